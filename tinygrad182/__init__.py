@@ -1,0 +1,37 @@
+"""tinygrad182: a small autodiff framework for seeing how gradients flow through time.
+
+>>> import tinygrad182 as tg
+>>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+tensor([2., 4.])
+"""
+
+from __future__ import annotations
+
+from . import functions, inspect, nn, optim
+from ._tensor import Tensor
+from .autodiff import grad
+from .backend import cuda_is_available
+from .creation import arange, as_tensor, eye, full, full_like, ones, ones_like, tensor, zeros, zeros_like
+from .errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    FreedGraphError,
+    GraphError,
+    IndexOutOfRangeError,
+    InPlaceError,
+    MissingDependencyError,
+    ShapeError,
+    StateDictError,
+    TinygradError,
+    UnknownPathError,
+)
+from .functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
+from .modes import enable_grad, no_grad, use_device
+from .primitives import PRIMITIVES, Primitive, define
+from .recording import apply
+from .transforms import hessian, jacobian, jvp, vjp
+
+__version__ = "0.1.0"

@@ -1,0 +1,91 @@
+"""``einsum``: NumPy's subscripts, made explicit for the primitive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._tensor import Tensor
+from .creation import as_tensor
+from .errors import ArgumentError, ShapeError
+from .primitives import PRIMITIVES
+from .rearranging import reshape
+from .recording import apply
+
+_SPARE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def einsum(subscripts: str, *operands: Any) -> Tensor:
+    """Einstein sum, with NumPy's subscripts: implicit outputs, repeated letters and ``...`` included.
+
+    Parameters
+    ----------
+    subscripts : str
+        Such as ``"tbi,ih->tbh"``.
+    *operands : Tensor
+        One per term.
+
+    Raises
+    ------
+    ArgumentError
+        Subscripts that cannot be read, or not as many terms as operands.
+    ShapeError
+        A letter that names two sizes, or a term with too many or too few letters.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.einsum("ij,j->i", tg.ones((2, 3)), tg.ones(3))
+    tensor([3., 3.])
+    """
+    tensors = [as_tensor(x) for x in operands]
+    left, arrow, right = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(tensors) or not tensors:
+        raise ArgumentError(f"einsum: {len(terms)} terms in {subscripts!r} for {len(tensors)} operands")
+    dots = _letters_of_dots(subscripts, terms, tensors)
+    terms = [t.replace("...", dots[len(dots) - _hidden(t, x) :]) for t, x in zip(terms, tensors, strict=True)]
+    out = right.replace("...", dots) if arrow else dots + _implicit(terms, dots)
+    sizes = _sizes(subscripts, terms, out, tensors)
+    for i, (term, x) in enumerate(zip(terms, tensors, strict=True)):
+        if any(n == 1 != sizes[c] for n, c in zip(x.shape, term, strict=True)):  # broadcast by "..."
+            kept = [(n, c) for n, c in zip(x.shape, term, strict=True) if n == sizes[c]]
+            tensors[i] = reshape(x, [n for n, _ in kept])
+            terms[i] = "".join(c for _, c in kept)
+    return apply(PRIMITIVES["einsum"], *tensors, subscripts=",".join(terms) + "->" + out)
+
+
+def _hidden(term: str, x: Tensor) -> int:
+    """How many axes an ellipsis stands for."""
+    return x.ndim - len(term.replace("...", "")) if "..." in term else 0
+
+
+def _letters_of_dots(subscripts: str, terms: list[str], tensors: list[Tensor]) -> str:
+    """Letters for the axes that ``...`` stands for, the last one rightmost."""
+    hidden = [_hidden(t, x) for t, x in zip(terms, tensors, strict=True)]
+    letters = [c for c in _SPARE if c not in subscripts]
+    if min(hidden) < 0 or max(hidden) > len(letters):
+        raise ShapeError(f"einsum: {subscripts!r} does not fit shapes {[x.shape for x in tensors]}")
+    return "".join(letters[: max(hidden)])
+
+
+def _implicit(terms: list[str], dots: str) -> str:
+    """The output NumPy assumes: the letters that stand once, in alphabetical order."""
+    every = "".join(terms)
+    return "".join(sorted(c for c in set(every) - set(dots) if every.count(c) == 1))
+
+
+def _sizes(subscripts: str, terms: list[str], out: str, tensors: list[Tensor]) -> dict[str, int]:
+    """Size of each letter, checked; an axis of size 1 under ``...`` takes the other's size."""
+    sizes: dict[str, int] = {}
+    for term, x in zip(terms, tensors, strict=True):
+        if len(term) != x.ndim or not all(c.isalpha() and c.isascii() for c in term):
+            raise ShapeError(f"einsum: term {term!r} of {subscripts!r} does not fit shape {x.shape}")
+        for c, n in zip(term, x.shape, strict=True):
+            known = sizes.setdefault(c, n)
+            if known == 1 and c not in subscripts:
+                sizes[c] = n
+            elif n != known and not (n == 1 and c not in subscripts):
+                raise ShapeError(f"einsum: {c!r} in {subscripts!r} names sizes {known} and {n}")
+    if len(set(out)) != len(out) or not set(out) <= set(sizes):
+        raise ArgumentError(f"einsum: the output of {subscripts!r} must name letters of the inputs, each once")
+    return sizes

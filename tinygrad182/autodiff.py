@@ -1,0 +1,396 @@
+"""Reverse and forward mode over the recorded graph.
+
+One loop, :func:`backpropagate`, carries cotangents from outputs to inputs. Given arrays it computes
+gradients; given Tensors (``create_graph=True``) the same rules are recorded, so that gradients can be
+differentiated again. :func:`pull` is one edge of it, which the inspector also calls by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from . import backend
+from .backend import SCALARS, Array
+from .errors import ArgumentError, FreedGraphError, GraphError, ShapeError
+from .modes import grad_mode
+from .primitives import PRIMITIVES, Primitive
+from .primitives.index import Slice
+from .recording import Leaf, Node, apply, is_tensor, wrap
+
+if TYPE_CHECKING:
+    from ._tensor import Tensor
+
+# --- the graph below some outputs ---------------------------------------------------------------
+
+
+def ancestors(outputs: Iterable[Node], constants: bool = False) -> list[Node]:
+    """Every node that requires grad and that ``outputs`` depend on, themselves included, oldest first.
+
+    With ``constants``, also the leaves that do not require grad.
+
+    Raises
+    ------
+    FreedGraphError
+        Part of the graph was freed by an earlier backward pass.
+    """
+    seen = {node for node in outputs if node.requires_grad}
+    stack = list(seen)
+    while stack:
+        node = stack.pop()
+        if node.inputs is None:
+            raise FreedGraphError(
+                f"the graph through {node.op}{node.place()} was freed by an earlier backward pass; "
+                "call the earlier one with retain_graph=True, or record the forward again"
+            )
+        for parent in node.inputs:
+            if isinstance(parent, Node) and parent not in seen and (parent.requires_grad or constants):
+                seen.add(parent)
+                stack.append(parent)
+    return sorted(seen, key=attrgetter("order"))
+
+
+def _leading_to(targets: Collection[Node], nodes: list[Node]) -> list[Node]:
+    """The targets and those of ``nodes`` (oldest first) that depend on one, oldest first."""
+    found = set(targets)
+    for node in nodes:
+        if node not in found and not found.isdisjoint(node.inputs or ()):
+            found.add(node)
+    return sorted(found, key=attrgetter("order"))
+
+
+# --- cotangents ---------------------------------------------------------------------------------
+
+
+class Cotangents:
+    """The cotangents of nodes not yet processed, each a sum over the edges that lead to the node.
+
+    The first contribution is held as it comes (it may share memory), the second makes a new buffer,
+    later ones are added into it. Contributions to parts of a node are kept and added into one buffer.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[Node, Any] = {}
+        self._owned: set[Node] = set()
+        self._slices: dict[Node, list[Slice]] = {}
+
+    def add(self, node: Node, cotangent: Any) -> None:
+        """Add what arrives over one edge."""
+        if type(cotangent) is Slice:
+            self._slices.setdefault(node, []).append(cotangent)
+            return
+        total = self._sums.get(node)
+        if total is None:
+            self._sums[node] = cotangent
+        elif node in self._owned:
+            total += cotangent
+            self._sums[node] = total
+        else:
+            self._sums[node] = as_kind(total + cotangent, total)
+            self._owned.add(node)
+
+    def pop(self, node: Node) -> Any:
+        """The complete cotangent of ``node``, or None if nothing arrived."""
+        slices = self._slices.pop(node, None)
+        if slices is not None:
+            self.add(node, gather(node, slices))
+        return self._sums.pop(node, None)
+
+    def owns(self, node: Node) -> bool:
+        """Whether the node's cotangent shares memory with nothing."""
+        return node in self._owned
+
+
+def gather(node: Node, slices: list[Slice]) -> Any:
+    """One cotangent of the node's whole shape from those of its parts."""
+    lead = slices[0].lead
+    prefix = (slice(None),) * len(lead)
+    operands = [part for s in slices for part in (s.value, *s.arrays)]
+    params = {
+        "shape": (*lead, *node.value.shape),
+        "dtype": node.value.dtype,
+        "keys": tuple(prefix + s.key for s in slices),
+    }
+    scatter_add = PRIMITIVES["scatter_add"]
+    if is_tensor(operands[0]):
+        return apply(scatter_add, *operands, **params)
+    return scatter_add.forward(backend.namespace(operands[0]), *operands, **params)
+
+
+def as_kind(cotangent: Any, like: Any) -> Any:
+    """NumPy turns 0-d results into scalars: an array again."""
+    return cotangent if type(cotangent) is type(like) else backend.namespace(like).asarray(cotangent)
+
+
+def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> Any:
+    """Sum over the axes along which an input of ``shape`` was repeated."""
+    extra = cotangent.ndim - lead - len(shape)
+    axes = [lead + i for i in range(extra)]
+    axes += [
+        lead + extra + i
+        for i, n in enumerate(shape)
+        if n == 1 and cotangent.shape[lead + extra + i] != 1
+    ]
+    if axes:
+        cotangent = xp.sum(cotangent, axis=tuple(axes), keepdims=True)
+    return xp.reshape(cotangent, (*cotangent.shape[:lead], *shape))
+
+
+def _fit(xp: Any, node: Node, parent: Node, cotangent: Any, lead: int) -> Any:
+    """Give what a rule returned the input's shape and dtype."""
+    value = parent.value
+    if type(cotangent) is Slice:
+        return cotangent
+    if cotangent.shape[lead:] != value.shape:
+        if not node.primitive.broadcasts:  # type: ignore[union-attr]
+            raise ShapeError(
+                f"the derivative rule of {node.op} returned shape {tuple(cotangent.shape[lead:])} "
+                f"for an input of shape {tuple(value.shape)}"
+            )
+        cotangent = _unbroadcast(xp, cotangent, value.shape, lead)
+    if cotangent.dtype != value.dtype:
+        cotangent = xp.astype(cotangent, value.dtype)
+    return cotangent
+
+
+def _lift(node: Node | complex, like: Any) -> Any:
+    """What a rule sees of an input: its array, or the Tensor again when the rule is recorded."""
+    if not isinstance(node, Node):
+        return node
+    return node.value if isinstance(like, type(node.value)) else wrap(node.value, node)
+
+
+def pull(node: Node, g: Any, wanted: Callable[[Node], bool]) -> list[tuple[Node, Any]]:
+    """The cotangents ``node`` sends to those of its inputs that are ``wanted``, one per edge.
+
+    Parameters
+    ----------
+    node : Node
+    g : array or Tensor
+        The node's own cotangent; extra leading axes carry many at once.
+    wanted : callable
+        Which inputs to compute; rules of the others do not run.
+
+    Returns
+    -------
+    list of (Node, cotangent)
+        In the order of the inputs; an input used twice stands twice.
+    """
+    xp = backend.NAMESPACES[type(g)]
+    if not is_tensor(g) and xp.guarded:
+        with xp.on(g):
+            return _pull(xp, node, g, wanted)
+    return _pull(xp, node, g, wanted)
+
+
+def _pull(xp: Any, node: Node, g: Any, wanted: Callable[[Node], bool]) -> list[tuple[Node, Any]]:
+    primitive: Primitive = node.primitive  # type: ignore[assignment]
+    y = _lift(node, g)
+    inputs: tuple[Any, ...] = node.inputs  # type: ignore[assignment]
+    xs = [_lift(x, g) for x in inputs]
+    lead = g.ndim - node.value.ndim
+    edges = []
+    rules = primitive.vjp
+    together = rules(xp, g, y, *xs, **node.params) if callable(rules) else None
+    for i, parent in enumerate(inputs):
+        if type(parent) in SCALARS or not wanted(parent):
+            continue
+        if isinstance(parent, Leaf):
+            parent.check_unchanged(node)
+        if together is not None:
+            cotangent = together[i]
+        else:
+            rule = rules[i]  # type: ignore[index]
+            cotangent = None if rule is None else rule(xp, g, y, *xs, **node.params)
+        if cotangent is not None:
+            cotangent = as_kind(cotangent, g) if type(cotangent) is not Slice else cotangent
+            edges.append((parent, _fit(xp, node, parent, cotangent, lead)))
+    return edges
+
+
+def backpropagate(
+    seeds: Sequence[tuple[Node, Any]],
+    targets: Collection[Node] | None = None,
+    *,
+    visit: Callable[[Node, Any], None] | None = None,
+    retain_graph: bool = False,
+    cotangents: Cotangents | None = None,
+) -> dict[Node, Any]:
+    """Carry cotangents from the seeds down to the targets.
+
+    Parameters
+    ----------
+    seeds : sequence of (Node, cotangent)
+        Cotangents may be arrays, or Tensors: then the derivative rules are recorded. They may have
+        extra leading axes, the same for all.
+    targets : collection of Node, optional
+        The nodes whose cotangents are asked for, constants included; nothing that does not lead to
+        them is computed. By default all leaves.
+    visit : callable, optional
+        Called with every node passed and its complete cotangent, latest node first.
+    retain_graph : bool
+        Keep what a second pass would need; otherwise it is freed as it is consumed.
+    cotangents : Cotangents, optional
+        How sums are kept.
+
+    Returns
+    -------
+    dict
+        Target → cotangent, which may share memory with others; targets not reached are absent.
+    """
+    nodes = ancestors(node for node, _ in seeds)
+    if targets is not None:
+        nodes = _leading_to(targets, nodes)
+    active = set(nodes)
+    sums = Cotangents() if cotangents is None else cotangents
+    for node, seed in seeds:
+        if node in active:
+            sums.add(node, seed)
+    found: dict[Node, Any] = {}
+    for node in reversed(nodes):
+        g = sums.pop(node)
+        if g is None:
+            continue
+        if visit is not None:
+            visit(node, g)
+        if node in targets if targets is not None else node.primitive is None:
+            found[node] = g
+        if node.primitive is None or (targets is not None and active.isdisjoint(node.inputs or ())):
+            continue
+        for parent, cotangent in pull(node, g, active.__contains__):
+            sums.add(parent, cotangent)
+        if not retain_graph:
+            node.free()
+    return found
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+
+def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
+    """Check an output and its cotangent (1 by default, for a single element)."""
+    node = output._node
+    if node is None or not node.requires_grad:
+        raise GraphError(
+            f"{what}: the output does not require grad; "
+            "make it from a tensor with requires_grad=True, outside no_grad()"
+        )
+    xp = backend.namespace(output._data)
+    if gradient is None:
+        if output.size != 1:
+            raise ShapeError(
+                f"{what}: the output has shape {output.shape}, not a single element; "
+                "reduce it first (for example with .sum()) or pass the cotangent to start from"
+            )
+        with xp.on(output._data):
+            return node, xp.ones_like(output._data)
+    value = gradient._data if is_tensor(gradient) else xp.asarray(gradient)
+    if tuple(value.shape) != output.shape:
+        raise ShapeError(
+            f"{what}: the cotangent has shape {tuple(value.shape)}, "
+            f"the output {output.shape}; they must be equal"
+        )
+    backend.namespace(value, output._data)
+    if value.dtype != output.dtype:
+        gradient = apply(PRIMITIVES["astype"], gradient, dtype=output.dtype)
+    return node, gradient if is_tensor(gradient) else value
+
+
+def seeds_of(
+    outputs: Sequence[Tensor], gradients: Sequence[Any], create_graph: bool, what: str
+) -> list[tuple[Node, Any]]:
+    """Outputs and their cotangents as :func:`backpropagate` takes them."""
+    seeds = []
+    for output, gradient in zip(outputs, gradients, strict=True):
+        node, seed = _seed(output, gradient, what)
+        if create_graph:
+            seed = seed if is_tensor(seed) else wrap(seed)
+        elif is_tensor(seed):
+            seed = seed._data
+        seeds.append((node, seed))
+    return seeds
+
+
+def backward(
+    output: Tensor, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False
+) -> None:
+    """Add the gradient of ``output`` to ``.grad`` of every leaf it depends on; see ``Tensor.backward``."""
+    seeds = seeds_of([output], [gradient], create_graph, "backward")
+    sums = Cotangents()
+    with grad_mode(create_graph):
+        found = backpropagate(seeds, retain_graph=retain_graph or create_graph, cotangents=sums)
+        for leaf, g in found.items():
+            assert isinstance(leaf, Leaf)
+            if leaf.grad is not None:
+                leaf.grad = leaf.grad + g
+            else:
+                leaf.grad = _own(g, sums.owns(leaf))
+
+
+def _own(g: Any, owned: bool) -> Tensor:
+    """A gradient as a Tensor that shares memory with nothing."""
+    if is_tensor(g):
+        return g if g._node is not None and g._node.primitive is not None else wrap(_copy(g._data))
+    return wrap(g if owned else _copy(g))
+
+
+def _copy(array: Array) -> Array:
+    return backend.namespace(array).copy(array)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+) -> list[Tensor | None]:
+    """Gradients of the sum of ``outputs`` with respect to ``inputs``; ``.grad`` is left alone.
+
+    Parameters
+    ----------
+    outputs : Tensor or sequence of Tensor
+        Single elements, unless ``grad_outputs`` gives their cotangents.
+    inputs : Tensor or sequence of Tensor
+        Leaves or intermediate results.
+    grad_outputs : Tensor, array or sequence of these, optional
+        The cotangent of each output, of its shape.
+    retain_graph : bool
+        Keep the graph for another pass.
+    create_graph : bool
+        Record the pass itself, so that its results can be differentiated again.
+
+    Returns
+    -------
+    list of Tensor or None
+        One per input, of its shape and dtype; None for an input the outputs do not depend on.
+
+    Raises
+    ------
+    GraphError
+        An output that does not require grad, or a graph that was freed.
+    ShapeError
+        An output with several elements and no cotangent, or a cotangent of another shape.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> x = tg.tensor(3.0, requires_grad=True)
+    >>> (dx,) = tg.grad(x**2, x, create_graph=True)
+    >>> dx.item(), tg.grad(dx, x)[0].item()
+    (6.0, 2.0)
+    """
+    outputs = [outputs] if is_tensor(outputs) else list(outputs)
+    inputs = [inputs] if is_tensor(inputs) else list(inputs)
+    if grad_outputs is None:
+        grad_outputs = [None] * len(outputs)
+    elif not isinstance(grad_outputs, (list, tuple)):
+        grad_outputs = [grad_outputs]
+    if len(grad_outputs) != len(outputs):
+        raise ArgumentError(f"grad: {len(outputs)} outputs but {len(grad_outputs)} cotangents in grad_outputs")
+    seeds = seeds_of(outputs, grad_outputs, create_graph, "grad")
+    targets = {x._node for x in inputs if x._node is not None and x._node.requires_grad}
+    with grad_mode(create_graph):
+        found = backpropagate(seeds, targets, retain_graph=retain_graph or create_graph)
+    return [_own(found[x._node], False) if x._node in found else None for x in inputs]

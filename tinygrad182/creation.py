@@ -1,0 +1,194 @@
+"""Tensors from data, and tensors of constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import backend
+from ._tensor import Tensor
+from .backend import Array, Namespace, check_device, namespace_on
+from .errors import ArgumentError, DTypeError
+from .modes import MODES
+from .recording import Leaf, as_array, is_tensor, wrap
+
+DEFAULT_DTYPE = "float32"
+
+
+def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of ``data``.
+
+    Parameters
+    ----------
+    data : number, nested sequence of numbers, array or Tensor
+        An array keeps its dtype; Python numbers become ``float32`` (Booleans stay Boolean).
+    dtype : dtype or str, optional
+        Such as ``"float64"``; ``"int64"`` for indices given as Python numbers.
+    device : str, optional
+        By default where an array is already, for other data the device of :func:`use_device`.
+    requires_grad : bool
+        Whether gradients are computed for it; only floating tensors can.
+
+    Raises
+    ------
+    DTypeError
+        Data that is not numeric, or ``requires_grad`` for a dtype that is not floating.
+    ArgumentError
+        Nested sequences of unequal lengths.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.tensor([[1, 2], [3, 4]]).sum().item()
+    10.0
+    >>> tg.tensor([0, 2], dtype="int64").dtype
+    dtype('int64')
+    """
+    array = data._data if is_tensor(data) else as_array(data)
+    if not hasattr(array, "dtype"):
+        array = _from_numbers(data, dtype)
+        device = device or MODES.get().device
+    xp = backend.namespace(array)
+    target = xp.device(array) if device is None else check_device(device)
+    if target != xp.device(array):
+        array, xp = backend.move(array, target), namespace_on(target)
+    with xp.on(array):
+        array = xp.copy(array if dtype is None else xp.astype(array, dtype))
+    return _leaf(array, xp, requires_grad)
+
+
+def _from_numbers(data: Any, dtype: Any) -> Array:
+    """A NumPy array of Python data, of the default dtype where it holds real numbers."""
+    try:
+        array = np.asarray(_plain(data))
+    except ValueError as error:
+        raise ArgumentError(f"tensor: nested sequences of unequal lengths ({error}); pad them first") from error
+    if array.dtype.kind not in "biufc":
+        raise DTypeError(f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})")
+    has_arrays = isinstance(data, (list, tuple)) and any(hasattr(x, "dtype") for x in data)
+    if dtype is None and array.dtype.kind in "iuf" and not has_arrays:
+        array = array.astype(DEFAULT_DTYPE)
+    return array
+
+
+def _plain(data: Any) -> Any:
+    """Python data with the Tensors inside as arrays."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(x) for x in data]
+    return data.numpy() if is_tensor(data) else data
+
+
+def _leaf(array: Array, xp: Namespace, requires_grad: bool) -> Tensor:
+    if not requires_grad:
+        return wrap(array)
+    if not xp.is_floating(array):
+        raise DTypeError(f"only floating tensors can require grad, not {array.dtype}; pass dtype='float32'")
+    return wrap(array, Leaf(array, requires_grad=True))
+
+
+def as_tensor(x: Any) -> Tensor:
+    """``x`` itself if it is a Tensor, else a tensor with a copy of it."""
+    return x if is_tensor(x) else tensor(x)
+
+
+def _shape(shape: Any, op: str) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in sizes):
+        raise ArgumentError(f"{op}: shape {shape} must hold whole numbers from 0")
+    return tuple(int(n) for n in sizes)
+
+
+def full(
+    shape: int | Sequence[int],
+    fill_value: complex,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of ``shape`` with ``fill_value`` everywhere; ``float32`` by default.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.full((2, 2), 0.5)
+    tensor([[0.5, 0.5],
+            [0.5, 0.5]])
+    """
+    if dtype is None:
+        dtype = "bool" if isinstance(fill_value, bool) else DEFAULT_DTYPE
+    array = np.full(_shape(shape, "full"), fill_value, np.dtype(dtype))
+    target = MODES.get().device if device is None else check_device(device)
+    if target != "cpu":
+        array = backend.move(array, target)
+    return _leaf(array, backend.namespace(array), requires_grad)
+
+
+def zeros(
+    shape: int | Sequence[int], dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of ``shape`` with 0 everywhere; ``float32`` by default."""
+    return full(shape, 0.0, dtype, device, requires_grad)
+
+
+def ones(
+    shape: int | Sequence[int], dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of ``shape`` with 1 everywhere; ``float32`` by default."""
+    return full(shape, 1.0, dtype, device, requires_grad)
+
+
+def arange(
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Evenly spaced numbers from ``start`` (or 0) up to but not including ``stop``.
+
+    Whole numbers give ``int64``, so that the result can index; others give ``float32``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.arange(3)
+    tensor([0, 1, 2])
+    """
+    if step == 0:
+        raise ArgumentError("arange: step must not be 0")
+    first, last = (0, start) if stop is None else (start, stop)
+    whole = all(isinstance(x, (int, np.integer)) for x in (first, last, step))
+    count = max(0, math.ceil((last - first) / step))
+    array = np.asarray(first + step * np.arange(count), dtype or ("int64" if whole else DEFAULT_DTYPE))
+    return tensor(array, device=device or MODES.get().device, requires_grad=requires_grad)
+
+
+def full_like(x: Tensor, fill_value: complex, shape: Sequence[int] | None = None) -> Tensor:
+    """A tensor of the dtype and device of ``x``, and of its shape unless ``shape`` is given."""
+    return full(x.shape if shape is None else tuple(shape), fill_value, x.dtype, x.device)
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    """Zeros of the shape, dtype and device of ``x``."""
+    return full_like(x, 0)
+
+
+def ones_like(x: Tensor) -> Tensor:
+    """Ones of the shape, dtype and device of ``x``."""
+    return full_like(x, 1)
+
+
+def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
+    """The identity matrix ``(n, n)``; ``float32`` by default."""
+    return tensor(np.eye(n, dtype=dtype or DEFAULT_DTYPE), device=device or MODES.get().device)
+
+
+def eye_like(n: int, x: Tensor) -> Tensor:
+    """The identity matrix ``(n, n)`` of the dtype and device of ``x``."""
+    return eye(n, x.dtype, x.device)
+
+

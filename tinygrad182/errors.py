@@ -1,0 +1,56 @@
+"""The exceptions this framework raises; each is also the built-in type a caller would expect."""
+
+from __future__ import annotations
+
+
+class TinygradError(Exception):
+    """Base of every error raised on purpose by the framework."""
+
+
+class ShapeError(TinygradError, ValueError):
+    """Shapes, axes or sizes that do not fit the operation."""
+
+
+class DTypeError(TinygradError, TypeError):
+    """A data type the operation has no meaning for."""
+
+
+class ArgumentError(TinygradError, ValueError):
+    """An argument outside the values it may take."""
+
+
+class IndexOutOfRangeError(TinygradError, IndexError):
+    """An index outside the axis it selects from."""
+
+
+class DeviceError(TinygradError, RuntimeError):
+    """Operands on different devices or libraries, or a device that is not there."""
+
+
+class MissingDependencyError(TinygradError, ImportError):
+    """An optional package is needed; the message names the command that installs it."""
+
+
+class GraphError(TinygradError, RuntimeError):
+    """A backward pass that cannot be run on this graph."""
+
+
+class FreedGraphError(GraphError):
+    """The part of the graph asked for was freed by an earlier backward pass."""
+
+
+class InPlaceError(GraphError):
+    """An array needed by the backward pass was changed after it was recorded."""
+
+
+class _NameError(TinygradError, KeyError):
+    def __str__(self) -> str:  # KeyError would show the message's repr
+        return str(self.args[0])
+
+
+class StateDictError(_NameError):
+    """A state dict whose names or shapes are not those of the module."""
+
+
+class UnknownPathError(_NameError):
+    """A module path or a state's name that the graph does not hold."""

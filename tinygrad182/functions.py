@@ -1,0 +1,370 @@
+"""Functions of tensors, under the Array API's names; this module is the namespace of Tensors.
+
+Elementwise operations come straight from the table of primitives; the others normalize their
+arguments, check them and apply one primitive, or are compositions.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import backend
+from ._einsum import einsum
+from ._tensor import Tensor
+from .backend import SCALARS
+from .creation import as_tensor, eye, eye_like, full_like, ones_like, zeros_like
+from .errors import ShapeError
+from .primitives import PRIMITIVES
+from .recording import apply, as_array, is_tensor, wrap
+from .rearranging import (
+    Axis,
+    astype,
+    broadcast_to,
+    concat,
+    expand_dims,
+    flip,
+    index,
+    matrix_transpose,
+    negative_axes,
+    negative_axis,
+    pad,
+    permute_dims,
+    reshape,
+    squeeze,
+    stack,
+    swapaxes,
+    take,
+    to_device,
+    to_device_of,
+    unstack,
+)
+
+# --- elementwise --------------------------------------------------------------------------------
+
+
+def _elementwise(name: str) -> Callable[..., Tensor]:
+    """The function of an elementwise primitive, with its docstring."""
+    primitive = PRIMITIVES[name]
+
+    def function(*operands: Any) -> Tensor:
+        if builtins.all(type(as_array(x)) in SCALARS for x in operands):
+            operands = (as_tensor(operands[0]), *operands[1:])
+        return apply(primitive, *operands)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = (
+        f"Elementwise: {primitive.forward.__doc__}.\n\n"
+        "Operands are Tensors, arrays or numbers, broadcast against each other."
+    )
+    return function
+
+
+add = _elementwise("add")
+subtract = _elementwise("subtract")
+multiply = _elementwise("multiply")
+divide = _elementwise("divide")
+negative = _elementwise("negative")
+square = _elementwise("square")
+power = pow = _elementwise("power")
+exp = _elementwise("exp")
+expm1 = _elementwise("expm1")
+log = _elementwise("log")
+log1p = _elementwise("log1p")
+sqrt = _elementwise("sqrt")
+sin = _elementwise("sin")
+cos = _elementwise("cos")
+tanh = _elementwise("tanh")
+sigmoid = _elementwise("sigmoid")
+relu = _elementwise("relu")
+abs = _elementwise("abs")
+maximum = _elementwise("maximum")
+minimum = _elementwise("minimum")
+where = _elementwise("where")
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
+    """Elements limited to [min, max]; the derivative is 1 inside and at the bounds, 0 outside.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.clip(tg.tensor([-2.0, 0.5, 2.0]), -1, 1)
+    tensor([-1. ,  0.5,  1. ])
+    """
+    x = as_tensor(x)
+    if min is not None:
+        x = where(less(x, min), min, x)
+    if max is not None:
+        x = where(greater(x, max), max, x)
+    return x
+
+
+# --- without a derivative: plain results ----------------------------------------------------------
+
+
+def _plain(name: str, doc: str, ordered: bool = False) -> Callable[..., Tensor]:
+    """A function of the array library whose result is a plain tensor that requires no grad."""
+
+    def function(*operands: Any, **options: Any) -> Tensor:
+        arrays = [x._data if is_tensor(x) else as_array(x) for x in operands]
+        xp = backend.namespace(*arrays)
+        if ordered:  # compare real parts, so that masks survive a complex step
+            arrays = [xp.ordered(a) for a in arrays]
+        return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{doc}.\n\nA plain tensor: no gradient flows through it."
+    return function
+
+
+equal = _plain("equal", "Boolean: a = b", ordered=True)
+not_equal = _plain("not_equal", "Boolean: a ≠ b", ordered=True)
+less = _plain("less", "Boolean: a < b", ordered=True)
+less_equal = _plain("less_equal", "Boolean: a ≤ b", ordered=True)
+greater = _plain("greater", "Boolean: a > b", ordered=True)
+greater_equal = _plain("greater_equal", "Boolean: a ≥ b", ordered=True)
+logical_not = _plain("logical_not", "Boolean: not a")
+logical_and = _plain("logical_and", "Boolean: a and b")
+logical_or = _plain("logical_or", "Boolean: a or b")
+isfinite = _plain("isfinite", "Boolean: neither infinite nor NaN")
+isnan = _plain("isnan", "Boolean: NaN")
+isinf = _plain("isinf", "Boolean: infinite")
+sign = _plain("sign", "Sign of each element: −1, 0 or 1")
+floor = _plain("floor", "Largest whole number not above each element")
+argmax = _plain("argmax", "Index of the largest element along ``axis``", ordered=True)
+argmin = _plain("argmin", "Index of the smallest element along ``axis``", ordered=True)
+argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True)
+any = _plain("any", "Whether any element along ``axis`` is true")
+all = _plain("all", "Whether all elements along ``axis`` are true")
+
+# --- reductions ---------------------------------------------------------------------------------
+
+
+def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Sum of the elements along ``axis`` (all axes by default).
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.sum(tg.ones((2, 3)), axis=0)
+    tensor([2., 2., 2.])
+    """
+    x = as_tensor(x)
+    return apply(PRIMITIVES["sum"], x, axis=negative_axes(x, axis, "sum"), keepdims=keepdims)
+
+
+def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Largest element along ``axis``; ties share the gradient evenly."""
+    x = as_tensor(x)
+    return apply(PRIMITIVES["max"], x, axis=negative_axes(x, axis, "max"), keepdims=keepdims)
+
+
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Smallest element along ``axis``; ties share the gradient evenly."""
+    x = as_tensor(x)
+    return apply(PRIMITIVES["min"], x, axis=negative_axes(x, axis, "min"), keepdims=keepdims)
+
+
+def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Logarithm of the sum of exponentials along ``axis``, without overflow.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.logsumexp(tg.tensor([1000.0, 1000.0])).item()  # 1000 + ln 2
+    1000.693115234375
+    """
+    x = as_tensor(x)
+    return apply(PRIMITIVES["logsumexp"], x, axis=negative_axes(x, axis, "logsumexp"), keepdims=keepdims)
+
+
+def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
+    """Running sum along ``axis``, which may be left out for a 1-d tensor."""
+    x = as_tensor(x)
+    if axis is None:
+        if x.ndim != 1:
+            raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
+        axis = 0
+    return apply(PRIMITIVES["cumulative_sum"], x, axis=negative_axis(x.ndim, axis, "cumulative_sum", x.shape))
+
+
+def _count(x: Tensor, axis: Axis, op: str) -> int:
+    axes = negative_axes(x, axis, op)
+    return math.prod(x.shape if axes is None else (x.shape[a] for a in axes))
+
+
+def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Mean of the elements along ``axis``."""
+    x = as_tensor(x)
+    count = _count(x, axis, "mean")
+    if count == 0:
+        raise ShapeError(f"mean: no elements along axis {axis} of shape {x.shape}")
+    return sum(x, axis, keepdims) / count
+
+
+def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """Variance along ``axis``: squared deviations over n − ``correction`` (0, as in NumPy)."""
+    x = as_tensor(x)
+    count = _count(x, axis, "var")
+    if count <= correction:
+        raise ShapeError(f"var: {count} elements along axis {axis} are too few for correction {correction}")
+    deviation = x - mean(x, axis, keepdims=True)
+    return sum(square(deviation), axis, keepdims) / (count - correction)
+
+
+def std(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """Standard deviation along ``axis``: the square root of :func:`var`."""
+    return sqrt(var(x, axis, correction, keepdims))
+
+
+def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Product of the elements along ``axis``; the gradient is right also where elements are 0.
+
+    Multiplies halves together, about log₂ n times, so no quotient is ever taken.
+    """
+    x = as_tensor(x)
+    axes = negative_axes(x, axis, "prod")
+    last = tuple(range(-x.ndim, 0)) if axes is None else axes
+    kept = [a for a in range(-x.ndim, 0) if a not in last]
+    front = [x.shape[a] for a in kept]
+    rows = reshape(permute_dims(x, (*kept, *last)), (*front, math.prod(x.shape[a] for a in last)))
+    while rows.shape[-1] > 1:
+        half = rows.shape[-1] // 2
+        product = rows[..., :half] * rows[..., half : 2 * half]
+        rows = product if rows.shape[-1] == 2 * half else concat([product, rows[..., -1:]], axis=-1)
+    shape = tuple(1 if a in last else x.shape[a] for a in range(-x.ndim, 0)) if keepdims else tuple(front)
+    return reshape(rows, shape) if rows.shape[-1] else full_like(x, 1, shape)
+
+
+def softmax(x: Any, axis: int = -1) -> Tensor:
+    """Exponentials along ``axis`` over their sum, without overflow.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.softmax(tg.tensor([0.0, 0.0]))
+    tensor([0.5, 0.5])
+    """
+    return exp(log_softmax(x, axis))
+
+
+def log_softmax(x: Any, axis: int = -1) -> Tensor:
+    """Logarithm of :func:`softmax`, accurate for small probabilities."""
+    x = as_tensor(x)
+    return x - logsumexp(x, axis, keepdims=True)
+
+
+# --- products -----------------------------------------------------------------------------------
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """Matrix product over the last two axes, others broadcast; a vector is a row or a column.
+
+    Raises
+    ------
+    ShapeError
+        A 0-d operand, or inner sizes that differ.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.matmul(tg.ones((2, 3)), tg.ones(3))
+    tensor([3., 3.])
+    """
+    a, b = as_tensor(a), as_tensor(b)
+    if not a.ndim or not b.ndim:
+        raise ShapeError(f"matmul: operands of shape {a.shape} and {b.shape}; a 0-d operand needs * instead")
+    rows = expand_dims(a, 0) if a.ndim == 1 else a
+    columns = expand_dims(b, 1) if b.ndim == 1 else b
+    y = apply(PRIMITIVES["matmul"], rows, columns)
+    if b.ndim == 1:
+        y = squeeze(y, -1)
+    return squeeze(y, -1 if b.ndim == 1 else -2) if a.ndim == 1 else y
+
+
+def outer(a: Any, b: Any) -> Tensor:
+    """Products of every element of one vector with every element of another, ``(n, m)``."""
+    a, b = as_tensor(a), as_tensor(b)
+    if a.ndim != 1 or b.ndim != 1:
+        raise ShapeError(f"outer: two vectors are needed, not shapes {a.shape} and {b.shape}")
+    return expand_dims(a, 1) * b
+
+__all__ = [
+    "abs",
+    "add",
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "argsort",
+    "astype",
+    "broadcast_to",
+    "clip",
+    "concat",
+    "cos",
+    "cumulative_sum",
+    "divide",
+    "einsum",
+    "equal",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "flip",
+    "floor",
+    "greater",
+    "greater_equal",
+    "index",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "less",
+    "less_equal",
+    "log",
+    "log1p",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logsumexp",
+    "matmul",
+    "matrix_transpose",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "outer",
+    "pad",
+    "permute_dims",
+    "pow",
+    "power",
+    "prod",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softmax",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "std",
+    "subtract",
+    "sum",
+    "swapaxes",
+    "take",
+    "tanh",
+    "unstack",
+    "var",
+    "where",
+]
+
+backend.register(Tensor, sys.modules[__name__])

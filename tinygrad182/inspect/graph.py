@@ -1,0 +1,276 @@
+"""``trace``: every node of a graph with its value, its gradient and what flows over each edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .. import backend
+from .._tensor import Tensor
+from ..autodiff import ancestors, backpropagate, gather, pull, seeds_of
+from ..backend import Array
+from ..errors import FreedGraphError
+from ..modes import no_grad
+from ..primitives.index import Slice
+from ..recording import Leaf, Node
+from .table import text_table
+
+
+def trace(loss: Tensor, gradient: Any = None) -> Graph:
+    """Run a backward pass that keeps every node's gradient, and return the graph to look at.
+
+    ``.grad`` of the leaves is left alone and nothing is freed: ``loss.backward()`` still works.
+
+    Parameters
+    ----------
+    loss : Tensor
+        Any recorded tensor; a single element unless ``gradient`` is given.
+    gradient : Tensor or array, optional
+        The cotangent to start from.
+
+    Raises
+    ------
+    GraphError
+        ``loss`` does not require grad.
+    FreedGraphError
+        An earlier backward pass freed the graph: trace first, or pass it ``retain_graph=True``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> w = tg.tensor(3.0, requires_grad=True)
+    >>> graph = tg.inspect.trace(w * w)
+    >>> [(node.op, float(node.grad)) for node in graph.nodes]
+    [('leaf', 6.0), ('multiply', 1.0)]
+    >>> [float(edge.cotangent) for edge in graph.nodes[0].edges]  # w is used twice
+    [3.0, 3.0]
+    """
+    seeds = seeds_of([loss], [gradient], False, "trace")
+    kept: dict[Node, tuple[Array, Array]] = {}
+
+    def keep(node: Node, g: Array) -> None:
+        kept[node] = (g, node.value)
+
+    with no_grad():
+        backpropagate(seeds, visit=keep, retain_graph=True)
+    return Graph(seeds[0][0], kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One use of a node, and the share of its gradient that comes back from it.
+
+    Attributes
+    ----------
+    consumer : GraphNode
+        The operation that used the node.
+    position : int
+        Which of the consumer's inputs it was.
+    cotangent : array
+        The share, of the node's shape. The shares of all edges add up to the node's gradient.
+    """
+
+    consumer: GraphNode
+    position: int
+    cotangent: Array
+
+
+class GraphNode:
+    """One node of a traced graph.
+
+    Attributes
+    ----------
+    op : str
+        Name of the operation; ``"leaf"`` for a parameter, an input or a constant.
+    module : str
+        Path of the module it was recorded in; ``""`` outside any.
+    time : int or None
+        Its time step, counted from 0; −1 for an initial state.
+    name : str
+        The name a state was marked with, or a parameter's dotted path.
+    value, grad : array
+        The output, and the derivative of the loss by it (None if the loss does not depend on it
+        through anything that requires grad).
+    inputs, consumers : list of GraphNode
+        What it was computed from, and the operations that used it.
+    edges : list of Edge
+        Its uses with each one's share of the gradient, computed when asked.
+    """
+
+    __slots__ = ("_graph", "_node")
+
+    def __init__(self, graph: Graph, node: Node) -> None:
+        self._graph = graph
+        self._node = node
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GraphNode) and other._node is self._node
+
+    def __hash__(self) -> int:
+        return hash(self._node)
+
+    @property
+    def op(self) -> str:
+        return self._node.op
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self._node.params)
+
+    @property
+    def module(self) -> str:
+        marks = self._node.marks
+        return marks[-1].scope.module if marks else self._node.scope.module
+
+    @property
+    def time(self) -> int | None:
+        marks = self._node.marks
+        return marks[-1].scope.time if marks else self._node.scope.time
+
+    @property
+    def name(self) -> str:
+        if self._node.marks:
+            return self._node.marks[-1].name
+        return self._node.name if isinstance(self._node, Leaf) else ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape)
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._node.requires_grad
+
+    @property
+    def value(self) -> Array:
+        kept = self._graph._kept.get(self._node)
+        value = self._node.value if kept is None else kept[1]
+        return backend.namespace(value).read_only(value)
+
+    @property
+    def grad(self) -> Array:
+        kept = self._graph._kept.get(self._node)
+        if kept is not None:
+            return backend.namespace(kept[0]).read_only(kept[0])
+        total = None
+        for edge in self.edges:  # a constant: summed on demand
+            total = edge.cotangent if total is None else total + edge.cotangent
+        return total
+
+    @property
+    def inputs(self) -> list[GraphNode]:
+        return [GraphNode(self._graph, x) for x in _inputs(self._node) if isinstance(x, Node)]
+
+    @property
+    def consumers(self) -> list[GraphNode]:
+        return [GraphNode(self._graph, n) for n in self._graph._uses.get(self._node, ())]
+
+    @property
+    def edges(self) -> list[Edge]:
+        found = []
+        for consumer in self.consumers:
+            kept = self._graph._kept.get(consumer._node)
+            if kept is None:
+                continue
+            positions = [i for i, x in enumerate(_inputs(consumer._node)) if x is self._node]
+            with no_grad():
+                shares = pull(consumer._node, kept[0], lambda x: x is self._node)
+            for position, (_, share) in zip(positions, shares, strict=False):
+                whole = gather(self._node, [share]) if type(share) is Slice else share
+                found.append(Edge(consumer, position, backend.namespace(whole).read_only(whole)))
+        return found
+
+    def __repr__(self) -> str:
+        label = f" {self.name!r}" if self.name else ""
+        return f"<{self.op}{label} {self.shape}{self._node.place()}>"
+
+
+def _inputs(node: Node) -> tuple[Any, ...]:
+    if node.inputs is None:
+        raise FreedGraphError(
+            f"{node.op}{node.place()}: a backward pass after the trace freed the graph, so its edges are gone; "
+            "look at them before, or call backward(retain_graph=True)"
+        )
+    return node.inputs
+
+
+class Graph:
+    """What a loss depends on: read-only, oldest node first. Made by :func:`trace`."""
+
+    def __init__(self, root: Node, kept: dict[Node, tuple[Array, Array]]) -> None:
+        self._kept = kept
+        self._order = ancestors([root], constants=True)
+        self._lazy_uses: dict[Node, list[Node]] | None = None
+
+    @property
+    def _uses(self) -> dict[Node, list[Node]]:
+        """Consumers of each node, each once, oldest first."""
+        if self._lazy_uses is None:
+            uses: dict[Node, list[Node]] = {}
+            for node in self._order:
+                for x in dict.fromkeys(x for x in _inputs(node) if isinstance(x, Node)):
+                    uses.setdefault(x, []).append(node)
+            self._lazy_uses = uses
+        return self._lazy_uses
+
+    @property
+    def nodes(self) -> list[GraphNode]:
+        """Every node, oldest first: an operation stands after its inputs."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[GraphNode]:
+        return (GraphNode(self, node) for node in self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def select(
+        self,
+        op: str | None = None,
+        module: str | None = None,
+        time: int | None = None,
+        name: str | None = None,
+    ) -> list[GraphNode]:
+        """The nodes that match everything given, oldest first.
+
+        Parameters
+        ----------
+        op : str, optional
+            Name of the operation, such as ``"tanh"``.
+        module : str, optional
+            Path of a module: the nodes recorded in it or in one inside it.
+        time : int, optional
+            Time step.
+        name : str, optional
+            A marked name such as ``"h"``, or a parameter's dotted path.
+        """
+        return [
+            node
+            for node in self
+            if (op is None or node.op == op)
+            and (module is None or node.module == module or node.module.startswith(module + "."))
+            and (time is None or node.time == time)
+            and (name is None or node.name == name)
+        ]
+
+    def table(self, max_rows: int | None = 60) -> str:
+        """One line per node: what it is, where, and the norms of its value and gradient."""
+        header = ("op", "name", "module", "t", "shape", "‖value‖", "‖grad‖", "uses")
+        rows = [
+            (
+                node.op,
+                node.name,
+                node.module,
+                node.time,
+                str(node.shape),
+                backend.norm(node.value),
+                backend.norm(grad[0]) if (grad := self._kept.get(node._node)) else None,
+                len(self._uses.get(node._node, ())),
+            )
+            for node in self
+        ]
+        return text_table(header, rows, max_rows)
+
+    def __repr__(self) -> str:
+        return f"<Graph of {len(self)} nodes; .table() lists them, .select(...) finds some>"

@@ -1,0 +1,177 @@
+"""Modes: everything that changes how an operation is recorded, in one immutable value.
+
+The value lives in one ContextVar: threads and asyncio tasks are isolated, new threads start from the
+defaults, and every change is a context manager that is undone when an exception flies through. No mode
+may span a ``yield``.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from . import backend
+
+_CALLS = count(1)
+
+
+class Scope:
+    """Where in a model operations are recorded.
+
+    Attributes
+    ----------
+    module : str
+        Dotted path of the module being called; ``""`` outside any module.
+    time : int or None
+        The time step, counted from 0; ``-1`` is the state before the first input.
+    call : int
+        Number of the module call, unique in the process: tells two calls of one module apart.
+    names : dict
+        ``id`` of each submodule of the outermost module → its dotted path.
+    """
+
+    __slots__ = ("call", "module", "names", "time")
+
+    def __init__(self, module: str, time: int | None, call: int, names: dict[int, str]) -> None:
+        self.module = module
+        self.time = time
+        self.call = call
+        self.names = names
+
+    def at(self, time: int | None) -> Scope:
+        """The same place at another time step."""
+        return Scope(self.module, time, self.call, self.names)
+
+
+class Modes:
+    """Everything that changes how an operation is recorded: one immutable value in one ContextVar."""
+
+    __slots__ = ("device", "grad", "scope")
+
+    def __init__(self, grad: bool, device: str, scope: Scope) -> None:
+        self.grad = grad
+        self.device = device
+        self.scope = scope
+
+
+MODES: ContextVar[Modes] = ContextVar(
+    "tinygrad182.modes", default=Modes(True, "cpu", Scope("", None, 0, {}))
+)
+
+
+class ModeContext:
+    """A context manager that changes the modes and puts them back, whatever happens inside."""
+
+    __slots__ = ("_token",)
+
+    def enter(self, modes: Modes) -> Modes:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._token: Token[Modes] = MODES.set(self.enter(MODES.get()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        MODES.reset(self._token)
+
+
+class grad_mode(ModeContext):  # noqa: N801 - used like a keyword
+    """Record operations inside (True) or not (False); see :func:`no_grad`."""
+
+    __slots__ = ("_grad",)
+
+    def __init__(self, grad: bool) -> None:
+        self._grad = grad
+
+    def enter(self, modes: Modes) -> Modes:
+        return Modes(self._grad, modes.device, modes.scope)
+
+
+def no_grad() -> grad_mode:
+    """Context in which nothing is recorded: results do not require grad.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> w = tg.ones(2, requires_grad=True)
+    >>> with tg.no_grad():
+    ...     (w * 2).requires_grad
+    False
+    """
+    return grad_mode(False)
+
+
+def enable_grad() -> grad_mode:
+    """Context in which operations are recorded again, inside :func:`no_grad`."""
+    return grad_mode(True)
+
+
+class use_device(ModeContext):  # noqa: N801 - used like a keyword
+    """Make ``device`` the one that new tensors are created on.
+
+    Takes effect at once; as a context manager it also puts the previous device back.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises
+    ------
+    DeviceError
+        No such device; the message says what is missing.
+    MissingDependencyError
+        A CUDA device without CuPy; the message names the command that installs it.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> with tg.use_device("cpu"):
+    ...     tg.zeros(3).device
+    'cpu'
+    """
+
+    __slots__ = ()
+
+    def __init__(self, device: str) -> None:
+        modes = MODES.get()
+        device = backend.check_device(device)
+        self._token = MODES.set(Modes(modes.grad, device, modes.scope))
+
+    def __enter__(self) -> Self:
+        return self
+
+
+class scope(ModeContext):  # noqa: N801 - used like a keyword
+    """Record operations inside as made by the module at ``path`` (relative to the module outside)."""
+
+    __slots__ = ("_names", "_path")
+
+    def __init__(self, path: str, names: dict[int, str] | None = None) -> None:
+        self._path = path
+        self._names = names
+
+    def enter(self, modes: Modes) -> Modes:
+        outer = modes.scope
+        if self._names is None:  # a part of the module being called: the same call
+            path = f"{outer.module}.{self._path}" if outer.module else self._path
+            inner = Scope(path, outer.time, outer.call, outer.names)
+        else:
+            inner = Scope(self._path, outer.time, next(_CALLS), self._names)
+        return Modes(modes.grad, modes.device, inner)
+
+
+class at_time(ModeContext):  # noqa: N801 - used like a keyword
+    """Record operations inside as belonging to time step ``time``."""
+
+    __slots__ = ("_time",)
+
+    def __init__(self, time: int) -> None:
+        self._time = time
+
+    def enter(self, modes: Modes) -> Modes:
+        return Modes(modes.grad, modes.device, modes.scope.at(self._time))

@@ -1,0 +1,101 @@
+"""Initial values. All are drawn in float64 on the host, so that CPU and CUDA start equal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from .._tensor import Tensor
+from ..errors import ArgumentError, ShapeError
+from ..modes import MODES
+from .module import Parameter
+
+Rng = int | np.random.Generator | None
+
+
+def generator(rng: Rng) -> np.random.Generator:
+    """The generator behind an ``rng=`` argument: itself, or one seeded by the number (None: by the system)."""
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+
+
+def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) -> Parameter:
+    """A parameter of host values; ``float32`` on the default device unless said otherwise."""
+    return Parameter(values, dtype=dtype or "float32", device=device or MODES.get().device)
+
+
+def uniform_(p: Tensor, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> Tensor:
+    """Fill with numbers drawn uniformly from [low, high)."""
+    return _fill(p, generator(rng).uniform(low, high, p.shape))
+
+
+def normal_(p: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> Tensor:
+    """Fill with normally distributed numbers."""
+    return _fill(p, generator(rng).normal(mean, std, p.shape))
+
+
+def constant_(p: Tensor, value: float) -> Tensor:
+    """Fill with one number."""
+    return _fill(p, np.full(p.shape, value))
+
+
+def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
+    """Fill a matrix with orthonormal rows or columns (whichever are fewer) times ``gain``.
+
+    The Q of the QR decomposition of a normal matrix, signs fixed by R's diagonal, is uniformly
+    distributed (Mezzadri 2007). A square one has every eigenvalue of magnitude ``gain``.
+    """
+    if p.ndim != 2:
+        raise ShapeError(f"orthogonal_: a matrix is needed, not shape {p.shape}")
+    rows, columns = p.shape
+    q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    return _fill(p, gain * (q if rows >= columns else q.T))
+
+
+def spectral_radius(matrix: Any) -> float:
+    """Largest eigenvalue magnitude of a square matrix, in float64.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.nn.init.spectral_radius([[0.0, 2.0], [0.5, 0.0]])
+    1.0
+    """
+    values = np.asarray(matrix.numpy() if isinstance(matrix, Tensor) else matrix, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] != values.shape[1]:
+        raise ShapeError(f"spectral_radius: a square matrix is needed, not shape {values.shape}")
+    if not np.isfinite(values).all():
+        return math.nan
+    return float(np.abs(np.linalg.eigvals(values)).max())
+
+
+def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
+    """Scale a square matrix so that its largest eigenvalue magnitude is ``radius``.
+
+    For a linear recurrence this sets whether gradients explode (> 1) or vanish (< 1).
+
+    Raises
+    ------
+    ArgumentError
+        A negative radius, or a matrix whose eigenvalues are all 0 and cannot be scaled.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> w = tg.tensor([[0.0, 2.0], [0.5, 0.0]])
+    >>> tg.nn.init.spectral_radius(tg.nn.init.scale_to_spectral_radius_(w, 3.0))
+    3.0
+    """
+    if not radius >= 0:
+        raise ArgumentError(f"scale_to_spectral_radius_: radius {radius} must not be negative")
+    current = spectral_radius(p)
+    if not current > 0:
+        raise ArgumentError(f"scale_to_spectral_radius_: the matrix has spectral radius {current}; scale another")
+    return _fill(p, p.numpy().astype(np.float64) * (radius / current))
+
+
+def _fill(p: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
+    return p.assign(backend.move(values.astype(str(p.dtype)), p.device))

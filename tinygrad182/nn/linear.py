@@ -1,0 +1,66 @@
+"""The affine layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .._tensor import Tensor
+from ..errors import ShapeError
+from ..functions import matmul
+from .init import Rng, generator, new_parameter
+from .module import Module
+
+
+class Linear(Module):
+    """y = x Wᵀ + b over the last axis.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+    rng : int or numpy.random.Generator, optional
+        Initial values are uniform in ±1/√in_features, as in PyTorch.
+    dtype, device
+        ``float32`` on the default device.
+
+    Attributes
+    ----------
+    weight : Parameter ``(out_features, in_features)``
+    bias : Parameter ``(out_features,)`` or None
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.nn.Linear(3, 2, rng=0)(tg.ones((5, 3))).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rng: Rng = None,
+        dtype: Any = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        draw = generator(rng)
+        bound = 1 / math.sqrt(in_features) if in_features else 0.0
+        self.weight = new_parameter(draw.uniform(-bound, bound, (out_features, in_features)), dtype, device)
+        self.bias = new_parameter(draw.uniform(-bound, bound, out_features), dtype, device) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        if not x.ndim or x.shape[-1] != self.in_features:
+            raise ShapeError(f"Linear: input of shape {x.shape}; its last axis must be {self.in_features}")
+        y = matmul(x, self.weight.T)
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        """The layer's sizes."""
+        return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")

@@ -1,0 +1,271 @@
+"""Module and Parameter: models as ordered trees of named parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from .. import backend
+from .._tensor import Tensor
+from ..creation import tensor
+from ..errors import StateDictError
+from ..modes import MODES, scope
+from ..recording import Leaf, wrap
+
+
+class Parameter(Tensor):
+    """A tensor that a module learns: requires grad, and is found by ``Module.parameters()``.
+
+    Parameters
+    ----------
+    data : array, Tensor or nested sequence
+        Copied.
+    dtype, device
+        As for :func:`tinygrad182.tensor`.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.nn.Parameter([1.0, 2.0]).requires_grad
+    True
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, dtype: Any = None, device: str | None = None) -> None:
+        source = tensor(data, dtype=dtype, device=device, requires_grad=True)
+        self._data = source._data
+        self._node = source._node
+
+
+class Module:
+    """A part of a model: holds parameters and other modules as attributes, and a ``forward``.
+
+    Attributes that are a Parameter or a Module, or lists, tuples or dicts of them, are found by
+    themselves, in the order they were assigned; their dotted path is their name. Calling the module
+    calls ``forward`` and records its path on every node made inside.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> class Twice(tg.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.linear = tg.nn.Linear(3, 3, rng=0)
+    ...     def forward(self, x):
+    ...         return self.linear(self.linear(x))
+    >>> [name for name, _ in Twice().named_parameters()]
+    ['linear.weight', 'linear.bias']
+    """
+
+    def __init__(self) -> None:
+        self.training = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; subclasses define it."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        outer = MODES.get().scope
+        path = outer.names.get(id(self))
+        if path is not None:
+            names = outer.names
+        elif outer.module:  # a module made inside another's forward
+            path, names = f"{outer.module}.{type(self).__name__.lower()}", self._names()
+        else:
+            path, names = type(self).__name__.lower(), self._names()
+        with scope(path, names):
+            return self.forward(*args, **kwargs)
+
+    def _names(self) -> dict[int, str]:
+        """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
+        for name, parameter in self.named_parameters():
+            if isinstance(parameter._node, Leaf):
+                parameter._node.name = name
+        return {id(module): name for name, module in self.named_modules() if name}
+
+    # --- the tree -------------------------------------------------------------------------------
+
+    def _children(self) -> Iterator[tuple[str, Parameter | Module]]:
+        for name, value in vars(self).items():
+            yield from _found(name, value)
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """This module (named ``""``) and every one inside it, each once, with dotted paths."""
+        pending: list[tuple[str, Module]] = [("", self)]
+        seen: set[int] = set()
+        while pending:
+            path, module = pending.pop(0)
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            inside = [(name, m) for name, m in module._children() if isinstance(m, Module)]
+            pending[:0] = [(f"{path}.{name}" if path else name, m) for name, m in inside]
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter once, with its dotted path, in the order of assignment."""
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, p in module._children():
+                if isinstance(p, Parameter) and id(p) not in seen:
+                    seen.add(id(p))
+                    yield (f"{path}.{name}" if path else name), p
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def _own_state(self) -> dict[str, Any]:
+        """Arrays of this module alone by the name they are saved under."""
+        return {name: p._data for name, p in self._children() if isinstance(p, Parameter)}
+
+    def _load_own_state(self, state: dict[str, Any]) -> None:
+        own = dict(self._children())
+        for name, array in state.items():
+            parameter = own[name]
+            assert isinstance(parameter, Parameter)
+            parameter.assign(array)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of all parameters by their dotted path, under PyTorch's names."""
+        return {
+            f"{path}.{name}" if path else name: wrap(backend.namespace(array).copy(array))
+            for path, module in self.named_modules()
+            for name, array in module._own_state().items()
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Overwrite the parameters with those of a state dict; nothing is written if anything is wrong.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            Name → Tensor, array or anything NumPy can convert.
+        strict : bool
+            Whether names must be the same on both sides; otherwise only those on both are loaded.
+
+        Raises
+        ------
+        StateDictError
+            Names that are missing or too many, or shapes that differ; all are listed.
+        """
+        problems: list[str] = []
+        plan: list[tuple[Module, dict[str, Any]]] = []
+        known: set[str] = set()
+        for path, module in self.named_modules():
+            loaded: dict[str, Any] = {}
+            for name, current in module._own_state().items():
+                full = f"{path}.{name}" if path else name
+                known.add(full)
+                if full not in state_dict:
+                    problems += [f"missing {full} {tuple(current.shape)}"] if strict else []
+                    continue
+                array = _array_like(state_dict[full], current)
+                if array.shape != current.shape:
+                    problems.append(f"{full} has shape {tuple(array.shape)}, the module {tuple(current.shape)}")
+                loaded[name] = array
+            plan.append((module, loaded))
+        if strict:
+            problems += [f"unexpected {name}" for name in state_dict if name not in known]
+        if problems:
+            raise StateDictError(f"load_state_dict of {type(self).__name__}: " + "; ".join(problems))
+        for module, loaded in plan:
+            module._load_own_state(loaded)
+
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set ``training`` of this module and every one inside."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """The opposite of :meth:`train`."""
+        return self.train(False)
+
+    def to(self, device: str) -> Self:
+        """Move all parameters and their gradients to ``device``, in place."""
+        device = backend.check_device(device)
+        for parameter in self.parameters():
+            leaf = parameter._node
+            assert isinstance(leaf, Leaf)
+            parameter._data = leaf.value = backend.move(parameter._data, device)
+            leaf.changed()
+            leaf.grad = None if leaf.grad is None else leaf.grad.detach().to(device)
+        return self
+
+    # --- text -----------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """The arguments shown in the module's line of the repr."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = []
+        for path, module in self.named_modules():
+            depth = path.count(".") + 1 if path else 0
+            label = f"({path.rpartition('.')[2]}): " if path else ""
+            own = [(n, p) for n, p in module._children() if isinstance(p, Parameter)]
+            lines.append(f"{'  ' * depth}{label}{type(module).__name__}({module.extra_repr()})")
+            lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in own]
+        total = sum(p.size for p in self.parameters())
+        return "\n".join([f"{lines[0]}  # {total:,} parameters", *lines[1:]])
+
+
+def _found(name: str, value: Any) -> Iterator[tuple[str, Parameter | Module]]:
+    if isinstance(value, (Parameter, Module)):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _found(f"{name}.{i}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _found(f"{name}.{key}", item)
+
+
+def _array_like(value: Any, current: Any) -> Any:
+    """A value from a state dict as an array of the library and device of ``current``."""
+    xp = backend.namespace(current)
+    array = value._data if isinstance(value, Tensor) else value
+    if type(array) is not type(current):
+        array = np.asarray(array)
+    return xp.astype(backend.move(array, xp.device(current)), current.dtype)
+
+
+class Sequential(Module):
+    """Modules applied one after the other.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> model = tg.nn.Sequential(tg.nn.Linear(2, 4, rng=0), tg.nn.Linear(4, 1, rng=1))
+    >>> model(tg.ones((3, 2))).shape
+    (3, 1)
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__()
+        for i, module in enumerate(modules):
+            setattr(self, str(i), module)
+
+    def __len__(self) -> int:
+        return len(list(self._children()))
+
+    def __getitem__(self, i: int) -> Module:
+        return [m for _, m in self._children() if isinstance(m, Module)][i]
+
+    def forward(self, x: Any) -> Any:
+        """Apply the modules in order."""
+        for _, module in self._children():
+            x = module(x)  # type: ignore[operator]
+        return x

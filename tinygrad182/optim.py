@@ -1,0 +1,185 @@
+"""Optimizers and gradient clipping. Updates go through ``Tensor.assign``, so backward can refuse stale graphs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from . import backend
+from ._tensor import Tensor
+from .errors import ArgumentError, GraphError
+
+
+class Optimizer:
+    """Base: holds the parameters, and one dict of state arrays per parameter.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        The leaves to update, such as ``model.parameters()``.
+    lr : float
+        Learning rate.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
+        self.parameters = list(parameters)
+        name = type(self).__name__
+        if not self.parameters:
+            raise ArgumentError(f"{name}: no parameters to optimize (an iterator can be read only once)")
+        if any(not isinstance(p, Tensor) or not p.is_leaf for p in self.parameters):
+            raise ArgumentError(f"{name}: parameters must be leaf tensors; pass model.parameters()")
+        if not lr >= 0:
+            raise ArgumentError(f"{name}: learning rate {lr} must not be negative")
+        self.lr = lr
+        self.state: list[dict[str, Any]] = [{} for _ in self.parameters]
+
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters."""
+        for p in self.parameters:
+            p.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for p, state in zip(self.parameters, self.state, strict=True):
+            if p.grad is not None:
+                with backend.namespace(p._data).on(p._data):
+                    p.assign(self._updated(p._data, p.grad._data, state))
+
+    def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: p ← p − lr · v, with v ← momentum · v + g.
+
+    Parameters
+    ----------
+    parameters, lr
+        As for :class:`Optimizer`.
+    momentum : float
+        0 for plain descent.
+    weight_decay : float
+        Added to the gradient times the parameter.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> w = tg.tensor([1.0], requires_grad=True)
+    >>> optimizer = tg.optim.SGD([w], lr=0.25)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.5], requires_grad=True)
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, lr)
+        if not 0 <= momentum or not 0 <= weight_decay:
+            raise ArgumentError(f"SGD: momentum {momentum} and weight_decay {weight_decay} must not be negative")
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+
+    def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
+        if self.weight_decay:
+            g = g + self.weight_decay * value
+        if self.momentum:
+            g = state["velocity"] = self.momentum * state["velocity"] + g if state else g
+        return value - self.lr * g
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, algorithm 1), with PyTorch's defaults.
+
+    Parameters
+    ----------
+    parameters, lr
+        As for :class:`Optimizer`.
+    betas : (float, float)
+        Decay of the running means of the gradient and of its square.
+    eps : float
+        Added to the root of the second.
+    weight_decay : float
+        Added to the gradient times the parameter.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> w = tg.tensor([1.0], requires_grad=True)
+    >>> optimizer = tg.optim.Adam([w], lr=0.5)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.5], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr)
+        if not all(0 <= b < 1 for b in betas) or not eps >= 0 or not weight_decay >= 0:
+            raise ArgumentError(f"Adam: betas {betas} must lie in [0, 1); eps and weight_decay must not be negative")
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+
+    def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
+        if self.weight_decay:
+            g = g + self.weight_decay * value
+        b1, b2 = self.betas
+        if not state:
+            state.update(step=0, mean=0.0, square=0.0)
+        state["step"] += 1
+        state["mean"] = b1 * state["mean"] + (1 - b1) * g
+        state["square"] = b2 * state["square"] + (1 - b2) * (g * g)
+        mean = state["mean"] / (1 - b1 ** state["step"])
+        root = (state["square"] / (1 - b2 ** state["step"])) ** 0.5
+        return value - self.lr * (mean / (root + self.eps))
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False
+) -> float:
+    """Scale all gradients together so that their joint 2-norm is at most ``max_norm``.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        Those without a gradient are passed over.
+    max_norm : float
+    error_if_nonfinite : bool
+        Raise when the norm is infinite or NaN, instead of scaling by it.
+
+    Returns
+    -------
+    float
+        The norm before.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> w = tg.tensor([3.0, 4.0], requires_grad=True)
+    >>> (w * w / 2).sum().backward()
+    >>> tg.optim.clip_grad_norm_([w], 1.0)
+    5.0
+    """
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not max_norm >= 0:
+        raise ArgumentError(f"clip_grad_norm_: max_norm {max_norm} must not be negative")
+    gradients = [p.grad for p in tensors if p.grad is not None]
+    norm = math.hypot(*(backend.norm(g._data) for g in gradients))
+    if error_if_nonfinite and not math.isfinite(norm):
+        raise GraphError(f"clip_grad_norm_: the norm of the gradients is {norm}")
+    scale = max_norm / (norm + 1e-6)
+    if not scale >= 1:
+        for p in tensors:
+            if p.grad is not None:
+                p.grad = p.grad.detach() * scale
+    return norm

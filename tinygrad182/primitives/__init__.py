@@ -1,0 +1,8 @@
+"""Every operation beside its derivative, one family a file; :data:`PRIMITIVES` is the table of all."""
+
+from __future__ import annotations
+
+from . import elementwise, index, linalg, reduction, shape
+from .primitive import PRIMITIVES, Primitive, define
+
+__all__ = ["PRIMITIVES", "Primitive", "define", "elementwise", "index", "linalg", "reduction", "shape"]

@@ -1,0 +1,276 @@
+"""Operations that act on each element by itself, and their derivatives.
+
+``g`` is the cotangent of the output ``y``. Where a derivative is not unique the convention is stated
+beside the rule: ties are split evenly, ``relu`` and ``abs`` have derivative 0 at 0.
+"""
+
+from __future__ import annotations
+
+from ..backend import SCALARS, Array, Namespace
+from .primitive import elementwise
+
+# --- arithmetic ---------------------------------------------------------------------------------
+
+
+def add(xp: Namespace, a: Array, b: Array) -> Array:
+    """a + b"""
+    return a + b
+
+
+def add_vjp(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return g
+
+
+def subtract(xp: Namespace, a: Array, b: Array) -> Array:
+    """a − b"""
+    return a - b
+
+
+def subtract_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return -g
+
+
+def multiply(xp: Namespace, a: Array, b: Array) -> Array:
+    """a · b"""
+    return a * b
+
+
+def multiply_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return g * b
+
+
+def multiply_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return g * a
+
+
+def divide(xp: Namespace, a: Array, b: Array) -> Array:
+    """a / b"""
+    return a / b
+
+
+def divide_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return g / b
+
+
+def divide_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return -(g * y / b)
+
+
+def negative(xp: Namespace, x: Array) -> Array:
+    """−x"""
+    return -x
+
+
+def negative_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return -g
+
+
+def square(xp: Namespace, x: Array) -> Array:
+    """x²"""
+    return x * x
+
+
+def square_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g * (2 * x)
+
+
+def power(xp: Namespace, a: Array, b: Array) -> Array:
+    """a to the power b; the derivative by b is 0 where a is 0"""
+    if xp.is_complex(a) or xp.is_complex(b):
+        # a polar power loses a tiny imaginary part at negative a, so the sign is taken out first
+        sign = xp.where(xp.ordered(a) < 0, -1.0, 1.0) if _is_integral(b) else 1.0
+        return (sign * a) ** b * sign**b
+    return a**b
+
+
+def power_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    if type(b) in SCALARS:
+        return g * (b * a ** (b - 1)) if b != 0 else xp.zeros_like(g)
+    # a**0 is constant also at a = 0, where a**(b − 1) would be infinite
+    return g * (b * a ** xp.where(b == 0, xp.ones_like(b), b - 1))
+
+
+def power_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    if type(a) in SCALARS:
+        return g * (y * xp.log(xp.ones_like(b) * a)) if a != 0 else xp.zeros_like(g)
+    return g * (y * xp.log(xp.where(a == 0, xp.ones_like(a), a)))
+
+
+def _is_integral(b: Array) -> bool:
+    return type(b) in SCALARS and not isinstance(b, complex) and float(b).is_integer()
+
+
+# --- exponentials and roots ---------------------------------------------------------------------
+
+
+def exp(xp: Namespace, x: Array) -> Array:
+    """e to the power x"""
+    return xp.exp(x)
+
+
+def exp_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g * y
+
+
+def expm1(xp: Namespace, x: Array) -> Array:
+    """e to the power x, minus 1, accurate for small x"""
+    return xp.expm1(x)
+
+
+def expm1_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g * (y + 1)
+
+
+def log(xp: Namespace, x: Array) -> Array:
+    """natural logarithm of x"""
+    return xp.log(x)
+
+
+def log_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g / x
+
+
+def log1p(xp: Namespace, x: Array) -> Array:
+    """natural logarithm of 1 + x, accurate for small x"""
+    if xp.is_complex(x):  # libraries lose tiny arguments in their complex log1p
+        re, im = xp.real(x), xp.imag(x)
+        return xp.log1p(2 * re + re * re + im * im) / 2 + 1j * xp.atan2(im, 1 + re)
+    return xp.log1p(x)
+
+
+def log1p_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g / (1 + x)
+
+
+def sqrt(xp: Namespace, x: Array) -> Array:
+    """square root of x; the derivative at 0 is infinite"""
+    return xp.sqrt(x)
+
+
+def sqrt_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g / (2 * y)
+
+
+# --- trigonometry and activations ---------------------------------------------------------------
+
+
+def sin(xp: Namespace, x: Array) -> Array:
+    """sine of x, in radians"""
+    return xp.sin(x)
+
+
+def sin_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g * xp.cos(x)
+
+
+def cos(xp: Namespace, x: Array) -> Array:
+    """cosine of x, in radians"""
+    return xp.cos(x)
+
+
+def cos_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return -(g * xp.sin(x))
+
+
+def tanh(xp: Namespace, x: Array) -> Array:
+    """hyperbolic tangent of x"""
+    return xp.tanh(x)
+
+
+def tanh_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g * (1 - y * y)
+
+
+def sigmoid(xp: Namespace, x: Array) -> Array:
+    """logistic function 1 / (1 + e⁻ˣ), to full relative accuracy on both tails"""
+    e = xp.exp(-abs_(xp, x))  # at most 1: cannot overflow
+    return xp.where(xp.ordered(x) >= 0, xp.ones_like(e), e) / (1 + e)
+
+
+def sigmoid_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g * (y * (1 - y))
+
+
+def relu(xp: Namespace, x: Array) -> Array:
+    """max(x, 0); the derivative at 0 is 0"""
+    return xp.where(xp.ordered(x) > 0, x, 0.0) if xp.is_complex(x) else xp.maximum(x, 0)
+
+
+def relu_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return xp.where(x > 0, g, 0.0)
+
+
+# --- selection ----------------------------------------------------------------------------------
+
+
+def abs_(xp: Namespace, x: Array) -> Array:
+    """absolute value of x; the derivative at 0 is 0"""
+    return xp.where(xp.ordered(x) < 0, -x, x) if xp.is_complex(x) else xp.abs(x)
+
+
+def abs_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return xp.where(x > 0, g, xp.where(x < 0, -g, 0.0))
+
+
+def maximum(xp: Namespace, a: Array, b: Array) -> Array:
+    """the larger of a and b; a tie sends half of the cotangent to each; NaN wins"""
+    return _select(xp, xp.maximum, a, b, a, b)
+
+
+def minimum(xp: Namespace, a: Array, b: Array) -> Array:
+    """the smaller of a and b; a tie sends half of the cotangent to each; NaN wins"""
+    return _select(xp, xp.minimum, a, b, b, a)
+
+
+def _select(xp: Namespace, real: Array, a: Array, b: Array, larger: Array, smaller: Array) -> Array:
+    if xp.is_complex(a) or xp.is_complex(b):
+        return xp.where(xp.ordered(larger) >= xp.ordered(smaller), a, b)
+    return real(a, b)
+
+
+def _winner(xp: Namespace, g: Array, mine: Array, other: Array) -> Array:
+    return xp.where(mine > other, g, xp.where(mine == other, g / 2, 0.0))
+
+
+def maximum_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return _winner(xp, g, a, b)
+
+
+def maximum_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return _winner(xp, g, b, a)
+
+
+def where(xp: Namespace, condition: Array, a: Array, b: Array) -> Array:
+    """a where the condition holds, else b"""
+    return xp.where(condition, a, b)
+
+
+def where_vjp_a(xp: Namespace, g: Array, y: Array, condition: Array, a: Array, b: Array) -> Array:
+    return xp.where(condition, g, 0.0)
+
+
+def where_vjp_b(xp: Namespace, g: Array, y: Array, condition: Array, a: Array, b: Array) -> Array:
+    return xp.where(condition, 0.0, g)
+
+
+elementwise(add, add_vjp, add_vjp)
+elementwise(subtract, add_vjp, subtract_vjp_b)
+elementwise(multiply, multiply_vjp_a, multiply_vjp_b)
+elementwise(divide, divide_vjp_a, divide_vjp_b)
+elementwise(negative, negative_vjp)
+elementwise(square, square_vjp)
+elementwise(power, power_vjp_a, power_vjp_b)
+elementwise(exp, exp_vjp)
+elementwise(expm1, expm1_vjp)
+elementwise(log, log_vjp)
+elementwise(log1p, log1p_vjp)
+elementwise(sqrt, sqrt_vjp)
+elementwise(sin, sin_vjp)
+elementwise(cos, cos_vjp)
+elementwise(tanh, tanh_vjp)
+elementwise(sigmoid, sigmoid_vjp)
+elementwise(relu, relu_vjp)
+elementwise(abs_, abs_vjp)
+elementwise(maximum, maximum_vjp_a, maximum_vjp_b)
+elementwise(minimum, maximum_vjp_b, maximum_vjp_a)
+elementwise(where, None, where_vjp_a, where_vjp_b)

@@ -1,0 +1,92 @@
+"""What a primitive is: one operation with its derivative, and the table all of them stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..backend import Array
+
+Rule = Callable[..., Any]
+Tangents = tuple[Array | None, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Primitive:
+    """One operation: its forward and, beside it, its derivative.
+
+    A rule gets the namespace ``xp`` of its operands first. Given arrays, ``xp`` is the array library;
+    given Tensors, it is the framework's own functions, so that the rule is recorded and can be
+    differentiated again. Rules are one expression: the engine un-broadcasts, casts and accumulates.
+
+    Attributes
+    ----------
+    name : str
+        The operation's name in ``tg``, in graphs and in error messages.
+    forward : callable
+        ``forward(xp, *inputs, **params) -> y``. Complex-safe: no conjugate, masks from the real part.
+    vjp : tuple of callable or None, or callable
+        A tuple holds one rule per input, ``rule(xp, g, y, *inputs, **params) -> cotangent``, or None
+        for an input that has no derivative (a mask, an index). A single callable returns the tuple
+        of all cotangents, for a primitive of any number of inputs. ``g`` may have extra leading axes:
+        ``lead = g.shape[: g.ndim - y.ndim]``.
+    jvp : {"elementwise", "linear", "multilinear"} or callable
+        How tangents are pushed forward. ``"elementwise"``: by the VJP, whose Jacobian is diagonal;
+        ``"linear"``: by the forward, in all inputs together; ``"multilinear"``: by the forward, in
+        one input at a time. A callable is ``rule(xp, tangents, y, *inputs, **params) -> tangent``.
+    broadcasts : bool
+        Whether inputs are broadcast against each other, so that cotangents must be summed back.
+    needs : str
+        What the shapes must satisfy: the remedy shown when the forward fails.
+    """
+
+    name: str
+    forward: Rule
+    vjp: tuple[Rule | None, ...] | Rule
+    jvp: Literal["elementwise", "linear", "multilinear"] | Rule
+    broadcasts: bool = False
+    needs: str = ""
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+
+PRIMITIVES: dict[str, Primitive] = {}
+"""Every registered primitive by name."""
+
+
+def define(
+    forward: Rule,
+    *vjps: Rule | None,
+    jvp: Literal["elementwise", "linear", "multilinear"] | Rule,
+    all_inputs: Rule | None = None,
+    broadcasts: bool = False,
+    needs: str = "",
+) -> Primitive:
+    """Register a primitive under its forward's name (a trailing underscore is dropped).
+
+    Parameters
+    ----------
+    forward, *vjps, jvp, broadcasts, needs
+        As in :class:`Primitive`.
+    all_inputs : callable, optional
+        The one rule for all inputs, in place of ``vjps``.
+    """
+    name = forward.__name__.rstrip("_")
+    if name in PRIMITIVES:
+        raise ValueError(f"primitive {name!r} is already defined")
+    primitive = Primitive(name, forward, all_inputs or vjps, jvp, broadcasts, needs)
+    PRIMITIVES[name] = primitive
+    return primitive
+
+
+def elementwise(forward: Rule, *vjps: Rule | None) -> Primitive:
+    """Register an operation whose Jacobian is diagonal; its inputs are broadcast."""
+    return define(
+        forward,
+        *vjps,
+        jvp="elementwise",
+        broadcasts=True,
+        needs="shapes must broadcast: aligned from the right, each two sizes equal or one of them 1",
+    )

@@ -1,0 +1,112 @@
+"""Operations along axes, and their derivatives.
+
+``axis`` is None or a tuple of negative integers, so that it stays right under extra leading axes.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..backend import Array, Namespace
+from .primitive import Tangents, define
+
+Axis = tuple[int, ...] | None
+
+
+def _spread(xp: Namespace, g: Array, y: Array, x: Array, axis: Axis) -> Array:
+    """Give ``g`` (or ``y``) back the reduced axes, with size 1: it broadcasts against ``x``."""
+    kept = tuple(1 if axis is None or i - x.ndim in axis else n for i, n in enumerate(x.shape))
+    return xp.reshape(g, g.shape[: g.ndim - y.ndim] + kept)
+
+
+def sum_(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    """Sum of the elements along ``axis``."""
+    return xp.sum(x, axis=axis, keepdims=keepdims)
+
+
+def sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    lead = g.shape[: g.ndim - y.ndim]
+    return xp.broadcast_to(_spread(xp, g, y, x, axis), lead + x.shape)
+
+
+def max_(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    """Largest element along ``axis``; ties share the cotangent evenly."""
+    if xp.is_complex(x):
+        return _pick(xp, x, xp.max(xp.real(x), axis=axis, keepdims=True), axis, keepdims)
+    return xp.max(x, axis=axis, keepdims=keepdims)
+
+
+def min_(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    """Smallest element along ``axis``; ties share the cotangent evenly."""
+    if xp.is_complex(x):
+        return _pick(xp, x, xp.min(xp.real(x), axis=axis, keepdims=True), axis, keepdims)
+    return xp.min(x, axis=axis, keepdims=keepdims)
+
+
+def _pick(xp: Namespace, x: Array, extreme: Array, axis: Axis, keepdims: bool) -> Array:
+    """Mean over the elements whose real part is extreme: the choice of a complex step."""
+    chosen = xp.where(xp.real(x) == extreme, xp.ones_like(x), 0.0)
+    total = xp.sum(xp.where(chosen == 1, x, 0.0), axis=axis, keepdims=keepdims)
+    return total / xp.sum(chosen, axis=axis, keepdims=keepdims)
+
+
+def _ties(xp: Namespace, y: Array, x: Array, axis: Axis) -> Array:
+    """1/n at each of the n elements equal to the extreme, 0 elsewhere."""
+    chosen = xp.where(x == _spread(xp, y, y, x, axis), xp.ones_like(x), 0.0)
+    return chosen / xp.sum(chosen, axis=axis, keepdims=True)
+
+
+def extreme_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    ties = _ties(xp, y, x, axis)
+    return xp.where(ties > 0, _spread(xp, g, y, x, axis) * ties, 0.0)
+
+
+def extreme_jvp(
+    xp: Namespace, tangents: Tangents, y: Array, x: Array, *, axis: Axis, keepdims: bool
+) -> Array:
+    return xp.sum(tangents[0] * _ties(xp, y, x, axis), axis=axis, keepdims=keepdims)
+
+
+def logsumexp(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    """Logarithm of the sum of exponentials along ``axis``, without overflow; −∞ for a row of −∞."""
+    top = xp.max(xp.ordered(x), axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, 0.0)
+    total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    return total if keepdims else xp.reshape(total, _reduced(x, axis))
+
+
+def _reduced(x: Array, axis: Axis) -> tuple[int, ...]:
+    return tuple(n for i, n in enumerate(x.shape) if axis is not None and i - x.ndim not in axis)
+
+
+def _share(xp: Namespace, y: Array, x: Array, axis: Axis) -> Array:
+    """The softmax: each element's share of the sum; 0 throughout a row of −∞."""
+    total = _spread(xp, y, y, x, axis)
+    return xp.exp(xp.where(x == -math.inf, x, x - total))
+
+
+def logsumexp_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    return _spread(xp, g, y, x, axis) * _share(xp, y, x, axis)
+
+
+def logsumexp_jvp(
+    xp: Namespace, tangents: Tangents, y: Array, x: Array, *, axis: Axis, keepdims: bool
+) -> Array:
+    return xp.sum(tangents[0] * _share(xp, y, x, axis), axis=axis, keepdims=keepdims)
+
+
+def cumulative_sum(xp: Namespace, x: Array, *, axis: int) -> Array:
+    """Running sum along ``axis``."""
+    return xp.cumulative_sum(x, axis=axis)
+
+
+def cumulative_sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: int) -> Array:
+    return xp.flip(xp.cumulative_sum(xp.flip(g, axis=axis), axis=axis), axis=axis)
+
+
+_NEEDS = "every axis must be one of the operand's, and max and min need at least one element"
+define(sum_, sum_vjp, jvp="linear", needs=_NEEDS)
+define(max_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
+define(min_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
+define(logsumexp, logsumexp_vjp, jvp=logsumexp_jvp, needs=_NEEDS)
+define(cumulative_sum, cumulative_sum_vjp, jvp="linear", needs=_NEEDS)

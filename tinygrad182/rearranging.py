@@ -1,0 +1,309 @@
+"""Functions that rearrange, select or convert elements without computing with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import backend
+from ._tensor import Tensor
+from .backend import check_device
+from .creation import as_tensor, full_like
+from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
+from .primitives import PRIMITIVES
+from .primitives.index import ARRAY
+from .recording import apply, is_tensor, wrap
+
+Axis = int | tuple[int, ...] | None
+
+
+def negative_axes(x: Tensor, axis: Axis, op: str) -> tuple[int, ...] | None:
+    """Axes as distinct negative integers: right also under extra leading axes."""
+    if axis is None:
+        return None
+    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    return tuple(negative_axis(x.ndim, a, op, x.shape) for a in _distinct(axes, x, op))
+
+
+def _distinct(axes: tuple[int, ...], x: Tensor, op: str) -> tuple[int, ...]:
+    if len({a % x.ndim if x.ndim else a for a in axes}) != len(axes):
+        raise ShapeError(f"{op}: axis {axes} names an axis twice, for a tensor of shape {x.shape}")
+    return axes
+
+
+def negative_axis(ndim: int, axis: int, op: str, shape: tuple[int, ...]) -> int:
+    """One axis as a negative integer."""
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"{op}: axis {axis} is out of range for shape {shape} with {ndim} axes")
+    return int(axis) - ndim if axis >= 0 else int(axis)
+
+
+def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
+    """The same elements in another shape; one size may be −1."""
+    x = as_tensor(x)
+    sizes = [int(n) for n in (shape if isinstance(shape, (tuple, list)) else (shape,))]
+    if sizes.count(-1) == 1:
+        rest = math.prod(n for n in sizes if n != -1)
+        if rest and x.size % rest == 0:
+            sizes[sizes.index(-1)] = x.size // rest
+    if -1 in sizes or math.prod(sizes) != x.size:
+        raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fit {tuple(shape)}")  # type: ignore[arg-type]
+    return apply(PRIMITIVES["reshape"], x, shape=tuple(sizes))
+
+
+def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:
+    """The axes in another order: axis ``axes[i]`` becomes axis i."""
+    x = as_tensor(x)
+    if len(axes) != x.ndim:
+        raise ShapeError(f"permute_dims: axes {tuple(axes)} for a tensor with {x.ndim} axes; name each once")
+    order = negative_axes(x, tuple(axes), "permute_dims") or ()
+    return apply(PRIMITIVES["permute_dims"], x, axes=tuple(a % x.ndim for a in order))
+
+
+def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
+    """Two axes exchanged."""
+    x = as_tensor(x)
+    order = list(range(x.ndim))
+    i, j = (negative_axis(x.ndim, a, "swapaxes", x.shape) for a in (axis1, axis2))
+    order[i], order[j] = order[j], order[i]
+    return permute_dims(x, order)
+
+
+def matrix_transpose(x: Any) -> Tensor:
+    """The last two axes exchanged."""
+    return swapaxes(x, -1, -2)
+
+
+def expand_dims(x: Any, axis: int) -> Tensor:
+    """A new axis of size 1 at ``axis``."""
+    x = as_tensor(x)
+    at = negative_axis(x.ndim + 1, axis, "expand_dims", x.shape) + x.ndim + 1
+    return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+
+def squeeze(x: Any, axis: Axis = None) -> Tensor:
+    """Without the axes of size 1 (all of them, or those named)."""
+    x = as_tensor(x)
+    ones = tuple(i - x.ndim for i, n in enumerate(x.shape) if n == 1)
+    axes = ones if axis is None else negative_axes(x, axis, "squeeze") or ()
+    if not set(axes) <= set(ones):
+        raise ShapeError(f"squeeze: axis {axis} of shape {x.shape} has not size 1")
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if i - x.ndim not in axes))
+
+
+def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
+    """The elements repeated along new axes and axes of size 1."""
+    return apply(PRIMITIVES["broadcast_to"], as_tensor(x), shape=tuple(shape))
+
+
+def _together(arrays: Sequence[Any], op: str) -> list[Tensor]:
+    tensors = [as_tensor(x) for x in arrays]
+    if not tensors:
+        raise ArgumentError(f"{op}: at least one tensor is needed")
+    return tensors
+
+
+def concat(arrays: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors one after the other along an axis they have."""
+    tensors = _together(arrays, "concat")
+    first = tensors[0]
+    return apply(PRIMITIVES["concat"], *tensors, axis=negative_axis(first.ndim, axis, "concat", first.shape))
+
+
+def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors of one shape side by side along a new axis."""
+    tensors = _together(arrays, "stack")
+    first = tensors[0]
+    return apply(PRIMITIVES["stack"], *tensors, axis=negative_axis(first.ndim + 1, axis, "stack", first.shape))
+
+
+def unstack(x: Any, axis: int = 0) -> list[Tensor]:
+    """The slices along ``axis``, as a list; what iterating over a tensor gives."""
+    x = as_tensor(x)
+    if not x.ndim:
+        raise ShapeError("unstack: a 0-d tensor has no axis to take apart")
+    before = (slice(None),) * (negative_axis(x.ndim, axis, "unstack", x.shape) + x.ndim)
+    primitive = PRIMITIVES["index"]
+    return [apply(primitive, x, key=(*before, i)) for i in range(x.shape[axis])]
+
+
+def flip(x: Any, axis: Axis = None) -> Tensor:
+    """The elements in reverse order along ``axis`` (every axis by default)."""
+    x = as_tensor(x)
+    axes = negative_axes(x, axis, "flip")
+    return apply(PRIMITIVES["flip"], x, axis=tuple(range(-x.ndim, 0)) if axes is None else axes)
+
+
+def pad(x: Any, pad_width: Any, constant_values: float = 0.0) -> Tensor:
+    """A constant before and after the elements of each axis.
+
+    Parameters
+    ----------
+    x : Tensor
+    pad_width : int, (before, after) or a pair per axis
+        How many elements to add, as in NumPy.
+    constant_values : float
+    """
+    x = as_tensor(x)
+    for axis, (before, after) in enumerate(_pairs(pad_width, x)):
+        edges = [(*x.shape[:axis], n, *x.shape[axis + 1 :]) for n in (before, after)]
+        first, last = (full_like(x, constant_values, shape=shape) for shape in edges)
+        x = concat([first, x, last], axis=axis) if before or after else x
+    return x
+
+
+def _pairs(pad_width: Any, x: Tensor) -> list[tuple[int, int]]:
+    pairs = [pad_width] if isinstance(pad_width, int) else list(pad_width)
+    if all(isinstance(p, int) for p in pairs):
+        pairs = [tuple(pairs) if len(pairs) == 2 else (pairs[0], pairs[0])] * x.ndim
+    if len(pairs) != x.ndim or any(len(p) != 2 or min(p) < 0 for p in pairs):
+        raise ShapeError(f"pad: pad_width {pad_width} for shape {x.shape}; give a pair (before, after) per axis")
+    return [(int(before), int(after)) for before, after in pairs]
+
+
+def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
+    """The slices at integer ``indices`` along ``axis``, which may be left out for a 1-d tensor."""
+    x = as_tensor(x)
+    if axis is None and x.ndim != 1:
+        raise ShapeError(f"take: name the axis for a tensor of shape {x.shape}")
+    at = negative_axis(x.ndim, axis or 0, "take", x.shape) + x.ndim
+    return index(x, (*(slice(None),) * at, indices))
+
+
+def astype(x: Any, dtype: Any) -> Tensor:
+    """The elements in another data type; gradients flow between floating types."""
+    x = as_tensor(x)
+    xp = backend.namespace(x._data)
+    return x if x.dtype == xp.dtype(dtype) else apply(PRIMITIVES["astype"], x, dtype=xp.dtype(dtype))
+
+
+def to_device(x: Any, device: str) -> Tensor:
+    """The tensor on another device; see ``Tensor.to``."""
+    return as_tensor(x).to(check_device(device))
+
+
+def to_device_of(x: Tensor, like: Tensor) -> Tensor:
+    """The tensor on the device of another."""
+    return x.to(like.device)
+
+
+# --- indexing -----------------------------------------------------------------------------------
+
+
+def index(x: Any, key: Any) -> Tensor:
+    """The elements a NumPy index selects: integers, slices, ``...``, None, integer and Boolean arrays.
+
+    Raises
+    ------
+    IndexOutOfRangeError
+        An index outside its axis, on any array library.
+    ShapeError
+        More indices than axes, or a mask whose shape is not that of the axes it covers.
+    DTypeError
+        An index array that is neither integer nor Boolean.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> tg.index(x, (slice(None), 0))  # the same as x[:, 0]
+    tensor([1., 3.])
+    """
+    x = as_tensor(x)
+    if type(key) is int and x.ndim:  # the steps of a loop over time
+        _check_bounds(x, key, key, 0)
+        return apply(PRIMITIVES["index"], x, key=(key,))
+    entries = _expand(x, key if isinstance(key, tuple) else (key,))
+    if any(is_tensor(e) for e in entries):
+        x, entries = _side_by_side(x, entries)
+    arrays = [e for e in entries if is_tensor(e)]
+    return apply(
+        PRIMITIVES["index"], x, *arrays, key=tuple(ARRAY if is_tensor(e) else e for e in entries)
+    )
+
+
+def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
+    """One checked entry per axis (or None for a new one); arrays as integer Tensors."""
+    parts = [_part(x, k) for k in key]
+    covered = sum(_axes_covered(p) for p in parts)
+    if covered > x.ndim or sum(p is Ellipsis for p in parts) > 1:
+        raise ShapeError(f"index: {covered} indices for {x.ndim} axes of shape {x.shape}, and at most one ...")
+    if not any(p is Ellipsis for p in parts):
+        parts.append(Ellipsis)
+    entries: list[Any] = []
+    axis = 0
+    for part in parts:
+        if part is Ellipsis:
+            entries += [slice(None)] * (x.ndim - covered)
+            axis += x.ndim - covered
+            continue
+        entries += _checked(x, part, axis)
+        axis += _axes_covered(part)
+    return entries
+
+
+def _part(x: Tensor, k: Any) -> Any:
+    """An entry of a key as Python's int, slice, None or Ellipsis, or a Tensor on the device of ``x``."""
+    if k is None or k is Ellipsis or isinstance(k, slice):
+        return k
+    if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
+        return int(k)
+    if isinstance(k, (list, bool, np.bool_)):
+        k = np.asarray(k)
+        k = backend.move(k.astype(int) if not k.size else k, x.device)
+    k = k if is_tensor(k) else wrap(backend.namespace(k).asarray(k))
+    backend.namespace(x._data, k._data)
+    if str(k.dtype).rpartition(".")[2] != "bool" and "int" not in str(k.dtype):
+        raise DTypeError(f"index: an index array of dtype {k.dtype}; use integers (dtype='int64') or Booleans")
+    return k
+
+
+def _axes_covered(part: Any) -> int:
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if is_tensor(part) and "bool" in str(part.dtype) else 1
+
+
+def _checked(x: Tensor, part: Any, axis: int) -> list[Any]:
+    """The entry with its bounds checked (CuPy would wrap around); a mask as integer arrays."""
+    if part is None or isinstance(part, slice):
+        return [part]
+    if not is_tensor(part):
+        _check_bounds(x, part, part, axis)
+        return [part]
+    xp = backend.namespace(part._data)
+    if "bool" in str(part.dtype):
+        if part.shape != x.shape[axis : axis + part.ndim]:
+            raise ShapeError(f"index: a mask of shape {part.shape} at axis {axis} of shape {x.shape}")
+        return [wrap(a) for a in xp.nonzero(part._data)]
+    if part.size:
+        _check_bounds(x, int(xp.min(part._data)), int(xp.max(part._data)), axis)
+    return [part]
+
+
+def _check_bounds(x: Tensor, low: int, high: int, axis: int) -> None:
+    size = x.shape[axis]
+    if low < -size or high >= size:
+        raise IndexOutOfRangeError(
+            f"index: {high if high >= size else low} is out of range for axis {axis} of shape {x.shape} "
+            f"(allowed: {-size} to {size - 1})"
+        )
+
+
+def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
+    """Bring integer arrays next to each other, to the front if they were apart, as NumPy orders the result."""
+    entries = [
+        wrap(backend.move(np.asarray(e), x.device)) if isinstance(e, int) else e for e in entries
+    ]
+    arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
+    if arrays[-1] - arrays[0] == len(arrays) - 1:
+        return x, entries
+    for i, entry in enumerate(entries):
+        if entry is None:
+            x = expand_dims(x, i)
+    rest = [i for i in range(len(entries)) if i not in arrays]
+    filled = [slice(None) if e is None else e for e in entries]
+    return permute_dims(x, arrays + rest), [filled[i] for i in arrays + rest]

@@ -1,0 +1,296 @@
+"""Recording: the nodes of a graph and ``apply``, which makes them.
+
+A :class:`Node` is one application of a primitive. It points to the nodes of its inputs and never to the
+Tensor of its own output, so graphs hold no reference cycles and die with the last Tensor of them.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from . import backend
+from .backend import SCALARS, Array
+from .errors import DTypeError, InPlaceError, ShapeError, TinygradError
+from .modes import MODES, Scope
+from .primitives import Primitive
+
+if TYPE_CHECKING:
+    from ._tensor import Tensor
+
+_ORDER = count(1)
+
+# --- nodes --------------------------------------------------------------------------------------
+
+
+class Mark:
+    """A name a node was given with :func:`mark`, and the place and time it was given for."""
+
+    __slots__ = ("name", "scope")
+
+    def __init__(self, name: str, scope: Scope) -> None:
+        self.name = name
+        self.scope = scope
+
+
+class Node:
+    """One application of a primitive.
+
+    Attributes
+    ----------
+    primitive : Primitive or None
+        The operation; None for a :class:`Leaf`.
+    inputs : tuple of Node and number, or None
+        What it was applied to. None once the graph was freed.
+    value : array or None
+        The output. None once the graph was freed.
+    params : dict
+        The operation's parameters, such as ``axis``.
+    order : int
+        Sequence number: larger than that of every input.
+    scope : Scope
+        The module path and time step it was made under.
+    marks : tuple of Mark
+        The names it was given.
+    """
+
+    __slots__ = ("inputs", "marks", "order", "params", "primitive", "scope", "value")
+    requires_grad = True
+
+    def __init__(
+        self,
+        primitive: Primitive | None,
+        inputs: tuple[Node | complex, ...],
+        value: Array,
+        params: dict[str, Any],
+    ) -> None:
+        self.primitive = primitive
+        self.inputs: tuple[Node | complex, ...] | None = inputs
+        self.value = value
+        self.params = params
+        self.order = next(_ORDER)
+        self.scope = MODES.get().scope
+        self.marks: tuple[Mark, ...] = ()
+
+    def free(self) -> None:
+        """Drop the arrays; a later backward pass through this node says so."""
+        self.inputs = self.value = None
+
+    @property
+    def op(self) -> str:
+        """Name of the operation; ``"leaf"`` for a tensor no operation made."""
+        return self.primitive.name if self.primitive is not None else "leaf"
+
+    def place(self) -> str:
+        """Where in the model this node was made, for messages: ``", in rnn.l0 at t = 3"``."""
+        return _place(self.scope)
+
+
+class Leaf(Node):
+    """A tensor that no recorded operation made: a parameter, an input or a constant.
+
+    Attributes
+    ----------
+    requires_grad : bool
+        Whether gradients are computed for it.
+    grad : Tensor or None
+        What backward passes have added up.
+    name : str
+        The parameter's dotted path, as its module last used it.
+    """
+
+    __slots__ = ("_snapshot", "_stamp", "_used", "grad", "name", "requires_grad")
+
+    def __init__(self, value: Array, requires_grad: bool = False) -> None:
+        super().__init__(None, (), value, _NO_PARAMS)
+        self.requires_grad = requires_grad
+        self.grad: Tensor | None = None
+        self.name = ""
+        self._stamp = self.order  # the last time the value is known to have changed
+        self._used = 0  # the last operation that recorded it
+        self._snapshot: tuple[int, Array] | None = None  # the value when a caller last took it
+
+    def changed(self) -> None:
+        """Note that the framework has written to the value."""
+        self._stamp = next(_ORDER)
+        self._snapshot = None
+
+    def exposed(self) -> None:
+        """Note that a caller takes the writeable array: what was recorded is compared in backward."""
+        self._settle()
+        if self._used > self._stamp:
+            self._snapshot = (next(_ORDER), backend.namespace(self.value).copy(self.value))
+
+    def _settle(self) -> None:
+        if self._snapshot is not None:
+            when, copy = self._snapshot
+            if not _identical(copy, self.value):
+                self._stamp = when
+                self._snapshot = None
+
+    def check_unchanged(self, consumer: Node) -> None:
+        """Raise if the value may have changed since ``consumer`` was recorded."""
+        self._settle()
+        if self._stamp > consumer.order:
+            raise InPlaceError(
+                f"backward of {consumer.op}{consumer.place()}: its input "
+                f"{self.name or 'tensor'} of shape {tuple(self.value.shape)} was changed in place after it "
+                "was recorded; run backward before the change, or record the forward again"
+            )
+
+
+_NO_PARAMS: dict[str, Any] = {}
+
+
+def _identical(a: Array, b: Array) -> bool:
+    xp = backend.namespace(a, b)
+    return bool(xp.all((a == b) | ((a != a) & (b != b))))
+
+
+def _place(scope: Scope) -> str:
+    parts = [f"in {scope.module}"] if scope.module else []
+    if scope.time is not None:
+        parts.append(f"at t = {scope.time}")
+    return ", " + " ".join(parts) if parts else ""
+
+
+# --- applying a primitive -----------------------------------------------------------------------
+
+_tensor_type: type[Tensor]
+
+
+def set_tensor_type(kind: type[Tensor]) -> None:
+    """Tell the engine which class its results are made with (called once, where it is defined)."""
+    global _tensor_type
+    _tensor_type = kind
+
+
+def is_tensor(x: Any) -> TypeGuard[Tensor]:
+    """Whether ``x`` is a Tensor."""
+    return isinstance(x, _tensor_type)
+
+
+def wrap(value: Array, node: Node | None = None) -> Tensor:
+    """A Tensor around an array, sharing its memory."""
+    tensor = _tensor_type.__new__(_tensor_type)
+    tensor._data = value
+    tensor._node = node
+    return tensor
+
+
+def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
+    """Run a primitive and record it, if any operand requires grad.
+
+    Parameters
+    ----------
+    primitive : Primitive
+    *operands : Tensor, array or number
+        Numbers stay weak: they take the dtype of what they meet. Arrays are copied when recorded.
+    **params
+        The primitive's parameters.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        Operands the operation cannot take; the message names it, their shapes and the place.
+    DeviceError
+        Operands on different devices.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.apply(tg.PRIMITIVES["square"], tg.tensor([3.0]))
+    tensor([9.])
+    """
+    arrays = []
+    tracked = False
+    for x in operands:
+        if isinstance(x, _tensor_type):
+            arrays.append(x._data)
+            node = x._node
+            if node is not None and node.requires_grad:
+                tracked = True
+        elif type(x) in SCALARS:
+            arrays.append(x)
+        else:
+            arrays.append(as_array(x))
+    xp = backend.namespace(*arrays)
+    try:
+        if xp.guarded:
+            with xp.on(next(a for a in arrays if type(a) not in SCALARS)):
+                value = primitive.forward(xp, *arrays, **params)
+        else:
+            value = primitive.forward(xp, *arrays, **params)
+            if isinstance(value, np.generic):  # NumPy's 0-d results
+                value = np.asarray(value)
+    except (ValueError, TypeError, IndexError) as error:
+        raise _explain(primitive, arrays, error) from error
+    if not (tracked and MODES.get().grad):
+        return wrap(value)
+    inputs = tuple(
+        [a if type(a) in SCALARS else node_of(x) for x, a in zip(operands, arrays, strict=True)]
+    )
+    node = Node(primitive, inputs, value, params or _NO_PARAMS)
+    for parent in inputs:
+        if isinstance(parent, Leaf):
+            parent._used = node.order
+    return wrap(value, node)
+
+
+def as_array(x: Any) -> Array:
+    """The array behind an operand that is no Tensor; a NumPy scalar becomes a Python number."""
+    if isinstance(x, np.generic):
+        return x.item()
+    if isinstance(x, np.ndarray) and type(x) is not np.ndarray:
+        return np.asarray(x)
+    return x
+
+
+def node_of(x: Any) -> Node:
+    """The node of a Tensor, made on demand for a constant; a raw array is copied into one."""
+    if not isinstance(x, _tensor_type):
+        return Leaf(backend.namespace(x).copy(x))
+    if x._node is None:
+        x._node = Leaf(x._data)
+    return x._node
+
+
+def _explain(primitive: Primitive, arrays: list[Array], error: Exception) -> TinygradError:
+    described = " and ".join(
+        str(a) if type(a) in SCALARS else f"{tuple(a.shape)} {a.dtype}" for a in arrays[:4]
+    )
+    message = f"{primitive.name}: cannot take {described}{_place(MODES.get().scope)}"
+    message += f": {primitive.needs}" if primitive.needs else f": {error}"
+    return DTypeError(message) if isinstance(error, TypeError) else ShapeError(message)
+
+
+def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
+    """Name a state, so that the inspector finds it; returns ``x`` itself.
+
+    Parameters
+    ----------
+    x : Tensor
+        For example a hidden state ``(B, H)`` in a loop of one's own.
+    name : str
+        Such as ``"h"`` or ``"c"``.
+    time : int, optional
+        The time step, counted from 0; by default the one being recorded. ``-1`` is the initial state.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> w = tg.tensor([[0.5]], requires_grad=True)
+    >>> h = tg.ones((1, 1))
+    >>> for t in range(3):
+    ...     h = tg.inspect.mark(tg.tanh(h @ w), "h", time=t)
+    >>> tg.inspect.gradient_flow(h.sum())[""].h.grad_norm.shape
+    (3,)
+    """
+    if not MODES.get().grad:
+        return x
+    node = node_of(x)
+    place = MODES.get().scope
+    node.marks = (*node.marks, Mark(name, place if time is None else place.at(time)))
+    return x

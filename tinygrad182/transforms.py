@@ -1,0 +1,252 @@
+"""Derivatives of functions: ``vjp``, ``jvp``, ``jacobian``, ``hessian``.
+
+Each calls the function once on aliases of its arguments and walks the graph that was recorded, so a
+function may use tensors from outside, and arguments may depend on one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import backend
+from ._tensor import Tensor
+from .autodiff import ancestors, as_kind, backpropagate, grad
+from .errors import ArgumentError, GraphError, ShapeError
+from .modes import enable_grad, grad_mode
+from .primitives import PRIMITIVES, Primitive
+from .recording import Leaf, Node, apply, is_tensor, node_of, wrap
+
+Outputs = Tensor | tuple[Tensor, ...]
+
+
+def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[Tensor, ...]]]:
+    """Vector–Jacobian product: the value of ``f`` and the function that pulls cotangents back.
+
+    Parameters
+    ----------
+    f : callable
+        Takes Tensors, returns a Tensor or a tuple of them.
+    *xs : Tensor or array
+        Where to differentiate.
+
+    Returns
+    -------
+    out : Tensor or tuple of Tensor
+        ``f(*xs)``.
+    vjp_fn : callable
+        Takes one cotangent per output, of its shape; returns a tuple with gᵀJ for each x (zeros for
+        one that ``f`` does not depend on). It may be called again; its results are recorded when an
+        x or a cotangent itself requires grad.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> out, pull = tg.vjp(lambda a, b: a * b, tg.tensor([2.0]), tg.tensor([5.0]))
+    >>> pull(tg.ones(1))
+    (tensor([5.]), tensor([2.]))
+    """
+    with enable_grad():
+        aliases = [_alias(x) for x in xs]
+        out = _tensors(f(*aliases), "vjp")
+    outputs = out if isinstance(out, tuple) else (out,)
+    outer = any(is_tensor(x) and x.requires_grad for x in xs)
+
+    def vjp_fn(*gs: Any) -> tuple[Tensor, ...]:
+        if len(gs) != len(outputs):
+            raise ArgumentError(f"vjp_fn: {len(outputs)} outputs but {len(gs)} cotangents")
+        pairs = [(o, g) for o, g in zip(outputs, gs, strict=True) if o.requires_grad]
+        record = outer or any(is_tensor(g) and g.requires_grad for g in gs)
+        found: list[Tensor | None] = [None] * len(aliases)
+        if pairs:
+            found = grad(*_unzip(pairs, aliases), retain_graph=True, create_graph=record)
+        return tuple(
+            wrap(_zeros_like(x)) if g is None else g for g, x in zip(found, aliases, strict=True)
+        )
+
+    return out, vjp_fn
+
+
+def _unzip(pairs: list[tuple[Tensor, Any]], inputs: list[Tensor]) -> tuple[Any, Any, Any]:
+    return [o for o, _ in pairs], inputs, [g for _, g in pairs]
+
+
+def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
+    """Jacobian–vector product: the value of ``f`` at ``xs`` and its directional derivative along ``vs``.
+
+    Parameters
+    ----------
+    f : callable
+        Takes Tensors, returns a Tensor or a tuple of them.
+    xs, vs : Tensor, array or sequence of these
+        The point and the direction, of the same shapes.
+
+    Returns
+    -------
+    out, tangent : Tensor or tuple of Tensor
+        ``f(*xs)`` and J v. The tangent is recorded when an x or a v requires grad.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.jvp(lambda x: x**3, tg.tensor([2.0]), tg.tensor([1.0]))
+    (tensor([8.]), tensor([12.]))
+    """
+    xs = list(xs) if isinstance(xs, (list, tuple)) else [xs]
+    vs = list(vs) if isinstance(vs, (list, tuple)) else [vs]
+    if len(xs) != len(vs):
+        raise ArgumentError(f"jvp: {len(xs)} points but {len(vs)} directions")
+    record = any(is_tensor(x) and x.requires_grad for x in (*xs, *vs))
+    with enable_grad():
+        aliases = [_alias(x) for x in xs]
+        out = _tensors(f(*aliases), "jvp")
+        tangents: dict[Node, Any] = {}
+        for x, v in zip(aliases, vs, strict=True):
+            v = v if is_tensor(v) else wrap(backend.namespace(x._data).asarray(v, dtype=x.dtype))
+            if v.shape != x.shape:
+                raise ShapeError(f"jvp: direction of shape {v.shape} at a point of shape {x.shape}")
+            tangents[node_of(x)] = v if record else v._data
+    outputs = out if isinstance(out, tuple) else (out,)
+    with grad_mode(record):
+        _push_all([o._node for o in outputs if o.requires_grad], tangents)  # type: ignore[misc]
+    found = [tangents.get(o._node) for o in outputs]  # type: ignore[arg-type]
+    results = tuple(
+        wrap(_zeros_like(o)) if v is None else v if is_tensor(v) else wrap(v)
+        for o, v in zip(outputs, found, strict=True)
+    )
+    return out, results if isinstance(out, tuple) else results[0]
+
+
+def _push_all(outputs: list[Node], tangents: dict[Node, Any]) -> None:
+    """Fill ``tangents`` for every node between those given and ``outputs``, oldest node first."""
+    for node in ancestors(outputs):
+        if node in tangents or isinstance(node, Leaf):
+            continue
+        incoming = tuple(tangents.get(x) if isinstance(x, Node) else None for x in node.inputs or ())
+        if any(v is not None for v in incoming):
+            tangents[node] = _push(node, incoming)
+
+
+def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
+    """The tangent of a node's output from those of its inputs (None where zero)."""
+    primitive: Primitive = node.primitive  # type: ignore[assignment]
+    like = next(v for v in tangents if v is not None)
+    xp = backend.NAMESPACES[type(like)]
+    lift = (lambda x: wrap(x.value, x)) if is_tensor(like) else (lambda x: x.value)
+    y = lift(node)
+    xs = [lift(x) if isinstance(x, Node) else x for x in node.inputs or ()]
+    present = [(i, v) for i, v in enumerate(tangents) if v is not None]
+    if callable(primitive.jvp):
+        total = primitive.jvp(xp, tangents, y, *xs, **node.params)
+    elif primitive.jvp == "linear":
+        filled = [xp.zeros_like(x) if v is None else v for x, v in zip(xs, tangents, strict=True)]
+        total = primitive.forward(xp, *filled, **node.params)
+    elif primitive.jvp == "multilinear":
+        total = _sum(
+            primitive.forward(xp, *xs[:i], v, *xs[i + 1 :], **node.params) for i, v in present
+        )
+    else:
+        total = _sum(
+            primitive.vjp[i](xp, xp.broadcast_to(v, y.shape), y, *xs, **node.params)  # type: ignore[index]
+            for i, v in present
+        )
+    total = as_kind(total, like)
+    return total if total.dtype == y.dtype else xp.astype(total, y.dtype)
+
+
+def _sum(terms: Any) -> Any:
+    total = None
+    for term in terms:
+        total = term if total is None else total + term
+    return total
+
+
+def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
+    """All derivatives of ``f(x)`` by ``x``, in one backward pass that carries every row at once.
+
+    Parameters
+    ----------
+    f : callable
+        Takes one Tensor, returns one Tensor.
+    x : Tensor or array
+        Where to differentiate. The result is recorded if it requires grad.
+
+    Returns
+    -------
+    Tensor
+        Of shape ``(*f(x).shape, *x.shape)``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.jacobian(lambda x: x**2, tg.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    record = is_tensor(x) and x.requires_grad
+    with enable_grad():
+        alias = _alias(x)
+        out = _tensors(f(alias), "jacobian")
+        if isinstance(out, tuple):
+            raise ArgumentError("jacobian: the function returned several outputs; return one Tensor")
+    shape = (*out.shape, *alias.shape)
+    if not out.requires_grad:
+        return wrap(backend.namespace(out._data).zeros(shape, dtype=out.dtype))
+    xp = backend.namespace(out._data)
+    with xp.on(out._data):
+        rows = xp.reshape(xp.eye_like(out.size, out._data), (out.size, *out.shape))
+    target = node_of(alias)
+    seeds = [(node_of(out), wrap(rows) if record else rows)]
+    with grad_mode(record):
+        found = backpropagate(seeds, {target}, retain_graph=record).get(target)
+        if found is None:
+            return wrap(xp.zeros(shape, dtype=out.dtype))
+        found = found if is_tensor(found) else wrap(found)
+        return apply(PRIMITIVES["reshape"], found, shape=shape)
+
+
+def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
+    """Second derivatives of a function with a single-element result.
+
+    Returns
+    -------
+    Tensor
+        Of shape ``(*x.shape, *x.shape)``, symmetric to rounding.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.hessian(lambda x: (x**3).sum(), tg.tensor([1.0, 2.0]))
+    tensor([[ 6.,  0.],
+            [ 0., 12.]])
+    """
+
+    def gradient(x: Tensor) -> Tensor:
+        (g,) = grad(f(x), x, create_graph=True)
+        return wrap(_zeros_like(x)) if g is None else g
+
+    return jacobian(gradient, x)
+
+
+def _alias(x: Any) -> Tensor:
+    """A tensor with the value of ``x`` at which derivatives stop, though ``x`` stays reachable behind it."""
+    if is_tensor(x) and x.requires_grad:
+        return apply(PRIMITIVES["reshape"], x, shape=x.shape)
+    data = x._data if is_tensor(x) else backend.namespace(x).copy(x)
+    if not backend.namespace(data).is_floating(data):
+        raise GraphError(f"cannot differentiate by a tensor of dtype {data.dtype}; use a floating dtype")
+    return wrap(data, Leaf(data, requires_grad=True))
+
+
+def _tensors(out: Any, what: str) -> Outputs:
+    if is_tensor(out):
+        return out
+    if isinstance(out, (list, tuple)) and all(is_tensor(o) for o in out):
+        return tuple(out)
+    raise ArgumentError(f"{what}: the function must return a Tensor or a tuple of them, not {type(out).__name__}")
+
+
+def _zeros_like(x: Tensor) -> Any:
+    return backend.namespace(x._data).zeros_like(x._data)
+
+
