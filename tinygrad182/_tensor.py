@@ -30,7 +30,7 @@ class Tensor:
     data : array
         The array itself: writeable for a tensor made by hand, a read-only view for a result.
     grad : Tensor or None
-        What backward passes have added up; only leaves keep it.
+        What backward passes have added up, for leaves and after ``retain_grad()``.
     requires_grad : bool
         Whether gradients flow to or through this tensor.
 
@@ -150,19 +150,26 @@ class Tensor:
 
     @property
     def grad(self) -> Tensor | None:
-        return self._node.grad if isinstance(self._node, Leaf) else None
+        return None if self._node is None else self._node.grad
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this result too when a backward pass reaches it."""
+        if not self.requires_grad:
+            raise GraphError("retain_grad: the tensor does not require grad")
+        node_of(self).keeps_grad = True
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if not self.is_leaf:
-            raise GraphError("grad: only leaves keep a gradient; see tg.inspect.trace for the others")
+        node = node_of(self)
+        if not node.keeps_grad:
+            raise GraphError("grad: this result keeps no gradient; call retain_grad() on it first")
         if value is not None:
             if not isinstance(value, Tensor):
                 raise DTypeError(f"grad must be a Tensor or None, not {type(value).__name__}")
             if value.shape != self.shape:
                 raise ShapeError(f"grad: shape {value.shape} for a tensor of shape {self.shape}")
             backend.namespace(self._data, value._data)
-        node_of(self).grad = value  # type: ignore[attr-defined]
+        node.grad = value
 
     def backward(
         self, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False

@@ -7,15 +7,17 @@ differentiated again. :func:`pull` is one edge of it, which the inspector also c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import backend
-from .backend import SCALARS, Array
+from .backend import Array
 from .errors import ArgumentError, FreedGraphError, GraphError, ShapeError
 from .modes import grad_mode
-from .primitives import PRIMITIVES, Primitive
+from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import Leaf, Node, apply, is_tensor, wrap
 
@@ -87,7 +89,8 @@ class Cotangents:
             total += cotangent
             self._sums[node] = total
         else:
-            self._sums[node] = as_kind(total + cotangent, total)
+            total = total + cotangent
+            self._sums[node] = np.asarray(total) if isinstance(total, np.generic) else total
             self._owned.add(node)
 
     def pop(self, node: Node) -> Any:
@@ -118,11 +121,6 @@ def gather(node: Node, slices: list[Slice]) -> Any:
     return scatter_add.forward(backend.namespace(operands[0]), *operands, **params)
 
 
-def as_kind(cotangent: Any, like: Any) -> Any:
-    """NumPy turns 0-d results into scalars: an array again."""
-    return cotangent if type(cotangent) is type(like) else backend.namespace(like).asarray(cotangent)
-
-
 def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> Any:
     """Sum over the axes along which an input of ``shape`` was repeated."""
     extra = cotangent.ndim - lead - len(shape)
@@ -138,30 +136,26 @@ def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> 
 
 
 def _fit(xp: Any, node: Node, parent: Node, cotangent: Any, lead: int) -> Any:
-    """Give what a rule returned the input's shape and dtype."""
+    """Give what a rule returned the input's shape and dtype, and make a NumPy scalar an array."""
     value = parent.value
     if type(cotangent) is Slice:
         return cotangent
-    if cotangent.shape[lead:] != value.shape:
+    if isinstance(cotangent, np.generic):
+        cotangent = np.asarray(cotangent)
+    shape = cotangent.shape[lead:] if lead else cotangent.shape
+    if shape != value.shape:
         if not node.primitive.broadcasts:  # type: ignore[union-attr]
             raise ShapeError(
-                f"the derivative rule of {node.op} returned shape {tuple(cotangent.shape[lead:])} "
+                f"the derivative rule of {node.op} returned shape {tuple(shape)} "
                 f"for an input of shape {tuple(value.shape)}"
             )
         cotangent = _unbroadcast(xp, cotangent, value.shape, lead)
-    if cotangent.dtype != value.dtype:
+    if cotangent.dtype is not value.dtype and cotangent.dtype != value.dtype:
         cotangent = xp.astype(cotangent, value.dtype)
     return cotangent
 
 
-def _lift(node: Node | complex, like: Any) -> Any:
-    """What a rule sees of an input: its array, or the Tensor again when the rule is recorded."""
-    if not isinstance(node, Node):
-        return node
-    return node.value if isinstance(like, type(node.value)) else wrap(node.value, node)
-
-
-def pull(node: Node, g: Any, wanted: Callable[[Node], bool]) -> list[tuple[Node, Any]]:
+def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
     """The cotangents ``node`` sends to those of its inputs that are ``wanted``, one per edge.
 
     Parameters
@@ -169,7 +163,7 @@ def pull(node: Node, g: Any, wanted: Callable[[Node], bool]) -> list[tuple[Node,
     node : Node
     g : array or Tensor
         The node's own cotangent; extra leading axes carry many at once.
-    wanted : callable
+    wanted : container of Node
         Which inputs to compute; rules of the others do not run.
 
     Returns
@@ -178,23 +172,27 @@ def pull(node: Node, g: Any, wanted: Callable[[Node], bool]) -> list[tuple[Node,
         In the order of the inputs; an input used twice stands twice.
     """
     xp = backend.NAMESPACES[type(g)]
-    if not is_tensor(g) and xp.guarded:
+    if is_tensor(g):  # recorded: the rule sees Tensors
+        y: Any = wrap(node.value, node)
+        xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in node.inputs or ()]
+        return _pull(xp, node, g, y, xs, wanted)
+    xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
+    if xp.guarded:
         with xp.on(g):
-            return _pull(xp, node, g, wanted)
-    return _pull(xp, node, g, wanted)
+            return _pull(xp, node, g, node.value, xs, wanted)
+    return _pull(xp, node, g, node.value, xs, wanted)
 
 
-def _pull(xp: Any, node: Node, g: Any, wanted: Callable[[Node], bool]) -> list[tuple[Node, Any]]:
-    primitive: Primitive = node.primitive  # type: ignore[assignment]
-    y = _lift(node, g)
-    inputs: tuple[Any, ...] = node.inputs  # type: ignore[assignment]
-    xs = [_lift(x, g) for x in inputs]
-    lead = g.ndim - node.value.ndim
+def _pull(
+    xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
+) -> list[tuple[Node, Any]]:
+    rules = node.primitive.vjp  # type: ignore[union-attr]
+    params = node.params
+    lead = g.ndim - y.ndim
+    together = rules(xp, g, y, *xs, **params) if callable(rules) else None
     edges = []
-    rules = primitive.vjp
-    together = rules(xp, g, y, *xs, **node.params) if callable(rules) else None
-    for i, parent in enumerate(inputs):
-        if type(parent) in SCALARS or not wanted(parent):
+    for i, parent in enumerate(node.inputs or ()):
+        if parent not in wanted:
             continue
         if isinstance(parent, Leaf):
             parent.check_unchanged(node)
@@ -202,11 +200,10 @@ def _pull(xp: Any, node: Node, g: Any, wanted: Callable[[Node], bool]) -> list[t
             cotangent = together[i]
         else:
             rule = rules[i]  # type: ignore[index]
-            cotangent = None if rule is None else rule(xp, g, y, *xs, **node.params)
+            cotangent = None if rule is None else rule(xp, g, y, *xs, **params)
         if cotangent is not None:
-            cotangent = as_kind(cotangent, g) if type(cotangent) is not Slice else cotangent
-            edges.append((parent, _fit(xp, node, parent, cotangent, lead)))
-    return edges
+            edges.append((parent, _fit(xp, node, parent, cotangent, lead)))  # type: ignore[arg-type]
+    return edges  # type: ignore[return-value]
 
 
 def backpropagate(
@@ -226,7 +223,7 @@ def backpropagate(
         extra leading axes, the same for all.
     targets : collection of Node, optional
         The nodes whose cotangents are asked for, constants included; nothing that does not lead to
-        them is computed. By default all leaves.
+        them is computed. By default all leaves, and what was told to keep its gradient.
     visit : callable, optional
         Called with every node passed and its complete cotangent, latest node first.
     retain_graph : bool
@@ -254,11 +251,11 @@ def backpropagate(
             continue
         if visit is not None:
             visit(node, g)
-        if node in targets if targets is not None else node.primitive is None:
+        if node in targets if targets is not None else node.keeps_grad:
             found[node] = g
         if node.primitive is None or (targets is not None and active.isdisjoint(node.inputs or ())):
             continue
-        for parent, cotangent in pull(node, g, active.__contains__):
+        for parent, cotangent in pull(node, g, active):
             sums.add(parent, cotangent)
         if not retain_graph:
             node.free()
@@ -320,12 +317,8 @@ def backward(
     sums = Cotangents()
     with grad_mode(create_graph):
         found = backpropagate(seeds, retain_graph=retain_graph or create_graph, cotangents=sums)
-        for leaf, g in found.items():
-            assert isinstance(leaf, Leaf)
-            if leaf.grad is not None:
-                leaf.grad = leaf.grad + g
-            else:
-                leaf.grad = _own(g, sums.owns(leaf))
+        for node, g in found.items():
+            node.grad = _own(g, sums.owns(node)) if node.grad is None else node.grad + g
 
 
 def _own(g: Any, owned: bool) -> Tensor:

@@ -54,9 +54,23 @@ class Node:
         The module path and time step it was made under.
     marks : tuple of Mark
         The names it was given.
+    keeps_grad : bool
+        Whether backward passes add the gradient up in ``grad``: always for a leaf.
+    grad : Tensor or None
+        What they have added up.
     """
 
-    __slots__ = ("inputs", "marks", "order", "params", "primitive", "scope", "value")
+    __slots__ = (
+        "grad",
+        "inputs",
+        "keeps_grad",
+        "marks",
+        "order",
+        "params",
+        "primitive",
+        "scope",
+        "value",
+    )
     requires_grad = True
 
     def __init__(
@@ -65,14 +79,17 @@ class Node:
         inputs: tuple[Node | complex, ...],
         value: Array,
         params: dict[str, Any],
+        scope: Scope,
     ) -> None:
         self.primitive = primitive
         self.inputs: tuple[Node | complex, ...] | None = inputs
         self.value = value
         self.params = params
         self.order = next(_ORDER)
-        self.scope = MODES.get().scope
+        self.scope = scope
         self.marks: tuple[Mark, ...] = ()
+        self.grad: Tensor | None = None
+        self.keeps_grad = False
 
     def free(self) -> None:
         """Drop the arrays; a later backward pass through this node says so."""
@@ -95,18 +112,16 @@ class Leaf(Node):
     ----------
     requires_grad : bool
         Whether gradients are computed for it.
-    grad : Tensor or None
-        What backward passes have added up.
     name : str
         The parameter's dotted path, as its module last used it.
     """
 
-    __slots__ = ("_snapshot", "_stamp", "_used", "grad", "name", "requires_grad")
+    __slots__ = ("_snapshot", "_stamp", "_used", "name", "requires_grad")
 
     def __init__(self, value: Array, requires_grad: bool = False) -> None:
-        super().__init__(None, (), value, _NO_PARAMS)
+        super().__init__(None, (), value, _NO_PARAMS, MODES.get().scope)
         self.requires_grad = requires_grad
-        self.grad: Tensor | None = None
+        self.keeps_grad = True
         self.name = ""
         self._stamp = self.order  # the last time the value is known to have changed
         self._used = 0  # the last operation that recorded it
@@ -227,12 +242,15 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
                 value = np.asarray(value)
     except (ValueError, TypeError, IndexError) as error:
         raise _explain(primitive, arrays, error) from error
-    if not (tracked and MODES.get().grad):
+    modes = MODES.get()
+    if not (tracked and modes.grad):
         return wrap(value)
-    inputs = tuple(
-        [a if type(a) in SCALARS else node_of(x) for x, a in zip(operands, arrays, strict=True)]
-    )
-    node = Node(primitive, inputs, value, params or _NO_PARAMS)
+    inputs = []
+    for x, a in zip(operands, arrays, strict=True):
+        if type(a) not in SCALARS:
+            a = getattr(x, "_node", None) or node_of(x)
+        inputs.append(a)
+    node = Node(primitive, tuple(inputs), value, params or _NO_PARAMS, modes.scope)
     for parent in inputs:
         if isinstance(parent, Leaf):
             parent._used = node.order

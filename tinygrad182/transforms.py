@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import backend
 from ._tensor import Tensor
-from .autodiff import ancestors, as_kind, backpropagate, grad
+from .autodiff import ancestors, backpropagate, grad
 from .errors import ArgumentError, GraphError, ShapeError
 from .modes import enable_grad, grad_mode
 from .primitives import PRIMITIVES, Primitive
@@ -150,7 +152,7 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
             primitive.vjp[i](xp, xp.broadcast_to(v, y.shape), y, *xs, **node.params)  # type: ignore[index]
             for i, v in present
         )
-    total = as_kind(total, like)
+    total = np.asarray(total) if isinstance(total, np.generic) else total
     return total if total.dtype == y.dtype else xp.astype(total, y.dtype)
 
 

@@ -175,7 +175,7 @@ class GraphNode:
                 continue
             positions = [i for i, x in enumerate(_inputs(consumer._node)) if x is self._node]
             with no_grad():
-                shares = pull(consumer._node, kept[0], lambda x: x is self._node)
+                shares = pull(consumer._node, kept[0], {self._node})
             for position, (_, share) in zip(positions, shares, strict=False):
                 whole = gather(self._node, [share]) if type(share) is Slice else share
                 found.append(Edge(consumer, position, backend.namespace(whole).read_only(whole)))

@@ -36,6 +36,8 @@ class Slice:
 
 def fill(key: Key, arrays: tuple[Array, ...]) -> Key:
     """Put the arrays where the key has its marks."""
+    if not arrays:
+        return key
     remaining = iter(arrays)
     return tuple(next(remaining) if k is ARRAY else k for k in key)
 
