@@ -13,7 +13,18 @@ from . import functions, inspect, nn, optim
 from ._tensor import Tensor
 from .autodiff import grad
 from .backend import cuda_is_available
-from .creation import arange, as_tensor, eye, full, full_like, ones, ones_like, tensor, zeros, zeros_like
+from .creation import (
+    arange,
+    as_tensor,
+    eye,
+    full,
+    full_like,
+    ones,
+    ones_like,
+    tensor,
+    zeros,
+    zeros_like,
+)
 from .errors import (
     ArgumentError,
     DeviceError,

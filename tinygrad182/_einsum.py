@@ -41,13 +41,20 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(tensors) or not tensors:
-        raise ArgumentError(f"einsum: {len(terms)} terms in {subscripts!r} for {len(tensors)} operands")
+        raise ArgumentError(
+            f"einsum: {len(terms)} terms in {subscripts!r} for {len(tensors)} operands"
+        )
     dots = _letters_of_dots(subscripts, terms, tensors)
-    terms = [t.replace("...", dots[len(dots) - _hidden(t, x) :]) for t, x in zip(terms, tensors, strict=True)]
+    terms = [
+        t.replace("...", dots[len(dots) - _hidden(t, x) :])
+        for t, x in zip(terms, tensors, strict=True)
+    ]
     out = right.replace("...", dots) if arrow else dots + _implicit(terms, dots)
     sizes = _sizes(subscripts, terms, out, tensors)
     for i, (term, x) in enumerate(zip(terms, tensors, strict=True)):
-        if any(n == 1 != sizes[c] for n, c in zip(x.shape, term, strict=True)):  # broadcast by "..."
+        if any(
+            n == 1 != sizes[c] for n, c in zip(x.shape, term, strict=True)
+        ):  # broadcast by "..."
             kept = [(n, c) for n, c in zip(x.shape, term, strict=True) if n == sizes[c]]
             tensors[i] = reshape(x, [n for n, _ in kept])
             terms[i] = "".join(c for _, c in kept)
@@ -79,7 +86,9 @@ def _sizes(subscripts: str, terms: list[str], out: str, tensors: list[Tensor]) -
     sizes: dict[str, int] = {}
     for term, x in zip(terms, tensors, strict=True):
         if len(term) != x.ndim or not all(c.isalpha() and c.isascii() for c in term):
-            raise ShapeError(f"einsum: term {term!r} of {subscripts!r} does not fit shape {x.shape}")
+            raise ShapeError(
+                f"einsum: term {term!r} of {subscripts!r} does not fit shape {x.shape}"
+            )
         for c, n in zip(term, x.shape, strict=True):
             known = sizes.setdefault(c, n)
             if known == 1 and c not in subscripts:
@@ -87,5 +96,7 @@ def _sizes(subscripts: str, terms: list[str], out: str, tensors: list[Tensor]) -
             elif n != known and not (n == 1 and c not in subscripts):
                 raise ShapeError(f"einsum: {c!r} in {subscripts!r} names sizes {known} and {n}")
     if len(set(out)) != len(out) or not set(out) <= set(sizes):
-        raise ArgumentError(f"einsum: the output of {subscripts!r} must name letters of the inputs, each once")
+        raise ArgumentError(
+            f"einsum: the output of {subscripts!r} must name letters of the inputs, each once"
+        )
     return sizes

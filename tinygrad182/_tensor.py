@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,10 +14,35 @@ from .errors import DTypeError, GraphError, ShapeError, TinygradError
 from .primitives import PRIMITIVES
 from .recording import Leaf, Node, apply, node_of, set_tensor_type, wrap
 
-_ADD, _SUBTRACT, _MULTIPLY, _DIVIDE, _POWER, _NEGATIVE, _MATMUL = (
-    PRIMITIVES[name]
-    for name in ("add", "subtract", "multiply", "divide", "power", "negative", "matmul")
-)
+_NEGATIVE, _MATMUL = PRIMITIVES["negative"], PRIMITIVES["matmul"]
+
+
+def _functions() -> Any:
+    """Return the namespace of Tensors: :mod:`tinygrad182.functions`, which registers itself."""
+    return backend.NAMESPACES[Tensor]
+
+
+def _operator(name: str, reflected: bool = False) -> Callable[[Any, Any], Tensor]:
+    """Make the method of a binary operator, which applies its primitive without a detour."""
+    primitive = PRIMITIVES[name]
+
+    def operator(self: Tensor, other: Any) -> Tensor:
+        return apply(primitive, self, other)
+
+    def swapped(self: Tensor, other: Any) -> Tensor:
+        return apply(primitive, other, self)
+
+    return swapped if reflected else operator
+
+
+def _method(name: str) -> Callable[..., Any]:
+    """Make the method that calls the function ``name``; it gets its docstring and signature there."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return getattr(backend.NAMESPACES[Tensor], name)(self, *args, **kwargs)
+
+    method.__name__ = name
+    return method
 
 
 class Tensor:
@@ -94,13 +119,17 @@ class Tensor:
             Of the same shape, or a number; cast to the tensor's dtype.
         """
         if not self.is_leaf:
-            raise GraphError("assign: the result of an operation cannot be overwritten; only leaves can")
+            raise GraphError(
+                "assign: the result of an operation cannot be overwritten; only leaves can"
+            )
         xp = backend.namespace(self._data)
         array = value._data if isinstance(value, Tensor) else value
         array = xp.asarray(array, dtype=self.dtype)
         backend.namespace(self._data, array)
         if array.shape not in ((), self._data.shape):
-            raise ShapeError(f"assign: value of shape {tuple(array.shape)} to a tensor of shape {self.shape}")
+            raise ShapeError(
+                f"assign: value of shape {tuple(array.shape)} to a tensor of shape {self.shape}"
+            )
         self._data[...] = array
         if isinstance(self._node, Leaf):
             self._node.changed()
@@ -125,7 +154,9 @@ class Tensor:
     def to(self, device: str) -> Tensor:
         """The tensor on ``device``: itself when it is there already; gradients flow back."""
         device = backend.check_device(device)
-        return self if device == self.device else apply(PRIMITIVES["to_device"], self, device=device)
+        return (
+            self if device == self.device else apply(PRIMITIVES["to_device"], self, device=device)
+        )
 
     # --- gradients ------------------------------------------------------------------------------
 
@@ -136,9 +167,13 @@ class Tensor:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if not self.is_leaf:
-            raise GraphError("requires_grad of a result follows from its inputs; use detach() to stop gradients")
+            raise GraphError(
+                "requires_grad of a result follows from its inputs; use detach() to stop gradients"
+            )
         if value and not backend.namespace(self._data).is_floating(self._data):
-            raise DTypeError(f"only floating tensors can require grad, not {self.dtype}; pass dtype='float32'")
+            raise DTypeError(
+                f"only floating tensors can require grad, not {self.dtype}; pass dtype='float32'"
+            )
         node = node_of(self)
         assert isinstance(node, Leaf)
         node.requires_grad = value
@@ -152,12 +187,6 @@ class Tensor:
     def grad(self) -> Tensor | None:
         return None if self._node is None else self._node.grad
 
-    def retain_grad(self) -> None:
-        """Keep the gradient of this result too when a backward pass reaches it."""
-        if not self.requires_grad:
-            raise GraphError("retain_grad: the tensor does not require grad")
-        node_of(self).keeps_grad = True
-
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         node = node_of(self)
@@ -170,6 +199,12 @@ class Tensor:
                 raise ShapeError(f"grad: shape {value.shape} for a tensor of shape {self.shape}")
             backend.namespace(self._data, value._data)
         node.grad = value
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this result too when a backward pass reaches it."""
+        if not self.requires_grad:
+            raise GraphError("retain_grad: the tensor does not require grad")
+        node_of(self).keeps_grad = True
 
     def backward(
         self, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False
@@ -208,44 +243,22 @@ class Tensor:
 
     __hash__ = object.__hash__
 
-    def __add__(self, other: Any) -> Tensor:
-        return apply(_ADD, self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return apply(_ADD, other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return apply(_SUBTRACT, self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return apply(_SUBTRACT, other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return apply(_MULTIPLY, self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return apply(_MULTIPLY, other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return apply(_DIVIDE, self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return apply(_DIVIDE, other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return apply(_POWER, self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return apply(_POWER, other, self)
+    __add__ = _operator("add")
+    __radd__ = _operator("add", reflected=True)
+    __sub__ = _operator("subtract")
+    __rsub__ = _operator("subtract", reflected=True)
+    __mul__ = _operator("multiply")
+    __rmul__ = _operator("multiply", reflected=True)
+    __truediv__ = _operator("divide")
+    __rtruediv__ = _operator("divide", reflected=True)
+    __pow__ = _operator("power")
+    __rpow__ = _operator("power", reflected=True)
 
     def __neg__(self) -> Tensor:
         return apply(_NEGATIVE, self)
 
     def __pos__(self) -> Tensor:
         return self
-
-    def __abs__(self) -> Tensor:
-        return _functions().abs(self)
 
     def __matmul__(self, other: Any) -> Tensor:
         if self._data.ndim == 2 and isinstance(other, Tensor) and other._data.ndim == 2:
@@ -255,32 +268,16 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> Tensor:
         return _functions().matmul(other, self)
 
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _functions().equal(self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _functions().not_equal(self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return _functions().less(self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return _functions().less_equal(self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return _functions().greater(self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return _functions().greater_equal(self, other)
-
-    def __invert__(self) -> Tensor:
-        return _functions().logical_not(self)
-
-    def __and__(self, other: Any) -> Tensor:
-        return _functions().logical_and(self, other)
-
-    def __or__(self, other: Any) -> Tensor:
-        return _functions().logical_or(self, other)
+    __eq__ = _method("equal")
+    __ne__ = _method("not_equal")
+    __lt__ = _method("less")
+    __le__ = _method("less_equal")
+    __gt__ = _method("greater")
+    __ge__ = _method("greater_equal")
+    __invert__ = _method("logical_not")
+    __and__ = _method("logical_and")
+    __or__ = _method("logical_or")
+    __abs__ = _method("abs")
 
     def __getitem__(self, key: Any) -> Tensor:
         return _functions().index(self, key)
@@ -310,7 +307,9 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
-            raise GraphError("converting to a NumPy array would lose the graph; use x.numpy() or x.detach()")
+            raise GraphError(
+                "converting to a NumPy array would lose the graph; use x.numpy() or x.detach()"
+            )
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def __copy__(self) -> Tensor:
@@ -318,7 +317,9 @@ class Tensor:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
-            raise GraphError("only leaves can be copied with deepcopy; use detach() or clone() on a result")
+            raise GraphError(
+                "only leaves can be copied with deepcopy; use detach() or clone() on a result"
+            )
         twin = type(self).__new__(type(self))
         twin._data = backend.namespace(self._data).copy(self._data)
         twin._node = None
@@ -331,7 +332,9 @@ class Tensor:
         return twin
 
     def __reduce__(self) -> NoReturn:
-        raise TinygradError("tensors are not pickled; save arrays with x.numpy(), or a module's state_dict()")
+        raise TinygradError(
+            "tensors are not pickled; save arrays with x.numpy(), or a module's state_dict()"
+        )
 
     def __repr__(self) -> str:
         body = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=1000)
@@ -347,100 +350,53 @@ class Tensor:
 
     # --- methods: the functions of the same names -------------------------------------------------
 
-    @property
-    def T(self) -> Tensor:  # noqa: N802
-        """The axes in reverse order."""
-        return _functions().permute_dims(self, tuple(range(self.ndim))[::-1])
+    sum = _method("sum")
+    mean = _method("mean")
+    max = _method("max")
+    min = _method("min")
+    prod = _method("prod")
+    var = _method("var")
+    std = _method("std")
+    logsumexp = _method("logsumexp")
+    softmax = _method("softmax")
+    log_softmax = _method("log_softmax")
+    argmax = _method("argmax")
+    argmin = _method("argmin")
+    swapaxes = _method("swapaxes")
+    squeeze = _method("squeeze")
+    astype = _method("astype")
+    exp = _method("exp")
+    log = _method("log")
+    sqrt = _method("sqrt")
+    square = _method("square")
+    abs = _method("abs")
+    tanh = _method("tanh")
+    sigmoid = _method("sigmoid")
+    relu = _method("relu")
+    clip = _method("clip")
 
     @property
-    def mT(self) -> Tensor:  # noqa: N802
+    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
+        """The axes in reverse order."""
+        return self.transpose()
+
+    @property
+    def mT(self) -> Tensor:  # noqa: N802 - the Array API's name
         """The last two axes exchanged."""
         return _functions().matrix_transpose(self)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _functions().sum(self, axis=axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _functions().mean(self, axis=axis, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _functions().max(self, axis=axis, keepdims=keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _functions().min(self, axis=axis, keepdims=keepdims)
-
-    def prod(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _functions().prod(self, axis=axis, keepdims=keepdims)
-
-    def var(self, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-        return _functions().var(self, axis=axis, correction=correction, keepdims=keepdims)
-
-    def std(self, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-        return _functions().std(self, axis=axis, correction=correction, keepdims=keepdims)
-
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        return _functions().argmax(self, axis=axis, keepdims=keepdims)
-
     def reshape(self, *shape: Any) -> Tensor:
+        """Return the same elements in another shape, given as one tuple or as several numbers."""
         return _functions().reshape(self, shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """The axes in the order given, or reversed."""
-        axes = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        return _functions().permute_dims(self, tuple(axes) or tuple(range(self.ndim))[::-1])
-
-    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        return _functions().swapaxes(self, axis1, axis2)
-
-    def squeeze(self, axis: Any = None) -> Tensor:
-        return _functions().squeeze(self, axis)
+        """Return the axes in the order given (one tuple or several numbers), or reversed."""
+        order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        return _functions().permute_dims(self, tuple(order) or tuple(range(self.ndim))[::-1])
 
     def flatten(self) -> Tensor:
+        """Return the elements along one axis."""
         return _functions().reshape(self, (-1,))
-
-    def astype(self, dtype: Any) -> Tensor:
-        return _functions().astype(self, dtype)
-
-    def exp(self) -> Tensor:
-        return _functions().exp(self)
-
-    def log(self) -> Tensor:
-        return _functions().log(self)
-
-    def sqrt(self) -> Tensor:
-        return _functions().sqrt(self)
-
-    def square(self) -> Tensor:
-        return _functions().square(self)
-
-    def abs(self) -> Tensor:
-        return _functions().abs(self)
-
-    def tanh(self) -> Tensor:
-        return _functions().tanh(self)
-
-    def sigmoid(self) -> Tensor:
-        return _functions().sigmoid(self)
-
-    def relu(self) -> Tensor:
-        return _functions().relu(self)
-
-    def clip(self, min: Any = None, max: Any = None) -> Tensor:
-        return _functions().clip(self, min, max)
-
-    def softmax(self, axis: int = -1) -> Tensor:
-        return _functions().softmax(self, axis)
-
-    def log_softmax(self, axis: int = -1) -> Tensor:
-        return _functions().log_softmax(self, axis)
-
-    def logsumexp(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _functions().logsumexp(self, axis=axis, keepdims=keepdims)
-
-
-def _functions() -> Any:
-    """The namespace of Tensors: :mod:`tinygrad182.functions`, which registers itself."""
-    return backend.NAMESPACES[Tensor]
 
 
 set_tensor_type(Tensor)

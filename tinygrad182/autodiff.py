@@ -47,7 +47,11 @@ def ancestors(outputs: Iterable[Node], constants: bool = False) -> list[Node]:
                 "call the earlier one with retain_graph=True, or record the forward again"
             )
         for parent in node.inputs:
-            if isinstance(parent, Node) and parent not in seen and (parent.requires_grad or constants):
+            if (
+                isinstance(parent, Node)
+                and parent not in seen
+                and (parent.requires_grad or constants)
+            ):
                 seen.add(parent)
                 stack.append(parent)
     return sorted(seen, key=attrgetter("order"))
@@ -381,7 +385,9 @@ def grad(
     elif not isinstance(grad_outputs, (list, tuple)):
         grad_outputs = [grad_outputs]
     if len(grad_outputs) != len(outputs):
-        raise ArgumentError(f"grad: {len(outputs)} outputs but {len(grad_outputs)} cotangents in grad_outputs")
+        raise ArgumentError(
+            f"grad: {len(outputs)} outputs but {len(grad_outputs)} cotangents in grad_outputs"
+        )
     seeds = seeds_of(outputs, grad_outputs, create_graph, "grad")
     targets = {x._node for x in inputs if x._node is not None and x._node.requires_grad}
     with grad_mode(create_graph):

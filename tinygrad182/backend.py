@@ -1,346 +1,45 @@
-"""The array switch: one namespace object per array library.
+"""The NumPy/CuPy switch.
 
-The switch is the array itself. An operation asks :func:`namespace` for the functions of the library
-its operands belong to; mixing two libraries or two devices raises before any work is done.
-:class:`~tinygrad182.Tensor` is registered here too, with the framework's own functions as its namespace,
-so a derivative rule written once against a namespace also runs on Tensors and is differentiable again.
+The switch is the array itself: an operation asks :func:`namespace` for the functions of the library
+its operands belong to, and mixing two libraries or devices raises before any work is done.
+:class:`~tinygrad182.Tensor` is registered too, with the framework's own functions as its namespace,
+so a derivative rule written once against a namespace also runs on Tensors, differentiable again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .errors import DeviceError, DTypeError, MissingDependencyError
-
-SCALARS = frozenset({bool, int, float, complex})
-"""Python's own numbers: weak operands, which take the dtype of the array beside them."""
-
-Array = Any
-"""An array of any supported library (inside a derivative rule: or a Tensor)."""
-
-Key = tuple[Any, ...]
-"""A normalized index: integers, slices and None, with integer arrays where arrays were given."""
-
-# What the libraries spell alike; a library that lacks one gets it from its own namespace class.
-_SHARED = """
-    add subtract multiply divide negative square exp log expm1 log1p sqrt sin cos tanh abs maximum
-    minimum where sign isfinite isnan isinf real imag atan2 greater greater_equal less less_equal
-    equal not_equal logical_not logical_and logical_or sum prod max min cumulative_sum matmul
-    permute_dims reshape broadcast_to concat stack flip asarray zeros ones full empty arange
-    zeros_like ones_like nonzero argmax argmin argsort any all floor
-""".split()
-
-
-class Namespace:
-    """The functions of one Array API library, gaps filled; also the base of the faster ones.
-
-    Parameters
-    ----------
-    module : module
-        The library's main namespace.
-    """
-
-    guarded = False
-    """Whether operations must run inside :meth:`on`, because the library has a current device."""
-
-    def __init__(self, module: ModuleType | Any) -> None:
-        self.module = module
-        self.name = module.__name__.partition(".")[0]
-        for name in _SHARED:
-            if not hasattr(type(self), name):
-                setattr(self, name, getattr(module, name))
-        if not hasattr(type(self), "power"):
-            self.power = getattr(module, "power", None) or module.pow
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-
-    def device(self, array: Array) -> str:
-        """Name of the device the array lives on."""
-        return "cpu"
-
-    def on(self, array: Array) -> AbstractContextManager[Any]:
-        """Context in which new arrays are made on ``array``'s device."""
-        return nullcontext()
-
-    def is_complex(self, x: Array) -> bool:
-        if type(x) in SCALARS:
-            return isinstance(x, complex)
-        return bool(self.module.isdtype(x.dtype, "complex floating"))
-
-    def is_floating(self, x: Array) -> bool:
-        return bool(self.module.isdtype(x.dtype, "real floating"))
-
-    def ordered(self, x: Array) -> Array:
-        """The values comparisons look at: ``x``, or its real part, so that masks survive a complex step."""
-        return self.real(x) if self.is_complex(x) else x
-
-    def astype(self, x: Array, dtype: Any) -> Array:
-        return self.module.astype(x, self.dtype(dtype), copy=False)
-
-    def dtype(self, dtype: Any) -> Any:
-        """The library's own object for a dtype given as a name, a NumPy dtype or that object."""
-        if dtype is None or hasattr(self.module, "bool") and type(dtype) is type(self.module.float32):
-            return dtype
-        return getattr(self.module, np.dtype(dtype).name)
-
-    def copy(self, x: Array) -> Array:
-        return self.module.asarray(x, copy=True)
-
-    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        return np.asarray(x)
-
-    def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cpu") -> Array:
-        return self.module.asarray(x, copy=True)
-
-    def read_only(self, x: Array) -> Array:
-        """A view that cannot be written through, where the library has such a thing."""
-        return x
-
-    def eye_like(self, n: int, x: Array) -> Array:
-        return self.module.eye(n, dtype=x.dtype)
-
-    def to_device(self, x: Array, device: str) -> Array:
-        return move(x, device)
-
-    def to_device_of(self, x: Array, like: Array) -> Array:
-        return move(x, namespace(like).device(like))
-
-    def unstack(self, x: Array, axis: int = 0) -> Sequence[Array]:
-        return tuple(self.module.unstack(x, axis=axis))
-
-    # Indexing beyond the standard (slices beside integer arrays, scatter-add) goes through flat
-    # positions worked out on the host: right for any library, fast for none.
-
-    def index(self, x: Array, key: Key) -> Array:
-        positions = self._positions(x.shape, key)
-        flat = self.module.take(self.module.reshape(x, (-1,)), self.asarray(positions.reshape(-1)))
-        return self.module.reshape(flat, positions.shape)
-
-    def scatter_add(self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]) -> Array:
-        """Zeros of ``shape`` to which each ``(key, value)`` is added; repeated positions add up."""
-        out = np.zeros(shape, np.dtype(str(dtype).rpartition(".")[2]))
-        for key, value in items:
-            np.add.at(out, _host_key(key), np.asarray(value))
-        return self.asarray(out)
-
-    def _positions(self, shape: tuple[int, ...], key: Key) -> np.ndarray[Any, Any]:
-        return np.asarray(np.arange(math.prod(shape)).reshape(shape)[_host_key(key)])
-
-    def einsum(self, subscripts: str, *operands: Array) -> Array:
-        """Einstein sum by broadcasting and summing, for a library without one of its own."""
-        terms, _, out = subscripts.partition("->")
-        letters = out + "".join(sorted(set(terms) - set(out) - {","}))
-        total: Array = None
-        for term, x in zip(terms.split(","), operands, strict=True):
-            for letter in {c for c in term if term.count(c) > 1}:
-                x, term = self._diagonal(x, term, letter)
-            order = sorted(range(len(term)), key=lambda i, term=term: letters.index(term[i]))  # type: ignore[misc]
-            x = self.permute_dims(x, tuple(order))
-            sizes = iter(x.shape)
-            x = self.reshape(x, tuple(next(sizes) if c in term else 1 for c in letters))
-            total = x if total is None else total * x
-        axes = tuple(range(len(out), len(letters)))
-        return self.sum(total, axis=axes) if axes else total
-
-    def _diagonal(self, x: Array, term: str, letter: str) -> tuple[Array, str]:
-        axes = [i for i, c in enumerate(term) if c == letter]
-        steps = np.arange(x.shape[axes[0]])
-        key = tuple(steps if i in axes else slice(None) for i in range(len(term)))
-        front = self.permute_dims(x, (*axes, *(i for i in range(len(term)) if i not in axes)))
-        key = (steps,) * len(axes) + (slice(None),) * (len(term) - len(axes))
-        return self.index(front, key), letter + term.replace(letter, "")
-
-
-def _host_key(key: Key) -> Key:
-    return tuple(k if k is None or isinstance(k, (int, slice)) else np.asarray(k) for k in key)
-
-
-class _NumPyLike(Namespace):
-    """What NumPy and CuPy share and the standard does not promise."""
-
-    def is_complex(self, x: Array) -> bool:
-        return isinstance(x, complex) if type(x) in SCALARS else x.dtype.kind == "c"
-
-    def is_floating(self, x: Array) -> bool:
-        return bool(x.dtype.kind == "f")
-
-    def dtype(self, dtype: Any) -> Any:
-        return None if dtype is None else np.dtype(dtype)
-
-    def astype(self, x: Array, dtype: Any) -> Array:
-        return x.astype(dtype, copy=False)
-
-    def copy(self, x: Array) -> Array:
-        return x.copy()
-
-    def unstack(self, x: Array, axis: int = 0) -> Sequence[Array]:
-        if axis:
-            x = self.module.moveaxis(x, axis, 0)
-        return [x[i, ...] for i in range(x.shape[0])]
-
-    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
-        # one row view each and one copy: library stacks check every operand again
-        key = (slice(None),) * axis + (None,) if axis >= 0 else (Ellipsis, None) + (slice(None),) * (-1 - axis)
-        return self.module.concatenate([a[key] for a in arrays], axis=axis)
-
-    def index(self, x: Array, key: Key) -> Array:
-        return x[(*key, Ellipsis)]  # the ellipsis keeps 0-d results arrays
-
-    def scatter_add(self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]) -> Array:
-        out = self.module.zeros(shape, dtype)
-        for key, value in items:
-            if all(k is None or isinstance(k, (int, slice)) for k in key):
-                out[key] += value
-            else:
-                self.module.add.at(out, key, value)
-        return out
-
-    def einsum(self, subscripts: str, *operands: Array) -> Array:
-        return self.module.einsum(subscripts, *operands)
-
-
-class _NumPy(_NumPyLike):
-    """NumPy, its names bound to their fastest form on small arrays."""
-
-    def __init__(self) -> None:
-        super().__init__(np)
-
-    @staticmethod
-    def sum(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
-        return np.add.reduce(x, axis=axis, keepdims=keepdims)
-
-    @staticmethod
-    def max(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
-        return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
-
-    @staticmethod
-    def min(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
-        return np.minimum.reduce(x, axis=axis, keepdims=keepdims)
-
-    @staticmethod
-    def reshape(x: Array, shape: tuple[int, ...]) -> Array:
-        return x.reshape(shape)
-
-    @staticmethod
-    def permute_dims(x: Array, axes: tuple[int, ...]) -> Array:
-        return x.transpose(axes)
-
-    @staticmethod
-    def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
-        if x.ndim == 0:  # the cotangent of every full reduction
-            return np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
-        return np.broadcast_to(x, shape)
-
-    def read_only(self, x: Array) -> Array:
-        view = x.view()
-        view.flags.writeable = False
-        return view
-
-
-class _CuPy(_NumPyLike):
-    """CuPy: NumPy's functions on a CUDA device."""
-
-    guarded = True
-
-    def device(self, array: Array) -> str:
-        return f"cuda:{array.device.id}"
-
-    def on(self, array: Array) -> AbstractContextManager[Any]:
-        return array.device  # type: ignore[no-any-return]
-
-    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        return self.module.asnumpy(x)  # type: ignore[no-any-return]
-
-    def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cuda:0") -> Array:
-        with self.module.cuda.Device(int(device.partition(":")[2] or 0)):
-            return self.module.array(x)
-
-
-NUMPY = _NumPy()
-
-# A pass frees megabytes at once; glibc would hand them back to the system and the next pass fault every
-# page in again, at a third of its time. glibc sets its thresholds by the largest block it has seen freed:
-# one that is never touched costs nothing and lets passes reuse their memory (it keeps up to 64 MB).
-np.empty(31 << 20, np.uint8)
-
-NAMESPACES: dict[type, Any] = {np.ndarray: NUMPY}
-"""Array type → namespace; Tensor's is the module :mod:`tinygrad182.functions`."""
-
-
-def register(array_type: type, namespace: Any) -> None:
-    """Make ``namespace`` the functions used for operands of ``array_type``."""
-    NAMESPACES[array_type] = namespace
-
-
-def _resolve(array: Array) -> Namespace:
-    """Find (and remember) the namespace of an array type seen for the first time."""
-    kind = type(array)
-    library = kind.__module__.partition(".")[0]
-    if library == "cupy":
-        register(kind, _CuPy(_import_cupy()))
-    elif hasattr(array, "__array_namespace__"):
-        register(kind, Namespace(array.__array_namespace__()))
-    else:
-        raise DTypeError(
-            f"operand of type {kind.__name__!r} is not an array, a Tensor or a number: "
-            "wrap it with tg.tensor(...) first"
-        )
-    return NAMESPACES[kind]  # type: ignore[no-any-return]
-
-
-def namespace(*operands: Array) -> Any:
-    """The functions of the library all operands belong to; Python numbers belong to any.
-
-    Raises
-    ------
-    DeviceError
-        When two operands belong to different libraries or devices; both are named.
-    """
-    found: Any = None
-    first: Array = None
-    for x in operands:
-        if type(x) in SCALARS:
-            continue
-        xp = NAMESPACES.get(type(x)) or _resolve(x)
-        if found is None:
-            found, first = xp, x
-        elif xp is not found or (found is not NUMPY and _device(found, x) != _device(found, first)):
-            raise DeviceError(
-                f"operands live on different devices: {_where(found, first)} and {_where(xp, x)}; "
-                "move one of them first with x.to(device)"
-            )
-    return NUMPY if found is None else found
-
-
-def _device(xp: Any, x: Array) -> Any:
-    return xp.device(x) if isinstance(xp, Namespace) else None
-
-
-def _where(xp: Any, x: Array) -> str:
-    library = xp.name if isinstance(xp, Namespace) else type(x).__name__
-    return f"{_device(xp, x)} ({library}, shape {tuple(x.shape)})"
-
-
-# --- devices ------------------------------------------------------------------------------------
-
-
-def _import_cupy() -> Any:
-    try:
-        import cupy  # heavy and optional: loaded when CUDA is first asked for
-    except ImportError as error:
-        raise MissingDependencyError(
-            "CUDA needs CuPy, which is not installed: "
-            "pip install 'tinygrad182[cuda12]' (CUDA 12) or 'tinygrad182[cuda13]' (CUDA 13)"
-        ) from error
-    return cupy
+from .errors import DeviceError, MissingDependencyError
+from .namespaces import (
+    NAMESPACES,
+    NUMPY,
+    SCALARS,
+    Array,
+    Key,
+    Namespace,
+    import_cupy,
+    move,
+    namespace,
+    namespace_on,
+    register,
+)
+
+__all__ = [
+    "NAMESPACES",
+    "NUMPY",
+    "SCALARS",
+    "Array",
+    "Key",
+    "Namespace",
+    "check_device",
+    "cuda_is_available",
+    "move",
+    "namespace",
+    "namespace_on",
+    "norm",
+    "register",
+]
 
 
 def cuda_is_available() -> bool:
@@ -352,7 +51,7 @@ def cuda_is_available() -> bool:
     >>> device = "cuda" if tg.cuda_is_available() else "cpu"
     """
     try:
-        return bool(_import_cupy().cuda.runtime.getDeviceCount())
+        return bool(import_cupy().cuda.runtime.getDeviceCount())
     except (MissingDependencyError, RuntimeError):
         return False
 
@@ -372,7 +71,7 @@ def check_device(device: str) -> str:
     kind, _, ordinal = str(device).partition(":")
     if kind != "cuda" or (ordinal and not ordinal.isdecimal()):
         raise DeviceError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:N'")
-    cupy = _import_cupy()
+    cupy = import_cupy()
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except RuntimeError as error:
@@ -381,26 +80,10 @@ def check_device(device: str) -> str:
             "install the NVIDIA driver, or use device 'cpu'"
         ) from error
     if int(ordinal or 0) >= count:
-        raise DeviceError(f"device {device!r}: this machine has {count} CUDA device(s), numbered from 0")
+        raise DeviceError(
+            f"device {device!r}: this machine has {count} CUDA device(s), numbered from 0"
+        )
     return f"cuda:{int(ordinal or 0)}"
-
-
-def namespace_on(device: str) -> Namespace:
-    """The namespace that makes arrays on ``device`` (a name :func:`check_device` returned)."""
-    if device == "cpu":
-        return NUMPY
-    cupy = _import_cupy()
-    if cupy.ndarray not in NAMESPACES:
-        register(cupy.ndarray, _CuPy(cupy))
-    return NAMESPACES[cupy.ndarray]  # type: ignore[no-any-return]
-
-
-def move(array: Array, device: str) -> Array:
-    """The array on ``device``: itself when it is there already, else a copy through the host."""
-    xp = namespace(array)
-    if xp.device(array) == device:
-        return array
-    return namespace_on(device).from_numpy(xp.to_numpy(array), device)
 
 
 def norm(array: Array) -> float:

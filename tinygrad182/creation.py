@@ -18,7 +18,9 @@ from .recording import Leaf, as_array, is_tensor, wrap
 DEFAULT_DTYPE = "float32"
 
 
-def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor with a copy of ``data``.
 
     Parameters
@@ -65,9 +67,13 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
     try:
         array = np.asarray(_plain(data))
     except ValueError as error:
-        raise ArgumentError(f"tensor: nested sequences of unequal lengths ({error}); pad them first") from error
+        raise ArgumentError(
+            f"tensor: nested sequences of unequal lengths ({error}); pad them first"
+        ) from error
     if array.dtype.kind not in "biufc":
-        raise DTypeError(f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})")
+        raise DTypeError(
+            f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})"
+        )
     has_arrays = isinstance(data, (list, tuple)) and any(hasattr(x, "dtype") for x in data)
     if dtype is None and array.dtype.kind in "iuf" and not has_arrays:
         array = array.astype(DEFAULT_DTYPE)
@@ -85,7 +91,9 @@ def _leaf(array: Array, xp: Namespace, requires_grad: bool) -> Tensor:
     if not requires_grad:
         return wrap(array)
     if not xp.is_floating(array):
-        raise DTypeError(f"only floating tensors can require grad, not {array.dtype}; pass dtype='float32'")
+        raise DTypeError(
+            f"only floating tensors can require grad, not {array.dtype}; pass dtype='float32'"
+        )
     return wrap(array, Leaf(array, requires_grad=True))
 
 
@@ -127,14 +135,20 @@ def full(
 
 
 def zeros(
-    shape: int | Sequence[int], dtype: Any = None, device: str | None = None, requires_grad: bool = False
+    shape: int | Sequence[int],
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of ``shape`` with 0 everywhere; ``float32`` by default."""
     return full(shape, 0.0, dtype, device, requires_grad)
 
 
 def ones(
-    shape: int | Sequence[int], dtype: Any = None, device: str | None = None, requires_grad: bool = False
+    shape: int | Sequence[int],
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of ``shape`` with 1 everywhere; ``float32`` by default."""
     return full(shape, 1.0, dtype, device, requires_grad)
@@ -163,7 +177,9 @@ def arange(
     first, last = (0, start) if stop is None else (start, stop)
     whole = all(isinstance(x, (int, np.integer)) for x in (first, last, step))
     count = max(0, math.ceil((last - first) / step))
-    array = np.asarray(first + step * np.arange(count), dtype or ("int64" if whole else DEFAULT_DTYPE))
+    array = np.asarray(
+        first + step * np.arange(count), dtype or ("int64" if whole else DEFAULT_DTYPE)
+    )
     return tensor(array, device=device or MODES.get().device, requires_grad=requires_grad)
 
 
@@ -190,5 +206,3 @@ def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
 def eye_like(n: int, x: Tensor) -> Tensor:
     """The identity matrix ``(n, n)`` of the dtype and device of ``x``."""
     return eye(n, x.dtype, x.device)
-
-

@@ -7,6 +7,7 @@ may span a ``yield``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextvars import ContextVar, Token
 from itertools import count
 from types import TracebackType
@@ -57,24 +58,29 @@ class Modes:
 
 
 MODES: ContextVar[Modes] = ContextVar(
-    "tinygrad182.modes", default=Modes(True, "cpu", Scope("", None, 0, {}))
+    "tinygrad182.modes",
+    default=Modes(True, "cpu", Scope("", None, 0, {})),  # noqa: B039 - immutable
 )
 
 
-class ModeContext:
+class ModeContext(ABC):
     """A context manager that changes the modes and puts them back, whatever happens inside."""
 
     __slots__ = ("_token",)
 
+    @abstractmethod
     def enter(self, modes: Modes) -> Modes:
-        raise NotImplementedError
+        """Return the modes inside, given those outside."""
 
     def __enter__(self) -> Self:
         self._token: Token[Modes] = MODES.set(self.enter(MODES.get()))
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         MODES.reset(self._token)
 
@@ -87,7 +93,7 @@ class grad_mode(ModeContext):  # noqa: N801 - used like a keyword
     def __init__(self, grad: bool) -> None:
         self._grad = grad
 
-    def enter(self, modes: Modes) -> Modes:
+    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
         return Modes(self._grad, modes.device, modes.scope)
 
 
@@ -135,12 +141,14 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
     'cpu'
     """
 
-    __slots__ = ()
+    __slots__ = ("_device",)
 
     def __init__(self, device: str) -> None:
-        modes = MODES.get()
-        device = backend.check_device(device)
-        self._token = MODES.set(Modes(modes.grad, device, modes.scope))
+        self._device = backend.check_device(device)
+        self._token = MODES.set(self.enter(MODES.get()))
+
+    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
+        return Modes(modes.grad, self._device, modes.scope)
 
     def __enter__(self) -> Self:
         return self
@@ -155,7 +163,7 @@ class scope(ModeContext):  # noqa: N801 - used like a keyword
         self._path = path
         self._names = names
 
-    def enter(self, modes: Modes) -> Modes:
+    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
         outer = modes.scope
         if self._names is None:  # a part of the module being called: the same call
             path = f"{outer.module}.{self._path}" if outer.module else self._path
@@ -173,5 +181,5 @@ class at_time(ModeContext):  # noqa: N801 - used like a keyword
     def __init__(self, time: int) -> None:
         self._time = time
 
-    def enter(self, modes: Modes) -> Modes:
+    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
         return Modes(modes.grad, modes.device, modes.scope.at(self._time))

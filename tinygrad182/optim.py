@@ -1,17 +1,19 @@
-"""Optimizers and gradient clipping. Updates go through ``Tensor.assign``, so backward can refuse stale graphs."""
+"""Optimizers and gradient clipping; updates go through ``Tensor.assign``, which backward sees."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
 from . import backend
 from ._tensor import Tensor
 from .errors import ArgumentError, GraphError
+from .recording import is_tensor
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Base: holds the parameters, and one dict of state arrays per parameter.
 
     Parameters
@@ -26,8 +28,10 @@ class Optimizer:
         self.parameters = list(parameters)
         name = type(self).__name__
         if not self.parameters:
-            raise ArgumentError(f"{name}: no parameters to optimize (an iterator can be read only once)")
-        if any(not isinstance(p, Tensor) or not p.is_leaf for p in self.parameters):
+            raise ArgumentError(
+                f"{name}: no parameters to optimize (an iterator can be read only once)"
+            )
+        if not all(is_tensor(p) and p.is_leaf for p in self.parameters):
             raise ArgumentError(f"{name}: parameters must be leaf tensors; pass model.parameters()")
         if not lr >= 0:
             raise ArgumentError(f"{name}: learning rate {lr} must not be negative")
@@ -46,8 +50,9 @@ class Optimizer:
                 with backend.namespace(p._data).on(p._data):
                     p.assign(self._updated(p._data, p.grad._data, state))
 
+    @abstractmethod
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
-        raise NotImplementedError
+        """Return the parameter's next value."""
 
 
 class SGD(Optimizer):
@@ -74,11 +79,17 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        if not 0 <= momentum or not 0 <= weight_decay:
-            raise ArgumentError(f"SGD: momentum {momentum} and weight_decay {weight_decay} must not be negative")
+        if not momentum >= 0 or not weight_decay >= 0:
+            raise ArgumentError(
+                f"SGD: momentum {momentum} and weight_decay {weight_decay} must not be negative"
+            )
         self.momentum = momentum
         self.weight_decay = weight_decay
 
@@ -125,7 +136,9 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(parameters, lr)
         if not all(0 <= b < 1 for b in betas) or not eps >= 0 or not weight_decay >= 0:
-            raise ArgumentError(f"Adam: betas {betas} must lie in [0, 1); eps and weight_decay must not be negative")
+            raise ArgumentError(
+                f"Adam: betas {betas} must lie in [0, 1); eps and weight_decay must not be negative"
+            )
         self.betas = betas
         self.eps = eps
         self.weight_decay = weight_decay

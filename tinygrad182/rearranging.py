@@ -58,7 +58,9 @@ def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:
     """The axes in another order: axis ``axes[i]`` becomes axis i."""
     x = as_tensor(x)
     if len(axes) != x.ndim:
-        raise ShapeError(f"permute_dims: axes {tuple(axes)} for a tensor with {x.ndim} axes; name each once")
+        raise ShapeError(
+            f"permute_dims: axes {tuple(axes)} for a tensor with {x.ndim} axes; name each once"
+        )
     order = negative_axes(x, tuple(axes), "permute_dims") or ()
     return apply(PRIMITIVES["permute_dims"], x, axes=tuple(a % x.ndim for a in order))
 
@@ -110,14 +112,20 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors one after the other along an axis they have."""
     tensors = _together(arrays, "concat")
     first = tensors[0]
-    return apply(PRIMITIVES["concat"], *tensors, axis=negative_axis(first.ndim, axis, "concat", first.shape))
+    return apply(
+        PRIMITIVES["concat"], *tensors, axis=negative_axis(first.ndim, axis, "concat", first.shape)
+    )
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis."""
     tensors = _together(arrays, "stack")
     first = tensors[0]
-    return apply(PRIMITIVES["stack"], *tensors, axis=negative_axis(first.ndim + 1, axis, "stack", first.shape))
+    return apply(
+        PRIMITIVES["stack"],
+        *tensors,
+        axis=negative_axis(first.ndim + 1, axis, "stack", first.shape),
+    )
 
 
 def unstack(x: Any, axis: int = 0) -> list[Tensor]:
@@ -156,11 +164,13 @@ def pad(x: Any, pad_width: Any, constant_values: float = 0.0) -> Tensor:
 
 
 def _pairs(pad_width: Any, x: Tensor) -> list[tuple[int, int]]:
-    pairs = [pad_width] if isinstance(pad_width, int) else list(pad_width)
+    pairs: list[Any] = [pad_width] if isinstance(pad_width, int) else list(pad_width)
     if all(isinstance(p, int) for p in pairs):
         pairs = [tuple(pairs) if len(pairs) == 2 else (pairs[0], pairs[0])] * x.ndim
     if len(pairs) != x.ndim or any(len(p) != 2 or min(p) < 0 for p in pairs):
-        raise ShapeError(f"pad: pad_width {pad_width} for shape {x.shape}; give a pair (before, after) per axis")
+        raise ShapeError(
+            f"pad: pad_width {pad_width} for shape {x.shape}; give a pair (before, after) per axis"
+        )
     return [(int(before), int(after)) for before, after in pairs]
 
 
@@ -177,7 +187,9 @@ def astype(x: Any, dtype: Any) -> Tensor:
     """The elements in another data type; gradients flow between floating types."""
     x = as_tensor(x)
     xp = backend.namespace(x._data)
-    return x if x.dtype == xp.dtype(dtype) else apply(PRIMITIVES["astype"], x, dtype=xp.dtype(dtype))
+    return (
+        x if x.dtype == xp.dtype(dtype) else apply(PRIMITIVES["astype"], x, dtype=xp.dtype(dtype))
+    )
 
 
 def to_device(x: Any, device: str) -> Tensor:
@@ -230,7 +242,9 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     parts = [_part(x, k) for k in key]
     covered = sum(_axes_covered(p) for p in parts)
     if covered > x.ndim or sum(p is Ellipsis for p in parts) > 1:
-        raise ShapeError(f"index: {covered} indices for {x.ndim} axes of shape {x.shape}, and at most one ...")
+        raise ShapeError(
+            f"index: {covered} indices for {x.ndim} axes of shape {x.shape}, and at most one ..."
+        )
     if not any(p is Ellipsis for p in parts):
         parts.append(Ellipsis)
     entries: list[Any] = []
@@ -257,7 +271,9 @@ def _part(x: Tensor, k: Any) -> Any:
     k = k if is_tensor(k) else wrap(backend.namespace(k).asarray(k))
     backend.namespace(x._data, k._data)
     if str(k.dtype).rpartition(".")[2] != "bool" and "int" not in str(k.dtype):
-        raise DTypeError(f"index: an index array of dtype {k.dtype}; use integers (dtype='int64') or Booleans")
+        raise DTypeError(
+            f"index: an index array of dtype {k.dtype}; use integers (dtype='int64') or Booleans"
+        )
     return k
 
 
@@ -277,7 +293,9 @@ def _checked(x: Tensor, part: Any, axis: int) -> list[Any]:
     xp = backend.namespace(part._data)
     if "bool" in str(part.dtype):
         if part.shape != x.shape[axis : axis + part.ndim]:
-            raise ShapeError(f"index: a mask of shape {part.shape} at axis {axis} of shape {x.shape}")
+            raise ShapeError(
+                f"index: a mask of shape {part.shape} at axis {axis} of shape {x.shape}"
+            )
         return [wrap(a) for a in xp.nonzero(part._data)]
     if part.size:
         _check_bounds(x, int(xp.min(part._data)), int(xp.max(part._data)), axis)
@@ -294,7 +312,7 @@ def _check_bounds(x: Tensor, low: int, high: int, axis: int) -> None:
 
 
 def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
-    """Bring integer arrays next to each other, to the front if they were apart, as NumPy orders the result."""
+    """Bring integer arrays side by side: to the front if they were apart, as in NumPy."""
     entries = [
         wrap(backend.move(np.asarray(e), x.device)) if isinstance(e, int) else e for e in entries
     ]

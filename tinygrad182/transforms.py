@@ -6,7 +6,7 @@ function may use tensors from outside, and arguments may depend on one another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,9 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     Examples
     --------
     >>> import tinygrad182 as tg
-    >>> tg.jvp(lambda x: x**3, tg.tensor([2.0]), tg.tensor([1.0]))
-    (tensor([8.]), tensor([12.]))
+    >>> out, tangent = tg.jvp(lambda x: x**3, tg.tensor([2.0]), tg.tensor([1.0]))
+    >>> tangent
+    tensor([12.])
     """
     xs = list(xs) if isinstance(xs, (list, tuple)) else [xs]
     vs = list(vs) if isinstance(vs, (list, tuple)) else [vs]
@@ -124,7 +125,9 @@ def _push_all(outputs: list[Node], tangents: dict[Node, Any]) -> None:
     for node in ancestors(outputs):
         if node in tangents or isinstance(node, Leaf):
             continue
-        incoming = tuple(tangents.get(x) if isinstance(x, Node) else None for x in node.inputs or ())
+        incoming = tuple(
+            tangents.get(x) if isinstance(x, Node) else None for x in node.inputs or ()
+        )
         if any(v is not None for v in incoming):
             tangents[node] = _push(node, incoming)
 
@@ -149,7 +152,7 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
         )
     else:
         total = _sum(
-            primitive.vjp[i](xp, xp.broadcast_to(v, y.shape), y, *xs, **node.params)  # type: ignore[index]
+            primitive.vjp[i](xp, xp.broadcast_to(v, y.shape), y, *xs, **node.params)  # type: ignore[index,misc]
             for i, v in present
         )
     total = np.asarray(total) if isinstance(total, np.generic) else total
@@ -190,7 +193,9 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
         alias = _alias(x)
         out = _tensors(f(alias), "jacobian")
         if isinstance(out, tuple):
-            raise ArgumentError("jacobian: the function returned several outputs; return one Tensor")
+            raise ArgumentError(
+                "jacobian: the function returned several outputs; return one Tensor"
+            )
     shape = (*out.shape, *alias.shape)
     if not out.requires_grad:
         return wrap(backend.namespace(out._data).zeros(shape, dtype=out.dtype))
@@ -231,12 +236,14 @@ def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
 
 
 def _alias(x: Any) -> Tensor:
-    """A tensor with the value of ``x`` at which derivatives stop, though ``x`` stays reachable behind it."""
+    """Return a tensor with the value of ``x`` where derivatives stop; ``x`` stays behind it."""
     if is_tensor(x) and x.requires_grad:
         return apply(PRIMITIVES["reshape"], x, shape=x.shape)
     data = x._data if is_tensor(x) else backend.namespace(x).copy(x)
     if not backend.namespace(data).is_floating(data):
-        raise GraphError(f"cannot differentiate by a tensor of dtype {data.dtype}; use a floating dtype")
+        raise GraphError(
+            f"cannot differentiate by a tensor of dtype {data.dtype}; use a floating dtype"
+        )
     return wrap(data, Leaf(data, requires_grad=True))
 
 
@@ -245,10 +252,10 @@ def _tensors(out: Any, what: str) -> Outputs:
         return out
     if isinstance(out, (list, tuple)) and all(is_tensor(o) for o in out):
         return tuple(out)
-    raise ArgumentError(f"{what}: the function must return a Tensor or a tuple of them, not {type(out).__name__}")
+    raise ArgumentError(
+        f"{what}: the function must return a Tensor or a tuple of them, not {type(out).__name__}"
+    )
 
 
 def _zeros_like(x: Tensor) -> Any:
     return backend.namespace(x._data).zeros_like(x._data)
-
-

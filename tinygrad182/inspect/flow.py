@@ -72,7 +72,9 @@ class ScaledCotangents(Cotangents):
 
 
 def _scaled(part: Slice, power: int) -> Slice:
-    return Slice(part.key, part.arrays, _times_power(part.value, power), part.lead) if power else part
+    return (
+        Slice(part.key, part.arrays, _times_power(part.value, power), part.lead) if power else part
+    )
 
 
 def _times_power(array: Array, power: int) -> Array:
@@ -120,7 +122,9 @@ class StateFlow:
     initial_grad: Array | None
 
     def __repr__(self) -> str:
-        rows = zip(self.time.tolist(), self.value_norm.tolist(), self.grad_norm.tolist(), strict=True)
+        rows = zip(
+            self.time.tolist(), self.value_norm.tolist(), self.grad_norm.tolist(), strict=True
+        )
         return text_table(("t", "‖value‖", "‖grad‖"), list(rows), 20)
 
 
@@ -143,7 +147,7 @@ class StackFlow(Mapping[str, StateFlow]):
         states = self.__dict__.get("_states", {})
         if name not in states:
             raise AttributeError(f"no state {name!r}; there is {', '.join(map(repr, states))}")
-        return states[name]  # type: ignore[no-any-return]
+        return states[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._states)
@@ -233,7 +237,9 @@ def gradient_flow(loss: Tensor, gradient: Any = None) -> GradientFlow:
         backpropagate(seeds, marked, visit=keep, retain_graph=True, cotangents=sums)
     return GradientFlow(
         {
-            path: StackFlow(path, {name: _state_flow(path, name, at, found) for name, at in names.items()})
+            path: StackFlow(
+                path, {name: _state_flow(path, name, at, found) for name, at in names.items()}
+            )
             for path, names in _by_path(marked).items()
         }
     )
@@ -264,7 +270,9 @@ def _state_flow(
     times = sorted(t for t in at if t >= 0)
     nodes = [at[t] for t in times]
     if len({tuple(node.value.shape) for node in nodes}) > 1:
-        raise ShapeError(f"gradient_flow: the states {name!r} in {path!r} have different shapes over time")
+        raise ShapeError(
+            f"gradient_flow: the states {name!r} in {path!r} have different shapes over time"
+        )
     steps = [_step(node, found) for node in nodes]
     norms = np.array([backend.norm(g) for g, _ in steps])
     powers = np.array([e for _, e in steps], dtype=np.int64)

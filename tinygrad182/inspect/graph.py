@@ -189,7 +189,7 @@ class GraphNode:
 def _inputs(node: Node) -> tuple[Any, ...]:
     if node.inputs is None:
         raise FreedGraphError(
-            f"{node.op}{node.place()}: a backward pass after the trace freed the graph, so its edges are gone; "
+            f"{node.op}{node.place()}: a backward pass after the trace freed the graph and its edges; "
             "look at them before, or call backward(retain_graph=True)"
         )
     return node.inputs

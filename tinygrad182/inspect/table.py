@@ -17,7 +17,9 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]], max_rows: i
     right = [any(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
     lines = [list(header), *cells]
     return "\n".join(
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
+        "  ".join(
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
         for line in lines
     )
 

@@ -17,7 +17,7 @@ Rng = int | np.random.Generator | None
 
 
 def generator(rng: Rng) -> np.random.Generator:
-    """The generator behind an ``rng=`` argument: itself, or one seeded by the number (None: by the system)."""
+    """Return the generator behind an ``rng=`` argument; None is seeded by the system."""
     return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
 
 
@@ -85,15 +85,17 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     Examples
     --------
     >>> import tinygrad182 as tg
-    >>> w = tg.tensor([[0.0, 2.0], [0.5, 0.0]])
-    >>> tg.nn.init.spectral_radius(tg.nn.init.scale_to_spectral_radius_(w, 3.0))
+    >>> w = tg.nn.init.scale_to_spectral_radius_(tg.eye(2), 3.0)
+    >>> tg.nn.init.spectral_radius(w)
     3.0
     """
     if not radius >= 0:
         raise ArgumentError(f"scale_to_spectral_radius_: radius {radius} must not be negative")
     current = spectral_radius(p)
     if not current > 0:
-        raise ArgumentError(f"scale_to_spectral_radius_: the matrix has spectral radius {current}; scale another")
+        raise ArgumentError(
+            f"scale_to_spectral_radius_: the matrix has spectral radius {current}; scale another"
+        )
     return _fill(p, p.numpy().astype(np.float64) * (radius / current))
 
 

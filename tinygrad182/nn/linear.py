@@ -51,16 +51,26 @@ class Linear(Module):
         self.out_features = out_features
         draw = generator(rng)
         bound = 1 / math.sqrt(in_features) if in_features else 0.0
-        self.weight = new_parameter(draw.uniform(-bound, bound, (out_features, in_features)), dtype, device)
-        self.bias = new_parameter(draw.uniform(-bound, bound, out_features), dtype, device) if bias else None
+        self.weight = new_parameter(
+            draw.uniform(-bound, bound, (out_features, in_features)), dtype, device
+        )
+        self.bias = (
+            new_parameter(draw.uniform(-bound, bound, out_features), dtype, device)
+            if bias
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
         if not x.ndim or x.shape[-1] != self.in_features:
-            raise ShapeError(f"Linear: input of shape {x.shape}; its last axis must be {self.in_features}")
+            raise ShapeError(
+                f"Linear: input of shape {x.shape}; its last axis must be {self.in_features}"
+            )
         y = matmul(x, self.weight.T)
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
         """The layer's sizes."""
-        return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")
+        return f"{self.in_features}, {self.out_features}" + (
+            ", bias=False" if self.bias is None else ""
+        )

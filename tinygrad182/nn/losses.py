@@ -26,7 +26,9 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     """
     pred, target = as_tensor(pred), as_tensor(target)
     if pred.shape != target.shape:
-        raise ShapeError(f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes")
+        raise ShapeError(
+            f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes"
+        )
     return mean(square(pred - target))
 
 
@@ -49,9 +51,15 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     """
     logits, targets = as_tensor(logits), as_tensor(targets)
     if not logits.ndim or logits.shape[:-1] != targets.shape:
-        raise ShapeError(f"cross_entropy: targets {targets.shape} must have the shape of logits {logits.shape} without its last axis")
+        raise ShapeError(
+            f"cross_entropy: targets {targets.shape} must have the shape of logits {logits.shape} "
+            "without its last axis"
+        )
     if "int" not in str(targets.dtype):
-        raise DTypeError(f"cross_entropy: targets of dtype {targets.dtype}; class indices must be integers (dtype='int64')")
+        raise DTypeError(
+            f"cross_entropy: targets of dtype {targets.dtype}; "
+            "class indices must be integers (dtype='int64')"
+        )
     rows = reshape(log_softmax(logits), (targets.size, logits.shape[-1]))
     every = arange(targets.size, device=logits.device)
     return -mean(index(rows, (every, reshape(targets, (targets.size,)))))

@@ -10,7 +10,7 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..creation import tensor
-from ..errors import StateDictError
+from ..errors import StateDictError, TinygradError
 from ..modes import MODES, scope
 from ..recording import Leaf, wrap
 
@@ -65,9 +65,10 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; subclasses define it."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise TinygradError(f"{type(self).__name__} has no forward: define it in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call ``forward``, recording this module's path on every node made inside."""
         outer = MODES.get().scope
         path = outer.names.get(id(self))
         if path is not None:
@@ -93,7 +94,7 @@ class Module:
             yield from _found(name, value)
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """This module (named ``""``) and every one inside it, each once, with dotted paths."""
+        """Yield the module itself (named ``""``) and every one inside it, each once, with dotted paths."""
         pending: list[tuple[str, Module]] = [("", self)]
         seen: set[int] = set()
         while pending:
@@ -168,13 +169,17 @@ class Module:
                     continue
                 array = _array_like(state_dict[full], current)
                 if array.shape != current.shape:
-                    problems.append(f"{full} has shape {tuple(array.shape)}, the module {tuple(current.shape)}")
+                    problems.append(
+                        f"{full} has shape {tuple(array.shape)}, the module {tuple(current.shape)}"
+                    )
                 loaded[name] = array
             plan.append((module, loaded))
         if strict:
             problems += [f"unexpected {name}" for name in state_dict if name not in known]
         if problems:
-            raise StateDictError(f"load_state_dict of {type(self).__name__}: " + "; ".join(problems))
+            raise StateDictError(
+                f"load_state_dict of {type(self).__name__}: " + "; ".join(problems)
+            )
         for module, loaded in plan:
             module._load_own_state(loaded)
 

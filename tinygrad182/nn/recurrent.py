@@ -39,10 +39,13 @@ class _Recurrent(Module):
         super().__init__()
         if nonlinearity not in _NONLINEARITIES:
             raise ArgumentError(
-                f"{type(self).__name__}: nonlinearity {nonlinearity!r}; use one of {', '.join(_NONLINEARITIES)}"
+                f"{type(self).__name__}: nonlinearity {nonlinearity!r}; "
+                f"use one of {', '.join(_NONLINEARITIES)}"
             )
         if input_size < 1 or hidden_size < 1:
-            raise ArgumentError(f"{type(self).__name__}: sizes ({input_size}, {hidden_size}) must be at least 1")
+            raise ArgumentError(
+                f"{type(self).__name__}: sizes ({input_size}, {hidden_size}) must be at least 1"
+            )
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.nonlinearity = nonlinearity
@@ -59,7 +62,9 @@ class _Recurrent(Module):
         if bias:
             shapes["bias_ih"] = (self.hidden_size,)
         for name, shape in shapes.items():
-            setattr(self, name + suffix, new_parameter(rng.uniform(-bound, bound, shape), dtype, device))
+            setattr(
+                self, name + suffix, new_parameter(rng.uniform(-bound, bound, shape), dtype, device)
+            )
 
     def _own_state(self) -> dict[str, Any]:
         """PyTorch keeps two biases per layer, which it only ever adds: ours, and a second one of 0."""
@@ -79,7 +84,9 @@ class _Recurrent(Module):
 
     def _check_state(self, h: Tensor, shape: tuple[int, ...], what: str) -> None:
         if h.shape != shape:
-            raise ShapeError(f"{type(self).__name__}: {what} has shape {h.shape}; it must be {shape}")
+            raise ShapeError(
+                f"{type(self).__name__}: {what} has shape {h.shape}; it must be {shape}"
+            )
 
     def _step(self, projected: Tensor, h: Tensor, weight: Tensor) -> Tensor:
         return _NONLINEARITIES[self.nonlinearity](projected + h @ weight)
@@ -261,9 +268,11 @@ class RNNCell(_Recurrent):
         self._make("", input_size, bias, generator(rng), dtype, device)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """Map an input ``(B, I)`` and a state ``(B, H)`` (zeros by default) to the next state ``(B, H)``."""
+        """Map an input ``(B, I)`` and a state ``(B, H)``, zeros by default, to the next state."""
         if x.ndim != 2 or x.shape[1] != self.input_size:
-            raise ShapeError(f"RNNCell: input of shape {x.shape}; it must be (B, {self.input_size})")
+            raise ShapeError(
+                f"RNNCell: input of shape {x.shape}; it must be (B, {self.input_size})"
+            )
         weight: Parameter = self.weight_hh  # type: ignore[attr-defined]
         if h is None:
             h = zeros((x.shape[0], self.hidden_size), dtype=weight.dtype, device=weight.device)

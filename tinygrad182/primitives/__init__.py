@@ -5,4 +5,13 @@ from __future__ import annotations
 from . import elementwise, index, linalg, reduction, shape
 from .primitive import PRIMITIVES, Primitive, define
 
-__all__ = ["PRIMITIVES", "Primitive", "define", "elementwise", "index", "linalg", "reduction", "shape"]
+__all__ = [
+    "PRIMITIVES",
+    "Primitive",
+    "define",
+    "elementwise",
+    "index",
+    "linalg",
+    "reduction",
+    "shape",
+]

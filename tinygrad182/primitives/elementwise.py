@@ -13,7 +13,7 @@ from .primitive import elementwise
 
 
 def add(xp: Namespace, a: Array, b: Array) -> Array:
-    """a + b"""
+    """A + b"""
     return a + b
 
 
@@ -22,7 +22,7 @@ def add_vjp(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
 
 
 def subtract(xp: Namespace, a: Array, b: Array) -> Array:
-    """a − b"""
+    """A − b"""
     return a - b
 
 
@@ -31,7 +31,7 @@ def subtract_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Arr
 
 
 def multiply(xp: Namespace, a: Array, b: Array) -> Array:
-    """a · b"""
+    """A · b"""
     return a * b
 
 
@@ -44,7 +44,7 @@ def multiply_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Arr
 
 
 def divide(xp: Namespace, a: Array, b: Array) -> Array:
-    """a / b"""
+    """A / b"""
     return a / b
 
 
@@ -75,7 +75,7 @@ def square_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def power(xp: Namespace, a: Array, b: Array) -> Array:
-    """a to the power b; the derivative by b is 0 where a is 0"""
+    """A to the power b; the derivative by b is 0 where a is 0"""
     if xp.is_complex(a) or xp.is_complex(b):
         # a polar power loses a tiny imaginary part at negative a, so the sign is taken out first
         sign = xp.where(xp.ordered(a) < 0, -1.0, 1.0) if _is_integral(b) else 1.0
@@ -104,7 +104,7 @@ def _is_integral(b: Array) -> bool:
 
 
 def exp(xp: Namespace, x: Array) -> Array:
-    """e to the power x"""
+    """E to the power x"""
     return xp.exp(x)
 
 
@@ -113,7 +113,7 @@ def exp_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def expm1(xp: Namespace, x: Array) -> Array:
-    """e to the power x, minus 1, accurate for small x"""
+    """E to the power x, minus 1, accurate for small x"""
     return xp.expm1(x)
 
 
@@ -122,7 +122,7 @@ def expm1_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def log(xp: Namespace, x: Array) -> Array:
-    """natural logarithm of x"""
+    """Natural logarithm of x"""
     return xp.log(x)
 
 
@@ -131,7 +131,7 @@ def log_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def log1p(xp: Namespace, x: Array) -> Array:
-    """natural logarithm of 1 + x, accurate for small x"""
+    """Natural logarithm of 1 + x, accurate for small x"""
     if xp.is_complex(x):  # libraries lose tiny arguments in their complex log1p
         re, im = xp.real(x), xp.imag(x)
         return xp.log1p(2 * re + re * re + im * im) / 2 + 1j * xp.atan2(im, 1 + re)
@@ -143,7 +143,7 @@ def log1p_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def sqrt(xp: Namespace, x: Array) -> Array:
-    """square root of x; the derivative at 0 is infinite"""
+    """Square root of x; the derivative at 0 is infinite"""
     return xp.sqrt(x)
 
 
@@ -155,7 +155,7 @@ def sqrt_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def sin(xp: Namespace, x: Array) -> Array:
-    """sine of x, in radians"""
+    """Sine of x, in radians"""
     return xp.sin(x)
 
 
@@ -164,7 +164,7 @@ def sin_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def cos(xp: Namespace, x: Array) -> Array:
-    """cosine of x, in radians"""
+    """Cosine of x, in radians"""
     return xp.cos(x)
 
 
@@ -173,7 +173,7 @@ def cos_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def tanh(xp: Namespace, x: Array) -> Array:
-    """hyperbolic tangent of x"""
+    """Hyperbolic tangent of x"""
     return xp.tanh(x)
 
 
@@ -182,7 +182,7 @@ def tanh_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def sigmoid(xp: Namespace, x: Array) -> Array:
-    """logistic function 1 / (1 + e⁻ˣ), to full relative accuracy on both tails"""
+    """Logistic function 1 / (1 + e⁻ˣ), to full relative accuracy on both tails"""
     e = xp.exp(-abs_(xp, x))  # at most 1: cannot overflow
     return xp.where(xp.ordered(x) >= 0, xp.ones_like(e), e) / (1 + e)
 
@@ -204,7 +204,7 @@ def relu_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def abs_(xp: Namespace, x: Array) -> Array:
-    """absolute value of x; the derivative at 0 is 0"""
+    """Absolute value of x; the derivative at 0 is 0"""
     return xp.where(xp.ordered(x) < 0, -x, x) if xp.is_complex(x) else xp.abs(x)
 
 
@@ -213,12 +213,12 @@ def abs_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def maximum(xp: Namespace, a: Array, b: Array) -> Array:
-    """the larger of a and b; a tie sends half of the cotangent to each; NaN wins"""
+    """The larger of a and b; a tie sends half of the cotangent to each; NaN wins"""
     return _select(xp, xp.maximum, a, b, a, b)
 
 
 def minimum(xp: Namespace, a: Array, b: Array) -> Array:
-    """the smaller of a and b; a tie sends half of the cotangent to each; NaN wins"""
+    """The smaller of a and b; a tie sends half of the cotangent to each; NaN wins"""
     return _select(xp, xp.minimum, a, b, b, a)
 
 
@@ -241,7 +241,7 @@ def maximum_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Arra
 
 
 def where(xp: Namespace, condition: Array, a: Array, b: Array) -> Array:
-    """a where the condition holds, else b"""
+    """A where the condition holds, else b"""
     return xp.where(condition, a, b)
 
 

@@ -47,7 +47,9 @@ def index(xp: Namespace, x: Array, *arrays: Array, key: Key) -> Array:
     return xp.index(x, fill(key, arrays))
 
 
-def index_vjp(xp: Namespace, g: Array, y: Array, x: Array, *arrays: Array, key: Key) -> tuple[Any, ...]:
+def index_vjp(
+    xp: Namespace, g: Array, y: Array, x: Array, *arrays: Array, key: Key
+) -> tuple[Any, ...]:
     return (Slice(key, arrays, g, g.shape[: g.ndim - y.ndim]), *(None for _ in arrays))
 
 
@@ -65,7 +67,9 @@ def scatter_add(
     return xp.scatter_add(shape, dtype, items)
 
 
-def _items(operands: tuple[Array, ...], keys: tuple[Key, ...]) -> Iterator[tuple[Key, Array, tuple[Array, ...]]]:
+def _items(
+    operands: tuple[Array, ...], keys: tuple[Key, ...]
+) -> Iterator[tuple[Key, Array, tuple[Array, ...]]]:
     remaining = iter(operands)
     for key in keys:
         value = next(remaining)
@@ -73,7 +77,13 @@ def _items(operands: tuple[Array, ...], keys: tuple[Key, ...]) -> Iterator[tuple
 
 
 def scatter_add_vjp(
-    xp: Namespace, g: Array, y: Array, *operands: Array, shape: tuple[int, ...], dtype: Any, keys: tuple[Key, ...]
+    xp: Namespace,
+    g: Array,
+    y: Array,
+    *operands: Array,
+    shape: tuple[int, ...],
+    dtype: Any,
+    keys: tuple[Key, ...],
 ) -> tuple[Any, ...]:
     lead = (slice(None),) * (g.ndim - y.ndim)
     cotangents: list[Any] = []
@@ -94,7 +104,9 @@ def scatter_add_jvp(
     values = [v if v is not None else x for v, x in zip(tangents, operands, strict=True)]
     items = [
         (fill(key, arrays), value)
-        for (key, value, arrays), tangent in zip(_items(tuple(values), keys), _values(tangents, keys), strict=True)
+        for (key, value, arrays), tangent in zip(
+            _items(tuple(values), keys), _values(tangents, keys), strict=True
+        )
         if tangent is not None
     ]
     return xp.scatter_add(shape, dtype, items)

@@ -34,7 +34,9 @@ def einsum(xp: Namespace, *operands: Array, subscripts: str) -> Array:
     return xp.einsum(subscripts, *operands)
 
 
-def einsum_vjp(xp: Namespace, g: Array, y: Array, *operands: Array, subscripts: str) -> tuple[Array, ...]:
+def einsum_vjp(
+    xp: Namespace, g: Array, y: Array, *operands: Array, subscripts: str
+) -> tuple[Array, ...]:
     terms, _, out = subscripts.partition("->")
     inputs = terms.split(",")
     lead = "".join(_fresh(subscripts, g.ndim - y.ndim))
@@ -44,7 +46,13 @@ def einsum_vjp(xp: Namespace, g: Array, y: Array, *operands: Array, subscripts: 
 
 
 def _einsum_vjp_one(
-    xp: Namespace, g: Array, lead: str, out: str, inputs: list[str], operands: tuple[Array, ...], i: int
+    xp: Namespace,
+    g: Array,
+    lead: str,
+    out: str,
+    inputs: list[str],
+    operands: tuple[Array, ...],
+    i: int,
 ) -> Array:
     """Contract ``g`` with the other operands; what nothing else carries is met by ones and eyes."""
     x, term = operands[i], inputs[i]
@@ -66,7 +74,9 @@ def _einsum_vjp_one(
 
 
 def _fresh(used: str, count: int) -> list[str]:
-    return [c for c in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in used][:count]
+    return [c for c in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in used][
+        :count
+    ]
 
 
 define(

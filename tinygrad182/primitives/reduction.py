@@ -56,7 +56,9 @@ def _ties(xp: Namespace, y: Array, x: Array, axis: Axis) -> Array:
     return chosen / xp.sum(chosen, axis=axis, keepdims=True)
 
 
-def extreme_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+def extreme_vjp(
+    xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool
+) -> Array:
     ties = _ties(xp, y, x, axis)
     return xp.where(ties > 0, _spread(xp, g, y, x, axis) * ties, 0.0)
 
@@ -85,7 +87,9 @@ def _share(xp: Namespace, y: Array, x: Array, axis: Axis) -> Array:
     return xp.exp(xp.where(x == -math.inf, x, x - total))
 
 
-def logsumexp_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+def logsumexp_vjp(
+    xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool
+) -> Array:
     return _spread(xp, g, y, x, axis) * _share(xp, y, x, axis)
 
 

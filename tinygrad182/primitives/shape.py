@@ -26,7 +26,9 @@ def permute_dims(xp: Namespace, x: Array, *, axes: tuple[int, ...]) -> Array:
     return xp.permute_dims(x, axes)
 
 
-def permute_dims_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axes: tuple[int, ...]) -> Array:
+def permute_dims_vjp(
+    xp: Namespace, g: Array, y: Array, x: Array, *, axes: tuple[int, ...]
+) -> Array:
     lead = g.ndim - y.ndim
     inverse = sorted(range(x.ndim), key=lambda i: axes[i] % x.ndim)
     return xp.permute_dims(g, (*range(lead), *(lead + i for i in inverse)))
@@ -37,7 +39,9 @@ def broadcast_to(xp: Namespace, x: Array, *, shape: tuple[int, ...]) -> Array:
     return xp.broadcast_to(x, shape)
 
 
-def broadcast_to_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, shape: tuple[int, ...]) -> Array:
+def broadcast_to_vjp(
+    xp: Namespace, g: Array, y: Array, x: Array, *, shape: tuple[int, ...]
+) -> Array:
     return g  # the engine sums what was broadcast
 
 
