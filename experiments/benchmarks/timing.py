@@ -1,0 +1,97 @@
+"""Interleaved timing: every contestant in turn, again and again, so that noise meets all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+Seconds = list[float]
+
+
+def interleave(
+    contestants: Mapping[str, Callable[[], object]],
+    repeats: int,
+    synchronize: Callable[[], object] = lambda: None,
+) -> dict[str, Seconds]:
+    """Wall time of each contestant in each round, after two rounds that are not counted.
+
+    Parameters
+    ----------
+    contestants : mapping of str to callable
+    repeats : int
+        Rounds that count.
+    synchronize : callable
+        Waits for the device before the clock is read.
+    """
+    times: dict[str, Seconds] = {name: [] for name in contestants}
+    for turn in track(range(repeats + 2), description="Timing", transient=True):
+        for name, run in contestants.items():
+            synchronize()
+            start = time.perf_counter()
+            run()
+            synchronize()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(times: dict[str, Seconds], name: str, peer: str) -> float:
+    """Median over the rounds of ``name``'s time over ``peer``'s in the same round."""
+    pairs = zip(times[name], times[peer], strict=True)
+    return statistics.median(mine / theirs for mine, theirs in pairs)
+
+
+def machine() -> dict[str, Any]:
+    """Where the numbers come from."""
+    packages = ("tinygrad182", "numpy", "torch", "jax", "cupy-cuda12x", "cupy-cuda13x")
+    installed = {d.metadata["Name"] for d in metadata.distributions()}
+    return {
+        "date": date.today().isoformat(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages if name in installed},
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def report(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
+    """Print the rows as a table and write them, with the machine, to ``out/NAME.json``."""
+    where = machine()
+    caption = ", ".join(f"{key} {value}" for key, value in where.items())
+    table = Table(title=name, caption=caption, title_justify="left", caption_justify="left")
+    for column in rows[0]:
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    console = Console()
+    console.print(table)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{name}.json"
+        path.write_text(json.dumps({"machine": where, "rows": rows}, indent=2) + "\n")
+        console.print(f"Written to {path}")
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "·"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
