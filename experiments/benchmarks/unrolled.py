@@ -3,8 +3,9 @@
 ``python -m experiments.benchmarks.unrolled [--out DIR] [--device cuda]``
 
 Forward, a loss at every step, backward. Ours keeps the gradient of every node of the graph
-(``tg.inspect.trace``), or of the states alone (``gradient_flow``, which also carries exponents);
-plain ``backward`` is there for comparison. PyTorch runs a loop over its ``RNNCell`` with ``retain_grad`` on every state.
+(``tg.inspect.trace``), or of the states alone (``gradient_flow``, which also carries exponents); plain
+``backward`` is there for comparison. PyTorch runs a loop over its ``RNNCell`` with ``retain_grad`` on
+every state.
 """
 
 from __future__ import annotations
@@ -160,7 +161,11 @@ def long_chain(count: int = 1_000_000) -> list[dict[str, Any]]:
     again = time.perf_counter()
     del x, y
     freed = time.perf_counter()
-    marks = {"forward": recorded - start, "backward": traversed - recorded, "freeing": freed - again}
+    marks = {
+        "forward": recorded - start,
+        "backward": traversed - recorded,
+        "freeing": freed - again,
+    }
     return [{"operations": count, **{f"{k} µs/op": v / count * 1e6 for k, v in marks.items()}}]
 
 

@@ -1,0 +1,57 @@
+# make run     install what is needed into .venv and run the main experiment
+# make test    the same environment, with the tests' tools, and the test suite
+# make lint    ruff and mypy
+# make bench   measure speed beside PyTorch (installs it)
+# make clean   remove .venv, caches and build outputs (runs/ stays)
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint peers bench clean
+
+help:
+	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
+
+run: $(VENV)/.has-experiments
+	$(BIN)/python -m experiments gradient-flow $(ARGS)
+
+test: $(VENV)/.has-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.has-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# PyTorch, which the parity tests compare with: `make test` runs them where it is installed.
+peers: $(VENV)/.has-peers
+
+bench: $(VENV)/.has-experiments $(VENV)/.has-peers
+	$(BIN)/python -m experiments.benchmarks.unrolled $(ARGS)
+
+# A stamp for each set of extras: nothing is installed again until the metadata changes.
+$(VENV)/.has-experiments: EXTRAS := experiments
+$(VENV)/.has-test:        EXTRAS := experiments,test
+$(VENV)/.has-lint:        EXTRAS := experiments,lint
+$(VENV)/.has-peers:       EXTRAS := peers
+
+$(VENV)/.has-%: $(VENV)/.made setup.cfg pyproject.toml
+	@echo "Installing tinygrad182[$(EXTRAS)] into $(VENV) (the first time takes a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "tinygrad182 needs Python 3.11 or newer; '$(PYTHON)' is not one." >&2; \
+	  echo "Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "Making $(VENV) failed. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

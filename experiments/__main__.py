@@ -1,0 +1,18 @@
+"""Run an experiment: ``python -m experiments [NAME [OPTIONS]]``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+NEEDED = ("altair", "jinja2", "rich", "tyro", "vl_convert")
+
+if __name__ == "__main__":
+    if missing := [package for package in NEEDED if find_spec(package) is None]:
+        sys.exit(
+            f"The experiments need what is not installed here: {', '.join(missing)}. "
+            "Install it with: pip install -e '.[experiments]'"
+        )
+    from experiments.common.cli import main
+
+    sys.exit(main(sys.argv[1:]))

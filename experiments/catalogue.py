@@ -1,0 +1,58 @@
+"""The experiments there are. A new one is a file beside this one and a line below."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from rich.progress import Progress
+
+from experiments.common.errors import UnknownExperimentError
+from experiments.common.options import Options
+from experiments.common.result import Result
+
+CATALOGUE = {
+    "gradient-flow": "See the gradient vanish and explode through time, before and after training",
+}
+"""Name and summary. The module has the name with underscores and defines ``EXPERIMENT``. Listing
+the experiments imports none of them, so it takes no time and needs no plotting library."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment.
+
+    Parameters
+    ----------
+    question : str
+        What it measures an answer to.
+    options : type
+        A frozen dataclass derived from :class:`~experiments.common.options.Options`.
+    run : callable
+        ``run(options, progress)`` measures and returns a Result; ``progress`` takes its tasks.
+    """
+
+    question: str
+    options: type[Options]
+    # Any: each experiment's run takes its own options, those of the field above.
+    run: Callable[[Any, Progress], Result]
+
+
+def load(name: str) -> Experiment:
+    """Import the experiment called ``name``.
+
+    Raises
+    ------
+    UnknownExperimentError
+        With the names that come near.
+    """
+    if name not in CATALOGUE:
+        near = difflib.get_close_matches(name.replace("_", "-"), CATALOGUE, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "'python -m experiments' lists them."
+        raise UnknownExperimentError(f"There is no experiment {name!r}. {hint}")
+    experiment = import_module(f"experiments.{name.replace('-', '_')}").EXPERIMENT
+    assert isinstance(experiment, Experiment)
+    return experiment

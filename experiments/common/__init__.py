@@ -1,0 +1,1 @@
+"""What experiments share: options, data, measurements, charts, the run folder and its report."""

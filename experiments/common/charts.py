@@ -1,0 +1,158 @@
+"""The look of every chart, and the pieces that several experiments draw with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import altair as alt
+
+from experiments.common.result import Row, Value
+from experiments.common.study import NONLINEARITY_TEXT
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+INK, GREY = "#1a1a1a", "#7a7f87"
+
+NONLINEARITY_COLOURS = {"identity": BLUE, "tanh": VERMILLION, "relu": GREEN}
+
+FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
+
+GRID_WIDTH = 840
+"""Pixels that the panels of a row share."""
+
+
+def data(rows: Sequence[Row]) -> alt.Data:
+    """Rows as a chart's data, without a data frame library."""
+    return alt.Data(values=[dict(row) for row in rows])  # type: ignore[no-untyped-call]
+
+
+def drawable(value: float | None) -> float | None:
+    """Value a chart can draw; None, which leaves a gap, for what is not finite."""
+    return round(value, 6) if value is not None and math.isfinite(value) else None
+
+
+def nonlinearity_colour(occurring: Iterable[str]) -> alt.Color:
+    """Colour for the nonlinearities that occur, always the same one for each."""
+    present = set(occurring)
+    shown = [key for key in NONLINEARITY_TEXT if key in present]
+    return alt.Color(
+        "nonlinearity:N",
+        title=None,
+        scale=alt.Scale(
+            domain=[NONLINEARITY_TEXT[key] for key in shown],
+            range=[NONLINEARITY_COLOURS[key] for key in shown],
+        ),
+        legend=alt.Legend(symbolStrokeWidth=3, symbolType="stroke"),
+    )
+
+
+def spanned(values: Iterable[Value], margin: float = 0.06) -> tuple[float, float]:
+    """Range of the values that can be drawn, with a margin, and never narrower than a decade.
+
+    >>> spanned([None, -10.0, 0.0], margin=0.1)
+    (-11.0, 1.0)
+    >>> spanned([])
+    (-1.0, 1.0)
+    """
+    drawn = [value for value in values if isinstance(value, float)]
+    if not drawn:
+        return -1.0, 1.0
+    low, high = min(drawn), max(drawn)
+    room = max(margin * (high - low), (1.0 - (high - low)) / 2, 0.0)
+    return low - room, high + room
+
+
+def decades(field: str, title: str, domain: tuple[float, float]) -> alt.Y:
+    """Vertical axis for log10 values, labelled as powers of ten.
+
+    Logarithms reach where floating-point numbers, and so a logarithmic scale, do not. The domain
+    is given, since panels can be empty: all values of a network may be beyond drawing.
+    """
+    return alt.Y(
+        f"{field}:Q",
+        title=title,
+        scale=alt.Scale(domain=list(domain), zero=False, nice=False),
+        axis=alt.Axis(labelExpr="'1e' + format(datum.value, 'd')", tickMinStep=1, tickCount=7),
+    )
+
+
+def steps(title: str = "time step t", field: str = "step") -> alt.X:
+    """Horizontal axis for counted steps."""
+    return alt.X(
+        f"{field}:Q",
+        title=title,
+        scale=alt.Scale(zero=False, nice=False, padding=5),
+        axis=alt.Axis(tickMinStep=1, tickCount=6, format="d", grid=False),
+    )
+
+
+def panels(
+    layers: Sequence[alt.Chart],
+    rows: Sequence[Row],
+    *,
+    title: str,
+    subtitle: str,
+    height: int = 210,
+) -> alt.TopLevelMixin:
+    """Draw layers in a grid of panels by the rows' fields ``column`` and ``row``, in their order.
+
+    Parameters
+    ----------
+    layers : sequence of charts
+        Without data of their own.
+    rows : sequence of mappings
+        The data of all layers.
+    title, subtitle : str
+        What is shown, and how to read it.
+    height : int
+        Of a panel, in pixels.
+    """
+    columns = list(dict.fromkeys(str(item["column"]) for item in rows))
+    lines = list(dict.fromkeys(str(item["row"]) for item in rows))
+    width = max(150, min(520, GRID_WIDTH // len(columns)))
+    header = alt.Header(title=None, labelFontSize=13, labelFontWeight="bold", labelColor=INK)
+    chart = alt.layer(*layers, data=data(rows)).properties(width=width, height=height)
+    return finish(
+        chart.facet(
+            column=alt.Column("column:N", sort=columns, header=header),
+            row=alt.Row("row:N", sort=lines, header=header),
+            spacing=14,
+        ),
+        title=title,
+        subtitle=subtitle,
+    )
+
+
+def finish(chart: Any, *, title: str, subtitle: str) -> alt.TopLevelMixin:
+    """Give a chart its title and the common look."""
+    finished: alt.TopLevelMixin = (
+        chart.properties(
+            title=alt.TitleParams(
+                title,
+                subtitle=subtitle,
+                anchor="start",
+                fontSize=17,
+                subtitleFontSize=13,
+                subtitleColor=GREY,
+                offset=12,
+            ),
+            background="white",
+            padding=8,
+        )
+        .configure(font=FONT)
+        .configure_view(stroke="#dfe3e8")
+        .configure_axis(
+            labelFontSize=12,
+            titleFontSize=13,
+            titleFontWeight="normal",
+            gridColor="#eceff2",
+            labelColor=INK,
+            titleColor=INK,
+        )
+        .configure_legend(
+            orient="bottom", labelFontSize=13, labelLimit=400, columnPadding=24, padding=8
+        )
+    )
+    return finished

@@ -1,0 +1,131 @@
+"""The command line: list the experiments, or run one and say where its report is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table as RichTable
+
+import tinygrad182 as tg
+from experiments.catalogue import CATALOGUE, Experiment, load
+from experiments.common.options import Options
+from experiments.common.result import Result, Table
+from experiments.common.run_folder import Run, check_writable, publish
+
+PROGRAM = "python -m experiments"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the arguments say and return the exit status: 0, or 2 for an error of the user's.
+
+    What was asked for goes to standard output; progress and errors go to standard error.
+    """
+    # Into a file or a pipe, lines are as long as the tables need; in a terminal they fit it.
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    err = Console(stderr=True, highlight=False)
+    name, *rest = arguments or ["--help"]
+    if name in {"-h", "--help"}:
+        print_catalogue(out)
+        return 0
+    try:
+        experiment = load(name)
+        options = tyro.cli(
+            experiment.options,
+            args=rest,
+            prog=f"{PROGRAM} {name}",
+            description=experiment.question,
+        )
+        run_and_publish(name, experiment, options, out, err)
+    except tg.TinygradError as error:
+        print_error(err, str(error))
+        return 2
+    except MemoryError:
+        print_error(err, "There is not enough memory for a run of this size.")
+        return 2
+    except KeyboardInterrupt:
+        print_error(err, "Interrupted. Nothing was written.")
+        return 130
+    return 0
+
+
+def run_and_publish(
+    name: str, experiment: Experiment, options: Options, out: Console, err: Console
+) -> Path:
+    """Run an experiment, write its folder, print what people read and return the folder."""
+    started = datetime.now().astimezone()
+    folder = options.out or Path("runs") / name / started.strftime("%Y-%m-%dT%H-%M-%S")
+    check_writable(folder)
+    clock = time.perf_counter()
+    # A diverging run overflows; the experiments find that in the numbers and say so in words.
+    with tg.use_device(options.device), make_progress(err) as progress, np.errstate(all="ignore"):
+        result = experiment.run(options, progress)
+    run = Run(name, experiment.question, started, time.perf_counter() - clock, result)
+    with err.status("Writing the report ..."):
+        folder = publish(run, folder)
+    print_result(result, out)
+    report = folder / "report.html"
+    out.print(f"\n[bold]Report:[/] {escape(str(report))}", soft_wrap=True)
+    return folder
+
+
+def make_progress(console: Console) -> Progress:
+    """Progress bars with what is being done, how far it is and how long it took."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def print_catalogue(console: Console) -> None:
+    """Print how to use the command, and the experiments with a line each."""
+    table = RichTable("experiment", "what it shows", box=None, header_style="bold", pad_edge=False)
+    for name, summary in CATALOGUE.items():
+        table.add_row(name, summary)
+    console.print(f"usage: {PROGRAM} NAME [OPTIONS]\n", markup=False)
+    console.print(table)
+    console.print(f"\n{PROGRAM} NAME --help lists an experiment's options.", markup=False)
+
+
+def print_result(result: Result, console: Console) -> None:
+    """Print the tables that people read, the claims and the sentences."""
+    for table in result.tables:
+        if table.printed:
+            console.print()
+            console.print(rich_table(table))
+            if table.note:
+                console.print(f"[dim]{escape(table.note)}[/]")
+    console.print(f"\n[bold]{escape(result.headline)}[/]")
+    for sentence in result.reading:
+        console.print(f"- {escape(sentence)}")
+    for claim in result.claims:
+        colour = "green" if claim.holds else "red"
+        console.print(f"- {escape(claim.statement)}: [{colour}]{escape(claim.verdict)}[/]")
+
+
+def rich_table(table: Table) -> RichTable:
+    """Table for the terminal."""
+    drawn = RichTable(title=escape(table.title), title_justify="left", title_style="bold", box=None)
+    for column in table.columns:
+        justify: Literal["left", "right"] = "left" if column.is_text(table) else "right"
+        drawn.add_column(escape(column.heading), justify=justify)
+    for row in table.rows:
+        drawn.add_row(*(escape(column.text(row)) for column in table.columns))
+    return drawn
+
+
+def print_error(console: Console, message: str) -> None:
+    """Print an error as one line, however long."""
+    console.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True)

@@ -1,0 +1,21 @@
+"""Errors a person can do something about: the command line prints them as one line."""
+
+from __future__ import annotations
+
+import tinygrad182 as tg
+
+
+class OptionError(tg.TinygradError, ValueError):
+    """An option outside the values it may take, or options that do not fit together."""
+
+
+class DataError(tg.TinygradError, ValueError):
+    """A data file that cannot be used; the message names the file, the place and the remedy."""
+
+
+class OutputError(tg.TinygradError, OSError):
+    """A folder that results cannot be written to."""
+
+
+class UnknownExperimentError(tg.TinygradError, LookupError):
+    """A name that is no experiment's."""

@@ -1,0 +1,163 @@
+"""Measuring how a gradient flows through time, on a model as it is at that moment (S4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tinygrad182 as tg
+from experiments.common.closed_form import Scaled, linear_flow
+from models import RecurrentRegressor
+
+Floats = NDArray[np.float64]
+Target = Literal["last", "all"]
+
+LN_10 = float(np.log(10.0))
+
+
+@dataclass(frozen=True)
+class LayerFlow:
+    """One layer at one moment; all norms are Frobenius norms over batch and hidden units.
+
+    Parameters
+    ----------
+    spectral_radius : float
+        Largest eigenvalue magnitude of the layer's W_h.
+    gradient : array (T,)
+        log10 ‖∂L/∂h_t‖; -inf where the gradient is exactly zero, NaN where it is not a number.
+    state : array (T,)
+        ‖h_t‖.
+    closed_form : array (T,) or None
+        log10 of the closed form's norm, for a network without nonlinearity.
+    closed_form_error : array (T,) or None
+        Relative error of the measurement; NaN where both are exactly zero.
+    """
+
+    spectral_radius: float
+    gradient: Floats
+    state: Floats
+    closed_form: Floats | None = None
+    closed_form_error: Floats | None = None
+
+    @property
+    def predicted_slope(self) -> float:
+        """log10 |λ|max: decades per step that a linear network's gradient grows, going back."""
+        with np.errstate(divide="ignore"):
+            return float(np.log10(self.spectral_radius))
+
+    @property
+    def measured_slope(self) -> float:
+        """Decades per step going back, fitted to the last third of the lags; NaN if unmeasured.
+
+        The largest eigenvalue rules long lags only, so the fit takes the earliest third of the
+        steps, or all of them where that is fewer than three.
+        """
+        third = len(self.gradient) // 3
+        early = self.gradient[: third if third >= 3 else None]
+        steps = np.flatnonzero(np.isfinite(early))
+        return -float(np.polyfit(steps, early[steps], 1)[0]) if len(steps) >= 2 else np.nan
+
+    @property
+    def growth(self) -> float:
+        """log10(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖): decades gained on the whole way back."""
+        with np.errstate(invalid="ignore"):
+            return float(self.gradient[0] - self.gradient[-1])
+
+
+def regression_loss(
+    model: RecurrentRegressor, inputs: tg.Tensor, labels: tg.Tensor, target: Target
+) -> tuple[tg.Tensor, tg.Tensor]:
+    """Mean squared error over all steps, or of the last one alone, and the predictions."""
+    predictions, _ = model(inputs)
+    if target == "last":
+        return tg.nn.mse_loss(predictions[-1], labels[-1]), predictions
+    return tg.nn.mse_loss(predictions, labels), predictions
+
+
+def measure_flow(
+    model: RecurrentRegressor,
+    nonlinearity: str,
+    inputs: NDArray[Any],
+    labels: NDArray[Any],
+    target: Target,
+) -> tuple[list[LayerFlow], float]:
+    """Measure every layer of a model on a batch.
+
+    Parameters
+    ----------
+    model : RecurrentRegressor
+        Left as it is: no gradient is written to its parameters.
+    nonlinearity : str
+        The model's; for ``"identity"`` the closed form is computed beside the measurement.
+    inputs, labels : arrays (T, B, I), (T, B, O)
+        The batch.
+    target : {"last", "all"}
+        Which steps enter the loss.
+
+    Returns
+    -------
+    flows : list of LayerFlow
+        The lowest layer first.
+    loss : float
+    """
+    loss, predictions = regression_loss(model, tg.tensor(inputs), tg.tensor(labels), target)
+    flow = tg.inspect.gradient_flow(loss)
+    parameters = {name: to_numpy(value) for name, value in model.state_dict().items()}
+    exact: list[Scaled] | None = None
+    # A loss that overflowed has no gradient to compare with.
+    if nonlinearity == "identity" and np.isfinite(loss.item()):
+        output_grad = mse_gradient(to_numpy(predictions), labels, target)
+        exact = linear_flow(parameters, output_grad, model.num_layers)
+    flows = []
+    for layer in range(model.num_layers):
+        states = flow[f"rnn.l{layer}"].h
+        log_norm = to_numpy(states.log_grad_norm).astype(np.float64)
+        flows.append(
+            LayerFlow(
+                spectral_radius=tg.nn.init.spectral_radius(parameters[f"rnn.weight_hh_l{layer}"]),
+                gradient=log_norm / LN_10,
+                state=to_numpy(states.value_norm).astype(np.float64),
+                closed_form=exact[layer].norm_log() / LN_10 if exact else None,
+                closed_form_error=compare(exact[layer], to_numpy(states.grad), log_norm)
+                if exact
+                else None,
+            )
+        )
+    return flows, float(loss.item())
+
+
+def compare(exact: Scaled, measured: NDArray[Any], log_norm: Floats) -> Floats:
+    """Relative error of each step's measured gradient.
+
+    Where the dtype holds the gradient to all its digits, this is the norm of the difference of the
+    arrays; where it underflows or overflows, the difference of the norms, whose logarithms the
+    measurement gives at any size, as far as these logarithms resolve it.
+    """
+    limits = np.finfo(measured.dtype)
+    exact_log_norm = exact.norm_log()
+    held = exact_log_norm > np.log(float(limits.tiny) / float(limits.eps))
+    held &= exact_log_norm < np.log(float(limits.max))
+    with np.errstate(invalid="ignore"):
+        unresolved = 2 * np.spacing(np.abs(exact_log_norm))
+        beyond = np.maximum(np.abs(np.expm1(log_norm - exact_log_norm)) - unresolved, 0.0)
+    error: Floats = np.where(held, exact.relative_error(measured), beyond)
+    return error
+
+
+def mse_gradient(predictions: NDArray[Any], labels: NDArray[Any], target: Target) -> Floats:
+    """∂L/∂ŷ of the mean squared error, written down: 2(ŷ − y)/n at the steps that count."""
+    gradient: Floats = 2.0 * (predictions.astype(np.float64) - labels)
+    if target == "last":
+        gradient[:-1] = 0.0
+    gradient /= gradient[-1].size if target == "last" else gradient.size
+    return gradient
+
+
+def to_numpy(value: Any) -> NDArray[Any]:
+    """Return a Tensor or an array of any library as a NumPy array."""
+    if isinstance(value, tg.Tensor):
+        return value.numpy()
+    return np.asarray(value.get() if hasattr(value, "get") else value)

@@ -1,0 +1,62 @@
+"""Training losses as rows and as a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+
+from experiments.common import charts
+from experiments.common.result import Row
+from experiments.common.study import NONLINEARITY_TEXT, TARGET_TEXT, Study
+
+
+def loss_rows(studies: Sequence[Study]) -> list[Row]:
+    """Return a row for each training step of each network."""
+    return [
+        {
+            "nonlinearity": study.network.nonlinearity,
+            "spectral_radius": study.network.radius,
+            "target": study.network.target,
+            "training_step": step,
+            "loss": loss,
+        }
+        for study in studies
+        for step, loss in enumerate(study.training.losses, start=1)
+    ]
+
+
+def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLevelMixin:
+    """Loss of each training batch, in the same grid as the gradients."""
+    rows: list[Row] = []
+    for study in studies:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            losses = np.log10(np.array(study.training.losses))
+        rows.extend(
+            {
+                "column": f"spectral radius {study.network.radius:g}",
+                "row": TARGET_TEXT[study.network.target],
+                "nonlinearity": NONLINEARITY_TEXT[study.network.nonlinearity],
+                "step": step,
+                "value": charts.drawable(float(loss)),
+            }
+            for step, loss in enumerate(losses, start=1)
+        )
+    line = (
+        alt.Chart()
+        .mark_line(strokeWidth=1.6)
+        .encode(
+            x=charts.steps("training step"),
+            y=charts.decades(
+                "value", "mean squared error", charts.spanned(row["value"] for row in rows)
+            ),
+            color=charts.nonlinearity_colour(study.network.nonlinearity for study in studies),
+            tooltip=[
+                "nonlinearity:N",
+                alt.Tooltip("step:Q", title="training step"),
+                alt.Tooltip("value:Q", title="log10 of the loss", format=".3f"),
+            ],
+        )
+    )
+    return charts.panels([line], rows, title=title, subtitle=subtitle)

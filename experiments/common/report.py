@@ -1,0 +1,54 @@
+"""The report: one page that needs no network, with charts that answer to the pointer."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import vl_convert
+
+if TYPE_CHECKING:  # the run folder writes the report, so only the type comes from there
+    from experiments.common.run_folder import Run
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["unbroken"] = unbroken
+    return environment.get_template("report.html")
+
+
+def unbroken(text: str) -> str:
+    """Keep numbers such as 1e-12 on one line: browsers break lines after a hyphen."""
+    return re.sub(r"(?<=\de)-(?=\d)", "\N{NON-BREAKING HYPHEN}", text)
+
+
+def render_report(run: Run, record: dict[str, Any]) -> str:
+    """Page for a finished run.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    record : dict
+        What its ``results.json`` holds.
+
+    Returns
+    -------
+    str
+        HTML with the drawing library, the charts and their data inside. The page's own security
+        policy forbids it every request.
+    """
+    return _template().render(
+        run=run,
+        record=record,
+        specs=[figure.chart.to_dict() for figure in run.result.figures],
+        tables=[table for table in run.result.tables if table.columns],
+        library=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub is wrong
+    )

@@ -1,0 +1,5 @@
+"""Models built with the public API of tinygrad182 only."""
+
+from models.recurrent import RecurrentRegressor
+
+__all__ = ["RecurrentRegressor"]

@@ -1,0 +1,33 @@
+"""What all tests share: hypothesis profiles and the device they run on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tinygrad182 as tg
+from tests import support
+
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile(
+    "ci", derandomize=True, max_examples=50, deadline=None, suppress_health_check=_SLOW
+)
+settings.register_profile("deep", max_examples=2000, deadline=None, suppress_health_check=_SLOW)
+settings.load_profile("ci")  # pytest --hypothesis-profile=deep for the other
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where the tensors under test live: cpu, cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    support.use(config.getoption("--device"))
+
+
+@pytest.fixture(autouse=True)
+def _on_device() -> Iterator[None]:
+    """New tensors are made on the device under test, whatever a test before this one left behind."""
+    with tg.use_device(support.device()):
+        yield

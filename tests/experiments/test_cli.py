@@ -1,0 +1,186 @@
+"""The command line as a person meets it: what it prints, where, and with which exit status."""
+
+import subprocess
+import sys
+
+import pytest
+
+import tinygrad182 as tg
+from experiments.catalogue import CATALOGUE, Experiment, load
+from experiments.common import cli
+from experiments.common.options import Options
+
+
+def python_m_experiments(*arguments, code=""):
+    command = ["-c", code] if code else ["-m", "experiments", *arguments]
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run the command in an empty folder; returns its exit status, output and error text."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            status = cli.main(arguments)
+        except SystemExit as stop:  # how the option parser ends
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    yield run
+    written = [path for path in tmp_path.rglob("*") if "runs" in path.parts]
+    assert written == [], "a run that ends in an error writes nothing"
+
+
+def one_line(text):
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_list_has_every_experiment_with_a_line_each(run, arguments):
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    for name, summary in CATALOGUE.items():
+        assert f"{name}  {summary}" in out
+    assert "python -m experiments NAME --help" in out
+
+
+def test_the_module_lists_at_once_without_a_plotting_library():
+    done = python_m_experiments()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gradient-flow" in done.stdout
+    code = (
+        "import sys; from experiments.common.cli import main; main([]); "
+        "sys.exit('altair' in sys.modules)"
+    )
+    assert python_m_experiments(code=code).returncode == 0
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_experiment_can_be_loaded_and_explains_its_options(run, name):
+    assert isinstance(load(name), Experiment)
+    status, out, _ = run(name, "--help")
+    assert status == 0
+    for option in ("--device", "--out", "--seed"):
+        assert option in out
+
+
+@pytest.mark.parametrize("name", ["gradientflow", "gradient_flow", "gradient-flows"])
+def test_a_name_misspelt_gets_a_suggestion(run, name):
+    status, out, err = run(name)
+    assert (status, out) == (2, "")
+    assert "Did you mean gradient-flow?" in one_line(err)
+
+
+def test_an_unknown_name_gets_the_way_to_the_list(run):
+    status, _, err = run("poetry")
+    assert status == 2
+    assert "'python -m experiments' lists them" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--bogus",), "--bogus"),
+        (("--nonlinearity", "sine"), "sine"),
+        (("--nonlinearity",), "--nonlinearity needs at least one value"),
+        (("--spectral-radius", "x"), "x"),
+        (("--spectral-radius", "0.5", "-1"), "--spectral-radius must be a finite number above 0"),
+        (("--spectral-radius", "nan"), "--spectral-radius must be a finite number above 0"),
+        (("--spectral-radius", "inf"), "--spectral-radius must be a finite number above 0"),
+        (("--length", "1"), "--length must be 2 or more"),
+        (("--hidden-size", "0"), "--hidden-size must be 1 or more"),
+        (("--layers", "0"), "--layers must be 1 or more"),
+        (("--batch", "0"), "--batch must be 1 or more"),
+        (("--steps", "-1"), "--steps must be 0 or more"),
+        (("--learning-rate", "0"), "--learning-rate must be a finite number above 0"),
+        (("--seed", "-1"), "--seed must be 0 or more"),
+        (("--cell", "gru"), "gru"),
+        (("--targets", "first"), "first"),
+        (("--dtype", "int32"), "int32"),
+    ],
+)
+def test_a_bad_option_is_named(run, arguments, message):
+    status, out, err = run("gradient-flow", *arguments)
+    assert (status, out) == (2, "")
+    assert message in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(tg.cuda_is_available(), reason="this machine has CUDA")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_no_cuda_is_one_line_that_says_what_is_missing(run, device):
+    status, out, err = run("gradient-flow", "--device", device)
+    assert (status, out) == (2, "")
+    assert one_line(err).startswith("error: ")
+    assert "cuda" in err.lower()
+
+
+def test_an_unknown_device_is_one_line(run):
+    status, _, err = run("gradient-flow", "--device", "abacus")
+    assert status == 2
+    assert "abacus" in one_line(err)
+
+
+def test_a_bad_data_file_is_one_line_however_long_its_name(run, tmp_path):
+    folder = tmp_path.joinpath(*["a-rather-long-name"] * 8)
+    folder.mkdir(parents=True)
+    path = folder / "data [1].csv"
+    path.write_text("1,2\n3,x\n")
+    status, out, err = run("gradient-flow", "--data", str(path))
+    assert (status, out) == (2, "")
+    assert f"error: {path}, line 2, column 2: 'x' is not a number" in err
+    one_line(err.replace("\r", "\n").split("error: ")[1])
+
+
+def test_an_output_that_is_a_file_is_found_at_once(run, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    status, _, err = run("gradient-flow", "--out", "taken")
+    assert status == 2
+    assert "taken is a file; --out needs a folder" in one_line(err)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted. Nothing was written."),
+        (MemoryError(), 2, "not enough memory"),
+        (tg.TinygradError("two\nlines"), 2, "error: two lines"),
+    ],
+)
+def test_an_interrupted_run_says_so_and_writes_nothing(run, monkeypatch, error, status, message):
+    def fail(options, progress):
+        raise error
+
+    experiment = Experiment("Is it?", Options, fail)
+    monkeypatch.setattr(cli, "load", lambda name: experiment)
+    got, out, err = run("toy")
+    assert (got, out) == (status, "")
+    assert message in err
+
+
+def test_a_fault_of_ours_keeps_its_traceback(run, monkeypatch):
+    def fail(options, progress):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "load", lambda name: Experiment("Is it?", Options, fail))
+    with pytest.raises(ZeroDivisionError):
+        run("toy")
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it():
+    code = (
+        "import importlib.util as u, runpy, sys\n"
+        "found = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'altair' else found(name, *more)\n"
+        "sys.argv = ['experiments']\n"
+        "runpy.run_module('experiments', run_name='__main__')\n"
+    )
+    done = python_m_experiments(code=code)
+    assert done.returncode == 1
+    assert "altair" in one_line(done.stderr)
+    assert "pip install -e '.[experiments]'" in done.stderr

@@ -1,0 +1,251 @@
+"""The run folder: complete or absent, and saying everything needed to repeat the run."""
+
+import csv
+import json
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import tinygrad182 as tg
+from experiments.common import charts, report
+from experiments.common.errors import OutputError
+from experiments.common.options import Options
+from experiments.common.result import Claim, Column, Figure, Result, Table
+from experiments.common.run_folder import Run, check_writable, publish
+
+EVIL = "</script><script>alert('x')</script>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyOptions(Options):
+    """Options of a made-up experiment."""
+
+    sizes: tuple[int, ...] = (1, 2)
+    data: Path | None = None
+
+
+class BrokenChart:
+    """A chart that cannot be drawn."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def save(self, *args, **kwargs):
+        raise self.error
+
+    def to_dict(self):
+        return {}
+
+
+def a_chart():
+    rows = [
+        {"column": "a", "row": EVIL, "nonlinearity": "tanh", "step": i, "value": -60.0 * i}
+        for i in range(3)
+    ]
+    rows.append({**rows[0], "step": 3, "value": None})
+    line = charts.alt.Chart().mark_line()
+    line = line.encode(x=charts.steps(), y=charts.decades("value", "v", (-120.0, 0.0)))
+    return charts.panels([line], rows, title=EVIL, subtitle="toy")
+
+
+def a_run(chart=None, *, out=None, headline="It is 1e-60."):
+    table = Table(
+        "numbers",
+        "Numbers",
+        [
+            {"name": EVIL, "value": 1e-60, "log": -1234.5, "missing": None},
+            {"name": "b", "value": float("nan"), "log": float("-inf"), "missing": None},
+        ],
+        (Column("name", "name"), Column("value", "v", ".2e"), Column("log", "w", log10=True)),
+    )
+    long = Table("long", "Many rows", [{"step": i, "x": i / 3} for i in range(7)])
+    figures = (Figure("picture", "A picture", "caption", chart),) if chart else ()
+    claim = Claim("small", measured=float("inf"), threshold=1.0)
+    options = ToyOptions(out=out, data=Path("some/data.csv"), seed=7)
+    result = Result(options, headline, figures, (table, long), reading=("one",), claims=(claim,))
+    return Run("toy", "Is it?", datetime(2026, 1, 2, tzinfo=UTC), 1.25, result)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    return publish(a_run(a_chart()), tmp_path_factory.mktemp("runs") / "toy" / "first")
+
+
+def test_a_run_is_its_files_and_nothing_else(published):
+    expected = ["long.csv", "numbers.csv", "picture.png", "report.html", "results.json"]
+    assert names(published) == expected
+    assert names(published.parent) == ["first"]
+    assert (published / "picture.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_results_record_the_run(published):
+    record = json.loads((published / "results.json").read_text(), parse_constant=pytest.fail)
+    assert record["experiment"] == "toy"
+    assert record["started"] == "2026-01-02T00:00:00+00:00"
+    assert record["seconds"] == 1.25
+    assert record["configuration"] == {
+        "device": "cpu",
+        "out": None,
+        "seed": 7,
+        "sizes": [1, 2],
+        "data": "some/data.csv",
+    }
+    assert {"python", "numpy", "altair", "vl-convert-python"} <= set(record["environment"])
+    assert record["environment"]["tinygrad182"] == tg.__version__
+    assert record["tables"]["numbers"][0] == {
+        "name": EVIL,
+        "value": 1e-60,
+        "log": -1234.5,
+        "missing": None,
+    }
+    assert record["tables"]["numbers"][1]["value"] == "nan"
+    assert record["tables"]["numbers"][1]["log"] == "-inf"
+    assert record["claims"][0]["measured"] == "inf"
+    assert record["claims"][0]["holds"] is False
+    assert "long" not in record["tables"]
+    assert set(record["files"]) == {"numbers.csv", "long.csv", "picture.png"}
+
+
+def test_csv_holds_every_row_at_full_precision(published):
+    with (published / "long.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["x"]) for row in rows] == [i / 3 for i in range(7)]
+    with (published / "numbers.csv").open(newline="") as file:
+        second = list(csv.DictReader(file))[1]
+    assert second == {"name": "b", "value": "nan", "log": "-inf", "missing": ""}
+
+
+class Page(HTMLParser):
+    """What a page asks its browser for, and what it shows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.asked, self.policy, self.text, self.scripts, self._tag = [], "", "", [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self._tag = tag
+        found = dict(attributes)
+        self.asked += [found[key] for key in ("src", "href", "data", "action") if key in found]
+        if found.get("http-equiv") == "Content-Security-Policy":
+            self.policy = found["content"]
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self._tag == "script":
+            self.scripts[-1] += data
+        else:
+            self.text += data
+
+    def handle_endtag(self, tag):
+        self._tag = ""
+
+
+def test_the_report_asks_the_network_for_nothing(published):
+    page = Page((published / "report.html").read_text())
+    assert page.asked == []
+    # The browser itself refuses every request, whatever a script may try.
+    assert page.policy.startswith("default-src 'none';")
+    assert "connect-src" not in page.policy
+    assert "http" not in page.policy
+    assert not re.search(r"@import|url\(", (published / "report.html").read_text()[:5000])
+
+
+def test_the_report_holds_the_drawing_library_the_charts_and_the_data(published):
+    page = Page((published / "report.html").read_text())
+    library, charts_script = page.scripts
+    assert len(library) > 500_000
+    assert "vegaEmbed" in library
+    specs = json.loads(re.search(r"const specs = (.*);\n", charts_script).group(1))
+    assert [spec["title"]["text"] for spec in specs] == [EVIL]
+    assert [row["value"] for row in specs[0]["data"]["values"]] == [0.0, -60.0, -120.0, None]
+
+
+def test_what_comes_from_data_cannot_become_markup(published):
+    text = (published / "report.html").read_text()
+    assert EVIL not in text
+    page = Page(text)
+    assert len(page.scripts) == 2
+    assert EVIL in page.text  # shown as it is, in the table
+
+
+def test_the_report_shows_numbers_as_people_read_them(published):
+    page = Page((published / "report.html").read_text())
+    assert "It is 1e\N{NON-BREAKING HYPHEN}60." in page.text
+    for shown in ("1.00e-60", "3.2e-1235", "does not hold: measured inf, at most 1", "1, 2"):
+        assert shown in page.text
+
+
+def test_unbroken_leaves_words_alone():
+    assert report.unbroken("step-by-step 3e-4 e-mail") == "step-by-step 3e‑4 e-mail"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), OSError("disk full")])
+def test_a_run_that_cannot_be_written_leaves_nothing(tmp_path, error):
+    folder = tmp_path / "toy" / "first"
+    expected = OutputError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected):
+        publish(a_run(BrokenChart(error)), folder)
+    assert names(tmp_path / "toy") == []
+
+
+def test_a_failed_run_leaves_an_earlier_one_as_it_was(tmp_path):
+    folder = tmp_path / "mine"
+    publish(a_run(out=folder, headline="the first"), folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(RuntimeError):
+        publish(a_run(BrokenChart(RuntimeError()), out=folder, headline="the second"), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_named_by_the_user_keeps_its_other_files(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    assert publish(a_run(out=tmp_path), tmp_path) == tmp_path
+    assert publish(a_run(out=tmp_path, headline="again"), tmp_path) == tmp_path
+    assert (tmp_path / "mine.txt").read_text() == "keep me"
+    assert names(tmp_path) == ["long.csv", "mine.txt", "numbers.csv", "report.html", "results.json"]
+    assert json.loads((tmp_path / "results.json").read_text())["headline"] == "again"
+
+
+def test_two_runs_in_one_second_get_a_folder_each(tmp_path):
+    first, second, third = (publish(a_run(), tmp_path / "now") for _ in range(3))
+    assert [first.name, second.name, third.name] == ["now", "now-2", "now-3"]
+    assert names(tmp_path) == ["now", "now-2", "now-3"]
+
+
+def test_others_may_read_a_run(tmp_path):
+    folder = publish(a_run(), tmp_path / "run")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert folder.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_any_work(tmp_path):
+    check_writable(tmp_path)
+    check_writable(tmp_path / "new" / "deeper")
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="is a file; --out needs a folder"):
+            check_writable(folder)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_protected_folder_is_refused(tmp_path, monkeypatch):
+    # Tests may run as root, who may write anywhere, so the system's answer is given here.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(OutputError, match="Cannot write to"):
+        check_writable(tmp_path / "new")
+
+
+def test_output_errors_are_the_frameworks():
+    assert issubclass(OutputError, tg.TinygradError)
