@@ -52,7 +52,7 @@ class GradientFlowOptions(options.Options):
     nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
     """σ of the layer: one or several."""
 
-    spectral_radius: tuple[float, ...] = (0.5, 1.0, 1.5)
+    spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Largest eigenvalue magnitude that W_h starts with: one or several."""
 
     targets: Literal["last", "all", "both"] = "both"

@@ -37,9 +37,13 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
     >>> tg.einsum("ij,j->i", tg.ones((2, 3)), tg.ones(3))
     tensor([3., 3.])
     """
+    if not isinstance(subscripts, str):
+        raise ArgumentError('einsum: subscripts come first, as a string such as "ij,jk->ik"')
     tensors = [as_tensor(x) for x in operands]
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
+    if any(part.count("...") > 1 for part in [*terms, right]):
+        raise ArgumentError(f"einsum: a term of {subscripts!r} holds more than one ...")
     if len(terms) != len(tensors) or not tensors:
         raise ArgumentError(
             f"einsum: {len(terms)} terms in {subscripts!r} for {len(tensors)} operands"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ from . import autodiff, backend
 from .backend import Array
 from .errors import DTypeError, GraphError, ShapeError, TinygradError
 from .primitives import PRIMITIVES
-from .recording import Leaf, Node, apply, node_of, set_tensor_type, wrap
+from .recording import Leaf, Node, apply, as_array, node_of, set_tensor_type, wrap
 
 _NEGATIVE, _MATMUL = PRIMITIVES["negative"], PRIMITIVES["matmul"]
 
@@ -123,14 +124,21 @@ class Tensor:
                 "assign: the result of an operation cannot be overwritten; only leaves can"
             )
         xp = backend.namespace(self._data)
-        array = value._data if isinstance(value, Tensor) else value
-        array = xp.asarray(array, dtype=self.dtype)
-        backend.namespace(self._data, array)
+        array = value._data if isinstance(value, Tensor) else as_array(value)
+        if hasattr(array, "shape"):
+            backend.namespace(self._data, array)
+        try:
+            array = xp.asarray(array, dtype=self.dtype)
+        except (TypeError, ValueError) as error:
+            raise DTypeError(f"assign: cannot read {value!r} as {self.dtype}: {error}") from None
         if array.shape not in ((), self._data.shape):
             raise ShapeError(
                 f"assign: value of shape {tuple(array.shape)} to a tensor of shape {self.shape}"
             )
-        self._data[...] = array
+        try:
+            self._data[...] = array
+        except ValueError as error:
+            raise GraphError("assign: a graph still uses this array; clone() the tensor first") from error
         if isinstance(self._node, Leaf):
             self._node.changed()
         return self
@@ -230,8 +238,13 @@ class Tensor:
         autodiff.backward(self, gradient, retain_graph, create_graph)
 
     def detach(self) -> Tensor:
-        """The same array without the graph: gradients stop here."""
-        return wrap(self._data)
+        """The same array without the graph: gradients stop here.
+
+        The array of a result stays read-only, for the graph still uses it; see :meth:`clone`.
+        """
+        if self.is_leaf:
+            return wrap(self._data)
+        return wrap(backend.namespace(self._data).read_only(self._data))
 
     def clone(self) -> Tensor:
         """A copy with memory of its own; gradients flow back."""
@@ -277,6 +290,8 @@ class Tensor:
     __invert__ = _method("logical_not")
     __and__ = _method("logical_and")
     __or__ = _method("logical_or")
+    __rand__ = _method("logical_and")
+    __ror__ = _method("logical_or")
     __abs__ = _method("abs")
 
     def __getitem__(self, key: Any) -> Tensor:
@@ -293,7 +308,7 @@ class Tensor:
 
     def __len__(self) -> int:
         if self.ndim == 0:
-            raise TypeError("len() of a 0-d tensor")
+            raise DTypeError("len: a 0-d tensor has no length")
         return self.shape[0]
 
     def __bool__(self) -> bool:
@@ -301,6 +316,9 @@ class Tensor:
 
     def __float__(self) -> float:
         return float(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self.item())
 
     def __int__(self) -> int:
         return int(self.item())
@@ -392,7 +410,7 @@ class Tensor:
     def transpose(self, *axes: Any) -> Tensor:
         """Return the axes in the order given (one tuple or several numbers), or reversed."""
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        return _functions().permute_dims(self, tuple(order) or tuple(range(self.ndim))[::-1])
+        return _functions().transpose(self, tuple(order) or None)
 
     def flatten(self) -> Tensor:
         """Return the elements along one axis."""

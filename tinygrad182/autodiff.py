@@ -7,19 +7,25 @@ differentiated again. :func:`pull` is one edge of it, which the inspector also c
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import backend
 from .backend import Array
-from .errors import ArgumentError, FreedGraphError, GraphError, ShapeError
+from .errors import (
+    ArgumentError,
+    DTypeError,
+    FreedGraphError,
+    GraphError,
+    ShapeError,
+)
 from .modes import grad_mode
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
-from .recording import Leaf, Node, apply, is_tensor, wrap
+from .recording import Leaf, Node, apply, as_array, is_tensor, wrap
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
@@ -54,7 +60,7 @@ def ancestors(outputs: Iterable[Node], constants: bool = False) -> list[Node]:
             ):
                 seen.add(parent)
                 stack.append(parent)
-    return sorted(seen, key=attrgetter("order"))
+    return sorted(seen, key=operator.attrgetter("order"))
 
 
 def _leading_to(targets: Collection[Node], nodes: list[Node]) -> list[Node]:
@@ -63,7 +69,7 @@ def _leading_to(targets: Collection[Node], nodes: list[Node]) -> list[Node]:
     for node in nodes:
         if node not in found and not found.isdisjoint(node.inputs or ()):
             found.add(node)
-    return sorted(found, key=attrgetter("order"))
+    return sorted(found, key=operator.attrgetter("order"))
 
 
 # --- cotangents ---------------------------------------------------------------------------------
@@ -89,12 +95,8 @@ class Cotangents:
         total = self._sums.get(node)
         if total is None:
             self._sums[node] = cotangent
-        elif node in self._owned:
-            total += cotangent
-            self._sums[node] = total
         else:
-            total = total + cotangent
-            self._sums[node] = np.asarray(total) if isinstance(total, np.generic) else total
+            self._sums[node] = _plus(total, cotangent, in_place=node in self._owned)
             self._owned.add(node)
 
     def pop(self, node: Node) -> Any:
@@ -107,6 +109,15 @@ class Cotangents:
     def owns(self, node: Node) -> bool:
         """Whether the node's cotangent shares memory with nothing."""
         return node in self._owned
+
+
+def _plus(total: Any, cotangent: Any, in_place: bool) -> Any:
+    with backend.on(total):
+        if in_place:
+            total += cotangent
+        else:
+            total = total + cotangent
+    return np.asarray(total) if isinstance(total, np.generic) else total
 
 
 def gather(node: Node, slices: list[Slice]) -> Any:
@@ -181,10 +192,8 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in node.inputs or ()]
         return _pull(xp, node, g, y, xs, wanted)
     xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
-    if xp.guarded:
-        with xp.on(g):
-            return _pull(xp, node, g, node.value, xs, wanted)
-    return _pull(xp, node, g, node.value, xs, wanted)
+    with backend.on(g):
+        return _pull(xp, node, g, node.value, xs, wanted)
 
 
 def _pull(
@@ -196,10 +205,10 @@ def _pull(
     together = rules(xp, g, y, *xs, **params) if callable(rules) else None
     edges = []
     for i, parent in enumerate(node.inputs or ()):
+        if isinstance(parent, Leaf):  # whether wanted or not: the rules of the others use its value
+            parent.check_unchanged(node)
         if parent not in wanted:
             continue
-        if isinstance(parent, Leaf):
-            parent.check_unchanged(node)
         if together is not None:
             cotangent = together[i]
         else:
@@ -271,6 +280,8 @@ def backpropagate(
 
 def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
     """Check an output and its cotangent (1 by default, for a single element)."""
+    if not is_tensor(output):
+        raise DTypeError(f"{what}: the output is a {type(output).__name__}, not a Tensor")
     node = output._node
     if node is None or not node.requires_grad:
         raise GraphError(
@@ -286,16 +297,21 @@ def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
             )
         with xp.on(output._data):
             return node, xp.ones_like(output._data)
-    value = gradient._data if is_tensor(gradient) else xp.asarray(gradient)
+    value = gradient._data if is_tensor(gradient) else as_array(gradient)
+    try:  # a number or a list; what has a shape is left to the check of libraries
+        value = value if hasattr(value, "shape") else xp.asarray(value, dtype=output.dtype)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"{what}: cannot read {gradient!r} as a cotangent: {error}") from error
+    backend.namespace(value, output._data)
     if tuple(value.shape) != output.shape:
         raise ShapeError(
             f"{what}: the cotangent has shape {tuple(value.shape)}, "
             f"the output {output.shape}; they must be equal"
         )
-    backend.namespace(value, output._data)
-    if value.dtype != output.dtype:
-        gradient = apply(PRIMITIVES["astype"], gradient, dtype=output.dtype)
-    return node, gradient if is_tensor(gradient) else value
+    if not is_tensor(gradient):
+        return node, xp.astype(value, output.dtype)
+    same = value.dtype == output.dtype
+    return node, gradient if same else apply(PRIMITIVES["astype"], gradient, dtype=output.dtype)
 
 
 def seeds_of(
@@ -306,7 +322,7 @@ def seeds_of(
     for output, gradient in zip(outputs, gradients, strict=True):
         node, seed = _seed(output, gradient, what)
         if create_graph:
-            seed = seed if is_tensor(seed) else wrap(seed)
+            seed = seed if is_tensor(seed) else wrap(_copy(seed))
         elif is_tensor(seed):
             seed = seed._data
         seeds.append((node, seed))
@@ -328,7 +344,7 @@ def backward(
 def _own(g: Any, owned: bool) -> Tensor:
     """A gradient as a Tensor that shares memory with nothing."""
     if is_tensor(g):
-        return g if g._node is not None and g._node.primitive is not None else wrap(_copy(g._data))
+        return g if g._node is not None and g._node.primitive is not None else g.clone()
     return wrap(g if owned else _copy(g))
 
 
@@ -378,8 +394,11 @@ def grad(
     >>> dx.item(), tg.grad(dx, x)[0].item()
     (6.0, 2.0)
     """
-    outputs = [outputs] if is_tensor(outputs) else list(outputs)
-    inputs = [inputs] if is_tensor(inputs) else list(inputs)
+    outputs, inputs = (
+        list(x) if isinstance(x, Iterable) and not is_tensor(x) else [x] for x in (outputs, inputs)
+    )
+    if not all(is_tensor(x) for x in (*outputs, *inputs)):
+        raise ArgumentError("grad: outputs and inputs must be Tensors, or sequences of them")
     if grad_outputs is None:
         grad_outputs = [None] * len(outputs)
     elif not isinstance(grad_outputs, (list, tuple)):
@@ -392,4 +411,4 @@ def grad(
     targets = {x._node for x in inputs if x._node is not None and x._node.requires_grad}
     with grad_mode(create_graph):
         found = backpropagate(seeds, targets, retain_graph=retain_graph or create_graph)
-    return [_own(found[x._node], False) if x._node in found else None for x in inputs]
+        return [_own(found[x._node], False) if x._node in found else None for x in inputs]

@@ -9,6 +9,8 @@ so a derivative rule written once against a namespace also runs on Tensors, diff
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from .errors import DeviceError, MissingDependencyError
 from .namespaces import (
@@ -38,6 +40,7 @@ __all__ = [
     "namespace",
     "namespace_on",
     "norm",
+    "on",
     "register",
 ]
 
@@ -84,6 +87,15 @@ def check_device(device: str) -> str:
             f"device {device!r}: this machine has {count} CUDA device(s), numbered from 0"
         )
     return f"cuda:{int(ordinal or 0)}"
+
+
+_ANYWHERE = nullcontext()
+
+
+def on(array: Array) -> AbstractContextManager[Any]:
+    """Context in which the array's library works on its device; does nothing on the CPU."""
+    xp = NAMESPACES[type(array)]
+    return xp.on(array) if getattr(xp, "guarded", False) else _ANYWHERE
 
 
 def norm(array: Array) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from .backend import Array, Namespace, check_device, namespace_on
 from .errors import ArgumentError, DTypeError
 from .modes import MODES
 from .recording import Leaf, as_array, is_tensor, wrap
+
+float32, float64, int32, int64 = map(np.dtype, ("float32", "float64", "int32", "int64"))
 
 DEFAULT_DTYPE = "float32"
 
@@ -52,13 +55,13 @@ def tensor(
     array = data._data if is_tensor(data) else as_array(data)
     if not hasattr(array, "dtype"):
         array = _from_numbers(data, dtype)
-        device = device or MODES.get().device
+        device = MODES.get().device if device is None else device
     xp = backend.namespace(array)
     target = xp.device(array) if device is None else check_device(device)
     if target != xp.device(array):
         array, xp = backend.move(array, target), namespace_on(target)
     with xp.on(array):
-        array = xp.copy(array if dtype is None else xp.astype(array, dtype))
+        array = xp.copy(array if dtype is None else xp.astype(array, xp.dtype(dtype)))
     return _leaf(array, xp, requires_grad)
 
 
@@ -102,11 +105,16 @@ def as_tensor(x: Any) -> Tensor:
     return x if is_tensor(x) else tensor(x)
 
 
-def _shape(shape: Any, op: str) -> tuple[int, ...]:
-    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in sizes):
-        raise ArgumentError(f"{op}: shape {shape} must hold whole numbers from 0")
-    return tuple(int(n) for n in sizes)
+def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:
+    """One whole number or a sequence of them as a tuple of ints, such as a shape."""
+    try:
+        several = values if isinstance(values, (tuple, list)) else (values,)
+        found = tuple(operator.index(n) for n in several)
+    except TypeError:
+        raise ArgumentError(f"{op}: {what} {values!r} must be a whole number or a tuple of them") from None
+    if lowest is not None and any(n < lowest for n in found):
+        raise ArgumentError(f"{op}: {what} {values!r} must hold whole numbers from {lowest}")
+    return found
 
 
 def full(
@@ -125,9 +133,18 @@ def full(
     tensor([[0.5, 0.5],
             [0.5, 0.5]])
     """
+    return _full("full", shape, fill_value, dtype, device, requires_grad)
+
+
+def _full(
+    op: str, shape: Any, fill_value: Any, dtype: Any, device: str | None, requires_grad: bool
+) -> Tensor:
+    value = as_array(fill_value)
+    if type(value) not in backend.SCALARS:
+        raise ArgumentError(f"{op}: fill_value {fill_value!r} must be a number")
     if dtype is None:
-        dtype = "bool" if isinstance(fill_value, bool) else DEFAULT_DTYPE
-    array = np.full(_shape(shape, "full"), fill_value, np.dtype(dtype))
+        dtype = "bool" if isinstance(value, bool) else DEFAULT_DTYPE
+    array = np.full(integers(shape, op, "shape", 0), value, backend.NUMPY.dtype(dtype))
     target = MODES.get().device if device is None else check_device(device)
     if target != "cpu":
         array = backend.move(array, target)
@@ -141,7 +158,7 @@ def zeros(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of ``shape`` with 0 everywhere; ``float32`` by default."""
-    return full(shape, 0.0, dtype, device, requires_grad)
+    return _full("zeros", shape, 0.0, dtype, device, requires_grad)
 
 
 def ones(
@@ -151,7 +168,7 @@ def ones(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of ``shape`` with 1 everywhere; ``float32`` by default."""
-    return full(shape, 1.0, dtype, device, requires_grad)
+    return _full("ones", shape, 1.0, dtype, device, requires_grad)
 
 
 def arange(
@@ -172,20 +189,24 @@ def arange(
     >>> tg.arange(3)
     tensor([0, 1, 2])
     """
-    if step == 0:
-        raise ArgumentError("arange: step must not be 0")
     first, last = (0, start) if stop is None else (start, stop)
-    whole = all(isinstance(x, (int, np.integer)) for x in (first, last, step))
+    ends = [as_array(x) for x in (first, last, step)]
+    if not all(isinstance(x, (int, float)) for x in ends) or step == 0:
+        raise ArgumentError(f"arange: {ends} must be real numbers, and the step not 0")
+    whole = all(isinstance(x, int) for x in ends)
     count = max(0, math.ceil((last - first) / step))
-    array = np.asarray(
-        first + step * np.arange(count), dtype or ("int64" if whole else DEFAULT_DTYPE)
-    )
-    return tensor(array, device=device or MODES.get().device, requires_grad=requires_grad)
+    array = first + step * np.arange(count)
+    dtype = dtype or ("int64" if whole else DEFAULT_DTYPE)
+    device = MODES.get().device if device is None else device
+    return tensor(array, dtype, device, requires_grad)
 
 
 def full_like(x: Tensor, fill_value: complex, shape: Sequence[int] | None = None) -> Tensor:
     """A tensor of the dtype and device of ``x``, and of its shape unless ``shape`` is given."""
-    return full(x.shape if shape is None else tuple(shape), fill_value, x.dtype, x.device)
+    x = as_tensor(x)
+    xp = backend.namespace(x._data)
+    with xp.on(x._data):
+        return wrap(xp.full(x.shape if shape is None else tuple(shape), fill_value, dtype=x.dtype))
 
 
 def zeros_like(x: Tensor) -> Tensor:
@@ -200,9 +221,13 @@ def ones_like(x: Tensor) -> Tensor:
 
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
     """The identity matrix ``(n, n)``; ``float32`` by default."""
-    return tensor(np.eye(n, dtype=dtype or DEFAULT_DTYPE), device=device or MODES.get().device)
+    (size,) = integers(n, "eye", "size", 0)
+    device = MODES.get().device if device is None else device
+    return tensor(np.eye(size), dtype or DEFAULT_DTYPE, device)
 
 
 def eye_like(n: int, x: Tensor) -> Tensor:
     """The identity matrix ``(n, n)`` of the dtype and device of ``x``."""
-    return eye(n, x.dtype, x.device)
+    xp = backend.namespace(x._data)
+    with xp.on(x._data):
+        return wrap(xp.eye_like(n, x._data))

@@ -17,7 +17,7 @@ from ._einsum import einsum
 from ._tensor import Tensor
 from .backend import SCALARS
 from .creation import as_tensor, eye, eye_like, full_like, ones_like, zeros_like
-from .errors import ShapeError
+from .errors import DeviceError, ShapeError
 from .primitives import PRIMITIVES
 from .rearranging import (
     Axis,
@@ -33,15 +33,17 @@ from .rearranging import (
     pad,
     permute_dims,
     reshape,
+    scatter_add,
     squeeze,
     stack,
     swapaxes,
     take,
     to_device,
     to_device_of,
+    transpose,
     unstack,
 )
-from .recording import apply, as_array, is_tensor, wrap
+from .recording import apply, as_array, explain, is_tensor, wrap
 
 # --- elementwise --------------------------------------------------------------------------------
 
@@ -51,7 +53,7 @@ def _elementwise(name: str) -> Callable[..., Tensor]:
     primitive = PRIMITIVES[name]
 
     def function(*operands: Any) -> Tensor:
-        if builtins.all(type(as_array(x)) in SCALARS for x in operands):
+        if operands and builtins.all(type(as_array(x)) in SCALARS for x in operands):
             operands = (as_tensor(operands[0]), *operands[1:])
         return apply(primitive, *operands)
 
@@ -110,11 +112,15 @@ def _plain(name: str, doc: str, ordered: bool = False) -> Callable[..., Tensor]:
     """A function of the array library whose result is a plain tensor that requires no grad."""
 
     def function(*operands: Any, **options: Any) -> Tensor:
-        arrays = [x._data if is_tensor(x) else as_array(x) for x in operands]
-        xp = backend.namespace(*arrays)
-        if ordered:  # compare real parts, so that masks survive a complex step
-            arrays = [xp.ordered(a) for a in arrays]
-        return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
+        arrays: list[Any] = []
+        try:
+            arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
+            xp = backend.namespace(*arrays)
+            if ordered:  # compare real parts, so that masks survive a complex step
+                arrays = [xp.ordered(a) for a in arrays]
+            return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
+        except (ValueError, TypeError, IndexError, DeviceError) as error:
+            raise explain(name, arrays, error) from error
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{doc}.\n\nA plain tensor: no gradient flows through it."
@@ -247,7 +253,9 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
         if keepdims
         else tuple(front)
     )
-    return reshape(rows, shape) if rows.shape[-1] else full_like(x, 1, shape)
+    if not rows.shape[-1]:
+        rows = sum(rows, -1, keepdims=True) + 1  # the product of nothing, on the graph all the same
+    return reshape(rows, shape)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
@@ -265,7 +273,10 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """Logarithm of :func:`softmax`, accurate for small probabilities."""
     x = as_tensor(x)
-    return x - logsumexp(x, axis, keepdims=True)
+    axes = negative_axes(x, axis, "log_softmax")
+    # nothing depends on the shift but rounding: without it, logits near 1000 would cost three digits
+    x = x - max(x, axes, keepdims=True).detach()
+    return x - logsumexp(x, axes, keepdims=True)
 
 
 # --- products -----------------------------------------------------------------------------------
@@ -365,6 +376,7 @@ __all__ = [
     "prod",
     "relu",
     "reshape",
+    "scatter_add",
     "sigmoid",
     "sign",
     "sin",
@@ -381,6 +393,7 @@ __all__ = [
     "tanh",
     "to_device",
     "to_device_of",
+    "transpose",
     "unstack",
     "var",
     "where",

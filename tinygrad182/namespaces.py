@@ -85,7 +85,7 @@ class Namespace:
             hasattr(self.module, "bool") and type(dtype) is type(self.module.float32)
         ):
             return dtype
-        return getattr(self.module, np.dtype(dtype).name)
+        return getattr(self.module, _numpy_dtype(dtype).name)
 
     def copy(self, x: Array) -> Array:
         return self.module.asarray(x, copy=True)
@@ -157,6 +157,18 @@ class Namespace:
         return self.index(front, key), letter + term.replace(letter, "")
 
 
+def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in "biufc":
+        raise DTypeError(
+            f"{dtype!r} is not a numeric dtype; use a name such as 'float32' (a shape is one tuple)"
+        )
+    return found
+
+
 def _host_key(key: Key) -> Key:
     return tuple(k if k is None or isinstance(k, (int, slice)) else np.asarray(k) for k in key)
 
@@ -171,7 +183,7 @@ class _NumPyLike(Namespace):
         return bool(x.dtype.kind == "f")
 
     def dtype(self, dtype: Any) -> Any:
-        return None if dtype is None else np.dtype(dtype)
+        return None if dtype is None else _numpy_dtype(dtype)
 
     def astype(self, x: Array, dtype: Any) -> Array:
         return x.astype(dtype, copy=False)

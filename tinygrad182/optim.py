@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from . import backend
 from ._tensor import Tensor
 from .errors import ArgumentError, GraphError
@@ -25,18 +27,36 @@ class Optimizer(ABC):
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
-        self.parameters = list(parameters)
         name = type(self).__name__
+        if is_tensor(parameters) or not isinstance(parameters, Iterable):
+            raise ArgumentError(
+                f"{name}: parameters must be a list of tensors; pass model.parameters() or [tensor]"
+            )
+        self.parameters = list(parameters)
         if not self.parameters:
             raise ArgumentError(
                 f"{name}: no parameters to optimize (an iterator can be read only once)"
             )
         if not all(is_tensor(p) and p.is_leaf for p in self.parameters):
             raise ArgumentError(f"{name}: parameters must be leaf tensors; pass model.parameters()")
-        if not lr >= 0:
-            raise ArgumentError(f"{name}: learning rate {lr} must not be negative")
-        self.lr = lr
+        if len({id(p) for p in self.parameters}) < len(self.parameters):
+            raise ArgumentError(
+                f"{name}: a parameter is given twice and would be updated twice in a step; "
+                "leave the second out (model.parameters() names a shared one once)"
+            )
+        self.lr = self._checked("lr", lr)
         self.state: list[dict[str, Any]] = [{} for _ in self.parameters]
+
+    def _checked(self, name: str, value: Any) -> float:
+        """Return a hyperparameter, which must be a finite number from 0."""
+        if (
+            not isinstance(value, (int, float, np.integer, np.floating))
+            or not 0 <= value < math.inf
+        ):
+            raise ArgumentError(
+                f"{type(self).__name__}: {name} {value!r} must be a finite number from 0"
+            )
+        return float(value)
 
     def zero_grad(self) -> None:
         """Drop the gradients of all parameters."""
@@ -86,18 +106,14 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        if not momentum >= 0 or not weight_decay >= 0:
-            raise ArgumentError(
-                f"SGD: momentum {momentum} and weight_decay {weight_decay} must not be negative"
-            )
-        self.momentum = momentum
-        self.weight_decay = weight_decay
+        self.momentum = self._checked("momentum", momentum)
+        self.weight_decay = self._checked("weight_decay", weight_decay)
 
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
         if self.weight_decay:
             g = g + self.weight_decay * value
         if self.momentum:
-            g = state["velocity"] = self.momentum * state["velocity"] + g if state else g
+            g = state["velocity"] = self.momentum * state.get("velocity", 0.0) + g
         return value - self.lr * g
 
 
@@ -135,13 +151,11 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        if not all(0 <= b < 1 for b in betas) or not eps >= 0 or not weight_decay >= 0:
-            raise ArgumentError(
-                f"Adam: betas {betas} must lie in [0, 1); eps and weight_decay must not be negative"
-            )
+        if np.shape(betas) != (2,) or not all(0 <= b < 1 for b in betas):
+            raise ArgumentError(f"Adam: betas {betas!r} must be two numbers in [0, 1)")
         self.betas = betas
-        self.eps = eps
-        self.weight_decay = weight_decay
+        self.eps = self._checked("eps", eps)
+        self.weight_decay = self._checked("weight_decay", weight_decay)
 
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
         if self.weight_decay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .backend import check_device
-from .creation import as_tensor, full_like
+from .creation import as_tensor, full_like, integers, tensor
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
@@ -24,45 +24,48 @@ def negative_axes(x: Tensor, axis: Axis, op: str) -> tuple[int, ...] | None:
     """Axes as distinct negative integers: right also under extra leading axes."""
     if axis is None:
         return None
-    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    return tuple(negative_axis(x.ndim, a, op, x.shape) for a in _distinct(axes, x, op))
-
-
-def _distinct(axes: tuple[int, ...], x: Tensor, op: str) -> tuple[int, ...]:
-    if len({a % x.ndim if x.ndim else a for a in axes}) != len(axes):
-        raise ShapeError(f"{op}: axis {axes} names an axis twice, for a tensor of shape {x.shape}")
+    several = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = tuple(negative_axis(x.ndim, a, op, x.shape) for a in several)
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"{op}: axis {axis} names an axis twice, for a tensor of shape {x.shape}")
     return axes
 
 
 def negative_axis(ndim: int, axis: int, op: str, shape: tuple[int, ...]) -> int:
     """One axis as a negative integer."""
-    if not -ndim <= axis < ndim:
-        raise ShapeError(f"{op}: axis {axis} is out of range for shape {shape} with {ndim} axes")
-    return int(axis) - ndim if axis >= 0 else int(axis)
+    (number,) = integers(axis, op, "axis")
+    if not -ndim <= number < ndim:
+        allowed = f"allowed: {-ndim} to {ndim - 1}" if ndim else "it has no axes"
+        raise ShapeError(f"{op}: axis {axis} is out of range for shape {shape} ({allowed})")
+    return number - ndim if number >= 0 else number
 
 
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     """The same elements in another shape; one size may be −1."""
     x = as_tensor(x)
-    sizes = [int(n) for n in (shape if isinstance(shape, (tuple, list)) else (shape,))]
+    sizes = list(integers(shape, "reshape", "shape", -1))
     if sizes.count(-1) == 1:
         rest = math.prod(n for n in sizes if n != -1)
         if rest and x.size % rest == 0:
             sizes[sizes.index(-1)] = x.size // rest
     if -1 in sizes or math.prod(sizes) != x.size:
-        raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fit {tuple(shape)}")  # type: ignore[arg-type]
+        raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}")
     return apply(PRIMITIVES["reshape"], x, shape=tuple(sizes))
 
 
 def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:
     """The axes in another order: axis ``axes[i]`` becomes axis i."""
     x = as_tensor(x)
-    if len(axes) != x.ndim:
-        raise ShapeError(
-            f"permute_dims: axes {tuple(axes)} for a tensor with {x.ndim} axes; name each once"
-        )
-    order = negative_axes(x, tuple(axes), "permute_dims") or ()
+    order = negative_axes(x, integers(axes, "permute_dims", "axes"), "permute_dims") or ()
+    if len(order) != x.ndim:
+        raise ShapeError(f"permute_dims: axes {axes} for shape {x.shape}; name each axis once")
     return apply(PRIMITIVES["permute_dims"], x, axes=tuple(a % x.ndim for a in order))
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
+    """The axes in the order given, or reversed, as in NumPy."""
+    x = as_tensor(x)
+    return permute_dims(x, tuple(range(x.ndim))[::-1] if axes is None else axes)
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
@@ -76,6 +79,9 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
 
 def matrix_transpose(x: Any) -> Tensor:
     """The last two axes exchanged."""
+    x = as_tensor(x)
+    if x.ndim < 2:
+        raise ShapeError(f"matrix_transpose: shape {x.shape} has fewer than two axes")
     return swapaxes(x, -1, -2)
 
 
@@ -98,7 +104,8 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
     """The elements repeated along new axes and axes of size 1."""
-    return apply(PRIMITIVES["broadcast_to"], as_tensor(x), shape=tuple(shape))
+    sizes = integers(shape, "broadcast_to", "shape", 0)
+    return apply(PRIMITIVES["broadcast_to"], as_tensor(x), shape=sizes)
 
 
 def _together(arrays: Sequence[Any], op: str) -> list[Tensor]:
@@ -164,14 +171,15 @@ def pad(x: Any, pad_width: Any, constant_values: float = 0.0) -> Tensor:
 
 
 def _pairs(pad_width: Any, x: Tensor) -> list[tuple[int, int]]:
-    pairs: list[Any] = [pad_width] if isinstance(pad_width, int) else list(pad_width)
-    if all(isinstance(p, int) for p in pairs):
-        pairs = [tuple(pairs) if len(pairs) == 2 else (pairs[0], pairs[0])] * x.ndim
-    if len(pairs) != x.ndim or any(len(p) != 2 or min(p) < 0 for p in pairs):
+    several = pad_width if isinstance(pad_width, (tuple, list)) else (pad_width,)
+    nested = bool(several) and isinstance(several[0], (tuple, list))
+    pairs = [integers(p, "pad", "pad_width", 0) for p in (several if nested else [several])]
+    pairs = [p * 2 if len(p) == 1 else p for p in pairs] * (1 if nested else x.ndim)
+    if len(pairs) != x.ndim or any(len(p) != 2 for p in pairs):
         raise ShapeError(
             f"pad: pad_width {pad_width} for shape {x.shape}; give a pair (before, after) per axis"
         )
-    return [(int(before), int(after)) for before, after in pairs]
+    return [(before, after) for before, after in pairs]
 
 
 def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
@@ -187,9 +195,11 @@ def astype(x: Any, dtype: Any) -> Tensor:
     """The elements in another data type; gradients flow between floating types."""
     x = as_tensor(x)
     xp = backend.namespace(x._data)
-    return (
-        x if x.dtype == xp.dtype(dtype) else apply(PRIMITIVES["astype"], x, dtype=xp.dtype(dtype))
-    )
+    target = xp.dtype(dtype)
+    if x.dtype == target:
+        return x
+    y = apply(PRIMITIVES["astype"], x, dtype=target)
+    return y if xp.is_floating(y._data) else y.detach()  # truncation has derivative 0
 
 
 def to_device(x: Any, device: str) -> Tensor:
@@ -231,10 +241,38 @@ def index(x: Any, key: Any) -> Tensor:
     entries = _expand(x, key if isinstance(key, tuple) else (key,))
     if any(is_tensor(e) for e in entries):
         x, entries = _side_by_side(x, entries)
+    entries = [e for e in entries if e is not Ellipsis]
     arrays = [e for e in entries if is_tensor(e)]
     return apply(
         PRIMITIVES["index"], x, *arrays, key=tuple(ARRAY if is_tensor(e) else e for e in entries)
     )
+
+
+def scatter_add(
+    shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[tuple[Any, ...], Tensor]]
+) -> Tensor:
+    """Zeros of ``shape`` to which each value is added at its key; the derivative of :func:`index`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype or str
+    items : iterable of (key, Tensor)
+        A key is a tuple of integers, slices and None, with integer Tensors side by side.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.scatter_add((3,), "float32", [((slice(0, 2),), tg.ones(2)), ((1,), tg.ones(()))])
+    tensor([1., 2., 0.])
+    """
+    operands: list[Tensor] = []
+    keys = []
+    for key, value in items:
+        operands += [value, *(k for k in key if is_tensor(k))]
+        keys.append(tuple(ARRAY if is_tensor(k) else k for k in key))
+    params = {"shape": shape, "dtype": dtype, "keys": tuple(keys)}
+    return apply(PRIMITIVES["scatter_add"], *operands, **params)
 
 
 def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
@@ -251,7 +289,7 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     axis = 0
     for part in parts:
         if part is Ellipsis:
-            entries += [slice(None)] * (x.ndim - covered)
+            entries += [slice(None)] * (x.ndim - covered) or [Ellipsis]  # of no axis: it still parts
             axis += x.ndim - covered
             continue
         entries += _checked(x, part, axis)
@@ -260,38 +298,60 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
 
 
 def _part(x: Tensor, k: Any) -> Any:
-    """An entry of a key as Python's int, slice, None or Ellipsis, or a Tensor on the device of ``x``."""
+    """An entry of a key as Python's int, slice, None or Ellipsis, or as a Tensor."""
     if k is None or k is Ellipsis or isinstance(k, slice):
         return k
     if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
         return int(k)
-    if isinstance(k, (list, bool, np.bool_)):
-        k = np.asarray(k)
-        k = backend.move(k.astype(int) if not k.size else k, x.device)
-    k = k if is_tensor(k) else wrap(backend.namespace(k).asarray(k))
-    backend.namespace(x._data, k._data)
-    if str(k.dtype).rpartition(".")[2] != "bool" and "int" not in str(k.dtype):
+    if isinstance(k, list):
+        k = _from_list(x, k)
+    elif not is_tensor(k) and hasattr(k, "dtype"):
+        k = tensor(k)  # a copy: the derivative needs the index as it is now
+    is_index = is_tensor(k) and (k.ndim > 0 if _is_mask(k) else "int" in str(k.dtype))
+    if not is_index:
+        what = f"an array of dtype {k.dtype}" if is_tensor(k) else f"{k!r}"
         raise DTypeError(
-            f"index: an index array of dtype {k.dtype}; use integers (dtype='int64') or Booleans"
+            f"index: {what} is no index; use integers, slices, ..., None, "
+            "or arrays of integers (dtype='int64') or Booleans"
         )
     return k
+
+
+def _from_list(x: Tensor, values: Any) -> Tensor:
+    """A number or a nested list of them as an index array of the library of ``x``."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ArgumentError(f"index: {values!r} has rows of unequal lengths") from None
+    array = array if array.size else array.astype(int)
+    return wrap(backend.namespace(x._data).from_numpy(array, x.device))
+
+
+def _is_mask(index: Tensor) -> bool:
+    return "bool" in str(index.dtype)
 
 
 def _axes_covered(part: Any) -> int:
     if part is None or part is Ellipsis:
         return 0
-    return part.ndim if is_tensor(part) and "bool" in str(part.dtype) else 1
+    return part.ndim if is_tensor(part) and _is_mask(part) else 1
 
 
 def _checked(x: Tensor, part: Any, axis: int) -> list[Any]:
     """The entry with its bounds checked (CuPy would wrap around); a mask as integer arrays."""
-    if part is None or isinstance(part, slice):
+    if part is None:
+        return [part]
+    if isinstance(part, slice):
+        try:
+            part.indices(x.shape[axis])
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"index: {part} cannot be read: {error}") from None
         return [part]
     if not is_tensor(part):
         _check_bounds(x, part, part, axis)
         return [part]
     xp = backend.namespace(part._data)
-    if "bool" in str(part.dtype):
+    if _is_mask(part):
         if part.shape != x.shape[axis : axis + part.ndim]:
             raise ShapeError(
                 f"index: a mask of shape {part.shape} at axis {axis} of shape {x.shape}"
@@ -313,12 +373,12 @@ def _check_bounds(x: Tensor, low: int, high: int, axis: int) -> None:
 
 def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
     """Bring integer arrays side by side: to the front if they were apart, as in NumPy."""
-    entries = [
-        wrap(backend.move(np.asarray(e), x.device)) if isinstance(e, int) else e for e in entries
-    ]
+    entries = [_from_list(x, e) if isinstance(e, int) else e for e in entries]
     arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
     if arrays[-1] - arrays[0] == len(arrays) - 1:
         return x, entries
+    entries = [e for e in entries if e is not Ellipsis]
+    arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
     for i, entry in enumerate(entries):
         if entry is None:
             x = expand_dims(x, i)

@@ -13,7 +13,14 @@ import numpy as np
 
 from . import backend
 from .backend import SCALARS, Array
-from .errors import DTypeError, InPlaceError, ShapeError, TinygradError
+from .errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    InPlaceError,
+    ShapeError,
+    TinygradError,
+)
 from .modes import MODES, Scope
 from .primitives import Primitive
 
@@ -219,20 +226,20 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     >>> tg.apply(tg.PRIMITIVES["square"], tg.tensor([3.0]))
     tensor([9.])
     """
-    arrays = []
+    arrays: list[Any] = []
     tracked = False
-    for x in operands:
-        if isinstance(x, _tensor_type):
-            arrays.append(x._data)
-            node = x._node
-            if node is not None and node.requires_grad:
-                tracked = True
-        elif type(x) in SCALARS:
-            arrays.append(x)
-        else:
-            arrays.append(as_array(x))
-    xp = backend.namespace(*arrays)
     try:
+        for x in operands:
+            if isinstance(x, _tensor_type):
+                arrays.append(x._data)
+                node = x._node
+                if node is not None and node.requires_grad:
+                    tracked = True
+            elif type(x) in SCALARS:
+                arrays.append(x)
+            else:
+                arrays.append(as_array(x))
+        xp = backend.namespace(*arrays)
         if xp.guarded:
             with xp.on(next(a for a in arrays if type(a) not in SCALARS)):
                 value = primitive.forward(xp, *arrays, **params)
@@ -240,8 +247,8 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             value = primitive.forward(xp, *arrays, **params)
             if isinstance(value, np.generic):  # NumPy's 0-d results
                 value = np.asarray(value)
-    except (ValueError, TypeError, IndexError) as error:
-        raise _explain(primitive, arrays, error) from error
+    except (ValueError, TypeError, IndexError, DeviceError) as error:
+        raise explain(primitive.name, arrays, error, primitive.needs) from error
     modes = MODES.get()
     if not (tracked and modes.grad):
         return wrap(value)
@@ -261,8 +268,10 @@ def as_array(x: Any) -> Array:
     """The array behind an operand that is no Tensor; a NumPy scalar becomes a Python number."""
     if isinstance(x, np.generic):
         return x.item()
-    if isinstance(x, np.ndarray) and type(x) is not np.ndarray:
-        return np.asarray(x)
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind not in "biufc":
+            raise DTypeError(f"an array of dtype {x.dtype} is not numeric")
+        return np.asarray(x)  # subclasses bring operators of their own
     return x
 
 
@@ -275,13 +284,18 @@ def node_of(x: Any) -> Node:
     return x._node
 
 
-def _explain(primitive: Primitive, arrays: list[Array], error: Exception) -> TinygradError:
+def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> TinygradError:
+    """The framework's error for what ``op`` raised; ``needs`` is the remedy where shapes are wrong."""
+    place = _place(MODES.get().scope)
+    if isinstance(error, TinygradError):  # operands of two libraries, or that are no operands
+        return type(error)(f"{op}{place}: {error}")
     described = " and ".join(
         str(a) if type(a) in SCALARS else f"{tuple(a.shape)} {a.dtype}" for a in arrays[:4]
     )
-    message = f"{primitive.name}: cannot take {described}{_place(MODES.get().scope)}"
-    message += f": {primitive.needs}" if primitive.needs else f": {error}"
-    return DTypeError(message) if isinstance(error, TypeError) else ShapeError(message)
+    taken = f"{op}: cannot take {described}{place}"
+    if isinstance(error, TypeError):
+        return DTypeError(f"{taken}: {error}")
+    return ShapeError(f"{taken}: {needs or error}")
 
 
 def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
@@ -295,6 +309,14 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
         Such as ``"h"`` or ``"c"``.
     time : int, optional
         The time step, counted from 0; by default the one being recorded. ``-1`` is the initial state.
+        Without any, the name only serves to select the node.
+
+    Raises
+    ------
+    DTypeError
+        ``x`` is no Tensor, so nothing could be remembered about it.
+    ArgumentError
+        A time step that is no whole number from −1.
 
     Examples
     --------
@@ -306,9 +328,20 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
     >>> tg.inspect.gradient_flow(h.sum())[""].h.grad_norm.shape
     (3,)
     """
-    if not MODES.get().grad:
+    if not isinstance(x, _tensor_type):
+        raise DTypeError(f"mark: {type(x).__name__} {name!r} is no Tensor; wrap it with tg.tensor(...)")
+    modes = MODES.get()
+    if not modes.grad:
         return x
+    place = modes.scope
+    if time is not None:
+        if not isinstance(time, (int, np.integer)) or time < -1:  # type: ignore[redundant-expr]
+            raise ArgumentError(f"mark: time {time!r} of {name!r} must be a whole number from -1")
+        place = place.at(int(time))
     node = node_of(x)
-    place = MODES.get().scope
-    node.marks = (*node.marks, Mark(name, place if time is None else place.at(time)))
+    kept = node.marks
+    if kept:  # a leaf marked in every training step keeps one mark
+        same = (name, place.module, place.time)
+        kept = tuple(m for m in kept if (m.name, m.scope.module, m.scope.time) != same)
+    node.marks = (*kept, Mark(name, place))
     return x

@@ -14,9 +14,11 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .autodiff import ancestors, backpropagate, grad
-from .errors import ArgumentError, GraphError, ShapeError
+from .creation import tensor
+from .errors import ArgumentError, ShapeError
 from .modes import enable_grad, grad_mode
 from .primitives import PRIMITIVES, Primitive
+from .rearranging import astype
 from .recording import Leaf, Node, apply, is_tensor, node_of, wrap
 
 Outputs = Tensor | tuple[Tensor, ...]
@@ -105,7 +107,8 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
         out = _tensors(f(*aliases), "jvp")
         tangents: dict[Node, Any] = {}
         for x, v in zip(aliases, vs, strict=True):
-            v = v if is_tensor(v) else wrap(backend.namespace(x._data).asarray(v, dtype=x.dtype))
+            v = astype(v, x.dtype)
+            backend.namespace(x._data, v._data)
             if v.shape != x.shape:
                 raise ShapeError(f"jvp: direction of shape {v.shape} at a point of shape {x.shape}")
             tangents[node_of(x)] = v if record else v._data
@@ -229,22 +232,21 @@ def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     """
 
     def gradient(x: Tensor) -> Tensor:
-        (g,) = grad(f(x), x, create_graph=True)
+        y = _tensors(f(x), "hessian")
+        if isinstance(y, tuple) or y.size != 1:
+            raise ShapeError("hessian: the function must return one Tensor with a single element")
+        (g,) = grad(y, x, create_graph=True) if y.requires_grad else [None]
         return wrap(_zeros_like(x)) if g is None else g
 
     return jacobian(gradient, x)
 
 
 def _alias(x: Any) -> Tensor:
-    """Return a tensor with the value of ``x`` where derivatives stop; ``x`` stays behind it."""
-    if is_tensor(x) and x.requires_grad:
-        return apply(PRIMITIVES["reshape"], x, shape=x.shape)
-    data = x._data if is_tensor(x) else backend.namespace(x).copy(x)
-    if not backend.namespace(data).is_floating(data):
-        raise GraphError(
-            f"cannot differentiate by a tensor of dtype {data.dtype}; use a floating dtype"
-        )
-    return wrap(data, Leaf(data, requires_grad=True))
+    """A tensor at which derivatives stop, though ``x`` stays reachable behind it.
+
+    Its memory is its own: a later write to ``x`` leaves the recorded function as it was.
+    """
+    return x.clone() if is_tensor(x) and x.requires_grad else tensor(x, requires_grad=True)
 
 
 def _tensors(out: Any, what: str) -> Outputs:

@@ -34,7 +34,7 @@ def test_every_combination_is_there_before_and_after_at_every_step(default):
     counts = Counter(tuple(row[key] for key in keys) for row in rows)
     assert set(counts.values()) == {20}
     assert {key[0] for key in counts} == {"identity", "tanh", "relu"}
-    assert {key[1] for key in counts} == {"0.5", "1.0", "1.5"}
+    assert {key[1] for key in counts} == {"0.5", "1.0", "2.0"}
 
 
 def test_the_files_are_there_and_named_in_the_record(default):
@@ -52,7 +52,7 @@ def test_the_record_has_the_configuration_with_what_was_left_open(default):
     _, record, _ = default
     assert record["configuration"]["length"] == 20
     assert record["configuration"]["seed"] == 3
-    assert record["configuration"]["spectral_radius"] == [0.5, 1.0, 1.5]
+    assert record["configuration"]["spectral_radius"] == [0.5, 1.0, 2.0]
     assert record["configuration"]["nonlinearity"] == ["identity", "tanh", "relu"]
 
 
@@ -72,7 +72,7 @@ def test_the_gradient_vanishes_and_explodes_as_the_eigenvalue_says(default):
     }
     assert found["identity", 0.5, "last"]["verdict"] == "vanishes"
     assert found["identity", 1.0, "last"]["verdict"] == "is stable"
-    assert found["identity", 1.5, "last"]["verdict"] == "explodes"
+    assert found["identity", 2.0, "last"]["verdict"] == "explodes"
     assert found["identity", 0.5, "all"]["verdict"] == "is stable"
     for (nonlinearity, radius, target), row in found.items():
         assert row["eigenvalue"] == pytest.approx(radius, rel=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,81 +12,14 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import Cotangents, ancestors, backpropagate, gather, seeds_of
+from ..autodiff import ancestors, backpropagate, seeds_of
 from ..backend import Array
 from ..errors import GraphError, ShapeError, UnknownPathError
 from ..modes import no_grad
-from ..primitives.index import Slice
 from ..recording import Node
+from .recurrences import Recurrence, recurrences
+from .scaling import Band, ScaledCotangents, times_power
 from .table import text_table
-
-_RESCALE = 64
-"""Cotangents beyond 2**±64 are brought back to about 1: far from float32's ends, seldom in float64."""
-
-
-class ScaledCotangents(Cotangents):
-    """Cotangents as arrays times powers of two, so that none underflows or overflows.
-
-    Backward is linear in the cotangent and a power of two is exact, so the arrays are those of a plain
-    pass wherever that one stays in range, and still right where it does not.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.exponent = 0
-        """Of the node popped last: what arrives next over its edges has it too."""
-        self._exponents: dict[Node, int] = {}
-        self._parts: dict[Node, list[tuple[Slice, int]]] = {}
-
-    def add(self, node: Node, cotangent: Any) -> None:
-        """Add what arrives over one edge, at the exponent of the node it comes from."""
-        if type(cotangent) is Slice:
-            self._parts.setdefault(node, []).append((cotangent, self.exponent))
-            return
-        known = self._exponents.get(node)
-        if known is not None and known < self.exponent:
-            self._sums[node] = _times_power(self._sums[node], known - self.exponent)
-        elif known is not None and known > self.exponent:
-            cotangent = _times_power(cotangent, self.exponent - known)
-        self._exponents[node] = self.exponent if known is None else max(known, self.exponent)
-        super().add(node, cotangent)
-
-    def pop(self, node: Node) -> Any:
-        """The complete cotangent without its power of two, which is then in :attr:`exponent`."""
-        parts = self._parts.pop(node, None)
-        if parts is not None:
-            self.exponent = max(e for _, e in parts)
-            aligned = [_scaled(s, e - self.exponent) for s, e in parts]
-            self.add(node, gather(node, aligned))
-        g = super().pop(node)
-        self.exponent = self._exponents.pop(node, 0)
-        if g is None:
-            return None
-        xp = backend.namespace(g)
-        top = float(xp.max(xp.abs(g))) if math.prod(g.shape) else 0.0
-        if 0 < top < math.inf:
-            shift = math.frexp(top)[1]
-            if abs(shift) > _RESCALE:
-                self.exponent += shift
-                g = _times_power(g, -shift)
-        return g
-
-
-def _scaled(part: Slice, power: int) -> Slice:
-    return (
-        Slice(part.key, part.arrays, _times_power(part.value, power), part.lead) if power else part
-    )
-
-
-def _times_power(array: Array, power: int) -> Array:
-    """``array`` · 2**power, in steps that float32 can hold."""
-    while power:
-        step = max(-100, min(100, power))
-        array = array * 2.0**step
-        power -= step
-        if power < -2000:  # nothing of it would be left
-            return array * 0.0
-    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +31,7 @@ class StateFlow:
     time : ndarray ``(T,)``
         The steps, in order; index 0 is the state after the first input.
     grad : array ``(T, B, H)``
-        ∂L/∂h_t, time first, in the model's dtype: 0 where that underflows.
+        ∂L/∂h_t, time first, in the model's dtype: 0 where that underflows, ±∞ where it overflows.
     grad_norm : ndarray ``(T,)``
         ‖∂L/∂h_t‖, Frobenius over (B, H), float64.
     log_grad_norm : ndarray ``(T,)``
@@ -220,91 +154,132 @@ def gradient_flow(loss: Tensor, gradient: Any = None) -> GradientFlow:
     ((20,), True)
     """
     seeds = seeds_of([loss], [gradient], False, "gradient_flow")
-    marked = [node for node in ancestors([seeds[0][0]], constants=True) if node.marks]
-    if not marked:
+    states = recurrences(ancestors([seeds[0][0]], constants=True))
+    if not states:
         raise GraphError(
-            "gradient_flow: no state is marked in this graph; use tg.nn.RNN, "
+            "gradient_flow: no state is marked with its time step in this graph; use tg.nn.RNN, "
             'or name the states of a loop: h = tg.inspect.mark(h, "h", time=t)'
         )
-    found: dict[Node, tuple[Array, int]] = {}
+    targets = {node for r in states for node in r.nodes()}
+    found: dict[Node, list[Band]] = {}
     sums = ScaledCotangents()
 
     def keep(node: Node, g: Array) -> None:
-        if node.marks:
-            found[node] = (g, sums.exponent)
+        if node in targets:
+            found[node] = sums.bands(g)
 
     with no_grad():
-        backpropagate(seeds, marked, visit=keep, retain_graph=True, cotangents=sums)
+        backpropagate(seeds, targets, visit=keep, retain_graph=True, cotangents=sums)
     return GradientFlow(
         {
             path: StackFlow(
-                path, {name: _state_flow(path, name, at, found) for name, at in names.items()}
+                path, {name: _state_flow(path, name, r, found) for name, r in by_name.items()}
             )
-            for path, names in _by_path(marked).items()
+            for path, by_name in _stacks(states).items()
         }
     )
 
 
-def _by_path(marked: list[Node]) -> dict[str, dict[str, dict[int, Node]]]:
-    """Path (with an ordinal from the second call on) → name → time → node."""
-    calls: dict[tuple[str, int, int], dict[str, dict[int, Node]]] = {}
-    for node in marked:
-        for m in node.marks:
-            again = 0  # a name and time given twice within one call starts another stack
-            time = -1 if m.scope.time is None else m.scope.time
-            while time in calls.get((m.scope.module, m.scope.call, again), {}).get(m.name, {}):
-                again += 1
-            stack = calls.setdefault((m.scope.module, m.scope.call, again), {})
-            stack.setdefault(m.name, {})[time] = node
-    paths: dict[str, dict[str, dict[int, Node]]] = {}
-    for module, call, again in sorted(calls):
-        ordinal = sum(path.partition("#")[0] == module for path in paths) + 1
-        paths[module if ordinal == 1 else f"{module}#{ordinal}"] = calls[module, call, again]
+def _stacks(states: list[Recurrence]) -> dict[str, dict[str, Recurrence]]:
+    """Path → name → recurrence, in the order they were run; from a module's second on with an ordinal."""
+    ordinals: Counter[str] = Counter()
+    stacks: dict[tuple[str, int], list[dict[str, Recurrence]]] = {}
+    paths: dict[str, dict[str, Recurrence]] = {}
+    for r in states:
+        of_call = stacks.setdefault((r.module, r.call), [])
+        stack = next((s for s in of_call if r.name not in s), None)
+        if stack is None:
+            ordinals[r.module] += 1
+            n = ordinals[r.module]
+            stack = paths.setdefault(r.module if n == 1 else f"{r.module}#{n}", {})
+            of_call.append(stack)
+        stack[r.name] = r
     return paths
 
 
-def _state_flow(
-    path: str, name: str, at: dict[int, Node], found: dict[Node, tuple[Array, int]]
-) -> StateFlow:
+def _state_flow(path: str, name: str, r: Recurrence, found: dict[Node, list[Band]]) -> StateFlow:
     """Stack one state over time, its powers of two put back in float64."""
-    times = sorted(t for t in at if t >= 0)
-    nodes = [at[t] for t in times]
+    times = sorted(r.steps)
+    nodes = [r.steps[t] for t in times]
     if len({tuple(node.value.shape) for node in nodes}) > 1:
         raise ShapeError(
             f"gradient_flow: the states {name!r} in {path!r} have different shapes over time"
         )
-    steps = [_step(node, found) for node in nodes]
-    norms = np.array([backend.norm(g) for g, _ in steps])
-    powers = np.array([e for _, e in steps], dtype=np.int64)
-    samples = np.array([_sample_norms(g) for g, _ in steps])
+    steps = [_bands(node, found) for node in nodes]
+    norms, powers = _sample_norms(steps)
+    top = powers[0]  # of each step's first band, the highest
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        beside_top = np.hypot.reduce(np.ldexp(norms, (powers - top)[..., None]), axis=0)
+        total = _row_norms(beside_top)
         return StateFlow(
             time=np.array(times),
             value=_stack([node.value for node in nodes]),
-            grad=_stack([_times_power(g, e) for g, e in steps]),
-            grad_norm=np.ldexp(norms, powers),
-            log_grad_norm=np.log(norms) + powers * math.log(2),
-            value_norm=np.array([backend.norm(node.value) for node in nodes]),
-            sample_grad_norm=np.ldexp(samples, powers[:, None]),
-            initial_grad=_times_power(*_step(at[-1], found)) if -1 in at else None,
+            grad=_stack([_whole(bands) for bands in steps]),
+            grad_norm=np.ldexp(total, top),
+            log_grad_norm=np.log(total) + top * math.log(2),
+            value_norm=_row_norms(_host([node.value for node in nodes], sample_axis=False)),
+            sample_grad_norm=np.hypot.reduce(np.ldexp(norms, powers[..., None]), axis=0),
+            initial_grad=_whole(_bands(r.initial, found)) if r.initial else None,
         )
 
 
-def _step(node: Node, found: dict[Node, tuple[Array, int]]) -> tuple[Array, int]:
-    """The gradient of a node and its power of two; zeros if the loss does not depend on it."""
-    if node in found:
-        return found[node]
-    xp = backend.namespace(node.value)
-    with xp.on(node.value):
-        return xp.zeros_like(node.value), 0
+def _bands(node: Node, found: dict[Node, list[Band]]) -> list[Band]:
+    """The gradient of a node; zeros if the loss does not depend on it."""
+    return found[node] if node in found else [(_zeros_like(node.value), 0)]
+
+
+def _zeros_like(array: Array) -> Array:
+    xp = backend.namespace(array)
+    with xp.on(array):
+        return xp.zeros_like(array)
+
+
+def _whole(bands: list[Band]) -> Array:
+    """The sum of the bands in the model's dtype."""
+    total = times_power(*bands[0])
+    for band in bands[1:]:
+        total = total + times_power(*band)
+    return total
+
+
+def _sample_norms(steps: list[list[Band]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Of every step's first bands, second bands …: each sample's norm, and the powers of two.
+
+    Bands share no element, so their norms are the legs of right triangles.
+
+    Returns
+    -------
+    norms : ndarray (bands, T, B)
+        Beside their powers of two; 0 where a step has no such band.
+    powers : ndarray (bands, T)
+    """
+    norms, powers = [], []
+    for i in range(max(map(len, steps))):
+        bands = [b[i] if i < len(b) else (_zeros_like(b[0][0]), b[0][1]) for b in steps]
+        norms.append(_row_norms(_host([array for array, _ in bands], sample_axis=True)))
+        powers.append([power for _, power in bands])
+    return np.stack(norms), np.array(powers)
+
+
+def _host(arrays: list[Array], sample_axis: bool) -> np.ndarray[Any, Any]:
+    """The steps of a state on the host in float64, ``(T, H)`` or, with a sample axis, ``(T, B, H)``.
+
+    A state without a batch axis is one sample.
+    """
+    stack = _stack(arrays)
+    host = backend.namespace(stack).to_numpy(stack).astype(np.float64)
+    if not sample_axis:
+        return host.reshape(len(host), math.prod(host.shape[1:]))
+    samples = host.shape[1] if host.ndim > 2 else 1
+    return host.reshape(len(host), samples, math.prod(host.shape[1:]) // max(samples, 1))
+
+
+def _row_norms(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """2-norms along the last axis, right where the squares would under- or overflow."""
+    top = np.max(np.abs(rows), axis=-1, initial=0.0)
+    scale = np.where((top > 0) & (top < math.inf), top, 1.0)
+    return scale * np.sqrt(np.sum((rows / scale[..., None]) ** 2, axis=-1))
 
 
 def _stack(arrays: list[Array]) -> Array:
-    return backend.namespace(arrays[0]).stack(arrays) if arrays else np.zeros((0,))
-
-
-def _sample_norms(g: Array) -> np.ndarray[Any, Any]:
-    """Norm over all axes but the first; a state without a batch axis is one sample."""
-    host = backend.namespace(g).to_numpy(g).astype(np.float64)
-    rows = host.reshape(host.shape[0], -1) if host.ndim > 1 else host.reshape(1, -1)
-    return np.sqrt(np.sum(rows * rows, axis=1))
+    return backend.namespace(arrays[0]).stack(arrays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import backend
 from .._tensor import Tensor
@@ -15,6 +15,14 @@ from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from .table import text_table
+
+
+class Kept(NamedTuple):
+    """What stays known of a node when a later backward pass frees it."""
+
+    grad: Array
+    value: Array
+    inputs: tuple[Any, ...]
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:
@@ -47,10 +55,10 @@ def trace(loss: Tensor, gradient: Any = None) -> Graph:
     [3.0, 3.0]
     """
     seeds = seeds_of([loss], [gradient], False, "trace")
-    kept: dict[Node, tuple[Array, Array]] = {}
+    kept: dict[Node, Kept] = {}
 
     def keep(node: Node, g: Array) -> None:
-        kept[node] = (g, node.value)
+        kept[node] = Kept(g, node.value, node.inputs or ())
 
     with no_grad():
         backpropagate(seeds, visit=keep, retain_graph=True)
@@ -145,14 +153,16 @@ class GraphNode:
     @property
     def value(self) -> Array:
         kept = self._graph._kept.get(self._node)
-        value = self._node.value if kept is None else kept[1]
+        value = self._node.value if kept is None else kept.value
         return backend.namespace(value).read_only(value)
 
     @property
     def grad(self) -> Array:
         kept = self._graph._kept.get(self._node)
         if kept is not None:
-            return backend.namespace(kept[0]).read_only(kept[0])
+            return backend.namespace(kept.grad).read_only(kept.grad)
+        if self._node.requires_grad:
+            return None  # nothing that has a derivative leads to it
         total = None
         for edge in self.edges:  # a constant: summed on demand
             total = edge.cotangent if total is None else total + edge.cotangent
@@ -160,7 +170,8 @@ class GraphNode:
 
     @property
     def inputs(self) -> list[GraphNode]:
-        return [GraphNode(self._graph, x) for x in _inputs(self._node) if isinstance(x, Node)]
+        inputs = self._graph._inputs(self._node)
+        return [GraphNode(self._graph, x) for x in inputs if isinstance(x, Node)]
 
     @property
     def consumers(self) -> list[GraphNode]:
@@ -170,13 +181,7 @@ class GraphNode:
     def edges(self) -> list[Edge]:
         found = []
         for consumer in self.consumers:
-            kept = self._graph._kept.get(consumer._node)
-            if kept is None:
-                continue
-            positions = [i for i, x in enumerate(_inputs(consumer._node)) if x is self._node]
-            with no_grad():
-                shares = pull(consumer._node, kept[0], {self._node})
-            for position, (_, share) in zip(positions, shares, strict=False):
+            for position, share in self._graph._shares(consumer._node, self._node):
                 whole = gather(self._node, [share]) if type(share) is Slice else share
                 found.append(Edge(consumer, position, backend.namespace(whole).read_only(whole)))
         return found
@@ -186,22 +191,18 @@ class GraphNode:
         return f"<{self.op}{label} {self.shape}{self._node.place()}>"
 
 
-def _inputs(node: Node) -> tuple[Any, ...]:
-    if node.inputs is None:
-        raise FreedGraphError(
-            f"{node.op}{node.place()}: a backward pass after the trace freed the graph and its edges; "
-            "look at them before, or call backward(retain_graph=True)"
-        )
-    return node.inputs
-
-
 class Graph:
     """What a loss depends on: read-only, oldest node first. Made by :func:`trace`."""
 
-    def __init__(self, root: Node, kept: dict[Node, tuple[Array, Array]]) -> None:
+    def __init__(self, root: Node, kept: dict[Node, Kept]) -> None:
         self._kept = kept
         self._order = ancestors([root], constants=True)
         self._lazy_uses: dict[Node, list[Node]] | None = None
+        self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
+
+    def _inputs(self, node: Node) -> tuple[Any, ...]:
+        kept = self._kept.get(node)
+        return node.inputs or () if kept is None else kept.inputs
 
     @property
     def _uses(self) -> dict[Node, list[Node]]:
@@ -209,10 +210,40 @@ class Graph:
         if self._lazy_uses is None:
             uses: dict[Node, list[Node]] = {}
             for node in self._order:
-                for x in dict.fromkeys(x for x in _inputs(node) if isinstance(x, Node)):
+                for x in dict.fromkeys(x for x in self._inputs(node) if isinstance(x, Node)):
                     uses.setdefault(x, []).append(node)
             self._lazy_uses = uses
         return self._lazy_uses
+
+    def _shares(self, consumer: Node, node: Node) -> list[tuple[int, Any]]:
+        """Each use of ``node`` by ``consumer``: its position, and the cotangent sent back over it."""
+        if consumer not in self._kept:
+            return []
+        if not callable(consumer.primitive.vjp):  # type: ignore[union-attr]
+            return self._pulled(consumer, {node}).get(node, [])
+        if (
+            consumer not in self._joint_shares
+        ):  # one rule for all inputs: run once, not once for each
+            everything = {x for x in self._inputs(consumer) if isinstance(x, Node)}
+            self._joint_shares[consumer] = self._pulled(consumer, everything)
+        return self._joint_shares[consumer].get(node, [])
+
+    def _pulled(self, consumer: Node, wanted: set[Node]) -> dict[Node, list[tuple[int, Any]]]:
+        rules = consumer.primitive.vjp  # type: ignore[union-attr]
+        inputs = consumer.inputs
+        if inputs is None:
+            raise FreedGraphError(
+                f"{consumer.op}{consumer.place()}: a backward pass after the trace freed what the shares "
+                "of its inputs are computed from; look at edges before it, or pass it retain_graph=True"
+            )
+        with_rule = (i for i in range(len(inputs)) if callable(rules) or rules[i] is not None)
+        with no_grad():
+            pulled = pull(consumer, self._kept[consumer].grad, wanted)
+        found: dict[Node, list[tuple[int, Any]]] = {}
+        for parent, share in pulled:  # in the order of the inputs
+            position = next(i for i in with_rule if inputs[i] is parent)
+            found.setdefault(parent, []).append((position, share))
+        return found
 
     @property
     def nodes(self) -> list[GraphNode]:
@@ -265,7 +296,7 @@ class Graph:
                 node.time,
                 str(node.shape),
                 backend.norm(node.value),
-                backend.norm(grad[0]) if (grad := self._kept.get(node._node)) else None,
+                backend.norm(kept.grad) if (kept := self._kept.get(node._node)) else None,
                 len(self._uses.get(node._node, ())),
             )
             for node in self

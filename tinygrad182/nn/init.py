@@ -18,7 +18,12 @@ Rng = int | np.random.Generator | None
 
 def generator(rng: Rng) -> np.random.Generator:
     """Return the generator behind an ``rng=`` argument; None is seeded by the system."""
-    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+    try:
+        return np.random.default_rng(rng)  # a Generator comes back as it is
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"rng {rng!r} must be a whole number from 0 or a numpy.random.Generator"
+        ) from error
 
 
 def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) -> Parameter:
@@ -65,7 +70,7 @@ def spectral_radius(matrix: Any) -> float:
     1.0
     """
     values = np.asarray(matrix.numpy() if isinstance(matrix, Tensor) else matrix, dtype=np.float64)
-    if values.ndim != 2 or values.shape[0] != values.shape[1]:
+    if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
         raise ShapeError(f"spectral_radius: a square matrix is needed, not shape {values.shape}")
     if not np.isfinite(values).all():
         return math.nan
@@ -80,7 +85,7 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     Raises
     ------
     ArgumentError
-        A negative radius, or a matrix whose eigenvalues are all 0 and cannot be scaled.
+        A negative or infinite radius, or a matrix whose eigenvalues are all 0 and cannot be scaled.
 
     Examples
     --------
@@ -89,8 +94,10 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     >>> tg.nn.init.spectral_radius(w)
     3.0
     """
-    if not radius >= 0:
-        raise ArgumentError(f"scale_to_spectral_radius_: radius {radius} must not be negative")
+    if not 0 <= radius < math.inf:
+        raise ArgumentError(
+            f"scale_to_spectral_radius_: radius {radius} must be a finite number from 0"
+        )
     current = spectral_radius(p)
     if not current > 0:
         raise ArgumentError(

@@ -8,6 +8,7 @@ from typing import Any
 from .._tensor import Tensor
 from ..errors import ShapeError
 from ..functions import matmul
+from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
 from .module import Module
 
@@ -46,9 +47,8 @@ class Linear(Module):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        super().__init__()
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features = in_features = check_size(self, "in_features", in_features, 0)
+        self.out_features = out_features = check_size(self, "out_features", out_features, 0)
         draw = generator(rng)
         bound = 1 / math.sqrt(in_features) if in_features else 0.0
         self.weight = new_parameter(
@@ -62,6 +62,7 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        x = as_input(self, x)
         if not x.ndim or x.shape[-1] != self.in_features:
             raise ShapeError(
                 f"Linear: input of shape {x.shape}; its last axis must be {self.in_features}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._tensor import Tensor
 from ..creation import arange, as_tensor
-from ..errors import DTypeError, ShapeError
+from ..errors import DTypeError, IndexOutOfRangeError, ShapeError
 from ..functions import index, log_softmax, mean, reshape, square
 
 
@@ -39,8 +41,13 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     ----------
     logits : Tensor ``(..., M)``
         Unnormalized log-probabilities, classes on the last axis.
-    targets : Tensor or array ``(...)``
+    targets : Tensor, array or nested list ``(...)``
         Integer class indices in [0, M).
+
+    Raises
+    ------
+    ShapeError, DTypeError, IndexOutOfRangeError
+        Targets of another shape, that are no integers, or that name no class.
 
     Examples
     --------
@@ -49,7 +56,10 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     >>> round(tg.nn.cross_entropy(logits, tg.tensor([1], dtype="int64")).item(), 4)  # ln 2
     0.6931
     """
-    logits, targets = as_tensor(logits), as_tensor(targets)
+    logits = as_tensor(logits)
+    if isinstance(targets, (list, tuple, int)):
+        targets = np.asarray(targets)  # as_tensor would make floats of them
+    targets = as_tensor(targets)
     if not logits.ndim or logits.shape[:-1] != targets.shape:
         raise ShapeError(
             f"cross_entropy: targets {targets.shape} must have the shape of logits {logits.shape} "
@@ -60,6 +70,12 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
             f"cross_entropy: targets of dtype {targets.dtype}; "
             "class indices must be integers (dtype='int64')"
         )
-    rows = reshape(log_softmax(logits), (targets.size, logits.shape[-1]))
+    classes = logits.shape[-1]
+    low, high = (targets.min().item(), targets.max().item()) if targets.size else (0, 0)
+    if low < 0 or high >= classes:  # an index of -1 would count from the end
+        raise IndexOutOfRangeError(
+            f"cross_entropy: targets from {low} to {high}; class indices must lie in [0, {classes})"
+        )
+    rows = reshape(log_softmax(logits), (targets.size, classes))
     every = arange(targets.size, device=logits.device)
     return -mean(index(rows, (every, reshape(targets, (targets.size,)))))

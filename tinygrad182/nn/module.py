@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..creation import tensor
-from ..errors import StateDictError, TinygradError
+from ..errors import ArgumentError, StateDictError, TinygradError
 from ..modes import MODES, scope
 from ..recording import Leaf, wrap
 
@@ -60,8 +60,8 @@ class Module:
     ['linear.weight', 'linear.bias']
     """
 
-    def __init__(self) -> None:
-        self.training = True
+    training = True
+    """Whether the module is being trained, see :meth:`train`."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; subclasses define it."""
@@ -70,22 +70,34 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call ``forward``, recording this module's path on every node made inside."""
         outer = MODES.get().scope
-        path = outer.names.get(id(self))
-        if path is not None:
-            names = outer.names
-        elif outer.module:  # a module made inside another's forward
-            path, names = f"{outer.module}.{type(self).__name__.lower()}", self._names()
-        else:
-            path, names = type(self).__name__.lower(), self._names()
+        path, names = outer.names.get(id(self)), outer.names
+        if path is None:  # the outermost module, or one that those outside do not hold
+            path, prefix = type(self).__name__.lower(), ""
+            if outer.module:
+                path = f"{outer.module}.{path}"
+                prefix = f"{path}."
+            names = {**names, **self._names(prefix)}
         with scope(path, names):
             return self.forward(*args, **kwargs)
 
-    def _names(self) -> dict[int, str]:
+    def _names(self, prefix: str) -> dict[int, str]:
         """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
         for name, parameter in self.named_parameters():
-            if isinstance(parameter._node, Leaf):
-                parameter._node.name = name
-        return {id(module): name for name, module in self.named_modules() if name}
+            leaf = parameter._node
+            # "rnn.weight_hh_l0" stays so when model.rnn is called by itself
+            if isinstance(leaf, Leaf) and not leaf.name.endswith(f".{name}"):
+                leaf.name = name
+        return {id(module): prefix + name for name, module in self.named_modules() if name}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a Parameter gives way to another or to None only, never to a plain tensor."""
+        old = vars(self).get(name)
+        if isinstance(old, Parameter) and not (value is None or isinstance(value, Parameter)):
+            raise ArgumentError(
+                f"{type(self).__name__}.{name} is a Parameter and {type(value).__name__} is none; "
+                f"write its values with .{name}.data[...] = value"
+            )
+        super().__setattr__(name, value)
 
     # --- the tree -------------------------------------------------------------------------------
 
@@ -154,8 +166,14 @@ class Module:
         Raises
         ------
         StateDictError
-            Names that are missing or too many, or shapes that differ; all are listed.
+            Names that are missing or too many, shapes that differ, values that are no real
+            numbers; all are listed.
         """
+        if not isinstance(state_dict, Mapping):
+            raise StateDictError(
+                f"load_state_dict of {type(self).__name__}: {type(state_dict).__name__} is no mapping "
+                "from names to arrays"
+            )
         problems: list[str] = []
         plan: list[tuple[Module, dict[str, Any]]] = []
         known: set[str] = set()
@@ -167,7 +185,11 @@ class Module:
                 if full not in state_dict:
                     problems += [f"missing {full} {tuple(current.shape)}"] if strict else []
                     continue
-                array = _array_like(state_dict[full], current)
+                try:
+                    array = _array_like(state_dict[full], current)
+                except (TypeError, ValueError) as error:
+                    problems.append(f"{full} cannot be read: {error}")
+                    continue
                 if array.shape != current.shape:
                     problems.append(
                         f"{full} has shape {tuple(array.shape)}, the module {tuple(current.shape)}"
@@ -204,6 +226,8 @@ class Module:
         for parameter in self.parameters():
             leaf = parameter._node
             assert isinstance(leaf, Leaf)
+            if parameter.device == device:
+                continue
             parameter._data = leaf.value = backend.move(parameter._data, device)
             leaf.changed()
             leaf.grad = None if leaf.grad is None else leaf.grad.detach().to(device)
@@ -217,9 +241,13 @@ class Module:
 
     def __repr__(self) -> str:
         lines = []
+        depths = {"": 0}
         for path, module in self.named_modules():
-            depth = path.count(".") + 1 if path else 0
-            label = f"({path.rpartition('.')[2]}): " if path else ""
+            parent = path
+            while parent and (parent == path or parent not in depths):
+                parent = parent.rpartition(".")[0]  # of "layers.0" it is "": a list is no module
+            depth = depths[path] = depths[parent] + 1 if path else 0
+            label = f"({path[len(parent) :].lstrip('.')}): " if path else ""
             own = [(n, p) for n, p in module._children() if isinstance(p, Parameter)]
             lines.append(f"{'  ' * depth}{label}{type(module).__name__}({module.extra_repr()})")
             lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in own]
@@ -244,33 +272,51 @@ def _array_like(value: Any, current: Any) -> Any:
     array = value._data if isinstance(value, Tensor) else value
     if type(array) is not type(current):
         array = np.asarray(array)
+    if backend.namespace(array).is_complex(array):
+        raise TypeError("its elements are complex")
     return xp.astype(backend.move(array, xp.device(current)), current.dtype)
 
 
 class Sequential(Module):
-    """Modules applied one after the other.
+    """Modules, and functions of tensors, applied one after the other.
+
+    Parameters
+    ----------
+    *steps : Module or callable
+        Such as ``tg.nn.Linear(2, 4)`` and ``tg.tanh``.
 
     Examples
     --------
     >>> import tinygrad182 as tg
-    >>> model = tg.nn.Sequential(tg.nn.Linear(2, 4, rng=0), tg.nn.Linear(4, 1, rng=1))
+    >>> model = tg.nn.Sequential(tg.nn.Linear(2, 4, rng=0), tg.tanh, tg.nn.Linear(4, 1, rng=1))
     >>> model(tg.ones((3, 2))).shape
     (3, 1)
     """
 
-    def __init__(self, *modules: Module) -> None:
-        super().__init__()
-        for i, module in enumerate(modules):
-            setattr(self, str(i), module)
+    def __init__(self, *steps: Callable[[Any], Any]) -> None:
+        for i, step in enumerate(steps):
+            if not callable(step):
+                raise ArgumentError(
+                    f"Sequential: step {i} is a {type(step).__name__}; pass modules and functions"
+                )
+            setattr(self, str(i), step)
+
+    def _steps(self) -> list[Callable[[Any], Any]]:
+        return [step for name, step in vars(self).items() if name.isdecimal()]
 
     def __len__(self) -> int:
-        return len(list(self._children()))
+        return len(self._steps())
 
-    def __getitem__(self, i: int) -> Module:
-        return [m for _, m in self._children() if isinstance(m, Module)][i]
+    def __getitem__(self, i: int) -> Callable[[Any], Any]:
+        return self._steps()[i]
 
     def forward(self, x: Any) -> Any:
-        """Apply the modules in order."""
-        for _, module in self._children():
-            x = module(x)  # type: ignore[operator]
+        """Apply the steps in order."""
+        for step in self._steps():
+            x = step(x)
         return x
+
+    def extra_repr(self) -> str:
+        """The functions; the modules have lines of their own."""
+        functions = [(i, f) for i, f in enumerate(self._steps()) if not isinstance(f, Module)]
+        return ", ".join(f"{i}: {getattr(f, '__name__', repr(f))}" for i, f in functions)

@@ -12,6 +12,7 @@ from ..errors import ArgumentError, ShapeError
 from ..functions import matmul, relu, stack, swapaxes, tanh
 from ..modes import at_time, scope
 from ..recording import mark
+from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
 from .module import Module, Parameter
 
@@ -36,18 +37,13 @@ class _Recurrent(Module):
     """Sizes, parameters and their saved form, shared by layers and cells."""
 
     def __init__(self, input_size: int, hidden_size: int, nonlinearity: str) -> None:
-        super().__init__()
-        if nonlinearity not in _NONLINEARITIES:
+        if nonlinearity not in tuple(_NONLINEARITIES):  # compared, not hashed: it may be anything
             raise ArgumentError(
                 f"{type(self).__name__}: nonlinearity {nonlinearity!r}; "
                 f"use one of {', '.join(_NONLINEARITIES)}"
             )
-        if input_size < 1 or hidden_size < 1:
-            raise ArgumentError(
-                f"{type(self).__name__}: sizes ({input_size}, {hidden_size}) must be at least 1"
-            )
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        self.input_size = check_size(self, "input_size", input_size, 1)
+        self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
         self.nonlinearity = nonlinearity
 
     def _make(
@@ -76,17 +72,20 @@ class _Recurrent(Module):
         return state
 
     def _load_own_state(self, state: dict[str, Any]) -> None:
+        own = super()._own_state()
         for name in [n for n in state if n.startswith("bias_hh")]:
             second = state.pop(name)
             first = name.replace("_hh", "_ih")
-            state[first] = state.get(first, 0) + second
+            state[first] = state.get(first, own[first]) + second
         super()._load_own_state(state)
 
-    def _check_state(self, h: Tensor, shape: tuple[int, ...], what: str) -> None:
+    def _state(self, h: Any, shape: tuple[int, ...], what: str) -> Tensor:
+        h = as_input(self, h, what)
         if h.shape != shape:
             raise ShapeError(
                 f"{type(self).__name__}: {what} has shape {h.shape}; it must be {shape}"
             )
+        return h
 
     def _step(self, projected: Tensor, h: Tensor, weight: Tensor) -> Tensor:
         return _NONLINEARITIES[self.nonlinearity](projected + h @ weight)
@@ -150,9 +149,7 @@ class RNN(_Recurrent):
         device: str | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, nonlinearity)
-        if num_layers < 1:
-            raise ArgumentError(f"RNN: num_layers {num_layers} must be at least 1")
-        self.num_layers = num_layers
+        self.num_layers = num_layers = check_size(self, "num_layers", num_layers, 1)
         self.bias = bias
         self.batch_first = batch_first
         self.return_states = return_states
@@ -185,6 +182,7 @@ class RNN(_Recurrent):
         ShapeError
             An input or state of another shape, or a sequence without steps.
         """
+        x = as_input(self, x)
         if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape[:2]:
             layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ShapeError(
@@ -194,7 +192,7 @@ class RNN(_Recurrent):
         sequence = swapaxes(x, 0, 1) if self.batch_first else x
         batch = sequence.shape[1]
         if h_0 is not None:
-            self._check_state(h_0, (self.num_layers, batch, self.hidden_size), "h_0 (layers, B, H)")
+            h_0 = self._state(h_0, (self.num_layers, batch, self.hidden_size), "h_0 (layers, B, H)")
         layers: list[list[Tensor]] = []
         for k in range(self.num_layers):
             with scope(f"l{k}"):
@@ -231,7 +229,8 @@ class RNN(_Recurrent):
         options = f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
         options += f", nonlinearity={self.nonlinearity!r}"
         options += "" if self.bias else ", bias=False"
-        return options + (", batch_first=True" if self.batch_first else "")
+        options += ", batch_first=True" if self.batch_first else ""
+        return options + (", return_states=True" if self.return_states else "")
 
 
 class RNNCell(_Recurrent):
@@ -265,10 +264,12 @@ class RNNCell(_Recurrent):
         device: str | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, nonlinearity)
+        self.bias = bias
         self._make("", input_size, bias, generator(rng), dtype, device)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """Map an input ``(B, I)`` and a state ``(B, H)``, zeros by default, to the next state."""
+        x = as_input(self, x)
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ShapeError(
                 f"RNNCell: input of shape {x.shape}; it must be (B, {self.input_size})"
@@ -276,11 +277,12 @@ class RNNCell(_Recurrent):
         weight: Parameter = self.weight_hh  # type: ignore[attr-defined]
         if h is None:
             h = zeros((x.shape[0], self.hidden_size), dtype=weight.dtype, device=weight.device)
-        self._check_state(h, (x.shape[0], self.hidden_size), "the state (B, H)")
+        h = self._state(h, (x.shape[0], self.hidden_size), "the state (B, H)")
         projected = x @ self.weight_ih.T  # type: ignore[attr-defined]
         bias: Parameter | None = getattr(self, "bias_ih", None)
         return self._step(projected if bias is None else projected + bias, h, weight.T)
 
     def extra_repr(self) -> str:
-        """The cell's sizes."""
-        return f"{self.input_size}, {self.hidden_size}, nonlinearity={self.nonlinearity!r}"
+        """The cell's sizes and options."""
+        options = f"{self.input_size}, {self.hidden_size}, nonlinearity={self.nonlinearity!r}"
+        return options + ("" if self.bias else ", bias=False")

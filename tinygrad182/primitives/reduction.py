@@ -60,7 +60,7 @@ def extreme_vjp(
     xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool
 ) -> Array:
     ties = _ties(xp, y, x, axis)
-    return xp.where(ties > 0, _spread(xp, g, y, x, axis) * ties, 0.0)
+    return xp.where(ties > 0, _spread(xp, g, y, x, axis), 0.0) * ties
 
 
 def extreme_jvp(
@@ -73,7 +73,9 @@ def logsumexp(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
     """Logarithm of the sum of exponentials along ``axis``, without overflow; −∞ for a row of −∞."""
     top = xp.max(xp.ordered(x), axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0.0)
-    total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    total = xp.sum(xp.exp(x - top), axis=axis, keepdims=True)
+    nothing = total == 0  # only where all is −∞
+    total = xp.log(xp.where(nothing, 1.0, total)) + xp.where(nothing, -math.inf, top)
     return total if keepdims else xp.reshape(total, _reduced(x, axis))
 
 
@@ -84,7 +86,7 @@ def _reduced(x: Array, axis: Axis) -> tuple[int, ...]:
 def _share(xp: Namespace, y: Array, x: Array, axis: Axis) -> Array:
     """The softmax: each element's share of the sum; 0 throughout a row of −∞."""
     total = _spread(xp, y, y, x, axis)
-    return xp.exp(xp.where(x == -math.inf, x, x - total))
+    return xp.exp(x - xp.where(total == -math.inf, 0.0, total))
 
 
 def logsumexp_vjp(

@@ -1,0 +1,172 @@
+"""What layers and losses refuse: our own exceptions, naming the operation and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+
+nn = tg.nn
+X = np.ones((4, 3, 2), np.float32)
+
+
+def rnn(**options: Any) -> tg.nn.RNN:
+    return nn.RNN(2, 5, 2, rng=0, **options)
+
+
+def targets(*numbers: int) -> np.ndarray[Any, Any]:
+    return np.array(numbers)
+
+
+CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    # sizes and options
+    "no hidden units": (lambda: nn.RNN(2, 0), tg.ArgumentError, "RNN: hidden_size 0.*from 1"),
+    "no inputs": (lambda: nn.RNNCell(0, 2), tg.ArgumentError, "RNNCell: input_size 0"),
+    "fractional size": (lambda: nn.RNN(2.0, 3), tg.ArgumentError, r"input_size 2\.0.*whole"),
+    "size as text": (lambda: nn.RNN("2", 3), tg.ArgumentError, "input_size '2'"),
+    "no layers": (lambda: nn.RNN(2, 3, 0), tg.ArgumentError, "num_layers 0"),
+    "fractional layers": (lambda: nn.RNN(2, 3, 1.5), tg.ArgumentError, r"num_layers 1\.5"),
+    "negative features": (lambda: nn.Linear(-1, 2), tg.ArgumentError, "in_features -1.*from 0"),
+    "negative outputs": (lambda: nn.Linear(1, -2), tg.ArgumentError, "out_features -2"),
+    "nonlinearity": (
+        lambda: nn.RNN(2, 3, nonlinearity="elu"),
+        tg.ArgumentError,
+        "RNN: nonlinearity 'elu'; use one of tanh, relu, identity",
+    ),
+    "nonlinearity as function": (
+        lambda: nn.RNNCell(2, 3, nonlinearity=tg.tanh),
+        tg.ArgumentError,
+        "use one of tanh",
+    ),
+    "nonlinearity unhashable": (
+        lambda: nn.RNN(2, 3, nonlinearity=["tanh"]),
+        tg.ArgumentError,
+        "use one of tanh",
+    ),
+    "integer parameters": (lambda: nn.RNN(2, 3, dtype="int64"), tg.DTypeError, "only floating"),
+    "device": (lambda: nn.Linear(2, 3, device="tpu"), tg.DeviceError, "'tpu'.*'cuda:N'"),
+    "step of Sequential": (lambda: nn.Sequential(nn.Linear(1, 1), 3), tg.ArgumentError, "step 1"),
+    "parameter of integers": (lambda: nn.Parameter(targets(1)), tg.DTypeError, "dtype='float32'"),
+    # inputs
+    "no batch axis": (lambda: rnn()(X[:, 0]), tg.ShapeError, r"\(4, 2\).*\(T, B, I\) with I = 2"),
+    "other features": (lambda: rnn()(X[..., :1]), tg.ShapeError, r"RNN.*\(4, 3, 1\).*I = 2"),
+    "batch first": (lambda: rnn(batch_first=True)(X[0]), tg.ShapeError, r"\(B, T, I\)"),
+    "no steps": (lambda: rnn()(X[:0]), tg.ShapeError, "at least one step"),
+    "no sequences": (lambda: rnn()(X[:, :0]), tg.ShapeError, "one sequence"),
+    "whole numbers": (
+        lambda: rnn()(X.astype(int)),
+        tg.DTypeError,
+        r"RNN.*int64.*astype\('float32'\)",
+    ),
+    "booleans": (lambda: rnn()(X > 0), tg.DTypeError, "bool"),
+    "a list": (lambda: rnn()([[[1.0, 2.0]]]), tg.DTypeError, "RNN: the input is a list"),
+    "nothing": (lambda: rnn()(None), tg.DTypeError, "NoneType"),
+    "what an RNN returned": (
+        lambda: nn.Sequential(rnn(), nn.Linear(5, 1))(X),
+        tg.DTypeError,
+        "Linear: the input is a tuple.*output alone",
+    ),
+    "Linear features": (lambda: nn.Linear(2, 1)(X[..., :1]), tg.ShapeError, r"last axis must be 2"),
+    "Linear number": (lambda: nn.Linear(1, 1)(tg.tensor(1.0)), tg.ShapeError, r"shape \(\)"),
+    "Linear whole numbers": (lambda: nn.Linear(2, 1)(X.astype(int)), tg.DTypeError, "int64"),
+    "cell input": (lambda: nn.RNNCell(2, 3)(X), tg.ShapeError, r"\(4, 3, 2\).*\(B, 2\)"),
+    # states
+    "h_0 without layers": (
+        lambda: rnn()(X, np.zeros((3, 5), np.float32)),
+        tg.ShapeError,
+        r"h_0 \(layers, B, H\) has shape \(3, 5\); it must be \(2, 3, 5\)",
+    ),
+    "h_0 of one layer": (lambda: rnn()(X, tg.zeros((1, 3, 5))), tg.ShapeError, r"\(2, 3, 5\)"),
+    "h_0 batch first": (
+        lambda: rnn(batch_first=True)(X, tg.zeros((4, 2, 5))),
+        tg.ShapeError,
+        r"must be \(2, 4, 5\)",
+    ),
+    "h_0 of whole numbers": (
+        lambda: rnn()(X, np.zeros((2, 3, 5), int)),
+        tg.DTypeError,
+        r"h_0.*int64",
+    ),
+    "h_0 in a tuple": (lambda: rnn()(X, (tg.zeros((2, 3, 5)),)), tg.DTypeError, "h_0.*tuple"),
+    "state of a cell": (
+        lambda: nn.RNNCell(2, 3)(X[0], tg.zeros((3, 4))),
+        tg.ShapeError,
+        r"RNNCell: the state \(B, H\) has shape \(3, 4\); it must be \(3, 3\)",
+    ),
+    # losses
+    "mse shapes": (
+        lambda: nn.mse_loss(tg.ones((4, 1)), tg.ones(4)),
+        tg.ShapeError,
+        r"mse_loss: predictions \(4, 1\) and targets \(4,\)",
+    ),
+    "mse of nothing": (lambda: nn.mse_loss(tg.ones(0), tg.ones(0)), tg.ShapeError, "no elements"),
+    "class -1": (
+        lambda: nn.cross_entropy(tg.ones((2, 3)), targets(-1, 0)),
+        tg.IndexOutOfRangeError,
+        r"cross_entropy: targets from -1 to 0.*\[0, 3\)",
+    ),
+    "class 3 of 3": (
+        lambda: nn.cross_entropy(tg.ones((2, 3)), targets(0, 3)),
+        tg.IndexOutOfRangeError,
+        "targets from 0 to 3",
+    ),
+    "real classes": (
+        lambda: nn.cross_entropy(tg.ones((2, 3)), tg.ones(2)),
+        tg.DTypeError,
+        "float32.*integers",
+    ),
+    "classes of another shape": (
+        lambda: nn.cross_entropy(tg.ones((2, 3)), targets(0)),
+        tg.ShapeError,
+        r"targets \(1,\).*logits \(2, 3\)",
+    ),
+    "one-hot classes": (
+        lambda: nn.cross_entropy(tg.ones((2, 3)), np.eye(3, dtype=int)[:2]),
+        tg.ShapeError,
+        "without its last axis",
+    ),
+    "no classes": (lambda: nn.cross_entropy(tg.tensor(1.0), targets()), tg.ShapeError, "logits"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_refused(name: str) -> None:
+    call, error, message = CASES[name]
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert isinstance(caught.value, tg.TinygradError)
+
+
+def test_the_place_in_the_model_is_named() -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            self.head = nn.Linear(2, 2, rng=0)
+
+        def forward(self, x: tg.Tensor) -> tg.Tensor:
+            return self.head(x) + tg.ones(3)
+
+    with pytest.raises(tg.ShapeError, match=r"add: cannot take \(4, 2\).*and \(3,\).*in broken"):
+        Broken()(tg.ones((4, 2)))
+
+
+def test_what_looks_wrong_but_is_not() -> None:
+    assert nn.Linear(0, 3)(tg.ones((2, 0))).shape == (2, 3)
+    assert nn.Linear(2, 3, rng=0)(tg.ones(2)).shape == (3,)
+    assert nn.RNN(np.int64(1), np.int32(2))(X[..., :1])[0].shape == (4, 3, 2)
+    assert nn.cross_entropy(tg.ones((2, 3)), [0, 2]).item() == pytest.approx(np.log(3))
+    assert nn.cross_entropy(tg.ones(3), 2).item() == pytest.approx(np.log(3))
+    assert nn.cross_entropy(tg.ones((1, 3)), targets(1).astype("uint8")).ndim == 0
+
+
+def test_nan_goes_through() -> None:
+    """A loss that is NaN is a fact about the run, not an error of the call."""
+    model = rnn()
+    output, _ = model(np.full_like(X, np.nan))
+    loss = nn.mse_loss(output, tg.zeros(output.shape))
+    assert np.isnan(loss.item())
+    loss.backward()
+    assert np.isnan(model.weight_hh_l0.grad.numpy()).all()

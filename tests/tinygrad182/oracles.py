@@ -1,0 +1,69 @@
+"""Derivatives found without any derivative rule.
+
+The complex step, Im f(x + ih v) / h, has no cancellation and no truncation that float64 can see, also
+where a gradient is 1e-100. Second derivatives: five points of the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import tinygrad182 as tg
+from tests.support import Array, const, is_floating, leaves
+
+Function = Callable[..., tg.Tensor]
+
+STEP = 1e-20
+
+
+def value(f: Function, xs: Sequence[Array]) -> Array:
+    return f(*map(const, xs)).numpy()
+
+
+def complex_jvp(f: Function, xs: Sequence[Array], vs: Sequence[Array | None]) -> Array:
+    """The directional derivative along ``vs`` (None: no step)."""
+    moved = [x if v is None else np.asarray(x + 1j * STEP * v) for x, v in zip(xs, vs, strict=True)]
+    y = value(f, moved)
+    return y.imag / STEP if y.dtype.kind == "c" else np.zeros(y.shape)
+
+
+def complex_jacobians(f: Function, xs: Sequence[Array]) -> dict[int, Array]:
+    """For each floating input i: ∂f/∂x_i of shape ``(*f.shape, *x_i.shape)``, column by column."""
+    shape = value(f, xs).shape
+    jacobians = {}
+    for i, x in enumerate(xs):
+        if not is_floating(x):
+            continue
+        columns = np.zeros((*shape, x.size))
+        for j, unit in enumerate(np.eye(x.size)):
+            vs = [unit.reshape(x.shape) if k == i else None for k in range(len(xs))]
+            columns[..., j] = complex_jvp(f, xs, vs)
+        jacobians[i] = columns.reshape((*shape, *x.shape))
+    return jacobians
+
+
+def gradients(f: Function, xs: Sequence[Array], g: Array) -> list[Array]:
+    """∂⟨g, f⟩/∂x for each floating input, by the framework; zeros where f does not depend on it."""
+    inputs = leaves(xs)
+    active = [x for x in inputs if x.requires_grad]
+    found = tg.grad(f(*inputs), active, const(g))
+    return [
+        np.zeros(x.shape, x.dtype) if d is None else d.numpy()
+        for d, x in zip(found, active, strict=True)
+    ]
+
+
+def second_derivative(
+    f: Function, xs: Sequence[Array], g: Array, vs: Sequence[Array]
+) -> list[Array]:
+    """The derivative of :func:`gradients` along ``vs`` (one per floating input): five points."""
+    h = 1e-4
+    total: list[Array] = []
+    for weight, k in ((1, -2), (-8, -1), (8, 1), (-1, 2)):
+        steps = iter(vs)
+        moved = [np.asarray(x + k * h * next(steps)) if is_floating(x) else x for x in xs]
+        terms = [weight / (12 * h) * d for d in gradients(f, moved, g)]
+        total = [a + b for a, b in zip(total, terms, strict=True)] if total else terms
+    return total

@@ -1,0 +1,21 @@
+"""The table of operations: what each is called, what it equals in PyTorch, what it is tried on.
+
+The tests run every check on every row. ``test_table.py`` fails when a primitive or a public function
+has no row.
+"""
+
+from __future__ import annotations
+
+from . import elementwise, indexing, linalg, rearranging, reduction
+from .plain import PLAIN, PlainRow
+from .row import Row, floating
+
+ROWS: list[Row] = [
+    *elementwise.ROWS,
+    *reduction.ROWS,
+    *linalg.ROWS,
+    *rearranging.ROWS,
+    *indexing.ROWS,
+]
+
+__all__ = ["PLAIN", "ROWS", "PlainRow", "Row", "floating"]

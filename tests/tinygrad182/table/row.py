@@ -1,0 +1,109 @@
+"""What a row of the table is: an operation, PyTorch's name for it, and what it is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import tinygrad182 as tg
+from tests.support import Array, is_floating
+
+Shape = tuple[int, ...]
+Domain = Callable[[np.random.Generator, Shape], Array]
+
+# --- domains: where an operation is smooth ------------------------------------------------------
+
+
+def real(rng: np.random.Generator, shape: Shape) -> Array:
+    """Any sign, size about 1."""
+    return np.asarray(rng.standard_normal(shape))
+
+
+def positive(rng: np.random.Generator, shape: Shape) -> Array:
+    return np.asarray(rng.uniform(0.3, 2.5, shape))
+
+
+def nonzero(rng: np.random.Generator, shape: Shape) -> Array:
+    """Away from 0, where divisions blow up and ``abs`` and ``relu`` have a kink."""
+    return np.asarray(np.where(rng.random(shape) < 0.5, -1.0, 1.0) * positive(rng, shape))
+
+
+def near_one(rng: np.random.Generator, shape: Shape) -> Array:
+    """About 1 or −1, where high powers keep their size."""
+    return np.sign(nonzero(rng, shape)) * rng.uniform(0.95, 1.05, shape)
+
+
+def above_minus_one(rng: np.random.Generator, shape: Shape) -> Array:
+    return np.asarray(rng.uniform(-0.7, 2.0, shape))
+
+
+def apart(rng: np.random.Generator, shape: Shape) -> Array:
+    """No two elements close together, so that no maximum is near a tie."""
+    size = int(np.prod(shape))
+    return np.asarray((rng.permutation(size).reshape(shape) - size / 2) * 0.37 + 0.1)
+
+
+def mask(rng: np.random.Generator, shape: Shape) -> Array:
+    return np.asarray(rng.random(shape) < 0.5)
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation on inputs of one set of shapes.
+
+    Attributes
+    ----------
+    name : str
+        The public function, or the primitive that has none.
+    case : str
+        What this row is about.
+    f : callable
+        Tensors → Tensor.
+    torch : callable
+        ``torch(t, *tensors)``: the same with the module ``t`` = torch.
+    shapes, domains : tuple
+        Of each input.
+    through_float32 : bool
+        Whether values are float32 (or complex64) on the way: less precision.
+    """
+
+    name: str
+    case: str
+    f: Callable[..., tg.Tensor]
+    torch: Callable[..., Any]
+    shapes: tuple[Shape, ...]
+    domains: tuple[Domain, ...]
+    through_float32: bool = False
+
+    def draw(self, seed: int = 0) -> list[Array]:
+        """Inputs: the same for the same seed."""
+        rng = np.random.default_rng(seed)
+        return [domain(rng, shape) for domain, shape in zip(self.domains, self.shapes, strict=True)]
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.case}" if self.case else self.name
+
+
+def row(
+    name: str,
+    case: str,
+    f: Callable[..., tg.Tensor],
+    torch: Callable[..., Any],
+    *shapes: Shape,
+    domain: Domain | tuple[Domain, ...] = real,
+    through_float32: bool = False,
+) -> Row:
+    """One domain stands for all inputs."""
+    domains = domain if isinstance(domain, tuple) else (domain,) * len(shapes)
+    return Row(name, case, f, torch, shapes, domains, through_float32)
+
+
+def floating(arrays: list[Array]) -> list[int]:
+    """Positions of the inputs that have a derivative."""
+    return [i for i, a in enumerate(arrays) if is_floating(a)]

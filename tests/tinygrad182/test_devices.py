@@ -1,0 +1,187 @@
+"""The device switch: what is missing is said, and operands never mix."""
+
+from __future__ import annotations
+
+import builtins
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import leaf
+
+NO_CUDA = pytest.mark.skipif(tg.cuda_is_available(), reason="this machine has a GPU")
+
+# --- names --------------------------------------------------------------------------------------
+
+ASKING: list[Callable[[str], Any]] = [
+    tg.use_device,
+    lambda device: tg.zeros(2, device=device),
+    lambda device: tg.full(2, 1.0, device=device),
+    lambda device: tg.arange(2, device=device),
+    lambda device: tg.eye(2, device=device),
+    lambda device: tg.tensor([1.0], device=device),
+    lambda device: tg.tensor(np.ones(2), device=device),
+    lambda device: tg.ones(2).to(device),
+    lambda device: tg.to_device(tg.ones(2), device),
+    lambda device: tg.nn.Linear(2, 2, rng=0).to(device),
+]
+
+
+@pytest.mark.parametrize("ask", ASKING)
+@pytest.mark.parametrize(
+    "name", ["tpu", "cuda:x", "cuda:-1", "CPU", "cpu:0", "", "cuda0", 0, "mps"]
+)
+def test_unknown_names(ask: Callable[[Any], Any], name: Any) -> None:
+    with pytest.raises(tg.DeviceError, match=r"unknown device .*use 'cpu', 'cuda' or 'cuda:N'"):
+        ask(name)
+    assert tg.zeros(1).device is not None  # and nothing was switched
+
+
+@NO_CUDA
+@pytest.mark.parametrize("ask", ASKING)
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+def test_no_gpu(ask: Callable[[str], Any], name: str) -> None:
+    """CuPy imports without a GPU: the message says that the driver is what is missing."""
+    pytest.importorskip("cupy")
+    with pytest.raises(tg.DeviceError, match=r"finds no usable CUDA driver or GPU .*NVIDIA driver"):
+        ask(name)
+
+
+def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without_cupy(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == "cupy":
+            raise ImportError("No module named 'cupy'")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_cupy)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    for ask in ASKING:
+        with pytest.raises(tg.MissingDependencyError, match=r"pip install 'tinygrad182\[cuda12\]'"):
+            ask("cuda")
+    assert not tg.cuda_is_available()
+
+
+@NO_CUDA
+def test_a_failed_switch_changes_nothing() -> None:
+    with pytest.raises((tg.DeviceError, tg.MissingDependencyError)):
+        tg.use_device("cuda")
+    assert tg.zeros(1).device == "cpu"
+
+
+def test_importing_the_framework_does_not_import_cupy() -> None:
+    code = "import sys, tinygrad182 as tg; tg.zeros(2) + 1; sys.exit('cupy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_moving_to_where_it_is_already() -> None:
+    x = leaf([1.0])
+    assert x.to(x.device) is x
+    assert tg.to_device(x, x.device) is x
+
+
+# --- libraries that meet ------------------------------------------------------------------------
+
+
+def _strict(values: Any) -> Any:
+    return array_api_strict.asarray(np.asarray(values))
+
+
+X = np.arange(1.0, 7.0).reshape(2, 3)
+V = np.ones(3)
+
+# Each is called with a NumPy tensor x and something of array-api-strict, once raw, once a tensor.
+MEETINGS: dict[str, Callable[[tg.Tensor, Any], Any]] = {
+    "add": lambda x, s: x + s,
+    "reflected": lambda x, s: x.numpy() * tg.as_tensor(s),
+    "multiply": lambda x, s: tg.multiply(s, x),
+    "divide": lambda x, s: tg.divide(s, x),
+    "power": lambda x, s: x**s,
+    "maximum": lambda x, s: tg.maximum(x, s),
+    "matmul": lambda x, s: x @ s,
+    "where": lambda x, s: tg.where(s > 0, x, 0.0),
+    "greater": lambda x, s: x > s,
+    "equal": lambda x, s: x == s,
+    "concat": lambda x, s: tg.concat([x[0], s]),
+    "stack": lambda x, s: tg.stack([x[0], s]),
+    "einsum": lambda x, s: tg.einsum("ij,j->i", x, s),
+    "outer": lambda x, s: tg.outer(x[0], s),
+    "clip": lambda x, s: tg.clip(x, s),
+}
+
+
+@pytest.mark.parametrize("meet", MEETINGS.values(), ids=MEETINGS.keys())
+@pytest.mark.parametrize("raw", [True, False], ids=["array", "tensor"])
+def test_two_libraries_never_mix(meet: Callable[[tg.Tensor, Any], Any], raw: bool) -> None:
+    other = _strict(V) if raw else tg.tensor(_strict(V))
+    for x in (tg.tensor(X), tg.tensor(X, requires_grad=True)):
+        with pytest.raises(tg.DeviceError) as caught:
+            meet(x, other)
+        message = str(caught.value)
+        assert "numpy" in message
+        assert "array_api_strict" in message
+        assert "to(device)" in message
+
+
+def test_it_raises_before_any_work() -> None:
+    """The shapes do not fit either, and the sums would overflow: neither is looked at."""
+    huge = tg.tensor(np.full((2, 3), 1e308))
+    with np.errstate(all="raise"), pytest.raises(tg.DeviceError, match=r"^add: .*\(2, 3\).*\(5,\)"):
+        huge + _strict(np.ones(5))
+
+
+@pytest.mark.parametrize("key", [[0, 1], [True, False]])
+def test_an_index_of_another_library(key: Any) -> None:
+    x = tg.tensor(X)
+    with pytest.raises(tg.DeviceError, match="array_api_strict"):
+        x[_strict(key)]
+    with pytest.raises(tg.DeviceError, match="array_api_strict"):
+        x[:, 1][tg.tensor(_strict(key))]
+
+
+def test_cotangents_and_directions_of_another_library() -> None:
+    x = tg.tensor(V, requires_grad=True)
+    for g in (_strict(V), tg.tensor(_strict(V))):
+        with pytest.raises(tg.DeviceError, match="array_api_strict"):
+            (x * 2).backward(g)
+        with pytest.raises(tg.DeviceError, match="array_api_strict"):
+            tg.grad(x * 2, x, g)
+        with pytest.raises(tg.DeviceError, match="array_api_strict"):
+            tg.vjp(lambda x: x * 2, x)[1](g)
+        with pytest.raises(tg.DeviceError, match="array_api_strict"):
+            tg.jvp(lambda x: x * 2, x, g)
+
+
+def test_gradients_and_values_of_another_library() -> None:
+    x = tg.tensor(V, requires_grad=True)
+    with pytest.raises(tg.DeviceError, match="array_api_strict"):
+        x.grad = tg.tensor(_strict(V))
+    for value in (_strict(V), tg.tensor(_strict(V))):
+        with pytest.raises(tg.DeviceError, match="array_api_strict"):
+            x.assign(value)
+    assert x.tolist() == V.tolist()
+
+
+def test_numbers_go_with_every_library() -> None:
+    x = tg.tensor(_strict(X), requires_grad=True)
+    y = (2 * x + 1 - x / 3) ** 2 * np.float64(0.5)
+    assert type(y.data) is type(x.data)
+    y.sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), (5 / 3 * X + 1) * 5 / 3, rtol=1e-15)
+
+
+def test_a_tensor_of_the_third_library_converts() -> None:
+    x = tg.tensor(_strict(X))
+    assert x.device == "cpu"
+    assert x.numpy().tolist() == x.tolist() == X.tolist()
+    assert x[0, 0].item() == 1.0
+    assert "1." in repr(x)
+    assert type(tg.zeros_like(x).data) is type(x.data)

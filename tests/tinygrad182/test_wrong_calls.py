@@ -1,0 +1,241 @@
+"""Wrong calls raise the framework's own errors, which name the operation and say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import leaf
+from tinygrad182.modes import at_time
+
+X = np.arange(6.0).reshape(2, 3)
+
+Call = Callable[[tg.Tensor], Any]
+
+
+def _set(name: str, value: Any) -> Call:
+    return lambda x: setattr(x, name, value)
+
+
+# --- shapes -------------------------------------------------------------------------------------
+
+SHAPES: list[tuple[Call, str]] = [
+    (
+        lambda x: x + tg.ones(4),
+        r"^add: .*\(2, 3\) float64 and \(4,\) float32: shapes must broadcast",
+    ),
+    (lambda x: tg.where(x > 1, x, tg.ones(4)), "^where: .*shapes must broadcast"),
+    (lambda x: x > tg.ones(4), r"^greater: .*\(2, 3\).*\(4,\)"),
+    (lambda x: x == tg.ones(4), "^equal: "),
+    (lambda x: x @ tg.ones((2, 3)), "^matmul: .*the last axis of the first operand must equal"),
+    (lambda x: x @ tg.tensor(1.0), r"^matmul: .*needs \* instead"),
+    (lambda x: tg.outer(x, x), "^outer: two vectors"),
+    (
+        lambda x: tg.sum(x, axis=2),
+        r"^sum: axis 2 is out of range for shape \(2, 3\) \(allowed: -2 to 1\)",
+    ),
+    (lambda x: x.mean(axis=(0, 5)), "^mean: axis 5"),
+    (lambda x: tg.sum(x, axis=(0, -2)), "^sum: axis .* twice"),
+    (lambda x: tg.softmax(x, axis=2), "softmax: axis 2"),
+    (lambda x: tg.argmax(x, axis=2), "^argmax: .*axis 2"),
+    (lambda x: tg.argsort(x, axis=2), "^argsort: .*axis 2"),
+    (lambda x: tg.any(x > 1, axis=2), "^any: .*axis 2"),
+    (lambda x: tg.max(tg.zeros(0)), "^max: .*at least one element"),
+    (lambda x: tg.argmax(tg.zeros(0)), "^argmax: "),
+    (lambda x: tg.mean(tg.zeros((0, 2)), axis=0), "^mean: no elements"),
+    (lambda x: tg.var(tg.ones(1), correction=1), "^var: 1 elements .* too few"),
+    (lambda x: tg.cumulative_sum(x), "^cumulative_sum: name the axis"),
+    (lambda x: tg.take(x, [0]), "^take: name the axis"),
+    (lambda x: tg.reshape(x, (4,)), r"^reshape: 6 elements of shape \(2, 3\) do not fit \(4,\)"),
+    (lambda x: x.reshape(5), "^reshape: .* do not fit 5"),
+    (lambda x: x.reshape(-1, 4), "^reshape: "),
+    (lambda x: x.reshape(-1, -1), "^reshape: "),
+    (lambda x: tg.permute_dims(x, (0, 0)), "^permute_dims: .*twice"),
+    (lambda x: tg.permute_dims(x, (0,)), "^permute_dims: .*name each axis once"),
+    (lambda x: tg.swapaxes(x, 0, 2), "^swapaxes: axis 2"),
+    (lambda x: tg.ones(3).mT, "^matrix_transpose: "),
+    (lambda x: tg.expand_dims(x, 4), "^expand_dims: axis 4"),
+    (lambda x: tg.squeeze(x, 0), "^squeeze: axis 0"),
+    (lambda x: tg.broadcast_to(x, (4, 3)), "^broadcast_to: .*each size must equal"),
+    (
+        lambda x: tg.concat([x, tg.ones((2, 2))]),
+        "^concat: .*sizes must agree except along the axis",
+    ),
+    (lambda x: tg.concat([tg.tensor(1.0)]), "^concat: .*it has no axes"),
+    (lambda x: tg.stack([x, tg.ones((2, 2))]), "^stack: .*all shapes must be equal"),
+    (lambda x: tg.stack([x], axis=4), "^stack: axis 4"),
+    (lambda x: tg.unstack(tg.tensor(1.0)), "^unstack: a 0-d tensor"),
+    (lambda x: list(tg.tensor(1.0)), "^unstack: a 0-d tensor"),
+    (lambda x: tg.flip(x, axis=2), "^flip: axis 2"),
+    (lambda x: tg.pad(x, ((1, 1),)), r"^pad: .*give a pair \(before, after\) per axis"),
+    (lambda x: tg.einsum("ij,jk->ik", x, x), "^einsum: 'j' .* names sizes 3 and 2"),
+    (lambda x: tg.einsum("ijk->i", x), "^einsum: term 'ijk'"),
+    (lambda x: tg.einsum("i$->i", x), "^einsum: term"),
+    (lambda x: x[0, 0, 0], "^index: 3 indices for 2 axes"),
+    (lambda x: x[..., ...], r"^index: .*at most one \.\.\."),
+    (lambda x: x[[True, False, True]], r"^index: a mask of shape \(3,\) at axis 0"),
+    (lambda x: x[[0, 1], [0, 1, 2]], "^index: .*broadcast against each other"),
+    (lambda x: x.item(), r"^item: .*\(2, 3\), not a single element"),
+    (lambda x: bool(x), "^item: "),
+    (lambda x: float(x), "^item: "),
+    (lambda x: x.assign(np.ones(4)), r"^assign: value of shape \(4,\)"),
+    (_set("grad", tg.ones(4)), r"^grad: shape \(4,\)"),
+    (lambda x: (x * 2).backward(), r"^backward: .*not a single element; reduce it first"),
+    (lambda x: (x * 2).backward(tg.ones(4)), r"^backward: the cotangent has shape \(4,\)"),
+    (lambda x: tg.grad(x * 2, x), "^grad: .*not a single element"),
+    (lambda x: tg.vjp(lambda x: x * 2, x)[1](tg.ones(4)), r"the cotangent has shape \(4,\)"),
+    (lambda x: tg.jvp(lambda x: x * 2, x, tg.ones(4)), r"^jvp: direction of shape \(4,\)"),
+    (lambda x: tg.hessian(lambda x: x * 2, x), "^hessian: .*single element"),
+]
+
+# --- types --------------------------------------------------------------------------------------
+
+TYPES: list[tuple[Call, str]] = [
+    (lambda x: [1.0, 2.0, 3.0] + x, r"^add: .*'list' is not an array.*tg\.tensor"),
+    (lambda x: x + None, "^add: .*'NoneType'"),
+    (lambda x: "a" * x, "^multiply: .*'str'"),
+    (lambda x: x * np.array(["a", "b", "c"]), "^multiply: .*not numeric"),
+    (lambda x: x * np.array([1, 2, 3], dtype=object), "^multiply: .*dtype object is not numeric"),
+    (lambda x: x == None, "^equal: .*'NoneType'"),  # noqa: E711 - the wrong call in question
+    (lambda x: tg.isnan("a"), "^isnan: .*'str'"),
+    (lambda x: tg.exp(), "^exp: .*missing 1 required positional argument"),
+    (lambda x: tg.add(x), "^add: .*missing 1 required positional argument: 'b'"),
+    (lambda x: tg.exp(x, x), "^exp: .*positional arguments"),
+    (lambda x: -(x > 1), "^negative: .*use the `~` operator"),
+    (lambda x: tg.clip(x, "a"), "'str' is not an array"),
+    (lambda x: tg.tensor("abc"), "^tensor: data of type str is not numeric"),
+    (lambda x: tg.tensor(None), "^tensor: .*NoneType"),
+    (lambda x: tg.tensor([1, "a"]), "^tensor: .*not numeric"),
+    (lambda x: tg.tensor(np.array(["a"])), "not numeric"),
+    (lambda x: tg.tensor({}), "^tensor: .*dict"),
+    (lambda x: tg.tensor(1.0, dtype="float31"), "'float31' is not a numeric dtype"),
+    (lambda x: tg.zeros(2, 3), "3 is not a numeric dtype.*a shape is one tuple"),
+    (lambda x: x.astype("str"), "'str' is not a numeric dtype"),
+    (
+        lambda x: tg.tensor([1], dtype="int64", requires_grad=True),
+        "only floating tensors can require grad",
+    ),
+    (
+        lambda x: _set("requires_grad", True)(tg.arange(3)),
+        "only floating tensors .*dtype='float32'",
+    ),
+    (lambda x: tg.jacobian(lambda x: x, tg.arange(3)), "only floating tensors"),
+    (lambda x: x[0.5], "^index: 0.5 is no index; use integers"),
+    (lambda x: x["a"], "^index: 'a' is no index"),
+    (lambda x: x[True], "^index: True is no index"),
+    (lambda x: x[tg.ones(2)], r"^index: an array of dtype float32 .*dtype='int64'"),
+    (lambda x: tg.take(x, [0.5], axis=1), "^index: an array of dtype float64"),
+    (lambda x: x.assign("a"), "^assign: cannot read 'a'"),
+    (_set("grad", 3.0), "grad must be a Tensor or None"),
+    (lambda x: (x * x).sum().backward("a"), "^backward: cannot read 'a' as a cotangent"),
+    (lambda x: len(tg.tensor(1.0)), "^len: "),
+]
+
+# --- arguments ----------------------------------------------------------------------------------
+
+ARGUMENTS: list[tuple[Call, str]] = [
+    (lambda x: tg.tensor([[1.0], [1.0, 2.0]]), "^tensor: .*unequal lengths.*pad them first"),
+    (lambda x: tg.zeros((-1, 2)), r"^zeros: shape \(-1, 2\) must hold whole numbers from 0"),
+    (lambda x: tg.ones(1.5), "^ones: shape 1.5 must be a whole number"),
+    (lambda x: tg.full(2, "a"), "^full: fill_value 'a' must be a number"),
+    (lambda x: tg.arange(0, 1, 0), "^arange: .*step not 0"),
+    (lambda x: tg.arange("a"), "^arange: .*real numbers"),
+    (lambda x: tg.eye(-1), "^eye: "),
+    (lambda x: tg.reshape(x, "a"), "^reshape: shape 'a' must be a whole number"),
+    (lambda x: tg.reshape(x, (1.5, 4)), "^reshape: "),
+    (lambda x: tg.reshape(x, (-2, -3)), "^reshape: "),
+    (lambda x: tg.sum(x, axis="rows"), "^sum: axis 'rows' must be a whole number"),
+    (lambda x: tg.sum(x, axis=0.5), "^sum: axis 0.5"),
+    (lambda x: tg.broadcast_to(x, (-1, 2, 3)), "^broadcast_to: "),
+    (lambda x: tg.pad(x, -1), "^pad: "),
+    (lambda x: tg.pad(x, "a"), "^pad: "),
+    (lambda x: tg.concat([]), "^concat: at least one"),
+    (lambda x: tg.stack([]), "^stack: at least one"),
+    (lambda x: x[::0], "^index: .*cannot be read: slice step cannot be zero"),
+    (lambda x: x[0.5:], "^index: .*slice indices must be integers"),
+    (lambda x: x[[[0], [0, 1]]], "^index: .*unequal lengths"),
+    (lambda x: tg.einsum("ij,jk->ik", x), "^einsum: 2 terms .* for 1 operands"),
+    (lambda x: tg.einsum(x, x), "^einsum: subscripts come first"),
+    (lambda x: tg.einsum("ij->ik", x), "^einsum: the output"),
+    (lambda x: tg.einsum("ij->ii", x), "^einsum: the output"),
+    (lambda x: tg.einsum("...i...->i", x), r"^einsum: .*more than one \.\.\."),
+    (lambda x: tg.grad(3.0, x), "^grad: outputs and inputs must be Tensors"),
+    (lambda x: tg.grad(x.sum(), 3.0), "^grad: "),
+    (lambda x: tg.grad(x.sum(), x, [1.0, 2.0]), "^grad: 1 outputs but 2 cotangents"),
+    (lambda x: tg.vjp(lambda x: 3.0, x), "^vjp: the function must return a Tensor"),
+    (lambda x: tg.vjp(lambda x: x, x)[1](), "^vjp_fn: 1 outputs but 0 cotangents"),
+    (lambda x: tg.jvp(lambda x: x, [x, x], [x]), "^jvp: 2 points but 1 directions"),
+    (lambda x: tg.jacobian(lambda x: (x, x), x), "^jacobian: .*return one Tensor"),
+]
+
+# --- graphs -------------------------------------------------------------------------------------
+
+GRAPHS: list[tuple[Call, str]] = [
+    (lambda x: tg.ones(()).backward(), "^backward: .*requires_grad=True"),
+    (lambda x: tg.grad(tg.ones(()), x), "^grad: .*does not require grad"),
+    (lambda x: np.asarray(x), r"x\.numpy\(\) or x\.detach\(\)"),
+    (lambda x: x.__setitem__(0, 1.0), r"tg\.where.*x\.data\[key\]"),
+    (lambda x: (x * 1).assign(0), "^assign: .*only leaves"),
+    (lambda x: _set("data", 0)(x * 1), "^assign: .*only leaves"),
+    (lambda x: _set("requires_grad", False)(x * 1), r"detach\(\)"),
+    (lambda x: _set("grad", None)(x * 1), r"retain_grad\(\)"),
+    (lambda x: tg.ones(2).retain_grad(), "^retain_grad: "),
+    (lambda x: __import__("copy").deepcopy(x * 1), r"detach\(\) or clone\(\)"),
+]
+
+TABLE = [
+    pytest.param(error, builtin, call, message, id=f"{error.__name__}-{message[:40]}")
+    for error, builtin, calls in (
+        (tg.ShapeError, ValueError, SHAPES),
+        (tg.DTypeError, TypeError, TYPES),
+        (tg.ArgumentError, ValueError, ARGUMENTS),
+        (tg.GraphError, RuntimeError, GRAPHS),
+    )
+    for call, message in calls
+]
+
+
+@pytest.mark.parametrize(("error", "builtin", "call", "message"), TABLE)
+def test_wrong_calls(
+    error: type[tg.TinygradError], builtin: type[Exception], call: Call, message: str
+) -> None:
+    x = leaf(X)
+    with pytest.raises(error, match=message) as caught:
+        call(x)
+    assert isinstance(caught.value, builtin)  # what a caller would expect to catch
+    assert len(str(caught.value)) < 400
+    np.testing.assert_array_equal(x.numpy(), X)
+    assert x.grad is None
+
+
+def test_the_place_in_a_model_is_named() -> None:
+
+    class Broken(tg.nn.Module):
+        def forward(self, x: tg.Tensor) -> tg.Tensor:
+            with at_time(7):
+                return x + tg.ones(5)
+
+    model = tg.nn.Sequential(Broken())
+    with pytest.raises(tg.ShapeError, match=r"float32, in 0 at t = 7: shapes must broadcast"):
+        model(tg.ones((4, 3)))
+
+
+def test_a_rule_of_the_wrong_shape_is_reported_as_such() -> None:
+    """A person's own primitive with a mistake in it: the message blames the rule."""
+    wrong = tg.Primitive("wrong", lambda xp, x: x * 2, (lambda xp, g, y, x: g[:1],), "elementwise")
+    with pytest.raises(
+        tg.ShapeError, match=r"the derivative rule of wrong returned shape \(1, 3\)"
+    ):
+        tg.apply(wrong, leaf(X)).sum().backward()
+
+
+def test_a_name_is_defined_once() -> None:
+    def tanh(xp: Any, x: Any) -> Any:
+        return x
+
+    with pytest.raises(ValueError, match="'tanh' is already defined"):
+        tg.define(tanh, None, jvp="linear")
