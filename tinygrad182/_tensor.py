@@ -13,7 +13,7 @@ from . import autodiff, backend
 from .backend import Array
 from .errors import DTypeError, GraphError, ShapeError, TinygradError
 from .primitives import PRIMITIVES
-from .recording import Leaf, Node, apply, as_array, node_of, set_tensor_type, wrap
+from .recording import Leaf, Node, apply, as_array, node_of, set_tensor_type, share, wrap
 
 _NEGATIVE, _MATMUL = PRIMITIVES["negative"], PRIMITIVES["matmul"]
 
@@ -104,7 +104,7 @@ class Tensor:
         if not self.is_leaf:
             return backend.namespace(self._data).read_only(self._data)
         if isinstance(self._node, Leaf):
-            self._node.exposed()
+            self._node.memory.exposed()
         return self._data
 
     @data.setter
@@ -138,9 +138,11 @@ class Tensor:
         try:
             self._data[...] = array
         except ValueError as error:
-            raise GraphError("assign: a graph still uses this array; clone() the tensor first") from error
+            raise GraphError(
+                "assign: a graph still uses this array; clone() the tensor first"
+            ) from error
         if isinstance(self._node, Leaf):
-            self._node.changed()
+            self._node.memory.changed()
         return self
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -242,9 +244,7 @@ class Tensor:
 
         The array of a result stays read-only, for the graph still uses it; see :meth:`clone`.
         """
-        if self.is_leaf:
-            return wrap(self._data)
-        return wrap(backend.namespace(self._data).read_only(self._data))
+        return share(self._data, self)
 
     def clone(self) -> Tensor:
         """A copy with memory of its own; gradients flow back."""

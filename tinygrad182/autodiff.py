@@ -205,8 +205,11 @@ def _pull(
     together = rules(xp, g, y, *xs, **params) if callable(rules) else None
     edges = []
     for i, parent in enumerate(node.inputs or ()):
-        if isinstance(parent, Leaf):  # whether wanted or not: the rules of the others use its value
-            parent.check_unchanged(node)
+        source: Any = parent  # checked whether wanted or not: the rules of the others use its value
+        while isinstance(source, Node) and source.primitive is not None and source.primitive.view:
+            source = source.inputs[0]  # type: ignore[index]
+        if isinstance(source, Leaf):
+            source.check_unchanged(node)
         if parent not in wanted:
             continue
         if together is not None:
@@ -395,7 +398,7 @@ def grad(
     (6.0, 2.0)
     """
     outputs, inputs = (
-        list(x) if isinstance(x, Iterable) and not is_tensor(x) else [x] for x in (outputs, inputs)
+        [x] if is_tensor(x) or not isinstance(x, Iterable) else list(x) for x in (outputs, inputs)
     )
     if not all(is_tensor(x) for x in (*outputs, *inputs)):
         raise ArgumentError("grad: outputs and inputs must be Tensors, or sequences of them")

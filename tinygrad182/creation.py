@@ -111,7 +111,9 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
         several = values if isinstance(values, (tuple, list)) else (values,)
         found = tuple(operator.index(n) for n in several)
     except TypeError:
-        raise ArgumentError(f"{op}: {what} {values!r} must be a whole number or a tuple of them") from None
+        raise ArgumentError(
+            f"{op}: {what} {values!r} must be a whole number or a tuple of them"
+        ) from None
     if lowest is not None and any(n < lowest for n in found):
         raise ArgumentError(f"{op}: {what} {values!r} must hold whole numbers from {lowest}")
     return found

@@ -289,7 +289,9 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     axis = 0
     for part in parts:
         if part is Ellipsis:
-            entries += [slice(None)] * (x.ndim - covered) or [Ellipsis]  # of no axis: it still parts
+            entries += [slice(None)] * (x.ndim - covered) or [
+                Ellipsis
+            ]  # of no axis: it still parts
             axis += x.ndim - covered
             continue
         entries += _checked(x, part, axis)

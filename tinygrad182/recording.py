@@ -112,6 +112,42 @@ class Node:
         return _place(self.scope)
 
 
+class Memory:
+    """When one array was written to; shared by all leaves around it and its views."""
+
+    __slots__ = ("_array", "_snapshot", "_stamp", "used")
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        self._stamp = next(_ORDER)  # the last time it is known to have changed
+        self._snapshot: tuple[int, Array] | None = None  # what a caller last took, and when
+        self.used = 0  # the last operation that recorded it
+
+    def changed(self) -> None:
+        """Note that the framework has written to the array."""
+        self._stamp = next(_ORDER)
+        self._snapshot = None
+
+    def exposed(self) -> None:
+        """Note that a caller takes the writeable array: what was recorded is compared in backward."""
+        self.settle()
+        if self.used > self._stamp:
+            self._snapshot = (next(_ORDER), backend.namespace(self._array).copy(self._array))
+
+    def settle(self) -> None:
+        """Find out whether the array was written to since a caller took it."""
+        if self._snapshot is not None:
+            when, copy = self._snapshot
+            if not _identical(copy, self._array):
+                self._stamp = when
+                self._snapshot = None
+
+    def changed_after(self, order: int) -> bool:
+        """Whether the array may have changed since the node with that sequence number was made."""
+        self.settle()
+        return self._stamp > order
+
+
 class Leaf(Node):
     """A tensor that no recorded operation made: a parameter, an input or a constant.
 
@@ -121,41 +157,24 @@ class Leaf(Node):
         Whether gradients are computed for it.
     name : str
         The parameter's dotted path, as its module last used it.
+    memory : Memory
+        The array's history, shared with what shares the array.
     """
 
-    __slots__ = ("_snapshot", "_stamp", "_used", "name", "requires_grad")
+    __slots__ = ("memory", "name", "requires_grad")
 
-    def __init__(self, value: Array, requires_grad: bool = False) -> None:
+    def __init__(
+        self, value: Array, requires_grad: bool = False, memory: Memory | None = None
+    ) -> None:
         super().__init__(None, (), value, _NO_PARAMS, MODES.get().scope)
         self.requires_grad = requires_grad
         self.keeps_grad = True
         self.name = ""
-        self._stamp = self.order  # the last time the value is known to have changed
-        self._used = 0  # the last operation that recorded it
-        self._snapshot: tuple[int, Array] | None = None  # the value when a caller last took it
-
-    def changed(self) -> None:
-        """Note that the framework has written to the value."""
-        self._stamp = next(_ORDER)
-        self._snapshot = None
-
-    def exposed(self) -> None:
-        """Note that a caller takes the writeable array: what was recorded is compared in backward."""
-        self._settle()
-        if self._used > self._stamp:
-            self._snapshot = (next(_ORDER), backend.namespace(self.value).copy(self.value))
-
-    def _settle(self) -> None:
-        if self._snapshot is not None:
-            when, copy = self._snapshot
-            if not _identical(copy, self.value):
-                self._stamp = when
-                self._snapshot = None
+        self.memory = Memory(value) if memory is None else memory
 
     def check_unchanged(self, consumer: Node) -> None:
         """Raise if the value may have changed since ``consumer`` was recorded."""
-        self._settle()
-        if self._stamp > consumer.order:
+        if self.memory.changed_after(consumer.order):
             raise InPlaceError(
                 f"backward of {consumer.op}{consumer.place()}: its input "
                 f"{self.name or 'tensor'} of shape {tuple(self.value.shape)} was changed in place after it "
@@ -251,7 +270,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         raise explain(primitive.name, arrays, error, primitive.needs) from error
     modes = MODES.get()
     if not (tracked and modes.grad):
-        return wrap(value)
+        return share(value, operands[0]) if primitive.view else wrap(value)
     inputs = []
     for x, a in zip(operands, arrays, strict=True):
         if type(a) not in SCALARS:
@@ -260,8 +279,20 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     node = Node(primitive, tuple(inputs), value, params or _NO_PARAMS, modes.scope)
     for parent in inputs:
         if isinstance(parent, Leaf):
-            parent._used = node.order
+            parent.memory.used = node.order
     return wrap(value, node)
+
+
+def share(value: Array, source: Any) -> Tensor:
+    """A tensor around memory that ``source`` has too: a write to one is noticed for both.
+
+    What a graph has recorded as a result is not to be written to at all.
+    """
+    if not isinstance(source, _tensor_type):
+        return wrap(value)
+    if isinstance(source._node, Leaf) or source._node is None:
+        return wrap(value, Leaf(value, memory=node_of(source).memory))  # type: ignore[attr-defined]
+    return wrap(backend.namespace(value).read_only(value))
 
 
 def as_array(x: Any) -> Array:
@@ -329,7 +360,9 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
     (3,)
     """
     if not isinstance(x, _tensor_type):
-        raise DTypeError(f"mark: {type(x).__name__} {name!r} is no Tensor; wrap it with tg.tensor(...)")
+        raise DTypeError(
+            f"mark: {type(x).__name__} {name!r} is no Tensor; wrap it with tg.tensor(...)"
+        )
     modes = MODES.get()
     if not modes.grad:
         return x

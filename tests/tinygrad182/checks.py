@@ -156,7 +156,9 @@ def linear_in_a_recorded_cotangent(row: Row) -> None:
     if pairs:
         (found,) = tg.grad([d for d, _ in pairs], g, [const(v) for _, v in pairs])
     expected = oracles.complex_jvp(row.f, xs, vs)
-    assert_close(np.zeros(g.shape) if found is None else found, expected, exact(row), "by the cotangent")
+    assert_close(
+        np.zeros(g.shape) if found is None else found, expected, exact(row), "by the cotangent"
+    )
 
 
 # --- arrays -------------------------------------------------------------------------------------

@@ -68,7 +68,9 @@ MUTATORS: dict[str, Mutator] = {
     "writes to the output": lambda r, g, xs: _in_place(r, xs[0]),
     "writes to an input": lambda r, g, xs: _in_place(r, xs[-1]),
     "not recorded": lambda r, g, xs: r.detach() if is_tensor(r) else r,
-    "cotangent detached": lambda r, g, xs: r if not is_tensor(r) else r - g.sum() + g.detach().sum(),
+    "cotangent detached": lambda r, g, xs: (
+        r if not is_tensor(r) else r - g.sum() + g.detach().sum()
+    ),
 }
 
 

@@ -95,7 +95,7 @@ SHAPES: list[tuple[Call, str]] = [
 # --- types --------------------------------------------------------------------------------------
 
 TYPES: list[tuple[Call, str]] = [
-    (lambda x: [1.0, 2.0, 3.0] + x, r"^add: .*'list' is not an array.*tg\.tensor"),
+    (lambda x: x * [1.0, 2.0, 3.0], r"^multiply: .*'list' is not an array.*tg\.tensor"),
     (lambda x: x + None, "^add: .*'NoneType'"),
     (lambda x: "a" * x, "^multiply: .*'str'"),
     (lambda x: x * np.array(["a", "b", "c"]), "^multiply: .*not numeric"),

@@ -12,7 +12,7 @@ from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, StateDictError, TinygradError
 from ..modes import MODES, scope
-from ..recording import Leaf, wrap
+from ..recording import Leaf, Memory, wrap
 
 
 class Parameter(Tensor):
@@ -229,7 +229,7 @@ class Module:
             if parameter.device == device:
                 continue
             parameter._data = leaf.value = backend.move(parameter._data, device)
-            leaf.changed()
+            leaf.memory = Memory(leaf.value)
             leaf.grad = None if leaf.grad is None else leaf.grad.detach().to(device)
         return self
 

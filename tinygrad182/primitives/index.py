@@ -120,6 +120,7 @@ define(
     index,
     all_inputs=index_vjp,
     jvp=index_jvp,
+    view=True,
     needs="at most one index per axis, and index arrays must broadcast against each other",
 )
 define(scatter_add, all_inputs=scatter_add_vjp, jvp=scatter_add_jvp)

@@ -37,6 +37,8 @@ class Primitive:
         one input at a time. A callable is ``rule(xp, tangents, y, *inputs, **params) -> tangent``.
     broadcasts : bool
         Whether inputs are broadcast against each other, so that cotangents must be summed back.
+    view : bool
+        Whether the result may share memory with the first input.
     needs : str
         What the shapes must satisfy: the remedy shown when the forward fails.
     """
@@ -46,6 +48,7 @@ class Primitive:
     vjp: tuple[Rule | None, ...] | Rule
     jvp: Literal["elementwise", "linear", "multilinear"] | Rule
     broadcasts: bool = False
+    view: bool = False
     needs: str = ""
 
     def __repr__(self) -> str:
@@ -62,13 +65,14 @@ def define(
     jvp: Literal["elementwise", "linear", "multilinear"] | Rule,
     all_inputs: Rule | None = None,
     broadcasts: bool = False,
+    view: bool = False,
     needs: str = "",
 ) -> Primitive:
     """Register a primitive under its forward's name (a trailing underscore is dropped).
 
     Parameters
     ----------
-    forward, *vjps, jvp, broadcasts, needs
+    forward, *vjps, jvp, broadcasts, view, needs
         As in :class:`Primitive`.
     all_inputs : callable, optional
         The one rule for all inputs, in place of ``vjps``.
@@ -76,7 +80,7 @@ def define(
     name = forward.__name__.rstrip("_")
     if name in PRIMITIVES:
         raise ValueError(f"primitive {name!r} is already defined")
-    primitive = Primitive(name, forward, all_inputs or vjps, jvp, broadcasts, needs)
+    primitive = Primitive(name, forward, all_inputs or vjps, jvp, broadcasts, view, needs)
     PRIMITIVES[name] = primitive
     return primitive
 

@@ -205,15 +205,15 @@ def test_states_that_are_not_finite_do_not_crash(start: float, nonlinearity: str
 
 def test_time_grows_with_the_steps_not_with_their_square() -> None:
     def seconds(T: int) -> float:
-        loss = tg.nn.RNN(1, 2, 2, rng=0)(tg.ones((T, 1, 1)))[0].sum()
+        loss = tg.nn.RNN(1, 2, rng=0)(tg.ones((T, 1, 1)))[0].sum()
         best = math.inf
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()  # of this process alone: the machine may be busy
             flow_of(loss)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
-    assert seconds(4000) < 20 * seconds(500)  # 8 times the steps
+    assert seconds(8000) < 40 * seconds(500)  # 16 times the steps
 
 
 def test_texts() -> None:

@@ -172,6 +172,30 @@ def test_loops_one_after_the_other(first: int, second: int, shared_start: bool) 
         assert stack.h.initial_grad is not None
 
 
+def test_loops_at_other_times() -> None:
+    """A loop with a start of its own, or with earlier steps, is another one."""
+    w = weight()
+    late = loop(w, tg.tensor(H0), 3, first=5)
+    early = loop(w, tg.tensor(H0), 4)
+    own_start = loop(w, mark(tg.tensor(H0), "h", -1), 2, first=20)
+    flow = flow_of((late + early + own_start).sum())
+    assert [s.h.time.tolist() for s in flow.values()] == [[5, 6, 7], [0, 1, 2, 3], [20, 21]]
+    assert [s.h.initial_grad is None for s in flow.values()] == [True, True, False]
+
+
+def test_calls_that_continue_each_other_stay_apart() -> None:
+    class Steps(tg.nn.Module):
+        def __init__(self) -> None:
+            self.w = tg.nn.Parameter(np.eye(3))
+
+        def forward(self, h: tg.Tensor, first: int) -> tg.Tensor:
+            return loop(self.w, h, 2, first=first)
+
+    steps = Steps()
+    flow = flow_of(steps(steps(tg.tensor(H0), 0), 2).sum())
+    assert {p: s.h.time.tolist() for p, s in flow.items()} == {"steps": [0, 1], "steps#2": [2, 3]}
+
+
 def test_loops_that_take_turns() -> None:
     """Two states of one name advance in the same iteration, as two layers in one's own loop do."""
     v, w = weight(0), weight(1)

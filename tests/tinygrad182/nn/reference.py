@@ -42,7 +42,9 @@ def rnn(
     for layer in range(len(h_0)):
         w_x, w_h = weights[f"weight_ih_l{layer}"], weights[f"weight_hh_l{layer}"]
         b = weights.get(f"bias_ih_l{layer}", 0.0) + weights.get(f"bias_hh_l{layer}", 0.0)
-        above = np.empty((*x.shape[:2], h_0.shape[2]), np.result_type(below, h_0, w_x, w_h, b, kicks))
+        above = np.empty(
+            (*x.shape[:2], h_0.shape[2]), np.result_type(below, h_0, w_x, w_h, b, kicks)
+        )
         for sample in range(x.shape[1]):
             h = h_0[layer, sample]
             for t in range(x.shape[0]):
