@@ -289,9 +289,8 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     axis = 0
     for part in parts:
         if part is Ellipsis:
-            entries += [slice(None)] * (x.ndim - covered) or [
-                Ellipsis
-            ]  # of no axis: it still parts
+            # where it stands for no axis it is kept: it still parts the arrays beside it
+            entries += [slice(None)] * (x.ndim - covered) or [Ellipsis]
             axis += x.ndim - covered
             continue
         entries += _checked(x, part, axis)

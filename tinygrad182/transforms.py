@@ -13,7 +13,8 @@ import numpy as np
 
 from . import backend
 from ._tensor import Tensor
-from .autodiff import ancestors, backpropagate, grad
+from .autodiff import grad
+from .backpropagation import ancestors, backpropagate
 from .creation import tensor
 from .errors import ArgumentError, ShapeError
 from .modes import enable_grad, grad_mode

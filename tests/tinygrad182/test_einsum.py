@@ -22,14 +22,13 @@ DOTS = (2, 3)
 def sums(draw: Any) -> tuple[str, list[tuple[int, ...]]]:
     """Subscripts and shapes: repeated letters, letters summed alone, ``...``, implicit outputs."""
     terms, shapes = [], []
-    widest = 0
+    dotted = draw(st.booleans())
     for _ in range(draw(st.integers(1, 3))):
         letters = draw(st.lists(st.sampled_from("abcde"), max_size=3))
         shape = [SIZES[c] for c in letters]
-        if draw(st.integers(0, 2)) == 0:
+        if dotted and draw(st.integers(0, 3)):
             at = draw(st.integers(0, len(letters)))
             width = draw(st.integers(0, 2))
-            widest = max(widest, width)
             hidden = [n if draw(st.booleans()) else 1 for n in DOTS[2 - width :]]
             letters[at:at] = ["..."]
             shape[at:at] = hidden

@@ -128,7 +128,7 @@ def test_masks(data: Any, seed: int) -> None:
         (np.array([1, 0], dtype="uint8"),), (np.array([True, False, True, True]), 0),
         (np.zeros((4, 3), bool),), (slice(None), slice(None), np.array([True, False])),
         (np.array([True, False, True, True]), slice(None), np.array([0, 1, 1])),
-        (0, ..., np.array([[1], [2]]), np.array([1])),  # of no axis, yet NumPy parts the arrays there
+        (None, 0, ..., np.array([1, 2]), np.array([1])),  # of no axis, yet it parts the arrays
     ],
     ids=str,
 )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import leaves, needs_torch
-from tinygrad182.autodiff import ancestors
+from tinygrad182.backpropagation import ancestors
 from tinygrad182.recording import node_of
 
 from . import checks, mutants

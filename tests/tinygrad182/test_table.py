@@ -7,7 +7,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_close, const, leaves
-from tinygrad182.autodiff import ancestors
+from tinygrad182.backpropagation import ancestors
 from tinygrad182.recording import node_of
 
 from .table import PLAIN, ROWS, PlainRow

@@ -12,8 +12,9 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import ancestors, backpropagate, seeds_of
+from ..autodiff import seeds_of
 from ..backend import Array
+from ..backpropagation import ancestors, backpropagate
 from ..errors import GraphError, ShapeError, UnknownPathError
 from ..modes import no_grad
 from ..recording import Node

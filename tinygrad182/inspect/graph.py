@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import ancestors, backpropagate, gather, pull, seeds_of
+from ..autodiff import seeds_of
 from ..backend import Array
+from ..backpropagation import ancestors, backpropagate, gather, pull
 from ..errors import FreedGraphError
 from ..modes import no_grad
 from ..primitives.index import Slice

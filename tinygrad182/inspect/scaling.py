@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..autodiff import Cotangents
 from ..backend import Array
+from ..backpropagation import Cotangents
 from ..primitives.index import Slice
 from ..recording import Node
 

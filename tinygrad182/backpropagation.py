@@ -1,0 +1,273 @@
+"""Cotangents through the recorded graph.
+
+One loop, :func:`backpropagate`, carries cotangents from outputs to inputs. Given arrays it computes
+gradients; given Tensors the same rules are recorded, so that gradients can be differentiated again.
+:func:`pull` is one node of it, which the inspector also calls by itself.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import backend
+from .errors import (
+    FreedGraphError,
+    ShapeError,
+)
+from .primitives import PRIMITIVES
+from .primitives.index import Slice
+from .recording import Leaf, Node, apply, is_tensor, wrap
+
+if TYPE_CHECKING:
+    pass
+
+# --- the graph below some outputs ---------------------------------------------------------------
+
+
+def ancestors(outputs: Iterable[Node], constants: bool = False) -> list[Node]:
+    """Every node that requires grad and that ``outputs`` depend on, themselves included, oldest first.
+
+    With ``constants``, also the leaves that do not require grad.
+
+    Raises
+    ------
+    FreedGraphError
+        Part of the graph was freed by an earlier backward pass.
+    """
+    seen = {node for node in outputs if node.requires_grad}
+    stack = list(seen)
+    while stack:
+        node = stack.pop()
+        if node.inputs is None:
+            raise FreedGraphError(
+                f"the graph through {node.op}{node.place()} was freed by an earlier backward pass; "
+                "call the earlier one with retain_graph=True, or record the forward again"
+            )
+        for parent in node.inputs:
+            if (
+                isinstance(parent, Node)
+                and parent not in seen
+                and (parent.requires_grad or constants)
+            ):
+                seen.add(parent)
+                stack.append(parent)
+    return sorted(seen, key=operator.attrgetter("order"))
+
+
+def _leading_to(targets: Collection[Node], nodes: list[Node]) -> list[Node]:
+    """The targets and those of ``nodes`` (oldest first) that depend on one, oldest first."""
+    found = set(targets)
+    for node in nodes:
+        if node not in found and not found.isdisjoint(node.inputs or ()):
+            found.add(node)
+    return sorted(found, key=operator.attrgetter("order"))
+
+
+# --- cotangents ---------------------------------------------------------------------------------
+
+
+class Cotangents:
+    """The cotangents of nodes not yet processed, each a sum over the edges that lead to the node.
+
+    The first contribution is held as it comes (it may share memory), the second makes a new buffer,
+    later ones are added into it. Contributions to parts of a node are kept and added into one buffer.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[Node, Any] = {}
+        self._owned: set[Node] = set()
+        self._slices: dict[Node, list[Slice]] = {}
+
+    def add(self, node: Node, cotangent: Any) -> None:
+        """Add what arrives over one edge."""
+        if type(cotangent) is Slice:
+            self._slices.setdefault(node, []).append(cotangent)
+            return
+        total = self._sums.get(node)
+        if total is None:
+            self._sums[node] = cotangent
+        else:
+            self._sums[node] = _plus(total, cotangent, in_place=node in self._owned)
+            self._owned.add(node)
+
+    def pop(self, node: Node) -> Any:
+        """The complete cotangent of ``node``, or None if nothing arrived."""
+        slices = self._slices.pop(node, None)
+        if slices is not None:
+            self.add(node, gather(node, slices))
+        return self._sums.pop(node, None)
+
+    def owns(self, node: Node) -> bool:
+        """Whether the node's cotangent shares memory with nothing."""
+        return node in self._owned
+
+
+def _plus(total: Any, cotangent: Any, in_place: bool) -> Any:
+    with backend.on(total):
+        if in_place:
+            total += cotangent
+        else:
+            total = total + cotangent
+    return np.asarray(total) if isinstance(total, np.generic) else total
+
+
+def gather(node: Node, slices: list[Slice]) -> Any:
+    """One cotangent of the node's whole shape from those of its parts."""
+    lead = slices[0].lead
+    prefix = (slice(None),) * len(lead)
+    operands = [part for s in slices for part in (s.value, *s.arrays)]
+    params = {
+        "shape": (*lead, *node.value.shape),
+        "dtype": node.value.dtype,
+        "keys": tuple(prefix + s.key for s in slices),
+    }
+    scatter_add = PRIMITIVES["scatter_add"]
+    if is_tensor(operands[0]):
+        return apply(scatter_add, *operands, **params)
+    return scatter_add.forward(backend.namespace(operands[0]), *operands, **params)
+
+
+def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> Any:
+    """Sum over the axes along which an input of ``shape`` was repeated."""
+    extra = cotangent.ndim - lead - len(shape)
+    axes = [lead + i for i in range(extra)]
+    axes += [
+        lead + extra + i
+        for i, n in enumerate(shape)
+        if n == 1 and cotangent.shape[lead + extra + i] != 1
+    ]
+    if axes:
+        cotangent = xp.sum(cotangent, axis=tuple(axes), keepdims=True)
+    return xp.reshape(cotangent, (*cotangent.shape[:lead], *shape))
+
+
+def _fit(xp: Any, node: Node, parent: Node, cotangent: Any, lead: int) -> Any:
+    """Give what a rule returned the input's shape and dtype, and make a NumPy scalar an array."""
+    value = parent.value
+    if type(cotangent) is Slice:
+        return cotangent
+    if isinstance(cotangent, np.generic):
+        cotangent = np.asarray(cotangent)
+    shape = cotangent.shape[lead:] if lead else cotangent.shape
+    if shape != value.shape:
+        if not node.primitive.broadcasts:  # type: ignore[union-attr]
+            raise ShapeError(
+                f"the derivative rule of {node.op} returned shape {tuple(shape)} "
+                f"for an input of shape {tuple(value.shape)}"
+            )
+        cotangent = _unbroadcast(xp, cotangent, value.shape, lead)
+    if cotangent.dtype is not value.dtype and cotangent.dtype != value.dtype:
+        cotangent = xp.astype(cotangent, value.dtype)
+    return cotangent
+
+
+def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
+    """The cotangents ``node`` sends to those of its inputs that are ``wanted``, one per edge.
+
+    Parameters
+    ----------
+    node : Node
+    g : array or Tensor
+        The node's own cotangent; extra leading axes carry many at once.
+    wanted : container of Node
+        Which inputs to compute; rules of the others do not run.
+
+    Returns
+    -------
+    list of (Node, cotangent)
+        In the order of the inputs; an input used twice stands twice.
+    """
+    xp = backend.NAMESPACES[type(g)]
+    if is_tensor(g):  # recorded: the rule sees Tensors
+        y: Any = wrap(node.value, node)
+        xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in node.inputs or ()]
+        return _pull(xp, node, g, y, xs, wanted)
+    xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
+    with backend.on(g):
+        return _pull(xp, node, g, node.value, xs, wanted)
+
+
+def _pull(
+    xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
+) -> list[tuple[Node, Any]]:
+    rules = node.primitive.vjp  # type: ignore[union-attr]
+    params = node.params
+    lead = g.ndim - y.ndim
+    together = rules(xp, g, y, *xs, **params) if callable(rules) else None
+    edges = []
+    for i, parent in enumerate(node.inputs or ()):
+        source: Any = parent  # checked whether wanted or not: the rules of the others use its value
+        while isinstance(source, Node) and source.primitive is not None and source.primitive.view:
+            source = source.inputs[0]  # type: ignore[index]
+        if isinstance(source, Leaf):
+            source.check_unchanged(node)
+        if parent not in wanted:
+            continue
+        if together is not None:
+            cotangent = together[i]
+        else:
+            rule = rules[i]  # type: ignore[index]
+            cotangent = None if rule is None else rule(xp, g, y, *xs, **params)
+        if cotangent is not None:
+            edges.append((parent, _fit(xp, node, parent, cotangent, lead)))  # type: ignore[arg-type]
+    return edges  # type: ignore[return-value]
+
+
+def backpropagate(
+    seeds: Sequence[tuple[Node, Any]],
+    targets: Collection[Node] | None = None,
+    *,
+    visit: Callable[[Node, Any], None] | None = None,
+    retain_graph: bool = False,
+    cotangents: Cotangents | None = None,
+) -> dict[Node, Any]:
+    """Carry cotangents from the seeds down to the targets.
+
+    Parameters
+    ----------
+    seeds : sequence of (Node, cotangent)
+        Cotangents may be arrays, or Tensors: then the derivative rules are recorded. They may have
+        extra leading axes, the same for all.
+    targets : collection of Node, optional
+        The nodes whose cotangents are asked for, constants included; nothing that does not lead to
+        them is computed. By default all leaves, and what was told to keep its gradient.
+    visit : callable, optional
+        Called with every node passed and its complete cotangent, latest node first.
+    retain_graph : bool
+        Keep what a second pass would need; otherwise it is freed as it is consumed.
+    cotangents : Cotangents, optional
+        How sums are kept.
+
+    Returns
+    -------
+    dict
+        Target → cotangent, which may share memory with others; targets not reached are absent.
+    """
+    nodes = ancestors(node for node, _ in seeds)
+    if targets is not None:
+        nodes = _leading_to(targets, nodes)
+    active = set(nodes)
+    sums = Cotangents() if cotangents is None else cotangents
+    for node, seed in seeds:
+        if node in active:
+            sums.add(node, seed)
+    found: dict[Node, Any] = {}
+    for node in reversed(nodes):
+        g = sums.pop(node)
+        if g is None:
+            continue
+        if visit is not None:
+            visit(node, g)
+        if node in targets if targets is not None else node.keeps_grad:
+            found[node] = g
+        if node.primitive is None or (targets is not None and active.isdisjoint(node.inputs or ())):
+            continue
+        for parent, cotangent in pull(node, g, active):
+            sums.add(parent, cotangent)
+        if not retain_graph:
+            node.free()
+    return found
