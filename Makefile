@@ -19,7 +19,7 @@ run: $(VENV)/.has-experiments
 	$(BIN)/python -m experiments gradient-flow $(ARGS)
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto -q $(ARGS)
 
 lint: $(VENV)/.has-lint
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import autodiff, backend
+from . import _protocols, autodiff, backend
 from .backend import Array
 from .errors import DTypeError, GraphError, ShapeError, TinygradError
 from .primitives import PRIMITIVES
@@ -70,7 +70,6 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_data", "_node")
-    __array_ufunc__ = None  # array operators defer to ours
     _data: Array
     _node: Node | None
 
@@ -322,6 +321,12 @@ class Tensor:
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return _protocols.ufunc(_functions(), ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        return _protocols.function(_functions(), function, args, options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:

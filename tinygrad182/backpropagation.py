@@ -20,7 +20,7 @@ from .errors import (
 )
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
-from .recording import Leaf, Node, apply, is_tensor, wrap
+from .recording import Node, apply, is_tensor, wrap
 
 if TYPE_CHECKING:
     pass
@@ -200,11 +200,8 @@ def _pull(
     together = rules(xp, g, y, *xs, **params) if callable(rules) else None
     edges = []
     for i, parent in enumerate(node.inputs or ()):
-        source: Any = parent  # checked whether wanted or not: the rules of the others use its value
-        while isinstance(source, Node) and source.primitive is not None and source.primitive.view:
-            source = source.inputs[0]  # type: ignore[index]
-        if isinstance(source, Leaf):
-            source.check_unchanged(node)
+        if isinstance(parent, Node) and parent.memory is not None:
+            parent.check_unchanged(node)  # wanted or not: the rules of the others use its value
         if parent not in wanted:
             continue
         if together is not None:

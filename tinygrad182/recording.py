@@ -65,6 +65,8 @@ class Node:
         Whether backward passes add the gradient up in ``grad``: always for a leaf.
     grad : Tensor or None
         What they have added up.
+    memory : Memory or None
+        The history of the array in a leaf, which its views have too.
     """
 
     __slots__ = (
@@ -72,6 +74,7 @@ class Node:
         "inputs",
         "keeps_grad",
         "marks",
+        "memory",
         "order",
         "params",
         "primitive",
@@ -97,6 +100,7 @@ class Node:
         self.marks: tuple[Mark, ...] = ()
         self.grad: Tensor | None = None
         self.keeps_grad = False
+        self.memory: Memory | None = None
 
     def free(self) -> None:
         """Drop the arrays; a later backward pass through this node says so."""
@@ -110,6 +114,19 @@ class Node:
     def place(self) -> str:
         """Where in the model this node was made, for messages: ``", in rnn.l0 at t = 3"``."""
         return _place(self.scope)
+
+    def check_unchanged(self, consumer: Node) -> None:
+        """Raise if the array may have changed since ``consumer`` was recorded."""
+        if self.memory is not None and self.memory.changed_after(consumer.order):
+            raise InPlaceError(
+                f"backward of {consumer.op}{consumer.place()}: its input {self.label()} of shape "
+                f"{tuple(self.value.shape)} was changed in place after it was recorded; "
+                "run backward before the change, or record the forward again"
+            )
+
+    def label(self) -> str:
+        """What to call it in a message."""
+        return f"(a view made by {self.op})"
 
 
 class Memory:
@@ -157,11 +174,10 @@ class Leaf(Node):
         Whether gradients are computed for it.
     name : str
         The parameter's dotted path, as its module last used it.
-    memory : Memory
-        The array's history, shared with what shares the array.
     """
 
-    __slots__ = ("memory", "name", "requires_grad")
+    __slots__ = ("name", "requires_grad")
+    memory: Memory
 
     def __init__(
         self, value: Array, requires_grad: bool = False, memory: Memory | None = None
@@ -172,14 +188,9 @@ class Leaf(Node):
         self.name = ""
         self.memory = Memory(value) if memory is None else memory
 
-    def check_unchanged(self, consumer: Node) -> None:
-        """Raise if the value may have changed since ``consumer`` was recorded."""
-        if self.memory.changed_after(consumer.order):
-            raise InPlaceError(
-                f"backward of {consumer.op}{consumer.place()}: its input "
-                f"{self.name or 'tensor'} of shape {tuple(self.value.shape)} was changed in place after it "
-                "was recorded; run backward before the change, or record the forward again"
-            )
+    def label(self) -> str:
+        """What to call it in a message."""
+        return self.name or "tensor"
 
 
 _NO_PARAMS: dict[str, Any] = {}
@@ -278,8 +289,10 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         inputs.append(a)
     node = Node(primitive, tuple(inputs), value, params or _NO_PARAMS, modes.scope)
     for parent in inputs:
-        if isinstance(parent, Leaf):
+        if isinstance(parent, Node) and parent.memory is not None:
             parent.memory.used = node.order
+    if primitive.view:
+        node.memory = inputs[0].memory
     return wrap(value, node)
 
 
@@ -291,7 +304,7 @@ def share(value: Array, source: Any) -> Tensor:
     if not isinstance(source, _tensor_type):
         return wrap(value)
     if isinstance(source._node, Leaf) or source._node is None:
-        return wrap(value, Leaf(value, memory=node_of(source).memory))  # type: ignore[attr-defined]
+        return wrap(value, Leaf(value, memory=node_of(source).memory))
     return wrap(backend.namespace(value).read_only(value))
 
 

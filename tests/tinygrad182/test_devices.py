@@ -14,6 +14,9 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import leaf
+from tinygrad182 import namespaces
+
+from .table import ROWS, Row
 
 NO_CUDA = pytest.mark.skipif(tg.cuda_is_available(), reason="this machine has a GPU")
 
@@ -185,3 +188,68 @@ def test_a_tensor_of_the_third_library_converts() -> None:
     assert x[0, 0].item() == 1.0
     assert "1." in repr(x)
     assert type(tg.zeros_like(x).data) is type(x.data)
+
+
+# --- a library with several devices, played by the third one ------------------------------------
+
+
+def _strict_namespace() -> Any:
+    return tg.backend.namespace(_strict(V))
+
+
+def test_two_devices_of_one_library_never_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_strict_namespace(), "device", lambda array: str(array.device))
+    first, second = (array_api_strict.Device(name) for name in ("CPU_DEVICE", "device1"))
+    x = tg.tensor(array_api_strict.asarray(V, device=first), requires_grad=True)
+    y = array_api_strict.asarray(V, device=second)
+    with pytest.raises(tg.DeviceError, match=r"^multiply: .*CPU_DEVICE.*device1"):
+        x * y
+
+
+class _CurrentDevice:
+    """Stands in for CuPy's context of a current device."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.entered = 0
+
+    def __call__(self, array: Any) -> _CurrentDevice:
+        return self
+
+    def __enter__(self) -> None:
+        self.inside += 1
+        self.entered += 1
+
+    def __exit__(self, *_: Any) -> None:
+        self.inside -= 1
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_everything_runs_on_the_device_of_its_operands(
+    row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a library has a current device, forwards, rules and sums run inside its context."""
+    device = _CurrentDevice()
+    xp = _strict_namespace()
+    monkeypatch.setattr(xp, "guarded", True)
+    monkeypatch.setattr(xp, "on", device)
+    outside: set[str] = set()
+    for name in namespaces._SHARED:
+        monkeypatch.setattr(xp, name, _watched(getattr(xp, name), name, device, outside))
+    xs = [tg.tensor(_strict(x), requires_grad=x.dtype.kind == "f") for x in row.draw()]
+    y = row.f(*xs)
+    g = np.random.default_rng(0).standard_normal(y.shape)
+    active = [x for x in xs if x.requires_grad]
+    tg.grad(y, active, _strict(g), retain_graph=True)
+    tg.grad(y, active, _strict(g), create_graph=True)
+    assert not outside
+    assert device.inside == 0
+
+
+def _watched(f: Any, name: str, device: _CurrentDevice, outside: set[str]) -> Any:
+    def watched(*args: Any, **options: Any) -> Any:
+        if not device.inside:
+            outside.add(name)
+        return f(*args, **options)
+
+    return watched

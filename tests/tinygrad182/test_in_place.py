@@ -254,6 +254,42 @@ def test_a_write_is_seen_where_derivatives_stop_at_a_view() -> None:
         tg.grad(y, view)
 
 
+def test_every_write_is_seen_not_only_the_first() -> None:
+    x = leaf([1.0, 2.0])
+    view = tg.reshape(x, (2, 1))
+    x.data[...] = 3.0
+    y = (view * view).sum()  # recorded with the 3s
+    (g,) = tg.grad(y, view, retain_graph=True)
+    assert g is not None
+    assert g.tolist() == [[6.0], [6.0]]
+    x.data[...] = 100.0
+    with pytest.raises(tg.InPlaceError, match="a view made by reshape"):
+        tg.grad(y, view)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[:1],
+        lambda x: x[0],
+        lambda x: x[None],
+        lambda x: tg.flip(x),
+        lambda x: tg.broadcast_to(x, (3, 2)),
+        lambda x: tg.permute_dims(x[None], (1, 0)),
+        lambda x: tg.squeeze(tg.expand_dims(x, 0)),
+        lambda x: tg.unstack(x)[0],
+        lambda x: tg.reshape(x.detach(), (1, 2))[0],
+    ],
+)
+def test_every_view_is_watched(view: Callable[[tg.Tensor], tg.Tensor]) -> None:
+    for make in (leaf, const):
+        x, c = leaf([1.0, 2.0]), make([3.0, 4.0])
+        y = (x * view(c)).sum()
+        c.assign(0)
+        with pytest.raises(tg.InPlaceError):
+            y.backward()
+
+
 def test_a_write_is_seen_through_a_view_of_a_constant() -> None:
     x, c = leaf([1.0, 2.0]), const([3.0, 4.0])
     y = (x * tg.reshape(c, (1, 2))).sum()

@@ -19,7 +19,7 @@ from ..errors import GraphError, ShapeError, UnknownPathError
 from ..modes import no_grad
 from ..recording import Node
 from .recurrences import Recurrence, recurrences
-from .scaling import Band, ScaledCotangents, times_power
+from .scaling import Band, ScaledCotangents, times_power, zeros_like
 from .table import text_table
 
 
@@ -226,13 +226,7 @@ def _state_flow(path: str, name: str, r: Recurrence, found: dict[Node, list[Band
 
 def _bands(node: Node, found: dict[Node, list[Band]]) -> list[Band]:
     """The gradient of a node; zeros if the loss does not depend on it."""
-    return found[node] if node in found else [(_zeros_like(node.value), 0)]
-
-
-def _zeros_like(array: Array) -> Array:
-    xp = backend.namespace(array)
-    with xp.on(array):
-        return xp.zeros_like(array)
+    return found[node] if node in found else [(zeros_like(node.value), 0)]
 
 
 def _whole(bands: list[Band]) -> Array:
@@ -256,7 +250,7 @@ def _sample_norms(steps: list[list[Band]]) -> tuple[np.ndarray[Any, Any], np.nda
     """
     norms, powers = [], []
     for i in range(max(map(len, steps))):
-        bands = [b[i] if i < len(b) else (_zeros_like(b[0][0]), b[0][1]) for b in steps]
+        bands = [b[i] if i < len(b) else (zeros_like(b[0][0]), b[0][1]) for b in steps]
         norms.append(_row_norms(_host([array for array, _ in bands], sample_axis=True)))
         powers.append([power for _, power in bands])
     return np.stack(norms), np.array(powers)

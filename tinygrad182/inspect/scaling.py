@@ -46,11 +46,13 @@ class ScaledCotangents(Cotangents):
         found = [(g, p) for p, c in self._by_power.items() if (g := c.pop(node)) is not None]
         if not found:
             return None
-        bands = _disjoint([band for g, power in found for band in _split(g, power)])
-        self.powers = [power for _, power in bands]
-        if len(bands) == 1:
-            return bands[0][0]
-        return backend.namespace(bands[0][0]).stack([array for array, _ in bands])
+        if len(found) > 1 or not _is_held(found[0][0]):
+            bands = [band for g, power in found for band in _split(g, power)]
+            found = _disjoint(bands) or [(zeros_like(found[0][0]), 0)]
+        self.powers = [power for _, power in found]
+        if len(found) == 1:
+            return found[0][0]
+        return backend.namespace(found[0][0]).stack([array for array, _ in found])
 
     def bands(self, g: Array) -> list[Band]:
         """The cotangent popped last as pairs of an array and its power, the highest first."""
@@ -64,52 +66,86 @@ def _at(cotangent: Any, i: int) -> Any:
     return cotangent[i, ...]
 
 
-def _split(array: Array, power: int) -> list[Band]:
-    """The array, as bands within which no element is near the ends of its type."""
+def _is_held(array: Array) -> bool:
+    """Whether no element is so near the ends of its type that one operation could reach them."""
+    top, bottom = _extremes(array)
+    reach = 2.0 ** (_largest_exponent(array.dtype) // 2)
+    return not 0 < top < math.inf or (1 / reach <= bottom and top <= reach)
+
+
+def _extremes(array: Array) -> tuple[float, float]:
+    """Largest size of an element, and smallest but 0."""
     if not math.prod(array.shape):
-        return [(array, power)]
+        return 0.0, 0.0
     xp = backend.namespace(array)
     sizes = xp.abs(array)
-    top, bottom = float(xp.max(sizes)), float(xp.min(sizes))
-    limit = _largest_exponent(array.dtype)
-    lowest, highest = 2.0 ** (-limit // 2), 2.0 ** (limit // 2)  # one operation reaches no end
-    if bottom < lowest:
-        bottom = float(xp.min(xp.where(sizes > 0, sizes, top)))
-    if lowest <= bottom <= top <= highest or not 0 < top < math.inf:
-        return [(array, power)]
-    # Band k holds sizes from 2**(unit · (k - ½)): brought to about 1, each has room on both sides.
-    unit = limit // 2
-    k = (math.frexp(top)[1] + unit // 2) // unit
-    bands = []
+    top = float(xp.max(sizes))
+    if top == 0:
+        return 0.0, 0.0
+    return top, float(xp.min(sizes)) or float(xp.min(xp.where(sizes > 0, sizes, top)))
+
+
+def _split(array: Array, power: int) -> list[Band]:
+    """The array as bands on a grid of powers, highest first; in each, sizes are about 1.
+
+    Band k holds the elements of size 2**(unit · (k ± ½)), times 2**(−unit · k).
+    """
+    xp, unit = backend.namespace(array), _largest_exponent(array.dtype) // 2
+    top, bottom = _extremes(array)
+    special = None
+    if not top < math.inf:  # what is not finite goes with the highest band
+        finite = xp.isfinite(array)
+        special, array = xp.where(finite, 0.0, array), xp.where(finite, array, 0.0)
+        top, bottom = _extremes(array)
+    bands: list[Band] = []
     while top > 0:
-        threshold = 2.0 ** max(unit * k - unit // 2, -2 * limit)
-        chosen = sizes >= threshold
-        bands.append((times_power(xp.where(chosen, array, 0.0), -unit * k), power + unit * k))
-        array, sizes = xp.where(chosen, 0.0, array), xp.where(chosen, 0.0, sizes)
-        top = float(xp.max(sizes))
-        k -= 1
+        k = (math.frexp(top)[1] - 1 + power + unit // 2) // unit
+        chosen, start = array, unit * k - unit // 2 - power
+        if start >= math.frexp(bottom)[1]:
+            mask = xp.abs(array) >= 2.0**start
+            chosen, array = xp.where(mask, array, 0.0), xp.where(mask, 0.0, array)
+            top, bottom = _extremes(array)
+        else:
+            top = 0.0
+        bands.append((times_power(chosen, power - unit * k), unit * k))
+    if special is not None:
+        highest = bands[0] if bands else (array, power)
+        bands[:1] = [(_plus(highest[0], special), highest[1])]
     return bands
 
 
 def _disjoint(bands: list[Band]) -> list[Band]:
     """The same sum, highest power first, each element in one band only.
 
-    Where a higher band has an element, lower ones are added to it: what underflows there would not
-    show beside it.
+    ``bands`` come from :func:`_split`. Where a higher one has an element, the next is added to it, and
+    what lies further down would not show.
     """
-    if len(bands) == 1:
-        return bands
-    xp = backend.namespace(bands[0][0])
+    sums: dict[int, Array] = {}
+    for array, power in bands:
+        sums[power] = _plus(sums[power], array) if power in sums else array
     kept: list[Band] = []
-    for array, power in sorted(bands, key=lambda band: -band[1]):
-        low = array
-        for i, (high, above) in enumerate(kept):
-            taken = (high != 0) | (power == above)
-            kept[i] = (xp.where(taken, high + times_power(low, power - above), high), above)
+    taken: Array = False
+    for power in sorted(sums, reverse=True):
+        low = sums[power]
+        xp = backend.namespace(low)
+        if kept:
+            high, above = kept[-1]
+            if above - power == _largest_exponent(low.dtype) // 2:
+                shown = xp.where(high != 0, times_power(low, power - above), 0.0)
+                kept[-1] = (_plus(high, shown), above)
             low = xp.where(taken, 0.0, low)
-        if bool(xp.any(low != 0)):
+        elements = low != 0
+        if bool(xp.any(elements)):
             kept.append((low, power))
-    return kept or bands[:1]
+            taken = taken | elements
+    return kept
+
+
+def zeros_like(array: Array) -> Array:
+    """Zeros of the array's shape, type and device."""
+    xp = backend.namespace(array)
+    with xp.on(array):
+        return xp.zeros_like(array)
 
 
 @cache
@@ -121,11 +157,14 @@ def _largest_exponent(dtype: Any) -> int:
 def times_power(array: Array, power: int) -> Array:
     """``array`` · 2**power, in steps that its type can hold."""
     limit = _largest_exponent(array.dtype)
-    power = max(
-        -3 * limit, min(3 * limit, power)
-    )  # beyond the whole range nothing changes any more
+    power = max(-3 * limit, min(3 * limit, power))  # further out, nothing changes any more
     while power:
         step = max(-limit // 2, min(limit // 2, power))
         array = backend.namespace(array).asarray(array * 2.0**step)
         power -= step
     return array
+
+
+def _plus(a: Array, b: Array) -> Array:
+    """The sum, as an array also where NumPy makes a scalar of it."""
+    return backend.namespace(a).asarray(a + b)

@@ -133,6 +133,21 @@ def test_numbers_without_axes(explodes: bool) -> None:
     assert flow.grad.shape == (600,)
 
 
+@pytest.mark.parametrize("factor", [2.0**40, 2.0**-40])
+def test_numbers_without_axes_and_a_loss_at_every_step(factor: float) -> None:
+    """Contributions of different powers of two meet at every state."""
+    w = tg.tensor(factor, requires_grad=True)
+    h = w * 0.0
+    total = tg.tensor(0.0)
+    for t in range(60):
+        h = mark(h * w, "h", t)
+        total = total + h
+    flow = tg.inspect.gradient_flow(total)[""].h
+    lags = np.arange(60)[::-1]
+    expected = np.log(factor) * lags if factor > 1 else 0.0 * lags  # the largest term tells
+    np.testing.assert_allclose(flow.log_grad_norm, expected, atol=1e-6)
+
+
 def test_half_precision() -> None:
     w = tg.tensor([[0.25]], dtype="float16", requires_grad=True)
     h = tg.zeros((1, 1), dtype="float16")
