@@ -204,46 +204,8 @@ def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tu
 def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure, ...]:
     """Gradient before and after training, hidden states, losses."""
     measurements = [m for found in studies for m in found.measurements]
-    before = [m for m in measurements if m.moment == "before"]
-    after = [m for m in measurements if m.moment == "after"]
     size = f"T = {opts.length}, H = {opts.hidden_size}"
-    reach = "How much of the gradient reaches each time step"
-    drawn = [
-        Figure(
-            "gradient_flow",
-            "The gradient at each time step, before training",
-            "The gradient starts at the last step, on the right, and flows to the left. Dashed: "
-            "the slope of the largest eigenvalue magnitude |λ|max of W_h. Circles: the closed "
-            "form of the linear network, computed without the autodiff engine. A gap in a curve "
-            "is a gradient that is exactly zero, or no finite number.",
-            flow_views.gradient_chart(
-                before, reach, f"before training, {size}; the gradient flows from right to left"
-            ),
-        )
-    ]
-    if after:
-        drawn += [
-            Figure(
-                "gradient_flow_after",
-                "The gradient at each time step, after training",
-                "The same on the same batch, with what the networks have learned: each has its "
-                "own W_h now, and so its own dashed slope.",
-                flow_views.gradient_chart(
-                    after, reach, f"after {opts.steps} training steps, {size}"
-                ),
-            ),
-            Figure(
-                "gradient_before_after",
-                "What training changed",
-                "The measured curves of the two figures above.",
-                flow_views.moments_chart(
-                    measurements,
-                    "gradient",
-                    "The gradient before and after training",
-                    f"{opts.steps} training steps, {size}",
-                ),
-            ),
-        ]
+    drawn = gradient_figures(opts, measurements, size)
     drawn.append(
         Figure(
             "hidden_states",
@@ -267,36 +229,80 @@ def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure
     return tuple(drawn)
 
 
+def gradient_figures(
+    opts: GradientFlowOptions, measurements: Sequence[Measurement], size: str
+) -> list[Figure]:
+    """Gradient before training, after it, and both in one."""
+    before = [m for m in measurements if m.moment == "before"]
+    after = [m for m in measurements if m.moment == "after"]
+    reach = "How much of the gradient reaches each time step"
+    backwards = f"before training, {size}; the gradient flows from right to left"
+    trained = f"after {opts.steps} training steps, {size}"
+    both = "The gradient before and after training"
+    first = Figure(
+        "gradient_flow",
+        "The gradient at each time step, before training",
+        "The gradient starts at the last step, on the right, and flows to the left. Dashed: "
+        "the slope of the largest eigenvalue magnitude |λ|max of W_h. Circles: the closed "
+        "form of the linear network, computed without the autodiff engine. A gap in a curve "
+        "is a gradient that is exactly zero, or no finite number.",
+        flow_views.gradient_chart(before, reach, backwards),
+    )
+    if not after:
+        return [first]
+    second = Figure(
+        "gradient_flow_after",
+        "The gradient at each time step, after training",
+        "The same on the same batch, with what the networks have learned: each has its own W_h "
+        "now, and so its own dashed slope.",
+        flow_views.gradient_chart(after, reach, trained),
+    )
+    third = Figure(
+        "gradient_before_after",
+        "What training changed",
+        "The measured curves of the two figures above.",
+        flow_views.moments_chart(
+            measurements, "gradient", both, f"{opts.steps} training steps, {size}"
+        ),
+    )
+    return [first, second, third]
+
+
+SUMMARY = (
+    Column("moment", "training"),
+    Column("eigenvalue", "|λ|max", ".3f"),
+    Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
+    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
+    Column("decades_per_step", "decades/step", "+.3f"),
+    Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
+    Column("verdict", "the gradient"),
+    Column("closed_form_error", "closed form ±", ".0e"),
+    Column("loss", "loss", ".3g"),
+)
+
+FACTOR = f"{10**FACTOR_DECADES:.0f}"
+SUMMARY_NOTE = (
+    f"The gradient vanishes or explodes if ‖∂L/∂h_1‖ is more than {FACTOR} times smaller or "
+    "larger than ‖∂L/∂h_T‖. With a loss at every step T gradients add up, so there it explodes "
+    "only if the slope, continued over all steps, exceeds the same factor. It dies where it is "
+    "exactly zero. Decades per step: fitted to the last third of the lags, counted backwards in "
+    "time; to be compared with log10 |λ|max. Closed form: largest relative error of any step."
+)
+
+
 def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
     """Numbers per network for people; numbers per time step and training step for programs."""
     measurements = [m for found in studies for m in found.measurements]
-    columns = (
-        Column("nonlinearity", "nonlinearity"),
-        Column("target", "loss at"),
-        *([Column("layer", "layer")] if opts.layers > 1 else []),
-        Column("moment", "training"),
-        Column("eigenvalue", "|λ|max", ".3f"),
-        Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
-        Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
-        Column("decades_per_step", "decades/step", "+.3f"),
-        Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
-        Column("verdict", "the gradient"),
-        Column("closed_form_error", "closed form ±", ".0e"),
-        Column("loss", "loss", ".3g"),
-    )
-    factor = f"{10**FACTOR_DECADES:.0f}"
+    keys = [Column("nonlinearity", "nonlinearity"), Column("target", "loss at")]
+    if opts.layers > 1:
+        keys.append(Column("layer", "layer"))
     verdicts, radii = flow_views.verdict_rows(measurements)
     return (
         Table(
             "verdicts",
             "What becomes of the gradient on its way back, before → after training",
             verdicts,
-            (
-                Column("nonlinearity", "nonlinearity"),
-                Column("target", "loss at"),
-                *([Column("layer", "layer")] if opts.layers > 1 else []),
-                *(Column(radius, radius) for radius in radii),
-            ),
+            (*keys, *(Column(radius, radius) for radius in radii)),
             "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
             printed=True,
         ),
@@ -304,13 +310,8 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
             "summary",
             "Each network in numbers",
             flow_views.summary_rows(measurements),
-            columns,
-            f"The gradient vanishes or explodes if ‖∂L/∂h_1‖ is more than {factor} times smaller "
-            "or larger than ‖∂L/∂h_T‖. With a loss at every step T gradients add up, so there it "
-            "explodes only if the slope, continued over all steps, exceeds the same factor. It "
-            "dies where it is exactly zero. Decades per step: fitted to the last third of the "
-            "lags, counted backwards in time; to be compared with log10 |λ|max. Closed form: "
-            "largest relative error of any step.",
+            (*keys, *SUMMARY),
+            SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", flow_views.step_rows(measurements)),
         *([Table("loss", "Each training step", loss_views.loss_rows(studies))] * bool(opts.steps)),

@@ -4,46 +4,29 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _protocols, autodiff, backend
+from ._methods import augmented, method_of, operator_of
 from .backend import Array
 from .errors import DTypeError, GraphError, ShapeError, TinygradError
 from .primitives import PRIMITIVES
-from .recording import Leaf, Node, apply, as_array, node_of, set_tensor_type, share, wrap
+from .recording import (
+    Leaf,
+    Node,
+    apply,
+    as_array,
+    node_of,
+    set_tensor_type,
+    share,
+    tensor_functions,
+    wrap,
+)
 
 _NEGATIVE, _MATMUL = PRIMITIVES["negative"], PRIMITIVES["matmul"]
-
-
-def _functions() -> Any:
-    """Return the namespace of Tensors: :mod:`tinygrad182.functions`, which registers itself."""
-    return backend.NAMESPACES[Tensor]
-
-
-def _operator(name: str, reflected: bool = False) -> Callable[[Any, Any], Tensor]:
-    """Make the method of a binary operator, which applies its primitive without a detour."""
-    primitive = PRIMITIVES[name]
-
-    def operator(self: Tensor, other: Any) -> Tensor:
-        return apply(primitive, self, other)
-
-    def swapped(self: Tensor, other: Any) -> Tensor:
-        return apply(primitive, other, self)
-
-    return swapped if reflected else operator
-
-
-def _method(name: str) -> Callable[..., Any]:
-    """Make the method that calls the function ``name``; it gets its docstring and signature there."""
-
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return getattr(backend.NAMESPACES[Tensor], name)(self, *args, **kwargs)
-
-    method.__name__ = name
-    return method
 
 
 class Tensor:
@@ -255,16 +238,20 @@ class Tensor:
 
     __hash__ = object.__hash__
 
-    __add__ = _operator("add")
-    __radd__ = _operator("add", reflected=True)
-    __sub__ = _operator("subtract")
-    __rsub__ = _operator("subtract", reflected=True)
-    __mul__ = _operator("multiply")
-    __rmul__ = _operator("multiply", reflected=True)
-    __truediv__ = _operator("divide")
-    __rtruediv__ = _operator("divide", reflected=True)
-    __pow__ = _operator("power")
-    __rpow__ = _operator("power", reflected=True)
+    __add__ = operator_of("add")
+    __radd__ = operator_of("add", reflected=True)
+    __sub__ = operator_of("subtract")
+    __rsub__ = operator_of("subtract", reflected=True)
+    __mul__ = operator_of("multiply")
+    __rmul__ = operator_of("multiply", reflected=True)
+    __truediv__ = operator_of("divide")
+    __rtruediv__ = operator_of("divide", reflected=True)
+    __pow__ = operator_of("power")
+    __rpow__ = operator_of("power", reflected=True)
+    __iadd__ = augmented("add")
+    __isub__ = augmented("subtract")
+    __imul__ = augmented("multiply")
+    __itruediv__ = augmented("divide")
 
     def __neg__(self) -> Tensor:
         return apply(_NEGATIVE, self)
@@ -275,26 +262,26 @@ class Tensor:
     def __matmul__(self, other: Any) -> Tensor:
         if self._data.ndim == 2 and isinstance(other, Tensor) and other._data.ndim == 2:
             return apply(_MATMUL, self, other)
-        return _functions().matmul(self, other)
+        return tensor_functions().matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return _functions().matmul(other, self)
+        return tensor_functions().matmul(other, self)
 
-    __eq__ = _method("equal")
-    __ne__ = _method("not_equal")
-    __lt__ = _method("less")
-    __le__ = _method("less_equal")
-    __gt__ = _method("greater")
-    __ge__ = _method("greater_equal")
-    __invert__ = _method("logical_not")
-    __and__ = _method("logical_and")
-    __or__ = _method("logical_or")
-    __rand__ = _method("logical_and")
-    __ror__ = _method("logical_or")
-    __abs__ = _method("abs")
+    __eq__ = method_of("equal")
+    __ne__ = method_of("not_equal")
+    __lt__ = method_of("less")
+    __le__ = method_of("less_equal")
+    __gt__ = method_of("greater")
+    __ge__ = method_of("greater_equal")
+    __invert__ = method_of("logical_not")
+    __and__ = method_of("logical_and")
+    __or__ = method_of("logical_or")
+    __rand__ = method_of("logical_and")
+    __ror__ = method_of("logical_or")
+    __abs__ = method_of("abs")
 
     def __getitem__(self, key: Any) -> Tensor:
-        return _functions().index(self, key)
+        return tensor_functions().index(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
         raise GraphError(
@@ -303,7 +290,7 @@ class Tensor:
         )
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(_functions().unstack(self))
+        return iter(tensor_functions().unstack(self))
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -323,10 +310,10 @@ class Tensor:
         return int(self.item())
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        return _protocols.ufunc(_functions(), ufunc, method, inputs, options)
+        return _protocols.ufunc(tensor_functions(), ufunc, method, inputs, options)
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
-        return _protocols.function(_functions(), function, args, options)
+        return _protocols.function(tensor_functions(), function, args, options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
@@ -373,30 +360,43 @@ class Tensor:
 
     # --- methods: the functions of the same names -------------------------------------------------
 
-    sum = _method("sum")
-    mean = _method("mean")
-    max = _method("max")
-    min = _method("min")
-    prod = _method("prod")
-    var = _method("var")
-    std = _method("std")
-    logsumexp = _method("logsumexp")
-    softmax = _method("softmax")
-    log_softmax = _method("log_softmax")
-    argmax = _method("argmax")
-    argmin = _method("argmin")
-    swapaxes = _method("swapaxes")
-    squeeze = _method("squeeze")
-    astype = _method("astype")
-    exp = _method("exp")
-    log = _method("log")
-    sqrt = _method("sqrt")
-    square = _method("square")
-    abs = _method("abs")
-    tanh = _method("tanh")
-    sigmoid = _method("sigmoid")
-    relu = _method("relu")
-    clip = _method("clip")
+    sum = method_of("sum")
+    mean = method_of("mean")
+    max = method_of("max")
+    min = method_of("min")
+    prod = method_of("prod")
+    var = method_of("var")
+    std = method_of("std")
+    logsumexp = method_of("logsumexp")
+    cumulative_sum = method_of("cumulative_sum")
+    softmax = method_of("softmax")
+    log_softmax = method_of("log_softmax")
+    argmax = method_of("argmax")
+    argmin = method_of("argmin")
+    any = method_of("any")
+    all = method_of("all")
+    swapaxes = method_of("swapaxes")
+    permute_dims = method_of("permute_dims")
+    expand_dims = method_of("expand_dims")
+    squeeze = method_of("squeeze")
+    broadcast_to = method_of("broadcast_to")
+    flip = method_of("flip")
+    take = method_of("take")
+    unstack = method_of("unstack")
+    astype = method_of("astype")
+    exp = method_of("exp")
+    expm1 = method_of("expm1")
+    log = method_of("log")
+    log1p = method_of("log1p")
+    sqrt = method_of("sqrt")
+    square = method_of("square")
+    sin = method_of("sin")
+    cos = method_of("cos")
+    abs = method_of("abs")
+    tanh = method_of("tanh")
+    sigmoid = method_of("sigmoid")
+    relu = method_of("relu")
+    clip = method_of("clip")
 
     @property
     def T(self) -> Tensor:  # noqa: N802 - NumPy's name
@@ -406,20 +406,20 @@ class Tensor:
     @property
     def mT(self) -> Tensor:  # noqa: N802 - the Array API's name
         """The last two axes exchanged."""
-        return _functions().matrix_transpose(self)
+        return tensor_functions().matrix_transpose(self)
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the same elements in another shape, given as one tuple or as several numbers."""
-        return _functions().reshape(self, shape[0] if len(shape) == 1 else shape)
+        return tensor_functions().reshape(self, shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
         """Return the axes in the order given (one tuple or several numbers), or reversed."""
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        return _functions().transpose(self, tuple(order) or None)
+        return tensor_functions().transpose(self, tuple(order) or None)
 
     def flatten(self) -> Tensor:
         """Return the elements along one axis."""
-        return _functions().reshape(self, (-1,))
+        return tensor_functions().reshape(self, (-1,))
 
 
 set_tensor_type(Tensor)

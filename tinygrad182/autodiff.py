@@ -28,6 +28,10 @@ def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
             "make it from a tensor with requires_grad=True, outside no_grad()"
         )
     xp = backend.namespace(output._data)
+    if not xp.is_floating(output._data):
+        raise DTypeError(
+            f"{what}: the output is {output.dtype}; only real floating ones have a gradient"
+        )
     if gradient is None:
         if output.size != 1:
             raise ShapeError(

@@ -128,7 +128,9 @@ def gather(node: Node, slices: list[Slice]) -> Any:
     scatter_add = PRIMITIVES["scatter_add"]
     if is_tensor(operands[0]):
         return apply(scatter_add, *operands, **params)
-    return scatter_add.forward(backend.namespace(operands[0]), *operands, **params)
+    xp = backend.namespace(operands[0])
+    with xp.on(operands[0]):
+        return scatter_add.forward(xp, *operands, **params)
 
 
 def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> Any:

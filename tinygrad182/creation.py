@@ -53,6 +53,8 @@ def tensor(
     dtype('int64')
     """
     array = data._data if is_tensor(data) else as_array(data)
+    if isinstance(data, np.generic):  # an operator would take it as a number without a dtype
+        array = np.asarray(data)
     if not hasattr(array, "dtype"):
         array = _from_numbers(data, dtype)
         device = MODES.get().device if device is None else device
@@ -77,10 +79,16 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         raise DTypeError(
             f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})"
         )
-    has_arrays = isinstance(data, (list, tuple)) and any(hasattr(x, "dtype") for x in data)
-    if dtype is None and array.dtype.kind in "iuf" and not has_arrays:
+    if dtype is None and array.dtype.kind in "iuf" and not _has_dtype(data):
         array = array.astype(DEFAULT_DTYPE)
     return array
+
+
+def _has_dtype(data: Any) -> bool:
+    """Whether something inside nested sequences is an array and brings its dtype."""
+    if isinstance(data, (list, tuple)):
+        return any(_has_dtype(x) for x in data)
+    return hasattr(data, "dtype")
 
 
 def _plain(data: Any) -> Any:
@@ -193,8 +201,8 @@ def arange(
     """
     first, last = (0, start) if stop is None else (start, stop)
     ends = [as_array(x) for x in (first, last, step)]
-    if not all(isinstance(x, (int, float)) for x in ends) or step == 0:
-        raise ArgumentError(f"arange: {ends} must be real numbers, and the step not 0")
+    if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in ends) or step == 0:
+        raise ArgumentError(f"arange: {ends} must be finite real numbers, and the step not 0")
     whole = all(isinstance(x, int) for x in ends)
     count = max(0, math.ceil((last - first) / step))
     array = first + step * np.arange(count)

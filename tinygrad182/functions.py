@@ -108,7 +108,9 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
 # --- without a derivative: plain results ----------------------------------------------------------
 
 
-def _plain(name: str, doc: str, ordered: bool = False) -> Callable[..., Tensor]:
+def _plain(
+    name: str, doc: str, ordered: bool = False, masks: bool = False
+) -> Callable[..., Tensor]:
     """A function of the array library whose result is a plain tensor that requires no grad."""
 
     def function(*operands: Any, **options: Any) -> Tensor:
@@ -116,9 +118,12 @@ def _plain(name: str, doc: str, ordered: bool = False) -> Callable[..., Tensor]:
         try:
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
             xp = backend.namespace(*arrays)
-            if ordered:  # compare real parts, so that masks survive a complex step
-                arrays = [xp.ordered(a) for a in arrays]
-            return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
+            with xp.on(next((a for a in arrays if type(a) not in SCALARS), None)):
+                if masks and not builtins.all(_is_mask(a) for a in arrays):
+                    raise TypeError("operands must be Boolean; compare first, as in x != 0")
+                if ordered:  # compare real parts, so that masks survive a complex step
+                    arrays = [xp.ordered(a) for a in arrays]
+                return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
         except (ValueError, TypeError, IndexError, DeviceError) as error:
             raise explain(name, arrays, error) from error
 
@@ -127,15 +132,19 @@ def _plain(name: str, doc: str, ordered: bool = False) -> Callable[..., Tensor]:
     return function
 
 
+def _is_mask(x: Any) -> bool:
+    return isinstance(x, bool) if type(x) in SCALARS else "bool" in str(x.dtype)
+
+
 equal = _plain("equal", "Boolean: a = b", ordered=True)
 not_equal = _plain("not_equal", "Boolean: a ≠ b", ordered=True)
 less = _plain("less", "Boolean: a < b", ordered=True)
 less_equal = _plain("less_equal", "Boolean: a ≤ b", ordered=True)
 greater = _plain("greater", "Boolean: a > b", ordered=True)
 greater_equal = _plain("greater_equal", "Boolean: a ≥ b", ordered=True)
-logical_not = _plain("logical_not", "Boolean: not a")
-logical_and = _plain("logical_and", "Boolean: a and b")
-logical_or = _plain("logical_or", "Boolean: a or b")
+logical_not = _plain("logical_not", "Boolean: not a, of Boolean tensors", masks=True)
+logical_and = _plain("logical_and", "Boolean: a and b, of Boolean tensors", masks=True)
+logical_or = _plain("logical_or", "Boolean: a or b, of Boolean tensors", masks=True)
 isfinite = _plain("isfinite", "Boolean: neither infinite nor NaN")
 isnan = _plain("isnan", "Boolean: NaN")
 isinf = _plain("isinf", "Boolean: infinite")

@@ -8,10 +8,11 @@ may span a ``yield``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from . import backend
 
@@ -66,14 +67,22 @@ MODES: ContextVar[Modes] = ContextVar(
 class ModeContext(ABC):
     """A context manager that changes the modes and puts them back, whatever happens inside."""
 
-    __slots__ = ("_token",)
+    _tokens: list[Token[Modes]]
+
+    __slots__ = ("_tokens",)
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make the context, entered by nobody yet; it may be entered again, also inside itself."""
+        context = super().__new__(cls)
+        context._tokens = []
+        return context
 
     @abstractmethod
     def enter(self, modes: Modes) -> Modes:
         """Return the modes inside, given those outside."""
 
     def __enter__(self) -> Self:
-        self._token: Token[Modes] = MODES.set(self.enter(MODES.get()))
+        self._tokens.append(MODES.set(self.enter(MODES.get())))
         return self
 
     def __exit__(
@@ -82,10 +91,10 @@ class ModeContext(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        MODES.reset(self._token)
+        MODES.reset(self._tokens.pop())
 
 
-class grad_mode(ModeContext):  # noqa: N801 - used like a keyword
+class grad_mode(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyword
     """Record operations inside (True) or not (False); see :func:`no_grad`."""
 
     __slots__ = ("_grad",)
@@ -98,7 +107,7 @@ class grad_mode(ModeContext):  # noqa: N801 - used like a keyword
 
 
 def no_grad() -> grad_mode:
-    """Context in which nothing is recorded: results do not require grad.
+    """Context (or decorator) in which nothing is recorded: results do not require grad.
 
     Examples
     --------
@@ -141,16 +150,20 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
     'cpu'
     """
 
-    __slots__ = ("_device",)
+    __slots__ = ("_device", "_in_effect")
 
     def __init__(self, device: str) -> None:
         self._device = backend.check_device(device)
-        self._token = MODES.set(self.enter(MODES.get()))
+        super().__enter__()
+        self._in_effect = True  # from here on; the first ``with`` only promises to undo it
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
         return Modes(modes.grad, self._device, modes.scope)
 
     def __enter__(self) -> Self:
+        if not self._in_effect:
+            return super().__enter__()
+        self._in_effect = False
         return self
 
 

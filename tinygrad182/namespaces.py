@@ -272,6 +272,10 @@ class _CuPy(_NumPyLike):
     def on(self, array: Array) -> AbstractContextManager[Any]:
         return array.device
 
+    def copy(self, x: Array) -> Array:
+        with x.device:  # CuPy copies to the current one
+            return x.copy()
+
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
         return self.module.asnumpy(x)
 

@@ -146,12 +146,14 @@ class Adam(Optimizer):
         self,
         parameters: Iterable[Tensor],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Any = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        if np.shape(betas) != (2,) or not all(0 <= b < 1 for b in betas):
+        if np.shape(betas) != (2,) or not all(
+            isinstance(b, (int, float)) and 0 <= b < 1 for b in betas
+        ):
             raise ArgumentError(f"Adam: betas {betas!r} must be two numbers in [0, 1)")
         self.betas = betas
         self.eps = self._checked("eps", eps)
@@ -171,9 +173,7 @@ class Adam(Optimizer):
         return value - self.lr * (mean / (root + self.eps))
 
 
-def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False
-) -> float:
+def clip_grad_norm_(parameters: Any, max_norm: Any, error_if_nonfinite: bool = False) -> float:
     """Scale all gradients together so that their joint 2-norm is at most ``max_norm``.
 
     Parameters
@@ -197,9 +197,12 @@ def clip_grad_norm_(
     >>> tg.optim.clip_grad_norm_([w], 1.0)
     5.0
     """
-    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    if not max_norm >= 0:
-        raise ArgumentError(f"clip_grad_norm_: max_norm {max_norm} must not be negative")
+    tensors = [parameters] if is_tensor(parameters) else parameters
+    tensors = list(tensors) if isinstance(tensors, Iterable) else [None]
+    if not all(is_tensor(p) for p in tensors):
+        raise ArgumentError("clip_grad_norm_: parameters must be Tensors; pass model.parameters()")
+    if not isinstance(max_norm, (int, float)) or not max_norm >= 0:
+        raise ArgumentError(f"clip_grad_norm_: max_norm {max_norm!r} must be a number from 0")
     gradients = [p.grad for p in tensors if p.grad is not None]
     norm = math.hypot(*(backend.norm(g._data) for g in gradients))
     if error_if_nonfinite and not math.isfinite(norm):

@@ -108,10 +108,10 @@ def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
     return apply(PRIMITIVES["broadcast_to"], as_tensor(x), shape=sizes)
 
 
-def _together(arrays: Sequence[Any], op: str) -> list[Tensor]:
-    tensors = [as_tensor(x) for x in arrays]
+def _together(arrays: Any, op: str) -> list[Tensor]:
+    tensors = [as_tensor(x) for x in arrays] if isinstance(arrays, Iterable) else []
     if not tensors:
-        raise ArgumentError(f"{op}: at least one tensor is needed")
+        raise ArgumentError(f"{op}: at least one tensor is needed, in a sequence")
     return tensors
 
 
@@ -357,9 +357,12 @@ def _checked(x: Tensor, part: Any, axis: int) -> list[Any]:
             raise ShapeError(
                 f"index: a mask of shape {part.shape} at axis {axis} of shape {x.shape}"
             )
-        return [wrap(a) for a in xp.nonzero(part._data)]
+        with xp.on(part._data):
+            return [wrap(a) for a in xp.nonzero(part._data)]
     if part.size:
-        _check_bounds(x, int(xp.min(part._data)), int(xp.max(part._data)), axis)
+        with xp.on(part._data):
+            low, high = int(xp.min(part._data)), int(xp.max(part._data))
+        _check_bounds(x, low, high, axis)
     return [part]
 
 

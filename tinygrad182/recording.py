@@ -198,7 +198,8 @@ _NO_PARAMS: dict[str, Any] = {}
 
 def _identical(a: Array, b: Array) -> bool:
     xp = backend.namespace(a, b)
-    return bool(xp.all((a == b) | ((a != a) & (b != b))))
+    with xp.on(a):
+        return bool(xp.all((a == b) | ((a != a) & (b != b))))
 
 
 def _place(scope: Scope) -> str:
@@ -217,6 +218,11 @@ def set_tensor_type(kind: type[Tensor]) -> None:
     """Tell the engine which class its results are made with (called once, where it is defined)."""
     global _tensor_type
     _tensor_type = kind
+
+
+def tensor_functions() -> Any:
+    """The namespace of Tensors: :mod:`tinygrad182.functions`, which registers itself."""
+    return backend.NAMESPACES[_tensor_type]
 
 
 def is_tensor(x: Any) -> TypeGuard[Tensor]:
@@ -277,7 +283,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             value = primitive.forward(xp, *arrays, **params)
             if isinstance(value, np.generic):  # NumPy's 0-d results
                 value = np.asarray(value)
-    except (ValueError, TypeError, IndexError, DeviceError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError, DeviceError) as error:
         raise explain(primitive.name, arrays, error, primitive.needs) from error
     modes = MODES.get()
     if not (tracked and modes.grad):
@@ -339,7 +345,7 @@ def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> Ti
     taken = f"{op}: cannot take {described}{place}"
     if isinstance(error, TypeError):
         return DTypeError(f"{taken}: {error}")
-    return ShapeError(f"{taken}: {needs or error}")
+    return ShapeError(f"{taken}: {needs} ({error})" if needs else f"{taken}: {error}")
 
 
 def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:

@@ -15,9 +15,9 @@ from . import backend
 from ._tensor import Tensor
 from .autodiff import grad
 from .backpropagation import ancestors, backpropagate
-from .creation import tensor
+from .creation import full_like, tensor, zeros_like
 from .errors import ArgumentError, ShapeError
-from .modes import enable_grad, grad_mode
+from .modes import MODES, enable_grad, grad_mode
 from .primitives import PRIMITIVES, Primitive
 from .rearranging import astype
 from .recording import Leaf, Node, apply, is_tensor, node_of, wrap
@@ -41,8 +41,8 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
         ``f(*xs)``.
     vjp_fn : callable
         Takes one cotangent per output, of its shape; returns a tuple with gᵀJ for each x (zeros for
-        one that ``f`` does not depend on). It may be called again; its results are recorded when an
-        x or a cotangent itself requires grad.
+        one that ``f`` does not depend on). It may be called again. Its results are recorded when an
+        x, a cotangent or a tensor that ``f`` uses requires grad.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
         aliases = [_alias(x) for x in xs]
         out = _tensors(f(*aliases), "vjp")
     outputs = out if isinstance(out, tuple) else (out,)
-    outer = any(is_tensor(x) and x.requires_grad for x in xs)
+    outer = _is_recorded(outputs, aliases)
 
     def vjp_fn(*gs: Any) -> tuple[Tensor, ...]:
         if len(gs) != len(outputs):
@@ -65,9 +65,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
         found: list[Tensor | None] = [None] * len(aliases)
         if pairs:
             found = grad(*_unzip(pairs, aliases), retain_graph=True, create_graph=record)
-        return tuple(
-            wrap(_zeros_like(x)) if g is None else g for g, x in zip(found, aliases, strict=True)
-        )
+        return tuple(zeros_like(x) if g is None else g for g, x in zip(found, aliases, strict=True))
 
     return out, vjp_fn
 
@@ -89,7 +87,8 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     Returns
     -------
     out, tangent : Tensor or tuple of Tensor
-        ``f(*xs)`` and J v. The tangent is recorded when an x or a v requires grad.
+        ``f(*xs)`` and J v. The tangent is recorded when an x, a v or a tensor that ``f`` uses
+        requires grad.
 
     Examples
     --------
@@ -102,10 +101,12 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     vs = list(vs) if isinstance(vs, (list, tuple)) else [vs]
     if len(xs) != len(vs):
         raise ArgumentError(f"jvp: {len(xs)} points but {len(vs)} directions")
-    record = any(is_tensor(x) and x.requires_grad for x in (*xs, *vs))
     with enable_grad():
         aliases = [_alias(x) for x in xs]
         out = _tensors(f(*aliases), "jvp")
+    outputs = out if isinstance(out, tuple) else (out,)
+    record = _is_recorded(outputs, aliases) or any(is_tensor(v) and v.requires_grad for v in vs)
+    with grad_mode(record):
         tangents: dict[Node, Any] = {}
         for x, v in zip(aliases, vs, strict=True):
             v = astype(v, x.dtype)
@@ -113,12 +114,10 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
             if v.shape != x.shape:
                 raise ShapeError(f"jvp: direction of shape {v.shape} at a point of shape {x.shape}")
             tangents[node_of(x)] = v if record else v._data
-    outputs = out if isinstance(out, tuple) else (out,)
-    with grad_mode(record):
         _push_all([o._node for o in outputs if o.requires_grad], tangents)  # type: ignore[misc]
     found = [tangents.get(o._node) for o in outputs]  # type: ignore[arg-type]
     results = tuple(
-        wrap(_zeros_like(o)) if v is None else v if is_tensor(v) else wrap(v)
+        zeros_like(o) if v is None else v if is_tensor(v) else wrap(v)
         for o, v in zip(outputs, found, strict=True)
     )
     return out, results if isinstance(out, tuple) else results[0]
@@ -133,7 +132,8 @@ def _push_all(outputs: list[Node], tangents: dict[Node, Any]) -> None:
             tangents.get(x) if isinstance(x, Node) else None for x in node.inputs or ()
         )
         if any(v is not None for v in incoming):
-            tangents[node] = _push(node, incoming)
+            with backend.namespace(node.value).on(node.value):
+                tangents[node] = _push(node, incoming)
 
 
 def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
@@ -155,10 +155,13 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
             primitive.forward(xp, *xs[:i], v, *xs[i + 1 :], **node.params) for i, v in present
         )
     else:
+        rules = [(primitive.vjp[i], v) for i, v in present]  # type: ignore[index]
         total = _sum(
-            primitive.vjp[i](xp, xp.broadcast_to(v, y.shape), y, *xs, **node.params)  # type: ignore[index,misc]
-            for i, v in present
+            rule(xp, xp.broadcast_to(v, y.shape), y, *xs, **node.params)
+            for rule, v in rules
+            if rule is not None  # a mask moves nothing
         )
+        total = xp.zeros_like(y) if total is None else total
     total = np.asarray(total) if isinstance(total, np.generic) else total
     return total if total.dtype == y.dtype else xp.astype(total, y.dtype)
 
@@ -178,7 +181,8 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     f : callable
         Takes one Tensor, returns one Tensor.
     x : Tensor or array
-        Where to differentiate. The result is recorded if it requires grad.
+        Where to differentiate. The result is recorded if it, or a tensor that ``f`` uses, requires
+        grad; not inside :func:`no_grad`, which is faster where only the numbers are wanted.
 
     Returns
     -------
@@ -192,7 +196,6 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     tensor([[2., 0.],
             [0., 4.]])
     """
-    record = is_tensor(x) and x.requires_grad
     with enable_grad():
         alias = _alias(x)
         out = _tensors(f(alias), "jacobian")
@@ -202,7 +205,8 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
             )
     shape = (*out.shape, *alias.shape)
     if not out.requires_grad:
-        return wrap(backend.namespace(out._data).zeros(shape, dtype=out.dtype))
+        return full_like(out, 0, shape)
+    record = _is_recorded((out,), [alias])
     xp = backend.namespace(out._data)
     with xp.on(out._data):
         rows = xp.reshape(xp.eye_like(out.size, out._data), (out.size, *out.shape))
@@ -211,7 +215,7 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     with grad_mode(record):
         found = backpropagate(seeds, {target}, retain_graph=record).get(target)
         if found is None:
-            return wrap(xp.zeros(shape, dtype=out.dtype))
+            return full_like(out, 0, shape)
         found = found if is_tensor(found) else wrap(found)
         return apply(PRIMITIVES["reshape"], found, shape=shape)
 
@@ -237,7 +241,7 @@ def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
         if isinstance(y, tuple) or y.size != 1:
             raise ShapeError("hessian: the function must return one Tensor with a single element")
         (g,) = grad(y, x, create_graph=True) if y.requires_grad else [None]
-        return wrap(_zeros_like(x)) if g is None else g
+        return zeros_like(x) if g is None else g
 
     return jacobian(gradient, x)
 
@@ -250,6 +254,16 @@ def _alias(x: Any) -> Tensor:
     return x.clone() if is_tensor(x) and x.requires_grad else tensor(x, requires_grad=True)
 
 
+def _is_recorded(outputs: tuple[Tensor, ...], aliases: list[Tensor]) -> bool:
+    """Whether a derivative is to be recorded: something behind the outputs requires grad for others.
+
+    That is an x itself, behind its alias, or what the function used from outside.
+    """
+    own = {node_of(x) for x in aliases}
+    behind = ancestors(node_of(o) for o in outputs if o.requires_grad)
+    return MODES.get().grad and any(isinstance(n, Leaf) and n not in own for n in behind)
+
+
 def _tensors(out: Any, what: str) -> Outputs:
     if is_tensor(out):
         return out
@@ -258,7 +272,3 @@ def _tensors(out: Any, what: str) -> Outputs:
     raise ArgumentError(
         f"{what}: the function must return a Tensor or a tuple of them, not {type(out).__name__}"
     )
-
-
-def _zeros_like(x: Tensor) -> Any:
-    return backend.namespace(x._data).zeros_like(x._data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -74,18 +75,32 @@ def decades(field: str, title: str, domain: tuple[float, float]) -> alt.Y:
         f"{field}:Q",
         title=title,
         scale=alt.Scale(domain=list(domain), zero=False, nice=False),
-        axis=alt.Axis(labelExpr="'1e' + format(datum.value, 'd')", tickMinStep=1, tickCount=7),
+        axis=alt.Axis(labelExpr="'1e' + format(datum.value, 'd')", values=ticks(*domain)),
     )
 
 
-def steps(title: str = "time step t", field: str = "step") -> alt.X:
-    """Horizontal axis for counted steps."""
+def steps(last: int, title: str = "time step t") -> alt.X:
+    """Horizontal axis for the field ``step``, counted from 1 to ``last``."""
     return alt.X(
-        f"{field}:Q",
+        "step:Q",
         title=title,
-        scale=alt.Scale(zero=False, nice=False, padding=5),
-        axis=alt.Axis(tickMinStep=1, tickCount=6, format="d", grid=False),
+        scale=alt.Scale(domain=[1, last], zero=False, nice=False, padding=5),
+        axis=alt.Axis(values=sorted({1, *ticks(1, last)}), format="d", grid=False),
     )
+
+
+def ticks(low: float, high: float) -> list[int]:
+    """Return the round whole numbers from ``low`` to ``high``, at most 8.
+
+    Drawing libraries choose ticks for what can be any number: between two neighbouring steps or
+    powers of ten they put a third, which is neither and gets the label of one.
+
+    >>> ticks(1, 2), ticks(-0.7, 30)
+    ([1, 2], [0, 5, 10, 15, 20, 25, 30])
+    """
+    sizes = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    size = next(size for size in sizes if high - low <= 7 * size)
+    return list(range(math.ceil(low / size) * size, math.floor(high) + 1, size))
 
 
 def panels(

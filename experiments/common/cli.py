@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import tinygrad182 as tg
 from experiments.catalogue import CATALOGUE, Experiment, load
 from experiments.common.options import Options
 from experiments.common.result import Result, Table
-from experiments.common.run_folder import Run, check_writable, publish
+from experiments.common.run_folder import Run, publish, staged
 
 PROGRAM = "python -m experiments"
 
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str]) -> int:
 
     What was asked for goes to standard output; progress and errors go to standard error.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Better a question mark than no result where ∂ and ‖ cannot be encoded.
+            stream.reconfigure(errors="replace")
     # Into a file or a pipe, lines are as long as the tables need; in a terminal they fit it.
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     err = Console(stderr=True, highlight=False)
@@ -64,14 +69,18 @@ def run_and_publish(
     """Run an experiment, write its folder, print what people read and return the folder."""
     started = datetime.now().astimezone()
     folder = options.out or Path("runs") / name / started.strftime("%Y-%m-%dT%H-%M-%S")
-    check_writable(folder)
     clock = time.perf_counter()
-    # A diverging run overflows; the experiments find that in the numbers and say so in words.
-    with tg.use_device(options.device), make_progress(err) as progress, np.errstate(all="ignore"):
-        result = experiment.run(options, progress)
-    run = Run(name, experiment.question, started, time.perf_counter() - clock, result)
-    with err.status("Writing the report ..."):
-        folder = publish(run, folder)
+    with staged(folder) as stage:
+        # A diverging run overflows; the experiments find that in the numbers and say so in words.
+        with (
+            tg.use_device(options.device),
+            make_progress(err) as progress,
+            np.errstate(all="ignore"),
+        ):
+            result = experiment.run(options, progress)
+        run = Run(name, experiment.question, started, time.perf_counter() - clock, result)
+        with err.status("Writing the report ..."):
+            folder = publish(run, stage, folder)
     print_result(result, out)
     report = folder / "report.html"
     out.print(f"\n[bold]Report:[/] {escape(str(report))}", soft_wrap=True)

@@ -42,12 +42,14 @@ def _read_csv(path: Path) -> NDArray[np.float64]:
     """Rows of numbers, with or without a row of names above them."""
     rows: list[list[float]] = []
     first_line = 0
+    header: Sequence[str] = ()
     try:
         # utf-8-sig: spreadsheets put a byte order mark before the first cell.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             for position, cells in enumerate(row for row in reader if any(map(str.strip, row))):
                 if position == 0 and _is_header(f"{path}, line {reader.line_num}", cells):
+                    header = cells
                     continue
                 numbers = _numbers(path, reader.line_num, cells)
                 if not rows:
@@ -63,7 +65,9 @@ def _read_csv(path: Path) -> NDArray[np.float64]:
     except csv.Error as error:
         raise DataError(f"{path}: not valid CSV ({error})") from None
     if not rows:
-        raise DataError(f"{path}: holds no sequence; it needs a row of numbers for each")
+        # With another separator, the only line is one cell and so looks like a header.
+        hint = _separator_hint(header[0]) if len(header) == 1 else ""
+        raise DataError(f"{path}: holds no sequence; it needs a row of numbers for each{hint}")
     return np.array(rows)[:, :, None]
 
 
@@ -88,6 +92,11 @@ def _is_number(cell: str) -> bool:
     return "_" not in cell
 
 
+def _separator_hint(cell: str) -> str:
+    """Words for a cell that looks like several values."""
+    return "; separate the values by commas" if any(s in cell.strip() for s in ";\t| ") else ""
+
+
 def _numbers(path: Path, line: int, cells: Sequence[str]) -> list[float]:
     """Return a row's finite numbers."""
     numbers = []
@@ -98,8 +107,7 @@ def _numbers(path: Path, line: int, cells: Sequence[str]) -> list[float]:
         if not _is_number(cell):
             # A long cell is mostly a whole line of a file with another separator.
             shown = cell if len(cell) <= 40 else cell[:40] + "..."
-            hint = "; separate the values by commas" if any(s in cell for s in ";\t| ") else ""
-            raise DataError(f"{place}: {shown!r} is not a number{hint}")
+            raise DataError(f"{place}: {shown!r} is not a number{_separator_hint(cell)}")
         number = float(cell)
         if not math.isfinite(number):
             raise DataError(f"{place}: {cell.strip()!r} is not a finite number")

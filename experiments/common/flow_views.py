@@ -138,11 +138,9 @@ def _gradient_panels(
     ]
     # The axis spans the measured values; slopes that lead far away from them are cut off.
     domain = charts.spanned(row["measured"] for row in rows)
-    base = alt.Chart().encode(x=charts.steps(), tooltip=tooltip, detail="nonlinearity:N")
+    steps = charts.steps(len(measurements[0].flow.gradient))
+    base = alt.Chart().encode(x=steps, tooltip=tooltip, detail="nonlinearity:N")
     colour = charts.nonlinearity_colour(m.network.nonlinearity for m in measurements)
-    # Before training, all networks of a panel have one slope; then each has its own.
-    trained = any(m.moment == "after" for m in measurements)
-    slope_colour = colour if trained else alt.value(charts.GREY)
     dash = alt.StrokeDash(
         "what:N",
         title=None,
@@ -155,7 +153,7 @@ def _gradient_panels(
     layers = [
         base.transform_calculate(what="'slope of |λ|max'")
         .mark_line(strokeWidth=1.4, clip=True, opacity=0.9)
-        .encode(y=height("reference"), strokeDash=dash, color=slope_colour),
+        .encode(y=height("reference"), strokeDash=dash, color=colour),
         base.transform_calculate(what="'measured'")
         .mark_line(strokeWidth=2.5)
         .encode(y=height("measured"), strokeDash=dash, color=colour),
@@ -174,6 +172,9 @@ def _gradient_panels(
     return charts.panels(layers, rows, title=title, subtitle=subtitle)
 
 
+MOMENT_TEXT = {"before": "before training", "after": "after training"}
+
+
 def moments_chart(
     measurements: Sequence[Measurement],
     quantity: Literal["gradient", "state"],
@@ -181,43 +182,20 @@ def moments_chart(
     subtitle: str,
 ) -> alt.TopLevelMixin:
     """‖∂L/∂h_t‖ or ‖h_t‖ per step, before training (dashed) and after (solid)."""
-    moments = {"before": "before training", "after": "after training"}
-    rows: list[Row] = []
-    for measurement in measurements:
-        column, row = measurement.panel
-        if quantity == "gradient":
-            values = measurement.flow.gradient
-        else:
-            with np.errstate(divide="ignore"):
-                values = np.log10(measurement.flow.state)
-        rows.extend(
-            {
-                "column": column,
-                "row": row,
-                "nonlinearity": NONLINEARITY_TEXT[measurement.network.nonlinearity],
-                "moment": moments[measurement.moment],
-                "step": step,
-                "value": charts.drawable(float(value)),
-            }
-            for step, value in enumerate(values, start=1)
-        )
+    rows = [row for measurement in measurements for row in _moment_rows(measurement, quantity)]
     axis = "gradient norm ‖∂L/∂h_t‖" if quantity == "gradient" else "state norm ‖h_t‖"
-    shown = list(dict.fromkeys(moments[m.moment] for m in measurements))
+    dashes = {
+        MOMENT_TEXT[m.moment]: [4, 3] if m.moment == "before" else [1, 0] for m in measurements
+    }
+    scale = alt.Scale(domain=list(dashes), range=list(dashes.values()))
     line = (
         alt.Chart()
         .mark_line(strokeWidth=2.2)
         .encode(
-            x=charts.steps(),
+            x=charts.steps(len(measurements[0].flow.gradient)),
             y=charts.decades("value", axis, charts.spanned(row["value"] for row in rows)),
             color=charts.nonlinearity_colour(m.network.nonlinearity for m in measurements),
-            strokeDash=alt.StrokeDash(
-                "moment:N",
-                title=None,
-                scale=alt.Scale(
-                    domain=shown,
-                    range=[[4, 3] if m == moments["before"] else [1, 0] for m in shown],
-                ),
-            ),
+            strokeDash=alt.StrokeDash("moment:N", title=None, scale=scale),
             tooltip=[
                 "nonlinearity:N",
                 "moment:N",
@@ -226,9 +204,21 @@ def moments_chart(
             ],
         )
     )
-    return charts.panels(
-        [line],
-        rows,
-        title=title,
-        subtitle=subtitle,
-    )
+    return charts.panels([line], rows, title=title, subtitle=subtitle)
+
+
+def _moment_rows(measurement: Measurement, quantity: Literal["gradient", "state"]) -> Iterable[Row]:
+    column, row = measurement.panel
+    values = measurement.flow.gradient
+    if quantity == "state":
+        with np.errstate(divide="ignore"):
+            values = np.log10(measurement.flow.state)
+    for step, value in enumerate(values, start=1):
+        yield {
+            "column": column,
+            "row": row,
+            "nonlinearity": NONLINEARITY_TEXT[measurement.network.nonlinearity],
+            "moment": MOMENT_TEXT[measurement.moment],
+            "step": step,
+            "value": charts.drawable(float(value)),
+        }

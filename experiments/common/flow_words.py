@@ -27,7 +27,7 @@ def headline(measurements: Sequence[Measurement]) -> str:
     most = max(finite, key=lambda m: m.flow.growth)
     if least is most:
         return f"{start}{_change(least)} ({_name(least)})."
-    return f"{start}{_change(least)} ({_name(least)}) or {_change(most)} ({_name(most)})."
+    return f"{start}{_between(least, most)}."
 
 
 def sentences(studies: Sequence[Study]) -> tuple[str, ...]:
@@ -54,6 +54,19 @@ def _change(measurement: Measurement) -> str:
     if growth < -0.005:
         return f"shrinks to {power_text(growth)} of its size"
     return "is stable"
+
+
+def _between(least: Measurement, most: Measurement) -> str:
+    """Say the range of changes; its ends share a verb where both change the same way."""
+    low, high = power_text(least.flow.growth), power_text(most.flow.growth)
+    ends = {_change(m).split()[0] for m in (least, most)}
+    if ends == {"grows"}:
+        return f"grows between {low}-fold ({_name(least)}) and {high}-fold ({_name(most)})"
+    if ends == {"shrinks"}:
+        return f"shrinks to between {low} ({_name(least)}) and {high} ({_name(most)}) of its size"
+    if ends == {"is"}:
+        return "is stable in every network"
+    return f"{_change(least)} ({_name(least)}) or {_change(most)} ({_name(most)})"
 
 
 def _targets(measurements: Sequence[Measurement]) -> list[str]:

@@ -43,11 +43,12 @@ def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLe
             }
             for step, loss in enumerate(losses, start=1)
         )
+    last = max(len(study.training.losses) for study in studies)
     line = (
         alt.Chart()
-        .mark_line(strokeWidth=1.6)
+        .mark_line(strokeWidth=1.6, point=last == 1)  # a line needs two points
         .encode(
-            x=charts.steps("training step"),
+            x=charts.steps(last, "training step"),
             y=charts.decades(
                 "value", "mean squared error", charts.spanned(row["value"] for row in rows)
             ),

@@ -1,6 +1,6 @@
 """The run folder: all of a run's files appear in it at once, or none does.
 
-Everything is written into a hidden folder beside its destination and moved into place when it is
+Everything is written into a hidden folder near its destination and moved into place when it is
 complete, so neither an error nor an interrupt leaves half a file or half a run.
 """
 
@@ -14,6 +14,8 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -47,31 +49,42 @@ class Run:
         return {key: plain(value) for key, value in dataclasses.asdict(self.result.options).items()}
 
 
-def check_writable(folder: Path) -> None:
-    """Raise OutputError, before any work is done, if ``folder`` cannot be made or written to."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise OutputError(f"{existing} is a file; --out needs a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"Cannot write to {existing}; name another folder with --out")
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Make the hidden folder that a run for ``folder`` is written into, and clean it up after.
+
+    It is in the nearest folder that is there already, so that a run that fails leaves no other.
+    To be made before any work is done: what cannot be written to shows only in writing to it.
+
+    Raises
+    ------
+    OutputError
+        If ``folder`` is a file, or cannot be made or written to.
+    """
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        stage = Path(tempfile.mkdtemp(dir=existing, prefix=".partial-"))
+    except NotADirectoryError:
+        raise OutputError(f"{existing} is a file; --out needs a folder") from None
+    except OSError as error:
+        reason = f"Cannot write to {folder} ({error.strerror})"
+        raise OutputError(f"{reason}; name another folder with --out") from error
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
 
 
-def publish(run: Run, folder: Path) -> Path:
-    """Write the run's files and return the folder they are in.
+def publish(run: Run, stage: Path, folder: Path) -> Path:
+    """Write the run's files into ``stage``, move them and return the folder they are in.
 
     A folder that is there already keeps its other files. Files of an earlier run in it are
     replaced, ``results.json`` last. If the default folder of another run has just been made under
     the same name, this run's gets a number.
     """
     try:
-        home = folder if folder.is_dir() else folder.parent
-        home.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=home, prefix=".partial-"))
-        try:
-            write_files(run, stage)
-            return move(stage, folder, replace=run.result.options.out is not None)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+        write_files(run, stage)
+        return move(stage, folder, replace=run.result.options.out is not None)
     except OSError as error:
         raise OutputError(f"Writing to {folder} failed: {error}") from error
 
@@ -100,6 +113,7 @@ def move(stage: Path, folder: Path, *, replace: bool) -> Path:
             free = folder.with_name(f"{folder.name}-{number}")
         folder = free
     if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
         stage.rename(folder)
         return folder
     for file in sorted(stage.iterdir(), key=lambda file: (file.name == RESULTS, file.name)):

@@ -1,7 +1,10 @@
 """The command line as a person meets it: what it prints, where, and with which exit status."""
 
+import io
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -11,9 +14,14 @@ from experiments.common import cli
 from experiments.common.options import Options
 
 
+def command(*arguments, code=""):
+    return [sys.executable, *(["-c", code] if code else ["-m", "experiments", *arguments])]
+
+
 def python_m_experiments(*arguments, code=""):
-    command = ["-c", code] if code else ["-m", "experiments", *arguments]
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command(*arguments, code=code), capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def run(capsys, monkeypatch, tmp_path):
         return status, *capsys.readouterr()
 
     yield run
-    written = [path for path in tmp_path.rglob("*") if "runs" in path.parts]
+    written = [path for path in tmp_path.iterdir() if path.name.startswith(("runs", "."))]
     assert written == [], "a run that ends in an error writes nothing"
 
 
@@ -142,6 +150,42 @@ def test_an_output_that_is_a_file_is_found_at_once(run, tmp_path):
     assert status == 2
     assert "taken is a file; --out needs a folder" in one_line(err)
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_an_output_nobody_can_make_is_found_before_any_work(run, monkeypatch):
+    experiment = Experiment("Is it?", Options, lambda options, progress: pytest.fail("work"))
+    monkeypatch.setattr(cli, "load", lambda name: experiment)
+    # /proc says that it can be written to; only trying shows that it cannot.
+    for folder in ("/proc/self/new", "a" * 300):
+        status, out, err = run("toy", "--out", folder)
+        assert (status, out) == (2, "")
+        assert f"Cannot write to {folder}" in one_line(err)
+
+
+def test_a_run_that_is_told_to_end_cleans_up(tmp_path):
+    many = ("gradient-flow", "--steps", "1000000", "--out", str(tmp_path / "new" / "out"))
+    with subprocess.Popen(command(*many), stderr=subprocess.PIPE, text=True) as process:
+        limit = time.monotonic() + 60
+        while not any(tmp_path.iterdir()) and time.monotonic() < limit:
+            time.sleep(0.02)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted. Nothing was written." in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_cannot_be_encoded_gets_question_marks(monkeypatch, tmp_path):
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="cp1252") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    small = ("--steps", "0", "--length", "3", "--nonlinearity", "identity")
+    assert cli.main(["gradient-flow", *small, "--out", str(tmp_path / "∂")]) == 0
+    streams[0].flush()
+    printed = streams[0].buffer.getvalue().decode("cp1252")
+    assert "how large ??L/?h_1? is" in printed
+    assert str(tmp_path / "?") in printed
 
 
 @pytest.mark.parametrize(

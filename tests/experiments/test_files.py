@@ -43,7 +43,9 @@ def test_good_npy(tmp_path, dtype, shape):
 BAD_CSV = {
     "empty": ("", "holds no sequence"),
     "blank": ("\n\n", "holds no sequence"),
-    "header only": ("a,b,c\n", "holds no sequence"),
+    "header only": ("a,b,c\n", r"a row of numbers for each$"),
+    "one line with tabs": ("1\t2\t3\n", r"holds no sequence; .*; separate the values by commas"),
+    "one line with semicolons": ("1.5;2\n", r"holds no sequence; .*; separate the values by"),
     "ragged, short": ("1,2,3\n4,5\n", r"line 2: 2 values, but line 1 has 3"),
     "ragged, long": ("a,b\n\n1,2\n4,5,6\n", r"line 4: 3 values, but line 3 has 2"),
     "text": ("1,2,3\n4,x,6\n", r"line 2, column 2: 'x' is not a number"),

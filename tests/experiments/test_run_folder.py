@@ -2,8 +2,8 @@
 
 import csv
 import json
-import os
 import re
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -16,7 +16,7 @@ from experiments.common import charts, report
 from experiments.common.errors import OutputError
 from experiments.common.options import Options
 from experiments.common.result import Claim, Column, Figure, Result, Table
-from experiments.common.run_folder import Run, check_writable, publish
+from experiments.common.run_folder import Run, publish, staged
 
 EVIL = "</script><script>alert('x')</script>"
 
@@ -49,7 +49,7 @@ def a_chart():
     ]
     rows.append({**rows[0], "step": 3, "value": None})
     line = charts.alt.Chart().mark_line()
-    line = line.encode(x=charts.steps(), y=charts.decades("value", "v", (-120.0, 0.0)))
+    line = line.encode(x=charts.steps(4), y=charts.decades("value", "v", (-120.0, 0.0)))
     return charts.panels([line], rows, title=EVIL, subtitle="toy")
 
 
@@ -71,13 +71,18 @@ def a_run(chart=None, *, out=None, headline="It is 1e-60."):
     return Run("toy", "Is it?", datetime(2026, 1, 2, tzinfo=UTC), 1.25, result)
 
 
+def publish_in(folder, run):
+    with staged(folder) as stage:
+        return publish(run, stage, folder)
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    return publish(a_run(a_chart()), tmp_path_factory.mktemp("runs") / "toy" / "first")
+    return publish_in(tmp_path_factory.mktemp("runs") / "toy" / "first", a_run(a_chart()))
 
 
 def test_a_run_is_its_files_and_nothing_else(published):
@@ -195,56 +200,74 @@ def test_a_run_that_cannot_be_written_leaves_nothing(tmp_path, error):
     folder = tmp_path / "toy" / "first"
     expected = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
-        publish(a_run(BrokenChart(error)), folder)
-    assert names(tmp_path / "toy") == []
+        publish_in(folder, a_run(BrokenChart(error)))
+    assert names(tmp_path) == []
 
 
 def test_a_failed_run_leaves_an_earlier_one_as_it_was(tmp_path):
     folder = tmp_path / "mine"
-    publish(a_run(out=folder, headline="the first"), folder)
+    publish_in(folder, a_run(out=folder, headline="the first"))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(RuntimeError):
-        publish(a_run(BrokenChart(RuntimeError()), out=folder, headline="the second"), folder)
+        publish_in(folder, a_run(BrokenChart(RuntimeError()), out=folder, headline="the second"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_folder_named_by_the_user_keeps_its_other_files(tmp_path):
     (tmp_path / "mine.txt").write_text("keep me")
-    assert publish(a_run(out=tmp_path), tmp_path) == tmp_path
-    assert publish(a_run(out=tmp_path, headline="again"), tmp_path) == tmp_path
+    assert publish_in(tmp_path, a_run(out=tmp_path)) == tmp_path
+    assert publish_in(tmp_path, a_run(out=tmp_path, headline="again")) == tmp_path
     assert (tmp_path / "mine.txt").read_text() == "keep me"
     assert names(tmp_path) == ["long.csv", "mine.txt", "numbers.csv", "report.html", "results.json"]
     assert json.loads((tmp_path / "results.json").read_text())["headline"] == "again"
 
 
 def test_two_runs_in_one_second_get_a_folder_each(tmp_path):
-    first, second, third = (publish(a_run(), tmp_path / "now") for _ in range(3))
+    first, second, third = (publish_in(tmp_path / "now", a_run()) for _ in range(3))
     assert [first.name, second.name, third.name] == ["now", "now-2", "now-3"]
     assert names(tmp_path) == ["now", "now-2", "now-3"]
 
 
 def test_others_may_read_a_run(tmp_path):
-    folder = publish(a_run(), tmp_path / "run")
+    folder = publish_in(tmp_path / "run", a_run())
     plain = tmp_path / "plain"
     plain.mkdir()
     assert folder.stat().st_mode == plain.stat().st_mode
 
 
-def test_a_place_that_cannot_be_written_to_is_found_before_any_work(tmp_path):
-    check_writable(tmp_path)
-    check_writable(tmp_path / "new" / "deeper")
+def test_a_stage_is_beside_what_is_there_and_gone_afterwards(tmp_path):
+    for folder in (tmp_path, tmp_path / "new" / "deeper"):
+        with staged(folder) as stage:
+            assert stage.parent == tmp_path
+            assert names(tmp_path) == [stage.name]
+        assert names(tmp_path) == []
+
+
+def test_two_runs_at_once_get_a_folder_each(tmp_path):
+    folder = tmp_path / "toy" / "now"
+    with staged(folder) as one, staged(folder) as other:
+        assert publish(a_run(), one, folder) == folder
+        assert publish(a_run(), other, folder) == folder.with_name("now-2")
+    assert names(tmp_path) == ["toy"]
+
+
+def test_a_file_cannot_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OutputError, match="is a file; --out needs a folder"):
-            check_writable(folder)
+        with pytest.raises(OutputError, match="is a file; --out needs a folder"), staged(folder):
+            pytest.fail("there is nowhere to write")
     assert names(tmp_path) == ["file"]
 
 
 def test_a_protected_folder_is_refused(tmp_path, monkeypatch):
     # Tests may run as root, who may write anywhere, so the system's answer is given here.
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(OutputError, match="Cannot write to"):
-        check_writable(tmp_path / "new")
+    def refuse(**where):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    refused = r"Cannot write to .*new \(Permission denied\)"
+    with pytest.raises(OutputError, match=refused), staged(tmp_path / "new"):
+        pytest.fail("there is nowhere to write")
 
 
 def test_output_errors_are_the_frameworks():

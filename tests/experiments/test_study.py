@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from experiments.common import flow_views
 from experiments.common.data import RandomSequences
 from experiments.common.fitting import Training, fit
 from experiments.common.flow import LayerFlow, regression_loss
@@ -60,6 +61,28 @@ def test_the_headline_names_the_extremes_before_training():
     assert "from step 30 back to step 1" in said
     assert "shrinks to 1.0e-09 of its size (tanh, spectral radius 0.5)" in said
     assert "grows 1.0e+05-fold (ReLU, spectral radius 0.5)" in said
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        (
+            (-9, -7),
+            "shrinks to between 1.0e-09 (tanh, spectral radius 0.5) and 1.0e-07 "
+            "(ReLU, spectral radius 0.5) of its size.",
+        ),
+        (
+            (5, 7),
+            "grows between 1.0e+05-fold (tanh, spectral radius 0.5) and 1.0e+07-fold "
+            "(ReLU, spectral radius 0.5).",
+        ),
+        ((0, 0.001), "is stable in every network."),
+    ],
+)
+def test_the_headline_says_once_what_all_networks_share(ends, words):
+    first, second = ends
+    found = [measured(line(first, 0)), measured(line(second, 0), nonlinearity="relu")]
+    assert headline(found).endswith(f"the gradient {words}")
 
 
 @pytest.mark.parametrize(
@@ -165,3 +188,9 @@ def test_the_last_target_is_the_last_step_alone():
     squares = (predictions.numpy() - labels.numpy()) ** 2
     assert last.item() == pytest.approx(squares[-1].mean())
     assert every.item() == pytest.approx(squares.mean())
+
+
+def test_a_slope_has_the_colour_of_its_curve():
+    found = [measured(line(-9, 0)), measured(line(-5, 0), nonlinearity="relu")]
+    slope, curve = flow_views.gradient_chart(found, "t", "s").to_dict()["spec"]["layer"]
+    assert slope["encoding"]["color"] == curve["encoding"]["color"]

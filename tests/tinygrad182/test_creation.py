@@ -26,8 +26,8 @@ from tests.support import const, device, leaf
         ([[], []], "float32"),
         (((1, 2), (3, 4)), "float32"),
         (range(3), "float32"),
-        (np.float64(2.0), "float32"),  # a NumPy scalar is a number, as in arithmetic
-        (np.int8(2), "float32"),
+        (np.float64(2.0), "float64"),  # data with a dtype keeps it, though it is weak in arithmetic
+        (np.int8(2), "int8"),
         (np.array(2.0), "float64"),
         (np.array([1, 2]), "int64"),
         (np.array([1.0], dtype="float16"), "float16"),

@@ -6,6 +6,7 @@ import builtins
 import subprocess
 import sys
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import array_api_strict
@@ -17,8 +18,6 @@ from tests.support import leaf
 from tinygrad182 import namespaces
 
 from .table import ROWS, Row
-
-NO_CUDA = pytest.mark.skipif(tg.cuda_is_available(), reason="this machine has a GPU")
 
 # --- names --------------------------------------------------------------------------------------
 
@@ -46,14 +45,32 @@ def test_unknown_names(ask: Callable[[Any], Any], name: Any) -> None:
     assert tg.zeros(1).device is not None  # and nothing was switched
 
 
-@NO_CUDA
+def _cupy(monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:
+    """Put a CuPy in place that finds as many devices as ``count`` says."""
+    cupy = ModuleType("cupy")
+    cupy.cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+
+
+def _no_driver() -> int:
+    raise RuntimeError("cudaErrorInsufficientDriver")
+
+
 @pytest.mark.parametrize("ask", ASKING)
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
-def test_no_gpu(ask: Callable[[str], Any], name: str) -> None:
+def test_no_gpu(ask: Callable[[str], Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """CuPy imports without a GPU: the message says that the driver is what is missing."""
-    pytest.importorskip("cupy")
+    _cupy(monkeypatch, _no_driver)
     with pytest.raises(tg.DeviceError, match=r"finds no usable CUDA driver or GPU .*NVIDIA driver"):
         ask(name)
+    assert not tg.cuda_is_available()
+
+
+@pytest.mark.parametrize("ask", ASKING)
+def test_too_few_gpus(ask: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    _cupy(monkeypatch, lambda: 2)
+    with pytest.raises(tg.DeviceError, match=r"'cuda:2': this machine has 2 CUDA device\(s\)"):
+        ask("cuda:2")
 
 
 def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,11 +89,12 @@ def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not tg.cuda_is_available()
 
 
-@NO_CUDA
-def test_a_failed_switch_changes_nothing() -> None:
-    with pytest.raises((tg.DeviceError, tg.MissingDependencyError)):
+def test_a_failed_switch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tg.zeros(1).device
+    _cupy(monkeypatch, _no_driver)
+    with pytest.raises(tg.DeviceError):
         tg.use_device("cuda")
-    assert tg.zeros(1).device == "cpu"
+    assert tg.zeros(1).device == before
 
 
 def test_importing_the_framework_does_not_import_cupy() -> None:
@@ -242,6 +260,14 @@ def test_everything_runs_on_the_device_of_its_operands(
     active = [x for x in xs if x.requires_grad]
     tg.grad(y, active, _strict(g), retain_graph=True)
     tg.grad(y, active, _strict(g), create_graph=True)
+    first = next(k for k, x in enumerate(xs) if x.requires_grad)
+
+    def f(x: Any) -> tg.Tensor:
+        return row.f(*xs[:first], x, *xs[first + 1 :])
+
+    tg.jacobian(f, xs[first].detach())
+    for point in (xs[first], xs[first].detach()):
+        tg.jvp(f, point, point.detach())
     assert not outside
     assert device.inside == 0
 

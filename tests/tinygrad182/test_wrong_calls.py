@@ -33,6 +33,7 @@ SHAPES: list[tuple[Call, str]] = [
     (lambda x: x == tg.ones(4), "^equal: "),
     (lambda x: x @ tg.ones((2, 3)), "^matmul: .*the last axis of the first operand must equal"),
     (lambda x: x @ tg.tensor(1.0), r"^matmul: .*needs \* instead"),
+    (lambda x: tg.arange(3) ** -1, "^power: .*negative integer powers"),
     (lambda x: tg.outer(x, x), "^outer: two vectors"),
     (
         lambda x: tg.sum(x, axis=2),
@@ -132,6 +133,7 @@ TYPES: list[tuple[Call, str]] = [
     (lambda x: x.assign("a"), "^assign: cannot read 'a'"),
     (_set("grad", 3.0), "grad must be a Tensor or None"),
     (lambda x: (x * x).sum().backward("a"), "^backward: cannot read 'a' as a cotangent"),
+    (lambda x: (x * 1j).sum().backward(), "^backward: the output is complex128"),
     (lambda x: len(tg.tensor(1.0)), "^len: "),
 ]
 

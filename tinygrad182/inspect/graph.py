@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from .. import backend
@@ -75,7 +76,7 @@ class Edge:
     consumer : GraphNode
         The operation that used the node.
     position : int
-        Which of the consumer's inputs it was.
+        Which of ``consumer.inputs`` it was.
     cotangent : array
         The share, of the node's shape. The shares of all edges add up to the node's gradient.
     """
@@ -237,13 +238,15 @@ class Graph:
                 f"{consumer.op}{consumer.place()}: a backward pass after the trace freed what the shares "
                 "of its inputs are computed from; look at edges before it, or pass it retain_graph=True"
             )
+        # numbers among the operands are not counted: positions are those in GraphNode.inputs
+        ranks = list(accumulate((isinstance(x, Node) for x in inputs), initial=0))
         with_rule = (i for i in range(len(inputs)) if callable(rules) or rules[i] is not None)
         with no_grad():
             pulled = pull(consumer, self._kept[consumer].grad, wanted)
         found: dict[Node, list[tuple[int, Any]]] = {}
         for parent, share in pulled:  # in the order of the inputs
             position = next(i for i in with_rule if inputs[i] is parent)
-            found.setdefault(parent, []).append((position, share))
+            found.setdefault(parent, []).append((ranks[position], share))
         return found
 
     @property

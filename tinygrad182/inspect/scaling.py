@@ -18,6 +18,10 @@ Band = tuple[Array, int]
 """An array and the power of two it is to be multiplied by."""
 
 
+_NOT_FINITE = 2**30
+"""The power that infinities and NaNs are given: above all others, so that they hide what is beside them."""
+
+
 class ScaledCotangents(Cotangents):
     """Cotangents as bands: arrays times powers of two, so that nothing underflows or overflows.
 
@@ -92,12 +96,12 @@ def _split(array: Array, power: int) -> list[Band]:
     """
     xp, unit = backend.namespace(array), _largest_exponent(array.dtype) // 2
     top, bottom = _extremes(array)
-    special = None
-    if not top < math.inf:  # what is not finite goes with the highest band
-        finite = xp.isfinite(array)
-        special, array = xp.where(finite, 0.0, array), xp.where(finite, array, 0.0)
-        top, bottom = _extremes(array)
     bands: list[Band] = []
+    if not top < math.inf:
+        finite = xp.isfinite(array)
+        bands.append((xp.where(finite, 0.0, array), _NOT_FINITE))
+        array = xp.where(finite, array, 0.0)
+        top, bottom = _extremes(array)
     while top > 0:
         k = (math.frexp(top)[1] - 1 + power + unit // 2) // unit
         chosen, start = array, unit * k - unit // 2 - power
@@ -108,9 +112,6 @@ def _split(array: Array, power: int) -> list[Band]:
         else:
             top = 0.0
         bands.append((times_power(chosen, power - unit * k), unit * k))
-    if special is not None:
-        highest = bands[0] if bands else (array, power)
-        bands[:1] = [(_plus(highest[0], special), highest[1])]
     return bands
 
 

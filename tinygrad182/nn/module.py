@@ -187,7 +187,7 @@ class Module:
                     continue
                 try:
                     array = _array_like(state_dict[full], current)
-                except (TypeError, ValueError) as error:
+                except (TypeError, ValueError, RuntimeError) as error:
                     problems.append(f"{full} cannot be read: {error}")
                     continue
                 if array.shape != current.shape:

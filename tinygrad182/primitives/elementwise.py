@@ -13,7 +13,7 @@ from .primitive import elementwise
 
 
 def add(xp: Namespace, a: Array, b: Array) -> Array:
-    """A + b"""
+    """``a + b``"""
     return a + b
 
 
@@ -22,7 +22,7 @@ def add_vjp(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
 
 
 def subtract(xp: Namespace, a: Array, b: Array) -> Array:
-    """A − b"""
+    """``a - b``"""
     return a - b
 
 
@@ -31,7 +31,7 @@ def subtract_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Arr
 
 
 def multiply(xp: Namespace, a: Array, b: Array) -> Array:
-    """A · b"""
+    """``a * b``"""
     return a * b
 
 
@@ -44,7 +44,7 @@ def multiply_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Arr
 
 
 def divide(xp: Namespace, a: Array, b: Array) -> Array:
-    """A / b"""
+    """``a / b``"""
     return a / b
 
 
@@ -57,7 +57,7 @@ def divide_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array
 
 
 def negative(xp: Namespace, x: Array) -> Array:
-    """−x"""
+    """``-x``"""
     return -x
 
 
@@ -66,7 +66,7 @@ def negative_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def square(xp: Namespace, x: Array) -> Array:
-    """x²"""
+    """``x * x``"""
     return x * x
 
 
@@ -75,7 +75,7 @@ def square_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def power(xp: Namespace, a: Array, b: Array) -> Array:
-    """A to the power b; the derivative by b is 0 where a is 0"""
+    """``a ** b``; the derivative by b is 0 where a is 0"""
     if xp.is_complex(a) or xp.is_complex(b):
         # a polar power loses a tiny imaginary part at negative a, so the sign is taken out first
         sign = xp.where(xp.ordered(a) < 0, -1.0, 1.0) if _is_integral(b) else 1.0
@@ -104,7 +104,7 @@ def _is_integral(b: Array) -> bool:
 
 
 def exp(xp: Namespace, x: Array) -> Array:
-    """E to the power x"""
+    """``e ** x``"""
     return xp.exp(x)
 
 
@@ -113,7 +113,7 @@ def exp_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def expm1(xp: Namespace, x: Array) -> Array:
-    """E to the power x, minus 1, accurate for small x"""
+    """``e ** x - 1``, accurate for small x"""
     return xp.expm1(x)
 
 
@@ -192,7 +192,7 @@ def sigmoid_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def relu(xp: Namespace, x: Array) -> Array:
-    """max(x, 0); the derivative at 0 is 0"""
+    """``max(x, 0)``; the derivative at 0 is 0"""
     return xp.where(xp.ordered(x) > 0, x, 0.0) if xp.is_complex(x) else xp.maximum(x, 0)
 
 
@@ -241,7 +241,7 @@ def maximum_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Arra
 
 
 def where(xp: Namespace, condition: Array, a: Array, b: Array) -> Array:
-    """A where the condition holds, else b"""
+    """``a`` where the condition holds, else ``b``"""
     return xp.where(condition, a, b)
 
 

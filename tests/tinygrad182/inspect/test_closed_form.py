@@ -135,6 +135,24 @@ def test_float32_agrees_with_float64_where_it_under_and_overflows(
     assert single.initial_grad.dtype == np.float32
 
 
+@pytest.mark.parametrize("radius", [0.3, 3.0])
+def test_the_initial_gradient_in_float32(radius: float) -> None:
+    """About 1e±30, which float32 holds, though the pass has rescaled on the way there."""
+    T = 60
+    model = Regressor(radius)
+    model.rnn.bias_ih_l0.data[...] = 0.0
+    in_float32(model)
+    rnn = tg.nn.RNN(2, H, nonlinearity="identity")
+    rnn.load_state_dict(model.rnn.state_dict())
+    output, _ = rnn(tg.zeros((T, B, 2)))
+    found = tg.inspect.gradient_flow(output[-1].sum())["rnn.l0"].h.initial_grad
+    row = np.ones((B, H))
+    for _ in range(T):
+        row = row @ model.rnn.weight_hh_l0.numpy()
+    assert 25 < abs(math.log10(np.abs(row).max())) < 35
+    assert_close(found, row, 1e-5)
+
+
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_float32_agrees_with_float64_through_a_nonlinearity(nonlinearity: str, layers: int) -> None:

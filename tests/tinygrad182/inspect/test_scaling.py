@@ -210,3 +210,23 @@ def test_what_is_not_finite_stays_so(bad: float) -> None:
     np.testing.assert_array_equal(flow.grad_norm, [bad, math.sqrt(2)])
     np.testing.assert_array_equal(flow.sample_grad_norm, [[bad, 1.0], [1.0, 1.0]])
     np.testing.assert_allclose(flow.log_grad_norm, [bad, math.log(2) / 2], rtol=1e-15)
+
+
+def test_what_is_not_finite_beside_what_has_another_power() -> None:
+    w = tg.ones((2, 1), requires_grad=True)
+    start = mark(w * 1.0, "start", 0)
+    h = start * 0.0
+    for _ in range(5):
+        h = h * 2.0**-40
+    direct = start * const(np.float32([[np.inf], [3.0]]))
+    flow = tg.inspect.gradient_flow((direct + h).sum())[""].start
+    np.testing.assert_array_equal(flow.sample_grad_norm, [[np.inf, 3.0]])
+    h = start * 1.0
+    for _ in range(5):
+        h = h * 2.0**-40
+    flow = tg.inspect.gradient_flow((direct + h).sum())[""].start
+    np.testing.assert_array_equal(flow.sample_grad_norm, [[np.inf, 3.0]])
+    for _ in range(10):
+        h = h * 2.0**40
+    flow = tg.inspect.gradient_flow((direct + h).sum())[""].start
+    np.testing.assert_array_equal(flow.sample_grad_norm, [[np.inf, 2.0**200]])

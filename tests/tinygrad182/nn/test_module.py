@@ -83,8 +83,7 @@ def test_parameters_are_named_in_graphs() -> None:
     tree = Tree()
     graph = tg.inspect.trace(tree(tg.ones((3, 2))).sum())
     for name, p in tree.named_parameters():
-        (node,) = graph.select(name=name)
-        assert node.op == "leaf"
+        (node,) = graph.select(name=name, op="leaf")
         assert node.value.tobytes() == p.numpy().tobytes()
 
 
@@ -92,7 +91,7 @@ def test_calling_a_part_by_itself_keeps_the_whole_name() -> None:
     tree = Tree()
     tree(tg.ones((3, 2)))
     graph = tg.inspect.trace(tree.blocks[0](tg.ones((3, 2))).sum())
-    assert [n.name for n in graph.nodes if n.name] == [  # oldest first
+    assert [n.name for n in graph.select(op="leaf") if n.name] == [  # oldest first
         "blocks.0.second.weight",
         "blocks.0.second.bias",
         "blocks.0.first.weight",

@@ -71,7 +71,7 @@ def test_gradients_are_those_of_the_complex_step(
     assert set(tensors) == set(expected)
     for name, tensor in tensors.items():
         assert tensor.grad is not None, name
-        assert_close(tensor.grad, expected[name], 1e-13, name)
+        assert_close(tensor.grad, expected[name], 1e-12, name)
 
 
 def test_a_vanished_gradient_is_right() -> None:

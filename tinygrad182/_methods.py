@@ -1,0 +1,54 @@
+"""Makers of Tensor's operators and methods, which do no more than call the operation of a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .errors import GraphError
+from .primitives import PRIMITIVES
+from .recording import apply, tensor_functions
+
+if TYPE_CHECKING:
+    from ._tensor import Tensor
+
+
+def operator_of(name: str, reflected: bool = False) -> Callable[[Any, Any], Tensor]:
+    """Make the method of a binary operator, which applies its primitive without a detour."""
+    primitive = PRIMITIVES[name]
+
+    def operator(self: Tensor, other: Any) -> Tensor:
+        return apply(primitive, self, other)
+
+    def swapped(self: Tensor, other: Any) -> Tensor:
+        return apply(primitive, other, self)
+
+    return swapped if reflected else operator
+
+
+def augmented(name: str) -> Callable[[Any, Any], Tensor]:
+    """Make the method of an augmented assignment: it updates a parameter, and rebinds any other name."""
+    primitive = PRIMITIVES[name]
+
+    def operator(self: Tensor, other: Any) -> Tensor:
+        result = apply(primitive, self, other)
+        if not (self.is_leaf and self.requires_grad):
+            return result
+        if result.requires_grad:
+            raise GraphError(
+                f"{name}: a leaf that requires grad is updated in place inside tg.no_grad() only; "
+                "write x = x + y for a new tensor"
+            )
+        return self.assign(result)
+
+    return operator
+
+
+def method_of(name: str) -> Callable[..., Any]:
+    """Make the method that calls the function ``name``; it gets its docstring and signature there."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return getattr(tensor_functions(), name)(self, *args, **kwargs)
+
+    method.__name__ = name
+    return method
