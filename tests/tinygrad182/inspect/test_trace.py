@@ -141,7 +141,8 @@ def test_uses_of_a_weight_add_up_over_time() -> None:
     x = np.random.default_rng(0).normal(size=(7, 4, 2))
     loss = (rnn(const(x))[0] ** 2).sum()
     graph = trace(loss)
-    leaf_node, transposed = graph.select(name="weight_hh_l0")  # a view has the parameter's name
+    (leaf_node,) = graph.select(name="weight_hh_l0")
+    (transposed,) = leaf_node.consumers
     assert leaf_node.consumers == [transposed]
     by_step = {e.consumer.time: e.cotangent for e in transposed.edges}
     assert sorted(by_step) == list(range(7))
