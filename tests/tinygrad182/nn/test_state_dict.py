@@ -187,6 +187,18 @@ def test_to_and_from_pytorch() -> None:
     assert list(theirs.state_dict()) == NAMES
 
 
+def test_pytorch_parameters_that_require_grad_are_refused_by_name() -> None:
+    torch = needs_torch()
+    theirs = torch.nn.Linear(2, 1)
+    ours = tg.nn.Linear(2, 1, rng=0)
+    before = snapshot(ours)
+    with pytest.raises(
+        tg.StateDictError, match=r"weight cannot be read.*detach\(\).*; bias cannot"
+    ):
+        ours.load_state_dict(dict(theirs.named_parameters()))
+    assert snapshot(ours) == before
+
+
 def test_pytorch_weights_keep_their_bits_where_one_bias_is_zero() -> None:
     torch = needs_torch()
     theirs = torch.nn.RNN(2, 3)
