@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from .errors import (
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import Node, apply, is_tensor, wrap
-
-if TYPE_CHECKING:
-    pass
 
 # --- the graph below some outputs ---------------------------------------------------------------
 

@@ -151,7 +151,6 @@ class Namespace:
     def _diagonal(self, x: Array, term: str, letter: str) -> tuple[Array, str]:
         axes = [i for i, c in enumerate(term) if c == letter]
         steps = np.arange(x.shape[axes[0]])
-        key = tuple(steps if i in axes else slice(None) for i in range(len(term)))
         front = self.permute_dims(x, (*axes, *(i for i in range(len(term)) if i not in axes)))
         key = (steps,) * len(axes) + (slice(None),) * (len(term) - len(axes))
         return self.index(front, key), letter + term.replace(letter, "")

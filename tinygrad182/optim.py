@@ -24,9 +24,11 @@ class Optimizer(ABC):
         The leaves to update, such as ``model.parameters()``.
     lr : float
         Learning rate.
+    weight_decay : float
+        Added to the gradient times the parameter.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
+    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
         name = type(self).__name__
         if is_tensor(parameters) or not isinstance(parameters, Iterable):
             raise ArgumentError(
@@ -45,6 +47,7 @@ class Optimizer(ABC):
                 "leave the second out (model.parameters() names a shared one once)"
             )
         self.lr = self._checked("lr", lr)
+        self.weight_decay = self._checked("weight_decay", weight_decay)
         self.state: list[dict[str, Any]] = [{} for _ in self.parameters]
 
     def _checked(self, name: str, value: Any) -> float:
@@ -67,12 +70,15 @@ class Optimizer(ABC):
         """Update every parameter that has a gradient."""
         for p, state in zip(self.parameters, self.state, strict=True):
             if p.grad is not None:
-                with backend.namespace(p._data).on(p._data):
-                    p.assign(self._updated(p._data, p.grad._data, state))
+                with backend.on(p._data):
+                    g = p.grad._data
+                    if self.weight_decay:
+                        g = g + self.weight_decay * p._data
+                    p.assign(self._updated(p._data, g, state))
 
     @abstractmethod
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
-        """Return the parameter's next value."""
+        """Return the parameter's next value, given its gradient with the decay in it."""
 
 
 class SGD(Optimizer):
@@ -80,12 +86,10 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    parameters, lr
+    parameters, lr, weight_decay
         As for :class:`Optimizer`.
     momentum : float
         0 for plain descent.
-    weight_decay : float
-        Added to the gradient times the parameter.
 
     Examples
     --------
@@ -105,13 +109,10 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(parameters, lr)
+        super().__init__(parameters, lr, weight_decay)
         self.momentum = self._checked("momentum", momentum)
-        self.weight_decay = self._checked("weight_decay", weight_decay)
 
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
-        if self.weight_decay:
-            g = g + self.weight_decay * value
         if self.momentum:
             g = state["velocity"] = self.momentum * state.get("velocity", 0.0) + g
         return value - self.lr * g
@@ -122,14 +123,12 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    parameters, lr
+    parameters, lr, weight_decay
         As for :class:`Optimizer`.
     betas : (float, float)
         Decay of the running means of the gradient and of its square.
     eps : float
         Added to the root of the second.
-    weight_decay : float
-        Added to the gradient times the parameter.
 
     Examples
     --------
@@ -150,18 +149,15 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(parameters, lr)
+        super().__init__(parameters, lr, weight_decay)
         if np.shape(betas) != (2,) or not all(
             isinstance(b, (int, float)) and 0 <= b < 1 for b in betas
         ):
             raise ArgumentError(f"Adam: betas {betas!r} must be two numbers in [0, 1)")
         self.betas = betas
         self.eps = self._checked("eps", eps)
-        self.weight_decay = self._checked("weight_decay", weight_decay)
 
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
-        if self.weight_decay:
-            g = g + self.weight_decay * value
         b1, b2 = self.betas
         if not state:
             state.update(step=0, mean=0.0, square=0.0)
