@@ -47,6 +47,7 @@ from .functions import *  # noqa: F403 - its __all__ is the list of the function
 from .modes import enable_grad, no_grad, use_device
 from .primitives import PRIMITIVES, Primitive, define
 from .recording import apply
+from .remat import remat
 from .transforms import hessian, jacobian, jvp, vjp
 
 __version__ = "0.1.0"

@@ -25,10 +25,12 @@ from .recording import Node, apply, is_tensor, wrap
 # --- the graph below some outputs ---------------------------------------------------------------
 
 
-def ancestors(outputs: Iterable[Node], constants: bool = False) -> list[Node]:
+def ancestors(
+    outputs: Iterable[Node], constants: bool = False, ends: Container[Node] = ()
+) -> list[Node]:
     """Every node that requires grad and that ``outputs`` depend on, themselves included, oldest first.
 
-    With ``constants``, also the leaves that do not require grad.
+    With ``constants``, also the leaves that do not require grad. What lies behind ``ends`` is left out.
 
     Raises
     ------
@@ -51,7 +53,8 @@ def ancestors(outputs: Iterable[Node], constants: bool = False) -> list[Node]:
                 and (parent.requires_grad or constants)
             ):
                 seen.add(parent)
-                stack.append(parent)
+                if parent not in ends:
+                    stack.append(parent)
     return sorted(seen, key=operator.attrgetter("order"))
 
 
@@ -219,6 +222,7 @@ def backpropagate(
     *,
     visit: Callable[[Node, Any], None] | None = None,
     retain_graph: bool = False,
+    stop: bool = False,
     cotangents: Cotangents | None = None,
 ) -> dict[Node, Any]:
     """Carry cotangents from the seeds down to the targets.
@@ -235,6 +239,8 @@ def backpropagate(
         Called with every node passed and its complete cotangent, latest node first.
     retain_graph : bool
         Keep what a second pass would need; otherwise it is freed as it is consumed.
+    stop : bool
+        Whether targets are independent: nothing flows through one of them to another.
     cotangents : Cotangents, optional
         How sums are kept.
 
@@ -243,7 +249,8 @@ def backpropagate(
     dict
         Target → cotangent, which may share memory with others; targets not reached are absent.
     """
-    nodes = ancestors(node for node, _ in seeds)
+    ends = targets if stop and targets is not None else ()
+    nodes = ancestors((node for node, _ in seeds), ends=ends)
     if targets is not None:
         nodes = _leading_to(targets, nodes)
     active = set(nodes)
@@ -260,7 +267,11 @@ def backpropagate(
             visit(node, g)
         if node in targets if targets is not None else node.keeps_grad:
             found[node] = g
-        if node.primitive is None or (targets is not None and active.isdisjoint(node.inputs or ())):
+        if (
+            node.primitive is None
+            or node in ends
+            or (targets is not None and active.isdisjoint(node.inputs or ()))
+        ):
             continue
         for parent, cotangent in pull(node, g, active):
             sums.add(parent, cotangent)

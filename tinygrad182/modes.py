@@ -167,6 +167,16 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
         return self
 
 
+class recording_as(ModeContext):  # noqa: N801 - used like a keyword
+    """Record what runs inside where and when ``modes`` were in force."""
+
+    def __init__(self, modes: Modes) -> None:
+        self._modes = modes
+
+    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
+        return Modes(True, self._modes.device, self._modes.scope)
+
+
 class scope(ModeContext):  # noqa: N801 - used like a keyword
     """Record operations inside as made by the module at ``path`` (relative to the module outside)."""
 

@@ -293,13 +293,29 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         if type(a) not in SCALARS:
             a = getattr(x, "_node", None) or node_of(x)
         inputs.append(a)
-    node = Node(primitive, tuple(inputs), value, params or _NO_PARAMS, modes.scope)
+    return record(primitive, tuple(inputs), value, params or _NO_PARAMS, modes.scope)
+
+
+def record(
+    primitive: Primitive,
+    inputs: tuple[Any, ...],
+    value: Array,
+    params: dict[str, Any],
+    scope: Scope,
+) -> Tensor:
+    """Make the node of a result, and the result."""
+    node = Node(primitive, inputs, value, params, scope)
     for parent in inputs:
         if isinstance(parent, Node) and parent.memory is not None:
             parent.memory.used = node.order
     if primitive.view:
         node.memory = inputs[0].memory
     return wrap(value, node)
+
+
+def now() -> int:
+    """A sequence number: larger than those of all nodes there are."""
+    return next(_ORDER)
 
 
 def share(value: Array, source: Any) -> Tensor:

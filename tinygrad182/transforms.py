@@ -52,7 +52,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
     (tensor([5.]), tensor([2.]))
     """
     with enable_grad():
-        aliases = [_alias(x) for x in xs]
+        aliases = [alias(x) for x in xs]
         out = _tensors(f(*aliases), "vjp")
     outputs = out if isinstance(out, tuple) else (out,)
     outer = _is_recorded(outputs, aliases)
@@ -102,7 +102,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     if len(xs) != len(vs):
         raise ArgumentError(f"jvp: {len(xs)} points but {len(vs)} directions")
     with enable_grad():
-        aliases = [_alias(x) for x in xs]
+        aliases = [alias(x) for x in xs]
         out = _tensors(f(*aliases), "jvp")
     outputs = out if isinstance(out, tuple) else (out,)
     record = _is_recorded(outputs, aliases) or any(is_tensor(v) and v.requires_grad for v in vs)
@@ -114,7 +114,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
             if v.shape != x.shape:
                 raise ShapeError(f"jvp: direction of shape {v.shape} at a point of shape {x.shape}")
             tangents[node_of(x)] = v if record else v._data
-        _push_all([o._node for o in outputs if o.requires_grad], tangents)  # type: ignore[misc]
+        push_forward([o._node for o in outputs if o.requires_grad], tangents)  # type: ignore[misc]
     found = [tangents.get(o._node) for o in outputs]  # type: ignore[arg-type]
     results = tuple(
         zeros_like(o) if v is None else v if is_tensor(v) else wrap(v)
@@ -123,9 +123,9 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     return out, results if isinstance(out, tuple) else results[0]
 
 
-def _push_all(outputs: list[Node], tangents: dict[Node, Any]) -> None:
+def push_forward(outputs: list[Node], tangents: dict[Node, Any]) -> None:
     """Fill ``tangents`` for every node between those given and ``outputs``, oldest node first."""
-    for node in ancestors(outputs):
+    for node in ancestors(outputs, ends=set(tangents)):
         if node in tangents or isinstance(node, Leaf):
             continue
         incoming = tuple(
@@ -197,20 +197,20 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
             [0., 4.]])
     """
     with enable_grad():
-        alias = _alias(x)
-        out = _tensors(f(alias), "jacobian")
+        point = alias(x)
+        out = _tensors(f(point), "jacobian")
         if isinstance(out, tuple):
             raise ArgumentError(
                 "jacobian: the function returned several outputs; return one Tensor"
             )
-    shape = (*out.shape, *alias.shape)
+    shape = (*out.shape, *point.shape)
     if not out.requires_grad:
         return full_like(out, 0, shape)
-    record = _is_recorded((out,), [alias])
+    record = _is_recorded((out,), [point])
     xp = backend.namespace(out._data)
     with xp.on(out._data):
         rows = xp.reshape(xp.eye_like(out.size, out._data), (out.size, *out.shape))
-    target = node_of(alias)
+    target = node_of(point)
     seeds = [(node_of(out), wrap(rows) if record else rows)]
     with grad_mode(record):
         found = backpropagate(seeds, {target}, retain_graph=record).get(target)
@@ -246,7 +246,7 @@ def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     return jacobian(gradient, x)
 
 
-def _alias(x: Any) -> Tensor:
+def alias(x: Any) -> Tensor:
     """A tensor at which derivatives stop, though ``x`` stays reachable behind it.
 
     Its memory is its own: a later write to ``x`` leaves the recorded function as it was.
