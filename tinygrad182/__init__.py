@@ -30,6 +30,7 @@ from .creation import (
     zeros_like,
 )
 from .errors import (
+    AnomalyError,
     ArgumentError,
     DeviceError,
     DTypeError,
@@ -44,7 +45,7 @@ from .errors import (
     UnknownPathError,
 )
 from .functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
-from .modes import enable_grad, no_grad, use_device
+from .modes import detect_anomaly, enable_grad, no_grad, use_device
 from .primitives import PRIMITIVES, Primitive, define
 from .recording import apply
 from .remat import remat

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from . import backend
+from .anomaly import check_cotangent
 from .errors import (
     FreedGraphError,
     ShapeError,
 )
+from .modes import MODES
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import Node, apply, is_tensor, wrap
@@ -216,6 +218,14 @@ def _pull(
     return edges  # type: ignore[return-value]
 
 
+def _check_edges(node: Node, g: Any, edges: list[tuple[Node, Any]]) -> None:
+    """Raise at the first cotangent that is not finite, under ``detect_anomaly``."""
+    for _, cotangent in edges:
+        part = cotangent.value if type(cotangent) is Slice else cotangent
+        arrays = [x._data if is_tensor(x) else x for x in (g, part)]
+        check_cotangent(node.op, node.place(), node.scope.source, *arrays)
+
+
 def backpropagate(
     seeds: Sequence[tuple[Node, Any]],
     targets: Collection[Node] | None = None,
@@ -258,6 +268,7 @@ def backpropagate(
     for node, seed in seeds:
         if node in active:
             sums.add(node, seed)
+    watched = MODES.get().anomaly
     found: dict[Node, Any] = {}
     for node in reversed(nodes):
         g = sums.pop(node)
@@ -273,7 +284,10 @@ def backpropagate(
             or (targets is not None and active.isdisjoint(node.inputs or ()))
         ):
             continue
-        for parent, cotangent in pull(node, g, active):
+        edges = pull(node, g, active)
+        if watched:
+            _check_edges(node, g, edges)
+        for parent, cotangent in edges:
             sums.add(parent, cotangent)
         if not retain_graph:
             node.free()

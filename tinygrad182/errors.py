@@ -39,6 +39,10 @@ class FreedGraphError(GraphError):
     """The part of the graph asked for was freed by an earlier backward pass."""
 
 
+class AnomalyError(TinygradError, ArithmeticError):
+    """NaN or infinity, where ``detect_anomaly`` was told to look for it."""
+
+
 class InPlaceError(GraphError):
     """An array needed by the backward pass was changed after it was recorded."""
 

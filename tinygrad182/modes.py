@@ -32,11 +32,16 @@ class Scope:
         Number of the module call, unique in the process: tells two calls of one module apart.
     names : dict
         ``id`` of each submodule of the outermost module → its dotted path.
+    source : str
+        The line of user code, under :func:`detect_anomaly`.
     """
 
-    __slots__ = ("call", "module", "names", "time")
+    __slots__ = ("call", "module", "names", "source", "time")
 
-    def __init__(self, module: str, time: int | None, call: int, names: dict[int, str]) -> None:
+    def __init__(
+        self, module: str, time: int | None, call: int, names: dict[int, str], source: str = ""
+    ) -> None:
+        self.source = source
         self.module = module
         self.time = time
         self.call = call
@@ -46,13 +51,18 @@ class Scope:
         """The same place at another time step."""
         return Scope(self.module, time, self.call, self.names)
 
+    def called_from(self, source: str) -> Scope:
+        """The same place, called from a line of user code."""
+        return Scope(self.module, self.time, self.call, self.names, source)
+
 
 class Modes:
     """Everything that changes how an operation is recorded: one immutable value in one ContextVar."""
 
-    __slots__ = ("device", "grad", "scope")
+    __slots__ = ("anomaly", "device", "grad", "scope")
 
-    def __init__(self, grad: bool, device: str, scope: Scope) -> None:
+    def __init__(self, grad: bool, device: str, scope: Scope, anomaly: bool = False) -> None:
+        self.anomaly = anomaly
         self.grad = grad
         self.device = device
         self.scope = scope
@@ -103,7 +113,7 @@ class grad_mode(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyw
         self._grad = grad
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(self._grad, modes.device, modes.scope)
+        return Modes(self._grad, modes.device, modes.scope, modes.anomaly)
 
 
 def no_grad() -> grad_mode:
@@ -123,6 +133,31 @@ def no_grad() -> grad_mode:
 def enable_grad() -> grad_mode:
     """Context in which operations are recorded again, inside :func:`no_grad`."""
     return grad_mode(True)
+
+
+class detect_anomaly(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyword
+    """Context in which the first NaN or infinity, forward or backward, raises.
+
+    The error names the operation, its place in the model and time step, the shapes and the line of
+    user code. Slow: every result and every cotangent is looked at, and every call's line is kept.
+
+    Raises
+    ------
+    AnomalyError
+        Inside the context, at the operation that first gives what is not finite.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> with tg.detect_anomaly():
+    ...     tg.exp(tg.tensor([float("inf")]))
+    Traceback (most recent call last):
+        ...
+    tinygrad182.errors.AnomalyError: forward of exp: inf in the result of shape (1,), which an operand ...
+    """
+
+    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
+        return Modes(modes.grad, modes.device, modes.scope, anomaly=True)
 
 
 class use_device(ModeContext):  # noqa: N801 - used like a keyword
@@ -158,7 +193,7 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
         self._in_effect = True  # from here on; the first ``with`` only promises to undo it
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(modes.grad, self._device, modes.scope)
+        return Modes(modes.grad, self._device, modes.scope, modes.anomaly)
 
     def __enter__(self) -> Self:
         if not self._in_effect:
@@ -174,7 +209,7 @@ class recording_as(ModeContext):  # noqa: N801 - used like a keyword
         self._modes = modes
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(True, self._modes.device, self._modes.scope)
+        return Modes(True, self._modes.device, self._modes.scope, modes.anomaly)
 
 
 class scope(ModeContext):  # noqa: N801 - used like a keyword
@@ -193,7 +228,7 @@ class scope(ModeContext):  # noqa: N801 - used like a keyword
             inner = Scope(path, outer.time, outer.call, outer.names)
         else:
             inner = Scope(self._path, outer.time, next(_CALLS), self._names)
-        return Modes(modes.grad, modes.device, inner)
+        return Modes(modes.grad, modes.device, inner, modes.anomaly)
 
 
 class at_time(ModeContext):  # noqa: N801 - used like a keyword
@@ -205,4 +240,4 @@ class at_time(ModeContext):  # noqa: N801 - used like a keyword
         self._time = time
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(modes.grad, modes.device, modes.scope.at(self._time))
+        return Modes(modes.grad, modes.device, modes.scope.at(self._time), modes.anomaly)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from . import backend
+from . import anomaly, backend
 from .backend import SCALARS, Array
 from .errors import (
-    ArgumentError,
     DeviceError,
     DTypeError,
     InPlaceError,
@@ -26,20 +25,11 @@ from .primitives import Primitive
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
+    from .marks import Mark
 
 _ORDER = count(1)
 
 # --- nodes --------------------------------------------------------------------------------------
-
-
-class Mark:
-    """A name a node was given with :func:`mark`, and the place and time it was given for."""
-
-    __slots__ = ("name", "scope")
-
-    def __init__(self, name: str, scope: Scope) -> None:
-        self.name = name
-        self.scope = scope
 
 
 class Node:
@@ -286,6 +276,10 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     except (ValueError, TypeError, IndexError, OverflowError, DeviceError) as error:
         raise explain(primitive.name, arrays, error, primitive.needs) from error
     modes = MODES.get()
+    scope = modes.scope
+    if modes.anomaly:
+        anomaly.check_result(primitive.name, _place(scope), value, arrays)
+        scope = scope.called_from(anomaly.user_line())
     if not (tracked and modes.grad):
         return share(value, operands[0]) if primitive.view else wrap(value)
     inputs = []
@@ -293,7 +287,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         if type(a) not in SCALARS:
             a = getattr(x, "_node", None) or node_of(x)
         inputs.append(a)
-    return record(primitive, tuple(inputs), value, params or _NO_PARAMS, modes.scope)
+    return record(primitive, tuple(inputs), value, params or _NO_PARAMS, scope)
 
 
 def record(
@@ -362,54 +356,3 @@ def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> Ti
     if isinstance(error, TypeError):
         return DTypeError(f"{taken}: {error}")
     return ShapeError(f"{taken}: {needs} ({error})" if needs else f"{taken}: {error}")
-
-
-def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
-    """Name a state, so that the inspector finds it; returns ``x`` itself.
-
-    Parameters
-    ----------
-    x : Tensor
-        For example a hidden state ``(B, H)`` in a loop of one's own.
-    name : str
-        Such as ``"h"`` or ``"c"``.
-    time : int, optional
-        The time step, counted from 0; by default the one being recorded. ``-1`` is the initial state.
-        Without any, the name only serves to select the node.
-
-    Raises
-    ------
-    DTypeError
-        ``x`` is no Tensor, so nothing could be remembered about it.
-    ArgumentError
-        A time step that is no whole number from −1.
-
-    Examples
-    --------
-    >>> import tinygrad182 as tg
-    >>> w = tg.tensor([[0.5]], requires_grad=True)
-    >>> h = tg.ones((1, 1))
-    >>> for t in range(3):
-    ...     h = tg.inspect.mark(tg.tanh(h @ w), "h", time=t)
-    >>> tg.inspect.gradient_flow(h.sum())[""].h.grad_norm.shape
-    (3,)
-    """
-    if not isinstance(x, _tensor_type):
-        raise DTypeError(
-            f"mark: {type(x).__name__} {name!r} is no Tensor; wrap it with tg.tensor(...)"
-        )
-    modes = MODES.get()
-    if not modes.grad:
-        return x
-    place = modes.scope
-    if time is not None:
-        if not isinstance(time, (int, np.integer)) or time < -1:  # type: ignore[redundant-expr]
-            raise ArgumentError(f"mark: time {time!r} of {name!r} must be a whole number from -1")
-        place = place.at(int(time))
-    node = node_of(x)
-    kept = node.marks
-    if kept:  # a leaf marked in every training step keeps one mark
-        same = (name, place.module, place.time)
-        kept = tuple(m for m in kept if (m.name, m.scope.module, m.scope.time) != same)
-    node.marks = (*kept, Mark(name, place))
-    return x

@@ -5,17 +5,20 @@ Reads the graph; nothing in the framework depends on it.
 
 from __future__ import annotations
 
-from ..recording import mark
+from ..marks import mark
+from .anomaly import Anomaly, first_anomaly
 from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .graph import Edge, Graph, GraphNode, trace
 
 __all__ = [
+    "Anomaly",
     "Edge",
     "GradientFlow",
     "Graph",
     "GraphNode",
     "StackFlow",
     "StateFlow",
+    "first_anomaly",
     "gradient_flow",
     "mark",
     "trace",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import GraphError
-from ..recording import Mark, Node
+from ..marks import Mark
+from ..recording import Node
 
 
 class Recurrence:

@@ -73,7 +73,7 @@ def _at(cotangent: Any, i: int) -> Any:
 def _is_held(array: Array) -> bool:
     """Whether no element is so near the ends of its type that one operation could reach them."""
     top, bottom = _extremes(array)
-    reach = 2.0 ** (_largest_exponent(array.dtype) // 2)
+    reach = 2.0 ** (largest_exponent(array.dtype) // 2)
     return not 0 < top < math.inf or (1 / reach <= bottom and top <= reach)
 
 
@@ -94,7 +94,7 @@ def _split(array: Array, power: int) -> list[Band]:
 
     Band k holds the elements of size 2**(unit · (k ± ½)), times 2**(−unit · k).
     """
-    xp, unit = backend.namespace(array), _largest_exponent(array.dtype) // 2
+    xp, unit = backend.namespace(array), largest_exponent(array.dtype) // 2
     top, bottom = _extremes(array)
     bands: list[Band] = []
     if not top < math.inf:
@@ -131,7 +131,7 @@ def _disjoint(bands: list[Band]) -> list[Band]:
         xp = backend.namespace(low)
         if kept:
             high, above = kept[-1]
-            if above - power == _largest_exponent(low.dtype) // 2:
+            if above - power == largest_exponent(low.dtype) // 2:
                 shown = xp.where(high != 0, times_power(low, power - above), 0.0)
                 kept[-1] = (_plus(high, shown), above)
             low = xp.where(taken, 0.0, low)
@@ -150,14 +150,14 @@ def zeros_like(array: Array) -> Array:
 
 
 @cache
-def _largest_exponent(dtype: Any) -> int:
+def largest_exponent(dtype: Any) -> int:
     """Power of two at which a floating type overflows; it underflows at about the negative of it."""
     return int(np.finfo(str(dtype).rpartition(".")[2]).maxexp)
 
 
 def times_power(array: Array, power: int) -> Array:
     """``array`` · 2**power, in steps that its type can hold."""
-    limit = _largest_exponent(array.dtype)
+    limit = largest_exponent(array.dtype)
     power = max(-3 * limit, min(3 * limit, power))  # further out, nothing changes any more
     while power:
         step = max(-limit // 2, min(limit // 2, power))

@@ -10,8 +10,8 @@ from .._tensor import Tensor
 from ..creation import zeros
 from ..errors import ArgumentError, ShapeError
 from ..functions import matmul, relu, stack, swapaxes, tanh
+from ..marks import mark
 from ..modes import at_time, scope
-from ..recording import mark
 from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
 from .module import Module, Parameter

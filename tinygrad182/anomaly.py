@@ -1,0 +1,62 @@
+"""What anomaly detection looks for, and where in the user's code an operation was called."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import backend
+from .backend import SCALARS, Array
+from .errors import AnomalyError
+
+_HERE = str(Path(__file__).parent)
+
+
+def kind_of(array: Array) -> str:
+    """``"nan"``, ``"inf"`` or, if every element is finite, ``""``."""
+    xp = backend.namespace(array)
+    with backend.on(array):
+        if bool(xp.all(xp.isfinite(array))):
+            return ""
+        return "nan" if bool(xp.any(xp.isnan(array))) else "inf"
+
+
+def is_floating(array: Any) -> bool:
+    """Whether the array can hold NaN and infinity."""
+    return type(array) not in SCALARS and backend.namespace(array).is_floating(array)
+
+
+def user_line() -> str:
+    """The innermost line of code outside the framework, as ``file:line: code``."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame = frame.f_back
+    name, number = frame.f_code.co_filename, frame.f_lineno
+    return f"{name}:{number}: {linecache.getline(name, number).strip()}"
+
+
+def check_result(op: str, place: str, value: Array, operands: list[Any]) -> None:
+    """Raise if the result of an operation holds what is not finite, naming who produced it."""
+    if not is_floating(value) or not (kind := kind_of(value)):
+        return
+    sick = [a for a in operands if is_floating(a) and kind_of(a)]
+    whose = "which an operand already held" if sick else "from finite operands"
+    shapes = ", ".join(str(tuple(a.shape)) for a in operands if type(a) not in SCALARS)
+    raise AnomalyError(
+        f"forward of {op}{place}: {kind} in the result of shape {tuple(value.shape)}, {whose} "
+        f"(shapes {shapes}); called at {user_line()}"
+    )
+
+
+def check_cotangent(op: str, place: str, source: str, g: Array, cotangent: Array) -> None:
+    """Raise if the cotangent an operation sends back holds what is not finite."""
+    if not (kind := kind_of(cotangent)):
+        return
+    whose = "which already held it" if kind_of(g) else "which was finite"
+    raise AnomalyError(
+        f"backward of {op}{place}: {kind} in the cotangent of an input, of shape "
+        f"{tuple(cotangent.shape)}, from that of its output, {whose}"
+        + (f"; called at {source}" if source else "; record under detect_anomaly to see its line")
+    )
