@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .errors import ArgumentError, DTypeError
-from .recording import is_tensor
+from .recording import is_tensor, needs_grad
 
 ALIASES = {
     "absolute": "abs",
@@ -82,7 +82,7 @@ def _requires_grad(value: Any) -> bool:
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         return any(_requires_grad(v) for v in value)
-    return is_tensor(value) and value.requires_grad
+    return needs_grad(value)
 
 
 def _plain(value: Any) -> Any:

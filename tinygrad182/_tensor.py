@@ -231,7 +231,7 @@ class Tensor:
     def clone(self) -> Tensor:
         """A copy with memory of its own; gradients flow back."""
         if not self.requires_grad:
-            return wrap(backend.namespace(self._data).copy(self._data))
+            return wrap(backend.copy(self._data))
         return self * 1
 
     # --- operators ------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ class Tensor:
                 "only leaves can be copied with deepcopy; use detach() or clone() on a result"
             )
         twin = type(self).__new__(type(self))
-        twin._data = backend.namespace(self._data).copy(self._data)
+        twin._data = backend.copy(self._data)
         twin._node = None
         if isinstance(self._node, Leaf):
             node = Leaf(twin._data, self._node.requires_grad)

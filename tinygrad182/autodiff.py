@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import backend
-from .backend import Array
 from .backpropagation import Cotangents, backpropagate
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 from .modes import grad_mode
@@ -65,7 +64,7 @@ def seeds_of(
     for output, gradient in zip(outputs, gradients, strict=True):
         node, seed = _seed(output, gradient, what)
         if create_graph:
-            seed = seed if is_tensor(seed) else wrap(_copy(seed))
+            seed = seed if is_tensor(seed) else wrap(backend.copy(seed))
         elif is_tensor(seed):
             seed = seed._data
         seeds.append((node, seed))
@@ -88,11 +87,7 @@ def _own(g: Any, owned: bool) -> Tensor:
     """A gradient as a Tensor that shares memory with nothing."""
     if is_tensor(g):
         return g if g._node is not None and g._node.primitive is not None else g.clone()
-    return wrap(g if owned else _copy(g))
-
-
-def _copy(array: Array) -> Array:
-    return backend.namespace(array).copy(array)
+    return wrap(g if owned else backend.copy(g))
 
 
 def grad(

@@ -35,6 +35,7 @@ __all__ = [
     "Key",
     "Namespace",
     "check_device",
+    "copy",
     "cuda_is_available",
     "move",
     "namespace",
@@ -96,6 +97,11 @@ def on(array: Array) -> AbstractContextManager[Any]:
     """Context in which the array's library works on its device; does nothing on the CPU."""
     xp = NAMESPACES[type(array)]
     return xp.on(array) if getattr(xp, "guarded", False) else _ANYWHERE
+
+
+def copy(array: Array) -> Array:
+    """A copy with memory of its own, on the same device."""
+    return namespace(array).copy(array)
 
 
 def norm(array: Array) -> float:

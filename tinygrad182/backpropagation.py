@@ -15,10 +15,7 @@ import numpy as np
 
 from . import backend
 from .anomaly import check_cotangent
-from .errors import (
-    FreedGraphError,
-    ShapeError,
-)
+from .errors import FreedGraphError, ShapeError
 from .modes import MODES
 from .primitives import PRIMITIVES
 from .primitives.index import Slice

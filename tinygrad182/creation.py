@@ -11,10 +11,10 @@ import numpy as np
 
 from . import backend
 from ._tensor import Tensor
-from .backend import Array, Namespace, check_device, namespace_on
+from .backend import Array, check_device, namespace_on
 from .errors import ArgumentError, DTypeError
-from .modes import MODES
-from .recording import Leaf, as_array, is_tensor, wrap
+from .modes import default_device
+from .recording import as_array, is_tensor, wrap
 
 float32, float64, int32, int64 = map(np.dtype, ("float32", "float64", "int32", "int64"))
 
@@ -57,14 +57,14 @@ def tensor(
         array = np.asarray(data)
     if not hasattr(array, "dtype"):
         array = _from_numbers(data, dtype)
-        device = MODES.get().device if device is None else device
+        device = default_device(device)
     xp = backend.namespace(array)
     target = xp.device(array) if device is None else check_device(device)
     if target != xp.device(array):
         array, xp = backend.move(array, target), namespace_on(target)
     with xp.on(array):
         array = xp.copy(array if dtype is None else xp.astype(array, xp.dtype(dtype)))
-    return _leaf(array, xp, requires_grad)
+    return _leaf(array, requires_grad)
 
 
 def _from_numbers(data: Any, dtype: Any) -> Array:
@@ -98,14 +98,11 @@ def _plain(data: Any) -> Any:
     return data.numpy() if is_tensor(data) else data
 
 
-def _leaf(array: Array, xp: Namespace, requires_grad: bool) -> Tensor:
-    if not requires_grad:
-        return wrap(array)
-    if not xp.is_floating(array):
-        raise DTypeError(
-            f"only floating tensors can require grad, not {array.dtype}; pass dtype='float32'"
-        )
-    return wrap(array, Leaf(array, requires_grad=True))
+def _leaf(array: Array, requires_grad: bool) -> Tensor:
+    tensor = wrap(array)
+    if requires_grad:
+        tensor.requires_grad = True
+    return tensor
 
 
 def as_tensor(x: Any) -> Tensor:
@@ -155,10 +152,10 @@ def _full(
     if dtype is None:
         dtype = "bool" if isinstance(value, bool) else DEFAULT_DTYPE
     array = np.full(integers(shape, op, "shape", 0), value, backend.NUMPY.dtype(dtype))
-    target = MODES.get().device if device is None else check_device(device)
+    target = check_device(default_device(device))
     if target != "cpu":
         array = backend.move(array, target)
-    return _leaf(array, backend.namespace(array), requires_grad)
+    return _leaf(array, requires_grad)
 
 
 def zeros(
@@ -207,8 +204,7 @@ def arange(
     count = max(0, math.ceil((last - first) / step))
     array = first + step * np.arange(count)
     dtype = dtype or ("int64" if whole else DEFAULT_DTYPE)
-    device = MODES.get().device if device is None else device
-    return tensor(array, dtype, device, requires_grad)
+    return tensor(array, dtype, default_device(device), requires_grad)
 
 
 def full_like(x: Tensor, fill_value: complex, shape: Sequence[int] | None = None) -> Tensor:
@@ -232,8 +228,7 @@ def ones_like(x: Tensor) -> Tensor:
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
     """The identity matrix ``(n, n)``; ``float32`` by default."""
     (size,) = integers(n, "eye", "size", 0)
-    device = MODES.get().device if device is None else device
-    return tensor(np.eye(size), dtype or DEFAULT_DTYPE, device)
+    return tensor(np.eye(size), dtype or DEFAULT_DTYPE, default_device(device))
 
 
 def eye_like(n: int, x: Tensor) -> Tensor:

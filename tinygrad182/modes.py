@@ -135,6 +135,11 @@ def enable_grad() -> grad_mode:
     return grad_mode(True)
 
 
+def default_device(device: str | None = None) -> str:
+    """``device`` itself, or the one in force if it is None."""
+    return MODES.get().device if device is None else device
+
+
 class detect_anomaly(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyword
     """Context in which the first NaN or infinity, forward or backward, raises.
 

@@ -139,7 +139,7 @@ class Memory:
         """Note that a caller takes the writeable array: what was recorded is compared in backward."""
         self.settle()
         if self.used > self._stamp:
-            self._snapshot = (next(_ORDER), backend.namespace(self._array).copy(self._array))
+            self._snapshot = (next(_ORDER), backend.copy(self._array))
 
     def settle(self) -> None:
         """Find out whether the array was written to since a caller took it."""
@@ -218,6 +218,11 @@ def tensor_functions() -> Any:
 def is_tensor(x: Any) -> TypeGuard[Tensor]:
     """Whether ``x`` is a Tensor."""
     return isinstance(x, _tensor_type)
+
+
+def needs_grad(x: Any) -> TypeGuard[Tensor]:
+    """Whether ``x`` is a Tensor that requires grad."""
+    return is_tensor(x) and x.requires_grad
 
 
 def wrap(value: Array, node: Node | None = None) -> Tensor:
@@ -338,7 +343,7 @@ def as_array(x: Any) -> Array:
 def node_of(x: Any) -> Node:
     """The node of a Tensor, made on demand for a constant; a raw array is copied into one."""
     if not isinstance(x, _tensor_type):
-        return Leaf(backend.namespace(x).copy(x))
+        return Leaf(backend.copy(x))
     if x._node is None:
         x._node = Leaf(x._data)
     return x._node

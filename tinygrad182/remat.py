@@ -13,7 +13,7 @@ from .modes import MODES, Modes, grad_mode, recording_as
 from .primitives import Primitive
 from .primitives.primitive import Tangents
 from .rearranging import concat, index, reshape
-from .recording import Leaf, Node, is_tensor, node_of, now, record, wrap
+from .recording import Leaf, Node, is_tensor, needs_grad, node_of, now, record, wrap
 from .transforms import alias, push_forward
 
 
@@ -49,7 +49,7 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
         if not modes.grad:
             return f(*xs)
         start = now()
-        given = [x for x in xs if is_tensor(x) and x.requires_grad]
+        given = [x for x in xs if needs_grad(x)]
         inside = _Inside(f, xs, modes)
         out, flat = inside.run([wrap(x._data, Leaf(x._data, True)) for x in given])
         if not flat.requires_grad:
@@ -67,8 +67,8 @@ class _Inside:
 
     def __init__(self, f: Callable[..., Any], xs: tuple[Any, ...], modes: Modes) -> None:
         self.f = f
-        self.constants = [None if is_tensor(x) and x.requires_grad else x for x in xs]
-        self.differentiable = [is_tensor(x) and x.requires_grad for x in xs]
+        self.differentiable = [needs_grad(x) for x in xs]
+        self.constants = [None if d else x for x, d in zip(xs, self.differentiable, strict=True)]
         self.modes = modes
         self.outside: list[Node] = []
 

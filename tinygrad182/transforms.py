@@ -20,7 +20,7 @@ from .errors import ArgumentError, ShapeError
 from .modes import MODES, enable_grad, grad_mode
 from .primitives import PRIMITIVES, Primitive
 from .rearranging import astype
-from .recording import Leaf, Node, apply, is_tensor, node_of, wrap
+from .recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
 
 Outputs = Tensor | tuple[Tensor, ...]
 
@@ -61,7 +61,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
         if len(gs) != len(outputs):
             raise ArgumentError(f"vjp_fn: {len(outputs)} outputs but {len(gs)} cotangents")
         pairs = [(o, g) for o, g in zip(outputs, gs, strict=True) if o.requires_grad]
-        record = outer or any(is_tensor(g) and g.requires_grad for g in gs)
+        record = outer or any(map(needs_grad, gs))
         found: list[Tensor | None] = [None] * len(aliases)
         if pairs:
             found = grad(*_unzip(pairs, aliases), retain_graph=True, create_graph=record)
@@ -105,7 +105,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
         aliases = [alias(x) for x in xs]
         out = _tensors(f(*aliases), "jvp")
     outputs = out if isinstance(out, tuple) else (out,)
-    record = _is_recorded(outputs, aliases) or any(is_tensor(v) and v.requires_grad for v in vs)
+    record = _is_recorded(outputs, aliases) or any(map(needs_grad, vs))
     with grad_mode(record):
         tangents: dict[Node, Any] = {}
         for x, v in zip(aliases, vs, strict=True):
@@ -132,7 +132,7 @@ def push_forward(outputs: list[Node], tangents: dict[Node, Any]) -> None:
             tangents.get(x) if isinstance(x, Node) else None for x in node.inputs or ()
         )
         if any(v is not None for v in incoming):
-            with backend.namespace(node.value).on(node.value):
+            with backend.on(node.value):
                 tangents[node] = _push(node, incoming)
 
 
@@ -251,7 +251,7 @@ def alias(x: Any) -> Tensor:
 
     Its memory is its own: a later write to ``x`` leaves the recorded function as it was.
     """
-    return x.clone() if is_tensor(x) and x.requires_grad else tensor(x, requires_grad=True)
+    return x.clone() if needs_grad(x) else tensor(x, requires_grad=True)
 
 
 def _is_recorded(outputs: tuple[Tensor, ...], aliases: list[Tensor]) -> bool:

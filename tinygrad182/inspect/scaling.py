@@ -144,9 +144,8 @@ def _disjoint(bands: list[Band]) -> list[Band]:
 
 def zeros_like(array: Array) -> Array:
     """Zeros of the array's shape, type and device."""
-    xp = backend.namespace(array)
-    with xp.on(array):
-        return xp.zeros_like(array)
+    with backend.on(array):
+        return backend.namespace(array).zeros_like(array)
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..modes import MODES
+from ..modes import default_device
 from .module import Parameter
 
 Rng = int | np.random.Generator | None
@@ -28,7 +28,7 @@ def generator(rng: Rng) -> np.random.Generator:
 
 def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) -> Parameter:
     """A parameter of host values; ``float32`` on the default device unless said otherwise."""
-    return Parameter(values, dtype=dtype or "float32", device=device or MODES.get().device)
+    return Parameter(values, dtype=dtype or "float32", device=default_device(device))
 
 
 def uniform_(p: Tensor, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> Tensor:

@@ -148,7 +148,7 @@ class Module:
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of all parameters by their dotted path, under PyTorch's names."""
         return {
-            f"{path}.{name}" if path else name: wrap(backend.namespace(array).copy(array))
+            f"{path}.{name}" if path else name: wrap(backend.copy(array))
             for path, module in self.named_modules()
             for name, array in module._own_state().items()
         }
