@@ -9,7 +9,7 @@ tensor([2., 4.])
 
 from __future__ import annotations
 
-from . import functions, inspect, nn, optim
+from . import functions, inspect, nn, optim, testing
 from ._tensor import Tensor
 from .autodiff import grad
 from .backend import cuda_is_available
@@ -35,10 +35,12 @@ from .errors import (
     DeviceError,
     DTypeError,
     FreedGraphError,
+    GradientCheckError,
     GraphError,
     IndexOutOfRangeError,
     InPlaceError,
     MissingDependencyError,
+    NotDifferentiableError,
     ShapeError,
     StateDictError,
     TinygradError,

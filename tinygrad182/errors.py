@@ -47,6 +47,14 @@ class InPlaceError(GraphError):
     """An array needed by the backward pass was changed after it was recorded."""
 
 
+class GradientCheckError(TinygradError, AssertionError):
+    """A derivative that ``check_gradients`` found to be wrong."""
+
+
+class NotDifferentiableError(GradientCheckError):
+    """A point at which there is no derivative to check: a kink or a jump."""
+
+
 class _NameError(TinygradError, KeyError):
     def __str__(self) -> str:  # KeyError would show the message's repr
         return str(self.args[0])

@@ -1,0 +1,22 @@
+"""What a check raises when a property does not hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class PropertyError(Exception):
+    """A property that does not hold.
+
+    Attributes
+    ----------
+    what : str
+        The property: ``"first derivative"``.
+    facts : dict
+        What is known about it, in the order it is told: input, entry, both values.
+    """
+
+    what: str
+    facts: dict[str, Any] = field(default_factory=dict)

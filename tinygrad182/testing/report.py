@@ -1,0 +1,127 @@
+"""The message of a failed check: which operation is at fault, and the least example that shows it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from ..backpropagation import ancestors
+from ..primitives import PRIMITIVES
+from ..recording import Node, apply, node_of
+from .faults import PropertyError
+from .vectors import Vector, VectorFunction
+
+Check = Callable[[Callable[..., Any], list[Any], int], PropertyError | None]
+
+
+def explain(function: VectorFunction, wrong: PropertyError, check: Check) -> str:
+    """What is wrong, in which operation, and how to see it.
+
+    Parameters
+    ----------
+    function : VectorFunction
+        What was checked.
+    wrong : PropertyError
+        What was found.
+    check : callable
+        Returns what is wrong with a smaller function at some arrays up to an order, or None.
+    """
+    nodes = _operations(function)
+    for order, node in itertools.product((1, 2), nodes):  # a rule may use another in second order
+        fault = check(*_alone(node), order)
+        if fault is None:
+            continue
+        lines = [f"check_gradients: {node.op}{node.place()}: the {fault.what} is wrong"]
+        lines += _listed(fault)
+        if len(nodes) > 1:
+            lines += [f"so in the function checked the {wrong.what} is wrong", *_listed(wrong)]
+        return "\n".join(
+            [*lines, "the least example that shows it:", *_example(node, order, check)]
+        )
+    return "\n".join(
+        [
+            f"check_gradients: the {wrong.what} is wrong, though every operation recorded is right alone",
+            *_listed(wrong),
+            "so the function depends on its inputs in a way that the graph does not show: detach(), "
+            "numpy(), no_grad, a Tensor or array kept from an earlier call",
+        ]
+    )
+
+
+def _listed(wrong: PropertyError) -> list[str]:
+    width = max(map(len, wrong.facts), default=0)
+    return [f"    {name:<{width}}  {value}" for name, value in wrong.facts.items()]
+
+
+def _operations(function: VectorFunction) -> list[Node]:
+    """What the function records: the first of each kind, oldest first, then all others."""
+    outputs = function.record(function.point).outputs
+    first: list[Node] = []
+    others: list[Node] = []
+    seen = set()
+    for node in ancestors(node_of(y) for y in outputs):
+        if node.primitive is not None:
+            shapes = tuple(np.shape(x.value) for x in node.inputs or () if isinstance(x, Node))
+            kind = (node.op, shapes, repr(node.params))
+            (others if kind in seen else first).append(node)
+            seen.add(kind)
+    return first + others
+
+
+def _alone(node: Node) -> tuple[Callable[..., Any], list[Any]]:
+    """One application of a primitive as a function of its arrays; numbers stay in their places."""
+    arrays = [x.value for x in node.inputs or () if isinstance(x, Node)]
+
+    def f(*xs: Any) -> Any:
+        given = iter(xs)
+        operands = [next(given) if isinstance(x, Node) else x for x in node.inputs or ()]
+        return apply(node.primitive, *operands, **node.params)  # type: ignore[arg-type]
+
+    return f, arrays
+
+
+def _example(node: Node, order: int, check: Check) -> list[str]:
+    """Lines of Python that show the fault, with operands as small and round as they can be."""
+    f, arrays = _alone(node)
+    hosts = [backend.namespace(a).to_numpy(a) for a in arrays]
+    hosts = _smallest(hosts, lambda xs: check(f, xs, order) is not None)
+    names = iter(f"x{i}" for i in range(len(hosts)))
+    operands = [next(names) if isinstance(x, Node) else repr(x) for x in node.inputs or ()]
+    operands += [f"{key}={_literal(value)}" for key, value in node.params.items()]
+    registered = PRIMITIVES.get(node.op) is node.primitive
+    primitive = f'tg.PRIMITIVES["{node.op}"]' if registered else node.op
+    arguments = ", ".join(f"x{i}" for i in range(len(hosts)))
+    return [
+        *(
+            f"    x{i} = np.array({x.tolist()}, dtype={str(x.dtype)!r})"
+            for i, x in enumerate(hosts)
+        ),
+        "    tg.testing.check_gradients(",
+        f"        lambda {arguments}: tg.apply({', '.join([primitive, *operands])}), {arguments}",
+        "    )",
+    ]
+
+
+def _literal(value: Any) -> str:
+    return repr(str(value)) if isinstance(value, np.dtype) else repr(value)
+
+
+def _smallest(arrays: list[Vector], fails: Callable[[list[Vector]], bool]) -> list[Vector]:
+    """The arrays with fewer elements, fewer axes and rounder numbers, as long as the fault stays."""
+
+    def keep(smaller: list[Vector]) -> None:
+        nonlocal arrays
+        with suppress(Exception):  # shapes that no longer fit each other or the parameters
+            arrays = smaller if fails(smaller) else arrays
+
+    for size in sorted({n for x in arrays for n in x.shape if n > 1}, reverse=True):
+        for fewer in (1, 2):
+            keep([x[tuple(slice(fewer if n == size else None) for n in x.shape)] for x in arrays])
+    keep([x.reshape([n for n in x.shape if n > 1]) for x in arrays])
+    keep([np.round(x, 1) if x.dtype.kind == "f" else x for x in arrays])
+    return arrays
