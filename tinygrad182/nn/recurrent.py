@@ -1,66 +1,95 @@
-"""Recurrent layers: states in, states out, every step marked for the inspector."""
+"""What recurrent layers and their cells share: parameters, state dicts, sequences, the loop over time."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar
+
+import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..creation import zeros
-from ..errors import ArgumentError, ShapeError
-from ..functions import matmul, relu, stack, swapaxes, tanh
+from ..creation import as_tensor, zeros
+from ..errors import ArgumentError, DTypeError, ShapeError
+from ..functions import matmul, stack, swapaxes, where
 from ..marks import mark
 from ..modes import at_time, scope
 from .checks import as_input, check_size
-from .init import Rng, generator, new_parameter
+from .init import new_parameter
 from .module import Module, Parameter
 
-Nonlinearity = Literal["tanh", "relu", "identity"]
+State = tuple[Tensor, ...]
+"""The parts of a state: (h,) or (h, c)."""
 
-_NONLINEARITIES = {"tanh": tanh, "relu": relu, "identity": lambda x: x}
 
+class Recurrent(Module):
+    """Sizes, parameters and their saved form, shared by layers and cells.
 
-class States(NamedTuple):
-    """Every state of a recurrent layer.
-
-    Attributes
-    ----------
-    h : Tensor ``(layers, T, B, H)``
-        Hidden states; index 0 of the time axis is the state after the first input.
+    A subclass says how many blocks of H rows its weights have, what the parts of its state are called,
+    and how one step maps them.
     """
 
-    h: Tensor
+    blocks: ClassVar[int] = 1
+    parts: ClassVar[tuple[str, ...]] = ("h",)
 
-
-class _Recurrent(Module):
-    """Sizes, parameters and their saved form, shared by layers and cells."""
-
-    def __init__(self, input_size: int, hidden_size: int, nonlinearity: str) -> None:
-        if nonlinearity not in tuple(_NONLINEARITIES):  # compared, not hashed: it may be anything
-            raise ArgumentError(
-                f"{type(self).__name__}: nonlinearity {nonlinearity!r}; "
-                f"use one of {', '.join(_NONLINEARITIES)}"
-            )
+    def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         self.input_size = check_size(self, "input_size", input_size, 1)
         self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
-        self.nonlinearity = nonlinearity
+        self.bias = bias
 
-    def _make(
-        self, suffix: str, inputs: int, bias: bool, rng: Any, dtype: Any, device: str | None
-    ) -> None:
+    def step(self, projected: Tensor, state: State, weight: Tensor) -> State:
+        """Map the projected input ``(B, blocks · H)`` and a state to the next state; ``weight`` is W_hᵀ."""
+        raise NotImplementedError
+
+    def _make(self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None) -> None:
         """Draw the parameters of one layer, uniform in ±1/√hidden_size as in PyTorch."""
         bound = 1 / math.sqrt(self.hidden_size)
+        rows = self.blocks * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih": (self.hidden_size, inputs),
-            "weight_hh": (self.hidden_size, self.hidden_size),
+            "weight_ih": (rows, inputs),
+            "weight_hh": (rows, self.hidden_size),
         }
-        if bias:
-            shapes["bias_ih"] = (self.hidden_size,)
+        if self.bias:
+            shapes["bias_ih"] = (rows,)
         for name, shape in shapes.items():
-            setattr(
-                self, name + suffix, new_parameter(rng.uniform(-bound, bound, shape), dtype, device)
+            values = self._initial(name, rng.uniform(-bound, bound, shape))
+            setattr(self, name + suffix, new_parameter(values, dtype, device))
+
+    def _initial(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The initial values of a parameter, given those drawn."""
+        return values
+
+    def _project(self, x: Tensor, suffix: str) -> Tensor:
+        """X W_xᵀ + b, for one step or for all at once."""
+        projected = matmul(x, getattr(self, f"weight_ih{suffix}").T)
+        bias: Parameter | None = getattr(self, f"bias_ih{suffix}", None)
+        return projected if bias is None else projected + bias
+
+    def _zeros(self, shape: tuple[int, ...]) -> Tensor:
+        parameter = next(self.parameters())
+        return zeros(shape, dtype=parameter.dtype, device=parameter.device)
+
+    def _state(self, given: Any, shape: tuple[int, ...], suffix: str = "") -> State:
+        """The parts of a state, checked; zeros for one that is not given."""
+        if given is None:
+            return tuple(self._zeros(shape) for _ in self.parts)
+        names = [part + suffix for part in self.parts]
+        given = (given,) if len(names) == 1 else given
+        if not isinstance(given, (tuple, list)) or len(given) != len(names):
+            raise ArgumentError(
+                f"{type(self).__name__}: the state must be a tuple ({', '.join(names)})"
             )
+        state = []
+        for part, what in zip(given, names, strict=True):
+            h = as_input(self, part, what)
+            if h.shape != shape:
+                raise ShapeError(
+                    f"{type(self).__name__}: {what} has shape {h.shape}; it must be {shape}"
+                )
+            state.append(h)
+        return tuple(state)
+
+    # --- state dicts ----------------------------------------------------------------------------
 
     def _own_state(self) -> dict[str, Any]:
         """PyTorch keeps two biases per layer, which it only ever adds: ours, and a second one of 0."""
@@ -79,210 +108,148 @@ class _Recurrent(Module):
             state[first] = state.get(first, own[first]) + second
         super()._load_own_state(state)
 
-    def _state(self, h: Any, shape: tuple[int, ...], what: str) -> Tensor:
-        h = as_input(self, h, what)
-        if h.shape != shape:
+
+class RecurrentCell(Recurrent):
+    """One step of a recurrent layer."""
+
+    def _next(self, x: Any, given: Any) -> State:
+        x = as_input(self, x)
+        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(
-                f"{type(self).__name__}: {what} has shape {h.shape}; it must be {shape}"
+                f"{type(self).__name__}: input of shape {x.shape}; it must be (B, {self.input_size})"
             )
-        return h
+        state = self._state(given, (*x.shape[:-1], self.hidden_size))
+        weight: Parameter = self.weight_hh  # type: ignore[attr-defined]
+        return self.step(self._project(x, ""), state, weight.T)
 
-    def _step(self, projected: Tensor, h: Tensor, weight: Tensor) -> Tensor:
-        return _NONLINEARITIES[self.nonlinearity](projected + h @ weight)
 
-
-class RNN(_Recurrent):
-    """Vanilla recurrent layer: h_t = σ(h_{t−1} W_hᵀ + x_t W_xᵀ + b).
-
-    Parameters
-    ----------
-    input_size, hidden_size : int
-        I and H.
-    num_layers : int
-        Each further layer reads the hidden states of the one below.
-    nonlinearity : {"tanh", "relu", "identity"}
-        σ.
-    bias : bool
-    batch_first : bool
-        Whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``; states never are.
-    return_states : bool
-        Return a third value with the states of every layer at every step.
-    fused : bool
-        Accepted for both values; the layer runs unrolled.
-    rng : int or numpy.random.Generator, optional
-        For the initial values.
-    dtype, device
-        ``float32`` on the default device.
-
-    Attributes
-    ----------
-    weight_ih_l{k} : Parameter ``(H, I)``, or ``(H, H)`` above the first layer
-        W_x.
-    weight_hh_l{k} : Parameter ``(H, H)``
-        W_h.
-    bias_ih_l{k} : Parameter ``(H,)``
-        b. ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the pair up, so that
-        state dicts are exchanged with PyTorch's layer both ways.
-
-    Examples
-    --------
-    >>> import tinygrad182 as tg
-    >>> rnn = tg.nn.RNN(1, 4, rng=0)
-    >>> output, h_n = rnn(tg.ones((10, 2, 1)))
-    >>> output.shape, h_n.shape
-    ((10, 2, 4), (1, 2, 4))
-    """
+class RecurrentLayer(Recurrent):
+    """Layers above each other, run over a sequence; every step is marked for the inspector."""
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: Nonlinearity = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        return_states: bool = False,
-        fused: bool = True,
-        *,
-        rng: Rng = None,
-        dtype: Any = None,
-        device: str | None = None,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        return_states: bool,
+        fused: bool,
     ) -> None:
-        super().__init__(input_size, hidden_size, nonlinearity)
-        self.num_layers = num_layers = check_size(self, "num_layers", num_layers, 1)
-        self.bias = bias
+        super().__init__(input_size, hidden_size, bias)
+        self.num_layers = check_size(self, "num_layers", num_layers, 1)
         self.batch_first = batch_first
         self.return_states = return_states
         self.fused = fused
-        draw = generator(rng)
-        for k in range(num_layers):
-            self._make(f"_l{k}", hidden_size if k else input_size, bias, draw, dtype, device)
 
-    def forward(self, x: Tensor, h_0: Tensor | None = None) -> tuple[Any, ...]:
+    def _make_layers(self, rng: Any, dtype: Any, device: str | None) -> None:
+        for k in range(self.num_layers):
+            self._make(f"_l{k}", self.hidden_size if k else self.input_size, rng, dtype, device)
+
+    def _run(self, x: Any, given: Any, lengths: Any) -> tuple[Tensor, State, State]:
         """Run over a sequence.
-
-        Parameters
-        ----------
-        x : Tensor ``(T, B, I)``
-            ``(B, T, I)`` with ``batch_first``.
-        h_0 : Tensor ``(layers, B, H)``, optional
-            Initial hidden states; zeros by default.
 
         Returns
         -------
-        output : Tensor ``(T, B, H)``
-            Hidden states of the last layer.
-        h_n : Tensor ``(layers, B, H)``
-            Hidden states after the last step.
-        states : States
-            With ``return_states`` only.
-
-        Raises
-        ------
-        ShapeError
-            An input or state of another shape, or a sequence without steps.
+        output : Tensor
+            Hidden states of the last layer, laid out as the input is.
+        last : tuple of Tensor ``(layers, B, H)``
+            Each part of the state after the last step of each sequence.
+        states : tuple of Tensor ``(layers, T, B, H)``
+            Each part at every step.
         """
-        x = as_input(self, x)
-        if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape[:2]:
-            layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
-            raise ShapeError(
-                f"RNN: input of shape {x.shape}; it must be {layout} with I = {self.input_size}, "
-                "at least one step and one sequence"
-            )
-        sequence = swapaxes(x, 0, 1) if self.batch_first else x
-        batch = sequence.shape[1]
-        if h_0 is not None:
-            h_0 = self._state(h_0, (self.num_layers, batch, self.hidden_size), "h_0 (layers, B, H)")
-        layers: list[list[Tensor]] = []
+        x, batched = self._sequence(x)
+        steps, batch = x.shape[:2]
+        ends = None if lengths is None else self._lengths(lengths, steps, batch)
+        shape = (self.num_layers, *([batch] if batched else []), self.hidden_size)
+        initial = self._state(given, shape, "_0 (layers, B, H)" if batched else "_0 (layers, H)")
+        if not batched:
+            initial = tuple(h[:, None] for h in initial)
+        layers: list[list[State]] = []
         for k in range(self.num_layers):
             with scope(f"l{k}"):
-                h = h_0[k] if h_0 is not None else self._zero_state(batch)
-                layers.append(self._layer(k, sequence, h))
-                sequence = stack(layers[-1])
-        h_n = stack([states[-1] for states in layers])
-        output = swapaxes(sequence, 0, 1) if self.batch_first else sequence
-        if not self.return_states:
-            return output, h_n
-        return output, h_n, States(stack([stack(states) for states in layers]))
+                layers.append(self._layer(k, x, tuple(h[k] for h in initial), ends))
+                x = stack([state[0] for state in layers[-1]])
+        last = tuple(
+            stack([_at_ends(steps, i, ends) for steps in layers]) for i in range(len(self.parts))
+        )
+        states = tuple(
+            stack([stack([state[i] for state in steps]) for steps in layers])
+            for i in range(len(self.parts) if self.return_states else 0)
+        )
+        if not batched:
+            return x[:, 0], tuple(h[:, 0] for h in last), tuple(h[:, :, 0] for h in states)
+        return swapaxes(x, 0, 1) if self.batch_first else x, last, states
 
-    def _layer(self, k: int, x: Tensor, h: Tensor) -> list[Tensor]:
+    def _layer(self, k: int, x: Tensor, state: State, ends: Any) -> list[State]:
         """The states of one layer, one per step."""
-        bias: Parameter | None = getattr(self, f"bias_ih_l{k}", None)
-        projected = matmul(x, getattr(self, f"weight_ih_l{k}").T)  # all steps in one product
-        if bias is not None:
-            projected = projected + bias
+        projected = self._project(x, f"_l{k}")  # all steps in one product
         weight = getattr(self, f"weight_hh_l{k}").T
-        mark(h, "h", time=-1)
+        self._mark(state, time=-1)
         states = []
         for t in range(x.shape[0]):
             with at_time(t):
-                h = mark(self._step(projected[t], h, weight), "h")
-            states.append(h)
+                new = self.step(projected[t], state, weight)
+                state = new if ends is None else _frozen(new, state, ends, t)
+                self._mark(state)
+            states.append(state)
         return states
 
-    def _zero_state(self, batch: int) -> Tensor:
-        w: Parameter = self.weight_hh_l0  # type: ignore[attr-defined]
-        return zeros((batch, self.hidden_size), dtype=w.dtype, device=w.device)
+    def _mark(self, state: State, time: int | None = None) -> None:
+        for name, part in zip(self.parts, state, strict=True):
+            mark(part, name, time)
+
+    def _sequence(self, x: Any) -> tuple[Tensor, bool]:
+        """The input as ``(T, B, I)``, and whether it had a batch axis."""
+        x = as_input(self, x)
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size or 0 in x.shape[:-1]:
+            layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
+            raise ShapeError(
+                f"{type(self).__name__}: input of shape {x.shape}; it must be {layout} or (T, I) with "
+                f"I = {self.input_size}, at least one step and one sequence"
+            )
+        if x.ndim == 2:
+            return x[:, None], False
+        return swapaxes(x, 0, 1) if self.batch_first else x, True
+
+    def _lengths(self, lengths: Any, steps: int, batch: int) -> np.ndarray[Any, Any]:
+        """The lengths of the sequences, on the host."""
+        name = type(self).__name__
+        ends = np.asarray(lengths.numpy() if isinstance(lengths, Tensor) else lengths)
+        if ends.dtype.kind not in "iu":
+            raise DTypeError(f"{name}: lengths must be whole numbers, not {ends.dtype}")
+        if ends.shape != (batch,):
+            raise ShapeError(
+                f"{name}: lengths of shape {ends.shape}; one is needed for each of {batch} sequences"
+            )
+        if ends.min() < 1 or ends.max() > steps:
+            raise ArgumentError(
+                f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 1 to T = {steps}"
+            )
+        return ends
 
     def extra_repr(self) -> str:
         """The layer's sizes and options."""
         options = f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
-        options += f", nonlinearity={self.nonlinearity!r}"
+        options += self._own_options()
         options += "" if self.bias else ", bias=False"
         options += ", batch_first=True" if self.batch_first else ""
         return options + (", return_states=True" if self.return_states else "")
 
+    def _own_options(self) -> str:
+        return ""
 
-class RNNCell(_Recurrent):
-    """One step of a vanilla recurrent layer: h' = σ(h W_hᵀ + x W_xᵀ + b).
 
-    Parameters
-    ----------
-    input_size, hidden_size, bias, nonlinearity, rng, dtype, device
-        As for :class:`RNN`.
+def _frozen(new: State, old: State, ends: np.ndarray[Any, Any], t: int) -> State:
+    """Past a sequence's end the old state stays, as a constant: no gradient comes from there."""
+    if t < ends.min():
+        return new
+    running = as_tensor(t < ends[:, None]).to(new[0].device)
+    return tuple(where(running, h, before.detach()) for h, before in zip(new, old, strict=True))
 
-    Examples
-    --------
-    >>> import tinygrad182 as tg
-    >>> cell = tg.nn.RNNCell(1, 4, rng=0)
-    >>> h = tg.zeros((2, 4))
-    >>> for t, x_t in enumerate(tg.ones((10, 2, 1))):
-    ...     h = tg.inspect.mark(cell(x_t, h), "h", time=t)
-    >>> h.shape
-    (2, 4)
-    """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: Nonlinearity = "tanh",
-        *,
-        rng: Rng = None,
-        dtype: Any = None,
-        device: str | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, nonlinearity)
-        self.bias = bias
-        self._make("", input_size, bias, generator(rng), dtype, device)
-
-    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """Map an input ``(B, I)`` and a state ``(B, H)``, zeros by default, to the next state."""
-        x = as_input(self, x)
-        if x.ndim != 2 or x.shape[1] != self.input_size:
-            raise ShapeError(
-                f"RNNCell: input of shape {x.shape}; it must be (B, {self.input_size})"
-            )
-        weight: Parameter = self.weight_hh  # type: ignore[attr-defined]
-        if h is None:
-            h = zeros((x.shape[0], self.hidden_size), dtype=weight.dtype, device=weight.device)
-        h = self._state(h, (x.shape[0], self.hidden_size), "the state (B, H)")
-        projected = x @ self.weight_ih.T  # type: ignore[attr-defined]
-        bias: Parameter | None = getattr(self, "bias_ih", None)
-        return self._step(projected if bias is None else projected + bias, h, weight.T)
-
-    def extra_repr(self) -> str:
-        """The cell's sizes and options."""
-        options = f"{self.input_size}, {self.hidden_size}, nonlinearity={self.nonlinearity!r}"
-        return options + ("" if self.bias else ", bias=False")
+def _at_ends(states: list[State], part: int, ends: np.ndarray[Any, Any] | None) -> Tensor:
+    """One part of the state after each sequence's last step, ``(B, H)``."""
+    if ends is None:
+        return states[-1][part]
+    return stack([state[part] for state in states])[ends - 1, np.arange(len(ends))]

@@ -1,0 +1,94 @@
+"""PyTorch's modules as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ArgumentError
+from .linear import Linear
+from .lstm import LSTM, LSTMCell
+from .module import Module
+from .rnn import RNN, RNNCell
+
+
+def from_torch(module: Any) -> Module:
+    """Turn a PyTorch ``RNN``, ``LSTM``, ``RNNCell``, ``LSTMCell`` or ``Linear`` into ours.
+
+    The result has copies of its parameters, in its dtype, on the CPU, and gives the same outputs and
+    gradients. PyTorch itself is not imported.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    Module
+        The layer of the same name.
+
+    Raises
+    ------
+    ArgumentError
+        Another kind of module, or one with an option that ours does not have: ``bidirectional``,
+        ``proj_size``, ``dropout``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> import torch  # doctest: +SKIP
+    >>> lstm = tg.nn.from_torch(torch.nn.LSTM(3, 8, num_layers=2))  # doctest: +SKIP
+    """
+    kind = type(module)
+    convert = _LAYERS.get(kind.__name__)
+    if convert is None or not kind.__module__.startswith("torch.nn."):
+        raise ArgumentError(
+            f"from_torch: {kind.__module__}.{kind.__name__} has no counterpart here; "
+            f"pass a torch.nn module that is one of {', '.join(_LAYERS)}"
+        )
+    for option in ("bidirectional", "proj_size", "dropout"):
+        if getattr(module, option, None):
+            raise ArgumentError(
+                f"from_torch: {kind.__name__} with {option}={getattr(module, option)}; ours has none"
+            )
+    state = {name: p.detach().cpu().numpy() for name, p in module.state_dict().items()}
+    layer = convert(module, next(iter(state.values())).dtype)
+    layer.load_state_dict(state)
+    return layer
+
+
+def _linear(module: Any, dtype: Any) -> Module:
+    return Linear(
+        module.in_features, module.out_features, module.bias is not None, dtype=dtype, rng=0
+    )
+
+
+def _rnn(module: Any, dtype: Any) -> Module:
+    return RNN(**_options(module), nonlinearity=module.nonlinearity, dtype=dtype, rng=0)
+
+
+def _lstm(module: Any, dtype: Any) -> Module:
+    return LSTM(**_options(module), dtype=dtype, rng=0)
+
+
+def _options(module: Any) -> dict[str, Any]:
+    names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first")
+    return {name: getattr(module, name) for name in names}
+
+
+def _rnn_cell(module: Any, dtype: Any) -> Module:
+    sizes = module.input_size, module.hidden_size, module.bias
+    return RNNCell(*sizes, nonlinearity=module.nonlinearity, dtype=dtype, rng=0)
+
+
+def _lstm_cell(module: Any, dtype: Any) -> Module:
+    return LSTMCell(module.input_size, module.hidden_size, module.bias, dtype=dtype, rng=0)
+
+
+_LAYERS: dict[str, Callable[[Any, Any], Module]] = {
+    "Linear": _linear,
+    "RNN": _rnn,
+    "LSTM": _lstm,
+    "RNNCell": _rnn_cell,
+    "LSTMCell": _lstm_cell,
+}

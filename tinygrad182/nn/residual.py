@@ -1,0 +1,65 @@
+"""The residual block: depth in the place of time (He et al. 2016)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._tensor import Tensor
+from .checks import check_size
+from .init import Rng
+from .linear import Linear
+from .module import Module
+from .rnn import NONLINEARITIES, Nonlinearity, check_nonlinearity
+
+
+class ResBlock(Module):
+    """y = σ(x Wᵀ + b) + x: a layer with a path around it.
+
+    Parameters
+    ----------
+    width : int
+        Features of input and output.
+    nonlinearity : {"tanh", "relu", "identity"}
+        σ.
+    bias : bool
+    skip : bool
+        Whether ``x`` is added; without it this is a plain layer, for comparison.
+    rng, dtype, device
+        As for :class:`Linear`.
+
+    Attributes
+    ----------
+    linear : Linear
+        W and b.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.nn.ResBlock(4, rng=0)(tg.ones((2, 4))).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        width: int,
+        nonlinearity: Nonlinearity = "tanh",
+        bias: bool = True,
+        skip: bool = True,
+        *,
+        rng: Rng = None,
+        dtype: Any = None,
+        device: str | None = None,
+    ) -> None:
+        width = check_size(self, "width", width, 1)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity)
+        self.skip = skip
+        self.linear = Linear(width, width, bias, rng=rng, dtype=dtype, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., width)`` to the same shape."""
+        branch = NONLINEARITIES[self.nonlinearity](self.linear(x))
+        return branch + x if self.skip else branch
+
+    def extra_repr(self) -> str:
+        """The block's nonlinearity."""
+        return repr(self.nonlinearity) + ("" if self.skip else ", skip=False")
