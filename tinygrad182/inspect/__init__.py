@@ -7,19 +7,33 @@ from __future__ import annotations
 
 from ..marks import mark
 from .anomaly import Anomaly, first_anomaly
-from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow
+from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow, state_grad_matrix
 from .graph import Edge, Graph, GraphNode, trace
+from .hops import HopSplit, grad_by_hops
+from .jacobians import StepJacobians, step_jacobians
+from .paths import GainSplit, PathSplit, gain_split, path_split
+from .weights import weight_grad_by_time
 
 __all__ = [
     "Anomaly",
     "Edge",
+    "GainSplit",
     "GradientFlow",
     "Graph",
     "GraphNode",
+    "HopSplit",
+    "PathSplit",
     "StackFlow",
     "StateFlow",
+    "StepJacobians",
     "first_anomaly",
+    "gain_split",
+    "grad_by_hops",
     "gradient_flow",
     "mark",
+    "path_split",
+    "state_grad_matrix",
+    "step_jacobians",
     "trace",
+    "weight_grad_by_time",
 ]

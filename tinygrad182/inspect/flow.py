@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +13,11 @@ from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
-from ..backpropagation import ancestors, backpropagate
-from ..errors import GraphError, ShapeError, UnknownPathError
-from ..modes import no_grad
+from ..backpropagation import backpropagate
+from ..errors import ArgumentError, ShapeError, UnknownPathError
+from ..modes import enable_grad, no_grad
 from ..recording import Node
-from .recurrences import Recurrence, recurrences
+from .recurrences import Recurrence, one_stack, one_state, stacks_of
 from .scaling import Band, ScaledCotangents, times_power, zeros_like
 from .table import text_table
 
@@ -155,13 +154,82 @@ def gradient_flow(loss: Tensor, gradient: Any = None) -> GradientFlow:
     ((20,), True)
     """
     seeds = seeds_of([loss], [gradient], False, "gradient_flow")
-    states = recurrences(ancestors([seeds[0][0]], constants=True))
-    if not states:
-        raise GraphError(
-            "gradient_flow: no state is marked with its time step in this graph; use tg.nn.RNN, "
-            'or name the states of a loop: h = tg.inspect.mark(h, "h", time=t)'
-        )
-    targets = {node for r in states for node in r.nodes()}
+    stacks = stacks_of(seeds[0][0], "gradient_flow")
+    targets = {node for stack in stacks.values() for r in stack.values() for node in r.nodes()}
+    found = _gradients(*seeds[0], targets)
+    return GradientFlow(
+        {
+            path: StackFlow(
+                path, {name: _state_flow(path, name, r, found) for name, r in by_name.items()}
+            )
+            for path, by_name in stacks.items()
+        }
+    )
+
+
+def state_grad_matrix(
+    losses: Tensor | Sequence[Tensor], path: str | None = None, state: str = "h", log: bool = False
+) -> np.ndarray[Any, Any]:
+    """‖∂L_k/∂h_t‖ for every loss and every time step: what each loss says about each state.
+
+    Parameters
+    ----------
+    losses : Tensor ``(K,)`` or sequence of K single elements
+        For example the loss at each time step.
+    path : str, optional
+        The module whose states are meant; not needed for a single one.
+    state : str
+        The name of the state.
+    log : bool
+        Return natural logarithms, true also where the norms underflow.
+
+    Returns
+    -------
+    ndarray ``(K, T)``
+        Frobenius norms over (B, H), float64; 0 where loss k does not depend on step t.
+
+    Raises
+    ------
+    GraphError
+        The losses require no grad, or no state was marked.
+    UnknownPathError
+        No such path or state, or several paths and none given; the message lists them.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> rnn = tg.nn.RNN(1, 8, rng=0)
+    >>> output, _ = rnn(tg.ones((10, 1, 1)))
+    >>> losses = (output**2).mean(axis=(1, 2))
+    >>> matrix = tg.inspect.state_grad_matrix(losses)
+    >>> matrix.shape, bool(matrix[3, 4] == 0)  # no state acts on the losses before it
+    ((10, 10), True)
+    """
+    losses = list(losses)
+    if not losses:
+        raise ArgumentError("state_grad_matrix: no losses")
+    whole = _sum_of(losses)
+    recurrence = one_state(one_stack(whole, path, "state_grad_matrix"), state, "state_grad_matrix")
+    nodes = [recurrence.steps[t] for t in sorted(recurrence.steps)]
+    rows = []
+    for loss in losses:
+        found = _gradients(*seeds_of([loss], [None], False, "state_grad_matrix")[0], set(nodes))
+        norms, powers = _sample_norms([_bands(node, found) for node in nodes])
+        rows.append(_total(norms, powers)[int(log)])
+    return np.array(rows)
+
+
+def _sum_of(losses: list[Tensor]) -> Node:
+    """A node from which every loss can be reached."""
+    with enable_grad():
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+    return seeds_of([total], [None], False, "state_grad_matrix")[0][0]
+
+
+def _gradients(root: Node, seed: Array, targets: set[Node]) -> dict[Node, list[Band]]:
+    """The gradient by every target, as bands."""
     found: dict[Node, list[Band]] = {}
     sums = ScaledCotangents()
 
@@ -170,32 +238,8 @@ def gradient_flow(loss: Tensor, gradient: Any = None) -> GradientFlow:
             found[node] = sums.bands(g)
 
     with no_grad():
-        backpropagate(seeds, targets, visit=keep, retain_graph=True, cotangents=sums)
-    return GradientFlow(
-        {
-            path: StackFlow(
-                path, {name: _state_flow(path, name, r, found) for name, r in by_name.items()}
-            )
-            for path, by_name in _stacks(states).items()
-        }
-    )
-
-
-def _stacks(states: list[Recurrence]) -> dict[str, dict[str, Recurrence]]:
-    """Path → name → recurrence, in the order they were run; from a module's second on with an ordinal."""
-    ordinals: Counter[str] = Counter()
-    stacks: dict[tuple[str, int], list[dict[str, Recurrence]]] = {}
-    paths: dict[str, dict[str, Recurrence]] = {}
-    for r in states:
-        of_call = stacks.setdefault((r.module, r.call), [])
-        stack = next((s for s in of_call if r.name not in s), None)
-        if stack is None:
-            ordinals[r.module] += 1
-            n = ordinals[r.module]
-            stack = paths.setdefault(r.module if n == 1 else f"{r.module}#{n}", {})
-            of_call.append(stack)
-        stack[r.name] = r
-    return paths
+        backpropagate([(root, seed)], targets, visit=keep, retain_graph=True, cotangents=sums)
+    return found
 
 
 def _state_flow(path: str, name: str, r: Recurrence, found: dict[Node, list[Band]]) -> StateFlow:
@@ -208,17 +252,15 @@ def _state_flow(path: str, name: str, r: Recurrence, found: dict[Node, list[Band
         )
     steps = [_bands(node, found) for node in nodes]
     norms, powers = _sample_norms(steps)
-    top = powers[0]  # of each step's first band, the highest
-    with np.errstate(divide="ignore", over="ignore", under="ignore"):
-        beside_top = np.hypot.reduce(np.ldexp(norms, (powers - top)[..., None]), axis=0)
-        total = _row_norms(beside_top)
+    total, log_total = _total(norms, powers)
+    with np.errstate(over="ignore", under="ignore"):
         return StateFlow(
             time=np.array(times),
             value=_stack([node.value for node in nodes]),
             grad=_stack([_whole(bands) for bands in steps]),
-            grad_norm=np.ldexp(total, top),
-            log_grad_norm=np.log(total) + top * math.log(2),
-            value_norm=_row_norms(_host([node.value for node in nodes], sample_axis=False)),
+            grad_norm=total,
+            log_grad_norm=log_total,
+            value_norm=row_norms(_host([node.value for node in nodes], sample_axis=False)),
             sample_grad_norm=np.hypot.reduce(np.ldexp(norms, powers[..., None]), axis=0),
             initial_grad=_whole(_bands(r.initial, found)) if r.initial else None,
         )
@@ -251,9 +293,19 @@ def _sample_norms(steps: list[list[Band]]) -> tuple[np.ndarray[Any, Any], np.nda
     norms, powers = [], []
     for i in range(max(map(len, steps))):
         bands = [b[i] if i < len(b) else (zeros_like(b[0][0]), b[0][1]) for b in steps]
-        norms.append(_row_norms(_host([array for array, _ in bands], sample_axis=True)))
+        norms.append(row_norms(_host([array for array, _ in bands], sample_axis=True)))
         powers.append([power for _, power in bands])
     return np.stack(norms), np.array(powers)
+
+
+def _total(
+    norms: np.ndarray[Any, Any], powers: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The norm over all samples and bands at every step, and its logarithm, which does not underflow."""
+    top = powers[0]  # of each step's first band, the highest
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        total = row_norms(np.hypot.reduce(np.ldexp(norms, (powers - top)[..., None]), axis=0))
+        return np.ldexp(total, top), np.log(total) + top * math.log(2)
 
 
 def _host(arrays: list[Array], sample_axis: bool) -> np.ndarray[Any, Any]:
@@ -269,7 +321,7 @@ def _host(arrays: list[Array], sample_axis: bool) -> np.ndarray[Any, Any]:
     return host.reshape(len(host), samples, math.prod(host.shape[1:]) // max(samples, 1))
 
 
-def _row_norms(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def row_norms(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """2-norms along the last axis, right where the squares would under- or overflow."""
     top = np.max(np.abs(rows), axis=-1, initial=0.0)
     scale = np.where((top > 0) & (top < math.inf), top, 1.0)

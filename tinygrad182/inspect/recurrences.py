@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from ..errors import GraphError
+from ..backpropagation import ancestors
+from ..errors import GraphError, UnknownPathError
 from ..marks import Mark
 from ..recording import Node
 
@@ -42,7 +44,75 @@ class Recurrence:
             yield self.initial
 
 
+Stack = dict[str, Recurrence]
+"""The states of one module call by name."""
+
 _Reached = frozenset[Recurrence]
+
+
+def stacks_of(root: Node, what: str) -> dict[str, Stack]:
+    """Path → name → recurrence of every state that ``root`` depends on, in the order they were run.
+
+    From a module's second call on, its path has an ordinal behind it.
+
+    Raises
+    ------
+    GraphError
+        No state was marked.
+    """
+    states = recurrences(ancestors([root], constants=True))
+    if not states:
+        raise GraphError(
+            f"{what}: no state is marked with its time step in this graph; use tg.nn.RNN or tg.nn.LSTM, "
+            'or name the states of a loop: h = tg.inspect.mark(h, "h", time=t)'
+        )
+    ordinals: Counter[str] = Counter()
+    calls: dict[tuple[str, int], list[Stack]] = {}
+    paths: dict[str, Stack] = {}
+    for r in states:
+        of_call = calls.setdefault((r.module, r.call), [])
+        stack = next((s for s in of_call if r.name not in s), None)
+        if stack is None:
+            ordinals[r.module] += 1
+            n = ordinals[r.module]
+            stack = paths.setdefault(r.module if n == 1 else f"{r.module}#{n}", {})
+            of_call.append(stack)
+        stack[r.name] = r
+    return paths
+
+
+def one_stack(root: Node, path: str | None, what: str) -> Stack:
+    """The stack at ``path``, or the only one there is.
+
+    Raises
+    ------
+    UnknownPathError
+        No such path, or several stacks and none chosen; the message lists them.
+    """
+    stacks = stacks_of(root, what)
+    if path is None and len(stacks) == 1:
+        return next(iter(stacks.values()))
+    if path not in stacks:
+        wanted = (
+            "several modules have states: choose one" if path is None else f"no states in {path!r}"
+        )
+        raise UnknownPathError(
+            f"{what}: {wanted} with path=; there are {', '.join(map(repr, stacks))}"
+        )
+    return stacks[path]
+
+
+def one_state(stack: Stack, name: str, what: str) -> Recurrence:
+    """The state of that name.
+
+    Raises
+    ------
+    UnknownPathError
+        No such state; the message lists them.
+    """
+    if name not in stack:
+        raise UnknownPathError(f"{what}: no state {name!r}; there is {', '.join(map(repr, stack))}")
+    return stack[name]
 
 
 def recurrences(nodes: list[Node]) -> list[Recurrence]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DTypeError
 from .linear import Linear
 from .lstm import LSTM, LSTMCell
 from .module import Module
@@ -15,8 +15,8 @@ from .rnn import RNN, RNNCell
 def from_torch(module: Any) -> Module:
     """Turn a PyTorch ``RNN``, ``LSTM``, ``RNNCell``, ``LSTMCell`` or ``Linear`` into ours.
 
-    The result has copies of its parameters, in its dtype, on the CPU, and gives the same outputs and
-    gradients. PyTorch itself is not imported.
+    The result has copies of its parameters, in its dtype, on the default device, and gives the same
+    outputs and gradients. PyTorch itself is not imported.
 
     Parameters
     ----------
@@ -32,6 +32,8 @@ def from_torch(module: Any) -> Module:
     ArgumentError
         Another kind of module, or one with an option that ours does not have: ``bidirectional``,
         ``proj_size``, ``dropout``.
+    DTypeError
+        Parameters that NumPy cannot hold, such as ``bfloat16``.
 
     Examples
     --------
@@ -48,10 +50,18 @@ def from_torch(module: Any) -> Module:
         )
     for option in ("bidirectional", "proj_size", "dropout"):
         if getattr(module, option, None):
+            remedy = "; set module.dropout = 0 first" if option == "dropout" else ""
             raise ArgumentError(
-                f"from_torch: {kind.__name__} with {option}={getattr(module, option)}; ours has none"
+                f"from_torch: {kind.__name__} with {option}={getattr(module, option)}; "
+                f"ours has none{remedy}"
             )
-    state = {name: p.detach().cpu().numpy() for name, p in module.state_dict().items()}
+    try:
+        state = {name: p.detach().cpu().numpy() for name, p in module.state_dict().items()}
+    except (TypeError, NotImplementedError) as error:  # bfloat16, or no values yet
+        raise DTypeError(
+            f"from_torch: the parameters of {kind.__name__} cannot be read ({error}); "
+            "call module.float() first"
+        ) from error
     layer = convert(module, next(iter(state.values())).dtype)
     layer.load_state_dict(state)
     return layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ class _LongShortTerm(Recurrent):
         return o * tanh(c), c
 
     def _check_forget_bias(self, forget_bias: Any, bias: bool) -> float:
-        number = isinstance(forget_bias, (int, float, np.number))
+        number = isinstance(forget_bias, Real) and not isinstance(forget_bias, bool)
         if not number or not math.isfinite(forget_bias):
             raise ArgumentError(
                 f"{type(self).__name__}: forget_bias {forget_bias!r} must be a finite number"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,9 @@ from .module import Module, Parameter
 
 State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""
+
+Ends = np.ndarray[Any, Any] | None
+"""How many steps each sequence has; None: all have as many."""
 
 
 class Recurrent(Module):
@@ -69,18 +73,13 @@ class Recurrent(Module):
         parameter = next(self.parameters())
         return zeros(shape, dtype=parameter.dtype, device=parameter.device)
 
-    def _state(self, given: Any, shape: tuple[int, ...], suffix: str = "") -> State:
+    def _state(self, given: Any, shape: tuple[int, ...], layout: str, suffix: str = "") -> State:
         """The parts of a state, checked; zeros for one that is not given."""
         if given is None:
             return tuple(self._zeros(shape) for _ in self.parts)
-        names = [part + suffix for part in self.parts]
-        given = (given,) if len(names) == 1 else given
-        if not isinstance(given, (tuple, list)) or len(given) != len(names):
-            raise ArgumentError(
-                f"{type(self).__name__}: the state must be a tuple ({', '.join(names)})"
-            )
         state = []
-        for part, what in zip(given, names, strict=True):
+        for part, name in zip(self._parts(given, layout, suffix), self.parts, strict=True):
+            what = f"{name}{suffix} {layout}"
             h = as_input(self, part, what)
             if h.shape != shape:
                 raise ShapeError(
@@ -88,6 +87,23 @@ class Recurrent(Module):
                 )
             state.append(h)
         return tuple(state)
+
+    def _parts(self, given: Any, layout: str, suffix: str) -> Sequence[Any]:
+        """A state as a sequence of as many parts as it has here."""
+        names = ", ".join(part + suffix for part in self.parts)
+        found = f"a {type(given).__name__}"
+        if len(self.parts) == 1:
+            if isinstance(given, tuple):
+                raise DTypeError(
+                    f"{type(self).__name__}: the state is {found}; pass {names} {layout} alone"
+                )
+            return (given,)
+        if not isinstance(given, (tuple, list)) or len(given) != len(self.parts):
+            found += f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
+            raise ArgumentError(
+                f"{type(self).__name__}: the state is {found}; pass ({names}), each {layout}"
+            )
+        return given
 
     # --- state dicts ----------------------------------------------------------------------------
 
@@ -116,9 +132,11 @@ class RecurrentCell(Recurrent):
         x = as_input(self, x)
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(
-                f"{type(self).__name__}: input of shape {x.shape}; it must be (B, {self.input_size})"
+                f"{type(self).__name__}: input of shape {x.shape}; it must be "
+                f"(B, {self.input_size}) or ({self.input_size},)"
             )
-        state = self._state(given, (*x.shape[:-1], self.hidden_size))
+        layout = "(B, H)" if x.ndim == 2 else "(H,)"
+        state = self._state(given, (*x.shape[:-1], self.hidden_size), layout)
         weight: Parameter = self.weight_hh  # type: ignore[attr-defined]
         return self.step(self._project(x, ""), state, weight.T)
 
@@ -160,15 +178,21 @@ class RecurrentLayer(Recurrent):
         """
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
-        ends = None if lengths is None else self._lengths(lengths, steps, batch)
         shape = (self.num_layers, *([batch] if batched else []), self.hidden_size)
-        initial = self._state(given, shape, "_0 (layers, B, H)" if batched else "_0 (layers, H)")
+        initial = self._state(given, shape, "(layers, B, H)" if batched else "(layers, H)", "_0")
         if not batched:
             initial = tuple(h[:, None] for h in initial)
+        ends: Ends = None
+        running: list[Tensor | None] = [None] * steps
+        if lengths is not None:
+            ends = self._lengths(lengths, steps, batch, batched)
+            inside = as_tensor(np.arange(steps)[:, None, None] < ends[:, None]).to(x.device)
+            running = [None if t < ends.min() else inside[t] for t in range(steps)]
+            x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
         layers: list[list[State]] = []
         for k in range(self.num_layers):
             with scope(f"l{k}"):
-                layers.append(self._layer(k, x, tuple(h[k] for h in initial), ends))
+                layers.append(self._layer(k, x, tuple(h[k] for h in initial), running))
                 x = stack([state[0] for state in layers[-1]])
         last = tuple(
             stack([_at_ends(steps, i, ends) for steps in layers]) for i in range(len(self.parts))
@@ -181,16 +205,16 @@ class RecurrentLayer(Recurrent):
             return x[:, 0], tuple(h[:, 0] for h in last), tuple(h[:, :, 0] for h in states)
         return swapaxes(x, 0, 1) if self.batch_first else x, last, states
 
-    def _layer(self, k: int, x: Tensor, state: State, ends: Any) -> list[State]:
-        """The states of one layer, one per step."""
+    def _layer(self, k: int, x: Tensor, state: State, running: list[Tensor | None]) -> list[State]:
+        """The states of one layer, one per step; ``running`` says which sequences go on, None: all."""
         projected = self._project(x, f"_l{k}")  # all steps in one product
         weight = getattr(self, f"weight_hh_l{k}").T
         self._mark(state, time=-1)
         states = []
-        for t in range(x.shape[0]):
+        for t, going in enumerate(running):
             with at_time(t):
                 new = self.step(projected[t], state, weight)
-                state = new if ends is None else _frozen(new, state, ends, t)
+                state = new if going is None else _frozen(new, state, going)
                 self._mark(state)
             states.append(state)
         return states
@@ -212,15 +236,24 @@ class RecurrentLayer(Recurrent):
             return x[:, None], False
         return swapaxes(x, 0, 1) if self.batch_first else x, True
 
-    def _lengths(self, lengths: Any, steps: int, batch: int) -> np.ndarray[Any, Any]:
+    def _lengths(self, lengths: Any, steps: int, batch: int, batched: bool) -> np.ndarray[Any, Any]:
         """The lengths of the sequences, on the host."""
         name = type(self).__name__
-        ends = np.asarray(lengths.numpy() if isinstance(lengths, Tensor) else lengths)
-        if ends.dtype.kind not in "iu":
-            raise DTypeError(f"{name}: lengths must be whole numbers, not {ends.dtype}")
+        if not batched:
+            raise ArgumentError(
+                f"{name}: lengths are for a batch; cut a single sequence short: x[:length]"
+            )
+        try:
+            ends = np.asarray(lengths.numpy() if isinstance(lengths, Tensor) else lengths)
+        except (TypeError, ValueError) as error:  # ragged, or an array on another device
+            raise DTypeError(f"{name}: lengths cannot be read: {error}") from error
         if ends.shape != (batch,):
             raise ShapeError(
                 f"{name}: lengths of shape {ends.shape}; one is needed for each of {batch} sequences"
+            )
+        if ends.dtype.kind not in "iu":
+            raise DTypeError(
+                f"{name}: lengths of dtype {ends.dtype}; pass whole numbers, dtype='int64'"
             )
         if ends.min() < 1 or ends.max() > steps:
             raise ArgumentError(
@@ -240,15 +273,12 @@ class RecurrentLayer(Recurrent):
         return ""
 
 
-def _frozen(new: State, old: State, ends: np.ndarray[Any, Any], t: int) -> State:
+def _frozen(new: State, old: State, running: Tensor) -> State:
     """Past a sequence's end the old state stays, as a constant: no gradient comes from there."""
-    if t < ends.min():
-        return new
-    running = as_tensor(t < ends[:, None]).to(new[0].device)
     return tuple(where(running, h, before.detach()) for h, before in zip(new, old, strict=True))
 
 
-def _at_ends(states: list[State], part: int, ends: np.ndarray[Any, Any] | None) -> Tensor:
+def _at_ends(states: list[State], part: int, ends: Ends) -> Tensor:
     """One part of the state after each sequence's last step, ``(B, H)``."""
     if ends is None:
         return states[-1][part]

@@ -1,0 +1,152 @@
+"""Gradients by the number of hops: how often a path went through a state or a branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from .._tensor import Tensor
+from ..autodiff import seeds_of
+from ..backend import Array
+from ..backpropagation import ancestors, backpropagate
+from ..errors import ArgumentError, GraphError
+from ..modes import no_grad
+from ..primitives.index import Slice
+from ..recording import Node
+from .flow import row_norms
+from .recurrences import one_stack, one_state
+from .scaling import zeros_like
+from .table import text_table
+from .times import Times, node_times
+
+
+@dataclass(frozen=True, slots=True)
+class HopSplit:
+    """The gradient by one state over time, split by how many hops its paths made.
+
+    Attributes
+    ----------
+    time : ndarray ``(T,)``
+    grad : array ``(J+1, T, B, H)``
+        Part j came over exactly j hops.
+    rest : array ``(T, B, H)``
+        What came over more than J.
+    grad_norm : ndarray ``(J+1, T)``
+        Frobenius norms of the parts over (B, H).
+    """
+
+    time: np.ndarray[Any, Any]
+    grad: Array
+    rest: Array
+    grad_norm: np.ndarray[Any, Any]
+
+    def __repr__(self) -> str:
+        header = ("t", *(f"‖{j} hops‖" for j in range(len(self.grad_norm))))
+        rows = zip(self.time.tolist(), *self.grad_norm.tolist(), strict=True)
+        return text_table(header, list(rows), 20)
+
+
+def grad_by_hops(
+    loss: Tensor,
+    max_hops: int = 4,
+    *,
+    state: str = "h",
+    through: str = "h",
+    path: str | None = None,
+) -> HopSplit:
+    """Split the gradient by a state by the number of hops on the way.
+
+    A hop is one passage through what is marked ``through``: for a state with a time step, from it on
+    to a later step; for a mark without one, any use of it. In an LSTM, ``state="c", through="h"``
+    tells the pure cell path (no hops) from what went through hidden states; in a residual network,
+    ``through="branch"`` tells the skips from the branches.
+
+    Cotangents are carried as polynomials: each hop multiplies by λ, and the coefficient of λʲ is what
+    came over exactly j hops.
+
+    Parameters
+    ----------
+    loss : Tensor
+        A single element.
+    max_hops : int
+        J, from 0. The cost is about J + 1 backward passes.
+    state : str
+        The state the gradient is by.
+    through : str
+        What a hop goes through.
+    path : str, optional
+        The module whose states are meant; not needed for a single one.
+
+    Raises
+    ------
+    GraphError
+        No state was marked, or nothing is marked ``through``.
+    ArgumentError
+        A negative ``max_hops``.
+    UnknownPathError
+        No such path or state.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> lstm = tg.nn.LSTM(1, 8, rng=0)
+    >>> output, _ = lstm(tg.ones((20, 1, 1)))
+    >>> hops = tg.inspect.grad_by_hops(output[-1].sum(), 2, state="c")
+    >>> hops.grad.shape
+    (3, 20, 1, 8)
+    """
+    if not isinstance(max_hops, (int, np.integer)) or max_hops < 0:  # type: ignore[redundant-expr]
+        raise ArgumentError(f"grad_by_hops: max_hops {max_hops!r} must be a whole number from 0")
+    root, seed = seeds_of([loss], [None], False, "grad_by_hops")[0]
+    recurrence = one_state(one_stack(root, path, "grad_by_hops"), state, "grad_by_hops")
+    times = sorted(recurrence.steps)
+    nodes = [recurrence.steps[t] for t in times]
+    recorded_at = node_times(ancestors([root], constants=True))
+    counted: set[Node] = set()
+    xp = backend.namespace(seed)
+
+    def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
+        if not _is_hop(consumer, parent, through, recorded_at):
+            return cotangent
+        counted.add(parent)
+        if type(cotangent) is Slice:
+            value = _shifted(xp, cotangent.value)
+            return Slice(cotangent.key, cotangent.arrays, value, cotangent.lead)
+        return _shifted(xp, cotangent)
+
+    with no_grad(), xp.on(seed):
+        zeros = [xp.zeros_like(seed)] * max_hops
+        found = backpropagate(
+            [(root, xp.stack([seed, *zeros]))], set(nodes), edge=edge, retain_graph=True
+        )
+        whole = backpropagate([(root, seed)], set(nodes), retain_graph=True)
+    if not counted and len(nodes) > 1:
+        raise GraphError(
+            f"grad_by_hops: nothing marked {through!r} is on the way to the states; "
+            f'name it where it is computed: tg.inspect.mark(x, "{through}")'
+        )
+    grad = xp.stack([found[n] if n in found else _none(xp, n, max_hops) for n in nodes], axis=1)
+    total = xp.stack([whole[n] if n in whole else zeros_like(n.value) for n in nodes])
+    host = xp.to_numpy(grad).astype(np.float64)
+    norms = row_norms(host.reshape(*host.shape[:2], -1))
+    return HopSplit(np.array(times), grad, total - xp.sum(grad, axis=0), norms)
+
+
+def _is_hop(consumer: Node, parent: Node, through: str, times: Times) -> bool:
+    for mark in parent.marks:
+        if mark.name == through:
+            time = mark.scope.time
+            return time is None or times.get(consumer, -1) > time
+    return False
+
+
+def _shifted(xp: Any, cotangent: Any) -> Any:
+    """The polynomial times λ, cut behind the highest degree."""
+    return xp.concat([xp.zeros_like(cotangent[:1]), cotangent[:-1]], axis=0)
+
+
+def _none(xp: Any, node: Node, max_hops: int) -> Array:
+    return xp.stack([zeros_like(node.value)] * (max_hops + 1))

@@ -1,0 +1,178 @@
+"""The gradient by a weight, split by the time step it was used at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from .._tensor import Tensor
+from ..autodiff import seeds_of
+from ..backend import Array
+from ..backpropagation import ancestors, backpropagate, gather, pull
+from ..errors import DTypeError, GraphError
+from ..modes import no_grad
+from ..primitives.index import Slice
+from ..recording import Node, is_tensor, node_of
+from .flow import row_norms
+from .times import node_times, time_axes
+
+CHUNK = 4_000_000
+"""How many elements are carried at once, for some steps together."""
+
+
+def weight_grad_by_time(loss: Tensor, weight: Tensor, norm_only: bool = False) -> Any:
+    """∂L/∂W as a sum over time: what each step's use of W contributes.
+
+    For z_t = x_t Wᵀ + …, part t is G_t = δ_{z_t}ᵀ x_t; together they are the gradient. This holds
+    also where all steps were computed in one product, whose result is then told apart along its
+    time axis. Uses of W outside any time step (a penalty on it) belong to none and are left out.
+
+    Parameters
+    ----------
+    loss : Tensor
+        A single element.
+    weight : Tensor
+        A leaf that requires grad, such as ``rnn.weight_hh_l0``.
+    norm_only : bool
+        Return the norms alone, without holding T matrices.
+
+    Returns
+    -------
+    array ``(T, *W.shape)`` in W's dtype, or ndarray ``(T,)`` of Frobenius norms in float64
+        By time step, from 0; zeros where W was not used.
+
+    Raises
+    ------
+    GraphError
+        The loss does not depend on W in any time step.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> rnn = tg.nn.RNN(1, 4, rng=0, dtype="float64")
+    >>> output, _ = rnn(tg.ones((10, 1, 1), dtype="float64"))
+    >>> loss = output[-1].sum()
+    >>> parts = tg.inspect.weight_grad_by_time(loss, rnn.weight_hh_l0)
+    >>> parts.shape
+    (10, 4, 4)
+    >>> loss.backward()
+    >>> bool(abs(parts.sum(axis=0) - rnn.weight_hh_l0.grad.numpy()).max() < 1e-14)
+    True
+    """
+    if not is_tensor(weight):
+        raise DTypeError(f"weight_grad_by_time: the weight is a {type(weight).__name__}, no Tensor")
+    root, seed = seeds_of([loss], [None], False, "weight_grad_by_time")[0]
+    uses = _Uses(root, node_of(weight))
+    if not uses.steps:
+        raise GraphError(
+            f"weight_grad_by_time: the loss depends on {uses.weight.label()} in no time step: uses are "
+            "told apart by the steps of tg.nn's recurrent layers, or by tg.inspect.mark in your own loop"
+        )
+    with no_grad():
+        uses.run_backward(seed)
+        parts = [
+            _norms(part) if norm_only else part for part in uses.parts(math.prod(weight.shape))
+        ]
+    return np.concatenate(parts) if norm_only else backend.namespace(seed).concat(parts, axis=0)
+
+
+def _norms(part: Array) -> np.ndarray[Any, Any]:
+    host = backend.namespace(part).to_numpy(part).astype(np.float64)
+    return row_norms(host.reshape(len(host), -1))
+
+
+class _Uses:
+    """The uses of one weight: from what is known to belong to a step, down to the weight.
+
+    Attributes
+    ----------
+    neck : list of Node
+        The weight, and what is computed from it before any step takes part (its transpose), oldest
+        first.
+    uses : list of Node
+        The operations that take one of these into a step, or into something with a time axis.
+    steps : int
+        T: one more than the last step there is.
+    """
+
+    def __init__(self, root: Node, weight: Node) -> None:
+        self.root, self.weight = root, weight
+        nodes = ancestors([root], constants=True)
+        self.times = node_times(nodes)
+        self.axes = time_axes(nodes, self.times)
+        neck = {weight}
+        self.uses: list[Node] = []
+        for node in nodes:
+            if node in neck or neck.isdisjoint(node.inputs or ()):
+                continue
+            if node in self.times or node in self.axes:
+                self.uses.append(node)
+            else:
+                neck.add(node)
+        self.neck = sorted(neck, key=lambda node: node.order)
+        self.steps = max(self.times.values(), default=-1) + 1 if self.uses else 0
+        self.grads: dict[Node, Array] = {}
+
+    def run_backward(self, seed: Array) -> None:
+        """Find the loss's gradient by the result of every use."""
+        self.grads = backpropagate([(self.root, seed)], set(self.uses), retain_graph=True)
+
+    def parts(self, size: int) -> Iterator[Array]:
+        """∂L/∂W of some steps at a time, ``(steps, *W.shape)``."""
+        largest = max([size, *(g.size for n, g in self.grads.items() if n in self.axes)])
+        count = max(1, CHUNK // max(largest, 1))
+        for start in range(0, self.steps, count):
+            yield self._part(range(start, min(start + count, self.steps)))
+
+    def _part(self, times: range) -> Array:
+        """One backward pass through the neck, the steps on a leading axis."""
+        neck = set(self.neck)
+        seeds: list[tuple[Node, Any]] = []
+        for node, g in self.grads.items():
+            time = self.times.get(node)
+            if time is None:
+                seeds += [
+                    (p, _whole(p, c)) for p, c in pull(node, self._spread(node, g, times), neck)
+                ]
+            elif time in times:
+                one = pull(node, g[None], neck)
+                seeds += [
+                    (p, _placed(_whole(p, c), time - times.start, len(times))) for p, c in one
+                ]
+        xp = backend.namespace(self.weight.value)
+        with xp.on(self.weight.value):
+            nothing = xp.zeros(
+                (len(times), *self.weight.value.shape), dtype=self.weight.value.dtype
+            )
+        if not seeds:
+            return nothing
+        found = backpropagate(seeds, {self.weight}, retain_graph=True)
+        return found.get(self.weight, nothing)
+
+    def _spread(self, node: Node, g: Array, times: range) -> Array:
+        """The gradient of a whole sequence, on a leading axis: each step's alone, zeros beside it."""
+        xp = backend.namespace(g)
+        axis = self.axes[node] % g.ndim
+        with xp.on(g):
+            out = xp.zeros((len(times), *g.shape), dtype=g.dtype)
+            for i, t in enumerate(times):
+                key = (slice(None),) * axis + (t,)
+                out[(i, *key)] = g[key]
+        return out
+
+
+def _whole(node: Node, cotangent: Any) -> Array:
+    return gather(node, [cotangent]) if type(cotangent) is Slice else cotangent
+
+
+def _placed(cotangent: Array, i: int, count: int) -> Array:
+    """A cotangent ``(1, …)`` as step ``i`` of ``count``, zeros beside it."""
+    xp = backend.namespace(cotangent)
+    with xp.on(cotangent):
+        out = xp.zeros((count, *cotangent.shape[1:]), dtype=cotangent.dtype)
+        out[i] = cotangent[0]
+    return out
