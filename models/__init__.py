@@ -1,5 +1,6 @@
 """Models built with the public API of tinygrad182 only."""
 
 from models.recurrent import RecurrentRegressor
+from models.residual import ResidualNet
 
-__all__ = ["RecurrentRegressor"]
+__all__ = ["RecurrentRegressor", "ResidualNet"]

@@ -8,9 +8,7 @@ import numpy as np
 
 import tinygrad182 as tg
 
-# Layers that take (input_size, hidden_size, num_layers=, nonlinearity=, rng=, dtype=, device=) and
-# return (output, state).
-CELLS = {"rnn": tg.nn.RNN}
+CELLS = ("rnn", "lstm")
 
 
 class RecurrentRegressor(tg.nn.Module):
@@ -20,10 +18,12 @@ class RecurrentRegressor(tg.nn.Module):
     ----------
     input_size, hidden_size, output_size : int
         Features of an input, of a state and of a prediction: I, H and O.
-    cell : str
-        The recurrent layer: ``"rnn"``.
+    cell : {"rnn", "lstm"}
+        The recurrent layer.
     nonlinearity : {"tanh", "relu", "identity"}
-        σ of the vanilla RNN.
+        σ of the vanilla RNN; an LSTM's are fixed.
+    forget_bias : float
+        Added to the initial bias of an LSTM's forget gates.
     num_layers : int
         Recurrent layers above each other; the head reads the last one.
     rng : int or numpy.random.Generator, optional
@@ -38,8 +38,8 @@ class RecurrentRegressor(tg.nn.Module):
 
     Raises
     ------
-    ValueError
-        If there is no such cell.
+    UnknownCellError
+        No such cell, or an option of the other one.
 
     Examples
     --------
@@ -57,6 +57,7 @@ class RecurrentRegressor(tg.nn.Module):
         *,
         cell: str = "rnn",
         nonlinearity: Literal["tanh", "relu", "identity"] = "tanh",
+        forget_bias: float = 0.0,
         num_layers: int = 1,
         rng: int | np.random.Generator | None = None,
         dtype: Any = None,
@@ -65,38 +66,44 @@ class RecurrentRegressor(tg.nn.Module):
         super().__init__()
         if cell not in CELLS:
             raise UnknownCellError(f"cell {cell!r} is none of: {', '.join(CELLS)}")
+        if cell == "lstm" and nonlinearity != "tanh":
+            raise UnknownCellError(f"an LSTM has no nonlinearity to choose; got {nonlinearity!r}")
+        if cell == "rnn" and forget_bias:
+            raise UnknownCellError(
+                "a vanilla RNN has no forget gates; forget_bias needs cell='lstm'"
+            )
         rng = np.random.default_rng(rng)
-        self.rnn = CELLS[cell](
-            input_size,
-            hidden_size,
-            num_layers=num_layers,
-            nonlinearity=nonlinearity,
-            rng=rng,
-            dtype=dtype,
-            device=device,
-        )
-        self.head = tg.nn.Linear(hidden_size, output_size, rng=rng, dtype=dtype, device=device)
+        options: dict[str, Any] = {"rng": rng, "dtype": dtype, "device": device}
+        sizes = input_size, hidden_size, num_layers
+        self.rnn: tg.nn.RNN | tg.nn.LSTM
+        if cell == "lstm":
+            self.rnn = tg.nn.LSTM(*sizes, forget_bias=forget_bias, **options)
+        else:
+            self.rnn = tg.nn.RNN(*sizes, nonlinearity=nonlinearity, **options)
+        self.head = tg.nn.Linear(hidden_size, output_size, **options)
         self.num_layers = num_layers
 
-    def forward(self, x: Any, h_0: Any = None) -> tuple[tg.Tensor, tg.Tensor]:
+    def forward(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[tg.Tensor, Any]:
         """Predict at every time step.
 
         Parameters
         ----------
         x : (T, B, I)
             The sequences.
-        h_0 : (layers, B, H), optional
+        state : (layers, B, H), or a pair of these for an LSTM, optional
             Initial states; zero where none is given.
+        lengths : sequence of int (B,), optional
+            How many steps each sequence has.
 
         Returns
         -------
         predictions : Tensor (T, B, O)
-        h_n : Tensor (layers, B, H)
+        state : Tensor (layers, B, H), or a pair of these for an LSTM
             The last state of each layer.
         """
-        states, h_n = self.rnn(x, h_0)
-        return self.head(states), h_n
+        states, last = self.rnn(x, state, lengths)
+        return self.head(states), last
 
 
 class UnknownCellError(tg.TinygradError, ValueError):
-    """A cell name that stands for no recurrent layer."""
+    """A cell that is no recurrent layer, or an option that it does not have."""

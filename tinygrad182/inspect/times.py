@@ -61,7 +61,7 @@ def time_axes(nodes: list[Node], times: Times) -> dict[Node, int]:
     axes: dict[Node, int] = {}
     for node in nodes:
         if node in times:
-            if node.op == "index" and (parent := node.inputs[0]) and parent not in times:  # type: ignore[index,arg-type]
+            if node.op == "index" and (parent := node.inputs[0]) and parent not in times:  # type: ignore[index]
                 _note_part(node, times[node], parent, axes)  # type: ignore[arg-type]
         elif node.op == "stack" and [times.get(x) for x in node.inputs or ()] == list(  # type: ignore[arg-type]
             range(len(node.inputs or ()))

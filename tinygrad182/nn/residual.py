@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._tensor import Tensor
+from ..marks import mark
 from .checks import check_size
 from .init import Rng
 from .linear import Linear
@@ -14,6 +15,9 @@ from .rnn import NONLINEARITIES, Nonlinearity, check_nonlinearity
 
 class ResBlock(Module):
     """y = σ(x Wᵀ + b) + x: a layer with a path around it.
+
+    The branch is marked ``"branch"``, so that ``tg.inspect.grad_by_hops(through="branch")`` tells the
+    paths through it from those around it.
 
     Parameters
     ----------
@@ -57,7 +61,7 @@ class ResBlock(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., width)`` to the same shape."""
-        branch = NONLINEARITIES[self.nonlinearity](self.linear(x))
+        branch = mark(NONLINEARITIES[self.nonlinearity](self.linear(x)), "branch")
         return branch + x if self.skip else branch
 
     def extra_repr(self) -> str:
