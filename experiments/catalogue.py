@@ -16,6 +16,14 @@ from experiments.common.result import Result
 
 CATALOGUE = {
     "gradient-flow": "See the gradient vanish and explode through time, before and after training",
+    "weight-paths": "Why the gradient of a shared weight is a sum over paths",
+    "linear-rnn": "When gradients explode or vanish without a nonlinearity",
+    "nonlinearity": "What tanh and ReLU do to states and gradients",
+    "target": "What a loss at every step changes, and what it does not",
+    "lstm": "What an LSTM does to the pattern",
+    "cell-path": "Why: three shares of the gradient by a cell state, and the forget bias",
+    "skip": "What a ResNet's skips and an LSTM's cell have in common",
+    "training": "How networks learn the running average, and how their gradient flow changes",
 }
 """Name and summary. The module has the name with underscores and defines ``EXPERIMENT``. Listing
 the experiments imports none of them, so it takes no time and needs no plotting library."""
@@ -33,12 +41,18 @@ class Experiment:
         A frozen dataclass derived from :class:`~experiments.common.options.Options`.
     run : callable
         ``run(options, progress)`` measures and returns a Result; ``progress`` takes its tasks.
+    letter : str
+        Which question of the course it is, such as ``"Q1a"``.
+    predict : str
+        What a reader is asked to predict before the answer is opened.
     """
 
     question: str
     options: type[Options]
     # Any: each experiment's run takes its own options, those of the field above.
     run: Callable[[Any, Progress], Result]
+    letter: str = ""
+    predict: str = ""
 
 
 def load(name: str) -> Experiment:

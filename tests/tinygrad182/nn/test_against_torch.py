@@ -10,41 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, const, leaf, needs_torch
+from tests.support import assert_close, const, needs_torch
+from tests.tinygrad182.nn.twins import TOLERANCE, arrays, assert_equal_gradients, pair, twins
 
 torch = needs_torch()
-TOLERANCE = 1e-12
 sides = st.integers(1, 6)
-
-
-def twins(ours: tg.nn.Module, theirs: Any) -> tuple[tg.nn.Module, Any]:
-    """Give PyTorch's module the weights of ours, by its own strict loading."""
-    state = {
-        name: torch.tensor(np.array(value.numpy())) for name, value in ours.state_dict().items()
-    }
-    theirs.double().load_state_dict(state, strict=True)
-    return ours, theirs
-
-
-def arrays(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    return [rng.normal(size=shape) for shape in shapes]
-
-
-def pair(array: Array) -> tuple[tg.Tensor, Any]:
-    """One array as a leaf of both libraries."""
-    return leaf(array), torch.tensor(array, requires_grad=True)
-
-
-def assert_equal_gradients(ours: tg.nn.Module, theirs: Any) -> None:
-    expected = {name: p.grad for name, p in theirs.named_parameters()}
-    found = {name: p.grad for name, p in ours.named_parameters()}
-    assert set(found) == {name for name in expected if "bias_hh" not in name}
-    for (
-        name,
-        gradient,
-    ) in expected.items():  # each of PyTorch's two biases has the gradient of our one
-        assert_close(found[name.replace("bias_hh", "bias_ih")], gradient.numpy(), TOLERANCE, name)
 
 
 def check_rnn(
