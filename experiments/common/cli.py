@@ -6,6 +6,7 @@ import io
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,11 @@ import tinygrad182 as tg
 from experiments.catalogue import CATALOGUE, Experiment, load
 from experiments.common.options import Options
 from experiments.common.result import Result, Table
-from experiments.common.run_folder import Run, publish, staged
+from experiments.common.run_folder import Run, publish, publish_sheet, staged
 
 PROGRAM = "python -m experiments"
+ALL = "all"
+CATALOGUE_ALL = "All of these, and one page with every question, its answer folded away"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,6 +46,9 @@ def main(arguments: Sequence[str]) -> int:
         print_catalogue(out)
         return 0
     try:
+        if name == ALL:
+            run_all(rest, out, err)
+            return 0
         experiment = load(name)
         options = tyro.cli(
             experiment.options,
@@ -67,24 +73,67 @@ def run_and_publish(
     name: str, experiment: Experiment, options: Options, out: Console, err: Console
 ) -> Path:
     """Run an experiment, write its folder, print what people read and return the folder."""
-    started = datetime.now().astimezone()
-    folder = options.out or Path("runs") / name / started.strftime("%Y-%m-%dT%H-%M-%S")
-    clock = time.perf_counter()
-    with staged(folder) as stage:
-        # A diverging run overflows; the experiments find that in the numbers and say so in words.
-        with (
-            tg.use_device(options.device),
-            make_progress(err) as progress,
-            np.errstate(all="ignore"),
-        ):
-            result = experiment.run(options, progress)
-        run = Run(name, experiment.question, started, time.perf_counter() - clock, result)
+    with staged(_folder(name, options)) as stage:
+        run = run_one(name, experiment, options, err)
         with err.status("Writing the report ..."):
-            folder = publish(run, stage, folder)
-    print_result(result, out)
-    report = folder / "report.html"
-    out.print(f"\n[bold]Report:[/] {escape(str(report))}", soft_wrap=True)
+            folder = publish(run, stage, _folder(name, options, run.started))
+    print_result(run.result, out)
+    print_place(folder, out)
     return folder
+
+
+def run_one(name: str, experiment: Experiment, options: Options, err: Console) -> Run:
+    """Run an experiment, showing its progress."""
+    started = datetime.now().astimezone()
+    clock = time.perf_counter()
+    # A diverging run overflows; the experiments find that in the numbers and say so in words.
+    with (
+        tg.use_device(options.device),
+        make_progress(err) as progress,
+        np.errstate(all="ignore"),
+    ):
+        result = experiment.run(options, progress)
+    seconds = time.perf_counter() - clock
+    return Run(
+        name, experiment.question, started, seconds, result, experiment.letter, experiment.predict
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllOptions(Options):
+    """Options of a run of all experiments; each keeps its own defaults otherwise."""
+
+    answers: bool = True
+    """Whether the page holds the answers, folded away; teachers hand it out with --no-answers."""
+
+
+def run_all(arguments: Sequence[str], out: Console, err: Console) -> Path:
+    """Run every experiment that answers a question, and write one page with all of them."""
+    options = tyro.cli(
+        AllOptions, args=arguments, prog=f"{PROGRAM} {ALL}", description=CATALOGUE_ALL
+    )
+    experiments = {name: load(name) for name in CATALOGUE}
+    asked = {name: e for name, e in experiments.items() if e.letter}
+    with staged(_folder(ALL, options)) as stage:
+        runs = []
+        for count, (name, experiment) in enumerate(asked.items(), start=1):
+            err.print(f"[bold]{count} of {len(asked)}: {name}[/]")
+            own = experiment.options(device=options.device, seed=options.seed, out=options.out)
+            runs.append(run_one(name, experiment, own, err))
+        with err.status("Writing the reports ..."):
+            folder = _folder(ALL, options, runs[0].started)
+            folder = publish_sheet(runs, options.answers, stage, folder)
+    for run in runs:
+        out.print(f"\n[bold]{run.letter} {run.name}:[/] {escape(run.result.headline)}")
+        print_claims(run.result, out)
+    print_place(folder, out)
+    return folder
+
+
+def _folder(name: str, options: Options, started: datetime | None = None) -> Path:
+    """Where a run's files go."""
+    moment = started or datetime.now().astimezone()
+    return options.out or Path("runs") / name / moment.strftime("%Y-%m-%dT%H-%M-%S")
 
 
 def make_progress(console: Console) -> Progress:
@@ -101,7 +150,7 @@ def make_progress(console: Console) -> Progress:
 def print_catalogue(console: Console) -> None:
     """Print how to use the command, and the experiments with a line each."""
     table = RichTable("experiment", "what it shows", box=None, header_style="bold", pad_edge=False)
-    for name, summary in CATALOGUE.items():
+    for name, summary in {**CATALOGUE, ALL: CATALOGUE_ALL}.items():
         table.add_row(name, summary)
     console.print(f"usage: {PROGRAM} NAME [OPTIONS]\n", markup=False)
     console.print(table)
@@ -119,9 +168,19 @@ def print_result(result: Result, console: Console) -> None:
     console.print(f"\n[bold]{escape(result.headline)}[/]")
     for sentence in result.reading:
         console.print(f"- {escape(sentence)}")
+    print_claims(result, console)
+
+
+def print_claims(result: Result, console: Console) -> None:
+    """Print what was claimed, and whether it held."""
     for claim in result.claims:
         colour = "green" if claim.holds else "red"
         console.print(f"- {escape(claim.statement)}: [{colour}]{escape(claim.verdict)}[/]")
+
+
+def print_place(folder: Path, console: Console) -> None:
+    """Print where the report is."""
+    console.print(f"\n[bold]Report:[/] {escape(str(folder / 'report.html'))}", soft_wrap=True)
 
 
 def rich_table(table: Table) -> RichTable:

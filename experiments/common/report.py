@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,13 @@ if TYPE_CHECKING:  # the run folder writes the report, so only the type comes fr
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["unbroken"] = unbroken
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def unbroken(text: str) -> str:
@@ -45,10 +46,35 @@ def render_report(run: Run, record: dict[str, Any]) -> str:
         HTML with the drawing library, the charts and their data inside. The page's own security
         policy forbids it every request.
     """
-    return _template().render(
+    return _template("report.html").render(
         run=run,
         record=record,
         specs=[figure.chart.to_dict() for figure in run.result.figures],
         tables=[table for table in run.result.tables if table.columns],
         library=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub is wrong
+    )
+
+
+def render_sheet(runs: Sequence[Run], answers: bool) -> str:
+    """Page with the questions of several runs, and their answers folded away.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        In the order of the page.
+    answers : bool
+        Whether the page holds the answers at all.
+
+    Returns
+    -------
+    str
+        HTML that needs no network; each answer links to the report in the folder of its run.
+    """
+    shown = runs if answers else []
+    figures = [run.result.figures[0].chart.to_dict() if run.result.figures else {} for run in shown]
+    return _template("sheet.html").render(
+        runs=runs,
+        answers=answers,
+        specs=figures,
+        library=vl_convert.javascript_bundle() if answers else "",  # type: ignore[call-arg]
     )

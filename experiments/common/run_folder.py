@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ from typing import Any
 
 import tinygrad182 as tg
 from experiments.common.errors import OutputError
-from experiments.common.report import render_report
+from experiments.common.report import render_report, render_sheet
 from experiments.common.result import Result, Table
 
 RESULTS = "results.json"
@@ -42,6 +42,8 @@ class Run:
     started: datetime
     seconds: float
     result: Result
+    letter: str = ""
+    predict: str = ""
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -82,9 +84,27 @@ def publish(run: Run, stage: Path, folder: Path) -> Path:
     replaced, ``results.json`` last. If the default folder of another run has just been made under
     the same name, this run's gets a number.
     """
-    try:
+    with _named(folder):
         write_files(run, stage)
         return move(stage, folder, replace=run.result.options.out is not None)
+
+
+def publish_sheet(runs: Sequence[Run], answers: bool, stage: Path, folder: Path) -> Path:
+    """Write all runs, each into a folder of its own, and the page with every question."""
+    with _named(folder):
+        for run in runs:
+            (stage / run.name).mkdir()
+            write_files(run, stage / run.name)
+        (stage / "report.html").write_text(render_sheet(runs, answers), encoding="utf-8")
+        record = {run.name: describe(run) for run in runs}
+        (stage / RESULTS).write_text(_json(record), encoding="utf-8")
+        return move(stage, folder, replace=runs[0].result.options.out is not None)
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"Writing to {folder} failed: {error}") from error
 
@@ -98,8 +118,11 @@ def write_files(run: Run, folder: Path) -> None:
         figure.chart.save(folder / f"{figure.name}.png", scale_factor=2)
     record = describe(run)
     (folder / "report.html").write_text(render_report(run, record), encoding="utf-8")
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+    (folder / RESULTS).write_text(_json(record), encoding="utf-8")
+
+
+def _json(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def move(stage: Path, folder: Path, *, replace: bool) -> Path:
@@ -117,7 +140,10 @@ def move(stage: Path, folder: Path, *, replace: bool) -> Path:
         stage.rename(folder)
         return folder
     for file in sorted(stage.iterdir(), key=lambda file: (file.name == RESULTS, file.name)):
-        file.replace(folder / file.name)
+        if file.is_dir():
+            move(file, folder / file.name, replace=True)
+        else:
+            file.replace(folder / file.name)
     return folder
 
 
