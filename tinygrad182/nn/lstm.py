@@ -12,7 +12,7 @@ from .._tensor import Tensor
 from ..errors import ArgumentError
 from ..functions import sigmoid, tanh
 from .init import Rng, generator
-from .recurrent import Recurrent, RecurrentCell, RecurrentLayer, State
+from .recurrent import Recurrent, RecurrentCell, RecurrentLayer, State, held
 
 
 class LSTMStates(NamedTuple):
@@ -35,14 +35,16 @@ class _LongShortTerm(Recurrent):
     parts = ("h", "c")
     forget_bias: float
 
-    def step(self, projected: Tensor, state: State, weight: Tensor) -> State:
+    def step(
+        self, projected: Tensor, state: State, weight: Tensor, running: Tensor | None = None
+    ) -> State:
         h, c = state
         n = self.hidden_size
         z = projected + h @ weight
         i, f = sigmoid(z[..., :n]), sigmoid(z[..., n : 2 * n])
         g, o = tanh(z[..., 2 * n : 3 * n]), sigmoid(z[..., 3 * n :])
-        c = f * c + i * g
-        return o * tanh(c), c
+        c = held(f * c + i * g, c, running)
+        return held(o * tanh(c), h, running), c
 
     def _check_forget_bias(self, forget_bias: Any, bias: bool) -> float:
         number = isinstance(forget_bias, Real) and not isinstance(forget_bias, bool)

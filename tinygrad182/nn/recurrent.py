@@ -41,8 +41,13 @@ class Recurrent(Module):
         self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
         self.bias = bias
 
-    def step(self, projected: Tensor, state: State, weight: Tensor) -> State:
-        """Map the projected input ``(B, blocks · H)`` and a state to the next state; ``weight`` is W_hᵀ."""
+    def step(
+        self, projected: Tensor, state: State, weight: Tensor, running: Tensor | None = None
+    ) -> State:
+        """Map the projected input ``(B, blocks · H)`` and a state to the next state; ``weight`` is W_hᵀ.
+
+        Each part is :func:`held` where a sequence has ended, before another is computed from it.
+        """
         raise NotImplementedError
 
     def _make(self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None) -> None:
@@ -213,8 +218,7 @@ class RecurrentLayer(Recurrent):
         states = []
         for t, going in enumerate(running):
             with at_time(t):
-                new = self.step(projected[t], state, weight)
-                state = new if going is None else _frozen(new, state, going)
+                state = self.step(projected[t], state, weight, going)
                 self._mark(state)
             states.append(state)
         return states
@@ -273,9 +277,9 @@ class RecurrentLayer(Recurrent):
         return ""
 
 
-def _frozen(new: State, old: State, running: Tensor) -> State:
+def held(new: Tensor, old: Tensor, running: Tensor | None) -> Tensor:
     """Past a sequence's end the old state stays, as a constant: no gradient comes from there."""
-    return tuple(where(running, h, before.detach()) for h, before in zip(new, old, strict=True))
+    return new if running is None else where(running, new, old.detach())
 
 
 def _at_ends(states: list[State], part: int, ends: Ends) -> Tensor:

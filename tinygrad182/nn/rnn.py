@@ -8,7 +8,7 @@ from .._tensor import Tensor
 from ..errors import ArgumentError
 from ..functions import relu, tanh
 from .init import Rng, generator
-from .recurrent import Recurrent, RecurrentCell, RecurrentLayer, State
+from .recurrent import Recurrent, RecurrentCell, RecurrentLayer, State, held
 
 Nonlinearity = Literal["tanh", "relu", "identity"]
 
@@ -42,9 +42,11 @@ class _Vanilla(Recurrent):
 
     nonlinearity: Nonlinearity
 
-    def step(self, projected: Tensor, state: State, weight: Tensor) -> State:
+    def step(
+        self, projected: Tensor, state: State, weight: Tensor, running: Tensor | None = None
+    ) -> State:
         (h,) = state
-        return (NONLINEARITIES[self.nonlinearity](projected + h @ weight),)
+        return (held(NONLINEARITIES[self.nonlinearity](projected + h @ weight), h, running),)
 
 
 class RNN(_Vanilla, RecurrentLayer):
@@ -121,8 +123,8 @@ class RNN(_Vanilla, RecurrentLayer):
         h_0 : Tensor ``(layers, B, H)``, optional
             Initial hidden states; zeros by default.
         lengths : sequence of int ``(B,)``, optional
-            How many steps each sequence has. Past its end a sequence's state stays as it is, and no
-            gradient comes from there.
+            How many steps each sequence has. Past its end a sequence's state stays as it is, no
+            gradient comes from there, and what stands in ``x`` is not used.
 
         Returns
         -------

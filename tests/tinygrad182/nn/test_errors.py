@@ -18,6 +18,10 @@ def rnn(**options: Any) -> tg.nn.RNN:
     return nn.RNN(2, 5, 2, rng=0, **options)
 
 
+def lstm(**options: Any) -> tg.nn.LSTM:
+    return nn.LSTM(2, 5, 2, rng=0, **options)
+
+
 def targets(*numbers: int) -> np.ndarray[Any, Any]:
     return np.array(numbers)
 
@@ -52,9 +56,19 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "step of Sequential": (lambda: nn.Sequential(nn.Linear(1, 1), 3), tg.ArgumentError, "step 1"),
     "parameter of integers": (lambda: nn.Parameter(targets(1)), tg.DTypeError, "dtype='float32'"),
     # inputs
-    "no batch axis": (lambda: rnn()(X[:, 0]), tg.ShapeError, r"\(4, 2\).*\(T, B, I\) with I = 2"),
+    "one axis": (
+        lambda: rnn()(X[0, 0]),
+        tg.ShapeError,
+        r"\(2,\).*\(T, B, I\) or \(T, I\) with I = 2",
+    ),
+    "four axes": (lambda: rnn()(X[None]), tg.ShapeError, r"RNN: input of shape \(1, 4, 3, 2\)"),
+    "features of one sequence": (lambda: rnn()(X[0, :, :1]), tg.ShapeError, r"\(3, 1\).*I = 2"),
     "other features": (lambda: rnn()(X[..., :1]), tg.ShapeError, r"RNN.*\(4, 3, 1\).*I = 2"),
-    "batch first": (lambda: rnn(batch_first=True)(X[0]), tg.ShapeError, r"\(B, T, I\)"),
+    "batch first": (
+        lambda: rnn(batch_first=True)(X[..., :1]),
+        tg.ShapeError,
+        r"must be \(B, T, I\) or \(T, I\)",
+    ),
     "no steps": (lambda: rnn()(X[:0]), tg.ShapeError, "at least one step"),
     "no sequences": (lambda: rnn()(X[:, :0]), tg.ShapeError, "one sequence"),
     "whole numbers": (
@@ -91,12 +105,210 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         tg.DTypeError,
         r"h_0.*int64",
     ),
-    "h_0 in a tuple": (lambda: rnn()(X, (tg.zeros((2, 3, 5)),)), tg.DTypeError, "h_0.*tuple"),
+    "h_0 in a tuple": (
+        lambda: rnn()(X, (tg.zeros((2, 3, 5)),)),
+        tg.DTypeError,
+        r"RNN: the state is a tuple; pass h_0 \(layers, B, H\) alone",
+    ),
+    "h_0 with a batch axis": (
+        lambda: rnn()(X[:, 0], tg.zeros((2, 1, 5))),
+        tg.ShapeError,
+        r"h_0 \(layers, H\) has shape \(2, 1, 5\); it must be \(2, 5\)",
+    ),
+    "h_0 without a batch axis": (
+        lambda: rnn()(X, tg.zeros((2, 5))),
+        tg.ShapeError,
+        r"h_0 \(layers, B, H\) has shape \(2, 5\); it must be \(2, 3, 5\)",
+    ),
     "state of a cell": (
         lambda: nn.RNNCell(2, 3)(X[0], tg.zeros((3, 4))),
         tg.ShapeError,
-        r"RNNCell: the state \(B, H\) has shape \(3, 4\); it must be \(3, 3\)",
+        r"RNNCell: h \(B, H\) has shape \(3, 4\); it must be \(3, 3\)",
     ),
+    "batched state of one sequence": (
+        lambda: nn.RNNCell(2, 3)(X[0, 0], tg.zeros((1, 3))),
+        tg.ShapeError,
+        r"RNNCell: h \(H,\) has shape \(1, 3\); it must be \(3,\)",
+    ),
+    # LSTM
+    "LSTM without units": (lambda: nn.LSTM(2, 0), tg.ArgumentError, "LSTM: hidden_size 0.*from 1"),
+    "LSTM without layers": (lambda: nn.LSTM(2, 3, 0), tg.ArgumentError, "LSTM: num_layers 0"),
+    "LSTM on a list": (
+        lambda: lstm()([[1.0, 2.0]]),
+        tg.DTypeError,
+        "LSTM: the input is a list.*tens",
+    ),
+    "LSTM on integers": (
+        lambda: lstm()(X.astype(int)),
+        tg.DTypeError,
+        r"LSTM.*astype\('float32'\)",
+    ),
+    "LSTM features": (lambda: lstm()(X[..., :1]), tg.ShapeError, r"LSTM: .*\(4, 3, 1\).*I = 2"),
+    "LSTM without steps": (lambda: lstm()(X[:0]), tg.ShapeError, "LSTM: .*at least one step"),
+    "LSTMCell features": (
+        lambda: nn.LSTMCell(3, 2)(X[0]),
+        tg.ShapeError,
+        r"LSTMCell: input of shape \(3, 2\); it must be \(B, 3\) or \(3,\)",
+    ),
+    "h_0 alone": (
+        lambda: lstm()(X, tg.zeros((2, 3, 5))),
+        tg.ArgumentError,
+        r"LSTM: the state is a Tensor; pass \(h_0, c_0\), each \(layers, B, H\)",
+    ),
+    "h_0 and c_0 stacked": (  # its length is 2
+        lambda: lstm()(X, tg.zeros((2, 2, 3, 5))),
+        tg.ArgumentError,
+        r"a Tensor; pass \(h_0, c_0\)",
+    ),
+    "three states": (
+        lambda: lstm()(X, (tg.zeros((2, 3, 5)),) * 3),
+        tg.ArgumentError,
+        r"LSTM: the state is a tuple of 3; pass \(h_0, c_0\)",
+    ),
+    "one state in a list": (
+        lambda: lstm()(X, [tg.zeros((2, 3, 5))]),
+        tg.ArgumentError,
+        "list of 1",
+    ),
+    "shape of h_0": (
+        lambda: lstm()(X, (tg.zeros((1, 3, 5)), tg.zeros((2, 3, 5)))),
+        tg.ShapeError,
+        r"LSTM: h_0 \(layers, B, H\) has shape \(1, 3, 5\); it must be \(2, 3, 5\)",
+    ),
+    "shape of c_0": (
+        lambda: lstm()(X, (tg.zeros((2, 3, 5)), tg.zeros((2, 1, 5)))),
+        tg.ShapeError,
+        r"LSTM: c_0 \(layers, B, H\) has shape \(2, 1, 5\)",
+    ),
+    "c_0 left out": (
+        lambda: lstm()(X, (tg.zeros((2, 3, 5)), None)),
+        tg.DTypeError,
+        r"LSTM: c_0 \(layers, B, H\) is a NoneType",
+    ),
+    "c_0 of whole numbers": (
+        lambda: lstm()(X, (tg.zeros((2, 3, 5)), np.zeros((2, 3, 5), int))),
+        tg.DTypeError,
+        "LSTM: c_0.*int64",
+    ),
+    "c_0 with a batch axis": (
+        lambda: lstm()(X[:, 0], (tg.zeros((2, 5)), tg.zeros((2, 1, 5)))),
+        tg.ShapeError,
+        r"c_0 \(layers, H\) has shape \(2, 1, 5\)",
+    ),
+    "state of an LSTMCell": (
+        lambda: nn.LSTMCell(2, 3)(X[0], tg.zeros((3, 3))),
+        tg.ArgumentError,
+        r"LSTMCell: the state is a Tensor; pass \(h, c\), each \(B, H\)",
+    ),
+    "c of an LSTMCell": (
+        lambda: nn.LSTMCell(2, 3)(X[0], (tg.zeros((3, 3)), tg.zeros((3, 4)))),
+        tg.ShapeError,
+        r"LSTMCell: c \(B, H\) has shape \(3, 4\)",
+    ),
+    "forget_bias as text": (
+        lambda: nn.LSTM(2, 3, forget_bias="1"),
+        tg.ArgumentError,
+        "LSTM: forget_bias '1' must be a finite number",
+    ),
+    "forget_bias of True": (lambda: nn.LSTM(2, 3, forget_bias=True), tg.ArgumentError, "bias True"),
+    "forget_bias of None": (lambda: nn.LSTM(2, 3, forget_bias=None), tg.ArgumentError, "bias None"),
+    "forget_bias of nan": (
+        lambda: nn.LSTMCell(2, 3, forget_bias=np.nan),
+        tg.ArgumentError,
+        "LSTMCell: forget_bias nan must be a finite number",
+    ),
+    "forget_bias per unit": (
+        lambda: nn.LSTM(2, 3, forget_bias=np.ones(3)),
+        tg.ArgumentError,
+        "must be a finite number",
+    ),
+    "complex forget_bias": (
+        lambda: nn.LSTM(2, 3, forget_bias=np.complex64(1)),
+        tg.ArgumentError,
+        "must be a finite number",
+    ),
+    "forget_bias without bias": (
+        lambda: nn.LSTM(2, 3, bias=False, forget_bias=1.0),
+        tg.ArgumentError,
+        "LSTM: forget_bias needs bias=True",
+    ),
+    # lengths
+    "a length for all": (
+        lambda: rnn()(X, lengths=3),
+        tg.ShapeError,
+        r"RNN: lengths of shape \(\); one is needed for each of 3 sequences",
+    ),
+    "too few lengths": (
+        lambda: lstm()(X, lengths=[4, 4]),
+        tg.ShapeError,
+        r"LSTM: lengths of shape \(2,\).*each of 3",
+    ),
+    "no lengths": (lambda: rnn()(X, lengths=[]), tg.ShapeError, r"shape \(0,\).*each of 3"),
+    "lengths by step": (lambda: rnn()(X, lengths=np.ones((3, 4), int)), tg.ShapeError, r"\(3, 4\)"),
+    "lengths of steps": (
+        lambda: rnn(batch_first=True)(X, lengths=[1, 2, 3]),
+        tg.ShapeError,
+        "each of 4 sequences",
+    ),
+    "lengths in a set": (
+        lambda: rnn()(X, lengths={1, 2, 3}),
+        tg.ShapeError,
+        r"lengths of shape \(\)",
+    ),
+    "lengths in a ragged list": (
+        lambda: rnn()(X, lengths=[1, [2, 3], 4]),
+        tg.DTypeError,
+        "RNN: lengths cannot be read",
+    ),
+    "real lengths": (
+        lambda: rnn()(X, lengths=[4.0, 3.0, 2.0]),
+        tg.DTypeError,
+        "RNN: lengths of dtype float64; pass whole numbers",
+    ),
+    "lengths in a default tensor": (  # of Python numbers it makes float32
+        lambda: lstm()(X, lengths=tg.tensor([4, 3, 2])),
+        tg.DTypeError,
+        "LSTM: lengths of dtype float32; .*dtype='int64'",
+    ),
+    "a mask for lengths": (lambda: rnn()(X, lengths=[True] * 3), tg.DTypeError, "dtype bool"),
+    "a length of None": (lambda: rnn()(X, lengths=[None, 4, 4]), tg.DTypeError, "dtype object"),
+    "length 0": (
+        lambda: rnn()(X, lengths=[0, 2, 4]),
+        tg.ArgumentError,
+        "RNN: lengths from 0 to 4; they must be from 1 to T = 4",
+    ),
+    "negative length": (lambda: lstm()(X, lengths=[4, -1, 1]), tg.ArgumentError, "from -1 to 4"),
+    "length beyond T": (lambda: rnn()(X, lengths=[5, 2, 1]), tg.ArgumentError, "to 5; .*T = 4"),
+    "length of one sequence": (
+        lambda: rnn()(X[:, 0], lengths=[3]),
+        tg.ArgumentError,
+        r"RNN: lengths are for a batch; cut a single sequence short: x\[:length\]",
+    ),
+    "lengths in the state's place": (
+        lambda: lstm()(X, [4, 3, 2]),
+        tg.ArgumentError,
+        r"the state is a list of 3; pass \(h_0, c_0\)",
+    ),
+    # ResBlock
+    "no width": (lambda: nn.ResBlock(0), tg.ArgumentError, "ResBlock: width 0 must be a whole"),
+    "two widths": (lambda: nn.ResBlock((2, 3)), tg.ArgumentError, r"ResBlock: width \(2, 3\)"),
+    "fractional width": (lambda: nn.ResBlock(2.0), tg.ArgumentError, r"width 2\.0"),
+    "a ResBlock's nonlinearity": (
+        lambda: nn.ResBlock(2, "elu"),
+        tg.ArgumentError,
+        "ResBlock: nonlinearity 'elu'; use one of tanh, relu, identity",
+    ),
+    "input of a ResBlock": (
+        lambda: nn.ResBlock(3, rng=0)(X),
+        tg.ShapeError,
+        r"\(4, 3, 2\); its last axis must be 3",
+    ),
+    "a ResBlock of width 1 does not broadcast": (
+        lambda: nn.ResBlock(1, rng=0)(X),
+        tg.ShapeError,
+        "last axis must be 1",
+    ),
+    "list into a ResBlock": (lambda: nn.ResBlock(2, rng=0)([1.0, 2.0]), tg.DTypeError, "is a list"),
     # losses
     "mse shapes": (
         lambda: nn.mse_loss(tg.ones((4, 1)), tg.ones(4)),
@@ -157,6 +369,10 @@ def test_what_looks_wrong_but_is_not() -> None:
     assert nn.Linear(0, 3)(tg.ones((2, 0))).shape == (2, 3)
     assert nn.Linear(2, 3, rng=0)(tg.ones(2)).shape == (3,)
     assert nn.RNN(np.int64(1), np.int32(2))(X[..., :1])[0].shape == (4, 3, 2)
+    assert rnn()(X[:, 0])[0].shape == rnn(batch_first=True)(X[:, 0])[0].shape == (4, 5)
+    assert nn.LSTMCell(2, 3)(X[0, :0])[0].shape == (0, 3)
+    assert lstm()(X, [tg.zeros((2, 3, 5)), np.zeros((2, 3, 5), np.float32)])[0].shape == (4, 3, 5)
+    assert nn.LSTM(2, 3, bias=False, forget_bias=0)(X)[0].shape == (4, 3, 3)
     assert nn.cross_entropy(tg.ones((2, 3)), [0, 2]).item() == pytest.approx(np.log(3))
     assert nn.cross_entropy(tg.ones(3), 2).item() == pytest.approx(np.log(3))
     assert nn.cross_entropy(tg.ones((1, 3)), targets(1).astype("uint8")).ndim == 0

@@ -1,0 +1,169 @@
+"""``from_torch``: the same outputs and gradients, from copies of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import assert_close, assert_same_bits, needs_torch
+from tests.tinygrad182.nn.twins import (
+    arrays,
+    assert_equal_gradients,
+    assert_equal_results,
+    backward,
+    initial_states,
+    pair,
+)
+
+torch = needs_torch()
+nn = torch.nn
+TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+
+MODULES: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "RNN": (lambda: nn.RNN(2, 3), (6, 4, 2)),
+    "RNN relu": (lambda: nn.RNN(2, 3, 2, nonlinearity="relu"), (6, 4, 2)),
+    "RNN batch first": (lambda: nn.RNN(2, 3, batch_first=True), (4, 6, 2)),
+    "RNN without bias": (lambda: nn.RNN(2, 3, 2, bias=False), (6, 4, 2)),
+    "LSTM": (lambda: nn.LSTM(2, 3), (6, 4, 2)),
+    "LSTM of three layers": (lambda: nn.LSTM(2, 3, 3, batch_first=True), (4, 6, 2)),
+    "LSTM without bias": (lambda: nn.LSTM(2, 3, bias=False), (6, 4, 2)),
+    "one sequence": (lambda: nn.LSTM(2, 3, 2), (6, 2)),
+    "RNNCell": (lambda: nn.RNNCell(2, 3), (4, 2)),
+    "RNNCell relu": (lambda: nn.RNNCell(2, 3, bias=False, nonlinearity="relu"), (4, 2)),
+    "LSTMCell": (lambda: nn.LSTMCell(2, 3), (4, 2)),
+    "LSTMCell without bias": (lambda: nn.LSTMCell(2, 3, bias=False), (4, 2)),
+    "Linear": (lambda: nn.Linear(2, 3), (5, 4, 2)),
+    "Linear without bias": (lambda: nn.Linear(2, 3, bias=False), (4, 2)),
+}
+
+
+def made(name: str, dtype: str = "float32") -> tuple[Any, tuple[int, ...]]:
+    """PyTorch's module with the values it starts with, the same ones every time."""
+    make, shape = MODULES[name]
+    torch.manual_seed(5)
+    return make().to(getattr(torch, dtype)), shape
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_same_outputs_and_gradients(name: str, dtype: str) -> None:
+    theirs, shape = made(name, dtype)
+    ours = tg.nn.from_torch(theirs)
+    kind = type(theirs).__name__
+    assert type(ours) is getattr(tg.nn, kind)
+    assert {p.dtype for p in ours.parameters()} == {np.dtype(dtype)}
+    x_1, x_2 = pair(arrays(0, shape)[0].astype(dtype))
+    arguments, leaves = [[x_1], [x_2]], [(x_1, x_2)]
+    if kind != "Linear":
+        layers = [] if "Cell" in kind else [theirs.num_layers]
+        batch = [4] if "Cell" in kind or len(shape) == 3 else []
+        state_1, state_2, more = initial_states(kind, 0, *layers, *batch, 3, dtype=dtype)
+        arguments = [[x_1, state_1], [x_2, state_2]]
+        leaves += more
+    results = [f(*a) for f, a in zip((ours, theirs), arguments, strict=True)]
+    assert_equal_results(*results, TOLERANCES[dtype])
+    backward(*results, seed=2)
+    assert_equal_gradients(ours, theirs, TOLERANCES[dtype])
+    for a, b in leaves:
+        assert_close(a.grad, b.grad.numpy(), TOLERANCES[dtype], "an input")
+        assert a.grad.dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_weights_are_copies(name: str) -> None:
+    theirs, _ = made(name)
+    before = {n: p.detach().numpy().copy() for n, p in theirs.named_parameters()}
+    ours = tg.nn.from_torch(theirs)
+    for n, p in theirs.named_parameters():  # it is left as it was
+        assert_same_bits(p.detach().numpy(), before[n], n)
+        assert p.requires_grad
+        assert p.grad is None
+    kept = [p.numpy().copy() for p in ours.parameters()]
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.fill_(7.0)
+    for p, values in zip(ours.parameters(), kept, strict=True):
+        assert_same_bits(p, values)
+        p.data[...] = 3.0
+    assert all(bool((p == 7.0).all()) for p in theirs.parameters())
+
+
+def test_the_sum_of_two_biases() -> None:
+    theirs, _ = made("LSTM")
+    ours = tg.nn.from_torch(theirs)
+    first, second = theirs.bias_ih_l0.detach().numpy(), theirs.bias_hh_l0.detach().numpy()
+    assert (first != 0).all()
+    assert (second != 0).all()
+    assert_same_bits(ours.bias_ih_l0, first + second)
+
+
+def test_frozen_weights_and_half_precision() -> None:
+    theirs = nn.Linear(2, 3).half().requires_grad_(False)
+    ours = tg.nn.from_torch(theirs)
+    assert_same_bits(ours.weight, theirs.weight.numpy())
+    assert ours.weight.requires_grad
+
+
+class Subclass(nn.LSTM):  # type: ignore[misc, name-defined]
+    """Its forward may do anything."""
+
+
+class GRU(tg.nn.Module):
+    """A name of PyTorch's, but not its module."""
+
+
+OURS = "one of Linear, RNN, LSTM, RNNCell, LSTMCell"
+REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
+    "bidirectional": (
+        lambda: nn.LSTM(2, 3, bidirectional=True),
+        tg.ArgumentError,
+        "LSTM with bidirectional=True; ours has none",
+    ),
+    "bidirectional RNN": (
+        lambda: nn.RNN(2, 3, bidirectional=True),
+        tg.ArgumentError,
+        "RNN with bidirectional=True",
+    ),
+    "proj_size": (lambda: nn.LSTM(2, 3, proj_size=1), tg.ArgumentError, "LSTM with proj_size=1"),
+    "dropout": (
+        lambda: nn.LSTM(2, 3, 2, dropout=0.5),
+        tg.ArgumentError,
+        r"LSTM with dropout=0\.5; .*set module\.dropout = 0",
+    ),
+    "GRU": (lambda: nn.GRU(2, 3), tg.ArgumentError, rf"GRU has no counterpart here; .*{OURS}"),
+    "GRUCell": (lambda: nn.GRUCell(2, 3), tg.ArgumentError, OURS),
+    "a container": (lambda: nn.Sequential(nn.Linear(1, 1)), tg.ArgumentError, "Sequential"),
+    "not yet made": (lambda: nn.LazyLinear(3), tg.ArgumentError, "LazyLinear"),
+    "a subclass": (lambda: Subclass(2, 3), tg.ArgumentError, f"Subclass.*{OURS}"),
+    "the class": (lambda: nn.LSTM, tg.ArgumentError, OURS),
+    "ours": (lambda: tg.nn.LSTM(2, 3, rng=0), tg.ArgumentError, r"tinygrad182.*LSTM has no count"),
+    "a name alone": (GRU, tg.ArgumentError, OURS),
+    "a number": (lambda: 3, tg.ArgumentError, "int has no counterpart"),
+    "nothing": (lambda: None, tg.ArgumentError, "NoneType"),
+    "a state dict": (lambda: nn.Linear(1, 1).state_dict(), tg.ArgumentError, "OrderedDict"),
+    "bfloat16": (
+        lambda: nn.Linear(2, 3).bfloat16(),
+        tg.DTypeError,
+        r"Linear cannot be read \(.*BFloat16\); call module\.float\(\)",
+    ),
+    "no values": (lambda: nn.LSTM(2, 3, device="meta"), tg.DTypeError, r"LSTM cannot be.*meta"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name: str) -> None:
+    make, error, message = REFUSED[name]
+    with pytest.raises(error, match=message) as caught:
+        tg.nn.from_torch(make())
+    assert isinstance(caught.value, tg.TinygradError)
+    assert str(caught.value).startswith("from_torch: ")
+
+
+def test_dropout_can_be_switched_off() -> None:
+    theirs = nn.LSTM(2, 3, 2, dropout=0.5).double()
+    theirs.dropout = 0.0
+    (x,) = arrays(1, (5, 4, 2))
+    assert_equal_results(tg.nn.from_torch(theirs)(tg.tensor(x)), theirs(torch.tensor(x)))
