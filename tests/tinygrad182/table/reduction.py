@@ -120,6 +120,13 @@ ROWS: list[Row] = [r for entry in FUNCTIONS for r in _rows(*entry)] + [
         (2, 3),
     ),
     row(
+        "cumulative_sum",
+        "size-1",
+        lambda x: tg.cumulative_sum(x, axis=-1),
+        lambda t, x: t.cumsum(x, -1),
+        (2, 3, 1),
+    ),
+    row(
         "cumulative_sum", "empty", lambda x: tg.cumulative_sum(x), lambda t, x: t.cumsum(x, 0), (0,)
     ),
     row("softmax", "last", lambda x: tg.softmax(x), lambda t, x: t.softmax(x, -1), (2, 3)),
