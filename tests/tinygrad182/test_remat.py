@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import leaf
+from tests.support import const, leaf
 
 RNG = np.random.default_rng(0)
 X, W = RNG.normal(size=(3, 2)), RNG.normal(size=(2, 2))

@@ -21,7 +21,6 @@ from .numerical import complex_step, five_points
 from .rounding import ULPS, perturbed
 from .vectors import Vector, VectorFunction
 
-
 _ELEMENTS = 10**7
 """At most so many in all unit vectors of one kind: a large model is tried at fewer entries."""
 
