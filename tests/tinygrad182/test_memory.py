@@ -65,18 +65,18 @@ def test_a_million_operations() -> None:
 
     def work() -> None:
         x = leaf(np.zeros(2))
-        start = time.perf_counter()
+        start = time.thread_time()
         y = _chain(x, MILLION)
-        times["forward"] = time.perf_counter() - start
-        start = time.perf_counter()
+        times["forward"] = time.thread_time() - start
+        start = time.thread_time()
         y.sum().backward()
-        times["backward"] = time.perf_counter() - start
+        times["backward"] = time.thread_time() - start
         assert x.grad is not None
         assert x.grad.tolist() == [1.0, 1.0]
         y = _chain(x, MILLION // 4)  # one that no backward pass takes apart
-        start = time.perf_counter()
+        start = time.thread_time()
         del y
-        times["free"] = time.perf_counter() - start
+        times["free"] = time.thread_time() - start
 
     in_thread(work, 256 * 1024)
     logging.getLogger(__name__).info("seconds: %s", times)  # pytest --log-cli-level=info
@@ -109,9 +109,9 @@ def test_backward_of_steps_is_linear_in_their_number() -> None:
             total: Any = 0.0
             for t in range(steps):
                 total = total + x[t]
-            start = time.perf_counter()
+            start = time.thread_time()
             total.backward(tg.ones(64))
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
         return best
 
     with no_collector():
@@ -125,9 +125,9 @@ def test_a_chain_of_views_is_linear_in_its_length() -> None:
         y = x = leaf(np.ones(4))
         for _ in range(length):
             y = tg.flip(y)
-        start = time.perf_counter()
+        start = time.thread_time()
         (y * x).sum().backward()
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     with no_collector():
         assert seconds(20_000) < 30 * min(seconds(2_000) for _ in range(3))

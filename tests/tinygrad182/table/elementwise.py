@@ -11,12 +11,14 @@ from .row import Domain, Row, Shape, above_minus_one, mask, near_one, nonzero, p
 
 ONE: dict[str, tuple[Shape, ...]] = {
     "matrix": ((2, 3),),
+    "square": ((2, 2),),
     "three-axes": ((2, 3, 1),),
     "0d": ((),),
     "empty": ((0, 3),),
 }
 TWO: dict[str, tuple[Shape, ...]] = {
     "equal": ((2, 3), (2, 3)),
+    "square": ((2, 2), (2, 2)),
     "0d": ((), ()),
     "0d-left": ((), (2, 3)),
     "0d-right": ((2, 3), ()),
@@ -29,6 +31,7 @@ TWO: dict[str, tuple[Shape, ...]] = {
 }
 THREE: dict[str, tuple[Shape, ...]] = {
     "equal": ((2, 3), (2, 3), (2, 3)),
+    "square": ((2, 2), (2, 2), (2, 2)),
     "0d": ((), (), ()),
     "three-axes": ((2, 3, 1), (1, 1), (2, 1, 1)),
     "all-ways": ((2, 1, 1), (3, 1), (1, 1, 2)),

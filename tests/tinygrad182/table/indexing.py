@@ -19,6 +19,7 @@ KEYS: dict[str, tuple[Shape, Any]] = {
     "column": ((3, 2), (slice(None), 1)),
     "ellipsis": ((2, 3, 2), (..., 0)),
     "new-axis": ((3,), (None, slice(None), None)),
+    "square": ((2, 3, 3), (1, slice(0, 2), slice(1, 3))),
     "size-1": ((2, 1, 3), (1, slice(None), slice(0, 2))),
     "everything": ((3, 2), ()),
     "nothing": ((3, 2), slice(0, 0)),

@@ -71,6 +71,7 @@ ROWS: list[Row] = [
     row("reshape", "unknown", lambda x: x.reshape(-1, 2), lambda t, x: x.reshape(-1, 2), (2, 3)),
     row("reshape", "flat", lambda x: tg.reshape(x, 6), lambda t, x: x.reshape(6), (2, 3)),
     row("reshape", "flatten", lambda x: x.flatten(), lambda t, x: x.flatten(), (2, 3)),
+    row("reshape", "square", lambda x: tg.reshape(x, (4,)), lambda t, x: x.reshape(4), (2, 2)),
     row("reshape", "to-0d", lambda x: tg.reshape(x, ()), lambda t, x: x.reshape(()), (1, 1)),
     row("reshape", "from-0d", lambda x: tg.reshape(x, (1, 1)), lambda t, x: x.reshape(1, 1), ()),
     row("reshape", "empty", lambda x: tg.reshape(x, (3, 0)), lambda t, x: x.reshape(3, 0), (0, 3)),
@@ -94,6 +95,13 @@ ROWS: list[Row] = [
         lambda x: tg.permute_dims(x, (2, 1, 0)),
         lambda t, x: x.permute(2, 1, 0),
         (2, 1, 3),
+    ),
+    row(
+        "permute_dims",
+        "cube",
+        lambda x: tg.permute_dims(x, (2, 0, 1)),
+        lambda t, x: x.permute(2, 0, 1),
+        (2, 2, 2),
     ),
     row("permute_dims", "T", lambda x: x.T, lambda t, x: x.permute(2, 1, 0), (2, 3, 4)),
     row(
@@ -137,6 +145,13 @@ ROWS: list[Row] = [
         lambda x: tg.broadcast_to(x, (2, 3, 4)),
         lambda t, x: x.expand(2, 3, 4),
         (3, 1),
+    ),
+    row(
+        "broadcast_to",
+        "square",
+        lambda x: tg.broadcast_to(x, (2, 2, 2)),
+        lambda t, x: x.expand(2, 2, 2),
+        (2, 2),
     ),
     row(
         "broadcast_to",
@@ -196,6 +211,7 @@ ROWS: list[Row] = [
         (2, 1),
         (2, 1),
     ),
+    row("concat", "square", lambda *xs: tg.concat(xs), lambda t, *xs: t.cat(xs), (2, 2), (2, 2)),
     row("concat", "one", lambda x: tg.concat([x]), lambda t, x: x, (2,)),
     row("concat", "empty", lambda *xs: tg.concat(xs), lambda t, *xs: t.cat(xs), (0, 3), (2, 3)),
     row("stack", "first", lambda *xs: tg.stack(xs), lambda t, *xs: t.stack(xs), (2, 3), (2, 3)),
@@ -233,6 +249,7 @@ ROWS: list[Row] = [
         (2, 2, 1),
         (2, 2, 1),
     ),
+    row("stack", "square", lambda *xs: tg.stack(xs), lambda t, *xs: t.stack(xs), (2, 2), (2, 2)),
     row("stack", "0d", lambda *xs: tg.stack(xs), lambda t, *xs: t.stack(xs), (), ()),
     row(
         "unstack", "first", lambda x: tg.stack(tg.unstack(x)[::-1]), lambda t, x: x.flip(0), (3, 2)
@@ -245,6 +262,7 @@ ROWS: list[Row] = [
     row("flip", "axis", lambda x: tg.flip(x, axis=1), lambda t, x: x.flip(1), (2, 3, 2)),
     row("flip", "pair", lambda x: tg.flip(x, axis=(0, -1)), lambda t, x: x.flip(0, 2), (2, 3, 2)),
     row("flip", "0d", lambda x: tg.flip(x), lambda t, x: x, ()),
+    row("flip", "square", lambda x: tg.flip(x, axis=0), lambda t, x: x.flip(0), (2, 2)),
     row("flip", "size-1", lambda x: tg.flip(x, axis=1), lambda t, x: x.flip(1), (2, 3, 1)),
     row("flip", "empty", lambda x: tg.flip(x), lambda t, x: x.flip(0), (0,)),
     row("pad", "number", lambda x: tg.pad(x, 1), lambda t, x: _pad(t, x, 1, 1, 1, 1), (2, 3)),
@@ -263,7 +281,13 @@ ROWS: list[Row] = [
     *(
         row(name, case, function, lambda t, x: x.clone(), shape)
         for name, function in (("astype", _same_type), ("to_device", _to_device))
-        for case, shape in (("", (2, 3)), ("three-axes", (2, 3, 1)), ("0d", ()), ("empty", (0, 3)))
+        for case, shape in (
+            ("", (2, 3)),
+            ("square", (2, 2)),
+            ("three-axes", (2, 3, 1)),
+            ("0d", ()),
+            ("empty", (0, 3)),
+        )
     ),
     row("to_device_of", "", lambda x: tg.to_device_of(x, x * 2), lambda t, x: x.clone(), (2, 3)),
     row("scatter_add", "", _scatter, _torch_scatter, (3, 2), (2, 2)),
