@@ -1,6 +1,7 @@
 # make run     install what is needed into .venv and run the main experiment
 # make test    the same environment, with the tests' tools, and the test suite
 # make lint    ruff and mypy
+# make mutate  plant faults in every derivative rule and see that the tests catch them (installs PyTorch)
 # make bench   measure speed beside PyTorch (installs it)
 # make clean   remove .venv, caches and build outputs (runs/ stays)
 
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint peers bench clean
+.PHONY: help run test lint mutate peers bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -25,6 +26,9 @@ lint: $(VENV)/.has-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutate: $(VENV)/.has-experiments $(VENV)/.has-test $(VENV)/.has-peers
+	$(BIN)/python -m tests.tinygrad182.mutation $(ARGS)
 
 # PyTorch, which the parity tests compare with: `make test` runs them where it is installed.
 peers: $(VENV)/.has-peers

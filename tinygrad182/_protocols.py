@@ -38,6 +38,10 @@ def ufunc(
     """Run NumPy's ufunc ``f``, or a method of it, as our function."""
     if method == "__call__":
         return _run(functions, f.__name__, f, inputs, options)
+    if method == "at":  # writes even into what is read-only
+        raise ArgumentError(
+            f"np.{f.__name__}.at would overwrite what may be recorded; use the array x.data of a leaf x"
+        )
     name = REDUCTIONS.get(f.__name__, "") if method == "reduce" else ""
     options = {"axis": 0, **options} if method == "reduce" else options
     return _run(functions, name, getattr(f, method), inputs, options, f"{f.__name__}.{method}")

@@ -238,8 +238,10 @@ def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = Fal
 
 
 def std(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """Standard deviation along ``axis``: the square root of :func:`var`."""
-    return sqrt(var(x, axis, correction, keepdims))
+    """Standard deviation along ``axis``: the square root of :func:`var`; derivative 0 where it is 0."""
+    variance = var(x, axis, correction, keepdims)
+    flat = equal(variance, 0)  # all elements are equal: a kink, as of abs at 0
+    return where(flat, 0.0, sqrt(where(flat, 1.0, variance)))
 
 
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -324,9 +324,10 @@ def share(value: Array, source: Any) -> Tensor:
     """
     if not isinstance(source, _tensor_type):
         return wrap(value)
-    if isinstance(source._node, Leaf) or source._node is None:
-        return wrap(value, Leaf(value, memory=node_of(source).memory))
-    return wrap(backend.namespace(value).read_only(value))
+    node = node_of(source)
+    if not isinstance(node, Leaf):
+        value = backend.namespace(value).read_only(value)
+    return wrap(value, Leaf(value, memory=node.memory))
 
 
 def as_array(x: Any) -> Array:
@@ -358,6 +359,6 @@ def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> Ti
         str(a) if type(a) in SCALARS else f"{tuple(a.shape)} {a.dtype}" for a in arrays[:4]
     )
     taken = f"{op}: cannot take {described}{place}"
-    if isinstance(error, TypeError):
+    if isinstance(error, (TypeError, OverflowError)) or "Integers to negative" in str(error):
         return DTypeError(f"{taken}: {error}")
     return ShapeError(f"{taken}: {needs} ({error})" if needs else f"{taken}: {error}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .backpropagation import backpropagate
-from .errors import ArgumentError
+from .errors import ArgumentError, InPlaceError
 from .modes import MODES, Modes, grad_mode, recording_as
 from .primitives import Primitive
 from .primitives.primitive import Tangents
@@ -26,7 +26,8 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
     ----------
     f : callable
         Takes Tensors and returns a Tensor or a tuple of them. It may use parameters from outside, and
-        must compute the same whenever it is called.
+        must compute the same whenever it is called: a constant it was given must not be changed before
+        the backward pass, which is noticed, nor one it takes from elsewhere, which may not be.
 
     Returns
     -------
@@ -48,13 +49,15 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
         modes = MODES.get()
         if not modes.grad:
             return f(*xs)
-        start = now()
+        for x in xs:
+            if is_tensor(x):
+                node_of(x)  # there before the function runs: also what is constant is watched
+        inside = _Inside(f, xs, modes, start := now())
         given = [x for x in xs if needs_grad(x)]
-        inside = _Inside(f, xs, modes)
         out, flat = inside.run([wrap(x._data, Leaf(x._data, True)) for x in given])
         if not flat.requires_grad:
             return out
-        inside.outside = _used_from_outside(node_of(flat), start)
+        inside.outside, inside.fixed = _used_from_outside(node_of(flat), start)
         primitive = Primitive("remat", inside.forward, inside.vjp, inside.jvp)
         inputs = (*map(node_of, given), *inside.outside)
         return _parts(record(primitive, inputs, flat._data, {}, modes.scope), out)
@@ -65,12 +68,16 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
 class _Inside:
     """The function, ready to be run again: the definition that its one node stands for."""
 
-    def __init__(self, f: Callable[..., Any], xs: tuple[Any, ...], modes: Modes) -> None:
+    def __init__(
+        self, f: Callable[..., Any], xs: tuple[Any, ...], modes: Modes, start: int
+    ) -> None:
         self.f = f
+        self.start = start
         self.differentiable = [needs_grad(x) for x in xs]
         self.constants = [None if d else x for x, d in zip(xs, self.differentiable, strict=True)]
         self.modes = modes
         self.outside: list[Node] = []
+        self.fixed: list[Leaf] = []
 
     def run(self, stand_ins: list[Any]) -> tuple[Any, Any]:
         """Record the function on stand-ins for its arguments, where and as it was first called."""
@@ -91,6 +98,13 @@ class _Inside:
 
     def _again(self, inputs: tuple[Any, ...]) -> tuple[Any, list[Node]]:
         """Record again; return the output and the nodes at which its derivatives end."""
+        for leaf in self.fixed:
+            if leaf.memory.changed_after(self.start):
+                raise InPlaceError(
+                    f"backward of remat: a constant of shape {tuple(leaf.value.shape)} that the function "
+                    "uses was changed in place, so running it again would give something else; "
+                    "run backward before the change, or give the function a copy"
+                )
         stand_ins = [
             alias(x) if is_tensor(x) else wrap(x, Leaf(x, True))
             for x in inputs[: sum(self.differentiable)]
@@ -114,17 +128,25 @@ class _Inside:
         return known[node_of(flat)]
 
 
-def _used_from_outside(root: Node, start: int) -> list[Node]:
-    """Return what the function used that was there before it ran, oldest first: it is given too."""
+def _used_from_outside(root: Node, start: int) -> tuple[list[Node], list[Leaf]]:
+    """Return what the function used that was there before it ran, oldest first.
+
+    What requires grad is given to it too; constants only have to stay as they are.
+    """
     found: set[Node] = set()
+    fixed: list[Leaf] = []
     seen = {root}
     stack = [root]
     while stack:
         for x in stack.pop().inputs or ():
-            if isinstance(x, Node) and x.requires_grad and x not in seen:
-                seen.add(x)
+            if not isinstance(x, Node) or x in seen:
+                continue
+            seen.add(x)
+            if x.requires_grad:
                 (found.add if x.order < start else stack.append)(x)
-    return sorted(found, key=lambda node: node.order)
+            elif isinstance(x, Leaf) and x.order < start:
+                fixed.append(x)
+    return sorted(found, key=lambda node: node.order), fixed
 
 
 def _flat(out: Any) -> Any:

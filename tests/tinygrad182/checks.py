@@ -22,16 +22,17 @@ from tests.support import (
     leaf,
     leaves,
 )
-from tinygrad182.recording import Leaf, wrap
+from tinygrad182.testing import strategies
 
 from . import oracles
+from .definitions import definition_of
 from .table import Row, floating
 from .table.row import positive
 
 
 def exact(row: Row) -> float:
     """How close the complex step comes, as a part of the largest element."""
-    return 1e-6 if row.through_float32 else 1e-12
+    return 1e-6 if row.through_float32 else 1e-13
 
 
 def cotangent(row: Row, xs: Sequence[Array], seed: int = 1) -> Array:
@@ -45,7 +46,7 @@ def directions(xs: Sequence[Array], seed: int = 2) -> list[Array | None]:
     return [rng.standard_normal(x.shape) if is_floating(x) else None for x in xs]
 
 
-def _alone(row: Row, xs: Sequence[Array], i: int) -> Callable[[Any], tg.Tensor]:
+def alone(row: Row, xs: Sequence[Array], i: int) -> Callable[[Any], tg.Tensor]:
     """The row as a function of its input i."""
     before, after = [const(x) for x in xs[:i]], [const(x) for x in xs[i + 1 :]]
     return lambda x: row.f(*before, x, *after)
@@ -58,7 +59,7 @@ def jacobian(row: Row) -> None:
     """All rows of the Jacobian carried at once agree with the complex step."""
     xs = row.draw()
     for i, expected in oracles.complex_jacobians(row.f, xs).items():
-        actual = tg.jacobian(_alone(row, xs, i), const(xs[i]))
+        actual = tg.jacobian(alone(row, xs, i), const(xs[i]))
         assert_close(actual, expected, exact(row), f"Jacobian by input {i}")
 
 
@@ -70,7 +71,7 @@ def rows_one_by_one(row: Row) -> None:
     units = np.eye(size).reshape(size, *shape)
     one_by_one = [oracles.gradients(row.f, xs, unit) for unit in units]
     for k, i in enumerate(floating(xs)):
-        at_once = tg.jacobian(_alone(row, xs, i), const(xs[i])).numpy()
+        at_once = tg.jacobian(alone(row, xs, i), const(xs[i])).numpy()
         expected = np.array([rows[k] for rows in one_by_one]).reshape((*shape, *xs[i].shape))
         assert_close(at_once, expected, 1e-14, f"rows by input {i}")
 
@@ -161,6 +162,50 @@ def linear_in_a_recorded_cotangent(row: Row) -> None:
     )
 
 
+def symmetric_hessian(row: Row) -> None:
+    """⟨u, Hv⟩ = ⟨v, Hu⟩ for the Hessian of ⟨g, f⟩ in all inputs together."""
+    xs = row.draw()
+    g = cotangent(row, xs)
+    u, v = ([d for d in directions(xs, seed) if d is not None] for seed in (5, 6))
+    hu, hv = _hessian_product(row, xs, g, u), _hessian_product(row, xs, g, v)
+    left = [a * b for a, b in zip(u, hv, strict=True)]
+    right = [a * b for a, b in zip(v, hu, strict=True)]
+    size = sum(np.sum(np.abs(p)) for p in (*left, *right))
+    difference = sum(np.sum(p) for p in left) - sum(np.sum(p) for p in right)
+    assert abs(difference) <= exact(row) * size, f"not symmetric by {difference}"
+
+
+def _hessian_product(
+    row: Row, xs: Sequence[Array], g: Array, vs: Sequence[Array], f: Any = None
+) -> list[Array]:
+    """The Hessian of ⟨g, f⟩ times a direction in all floating inputs: double backward."""
+    inputs = leaves(xs)
+    active = [x for x in inputs if x.requires_grad]
+    first = tg.grad((f or row.f)(*inputs), active, const(g), create_graph=True)
+    pairs = [(d, v) for d, v in zip(first, vs, strict=True) if d is not None and d.requires_grad]
+    second: list[tg.Tensor | None] = [None] * len(active)
+    if pairs:
+        second = tg.grad([d for d, _ in pairs], active, [const(v) for _, v in pairs])
+    return [
+        np.zeros(x.shape) if d is None else d.numpy() for d, x in zip(second, active, strict=True)
+    ]
+
+
+def equals_its_definition(row: Row) -> None:
+    """A fused operation and its definition agree in values, gradients and second derivatives."""
+    definition = definition_of(row)
+    if definition is None:
+        return
+    xs = row.draw()
+    g = cotangent(row, xs)
+    vs = [v for v in directions(xs) if v is not None]
+    fused = _run(row.f, leaves(xs), const(g)), _hessian_product(row, xs, g, vs)
+    plain = _run(definition, leaves(xs), const(g)), _hessian_product(row, xs, g, vs, definition)
+    for actual, expected in zip(fused, plain, strict=True):
+        for a, b in zip(actual, expected, strict=True):
+            assert_close(a, b, 1e-12, "fused and its definition", floor=1.0)
+
+
 # --- arrays -------------------------------------------------------------------------------------
 
 
@@ -204,6 +249,37 @@ def memory_of_its_own(row: Row) -> None:
             assert_same_bits(x, before, "what shares memory with a gradient")
 
 
+def accumulated(row: Row) -> None:
+    """Three uses of one input: the first cotangent is borrowed, the others are added to a copy."""
+    xs = row.draw()
+    g = const(cotangent(row, xs))
+    once = oracles.gradients(row.f, xs, g.numpy())
+    inputs = leaves(xs)
+    active = [x for x in inputs if x.requires_grad]
+    outputs = [row.f(*inputs) for _ in range(3)]
+    before = g.numpy().copy()
+    found = tg.grad(outputs, active, [g, g, g])
+    assert_same_bits(g, before, "the cotangent")
+    for d, expected in zip(found, once, strict=True):
+        assert d is not None or not expected.any()
+        if d is not None:
+            assert_close(d, 3 * expected, 1e-14, "three times the gradient")
+
+
+def mixed_dtypes(row: Row) -> None:
+    """Every gradient has the dtype and shape of its own input, whatever stands beside it."""
+    xs = row.draw()
+    inputs = floating(xs)
+    for narrow in inputs:
+        mixed = [x.astype(np.float32) if i == narrow else x for i, x in enumerate(xs)]
+        wide = [x.astype(np.float64) if is_floating(x) else x for x in mixed]
+        g = cotangent(row, xs)
+        found = oracles.gradients(row.f, mixed, g)
+        for i, d, expected in zip(inputs, found, oracles.gradients(row.f, wide, g), strict=True):
+            assert d.dtype == mixed[i].dtype
+            assert_close(d, expected, 2e-5, "mixed dtypes", floor=1e-2)
+
+
 def float32(row: Row) -> None:
     """float32 in, float32 out and float32 gradients, close to those in float64."""
     xs = [x.astype(np.float32) if is_floating(x) else x for x in row.draw()]
@@ -219,17 +295,18 @@ def float32(row: Row) -> None:
 
 
 def layouts(row: Row) -> None:
-    """Transposed, reversed, strided and read-only operands and cotangents change nothing."""
+    """Operands and cotangents laid out in any way change nothing."""
     xs = row.draw()
     g = cotangent(row, xs)
     expected = _run(row.f, leaves(xs), const(g))
-    for change in (_transposed, _reversed, _strided, _read_only):
-        inputs = [_as_leaf(change(x)) for x in xs]
-        actual = _run(row.f, inputs, const(g).data if device() != "cpu" else change(g))
+    for layout in strategies.LAYOUTS:
+        inputs = [strategies.leaf(strategies.laid_out(x, layout)) for x in xs]
+        changed = strategies.laid_out(g, layout) if device() == "cpu" else const(g).data
+        actual = _run(row.f, inputs, changed)
         for a, b in zip(actual, expected, strict=True):
-            assert_close(a, b, 1e-14, change.__name__)
+            assert_close(a, b, 1e-14, layout)
     one = np.ones(g.shape)
-    stride_0 = np.broadcast_to(np.ones(()), g.shape)  # what the sum sends back
+    stride_0 = strategies.laid_out(one, "broadcast")  # what the sum sends back
     if device() == "cpu":
         for a, b in zip(
             _run(row.f, leaves(xs), stride_0), _run(row.f, leaves(xs), one), strict=True
@@ -237,44 +314,16 @@ def layouts(row: Row) -> None:
             assert_close(a, b, 1e-14, "stride 0")
 
 
-def _as_leaf(array: Array) -> tg.Tensor:
-    """A leaf around this very memory; on another device, around a copy."""
-    own = array if device() == "cpu" else const(array).data
-    return wrap(own, Leaf(own, requires_grad=is_floating(array)))
-
-
-def _transposed(x: Array) -> Array:
-    return x.T.copy().T
-
-
-def _reversed(x: Array) -> Array:
-    key = (*(slice(None, None, -1),) * x.ndim, ...)
-    return x[key].copy()[key]
-
-
-def _strided(x: Array) -> Array:
-    wide = np.full([2 * n for n in x.shape], np.nan).astype(x.dtype)
-    key = (*(slice(None, None, 2),) * x.ndim, ...)
-    wide[key] = x
-    return wide[key]
-
-
-def _read_only(x: Array) -> Array:
-    copy = x.copy()
-    copy.flags.writeable = False
-    return copy
-
-
 def fan_out(row: Row) -> None:
     """f(x, x), and f(x)²: gradients over several edges add up."""
     xs = row.draw()
-    for function, x in _fans(row, xs):
+    for function, x in fans(row, xs):
         actual = tg.jacobian(function, const(x))
         (expected,) = oracles.complex_jacobians(function, [x]).values()
         assert_close(actual, expected, exact(row), "fan-out", floor=1.0)  # x / x: terms cancel
 
 
-def _fans(row: Row, xs: Sequence[Array]) -> Iterator[tuple[Callable[..., tg.Tensor], Array]]:
+def fans(row: Row, xs: Sequence[Array]) -> Iterator[tuple[Callable[..., tg.Tensor], Array]]:
     inputs = floating(list(xs))
     first = inputs[0]
 
@@ -282,7 +331,7 @@ def _fans(row: Row, xs: Sequence[Array]) -> Iterator[tuple[Callable[..., tg.Tens
         return row.f(*(x if i in inputs else const(xs[i]) for i in range(len(xs))))
 
     def squared(x: Any) -> tg.Tensor:
-        y = _alone(row, xs, first)(x)
+        y = alone(row, xs, first)(x)
         return y * y
 
     yield squared, xs[first]
@@ -297,9 +346,13 @@ CHECKS: list[Callable[[Row], None]] = [
     rows_one_by_one,
     double_backward,
     linear_in_a_recorded_cotangent,
+    symmetric_hessian,
+    equals_its_definition,
     fan_out,
+    accumulated,
     untouched,
     memory_of_its_own,
     float32,
+    mixed_dtypes,
     layouts,
 ]

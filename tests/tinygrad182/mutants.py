@@ -1,167 +1,331 @@
-"""Faults planted in derivative rules: each a mistake somebody could make.
+"""Faults for derivative rules: each a mistake somebody could make.
 
-A mutator takes what a rule returned for one input, the cotangent and what else the rule saw, and
-returns something wrong.
+A fault is ``fault(rule, call)``: it makes the call, or one like it, and returns something wrong. Given
+arrays or Tensors it does the same, with the call's own namespace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-import tinygrad182 as tg
-from tinygrad182.primitives import Primitive
+from tinygrad182.backend import SCALARS
 from tinygrad182.primitives.index import Slice
 from tinygrad182.recording import is_tensor
 
-Mutator = Callable[[Any, Any, tuple[Any, ...]], Any]
+from .cases import Call, Rule, alike
+
+Fault = Callable[[Rule, Call], Any]
+Change = Callable[[Any, Call], Any]
+
+# --- how a fault is made ------------------------------------------------------------------------
 
 
-def _flipped(r: Any, axis: int) -> Any:
-    return tg.flip(r, axis=axis) if is_tensor(r) else np.flip(r, axis=axis)
+def _each(found: Any, change: Callable[[Any], Any]) -> Any:
+    """Change every cotangent among what a rule returned."""
+    if found is None:
+        return None
+    if isinstance(found, tuple):
+        return tuple(_each(r, change) for r in found)
+    if isinstance(found, Slice):
+        value = change(found.value)
+        return None if value is None else replace(found, value=value)
+    return change(np.asarray(found) if isinstance(found, np.generic) else found)
 
 
-def _in_place(r: Any, array: Any) -> Any:
-    """Write into an array the rule was given."""
-    if not is_tensor(array) and getattr(array, "flags", None) is not None and array.flags.writeable:
-        array *= 1.5
-    return r
+def returns(change: Change) -> Fault:
+    """The fault of returning something else."""
+    return lambda rule, call: _each(call.by(rule), lambda r: change(r, call))
 
 
-def _where(r: Any, condition: Any) -> Any:
-    return tg.where(condition, r, 0.0) if is_tensor(r) else np.where(condition, r, 0.0)
+def asks(change: Callable[[Call], Call]) -> Fault:
+    """The fault of looking at something else."""
+    return lambda rule, call: change(call).by(rule)
 
 
-def _narrowed(r: Any) -> Any:
-    if is_tensor(r):
-        return tg.astype(tg.astype(r, "float32"), r.dtype)
-    return r.astype("float32").astype(r.dtype)
+def only_when(condition: Callable[[Call], bool]) -> Fault:
+    """The fault of being wrong in some cases only."""
+    return returns(lambda r, call: r * 1.5 if condition(call) else r)
 
 
-def _clipped(r: Any) -> Any:
-    return tg.clip(r, -1.0, 1.0) if is_tensor(r) else np.clip(r, -1.0, 1.0)
+# --- wrong results ------------------------------------------------------------------------------
 
 
-MUTATORS: dict[str, Mutator] = {
-    "zero": lambda r, g, xs: r * 0.0,
-    "negated": lambda r, g, xs: -r,
-    "doubled": lambda r, g, xs: r * 2,
-    "off by 1e-3": lambda r, g, xs: r * (1 + 1e-3),
-    "off by 1e-6": lambda r, g, xs: r * (1 + 1e-6),
-    "off by 1e-10": lambda r, g, xs: r * (1 + 1e-10),
-    "shifted by 1e-6": lambda r, g, xs: r + 1e-6,
-    "float32 inside": lambda r, g, xs: _narrowed(r),
-    "dropped": lambda r, g, xs: None,
-    "absolute": lambda r, g, xs: abs(r),
-    "averaged": lambda r, g, xs: r * 0.0 + r.mean(),
-    "non-linear": lambda r, g, xs: r + 1e-4 * r * r,
-    "clipped": lambda r, g, xs: _clipped(r),
-    "small ones lost": lambda r, g, xs: _where(r, abs(r) > 1e-30),
-    "first axis flipped": lambda r, g, xs: _flipped(r, 0) if r.ndim else r,
-    "last axis flipped": lambda r, g, xs: _flipped(r, -1) if r.ndim else r,
-    "first element lost": lambda r, g, xs: _where(r, np.arange(r.size).reshape(r.shape) > 0),
-    "writes to the cotangent": lambda r, g, xs: _in_place(r, g),
-    "writes to the output": lambda r, g, xs: _in_place(r, xs[0]),
-    "writes to an input": lambda r, g, xs: _in_place(r, xs[-1]),
-    "not recorded": lambda r, g, xs: r.detach() if is_tensor(r) else r,
-    "cotangent detached": lambda r, g, xs: (
-        r if not is_tensor(r) else r - g.sum() + g.detach().sum()
+def _where(r: Any, condition: Any, call: Call) -> Any:
+    return call.xp.where(condition, r, 0.0)
+
+
+def _through(r: Any, dtype: str, call: Call) -> Any:
+    return call.xp.astype(call.xp.astype(r, dtype), r.dtype)
+
+
+def _keep(r: Any, count: Callable[[Any], Any], call: Call) -> Any:
+    return _where(r, count(np.arange(r.size).reshape(r.shape)), call)
+
+
+def _squeezed(r: Any, call: Call) -> Any:
+    return call.xp.reshape(r, tuple(n for n in r.shape if n != 1))
+
+
+def _each_alike(r: Any, call: Call) -> Any:
+    """What the sum over the leading axis would give to each."""
+    return r if not call.lead else r * 0.0 + call.xp.sum(r, axis=0, keepdims=True)
+
+
+def _transposed(r: Any, call: Call) -> Any:
+    return call.xp.permute_dims(r, (*range(r.ndim - 2), r.ndim - 1, r.ndim - 2))
+
+
+def _noisy(r: Any, call: Call) -> Any:
+    return r * (1 + 1e-12 * np.random.default_rng().standard_normal(r.shape))
+
+
+def _detached(x: Any) -> Any:
+    return x.detach() if is_tensor(x) else x
+
+
+RESULTS: dict[str, Change] = {
+    "zero": lambda r, c: r * 0.0,
+    "negated": lambda r, c: -r,
+    "doubled": lambda r, c: r * 2,
+    "off by 1e-3": lambda r, c: r * (1 + 1e-3),
+    "off by 1e-6": lambda r, c: r * (1 + 1e-6),
+    "off by 1e-9": lambda r, c: r * (1 + 1e-9),
+    "off by 1e-12": lambda r, c: r * (1 + 1e-12),
+    "shifted by 1e-6": lambda r, c: r + 1e-6,
+    "shifted by 1e-12": lambda r, c: r + 1e-12,
+    "shifted by 1e-100": lambda r, c: r + 1e-100,
+    "random": _noisy,
+    "float32 inside": lambda r, c: _through(r, "float32", c),
+    "float16 inside": lambda r, c: _through(r, "float16", c),
+    "float32 returned": lambda r, c: c.xp.astype(r, "float32"),
+    "wrong in float32": lambda r, c: r * (1 + 1e-4) if str(r.dtype) == "float32" else r,
+    "dropped": lambda r, c: None,
+    "absolute": lambda r, c: abs(r),
+    "sign alone": lambda r, c: _where(r * 0 + 1, r > 0, c) - _where(r * 0 + 1, r < 0, c),
+    "rounded": lambda r, c: r - r % 1.0 if not c.recorded else r,
+    "averaged": lambda r, c: r * 0.0 + r.mean() if r.size else r,
+    "non-linear": lambda r, c: r + 1e-4 * r * r,
+    "clipped": lambda r, c: c.xp.where(r > 1.0, 1.0, c.xp.where(r < -1.0, -1.0, r)),
+    "large ones lost": lambda r, c: _where(r, abs(r) < 1e30, c),
+    "small ones lost": lambda r, c: _where(r, abs(r) > 1e-30, c),
+    "negative ones lost": lambda r, c: _where(r, r > 0, c),
+    "first axis flipped": lambda r, c: c.xp.flip(r, axis=0) if r.ndim else r,
+    "last axis flipped": lambda r, c: c.xp.flip(r, axis=-1) if r.ndim else r,
+    "last two axes transposed": lambda r, c: _transposed(r, c) if r.ndim > 1 else r,
+    "transposed where square": lambda r, c: (
+        _transposed(r, c) if r.ndim - c.lead > 1 and r.shape[-1] == r.shape[-2] else r
     ),
+    "first element lost": lambda r, c: _keep(r, lambda k: k > 0, c),
+    "last element lost": lambda r, c: _keep(r, lambda k: k < r.size - 1, c),
+    "squeezed": _squeezed,
+    "flattened": lambda r, c: c.xp.reshape(r, (*r.shape[: c.lead], -1)) if r.size else r,
+    "an axis in front": lambda r, c: c.xp.reshape(r, (1, *r.shape)),
+    "an axis behind": lambda r, c: c.xp.reshape(r, (*r.shape, 1)),
+    "leading axis summed": _each_alike,
+    "leading axis flipped": lambda r, c: c.xp.flip(r, axis=0) if c.lead else r,
+    "second leading axis flipped": lambda r, c: c.xp.flip(r, axis=1) if c.lead > 1 else r,
+    "leading axes swapped": lambda r, c: (
+        c.xp.permute_dims(r, (1, 0, *range(2, r.ndim)))
+        if c.lead == 2 and r.shape[0] == r.shape[1]
+        else r
+    ),
+    "not recorded": lambda r, c: _detached(r),
+    "recorded twice": lambda r, c: r * 2 - r.detach() if is_tensor(r) else r,
+    "wrong where recorded": lambda r, c: r * (1 + 1e-6) if c.recorded else r,
+    "wrong where not recorded": lambda r, c: r if c.recorded else r * (1 + 1e-6),
 }
 
 
-class Planted:
-    """A rule with a fault; ``fired`` says whether it ever returned something else than before."""
-
-    def __init__(self, rule: Callable[..., Any], mutator: Mutator) -> None:
-        self.rule = rule
-        self.mutator = mutator
-        self.fired = False
-
-    def __call__(self, xp: Any, g: Any, y: Any, *xs: Any, **params: Any) -> Any:
-        found = self.rule(xp, g, y, *xs, **params)
-        before = [_bits(a) for a in (g, y, *xs)]
-        if isinstance(found, tuple):
-            changed: Any = tuple(self._changed(r, g, (y, *xs)) for r in found)
-        else:
-            changed = self._changed(found, g, (y, *xs))
-        self.fired |= before != [_bits(a) for a in (g, y, *xs)] or _bits(found) != _bits(changed)
-        return changed
-
-    def _changed(self, r: Any, g: Any, xs: tuple[Any, ...]) -> Any:
-        if r is None:
-            return None
-        if isinstance(r, Slice):
-            value = self._changed(r.value, g, xs)
-            return None if value is None else replace(r, value=value)
-        return self.mutator(np.asarray(r) if isinstance(r, np.generic) else r, g, xs)
+# --- wrong questions ----------------------------------------------------------------------------
 
 
-def _bits(value: Any) -> Any:
-    """What two values are compared by: bytes, and whether they are on a graph."""
-    if isinstance(value, tuple):
-        return tuple(map(_bits, value))
-    if isinstance(value, Slice):
-        return _bits(value.value)
-    if is_tensor(value):
-        return value.numpy().tobytes(), value.requires_grad
-    return np.asarray(value).tobytes()
+def _of_cotangent(change: Callable[[Any, Any], Any]) -> Fault:
+    def other(call: Call) -> Call:
+        if call.tangents is None:
+            return replace(call, g=change(call.g, call.xp))
+        moved = tuple(None if v is None else change(v, call.xp) for v in call.tangents)
+        return replace(call, tangents=moved)
+
+    return asks(other)
 
 
-@contextmanager
-def planted(primitive: Primitive, **fields: Any) -> Iterator[None]:
-    """The primitive with other rules, for a while (it is frozen against anybody less determined)."""
-    before = {name: getattr(primitive, name) for name in fields}
-    try:
-        for name, value in fields.items():
-            object.__setattr__(primitive, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            object.__setattr__(primitive, name, value)
+def _of_inputs(change: Callable[[Any, Any], Any]) -> Fault:
+    def changed(x: Any, call: Call) -> Any:
+        return change(x, call.xp) if type(x) in SCALARS or "float" in str(x.dtype) else x
+
+    return asks(lambda c: replace(c, xs=tuple(changed(x, c) for x in c.xs)))
 
 
-def vjp_mutants(primitive: Primitive) -> Iterator[tuple[str, dict[str, Any], Planted | None]]:
-    """Name, replaced fields and the planted rule of every mutant of the primitive's derivative."""
-    for name, mutator in MUTATORS.items():
-        if callable(primitive.vjp):
-            fault = Planted(primitive.vjp, mutator)
-            yield name, {"vjp": fault}, fault
-            continue
-        for i, rule in enumerate(primitive.vjp):
-            if rule is not None:
-                fault = Planted(rule, mutator)
-                rules = (*primitive.vjp[:i], fault, *primitive.vjp[i + 1 :])
-                yield f"{name}, input {i}", {"vjp": rules}, fault
-    if not callable(primitive.vjp) and len(set(primitive.vjp) - {None}) > 1:
-        yield "swapped", {"vjp": primitive.vjp[::-1]}, None
+def _moved_axis(call: Call) -> Call:
+    """``axis``, or each of it, one further to the front (from the first, back to the last)."""
+    axis = call.params.get("axis")
+    if axis is None or not call.xs[0].ndim:
+        return call
+    n = call.xs[0].ndim
+
+    def further(a: int) -> int:
+        return (a - 1) % n - n
+
+    moved = tuple(map(further, axis)) if isinstance(axis, tuple) else further(axis)
+    return replace(call, params=call.params | {"axis": moved})
 
 
-def jvp_mutants(primitive: Primitive) -> Iterator[tuple[str, dict[str, Any], Planted | None]]:
-    """The same for a tangent rule that is written by hand."""
-    if not callable(primitive.jvp):
-        return
-    for name in ("zero", "negated", "doubled", "off by 1e-6", "shifted by 1e-6", "float32 inside"):
-        fault = Planted(primitive.jvp, MUTATORS[name])
-        yield f"{name}, tangent", {"jvp": fault}, fault
+def _inverse_axes(call: Call) -> Call:
+    axes = call.params.get("axes")
+    if axes is None:
+        return call
+    n = len(axes)
+    inverse = tuple(sorted(range(-n, 0), key=lambda i: axes[i] % n))
+    return replace(call, params=call.params | {"axes": inverse})
 
 
-def forward_mutants(primitive: Primitive) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Faults in the value itself."""
+def _other_keepdims(call: Call) -> Call:
+    if "keepdims" not in call.params:
+        return call
+    return replace(call, params=call.params | {"keepdims": not call.params["keepdims"]})
 
-    def shifted(xp: Any, *xs: Any, **params: Any) -> Any:
-        return primitive_forward(xp, *xs, **params) + 1e-6
 
-    def scaled(xp: Any, *xs: Any, **params: Any) -> Any:
-        return primitive_forward(xp, *xs, **params) * (1 + 1e-6)
+def _float32(x: Any, xp: Any) -> Any:
+    if type(x) in SCALARS:
+        return float(np.float32(x))
+    return xp.astype(xp.astype(x, "float32"), x.dtype)
 
-    def flipped(xp: Any, *xs: Any, **params: Any) -> Any:
-        return np.flip(primitive_forward(xp, *xs, **params))
 
-    primitive_forward = primitive.forward
-    for fault in (shifted, scaled, flipped):
-        yield fault.__name__, {"forward": fault}
+QUESTIONS: dict[str, Fault] = {
+    "cotangent absolute": _of_cotangent(lambda g, xp: abs(g)),
+    "cotangent averaged": _of_cotangent(lambda g, xp: g * 0.0 + g.mean() if g.size else g),
+    "cotangent of ones": _of_cotangent(lambda g, xp: g * 0.0 + 1.0),
+    "cotangent in float32": _of_cotangent(_float32),
+    "cotangent shifted": _of_cotangent(lambda g, xp: g + 1e-9),
+    "cotangent detached": _of_cotangent(lambda g, xp: _detached(g)),
+    "output detached": asks(lambda c: replace(c, y=_detached(c.y))),
+    "inputs detached": asks(lambda c: replace(c, xs=tuple(map(_detached, c.xs)))),
+    "first input detached": asks(lambda c: replace(c, xs=(_detached(c.xs[0]), *c.xs[1:]))),
+    "last input detached": asks(lambda c: replace(c, xs=(*c.xs[:-1], _detached(c.xs[-1])))),
+    "inputs in float32": _of_inputs(_float32),
+    "inputs absolute": _of_inputs(lambda x, xp: abs(x)),
+    "inputs off by 1e-9": _of_inputs(lambda x, xp: x * (1 + 1e-9)),
+    "inputs swapped": asks(lambda c: replace(c, xs=c.xs[::-1])),
+    "inputs rotated": asks(lambda c: replace(c, xs=(*c.xs[1:], c.xs[0]))),
+    "first input twice": asks(lambda c: replace(c, xs=(c.xs[0],) * len(c.xs))),
+    "output off by 1e-9": asks(lambda c: replace(c, y=c.y * (1 + 1e-9))),
+    "output for input": asks(lambda c: replace(c, xs=(c.y, *c.xs[1:])) if alike(c) else c),
+    "input for output": asks(lambda c: replace(c, y=c.xs[0]) if alike(c) else c),
+    "axis off by one": asks(_moved_axis),
+    "axes inverted": asks(_inverse_axes),
+    "keepdims ignored": asks(_other_keepdims),
+}
+
+
+# --- writing, and remembering -------------------------------------------------------------------
+
+
+def _writes(what: Callable[[Call], Any], result: bool = False) -> Fault:
+    """Write into an array the rule was given: other numbers, or the result itself."""
+
+    def fault(rule: Rule, call: Call) -> Any:
+        found = call.by(rule)
+        array = what(call)
+        if isinstance(array, np.ndarray) and array.flags.writeable and array.dtype.kind == "f":
+            if not result:
+                array *= 1.5
+            elif isinstance(found, np.ndarray) and found.shape == array.shape:
+                array[...] = found
+                return array
+        return found
+
+    return fault
+
+
+def _remembers() -> Fault:
+    """The first result of each shape, for good."""
+    known: dict[Any, Any] = {}
+
+    def first(r: Any, call: Call) -> Any:
+        return known.setdefault((r.shape, str(r.dtype), is_tensor(r)), r)
+
+    return returns(first)
+
+
+def _stale() -> Fault:
+    """The first output of each shape, for good."""
+    known: dict[Any, Any] = {}
+
+    def earlier(call: Call) -> Call:
+        key = (call.y.shape, str(call.y.dtype), call.recorded)
+        return replace(call, y=known.setdefault(key, call.y))
+
+    return asks(earlier)
+
+
+def _reuses() -> Fault:
+    """One buffer of each shape for the results of all calls."""
+    buffers: dict[Any, Any] = {}
+
+    def same_memory(r: Any, call: Call) -> Any:
+        if is_tensor(r):
+            return r
+        buffer = buffers.setdefault((r.shape, str(r.dtype)), np.empty(r.shape, r.dtype))
+        buffer[...] = r
+        return buffer
+
+    return returns(same_memory)
+
+
+def _tires() -> Fault:
+    """Right at first, wrong from the third call on."""
+    calls = iter((1.0, 1.0))
+    return returns(lambda r, call: r * next(calls, 1.5))
+
+
+WRITES: dict[str, Fault] = {
+    "writes to the cotangent": _writes(lambda c: c.g),
+    "writes to the output": _writes(lambda c: c.y),
+    "writes to the first input": _writes(lambda c: c.xs[0]),
+    "writes to the last input": _writes(lambda c: c.xs[-1]),
+    "over the cotangent": _writes(lambda c: c.g, result=True),
+    "over the output": _writes(lambda c: c.y, result=True),
+    "over the first input": _writes(lambda c: c.xs[0], result=True),
+}
+
+WITH_STATE: dict[str, Callable[[], Fault]] = {
+    "remembers its result": _remembers,
+    "remembers the output": _stale,
+    "reuses its buffer": _reuses,
+    "wrong from the third call on": _tires,
+}
+"""Made anew for each mutant."""
+
+# --- what is tried where ----------------------------------------------------------------------
+
+STRANGE_TO: dict[str, tuple[str, ...]] = {
+    "vjp": ("tangent of",),
+    "jvp": ("leading", "read-only", "stride 0"),
+    "forward": (
+        *("leading", "tangent", "output", "record", "detached"),
+        *("dropped", "shifted by 1e-100"),
+    ),
+}
+"""Words in the names of faults that a rule of that kind cannot have."""
+
+OF_DERIVED_TANGENTS = {
+    "zero",
+    "negated",
+    "doubled",
+    "off by 1e-9",
+    "float32 inside",
+    "last two axes transposed",
+    "not recorded",
+    "recorded twice",
+    "cotangent detached",
+    "writes to the cotangent",
+    "reuses its buffer",
+    "wrong for one tangent of several",
+    "wrong for the same input twice",
+    "wrong for large inputs",
+}
+"""What is tried on tangent rules that all primitives share."""

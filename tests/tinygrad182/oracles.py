@@ -22,15 +22,20 @@ def value(f: Function, xs: Sequence[Array]) -> Array:
     return f(*map(const, xs)).numpy()
 
 
-def complex_jvp(f: Function, xs: Sequence[Array], vs: Sequence[Array | None]) -> Array:
+def complex_jvp(
+    f: Function, xs: Sequence[Array], vs: Sequence[Array | None], step: float = STEP
+) -> Array:
     """The directional derivative along ``vs`` (None: no step)."""
-    moved = [x if v is None else np.asarray(x + 1j * STEP * v) for x, v in zip(xs, vs, strict=True)]
+    moved = [x if v is None else np.asarray(x + 1j * step * v) for x, v in zip(xs, vs, strict=True)]
     y = value(f, moved)
-    return y.imag / STEP if y.dtype.kind == "c" else np.zeros(y.shape)
+    return y.imag / step if y.dtype.kind == "c" else np.zeros(y.shape)
 
 
-def complex_jacobians(f: Function, xs: Sequence[Array]) -> dict[int, Array]:
-    """For each floating input i: ∂f/∂x_i of shape ``(*f.shape, *x_i.shape)``, column by column."""
+def complex_jacobians(f: Function, xs: Sequence[Array], scale: float = 1.0) -> dict[int, Array]:
+    """For each floating input i: ∂f/∂x_i of shape ``(*f.shape, *x_i.shape)``, column by column.
+
+    ``scale`` is the size of the inputs, next to which the step is to be small.
+    """
     shape = value(f, xs).shape
     jacobians = {}
     for i, x in enumerate(xs):
@@ -39,7 +44,7 @@ def complex_jacobians(f: Function, xs: Sequence[Array]) -> dict[int, Array]:
         columns = np.zeros((*shape, x.size))
         for j, unit in enumerate(np.eye(x.size)):
             vs = [unit.reshape(x.shape) if k == i else None for k in range(len(xs))]
-            columns[..., j] = complex_jvp(f, xs, vs)
+            columns[..., j] = complex_jvp(f, xs, vs, STEP * scale)
         jacobians[i] = columns.reshape((*shape, *x.shape))
     return jacobians
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from .checks import CHECKS
+from . import checks, corners
 from .table import ROWS, Row
 
+CHECKS = [*checks.CHECKS, *corners.CHECKS]
 PAIRS = [pytest.param(check, row, id=f"{check.__name__}-{row}") for check in CHECKS for row in ROWS]
 
 

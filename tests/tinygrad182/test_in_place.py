@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,15 @@ def _data_attribute(x: tg.Tensor) -> None:
     x.data = const([100.0, 100.0])  # type: ignore[misc]
 
 
+def _operator(x: tg.Tensor) -> None:
+    with tg.no_grad():
+        x *= 2.0
+
+
+def _initial_values(x: tg.Tensor) -> None:
+    tg.nn.init.uniform_(x, 5.0, 6.0, rng=0)
+
+
 CHANGES: list[Change] = [
     _set_all,
     _set_one,
@@ -48,6 +58,8 @@ CHANGES: list[Change] = [
     _step,
     _adam,
     _data_attribute,
+    _operator,
+    _initial_values,
     lambda x: x.assign(const([3.0, 4.0])),
     lambda x: x.assign(0),
 ]
@@ -106,6 +118,15 @@ def test_the_graph_of_a_gradient_is_watched(change: Change) -> None:
     assert g is not None
     with pytest.raises(tg.InPlaceError):
         g.sum().backward()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_function_of_vjp_watches_what_it_used_from_outside(change: Change) -> None:
+    w = leaf([3.0, 4.0])
+    _, vjp_fn = tg.vjp(lambda x: x * w * w, const([1.0, 2.0]))
+    change(w)
+    with pytest.raises(tg.InPlaceError):
+        vjp_fn(tg.ones(2))
 
 
 def test_loading_a_state_dict_counts_as_a_change() -> None:
@@ -279,6 +300,9 @@ def test_every_write_is_seen_not_only_the_first() -> None:
         lambda x: tg.squeeze(tg.expand_dims(x, 0)),
         lambda x: tg.unstack(x)[0],
         lambda x: tg.reshape(x.detach(), (1, 2))[0],
+        lambda x: tg.flip(x).detach(),
+        lambda x: tg.flip(x[:1].detach()),
+        lambda x: tg.no_grad()(tg.flip)(tg.flip(x)),
     ],
 )
 def test_every_view_is_watched(view: Callable[[tg.Tensor], tg.Tensor]) -> None:
@@ -296,6 +320,53 @@ def test_a_write_is_seen_through_a_view_of_a_constant() -> None:
     c.data[...] = 100.0
     with pytest.raises(tg.InPlaceError):
         y.backward()
+
+
+# --- from another thread ------------------------------------------------------------------------
+
+
+def _elsewhere(change: Callable[[], Any]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(change).result()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("recorded_elsewhere", [False, True])
+def test_a_change_in_another_thread_raises(change: Change, recorded_elsewhere: bool) -> None:
+    """Through the leaf, or a tensor around its memory from before or after it was recorded."""
+    for other in ("leaf", "view before", "view after"):
+        x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+        before = w.detach()
+        losses: list[tg.Tensor] = []
+        record = lambda: losses.append(_forward(x, w))  # noqa: B023, E731 - run at once
+        _elsewhere(record) if recorded_elsewhere else record()
+        changed = {"leaf": w, "view before": before, "view after": w.detach()}[other]
+        changed.requires_grad = True  # or its operators make new tensors
+        if recorded_elsewhere:
+            change(changed)
+        else:
+            _elsewhere(lambda: change(changed))  # noqa: B023
+        with pytest.raises(tg.InPlaceError):
+            losses[0].backward()
+        assert x.grad is None
+
+
+def test_a_training_step_in_another_thread_raises() -> None:
+    model = tg.nn.RNN(2, 3, rng=0)
+    state = {name: 2 * value.numpy() for name, value in model.state_dict().items()}
+    optimizer = tg.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def train() -> None:
+        model(tg.ones((3, 1, 2)))[0].sum().backward()
+        optimizer.step()
+
+    for change in (train, lambda: model.load_state_dict(state)):
+        output, _ = model(tg.ones((3, 1, 2)))
+        _elsewhere(change)
+        model.zero_grad()
+        with pytest.raises(tg.InPlaceError, match=r"backward of .* was changed in place"):
+            output.sum().backward()
+        assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.xfail(strict=True, reason="the one limit: NumPy does not tell of writes to an array")

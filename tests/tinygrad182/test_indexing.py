@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, const, leaf
+from tinygrad182.testing import strategies
 
 Key = tuple[Any, ...]
 
@@ -20,39 +21,23 @@ WAYS = ["tensor", "array", "list"]
 """How an index array is given."""
 
 
-def _entry(draw: Any, size: int, length: int) -> Any:
-    """A slice, a number or an integer array for an axis of ``size``; arrays broadcast by ``length``."""
-    kind = draw(st.sampled_from(["slice", "number", "array"] if size else ["slice"]))
-    if kind == "number":
-        return draw(st.integers(-size, size - 1))
-    if kind == "slice":
-        end = st.none() | st.integers(-size - 1, size + 1)
-        return slice(draw(end), draw(end), draw(st.sampled_from([None, 1, 2, -1, -2])))
-    shape = draw(st.sampled_from([(length,), (2, length), (1,), ()]))
-    count = int(np.prod(shape))
-    flat = draw(st.lists(st.integers(-size, size - 1), min_size=count, max_size=count))
-    return np.asarray(flat, dtype=int).reshape(shape)
+KEYS = strategies.index_expressions
+MASKED = ["mask", "slice", "integer", "newaxis", "ellipsis"]
 
 
-@st.composite
-def keys(draw: Any, shape: tuple[int, ...]) -> Key:
-    """Entries for the first axes, perhaps ``...`` and entries for the last ones, None in between."""
-    length = draw(st.integers(1, 3))
-    head = draw(st.integers(0, len(shape)))
-    axes: list[Any] = list(range(head))
-    if draw(st.booleans()):
-        tail = draw(st.integers(0, len(shape) - head))
-        axes += [..., *range(len(shape) - tail, len(shape))]
-    key = []
-    for axis in axes:
-        if draw(st.integers(0, 3)) == 0:
-            key.append(None)
-        key.append(... if axis is ... else _entry(draw, shape[axis], length))
-    return tuple(key)
+def _whole(key: Any) -> Key:
+    """The key with its entries in a tuple."""
+    return key if isinstance(key, tuple) else (key,)
 
 
-def _given(key: Key, ways: list[str]) -> Key:
+def _is_mask(entry: Any) -> bool:
+    return isinstance(entry, np.ndarray) and entry.dtype == bool
+
+
+def _given(key: Any, ways: list[str]) -> Any:
     """The key with its arrays as Tensors, arrays or nested lists."""
+    if not isinstance(key, tuple):
+        return _given((key,), ways)[0]
     converted = []
     for k, way in zip(key, ways, strict=True):
         if isinstance(k, np.ndarray) and way != "array":
@@ -63,7 +48,7 @@ def _given(key: Key, ways: list[str]) -> Key:
     return tuple(converted)
 
 
-def _check(x: Array, key: Key, ours: Any, seed: int = 0) -> None:
+def _check(x: Array, key: Any, ours: Any, seed: int = 0) -> None:
     """Value, gradient and two cotangents carried at once."""
     expected = np.asarray(x[key])
     tensor = leaf(x)
@@ -92,25 +77,15 @@ SHAPES = st.sampled_from([(3,), (2, 3), (3, 2, 2), (2, 3, 1, 2), (2, 0), (4, 1)]
 @given(data=st.data(), shape=SHAPES, seed=st.integers(0, 1000))
 def test_any_key(data: Any, shape: tuple[int, ...], seed: int) -> None:
     x = np.random.default_rng(seed).standard_normal(shape)
-    key = data.draw(keys(shape))
-    ways = [data.draw(st.sampled_from(WAYS)) for _ in key]
+    key = data.draw(KEYS(shape))
+    ways = [data.draw(st.sampled_from(WAYS)) for _ in _whole(key)]
     _check(x, key, _given(key, ways), seed)
 
 
 @given(data=st.data(), seed=st.integers(0, 1000))
 def test_masks(data: Any, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((2, 3, 4))
-    covers = data.draw(st.sampled_from([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]))
-    mask = rng.random(x.shape[slice(*covers)]) < data.draw(st.sampled_from([0.0, 0.5, 1.0]))
-    before = [
-        data.draw(st.sampled_from([slice(None), 0, slice(None, None, -1)]))
-        for _ in range(covers[0])
-    ]
-    after = (
-        [] if covers[1] == 3 else data.draw(st.sampled_from([[], [None], [slice(1, None)], [...]]))
-    )
-    key = (*before, mask, *after)
+    x = np.random.default_rng(seed).standard_normal((2, 3, 4))
+    key = data.draw(KEYS(x.shape, kinds=MASKED).map(_whole).filter(lambda k: any(map(_is_mask, k))))
     way = data.draw(st.sampled_from(WAYS))
     _check(x, key, _given(key, [way] * len(key)), seed)
     if len(key) == 1:
@@ -134,10 +109,8 @@ def test_masks(data: Any, seed: int) -> None:
 )  # fmt: skip
 def test_named_keys(key: Any) -> None:
     x = np.random.default_rng(0).standard_normal((4, 3, 2))
-    whole = key if isinstance(key, tuple) else (key,)
     for way in WAYS:
-        converted = _given(whole, [way] * len(whole))
-        _check(x, whole, converted if isinstance(key, tuple) else converted[0])
+        _check(x, key, _given(key, [way] * len(_whole(key))))
 
 
 # --- what takes an index ------------------------------------------------------------------------
@@ -207,3 +180,11 @@ def test_out_of_range_raises_wherever_it_stands(way: str, seed: int, data: Any) 
         x[_given(key, [way] * len(key))]
     with pytest.raises(IndexError):  # what NumPy's users catch
         x[_given(key, [way] * len(key))]
+
+
+@given(data=st.data(), shape=SHAPES)
+def test_out_of_range_raises_in_any_key(data: Any, shape: tuple[int, ...]) -> None:
+    key = data.draw(KEYS(shape, out_of_range=True))
+    way = data.draw(st.sampled_from(WAYS))
+    with pytest.raises(tg.IndexOutOfRangeError):
+        leaf(np.zeros(shape))[_given(key, [way] * len(_whole(key)))]

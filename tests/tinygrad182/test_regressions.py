@@ -135,3 +135,67 @@ def test_no_grad_decorates_a_function() -> None:
 
     assert twice(2) == [False] * 3
     assert (w * 2).requires_grad
+
+
+# --- what mutants of the engine came through ----------------------------------------------------
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_cotangent_takes_the_type_of_its_output(create_graph: bool) -> None:
+    x = tg.tensor(np.array([1.0, 2.0]), requires_grad=True)
+    g = tg.tensor(np.array([1.0, 3.0], dtype="float32"), requires_grad=create_graph)
+    (dx,) = tg.grad(x * x, x, g, create_graph=create_graph)
+    assert dx is not None
+    assert dx.dtype == tg.float64
+    assert dx.tolist() == [2.0, 12.0]
+    if create_graph:
+        (dg,) = tg.grad(dx.sum(), g)
+        assert dg is not None
+        assert dg.dtype == tg.float32
+        assert dg.tolist() == [2.0, 4.0]
+    (dx,) = tg.grad(x * x, x, [[1, 3]])
+    assert dx is not None
+    assert dx.dtype == tg.float64
+
+
+def test_derivatives_by_what_a_function_does_not_use_are_zeros_of_their_shapes() -> None:
+    x, w = tg.ones(3), tg.tensor([2.0, 5.0], requires_grad=True)
+    for f in (lambda x: tg.ones(2), lambda x: w * 1):
+        found = tg.jacobian(f, x)
+        assert found.tolist() == [[0.0] * 3] * 2
+    out, tangent = tg.jvp(lambda x: (x * 2, w * 1, tg.ones(4)), x, tg.ones(3))
+    assert isinstance(out, tuple)
+    assert [t.tolist() for t in tangent] == [[2.0] * 3, [0.0] * 2, [0.0] * 4]
+    _, pull = tg.vjp(lambda a, b: a * 2, x, w)
+    assert [g.tolist() for g in pull(tg.ones(3))] == [[2.0] * 3, [0.0] * 2]
+
+
+def test_gradients_add_up_whether_recorded_or_not() -> None:
+    x = tg.tensor([3.0], requires_grad=True)
+    (x * x).sum().backward()
+    (x * 5).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [11.0]
+    assert not x.grad.requires_grad
+    (x * x * x).sum().backward(create_graph=True)
+    assert x.grad.requires_grad
+    assert x.grad.tolist() == [38.0]
+
+
+def test_a_tangent_keeps_the_type_of_its_value() -> None:
+    x = tg.tensor(np.array([1.0, 2.0], dtype="float32"))
+    for f in (lambda x: tg.astype(x, "float64") * 2, lambda x: tg.where(x > 1, x, 0.0)):
+        out, tangent = tg.jvp(f, x, tg.ones(2))
+        assert isinstance(out, tg.Tensor)
+        assert isinstance(tangent, tg.Tensor)
+        assert tangent.dtype == out.dtype
+
+
+def test_an_array_beside_a_tensor_is_recorded_as_it_was() -> None:
+    x = tg.tensor(np.array([2.0, 3.0]), requires_grad=True)
+    array = np.array([5.0, 7.0])
+    y = (x * array).sum()
+    array[:] = 0.0
+    y.backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [5.0, 7.0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import leaf
+from tests.support import const, leaf
 
 RNG = np.random.default_rng(0)
 X, W = RNG.normal(size=(3, 2)), RNG.normal(size=(2, 2))
@@ -129,3 +129,18 @@ def peak(segment: int, steps: int = 400) -> int:
 def test_memory_grows_with_the_root_of_the_length() -> None:
     """√T segments of √T steps hold 2 √T states instead of 2 T."""
     assert peak(20) < peak(0) / 5
+
+
+def test_a_constant_changed_before_the_second_run_is_noticed() -> None:
+    for through in ("argument", "closure"):
+        x, c = leaf([2.0]), const([3.0])
+        assert (x * c).requires_grad  # c has been recorded before
+        f = (
+            tg.remat(lambda x, c: x * c)
+            if through == "argument"
+            else tg.remat(lambda x, _, c=c: x * c)
+        )
+        y = f(x, c).sum()
+        c.assign(100.0)
+        with pytest.raises(tg.InPlaceError, match=r"remat: a constant of shape \(1,\)"):
+            y.backward()

@@ -10,6 +10,7 @@ from tests.support import assert_close, const, leaves
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.recording import node_of
 
+from .definitions import OTHERS
 from .table import PLAIN, ROWS, PlainRow
 
 
@@ -34,9 +35,17 @@ def test_every_primitive_has_a_row_under_its_own_name() -> None:
     assert {r.name for r in ROWS} >= set(tg.PRIMITIVES)
 
 
+def test_every_primitive_has_a_row_with_an_empty_input() -> None:
+    assert {r.name for r in ROWS if any(0 in shape for shape in r.shapes)} >= set(tg.PRIMITIVES)
+
+
 def test_row_names_are_unique() -> None:
     names = [str(r) for r in [*ROWS, *PLAIN]]
     assert len(set(names)) == len(names)
+
+
+def test_every_definition_is_compared_with_a_row() -> None:
+    assert {str(r) for r in ROWS} >= set(OTHERS)
 
 
 def test_no_function_is_both_differentiated_and_plain() -> None:

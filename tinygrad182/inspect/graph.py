@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
-from ..errors import FreedGraphError
+from ..errors import FreedGraphError, GraphError
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
@@ -306,6 +306,11 @@ class Graph:
             for node in self
         ]
         return text_table(header, rows, max_rows)
+
+    def __reduce__(self) -> NoReturn:
+        raise GraphError(
+            "a traced graph is neither copied nor pickled; keep what is read from it, such as .table()"
+        )
 
     def __repr__(self) -> str:
         return f"<Graph of {len(self)} nodes; .table() lists them, .select(...) finds some>"

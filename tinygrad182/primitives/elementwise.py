@@ -1,7 +1,8 @@
 """Operations that act on each element by itself, and their derivatives.
 
 ``g`` is the cotangent of the output ``y``. Where a derivative is not unique the convention is stated
-beside the rule: ties are split evenly, ``relu`` and ``abs`` have derivative 0 at 0.
+beside the rule: ties are split evenly, ``relu`` and ``abs`` have derivative 0 at 0. Masks let the
+cotangent of a NaN pass, so that a NaN stays one on its way back.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def square_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 
 def power(xp: Namespace, a: Array, b: Array) -> Array:
-    """``a ** b``; the derivative by b is 0 where a is 0"""
+    """``a ** b``; where a is 0 the derivative by b is 0 for b ≥ 0, else −∞"""
     if xp.is_complex(a) or xp.is_complex(b):
         # a polar power loses a tiny imaginary part at negative a, so the sign is taken out first
         sign = xp.where(xp.ordered(a) < 0, -1.0, 1.0) if _is_integral(b) else 1.0
@@ -87,13 +88,15 @@ def power_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
     if type(b) in SCALARS:
         return g * (b * a ** (b - 1)) if b != 0 else xp.zeros_like(g)
     # a**0 is constant also at a = 0, where a**(b − 1) would be infinite
-    return g * (b * a ** xp.where(b == 0, xp.ones_like(b), b - 1))
+    constant = xp.logical_and(a == 0, b == 0)
+    return g * (b * a ** xp.where(constant, xp.ones_like(b), b - 1))
 
 
 def power_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
     if type(a) in SCALARS:
-        return g * (y * xp.log(xp.ones_like(b) * a)) if a != 0 else xp.zeros_like(g)
-    return g * (y * xp.log(xp.where(a == 0, xp.ones_like(a), a)))
+        a = xp.ones_like(b) * a
+    constant = xp.logical_and(a == 0, b >= 0)
+    return g * (y * xp.log(xp.where(constant, xp.ones_like(a), a)))
 
 
 def _is_integral(b: Array) -> bool:
@@ -197,7 +200,7 @@ def relu(xp: Namespace, x: Array) -> Array:
 
 
 def relu_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
-    return xp.where(x > 0, g, 0.0)
+    return xp.where(x <= 0, 0.0, g)
 
 
 # --- selection ----------------------------------------------------------------------------------
@@ -209,7 +212,7 @@ def abs_(xp: Namespace, x: Array) -> Array:
 
 
 def abs_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
-    return xp.where(x > 0, g, xp.where(x < 0, -g, 0.0))
+    return xp.where(x == 0, 0.0, xp.where(x < 0, -g, g))
 
 
 def maximum(xp: Namespace, a: Array, b: Array) -> Array:
@@ -229,7 +232,8 @@ def _select(xp: Namespace, real: Array, a: Array, b: Array, larger: Array, small
 
 
 def _winner(xp: Namespace, g: Array, mine: Array, other: Array) -> Array:
-    return xp.where(mine > other, g, xp.where(mine == other, g / 2, 0.0))
+    # what neither comparison holds for is a tie, or NaN beside a number
+    return xp.where(mine > other, g, xp.where(mine < other, 0.0, g / 2))
 
 
 def maximum_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:

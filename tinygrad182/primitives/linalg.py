@@ -31,7 +31,8 @@ def matmul_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array
 
 def einsum(xp: Namespace, *operands: Array, subscripts: str) -> Array:
     """Einstein sum; ``subscripts`` is explicit: letters only, an arrow, a letter per axis."""
-    return xp.einsum(subscripts, *operands)
+    y = xp.einsum(subscripts, *operands)
+    return y if len(operands) > 1 else y * 1  # of one operand it may be a view
 
 
 def einsum_vjp(

@@ -110,7 +110,9 @@ def cumulative_sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: int
     return xp.flip(xp.cumulative_sum(xp.flip(g, axis=axis), axis=axis), axis=axis)
 
 
-_NEEDS = "every axis must be one of the operand's, and max and min need at least one element"
+_NEEDS = (
+    "every axis must be one of the operand's, and max, min and logsumexp need at least one element"
+)
 define(sum_, sum_vjp, jvp="linear", needs=_NEEDS)
 define(max_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
 define(min_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)

@@ -55,15 +55,17 @@ def rnn(
     return Run(below, np.stack([s[-1] for s in states]), np.stack(states))
 
 
-def gradients(f: Callable[[dict[str, Array]], Array], at: dict[str, Array]) -> dict[str, Array]:
+def gradients(
+    f: Callable[[dict[str, Array]], Array], at: dict[str, Array], step: float = STEP
+) -> dict[str, Array]:
     """∂f/∂ every element of every array, each by one complex step: no cancellation, no truncation."""
     found = {}
     for name, array in at.items():
         derivative = np.empty(array.shape)
         for i in np.ndindex(array.shape):
             moved = array.astype(complex)
-            moved[i] += 1j * STEP
-            derivative[i] = f({**at, name: moved}).imag / STEP
+            moved[i] += 1j * step
+            derivative[i] = f({**at, name: moved}).imag / step
         found[name] = derivative
     return found
 

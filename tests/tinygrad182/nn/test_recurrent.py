@@ -1,6 +1,14 @@
-"""Recurrent layers against NumPy loops and complex steps, without PyTorch."""
+"""Recurrent layers against NumPy loops and complex steps, without PyTorch.
+
+The properties come first: every layer of the table, on drawn sizes, options, losses and regimes. What
+follows is about the RNN alone.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +18,15 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from tests.support import Array, assert_close, assert_same_bits, const, leaf
 from tests.tinygrad182.nn import reference
+from tests.tinygrad182.nn.layers import LAYERS, Extreme, Layer
 
 NONLINEARITIES = list(reference.SIGMA)
-sides = st.integers(1, 4)
+STEP = 1e-150
+"""Of the complex step: 1e+30 times it is still tiny, and 1e-90 times it is not yet 0."""
+STENCIL = {-3: -1, -2: 9, -1: -45, 1: 45, 2: -9, 3: 1}
+"""60 h times a first derivative from seven points."""
+
+every_layer = pytest.mark.parametrize("kind", LAYERS, ids=str)
 
 
 def draw(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
@@ -24,73 +38,220 @@ def layer(I: int, H: int, layers: int = 1, **options: object) -> tg.nn.RNN:  # n
     return tg.nn.RNN(I, H, layers, rng=3, dtype="float64", **options)  # type: ignore[arg-type]
 
 
-@given(
-    sizes=st.tuples(sides, sides, sides, sides),
-    layers=st.integers(1, 3),
-    nonlinearity=st.sampled_from(NONLINEARITIES),
-    bias=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_values_are_those_of_the_loop(
-    sizes: tuple[int, int, int, int], layers: int, nonlinearity: str, bias: bool, seed: int
-) -> None:
+# --- every layer of the table -------------------------------------------------------------------
+
+REGIMES = {"ordinary": (1.0, 1.0), "vanishing": (1e-15, 1.0), "exploding": (1e6, 1e-40)}
+"""Factors on the recurrent weights, and on inputs and biases: near 0 a tanh is at its steepest."""
+LOSSES: dict[str, Callable[[np.random.Generator, Array], Array]] = {
+    "last": lambda rng, a: a * (np.arange(len(a)) == len(a) - 1)[:, None, None],
+    "all": lambda rng, a: a,
+    "random": lambda rng, a: a * 10.0 ** rng.integers(-6, 6, (len(a), 1, 1)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer with its weights, its inputs and a loss Σ a (y + y²/2) + Σ b s over final states s."""
+
+    kind: Layer
+    options: dict[str, Any]
+    module: Any
+    at: dict[str, Array]
+    a: Array
+    b: list[Array]
+    stateless: bool = False
+    batch_first: bool = False
+
+    def loop(self, at: dict[str, Array]) -> tuple[Array, list[Array]]:
+        return self.kind.loop(at, self.options)
+
+    def loss(self, at: dict[str, Array]) -> Array:
+        output, final = self.loop(at)
+        total = np.sum(self.a * (output + output**2 / 2))
+        return total + sum(np.sum(b * s) for b, s in zip(self.b, final, strict=True))
+
+    def inputs(self, make: Callable[[Array], tg.Tensor]) -> dict[str, tg.Tensor]:
+        names = ["x"] if self.stateless else ["x", *self.kind.states]
+        return {name: make(self.at[name]) for name in names}
+
+    def run(self, inputs: dict[str, tg.Tensor]) -> tuple[tg.Tensor, list[tg.Tensor]]:
+        """The module's output (T, B, H) and final states, whichever axis it puts first."""
+        x = inputs["x"].swapaxes(0, 1) if self.batch_first else inputs["x"]
+        states = None if self.stateless else [inputs[name] for name in self.kind.states]
+        output, final = self.kind.run(self.module, x, states)
+        return output.swapaxes(0, 1) if self.batch_first else output, final
+
+    def recorded_loss(self, inputs: dict[str, tg.Tensor]) -> tg.Tensor:
+        output, final = self.run(inputs)
+        total = (const(self.a) * (output + output**2 / 2)).sum()
+        for b, s in zip(self.b, final, strict=True):
+            total = total + (const(b) * s).sum()
+        return total
+
+
+def make_case(
+    kind: Layer,
+    sizes: tuple[int, int, int, int],
+    layers: int,
+    options: dict[str, Any],
+    loss: str = "all",
+    regime: tuple[float, float] = (1.0, 1.0),
+    seed: int = 0,
+    **how: bool,
+) -> Case:
     T, B, I, H = sizes  # noqa: E741
-    rnn = layer(I, H, layers, nonlinearity=nonlinearity, bias=bias, return_states=True)
-    x, h_0 = draw(seed, (T, B, I), (layers, B, H))
-    output, h_n, states = rnn(const(x), const(h_0))
-    expected = reference.rnn(reference.weights_of(rnn), x, h_0, nonlinearity)
-    assert_close(output, expected.output, 1e-14, "output")
-    assert_close(h_n, expected.h_n, 1e-14, "h_n")
-    assert_close(states.h, expected.states, 1e-14, "states")
+    gain, scale = regime
+    module = kind.make(I, H, layers, **options, batch_first=how.get("batch_first", False))
+    for name, p in module.named_parameters():
+        p.assign(p.numpy() * (gain if "weight_hh" in name else scale if "bias" in name else 1.0))
+    x, a, *rest = draw(seed, (T, B, I), (T, B, H), *[(layers, B, H)] * (2 * len(kind.states)))
+    states, b = rest[: len(kind.states)], rest[len(kind.states) :]
+    if how.get("stateless"):
+        states = [0 * s for s in states]
+    arrays = dict(zip(("x", *kind.states), (scale * x, *(scale * s for s in states)), strict=True))
+    a = LOSSES[loss](np.random.default_rng(seed), a)
+    b = [s * (loss == "random") for s in b]
+    weights = {n: w for n, w in reference.weights_of(module).items() if "bias_hh" not in n}
+    return Case(kind, options, module, {**weights, **arrays}, a, b, **how)
 
 
-@given(
-    sizes=st.tuples(sides, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
-    layers=st.integers(1, 3),
-    nonlinearity=st.sampled_from(NONLINEARITIES),
-    bias=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_gradients_are_those_of_the_complex_step(
-    sizes: tuple[int, int, int, int], layers: int, nonlinearity: str, bias: bool, seed: int
-) -> None:
-    T, B, I, H = sizes  # noqa: E741
-    rnn = layer(I, H, layers, nonlinearity=nonlinearity, bias=bias)
-    x, h_0, a, b = draw(seed, (T, B, I), (layers, B, H), (T, B, H), (layers, B, H))
+@st.composite
+def cases(draw: Any, kind: Layer, regimes: list[str], smooth: bool = False) -> Case:
+    choices = {**kind.options, **(kind.smooth if smooth else {})}
+    return make_case(
+        kind,
+        draw(st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))),
+        draw(st.integers(1, 3)),
+        {name: draw(st.sampled_from(values)) for name, values in choices.items()},
+        draw(st.sampled_from(sorted(LOSSES))),
+        REGIMES[draw(st.sampled_from(regimes))],
+        draw(st.integers(0, 999)),
+        stateless=draw(st.booleans()),
+        batch_first=draw(st.booleans()),
+    )
 
-    def loss(at: dict[str, Array]) -> Array:
-        run = reference.rnn(at, at["x"], at["h_0"], nonlinearity)
-        return np.sum(a * run.output**2) + np.sum(b * run.h_n)
 
-    weights = {n: w for n, w in reference.weights_of(rnn).items() if not n.startswith("bias_hh")}
-    expected = reference.gradients(loss, {**weights, "x": x, "h_0": h_0})
-    inputs = {"x": leaf(x), "h_0": leaf(h_0)}
-    output, h_n = rnn(inputs["x"], inputs["h_0"])
-    ((const(a) * output**2).sum() + (const(b) * h_n).sum()).backward()
-    tensors = {**dict(rnn.named_parameters()), **inputs}
-    assert set(tensors) == set(expected)
-    for name, tensor in tensors.items():
+def assert_close_by_step(actual: Any, expected: Array, tolerance: float, what: str) -> None:
+    """Close in units of each time step's (or layer's) own largest element, however small that is."""
+    assert actual is not None, what
+    found = actual.numpy()
+    assert found.shape == expected.shape, what
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert_close(a, b, tolerance, f"{what} at {i}")
+
+
+@every_layer
+@given(data=st.data())
+def test_values_are_those_of_the_loop(kind: Layer, data: Any) -> None:
+    case = data.draw(cases(kind, list(REGIMES)))
+    output, final = case.run(case.inputs(const))
+    expected, expected_final = case.loop(case.at)
+    assert_close_by_step(output, expected, 1e-12, "output")
+    for s, e in zip(final, expected_final, strict=True):
+        assert_close_by_step(s, e, 1e-12, "final state")
+
+
+def check_gradients(case: Case, tolerance: float) -> dict[str, Array]:
+    """Every gradient against the complex step of the loop; returns what was expected."""
+    inputs = case.inputs(leaf)
+    case.recorded_loss(inputs).backward()
+    asked = {**dict(case.module.named_parameters()), **inputs}
+    expected = reference.gradients(
+        lambda moved: case.loss({**case.at, **moved}), {n: case.at[n] for n in asked}, STEP
+    )
+    for name, tensor in asked.items():
         assert tensor.grad is not None, name
-        assert_close(tensor.grad, expected[name], 1e-12, name)
+        if name in inputs:
+            assert_close_by_step(tensor.grad, expected[name], tolerance, name)
+        else:
+            assert_close(tensor.grad, expected[name], tolerance, name)
+    return expected
 
 
-def test_a_vanished_gradient_is_right() -> None:
-    """∂L/∂h_0 of about 1e-60 over 200 steps, where a central difference reports 0."""
-    rnn = layer(1, 3)
-    rnn.weight_hh_l0.data[...] *= 0.5 / tg.nn.init.spectral_radius(rnn.weight_hh_l0)
-    x, h_0, a = draw(5, (200, 1, 1), (1, 1, 3), (1, 3))
-    at = {**reference.weights_of(rnn), "x": x, "h_0": h_0}
-    steps = []
-    for i in range(3):
-        moved = h_0.astype(complex)
-        moved[0, 0, i] += 1j * 1e-10  # a smaller one would underflow
-        steps.append(np.sum(a * reference.rnn(at, x, moved, "tanh").output[-1]).imag / 1e-10)
-    start = leaf(h_0)
-    output, _ = rnn(const(x), start)
-    (gradient,) = tg.grad((const(a) * output[-1]).sum(), start)
-    assert gradient is not None
-    assert 1e-100 < np.linalg.norm(steps) < 1e-50
-    assert_close(gradient, np.reshape(steps, (1, 1, 3)), 1e-12)
+@every_layer
+@pytest.mark.parametrize("regime", REGIMES)
+@given(data=st.data())
+def test_gradients_are_those_of_the_complex_step(kind: Layer, regime: str, data: Any) -> None:
+    check_gradients(data.draw(cases(kind, [regime])), 1e-10)
+
+
+@every_layer
+@pytest.mark.parametrize("regime", ["vanishing", "exploding"])
+def test_gradients_over_many_steps(kind: Layer, regime: str) -> None:
+    """Each of them, where a central difference reports 0 or nothing but rounding."""
+    extreme: Extreme = getattr(kind, regime)
+    case = make_case(
+        kind,
+        (extreme.steps, 1, 1, 2),
+        1,
+        extreme.options,
+        "last",
+        (extreme.gain, REGIMES[regime][1]),
+        5,
+    )
+    sizes = np.abs(check_gradients(case, 1e-10)["x"]).max(axis=(1, 2))
+    if regime == "vanishing":
+        assert 0 < sizes[0] < 1e-50 < 1e-3 < sizes[-1]
+    else:
+        assert sizes[0] > 1e20 > 1e3 > sizes[-1]
+
+
+@every_layer
+@given(data=st.data())
+def test_tangents_are_those_of_the_complex_step(kind: Layer, data: Any) -> None:
+    case = data.draw(cases(kind, list(REGIMES)))
+    points = case.inputs(const)
+    vs = dict(zip(points, draw(1, *(x.shape for x in points.values())), strict=True))
+
+    def f(*xs: tg.Tensor) -> tuple[tg.Tensor, ...]:
+        output, final = case.run(dict(zip(points, xs, strict=True)))
+        return output, *final
+
+    _, tangents = tg.jvp(f, [*points.values()], [const(v) for v in vs.values()])
+    moved = {name: case.at[name] + 1j * STEP * v for name, v in vs.items()}
+    output, final = case.loop({**case.at, **moved})
+    for tangent, expected in zip(tangents, (output, *final), strict=True):
+        assert_close_by_step(tangent, expected.imag / STEP, 1e-10, "tangent")
+
+
+@every_layer
+@given(data=st.data())
+def test_second_derivatives_are_those_of_the_loop(kind: Layer, data: Any) -> None:
+    """⟨u, Hv⟩ in all inputs and weights together: a complex step along u, seven points along v."""
+    case = data.draw(cases(kind, ["ordinary"], smooth=True))
+    inputs = case.inputs(leaf)
+    tensors = {**dict(case.module.named_parameters()), **inputs}
+    shapes = [x.shape for x in tensors.values()]
+    v, *us = (dict(zip(tensors, draw(seed, *shapes), strict=True)) for seed in range(4))
+
+    first = tg.grad(case.recorded_loss(inputs), [*tensors.values()], create_graph=True)
+    pairs = [(g, const(v[n])) for n, g in zip(tensors, first, strict=True) if g is not None]
+    second = tg.grad([g for g, _ in pairs], [*tensors.values()], [w for _, w in pairs])
+    products = {n: h.numpy() for n, h in zip(tensors, second, strict=True) if h is not None}
+
+    h = 2e-3
+    for u in us:
+        slopes = [
+            c * case.loss(_moved(case.at, {n: k * h * v[n] + 1j * STEP * u[n] for n in v})).imag
+            for k, c in STENCIL.items()
+        ]
+        expected = sum(slopes) / STEP / (60 * h)
+        parts = [np.sum(u[n] * p) for n, p in products.items()]
+        assert_close(sum(parts), expected, 1e-9, "⟨u, Hv⟩", floor=sum(map(abs, parts)))
+
+
+def _moved(at: dict[str, Array], by: dict[str, Array]) -> dict[str, Array]:
+    return {name: x + by[name] if name in by else x for name, x in at.items()}
+
+
+# --- the RNN ------------------------------------------------------------------------------------
+
+
+def test_every_state_is_that_of_the_loop() -> None:
+    rnn = layer(2, 3, 2, return_states=True)
+    x, h_0 = draw(5, (6, 4, 2), (2, 4, 3))
+    expected = reference.rnn(reference.weights_of(rnn), x, h_0, "tanh")
+    assert_close(rnn(const(x), const(h_0))[2].h, expected.states, 1e-14)
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)

@@ -11,11 +11,14 @@ from .row import Domain, Row, Shape, above_minus_one, mask, near_one, nonzero, p
 
 ONE: dict[str, tuple[Shape, ...]] = {
     "matrix": ((2, 3),),
+    "square": ((2, 2),),
+    "three-axes": ((2, 3, 1),),
     "0d": ((),),
     "empty": ((0, 3),),
 }
 TWO: dict[str, tuple[Shape, ...]] = {
     "equal": ((2, 3), (2, 3)),
+    "square": ((2, 2), (2, 2)),
     "0d": ((), ()),
     "0d-left": ((), (2, 3)),
     "0d-right": ((2, 3), ()),
@@ -23,11 +26,14 @@ TWO: dict[str, tuple[Shape, ...]] = {
     "leading": ((3,), (2, 3)),
     "both-ways": ((2, 1, 2), (3, 1)),
     "one-element": ((1, 1), (3,)),
+    "three-axes": ((2, 3, 1), (3, 1)),
     "empty": ((0, 3), (1, 3)),
 }
 THREE: dict[str, tuple[Shape, ...]] = {
     "equal": ((2, 3), (2, 3), (2, 3)),
+    "square": ((2, 2), (2, 2), (2, 2)),
     "0d": ((), (), ()),
+    "three-axes": ((2, 3, 1), (1, 1), (2, 1, 1)),
     "all-ways": ((2, 1, 1), (3, 1), (1, 1, 2)),
     "mask-only": ((2, 3), (), ()),
     "empty": ((0, 3), (3,), ()),
@@ -64,6 +70,20 @@ _PATTERNS = {1: ONE, 2: TWO, 3: THREE}
 # A number beside a tensor is no input: it has no derivative and takes the tensor's dtype.
 _SCALARS: list[Row] = [
     row("add", "number", lambda x: tg.add(2.5, x), lambda t, x: 2.5 + x, (2, 3)),
+    row("add", "number-behind", lambda x: x + 2.5, lambda t, x: x + 2.5, (2, 3)),
+    row("divide", "number-behind", lambda x: x / 4, lambda t, x: x / 4, (2, 3)),
+    row("subtract", "number-behind", lambda x: x - 2.5, lambda t, x: x - 2.5, (2, 3)),
+    row("multiply", "number-before", lambda x: tg.multiply(-3, x), lambda t, x: -3 * x, (2, 3)),
+    row(
+        "maximum", "number-before", lambda x: tg.maximum(0.5, x), lambda t, x: x.clamp(0.5), (2, 3)
+    ),
+    row(
+        "minimum",
+        "number-behind",
+        lambda x: tg.minimum(x, 0.5),
+        lambda t, x: x.clamp(max=0.5),
+        (2, 3),
+    ),
     row("subtract", "number", lambda x: 2.5 - x, lambda t, x: 2.5 - x, (2, 3)),
     row("multiply", "number", lambda x: x * -3, lambda t, x: x * -3, (2, 3)),
     row("divide", "number", lambda x: 2 / x, lambda t, x: 2 / x, (2, 3), domain=nonzero),

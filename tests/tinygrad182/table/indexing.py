@@ -19,6 +19,8 @@ KEYS: dict[str, tuple[Shape, Any]] = {
     "column": ((3, 2), (slice(None), 1)),
     "ellipsis": ((2, 3, 2), (..., 0)),
     "new-axis": ((3,), (None, slice(None), None)),
+    "square": ((2, 3, 3), (1, slice(0, 2), slice(1, 3))),
+    "size-1": ((2, 1, 3), (1, slice(None), slice(0, 2))),
     "everything": ((3, 2), ()),
     "nothing": ((3, 2), slice(0, 0)),
     "array": ((3, 2), [0, 2, 0]),
@@ -33,6 +35,8 @@ KEYS: dict[str, tuple[Shape, Any]] = {
     "mask-behind": ((2, 3), (slice(None), [True, False, True])),
     "mask-none": ((3,), [False, False, False]),
     "no-indices": ((3, 2), []),
+    "empty": ((0, 2), slice(None)),
+    "empty-behind": ((2, 0), 1),
     "0d": ((), ()),
     "0d-new-axis": ((), None),
 }

@@ -50,6 +50,7 @@ EINSUM: dict[str, tuple[str, tuple[Shape, ...]]] = {
     "dots-none": ("i...,i...->i...", ((3,), (3,))),
     "0d": (",->", ((), ())),
     "scale": (",ij->ji", ((), (2, 3))),
+    "size-1": ("ij,jk->ik", ((1, 3), (3, 1))),
     "empty": ("ij,jk->ik", ((2, 0), (0, 3))),
     "quadratic": ("bi,ij,bj->b", ((2, 3), (3, 3), (2, 3))),
 }

@@ -16,6 +16,7 @@ AXES: dict[str, tuple[Shape, Axis, bool]] = {
     "all": ((2, 3), None, False),
     "all-kept": ((2, 3), None, True),
     "first": ((2, 3), 0, False),
+    "square": ((2, 2, 2), 0, False),
     "last-kept": ((2, 3), -1, True),
     "middle": ((2, 3, 2), 1, False),
     "pair": ((2, 3, 2), (0, -1), False),
@@ -118,6 +119,20 @@ ROWS: list[Row] = [r for entry in FUNCTIONS for r in _rows(*entry)] + [
         lambda x: tg.cumulative_sum(x, axis=-1),
         lambda t, x: t.cumsum(x, -1),
         (2, 3),
+    ),
+    row(
+        "cumulative_sum",
+        "square",
+        lambda x: tg.cumulative_sum(x, axis=0),
+        lambda t, x: t.cumsum(x, 0),
+        (2, 2),
+    ),
+    row(
+        "cumulative_sum",
+        "size-1",
+        lambda x: tg.cumulative_sum(x, axis=-1),
+        lambda t, x: t.cumsum(x, -1),
+        (2, 3, 1),
     ),
     row(
         "cumulative_sum", "empty", lambda x: tg.cumulative_sum(x), lambda t, x: t.cumsum(x, 0), (0,)

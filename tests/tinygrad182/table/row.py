@@ -10,44 +10,28 @@ import numpy as np
 
 import tinygrad182 as tg
 from tests.support import Array, is_floating
+from tinygrad182.testing import strategies
+from tinygrad182.testing.strategies import (  # noqa: F401 - the tables take them from here
+    Domain,
+    between,
+    mask,
+    nonzero,
+    positive,
+    real,
+)
 
 Shape = tuple[int, ...]
-Domain = Callable[[np.random.Generator, Shape], Array]
 
 # --- domains: where an operation is smooth ------------------------------------------------------
 
 
-def real(rng: np.random.Generator, shape: Shape) -> Array:
-    """Any sign, size about 1."""
-    return np.asarray(rng.standard_normal(shape))
-
-
-def positive(rng: np.random.Generator, shape: Shape) -> Array:
-    return np.asarray(rng.uniform(0.3, 2.5, shape))
-
-
-def nonzero(rng: np.random.Generator, shape: Shape) -> Array:
-    """Away from 0, where divisions blow up and ``abs`` and ``relu`` have a kink."""
-    return np.asarray(np.where(rng.random(shape) < 0.5, -1.0, 1.0) * positive(rng, shape))
+above_minus_one = between(-0.7, 2.0)
+apart = strategies.apart(0.37)
 
 
 def near_one(rng: np.random.Generator, shape: Shape) -> Array:
     """About 1 or −1, where high powers keep their size."""
     return np.sign(nonzero(rng, shape)) * rng.uniform(0.95, 1.05, shape)
-
-
-def above_minus_one(rng: np.random.Generator, shape: Shape) -> Array:
-    return np.asarray(rng.uniform(-0.7, 2.0, shape))
-
-
-def apart(rng: np.random.Generator, shape: Shape) -> Array:
-    """No two elements close together, so that no maximum is near a tie."""
-    size = int(np.prod(shape))
-    return np.asarray((rng.permutation(size).reshape(shape) - size / 2) * 0.37 + 0.1)
-
-
-def mask(rng: np.random.Generator, shape: Shape) -> Array:
-    return np.asarray(rng.random(shape) < 0.5)
 
 
 # --- rows ---------------------------------------------------------------------------------------

@@ -1,0 +1,194 @@
+"""What backpropagation through time costs in memory, and what anomaly detection costs switched off.
+
+``python -m experiments.benchmarks.memory [--out DIR]``
+
+Peak of what one training step (forward and backward) of an RNN allocates, plain and under ``tg.remat`` in
+about √T segments, over growing T; each in a process of its own. Then the same step with the checks of
+``detect_anomaly`` in the code, switched off, beside the step with them taken out.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import gc
+import inspect
+import math
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.progress import track
+
+import tinygrad182 as tg
+from experiments.benchmarks.timing import interleave, ratio, report
+from experiments.benchmarks.unrolled import one_thread
+from tinygrad182 import backpropagation, recording
+
+BATCH, INPUTS, HIDDEN = 16, 4, 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Parameters
+    ----------
+    lengths : tuple of int
+        Steps in time, T.
+    repeats : int
+        Rounds of the timed comparison that count.
+    out : Path, optional
+        Folder for the JSON files.
+    """
+
+    lengths: tuple[int, ...] = (1_000, 2_000, 5_000, 10_000)
+    repeats: int = 300
+    out: Path | None = None
+
+
+def training_step(steps: int, remat: bool, batch: int = BATCH) -> Callable[[], None]:
+    """Forward, a loss at the last step, backward; the input is made beforehand."""
+    cell = tg.nn.RNNCell(INPUTS, HIDDEN, rng=0)
+    draw = np.random.default_rng(0)
+    x = tg.tensor(draw.normal(size=(steps, batch, INPUTS)).astype(np.float32))
+    length = math.isqrt(steps) if remat else steps
+
+    def segment(h: tg.Tensor, start: int) -> tg.Tensor:
+        for t in range(start, min(start + length, steps)):
+            h = cell(x[t], h)
+        return h
+
+    run = tg.remat(segment) if remat else segment
+
+    def step() -> None:
+        h = tg.zeros((batch, HIDDEN))
+        for start in range(0, steps, length):
+            h = run(h, start)
+        (h * h).sum().backward()
+
+    return step
+
+
+def peak(kind: str, steps: int) -> tuple[int, float]:
+    """Bytes at the peak above what was there before, and seconds, of one step in this process."""
+    step = training_step(steps, remat=kind == "remat")
+    gc.collect()
+    training_step(1_000, remat=kind == "remat")()  # Python keeps what it frees of small tuples
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    start = time.perf_counter()
+    step()
+    seconds = time.perf_counter() - start
+    _, top = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return top - before, seconds
+
+
+def peak_elsewhere(kind: str, steps: int) -> tuple[int, float]:
+    """:func:`peak` in a fresh process."""
+    code = f"from experiments.benchmarks.memory import peak; print(*peak({kind!r}, {steps}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    size, seconds = done.stdout.split()
+    return int(size), float(seconds)
+
+
+def slope(lengths: Sequence[int], sizes: Sequence[int]) -> float:
+    """Exponent p of the power law size ∝ Tᵖ, by least squares on logarithms."""
+    return float(np.polyfit(np.log(lengths), np.log(sizes), 1)[0])
+
+
+def memory(lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """One row per kind and length; the slope is fitted over all lengths of the kind."""
+    runs = [(kind, steps) for kind in ("plain", "remat") for steps in lengths]
+    progress = track(runs, description="Measuring memory", transient=True)
+    found = {run: peak_elsewhere(*run) for run in progress}
+    return [
+        {
+            "step": kind,
+            "T": steps,
+            "peak MB": size / 1e6,
+            "bytes/step": size / steps,
+            "slope": slope(lengths, [found[kind, n][0] for n in lengths]),
+            "s (traced)": seconds,
+        }
+        for (kind, steps), (size, seconds) in found.items()
+    ]
+
+
+# --- anomaly detection, switched off --------------------------------------------------------------
+
+CHECKED: tuple[Any, ...] = (recording.apply, backpropagation.backpropagate)
+"""The functions that ask whether anomalies are looked for."""
+
+
+class _WithoutChecks(ast.NodeTransformer):
+    """Drops every ``if`` on the switch of ``detect_anomaly``."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if ast.unparse(node.test) in ("modes.anomaly", "watched"):
+            self.dropped += 1
+            return None
+        return self.generic_visit(node)
+
+
+def without_checks(function: Any) -> CodeType:
+    """The code of ``function`` with the branches of ``detect_anomaly`` taken out of its source."""
+    transformer = _WithoutChecks()
+    tree = transformer.visit(ast.parse(inspect.getsource(function)))
+    if transformer.dropped != 1:
+        raise RuntimeError(f"{function.__name__}: found {transformer.dropped} checks, not one")
+    flags = __future__.annotations.compiler_flag
+    made: dict[str, Any] = {}
+    exec(compile(tree, function.__code__.co_filename, "exec", flags), function.__globals__, made)
+    return made[function.__name__].__code__
+
+
+def anomaly_off(options: Options) -> list[dict[str, Any]]:
+    """A step of 100 times one sequence, H = 32: where an operation costs most beside its arithmetic."""
+    step = training_step(100, remat=False, batch=1)
+    as_written = [f.__code__ for f in CHECKED]
+    contestants = {"checks": as_written, "checks again": as_written}
+    contestants["no checks"] = [without_checks(f) for f in CHECKED]
+
+    def running(codes: list[CodeType]) -> Callable[[], None]:
+        def run() -> None:
+            for function, code in zip(CHECKED, codes, strict=True):
+                function.__code__ = code
+            step()
+
+        return run
+
+    times = interleave({n: running(c) for n, c in contestants.items()}, options.repeats)
+    running(as_written)()
+    return [
+        {
+            "step": name,
+            "ms": statistics.median(times[name]) * 1e3,
+            "ratio": ratio(times, name, "no checks"),
+        }
+        for name in contestants
+    ]
+
+
+def main(options: Options) -> None:
+    """Run both measurements."""
+    with one_thread():
+        report("memory-along-time", memory(options.lengths), options.out)
+        report("anomaly-detection-off", anomaly_off(options), options.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,48 @@
+"""What was looked at by hand: mutants that are no fault, and cases that a primitive does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinygrad182.primitives import Primitive
+
+EQUIVALENT = {
+    "logsumexp, input 0: output for input": "of one element it is that element",
+    "logsumexp, input 0: input for output": "of one element it is that element",
+    "logsumexp, tangent: output for input": "of one element it is that element",
+    "logsumexp, tangent: input for output": "of one element it is that element",
+    "matmul, input 1: first input twice": "of b only the rank is looked at, to save a sum",
+    "multiply, value: inputs swapped": "commutative",
+    "multiply, value: inputs rotated": "commutative",
+    "maximum, value: inputs swapped": "commutative",
+    "maximum, value: inputs rotated": "commutative",
+    "minimum, value: inputs swapped": "commutative",
+    "minimum, value: inputs rotated": "commutative",
+}
+"""Mutants whose answers differ in the last bit, or in no way that counts."""
+
+
+def _one_input(primitive: Primitive) -> bool:
+    return not callable(primitive.vjp) and len(primitive.vjp) == 1
+
+
+def _takes_no_number(primitive: Primitive) -> bool:
+    return primitive.jvp != "elementwise" or _one_input(primitive)
+
+
+def _is(*names: str) -> Callable[[Primitive], bool]:
+    return lambda primitive: primitive.name in names
+
+
+CANNOT_HAPPEN: dict[str, list[Callable[[Primitive], bool]]] = {
+    "inputs of one shape": [_one_input],
+    "inputs of two shapes": [_one_input, _is("stack")],
+    "the same input twice": [_one_input, _is("index", "scatter_add")],
+    "one tangent of several": [_one_input],
+    "numbers beside": [_takes_no_number],
+    "0-d inputs": [_is("concat", "cumulative_sum", "matmul", "scatter_add")],
+    "negative inputs": [_is("log", "sqrt")],
+    "an output shaped like the input": [_is("stack")],
+    "zeros": [_is("log", "sqrt"), _is("abs")],  # a pole; a kink, see test_conventions.py
+}
+"""Cases that some primitives do not know. Of any other case that no check asks for, a mutant survives."""

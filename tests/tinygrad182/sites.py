@@ -1,0 +1,98 @@
+"""Where a fault can be planted: the rules of a primitive, and how one is replaced for a while."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tinygrad182.primitives import Primitive
+
+from .cases import Call, Rule
+
+
+@dataclass(frozen=True)
+class Site:
+    """A rule of a primitive; ``kind`` is "vjp", "jvp" or "forward"."""
+
+    name: str
+    kind: str
+    rule: Rule
+    fields: Callable[[Rule], dict[str, Any]]
+
+    def wrapped(self, call_with: Callable[[Call], Any]) -> Rule:
+        """A rule that leaves the answer to ``call_with``."""
+        if self.kind == "forward":
+            return lambda xp, *xs, **params: call_with(Call(xp, None, None, xs, params))
+        if self.kind == "vjp":
+            return lambda xp, g, y, *xs, **params: call_with(Call(xp, g, y, xs, params))
+
+        def tangent_rule(xp: Any, tangents: Any, y: Any, *xs: Any, **params: Any) -> Any:
+            first = next(v for v in tangents if v is not None)
+            return call_with(Call(xp, first, y, xs, params, tuple(tangents)))
+
+        return tangent_rule
+
+
+def sites(primitive: Primitive) -> Iterator[Site]:
+    """Each cotangent of each rule, the tangent rule (also one that is derived) and the forward."""
+    rules = primitive.vjp
+    if callable(rules):
+        yield Site("cotangents", "vjp", rules, lambda new: {"vjp": new})
+    else:
+        for i, rule in enumerate(rules):
+            if rule is not None:
+                yield Site(
+                    f"input {i}",
+                    "vjp",
+                    rule,
+                    lambda new, i=i: {"vjp": (*rules[:i], new, *rules[i + 1 :])},
+                )
+    yield Site("tangent", "jvp", _tangent_rule(primitive), lambda new: {"jvp": new})
+    yield Site("value", "forward", primitive.forward, lambda new: {"forward": new})
+
+
+def _tangent_rule(primitive: Primitive) -> Rule:
+    """What ``transforms`` derives where the primitive has no tangent rule of its own."""
+    kind = primitive.jvp
+    if callable(kind):
+        return kind
+
+    def derived(xp: Any, tangents: Any, y: Any, *xs: Any, **params: Any) -> Any:
+        moved = [(i, v) for i, v in enumerate(tangents) if v is not None]
+        if kind == "linear":
+            filled = [
+                xp.zeros_like(x) if v is None else v for x, v in zip(xs, tangents, strict=True)
+            ]
+            return primitive.forward(xp, *filled, **params)
+        if kind == "multilinear":
+            terms = [primitive.forward(xp, *xs[:i], v, *xs[i + 1 :], **params) for i, v in moved]
+        else:
+            found = [(primitive.vjp[i], xp.broadcast_to(v, y.shape)) for i, v in moved]  # type: ignore[index]
+            terms = [rule(xp, v, y, *xs, **params) for rule, v in found if rule is not None]
+        return functools.reduce(lambda a, b: a + b, terms) if terms else xp.zeros_like(y)
+
+    return derived
+
+
+@contextmanager
+def planted(primitive: Primitive, **fields: Any) -> Iterator[None]:
+    """The primitive with other rules, for a while (it is frozen against anybody less determined)."""
+    before = {name: getattr(primitive, name) for name in fields}
+    try:
+        for name, value in fields.items():
+            object.__setattr__(primitive, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            object.__setattr__(primitive, name, value)
+
+
+def on_top(primitive: Primitive, site: Site, new: Rule) -> dict[str, Any]:
+    """The fields of a planted rule, beside those planted already."""
+    for current in sites(primitive):
+        if current.name == site.name:
+            return current.fields(new)
+    raise KeyError(site.name)
