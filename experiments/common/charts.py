@@ -89,6 +89,20 @@ def steps(last: int, title: str = "time step t") -> alt.X:
     )
 
 
+def shares(values: Iterable[Value], title: str) -> alt.Y:
+    """Vertical axis for signed shares in the field ``value``: from 0 to 1, and what lies beyond."""
+    return linear([0.0, 1.0, *values], title)
+
+
+def linear(values: Iterable[Value], title: str) -> alt.Y:
+    """Vertical axis for the field ``value`` that leaves room around all of the values."""
+    drawn = [value for value in values if isinstance(value, float)]
+    low, high = min(drawn), max(drawn)
+    room = 0.04 * (high - low)
+    domain = [low - room, high + room]
+    return alt.Y("value:Q", title=title, scale=alt.Scale(domain=domain, zero=False, nice=False))
+
+
 def ticks(low: float, high: float) -> list[int]:
     """Return the round whole numbers from ``low`` to ``high``, at most 8.
 
@@ -110,6 +124,7 @@ def panels(
     title: str,
     subtitle: str,
     height: int = 210,
+    background: str = "white",
 ) -> alt.TopLevelMixin:
     """Draw layers in a grid of panels by the rows' fields ``column`` and ``row``, in their order.
 
@@ -123,12 +138,15 @@ def panels(
         What is shown, and how to read it.
     height : int
         Of a panel, in pixels.
+    background : str
+        Colour of what the layers leave free.
     """
     columns = list(dict.fromkeys(str(item["column"]) for item in rows))
     lines = list(dict.fromkeys(str(item["row"]) for item in rows))
     width = max(150, min(520, GRID_WIDTH // len(columns)))
     header = alt.Header(title=None, labelFontSize=13, labelFontWeight="bold", labelColor=INK)
-    chart = alt.layer(*layers, data=data(rows)).properties(width=width, height=height)
+    view = alt.ViewBackground(fill=background)
+    chart = alt.layer(*layers, data=data(rows), view=view).properties(width=width, height=height)
     return finish(
         chart.facet(
             column=alt.Column("column:N", sort=columns, header=header),

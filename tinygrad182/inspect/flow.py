@@ -14,9 +14,9 @@ from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import backpropagate
-from ..errors import ArgumentError, ShapeError, UnknownPathError
+from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, no_grad
-from ..recording import Node
+from ..recording import Node, is_tensor
 from .recurrences import Recurrence, one_stack, one_state, stacks_of
 from .scaling import Band, ScaledCotangents, times_power, zeros_like
 from .table import text_table
@@ -156,12 +156,10 @@ def gradient_flow(loss: Tensor, gradient: Any = None) -> GradientFlow:
     seeds = seeds_of([loss], [gradient], False, "gradient_flow")
     stacks = stacks_of(seeds[0][0], "gradient_flow")
     targets = {node for stack in stacks.values() for r in stack.values() for node in r.nodes()}
-    found = _gradients(*seeds[0], targets)
+    found = gradients_in_bands(*seeds[0], targets)
     return GradientFlow(
         {
-            path: StackFlow(
-                path, {name: _state_flow(path, name, r, found) for name, r in by_name.items()}
-            )
+            path: StackFlow(path, {name: _state_flow(r, found) for name, r in by_name.items()})
             for path, by_name in stacks.items()
         }
     )
@@ -175,7 +173,7 @@ def state_grad_matrix(
     Parameters
     ----------
     losses : Tensor ``(K,)`` or sequence of K single elements
-        For example the loss at each time step.
+        For example the loss at each time step; a 0-d Tensor is one loss.
     path : str, optional
         The module whose states are meant; not needed for a single one.
     state : str
@@ -205,7 +203,7 @@ def state_grad_matrix(
     >>> matrix.shape, bool(matrix[3, 4] == 0)  # no state acts on the losses before it
     ((10, 10), True)
     """
-    losses = list(losses)
+    losses = [losses] if is_tensor(losses) and not losses.ndim else list(losses)
     if not losses:
         raise ArgumentError("state_grad_matrix: no losses")
     whole = _sum_of(losses)
@@ -213,7 +211,8 @@ def state_grad_matrix(
     nodes = [recurrence.steps[t] for t in sorted(recurrence.steps)]
     rows = []
     for loss in losses:
-        found = _gradients(*seeds_of([loss], [None], False, "state_grad_matrix")[0], set(nodes))
+        seeds = seeds_of([loss], [None], False, "state_grad_matrix")
+        found = gradients_in_bands(*seeds[0], set(nodes))
         norms, powers = _sample_norms([_bands(node, found) for node in nodes])
         rows.append(_total(norms, powers)[int(log)])
     return np.array(rows)
@@ -228,8 +227,8 @@ def _sum_of(losses: list[Tensor]) -> Node:
     return seeds_of([total], [None], False, "state_grad_matrix")[0][0]
 
 
-def _gradients(root: Node, seed: Array, targets: set[Node]) -> dict[Node, list[Band]]:
-    """The gradient by every target, as bands."""
+def gradients_in_bands(root: Node, seed: Array, targets: set[Node]) -> dict[Node, list[Band]]:
+    """The gradient by every target, as bands: true however small or large it is."""
     found: dict[Node, list[Band]] = {}
     sums = ScaledCotangents()
 
@@ -242,14 +241,11 @@ def _gradients(root: Node, seed: Array, targets: set[Node]) -> dict[Node, list[B
     return found
 
 
-def _state_flow(path: str, name: str, r: Recurrence, found: dict[Node, list[Band]]) -> StateFlow:
+def _state_flow(r: Recurrence, found: dict[Node, list[Band]]) -> StateFlow:
     """Stack one state over time, its powers of two put back in float64."""
     times = sorted(r.steps)
     nodes = [r.steps[t] for t in times]
-    if len({tuple(node.value.shape) for node in nodes}) > 1:
-        raise ShapeError(
-            f"gradient_flow: the states {name!r} in {path!r} have different shapes over time"
-        )
+    r.check_shapes("gradient_flow")
     steps = [_bands(node, found) for node in nodes]
     norms, powers = _sample_norms(steps)
     total, log_total = _total(norms, powers)

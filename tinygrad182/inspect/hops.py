@@ -65,14 +65,14 @@ def grad_by_hops(
     ``through="branch"`` tells the skips from the branches.
 
     Cotangents are carried as polynomials: each hop multiplies by λ, and the coefficient of λʲ is what
-    came over exactly j hops.
+    came over exactly j hops. Hops through states of that name count in whichever module they are.
 
     Parameters
     ----------
     loss : Tensor
         A single element.
     max_hops : int
-        J, from 0. The cost is about J + 1 backward passes.
+        J, from 0. The cost is at most that of J + 2 backward passes.
     state : str
         The state the gradient is by.
     through : str
@@ -104,35 +104,34 @@ def grad_by_hops(
     recurrence = one_state(one_stack(root, path, "grad_by_hops"), state, "grad_by_hops")
     times = sorted(recurrence.steps)
     nodes = [recurrence.steps[t] for t in times]
-    recorded_at = node_times(ancestors([root], constants=True))
-    counted: set[Node] = set()
+    recurrence.check_shapes("grad_by_hops")
+    graph = ancestors([root], constants=True)
+    if not any(mark.name == through for node in graph for mark in node.marks):
+        raise GraphError(
+            f"grad_by_hops: nothing in this graph is marked {through!r}; "
+            f'name it where it is computed: tg.inspect.mark(x, "{through}")'
+        )
+    recorded_at = node_times(graph)
     xp = backend.namespace(seed)
 
     def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
         if not _is_hop(consumer, parent, through, recorded_at):
             return cotangent
-        counted.add(parent)
         if type(cotangent) is Slice:
             value = _shifted(xp, cotangent.value)
             return Slice(cotangent.key, cotangent.arrays, value, cotangent.lead)
         return _shifted(xp, cotangent)
 
     with no_grad(), xp.on(seed):
-        zeros = [xp.zeros_like(seed)] * max_hops
+        zeros = [xp.zeros_like(seed)] * (max_hops + 1)
         found = backpropagate(
             [(root, xp.stack([seed, *zeros]))], set(nodes), edge=edge, retain_graph=True
         )
-        whole = backpropagate([(root, seed)], set(nodes), retain_graph=True)
-    if not counted and len(nodes) > 1:
-        raise GraphError(
-            f"grad_by_hops: nothing marked {through!r} is on the way to the states; "
-            f'name it where it is computed: tg.inspect.mark(x, "{through}")'
-        )
-    grad = xp.stack([found[n] if n in found else _none(xp, n, max_hops) for n in nodes], axis=1)
-    total = xp.stack([whole[n] if n in whole else zeros_like(n.value) for n in nodes])
+    parts = xp.stack([found[n] if n in found else _none(xp, n, max_hops) for n in nodes], axis=1)
+    grad, rest = parts[:-1], parts[-1]
     host = xp.to_numpy(grad).astype(np.float64)
     norms = row_norms(host.reshape(*host.shape[:2], -1))
-    return HopSplit(np.array(times), grad, total - xp.sum(grad, axis=0), norms)
+    return HopSplit(np.array(times), grad, rest, norms)
 
 
 def _is_hop(consumer: Node, parent: Node, through: str, times: Times) -> bool:
@@ -144,9 +143,10 @@ def _is_hop(consumer: Node, parent: Node, through: str, times: Times) -> bool:
 
 
 def _shifted(xp: Any, cotangent: Any) -> Any:
-    """The polynomial times λ, cut behind the highest degree."""
-    return xp.concat([xp.zeros_like(cotangent[:1]), cotangent[:-1]], axis=0)
+    """The polynomial times λ; the last coefficient keeps all that is of a higher degree."""
+    rest = cotangent[-2:-1] + cotangent[-1:]
+    return xp.concat([xp.zeros_like(rest), cotangent[:-2], rest], axis=0)
 
 
 def _none(xp: Any, node: Node, max_hops: int) -> Array:
-    return xp.stack([zeros_like(node.value)] * (max_hops + 1))
+    return xp.stack([zeros_like(node.value)] * (max_hops + 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..errors import ArgumentError, GraphError
 from ..modes import no_grad
 from ..recording import Node
 from .paths import Step, steps_of
-from .recurrences import one_stack
+from .recurrences import Stack, one_stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class StepJacobians:
     time : ndarray ``(K,)``
         t of each.
     names : tuple of str
-        The parts of the state in the order of rows and columns, H each: ``("h",)``, ``("h", "c")``.
+        The parts of the state in the order of rows and columns, H each, as they are computed in a
+        step: ``("h",)``, ``("c", "h")``.
     matrices : ndarray ``(K, S, S)``
         Row i, column j: the derivative of element i of s_t by element j of s_{t−1}; float64.
     """
@@ -48,8 +50,8 @@ class StepJacobians:
 
         Row k holds the growth along S orthogonal directions of a gradient that has gone back from
         the last step to before step k: divided by the number of steps, the finite-time Lyapunov
-        exponents, fastest growing first. Accumulated by QR [1]_; the plain product would lose the small
-        ones to rounding. −∞ for a direction that is lost.
+        exponents, as a rule fastest growing first. Accumulated by QR [1]_; the plain product would
+        lose the small ones to rounding. −∞ for a direction that is lost.
 
         References
         ----------
@@ -81,7 +83,9 @@ def step_jacobians(loss: Tensor, path: str | None = None, sample: int = 0) -> St
     Raises
     ------
     GraphError
-        No state was marked, or only one step.
+        No state was marked, or only one step, or a step lacks a part of the state.
+    ShapeError
+        The states have different shapes over time.
     UnknownPathError
         No such path, or several and none given.
     ArgumentError
@@ -100,14 +104,15 @@ def step_jacobians(loss: Tensor, path: str | None = None, sample: int = 0) -> St
     root, _ = seeds_of([loss], [_ones(loss)], False, "step_jacobians")[0]
     stack = one_stack(root, path, "step_jacobians")
     names = tuple(stack)
-    steps = steps_of(stack)
-    times = sorted({t for r in stack.values() for t in r.steps})
+    at = steps_of(stack)
+    _check_parts(stack, at)
     initial = {name: r.initial for name, r in stack.items() if r.initial is not None}
     if len(initial) == len(names):
-        steps, times = [initial, *steps], [-1, *times]
+        at = {-1: initial, **at}
+    times, steps = list(at), list(at.values())
     if len(steps) < 2:
         raise GraphError("step_jacobians: there is a single step; a Jacobian needs one before it")
-    batch = next(iter(steps[0].values())).value.shape[0]
+    batch = max(_samples(node) for node in at[times[-1]].values())
     if not isinstance(sample, (int, np.integer)) or not 0 <= sample < batch:  # type: ignore[redundant-expr]
         raise ArgumentError(
             f"step_jacobians: sample {sample!r} must be a whole number from 0 to {batch - 1}"
@@ -116,6 +121,18 @@ def step_jacobians(loss: Tensor, path: str | None = None, sample: int = 0) -> St
         _jacobian(after, before, names, int(sample)) for before, after in itertools.pairwise(steps)
     ]
     return StepJacobians(np.array(times[1:]), names, np.array(matrices))
+
+
+def _check_parts(stack: Stack, steps: dict[int, Step]) -> None:
+    """Raise unless every step has every part of the state, in one shape."""
+    for name, recurrence in stack.items():
+        recurrence.check_shapes("step_jacobians")
+        missing = [t for t in steps if t not in recurrence.steps]
+        if missing:
+            raise GraphError(
+                f"step_jacobians: the state {name!r} is not marked at t = {missing[0]}, where others "
+                "are; mark every part at every step, also one that is handed on as it is"
+            )
 
 
 def _ones(loss: Tensor) -> Any:
@@ -127,22 +144,37 @@ def _jacobian(after: Step, before: Step, names: tuple[str, ...], sample: int) ->
     blocks = []
     for name in names:
         node = after[name]
-        size = int(np.prod(node.value.shape[1:]))
-        xp = backend.namespace(node.value)
-        rows = np.zeros((size, *node.value.shape))
-        rows[:, sample] = np.eye(size).reshape(size, *node.value.shape[1:])
-        seed = xp.astype(xp.from_numpy(rows, xp.device(node.value)), node.value.dtype)
+        rows = _rows_of(node, sample)
         with no_grad():
             found = backpropagate(
-                [(node, seed)], set(before.values()), stop=True, retain_graph=True
+                [(node, rows)], set(before.values()), stop=True, retain_graph=True
             )
-        blocks.append([_block(found, before[other], size, sample) for other in names])
+        blocks.append([_block(found, before[other], len(rows), sample) for other in names])
     return np.block(blocks)
 
 
+def _rows_of(node: Node, sample: int) -> Any:
+    """Cotangents that pick one element each of a sequence's state, on a leading axis."""
+    shape, samples = node.value.shape, _samples(node)
+    size = math.prod(shape) // samples
+    rows = np.zeros((size, samples, size))
+    rows[:, sample] = np.eye(size)
+    xp = backend.namespace(node.value)
+    array = xp.from_numpy(rows.reshape(size, *shape), xp.device(node.value))
+    return xp.astype(array, node.value.dtype)
+
+
 def _block(found: dict[Node, Any], node: Node, size: int, sample: int) -> Any:
-    width = int(np.prod(node.value.shape[1:]))
+    samples = _samples(node)
+    width = math.prod(node.value.shape) // samples
     if node not in found:
         return np.zeros((size, width))
     host = backend.namespace(found[node]).to_numpy(found[node]).astype(np.float64)
-    return host[:, sample].reshape(size, width)
+    one = sample if samples > 1 else 0  # an initial state may be one for all
+    return host.reshape(size, samples, width)[:, one]
+
+
+def _samples(node: Node) -> int:
+    """How many sequences a state has; one without a batch axis is that of one."""
+    shape = node.value.shape
+    return int(shape[0]) if len(shape) > 1 else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
-from ..backpropagation import backpropagate
+from ..backpropagation import ancestors, backpropagate
 from ..errors import GraphError
 from ..modes import no_grad
 from ..recording import Node
+from .flow import gradients_in_bands
 from .recurrences import Stack, one_stack, one_state
-from .scaling import zeros_like
+from .scaling import Band, times_power, zeros_like
 from .table import text_table
 
 Step = dict[str, Node]
@@ -34,7 +35,8 @@ class PathSplit:
     grad : array ``(T, B, H)``
         ∂L/∂s_t: the sum of the parts.
     parts : dict of str to array ``(T, B, H)``
-        ``"direct"``: straight from the states of the next step (for an LSTM's ``c``, the cell path);
+        ``"direct"``: straight from the states of the next step (for an LSTM's ``c``, the cell path),
+        or of any later one that reads this one itself;
         ``"via h"``: from them, through another state of the same step (for ``c``, the hidden path);
         ``"local"``: from the loss without another step.
     shares : dict of str to ndarray ``(T,)``
@@ -89,62 +91,124 @@ def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]
     True
     """
     root, seed = seeds_of([loss], [None], False, "path_split")[0]
-    steps = steps_of(one_stack(root, path, "path_split"))
-    totals = gradients_by(root, seed, steps)
-    split: dict[str, dict[str, list[Array]]] = {}
-    for step, after in zip(steps, [*steps[1:], {}], strict=True):
-        for name, parts in _split_step(step, after, totals).items():
-            for part, array in parts.items():
-                split.setdefault(name, {}).setdefault(part, []).append(array)
-    return {name: _stacked(parts) for name, parts in split.items()}
+    stack = one_stack(root, path, "path_split")
+    for recurrence in stack.values():
+        recurrence.check_shapes("path_split")
+    steps = steps_of(stack)
+    states = {node for step in steps.values() for node in step.values()}
+    totals, local = gradients_by(root, seed, states), sent({root: seed}, states)
+    after = _next_states(root, steps)
+    found: dict[str, dict[int, dict[str, Array]]] = {name: {} for name in stack}
+    for t, step in steps.items():
+        arriving = {node: totals[node] for node in after[t]}
+        direct = sent(arriving, set(step.values()))
+        for name, parts in _split_step(step, direct, local, after[t]).items():
+            found[name][t] = parts
+    return {name: _stacked(parts) for name, parts in found.items()}
 
 
-def steps_of(stack: Stack) -> list[Step]:
-    """The states of a recurrence step by step, those that a step lacks left out."""
+def steps_of(stack: Stack) -> dict[int, Step]:
+    """The states of a recurrence by time step, those that a step lacks left out."""
     times = sorted({t for r in stack.values() for t in r.steps})
-    return [{name: r.steps[t] for name, r in stack.items() if t in r.steps} for t in times]
+    return {t: {name: r.steps[t] for name, r in stack.items() if t in r.steps} for t in times}
 
 
-def gradients_by(root: Node, seed: Array, steps: list[Step]) -> dict[Node, Array]:
-    """The loss's gradient by every state of every step."""
-    nodes = {node for step in steps for node in step.values()}
+def gradients_by(root: Node, seed: Array, nodes: Collection[Node]) -> dict[Node, Array]:
+    """The loss's gradient by every node."""
     with no_grad():
         found = backpropagate([(root, seed)], nodes, retain_graph=True)
     return {node: found[node] if node in found else zeros_like(node.value) for node in nodes}
 
 
 def sent(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
-    """What given gradients by some nodes send to the targets, not through each other or a target."""
+    """What given gradients by some nodes send to the targets, not through each other or a target.
+
+    The gradients may have a leading axis.
+    """
 
     def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
         return None if parent in sources else cotangent
 
     with no_grad():
         found = backpropagate(
-            list(sources.items()), set(targets), edge=edge, stop=True, retain_graph=True
+            list(sources.items()), targets, edge=edge, stop=True, retain_graph=True
         )
-    return {node: found[node] if node in found else zeros_like(node.value) for node in targets}
+    lead = [g.shape[: g.ndim - node.value.ndim] for node, g in sources.items()][:1]
+    return {n: found[n] if n in found else _nothing(n, *lead) for n in targets}
 
 
-def _split_step(step: Step, after: Step, totals: dict[Node, Array]) -> dict[str, dict[str, Array]]:
-    """Name → part → array for the states of one step, given those of the next."""
-    direct = sent({node: totals[node] for node in after.values()}, step.values())
-    latest_first = sorted(step, key=lambda name: -step[name].order)
-    through_time: dict[str, Array] = {}
-    found: dict[str, dict[str, Array]] = {}
-    for i, name in enumerate(latest_first):
-        node = step[name]
-        parts = {"direct": direct[node]}
-        for other in latest_first[:i]:  # computed after this one, perhaps from it
-            below = {n for n in step.values() if n is not step[other]}
-            parts[f"via {other}"] = sent({step[other]: through_time[other]}, below)[node]
-        through_time[name] = sum(parts.values())
-        found[name] = {**parts, "local": totals[node] - through_time[name]}
-    return {name: found[name] for name in step}
+def _nothing(node: Node, lead: tuple[int, ...] = ()) -> Array:
+    zeros = zeros_like(node.value)
+    return backend.namespace(zeros).stack([zeros] * lead[0]) if lead else zeros
 
 
-def _stacked(parts: dict[str, list[Array]]) -> PathSplit:
-    stacks = {part: backend.namespace(steps[0]).stack(steps) for part, steps in parts.items()}
+def _next_states(root: Node, steps: dict[int, Step]) -> dict[int, set[Node]]:
+    """By time step, the states of other steps that are computed from its states through no other.
+
+    Mostly those of the next step. A state that is handed on as it is belongs to both steps.
+    """
+    at: dict[Node, list[int]] = {}
+    for t, step in steps.items():
+        for node in step.values():
+            at.setdefault(node, []).append(t)
+    nodes = ancestors([root], constants=True)
+    leading: set[Any] = set()
+    for node in reversed(nodes):
+        if node in at or node in leading:
+            leading.update(node.inputs or ())
+    after: dict[int, set[Node]] = {t: set() for t in steps}
+    above: dict[Any, frozenset[Node]] = {}  # the last states before each node
+    for node in nodes:
+        if node in at:
+            for before in _last(node, above):
+                for t in set(at[before]) - set(at[node]):
+                    after[t].add(node)
+            for t in at[node][:-1]:
+                after[t].add(node)
+            above[node] = frozenset({node})
+        elif node in leading:
+            above[node] = _last(node, above)
+    return after
+
+
+def _last(node: Node, above: dict[Any, frozenset[Node]]) -> frozenset[Node]:
+    found = {above[x] for x in node.inputs or () if x in above}
+    return found.pop() if len(found) == 1 else frozenset().union(*found)
+
+
+def _split_step(
+    step: Step, direct: dict[Node, Array], local: dict[Node, Array], after: Container[Node]
+) -> dict[str, dict[str, Array]]:
+    """Name → part → array for the states of one step.
+
+    ``direct`` came from the states of other steps, ``local`` from the loss, both through no other
+    state. What goes through a state of the same step is added, latest state first. A state that is
+    handed on as it is has all from the step it is handed to.
+    """
+    names = {node: name for name, node in reversed(step.items())}
+    both: dict[Node, Array] = {}  # through time and local, on a leading axis
+    found: dict[Node, dict[str, Array]] = {}
+    for node in sorted(names, key=lambda node: -node.order):
+        handed_on = node in after
+        parts, own = {"direct": direct[node]}, zeros_like(local[node]) if handed_on else local[node]
+        for other, gradient in [] if handed_on else both.items():
+            arrived = sent({other: gradient}, names.keys() - {other})[node]
+            parts[f"via {names[other]}"], own = arrived[0], own + arrived[1]
+        xp = backend.namespace(own)
+        both[node] = xp.stack([sum(parts.values()), own])
+        found[node] = {**parts, "local": own}
+    return {name: found[node] for name, node in step.items()}
+
+
+def _stacked(parts_at: dict[int, dict[str, Array]]) -> PathSplit:
+    """One state's parts over time; a part that a step lacks is 0 there."""
+    steps = list(parts_at.values())
+    names = [*dict.fromkeys(n for parts in steps for n in parts if n != "local"), "local"]
+    xp = backend.namespace(steps[0]["local"])
+    stacks = {
+        name: xp.stack([p[name] if name in p else zeros_like(p["local"]) for p in steps])
+        for name in names
+    }
     grad = sum(stacks.values())
     whole = _rows(grad)
     top = np.max(np.abs(whole), axis=1, initial=0.0)
@@ -156,7 +220,7 @@ def _stacked(parts: dict[str, list[Array]]) -> PathSplit:
             / np.where(squares > 0, squares, np.nan)
             for part, array in stacks.items()
         }
-    return PathSplit(np.arange(len(whole)), grad, stacks, shares)
+    return PathSplit(np.array(list(parts_at)), grad, stacks, shares)
 
 
 def _rows(array: Array) -> np.ndarray[Any, Any]:
@@ -203,7 +267,8 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     """How much each step of a vanilla recurrence scales the gradient: by saturation, and by weight.
 
     For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + …: ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with
-    δ = ∂L/∂h_t and D = σ′(z_t). Norms are Frobenius over (B, H). NaN where δ is 0.
+    δ = ∂L/∂h_t and D = σ′(z_t). Norms are Frobenius over (B, H). The factors are right also where δ
+    itself underflows; they are NaN where it is exactly 0, and before the first marked state.
 
     Parameters
     ----------
@@ -215,7 +280,8 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     Raises
     ------
     GraphError
-        No state was marked, or it is no nonlinearity of a sum (an LSTM's is a product).
+        No state was marked, or it is no nonlinearity of a sum (an LSTM's is a product, a residual
+        block's a sum of which only a part is a nonlinearity's).
 
     Examples
     --------
@@ -231,30 +297,62 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     recurrence = one_state(stack, state, "gain_split")
     times = sorted(recurrence.steps)
     nodes = [recurrence.steps[t] for t in times]
-    totals = gradients_by(root, seed, [{state: node} for node in nodes])
+    with no_grad():
+        bands = gradients_in_bands(root, seed, set(nodes))
     before = [recurrence.initial, *nodes[:-1]]
     saturation, weight = [], []
     for node, previous in zip(nodes, before, strict=True):
-        delta = totals[node]
-        pre = _pre_activation(node)
-        through = delta if pre is None else sent({node: delta}, [pre])[pre]
-        arrived = None if previous is None else sent({node: delta}, [previous])[previous]
+        delta = _in_reach(bands[node]) if node in bands else zeros_like(node.value)
+        pre = _pre_activation(node, previous)
+        through = delta if pre is None else sent({node: delta}, {pre})[pre]
+        arrived = None if previous is None else sent({node: delta}, {previous})[previous]
         norms = [np.nan if g is None else backend.norm(g) for g in (delta, through, arrived)]
         saturation.append(_ratio(norms[1], norms[0]))
         weight.append(_ratio(norms[2], norms[1]))
     return GainSplit(np.array(times), np.array(saturation), np.array(weight))
 
 
-def _pre_activation(node: Node) -> Node | None:
+_LINEAR = {
+    "add",
+    "subtract",
+    "negative",
+    "matmul",
+    "index",
+    "permute_dims",
+    "reshape",
+    "broadcast_to",
+}
+
+
+def _pre_activation(node: Node, previous: Node | None) -> Node | None:
     """What the nonlinearity of a state was applied to; None where there is none."""
+    if node is previous:  # handed on as it is
+        return None
     if node.op in {"tanh", "relu", "sigmoid"}:
         return node.inputs[0]  # type: ignore[index,return-value]
-    if node.op in {"add", "matmul", "subtract"}:
+    between: list[Node] = []
+    if previous is not None:
+        ones = backend.namespace(node.value).ones_like(node.value)
+        with no_grad():
+            backpropagate(
+                [(node, ones)],
+                {previous},
+                visit=lambda passed, _: between.append(passed),
+                stop=True,
+                retain_graph=True,
+            )
+    if all(n.op in _LINEAR for n in (node, *between) if n is not previous):
         return None
     raise GraphError(
         f"gain_split: the state{node.place()} was made by {node.op}, not by a nonlinearity of a sum, so "
         "saturation and weight cannot be told apart; path_split splits any state"
     )
+
+
+def _in_reach(bands: list[Band]) -> Array:
+    """The sum of the bands times the power of two that makes its largest element about 1."""
+    top = bands[0][1]
+    return sum(times_power(array, power - top) for array, power in bands)
 
 
 def _ratio(a: float, b: float) -> float:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..backpropagation import ancestors
-from ..errors import GraphError, UnknownPathError
+from ..errors import GraphError, ShapeError, UnknownPathError
 from ..marks import Mark
 from ..recording import Node
 
@@ -36,6 +36,13 @@ class Recurrence:
         self.call = mark.scope.call
         self.initial = initial
         self.steps: dict[int, Node] = {}
+
+    def check_shapes(self, what: str) -> None:
+        """Raise ShapeError unless the states have one shape over time, so that they can be stacked."""
+        if len({tuple(node.value.shape) for node in self.steps.values()}) > 1:
+            raise ShapeError(
+                f"{what}: the states {self.name!r} in {self.module!r} have different shapes over time"
+            )
 
     def nodes(self) -> Iterator[Node]:
         """All states, the initial one included."""

@@ -12,29 +12,38 @@ def node_times(nodes: list[Node]) -> Times:
 
     ``nodes`` are a whole graph, oldest first. Layers record the step with every node. In a person's
     own loop only the states are marked: there, what leads to the states of one step alone belongs to
-    it, and what is computed from those of one step and leads to no further one, too.
+    it, and so does what is computed from the states before it (a part of the state that is not
+    marked); what else is computed from the states of a single step belongs to that. An unmarked part
+    of the first step is told from what was computed before the loop if the initial state is marked.
     """
     upcoming = _upcoming(nodes)
     times: Times = {}
+    mixed: set[Node] = set()  # computed from the states of several steps
     for node in nodes:
         time = _recorded(node)
         if time is None and node.primitive is not None:
             before = {times[x] for x in node.inputs or () if x in times}
             first, alone = upcoming.get(node, (None, False))
-            if first is not None:
-                time = first if before or alone else None
-            elif len(before) == 1:
+            past = len(before) > 1 or not mixed.isdisjoint(node.inputs or ())
+            if first is not None and (alone or (before and max(before) <= first)):
+                time = first
+            elif past:
+                mixed.add(node)
+            elif before:
                 time = before.pop()
-        if time is not None and time >= 0:
+        if time is not None:
             times[node] = time
-    return times
+    return {node: time for node, time in times.items() if time >= 0}
 
 
 def _recorded(node: Node) -> int | None:
-    for mark in reversed(node.marks):
-        if mark.scope.time is not None:
-            return mark.scope.time
-    return node.scope.time
+    """The step a node was marked or made at; of a state that was handed on, the first."""
+    return next(iter(marked_times(node)), node.scope.time)
+
+
+def marked_times(node: Node) -> list[int]:
+    """The steps that a node was marked at; several if it was handed on as it is."""
+    return [mark.scope.time for mark in node.marks if mark.scope.time is not None]
 
 
 def _upcoming(nodes: list[Node]) -> dict[Node, tuple[int, bool]]:
@@ -59,14 +68,20 @@ def time_axes(nodes: list[Node], times: Times) -> dict[Node, int]:
     with elementwise operations, products and permutations, both ways.
     """
     axes: dict[Node, int] = {}
+    taken: dict[Node, list[Node]] = {}  # whole → the parts that steps take of it
     for node in nodes:
         if node in times:
-            if node.op == "index" and (parent := node.inputs[0]) and parent not in times:  # type: ignore[index]
-                _note_part(node, times[node], parent, axes)  # type: ignore[arg-type]
-        elif node.op == "stack" and [times.get(x) for x in node.inputs or ()] == list(  # type: ignore[arg-type]
-            range(len(node.inputs or ()))
+            if node.op == "index" and (whole := node.inputs[0]) and whole not in times:  # type: ignore[index]
+                taken.setdefault(whole, []).append(node)  # type: ignore[arg-type]
+        elif node.op == "stack" and all(
+            times.get(x) == t or t in marked_times(x)  # type: ignore[arg-type]
+            for t, x in enumerate(node.inputs or ())
         ):
             axes[node] = node.params["axis"]
+    for whole, parts in taken.items():
+        places = {_place(part, times[part]) for part in parts}
+        if len(places) == 1 and (axis := places.pop()) is not None:
+            axes[whole] = axis - whole.value.ndim
     for node in reversed(nodes):  # from parts taken, back to what they were computed by
         if node in axes and node.op == "add":
             _note_operands(node, axes, times)
@@ -78,14 +93,14 @@ def time_axes(nodes: list[Node], times: Times) -> dict[Node, int]:
     return axes
 
 
-def _note_part(node: Node, time: int, whole: Node, axes: dict[Node, int]) -> None:
-    key = node.params["key"]
-    for axis, k in enumerate(key):
-        if isinstance(k, int) and k == time:
-            axes[whole] = axis - whole.value.ndim
-            return
+def _place(part: Node, time: int) -> int | None:
+    """The axis along which a part is the one of its time step."""
+    for axis, k in enumerate(part.params["key"]):
+        if isinstance(k, int):
+            return axis if k == time else None
         if k != slice(None):
-            return
+            return None
+    return None
 
 
 def _note_operands(node: Node, axes: dict[Node, int], times: Times) -> None:
@@ -104,9 +119,9 @@ def _carried(node: Node, axes: dict[Node, int]) -> int | None:
         axis = axes.get(x) if isinstance(x, Node) else None
         if axis is None:
             continue
+        if node.op == "matmul" and axis == (-1 if i == 0 else -2):
+            continue  # summed over
         if node.primitive.broadcasts:  # type: ignore[union-attr]
-            return axis
-        if node.op == "matmul" and i == 0 and axis <= -2:
             return axis
         if node.op == "permute_dims":
             axes_of = [a % x.value.ndim for a in node.params["axes"]]  # type: ignore[union-attr]

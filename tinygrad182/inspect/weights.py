@@ -18,7 +18,7 @@ from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node, is_tensor, node_of
 from .flow import row_norms
-from .times import node_times, time_axes
+from .times import marked_times, node_times, time_axes
 
 CHUNK = 4_000_000
 """How many elements are carried at once, for some steps together."""
@@ -29,7 +29,8 @@ def weight_grad_by_time(loss: Tensor, weight: Tensor, norm_only: bool = False) -
 
     For z_t = x_t Wᵀ + …, part t is G_t = δ_{z_t}ᵀ x_t; together they are the gradient. This holds
     also where all steps were computed in one product, whose result is then told apart along its
-    time axis. Uses of W outside any time step (a penalty on it) belong to none and are left out.
+    time axis. Uses of W outside any time step (a penalty on it) belong to none and are left out. In a
+    loop of your own, mark every part of the state, and the initial one with ``time=-1``.
 
     Parameters
     ----------
@@ -43,12 +44,13 @@ def weight_grad_by_time(loss: Tensor, weight: Tensor, norm_only: bool = False) -
     Returns
     -------
     array ``(T, *W.shape)`` in W's dtype, or ndarray ``(T,)`` of Frobenius norms in float64
-        By time step, from 0; zeros where W was not used.
+        By time step, from 0 to the last that the loss depends on; zeros where W was not used.
 
     Raises
     ------
     GraphError
-        The loss does not depend on W in any time step.
+        The loss depends on W in no time step, or in an operation on several steps that has no known
+        time axis (on states that were averaged or reshaped before).
 
     Examples
     --------
@@ -104,18 +106,53 @@ class _Uses:
         nodes = ancestors([root], constants=True)
         self.times = node_times(nodes)
         self.axes = time_axes(nodes, self.times)
-        neck = {weight}
+        neck: set[Any] = {weight}
+        behind: set[Any] = set()  # what depends on a step
         self.uses: list[Node] = []
         for node in nodes:
-            if node in neck or neck.isdisjoint(node.inputs or ()):
+            inputs = node.inputs or ()
+            if node in self.times or not behind.isdisjoint(inputs):
+                behind.add(node)
+            if node in neck or neck.isdisjoint(inputs):
+                continue
+            if node in behind and self._joins_loss(node, neck - behind):
                 continue
             if node in self.times or node in self.axes:
                 self.uses.append(node)
             else:
                 neck.add(node)
+        if root in neck:
+            self._check_told_apart(neck, behind)
         self.neck = sorted(neck, key=lambda node: node.order)
-        self.steps = max(self.times.values(), default=-1) + 1 if self.uses else 0
+        last = max((t for node in nodes for t in marked_times(node)), default=-1)
+        self.steps = max(last, *self.times.values()) + 1 if self.uses else 0
         self.grads: dict[Node, Array] = {}
+
+    def _joins_loss(self, node: Node, alone: set[Any]) -> bool:
+        """Whether a number from the weight ``alone``, a penalty, meets what steps gave in ``node``."""
+        numbers = [x for x in node.inputs or () if x in alone]
+        if not numbers or self.weight in numbers or any(x.value.ndim for x in numbers):  # type: ignore[union-attr]
+            return False
+        in_a_step = node in self.times or node in self.axes
+        sums_up = node.op in {"add", "subtract"} and not node.value.ndim
+        return not in_a_step or sums_up or node.op == "stack"
+
+    def _check_told_apart(self, neck: set[Any], behind: set[Any]) -> None:
+        """Raise if the weight acts on the loss through what belongs to several steps at once."""
+        seen, stack = {self.root}, [self.root]
+        while stack:
+            for x in stack.pop().inputs or ():
+                if x in neck and x not in seen:
+                    seen.add(x)  # type: ignore[arg-type]
+                    stack.append(x)  # type: ignore[arg-type]
+        mixed = [node for node in seen if node in behind]
+        if mixed:
+            first = min(mixed, key=lambda node: node.order)
+            raise GraphError(
+                f"weight_grad_by_time: {first.op} of shape {tuple(first.value.shape)} uses "
+                f"{self.weight.label()} for several steps at once, in which no time axis is known: "
+                "apply it to every step, or to tg.stack(states), before steps are mixed"
+            )
 
     def run_backward(self, seed: Array) -> None:
         """Find the loss's gradient by the result of every use."""

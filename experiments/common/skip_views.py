@@ -1,0 +1,294 @@
+"""Skips, no skips and a cell as figures and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+import numpy as np
+
+from experiments.common import charts
+from experiments.common.cell_views import shares_axis
+from experiments.common.curves import Look, curves
+from experiments.common.flow import Floats
+from experiments.common.result import Column, Figure, Row, Table
+from experiments.common.skips import Branches, Depth, Kind
+from experiments.common.sweep_views import sweep_chart
+from experiments.common.untrained import log10, norms
+
+KINDS: tuple[Kind, ...] = ("ResNet", "plain network", "LSTM")
+
+LOOKS = {
+    "ResNet": Look(charts.BLUE),
+    "plain network": Look(charts.VERMILLION),
+    "LSTM": Look(charts.GREEN, (7, 3)),
+}
+
+WAYS = {
+    "free": "without a product (skip, cell path)",
+    "matrix": "through a product (branch, hidden path)",
+    "local": "from the loss itself",
+}
+
+WAY_LOOKS = {
+    WAYS["free"]: Look(charts.BLUE),
+    WAYS["matrix"]: Look(charts.VERMILLION),
+    WAYS["local"]: Look(charts.GREEN, (5, 3)),
+}
+
+
+def typical(found: Sequence[Depth], kind: Kind | str, share: str) -> float:
+    """Median of a share over the layers but the last, at the initial values; NaN if none has any."""
+    chosen = [d.shares[share][:-1] for d in found if (d.kind, d.scale) == (kind, 1.0)]
+    values = np.concatenate(chosen)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else np.nan
+
+
+def gradient_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
+    """Norm of the gradient per layer or step."""
+    rows: list[Row] = [
+        {
+            "column": f"weights × {depth.scale:g}",
+            "row": "",
+            "what": depth.kind,
+            "step": step,
+            "value": charts.drawable(float(value)),
+        }
+        for depth in shown
+        for step, value in enumerate(depth.gradient, start=1)
+    ]
+    return curves(
+        rows,
+        LOOKS,
+        x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
+        y=charts.decades("value", "gradient norm", charts.spanned(r["value"] for r in rows)),
+        title="How much of the gradient reaches each layer, or time step",
+        subtitle=f"‖∂L/∂h_l‖, for the LSTM ‖∂L/∂c_t‖; {size}",
+        height=300,
+    )
+
+
+def share_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
+    """Shares of one step back, skips above and cell below."""
+    rows: list[Row] = [
+        {
+            "column": f"weights × {depth.scale:g}",
+            "row": depth.kind,
+            "what": WAYS[name],
+            "step": step,
+            "value": charts.drawable(float(value)),
+        }
+        for kind in ("ResNet", "LSTM")
+        for depth in shown
+        if depth.kind == kind
+        for name, share in depth.shares.items()
+        for step, value in enumerate(share, start=1)
+    ]
+    return curves(
+        rows,
+        WAY_LOOKS,
+        x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
+        y=shares_axis(rows, "signed share of the gradient"),
+        title="The way that the gradient came in one step back",
+        subtitle=f"⟨part, δ⟩/‖δ‖² of δ = ∂L/∂h_l, for the LSTM ∂L/∂c_t; {size}",
+        rules=(0.0, 1.0),
+    )
+
+
+def counts(last: int, title: str) -> alt.X:
+    """Horizontal axis for the field ``count``, from 0 to ``last``."""
+    return alt.X(
+        "count:Q",
+        title=title,
+        scale=alt.Scale(domain=[0, last], zero=False, nice=False, padding=8),
+        axis=alt.Axis(values=charts.ticks(0, last), format="d", grid=False),
+    )
+
+
+def branch_chart(branches: Branches, size: str) -> alt.TopLevelMixin:
+    """Norms by number of branches, with the paths added up by hand."""
+    measured, by_hand = log10(norms(branches.measured)), log10(norms(branches.by_hand))
+    last = len(measured) - 1
+    panel: Row = {"column": f"{last} blocks, 2^{last} = {2**last} paths", "row": ""}
+    rows: list[Row] = [
+        {**panel, "what": "measured", "count": j, "value": charts.drawable(float(value))}
+        for j, value in enumerate(measured)
+    ]
+    dots: list[Row] = [
+        {**panel, "what": "every path by hand", "count": j, "dot": charts.drawable(float(value))}
+        for j, value in enumerate(by_hand)
+    ]
+    return curves(
+        rows,
+        {"measured": Look(charts.BLUE)},
+        x=counts(last, "branches j on the way"),
+        y=charts.decades("value", "gradient norm", charts.spanned(r["value"] for r in rows)),
+        dots=dots,
+        title="A residual network's gradient by the number of branches it went through",
+        subtitle=f"‖∂L/∂h_1‖ over all paths with j branches; {size}",
+        height=280,
+    )
+
+
+def product_chart(products: Mapping[Kind, Floats], size: str) -> alt.TopLevelMixin:
+    """Shares by the number of matrix products on the whole way."""
+    rows: list[Row] = [
+        {
+            "column": "from the loss to the first layer, or step",
+            "row": "",
+            "what": kind,
+            "count": j,
+            "value": charts.drawable(float(value)),
+        }
+        for kind, shares in products.items()
+        for j, value in enumerate(shares)
+    ]
+    return curves(
+        rows,
+        LOOKS,
+        x=counts(max(map(len, products.values())) - 1, "matrix products on the way"),
+        y=alt.Y("value:Q", title="signed share of the gradient"),
+        title="Through how many matrix products the gradient went",
+        subtitle=f"branches of the ResNet, hidden hops of the LSTM; {size}",
+        rules=(0.0,),
+        height=280,
+    )
+
+
+def figures(
+    shown: Sequence[Depth],
+    found: Sequence[Depth],
+    branches: Branches,
+    products: Mapping[Kind, Floats],
+    size: str,
+    seeds: str,
+) -> tuple[Figure, ...]:
+    """Gradients, shares, paths, and where it breaks.
+
+    Parameters
+    ----------
+    shown, found : sequence of Depth
+        Those whose curves are drawn, and all.
+    branches, products
+        Of the first seed.
+    size, seeds : str
+        For the subtitles of one seed and of all.
+    """
+    growth: list[Row] = [
+        {
+            "what": d.kind,
+            "scale": d.scale,
+            "seed": d.seed,
+            "value": charts.drawable(d.growth),
+        }
+        for kind in KINDS
+        for d in found
+        if d.kind == kind
+    ]
+    return (
+        Figure(
+            "gradient_flow",
+            "The gradient at each layer, or time step",
+            "The loss is above the last layer, on the right, and the gradient flows to the left. "
+            "The plain network has the same initial values as the ResNet.",
+            gradient_chart(shown, size),
+        ),
+        Figure(
+            "shares",
+            "Skip and branch, cell path and hidden path",
+            "The blue shares came without a matrix product. The three sum to 1; a share below 0 "
+            "works against the whole.",
+            share_chart(shown, size),
+        ),
+        Figure(
+            "matrix_products",
+            "The whole way by its number of products",
+            "One step's shares multiply: over many steps the paths with some products, of which "
+            "there are many, carry more than the one path with none. Weights × 1.",
+            product_chart(products, size),
+        ),
+        Figure(
+            "branches",
+            "A small residual network, path by path",
+            "Circles: each of the paths followed on its own, without the autodiff engine. Weights × 1.",
+            branch_chart(branches, f"untrained, {branches.measured.shape[-1]} units"),
+        ),
+        Figure(
+            "growth",
+            "Where it breaks",
+            "Each point is a network, each line the mean over the seeds. Below −2 the gradient "
+            "vanishes, above 2 it explodes, by the convention of a factor 100.",
+            sweep_chart(
+                growth,
+                {kind: LOOKS[kind].colour for kind in KINDS},
+                y="decades from the last layer to the first",
+                title="What becomes of the gradient, against the size of the weights",
+                subtitle=f"log10 of ‖∂L/∂h_1‖ / ‖∂L/∂h_last‖, for the LSTM of c; {seeds}",
+            ),
+        ),
+    )
+
+
+def tables(
+    found: Sequence[Depth], branches: Branches, products: Mapping[Kind, Floats]
+) -> tuple[Table, ...]:
+    """What skips change for people; each layer, class and share for programs."""
+    summary: list[Row] = []
+    for kind in KINDS:
+        row: dict[str, str | float | None] = {"kind": kind}
+        row["free"] = typical(found, kind, "free")
+        row["matrix"] = typical(found, kind, "matrix")
+        for scale in sorted({d.scale for d in found}):
+            values = [d.growth for d in found if (d.kind, d.scale) == (kind, scale)]
+            row[f"× {scale:g}"] = f"{min(values):+.1f} … {max(values):+.1f}"
+        summary.append(row)
+    columns = [Column("kind", "network")]
+    columns += [Column(key, f"weights {key}") for key in summary[0] if key.startswith("×")]
+    columns += [
+        Column("free", "without a product", "+.2f"),
+        Column("matrix", "through a product", "+.2f"),
+    ]
+    layers: list[Row] = [
+        {
+            "kind": d.kind,
+            "scale": d.scale,
+            "seed": d.seed,
+            "layer_or_step": index + 1,
+            "gradient_log10": float(d.gradient[index]),
+            **{f"share_{name}": float(share[index]) for name, share in d.shares.items()},
+        }
+        for d in found
+        for index in range(len(d.gradient))
+    ]
+    last = len(branches.measured) - 1
+    classes: list[Row] = [
+        {
+            "branches": j,
+            "paths": math.comb(last, j),
+            "measured_log10": float(measured),
+            "by_hand_log10": float(by_hand),
+        }
+        for j, (measured, by_hand) in enumerate(
+            zip(log10(norms(branches.measured)), log10(norms(branches.by_hand)), strict=True)
+        )
+    ]
+    shares: list[Row] = [
+        {"kind": kind, "products": j, "share": float(share)}
+        for kind, values in products.items()
+        for j, share in enumerate(values)
+    ]
+    return (
+        Table(
+            "skips",
+            "Decades from the last layer or step to the first, least … most of the seeds",
+            summary,
+            tuple(columns),
+            "Without and through a product: median share of the gradient in one step, weights × 1.",
+            printed=True,
+        ),
+        Table("layers", "Each layer, or time step", layers),
+        Table("branches", "The small network by number of branches", classes),
+        Table("products", "Shares by number of matrix products", shares),
+    )

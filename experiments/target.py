@@ -1,0 +1,376 @@
+"""Target (Q1c): what a loss at every step changes (last_target_only=False), and what it does not.
+
+The total gradient ∂L/∂h_t no longer vanishes: every step has a loss of its own nearby. But the
+gradient of each single loss L_k still does: the matrix of ‖∂L_k/∂h_t‖ decays away from its diagonal,
+so what happens at step k teaches the network as little about t ≪ k as before.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.progress import Progress
+
+from experiments.catalogue import Experiment
+from experiments.common import charts, options
+from experiments.common.curves import Look, curves
+from experiments.common.flow import Floats
+from experiments.common.heatmap import heatmap
+from experiments.common.result import Claim, Column, Figure, Result, Row, Table, power_text
+from experiments.common.study import (
+    FACTOR_DECADES,
+    NONLINEARITY_TEXT,
+    InitialWeights,
+    Network,
+    Nonlinearity,
+)
+from experiments.common.targets import Targets, excess, last_row_error, measure
+from experiments.common.untrained import UntrainedOptions
+
+ROUNDING = 1e-12
+"""4,500 roundings of float64: two ways to the same gradient are no further apart, in decades or
+relative to what is added."""
+
+FACTOR = f"{10**FACTOR_DECADES:.0f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions(UntrainedOptions):
+    """Options of target."""
+
+    nonlinearity: Nonlinearity = "tanh"
+    """σ."""
+
+    spectral_radius: tuple[float, ...] = (0.7, 1.0, 1.4)
+    """Largest eigenvalue magnitude of W_h: one or several. The answer is about those below 1."""
+
+    initial_weights: InitialWeights = "orthogonal"
+    """W_h before it is scaled: all eigenvalues equally large, or spread over a disk."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options.one_or_more("spectral-radius", self.spectral_radius)
+        for radius in self.spectral_radius:
+            options.positive("spectral-radius", radius)
+
+
+def run(opts: TargetOptions, progress: Progress) -> Result:
+    """Measure each network under both losses."""
+    radii = sorted(set(opts.spectral_radius))
+    total = len(radii) * opts.repeats * opts.length
+    task = progress.add_task("networks", total=total)
+    found = []
+    for radius, seed in itertools.product(radii, opts.seeds):
+        progress.update(task, description=f"spectral radius {radius:g}, seed {seed}")
+        network = Network(
+            opts.nonlinearity, radius, "all", opts.hidden_size, initial_weights=opts.initial_weights
+        )
+        found.append(measure(opts, network, seed, lambda: progress.advance(task)))
+    return Result(
+        options=opts,
+        headline=headline(found),
+        reading=sentences(opts, found),
+        claims=claims(opts, found),
+        figures=figures(opts, found),
+        tables=tables(found),
+    )
+
+
+# --- what is claimed and said ---------------------------------------------------------------------
+
+
+def claims(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Claim, ...]:
+    """Bounds on every single loss, equalities between the two targets, and the verdicts."""
+    made = [
+        Claim(
+            "The gradient of a single loss is bounded by the weight: ‖∂L_k/∂h_t‖ is at most "
+            "‖∂L_k/∂h_k‖ σ_max(W_h)^(k−t), at every k and t (largest excess, in decades)",
+            measured=max(excess(each) for each in found),
+            threshold=ROUNDING,
+            why="|σ′| ≤ 1, and no vector grows more than by the largest singular value in a step.",
+        ),
+        Claim(
+            "The losses' gradients add up to the total: Σ_k ∂L_k/∂h_t = ∂L/∂h_t (largest error of "
+            "any step, in units of what is added)",
+            measured=max(each.sum_error for each in found),
+            threshold=ROUNDING,
+            why="Backward is linear; only rounding is between the two.",
+        ),
+        Claim(
+            "The last row of the matrix is what the loss at the last step alone gives, divided by T: "
+            "losses at other steps add nothing to what step T says about the past (largest "
+            "difference, in decades)",
+            measured=max(last_row_error(each) for each in found),
+            threshold=ROUNDING,
+            why="L_T is the same function in both; in the mean over all steps it counts 1/T.",
+        ),
+    ]
+    small = [each for each in found if each.radius == found[0].radius]
+    if small[0].stretch < 0 and all(np.isfinite([e.last[0], e.every[0]]).all() for e in small):
+        lag = len(small[0].last) - 1
+        made.append(
+            Claim(
+                f"At spectral radius {small[0].radius:g}, with the loss at the last step the gradient "
+                "vanishes at least as fast as σ_max(W_h)^(T−1) (largest ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ of any "
+                "seed, in decades)",
+                measured=max(float(e.last[0] - e.last[-1]) - lag * (e.stretch) for e in small)
+                + lag * small[0].stretch,
+                threshold=lag * small[0].stretch + ROUNDING,
+                why=f"The first claim, over T − 1 = {lag} steps.",
+            )
+        )
+        made.append(
+            Claim(
+                "With a loss at every step it does not vanish there: ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖, in decades "
+                "(least of any seed)",
+                measured=min(float(e.every[0] - e.every[-1]) for e in small),
+                threshold=-FACTOR_DECADES,
+                relation="at least",
+                why=f"A gradient that becomes more than {FACTOR} times smaller vanishes, by this "
+                "project's convention.",
+            )
+        )
+    return tuple(made)
+
+
+def headline(found: Sequence[Targets]) -> str:
+    """The total against a single loss, at the smallest radius."""
+    each = found[0]
+    count = len(each.last)
+    total, single = (
+        power_text(float(values[0] - values[-1])) for values in (each.every, each.last)
+    )
+    return (
+        f"At spectral radius {each.radius:g}, ‖∂L/∂h_1‖ is {total} of ‖∂L/∂h_T‖ with a loss at every "
+        f"step and {single} with the last alone; but of what loss {count} sends back, {single} reaches "
+        f"step 1 either way: ∂L/∂h_1 comes from the first {each.reach} losses."
+    )
+
+
+def sentences(opts: TargetOptions, found: Sequence[Targets]) -> tuple[str, ...]:
+    """The same at every radius, and where the local loss outweighs the future."""
+    said = []
+    for each in found:
+        if each.seed != opts.seed:
+            continue
+        diagonal = np.diag(each.matrix)
+        total, single = (
+            power_text(float(values[0] - values[-1])) for values in (each.every, each.last)
+        )
+        said.append(
+            f"Spectral radius {each.radius:g}: from step T to step 1 the total gradient changes ×{total} "
+            f"with a loss at every step, ×{single} with the last alone; ‖∂L_k/∂h_k‖ is between "
+            f"{power_text(float(diagonal.min()))} and {power_text(float(diagonal.max()))}; "
+            f"{each.reach} of {opts.length} losses make up ∂L/∂h_1 to 10%; the local loss has on "
+            f"average {np.nanmean(each.local):.0%} of ∂L/∂h_t."
+        )
+    above = [each for each in found if each.seed == opts.seed and each.stretch >= 0]
+    if kept := [each for each in above if float(each.decay[-1, 0]) > -FACTOR_DECADES]:
+        radii = ", ".join(f"{each.radius:g}" for each in kept)
+        said.append(
+            f"The decay depends on the initial values: at spectral radius {radii} loss T reaches step 1 "
+            f"with more than 1/{FACTOR} of its gradient."
+        )
+    return tuple(said)
+
+
+# --- figures and tables ---------------------------------------------------------------------------
+
+TOTALS = {
+    "loss at every step": Look(charts.BLUE, width=3.0),
+    "loss at the last step alone": Look(charts.VERMILLION),
+    "each step's own loss alone, ‖∂L_t/∂h_t‖": Look(charts.GREY, (4, 3), 1.8),
+}
+SHARES = {
+    "through later steps": Look(charts.BLUE),
+    "local: from the loss at step t": Look("#E69F00"),
+}
+SUMS = {"losses 1 … k": Look(charts.BLUE)}
+
+
+def figures(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Figure, ...]:
+    """Totals, the matrix, the two shares, and the losses that ∂L/∂h_1 comes from."""
+    first = [each for each in found if each.seed == opts.seed]
+    size = f"{NONLINEARITY_TEXT[opts.nonlinearity]}, {opts.size}, {opts.initial_weights} W_h"
+    total_rows = rows_of(
+        (each, what, values)
+        for each in first
+        for what, values in zip(TOTALS, (each.every, each.last, np.diag(each.matrix)), strict=True)
+    )
+    share_rows = rows_of(
+        (each, what, values)
+        for each in first
+        for what, values in zip(SHARES, (each.through, each.local), strict=True)
+    )
+    sum_rows = rows_of((each, "losses 1 … k", np.cumsum(each.by_loss)) for each in first)
+    steps = charts.steps(opts.length)
+    return (
+        Figure(
+            "totals",
+            "The total gradient at each time step",
+            "With a loss at every step (blue) each state has one of its own (grey), which holds the "
+            "total up where the gradient of the last loss alone (red) has vanished.",
+            curves(
+                total_rows,
+                TOTALS,
+                x=steps,
+                y=charts.decades(
+                    "value",
+                    "gradient norm ‖∂L/∂h_t‖",
+                    charts.spanned(r["value"] for r in total_rows),
+                ),
+                title="The total gradient: a loss at every step, and the last one alone",
+                subtitle=size,
+                height=260,
+            ),
+        ),
+        Figure(
+            "matrix",
+            "What each single loss says about each state",
+            "Row k is the gradient of loss L_k alone: read it from the diagonal to the left, back in "
+            "time. White: as large as at its own step. Blue: smaller; red: larger; black: exactly "
+            "zero. Grey: no state acts on losses before it.",
+            heatmap(
+                [(f"spectral radius {each.radius:g}", each.decay) for each in first],
+                legend="‖∂L_k/∂h_t‖ / ‖∂L_k/∂h_k‖",
+                title="How much of each loss's gradient reaches each step",
+                subtitle=size,
+            ),
+        ),
+        Figure(
+            "shares",
+            "Where the gradient of each state comes from",
+            "Signed shares ⟨part, ∂L/∂h_t⟩/‖∂L/∂h_t‖² of the loss at the same step and of all later "
+            "ones; they sum to 1. At the last step there is no later one.",
+            curves(
+                share_rows,
+                SHARES,
+                x=steps,
+                y=charts.shares((r["value"] for r in share_rows), "signed share of ∂L/∂h_t"),
+                title="The gradient of each state: from its own loss, or through time",
+                subtitle=f"{size}, loss at every step",
+                rules=[0.0, 1.0],
+                height=240,
+            ),
+        ),
+        Figure(
+            "first_step",
+            "Which losses the gradient of the first state comes from",
+            "Signed shares in ∂L/∂h_1 of the losses, added from L_1 on. Where the curve has come to "
+            "1, later losses say nothing about the first step.",
+            curves(
+                sum_rows,
+                SUMS,
+                x=charts.steps(opts.length, "loss k"),
+                y=charts.shares((r["value"] for r in sum_rows), "share of ∂L/∂h_1 from L_1 … L_k"),
+                title="How many losses the first state learns from",
+                subtitle=f"{size}, loss at every step",
+                rules=[0.0, 1.0],
+                height=240,
+            ),
+        ),
+    )
+
+
+def rows_of(lines: Iterable[tuple[Targets, str, Floats]]) -> list[Row]:
+    """Rows for curves over time steps, a column for each radius."""
+    return [
+        {
+            "column": f"spectral radius {each.radius:g}",
+            "row": "",
+            "what": what,
+            "step": step,
+            "value": charts.drawable(float(value)),
+        }
+        for each, what, values in lines
+        for step, value in enumerate(values, start=1)
+    ]
+
+
+def tables(found: Sequence[Targets]) -> tuple[Table, ...]:
+    """Each network for people; steps and the matrix for programs."""
+    return (
+        Table(
+            "networks",
+            "Each network under both losses",
+            [
+                {
+                    "spectral_radius": each.radius,
+                    "seed": each.seed,
+                    "last_log10": float(each.last[0] - each.last[-1]),
+                    "every_log10": float(each.every[0] - each.every[-1]),
+                    "corner_log10": float(each.decay[-1, 0]),
+                    "bound_log10": (len(each.last) - 1) * each.stretch,
+                    "own_loss_smallest_log10": float(np.diag(each.matrix).min()),
+                    "own_loss_largest_log10": float(np.diag(each.matrix).max()),
+                    "local_share": float(np.nanmean(each.local)),
+                    "losses_for_90_percent": each.reach,
+                }
+                for each in found
+            ],
+            (
+                Column("spectral_radius", "|λ|max", "g"),
+                Column("seed", "seed"),
+                Column("every_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖, all", log10=True),
+                Column("last_log10", "last alone", log10=True),
+                Column("corner_log10", "‖∂L_T/∂h_1‖/‖∂L_T/∂h_T‖", log10=True),
+                Column("bound_log10", "at most", log10=True),
+                Column("own_loss_smallest_log10", "least ‖∂L_k/∂h_k‖", log10=True),
+                Column("own_loss_largest_log10", "largest", log10=True),
+                Column("local_share", "local share", ".2f"),
+                Column("losses_for_90_percent", "losses in ∂L/∂h_1"),
+            ),
+            "At most: σ_max(W_h)^(T−1). Local share: mean over the steps of the loss at step t in "
+            "∂L/∂h_t. Losses in ∂L/∂h_1: how many of the first make it up to 10%.",
+            printed=True,
+        ),
+        Table(
+            "steps",
+            "Each network at each time step",
+            [
+                {
+                    "spectral_radius": each.radius,
+                    "seed": each.seed,
+                    "step": step + 1,
+                    "last_log10": float(each.last[step]),
+                    "every_log10": float(each.every[step]),
+                    "own_loss_log10": float(each.matrix[step, step]),
+                    "local_share": float(each.local[step]),
+                    "through_time_share": float(each.through[step]),
+                    "share_in_first_state": float(each.by_loss[step]),
+                }
+                for each in found
+                for step in range(len(each.last))
+            ],
+        ),
+        Table(
+            "matrix",
+            "Each network: the gradient of each loss by each state",
+            [
+                {
+                    "spectral_radius": each.radius,
+                    "seed": each.seed,
+                    "loss": k + 1,
+                    "step": t + 1,
+                    "gradient_log10": float(each.matrix[k, t]),
+                }
+                for each in found
+                for k in range(len(each.last))
+                for t in range(k + 1)
+            ],
+        ),
+    )
+
+
+EXPERIMENT = Experiment(
+    question="What does a loss at every step change about vanishing gradients, and what does it not?",
+    letter="Q1c",
+    predict="Picture a square: the loss L_k at each step k downwards, the state h_t at each step t to "
+    "the right, coloured by the size of ∂L_k/∂h_t. Where is it bright and where dark? And the "
+    "total over all losses, drawn over t: does it still fall towards the first step?",
+    options=TargetOptions,
+    run=run,
+)

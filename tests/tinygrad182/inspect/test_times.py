@@ -1,0 +1,135 @@
+"""``node_times`` and ``time_axes``: which step an operation belongs to, read from the graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import tinygrad182 as tg
+from tests.support import const, leaf
+from tests.tinygrad182.inspect import loops
+from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
+from tinygrad182.backpropagation import ancestors
+from tinygrad182.inspect.times import node_times, time_axes
+from tinygrad182.recording import Node, node_of
+
+
+def read(loss: tg.Tensor) -> tuple[list[Node], dict[Node, int], dict[Node, int]]:
+    nodes = ancestors([node_of(loss)], constants=True)
+    times = node_times(nodes)
+    return nodes, times, time_axes(nodes, times)
+
+
+@given(case=cases)
+def test_layers_record_their_steps(case: Case) -> None:
+    """A node made at a step belongs to it; one of a whole sequence to none, and has an axis as long."""
+    nodes, times, axes = read(case.loss)
+    for node in nodes:
+        if node.scope.time is not None:
+            assert times.get(node, -1) == node.scope.time
+    assert times.keys().isdisjoint(axes)
+    for node, axis in axes.items():
+        assert axis < 0
+        assert node.value.shape[axis] == case.T
+    if case.T > 1:
+        for k in range(case.layer.num_layers):
+            weight = getattr(case.layer, f"weight_ih_l{k}")._node
+            (turned,) = [n for n in nodes if weight in (n.inputs or ())]
+            uses = [n for n in nodes if turned in (n.inputs or ())]
+            assert turned not in times
+            assert turned not in axes
+            assert [axes.get(n) for n in uses] == [-3]
+
+
+@pytest.mark.parametrize("loop", [n for n in loops.LOOPS if n != "gates_of_one_weight"])
+@pytest.mark.parametrize("T", [1, 2, 5])
+def test_every_operation_in_a_loop_belongs_to_its_step(loop: str, T: int) -> None:
+    """With weights of their own, what reads the weight of step t is of step t."""
+    w = Weights(copies=True)
+    states = loops.LOOPS[loop](w, T, 2, 3)
+    nodes, times, _ = read(loops.loss_of(list(states.values())[-1], "all"))
+    for (name, t), tensor in w.leaves.items():
+        if name == "f":
+            continue  # as good as computed before the loop; what it meets is not
+        readers = [n for n in nodes if tensor._node in (n.inputs or ())]
+        assert [times.get(n) for n in readers] == [t] * len(readers), f"{name} at {t}"
+    for hs in states.values():
+        for h in hs:
+            (m,) = h._node.marks
+            assert times.get(h._node) == m.scope.time or h._node not in nodes
+
+
+def test_what_is_computed_before_the_loop_belongs_to_no_step() -> None:
+    w = Weights()
+    _, times, axes = read(loops.loss_of(loops.rnn_outside(w, 4, 2, 3)["h"], "all"))
+    weight = w.leaves["W", 0]._node
+    turned = [n for n in [*times, *axes] if weight in (n.inputs or ())]
+    assert turned == []
+
+
+def test_what_follows_belongs_to_the_one_step_it_is_computed_from() -> None:
+    hs = loops.rnn_outside(Weights(), 4, 2, 3)["h"]
+    single = tg.tanh(hs[1] * 2.0)
+    total, running = const(np.zeros(())), hs[0]
+    for h in hs:
+        total = total + h.sum()
+    for h in hs[1:]:
+        running = running + h  # also where a mixture meets one more step
+    _, times, _ = read(single.sum() + total + running.sum())
+    assert times[single._node] == 1
+    assert running._node not in times
+    assert (running * 2.0)._node not in times
+    assert total._node not in times
+
+
+def test_a_state_that_is_handed_on_belongs_to_the_step_that_computed_it() -> None:
+    h = mark(mark(tg.tanh(leaf(np.ones((2, 3))) * 2.0), "h", 0), "h", 1)
+    after = mark(tg.exp(h), "h", 2)
+    nodes, times, axes = read(tg.stack([h, h, after]).sum())
+    assert [times[n] for n in nodes if n.op in {"multiply", "tanh"}] == [0, 0]
+    assert [(n.op, axis) for n, axis in axes.items()] == [("stack", -3)]
+
+
+def test_gates_taken_from_one_weight_are_no_time_axis() -> None:
+    """W[0] at step 0 looks like a step's part of a whole; W[1] at step 0 tells that it is not."""
+    for T in (1, 2, 3, 4):
+        w = Weights()
+        _, _, axes = read(loops.loss_of(loops.gates_of_one_weight(w, T, 2, 3)["h"], "all"))
+        assert all(n.op != "reshape" for n in axes)
+
+
+def test_axes_go_along_with_operations_and_end_in_sums() -> None:
+    hs = loops.rnn_outside(Weights(), 5, 2, 3)["h"]
+    whole = tg.stack(hs)
+    v = leaf(np.ones((3, 4)))
+    along = {
+        "tanh": (tg.tanh(whole), -3),
+        "matmul": (whole @ v, -3),
+        "left": (v.T @ tg.permute_dims(whole, (0, 2, 1)), -3),
+        "second": (tg.stack(hs, axis=1) * 2.0, -2),
+        "turned": (tg.permute_dims(whole, (1, 2, 0)), -1),
+        "last": (tg.permute_dims(whole, (2, 1, 0)), -1),
+        "features": (v.T @ tg.permute_dims(whole, (1, 2, 0)), -1),
+        "broadcast": (const(np.ones((7, 1, 1, 1))) * whole, -3),
+    }
+    summed = {
+        "over time": whole.sum(axis=0),
+        "mixed": tg.permute_dims(whole, (1, 2, 0)) @ const(np.ones((5, 5))),
+        "mixed from the left": const(np.ones((5, 5))) @ tg.permute_dims(whole, (1, 0, 2)),
+    }
+    loss = sum(y.sum() for y, _ in along.values()) + sum(y.sum() for y in summed.values())
+    _, times, axes = read(loss)
+    for name, (y, axis) in along.items():
+        assert axes.get(y._node) == axis, name
+    for name, y in summed.items():
+        assert y._node not in axes, name
+        assert y._node not in times, name
+
+
+def test_stacks_in_another_order_have_no_time_axis() -> None:
+    hs = loops.rnn_outside(Weights(), 3, 2, 3)["h"]
+    for wrong in (hs[::-1], hs[1:], [*hs, hs[0]]):
+        y = tg.stack(wrong)
+        _, _, axes = read(y.sum() + hs[-1].sum())
+        assert y._node not in axes
