@@ -228,6 +228,7 @@ def backpropagate(
     targets: Collection[Node] | None = None,
     *,
     visit: Callable[[Node, Any], None] | None = None,
+    edge: Callable[[Node, Node, Any], Any] | None = None,
     retain_graph: bool = False,
     stop: bool = False,
     cotangents: Cotangents | None = None,
@@ -244,6 +245,9 @@ def backpropagate(
         them is computed. By default all leaves, and what was told to keep its gradient.
     visit : callable, optional
         Called with every node passed and its complete cotangent, latest node first.
+    edge : callable, optional
+        ``edge(consumer, parent, cotangent)`` returns what goes on over the edge in its place, or None
+        for nothing.
     retain_graph : bool
         Keep what a second pass would need; otherwise it is freed as it is consumed.
     stop : bool
@@ -285,7 +289,10 @@ def backpropagate(
         if watched:
             _check_edges(node, g, edges)
         for parent, cotangent in edges:
-            sums.add(parent, cotangent)
+            if edge is not None:
+                cotangent = edge(node, parent, cotangent)
+            if cotangent is not None:
+                sums.add(parent, cotangent)
         if not retain_graph:
             node.free()
     return found
