@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ..errors import MissingDependencyError
 from .checking import GradientCheck
 from .gradients import check_gradients
 
@@ -18,11 +17,4 @@ __all__ = ["GradientCheck", "check_gradients", "strategies"]
 def __getattr__(name: str) -> Any:
     if name != "strategies":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return importlib.import_module(".strategies", __name__)
-    except ModuleNotFoundError as error:
-        if error.name != "hypothesis":
-            raise
-        raise MissingDependencyError(
-            "tinygrad182.testing.strategies needs hypothesis: pip install hypothesis"
-        ) from error
+    return importlib.import_module(".strategies", __name__)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .faults import PropertyError
-from .vectors import Vector, VectorFunction
+from .recordings import Vector
+from .vectors import VectorFunction
 
 SMALLEST = 1e-290
 """Below it float64 loses digits, and a derivative cannot be certified."""
@@ -93,9 +94,8 @@ def compare(
         )
         computed, wanted = float(actual[i, j]), float(expected[i, j])
         values = {"computed": _number(computed), method: _number(wanted)}
-        raise PropertyError(
-            what, {**probes.facts(i, j), **values, "ratio": _ratio(computed, wanted)}
-        )
+        facts = {**probes.facts(i, j), **values, "ratio": _ratio(computed, wanted)}
+        raise PropertyError(what, facts, column=j)
 
 
 def _number(value: float) -> str:

@@ -16,7 +16,10 @@ class PropertyError(Exception):
         The property: ``"first derivative"``.
     facts : dict
         What is known about it, in the order it is told: input, entry, both values.
+    column : int
+        Which of the directions that were compared shows it.
     """
 
     what: str
     facts: dict[str, Any] = field(default_factory=dict)
+    column: int = -1

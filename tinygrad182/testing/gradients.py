@@ -112,17 +112,36 @@ def check_gradients(
             lambda x0: tg.apply(swish, x0), x0
         )
     """
-    if order not in (1, 2):
-        raise ArgumentError(f"check_gradients: order is {order}; it must be 1 or 2")
+    _check_options(f, order, rtol, max_entries, seed)
     function = VectorFunction(f, xs, _named(f if parameters is None else parameters))
+    fault: PropertyError | None = None
     try:
         with np.errstate(all="ignore"):
-            return Checker(function, rtol, max_entries, seed).run(order)
-    except PropertyError as wrong:
-        fault = wrong
-    with np.errstate(all="ignore"):
+            checker = Checker(function, rtol, max_entries, seed)
+            check = checker.run(order)
+            if checker.resolved:
+                return check
+    except PropertyError as error:
+        fault = error.with_traceback(None)  # which would hold this frame, and it the error
+    with np.errstate(all="ignore"):  # rounding may hide an operation's fault in the whole
         message = explain(function, fault, _fault)
-    raise GradientCheckError(message) from fault.__cause__
+    if message:
+        raise GradientCheckError(message) from (fault.__cause__ if fault else None)
+    return check
+
+
+def _check_options(f: Any, order: Any, rtol: Any, max_entries: Any, seed: Any) -> None:
+    if not callable(f):
+        raise ArgumentError(f"check_gradients: {type(f).__name__} is no function of Tensors")
+    if order not in (1, 2):
+        raise ArgumentError(f"check_gradients: order is {order}; it must be 1 or 2")
+    if rtol is not None and not (isinstance(rtol, (int, float)) and 0 <= rtol < np.inf):
+        raise ArgumentError(f"check_gradients: rtol is {rtol!r}; it must be a number from 0")
+    for name, value, least in (("max_entries", max_entries, 1), ("seed", seed, 0)):
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise ArgumentError(
+                f"check_gradients: {name} is {value!r}; it must be a whole number from {least}"
+            )
 
 
 def _fault(f: Callable[..., Any], xs: list[Any], order: int) -> PropertyError | None:
@@ -130,7 +149,7 @@ def _fault(f: Callable[..., Any], xs: list[Any], order: int) -> PropertyError | 
     try:
         Checker(VectorFunction(f, xs, {}), None, max_entries=12, seed=1).run(order)
     except PropertyError as wrong:
-        return wrong
+        return wrong.with_traceback(None)
     except TinygradError:  # at a kink, not finite, nothing to differentiate by
         return None
     return None
@@ -144,7 +163,12 @@ def _named(parameters: Any) -> dict[str, Tensor]:
         return dict(parameters)
     if callable(parameters):  # a function has none
         return {}
-    return {_name(p, i): p for i, p in enumerate(parameters)}
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not all(isinstance(p, Tensor) for p in tensors):
+        raise ArgumentError(
+            "check_gradients: parameters must be a Module, Tensors, or a mapping to Tensors"
+        )
+    return {_name(p, i): p for i, p in enumerate(tensors)}
 
 
 def _name(parameter: Tensor, i: int) -> str:

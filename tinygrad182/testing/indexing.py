@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
+from ..creation import integers
 from ..errors import ArgumentError
+from ._hypothesis import st
 
 Shape = tuple[int, ...]
 
@@ -40,7 +41,8 @@ def index_expressions(
     Raises
     ------
     ArgumentError
-        A kind that is not one of ``KINDS``; ``out_of_range`` of a shape without axes.
+        A shape that is none; a kind that is not one of ``KINDS``; ``out_of_range`` of a shape without
+        axes.
 
     Examples
     --------
@@ -52,6 +54,9 @@ def index_expressions(
     >>> find(index_expressions((4,), out_of_range=True), lambda key: True)
     4
     """
+    shape = integers(shape, "index_expressions", "shape", 0)
+    if isinstance(kinds, str):
+        raise ArgumentError(f"index_expressions: kinds={kinds!r}; give a list, as in [{kinds!r}]")
     if unknown := set(kinds) - set(KINDS):
         raise ArgumentError(f"index_expressions: {unknown} are not among the kinds {KINDS}")
     # of a result without elements NumPy checks no index

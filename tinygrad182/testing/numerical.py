@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import TinygradError
-from .vectors import Vector
+from .recordings import Vector
 
 Function = Callable[[Vector], Vector]
 
 EPSILON = np.finfo(float).eps
+UNKNOWN = 1e300
+"""The bound where nothing is known: not infinite, which times 0 would be no number."""
 _STEPS = 2.0 ** -np.arange(5, 20)
+_CLOSER = 2.0**-14
+"""Beside the least step: there, what is a kink is still the same kink."""
 
 
 def complex_step(f: Function, x: Vector, v: Vector) -> Vector | None:
@@ -36,12 +41,19 @@ def complex_step(f: Function, x: Vector, v: Vector) -> Vector | None:
     if tiny.any():  # the step itself would underflow
         longer = _complex_step(f, x, v, 1e-10 * scale)
         derivative = derivative if longer is None else np.where(tiny, longer, derivative)
+    small = (derivative != 0) & (np.abs(derivative) < 1e-30)
+    if small.any():  # or a derivative of 0, and the third one times h²
+        shorter = _complex_step(f, x, v, 1e-21 * scale)
+        if shorter is not None:
+            vanishes = small & (np.abs(shorter) < 0.1 * np.abs(derivative)) & ~tiny
+            derivative = np.where(vanishes, 0.0, derivative)
     return derivative
 
 
 def _complex_step(f: Function, x: Vector, v: Vector, h: float) -> Vector | None:
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
             y = f(x + 1j * h * v)
     except (TinygradError, TypeError, ValueError, ArithmeticError):
         return None
@@ -107,23 +119,36 @@ def _five_points(
     moved = np.abs(np.diff(central, axis=0))
     bounds = moved + rounding[1:]
     bounds[1:] = np.maximum(bounds[1:], moved[:-1] / 16)  # not by luck alone
-    bounds = np.where(np.isfinite(bounds), bounds, np.inf)
+    still = np.array([((x + k * v == x) & (v != 0)).any() for k in steps[2:]])
+    bounds = np.where(np.isfinite(bounds) & ~still[:, None], bounds, UNKNOWN)
     best = np.argmin(bounds, axis=0)[None]
+    derivative = np.take_along_axis(central[1:], best, 0)[0]
+    bound = np.take_along_axis(bounds, best, 0)[0]
     right = (4 * plus[1:] - plus[:-1] - 3 * center) / (2 * h)
     left = (3 * center - 4 * minus[1:] + minus[:-1]) / (2 * h)
-    return FivePoints(
-        np.take_along_axis(central[1:], best, 0)[0],
-        np.take_along_axis(bounds, best, 0)[0],
-        left[-1],
-        right[-1],
-        _kinked(right - left, np.abs(right) + np.abs(left), rounding)
-        | np.isinf(bounds.min(axis=0)),
-    )
+    kinked = _kinked(right - left, np.abs(right) + np.abs(left), rounding)
+    if kinked.any():  # or there is a kink beside the point, or the function is steep: look closer
+        near = steps[-1] * _CLOSER
+        above, below = f(x + near * v), f(x - near * v)
+        gap, blur = (above - 2 * center + below) / near, rounding[-1] * h[-1] / near
+        same = [np.abs(right - left)[-1] * grown for grown in (1, 1 / _CLOSER)]  # a kink; a jump
+        is_one = [(np.abs(gap) > g / 2 - 4 * blur) & (np.abs(gap) < 2 * g + 4 * blur) for g in same]
+        absent = np.abs(gap) + 4 * blur < np.abs(right - left).max(axis=0) / 2
+        beside = kinked & (absent | ~np.logical_or(*is_one))
+        derivative = np.where(beside, (above - below) / (2 * near), derivative)
+        bound = np.where(beside, np.abs(gap) + blur, bound)
+        kinked &= ~beside
+    outside = ~np.isfinite(central[1:]).any(axis=0)  # at the edge of what it is defined on
+    return FivePoints(derivative, bound, left[-1], right[-1], kinked | outside)
 
 
 def _kinked(gaps: Vector, slopes: Vector, rounding: Vector) -> Vector:
     """Whether the two slopes differ by the same at every scale; a smooth gap shrinks as h³."""
-    gaps, slopes, rounding = gaps[-7::3], slopes[-7::3], rounding[-7::3]
+    windows = [slice(k, k + 7, 3) for k in range(len(gaps) - 6)]  # three steps, each an eighth
+    return np.logical_or.reduce([_steady(gaps[w], slopes[w], rounding[w]) for w in windows])
+
+
+def _steady(gaps: Vector, slopes: Vector, rounding: Vector) -> Vector:
     clear = np.abs(gaps) > 4 * rounding + 1e-6 * slopes
     steady = np.abs(gaps).max(axis=0) < 2 * np.abs(gaps).min(axis=0)
     jump = (np.abs(gaps[1:]) > 4 * np.abs(gaps[:-1])).all(axis=0)  # a step: slopes grow as 1/h

@@ -14,41 +14,47 @@ from ..backpropagation import ancestors
 from ..primitives import PRIMITIVES
 from ..recording import Node, apply, node_of
 from .faults import PropertyError
-from .vectors import Vector, VectorFunction
+from .recordings import Vector
+from .vectors import VectorFunction
 
 Check = Callable[[Callable[..., Any], list[Any], int], PropertyError | None]
 
 
-def explain(function: VectorFunction, wrong: PropertyError, check: Check) -> str:
-    """What is wrong, in which operation, and how to see it.
+def explain(function: VectorFunction, wrong: PropertyError | None, check: Check) -> str:
+    """What is wrong, in which operation, and how to see it; nothing, if nothing is.
 
     Parameters
     ----------
     function : VectorFunction
         What was checked.
-    wrong : PropertyError
-        What was found.
+    wrong : PropertyError or None
+        What was found; None if rounding leaves it open, and each operation is to be looked at alone.
     check : callable
         Returns what is wrong with a smaller function at some arrays up to an order, or None.
     """
-    nodes = _operations(function)
-    for order, node in itertools.product((1, 2), nodes):  # a rule may use another in second order
+    first, others = _operations(function)
+    nodes = first + others
+    alone = nodes if wrong is not None else first if len(nodes) > 1 else []
+    for order, node in itertools.product((1, 2), alone):  # a rule may use another in second order
         fault = check(*_alone(node), order)
         if fault is None:
             continue
         lines = [f"check_gradients: {node.op}{node.place()}: the {fault.what} is wrong"]
         lines += _listed(fault)
-        if len(nodes) > 1:
+        if wrong is not None and len(nodes) > 1:
             lines += [f"so in the function checked the {wrong.what} is wrong", *_listed(wrong)]
         return "\n".join(
             [*lines, "the least example that shows it:", *_example(node, order, check)]
         )
+    if wrong is None:
+        return ""
     return "\n".join(
         [
-            f"check_gradients: the {wrong.what} is wrong, though every operation recorded is right alone",
+            f"check_gradients: the {wrong.what} is wrong, though no operation recorded is wrong alone",
             *_listed(wrong),
             "so the function depends on its inputs in a way that the graph does not show: detach(), "
-            "numpy(), no_grad, a Tensor or array kept from an earlier call",
+            "numpy(), no_grad, a Tensor or array kept from an earlier call; or an operation is wrong "
+            "for these dtypes, layouts or repeated operands only",
         ]
     )
 
@@ -58,8 +64,8 @@ def _listed(wrong: PropertyError) -> list[str]:
     return [f"    {name:<{width}}  {value}" for name, value in wrong.facts.items()]
 
 
-def _operations(function: VectorFunction) -> list[Node]:
-    """What the function records: the first of each kind, oldest first, then all others."""
+def _operations(function: VectorFunction) -> tuple[list[Node], list[Node]]:
+    """What the function records: the first of each kind, and all others, oldest first."""
     outputs = function.record(function.point).outputs
     first: list[Node] = []
     others: list[Node] = []
@@ -70,7 +76,7 @@ def _operations(function: VectorFunction) -> list[Node]:
             kind = (node.op, shapes, repr(node.params))
             (others if kind in seen else first).append(node)
             seen.add(kind)
-    return first + others
+    return first, others
 
 
 def _alone(node: Node) -> tuple[Callable[..., Any], list[Any]]:
@@ -114,14 +120,15 @@ def _literal(value: Any) -> str:
 def _smallest(arrays: list[Vector], fails: Callable[[list[Vector]], bool]) -> list[Vector]:
     """The arrays with fewer elements, fewer axes and rounder numbers, as long as the fault stays."""
 
-    def keep(smaller: list[Vector]) -> None:
+    def keep(change: Callable[[Vector], Vector]) -> None:
         nonlocal arrays
         with suppress(Exception):  # shapes that no longer fit each other or the parameters
+            smaller = [change(x) for x in arrays]
             arrays = smaller if fails(smaller) else arrays
 
     for size in sorted({n for x in arrays for n in x.shape if n > 1}, reverse=True):
         for fewer in (1, 2):
-            keep([x[tuple(slice(fewer if n == size else None) for n in x.shape)] for x in arrays])
-    keep([x.reshape([n for n in x.shape if n > 1]) for x in arrays])
-    keep([np.round(x, 1) if x.dtype.kind == "f" else x for x in arrays])
+            keep(lambda x, n=size, m=fewer: x[tuple(slice(m if k == n else None) for k in x.shape)])  # type: ignore[misc]
+    keep(lambda x: x.reshape([n for n in x.shape if n > 1]))
+    keep(lambda x: np.round(x, 1) if x.dtype.kind == "f" else x)
     return arrays

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .._tensor import Tensor
-from ..creation import tensor
+from ..creation import integers, tensor
 from ..errors import ArgumentError
 from ..modes import default_device
 from ..recording import Leaf, wrap
@@ -53,6 +53,10 @@ def between(low: float, high: float) -> Domain:
     >>> bool(sample((5,), between(-0.7, 2.0)).min() >= -0.7)
     True
     """
+    if not -math.inf < low <= high < math.inf:
+        raise ArgumentError(
+            f"between: bounds {low} and {high}; they must be finite and in this order"
+        )
     return _named(
         f"between({low}, {high})", lambda rng, shape: np.asarray(rng.uniform(low, high, shape))
     )
@@ -64,6 +68,10 @@ def away_from(*kinks: float, distance: float = 0.1) -> Domain:
     >>> bool(abs(sample((100,), away_from(-1.0, 1.0)) - 1.0).min() >= 0.1)
     True
     """
+    if not (all(map(math.isfinite, kinks)) and 0 <= distance < math.inf):
+        raise ArgumentError(
+            f"away_from: kinks {kinks} and distance {distance} must be finite, the distance not negative"
+        )
 
     def draw(rng: np.random.Generator, shape: Shape) -> Array:
         x, scale = np.asarray(rng.standard_normal(shape)), 1.0
@@ -81,6 +89,8 @@ def apart(distance: float = 0.3) -> Domain:
     >>> bool(np.diff(np.sort(sample((100,), apart(0.3)))).min() >= 0.3)
     True
     """
+    if not 0 < distance < math.inf:
+        raise ArgumentError(f"apart: distance {distance}; it must be positive and finite")
 
     def draw(rng: np.random.Generator, shape: Shape) -> Array:
         size = math.prod(shape)
@@ -97,6 +107,10 @@ def log_uniform(low: float = 1e-30, high: float = 1e30) -> Domain:
     >>> bool(sizes.min() < 1e-25 and sizes.max() > 1e25)
     True
     """
+    if not 0 < low <= high < math.inf:
+        raise ArgumentError(
+            f"log_uniform: sizes {low} to {high}; they must be positive, finite and in this order"
+        )
     span = math.log(low), math.log(high)
     return _named(
         f"log_uniform({low}, {high})",
@@ -218,18 +232,59 @@ def sample(
     seed : int or sequence of int
         The same numbers for the same seed.
 
+    Raises
+    ------
+    ArgumentError
+        A domain that is no function or gives another shape, an unknown dtype or layout, a seed that is
+        negative or no integer.
+
     Examples
     --------
     >>> sample((2, 2), between(0.0, 1.0), "float32", "fortran", seed=1).round(2)
     array([[0.51, 0.95],
            [0.14, 0.95]], dtype=float32)
     """
+    shape = integers(shape, "sample", "shape", 0)
     drawn = (1, *shape[1:]) if shape and layout == "broadcast" else shape
-    x = np.broadcast_to(np.asarray(domain(np.random.default_rng(seed), drawn)), shape)
-    kind = x.dtype.kind if dtype is None else np.dtype(dtype).kind
-    if x.dtype.kind == "f" and kind in "bi":
-        x = x > 0 if kind == "b" else np.rint(x)
-    return laid_out(x.astype(x.dtype if dtype is None else dtype), layout)
+    x = np.broadcast_to(_values(domain, _generator(seed), drawn), shape)
+    target = x.dtype if dtype is None else _dtype(dtype)
+    if x.dtype.kind == "f" and target.kind in "bi":
+        x = x > 0 if target.kind == "b" else np.rint(x)
+    return laid_out(x.astype(target), layout)
+
+
+def _generator(seed: int | Sequence[int]) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"sample: seed {seed!r}; use an integer that is not negative ({error})"
+        ) from None
+
+
+def _values(domain: Domain, rng: np.random.Generator, shape: Shape) -> Array:
+    if not callable(domain):
+        raise ArgumentError(
+            f"sample: domain {domain!r} is no function; use one of tinygrad182.testing.strategies, "
+            "such as strategies.real, or domain(rng, shape) of your own"
+        )
+    x = np.asarray(domain(rng, shape))
+    try:
+        return np.broadcast_to(x, shape)
+    except ValueError:
+        raise ArgumentError(
+            f"sample: the domain returned shape {x.shape} when asked for {shape}"
+        ) from None
+
+
+def _dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "biufc":
+        raise ArgumentError(f"sample: dtype {dtype!r} is no type of numbers, such as 'float32'")
+    return found
 
 
 def leaf(array: Array) -> Tensor:

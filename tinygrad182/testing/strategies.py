@@ -17,13 +17,15 @@ prints the names, and for each array the call of :func:`sample` that makes it ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from hypothesis import note
-from hypothesis import strategies as st
 
 from .._tensor import Tensor
+from ..creation import integers
+from ..errors import ArgumentError
+from ._hypothesis import note, st
 from .indexing import KINDS, index_expressions
 from .samples import (
     LAYOUTS,
@@ -95,13 +97,23 @@ def shapes(
     >>> find(shapes(min_dims=2), lambda shape: 0 in shape)
     (0, 1)
     """
-    ndim = _pick(draw, "dims", range(min_dims, max_dims + 1))
-    lengths = range(min_side, max_side + 1)
+    ndim = _pick(draw, "dims", _range("dims", min_dims, max_dims, 0))
+    lengths = _range("side", min_side, max_side, 1)
     sides = tuple(_pick(draw, f"side {axis}", lengths) for axis in range(ndim))
     if empty and ndim and _pick(draw, "empty", [False] * 5 + [True]):
         emptied = draw(st.sets(st.integers(0, ndim - 1), min_size=1))
         sides = tuple(0 if axis in emptied else n for axis, n in enumerate(sides))
     return sides
+
+
+def _range(what: str, low: Any, high: Any, least: int) -> range:
+    whole = isinstance(low, Integral) and isinstance(high, Integral)
+    if not (whole and least <= low <= high):
+        raise ArgumentError(
+            f"shapes: min_{what}={low} and max_{what}={high} must be whole numbers from {least} on, "
+            "the larger one last"
+        )
+    return range(low, high + 1)
 
 
 PATTERNS: dict[str, Callable[[Shape], Shape]] = {
@@ -166,8 +178,10 @@ def broadcastable_shapes(
     BroadcastableShapes(patterns=('whole', 'last axis'),
                         input_shapes=((2, 3), (3,)), result_shape=(2, 3))
     """
+    if n < 1:
+        raise ArgumentError(f"broadcastable_shapes: {n} operands; at least one is needed")
     patterns = tuple(_pick(draw, f"pattern {i}", PATTERNS) for i in range(n))
-    size = draw(_strategy(whole))
+    size = integers(draw(_strategy(whole)), "broadcastable_shapes", "whole", 0)
     parts = tuple(PATTERNS[name](size) for name in patterns)
     return BroadcastableShapes(patterns, parts, np.broadcast_shapes(*parts))
 
@@ -239,10 +253,11 @@ def arrays(
 def _sample_and_note(
     shape: Shape, domain: Domain, dtype: Any, layout: str, seed: int | Sequence[int]
 ) -> Array:
+    x = sample(shape, domain, dtype, layout, seed)
     name = getattr(domain, "__name__", repr(domain))
-    typed = "" if dtype is None else f", {np.dtype(dtype).name!r}"
+    typed = "" if dtype is None else f", {x.dtype.name!r}"
     note(f"sample({shape}, {name}{typed}, layout={layout!r}, seed={seed})")
-    return sample(shape, domain, dtype, layout, seed)
+    return x
 
 
 @st.composite
@@ -271,6 +286,10 @@ def broadcastable_arrays(
     >>> a.shape, b.shape
     ((), (2,))
     """
+    if not domains:
+        raise ArgumentError(
+            "broadcastable_arrays: give a domain for each array, as in (real, real)"
+        )
     found = draw(broadcastable_shapes(len(domains), whole=whole))
     note(f"broadcast patterns: {', '.join(found.patterns)}")
     seed = draw(SEEDS)

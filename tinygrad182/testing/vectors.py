@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..backpropagation import backpropagate
-from ..creation import as_tensor, tensor
+from ..creation import as_tensor
 from ..errors import ArgumentError, DTypeError
 from ..modes import enable_grad, no_grad
-from ..recording import is_tensor, node_of, wrap
-from .faults import PropertyError
-
-Vector = np.ndarray[Any, Any]
+from ..recording import Leaf, is_tensor, wrap
+from .recordings import Recording, Vector, as_laid_out, joined, standing_in
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class VectorFunction:
             raise ArgumentError(
                 "check_gradients: no floating input: there is nothing to differentiate by"
             )
-        self.point = np.concatenate([_host(i.array).astype(float).ravel() for i in self.inputs])
+        self.point = joined([wrap(i.array) for i in self.inputs]).astype(float)
         self.outputs: list[tuple[int, ...]] = []
 
     def _prepared(self, x: Any, label: str) -> Any:
@@ -100,23 +96,23 @@ class VectorFunction:
     # --- calls ----------------------------------------------------------------------------------
 
     def __call__(self, x: Vector) -> Vector:
-        """All outputs in one vector, on the host; nothing is recorded."""
+        """All outputs in one vector, on the host."""
+        if x.dtype.kind != "c":  # recorded, for a function that differentiates inside
+            return self.record(x).value()
         with no_grad():
-            outputs = self._run(self.tensors(x))
-        return np.concatenate([y.numpy().ravel() for y in outputs])
+            return joined(self._run(self.tensors(x)))
 
-    def record(self, x: Vector, dtypes: bool = False) -> Recording:
-        """Record the function at ``x``: in float64, or with ``dtypes`` in the dtypes that were given."""
+    def record(self, x: Vector, dtypes: bool = False, layout: str = "contiguous") -> Recording:
+        """Record the function at ``x``.
+
+        In float64, or with ``dtypes`` in the dtypes that were given; NumPy arrays in the layout named.
+        """
+        arrays = [self._array(i, x, i.array.dtype if dtypes else None) for i in self.inputs]
+        arrays = [as_laid_out(array, layout) for array in arrays]
+        leaves = [wrap(array, Leaf(array, requires_grad=True)) for array in arrays]
         with enable_grad():
-            leaves = [
-                tensor(self._array(i, x, i.array.dtype if dtypes else None), requires_grad=True)
-                for i in self.inputs
-            ]
-            return Recording(leaves, self._run(leaves))
-
-    def of_inputs(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The function of one Tensor for each input."""
-        return tuple(self._run(tensors))
+            outputs = self._run(leaves)
+        return Recording(leaves, outputs, list(self.parameters.values()))
 
     def tensors(self, x: Vector) -> list[Tensor]:
         """``x`` cut into constants like the inputs."""
@@ -124,14 +120,13 @@ class VectorFunction:
 
     def _array(self, given: Input, x: Vector, dtype: Any = None) -> Any:
         xp = backend.namespace(given.array)
-        part = x[given.part].reshape(tuple(given.array.shape))
+        part = x[given.part].reshape(tuple(given.array.shape)).copy()
         array = xp.from_numpy(part, xp.device(given.array))
         return array if dtype is None else xp.astype(array, dtype)
 
     def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         by_input = dict(zip(map(id, self.inputs), tensors, strict=True))
-        own = len(tensors) - len(self.parameters)
-        with standing_in(self.parameters.values(), tensors[own:]):
+        with standing_in(list(self.parameters.values()), tensors):
             out = self.f(*(_filled(x, by_input) for x in self.args))
         outputs = [y for y in _tensors_in(out) if _is_inexact(y)]
         if not outputs:
@@ -159,75 +154,6 @@ class VectorFunction:
         raise IndexError(position)
 
 
-class Recording:
-    """A function recorded once, and backward passes through it.
-
-    Attributes
-    ----------
-    leaves, outputs : list of Tensor
-    """
-
-    def __init__(self, leaves: list[Tensor], outputs: list[Tensor]) -> None:
-        self.leaves = leaves
-        self.outputs = outputs
-
-    def value(self) -> Vector:
-        """All outputs in one vector; what the nodes hold, where there are nodes."""
-        return np.concatenate(
-            [_host(y._data if y._node is None else y._node.value).ravel() for y in self.outputs]
-        )
-
-    def pulled(self, g: Vector) -> Vector:
-        """The gradient of ⟨g, outputs⟩ by all inputs; ``g`` may have extra leading axes."""
-        cotangents = self.cut(g)
-        pairs = zip(self.outputs, cotangents, strict=True)
-        seeds = [(node_of(y), c._data) for y, c in pairs if y.requires_grad]
-        targets = [node_of(x) for x in self.leaves]
-        before = self._bits(cotangents)
-        with no_grad():
-            found = backpropagate(seeds, set(targets), retain_graph=True)
-        for name, bits in self._bits(cotangents).items():
-            if bits != before[name]:
-                raise PropertyError("backward pass", {"fault": f"it writes into {name}"})
-        return self.joined([found.get(node) for node in targets], g.shape[:-1])
-
-    def _bits(self, cotangents: list[Tensor]) -> dict[str, list[bytes]]:
-        """What a backward pass must leave as it was."""
-        given = {"an input": self.leaves, "the result": self.outputs, "the cotangent": cotangents}
-        return {name: [t.numpy().tobytes() for t in tensors] for name, tensors in given.items()}
-
-    def cut(self, g: Vector) -> list[Tensor]:
-        """A vector, or an array of them, as cotangents of the outputs."""
-        parts, start = [], 0
-        for y in self.outputs:
-            part = g[..., start : start + y.size].reshape((*g.shape[:-1], *y.shape))
-            xp = backend.namespace(y._data)
-            parts.append(wrap(xp.astype(xp.from_numpy(part, xp.device(y._data)), y.dtype)))
-            start += y.size
-        return parts
-
-    def joined(self, gradients: Sequence[Any], lead: tuple[int, ...] = ()) -> Vector:
-        """Gradients of the inputs as one vector; zeros where there is none."""
-        parts = [
-            np.zeros((*lead, x.size)) if g is None else _host(g).reshape((*lead, x.size))
-            for x, g in zip(self.leaves, gradients, strict=True)
-        ]
-        return np.concatenate(parts, axis=-1)
-
-
-@contextmanager
-def standing_in(parameters: Any, tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Let every use of the parameters mean the tensors, for a while."""
-    before = [(p, p._data, p._node) for p in parameters]
-    try:
-        for (p, _, _), t in zip(before, tensors, strict=True):
-            p._data, p._node = t._data, t._node
-        yield
-    finally:
-        for p, data, node in before:
-            p._data, p._node = data, node
-
-
 def _filled(x: Any, by_input: Mapping[int, Tensor]) -> Any:
     if isinstance(x, Input):
         return by_input[id(x)]
@@ -245,11 +171,6 @@ def _tensors_in(out: Any) -> Iterator[Tensor]:
 def _is_inexact(y: Tensor) -> bool:
     xp = backend.namespace(y._data)
     return bool(xp.is_floating(y._data) or xp.is_complex(y._data))
-
-
-def _host(array: Any) -> Vector:
-    array = array._data if is_tensor(array) else array
-    return cast(Vector, backend.namespace(array).to_numpy(array))
 
 
 def _key(position: int, shape: tuple[int, ...]) -> str:

@@ -298,7 +298,7 @@ def test_decades_are_told() -> None:
 def test_a_dependence_that_the_graph_does_not_show() -> None:
     for f in (lambda x: x * x.detach(), lambda x: x * float(x.numpy().real[0])):
         message = _message(f, const([1.0, 2.0]))
-        assert "every operation recorded is right alone" in message
+        assert "no operation recorded is wrong alone" in message
         assert "detach()" in message
 
 

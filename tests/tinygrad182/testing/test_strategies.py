@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -272,6 +275,77 @@ def test_wrong_calls() -> None:
         drawn(ts.index_expressions((2,), kinds=["int"]))
     with pytest.raises(tg.ArgumentError, match=r"shape \(\) has no axis"):
         drawn(ts.index_expressions((), out_of_range=True))
+    with pytest.raises(tg.ArgumentError, match=r"as in \['slice'\]"):
+        drawn(ts.index_expressions((2,), kinds="slice"))
+    with pytest.raises(tg.ArgumentError, match=r"^index_expressions: shape \(-1, 2\)"):
+        drawn(ts.index_expressions((-1, 2)))
+
+
+WRONG: list[tuple[Callable[[], Any], str]] = [
+    (lambda: ts.between(2, 1), r"^between: bounds 2 and 1; .* in this order"),
+    (lambda: ts.between(0, np.inf), r"^between: .* finite"),
+    (lambda: ts.away_from(np.nan), r"^away_from: kinks \(nan,\)"),
+    (lambda: ts.away_from(0.0, distance=-1.0), r"^away_from: .* distance -1\.0"),
+    (lambda: ts.apart(0.0), r"^apart: distance 0\.0; it must be positive"),
+    (lambda: ts.log_uniform(0, 1), r"^log_uniform: sizes 0 to 1; they must be positive"),
+    (lambda: ts.log_uniform(2, 1), r"^log_uniform: .* in this order"),
+    (lambda: ts.sample(-1), r"^sample: shape -1 must hold whole numbers from 0"),
+    (lambda: ts.sample((2.5,)), r"^sample: shape \(2\.5,\) must be a whole number"),
+    (lambda: ts.sample((2,), "real"), r"^sample: domain 'real' .* strategies\.real"),  # type: ignore[arg-type]
+    (lambda: ts.sample((2,), lambda rng, shape: np.ones(3)), r"returned shape \(3,\) .* \(2,\)"),
+    (lambda: ts.sample((2,), dtype="foo"), r"^sample: dtype 'foo' .* 'float32'"),
+    (lambda: ts.sample((2,), dtype="U3"), r"^sample: dtype 'U3'"),
+    (lambda: ts.sample((2,), layout="C"), r"^laid_out: layout 'C' must be one of contiguous"),
+    (lambda: ts.sample((2,), seed=-1), r"^sample: seed -1; use an integer that is not negative"),
+    (lambda: ts.sample((2,), seed="a"), r"^sample: seed 'a'"),  # type: ignore[arg-type]
+]
+WRONG_STRATEGIES: list[tuple[st.SearchStrategy[Any], str]] = [
+    (ts.shapes(3, 2), r"^shapes: min_dims=3 and max_dims=2 must be whole numbers from 0 on"),
+    (ts.shapes(-1, 2), r"^shapes: min_dims=-1"),
+    (ts.shapes(1.5, 2), r"^shapes: min_dims=1\.5"),  # type: ignore[arg-type]
+    (ts.shapes(1, 2, 0, 3), r"^shapes: min_side=0 and max_side=3 must be whole numbers from 1 on"),
+    (ts.shapes(1, 2, 3, 2), r"^shapes: min_side=3"),
+    (ts.broadcastable_shapes(0), r"^broadcastable_shapes: 0 operands"),
+    (ts.broadcastable_shapes(2, whole=(2, -1)), r"^broadcastable_shapes: whole \(2, -1\)"),
+    (ts.broadcastable_arrays(), r"^broadcastable_arrays: give a domain"),
+    (ts.arrays((2,), domain="real"), r"^sample: domain 'real'"),  # type: ignore[arg-type]
+    (ts.arrays((2,), dtype="foo"), r"^sample: dtype 'foo'"),
+    (ts.arrays((2,), layout="C"), r"^laid_out: layout 'C'"),
+    (ts.arrays((-2,)), r"^sample: shape \(-2,\)"),
+    (ts.tensors((2,), dtype="foo"), r"^sample: dtype 'foo'"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG)
+def test_arguments_out_of_their_range_are_named(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(tg.ArgumentError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(("strategy", "message"), WRONG_STRATEGIES)
+def test_so_are_those_of_strategies(strategy: st.SearchStrategy[Any], message: str) -> None:
+    with pytest.raises(tg.ArgumentError, match=message):
+        drawn(strategy, 1)
+
+
+@pytest.mark.parametrize("module", ["strategies", "indexing"])
+def test_without_hypothesis_the_command_is_named(module: str) -> None:
+    """In a process of its own: what is imported stays imported."""
+    program = f"""
+        import sys
+        sys.modules["hypothesis"] = None
+        import tinygrad182 as tg, tinygrad182.testing
+        for use in (lambda: __import__("tinygrad182.testing.{module}"), lambda: tg.testing.strategies):
+            try:
+                use()
+            except tg.MissingDependencyError as error:
+                print(error)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    line = "tinygrad182.testing.strategies needs hypothesis: pip install hypothesis"
+    assert ran.stdout.splitlines() == [line, line]
 
 
 # --- shrinking ----------------------------------------------------------------------------------

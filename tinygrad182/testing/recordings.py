@@ -1,0 +1,204 @@
+"""A function recorded once: backward passes and tangents through it, as vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from .._tensor import Tensor
+from ..autodiff import grad
+from ..backpropagation import ancestors, backpropagate
+from ..creation import tensor
+from ..modes import enable_grad, no_grad
+from ..recording import Node, needs_grad, node_of, wrap
+from ..transforms import push_forward
+from .faults import PropertyError
+from .samples import laid_out
+
+Vector = np.ndarray[Any, Any]
+
+
+@contextmanager
+def standing_in(parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Let every use of the parameters mean the last of the tensors, for a while."""
+    before = [(p, p._data, p._node) for p in parameters]
+    try:
+        for p, t in zip(parameters, tensors[len(tensors) - len(parameters) :], strict=True):
+            p._data, p._node = t._data, t._node
+        yield
+    finally:
+        for p, data, node in before:
+            p._data, p._node = data, node
+
+
+def joined(tensors: Sequence[Tensor]) -> Vector:
+    """All elements in one vector, on the host."""
+    return np.concatenate([t.numpy().ravel() for t in tensors])
+
+
+class Recording:
+    """A function recorded on leaves of its own.
+
+    Attributes
+    ----------
+    leaves, outputs : list of Tensor
+    """
+
+    def __init__(
+        self, leaves: list[Tensor], outputs: list[Tensor], parameters: list[Tensor]
+    ) -> None:
+        self.leaves = leaves
+        self.outputs = outputs
+        self.targets = [node_of(x) for x in leaves]
+        self._parameters = parameters
+
+    def again(self) -> Any:
+        """Context in which what a pass runs again (``remat``) finds the parameters as recorded."""
+        return standing_in(self._parameters, self.leaves)
+
+    def nodes(self) -> list[Node]:
+        """Everything recorded, oldest first."""
+        return ancestors(node_of(y) for y in self.outputs if y.requires_grad)
+
+    def value(self) -> Vector:
+        """All outputs in one vector: what the nodes hold, where there are nodes."""
+        return joined([y if y._node is None else wrap(y._node.value) for y in self.outputs])
+
+    # --- backward -------------------------------------------------------------------------------
+
+    def pulled(self, g: Vector, edge: Any = None, layout: str = "contiguous") -> Vector:
+        """The gradient of ⟨g, outputs⟩ by all inputs; ``g`` may have extra leading axes."""
+        seeds = self._seeds(self.outputs, g, layout)
+        with no_grad(), self.again():
+            found = backpropagate(seeds, set(self.targets), edge=edge, retain_graph=True)
+        return self.vector([found.get(node) for node in self.targets], g.shape[:-1])
+
+    def _seeds(
+        self, outputs: Sequence[Tensor], g: Vector, layout: str = "contiguous"
+    ) -> list[tuple[Node, Any]]:
+        cotangents = zip(outputs, self.cut(g, layout), strict=True)
+        return [(node_of(y), c._data) for y, c in cotangents if needs_grad(y)]
+
+    def check_untouched(self, g: Vector) -> None:
+        """A backward pass leaves everything recorded, and every cotangent it passed, as it was."""
+        passed: list[tuple[Node, Any, bytes]] = []
+        nodes = self.nodes()
+        before = [_bits(node.value) for node in nodes]
+        with no_grad(), self.again():
+            backpropagate(
+                self._seeds(self.outputs, g),
+                set(self.targets),
+                visit=lambda node, c: passed.append((node, c, _bits(c))),
+                retain_graph=True,
+            )
+        for node, bits in zip(nodes, before, strict=True):
+            if _bits(node.value) != bits:
+                what = "an input" if node.primitive is None else f"the result of {node.op}"
+                raise PropertyError("backward pass", {"fault": f"it writes into {what}"})
+        for node, cotangent, bits in passed:
+            if _bits(cotangent) != bits:
+                fault = f"it writes into the cotangent of {node.op}"
+                raise PropertyError("backward pass", {"fault": fault})
+
+    def cut(self, g: Vector, layout: str = "contiguous") -> list[Tensor]:
+        """A vector, or an array of them, as cotangents of the outputs."""
+        parts, start = [], 0
+        for y in self.outputs:
+            part = g[..., start : start + y.size].reshape((*g.shape[:-1], *y.shape))
+            xp = backend.namespace(y._data)
+            array = xp.astype(xp.from_numpy(part.copy(), xp.device(y._data)), y.dtype)
+            parts.append(wrap(as_laid_out(array, layout)))
+            start += y.size
+        return parts
+
+    def vector(self, gradients: Sequence[Any], lead: tuple[int, ...] = ()) -> Vector:
+        """Gradients of the inputs as one vector; zeros where there is none."""
+        parts = [
+            np.zeros((*lead, x.size)) if g is None else wrap(g).numpy().reshape((*lead, x.size))
+            for x, g in zip(self.leaves, gradients, strict=True)
+        ]
+        return np.concatenate(parts, axis=-1)
+
+    # --- forward --------------------------------------------------------------------------------
+
+    def pushed(self, tangents: Sequence[Tensor | None]) -> Vector:
+        """The outputs' tangents, given one for each input (None: it does not move)."""
+        with no_grad(), self.again():
+            found = self._push([None if t is None else t._data for t in tangents])
+        pairs = zip(found, self.outputs, strict=True)
+        return joined([wrap(np.zeros(y.shape) if t is None else t) for t, y in pairs])
+
+    def _push(self, tangents: Sequence[Any]) -> list[Any]:
+        known = {n: t for n, t in zip(self.targets, tangents, strict=True) if t is not None}
+        push_forward([node_of(y) for y in self.outputs if y.requires_grad], known)
+        return [known.get(node_of(y)) for y in self.outputs]
+
+    # --- second order ---------------------------------------------------------------------------
+
+    def gradient_of_tangent(self, g: Vector, tangents: Sequence[Tensor]) -> Vector:
+        """The derivative by all inputs of ⟨g, tangent⟩, the tangent recorded as it is pushed forward."""
+        with enable_grad(), self.again():
+            seeds = self._seeds(self._push(tangents), g)
+        with no_grad(), self.again():
+            found = backpropagate(seeds, set(self.targets), retain_graph=True)
+        return self.vector([found.get(node) for node in self.targets])
+
+    def differentiated(self, g: Vector) -> RecordedGradient:
+        """The gradient of ⟨g, outputs⟩, recorded so that it can be differentiated."""
+        cotangents = [tensor(c, requires_grad=True) for c in self.cut(g)]
+        pairs = [(y, c) for y, c in zip(self.outputs, cotangents, strict=True) if y.requires_grad]
+        found: list[Tensor | None] = [None] * len(self.leaves)
+        if pairs:
+            ys, cs = [y for y, _ in pairs], [c for _, c in pairs]
+            with enable_grad(), self.again():
+                found = grad(ys, self.leaves, cs, create_graph=True)
+        return RecordedGradient(self, cotangents, found)
+
+
+class RecordedGradient:
+    """The gradient by all inputs, recorded.
+
+    Attributes
+    ----------
+    value : ndarray
+    """
+
+    def __init__(
+        self, recording: Recording, cotangents: list[Tensor], found: list[Tensor | None]
+    ) -> None:
+        self._recording = recording
+        self._cotangents = cotangents
+        self._found = found
+        self.value = recording.vector([None if d is None else d._data for d in found])
+
+    def nodes(self) -> list[Node]:
+        """Everything recorded, oldest first."""
+        return ancestors(node_of(d) for d in self._found if needs_grad(d))
+
+    def along(self, directions: Sequence[Tensor], edge: Any = None) -> Vector:
+        """The derivative of ⟨gradient, directions⟩, by the inputs and then by the cotangents."""
+        pairs = zip(self._found, directions, strict=True)
+        seeds = [(node_of(d), u._data) for d, u in pairs if needs_grad(d)]
+        own = list(map(node_of, self._cotangents))
+        targets = [*self._recording.targets, *own]
+        with no_grad(), self._recording.again():
+            found = backpropagate(seeds, set(targets), edge=edge, retain_graph=True)
+        by_inputs = self._recording.vector([found.get(n) for n in self._recording.targets])
+        by_cotangents = [
+            wrap(found[n]).numpy().ravel() if n in found else np.zeros(c.size)
+            for n, c in zip(own, self._cotangents, strict=True)
+        ]
+        return np.concatenate([by_inputs, *by_cotangents])
+
+
+def as_laid_out(array: Any, layout: str) -> Any:
+    """A NumPy array in another memory layout; one of another library as it is."""
+    return laid_out(array, layout) if isinstance(array, np.ndarray) else array
+
+
+def _bits(array: Any) -> bytes:
+    return wrap(array).numpy().tobytes()
