@@ -25,11 +25,15 @@ from .recording import Node, apply, is_tensor, wrap
 
 
 def ancestors(
-    outputs: Iterable[Node], constants: bool = False, ends: Container[Node] = ()
+    outputs: Iterable[Node],
+    constants: bool = False,
+    ends: Container[Node] = (),
+    oldest: int = 0,
 ) -> list[Node]:
     """Every node that requires grad and that ``outputs`` depend on, themselves included, oldest first.
 
-    With ``constants``, also the leaves that do not require grad. What lies behind ``ends`` is left out.
+    With ``constants``, also the leaves that do not require grad. What lies behind ``ends`` is left out,
+    and what has a sequence number below ``oldest``.
 
     Raises
     ------
@@ -49,6 +53,7 @@ def ancestors(
             if (
                 isinstance(parent, Node)
                 and parent not in seen
+                and parent.order >= oldest
                 and (parent.requires_grad or constants)
             ):
                 seen.add(parent)
@@ -261,7 +266,8 @@ def backpropagate(
         Target → cotangent, which may share memory with others; targets not reached are absent.
     """
     ends = targets if stop and targets is not None else ()
-    nodes = ancestors((node for node, _ in seeds), ends=ends)
+    oldest = min((node.order for node in ends), default=0)  # nothing older leads to an end
+    nodes = ancestors((node for node, _ in seeds), ends=ends, oldest=oldest)
     if targets is not None:
         nodes = _leading_to(targets, nodes)
     active = set(nodes)

@@ -30,7 +30,7 @@ class StepJacobians:
         t of each.
     names : tuple of str
         The parts of the state in the order of rows and columns, H each, as they are computed in a
-        step: ``("h",)``, ``("c", "h")``.
+        step: ``("h",)``, ``("h", "c")``.
     matrices : ndarray ``(K, S, S)``
         Row i, column j: the derivative of element i of s_t by element j of s_{t−1}; float64.
     """

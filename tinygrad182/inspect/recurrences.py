@@ -85,7 +85,13 @@ def stacks_of(root: Node, what: str) -> dict[str, Stack]:
             stack = paths.setdefault(r.module if n == 1 else f"{r.module}#{n}", {})
             of_call.append(stack)
         stack[r.name] = r
-    return paths
+    return {path: dict(sorted(stack.items(), key=_began)) for path, stack in paths.items()}
+
+
+def _began(item: tuple[str, Recurrence]) -> int:
+    """When a state was first marked: a layer marks its initial states in the order it returns them."""
+    _, r = item
+    return min(node.order for node in r.nodes())
 
 
 def one_stack(root: Node, path: str | None, what: str) -> Stack:

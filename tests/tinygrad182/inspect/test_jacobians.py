@@ -39,12 +39,12 @@ def sigmoid(z: Array) -> Array:
 
 
 def lstm_step(p: dict[str, Array], x: Array, state: Array) -> Array:
-    """[c, h] to the next [c, h], of one sequence."""
+    """[h, c] to the next [h, c], of one sequence."""
     H = len(state) // 2
-    z = p["weight_ih_l0"] @ x + p["weight_hh_l0"] @ state[H:] + p["bias_ih_l0"]
+    z = p["weight_ih_l0"] @ x + p["weight_hh_l0"] @ state[:H] + p["bias_ih_l0"]
     i, f, o = (sigmoid(z[k * H : (k + 1) * H]) for k in (0, 1, 3))
-    c = f * state[:H] + i * np.tanh(z[2 * H : 3 * H])
-    return np.concatenate([c, o * np.tanh(c)])
+    c = f * state[H:] + i * np.tanh(z[2 * H : 3 * H])
+    return np.concatenate([o * np.tanh(c), c])
 
 
 @given(
@@ -78,7 +78,7 @@ def test_lstm_has_a_state_of_two_parts(sizes: tuple[int, int, int], where: str, 
     p = reference.weights_of(case.layer)
     for sample in range(case.B):
         found = jacobians_of(case.loss, sample=sample)
-        assert found.names == ("c", "h")
+        assert found.names == ("h", "c")
         state = np.zeros(2 * case.H)
         for t in range(case.T):
 
@@ -102,12 +102,12 @@ def test_their_product_is_the_gradient(
     case = Case(kind, *sizes, layers, "last", seed, False, False)
     path = f"{case.name}.l{layers - 1}"
     stack = flow_of(case.loss)[path]
-    names = ("c", "h") if kind == "lstm" else ("h",)
+    names = ("h", "c") if kind == "lstm" else ("h",)
     for sample in range(case.B):
         found = jacobians_of(case.loss, path, sample)
         at = [np.concatenate([stack[n].grad[t, sample] for n in names]) for t in range(case.T)]
         if kind == "lstm":  # the gradient by c_t holds what goes through h_t: take that out again
-            c, h = (
+            h, c = (
                 np.concatenate([np.zeros_like(stack[n].value[:1]), stack[n].value])[:, sample]
                 for n in names
             )
@@ -117,7 +117,7 @@ def test_their_product_is_the_gradient(
             for t in range(case.T):
                 z = p[f"weight_ih_l{layers - 1}"] @ below[t, sample]
                 z = z + p[f"weight_hh_l{layers - 1}"] @ h[t] + p[f"bias_ih_l{layers - 1}"]
-                at[t][:H] -= sigmoid(z[3 * H :]) * (1 - np.tanh(c[t + 1]) ** 2) * at[t][H:]
+                at[t][H:] -= sigmoid(z[3 * H :]) * (1 - np.tanh(c[t + 1]) ** 2) * at[t][:H]
         for t in range(case.T - 1, 0, -1):
             assert_close(found.matrices[t].T @ at[t], at[t - 1], 1e-12, f"t = {t}", floor=1e-3)
 

@@ -297,7 +297,7 @@ def test_states_without_two_factors_are_refused() -> None:
     for loss in (lstm.loss, gru, residual):
         with pytest.raises(tg.GraphError, match=r"gain_split: the state.*path_split splits any"):
             gain_split(loss)
-    with pytest.raises(tg.UnknownPathError, match=r"gain_split: no state 'x'; there is 'c', 'h'"):
+    with pytest.raises(tg.UnknownPathError, match=r"gain_split: no state 'x'; there is 'h', 'c'"):
         gain_split(lstm.loss, state="x")
 
 

@@ -91,7 +91,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(tg.UnknownPathError, match="state_grad_matrix: no states in 'rnn'"):
         matrix_of(losses, "rnn")
     with pytest.raises(
-        tg.UnknownPathError, match="state_grad_matrix: no state 'x'; there is 'c', 'h'"
+        tg.UnknownPathError, match="state_grad_matrix: no state 'x'; there is 'h', 'c'"
     ):
         matrix_of(losses, "lstm.l0", "x")
     with pytest.raises(tg.ShapeError, match=r"state_grad_matrix.*not a single element"):
