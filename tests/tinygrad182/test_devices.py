@@ -232,6 +232,7 @@ class _CurrentDevice:
         self.entered = 0
 
     def __call__(self, array: Any) -> _CurrentDevice:
+        assert type(array) is type(_strict(V))
         return self
 
     def __enter__(self) -> None:
