@@ -337,7 +337,7 @@ def as_array(x: Any) -> Array:
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "biufc":
             raise DTypeError(f"an array of dtype {x.dtype} is not numeric")
-        if type(x) is not np.ndarray:
+        if type(x) is not np.ndarray and (isinstance(x, np.matrix) or np.ma.is_masked(x)):
             refuse_subclass(x)
         return np.asarray(x)  # subclasses bring operators of their own
     return x

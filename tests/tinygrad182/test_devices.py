@@ -261,6 +261,7 @@ def test_everything_runs_on_the_device_of_its_operands(
     active = [x for x in xs if x.requires_grad]
     tg.grad(y, active, _strict(g), retain_graph=True)
     tg.grad(y, active, _strict(g), create_graph=True)
+    tg.grad(y.sum(), active, retain_graph=True)
     first = next(k for k, x in enumerate(xs) if x.requires_grad)
 
     def f(x: Any) -> tg.Tensor:
