@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from ._hints import HINTS
+from ._trees import flatten, rebuild
 from .errors import ArgumentError, DTypeError
-from .recording import is_tensor, needs_grad
+from .recording import is_tensor, needs_grad, refuse_subclass
 
 ALIASES = {
     "absolute": "abs",
@@ -28,7 +31,14 @@ KEYWORDS = {"a_max": "max", "a_min": "min", "ddof": "correction", "newshape": "s
 REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}
 """Ufunc → the function that its ``reduce`` is."""
 
-PREDICATES = {"allclose", "array_equal", "isclose", "ndim", "shape", "size"}
+PREDICATES = frozenset(
+    """
+    allclose argpartition argwhere array2string array_equal array_equiv array_repr array_str can_cast
+    count_nonzero digitize einsum_path flatnonzero isclose iscomplex iscomplexobj isneginf isposinf
+    isreal isrealobj logical_xor may_share_memory min_scalar_type nanargmax nanargmin ndim nonzero
+    result_type searchsorted shape shares_memory signbit size
+    """.split()  # noqa: SIM905 - a list of words reads better
+)
 """Functions that have no derivative, whatever they are given."""
 
 
@@ -51,7 +61,9 @@ def function(
     functions: Any, f: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]
 ) -> Any:
     """Run NumPy's function ``f`` as ours."""
-    return _run(functions, f.__name__, f, args, options)
+    room = f.__module__.partition(".")[2]  # such as linalg
+    shown = f"{room}.{f.__name__}" if room else f.__name__
+    return _run(functions, f.__name__, f, args, options, shown)
 
 
 def _run(
@@ -62,17 +74,24 @@ def _run(
     options: Mapping[str, Any],
     shown: str = "",
 ) -> Any:
-    shown, name = f"np.{shown or name}", ALIASES.get(name, name)
+    known, name = shown or name, ALIASES.get(name, name)
+    shown = f"np.{known}"
     if "out" in options:
         raise ArgumentError(f"{shown}: out= would overwrite what may be recorded; use the result")
+    given = flatten((args, options))
+    for x in given:
+        refuse_subclass(x, f"{shown}: ")
     if name not in functions.__all__:
-        if name in PREDICATES or not _requires_grad((args, options)):
-            return original(*_plain(args), **_plain(options))
+        if name in PREDICATES or not any(map(needs_grad, given)):
+            plain = (x.numpy() if is_tensor(x) else x for x in given)
+            args, options = rebuild((args, options), plain)
+            return original(*args, **options)
+        hint = f"write {HINTS[known]}" if known in HINTS else "compose it from the functions of tg"
         raise DTypeError(
-            f"{shown}: tg has no such function with a derivative; compose it from the functions of tg, "
+            f"{shown}: tg has no such function with a derivative; {hint}, "
             "or use x.detach() for a result without gradients"
         )
-    ours = getattr(functions, name)
+    ours = partial(_dot, functions) if known == "dot" else getattr(functions, name)
     renamed = {KEYWORDS.get(k, k): v for k, v in options.items()}
     try:
         inspect.signature(ours).bind(*args, **renamed)
@@ -81,18 +100,13 @@ def _run(
     return ours(*args, **renamed)
 
 
-def _requires_grad(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return any(_requires_grad(v) for v in value)
-    return needs_grad(value)
-
-
-def _plain(value: Any) -> Any:
-    """The arguments with NumPy arrays in the place of Tensors."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(v) for v in value)
-    return value.numpy() if is_tensor(value) else value
+def _dot(functions: Any, a: Any, b: Any) -> Any:
+    """NumPy's ``dot``: of all last axes of ``a`` with the last but one of ``b``."""
+    a, b = functions.as_tensor(a), functions.as_tensor(b)
+    if not a.ndim or not b.ndim:
+        return functions.multiply(a, b)
+    if b.ndim <= 2:
+        return functions.matmul(a, b)
+    front = functions.permute_dims(b, (b.ndim - 2, *range(b.ndim - 2), b.ndim - 1))
+    rows = functions.matmul(a, functions.reshape(front, (b.shape[-2], -1)))
+    return functions.reshape(rows, (*a.shape[:-1], *front.shape[1:]))

@@ -318,7 +318,8 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
             raise GraphError(
-                "converting to a NumPy array would lose the graph; use x.numpy() or x.detach()"
+                "converting to a NumPy array would lose the graph; use x.numpy() or x.detach(), "
+                "and tg.stack([x, y]) for a list of tensors"
             )
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ def is_floating(array: Any) -> bool:
     return type(array) not in SCALARS and backend.namespace(array).is_floating(array)
 
 
+def kinds_among(operands: Iterable[Any]) -> set[str]:
+    """The kinds of what is not finite among arrays and numbers."""
+    arrays = (backend.NUMPY.asarray(x) if type(x) in SCALARS else x for x in operands)
+    return {kind_of(a) for a in arrays if is_floating(a)} - {""}
+
+
 def user_line() -> str:
     """The innermost line of code outside the framework, as ``file:line: code``."""
     frame = sys._getframe(1)
@@ -38,11 +45,14 @@ def user_line() -> str:
 
 
 def check_result(op: str, place: str, value: Array, operands: list[Any]) -> None:
-    """Raise if the result of an operation holds what is not finite, naming who produced it."""
+    """Raise if an operation gives NaN, or infinity from finite operands, naming who produced it."""
     if not is_floating(value) or not (kind := kind_of(value)):
         return
-    sick = [a for a in operands if is_floating(a) and kind_of(a)]
-    whose = "which an operand already held" if sick else "from finite operands"
+    held = kinds_among(operands)
+    if kind == "inf" and held:  # a score of -inf, a bound of inf: passed on, not produced
+        return
+    source = f"from {'in' * bool(held)}finite operands"
+    whose = "which an operand already held" if kind in held else source
     shapes = ", ".join(str(tuple(a.shape)) for a in operands if type(a) not in SCALARS)
     raise AnomalyError(
         f"forward of {op}{place}: {kind} in the result of shape {tuple(value.shape)}, {whose} "
@@ -51,10 +61,13 @@ def check_result(op: str, place: str, value: Array, operands: list[Any]) -> None
 
 
 def check_cotangent(op: str, place: str, source: str, g: Array, cotangent: Array) -> None:
-    """Raise if the cotangent an operation sends back holds what is not finite."""
+    """Raise if an operation sends back NaN, or infinity from a finite cotangent."""
     if not (kind := kind_of(cotangent)):
         return
-    whose = "which already held it" if kind_of(g) else "which was finite"
+    held = kind_of(g)
+    if kind == "inf" and held:
+        return
+    whose = "which already held it" if kind == held else f"which was {'in' * bool(held)}finite"
     raise AnomalyError(
         f"backward of {op}{place}: {kind} in the cotangent of an input, of shape "
         f"{tuple(cotangent.shape)}, from that of its output, {whose}"

@@ -71,9 +71,7 @@ def seeds_of(
     return seeds
 
 
-def backward(
-    output: Tensor, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False
-) -> None:
+def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bool) -> None:
     """Add the gradient of ``output`` to ``.grad`` of every leaf it depends on; see ``Tensor.backward``."""
     seeds = seeds_of([output], [gradient], create_graph, "backward")
     sums = Cotangents()

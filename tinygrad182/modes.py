@@ -141,24 +141,26 @@ def default_device(device: str | None = None) -> str:
 
 
 class detect_anomaly(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyword
-    """Context in which the first NaN or infinity, forward or backward, raises.
+    """Context in which the first NaN, or infinity made from finite numbers, raises, forward or backward.
 
-    The error names the operation, its place in the model and time step, the shapes and the line of
-    user code. Slow: every result and every cotangent is looked at, and every call's line is kept.
+    An infinity that an operand (backward: the cotangent) already holds is passed on without complaint:
+    a score of −∞ means "impossible", and ``softmax`` takes it. The error names the operation, its
+    place in the model and time step, the shapes and the line of user code. Slow: every result and every
+    cotangent is looked at, and every call's line is kept.
 
     Raises
     ------
     AnomalyError
-        Inside the context, at the operation that first gives what is not finite.
+        Inside the context, at the operation that first gives NaN, or infinity from what is finite.
 
     Examples
     --------
     >>> import tinygrad182 as tg
     >>> with tg.detect_anomaly():
-    ...     tg.exp(tg.tensor([float("inf")]))
+    ...     tg.exp(tg.tensor([float("nan")]))
     Traceback (most recent call last):
         ...
-    tinygrad182.errors.AnomalyError: forward of exp: inf in the result of shape (1,), which an operand ...
+    tinygrad182.errors.AnomalyError: forward of exp: nan in the result of shape (1,), which an operand ...
     """
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base

@@ -337,8 +337,24 @@ def as_array(x: Any) -> Array:
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "biufc":
             raise DTypeError(f"an array of dtype {x.dtype} is not numeric")
+        if type(x) is not np.ndarray and (isinstance(x, np.matrix) or np.ma.is_masked(x)):
+            refuse_subclass(x)
         return np.asarray(x)  # subclasses bring operators of their own
     return x
+
+
+_SUBCLASSES = {
+    np.matrix: "use np.asarray(m), and @ where its * is meant",
+    np.ma.MaskedArray: "its mask would be lost: use m.filled(0), and tg.where with the mask",
+}
+"""Arrays whose operators mean something else than ours, and what to use."""
+
+
+def refuse_subclass(x: Any, prefix: str = "") -> None:
+    """Raise DTypeError for an array whose operators mean something else than ours."""
+    for kind, remedy in _SUBCLASSES.items():
+        if isinstance(x, kind):
+            raise DTypeError(f"{prefix}a {kind.__name__} beside a Tensor; {remedy}")
 
 
 def node_of(x: Any) -> Node:

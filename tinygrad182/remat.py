@@ -7,12 +7,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .backpropagation import backpropagate
+import numpy as np
+
+from . import backend
+from ._trees import flatten, rebuild
+from .backpropagation import ancestors, backpropagate
 from .errors import ArgumentError, InPlaceError
 from .modes import MODES, Modes, grad_mode, recording_as
 from .primitives import Primitive
 from .primitives.primitive import Tangents
-from .rearranging import concat, index, reshape
+from .rearranging import astype, concat, index, reshape
 from .recording import Leaf, Node, is_tensor, needs_grad, node_of, now, record, wrap
 from .transforms import alias, push_forward
 
@@ -25,9 +29,12 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
     Parameters
     ----------
     f : callable
-        Takes Tensors and returns a Tensor or a tuple of them. It may use parameters from outside, and
-        must compute the same whenever it is called: a constant it was given must not be changed before
-        the backward pass, which is noticed, nor one it takes from elsewhere, which may not be.
+        Takes anything and returns Tensors, both also in nested tuples, lists and dicts. It may use
+        parameters from outside, and must compute the same whenever it is called. Arrays among its
+        arguments are copied. A Tensor among them, or one from outside that it records, must not be
+        changed in place before the backward pass, which raises. Other changes of what it takes from
+        outside are not seen: of an array, of a constant first used here, of a parameter that is only
+        compared, or detached for operations that are not recorded.
 
     Returns
     -------
@@ -45,63 +52,82 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(f)
-    def rematerialized(*xs: Any) -> Any:
+    def rematerialized(*args: Any, **kwargs: Any) -> Any:
         modes = MODES.get()
         if not modes.grad:
-            return f(*xs)
-        for x in xs:
-            if is_tensor(x):
-                node_of(x)  # there before the function runs: also what is constant is watched
-        inside = _Inside(f, xs, modes, start := now())
-        given = [x for x in xs if needs_grad(x)]
-        out, flat = inside.run([wrap(x._data, Leaf(x._data, True)) for x in given])
-        if not flat.requires_grad:
+            return f(*args, **kwargs)
+        given = flatten((args, kwargs))
+        differentiable = [x for x in given if needs_grad(x)]
+        constants = [node_of(x) for x in given if is_tensor(x) and not x.requires_grad]
+        inside = _Inside(f, (args, kwargs), modes, start := now())
+        out, flat = inside.run([_stand_in(x) for x in differentiable])
+        if flat is None:
             return out
-        inside.outside, inside.fixed = _used_from_outside(node_of(flat), start)
+        root = node_of(flat)
+        inside.outside, used = _used_from_outside(root, start)
+        fixed = dict.fromkeys([*constants, *used])  # each once
+        inputs = (*map(node_of, differentiable), *inside.outside, *fixed)
+        inside.watched = [x for x in inputs if x.memory is not None]
+        # what it returns as it came, or a view of it, must not change with it
+        value = flat._data if root.memory is None else backend.copy(flat._data)
         primitive = Primitive("remat", inside.forward, inside.vjp, inside.jvp)
-        inputs = (*map(node_of, given), *inside.outside)
-        return _parts(record(primitive, inputs, flat._data, {}, modes.scope), out)
+        return _parts(record(primitive, inputs, value, {}, modes.scope), out)
 
     return rematerialized
 
 
 class _Inside:
-    """The function, ready to be run again: the definition that its one node stands for."""
+    """The function, ready to be run again: the definition that its one node stands for.
 
-    def __init__(
-        self, f: Callable[..., Any], xs: tuple[Any, ...], modes: Modes, start: int
-    ) -> None:
+    The node's inputs are the arguments that require grad, then what the function used from outside that
+    does (``outside``), then the constants among both, which only have to stay as they are.
+    """
+
+    def __init__(self, f: Callable[..., Any], arguments: Any, modes: Modes, start: int) -> None:
         self.f = f
-        self.start = start
-        self.differentiable = [needs_grad(x) for x in xs]
-        self.constants = [None if d else x for x, d in zip(xs, self.differentiable, strict=True)]
         self.modes = modes
+        self.start = start
+        given = flatten(arguments)
+        self.differentiable = [needs_grad(x) for x in given]
+        self.constants = [
+            None if d else _own(x) for x, d in zip(given, self.differentiable, strict=True)
+        ]
+        self.structure = rebuild(arguments, self.constants)
         self.outside: list[Node] = []
-        self.fixed: list[Leaf] = []
+        self.watched: list[Node] = []
 
     def run(self, stand_ins: list[Any]) -> tuple[Any, Any]:
         """Record the function on stand-ins for its arguments, where and as it was first called."""
         remaining = iter(stand_ins)
+        given = (
+            next(remaining) if d else x
+            for x, d in zip(self.constants, self.differentiable, strict=True)
+        )
+        args, kwargs = rebuild(self.structure, given)
         with recording_as(self.modes):
-            out = self.f(
-                *(
-                    next(remaining) if d else x
-                    for x, d in zip(self.constants, self.differentiable, strict=True)
-                )
-            )
+            out = self.f(*args, **kwargs)
             return out, _flat(out)
 
     def forward(self, xp: Any, *inputs: Any) -> Any:
-        """Give the value alone."""
-        _, flat = self.run([wrap(x) for x in inputs[: sum(self.differentiable)]])
-        return flat._data
+        """Give the value alone, at any values of the inputs."""
+        flat, ends = self._again(inputs)
+        values = dict(zip(ends, inputs, strict=False))
+        for node in ancestors([node_of(flat)], ends=ends):  # ``f`` knows only its own outside
+            if node not in values and not isinstance(node, Leaf):
+                xs = [
+                    values.get(x, x.value) if isinstance(x, Node) else x for x in node.inputs or ()
+                ]
+                y = node.primitive.forward(xp, *xs, **node.params)  # type: ignore[union-attr]
+                values[node] = xp.asarray(y)
+        return values[node_of(flat)]
 
     def _again(self, inputs: tuple[Any, ...]) -> tuple[Any, list[Node]]:
         """Record again; return the output and the nodes at which its derivatives end."""
-        for leaf in self.fixed:
-            if leaf.memory.changed_after(self.start):
+        for node in self.watched:
+            if node.memory.changed_after(self.start):  # type: ignore[union-attr]
+                what = "tensor" if node.requires_grad else "constant"
                 raise InPlaceError(
-                    f"backward of remat: a constant of shape {tuple(leaf.value.shape)} that the function "
+                    f"backward of remat: a {what} of shape {tuple(node.value.shape)} that the function "
                     "uses was changed in place, so running it again would give something else; "
                     "run backward before the change, or give the function a copy"
                 )
@@ -118,14 +144,29 @@ class _Inside:
         again = is_tensor(g)
         with grad_mode(again):
             found = backpropagate([(node_of(flat), g)], ends, retain_graph=again, stop=True)
-        return tuple(found.get(end) for end in ends)
+        return (*map(found.get, ends), *[None] * (len(inputs) - len(ends)))
 
     def jvp(self, xp: Any, tangents: Tangents, y: Any, *inputs: Any) -> Any:
         """Push the tangents through the function, recorded again."""
         flat, ends = self._again(inputs)
-        known = {end: v for end, v in zip(ends, tangents, strict=True) if v is not None}
+        known = {end: v for end, v in zip(ends, tangents, strict=False) if v is not None}
         push_forward([node_of(flat)], known)
         return known[node_of(flat)]
+
+
+def _own(x: Any) -> Any:
+    """A constant argument; an array is copied, for it may be changed before the second run."""
+    if isinstance(x, np.ndarray):
+        return x.copy()  # also of a class of its own, or of objects
+    is_array = type(x) in backend.NAMESPACES or hasattr(x, "__array_namespace__")
+    return backend.copy(x) if is_array and not (is_tensor(x) or isinstance(x, np.generic)) else x
+
+
+def _stand_in(x: Any) -> Any:
+    """An argument at which the record of the function's inside begins, with the memory of its own."""
+    stand_in = x.detach()
+    stand_in._node.requires_grad = True
+    return stand_in
 
 
 def _used_from_outside(root: Node, start: int) -> tuple[list[Node], list[Leaf]]:
@@ -133,38 +174,46 @@ def _used_from_outside(root: Node, start: int) -> tuple[list[Node], list[Leaf]]:
 
     What requires grad is given to it too; constants only have to stay as they are.
     """
-    found: set[Node] = set()
+    found: list[Node] = []
     fixed: list[Leaf] = []
     seen = {root}
     stack = [root]
     while stack:
-        for x in stack.pop().inputs or ():
-            if not isinstance(x, Node) or x in seen:
-                continue
-            seen.add(x)
-            if x.requires_grad:
-                (found.add if x.order < start else stack.append)(x)
-            elif isinstance(x, Leaf) and x.order < start:
-                fixed.append(x)
+        node = stack.pop()
+        if not node.requires_grad:
+            if isinstance(node, Leaf) and not node.memory.changed_after(start):  # its views too
+                fixed.append(node)
+        elif node.order < start:
+            found.append(node)
+        else:
+            for x in node.inputs or ():
+                if isinstance(x, Node) and x not in seen:
+                    seen.add(x)
+                    stack.append(x)
     return sorted(found, key=lambda node: node.order), fixed
 
 
 def _flat(out: Any) -> Any:
-    """Return one Tensor with the elements of all outputs."""
-    if is_tensor(out):
-        return out
-    if not isinstance(out, (tuple, list)) or not all(is_tensor(o) for o in out):
+    """Return one Tensor with the elements of all outputs that require grad; None if none does."""
+    tensors = flatten(out)
+    if not tensors or not all(map(is_tensor, tensors)):
         raise ArgumentError("remat: the function must return a Tensor or a tuple of Tensors")
-    return concat([reshape(o, (-1,)) for o in out])
+    outputs = [o for o in tensors if o.requires_grad]
+    if len(outputs) < 2:
+        return outputs[0] if outputs else None
+    return concat([reshape(o, (-1,)) for o in outputs])  # in a type that holds all of them exactly
 
 
 def _parts(flat: Any, out: Any) -> Any:
-    """Return the outputs, cut from the one that was recorded."""
-    if is_tensor(out):
-        return flat
-    parts, start = [], 0
-    for o in out:
-        stop = start + math.prod(o.shape)
-        parts.append(reshape(index(flat, slice(start, stop)), o.shape))
-        start = stop
-    return tuple(parts)
+    """Return the outputs, those that require grad cut from the one that was recorded."""
+    outputs = flatten(out)
+    if sum(map(needs_grad, outputs)) == 1:
+        return rebuild(out, [flat if needs_grad(o) else o for o in outputs])
+    start = 0
+    for i, o in enumerate(outputs):
+        if needs_grad(o):
+            stop = start + math.prod(o.shape)
+            part = reshape(index(flat, slice(start, stop)), o.shape)
+            outputs[i] = astype(part, o.dtype)
+            start = stop
+    return rebuild(out, outputs)

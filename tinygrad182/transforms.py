@@ -216,7 +216,6 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
         found = backpropagate(seeds, {target}, retain_graph=record).get(target)
         if found is None:
             return full_like(out, 0, shape)
-        found = found if is_tensor(found) else wrap(found)
         return apply(PRIMITIVES["reshape"], found, shape=shape)
 
 

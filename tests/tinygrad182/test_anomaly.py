@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import leaf
+from tests.support import const, leaf
 from tinygrad182.inspect import first_anomaly, mark, trace
 
 
@@ -40,8 +40,43 @@ def test_the_first_result_that_is_not_finite_raises_where_it_arises() -> None:
 
 
 def test_what_an_operand_already_held_is_told_apart() -> None:
-    with tg.detect_anomaly(), pytest.raises(tg.AnomalyError, match="which an operand already held"):
-        tg.exp(tg.tensor([np.inf]))
+    with tg.detect_anomaly():
+        with pytest.raises(tg.AnomalyError, match=r"nan .* which an operand already held"):
+            tg.exp(tg.tensor([np.nan]))
+        with pytest.raises(tg.AnomalyError, match=r"nan .* from infinite operands"):
+            tg.sin(tg.tensor([np.inf]))
+        with pytest.raises(tg.AnomalyError, match=r"inf .* from finite operands"):
+            tg.exp(tg.tensor([1e4]))
+
+
+def test_an_infinity_that_was_given_is_passed_on() -> None:
+    """A score of −∞ means "impossible": both ways to look leave it alone, and find what is behind it."""
+    scores = leaf([[0.0, -np.inf], [1.0, 2.0]])
+    with tg.detect_anomaly():
+        tg.softmax(tg.where(np.array([True, False]), leaf([1.0, 2.0]), -np.inf))
+        loss = (tg.softmax(scores) ** 2).sum()
+        loss.backward()
+    assert scores.grad is not None
+    np.testing.assert_array_equal(scores.grad.numpy()[0], [0.0, 0.0])
+    found = first_anomaly(trace((tg.softmax(scores) ** 2).sum()))
+    assert found is not None
+    assert (found.kind, found.node.op, found.produced) == ("inf", "leaf", False)
+    masked = tg.where(np.array([True, False]), leaf([1.0, 2.0]), -np.inf)
+    found = first_anomaly(trace(tg.softmax(masked)[0]))
+    assert found is not None
+    assert (found.kind, found.node.op, found.produced) == ("inf", "where", False)
+    found = first_anomaly(trace(tg.sqrt(tg.softmax(scores))[0, 1]))
+    assert found is not None
+    assert (found.phase, found.kind, found.node.op) == ("backward", "inf", "sqrt")
+    with tg.detect_anomaly():
+        y = (leaf([1.0]) * np.inf * leaf([2.0])).sum()
+        with pytest.raises(tg.AnomalyError, match=r"backward of multiply: inf .* which was finite"):
+            y.backward()
+        z = leaf([0.0, 2.0]) * 0.0
+        with pytest.raises(tg.AnomalyError, match=r"backward of multiply: nan .* was infinite"):
+            z.backward(const([np.inf, 1.0]))
+        w = leaf([0.5, 2.0]) * 2.0
+        w.backward(const([np.inf, 1.0]))  # given by hand: no complaint
 
 
 def test_the_module_and_the_step_are_named() -> None:
@@ -104,6 +139,46 @@ def test_after_the_fact_an_infinite_gradient_is_found() -> None:
     found = first_anomaly(trace(tg.sqrt(x).sum()))
     assert found is not None
     assert (found.phase, found.kind, found.produced) == ("backward", "inf", True)
+    assert str(found) == "backward: inf arises in <sqrt (2,)>"
+
+
+def test_after_the_fact_the_operation_is_named_that_detect_anomaly_names() -> None:
+    for f, op in (
+        (lambda x: (tg.sqrt(x) * 0.0).sum(), "sqrt"),
+        (lambda x: (x**0.5 * 0.0).sum(), "power"),
+    ):
+        found = first_anomaly(trace(f(leaf([0.0, 4.0]))))
+        assert found is not None
+        assert (found.phase, found.kind, found.node.op) == ("backward", "nan", op)
+        with tg.detect_anomaly(), pytest.raises(tg.AnomalyError, match=f"backward of {op}: nan"):
+            f(leaf([0.0, 4.0])).backward()
+
+
+def test_a_gradient_that_goes_wrong_where_it_is_added_up_or_given() -> None:
+    x = leaf([0.5])
+    found = first_anomaly(trace(((x * 1e308) + (x * 1e308) * 0.9).sum() * 1.0))
+    assert found is not None
+    assert (found.phase, found.kind, found.node.op, found.produced) == (
+        "backward",
+        "inf",
+        "leaf",
+        True,
+    )
+    found = first_anomaly(trace(x * 2, const([np.nan])))
+    assert found is not None
+    assert (found.phase, found.kind, found.produced) == ("backward", "nan", False)
+
+
+def test_a_result_lost_to_underflow_is_found() -> None:
+    for f in (tg.exp, tg.sigmoid):
+        found = first_anomaly(trace((f(leaf([-800.0, -900.0])) * 1e300).sum()))
+        assert found is not None
+        assert (found.phase, found.kind, found.node.op) == ("forward", "underflow", f.__name__)
+        assert first_anomaly(trace(f(leaf([-800.0, 1.0])).sum())) is None  # as in a softmax
+        assert first_anomaly(trace(f(leaf(np.zeros((0, 2)))).sum())) is None
+        found = first_anomaly(trace(f(leaf([-np.inf])).sum()))
+        assert found is not None
+        assert found.kind == "inf"  # exactly 0
 
 
 def test_a_gradient_lost_to_underflow_is_found_and_a_true_zero_is_not() -> None:
@@ -114,7 +189,10 @@ def test_a_gradient_lost_to_underflow_is_found_and_a_true_zero_is_not() -> None:
     found = first_anomaly(trace(h.sum()))
     assert found is not None
     assert (found.phase, found.kind) == ("backward", "underflow")
+    assert found.node.op in ("multiply", "divide")
     dead = tg.tensor([-1.0], requires_grad=True)
     assert first_anomaly(trace(tg.relu(dead).sum())) is None
+    cancelled = leaf([2.0])
+    assert first_anomaly(trace((cancelled * 3.0 - cancelled * 3.0).sum())) is None
     unused = tg.ones(3, requires_grad=True)
     assert first_anomaly(trace((unused * 0.0).sum())) is None

@@ -232,6 +232,7 @@ class _CurrentDevice:
         self.entered = 0
 
     def __call__(self, array: Any) -> _CurrentDevice:
+        assert type(array) is type(_strict(V))
         return self
 
     def __enter__(self) -> None:
@@ -260,6 +261,7 @@ def test_everything_runs_on_the_device_of_its_operands(
     active = [x for x in xs if x.requires_grad]
     tg.grad(y, active, _strict(g), retain_graph=True)
     tg.grad(y, active, _strict(g), create_graph=True)
+    tg.grad(y.sum(), active, retain_graph=True)
     first = next(k for k, x in enumerate(xs) if x.requires_grad)
 
     def f(x: Any) -> tg.Tensor:

@@ -10,6 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_close, const, leaf
+from tinygrad182._hints import HINTS
 
 X = np.array([[0.5, -1.5, 2.0], [3.0, 0.25, -0.75]])
 
@@ -129,3 +130,179 @@ def test_numpy_asserts_and_predicates_take_tensors() -> None:
     assert np.allclose(leaf(X), X)
     assert np.array_equal(leaf(X), X)
     assert np.shape(leaf(X)) == (2, 3)
+    x = const(X.astype(np.float32))
+    assert np.result_type(x, np.float64) == np.float64
+    assert np.can_cast(x.dtype, np.float64)
+    assert (np.ndim(leaf(X)), np.size(leaf(X))) == (2, 6)
+    assert np.isrealobj(leaf(X))
+    assert not np.iscomplexobj(leaf(X))
+    assert np.count_nonzero(leaf(X)) == 6
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ((), ()), ((), (2, 3)), ((2, 3), ()), ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)),
+        ((4, 2, 3), (3,)), ((4, 2, 3), (3, 5)), ((3,), (4, 3, 5)), ((2, 3), (4, 3, 5)),
+        ((3, 2, 2), (3, 2, 2)), ((0, 3), (2, 3, 1)),
+    ],
+)  # fmt: skip
+def test_dot_is_that_of_numpy(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=a), rng.normal(size=b)
+    found = np.dot(leaf(x), leaf(y))
+    assert isinstance(found, tg.Tensor)
+    assert found.requires_grad
+    assert_close(found, np.asarray(np.dot(x, y)), 1e-14)
+    assert_close(np.dot(x, leaf(y)), np.asarray(np.dot(x, y)), 1e-14)
+
+
+def test_dot_is_differentiated() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 3, 2, 2))
+    assert tg.testing.check_gradients(lambda x, y: np.dot(x, y), x, y)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize(
+    ("f", "remedy"),
+    [
+        (lambda x: np.multiply(np.matrix(X), x), r"np\.multiply: a matrix .*np\.asarray"),
+        (lambda x: np.concatenate([np.matrix(X), x]), r"np\.concatenate: a matrix"),
+        (lambda x: np.add(x, np.ma.masked_less(X, 0)), r"np\.add: a MaskedArray .*tg\.where"),
+    ],
+)
+def test_arrays_with_operators_of_their_own_are_refused(
+    f: Callable[[Any], Any], remedy: str
+) -> None:
+    for x in (leaf(X), const(X)):
+        with pytest.raises(tg.DTypeError, match=remedy):
+            f(x)
+
+
+@pytest.mark.parametrize("f", [np.sum, np.mean, np.max, np.cumsum, np.transpose])
+def test_lists_of_tensors_are_to_be_stacked(f: Callable[[Any], Any]) -> None:
+    with pytest.raises(tg.GraphError, match=r"tg\.stack"):
+        f([leaf(X), leaf(X)])
+
+
+# what the hint of a name is to give, if not np.name(x)
+CALLS = {
+    "add.accumulate": "np.add.accumulate(x, axis=0)",
+    "append": "np.append(x, y, axis=0)",
+    "array_split": "np.array_split(x, [n])",
+    "average": "np.average(x, weights=y)",
+    "broadcast_arrays": "np.broadcast_arrays(x, v)",
+    "column_stack": "np.column_stack([v, w])",
+    "compress": "np.compress(mask, x, axis=0)",
+    "convolve": "np.convolve(v, w)",
+    "correlate": "np.correlate(v, w)",
+    "cross": "np.cross(v, w)",
+    "cumprod": "np.cumprod(v)",
+    "cumulative_prod": "np.cumulative_prod(v)",
+    "delete": "np.delete(x, n, axis=0)",
+    "diag": "np.diag(m)",
+    "diagonal": "np.diagonal(m)",
+    "extract": "np.extract(mask[:, None] & np.ones(x.shape, bool), x).reshape(-1, 3)",
+    "float_power": "np.float_power(x, y)",
+    "hsplit": "np.hsplit(x, [n])",
+    "inner": "np.inner(x, y)",
+    "interp": "np.interp(x, grid, w)",
+    "linalg.cross": "np.linalg.cross(v, w)",
+    "linalg.diagonal": "np.linalg.diagonal(m)",
+    "linalg.matrix_power": "np.linalg.matrix_power(m, 2)",
+    "linalg.multi_dot": "np.linalg.multi_dot([x, m, v])",
+    "linalg.tensordot": "np.linalg.tensordot(x, y)",
+    "linalg.trace": "np.linalg.trace(m)",
+    "matvec": "np.matvec(x, v)",
+    "median": "np.median(v)",
+    "moveaxis": "np.moveaxis(x, 0, 1)",
+    "multiply.outer": "np.multiply.outer(v, w)",
+    "partition": "np.partition(v, n)",
+    "percentile": "np.percentile(v, q)",
+    "quantile": "np.quantile(v, p)",
+    "repeat": "np.repeat(x, n, axis=0)",
+    "roll": "np.roll(x, n, axis=0)",
+    "rollaxis": "np.rollaxis(x, 1)",
+    "sort": "np.sort(v)",
+    "split": "np.split(x, [n])",
+    "subtract.outer": "np.subtract.outer(v, w)",
+    "take_along_axis": "np.take_along_axis(x, indices, axis=1)",
+    "tile": "np.tile(x, (n, 1))",
+    "trace": "np.trace(m)",
+    "trapezoid": "np.trapezoid(v, w)",
+    "vsplit": "np.vsplit(x, [n])",
+}
+for _name in ("dstack", "hstack", "vstack"):
+    CALLS[_name] = f"np.{_name}([x, y])"
+for _name in "floor_divide fmax fmin hypot kron logaddexp remainder tensordot vdot".split():  # noqa: SIM905
+    CALLS[_name] = f"np.{_name}(x, y)"
+for _name in ("vecdot", "linalg.vecdot"):
+    CALLS[_name] = f"np.{_name}(x, y)"
+
+ARRAYS = {
+    "x": np.array([[1.7, 2.6, 1.2], [2.2, 1.4, 2.9]]),
+    "y": np.array([[0.9, 1.1, 2.3], [0.4, 3.0, 0.7]]),
+    "v": np.array([2.5, -1.0, 0.5]),
+    "w": np.array([1.5, 2.0, 4.0]),
+    "m": np.array([[0.5, 2.0, -1.0], [0.3, 0.1, 0.7], [1.0, -2.0, 1.2]]),
+}
+OTHERS = {
+    "np": np, "tg": tg, "n": 1, "p": 0.3, "q": 70.0, "axes": (1, 0), "mask": np.array([True, False]),
+    "grid": np.array([1.0, 2.0, 3.0]), "indices": np.array([[2], [0]]),
+}  # fmt: skip
+SPECIAL = {"arctanh": ARRAYS["x"] / 4, "arcsinh": ARRAYS["x"] - 2}
+SPECIAL |= {"ceil": ARRAYS["x"] - 2, "trunc": ARRAYS["x"] - 2, "cbrt": ARRAYS["x"] - 2}
+WITH_NAN = np.array([[1.7, np.nan, -1.2], [2.2, 1.4, np.nan]])
+
+
+def evaluated(expression: str, names: dict[str, Any]) -> Any:
+    """What a hint gives; each name behind "with" is computed from those behind it."""
+    body, *definitions = expression.split(" with ")
+    names = dict(names)
+    for definition in reversed(definitions):
+        name, value = definition.split(" = ")
+        names[name] = eval(value, names)
+    return eval(body, names)
+
+
+@pytest.mark.parametrize("name", sorted(HINTS))
+def test_what_to_use_gives_what_numpy_would(name: str) -> None:
+    arrays = dict(ARRAYS)
+    if name.startswith("nan"):
+        arrays["x"] = WITH_NAN
+    arrays["x"] = SPECIAL.get(name, arrays["x"])
+    call = CALLS.get(name, f"np.{name}(x)")
+    tensors = OTHERS | {k: leaf(v) for k, v in arrays.items()}
+    with pytest.raises(tg.DTypeError) as caught:
+        eval(call, tensors)
+    assert f"np.{name}: " in str(caught.value)
+    assert HINTS[name] in str(caught.value)
+    found, expected = evaluated(HINTS[name], tensors), eval(call, OTHERS | arrays)
+    if not isinstance(expected, (list, tuple)):
+        found, expected = [found], [expected]
+    for a, b in zip(found, expected, strict=True):
+        assert isinstance(a, tg.Tensor)
+        assert_close(a, np.asarray(b), 1e-14)
+        assert a.requires_grad or name in ("ceil", "trunc", "floor_divide")
+
+
+@pytest.mark.parametrize("name", ["vstack", "hstack", "atleast_1d", "atleast_2d", "inner"])
+def test_hints_for_matrices_are_right_for_vectors_too(name: str) -> None:
+    values = {"x": ARRAYS["v"], "y": ARRAYS["w"]}
+    call = CALLS.get(name, f"np.{name}(x)")
+    found = evaluated(HINTS[name], OTHERS | {k: leaf(v) for k, v in values.items()})
+    assert_close(found, np.asarray(eval(call, OTHERS | values)), 1e-14)
+
+
+def test_every_call_is_of_a_hint() -> None:
+    assert set(CALLS) <= set(HINTS)
+
+
+@pytest.mark.parametrize(
+    "other", [np.ones((1, 2)).view(np.matrix), np.ma.masked_array([1.0, 2.0], [1, 0])]
+)
+def test_subclasses_with_operators_of_their_own_are_refused(other: Any) -> None:
+    x = tg.tensor([1.0, 2.0])
+    for call in (lambda: x * other, lambda: tg.add(x, other), lambda: np.multiply(x, other)):
+        with pytest.raises(tg.DTypeError, match=type(other).__name__):
+            call()

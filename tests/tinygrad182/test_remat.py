@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import tinygrad182 as tg
 from tests.support import const, leaf
+from tinygrad182 import backend
 
 RNG = np.random.default_rng(0)
 X, W = RNG.normal(size=(3, 2)), RNG.normal(size=(2, 2))
@@ -131,16 +134,121 @@ def test_memory_grows_with_the_root_of_the_length() -> None:
     assert peak(20) < peak(0) / 5
 
 
-def test_a_constant_changed_before_the_second_run_is_noticed() -> None:
-    for through in ("argument", "closure"):
-        x, c = leaf([2.0]), const([3.0])
-        assert (x * c).requires_grad  # c has been recorded before
-        f = (
-            tg.remat(lambda x, c: x * c)
-            if through == "argument"
-            else tg.remat(lambda x, _, c=c: x * c)
-        )
-        y = f(x, c).sum()
-        c.assign(100.0)
-        with pytest.raises(tg.InPlaceError, match=r"remat: a constant of shape \(1,\)"):
-            y.backward()
+CHANGED: dict[str, Callable[[tg.Tensor, tg.Tensor], tg.Tensor]] = {
+    "argument": lambda x, c: tg.remat(lambda x, c: x * c)(x, c),
+    "from outside": lambda x, c: tg.remat(lambda x: x * c)(x),
+    "in a tuple": lambda x, c: tg.remat(lambda x, s: x * s[0])(x, (c, 2.0)),
+    "in a dict, by name": lambda x, c: tg.remat(lambda x, *, s: x * s["c"][0])(x, s={"c": [c]}),
+    "compared": lambda x, c: tg.remat(lambda x, c: tg.where(c > 0, x * x, x))(x, c),
+    "not recorded": lambda x, c: tg.remat(lambda x, c: x * tg.exp(c))(x, c),
+    "a view": lambda x, c: tg.remat(lambda x, c: x * c)(x, c[0:1]),
+    "a view, from outside": lambda x, c: tg.remat(lambda x: x * c[0:1])(x),
+    "detached, from outside": lambda x, c: tg.remat(lambda x: x * c.detach())(x),
+}
+
+
+@pytest.mark.parametrize("write", ["assign", "data"])
+@pytest.mark.parametrize("use", CHANGED)
+def test_a_constant_changed_before_the_second_run_is_noticed(use: str, write: str) -> None:
+    x, c = leaf([2.0]), const([3.0])
+    assert (x * c).requires_grad  # c has been recorded before
+    y = CHANGED[use](x, c).sum()
+    if write == "assign":
+        c.assign(-100.0)
+    else:
+        c.data[...] = -100.0
+    with pytest.raises(tg.InPlaceError, match=r"remat: a constant of shape \(1,\)"):
+        y.backward()
+
+
+def test_arrays_among_the_arguments_are_copied() -> None:
+    x, factors, places = leaf([1.0, 2.0, 3.0]), np.array([10.0, 20.0]), np.array([2, 0])
+    f = tg.remat(lambda x, a, *, at: x[at["places"]] * a)
+    y = f(x, factors, at={"places": places}).sum()
+    factors[:], places[:] = 7.0, 1
+    y.backward()
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.numpy(), [20.0, 0.0, 10.0])
+
+
+def test_outputs_keep_type_and_kind() -> None:
+    def f(q: tg.Tensor) -> tuple[tg.Tensor, ...]:
+        return q * q, tg.astype(q, "float32"), tg.argmax(q), q > 0, q.detach()
+
+    q = leaf([0.1, 0.3, -0.2])
+    plain, again = f(q), tg.remat(f)(q)
+    for a, b in zip(plain, again, strict=True):
+        assert (b.dtype, b.requires_grad) == (a.dtype, a.requires_grad)
+        np.testing.assert_array_equal(b.numpy(), a.numpy())
+    (found,) = tg.grad((again[0].sum() + tg.astype(again[1], "float64").sum()), q)
+    np.testing.assert_allclose(found.numpy(), 2 * q.numpy() + 1, rtol=1e-15)  # type: ignore[union-attr]
+
+
+def test_arguments_and_results_may_be_nested() -> None:
+    def f(state: tuple[tg.Tensor, dict[str, tg.Tensor]], *, a: tg.Tensor) -> dict[str, Any]:
+        h, extra = state
+        return {"h": h * a, "c": [tg.tanh(extra["c"] * h), (a * a,)]}
+
+    found = []
+    for g in (f, tg.remat(f)):
+        h, c, a = leaf([0.5, 2.0]), leaf([1.0, -1.0]), leaf([3.0, 0.2])
+        out = g((h, {"c": c}), a=a)
+        loss = (out["h"] * out["c"][0] + out["c"][1][0]).sum()
+        found.append([d.numpy() for d in tg.grad(loss, [h, c, a]) if d is not None])
+    assert len(found[1]) == 3
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-14)
+
+
+def test_what_is_returned_as_it_came_keeps_its_gradient_and_its_value() -> None:
+    x, w = leaf([2.0, 3.0]), leaf([5.0, 7.0])
+    for f, by_x, by_w in (
+        (lambda x: w, None, 1.0),
+        (lambda x: x[::-1], 1.0, None),
+        (lambda x: (w, x)[0] * 1, None, 1.0),
+    ):
+        y = tg.remat(f)(x)
+        for found, expected in zip(tg.grad(y.sum(), [x, w]), (by_x, by_w), strict=True):
+            assert (found is None) == (expected is None)
+            if found is not None:
+                np.testing.assert_array_equal(found.numpy(), [expected] * 2)
+    y = tg.remat(lambda x: x[::-1])(x)
+    x.assign(0.0)
+    np.testing.assert_array_equal(y.numpy(), [3.0, 2.0])
+    inner = tg.remat(lambda x: (x * x, x.detach()))(x * 1)[1]
+    with pytest.raises((ValueError, tg.GraphError)):
+        inner.data[...] = 5.0  # a result that the graph holds
+
+
+def test_the_definition_can_be_run_at_other_values() -> None:
+    """A replay of the graph calls it with arrays: also what it used from outside is given."""
+    x, w, c = leaf(X), leaf(W), const(np.array([0.5, 2.0]))
+    outside = tg.tanh(w)
+    node = tg.remat(lambda x, c: tg.tanh(x @ outside) * c + outside[0])(x, c)._node
+    assert node is not None
+    assert node.primitive is not None
+    xp = backend.namespace(node.value)
+    others = [RNG.normal(size=v.shape) for v in (X, W)]
+    a, b = (xp.from_numpy(v, xp.device(node.value)) for v in others)
+    found = node.primitive.forward(xp, a, b, c._data)
+    expected = np.tanh(others[0] @ others[1]) * [0.5, 2.0] + others[1][0]
+    np.testing.assert_allclose(xp.to_numpy(found), expected, rtol=1e-14)
+
+
+def test_containers_are_kept_as_they_were_and_as_what_they_were() -> None:
+    class Pair(NamedTuple):
+        a: tg.Tensor
+        rest: list[Any]
+
+    def f(pair: Pair, others: OrderedDict[str, tg.Tensor]) -> Pair:
+        others.move_to_end("first")
+        return Pair(pair.a * sum(pair.rest), [next(iter(others.values())) * 2])
+
+    x, rest, others = leaf([2.0]), [1.0, 2.0], OrderedDict(first=leaf([5.0]), last=leaf([7.0]))
+    out = tg.remat(f)(Pair(x, rest), others)
+    assert isinstance(out, Pair)
+    assert list(others) == ["first", "last"]  # the function was given a copy
+    last = others["last"]
+    rest.append(100.0)
+    del others["last"]
+    a, b = tg.grad((out.a + out.rest[0]).sum(), [x, last])
+    assert (a.item(), b.item()) == (3.0, 2.0)  # type: ignore[union-attr]

@@ -9,12 +9,16 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import backend
-from ..anomaly import is_floating, kind_of
+from ..anomaly import is_floating, kind_of, kinds_among
 from ..backpropagation import pull
 from ..modes import no_grad
 from ..primitives.index import Slice
+from ..recording import Node
 from .graph import Graph, GraphNode
 from .scaling import largest_exponent, times_power
+
+POSITIVE = frozenset({"exp", "sigmoid"})
+"""Operations that never give 0, of finite numbers, but by underflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,13 @@ class Anomaly:
     ----------
     phase : {"forward", "backward"}
     kind : {"nan", "inf", "underflow"}
-        ``"underflow"``: a gradient that is exactly 0 only because its type cannot hold it.
+        ``"underflow"``: a gradient, or the result of ``exp`` or ``sigmoid``, all of whose elements are 0
+        only because its type cannot hold them.
     node : GraphNode
-        Forward: the operation whose result it is. Backward: the node whose gradient it is.
+        Forward: the operation whose result it is. Backward: the operation whose derivative rule gave
+        it; if none did, the node whose gradient it is: a sum that overflows, a gradient given.
     produced : bool
-        Whether it arose here, from finite numbers; otherwise it came in from outside.
+        Whether it arose here; otherwise it came in from outside.
     """
 
     phase: Literal["forward", "backward"]
@@ -43,9 +49,10 @@ class Anomaly:
 
 
 def first_anomaly(graph: Graph) -> Anomaly | None:
-    """Find the first NaN, infinity or gradient lost to underflow; None if there is none.
+    """Find the first NaN, infinity or number lost to underflow; None if there is none.
 
-    The forward pass is searched from the oldest node on, then the backward pass from the latest.
+    The forward pass is searched from the oldest node on, then the backward pass from the latest. An
+    infinity that comes in from outside, such as a score of −∞, is told only if nothing else is found.
 
     Parameters
     ----------
@@ -58,25 +65,46 @@ def first_anomaly(graph: Graph) -> Anomaly | None:
     >>> x = tg.tensor([1e-30], requires_grad=True)
     >>> loss = (x * x * x).sum()  # the derivative, 3e-60, is too small for float32
     >>> print(tg.inspect.first_anomaly(tg.inspect.trace(loss)))
-    backward: underflow arises in <leaf (1,)>
+    backward: underflow arises in <multiply (1,)>
     """
+    given: Anomaly | None = None
     for node in graph:
-        if is_floating(node.value) and (kind := kind_of(node.value)):
-            sick = any(is_floating(x.value) and kind_of(x.value) for x in node.inputs)
-            return Anomaly("forward", kind, node, node.op != "leaf" and not sick)
+        found = _in_value(node)
+        if found and (found.produced or found.kind == "nan"):
+            return found
+        given = given or found
     for node in reversed(graph.nodes):
         if node.requires_grad and node.grad is not None and (found := _in_gradient(node)):
             return found
+    return given
+
+
+def _in_value(node: GraphNode) -> Anomaly | None:
+    if not is_floating(node.value):
+        return None
+    numbers = [x for x in node._graph._inputs(node._node) if not isinstance(x, Node)]
+    held = kinds_among([*numbers, *(x.value for x in node.inputs)])
+    if kind := kind_of(node.value):
+        passed_on = kind in held or (kind == "inf" and bool(held))
+        return Anomaly("forward", kind, node, node.op != "leaf" and not passed_on)
+    if node.op in POSITIVE and _is_zero(node.value) and math.prod(node.value.shape) and not held:
+        return Anomaly("forward", "underflow", node, True)
     return None
 
 
 def _in_gradient(node: GraphNode) -> Anomaly | None:
-    consumers = [c for c in node.consumers if c.requires_grad and c.grad is not None]
     if kind := kind_of(node.grad):
-        sick = any(kind_of(c.grad) for c in consumers)
-        return Anomaly("backward", kind, node, bool(consumers) and not sick)
-    if _is_zero(node.grad) and any(_lost(node, c) for c in consumers):
-        return Anomaly("backward", "underflow", node, True)
+        edges = node.edges
+        for edge in edges:  # of consumers whose own gradients were found to be finite
+            if share := kind_of(edge.cotangent):
+                return Anomaly("backward", share, edge.consumer, True)
+        return Anomaly("backward", kind, node, bool(edges))
+    if _is_zero(node.grad):
+        edges = node.edges
+        if all(_is_zero(edge.cotangent) for edge in edges):  # else they cancel
+            for edge in edges:
+                if _lost(node, edge.consumer):
+                    return Anomaly("backward", "underflow", edge.consumer, True)
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
+from .._trees import flatten, rebuild
 from ..creation import as_tensor
 from ..errors import ArgumentError, DTypeError
 from ..modes import enable_grad, no_grad
@@ -127,8 +128,9 @@ class VectorFunction:
     def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         by_input = dict(zip(map(id, self.inputs), tensors, strict=True))
         with standing_in(list(self.parameters.values()), tensors):
-            out = self.f(*(_filled(x, by_input) for x in self.args))
-        outputs = [y for y in _tensors_in(out) if _is_inexact(y)]
+            given = (by_input.get(id(x), x) for x in flatten(self.args))
+            out = self.f(*rebuild(self.args, given))
+        outputs = [y for y in flatten(out) if is_tensor(y) and _is_inexact(y)]
         if not outputs:
             raise ArgumentError(
                 "check_gradients: the function must return a floating Tensor or a tuple with one, "
@@ -152,20 +154,6 @@ class VectorFunction:
                 return f"{label}{_key(position, shape)}"
             position -= size
         raise IndexError(position)
-
-
-def _filled(x: Any, by_input: Mapping[int, Tensor]) -> Any:
-    if isinstance(x, Input):
-        return by_input[id(x)]
-    return tuple(_filled(i, by_input) for i in x) if type(x) is tuple else x
-
-
-def _tensors_in(out: Any) -> Iterator[Tensor]:
-    if is_tensor(out):
-        yield out
-    elif isinstance(out, (tuple, list)):
-        for item in out:
-            yield from _tensors_in(item)
 
 
 def _is_inexact(y: Tensor) -> bool:
