@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 import time
@@ -22,7 +23,7 @@ import tinygrad182 as tg
 from experiments.catalogue import CATALOGUE, Experiment, load
 from experiments.common.options import Options
 from experiments.common.result import Result, Table
-from experiments.common.run_folder import Run, publish, publish_sheet, staged
+from experiments.common.run_folder import Question, Run, publish, publish_sheet, staged
 
 PROGRAM = "python -m experiments"
 ALL = "all"
@@ -93,10 +94,17 @@ def run_one(name: str, experiment: Experiment, options: Options, err: Console) -
         np.errstate(all="ignore"),
     ):
         result = experiment.run(options, progress)
-    seconds = time.perf_counter() - clock
     return Run(
-        name, experiment.question, started, seconds, result, experiment.letter, experiment.predict
+        **dataclasses.asdict(asked(name, experiment)),
+        started=started,
+        seconds=time.perf_counter() - clock,
+        result=result,
     )
+
+
+def asked(name: str, experiment: Experiment) -> Question:
+    """The question an experiment answers."""
+    return Question(name, experiment.question, experiment.letter, experiment.predict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +112,8 @@ class AllOptions(Options):
     """Options of a run of all experiments; each keeps its own defaults otherwise."""
 
     answers: bool = True
-    """Whether the page holds the answers, folded away; teachers hand it out with --no-answers."""
+    """Whether to measure and show the answers, folded away. With --no-answers the page holds the
+    questions alone, to be handed out."""
 
 
 def run_all(arguments: Sequence[str], out: Console, err: Console) -> Path:
@@ -112,17 +121,19 @@ def run_all(arguments: Sequence[str], out: Console, err: Console) -> Path:
     options = tyro.cli(
         AllOptions, args=arguments, prog=f"{PROGRAM} {ALL}", description=CATALOGUE_ALL
     )
-    experiments = {name: load(name) for name in CATALOGUE}
-    asked = {name: e for name, e in experiments.items() if e.letter}
+    experiments = {name: e for name in CATALOGUE if (e := load(name)).letter}
+    questions = [asked(name, experiment) for name, experiment in experiments.items()]
+    started = datetime.now().astimezone()
+    runs = []
     with staged(_folder(ALL, options)) as stage:
-        runs = []
-        for count, (name, experiment) in enumerate(asked.items(), start=1):
-            err.print(f"[bold]{count} of {len(asked)}: {name}[/]")
-            own = experiment.options(device=options.device, seed=options.seed, out=options.out)
-            runs.append(run_one(name, experiment, own, err))
+        for count, (name, experiment) in enumerate(experiments.items(), start=1):
+            if options.answers:
+                err.print(f"[bold]{count} of {len(experiments)}: {name}[/]")
+                own = experiment.options(device=options.device, seed=options.seed, out=options.out)
+                runs.append(run_one(name, experiment, own, err))
         with err.status("Writing the reports ..."):
-            folder = _folder(ALL, options, runs[0].started)
-            folder = publish_sheet(runs, options.answers, stage, folder)
+            folder = _folder(ALL, options, started)
+            folder = publish_sheet(questions, runs, stage, folder, options.out is not None)
     for run in runs:
         out.print(f"\n[bold]{run.letter} {run.name}:[/] {escape(run.result.headline)}")
         print_claims(run.result, out)

@@ -12,7 +12,7 @@ import jinja2
 import vl_convert
 
 if TYPE_CHECKING:  # the run folder writes the report, so only the type comes from there
-    from experiments.common.run_folder import Run
+    from experiments.common.run_folder import Question, Run
 
 
 @functools.cache
@@ -55,26 +55,30 @@ def render_report(run: Run, record: dict[str, Any]) -> str:
     )
 
 
-def render_sheet(runs: Sequence[Run], answers: bool) -> str:
-    """Page with the questions of several runs, and their answers folded away.
+PICTURES = 2
+"""Figures of each question on the page of all; the others are in its own report."""
+
+
+def render_sheet(questions: Sequence[Question], runs: Sequence[Run]) -> str:
+    """Page with every question, and the answers of the runs folded away.
 
     Parameters
     ----------
-    runs : sequence of Run
+    questions : sequence of Question
         In the order of the page.
-    answers : bool
-        Whether the page holds the answers at all.
+    runs : sequence of Run
+        The answers, in the same order; or none, for a page without answers.
 
     Returns
     -------
     str
         HTML that needs no network; each answer links to the report in the folder of its run.
     """
-    shown = runs if answers else []
-    figures = [run.result.figures[0].chart.to_dict() if run.result.figures else {} for run in shown]
+    figures = [figure for run in runs for figure in run.result.figures[:PICTURES]]
     return _template("sheet.html").render(
-        runs=runs,
-        answers=answers,
-        specs=figures,
-        library=vl_convert.javascript_bundle() if answers else "",  # type: ignore[call-arg]
+        runs=runs or questions,
+        answers=bool(runs),
+        pictures=PICTURES,
+        specs=[figure.chart.to_dict() for figure in figures],
+        library=vl_convert.javascript_bundle() if runs else "",  # type: ignore[call-arg]
     )

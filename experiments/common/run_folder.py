@@ -34,16 +34,22 @@ PACKAGES = ("numpy", "cupy-cuda12x", "cupy-cuda13x", "altair", "vl-convert-pytho
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run: the experiment, when, how long it took and what was found."""
+class Question:
+    """What an experiment asks: its name, its letter in the course, and what to predict."""
 
     name: str
     question: str
+    letter: str = ""
+    predict: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Question):
+    """A finished run of an experiment: when, how long it took and what was found."""
+
     started: datetime
     seconds: float
     result: Result
-    letter: str = ""
-    predict: str = ""
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -89,16 +95,19 @@ def publish(run: Run, stage: Path, folder: Path) -> Path:
         return move(stage, folder, replace=run.result.options.out is not None)
 
 
-def publish_sheet(runs: Sequence[Run], answers: bool, stage: Path, folder: Path) -> Path:
-    """Write all runs, each into a folder of its own, and the page with every question."""
+def publish_sheet(
+    questions: Sequence[Question], runs: Sequence[Run], stage: Path, folder: Path, replace: bool
+) -> Path:
+    """Write the page with every question, and each run into a folder of its own beside it."""
     with _named(folder):
         for run in runs:
             (stage / run.name).mkdir()
             write_files(run, stage / run.name)
-        (stage / "report.html").write_text(render_sheet(runs, answers), encoding="utf-8")
-        record = {run.name: describe(run) for run in runs}
-        (stage / RESULTS).write_text(_json(record), encoding="utf-8")
-        return move(stage, folder, replace=runs[0].result.options.out is not None)
+        (stage / "report.html").write_text(render_sheet(questions, runs), encoding="utf-8")
+        if runs:
+            record = {run.name: describe(run) for run in runs}
+            (stage / RESULTS).write_text(_json(record), encoding="utf-8")
+        return move(stage, folder, replace=replace)
 
 
 @contextmanager

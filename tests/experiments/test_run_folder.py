@@ -68,7 +68,15 @@ def a_run(chart=None, *, out=None, headline="It is 1e-60."):
     claim = Claim("small", measured=float("inf"), threshold=1.0)
     options = ToyOptions(out=out, data=Path("some/data.csv"), seed=7)
     result = Result(options, headline, figures, (table, long), reading=("one",), claims=(claim,))
-    return Run("toy", "Is it?", datetime(2026, 1, 2, tzinfo=UTC), 1.25, result)
+    return Run(
+        "toy",
+        "Is it?",
+        "Q9",
+        "Will it?",
+        started=datetime(2026, 1, 2, tzinfo=UTC),
+        seconds=1.25,
+        result=result,
+    )
 
 
 def publish_in(folder, run):
