@@ -1,0 +1,377 @@
+"""What mutants of the engine came through before these tests: corners that nothing else looks at."""
+
+from __future__ import annotations
+
+import string
+from importlib import import_module
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import assert_close, const, leaf
+from tinygrad182 import backend, backpropagation, transforms
+from tinygrad182.backpropagation import Cotangents, ancestors, backpropagate
+from tinygrad182.modes import at_time
+from tinygrad182.primitives.index import ARRAY
+
+H = 1e-20
+
+
+# --- the complex step where the definition has a kink -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "expected"),
+    [
+        (tg.sigmoid, H * 1j, 0.5 + 0.25j * H),
+        (tg.relu, H * 1j, 0.0),
+        (tg.relu, -1 + H * 1j, 0.0),
+        (tg.relu, 1 + H * 1j, 1 + H * 1j),
+        (tg.abs, -1 + H * 1j, 1 - H * 1j),
+        (tg.abs, H * 1j, H * 1j),
+        (lambda x: tg.maximum(x, 1.0), 1 - H * 1j, 1 - H * 1j),
+        (lambda x: tg.minimum(x, 1.0), 1 + H * 1j, 1 + H * 1j),
+        (lambda x: tg.maximum(1.0, x), 1 + H * 1j, 1.0),
+        (lambda x: x**3, -2 + H * 1j, -8 + 12j * H),
+        (lambda x: x**2, -2 + H * 1j, 4 - 4j * H),
+        (lambda x: 2.0**x, 3 + H * 1j, 8 + 8j * np.log(2) * H),
+        (lambda x: x**0.5, -4 + 1j, (-4 + 1j) ** 0.5),
+        (tg.log1p, 0.5 + 2j, np.log(1.5 + 2j)),
+        (tg.log1p, H + H * 1j, H + H * 1j),
+    ],
+)
+def test_values_at_complex_numbers(f: Any, x: complex, expected: complex) -> None:
+    found = f(const([x])).numpy()
+    np.testing.assert_allclose(found.real, [np.real(expected)], rtol=1e-15)
+    np.testing.assert_allclose(found.imag, [np.imag(expected)], rtol=1e-15)
+
+
+def test_the_size_of_negative_zero_is_positive() -> None:
+    assert not np.signbit(tg.abs(const([-0.0])).numpy())
+
+
+# --- what is copied -----------------------------------------------------------------------------
+
+
+def _copies(monkeypatch: pytest.MonkeyPatch, y: tg.Tensor) -> int:
+    made = []
+    copy = backend.copy
+    monkeypatch.setattr(backend, "copy", lambda x: made.append(x) or copy(x))
+    y.backward(np.ones(y.shape))
+    monkeypatch.undo()
+    return len(made)
+
+
+def test_a_gradient_that_shares_memory_is_copied_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = leaf([1.0, 2.0])
+    assert _copies(monkeypatch, x + 1) == 1  # the cotangent of the output itself
+    assert _copies(monkeypatch, x * x) == 0  # a sum of two edges, in a buffer of its own
+    x.grad = None
+    assert _copies(monkeypatch, x * x) == 0
+    assert x.grad is not None
+    assert x.grad.tolist() == [2.0, 4.0]
+
+
+def test_three_contributions_are_added_into_one_buffer() -> None:
+    x = leaf([1.0, 2.0])
+    assert x._node is not None
+    sums = Cotangents()
+    for g in ([1.0, 1.0], [2.0, 2.0], [4.0, 4.0]):
+        sums.add(x._node, np.array(g))
+        if g[0] == 2.0:
+            assert sums.owns(x._node)
+            buffer = sums._sums[x._node]
+    assert sums.pop(x._node) is buffer
+    assert buffer.tolist() == [7.0, 7.0]
+    assert sums.pop(x._node) is None
+
+
+# --- inputs without a derivative ----------------------------------------------------------------
+
+
+def test_a_condition_that_requires_grad_gets_none() -> None:
+    x = leaf([1.0, 0.0])
+    tg.where(x, x * 2, 0.0).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [2.0, 0.0]
+    c = leaf([1.0, 0.0])
+    assert tg.grad(tg.where(c, x, 0.0).sum(), c) == [None]
+
+
+def test_the_mark_of_an_index_array_says_so() -> None:
+    assert repr(ARRAY) == "ARRAY"
+
+
+# --- einsum -------------------------------------------------------------------------------------
+
+
+def test_a_letter_summed_in_one_operand_alone_may_be_any() -> None:
+    x, y = leaf(np.arange(6.0).reshape(2, 3)), leaf([2.0, 3.0, 5.0])
+    tg.einsum("Xi,i->i", x, y).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[2.0, 3.0, 5.0]] * 2
+
+
+def test_einsum_carries_several_leading_axes() -> None:
+    x = leaf(np.arange(6.0).reshape(2, 3))
+    y = tg.einsum("ij,ij->i", x, x)
+    assert x._node is not None
+    assert y._node is not None
+    g = np.arange(1.0, 25.0).reshape(3, 4, 2)
+    found = backpropagate([(y._node, g)], {x._node})[x._node]
+    assert_close(found, 2 * g[..., None] * x.numpy(), 1e-15)
+    assert y._node.inputs is None  # freed, unless told otherwise
+
+
+@pytest.mark.parametrize("letters", [string.ascii_lowercase, string.ascii_uppercase])
+def test_new_letters_are_found_in_either_case(letters: str) -> None:
+    x = leaf(np.full((1,) * 26, 3.0))
+    jacobian = tg.jacobian(lambda x: tg.einsum(f"{letters},{letters}->", x, x), x)
+    assert jacobian.item() == 6.0
+
+
+# --- shapes and types ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 1), (1, 4, 3), (5, 1, 3), (2, 1, 4, 1), (1, 1), (3,)])
+def test_an_axis_of_one_is_summed_where_it_was_repeated_and_nowhere_else(
+    shape: tuple[int, ...],
+) -> None:
+    x = leaf([[3.0]])
+    c = np.arange(1.0, 1.0 + np.prod(shape)).reshape(shape)
+    jacobian = tg.jacobian(lambda x: x * const(c), x)
+    assert_close(jacobian, c.reshape(*np.broadcast_shapes(shape, (1, 1)), 1, 1), 0.0)
+    (x * const(c)).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[c.sum()]]
+
+
+@pytest.mark.parametrize(("narrow", "wide"), [("float32", "float64"), ("float16", "float32")])
+def test_a_tangent_has_the_type_its_value_was_promoted_to(narrow: str, wide: str) -> None:
+    x, c = const(np.ones(2, narrow)), const(np.ones(2, wide))
+    for f in (lambda x: x + c, lambda x: c - x):
+        out, tangent = tg.jvp(f, x, np.ones(2))
+        assert isinstance(out, tg.Tensor)
+        assert isinstance(tangent, tg.Tensor)
+        assert out.dtype == tangent.dtype == np.dtype(wide)
+
+
+def test_a_cotangent_is_cast_down_before_it_is_used() -> None:
+    x = tg.tensor(np.ones(1, np.float32), requires_grad=True)
+    g = leaf([2.0**24 + 1])  # float32 rounds it, and three times it, differently
+    for given, recorded in ((g, True), (g, False), (g.numpy(), False)):
+        (dx,) = tg.grad(x * 3, x, given, create_graph=recorded)
+        assert dx is not None
+        assert dx.dtype == tg.float32
+        assert dx.item() == 3 * 2.0**24
+    (dx,) = tg.grad(x * 3, x, g, create_graph=True)
+    assert dx is not None
+    assert tg.grad(dx.sum(), g)[0].tolist() == [3.0]  # type: ignore[union-attr]
+
+
+def test_grad_frees_the_graph_unless_told_otherwise() -> None:
+    x = leaf([1.0, 2.0])
+    y = (x * x).sum()
+    tg.grad(y, x, retain_graph=True)
+    tg.grad(y, x)
+    with pytest.raises(tg.FreedGraphError):
+        tg.grad(y, x)
+
+
+def test_an_array_of_a_class_of_its_own_is_taken_for_its_numbers() -> None:
+    class Own(np.ndarray):  # type: ignore[type-arg]
+        pass
+
+    x = leaf([1.0, 2.0])
+    for array in (np.array([3.0, 4.0]).view(Own), np.ma.masked_array([3.0, 4.0])):
+        assert (x * array).tolist() == [3.0, 8.0]
+
+
+def test_a_view_of_a_raw_array_is_a_tensor() -> None:
+    flipped = tg.apply(tg.PRIMITIVES["flip"], np.array([1.0, 2.0]), axis=(-1,))
+    assert flipped.tolist() == [2.0, 1.0]
+
+
+def test_a_constant_computed_from_another_has_a_life_of_its_own() -> None:
+    x, c = leaf([1.0, 2.0]), const([3.0, 4.0])
+    y = (x * (c + 1)).sum()
+    c.assign(0.0)
+    y.backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "raises"),
+    [(1.0, np.nan, True), (np.nan, 1.0, True), (np.nan, np.nan, False)],
+)
+def test_a_number_written_over_nan_is_a_change(before: float, after: float, raises: bool) -> None:
+    x = leaf([before, 2.0])
+    y = (x * x).sum()
+    x.data[0] = after
+    if raises:
+        with pytest.raises(tg.InPlaceError):
+            y.backward()
+    else:
+        y.backward()
+
+
+def test_an_elementwise_primitive_may_have_parameters() -> None:
+    scaled = tg.Primitive(
+        "scaled",
+        forward=lambda xp, x, *, by: x * by,
+        vjp=(lambda xp, g, y, x, *, by: g * by,),
+        jvp="elementwise",
+    )
+    _, tangent = tg.jvp(lambda x: tg.apply(scaled, x, by=3.0), const([1.0]), const([2.0]))
+    assert tangent.tolist() == [6.0]  # type: ignore[union-attr]
+
+
+# --- nodes --------------------------------------------------------------------------------------
+
+
+def test_what_a_new_node_holds() -> None:
+    x = leaf([1.0])
+    y = x * 2
+    assert x._node is not None
+    assert y._node is not None
+    assert (x._node.keeps_grad, y._node.keeps_grad) == (True, False)
+    assert (x._node.params, y._node.params) == ({}, {})
+    assert (x._node.inputs, x._node.marks, x._node.grad) == ((), (), None)
+
+
+def test_primitives_say_how_they_push_tangents() -> None:
+    kinds = {p.name: p.jvp for p in tg.PRIMITIVES.values() if not callable(p.jvp)}
+    assert set(kinds.values()) == {"elementwise", "linear", "multilinear"}
+    assert (kinds["exp"], kinds["reshape"], kinds["matmul"]) == (
+        "elementwise",
+        "linear",
+        "multilinear",
+    )
+
+
+def test_primitives_say_what_they_broadcast_and_what_is_a_view() -> None:
+    table = tg.PRIMITIVES
+    assert not any(table[name].broadcasts for name in ("sum", "index", "concat", "einsum"))
+    assert all(table[name].broadcasts for name in ("add", "matmul", "broadcast_to"))
+    assert not any(table[name].view for name in ("exp", "add", "sum", "concat", "stack"))
+    assert all(table[name].view for name in ("reshape", "index", "flip", "broadcast_to"))
+
+
+def test_a_recorded_gradient_is_the_one_that_was_computed() -> None:
+    x = leaf([1.0, 2.0])
+    (g,) = tg.grad((x * x).sum(), x, create_graph=True)
+    assert g is not None
+    assert g._node is not None
+    assert g._node.op == "add"  # of the two edges: nothing was added to the graph for a copy
+
+
+def test_what_lies_behind_the_targets_stays() -> None:
+    x = leaf([1.0, 2.0])
+    h = x * x
+    assert tg.grad((h * h).sum(), h)[0] is not None
+    h.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [2.0, 4.0]
+
+
+def test_a_function_that_runs_again_is_one_node_of_that_name() -> None:
+    with at_time(3):
+        y = tg.remat(lambda x: x * x)(leaf([1.0]))
+    assert y._node is not None
+    assert (y._node.op, y._node.place()) == ("remat", ", at t = 3")
+
+
+# --- how far is walked --------------------------------------------------------------------------
+
+
+def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many nodes each walk over a graph finds from now on."""
+    walked: list[int] = []
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        nodes = ancestors(*args, **kwargs)
+        walked.append(len(nodes))
+        return nodes
+
+    for module in (backpropagation, transforms, import_module("tinygrad182.remat")):
+        monkeypatch.setattr(module, "ancestors", counting)
+    return walked
+
+
+def test_what_runs_again_is_walked_to_its_ends_and_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else T segments that use one result would each walk all that lies before it."""
+    older = leaf([1.0])
+    u = x = leaf([0.5])
+    for _ in range(50):
+        u = u * 1.01
+    y = tg.remat(lambda x: x * u * older * 2.0)(x)
+    assert y._node is not None
+    walked = _walked(monkeypatch)
+    g = np.ones(1)
+    primitive: Any = y._node.primitive
+    xp, inputs = backend.namespace(g), [x.data, older.data, u.data]
+    primitive.forward(xp, *inputs)
+    primitive.vjp(xp, g, y.data, *inputs)
+    primitive.jvp(xp, (g, g, g), y.data, *inputs)
+    assert len(walked) == 3
+    assert max(walked) < 10
+
+
+def test_the_walk_to_chosen_ends_leaves_out_what_is_older(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = _walked(monkeypatch)
+    u = leaf([0.5])
+    for _ in range(50):
+        u = u * 1.01
+    h = leaf([2.0]) * 1
+    y = h * u
+    assert h._node is not None
+    assert y._node is not None
+    backpropagate([(y._node, np.ones(1))], {h._node}, stop=True)
+    assert max(walked) < 10
+
+
+def test_what_runs_again_returns_what_the_function_returned() -> None:
+    x = leaf([1.0, 2.0])
+
+    def f(x: tg.Tensor, times: int) -> Any:
+        return {"y": x * times, "n": (tg.ones(1), [])}
+
+    for context in (tg.enable_grad(), tg.no_grad()):
+        with context:
+            found = tg.remat(f)(x, times=3)
+        assert found["y"].tolist() == [3.0, 6.0]
+        assert found["n"][0].tolist() == [1.0]
+        assert found["n"][1] == []
+
+
+def test_an_array_given_to_what_runs_again_is_kept_as_it_was() -> None:
+    x = tg.tensor(array_api_strict.asarray([2.0]), requires_grad=True)
+    c = array_api_strict.asarray([3.0])
+    y = tg.remat(lambda x, c: x * c)(x, c)
+    c[...] = 100.0
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [3.0]
+
+
+def test_what_is_used_twice_is_walked_once() -> None:
+    """2⁶⁰ paths lead through this graph."""
+
+    def doubled(x: tg.Tensor) -> tg.Tensor:
+        for _ in range(60):
+            x = x + x
+        return x
+
+    x = leaf([1.0])
+    tg.remat(doubled)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [2.0**60]
+    assert tg.jvp(doubled, x, np.ones(1))[1].tolist() == [2.0**60]  # type: ignore[union-attr]
