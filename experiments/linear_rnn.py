@@ -29,10 +29,7 @@ from experiments.common.linear_views import drawn, exponents_chart, tables
 from experiments.common.result import Claim, Figure, Result, power_text
 from experiments.common.spectrum import CHAIN
 from experiments.common.study import InitialWeights
-from experiments.common.untrained import UntrainedOptions
-
-ROUNDING = 1e-12
-"""4,500 roundings of float64: two ways to multiply through T steps are no further apart."""
+from experiments.common.untrained import ROUNDING, UntrainedOptions, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +71,7 @@ def run(opts: LinearRnnOptions, progress: Progress) -> Result:
         progress.advance(task)
     return Result(
         options=opts,
-        headline=headline(found, breaking),
+        headline=headline(opts, found, breaking),
         reading=sentences(opts, found, breaking),
         claims=claims(opts, found, breaking),
         figures=figures(opts, found, breaking),
@@ -174,18 +171,23 @@ def slope_claims(found: Sequence[LinearFlow]) -> list[Claim]:
     return made
 
 
-def headline(found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]) -> str:
+def headline(
+    opts: LinearRnnOptions, found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]
+) -> str:
     """What becomes of the gradient at each radius, and the exception."""
-    shown = [each for each in found if each.kind == found[0].kind and each.seed == found[0].seed]
+    growths: dict[float, list[float]] = {}
+    for each in found:
+        if each.kind == found[0].kind:
+            growths.setdefault(each.radius, []).append(each.flow.growth)
     changes = ", ".join(
-        f"to {power_text(each.flow.growth)} of its size at |λ|max = {each.radius:g}"
-        for each in shown
+        f"to {spread(logs)} of its size at |λ|max = {radius:g}" for radius, logs in growths.items()
     )
     peak = breaking[0].by_lag
     return (
         f"The largest eigenvalue of W_h decides, in the long run: over {len(peak) - 1} steps back the "
-        f"gradient goes {changes} ({KIND_TEXT[found[0].kind]} W_h); but with a {BREAKING[0][2]}, it is "
-        f"at most {power_text(float(peak.max()))} times as large, {int(np.argmax(peak))} steps back."
+        f"gradient goes {changes} ({KIND_TEXT[found[0].kind]} W_h, {opts.seeds_text}); but with a "
+        f"{BREAKING[0][2]} (seed {opts.seed}), it is at most {power_text(float(peak.max()))} times as "
+        f"large, {int(np.argmax(peak))} steps back."
     )
 
 
@@ -225,8 +227,8 @@ def sentences(
         )
     at_one, turning = breaking[1].by_lag, breaking[2].by_lag
     said.append(
-        f"|λ|max = 1 is not enough for stability: in a {BREAKING[1][2]}, the gradient grows "
-        f"{power_text(float(at_one[-1]))}-fold, as a power of k and not exponentially; under a "
+        f"|λ|max = 1 is not enough for stability (seed {opts.seed}): in a {BREAKING[1][2]}, the gradient "
+        f"grows {power_text(float(at_one[-1]))}-fold, as a power of k and not exponentially; under a "
         f"{BREAKING[2][2]}, it goes up and down between {power_text(float(turning.min()))} and "
         f"{power_text(float(turning.max()))} of its size for ever."
     )
@@ -253,7 +255,7 @@ def figures(
             drawn(
                 [(f"|λ|max = {e.radius:g}", f"{KIND_TEXT[e.kind]} W_h", e) for e in first],
                 "How much of the gradient is left after k steps back",
-                f"linear RNN, {opts.size}, loss at the last step",
+                f"linear RNN, {opts.drawn}, loss at the last step",
             ),
         ),
         Figure(
@@ -265,7 +267,7 @@ def figures(
             drawn(
                 [(name, "", each) for name, each in zip(names, breaking, strict=True)],
                 "What the eigenvalues alone do not tell",
-                f"linear RNN, {opts.size}, loss at the last step",
+                f"linear RNN, {opts.drawn}, loss at the last step",
             ),
         ),
         Figure(

@@ -17,16 +17,13 @@ from rich.progress import Progress
 
 from experiments.catalogue import Experiment
 from experiments.common import cells, charts, options
-from experiments.common.cells import CELL_TEXT, Cell, StateCurve
+from experiments.common.cells import CELL_TEXT, NAMED_BIAS, Cell, Seen, ahead, keeps_more, pick
 from experiments.common.curves import Look, curves
 from experiments.common.errors import OptionError
 from experiments.common.result import Claim, Column, Figure, Result, Row, Table, power_text
 from experiments.common.study import FACTOR_DECADES
 from experiments.common.sweep_views import PALETTE, sweep_chart
 from experiments.common.untrained import UntrainedOptions, log10
-
-NAMED_BIAS = 1.0
-"""The usual one: claims are about it."""
 
 SWEEP = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """What weights are multiplied by to find where the picture breaks."""
@@ -35,9 +32,10 @@ FACTOR = f"{10**FACTOR_DECADES:.0f}"
 
 LOOKS = {
     "RNN, h": Look(charts.VERMILLION),
-    "LSTM, h": Look(charts.BLUE),
-    "LSTM, c": Look(charts.GREEN, (6, 3)),
+    "LSTM, c": Look(charts.GREEN, width=5.0),
+    "LSTM, h": Look(charts.BLUE, width=1.6),
 }
+"""The LSTM's c is wide and its h thin, above it: the two often run along together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +72,6 @@ class LSTMOptions(UntrainedOptions):
                 raise OptionError(f"--forget-bias must be a finite number, not {bias}")
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One untrained network, the loss at the last step."""
-
-    cell: Cell
-    forget_bias: float
-    scale: float
-    seed: int
-    states: dict[str, StateCurve]
-
-    @property
-    def kind(self) -> str:
-        """Cell and forget bias in words."""
-        bias = f", forget bias {self.forget_bias:g}" if self.cell == "lstm" else ""
-        return CELL_TEXT[self.cell] + bias
-
-
 def run(opts: LSTMOptions, progress: Progress) -> Result:
     """Measure every cell, forget bias, scale of the weights and seed."""
     biases = sorted({NAMED_BIAS, *opts.forget_bias})
@@ -121,35 +102,26 @@ def see(opts: LSTMOptions, cell: Cell, forget_bias: float, scale: float, seed: i
     return Seen(cell, forget_bias, scale, seed, cells.state_curves(loss))
 
 
-def pick(found: Sequence[Seen], cell: Cell, scale: float, bias: float = NAMED_BIAS) -> list[Seen]:
-    """The networks of a kind, one for each seed."""
-    bias = bias if cell == "lstm" else 0.0
-    return [s for s in found if (s.cell, s.scale, s.forget_bias) == (cell, scale, bias)]
-
-
-def slower_by(found: Sequence[Seen], scale: float, bias: float = NAMED_BIAS) -> list[float]:
-    """Decades per step by which the RNN loses more than the LSTM's h and c do; one per seed."""
-    pairs = zip(pick(found, "rnn", scale), pick(found, "lstm", scale, bias), strict=True)
-    return [
-        min(state.slope for state in lstm.states.values()) - rnn.states["h"].slope
-        for rnn, lstm in pairs
-    ]
-
-
 def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
     """What holds by definition, and what is claimed of the initial values named."""
-    bound = max(s.states["h"].largest.max() for s in found)
     memory = [s.states["c"].largest for s in found if s.cell == "lstm"]
+    bound = max(
+        (s.states["h"].largest / np.tanh(s.states["c"].largest)).max()
+        for s in found
+        if (s.cell, s.scale) == ("lstm", 1.0)
+    )
     steps = np.arange(1, len(memory[0]) + 1)
     lstm = [state for s in pick(found, "lstm", 1.0) for state in s.states.values()]
     named = f"initial values in ±1/√H, forget bias {NAMED_BIAS:g}"
+    factor = f"A factor of {FACTOR} over the whole length counts; this is a convention."
     return (
         Claim(
-            "Hidden states stay in (−1, 1): largest |h_t| of any network",
+            "Hidden states stay within tanh of the cell states, and so in (−1, 1): largest |h_t| over "
+            "tanh of the largest |c_t|, any step of any LSTM, weights × 1",
             float(bound),
             1.0,
-            why="|tanh| and the output gate are below 1. Floating point rounds tanh to 1 itself "
-            "beyond 19, so 1 is allowed.",
+            why="h_t = o_t ∘ tanh c_t, and the output gate is below 1. Larger weights saturate both: "
+            "floating point rounds tanh to 1 itself beyond 19.",
         ),
         Claim(
             "Cell states need not: largest |c_t| of any LSTM",
@@ -165,42 +137,60 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             why="|c_t| ≤ f|c_{t−1}| + i|g| < |c_{t−1}| + 1, and c_0 = 0.",
         ),
         Claim(
-            f"The LSTM's gradients vanish ({named}): slope of the one that vanishes least, in "
-            "decades per step",
-            max(state.slope for state in lstm),
-            0.0,
-            why="A gradient vanishes where its slope at long lags is negative.",
+            f"The LSTM's gradients vanish ({named}): decades of ‖∂L/∂h_t‖ or ‖∂L/∂c_t‖ from T to 1, "
+            "most of any seed",
+            max(state.flow.growth for state in lstm),
+            -FACTOR_DECADES,
+            why=factor,
         ),
         Claim(
-            f"They vanish more slowly than the RNN's ({named}): slope of the LSTM's h and c minus "
-            "the RNN's, in decades per step, least of any seed",
-            min(slower_by(found, 1.0)),
-            0.0,
+            f"They vanish more slowly than the RNN's ({named}): those decades of the LSTM's h and c minus "
+            "those of the RNN's h, least of any seed",
+            min(ahead(found, 1.0)),
+            FACTOR_DECADES,
             "at least",
-            why="Slower is a slope that is larger, on the same batch with the same seed.",
+            why=factor + " Both see the same batch.",
         ),
         Claim(
             f"They do not explode ({named}): decades that ‖∂L/∂h_t‖ or ‖∂L/∂c_t‖ is above its "
             "value at T, at any step",
             max(state.rise for state in lstm),
             FACTOR_DECADES,
-            why=f"A factor of {FACTOR} counts as an explosion; this is a convention.",
+            why=factor,
         ),
     )
 
 
 def headline(found: Sequence[Seen]) -> str:
     """The two rates at the initial values named, and where the picture ends."""
-    rnn = np.mean([s.states["h"].slope for s in pick(found, "rnn", 1.0)])
+    rnns = pick(found, "rnn", 1.0)
+    rnn = np.mean([s.states["h"].slope for s in rnns])
     lstm = np.mean([s.states["h"].slope for s in pick(found, "lstm", 1.0)])
-    breaks = [k for k in scales_of(found) if k > 1 and min(slower_by(found, k)) < 0]
+    length, seeds = len(rnns[0].states["h"].largest), len(rnns)
+    breaks = [k for k in scales_of(found) if k > 1 and keeps_more(found, k)[1] < seeds]
     said = (
-        f"A step back changes the RNN's gradient by {rnn:+.2f} decades and the LSTM's by "
-        f"{lstm:+.2f} (initial values in ±1/√H, forget bias {NAMED_BIAS:g})"
+        f"A step back changes the RNN's ∂L/∂h by {rnn:+.3f} decades and the LSTM's by {lstm:+.3f} "
+        f"({_mean(seeds)}initial values in ±1/√H, forget bias {NAMED_BIAS:g}). Over {length} steps the "
+        f"LSTM keeps {FACTOR} times as much as the RNN, or more, {_counted(found, 1.0)}"
     )
     if breaks:
-        said += f"; with weights {breaks[0]:g} times as large the LSTM's is no longer the slower"
+        said += f", with weights {breaks[0]:g} times as large {_counted(found, breaks[0])}"
     return said + "."
+
+
+def _mean(seeds: int) -> str:
+    return f"mean of {seeds} seeds, " if seeds > 1 else ""
+
+
+def _counted(found: Sequence[Seen], scale: float, bias: float = NAMED_BIAS) -> str:
+    """For how many seeds the LSTM keeps more, of those whose RNN vanishes."""
+    seeds = len(pick(found, "rnn", scale))
+    vanishing, slower = keeps_more(found, scale, bias)
+    if vanishing == seeds:
+        return f"for {slower} of {seeds} seed{'s' * (seeds > 1)}"
+    if not vanishing:
+        return "for no seed (no RNN vanishes)"
+    return f"for {slower} of the {vanishing} seed{'s' * (vanishing > 1)} whose RNN vanishes"
 
 
 def scales_of(found: Sequence[Seen]) -> list[float]:
@@ -212,13 +202,15 @@ def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
     """The settings that break each claim, found by trying them."""
     said = []
     for bias in sorted({s.forget_bias for s in found if s.cell == "lstm"}):
-        differences = {k: slower_by(found, k, bias) for k in scales_of(found)}
-        broken = [k for k, values in differences.items() if min(values) < 0]
-        held = [k for k in differences if k not in broken]
+        counts: dict[str, list[float]] = {}
+        for scale in scales_of(found):
+            counts.setdefault(_counted(found, scale, bias), []).append(scale)
+        decades = ahead(found, 1.0, bias)
         said.append(
-            f"With forget bias {bias:g} the slope of the LSTM is above that of the RNN for every seed "
-            f"{_with(held)}, and not {_with(broken)}. At weights × 1 it is so by "
-            f"{min(differences[1.0]):+.3f} to {max(differences[1.0]):+.3f} decades per step."
+            f"With forget bias {bias:g} the LSTM keeps {FACTOR} times as much of its gradient from step "
+            "T to step 1 as the RNN, or more, "
+            + "; ".join(f"{count} with {_weights(scales)}" for count, scales in counts.items())
+            + f". With weights × 1 it is ahead by {min(decades):+.1f} to {max(decades):+.1f} decades."
         )
     for cell in ("rnn", "lstm"):
         rises = {
@@ -230,18 +222,19 @@ def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
         exploding = [k for k, rise in rises.items() if rise > FACTOR_DECADES]
         worst = max(rises, key=lambda k: rises[k])
         name = CELL_TEXT[cell]
+        which = "seed" if cell == "rnn" else "seed and forget bias"
         said.append(
             f"The {name} explodes, too: with weights × {exploding[0]:g} the gradient at some step "
-            f"exceeds {FACTOR} times that at T for some seed; at × {worst:g} it is "
-            f"{power_text(rises[worst])} times as large. No theorem forbids it."
+            f"exceeds {FACTOR} times that at T for some {which}; at × {worst:g} it is "
+            f"up to {power_text(rises[worst])} times as large. No theorem forbids it."
             if exploding
             else f"The {name} does not explode at any scale tried, up to × {max(rises):g}."
         )
     return tuple(said)
 
 
-def _with(scales: Sequence[float]) -> str:
-    return f"with weights × {', '.join(f'{k:g}' for k in scales)}" if scales else "at any scale"
+def _weights(scales: Sequence[float]) -> str:
+    return f"weights × {', '.join(f'{k:g}' for k in scales)}"
 
 
 def figures(opts: LSTMOptions, found: Sequence[Seen]) -> tuple[Figure, ...]:

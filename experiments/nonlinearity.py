@@ -2,7 +2,8 @@
 
 One step back multiplies the gradient by the derivative of the nonlinearity (saturation) and by W_h
 (weight). Both factors are measured at every step, with inputs as they are, and with inputs so small
-that the states stay near 0: there tanh is as good as linear, and explodes.
+that the states can stay near 0: while they do, tanh is as good as linear, and explodes. How often
+ReLU explodes and blows up is counted over many networks, since it hangs on which units are on.
 """
 
 from __future__ import annotations
@@ -16,19 +17,18 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.catalogue import Experiment
-from experiments.common import options
+from experiments.common import gains_words, options
 from experiments.common.errors import OptionError
 from experiments.common.flow import Floats
-from experiments.common.gains import Seen, near_zero, see, typical, unavoidable
-from experiments.common.gains_views import FACTOR, steps_chart, sweep_chart, tables
-from experiments.common.result import Claim, Figure, Result, power_text
+from experiments.common.gains import Seen, exploding, near_zero, of_kind, see, unavoidable
+from experiments.common.gains_views import steps_chart, sweep_chart, tables
+from experiments.common.result import Claim, Figure, Result
 from experiments.common.study import (
     FACTOR_DECADES,
-    NONLINEARITY_TEXT,
     InitialWeights,
     Nonlinearity,
 )
-from experiments.common.untrained import UntrainedOptions, log10
+from experiments.common.untrained import FACTOR, ROUNDING, UntrainedOptions, log10
 
 SCALES = 19
 """How many input scales are swept."""
@@ -47,6 +47,10 @@ class NonlinearityOptions(UntrainedOptions):
     halvings: int = 40
     """How many times inputs, labels and biases are halved in the setting that keeps states near 0."""
 
+    draws: int = 20
+    """Networks of each kind at the largest spectral radius, with seed, seed + 1, …, of which it is
+    counted how many explode."""
+
     initial_weights: InitialWeights = "orthogonal"
     """W_h before it is scaled: all eigenvalues equally large, or spread over a disk."""
 
@@ -56,6 +60,7 @@ class NonlinearityOptions(UntrainedOptions):
         options.one_or_more("spectral-radius", self.spectral_radius)
         for radius in self.spectral_radius:
             options.positive("spectral-radius", radius)
+        options.at_least("draws", self.draws, 1)
         if not 4 <= self.halvings <= 300:
             raise OptionError(f"--halvings must be from 4 to 300, not {self.halvings}")
 
@@ -68,8 +73,16 @@ def run(opts: NonlinearityOptions, progress: Progress) -> Result:
     settings = list(itertools.product(kinds, (0, opts.halvings), opts.seeds))
     scales = sorted(set(np.linspace(opts.halvings, -4, SCALES).round().astype(int).tolist()))
     swept = list(itertools.product(kinds, scales))
-    task = progress.add_task("inputs as they are, and small", total=len(settings) + len(swept))
-    found, sweep = [], []
+    counted = list(
+        itertools.product(
+            dict.fromkeys(("identity", *opts.nonlinearity)),
+            range(opts.seed, opts.seed + opts.draws),
+        )
+    )
+    task = progress.add_task(
+        "inputs as they are, and small", total=len(settings) + len(swept) + len(counted)
+    )
+    found, sweep, draws = [], [], []
     for (radius, nonlinearity), halvings, seed in settings:
         found.append(see(opts, nonlinearity, radius, halvings, seed, opts.initial_weights))
         progress.advance(task)
@@ -77,20 +90,27 @@ def run(opts: NonlinearityOptions, progress: Progress) -> Result:
     for (radius, nonlinearity), halvings in swept:
         sweep.append(see(opts, nonlinearity, radius, halvings, opts.seed, opts.initial_weights))
         progress.advance(task)
+    progress.update(task, description="many networks")
+    for nonlinearity, seed in counted:
+        top = max(opts.spectral_radius)
+        draws.append(see(opts, nonlinearity, top, 0, seed, opts.initial_weights))
+        progress.advance(task)
     return Result(
         options=opts,
-        headline=headline(opts, found),
-        reading=sentences(opts, found),
-        claims=claims(opts, found),
+        headline=gains_words.headline(opts, found),
+        reading=gains_words.sentences(opts, found, draws),
+        claims=claims(opts, found, draws),
         figures=figures(opts, found, sweep),
-        tables=tables(found, sweep),
+        tables=tables(found, sweep, draws),
     )
 
 
-# --- what is claimed and said ---------------------------------------------------------------------
+# --- what is claimed ------------------------------------------------------------------------------
 
 
-def claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> tuple[Claim, ...]:
+def claims(
+    opts: NonlinearityOptions, found: Sequence[Seen], draws: Sequence[Seen]
+) -> tuple[Claim, ...]:
     """Bounds from |σ′| ≤ 1 and |tanh| < 1, and the two ways in which the naive picture fails."""
     bent = [each for each in found if each.network.nonlinearity != "identity"]
     tanh = [each for each in found if each.network.nonlinearity == "tanh"]
@@ -110,19 +130,18 @@ def claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> tuple[Claim, ...
                 "tanh and ReLU never enlarge a gradient: what saturation leaves is at most the "
                 "whole (largest ‖Dδ‖/‖δ‖ of any step)",
                 measured=max(_largest(each.saturation) for each in bent),
-                threshold=1.0 + 1e-12,
+                threshold=1.0 + ROUNDING,
                 why="|σ′| ≤ 1 for both, and two norms that are rounded.",
             )
         )
         made.append(
             Claim(
                 "So a step back never stretches the gradient by more than the largest singular value "
-                "of W_h, and with an orthogonal W_h both explode less and vanish more than the "
-                "linear network (largest excess of any gain over it, in decades)",
+                "of W_h (largest excess of any gain over it, in decades)",
                 measured=max(
                     _largest(log10(each.saturation * each.weight)) - each.stretch for each in bent
                 ),
-                threshold=1e-12,
+                threshold=ROUNDING,
                 why="‖W_hᵀDδ‖ ≤ σ_max(W_h) ‖δ‖ where |σ′| ≤ 1. Only rounding can exceed it.",
             )
         )
@@ -154,33 +173,79 @@ def claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> tuple[Claim, ...
                 f"change of the gradient with inputs × 2^{-opts.halvings} (largest difference, in "
                 "decades)",
                 measured=max(abs(a.flow.growth - b.flow.growth) for a, b in pairs),
-                threshold=1e-12,
+                threshold=ROUNDING,
                 why="σ(a z) = a σ(z) for a > 0, so states and residuals scale with the inputs and no "
                 "slope changes; and a power of two rounds nothing.",
             )
         )
+    made += comparing_claims(opts, found, draws)
     return (*made, *breaking_claims(opts, found))
 
 
+def comparing_claims(
+    opts: NonlinearityOptions, found: Sequence[Seen], draws: Sequence[Seen]
+) -> list[Claim]:
+    """Tanh explodes less and vanishes more than the linear network; ReLU explodes often, like it."""
+    made = []
+    whole = {
+        (e.network.nonlinearity, e.network.radius, e.seed): e.flow.growth
+        for e in found
+        if not e.halvings and e.flow.growth < math.inf
+    }
+    less = [
+        growth - whole["identity", radius, seed]
+        for (kind, radius, seed), growth in whole.items()
+        if kind == "tanh" and ("identity", radius, seed) in whole
+    ]
+    if less and opts.initial_weights == "orthogonal":
+        made.append(
+            Claim(
+                "tanh explodes less and vanishes more: with inputs as they are and the same "
+                "orthogonal W_h, ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ is smaller than in the linear network (its "
+                "largest decades less the linear network's, of any radius and seed)",
+                measured=max(less),
+                threshold=0.0,
+                why="‖W_hᵀDδ‖ = |λ| ‖Dδ‖ ≤ |λ| ‖δ‖ for an orthogonal W_h of radius |λ|, and the "
+                "linear network has |λ| exactly.",
+            )
+        )
+    relu, linear = (of_kind(draws, kind) for kind in ("relu", "identity"))
+    top = linear[0].network.radius
+    if relu and (opts.length - 1) * math.log10(top / math.sqrt(2)) > FACTOR_DECADES:
+        halves = (
+            f"Half of a ReLU network's slopes are 0 on average, which takes √2 a step: {top:g}/√2 a "
+            f"step is more than a factor {FACTOR} over {opts.length} steps. "
+        )
+        made.append(
+            Claim(
+                f"ReLU explodes often, like the linear network: at spectral radius {top:g}, in at "
+                f"least half as many networks as explode without a nonlinearity (of {opts.draws} each)",
+                measured=float(exploding(relu)),
+                threshold=max(1.0, exploding(linear) / 2),
+                relation="at least",
+                why=f"{halves}Half as many is what 'often' means here.",
+            )
+        )
+        made.append(
+            Claim(
+                f"ReLU's hidden states can blow up: at spectral radius {top:g} they leave (−1, 1) by "
+                f"a factor {FACTOR} (largest |h|, median of {opts.draws} networks)",
+                measured=float(np.median([each.largest.max() for each in relu])),
+                threshold=10.0**FACTOR_DECADES,
+                relation="at least",
+                why=f"{halves}A factor {FACTOR} is what this project calls exploding.",
+            )
+        )
+    return made
+
+
 def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Claim]:
-    """ReLU blows up, and tanh explodes, at the largest radius, if that is above 1."""
+    """Tanh explodes all the same near 0, at the largest radius, if that is above 1."""
     top = max(each.network.radius for each in found)
     if top <= 1:
         return []
     made = []
     at_top = [each for each in found if each.network.radius == top]
-    relu = [each for each in at_top if (each.network.nonlinearity, each.halvings) == ("relu", 0)]
-    if relu:
-        made.append(
-            Claim(
-                f"ReLU's hidden states can blow up: at spectral radius {top:g} they leave (−1, 1) by "
-                f"a factor {FACTOR} (largest |h| of any seed)",
-                measured=max(float(each.largest.max()) for each in relu),
-                threshold=10.0**FACTOR_DECADES,
-                relation="at least",
-                why=f"A factor {FACTOR} is what this project calls exploding.",
-            )
-        )
     small = [each for each in at_top if each.network.nonlinearity == "tanh" and each.halvings]
     if small and opts.initial_weights == "orthogonal" and all(near_zero(each) for each in small):
         made.append(
@@ -214,64 +279,6 @@ def _largest(values: Floats) -> float:
     return float(np.max(values[np.isfinite(values)], initial=-math.inf))
 
 
-def headline(opts: NonlinearityOptions, found: Sequence[Seen]) -> str:
-    """What each nonlinearity does at the largest radius, and what small inputs change."""
-    top = max(each.network.radius for each in found)
-    first = [e for e in found if e.seed == opts.seed and e.network.radius == top]
-    usual = ", ".join(
-        f"{NONLINEARITY_TEXT[e.network.nonlinearity]} {_change(e)}" for e in first if not e.halvings
-    )
-    tanh = [e for e in first if e.halvings and e.network.nonlinearity == "tanh"]
-    small = "".join(f"; with {e.inputs}, tanh: {_change(e)}" for e in tanh)
-    return (
-        f"At spectral radius {top:g}, from step {opts.length} back to step 1, the gradient "
-        f"changes by a factor of: {usual}{small}."
-    )
-
-
-def _change(each: Seen) -> str:
-    return f"×{power_text(each.flow.growth)}" if math.isfinite(each.flow.growth) else each.verdict
-
-
-def sentences(opts: NonlinearityOptions, found: Sequence[Seen]) -> tuple[str, ...]:
-    """States, the two factors, verdicts, and whatever died or overflowed."""
-    usual = [each for each in found if each.seed == opts.seed and not each.halvings]
-    top = max(each.network.radius for each in usual)
-    said = []
-    for each in usual:
-        if each.network.radius == top:
-            saturation, weight = typical(each.saturation), typical(each.weight)
-            if saturation is None or weight is None:
-                continue
-            said.append(
-                f"{NONLINEARITY_TEXT[each.network.nonlinearity]}, spectral radius {top:g}: largest |h| "
-                f"{power_text(float(log10(each.largest.max())))}; on average a step leaves "
-                f"{power_text(saturation)} of the gradient after saturation, and the weight makes "
-                f"that ×{power_text(weight)}."
-            )
-    for kind in dict.fromkeys(each.network.nonlinearity for each in found):
-        counts = {
-            verdict: sum(e.verdict == verdict for e in found if e.network.nonlinearity == kind)
-            for verdict in ("vanishes", "is stable", "explodes", "dies", "overflows")
-        }
-        words = ", ".join(f"{verdict} in {n}" for verdict, n in counts.items() if n)
-        said.append(
-            f"{NONLINEARITY_TEXT[kind]}: the gradient {words} of {sum(counts.values())} networks."
-        )
-    bent = [
-        e for e in found if e.network.nonlinearity == "tanh" and e.halvings and e.network.radius > 1
-    ]
-    if far := [each for each in bent if not near_zero(each)]:
-        largest = max(float(each.largest.max()) for each in far)
-        said.append(
-            f"With {far[0].inputs} tanh's states do not stay near 0 over {opts.length} steps (largest |h| "
-            f"{largest:.2g}), so what happens near 0 is not judged; more --halvings would keep them there."
-        )
-    if dead := [each.name for each in found if each.verdict == "dies"]:
-        said.append(f"The gradient is exactly zero at some step: {'; '.join(dead)}.")
-    return tuple(said)
-
-
 # --- figures and tables ---------------------------------------------------------------------------
 
 
@@ -281,14 +288,14 @@ def figures(
     """Gradients, states, the two factors, and the sweep over input sizes."""
     first = [each for each in found if each.seed == opts.seed]
     usual = [each for each in first if not each.halvings]
-    size = f"{opts.size}, {opts.initial_weights} W_h, loss at the last step"
+    size = f"{opts.drawn}, {opts.initial_weights} W_h, loss at the last step"
     return (
         Figure(
             "gradients",
             "The gradient at each time step",
             "Each curve in units of its last step; the gradient flows from right to left. Above: "
-            "inputs as they are. Below: inputs and biases so small that the states stay near 0, "
-            "where tanh is as good as linear. A gap is a gradient of exactly zero.",
+            f"inputs as they are. Below: inputs and biases × 2^{-opts.halvings}"
+            f"{gains_words.where_tanh_is(first)}. A gap is a gradient of exactly zero.",
             steps_chart(
                 first,
                 [("", lambda e: e.flow.gradient - e.flow.gradient[-1])],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from experiments.common.skips import (
     Depth,
     Kind,
     Nonlinearity,
+    Products,
     product_shares,
     see_branches,
     see_lstm,
@@ -43,6 +44,9 @@ MOST_BLOCKS = 12
 
 MOST_PRODUCTS = 40
 """Matrix products up to which the gradient is split; the cost is that many backward passes."""
+
+CANCELLING = 2.0
+"""Sum of the sizes of shares that sum to 1 from which their cancelling is named: half of it is lost."""
 
 FACTOR = f"{10**FACTOR_DECADES:.0f}"
 
@@ -211,34 +215,25 @@ def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
     """The three gradients at the first layer, and how they got there."""
     parts = {kind: power_text(float(np.median(growths(found, kind)))) for kind in skip_views.KINDS}
     free = {kind: skip_views.typical(found, kind, "free") for kind in ("ResNet", "LSTM")}
+    seeds = f", medians of {opts.repeats} seeds" if opts.repeats > 1 else ""
     return (
-        f"Over {opts.depth} layers the gradient becomes {parts['plain network']} of what it was without "
-        f"skips and {parts['ResNet']} times that with them; over as many LSTM steps, {parts['LSTM']}. "
-        f"In one step {percent(free['ResNet'])} of it comes over the skip and {percent(free['LSTM'])} over "
-        "the cell path."
+        f"From layer {opts.depth} back to layer 1 the gradient becomes {parts['plain network']} times what "
+        f"it was without skips and {parts['ResNet']} times with them; over as many LSTM steps, "
+        f"{parts['LSTM']} times{seeds}. In one step back the skip's signed share is "
+        f"{percent(free['ResNet'])} and the cell path's {percent(free['LSTM'])} (median)."
     )
 
 
 def sentences(
-    opts: SkipOptions, found: Sequence[Depth], products: dict[Kind, np.ndarray]
+    opts: SkipOptions, found: Sequence[Depth], products: Mapping[Kind, Products]
 ) -> tuple[str, ...]:
     """What both have in common, what not, and where it breaks."""
-    said = []
-    ways: tuple[tuple[Kind, str, str], ...] = (
-        ("ResNet", "branches", "h_1"),
-        ("LSTM", "hidden states", "c_1"),
-    )
-    for kind, way, state in ways:
-        shares = products[kind]
-        most = int(np.argmax(shares))
-        said.append(
-            f"{kind}: of what reaches {state}, {shares[0]:+.3f} went through no matrix product at all; "
-            f"the largest share, {shares[most]:+.2f}, went through {most} {way}."
-        )
-    said.append(
+    said = [
+        by_products("ResNet", products["ResNet"], "branches", "h_1", opts.seed),
+        by_products("LSTM", products["LSTM"], "hidden states", "c_1", opts.seed),
         "What differs: a skip's factor is 1 exactly, the cell's is the forget gate f_t, between 0 and "
-        "1. Skips therefore keep the path but do not bound the sum over paths."
-    )
+        "1. Skips therefore keep the path but do not bound the sum over paths.",
+    ]
     for kind in skip_views.KINDS:
         scales = sorted({depth.scale for depth in found})
         broken = [k for k in scales if max(growths(found, kind, k)) > FACTOR_DECADES]
@@ -248,6 +243,26 @@ def sentences(
             else f"{kind}: explodes at no scale tried, up to × {scales[-1]:g}."
         )
     return tuple(said)
+
+
+def by_products(kind: Kind, split: Products, way: str, state: str, seed: int) -> str:
+    """How the gradient at the first layer or step is made up, and whether its parts cancel."""
+    most, last = int(np.argmax(split.shares)), len(split.shares) - 1
+    said = (
+        f"{kind}, seed {seed}: of what reaches {state}, a share of {percent(split.shares[0])} went through "
+        f"no matrix product at all; the largest, {percent(split.shares[most])}, went through {most} {way}"
+    )
+    if split.rest is not None:
+        said += (
+            f". Only classes up to {last} are told apart: together they have "
+            f"{percent(float(split.shares.sum()))}, those over {last} the other {percent(split.rest)}"
+        )
+    if split.sizes > CANCELLING:
+        said += (
+            f". Shares of opposite signs cancel: the sum of their sizes is {split.sizes:.3g}, not 1, so "
+            "that none of them is a part of the whole by itself"
+        )
+    return said + "."
 
 
 EXPERIMENT = Experiment(

@@ -19,7 +19,7 @@ from experiments.common import charts, options
 from experiments.common.curves import Look, curves
 from experiments.common.flow import Floats
 from experiments.common.heatmap import heatmap
-from experiments.common.result import Claim, Column, Figure, Result, Row, Table, power_text
+from experiments.common.result import Claim, Column, Figure, Result, Row, Table
 from experiments.common.study import (
     FACTOR_DECADES,
     NONLINEARITY_TEXT,
@@ -28,13 +28,7 @@ from experiments.common.study import (
     Nonlinearity,
 )
 from experiments.common.targets import Targets, excess, last_row_error, measure
-from experiments.common.untrained import UntrainedOptions
-
-ROUNDING = 1e-12
-"""4,500 roundings of float64: two ways to the same gradient are no further apart, in decades or
-relative to what is added."""
-
-FACTOR = f"{10**FACTOR_DECADES:.0f}"
+from experiments.common.untrained import FACTOR, ROUNDING, UntrainedOptions, counts, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +65,7 @@ def run(opts: TargetOptions, progress: Progress) -> Result:
         found.append(measure(opts, network, seed, lambda: progress.advance(task)))
     return Result(
         options=opts,
-        headline=headline(found),
+        headline=headline(opts, found),
         reading=sentences(opts, found),
         claims=claims(opts, found),
         figures=figures(opts, found),
@@ -136,43 +130,52 @@ def claims(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Claim, ...]:
     return tuple(made)
 
 
-def headline(found: Sequence[Targets]) -> str:
+def headline(opts: TargetOptions, found: Sequence[Targets]) -> str:
     """The total against a single loss, at the smallest radius."""
-    each = found[0]
-    count = len(each.last)
-    total, single = (
-        power_text(float(values[0] - values[-1])) for values in (each.every, each.last)
-    )
+    drawn = [each for each in found if each.radius == found[0].radius]
+    totals = [float(each.every[0] - each.every[-1]) for each in drawn]
+    singles = [float(each.decay[-1, 0]) for each in drawn]
+    words = [becomes(totals), becomes(singles)]
+    link = "and" if words[0] == words[1] else "but"
     return (
-        f"At spectral radius {each.radius:g}, ‖∂L/∂h_1‖ is {total} of ‖∂L/∂h_T‖ with a loss at every "
-        f"step and {single} with the last alone; but of what loss {count} sends back, {single} reaches "
-        f"step 1 either way: ∂L/∂h_1 comes from the first {each.reach} losses."
+        f"At spectral radius {found[0].radius:g} ({opts.seeds_text}), with a loss at every step, the "
+        f"total gradient {words[0]} on its way to step 1 (‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ is {spread(totals)}), "
+        f"{link} the gradient of loss {opts.length} alone {words[1]} ({spread(singles)} of it reaches "
+        f"step 1, whatever other losses there are)."
     )
+
+
+def becomes(changes: Sequence[float]) -> str:
+    """What becomes of gradients that change by these decades."""
+    vanished = sum(not change >= -FACTOR_DECADES for change in changes)
+    if 0 < vanished < len(changes):
+        return f"vanishes in {vanished} of {len(changes)} networks"
+    return "vanishes" if vanished else "does not vanish"
 
 
 def sentences(opts: TargetOptions, found: Sequence[Targets]) -> tuple[str, ...]:
-    """The same at every radius, and where the local loss outweighs the future."""
+    """The same at every radius, and where a single loss keeps reaching the first step."""
     said = []
-    for each in found:
-        if each.seed != opts.seed:
-            continue
-        diagonal = np.diag(each.matrix)
+    for radius in dict.fromkeys(each.radius for each in found):
+        drawn = [each for each in found if each.radius == radius]
         total, single = (
-            power_text(float(values[0] - values[-1])) for values in (each.every, each.last)
+            spread(float(values[0] - values[-1]) for values in each)
+            for each in ([e.every for e in drawn], [e.last for e in drawn])
         )
+        own = spread(float(log) for each in drawn for log in np.diag(each.matrix))
+        local = sorted(float(np.nanmean(each.local)) for each in drawn)
         said.append(
-            f"Spectral radius {each.radius:g}: from step T to step 1 the total gradient changes ×{total} "
-            f"with a loss at every step, ×{single} with the last alone; ‖∂L_k/∂h_k‖ is between "
-            f"{power_text(float(diagonal.min()))} and {power_text(float(diagonal.max()))}; "
-            f"{each.reach} of {opts.length} losses make up ∂L/∂h_1 to 10%; the local loss has on "
-            f"average {np.nanmean(each.local):.0%} of ∂L/∂h_t."
+            f"Spectral radius {radius:g}, {opts.seeds_text}: from step T to step 1 the total gradient "
+            f"changes ×{total} with a loss at every step, ×{single} with the last alone; ‖∂L_k/∂h_k‖ "
+            f"is {own}; the first {counts(each.reach for each in drawn)} of {opts.length} losses make "
+            f"up ∂L/∂h_1 to 10%; the mean share of the local loss in ∂L/∂h_t is "
+            f"{' to '.join(dict.fromkeys(f'{share:.0%}' for share in (local[0], local[-1])))}."
         )
-    above = [each for each in found if each.seed == opts.seed and each.stretch >= 0]
-    if kept := [each for each in above if float(each.decay[-1, 0]) > -FACTOR_DECADES]:
-        radii = ", ".join(f"{each.radius:g}" for each in kept)
+    if kept := [each for each in found if float(each.decay[-1, 0]) > -FACTOR_DECADES]:
+        names = ", ".join(f"{each.radius:g} (seed {each.seed})" for each in kept)
         said.append(
-            f"The decay depends on the initial values: at spectral radius {radii} loss T reaches step 1 "
-            f"with more than 1/{FACTOR} of its gradient."
+            f"The decay depends on the initial values: loss T reaches step 1 with more than 1/{FACTOR} "
+            f"of its gradient at spectral radius {names}."
         )
     return tuple(said)
 
@@ -192,9 +195,9 @@ SUMS = {"losses 1 … k": Look(charts.BLUE)}
 
 
 def figures(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Figure, ...]:
-    """Totals, the matrix, the two shares, and the losses that ∂L/∂h_1 comes from."""
+    """The matrix, the totals, the two shares, and the losses that ∂L/∂h_1 comes from."""
     first = [each for each in found if each.seed == opts.seed]
-    size = f"{NONLINEARITY_TEXT[opts.nonlinearity]}, {opts.size}, {opts.initial_weights} W_h"
+    size = f"{NONLINEARITY_TEXT[opts.nonlinearity]}, {opts.drawn}, {opts.initial_weights} W_h"
     total_rows = rows_of(
         (each, what, values)
         for each in first
@@ -208,6 +211,19 @@ def figures(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Figure, ...]
     sum_rows = rows_of((each, "losses 1 … k", np.cumsum(each.by_loss)) for each in first)
     steps = charts.steps(opts.length)
     return (
+        Figure(
+            "matrix",
+            "What each single loss says about each state",
+            "Row k is the gradient of loss L_k alone: read it from the diagonal to the left, back in "
+            "time. White: as large as at its own step. Blue: smaller; brown: larger, on a scale of its "
+            "own; black: exactly zero. Grey: no state acts on losses before it.",
+            heatmap(
+                [(f"spectral radius {each.radius:g}", each.decay) for each in first],
+                legend="‖∂L_k/∂h_t‖ / ‖∂L_k/∂h_k‖",
+                title="How much of each loss's gradient reaches each step",
+                subtitle=size,
+            ),
+        ),
         Figure(
             "totals",
             "The total gradient at each time step",
@@ -225,19 +241,6 @@ def figures(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Figure, ...]
                 title="The total gradient: a loss at every step, and the last one alone",
                 subtitle=size,
                 height=260,
-            ),
-        ),
-        Figure(
-            "matrix",
-            "What each single loss says about each state",
-            "Row k is the gradient of loss L_k alone: read it from the diagonal to the left, back in "
-            "time. White: as large as at its own step. Blue: smaller; red: larger; black: exactly "
-            "zero. Grey: no state acts on losses before it.",
-            heatmap(
-                [(f"spectral radius {each.radius:g}", each.decay) for each in first],
-                legend="‖∂L_k/∂h_t‖ / ‖∂L_k/∂h_k‖",
-                title="How much of each loss's gradient reaches each step",
-                subtitle=size,
             ),
         ),
         Figure(

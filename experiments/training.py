@@ -210,6 +210,7 @@ EXPERIMENT = Experiment(
     run=run,
     letter="S3",
     predict="A network learns the mean of 10 numbers from its error at the last step alone. Draw the "
-    "norm of the gradient against the time step before training, and again after it: does training "
-    "make the gradient reach further back, or less far?",
+    "norm of the gradient, relative to that at the last step, against the time step: before training, "
+    "during, and after it. Does training make the gradient reach further back, or less far? Then draw "
+    "the loss against the training step.",
 )

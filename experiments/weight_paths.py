@@ -16,7 +16,7 @@ from experiments.catalogue import Experiment
 from experiments.common import options
 from experiments.common.errors import OptionError
 from experiments.common.flow import Target
-from experiments.common.result import Claim, Column, Figure, Result, Table, power_text
+from experiments.common.result import Claim, Column, Figure, Result, Table
 from experiments.common.scalar_paths import (
     PATH_COLOURS,
     ScalarCase,
@@ -25,16 +25,12 @@ from experiments.common.scalar_paths import (
     scalar_rows,
 )
 from experiments.common.study import NONLINEARITY_TEXT, TARGET_TEXT, Network, Nonlinearity
-from experiments.common.untrained import UntrainedOptions, log10, probe
+from experiments.common.untrained import ROUNDING, UntrainedOptions, counts, log10, probe, spread
 from experiments.common.weight_parts import Contributions, bars, contributions, running_sum, sums
 
 HAND = 32 * float(np.finfo("f8").eps)
 """A path is a product of at most six factors and a sum of at most five paths: fewer than 32
 roundings, on either side of the comparison."""
-
-ROUNDING = 1e-12
-"""4,500 roundings of float64: the products through time and the sums over a batch that lie between
-two ways to compute the same matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,20 +133,20 @@ def headline(case: ScalarCase, found: Sequence[Contributions]) -> str:
     return (
         f"A weight used {len(case.paths)} times has {len(case.paths)} paths to the loss, and its "
         f"gradient is their sum: {terms} = {case.gradient:.4g}; in the networks, the contributions "
-        f"of the {len(found[0].norm)} steps add up to ∂L/∂W_h with an error of {error:.0e}."
+        f"of the {len(found[0].norm)} steps add up to ∂L/∂W_h with an error of at most {error:.0e}."
     )
 
 
 def sentences(opts: WeightPathsOptions, found: Sequence[Contributions]) -> tuple[str, ...]:
     """Which steps matter, and what does not add up."""
-    first = [each for each in found if each.seed == opts.seed]
     said = []
-    for each in first:
-        least, most = np.nanmin(each.norm[1:]), each.norm.max()
-        ratio = power_text(float(log10(least) - log10(most))) if least > 0 else "0"
+    for nonlinearity in dict.fromkeys(each.nonlinearity for each in found):
+        drawn = [each for each in found if each.nonlinearity == nonlinearity]
+        ratios = spread(float(np.nanmin(log10(e.norm[1:])) - log10(e.norm.max())) for e in drawn)
         said.append(
-            f"{NONLINEARITY_TEXT[each.nonlinearity]}: the last {each.reach} of {opts.length} steps "
-            f"hold the gradient to 10%; the smallest ‖G_t‖ after step 1 is {ratio} of the largest."
+            f"{NONLINEARITY_TEXT[nonlinearity]}, {opts.seeds_text}: the last "
+            f"{counts(e.reach for e in drawn)} of {opts.length} steps hold the gradient to 10%; the "
+            f"smallest ‖G_t‖ after step 1 is {ratios} of the largest."
         )
     worst = max(found, key=lambda each: each.cancelling)
     said.append(
@@ -167,14 +163,15 @@ def figures(
 ) -> tuple[Figure, ...]:
     """The paths by hand, the size of each step's contribution, and their running sum."""
     first = [each for each in found if each.seed == opts.seed]
-    subtitle = f"{opts.size}, spectral radius {opts.spectral_radius:g}, {TARGET_TEXT[opts.target]}"
+    subtitle = f"{opts.drawn}, spectral radius {opts.spectral_radius:g}, {TARGET_TEXT[opts.target]}"
     return (
         Figure(
             "scalar_paths",
             "The paths of a single weight",
             "To follow a path, multiply the partials along it. The colour is the path of one use of "
             "w; the other uses are held fixed, in grey. What the inspector says of the same edge "
-            "stands beside the product.",
+            "stands beside the product. Steps count from 1 here and the inspector's marks from 0: "
+            f"h_1 … h_{len(case.states)} are marked h at time 0 … {len(case.states) - 1}.",
             scalar_chart(case),
         ),
         Figure(

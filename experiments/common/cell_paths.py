@@ -77,12 +77,17 @@ class Paths:
         return float(np.median(self.shares["direct"][:-1]))
 
     @property
-    def passed(self) -> float:
-        """‖(∏ f_s) ∘ δ_{c_T}‖ / ‖δ_{c_T}‖: what the cell path alone lets pass to step 1.
+    def passed_log10(self) -> float:
+        """log10(‖(∏ f_s) ∘ δ_{c_T}‖ / ‖δ_{c_T}‖): what the cell path alone lets pass to step 1.
 
         With a loss at the last step only; otherwise the later losses add to it.
         """
-        return float(10.0 ** (self.hops[0, 0] - self.gradient[-1]))
+        return float(self.hops[0, 0] - self.gradient[-1])
+
+    @property
+    def passed(self) -> float:
+        """The part of the norm of ∂L/∂c_T that the cell path alone lets pass to step 1."""
+        return float(10.0**self.passed_log10)
 
     @property
     def alone(self) -> Floats:

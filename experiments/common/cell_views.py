@@ -136,7 +136,7 @@ def hop_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
 
 
 def figures(found: Sequence[Paths], shown: str, size: str) -> tuple[Figure, ...]:
-    """Shares of one step, share of the cell path alone, gradients by hops.
+    """Share of the cell path alone, shares of one step, gradients by hops.
 
     Parameters
     ----------
@@ -152,19 +152,19 @@ def figures(found: Sequence[Paths], shown: str, size: str) -> tuple[Figure, ...]
     way = "Three ways to ∂L/∂c_t in one step"
     drawn = [
         Figure(
-            "shares",
-            "The three shares of one step, before training",
-            "Of what arrives at c_t: straight from c_{t+1}, through h_t and the gates of step "
-            "t + 1, or from the loss of step t. The shares sum to 1 at every step; a share below 0 "
-            "works against the whole.",
-            share_chart(before, way, f"before training, {size}"),
-        ),
-        Figure(
             "cell_path_alone",
             "The cell path on its own",
-            "One step's share is of what is already there. Here each path is followed all the way: "
-            "what went through no hidden state at all.",
+            "What went through no hidden state at all on its whole way back, as a share of what "
+            "arrives there. A share below 0 works against the whole.",
             alone_chart(found, size),
+        ),
+        Figure(
+            "shares",
+            "The three shares of one step, before training",
+            "Of what arrives at c_t in one step back: straight from c_{t+1}, through h_t and the gates of "
+            "step t + 1, or from the loss of step t. The shares sum to 1 at every step; a share below 0 "
+            "works against the whole.",
+            share_chart(before, way, f"before training, {size}"),
         ),
         Figure(
             "hops",
@@ -253,11 +253,14 @@ def tables(found: Sequence[Paths], shown: str) -> tuple[Table, ...]:
 
 
 def percent(share: float) -> str:
-    """Share in words.
+    """Signed share in words.
 
-    >>> percent(0.8), percent(-0.0241), percent(5.6e-9), percent(np.nan)
-    ('80%', '-2.4%', '5.6e-07%', 'an unmeasured part')
+    >>> percent(0.8), percent(-0.0241), percent(-8e-12), percent(14.38), percent(np.nan)
+    ('80%', '−2.4%', 'almost 0', '1438%', 'unmeasured size')
     """
     if not np.isfinite(share):
-        return "an unmeasured part"
-    return f"{share:.0%}" if abs(share) >= 0.1 else f"{100 * share:.2g}%"
+        return "unmeasured size"
+    if abs(share) < 5e-4:
+        return "almost 0"
+    text = f"{share:.0%}" if abs(share) >= 0.1 else f"{100 * share:.2g}%"
+    return text.replace("-", "−")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,3 +118,13 @@ def unavoidable(each: Seen) -> float:
     """Decades that a gradient gains at least over steps T … 2 of a tanh network, W_h orthogonal."""
     radius = math.log10(each.network.radius)
     return float(np.sum(radius + log10(1.0 - each.largest[1:] ** 2)))
+
+
+def of_kind(seen: Sequence[Seen], nonlinearity: str) -> list[Seen]:
+    """Those with this nonlinearity."""
+    return [each for each in seen if each.network.nonlinearity == nonlinearity]
+
+
+def exploding(seen: Sequence[Seen]) -> int:
+    """How many of them explode."""
+    return sum(each.verdict == "explodes" for each in seen)

@@ -13,10 +13,8 @@ from experiments.common.curves import NONLINEARITY_LOOKS, curves
 from experiments.common.flow import Floats
 from experiments.common.gains import Seen, typical
 from experiments.common.result import Column, Row, Table
-from experiments.common.study import FACTOR_DECADES, NONLINEARITY_TEXT
-from experiments.common.untrained import log10
-
-FACTOR = f"{10**FACTOR_DECADES:.0f}"
+from experiments.common.study import NONLINEARITY_TEXT
+from experiments.common.untrained import FACTOR, log10
 
 
 def steps_chart(
@@ -128,8 +126,10 @@ def _step_rows(seen: Iterable[Seen]) -> Iterable[Row]:
             }
 
 
-def tables(found: Sequence[Seen], sweep: Sequence[Seen]) -> tuple[Table, ...]:
-    """Each network for people; each step and the sweep for programs."""
+def tables(
+    found: Sequence[Seen], sweep: Sequence[Seen], draws: Sequence[Seen]
+) -> tuple[Table, ...]:
+    """Each network for people; each step, the sweep and the many networks for programs."""
     return (
         Table(
             "networks",
@@ -152,4 +152,5 @@ def tables(found: Sequence[Seen], sweep: Sequence[Seen]) -> tuple[Table, ...]:
         ),
         Table("steps", "Each network at each time step", list(_step_rows(found))),
         Table("input_size", "The sweep over input sizes", [_summary(each) for each in sweep]),
+        Table("draws", "Many networks at one radius", [_summary(each) for each in draws]),
     )

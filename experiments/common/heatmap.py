@@ -14,17 +14,17 @@ from experiments.common.result import Row
 MOST = 60
 """Squares in a row: a page carries 20,000 of them with ease."""
 
-SMALL, MIDDLE, LARGE = (
-    ("#08306b", "#2f79b9", "#a9cfe5"),
-    "#fbfbf8",
-    ("#f4a07a", "#d55e00", "#7a3300"),
-)
+MIDDLE = "#fbfbf8"
+SMALL = ("#08306b", "#2f79b9", "#a9cfe5", MIDDLE)
+LARGE = (MIDDLE, "#f4a07a", "#d55e00", "#7a3300")
+"""What is smaller than 1 and what is larger are coloured by a scale each: where one spans 40 decades
+and the other 3, a common scale would leave no room for the latter."""
 
 
 def heatmap(
     panels: Sequence[tuple[str, Floats]], *, legend: str, title: str, subtitle: str
 ) -> alt.TopLevelMixin:
-    """Draw lower triangles of logarithms, k downwards and t to the right, in one colour scale.
+    """Draw lower triangles of logarithms, k downwards and t to the right, in the same colours.
 
     Parameters
     ----------
@@ -54,8 +54,9 @@ def heatmap(
     if stride > 1:
         subtitle += f"; every {stride}th loss and step is drawn"
     drawn = [row["value"] for row in rows if isinstance(row["value"], float)]
-    low, high = min(-1.0, *drawn), max(0.0, *drawn)
-    domain, colours = _scale(low, high)
+    low, high = min([-1.0, *drawn]), max([0.0, *drawn])
+    width = max(150, min(520, charts.GRID_WIDTH // len(panels)))
+    pixel = (length + stride - 1) / width  # in steps
     reach = [0.5 - (stride - 1), length + 0.5]
     ticks = sorted({1, *charts.ticks(1, length)})
     base = alt.Chart().encode(
@@ -67,18 +68,21 @@ def heatmap(
         y2="bottom:Q",
         tooltip=["loss:Q", "step:Q", alt.Tooltip("value:Q", title="log10", format=".3f")],
     )  # fmt: skip
-    bar = alt.Legend(
-        direction="horizontal", gradientLength=340, values=charts.ticks(low, high),
-        labelExpr="'1e' + format(datum.value, 'd')", titleLimit=400, titleFontWeight="normal",
-    )  # fmt: skip
-    colour = alt.Color(
-        "value:Q", title=legend, scale=alt.Scale(domain=domain, range=colours), legend=bar
+    # A square reaches a pixel under the next ones, or the background shines through between them.
+    base = base.transform_calculate(
+        right=f"datum.right + {pixel}", bottom=f"datum.bottom + {pixel}"
     )
-    layers = [
-        base.transform_filter("!isValid(datum.value)").mark_rect(color=charts.INK),
-        base.transform_filter("isValid(datum.value)").mark_rect().encode(color=colour),
-    ]
-    width = max(150, min(520, charts.GRID_WIDTH // len(panels)))
+    layers = [base.transform_filter("!isValid(datum.value)").mark_rect(color=charts.INK, clip=True)]
+    for condition, channel, heading, ends, colours in (
+        ("<= 0", alt.Fill, f"{legend}, up to 1", (low, 0.0), SMALL),
+        ("> 0", alt.Color, "above 1", (0.0, max(1.0, high)), LARGE),
+    ):
+        if condition == "<= 0" or high > 0:
+            layers.append(
+                base.transform_filter(f"isValid(datum.value) && datum.value {condition}")
+                .mark_rect(clip=True)
+                .encode(_channel(channel, heading, ends, colours))
+            )
     return charts.panels(
         layers, rows, title=title, subtitle=subtitle, height=width, background="#e6e8ec"
     )
@@ -91,13 +95,20 @@ def _square(k: int, t: int, stride: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _scale(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Domain and colours: white at 0, one hue below and another above, as far as there are values.
-
-    >>> _scale(-3.0, 0.0)
-    ([-3.0, -2.0, -1.0, 0.0], ['#08306b', '#2f79b9', '#a9cfe5', '#fbfbf8'])
-    """
-    count = len(SMALL)
-    below = [low * (count - i) / count for i in range(count)]
-    above = [high * (i + 1) / count for i in range(count)] if high > 0 else []
-    return [*below, 0.0, *above], [*SMALL, MIDDLE, *(LARGE if above else ())]
+def _channel(
+    channel: type[alt.Fill] | type[alt.Color],
+    title: str,
+    ends: tuple[float, float],
+    colours: Sequence[str],
+) -> alt.Fill | alt.Color:
+    """The colours of one side of 1, with a legend of their own."""
+    return channel(
+        "value:Q",
+        title=title,
+        scale=alt.Scale(domain=np.linspace(*ends, len(colours)).tolist(), range=list(colours),
+                        interpolate="rgb", clamp=True),
+        legend=alt.Legend(
+            direction="horizontal", gradientLength=300, values=charts.ticks(*ends), titleLimit=400,
+            labelExpr="'1e' + format(datum.value, 'd')", titleFontWeight="normal",
+        ),
+    )  # fmt: skip

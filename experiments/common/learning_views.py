@@ -136,9 +136,10 @@ def heatmap(
                     {
                         **panel,
                         "step": moment,
-                        "until": min(edges[m + 1], steps + 1),
+                        # The next ones are drawn over a margin: no hairlines between neighbours.
+                        "until": min(edges[m + 1] + 0.2, steps + 1),
                         "low": t - 0.5,
-                        "high": t + 0.5,
+                        "high": min(t + 0.7, len(values) + 0.5),
                         "t": t,
                         "value": charts.drawable(float(value)),
                     }
@@ -153,6 +154,9 @@ def heatmap(
         title=what,
         scale=colours,
         legend=alt.Legend(
+            type="gradient",
+            direction="horizontal",
+            gradientLength=340,
             labelExpr="'1e' + format(datum.value, 'd')",
             values=charts.ticks(*domain),
             titleFontSize=13,
@@ -161,7 +165,7 @@ def heatmap(
     )
     layer = (
         alt.Chart()
-        .mark_rect(strokeWidth=0.7)  # closes the hairlines between neighbours
+        .mark_rect()
         .encode(
             x=alt.X(
                 "step:Q",
@@ -180,7 +184,6 @@ def heatmap(
             ),
             y2="high:Q",
             color=colour,
-            stroke=alt.Stroke("value:Q", scale=colours, legend=None),
             tooltip=[
                 alt.Tooltip("step:Q", title="training step"),
                 alt.Tooltip("t:Q", title="time step t"),
@@ -202,41 +205,39 @@ def heatmap(
 def figures(
     found: Sequence[Learned], batch: int, length: int, steps: int, size: str
 ) -> tuple[Figure, ...]:
-    """Losses, predictions and both heatmaps, of the networks of one seed."""
-    drawn = [
-        Figure(
-            "loss",
-            "The loss during training",
-            "Below the dashed line a network must use every number of the sequence, the oldest too: "
-            "no predictor that leaves it out can have a smaller loss.",
-            loss_chart(found, length, steps, size),
-        ),
-        Figure(
-            "predictions",
-            "Predictions and labels",
-            "Circles: the mean so far. A network trained at the last step alone was never told what "
-            "to say before.",
-            prediction_chart(found, batch, length, size),
-        ),
-    ]
+    """Reach, losses, predictions and flow, of the networks of one seed."""
+    losses = Figure(
+        "loss",
+        "The loss during training",
+        "Below the dashed line a network must use every number of the sequence, the oldest too: "
+        "no predictor that leaves it out can have a smaller loss.",
+        loss_chart(found, length, steps, size),
+    )
+    predictions = Figure(
+        "predictions",
+        "Predictions and labels",
+        "Circles: the mean so far. A network trained at the last step alone was never told what "
+        "to say before.",
+        prediction_chart(found, batch, length, size),
+    )
     watched = [learned for learned in found if len(learned.moments)]
-    if watched:
-        drawn += [
-            Figure(
-                "flow",
-                "Gradient flow during training",
-                "Each column of a panel is one moment of training. It darkens as the loss, from which "
-                "the gradient starts, gets smaller.",
-                heatmap(watched, steps, size, relative=False),
-            ),
-            Figure(
-                "reach",
-                "Reach of the gradient during training",
-                "The same in units of the gradient at the last step: what changes is how far it reaches.",
-                heatmap(watched, steps, size, relative=True),
-            ),
-        ]
-    return tuple(drawn)
+    if not watched:
+        return losses, predictions
+    reach = Figure(
+        "reach",
+        "Reach of the gradient during training",
+        "Each column of a panel is one moment of training, its gradients in units of the one at the "
+        "last step: what changes is how far it reaches.",
+        heatmap(watched, steps, size, relative=True),
+    )
+    flow = Figure(
+        "flow",
+        "Gradient flow during training",
+        "The same without these units. It darkens as the loss, from which the gradient starts, gets "
+        "smaller.",
+        heatmap(watched, steps, size, relative=False),
+    )
+    return reach, losses, predictions, flow
 
 
 def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:

@@ -126,7 +126,7 @@ def exponents_chart(opts: UntrainedOptions, found: Sequence[LinearFlow]) -> alt.
         [line, points],
         rows,
         title="How much each direction is stretched per step back",
-        subtitle=f"linear RNN, H = {opts.hidden_size}, |λ|max = {middle:g}",
+        subtitle=f"linear RNN, H = {opts.hidden_size}, seed {opts.seed}, |λ|max = {middle:g}",
         height=280,
     )
 

@@ -23,7 +23,8 @@ class ScalarPath:
     Parameters
     ----------
     step : int
-        Of the use, counted from 1.
+        Of the use, counted from 1; the inspector's marks count from 0, so h_t is marked at time
+        t − 1.
     entry : float
         ∂h_t/∂w at this use alone, with h_{t−1} held: u_t + h_{t−1}.
     passes : tuple of float

@@ -11,9 +11,8 @@ import numpy as np
 from experiments.common import charts
 from experiments.common.cell_views import shares_axis
 from experiments.common.curves import Look, curves
-from experiments.common.flow import Floats
 from experiments.common.result import Column, Figure, Row, Table
-from experiments.common.skips import Branches, Depth, Kind
+from experiments.common.skips import Branches, Depth, Kind, Products
 from experiments.common.sweep_views import sweep_chart
 from experiments.common.untrained import log10, norms
 
@@ -97,14 +96,16 @@ def share_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
     )
 
 
-def counts(last: int, title: str) -> alt.X:
-    """Horizontal axis for the field ``count``, from 0 to ``last``."""
-    return alt.X(
-        "count:Q",
-        title=title,
-        scale=alt.Scale(domain=[0, last], zero=False, nice=False, padding=8),
-        axis=alt.Axis(values=charts.ticks(0, last), format="d", grid=False),
-    )
+def counts(last: int, title: str, rest: int | None = None) -> alt.X:
+    """Horizontal axis for the field ``count``, from 0 to ``last``, and ``rest`` for what is over it."""
+    values = charts.ticks(0, last)
+    axis = alt.Axis(values=values, format="d", grid=False)
+    if rest is not None:
+        values = [tick for tick in values if tick < last] + [rest]
+        label = f"datum.value == {rest} ? 'over {last}' : format(datum.value, 'd')"
+        axis = alt.Axis(values=values, labelExpr=label, grid=False)
+    scale = alt.Scale(domain=[0, rest or last], zero=False, nice=False, padding=8)
+    return alt.X("count:Q", title=title, scale=scale, axis=axis)
 
 
 def branch_chart(branches: Branches, size: str) -> alt.TopLevelMixin:
@@ -132,23 +133,24 @@ def branch_chart(branches: Branches, size: str) -> alt.TopLevelMixin:
     )
 
 
-def product_chart(products: Mapping[Kind, Floats], size: str) -> alt.TopLevelMixin:
+def product_chart(products: Mapping[Kind, Products], size: str) -> alt.TopLevelMixin:
     """Shares by the number of matrix products on the whole way."""
-    rows: list[Row] = [
-        {
-            "column": "from the loss to the first layer, or step",
-            "row": "",
-            "what": kind,
-            "count": j,
-            "value": charts.drawable(float(value)),
-        }
-        for kind, shares in products.items()
-        for j, value in enumerate(shares)
-    ]
+    last = max(len(split.shares) for split in products.values()) - 1
+    over = last + 1 + last // 10 if any(s.rest is not None for s in products.values()) else None
+    panel: Row = {"column": "from the loss to the first layer, or step", "row": ""}
+    rows: list[Row] = []
+    for kind, split in products.items():
+        points = dict(enumerate(split.shares.tolist()))
+        if over is not None and split.rest is not None:
+            points[over] = split.rest
+        rows += [
+            {**panel, "what": kind, "count": j, "value": charts.drawable(value)}
+            for j, value in points.items()
+        ]
     return curves(
         rows,
         LOOKS,
-        x=counts(max(map(len, products.values())) - 1, "matrix products on the way"),
+        x=counts(last, "matrix products on the way", over),
         y=alt.Y("value:Q", title="signed share of the gradient"),
         title="Through how many matrix products the gradient went",
         subtitle=f"branches of the ResNet, hidden hops of the LSTM; {size}",
@@ -161,7 +163,7 @@ def figures(
     shown: Sequence[Depth],
     found: Sequence[Depth],
     branches: Branches,
-    products: Mapping[Kind, Floats],
+    products: Mapping[Kind, Products],
     size: str,
     seeds: str,
 ) -> tuple[Figure, ...]:
@@ -176,6 +178,12 @@ def figures(
     size, seeds : str
         For the subtitles of one seed and of all.
     """
+    last = len(next(iter(products.values())).shares) - 1
+    cut = (
+        f" The last point is all that went through over {last} products."
+        if any(split.rest is not None for split in products.values())
+        else ""
+    )
     growth: list[Row] = [
         {
             "what": d.kind,
@@ -206,7 +214,8 @@ def figures(
             "matrix_products",
             "The whole way by its number of products",
             "One step's shares multiply: over many steps the paths with some products, of which "
-            "there are many, carry more than the one path with none. Weights × 1.",
+            "there are many, can carry more than the one path with none. Shares above 1 and below 0 "
+            "cancel. Weights × 1." + cut,
             product_chart(products, size),
         ),
         Figure(
@@ -232,7 +241,7 @@ def figures(
 
 
 def tables(
-    found: Sequence[Depth], branches: Branches, products: Mapping[Kind, Floats]
+    found: Sequence[Depth], branches: Branches, products: Mapping[Kind, Products]
 ) -> tuple[Table, ...]:
     """What skips change for people; each layer, class and share for programs."""
     summary: list[Row] = []
@@ -275,9 +284,14 @@ def tables(
         )
     ]
     shares: list[Row] = [
-        {"kind": kind, "products": j, "share": float(share)}
-        for kind, values in products.items()
-        for j, share in enumerate(values)
+        {"kind": kind, "products": str(j), "share": float(share)}
+        for kind, split in products.items()
+        for j, share in enumerate(split.shares)
+    ]
+    shares += [
+        {"kind": kind, "products": f"over {len(split.shares) - 1}", "share": split.rest}
+        for kind, split in products.items()
+        if split.rest is not None
     ]
     return (
         Table(

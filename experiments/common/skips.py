@@ -230,6 +230,27 @@ def every_path(
     return sums
 
 
+@dataclass(frozen=True)
+class Products:
+    """Signed shares of the gradient at the first layer or step, by matrix products on the way.
+
+    Parameters
+    ----------
+    shares : array (J+1,)
+        Of what went through 0, 1, … J products.
+    rest : float or None
+        Of what went through more; None where none can.
+    """
+
+    shares: Floats
+    rest: float | None
+
+    @property
+    def sizes(self) -> float:
+        """Sum of the shares' sizes: 1 unless some of them are negative."""
+        return float(np.abs(self.shares).sum() + abs(self.rest or 0.0))
+
+
 def product_shares(
     depth: int,
     width: int,
@@ -239,8 +260,8 @@ def product_shares(
     nonlinearity: Nonlinearity,
     forget_bias: float,
     max_hops: int,
-) -> dict[Kind, Floats]:
-    """Signed shares of the gradient at the first layer or step, by matrix products on the way."""
+) -> dict[Kind, Products]:
+    """Split the gradient at the first layer or step by matrix products, up to ``max_hops``."""
     net = residual_net(depth, width, seed, nonlinearity=nonlinearity, scale=1.0, skip=True)
     model = regressor("lstm", width, seed, forget_bias=forget_bias)
     net_split = tg.inspect.grad_by_hops(
@@ -248,10 +269,10 @@ def product_shares(
     )
     loss, _ = loss_of(model, batch_of(seed, batch, depth), "last")
     split = tg.inspect.grad_by_hops(loss, max_hops, state="c", through="h", path=LAYER)
-    found: dict[Kind, Floats] = {}
+    found: dict[Kind, Products] = {}
     pairs: tuple[tuple[Kind, Any], ...] = (("ResNet", net_split), ("LSTM", split))
     for kind, hops in pairs:
-        parts = to_numpy(hops.grad)[:, :1]
-        whole = parts.sum(axis=0) + to_numpy(hops.rest)[:1]
-        found[kind] = np.concatenate([signed_share(part, whole) for part in parts])
+        classes = np.concatenate([to_numpy(hops.grad), to_numpy(hops.rest)[None]])[:, :1]
+        *shares, rest = (float(signed_share(part, classes.sum(axis=0))[0]) for part in classes)
+        found[kind] = Products(np.array(shares), rest if max_hops < depth - 1 else None)
     return found

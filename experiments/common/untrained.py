@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,20 @@ from experiments.common import options
 from experiments.common.data import running_average
 from experiments.common.errors import OptionError
 from experiments.common.flow import Floats, regression_loss, to_numpy
-from experiments.common.study import Network
+from experiments.common.result import power_text
+from experiments.common.study import FACTOR_DECADES, Network
 from models import RecurrentRegressor
 
 LAYER = "rnn.l0"
 """Path of the one recurrent layer."""
+
+ROUNDING = 1e-12
+"""4,500 roundings of float64: the products through time and the sums over a batch that lie between
+two ways to compute the same numbers leave them no further apart, relative to what is added or in
+decades."""
+
+FACTOR = f"{10**FACTOR_DECADES:.0f}"
+"""By how much a gradient changes that vanishes or explodes, as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +63,20 @@ class UntrainedOptions(options.Options):
     def size(self) -> str:
         """The sizes as a subtitle names them."""
         return f"T = {self.length}, H = {self.hidden_size}, B = {self.batch}"
+
+    @property
+    def drawn(self) -> str:
+        """Sizes and seed of the networks that figures show, as a subtitle names them."""
+        return f"{self.size}, seed {self.seed}"
+
+    @property
+    def seeds_text(self) -> str:
+        """The seeds that a sentence is about."""
+        return (
+            f"seed {self.seed}"
+            if self.repeats == 1
+            else (f"seeds {self.seed} {'and' if self.repeats == 2 else 'to'} {self.seeds[-1]}")
+        )
 
 
 @dataclass(frozen=True)
@@ -156,3 +180,25 @@ def log10(values: Any) -> Floats:
     with np.errstate(divide="ignore"):
         found: Floats = np.log10(np.asarray(values, dtype=np.float64))
     return found
+
+
+def spread(logs: Iterable[float]) -> str:
+    """Range of numbers whose logarithms are given, such as one number of each seed.
+
+    >>> spread([-2.0, -6.5]), spread([0.0, 0.0])
+    ('3.2e-07 to 0.01', '1')
+    """
+    return _range([power_text(log) for log in sorted(logs)])
+
+
+def counts(numbers: Iterable[int]) -> str:
+    """Range of whole numbers.
+
+    >>> counts([4, 1]), counts([2, 2])
+    ('1 to 4', '2')
+    """
+    return _range([str(number) for number in sorted(numbers)])
+
+
+def _range(texts: list[str]) -> str:
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"

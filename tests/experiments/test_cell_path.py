@@ -113,7 +113,9 @@ def test_signed_shares_of_known_parts():
 def test_sigmoid_and_percent_at_their_ends():
     np.testing.assert_allclose(sigmoid(np.array([-800.0, 0.0, 800.0])), [0.0, 0.5, 1.0])
     assert percent(1.0) == "100%"
-    assert percent(np.nan) == "an unmeasured part"
+    assert percent(np.nan) == "unmeasured size"
+    assert percent(-8e-12) == "almost 0"
+    assert percent(-0.039) == "−3.9%"
 
 
 def test_the_lag_at_which_the_share_falls_below_one_half():
@@ -158,3 +160,57 @@ def test_a_run_measures_before_and_after_training(tmp_path):
 def test_options_that_cannot_be_are_refused(options, words):
     with pytest.raises(OptionError, match=words):
         cell_path.CellPathOptions(**options)
+
+
+def paths_with(share, passed, bias=5.0, seed=0):
+    """A network whose cell path alone has this share at step 1, and lets this much pass."""
+    ends = np.array([share, 0.4, 1.0])
+    return cell_paths.Paths(
+        forget_bias=bias,
+        seed=seed,
+        moment="before",
+        target="last",
+        loss=1.0,
+        gradient=np.zeros(3),
+        forget=np.full(3, 0.9),
+        shares={name: np.full(3, 1 / 3) for name in ("direct", "via h", "local")},
+        hops=np.log10(np.array([[passed] * 3, [1.0] * 3])),
+        hop_shares=np.stack([ends, 1 - ends]),
+        by_hand=np.zeros(3),
+        sum_error=0.0,
+        part_error=0.0,
+        hop_error=0.0,
+    )
+
+
+def test_the_highway_is_counted_not_assumed():
+    carried, outweighed, closed = paths_with(0.62, 0.8), paths_with(0.1, 0.8), paths_with(0.0, 1e-9)
+    said = cell_path.highway([carried, outweighed, closed])
+    assert "is there in 1 of 3 untrained networks (forget bias 5)" in said
+    assert "In 1 of the 2 where it alone keeps more than half of the norm" in said
+    said = cell_path.highway([carried, carried])
+    assert "is there in 2 of 2 untrained networks (forget bias 5)." in said
+    assert "at most half" not in said
+    assert "in 0 of 1 untrained networks." in cell_path.highway([closed])
+
+
+def test_sentences_give_every_seed_s_number_and_the_headline_its_seed():
+    opts = cell_path.CellPathOptions(forget_bias=(0.0, 5.0), length=3, seed=4)
+    low = [paths_with(-8e-12, 1e-9, bias=0.0, seed=seed) for seed in (4, 5)]
+    high = [paths_with(0.62, 0.8, seed=4), paths_with(-0.04, 0.7, seed=5)]
+    high[0].hop_shares[0, 1] = 0.9
+    said = cell_path.sentences(opts, [*low, *high])
+    assert "seeds 4 to 5" in said[1]
+    assert "a share of 62%, −4% of ∂L/∂c_1" in said[1]
+    assert "alone keeps 0.8, 0.7 of the norm" in said[1]
+    assert "share below one half: none, 1." in said[1]
+    headline = cell_path.headline(opts, [*low, *high])
+    assert headline.startswith("Seed 4, untrained: with forget bias 0")
+    assert "alone, all the way from step 3, a share of almost 0 of ∂L/∂c_1" in headline
+    assert "keeps 0.8 of the norm of ∂L/∂c_3, and has a share of 62% of ∂L/∂c_1" in headline
+
+
+def test_the_first_figure_is_the_one_to_predict():
+    found = [paths_with(0.62, 0.8)]
+    names = [figure.name for figure in cell_path.cell_views.figures(found, "last", "")]
+    assert names[:2] == ["cell_path_alone", "shares"]

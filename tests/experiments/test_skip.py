@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments import skip
@@ -128,10 +129,41 @@ def test_shares_by_products_sum_to_one_and_begin_with_the_cell_path():
     options = {"nonlinearity": "tanh", "forget_bias": 1.0, "max_hops": 5}
     found = skips.product_shares(6, 4, 3, 0, **options)
     for kind in ("ResNet", "LSTM"):
-        assert len(found[kind]) == 6
-        assert found[kind].sum() == pytest.approx(1.0, rel=1e-12)
+        assert len(found[kind].shares) == 6
+        assert found[kind].rest is None
+        assert found[kind].shares.sum() == pytest.approx(1.0, rel=1e-12)
     cut = skips.product_shares(6, 4, 3, 0, **{**options, "max_hops": 2})
-    np.testing.assert_allclose(cut["ResNet"], found["ResNet"][:3], rtol=1e-12)
+    for kind in ("ResNet", "LSTM"):
+        np.testing.assert_allclose(cut[kind].shares, found[kind].shares[:3], rtol=1e-12)
+        assert cut[kind].rest == pytest.approx(found[kind].shares[3:].sum(), rel=1e-9)
+
+
+def test_classes_that_are_not_told_apart_and_shares_that_cancel_are_named():
+    whole = skips.Products(np.array([0.2, 0.8]), None)
+    said = skip.by_products("ResNet", whole, "branches", "h_1", 3)
+    assert said == (
+        "ResNet, seed 3: of what reaches h_1, a share of 20% went through no matrix product at all; "
+        "the largest, 80%, went through 1 branches."
+    )
+    cut = skips.Products(np.array([0.0, 13.0, -12.5]), 0.5)
+    said = skip.by_products("LSTM", cut, "hidden states", "c_1", 0)
+    assert "up to 2 are told apart: together they have 50%, those over 2 the other 50%" in said
+    assert "the sum of their sizes is 26, not 1" in said
+
+
+def test_the_rest_is_drawn_and_written_down(monkeypatch):
+    monkeypatch.setattr(skip, "MOST_PRODUCTS", 2)
+    opts = skip.SkipOptions(depth=5, width=3, batch=2, repeats=1, blocks=1, scale=(1.0,))
+    with Progress(disable=True) as progress:
+        result = skip.run(opts, progress)
+    assert result.headline.startswith("From layer 5 back to layer 1 ")
+    assert [figure.name for figure in result.figures[:2]] == ["gradient_flow", "shares"]
+    rows = result.tables[3].rows
+    assert [row["products"] for row in rows if row["kind"] == "LSTM"] == ["0", "1", "2", "over 2"]
+    for kind in ("ResNet", "LSTM"):
+        assert sum(row["share"] for row in rows if row["kind"] == kind) == pytest.approx(1.0)
+    assert "over 2 products" in result.figures[2].caption
+    assert "over 2" in json.dumps(result.figures[2].chart.to_dict())
 
 
 def test_a_gradient_that_dies_without_skips_is_kept_out_of_the_sums():

@@ -9,9 +9,10 @@ import tinygrad182 as tg
 from experiments.common import targets
 from experiments.common.errors import OptionError
 from experiments.common.heatmap import MOST, heatmap
+from experiments.common.result import power_text
 from experiments.common.study import Network
 from experiments.common.untrained import UntrainedOptions, probe
-from experiments.target import EXPERIMENT, TargetOptions
+from experiments.target import EXPERIMENT, TargetOptions, becomes
 from tests.experiments import by_hand
 
 SMALL = {"length": 12, "hidden_size": 4, "batch": 3}
@@ -55,7 +56,7 @@ def result():
 
 def test_all_claims_hold_and_everything_is_drawn(result):
     assert [claim.holds for claim in result.claims] == [True] * 5
-    assert set(by_hand.draw(result)) == {"totals", "matrix", "shares", "first_step"}
+    assert list(by_hand.draw(result)) == ["matrix", "totals", "shares", "first_step"]
     rows = {table.name: table.rows for table in result.tables}
     assert len(rows["networks"]) == 3 * 2
     assert len(rows["steps"]) == 3 * 2 * 30
@@ -122,6 +123,53 @@ def test_a_wrong_measurement_makes_its_claims_fail(monkeypatch, fault, claims):
     monkeypatch.setattr(targets, "log_norms", spoilt_norms)
     found = by_hand.run(EXPERIMENT, **{**SMALL, "length": 30}, repeats=1, spectral_radius=(0.7,))
     assert [i for i, claim in enumerate(found.claims) if not claim.holds] == claims
+
+
+@pytest.mark.parametrize(
+    ("radius", "words"),
+    [(0.7, ("does not vanish", "but", "vanishes")), (1.2, ("does not vanish", "and", "does not vanish"))],
+)  # fmt: skip
+def test_the_headline_contrasts_only_what_differs(radius, words):
+    found = by_hand.run(EXPERIMENT, spectral_radius=(radius,))
+    total, link, single = words
+    assert f"the total gradient {total} on its way" in found.headline
+    assert f"), {link} the gradient of loss 30 alone {single} (" in found.headline
+
+
+def test_words_for_several_seeds():
+    assert becomes([-2.0, 3.0]) == "does not vanish"
+    assert becomes([-2.1, -np.inf]) == "vanishes"
+    assert becomes([-2.1, 0.0, 1.0]) == "vanishes in 1 of 3 networks"
+
+
+def test_sentences_give_the_range_over_the_seeds(result):
+    rows = [row for row in result.tables[0].rows if row["spectral_radius"] == 1.0]
+    sentence = next(words for words in result.reading if words.startswith("Spectral radius 1, "))
+    assert "seeds 0 and 1" in sentence
+    low, high = (power_text(f(row["last_log10"] for row in rows)) for f in (min, max))
+    assert low != high
+    assert f"×{low} to {high} with the last alone" in sentence
+
+
+def test_what_is_larger_than_one_has_a_scale_and_labels_of_its_own():
+    def scales(high):
+        values = np.where(
+            np.tri(3) > 0, np.array([[0.0] * 3, [-40.0, 0, 0], [high, -1, 0]]), -np.inf
+        )
+        chart = heatmap([("one", values)], legend="x", title="t", subtitle="s").to_dict()
+        found = {}
+        for layer in chart["spec"]["layer"]:
+            for name in ("fill", "color"):
+                if name in layer["encoding"]:
+                    channel = layer["encoding"][name]
+                    ends = channel["scale"]["domain"]
+                    found[name] = ends[0], ends[-1], channel["legend"]["values"]
+        return found
+
+    assert scales(-2.0) == {"fill": (-40.0, 0.0, [-40, -30, -20, -10, 0])}
+    assert scales(3.0)["color"] == (0.0, 3.0, [0, 1, 2, 3])
+    assert scales(3.0)["fill"] == scales(-2.0)["fill"]
+    assert scales(0.2)["color"] == (0.0, 1.0, [0, 1])
 
 
 def test_vanished_gradients_keep_their_size():

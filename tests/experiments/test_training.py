@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import training
-from experiments.common import cells
+from experiments.common import cells, learning_views
 from experiments.common.cli import main
 from experiments.common.data import running_average
 from experiments.common.errors import OptionError
@@ -119,6 +119,15 @@ def test_a_small_run_records_every_network(tmp_path):
     assert {f"{name}.png" for name in ("loss", "predictions", "flow", "reach")} < set(
         record["files"]
     )
+
+
+def test_the_first_figures_are_reach_and_loss_and_colours_have_a_bar():
+    found = learn(Task("rnn", 1, "last", 0), **SIZES, moments=3, advance=lambda: None)
+    drawn = learning_views.figures([found], batch=3, length=5, steps=6, size="")
+    assert [figure.name for figure in drawn] == ["reach", "loss", "predictions", "flow"]
+    encoding = drawn[0].chart.to_dict()["spec"]["layer"][0]["encoding"]
+    assert encoding["color"]["legend"]["type"] == "gradient"
+    assert "stroke" not in encoding  # with one the bar turns into dots
 
 
 def test_heatmaps_of_long_sequences_have_fewer_moments():

@@ -7,6 +7,7 @@ import pytest
 
 import tinygrad182 as tg
 from experiments.common.errors import OptionError
+from experiments.common.result import power_text
 from experiments.common.scalar_paths import scalar_case, scalar_chart
 from experiments.common.study import Network
 from experiments.common.untrained import UntrainedOptions, probe
@@ -87,6 +88,23 @@ def test_all_claims_hold_and_everything_is_drawn():
     assert len(rows["contributions"]) == 3 * 2 * 6
     assert [row["by_hand"] for row in rows["scalar"]] == pytest.approx([0.64, 2.24, 5.24, 8.12])
     assert "0.64 + 2.24 + 5.24 = 8.12" in result.headline
+
+
+def test_sentences_give_the_range_over_the_seeds():
+    result = by_hand.run(EXPERIMENT, nonlinearity=("relu",), length=30)
+    rows = [row for row in result.tables[2].rows if row["step"] > 1]
+    ratios = []
+    for seed in (0, 1):
+        logs = [row["norm_log10"] for row in rows if row["seed"] == seed]
+        ratios.append(min(logs) - max(logs))
+    low, high = (power_text(f(ratios)) for f in (min, max))
+    reaches = sorted(row["steps_for_90_percent"] for row in result.tables[1].rows)
+    assert reaches[0] < reaches[1]
+    assert result.reading[0].startswith(
+        f"ReLU, seeds 0 and 1: the last {reaches[0]} to {reaches[1]} of 30 steps"
+    )
+    assert f"is {low} to {high} of the largest" in result.reading[0]
+    assert "time 0 … 2" in result.figures[0].caption
 
 
 @pytest.mark.parametrize("fault", ["one step", "swapped", "one scalar step"])
