@@ -323,6 +323,16 @@ class Tensor:
             )
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """A copy of the elements for another library, such as ``torch.as_tensor(x)``."""
+        if self.requires_grad:
+            raise GraphError("another library would lose the graph; use x.detach() or x.numpy()")
+        return backend.copy(self._data).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        device: tuple[int, int] = self._data.__dlpack_device__()
+        return device
+
     def __copy__(self) -> Tensor:
         return self.__deepcopy__({})
 

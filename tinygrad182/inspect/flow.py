@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,8 +227,17 @@ def _sum_of(losses: list[Tensor]) -> Node:
     return seeds_of([total], [None], False, "state_grad_matrix")[0][0]
 
 
-def gradients_in_bands(root: Node, seed: Array, targets: set[Node]) -> dict[Node, list[Band]]:
-    """The gradient by every target, as bands: true however small or large it is."""
+def gradients_in_bands(
+    root: Node,
+    seed: Array,
+    targets: set[Node],
+    stop: bool = False,
+    edge: Callable[[Node, Node, Any], Any] | None = None,
+) -> dict[Node, list[Band]]:
+    """The gradient by every target, as bands: true however small or large it is.
+
+    ``stop`` and ``edge`` are those of :func:`backpropagate`.
+    """
     found: dict[Node, list[Band]] = {}
     sums = ScaledCotangents()
 
@@ -237,7 +246,15 @@ def gradients_in_bands(root: Node, seed: Array, targets: set[Node]) -> dict[Node
             found[node] = sums.bands(g)
 
     with no_grad():
-        backpropagate([(root, seed)], targets, visit=keep, retain_graph=True, cotangents=sums)
+        backpropagate(
+            [(root, seed)],
+            targets,
+            visit=keep,
+            edge=edge,
+            stop=stop,
+            retain_graph=True,
+            cotangents=sums,
+        )
     return found
 
 
@@ -253,12 +270,12 @@ def _state_flow(r: Recurrence, found: dict[Node, list[Band]]) -> StateFlow:
         return StateFlow(
             time=np.array(times),
             value=_stack([node.value for node in nodes]),
-            grad=_stack([_whole(bands) for bands in steps]),
+            grad=_stack([whole_of(bands) for bands in steps]),
             grad_norm=total,
             log_grad_norm=log_total,
             value_norm=row_norms(_host([node.value for node in nodes], sample_axis=False)),
             sample_grad_norm=np.hypot.reduce(np.ldexp(norms, powers[..., None]), axis=0),
-            initial_grad=_whole(_bands(r.initial, found)) if r.initial else None,
+            initial_grad=whole_of(_bands(r.initial, found)) if r.initial else None,
         )
 
 
@@ -267,11 +284,12 @@ def _bands(node: Node, found: dict[Node, list[Band]]) -> list[Band]:
     return found[node] if node in found else [(zeros_like(node.value), 0)]
 
 
-def _whole(bands: list[Band]) -> Array:
+def whole_of(bands: list[Band]) -> Array:
     """The sum of the bands in the model's dtype."""
-    total = times_power(*bands[0])
-    for band in bands[1:]:
-        total = total + times_power(*band)
+    with np.errstate(over="ignore", under="ignore"):
+        total = times_power(*bands[0])
+        for band in bands[1:]:
+            total = total + times_power(*band)
     return total
 
 

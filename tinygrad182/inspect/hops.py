@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,14 @@ from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
-from ..backpropagation import ancestors, backpropagate
+from ..backpropagation import ancestors
 from ..errors import ArgumentError, GraphError
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node
-from .flow import row_norms
-from .recurrences import one_stack, one_state
-from .scaling import zeros_like
+from .flow import gradients_in_bands, row_norms, whole_of
+from .recurrences import one_stack, one_state, run_backward
+from .scaling import Band, zeros_like
 from .table import text_table
 from .times import Times, node_times
 
@@ -35,7 +36,8 @@ class HopSplit:
     rest : array ``(T, B, H)``
         What came over more than J.
     grad_norm : ndarray ``(J+1, T)``
-        Frobenius norms of the parts over (B, H).
+        Frobenius norms of the parts over (B, H), float64: true also where ``grad``, in the model's
+        dtype, underflows to 0 or overflows.
     """
 
     time: np.ndarray[Any, Any]
@@ -60,9 +62,10 @@ def grad_by_hops(
     """Split the gradient by a state by the number of hops on the way.
 
     A hop is one passage through what is marked ``through``: for a state with a time step, from it on
-    to a later step; for a mark without one, any use of it. In an LSTM, ``state="c", through="h"``
-    tells the pure cell path (no hops) from what went through hidden states; in a residual network,
-    ``through="branch"`` tells the skips from the branches.
+    to a later step (an earlier one, where the loop runs from the end to the start); for a mark without
+    one, any use of it. In an LSTM, ``state="c", through="h"`` tells the pure cell path (no hops) from
+    what went through hidden states; in a residual network, ``through="branch"`` tells the skips from
+    the branches.
 
     Cotangents are carried as polynomials: each hop multiplies by λ, and the coefficient of λʲ is what
     came over exactly j hops. Hops through states of that name count in whichever module they are.
@@ -111,41 +114,53 @@ def grad_by_hops(
             f"grad_by_hops: nothing in this graph is marked {through!r}; "
             f'name it where it is computed: tg.inspect.mark(x, "{through}")'
         )
-    recorded_at = node_times(graph)
+    recorded_at, backward = node_times(graph), run_backward(graph)
     xp = backend.namespace(seed)
 
     def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
-        if not _is_hop(consumer, parent, through, recorded_at):
+        if not _is_hop(consumer, parent, through, recorded_at, parent in backward):
             return cotangent
         if type(cotangent) is Slice:
-            value = _shifted(xp, cotangent.value)
+            value = _shifted(xp, cotangent.value, len(cotangent.lead) - 1)
             return Slice(cotangent.key, cotangent.arrays, value, cotangent.lead)
-        return _shifted(xp, cotangent)
+        return _shifted(xp, cotangent, cotangent.ndim - parent.value.ndim - 1)
 
     with no_grad(), xp.on(seed):
         zeros = [xp.zeros_like(seed)] * (max_hops + 1)
-        found = backpropagate(
-            [(root, xp.stack([seed, *zeros]))], set(nodes), edge=edge, retain_graph=True
-        )
-    parts = xp.stack([found[n] if n in found else _none(xp, n, max_hops) for n in nodes], axis=1)
-    grad, rest = parts[:-1], parts[-1]
-    host = xp.to_numpy(grad).astype(np.float64)
-    norms = row_norms(host.reshape(*host.shape[:2], -1))
-    return HopSplit(np.array(times), grad, rest, norms)
+        found = gradients_in_bands(root, xp.stack([seed, *zeros]), set(nodes), edge=edge)
+        bands = [found.get(n) or [(_none(xp, n, max_hops), 0)] for n in nodes]
+        parts = xp.stack([whole_of(b) for b in bands], axis=1)
+    norms = np.stack([_norms(b) for b in bands], axis=1)
+    return HopSplit(np.array(times), parts[:-1], parts[-1], norms[:-1])
 
 
-def _is_hop(consumer: Node, parent: Node, through: str, times: Times) -> bool:
+def _norms(bands: list[Band]) -> np.ndarray[Any, Any]:
+    """The norm of every coefficient of a polynomial whose bands share no element."""
+    legs = []
+    for array, power in bands:
+        host = backend.namespace(array).to_numpy(array).astype(np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            size = math.prod(host.shape[1:])
+            legs.append(np.ldexp(row_norms(host.reshape(len(host), size)), power))
+    return np.hypot.reduce(legs, axis=0)
+
+
+def _is_hop(consumer: Node, parent: Node, through: str, times: Times, backward: bool) -> bool:
     for mark in parent.marks:
         if mark.name == through:
-            time = mark.scope.time
-            return time is None or times.get(consumer, -1) > time
+            before, time = mark.scope.time, times.get(consumer)
+            if before is None or time is None:
+                return before is None
+            return time < before if backward else time > before
     return False
 
 
-def _shifted(xp: Any, cotangent: Any) -> Any:
+def _shifted(xp: Any, cotangent: Any, axis: int) -> Any:
     """The polynomial times λ; the last coefficient keeps all that is of a higher degree."""
-    rest = cotangent[-2:-1] + cotangent[-1:]
-    return xp.concat([xp.zeros_like(rest), cotangent[:-2], rest], axis=0)
+    lead = (slice(None),) * axis
+    rest = cotangent[(*lead, slice(-2, -1))] + cotangent[(*lead, slice(-1, None))]
+    lower = cotangent[(*lead, slice(0, -2))]
+    return xp.concat([xp.zeros_like(rest), lower, rest], axis=axis)
 
 
 def _none(xp: Any, node: Node, max_hops: int) -> Array:

@@ -24,6 +24,9 @@ from .recurrences import Stack, one_stack
 class StepJacobians:
     """J_t = ∂s_t/∂s_{t−1} of one sequence, for every step that has one before it.
 
+    Steps stand in the order they were computed; in a loop that runs from the end to the start, s_{t+1}
+    is the state before s_t, and ``time`` descends.
+
     Attributes
     ----------
     time : ndarray ``(K,)``
@@ -70,6 +73,8 @@ class StepJacobians:
 
 def step_jacobians(loss: Tensor, path: str | None = None, sample: int = 0) -> StepJacobians:
     """The Jacobian of every single step of a recurrence: its gradient is their product.
+
+    Of a sequence that ended before others of its batch (``lengths``), the steps up to its own end.
 
     Parameters
     ----------
@@ -120,7 +125,24 @@ def step_jacobians(loss: Tensor, path: str | None = None, sample: int = 0) -> St
     matrices = [
         _jacobian(after, before, names, int(sample)) for before, after in itertools.pairwise(steps)
     ]
-    return StepJacobians(np.array(times[1:]), names, np.array(matrices))
+    while len(matrices) > 1 and _is_over(steps[len(matrices)], steps[len(matrices) - 1], sample):
+        if matrices[-1].any():
+            break
+        matrices.pop()
+    return StepJacobians(np.array(times[1 : len(matrices) + 1]), names, np.array(matrices))
+
+
+def _is_over(after: Step, before: Step, sample: int) -> bool:
+    """Whether a sequence's state was chosen by a mask, and is that of the step before."""
+    return all(
+        node.op == "where" and np.array_equal(_values(node, sample), _values(before[name], sample))
+        for name, node in after.items()
+    )
+
+
+def _values(node: Node, sample: int) -> Any:
+    host = backend.namespace(node.value).to_numpy(node.value)
+    return host[sample if _samples(node) > 1 else 0] if host.ndim > 1 else host
 
 
 def _check_parts(stack: Stack, steps: dict[int, Step]) -> None:

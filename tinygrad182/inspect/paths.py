@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,14 @@ from ..modes import no_grad
 from ..recording import Node
 from .flow import gradients_in_bands
 from .recurrences import Stack, one_stack, one_state
-from .scaling import Band, times_power, zeros_like
+from .scaling import NOT_FINITE, Band, times_power, zeros_like
 from .table import text_table
 
 Step = dict[str, Node]
 """The states of one step by name."""
+
+_Parts = tuple[dict[str, Array], int]
+"""The parts of one state's gradient, beside the power of two they are to be multiplied by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,14 @@ class PathSplit:
         ``"direct"``: straight from the states of the next step (for an LSTM's ``c``, the cell path),
         or of any later one that reads this one itself;
         ``"via h"``: from them, through another state of the same step (for ``c``, the hidden path);
-        ``"local"``: from the loss without another step.
+        ``"local"``: from the loss through no other state of this recurrence: by the output at this
+        step, and by all else that reads the state, such as a layer above or a decoder. At the last
+        state of an encoder, which a decoder starts from, that is everything.
+
+        In the model's dtype, as ``grad``: 0 where they underflow, ±∞ where they overflow.
     shares : dict of str to ndarray ``(T,)``
-        The signed share ⟨part, δ⟩ / ‖δ‖² of each; at every step they sum to 1. NaN where δ is 0.
+        The signed share ⟨part, δ⟩ / ‖δ‖² of each, float64; at every step they sum to 1. True also
+        where δ under- or overflows; NaN where it is exactly 0.
     """
 
     time: np.ndarray[Any, Any]
@@ -56,8 +64,8 @@ class PathSplit:
 def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]:
     """Split the gradient by every state of a recurrence by the way it came.
 
-    ∂L/∂s_t is the sum of what comes from the states of step t+1 and what comes from the loss at step
-    t. A state that others of its step are computed from (an LSTM's ``c``, from which ``h`` is) gets
+    ∂L/∂s_t is the sum of what comes from the states of step t+1 and what comes from the loss without
+    them. A state that others of its step are computed from (an LSTM's ``c``, from which ``h`` is) gets
     its gradient over both: straight from the next cell state, and through ``h``.
 
     Parameters
@@ -96,28 +104,28 @@ def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]
         recurrence.check_shapes("path_split")
     steps = steps_of(stack)
     states = {node for step in steps.values() for node in step.values()}
-    totals, local = gradients_by(root, seed, states), sent({root: seed}, states)
+    totals = gradients_in_bands(root, seed, states)
+    local = gradients_in_bands(root, seed, states, stop=True)
     after = _next_states(root, steps)
-    found: dict[str, dict[int, dict[str, Array]]] = {name: {} for name in stack}
+    found: dict[str, dict[int, _Parts]] = {name: {} for name in stack}
     for t, step in steps.items():
-        arriving = {node: totals[node] for node in after[t]}
+        power = _power([*_every(totals, after[t]), *_every(local, step.values())])
+        arriving = {node: _at(power, node, totals) for node in after[t]}
+        own = {node: _at(power, node, local) for node in step.values()}
         direct = sent(arriving, set(step.values()))
-        for name, parts in _split_step(step, direct, local, after[t]).items():
-            found[name][t] = parts
-    return {name: _stacked(parts) for name, parts in found.items()}
+        for name, parts in _split_step(step, direct, own, after[t]).items():
+            found[name][t] = parts, power
+    return {name: _stacked(dict(sorted(parts.items()))) for name, parts in found.items()}
 
 
 def steps_of(stack: Stack) -> dict[int, Step]:
-    """The states of a recurrence by time step, those that a step lacks left out."""
-    times = sorted({t for r in stack.values() for t in r.steps})
-    return {t: {name: r.steps[t] for name, r in stack.items() if t in r.steps} for t in times}
+    """The states of a recurrence by time step, in the order they were computed.
 
-
-def gradients_by(root: Node, seed: Array, nodes: Collection[Node]) -> dict[Node, Array]:
-    """The loss's gradient by every node."""
-    with no_grad():
-        found = backpropagate([(root, seed)], nodes, retain_graph=True)
-    return {node: found[node] if node in found else zeros_like(node.value) for node in nodes}
+    Those that a step lacks are left out.
+    """
+    times = dict.fromkeys(t for r in stack.values() for t in r.steps)
+    steps = {t: {name: r.steps[t] for name, r in stack.items() if t in r.steps} for t in times}
+    return dict(sorted(steps.items(), key=lambda item: max(n.order for n in item[1].values())))
 
 
 def sent(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
@@ -200,9 +208,9 @@ def _split_step(
     return {name: found[node] for name, node in step.items()}
 
 
-def _stacked(parts_at: dict[int, dict[str, Array]]) -> PathSplit:
+def _stacked(parts_at: dict[int, _Parts]) -> PathSplit:
     """One state's parts over time; a part that a step lacks is 0 there."""
-    steps = list(parts_at.values())
+    steps, powers = [p for p, _ in parts_at.values()], [power for _, power in parts_at.values()]
     names = [*dict.fromkeys(n for parts in steps for n in parts if n != "local"), "local"]
     xp = backend.namespace(steps[0]["local"])
     stacks = {
@@ -213,14 +221,41 @@ def _stacked(parts_at: dict[int, dict[str, Array]]) -> PathSplit:
     whole = _rows(grad)
     top = np.max(np.abs(whole), axis=1, initial=0.0)
     scale = np.where(top > 0, top, 1.0)[:, None]
-    squares = np.sum((whole / scale) ** 2, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
+        squares = np.sum((whole / scale) ** 2, axis=1)
         shares = {
             part: np.sum((_rows(array) / scale) * (whole / scale), axis=1)
             / np.where(squares > 0, squares, np.nan)
             for part, array in stacks.items()
         }
-    return PathSplit(np.array(list(parts_at)), grad, stacks, shares)
+    true = {part: _times_powers(array, powers) for part, array in stacks.items()}
+    return PathSplit(np.array(list(parts_at)), _times_powers(grad, powers), true, shares)
+
+
+def _times_powers(array: Array, powers: list[int]) -> Array:
+    """Every step times its own power of two."""
+    if not any(powers):
+        return array
+    with np.errstate(over="ignore", under="ignore"):
+        rows = [times_power(array[i, ...], power) for i, power in enumerate(powers)]
+    return backend.namespace(array).stack(rows)
+
+
+def _every(found: dict[Node, list[Band]], nodes: Iterable[Node]) -> Iterator[Band]:
+    for node in nodes:
+        yield from found.get(node, [])
+
+
+def _power(bands: Iterable[Band]) -> int:
+    """The power of two at which the largest of some gradients is about 1; 0 if all are 0."""
+    held = [p for array, p in bands if p < NOT_FINITE and backend.norm(array) > 0]
+    return max(held, default=0)
+
+
+def _at(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
+    """The gradient of a node, divided by 2**power; zeros if there is none."""
+    bands = found.get(node, [])
+    return sum((times_power(g, p - power) for g, p in bands), start=zeros_like(node.value))
 
 
 def _rows(array: Array) -> np.ndarray[Any, Any]:
@@ -266,9 +301,10 @@ class GainSplit:
 def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainSplit:
     """How much each step of a vanilla recurrence scales the gradient: by saturation, and by weight.
 
-    For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + …: ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with
-    δ = ∂L/∂h_t and D = σ′(z_t). Norms are Frobenius over (B, H). The factors are right also where δ
-    itself underflows; they are NaN where it is exactly 0, and before the first marked state.
+    For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
+    ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are
+    Frobenius over (B, H). The factors are right also where δ itself underflows; they are NaN where it
+    is exactly 0, and before the first marked state.
 
     Parameters
     ----------
@@ -281,7 +317,8 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     ------
     GraphError
         No state was marked, or it is no nonlinearity of a sum (an LSTM's is a product, a residual
-        block's a sum of which only a part is a nonlinearity's).
+        block's a sum of which only a part is a nonlinearity's), or that sum is not linear in the
+        state before (normalised, or some states left unmarked).
 
     Examples
     --------
@@ -295,64 +332,63 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     root, seed = seeds_of([loss], [None], False, "gain_split")[0]
     stack = one_stack(root, path, "gain_split")
     recurrence = one_state(stack, state, "gain_split")
-    times = sorted(recurrence.steps)
-    nodes = [recurrence.steps[t] for t in times]
-    with no_grad():
-        bands = gradients_in_bands(root, seed, set(nodes))
+    times, nodes = list(recurrence.steps), list(recurrence.steps.values())
+    bands = gradients_in_bands(root, seed, set(nodes))
     before = [recurrence.initial, *nodes[:-1]]
     saturation, weight = [], []
     for node, previous in zip(nodes, before, strict=True):
-        delta = _in_reach(bands[node]) if node in bands else zeros_like(node.value)
+        delta = _at(_power(bands.get(node, [])), node, bands)
         pre = _pre_activation(node, previous)
         through = delta if pre is None else sent({node: delta}, {pre})[pre]
         arrived = None if previous is None else sent({node: delta}, {previous})[previous]
         norms = [np.nan if g is None else backend.norm(g) for g in (delta, through, arrived)]
         saturation.append(_ratio(norms[1], norms[0]))
         weight.append(_ratio(norms[2], norms[1]))
-    return GainSplit(np.array(times), np.array(saturation), np.array(weight))
+    order = np.argsort(times)
+    return GainSplit(np.array(times)[order], np.array(saturation)[order], np.array(weight)[order])
 
 
 _LINEAR = {
-    "add",
-    "subtract",
-    "negative",
-    "matmul",
-    "index",
-    "permute_dims",
-    "reshape",
-    "broadcast_to",
+    *("add", "subtract", "negative", "sum", "cumulative_sum", "concat", "stack", "flip", "index"),
+    *("scatter_add", "permute_dims", "reshape", "broadcast_to", "astype", "to_device"),
 }
+_LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
+"""Products, of which one factor may come from the state before."""
 
 
 def _pre_activation(node: Node, previous: Node | None) -> Node | None:
     """What the nonlinearity of a state was applied to; None where there is none."""
     if node is previous:  # handed on as it is
         return None
-    if node.op in {"tanh", "relu", "sigmoid"}:
-        return node.inputs[0]  # type: ignore[index,return-value]
-    between: list[Node] = []
-    if previous is not None:
-        ones = backend.namespace(node.value).ones_like(node.value)
-        with no_grad():
-            backpropagate(
-                [(node, ones)],
-                {previous},
-                visit=lambda passed, _: between.append(passed),
-                stop=True,
-                retain_graph=True,
-            )
-    if all(n.op in _LINEAR for n in (node, *between) if n is not previous):
-        return None
-    raise GraphError(
-        f"gain_split: the state{node.place()} was made by {node.op}, not by a nonlinearity of a sum, so "
-        "saturation and weight cannot be told apart; path_split splits any state"
-    )
+    pre: Any = node.inputs[0] if node.op in {"tanh", "relu", "sigmoid"} else None  # type: ignore[index]
+    if pre is None and node.op not in _LINEAR | _LINEAR_IN_EACH:
+        raise GraphError(
+            f"gain_split: the state{node.place()} was made by {node.op}, not by a nonlinearity of a sum, "
+            "so saturation and weight cannot be told apart; path_split splits any state"
+        )
+    bent = None if previous is None else _not_linear(node if pre is None else pre, previous)
+    if bent is not None:
+        raise GraphError(
+            f"gain_split: the state{node.place()} depends on the state before through {bent.op}, which "
+            "is not linear, so saturation and weight cannot be told apart; mark all states between "
+            "them; path_split splits any state"
+        )
+    return pre
 
 
-def _in_reach(bands: list[Band]) -> Array:
-    """The sum of the bands times the power of two that makes its largest element about 1."""
-    top = bands[0][1]
-    return sum(times_power(array, power - top) for array, power in bands)
+def _not_linear(end: Node, start: Node) -> Node | None:
+    """The first operation on the way from ``start`` to ``end`` that is not linear in it, if any."""
+    depends: set[Any] = {start}
+    for node in ancestors([end], ends={start}, oldest=start.order):
+        sources = [x for x in node.inputs or () if x in depends]
+        if not sources or node is start:
+            continue
+        depends.add(node)
+        divided = node.op == "divide" and node.inputs[1] not in depends  # type: ignore[index]
+        product = node.op in _LINEAR_IN_EACH and len(sources) == 1
+        if not (node.op in _LINEAR or product or divided):
+            return node
+    return None
 
 
 def _ratio(a: float, b: float) -> float:

@@ -25,7 +25,7 @@ class Recurrence:
     initial : Node or None
         The state before the first input, if it was marked (with time −1).
     steps : dict of int to Node
-        The states by time step.
+        The states by time step, in the order they were computed.
     """
 
     __slots__ = ("call", "initial", "module", "name", "steps")
@@ -155,6 +155,19 @@ def recurrences(nodes: list[Node]) -> list[Recurrence]:
         if past:
             reached[node] = past
     return found
+
+
+def run_backward(nodes: list[Node]) -> set[Node]:
+    """The states of loops that run from the end of time to its start, as half of a bidirectional RNN.
+
+    ``nodes`` are a whole graph, oldest first. Where recurrences cannot be told apart, none.
+    """
+    try:
+        found = recurrences(nodes)
+    except GraphError:
+        return set()
+    descending = [r for r in found if r.steps and next(reversed(r.steps)) < next(iter(r.steps))]
+    return {node for r in descending for node in r.steps.values()}
 
 
 def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) -> Recurrence:

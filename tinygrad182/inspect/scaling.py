@@ -18,7 +18,7 @@ Band = tuple[Array, int]
 """An array and the power of two it is to be multiplied by."""
 
 
-_NOT_FINITE = 2**30
+NOT_FINITE = 2**30
 """The power that infinities and NaNs are given: above all others, so that they hide what is beside them."""
 
 
@@ -66,7 +66,7 @@ class ScaledCotangents(Cotangents):
 def _at(cotangent: Any, i: int) -> Any:
     """One band of what a rule returned."""
     if type(cotangent) is Slice:
-        return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], ())
+        return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], cotangent.lead[1:])
     return cotangent[i, ...]
 
 
@@ -99,7 +99,7 @@ def _split(array: Array, power: int) -> list[Band]:
     bands: list[Band] = []
     if not top < math.inf:
         finite = xp.isfinite(array)
-        bands.append((xp.where(finite, 0.0, array), _NOT_FINITE))
+        bands.append((xp.where(finite, 0.0, array), NOT_FINITE))
         array = xp.where(finite, array, 0.0)
         top, bottom = _extremes(array)
     while top > 0:

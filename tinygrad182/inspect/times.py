@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..recording import Node
+from .recurrences import run_backward
 
 Times = dict[Node, int]
 
@@ -16,17 +17,17 @@ def node_times(nodes: list[Node]) -> Times:
     marked); what else is computed from the states of a single step belongs to that. An unmarked part
     of the first step is told from what was computed before the loop if the initial state is marked.
     """
-    upcoming = _upcoming(nodes)
+    upcoming, backward = _upcoming(nodes), run_backward(nodes)
     times: Times = {}
     mixed: set[Node] = set()  # computed from the states of several steps
     for node in nodes:
         time = _recorded(node)
         if time is None and node.primitive is not None:
             before = {times[x] for x in node.inputs or () if x in times}
-            first, alone = upcoming.get(node, (None, False))
+            state, alone = upcoming.get(node, (None, False))
             past = len(before) > 1 or not mixed.isdisjoint(node.inputs or ())
-            if first is not None and (alone or (before and max(before) <= first)):
-                time = first
+            if state is not None and (alone or _follows(state, before, state in backward)):
+                time = _recorded(state)
             elif past:
                 mixed.add(node)
             elif before:
@@ -46,19 +47,31 @@ def marked_times(node: Node) -> list[int]:
     return [mark.scope.time for mark in node.marks if mark.scope.time is not None]
 
 
-def _upcoming(nodes: list[Node]) -> dict[Node, tuple[int, bool]]:
-    """The first step whose states each node leads to, and whether it leads to those of no other."""
-    found: dict[Node, tuple[int, bool]] = {}
+def _follows(state: Node, before: set[int], backward: bool) -> bool:
+    """Whether the step of a state comes after, or is, all of some others in its own loop's order."""
+    time: int = _recorded(state)  # type: ignore[assignment]
+    if backward:
+        return bool(before) and all(t >= time or t < 0 for t in before)  # −1: the initial state
+    return bool(before) and max(before) <= time
+
+
+def _upcoming(nodes: list[Node]) -> dict[Node, tuple[Node, bool]]:
+    """The first state computed from each node, and whether it leads to those of no other step."""
+    found: dict[Node, tuple[Node, bool]] = {}
     for node in reversed(nodes):
-        time = _recorded(node)
-        here = found.get(node) if time is None else (time, True)
+        here = found.get(node) if _recorded(node) is None else (node, True)
         if here is None:
             continue
         for x in node.inputs or ():
             if isinstance(x, Node):
                 first, alone = found.get(x, here)
-                found[x] = min(first, here[0]), alone and here == (first, True)
+                same = _recorded(first) == _recorded(here[0])
+                found[x] = min(first, here[0], key=_order), alone and here[1] and same
     return found
+
+
+def _order(node: Node) -> int:
+    return node.order
 
 
 def time_axes(nodes: list[Node], times: Times) -> dict[Node, int]:

@@ -17,7 +17,8 @@ from ..errors import DTypeError, GraphError
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node, is_tensor, node_of
-from .flow import row_norms
+from .flow import gradients_in_bands, row_norms, whole_of
+from .scaling import Band
 from .times import marked_times, node_times, time_axes
 
 CHUNK = 4_000_000
@@ -44,7 +45,8 @@ def weight_grad_by_time(loss: Tensor, weight: Tensor, norm_only: bool = False) -
     Returns
     -------
     array ``(T, *W.shape)`` in W's dtype, or ndarray ``(T,)`` of Frobenius norms in float64
-        By time step, from 0 to the last that the loss depends on; zeros where W was not used.
+        By time step, from 0 to the last that the loss depends on; zeros where W was not used. Norms
+        are true also where the parts under- or overflow in W's dtype.
 
     Raises
     ------
@@ -76,15 +78,24 @@ def weight_grad_by_time(loss: Tensor, weight: Tensor, norm_only: bool = False) -
         )
     with no_grad():
         uses.run_backward(seed)
-        parts = [
-            _norms(part) if norm_only else part for part in uses.parts(math.prod(weight.shape))
-        ]
+        size = math.prod(weight.shape)
+        parts = [_norms(part) if norm_only else whole_of(part) for part in uses.parts(size)]
     return np.concatenate(parts) if norm_only else backend.namespace(seed).concat(parts, axis=0)
 
 
-def _norms(part: Array) -> np.ndarray[Any, Any]:
-    host = backend.namespace(part).to_numpy(part).astype(np.float64)
-    return row_norms(host.reshape(len(host), -1))
+def _norms(part: list[Band]) -> np.ndarray[Any, Any]:
+    """The norm of every step's sum of bands, which may overlap."""
+    hosts = [backend.namespace(array).to_numpy(array).astype(np.float64) for array, _ in part]
+    rows = [host.reshape(len(host), math.prod(host.shape[1:])) for host in hosts]
+    powers = np.array([power for _, power in part])
+    if len(part) == 1:
+        return np.ldexp(row_norms(rows[0]), powers[0])
+    used = np.array([row.any(axis=1) for row in rows])
+    top = np.where(used, powers[:, None], powers.min()).max(axis=0)
+    with np.errstate(over="ignore", under="ignore"):
+        shifts = (powers[:, None] - top)[..., None]
+        whole = sum(np.ldexp(row, shift) for row, shift in zip(rows, shifts, strict=True))
+        return np.ldexp(row_norms(whole), top)
 
 
 class _Uses:
@@ -126,7 +137,7 @@ class _Uses:
         self.neck = sorted(neck, key=lambda node: node.order)
         last = max((t for node in nodes for t in marked_times(node)), default=-1)
         self.steps = max(last, *self.times.values()) + 1 if self.uses else 0
-        self.grads: dict[Node, Array] = {}
+        self.grads: dict[Node, list[Band]] = {}
 
     def _joins_loss(self, node: Node, alone: set[Any]) -> bool:
         """Whether a number from the weight ``alone``, a penalty, meets what steps gave in ``node``."""
@@ -156,39 +167,42 @@ class _Uses:
 
     def run_backward(self, seed: Array) -> None:
         """Find the loss's gradient by the result of every use."""
-        self.grads = backpropagate([(self.root, seed)], set(self.uses), retain_graph=True)
+        self.grads = gradients_in_bands(self.root, seed, set(self.uses))
 
-    def parts(self, size: int) -> Iterator[Array]:
-        """∂L/∂W of some steps at a time, ``(steps, *W.shape)``."""
-        largest = max([size, *(g.size for n, g in self.grads.items() if n in self.axes)])
+    def parts(self, size: int) -> Iterator[list[Band]]:
+        """∂L/∂W of some steps at a time, ``(steps, *W.shape)``: a sum of bands."""
+        largest = max([size, *(n.value.size for n in self.grads if n in self.axes)])
         count = max(1, CHUNK // max(largest, 1))
         for start in range(0, self.steps, count):
             yield self._part(range(start, min(start + count, self.steps)))
 
-    def _part(self, times: range) -> Array:
-        """One backward pass through the neck, the steps on a leading axis."""
-        neck = set(self.neck)
-        seeds: list[tuple[Node, Any]] = []
-        for node, g in self.grads.items():
-            time = self.times.get(node)
-            if time is None:
-                seeds += [
-                    (p, _whole(p, c)) for p, c in pull(node, self._spread(node, g, times), neck)
-                ]
-            elif time in times:
-                one = pull(node, g[None], neck)
-                seeds += [
-                    (p, _placed(_whole(p, c), time - times.start, len(times))) for p, c in one
-                ]
-        xp = backend.namespace(self.weight.value)
-        with xp.on(self.weight.value):
-            nothing = xp.zeros(
-                (len(times), *self.weight.value.shape), dtype=self.weight.value.dtype
-            )
-        if not seeds:
-            return nothing
-        found = backpropagate(seeds, {self.weight}, retain_graph=True)
-        return found.get(self.weight, nothing)
+    def _part(self, times: range) -> list[Band]:
+        """A backward pass through the neck for every power of two, the steps on a leading axis."""
+        seeds: dict[int, list[tuple[Node, Any]]] = {}
+        for node, bands in self.grads.items():
+            if self.times.get(node, times.start) in times:
+                for g, power in bands:
+                    seeds.setdefault(power, []).extend(self._seeds(node, g, times))
+        found = [
+            (backpropagate(some, {self.weight}, retain_graph=True).get(self.weight), power)
+            for power, some in seeds.items()
+        ]
+        parts = [(array, power) for array, power in found if array is not None]
+        if parts:
+            return parts
+        weight = self.weight.value
+        xp = backend.namespace(weight)
+        with xp.on(weight):
+            return [(xp.zeros((len(times), *weight.shape), dtype=weight.dtype), 0)]
+
+    def _seeds(self, node: Node, g: Array, times: range) -> list[tuple[Node, Any]]:
+        """What a use sends into the neck, the steps on a leading axis."""
+        neck, time = set(self.neck), self.times.get(node)
+        if time is None:
+            spread = pull(node, self._spread(node, g, times), neck)
+            return [(p, _whole(p, c)) for p, c in spread]
+        one = pull(node, g[None], neck)
+        return [(p, _placed(_whole(p, c), time - times.start, len(times))) for p, c in one]
 
     def _spread(self, node: Node, g: Array, times: range) -> Array:
         """The gradient of a whole sequence, on a leading axis: each step's alone, zeros beside it."""

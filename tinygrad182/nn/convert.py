@@ -16,11 +16,16 @@ def from_torch(module: Any) -> Module:
     """Turn a PyTorch ``RNN``, ``LSTM``, ``RNNCell``, ``LSTMCell`` or ``Linear`` into ours.
 
     The result has copies of its parameters, in its dtype, on the default device, and gives the same
-    outputs and gradients. PyTorch itself is not imported.
+    outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are).
+    PyTorch itself is not imported. The way back, as PyTorch loads its own tensors only::
+
+        state = layer.state_dict()
+        module.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
 
     Parameters
     ----------
     module : torch.nn.Module
+        A subclass of these may be given, if its ``forward`` is the one it inherits.
 
     Returns
     -------
@@ -42,11 +47,12 @@ def from_torch(module: Any) -> Module:
     >>> lstm = tg.nn.from_torch(torch.nn.LSTM(3, 8, num_layers=2))  # doctest: +SKIP
     """
     kind = type(module)
-    convert = _LAYERS.get(kind.__name__)
-    if convert is None or not kind.__module__.startswith("torch.nn."):
+    theirs = next((k for k in kind.__mro__ if k.__module__.startswith("torch.nn.")), None)
+    convert = None if theirs is None else _LAYERS.get(theirs.__name__)
+    if convert is None or getattr(module.forward, "__func__", None) is not theirs.forward:  # type: ignore[union-attr]
         raise ArgumentError(
             f"from_torch: {kind.__module__}.{kind.__name__} has no counterpart here; "
-            f"pass a torch.nn module that is one of {', '.join(_LAYERS)}"
+            f"pass a torch.nn module that is one of {', '.join(_LAYERS)}, with its own forward"
         )
     for option in ("bidirectional", "proj_size", "dropout"):
         if getattr(module, option, None):
@@ -64,6 +70,9 @@ def from_torch(module: Any) -> Module:
         ) from error
     layer = convert(module, next(iter(state.values())).dtype)
     layer.load_state_dict(state)
+    trained = {name for name, p in module.named_parameters() if p.requires_grad}
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad = not trained.isdisjoint({name, name.replace("bias_ih", "bias_hh")})
     return layer
 
 

@@ -146,7 +146,10 @@ class Module:
             parameter.assign(array)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of all parameters by their dotted path, under PyTorch's names."""
+        """Copies of all parameters by their dotted path, under PyTorch's names.
+
+        PyTorch's modules load ``{name: torch.as_tensor(v) for name, v in state_dict().items()}``.
+        """
         return {
             f"{path}.{name}" if path else name: wrap(backend.copy(array))
             for path, module in self.named_modules()

@@ -281,6 +281,37 @@ def test_a_state_that_is_handed_on() -> None:
     assert (found.matrices[1] != np.eye(3)).all()
 
 
+@pytest.mark.parametrize("kind", [tg.nn.RNN, tg.nn.LSTM])
+def test_a_sequence_has_its_own_last_step(kind: Any) -> None:
+    """As if it were run alone; past its end nothing is lost, for nothing goes on."""
+    layer = kind(2, 3, rng=0, dtype="float64")
+    x = loops.inputs(0, 6, 4, 2)
+    lengths = [6, 4, 1, 2]
+    output, _ = layer(const(x), None, lengths)
+    for sample, length in enumerate(lengths):
+        found = jacobians_of(output.sum(), sample=sample)
+        alone, _ = layer(const(x[:length, sample : sample + 1]))
+        expected = jacobians_of(alone.sum())
+        np.testing.assert_array_equal(found.time, range(length))
+        assert_close(found.matrices, expected.matrices, 1e-14)
+        assert np.isfinite(found.log_growth).all()
+        assert_close(found.log_growth, expected.log_growth, 1e-12)
+
+
+def test_a_last_step_that_loses_everything_is_not_the_end() -> None:
+    """Units that are all off at the last step, and a mask that hands on what it was given."""
+    W, h = leaf(np.eye(2)), const(np.ones((1, 2)))
+    for t in range(4):
+        h = mark(tg.relu(h @ W - (5.0 if t == 3 else 0.0)), "h", t)
+    found = jacobians_of(h.sum())
+    np.testing.assert_array_equal(found.time, [1, 2, 3])
+    assert np.isneginf(found.log_growth).all()
+    h = const(np.ones((1, 2)))
+    for t in range(4):
+        h = mark(tg.where(const(np.array([[t < 2]])), h @ W, h), "h", t)
+    np.testing.assert_array_equal(jacobians_of(h.sum()).time, [1, 2, 3])
+
+
 def test_float32_models() -> None:
     rnn = tg.nn.RNN(2, 3, rng=0)
     found = jacobians_of(rnn(tg.ones((4, 2, 2)))[0].sum())

@@ -183,6 +183,9 @@ def test_encoder_and_decoder() -> None:
         split = path_split(loss, path)["h"]
         assert_close(sum(split.parts.values()), flow[path].h.grad, 1e-13)
     assert split.parts["local"].any()
+    np.testing.assert_allclose(
+        path_split(loss, "encoder.l0")["h"].shares["local"][-1], 1.0
+    )  # the decoder is no step
     with pytest.raises(tg.UnknownPathError, match=r"path_split: several.*'encoder\.l0'"):
         path_split(loss)
 
@@ -299,6 +302,59 @@ def test_states_without_two_factors_are_refused() -> None:
             gain_split(loss)
     with pytest.raises(tg.UnknownPathError, match=r"gain_split: no state 'x'; there is 'h', 'c'"):
         gain_split(lstm.loss, state="x")
+
+
+BENT = {
+    "a nonlinearity below the product": lambda h, W: 0.1 + tg.tanh(3 * h) @ W,
+    "an unmarked step": lambda h, W: tg.tanh(h @ W) @ W,
+    "a normalisation": lambda h, W: (h @ W) / tg.std(h @ W, axis=1, keepdims=True),
+    "a gate": lambda h, W: (h @ W) * h,
+    "a square": lambda h, W: tg.einsum("bh,bh,hk->bk", h, h, W),
+    "a number over it": lambda h, W: 1.0 / (h @ W),
+}
+STRAIGHT = {
+    "a scaled product": lambda h, W: 0.5 * (h @ W) / 2.0 - 1.0,
+    "a gate of the input": lambda h, W: tg.sigmoid(W[0]) * (h @ W) + tg.exp(W[1]),
+    "parts rearranged": lambda h, W: tg.concat([tg.flip(h, axis=1)[:, 1:], h[:, :1]], axis=1) @ W.T,
+    "centred": lambda h, W: h @ W - (h @ W).mean(axis=1, keepdims=True),
+    "einsum": lambda h, W: tg.einsum("bh,kh->bk", h, W),
+}
+
+
+def looped(pre: Any, outer: Any = tg.tanh) -> tg.Tensor:
+    W, h = leaf(np.random.default_rng(0).normal(size=(3, 3))), leaf(np.array([[0.5, 0.1, -0.3]]))
+    mark(h, "h", -1)
+    for t in range(3):
+        h = mark(outer(pre(h, W)), "h", t)
+    return (h * h).sum()
+
+
+@pytest.mark.parametrize("case", BENT)
+@pytest.mark.parametrize("outer", [tg.tanh, lambda z: z + 0.0], ids=["tanh", "identity"])
+def test_what_is_not_linear_in_the_state_before_is_no_weight(case: str, outer: Any) -> None:
+    with pytest.raises(tg.GraphError, match=r"gain_split: the state.*path_split splits any"):
+        gain_split(looped(BENT[case], outer))
+
+
+def test_states_left_unmarked() -> None:
+    w = Weights()
+    h = const(np.ones((2, 3)))
+    for t in range(6):
+        h = tg.tanh(h @ w("W", 0, 3, 3))
+        h = mark(h, "h", t // 2) if t % 2 else h
+    with pytest.raises(tg.GraphError, match=r"through tanh.*not linear.*mark all states"):
+        gain_split(h.sum())
+
+
+@pytest.mark.parametrize("case", STRAIGHT)
+def test_what_is_linear_in_the_state_before_is_weight(case: str) -> None:
+    loss = looped(STRAIGHT[case])
+    gains, flow = gain_split(loss), flow_of(loss)[""].h
+    slopes, deltas = 1 - flow.value[:, 0] ** 2, flow.grad[:, 0]
+    before = np.concatenate([flow.initial_grad, deltas[:-1]])
+    left = np.linalg.norm(slopes * deltas, axis=1)
+    assert_close(gains.saturation, left / flow.grad_norm, 1e-13)
+    assert_close(gains.weight, np.linalg.norm(before, axis=1) / left, 1e-13)
 
 
 def test_states_of_different_shapes_are_refused() -> None:

@@ -104,11 +104,81 @@ def test_frozen_weights_and_half_precision() -> None:
     theirs = nn.Linear(2, 3).half().requires_grad_(False)
     ours = tg.nn.from_torch(theirs)
     assert_same_bits(ours.weight, theirs.weight.numpy())
-    assert ours.weight.requires_grad
+    assert not any(p.requires_grad for p in ours.parameters())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_frozen_parameters_stay_frozen(name: str) -> None:
+    """One by one; ours has the sum of two biases, which is frozen if both are."""
+    theirs, _ = made(name)
+    for frozen in dict(theirs.named_parameters()):
+        for n, p in theirs.named_parameters():
+            p.requires_grad_(n != frozen)
+        ours = dict(tg.nn.from_torch(theirs).named_parameters())
+        still = {n for n, p in ours.items() if not p.requires_grad}
+        assert still == ({frozen} if "bias" not in frozen or name == "Linear" else set())
+    for n, p in theirs.named_parameters():
+        p.requires_grad_("bias" not in n)
+    for n, p in tg.nn.from_torch(theirs).named_parameters():
+        assert p.requires_grad == ("bias" not in n)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_way_back(name: str) -> None:
+    theirs, shape = made(name, "float64")
+    (x,) = arrays(0, shape)
+    expected = theirs(torch.tensor(x))
+    state = tg.nn.from_torch(theirs).state_dict()
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.zero_()
+    theirs.load_state_dict({n: torch.as_tensor(value) for n, value in state.items()})
+    assert_equal_results(tg.nn.from_torch(theirs)(tg.tensor(x)), expected)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 2)])
+@pytest.mark.parametrize("convert", ["tensor", "as_tensor", "asarray", "from_dlpack"])
+def test_our_tensors_as_theirs(shape: tuple[int, ...], convert: str) -> None:
+    ours = tg.tensor(np.arange(6.0)[: int(np.prod(shape))].reshape(shape))
+    theirs = getattr(torch, convert)(ours)
+    assert theirs.dtype == torch.float64
+    assert_same_bits(theirs.numpy(), ours.numpy())
+    theirs.fill_(7.0)  # a copy: results are read-only, and graphs keep what they read
+    assert 7.0 not in ours.numpy()
+    assert_same_bits(np.from_dlpack(ours), ours.numpy())
+    with pytest.raises(tg.GraphError, match=r"lose the graph; use x\.detach"):
+        getattr(torch, convert)(tg.ones(shape, requires_grad=True))
+
+
+class Named(nn.LSTM):  # type: ignore[misc, name-defined]
+    """PyTorch's layer with a name and an attribute of its own."""
+
+    unit = "seconds"
+
+
+def test_a_subclass_that_inherits_its_forward() -> None:
+    theirs = Named(2, 3, 2).double()
+    ours = tg.nn.from_torch(theirs)
+    assert type(ours) is tg.nn.LSTM
+    (x,) = arrays(1, (5, 4, 2))
+    assert_equal_results(ours(tg.tensor(x)), theirs(torch.tensor(x)))
 
 
 class Subclass(nn.LSTM):  # type: ignore[misc, name-defined]
     """Its forward may do anything."""
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x * 2)
+
+
+class Grandchild(Subclass):
+    """It inherits a forward, but not PyTorch's."""
+
+
+def patched() -> Any:
+    module = nn.Linear(2, 3)
+    module.forward = lambda x: x
+    return module
 
 
 class GRU(tg.nn.Module):
@@ -138,6 +208,8 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "a container": (lambda: nn.Sequential(nn.Linear(1, 1)), tg.ArgumentError, "Sequential"),
     "not yet made": (lambda: nn.LazyLinear(3), tg.ArgumentError, "LazyLinear"),
     "a subclass": (lambda: Subclass(2, 3), tg.ArgumentError, f"Subclass.*{OURS}"),
+    "its child": (lambda: Grandchild(2, 3), tg.ArgumentError, f"Grandchild.*{OURS}"),
+    "a forward put in": (patched, tg.ArgumentError, f"Linear.*{OURS}.*own forward"),
     "the class": (lambda: nn.LSTM, tg.ArgumentError, OURS),
     "ours": (lambda: tg.nn.LSTM(2, 3, rng=0), tg.ArgumentError, r"tinygrad182.*LSTM has no count"),
     "a name alone": (GRU, tg.ArgumentError, OURS),
