@@ -20,6 +20,7 @@ from rich.progress import Progress
 from experiments.catalogue import Experiment
 from experiments.common import flow_views, loss_views, options
 from experiments.common.data import RandomSequences, Source, load_sequences
+from experiments.common.errors import OptionError
 from experiments.common.flow import Target
 from experiments.common.flow_words import headline, sentences
 from experiments.common.result import Claim, Column, Figure, Result, Table
@@ -27,6 +28,7 @@ from experiments.common.study import (
     FACTOR_DECADES,
     Cell,
     InitialWeights,
+    Kind,
     Measurement,
     Network,
     Nonlinearity,
@@ -50,7 +52,7 @@ class GradientFlowOptions(options.Options):
     """The recurrent layer."""
 
     nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
-    """σ of the layer: one or several."""
+    """σ of a vanilla RNN: one or several."""
 
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Largest eigenvalue magnitude that W_h starts with: one or several."""
@@ -92,6 +94,8 @@ class GradientFlowOptions(options.Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         options.one_or_more("nonlinearity", self.nonlinearity)
+        if self.cell == "lstm" and self.nonlinearity != ("identity", "tanh", "relu"):
+            raise OptionError("--nonlinearity is for --cell rnn; an LSTM's are fixed")
         options.one_or_more("spectral-radius", self.spectral_radius)
         for radius in self.spectral_radius:
             options.positive("spectral-radius", radius)
@@ -105,18 +109,18 @@ class GradientFlowOptions(options.Options):
     def networks(self) -> Iterator[Network]:
         """Every combination asked for, once."""
         targets: tuple[Target, ...] = ("last", "all")
-        for target, radius, nonlinearity in itertools.product(
+        kinds: tuple[Kind, ...] = ("lstm",) if self.cell == "lstm" else self.nonlinearity
+        for target, radius, kind in itertools.product(
             targets if self.targets == "both" else (self.targets,),
             sorted(set(self.spectral_radius)),
-            dict.fromkeys(self.nonlinearity),
+            dict.fromkeys(kinds),
         ):
             yield Network(
-                nonlinearity,
+                kind,
                 radius,
                 target,
                 self.hidden_size,
                 self.layers,
-                self.cell,
                 self.initial_weights,
                 self.dtype,
             )

@@ -16,7 +16,7 @@ from experiments.common.study import NONLINEARITY_TEXT
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 INK, GREY = "#1a1a1a", "#7a7f87"
 
-NONLINEARITY_COLOURS = {"identity": BLUE, "tanh": VERMILLION, "relu": GREEN}
+NONLINEARITY_COLOURS = {"identity": BLUE, "tanh": VERMILLION, "relu": GREEN, "lstm": BLUE}
 
 FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 

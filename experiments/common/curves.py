@@ -25,7 +25,10 @@ class Look:
 NONLINEARITY_LOOKS = {
     text: Look(charts.NONLINEARITY_COLOURS[name], dash, width)
     for (name, text), dash, width in zip(
-        NONLINEARITY_TEXT.items(), ((1, 0), (1, 0), (7, 3)), (4.0, 2.2, 2.2), strict=True
+        NONLINEARITY_TEXT.items(),
+        ((1, 0), (1, 0), (7, 3), (1, 0)),
+        (4.0, 2.2, 2.2, 2.2),
+        strict=True,
     )
 }
 """Also told apart where curves coincide: the linear one is wider, ReLU's is dashed."""

@@ -25,7 +25,7 @@ class LayerFlow:
     Parameters
     ----------
     spectral_radius : float
-        Largest eigenvalue magnitude of the layer's W_h.
+        Largest eigenvalue magnitude of the layer's W_h; NaN for an LSTM, which has four.
     gradient : array (T,)
         log10 ‖∂L/∂h_t‖; -inf where the gradient is exactly zero, NaN where it is not a number.
     state : array (T,)
@@ -117,7 +117,7 @@ def measure_flow(
         log_norm = to_numpy(states.log_grad_norm).astype(np.float64)
         flows.append(
             LayerFlow(
-                spectral_radius=tg.nn.init.spectral_radius(parameters[f"rnn.weight_hh_l{layer}"]),
+                spectral_radius=_radius(parameters[f"rnn.weight_hh_l{layer}"]),
                 gradient=log_norm / LN_10,
                 state=to_numpy(states.value_norm).astype(np.float64),
                 closed_form=exact[layer].norm_log() / LN_10 if exact else None,
@@ -127,6 +127,10 @@ def measure_flow(
             )
         )
     return flows, float(loss.item())
+
+
+def _radius(weight: NDArray[Any]) -> float:
+    return tg.nn.init.spectral_radius(weight) if weight.shape[0] == weight.shape[1] else np.nan
 
 
 def compare(exact: Scaled, measured: NDArray[Any], log_norm: Floats) -> Floats:

@@ -15,12 +15,20 @@ from experiments.common.fitting import Training, fit
 from experiments.common.flow import LayerFlow, Target, measure_flow
 from models import RecurrentRegressor
 
-Cell = Literal["rnn"]
+Cell = Literal["rnn", "lstm"]
 Nonlinearity = Literal["identity", "tanh", "relu"]
+Kind = Literal["identity", "tanh", "relu", "lstm"]
+"""A vanilla RNN by its nonlinearity, or an LSTM."""
+
 InitialWeights = Literal["orthogonal", "gaussian"]
 Moment = Literal["before", "after"]
 
-NONLINEARITY_TEXT = {"identity": "identity (linear)", "tanh": "tanh", "relu": "ReLU"}
+NONLINEARITY_TEXT = {
+    "identity": "identity (linear)",
+    "tanh": "tanh",
+    "relu": "ReLU",
+    "lstm": "LSTM",
+}
 TARGET_TEXT = {"last": "loss at the last step", "all": "loss at every step"}
 
 FACTOR_DECADES = 2.0
@@ -34,24 +42,23 @@ class Network:
 
     Parameters
     ----------
-    nonlinearity : {"identity", "tanh", "relu"}
-        σ.
+    nonlinearity : {"identity", "tanh", "relu", "lstm"}
+        σ of a vanilla RNN, or an LSTM, whose own are fixed.
     radius : float
-        Spectral radius that every W_h starts with.
+        Spectral radius that every W_h starts with; in an LSTM, that of each gate.
     target : {"last", "all"}
         Which steps enter the loss.
     hidden_size, layers : int
         Hidden units H, and recurrent layers above each other.
-    cell, initial_weights, dtype : str
-        Kind of layer, of W_h before it is scaled, and of the numbers.
+    initial_weights, dtype : str
+        Kind of W_h before it is scaled, and of the numbers.
     """
 
-    nonlinearity: Nonlinearity
+    nonlinearity: Kind
     radius: float
     target: Target
     hidden_size: int = 32
     layers: int = 1
-    cell: Cell = "rnn"
     initial_weights: InitialWeights = "orthogonal"
     dtype: str = "float64"
 
@@ -66,24 +73,31 @@ class Network:
     def build(self, features: int, seed: int) -> RecurrentRegressor:
         """Make the model; one seed gives all networks the same values but for the scale of W_h."""
         rng = np.random.default_rng(seed)
+        lstm = self.nonlinearity == "lstm"
         model = RecurrentRegressor(
             features,
             self.hidden_size,
             features,
-            cell=self.cell,
-            nonlinearity=self.nonlinearity,
+            cell="lstm" if lstm else "rnn",
+            nonlinearity="tanh" if self.nonlinearity == "lstm" else self.nonlinearity,
             num_layers=self.layers,
             rng=rng,
             dtype=self.dtype,
         )
         for layer in range(self.layers):
             weight = getattr(model.rnn, f"weight_hh_l{layer}")
-            if self.initial_weights == "orthogonal":
-                tg.nn.init.orthogonal_(weight, rng=rng)
-            else:
-                tg.nn.init.normal_(weight, rng=rng)
-            tg.nn.init.scale_to_spectral_radius_(weight, self.radius)
+            blocks = [self._recurrent_weight(weight, rng) for _ in range(4 if lstm else 1)]
+            weight.assign(np.concatenate(blocks))
         return model
+
+    def _recurrent_weight(self, like: tg.Tensor, rng: np.random.Generator) -> NDArray[Any]:
+        """Draw one square W_h of the radius asked for."""
+        block = tg.zeros((self.hidden_size, self.hidden_size), dtype=like.dtype, device=like.device)
+        if self.initial_weights == "orthogonal":
+            tg.nn.init.orthogonal_(block, rng=rng)
+        else:
+            tg.nn.init.normal_(block, rng=rng)
+        return tg.nn.init.scale_to_spectral_radius_(block, self.radius).numpy()
 
 
 @dataclass(frozen=True)

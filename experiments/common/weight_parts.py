@@ -14,7 +14,7 @@ from experiments.common import charts
 from experiments.common.errors import OptionError
 from experiments.common.flow import Floats, to_numpy
 from experiments.common.result import Row
-from experiments.common.study import NONLINEARITY_TEXT, Nonlinearity
+from experiments.common.study import NONLINEARITY_TEXT, Kind
 from experiments.common.untrained import Probe, log10, norms, relative
 
 
@@ -38,7 +38,7 @@ class Contributions:
         Σ_t ‖G_t‖ / ‖G‖: how much larger the norms' sum is than the sum's norm.
     """
 
-    nonlinearity: Nonlinearity
+    nonlinearity: Kind
     seed: int
     norm: Floats
     share: Floats

@@ -108,6 +108,7 @@ def test_an_unknown_name_gets_the_way_to_the_list(run):
         (("--learning-rate", "0"), "--learning-rate must be a finite number above 0"),
         (("--seed", "-1"), "--seed must be 0 or more"),
         (("--cell", "gru"), "gru"),
+        (("--cell", "lstm", "--nonlinearity", "relu"), "--nonlinearity is for --cell rnn"),
         (("--targets", "first"), "first"),
         (("--dtype", "int32"), "int32"),
     ],

@@ -7,7 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+import tinygrad182 as tg
 from experiments.common import cli
+from experiments.common.study import Network
 
 
 def run(tmp_path, *arguments):
@@ -125,6 +127,21 @@ def test_own_sequences_with_two_features_and_two_layers(tmp_path):
     assert len(rows) == 2 * 2 * 2 * 9  # targets, moments, layers, steps
     assert all(claim["holds"] for claim in record["claims"])
     assert all(row["loss"] < 100 for row in record["tables"]["summary"])  # standardized
+
+
+def test_an_lstm_is_measured_in_the_place_of_the_rnn(tmp_path):
+    record, rows = run(
+        tmp_path, "--cell", "lstm", "--layers", 2, "--hidden-size", 4, "--length", 12,
+        "--spectral-radius", 0.5, 2.0, "--targets", "last", "--steps", 1,
+    )  # fmt: skip
+    assert {row["nonlinearity"] for row in rows} == {"lstm"}
+    assert len(rows) == 2 * 2 * 2 * 12  # radii, moments, layers, steps
+    assert record["claims"] == []  # no closed form
+    network = Network("lstm", 2.0, "last", hidden_size=4, layers=2)
+    model = network.build(1, seed=0)
+    for block in np.split(model.rnn.weight_hh_l1.numpy(), 4):
+        assert abs(tg.nn.init.spectral_radius(block) - 2) < 1e-12
+    assert float(rows[0]["gradient_log10"]) < float(rows[11]["gradient_log10"])  # it vanishes
 
 
 def test_a_relu_network_that_dies_is_drawn_and_said(tmp_path):
