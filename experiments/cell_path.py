@@ -27,12 +27,8 @@ from experiments.common.flow import Target
 from experiments.common.gates import sigmoid
 from experiments.common.result import Claim, Result, power_text
 from experiments.common.study import Moment
-from experiments.common.untrained import UntrainedOptions
+from experiments.common.untrained import ROUNDING, UntrainedOptions
 from models import RecurrentRegressor
-
-ROUNDING = 1e-12
-"""Largest relative error that rounding explains: 4,500 roundings of float64, for products along
-T steps."""
 
 HALF = 0.5
 """Above it, a part carries more of the gradient than all others together."""

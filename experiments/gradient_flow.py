@@ -25,7 +25,7 @@ from experiments.common.flow import Target
 from experiments.common.flow_words import headline, sentences
 from experiments.common.result import Claim, Column, Figure, Result, Table
 from experiments.common.study import (
-    FACTOR_DECADES,
+    FACTOR,
     Cell,
     InitialWeights,
     Kind,
@@ -284,7 +284,6 @@ SUMMARY = (
     Column("loss", "loss", ".3g"),
 )
 
-FACTOR = f"{10**FACTOR_DECADES:.0f}"
 SUMMARY_NOTE = (
     f"The gradient vanishes or explodes if ‖∂L/∂h_1‖ is more than {FACTOR} times smaller or "
     "larger than ‖∂L/∂h_T‖. With a loss at every step T gradients add up, so there it explodes "

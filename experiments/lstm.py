@@ -21,14 +21,12 @@ from experiments.common.cells import CELL_TEXT, NAMED_BIAS, Cell, Seen, ahead, k
 from experiments.common.curves import Look, curves
 from experiments.common.errors import OptionError
 from experiments.common.result import Claim, Column, Figure, Result, Row, Table, power_text
-from experiments.common.study import FACTOR_DECADES
+from experiments.common.study import FACTOR, FACTOR_DECADES
 from experiments.common.sweep_views import PALETTE, sweep_chart
 from experiments.common.untrained import UntrainedOptions, log10
 
 SWEEP = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """What weights are multiplied by to find where the picture breaks."""
-
-FACTOR = f"{10**FACTOR_DECADES:.0f}"
 
 LOOKS = {
     "RNN, h": Look(charts.VERMILLION),

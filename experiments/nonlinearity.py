@@ -24,11 +24,12 @@ from experiments.common.gains import Seen, exploding, near_zero, of_kind, see, u
 from experiments.common.gains_views import steps_chart, sweep_chart, tables
 from experiments.common.result import Claim, Figure, Result
 from experiments.common.study import (
+    FACTOR,
     FACTOR_DECADES,
     InitialWeights,
     Nonlinearity,
 )
-from experiments.common.untrained import FACTOR, ROUNDING, UntrainedOptions, log10
+from experiments.common.untrained import ROUNDING, UntrainedOptions, log10
 
 SCALES = 19
 """How many input scales are swept."""

@@ -31,10 +31,8 @@ from experiments.common.skips import (
     see_lstm,
     see_net,
 )
-from experiments.common.study import FACTOR_DECADES
-
-ROUNDING = 1e-12
-"""Largest relative error that rounding explains: 4,500 roundings of float64."""
+from experiments.common.study import FACTOR, FACTOR_DECADES
+from experiments.common.untrained import ROUNDING
 
 SWEEP = (0.5, 1.0, 2.0, 4.0, 8.0)
 """What weights are multiplied by to find where skips no longer keep the gradient in range."""
@@ -47,8 +45,6 @@ MOST_PRODUCTS = 40
 
 CANCELLING = 2.0
 """Sum of the sizes of shares that sum to 1 from which their cancelling is named: half of it is lost."""
-
-FACTOR = f"{10**FACTOR_DECADES:.0f}"
 
 
 @dataclass(frozen=True, kw_only=True)

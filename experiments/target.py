@@ -21,6 +21,7 @@ from experiments.common.flow import Floats
 from experiments.common.heatmap import heatmap
 from experiments.common.result import Claim, Column, Figure, Result, Row, Table
 from experiments.common.study import (
+    FACTOR,
     FACTOR_DECADES,
     NONLINEARITY_TEXT,
     InitialWeights,
@@ -28,7 +29,7 @@ from experiments.common.study import (
     Nonlinearity,
 )
 from experiments.common.targets import Targets, excess, last_row_error, measure
-from experiments.common.untrained import FACTOR, ROUNDING, UntrainedOptions, counts, spread
+from experiments.common.untrained import ROUNDING, UntrainedOptions, counts, spread
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from experiments.common.curves import NONLINEARITY_LOOKS, curves
 from experiments.common.flow import Floats
 from experiments.common.gains import Seen, typical
 from experiments.common.result import Column, Row, Table
-from experiments.common.study import NONLINEARITY_TEXT
-from experiments.common.untrained import FACTOR, log10
+from experiments.common.study import FACTOR, NONLINEARITY_TEXT
+from experiments.common.untrained import log10
 
 
 def steps_chart(

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from experiments.common.gains import Seen, exploding, near_zero, of_kind, typical
-from experiments.common.study import FACTOR_DECADES, NONLINEARITY_TEXT
-from experiments.common.untrained import FACTOR, UntrainedOptions, log10, spread
+from experiments.common.study import FACTOR, FACTOR_DECADES, NONLINEARITY_TEXT
+from experiments.common.untrained import UntrainedOptions, log10, spread
 
 
 def headline(opts: UntrainedOptions, found: Sequence[Seen]) -> str:

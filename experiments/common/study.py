@@ -35,6 +35,9 @@ FACTOR_DECADES = 2.0
 """A gradient that changes by more than a factor 100 on its way through the sequence vanishes or
 explodes; this is a convention, stated in the report."""
 
+FACTOR = f"{10**FACTOR_DECADES:.0f}"
+"""The same as text."""
+
 
 @dataclass(frozen=True)
 class Network:

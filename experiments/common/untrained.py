@@ -15,7 +15,7 @@ from experiments.common.data import running_average
 from experiments.common.errors import OptionError
 from experiments.common.flow import Floats, regression_loss, to_numpy
 from experiments.common.result import power_text
-from experiments.common.study import FACTOR_DECADES, Network
+from experiments.common.study import Network
 from models import RecurrentRegressor
 
 LAYER = "rnn.l0"
@@ -25,9 +25,6 @@ ROUNDING = 1e-12
 """4,500 roundings of float64: the products through time and the sums over a batch that lie between
 two ways to compute the same numbers leave them no further apart, relative to what is added or in
 decades."""
-
-FACTOR = f"{10**FACTOR_DECADES:.0f}"
-"""By how much a gradient changes that vanishes or explodes, as text."""
 
 
 @dataclass(frozen=True, kw_only=True)

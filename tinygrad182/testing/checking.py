@@ -76,6 +76,7 @@ class Checker:
         self.rows = sampled(value.size, max_entries, self.rng)
         self.reference = Reference(f, noise, max_entries, self.rng)
         self._given_rtol = rtol
+        self.second: Vector | None = None  # until the second order is checked
 
     @property
     def rtol(self) -> float:
@@ -197,26 +198,25 @@ class Checker:
         allowed = self._tolerance(self.jacobian[-1], self.rounding[-1])
         self._compare_gradient("recorded gradient", first.value, self.jacobian[-1], allowed)
         directions = self.f.tensors(v)
-        self.second = first.along(directions)
+        self.second = second = first.along(directions)
         self.second_rounding = self._second_rounding(first, directions)
-        self._compare_by_cotangent()
+        self._compare_by_cotangent(second[size:], self.second_rounding[size:])
         points = self._points_of_gradient(v)
         expected = points.derivative
-        self.second_allowed = max(self.rtol, 1e-7) * np.abs(expected) + 10 * points.bound
-        self.second_allowed = self.second_allowed + self.second_rounding[:size]
+        allowed = max(self.rtol, 1e-7) * np.abs(expected) + 10 * points.bound
+        allowed = allowed + self.second_rounding[:size]
         found = {
-            "second derivative": self.second[:size],
+            "second derivative": second[:size],
             "derivative of the JVP": self.f.record(self.x).gradient_of_tangent(g, directions),
         }
         for what, actual in found.items():
-            self._compare_gradient(what, actual, expected, self.second_allowed, "five points")
+            self._compare_gradient(what, actual, expected, allowed, "five points")
 
     def _second_rounding(self, first: RecordedGradient, directions: list[Tensor]) -> Vector:
         return rounding(first.nodes(), lambda edge: first.along(directions, edge), self.rng)
 
-    def _compare_by_cotangent(self) -> None:
+    def _compare_by_cotangent(self, tangent: Vector, bound: Vector) -> None:
         """The derivative of ⟨gradient, v⟩ by the cotangent is the tangent along v."""
-        tangent, bound = (a[self.x.size :] for a in (self.second, self.second_rounding))
         allowed = self.bounds[:, -1:] + (np.abs(self.rows) @ bound)[:, None]
         expected = self.tangents[:, -1:]
         probes = Probes(self.f, self.rows, self.reference.columns[-1:])
@@ -248,6 +248,8 @@ class Checker:
         coarse = max(float(limit.eps) for limit in limits) / float(np.finfo(float).eps)
         least = max(float(limit.tiny) for limit in limits)
         g, v = self.rows[-1], self.reference.columns[-1]
+        pairs = zip(self.f.tensors(v), narrow.leaves, strict=True)
+        directions = [t.astype(x.dtype) for t, x in pairs]
 
         def allowed(expected: Vector, bound: Vector) -> Vector:
             # a relative 2e-5 in float32; and what rounding does is coarser, and adds up in sums
@@ -260,20 +262,15 @@ class Checker:
         together = narrow.pulled(np.stack([g, g]))[1]
         what += ", with a leading axis,"
         self._compare_gradient(what, together, gradient, bound, "in float64")
-        self._narrow_tangent(narrow, v, allowed)
-        if hasattr(self, "second"):
-            directions = [
-                t.astype(x.dtype) for t, x in zip(self.f.tensors(v), narrow.leaves, strict=True)
-            ]
+        self._narrow_tangent(narrow, directions, allowed)
+        if self.second is not None:
             found = narrow.differentiated(g).along(directions)[: self.x.size]
             expected, bound = (a[: self.x.size] for a in (self.second, self.second_rounding))
             what = "second derivative in the dtype given"
             self._compare_gradient(what, found, expected, allowed(expected, bound), "in float64")
 
-    def _narrow_tangent(self, narrow: Recording, v: Vector, allowed: Any) -> None:
-        directions = [
-            t.astype(x.dtype) for t, x in zip(self.f.tensors(v), narrow.leaves, strict=True)
-        ]
+    def _narrow_tangent(self, narrow: Recording, directions: list[Tensor], allowed: Any) -> None:
+        v = self.reference.columns[-1]
         found = (self.rows @ narrow.pushed(directions))[:, None]
         expected, bound = self.tangents[:, -1:], self.bounds[:, -1:]
         spread = np.abs(self.rows) @ np.abs(self.recording.pushed(self.f.tensors(v)))
