@@ -16,18 +16,20 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.catalogue import Experiment
-from experiments.common import cell_views, options
-from experiments.common.cell_paths import Paths, see_paths
-from experiments.common.cell_views import percent
-from experiments.common.cells import batch_of, regressor
-from experiments.common.data import RandomSequences
+from experiments.common import options
 from experiments.common.errors import OptionError
-from experiments.common.fitting import fit
-from experiments.common.flow import Target
-from experiments.common.gates import sigmoid
+from experiments.common.numbers import ROUNDING
 from experiments.common.result import Claim, Result, power_text
-from experiments.common.study import Moment
-from experiments.common.untrained import ROUNDING, UntrainedOptions
+from experiments.common.words import percent
+from experiments.regression.data import RandomSequences, batch_of
+from experiments.regression.fitting import fit
+from experiments.regression.flow import Target
+from experiments.regression.networks import regressor
+from experiments.regression.study import Moment
+from experiments.regression.untrained import UntrainedOptions
+from experiments.routes import views
+from experiments.routes.gates import sigmoid
+from experiments.routes.measure import Paths, see_paths
 from models import RecurrentRegressor
 
 HALF = 0.5
@@ -55,10 +57,7 @@ class CellPathOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.one_or_more("forget-bias", self.forget_bias)
-        for bias in self.forget_bias:
-            if not np.isfinite(bias):
-                raise OptionError(f"--forget-bias must be a finite number, not {bias}")
+        options.finite("forget-bias", *self.forget_bias)
         options.at_least("hops", self.hops, 0)
         options.at_least("steps", self.steps, 0)
         options.positive("learning-rate", self.learning_rate)
@@ -96,14 +95,13 @@ def run(opts: CellPathOptions, progress: Progress) -> Result:
         found += see(opts, model, bias, seed, "after")
         progress.advance(task)
     shown = [paths for paths in found if paths.seed == opts.seed]
-    size = f"{opts.size}, seed {opts.seed}"
     return Result(
         options=opts,
         headline=headline(opts, found),
         reading=sentences(opts, found),
         claims=claims(opts, found),
-        figures=cell_views.figures(shown, opts.target, size),
-        tables=cell_views.tables(found, opts.target),
+        figures=views.figures(shown, opts.target, opts.drawn),
+        tables=views.tables(found, opts.target),
     )
 
 

@@ -14,34 +14,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from rich.progress import Progress
 
 from experiments.catalogue import Experiment
-from experiments.common import flow_views, loss_views, options
-from experiments.common.data import RandomSequences, Source, load_sequences
+from experiments.common import options
 from experiments.common.errors import OptionError
-from experiments.common.flow import Target
-from experiments.common.flow_words import headline, sentences
+from experiments.common.numbers import ROUNDING, worst
 from experiments.common.result import Claim, Column, Figure, Result, Table
-from experiments.common.study import (
-    FACTOR,
-    Cell,
-    InitialWeights,
-    Kind,
-    Measurement,
-    Network,
-    Nonlinearity,
-    Study,
-    study,
-)
+from experiments.flow import losses, views
+from experiments.flow.words import headline, sentences
+from experiments.regression.data import RandomSequences, Source, load_sequences
+from experiments.regression.flow import FACTOR, Target
+from experiments.regression.networks import Cell, InitialWeights, Kind, Network, Nonlinearity
+from experiments.regression.study import Measurement, Study, study
 
 DEFAULT_LENGTH = 30
 
-ROUNDING = {"float64": 1e-12, "float32": 1e-12 * float(np.finfo("f4").eps / np.finfo("f8").eps)}
-"""How far a measurement and its closed form may be apart, relative to the norm at each step. Both
-round once in each product through time: 1e-12 is 4,500 roundings of float64, and those of float32
-are 2^29 times as coarse."""
+TOLERANCE = {"float64": ROUNDING, "float32": 2.0**29 * ROUNDING}
+"""How far a measurement and its closed form may be apart, relative to the norm at each step: the
+roundings of float32 are 2^29 times as coarse as those of float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +87,7 @@ class GradientFlowOptions(options.Options):
         options.one_or_more("nonlinearity", self.nonlinearity)
         if self.cell == "lstm" and self.nonlinearity != ("identity", "tanh", "relu"):
             raise OptionError("--nonlinearity is for --cell rnn; an LSTM's are fixed")
-        options.one_or_more("spectral-radius", self.spectral_radius)
-        for radius in self.spectral_radius:
-            options.positive("spectral-radius", radius)
+        options.positive("spectral-radius", *self.spectral_radius)
         options.at_least("length", DEFAULT_LENGTH if self.length is None else self.length, 2)
         options.at_least("hidden-size", self.hidden_size, 1)
         options.at_least("layers", self.layers, 1)
@@ -172,7 +161,7 @@ def run(opts: GradientFlowOptions, progress: Progress) -> Result:
 def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:
     """What the linear networks must fulfil; the thresholds follow from rounding."""
     linear = [m for m in measurements if m.network.nonlinearity == "identity"]
-    errors = [e for m in linear if (e := flow_views.worst(m.flow.closed_form_error)) is not None]
+    errors = [e for m in linear if (e := worst(m.flow.closed_form_error)) is not None]
     found = []
     if errors:
         found.append(
@@ -180,7 +169,7 @@ def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tu
                 "Without a nonlinearity, the measured ∂L/∂h_t is the closed form "
                 "Σ_k 2(ŷ_k − y_k)/n W_fᵀ (W_hᵀ)^(k−t) (largest relative error of any step)",
                 measured=max(errors),
-                threshold=ROUNDING[opts.dtype],
+                threshold=TOLERANCE[opts.dtype],
                 why=f"The threshold is rounding in {opts.dtype}, with room for long products.",
             )
         )
@@ -196,7 +185,7 @@ def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tu
                 "Before training, with the loss at the last step, the linear network's gradient "
                 "has the slope log10 |λ|max (largest difference, in decades per step)",
                 measured=max(slopes),
-                threshold=ROUNDING[opts.dtype],
+                threshold=TOLERANCE[opts.dtype],
                 why="The eigenvalues of a scaled orthogonal W_h are all equally large, so only "
                 "rounding is between the two. After training they are not, and the slope is "
                 "reached at long lags only.",
@@ -216,7 +205,7 @@ def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure
             "The hidden state at each time step",
             "Norm over the batch and the hidden units. tanh keeps every unit in (−1, 1); the "
             "others have no bound.",
-            flow_views.moments_chart(
+            views.moments_chart(
                 measurements, "state", "The size of the hidden state at each time step", size
             ),
         )
@@ -227,7 +216,7 @@ def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure
                 "loss",
                 "The loss during training",
                 "Mean squared error of the running average on each training batch.",
-                loss_views.loss_chart(studies, "The loss during training", size),
+                losses.loss_chart(studies, "The loss during training", size),
             )
         )
     return tuple(drawn)
@@ -250,7 +239,7 @@ def gradient_figures(
         "the slope of the largest eigenvalue magnitude |λ|max of W_h. Circles: the closed "
         "form of the linear network, computed without the autodiff engine. A gap in a curve "
         "is a gradient that is exactly zero, or no finite number.",
-        flow_views.gradient_chart(before, reach, backwards),
+        views.gradient_chart(before, reach, backwards),
     )
     if not after:
         return [first]
@@ -259,15 +248,13 @@ def gradient_figures(
         "The gradient at each time step, after training",
         "The same on the same batch, with what the networks have learned: each has its own W_h "
         "now, and so its own dashed slope.",
-        flow_views.gradient_chart(after, reach, trained),
+        views.gradient_chart(after, reach, trained),
     )
     third = Figure(
         "gradient_before_after",
         "What training changed",
         "The measured curves of the two figures above.",
-        flow_views.moments_chart(
-            measurements, "gradient", both, f"{opts.steps} training steps, {size}"
-        ),
+        views.moments_chart(measurements, "gradient", both, f"{opts.steps} training steps, {size}"),
     )
     return [first, second, third]
 
@@ -299,7 +286,7 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
     keys = [Column("nonlinearity", "nonlinearity"), Column("target", "loss at")]
     if opts.layers > 1:
         keys.append(Column("layer", "layer"))
-    verdicts, radii = flow_views.verdict_rows(measurements)
+    verdicts, radii = views.verdict_rows(measurements)
     return (
         Table(
             "verdicts",
@@ -312,12 +299,12 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
         Table(
             "summary",
             "Each network in numbers",
-            flow_views.summary_rows(measurements),
+            views.summary_rows(measurements),
             (*keys, *SUMMARY),
             SUMMARY_NOTE,
         ),
-        Table("flow", "Each layer at each time step", flow_views.step_rows(measurements)),
-        *([Table("loss", "Each training step", loss_views.loss_rows(studies))] * bool(opts.steps)),
+        Table("flow", "Each layer at each time step", views.step_rows(measurements)),
+        *([Table("loss", "Each training step", losses.loss_rows(studies))] * bool(opts.steps)),
     )
 
 

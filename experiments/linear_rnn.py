@@ -17,19 +17,14 @@ from rich.progress import Progress
 
 from experiments.catalogue import Experiment
 from experiments.common import options
-from experiments.common.flow_views import worst
-from experiments.common.linear_flow import (
-    BREAKING,
-    KIND_TEXT,
-    LinearFlow,
-    eigenvalue_line,
-    linear_flow,
-)
-from experiments.common.linear_views import drawn, exponents_chart, tables
+from experiments.common.numbers import ROUNDING, worst
 from experiments.common.result import Claim, Figure, Result, power_text
-from experiments.common.spectrum import CHAIN
-from experiments.common.study import InitialWeights
-from experiments.common.untrained import ROUNDING, UntrainedOptions, spread
+from experiments.common.words import spread
+from experiments.linear.measure import BREAKING, KIND_TEXT, LinearFlow, eigenvalue_line, linear_flow
+from experiments.linear.spectrum import CHAIN
+from experiments.linear.views import drawn, exponents_chart, tables
+from experiments.regression.networks import InitialWeights
+from experiments.regression.untrained import UntrainedOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +42,8 @@ class LinearRnnOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.one_or_more("spectral-radius", self.spectral_radius)
+        options.positive("spectral-radius", *self.spectral_radius)
         options.one_or_more("initial-weights", self.initial_weights)
-        for radius in self.spectral_radius:
-            options.positive("spectral-radius", radius)
         options.at_least("hidden-size", self.hidden_size, CHAIN)
 
 

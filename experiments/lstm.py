@@ -11,29 +11,24 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import altair as alt
 import numpy as np
 from rich.progress import Progress
 
 from experiments.catalogue import Experiment
-from experiments.common import cells, charts, options
-from experiments.common.cells import CELL_TEXT, NAMED_BIAS, Cell, Seen, ahead, keeps_more, pick
-from experiments.common.curves import Look, curves
+from experiments.cells import views
+from experiments.cells.measure import NAMED_BIAS, Seen, ahead, keeps_more, pick, scales_of
+from experiments.common import options
 from experiments.common.errors import OptionError
-from experiments.common.result import Claim, Column, Figure, Result, Row, Table, power_text
-from experiments.common.study import FACTOR, FACTOR_DECADES
-from experiments.common.sweep_views import PALETTE, sweep_chart
-from experiments.common.untrained import UntrainedOptions, log10
+from experiments.common.result import Claim, Result, power_text
+from experiments.common.words import counted
+from experiments.regression.data import batch_of
+from experiments.regression.flow import FACTOR, FACTOR_DECADES, loss_of
+from experiments.regression.networks import CELL_TEXT, Cell, regressor
+from experiments.regression.states import state_curves
+from experiments.regression.untrained import UntrainedOptions
 
 SWEEP = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """What weights are multiplied by to find where the picture breaks."""
-
-LOOKS = {
-    "RNN, h": Look(charts.VERMILLION),
-    "LSTM, c": Look(charts.GREEN, width=5.0),
-    "LSTM, h": Look(charts.BLUE, width=1.6),
-}
-"""The LSTM's c is wide and its h thin, above it: the two often run along together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +56,8 @@ class LSTMOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.one_or_more("forget-bias", self.forget_bias)
-        options.one_or_more("scale", self.scale)
-        for scale in self.scale:
-            options.positive("scale", scale)
-        for bias in self.forget_bias:
-            if not np.isfinite(bias):
-                raise OptionError(f"--forget-bias must be a finite number, not {bias}")
+        options.finite("forget-bias", *self.forget_bias)
+        options.positive("scale", *self.scale)
 
 
 def run(opts: LSTMOptions, progress: Progress) -> Result:
@@ -81,23 +71,25 @@ def run(opts: LSTMOptions, progress: Progress) -> Result:
     for (cell, bias), scale, seed in settings:
         found.append(see(opts, cell, bias, scale, seed))
         progress.advance(task)
+    drawn = f"untrained, {opts.drawn}"
+    seeds = f"untrained, {opts.size}, {counted(opts.repeats, 'seed')}"
     return Result(
         options=opts,
         headline=headline(found),
         reading=sentences(found),
         claims=claims(found),
-        figures=figures(opts, found),
-        tables=tables(found),
+        figures=views.figures(found, opts.forget_bias, opts.scale, drawn, seeds),
+        tables=views.tables(found),
     )
 
 
 def see(opts: LSTMOptions, cell: Cell, forget_bias: float, scale: float, seed: int) -> Seen:
     """Measure one network."""
-    model = cells.regressor(cell, opts.hidden_size, seed, forget_bias=forget_bias, scale=scale)
-    loss, _ = cells.loss_of(model, cells.batch_of(seed, opts.batch, opts.length), "last")
+    model = regressor(cell, opts.hidden_size, seed, forget_bias=forget_bias, scale=scale)
+    loss, _ = loss_of(model, batch_of(seed, opts.batch, opts.length), "last")
     if not np.isfinite(loss.item()):
         raise OptionError(f"The loss overflows with --scale {scale:g}; choose a smaller one")
-    return Seen(cell, forget_bias, scale, seed, cells.state_curves(loss))
+    return Seen(cell, forget_bias, scale, seed, state_curves(loss))
 
 
 def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
@@ -185,15 +177,10 @@ def _counted(found: Sequence[Seen], scale: float, bias: float = NAMED_BIAS) -> s
     seeds = len(pick(found, "rnn", scale))
     vanishing, slower = keeps_more(found, scale, bias)
     if vanishing == seeds:
-        return f"for {slower} of {seeds} seed{'s' * (seeds > 1)}"
+        return f"for {slower} of {counted(seeds, 'seed')}"
     if not vanishing:
         return "for no seed (no RNN vanishes)"
-    return f"for {slower} of the {vanishing} seed{'s' * (vanishing > 1)} whose RNN vanishes"
-
-
-def scales_of(found: Sequence[Seen]) -> list[float]:
-    """The scales that were tried."""
-    return sorted({s.scale for s in found})
+    return f"for {slower} of the {counted(vanishing, 'seed')} whose RNN vanishes"
 
 
 def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
@@ -233,151 +220,6 @@ def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
 
 def _weights(scales: Sequence[float]) -> str:
     return f"weights × {', '.join(f'{k:g}' for k in scales)}"
-
-
-def figures(opts: LSTMOptions, found: Sequence[Seen]) -> tuple[Figure, ...]:
-    """Gradients, slopes against the size of the weights, states."""
-    rows = curve_rows(opts, found)
-    size = f"untrained, {opts.size}, seed {opts.seed}"
-    return (
-        Figure(
-            "gradient_flow",
-            "The gradient at each time step",
-            "The loss is at the last step, on the right, and the gradient flows to the left. "
-            "The RNN has no forget gate: its curve is the same in every row.",
-            curve_chart(
-                [{**row, "value": row["gradient"]} for row in rows],
-                "gradient norm",
-                title="How much of the gradient reaches each time step",
-                subtitle=f"‖∂L/∂h_t‖ and ‖∂L/∂c_t‖, {size}; the gradient flows from right to left",
-            ),
-        ),
-        Figure(
-            "slopes",
-            "Where the picture breaks",
-            "Each point is a network, each line the mean over the seeds. Above 0 the gradient "
-            "explodes. The claims are about weights × 1 and forget bias 1.",
-            slope_chart(opts, found),
-        ),
-        Figure(
-            "states",
-            "The largest state at each time step",
-            "Largest of all units and sequences. The grey line is 1: no hidden state gets past it, "
-            "cell states do.",
-            curve_chart(
-                [{**row, "value": row["largest"]} for row in rows],
-                "largest |h_t|, |c_t|",
-                title="The largest hidden and cell state at each time step",
-                subtitle=f"of all units and sequences, {size}",
-                rules=(0.0,),
-            ),
-        ),
-    )
-
-
-def curve_chart(
-    rows: Sequence[Row], y: str, *, title: str, subtitle: str, rules: tuple[float, ...] = ()
-) -> alt.TopLevelMixin:
-    """Draw logarithms of a number of every state, with level lines."""
-    x = charts.steps(max(int(str(row["step"])) for row in rows))
-    domain = charts.spanned([*rules, *(row["value"] for row in rows)])
-    axis = charts.decades("value", y, domain)
-    return curves(rows, LOOKS, x=x, y=axis, title=title, subtitle=subtitle, rules=rules)
-
-
-def curve_rows(opts: LSTMOptions, found: Sequence[Seen]) -> list[Row]:
-    """A row for each state and step of the networks whose curves are drawn."""
-    rows: list[Row] = []
-    for bias, scale in itertools.product(sorted(set(opts.forget_bias)), sorted(set(opts.scale))):
-        for seen in pick(found, "rnn", scale)[:1] + pick(found, "lstm", scale, bias)[:1]:
-            for name, state in seen.states.items():
-                for index, value in enumerate(log10(state.largest)):
-                    rows.append(
-                        {
-                            "column": f"weights × {scale:g}",
-                            "row": f"forget bias {bias:g}",
-                            "what": f"{CELL_TEXT[seen.cell]}, {name}",
-                            "step": index + 1,
-                            "gradient": charts.drawable(float(state.flow.gradient[index])),
-                            "largest": charts.drawable(float(value)),
-                        }
-                    )
-    return rows
-
-
-def slope_chart(opts: LSTMOptions, found: Sequence[Seen]) -> alt.TopLevelMixin:
-    """Decades per step of ∂L/∂h_t against what the weights are multiplied by."""
-    rows: list[Row] = [
-        {
-            "what": seen.kind,
-            "scale": seen.scale,
-            "seed": seen.seed,
-            "value": charts.drawable(seen.states["h"].slope),
-        }
-        for seen in found
-    ]
-    kinds = dict.fromkeys(seen.kind for seen in found)
-    return sweep_chart(
-        rows,
-        dict(zip(kinds, itertools.cycle(PALETTE), strict=False)),
-        y="decades per step going back",
-        title="How fast ∂L/∂h_t changes on the way back, against the size of the weights",
-        subtitle=f"slope over the last third of the lags, untrained, {opts.size}, "
-        f"{opts.repeats} seed{'s' * (opts.repeats > 1)}",
-    )
-
-
-def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
-    """Slopes by kind and scale for people; each network and each step for programs."""
-    slopes: dict[str, dict[float, list[float]]] = {}
-    for seen in found:
-        by_scale = slopes.setdefault(seen.kind, {})
-        by_scale.setdefault(seen.scale, []).append(seen.states["h"].slope)
-    by_kind: list[Row] = [
-        {
-            "kind": kind,
-            **{f"× {k:g}": f"{min(v):+.2f} … {max(v):+.2f}" for k, v in by_scale.items()},
-        }
-        for kind, by_scale in slopes.items()
-    ]
-    networks: list[Row] = []
-    steps: list[Row] = []
-    for seen in found:
-        for name, state in seen.states.items():
-            what: Row = {
-                "cell": seen.cell,
-                "forget_bias": seen.forget_bias if seen.cell == "lstm" else None,
-                "scale": seen.scale,
-                "seed": seen.seed,
-                "state": name,
-            }
-            networks.append(
-                {
-                    **what,
-                    "decades_per_step": state.slope,
-                    "growth_log10": state.flow.growth,
-                    "rise_log10": state.rise,
-                    "largest_state": float(state.largest.max()),
-                }
-            )
-            steps += [
-                {**what, "step": t + 1, "gradient_log10": float(g), "largest": float(v)}
-                for t, (g, v) in enumerate(zip(state.flow.gradient, state.largest, strict=True))
-            ]
-    columns = [Column("kind", "weights multiplied by")]
-    columns += [Column(f"× {k:g}", f"{k:g}") for k in scales_of(found)]
-    return (
-        Table(
-            "slopes",
-            "Decades per step that ∂L/∂h_t changes on the way back, least … most of the seeds",
-            by_kind,
-            tuple(columns),
-            "Below 0 it vanishes, above 0 it explodes; over the last third of the lags.",
-            printed=True,
-        ),
-        Table("networks", "Each state of each network", networks),
-        Table("flow", "Each state at each time step", steps),
-    )
 
 
 EXPERIMENT = Experiment(

@@ -17,19 +17,16 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.catalogue import Experiment
-from experiments.common import gains_words, options
+from experiments.common import options
 from experiments.common.errors import OptionError
-from experiments.common.flow import Floats
-from experiments.common.gains import Seen, exploding, near_zero, of_kind, see, unavoidable
-from experiments.common.gains_views import steps_chart, sweep_chart, tables
+from experiments.common.numbers import ROUNDING, Floats, log10
 from experiments.common.result import Claim, Figure, Result
-from experiments.common.study import (
-    FACTOR,
-    FACTOR_DECADES,
-    InitialWeights,
-    Nonlinearity,
-)
-from experiments.common.untrained import ROUNDING, UntrainedOptions, log10
+from experiments.gains import words
+from experiments.gains.measure import Seen, exploding, near_zero, of_kind, see, unavoidable
+from experiments.gains.views import steps_chart, sweep_chart, tables
+from experiments.regression.flow import FACTOR, FACTOR_DECADES
+from experiments.regression.networks import InitialWeights, Nonlinearity
+from experiments.regression.untrained import UntrainedOptions
 
 SCALES = 19
 """How many input scales are swept."""
@@ -58,9 +55,7 @@ class NonlinearityOptions(UntrainedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         options.one_or_more("nonlinearity", self.nonlinearity)
-        options.one_or_more("spectral-radius", self.spectral_radius)
-        for radius in self.spectral_radius:
-            options.positive("spectral-radius", radius)
+        options.positive("spectral-radius", *self.spectral_radius)
         options.at_least("draws", self.draws, 1)
         if not 4 <= self.halvings <= 300:
             raise OptionError(f"--halvings must be from 4 to 300, not {self.halvings}")
@@ -98,8 +93,8 @@ def run(opts: NonlinearityOptions, progress: Progress) -> Result:
         progress.advance(task)
     return Result(
         options=opts,
-        headline=gains_words.headline(opts, found),
-        reading=gains_words.sentences(opts, found, draws),
+        headline=words.headline(opts, found),
+        reading=words.sentences(opts, found, draws),
         claims=claims(opts, found, draws),
         figures=figures(opts, found, sweep),
         tables=tables(found, sweep, draws),
@@ -296,7 +291,7 @@ def figures(
             "The gradient at each time step",
             "Each curve in units of its last step; the gradient flows from right to left. Above: "
             f"inputs as they are. Below: inputs and biases × 2^{-opts.halvings}"
-            f"{gains_words.where_tanh_is(first)}. A gap is a gradient of exactly zero.",
+            f"{words.where_tanh_is(first)}. A gap is a gradient of exactly zero.",
             steps_chart(
                 first,
                 [("", lambda e: e.flow.gradient - e.flow.gradient[-1])],

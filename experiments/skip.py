@@ -8,7 +8,6 @@ each gradient stand the share that came without a product and the share that cam
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,23 +15,24 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.catalogue import Experiment
-from experiments.common import options, skip_views
-from experiments.common.cell_views import percent
+from experiments.common import options
 from experiments.common.errors import OptionError
+from experiments.common.numbers import ROUNDING
 from experiments.common.result import Claim, Result, power_text
-from experiments.common.skips import (
+from experiments.common.words import counted, percent
+from experiments.regression.flow import FACTOR, FACTOR_DECADES
+from experiments.regression.networks import Nonlinearity
+from experiments.skips import views
+from experiments.skips.measure import (
     Branches,
     Depth,
     Kind,
-    Nonlinearity,
     Products,
     product_shares,
     see_branches,
     see_lstm,
     see_net,
 )
-from experiments.common.study import FACTOR, FACTOR_DECADES
-from experiments.common.untrained import ROUNDING
 
 SWEEP = (0.5, 1.0, 2.0, 4.0, 8.0)
 """What weights are multiplied by to find where skips no longer keep the gradient in range."""
@@ -48,7 +48,7 @@ CANCELLING = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkipOptions(options.Options):
+class SkipOptions(options.NetworkOptions):
     """Options of skip."""
 
     depth: int = 30
@@ -80,27 +80,24 @@ class SkipOptions(options.Options):
         super().__post_init__()
         options.at_least("depth", self.depth, 3)
         options.at_least("width", self.width, 1)
-        options.at_least("batch", self.batch, 1)
-        options.at_least("repeats", self.repeats, 1)
         options.at_least("blocks", self.blocks, 1)
-        options.one_or_more("scale", self.scale)
-        for scale in self.scale:
-            options.positive("scale", scale)
-        if not math.isfinite(self.forget_bias):
-            raise OptionError(f"--forget-bias must be a finite number, not {self.forget_bias}")
+        options.positive("scale", *self.scale)
+        options.finite("forget-bias", self.forget_bias)
         if self.blocks > MOST_BLOCKS:
             raise OptionError(f"--blocks must be {MOST_BLOCKS} or less, not {self.blocks}")
 
     @property
     def size(self) -> str:
         """The sizes as a subtitle names them."""
-        return f"{self.depth} {self.nonlinearity} blocks or time steps, width {self.width}"
+        return (
+            f"untrained, {self.depth} {self.nonlinearity} blocks or time steps, width {self.width}"
+        )
 
 
 def run(opts: SkipOptions, progress: Progress) -> Result:
     """Measure the three kinds at every scale and seed, then paths by their number of products."""
     scales = sorted({1.0, *SWEEP, *opts.scale})
-    settings = list(itertools.product(scales, range(opts.seed, opts.seed + opts.repeats)))
+    settings = list(itertools.product(scales, opts.seeds))
     task = progress.add_task("skips, none, and a cell", total=len(settings) + 2)
     found: list[Depth] = []
     for scale, seed in settings:
@@ -120,15 +117,15 @@ def run(opts: SkipOptions, progress: Progress) -> Result:
     )
     progress.advance(task)
     shown = [d for d in found if d.seed == opts.seed and d.scale in opts.scale]
-    size = f"untrained, {opts.size}, seed {opts.seed}"
-    seeds = f"untrained, {opts.size}, {opts.repeats} seed{'s' * (opts.repeats > 1)}"
+    size = f"{opts.size}, seed {opts.seed}"
+    seeds = f"{opts.size}, {counted(opts.repeats, 'seed')}"
     return Result(
         options=opts,
         headline=headline(opts, found),
         reading=sentences(opts, found, products),
         claims=claims(opts, found, branches),
-        figures=skip_views.figures(shown, found, branches, products, size, seeds),
-        tables=skip_views.tables(found, branches, products),
+        figures=views.figures(shown, found, branches, products, size, seeds),
+        tables=views.tables(found, branches, products),
     )
 
 
@@ -209,8 +206,8 @@ def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tup
 
 def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
     """The three gradients at the first layer, and how they got there."""
-    parts = {kind: power_text(float(np.median(growths(found, kind)))) for kind in skip_views.KINDS}
-    free = {kind: skip_views.typical(found, kind, "free") for kind in ("ResNet", "LSTM")}
+    parts = {kind: power_text(float(np.median(growths(found, kind)))) for kind in views.KINDS}
+    free = {kind: views.typical(found, kind, "free") for kind in ("ResNet", "LSTM")}
     seeds = f", medians of {opts.repeats} seeds" if opts.repeats > 1 else ""
     return (
         f"From layer {opts.depth} back to layer 1 the gradient becomes {parts['plain network']} times what "
@@ -230,7 +227,7 @@ def sentences(
         "What differs: a skip's factor is 1 exactly, the cell's is the forget gate f_t, between 0 and "
         "1. Skips therefore keep the path but do not bound the sum over paths.",
     ]
-    for kind in skip_views.KINDS:
+    for kind in views.KINDS:
         scales = sorted({depth.scale for depth in found})
         broken = [k for k in scales if max(growths(found, kind, k)) > FACTOR_DECADES]
         said.append(

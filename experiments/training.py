@@ -14,19 +14,19 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.catalogue import Experiment
-from experiments.common import learning_views, options
-from experiments.common.cells import Cell
-from experiments.common.flow import Target
-from experiments.common.learning import Learned, Task, inputs_used, learn, least_loss
+from experiments.common import options
 from experiments.common.result import Claim, Result, power_text
-from experiments.common.study import TARGET_TEXT
+from experiments.learning import views
+from experiments.learning.measure import Learned, Task, inputs_used, learn, least_loss
+from experiments.regression.flow import TARGET_TEXT, Target
+from experiments.regression.networks import Cell
 
 MOST_CELLS = 20_000
 """Marks that a heatmap may have for the report to stay quick: fewer moments where T is long."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(options.Options):
+class TrainingOptions(options.NetworkOptions):
     """Options of training."""
 
     cell: tuple[Cell, ...] = ("rnn", "lstm")
@@ -67,14 +67,14 @@ class TrainingOptions(options.Options):
         for layers in self.layers:
             options.at_least("layers", layers, 1)
         options.at_least("length", self.length, 2)
-        for name in ("hidden_size", "batch", "steps", "repeats", "moments"):
+        for name in ("hidden_size", "steps", "moments"):
             options.at_least(name.replace("_", "-"), getattr(self, name), 1)
         options.positive("learning-rate", self.learning_rate)
 
     def tasks(self) -> list[Task]:
         """Every network, once."""
         kinds = itertools.product(
-            range(self.seed, self.seed + self.repeats),
+            self.seeds,
             dict.fromkeys(self.targets),
             sorted(set(self.layers)),
             dict.fromkeys(self.cell),
@@ -115,8 +115,8 @@ def run(opts: TrainingOptions, progress: Progress) -> Result:
         headline=headline(opts, found),
         reading=sentences(opts, found),
         claims=claims(opts, found),
-        figures=learning_views.figures(shown, opts.batch, opts.length, opts.steps, size),
-        tables=learning_views.tables(found, opts.length),
+        figures=views.figures(shown, opts.batch, opts.length, opts.steps, size),
+        tables=views.tables(found, opts.length),
     )
 
 

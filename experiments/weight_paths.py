@@ -15,18 +15,20 @@ from rich.progress import Progress
 from experiments.catalogue import Experiment
 from experiments.common import options
 from experiments.common.errors import OptionError
-from experiments.common.flow import Target
+from experiments.common.numbers import ROUNDING, log10
 from experiments.common.result import Claim, Column, Figure, Result, Table
-from experiments.common.scalar_paths import (
+from experiments.common.words import counts, spread
+from experiments.paths.parts import Contributions, bars, contributions, running_sum, sums
+from experiments.paths.scalar import (
     PATH_COLOURS,
     ScalarCase,
     scalar_case,
     scalar_chart,
     scalar_rows,
 )
-from experiments.common.study import NONLINEARITY_TEXT, TARGET_TEXT, Network, Nonlinearity
-from experiments.common.untrained import ROUNDING, UntrainedOptions, counts, log10, probe, spread
-from experiments.common.weight_parts import Contributions, bars, contributions, running_sum, sums
+from experiments.regression.flow import TARGET_TEXT, Target
+from experiments.regression.networks import NONLINEARITY_TEXT, Network, Nonlinearity
+from experiments.regression.untrained import UntrainedOptions, probe
 
 HAND = 32 * float(np.finfo("f8").eps)
 """A path is a product of at most six factors and a sum of at most five paths: fewer than 32

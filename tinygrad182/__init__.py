@@ -9,7 +9,7 @@ tensor([2., 4.])
 
 from __future__ import annotations
 
-from . import functions, inspect, nn, optim, testing
+from . import decode, functions, inspect, nn, optim, testing
 from ._tensor import Tensor
 from .autodiff import grad
 from .backend import cuda_is_available
@@ -32,8 +32,12 @@ from .creation import (
 from .errors import (
     AnomalyError,
     ArgumentError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    DecodingError,
     DeviceError,
     DTypeError,
+    FileError,
     FreedGraphError,
     GradientCheckError,
     GraphError,
@@ -51,6 +55,7 @@ from .modes import detect_anomaly, enable_grad, no_grad, use_device
 from .primitives import PRIMITIVES, Primitive, define
 from .recording import apply
 from .remat import remat
+from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
 
 __version__ = "0.1.0"

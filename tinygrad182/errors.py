@@ -55,13 +55,29 @@ class NotDifferentiableError(GradientCheckError):
     """A point at which there is no derivative to check: a kink or a jump."""
 
 
+class DecodingError(TinygradError, ValueError):
+    """A step function whose log-probabilities or state cannot be decoded with."""
+
+
+class FileError(TinygradError, OSError):
+    """A file that cannot be written."""
+
+
+class CheckpointError(FileError):
+    """A file that cannot be written, or cannot be read as a checkpoint."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """No file of that name."""
+
+
 class _NameError(TinygradError, KeyError):
     def __str__(self) -> str:  # KeyError would show the message's repr
         return str(self.args[0])
 
 
 class StateDictError(_NameError):
-    """A state dict whose names or shapes are not those of the module."""
+    """A state dict whose names or shapes are not those of the module or optimizer."""
 
 
 class UnknownPathError(_NameError):

@@ -27,7 +27,7 @@ _SHARED = """
     minimum where sign isfinite isnan isinf real imag atan2 greater greater_equal less less_equal
     equal not_equal logical_not logical_and logical_or sum prod max min cumulative_sum matmul
     permute_dims reshape broadcast_to concat stack flip asarray zeros ones full empty arange
-    zeros_like ones_like nonzero argmax argmin argsort any all floor
+    zeros_like ones_like nonzero argmax argmin any all floor sort take
 """.split()  # noqa: SIM905 - a list of words reads better
 
 
@@ -102,6 +102,9 @@ class Namespace:
 
     def eye_like(self, n: int, x: Array) -> Array:
         return self.module.eye(n, dtype=x.dtype)
+
+    def argsort(self, x: Array, axis: int = -1) -> Array:
+        return self.module.argsort(x, axis=axis)  # stable, as the standard has it
 
     def to_device(self, x: Array, device: str) -> Array:
         return move(x, device)
@@ -203,6 +206,9 @@ class _NumPyLike(Namespace):
             else (Ellipsis, None) + (slice(None),) * (-1 - axis)
         )
         return self.module.concatenate([a[key] for a in arrays], axis=axis)
+
+    def argsort(self, x: Array, axis: int = -1) -> Array:
+        return self.module.argsort(x, axis=axis, kind="stable")
 
     def index(self, x: Array, key: Key) -> Array:
         return x[(*key, Ellipsis)]  # the ellipsis keeps 0-d results arrays

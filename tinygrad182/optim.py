@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from . import backend
 from ._tensor import Tensor
-from .errors import ArgumentError, GraphError
-from .recording import is_tensor
+from .errors import ArgumentError, GraphError, StateDictError, TinygradError
+from .recording import is_tensor, wrap
 
 
 class Optimizer(ABC):
-    """Base: holds the parameters, and one dict of state arrays per parameter.
+    """Base: holds the parameters, and for each a dict of what it remembers of past gradients.
+
+    A subclass names its settings, and the arrays and counts it remembers, so that they are saved.
 
     Parameters
     ----------
@@ -27,6 +29,10 @@ class Optimizer(ABC):
     weight_decay : float
         Added to the gradient times the parameter.
     """
+
+    settings: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
+    arrays: ClassVar[tuple[str, ...]] = ()
+    counts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
         name = type(self).__name__
@@ -50,8 +56,8 @@ class Optimizer(ABC):
         self.weight_decay = self._checked("weight_decay", weight_decay)
         self.state: list[dict[str, Any]] = [{} for _ in self.parameters]
 
-    def _checked(self, name: str, value: Any) -> float:
-        """Return a hyperparameter, which must be a finite number from 0."""
+    def _checked(self, name: str, value: Any) -> Any:
+        """Return a setting, which must be a finite number from 0."""
         if (
             not isinstance(value, (int, float, np.integer, np.floating))
             or not 0 <= value < math.inf
@@ -71,7 +77,7 @@ class Optimizer(ABC):
         for p, state in zip(self.parameters, self.state, strict=True):
             if p.grad is not None:
                 with backend.on(p._data):
-                    g = p.grad._data
+                    g = _in_dtype_of(p, p.grad._data)
                     if self.weight_decay:
                         g = g + self.weight_decay * p._data
                     p.assign(self._updated(p._data, g, state))
@@ -79,6 +85,152 @@ class Optimizer(ABC):
     @abstractmethod
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
         """Return the parameter's next value, given its gradient with the decay in it."""
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all that the next step depends on besides parameters and gradients.
+
+        Returns
+        -------
+        dict
+            As in PyTorch: ``"state"`` maps the position of each parameter that was updated before to
+            what is remembered of it, and ``"param_groups"`` lists one dict with the settings.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> w = tg.tensor([1.0], requires_grad=True)
+        >>> optimizer = tg.optim.SGD([w], lr=0.25, momentum=0.5)
+        >>> (w * w).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.state_dict()["state"]
+        {0: {'momentum_buffer': tensor([2.])}}
+        >>> optimizer.state_dict()["param_groups"]
+        [{'lr': 0.25, 'momentum': 0.5, 'weight_decay': 0.0, 'params': [0]}]
+        """
+        settings = {name: self._checked(name, getattr(self, name)) for name in self.settings}
+        return {
+            "state": {
+                i: {
+                    name: _copy_of(value, p) if name in self.arrays else value
+                    for name, value in state.items()
+                }
+                for i, (p, state) in enumerate(zip(self.parameters, self.state, strict=True))
+                if state
+            },
+            "param_groups": [{**settings, "params": list(range(len(self.parameters)))}],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state dict, settings included; nothing is changed if anything is wrong.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            From :meth:`state_dict`, or from PyTorch's optimizer of the same name. The parameters are
+            told apart by their positions. Arrays go to their parameter's device.
+
+        Raises
+        ------
+        StateDictError
+            The state of another kind of optimizer, of another number of parameters, or of
+            parameters of other shapes; all that is wrong is listed.
+        """
+        where = f"load_state_dict of {type(self).__name__}"
+        try:
+            entries = {i: dict(entry) for i, entry in state_dict["state"].items()}
+            (group,) = state_dict["param_groups"]
+            positions = list(dict.fromkeys(group["params"]))
+        except (TypeError, KeyError, ValueError, AttributeError):
+            raise StateDictError(
+                f"{where}: this is no optimizer's state with one group of parameters; pass an "
+                "optimizer's state_dict() (the .optimizer of a file saved without one is None)"
+            ) from None
+        if len(positions) != len(self.parameters):
+            raise StateDictError(
+                f"{where}: the state is of {len(positions)} parameters, the optimizer has "
+                f"{len(self.parameters)}"
+            )
+        problems: list[str] = []
+        settings = self._read_settings(group, problems)
+        state = [
+            self._read_state(i, entries.pop(position, {}), problems)
+            for i, position in enumerate(positions)
+        ]
+        problems += [f"state of an unknown parameter {position!r}" for position in entries]
+        if problems:
+            raise StateDictError(f"{where}: " + "; ".join(problems))
+        for name, value in settings.items():
+            setattr(self, name, value)
+        self.state = state
+
+    def _read_settings(self, group: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+        """The settings of a state dict; what is wrong with them goes to ``problems``."""
+        settings = {}
+        for name in self.settings:
+            try:
+                settings[name] = self._checked(name, group[name])
+            except KeyError:
+                problems.append(f"missing {name}")
+            except TinygradError as error:
+                problems.append(str(error))
+        for name, value in group.items():
+            is_off = isinstance(value, (int, float, type(None))) and not value
+            if name not in (*self.settings, "params") and not is_off:
+                problems.append(f"unexpected {name} = {value!r}")
+        return settings
+
+    def _read_state(self, i: int, entry: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+        """What is remembered of parameter ``i``: all that is needed, or nothing."""
+        state: dict[str, Any] = {}
+        given = {name: value for name, value in entry.items() if value is not None}
+        for name, value in given.items():
+            try:
+                if name in self.counts:
+                    state[name] = _count(value)
+                elif name in self.arrays:
+                    state[name] = _array_like(value, self.parameters[i])
+                else:
+                    problems.append(f"unexpected {name} of parameter {i}")
+            except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+                problems.append(f"{name} of parameter {i}: {error}")
+        if given:
+            needed = (*self.counts, *self.arrays)
+            problems += [f"missing {name} of parameter {i}" for name in needed if name not in given]
+        return state
+
+
+def _in_dtype_of(p: Tensor, array: Any) -> Any:
+    """An array beside a parameter in the parameter's dtype, if that is floating."""
+    xp = backend.namespace(p._data)
+    return xp.astype(array, p.dtype) if xp.is_floating(p._data) else array
+
+
+def _copy_of(array: Any, p: Tensor) -> Tensor:
+    """What is remembered of a parameter as a Tensor (0-d arithmetic leaves NumPy's scalars)."""
+    with backend.on(p._data):
+        return wrap(backend.copy(backend.namespace(p._data).asarray(array)))
+
+
+def _array_like(value: Any, p: Tensor) -> Any:
+    """A value from a state dict as an array of its own that goes with a parameter."""
+    array = value._data if is_tensor(value) else np.asarray(value)
+    if tuple(array.shape) != p.shape:
+        raise ValueError(f"shape {tuple(array.shape)}, the parameter has {p.shape}")
+    if backend.namespace(array).is_complex(array):
+        raise TypeError("its elements are complex")
+    array = backend.move(array, p.device)
+    with backend.on(p._data):
+        return backend.copy(_in_dtype_of(p, array))
+
+
+def _count(value: Any) -> int:
+    """A number of steps, which PyTorch keeps in a floating tensor."""
+    count = int(value)
+    if count != float(value) or count < 0:
+        raise ValueError(f"{value!r} is no number of steps")
+    return count
 
 
 class SGD(Optimizer):
@@ -102,6 +254,9 @@ class SGD(Optimizer):
     tensor([0.5], requires_grad=True)
     """
 
+    settings = ("lr", "momentum", "weight_decay")
+    arrays = ("momentum_buffer",)
+
     def __init__(
         self,
         parameters: Iterable[Tensor],
@@ -114,7 +269,7 @@ class SGD(Optimizer):
 
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
         if self.momentum:
-            g = state["velocity"] = self.momentum * state.get("velocity", 0.0) + g
+            g = state["momentum_buffer"] = self.momentum * state.get("momentum_buffer", 0.0) + g
         return value - self.lr * g
 
 
@@ -141,6 +296,10 @@ class Adam(Optimizer):
     tensor([0.5], requires_grad=True)
     """
 
+    settings = ("lr", "betas", "eps", "weight_decay")
+    arrays = ("exp_avg", "exp_avg_sq")
+    counts = ("step",)
+
     def __init__(
         self,
         parameters: Iterable[Tensor],
@@ -150,22 +309,27 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr, weight_decay)
-        if np.shape(betas) != (2,) or not all(
-            isinstance(b, (int, float)) and 0 <= b < 1 for b in betas
-        ):
-            raise ArgumentError(f"Adam: betas {betas!r} must be two numbers in [0, 1)")
-        self.betas = betas
+        self.betas = self._checked("betas", betas)
         self.eps = self._checked("eps", eps)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        if name != "betas":
+            return super()._checked(name, value)
+        if np.shape(value) != (2,) or not all(
+            isinstance(b, (int, float)) and 0 <= b < 1 for b in value
+        ):
+            raise ArgumentError(f"Adam: betas {value!r} must be two numbers in [0, 1)")
+        return tuple(map(float, value))
 
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
         b1, b2 = self.betas
         if not state:
-            state.update(step=0, mean=0.0, square=0.0)
+            state.update(step=0, exp_avg=0.0, exp_avg_sq=0.0)
         state["step"] += 1
-        state["mean"] = b1 * state["mean"] + (1 - b1) * g
-        state["square"] = b2 * state["square"] + (1 - b2) * (g * g)
-        mean = state["mean"] / (1 - b1 ** state["step"])
-        root = (state["square"] / (1 - b2 ** state["step"])) ** 0.5
+        state["exp_avg"] = b1 * state["exp_avg"] + (1 - b1) * g
+        state["exp_avg_sq"] = b2 * state["exp_avg_sq"] + (1 - b2) * (g * g)
+        mean = state["exp_avg"] / (1 - b1 ** state["step"])
+        root = (state["exp_avg_sq"] / (1 - b2 ** state["step"])) ** 0.5
         return value - self.lr * (mean / (root + self.eps))
 
 

@@ -1,1 +1,1 @@
-"""What experiments share: options, data, measurements, charts, the run folder and its report."""
+"""What experiments share: options, the run folder, the report, charts, numbers and words."""

@@ -10,13 +10,13 @@ from typing import Any
 import altair as alt
 
 from experiments.common.result import Row, Value
-from experiments.common.study import NONLINEARITY_TEXT
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 INK, GREY = "#1a1a1a", "#7a7f87"
 
-NONLINEARITY_COLOURS = {"identity": BLUE, "tanh": VERMILLION, "relu": GREEN, "lstm": BLUE}
+PALETTE = (VERMILLION, BLUE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's colours for what has no colour of its own."""
 
 FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 
@@ -32,21 +32,6 @@ def data(rows: Sequence[Row]) -> alt.Data:
 def drawable(value: float | None) -> float | None:
     """Value a chart can draw; None, which leaves a gap, for what is not finite."""
     return round(value, 6) if value is not None and math.isfinite(value) else None
-
-
-def nonlinearity_colour(occurring: Iterable[str]) -> alt.Color:
-    """Colour for the nonlinearities that occur, always the same one for each."""
-    present = set(occurring)
-    shown = [key for key in NONLINEARITY_TEXT if key in present]
-    return alt.Color(
-        "nonlinearity:N",
-        title=None,
-        scale=alt.Scale(
-            domain=[NONLINEARITY_TEXT[key] for key in shown],
-            range=[NONLINEARITY_COLOURS[key] for key in shown],
-        ),
-        legend=alt.Legend(symbolStrokeWidth=3, symbolType="stroke"),
-    )
 
 
 def spanned(values: Iterable[Value], margin: float = 0.06) -> tuple[float, float]:
@@ -77,6 +62,11 @@ def decades(field: str, title: str, domain: tuple[float, float]) -> alt.Y:
         scale=alt.Scale(domain=list(domain), zero=False, nice=False),
         axis=alt.Axis(labelExpr="'1e' + format(datum.value, 'd')", values=ticks(*domain)),
     )
+
+
+def powers(values: Iterable[Value], title: str) -> alt.Y:
+    """Vertical axis for log10 values in the field ``value``, labelled as powers of ten."""
+    return decades("value", title, spanned(values))
 
 
 def steps(last: int, title: str = "time step t") -> alt.X:

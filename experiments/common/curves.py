@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import altair as alt
 
 from experiments.common import charts
 from experiments.common.result import Row
-from experiments.common.study import NONLINEARITY_TEXT
 
 
 @dataclass(frozen=True)
@@ -22,16 +21,38 @@ class Look:
     width: float = 2.5
 
 
-NONLINEARITY_LOOKS = {
-    text: Look(charts.NONLINEARITY_COLOURS[name], dash, width)
-    for (name, text), dash, width in zip(
-        NONLINEARITY_TEXT.items(),
-        ((1, 0), (1, 0), (7, 3), (1, 0)),
-        (4.0, 2.2, 2.2, 2.2),
-        strict=True,
-    )
-}
-"""Also told apart where curves coincide: the linear one is wider, ReLU's is dashed."""
+def points(
+    fields: Row,
+    values: Iterable[float],
+    x: str = "step",
+    *,
+    first: int = 1,
+    every: int = 1,
+    y: str = "value",
+) -> list[Row]:
+    """Rows of one curve, or of the dots above it.
+
+    Parameters
+    ----------
+    fields : mapping
+        What all rows have: ``column`` and ``row`` of the panel, ``what``.
+    values : iterable of float
+        What is not finite is left out of a drawing.
+    x, y : str
+        Fields of a value's place and of the value.
+    first, every : int
+        Place of the first value, and how many places apart those are that are kept.
+
+    Examples
+    --------
+    >>> points({"what": "a"}, [1.0, 2.0, float("inf")], "lag", first=0, every=2)
+    [{'what': 'a', 'lag': 0, 'value': 1.0}, {'what': 'a', 'lag': 2, 'value': None}]
+    """
+    return [
+        {**fields, x: place, y: charts.drawable(float(value))}
+        for place, value in enumerate(values, start=first)
+        if (place - first) % every == 0
+    ]
 
 
 def lags(last: int) -> alt.X:

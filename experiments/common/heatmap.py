@@ -1,114 +1,104 @@
-"""A matrix over losses and time steps as coloured squares."""
+"""A number by time step and training step as coloured rectangles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import altair as alt
-import numpy as np
 
 from experiments.common import charts
-from experiments.common.flow import Floats
+from experiments.common.numbers import Floats
 from experiments.common.result import Row
-
-MOST = 60
-"""Squares in a row: a page carries 20,000 of them with ease."""
-
-MIDDLE = "#fbfbf8"
-SMALL = ("#08306b", "#2f79b9", "#a9cfe5", MIDDLE)
-LARGE = (MIDDLE, "#f4a07a", "#d55e00", "#7a3300")
-"""What is smaller than 1 and what is larger are coloured by a scale each: where one spans 40 decades
-and the other 3, a common scale would leave no room for the latter."""
 
 
 def heatmap(
-    panels: Sequence[tuple[str, Floats]], *, legend: str, title: str, subtitle: str
+    panels: Sequence[tuple[Row, Sequence[int], Floats]],
+    *,
+    steps: int,
+    legend: str,
+    title: str,
+    subtitle: str,
+    height: int = 190,
 ) -> alt.TopLevelMixin:
-    """Draw lower triangles of logarithms, k downwards and t to the right, in the same colours.
+    """Draw logarithms, training steps to the right and time steps upwards, in the same colours.
 
     Parameters
     ----------
-    panels : sequence of (name, array (T, T))
-        log10 values; −inf below the diagonal is an exact zero.
+    panels : sequence of (fields, moments, array (M, T))
+        ``column`` and ``row`` of the panel; the training steps after which there was measured, in
+        their order; and log10 values for each of them. What is not finite is left out.
+    steps : int
+        Training steps in all.
     legend : str
         What the colours are.
     title, subtitle : str
+    height : int
+        Of a panel, in pixels.
     """
-    length = len(panels[0][1])
-    stride = -(-length // MOST)
-    chosen = np.arange(length - 1, -1, -stride)[::-1]  # the last step is always among them
-    rows: list[Row] = [
-        {
-            "column": name,
-            "row": "",
-            "value": charts.drawable(float(values[k, t])),
-            "loss": int(k) + 1,
-            "step": int(t) + 1,
-            **_square(int(k), int(t), stride),
-        }
-        for name, values in panels
-        for k in chosen
-        for t in chosen
-        if t <= k
-    ]
-    if stride > 1:
-        subtitle += f"; every {stride}th loss and step is drawn"
-    drawn = [row["value"] for row in rows if isinstance(row["value"], float)]
-    low, high = min([-1.0, *drawn]), max([0.0, *drawn])
-    width = max(150, min(520, charts.GRID_WIDTH // len(panels)))
-    pixel = (length + stride - 1) / width  # in steps
-    reach = [0.5 - (stride - 1), length + 0.5]
-    ticks = sorted({1, *charts.ticks(1, length)})
-    base = alt.Chart().encode(
-        x=alt.X("left:Q", title="state h_t at time step t", axis=alt.Axis(values=ticks, grid=False),
-                scale=alt.Scale(domain=reach, nice=False, zero=False)),
-        x2="right:Q",
-        y=alt.Y("top:Q", title="loss L_k at time step k", axis=alt.Axis(values=ticks, grid=False),
-                scale=alt.Scale(domain=reach, nice=False, zero=False, reverse=True)),
-        y2="bottom:Q",
-        tooltip=["loss:Q", "step:Q", alt.Tooltip("value:Q", title="log10", format=".3f")],
-    )  # fmt: skip
-    # A square reaches a pixel under the next ones, or the background shines through between them.
-    base = base.transform_calculate(
-        right=f"datum.right + {pixel}", bottom=f"datum.bottom + {pixel}"
+    rows: list[Row] = []
+    for fields, moments, values in panels:
+        ends = [*moments[1:], steps + 1]
+        for start, end, column in zip(moments, ends, values, strict=True):
+            rows += [
+                {
+                    **fields,
+                    "step": start,
+                    # The next ones are drawn over a margin: no hairlines between neighbours.
+                    "until": min(end + steps / 500, steps + 1),
+                    "low": t - 0.5,
+                    "high": min(t + 0.7, len(column) + 0.5),
+                    "t": t,
+                    "value": charts.drawable(float(value)),
+                }
+                for t, value in enumerate(column, start=1)
+            ]
+    layer = (
+        alt.Chart()
+        .mark_rect()
+        .encode(
+            x=alt.X(
+                "step:Q",
+                title="training step",
+                scale=alt.Scale(domain=[0, steps + 1], nice=False),
+                axis=alt.Axis(
+                    values=charts.ticks(0, steps), format="d", grid=False, labelOverlap=True
+                ),
+            ),
+            x2="until:Q",
+            y=_time_axis(panels[0][2].shape[1]),
+            y2="high:Q",
+            color=_colours(charts.spanned(row["value"] for row in rows), legend),
+            tooltip=[
+                alt.Tooltip("step:Q", title="training step"),
+                alt.Tooltip("t:Q", title="time step t"),
+                alt.Tooltip("value:Q", title=f"log10 {legend}", format=".3f"),
+            ],
+        )
     )
-    layers = [base.transform_filter("!isValid(datum.value)").mark_rect(color=charts.INK, clip=True)]
-    for condition, channel, heading, ends, colours in (
-        ("<= 0", alt.Fill, f"{legend}, up to 1", (low, 0.0), SMALL),
-        ("> 0", alt.Color, "above 1", (0.0, max(1.0, high)), LARGE),
-    ):
-        if condition == "<= 0" or high > 0:
-            layers.append(
-                base.transform_filter(f"isValid(datum.value) && datum.value {condition}")
-                .mark_rect(clip=True)
-                .encode(_channel(channel, heading, ends, colours))
-            )
-    return charts.panels(
-        layers, rows, title=title, subtitle=subtitle, height=width, background="#e6e8ec"
+    return charts.panels([layer], rows, title=title, subtitle=subtitle, height=height)
+
+
+def _time_axis(length: int) -> alt.Y:
+    return alt.Y(
+        "low:Q",
+        title="time step t",
+        scale=alt.Scale(domain=[0.5, length + 0.5], nice=False, zero=False),
+        axis=alt.Axis(values=sorted({1, *charts.ticks(1, length)}), format="d", grid=False),
     )
 
 
-def _square(k: int, t: int, stride: int) -> dict[str, float]:
-    """The square of an entry; it stands for those that are left out before it, too."""
-    return {
-        "left": t + 1.5 - stride, "right": t + 1.5, "top": k + 1.5 - stride, "bottom": k + 1.5
-    }  # fmt: skip
-
-
-def _channel(
-    channel: type[alt.Fill] | type[alt.Color],
-    title: str,
-    ends: tuple[float, float],
-    colours: Sequence[str],
-) -> alt.Fill | alt.Color:
-    """The colours of one side of 1, with a legend of their own."""
-    return channel(
+def _colours(domain: tuple[float, float], title: str) -> alt.Color:
+    return alt.Color(
         "value:Q",
         title=title,
-        scale=alt.Scale(domain=np.linspace(*ends, len(colours)).tolist(), range=list(colours),
-                        interpolate="rgb", clamp=True),
+        scale=alt.Scale(scheme="viridis", domain=list(domain)),
         legend=alt.Legend(
-            direction="horizontal", gradientLength=300, values=charts.ticks(*ends), titleLimit=400,
-            labelExpr="'1e' + format(datum.value, 'd')", titleFontWeight="normal",
+            type="gradient",
+            direction="horizontal",
+            gradientLength=340,
+            labelExpr="'1e' + format(datum.value, 'd')",
+            values=charts.ticks(*domain),
+            titleFontSize=13,
+            titleLimit=300,
         ),
-    )  # fmt: skip
+    )

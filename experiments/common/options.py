@@ -30,16 +30,55 @@ class Options:
         at_least("seed", self.seed, 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(Options):
+    """Options of an experiment that draws several networks of each kind, and a batch for each."""
+
+    batch: int = 16
+    """Sequences B in a batch."""
+
+    repeats: int = 2
+    """Networks drawn of each kind, with seed, seed + 1, …: claims are about all of them, figures
+    show the first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("batch", self.batch, 1)
+        at_least("repeats", self.repeats, 1)
+
+    @property
+    def seeds(self) -> range:
+        """Of the networks that are drawn."""
+        return range(self.seed, self.seed + self.repeats)
+
+    @property
+    def seeds_text(self) -> str:
+        """The seeds that a sentence is about."""
+        if self.repeats == 1:
+            return f"seed {self.seed}"
+        return f"seeds {self.seed} {'and' if self.repeats == 2 else 'to'} {self.seeds[-1]}"
+
+
 def at_least(name: str, value: int, least: int) -> None:
     """Raise OptionError unless ``value >= least``."""
     if value < least:
         raise OptionError(f"--{name} must be {least} or more, not {value}")
 
 
-def positive(name: str, value: float) -> None:
-    """Raise OptionError unless ``value`` is a finite number above zero."""
-    if not (math.isfinite(value) and value > 0):
-        raise OptionError(f"--{name} must be a finite number above 0, not {value}")
+def positive(name: str, *values: float) -> None:
+    """Raise OptionError unless there are ``values``, and all are finite numbers above zero."""
+    one_or_more(name, values)
+    for value in values:
+        if not (math.isfinite(value) and value > 0):
+            raise OptionError(f"--{name} must be a finite number above 0, not {value}")
+
+
+def finite(name: str, *values: float) -> None:
+    """Raise OptionError unless there are ``values``, and all are finite numbers."""
+    one_or_more(name, values)
+    for value in values:
+        if not math.isfinite(value):
+            raise OptionError(f"--{name} must be a finite number, not {value}")
 
 
 def one_or_more(name: str, values: Sequence[object]) -> None:

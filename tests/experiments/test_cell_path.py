@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 
 from experiments import cell_path
-from experiments.common import cell_paths, cells
-from experiments.common.cell_views import percent
 from experiments.common.cli import main
 from experiments.common.errors import OptionError
-from experiments.common.flow import mse_gradient, to_numpy
-from experiments.common.gates import cell_parts, run_gates, sigmoid
-from experiments.common.gates import cell_path as path_by_hand
+from experiments.common.numbers import signed_share, to_numpy
+from experiments.common.words import percent
+from experiments.regression.data import batch_of
+from experiments.regression.flow import loss_of, mse_gradient
+from experiments.regression.networks import regressor
+from experiments.routes import measure as routes
+from experiments.routes.gates import cell_parts, run_gates, sigmoid
+from experiments.routes.gates import cell_path as path_by_hand
 
 
 def setting(target, bias=1.0, length=6):
-    model = cells.regressor("lstm", 3, 5, forget_bias=bias)
-    batch = cells.batch_of(5, batch=2, length=length)
-    _, predictions = cells.loss_of(model, batch, target)
+    model = regressor("lstm", 3, 5, forget_bias=bias)
+    batch = batch_of(5, batch=2, length=length)
+    _, predictions = loss_of(model, batch, target)
     parameters = {name: to_numpy(value) for name, value in model.state_dict().items()}
     gates = run_gates(parameters, batch[0])
     local = mse_gradient(to_numpy(predictions), batch[1], target) @ parameters["head.weight"]
@@ -67,7 +70,7 @@ def test_the_cell_path_is_the_product_of_the_forget_gates():
 @pytest.mark.parametrize("target", ["last", "all"])
 def test_the_measurement_agrees_with_the_gates(target):
     model, batch, *_ = setting(target)
-    paths = cell_paths.see_paths(model, batch, target, 2, forget_bias=1.0, seed=5, moment="before")
+    paths = routes.see_paths(model, batch, target, 2, forget_bias=1.0, seed=5, moment="before")
     assert max(paths.sum_error, paths.part_error, paths.hop_error) < 1e-13
     assert list(paths.shares) == ["direct", "via h", "local"]
     np.testing.assert_allclose(sum(paths.shares.values()), 1.0, rtol=1e-13)
@@ -91,8 +94,8 @@ def test_a_wrong_gate_fails_the_claims(fault, monkeypatch):
         gates = run_gates(parameters, inputs)
         return type(gates)(**{**vars(gates), **FAULTS[fault](gates)})
 
-    monkeypatch.setattr(cell_paths, "run_gates", wrong)
-    paths = cell_paths.see_paths(model, batch, "all", 2, forget_bias=1.0, seed=5, moment="before")
+    monkeypatch.setattr(routes, "run_gates", wrong)
+    paths = routes.see_paths(model, batch, "all", 2, forget_bias=1.0, seed=5, moment="before")
     opts = cell_path.CellPathOptions(forget_bias=(1.0,), length=6)
     claims = cell_path.claims(opts, [paths, *last_of(paths)])
     assert [claim.holds for claim in claims[:3]] == [True, False, False]
@@ -106,7 +109,7 @@ def last_of(paths):
 def test_signed_shares_of_known_parts():
     whole = np.array([[[3.0, 4.0]], [[0.0, 0.0]], [[3e-200, 4e-200]]])
     part = np.array([[[3.0, 0.0]], [[0.0, 0.0]], [[-3e-200, 0.0]]])
-    found = cell_paths.signed_share(part, whole)
+    found = signed_share(part, whole)
     np.testing.assert_allclose(found, [9 / 25, np.nan, -9 / 25])
 
 
@@ -124,9 +127,9 @@ def test_the_lag_at_which_the_share_falls_below_one_half():
 
 
 def test_lags_of_200_and_gradients_of_1e_60_are_measured():
-    model = cells.regressor("lstm", 3, 0, forget_bias=-0.5)
-    batch = cells.batch_of(0, batch=2, length=200)
-    paths = cell_paths.see_paths(model, batch, "last", 1, forget_bias=-0.5, seed=0, moment="before")
+    model = regressor("lstm", 3, 0, forget_bias=-0.5)
+    batch = batch_of(0, batch=2, length=200)
+    paths = routes.see_paths(model, batch, "last", 1, forget_bias=-0.5, seed=0, moment="before")
     assert paths.hops[0, 0] < -60
     assert np.isfinite([*paths.hops[0], *paths.gradient]).all()
     assert paths.hop_error < 1e-12
@@ -165,7 +168,7 @@ def test_options_that_cannot_be_are_refused(options, words):
 def paths_with(share, passed, bias=5.0, seed=0):
     """A network whose cell path alone has this share at step 1, and lets this much pass."""
     ends = np.array([share, 0.4, 1.0])
-    return cell_paths.Paths(
+    return routes.Paths(
         forget_bias=bias,
         seed=seed,
         moment="before",
@@ -212,5 +215,5 @@ def test_sentences_give_every_seed_s_number_and_the_headline_its_seed():
 
 def test_the_first_figure_is_the_one_to_predict():
     found = [paths_with(0.62, 0.8)]
-    names = [figure.name for figure in cell_path.cell_views.figures(found, "last", "")]
+    names = [figure.name for figure in cell_path.views.figures(found, "last", "")]
     assert names[:2] == ["cell_path_alone", "shares"]

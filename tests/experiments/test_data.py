@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from experiments.common.data import (
+from experiments.common.errors import DataError
+from experiments.regression.data import (
     OwnSequences,
     RandomSequences,
     load_sequences,
     running_average,
     running_mean,
 )
-from experiments.common.errors import DataError
 
 
 def mean_so_far(x):

@@ -5,7 +5,7 @@ import pytest
 
 import tinygrad182 as tg
 from experiments.common.errors import DataError
-from experiments.common.files import read_sequences
+from experiments.regression.files import read_sequences
 
 GOOD_CSV = {
     "plain": "1,2,3\n4,5,6\n",

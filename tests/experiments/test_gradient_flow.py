@@ -9,7 +9,7 @@ import pytest
 
 import tinygrad182 as tg
 from experiments.common import cli
-from experiments.common.study import Network
+from experiments.regression.networks import Network
 
 
 def run(tmp_path, *arguments):

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.common import flow
-from experiments.common import linear_flow as measured
 from experiments.common.errors import OptionError
-from experiments.common.linear_flow import linear_flow
-from experiments.common.spectrum import (
+from experiments.linear import measure as measured
+from experiments.linear.measure import linear_flow
+from experiments.linear.spectrum import (
     eigenvalues,
     exponent_bound,
     power_norms,
     slope_bound,
     special,
 )
-from experiments.common.study import Network
-from experiments.common.untrained import probe
 from experiments.linear_rnn import EXPERIMENT, LinearRnnOptions
+from experiments.regression import flow
+from experiments.regression.networks import Network
+from experiments.regression.untrained import probe
 from tests.experiments import by_hand
 
 SMALL = {"length": 60, "hidden_size": 8, "batch": 2}

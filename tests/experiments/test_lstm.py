@@ -1,5 +1,6 @@
 """lstm: states and gradients of an LSTM against the gates by hand, and the words for them."""
 
+import itertools
 import json
 
 import numpy as np
@@ -7,11 +8,17 @@ import pytest
 
 import tinygrad182 as tg
 from experiments import lstm
-from experiments.common import cells, charts
+from experiments.cells import views
+from experiments.cells.measure import Seen, keeps_more
+from experiments.common import charts
 from experiments.common.cli import main
 from experiments.common.errors import OptionError
-from experiments.common.flow import mse_gradient, to_numpy
-from experiments.common.gates import cell_parts, run_gates
+from experiments.common.numbers import to_numpy
+from experiments.regression.data import batch_of
+from experiments.regression.flow import LayerFlow, loss_of, mse_gradient
+from experiments.regression.networks import regressor
+from experiments.regression.states import StateCurve, state_curves
+from experiments.routes.gates import cell_parts, run_gates
 
 SMALL = {"length": 12, "hidden_size": 4, "batch": 3, "repeats": 2, "scale": (1.0, 8.0)}
 
@@ -34,10 +41,10 @@ def parameters_of(model):
 
 @pytest.mark.parametrize("scale", [1.0, 8.0])
 def test_states_and_gradients_of_an_lstm_are_those_of_its_gates(scale):
-    model = cells.regressor("lstm", 4, 3, forget_bias=1.0, scale=scale)
-    batch = cells.batch_of(3, batch=3, length=12)
-    loss, predictions = cells.loss_of(model, batch, "last")
-    curves = cells.state_curves(loss)
+    model = regressor("lstm", 4, 3, forget_bias=1.0, scale=scale)
+    batch = batch_of(3, batch=3, length=12)
+    loss, predictions = loss_of(model, batch, "last")
+    curves = state_curves(loss)
     parameters = parameters_of(model)
     gates = run_gates(parameters, batch[0])
     local = mse_gradient(to_numpy(predictions), batch[1], "last") @ parameters["head.weight"]
@@ -52,7 +59,7 @@ def test_states_and_gradients_of_an_lstm_are_those_of_its_gates(scale):
 
 def test_a_scale_multiplies_the_weights_and_a_bias_the_forget_gates_alone():
     plain, other = (
-        parameters_of(cells.regressor("lstm", 4, 0, **more))
+        parameters_of(regressor("lstm", 4, 0, **more))
         for more in ({}, {"scale": 3.0, "forget_bias": 2.0})
     )
     for name, value in plain.items():
@@ -64,7 +71,7 @@ def test_a_scale_multiplies_the_weights_and_a_bias_the_forget_gates_alone():
 
 def test_slopes_and_rises_of_known_curves():
     gradient = -0.25 * np.arange(30)[::-1]
-    curve = cells.StateCurve(cells.LayerFlow(np.nan, gradient, gradient), gradient)
+    curve = StateCurve(LayerFlow(np.nan, gradient, gradient), gradient)
     assert curve.slope == pytest.approx(-0.25)
     assert curve.rise == 0.0
     gradient[7] = 5.0
@@ -113,8 +120,8 @@ def seen_with(cell, growth, seed, scale=1.0):
     states = {}
     for name in ("h", "c") if cell == "lstm" else ("h",):
         gradient = np.linspace(growth, 0.0, 11)
-        states[name] = cells.StateCurve(cells.LayerFlow(np.nan, gradient, gradient), np.ones(11))
-    return cells.Seen(cell, 1.0 if cell == "lstm" else 0.0, scale, seed, states)
+        states[name] = StateCurve(LayerFlow(np.nan, gradient, gradient), np.ones(11))
+    return Seen(cell, 1.0 if cell == "lstm" else 0.0, scale, seed, states)
 
 
 def pairs(scale, *growths):
@@ -138,7 +145,7 @@ def pairs(scale, *growths):
 )
 def test_headline_and_sentences_count_the_seeds(growths, counts, words):
     found = [*pairs(1.0, (-6, -1), (-6, -1)), *pairs(3.0, *growths)]
-    assert cells.keeps_more(found, 3.0) == counts
+    assert keeps_more(found, 3.0) == counts
     said = lstm.headline(found)
     assert "RNN's ∂L/∂h by -0.600 decades and the LSTM's by -0.100 (mean of 2 seeds" in said
     assert "Over 11 steps the LSTM keeps 100 times as much as the RNN, or more, for 2 of 2" in said
@@ -156,13 +163,13 @@ def test_the_sentences_of_a_run_are_about_its_scales(found):
 
 
 def test_curves_are_those_of_the_first_seed(found):
-    opts = lstm.LSTMOptions(**SMALL)
-    rows = lstm.curve_rows(opts, found)
+    shown = list(itertools.product((0.0, 1.0), SMALL["scale"]))
+    rows = views.curve_rows(found, shown, lambda state: state.flow.gradient)
     assert len(rows) == 2 * 2 * 3 * 12  # biases, scales, states, steps
     row = next(r for r in rows if r["what"] == "LSTM, c" and r["row"] == "forget bias 1")
     seen = lstm.pick(found, "lstm", 1.0)[0]
     assert seen.seed == 0
-    assert row["gradient"] == charts.drawable(seen.states["c"].flow.gradient[0])
+    assert row["value"] == charts.drawable(seen.states["c"].flow.gradient[0])
 
 
 @pytest.mark.parametrize(
@@ -197,8 +204,8 @@ def test_a_small_run_records_every_scale(tmp_path):
 
 
 def test_the_gradient_is_the_engine_s_own():
-    model = cells.regressor("rnn", 3, 0)
-    loss, _ = cells.loss_of(model, cells.batch_of(0, 2, 5), "last")
+    model = regressor("rnn", 3, 0)
+    loss, _ = loss_of(model, batch_of(0, 2, 5), "last")
     grad = to_numpy(tg.inspect.gradient_flow(loss)["rnn.l0"].h.grad)
     expected = np.log10(np.linalg.norm(grad.reshape(5, -1), axis=1))
-    np.testing.assert_allclose(cells.state_curves(loss)["h"].flow.gradient, expected, rtol=1e-12)
+    np.testing.assert_allclose(state_curves(loss)["h"].flow.gradient, expected, rtol=1e-12)

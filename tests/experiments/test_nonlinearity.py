@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.common import gains
 from experiments.common.errors import OptionError
-from experiments.common.study import Network
-from experiments.common.untrained import UntrainedOptions, probe
+from experiments.gains import measure as gains
 from experiments.nonlinearity import EXPERIMENT, NonlinearityOptions
+from experiments.regression.networks import Network
+from experiments.regression.untrained import UntrainedOptions, probe
 from tests.experiments import by_hand
 
 SMALL = {"length": 12, "hidden_size": 4, "batch": 3}

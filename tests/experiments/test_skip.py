@@ -9,10 +9,10 @@ from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments import skip
-from experiments.common import skips
 from experiments.common.cli import main
 from experiments.common.errors import OptionError
-from experiments.common.flow import to_numpy
+from experiments.common.numbers import to_numpy
+from experiments.skips import measure as skips
 
 SIGMA = {
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),

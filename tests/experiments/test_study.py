@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.common import flow_views
-from experiments.common.data import RandomSequences
-from experiments.common.fitting import Training, fit
-from experiments.common.flow import LayerFlow, regression_loss
-from experiments.common.flow_words import headline, sentences
-from experiments.common.study import Measurement, Network, Study, study
+from experiments.flow import views
+from experiments.flow.words import headline, sentences
+from experiments.regression.data import RandomSequences
+from experiments.regression.fitting import Training, fit
+from experiments.regression.flow import LayerFlow, loss_of
+from experiments.regression.networks import Network
+from experiments.regression.study import Measurement, Study, study
 
 INF, NAN = np.inf, np.nan
 
@@ -154,10 +155,10 @@ def test_each_update_uses_the_gradient_of_its_own_batch_alone():
     gradient = model.rnn.weight_hh_l0.grad.numpy().copy()
     rng = np.random.default_rng(0)
     for _ in range(3):
-        inputs, labels = source.draw(rng)
+        batch = source.draw(rng)
     for parameter in model.parameters():
         parameter.grad = None
-    regression_loss(model, tg.tensor(inputs), tg.tensor(labels), "all")[0].backward()
+    loss_of(model, batch, "all")[0].backward()
     tg.optim.clip_grad_norm_(list(model.parameters()), 1.0)
     np.testing.assert_allclose(gradient, model.rnn.weight_hh_l0.grad.numpy(), rtol=1e-12)
 
@@ -182,15 +183,15 @@ def test_training_stops_before_a_number_that_is_not_finite_reaches_the_parameter
 
 def test_the_last_target_is_the_last_step_alone():
     model = Network("tanh", 1.0, "last", hidden_size=4).build(1, seed=0)
-    inputs, labels = (tg.tensor(a) for a in RandomSequences(3, 5).draw(np.random.default_rng(0)))
-    last, predictions = regression_loss(model, inputs, labels, "last")
-    every, _ = regression_loss(model, inputs, labels, "all")
-    squares = (predictions.numpy() - labels.numpy()) ** 2
+    batch = RandomSequences(3, 5).draw(np.random.default_rng(0))
+    last, predictions = loss_of(model, batch, "last")
+    every, _ = loss_of(model, batch, "all")
+    squares = (predictions.numpy() - batch[1]) ** 2
     assert last.item() == pytest.approx(squares[-1].mean())
     assert every.item() == pytest.approx(squares.mean())
 
 
 def test_a_slope_has_the_colour_of_its_curve():
     found = [measured(line(-9, 0)), measured(line(-5, 0), nonlinearity="relu")]
-    slope, curve = flow_views.gradient_chart(found, "t", "s").to_dict()["spec"]["layer"]
+    slope, curve = views.gradient_chart(found, "t", "s").to_dict()["spec"]["layer"]
     assert slope["encoding"]["color"] == curve["encoding"]["color"]

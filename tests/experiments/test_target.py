@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.common import targets
 from experiments.common.errors import OptionError
-from experiments.common.heatmap import MOST, heatmap
 from experiments.common.result import power_text
-from experiments.common.study import Network
-from experiments.common.untrained import UntrainedOptions, probe
+from experiments.regression.networks import Network
+from experiments.regression.untrained import UntrainedOptions, probe
 from experiments.target import EXPERIMENT, TargetOptions, becomes
+from experiments.targets import measure as targets
+from experiments.targets.triangle import MOST, triangle
 from tests.experiments import by_hand
 
 SMALL = {"length": 12, "hidden_size": 4, "batch": 3}
@@ -156,7 +156,7 @@ def test_what_is_larger_than_one_has_a_scale_and_labels_of_its_own():
         values = np.where(
             np.tri(3) > 0, np.array([[0.0] * 3, [-40.0, 0, 0], [high, -1, 0]]), -np.inf
         )
-        chart = heatmap([("one", values)], legend="x", title="t", subtitle="s").to_dict()
+        chart = triangle([("one", values)], legend="x", title="t", subtitle="s").to_dict()
         found = {}
         for layer in chart["spec"]["layer"]:
             for name in ("fill", "color"):
@@ -196,7 +196,7 @@ def test_dead_gradients_are_drawn_black_and_break_nothing():
 def test_a_long_heatmap_is_thinned_from_the_last_step(length):
     steps = np.arange(float(length))
     values = np.where(np.tri(length) > 0, steps - steps[:, None], -np.inf)
-    chart = heatmap([("one", values)], legend="x", title="t", subtitle="s").to_dict()
+    chart = triangle([("one", values)], legend="x", title="t", subtitle="s").to_dict()
     rows = chart["data"]["values"]
     side = {row["step"] for row in rows}
     assert length in side

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from experiments import training
-from experiments.common import cells, learning_views
 from experiments.common.cli import main
-from experiments.common.data import running_average
 from experiments.common.errors import OptionError
-from experiments.common.fitting import Training
-from experiments.common.learning import Learned, Task, inputs_used, learn, least_loss
+from experiments.learning import views
+from experiments.learning.measure import Learned, Task, inputs_used, learn, least_loss
+from experiments.regression.data import batch_of, running_average
+from experiments.regression.fitting import Training
+from experiments.regression.flow import loss_of
+from experiments.regression.networks import regressor
+from experiments.regression.states import state_curves
 
 SIZES = {"hidden_size": 4, "batch": 3, "length": 5, "steps": 6, "learning_rate": 0.01}
 
@@ -84,10 +87,10 @@ def test_the_flow_is_watched_at_the_moments_said(cell, layers):
     assert found.moments.tolist() == [0, 2, 4, 6]
     assert found.gradient.shape == (4, layers, 5)
     assert len(advanced) == len(found.training.losses) == 6
-    model = cells.regressor(cell, 4, 1, layers=layers)
-    loss, _ = cells.loss_of(model, cells.batch_of(1, 3, 5), "last")
+    model = regressor(cell, 4, 1, layers=layers)
+    loss, _ = loss_of(model, batch_of(1, 3, 5), "last")
     for layer in range(layers):
-        untrained = cells.state_curves(loss, layer)["h"].flow.gradient
+        untrained = state_curves(loss, layer)["h"].flow.gradient
         np.testing.assert_allclose(found.gradient[0, layer], untrained, rtol=1e-12)
     assert (found.gradient[1] != found.gradient[0]).all()
 
@@ -123,7 +126,7 @@ def test_a_small_run_records_every_network(tmp_path):
 
 def test_the_first_figures_are_reach_and_loss_and_colours_have_a_bar():
     found = learn(Task("rnn", 1, "last", 0), **SIZES, moments=3, advance=lambda: None)
-    drawn = learning_views.figures([found], batch=3, length=5, steps=6, size="")
+    drawn = views.figures([found], batch=3, length=5, steps=6, size="")
     assert [figure.name for figure in drawn] == ["reach", "loss", "predictions", "flow"]
     encoding = drawn[0].chart.to_dict()["spec"]["layer"][0]["encoding"]
     assert encoding["color"]["legend"]["type"] == "gradient"

@@ -8,10 +8,10 @@ import pytest
 import tinygrad182 as tg
 from experiments.common.errors import OptionError
 from experiments.common.result import power_text
-from experiments.common.scalar_paths import scalar_case, scalar_chart
-from experiments.common.study import Network
-from experiments.common.untrained import UntrainedOptions, probe
-from experiments.common.weight_parts import Contributions, contributions
+from experiments.paths.parts import Contributions, contributions
+from experiments.paths.scalar import scalar_case, scalar_chart
+from experiments.regression.networks import Network
+from experiments.regression.untrained import UntrainedOptions, probe
 from experiments.weight_paths import EXPERIMENT, WeightPathsOptions
 from tests.experiments import by_hand
 

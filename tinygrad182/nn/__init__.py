@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import init
 from .convert import from_torch
+from .embedding import Embedding
 from .linear import Linear
 from .losses import cross_entropy, mse_loss
 from .lstm import LSTM, LSTMCell, LSTMStates
@@ -14,6 +15,7 @@ from .rnn import RNN, RNNCell, States
 __all__ = [
     "LSTM",
     "RNN",
+    "Embedding",
     "LSTMCell",
     "LSTMStates",
     "Linear",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ArgumentError, DTypeError
+from .embedding import Embedding
 from .linear import Linear
 from .lstm import LSTM, LSTMCell
 from .module import Module
@@ -13,7 +14,7 @@ from .rnn import RNN, RNNCell
 
 
 def from_torch(module: Any) -> Module:
-    """Turn a PyTorch ``RNN``, ``LSTM``, ``RNNCell``, ``LSTMCell`` or ``Linear`` into ours.
+    """Turn a PyTorch ``RNN``, ``LSTM``, their cells, ``Linear`` or ``Embedding`` into ours.
 
     The result has copies of its parameters, in its dtype, on the default device, and gives the same
     outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are).
@@ -36,7 +37,7 @@ def from_torch(module: Any) -> Module:
     ------
     ArgumentError
         Another kind of module, or one with an option that ours does not have: ``bidirectional``,
-        ``proj_size``, ``dropout``.
+        ``proj_size``, ``dropout``, ``max_norm``, ``scale_grad_by_freq``.
     DTypeError
         Parameters that NumPy cannot hold, such as ``bfloat16``.
 
@@ -54,8 +55,8 @@ def from_torch(module: Any) -> Module:
             f"from_torch: {kind.__module__}.{kind.__name__} has no counterpart here; "
             f"pass a torch.nn module that is one of {', '.join(_LAYERS)}, with its own forward"
         )
-    for option in ("bidirectional", "proj_size", "dropout"):
-        if getattr(module, option, None):
+    for option, without in _OPTIONS_OURS_LACK.items():
+        if getattr(module, option, without) != without:
             remedy = "; set module.dropout = 0 first" if option == "dropout" else ""
             raise ArgumentError(
                 f"from_torch: {kind.__name__} with {option}={getattr(module, option)}; "
@@ -104,10 +105,25 @@ def _lstm_cell(module: Any, dtype: Any) -> Module:
     return LSTMCell(module.input_size, module.hidden_size, module.bias, dtype=dtype, rng=0)
 
 
+def _embedding(module: Any, dtype: Any) -> Module:
+    sizes = module.num_embeddings, module.embedding_dim
+    return Embedding(*sizes, module.padding_idx, dtype=dtype, rng=0)
+
+
+_OPTIONS_OURS_LACK: dict[str, Any] = {
+    "bidirectional": False,
+    "proj_size": 0,
+    "dropout": 0,
+    "max_norm": None,
+    "scale_grad_by_freq": False,
+}
+"""And their values where they are not used."""
+
 _LAYERS: dict[str, Callable[[Any, Any], Module]] = {
     "Linear": _linear,
     "RNN": _rnn,
     "LSTM": _lstm,
     "RNNCell": _rnn_cell,
     "LSTMCell": _lstm_cell,
+    "Embedding": _embedding,
 }

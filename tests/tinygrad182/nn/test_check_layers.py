@@ -46,6 +46,8 @@ for kind, cell in [
     ("RNNCell", nn.RNNCell(2, 2, **DOUBLE)),
 ]:
     CASES[kind] = (cell, cell, [(2, 2)])
+table = nn.Embedding(3, 2, **DOUBLE)
+CASES["Embedding"] = (table, lambda: table([[0, 2, 2], [2, 2, 0]]) ** 2, [])
 for sigma in ("tanh", "relu", "identity"):
     block = nn.ResBlock(3, sigma, **DOUBLE)
     CASES[f"ResBlock {sigma}"] = (block, block, [(2, 3)])

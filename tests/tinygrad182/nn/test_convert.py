@@ -185,7 +185,7 @@ class GRU(tg.nn.Module):
     """A name of PyTorch's, but not its module."""
 
 
-OURS = "one of Linear, RNN, LSTM, RNNCell, LSTMCell"
+OURS = "one of Linear, RNN, LSTM, RNNCell, LSTMCell, Embedding"
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "bidirectional": (
         lambda: nn.LSTM(2, 3, bidirectional=True),
@@ -202,6 +202,16 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: nn.LSTM(2, 3, 2, dropout=0.5),
         tg.ArgumentError,
         r"LSTM with dropout=0\.5; .*set module\.dropout = 0",
+    ),
+    "max_norm": (
+        lambda: nn.Embedding(2, 3, max_norm=0.0),
+        tg.ArgumentError,
+        r"Embedding with max_norm=0\.0; ours has none",
+    ),
+    "scale_grad_by_freq": (
+        lambda: nn.Embedding(2, 3, scale_grad_by_freq=True),
+        tg.ArgumentError,
+        "Embedding with scale_grad_by_freq=True",
     ),
     "GRU": (lambda: nn.GRU(2, 3), tg.ArgumentError, rf"GRU has no counterpart here; .*{OURS}"),
     "GRUCell": (lambda: nn.GRUCell(2, 3), tg.ArgumentError, OURS),
@@ -232,6 +242,25 @@ def test_what_is_refused(name: str) -> None:
         tg.nn.from_torch(make())
     assert isinstance(caught.value, tg.TinygradError)
     assert str(caught.value).startswith("from_torch: ")
+
+
+@pytest.mark.parametrize("padding", [None, 0, -1])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_embeddings(padding: int | None, dtype: str) -> None:
+    """Their inputs are integers, which have no gradients: so they have a test of their own."""
+    torch.manual_seed(5)
+    theirs = nn.Embedding(4, 3, padding_idx=padding).to(getattr(torch, dtype))
+    ours = tg.nn.from_torch(theirs)
+    assert type(ours) is tg.nn.Embedding
+    assert_same_bits(ours.weight, theirs.weight.detach().numpy())
+    assert ours.padding_idx == theirs.padding_idx
+    tokens = np.array([[0, 3, 3], [2, 0, 3]])
+    results = ours(tokens), theirs(torch.tensor(tokens))
+    assert_equal_results(*results, TOLERANCES[dtype])
+    backward(*results, seed=2)
+    assert_equal_gradients(ours, theirs, TOLERANCES[dtype])
+    assert ours.weight.requires_grad
+    assert not tg.nn.from_torch(theirs.requires_grad_(False)).weight.requires_grad
 
 
 def test_dropout_can_be_switched_off() -> None:

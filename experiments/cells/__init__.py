@@ -1,0 +1,1 @@
+"""LSTMs beside vanilla RNNs of the same sizes."""

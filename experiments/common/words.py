@@ -1,0 +1,54 @@
+"""Numbers as they stand in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from experiments.common.result import power_text
+
+
+def counted(number: int, what: str) -> str:
+    """Number of things, with their name in the singular or the plural.
+
+    >>> counted(1, "seed"), counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def spread(logs: Iterable[float]) -> str:
+    """Range of numbers whose logarithms are given, such as one number of each seed.
+
+    >>> spread([-2.0, -6.5]), spread([0.0, 0.0])
+    ('3.2e-07 to 0.01', '1')
+    """
+    return _range([power_text(log) for log in sorted(logs)])
+
+
+def counts(numbers: Iterable[int]) -> str:
+    """Range of whole numbers.
+
+    >>> counts([4, 1]), counts([2, 2])
+    ('1 to 4', '2')
+    """
+    return _range([str(number) for number in sorted(numbers)])
+
+
+def _range(texts: list[str]) -> str:
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+
+
+def percent(share: float) -> str:
+    """Signed share in words.
+
+    >>> percent(0.8), percent(-0.0241), percent(-8e-12), percent(14.38), percent(np.nan)
+    ('80%', '−2.4%', 'almost 0', '1438%', 'unmeasured size')
+    """
+    if not np.isfinite(share):
+        return "unmeasured size"
+    if abs(share) < 5e-4:
+        return "almost 0"
+    text = f"{share:.0%}" if abs(share) >= 0.1 else f"{100 * share:.2g}%"
+    return text.replace("-", "−")

@@ -1,0 +1,1 @@
+"""What the questions about decoding are measured and drawn with."""

@@ -1,0 +1,1 @@
+"""Gradient flow before and after training, as charts, rows and sentences."""

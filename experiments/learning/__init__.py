@@ -1,0 +1,1 @@
+"""Networks that learn the running average, watched while they do."""

@@ -1,0 +1,169 @@
+"""Networks that learn the running average, watched while they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.common.numbers import Floats, to_numpy
+from experiments.common.words import counted
+from experiments.regression.data import RandomSequences, batch_of, running_average
+from experiments.regression.fitting import Training, fit
+from experiments.regression.flow import Target, loss_of
+from experiments.regression.networks import CELL_TEXT, Cell, regressor
+from experiments.regression.states import state_curves
+from models import RecurrentRegressor
+
+TEST_SEQUENCES = 1024
+"""Fresh sequences that final losses are measured on: their sampling error is a few percent."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one network learns.
+
+    Parameters
+    ----------
+    cell : {"rnn", "lstm"}
+    layers : int
+    target : {"last", "all"}
+        Which steps enter the loss.
+    seed : int
+        Of the initial values and of the batches.
+    """
+
+    cell: Cell
+    layers: int
+    target: Target
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Cell and layers in words."""
+        return f"{CELL_TEXT[self.cell]}, {counted(self.layers, 'layer')}"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One network after its training.
+
+    Parameters
+    ----------
+    task : Task
+    training : Training
+        The loss of each training batch.
+    moments : array (M,)
+        Training steps after which the gradient flow was measured; none if it was not watched.
+    gradient : array (M, layers, T)
+        log10 ‖∂L/∂h_t‖, always on the same batch.
+    loss : float
+        On fresh sequences.
+    predictions : array (T, B)
+        For the batch that the flow is measured on.
+    """
+
+    task: Task
+    training: Training
+    moments: NDArray[np.int64]
+    gradient: Floats
+    loss: float
+    predictions: Floats
+
+    def reach(self, moment: int) -> float:
+        """log10(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖) in the first layer at one of the moments."""
+        return float(self.gradient[moment, 0, 0] - self.gradient[moment, 0, -1])
+
+
+def learn(
+    task: Task,
+    *,
+    hidden_size: int,
+    batch: int,
+    length: int,
+    steps: int,
+    learning_rate: float,
+    moments: int,
+    advance: Callable[[], object],
+) -> Learned:
+    """Train a network; measure its gradient flow at up to ``moments`` moments on the way.
+
+    Parameters
+    ----------
+    task : Task
+    hidden_size, batch, length, steps, learning_rate
+        Sizes, training steps and Adam's step size.
+    moments : int
+        0 to leave the flow alone.
+    advance : callable
+        Called after every training step.
+    """
+    model = regressor(task.cell, hidden_size, task.seed, layers=task.layers)
+    measured_on = batch_of(task.seed, batch, length)
+    watched = set(np.linspace(0, steps, min(moments, steps + 1)).astype(int).tolist())
+    found: dict[int, Floats] = {}
+    done = 0
+
+    def watch() -> None:
+        if done in watched:
+            found[done] = flow_of(model, task, measured_on)
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        watch()
+        advance()
+
+    watch()
+    training = fit(
+        model,
+        RandomSequences(batch, length),
+        np.random.default_rng((task.seed, 2)),
+        target=task.target,
+        steps=steps,
+        learning_rate=learning_rate,
+        advance=step,
+    )
+    fresh = running_average(np.random.default_rng((task.seed, 3)), TEST_SEQUENCES, length)
+    return Learned(
+        task,
+        training,
+        np.array(sorted(found), dtype=np.int64),
+        np.array([found[moment] for moment in sorted(found)]),
+        float(loss_of(model, fresh, task.target)[0].item()),
+        to_numpy(loss_of(model, measured_on, task.target)[1])[:, :, 0],
+    )
+
+
+def flow_of(
+    model: RecurrentRegressor, task: Task, batch: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> Floats:
+    """log10 ‖∂L/∂h_t‖ of every layer, ``(layers, T)``."""
+    loss, _ = loss_of(model, batch, task.target)
+    return np.stack([state_curves(loss, k)["h"].flow.gradient for k in range(task.layers)])
+
+
+def least_loss(inputs: int, length: int, target: Target) -> float:
+    """Loss of the best predictor that sees only the last ``inputs`` numbers of each sequence.
+
+    The numbers are independent with mean 0 and variance 1. The label at step t is their mean, so
+    the best prediction leaves the unseen ones out, and their part of the mean, of variance
+    (t − inputs)/t², is lost. A smaller loss can be had only by a network that uses more.
+
+    >>> least_loss(0, 10, "last"), least_loss(9, 10, "last")
+    (0.1, 0.01)
+    """
+    t = np.arange(1, length + 1)
+    lost = np.maximum(t - inputs, 0) / t**2
+    return float(lost[-1] if target == "last" else lost.mean())
+
+
+def inputs_used(loss: float, length: int, target: Target) -> int:
+    """How many of the last numbers a network must use, at least, to have this loss.
+
+    >>> inputs_used(0.2, 10, "last"), inputs_used(0.05, 10, "last"), inputs_used(0.001, 10, "last")
+    (0, 5, 10)
+    """
+    return sum(loss < least_loss(inputs, length, target) for inputs in range(length))

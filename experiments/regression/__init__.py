@@ -1,0 +1,1 @@
+"""Recurrent regressors on the running average task: made, measured, trained and measured again."""

@@ -1,0 +1,44 @@
+"""Each nonlinearity's own colour and line, the same in every chart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import altair as alt
+
+from experiments.common import charts
+from experiments.common.curves import Look
+from experiments.regression.networks import NONLINEARITY_TEXT
+
+NONLINEARITY_COLOURS = {
+    "identity": charts.BLUE,
+    "tanh": charts.VERMILLION,
+    "relu": charts.GREEN,
+    "lstm": charts.BLUE,
+}
+
+NONLINEARITY_LOOKS = {
+    text: Look(NONLINEARITY_COLOURS[name], dash, width)
+    for (name, text), dash, width in zip(
+        NONLINEARITY_TEXT.items(),
+        ((1, 0), (1, 0), (7, 3), (1, 0)),
+        (4.0, 2.2, 2.2, 2.2),
+        strict=True,
+    )
+}
+"""Also told apart where curves coincide: the linear one is wider, ReLU's is dashed."""
+
+
+def nonlinearity_colour(occurring: Iterable[str]) -> alt.Color:
+    """Colour for the nonlinearities that occur, always the same one for each."""
+    present = set(occurring)
+    shown = [key for key in NONLINEARITY_TEXT if key in present]
+    return alt.Color(
+        "nonlinearity:N",
+        title=None,
+        scale=alt.Scale(
+            domain=[NONLINEARITY_TEXT[key] for key in shown],
+            range=[NONLINEARITY_COLOURS[key] for key in shown],
+        ),
+        legend=alt.Legend(symbolStrokeWidth=3, symbolType="stroke"),
+    )

@@ -1,0 +1,1 @@
+"""The ways that an LSTM's gradient takes back through time, measured and by hand."""

@@ -1,0 +1,1 @@
+"""Gradients through depth, with skips, without, and over an LSTM's cell."""

@@ -1,0 +1,221 @@
+"""A character language model: the distribution of the next character, given those before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tinygrad182 as tg
+from models.frozen_step import FrozenStep
+
+
+class CharLM(tg.nn.Module):
+    """Embedding, LSTM and Linear over characters.
+
+    Parameters
+    ----------
+    vocabulary : str
+        The characters the model knows, each once; their positions are the tokens 0 … M − 1.
+    hidden_size : int
+        Hidden units H of each LSTM layer.
+    embedding_dim : int
+        Elements of a character's vector.
+    num_layers : int
+        LSTM layers above each other.
+    forget_bias : float
+        Added to the initial bias of the forget gates.
+    rng : int or numpy.random.Generator, optional
+        Where the initial values come from.
+    dtype, device : optional
+        Of the parameters.
+
+    Attributes
+    ----------
+    embedding, lstm, head : Module
+        The three parts, so the parameters are ``embedding.weight``, ``lstm.weight_hh_l0`` ….
+
+    Raises
+    ------
+    VocabularyError
+        A vocabulary without characters, or with one of them twice.
+
+    Examples
+    --------
+    >>> model = CharLM("abc ", hidden_size=8, rng=0)
+    >>> model.encode("a cab")
+    array([0, 3, 2, 0, 1])
+    >>> logits, (h, c) = model(model.encode("a cab")[:, None])
+    >>> logits.shape, h.shape
+    ((5, 1, 4), (1, 1, 8))
+    """
+
+    def __init__(
+        self,
+        vocabulary: str,
+        hidden_size: int = 128,
+        embedding_dim: int = 32,
+        num_layers: int = 1,
+        *,
+        forget_bias: float = 1.0,
+        rng: int | np.random.Generator | None = None,
+        dtype: Any = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not vocabulary or len(set(vocabulary)) < len(vocabulary):
+            twice = sorted({c for c in vocabulary if vocabulary.count(c) > 1})
+            raise VocabularyError(
+                f"a vocabulary is a string with every character once; "
+                f"{_shown(twice)} stand in it more often"
+                if twice
+                else "the vocabulary is empty"
+            )
+        rng = np.random.default_rng(rng)
+        options: dict[str, Any] = {"rng": rng, "dtype": dtype, "device": device}
+        self.vocabulary = vocabulary
+        self.embedding = tg.nn.Embedding(len(vocabulary), embedding_dim, **options)
+        self.lstm = tg.nn.LSTM(
+            embedding_dim, hidden_size, num_layers, forget_bias=forget_bias, **options
+        )
+        self.head = tg.nn.Linear(hidden_size, len(vocabulary), **options)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What makes a model of the same shape: ``CharLM(**model.config)``; a checkpoint's meta."""
+        return {
+            "vocabulary": self.vocabulary,
+            "hidden_size": self.lstm.hidden_size,
+            "embedding_dim": self.embedding.embedding_dim,
+            "num_layers": self.lstm.num_layers,
+        }
+
+    # --- characters -----------------------------------------------------------------------------
+
+    def encode(self, text: str) -> np.ndarray[Any, Any]:
+        """The tokens of a text, int64 ``(len(text),)``.
+
+        Raises
+        ------
+        VocabularyError
+            Characters that are not in the vocabulary; they are named.
+        """
+        points, known = _code_points(text), _code_points(self.vocabulary)
+        order = np.argsort(known)
+        tokens = order[np.searchsorted(known, points, sorter=order).clip(max=len(known) - 1)]
+        if (strangers := points[known[tokens] != points]).size:
+            raise VocabularyError(
+                f"not in the vocabulary of {len(known)} characters: "
+                f"{_shown(sorted({chr(point) for point in strangers}))}"
+            )
+        return tokens
+
+    def decode(self, tokens: Any) -> str:
+        """The text of tokens: an array, a Tensor or a sequence of whole numbers.
+
+        Raises
+        ------
+        VocabularyError
+            A number that is no token.
+        """
+        array = np.asarray(tokens.numpy() if isinstance(tokens, tg.Tensor) else tokens)
+        array = array if array.size else array.astype(np.int64)
+        size = len(self.vocabulary)
+        if array.dtype.kind not in "iu" or ((array < 0) | (array >= size)).any():
+            raise VocabularyError(f"tokens are whole numbers in [0, {size}); got {tokens!r}")
+        return "".join(self.vocabulary[token] for token in array.reshape(-1).tolist())
+
+    # --- over a sequence and by one step --------------------------------------------------------
+
+    def forward(self, tokens: Any, state: Any = None) -> tuple[tg.Tensor, Any]:
+        """Predict the next character at every time step.
+
+        Parameters
+        ----------
+        tokens : (T, B)
+            Whole numbers: an array, a Tensor or nested lists.
+        state : (h, c), each (layers, B, H), optional
+            Initial states; zero where none are given.
+
+        Returns
+        -------
+        logits : Tensor (T, B, M)
+            Unnormalized log-probabilities.
+        state : (h, c), each Tensor (layers, B, H)
+            The last states.
+        """
+        hidden, state = self.lstm(self.embedding(self._here(tokens)), state)
+        return self.head(hidden), state
+
+    def step(self, tokens: Any, state: Any = None) -> tuple[tg.Tensor, tuple[tg.Tensor, tg.Tensor]]:
+        """Go on by one character: what :mod:`tinygrad182.decode` takes, with ``state_axis=1``.
+
+        Recorded like everything else, so :func:`tinygrad182.decode.rescore` shows the gradient of a
+        hypothesis' log-probability through time.
+
+        Parameters
+        ----------
+        tokens : (N,)
+            The last character of each of N sequences.
+        state : (h, c), each (layers, N, H), optional
+
+        Returns
+        -------
+        log_probabilities : Tensor (N, M)
+        state : (h, c), each Tensor (layers, N, H)
+
+        Examples
+        --------
+        >>> model = CharLM("abc ", hidden_size=8, rng=0)
+        >>> log_probabilities, state = model.step([0, 1])
+        >>> log_probabilities.shape, state[0].shape
+        ((2, 4), (1, 2, 8))
+        """
+        tokens = self._here(tokens if hasattr(tokens, "dtype") else np.asarray(tokens))
+        logits, state = self(tokens[None], state)
+        return tg.log_softmax(logits[0]), state
+
+    def _here(self, tokens: Any) -> Any:
+        """Tokens on the model's device, so that what ``encode`` returns can be passed as it is."""
+        if not hasattr(tokens, "dtype"):
+            return tokens
+        return tg.as_tensor(tokens).to(self.embedding.weight.device)
+
+    def _weights(self, k: int) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor | None]:
+        """W_x, W_h and b of layer k."""
+        names = f"weight_ih_l{k}", f"weight_hh_l{k}", f"bias_ih_l{k}"
+        weight_ih, weight_hh, bias = (getattr(self.lstm, name, None) for name in names)
+        return weight_ih, weight_hh, bias
+
+    def frozen_step(self) -> FrozenStep:
+        """:meth:`step` with the weights of now, on arrays and for speed: for decoding.
+
+        Returns
+        -------
+        FrozenStep
+            ``step(tokens, state=None) -> (log_probabilities, (h, c))``: the same numbers to rounding,
+            from arrays of the weights' library.
+
+        Examples
+        --------
+        >>> model = CharLM("abc ", hidden_size=8, rng=0)
+        >>> log_probabilities, (h, c) = model.frozen_step()(np.array([0, 1]))
+        >>> log_probabilities.shape, h.shape
+        ((2, 4), (1, 2, 8))
+        """
+        layers = [self._weights(k) for k in range(self.lstm.num_layers)]
+        return FrozenStep(self.embedding.weight, layers, self.head.weight, self.head.bias)
+
+
+class VocabularyError(tg.TinygradError, ValueError):
+    """Characters or tokens that are not in the vocabulary."""
+
+
+def _code_points(text: str) -> np.ndarray[Any, Any]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _shown(characters: list[str], most: int = 10) -> str:
+    """Characters, quoted; not more than fit a line."""
+    more = f" and {len(characters) - most} more" if len(characters) > most else ""
+    return ", ".join(map(repr, characters[:most])) + more

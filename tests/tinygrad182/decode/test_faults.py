@@ -1,0 +1,27 @@
+"""Each planted fault is seen by the property that is named beside it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from .cases import PENALTIES, Case, cases
+from .faults import FAULTS, Fault
+from .properties import SMALL
+
+EXAMPLES = 400  # at most: most are seen in the first ten
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_fault_is_seen(fault: Fault) -> None:
+    @settings(
+        max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
+    )  # fmt: skip
+    @given(cases(fault.seen_by not in SMALL, fault.penalties or PENALTIES))
+    def run(case: Case) -> None:
+        fault.seen_by(case, fault.search)
+
+    with pytest.raises(AssertionError) as seen:
+        run()
+    assert "no longer says" not in str(seen.value)

@@ -1,0 +1,169 @@
+"""Calls that make no sense end in our errors, which say what is wrong and what would be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+
+from .cases import Search
+
+UNIFORM = np.log(np.full(3, 1 / 3))
+SEARCHES: dict[str, Search] = {
+    "beam_search": lambda step, state, start, T, **k: tg.decode.beam_search(
+        step, state, start, 2, T, **k
+    ),
+    "greedy": tg.decode.greedy,
+    "exhaustive": tg.decode.exhaustive,
+    "exact_search": tg.decode.exact_search,
+    "sample": tg.decode.sample,
+}
+every_search = pytest.mark.parametrize("name", sorted(SEARCHES))
+
+
+def step(tokens: Any, state: Any) -> tuple[Any, Any]:
+    return np.tile(UNIFORM, (len(tokens), 1)), state
+
+
+def _raises(kind: type[Exception], words: str, name: str, *args: Any, **named: Any) -> None:
+    with pytest.raises(kind, match=words) as error:
+        SEARCHES[name](*args, **named)
+    assert isinstance(error.value, tg.TinygradError)
+
+
+@every_search
+@pytest.mark.parametrize("wrong", [None, 3, "step", np.zeros((2, 3))])
+def test_a_step_that_is_no_function(name: str, wrong: Any) -> None:
+    _raises(tg.ArgumentError, type(wrong).__name__, name, wrong, None, 0, 3)
+
+
+@every_search
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda tokens, state: step(tokens, state)[0], r"returned ndarray.*log_probabilities, state"),
+        (lambda tokens, state: None, "returned NoneType"),
+        (lambda tokens, state: (1, 2, 3), "returned tuple of 3"),
+        (lambda tokens, state: ([[0.0]], state), "type list"),
+        (lambda tokens, state: (None, state), "type NoneType"),
+        (lambda tokens, state: (0.0, state), "type float"),
+        (lambda tokens, state: (np.zeros((len(tokens), 3), int), state), "int64"),
+        (lambda tokens, state: (np.zeros((len(tokens), 3), complex), state), "complex128"),
+        (lambda tokens, state: (UNIFORM, state), r"\(3,\).*\(1, M\)"),
+        (lambda tokens, state: (UNIFORM[None, None], state), r"\(1, 1, 3\)"),
+        (lambda tokens, state: (np.zeros((len(tokens), 0)), state), r"\(1, 0\)"),
+        (lambda tokens, state: (np.zeros((len(tokens) + 1, 3)), state), r"\(2, 3\) for 1 tokens"),
+        (lambda tokens, state: (np.zeros((len(tokens), 3)).T, state), r"\(3, 1\)"),
+    ],
+)
+def test_a_step_that_returns_something_else(name: str, wrong: Any, words: str) -> None:
+    _raises(tg.DecodingError, words, name, wrong, None, 0, 3)
+
+
+@every_search
+def test_a_vocabulary_that_changes(name: str) -> None:
+    def changing(tokens: Any, state: Any) -> tuple[Any, Any]:
+        return np.full((len(tokens), 3 + int(state[0])), -2.0), state + 1
+
+    _raises(tg.DecodingError, r"\(1, 4\).*\(1, 3\)" if name in ("greedy", "sample") else "4", name,
+            changing, np.zeros(1, int), 0, 3)  # fmt: skip
+
+
+@every_search
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (-1, "-1"),
+        (1.0, r"1\.0"),
+        (True, "True"),
+        ("a", "'a'"),
+        (None, "None"),
+        ([], r"\[\]"),
+        ([[1, 2]], "start"),
+        ([1, [2]], "start"),
+        ([1, -2], "start"),
+        (np.array([0.5]), "start"),
+        (2**70, "start"),
+    ],
+)
+def test_a_start_that_is_no_token(name: str, start: Any, words: str) -> None:
+    _raises(tg.ArgumentError, words, name, step, None, start, 3)
+
+
+@every_search
+@pytest.mark.parametrize("eos", [-1, 1.5, "</s>", 3, 100])
+def test_an_end_token_that_is_none(name: str, eos: Any) -> None:
+    _raises(tg.ArgumentError, f"eos.*{eos}", name, step, None, 0, 3, eos=eos)
+
+
+@every_search
+@pytest.mark.parametrize("length", [0, -1, 2.5, None, "3"])
+def test_a_length_that_is_none(name: str, length: Any) -> None:
+    _raises(tg.ArgumentError, f"max_length.*{length}", name, step, None, 0, length)
+
+
+@pytest.mark.parametrize("width", [0, -2, 1.5, None])
+def test_a_width_that_is_none(width: Any) -> None:
+    for search in (tg.decode.beam_search, tg.decode.exact_search):
+        with pytest.raises(tg.ArgumentError, match=f"beam_width.*{width}"):
+            search(step, None, 0, beam_width=width, max_length=3)
+
+
+@pytest.mark.parametrize("name", ["beam_search", "exhaustive", "exact_search"])
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("penalty", [float("nan"), float("inf"), -float("inf"), 1e6, "1", None, [1.0]])
+def test_a_penalty_that_is_none(name: str, length: int, penalty: Any) -> None:
+    if length == 1 and penalty == 1e6:
+        return  # 1 to any power is 1
+    if penalty == "1":
+        return  # float("1") is a number
+    _raises(tg.ArgumentError, "length_penalty", name, step, None, 0, length, length_penalty=penalty)
+
+
+@every_search
+@pytest.mark.parametrize("axis", [-1, 0.5, None])
+def test_an_axis_that_is_none(name: str, axis: Any) -> None:
+    _raises(tg.ArgumentError, "state_axis", name, step, None, 0, 3, state_axis=axis)
+
+
+@every_search
+@pytest.mark.parametrize(
+    ("state", "start", "axis"),
+    [
+        (np.zeros((2, 3)), 0, 0),
+        (np.zeros((1, 3)), [0, 1], 0),
+        ((np.zeros((1, 3)), {"c": np.zeros((3, 1))}), 0, 0),
+        (np.zeros((1, 2, 3)), 0, 1),
+        (np.zeros(1), 0, 1),
+        (np.zeros((1, 2)), [0, 1], 0),
+    ],
+)
+def test_a_state_without_a_row_for_each_example(name: str, state: Any, start: Any, axis: int) -> None:
+    _raises(tg.DecodingError, "state.*state_axis", name, step, state, start, 3, state_axis=axis)
+    tensors = tg.tensor(state) if isinstance(state, np.ndarray) else state
+    _raises(tg.DecodingError, "state.*state_axis", name, step, tensors, start, 3, state_axis=axis)
+
+
+@every_search
+def test_a_step_whose_state_lost_rows(name: str) -> None:
+    def losing(tokens: Any, state: Any) -> tuple[Any, Any]:
+        return step(tokens, state)[0], np.zeros((len(tokens) + 1, 2))
+
+    _raises(tg.DecodingError, r"step returned a state.*\(2, 2\)", name, losing, np.zeros((1, 2)), 0, 3)
+
+
+@every_search
+def test_a_mistake_inside_the_step_comes_through(name: str) -> None:
+    def failing(tokens: Any, state: Any) -> Any:
+        raise KeyError("the person's own")
+
+    with pytest.raises(KeyError, match="the person's own"):
+        SEARCHES[name](failing, None, 0, 3)
+
+
+def test_a_search_over_too_many() -> None:
+    with pytest.raises(tg.ArgumentError, match=r"1,000,000.*max_length.*exact_search"):
+        tg.decode.exhaustive(step, None, 0, 40)

@@ -1,0 +1,178 @@
+"""Log-probabilities that are none, and those of what cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+
+from .cases import Search
+from .faults import Fault
+
+M = 4
+SEARCHES: dict[str, Search] = {
+    "beam_search": lambda *a, **k: tg.decode.beam_search(*a[:3], 2, *a[3:], **k),
+    "greedy": tg.decode.greedy,
+    "exhaustive": tg.decode.exhaustive,
+    "exact_search": tg.decode.exact_search,
+    "sample": lambda *a, **k: tg.decode.sample(*a, rng=0, **k),
+}
+PROBABILITIES = np.array([0.4, 0.3, 0.2, 0.1])
+
+
+def _stepping(
+    change: Callable[[np.ndarray[Any, Any], int], None], dtype: str = "float64", M: int = M
+) -> Any:
+    """A step whose log-probabilities are changed in place, told how many steps went before."""
+
+    def step(tokens: Any, count: Any) -> tuple[Any, Any]:
+        values = np.log(np.resize(PROBABILITIES, (len(tokens), M))).astype(dtype)
+        change(values, int(count[0]))
+        return values, count + 1
+
+    return step
+
+
+def _wrong_from(first: int, token: int, value: float) -> Callable[[Any, int], None]:
+    def change(values: Any, count: int) -> None:
+        if count >= first:
+            values[-1, token] = value
+
+    return change
+
+
+def not_a_number_raises(search: Search, token: int, eos: int | None, M: int) -> None:
+    """In any column, that of the end token too; step and parent are named."""
+    step = _stepping(_wrong_from(1, token, math.nan), M=M)
+    with pytest.raises(tg.DecodingError, match="NaN") as error:
+        search(step, np.zeros(1, int), 0, 2, 3, eos=eos)
+    second = 1 if M < 5 else 4  # as likely as 0, where the probabilities begin again
+    assert f"step 2, parent 1, example 0, after tokens [{second}]" in str(error.value)
+
+
+@pytest.mark.parametrize("vocabulary", [4, 900])
+@pytest.mark.parametrize("token", [0, 2, 3])
+@pytest.mark.parametrize("eos", [None, 2])
+def test_nan_raises(vocabulary: int, token: int, eos: int | None) -> None:
+    not_a_number_raises(tg.decode.beam_search, token, eos, vocabulary)
+
+
+def test_a_search_that_takes_nan_for_nothing_is_seen() -> None:
+    fault = Fault(
+        "NaN is −inf",
+        "stepping.Stepper.__call__",
+        "values = array_of(values)",
+        "values = np.nan_to_num(array_of(values), nan=-np.inf, neginf=-np.inf)",
+        lambda case, search: None,
+    )
+    with pytest.raises(pytest.fail.Exception):
+        not_a_number_raises(fault.search, 2, None, 4)
+
+
+@pytest.mark.parametrize("value", [1e-7, 3.0, math.inf])
+def test_positive_raises(value: float) -> None:
+    step = _stepping(_wrong_from(0, 1, value))
+    with pytest.raises(tg.DecodingError, match=r"more than 0.*log_softmax") as error:
+        tg.decode.beam_search(step, np.zeros(1, int), 0, 2, 3)
+    assert f"{value:.6g}" in str(error.value)
+    assert "step 1, parent 0, example 0, after tokens []" in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+@pytest.mark.parametrize("value", [math.nan, 0.5])
+@pytest.mark.parametrize("first", [0, 1])
+def test_every_search_raises(name: str, value: float, first: int) -> None:
+    """A search that never comes to a wrong number cannot see it: here it is in every row."""
+
+    def change(values: Any, count: int) -> None:
+        if count >= first:
+            values[:, 2] = value
+
+    with pytest.raises(tg.DecodingError, match="NaN" if math.isnan(value) else "more than 0"):
+        SEARCHES[name](_stepping(change), np.zeros(1, int), 0, 3)
+
+
+def test_the_example_is_named() -> None:
+    """Of three examples the last one, while the first has ended."""
+
+    def step(tokens: Any, state: Any) -> tuple[Any, Any]:
+        example, count = state[:, 0], state[:, 1]
+        values = np.log(np.resize(PROBABILITIES, (len(tokens), M)))
+        values[(example == 0)] = [-math.inf, -math.inf, -math.inf, 0.0]  # ends at once
+        values[(example == 2) & (count == 1), 1] = math.nan
+        return values, state + [0, 1]
+
+    state = np.stack([np.arange(3), np.zeros(3, int)], axis=1)
+    with pytest.raises(tg.DecodingError, match=r"step 2, parent 0, example 2, after tokens \[0\]"):
+        tg.decode.beam_search(step, state, [0, 0, 0], 2, 3, eos=3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zero_is_a_log_probability(dtype: str) -> None:
+    step = _stepping(lambda values, count: values.fill(0.0), dtype)
+    result = tg.decode.beam_search(step, np.zeros(1, int), 0, 3, 2)
+    assert [h.tokens for h in result] == [(0, 0), (0, 1), (0, 2)]
+    assert result.certified
+
+
+def test_log_softmax_is_never_more_than_0() -> None:
+    """tg.log_softmax of float32 logits, whose own rounding must not look like a mistake of the person's."""
+    rng = np.random.default_rng(0)
+
+    def step(tokens: Any, state: Any) -> tuple[Any, Any]:
+        z = rng.normal(size=(len(tokens), 50)) * 10.0 ** rng.integers(-6, 3)
+        return tg.log_softmax(tg.tensor(z.astype("float32")), axis=1), None
+
+    for _ in range(20):
+        tg.decode.beam_search(step, None, 0, 4, 5)
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+@pytest.mark.parametrize("eos", [None, 1])
+@pytest.mark.parametrize("M", [4, 700])
+@pytest.mark.parametrize("at", [0, 1])
+def test_nothing_can_be_reached(name: str, eos: int | None, M: int, at: int) -> None:
+    """No hypothesis, not one of log-probability −inf, and a proof that there is none."""
+
+    def change(values: Any, count: int) -> None:
+        if count >= at:
+            values[:] = -math.inf
+        else:
+            values[:, 2:] = -math.inf
+            values[:, eos or 0] = -math.inf
+
+    result = SEARCHES[name](_stepping(change, M=M), np.zeros(1, int), 0, 3, eos=eos)
+    assert len(result) == 0
+    assert list(result) == []
+    assert not result
+    with pytest.raises(IndexError):
+        result.best  # noqa: B018
+    if name != "sample":
+        assert result.bound == -math.inf
+        assert result.certified
+        assert result.gap == 0
+        assert "nothing" in repr(result)
+
+
+def test_nothing_found_is_no_proof_that_there_is_nothing() -> None:
+    """Greedy decoding runs into a dead end that it could have avoided."""
+
+    def step(tokens: Any, state: Any) -> tuple[Any, Any]:
+        first = state == 0
+        values = np.where(first[:, None], np.log([0.6, 0.4]), np.log([0.5, 0.5]))
+        values[(~first) & (tokens == 0)] = -math.inf
+        return values, state + 1
+
+    result = tg.decode.greedy(step, np.zeros(1, int), 1, 2)
+    assert not result
+    assert not result.certified
+    assert result.bound == math.log(0.4)
+    assert result.gap == math.inf
+    exact = tg.decode.exact_search(step, np.zeros(1, int), 1, 2, beam_width=1)
+    assert exact.tokens == (1, 0)
+    assert exact.certified

@@ -1,0 +1,96 @@
+"""Files that are replaced as a whole or not at all, whatever kills the process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import ArgumentError, FileError
+
+_WINDOWS = sys.platform == "win32"  # it removes and renames no file that is open
+if not _WINDOWS:
+    import fcntl
+
+
+def checked_path(what: str, path: Any, error_type: type[FileError] = FileError) -> Path:
+    """The file meant, behind symbolic links; a name for what is no regular file is refused."""
+    try:
+        found = Path(os.path.realpath(Path(path)))
+        if found.is_dir():
+            problem = "is a folder; pass the name of a file"
+        else:
+            problem = "is no regular file" if found.exists() and not found.is_file() else ""
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{what}: {path!r} is no path of a file: {error}") from error
+    except OSError as error:
+        raise error_type(f"{what}: {error}") from error
+    if problem:
+        raise error_type(f"{what}: {found} {problem}")
+    return found
+
+
+def replace_file(target: Path, data: bytes) -> None:
+    """Write a whole file in the place of another, or leave everything as it was."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_strays(target)
+    temporary, file = _new_temporary(target)
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # before the name: or a power failure leaves an empty file
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(target, temporary)
+            if _WINDOWS:
+                file.close()
+            temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_entries(target.parent)
+
+
+def _new_temporary(target: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside ``target``, locked: the system releases the lock when the process dies."""
+    while True:
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        file = temporary.open("xb")
+        if _WINDOWS:
+            return temporary, file
+        with contextlib.suppress(OSError):  # a file system without locks, whose strays then stay
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, file
+        file.close()  # another save saw it before it was locked, and took it for a stray
+
+
+def _remove_strays(target: Path) -> None:
+    """Remove what killed saves of this file have left: temporary files that nobody holds a lock on."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.tmp")
+    for stray in [file for file in target.parent.iterdir() if pattern.fullmatch(file.name)]:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            if not _WINDOWS:
+                fcntl.flock(held.enter_context(stray.open("r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stray.unlink()
+
+
+def _sync_entries(folder: Path) -> None:
+    """Make the names in a folder outlast a power failure, where the file system lets us."""
+    if _WINDOWS:
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,24 @@
+"""Decoding: beam search that knows what it missed, and the searches it is compared with."""
+
+from __future__ import annotations
+
+from .best_first import exact_search
+from .lattice import Lattice, LatticeStep
+from .rescoring import rescore
+from .result import Hypotheses, Hypothesis, SearchResult
+from .sampling import sample
+from .search import beam_search, exhaustive, greedy
+
+__all__ = [
+    "Hypotheses",
+    "Hypothesis",
+    "Lattice",
+    "LatticeStep",
+    "SearchResult",
+    "beam_search",
+    "exact_search",
+    "exhaustive",
+    "greedy",
+    "rescore",
+    "sample",
+]

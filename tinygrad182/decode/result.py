@@ -1,0 +1,175 @@
+"""What a search returns: hypotheses, and what is known about those it dropped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    from .lattice import Lattice
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A sequence of tokens and what the model says about it.
+
+    Attributes
+    ----------
+    tokens : tuple of int
+        Without the start token, with the end token if it has one.
+    log_probability : float
+        The sum of the tokens' log-probabilities.
+    score : float
+        ``log_probability / len(tokens) ** length_penalty``.
+    finished : bool
+        Whether it ends with the end token.
+    """
+
+    tokens: tuple[int, ...]
+    log_probability: float
+    score: float
+    finished: bool
+    _state: Callable[[], Any] = field(repr=False, compare=False)
+
+    @property
+    def state(self) -> Any:
+        """The model's state when it chose the last token, N = 1: with that token it can go on.
+
+        ``step(tokens[-1:], state)`` gives the next log-probabilities, and
+        ``beam_search(step, state, tokens[-1], ...)`` searches on from here.
+        """
+        return self._state()
+
+
+class Hypotheses(Sequence[Hypothesis]):
+    """Hypotheses in order; its attributes are those of the first one.
+
+    Attributes
+    ----------
+    best : Hypothesis
+        The first one.
+    tokens, log_probability, score, state
+        Of the first one.
+
+    Raises
+    ------
+    IndexError
+        The first one asked for where there is none.
+    """
+
+    def __init__(self, hypotheses: Sequence[Hypothesis]) -> None:
+        self._hypotheses = tuple(hypotheses)
+
+    @overload
+    def __getitem__(self, index: int) -> Hypothesis: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hypothesis, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hypothesis | tuple[Hypothesis, ...]:
+        """One hypothesis, or a tuple of several."""
+        return self._hypotheses[index]
+
+    def __len__(self) -> int:
+        return len(self._hypotheses)
+
+    @property
+    def best(self) -> Hypothesis:  # noqa: D102 - described with the class
+        return self._hypotheses[0]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:  # noqa: D102
+        return self.best.tokens
+
+    @property
+    def log_probability(self) -> float:  # noqa: D102
+        return self.best.log_probability
+
+    @property
+    def score(self) -> float:  # noqa: D102
+        return self.best.score
+
+    @property
+    def state(self) -> Any:  # noqa: D102
+        return self.best.state
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} sampled>" if self else "<nothing sampled>"
+
+
+class SearchResult(Hypotheses):
+    """The best hypotheses of a search, best first, and its certificate.
+
+    Log-probabilities are never positive, so a prefix that was pruned bounds all its completions. The best
+    of these bounds says how much better the true optimum could be; where it is no better than the best
+    hypothesis, that one is proven to be the optimum.
+
+    Attributes
+    ----------
+    pruned : float
+        The best score that any pruned prefix could still have reached; −inf if none was pruned.
+    bound : float
+        No sequence has a better score: the larger one of ``pruned`` and the best hypothesis's score.
+    gap : float
+        ``bound`` minus the best score: what the search can have missed at most.
+    certified : bool
+        Whether the best hypothesis is proven to be the global optimum.
+    expanded : int
+        The prefixes after which the model was asked.
+    lattice : Lattice or None
+        All that was kept, pruned and finished, where ``trace=True`` asked for it.
+    """
+
+    def __init__(
+        self,
+        hypotheses: Sequence[Hypothesis],
+        pruned: float,
+        expanded: int,
+        lattice: Lattice | None = None,
+    ) -> None:
+        super().__init__(hypotheses)
+        best = hypotheses[0].score if hypotheses else -math.inf
+        self.pruned = pruned
+        self.bound = max(best, pruned)
+        self.gap = 0.0 if self.bound == best else self.bound - best
+        self.certified = best >= pruned
+        self.expanded = expanded
+        self.lattice = lattice
+
+    def __repr__(self) -> str:
+        found = (
+            f"best {self.best.score:.6g}" if self else "nothing can be reached",
+            "certified" if self.certified else f"gap at most {self.gap:.6g}",
+        )
+        return f"<{len(self)} hypotheses, {', '.join(found)}>"
+
+
+class Scoring:
+    """Scores of log-probabilities by length, and bounds on them.
+
+    Parameters
+    ----------
+    penalty : float
+        The exponent of the length.
+    max_length : int
+    ends : bool
+        Whether sequences can be shorter, for there is an end token.
+    """
+
+    def __init__(self, penalty: float, max_length: int, ends: bool) -> None:
+        self.penalty = penalty
+        self.max_length = max_length
+        self.ends = ends
+
+    def score(self, log_probability: Any, length: int) -> Any:
+        """The log-probability, a number or an array, over length to the power of the penalty."""
+        return log_probability / length**self.penalty
+
+    def reach(self, log_probability: Any, length: int) -> Any:
+        """The best score that a prefix of that length, not ended, could still get.
+
+        Its log-probability can only fall. A positive penalty favours the longest completion, a negative
+        one the shortest.
+        """
+        shortest = length + 1 if self.ends and length < self.max_length else self.max_length
+        return self.score(log_probability, shortest if self.penalty < 0 else self.max_length)

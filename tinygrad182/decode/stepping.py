@@ -1,0 +1,205 @@
+"""The person's step function: what it is given, and what its answers must be."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from .._trees import flatten, rebuild
+from ..backend import Array
+from ..errors import ArgumentError, DecodingError, DeviceError
+from ..modes import default_device
+from ..recording import is_tensor, wrap
+
+Step = Callable[[Any, Any], tuple[Any, Any]]
+"""``step(tokens, state) -> (log_probabilities, state)``: (N,) and a tree to (N, M) and a tree."""
+
+State = Any
+"""Any nesting of tuples, lists and dicts of arrays or Tensors with N on one axis."""
+
+
+class Stepper:
+    """A step function whose answers are looked at before they are used.
+
+    Parameters
+    ----------
+    step : Step
+    axis : int
+        The axis of the state's arrays that counts prefixes.
+    eos : int, optional
+        The end token, which must be one of the vocabulary.
+    """
+
+    def __init__(self, step: Any, axis: int, eos: int | None = None) -> None:
+        if not callable(step):
+            raise ArgumentError(
+                f"decode: step is a {type(step).__name__}, no function of (tokens, state) that returns "
+                "(log_probabilities, state)"
+            )
+        self.step = step
+        self.axis = whole(axis, "state_axis", 0)
+        self.eos = eos
+        self.tokens_in_vocabulary: int | None = None
+
+    def __call__(self, tokens: Array, state: State) -> tuple[Array, State]:
+        """Log-probabilities (N, M) of the next tokens, and the state after these."""
+        answer = self.step(backend.namespace(tokens).copy(tokens), state)  # it may write into its own
+        if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+            found = type(answer).__name__
+            found += f" of {len(answer)}" if isinstance(answer, (tuple, list)) else ""
+            raise DecodingError(f"step: returned {found}; return (log_probabilities, state)")
+        values, state = answer
+        values = array_of(values)
+        self._check(tokens, values)
+        check_state(state, tokens.shape[0], self.axis, "step returned a state whose")
+        return values, state
+
+    def _check(self, tokens: Array, values: Array) -> None:
+        if not hasattr(values, "shape"):
+            raise DecodingError(
+                f"step: log-probabilities of type {type(values).__name__}; return an array or a Tensor"
+            )
+        try:
+            xp = backend.namespace(tokens, values)
+        except DeviceError as error:
+            raise DeviceError(
+                f"step: tokens and log-probabilities differ in device: {error}; give the start tokens "
+                "or the state on the model's device"
+            ) from error
+        if not xp.is_floating(values):
+            raise DecodingError(
+                f"step: log-probabilities of dtype {values.dtype} are not real numbers"
+            )
+        shape = tuple(values.shape)
+        M = self.tokens_in_vocabulary or (shape[1] if len(shape) == 2 else 0)
+        if shape != (tokens.shape[0], M) or not M:
+            wanted = f"({tokens.shape[0]}, {self.tokens_in_vocabulary or 'M'})"
+            raise DecodingError(
+                f"step: log-probabilities of shape {shape} for {tokens.shape[0]} tokens; the shape must "
+                f"be {wanted}: a row for each token, a column for each word of the vocabulary"
+            )
+        if self.eos is not None and self.eos >= M:
+            raise ArgumentError(f"decode: eos {self.eos} is no token of a vocabulary of {M}")
+        self.tokens_in_vocabulary = M
+
+    def gather(self, state: State, rows: Array) -> State:
+        """The state of some prefixes, in a new tree with memory of its own."""
+        xp = backend.namespace(rows)
+        return rebuild(state, [_rows(xp, leaf, rows, self.axis) for leaf in flatten(state)])
+
+    def joined(self, states: Sequence[State]) -> State:
+        """States of single prefixes, as one."""
+        columns = zip(*(flatten(state) for state in states), strict=True)
+        return rebuild(states[0], [_concat(leaves, self.axis) for leaves in columns])
+
+
+def whole(value: Any, name: str, least: int) -> int:
+    """An argument as a whole number from ``least`` on.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ArgumentError(f"decode: {name} {value!r} must be a whole number from {least}")
+    return number
+
+
+def array_of(x: Any) -> Any:
+    """The array of a Tensor; anything else as it is."""
+    return x._data if is_tensor(x) else x
+
+
+def check_values(values: np.ndarray[Any, Any], where: str) -> None:
+    """Make sure that log-probabilities, or the largest of them, are no NaN and at most 0.
+
+    Raises
+    ------
+    DecodingError
+        Naming ``where``.
+    """
+    if (values <= 0).all():
+        return
+    value = float(values[~(values <= 0)][0])
+    if np.isnan(value):
+        raise DecodingError(f"step: a log-probability is NaN {where}")
+    raise DecodingError(
+        f"step: a log-probability is {value:.6g}, more than 0, {where}; "
+        "return log-probabilities, such as those of tg.log_softmax(logits), not logits"
+    )
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of a state has rows: an array or a Tensor, no number."""
+    if type(leaf) is np.ndarray or is_tensor(leaf):
+        return True
+    return hasattr(leaf, "__array_namespace__") and not isinstance(leaf, np.generic)
+
+
+def check_state(state: State, rows: int, axis: int, what: str) -> None:
+    """Make sure that each array of a state has its rows on that axis.
+
+    Raises
+    ------
+    DecodingError
+    """
+    for i, leaf in enumerate(flatten(state)):
+        if is_array(leaf) and (leaf.ndim <= axis or leaf.shape[axis] != rows):
+            raise DecodingError(
+                f"decode: {what} array {i} has shape {tuple(leaf.shape)}; axis {axis} must have "
+                f"{rows} rows, one for each prefix (state_axis= names another axis)"
+            )
+
+
+def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
+    """The first tokens as an int64 array (B,) where the state lives, and whether there was only one.
+
+    Raises
+    ------
+    ArgumentError
+        Tokens that are not whole numbers from 0, or a shape of more than one axis.
+    """
+    given = array_of(start)
+    try:
+        host = (
+            backend.namespace(given).to_numpy(given)
+            if hasattr(given, "shape")
+            else np.asarray(given)
+        )
+    except ValueError:  # rows of unequal lengths
+        host = np.empty(0)
+    if host.ndim > 1 or host.dtype.kind not in "iu" or not host.size or host.min() < 0:
+        raise ArgumentError(
+            f"decode: start {start!r} must be a token's number from 0, or a sequence of B of them"
+        )
+    like = next((array_of(leaf) for leaf in flatten(state) if is_array(leaf)), None)
+    if like is None and hasattr(given, "__array_namespace__") and type(given) is not np.ndarray:
+        like = given
+    host = np.atleast_1d(host).astype(np.int64)
+    if like is None:
+        device = backend.check_device(default_device())
+        return backend.namespace_on(device).from_numpy(host, device), np.ndim(given) == 0
+    xp = backend.namespace(like)
+    return xp.from_numpy(host, xp.device(like)), np.ndim(given) == 0
+
+
+def _rows(xp: Any, leaf: Any, rows: Array, axis: int) -> Any:
+    if is_tensor(leaf):
+        return wrap(xp.take(leaf._data, rows, axis=axis))
+    return xp.take(leaf, rows, axis=axis) if is_array(leaf) else leaf
+
+
+def _concat(leaves: Sequence[Any], axis: int) -> Any:
+    if not is_array(leaves[0]):
+        return leaves[0]
+    arrays = [array_of(leaf) for leaf in leaves]
+    joined = backend.namespace(*arrays).concat(arrays, axis=axis)
+    return wrap(joined) if is_tensor(leaves[0]) else joined

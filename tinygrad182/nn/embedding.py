@@ -1,0 +1,136 @@
+"""A table of vectors, looked up by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from .._tensor import Tensor
+from ..creation import tensor
+from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError
+from ..functions import expand_dims, index, where
+from ..recording import is_tensor
+from .checks import check_size
+from .init import Rng, generator, new_parameter
+from .module import Module
+
+
+class Embedding(Module):
+    """One vector for each of a number of tokens: row ``weight[i]`` for index i.
+
+    A row's gradient is the sum of what arrives at all places where it was looked up.
+
+    Parameters
+    ----------
+    num_embeddings : int
+        Number of tokens M; indices are 0 … M − 1.
+    embedding_dim : int
+        Elements of a vector.
+    padding_idx : int, optional
+        A token whose vector starts at 0 and gets no gradient; a negative one counts from the end.
+    rng : int or numpy.random.Generator, optional
+        Initial values are drawn from N(0, 1), as in PyTorch.
+    dtype, device
+        ``float32`` on the default device.
+
+    Attributes
+    ----------
+    weight : Parameter ``(num_embeddings, embedding_dim)``
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> embedding = tg.nn.Embedding(10, 3, rng=0)
+    >>> embedding([[1, 2, 4, 5], [4, 3, 2, 9]]).shape
+    (2, 4, 3)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        rng: Rng = None,
+        dtype: Any = None,
+        device: str | None = None,
+    ) -> None:
+        self.num_embeddings = check_size(self, "num_embeddings", num_embeddings, 0)
+        self.embedding_dim = check_size(self, "embedding_dim", embedding_dim, 0)
+        self.padding_idx = self._check_padding(padding_idx)
+        values = generator(rng).normal(size=(self.num_embeddings, self.embedding_dim))
+        if self.padding_idx is not None:
+            values[self.padding_idx] = 0.0
+        self.weight = new_parameter(values, dtype, device)
+
+    def _check_padding(self, value: Any) -> int | None:
+        if value is None:
+            return None
+        size = self.num_embeddings
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or not -size <= value < size:
+            raise ArgumentError(
+                f"Embedding: padding_idx {value!r} must be a whole number in [{-size}, {size})"
+            )
+        return int(value) % size
+
+    def forward(self, tokens: Any) -> Tensor:
+        """Look up the vectors of tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor, array, nested list or int ``(...)``
+            Indices in [0, num_embeddings).
+
+        Returns
+        -------
+        Tensor ``(..., embedding_dim)``
+
+        Raises
+        ------
+        DTypeError, IndexOutOfRangeError
+            Indices that are no integers, or that name no row: negative ones too, as in PyTorch.
+        """
+        indices = self._indices(tokens)
+        rows = index(self.weight, indices)
+        if self.padding_idx is None:
+            return rows
+        return where(expand_dims(indices == self.padding_idx, -1), rows.detach(), rows)
+
+    def _indices(self, tokens: Any) -> Tensor:
+        """Tokens as an integer Tensor, every one of them a row's number."""
+        if not (is_tensor(tokens) or hasattr(tokens, "dtype")):
+            tokens = self._from_numbers(tokens)
+        if "int" not in str(tokens.dtype):
+            raise DTypeError(
+                f"Embedding: indices of dtype {tokens.dtype}; they must be integers (dtype='int64')"
+            )
+        indices = tokens if is_tensor(tokens) else tensor(tokens)
+        if indices.size:
+            xp = backend.namespace(indices._data)
+            with xp.on(indices._data):
+                low, high = int(xp.min(indices._data)), int(xp.max(indices._data))
+            if low < 0 or high >= self.num_embeddings:
+                raise IndexOutOfRangeError(
+                    f"Embedding: indices from {low} to {high}; "
+                    f"they must lie in [0, {self.num_embeddings})"
+                )
+        return indices
+
+    def _from_numbers(self, tokens: Any) -> Tensor:
+        """Python's numbers where the weights are; an empty list is one of integers."""
+        try:
+            array = np.asarray(tokens)
+        except ValueError:
+            raise ArgumentError("Embedding: indices in rows of unequal lengths; pad them") from None
+        if array.dtype.kind not in "biufc":
+            raise DTypeError(f"Embedding: indices in a {type(tokens).__name__} are no integers")
+        array = array if array.size else array.astype(np.int64)
+        return tensor(array, device=self.weight.device)
+
+    def extra_repr(self) -> str:
+        """The table's sizes."""
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"

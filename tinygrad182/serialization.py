@@ -1,0 +1,262 @@
+"""Checkpoints: a model, its optimizer and a few facts in one safetensors file, replaced as a whole.
+
+The parameters lie in the file under PyTorch's names and layouts, as ``Module.state_dict`` gives them, so
+that PyTorch reads what is saved here and the other way round. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from ._files import checked_path, replace_file
+from ._tensor import Tensor
+from .creation import tensor
+from .errors import ArgumentError, CheckpointError, CheckpointNotFoundError, DTypeError
+from .modes import default_device
+from .nn import Module
+from .optim import Optimizer
+from .recording import is_tensor
+
+# Keys of the header's metadata: the version of this format, and JSON.
+_VERSION, _META, _OPTIMIZER = "tinygrad182", "meta", "optimizer"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a file holds, see :func:`load`.
+
+    Attributes
+    ----------
+    model : dict
+        Name → Tensor, for ``model.load_state_dict``.
+    optimizer : dict or None
+        For ``optimizer.load_state_dict``; None if the file was saved without an optimizer.
+    meta : dict
+        The facts that were saved beside them.
+    """
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any] | None
+    meta: dict[str, Any]
+
+    def __repr__(self) -> str:
+        total = sum(value.size for value in self.model.values())
+        parts = [f"model: {len(self.model)} arrays, {total:,} elements"]
+        if self.optimizer is not None:
+            parts.append(f"optimizer: state of {len(self.optimizer['state'])} parameters")
+        if self.meta:
+            parts.append("meta: " + ", ".join(self.meta))
+        return f"<Checkpoint: {'; '.join(parts)}>"
+
+
+def save(
+    path: str | os.PathLike[str], model: Module, optimizer: Optimizer | None = None, **meta: Any
+) -> None:
+    """Save a model, and what is needed to go on training it, in one safetensors file.
+
+    The file appears as a whole or not at all: a process that is killed while it saves leaves the file
+    that was there before, and what it had written so far is removed by the next save there.
+
+    Parameters
+    ----------
+    path : str or path
+        Such as ``"runs/model.safetensors"``. Folders that are missing are made.
+    model : Module
+        Its ``state_dict()`` is saved: PyTorch's names and layouts.
+    optimizer : Optimizer, optional
+        Its ``state_dict()`` goes into the same file, under names that no parameter has.
+    **meta
+        Facts to keep, such as ``epoch=3``: any JSON values (tuples come back as lists).
+
+    Raises
+    ------
+    ArgumentError
+        Something that is no Module, no Optimizer or no JSON value, such as NaN.
+    DTypeError
+        An array of a dtype that safetensors does not have.
+    CheckpointError
+        The file cannot be written. The one that was there before is as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import tinygrad182 as tg
+    >>> model = tg.nn.Linear(3, 1, rng=0)
+    >>> optimizer = tg.optim.Adam(model.parameters())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tg.save(f"{folder}/model.safetensors", model, optimizer, epoch=3)
+    ...     checkpoint = tg.load(f"{folder}/model.safetensors")
+    >>> checkpoint.meta
+    {'epoch': 3}
+    >>> model.load_state_dict(checkpoint.model)
+    >>> optimizer.load_state_dict(checkpoint.optimizer)
+
+    PyTorch's modules load such a file with ``safetensors.torch.load_file(path)``; where an optimizer
+    is in it, leave out the names that start with ``"optimizer/"``, or pass ``strict=False``.
+    """
+    target = checked_path("save", path, CheckpointError)
+    if not isinstance(model, Module):
+        raise ArgumentError(f"save: {type(model).__name__} is no Module; save(path, model)")
+    if not (optimizer is None or isinstance(optimizer, Optimizer)):
+        raise ArgumentError(f"save: {type(optimizer).__name__} is no Optimizer, such as Adam")
+    arrays: dict[str, Any] = dict(model.state_dict())
+    header = {_VERSION: "1", _META: _to_json(meta)}
+    if optimizer is not None:
+        header[_OPTIMIZER] = _take_apart(optimizer.state_dict(), arrays)
+    on_host = {name: _on_host(name, value) for name, value in arrays.items()}
+    try:
+        data = to_bytes(on_host, header)
+    except (SafetensorError, UnicodeEncodeError) as error:
+        raise ArgumentError(f"save: this cannot be saved: {error}") from error
+    try:
+        replace_file(target, data)
+    except OSError as error:
+        raise CheckpointError(f"save: cannot write {target}: {error}") from error
+
+
+def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
+    """Read a safetensors file, saved by :func:`save` or by anything else.
+
+    Parameters
+    ----------
+    path : str or path
+    device : str, optional
+        Where its arrays are put; by default the device of :func:`use_device`. ``load_state_dict``
+        moves them to the parameters' device in any case.
+
+    Returns
+    -------
+    Checkpoint
+        With ``.model``, ``.optimizer`` and ``.meta``. In a file that was not saved by :func:`save`,
+        all arrays are the model's, and ``.meta`` is the metadata of its header.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        No such file; also a ``FileNotFoundError``.
+    CheckpointError
+        A file that cannot be read: a folder, damaged, in another format.
+    DTypeError
+        A dtype that NumPy does not have, such as ``bfloat16``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> checkpoint = tg.load("model.safetensors")  # doctest: +SKIP
+    >>> model.load_state_dict(checkpoint.model)  # doctest: +SKIP
+    >>> optimizer.load_state_dict(checkpoint.optimizer)  # doctest: +SKIP
+    """
+    source = checked_path("load", path, CheckpointError)
+    device = default_device(device)
+    try:
+        with safe_open(source, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: tensor(_read(file, name), device=device) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointNotFoundError(f"load: there is no file {source}") from error
+    except OSError as error:
+        raise CheckpointError(f"load: cannot read {source}: {error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"load: {source} is damaged, or no safetensors file: {error}"
+        ) from error
+    if _VERSION not in header:
+        return Checkpoint(arrays, None, dict(header))
+    if header[_VERSION] != "1":
+        raise CheckpointError(
+            f"load: {source} has version {header[_VERSION]} of this format; install a newer tinygrad182"
+        )
+    try:
+        optimizer = _put_together(header[_OPTIMIZER], arrays) if _OPTIMIZER in header else None
+        return Checkpoint(arrays, optimizer, json.loads(header[_META]))
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"load: the header of {source} is damaged: {error!r}") from error
+
+
+# --- what is in the file ------------------------------------------------------------------------
+
+
+def _take_apart(state_dict: Mapping[str, Any], arrays: dict[str, Any]) -> str:
+    """An optimizer's state as JSON, its Tensors moved to ``arrays`` under names that are free."""
+    prefix = "optimizer/"
+    while any(name.startswith(prefix) for name in arrays):
+        prefix = f"_{prefix}"
+    rest: dict[int, dict[str, Any]] = {}
+    for i, entry in state_dict["state"].items():
+        rest[i] = {name: value for name, value in entry.items() if not is_tensor(value)}
+        arrays |= {f"{prefix}{i}/{name}": v for name, v in entry.items() if is_tensor(v)}
+    try:
+        return json.dumps({**state_dict, "state": rest, "prefix": prefix})
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"save: the optimizer's state holds more than arrays and JSON values: {error}"
+        ) from error
+
+
+def _put_together(text: str, arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """The opposite: an optimizer's state dict from JSON and the arrays that are its own."""
+    found: dict[str, Any] = json.loads(text)
+    prefix: str = found.pop("prefix")
+    found["state"] = {int(i): entry for i, entry in found["state"].items()}
+    for name in [name for name in arrays if name.startswith(prefix)]:
+        i, _, what = name.removeprefix(prefix).partition("/")
+        found["state"][int(i)][what] = arrays.pop(name)
+    return found
+
+
+def _on_host(name: str, value: Tensor) -> np.ndarray[Any, Any]:
+    """An array as the file holds it: in this machine's memory, without gaps, low bytes first."""
+    if name == "__metadata__":  # the header's own key: the file could not be read
+        raise ArgumentError(f"save: a parameter cannot be called {name!r}; rename it")
+    array = value.numpy()
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise DTypeError(
+            f"save: {name} is {array.dtype}, which safetensors does not have; use float64 or less"
+        )
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def _read(file: Any, name: str) -> np.ndarray[Any, Any]:
+    try:
+        array: np.ndarray[Any, Any] = file.get_tensor(name)
+    except TypeError as error:
+        raise DTypeError(
+            f"load: {name} has a dtype that NumPy lacks ({error}); convert it with PyTorch first"
+        ) from error
+    return array
+
+
+def _to_json(meta: Mapping[str, Any]) -> str:
+    """JSON of facts; those that would not come back as they are raise."""
+    texts = []
+    for key, value in meta.items():
+        try:
+            texts.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(
+                f"save: {key} is no JSON value ({error}); pass finite numbers, strings, lists and "
+                "dicts (of a tensor: .item() or .tolist())"
+            ) from error
+        if any(not isinstance(name, str) for name in _keys(value)):
+            raise ArgumentError(f"save: {key} holds a dict with keys that are no strings")
+    return "{" + ", ".join(texts) + "}"
+
+
+def _keys(value: Any) -> Iterator[Any]:
+    """The keys of all dicts in nested lists and dicts."""
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            yield from part
+            pending.extend(part.values())
+        elif isinstance(part, (list, tuple)):
+            pending.extend(part)
