@@ -183,9 +183,9 @@ class CharLM(tg.nn.Module):
 
     def _weights(self, k: int) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor | None]:
         """W_x, W_h and b of layer k."""
-        names = f"weight_ih_l{k}", f"weight_hh_l{k}", f"bias_ih_l{k}"
-        weight_ih, weight_hh, bias = (getattr(self.lstm, name, None) for name in names)
-        return weight_ih, weight_hh, bias
+        lstm = self.lstm
+        weights = getattr(lstm, f"weight_ih_l{k}"), getattr(lstm, f"weight_hh_l{k}")
+        return *weights, getattr(lstm, f"bias_ih_l{k}", None)
 
     def frozen_step(self) -> FrozenStep:
         """:meth:`step` with the weights of now, on arrays and for speed: for decoding.

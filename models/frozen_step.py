@@ -76,6 +76,14 @@ class FrozenStep:
         state : (h, c), each an array ``(layers, N, H)``
         """
         with tg.backend.on(self.bias):
+            hidden, cells = self.states(tokens, state)
+            logits = self.head(hidden[-1, ...])
+            logits += self.bias
+            return self._log_softmax(logits), (hidden, cells)
+
+    def states(self, tokens: Any, state: Any = None) -> tuple[Any, Any]:
+        """Go on by one token without asking what comes next: the states alone."""
+        with tg.backend.on(self.bias):
             tokens = tg.backend.move(tokens, self.device)
             shape = (1 + len(self.above), tokens.shape[0], self.hidden_size)
             dtype = self.bias.dtype
@@ -84,15 +92,13 @@ class FrozenStep:
             h, c = (part.data if isinstance(part, tg.Tensor) else part for part in state)
             hidden, cells = (self.xp.empty(shape, dtype=dtype) for _ in range(2))
             z = self.recurrent(h[0, ...])
-            z += self.xp.module.take(self.table, tokens, axis=1)
+            z += self.xp.take(self.table, tokens, axis=1)
             self._gates(z, c[0, ...], hidden[0, ...], cells[0, ...])
             for k, (weights, biases) in enumerate(self.above, start=1):
                 z = weights(self.xp.concat([hidden[k - 1, ...], h[k, ...]], axis=1))
                 z += biases
                 self._gates(z, c[k, ...], hidden[k, ...], cells[k, ...])
-            logits = self.head(hidden[-1, ...])
-            logits += self.bias
-            return self._log_softmax(logits), (hidden, cells)
+            return hidden, cells
 
     def _gates(self, z: Any, c: Any, hidden: Any, cells: Any) -> None:
         """Write the next states, given the gates ``(4, N, H)`` before their nonlinearity."""
@@ -108,7 +114,7 @@ class FrozenStep:
         hidden *= o
 
     def _into(self, out: Any, function: Any, *x: Any) -> Any:
-        """Write the function's values; in place where the library can: a new array is more memory to go through."""
+        """Write the function's values, in place where the library can."""
         if self.in_place:
             return function(*x, out=out)
         out[...] = function(*x)
@@ -131,8 +137,10 @@ class _Product:
         *more, n, size = weights.shape
         count = size // WIDTH if self.xp is tg.backend.NUMPY and size > WIDTH else 0
         self.split = count * WIDTH
-        blocks = weights[..., : self.split].reshape(*more, n, count, WIDTH)
-        self.blocks = blocks.swapaxes(-3, -2).copy() if count else None
+        self.blocks = None
+        if count:
+            blocks = weights[..., : self.split].reshape(*more, n, count, WIDTH)
+            self.blocks = blocks.swapaxes(-3, -2).copy()
         self.rest = weights[..., self.split :]
 
     def __call__(self, x: Any) -> Any:
@@ -160,7 +168,7 @@ def _first_layer(
 def _layer_above(
     weight_ih: tg.Tensor, weight_hh: tg.Tensor, bias: tg.Tensor | None
 ) -> tuple[Any, Any]:
-    """Weights of the hidden states of the layer below and of its own ``(4, 2H, H)``, and biases ``(4, 1, H)``."""
+    """Weights of the states from below and of its own ``(4, 2H, H)``, and biases ``(4, 1, H)``."""
     bias = tg.zeros_like(weight_hh[:, 0]) if bias is None else bias
     return _columns(tg.concat([weight_ih, weight_hh], axis=1)), _array(_by_gate(bias)[:, None])
 
@@ -170,7 +178,7 @@ def _columns(weight: tg.Tensor) -> Any:
 
 
 def _by_gate(rows: tg.Tensor) -> tg.Tensor:
-    """Rows ``(4H, ...)`` as ``(4, H, ...)``, the gates in the order i, f, o, g and the first three halved."""
+    """Rows ``(4H, ...)`` as ``(4, H, ...)``: gates in the order i, f, o, g, the first three halved."""
     gates = tg.reshape(rows, (4, rows.shape[0] // 4, *rows.shape[1:]))
     return tg.concat([0.5 * gates[:2], 0.5 * gates[3:], gates[2:3]])
 

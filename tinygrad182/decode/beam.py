@@ -93,6 +93,7 @@ class BeamSearch:
         self.links: list[tuple[Array, Array]] = []
         self.complete: list[list[Complete]] = [[] for _ in range(B)]
         self.pruned = np.full(B, -math.inf)
+        self.counted: dict[int, list[int]] = {}
         self.expanded = np.zeros(B, int)
         self.lattices = [Lattice(self.scoring, self.eos) for _ in range(B if self.trace else 0)]
         places = {b: b for b in range(B)}
@@ -202,9 +203,13 @@ class BeamSearch:
 
     def _end(self, b: int, step: Expansion, eos: int, ended: list[float], kept: Host) -> None:
         """Count the end token behind every beam of an example."""
-        for parent, value in enumerate(ended):
-            if value > -math.inf and self._counts(step, b, value, kept, eos):
-                self._add(b, step, value, parent, eos)
+        self.counted[b] = [
+            parent
+            for parent, value in enumerate(ended)
+            if value > -math.inf and self._counts(step, b, value, kept, eos)
+        ]
+        for parent in self.counted[b]:
+            self._add(b, step, ended[parent], parent, eos)
         self._rank(b)
 
     def _counts(self, step: Expansion, b: int, ended: float, kept: Host, eos: int) -> bool:
@@ -284,6 +289,7 @@ class BeamSearch:
                     kept[i][there],
                     parents[i][there],
                     tokens[i][there],
+                    tuple(self.counted.get(b, ())),
                 )
             )
 
@@ -293,7 +299,11 @@ class BeamSearch:
         complete = [one for sequences in self.complete for one in sequences]
         hypotheses = [
             Hypothesis(
-                (*prefix, one.token), one.log_probability, one.score, one.token == self.eos, one.state
+                (*prefix, one.token),
+                one.log_probability,
+                one.score,
+                one.token == self.eos,
+                one.state,
             )
             for prefix, one in zip(self._prefixes(complete), complete, strict=True)
         ]
@@ -319,8 +329,8 @@ class BeamSearch:
                 begun += 1
             if begun:
                 before, tokens = (self.xp.to_numpy(x) for x in self.links[length - 1])
-                words[:begun, length - 1] = tokens[rows[:begun]]
-                rows[:begun] = before[rows[:begun]]
+                words[:begun, length - 1] = tokens.take(rows[:begun])
+                rows[:begun] = before.take(rows[:begun])
         found: list[list[int]] = [[]] * len(complete)
         for n, prefix in zip(longest_first, words, strict=True):
             found[n] = prefix[: complete[n].length - 1].tolist()

@@ -179,7 +179,8 @@ class _BestFirst:
         tokens = xp.asarray(np.array([prefix.last for prefix in prefixes]))
         given = [self.stepper.gather(p.states, xp.asarray(np.array([p.row]))) for p in prefixes]
         log_probs, states = self.stepper(tokens, self.stepper.joined(given))
-        states = self.stepper.gather(states, xp.arange(len(prefixes)))  # the step may use its own again
+        # They wait on the heap: the step may use its own memory again.
+        states = self.stepper.gather(states, xp.arange(len(prefixes)))
         table = xp.to_numpy(log_probs).astype(np.float64)
         for row, prefix in enumerate(prefixes):
             check_values(table[row], f"after tokens {list(prefix.tokens)}")

@@ -129,9 +129,7 @@ _REARRANGED = {"index", "reshape", "permute_dims", "stack", "concat"}
 """What a step does to a state only to hand it on."""
 
 
-def _mark_step(
-    values: Tensor, state: State, t: int, began: int, calls: dict[str, int]
-) -> None:
+def _mark_step(values: Tensor, state: State, t: int, began: int, calls: dict[str, int]) -> None:
     """Name the states of one step, recorded since ``began``, and give them its time."""
     leaves = [leaf for leaf in flatten(state) if is_tensor(leaf)]
     roots = [node_of(x) for x in (values, *leaves)]

@@ -160,7 +160,7 @@ def exhaustive(
 
     def affordable(tokens: Array, state: State) -> Any:
         answer = ask(tokens, state)
-        values = answer[0] if isinstance(answer, (tuple, list)) and answer else None
+        values: Any = answer[0] if isinstance(answer, (tuple, list)) and answer else None
         if getattr(values, "ndim", 0) == 2 and tokens.shape[0] * values.shape[1] > MOST_SEQUENCES:
             raise ArgumentError(
                 f"exhaustive: more than {MOST_SEQUENCES:,} sequences of {values.shape[1]} tokens; "

@@ -68,15 +68,16 @@ def best_candidates(
     if without is not None:
         sums = xp.where(xp.arange(M) == without, -math.inf, sums)
     best, at = _largest(xp, xp.reshape(sums, (A, K * M)), xp.arange(A)[:, None], count)
-    parent = at // M
-    return Candidates(best, parent, at - parent * M, xp.max(tokens, axis=2))
+    return Candidates(best, at // M, at % M, xp.max(tokens, axis=2))
 
 
 def _largest(xp: Any, x: Array, rows: Array, count: int) -> tuple[Array, Array]:
     """The largest of each row, and where they are; the first ones among equals."""
     if xp is NUMPY and x.size > _SORTED:
-        least = np.partition(x, -count, axis=1)[:, -count, None]
-        at = np.flatnonzero(~(x < least))  # at least ``count`` of each row, NaN among them
+        ordered = x.copy()
+        ordered.partition(-count, axis=1)
+        large = ~(x < ordered[:, -count, None])  # ``count`` of each row or more, NaN among them
+        at = large.reshape(-1).nonzero()[0]
         if at.size == count * x.shape[0]:  # otherwise ties have to be told apart
             at = at.reshape(-1, count)
             values = x.take(at)

@@ -47,7 +47,9 @@ class Stepper:
 
     def __call__(self, tokens: Array, state: State) -> tuple[Array, State]:
         """Log-probabilities (N, M) of the next tokens, and the state after these."""
-        answer = self.step(backend.namespace(tokens).copy(tokens), state)  # it may write into its own
+        answer = self.step(
+            backend.namespace(tokens).copy(tokens), state
+        )  # it may write into its own
         if not isinstance(answer, (tuple, list)) or len(answer) != 2:
             found = type(answer).__name__
             found += f" of {len(answer)}" if isinstance(answer, (tuple, list)) else ""

@@ -31,9 +31,7 @@ class Case:
     told: str  # how the model was drawn
 
     def __repr__(self) -> str:
-        return (
-            f"{self.told}: examples {self.examples} from {self.starts}, K = {self.width}, {self.rules}"
-        )
+        return f"{self.told}: examples {self.examples} from {self.starts}, K = {self.width}, {self.rules}"
 
     def next_token(self, b: int) -> NextToken:
         return functools.partial(self.model.next_token, self.examples[b], self.starts[b])
@@ -86,9 +84,7 @@ def models(draw: st.DrawFn, tokens: int) -> tuple[Model, str]:
 
 
 @st.composite
-def cases(
-    draw: st.DrawFn, wide: bool = True, penalties: Sequence[float] = PENALTIES
-) -> Case:
+def cases(draw: st.DrawFn, wide: bool = True, penalties: Sequence[float] = PENALTIES) -> Case:
     """Searches; those that are not wide have few enough sequences to try all.
 
     Sizes are sampled from lists, those that ask most among them more often.

@@ -235,7 +235,8 @@ FAULTS = (
     ),
     Fault(
         "candidates that tie go by the last", "selection._largest",
-        "xp.argsort(-x, axis=1)[:, :count]", "(x.shape[1] - 1 - xp.argsort(-x[:, ::-1], axis=1))[:, :count]",
+        "xp.argsort(-x, axis=1)[:, :count]",
+        "(x.shape[1] - 1 - xp.argsort(-x[:, ::-1], axis=1))[:, :count]",
         p.equals_the_textbook,
     ),
     Fault(
@@ -261,7 +262,7 @@ FAULTS = (
     ),
     Fault(
         "words are read from the wrong parent", "beam.BeamSearch._prefixes",
-        "before[rows[:begun]]", "before[rows[:begun]] // self.width * self.width",
+        "before.take(rows[:begun])", "before.take(rows[:begun]) // self.width * self.width",
         p.scores_are_the_models,
     ),
     Fault(

@@ -34,9 +34,17 @@ def host(x: Any) -> Array:
 Layout = tuple[int, Callable[[Array, Array], Any], Callable[[Any], tuple[Any, Any]]]
 LAYOUTS: dict[str, Layout] = {
     "tuple": (0, lambda a, b: (a, b), lambda s: s),
-    "list of matrices": (0, lambda a, b: [a[:, None], b[:, None]], lambda s: (s[0][:, 0], s[1][:, 0])),
+    "list of matrices": (
+        0,
+        lambda a, b: [a[:, None], b[:, None]],
+        lambda s: (s[0][:, 0], s[1][:, 0]),
+    ),
     "one array": (0, lambda a, b: np.stack([a, b], axis=1), lambda s: (s[:, 0], s[:, 1])),
-    "dict": (0, lambda a, b: {"b": b, "deep": [None, 3, (a,)]}, lambda s: (s["deep"][2][0], s["b"])),
+    "dict": (
+        0,
+        lambda a, b: {"b": b, "deep": [None, 3, (a,)]},
+        lambda s: (s["deep"][2][0], s["b"]),
+    ),
     "namedtuple": (0, lambda a, b: Pair(a, {"b": b}), lambda s: (s.first, s.rest["b"])),
     "tensors": (0, lambda a, b: (const(a), const(b)), lambda s: s),
     "columns": (1, lambda a, b: (a[None], np.stack([b, b])), lambda s: (s[0][0], s[1][1])),

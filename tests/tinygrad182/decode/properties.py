@@ -1,4 +1,4 @@
-"""What holds for every beam search. Each property takes the search to check, so that faults can be given too."""
+"""What holds for every beam search. Each property takes the search to check: it may be a wrong one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def certificate_covers_what_is_missing(case: Case, search: Search) -> None:
         excused = max(result.pruned, result[-1].score if full else -math.inf)
         found = {h.tokens for h in result}
         for one in reference.everything(case.next_token(b), case.rules):
-            assert one.tokens in found or one.score <= excused + case.tolerance * (1 + abs(one.score))
+            assert one.tokens in found or one.score <= excused + case.tolerance * (
+                1 + abs(one.score)
+            )
 
 
 def one_beam_is_an_argmax_loop(case: Case, search: Search) -> None:
@@ -100,7 +102,7 @@ def widest_is_exhaustive(case: Case, search: Search) -> None:
 
 
 def scores_are_the_models(case: Case, search: Search) -> None:
-    """Each log-probability is that of its tokens, given to the model from the start; best first, no two alike."""
+    """Each log-probability is that of the tokens given to the model; best first, no two alike."""
     for b, result in enumerate(case.run(search)):
         for h in result:
             expected = reference.rescored(case.next_token(b), h.tokens)
@@ -120,12 +122,12 @@ def ended_sequences_are_not_extended(case: Case, search: Search) -> None:
 
 
 def only_what_can_be_reached(case: Case, search: Search) -> None:
-    """No hypothesis of probability 0, and where fewer than K can be reached, these."""
+    """No hypothesis of probability 0; where nothing was pruned, all that can be reached, up to K."""
     for b, result in enumerate(case.run(search)):
         every = {one.tokens for one in reference.everything(case.next_token(b), case.rules)}
         assert all(h.tokens in every and h.log_probability > -math.inf for h in result)
-        if len(every) <= case.width and case.width > 1:
-            assert len(result) == len(every)
+        if result.pruned == -math.inf:
+            assert len(result) == min(case.width, len(every))
 
 
 def companions_do_not_matter(case: Case, search: Search) -> None:
@@ -168,7 +170,7 @@ def states_go_on(case: Case, search: Search) -> None:
 
 
 def a_step_keeps_its_arrays(case: Case, search: Search) -> None:
-    """Nobody writes into what a step returned, and it may use that memory again; what it is given is its own."""
+    """Nobody writes into what a step returned, it may use that again, and what it is given is its own."""
     buffers: dict[Any, Any] = {}
     returned: list[tuple[Any, Any]] = []
 

@@ -1,7 +1,7 @@
 """Decoding as the textbook has it: Python lists, one prefix at a time, nothing stored, nothing skipped.
 
-A model is ``next_token(prefix)``: the log-probabilities of all tokens after a tuple of tokens. No search here
-keeps a state, shares a batch or stops before ``max_length``.
+A model is ``next_token(prefix)``: the log-probabilities of all tokens after a tuple of tokens. No search
+here keeps a state, shares a batch or stops before ``max_length``.
 """
 
 from __future__ import annotations
@@ -90,19 +90,6 @@ def beam(next_token: NextToken, width: int, rules: Rules) -> Beams:
     hypotheses = [Found(tokens, total, -score) for score, *_, tokens, total in ranked[:width]]
     best = hypotheses[0].score if hypotheses else -math.inf
     return Beams(hypotheses, max(best, pruned), best >= pruned)
-
-
-def most_likely(next_token: NextToken, rules: Rules) -> Found | None:
-    """The most likely token, again and again; None where it leads to nothing."""
-    tokens: Prefix = ()
-    total = 0.0
-    while not rules.complete(tokens):
-        values = list(next_token(tokens))
-        token = values.index(max(values))
-        tokens, total = (*tokens, token), total + values[token]
-        if total == -math.inf:
-            return None
-    return Found(tokens, total, total)
 
 
 def rescored(next_token: NextToken, tokens: Prefix) -> float:

@@ -38,7 +38,7 @@ def _optimum(case: Case, b: int) -> float:
     return every[0].score if every else -math.inf
 
 
-@settings(max_examples=4 * EXAMPLES)
+@settings(max_examples=2 * EXAMPLES)
 @given(cases(wide=False))
 def test_finds_the_optimum_and_proves_it(case: Case) -> None:
     for b, result in enumerate(_exact(case)):
@@ -50,7 +50,7 @@ def test_finds_the_optimum_and_proves_it(case: Case) -> None:
         assert result.bound == (result.score if result else -math.inf)
 
 
-@settings(max_examples=4 * EXAMPLES)
+@settings(max_examples=2 * EXAMPLES)
 @given(cases(wide=False), st.integers(0, 12))
 def test_a_spent_budget_leaves_an_honest_bound(case: Case, budget: int) -> None:
     beams = case.run(tg.decode.beam_search)
@@ -82,7 +82,9 @@ def test_what_holds_for_beam_search(holds: Any, data: st.DataObject) -> None:
     def search(
         step: Any, state: Any, start: Any, beam_width: int, max_length: int, **named: Any
     ) -> Any:
-        return tg.decode.exact_search(step, state, start, max_length, beam_width=beam_width, **named)
+        return tg.decode.exact_search(
+            step, state, start, max_length, beam_width=beam_width, **named
+        )
 
     holds(data.draw(cases()), search)
 
@@ -100,7 +102,9 @@ def test_peaked_models_are_searched_fast(eos: int | None, penalty: float) -> Non
         asked.append(len(tokens))
         return np.minimum(table[tokens], 0), None
 
-    result = tg.decode.exact_search(step, None, 0, 30, eos=eos, length_penalty=penalty, beam_width=2)
+    result = tg.decode.exact_search(
+        step, None, 0, 30, eos=eos, length_penalty=penalty, beam_width=2
+    )
     assert result.certified
     assert result.expanded == sum(asked) < 5000
     assert result.score >= tg.decode.beam_search(step, None, 0, 1, 30, eos, penalty).score

@@ -18,14 +18,16 @@ def _check(holds: Property, data: st.DataObject) -> None:
     holds(data.draw(cases(wide=holds not in SMALL)), tg.decode.beam_search)
 
 
-@pytest.mark.parametrize("holds", [p for p in PROPERTIES if p not in OFTEN], ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "holds", [p for p in PROPERTIES if p not in OFTEN], ids=lambda p: p.__name__
+)
 @given(st.data())
 def test_beam_search(holds: Property, data: st.DataObject) -> None:
     _check(holds, data)
 
 
 @pytest.mark.parametrize("holds", OFTEN, ids=lambda p: p.__name__)
-@settings(max_examples=4 * EXAMPLES)
+@settings(max_examples=3 * EXAMPLES)
 @given(st.data())
 def test_beam_search_in_rare_cases(holds: Property, data: st.DataObject) -> None:
     _check(holds, data)

@@ -58,7 +58,7 @@ def test_log_probabilities_are_the_models_at_temperature_1(case: Case) -> None:
 
 @given(cases(), st.integers(0, 99))
 def test_seeds_companions_and_count(case: Case, seed: int) -> None:
-    """The same seed draws the same; an example's draws depend on its place, not on the others or on count."""
+    """The same seed draws the same; an example's draws depend on neither the others nor the count."""
     many = _drawn(case, count=6, rng=seed)
     again = _drawn(case, count=6, rng=seed)
     assert [[h.tokens for h in one] for one in many] == [[h.tokens for h in one] for one in again]
@@ -82,7 +82,9 @@ def test_cold_or_of_one_token_it_is_greedy(case: Case) -> None:
 
 
 with np.errstate(divide="ignore"):
-    TABLE = np.log([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.5, 0], [1, 0, 0, 0]])
+    TABLE = np.log(
+        [[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.5, 0], [1, 0, 0, 0]]
+    )
 
 
 def _chain(tokens: Any, state: Any) -> tuple[Any, Any]:

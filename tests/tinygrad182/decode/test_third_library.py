@@ -10,6 +10,8 @@ import pytest
 
 import tinygrad182 as tg
 
+from .models import host
+
 SMALL, LARGE = 5, 700
 SEARCHES: dict[str, Any] = {
     "beam_search": lambda *a, **k: tg.decode.beam_search(*a[:3], 3, *a[3:], **k),
@@ -17,7 +19,7 @@ SEARCHES: dict[str, Any] = {
     "trace": lambda *a, **k: tg.decode.beam_search(*a[:3], 3, *a[3:], trace=True, **k),
     "greedy": tg.decode.greedy,
     "exhaustive": tg.decode.exhaustive,
-    "exact_search": tg.decode.exact_search,
+    "exact_search": lambda *a, **k: tg.decode.exact_search(*a, max_expansions=30, **k),
     "sample": lambda *a, **k: tg.decode.sample(*a, count=3, rng=0, **k),
     "sample of a few": lambda *a, **k: tg.decode.sample(*a, count=3, rng=0, top_k=2, **k),
 }
@@ -46,7 +48,7 @@ def _results(search: Any, library: Any, M: int, dtype: str, eos: int | None, ten
     found = search(step, state, [2, 0], length, eos, state_axis=1)
     return [
         [
-            (h.tokens, h.log_probability, h.score, h.finished, np.asarray(tg.tensor(h.state["n"]).numpy()).tolist())
+            (h.tokens, h.log_probability, h.score, h.finished, host(h.state["n"]).tolist())
             for h in one
         ]
         + ([one.pruned, one.bound, one.certified, one.expanded] if hasattr(one, "bound") else [])

@@ -105,7 +105,7 @@ def test_the_example_is_named() -> None:
         values = np.log(np.resize(PROBABILITIES, (len(tokens), M)))
         values[(example == 0)] = [-math.inf, -math.inf, -math.inf, 0.0]  # ends at once
         values[(example == 2) & (count == 1), 1] = math.nan
-        return values, state + [0, 1]
+        return values, state + np.array([0, 1])
 
     state = np.stack([np.arange(3), np.zeros(3, int)], axis=1)
     with pytest.raises(tg.DecodingError, match=r"step 2, parent 0, example 2, after tokens \[0\]"):

@@ -44,7 +44,10 @@ def test_against_torch(shape: list[int], rows: int, width: int, padded: bool, se
     torch = needs_torch()
     tokens, g = drawn(shape, rows, width, seed)
     padding = -2 if padded else None
-    ours, theirs = double(rows, width, padding_idx=padding), torch.nn.Embedding(rows, width, padding)
+    ours, theirs = (
+        double(rows, width, padding_idx=padding),
+        torch.nn.Embedding(rows, width, padding),
+    )
     theirs.double().load_state_dict({"weight": torch.tensor(ours.weight.numpy().copy())})
     y_1, y_2 = ours(const(tokens)), theirs(torch.tensor(tokens))
     assert_same_bits(y_1, y_2.detach().numpy())

@@ -1,0 +1,168 @@
+"""Beam search with the state stored and without, timed and counted; and the course's Algorithm 1."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import tinygrad182 as tg
+from models import CharLM
+
+FIRST_CHARACTER = 0x4E00
+"""Vocabularies are made of consecutive characters from here on: there are enough."""
+
+Beams = list[tuple[tuple[int, ...], float]]
+"""Sequences and their log-probabilities, best first."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A character model with random weights, as a search asks it.
+
+    Attributes
+    ----------
+    vocabulary, hidden_size : int
+        M and H.
+    seed : int
+    device : str
+    """
+
+    vocabulary: int
+    hidden_size: int
+    seed: int
+    device: str = "cpu"
+
+    def steps(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """A step that keeps the state, and one that is told the tokens alone and starts over."""
+        words = "".join(chr(FIRST_CHARACTER + i) for i in range(self.vocabulary))
+        made: dict[str, Any] = {"rng": self.seed, "dtype": "float64", "device": self.device}
+        model = CharLM(words, hidden_size=self.hidden_size, **made)
+        model.head.weight.assign(
+            20 * model.head.weight.numpy()
+        )  # so that tokens differ in likelihood
+        stored = model.frozen_step()
+
+        def again(tokens: Any, prefix: Any) -> tuple[Any, Any]:
+            """Re-run from the start: the state is the tokens so far, (N, t)."""
+            xp = tg.backend.namespace(tokens)
+            prefix = xp.concat([prefix, tokens[:, None]], axis=1)
+            *earlier, last = xp.unstack(xp.copy(prefix.T))
+            state = None
+            for column in earlier:
+                state = stored.states(column, state)
+            values, _ = stored(last, state)
+            return values, prefix
+
+        return stored, again
+
+    def zero_state(self) -> tuple[Any, Any]:
+        """Hidden and cell state before the start token."""
+        shape = (1, 1, self.hidden_size)
+        zero = tg.zeros(shape, dtype="float64", device=self.device).data
+        return zero, zero
+
+    def no_tokens(self) -> Any:
+        """The state of a search that keeps the tokens alone, before the start token."""
+        return tg.zeros((1, 0), dtype="int64", device=self.device).data
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One search, done both ways.
+
+    Attributes
+    ----------
+    length, width, vocabulary : int
+        T, K and M.
+    stored, again : float
+        Seconds, least of several runs.
+    stored_steps, again_steps : int
+        Single steps of the model: of one hypothesis by one token.
+    difference : float
+        Largest difference of the hypotheses' log-probabilities; infinite if the tokens differ.
+    """
+
+    length: int
+    width: int
+    vocabulary: int
+    stored: float
+    again: float
+    stored_steps: int
+    again_steps: int
+    difference: float
+
+
+def measure(
+    decoder: Decoder, length: int, width: int, repeats: int, advance: Callable[[], object]
+) -> Cost:
+    """Search with the state stored and by running again, in turns."""
+    stored, again = decoder.steps()
+    ways: list[tuple[Any, Any, int]] = [
+        (stored, decoder.zero_state(), 1),
+        (again, decoder.no_tokens(), 0),
+    ]
+    least = [float("inf")] * 2
+    results: list[Any] = [None, None]
+    for _ in range(repeats):
+        for i, (step, state, axis) in enumerate(ways):
+            began = time.perf_counter()
+            results[i] = tg.decode.beam_search(step, state, 0, width, length, state_axis=axis)
+            least[i] = min(least[i], time.perf_counter() - began)
+        advance()
+    kept, over = _steps(decoder.vocabulary, length, width)
+    difference = apart(*map(beams, results))
+    return Cost(length, width, decoder.vocabulary, least[0], least[1], kept, over, difference)
+
+
+def _steps(vocabulary: int, length: int, width: int) -> tuple[int, int]:
+    """Single steps of the model with the state stored, and without."""
+    beams_at = [1]
+    for _ in range(length - 1):
+        beams_at.append(min(width, beams_at[-1] * vocabulary))
+    return sum(beams_at), sum(t * count for t, count in enumerate(beams_at, 1))
+
+
+def beams(result: tg.decode.SearchResult) -> Beams:
+    """Hypotheses as sequences and log-probabilities."""
+    return [(h.tokens, h.log_probability) for h in result]
+
+
+def apart(a: Beams, b: Beams) -> float:
+    """The largest difference of log-probabilities; infinite where the sequences differ."""
+    if [tokens for tokens, _ in a] != [tokens for tokens, _ in b]:
+        return float("inf")
+    return max((abs(x - y) for (_, x), (_, y) in zip(a, b, strict=True)), default=0.0)
+
+
+def algorithm_1(step: Callable[..., Any], state: Any, length: int, width: int) -> Beams:
+    """The course's Algorithm 1: the top k tokens of each hypothesis, then the best k of all these."""
+    found: Beams = [((), 0.0)]
+    xp = tg.backend.namespace(state[0])
+    last = np.array([0])
+    for _ in range(length):
+        answer, state = step(xp.asarray(last), state)
+        values = xp.to_numpy(answer)
+        candidates = []
+        for i, (tokens, total) in enumerate(found):
+            for token in np.argsort(-values[i], kind="stable")[:width].tolist():
+                candidates.append((total + float(values[i, token]), i, token, tokens))
+        candidates.sort(key=lambda one: (-one[0], one[1], one[2]))
+        kept = candidates[:width]
+        found = [((*tokens, token), total) for total, _, token, tokens in kept]
+        last = np.array([token for _, _, token, _ in kept])
+        rows = xp.asarray(np.array([i for _, i, _, _ in kept]))
+        state = tuple(part[:, rows] for part in state)
+    return found
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Of a straight line through the logarithms, by least squares.
+
+    >>> round(slope([1, 2, 4], [3, 12, 48]), 6)
+    2.0
+    """
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])

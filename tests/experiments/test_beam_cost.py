@@ -1,0 +1,97 @@
+"""beam-cost: both ways do the same, steps are counted right, Algorithm 1 is the course's."""
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from experiments import beam_cost
+from experiments.common.cli import main
+from experiments.decoding import cost
+
+SMALL = {
+    "length": (2, 4, 8),
+    "beam_width": (1, 3),
+    "vocabulary": (4, 9),
+    "at_length": 4,
+    "at_width": 3,
+    "hidden_size": 3,
+    "repeats": 1,
+}
+
+
+def counted(step, counts):
+    """The step, counting how many hypotheses it is asked about."""
+
+    def wrapped(tokens, state):
+        counts.append(len(tokens))
+        return step(tokens, state)
+
+    return wrapped
+
+
+@pytest.mark.parametrize(("length", "width", "size"), [(5, 1, 4), (6, 3, 4), (4, 20, 3)])
+def test_model_steps_are_those_the_search_makes(length, width, size):
+    decoder = cost.Decoder(size, 3, 0)
+    stored, _ = decoder.steps()
+    counts = []
+    tg.decode.beam_search(
+        counted(stored, counts), decoder.zero_state(), 0, width, length, state_axis=1
+    )
+    expected = sum(counts), sum(t * n for t, n in enumerate(counts, 1))
+    assert cost._steps(size, length, width) == expected
+
+
+def test_running_again_gives_the_same_hypotheses():
+    found = cost.measure(cost.Decoder(6, 4, 1), 7, 3, 1, lambda: None)
+    assert found.difference < 1e-12
+    assert found.stored > 0
+    assert found.again > 0
+
+
+def test_a_state_that_is_not_stored_right_is_found():
+    a = [((1, 2), -1.0), ((2, 1), -2.0)]
+    assert cost.apart(a, [((1, 2), -1.5), ((2, 1), -2.0)]) == 0.5
+    assert cost.apart(a, [((2, 1), -1.0), ((1, 2), -2.0)]) == np.inf
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_algorithm_1_is_the_best_of_all(width):
+    decoder = cost.Decoder(7, 4, 2)
+    stored, _ = decoder.steps()
+    result = tg.decode.beam_search(stored, decoder.zero_state(), 0, width, 5, state_axis=1)
+    theirs = cost.algorithm_1(stored, decoder.zero_state(), 5, width)
+    assert cost.apart(cost.beams(result), theirs) < 1e-12
+
+
+def test_a_run_from_the_command_line(tmp_path):
+    options = [
+        word
+        for name, value in SMALL.items()
+        for word in (
+            f"--{name.replace('_', '-')}",
+            *map(str, value if isinstance(value, tuple) else [value]),
+        )
+    ]
+    assert main(["beam-cost", *options, "--out", str(tmp_path / "run")]) == 0
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"report.html", "results.json", "searches.csv", "over_length.png"} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["beam-cost", "--length", "8"], "--length needs two"),
+        (["beam-cost", "--repeats", "0"], "--repeats must be 1 or more"),
+    ],
+)
+def test_options_are_checked(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_slopes_are_taken_over_the_longest():
+    costs = [cost.Cost(T, 1, 2, T * 1e-3, T * T * 1e-3, T, T * T, 0.0) for T in (1, 2, 4, 8)]
+    assert beam_cost.slopes(costs, "stored") == pytest.approx(1.0)
+    assert beam_cost.slopes(costs, "again") == pytest.approx(2.0)

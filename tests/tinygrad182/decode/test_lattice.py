@@ -1,0 +1,173 @@
+"""The lattice: what became of every prefix, in text and in pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygrad182 as tg
+
+TREE: dict[tuple[int, ...], tuple[float, float]] = {
+    (): (-0.65, -0.73),
+    (0,): (-0.8, -0.6),
+    (1,): (-0.6, -0.8),
+    (0, 1): (-0.8, -0.6),
+    (1, 0): (-0.8, -0.6),
+    (0, 0): (-0.01, -4.6),
+    (1, 1): (-0.7, -0.7),
+}
+
+
+def step(tokens: Any, state: Any) -> tuple[Any, Any]:
+    prefixes = np.concatenate([state, tokens[:, None]], axis=1)
+    return np.array([TREE[tuple(row[1:])] for row in prefixes.tolist()]), prefixes
+
+
+def lattice(width: int) -> tg.decode.Lattice:
+    result = tg.decode.beam_search(step, np.zeros((1, 0), int), 2, width, 3, trace=True)
+    assert isinstance(result, tg.decode.SearchResult)
+    assert result.lattice is not None
+    return result.lattice
+
+
+def table(seed: int, length: int, words: int) -> Any:
+    rng = np.random.default_rng(seed)
+    values = np.log(rng.dirichlet(np.ones(words), size=(length, words)))
+    return lambda tokens, state: (values[state, tokens], state + 1)
+
+
+TEXT = """
+step 1  + neural                  -0.650  *
+        + network                 -0.730
+step 2  + neural network          -1.250
+        + network neural          -1.330
+        - neural neural           -1.450  the optimum is dropped here
+        - network network         -1.530
+step 3  # neural network network  -1.850
+        # network neural network  -1.930
+        - neural network neural   -2.050
+        - network neural neural   -2.130
++ kept   - pruned   # finished   * the optimum
+"""
+
+
+def test_text_shows_where_the_optimum_is_dropped() -> None:
+    text = lattice(2).text(words=["neural", "network"], optimum=(0, 0, 0))
+    assert text == TEXT.strip()
+    assert str(lattice(1)).count("-0.730") == 1
+
+
+def test_the_optimum_is_shown_where_it_is_dropped_however_many_are_better() -> None:
+    text = lattice(1).text(optimum=(1, 1, 1), most=0)
+    assert "- 1      -0.730  the optimum is dropped here" in text
+    assert "- 1 more" in text
+
+
+@given(st.integers(0, 1000), st.integers(1, 4), st.sampled_from([None, 0, 2]))
+def test_every_candidate_has_one_fate(seed: int, width: int, eos: int | None) -> None:
+    T, M = 4, 3
+    result = tg.decode.beam_search(
+        table(seed, T, M), np.zeros(1, int), 0, width, T, eos, trace=True
+    )
+    assert isinstance(result, tg.decode.SearchResult)
+    assert result.lattice is not None
+    steps = result.lattice.nodes()
+    for length, nodes in enumerate(steps, 1):
+        assert len({n.tokens for n in nodes}) == len(nodes)
+        assert all(len(n.tokens) == length for n in nodes)
+        kept = [n for n in nodes if n.fate == "kept"]
+        assert len(kept) <= width
+        assert len(nodes) == result.lattice.steps[length - 1].candidates.size
+        assert sum(n.fate == "pruned" for n in nodes) == result.lattice.pruned_at(length)
+    finished = {
+        n.tokens: n.log_probability for nodes in steps for n in nodes if n.fate == "finished"
+    }
+    for hypothesis in result:
+        assert finished[hypothesis.tokens] == hypothesis.log_probability
+        assert result.lattice.dropped(hypothesis.tokens) is None
+
+
+@given(st.integers(0, 1000), st.integers(1, 3), st.sampled_from([None, 1]))
+def test_what_was_dropped_is_not_returned(seed: int, width: int, eos: int | None) -> None:
+    T, M = 3, 3
+    args = table(seed, T, M), np.zeros(1, int), 0
+    result = tg.decode.beam_search(*args, width, T, eos, trace=True)
+    every = tg.decode.exhaustive(*args, T, eos)
+    assert isinstance(result, tg.decode.SearchResult)
+    assert isinstance(every, tg.decode.SearchResult)
+    assert result.lattice is not None
+    kept = result.lattice.prefixes()
+    for hypothesis in every:
+        dropped = result.lattice.dropped(hypothesis.tokens)
+        if dropped is None:
+            continue
+        assert hypothesis.tokens not in {h.tokens for h in result}
+        prefix = hypothesis.tokens[:dropped]
+        assert prefix[:-1] in kept[dropped - 1]
+        assert prefix not in kept[dropped]
+
+
+def test_greedy_drops_an_end_token_that_is_not_the_likeliest() -> None:
+    def two(tokens: Any, state: Any) -> tuple[Any, Any]:
+        return np.log(np.tile([0.4, 0.6], (len(tokens), 1))), state
+
+    result = tg.decode.greedy(two, None, 0, 2, eos=0, trace=True)
+    assert isinstance(result, tg.decode.SearchResult)
+    assert result.lattice is not None
+    assert result.lattice.dropped((0,)) == 1
+    wide = tg.decode.beam_search(two, None, 0, 2, 2, eos=0, trace=True)
+    assert isinstance(wide, tg.decode.SearchResult)
+    assert wide.lattice is not None
+    assert wide.lattice.dropped((0,)) is None
+
+
+def test_pages_and_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("altair")
+    page, image = tmp_path / "new" / "page.html", tmp_path / "image.png"
+    options: dict[str, Any] = {"words": ["neural", "network"], "optimum": (0, 0, 0)}
+    lattice(2).save_html(page, **options)
+    lattice(2).save_png(image, **options)
+    text = page.read_text(encoding="utf-8")
+    assert "<script src=" not in text  # nothing is fetched
+    assert "dropped at step 2" in text
+    assert image.read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.rglob("*"))) == 3
+
+
+def test_the_chart_holds_every_prefix_and_the_gradient() -> None:
+    pytest.importorskip("altair")
+    w = tg.tensor([[0.5]], requires_grad=True)
+    h = tg.ones((1, 1))
+    for t in range(3):
+        h = tg.inspect.mark(tg.tanh(h @ w), "h", time=t)
+    flow = tg.inspect.gradient_flow(h.sum())
+    chart = lattice(2).chart(optimum=(0, 0, 0), gradient=flow)
+    panels = json.loads(chart.to_json())["vconcat"]
+    nodes = next(
+        layer["data"]["values"]
+        for layer in panels[0]["layer"]
+        if "prefix" in layer["data"]["values"][0]
+    )
+    assert {n["prefix"]: n["fate"] for n in nodes} == {
+        " ".join(map(str, n.tokens)): n.fate for nodes in lattice(2).nodes() for n in nodes
+    }
+    assert [n["prefix"] for n in nodes if n["optimum"]] == ["0", "0 0"]
+    drawn = [row["log10"] for row in panels[1]["data"]["values"]]
+    assert drawn == pytest.approx((flow[""].h.log_grad_norm / np.log(10)).tolist())
+
+
+def test_what_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(tg.ArgumentError, match="words 3 must be a sequence"):
+        lattice(1).text(words=3)  # type: ignore[arg-type]
+    with pytest.raises(tg.FileError, match="is a folder"):
+        lattice(1).save_html(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "altair", None)
+    with pytest.raises(tg.MissingDependencyError, match=r"tinygrad182\[viz\]"):
+        lattice(1).save_png(tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

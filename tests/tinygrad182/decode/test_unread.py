@@ -1,0 +1,53 @@
+"""A search without an end token on a GPU, whose numbers the host reads only at its end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import tinygrad182 as tg
+from tinygrad182 import backend
+
+from .cases import Case, cases
+from .properties import (
+    companions_do_not_matter,
+    equals_the_textbook,
+    states_are_those_of_running_again,
+)
+
+
+def _unread(*args: Any, **named: Any) -> Any:
+    """beam_search on arrays that are not where the host is, as far as it knows."""
+    with mock.patch.object(type(backend.NUMPY), "device", lambda self, array: "elsewhere"):
+        return tg.decode.beam_search(*args, **named)
+
+
+@given(cases())
+def test_the_same_is_found(case: Case) -> None:
+    """Also where nothing is left to search, which nobody notices."""
+    case = case.with_(eos=None)
+    if any(isinstance(leaf, tg.Tensor) for leaf in [case.model.state([0])]) or not case.model.exact:
+        return
+    for holds in (equals_the_textbook, companions_do_not_matter, states_are_those_of_running_again):
+        holds(case, _unread)
+
+
+def test_nothing_is_read_before_the_end() -> None:
+    """A wrong number is told in the end, with its place."""
+    asked: list[int] = []
+
+    def step(tokens: Any, state: Any) -> tuple[Any, Any]:
+        asked.append(len(tokens))
+        values = np.log(np.tile([0.6, 0.4], (len(tokens), 1)))
+        if len(asked) == 2:
+            values[1, 0] = math.nan
+        return values, state
+
+    with pytest.raises(tg.DecodingError, match=r"NaN at step 2, parent 1, example 0, after tokens \[1\]"):
+        _unread(step, np.zeros((1, 1)), 0, 2, 5)
+    assert len(asked) == 5

@@ -1,0 +1,286 @@
+"""Pictures of a lattice: prefixes over steps, what became of them, and where the optimum was dropped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._files import checked_path, replace_file
+from ..errors import MissingDependencyError
+from .lattice import LatticeNode, Words, namer
+
+if TYPE_CHECKING:
+    from .lattice import Lattice
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the shapes tell the same.
+COLOURS = {"kept": "#0072B2", "finished": "#009E73", "pruned": "#7a7f87"}
+SHAPES = {"kept": "circle", "finished": "square", "pruned": "cross"}
+OPTIMUM, INK = "#D55E00", "#1a1a1a"
+FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
+WIDTH = 720
+ALONG = 0.72
+"""How far along its edge a token's own log-probability stands: behind the label of the node before."""
+
+MOST_LABELS = 60
+"""More prefixes than this are drawn without their words."""
+
+Row = dict[str, Any]
+
+
+def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
+    """Write the picture as a page that needs no network."""
+    target = checked_path("save_html", path)
+    page: str = picture(lattice, **options).to_html(inline=True)
+    replace_file(target, page.encode())
+
+
+def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
+    """Write the picture as an image."""
+    target = checked_path("save_png", path)
+    chart = picture(lattice, **options)
+    import vl_convert  # of the same extra as altair
+
+    replace_file(target, vl_convert.vegalite_to_png(chart.to_json(), scale=2))
+
+
+def picture(
+    lattice: Lattice,
+    words: Words = None,
+    optimum: Sequence[int] | None = None,
+    gradient: Mapping[str, Any] | None = None,
+    most: int = 4,
+    title: str = "What beam search kept, pruned and finished",
+) -> Any:
+    """The chart; see :meth:`Lattice.save_png` for the parameters."""
+    alt = _altair()
+    best = None if optimum is None else tuple(optimum)
+    nodes, edges = _rows(lattice, namer(words), best, most)
+    panels = [_lattice_panel(alt, lattice, nodes, edges, best, title)]
+    if gradient is not None:
+        panels.append(_gradient_panel(alt, gradient, len(lattice.steps)))
+    chart = alt.vconcat(*panels).resolve_scale(color="independent", shape="independent")
+    chart = chart.configure(font=FONT, background="white").configure_view(stroke=None)
+    return chart.configure_title(fontSize=16, subtitleFontSize=12, subtitleColor="#5a5f66")
+
+
+def _altair() -> Any:
+    try:
+        import altair
+    except ImportError as error:
+        raise MissingDependencyError(
+            "drawing a lattice needs altair: pip install 'tinygrad182[viz]'"
+        ) from error
+    return altair
+
+
+def _rows(
+    lattice: Lattice, name: Any, best: tuple[int, ...] | None, most: int
+) -> tuple[list[Row], list[Row]]:
+    """Nodes and the edges that lead to them, as a chart's data."""
+    blocks = lattice.shown(most, best)
+    totals = {(): 0.0} | {node.tokens: node.log_probability for b in blocks for node in b}
+    places = _places(blocks)
+    dropped = None if best is None else lattice.dropped(best)
+    nodes, edges = [], []
+    for block in blocks:
+        for rank, node in enumerate(block, 1):
+            on_path = best is not None and node.tokens == best[: len(node.tokens)]
+            before = node.tokens[:-1]
+            step = node.log_probability - totals[before]
+            here = {"step": len(node.tokens), "place": places[node.tokens]}
+            nodes.append(
+                here
+                | {
+                    "log-probability": round(node.log_probability, 6),
+                    "fate": node.fate,
+                    "word": name(node.tokens[-1]),
+                    "prefix": " ".join(map(name, node.tokens)),
+                    "rank": rank,
+                    "of the token": round(step, 6),
+                    "label": f"{name(node.tokens[-1])} {node.log_probability:.2f}"
+                    + (
+                        ", the optimum is dropped"
+                        if dropped == len(node.tokens) and on_path
+                        else ""
+                    ),
+                    "optimum": on_path,
+                }
+            )
+            edges.append(
+                {"from": len(before), "from place": places[before]}
+                | {"to": len(node.tokens), "to place": places[node.tokens]}
+                | {"optimum": on_path, "of the token": f"{step:.2f}"}
+                | {"label at": len(before) + ALONG}
+                | {"label place": _between(places[before], places[node.tokens])}
+            )
+    return nodes, edges
+
+
+def _between(a: float, b: float) -> float:
+    return a + ALONG * (b - a)
+
+
+def _places(blocks: list[list[LatticeNode]]) -> dict[tuple[int, ...], float]:
+    """Where prefixes stand from top to bottom: as the leaves of a tree, the likelier child above."""
+    order = {node.tokens: -node.log_probability for block in blocks for node in block}
+    children: dict[tuple[int, ...], list[tuple[int, ...]]] = {(): []}
+    for tokens in sorted(order, key=lambda tokens: (len(tokens), order[tokens])):
+        children[tokens] = []
+        children[tokens[:-1]].append(tokens)
+    places: dict[tuple[int, ...], float] = {}
+    leaves = 0
+    stack: list[tuple[int, ...]] = [()]
+    seen: list[tuple[int, ...]] = []
+    while stack:
+        tokens = stack.pop()
+        seen.append(tokens)
+        if not children[tokens]:
+            places[tokens] = float(leaves)
+            leaves += 1
+        stack.extend(reversed(children[tokens]))
+    for tokens in reversed(seen):
+        if children[tokens]:
+            own = [places[child] for child in children[tokens]]
+            places[tokens] = sum(own) / len(own)
+    return places
+
+
+def _lattice_panel(
+    alt: Any,
+    lattice: Lattice,
+    nodes: list[Row],
+    edges: list[Row],
+    best: tuple[int, ...] | None,
+    title: str,
+) -> Any:
+    depth = len(lattice.steps)
+    rows = max(row["place"] for row in nodes) - min(row["place"] for row in nodes) if nodes else 1
+    x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
+    y = alt.Scale(domain=[-0.7, rows + 0.7], reverse=True, nice=False)
+    axis = _steps_axis(alt, depth, "Step (tokens)")
+    links = (
+        alt.Chart(alt.Data(values=edges))
+        .mark_rule()
+        .encode(
+            x=alt.X("from:Q", scale=x, axis=axis),
+            x2="to:Q",
+            y=alt.Y("from place:Q", scale=y, axis=None),
+            y2="to place:Q",
+            color=alt.condition("datum.optimum", alt.value(OPTIMUM), alt.value("#c9ccd1")),
+            size=alt.condition("datum.optimum", alt.value(3), alt.value(1.2)),
+        )
+    )
+    fates = [fate for fate in COLOURS if any(row["fate"] == fate for row in nodes)]
+    points = (
+        alt.Chart(alt.Data(values=nodes))
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(
+            x=alt.X("step:Q", scale=x, axis=axis),
+            y=alt.Y("place:Q", scale=y, axis=None),
+            color=_by_fate(alt, alt.Color, fates, COLOURS),
+            shape=_by_fate(alt, alt.Shape, fates, SHAPES),
+            tooltip=["prefix:N", "fate:N", "log-probability:Q", "of the token:Q", "rank:Q"],
+        )
+    )
+    layers = [links, points]
+    if len(nodes) <= MOST_LABELS:
+        layers += _labels(alt, nodes, edges, x, y)
+    properties = {
+        "title": alt.TitleParams(title, subtitle=_told(lattice, best), anchor="start", offset=12),
+        "width": WIDTH,
+        "height": max(160, min(900, 34 * (rows + 1))),
+    }
+    return alt.layer(*layers).properties(**properties)
+
+
+def _steps_axis(alt: Any, depth: int, title: str) -> Any:
+    every = max(1, depth // 20)
+    return alt.Axis(
+        values=list(range(every, depth + 1, every)), format="d", grid=False, title=title
+    )
+
+
+def _by_fate(alt: Any, channel: Any, fates: list[str], values: dict[str, str]) -> Any:
+    scale = alt.Scale(domain=fates, range=[values[fate] for fate in fates])
+    return channel("fate:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
+
+
+def _labels(alt: Any, nodes: list[Row], edges: list[Row], x: Any, y: Any) -> list[Any]:
+    """The word and the total beside each node; the token's own log-probability on each edge."""
+    on_edge = alt.Chart(alt.Data(values=edges)).encode(
+        x=alt.X("label at:Q", scale=x), y=alt.Y("label place:Q", scale=y), text="of the token:N"
+    )
+    at_node = alt.Chart(alt.Data(values=nodes)).encode(
+        x=alt.X("step:Q", scale=x), y=alt.Y("place:Q", scale=y), text="label:N"
+    )
+    own = {"fontSize": 11}
+    total = {"align": "left", "dx": 9, "dy": -10, "fontSize": 12}
+    halo = {"stroke": "white", "strokeWidth": 4}
+    return [
+        on_edge.mark_text(**own, **halo),
+        on_edge.mark_text(**own, color="#5a5f66"),
+        at_node.mark_text(**total, **halo),
+        at_node.mark_text(**total, color=INK),
+    ]
+
+
+def _told(lattice: Lattice, best: tuple[int, ...] | None) -> list[str]:
+    lines = [
+        "Beside each prefix: its last token and total log-probability (nats); on edges: the token's own"
+    ]
+    if best is None:
+        return lines
+    dropped = lattice.dropped(best)
+    if dropped is None:
+        return [*lines, "Orange: the optimum, which was never dropped"]
+    return [*lines, f"Orange: the optimum, dropped at step {dropped}"]
+
+
+def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
+    """‖∂ log p / ∂h_t‖ over the steps of a hypothesis."""
+    rows = [
+        {
+            "step": int(t) + 1,
+            "log10": log / math.log(10),
+            "state": f"{path} {name}".strip(),
+        }
+        for path, states in gradient.items()
+        for name, state in states.items()
+        for t, log in zip(state.time.tolist(), state.log_grad_norm.tolist(), strict=True)
+        if math.isfinite(log)
+    ]
+    x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X(
+                "step:Q",
+                scale=x,
+                axis=_steps_axis(alt, depth, "Step whose state it is (tokens)"),
+            ),
+            y=alt.Y(
+                "log10:Q",
+                title="Norm of the gradient (1)",
+                scale=alt.Scale(zero=False),
+                axis=alt.Axis(labelExpr="format(pow(10, datum.value), '.0e')"),
+            ),
+            color=alt.Color(
+                "state:N",
+                title=None,
+                scale=alt.Scale(range=["#0072B2", OPTIMUM, "#009E73", "#CC79A7", "#56B4E9"]),
+                legend=alt.Legend(orient="top"),
+            ),
+            tooltip=["state:N", "step:Q", "log10:Q"],
+        )
+        .properties(
+            title=alt.TitleParams(
+                "Gradient of the hypothesis's log-probability by the state of each step",
+                anchor="start",
+            ),
+            width=WIDTH,
+            height=200,
+        )
+    )
