@@ -177,7 +177,7 @@ class BeamSearch:
         ``step.places`` itself where all do and no beam is empty.
         """
         kept, ended = self._read(step)
-        if self.eos is None and kept[:, -1].min() > -math.inf:
+        if self.eos is None and min(kept[:, -1].tolist()) > -math.inf:
             return step.places
         going = []
         for b, i in step.places.items():

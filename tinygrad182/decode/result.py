@@ -163,7 +163,7 @@ class Scoring:
 
     def score(self, log_probability: Any, length: int) -> Any:
         """The log-probability, a number or an array, over length to the power of the penalty."""
-        return log_probability / length**self.penalty
+        return log_probability / length**self.penalty if self.penalty else log_probability
 
     def reach(self, log_probability: Any, length: int) -> Any:
         """The best score that a prefix of that length, not ended, could still get.

@@ -194,6 +194,8 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
 
 
 def _rows(xp: Any, leaf: Any, rows: Array, axis: int) -> Any:
+    if type(leaf) is np.ndarray:
+        return leaf.take(rows, axis=axis)
     if is_tensor(leaf):
         return wrap(xp.take(leaf._data, rows, axis=axis))
     return xp.take(leaf, rows, axis=axis) if is_array(leaf) else leaf

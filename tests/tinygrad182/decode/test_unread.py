@@ -23,7 +23,7 @@ from .properties import (
 
 def _unread(*args: Any, **named: Any) -> Any:
     """beam_search on arrays that are not where the host is, as far as it knows."""
-    with mock.patch.object(type(backend.NUMPY), "device", lambda self, array: "elsewhere"):
+    with mock.patch.object(type(backend.NUMPY), "device", return_value="elsewhere"):
         return tg.decode.beam_search(*args, **named)
 
 
@@ -31,8 +31,6 @@ def _unread(*args: Any, **named: Any) -> Any:
 def test_the_same_is_found(case: Case) -> None:
     """Also where nothing is left to search, which nobody notices."""
     case = case.with_(eos=None)
-    if any(isinstance(leaf, tg.Tensor) for leaf in [case.model.state([0])]) or not case.model.exact:
-        return
     for holds in (equals_the_textbook, companions_do_not_matter, states_are_those_of_running_again):
         holds(case, _unread)
 
@@ -48,6 +46,8 @@ def test_nothing_is_read_before_the_end() -> None:
             values[1, 0] = math.nan
         return values, state
 
-    with pytest.raises(tg.DecodingError, match=r"NaN at step 2, parent 1, example 0, after tokens \[1\]"):
+    with pytest.raises(
+        tg.DecodingError, match=r"NaN at step 2, parent 1, example 0, after tokens \[1\]"
+    ):
         _unread(step, np.zeros((1, 1)), 0, 2, 5)
     assert len(asked) == 5

@@ -124,7 +124,9 @@ def test_a_penalty_that_is_none(name: str, length: int, penalty: Any) -> None:
 
 
 def test_a_penalty_too_large_for_a_float() -> None:
-    _raises(tg.ArgumentError, "length_penalty", "beam_search", step, None, 0, 3, length_penalty=-1e6)
+    _raises(
+        tg.ArgumentError, "length_penalty", "beam_search", step, None, 0, 3, length_penalty=-1e6
+    )
 
 
 @every_search
