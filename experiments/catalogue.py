@@ -23,7 +23,10 @@ CATALOGUE = {
     "lstm": "What an LSTM does to the pattern",
     "cell-path": "Why: three shares of the gradient by a cell state, and the forget bias",
     "skip": "What a ResNet's skips and an LSTM's cell have in common",
+    "beam-tree": "What beam search stores, what it misses, and what it knows about that",
+    "beam-cost": "What storing the state saves, and what a search costs",
     "training": "How networks learn the running average, and how their gradient flow changes",
+    "char-lm": "Learn a text a character at a time, and search for the likeliest thing to say",
 }
 """Name and summary. The module has the name with underscores and defines ``EXPERIMENT``. Listing
 the experiments imports none of them, so it takes no time and needs no plotting library."""

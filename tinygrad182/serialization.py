@@ -25,8 +25,9 @@ from .nn import Module
 from .optim import Optimizer
 from .recording import is_tensor
 
-# Keys of the header's metadata: the version of this format, and JSON.
-_VERSION, _META, _OPTIMIZER = "tinygrad182", "meta", "optimizer"
+_KEY = "tinygrad182"
+"""Of the header's metadata, which holds JSON. One key alone: the library writes several in any order,
+and the same state is to give the same bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +109,8 @@ def save(
     if not (optimizer is None or isinstance(optimizer, Optimizer)):
         raise ArgumentError(f"save: {type(optimizer).__name__} is no Optimizer, such as Adam")
     arrays: dict[str, Any] = dict(model.state_dict())
-    header = {_VERSION: "1", _META: _to_json(meta)}
-    if optimizer is not None:
-        header[_OPTIMIZER] = _take_apart(optimizer.state_dict(), arrays)
+    own = "null" if optimizer is None else _take_apart(optimizer.state_dict(), arrays)
+    header = {_KEY: f'{{"version": 1, "meta": {_to_json(meta)}, "optimizer": {own}}}'}
     on_host = {name: _on_host(name, value) for name, value in arrays.items()}
     try:
         data = to_bytes(on_host, header)
@@ -168,15 +168,16 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
         raise CheckpointError(
             f"load: {source} is damaged, or no safetensors file: {error}"
         ) from error
-    if _VERSION not in header:
+    if _KEY not in header:
         return Checkpoint(arrays, None, dict(header))
-    if header[_VERSION] != "1":
-        raise CheckpointError(
-            f"load: {source} has version {header[_VERSION]} of this format; install a newer tinygrad182"
-        )
     try:
-        optimizer = _put_together(header[_OPTIMIZER], arrays) if _OPTIMIZER in header else None
-        return Checkpoint(arrays, optimizer, json.loads(header[_META]))
+        facts = json.loads(header[_KEY])
+        if (version := facts["version"]) != 1:
+            raise CheckpointError(
+                f"load: {source} has version {version} of this format; install a newer tinygrad182"
+            )
+        own = facts["optimizer"]
+        return Checkpoint(arrays, own and _put_together(own, arrays), facts["meta"])
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"load: the header of {source} is damaged: {error!r}") from error
 
@@ -201,9 +202,8 @@ def _take_apart(state_dict: Mapping[str, Any], arrays: dict[str, Any]) -> str:
         ) from error
 
 
-def _put_together(text: str, arrays: dict[str, Tensor]) -> dict[str, Any]:
-    """The opposite: an optimizer's state dict from JSON and the arrays that are its own."""
-    found: dict[str, Any] = json.loads(text)
+def _put_together(found: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """The opposite: an optimizer's state dict, completed by the arrays that are its own."""
     prefix: str = found.pop("prefix")
     found["state"] = {int(i): entry for i, entry in found["state"].items()}
     for name in [name for name in arrays if name.startswith(prefix)]:

@@ -7,8 +7,9 @@ the terminal, so an experiment writes no file and prints nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from experiments.common.options import Options
@@ -138,6 +139,25 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """A file of its own kind in the run's folder, such as a trained model.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    title : str
+        What it holds.
+    write : callable
+        Writes it to the path it is given.
+    """
+
+    name: str
+    title: str
+    write: Callable[[Path], object]
+
+
+@dataclass(frozen=True)
 class Claim:
     """A statement that a number decides, with a threshold chosen before the number was seen.
 
@@ -188,7 +208,7 @@ class Result:
         The answer in one sentence, made from the numbers of this run.
     reading : tuple of str
         More sentences, each made from numbers too.
-    figures, tables, claims : tuples
+    figures, tables, claims, attachments : tuples
         In the order of the report; the first figure is its first screen.
     """
 
@@ -198,3 +218,4 @@ class Result:
     tables: tuple[Table, ...]
     reading: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    attachments: tuple[Attachment, ...] = ()

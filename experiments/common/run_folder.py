@@ -125,6 +125,8 @@ def write_files(run: Run, folder: Path) -> None:
     for figure in run.result.figures:
         # Altair's types leave out what its own charts offer: every chart can be saved.
         figure.chart.save(folder / f"{figure.name}.png", scale_factor=2)
+    for attachment in run.result.attachments:
+        attachment.write(folder / attachment.name)
     record = describe(run)
     (folder / "report.html").write_text(render_report(run, record), encoding="utf-8")
     (folder / RESULTS).write_text(_json(record), encoding="utf-8")
@@ -188,7 +190,8 @@ def describe(run: Run) -> dict[str, Any]:
         ],
         "tables": {table.name: plain(table.rows) for table in result.tables if table.columns},
         "files": {f"{table.name}.csv": table.title for table in result.tables}
-        | {f"{figure.name}.png": figure.title for figure in result.figures},
+        | {f"{figure.name}.png": figure.title for figure in result.figures}
+        | {attachment.name: attachment.title for attachment in result.attachments},
     }
 
 

@@ -41,7 +41,7 @@ class History:
         The held-out text's loss at each moment.
     flow : list of nested lists
         log10 of gradient norms at each moment: by loss (of every character, of the last one), state (h,
-        c) and step in the window.
+        c) and step in the window; None for a gradient that is 0.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -96,7 +96,8 @@ class Learner:
         steps : int
             Counted from the first ever, so a model from a checkpoint has fewer to go.
         moments : int
-            At how many of them the held-out loss and the gradient flow are measured.
+            At how many of them, at most, the held-out loss and the gradient flow are measured: more often
+            in the beginning, when they change most.
         advance, save : callable
             Called after every step, and after every moment's measurement.
 
@@ -105,11 +106,12 @@ class Learner:
         str
             Why it ended early; empty if it did not.
         """
-        watched = set(np.linspace(0, steps, min(moments, steps + 1)).astype(int).tolist())
+        watched = set((steps * np.linspace(0, 1, moments) ** 2).astype(int).tolist())
         while True:
             done = len(self.history.losses)
             if done in watched and done not in self.history.moments:
-                self.watch()
+                if not self.watch():
+                    return f"the held-out loss overflowed after training step {done}"
                 save()
             if done >= steps:
                 return ""
@@ -138,11 +140,17 @@ class Learner:
         self.history.losses.append(value)
         return ""
 
-    def watch(self) -> None:
-        """Measure the held-out loss and the gradient flow now."""
+    def watch(self) -> bool:
+        """Measure the held-out loss and the gradient flow now; whether the loss is a number."""
+        if not math.isfinite(held_out := self.held_out_loss()):
+            return False
+        flow = self.flow()
         self.history.moments.append(len(self.history.losses))
-        self.history.held_out.append(self.held_out_loss())
-        self.history.flow.append(self.flow().tolist())
+        self.history.held_out.append(held_out)
+        values = flow.astype(object)
+        values[~np.isfinite(flow)] = None  # JSON has no infinities
+        self.history.flow.append(values.tolist())
+        return True
 
     def held_out_loss(self) -> float:
         """Nats per character of the held-out text."""
@@ -176,7 +184,7 @@ class Learner:
             path,
             self.model,
             self.optimizer,
-            model=self.model.config,
+            config=self.model.config,
             state=state,
             history=vars(self.history),
         )
@@ -200,9 +208,9 @@ def model_of(checkpoint: tg.Checkpoint, path: Path) -> CharLM:
     DataError
         A checkpoint that :meth:`Learner.save` did not write.
     """
-    if not {"model", "state", "history"} <= checkpoint.meta.keys():
+    if not {"config", "state", "history"} <= checkpoint.meta.keys():
         raise DataError(f"{path}: no checkpoint of char-lm; name one that --checkpoint saved")
-    return CharLM(**checkpoint.meta["model"])
+    return CharLM(**checkpoint.meta["config"])
 
 
 def sequences(tokens: NDArray[np.int64], count: int, window: int) -> tg.Tensor:

@@ -38,6 +38,12 @@ class Corpus:
     training: str
     held_out: str
 
+    def after(self, prompt: str, length: int) -> str:
+        """What follows a prompt in the held-out text; empty where it does not occur there."""
+        at = self.held_out.find(prompt)
+        text = self.held_out[at + len(prompt) :][:length] if at >= 0 else ""
+        return text if len(text) == length else ""
+
     @property
     def vocabulary(self) -> str:
         """Every character of both parts once, in the order of their code points."""
@@ -75,7 +81,7 @@ def reference() -> str:
 
 
 def read_text(path: Path) -> str:
-    """A file's text, its line ends as ``\\n``.
+    """A file's text, its lines ended by a line feed.
 
     Raises
     ------
@@ -93,16 +99,18 @@ def read_text(path: Path) -> str:
 
 
 def beginnings(text: str, count: int, length: int = 40) -> tuple[str, ...]:
-    """Whole words of paragraphs spread over a text, to be gone on from.
+    r"""Whole words that paragraphs spread over a text begin with, to be gone on from.
 
-    >>> beginnings("It is so. And\\n\\n  so is this one here.\\n\\nThe end.", 2, 12)
-    ('It is so. ', '  so is ')
+    Taken are paragraphs of more than ``length`` characters that begin with a letter; of a text without
+    any, its beginning.
+
+    >>> beginnings("So. And\n\n  so is this one here.\n\nThe end of it.", 2, 12)
+    ('  so is ', 'The end of ')
     """
-    starts = [0, *(match.end() for match in re.finditer(r"\n\n+", text))]
-    starts = [start for start in starts if start + length <= len(text)] or [0]
-    chosen = [starts[len(starts) * k // count] for k in range(count)]
-    found = (text[start : start + length] for start in dict.fromkeys(chosen))
-    return tuple(piece[: piece.rfind(" ") + 1] or piece for piece in found if piece)
+    pattern = rf"\n\n+( *[^\W\d_](?:.|\n(?!\n)){{{length},}})"
+    found = [match[1][:length] for match in re.finditer(pattern, text)] or [text[:length]]
+    chosen = dict.fromkeys(found[len(found) * k // count] for k in range(count))
+    return tuple(piece[: piece.rfind(" ") + 1] or piece for piece in chosen)
 
 
 def known_share(text: str, known: set[str]) -> float:
@@ -125,10 +133,10 @@ def words_of(text: str) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """Text on one line, its line ends and runs of spaces visible.
+    r"""Text on one line, its line ends and runs of spaces visible.
 
-    >>> shown("a\\n\\n   b")
-    'a⏎⏎\\xa0\\xa0\\xa0b'
+    >>> shown("a b\n\n   c")
+    'a b⏎⏎···c'
     """
-    spaced = re.sub(" {2,}", lambda run: "\N{NO-BREAK SPACE}" * len(run[0]), text)
+    spaced = re.sub(" {2,}", lambda run: "·" * len(run[0]), text)
     return spaced.replace("\n", "⏎").replace("\t", "⇥")
