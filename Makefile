@@ -2,7 +2,7 @@
 # make test    the same environment, with the tests' tools, and the test suite
 # make lint    ruff and mypy
 # make mutate  plant faults in every derivative rule and see that the tests catch them (installs PyTorch)
-# make bench   measure speed beside PyTorch (installs it)
+# make bench   measure speed beside PyTorch and Hugging Face's transformers (installs them)
 # make clean   remove .venv, caches and build outputs (runs/ stays)
 
 PYTHON ?= python3
@@ -33,14 +33,16 @@ mutate: $(VENV)/.has-experiments $(VENV)/.has-test $(VENV)/.has-peers
 # PyTorch, which the parity tests compare with: `make test` runs them where it is installed.
 peers: $(VENV)/.has-peers
 
-bench: $(VENV)/.has-experiments $(VENV)/.has-peers
+bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench
 	$(BIN)/python -m experiments.benchmarks.unrolled $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.decoding $(ARGS)
 
 # A stamp for each set of extras: nothing is installed again until the metadata changes.
 $(VENV)/.has-experiments: EXTRAS := experiments
 $(VENV)/.has-test:        EXTRAS := experiments,test
 $(VENV)/.has-lint:        EXTRAS := experiments,lint
 $(VENV)/.has-peers:       EXTRAS := peers
+$(VENV)/.has-bench:       EXTRAS := bench
 
 $(VENV)/.has-%: $(VENV)/.made setup.cfg pyproject.toml
 	@echo "Installing tinygrad182[$(EXTRAS)] into $(VENV) (the first time takes a minute) ..."

@@ -227,10 +227,14 @@ def _on_host(name: str, value: Tensor) -> np.ndarray[Any, Any]:
 def _read(file: Any, name: str) -> np.ndarray[Any, Any]:
     try:
         array: np.ndarray[Any, Any] = file.get_tensor(name)
+        known = array.dtype.kind in "biuf"  # some packages add dtypes of their own to NumPy
+        problem: Any = f"it is {array.dtype}"
     except TypeError as error:
+        known, problem = False, error
+    if not known:
         raise DTypeError(
-            f"load: {name} has a dtype that NumPy lacks ({error}); convert it with PyTorch first"
-        ) from error
+            f"load: {name} has a dtype that NumPy lacks ({problem}); convert it with PyTorch first"
+        )
     return array
 
 
