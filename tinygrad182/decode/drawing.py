@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._files import checked_path, replace_file
-from ..errors import MissingDependencyError
+from ..errors import ArgumentError, FileError, MissingDependencyError
 from .lattice import LatticeNode, Words, namer
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ SHAPES = {"kept": "circle", "finished": "square", "pruned": "cross"}
 OPTIMUM, INK = "#D55E00", "#1a1a1a"
 FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 WIDTH = 720
+MISSING = "drawing a lattice needs altair and vl-convert: pip install 'tinygrad182[viz]'"
+
 ALONG = 0.72
 """How far along its edge a token's own log-probability stands: behind the label of the node before."""
 
@@ -32,33 +34,45 @@ Row = dict[str, Any]
 def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
     """Write the picture as a page that needs no network."""
     target = checked_path("save_html", path)
-    page: str = picture(lattice, **options).to_html(inline=True)
-    replace_file(target, page.encode())
+    chart = picture(lattice, **options)
+    _converter()
+    page: str = chart.to_html(inline=True, embed_options={"actions": False})
+    _write(target, page.encode())
 
 
 def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
     """Write the picture as an image."""
     target = checked_path("save_png", path)
     chart = picture(lattice, **options)
-    import vl_convert  # of the same extra as altair
+    _write(target, _converter().vegalite_to_png(chart.to_json(), scale=2))
 
-    replace_file(target, vl_convert.vegalite_to_png(chart.to_json(), scale=2))
+
+def _write(target: Path, data: bytes) -> None:
+    try:
+        replace_file(target, data)
+    except OSError as error:
+        raise FileError(f"cannot write {target}: {error}") from error
 
 
 def picture(
     lattice: Lattice,
     words: Words = None,
     optimum: Sequence[int] | None = None,
-    gradient: Mapping[str, Any] | None = None,
+    gradient: Any = None,
     most: int = 4,
     title: str = "What beam search kept, pruned and finished",
 ) -> Any:
     """The chart; see :meth:`Lattice.save_png` for the parameters."""
     alt = _altair()
-    best = None if optimum is None else tuple(optimum)
+    best = None if optimum is None else lattice.check(optimum)
     nodes, edges = _rows(lattice, namer(words), best, most)
     panels = [_lattice_panel(alt, lattice, nodes, edges, best, title)]
     if gradient is not None:
+        if not isinstance(gradient, Mapping):
+            raise ArgumentError(
+                f"lattice: gradient is a {type(gradient).__name__}; pass "
+                "tg.inspect.gradient_flow(tg.decode.rescore(...).sum())"
+            )
         panels.append(_gradient_panel(alt, gradient, len(lattice.steps)))
     chart = alt.vconcat(*panels).resolve_scale(color="independent", shape="independent")
     chart = chart.configure(font=FONT, background="white").configure_view(stroke=None)
@@ -69,10 +83,16 @@ def _altair() -> Any:
     try:
         import altair
     except ImportError as error:
-        raise MissingDependencyError(
-            "drawing a lattice needs altair: pip install 'tinygrad182[viz]'"
-        ) from error
+        raise MissingDependencyError(MISSING) from error
     return altair
+
+
+def _converter() -> Any:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise MissingDependencyError(MISSING) from error
+    return vl_convert
 
 
 def _rows(
@@ -187,8 +207,11 @@ def _lattice_panel(
     layers = [links, points]
     if len(nodes) <= MOST_LABELS:
         layers += _labels(alt, nodes, edges, x, y)
+    told = _told(lattice, best, len(layers) > 2)
     properties = {
-        "title": alt.TitleParams(title, subtitle=_told(lattice, best), anchor="start", offset=12),
+        "title": alt.TitleParams(
+            title, subtitle=_told(lattice, best, len(layers) > 2), anchor="start", offset=12
+        ),
         "width": WIDTH,
         "height": max(160, min(900, 34 * (rows + 1))),
     }
@@ -226,9 +249,24 @@ def _labels(alt: Any, nodes: list[Row], edges: list[Row], x: Any, y: Any) -> lis
     ]
 
 
-def _told(lattice: Lattice, best: tuple[int, ...] | None) -> list[str]:
+def _decades(logs: Sequence[float]) -> list[int]:
+    """Whole powers of ten around some logarithms, not more than about ten.
+
+    >>> _decades([-0.6, 0.2]), _decades([])
+    ([-1, 0, 1], [-1, 0])
+    """
+    low, high = math.floor(min(logs, default=-1)), math.ceil(max(logs, default=0))
+    every = max(1, -(-(high - low) // 8))
+    return list(range(low, max(high, low + 1) + every, every))[
+        : max(2, -(-(high - low) // every) + 1)
+    ]
+
+
+def _told(lattice: Lattice, best: tuple[int, ...] | None, labelled: bool) -> list[str]:
     lines = [
         "Beside each prefix: its last token and total log-probability (nats); on edges: the token's own"
+        if labelled
+        else "Prefixes that share their beginning stand together, the likelier ones above"
     ]
     if best is None:
         return lines
@@ -252,6 +290,7 @@ def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
         if math.isfinite(log)
     ]
     x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
+    ticks = _decades([row["log10"] for row in rows])
     return (
         alt.Chart(alt.Data(values=rows))
         .mark_line(point=True)
@@ -264,8 +303,8 @@ def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
             y=alt.Y(
                 "log10:Q",
                 title="Norm of the gradient (1)",
-                scale=alt.Scale(zero=False),
-                axis=alt.Axis(labelExpr="format(pow(10, datum.value), '.0e')"),
+                scale=alt.Scale(zero=False, domain=[ticks[0], ticks[-1]], nice=False),
+                axis=alt.Axis(values=ticks, labelExpr="'1e' + format(datum.value, 'd')"),
             ),
             color=alt.Color(
                 "state:N",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +140,13 @@ class Lattice:
         """The step, counted from 1, at which a sequence was pruned.
 
         None for one that was kept to its end, or as far as the search went.
+
+        Raises
+        ------
+        ArgumentError
+            No sequence of tokens of the vocabulary, or a longer one than was searched for.
         """
+        self.check(tokens)
         beam = 0
         for length, (step, token) in enumerate(zip(self.steps, tokens, strict=False), 1):
             if token == self.eos and self.eos is not None:
@@ -164,18 +171,18 @@ class Lattice:
             Pruned prefixes shown at each step; the others are counted.
         """
         name = namer(words)
-        best = None if optimum is None else tuple(optimum)
+        best = None if optimum is None else self.check(optimum)
         dropped = None if best is None else self.dropped(best)
         blocks = self.shown(most, best)
-        widest = max(
-            (len(" ".join(map(name, n.tokens))) for nodes in blocks for n in nodes), default=0
-        )
+        texts = {n: _cut(" ".join(map(name, n.tokens))) for nodes in blocks for n in nodes}
+        widest = max(map(len, texts.values()), default=0)
         lines = []
         for length, nodes in enumerate(blocks, 1):
             shown = sum(n.fate == "pruned" for n in nodes)
-            for i, node in enumerate(nodes):
+            hidden = max(0, len(nodes) - MOST_LINES)
+            for i, node in enumerate(nodes[:MOST_LINES]):
                 head = f"step {length}" if i == 0 else ""
-                text = " ".join(map(name, node.tokens))
+                text = texts[node]
                 line = (
                     f"{head:<{len(f'step {len(blocks)}')}}  {SIGNS[node.fate]} {text:<{widest}}  "
                 )
@@ -183,6 +190,8 @@ class Lattice:
                 if best is not None and node.tokens == best[:length]:
                     line += "  the optimum is dropped here" if length == dropped else "  *"
                 lines.append(line)
+            if hidden:
+                lines.append(" " * len(f"step {len(blocks)}") + f"    {hidden} more of all kinds")
             if (rest := self.pruned_at(length) - shown) > 0:
                 lines.append(" " * len(f"step {len(blocks)}") + f"  - {rest} more")
         legend = "   ".join(f"{sign} {fate}" for fate, sign in SIGNS.items())
@@ -194,12 +203,33 @@ class Lattice:
         dropped = None if best is None else self.dropped(best)
         if best is None or dropped is None:
             return blocks
+        if not np.isfinite(self.value_of(best[:dropped])):
+            return blocks  # it cannot be reached at all
         prefix = best[:dropped]
         if all(node.tokens != prefix for node in blocks[dropped - 1]):
-            beam = self.prefixes()[dropped - 1].index(prefix[:-1])
-            value = float(self.steps[dropped - 1].candidates[beam, prefix[-1]])
-            blocks[dropped - 1].append(LatticeNode(prefix, value, "pruned"))
+            blocks[dropped - 1].append(LatticeNode(prefix, self.value_of(prefix), "pruned"))
         return blocks
+
+    def value_of(self, prefix: tuple[int, ...]) -> float:
+        """Log-probability of a candidate whose parent was kept."""
+        step = self.steps[len(prefix) - 1]
+        beam = self.prefixes()[len(prefix) - 1].index(prefix[:-1])
+        return float(step.candidates[beam, prefix[-1]])
+
+    def check(self, tokens: Any) -> tuple[int, ...]:
+        """A sequence of tokens, or a hypothesis, as a tuple."""
+        given = getattr(tokens, "tokens", tokens)
+        try:
+            found = tuple(map(operator.index, given))
+        except TypeError as error:
+            raise ArgumentError(f"lattice: {tokens!r} is no sequence of tokens") from error
+        M = self.steps[0].candidates.shape[1] if self.steps else 0
+        if len(found) > self.scoring.max_length or not all(0 <= token < M for token in found):
+            raise ArgumentError(
+                f"lattice: {found} is no sequence of at most {self.scoring.max_length} tokens from 0 "
+                f"to {M - 1}"
+            )
+        return found
 
     def __str__(self) -> str:
         return self.text()
@@ -242,6 +272,14 @@ class Lattice:
         save_png(self, path, **options)
 
 
+MOST_LINES = 40
+"""Of one step, in text."""
+
+WIDEST = 60
+"""Characters of a prefix, in text."""
+
+BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+
 SIGNS = {"kept": "+", "pruned": "-", "finished": "#"}
 """What stands before a prefix in text."""
 
@@ -256,8 +294,22 @@ def namer(words: Words) -> Callable[[int], str]:
     """
     if words is None:
         return str
-    if callable(words):
-        return words
-    if not hasattr(words, "__getitem__"):
+    if not callable(words) and not hasattr(words, "__getitem__"):
         raise ArgumentError(f"lattice: words {words!r} must be a sequence of strings or a function")
-    return lambda token: words[token] if token < len(words) else str(token)
+
+    def name(token: int) -> str:
+        if callable(words):
+            return visible(str(words(token)))
+        return visible(str(words[token])) if token < len(words) else str(token)
+
+    return name
+
+
+def visible(word: str) -> str:
+    """A word whose line ends and blanks can be seen."""
+    return "".join(BLANKS.get(letter, letter) for letter in word)
+
+
+def _cut(text: str) -> str:
+    """The end of a long prefix: its beginning stands in the lines above."""
+    return text if len(text) <= WIDEST else "…" + text[1 - WIDEST :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from ..creation import as_tensor
 from ..errors import ArgumentError, DecodingError
 from ..functions import astype, stack
 from ..marks import Mark, mark
-from ..modes import MODES, Scope
-from ..recording import Node, is_tensor, node_of, now
+from ..modes import MODES, Scope, at_time, scope
+from ..recording import Node, is_tensor, node_of, now, wrap
 from .stepping import State, Step, Stepper, check_state, start_tokens, whole
 
 
@@ -30,9 +31,10 @@ def rescore(
     time. Index t is the state that chose ``tokens[t]``, after the start token and the t tokens before.
 
     States that the step has marked itself, as the layers of ``tg.nn`` do, appear under their own names:
-    ``flow["lstm.l0"].c``. Otherwise the arrays of the state are marked: a single one is called ``h``, two
-    ``h`` and ``c``; those of a dict or named tuple by their keys, more by their places. What a step only
-    rearranges to hand it on is looked through.
+    ``flow["lstm.l0"].c``. Every other array that a step returns anew is marked: ``h``, or its key in a
+    dict or named tuple; ``h`` and ``c`` in a pair whose first was computed from its second, as in an LSTM.
+    Parts of a larger state are told apart by their place: ``flow["1"].h``. What a step only reshapes or
+    stacks for its next call is looked through; layers stacked by hand are ``flow["l0"].h``, ``["l1"].h``.
 
     Parameters
     ----------
@@ -92,17 +94,16 @@ def rescore(
     if not chosen:
         raise ArgumentError("rescore: no tokens; the log-probability of an empty sequence is 0")
     xp = backend.namespace(last)
-    given = [leaf for leaf in flatten(state) if is_tensor(leaf)]
-    for name, leaf in zip(_names(state, len(given)), given, strict=True):
-        mark(leaf, name, time=-1)
     calls: dict[str, int] = {}
     found = []
     with backend.on(last):
         for t, token in enumerate(chosen):
-            began = now()
-            _, state = stepper(last, state)
+            began, before = now(), state
+            with at_time(t):
+                _, state = stepper(last, state)
             values = as_tensor(answers.pop()[0])
-            _mark_step(values, state, t, began, calls)
+            if MODES.get().grad:
+                _mark_step(values, before, state, t, began, calls)
             found.append(_of_token(values, token, t))
             last = xp.from_numpy(np.array([token]), xp.device(last))
         return stack(found)
@@ -123,59 +124,136 @@ def _of_token(values: Tensor, token: int, t: int) -> Tensor:
     return value
 
 
-# --- whose state is whose -----------------------------------------------------------------------
-
-_REARRANGED = {"index", "reshape", "permute_dims", "stack", "concat"}
-"""What a step does to a state only to hand it on."""
+# --- whose states these are ---------------------------------------------------------------------
 
 
-def _mark_step(values: Tensor, state: State, t: int, began: int, calls: dict[str, int]) -> None:
-    """Name the states of one step, recorded since ``began``, and give them its time."""
-    leaves = [leaf for leaf in flatten(state) if is_tensor(leaf)]
-    roots = [node_of(x) for x in (values, *leaves)]
+def _mark_step(
+    values: Tensor,
+    before: State,
+    state: State,
+    t: int,
+    began: int,
+    calls: dict[str, int],
+) -> None:
+    """Mark the states of step ``t``, which was recorded since ``began``."""
+    old, new = flatten(before), flatten(state)
+    roots = [node_of(x) for x in (values, *new) if is_tensor(x)]
     made = ancestors([node for node in roots if node.order >= began], constants=True, oldest=began)
-    if not _move_marks(made, t, calls):
-        for name, leaf in zip(_names(state, len(leaves)), leaves, strict=True):
-            source = _source(node_of(leaf), began)
-            source.marks = (*source.marks, Mark(name, MODES.get().scope.at(t)))
+    _move_to(made, t, calls)
+    for i, (path, name) in enumerate(_names(state, began)):
+        leaf = new[i]
+        if not _is_state(leaf) or any(leaf is x for x in old):
+            continue  # what the step hands on as it is, is no state
+        sources = _sources(node_of(leaf), began)
+        for k, node in enumerate(sources):
+            if all(m.scope.time is None for m in node.marks):
+                several = len(sources) > 1
+                _mark(node, _joined(path, f"l{k}") if several else path, name, t)
+                if t == 0 and not several and len(old) == len(new) and _is_state(old[i]):
+                    _mark(node_of(old[i]), path, name, -1)
 
 
-def _move_marks(nodes: list[Node], t: int, calls: dict[str, int]) -> bool:
-    """Let the marks that layers set in a call of one step be those of step ``t`` of one long call."""
-    moved = False
-    for node in nodes:
-        kept = []
-        for old in node.marks:
-            time = old.scope.time
-            if time is not None and time >= 0:
-                kept.append(Mark(old.name, _moved(old.scope, t, calls)))
-                moved = True
-            elif time != -1 or t == 0:
-                kept.append(old)
-        node.marks = tuple(kept)
-    return moved
+def _is_state(leaf: Any) -> bool:
+    return is_tensor(leaf) and backend.namespace(leaf._data).is_floating(leaf._data)
 
 
-def _moved(scope: Scope, t: int, calls: dict[str, int]) -> Scope:
-    call = calls.setdefault(scope.module, scope.call)
-    return Scope(scope.module, t, call, scope.names, scope.source)
+def _mark(node: Node, path: str, name: str, time: int) -> None:
+    with scope(path) if path else nullcontext():
+        mark(wrap(node.value, node), name, time)
 
 
-def _source(node: Node, began: int) -> Node:
-    """The state itself, behind what was only rearranged for the next step."""
-    while node.op in _REARRANGED and node.inputs:
-        inputs = [x for x in node.inputs if isinstance(x, Node) and x.requires_grad]
-        if len(inputs) != 1 or inputs[0].order < began:
-            break
-        (node,) = inputs
-    return node
+def _sources(node: Node, began: int) -> list[Node]:
+    """The new states in an array: itself, or those that were reshaped or stacked into it."""
+    found, pending = [], [node]
+    while pending:
+        x = pending.pop()
+        inputs = [y for y in x.inputs or () if isinstance(y, Node)]
+        if x.order >= began and _rearranges(x, inputs):
+            pending.extend(reversed(inputs))
+        elif x.order >= began:
+            found.append(x)
+    return [x for x in dict.fromkeys(found) if x.requires_grad] or found
 
 
-def _names(state: State, count: int) -> list[str]:
-    """What the arrays of a state are called: by their keys, or h and c, or by their places."""
-    if isinstance(state, dict) and len(state) == count:
-        return [str(key) for key in state]
-    fields = getattr(state, "_fields", ())
-    if len(fields) == count > 0:
-        return list(fields)
-    return ["h", "c"][:count] if count <= 2 else [str(i) for i in range(count)]
+def _rearranges(node: Node, inputs: list[Node]) -> bool:
+    """Whether an operation keeps all elements of its inputs as they are."""
+    primitive = node.primitive
+    if primitive is None or not (primitive.view or primitive.name in ("stack", "concat")):
+        return False
+    return sum(x.value.size for x in inputs) == node.value.size
+
+
+def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
+    """Let what the layers called in a step have recorded belong to time ``t`` of one call.
+
+    A layer called for one step records it as time 0 of a call of its own, after an initial state that is
+    the last step's. A layer that was run over a whole sequence inside the step keeps its times.
+    """
+    marks = [m for node in made for m in node.marks if m.scope.time is not None]
+    times: dict[int, set[int | None]] = {}
+    for m in marks:
+        times.setdefault(m.scope.call, set()).add(m.scope.time)
+    first: dict[int, int] = {}  # a call → that of its module in the first step
+    for m in marks:
+        call = m.scope.call
+        if call not in first and len(times[call] - {-1}) == 1:
+            first[call] = calls.setdefault(m.scope.module, call)
+
+    def moved(place: Scope) -> Scope:
+        time = -1 if place.time == -1 else t
+        return Scope(place.module, time, first[place.call], place.names, place.source)
+
+    for node in made:
+        if node.scope.call in first:
+            node.scope = moved(node.scope)
+        if node.marks:
+            node.marks = tuple(
+                Mark(m.name, moved(m.scope)) if m.scope.call in first else m
+                for m in node.marks
+                if m.scope.call not in first or m.scope.time != -1 or t == 0
+            )
+
+
+# --- what they are called -----------------------------------------------------------------------
+
+
+def _names(state: State, began: int) -> list[tuple[str, str]]:
+    """Of each leaf of a state the place, as a path, and the name."""
+    if not _is_nested(state):
+        return [("", "h")]
+    if isinstance(state, dict) or hasattr(state, "_fields"):
+        parts = state if isinstance(state, dict) else state._asdict()
+        found = []
+        for key, part in parts.items():
+            leaf = not _is_nested(part)
+            found += [("", str(key))] if leaf else _below(str(key), part, began)
+        return found
+    if len(state) == 1:
+        return _names(state[0], began)
+    if (
+        len(state) == 2
+        and not any(map(_is_nested, state))
+        and _computed_from(state[0], state[1], began)
+    ):
+        return [("", "h"), ("", "c")]
+    return [pair for i, part in enumerate(state) for pair in _below(str(i), part, began)]
+
+
+def _below(key: str, part: State, began: int) -> list[tuple[str, str]]:
+    return [(_joined(key, path), name) for path, name in _names(part, began)]
+
+
+def _joined(path: str, name: str) -> str:
+    return ".".join(part for part in (path, name) if part)
+
+
+def _is_nested(part: Any) -> bool:
+    return isinstance(part, (tuple, list, dict))
+
+
+def _computed_from(h: Any, c: Any, began: int) -> bool:
+    """Whether h was computed, in this step, from all of c, as in an LSTM."""
+    if not (_is_state(h) and _is_state(c)) or node_of(c).order < began:
+        return False
+    behind = set(ancestors([node_of(h)], oldest=began))
+    return behind.issuperset(_sources(node_of(c), began))

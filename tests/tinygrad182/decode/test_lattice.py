@@ -171,3 +171,44 @@ def test_what_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(tg.MissingDependencyError, match=r"tinygrad182\[viz\]"):
         lattice(1).save_png(tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_bad_sequences_and_gradients_are_refused(tmp_path: Path) -> None:
+    for wrong in ((0, 9), (0, 0, 0, 0), 3, "ab", (0.5,)):
+        with pytest.raises(tg.ArgumentError, match="lattice: "):
+            lattice(2).text(optimum=wrong)  # type: ignore[arg-type]
+        with pytest.raises(tg.ArgumentError, match="lattice: "):
+            lattice(2).dropped(wrong)  # type: ignore[arg-type]
+    with pytest.raises(tg.ArgumentError, match="gradient is a int; pass"):
+        lattice(2).save_png(tmp_path / "a.png", gradient=3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hypothesis_is_as_good_as_its_tokens() -> None:
+    every = tg.decode.exhaustive(step, np.zeros((1, 0), int), 2, 3)
+    assert isinstance(every, tg.decode.SearchResult)
+    assert lattice(2).text(optimum=every.best) == lattice(2).text(optimum=(0, 0, 0))  # type: ignore[arg-type]
+
+
+def test_text_stays_readable() -> None:
+    """Blanks are shown, and neither long prefixes nor many lines fill the terminal."""
+    text = lattice(2).text(words=[" ", "\n"])
+    assert "␣ ⏎" in text
+    wide = tg.decode.exhaustive(table(0, 5, 4), np.zeros(1, int), 0, 5, trace=True)
+    assert isinstance(wide, tg.decode.SearchResult)
+    assert wide.lattice is not None
+    lines = wide.lattice.text(words=["a long word", "b", "c", "d"]).splitlines()
+    assert len(lines) < 5 * 45
+    assert max(map(len, lines)) < 100
+    assert any("more of all kinds" in line for line in lines)
+
+
+def test_an_optimum_that_cannot_be_reached_is_no_node(tmp_path: Path) -> None:
+    def holes(tokens: Any, state: Any) -> tuple[Any, Any]:
+        return np.tile([-0.1, -np.inf], (len(tokens), 1)), state
+
+    result = tg.decode.beam_search(holes, None, 0, 2, 2, trace=True)
+    assert isinstance(result, tg.decode.SearchResult)
+    assert result.lattice is not None
+    result.lattice.save_png(tmp_path / "a.png", optimum=(1, 0))
+    assert "-inf" not in result.lattice.text(optimum=(1, 0))

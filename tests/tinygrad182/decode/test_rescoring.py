@@ -118,3 +118,176 @@ def test_wrong_calls() -> None:
     for (step, given, start, tokens), error, message in cases:
         with pytest.raises(error, match=message):
             tg.decode.rescore(step, given, start, tokens, state_axis=1)
+
+
+# --- states of all kinds, against the same loop with its states named by hand --------------------
+
+_RNG = np.random.default_rng(0)
+X, U, V, HEAD = (
+    tg.tensor(0.5 * _RNG.standard_normal(shape), requires_grad=True)
+    for shape in [(5, 4), (4, 4), (4, 4), (4, 5)]
+)
+TOKENS = [3, 1, 4, 0]
+
+
+def two_layers(tokens: Any, h: tg.Tensor, above: tg.Tensor) -> tuple[tg.Tensor, ...]:
+    h = tg.tanh(X[tokens] + h @ U)
+    above = tg.tanh(h @ V + above @ U)
+    return tg.log_softmax(above @ HEAD, axis=-1), h, above
+
+
+def by_hand() -> list[Any]:
+    """∂ log p / ∂h_t of both layers."""
+    h, above, found = zeros(1, 4), zeros(1, 4), []
+    for t, (last, token) in enumerate(zip([0, *TOKENS], TOKENS, strict=False)):
+        values, h, above = two_layers(np.array([last]), h, above)
+        tg.inspect.mark(h, "below", time=t)
+        tg.inspect.mark(above, "above", time=t)
+        found.append(values[0, token])
+    flow = tg.inspect.gradient_flow(tg.stack(found).sum())[""]
+    return [flow["below"].grad, flow["above"].grad]
+
+
+def in_tuple(tokens: Any, state: Any) -> Any:
+    values, *states = two_layers(tokens, *state)
+    return values, tuple(states)
+
+
+def stacked(tokens: Any, state: Any) -> Any:
+    values, *states = two_layers(tokens, state[0], state[1])
+    return values, tg.stack(states)
+
+
+def reshaped(tokens: Any, state: Any) -> Any:
+    values, *states = two_layers(tokens, state[0], state[1])
+    return values, tg.stack([h.reshape((1, 4)) for h in states])
+
+
+def beside_what_is_no_state(tokens: Any, state: Any) -> Any:
+    values, h, above = two_layers(tokens, state["h"], state["above"])
+    values = values - (state["encoder"] @ U[:2, :2] * X[:1, :2]).sum() ** 2
+    rest = {"n": state["n"] + 1, "encoder": state["encoder"], "no": None}
+    return values, {"h": h, "above": above, **rest}
+
+
+@pytest.mark.parametrize(
+    ("step", "state", "axis", "names"),
+    [
+        (in_tuple, (zeros(1, 4), zeros(1, 4)), 0, [("0", "h"), ("1", "h")]),
+        (stacked, zeros(2, 1, 4), 1, [("l0", "h"), ("l1", "h")]),
+        (reshaped, zeros(2, 1, 4), 1, [("l0", "h"), ("l1", "h")]),
+        (
+            beside_what_is_no_state,
+            {"h": zeros(1, 4), "above": zeros(1, 4), "n": np.zeros((1, 1))}
+            | {"encoder": zeros(1, 2), "no": None},
+            0,
+            [("", "h"), ("", "above")],
+        ),
+    ],
+)
+def test_every_state_is_found_under_a_name_of_its_own(
+    step: Any, state: Any, axis: int, names: list[tuple[str, str]]
+) -> None:
+    flow = tg.inspect.gradient_flow(tg.decode.rescore(step, state, 0, TOKENS, axis).sum())
+    assert [(path, name) for path, states in flow.items() for name in states] == names
+    for (path, name), expected in zip(names, by_hand(), strict=True):
+        assert flow[path][name].time.tolist() == [0, 1, 2, 3]
+        assert_close(flow[path][name].grad, expected, 1e-12, f"{path} {name}")
+
+
+def test_halves_of_one_array_are_two_states() -> None:
+    def step(tokens: Any, state: Any) -> Any:
+        h, c = state
+        both = tg.tanh(tg.concat([X[tokens] + h @ U, c @ V + h @ U], axis=1)) + c[:, [0] * 8]
+        h, c = both[:, :4], both[:, 4:]
+        return tg.log_softmax(h @ HEAD, axis=-1), (h, c)
+
+    each = tg.decode.rescore(step, (zeros(1, 4), zeros(1, 4)), 0, TOKENS)
+    flow = tg.inspect.gradient_flow(each.sum())
+    assert [states.h.grad.shape for states in flow.values()] == [(4, 1, 4), (3, 1, 4)]
+    assert not np.allclose(flow["0"].h.grad[:3], flow["1"].h.grad)
+
+
+def test_a_state_beside_those_of_a_layer_is_shown() -> None:
+    rnn = tg.nn.RNN(4, 4, rng=0, **DOUBLE)
+
+    def step(tokens: Any, state: Any) -> Any:
+        output, h = rnn(X[tokens][None], state[0])
+        g = tg.tanh(output[0] + state[1][0] @ U)
+        return tg.log_softmax(g @ HEAD, axis=-1), (h, g[None])
+
+    each = tg.decode.rescore(step, (zeros(1, 1, 4), zeros(1, 1, 4)), 0, TOKENS, state_axis=1)
+    flow = tg.inspect.gradient_flow(each.sum())
+    assert list(flow) == ["rnn.l0", "1"]
+    assert {states.h.grad.shape for states in flow.values()} == {(4, 1, 4)}
+
+
+def test_a_mark_of_the_step_needs_no_time() -> None:
+    def step(tokens: Any, h: Any) -> Any:
+        h = tg.inspect.mark(tg.tanh(X[tokens] + h @ U), "mine")
+        return tg.log_softmax(h @ HEAD, axis=-1), h
+
+    flow = tg.inspect.gradient_flow(tg.decode.rescore(step, zeros(1, 4), 0, TOKENS).sum())
+    assert [(path, *states) for path, states in flow.items()] == [("", "mine")]
+    assert flow[""]["mine"].time.tolist() == [0, 1, 2, 3]
+
+
+def test_a_layer_called_twice_in_a_step_is_two_recurrences() -> None:
+    rnn = tg.nn.RNN(4, 4, rng=0, **DOUBLE)
+
+    def step(tokens: Any, state: Any) -> Any:
+        one, h = rnn(X[tokens][None], state[0])
+        two, g = rnn(-X[tokens][None], state[1])
+        return tg.log_softmax((one + two)[0] @ HEAD, axis=-1), (h, g)
+
+    each = tg.decode.rescore(step, (zeros(1, 1, 4), zeros(1, 1, 4)), 0, TOKENS, state_axis=1)
+    flow = tg.inspect.gradient_flow(each.sum())
+    assert {path: states.h.grad.shape for path, states in flow.items()} == {
+        "rnn.l0": (4, 1, 4),
+        "rnn.l0#2": (4, 1, 4),
+    }
+
+
+def test_what_a_state_gathers_from_every_step_is_told_apart() -> None:
+    """A memory that grows by one vector a step: each step's own vector is its state."""
+
+    def step(tokens: Any, memory: Any) -> Any:
+        new = tg.tanh(X[tokens] + memory.mean(axis=1) @ U)
+        memory = tg.concat([memory, new[:, None]], axis=1)
+        return tg.log_softmax(memory.mean(axis=1) @ HEAD, axis=-1), memory
+
+    flow = tg.inspect.gradient_flow(tg.decode.rescore(step, zeros(1, 1, 4), 0, TOKENS).sum())
+    assert {path: states.h.grad.shape for path, states in flow.items()} == {"": (4, 1, 4)}
+
+
+def test_a_layer_over_a_sequence_inside_the_step_keeps_its_times() -> None:
+    encoder = tg.nn.RNN(4, 4, rng=0, **DOUBLE)
+
+    def step(tokens: Any, state: Any) -> Any:
+        memory, _ = encoder(X[np.array([0, 1, 2])][:, None])
+        h = tg.tanh(X[tokens] + state @ U + memory[-1])
+        return tg.log_softmax(h @ HEAD, axis=-1), h
+
+    flow = tg.inspect.gradient_flow(tg.decode.rescore(step, zeros(1, 4), 0, TOKENS).sum())
+    assert flow[""].h.grad.shape == (4, 1, 4)
+    assert {p: f.h.grad.shape for p, f in flow.items() if p} == {
+        f"rnn.l0{n}": (3, 1, 4) for n in ("", "#2", "#3", "#4")
+    }
+
+
+def test_operations_and_parts_of_a_weights_gradient_belong_to_their_steps() -> None:
+    """Also what a layer, called for one step, records as its time 0."""
+    model, state = language_model(1)
+    each = tg.decode.rescore(model.step, state, 0, TOKENS, state_axis=1)
+    lstm, head = model.lstm, model.head
+
+    def step(tokens: Any, state: Any) -> Any:
+        output, state = lstm(model.embedding(tokens)[None], state)
+        return tg.log_softmax(head(output[0]), axis=-1), state
+
+    again = tg.decode.rescore(step, state, 0, TOKENS, state_axis=1)
+    parts = [tg.inspect.weight_grad_by_time(x.sum(), lstm.weight_hh_l0) for x in (each, again)]
+    graph = tg.inspect.trace(again.sum())
+    assert [len(graph.select(op="tanh", time=t)) for t in range(5)] == [2, 2, 2, 2, 0]
+    assert parts[1].shape == (4, 24, 6)
+    assert_close(parts[0], parts[1], 1e-12)
