@@ -209,9 +209,7 @@ def _lattice_panel(
         layers += _labels(alt, nodes, edges, x, y)
     told = _told(lattice, best, len(layers) > 2)
     properties = {
-        "title": alt.TitleParams(
-            title, subtitle=_told(lattice, best, len(layers) > 2), anchor="start", offset=12
-        ),
+        "title": alt.TitleParams(title, subtitle=told, anchor="start", offset=12),
         "width": WIDTH,
         "height": max(160, min(900, 34 * (rows + 1))),
     }

@@ -100,7 +100,7 @@ def _above_a_bound(
     A, K, M = tokens.shape
     enough = count if without is None else count + K  # an end token may be its piece's maximum
     maxima = tokens
-    while K * maxima.shape[2] > 4 * _FOLD * enough:
+    while maxima.shape[2] >= _FOLD and K * maxima.shape[2] > 4 * _FOLD * enough:
         maxima = _folded(maxima)
     sums = (prefixes[:, :, None] + maxima).reshape(A, -1)
     bound = np.partition(sums, -enough, axis=1)[:, -enough, None]

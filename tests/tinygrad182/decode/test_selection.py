@@ -138,6 +138,14 @@ def test_many_rows_of_many_blocks(rows: int, kind: str) -> None:
     np.testing.assert_array_equal((found.parent * M + found.token)[there], at[there])
 
 
+@pytest.mark.parametrize("M", [*range(43, 75), 505])
+def test_few_of_many_prefixes(M: int) -> None:
+    """A vocabulary that cannot be folded any more, although its maxima are still many."""
+    rng = np.random.default_rng(M)
+    prefixes = -np.sort(rng.exponential(size=(2, 12)), axis=1)
+    _check(prefixes, VALUES["smooth"](rng, (24, M)), 1, None)
+
+
 @pytest.mark.parametrize("M", [5, 600, 5000])
 @pytest.mark.parametrize("without", [None, 0])
 def test_a_nan_is_in_top(M: int, without: int | None) -> None:
