@@ -13,24 +13,11 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 
-TREE: dict[tuple[int, ...], tuple[float, float]] = {
-    (): (-0.65, -0.73),
-    (0,): (-0.8, -0.6),
-    (1,): (-0.6, -0.8),
-    (0, 1): (-0.8, -0.6),
-    (1, 0): (-0.8, -0.6),
-    (0, 0): (-0.01, -4.6),
-    (1, 1): (-0.7, -0.7),
-}
-
-
-def step(tokens: Any, state: Any) -> tuple[Any, Any]:
-    prefixes = np.concatenate([state, tokens[:, None]], axis=1)
-    return np.array([TREE[tuple(row[1:])] for row in prefixes.tolist()]), prefixes
+from .tree import START, state, step
 
 
 def lattice(width: int) -> tg.decode.Lattice:
-    result = tg.decode.beam_search(step, np.zeros((1, 0), int), 2, width, 3, trace=True)
+    result = tg.decode.beam_search(step, state(), START, width, 3, trace=True)
     assert isinstance(result, tg.decode.SearchResult)
     assert result.lattice is not None
     return result.lattice
@@ -185,7 +172,7 @@ def test_bad_sequences_and_gradients_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_hypothesis_is_as_good_as_its_tokens() -> None:
-    every = tg.decode.exhaustive(step, np.zeros((1, 0), int), 2, 3)
+    every = tg.decode.exhaustive(step, state(), START, 3)
     assert isinstance(every, tg.decode.SearchResult)
     assert lattice(2).text(optimum=every.best) == lattice(2).text(optimum=(0, 0, 0))  # type: ignore[arg-type]
 
