@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
+from ..errors import IndexOutOfRangeError
+
 if TYPE_CHECKING:
     from .lattice import Lattice
 
@@ -55,7 +57,7 @@ class Hypotheses(Sequence[Hypothesis]):
 
     Raises
     ------
-    IndexError
+    IndexOutOfRangeError
         The first one asked for where there is none.
     """
 
@@ -75,6 +77,10 @@ class Hypotheses(Sequence[Hypothesis]):
 
     @property
     def best(self) -> Hypothesis:  # noqa: D102 - described with the class
+        if not self._hypotheses:
+            raise IndexOutOfRangeError(
+                "decode: there is no hypothesis: every sequence has probability 0; look at len(result) first"
+            )
         return self._hypotheses[0]
 
     @property

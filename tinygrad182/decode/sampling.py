@@ -11,6 +11,7 @@ from .. import backend
 from ..backend import Array
 from ..errors import ArgumentError
 from ..modes import no_grad
+from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
 from .search import begin
 from .selection import best_candidates
@@ -76,7 +77,7 @@ def sample(
         step, state, start, max_length, eos, 0.0, state_axis
     )
     B = tokens.shape[0]
-    streams = np.random.default_rng(rng).spawn(B)
+    streams = generator(rng).spawn(B)
     chance = np.concatenate([stream.random((many, scoring.max_length)) for stream in streams])
     with no_grad(), backend.on(tokens):
         xp = backend.namespace(tokens)

@@ -177,3 +177,14 @@ def test_a_mistake_inside_the_step_comes_through(name: str) -> None:
 def test_a_search_over_too_many() -> None:
     with pytest.raises(tg.ArgumentError, match=r"1,000,000.*max_length.*exact_search"):
         tg.decode.exhaustive(step, None, 0, 40)
+
+
+def test_chance_and_nothing_to_return() -> None:
+    def step(tokens: Any, state: Any) -> Any:
+        return np.full((len(tokens), 2), -np.inf), state
+
+    for rng in ("a", -1):
+        with pytest.raises(tg.ArgumentError, match="rng .* must be a whole number"):
+            tg.decode.sample(step, None, 0, 2, rng=rng)  # type: ignore[arg-type]
+    with pytest.raises(tg.IndexOutOfRangeError, match="there is no hypothesis"):
+        _ = tg.decode.greedy(step, None, 0, 2).best  # type: ignore[union-attr]
