@@ -79,7 +79,7 @@ class Hypotheses(Sequence[Hypothesis]):
     def best(self) -> Hypothesis:  # noqa: D102 - described with the class
         if not self._hypotheses:
             raise IndexOutOfRangeError(
-                "decode: there is no hypothesis: every sequence has probability 0; look at len(result) first"
+                "decode: there is no hypothesis, every sequence has probability 0; ask len(result) first"
             )
         return self._hypotheses[0]
 
