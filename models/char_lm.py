@@ -63,6 +63,10 @@ class CharLM(tg.nn.Module):
         device: str | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(vocabulary, str):
+            raise VocabularyError(
+                f"a vocabulary is a string of characters, not a {type(vocabulary).__name__}"
+            )
         if not vocabulary or len(set(vocabulary)) < len(vocabulary):
             twice = sorted({c for c in vocabulary if vocabulary.count(c) > 1})
             raise VocabularyError(

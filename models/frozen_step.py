@@ -84,6 +84,7 @@ class FrozenStep:
     def states(self, tokens: Any, state: Any = None) -> tuple[Any, Any]:
         """Go on by one token without asking what comes next: the states alone."""
         with tg.backend.on(self.bias):
+            tokens = tokens.data if isinstance(tokens, tg.Tensor) else tokens
             tokens = tg.backend.move(tokens, self.device)
             shape = (1 + len(self.above), tokens.shape[0], self.hidden_size)
             dtype = self.bias.dtype

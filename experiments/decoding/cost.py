@@ -107,23 +107,25 @@ def measure(
     ]
     least = [float("inf")] * 2
     results: list[Any] = [None, None]
+    counts = [0, 0]
+
+    def counting(i: int, step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(tokens: Any, state: Any) -> Any:
+            counts[i] += tokens.shape[0] * (1 if i == 0 else state.shape[1] + 1)
+            return step(tokens, state)
+
+        return counted
+
+    ways = [(counting(i, step), state, axis) for i, (step, state, axis) in enumerate(ways)]
     for _ in range(repeats):
         for i, (step, state, axis) in enumerate(ways):
             began = time.perf_counter()
             results[i] = tg.decode.beam_search(step, state, 0, width, length, state_axis=axis)
             least[i] = min(least[i], time.perf_counter() - began)
         advance()
-    kept, over = _steps(decoder.vocabulary, length, width)
+    kept, over = counts[0] // repeats, counts[1] // repeats
     difference = apart(*map(beams, results))
     return Cost(length, width, decoder.vocabulary, least[0], least[1], kept, over, difference)
-
-
-def _steps(vocabulary: int, length: int, width: int) -> tuple[int, int]:
-    """Single steps of the model with the state stored, and without."""
-    beams_at = [1]
-    for _ in range(length - 1):
-        beams_at.append(min(width, beams_at[-1] * vocabulary))
-    return sum(beams_at), sum(t * count for t, count in enumerate(beams_at, 1))
 
 
 def beams(result: tg.decode.SearchResult) -> Beams:

@@ -19,26 +19,13 @@ SMALL = {
 }
 
 
-def counted(step, counts):
-    """The step, counting how many hypotheses it is asked about."""
-
-    def wrapped(tokens, state):
-        counts.append(len(tokens))
-        return step(tokens, state)
-
-    return wrapped
-
-
 @pytest.mark.parametrize(("length", "width", "size"), [(5, 1, 4), (6, 3, 4), (4, 20, 3)])
-def test_model_steps_are_those_the_search_makes(length, width, size):
-    decoder = cost.Decoder(size, 3, 0)
-    stored, _ = decoder.steps()
-    counts = []
-    tg.decode.beam_search(
-        counted(stored, counts), decoder.zero_state(), 0, width, length, state_axis=1
-    )
-    expected = sum(counts), sum(t * n for t, n in enumerate(counts, 1))
-    assert cost._steps(size, length, width) == expected
+def test_model_steps_are_counted(length, width, size):
+    """Beams at each step, by hand: stored one step each, run again as many as there are tokens."""
+    found = cost.measure(cost.Decoder(size, 3, 0), length, width, 2, lambda: None)
+    beams_at = [min(width, size**t) for t in range(length)]
+    assert found.stored_steps == sum(beams_at)
+    assert found.again_steps == sum(t * n for t, n in enumerate(beams_at, 1))
 
 
 def test_running_again_gives_the_same_hypotheses():

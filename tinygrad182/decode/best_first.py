@@ -54,7 +54,7 @@ def exact_search(
     Returns
     -------
     SearchResult, or a list of B of them
-        One hypothesis; ``certified`` unless the search gave up.
+        One hypothesis, any of those that are equally good; ``certified`` unless the search gave up.
 
     Raises
     ------
@@ -133,7 +133,7 @@ class _BestFirst:
         self.best: Hypothesis | None = seed.best if seed else None
         self.pruned = -math.inf
         self.expanded = seed.expanded
-        # Of each family only the best member not yet extended waits, so the heap stays small.
+        # Of each family only the best member not yet extended waits.
         self.heap: list[tuple[float, int, Family, int]] = []
         self.order = itertools.count()
 
@@ -160,10 +160,13 @@ class _BestFirst:
         return SearchResult(found, self.pruned, self.expanded)
 
     def _pop(self, count: int) -> list[Prefix]:
-        """The prefixes that could reach most."""
+        """The prefixes that could reach most, of one length: a state may depend on it."""
         found: list[Prefix] = []
         while self.heap and len(found) < count and -self.heap[0][0] > self.to_beat:
-            _, _, family, i = heapq.heappop(self.heap)
+            _, _, family, i = self.heap[0]
+            if found and len(family.tokens) + 1 != len(found[0].tokens):
+                break
+            heapq.heappop(self.heap)
             found.append(family[i])
             self._push(family, i + 1)
         return found

@@ -146,7 +146,7 @@ class Lattice:
         ArgumentError
             No sequence of tokens of the vocabulary, or a longer one than was searched for.
         """
-        self.check(tokens)
+        tokens = self.check(tokens)
         beam = 0
         for length, (step, token) in enumerate(zip(self.steps, tokens, strict=False), 1):
             if token == self.eos and self.eos is not None:
@@ -178,22 +178,23 @@ class Lattice:
         widest = max(map(len, texts.values()), default=0)
         lines = []
         for length, nodes in enumerate(blocks, 1):
-            shown = sum(n.fate == "pruned" for n in nodes)
-            hidden = max(0, len(nodes) - MOST_LINES)
-            for i, node in enumerate(nodes[:MOST_LINES]):
+            on_path = None if best is None else best[:length]
+            hidden = self.pruned_at(length) - sum(n.fate == "pruned" for n in nodes)
+            for i, node in enumerate(nodes):
+                if i >= MOST_LINES and node.tokens != on_path:
+                    hidden += 1
+                    continue
                 head = f"step {length}" if i == 0 else ""
                 text = texts[node]
                 line = (
                     f"{head:<{len(f'step {len(blocks)}')}}  {SIGNS[node.fate]} {text:<{widest}}  "
                 )
                 line += f"{node.log_probability:.3f}"
-                if best is not None and node.tokens == best[:length]:
+                if node.tokens == on_path:
                     line += "  the optimum is dropped here" if length == dropped else "  *"
                 lines.append(line)
             if hidden:
-                lines.append(" " * len(f"step {len(blocks)}") + f"    {hidden} more of all kinds")
-            if (rest := self.pruned_at(length) - shown) > 0:
-                lines.append(" " * len(f"step {len(blocks)}") + f"  - {rest} more")
+                lines.append(" " * len(f"step {len(blocks)}") + f"    {hidden} more")
         legend = "   ".join(f"{sign} {fate}" for fate, sign in SIGNS.items())
         return "\n".join([*lines, legend + ("   * the optimum" if "  *" in str(lines) else "")])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from .._trees import flatten
+from .._trees import flatten, rebuild
 from ..backpropagation import ancestors
 from ..creation import as_tensor
 from ..errors import ArgumentError, DecodingError
@@ -18,7 +18,7 @@ from ..functions import astype, stack
 from ..marks import Mark, mark
 from ..modes import MODES, Scope, at_time, scope
 from ..recording import Node, is_tensor, node_of, now, wrap
-from .stepping import State, Step, Stepper, check_state, start_tokens, whole
+from .stepping import State, Step, Stepper, check_state, is_array, start_tokens, whole
 
 
 def rescore(
@@ -43,8 +43,7 @@ def rescore(
         there to be a gradient; the values are right for arrays too.
     start : int
         The first token.
-    tokens : sequence of int (T,)
-        Such as ``hypothesis.tokens``.
+    tokens : sequence of int (T,), or Hypothesis
 
     Returns
     -------
@@ -90,7 +89,13 @@ def rescore(
     if not single:
         raise ArgumentError(f"rescore: start {start!r} must be one token: one sequence is rescored")
     check_state(state, 1, stepper.axis, "the initial state:")
-    chosen = [whole(token, "token", 0) for token in tokens]
+    given = getattr(tokens, "tokens", tokens)
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise ArgumentError(f"rescore: {tokens!r} is no sequence of tokens and no hypothesis")
+    chosen = [whole(token, "token", 0) for token in given]
+    state = rebuild(
+        state, [_own(leaf) for leaf in flatten(state)]
+    )  # the step may write into its own
     if not chosen:
         raise ArgumentError("rescore: no tokens; the log-probability of an empty sequence is 0")
     xp = backend.namespace(last)
@@ -107,6 +112,11 @@ def rescore(
             found.append(_of_token(values, token, t))
             last = xp.from_numpy(np.array([token]), xp.device(last))
         return stack(found)
+
+
+def _own(leaf: Any) -> Any:
+    """A copy of an array; a Tensor as it is, for gradients flow through it."""
+    return backend.copy(leaf) if is_array(leaf) and not is_tensor(leaf) else leaf
 
 
 def _of_token(values: Tensor, token: int, t: int) -> Tensor:

@@ -79,7 +79,7 @@ class Hypotheses(Sequence[Hypothesis]):
     def best(self) -> Hypothesis:  # noqa: D102 - described with the class
         if not self._hypotheses:
             raise IndexOutOfRangeError(
-                "decode: there is no hypothesis, every sequence has probability 0; ask len(result) first"
+                "decode: there is no hypothesis, all prefixes came to dead ends; ask len(result) first"
             )
         return self._hypotheses[0]
 
@@ -144,7 +144,7 @@ class SearchResult(Hypotheses):
 
     def __repr__(self) -> str:
         found = (
-            f"best {self.best.score:.6g}" if self else "nothing can be reached",
+            f"best {self.best.score:.6g}" if self else "nothing was reached",
             "certified" if self.certified else f"gap at most {self.gap:.6g}",
         )
         return f"<{len(self)} hypotheses, {', '.join(found)}>"

@@ -45,7 +45,7 @@ def sample(
         How many sequences for each example.
     rng : int or numpy.random.Generator, optional
         Where chance comes from. Numbers are drawn on the host, so CPU and CUDA start equal, and from a
-        stream for each example, so an example's sequences do not depend on the others or on ``count``.
+        stream for each sequence, so it depends on no other, nor on ``count`` or ``max_length``.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def sample(
     ...     return np.log(np.tile([0.2, 0.5, 0.3], (len(tokens), 1))), state
     >>> drawn = tg.decode.sample(step, None, start=0, max_length=1, count=1000, rng=0)
     >>> np.bincount([h.tokens[0] for h in drawn]) / 1000
-    array([0.216, 0.494, 0.29 ])
+    array([0.205, 0.516, 0.279])
     """
     many = whole(count, "count", 1)
     k = None if top_k is None else whole(top_k, "top_k", 1)
@@ -77,12 +77,12 @@ def sample(
         step, state, start, max_length, eos, 0.0, state_axis
     )
     B = tokens.shape[0]
-    streams = generator(rng).spawn(B)
-    chance = np.concatenate([stream.random((many, scoring.max_length)) for stream in streams])
+    seeds = np.random.SeedSequence(int(generator(rng).integers(2**63))).spawn(B)
+    streams = [np.random.default_rng(one) for seed in seeds for one in seed.spawn(many)]
     with no_grad(), backend.on(tokens):
         xp = backend.namespace(tokens)
         rows = xp.asarray(np.repeat(np.arange(B), many))
-        draw = _Draw(stepper, end, warmth, k, chance)
+        draw = _Draw(stepper, end, warmth, k, streams, scoring.max_length)
         draw.run(stepper.gather(state, rows), xp.take(tokens, rows, axis=0))
     drawn = [Hypotheses([h for h in draw.found[b * many : (b + 1) * many] if h]) for b in range(B)]
     return drawn[0] if single else drawn
@@ -98,7 +98,7 @@ def _positive(temperature: Any) -> float:
 
 
 class _Draw:
-    """Sequences being drawn, one for each row of ``chance`` (N, T)."""
+    """Sequences being drawn, each with a stream of chance of its own."""
 
     def __init__(
         self,
@@ -106,24 +106,27 @@ class _Draw:
         eos: int | None,
         temperature: float,
         top_k: int | None,
-        chance: np.ndarray[Any, Any],
+        streams: list[np.random.Generator],
+        max_length: int,
     ) -> None:
         self.stepper = stepper
         self.eos = eos
         self.temperature = temperature
         self.top_k = top_k
-        self.chance = chance
-        self.words: list[list[int]] = [[] for _ in chance]
-        self.sums = [0.0] * len(chance)
-        self.found: list[Hypothesis | None] = [None] * len(chance)
+        self.streams = streams
+        self.max_length = max_length
+        self.words: list[list[int]] = [[] for _ in streams]
+        self.sums = [0.0] * len(streams)
+        self.found: list[Hypothesis | None] = [None] * len(streams)
 
     def run(self, state: State, tokens: Array) -> None:
         self.xp = xp = backend.namespace(tokens)
-        live = np.arange(len(self.chance))
-        for t in range(self.chance.shape[1]):
+        live = np.arange(len(self.streams))
+        for length in range(1, self.max_length + 1):
             log_probs, state = self.stepper(tokens, state)
-            tokens, values = self._choose(log_probs, self.chance[live, t], t + 1)
-            last = t + 1 == self.chance.shape[1]
+            chance = np.array([self.streams[n].random() for n in live])
+            tokens, values = self._choose(log_probs, chance, length)
+            last = length == self.max_length
             going = []
             for row, (n, word, value) in enumerate(
                 zip(live.tolist(), xp.to_numpy(tokens).tolist(), values.tolist(), strict=True)

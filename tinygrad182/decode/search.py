@@ -163,7 +163,7 @@ def exhaustive(
         values: Any = answer[0] if isinstance(answer, (tuple, list)) and answer else None
         if getattr(values, "ndim", 0) == 2 and tokens.shape[0] * values.shape[1] > MOST_SEQUENCES:
             raise ArgumentError(
-                f"exhaustive: more than {MOST_SEQUENCES:,} sequences of {values.shape[1]} tokens; "
+                f"exhaustive: over {MOST_SEQUENCES:,} candidates at once ({values.shape[1]} tokens); "
                 "lower max_length, or use tg.decode.exact_search"
             )
         return answer

@@ -146,6 +146,10 @@ def is_array(leaf: Any) -> bool:
     return hasattr(leaf, "__array_namespace__") and not isinstance(leaf, np.generic)
 
 
+_PASSED_ON = (bool, int, float, complex, str, bytes, np.generic)
+"""What is no array and may stand in a state: it is the same for all prefixes."""
+
+
 def check_state(state: State, rows: int, axis: int, what: str) -> None:
     """Make sure that each array of a state has its rows on that axis.
 
@@ -154,6 +158,11 @@ def check_state(state: State, rows: int, axis: int, what: str) -> None:
     DecodingError
     """
     for i, leaf in enumerate(flatten(state)):
+        if not (is_array(leaf) or leaf is None or isinstance(leaf, _PASSED_ON)):
+            raise DecodingError(
+                f"decode: {what} leaf {i} is a {type(leaf).__name__}, whose rows cannot be chosen; use "
+                "tuples, lists and dicts of arrays or Tensors (x.numpy() of a PyTorch tensor), and numbers"
+            )
         if is_array(leaf) and (leaf.ndim <= axis or leaf.shape[axis] != rows):
             raise DecodingError(
                 f"decode: {what} array {i} has shape {tuple(leaf.shape)}; axis {axis} must have "
@@ -203,6 +212,11 @@ def _rows(xp: Any, leaf: Any, rows: Array, axis: int) -> Any:
 
 def _concat(leaves: Sequence[Any], axis: int) -> Any:
     if not is_array(leaves[0]):
+        if any(leaf != leaves[0] for leaf in leaves):
+            raise DecodingError(
+                f"decode: prefixes of one length have different values {leaves[0]!r} and others in their "
+                "states; put what differs into an array with a row for each prefix"
+            )
         return leaves[0]
     arrays = [array_of(leaf) for leaf in leaves]
     joined = backend.namespace(*arrays).concat(arrays, axis=axis)

@@ -126,17 +126,20 @@ def test_flat_models_end_with_their_budget() -> None:
         assert result.expanded <= 12 + budget
 
 
-def test_prefixes_of_different_lengths_are_asked_together() -> None:
-    """And each one with its own state: the state counts the tokens."""
+@pytest.mark.parametrize("array", [True, False])
+def test_only_prefixes_of_one_length_are_asked_together(array: bool) -> None:
+    """A state may count the tokens, as a number for all, or grow with them."""
     chain = np.log(np.random.default_rng(5).random((6, 3, 3)))  # by step, token before, token
-    seen: set[int] = set()
+    rows: list[int] = []
 
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
-        [n] = state["n"]
-        seen.add(len(set(n.tolist())))
-        return chain[n, tokens], {"n": state["n"] + 1}
+        n = state["n"]
+        rows.append(len(tokens))
+        assert state["tokens"].shape[2] == (n.flat[0] if array else n)
+        now = np.concatenate([state["tokens"], tokens[None, :, None]], axis=2)
+        return chain[n[0] if array else n, tokens], {"n": n + 1, "tokens": now}
 
-    state = {"n": np.zeros((1, 1), int)}
+    state = {"n": np.zeros((1, 1), int) if array else 0, "tokens": np.zeros((1, 1, 0), int)}
     result = tg.decode.exact_search(step, state, 0, 6, state_axis=1, beam_width=3)
     scores = {
         words: sum(chain[n][pair] for n, pair in enumerate(itertools.pairwise((0, *words))))
@@ -144,7 +147,7 @@ def test_prefixes_of_different_lengths_are_asked_together() -> None:
     }
     assert result.certified
     assert result.tokens == max(scores, key=lambda words: scores[words])
-    assert max(seen) == 3
+    assert max(rows) == 3
 
 
 @pytest.mark.parametrize("budget", [-1, 0.5, None])

@@ -291,3 +291,15 @@ def test_operations_and_parts_of_a_weights_gradient_belong_to_their_steps() -> N
     assert [len(graph.select(op="tanh", time=t)) for t in range(5)] == [2, 2, 2, 2, 0]
     assert parts[1].shape == (4, 24, 6)
     assert_close(parts[0], parts[1], 1e-12)
+
+
+def test_the_state_that_is_given_is_left_alone() -> None:
+    def step(tokens: Any, state: Any) -> Any:
+        state += 1
+        return np.log(np.full((len(tokens), 2), 0.5)), state
+
+    state = np.zeros((1, 2))
+    tg.decode.rescore(step, state, 0, [1, 0])
+    assert not state.any()
+    with pytest.raises(tg.ArgumentError, match="5 is no sequence of tokens"):
+        tg.decode.rescore(step, state, 0, 5)  # type: ignore[arg-type]

@@ -178,3 +178,20 @@ def test_wrong_arguments(named: dict[str, Any]) -> None:
     [name] = named
     with pytest.raises(tg.ArgumentError, match=name):
         tg.decode.sample(_chain, None, 0, 3, **named)
+
+
+def test_a_generator_is_drawn_from_and_sequences_have_streams_of_their_own() -> None:
+    def even(tokens: Any, state: Any) -> Any:
+        return np.log(np.full((len(tokens), 2), 0.5)), state
+
+    def drawn(rng: Any, length: int = 12, count: int = 3) -> list[tuple[int, ...]]:
+        return [h.tokens for h in tg.decode.sample(even, None, 0, length, rng=rng, count=count)]  # type: ignore[union-attr]
+
+    rng = np.random.default_rng(7)
+    before = rng.bit_generator.state
+    first, second = drawn(rng), drawn(rng)
+    assert first != second
+    rng.bit_generator.state = before  # as from a checkpoint
+    assert drawn(rng) == first
+    assert [words[:5] for words in first] == drawn(np.random.default_rng(7), 5)
+    assert drawn(np.random.default_rng(7), count=2) == first[:2]

@@ -188,3 +188,14 @@ def test_chance_and_nothing_to_return() -> None:
             tg.decode.sample(step, None, 0, 2, rng=rng)  # type: ignore[arg-type]
     with pytest.raises(tg.IndexOutOfRangeError, match="there is no hypothesis"):
         _ = tg.decode.greedy(step, None, 0, 2).best  # type: ignore[union-attr]
+
+
+def test_a_state_whose_rows_cannot_be_chosen_is_refused() -> None:
+    def step(tokens: Any, state: Any) -> Any:
+        return np.log(np.full((len(tokens), 2), 0.5)), state
+
+    for search in (tg.decode.greedy, tg.decode.exact_search, tg.decode.sample):
+        with pytest.raises(
+            tg.DecodingError, match="leaf 1 is a object, whose rows cannot be chosen"
+        ):
+            search(step, (None, object()), 0, 2)  # type: ignore[operator]
