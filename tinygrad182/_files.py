@@ -36,6 +36,16 @@ def checked_path(what: str, path: Any, error_type: type[FileError] = FileError) 
     return found
 
 
+def write_file(
+    what: str, target: Path, data: bytes, error_type: type[FileError] = FileError
+) -> None:
+    """:func:`replace_file`, with an error that names ``what`` could not be done, and where."""
+    try:
+        replace_file(target, data)
+    except OSError as error:
+        raise error_type(f"{what}: cannot write {target}: {error}") from error
+
+
 def replace_file(target: Path, data: bytes) -> None:
     """Write a whole file in the place of another, or leave everything as it was."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from ._files import checked_path, replace_file
+from ._files import checked_path, write_file
 from ._tensor import Tensor
 from .creation import tensor
 from .errors import ArgumentError, CheckpointError, CheckpointNotFoundError, DTypeError
@@ -116,10 +116,7 @@ def save(
         data = to_bytes(on_host, header)
     except (SafetensorError, UnicodeEncodeError) as error:
         raise ArgumentError(f"save: this cannot be saved: {error}") from error
-    try:
-        replace_file(target, data)
-    except OSError as error:
-        raise CheckpointError(f"save: cannot write {target}: {error}") from error
+    write_file("save", target, data, CheckpointError)
 
 
 def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:

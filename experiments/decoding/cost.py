@@ -101,22 +101,19 @@ def measure(
 ) -> Cost:
     """Search with the state stored and by running again, in turns."""
     stored, again = decoder.steps()
-    ways: list[tuple[Any, Any, int]] = [
-        (stored, decoder.zero_state(), 1),
-        (again, decoder.no_tokens(), 0),
-    ]
     least = [float("inf")] * 2
     results: list[Any] = [None, None]
     counts = [0, 0]
 
-    def counting(i: int, step: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(tokens: Any, state: Any) -> Any:
-            counts[i] += tokens.shape[0] * (1 if i == 0 else state.shape[1] + 1)
-            return step(tokens, state)
+    def keeping(tokens: Any, state: Any) -> Any:
+        counts[0] += tokens.shape[0]
+        return stored(tokens, state)
 
-        return counted
+    def repeating(tokens: Any, prefix: Any) -> Any:
+        counts[1] += tokens.shape[0] * (prefix.shape[1] + 1)
+        return again(tokens, prefix)
 
-    ways = [(counting(i, step), state, axis) for i, (step, state, axis) in enumerate(ways)]
+    ways = [(keeping, decoder.zero_state(), 1), (repeating, decoder.no_tokens(), 0)]
     for _ in range(repeats):
         for i, (step, state, axis) in enumerate(ways):
             began = time.perf_counter()

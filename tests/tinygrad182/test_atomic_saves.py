@@ -252,3 +252,13 @@ def test_modes_links_and_folders(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert path.stat().st_mode & 0o777 == 0o604
     assert tg.load(path).meta == {"n": 2}
+
+
+def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
+    model = tg.nn.Linear(2, 3, rng=0)
+    optimizer = tg.optim.Adam(model.parameters(), 0.1)
+    contents = set()
+    for _ in range(8):
+        tg.save(tmp_path / "f", model, optimizer, epoch=3, loss=0.25)
+        contents.add((tmp_path / "f").read_bytes())
+    assert len(contents) == 1

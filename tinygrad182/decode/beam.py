@@ -271,10 +271,7 @@ class BeamSearch:
             rows = np.array([sequence.row for sequence in new])
             kept = self.stepper.gather(state, self.xp.asarray(rows))
             for n, sequence in enumerate(new):
-                sequence.state = partial(self._one, kept, n)
-
-    def _one(self, states: State, row: int) -> State:
-        return self.stepper.gather(states, self.xp.asarray(np.array([row])))
+                sequence.state = partial(self.stepper.one, self.xp, kept, n)
 
     def _note(self, step: Expansion, log_probs: Array) -> None:
         """Write a step into the lattices."""

@@ -143,9 +143,9 @@ class _BestFirst:
 
     def run(self, root: Prefix, width: int, budget: int) -> SearchResult:
         """Extend prefixes until none can beat the best sequence, or the budget is spent."""
-        if self.seed.certified:
+        if self.seed.certified or not budget:
             self.pruned = self.seed.pruned
-        elif budget:
+        else:
             self._expand([root])
             budget -= 1
             while budget and (prefixes := self._pop(min(width, budget))):
@@ -154,8 +154,6 @@ class _BestFirst:
             if self.heap:
                 self.pruned = max(self.pruned, -self.heap[0][0])
             self.pruned = min(self.pruned, self.seed.pruned)  # what beam search has proven holds
-        else:
-            self.pruned = self.seed.pruned
         found = [self.best] if self.best else []
         return SearchResult(found, self.pruned, self.expanded)
 
@@ -180,7 +178,7 @@ class _BestFirst:
         """Ask the model about some prefixes; keep what can beat the best sequence."""
         xp = self.xp
         tokens = xp.asarray(np.array([prefix.last for prefix in prefixes]))
-        given = [self.stepper.gather(p.states, xp.asarray(np.array([p.row]))) for p in prefixes]
+        given = [self.stepper.one(xp, p.states, p.row) for p in prefixes]
         log_probs, states = self.stepper(tokens, self.stepper.joined(given))
         # They wait on the heap: the step may use its own memory again.
         states = self.stepper.gather(states, xp.arange(len(prefixes)))
@@ -211,9 +209,6 @@ class _BestFirst:
         """A complete sequence: the best one so far, or not."""
         score = self.scoring.score(value, len(prefix.tokens) + 1)
         if score > self.to_beat:
-            state = partial(self._one, states, row)
+            state = partial(self.stepper.one, self.xp, states, row)
             ended = word == self.eos
             self.best = Hypothesis((*prefix.tokens, word), value, score, ended, state)
-
-    def _one(self, states: State, row: int) -> State:
-        return self.stepper.gather(states, self.xp.asarray(np.array([row])))

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import checked_path, replace_file
-from ..errors import ArgumentError, FileError, MissingDependencyError
-from .lattice import LatticeNode, Words, namer
+from .._files import checked_path, write_file
+from ..errors import ArgumentError, MissingDependencyError
+from .words import Words, namer
 
 if TYPE_CHECKING:
-    from .lattice import Lattice
+    from .lattice import Lattice, LatticeNode
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the shapes tell the same.
 COLOURS = {"kept": "#0072B2", "finished": "#009E73", "pruned": "#7a7f87"}
@@ -37,21 +37,14 @@ def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
     chart = picture(lattice, **options)
     _converter()
     page: str = chart.to_html(inline=True, embed_options={"actions": False})
-    _write(target, page.encode())
+    write_file("save_html", target, page.encode())
 
 
 def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
     """Write the picture as an image."""
     target = checked_path("save_png", path)
     chart = picture(lattice, **options)
-    _write(target, _converter().vegalite_to_png(chart.to_json(), scale=2))
-
-
-def _write(target: Path, data: bytes) -> None:
-    try:
-        replace_file(target, data)
-    except OSError as error:
-        raise FileError(f"cannot write {target}: {error}") from error
+    write_file("save_png", target, _converter().vegalite_to_png(chart.to_json(), scale=2))
 
 
 def picture(
@@ -255,9 +248,7 @@ def _decades(logs: Sequence[float]) -> list[int]:
     """
     low, high = math.floor(min(logs, default=-1)), math.ceil(max(logs, default=0))
     every = max(1, -(-(high - low) // 8))
-    return list(range(low, max(high, low + 1) + every, every))[
-        : max(2, -(-(high - low) // every) + 1)
-    ]
+    return list(range(low, max(high, low + 1) + every, every))
 
 
 def _told(lattice: Lattice, best: tuple[int, ...] | None, labelled: bool) -> list[str]:

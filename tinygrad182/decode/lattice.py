@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError
+from . import drawing
 from .result import Scoring
+from .words import Words, namer
 
 Host = np.ndarray[Any, Any]
-Words = Sequence[str] | Callable[[int], str] | None
-"""What tokens are called: by number, by a function, or None for their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,15 +237,11 @@ class Lattice:
 
     def chart(self, **options: Any) -> Any:
         """The picture as an Altair chart, for a notebook; parameters are those of :meth:`save_png`."""
-        from .drawing import picture  # the drawing library is optional, and large
-
-        return picture(self, **options)
+        return drawing.picture(self, **options)
 
     def save_html(self, path: str | Path, **options: Any) -> None:
         """Draw it on a page that needs no network; parameters are those of :meth:`save_png`."""
-        from .drawing import save_html
-
-        save_html(self, path, **options)
+        drawing.save_html(self, path, **options)
 
     def save_png(self, path: str | Path, **options: Any) -> None:
         """Draw it.
@@ -268,9 +264,7 @@ class Lattice:
         FileError
             The file cannot be written.
         """
-        from .drawing import save_png
-
-        save_png(self, path, **options)
+        drawing.save_png(self, path, **options)
 
 
 MOST_LINES = 40
@@ -279,36 +273,8 @@ MOST_LINES = 40
 WIDEST = 60
 """Characters of a prefix, in text."""
 
-BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
-
 SIGNS = {"kept": "+", "pruned": "-", "finished": "#"}
 """What stands before a prefix in text."""
-
-
-def namer(words: Words) -> Callable[[int], str]:
-    """A function from tokens to what they are called.
-
-    Raises
-    ------
-    ArgumentError
-        Neither a sequence nor a function.
-    """
-    if words is None:
-        return str
-    if not callable(words) and not hasattr(words, "__getitem__"):
-        raise ArgumentError(f"lattice: words {words!r} must be a sequence of strings or a function")
-
-    def name(token: int) -> str:
-        if callable(words):
-            return visible(str(words(token)))
-        return visible(str(words[token])) if token < len(words) else str(token)
-
-    return name
-
-
-def visible(word: str) -> str:
-    """A word whose line ends and blanks can be seen."""
-    return "".join(BLANKS.get(letter, letter) for letter in word)
 
 
 def _cut(text: str) -> str:

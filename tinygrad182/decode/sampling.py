@@ -173,6 +173,6 @@ class _Draw:
     def _finish(self, n: int, state: State, row: int) -> None:
         """Keep a sequence, with the state that chose its last token."""
         words, value = tuple(self.words[n]), self.sums[n]
-        kept = self.stepper.gather(state, self.xp.asarray(np.array([row])))
+        kept = self.stepper.one(self.xp, state, row)
         ended = words[-1] == self.eos
         self.found[n] = Hypothesis(words, value, value, ended, lambda: kept)

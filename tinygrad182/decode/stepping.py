@@ -47,9 +47,8 @@ class Stepper:
 
     def __call__(self, tokens: Array, state: State) -> tuple[Array, State]:
         """Log-probabilities (N, M) of the next tokens, and the state after these."""
-        answer = self.step(
-            backend.namespace(tokens).copy(tokens), state
-        )  # it may write into its own
+        own = backend.namespace(tokens).copy(tokens)  # the step may write into it
+        answer = self.step(own, state)
         if not isinstance(answer, (tuple, list)) or len(answer) != 2:
             found = type(answer).__name__
             found += f" of {len(answer)}" if isinstance(answer, (tuple, list)) else ""
@@ -92,6 +91,10 @@ class Stepper:
         """The state of some prefixes, in a new tree with memory of its own."""
         xp = backend.namespace(rows)
         return rebuild(state, [_rows(xp, leaf, rows, self.axis) for leaf in flatten(state)])
+
+    def one(self, xp: Any, state: State, row: int) -> State:
+        """The state of one prefix."""
+        return self.gather(state, xp.asarray(np.array([row])))
 
     def joined(self, states: Sequence[State]) -> State:
         """States of single prefixes, as one."""

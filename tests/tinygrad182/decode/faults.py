@@ -77,7 +77,7 @@ FAULTS = (
     ),
     Fault(
         "a hypothesis has the state of the best one", "beam.BeamSearch._keep_states",
-        "partial(self._one, kept, n)", "partial(self._one, kept, 0)",
+        "self.xp, kept, n)", "self.xp, kept, 0)",
         p.states_are_those_of_running_again,
     ),
     Fault(
@@ -86,13 +86,13 @@ FAULTS = (
         p.states_are_those_of_running_again,
     ),
     Fault(
-        "a hypothesis's state has the rows of all", "beam.BeamSearch._one",
-        "self.stepper.gather(states, self.xp.asarray(np.array([row])))", "states",
+        "a hypothesis's state has the rows of all", "stepping.Stepper.one",
+        "self.gather(state, xp.asarray(np.array([row])))", "state",
         p.states_are_those_of_running_again,
     ),
     Fault(
         "the state is the step's own memory", "beam.BeamSearch._keep_states",
-        "partial(self._one, kept, n)", "partial(self._one, state, sequence.row)",
+        "self.xp, kept, n)", "self.xp, state, sequence.row)",
         p.a_step_keeps_its_arrays,
     ),
     Fault(
