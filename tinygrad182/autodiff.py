@@ -78,7 +78,12 @@ def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bo
     with grad_mode(create_graph):
         found = backpropagate(seeds, retain_graph=retain_graph or create_graph, cotangents=sums)
         for node, g in found.items():
-            node.grad = _own(g, sums.owns(node)) if node.grad is None else node.grad + g
+            add_grad(node, g, sums.owns(node))
+
+
+def add_grad(node: Node, g: Any, owned: bool = False) -> None:
+    """Add to a node's ``.grad``; ``owned``: ``g`` shares memory with nothing."""
+    node.grad = _own(g, owned) if node.grad is None else node.grad + g
 
 
 def _own(g: Any, owned: bool) -> Tensor:

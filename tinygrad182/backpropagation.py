@@ -16,10 +16,10 @@ import numpy as np
 from . import backend
 from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError
-from .modes import MODES
+from .modes import MODES, Modes, grad_mode, recording_as
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
-from .recording import Node, apply, is_tensor, wrap
+from .recording import Leaf, Node, apply, is_tensor, node_of, tensor_functions, wrap
 
 # --- the graph below some outputs ---------------------------------------------------------------
 
@@ -151,7 +151,7 @@ def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> 
     return xp.reshape(cotangent, (*cotangent.shape[:lead], *shape))
 
 
-def _fit(xp: Any, node: Node, parent: Node, cotangent: Any, lead: int) -> Any:
+def fit(xp: Any, node: Node, parent: Node, cotangent: Any, lead: int) -> Any:
     """Give what a rule returned the input's shape and dtype, and make a NumPy scalar an array."""
     value = parent.value
     if type(cotangent) is Slice:
@@ -200,8 +200,13 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
 def _pull(
     xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
+    if node.primitive.definition is not None and not getattr(xp, "has_loops", False):  # type: ignore[union-attr]
+        return _pull_definition(node, g, xs, wanted)
     rules = node.primitive.vjp  # type: ignore[union-attr]
     params = node.params
+    if node.saved is not None:
+        needed = tuple([x in wanted for x in node.inputs or ()])
+        params = {**params, "saved": node.saved, "needed": needed}
     lead = g.ndim - y.ndim
     together = rules(xp, g, y, *xs, **params) if callable(rules) else None
     edges = []
@@ -216,8 +221,50 @@ def _pull(
             rule = rules[i]  # type: ignore[index]
             cotangent = None if rule is None else rule(xp, g, y, *xs, **params)
         if cotangent is not None:
-            edges.append((parent, _fit(xp, node, parent, cotangent, lead)))  # type: ignore[arg-type]
+            edges.append((parent, fit(xp, node, parent, cotangent, lead)))  # type: ignore[arg-type]
     return edges  # type: ignore[return-value]
+
+
+def _pull_definition(
+    node: Node, g: Any, xs: list[Any], wanted: Container[Any]
+) -> list[tuple[Node, Any]]:
+    """The same by the primitive's definition, which is run again."""
+    out, stand_ins = defined(node, xs)
+    again = is_tensor(g)
+    with grad_mode(again):
+        ends = {x for x in stand_ins if isinstance(x, Node)}
+        found = backpropagate([(out, g)], ends, retain_graph=again, stop=True)
+    edges = []
+    for parent, stand_in in zip(node.inputs or (), stand_ins, strict=True):
+        if isinstance(parent, Node) and parent.memory is not None:
+            parent.check_unchanged(node)
+        if parent in wanted and stand_in in found:
+            edges.append((parent, found[stand_in]))
+    return edges  # type: ignore[return-value]
+
+
+def defined(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
+    """Record a node's definition on stand-ins for its inputs ``xs``, arrays or Tensors.
+
+    Returns
+    -------
+    out : Node
+        The result.
+    stand_ins : list of Node and number
+        Where the record begins; derivatives are to stop there.
+    """
+    given = []
+    for x, parent in zip(xs, node.inputs or (), strict=True):
+        if not isinstance(parent, Node):
+            given.append(x)
+        elif is_tensor(x):
+            given.append(x * 1 if parent.requires_grad else x)
+        else:
+            given.append(wrap(x, Leaf(x, parent.requires_grad)))
+    modes = MODES.get()
+    with recording_as(Modes(True, modes.device, node.scope, modes.anomaly)):
+        out = node.primitive.definition(tensor_functions(), *given, **node.params)  # type: ignore[misc, union-attr]
+    return node_of(out), [node_of(x) if is_tensor(x) else x for x in given]
 
 
 def _check_edges(node: Node, g: Any, edges: list[tuple[Node, Any]]) -> None:
@@ -237,6 +284,7 @@ def backpropagate(
     retain_graph: bool = False,
     stop: bool = False,
     cotangents: Cotangents | None = None,
+    pull: Callable[[Node, Any, Container[Any]], list[tuple[Node, Any]]] = pull,
 ) -> dict[Node, Any]:
     """Carry cotangents from the seeds down to the targets.
 
@@ -259,6 +307,8 @@ def backpropagate(
         Whether targets are independent: nothing flows through one of them to another.
     cotangents : Cotangents, optional
         How sums are kept.
+    pull : callable
+        Called in place of :func:`pull`.
 
     Returns
     -------

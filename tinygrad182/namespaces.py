@@ -43,6 +43,9 @@ class Namespace:
     guarded = False
     """Whether operations must run inside :meth:`on`, because the library has a current device."""
 
+    has_loops = False
+    """Whether the loops over time in :mod:`.kernels` run on its arrays."""
+
     def __init__(self, module: ModuleType | Any) -> None:
         self.module = module
         self.name = module.__name__.partition(".")[0]
@@ -178,6 +181,8 @@ def _host_key(key: Key) -> Key:
 class _NumPyLike(Namespace):
     """What NumPy and CuPy share and the standard does not promise."""
 
+    has_loops = True
+
     def is_complex(self, x: Array) -> bool:
         return isinstance(x, complex) if type(x) in SCALARS else x.dtype.kind == "c"
 
@@ -217,11 +222,13 @@ class _NumPyLike(Namespace):
         self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]
     ) -> Array:
         out = self.module.zeros(shape, dtype)
-        for key, value in items:
-            if all(k is None or isinstance(k, (int, slice)) for k in key):
-                out[key] += value
-            else:
+        for i, (key, value) in enumerate(items):
+            if not all(k is None or isinstance(k, (int, slice)) for k in key):
                 self.module.add.at(out, key, value)
+            elif i:
+                out[key] += value
+            else:  # there is nothing yet: do not read it
+                out[key] = value
         return out
 
     def einsum(self, subscripts: str, *operands: Array) -> Array:

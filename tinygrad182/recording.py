@@ -57,6 +57,8 @@ class Node:
         What they have added up.
     memory : Memory or None
         The history of the array in a leaf, which its views have too.
+    saved : object
+        What the forward left for the rules, of a primitive that keeps something.
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class Node:
         "order",
         "params",
         "primitive",
+        "saved",
         "scope",
         "value",
     )
@@ -91,10 +94,11 @@ class Node:
         self.grad: Tensor | None = None
         self.keeps_grad = False
         self.memory: Memory | None = None
+        self.saved: Any = None
 
     def free(self) -> None:
         """Drop the arrays; a later backward pass through this node says so."""
-        self.inputs = self.value = None
+        self.inputs = self.value = self.saved = None
 
     @property
     def op(self) -> str:
@@ -271,15 +275,20 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             else:
                 arrays.append(as_array(x))
         xp = backend.namespace(*arrays)
+        keeps = primitive.keeps is not None and tracked and MODES.get().grad
+        forward: Any = primitive.keeps if keeps else primitive.forward
         if xp.guarded:
             with xp.on(next(a for a in arrays if type(a) not in SCALARS)):
-                value = primitive.forward(xp, *arrays, **params)
+                value = forward(xp, *arrays, **params)
         else:
-            value = primitive.forward(xp, *arrays, **params)
+            value = forward(xp, *arrays, **params)
             if isinstance(value, np.generic):  # NumPy's 0-d results
                 value = np.asarray(value)
     except (ValueError, TypeError, IndexError, OverflowError, DeviceError) as error:
         raise explain(primitive.name, arrays, error, primitive.needs) from error
+    saved = None
+    if keeps:
+        value, saved = value
     modes = MODES.get()
     scope = modes.scope
     if modes.anomaly:
@@ -292,7 +301,10 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         if type(a) not in SCALARS:
             a = getattr(x, "_node", None) or node_of(x)
         inputs.append(a)
-    return record(primitive, tuple(inputs), value, params or _NO_PARAMS, scope)
+    result = record(primitive, tuple(inputs), value, params or _NO_PARAMS, scope)
+    if saved is not None:
+        result._node.saved = saved  # type: ignore[union-attr]
+    return result
 
 
 def record(

@@ -14,7 +14,7 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .autodiff import grad
-from .backpropagation import ancestors, backpropagate
+from .backpropagation import ancestors, backpropagate, defined
 from .creation import full_like, tensor, zeros_like
 from .errors import ArgumentError, ShapeError
 from .modes import MODES, enable_grad, grad_mode
@@ -147,6 +147,11 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
     present = [(i, v) for i, v in enumerate(tangents) if v is not None]
     if callable(primitive.jvp):
         total = primitive.jvp(xp, tangents, y, *xs, **node.params)
+    elif primitive.jvp == "definition":
+        out, stand_ins = defined(node, xs)
+        known = {x: v for x, v in zip(stand_ins, tangents, strict=True) if v is not None}
+        push_forward([out], known)
+        total = known[out]
     elif primitive.jvp == "linear":
         filled = [xp.zeros_like(x) if v is None else v for x, v in zip(xs, tangents, strict=True)]
         total = primitive.forward(xp, *filled, **node.params)

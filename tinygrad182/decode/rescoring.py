@@ -18,6 +18,7 @@ from ..functions import astype, stack
 from ..marks import Mark, mark
 from ..modes import MODES, Scope, at_time, scope
 from ..recording import Node, is_tensor, node_of, now, wrap
+from ..unrolling import is_scan, steps_of_scan
 from .stepping import State, Step, Stepper, check_state, is_array, start_tokens, whole
 
 
@@ -156,7 +157,7 @@ def _mark_step(
             continue  # what the step hands on as it is, is no state
         sources = _sources(node_of(leaf), began)
         for k, node in enumerate(sources):
-            if all(m.scope.time is None for m in node.marks):
+            if not is_scan(node) and all(m.scope.time is None for m in node.marks):
                 several = len(sources) > 1
                 _mark(node, _joined(path, f"l{k}") if several else path, name, t)
                 if t == 0 and not several and len(old) == len(new) and _is_state(old[i]):
@@ -186,11 +187,11 @@ def _sources(node: Node, began: int) -> list[Node]:
 
 
 def _rearranges(node: Node, inputs: list[Node]) -> bool:
-    """Whether an operation keeps all elements of its inputs as they are."""
+    """Whether an operation keeps all elements of its inputs as they are, or takes states of a layer."""
     primitive = node.primitive
     if primitive is None or not (primitive.view or primitive.name in ("stack", "concat")):
         return False
-    return sum(x.value.size for x in inputs) == node.value.size
+    return any(map(is_scan, inputs)) or sum(x.value.size for x in inputs) == node.value.size
 
 
 def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
@@ -199,15 +200,17 @@ def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
     A layer called for one step records it as time 0 of a call of its own, after an initial state that is
     the last step's. A layer that was run over a whole sequence inside the step keeps its times.
     """
-    marks = [m for node in made for m in node.marks if m.scope.time is not None]
+    places = [m.scope for node in made for m in node.marks if m.scope.time is not None]
     times: dict[int, set[int | None]] = {}
-    for m in marks:
-        times.setdefault(m.scope.call, set()).add(m.scope.time)
+    for place in places:
+        times.setdefault(place.call, set()).add(place.time)
+    for node in filter(is_scan, made):
+        places.append(node.scope)
+        times.setdefault(node.scope.call, set()).update(steps_of_scan(node))
     first: dict[int, int] = {}  # a call → that of its module in the first step
-    for m in marks:
-        call = m.scope.call
-        if call not in first and len(times[call] - {-1}) == 1:
-            first[call] = calls.setdefault(m.scope.module, call)
+    for place in places:
+        if place.call not in first and len(times[place.call] - {-1}) == 1:
+            first[place.call] = calls.setdefault(place.module, place.call)
 
     def moved(place: Scope) -> Scope:
         time = -1 if place.time == -1 else t
@@ -216,6 +219,8 @@ def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
     for node in made:
         if node.scope.call in first:
             node.scope = moved(node.scope)
+            if is_scan(node):
+                node.params = {**node.params, "start": t}
         if node.marks:
             node.marks = tuple(
                 Mark(m.name, moved(m.scope)) if m.scope.call in first else m

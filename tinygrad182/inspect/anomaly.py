@@ -68,6 +68,7 @@ def first_anomaly(graph: Graph) -> Anomaly | None:
     backward: underflow arises in <multiply (1,)>
     """
     given: Anomaly | None = None
+    graph = graph.opened()
     for node in graph:
         found = _in_value(node)
         if found and (found.produced or found.kind == "nan"):

@@ -16,6 +16,8 @@ from ..errors import FreedGraphError, GraphError
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
+from ..unrolling import is_scan, operations, unrolled
+from .expanding import inside, step
 from .table import text_table
 
 
@@ -56,7 +58,11 @@ def trace(loss: Tensor, gradient: Any = None) -> Graph:
     >>> [float(edge.cotangent) for edge in graph.nodes[0].edges]  # w is used twice
     [3.0, 3.0]
     """
-    seeds = seeds_of([loss], [gradient], False, "trace")
+    return _traced(seeds_of([loss], [gradient], False, "trace"))
+
+
+def _traced(seeds: list[tuple[Node, Array]]) -> Graph:
+    """The graph behind some nodes, the first of them the latest, with everything's gradient."""
     kept: dict[Node, Kept] = {}
 
     def keep(node: Node, g: Array) -> None:
@@ -64,7 +70,7 @@ def trace(loss: Tensor, gradient: Any = None) -> Graph:
 
     with no_grad():
         backpropagate(seeds, visit=keep, retain_graph=True)
-    return Graph(seeds[0][0], kept)
+    return Graph(seeds, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ class GraphNode:
     ----------
     op : str
         Name of the operation; ``"leaf"`` for a parameter, an input or a constant.
+    is_fused : bool
+        Whether it is a recurrence over a whole sequence, which :meth:`Graph.expand` opens.
     module : str
         Path of the module it was recorded in; ``""`` outside any.
     time : int or None
@@ -123,6 +131,10 @@ class GraphNode:
     @property
     def op(self) -> str:
         return self._node.op
+
+    @property
+    def is_fused(self) -> bool:
+        return is_scan(self._node)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -194,11 +206,17 @@ class GraphNode:
 
 
 class Graph:
-    """What a loss depends on: read-only, oldest node first. Made by :func:`trace`."""
+    """What a loss depends on: read-only, oldest node first. Made by :func:`trace`.
 
-    def __init__(self, root: Node, kept: dict[Node, Kept]) -> None:
+    A recurrent layer's whole sequence is one node. :meth:`expand` opens it, and :meth:`select` looks into
+    it by itself.
+    """
+
+    def __init__(self, seeds: list[tuple[Node, Array]], kept: dict[Node, Kept]) -> None:
+        self._seeds = seeds
         self._kept = kept
-        self._order = ancestors([root], constants=True)
+        self._order = ancestors([seeds[0][0]], constants=True)
+        self._lazy_opened: Graph | None = None
         self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
@@ -269,6 +287,9 @@ class Graph:
     ) -> list[GraphNode]:
         """The nodes that match everything given, oldest first.
 
+        Asked for a time step, a state's name or an operation, it looks into recurrences that are one
+        node: what is found then are nodes of :meth:`opened`.
+
         Parameters
         ----------
         op : str, optional
@@ -280,14 +301,79 @@ class Graph:
         name : str, optional
             A marked name such as ``"h"``, or a parameter's dotted path.
         """
+        inside = {op for n in self._order if is_scan(n) for op in operations(n)}
+        parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
+        looks_inside = op in inside if op else time is not None or (name and not parameter)
+        graph = self.opened() if looks_inside else self
         return [
             node
-            for node in self
+            for node in graph
             if (op is None or node.op == op)
             and (module is None or node.module == module or node.module.startswith(module + "."))
             and (time is None or node.time == time)
             and (name is None or node.name == name)
         ]
+
+    def opened(self) -> Graph:
+        """The same graph with every recurrence step by step, as ``fused=False`` would have recorded it.
+
+        Costs what recording and tracing the steps costs; once.
+        """
+        if not any(node.is_fused for node in self):
+            return self
+        if self._lazy_opened is None:
+            (root, seed), *_ = self._seeds
+            self._lazy_opened = _traced([(unrolled(root), seed)])
+        return self._lazy_opened
+
+    def expand(self, node: GraphNode, time: int | None = None) -> Graph:
+        """Open a recurrence that is one node: its inside, with values and gradients.
+
+        Both are computed again from the states and the node's gradient; its inputs are the leaves.
+
+        Parameters
+        ----------
+        node : GraphNode
+            One whose ``is_fused`` is true, such as ``graph.select(op="lstm_scan")[0]``.
+        time : int, optional
+            Open this step alone, at the cost of a pass back to it; by default all.
+
+        Raises
+        ------
+        GraphError
+            The node is no recurrence, or the loss does not depend on it.
+        ArgumentError
+            No such step.
+        InPlaceError
+            An input, such as a weight, was changed since.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> lstm = tg.nn.LSTM(1, 4, rng=0)
+        >>> graph = tg.inspect.trace(lstm(tg.ones((100, 2, 1)))[0].sum())
+        >>> (node,) = graph.select(op="lstm_scan")
+        >>> len(graph), len(graph.expand(node)) > 1000
+        (9, True)
+        >>> step = graph.expand(node, time=30)
+        >>> step.select(name="c", time=30)[0].grad.shape
+        (2, 4)
+        """
+        kept = self._kept.get(node._node)
+        if not node.is_fused or kept is None:
+            raise GraphError(
+                f"expand: {node!r} is no recurrence that the loss depends on; those that are have "
+                "is_fused = True"
+            )
+        if node._node.inputs is None:
+            raise FreedGraphError(
+                f"expand: a backward pass after the trace freed {node!r}; expand it before that, or pass "
+                "it retain_graph=True"
+            )
+        with no_grad():
+            if time is None:
+                return _traced(inside(node._node, kept.grad))
+            return _traced(step(node._node, kept.grad, time))
 
     def table(self, max_rows: int | None = 60) -> str:
         """One line per node: what it is, where, and the norms of its value and gradient."""

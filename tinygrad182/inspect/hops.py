@@ -17,9 +17,10 @@ from ..errors import ArgumentError, GraphError
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node
-from .flow import gradients_in_bands, row_norms, whole_of
+from ..unrolling import unrolled
+from .norms import row_norms
 from .recurrences import one_stack, one_state, run_backward
-from .scaling import Band, zeros_like
+from .scaling import Band, gradients_in_bands, whole_of, zeros_like
 from .table import text_table
 from .times import Times, node_times
 
@@ -104,6 +105,7 @@ def grad_by_hops(
     if not isinstance(max_hops, (int, np.integer)) or max_hops < 0:  # type: ignore[redundant-expr]
         raise ArgumentError(f"grad_by_hops: max_hops {max_hops!r} must be a whole number from 0")
     root, seed = seeds_of([loss], [None], False, "grad_by_hops")[0]
+    root = unrolled(root)
     recurrence = one_state(one_stack(root, path, "grad_by_hops"), state, "grad_by_hops")
     times = sorted(recurrence.steps)
     nodes = [recurrence.steps[t] for t in times]

@@ -16,6 +16,7 @@ from ..backpropagation import backpropagate
 from ..errors import ArgumentError, GraphError
 from ..modes import no_grad
 from ..recording import Node
+from ..unrolling import unrolled
 from .paths import Step, steps_of
 from .recurrences import Stack, one_stack
 
@@ -107,6 +108,7 @@ def step_jacobians(loss: Tensor, path: str | None = None, sample: int = 0) -> St
     True
     """
     root, _ = seeds_of([loss], [_ones(loss)], False, "step_jacobians")[0]
+    root = unrolled(root)
     stack = one_stack(root, path, "step_jacobians")
     names = tuple(stack)
     at = steps_of(stack)

@@ -16,9 +16,9 @@ from ..backpropagation import ancestors, backpropagate
 from ..errors import GraphError
 from ..modes import no_grad
 from ..recording import Node
-from .flow import gradients_in_bands
+from ..unrolling import unrolled
 from .recurrences import Stack, one_stack, one_state
-from .scaling import NOT_FINITE, Band, times_power, zeros_like
+from .scaling import NOT_FINITE, Band, gradients_in_bands, times_power, zeros_like
 from .table import text_table
 
 Step = dict[str, Node]
@@ -99,6 +99,7 @@ def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]
     True
     """
     root, seed = seeds_of([loss], [None], False, "path_split")[0]
+    root = unrolled(root)
     stack = one_stack(root, path, "path_split")
     for recurrence in stack.values():
         recurrence.check_shapes("path_split")
@@ -330,6 +331,7 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     True
     """
     root, seed = seeds_of([loss], [None], False, "gain_split")[0]
+    root = unrolled(root)
     stack = one_stack(root, path, "gain_split")
     recurrence = one_state(stack, state, "gain_split")
     times, nodes = list(recurrence.steps), list(recurrence.steps.values())

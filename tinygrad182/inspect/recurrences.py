@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from ..backpropagation import ancestors
 from ..errors import GraphError, ShapeError, UnknownPathError
 from ..marks import Mark
+from ..primitives.recurrent import Scan
 from ..recording import Node
+from ..unrolling import is_scan, steps_of_scan
 
 
 class Recurrence:
@@ -26,9 +28,11 @@ class Recurrence:
         The state before the first input, if it was marked (with time −1).
     steps : dict of int to Node
         The states by time step, in the order they were computed.
+    fused : list of (Node, int)
+        Operations that computed many steps at once, and which part of their state this is.
     """
 
-    __slots__ = ("call", "initial", "module", "name", "steps")
+    __slots__ = ("call", "fused", "initial", "module", "name", "steps")
 
     def __init__(self, mark: Mark, initial: Node | None) -> None:
         self.module = mark.scope.module
@@ -36,6 +40,22 @@ class Recurrence:
         self.call = mark.scope.call
         self.initial = initial
         self.steps: dict[int, Node] = {}
+        self.fused: list[tuple[Node, int]] = []
+
+    def is_of(self, mark: Mark) -> bool:
+        """Whether a state marked so has this one's name, module and call."""
+        place = mark.scope
+        return (self.module, self.name, self.call) == (place.module, mark.name, place.call)
+
+    def ends_before(self, step: int) -> bool:
+        """Whether the last operation on many steps ended just before ``step``."""
+        return bool(self.fused) and steps_of_scan(self.fused[-1][0]).stop == step
+
+    def times(self) -> list[int]:
+        """The steps, ascending."""
+        if self.fused:
+            return [t for node, _ in self.fused for t in steps_of_scan(node)]
+        return sorted(self.steps)
 
     def check_shapes(self, what: str) -> None:
         """Raise ShapeError unless the states have one shape over time, so that they can be stacked."""
@@ -47,6 +67,7 @@ class Recurrence:
     def nodes(self) -> Iterator[Node]:
         """All states, the initial one included."""
         yield from self.steps.values()
+        yield from (node for node, _ in self.fused)
         if self.initial is not None:
             yield self.initial
 
@@ -57,8 +78,10 @@ Stack = dict[str, Recurrence]
 _Reached = frozenset[Recurrence]
 
 
-def stacks_of(root: Node, what: str) -> dict[str, Stack]:
-    """Path → name → recurrence of every state that ``root`` depends on, in the order they were run.
+def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
+    """Path → name → recurrence of every state in a graph, in the order they were run.
+
+    ``nodes`` are the whole graph, oldest first, with its constants.
 
     From a module's second call on, its path has an ordinal behind it.
 
@@ -67,11 +90,13 @@ def stacks_of(root: Node, what: str) -> dict[str, Stack]:
     GraphError
         No state was marked.
     """
-    states = recurrences(ancestors([root], constants=True))
+    states = recurrences(nodes)
     if not states:
+        hidden = any(node.op == "remat" for node in nodes)
         raise GraphError(
             f"{what}: no state is marked with its time step in this graph; use tg.nn.RNN or tg.nn.LSTM, "
             'or name the states of a loop: h = tg.inspect.mark(h, "h", time=t)'
+            + ("; what is inside tg.remat is not seen" if hidden else "")
         )
     ordinals: Counter[str] = Counter()
     calls: dict[tuple[str, int], list[Stack]] = {}
@@ -102,7 +127,7 @@ def one_stack(root: Node, path: str | None, what: str) -> Stack:
     UnknownPathError
         No such path, or several stacks and none chosen; the message lists them.
     """
-    stacks = stacks_of(root, what)
+    stacks = stacks_of(ancestors([root], constants=True), what)
     if path is None and len(stacks) == 1:
         return next(iter(stacks.values()))
     if path not in stacks:
@@ -141,6 +166,8 @@ def recurrences(nodes: list[Node]) -> list[Recurrence]:
     for node in nodes:
         above = {reached[x] for x in node.inputs or () if x in reached}
         past = above.pop() if len(above) == 1 else frozenset().union(*above)
+        if is_scan(node):
+            past |= _note_fused(node, reached, found)
         for mark in node.marks:
             time = mark.scope.time
             if time is None:
@@ -155,6 +182,28 @@ def recurrences(nodes: list[Node]) -> list[Recurrence]:
         if past:
             reached[node] = past
     return found
+
+
+def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrence]) -> _Reached:
+    """The recurrences of an operation on many steps at once; later ones of its call go on with them.
+
+    Each part goes on with the one its initial state was computed from, or, if that was detached, with
+    the first that ends there.
+    """
+    scan: Scan = node.primitive  # type: ignore[assignment]
+    initial = scan.operands(node.inputs or ()).initial
+    start, belongs = steps_of_scan(node).start, set()
+    for part, name in enumerate(scan.parts):
+        mark = Mark(name, node.scope)
+        options = [r for r in found if r.is_of(mark) and r.ends_before(start)]
+        past = reached.get(initial[part], frozenset())
+        r = next((r for r in options if r in past), options[0] if options else None)
+        if r is None:
+            r = Recurrence(mark, initial[part])
+            found.append(r)
+        r.fused.append((node, part))
+        belongs.add(r)
+    return frozenset(belongs)
 
 
 def run_backward(nodes: list[Node]) -> set[Node]:
@@ -184,8 +233,7 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
         options = [
             r
             for r in found
-            if (r.module, r.name, r.call) == (mark.scope.module, mark.name, mark.scope.call)
-            and next(reversed(r.steps)) < time  # the last one marked
+            if r.is_of(mark) and next(reversed(r.steps)) < time  # the last one marked
         ]
     if options:
         return options[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..backpropagation import Cotangents
+from ..backpropagation import Cotangents, backpropagate
+from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node
 
@@ -40,23 +42,29 @@ class ScaledCotangents(Cotangents):
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge, at the powers of the node it comes from."""
         for i, power in enumerate(self.powers):
-            if power not in self._by_power:
-                self._by_power[power] = Cotangents()
-            one = cotangent if len(self.powers) == 1 else _at(cotangent, i)
-            self._by_power[power].add(node, one)
+            self.put(node, cotangent if len(self.powers) == 1 else _at(cotangent, i), power)
+
+    def put(self, node: Node, cotangent: Any, power: int) -> None:
+        """Add one array at a power of two."""
+        if power not in self._by_power:
+            self._by_power[power] = Cotangents()
+        self._by_power[power].add(node, cotangent)
 
     def pop(self, node: Node) -> Any:
         """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
-        found = [(g, p) for p, c in self._by_power.items() if (g := c.pop(node)) is not None]
+        found = self._arrived(node)
         if not found:
             return None
-        if len(found) > 1 or not _is_held(found[0][0]):
+        if len(found) > 1 or not (_needs_no_care(node) or _is_held(found[0][0])):
             bands = [band for g, power in found for band in _split(g, power)]
             found = _disjoint(bands) or [(zeros_like(found[0][0]), 0)]
         self.powers = [power for _, power in found]
         if len(found) == 1:
             return found[0][0]
         return backend.namespace(found[0][0]).stack([array for array, _ in found])
+
+    def _arrived(self, node: Node) -> list[Band]:
+        return [(g, p) for p, c in self._by_power.items() if (g := c.pop(node)) is not None]
 
     def bands(self, g: Array) -> list[Band]:
         """The cotangent popped last as pairs of an array and its power, the highest first."""
@@ -68,6 +76,11 @@ def _at(cotangent: Any, i: int) -> Any:
     if type(cotangent) is Slice:
         return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], cotangent.lead[1:])
     return cotangent[i, ...]
+
+
+def _needs_no_care(node: Node) -> bool:
+    """Whether nothing is computed from the node's cotangent."""
+    return node.primitive is None or node.primitive.view
 
 
 def _is_held(array: Array) -> bool:
@@ -163,6 +176,46 @@ def times_power(array: Array, power: int) -> Array:
         array = backend.namespace(array).asarray(array * 2.0**step)
         power -= step
     return array
+
+
+def whole_of(bands: list[Band]) -> Array:
+    """The sum of the bands in the model's dtype."""
+    with np.errstate(over="ignore", under="ignore"):
+        total = times_power(*bands[0])
+        for band in bands[1:]:
+            total = total + times_power(*band)
+    return total
+
+
+def gradients_in_bands(
+    root: Node,
+    seed: Array,
+    targets: set[Node],
+    stop: bool = False,
+    edge: Callable[[Node, Node, Any], Any] | None = None,
+) -> dict[Node, list[Band]]:
+    """The gradient by every target, as bands: true however small or large it is.
+
+    ``stop`` and ``edge`` are those of :func:`backpropagate`.
+    """
+    found: dict[Node, list[Band]] = {}
+    sums = ScaledCotangents()
+
+    def keep(node: Node, g: Array) -> None:
+        if node in targets:
+            found[node] = sums.bands(g)
+
+    with no_grad():
+        backpropagate(
+            [(root, seed)],
+            targets,
+            visit=keep,
+            edge=edge,
+            stop=stop,
+            retain_graph=True,
+            cotangents=sums,
+        )
+    return found
 
 
 def _plus(a: Array, b: Array) -> Array:

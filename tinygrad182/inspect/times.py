@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from ..recording import Node
 from .recurrences import run_backward
 
@@ -74,27 +76,39 @@ def _order(node: Node) -> int:
     return node.order
 
 
-def time_axes(nodes: list[Node], times: Times) -> dict[Node, int]:
-    """Which axis of a result that belongs to no single step is time, counted from the end.
+class TimeAxis(NamedTuple):
+    """Where time is in a result that belongs to no single step.
+
+    Attributes
+    ----------
+    axis : int
+        Counted from the end.
+    start : int
+        The step that stands first along it: not 0 in a later window of truncated backpropagation.
+    """
+
+    axis: int
+    start: int
+
+
+def time_axes(nodes: list[Node], times: Times) -> dict[Node, TimeAxis]:
+    """Which axis of a result that belongs to no single step is time.
 
     It is known where steps are stacked, and where a step takes its part of the whole; it goes along
-    with elementwise operations, products and permutations, both ways.
+    with elementwise operations, products, permutations and windows that are joined, both ways.
     """
-    axes: dict[Node, int] = {}
+    axes: dict[Node, TimeAxis] = {}
     taken: dict[Node, list[Node]] = {}  # whole → the parts that steps take of it
     for node in nodes:
         if node in times:
             if node.op == "index" and (whole := node.inputs[0]) and whole not in times:  # type: ignore[index]
                 taken.setdefault(whole, []).append(node)  # type: ignore[arg-type]
-        elif node.op == "stack" and all(
-            times.get(x) == t or t in marked_times(x)  # type: ignore[arg-type]
-            for t, x in enumerate(node.inputs or ())
-        ):
-            axes[node] = node.params["axis"]
+        elif node.op == "stack" and (start := _stacked_from(node, times)) is not None:
+            axes[node] = TimeAxis(node.params["axis"], start)
     for whole, parts in taken.items():
         places = {_place(part, times[part]) for part in parts}
-        if len(places) == 1 and (axis := places.pop()) is not None:
-            axes[whole] = axis - whole.value.ndim
+        if len(places) == 1 and (place := places.pop()) is not None:
+            axes[whole] = TimeAxis(place.axis - whole.value.ndim, place.start)
     for node in reversed(nodes):  # from parts taken, back to what they were computed by
         if node in axes and node.op == "add":
             _note_operands(node, axes, times)
@@ -106,37 +120,64 @@ def time_axes(nodes: list[Node], times: Times) -> dict[Node, int]:
     return axes
 
 
-def _place(part: Node, time: int) -> int | None:
-    """The axis along which a part is the one of its time step."""
+def _stacked_from(node: Node, times: Times) -> int | None:
+    """The first of the consecutive steps that are stacked; None if they are none."""
+    steps: list[Any] = list(node.inputs or ())
+    first = {times.get(steps[0]), *marked_times(steps[0])} - {None} if steps else set()
+    for start in sorted(first):  # type: ignore[type-var]
+        if all(
+            times.get(x) == t or t in marked_times(x)
+            for t, x in enumerate(steps, start)  # type: ignore[arg-type]
+        ):
+            return start
+    return None
+
+
+def _place(part: Node, time: int) -> TimeAxis | None:
+    """The axis along which a part is the one of its time step, from the front."""
     for axis, k in enumerate(part.params["key"]):
         if isinstance(k, int):
-            return axis if k == time else None
+            return TimeAxis(axis, time - k) if 0 <= k <= time else None
         if k != slice(None):
             return None
     return None
 
 
-def _note_operands(node: Node, axes: dict[Node, int], times: Times) -> None:
+def _note_operands(node: Node, axes: dict[Node, TimeAxis], times: Times) -> None:
     """A sum has its time axis from operands that are as long."""
     for x in node.inputs or ():
-        axis = axes[node]
+        axis = axes[node].axis
         if isinstance(x, Node) and x.primitive is not None and x not in times:
             shape = x.value.shape
             if len(shape) >= -axis and shape[axis] == node.value.shape[axis] > 1:
-                axes.setdefault(x, axis)
+                axes.setdefault(x, axes[node])
 
 
-def _carried(node: Node, axes: dict[Node, int]) -> int | None:
+def _carried(node: Node, axes: dict[Node, TimeAxis]) -> TimeAxis | None:
     """The time axis of a result, from those of its operands."""
     for i, x in enumerate(node.inputs or ()):
-        axis = axes.get(x) if isinstance(x, Node) else None
-        if axis is None:
+        found = axes.get(x) if isinstance(x, Node) else None
+        if found is None:
             continue
+        axis, start = found
         if node.op == "matmul" and axis == (-1 if i == 0 else -2):
             continue  # summed over
         if node.primitive.broadcasts:  # type: ignore[union-attr]
-            return axis
+            return found
+        if node.op == "concat" and i == 0:
+            return found if _continue(node, axes) else None
         if node.op == "permute_dims":
             axes_of = [a % x.value.ndim for a in node.params["axes"]]  # type: ignore[union-attr]
-            return axes_of.index(axis % len(axes_of)) - len(axes_of)
+            return TimeAxis(axes_of.index(axis % len(axes_of)) - len(axes_of), start)
     return None
+
+
+def _continue(node: Node, axes: dict[Node, TimeAxis]) -> bool:
+    """Whether every operand that is concatenated goes on in time where the one before it ends."""
+    due: int | None = None
+    for x in node.inputs or ():
+        place = axes.get(x)  # type: ignore[arg-type]
+        if place is None or place.axis != node.params["axis"] or due not in (None, place.start):
+            return False
+        due = place.start + x.value.shape[place.axis]  # type: ignore[union-attr]
+    return True

@@ -17,8 +17,10 @@ from ..errors import DTypeError, GraphError
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node, is_tensor, node_of
-from .flow import gradients_in_bands, row_norms, whole_of
-from .scaling import Band
+from ..unrolling import unrolled
+from . import fused_weights
+from .norms import row_norms
+from .scaling import Band, gradients_in_bands, whole_of
 from .times import marked_times, node_times, time_axes
 
 CHUNK = 4_000_000
@@ -70,7 +72,15 @@ def weight_grad_by_time(loss: Tensor, weight: Tensor, norm_only: bool = False) -
     if not is_tensor(weight):
         raise DTypeError(f"weight_grad_by_time: the weight is a {type(weight).__name__}, no Tensor")
     root, seed = seeds_of([loss], [None], False, "weight_grad_by_time")[0]
-    uses = _Uses(root, node_of(weight))
+    leaf = node_of(weight)
+    if scans := fused_weights.scans_using(root, leaf):
+        steps = fused_weights.last_step(root) + 1
+        found = fused_weights.contributions(root, seed, leaf, scans, CHUNK)
+        if norm_only:
+            return fused_weights.norms(found, steps)
+        return fused_weights.whole(found, steps, leaf.value)
+    root = unrolled(root)
+    uses = _Uses(root, leaf)
     if not uses.steps:
         raise GraphError(
             f"weight_grad_by_time: the loss depends on {uses.weight.label()} in no time step: uses are "
@@ -207,12 +217,15 @@ class _Uses:
     def _spread(self, node: Node, g: Array, times: range) -> Array:
         """The gradient of a whole sequence, on a leading axis: each step's alone, zeros beside it."""
         xp = backend.namespace(g)
-        axis = self.axes[node] % g.ndim
+        axis, start = self.axes[node]
+        steps = range(start, start + g.shape[axis])
+        lead = (slice(None),) * (axis % g.ndim)
         with xp.on(g):
             out = xp.zeros((len(times), *g.shape), dtype=g.dtype)
             for i, t in enumerate(times):
-                key = (slice(None),) * axis + (t,)
-                out[(i, *key)] = g[key]
+                if t in steps:
+                    key = (*lead, t - start)
+                    out[(i, *key)] = g[key]
         return out
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from .._tensor import Tensor
 from ..errors import ArgumentError
-from ..functions import sigmoid, tanh
+from ..primitives.recurrent import LSTM_SCAN
+from .courses import State
 from .init import Rng, generator
-from .recurrent import Recurrent, RecurrentCell, RecurrentLayer, State, held
+from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
 
 class LSTMStates(NamedTuple):
@@ -31,20 +32,9 @@ class LSTMStates(NamedTuple):
 class _LongShortTerm(Recurrent):
     """The gates' blocks stand in PyTorch's order: input, forget, cell, output."""
 
+    scan = LSTM_SCAN
     blocks = 4
-    parts = ("h", "c")
     forget_bias: float
-
-    def step(
-        self, projected: Tensor, state: State, weight: Tensor, running: Tensor | None = None
-    ) -> State:
-        h, c = state
-        n = self.hidden_size
-        z = projected + h @ weight
-        i, f = sigmoid(z[..., :n]), sigmoid(z[..., n : 2 * n])
-        g, o = tanh(z[..., 2 * n : 3 * n]), sigmoid(z[..., 3 * n :])
-        c = held(f * c + i * g, c, running)
-        return held(o * tanh(c), h, running), c
 
     def _check_forget_bias(self, forget_bias: Any, bias: bool) -> float:
         number = isinstance(forget_bias, Real) and not isinstance(forget_bias, bool)
@@ -123,12 +113,18 @@ class LSTM(_LongShortTerm, RecurrentLayer):
         )
         self._make_layers(generator(rng), dtype, device)
 
-    def forward(self, x: Tensor, state: Any = None, lengths: Any = None) -> tuple[Any, ...]:
+    def forward(
+        self,
+        x: Tensor,
+        state: Any = None,
+        lengths: Any = None,
+        truncate: int | None = None,
+    ) -> tuple[Any, ...]:
         """Run over a sequence.
 
         Parameters
         ----------
-        x, lengths
+        x, lengths, truncate
             As for :class:`RNN`.
         state : (h_0, c_0), each a Tensor ``(layers, B, H)``, optional
             Initial states; zeros by default.
@@ -147,9 +143,9 @@ class LSTM(_LongShortTerm, RecurrentLayer):
         ShapeError
             An input or state of another shape, or a sequence without steps.
         ArgumentError
-            A state that is no pair, or lengths outside 1 … T.
+            A state that is no pair, lengths outside 1 … T, or ``truncate`` below 1.
         """
-        output, last, states = self._run(x, state, lengths)
+        output, last, states = self._run(x, state, lengths, truncate)
         return (output, last, LSTMStates(*states)) if self.return_states else (output, last)
 
     def _own_options(self) -> str:

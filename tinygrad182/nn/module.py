@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -82,12 +82,19 @@ class Module:
 
     def _names(self, prefix: str) -> dict[int, str]:
         """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
-        for name, parameter in self.named_parameters():
-            leaf = parameter._node
-            # "rnn.weight_hh_l0" stays so when model.rnn is called by itself
-            if isinstance(leaf, Leaf) and not leaf.name.endswith(f".{name}"):
-                leaf.name = name
-        return {id(module): prefix + name for name, module in self.named_modules() if name}
+        names = {}
+        seen: set[int] = set()
+        for path, module, children in self._tree():
+            if path:
+                names[id(module)] = prefix + path
+            for name, parameter in children:
+                if isinstance(parameter, Parameter) and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    name, leaf = f"{path}.{name}" if path else name, parameter._node
+                    # "rnn.weight_hh_l0" stays so when model.rnn is called by itself
+                    if isinstance(leaf, Leaf) and not leaf.name.endswith(f".{name}"):
+                        leaf.name = name
+        return names
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a Parameter gives way to another or to None only, never to a plain tensor."""
@@ -101,12 +108,17 @@ class Module:
 
     # --- the tree -------------------------------------------------------------------------------
 
-    def _children(self) -> Iterator[tuple[str, Parameter | Module]]:
+    def _children(self) -> list[tuple[str, Parameter | Module]]:
+        found: list[tuple[str, Parameter | Module]] = []
         for name, value in vars(self).items():
-            yield from _found(name, value)
+            if isinstance(value, (Parameter, Module)):
+                found.append((name, value))
+            elif isinstance(value, (list, tuple, dict)):
+                found += _found(name, value)
+        return found
 
-    def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """Yield the module itself (named ``""``) and every one inside it, each once, with dotted paths."""
+    def _tree(self) -> Iterator[tuple[str, Module, list[tuple[str, Parameter | Module]]]]:
+        """Yield every module once, with its dotted path and its children."""
         pending: list[tuple[str, Module]] = [("", self)]
         seen: set[int] = set()
         while pending:
@@ -114,15 +126,21 @@ class Module:
             if id(module) in seen:
                 continue
             seen.add(id(module))
-            yield path, module
-            inside = [(name, m) for name, m in module._children() if isinstance(m, Module)]
+            children = module._children()
+            yield path, module, children
+            inside = [(name, m) for name, m in children if isinstance(m, Module)]
             pending[:0] = [(f"{path}.{name}" if path else name, m) for name, m in inside]
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Yield the module itself (named ``""``) and every one inside it, each once, with dotted paths."""
+        for path, module, _ in self._tree():
+            yield path, module
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Every parameter once, with its dotted path, in the order of assignment."""
         seen: set[int] = set()
-        for path, module in self.named_modules():
-            for name, p in module._children():
+        for path, _, children in self._tree():
+            for name, p in children:
                 if isinstance(p, Parameter) and id(p) not in seen:
                     seen.add(id(p))
                     yield (f"{path}.{name}" if path else name), p
@@ -258,15 +276,17 @@ class Module:
         return "\n".join([f"{lines[0]}  # {total:,} parameters", *lines[1:]])
 
 
-def _found(name: str, value: Any) -> Iterator[tuple[str, Parameter | Module]]:
+def _found(name: str, value: Any) -> list[tuple[str, Parameter | Module]]:
+    """What is in an attribute, under dotted names."""
     if isinstance(value, (Parameter, Module)):
-        yield name, value
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            yield from _found(f"{name}.{i}", item)
+        return [(name, value)]
+    if isinstance(value, (list, tuple)):
+        items: Iterable[tuple[Any, Any]] = enumerate(value)
     elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _found(f"{name}.{key}", item)
+        items = value.items()
+    else:
+        return []
+    return [child for key, item in items for child in _found(f"{name}.{key}", item)]
 
 
 def _array_like(value: Any, current: Any) -> Any:

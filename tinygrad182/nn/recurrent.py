@@ -8,47 +8,51 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import backend
+from .. import backend, functions
 from .._tensor import Tensor
-from ..creation import as_tensor, zeros
+from ..creation import as_tensor
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import matmul, stack, swapaxes, where
 from ..marks import mark
-from ..modes import at_time, scope
+from ..modes import MODES, scope
+from ..primitives.recurrent import Scan
+from ..recording import apply, wrap
+from ..unrolling import run_steps
 from .checks import as_input, check_size
+from .courses import Course, Fused, Joined, Lengths, State, Unrolled, at_ends
 from .init import new_parameter
-from .module import Module, Parameter
-
-State = tuple[Tensor, ...]
-"""The parts of a state: (h,) or (h, c)."""
-
-Ends = np.ndarray[Any, Any] | None
-"""How many steps each sequence has; None: all have as many."""
+from .module import Module
 
 
 class Recurrent(Module):
     """Sizes, parameters and their saved form, shared by layers and cells.
 
-    A subclass says how many blocks of H rows its weights have, what the parts of its state are called,
-    and how one step maps them.
+    A subclass names its primitive, which has the step and the parts of the state, and says how many
+    blocks of H rows its weights have.
     """
 
+    scan: ClassVar[Scan]
     blocks: ClassVar[int] = 1
-    parts: ClassVar[tuple[str, ...]] = ("h",)
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         self.input_size = check_size(self, "input_size", input_size, 1)
         self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
         self.bias = bias
 
-    def step(
-        self, projected: Tensor, state: State, weight: Tensor, running: Tensor | None = None
-    ) -> State:
-        """Map the projected input ``(B, blocks · H)`` and a state to the next state; ``weight`` is W_hᵀ.
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the state's parts."""
+        return self.scan.parts
 
-        Each part is :func:`held` where a sequence has ended, before another is computed from it.
-        """
-        raise NotImplementedError
+    def _params(self) -> dict[str, Any]:
+        """What the primitive is told beside its operands."""
+        return {}
+
+    def _weights(self, suffix: str) -> tuple[Any, Any, Any]:
+        """W_x, W_h and b (0 where there is none) of a layer."""
+        names = (f"{name}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih"))
+        weight_ih, weight_hh, bias = (getattr(self, name, 0) for name in names)
+        return weight_ih, weight_hh, bias
 
     def _make(self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None) -> None:
         """Draw the parameters of one layer, uniform in ±1/√hidden_size as in PyTorch."""
@@ -68,20 +72,15 @@ class Recurrent(Module):
         """The initial values of a parameter, given those drawn."""
         return values
 
-    def _project(self, x: Tensor, suffix: str) -> Tensor:
-        """X W_xᵀ + b, for one step or for all at once."""
-        projected = matmul(x, getattr(self, f"weight_ih{suffix}").T)
-        bias: Parameter | None = getattr(self, f"bias_ih{suffix}", None)
-        return projected if bias is None else projected + bias
-
-    def _zeros(self, shape: tuple[int, ...]) -> Tensor:
-        parameter = next(self.parameters())
-        return zeros(shape, dtype=parameter.dtype, device=parameter.device)
+    def _zeros(self, shape: tuple[int, ...], suffix: str) -> State:
+        """The parts of a state where none is given, as the parameters are."""
+        weight = getattr(self, f"weight_hh{suffix}")._data
+        xp = backend.namespace(weight)
+        with xp.on(weight):
+            return tuple([wrap(xp.zeros(shape, dtype=weight.dtype)) for _ in self.parts])
 
     def _state(self, given: Any, shape: tuple[int, ...], layout: str, suffix: str = "") -> State:
-        """The parts of a state, checked; zeros for one that is not given."""
-        if given is None:
-            return tuple(self._zeros(shape) for _ in self.parts)
+        """The parts of a state, checked."""
         state = []
         for part, name in zip(self._parts(given, layout, suffix), self.parts, strict=True):
             what = f"{name}{suffix} {layout}"
@@ -141,9 +140,13 @@ class RecurrentCell(Recurrent):
                 f"(B, {self.input_size}) or ({self.input_size},)"
             )
         layout = "(B, H)" if x.ndim == 2 else "(H,)"
-        state = self._state(given, (*x.shape[:-1], self.hidden_size), layout)
-        weight: Parameter = self.weight_hh  # type: ignore[attr-defined]
-        return self.step(self._project(x, ""), state, weight.T)
+        shape = (*x.shape[:-1], self.hidden_size)
+        state = self._zeros(shape, "") if given is None else self._state(given, shape, layout)
+        weight_ih, weight_hh, bias = self._weights("")
+        z = matmul(x, weight_ih.T) + matmul(state[0], weight_hh.T)
+        z = z + bias if self.bias else z
+        new: State = self.scan.step(functions, z, state, None, **self._params())
+        return new
 
 
 class RecurrentLayer(Recurrent):
@@ -169,7 +172,7 @@ class RecurrentLayer(Recurrent):
         for k in range(self.num_layers):
             self._make(f"_l{k}", self.hidden_size if k else self.input_size, rng, dtype, device)
 
-    def _run(self, x: Any, given: Any, lengths: Any) -> tuple[Tensor, State, State]:
+    def _run(self, x: Any, given: Any, lengths: Any, truncate: Any) -> tuple[Tensor, State, State]:
         """Run over a sequence.
 
         Returns
@@ -183,47 +186,65 @@ class RecurrentLayer(Recurrent):
         """
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
-        shape = (self.num_layers, *([batch] if batched else []), self.hidden_size)
-        initial = self._state(given, shape, "(layers, B, H)" if batched else "(layers, H)", "_0")
-        if not batched:
-            initial = tuple(h[:, None] for h in initial)
-        ends: Ends = None
-        running: list[Tensor | None] = [None] * steps
-        if lengths is not None:
-            ends = self._lengths(lengths, steps, batch, batched)
+        window = steps if truncate is None else check_size(self, "truncate", truncate, 1)
+        initial = None if given is None else self._initial_state(given, batch if batched else None)
+        ends = None if lengths is None else self._lengths(lengths, steps, batch, batched)
+        if ends is not None:
             inside = as_tensor(np.arange(steps)[:, None, None] < ends[:, None]).to(x.device)
-            running = [None if t < ends.min() else inside[t] for t in range(steps)]
             x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
-        layers: list[list[State]] = []
+        layers = []
         for k in range(self.num_layers):
             with scope(f"l{k}"):
-                layers.append(self._layer(k, x, tuple(h[k] for h in initial), running))
-                x = stack([state[0] for state in layers[-1]])
-        last = tuple(
-            stack([_at_ends(steps, i, ends) for steps in layers]) for i in range(len(self.parts))
-        )
-        states = tuple(
-            stack([stack([state[i] for state in steps]) for steps in layers])
-            for i in range(len(self.parts) if self.return_states else 0)
-        )
+                if initial is None:
+                    state = self._zeros((batch, self.hidden_size), f"_l{k}")
+                else:
+                    state = tuple(h[k] for h in initial)
+                layers.append(self._layer(k, x, state, ends, window))
+                x = layers[-1].whole(0)
+        last = tuple([at_ends(layers, i, ends) for i in range(len(self.parts))])
+        states: State = ()
+        if self.return_states:
+            parts = range(len(self.parts))
+            states = tuple([stack([course.whole(i) for course in layers]) for i in parts])
         if not batched:
             return x[:, 0], tuple(h[:, 0] for h in last), tuple(h[:, :, 0] for h in states)
         return swapaxes(x, 0, 1) if self.batch_first else x, last, states
 
-    def _layer(self, k: int, x: Tensor, state: State, running: list[Tensor | None]) -> list[State]:
-        """The states of one layer, one per step; ``running`` says which sequences go on, None: all."""
-        projected = self._project(x, f"_l{k}")  # all steps in one product
-        weight = getattr(self, f"weight_hh_l{k}").T
-        self._mark(state, time=-1)
-        states = []
-        for t, going in enumerate(running):
-            with at_time(t):
-                state = self.step(projected[t], state, weight, going)
-                self._mark(state)
-            states.append(state)
-        return states
+    def _initial_state(self, given: Any, batch: int | None) -> State:
+        """A state that is given, (layers, B, H) each; ``batch``: None for one sequence without the axis."""
+        if batch is not None:
+            return self._state(
+                given, (self.num_layers, batch, self.hidden_size), "(layers, B, H)", "_0"
+            )
+        one = self._state(given, (self.num_layers, self.hidden_size), "(layers, H)", "_0")
+        return tuple(h[:, None] for h in one)
 
-    def _mark(self, state: State, time: int | None = None) -> None:
+    def _layer(self, k: int, x: Tensor, state: State, ends: Lengths, window: int) -> Course:
+        """Run one layer, in windows between which no gradient flows."""
+        self._mark(state, time=-1)
+        courses: list[Course] = []
+        for start in range(0, x.shape[0], window):
+            if start:
+                state = tuple(part.detach() for part in courses[-1].last_step())
+            some = x if window >= x.shape[0] else x[start : start + window]
+            operands = [some, *state, *self._weights(f"_l{k}")]
+            params = self._params()
+            if ends is not None:
+                left = np.maximum(ends - start, 0)
+                operands.append(as_tensor(left).to(x.device))
+                params["shortest"] = int(left.min())
+            courses.append(self._course(operands, params, start))
+        return courses[0] if len(courses) == 1 else Joined(courses)
+
+    def _course(self, operands: list[Any], params: dict[str, Any], start: int) -> Course:
+        """Run some steps: as one operation, or step by step where each is to be seen or named."""
+        if start:
+            params["start"] = start
+        if self.fused and not MODES.get().anomaly:
+            return Fused(apply(self.scan, *operands, **params), len(self.parts))
+        return Unrolled(run_steps(self.scan, operands, params))
+
+    def _mark(self, state: State, time: int) -> None:
         for name, part in zip(self.parts, state, strict=True):
             mark(part, name, time)
 
@@ -275,15 +296,3 @@ class RecurrentLayer(Recurrent):
 
     def _own_options(self) -> str:
         return ""
-
-
-def held(new: Tensor, old: Tensor, running: Tensor | None) -> Tensor:
-    """Past a sequence's end the old state stays, as a constant: no gradient comes from there."""
-    return new if running is None else where(running, new, old.detach())
-
-
-def _at_ends(states: list[State], part: int, ends: Ends) -> Tensor:
-    """One part of the state after each sequence's last step, ``(B, H)``."""
-    if ends is None:
-        return states[-1][part]
-    return stack([state[part] for state in states])[ends - 1, np.arange(len(ends))]

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 from .._tensor import Tensor
 from ..errors import ArgumentError
 from ..functions import relu, tanh
+from ..primitives.recurrent import RNN_SCAN
 from .init import Rng, generator
-from .recurrent import Recurrent, RecurrentCell, RecurrentLayer, State, held
+from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
 Nonlinearity = Literal["tanh", "relu", "identity"]
 
@@ -38,15 +39,13 @@ class States(NamedTuple):
 
 
 class _Vanilla(Recurrent):
-    """h' = σ(projected + h W_hᵀ)."""
+    """h' = σ(x W_xᵀ + h W_hᵀ + b)."""
 
+    scan = RNN_SCAN
     nonlinearity: Nonlinearity
 
-    def step(
-        self, projected: Tensor, state: State, weight: Tensor, running: Tensor | None = None
-    ) -> State:
-        (h,) = state
-        return (held(NONLINEARITIES[self.nonlinearity](projected + h @ weight), h, running),)
+    def _params(self) -> dict[str, Any]:
+        return {"nonlinearity": self.nonlinearity}
 
 
 class RNN(_Vanilla, RecurrentLayer):
@@ -66,7 +65,10 @@ class RNN(_Vanilla, RecurrentLayer):
     return_states : bool
         Return a third value with the states of every layer at every step.
     fused : bool
-        Accepted for both values; the layer runs unrolled.
+        Run each layer as one operation over the whole sequence, which keeps H numbers per step and
+        sequence for the backward pass, the states themselves (an LSTM 6 H). ``False`` records every
+        step's operations: the same numbers to rounding, more slowly. Under :func:`detect_anomaly` it is
+        always unrolled.
     rng : int or numpy.random.Generator, optional
         For the initial values.
     dtype, device
@@ -112,7 +114,13 @@ class RNN(_Vanilla, RecurrentLayer):
         )
         self._make_layers(generator(rng), dtype, device)
 
-    def forward(self, x: Tensor, h_0: Tensor | None = None, lengths: Any = None) -> tuple[Any, ...]:
+    def forward(
+        self,
+        x: Tensor,
+        h_0: Tensor | None = None,
+        lengths: Any = None,
+        truncate: int | None = None,
+    ) -> tuple[Any, ...]:
         """Run over a sequence.
 
         Parameters
@@ -125,6 +133,9 @@ class RNN(_Vanilla, RecurrentLayer):
         lengths : sequence of int ``(B,)``, optional
             How many steps each sequence has. Past its end a sequence's state stays as it is, no
             gradient comes from there, and what stands in ``x`` is not used.
+        truncate : int, optional
+            Steps in a window of truncated backpropagation: from one window to the one before, the state
+            goes on and no gradient comes back.
 
         Returns
         -------
@@ -140,9 +151,9 @@ class RNN(_Vanilla, RecurrentLayer):
         ShapeError
             An input or state of another shape, or a sequence without steps.
         ArgumentError
-            Lengths outside 1 … T.
+            Lengths outside 1 … T, or ``truncate`` below 1.
         """
-        output, (h_n,), states = self._run(x, h_0, lengths)
+        output, (h_n,), states = self._run(x, h_0, lengths, truncate)
         return (output, h_n, States(*states)) if self.return_states else (output, h_n)
 
     def _own_options(self) -> str:

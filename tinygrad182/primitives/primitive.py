@@ -31,25 +31,35 @@ class Primitive:
         for an input that has no derivative (a mask, an index). A single callable returns the tuple
         of all cotangents, for a primitive of any number of inputs. ``g`` may have extra leading axes:
         ``lead = g.shape[: g.ndim - y.ndim]``.
-    jvp : {"elementwise", "linear", "multilinear"} or callable
+    jvp : {"elementwise", "linear", "multilinear", "definition"} or callable
         How tangents are pushed forward. ``"elementwise"``: by the VJP, whose Jacobian is diagonal;
         ``"linear"``: by the forward, in all inputs together; ``"multilinear"``: by the forward, in
-        one input at a time. A callable is ``rule(xp, tangents, y, *inputs, **params) -> tangent``.
+        one input at a time; ``"definition"``: through the definition. A callable is
+        ``rule(xp, tangents, y, *inputs, **params) -> tangent``.
     broadcasts : bool
         Whether inputs are broadcast against each other, so that cotangents must be summed back.
     view : bool
         Whether the result may share memory with the first input.
     needs : str
         What the shapes must satisfy: the remedy shown when the forward fails.
+    definition : callable, optional
+        ``definition(xp, *inputs, **params) -> y``: the composition that the primitive is another form of.
+        It is differentiated in place of the rules wherever these have no form: on Tensors, and on
+        libraries without loops of their own.
+    keeps : callable, optional
+        ``keeps(xp, *inputs, **params) -> (y, saved)``: the forward, and what it leaves for the rules,
+        which get it as ``saved``, and as ``needed`` which of the inputs' cotangents are wanted.
     """
 
     name: str
     forward: Rule
     vjp: tuple[Rule | None, ...] | Rule
-    jvp: Literal["elementwise", "linear", "multilinear"] | Rule
+    jvp: Literal["elementwise", "linear", "multilinear", "definition"] | Rule
     broadcasts: bool = False
     view: bool = False
     needs: str = ""
+    definition: Rule | None = None
+    keeps: Rule | None = None
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"

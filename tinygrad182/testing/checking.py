@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,10 +70,11 @@ class Checker:
                 "if it draws random numbers, seed them inside"
             )
         self.recording = f.record(self.x)
-        self.nodes = self.recording.nodes()
+        self.steps = self.recording.step_by_step()
+        self.nodes = self.steps.nodes()
         floating = {str(n.value.dtype) for n in self.nodes} & {"float16", "float32"}
         self.coarsest = max((float(np.finfo(d).eps) for d in floating), default=0.0)
-        noise = rounding(self.nodes, lambda edge: self.recording.value(), self.rng) / ULPS
+        noise = rounding(self.nodes, lambda edge: self.steps.value(), self.rng) / ULPS
         self.rows = sampled(value.size, max_entries, self.rng)
         self.reference = Reference(f, noise, max_entries, self.rng)
         self._given_rtol = rtol
@@ -111,8 +113,8 @@ class Checker:
 
     def first_order(self) -> None:
         """Every row of the Jacobian, by a backward pass of its own."""
-        self.jacobian = self._one_by_one(None)
-        self.rounding = rounding(self.nodes, self._one_by_one, self.rng)
+        self.jacobian = self._one_by_one(self.recording)
+        self.rounding = rounding(self.nodes, partial(self._one_by_one, self.steps), self.rng)
         try:
             self._compare_jacobian()
         except PropertyError as error:
@@ -280,8 +282,8 @@ class Checker:
 
     # --- how they are compared ------------------------------------------------------------------
 
-    def _one_by_one(self, edge: Any) -> Vector:
-        return np.array([self.recording.pulled(g, edge) for g in self.rows])
+    def _one_by_one(self, recording: Recording, edge: Any = None) -> Vector:
+        return np.array([recording.pulled(g, edge) for g in self.rows])
 
     def _tolerance(self, expected: Vector, bound: Vector) -> Vector:
         return np.asarray(self.rtol * np.abs(expected) + bound)

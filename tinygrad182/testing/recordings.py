@@ -16,6 +16,7 @@ from ..creation import tensor
 from ..modes import enable_grad, no_grad
 from ..recording import Node, needs_grad, node_of, wrap
 from ..transforms import push_forward
+from ..unrolling import unrolled
 from .faults import PropertyError
 from .samples import laid_out
 
@@ -67,6 +68,13 @@ class Recording:
     def value(self) -> Vector:
         """All outputs in one vector: what the nodes hold, where there are nodes."""
         return joined([y if y._node is None else wrap(y._node.value) for y in self.outputs])
+
+    def step_by_step(self) -> Recording:
+        """The same with recurrences in single operations, each of which rounds."""
+        roots = [unrolled(node_of(y)) if y.requires_grad else None for y in self.outputs]
+        pairs = zip(self.outputs, roots, strict=True)
+        outputs = [y if root is None else wrap(root.value, root) for y, root in pairs]
+        return Recording(self.leaves, outputs, self._parameters)
 
     # --- backward -------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from .. import backend
 from ..backpropagation import ancestors
 from ..primitives import PRIMITIVES
 from ..recording import Node, apply, node_of
+from ..unrolling import is_scan, unrolled
 from .faults import PropertyError
 from .recordings import Vector
 from .vectors import VectorFunction
@@ -65,13 +66,18 @@ def _listed(wrong: PropertyError) -> list[str]:
 
 
 def _operations(function: VectorFunction) -> tuple[list[Node], list[Node]]:
-    """What the function records: the first of each kind, and all others, oldest first."""
-    outputs = function.record(function.point).outputs
+    """What the function records: the first of each kind, and all others, oldest first.
+
+    Recurrences stand behind the operations of their steps.
+    """
+    outputs = [node_of(y) for y in function.record(function.point).outputs]
+    steps = [unrolled(node) for node in outputs]
+    fused = [node for node in ancestors(outputs) if is_scan(node)]
     first: list[Node] = []
     others: list[Node] = []
     seen = set()
-    for node in ancestors(node_of(y) for y in outputs):
-        if node.primitive is not None:
+    for node in [*ancestors(steps), *fused]:
+        if node.primitive is not None and "shortest" not in node.params:  # past an end: constants
             shapes = tuple(np.shape(x.value) for x in node.inputs or () if isinstance(x, Node))
             kind = (node.op, shapes, repr(node.params))
             (others if kind in seen else first).append(node)

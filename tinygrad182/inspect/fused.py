@@ -1,0 +1,313 @@
+"""Gradients through recurrences that were run as one operation: every state's, without opening them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Set
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import backend
+from ..backend import Array
+from ..backpropagation import ancestors, backpropagate, fit, pull
+from ..kernels.arrays import Deltas
+from ..kernels.powers import smallest, times_rows
+from ..kernels.products import NOTHING, Sent, products
+from ..modes import no_grad
+from ..primitives import recurrent
+from ..primitives.recurrent import Scan, deltas
+from ..recording import Node
+from ..unrolling import is_scan, unrolled
+from .norms import HostArray
+from .scaling import Band, ScaledCotangents, largest_exponent, times_power
+
+
+class Inside(NamedTuple):
+    """The gradients inside a scan.
+
+    Attributes
+    ----------
+    windows : list of (range, Deltas)
+        Steps, counted from the scan's first, and what was found at them; in the order of time.
+    power : int
+        Of two, that all of them are to be multiplied by besides their own.
+    """
+
+    windows: list[tuple[range, Deltas]]
+    power: int
+
+    def grads(self, part: int) -> list[tuple[Array, HostArray]]:
+        """One part's gradients (T, B, H) by windows, and the powers of their rows (T, B) on the host."""
+        found = []
+        for _, here in self.windows:
+            states = here.states[part]
+            powers = np.full(states.shape[:2], self.power)
+            if here.powers is not None:
+                powers += backend.namespace(states).to_numpy(here.powers)
+            found.append((states, powers))
+        return found
+
+
+class RowCotangents(ScaledCotangents):
+    """Those of a pass through recurrences, where every row has a power of two: a sequence at a step.
+
+    Attributes
+    ----------
+    rows : int array (T, B), or None
+        Of the recurrence popped last, the powers that its rows are to be multiplied by; None: all 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Array | None = None
+        self._by_row: dict[Node, list[_Rows]] = {}
+
+    def put_rows(self, scan: Node, rows: _Rows) -> None:
+        """Add to one part of the states of a recurrence."""
+        self._by_row.setdefault(scan, []).append(rows)
+
+    def pop(self, node: Node) -> Any:
+        """As every node's; of a recurrence one array, and :attr:`rows`."""
+        if not is_scan(node):
+            return super().pop(node)
+        bands, rows = self._arrived(node), self._by_row.pop(node, [])
+        if len(bands) == 1 and not rows:
+            ((g, power),) = bands
+            self.powers, self.rows = [power], None
+            return g
+        self.powers = [0]
+        g, self.rows = _merged(node.value, bands, rows) if bands or rows else (None, None)
+        return g
+
+
+class _Rows(NamedTuple):
+    """Cotangents (T, B, H) of one part of a recurrence's states, and the powers (T, B) of its rows."""
+
+    part: int
+    values: Array
+    powers: Array
+
+
+def _merged(value: Array, bands: list[Band], rows: list[_Rows]) -> tuple[Array, Array]:
+    """The sum of all, in the shape of ``value``; each row at the power of its largest part."""
+    m = backend.namespace(value).module
+    axes = (-1,) if value.ndim == 3 else (0, -1)
+    used = [(m.any(g != 0, axis=axes), p) for g, p in bands]
+    used += [(m.any(r.values != 0, axis=-1), r.powers) for r in rows]
+    top = m.full(value.shape[-3:-1], NOTHING)
+    for where, power in used:
+        top = m.where(where, m.maximum(top, power), top)
+    top = m.where(top == NOTHING, 0, top)
+    whole = m.zeros_like(value)
+    for g, power in bands:
+        whole += times_rows(m, g, power - top)
+    for r in rows:
+        part = whole if value.ndim == 3 else whole[r.part]
+        part += times_rows(m, r.values, r.powers - top)
+    return whole, top
+
+
+class Found(NamedTuple):
+    """The gradient by every target as bands, and what is inside the recurrences on the way to them."""
+
+    bands: dict[Node, list[Band]]
+    inside: dict[Node, Inside]
+
+
+def gradients_inside(
+    root: Node,
+    seed: Array,
+    targets: set[Node],
+    leaves: Set[Node] = frozenset(),
+    sums_too: bool = False,
+) -> Found:
+    """As :func:`gradients_in_bands`, of a graph with recurrences that were run as one operation.
+
+    ``leaves`` are further targets, whose gradients need be no truer than their type. ``sums_too``: keep
+    the gradients of every step's sums.
+    """
+    run = _Pass(targets, leaves, sums_too)
+    with no_grad():
+        backpropagate(
+            [(root, seed)],
+            targets | leaves,
+            visit=run.arrive,
+            retain_graph=True,
+            cotangents=run.sums,
+            pull=run.pull,
+        )
+        run.finish()
+    return run.found
+
+
+class _Pass:
+    """One backward pass that looks inside recurrences."""
+
+    def __init__(self, targets: set[Node], leaves: Set[Node], sums_too: bool) -> None:
+        self.sums = RowCotangents()
+        self.found = Found({}, {})
+        self.targets = targets
+        self.leaves = leaves
+        self.sums_too = sums_too
+        self._given: dict[Node, tuple[Array, Array | None, int]] = {}
+
+    def arrive(self, node: Node, g: Array) -> None:
+        """Note the whole cotangent of a target and of a scan."""
+        if node in self.targets or node in self.leaves:
+            self.found.bands[node] = self.sums.bands(g)
+        if is_scan(node):
+            self._given[node] = g, self.sums.rows, self.sums.powers[0]
+
+    def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
+        """The cotangents a node sends to its inputs; those of a scan, found inside, are put there."""
+        if node not in self._given:
+            return pull(node, g, wanted)
+        parents = node.inputs or ()
+        needed = tuple([x in wanted for x in parents])
+        sent = self._run(node, needed)
+        with backend.on(node.value):
+            for i, parent in enumerate(parents):
+                if needed[i]:
+                    self._put(node, parent, *sent.of(i))  # type: ignore[arg-type]
+        return []
+
+    def _put(self, node: Node, parent: Node, g: Array, rows: Array | None, power: int) -> None:
+        """Add to what an input gets; as rows where another recurrence takes them.
+
+        Where there is nothing but leaves behind it, in its own type.
+        """
+        xp = backend.namespace(g)
+        g = fit(xp, node, parent, g, 0)
+        if rows is None:
+            self.sums.put(parent, g, power)
+        elif (behind := self._states(parent)) is not None:
+            self.sums.put_rows(behind[0], _Rows(behind[1], g, rows + power))
+        elif self._only_leaves(parent):
+            with np.errstate(over="ignore"):  # infinite is what it is in its type
+                whole = times_rows(xp.module, g, rows + power)
+            small = xp.module.abs(whole) < smallest(whole.dtype)  # slow in what follows
+            self.sums.put(parent, xp.module.where(small, 0, whole), 0)
+        else:
+            for array, p in _as_bands(xp, g, rows):
+                self.sums.put(parent, array, p + power)
+
+    def _only_leaves(self, parent: Node) -> bool:
+        """Whether there is no state whose gradient is asked for behind a node."""
+        behind = ancestors([parent], constants=True)
+        return self.targets.isdisjoint(behind) and not any(map(is_scan, behind))
+
+    def _states(self, node: Node) -> tuple[Node, int] | None:
+        """The recurrence, and the part, that a node is all the states of."""
+        if is_scan(node):
+            return (node, 0) if node.value.ndim == 3 else None
+        asked = node in self.targets or node in self.leaves
+        if node.op == "index" and not asked and len(node.params["key"]) == 1:
+            (whole, *_), (part,) = node.inputs or (), node.params["key"]
+            if isinstance(whole, Node) and is_scan(whole) and isinstance(part, int):
+                return (whole, part) if whole.value.ndim == 4 else None
+        return None
+
+    def finish(self) -> None:
+        """Look into the scans that send nothing on."""
+        for node in list(self._given):
+            self._run(node, (False,) * len(node.inputs or ()))
+
+    def _run(self, node: Node, needed: tuple[bool, ...]) -> _Total:
+        """Go back through a scan, window by window; what its inputs get."""
+        scan: Scan = node.primitive  # type: ignore[assignment]
+        for x in node.inputs or ():
+            if isinstance(x, Node):
+                x.check_unchanged(node)
+        g, rows, power = self._given.pop(node)
+        xp = backend.namespace(node.value)
+        g = recurrent.plain(xp.module, g)
+        xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
+        windows: list[tuple[range, Deltas]] = []
+        total = _Total(xp.module, len(scan.parts), power)
+        later = None
+        with xp.on(node.value):
+            setting = scan.setting(xp, node.value, xs, needed, **node.params)
+            for steps in reversed(recurrent.windows(xp.module, node.saved.gates.shape)):
+                later = deltas(
+                    scan, xp, g, node.value, xs, node.saved, rows, True, steps, later, **node.params
+                )
+                if any(needed):
+                    total.add(products(setting.at(steps), later), later)
+                windows.insert(0, (steps, later if self.sums_too else later._replace(sums=None)))
+        self.found.inside[node] = Inside(windows, power)
+        return total
+
+
+class _Total:
+    """What the inputs of a scan get from all windows, the last first."""
+
+    def __init__(self, m: Any, parts: int, power: int) -> None:
+        self.m = m
+        self.parts = parts
+        self.power = power
+        self.x: list[tuple[Array, Array | None]] = []
+        self.initial: tuple[Array, Array | None] = (None, None)
+        self.weights: tuple[Array, ...] = (None, None, None)
+        self.weights_power = NOTHING
+
+    def add(self, sent: Sent, found: Deltas) -> None:
+        """Add those of one window."""
+        self.x.insert(0, (sent.x, found.powers))
+        self.initial = sent.initial, found.initial_powers
+        power = int(sent.power)
+        top = max(power, self.weights_power)
+        shifts = self.weights_power - top, power - top
+        self.weights = tuple(
+            _plus(pair, shifts) for pair in zip(self.weights, sent.weights, strict=True)
+        )
+        self.weights_power = top
+
+    def of(self, i: int) -> tuple[Array, Array | None, int]:
+        """The cotangent of one input, the powers of its rows, and that of all."""
+        if i > self.parts:
+            power = 0 if self.weights_power == NOTHING else self.weights_power
+            return self.weights[i - self.parts - 1], None, power + self.power
+        if i:
+            values, rows = self.initial
+            return values[i - 1], rows, self.power
+        wholes = [whole for whole, _ in self.x]
+        x = wholes[0] if len(wholes) == 1 else self.m.concatenate(wholes)
+        if all(rows is None for _, rows in self.x):
+            return x, None, self.power
+        powers = [self.m.zeros(g.shape[:-1], "int64") if p is None else p for g, p in self.x]
+        return x, self.m.concatenate(powers), self.power
+
+
+def _plus(arrays: tuple[Any, Any], powers: tuple[int, int]) -> Any:
+    """The sum of two arrays at powers of two; None is nothing."""
+    found = [times_power(a, p) for a, p in zip(arrays, powers, strict=True) if a is not None]
+    return sum(found[1:], start=found[0]) if found else None
+
+
+def _as_bands(xp: Any, array: Array, powers: Array) -> list[Band]:
+    """Rows beside their powers as bands of similar ones."""
+    m, unit = xp.module, largest_exponent(array.dtype) // 2
+    near = m.rint(powers / unit).astype("int64")
+    bands = []
+    for k in np.unique(xp.to_numpy(near)).tolist():
+        rows = m.where((near == k)[..., None], array, 0)
+        bands.append((times_rows(m, rows, m.where(near == k, powers - k * unit, 0)), k * unit))
+    return bands
+
+
+def openable(root: Node) -> Node:
+    """The root, of a graph in which recurrences are run step by step where there are no loops for them."""
+    scans = [node for node in ancestors([root]) if is_scan(node)]
+    if all(getattr(backend.namespace(node.value), "has_loops", False) for node in scans):
+        return root
+    return unrolled(root)
+
+
+def in_own_type(states: Array, powers: HostArray) -> Array:
+    """The gradients with their powers put back: 0 where they underflow, ±∞ where they overflow."""
+    if not powers.any():
+        return states
+    if (powers == powers.flat[0]).all():
+        return times_power(states, int(powers.flat[0]))
+    xp = backend.namespace(states)
+    return times_rows(xp.module, states, xp.asarray(powers))

@@ -1,0 +1,132 @@
+"""Cotangents on their way back through time, each row beside a power of two.
+
+A row is one sequence. Where it vanishes or explodes it is brought back to about 1 and the power is
+remembered: exact, for backward is linear, and clear of subnormal numbers, which are many times as slow:
+beside a largest element of about 1 they count as 0.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+
+NEAR = 2.0**-16
+"""A row whose largest element is smaller is scaled up before any of its elements are set to 0."""
+
+
+@cache
+def largest_exponent(dtype: Any) -> int:
+    """Power of two at which a floating type overflows; it underflows at about the negative of it."""
+    return int(np.finfo(dtype).maxexp)
+
+
+def power(dtype: Any, exponent: int) -> Any:
+    """2**exponent in a floating type."""
+    return np.ldexp(np.ones((), np.finfo(dtype).dtype), exponent)
+
+
+def smallest(dtype: Any) -> Any:
+    """The smallest normal number of a floating type."""
+    return np.finfo(dtype).smallest_normal
+
+
+class Carry:
+    """Cotangents of the parts of a state, (parts, …, B, H), and the powers of their rows, (…, B).
+
+    Attributes
+    ----------
+    value : array
+    power : int array, or None
+        None while all are 0, which only the host can know.
+    """
+
+    def __init__(self, m: Any, shape: tuple[int, ...], dtype: Any, later: Any = None) -> None:
+        self.m = m
+        self.on_host = m is np
+        self.value = m.zeros(shape, dtype) if later is None else later.initial.copy()
+        self.power: Array | None = None if self.on_host else m.zeros(shape[1:-1], "int64")
+        if later is not None and later.initial_powers is not None:
+            self.power = later.initial_powers
+        self.reach = power(dtype, largest_exponent(dtype) // 2)
+        self.tiny = smallest(dtype)
+
+    def add(self, g: Array, power: Array | None) -> None:
+        """Add cotangents at the powers of their rows; None: all 0."""
+        m = self.m
+        if power is None and self.power is None:
+            self.value += g
+            return
+        if self.on_host and not g.any():
+            return
+        own = m.zeros(g.shape[1:-1], "int64") if self.power is None else self.power
+        given = m.zeros_like(own) if power is None else power
+        ours, theirs = _tops(m, self.value), _tops(m, g)
+        higher = m.maximum(own + self._exponent(ours), given + self._exponent(theirs))
+        higher = m.where(ours == 0, given + self._exponent(theirs), higher)
+        higher = m.where(theirs == 0, own, higher)
+        self.value = self._times(self.value, own - higher) + self._times(g, given - higher)
+        self.power = higher
+
+    def rescale(self) -> None:
+        """Bring rows that are about to leave their type back to about 1.
+
+        On the host, also rows of which elements are about to while the largest are not; beside those
+        that are no smaller than :data:`NEAR`, subnormal elements go to 0.
+        """
+        m = self.m
+        size = m.abs(self.value)
+        top = _highest(size)
+        held = ((top > 1 / self.reach) & (top < self.reach)) | (top == 0) | ~m.isfinite(top)
+        faint = None
+        if self.on_host:
+            if size.size and size.min() < self.tiny:
+                faint = (size < self.tiny) & (size > 0)
+                held &= (top >= NEAR) | ~faint.any(axis=(0, -1)) | ~m.isfinite(top)
+            if held.all():
+                if faint is not None:
+                    self.value[faint] = 0
+                return
+        exponent = m.where(held, 0, self._exponent(top))
+        self.value = self._times(self.value, -exponent)
+        self.power = exponent if self.power is None else self.power + exponent
+        if faint is not None:
+            self.value[m.abs(self.value) < self.tiny] = 0
+
+    def stop(self, over: Array, part: int) -> None:
+        """Drop the cotangents of one part where a sequence is over."""
+        self.value[part] = self.m.where(over[:, None], 0, self.value[part])
+
+    def _exponent(self, top: Array) -> Array:
+        """Which power of two a size is about; 0 if it is not finite."""
+        m, limit = self.m, largest_exponent(top.dtype) - 2
+        return m.where(m.isfinite(top), m.clip(m.frexp(top)[1], -limit, limit), 0)
+
+    def _times(self, value: Array, power: Array) -> Array:
+        return value * power_of_two(self.m, power, value.dtype)[..., None]
+
+
+def power_of_two(m: Any, power: Array, dtype: Any) -> Array:
+    """2**power as an array of the type; 0 where that is no normal number of it."""
+    limit = largest_exponent(dtype)
+    scale = m.ldexp(m.ones((), np.finfo(dtype).dtype), m.clip(power, -limit + 2, limit - 1))
+    return m.where(power < -limit + 2, 0, scale).astype(scale.dtype, copy=False)
+
+
+def times_rows(m: Any, array: Array, powers: Array) -> Array:
+    """Each row of an array times 2 to its own power; in the type, which may not hold it."""
+    limit = 4 * largest_exponent(array.dtype)  # further out, nothing changes any more
+    return m.ldexp(array, m.clip(powers, -limit, limit)[..., None].astype("int32"))
+
+
+def _tops(m: Any, value: Array) -> Array:
+    """The largest size of an element in each row, over all parts."""
+    return _highest(m.abs(value))
+
+
+def _highest(size: Array) -> Array:
+    """Over all parts; one axis after the other, which is the faster way."""
+    return size.max(axis=-1).max(axis=0)
