@@ -36,10 +36,12 @@ peers: $(VENV)/.has-peers
 bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench
 	$(BIN)/python -m experiments.benchmarks.unrolled $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.decoding $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.recurrent $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.memory $(ARGS)
 
 # A stamp for each set of extras: nothing is installed again until the metadata changes.
 $(VENV)/.has-experiments: EXTRAS := experiments
-$(VENV)/.has-test:        EXTRAS := experiments,test
+$(VENV)/.has-test:        EXTRAS := experiments,test,fast
 $(VENV)/.has-lint:        EXTRAS := experiments,lint
 $(VENV)/.has-peers:       EXTRAS := peers
 $(VENV)/.has-bench:       EXTRAS := bench

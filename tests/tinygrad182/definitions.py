@@ -10,6 +10,7 @@ import numpy as np
 import tinygrad182 as tg
 
 from .table import Row
+from .table.recurrent import DEFINITIONS
 
 Function = Callable[..., tg.Tensor]
 
@@ -56,7 +57,7 @@ def definition_of(row: Row) -> Function | None:
     """The definition of what the row is about, or None where it is its own."""
     if row.name in ELEMENTWISE and row.case in PATTERNS:
         return ELEMENTWISE[row.name]
-    return OTHERS.get(str(row))
+    return OTHERS.get(str(row)) or DEFINITIONS.get(str(row))
 
 
 def _sum_of_products(a: Any, b: Any) -> tg.Tensor:

@@ -247,7 +247,7 @@ def test_what_a_new_node_holds() -> None:
 
 def test_primitives_say_how_they_push_tangents() -> None:
     kinds = {p.name: p.jvp for p in tg.PRIMITIVES.values() if not callable(p.jvp)}
-    assert set(kinds.values()) == {"elementwise", "linear", "multilinear"}
+    assert set(kinds.values()) == {"elementwise", "linear", "multilinear", "definition"}
     assert (kinds["exp"], kinds["reshape"], kinds["matmul"]) == (
         "elementwise",
         "linear",

@@ -16,10 +16,8 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array, assert_close, is_floating, leaves
 
-from .checks import cotangent, directions
+from .checks import cotangent, directions, like
 from .table import PLAIN, ROWS, PlainRow, Row
-
-TOLERANCE = 1e-14  # sums in another order; einsum by broadcasting
 
 
 def _strict(array: Any) -> Any:
@@ -47,7 +45,7 @@ def test_values_and_gradients_equal_numpy(row: Row) -> None:
     with tg.use_device("cpu"):
         expected = _values(row.f, [tg.tensor(x, requires_grad=is_floating(x)) for x in xs], g)
     for a, b in zip(actual, expected, strict=True):
-        assert_close(a, b, TOLERANCE)
+        assert_close(a, b, like(row))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -79,7 +77,7 @@ def test_forward_mode_and_jacobians_equal_numpy(row: Row) -> None:
     vs = [v for v in directions(xs) if v is not None]
     strict = _forward(row, _strict_leaves(xs), [_strict(v) for v in vs])
     for actual, expected in zip(strict, _forward(row, leaves(xs), vs), strict=True):
-        assert_close(actual, expected, TOLERANCE)
+        assert_close(actual, expected, like(row))
 
 
 def _forward(row: Row, inputs: Sequence[tg.Tensor], vs: Sequence[Any]) -> list[Array]:

@@ -264,8 +264,10 @@ class Case:
         seed: int,
         batch_first: bool,
         lengths: bool,
+        fused: bool = True,
     ) -> None:
-        options: dict[str, Any] = {"rng": seed, "dtype": "float64", "batch_first": batch_first}
+        options: dict[str, Any] = {"rng": seed, "dtype": "float64"}
+        options |= {"batch_first": batch_first, "fused": fused}
         if kind == "lstm":
             self.layer: Any = tg.nn.LSTM(2, H, layers, **options)
         else:
@@ -303,4 +305,5 @@ cases = st.builds(
     seed=seeds,
     batch_first=st.booleans(),
     lengths=st.booleans(),
+    fused=st.booleans(),
 )

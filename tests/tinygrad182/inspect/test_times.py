@@ -13,10 +13,11 @@ from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.inspect.times import node_times, time_axes
 from tinygrad182.recording import Node, node_of
+from tinygrad182.unrolling import unrolled
 
 
 def read(loss: tg.Tensor) -> tuple[list[Node], dict[Node, int], dict[Node, int]]:
-    nodes = ancestors([node_of(loss)], constants=True)
+    nodes = ancestors([unrolled(node_of(loss))], constants=True)
     times = node_times(nodes)
     return nodes, times, time_axes(nodes, times)
 
@@ -29,7 +30,7 @@ def test_layers_record_their_steps(case: Case) -> None:
         if node.scope.time is not None:
             assert times.get(node, -1) == node.scope.time
     assert times.keys().isdisjoint(axes)
-    for node, axis in axes.items():
+    for node, (axis, _) in axes.items():
         assert axis < 0
         assert node.value.shape[axis] == case.T
     if case.T > 1:
@@ -39,7 +40,7 @@ def test_layers_record_their_steps(case: Case) -> None:
             uses = [n for n in nodes if turned in (n.inputs or ())]
             assert turned not in times
             assert turned not in axes
-            assert [axes.get(n) for n in uses] == [-3]
+            assert [axes[n] for n in uses] == [(-3, 0)]
 
 
 @pytest.mark.parametrize("loop", [n for n in loops.LOOPS if n != "gates_of_one_weight"])
@@ -88,7 +89,7 @@ def test_a_state_that_is_handed_on_belongs_to_the_step_that_computed_it() -> Non
     after = mark(tg.exp(h), "h", 2)
     nodes, times, axes = read(tg.stack([h, h, after]).sum())
     assert [times[n] for n in nodes if n.op in {"multiply", "tanh"}] == [0, 0]
-    assert [(n.op, axis) for n, axis in axes.items()] == [("stack", -3)]
+    assert [(n.op, *place) for n, place in axes.items()] == [("stack", -3, 0)]
 
 
 def test_gates_taken_from_one_weight_are_no_time_axis() -> None:
@@ -121,7 +122,7 @@ def test_axes_go_along_with_operations_and_end_in_sums() -> None:
     loss = sum(y.sum() for y, _ in along.values()) + sum(y.sum() for y in summed.values())
     _, times, axes = read(loss)
     for name, (y, axis) in along.items():
-        assert axes.get(y._node) == axis, name
+        assert axes[y._node].axis == axis, name
     for name, y in summed.items():
         assert y._node not in axes, name
         assert y._node not in times, name
@@ -129,7 +130,10 @@ def test_axes_go_along_with_operations_and_end_in_sums() -> None:
 
 def test_stacks_in_another_order_have_no_time_axis() -> None:
     hs = loops.rnn_outside(Weights(), 3, 2, 3)["h"]
-    for wrong in (hs[::-1], hs[1:], [*hs, hs[0]]):
+    for wrong in (hs[::-1], [*hs, hs[0]]):
         y = tg.stack(wrong)
         _, _, axes = read(y.sum() + hs[-1].sum())
         assert y._node not in axes
+    later = tg.stack(hs[1:])
+    _, _, axes = read(later.sum() + hs[-1].sum())
+    assert axes[later._node] == (-3, 1)

@@ -55,9 +55,15 @@ def rows_of(primitive: Primitive, count: int = ROWS_EACH) -> list[Row]:
             for condition in CONDITIONS
             if CONDITIONS[condition](call)
         }
+        asks |= {(site.name, _form(call)) for site, call in calls}
         (others if asks <= seen else chosen).append(row)
         seen |= asks
     return [*chosen, *others[: max(0, count - len(chosen))]]
+
+
+def _form(call: Call) -> Any:
+    """What is asked of it by its parameters: with lengths, of which nonlinearity."""
+    return frozenset(call.params), call.params.get("nonlinearity")
 
 
 @dataclass

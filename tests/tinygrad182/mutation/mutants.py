@@ -29,7 +29,8 @@ def _each(found: Any, change: Callable[[Any], Any]) -> Any:
     if found is None:
         return None
     if isinstance(found, tuple):
-        return tuple(_each(r, change) for r in found)
+        changed = (_each(r, change) for r in found)
+        return type(found)(*changed) if hasattr(found, "_fields") else tuple(changed)
     if isinstance(found, Slice):
         value = change(found.value)
         return None if value is None else replace(found, value=value)
@@ -44,6 +45,18 @@ def returns(change: Change) -> Fault:
 def asks(change: Callable[[Call], Call]) -> Fault:
     """The fault of looking at something else."""
     return lambda rule, call: change(call).by(rule)
+
+
+def alone(i: int, change: Change) -> Fault:
+    """The fault of returning something else for one input, where a rule returns all cotangents."""
+
+    def fault(rule: Rule, call: Call) -> Any:
+        found = call.by(rule)
+        if not isinstance(found, tuple) or i >= len(found):
+            return found
+        return (*found[:i], _each(found[i], lambda r: change(r, call)), *found[i + 1 :])
+
+    return fault
 
 
 def only_when(condition: Callable[[Call], bool]) -> Fault:
@@ -138,6 +151,14 @@ RESULTS: dict[str, Change] = {
     "wrong where recorded": lambda r, c: r * (1 + 1e-6) if c.recorded else r,
     "wrong where not recorded": lambda r, c: r if c.recorded else r * (1 + 1e-6),
 }
+
+
+ALONE = {
+    f"cotangent {i} {name}": alone(i, RESULTS[name])
+    for i in range(6)
+    for name in ("dropped", "off by 1e-9", "first axis flipped")
+}
+"""Wrong for one input, where one rule returns the cotangents of all."""
 
 
 # --- wrong questions ----------------------------------------------------------------------------
@@ -308,6 +329,14 @@ STRANGE_TO: dict[str, tuple[str, ...]] = {
     "forward": (
         *("leading", "tangent", "output", "record", "detached"),
         *("dropped", "shifted by 1e-100"),
+    ),
+    "definition": (
+        *("leading", "tangent", "output", "wrong where", "recorded, "),
+        *("dropped", "shifted by 1e-100", "strided", "read-only", "buffer", "over the", "writes"),
+    ),
+    "saved": (
+        *("leading", "tangent", "output", "record", "detached"),
+        *("dropped", "shifted by 1e-100", "over the", "writes"),
     ),
 }
 """Words in the names of faults that a rule of that kind cannot have."""

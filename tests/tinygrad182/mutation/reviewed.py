@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygrad182.primitives import Primitive
+from tinygrad182.primitives.recurrent import Scan
+
+from .sites import Site
 
 EQUIVALENT = {
     "logsumexp, input 0: output for input": "of one element it is that element",
@@ -18,31 +21,48 @@ EQUIVALENT = {
     "maximum, value: inputs rotated": "commutative",
     "minimum, value: inputs swapped": "commutative",
     "minimum, value: inputs rotated": "commutative",
+    "lstm_scan, cotangents: recorded twice": "what is recorded is the definition",
+    "rnn_scan, cotangents: recorded twice": "what is recorded is the definition",
+    "lstm_scan, saved: lengths longer by one": "past an end, cotangents are 0",
+    "lstm_scan, saved: lengths shorter by one": "past an end, cotangents are 0",
+    "lstm_scan, saved: lengths overlooked": "past an end, cotangents are 0",
 }
 """Mutants whose answers differ in the last bit, or in no way that counts."""
 
 
-def _one_input(primitive: Primitive) -> bool:
+Never = Callable[[Primitive, Site], bool]
+
+
+def _one_input(primitive: Primitive, _: Site) -> bool:
     return not callable(primitive.vjp) and len(primitive.vjp) == 1
 
 
-def _takes_no_number(primitive: Primitive) -> bool:
-    return primitive.jvp != "elementwise" or _one_input(primitive)
+def _takes_no_number(primitive: Primitive, site: Site) -> bool:
+    return (primitive.jvp != "elementwise" and primitive.definition is None) or _one_input(
+        primitive, site
+    )
 
 
-def _is(*names: str) -> Callable[[Primitive], bool]:
-    return lambda primitive: primitive.name in names
+def _is(*names: str) -> Never:
+    return lambda primitive, _: primitive.name in names
 
 
-CANNOT_HAPPEN: dict[str, list[Callable[[Primitive], bool]]] = {
-    "inputs of one shape": [_one_input],
+def _scans(*kinds: str) -> Never:
+    return lambda primitive, site: isinstance(primitive, Scan) and site.kind in kinds
+
+
+CANNOT_HAPPEN: dict[str, list[Never]] = {
+    "leading axes, recorded": [_scans("vjp")],  # there the definition is what runs
+    "inputs of one shape": [_one_input, _is("lstm_scan", "rnn_scan")],
     "inputs of two shapes": [_one_input, _is("stack")],
     "the same input twice": [_one_input, _is("index", "scatter_add")],
     "one tangent of several": [_one_input],
     "numbers beside": [_takes_no_number],
-    "0-d inputs": [_is("concat", "cumulative_sum", "matmul", "scatter_add")],
+    "0-d inputs": [
+        _is("concat", "cumulative_sum", "matmul", "scatter_add", "lstm_scan", "rnn_scan")
+    ],
     "negative inputs": [_is("log", "sqrt")],
-    "an output shaped like the input": [_is("stack")],
+    "an output shaped like the input": [_is("stack", "lstm_scan")],
     "zeros": [_is("log", "sqrt"), _is("abs")],  # a pole; a kink, see test_conventions.py
 }
 """Cases that some primitives do not know. Of any other case that no check asks for, a mutant survives."""

@@ -8,14 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+import tinygrad182 as tg
+from tinygrad182 import functions
 from tinygrad182.primitives import Primitive
+from tinygrad182.recording import Leaf, is_tensor, node_of, wrap
+from tinygrad182.transforms import push_forward
 
 from .cases import Call, Rule
 
 
 @dataclass(frozen=True)
 class Site:
-    """A rule of a primitive; ``kind`` is "vjp", "jvp" or "forward"."""
+    """A rule of a primitive; ``kind`` is "vjp", "jvp", "forward", "definition" or "saved"."""
 
     name: str
     kind: str
@@ -24,10 +30,10 @@ class Site:
 
     def wrapped(self, call_with: Callable[[Call], Any]) -> Rule:
         """A rule that leaves the answer to ``call_with``."""
-        if self.kind == "forward":
-            return lambda xp, *xs, **params: call_with(Call(xp, None, None, xs, params))
         if self.kind == "vjp":
             return lambda xp, g, y, *xs, **params: call_with(Call(xp, g, y, xs, params))
+        if self.kind != "jvp":
+            return lambda xp, *xs, **params: call_with(Call(xp, None, None, xs, params))
 
         def tangent_rule(xp: Any, tangents: Any, y: Any, *xs: Any, **params: Any) -> Any:
             first = next(v for v in tangents if v is not None)
@@ -37,7 +43,10 @@ class Site:
 
 
 def sites(primitive: Primitive) -> Iterator[Site]:
-    """Each cotangent of each rule, the tangent rule (also one that is derived) and the forward."""
+    """Each cotangent of each rule, the tangent rule (also one that is derived) and the forward.
+
+    Also the definition that a primitive has beside its rules, and what its forward keeps for them.
+    """
     rules = primitive.vjp
     if callable(rules):
         yield Site("cotangents", "vjp", rules, lambda new: {"vjp": new})
@@ -52,6 +61,39 @@ def sites(primitive: Primitive) -> Iterator[Site]:
                 )
     yield Site("tangent", "jvp", _tangent_rule(primitive), lambda new: {"jvp": new})
     yield Site("value", "forward", primitive.forward, lambda new: {"forward": new})
+    if primitive.keeps is not None:
+        yield from _kept(primitive.keeps)
+    if primitive.definition is not None:
+        definition = primitive.definition
+        yield Site("definition", "definition", definition, lambda new: {"definition": new})
+
+
+def _kept(keeps: Rule) -> Iterator[Site]:
+    """The value where it is recorded, and what is saved beside it; not the value under another name."""
+
+    def value(xp: Any, *xs: Any, **params: Any) -> Any:
+        return keeps(xp, *xs, **params)[0]
+
+    def saved(xp: Any, *xs: Any, **params: Any) -> Any:
+        y, found = keeps(xp, *xs, **params)
+        copies = {n: None for n, x in found._asdict().items() if np.shares_memory(x, y)}
+        return found._replace(**copies)
+
+    def with_value(new: Rule) -> dict[str, Any]:
+        return {
+            "keeps": lambda xp, *xs, **params: (new(xp, *xs, **params), keeps(xp, *xs, **params)[1])
+        }
+
+    def with_saved(new: Rule) -> dict[str, Any]:
+        def other(xp: Any, *xs: Any, **params: Any) -> Any:
+            y, found = keeps(xp, *xs, **params)
+            changed = new(xp, *xs, **params)._asdict()
+            return y, found._replace(**{name: x for name, x in changed.items() if x is not None})
+
+        return {"keeps": other}
+
+    yield Site("value, recorded", "forward", value, with_value)
+    yield Site("saved", "saved", saved, with_saved)
 
 
 def _tangent_rule(primitive: Primitive) -> Rule:
@@ -61,6 +103,8 @@ def _tangent_rule(primitive: Primitive) -> Rule:
         return kind
 
     def derived(xp: Any, tangents: Any, y: Any, *xs: Any, **params: Any) -> Any:
+        if kind == "definition":
+            return _along_definition(primitive, tangents, xs, params)
         moved = [(i, v) for i, v in enumerate(tangents) if v is not None]
         if kind == "linear":
             filled = [
@@ -75,6 +119,20 @@ def _tangent_rule(primitive: Primitive) -> Rule:
         return functools.reduce(lambda a, b: a + b, terms) if terms else xp.zeros_like(y)
 
     return derived
+
+
+def _along_definition(
+    primitive: Primitive, tangents: Any, xs: tuple[Any, ...], params: dict[str, Any]
+) -> Any:
+    given = [
+        x * 1 if is_tensor(x) else wrap(x, Leaf(x, v is not None)) if hasattr(x, "shape") else x
+        for x, v in zip(xs, tangents, strict=True)
+    ]
+    with tg.enable_grad():
+        out = node_of(primitive.definition(functions, *given, **params))  # type: ignore[misc]
+    known = {node_of(x): v for x, v in zip(given, tangents, strict=True) if v is not None}
+    push_forward([out], known)
+    return known[out]
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import tinygrad182 as tg
 from tests.support import device
+from tinygrad182.kernels.arrays import Deltas
+from tinygrad182.primitives import recurrent
 
-from .. import corners
+from .. import checks, corners
 from . import planting
 from .reviewed import EQUIVALENT
 
@@ -22,6 +26,25 @@ def test_every_fault_is_caught(name: str) -> None:
     if corners.values in planting.KILLERS:
         reviewed = {label for label in EQUIVALENT if label.startswith(f"{name}, ")}
         assert reviewed <= set(report.equivalent), "these are killed: take them off the list"
+
+
+@pytest.mark.parametrize("name", ["lstm_scan", "rnn_scan"])
+@pytest.mark.parametrize("lost", ["powers", "initial_powers", "sums", "initial"])
+def test_what_a_loop_finds_and_loses_is_caught(
+    name: str, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The powers of two of rows that have left their type; and all that is found before the first step."""
+    found = recurrent.deltas
+
+    def losing(*given: Any, **options: Any) -> Deltas:
+        whole = found(*given, **options)
+        value = getattr(whole, lost)
+        return whole._replace(**{lost: None if "powers" in lost else 0 * value})
+
+    rows = planting.rows_of(tg.PRIMITIVES[name])
+    monkeypatch.setattr(recurrent, "deltas", losing)
+    killers = (checks.jacobian, corners.cotangents_far_away)
+    assert any(planting.fails(check, row) for check in killers for row in rows)
 
 
 def test_a_survivor_is_named() -> None:

@@ -130,10 +130,10 @@ def test_a_sequence_may_be_run_in_two_halves() -> None:
         assert_close(a, b.numpy(), 1e-14)
 
 
-def test_fused_or_not_gives_the_same_bits() -> None:
+def test_fused_or_not_gives_the_same_numbers() -> None:
     (x,) = draw(5, (5, 2, 2))
     runs = [layer(2, 3, fused=fused)(const(x)) for fused in (True, False)]
-    assert_same_bits(runs[0][0], runs[1][0].numpy())
+    assert_close(runs[0][0], runs[1][0].numpy(), 1e-15)
 
 
 def test_float32_is_the_rounded_float64() -> None:

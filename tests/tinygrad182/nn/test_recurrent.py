@@ -19,6 +19,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, assert_same_bits, const, leaf
 from tests.tinygrad182.nn import reference
 from tests.tinygrad182.nn.layers import LAYERS, Extreme, Layer
+from tinygrad182.recording import node_of
 
 NONLINEARITIES = list(reference.SIGMA)
 STEP = 1e-150
@@ -304,10 +305,14 @@ def test_a_sequence_may_be_run_in_two_halves() -> None:
     assert_close(last, h_n.numpy(), 1e-14)
 
 
-def test_fused_or_not_gives_the_same_bits() -> None:
+def test_fused_by_default_and_the_same_to_rounding() -> None:
     (x,) = draw(7, (5, 2, 2))
-    runs = [layer(2, 3, fused=fused)(const(x)) for fused in (True, False)]
-    assert_same_bits(runs[0][0], runs[1][0].numpy())
+    default, fused, unrolled = (
+        layer(2, 3, **options)(const(x))[0] for options in ({}, {"fused": True}, {"fused": False})
+    )
+    assert_same_bits(default, fused.numpy())
+    assert [node_of(y).op for y in (default, fused, unrolled)] == ["rnn_scan", "rnn_scan", "stack"]
+    assert_close(fused, unrolled.numpy(), 1e-15)
 
 
 def test_a_loss_may_use_any_of_the_results() -> None:

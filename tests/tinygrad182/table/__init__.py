@@ -6,7 +6,7 @@ has no row.
 
 from __future__ import annotations
 
-from . import elementwise, indexing, linalg, rearranging, reduction
+from . import elementwise, indexing, linalg, rearranging, recurrent, reduction
 from .plain import PLAIN, PlainRow
 from .row import Row, floating
 
@@ -16,6 +16,7 @@ ROWS: list[Row] = [
     *linalg.ROWS,
     *rearranging.ROWS,
     *indexing.ROWS,
+    *recurrent.ROWS,
 ]
 
 __all__ = ["PLAIN", "ROWS", "PlainRow", "Row", "floating"]

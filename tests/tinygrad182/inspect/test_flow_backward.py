@@ -1,0 +1,162 @@
+"""``gradient_flow(loss, backward=True)``: a training step and every state's gradient in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import tinygrad182 as tg
+from tests.support import Array, assert_close, leaf
+from tinygrad182.primitives import recurrent
+
+from .loops import Case, cases
+
+flow_of = tg.inspect.gradient_flow
+
+
+def grads(module: tg.nn.Module) -> dict[str, Array]:
+    return {name: p.grad.numpy() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def assert_same_flow(actual: tg.inspect.GradientFlow, expected: tg.inspect.GradientFlow) -> None:
+    assert list(actual) == list(expected)
+    for path, states in expected.items():
+        for name, state in states.items():
+            found = actual[path][name]
+            for field in ("time", "grad", "log_grad_norm", "initial_grad", "value"):
+                np.testing.assert_array_equal(getattr(found, field), getattr(state, field), field)
+
+
+@given(cases)
+def test_one_pass_gives_what_two_give(case: Case) -> None:
+    expected = flow_of(case.loss)
+    case.loss.backward(retain_graph=True)
+    wanted = grads(case.layer)
+    case.layer.zero_grad()
+
+    assert_same_flow(flow_of(case.loss, backward=True), expected)
+
+    assert wanted.keys() == grads(case.layer).keys()
+    for name, g in grads(case.layer).items():
+        assert_close(g, wanted[name], 1e-12, name, floor=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["tanh", "lstm"])
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_in_windows_of_time(kind: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in one, also where the gradients of one window lie far from those of the next."""
+    case = Case(kind, 40, 3, 4, 2, "all", 0, False, True)
+    case.layer.weight_hh_l0.data[...] *= scale
+    output, _ = case.layer(leaf(case.x), None, case.lengths)
+    loss = (output[-1] ** 2).sum()
+    expected = flow_of(loss, backward=True)
+    whole = grads(case.layer)
+    case.layer.zero_grad()
+
+    def windows(m: Any, shape: Any) -> list[range]:
+        return [range(i, min(i + 7, shape[0])) for i in range(0, shape[0], 7)]
+
+    monkeypatch.setattr(recurrent, "windows", windows)
+    found = flow_of(loss, backward=True)
+    assert_same_flow(found, expected)
+    for name, g in grads(case.layer).items():
+        assert_close(g, whole[name], 1e-12, name)
+    parts = tg.inspect.weight_grad_by_time(loss, case.layer.weight_hh_l0)
+    assert_close(parts.sum(axis=0), whole["weight_hh_l0"], 1e-12)
+
+
+def test_gradients_are_added_and_frozen_weights_are_left() -> None:
+    rnn, x = tg.nn.RNN(2, 3, rng=0, dtype="float64"), leaf(np.ones((5, 2, 2)))
+    rnn.weight_ih_l0.requires_grad = False
+    loss = rnn(x)[0].sum()
+    flow_of(loss, backward=True)
+    once = grads(rnn)
+    flow_of(loss, backward=True)
+    assert once.keys() == {"weight_hh_l0", "bias_ih_l0"}
+    for name, g in grads(rnn).items():
+        np.testing.assert_array_equal(g, 2 * once[name])
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+
+
+def test_results_in_between_keep_their_gradients_if_told_to() -> None:
+    rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
+    output, _ = rnn(tg.ones((5, 2, 2), dtype="float64"))
+    output.retain_grad()
+    flow_of((output * 3.0).sum(), backward=True)
+    np.testing.assert_array_equal(output.grad.numpy(), np.full((5, 2, 3), 3.0))
+
+
+def test_a_gradient_shares_memory_with_nothing() -> None:
+    x = leaf(np.ones((4, 1, 3)))
+    seed = np.ones((4, 1, 3))
+    rnn = tg.nn.RNN(3, 3, nonlinearity="identity", rng=0, dtype="float64")
+    flow = flow_of(rnn(x)[0] + x, seed, backward=True)
+    before = flow["rnn.l0"].h.grad.copy()
+    x.grad.data[...] = 7.0
+    assert (seed == 1).all()
+    np.testing.assert_array_equal(flow["rnn.l0"].h.grad, before)
+
+
+def test_gradients_that_the_type_cannot_hold_on_the_way() -> None:
+    """10**48 is no float32; what comes of it here is."""
+    x = tg.tensor([3.0], requires_grad=True)
+    y = tg.inspect.mark(x * 1.0, "h", 0)
+    for factor in (1e-12,) * 4 + (1e12,) * 4:
+        y = y * factor
+    flow_of(y.sum(), backward=True)
+    assert_close(x.grad.numpy(), np.array([1.0], np.float32), 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["tanh", "lstm"])
+@pytest.mark.parametrize("retained", [False, True])
+@pytest.mark.parametrize("gain", [1e-3, 1e3])
+def test_powers_go_from_layer_to_layer(kind: str, retained: bool, gain: float) -> None:
+    """Far below 1e-308 and above 1e308 in every layer, with losses at some states in between."""
+    flows = []
+    for fused in (True, False):
+        options: dict[str, Any] = {"rng": 0, "dtype": "float64", "fused": fused}
+        layer: Any = tg.nn.LSTM if kind == "lstm" else tg.nn.RNN
+        if kind == "tanh":
+            options["nonlinearity"] = "identity"
+        module = layer(2, 3, 3, return_states=True, **options)
+        for name, weight in module.named_parameters():
+            weight.data[...] *= gain if name.startswith("weight_hh") else 1.0
+            if name.startswith("bias"):  # where it explodes, all states are 0
+                weight.data[...] *= gain < 1
+                weight.data[3:6] -= 8.0 * (gain < 1)
+        x = np.random.default_rng(1).normal(size=(220, 2, 2)) * (gain < 1)
+        output, _, states = module(leaf(x))
+        if retained:
+            output.retain_grad()
+        loss = output[-1].sum() + 1e-200 * (states.h[0, 100] * states.h[1, 50]).sum()
+        flows.append(flow_of(loss, backward=True))
+    fused, steps = flows
+    sizes = []
+    for path in steps:
+        for name in steps[path]:
+            expected = steps[path][name].log_grad_norm
+            np.testing.assert_allclose(fused[path][name].log_grad_norm, expected, rtol=1e-9)
+            sizes.append(abs(expected[0]))
+    assert min(sizes) > 709  # ln 1e308
+
+
+def test_figures_are_of_the_time_of_the_call() -> None:
+    """Norms are made when they are asked for: of what was there then."""
+    h = leaf(np.ones((2, 3)))
+    marked = tg.inspect.mark(h, "h", 0)
+    flow = flow_of((marked * 2.0).sum())[""].h
+    h.data[...] = 100.0
+    np.testing.assert_array_equal(flow.value, np.ones((1, 2, 3)))
+
+    rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
+    loss = rnn(leaf(np.ones((4, 1, 2))))[0].sum()
+    now, later = flow_of(loss), flow_of(loss)
+    expected = now["rnn.l0"].h.log_grad_norm
+    loss.backward()  # frees the graph
+    rnn.weight_hh_l0.data[...] = 9.0
+    np.testing.assert_array_equal(later["rnn.l0"].h.log_grad_norm, expected)
+    assert later["rnn.l0"].h.value.shape == (4, 1, 3)

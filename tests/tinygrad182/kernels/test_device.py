@@ -1,0 +1,104 @@
+"""What a device's queue needs: no look at a number from the host while the loops run."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support import Array, assert_close
+from tests.tinygrad182.kernels.cases import KINDS, Case, make
+from tinygrad182.primitives.recurrent import deltas, run, scan_vjp, windows
+
+
+class OnDevice(np.ndarray[Any, Any]):
+    """An array whose numbers the host can only have by :meth:`get`, which is counted."""
+
+    waits = 0
+
+    def get(self) -> Array:
+        OnDevice.waits += 1
+        return np.array(self)
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("the host waits for the device")
+
+    __bool__ = __float__ = __int__ = __index__ = __array_function__ = item = tolist = _refuse  # type: ignore[assignment]
+
+
+class Module:
+    """NumPy's functions, as those of another library whose arrays are all on a device."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name)
+        if isinstance(found, type) or not callable(found):
+            return found
+
+        def on_device(*args: Any, **kwargs: Any) -> Any:
+            result = found(*_plain(args), **{k: _plain(v) for k, v in kwargs.items()})
+            if "out" in kwargs:
+                return kwargs["out"]
+            if isinstance(result, tuple):
+                return tuple(map(device, result))
+            return device(result) if isinstance(result, (np.ndarray, np.generic)) else result
+
+        return on_device
+
+
+def _plain(x: Any) -> Any:
+    """The same memory, as NumPy's own functions take it."""
+    if isinstance(x, OnDevice):
+        return x.view(np.ndarray)
+    return type(x)(map(_plain, x)) if type(x) in (tuple, list) else x
+
+
+def device(x: Any) -> Any:
+    return np.asarray(x).view(OnDevice) if isinstance(x, (np.ndarray, np.generic)) else x
+
+
+XP: Any = SimpleNamespace(module=Module(), has_loops=True, on=lambda x: nullcontext())
+
+
+def moved(case: Case) -> tuple[list[Any], Any]:
+    return [device(x) for x in case.inputs], device(case.g)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("gain", [1.0, 1e-6])
+def test_the_loops_never_wait(kind: str, lengths: bool, gain: float) -> None:
+    """And they give what they give on the host, with gradients that vanish as with others."""
+    case = make(kind, (30, 3, 2, 4), "float64", lengths=lengths, gain=gain)
+    inputs, g = moved(case)
+    OnDevice.waits = 0
+    y, saved = run(case.scan, XP, *inputs, **case.params)
+    inside = deltas(case.scan, XP, g, y, tuple(inputs), saved, None, True, **case.params)
+    assert OnDevice.waits == 0
+    assert_close(_plain(y), case.states(), 1e-14)
+    expected = case.inside()
+    scale = 0 if inside.powers is None else _plain(inside.powers)[..., None]
+    other = 0 if expected.powers is None else expected.powers[..., None]
+    assert_close(
+        np.ldexp(_plain(inside.states), scale),
+        np.ldexp(expected.states, other),
+        1e-12,
+        floor=1e-300,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_backward_pass_waits_a_few_times_in_all(kind: str) -> None:
+    """To see which rows are of similar size: not once for every step or window."""
+    case = make(kind, (300, 256, 2, 32), "float64", gain=0.1)
+    inputs, g = moved(case)
+    y, saved = run(case.scan, XP, *inputs, **case.params)
+    assert len(windows(np, saved.gates.shape)) > 2
+    OnDevice.waits = 0
+    found = scan_vjp(case.scan, XP, g, y, *inputs, saved=saved, **case.params)
+    assert OnDevice.waits <= 4
+    given = [c for c in found if c is not None]
+    for a, b in zip(given, case.gradients(), strict=True):
+        assert_close(_plain(a), b, 1e-10, floor=1e-3)

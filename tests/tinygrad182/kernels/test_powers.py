@@ -1,0 +1,231 @@
+"""Cotangents far outside their type: their true sizes are kept, in the compiled loops and in NumPy's."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.support import assert_close
+from tests.tinygrad182.kernels.cases import Case, digits, loops, make, true_log2
+from tinygrad182.kernels import products
+
+FORMS = ("compiled", "NumPy")
+DTYPES = ("float32", "float64")
+SCALES = {"float32": 100, "float64": 900}
+"""Powers of two below its row's largest element down to which an element is kept."""
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    return str(request.param)
+
+
+def linear(factors: list[float], steps: int, dtype: str, batch: int = 1) -> Case:
+    """h_t = h_{t−1} W, all 0, with a diagonal W: its gradients are known to the last bit."""
+    case = make("identity", (steps, batch, 1, len(factors)), dtype, bias=False)
+    case.inputs[3][...] = np.diag(factors)
+    for zero in (case.inputs[0], case.inputs[1], case.g):
+        zero[...] = 0
+    return case
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("power", [-40, -7, 7, 40])
+@pytest.mark.parametrize("window", [None, 13])
+def test_linear_to_the_last_bit(form: str, dtype: str, power: int, window: int | None) -> None:
+    steps = 120
+    case = linear([2.0**power] * 3, steps, dtype, batch=2)
+    case.g[-1] = np.arange(1.0, 7.0).reshape(2, 3) * np.array([[1], [2.0**-30]])
+    with loops(form, steps=window):
+        found = case.inside()
+    mantissas, exponents = digits(case.g[-1])
+    distance = np.arange(steps)[::-1, None, None]
+    for array, powers, steps_back in (
+        (found.states[0], found.powers, distance),
+        (found.initial[0], found.initial_powers, steps),
+    ):
+        m, e = digits(array, powers)
+        np.testing.assert_array_equal(m, np.broadcast_to(mantissas, m.shape))
+        np.testing.assert_array_equal(e, exponents + power * steps_back)
+    assert abs(power * steps) > 800
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_smaller_than_the_smallest_normal_number(form: str, dtype: str) -> None:
+    case = linear([0.5, 0.5], 4, dtype)
+    tiny = np.finfo(dtype).smallest_subnormal
+    case.g[-1] = [[tiny, 5 * tiny]]
+    with loops(form):
+        found = case.inside()
+    m, e = digits(found.states[0], found.powers)
+    np.testing.assert_array_equal(m, np.broadcast_to([0.5, 0.625], m.shape))
+    smallest = math.frexp(tiny)[1] - np.arange(4)[::-1, None, None]
+    np.testing.assert_array_equal(e, smallest + np.array([0, 2]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_elements_far_below_their_row(form: str, dtype: str) -> None:
+    """Kept to 2**100 (2**900) below the largest; what is set to 0 is further below."""
+    steps = 400
+    case = linear([1.0, 0.125, 0.0], steps, dtype)
+    case.g[-1] = 1
+    case.g[-1] *= np.asarray(2.0**-40, dtype)
+    with loops(form):
+        found = case.inside()
+    logs = true_log2(found.states[0], found.powers)[:, 0]
+    below = 3 * np.arange(steps)[::-1]
+    np.testing.assert_array_equal(logs[:, 0], -40)
+    exact = below <= SCALES[dtype]
+    np.testing.assert_array_equal(logs[exact, 1], -40 - below[exact])
+    rest = logs[~exact, 1]
+    assert ((rest == -40 - below[~exact]) | (rest == -np.inf)).all()
+    assert (rest == -np.inf).any()
+
+
+@given(
+    form=st.sampled_from(FORMS),
+    dtype=st.sampled_from(DTYPES),
+    terms=st.lists(
+        st.tuples(st.floats(0.5, 1.0, width=32), st.integers(-300, 300), st.floats(-1, 0.5)),
+        min_size=2,
+        max_size=6,
+    ),
+)
+@example(form="compiled", dtype="float32", terms=[(0.5, -110, -1.0), (0.5, -100, 0.5)])
+@example(form="NumPy", dtype="float32", terms=[(0.5, -110, -1.0), (0.5, -100, 0.5)])
+def test_what_arrives_at_any_power(
+    form: str, dtype: str, terms: list[tuple[float, int, float]]
+) -> None:
+    """h_t = h_{t−1}: a state's gradient is the sum of those after it, whatever powers these have.
+
+    Each comes as a mantissa and its power of two, some of which is in the number itself.
+    """
+    if form == "compiled":
+        pytest.importorskip("numba")
+    case = linear([1.0], len(terms), dtype)
+    room = SCALES[dtype]
+    given_, powers = [], []
+    for mantissa, power, share in terms:
+        inside = int(share * room)
+        given_.append(math.ldexp(mantissa, inside))
+        powers.append(power - inside)
+    case.g[:, 0, 0] = given_
+    with loops(form):
+        found = case.inside(np.array(powers)[:, None])
+    total = Fraction(0)
+    for t in reversed(range(len(terms))):
+        mantissa, power, _ = terms[t]
+        total += Fraction(mantissa) * Fraction(2) ** power
+        exponent = 0 if found.powers is None else int(found.powers[t, 0])
+        mine = Fraction(float(found.states[0, t, 0, 0])) * Fraction(2) ** exponent
+        assert abs(mine / total - 1) < 4 * len(terms) * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_lower_power_may_be_the_larger_number(form: str, dtype: str) -> None:
+    """2**-2r that has grown to 2**-r, and what arrives then: 2**-1.6r at the power 0."""
+    reach = {"float32": 62, "float64": 510}[dtype]
+    case = linear([2.0**reach], 2, dtype)
+    late, early = -2 * reach - 8, -int(1.6 * reach)
+    case.g[:, 0, 0] = [math.ldexp(1, early), 1]
+    with loops(form):
+        found = case.inside(np.array([[0], [late]]))
+    total = math.ldexp(1, early) + math.ldexp(1, late + reach)
+    true = math.ldexp(float(found.states[0, 0, 0, 0]), int(found.powers[0, 0]))
+    assert abs(true / total - 1) < 2 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("kind", ["lstm", "tanh"])
+def test_true_sizes_of_a_layer_that_forgets(form: str, kind: str) -> None:
+    """float32 far below what it holds, beside float64, where nothing underflows."""
+    found = {}
+    for dtype in DTYPES:
+        case = make(kind, (60, 3, 2, 8), dtype, gain=0.02)
+        case.g[..., :-1, :, :] = 0
+        if kind == "lstm":
+            case.inputs[5][8:16] = -6
+        with loops(form if dtype == "float32" else "NumPy"):
+            found[dtype] = case.inside()
+    one, two = (true_log2(found[d].states, found[d].powers) for d in DTYPES)
+    assert one[:, 0].max() < -200
+    norms = [np.logaddexp2.reduce(2 * logs, axis=-1) / 2 for logs in (one, two)]
+    np.testing.assert_allclose(norms[0], norms[1], atol=0.01)  # of a power of two
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("power", [-9, 1])
+def test_the_inputs_get_what_their_type_holds(
+    form: str, dtype: str, window: int | None, power: int
+) -> None:
+    """Weights: from the rows that count; x_t: its own size at every step, to 0 or ∞ where it must."""
+    case = make("identity", (80, 2, 3, 4), dtype, bias=True, gain=0.0)
+    case.inputs[3][...] = np.diag([2.0**power] * 4)
+    case.g[:-1] = 0
+    if power > 0:
+        case.inputs[0][...] *= np.asarray(2.0**-40, dtype)
+        case.g *= np.asarray(2.0**-5, dtype)
+    wide = [np.asarray(x, np.longdouble) for x in case.inputs]
+    x, h, weight_ih, weight_hh, bias = wide
+    states = [h]
+    for t in range(80):
+        states.append(x[t] @ weight_ih.T + states[-1] @ weight_hh.T + bias)
+    dz = [np.longdouble(case.g[-1]) * np.longdouble(2.0) ** (power * t) for t in range(80)][::-1]
+    expected = [
+        np.stack([d @ weight_ih for d in dz]),
+        dz[0] @ weight_hh,
+        sum(d.T @ a for d, a in zip(dz, x, strict=True)),
+        sum(d.T @ a for d, a in zip(dz, states, strict=False)),
+        sum(d.sum(0) for d in dz),
+    ]
+    with np.errstate(all="ignore"), loops(form, steps=window):
+        found = case.gradients()
+    eps = float(np.finfo(dtype).eps)
+    for a, b in zip(found[2:], expected[2:], strict=True):
+        assert_close(np.float64(a), np.float64(b), 200 * eps)
+    smallest = float(np.finfo(dtype).smallest_normal)
+    steps = [*zip(found[0], expected[0], strict=True), (found[1], expected[1])]
+    for a, b in steps:
+        assert_close(np.float64(a), np.float64(b), 200 * eps, floor=smallest / eps)
+
+
+def test_steps_that_do_not_count_are_left_out(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if they were scaled to 0, where all that count send as much to W_h."""
+    batch, factor = 3, 2**-1.2
+    case = make("identity", (150, batch, 1, 2), bias=False)
+    case.inputs[0][...] = 0  # h_t is what h_0 becomes: as much smaller as its gradient is larger
+    case.inputs[1][...] *= np.float32(2**60)
+    case.inputs[3][...] = factor * np.eye(2, dtype="float32")
+    case.g[:-1] = 0
+    count, left_out = products._first_that_counts, []
+
+    def none(*operands: Any) -> int:
+        left_out.append(count(*operands) // batch)
+        return 0
+
+    with loops(form):
+        found = case.gradients()
+        monkeypatch.setattr(products, "_first_that_counts", none)
+        expected = case.gradients()
+    for a, b in zip(found, expected, strict=True):
+        assert_close(a, b, 1e-6)
+    assert 30 < left_out[0] < 60
+    assert (np.abs(found[3].diagonal()) > 1e-36).all()
+
+
+def test_nothing_arrives(form: str) -> None:
+    case = make("lstm", (5, 2, 2, 3))
+    case.g[...] = 0
+    with loops(form):
+        found, gradients = case.inside(), case.gradients()
+    assert found.powers is None
+    for array in (found.sums, found.states, found.initial, *gradients):
+        assert not array.any()

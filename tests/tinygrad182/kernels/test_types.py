@@ -1,0 +1,118 @@
+"""The ends of the types: half and long precision, subnormal numbers, gates that are nearly shut."""
+
+from __future__ import annotations
+
+import os
+import time
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import Array, assert_close
+from tests.tinygrad182.kernels.cases import loops
+from tinygrad182.kernels import arrays
+
+FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
+
+
+def grads(kind: str, dtype: str, fused: bool) -> list[Array]:
+    layer: Any = tg.nn.LSTM if kind == "lstm" else tg.nn.RNN
+    module = layer(3, 4, rng=0, dtype=dtype, fused=fused)
+    x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(dtype)
+    (module(x)[0] ** 2).mean().backward()
+    return [p.grad.numpy() for p in module.parameters()]
+
+
+@pytest.mark.parametrize("kind", ["tanh", "lstm"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 5e-3), ("longdouble", 1e-16)])
+def test_other_types(kind: str, dtype: str, tolerance: float) -> None:
+    for a, b in zip(grads(kind, dtype, True), grads(kind, dtype, False), strict=True):
+        assert a.dtype == dtype
+        assert_close(a, b, tolerance)
+
+
+@FORMS
+def test_small_elements_may_grow_further_back(form: str) -> None:
+    """Two directions of different gain: what is small beside the other at the end is not at the start."""
+    with loops(form):
+        rnn = tg.nn.RNN(1, 2, nonlinearity="identity", bias=False, rng=0)
+        rnn.weight_hh_l0.data[...] = np.diag([0.5, 4.0])
+        h_0 = tg.zeros((1, 1, 2), requires_grad=True)
+        output, _ = rnn(tg.ones((60, 1, 1)), h_0)
+        (output[-1, 0, 0] + 1e-36 * output[-1, 0, 1]).backward()
+    assert_close(h_0.grad.numpy()[0, 0], [0.5**60, 1e-36 * 4.0**60], 1e-6)
+
+
+@FORMS
+def test_what_is_small_in_a_sum_may_be_all_of_an_element(form: str) -> None:
+    with loops(form):
+        rnn = tg.nn.RNN(1, 2, nonlinearity="identity", bias=False, rng=0)
+        rnn.weight_hh_l0.data[...] = np.eye(2) * 0.5
+        output, _ = rnn(tg.ones((3, 2, 1)))
+        (output[-1] * np.array([[1, 0], [0, 1e-33]], np.float32)).sum().backward()
+    assert_close(rnn.weight_ih_l0.grad.numpy()[:, 0], [1.75, 1.75e-33], 1e-6)
+
+
+def test_what_is_left_to_saturation() -> None:
+    """1 − h² sees what rounding leaves of h: little more may be lost than by rounding h once."""
+    pytest.importorskip("numba")
+    z = np.linspace(4, 8.5, 1000, dtype=np.float32)
+    with loops("compiled"):
+        rnn = tg.nn.RNN(1, 1, rng=0)
+        rnn.weight_ih_l0.data[...], rnn.bias_ih_l0.data[...] = 1, 0
+        h = rnn(z.reshape(1, -1, 1))[0].numpy().ravel()
+    error = h.astype(np.float64) - np.tanh(z.astype(np.float64))
+    assert np.abs(error).max() < 0.6 * 2.0**-24
+    assert abs(error.mean()) < 0.02 * 2.0**-24
+
+
+def test_a_child_process_runs_on_threads_too() -> None:
+    """A forked child inherits the pool, but none of its threads."""
+    compiled = pytest.importorskip("tinygrad182.kernels.compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "EACH", 1)
+        patch.setattr(compiled.numba, "get_num_threads", lambda: 2)
+        lstm, x = tg.nn.LSTM(2, 4, rng=0), tg.ones((3, 8, 2))
+        expected = lstm(x)[0].numpy()
+        child = os.fork()
+        if not child:  # no test framework here: exit at once, with what was found
+            os._exit(0 if np.array_equal(lstm(x)[0].numpy(), expected) else 1)
+        for _ in range(600):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(child, 9)
+            pytest.fail("the child hangs")
+        assert os.waitstatus_to_exitcode(status) == 0
+
+
+@FORMS
+@pytest.mark.parametrize("kind", ["tanh", "lstm"])
+@pytest.mark.parametrize("lengths", [None, [60, 9]])
+def test_without_gradients_the_same_states_window_by_window(
+    form: str, kind: str, lengths: Any
+) -> None:
+    layer: Any = tg.nn.LSTM if kind == "lstm" else tg.nn.RNN
+    module, x = layer(2, 3, 2, rng=0), np.random.default_rng(0).normal(size=(60, 2, 2))
+    with loops(form):
+        expected, _ = module(x.astype("float32"), None, lengths)
+    with loops(form, steps=7), tg.no_grad():
+        found, _ = module(x.astype("float32"), None, lengths)
+    assert_close(found.numpy(), expected.numpy(), 1e-6)
+
+
+def test_without_gradients_no_gates_are_kept() -> None:
+    lstm, x = tg.nn.LSTM(2, 16, rng=0), tg.ones((20_000, 4, 2))
+    with tg.no_grad():
+        lstm(x[:10])
+        tracemalloc.start()
+        lstm(x)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    states = 2 * 20_000 * 4 * 16 * 4
+    assert peak < 1.5 * states + 8 * arrays.WINDOW

@@ -1,0 +1,165 @@
+"""Recurrences over whole sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import tinygrad182 as tg
+from tests.support import Array
+from tinygrad182 import functions
+from tinygrad182.primitives.recurrent import Scan
+
+from .row import Row, Shape, real, row
+
+_Form = Callable[..., Any]
+"""``form(scan, t, *operands)``: a call of the scan, on Tensors (t: tg) or in PyTorch (t: torch)."""
+DEFINITIONS: dict[str, Callable[..., tg.Tensor]] = {}
+"""By the names of rows: the same step by step."""
+WHOLE: dict[str, Callable[..., tg.Tensor]] = {}
+"""By the names of rows with lengths: the same with what is past an end."""
+
+LENGTHS = (3, 1)
+SHUT = 80.0
+"""What is taken from a gate's sum to shut it."""
+
+
+def _lengths(rng: np.random.Generator, shape: Shape) -> Array:
+    return np.array(LENGTHS)
+
+
+def _torch_loop(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The same in PyTorch, step by step: operands as those of a scan."""
+
+    def loop(t: Any, x: Any, *operands: Any, lengths: Any = None) -> Any:
+        *state, weight_ih, weight_hh, bias = operands
+        courses = []
+        for i, z in enumerate(x @ weight_ih.T + bias):
+            going = None if lengths is None else (lengths > i)[:, None]
+            state = step(t, z + state[0] @ weight_hh.T, state, going)
+            courses.append(state)
+        wholes = [t.stack(list(part)) for part in zip(*courses, strict=True)]
+        return wholes[0] if len(wholes) == 1 else t.stack(wholes)
+
+    return loop
+
+
+def _vanilla(nonlinearity: str) -> Callable[..., Any]:
+    def step(t: Any, z: Any, state: Any, going: Any) -> list[Any]:
+        new = z if nonlinearity == "identity" else getattr(t, nonlinearity)(z)
+        return [new if going is None else t.where(going, new, state[0].detach())]
+
+    return step
+
+
+def _long_short(t: Any, z: Any, state: Any, going: Any) -> list[Any]:
+    """The cell is held before the hidden state is computed from it."""
+    i, f, g, o = z.split(z.shape[-1] // 4, dim=-1)
+    c = t.sigmoid(f) * state[1] + t.sigmoid(i) * t.tanh(g)
+    c = c if going is None else t.where(going, c, state[1].detach())
+    h = t.sigmoid(o) * t.tanh(c)
+    return [h if going is None else t.where(going, h, state[0].detach()), c]
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A scan with its parameters, and the same in PyTorch."""
+
+    name: str
+    case: str
+    blocks: int
+    parts: int
+    loop: Callable[..., Any]
+    params: dict[str, Any]
+
+    @property
+    def primitive(self) -> Scan:
+        return tg.PRIMITIVES[self.name]  # type: ignore[return-value]
+
+    def fused(self, *xs: Any, **more: Any) -> tg.Tensor:
+        return tg.apply(self.primitive, *xs, **self.params, **more)
+
+    def unrolled(self, *xs: Any, **more: Any) -> tg.Tensor:
+        assert self.primitive.definition is not None
+        y: tg.Tensor = self.primitive.definition(functions, *xs, **self.params, **more)
+        return y
+
+    def shapes(self, T: int, B: int, I: int, H: int) -> list[Shape]:  # noqa: E741
+        """Of x, the initial state, W_x, W_h and b."""
+        rows = self.blocks * H
+        return [(T, B, I), *[(B, H)] * self.parts, (rows, I), (rows, H), (rows,)]
+
+    def row(self, kind: str, form: _Form, *shapes: Shape, domain: Any = real) -> Row:
+        """Operands, brought into form, of the one operation and of its loop in PyTorch."""
+        name = f"{self.case}{kind}"
+        made = row(
+            self.name,
+            name,
+            lambda *xs: form(self.fused, tg, *xs),
+            lambda t, *xs: form(partial(self.loop, t), t, *xs),
+            *shapes,
+            domain=domain,
+        )
+        DEFINITIONS[str(made)] = lambda *xs: form(self.unrolled, tg, *xs)
+        return made
+
+    def rows(self) -> Iterator[Row]:
+        """On shapes of several kinds; with lengths, without a bias, with operands that are the same."""
+        sizes = {
+            "": (3, 2, 2, 3),
+            "thin": (2, 1, 1, 1),
+            "one-step": (1, 2, 2, 2),
+            "no-batch": (2, 0, 2, 2),
+        }
+        for kind, size in sizes.items():
+            yield self.row(kind, lambda scan, t, *xs: scan(*xs), *self.shapes(*size))
+        *others, bias = self.shapes(2, 2, 2, 2)
+        yield self.row("no-bias", lambda scan, t, *xs: scan(*xs, 0), *others)
+        x, state, *_, weight = others
+        yield self.row("tied", self._tied, x, state, weight, bias)
+        shapes = self.shapes(3, 2, 1, 2)
+        domain = (*[real] * len(shapes), _lengths)
+        ragged = self.row("lengths", self._inside, *shapes, (2,), domain=domain)
+        WHOLE[str(ragged)] = partial(self.fused, shortest=min(LENGTHS))
+        yield ragged
+
+    def _tied(self, scan: Any, t: Any, x: Any, state: Any, weight: Any, bias: Any) -> Any:
+        return scan(x, *[state] * self.parts, weight, weight, bias)
+
+    def _inside(self, scan: Any, t: Any, *xs: Any) -> Any:
+        """Past an end stand constants, which no derivative is told of."""
+        *operands, lengths = xs
+        inside = t.stack([lengths > i for i in range(max(LENGTHS))])[..., None]
+        if t is tg:
+            return t.where(inside, scan(*xs, shortest=min(LENGTHS)), 0.0)
+        return t.where(inside, scan(*operands, lengths=lengths), 0.0)
+
+
+def _rnn(nonlinearity: str) -> _Scan:
+    loop = _torch_loop(_vanilla(nonlinearity))
+    return _Scan("rnn_scan", f"{nonlinearity}-", 1, 1, loop, {"nonlinearity": nonlinearity})
+
+
+LSTM = _Scan("lstm_scan", "", 4, 2, _torch_loop(_long_short), {})
+
+
+def _shut() -> Row:
+    """All gates but the cell's all but shut: cells, and gradients by them, are 1e-35 and smaller."""
+
+    def cells(scan: Any, t: Any, *xs: Any) -> Any:
+        *others, bias = xs
+        n = bias.shape[0] // 4
+        gates = t.concat([bias[: 2 * n] - SHUT, bias[2 * n : 3 * n], bias[3 * n :] - SHUT])
+        return scan(*others, gates)[1]
+
+    return LSTM.row("shut", cells, *LSTM.shapes(2, 1, 1, 2))
+
+
+ROWS: list[Row] = [
+    *(row for scan in (*map(_rnn, ("tanh", "identity", "relu")), LSTM) for row in scan.rows()),
+    _shut(),
+]
