@@ -2,8 +2,9 @@
 
 ``python -m experiments.benchmarks.memory [--out DIR]``
 
-Peak of what one training step (forward and backward) of an RNN allocates, plain and under ``tg.remat`` in
-about √T segments, over growing T; each in a process of its own. Then the same step with the checks of
+Peak of what one training step (forward and backward) allocates, plain and under ``tg.remat`` in about √T
+segments, over growing T: of a loop over an RNN's cell, and of an LSTM layer with a loss at every step. Each
+in a process of its own. Then the step of the cell with the checks of
 ``detect_anomaly`` in the code, switched off, beside the step with them taken out.
 """
 
@@ -35,6 +36,7 @@ from experiments.benchmarks.unrolled import one_thread
 from tinygrad182 import backpropagation, recording
 
 BATCH, INPUTS, HIDDEN = 16, 4, 32
+LAYER_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Options:
     Parameters
     ----------
     lengths : tuple of int
-        Steps in time, T.
+        Steps in time, T, of the loop over the cell.
+    layer_lengths : tuple of int
+        Those of the layer.
     repeats : int
         Rounds of the timed comparison that count.
     out : Path, optional
@@ -52,6 +56,7 @@ class Options:
     """
 
     lengths: tuple[int, ...] = (1_000, 2_000, 5_000, 10_000)
+    layer_lengths: tuple[int, ...] = (6_250, 25_000, 100_000)
     repeats: int = 300
     out: Path | None = None
 
@@ -79,11 +84,48 @@ def training_step(steps: int, remat: bool, batch: int = BATCH) -> Callable[[], N
     return step
 
 
+def layer_step(steps: int, remat: bool) -> Callable[[], None]:
+    """The same of an LSTM layer that foretells its next input; the input is made beforehand."""
+    lstm = tg.nn.LSTM(INPUTS, HIDDEN, rng=0)
+    head = tg.nn.Linear(HIDDEN, INPUTS, rng=1)
+    draw = np.random.default_rng(0)
+    x = tg.tensor(draw.normal(size=(steps + 1, LAYER_BATCH, INPUTS)).astype(np.float32))
+    length = math.isqrt(steps) if remat else steps
+
+    def segment(state: Any, start: int) -> tuple[tg.Tensor, Any]:
+        stop = min(start + length, steps)
+        output, state = lstm(x[start:stop], state)
+        return tg.nn.mse_loss(head(output), x[start + 1 : stop + 1]) * (
+            (stop - start) / steps
+        ), state
+
+    run = tg.remat(segment) if remat else segment
+
+    def step() -> None:
+        loss: Any = 0.0
+        state = None
+        for start in range(0, steps, length):
+            part, state = run(state, start)
+            loss = part + loss
+        loss.backward()
+
+    return step
+
+
+STEPS: dict[str, tuple[Callable[..., Callable[[], None]], bool]] = {
+    "cell": (training_step, False),
+    "cell, remat": (training_step, True),
+    "layer": (layer_step, False),
+    "layer, remat": (layer_step, True),
+}
+
+
 def peak(kind: str, steps: int) -> tuple[int, float]:
     """Bytes at the peak above what was there before, and seconds, of one step in this process."""
-    step = training_step(steps, remat=kind == "remat")
+    make, remat = STEPS[kind]
+    step = make(steps, remat)
     gc.collect()
-    training_step(1_000, remat=kind == "remat")()  # Python keeps what it frees of small tuples
+    make(1_000, remat)()  # Python keeps what it frees of small tuples; loops are compiled
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     start = time.perf_counter()
@@ -107,9 +149,13 @@ def slope(lengths: Sequence[int], sizes: Sequence[int]) -> float:
     return float(np.polyfit(np.log(lengths), np.log(sizes), 1)[0])
 
 
-def memory(lengths: Sequence[int]) -> list[dict[str, Any]]:
+def memory(options: Options) -> list[dict[str, Any]]:
     """One row per kind and length; the slope is fitted over all lengths of the kind."""
-    runs = [(kind, steps) for kind in ("plain", "remat") for steps in lengths]
+    lengths = {
+        kind: options.layer_lengths if make is layer_step else options.lengths
+        for kind, (make, _) in STEPS.items()
+    }
+    runs = [(kind, steps) for kind, many in lengths.items() for steps in many]
     progress = track(runs, description="Measuring memory", transient=True)
     found = {run: peak_elsewhere(*run) for run in progress}
     return [
@@ -118,7 +164,7 @@ def memory(lengths: Sequence[int]) -> list[dict[str, Any]]:
             "T": steps,
             "peak MB": size / 1e6,
             "bytes/step": size / steps,
-            "slope": slope(lengths, [found[kind, n][0] for n in lengths]),
+            "slope": slope(lengths[kind], [found[kind, n][0] for n in lengths[kind]]),
             "s (traced)": seconds,
         }
         for (kind, steps), (size, seconds) in found.items()
@@ -186,7 +232,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
 def main(options: Options) -> None:
     """Run both measurements."""
     with one_thread():
-        report("memory-along-time", memory(options.lengths), options.out)
+        report("memory-along-time", memory(options), options.out)
         report("anomaly-detection-off", anomaly_off(options), options.out)
 
 

@@ -25,8 +25,9 @@ def interleave(
     repeats: int,
     synchronize: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
+    at_least: float = 0.0,
 ) -> dict[str, Seconds]:
-    """Wall time of each contestant in each round, after two rounds that are not counted.
+    """Time of each contestant in each round, after two rounds that are not counted.
 
     Parameters
     ----------
@@ -37,16 +38,25 @@ def interleave(
         Waits for the device before the clock is read.
     clock : callable
         Seconds: on the wall, or of the process (``time.process_time``) where others want the processor.
+    at_least : float
+        Seconds that a contestant's turn takes: the shorter ones run several times, after once that is not
+        counted, so that neither caches nor threads are as the contestant before left them.
     """
     times: dict[str, Seconds] = {name: [] for name in contestants}
+    counts = dict.fromkeys(contestants, 1)
     for turn in track(range(repeats + 2), description="Timing", transient=True):
         for name, run in contestants.items():
+            if at_least:
+                run()
             synchronize()
             start = clock()
-            run()
+            for _ in range(counts[name]):
+                run()
             synchronize()
+            taken = (clock() - start) / counts[name]
+            counts[name] = max(counts[name], round(at_least / max(taken, 1e-6)))
             if turn >= 2:
-                times[name].append(clock() - start)
+                times[name].append(taken)
     return times
 
 
@@ -64,6 +74,7 @@ def machine() -> dict[str, Any]:
         "torch",
         "transformers",
         "jax",
+        "numba",
         "cupy-cuda12x",
         "cupy-cuda13x",
     )
