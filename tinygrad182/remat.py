@@ -175,14 +175,14 @@ def _used_from_outside(root: Node, start: int) -> tuple[list[Node], list[Leaf]]:
     What requires grad is given to it too; constants only have to stay as they are.
     """
     found: list[Node] = []
-    fixed: list[Leaf] = []
+    fixed: dict[Any, Leaf] = {}
     seen = {root}
     stack = [root]
     while stack:
         node = stack.pop()
         if not node.requires_grad:
-            if isinstance(node, Leaf) and not node.memory.changed_after(start):  # its views too
-                fixed.append(node)
+            if isinstance(node, Leaf) and not node.memory.changed_after(start):
+                fixed.setdefault(node.memory, node)  # one of the views of an array speaks for all
         elif node.order < start:
             found.append(node)
         else:
@@ -190,7 +190,7 @@ def _used_from_outside(root: Node, start: int) -> tuple[list[Node], list[Leaf]]:
                 if isinstance(x, Node) and x not in seen:
                     seen.add(x)
                     stack.append(x)
-    return sorted(found, key=lambda node: node.order), fixed
+    return sorted(found, key=lambda node: node.order), list(fixed.values())
 
 
 def _flat(out: Any) -> Any:

@@ -143,7 +143,8 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="tinygrad182")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has the pool, but not its threads
+if hasattr(os, "register_at_fork"):  # a child has the pool, but not its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _begun(run: Callable[[], bool]) -> Callable[[], bool]:

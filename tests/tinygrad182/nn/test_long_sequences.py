@@ -63,3 +63,17 @@ def test_memory_grows_with_the_root_of_the_length() -> None:
     lengths = 2_500, 62_500
     short, long = (peak(steps, math.isqrt(steps)) for steps in lengths)
     assert long / short < 8
+
+
+def test_of_a_constant_one_view_is_kept() -> None:
+    """A loop over a segment's steps takes them one by one; what is kept must not grow with them."""
+    cell, x = tg.nn.RNNCell(2, 4, rng=0), tg.ones((200, 1, 2))
+
+    def segment(h: tg.Tensor) -> tg.Tensor:
+        for t in range(200):
+            h = cell(x[t], h)
+        return h
+
+    h = tg.remat(segment)(tg.zeros((1, 4), requires_grad=True))
+    (node,) = tg.inspect.trace(h.sum()).select(op="remat")
+    assert len(node.inputs) < 8
