@@ -362,8 +362,7 @@ class Graph:
         kept = self._kept.get(node._node)
         if not node.is_fused or kept is None:
             raise GraphError(
-                f"expand: {node!r} is no recurrence that the loss depends on; those that are have "
-                "is_fused = True"
+                f"expand: {node!r} is no recurrence that the loss depends on: is_fused is True for those"
             )
         if node._node.inputs is None:
             raise FreedGraphError(
@@ -371,9 +370,8 @@ class Graph:
                 "it retain_graph=True"
             )
         with no_grad():
-            if time is None:
-                return _traced(inside(node._node, kept.grad))
-            return _traced(step(node._node, kept.grad, time))
+            g = kept.grad
+            return _traced(inside(node._node, g) if time is None else step(node._node, g, time))
 
     def table(self, max_rows: int | None = 60) -> str:
         """One line per node: what it is, where, and the norms of its value and gradient."""

@@ -213,19 +213,14 @@ def states_alone(scan: Scan, xp: Any, *inputs: Any, **params: Any) -> Any:
     if len(spans) == 1:
         return run(scan, xp, *inputs, **params)[0]
     shortest = params.pop("shortest", None)
+    weights = given.weight_ih, given.weight_hh, given.bias
     before: Sequence[Any] = given.initial
     found: Any = None
     for span in spans:
         lengths = [] if given.lengths is None else [given.lengths - span.start]
-        operands = (
-            given.x[span.start : span.stop],
-            *before,
-            given.weight_ih,
-            given.weight_hh,
-            given.bias,
-        )
+        some = given.x[span.start : span.stop]
         here = max(0, (shortest or 0) - span.start)
-        y, _ = run(scan, xp, *operands, *lengths, shortest=here, **params)
+        y, _ = run(scan, xp, some, *before, *weights, *lengths, shortest=here, **params)
         if found is None:
             found = xp.module.empty((*y.shape[:-3], T, *y.shape[-2:]), y.dtype)
         found[..., span.start : span.stop, :, :] = y
