@@ -53,7 +53,7 @@ class Options:
 def ours(shape: tuple[int, ...], x: Any, y: Any) -> dict[str, Callable[[], object]]:
     """Forward and backward of our layer, keeping gradients in three ways."""
     _, _, inputs, hidden = shape
-    rnn = tg.nn.RNN(inputs, hidden, return_states=True, rng=0)
+    rnn = tg.nn.RNN(inputs, hidden, return_states=True, fused=False, rng=0)
     head = tg.nn.Linear(hidden, 1, rng=1)
     sequence, target = tg.tensor(x, device=rnn.weight_hh_l0.device), tg.tensor(y)  # type: ignore[attr-defined]
     target = target.to(sequence.device)
@@ -119,7 +119,7 @@ def against_torch(options: Options) -> list[dict[str, Any]]:
 
 def along_time(options: Options) -> list[dict[str, Any]]:
     """Time per step of forward and backward, for growing lengths."""
-    rnn = tg.nn.RNN(1, 16, rng=0)
+    rnn = tg.nn.RNN(1, 16, fused=False, rng=0)
     wait = synchronizer(options.device)
     rows = []
     for steps in LENGTHS:

@@ -11,11 +11,12 @@ import numpy as np
 from .. import backend
 from ..anomaly import is_floating, kind_of, kinds_among
 from ..backpropagation import pull
+from ..kernels.powers import largest_exponent
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node
 from .graph import Graph, GraphNode
-from .scaling import largest_exponent, times_power
+from .scaling import times_power
 
 POSITIVE = frozenset({"exp", "sigmoid"})
 """Operations that never give 0, of finite numbers, but by underflow."""

@@ -10,7 +10,7 @@ from ..errors import ArgumentError
 from ..kernels.arrays import windows
 from ..marks import mark
 from ..modes import MODES, Modes, recording_as
-from ..primitives.recurrent import Scan, deltas
+from ..primitives.recurrent import Scan, deltas, plain
 from ..recording import Leaf, Node, node_of, wrap
 from ..unrolling import State, run_steps, steps_of_scan
 from .fused import Inside, in_own_type
@@ -109,6 +109,7 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
     xp = backend.namespace(node.value)
     xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
     later = None
+    g = plain(xp.module, g)
     with xp.on(node.value):
         for window in reversed(windows(xp.module, node.saved.gates.shape)):
             span = range(max(window.start, i), window.stop)

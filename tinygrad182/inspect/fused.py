@@ -11,7 +11,7 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
-from ..kernels.powers import smallest, times_rows
+from ..kernels.powers import largest_exponent, smallest, times_rows
 from ..kernels.products import NOTHING, Sent, products
 from ..modes import no_grad
 from ..primitives import recurrent
@@ -19,7 +19,7 @@ from ..primitives.recurrent import Scan, deltas
 from ..recording import Node
 from ..unrolling import is_scan, unrolled
 from .norms import HostArray
-from .scaling import Band, ScaledCotangents, largest_exponent, times_power
+from .scaling import Band, ScaledCotangents, times_power
 
 
 class Inside(NamedTuple):

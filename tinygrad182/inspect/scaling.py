@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..backpropagation import Cotangents, backpropagate
+from ..kernels.powers import largest_exponent
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node
@@ -159,12 +159,6 @@ def zeros_like(array: Array) -> Array:
     """Zeros of the array's shape, type and device."""
     with backend.on(array):
         return backend.namespace(array).zeros_like(array)
-
-
-@cache
-def largest_exponent(dtype: Any) -> int:
-    """Power of two at which a floating type overflows; it underflows at about the negative of it."""
-    return int(np.finfo(str(dtype).rpartition(".")[2]).maxexp)
 
 
 def times_power(array: Array, power: int) -> Array:

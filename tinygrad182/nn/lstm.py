@@ -33,7 +33,6 @@ class _LongShortTerm(Recurrent):
     """The gates' blocks stand in PyTorch's order: input, forget, cell, output."""
 
     scan = LSTM_SCAN
-    blocks = 4
     forget_bias: float
 
     def _check_forget_bias(self, forget_bias: Any, bias: bool) -> float:

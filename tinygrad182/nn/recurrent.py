@@ -27,12 +27,11 @@ from .module import Module
 class Recurrent(Module):
     """Sizes, parameters and their saved form, shared by layers and cells.
 
-    A subclass names its primitive, which has the step and the parts of the state, and says how many
-    blocks of H rows its weights have.
+    A subclass names its primitive, which has the step, the parts of the state and how many blocks of H
+    rows the weights have.
     """
 
     scan: ClassVar[Scan]
-    blocks: ClassVar[int] = 1
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         self.input_size = check_size(self, "input_size", input_size, 1)
@@ -57,7 +56,7 @@ class Recurrent(Module):
     def _make(self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None) -> None:
         """Draw the parameters of one layer, uniform in ±1/√hidden_size as in PyTorch."""
         bound = 1 / math.sqrt(self.hidden_size)
-        rows = self.blocks * self.hidden_size
+        rows = self.scan.blocks * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, inputs),
             "weight_hh": (rows, self.hidden_size),

@@ -251,7 +251,7 @@ def deltas(
     g: Array,
     y: Array,
     inputs: tuple[Any, ...],
-    saved: Saved | None,
+    saved: Saved,
     powers: Array | None = None,
     keep: bool = False,
     span: range | None = None,
@@ -265,8 +265,6 @@ def deltas(
     See :func:`..kernels.arrays.backward` for the rest.
     """
     m = xp.module
-    if saved is None:
-        y, saved = run(scan, xp, *inputs, shortest=shortest, **params)
     _, initial, _, _, _, lengths = scan.operands(inputs)
     parts = len(initial)
     y = y.reshape((parts, *y.shape[-3:]))
