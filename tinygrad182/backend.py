@@ -9,8 +9,11 @@ so a derivative rule written once against a namespace also runs on Tensors, diff
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+import numpy as np
 
 from .errors import DeviceError, MissingDependencyError
 from .namespaces import (
@@ -21,6 +24,7 @@ from .namespaces import (
     Key,
     Namespace,
     import_cupy,
+    is_array,
     move,
     namespace,
     namespace_on,
@@ -37,6 +41,8 @@ __all__ = [
     "check_device",
     "copy",
     "cuda_is_available",
+    "fetch",
+    "is_array",
     "move",
     "namespace",
     "namespace_on",
@@ -102,6 +108,25 @@ def on(array: Array) -> AbstractContextManager[Any]:
 def copy(array: Array) -> Array:
     """A copy with memory of its own, on the same device."""
     return namespace(array).copy(array)
+
+
+def fetch(arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
+    """Arrays on the host; the host waits once for each device, however many arrays there are.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> [x.shape for x in tg.backend.fetch([tg.ones(3).data, tg.zeros((2, 2)).data])]
+    [(3,), (2, 2)]
+    """
+    places: dict[tuple[Namespace, str], list[int]] = {}
+    for i, x in enumerate(arrays):
+        xp = namespace(x)
+        places.setdefault((xp, xp.device(x)), []).append(i)
+    found: dict[int, np.ndarray[Any, Any]] = {}
+    for (xp, _), at in places.items():
+        found.update(zip(at, xp.fetch([arrays[i] for i in at]), strict=True))
+    return [found[i] for i in range(len(arrays))]
 
 
 def norm(array: Array) -> float:

@@ -96,6 +96,10 @@ class Namespace:
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
         return np.asarray(x)
 
+    def fetch(self, arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
+        """Several arrays of one device on the host: in one transfer, for which the host waits once."""
+        return [self.to_numpy(x) for x in arrays]
+
     def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cpu") -> Array:
         return self.module.asarray(x, copy=True)
 
@@ -291,6 +295,19 @@ class _CuPy(_NumPyLike):
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
         return self.module.asnumpy(x)
 
+    def fetch(self, arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
+        if len(arrays) < 2:
+            return [self.to_numpy(x) for x in arrays]
+        m = self.module
+        with arrays[0].device:
+            flat = [m.ascontiguousarray(x).reshape(-1).view(m.uint8) for x in arrays]
+            host = self.to_numpy(m.concatenate(flat))
+        ends = np.cumsum([x.nbytes for x in arrays])
+        return [  # copied once more: an array may begin where its type must not
+            host[end - x.nbytes : end].copy().view(x.dtype).reshape(x.shape)
+            for x, end in zip(arrays, ends, strict=True)
+        ]
+
     def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cuda:0") -> Array:
         with self.module.cuda.Device(int(device.partition(":")[2] or 0)):
             return self.module.array(x)
@@ -326,6 +343,15 @@ def _resolve(array: Array) -> Namespace:
             "wrap it with tg.tensor(...) first"
         )
     return NAMESPACES[kind]
+
+
+def is_array(x: Any) -> bool:
+    """Whether ``x`` is an array of a library that is known, or that speaks the Array API."""
+    if type(x) in NAMESPACES:
+        return isinstance(NAMESPACES[type(x)], Namespace)
+    if type(x).__module__.partition(".")[0] == "cupy":  # whose arrays have no __array_namespace__
+        return hasattr(x, "ndim")
+    return hasattr(x, "__array_namespace__") and not isinstance(x, np.generic)
 
 
 def namespace(*operands: Array) -> Any:
