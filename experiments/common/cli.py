@@ -27,7 +27,9 @@ from experiments.common.terminal import Grid, console_for, print_table
 
 PROGRAM = "python -m experiments"
 ALL = "all"
-CATALOGUE_ALL = "All of these, and one page with every question, its answer folded away"
+CATALOGUE_ALL = (
+    "All but gradient-flow and char-lm, on one page of questions, each with its answer folded away"
+)
 
 
 def main(arguments: Sequence[str]) -> int:
