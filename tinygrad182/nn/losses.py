@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .._tensor import Tensor
-from ..creation import arange, as_tensor
-from ..errors import DTypeError, IndexOutOfRangeError, ShapeError
-from ..functions import index, log_softmax, mean, reshape, square
+from ..creation import arange, as_tensor, beside
+from ..errors import ShapeError
+from ..functions import log_softmax, mean, reshape, square
+from ..rearranging import index_checked, place_indices, read_indices
 
 
 def mse_loss(pred: Tensor, target: Any) -> Tensor:
@@ -18,7 +17,8 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     Parameters
     ----------
     pred, target : Tensor
-        Of equal shapes: broadcasting here would hide a mistake, so it is refused.
+        Of equal shapes: broadcasting here would hide a mistake, so it is refused. A target that is data
+        of the host goes to the device of ``pred``.
 
     Examples
     --------
@@ -26,7 +26,8 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     >>> tg.nn.mse_loss(tg.tensor([1.0, 3.0]), tg.tensor([0.0, 0.0])).item()
     5.0
     """
-    pred, target = as_tensor(pred), as_tensor(target)
+    pred = as_tensor(pred)
+    target = beside(target, pred)
     if pred.shape != target.shape:
         raise ShapeError(
             f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes"
@@ -42,7 +43,7 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     logits : Tensor ``(..., M)``
         Unnormalized log-probabilities, classes on the last axis.
     targets : Tensor, array or nested list ``(...)``
-        Integer class indices in [0, M).
+        Integer class indices in [0, M). Data of the host goes to the device of ``logits``.
 
     Raises
     ------
@@ -57,25 +58,14 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     0.6931
     """
     logits = as_tensor(logits)
-    if isinstance(targets, (list, tuple, int)):
-        targets = np.asarray(targets)  # as_tensor would make floats of them
-    targets = as_tensor(targets)
-    if not logits.ndim or logits.shape[:-1] != targets.shape:
+    targets = read_indices(targets, "cross_entropy", "targets")
+    if not logits.ndim or logits.shape[:-1] != tuple(targets.shape):
         raise ShapeError(
-            f"cross_entropy: targets {targets.shape} must have the shape of logits {logits.shape} "
-            "without its last axis"
+            f"cross_entropy: targets {tuple(targets.shape)} must have the shape of logits "
+            f"{logits.shape} without its last axis"
         )
-    if "int" not in str(targets.dtype):
-        raise DTypeError(
-            f"cross_entropy: targets of dtype {targets.dtype}; "
-            "class indices must be integers (dtype='int64')"
-        )
-    classes = logits.shape[-1]
-    low, high = (targets.min().item(), targets.max().item()) if targets.size else (0, 0)
-    if low < 0 or high >= classes:  # an index of -1 would count from the end
-        raise IndexOutOfRangeError(
-            f"cross_entropy: targets from {low} to {high}; class indices must lie in [0, {classes})"
-        )
+    classes = logits.shape[-1]  # an index of -1 would count from the end
+    targets = place_indices(targets, logits, classes, "cross_entropy", "targets")
     rows = reshape(log_softmax(logits), (targets.size, classes))
     every = arange(targets.size, device=logits.device)
-    return -mean(index(rows, (every, reshape(targets, (targets.size,)))))
+    return -mean(index_checked(rows, (every, reshape(targets, (targets.size,)))))
