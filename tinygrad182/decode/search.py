@@ -188,7 +188,7 @@ def begin(
     end = None if eos is None else whole(eos, "eos", 0)
     stepper = Stepper(step, axis, end)
     tokens, single = start_tokens(start, state)
-    check_state(state, tokens.shape[0], stepper.axis, "the initial state:")
+    check_state(state, tokens, stepper.axis, "the initial state:")
     T = whole(max_length, "max_length", 1)
     return stepper, tokens, single, end, Scoring(_exponent(penalty, T), T, end is not None)
 
