@@ -11,6 +11,7 @@ tensors are made on it, wherever a test makes them. What else a test does with a
 | read any array or Tensor with NumPy | ``host(x)``; ``assert_close`` and ``assert_same_bits`` do it alone |
 | write into a tensor | ``write(x, values)`` or ``write(x, values, at=(0, 1))`` |
 | hand over a function that is written in NumPy | ``in_numpy(f)`` |
+| ask for common memory | ``share_memory(x, y)`` |
 | call a primitive or a rule | ``xp()``, the namespace of the device under test |
 | say that a property is one of the host | ``@host_only("CuPy has no read-only arrays")`` |
 
@@ -95,8 +96,15 @@ def host(value: Any) -> Array:
 
 def write(x: tg.Tensor, values: Any, at: Any = ...) -> None:
     """``x.data[at] = values``, with values of the host or of any device."""
-    with backend.on(x.data):
-        x.data[at] = backend.move(host(values).astype(x.dtype), x.device)
+    data = x.data
+    with backend.on(data):
+        data[at] = backend.move(host(values).astype(x.dtype), x.device)
+
+
+def share_memory(a: Any, b: Any) -> bool:
+    """Whether two Tensors or arrays have an element in one place."""
+    a, b = (x.data if isinstance(x, tg.Tensor) else x for x in (a, b))
+    return bool(backend.namespace(a, b).module.shares_memory(a, b))
 
 
 def in_numpy(f: Callable[..., Any]) -> Callable[..., Any]:
