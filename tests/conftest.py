@@ -17,7 +17,8 @@ settings.register_profile(
     "ci", derandomize=True, max_examples=50, deadline=None, suppress_health_check=_SLOW
 )
 settings.register_profile("deep", max_examples=2000, deadline=None, suppress_health_check=_SLOW)
-settings.load_profile("ci")  # pytest --hypothesis-profile=deep for the other
+settings.register_profile("device", settings.get_profile("ci"), max_examples=8)
+settings.load_profile("ci")  # pytest --hypothesis-profile=deep for another
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
         support.use(config.getoption("--device"))
     except tg.TinygradError as error:
         raise pytest.UsageError(str(error)) from error
+    if support.device() != "cpu" and not config.getoption("--hypothesis-profile"):
+        settings.load_profile("device")  # each call costs more there
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
