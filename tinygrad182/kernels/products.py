@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backend import Array
 from .arrays import Deltas, with_ones
+from .powers import NOTHING as NOTHING
 from .powers import largest_exponent, power_of_two, smallest, times_rows
 
 Cotangents = tuple[Any, ...]
@@ -149,9 +150,6 @@ def _to_one_power(m: Any, rows: Array, powers: Array) -> tuple[Array, Array]:
         rows = m.where(m.abs(rows) < smallest(rows.dtype), 0, rows)  # products would be slow
     return rows, top
 
-
-NOTHING = -(1 << 40)
-"""The power of a row of zeros."""
 
 CLOSE = 32
 """Powers of two above the smallest normal number, from which on a row has few elements below it."""
