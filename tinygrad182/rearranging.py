@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import backend
 from ._tensor import Tensor
-from .backend import check_device
+from .backend import Array, check_device
 from .creation import as_tensor, full_like, integers, tensor
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
-from .recording import apply, is_tensor, wrap
+from .recording import apply, as_array, is_tensor, wrap
 
 Axis = int | tuple[int, ...] | None
 
@@ -236,7 +236,8 @@ def index(x: Any, key: Any) -> Tensor:
     """
     x = as_tensor(x)
     if type(key) is int and x.ndim:  # the steps of a loop over time
-        _check_bounds(x, key, key, 0)
+        if not -x.shape[0] <= key < x.shape[0]:
+            raise _out_of_range(x, 0, key)
         return apply(PRIMITIVES["index"], x, key=(key,))
     entries = _expand(x, key if isinstance(key, tuple) else (key,))
     if any(is_tensor(e) for e in entries):
@@ -275,9 +276,89 @@ def scatter_add(
     return apply(PRIMITIVES["scatter_add"], *operands, **params)
 
 
+def index_checked(x: Tensor, *indices: Tensor) -> Tensor:
+    """``x[indices]`` of integer Tensors, one for each of the first axes, whose bounds are known."""
+    return apply(PRIMITIVES["index"], x, *indices, key=(ARRAY,) * len(indices))
+
+
+def check_indices(
+    checks: Sequence[tuple[Array, int, int]], error: Callable[[int, int, int], Exception]
+) -> None:
+    """Raise unless integer indices lie within their bounds, for CuPy would wrap them around.
+
+    All checks of indices are made here. For those on a device the host waits once, however many there
+    are, and not at all for those on the host.
+
+    Parameters
+    ----------
+    checks : sequence of (array, lowest, size)
+        Elements of the array must lie in [lowest, size).
+    error : callable
+        Given the position of a check that failed, the least and the largest element: what to raise.
+    """
+    tried = [i for i, (array, _, _) in enumerate(checks) if math.prod(array.shape)]
+    ends: list[Any] = []
+    for i in tried:
+        array = checks[i][0]
+        xp = backend.namespace(array)
+        with backend.on(array):
+            ends += [xp.min(array), xp.max(array)]
+    if any(type(x) is not np.ndarray and backend.is_array(x) for x in ends):
+        ends = backend.fetch([x if backend.is_array(x) else np.asarray(x) for x in ends])
+    for i, least, largest in zip(tried, ends[::2], ends[1::2], strict=True):
+        _, lowest, size = checks[i]
+        if least < lowest or largest >= size:
+            raise error(i, int(least), int(largest))
+
+
+def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
+    """Indices as a Tensor, an array of a device, or a NumPy array if they are data of the host.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        Values that are no whole numbers, or rows of unequal lengths.
+    """
+    if not is_tensor(values) and not backend.is_array(values):
+        try:
+            array = np.asarray(values)
+        except ValueError:
+            raise ArgumentError(f"{op}: {what} in rows of unequal lengths; pad them") from None
+        if array.dtype.kind not in "biufc":
+            raise DTypeError(f"{op}: {what} in a {type(values).__name__} are no integers")
+        values = array if array.size else array.astype(np.int64)
+    if not _is_whole(values):
+        raise DTypeError(
+            f"{op}: {what} of dtype {values.dtype}; they must be integers (dtype='int64')"
+        )
+    return values
+
+
+def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: str) -> Tensor:
+    """Indices that :func:`read_indices` gave, with their bounds [0, size) checked, to be used with ``x``.
+
+    What is data of the host is checked there and moved to the device of ``x``.
+    """
+
+    def error(_: int, least: int, largest: int) -> Exception:
+        return IndexOutOfRangeError(
+            f"{op}: {what} from {least} to {largest}; they must lie in [0, {size})"
+        )
+
+    check_indices([(values._data if is_tensor(values) else values, 0, size)], error)
+    return values if is_tensor(values) else _beside(x, values)
+
+
+def _beside(x: Tensor, array: Array) -> Tensor:
+    """A copy of an array; from the host it goes to the device of ``x``."""
+    if type(array) is not np.ndarray:
+        return tensor(array)
+    return wrap(backend.namespace(x._data).from_numpy(array, x.device))
+
+
 def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     """One checked entry per axis (or None for a new one); arrays as integer Tensors."""
-    parts = [_part(x, k) for k in key]
+    parts = [_part(k) for k in key]
     covered = sum(_axes_covered(p) for p in parts)
     if covered > x.ndim or sum(p is Ellipsis for p in parts) > 1:
         raise ShapeError(
@@ -286,6 +367,7 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     if not any(p is Ellipsis for p in parts):
         parts.append(Ellipsis)
     entries: list[Any] = []
+    checks: list[tuple[Array, int]] = []
     axis = 0
     for part in parts:
         if part is Ellipsis:
@@ -293,24 +375,29 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
             entries += [slice(None)] * (x.ndim - covered) or [Ellipsis]
             axis += x.ndim - covered
             continue
-        entries += _checked(x, part, axis)
+        entries += _entries(x, part, axis, checks)
         axis += _axes_covered(part)
+    if checks:
+        check_indices(
+            [(array, -x.shape[at], x.shape[at]) for array, at in checks],
+            lambda i, low, high: _out_of_range(x, checks[i][1], low, high),
+        )
     return entries
 
 
-def _part(x: Tensor, k: Any) -> Any:
-    """An entry of a key as Python's int, slice, None or Ellipsis, or as a Tensor."""
+def _part(k: Any) -> Any:
+    """An entry of a key as Python's int, slice, None or Ellipsis, or as an array or a Tensor."""
     if k is None or k is Ellipsis or isinstance(k, slice):
         return k
     if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
         return int(k)
     if isinstance(k, list):
-        k = _from_list(x, k)
+        k = _from_list(k)
     elif not is_tensor(k) and hasattr(k, "dtype"):
-        k = tensor(k)  # a copy: the derivative needs the index as it is now
-    is_index = is_tensor(k) and (k.ndim > 0 if _is_mask(k) else "int" in str(k.dtype))
+        k = as_array(k)
+    is_index = _has_elements(k) and (k.ndim > 0 if _is_mask(k) else _is_whole(k))
     if not is_index:
-        what = f"an array of dtype {k.dtype}" if is_tensor(k) else f"{k!r}"
+        what = f"an array of dtype {k.dtype}" if _has_elements(k) else f"{k!r}"
         raise DTypeError(
             f"index: {what} is no index; use integers, slices, ..., None, "
             "or arrays of integers (dtype='int64') or Booleans"
@@ -318,28 +405,35 @@ def _part(x: Tensor, k: Any) -> Any:
     return k
 
 
-def _from_list(x: Tensor, values: Any) -> Tensor:
-    """A number or a nested list of them as an index array of the library of ``x``."""
+def _from_list(values: Any) -> np.ndarray[Any, Any]:
+    """A nested list of numbers as an index array."""
     try:
         array = np.asarray(values)
     except ValueError:
         raise ArgumentError(f"index: {values!r} has rows of unequal lengths") from None
-    array = array if array.size else array.astype(int)
-    return wrap(backend.namespace(x._data).from_numpy(array, x.device))
+    return array if array.size else array.astype(int)
 
 
-def _is_mask(index: Tensor) -> bool:
-    return "bool" in str(index.dtype)
+def _has_elements(part: Any) -> bool:
+    return is_tensor(part) or backend.is_array(part)
+
+
+def _is_mask(x: Any) -> bool:
+    return x.dtype.kind == "b" if isinstance(x.dtype, np.dtype) else "bool" in str(x.dtype)
+
+
+def _is_whole(x: Any) -> bool:
+    return x.dtype.kind in "iu" if isinstance(x.dtype, np.dtype) else "int" in str(x.dtype)
 
 
 def _axes_covered(part: Any) -> int:
     if part is None or part is Ellipsis:
         return 0
-    return part.ndim if is_tensor(part) and _is_mask(part) else 1
+    return part.ndim if _has_elements(part) and _is_mask(part) else 1
 
 
-def _checked(x: Tensor, part: Any, axis: int) -> list[Any]:
-    """The entry with its bounds checked (CuPy would wrap around); a mask as integer arrays."""
+def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -> list[Any]:
+    """The entries of one part, a mask as integer arrays; integer arrays are noted in ``checks``."""
     if part is None:
         return [part]
     if isinstance(part, slice):
@@ -348,36 +442,35 @@ def _checked(x: Tensor, part: Any, axis: int) -> list[Any]:
         except (TypeError, ValueError) as error:
             raise ArgumentError(f"index: {part} cannot be read: {error}") from None
         return [part]
-    if not is_tensor(part):
-        _check_bounds(x, part, part, axis)
+    if not _has_elements(part):
+        if not -x.shape[axis] <= part < x.shape[axis]:
+            raise _out_of_range(x, axis, part)
         return [part]
-    xp = backend.namespace(part._data)
-    if _is_mask(part):
-        if part.shape != x.shape[axis : axis + part.ndim]:
-            raise ShapeError(
-                f"index: a mask of shape {part.shape} at axis {axis} of shape {x.shape}"
-            )
-        with xp.on(part._data):
-            return [wrap(a) for a in xp.nonzero(part._data)]
-    if part.size:
-        with xp.on(part._data):
-            low, high = int(xp.min(part._data)), int(xp.max(part._data))
-        _check_bounds(x, low, high, axis)
-    return [part]
-
-
-def _check_bounds(x: Tensor, low: int, high: int, axis: int) -> None:
-    size = x.shape[axis]
-    if low < -size or high >= size:
-        raise IndexOutOfRangeError(
-            f"index: {high if high >= size else low} is out of range for axis {axis} of shape {x.shape} "
-            f"(allowed: {-size} to {size - 1})"
+    array = part._data if is_tensor(part) else part
+    if not _is_mask(part):
+        checks.append((array, axis))
+        return [part if is_tensor(part) else _beside(x, part)]
+    if tuple(part.shape) != x.shape[axis : axis + part.ndim]:
+        raise ShapeError(
+            f"index: a mask of shape {tuple(part.shape)} at axis {axis} of shape {x.shape}"
         )
+    with backend.on(array):
+        found = backend.namespace(array).nonzero(array)
+    return [wrap(a) if is_tensor(part) else _beside(x, a) for a in found]
+
+
+def _out_of_range(x: Tensor, axis: int, least: int, largest: int | None = None) -> Exception:
+    size = x.shape[axis]
+    wrong = least if largest is None or largest < size else largest
+    return IndexOutOfRangeError(
+        f"index: {wrong} is out of range for axis {axis} of shape {x.shape} "
+        f"(allowed: {-size} to {size - 1})"
+    )
 
 
 def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
     """Bring integer arrays side by side: to the front if they were apart, as in NumPy."""
-    entries = [_from_list(x, e) if isinstance(e, int) else e for e in entries]
+    entries = [_beside(x, np.asarray(e)) if isinstance(e, int) else e for e in entries]
     arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
     if arrays[-1] - arrays[0] == len(arrays) - 1:
         return x, entries

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
-from ..creation import tensor
-from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError
-from ..functions import expand_dims, index, where
-from ..recording import is_tensor
+from ..errors import ArgumentError
+from ..functions import expand_dims, where
+from ..rearranging import index_checked, place_indices, read_indices
 from .checks import check_size
 from .init import Rng, generator, new_parameter
 from .module import Module
@@ -93,42 +91,17 @@ class Embedding(Module):
         DTypeError, IndexOutOfRangeError
             Indices that are no integers, or that name no row: negative ones too, as in PyTorch.
         """
-        indices = self._indices(tokens)
-        rows = index(self.weight, indices)
+        indices = place_indices(
+            read_indices(tokens, "Embedding", "indices"),
+            self.weight,
+            self.num_embeddings,
+            "Embedding",
+            "indices",
+        )
+        rows = index_checked(self.weight, indices)
         if self.padding_idx is None:
             return rows
         return where(expand_dims(indices == self.padding_idx, -1), rows.detach(), rows)
-
-    def _indices(self, tokens: Any) -> Tensor:
-        """Tokens as an integer Tensor, every one of them a row's number."""
-        if not (is_tensor(tokens) or hasattr(tokens, "dtype")):
-            tokens = self._from_numbers(tokens)
-        if "int" not in str(tokens.dtype):
-            raise DTypeError(
-                f"Embedding: indices of dtype {tokens.dtype}; they must be integers (dtype='int64')"
-            )
-        indices = tokens if is_tensor(tokens) else tensor(tokens)
-        if indices.size:
-            xp = backend.namespace(indices._data)
-            with xp.on(indices._data):
-                low, high = int(xp.min(indices._data)), int(xp.max(indices._data))
-            if low < 0 or high >= self.num_embeddings:
-                raise IndexOutOfRangeError(
-                    f"Embedding: indices from {low} to {high}; "
-                    f"they must lie in [0, {self.num_embeddings})"
-                )
-        return indices
-
-    def _from_numbers(self, tokens: Any) -> Tensor:
-        """Python's numbers where the weights are; an empty list is one of integers."""
-        try:
-            array = np.asarray(tokens)
-        except ValueError:
-            raise ArgumentError("Embedding: indices in rows of unequal lengths; pad them") from None
-        if array.dtype.kind not in "biufc":
-            raise DTypeError(f"Embedding: indices in a {type(tokens).__name__} are no integers")
-        array = array if array.size else array.astype(np.int64)
-        return tensor(array, device=self.weight.device)
 
     def extra_repr(self) -> str:
         """The table's sizes."""

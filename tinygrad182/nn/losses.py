@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .._tensor import Tensor
 from ..creation import arange, as_tensor
-from ..errors import DTypeError, IndexOutOfRangeError, ShapeError
-from ..functions import index, log_softmax, mean, reshape, square
+from ..errors import ShapeError
+from ..functions import log_softmax, mean, reshape, square
+from ..rearranging import index_checked, place_indices, read_indices
 
 
 def mse_loss(pred: Tensor, target: Any) -> Tensor:
@@ -57,25 +56,14 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     0.6931
     """
     logits = as_tensor(logits)
-    if isinstance(targets, (list, tuple, int)):
-        targets = np.asarray(targets)  # as_tensor would make floats of them
-    targets = as_tensor(targets)
-    if not logits.ndim or logits.shape[:-1] != targets.shape:
+    targets = read_indices(targets, "cross_entropy", "targets")
+    if not logits.ndim or logits.shape[:-1] != tuple(targets.shape):
         raise ShapeError(
-            f"cross_entropy: targets {targets.shape} must have the shape of logits {logits.shape} "
-            "without its last axis"
+            f"cross_entropy: targets {tuple(targets.shape)} must have the shape of logits "
+            f"{logits.shape} without its last axis"
         )
-    if "int" not in str(targets.dtype):
-        raise DTypeError(
-            f"cross_entropy: targets of dtype {targets.dtype}; "
-            "class indices must be integers (dtype='int64')"
-        )
-    classes = logits.shape[-1]
-    low, high = (targets.min().item(), targets.max().item()) if targets.size else (0, 0)
-    if low < 0 or high >= classes:  # an index of -1 would count from the end
-        raise IndexOutOfRangeError(
-            f"cross_entropy: targets from {low} to {high}; class indices must lie in [0, {classes})"
-        )
+    classes = logits.shape[-1]  # an index of -1 would count from the end
+    targets = place_indices(targets, logits, classes, "cross_entropy", "targets")
     rows = reshape(log_softmax(logits), (targets.size, classes))
     every = arange(targets.size, device=logits.device)
-    return -mean(index(rows, (every, reshape(targets, (targets.size,)))))
+    return -mean(index_checked(rows, every, reshape(targets, (targets.size,))))

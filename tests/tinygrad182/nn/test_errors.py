@@ -23,7 +23,7 @@ def lstm(**options: Any) -> tg.nn.LSTM:
 
 
 def targets(*numbers: int) -> np.ndarray[Any, Any]:
-    return np.array(numbers)
+    return np.array(numbers, dtype=int)
 
 
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
