@@ -465,7 +465,7 @@ def test_checkpoints_cross(make: Callable[[Any], Any], back: bool, tmp_path: Any
 
 
 def test_gradient_checks_on_the_device() -> None:
-    check = tg.testing.check_gradients(lambda x: tg.tanh(x[[0, 1, 1]] * x), A)
+    check = tg.testing.check_gradients(lambda x: tg.tanh(x[[0, 1, 1]] * x[:1]), A)
     assert check.error < 1e-10
     rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
     with tg.use_device("cpu"):
