@@ -165,11 +165,14 @@ def _full(
         raise ArgumentError(f"{op}: fill_value {fill_value!r} must be a number")
     if dtype is None:
         dtype = "bool" if isinstance(value, bool) else DEFAULT_DTYPE
-    array = np.full(integers(shape, op, "shape", 0), value, backend.NUMPY.dtype(dtype))
+    sizes = integers(shape, op, "shape", 0)
     target = check_device(default_device(device))
-    if target != "cpu":
-        array = backend.move(array, target)
-    return _leaf(array, requires_grad)
+    if target == "cpu":
+        return _leaf(np.full(sizes, value, backend.NUMPY.dtype(dtype)), requires_grad)
+    one = backend.move(np.full((), value, backend.NUMPY.dtype(dtype)), target)
+    xp = namespace_on(target)
+    with xp.on(one):  # one number is transferred, not the whole array
+        return _leaf(xp.copy(xp.broadcast_to(one, sizes)), requires_grad)
 
 
 def zeros(
