@@ -115,13 +115,17 @@ def as_tensor(x: Any) -> Tensor:
 
 
 def beside(x: Any, like: Tensor) -> Tensor:
-    """Data as a Tensor: what comes from the host goes to the device of ``like``.
+    """Data as a Tensor: what comes from the host goes to the library and the device of ``like``.
 
     A Tensor, or an array of a device, stays where it is.
     """
     if is_tensor(x):
         return x
-    return tensor(x, device=like.device if is_host_data(x) else None)
+    if not is_host_data(x):
+        return tensor(x)
+    made = tensor(x, device="cpu")
+    xp = backend.namespace(like._data)
+    return made if xp is backend.NUMPY else wrap(xp.from_numpy(made._data, xp.device(like._data)))
 
 
 def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:
