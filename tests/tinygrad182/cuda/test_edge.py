@@ -583,6 +583,11 @@ def test_indices_that_were_checked_are_not_waited_for_again() -> None:
         (h,) = tg.grad((g * g).sum(), x, create_graph=True)
         assert h is not None
         h.sum().backward()
+    again = tg.remat(lambda x: x[i] ** 3)
+    with waits(1):
+        z = again(x).sum()
+    with waits(0):
+        z.backward()
     with waits(1):
         tg.hessian(lambda x: (x[i] ** 3).sum(), A)
 
