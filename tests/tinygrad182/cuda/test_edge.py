@@ -490,6 +490,8 @@ def test_an_optimizer_follows_its_model(make: Callable[[Any], tg.optim.Optimizer
     optimizers = [make(m.parameters()) for m in models]
     for place in ("cpu", device(), "cpu", device()):
         models[1].to(place)
+        saved = optimizers[1].state_dict()  # of a model that has just moved
+        optimizers[1].load_state_dict(saved)
         for model, optimizer in zip(models, optimizers, strict=True):
             _step(model, optimizer)
         state = optimizers[1].state_dict()["state"]
