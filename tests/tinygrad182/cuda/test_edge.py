@@ -44,11 +44,15 @@ def narrow(x: np.ndarray[Any, Any]) -> Any:
     return x.astype({"f": "float32", "i": "int32"}.get(x.dtype.kind, x.dtype))
 
 
+def swapped(x: np.ndarray[Any, Any]) -> Any:
+    return x.astype(x.dtype.newbyteorder())  # bytes in the order of other machines
+
+
 def strided(x: np.ndarray[Any, Any]) -> Any:
     return np.repeat(x, 2, axis=-1)[..., ::2]
 
 
-HOST = [arrays, lists, rows, narrow, strided]
+HOST = [arrays, lists, rows, narrow, strided, swapped]
 """Forms in which a person may have numbers at hand."""
 
 host = pytest.mark.parametrize("form", HOST)
