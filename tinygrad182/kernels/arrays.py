@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
-from .powers import Carry, Normalized, Rescaled
+from .powers import NOTHING, Carry, Normalized, Rescaled, largest_exponent, power_of_two
 
 CHUNK = 1 << 16
 """Elements of a part at the steps whose factors are computed at once: they should stay in the cache."""
@@ -248,3 +248,27 @@ def _factors(
         gates[start:stop], before, [part[start:stop] for part in states]
     )
     return factors
+
+
+def exponents(m: Any, rows: Array) -> Array:
+    """A power of two that the elements of each row (R, n) are below, but not by many.
+
+    It is :data:`.powers.NOTHING` for zeros, and above :func:`.powers.largest_exponent` for what is not
+    finite.
+    """
+    sizes = m.abs(rows)
+    total = m.matmul(sizes, m.ones(rows.shape[1], sizes.dtype))  # faster than the largest of each
+    found = m.frexp(total)[1].astype("int64")
+    found = m.where(m.isfinite(total), found, largest_exponent(rows.dtype) + 1)
+    return m.where(total == 0, NOTHING, found)
+
+
+def at_powers(m: Any, rows: Array, powers: Array, least: Array) -> Array:
+    """Each row times 2 to its power: 0 where that is no normal number.
+
+    Elements below 2 to ``least`` count as 0 in rows of negative powers, where they might become subnormal.
+    """
+    if m is not np or (powers < 0).any():
+        lowest = m.where(powers < 0, power_of_two(m, least, rows.dtype), 0)
+        rows = m.where(m.abs(rows) < lowest[:, None], 0, rows)
+    return rows * power_of_two(m, powers, rows.dtype)[:, None]

@@ -11,9 +11,11 @@ from typing import Any
 
 from ..backend import Array
 from . import arrays
-from .arrays import Deltas
+from .arrays import Deltas, at_powers, exponents
 from .cells import LongShortTerm
 from .powers import NOTHING, Normalized
+
+__all__ = ["at_powers", "backward", "exponents", "forward"]
 
 
 def forward(cell: Any, *operands: Any) -> None:

@@ -148,7 +148,8 @@ class Normalized(Carry):
 def power_of_two(m: Any, power: Array, dtype: Any) -> Array:
     """2**power as an array of the type; 0 where that is no normal number of it."""
     limit = largest_exponent(dtype)
-    scale = m.ldexp(m.ones((), np.finfo(dtype).dtype), m.clip(power, -limit + 2, limit - 1))
+    exponents = m.clip(power, -limit + 2, limit - 1).astype("int32")  # many times as fast as int64
+    scale = m.ldexp(m.ones((), np.finfo(dtype).dtype), exponents)
     return m.where(power < -limit + 2, 0, scale).astype(scale.dtype, copy=False)
 
 
