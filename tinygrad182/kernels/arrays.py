@@ -164,6 +164,7 @@ def backward(
     keep: bool = False,
     span: range | None = None,
     later: Deltas | None = None,
+    *,
     on_device: type[Carry] = Normalized,
 ) -> Deltas:
     """Run back over time.
@@ -199,16 +200,17 @@ def backward(
     sums = m.empty((*lead, len(span), B, gates.shape[-1]), g.dtype)
     kept = m.empty((parts, *lead, len(span), B, H), g.dtype) if keep else None
     every: Array | None = None
-    scaled = Rescaled if m is np else on_device
-    kind = scaled if m is np or keep or powers is not None else Carry
-    carry = kind(m, (parts, *lead, B, H), g.dtype, later)
+    looking = keep or powers is not None
+    kind = Rescaled if m is np else on_device if looking else Carry
+    here = slice(span.start, span.stop)
+    carry = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):
         start = max(span.start, stop - step)
         several = _factors(cell, gates, initial, states, start, stop)
         for t in range(stop - 1, start - 1, -1):
-            carry.add(g[..., t, :, :], None if powers is None else powers[..., t, :])
             i = t - span.start
+            carry.add(i)
             if carry.power is not None:
                 every = m.zeros(sums.shape[:-1], "int64") if every is None else every
                 every[..., i, :] = carry.power
