@@ -1,14 +1,35 @@
-"""Tensors on the device under test, and how numbers are compared."""
+"""Tests run on the device that ``pytest --device`` names; here is what they need for that.
+
+Modes have the device under test as the default before the first test module is imported: layers and
+tensors are made on it, wherever a test makes them. What else a test does with arrays:
+
+| to | write |
+|---|---|
+| make a tensor | ``const(values)``, or ``leaf(values)``, which requires grad |
+| make a raw array, as an operand or a cotangent | ``array(values)`` |
+| move all that a test is given, in any nesting | ``moved(tree)`` |
+| read any array or Tensor with NumPy | ``host(x)``; ``assert_close`` and ``assert_same_bits`` do it alone |
+| write into a tensor or an array | ``write(x, values)`` or ``write(x, values, at=(0, 1))`` |
+| hand over a function that is written in NumPy | ``in_numpy(f)`` |
+| ask for common memory | ``share_memory(x, y)`` |
+| call a primitive or a rule | ``xp()``, the namespace of the device under test |
+| say that a property is one of the host | ``@host_only("CuPy has no read-only arrays")`` |
+
+Values to expect are NumPy's, always. ``np.asarray(x)`` of an array on a card raises, and so does every
+function of NumPy's on one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tinygrad182 import _trees, backend
 
 Array = np.ndarray[Any, Any]
 
@@ -19,25 +40,89 @@ def use(device: str) -> None:
     """Set the device under test (``pytest --device``); one that is missing stops the run here."""
     global _device
     _device = tg.zeros(1, device=device).device
+    tg.use_device(_device)
 
 
 def device() -> str:
     return _device
 
 
+def host_only(reason: str) -> pytest.MarkDecorator:
+    """Skip a test elsewhere than on the CPU: what it asks for is a property of NumPy's arrays."""
+    return pytest.mark.skipif(_device != "cpu", reason=f"on the CPU only: {reason}")
+
+
 def const(value: Any) -> tg.Tensor:
     """A tensor on the device under test."""
-    return tg.tensor(np.asarray(value), device=_device)
+    return tg.tensor(host(value), device=_device)
 
 
 def leaf(value: Any) -> tg.Tensor:
     """A tensor on the device under test; it requires grad if it is floating."""
-    array = np.asarray(value)
-    return tg.tensor(array, device=_device, requires_grad=array.dtype.kind == "f")
+    values = host(value)
+    return tg.tensor(values, device=_device, requires_grad=is_floating(values))
 
 
 def leaves(values: Sequence[Any]) -> list[tg.Tensor]:
     return [leaf(v) for v in values]
+
+
+def array(value: Any, dtype: Any = None) -> Any:
+    """A raw array on the device under test; on the CPU an array of NumPy's is itself."""
+    return backend.move(np.asarray(host(value), dtype), _device)
+
+
+def moved(tree: Any, device: str | None = None) -> Any:
+    """Arrays and Tensors in any nesting on one device, the one under test by default."""
+    return _trees.rebuild(tree, [_moved(x, device or _device) for x in _trees.flatten(tree)])
+
+
+def _moved(x: Any, device: str) -> Any:
+    if isinstance(x, tg.Tensor):
+        return x.to(device)
+    return backend.move(x, device) if backend.is_array(x) else x
+
+
+def host(value: Any) -> Array:
+    """A Tensor or an array of any device as NumPy's array; numbers and lists too."""
+    if isinstance(value, tg.Tensor):
+        return value.numpy()
+    if backend.is_array(value):
+        return backend.namespace(value).to_numpy(value)
+    if isinstance(value, (list, tuple)):
+        return np.asarray([host(v) for v in value])
+    return np.asarray(value)
+
+
+def write(x: Any, values: Any, at: Any = ...) -> None:
+    """``x.data[at] = values``, or ``x[at]`` of an array, with values of the host or of any device."""
+    data = x.data if isinstance(x, tg.Tensor) else x
+    device = backend.namespace(data).device(data)
+    with backend.on(data):
+        data[at] = backend.move(host(values).astype(data.dtype), device)
+
+
+def share_memory(a: Any, b: Any) -> bool:
+    """Whether two Tensors or arrays have an element in one place."""
+    a, b = (x.data if isinstance(x, tg.Tensor) else x for x in (a, b))
+    return bool(backend.namespace(a, b).module.shares_memory(a, b))
+
+
+def in_numpy(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A function written in NumPy as one of arrays on the device under test; on the CPU it is ``f``."""
+    if _device == "cpu":
+        return f
+
+    @functools.wraps(f)
+    def elsewhere(*args: Any, **options: Any) -> Any:
+        return moved(f(*moved(args, "cpu"), **moved(options, "cpu")))
+
+    return elsewhere
+
+
+def xp() -> backend.Namespace:
+    """The functions of the library whose arrays live on the device under test."""
+    return backend.namespace_on(_device)
 
 
 def is_floating(array: Array) -> bool:
@@ -52,7 +137,7 @@ def assert_close(
     Unlike an absolute tolerance, this says something about gradients of 1e-50 too. ``floor`` is the
     least size that is expected to count, where larger terms cancel.
     """
-    a, b = _array(actual), _array(expected)
+    a, b = host(actual), host(expected)
     assert a.shape == b.shape, f"{what}: shape {a.shape}, expected {b.shape}"
     np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b), err_msg=what)
     finite = np.isfinite(b)
@@ -66,13 +151,9 @@ def assert_close(
 
 
 def assert_same_bits(actual: Any, expected: Any, what: str = "values") -> None:
-    a, b = _array(actual), _array(expected)
+    a, b = host(actual), host(expected)
     assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{what}: {a.dtype} {a.shape}"
     assert a.tobytes() == b.tobytes(), f"{what}: not the same bits"
-
-
-def _array(value: Any) -> Array:
-    return value.numpy() if isinstance(value, tg.Tensor) else np.asarray(value)
 
 
 def needs_torch() -> Any:

@@ -12,16 +12,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from tests.support import (
-    Array,
-    assert_close,
-    assert_same_bits,
-    const,
-    device,
-    is_floating,
-    leaf,
-    leaves,
-)
+from tests.support import Array, assert_close, assert_same_bits, const, device, is_floating, leaf, leaves, write
 from tinygrad182.testing import strategies
 
 from . import oracles
@@ -254,7 +245,7 @@ def memory_of_its_own(row: Row) -> None:
     everything = [*grads, *inputs, g]
     for grad in grads:
         others = [(x, x.numpy().copy()) for x in everything if x is not grad]
-        grad.data[...] = 7.0
+        write(grad, 7.0)
         for x, before in others:
             assert_same_bits(x, before, "what shares memory with a gradient")
 

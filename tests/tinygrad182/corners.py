@@ -20,7 +20,7 @@ from tests.support import (
     is_floating,
     leaf,
     leaves,
-    needs_torch,
+    share_memory,
 )
 from tinygrad182.backpropagation import ancestors, backpropagate
 from tinygrad182.recording import Node, node_of
@@ -28,7 +28,7 @@ from tinygrad182.testing import strategies
 
 from . import oracles
 from .checks import FUSED, alone, cotangent, directions, exact, fans, like
-from .table import Row
+from .table import Row, by_numpy
 from .table.recurrent import WHOLE
 from .table.row import above_minus_one, apart, near_one, nonzero, real
 
@@ -106,11 +106,10 @@ def elsewhere(row: Row) -> None:
             assert_close(total, expected, exact(row), f"{what}: of the sum by input {i}", size)
 
 
-def values(row: Row) -> None:
-    """There, and at the row's own point, the value is PyTorch's."""
-    t = needs_torch()
+def values(row: Row, t: Any = by_numpy) -> None:
+    """There, and at the row's own point, the value is that of its reference: NumPy's, or PyTorch's."""
     for what, xs, _ in [(OWN, row.draw(), 1.0), *_points(row)]:
-        expected = row.torch(t, *(t.tensor(x) for x in xs)).numpy()
+        expected = np.asarray(row.torch(t, *(t.tensor(x) for x in xs)))
         actual = oracles.value(row.f, xs)
         assert_close(actual, expected, exact(row), f"value at {what}")
         if row.name not in FUSED or what == OWN:  # whose sums may cancel before a gate
@@ -254,9 +253,9 @@ def two_at_once(row: Row) -> None:
 def results_of_their_own(row: Row) -> None:
     """A result shares memory with an operand only where its primitive says so."""
     for node in ancestors([node_of(row.f(*leaves(row.draw())))]):
-        if node.primitive is not None and not node.primitive.view and device() == "cpu":
+        if node.primitive is not None and not node.primitive.view:
             for x in node.inputs or ():
-                shared = isinstance(x, Node) and np.shares_memory(x.value, node.value)
+                shared = isinstance(x, Node) and share_memory(x.value, node.value)
                 assert not shared, f"{node.op} returned its operand's memory"
 
 

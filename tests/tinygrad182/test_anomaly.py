@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import const, leaf
+from tests.support import array, const, leaf
 from tinygrad182.inspect import first_anomaly, mark, trace
 
 
@@ -53,7 +53,7 @@ def test_an_infinity_that_was_given_is_passed_on() -> None:
     """A score of −∞ means "impossible": both ways to look leave it alone, and find what is behind it."""
     scores = leaf([[0.0, -np.inf], [1.0, 2.0]])
     with tg.detect_anomaly():
-        tg.softmax(tg.where(np.array([True, False]), leaf([1.0, 2.0]), -np.inf))
+        tg.softmax(tg.where(array([True, False]), leaf([1.0, 2.0]), -np.inf))
         loss = (tg.softmax(scores) ** 2).sum()
         loss.backward()
     assert scores.grad is not None
@@ -61,7 +61,7 @@ def test_an_infinity_that_was_given_is_passed_on() -> None:
     found = first_anomaly(trace((tg.softmax(scores) ** 2).sum()))
     assert found is not None
     assert (found.kind, found.node.op, found.produced) == ("inf", "leaf", False)
-    masked = tg.where(np.array([True, False]), leaf([1.0, 2.0]), -np.inf)
+    masked = tg.where(array([True, False]), leaf([1.0, 2.0]), -np.inf)
     found = first_anomaly(trace(tg.softmax(masked)[0]))
     assert found is not None
     assert (found.kind, found.node.op, found.produced) == ("inf", "where", False)

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_same_bits, const, device, leaf
+from tests.support import assert_same_bits, const, device, host, leaf, write
 
 Change = Callable[[tg.Tensor], Any]
 
 
 def _set_all(x: tg.Tensor) -> None:
-    x.data[...] = 100.0
+    write(x, 100.0)
 
 
 def _set_one(x: tg.Tensor) -> None:
-    x.data[0] = 100.0
+    write(x, 100.0, at=0)
 
 
 def _add_to(x: tg.Tensor) -> None:
@@ -103,8 +103,8 @@ def test_changed_masks_and_indices_raise() -> None:
     x = leaf([1.0, 2.0])
     mask, index = const([True, False]), const([0, 1])
     y, z = tg.where(mask, x, 0.0).sum(), x[index].sum()
-    mask.data[...] = True
-    index.data[...] = 1
+    write(mask, True)
+    write(index, 1)
     for result in (y, z):
         with pytest.raises(tg.InPlaceError):
             result.backward()
@@ -146,7 +146,7 @@ def test_a_change_before_the_forward_or_after_the_backward_is_fine() -> None:
         y.backward()
         assert x.grad is not None
         assert_same_bits(x.grad, 2 * x.numpy())
-        x.data[...] = x.data * 0.5
+        write(x, host(x.data) * 0.5)
         x.assign(x * 2 + 1)
         _step(x)
 
@@ -154,7 +154,7 @@ def test_a_change_before_the_forward_or_after_the_backward_is_fine() -> None:
 def test_only_the_graph_recorded_before_is_refused() -> None:
     x = leaf([1.0, 2.0])
     old = (x * x).sum()
-    x.data[...] = 3.0
+    write(x, 3.0)
     new = (x * x).sum()
     new.backward()
     assert x.grad is not None
@@ -175,7 +175,7 @@ def test_looking_at_the_data_does_not_matter() -> None:
 def test_writing_the_same_values_does_not_matter() -> None:
     x = leaf([1.0, 2.0])
     y = (x * x).sum()
-    x.data[...] = x.data.copy()
+    write(x, host(x.data))
     y.backward()
     assert x.grad is not None
     assert x.grad.tolist() == [2.0, 4.0]
@@ -219,7 +219,7 @@ def test_neither_does_assign_write_into_a_graph() -> None:
 
 def test_results_without_a_graph_may_be_written_to() -> None:
     y = const([1.0, 2.0]) * 2
-    y.data[...] = 7.0
+    write(y, 7.0)
     assert y.tolist() == [7.0, 7.0]
 
 
@@ -261,7 +261,7 @@ def test_a_write_to_a_leaf_is_seen_through_detach() -> None:
 def test_a_write_through_detach_is_seen() -> None:
     x = leaf([1.0, 2.0])
     y = (x * x).sum()
-    x.detach().data[...] = 100.0
+    write(x.detach(), 100.0)
     with pytest.raises(tg.InPlaceError):
         y.backward()
 
@@ -278,12 +278,12 @@ def test_a_write_is_seen_where_derivatives_stop_at_a_view() -> None:
 def test_every_write_is_seen_not_only_the_first() -> None:
     x = leaf([1.0, 2.0])
     view = tg.reshape(x, (2, 1))
-    x.data[...] = 3.0
+    write(x, 3.0)
     y = (view * view).sum()  # recorded with the 3s
     (g,) = tg.grad(y, view, retain_graph=True)
     assert g is not None
     assert g.tolist() == [[6.0], [6.0]]
-    x.data[...] = 100.0
+    write(x, 100.0)
     with pytest.raises(tg.InPlaceError, match="a view made by reshape"):
         tg.grad(y, view)
 
@@ -317,7 +317,7 @@ def test_every_view_is_watched(view: Callable[[tg.Tensor], tg.Tensor]) -> None:
 def test_a_write_is_seen_through_a_view_of_a_constant() -> None:
     x, c = leaf([1.0, 2.0]), const([3.0, 4.0])
     y = (x * tg.reshape(c, (1, 2))).sum()
-    c.data[...] = 100.0
+    write(c, 100.0)
     with pytest.raises(tg.InPlaceError):
         y.backward()
 
@@ -356,12 +356,14 @@ def test_a_training_step_in_another_thread_raises() -> None:
     state = {name: 2 * value.numpy() for name, value in model.state_dict().items()}
     optimizer = tg.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
+    x = tg.ones((3, 1, 2))  # a new thread has the default device
+
     def train() -> None:
-        model(tg.ones((3, 1, 2)))[0].sum().backward()
+        model(x)[0].sum().backward()
         optimizer.step()
 
     for change in (train, lambda: model.load_state_dict(state)):
-        output, _ = model(tg.ones((3, 1, 2)))
+        output, _ = model(x)
         _elsewhere(change)
         model.zero_grad()
         with pytest.raises(tg.InPlaceError, match=r"backward of .* was changed in place"):

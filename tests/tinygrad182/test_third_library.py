@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, is_floating, leaves
+from tests.support import Array, assert_close, host_only, is_floating, leaves
 
 from .checks import cotangent, directions, like
 from .table import PLAIN, ROWS, PlainRow, Row
+
+pytestmark = host_only("the third library's arrays live there")
 
 
 def _strict(array: Any) -> Any:

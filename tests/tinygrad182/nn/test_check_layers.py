@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import Array
+from tests.support import Array, array
 
 
 def draw(*shapes: tuple[int, ...]) -> list[Array]:
@@ -18,7 +18,7 @@ def draw(*shapes: tuple[int, ...]) -> list[Array]:
 
 def with_lengths(layer: Any) -> Any:
     """What is inside the lengths: past an end stand constants, which no derivative is told of."""
-    inside = np.array([[True, True], [True, False], [True, False]])[..., None]
+    inside = array([[[True], [True]], [[True], [False]], [[True], [False]]])
 
     def run(x: Any, *state: Any) -> Any:
         output, last = layer(x, state if len(state) > 1 else state[0], lengths=[3, 1])

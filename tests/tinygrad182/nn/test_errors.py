@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.support import array, const
 
 nn = tg.nn
-X = np.ones((4, 3, 2), np.float32)
+X = const(np.ones((4, 3, 2), np.float32))
 
 
 def rnn(**options: Any) -> tg.nn.RNN:
@@ -72,7 +73,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no steps": (lambda: rnn()(X[:0]), tg.ShapeError, "at least one step"),
     "no sequences": (lambda: rnn()(X[:, :0]), tg.ShapeError, "one sequence"),
     "whole numbers": (
-        lambda: rnn()(X.astype(int)),
+        lambda: rnn()(X.astype("int64")),
         tg.DTypeError,
         r"RNN.*int64.*astype\('float32'\)",
     ),
@@ -86,7 +87,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "Linear features": (lambda: nn.Linear(2, 1)(X[..., :1]), tg.ShapeError, r"last axis must be 2"),
     "Linear number": (lambda: nn.Linear(1, 1)(tg.tensor(1.0)), tg.ShapeError, r"shape \(\)"),
-    "Linear whole numbers": (lambda: nn.Linear(2, 1)(X.astype(int)), tg.DTypeError, "int64"),
+    "Linear whole numbers": (lambda: nn.Linear(2, 1)(X.astype("int64")), tg.DTypeError, "int64"),
     "cell input": (lambda: nn.RNNCell(2, 3)(X), tg.ShapeError, r"\(4, 3, 2\).*\(B, 2\)"),
     # states
     "h_0 without layers": (
@@ -139,7 +140,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "LSTM: the input is a list.*tens",
     ),
     "LSTM on integers": (
-        lambda: lstm()(X.astype(int)),
+        lambda: lstm()(X.astype("int64")),
         tg.DTypeError,
         r"LSTM.*astype\('float32'\)",
     ),
@@ -371,7 +372,7 @@ def test_what_looks_wrong_but_is_not() -> None:
     assert nn.RNN(np.int64(1), np.int32(2))(X[..., :1])[0].shape == (4, 3, 2)
     assert rnn()(X[:, 0])[0].shape == rnn(batch_first=True)(X[:, 0])[0].shape == (4, 5)
     assert nn.LSTMCell(2, 3)(X[0, :0])[0].shape == (0, 3)
-    assert lstm()(X, [tg.zeros((2, 3, 5)), np.zeros((2, 3, 5), np.float32)])[0].shape == (4, 3, 5)
+    assert lstm()(X, [tg.zeros((2, 3, 5)), array(np.zeros((2, 3, 5), np.float32))])[0].shape == (4, 3, 5)
     assert nn.LSTM(2, 3, bias=False, forget_bias=0)(X)[0].shape == (4, 3, 3)
     assert nn.cross_entropy(tg.ones((2, 3)), [0, 2]).item() == pytest.approx(np.log(3))
     assert nn.cross_entropy(tg.ones(3), 2).item() == pytest.approx(np.log(3))
@@ -381,7 +382,7 @@ def test_what_looks_wrong_but_is_not() -> None:
 def test_nan_goes_through() -> None:
     """A loss that is NaN is a fact about the run, not an error of the call."""
     model = rnn()
-    output, _ = model(np.full_like(X, np.nan))
+    output, _ = model(tg.full_like(X, np.nan))
     loss = nn.mse_loss(output, tg.zeros(output.shape))
     assert np.isnan(loss.item())
     loss.backward()

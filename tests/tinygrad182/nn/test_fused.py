@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, const, leaf
+from tests.support import Array, array, assert_close, const, leaf, moved
 from tinygrad182 import functions
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.recording import node_of
@@ -189,7 +189,7 @@ def test_tangents(case: Case) -> None:
     """Of the input and the initial state together, and of one of them alone; recorded too."""
 
     def compute(layer: Any) -> list[Any]:
-        xs, vs = case.draw(), case.draw(salt=1)
+        xs, vs = moved(case.draw()), case.draw(salt=1)
         found: list[Any] = []
         outs, tangents = tg.jvp(lambda *xs: tuple(case.run(layer, *xs)), xs, vs)
         found += [*outs, *tangents]
@@ -207,7 +207,7 @@ def test_cotangents_side_by_side(case: Case) -> None:
     """``jacobian`` carries all of them on an axis in front; by the input, the state, and a weight."""
 
     def compute(layer: Any) -> list[Any]:
-        xs = case.draw()
+        xs = moved(case.draw())
         with tg.no_grad():  # or they are recorded, by the definition
             found = [tg.jacobian(partial(case.output, layer, xs, i), x) for i, x in enumerate(xs)]
         found.append(tg.jacobian(partial(case.output, layer, xs, 0), xs[0]))
@@ -245,8 +245,9 @@ def test_the_primitive_and_its_definition(
     params: dict[str, Any] = {} if kind == "lstm" else {"nonlinearity": kind}
     rest: list[Any] = [] if bias else [0]
     if lengths:
-        rest.append(rng.integers(1, steps + 1, batch))
-        params["shortest"] = int(rest[-1].min())
+        ends = rng.integers(1, steps + 1, batch)
+        rest.append(array(ends))
+        params["shortest"] = int(ends.min())
 
     def fused(*given_: Any) -> tg.Tensor:
         return tg.apply(scan, *given_, *rest, **params)
@@ -255,6 +256,7 @@ def test_the_primitive_and_its_definition(
         y: tg.Tensor = scan.definition(functions, *given_, *map(_lifted, rest), **params)
         return y
 
+    xs = moved(xs)
     g = rng.standard_normal(fused(*xs).shape)
     found = []
     for f in (fused, defined):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, leaf
+from tests.support import Array, assert_close, assert_same_bits, const, host, leaf, write
 from tests.tinygrad182.nn.reference import gradients, weights_of
 
 STEP = 1e-100  # of the derivatives below, the smallest is 1e-60, the largest 1e+25
@@ -187,8 +187,8 @@ def test_gradients_are_those_of_the_complex_step(
 def vanishing(T: int) -> tuple[tg.nn.LSTM, Array, Array]:
     """Forget gates near 0.3 and small weights: nothing is kept for long."""
     lstm = layer(2, 3)
-    lstm.weight_hh_l0.data[...] *= 0.5
-    lstm.bias_ih_l0.data[3:6] -= 1.0
+    write(lstm.weight_hh_l0, host(lstm.weight_hh_l0) * 0.5)
+    write(lstm.bias_ih_l0, host(lstm.bias_ih_l0)[3:6] - 1.0, at=slice(3, 6))
     x, start = draw(11, (T, 1, 2), (2, 1, 1, 3))
     return lstm, x, start
 
@@ -196,9 +196,9 @@ def vanishing(T: int) -> tuple[tg.nn.LSTM, Array, Array]:
 def exploding(T: int) -> tuple[tg.nn.LSTM, Array, Array]:
     """C̃ with large weights, and states that stay at 0, so that the gates alone follow the input."""
     lstm = layer(2, 3)
-    lstm.weight_ih_l0.data[6:9] = 0.0
-    lstm.bias_ih_l0.data[6:9] = 0.0
-    lstm.weight_hh_l0.data[6:9] *= 9.0
+    write(lstm.weight_ih_l0, 0.0, at=slice(6, 9))
+    write(lstm.bias_ih_l0, 0.0, at=slice(6, 9))
+    write(lstm.weight_hh_l0, host(lstm.weight_hh_l0)[6:9] * 9.0, at=slice(6, 9))
     (x,) = draw(12, (T, 1, 2))
     return lstm, x, np.zeros((2, 1, 1, 3))
 
@@ -271,9 +271,9 @@ def test_forget_bias_moves_one_block_of_the_bias(dtype: str, forget_bias: float)
 def test_forget_bias_opens_the_gate() -> None:
     """With f near 1, and nothing else, the cell state is kept."""
     lstm = layer(2, 3, forget_bias=40.0)
-    lstm.weight_ih_l0.data[...] = 0.0
-    lstm.weight_hh_l0.data[...] = 0.0
-    lstm.bias_ih_l0.data[:3] = -40.0
+    write(lstm.weight_ih_l0, 0.0)
+    write(lstm.weight_hh_l0, 0.0)
+    write(lstm.bias_ih_l0, -40.0, at=slice(3))
     x, h_0, c_0 = draw(8, (50, 2, 2), (1, 2, 3), (1, 2, 3))
     _, (_, c_n) = lstm(const(x), (const(h_0), const(c_0)))
     assert_close(c_n, c_0, 1e-14)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_same_bits, const
+from tests.support import assert_same_bits, const, host_only, write
 
 
 class Block(tg.nn.Module):
@@ -258,7 +258,7 @@ def test_a_copy_shares_nothing() -> None:
         assert_same_bits(q, p.numpy())
         assert_same_bits(q.grad, p.grad.numpy())
     before = tree.scale.numpy().copy()
-    twin.scale.data[...] = 0.0
+    write(twin.scale, 0.0)
     assert_same_bits(tree.scale, before)
 
 
@@ -270,10 +270,17 @@ def test_tied_weights_stay_tied_in_a_copy() -> None:
     assert twin.other is not linear.weight
 
 
+@host_only("CuPy's arrays do not take lists")
+def test_data_takes_lists() -> None:
+    linear = tg.nn.Linear(2, 2, rng=0)
+    linear.weight.data[...] = [[1.0, 2.0], [3.0, 4.0]]
+    assert linear.weight.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
 def test_values_are_written_through_data() -> None:
     rnn = tg.nn.RNN(1, 2, rng=0)
-    rnn.weight_hh_l0.data[...] = [[1.0, 2.0], [3.0, 4.0]]
-    rnn.weight_ih_l0.data[0] = 9.0
+    write(rnn.weight_hh_l0, [[1.0, 2.0], [3.0, 4.0]])
+    write(rnn.weight_ih_l0, 9.0, at=0)
     rnn.bias_ih_l0.data = np.array([5.0, 6.0])
     x = const(np.float32([[[1.0]], [[0.0]]]))
     rnn.nonlinearity = "identity"
