@@ -118,11 +118,22 @@ def with_a_gap(steps: int, gain: float, wide: bool = True) -> Callable[[str], Lo
     return loss
 
 
-def encoder_and_decoder(steps: int, gain: float) -> Callable[[str], Loss]:
+def from_a_leaf(steps: int, gain: float) -> Callable[[str], Loss]:
+    """A recurrence whose initial state requires grad."""
+
+    def loss(device: str) -> Loss:
+        made = layer("tanh", device, gain, dtype="float64")
+        h = tensor(data(1, 2, 4), device, requires_grad=True)
+        return made(tensor(data(steps, 2, 3), device), h)[0][-1].sum(), {"h": h}
+
+    return loss
+
+
+def encoder_and_decoder(kind: str, steps: int, gain: float) -> Callable[[str], Loss]:
     """A recurrence that starts from the last state of another one."""
 
     def loss(device: str) -> Loss:
-        encoder, decoder = (layer("lstm", device, gain, dtype="float64") for _ in range(2))
+        encoder, decoder = (layer(kind, device, gain, dtype="float64") for _ in range(2))
         x = tensor(data(steps, 2, 3), device)
         _, state = encoder(x)
         return (decoder(x, state)[0][-1] ** 2).sum(), dict(encoder.named_parameters())
@@ -173,8 +184,9 @@ FLOWS: dict[str, Callable[[str], Loss]] = {
     "a gap": with_a_gap(20, 1.0),
     "a gap, vanishing": with_a_gap(20, 1e-30),
     "a gap that vanishes at once": with_a_gap(5, 1.0, wide=False),
-    "encoder and decoder": encoder_and_decoder(10, 1.0),
-    "encoder and decoder, vanishing": encoder_and_decoder(60, 1e-8),
+    "initial leaf, to 1e-400": from_a_leaf(200, 0.02),
+    "encoder and decoder": encoder_and_decoder("lstm", 10, 1.0),
+    "encoder and decoder, vanishing": encoder_and_decoder("tanh", 60, 1e-8),
     "embedding, vanishing": behind_an_embedding(20, 1e-20),
 }
 
@@ -234,7 +246,9 @@ def test_gradient_flow_waits_four_times_at_most(case: str) -> None:
             assert_close(leaves[name].grad, x.grad, tolerance, name)
 
 
-@pytest.mark.parametrize("case", ["lstm, 200 steps", "tanh, 200 steps, to 1e-400", "lengths"])
+@pytest.mark.parametrize(
+    "case", ["lstm, 200 steps", "tanh, 200 steps, to 1e-400", "initial leaf, to 1e-400", "lengths"]
+)
 def test_what_is_one_operation_stays_on_the_device(case: str) -> None:
     loss, _ = FLOWS[case](CUDA)
     flow = tg.inspect.gradient_flow(loss)
@@ -376,6 +390,13 @@ def test_a_recurrence_is_expanded_on_its_card(fused: bool) -> None:
         assert_close(a, b, 1e-12)
 
 
+def test_the_gradient_of_a_constant_is_summed_on_its_card() -> None:
+    x, w = tensor(data(3), CUDA), tensor(data(3), CUDA, requires_grad=True)
+    graph = tg.inspect.trace((x * w + x * w * w).sum())
+    (constant,) = (node for node in graph.nodes if not node.requires_grad)
+    assert_close(constant.grad, w.numpy() + w.numpy() ** 2, 1e-15)
+
+
 def underflow(device: str) -> tg.Tensor:
     made = layer("tanh", device, 1e-12, dtype="float32")
     return (made(tensor(data(8, 2, 3, dtype="float32"), device))[0][-1] ** 2).sum()
@@ -434,6 +455,26 @@ def test_a_graph_may_lie_on_several_devices(devices: tuple[str, str]) -> None:
         split = tg.inspect.path_split(across(devices), path)["h"]
         assert backend.namespace(split.grad).device(split.grad) == device, path
         assert_close(split.grad, wanted[path].h.grad, 1e-12, path)
+
+
+def test_the_weights_of_a_loop_on_the_host_may_be_on_a_card() -> None:
+    """What they get has a power of two, of which their own device knows nothing."""
+    x, h, bias = (tensor(data(*shape) * 1e-200, "cpu") for shape in ((5, 2, 3), (2, 4), (4,)))
+
+    def loss(device: str) -> Loss:
+        w_ih, w_hh = (tensor(data(4, n), device, requires_grad=True) for n in (3, 4))
+        weights = w_ih.to("cpu"), w_hh.to("cpu") * 1e80
+        scan = tg.PRIMITIVES["rnn_scan"]
+        states = tg.apply(scan, x, h, *weights, bias, nonlinearity="identity")
+        return states[-1].sum(), {"w_ih": w_ih, "w_hh": w_hh}
+
+    (found, leaves), (wanted, wanted_leaves) = loss(CUDA), loss("cpu")
+    flows = [tg.inspect.gradient_flow(some, backward=True)[""].h for some in (found, wanted)]
+    assert_close(flows[0].log_grad_norm, flows[1].log_grad_norm, 1e-12)
+    for name, w in wanted_leaves.items():
+        assert w.grad is not None
+        assert leaves[name].grad.device == CUDA
+        assert_close(leaves[name].grad, w.grad, 1e-12, name)
 
 
 @pytest.mark.parametrize("gain", [1.0, 1e-40])
