@@ -9,7 +9,7 @@ from .. import backend
 from ..backend import Array
 from ..errors import ArgumentError
 from ..modes import no_grad
-from .beam import BeamSearch
+from .beam import ALL, BeamSearch
 from .result import Scoring, SearchResult
 from .stepping import State, Step, Stepper, check_state, start_tokens, whole
 
@@ -175,10 +175,9 @@ def exhaustive(
             )
         return answer
 
-    wide = 10**15  # nothing is cut
     return _search(
         affordable if callable(ask) else ask,
-        state, start, wide, max_length, eos, length_penalty, state_axis, trace,
+        state, start, ALL, max_length, eos, length_penalty, state_axis, trace,
     )  # fmt: skip
 
 

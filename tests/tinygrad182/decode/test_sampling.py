@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.support import in_numpy
 
 from . import reference
 from .cases import Case, cases
@@ -87,6 +88,7 @@ with np.errstate(divide="ignore"):
     )
 
 
+@in_numpy
 def _chain(tokens: Any, state: Any) -> tuple[Any, Any]:
     return TABLE[tokens], state
 
@@ -121,6 +123,7 @@ def test_the_distribution(eos: int | None, temperature: float, top_k: int | None
 
 
 def test_unnormalized_models_are_normalized_for_the_draw() -> None:
+    @in_numpy
     def lower(tokens: Any, state: Any) -> tuple[Any, Any]:
         return np.tile(np.log([0.5, 0.3, 0.2]) - 900, (len(tokens), 1)), state
 
@@ -131,6 +134,7 @@ def test_unnormalized_models_are_normalized_for_the_draw() -> None:
 
 
 def test_what_has_probability_0_is_never_drawn() -> None:
+    @in_numpy
     def holes(tokens: Any, state: Any) -> tuple[Any, Any]:
         values = np.full((len(tokens), 50), -np.inf)
         values[:, [7, 30]] = np.log(0.5)
@@ -142,6 +146,7 @@ def test_what_has_probability_0_is_never_drawn() -> None:
 
 
 def test_dead_ends_are_left_out() -> None:
+    @in_numpy
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         values = np.tile(np.log([0.5, 0.5]), (len(tokens), 1))
         values[tokens == 1] = -np.inf
@@ -181,6 +186,7 @@ def test_wrong_arguments(named: dict[str, Any]) -> None:
 
 
 def test_a_generator_is_drawn_from_and_sequences_have_streams_of_their_own() -> None:
+    @in_numpy
     def even(tokens: Any, state: Any) -> Any:
         return np.log(np.full((len(tokens), 2), 0.5)), state
 

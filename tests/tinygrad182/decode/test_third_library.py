@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-
-from .models import host
+from tests.support import host
 
 SMALL, LARGE = 5, 700
 SEARCHES: dict[str, Any] = {
