@@ -18,8 +18,8 @@ from .recording import (
     Leaf,
     Node,
     apply,
-    as_array,
     node_of,
+    read_as,
     set_tensor_type,
     share,
     tensor_functions,
@@ -37,7 +37,9 @@ class Tensor:
     shape, ndim, size, dtype, device
         As of the array; ``device`` is ``"cpu"`` or ``"cuda:N"``.
     data : array
-        The array itself: writeable for a tensor made by hand, a read-only view for a result.
+        The array itself for a tensor made by hand, which may be written to. For a result, a view
+        that is read-only (on CUDA: a copy, as CuPy has no such views). Assigning to it is
+        :meth:`assign`.
     grad : Tensor or None
         What backward passes have added up, for leaves and after ``retain_grad()``.
     requires_grad : bool
@@ -83,10 +85,12 @@ class Tensor:
 
     @property
     def data(self) -> Array:
-        if not self.is_leaf:
+        node = self._node
+        if node is None:
+            return self._data
+        if not isinstance(node, Leaf) or node.frozen:
             return backend.namespace(self._data).read_only(self._data)
-        if isinstance(self._node, Leaf):
-            self._node.memory.exposed()
+        node.memory.exposed()
         return self._data
 
     @data.setter
@@ -98,33 +102,27 @@ class Tensor:
 
         Parameters
         ----------
-        value : Tensor, array or number
-            Of the same shape, or a number; cast to the tensor's dtype.
+        value : Tensor, array, nested list or number
+            Of the same shape, or a number; cast to the tensor's dtype. Data of the host (NumPy
+            arrays, lists, numbers) goes to the tensor's device; a Tensor must be there already.
         """
         if not self.is_leaf:
             raise GraphError(
                 "assign: the result of an operation cannot be overwritten; only leaves can"
             )
-        xp = backend.namespace(self._data)
-        array = value._data if isinstance(value, Tensor) else as_array(value)
-        if hasattr(array, "shape"):
-            backend.namespace(self._data, array)
-        try:
-            array = xp.asarray(array, dtype=self.dtype)
-        except (TypeError, ValueError) as error:
-            raise DTypeError(f"assign: cannot read {value!r} as {self.dtype}: {error}") from None
-        if array.shape not in ((), self._data.shape):
+        array = read_as(value, self._data, "assign")
+        if tuple(array.shape) not in ((), self.shape):
             raise ShapeError(
                 f"assign: value of shape {tuple(array.shape)} to a tensor of shape {self.shape}"
             )
-        try:
+        node = self._node
+        frozen = isinstance(node, Leaf) and node.frozen
+        if frozen or (isinstance(self._data, np.ndarray) and not self._data.flags.writeable):
+            raise GraphError("assign: a graph still uses this array; clone() the tensor first")
+        with backend.on(self._data):
             self._data[...] = array
-        except ValueError as error:
-            raise GraphError(
-                "assign: a graph still uses this array; clone() the tensor first"
-            ) from error
-        if isinstance(self._node, Leaf):
-            self._node.memory.changed()
+        if isinstance(node, Leaf):
+            node.memory.changed()
         return self
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -205,8 +203,9 @@ class Tensor:
 
         Parameters
         ----------
-        gradient : Tensor or array, optional
-            The cotangent to start from, of this tensor's shape; 1 for a single element.
+        gradient : Tensor, array or nested list, optional
+            The cotangent to start from, of this tensor's shape; 1 for a single element. Data of the
+            host goes to this tensor's device.
         retain_graph : bool
             Keep the graph for another pass; otherwise it is freed as it is consumed.
         create_graph : bool

@@ -10,7 +10,7 @@ from .backpropagation import Cotangents, backpropagate
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 from .modes import grad_mode
 from .primitives import PRIMITIVES
-from .recording import Node, apply, as_array, is_tensor, wrap
+from .recording import Node, apply, is_tensor, read_as, wrap
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
@@ -39,20 +39,15 @@ def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
             )
         with xp.on(output._data):
             return node, xp.ones_like(output._data)
-    value = gradient._data if is_tensor(gradient) else as_array(gradient)
-    try:  # a number or a list; what has a shape is left to the check of libraries
-        value = value if hasattr(value, "shape") else xp.asarray(value, dtype=output.dtype)
-    except (TypeError, ValueError) as error:
-        raise DTypeError(f"{what}: cannot read {gradient!r} as a cotangent: {error}") from error
-    backend.namespace(value, output._data)
+    value = read_as(gradient, output._data, what, "a cotangent")
     if tuple(value.shape) != output.shape:
         raise ShapeError(
             f"{what}: the cotangent has shape {tuple(value.shape)}, "
             f"the output {output.shape}; they must be equal"
         )
     if not is_tensor(gradient):
-        return node, xp.astype(value, output.dtype)
-    same = value.dtype == output.dtype
+        return node, value
+    same = gradient.dtype == output.dtype
     return node, gradient if same else apply(PRIMITIVES["astype"], gradient, dtype=output.dtype)
 
 
@@ -109,7 +104,7 @@ def grad(
     inputs : Tensor or sequence of Tensor
         Leaves or intermediate results.
     grad_outputs : Tensor, array or sequence of these, optional
-        The cotangent of each output, of its shape.
+        The cotangent of each output, of its shape. Data of the host goes to the output's device.
     retain_graph : bool
         Keep the graph for another pass.
     create_graph : bool

@@ -47,13 +47,14 @@ __all__ = [
     "namespace",
     "namespace_on",
     "norm",
+    "norms",
     "on",
     "register",
 ]
 
 
 def cuda_is_available() -> bool:
-    """Whether CuPy is installed and sees at least one CUDA device.
+    """Whether a CuPy that can be used is installed and sees at least one CUDA device.
 
     Examples
     --------
@@ -61,7 +62,7 @@ def cuda_is_available() -> bool:
     >>> device = "cuda" if tg.cuda_is_available() else "cpu"
     """
     try:
-        return bool(import_cupy().cuda.runtime.getDeviceCount())
+        return bool(import_cupy().cuda.runtime.getDeviceCount() and namespace_on("cuda:0"))
     except (MissingDependencyError, RuntimeError):
         return False
 
@@ -74,7 +75,7 @@ def check_device(device: str) -> str:
     DeviceError
         An unknown name, no CUDA driver or device, or an ordinal beyond the last device.
     MissingDependencyError
-        A CUDA device without CuPy.
+        A CUDA device without CuPy, or with one that is too old or lacks its libraries.
     """
     if device == "cpu":
         return device
@@ -93,6 +94,7 @@ def check_device(device: str) -> str:
         raise DeviceError(
             f"device {device!r}: this machine has {count} CUDA device(s), numbered from 0"
         )
+    namespace_on("cuda")  # says so if this CuPy is too old
     return f"cuda:{int(ordinal or 0)}"
 
 
@@ -129,12 +131,46 @@ def fetch(arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
     return [found[i] for i in range(len(arrays))]
 
 
-def norm(array: Array) -> float:
-    """Frobenius norm in float64, exact where squares of the elements would overflow or underflow."""
+def norms(arrays: Sequence[Array]) -> list[float]:
+    """Frobenius norms in float64, exact where squares of the elements would overflow or underflow.
+
+    The host waits once for each device, however many arrays there are. On CUDA a float32 element below
+    2^-126 counts as 0, as in every operation there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinygrad182 as tg
+    >>> tg.backend.norms([np.array([3e-200, 4e-200]), np.array([[3e200], [4e200]])])
+    [5e-200, 5e+200]
+    """
+    pairs = [_top_and_squares(array) for array in arrays]
+    far = iter(fetch([x for pair in pairs if is_array(pair[0]) for x in pair]))
+    found = []
+    for top, squares in pairs:
+        if is_array(top):
+            top, squares = float(next(far)), float(next(far))
+        found.append(top * math.sqrt(squares) if 0 < top < math.inf else top)
+    return found
+
+
+def _top_and_squares(array: Array) -> tuple[Any, Any]:
+    """The largest magnitude, and the sum of squares beside it where it is neither 0, infinite nor NaN.
+
+    Numbers, or arrays where looking at one would make the host wait.
+    """
     xp = namespace(array)
+    if not math.prod(array.shape):
+        return 0.0, 0.0
     with xp.on(array):
         wide = xp.astype(xp.abs(array), "float64")
-        top = float(xp.max(wide)) if math.prod(array.shape) else 0.0
-        if not 0 < top < math.inf:
-            return top
-        return top * math.sqrt(float(xp.sum((wide / top) ** 2)))
+        top = xp.max(wide)
+        if xp.guarded:
+            return top, xp.sum((wide / xp.where(top > 0, top, 1.0)) ** 2)
+        top = float(top)
+        return top, xp.sum((wide / top) ** 2) if 0 < top < math.inf else 0.0
+
+
+def norm(array: Array) -> float:
+    """Frobenius norm of one array, see :func:`norms`."""
+    return norms([array])[0]

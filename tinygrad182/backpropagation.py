@@ -19,7 +19,17 @@ from .errors import FreedGraphError, ShapeError
 from .modes import MODES, Modes, grad_mode, recording_as
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
-from .recording import Leaf, Node, apply, is_tensor, node_of, tensor_functions, wrap
+from .recording import (
+    PASS,
+    Leaf,
+    Node,
+    apply,
+    enter_pass,
+    is_tensor,
+    node_of,
+    tensor_functions,
+    wrap,
+)
 
 # --- the graph below some outputs ---------------------------------------------------------------
 
@@ -315,13 +325,30 @@ def backpropagate(
     dict
         Target → cotangent, which may share memory with others; targets not reached are absent.
     """
+    sums = Cotangents() if cotangents is None else cotangents
+    outer = enter_pass()
+    try:
+        return _backpropagate(seeds, targets, visit, edge, retain_graph, stop, sums, pull)
+    finally:
+        PASS.number = outer
+
+
+def _backpropagate(
+    seeds: Sequence[tuple[Node, Any]],
+    targets: Collection[Node] | None,
+    visit: Callable[[Node, Any], None] | None,
+    edge: Callable[[Node, Node, Any], Any] | None,
+    retain_graph: bool,
+    stop: bool,
+    sums: Cotangents,
+    pull: Callable[[Node, Any, Container[Any]], list[tuple[Node, Any]]],
+) -> dict[Node, Any]:
     ends = targets if stop and targets is not None else ()
     oldest = min((node.order for node in ends), default=0)  # nothing older leads to an end
     nodes = ancestors((node for node, _ in seeds), ends=ends, oldest=oldest)
     if targets is not None:
         nodes = _leading_to(targets, nodes)
     active = set(nodes)
-    sums = Cotangents() if cotangents is None else cotangents
     for node, seed in seeds:
         if node in active:
             sums.add(node, seed)

@@ -14,7 +14,15 @@ from ._tensor import Tensor
 from .backend import Array, check_device, namespace_on
 from .errors import ArgumentError, DTypeError
 from .modes import default_device
-from .recording import as_array, is_tensor, wrap
+from .recording import (
+    as_array,
+    has_dtype,
+    is_host_data,
+    is_tensor,
+    on_host,
+    plain_array,
+    wrap,
+)
 
 float32, float64, int32, int64 = map(np.dtype, ("float32", "float64", "int32", "int64"))
 
@@ -33,7 +41,8 @@ def tensor(
     dtype : dtype or str, optional
         Such as ``"float64"``; ``"int64"`` for indices given as Python numbers.
     device : str, optional
-        By default where an array is already, for other data the device of :func:`use_device`.
+        By default where a Tensor or an array of a device is already. For NumPy arrays and Python's
+        numbers, which are data of the host, the device of :func:`use_device`.
     requires_grad : bool
         Whether gradients are computed for it; only floating tensors can.
 
@@ -52,10 +61,14 @@ def tensor(
     >>> tg.tensor([0, 2], dtype="int64").dtype
     dtype('int64')
     """
-    array = data._data if is_tensor(data) else as_array(data)
-    if isinstance(data, np.generic):  # an operator would take it as a number without a dtype
-        array = np.asarray(data)
-    if not hasattr(array, "dtype"):
+    if is_tensor(data):
+        array = data._data
+    elif isinstance(data, (np.ndarray, np.generic)):
+        array = plain_array(np.asarray(data) if isinstance(data, np.generic) else data)
+        device = default_device(device)
+    elif hasattr(data, "dtype"):
+        array = data
+    else:
         array = _from_numbers(data, dtype)
         device = default_device(device)
     xp = backend.namespace(array)
@@ -70,7 +83,7 @@ def tensor(
 def _from_numbers(data: Any, dtype: Any) -> Array:
     """A NumPy array of Python data, of the default dtype where it holds real numbers."""
     try:
-        array = np.asarray(_plain(data))
+        array = on_host(data)
     except ValueError as error:
         raise ArgumentError(
             f"tensor: nested sequences of unequal lengths ({error}); pad them first"
@@ -79,23 +92,9 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         raise DTypeError(
             f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})"
         )
-    if dtype is None and array.dtype.kind in "iuf" and not _has_dtype(data):
+    if dtype is None and array.dtype.kind in "iuf" and not has_dtype(data):
         array = array.astype(DEFAULT_DTYPE)
     return array
-
-
-def _has_dtype(data: Any) -> bool:
-    """Whether something inside nested sequences is an array and brings its dtype."""
-    if isinstance(data, (list, tuple)):
-        return any(_has_dtype(x) for x in data)
-    return hasattr(data, "dtype")
-
-
-def _plain(data: Any) -> Any:
-    """Python data with the Tensors inside as arrays."""
-    if isinstance(data, (list, tuple)):
-        return [_plain(x) for x in data]
-    return data.numpy() if is_tensor(data) else data
 
 
 def _leaf(array: Array, requires_grad: bool) -> Tensor:
@@ -106,8 +105,23 @@ def _leaf(array: Array, requires_grad: bool) -> Tensor:
 
 
 def as_tensor(x: Any) -> Tensor:
-    """``x`` itself if it is a Tensor, else a tensor with a copy of it."""
-    return x if is_tensor(x) else tensor(x)
+    """An operand as a Tensor: itself if it is one, else a copy; a NumPy array stays on the CPU.
+
+    An operand is never moved: where two do not live on one device, the operation raises DeviceError.
+    """
+    if is_tensor(x):
+        return x
+    return tensor(x, device="cpu" if isinstance(x, (np.ndarray, np.generic)) else None)
+
+
+def beside(x: Any, like: Tensor) -> Tensor:
+    """Data as a Tensor: what comes from the host goes to the device of ``like``.
+
+    A Tensor, or an array of a device, stays where it is.
+    """
+    if is_tensor(x):
+        return x
+    return tensor(x, device=like.device if is_host_data(x) else None)
 
 
 def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from . import backend
 from ._einsum import einsum
 from ._tensor import Tensor
 from .backend import SCALARS
-from .creation import as_tensor, eye, eye_like, full_like, ones_like, zeros_like
+from .creation import as_tensor, beside, eye, eye_like, full_like, ones_like, zeros_like
 from .errors import DeviceError, ShapeError
 from .primitives import PRIMITIVES
 from .rearranging import (
@@ -27,6 +29,7 @@ from .rearranging import (
     expand_dims,
     flip,
     index,
+    index_checked,  # noqa: F401 - rules call it on Tensors
     matrix_transpose,
     negative_axes,
     negative_axis,
@@ -85,7 +88,20 @@ relu = _elementwise("relu")
 abs = _elementwise("abs")
 maximum = _elementwise("maximum")
 minimum = _elementwise("minimum")
-where = _elementwise("where")
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """Elementwise: ``a`` where the condition holds, else ``b``.
+
+    Operands are Tensors, arrays or numbers, broadcast against each other. A condition that is data of
+    the host, such as a mask of NumPy, goes to the device of the Tensors beside it.
+    """
+    if isinstance(condition, np.ndarray) and condition.ndim:
+        like = next((x for x in (a, b) if is_tensor(x)), None)
+        condition = condition if like is None else beside(condition, like)
+    elif builtins.all(type(as_array(x)) in SCALARS for x in (condition, a, b)):
+        condition = as_tensor(condition)
+    return apply(PRIMITIVES["where"], condition, a, b)
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
@@ -117,8 +133,11 @@ def _plain(
         arrays: list[Any] = []
         try:
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
+            first = next((a for a in arrays if type(a) not in SCALARS), None)
+            if first is None and arrays:
+                first = arrays[0] = as_tensor(operands[0])._data
             xp = backend.namespace(*arrays)
-            with xp.on(next((a for a in arrays if type(a) not in SCALARS), None)):
+            with xp.on(first):
                 if masks and not builtins.all(_is_mask(a) for a in arrays):
                     raise TypeError("operands must be Boolean; compare first, as in x != 0")
                 if ordered:  # compare real parts, so that masks survive a complex step

@@ -104,8 +104,11 @@ class Namespace:
         return self.module.asarray(x, copy=True)
 
     def read_only(self, x: Array) -> Array:
-        """A view that cannot be written through, where the library has such a thing."""
-        return x
+        """What a caller may have of an array that is not to be written to.
+
+        A view that cannot be written through; a copy where the library has no such thing.
+        """
+        return self.copy(x)
 
     def eye_like(self, n: int, x: Array) -> Array:
         return self.module.eye(n, dtype=x.dtype)
@@ -124,6 +127,10 @@ class Namespace:
 
     # Indexing beyond the standard (slices beside integer arrays, scatter-add) goes through flat
     # positions worked out on the host: right for any library, fast for none.
+
+    def index_checked(self, x: Array, key: Key) -> Array:
+        """As :meth:`index`; among Tensors, a second check of the bounds is left out."""
+        return self.index(x, key)
 
     def index(self, x: Array, key: Key) -> Array:
         positions = self._positions(x.shape, key)
@@ -282,6 +289,13 @@ class _CuPy(_NumPyLike):
 
     guarded = True
 
+    def __init__(self, cupy: ModuleType | Any) -> None:
+        _check_cupy(cupy)
+        super().__init__(cupy)
+
+    def dtype(self, dtype: Any) -> Any:
+        return None if dtype is None else _on_cuda(_numpy_dtype(dtype))
+
     def device(self, array: Array) -> str:
         return f"cuda:{array.device.id}"
 
@@ -308,7 +322,24 @@ class _CuPy(_NumPyLike):
             for x, end in zip(arrays, ends, strict=True)
         ]
 
+    def scatter_add(
+        self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]
+    ) -> Array:
+        dtype = np.dtype(dtype)
+        if dtype.kind == "c":  # a card adds numbers of one part only
+            pairs = list(items)
+            re, im = (
+                self.scatter_add(shape, dtype.char.lower(), [(k, part(v)) for k, v in pairs])
+                for part in (self.real, self.imag)
+            )
+            return (re + 1j * im).astype(dtype, copy=False)
+        if dtype.kind in "biu" and dtype.itemsize < 4:  # nor narrow ones
+            wide = ((k, v.astype("int32")) for k, v in items)
+            return self.scatter_add(shape, "int32", wide).astype(dtype)
+        return super().scatter_add(shape, dtype, items)
+
     def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cuda:0") -> Array:
+        _on_cuda(x.dtype)
         with self.module.cuda.Device(int(device.partition(":")[2] or 0)):
             return self.module.array(x)
 
@@ -327,6 +358,15 @@ NAMESPACES: dict[type, Any] = {np.ndarray: NUMPY}
 def register(array_type: type, namespace: Any) -> None:
     """Make ``namespace`` the functions used for operands of ``array_type``."""
     NAMESPACES[array_type] = namespace
+
+
+def _on_cuda(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """A dtype itself, if a card has it."""
+    if dtype.char in "gG":
+        raise DTypeError(
+            f"{dtype} is a type of the CPU alone; use 'float64' (or 'complex128') on CUDA"
+        )
+    return dtype
 
 
 def _resolve(array: Array) -> Namespace:
@@ -387,15 +427,50 @@ def _where(xp: Any, x: Array) -> str:
     return f"{_device(xp, x)} ({library}, shape {tuple(x.shape)})"
 
 
+_INSTALL = "pip install 'tinygrad182[cuda12]' (CUDA 12) or 'tinygrad182[cuda13]' (CUDA 13)"
+
+
 def import_cupy() -> Any:
+    """The package cupy.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed, or cannot load what it needs.
+    """
     try:
         import cupy  # heavy and optional: loaded when CUDA is first asked for
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise _unusable(error) from error
         raise MissingDependencyError(
-            "CUDA needs CuPy, which is not installed: "
-            "pip install 'tinygrad182[cuda12]' (CUDA 12) or 'tinygrad182[cuda13]' (CUDA 13)"
+            f"CUDA needs CuPy, which is not installed: {_INSTALL}"
         ) from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _unusable(error) from error
     return cupy
+
+
+def _unusable(error: Exception) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"CUDA needs CuPy, which is installed but cannot load what it needs ({error}): {_INSTALL} "
+        "brings CUDA's libraries along"
+    )
+
+
+def _check_cupy(cupy: Any) -> None:
+    """Raise unless this CuPy has every function we call, and the compiler of kernels."""
+    missing = [name for name in _SHARED if not hasattr(cupy, name)]
+    if missing:
+        raise MissingDependencyError(
+            f"CUDA needs CuPy 14.2 or newer; {getattr(cupy, '__version__', 'this one')} has no "
+            f"cupy.{missing[0]}: {_INSTALL}, with --upgrade"
+        )
+    try:  # a wheel of CuPy alone has no compiler: say so now, not in the first kernel
+        if hasattr(cupy.cuda, "nvrtc"):
+            cupy.cuda.nvrtc.getVersion()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _unusable(error) from error
 
 
 def namespace_on(device: str) -> Namespace:

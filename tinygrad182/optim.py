@@ -12,13 +12,15 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .errors import ArgumentError, GraphError, StateDictError, TinygradError
-from .recording import is_tensor, wrap
+from .recording import is_tensor, on_host, wrap
 
 
 class Optimizer(ABC):
     """Base: holds the parameters, and for each a dict of what it remembers of past gradients.
 
-    A subclass names its settings, and the arrays and counts it remembers, so that they are saved.
+    What is remembered follows its parameter: where a model was moved to another device after some steps,
+    the next step moves it too. A subclass names its settings, and the arrays and counts it remembers, so
+    that they are saved.
 
     Parameters
     ----------
@@ -77,10 +79,23 @@ class Optimizer(ABC):
         for p, state in zip(self.parameters, self.state, strict=True):
             if p.grad is not None:
                 with backend.on(p._data):
+                    self._bring_to(p, state)
                     g = _in_dtype_of(p, p.grad._data)
                     if self.weight_decay:
                         g = g + self.weight_decay * p._data
                     p.assign(self._updated(p._data, g, state))
+
+    def _bring_to(self, p: Tensor, state: dict[str, Any]) -> None:
+        """Move what is remembered of a parameter to its device, if the model has gone to another."""
+        xp = backend.namespace(p._data)
+        for name in self.arrays:
+            value = state.get(name)
+            if isinstance(value, np.generic):  # 0-d arithmetic leaves NumPy's scalars
+                value = np.asarray(value)
+            if type(value) is type(p._data) and not xp.guarded:
+                continue
+            if backend.is_array(value) and backend.namespace(value).device(value) != p.device:
+                state[name] = backend.move(value, p.device)
 
     @abstractmethod
     def _updated(self, value: Any, g: Any, state: dict[str, Any]) -> Any:
@@ -129,7 +144,7 @@ class Optimizer(ABC):
         ----------
         state_dict : mapping
             From :meth:`state_dict`, or from PyTorch's optimizer of the same name. The parameters are
-            told apart by their positions. Arrays go to their parameter's device.
+            told apart by their positions. Arrays may be on any device: they go to their parameter's.
 
         Raises
         ------
@@ -215,7 +230,8 @@ def _copy_of(array: Any, p: Tensor) -> Tensor:
 
 def _array_like(value: Any, p: Tensor) -> Any:
     """A value from a state dict as an array of its own that goes with a parameter."""
-    array = value._data if is_tensor(value) else np.asarray(value)
+    array = value._data if is_tensor(value) else value
+    array = array if backend.is_array(array) else on_host(array)
     if tuple(array.shape) != p.shape:
         raise ValueError(f"shape {tuple(array.shape)}, the parameter has {p.shape}")
     if backend.namespace(array).is_complex(array):
@@ -347,7 +363,7 @@ def clip_grad_norm_(parameters: Any, max_norm: Any, error_if_nonfinite: bool = F
     Returns
     -------
     float
-        The norm before.
+        The norm before. On a device the host waits for it, once for all parameters.
 
     Examples
     --------
@@ -364,7 +380,7 @@ def clip_grad_norm_(parameters: Any, max_norm: Any, error_if_nonfinite: bool = F
     if not isinstance(max_norm, (int, float)) or not max_norm >= 0:
         raise ArgumentError(f"clip_grad_norm_: max_norm {max_norm!r} must be a number from 0")
     gradients = [p.grad for p in tensors if p.grad is not None]
-    norm = math.hypot(*(backend.norm(g._data) for g in gradients))
+    norm = math.hypot(*backend.norms([g._data for g in gradients]))
     if error_if_nonfinite and not math.isfinite(norm):
         raise GraphError(f"clip_grad_norm_: the norm of the gradients is {norm}")
     scale = max_norm / (norm + 1e-6)

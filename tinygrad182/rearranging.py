@@ -15,7 +15,7 @@ from .creation import as_tensor, full_like, integers, tensor
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
-from .recording import apply, as_array, is_tensor, wrap
+from .recording import apply, is_tensor, on_host, plain_array, wrap
 
 Axis = int | tuple[int, ...] | None
 
@@ -243,10 +243,7 @@ def index(x: Any, key: Any) -> Tensor:
     if any(is_tensor(e) for e in entries):
         x, entries = _side_by_side(x, entries)
     entries = [e for e in entries if e is not Ellipsis]
-    arrays = [e for e in entries if is_tensor(e)]
-    return apply(
-        PRIMITIVES["index"], x, *arrays, key=tuple(ARRAY if is_tensor(e) else e for e in entries)
-    )
+    return index_checked(x, tuple(entries))
 
 
 def scatter_add(
@@ -276,9 +273,14 @@ def scatter_add(
     return apply(PRIMITIVES["scatter_add"], *operands, **params)
 
 
-def index_checked(x: Tensor, *indices: Tensor) -> Tensor:
-    """``x[indices]`` of integer Tensors, one for each of the first axes, whose bounds are known."""
-    return apply(PRIMITIVES["index"], x, *indices, key=(ARRAY,) * len(indices))
+def index_checked(x: Tensor, key: tuple[Any, ...]) -> Tensor:
+    """``x[key]`` without another look at the bounds.
+
+    The key holds integers, slices and None, and integer Tensors side by side, all known to be in range.
+    """
+    arrays = [k for k in key if is_tensor(k)]
+    marked = tuple([ARRAY if is_tensor(k) else k for k in key])
+    return apply(PRIMITIVES["index"], x, *arrays, key=marked)
 
 
 def check_indices(
@@ -321,7 +323,7 @@ def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
     """
     if not is_tensor(values) and not backend.is_array(values):
         try:
-            array = np.asarray(values)
+            array = on_host(values)
         except ValueError:
             raise ArgumentError(f"{op}: {what} in rows of unequal lengths; pad them") from None
         if array.dtype.kind not in "biufc":
@@ -393,8 +395,10 @@ def _part(k: Any) -> Any:
         return int(k)
     if isinstance(k, list):
         k = _from_list(k)
-    elif not is_tensor(k) and hasattr(k, "dtype"):
-        k = as_array(k)
+    elif isinstance(k, np.ndarray):
+        k = plain_array(k)
+        if not k.ndim and _is_whole(k):
+            return int(k)
     is_index = _has_elements(k) and (k.ndim > 0 if _is_mask(k) else _is_whole(k))
     if not is_index:
         what = f"an array of dtype {k.dtype}" if _has_elements(k) else f"{k!r}"
@@ -408,7 +412,7 @@ def _part(k: Any) -> Any:
 def _from_list(values: Any) -> np.ndarray[Any, Any]:
     """A nested list of numbers as an index array."""
     try:
-        array = np.asarray(values)
+        array = on_host(values)
     except ValueError:
         raise ArgumentError(f"index: {values!r} has rows of unequal lengths") from None
     return array if array.size else array.astype(int)
@@ -429,7 +433,7 @@ def _is_whole(x: Any) -> bool:
 def _axes_covered(part: Any) -> int:
     if part is None or part is Ellipsis:
         return 0
-    return part.ndim if _has_elements(part) and _is_mask(part) else 1
+    return 1 if isinstance(part, (int, slice)) or not _is_mask(part) else part.ndim
 
 
 def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -> list[Any]:
@@ -442,7 +446,7 @@ def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -
         except (TypeError, ValueError) as error:
             raise ArgumentError(f"index: {part} cannot be read: {error}") from None
         return [part]
-    if not _has_elements(part):
+    if isinstance(part, int):
         if not -x.shape[axis] <= part < x.shape[axis]:
             raise _out_of_range(x, axis, part)
         return [part]

@@ -158,8 +158,7 @@ def _own(x: Any) -> Any:
     """A constant argument; an array is copied, for it may be changed before the second run."""
     if isinstance(x, np.ndarray):
         return x.copy()  # also of a class of its own, or of objects
-    is_array = type(x) in backend.NAMESPACES or hasattr(x, "__array_namespace__")
-    return backend.copy(x) if is_array and not (is_tensor(x) or isinstance(x, np.generic)) else x
+    return backend.copy(x) if backend.is_array(x) else x
 
 
 def _stand_in(x: Any) -> Any:

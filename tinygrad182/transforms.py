@@ -15,7 +15,7 @@ from . import backend
 from ._tensor import Tensor
 from .autodiff import grad
 from .backpropagation import ancestors, backpropagate, defined
-from .creation import full_like, tensor, zeros_like
+from .creation import beside, full_like, tensor, zeros_like
 from .errors import ArgumentError, ShapeError
 from .modes import MODES, enable_grad, grad_mode
 from .primitives import PRIMITIVES, Primitive
@@ -82,7 +82,8 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     f : callable
         Takes Tensors, returns a Tensor or a tuple of them.
     xs, vs : Tensor, array or sequence of these
-        The point and the direction, of the same shapes.
+        The point and the direction, of the same shapes. A direction that is data of the host goes
+        to the point's device.
 
     Returns
     -------
@@ -109,7 +110,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     with grad_mode(record):
         tangents: dict[Node, Any] = {}
         for x, v in zip(aliases, vs, strict=True):
-            v = astype(v, x.dtype)
+            v = astype(beside(v, x), x.dtype)
             backend.namespace(x._data, v._data)
             if v.shape != x.shape:
                 raise ShapeError(f"jvp: direction of shape {v.shape} at a point of shape {x.shape}")

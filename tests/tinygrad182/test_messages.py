@@ -79,7 +79,7 @@ MESSAGES: list[tuple[Call, str]] = [
         "grad: the output has shape (2, 3), not a single element; reduce it first (for example with "
         ".sum()) or pass the cotangent to start from",
     ),
-    (lambda x: x.backward("a"), "backward: cannot read 'a' as a cotangent: could not convert…"),
+    (lambda x: x.backward("a"), "backward: cannot read 'a' as a cotangent: an array of dtype <U1…"),
     (
         lambda x: x.backward(const(np.ones(4))),
         "backward: the cotangent has shape (4,), the output (2, 3); they must be equal",
@@ -212,7 +212,7 @@ def test_messages(call: Call, text: str) -> None:
 
 
 def test_what_raised_an_error_is_kept_as_its_cause() -> None:
-    for call in (lambda: leaf(X) + leaf(np.ones(4)), lambda: leaf(X).backward("a")):
+    for call in (lambda: leaf(X) + leaf(np.ones(4)), lambda: leaf(X).backward([[1.0], []])):
         with pytest.raises(tg.TinygradError) as caught:
             call()
         assert isinstance(caught.value.__cause__, ValueError)

@@ -8,8 +8,9 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..creation import as_tensor
+from ..creation import beside
 from ..errors import ArgumentError, DTypeError
+from .module import Module
 
 
 def check_size(layer: object, name: str, value: Any, least: int) -> int:
@@ -27,8 +28,8 @@ def check_size(layer: object, name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def as_input(layer: object, x: Any, what: str = "the input") -> Tensor:
-    """An input or state as a Tensor; arrays are wrapped.
+def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
+    """An input or state as a Tensor; arrays are wrapped, and those of the host go to the layer's device.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def as_input(layer: object, x: Any, what: str = "the input") -> Tensor:
                 else "tg.tensor(...)"
             )
             raise DTypeError(f"{name}: {what} is a {type(x).__name__}, not a Tensor; pass {hint}")
-        x = as_tensor(x)
+        x = beside(x, next(layer.parameters()))
     xp = backend.namespace(x._data)
     if not (xp.is_floating(x._data) or xp.is_complex(x._data)):
         raise DTypeError(f"{name}: {what} has dtype {x.dtype}; pass x.astype('float32')")

@@ -80,7 +80,8 @@ class Embedding(Module):
         Parameters
         ----------
         tokens : Tensor, array, nested list or int ``(...)``
-            Indices in [0, num_embeddings).
+            Indices in [0, num_embeddings). Data of the host (arrays, lists, an int) goes to the weights'
+            device; for the bounds of others the host waits once.
 
         Returns
         -------
@@ -91,14 +92,9 @@ class Embedding(Module):
         DTypeError, IndexOutOfRangeError
             Indices that are no integers, or that name no row: negative ones too, as in PyTorch.
         """
-        indices = place_indices(
-            read_indices(tokens, "Embedding", "indices"),
-            self.weight,
-            self.num_embeddings,
-            "Embedding",
-            "indices",
-        )
-        rows = index_checked(self.weight, indices)
+        tokens = read_indices(tokens, "Embedding", "indices")
+        indices = place_indices(tokens, self.weight, self.num_embeddings, "Embedding", "indices")
+        rows = index_checked(self.weight, (indices,))
         if self.padding_idx is None:
             return rows
         return where(expand_dims(indices == self.padding_idx, -1), rows.detach(), rows)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..modes import default_device
+from ..recording import on_host
 from .module import Parameter
 
 Rng = int | np.random.Generator | None
@@ -69,7 +69,7 @@ def spectral_radius(matrix: Any) -> float:
     >>> tg.nn.init.spectral_radius([[0.0, 2.0], [0.5, 0.0]])
     1.0
     """
-    values = np.asarray(matrix.numpy() if isinstance(matrix, Tensor) else matrix, dtype=np.float64)
+    values = on_host(matrix).astype(np.float64)
     if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
         raise ShapeError(f"spectral_radius: a square matrix is needed, not shape {values.shape}")
     if not np.isfinite(values).all():
@@ -107,4 +107,4 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
 
 
 def _fill(p: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
-    return p.assign(backend.move(values.astype(str(p.dtype)), p.device))
+    return p.assign(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._tensor import Tensor
-from ..creation import arange, as_tensor
+from ..creation import arange, as_tensor, beside
 from ..errors import ShapeError
 from ..functions import log_softmax, mean, reshape, square
 from ..rearranging import index_checked, place_indices, read_indices
@@ -17,7 +17,8 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     Parameters
     ----------
     pred, target : Tensor
-        Of equal shapes: broadcasting here would hide a mistake, so it is refused.
+        Of equal shapes: broadcasting here would hide a mistake, so it is refused. A target that is data
+        of the host goes to the device of ``pred``.
 
     Examples
     --------
@@ -25,7 +26,8 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     >>> tg.nn.mse_loss(tg.tensor([1.0, 3.0]), tg.tensor([0.0, 0.0])).item()
     5.0
     """
-    pred, target = as_tensor(pred), as_tensor(target)
+    pred = as_tensor(pred)
+    target = beside(target, pred)
     if pred.shape != target.shape:
         raise ShapeError(
             f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes"
@@ -41,7 +43,7 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     logits : Tensor ``(..., M)``
         Unnormalized log-probabilities, classes on the last axis.
     targets : Tensor, array or nested list ``(...)``
-        Integer class indices in [0, M).
+        Integer class indices in [0, M). Data of the host goes to the device of ``logits``.
 
     Raises
     ------
@@ -66,4 +68,4 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     targets = place_indices(targets, logits, classes, "cross_entropy", "targets")
     rows = reshape(log_softmax(logits), (targets.size, classes))
     every = arange(targets.size, device=logits.device)
-    return -mean(index_checked(rows, every, reshape(targets, (targets.size,))))
+    return -mean(index_checked(rows, (every, reshape(targets, (targets.size,)))))

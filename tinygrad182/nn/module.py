@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
-import numpy as np
-
 from .. import backend
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, StateDictError, TinygradError
 from ..modes import MODES, scope
-from ..recording import Leaf, Memory, wrap
+from ..recording import Leaf, Memory, on_host, wrap
 
 
 class Parameter(Tensor):
@@ -21,7 +19,7 @@ class Parameter(Tensor):
     Parameters
     ----------
     data : array, Tensor or nested sequence
-        Copied.
+        Copied. Data of the host goes to the device of :func:`use_device`, or to ``device``.
     dtype, device
         As for :func:`tinygrad182.tensor`.
 
@@ -102,7 +100,7 @@ class Module:
         if isinstance(old, Parameter) and not (value is None or isinstance(value, Parameter)):
             raise ArgumentError(
                 f"{type(self).__name__}.{name} is a Parameter and {type(value).__name__} is none; "
-                f"write its values with .{name}.data[...] = value"
+                f"write its values with .{name}.assign(values), or .{name}.data = values"
             )
         super().__setattr__(name, value)
 
@@ -180,7 +178,8 @@ class Module:
         Parameters
         ----------
         state_dict : mapping
-            Name → Tensor, array or anything NumPy can convert.
+            Name → Tensor, array or anything NumPy can convert, on any device: values go to the device
+            of their parameter.
         strict : bool
             Whether names must be the same on both sides; otherwise only those on both are loaded.
 
@@ -293,11 +292,12 @@ def _array_like(value: Any, current: Any) -> Any:
     """A value from a state dict as an array of the library and device of ``current``."""
     xp = backend.namespace(current)
     array = value._data if isinstance(value, Tensor) else value
-    if type(array) is not type(current):
-        array = np.asarray(array)
+    array = array if backend.is_array(array) else on_host(array)
     if backend.namespace(array).is_complex(array):
         raise TypeError("its elements are complex")
-    return xp.astype(backend.move(array, xp.device(current)), current.dtype)
+    array = backend.move(array, xp.device(current))
+    with xp.on(current):
+        return xp.astype(xp.asarray(array), current.dtype)
 
 
 class Sequential(Module):

@@ -10,13 +10,13 @@ import numpy as np
 
 from .. import backend, functions
 from .._tensor import Tensor
-from ..creation import as_tensor
+from ..creation import beside
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import matmul, stack, swapaxes, where
 from ..marks import mark
 from ..modes import MODES, scope
 from ..primitives.recurrent import Scan
-from ..recording import apply, wrap
+from ..recording import apply, on_host, wrap
 from ..unrolling import run_steps
 from .checks import as_input, check_size
 from .courses import Course, Fused, Joined, Lengths, State, Unrolled, at_ends
@@ -116,7 +116,9 @@ class Recurrent(Module):
         for name, array in super()._own_state().items():
             state[name] = array
             if name.startswith("bias_ih"):
-                state[name.replace("_ih", "_hh")] = backend.namespace(array).zeros_like(array)
+                with backend.on(array):
+                    second = backend.namespace(array).zeros_like(array)
+                state[name.replace("_ih", "_hh")] = second
         return state
 
     def _load_own_state(self, state: dict[str, Any]) -> None:
@@ -124,7 +126,8 @@ class Recurrent(Module):
         for name in [n for n in state if n.startswith("bias_hh")]:
             second = state.pop(name)
             first = name.replace("_hh", "_ih")
-            state[first] = state.get(first, own[first]) + second
+            with backend.on(second):
+                state[first] = state.get(first, own[first]) + second
         super()._load_own_state(state)
 
 
@@ -189,7 +192,7 @@ class RecurrentLayer(Recurrent):
         initial = None if given is None else self._initial_state(given, batch if batched else None)
         ends = None if lengths is None else self._lengths(lengths, steps, batch, batched)
         if ends is not None:
-            inside = as_tensor(np.arange(steps)[:, None, None] < ends[:, None]).to(x.device)
+            inside = beside(np.arange(steps)[:, None, None] < ends[:, None], x)
             x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
         layers = []
         for k in range(self.num_layers):
@@ -230,7 +233,7 @@ class RecurrentLayer(Recurrent):
             params = self._params()
             if ends is not None:
                 left = np.maximum(ends - start, 0)
-                operands.append(as_tensor(left).to(x.device))
+                operands.append(beside(left, x))
                 params["shortest"] = int(left.min())
             courses.append(self._course(operands, params, start))
         return courses[0] if len(courses) == 1 else Joined(courses)
@@ -268,8 +271,8 @@ class RecurrentLayer(Recurrent):
                 f"{name}: lengths are for a batch; cut a single sequence short: x[:length]"
             )
         try:
-            ends = np.asarray(lengths.numpy() if isinstance(lengths, Tensor) else lengths)
-        except (TypeError, ValueError) as error:  # ragged, or an array on another device
+            ends = on_host(lengths)
+        except (TypeError, ValueError) as error:  # ragged
             raise DTypeError(f"{name}: lengths cannot be read: {error}") from error
         if ends.shape != (batch,):
             raise ShapeError(

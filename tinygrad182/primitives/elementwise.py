@@ -77,6 +77,10 @@ def square_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 def power(xp: Namespace, a: Array, b: Array) -> Array:
     """``a ** b``; where a is 0 the derivative by b is 0 for b ≥ 0, else −∞"""
+    if _is_whole(xp, a) and _is_whole(xp, b) and _any_negative(xp, b):
+        raise TypeError(
+            "Integers to negative integer powers are not allowed; use x.astype('float64') ** b"
+        )
     if xp.is_complex(a) or xp.is_complex(b):
         # a polar power loses a tiny imaginary part at negative a, so the sign is taken out first
         sign = xp.where(xp.ordered(a) < 0, -1.0, 1.0) if _is_integral(b) else 1.0
@@ -97,6 +101,17 @@ def power_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
         a = xp.ones_like(b) * a
     constant = xp.logical_and(a == 0, b >= 0)
     return g * (y * xp.log(xp.where(constant, xp.ones_like(a), a)))
+
+
+def _is_whole(xp: Namespace, x: Array) -> bool:
+    if type(x) in SCALARS:
+        return isinstance(x, int)
+    return not xp.is_floating(x) and not xp.is_complex(x)
+
+
+def _any_negative(xp: Namespace, b: Array) -> bool:
+    """Whether an exponent is negative: libraries other than NumPy give 0 then, and say nothing."""
+    return bool(b < 0 if type(b) in SCALARS else xp.any(b < 0))
 
 
 def _is_integral(b: Array) -> bool:
@@ -246,14 +261,20 @@ def maximum_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Arra
 
 def where(xp: Namespace, condition: Array, a: Array, b: Array) -> Array:
     """``a`` where the condition holds, else ``b``"""
+    if type(condition) in SCALARS:  # CuPy takes arrays only
+        condition = xp.asarray(bool(condition))
     return xp.where(condition, a, b)
 
 
 def where_vjp_a(xp: Namespace, g: Array, y: Array, condition: Array, a: Array, b: Array) -> Array:
+    if type(condition) in SCALARS:
+        return g if condition else xp.zeros_like(g)
     return xp.where(condition, g, 0.0)
 
 
 def where_vjp_b(xp: Namespace, g: Array, y: Array, condition: Array, a: Array, b: Array) -> Array:
+    if type(condition) in SCALARS:
+        return xp.zeros_like(g) if condition else g
     return xp.where(condition, 0.0, g)
 
 

@@ -56,7 +56,7 @@ def index_vjp(
 def index_jvp(
     xp: Namespace, tangents: Tangents, y: Array, x: Array, *arrays: Array, key: Key
 ) -> Array:
-    return xp.index(tangents[0], fill(key, arrays))
+    return xp.index_checked(tangents[0], fill(key, arrays))
 
 
 def scatter_add(
@@ -88,7 +88,7 @@ def scatter_add_vjp(
     lead = (slice(None),) * (g.ndim - y.ndim)
     cotangents: list[Any] = []
     for key, _, arrays in _items(operands, keys):
-        cotangents += [xp.index(g, lead + fill(key, arrays)), *(None for _ in arrays)]
+        cotangents += [xp.index_checked(g, lead + fill(key, arrays)), *(None for _ in arrays)]
     return tuple(cotangents)
 
 

@@ -54,7 +54,8 @@ def concat_vjp(xp: Namespace, g: Array, y: Array, *arrays: Array, axis: int) -> 
     parts, start = [], 0
     for x in arrays:
         stop = start + x.shape[axis]
-        parts.append(xp.index(g, (slice(None),) * (g.ndim + axis) + (slice(start, stop),)))
+        key = (*[slice(None)] * (g.ndim + axis), slice(start, stop))
+        parts.append(xp.index_checked(g, key))
         start = stop
     return tuple(parts)
 

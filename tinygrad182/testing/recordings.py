@@ -118,7 +118,8 @@ class Recording:
         for y in self.outputs:
             part = g[..., start : start + y.size].reshape((*g.shape[:-1], *y.shape))
             xp = backend.namespace(y._data)
-            array = xp.astype(xp.from_numpy(part.copy(), xp.device(y._data)), y.dtype)
+            with xp.on(y._data):
+                array = xp.astype(xp.from_numpy(part.copy(), xp.device(y._data)), y.dtype)
             parts.append(wrap(as_laid_out(array, layout)))
             start += y.size
         return parts

@@ -11,7 +11,7 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
-from ..creation import as_tensor
+from ..creation import beside, tensor
 from ..errors import ArgumentError, DTypeError
 from ..modes import enable_grad, no_grad
 from ..recording import Leaf, is_tensor, wrap
@@ -54,7 +54,8 @@ class VectorFunction:
         Takes Tensors; returns a Tensor, or a nested tuple with Tensors in it.
     args : sequence
         Arrays, Tensors, numbers and tuples of them. Floating ones are differentiated; the others, and
-        what is no array, are passed on.
+        what is no array, are passed on. Data of the host goes to the device of the parameters, or of
+        ``use_device``.
     parameters : mapping of str to Tensor
         Tensors that ``f`` uses from outside and is differentiated by too.
     """
@@ -81,7 +82,9 @@ class VectorFunction:
             return tuple(self._prepared(item, f"{label}[{i}]") for i, item in enumerate(x))
         if not isinstance(x, (list, tuple, float, np.generic)) and not hasattr(x, "shape"):
             return x
-        data = as_tensor(np.asarray(x) if isinstance(x, (list, tuple, float)) else x)._data
+        x = np.asarray(x) if isinstance(x, (list, tuple, float)) else x
+        like = next(iter(self.parameters.values()), None)
+        data = (tensor(x) if like is None else beside(x, like))._data
         xp = backend.namespace(data)
         if xp.is_complex(data):
             raise DTypeError(
@@ -123,7 +126,8 @@ class VectorFunction:
         xp = backend.namespace(given.array)
         part = x[given.part].reshape(tuple(given.array.shape)).copy()
         array = xp.from_numpy(part, xp.device(given.array))
-        return array if dtype is None else xp.astype(array, dtype)
+        with xp.on(array):
+            return array if dtype is None else xp.astype(array, dtype)
 
     def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         by_input = dict(zip(map(id, self.inputs), tensors, strict=True))
