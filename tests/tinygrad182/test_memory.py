@@ -38,7 +38,8 @@ def in_thread(work: Callable[[], None], stack: int) -> None:
 
     def run() -> None:
         try:
-            work()
+            with tg.use_device(device()):  # a new thread has the default
+                work()
         except BaseException as error:
             errors.append(error)
 
