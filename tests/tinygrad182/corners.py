@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, device, is_floating, leaf, leaves, needs_torch, share_memory
+from tests.support import (
+    Array,
+    assert_close,
+    assert_same_bits,
+    const,
+    device,
+    is_floating,
+    leaf,
+    leaves,
+    needs_torch,
+    share_memory,
+)
 from tinygrad182.backpropagation import ancestors, backpropagate
 from tinygrad182.recording import Node, node_of
 from tinygrad182.testing import strategies
