@@ -1,17 +1,27 @@
-# make run     install what is needed into .venv and run the main experiment
-# make test    the same environment, with the tests' tools, and the test suite
-# make lint    ruff and mypy
-# make mutate  plant faults in every derivative rule and see that the tests catch them (installs PyTorch)
-# make bench   measure speed beside PyTorch and Hugging Face's transformers (installs them)
-# make clean   remove .venv, caches and build outputs (runs/ stays)
+# make run         install what is needed into .venv and run the main experiment
+# make test        the same environment, with the tests' tools, and the test suite
+# make lint        ruff and mypy
+# make parity      the tests that compare with PyTorch, which make test skips without it (installs it)
+# make cuda-check  tests of the CUDA path on a stand-in for CuPy, without a card (see CUPY_STAND_IN)
+# make mutate      plant faults in every derivative rule and see that the tests catch them
+# make bench       measure speed beside PyTorch and Hugging Face's transformers (installs them)
+# make clean       remove .venv, caches and build outputs (runs/ stays)
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# The folder of a package `cupy` that behaves as CuPy does, on the CPU.
+CUPY_STAND_IN ?= ../shared/fakecupy
+# What runs there on the only card, and what runs on the second of two: at most five minutes together.
+ON_CUDA := \
+  tests/tinygrad182/cuda
+ON_CUDA_1 := \
+  tests/tinygrad182/cuda
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint mutate peers bench clean
+.PHONY: help run test lint parity cuda-check mutate peers bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -27,10 +37,24 @@ lint: $(VENV)/.has-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-mutate: $(VENV)/.has-experiments $(VENV)/.has-test $(VENV)/.has-peers
+parity: $(VENV)/.has-test $(VENV)/.has-peers
+	$(BIN)/python -m pytest -n auto -q -m peers tests $(ARGS)
+
+cuda-check: $(VENV)/.has-test
+	@if [ -d "$(CUPY_STAND_IN)/cupy" ]; then \
+	  export PYTHONPATH="$(abspath $(CUPY_STAND_IN))"; \
+	  set -x; \
+	  $(BIN)/python -m pytest -n auto -q --device cuda $(ON_CUDA) $(ARGS) && \
+	  FAKECUPY_DEVICES=2 $(BIN)/python -m pytest -n auto -q --device cuda:1 $(ON_CUDA_1) $(ARGS); \
+	else \
+	  echo "SKIPPED: nothing of the CUDA path was tested, for there is no stand-in for CuPy in"; \
+	  echo "$(CUPY_STAND_IN). Name its folder: make cuda-check CUPY_STAND_IN=FOLDER"; \
+	fi
+
+mutate: $(VENV)/.has-test
 	$(BIN)/python -m tests.tinygrad182.mutation $(ARGS)
 
-# PyTorch, which the parity tests compare with: `make test` runs them where it is installed.
+# PyTorch, which the parity tests compare with; `make test` runs them too once it is installed.
 peers: $(VENV)/.has-peers
 
 bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench

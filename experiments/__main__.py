@@ -5,15 +5,24 @@ from __future__ import annotations
 import signal
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 NEEDED = ("altair", "jinja2", "rich", "tyro", "vl_convert")
+MADE = Path(__file__).resolve().parents[1] / ".venv"
+"""The environment that the Makefile installs into."""
+
+
+def remedy() -> str:
+    """What makes the experiments run, for whoever started a Python that lacks what they need."""
+    if (MADE / "bin" / "python").exists() and Path(sys.prefix).resolve() != MADE:
+        return "The one that 'make run' installs into has it: .venv/bin/python -m experiments"
+    return f"Install it with: {sys.executable} -m pip install -e '.[experiments]'"
+
 
 if __name__ == "__main__":
     if missing := [package for package in NEEDED if find_spec(package) is None]:
-        sys.exit(
-            f"The experiments need what is not installed here: {', '.join(missing)}. "
-            "Install it with: pip install -e '.[experiments]'"
-        )
+        names = ", ".join(missing)
+        sys.exit(f"The experiments need what this Python does not have: {names}. {remedy()}")
     from experiments.common.cli import main
 
     # A run that is told to end cleans up as after Ctrl-C.

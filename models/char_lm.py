@@ -137,7 +137,7 @@ class CharLM(tg.nn.Module):
         Parameters
         ----------
         tokens : (T, B)
-            Whole numbers: an array, a Tensor or nested lists.
+            Whole numbers: nested lists, a Tensor or an array of the host, or an array where the model is.
         state : (h, c), each (layers, B, H), optional
             Initial states; zero where none are given.
 
@@ -160,7 +160,7 @@ class CharLM(tg.nn.Module):
         Parameters
         ----------
         tokens : (N,)
-            The last character of each of N sequences.
+            The last character of each of N sequences; as :meth:`forward` takes them.
         state : (h, c), each (layers, N, H), optional
 
         Returns
@@ -180,10 +180,8 @@ class CharLM(tg.nn.Module):
         return tg.log_softmax(logits[0]), state
 
     def _here(self, tokens: Any) -> Any:
-        """Tokens on the model's device, so that what ``encode`` returns can be passed as it is."""
-        if not hasattr(tokens, "dtype"):
-            return tokens
-        return tg.as_tensor(tokens).to(self.embedding.weight.device)
+        """A Tensor of tokens on the model's device; what is no Tensor the embedding takes from the host."""
+        return tokens.to(self.embedding.weight.device) if isinstance(tokens, tg.Tensor) else tokens
 
     def _weights(self, k: int) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor | None]:
         """W_x, W_h and b of layer k."""

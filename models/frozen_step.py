@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import tinygrad182 as tg
 
 WIDTH = 64
@@ -65,10 +67,10 @@ class FrozenStep:
 
         Parameters
         ----------
-        tokens : array ``(N,)``
+        tokens : array, Tensor or sequence of int ``(N,)``
             On any device.
-        state : (h, c), each an array ``(layers, N, H)``, optional
-            Zeros by default.
+        state : (h, c), each an array or Tensor ``(layers, N, H)``, optional
+            On the device of the weights; zeros by default.
 
         Returns
         -------
@@ -84,13 +86,13 @@ class FrozenStep:
     def states(self, tokens: Any, state: Any = None) -> tuple[Any, Any]:
         """Go on by one token without asking what comes next: the states alone."""
         with tg.backend.on(self.bias):
-            tokens = tokens.data if isinstance(tokens, tg.Tensor) else tokens
-            tokens = tg.backend.move(tokens, self.device)
+            tokens = self._here(tokens)
             shape = (1 + len(self.above), tokens.shape[0], self.hidden_size)
             dtype = self.bias.dtype
             if state is None:
                 state = (self.xp.zeros(shape, dtype=dtype),) * 2
             h, c = (part.data if isinstance(part, tg.Tensor) else part for part in state)
+            tg.backend.namespace(self.bias, h, c)  # raises where a state is elsewhere
             hidden, cells = (self.xp.empty(shape, dtype=dtype) for _ in range(2))
             z = self.recurrent(h[0, ...])
             z += self.xp.take(self.table, tokens, axis=1)
@@ -100,6 +102,14 @@ class FrozenStep:
                 z += biases
                 self._gates(z, c[k, ...], hidden[k, ...], cells[k, ...])
             return hidden, cells
+
+    def _here(self, tokens: Any) -> Any:
+        """Tokens as an array on the device of the weights."""
+        if isinstance(tokens, tg.Tensor):
+            tokens = tokens.data
+        elif not tg.backend.is_array(tokens):
+            tokens = np.asarray(tokens)
+        return tg.backend.move(tokens, self.device)
 
     def _gates(self, z: Any, c: Any, hidden: Any, cells: Any) -> None:
         """Write the next states, given the gates ``(4, N, H)`` before their nonlinearity."""

@@ -8,13 +8,15 @@ may span a ``yield``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from . import backend
+from .backend import Array
 
 _CALLS = count(1)
 
@@ -56,13 +58,36 @@ class Scope:
         return Scope(self.module, self.time, self.call, self.names, source)
 
 
+class PendingCheck(NamedTuple):
+    """A check of numbers on a device, which the host has not looked at yet.
+
+    Attributes
+    ----------
+    values : sequence of arrays
+        What has to be read.
+    judge : callable
+        Given these on the host, it raises what is wrong.
+    """
+
+    values: Sequence[Array]
+    judge: Callable[[Sequence[Any]], None]
+
+
 class Modes:
     """Everything that changes how an operation is recorded: one immutable value in one ContextVar."""
 
-    __slots__ = ("anomaly", "device", "grad", "scope")
+    __slots__ = ("anomaly", "device", "grad", "pending", "scope")
 
-    def __init__(self, grad: bool, device: str, scope: Scope, anomaly: bool = False) -> None:
+    def __init__(
+        self,
+        grad: bool,
+        device: str,
+        scope: Scope,
+        anomaly: bool = False,
+        pending: list[PendingCheck] | None = None,
+    ) -> None:
         self.anomaly = anomaly
+        self.pending = pending
         self.grad = grad
         self.device = device
         self.scope = scope
@@ -113,7 +138,7 @@ class grad_mode(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyw
         self._grad = grad
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(self._grad, modes.device, modes.scope, modes.anomaly)
+        return Modes(self._grad, modes.device, modes.scope, modes.anomaly, modes.pending)
 
 
 def no_grad() -> grad_mode:
@@ -164,7 +189,7 @@ class detect_anomaly(ContextDecorator, ModeContext):  # noqa: N801 - used like a
     """
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(modes.grad, modes.device, modes.scope, anomaly=True)
+        return Modes(modes.grad, modes.device, modes.scope, True, modes.pending)
 
 
 class use_device(ModeContext):  # noqa: N801 - used like a keyword
@@ -200,7 +225,7 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
         self._in_effect = True  # from here on; the first ``with`` only promises to undo it
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(modes.grad, self._device, modes.scope, modes.anomaly)
+        return Modes(modes.grad, self._device, modes.scope, modes.anomaly, modes.pending)
 
     def __enter__(self) -> Self:
         if not self._in_effect:
@@ -216,7 +241,7 @@ class recording_as(ModeContext):  # noqa: N801 - used like a keyword
         self._modes = modes
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(True, self._modes.device, self._modes.scope, modes.anomaly)
+        return Modes(True, self._modes.device, self._modes.scope, modes.anomaly, modes.pending)
 
 
 class scope(ModeContext):  # noqa: N801 - used like a keyword
@@ -235,7 +260,7 @@ class scope(ModeContext):  # noqa: N801 - used like a keyword
             inner = Scope(path, outer.time, outer.call, outer.names)
         else:
             inner = Scope(self._path, outer.time, next(_CALLS), self._names)
-        return Modes(modes.grad, modes.device, inner, modes.anomaly)
+        return Modes(modes.grad, modes.device, inner, modes.anomaly, modes.pending)
 
 
 class at_time(ModeContext):  # noqa: N801 - used like a keyword
@@ -247,4 +272,22 @@ class at_time(ModeContext):  # noqa: N801 - used like a keyword
         self._time = time
 
     def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(modes.grad, modes.device, modes.scope.at(self._time), modes.anomaly)
+        return Modes(
+            modes.grad, modes.device, modes.scope.at(self._time), modes.anomaly, modes.pending
+        )
+
+
+class deferred_checks(ModeContext):  # noqa: N801 - used like a keyword
+    """Append the checks of indices on a device to a list, instead of waiting for each of them.
+
+    CuPy wraps an index out of range around, so nothing is harmed before the checks are read. Whoever opens
+    the context has to read them, all in one transfer, and to let them judge.
+    """
+
+    __slots__ = ("_pending",)
+
+    def __init__(self, pending: list[PendingCheck]) -> None:
+        self._pending = pending
+
+    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
+        return Modes(modes.grad, modes.device, modes.scope, modes.anomaly, self._pending)

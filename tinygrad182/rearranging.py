@@ -13,6 +13,7 @@ from ._tensor import Tensor
 from .backend import Array, check_device
 from .creation import as_tensor, full_like, integers, tensor
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
+from .modes import MODES, PendingCheck
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
 from .recording import apply, is_tensor, on_host, plain_array, wrap
@@ -289,7 +290,7 @@ def check_indices(
     """Raise unless integer indices lie within their bounds, for CuPy would wrap them around.
 
     All checks of indices are made here. For those on a device the host waits once, however many there
-    are, and not at all for those on the host.
+    are, and not at all for those on the host, nor under :class:`~.modes.deferred_checks`.
 
     Parameters
     ----------
@@ -305,12 +306,22 @@ def check_indices(
         xp = backend.namespace(array)
         with backend.on(array):
             ends += [xp.min(array), xp.max(array)]
+
+    bounds = [(i, *checks[i][1:]) for i in tried]  # the arrays need not be kept
+
+    def judge(ends: Sequence[Any]) -> None:
+        for (i, lowest, size), least, largest in zip(bounds, ends[::2], ends[1::2], strict=True):
+            if least < lowest or largest >= size:
+                raise error(i, int(least), int(largest))
+
     if any(type(x) is not np.ndarray and backend.is_array(x) for x in ends):
-        ends = backend.fetch([x if backend.is_array(x) else np.asarray(x) for x in ends])
-    for i, least, largest in zip(tried, ends[::2], ends[1::2], strict=True):
-        _, lowest, size = checks[i]
-        if least < lowest or largest >= size:
-            raise error(i, int(least), int(largest))
+        ends = [x if backend.is_array(x) else np.asarray(x) for x in ends]
+        pending = MODES.get().pending
+        if pending is not None:
+            pending.append(PendingCheck(ends, judge))
+            return
+        ends = backend.fetch(ends)
+    judge(ends)
 
 
 def read_indices(values: Any, op: str, what: str) -> Array | Tensor:

@@ -12,7 +12,7 @@ from .backpropagation import ancestors
 from .creation import ones, tensor
 from .functions import stack
 from .marks import mark
-from .modes import MODES, Modes, Scope, at_time, enable_grad, recording_as
+from .modes import Modes, Scope, at_time, enable_grad, recording_as
 from .primitives.recurrent import Scan
 from .recording import Node, node_of, wrap
 
@@ -104,7 +104,7 @@ class _Part:
     def whole(self) -> Tensor:
         if self._whole is None:
             parts = [s.whole() if isinstance(s, _Part) else s for s in self.states]
-            with recording_as(Modes(True, MODES.get().device, self.scope)):
+            with recording_as(Modes(True, parts[0].device, self.scope)):
                 self._whole = stack(parts)
         return self._whole
 
@@ -143,8 +143,7 @@ def _open(node: Node, twins: dict[Node, Any]) -> _Part:
             x.check_unchanged(node)
         twin = _twin(x, twins)
         given.append(wrap(twin.value, twin))
-    modes = MODES.get()
-    with recording_as(Modes(True, modes.device, node.scope, modes.anomaly)):
+    with recording_as(Modes(True, given[0].device, node.scope)):
         states = run_steps(node.primitive, given, node.params)  # type: ignore[arg-type]
         parts = [_Part(list(part), node.scope) for part in zip(*states, strict=True)]
     return parts[0] if len(parts) == 1 else _Part(parts, node.scope)

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -13,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+
+from experiments.common.terminal import Grid, console_for, print_table
 
 Seconds = list[float]
 
@@ -98,14 +99,11 @@ def _processor() -> str:
 def report(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
     """Print the rows as a table and write them, with the machine, to ``out/NAME.json``."""
     where = machine()
-    caption = ", ".join(f"{key} {value}" for key, value in where.items())
-    table = Table(title=name, caption=caption, title_justify="left", caption_justify="left")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
-    for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
-    console = Console()
-    console.print(table)
+    console = console_for(sys.stdout)
+    texts = [[_text(value) for value in row.values()] for row in rows]
+    words = [isinstance(value, str) for value in rows[0].values()]
+    note = ", ".join(f"{key} {value}" for key, value in where.items())
+    print_table(console, name, Grid(list(rows[0]), texts, words), note)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{name}.json"

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import tyro
@@ -24,10 +23,13 @@ from experiments.catalogue import CATALOGUE, Experiment, load
 from experiments.common.options import Options
 from experiments.common.result import Result, Table
 from experiments.common.run_folder import Question, Run, publish, publish_sheet, staged
+from experiments.common.terminal import Grid, console_for, print_table
 
 PROGRAM = "python -m experiments"
 ALL = "all"
-CATALOGUE_ALL = "All of these, and one page with every question, its answer folded away"
+CATALOGUE_ALL = (
+    "All but gradient-flow and char-lm, on one page of questions, each with its answer folded away"
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,8 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Better a question mark than no result where ∂ and ‖ cannot be encoded.
             stream.reconfigure(errors="replace")
-    # Into a file or a pipe, lines are as long as the tables need; in a terminal they fit it.
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    out = console_for(sys.stdout)
     err = Console(stderr=True, highlight=False)
     name, *rest = arguments or ["--help"]
     if name in {"-h", "--help"}:
@@ -172,10 +173,7 @@ def print_result(result: Result, console: Console) -> None:
     """Print the tables that people read, the claims and the sentences."""
     for table in result.tables:
         if table.printed:
-            console.print()
-            console.print(rich_table(table))
-            if table.note:
-                console.print(f"[dim]{escape(table.note)}[/]")
+            print_table(console, table.title, as_text(table), table.note)
     console.print(f"\n[bold]{escape(result.headline)}[/]")
     for sentence in result.reading:
         console.print(f"- {escape(sentence)}")
@@ -194,15 +192,13 @@ def print_place(folder: Path, console: Console) -> None:
     console.print(f"\n[bold]Report:[/] {escape(str(folder / 'report.html'))}", soft_wrap=True)
 
 
-def rich_table(table: Table) -> RichTable:
-    """Table for the terminal."""
-    drawn = RichTable(title=escape(table.title), title_justify="left", title_style="bold", box=None)
-    for column in table.columns:
-        justify: Literal["left", "right"] = "left" if column.is_text(table) else "right"
-        drawn.add_column(escape(column.heading), justify=justify)
-    for row in table.rows:
-        drawn.add_row(*(escape(column.text(row)) for column in table.columns))
-    return drawn
+def as_text(table: Table) -> Grid:
+    """Table as the terminal shows it."""
+    return Grid(
+        [column.heading for column in table.columns],
+        [[column.text(row) for column in table.columns] for row in table.rows],
+        [column.is_text(table) for column in table.columns],
+    )
 
 
 def print_error(console: Console, message: str) -> None:

@@ -218,15 +218,26 @@ def test_a_fault_of_ours_keeps_its_traceback(run, monkeypatch):
         run("toy")
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it():
-    code = (
-        "import importlib.util as u, runpy, sys\n"
-        "found = u.find_spec\n"
-        "u.find_spec = lambda name, *more: None if name == 'altair' else found(name, *more)\n"
-        "sys.argv = ['experiments']\n"
-        "runpy.run_module('experiments', run_name='__main__')\n"
-    )
-    done = python_m_experiments(code=code)
+WITHOUT_ALTAIR = (
+    "import importlib.util as u, pathlib, runpy, sys\n"
+    "found = u.find_spec\n"
+    "u.find_spec = lambda name, *more: None if name == 'altair' else found(name, *more)\n"
+    "there = pathlib.Path.exists\n"
+    "pathlib.Path.exists = lambda path, **more: {} if path.parts[-3:] == ('.venv', 'bin', 'python')"
+    " else there(path, **more)\n"
+    "sys.prefix = '/usr'\n"
+    "sys.argv = ['experiments']\n"
+    "runpy.run_module('experiments', run_name='__main__')\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "remedy"),
+    [(True, ".venv/bin/python -m experiments"), (False, "pip install -e '.[experiments]'")],
+)
+def test_a_missing_package_is_named_with_the_command_that_helps(made, remedy):
+    """With the environment that make run made beside it, and without."""
+    done = python_m_experiments(code=WITHOUT_ALTAIR.format(made))
     assert done.returncode == 1
     assert "altair" in one_line(done.stderr)
-    assert "pip install -e '.[experiments]'" in done.stderr
+    assert done.stderr.strip().endswith(remedy)

@@ -20,7 +20,6 @@ from tests.support import (
     is_floating,
     leaf,
     leaves,
-    needs_torch,
     share_memory,
 )
 from tinygrad182.backpropagation import ancestors, backpropagate
@@ -29,7 +28,7 @@ from tinygrad182.testing import strategies
 
 from . import oracles
 from .checks import FUSED, alone, cotangent, directions, exact, fans, like
-from .table import Row
+from .table import Row, by_numpy
 from .table.recurrent import WHOLE
 from .table.row import above_minus_one, apart, near_one, nonzero, real
 
@@ -107,11 +106,10 @@ def elsewhere(row: Row) -> None:
             assert_close(total, expected, exact(row), f"{what}: of the sum by input {i}", size)
 
 
-def values(row: Row) -> None:
-    """There, and at the row's own point, the value is PyTorch's."""
-    t = needs_torch()
+def values(row: Row, t: Any = by_numpy) -> None:
+    """There, and at the row's own point, the value is that of its reference: NumPy's, or PyTorch's."""
     for what, xs, _ in [(OWN, row.draw(), 1.0), *_points(row)]:
-        expected = row.torch(t, *(t.tensor(x) for x in xs)).numpy()
+        expected = np.asarray(row.torch(t, *(t.tensor(x) for x in xs)))
         actual = oracles.value(row.f, xs)
         assert_close(actual, expected, exact(row), f"value at {what}")
         if row.name not in FUSED or what == OWN:  # whose sums may cancel before a gate

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from ..backend import Array
 from .lattice import Lattice, LatticeStep
 from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates
-from .stepping import State, Stepper, check_values
-
-Host = np.ndarray[Any, Any]
+from .stepping import Host, State, Stepper, check_values
 
 
 class Expansion(NamedTuple):
@@ -40,6 +38,8 @@ class Expansion(NamedTuple):
         The beams after the step: log-probability, the beam extended, and by which token.
     pruned : array (A, 1) or (A, 0)
         Log-probability of the best candidate that was not kept, if there was one.
+    candidates : array (A, K', M) or None
+        Log-probability of every continuation, the end token included, for the lattice.
     """
 
     length: int
@@ -51,16 +51,17 @@ class Expansion(NamedTuple):
     parents: Array
     tokens: Array
     pruned: Array
+    candidates: Array | None
 
 
 @dataclass(slots=True, eq=False)
 class Complete:
-    """A complete sequence: its last step, the row of the prefix it extended there, and its last token."""
+    """A complete sequence: its last step, the beam that it extended there, and its last token."""
 
     score: float
     log_probability: float
     length: int
-    row: int
+    parent: int
     token: int
     state: Callable[[], State] = field(default=lambda: None)
 
@@ -68,9 +69,10 @@ class Complete:
 class BeamSearch:
     """One search over a batch of examples; :func:`~tinygrad182.decode.beam_search` says what it does.
 
-    Prefixes are kept as links, each to a row of the step before and a token, and read back at the end.
-    Numbers are read by the host where they are there already, or where it has to know: an example can only
-    stop early if there is an end token, so on a GPU a search without one is not waited for before its end.
+    Prefixes are kept as links, each to a beam of the step before and a token, and read back at the end.
+    The host reads a step's numbers when they are made if they are there already, or if it has to know: an
+    example can only stop early if there is an end token. On a GPU that is one transfer a step; a search
+    without an end token is read in one transfer after its last step.
     """
 
     def __init__(
@@ -88,42 +90,45 @@ class BeamSearch:
         """Search from each of the start tokens (B,)."""
         B = tokens.shape[0]
         self.xp = xp = backend.namespace(tokens)
-        reads = self.eos is not None or self.trace or xp.device(tokens) == "cpu"
-        self.steps: list[Expansion] = []
-        self.links: list[tuple[Array, Array]] = []
+        reads = self.eos is not None or xp.device(tokens) == "cpu"
+        self.steps: list[Expansion] = []  # what the host has read
         self.complete: list[list[Complete]] = [[] for _ in range(B)]
         self.pruned = np.full(B, -math.inf)
-        self.counted: dict[int, list[int]] = {}
+        self.counted: dict[tuple[int, int], list[int]] = {}
         self.expanded = np.zeros(B, int)
         self.lattices = [Lattice(self.scoring, self.eos) for _ in range(B if self.trace else 0)]
         places = {b: b for b in range(B)}
         beams = xp.zeros((B, 1), dtype=xp.dtype("float64"))
         state = self.stepper.gather(state, xp.arange(B))  # the step may write into its own
+        unread: list[Expansion] = []
         for length in range(1, self.scoring.max_length + 1):
             log_probs, state = self.stepper(tokens, state)
-            step = self._expand(places, beams, log_probs)
-            self.steps.append(step)
-            going = self._settle(step, state) if reads else list(places)
-            if self.trace:
-                self._note(step, log_probs)
+            step = self._expand(length, places, beams, log_probs)
+            unread.append(step)
+            going: Collection[int] = list(places)
+            if reads:
+                self._read(unread)
+                unread = []
+                going = self._settle(self.steps[-1], state)
             if not going or length == self.scoring.max_length:
                 break
             places, beams, rows, tokens = self._advance(step, going)
-            self.links.append((rows, tokens))
             state = self.stepper.gather(state, rows)
-        if not reads:
-            for step in self.steps:
-                self._read(step)
+        self._read(unread)
         self._account()
         self._complete_unfinished(going, state)
+        if self.trace:
+            self._note()
         return self._results()
 
-    def _expand(self, places: dict[int, int], beams: Array, log_probs: Array) -> Expansion:
+    def _expand(
+        self, length: int, places: dict[int, int], beams: Array, log_probs: Array
+    ) -> Expansion:
         """Extend every beam by every token, and choose."""
         found = best_candidates(beams, log_probs, self.width + 1, without=self.eos)
         n = min(self.width, found.token.shape[1])
         return Expansion(
-            length=len(self.steps) + 1,
+            length=length,
             places=places,
             before=beams,
             top=found.top,
@@ -132,12 +137,16 @@ class BeamSearch:
             parents=found.parent[:, :n],
             tokens=found.token[:, :n],
             pruned=found.log_probability[:, n:],
+            candidates=self._candidates(beams, log_probs) if self.trace else None,
         )
 
     def _ends(self, beams: Array, log_probs: Array) -> Array | None:
         if self.eos is None:
             return None
         return beams + self.xp.reshape(log_probs[:, self.eos], beams.shape)
+
+    def _candidates(self, beams: Array, log_probs: Array) -> Array:
+        return beams[:, :, None] + self.xp.reshape(log_probs, (*beams.shape, log_probs.shape[1]))
 
     def _advance(
         self, step: Expansion, going: Collection[int]
@@ -161,54 +170,60 @@ class BeamSearch:
 
     # --- what the host reads --------------------------------------------------------------------
 
-    def _read(self, step: Expansion) -> tuple[Host, Host]:
-        """Check a step's numbers; the log-probabilities kept and ended."""
-        ends = step.before[:, :0] if step.ends is None else step.ends
-        before, top, kept, ended = _fetch(self.xp, [step.before, step.top, step.kept, ends])
-        if not top.max() <= 0:
-            wrong = (before > -math.inf) & ~(top <= 0)
-            if wrong.any():
-                check_values(top[wrong], self._where(step, wrong))
-        return kept, ended
+    def _read(self, steps: Sequence[Expansion]) -> None:
+        """Bring steps to the host, in one transfer, and check their numbers."""
+        if self.xp is not backend.NUMPY:
+            arrays = [x for step in steps for x in step[2:] if x is not None]
+            found = iter(self.stepper.fetch(arrays))
+            steps = [
+                Expansion(*step[:2], *(None if x is None else next(found) for x in step[2:]))
+                for step in steps
+            ]
+        self.steps += steps
+        for step in steps:
+            if not step.top.max() <= 0:
+                wrong = (step.before > -math.inf) & ~(step.top <= 0)
+                if wrong.any():
+                    check_values(step.top[wrong], self._where(step, wrong))
 
     def _settle(self, step: Expansion, state: State) -> Collection[int]:
         """Count what ended at a step; the examples that can still get better.
 
         ``step.places`` itself where all do and no beam is empty.
         """
-        kept, ended = self._read(step)
-        if self.eos is None and min(kept[:, -1].tolist()) > -math.inf:
+        if self.eos is None and min(step.kept[:, -1].tolist()) > -math.inf:
             return step.places
         going = []
         for b, i in step.places.items():
             if self.eos is not None:
-                self._end(b, step, self.eos, ended[i].tolist(), kept[i])
-            if self._can_improve(b, kept[i], step.length):
+                self._end(b, step, self.eos)
+            if self._can_improve(b, step.kept[i], step.length):
                 going.append(b)
         self._keep_states(step, state)
         return going
 
     def _account(self) -> None:
         """Count the prefixes extended, and find the best score that those pruned could have reached."""
-        xp = self.xp
-        # Steps of the same examples go together: one transfer for all of them.
         for _, same in groupby(self.steps, key=lambda step: id(step.places)):
             steps = list(same)
             examples = list(steps[0].places)
-            before = xp.concat([step.before for step in steps], axis=1)
+            before = np.concatenate([step.before for step in steps], axis=1)
             reach = [self.scoring.reach(step.pruned, step.length) for step in steps]
-            best = xp.to_numpy(xp.concat(reach, axis=1)).max(axis=1, initial=-math.inf)
-            self.expanded[examples] += (xp.to_numpy(before) > -math.inf).sum(axis=1)
+            best = np.concatenate(reach, axis=1).max(axis=1, initial=-math.inf)
+            self.expanded[examples] += (before > -math.inf).sum(axis=1)
             self.pruned[examples] = np.maximum(self.pruned[examples], best)
 
-    def _end(self, b: int, step: Expansion, eos: int, ended: list[float], kept: Host) -> None:
+    def _end(self, b: int, step: Expansion, eos: int) -> None:
         """Count the end token behind every beam of an example."""
-        self.counted[b] = [
+        i = step.places[b]
+        ended: list[float] = step.ends[i].tolist()  # type: ignore[index]
+        parents = [
             parent
             for parent, value in enumerate(ended)
-            if value > -math.inf and self._counts(step, b, value, kept, eos)
+            if value > -math.inf and self._counts(step, b, value, step.kept[i], eos)
         ]
-        for parent in self.counted[b]:
+        self.counted[b, step.length] = parents
+        for parent in parents:
             self._add(b, step, ended[parent], parent, eos)
         self._rank(b)
 
@@ -236,24 +251,20 @@ class BeamSearch:
 
     def _add(self, b: int, step: Expansion, value: float, parent: int, token: int) -> None:
         score = self.scoring.score(value, step.length)
-        row = step.places[b] * step.before.shape[1] + parent
-        self.complete[b].append(Complete(score, value, step.length, row, token))
+        self.complete[b].append(Complete(score, value, step.length, parent, token))
 
     def _rank(self, b: int) -> None:
         """Keep the best complete sequences; equals go by length, parent and token."""
-        self.complete[b].sort(key=lambda one: (-one.score, one.length, one.row, one.token))
+        self.complete[b].sort(key=lambda one: (-one.score, one.length, one.parent, one.token))
         del self.complete[b][self.width :]
 
     def _complete_unfinished(self, examples: Collection[int], state: State) -> None:
         """Count the beams that reached the greatest length."""
         step = self.steps[-1]
-        kept, parents, tokens = (
-            self.xp.to_numpy(x) for x in (step.kept, step.parents, step.tokens)
-        )
         for b in examples:
             i = step.places[b]
-            rows = zip(kept[i].tolist(), parents[i].tolist(), tokens[i].tolist(), strict=True)
-            for value, parent, token in rows:
+            columns = (x[i].tolist() for x in (step.kept, step.parents, step.tokens))
+            for value, parent, token in zip(*columns, strict=True):
                 if value > -math.inf:
                     self._add(b, step, value, parent, token)
             self._rank(b)
@@ -261,34 +272,30 @@ class BeamSearch:
 
     def _keep_states(self, step: Expansion, state: State) -> None:
         """Give the sequences completed at a step the states that chose their last tokens."""
-        new = [
-            sequence
-            for b in step.places
-            for sequence in self.complete[b]
-            if sequence.length == step.length
-        ]
-        if new:
-            rows = np.array([sequence.row for sequence in new])
-            kept = self.stepper.gather(state, self.xp.asarray(rows))
-            for n, sequence in enumerate(new):
-                sequence.state = partial(self.stepper.one, self.xp, kept, n)
-
-    def _note(self, step: Expansion, log_probs: Array) -> None:
-        """Write a step into the lattices."""
-        arrays = (step.before, step.kept, step.parents, step.tokens)
-        before, kept, parents, tokens = (self.xp.to_numpy(x) for x in arrays)
-        table = self.xp.to_numpy(log_probs).reshape(*before.shape, -1)
+        rows, new = [], []
         for b, i in step.places.items():
-            there = kept[i] > -math.inf
-            self.lattices[b].steps.append(
-                LatticeStep(
-                    before[i][:, None] + table[i],
-                    kept[i][there],
-                    parents[i][there],
-                    tokens[i][there],
-                    tuple(self.counted.get(b, ())),
+            own = [sequence for sequence in self.complete[b] if sequence.length == step.length]
+            rows += [i * step.before.shape[1] + sequence.parent for sequence in own]
+            new += own
+        if new:
+            kept = self.stepper.gather(state, self.xp.asarray(np.array(rows)))
+            for n, sequence in enumerate(new):
+                sequence.state = partial(self.stepper.one, kept, n)
+
+    def _note(self) -> None:
+        """Write all steps into the lattices."""
+        for step in self.steps:
+            for b, i in step.places.items():
+                there = step.kept[i] > -math.inf
+                self.lattices[b].steps.append(
+                    LatticeStep(
+                        step.candidates[i],  # type: ignore[index]
+                        step.kept[i][there],
+                        step.parents[i][there],
+                        step.tokens[i][there],
+                        tuple(self.counted.get((b, step.length), ())),
+                    )
                 )
-            )
 
     # --- what comes out -------------------------------------------------------------------------
 
@@ -318,16 +325,22 @@ class BeamSearch:
     def _prefixes(self, complete: Sequence[Complete]) -> list[list[int]]:
         """The tokens of each sequence but the last one, read from the links, all sequences at once."""
         longest_first = sorted(range(len(complete)), key=lambda n: -complete[n].length)
-        rows = np.array([complete[n].row for n in longest_first], int)
-        words = np.empty((len(complete), len(self.links)), int)
+        example = np.repeat(np.arange(len(self.complete)), [len(one) for one in self.complete])
+        example = example[longest_first]
+        beam = np.array([complete[n].parent for n in longest_first], int)
+        words = np.empty((len(complete), len(self.steps)), int)
+        places, row = None, example
         begun = 0
-        for length in range(len(self.links), 0, -1):
-            while begun < len(complete) and complete[longest_first[begun]].length > length:
+        for step in reversed(self.steps[:-1]):
+            while begun < len(complete) and complete[longest_first[begun]].length > step.length:
                 begun += 1
+            if step.places is not places:
+                places = step.places
+                row = np.array([places.get(b, 0) for b in range(len(self.complete))])[example]
             if begun:
-                before, tokens = (self.xp.to_numpy(x) for x in self.links[length - 1])
-                words[:begun, length - 1] = tokens.take(rows[:begun])
-                rows[:begun] = before.take(rows[:begun])
+                at = row[:begun], beam[:begun]
+                words[:begun, step.length - 1] = step.tokens[at]
+                beam[:begun] = step.parents[at]
         found: list[list[int]] = [[]] * len(complete)
         for n, prefix in zip(longest_first, words, strict=True):
             found[n] = prefix[: complete[n].length - 1].tolist()
@@ -335,20 +348,12 @@ class BeamSearch:
 
     def _where(self, step: Expansion, wrong: Host) -> str:
         """The first of the beams that a step got a wrong number for, in words."""
-        i, parent = (int(n) for n in np.argwhere(wrong)[0])
+        i, beam = (int(n) for n in np.argwhere(wrong)[0])
         b = next(b for b, place in step.places.items() if place == i)
-        row = i * step.before.shape[1] + parent
+        place = f"at step {step.length}, parent {beam}, example {b}"
         words: list[int] = []
-        for before, tokens in reversed(self.links[: step.length - 1]):
-            words.append(int(tokens[row]))
-            row = int(before[row])
-        return f"at step {step.length}, parent {parent}, example {b}, after tokens {words[::-1]}"
-
-
-def _fetch(xp: Any, arrays: Sequence[Array]) -> list[Host]:
-    """Arrays (A, ·) on the host, in one transfer."""
-    if xp is backend.NUMPY:
-        return list(arrays)
-    wide = [xp.astype(x, "float64") for x in arrays]
-    splits = np.cumsum([x.shape[1] for x in arrays])[:-1]
-    return np.split(xp.to_numpy(xp.concat(wide, axis=1)), splits, axis=1)
+        for earlier in reversed(self.steps[: step.length - 1]):
+            at = earlier.places[b], beam
+            words.append(int(earlier.tokens[at]))
+            beam = int(earlier.parents[at])
+        return f"{place}, after tokens {words[::-1]}"

@@ -17,9 +17,7 @@ from ..modes import no_grad
 from .beam import BeamSearch
 from .result import Hypothesis, Scoring, SearchResult
 from .search import begin
-from .stepping import State, Step, Stepper, check_values, whole
-
-Host = np.ndarray[Any, Any]
+from .stepping import Host, State, Step, Stepper, check_values, whole
 
 
 def exact_search(
@@ -86,7 +84,7 @@ def exact_search(
         host = backend.namespace(tokens).to_numpy(tokens)
         results = []
         for b, seed in enumerate(seeds):
-            own = stepper.gather(state, tokens[:1] * 0 + b)
+            own = stepper.one(state, b)
             search = _BestFirst(stepper, scoring, end, seed, like=tokens)
             results.append(search.run(Prefix((), int(host[b]), 0.0, own, 0), width, budget))
     return results[0] if single else results
@@ -178,11 +176,12 @@ class _BestFirst:
         """Ask the model about some prefixes; keep what can beat the best sequence."""
         xp = self.xp
         tokens = xp.asarray(np.array([prefix.last for prefix in prefixes]))
-        given = [self.stepper.one(xp, p.states, p.row) for p in prefixes]
+        given = [self.stepper.one(p.states, p.row) for p in prefixes]
         log_probs, states = self.stepper(tokens, self.stepper.joined(given))
         # They wait on the heap: the step may use its own memory again.
         states = self.stepper.gather(states, xp.arange(len(prefixes)))
-        table = xp.to_numpy(log_probs).astype(np.float64)
+        [table] = self.stepper.fetch([log_probs])
+        table = table.astype(np.float64)
         for row, prefix in enumerate(prefixes):
             check_values(table[row], f"after tokens {list(prefix.tokens)}")
             self._extend(prefix, prefix.log_probability + table[row], states, row)
@@ -209,6 +208,6 @@ class _BestFirst:
         """A complete sequence: the best one so far, or not."""
         score = self.scoring.score(value, len(prefix.tokens) + 1)
         if score > self.to_beat:
-            state = partial(self.stepper.one, self.xp, states, row)
+            state = partial(self.stepper.one, states, row)
             ended = word == self.eos
             self.best = Hypothesis((*prefix.tokens, word), value, score, ended, state)

@@ -19,7 +19,7 @@ from ..marks import Mark, mark
 from ..modes import MODES, Scope, at_time, scope
 from ..recording import Node, is_tensor, node_of, now, wrap
 from ..unrolling import is_scan, steps_of_scan
-from .stepping import State, Step, Stepper, check_state, is_array, start_tokens, whole
+from .stepping import Host, State, Step, Stepper, check_state, is_array, start_tokens, whole
 
 
 def rescore(
@@ -89,11 +89,11 @@ def rescore(
     last, single = start_tokens(start, state)
     if not single:
         raise ArgumentError(f"rescore: start {start!r} must be one token: one sequence is rescored")
-    check_state(state, 1, stepper.axis, "the initial state:")
-    given = getattr(tokens, "tokens", tokens)
-    if not isinstance(given, Iterable) or isinstance(given, str):
+    check_state(state, last, stepper.axis, "the initial state:")
+    words = getattr(tokens, "tokens", tokens)
+    if not isinstance(words, Iterable) or isinstance(words, str):
         raise ArgumentError(f"rescore: {tokens!r} is no sequence of tokens and no hypothesis")
-    chosen = [whole(token, "token", 0) for token in given]
+    chosen = [whole(token, "token", 0) for token in words]
     state = rebuild(
         state, [_own(leaf) for leaf in flatten(state)]
     )  # the step may write into its own
@@ -103,6 +103,7 @@ def rescore(
     calls: dict[str, int] = {}
     found = []
     with backend.on(last):
+        given = xp.from_numpy(np.array(chosen), xp.device(last))
         for t, token in enumerate(chosen):
             began, before = now(), state
             with at_time(t):
@@ -111,8 +112,10 @@ def rescore(
             if MODES.get().grad:
                 _mark_step(values, before, state, t, began, calls)
             found.append(_of_token(values, token, t))
-            last = xp.from_numpy(np.array([token]), xp.device(last))
-        return stack(found)
+            last = given[t : t + 1]
+        each = stack(found)
+        _check_tokens(stepper.fetch([each._data])[0], chosen)
+    return each
 
 
 def _own(leaf: Any) -> Any:
@@ -125,14 +128,17 @@ def _of_token(values: Tensor, token: int, t: int) -> Tensor:
         raise ArgumentError(
             f"rescore: token {token} at t = {t} is not in a vocabulary of {values.shape[1]}"
         )
-    value = astype(values[0, token], "float64")
-    number = value.item()
-    if not number <= 0:
-        raise DecodingError(
-            f"step: the log-probability of token {token} at t = {t} is {number:.6g}; "
-            "return log-probabilities, such as those of tg.log_softmax(logits)"
-        )
-    return value
+    return astype(values[0, token], "float64")
+
+
+def _check_tokens(values: Host, tokens: Sequence[int]) -> None:
+    """Make sure that what was found are log-probabilities; all are looked at once, after the last step."""
+    for t, (number, token) in enumerate(zip(values.tolist(), tokens, strict=True)):
+        if not number <= 0:
+            raise DecodingError(
+                f"step: the log-probability of token {token} at t = {t} is {number:.6g}; "
+                "return log-probabilities, such as those of tg.log_softmax(logits)"
+            )
 
 
 # --- whose states these are ---------------------------------------------------------------------

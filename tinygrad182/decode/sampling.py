@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +17,13 @@ from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
 from .search import begin
 from .selection import best_candidates
-from .stepping import State, Step, Stepper, check_values, whole
+from .stepping import Host, State, Step, Stepper, check_values, whole
+
+AT_ONCE = 256
+"""Steps for which chance is drawn, and brought to a device, at once."""
+
+BELOW_1 = 1 - 2.0**-53
+"""The largest float64 below 1: a positive number times it is the one below that number."""
 
 
 def sample(
@@ -84,7 +92,8 @@ def sample(
         rows = xp.asarray(np.repeat(np.arange(B), many))
         draw = _Draw(stepper, end, warmth, k, streams, scoring.max_length)
         draw.run(stepper.gather(state, rows), xp.take(tokens, rows, axis=0))
-    drawn = [Hypotheses([h for h in draw.found[b * many : (b + 1) * many] if h]) for b in range(B)]
+    found = draw.hypotheses()
+    drawn = [Hypotheses([h for h in found[b * many : (b + 1) * many] if h]) for b in range(B)]
     return drawn[0] if single else drawn
 
 
@@ -97,8 +106,30 @@ def _positive(temperature: Any) -> float:
     return float(temperature)
 
 
+class _Drawn(NamedTuple):
+    """One step of the sequences still drawn: a row for each.
+
+    Attributes
+    ----------
+    tokens : array (N,)
+    values : array (N,), float64
+        Their log-probabilities: −inf where nothing can be reached.
+    top : array (N, 1)
+        The largest log-probability there was; NaN if one of them was NaN.
+    """
+
+    tokens: Array
+    values: Array
+    top: Array
+
+
 class _Draw:
-    """Sequences being drawn, each with a stream of chance of its own."""
+    """Sequences being drawn, each with a stream of chance of its own.
+
+    The host reads a step when it is made if its numbers are there already, or if an end token can end a
+    sequence; otherwise all steps in one transfer. Sequences that have come to a dead end go on until they
+    are read, and what the step then says of them is not looked at.
+    """
 
     def __init__(
         self,
@@ -106,7 +137,7 @@ class _Draw:
         eos: int | None,
         temperature: float,
         top_k: int | None,
-        streams: list[np.random.Generator],
+        streams: Sequence[np.random.Generator],
         max_length: int,
     ) -> None:
         self.stepper = stepper
@@ -115,64 +146,89 @@ class _Draw:
         self.top_k = top_k
         self.streams = streams
         self.max_length = max_length
-        self.words: list[list[int]] = [[] for _ in streams]
-        self.sums = [0.0] * len(streams)
-        self.found: list[Hypothesis | None] = [None] * len(streams)
+        self.words: list[Host] = []  # of each step, a token for each sequence
+        self.sums = np.zeros(len(streams))  # −inf after a dead end
+        self.ended: dict[int, tuple[int, Callable[[], State]]] = {}  # sequence → length and state
 
     def run(self, state: State, tokens: Array) -> None:
+        """Draw until every sequence has ended."""
         self.xp = xp = backend.namespace(tokens)
+        reads = self.eos is not None or xp.device(tokens) == "cpu"
         live = np.arange(len(self.streams))
+        unread: list[_Drawn] = []
         for length in range(1, self.max_length + 1):
             log_probs, state = self.stepper(tokens, state)
-            chance = np.array([self.streams[n].random() for n in live])
-            tokens, values = self._choose(log_probs, chance, length)
-            last = length == self.max_length
-            going = []
-            for row, (n, word, value) in enumerate(
-                zip(live.tolist(), xp.to_numpy(tokens).tolist(), values.tolist(), strict=True)
-            ):
-                if value == -math.inf:
-                    continue  # a dead end
-                self.words[n].append(word)
-                self.sums[n] += value
-                if word == self.eos or last:
-                    self._finish(n, state, row)
-                else:
-                    going.append(row)
-            if not going:
+            if (length - 1) % AT_ONCE == 0:
+                chance = self._chance(live, min(AT_ONCE, self.max_length - length + 1), tokens)
+            unread.append(self._choose(log_probs, chance[(length - 1) % AT_ONCE, ...]))
+            tokens = unread[-1].tokens
+            if not reads and length < self.max_length:
+                continue
+            going = self._read(unread, live, state)
+            unread = []
+            if not len(going):
                 return
             if len(going) < len(live):
-                rows = xp.asarray(np.array(going))
-                tokens, state = xp.take(tokens, rows, axis=0), self.stepper.gather(state, rows)
-                live = live[going]
+                rows = xp.asarray(going)
+                tokens, chance = xp.take(tokens, rows, axis=0), xp.take(chance, rows, axis=1)
+                live, state = live[going], self.stepper.gather(state, rows)
 
-    def _choose(
-        self, log_probs: Array, chance: np.ndarray[Any, Any], length: int
-    ) -> tuple[Array, np.ndarray[Any, Any]]:
-        """A token for each row, and its log-probability: −inf where none can be drawn."""
+    def _chance(self, live: Host, steps: int, like: Array) -> Array:
+        """Numbers in [0, 1) for some steps of the sequences still drawn: (steps, N)."""
+        drawn = np.stack([self.streams[n].random(steps) for n in live.tolist()], axis=1)
+        return self.xp.from_numpy(drawn, self.xp.device(like))
+
+    def _choose(self, log_probs: Array, chance: Array) -> _Drawn:
+        """A token for each row, where the running sum of probabilities comes above chance."""
         xp = self.xp
         N, M = log_probs.shape
-        values = xp.astype(log_probs, "float64")
-        check_values(xp.to_numpy(xp.max(values, axis=1)), f"at step {length}")
-        words = None
+        values, words, top = xp.astype(log_probs, "float64"), None, None
         if self.top_k is not None and self.top_k < M:
             nothing = xp.zeros((N, 1), dtype=values.dtype)
-            values, _, words, _ = best_candidates(nothing, log_probs, self.top_k)
+            values, _, words, top = best_candidates(nothing, log_probs, self.top_k)
         highest = xp.max(values, axis=1, keepdims=True)
-        highest = xp.where(highest == -math.inf, 0.0, highest)
-        reached = xp.cumulative_sum(xp.exp((values - highest) / self.temperature), axis=1)
-        total = reached[:, -1:]
-        point = xp.from_numpy(chance[:, None], xp.device(log_probs)) * total
-        # The second condition is for a point that was rounded up to the total.
-        below = xp.astype((reached <= point) & (reached < total), "int64")
-        at = xp.sum(below, axis=1)
-        rows = xp.arange(N)
-        chosen = xp.to_numpy(xp.index(values, (rows, at)))
-        return (at if words is None else xp.index(words, (rows, at))), chosen
+        weights = xp.exp((values - xp.where(xp.isfinite(highest), highest, 0.0)) / self.temperature)
+        # A running sum made in parallel may rise or fall by a rounding where a weight is 0.
+        reached = xp.where(weights > 0, xp.cumulative_sum(weights, axis=1), 0.0)
+        total = xp.max(reached, axis=1, keepdims=True)
+        # A point that was rounded up to the total is moved below it.
+        point = xp.minimum(xp.reshape(chance, (N, 1)) * total, total * BELOW_1)
+        at = xp.argmax(xp.astype(reached > point, "uint8"), axis=1)
+        place = xp.arange(N), at
+        tokens = at if words is None else xp.index(words, place)
+        return _Drawn(tokens, xp.index(values, place), highest if top is None else top)
 
-    def _finish(self, n: int, state: State, row: int) -> None:
-        """Keep a sequence, with the state that chose its last token."""
-        words, value = tuple(self.words[n]), self.sums[n]
-        kept = self.stepper.one(self.xp, state, row)
-        ended = words[-1] == self.eos
-        self.found[n] = Hypothesis(words, value, value, ended, lambda: kept)
+    def _read(self, steps: Sequence[_Drawn], live: Host, state: State) -> Host:
+        """Bring steps to the host, in one transfer; the rows that go on after the last one."""
+        found = iter(self.stepper.fetch([x for step in steps for x in step]))
+        for _ in steps:
+            going, ended = self._note(_Drawn(next(found), next(found), next(found)), live)
+        if len(ended):
+            kept = self.stepper.gather(state, self.xp.asarray(ended))
+            for i, n in enumerate(live[ended].tolist()):
+                self.ended[n] = len(self.words), partial(self.stepper.one, kept, i)
+        return going
+
+    def _note(self, drawn: _Drawn, live: Host) -> tuple[Host, Host]:
+        """Add a step to the sequences: the rows that go on, and those that have ended."""
+        length = len(self.words) + 1
+        alive = self.sums[live] > -math.inf
+        check_values(drawn.top[alive], f"at step {length}")
+        alive &= drawn.values > -math.inf
+        self.sums[live] = np.where(alive, self.sums[live] + drawn.values, -math.inf)
+        words = np.zeros(len(self.streams), np.int64)
+        words[live] = drawn.tokens
+        self.words.append(words)
+        end = np.full(len(live), length == self.max_length)
+        if self.eos is not None:
+            end |= drawn.tokens == self.eos
+        return np.flatnonzero(alive & ~end), np.flatnonzero(alive & end)
+
+    def hypotheses(self) -> list[Hypothesis | None]:
+        """Each sequence with the state that chose its last token; None for one that came to a dead end."""
+        words, sums = np.stack(self.words, axis=1).tolist(), self.sums.tolist()
+        found: list[Hypothesis | None] = [None] * len(self.streams)
+        for n, (length, state) in self.ended.items():
+            tokens = tuple(words[n][:length])
+            found[n] = Hypothesis(tokens, sums[n], sums[n], tokens[-1] == self.eos, state)
+        return found

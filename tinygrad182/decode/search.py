@@ -41,12 +41,14 @@ def beam_search(
     step : callable
         ``step(tokens, state) -> (log_probabilities, state)``, the model: an int64 array (N,) of last tokens
         to the log-probabilities (N, M) of the next ones, as an array or a Tensor. It is run without
-        recording gradients.
+        recording gradients, on the device of the state.
     state : nested tuples, lists and dicts of arrays or Tensors
         The state before the start token, with a row for each example (one if ``start`` is one token) on
         ``state_axis`` of every array. What is no array is passed on as it is.
-    start : int or sequence of int (B,)
-        The first token of one example, or of each of B, which are searched together.
+    start : int or sequence of int (B,), array or Tensor
+        The first token of one example, or of each of B, which are searched together. Numbers, lists and
+        NumPy arrays go where the state is, or to the default device if it has no array; a Tensor or an
+        array on a GPU must be where the state is, and decides where there is none.
     beam_width, max_length : int
         K and T.
     eos : int, optional
@@ -73,7 +75,9 @@ def beam_search(
     ArgumentError
         A width, length, penalty, start or end token that makes no sense.
     DeviceError
-        Log-probabilities on another device than the state.
+        Log-probabilities, start tokens or an array of the state on another device than the state.
+    IndexOutOfRangeError
+        The step has looked up a token beyond its table. On a GPU it is told when the host reads the step.
 
     Notes
     -----
@@ -81,6 +85,9 @@ def beam_search(
     the prefix itself. With U the best score that any pruned prefix could still reach, ``bound`` = max(best,
     U), and the best hypothesis is the optimum of all sequences if it is not below U. Probabilities need not
     add up to 1 for that. Sums are float64 whatever the model's dtype is.
+
+    On a GPU the host waits once for a whole search without ``eos``, since nothing is read before its last
+    step; with ``eos`` once a step.
 
     Examples
     --------
@@ -188,7 +195,7 @@ def begin(
     end = None if eos is None else whole(eos, "eos", 0)
     stepper = Stepper(step, axis, end)
     tokens, single = start_tokens(start, state)
-    check_state(state, tokens.shape[0], stepper.axis, "the initial state:")
+    check_state(state, tokens, stepper.axis, "the initial state:")
     T = whole(max_length, "max_length", 1)
     return stepper, tokens, single, end, Scoring(_exponent(penalty, T), T, end is not None)
 

@@ -160,7 +160,8 @@ def _in_the_best_blocks(
     parent = xp.reshape(parent[:, :, None] + 0 * token, (A, -1))
     token = xp.reshape(token, (A, -1))
     no_candidate = token >= M if without is None else (token >= M) | (token == without)
-    values = xp.index(tokens, (rows, parent, xp.minimum(token, M - 1)))
+    token = xp.minimum(token, M - 1)  # the last block may be shorter; every token is one there is
+    values = xp.index(tokens, (rows, parent, token))
     sums = xp.where(no_candidate, -math.inf, xp.index(prefixes, (rows, parent)) + values)
     best, at = _largest(xp, sums, rows, count)
     return Candidates(best, xp.index(parent, (rows, at)), xp.index(token, (rows, at)), top)

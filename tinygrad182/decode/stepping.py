@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from .. import backend
 from .._trees import flatten, rebuild
 from ..backend import Array
-from ..errors import ArgumentError, DecodingError, DeviceError
-from ..modes import default_device
+from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError
+from ..modes import PendingCheck, default_device, deferred_checks
 from ..recording import is_tensor, wrap
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -20,6 +21,9 @@ Step = Callable[[Any, Any], tuple[Any, Any]]
 
 State = Any
 """Any nesting of tuples, lists and dicts of arrays or Tensors with N on one axis."""
+
+Host = np.ndarray[Any, Any]
+"""An array that the host can look at."""
 
 
 class Stepper:
@@ -44,11 +48,15 @@ class Stepper:
         self.axis = whole(axis, "state_axis", 0)
         self.eos = eos
         self.tokens_in_vocabulary: int | None = None
+        self.calls = 0
+        self.unchecked: list[tuple[int, PendingCheck]] = []
 
     def __call__(self, tokens: Array, state: State) -> tuple[Array, State]:
         """Log-probabilities (N, M) of the next tokens, and the state after these."""
-        own = backend.namespace(tokens).copy(tokens)  # the step may write into it
-        answer = self.step(own, state)
+        self.calls += 1
+        xp = backend.namespace(tokens)
+        own = xp.copy(tokens)  # the step may write into it
+        answer = self._ask(own, state) if xp.guarded else self.step(own, state)
         if not isinstance(answer, (tuple, list)) or len(answer) != 2:
             found = type(answer).__name__
             found += f" of {len(answer)}" if isinstance(answer, (tuple, list)) else ""
@@ -56,8 +64,35 @@ class Stepper:
         values, state = answer
         values = array_of(values)
         self._check(tokens, values)
-        check_state(state, tokens.shape[0], self.axis, "step returned a state whose")
+        check_state(state, tokens, self.axis, "step returned a state whose")
         return values, state
+
+    def _ask(self, tokens: Array, state: State) -> Any:
+        """Call the step on a device: the host does not wait for the bounds of indices used inside."""
+        checks: list[PendingCheck] = []
+        with deferred_checks(checks):
+            answer = self.step(tokens, state)
+        self.unchecked += [(self.calls, check) for check in checks]
+        return answer
+
+    def fetch(self, arrays: Sequence[Array]) -> list[Host]:
+        """Arrays on the host, in one transfer with the bounds of the indices that the step has used.
+
+        Raises
+        ------
+        IndexOutOfRangeError
+            One of these indices was out of range; the call of the step is named.
+        """
+        unchecked, self.unchecked = self.unchecked, []
+        ends = [x for _, check in unchecked for x in check.values]
+        found = backend.fetch([*arrays, *ends])
+        values = iter(found[len(arrays) :])
+        for call, check in unchecked:
+            try:
+                check.judge(list(islice(values, len(check.values))))
+            except IndexOutOfRangeError as error:
+                raise IndexOutOfRangeError(f"{error}, in call {call} of the step") from None
+        return found[: len(arrays)]
 
     def _check(self, tokens: Array, values: Array) -> None:
         if not hasattr(values, "shape"):
@@ -92,9 +127,9 @@ class Stepper:
         xp = backend.namespace(rows)
         return rebuild(state, [_rows(xp, leaf, rows, self.axis) for leaf in flatten(state)])
 
-    def one(self, xp: Any, state: State, row: int) -> State:
-        """The state of one prefix."""
-        return self.gather(state, xp.asarray(np.array([row])))
+    def one(self, state: State, row: int) -> State:
+        """The state of one prefix, in memory of its own; on any device, whichever is current."""
+        return rebuild(state, [_row(leaf, row, self.axis) for leaf in flatten(state)])
 
     def joined(self, states: Sequence[State]) -> State:
         """States of single prefixes, as one."""
@@ -144,65 +179,88 @@ def check_values(values: np.ndarray[Any, Any], where: str) -> None:
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf of a state has rows: an array or a Tensor, no number."""
-    if type(leaf) is np.ndarray or is_tensor(leaf):
-        return True
-    return hasattr(leaf, "__array_namespace__") and not isinstance(leaf, np.generic)
+    return is_tensor(leaf) or backend.is_array(leaf)
 
 
 _PASSED_ON = (bool, int, float, complex, str, bytes, np.generic)
 """What is no array and may stand in a state: it is the same for all prefixes."""
 
 
-def check_state(state: State, rows: int, axis: int, what: str) -> None:
-    """Make sure that each array of a state has its rows on that axis.
+def check_state(state: State, tokens: Array, axis: int, what: str) -> None:
+    """Make sure that each array of a state has a row for each of the tokens, and lives where they do.
 
     Raises
     ------
-    DecodingError
+    DecodingError, DeviceError
     """
+    rows = tokens.shape[0]
     for i, leaf in enumerate(flatten(state)):
-        if not (is_array(leaf) or leaf is None or isinstance(leaf, _PASSED_ON)):
+        if not is_array(leaf):
+            if leaf is None or isinstance(leaf, _PASSED_ON):
+                continue
             raise DecodingError(
                 f"decode: {what} leaf {i} is a {type(leaf).__name__}, whose rows cannot be chosen; use "
                 "tuples, lists and dicts of arrays or Tensors (x.numpy() of a PyTorch tensor), and numbers"
             )
-        if is_array(leaf) and (leaf.ndim <= axis or leaf.shape[axis] != rows):
+        if leaf.ndim <= axis or leaf.shape[axis] != rows:
             raise DecodingError(
                 f"decode: {what} array {i} has shape {tuple(leaf.shape)}; axis {axis} must have "
                 f"{rows} rows, one for each prefix (state_axis= names another axis)"
             )
+        try:
+            backend.namespace(tokens, array_of(leaf))
+        except DeviceError as error:
+            raise DeviceError(
+                f"decode: {what} array {i} is not where the tokens are: {error}"
+            ) from error
 
 
 def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
     """The first tokens as an int64 array (B,) where the state lives, and whether there was only one.
 
+    Numbers, lists and NumPy arrays go where the state is; without a state, to the default device. A Tensor
+    or an array of another library has a device of its own, which is that of a search without a state.
+
     Raises
     ------
     ArgumentError
         Tokens that are not whole numbers from 0, or a shape of more than one axis.
+    DeviceError
+        A Tensor or array on another device than the state.
     """
     given = array_of(start)
-    try:
-        host = (
-            backend.namespace(given).to_numpy(given)
-            if hasattr(given, "shape")
-            else np.asarray(given)
-        )
-    except ValueError:  # rows of unequal lengths
-        host = np.empty(0)
-    if host.ndim > 1 or host.dtype.kind not in "iu" or not host.size or host.min() < 0:
+    host = _host_tokens(given)
+    if host is None:
         raise ArgumentError(
             f"decode: start {start!r} must be a token's number from 0, or a sequence of B of them"
         )
     like = next((array_of(leaf) for leaf in flatten(state) if is_array(leaf)), None)
-    if like is None and hasattr(given, "__array_namespace__") and type(given) is not np.ndarray:
-        like = given
-    host = np.atleast_1d(host).astype(np.int64)
+    if is_tensor(start) or (backend.is_array(given) and type(given) is not np.ndarray):
+        like = given if like is None else like
+        try:
+            backend.namespace(like, given)
+        except DeviceError as error:
+            raise DeviceError(
+                f"decode: the state and the start tokens differ in device: {error}; "
+                "start tokens that are numbers go where the state is"
+            ) from error
     if like is None:
         device = backend.check_device(default_device())
         return backend.namespace_on(device).from_numpy(host, device), np.ndim(given) == 0
     xp = backend.namespace(like)
     return xp.from_numpy(host, xp.device(like)), np.ndim(given) == 0
+
+
+def _host_tokens(given: Any) -> Host | None:
+    """Tokens as an int64 array (B,) on the host; None for what is no token."""
+    try:
+        host = backend.fetch([given])[0] if backend.is_array(given) else np.asarray(given)
+    except ValueError:  # rows of unequal lengths
+        return None
+    if host.ndim > 1 or host.dtype.kind not in "iu":
+        return None
+    tokens = np.atleast_1d(host).astype(np.int64)
+    return tokens if tokens.size and tokens.min() >= 0 else None
 
 
 def _rows(xp: Any, leaf: Any, rows: Array, axis: int) -> Any:
@@ -211,6 +269,13 @@ def _rows(xp: Any, leaf: Any, rows: Array, axis: int) -> Any:
     if is_tensor(leaf):
         return wrap(xp.take(leaf._data, rows, axis=axis))
     return xp.take(leaf, rows, axis=axis) if is_array(leaf) else leaf
+
+
+def _row(leaf: Any, row: int, axis: int) -> Any:
+    if not is_array(leaf):
+        return leaf
+    array = array_of(leaf)[(*[slice(None)] * axis, slice(row, row + 1), ...)]
+    return wrap(backend.copy(array)) if is_tensor(leaf) else backend.copy(array)
 
 
 def _concat(leaves: Sequence[Any], axis: int) -> Any:

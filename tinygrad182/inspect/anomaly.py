@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,8 @@ from ..kernels.powers import largest_exponent
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node
-from .graph import Graph, GraphNode
+from .graph import Graph, GraphNode, Kept
+from .hosting import is_away, twins_of
 from .scaling import times_power
 
 POSITIVE = frozenset({"exp", "sigmoid"})
@@ -68,8 +69,32 @@ def first_anomaly(graph: Graph) -> Anomaly | None:
     >>> print(tg.inspect.first_anomaly(tg.inspect.trace(loss)))
     backward: underflow arises in <multiply (1,)>
     """
-    given: Anomaly | None = None
     graph = graph.opened()
+    here, originals = _on_host(graph)
+    found = _first(here)
+    if found is None or here is graph:
+        return found
+    return replace(found, node=GraphNode(graph, originals[found.node._node]))
+
+
+def _on_host(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
+    """The same graph with all numbers on the host, and which node each of its nodes stands for."""
+    nodes, seeds = graph._order, graph._seeds
+    traced = [node for node in nodes if node in graph._kept]
+    given = [(node, GraphNode(graph, node).value, graph._inputs(node)) for node in nodes]
+    arrays = [*(graph._kept[node].grad for node in traced), *(g for _, g in seeds)]
+    if not is_away([*(value for _, value, _ in given), *arrays]):
+        return graph, {}
+    twins, arrays = twins_of(given, arrays)
+    grads = dict(zip([twins[node] for node in traced], arrays, strict=False))
+    kept = {twin: Kept(g, twin.value, twin.inputs or ()) for twin, g in grads.items()}
+    roots = [(twins[n], g) for (n, _), g in zip(seeds, arrays[len(traced) :], strict=True)]
+    return Graph(roots, kept), {twin: node for node, twin in twins.items()}
+
+
+def _first(graph: Graph) -> Anomaly | None:
+    """The first anomaly of a graph on the host."""
+    given: Anomaly | None = None
     for node in graph:
         found = _in_value(node)
         if found and (found.produced or found.kind == "nan"):
@@ -122,6 +147,4 @@ def _lost(node: GraphNode, consumer: GraphNode) -> bool:
 
 
 def _is_zero(array: Any) -> bool:
-    xp = backend.namespace(array)
-    with backend.on(array):
-        return not bool(xp.any(array != 0))
+    return not bool(backend.namespace(array).any(array != 0))

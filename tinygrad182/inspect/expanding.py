@@ -9,7 +9,7 @@ from ..backend import Array
 from ..errors import ArgumentError
 from ..kernels.arrays import windows
 from ..marks import mark
-from ..modes import MODES, Modes, recording_as
+from ..modes import Modes, recording_as
 from ..primitives.recurrent import Scan, deltas, plain
 from ..recording import Leaf, Node, node_of, wrap
 from ..unrolling import State, run_steps, steps_of_scan
@@ -73,7 +73,7 @@ def _one(node: Node, i: int) -> _Step:
         others[-1] = wrap(others[-1]._data - i)
         params["shortest"] = max(0, params["shortest"] - i)
     part = wrap(x._data[i : i + 1], Leaf(x._data[i : i + 1], x.requires_grad))
-    with recording_as(Modes(True, "cpu", node.scope)):
+    with recording_as(Modes(True, x.device, node.scope)):
         for name, value in zip(scan.parts, before, strict=True):
             mark(value, name, params["start"] - 1)
     (state,) = _recorded(node, [part, *before, *others[n:]], params)
@@ -81,7 +81,7 @@ def _one(node: Node, i: int) -> _Step:
 
 
 def _recorded(node: Node, operands: list[Any], params: dict[str, Any] | None = None) -> list[State]:
-    with recording_as(Modes(True, MODES.get().device, node.scope)):
+    with recording_as(Modes(True, operands[0].device, node.scope)):
         return run_steps(node.primitive, operands, node.params if params is None else params)  # type: ignore[arg-type]
 
 

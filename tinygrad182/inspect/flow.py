@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
+from .. import backend
 from .._tensor import Tensor
 from ..autodiff import add_grad, seeds_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, no_grad
 from ..recording import Node, is_tensor
-from .fused import gradients_inside, openable
-from .recurrences import one_stack, one_state, stacks_of
+from .fused import Found, TrustedCotangents, gradients_inside, openable
+from .hosting import Seed, device_of, is_away, on_host
+from .recurrences import Stack, one_stack, one_state, stacks_of
 from .scaling import whole_of
-from .states import StateFlow, flow_of
+from .states import Ledger, StateFlow, flow_of
 
 
 class StackFlow(Mapping[str, StateFlow]):
@@ -128,17 +130,49 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
     root = openable(root)
     nodes = ancestors([root], constants=True)
     stacks = stacks_of(nodes, "gradient_flow")
-    targets = {node for stack in stacks.values() for r in stack.values() for node in r.nodes()}
     leaves = {node for node in nodes if backward and node.keeps_grad and node.requires_grad}
-    found = gradients_inside(root, seed, targets, leaves)
+    found = _gradients((root, seed), nodes, stacks, leaves)
+    together = Ledger()
     flows = {
-        path: {name: flow_of(r, found, "gradient_flow") for name, r in by_name.items()}
+        path: {name: flow_of(r, found, "gradient_flow", together) for name, r in by_name.items()}
         for path, by_name in stacks.items()
     }
     with no_grad():
-        for node in leaves & found.bands.keys():
-            add_grad(node, whole_of(found.bands[node]))
+        for node in leaves:
+            if found.twin(node) in found.bands:
+                add_grad(node, backend.move(whole_of(found.of(node)), device_of(node.value)))
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
+
+
+def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: Set[Node]) -> Found:
+    """The gradients by all states, and by the leaves.
+
+    On a device the pass goes through without a look at numbers. Where that was not good enough, it is made
+    again on the host.
+    """
+    recurrences = [r for stack in stacks.values() for r in stack.values()]
+    targets = {node for r in recurrences for node in r.nodes()}
+    if not is_away(node.value for node in nodes):
+        return gradients_inside(*seed, targets, leaves)
+    initial = {r.initial for r in recurrences if r.initial is not None and not r.initial.inputs}
+    steps = {node for r in recurrences for node in r.steps.values()}
+    sums = TrustedCotangents(_leading_to(targets - (initial - steps), nodes))
+    found = gradients_inside(*seed, targets, leaves, sums=sums)
+    if sums.held():
+        return found
+    here = on_host([seed])
+    twins = [{here.twins[node] for node in nodes} for nodes in (targets, leaves)]
+    found = gradients_inside(*here.seeds[0], twins[0], twins[1])
+    return found._replace(twins=here.twins)
+
+
+def _leading_to(targets: set[Node], nodes: list[Node]) -> set[Node]:
+    """The targets and all that is computed from them, of ``nodes``, oldest first."""
+    found: set[Any] = set(targets)
+    for node in nodes:
+        if not found.isdisjoint(node.inputs or ()):
+            found.add(node)
+    return found
 
 
 def state_grad_matrix(
@@ -183,21 +217,24 @@ def state_grad_matrix(
     if not losses:
         raise ArgumentError("state_grad_matrix: no losses")
     whole = _sum_of(losses)
-    recurrence = one_state(one_stack(whole, path, "state_grad_matrix"), state, "state_grad_matrix")
+    seeds = seeds_of(losses, [None] * len(losses), False, "state_grad_matrix")
+    (whole, *seeds), _ = on_host([whole, *seeds])
+    recurrence = one_state(
+        one_stack(whole[0], path, "state_grad_matrix"), state, "state_grad_matrix"
+    )
     targets = set(recurrence.nodes())
     rows = []
-    for loss in losses:
-        ((root, seed),) = seeds_of([loss], [None], False, "state_grad_matrix")
+    for root, seed in seeds:
         found = gradients_inside(root, seed, targets)
-        flow = flow_of(recurrence, found, "state_grad_matrix")
+        flow = flow_of(recurrence, found, "state_grad_matrix", Ledger())
         rows.append(flow.log_grad_norm if log else flow.grad_norm)
     return np.array(rows)
 
 
-def _sum_of(losses: list[Tensor]) -> Node:
+def _sum_of(losses: list[Tensor]) -> Seed:
     """A node from which every loss can be reached."""
     with enable_grad():
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss
-    return seeds_of([total], [None], False, "state_grad_matrix")[0][0]
+    return seeds_of([total], [None], False, "state_grad_matrix")[0]

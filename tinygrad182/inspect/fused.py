@@ -18,8 +18,8 @@ from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
 from ..recording import Node
 from ..unrolling import is_scan, unrolled
-from .norms import HostArray
-from .scaling import Band, ScaledCotangents, times_power
+from .hosting import is_away
+from .scaling import Band, ScaledCotangents, reach_of, times_power, zeros_like
 
 
 class Inside(NamedTuple):
@@ -36,14 +36,15 @@ class Inside(NamedTuple):
     windows: list[tuple[range, Deltas]]
     power: int
 
-    def grads(self, part: int) -> list[tuple[Array, HostArray]]:
-        """One part's gradients (T, B, H) by windows, and the powers of their rows (T, B) on the host."""
+    def grads(self, part: int) -> list[tuple[Array, Array]]:
+        """One part's gradients (T, B, H) by windows, and the powers of their rows (T, B)."""
         found = []
         for _, here in self.windows:
             states = here.states[part]
-            powers = np.full(states.shape[:2], self.power)
-            if here.powers is not None:
-                powers += backend.namespace(states).to_numpy(here.powers)
+            with backend.on(states):
+                m = backend.namespace(states).module
+                powers = m.full(states.shape[:2], self.power)
+                powers = powers if here.powers is None else powers + here.powers
             found.append((states, powers))
         return found
 
@@ -79,6 +80,61 @@ class RowCotangents(ScaledCotangents):
         g, self.rows = _merged(node.value, bands, rows) if bands or rows else (None, None)
         return g
 
+    def put_spread(self, xp: Any, node: Node, g: Array, rows: Array, power: int) -> None:
+        """Add an array whose rows have powers to what takes it as bands."""
+        for array, p in _as_bands(xp, g, rows):
+            self.put(node, array, p + power)
+
+
+class TrustedCotangents(RowCotangents):
+    """Those of a pass on a device, for which nobody waits on the way.
+
+    It goes on as if nothing outside recurrences left what its type holds well. :meth:`held` says at the end
+    whether that was so; otherwise what was found is not true.
+
+    Parameters
+    ----------
+    watched : container of Node
+        The nodes whose cotangents have to be true, and what these are computed from.
+    """
+
+    def __init__(self, watched: Container[Node]) -> None:
+        super().__init__()
+        self._watched = watched
+        self._seen: list[Array] = []
+
+    def is_held(self, node: Node, g: Array) -> bool:
+        """Whether the array that arrived may go on as it is, which is asked later."""
+        if node in self._watched:
+            self._seen.append(g)
+        return True
+
+    def put_spread(self, xp: Any, node: Node, g: Array, rows: Array, power: int) -> None:
+        """Add an array whose rows have powers in its own type, if that holds it."""
+        m = xp.module
+        whole = times_rows(m, g, rows + power)
+        if (
+            node in self._watched
+        ):  # what goes to 0 or infinity counts as the smallest number there is
+            lost = ((whole == 0) & (g != 0)) | (m.isfinite(g) & ~m.isfinite(whole))
+            self._seen.append(m.where(lost, smallest(g.dtype), whole))
+        self.put(node, whole, 0)
+
+    def held(self) -> bool:
+        """Whether every cotangent stayed within what its type holds well; the host waits once for that."""
+        alike: dict[Any, list[Array]] = {}
+        for g in self._seen:
+            xp = backend.namespace(g)
+            alike.setdefault((xp, xp.device(g), g.dtype), []).append(g)
+        verdicts = []
+        for (xp, *_), arrays in alike.items():
+            with xp.on(arrays[0]):
+                sizes = xp.abs(xp.concat([xp.reshape(g, (-1,)) for g in arrays]))
+                reach = reach_of(sizes)
+                near = (sizes >= 1 / reach) & (sizes <= reach)
+                verdicts.append(xp.all(near | (sizes == 0) | ~xp.isfinite(sizes)))
+        return all(bool(v) for v in backend.fetch(verdicts))
+
 
 class _Rows(NamedTuple):
     """Cotangents (T, B, H) of one part of a recurrence's states, and the powers (T, B) of its rows."""
@@ -92,26 +148,60 @@ def _merged(value: Array, bands: list[Band], rows: list[_Rows]) -> tuple[Array, 
     """The sum of all, in the shape of ``value``; each row at the power of its largest part."""
     m = backend.namespace(value).module
     axes = (-1,) if value.ndim == 3 else (0, -1)
-    used = [(m.any(g != 0, axis=axes), p) for g, p in bands]
-    used += [(m.any(r.values != 0, axis=-1), r.powers) for r in rows]
-    top = m.full(value.shape[-3:-1], NOTHING)
-    for where, power in used:
-        top = m.where(where, m.maximum(top, power), top)
-    top = m.where(top == NOTHING, 0, top)
-    whole = m.zeros_like(value)
-    for g, power in bands:
-        whole += times_rows(m, g, power - top)
-    for r in rows:
-        part = whole if value.ndim == 3 else whole[r.part]
-        part += times_rows(m, r.values, r.powers - top)
+    with backend.on(value):
+        used = [(m.any(g != 0, axis=axes), p) for g, p in bands]
+        used += [(m.any(r.values != 0, axis=-1), r.powers) for r in rows]
+        top = m.full(value.shape[-3:-1], NOTHING)
+        for where, power in used:
+            top = m.where(where, m.maximum(top, power), top)
+        top = m.where(top == NOTHING, 0, top)
+        whole = m.zeros_like(value)
+        for g, power in bands:
+            whole += times_rows(m, g, power - top)
+        for r in rows:
+            part = whole if value.ndim == 3 else whole[r.part]
+            part += times_rows(m, r.values, r.powers - top)
     return whole, top
 
 
 class Found(NamedTuple):
-    """The gradient by every target as bands, and what is inside the recurrences on the way to them."""
+    """The gradient by every target as bands, and what is inside the recurrences on the way to them.
+
+    Attributes
+    ----------
+    bands : dict of Node to list of Band
+    inside : dict of Node to Inside
+    twins : dict of Node to Node
+        What stood for the nodes of the graph in the one the pass ran through; empty if that is the same.
+    """
 
     bands: dict[Node, list[Band]]
     inside: dict[Node, Inside]
+    twins: dict[Node, Node]
+
+    def twin(self, node: Node) -> Node:
+        """What stood for a node."""
+        return self.twins.get(node, node)
+
+    def of(self, node: Node) -> list[Band]:
+        """The gradient of a node; zeros if the loss does not depend on it."""
+        twin = self.twin(node)
+        return self.bands[twin] if twin in self.bands else [(zeros_like(twin.value), 0)]
+
+    def rows(self, scan: Node, part: int) -> list[tuple[Array, Array]]:
+        """The gradients by one part of a recurrence's states, as :meth:`Inside.grads` gives them."""
+        twin = self.twin(scan)
+        if twin in self.inside:
+            return self.inside[twin].grads(part)
+        value = part_of(twin, part)
+        with backend.on(value):
+            powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
+        return [(zeros_like(value), powers)]
+
+
+def part_of(scan: Node, part: int) -> Array:
+    """One part of the states of a recurrence, (T, B, H)."""
+    return scan.value if scan.value.ndim == 3 else scan.value[part]
 
 
 def gradients_inside(
@@ -120,13 +210,14 @@ def gradients_inside(
     targets: set[Node],
     leaves: Set[Node] = frozenset(),
     sums_too: bool = False,
+    sums: RowCotangents | None = None,
 ) -> Found:
     """As :func:`gradients_in_bands`, of a graph with recurrences that were run as one operation.
 
     ``leaves`` are further targets, whose gradients need be no truer than their type. ``sums_too``: keep
-    the gradients of every step's sums.
+    the gradients of every step's sums. ``sums`` is how cotangents are kept.
     """
-    run = _Pass(targets, leaves, sums_too)
+    run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
     with no_grad():
         backpropagate(
             [(root, seed)],
@@ -143,9 +234,11 @@ def gradients_inside(
 class _Pass:
     """One backward pass that looks inside recurrences."""
 
-    def __init__(self, targets: set[Node], leaves: Set[Node], sums_too: bool) -> None:
-        self.sums = RowCotangents()
-        self.found = Found({}, {})
+    def __init__(
+        self, targets: set[Node], leaves: Set[Node], sums_too: bool, sums: RowCotangents
+    ) -> None:
+        self.sums = sums
+        self.found = Found({}, {}, {})
         self.targets = targets
         self.leaves = leaves
         self.sums_too = sums_too
@@ -185,11 +278,12 @@ class _Pass:
         elif self._only_leaves(parent):
             with np.errstate(over="ignore"):  # infinite is what it is in its type
                 whole = times_rows(xp.module, g, rows + power)
-            small = xp.module.abs(whole) < smallest(whole.dtype)  # slow in what follows
-            self.sums.put(parent, xp.module.where(small, 0, whole), 0)
+            if not xp.guarded:  # subnormal numbers are slow on the host
+                small = xp.module.abs(whole) < smallest(whole.dtype)
+                whole = xp.module.where(small, 0, whole)
+            self.sums.put(parent, whole, 0)
         else:
-            for array, p in _as_bands(xp, g, rows):
-                self.sums.put(parent, array, p + power)
+            self.sums.put_spread(xp, parent, g, rows, power)
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""
@@ -248,25 +342,37 @@ class _Total:
         self.x: list[tuple[Array, Array | None]] = []
         self.initial: tuple[Array, Array | None] = (None, None)
         self.weights: tuple[Array, ...] = (None, None, None)
-        self.weights_power = NOTHING
+        self.weights_power: Any = None
 
     def add(self, sent: Sent, found: Deltas) -> None:
         """Add those of one window."""
         self.x.insert(0, (sent.x, found.powers))
         self.initial = sent.initial, found.initial_powers
-        power = int(sent.power)
-        top = max(power, self.weights_power)
-        shifts = self.weights_power - top, power - top
+        if self.weights_power is None:
+            self.weights, self.weights_power = sent.weights, sent.power
+            return
+        power, before = (
+            int(sent.power),
+            int(self.weights_power),
+        )  # of windows there are many on the host only
+        top = max(power, before)
+        shifts = before - top, power - top
         self.weights = tuple(
             _plus(pair, shifts) for pair in zip(self.weights, sent.weights, strict=True)
         )
         self.weights_power = top
 
     def of(self, i: int) -> tuple[Array, Array | None, int]:
-        """The cotangent of one input, the powers of its rows, and that of all."""
+        """The cotangent of one input, the powers of its rows, and that of all.
+
+        Of a weight, on a device, a single power is that of every row: the host does not know it.
+        """
         if i > self.parts:
-            power = 0 if self.weights_power == NOTHING else self.weights_power
-            return self.weights[i - self.parts - 1], None, power + self.power
+            weight, power = self.weights[i - self.parts - 1], self.weights_power
+            if is_away([power]):
+                return weight, power, self.power
+            power = 0 if power == NOTHING else int(power)
+            return weight, None, power + self.power
         if i:
             values, rows = self.initial
             return values[i - 1], rows, self.power
@@ -303,11 +409,13 @@ def openable(root: Node) -> Node:
     return unrolled(root)
 
 
-def in_own_type(states: Array, powers: HostArray) -> Array:
+def in_own_type(states: Array, powers: Array) -> Array:
     """The gradients with their powers put back: 0 where they underflow, ±∞ where they overflow."""
-    if not powers.any():
-        return states
-    if (powers == powers.flat[0]).all():
-        return times_power(states, int(powers.flat[0]))
     xp = backend.namespace(states)
-    return times_rows(xp.module, states, xp.asarray(powers))
+    if not xp.guarded:  # the host need not wait to see that there is less to do
+        if not powers.any():
+            return states
+        if (powers == powers.flat[0]).all():
+            return times_power(states, int(powers.flat[0]))
+    with xp.on(states):
+        return times_rows(xp.module, states, powers)

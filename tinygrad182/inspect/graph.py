@@ -18,6 +18,7 @@ from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..unrolling import is_scan, operations, unrolled
 from .expanding import inside, step
+from .norms import norms
 from .table import text_table
 
 
@@ -178,8 +179,9 @@ class GraphNode:
         if self._node.requires_grad:
             return None  # nothing that has a derivative leads to it
         total = None
-        for edge in self.edges:  # a constant: summed on demand
-            total = edge.cotangent if total is None else total + edge.cotangent
+        with backend.on(self.value):
+            for edge in self.edges:  # a constant: summed on demand
+                total = edge.cotangent if total is None else total + edge.cotangent
         return total
 
     @property
@@ -369,13 +371,16 @@ class Graph:
                 f"expand: a backward pass after the trace freed {node!r}; expand it before that, or pass "
                 "it retain_graph=True"
             )
-        with no_grad():
-            g = kept.grad
+        g = kept.grad
+        with no_grad(), backend.on(g):
             return _traced(inside(node._node, g) if time is None else step(node._node, g, time))
 
     def table(self, max_rows: int | None = 60) -> str:
         """One line per node: what it is, where, and the norms of its value and gradient."""
         header = ("op", "name", "module", "t", "shape", "‖value‖", "‖grad‖", "uses")
+        grads = [self._kept[n].grad for n in self._order if n in self._kept]
+        found = norms([*(node.value for node in self), *grads])
+        values, grad_norms = found[: len(self)], iter(found[len(self) :])
         rows = [
             (
                 node.op,
@@ -383,11 +388,11 @@ class Graph:
                 node.module,
                 node.time,
                 str(node.shape),
-                backend.norm(node.value),
-                backend.norm(kept.grad) if (kept := self._kept.get(node._node)) else None,
+                value,
+                next(grad_norms) if node._node in self._kept else None,
                 len(self._uses.get(node._node, ())),
             )
-            for node in self
+            for node, value in zip(self, values, strict=True)
         ]
         return text_table(header, rows, max_rows)
 

@@ -10,16 +10,15 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, GraphError
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node
-from ..unrolling import unrolled
+from .hosting import opened
 from .norms import row_norms
-from .recurrences import one_stack, one_state, run_backward
+from .recurrences import one_state, run_backward
 from .scaling import Band, gradients_in_bands, whole_of, zeros_like
 from .table import text_table
 from .times import Times, node_times
@@ -104,9 +103,8 @@ def grad_by_hops(
     """
     if not isinstance(max_hops, (int, np.integer)) or max_hops < 0:  # type: ignore[redundant-expr]
         raise ArgumentError(f"grad_by_hops: max_hops {max_hops!r} must be a whole number from 0")
-    root, seed = seeds_of([loss], [None], False, "grad_by_hops")[0]
-    root = unrolled(root)
-    recurrence = one_state(one_stack(root, path, "grad_by_hops"), state, "grad_by_hops")
+    root, seed, stack, device = opened(loss, None, path, "grad_by_hops")
+    recurrence = one_state(stack, state, "grad_by_hops")
     times = sorted(recurrence.steps)
     nodes = [recurrence.steps[t] for t in times]
     recurrence.check_shapes("grad_by_hops")
@@ -133,6 +131,7 @@ def grad_by_hops(
         bands = [found.get(n) or [(_none(xp, n, max_hops), 0)] for n in nodes]
         parts = xp.stack([whole_of(b) for b in bands], axis=1)
     norms = np.stack([_norms(b) for b in bands], axis=1)
+    parts = backend.move(parts, device)
     return HopSplit(np.array(times), parts[:-1], parts[-1], norms[:-1])
 
 

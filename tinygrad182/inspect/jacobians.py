@@ -11,14 +11,13 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import seeds_of
 from ..backpropagation import backpropagate
 from ..errors import ArgumentError, GraphError
 from ..modes import no_grad
 from ..recording import Node
-from ..unrolling import unrolled
+from .hosting import opened
 from .paths import Step, steps_of
-from .recurrences import Stack, one_stack
+from .recurrences import Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +106,7 @@ def step_jacobians(loss: Tensor, path: str | None = None, sample: int = 0) -> St
     >>> bool(np.allclose(jacobians.matrices, rnn.weight_hh_l0.numpy()))
     True
     """
-    root, _ = seeds_of([loss], [_ones(loss)], False, "step_jacobians")[0]
-    root = unrolled(root)
-    stack = one_stack(root, path, "step_jacobians")
+    _, _, stack, _ = opened(loss, _ones(loss), path, "step_jacobians")
     names = tuple(stack)
     at = steps_of(stack)
     _check_parts(stack, at)
@@ -160,7 +157,8 @@ def _check_parts(stack: Stack, steps: dict[int, Step]) -> None:
 
 
 def _ones(loss: Tensor) -> Any:
-    return backend.namespace(loss._data).ones_like(loss._data)
+    with backend.on(loss._data):
+        return backend.namespace(loss._data).ones_like(loss._data)
 
 
 def _jacobian(after: Step, before: Step, names: tuple[str, ...], sample: int) -> Any:

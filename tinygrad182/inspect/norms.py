@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,26 @@ from ..backend import Array
 HostArray = np.ndarray[Any, Any]
 
 
-def row_norms(rows: HostArray) -> HostArray:
+def row_norms(rows: Array) -> Array:
     """2-norms along the last axis, right where the squares would under- or overflow."""
-    top = np.max(np.abs(rows), axis=-1, initial=0.0)
-    scale = np.where((top > 0) & (top < math.inf), top, 1.0)
-    return scale * np.sqrt(np.sum((rows / scale[..., None]) ** 2, axis=-1))
+    xp = backend.namespace(rows)
+    m = xp.module
+    with xp.on(rows):
+        top = m.max(m.abs(rows), axis=-1) if rows.shape[-1] else m.zeros(rows.shape[:-1])
+        scale = m.where((top > 0) & (top < math.inf), top, 1.0)
+        return scale * m.sqrt(m.sum((rows / scale[..., None]) ** 2, axis=-1))
 
 
-def step_norms(states: Array) -> HostArray:
-    """The norm at every step, ``(T,)``."""
-    host = _host(states)
-    return row_norms(host.reshape(len(host), math.prod(host.shape[1:])))
+def step_norms(states: Array) -> Array:
+    """The norm at every step, ``(T,)``, where the states are."""
+    return row_norms(_wide(states, (len(states), math.prod(states.shape[1:]))))
 
 
-def sample_norms(states: Array) -> HostArray:
+def sample_norms(states: Array) -> Array:
     """Each sample's norm at every step, ``(T, B)``, of ``(T, B, H)``; a state without a batch is one."""
-    host = _host(states)
-    samples = host.shape[1] if host.ndim > 2 else 1
-    each = math.prod(host.shape[1:]) // max(samples, 1)
-    return row_norms(host.reshape(len(host), samples, each))
+    samples = states.shape[1] if states.ndim > 2 else 1
+    each = math.prod(states.shape[1:]) // max(samples, 1)
+    return row_norms(_wide(states, (len(states), samples, each)))
 
 
 def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArray]:
@@ -49,5 +51,25 @@ def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArr
         return np.ldexp(total, top), np.log(total) + top * math.log(2)
 
 
-def _host(states: Array) -> HostArray:
-    return backend.namespace(states).to_numpy(states).astype(np.float64)
+def norms(arrays: Sequence[Array]) -> list[float]:
+    """:func:`backend.norm` of several arrays, for which the host waits once for each device."""
+    found = [_norm(x) for x in arrays]
+    fetched = iter(backend.fetch([x for x in found if not isinstance(x, float)]))
+    return [x if isinstance(x, float) else float(next(fetched)) for x in found]
+
+
+def _norm(array: Array) -> Any:
+    """A norm: on a device a 0-d array there, for which nobody has waited."""
+    xp = backend.namespace(array)
+    if not xp.guarded:
+        return backend.norm(array)
+    with xp.on(array):
+        return row_norms(_wide(xp.abs(array), (1, math.prod(array.shape))))[0]
+
+
+def _wide(states: Array, shape: tuple[int, ...]) -> Array:
+    """In float64 and another shape; on the host where a library has no functions of NumPy's kind."""
+    xp = backend.namespace(states)
+    states = states if xp.has_loops else xp.to_numpy(states)
+    with backend.on(states):
+        return states.astype("float64").reshape(shape)

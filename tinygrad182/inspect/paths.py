@@ -10,14 +10,13 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate
 from ..errors import GraphError
 from ..modes import no_grad
 from ..recording import Node
-from ..unrolling import unrolled
-from .recurrences import Stack, one_stack, one_state
+from .hosting import opened
+from .recurrences import Stack, one_state
 from .scaling import NOT_FINITE, Band, gradients_in_bands, times_power, zeros_like
 from .table import text_table
 
@@ -98,9 +97,7 @@ def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]
     >>> bool(split.shares["direct"][10] > 0.9)  # the forget gates are open
     True
     """
-    root, seed = seeds_of([loss], [None], False, "path_split")[0]
-    root = unrolled(root)
-    stack = one_stack(root, path, "path_split")
+    root, seed, stack, device = opened(loss, None, path, "path_split")
     for recurrence in stack.values():
         recurrence.check_shapes("path_split")
     steps = steps_of(stack)
@@ -116,7 +113,7 @@ def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]
         direct = sent(arriving, set(step.values()))
         for name, parts in _split_step(step, direct, own, after[t]).items():
             found[name][t] = parts, power
-    return {name: _stacked(dict(sorted(parts.items()))) for name, parts in found.items()}
+    return {name: _stacked(dict(sorted(parts.items())), device) for name, parts in found.items()}
 
 
 def steps_of(stack: Stack) -> dict[int, Step]:
@@ -209,8 +206,8 @@ def _split_step(
     return {name: found[node] for name, node in step.items()}
 
 
-def _stacked(parts_at: dict[int, _Parts]) -> PathSplit:
-    """One state's parts over time; a part that a step lacks is 0 there."""
+def _stacked(parts_at: dict[int, _Parts], device: str) -> PathSplit:
+    """One state's parts over time, on a device; a part that a step lacks is 0 there."""
     steps, powers = [p for p, _ in parts_at.values()], [power for _, power in parts_at.values()]
     names = [*dict.fromkeys(n for parts in steps for n in parts if n != "local"), "local"]
     xp = backend.namespace(steps[0]["local"])
@@ -229,8 +226,10 @@ def _stacked(parts_at: dict[int, _Parts]) -> PathSplit:
             / np.where(squares > 0, squares, np.nan)
             for part, array in stacks.items()
         }
-    true = {part: _times_powers(array, powers) for part, array in stacks.items()}
-    return PathSplit(np.array(list(parts_at)), _times_powers(grad, powers), true, shares)
+    arrays = {part: _times_powers(array, powers) for part, array in stacks.items()}
+    true = {part: backend.move(array, device) for part, array in arrays.items()}
+    whole_grad = backend.move(_times_powers(grad, powers), device)
+    return PathSplit(np.array(list(parts_at)), whole_grad, true, shares)
 
 
 def _times_powers(array: Array, powers: list[int]) -> Array:
@@ -330,9 +329,7 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     >>> bool((split.saturation <= 1).all())  # the slope of tanh is at most 1
     True
     """
-    root, seed = seeds_of([loss], [None], False, "gain_split")[0]
-    root = unrolled(root)
-    stack = one_stack(root, path, "gain_split")
+    root, seed, stack, _ = opened(loss, None, path, "gain_split")
     recurrence = one_state(stack, state, "gain_split")
     times, nodes = list(recurrence.steps), list(recurrence.steps.values())
     bands = gradients_in_bands(root, seed, set(nodes))

@@ -55,13 +55,17 @@ class ScaledCotangents(Cotangents):
         found = self._arrived(node)
         if not found:
             return None
-        if len(found) > 1 or not (_needs_no_care(node) or _is_held(found[0][0])):
+        if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
             bands = [band for g, power in found for band in _split(g, power)]
             found = _disjoint(bands) or [(zeros_like(found[0][0]), 0)]
         self.powers = [power for _, power in found]
         if len(found) == 1:
             return found[0][0]
         return backend.namespace(found[0][0]).stack([array for array, _ in found])
+
+    def is_held(self, node: Node, g: Array) -> bool:
+        """Whether the one array that arrived may go on as it is."""
+        return _is_held(g)
 
     def _arrived(self, node: Node) -> list[Band]:
         return [(g, p) for p, c in self._by_power.items() if (g := c.pop(node)) is not None]
@@ -86,8 +90,13 @@ def _needs_no_care(node: Node) -> bool:
 def _is_held(array: Array) -> bool:
     """Whether no element is so near the ends of its type that one operation could reach them."""
     top, bottom = _extremes(array)
-    reach = 2.0 ** (largest_exponent(array.dtype) // 2)
+    reach = reach_of(array)
     return not 0 < top < math.inf or (1 / reach <= bottom and top <= reach)
+
+
+def reach_of(array: Array) -> float:
+    """The size that elements may have without one operation reaching the end of their type."""
+    return 2.0 ** (largest_exponent(array.dtype) // 2)
 
 
 def _extremes(array: Array) -> tuple[float, float]:
@@ -165,16 +174,17 @@ def times_power(array: Array, power: int) -> Array:
     """``array`` · 2**power, in steps that its type can hold."""
     limit = largest_exponent(array.dtype)
     power = max(-3 * limit, min(3 * limit, power))  # further out, nothing changes any more
-    while power:
-        step = max(-limit // 2, min(limit // 2, power))
-        array = backend.namespace(array).asarray(array * 2.0**step)
-        power -= step
+    with backend.on(array):
+        while power:
+            step = max(-limit // 2, min(limit // 2, power))
+            array = backend.namespace(array).asarray(array * 2.0**step)
+            power -= step
     return array
 
 
 def whole_of(bands: list[Band]) -> Array:
     """The sum of the bands in the model's dtype."""
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore"), backend.on(bands[0][0]):
         total = times_power(*bands[0])
         for band in bands[1:]:
             total = total + times_power(*band)

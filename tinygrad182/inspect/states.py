@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from .. import backend
 from ..backend import Array
 from ..recording import Node
 from ..unrolling import steps_of_scan
-from .fused import Found, in_own_type
+from .fused import Found, in_own_type, part_of
+from .hosting import device_of, is_away
 from .norms import HostArray, sample_norms, step_norms, total_norms
 from .recurrences import Recurrence
 from .scaling import Band, whole_of, zeros_like
@@ -43,23 +45,33 @@ class StateFlow:
     value : array ``(T, B, H)``
     """
 
-    def __init__(self, time: HostArray, states: States, initial: list[Band] | None) -> None:
+    def __init__(
+        self, time: HostArray, states: States, initial: list[Band] | None, ledger: Ledger
+    ) -> None:
         self.time = time
         self._states = states
         self._initial = initial
+        self._norms_at = ledger.note(states.norms)
+        self._value_norm_at = ledger.note(states.value_norms)
+        self._ledger = ledger
 
-    @cached_property
+    @property
     def value(self) -> Array:
-        return _read_only(self._states.value())
+        return _read_only(self._states.value)
 
     @cached_property
     def grad(self) -> Array:
         with np.errstate(over="ignore", under="ignore"):
-            return _read_only(self._states.grad())
+            return _read_only(self._at_home(self._states.grad()))
 
-    @cached_property
+    def _at_home(self, gradient: Array) -> Array:
+        """A gradient on the device of the states; it may have been found on the host."""
+        return backend.move(gradient, device_of(self._states.value))
+
+    @property
     def _norms(self) -> tuple[HostArray, HostArray]:
-        return self._states.norms()
+        norms, powers = self._ledger.read(self._norms_at)
+        return norms, powers
 
     @cached_property
     def _totals(self) -> tuple[HostArray, HostArray]:
@@ -73,9 +85,9 @@ class StateFlow:
     def log_grad_norm(self) -> HostArray:
         return self._totals[1]
 
-    @cached_property
+    @property
     def value_norm(self) -> HostArray:
-        return step_norms(self.value)
+        return self._ledger.read(self._value_norm_at)[0]
 
     @cached_property
     def sample_grad_norm(self) -> HostArray:
@@ -84,7 +96,7 @@ class StateFlow:
 
     @cached_property
     def initial_grad(self) -> Array | None:
-        return None if self._initial is None else whole_of(self._initial)
+        return None if self._initial is None else self._at_home(whole_of(self._initial))
 
     def __repr__(self) -> str:
         rows = zip(
@@ -93,87 +105,118 @@ class StateFlow:
         return text_table(("t", "‖value‖", "‖grad‖"), list(rows), 20)
 
 
-class States(Protocol):
+class Ledger:
+    """Figures of states, each computed where its arrays are when it is first asked for.
+
+    Of those on a device, the first one asked for brings all others with it: the host waits once.
+    """
+
+    def __init__(self) -> None:
+        self._figures: list[Callable[[], Sequence[Array]]] = []
+        self._found: dict[int, list[HostArray]] = {}
+
+    def note(self, figures: Callable[[], Sequence[Array]]) -> int:
+        """Take in how to compute some arrays; under which number they can be read."""
+        self._figures.append(figures)
+        return len(self._figures) - 1
+
+    def read(self, number: int) -> list[HostArray]:
+        """The arrays noted under a number, on the host."""
+        if number not in self._found:
+            arrays = {number: self._figures[number]()}
+            if is_away(arrays[number]):
+                others = set(range(len(self._figures))) - self._found.keys() - {number}
+                arrays |= {i: self._figures[i]() for i in others}
+            hosts = iter(backend.fetch([x for some in arrays.values() for x in some]))
+            self._found |= {i: [next(hosts) for _ in some] for i, some in arrays.items()}
+        return self._found[number]
+
+
+class States(ABC):
     """The states of a recurrence, and the gradients by them."""
 
+    @property
+    @abstractmethod
     def value(self) -> Array:
         """``(T, B, H)``."""
 
+    @abstractmethod
     def grad(self) -> Array:
         """``(T, B, H)`` in the model's dtype."""
 
-    def norms(self) -> tuple[HostArray, HostArray]:
+    @abstractmethod
+    def norms(self) -> tuple[Array, Array]:
         """Each sample's norm at every step beside its power of two, both (bands, T, B).
 
         Bands share no element: their norms are the legs of right triangles.
         """
 
+    def value_norms(self) -> tuple[Array]:
+        """The norm of the states at every step, ``(T,)``."""
+        return (step_norms(self.value),)
 
-class StepByStep(NamedTuple):
+
+class StepByStep(States):
     """States that were each computed by an operation of its own."""
 
-    values: list[Array]
-    bands: list[list[Band]]
+    def __init__(self, values: list[Array], bands: list[list[Band]]) -> None:
+        self._values = values
+        self._bands = bands
 
+    @cached_property
     def value(self) -> Array:
-        return _stack(self.values)
+        return _stack(self._values)
 
     def grad(self) -> Array:
-        return _stack([whole_of(bands) for bands in self.bands])
+        return _stack([whole_of(bands) for bands in self._bands])
 
-    def norms(self) -> tuple[HostArray, HostArray]:
+    def norms(self) -> tuple[Array, Array]:
         norms, powers = [], []
-        for i in range(max(map(len, self.bands))):
-            bands = [b[i] if i < len(b) else (zeros_like(b[0][0]), b[0][1]) for b in self.bands]
+        for i in range(max(map(len, self._bands))):
+            bands = [b[i] if i < len(b) else (zeros_like(b[0][0]), b[0][1]) for b in self._bands]
             norms.append(sample_norms(_stack([array for array, _ in bands])))
             powers.append(np.broadcast_to([[power] for _, power in bands], norms[0].shape))
-        return np.stack(norms), np.stack(powers)
+        return _stack(norms), np.stack(powers)
 
 
-class InScans(NamedTuple):
+class InScans(States):
     """States computed by operations on many steps each, in the order of time.
 
-    Attributes
+    Parameters
     ----------
     values : list of array (T, B, H)
-    grads : list of (array (T, B, H), ndarray (T, B))
+    grads : list of (array (T, B, H), int array (T, B))
         Rows beside their powers of two.
     """
 
-    values: list[Array]
-    grads: list[tuple[Array, HostArray]]
+    def __init__(self, values: list[Array], grads: list[tuple[Array, Array]]) -> None:
+        self._values = values
+        self._grads = grads
 
+    @cached_property
     def value(self) -> Array:
-        return _joined(self.values)
+        return _joined(self._values)
 
     def grad(self) -> Array:
-        return _joined([in_own_type(*each) for each in self.grads])
+        return _joined([in_own_type(*each) for each in self._grads])
 
-    def norms(self) -> tuple[HostArray, HostArray]:
-        norms = [sample_norms(states) for states, _ in self.grads]
-        return np.concatenate(norms)[None], np.concatenate([p for _, p in self.grads])[None]
+    def norms(self) -> tuple[Array, Array]:
+        norms = _joined([sample_norms(states) for states, _ in self._grads])
+        return norms[None], _joined([powers for _, powers in self._grads])[None]
 
 
-def flow_of(r: Recurrence, found: Found, what: str) -> StateFlow:
+def flow_of(r: Recurrence, found: Found, what: str, ledger: Ledger) -> StateFlow:
     """One state over time."""
     if r.fused:
         time = np.concatenate([_numbers(steps_of_scan(node)) for node, _ in r.fused])
-        values = [_part(node, part) for node, part in r.fused]
-        grads = []
-        for (node, part), value in zip(r.fused, values, strict=True):
-            if node in found.inside:
-                grads += found.inside[node].grads(part)
-            else:  # the loss does not depend on it
-                grads.append((zeros_like(value), np.zeros(value.shape[:2], int)))
-        states: States = InScans(values, grads)
+        grads = [rows for node, part in r.fused for rows in found.rows(node, part)]
+        states: States = InScans([part_of(node, part) for node, part in r.fused], grads)
     else:
         r.check_shapes(what)
         time = np.array(r.times())
         nodes = [r.steps[t] for t in r.times()]
-        bands = [_bands(node, found.bands) for node in nodes]
-        states = StepByStep([_value(node) for node in nodes], bands)
-    initial = _bands(r.initial, found.bands) if r.initial else None
-    return StateFlow(time, states, initial)
+        states = StepByStep([_value(node) for node in nodes], [found.of(node) for node in nodes])
+    return StateFlow(time, states, found.of(r.initial) if r.initial else None, ledger)
 
 
 def _read_only(array: Array) -> Array:
@@ -189,19 +232,12 @@ def _value(node: Node) -> Array:
     return node.value if node.memory is None else backend.copy(node.value)
 
 
-def _part(node: Node, part: int) -> Array:
-    """One part of the states of a scan, (T, B, H)."""
-    return node.value if node.value.ndim == 3 else node.value[part]
-
-
-def _bands(node: Node, found: dict[Node, list[Band]]) -> list[Band]:
-    """The gradient of a node; zeros if the loss does not depend on it."""
-    return found[node] if node in found else [(zeros_like(node.value), 0)]
-
-
 def _stack(arrays: list[Array]) -> Array:
-    return backend.namespace(arrays[0]).stack(arrays)
+    with backend.on(arrays[0]):
+        return backend.namespace(arrays[0]).stack(arrays)
 
 
 def _joined(pieces: list[Array]) -> Array:
-    return pieces[0] if len(pieces) == 1 else backend.namespace(pieces[0]).concat(pieces, axis=0)
+    with backend.on(pieces[0]):
+        xp = backend.namespace(pieces[0])
+        return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=0)

@@ -19,6 +19,7 @@ from ..primitives.index import Slice
 from ..recording import Node, is_tensor, node_of
 from ..unrolling import unrolled
 from . import fused_weights
+from .hosting import device_of, on_host
 from .norms import row_norms
 from .scaling import Band, gradients_in_bands, whole_of
 from .times import marked_times, node_times, time_axes
@@ -72,7 +73,14 @@ def weight_grad_by_time(loss: Tensor, weight: Tensor, norm_only: bool = False) -
     if not is_tensor(weight):
         raise DTypeError(f"weight_grad_by_time: the weight is a {type(weight).__name__}, no Tensor")
     root, seed = seeds_of([loss], [None], False, "weight_grad_by_time")[0]
-    leaf = node_of(weight)
+    here = on_host([(root, seed)])
+    ((root, seed),), leaf = here.seeds, here.twin(node_of(weight))
+    parts = _parts(root, seed, leaf, norm_only)
+    return parts if norm_only else backend.move(parts, device_of(weight._data))
+
+
+def _parts(root: Node, seed: Array, leaf: Node, norm_only: bool) -> Any:
+    """What each step contributes, or its norm, in a graph on the host."""
     if scans := fused_weights.scans_using(root, leaf):
         steps = fused_weights.last_step(root) + 1
         found = fused_weights.contributions(root, seed, leaf, scans, CHUNK)
@@ -88,7 +96,7 @@ def weight_grad_by_time(loss: Tensor, weight: Tensor, norm_only: bool = False) -
         )
     with no_grad():
         uses.run_backward(seed)
-        size = math.prod(weight.shape)
+        size = math.prod(leaf.value.shape)
         parts = [_norms(part) if norm_only else whole_of(part) for part in uses.parts(size)]
     return np.concatenate(parts) if norm_only else backend.namespace(seed).concat(parts, axis=0)
 

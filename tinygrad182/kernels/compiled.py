@@ -15,6 +15,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import event
 
 from ..backend import Array
 from . import rows
@@ -33,24 +34,39 @@ NONE = {n: np.empty((0,) * n, np.int64) for n in (1, 3)}
 KINDS = {"tanh": TANH, "relu": RELU, "identity": IDENTITY}
 
 
+class _Teller(event.Listener):
+    """Say that the loops are being compiled before it begins, and say nothing where they are loaded."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype, self.since = dtype, math.nan
+
+    def on_start(self, event: Any) -> None:
+        if math.isnan(self.since) and event.data["dispatcher"] in (rows.forward, rows.backward):
+            self.since = time.perf_counter()
+            where = "kept for later runs" if rows.KEPT else "kept nowhere: no folder for that"
+            self.say(f"compiling the loops of recurrent layers for {self.dtype} ({where}) ...")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+    def say(self, what: str) -> None:
+        # a program without a terminal has no stderr
+        print(f"tinygrad182: {what}", file=sys.stderr or io.StringIO(), flush=True)
+
+
 def ready(dtype: Any) -> None:
-    """Have the loops compiled for a type; say so if that took a while."""
-    start = time.perf_counter()
+    """Have the loops compiled for a type, or loaded."""
     one, powers = np.ones((1, 1, 1), dtype), np.zeros((1, 1, 1), np.int64)
     fixed = (one[0], one[0], one[0], one[None], NONE[1])
     first = (one[0], one[0], one[0], one[0], one[0, 0], NONE[1])
-    rows.forward(TANH, one, one, one[None], first, (0, 0))
     carry, out = (one[None], powers[0]), (one[None], powers, one[None, None])
     g = one[None, None]
-    rows.backward(TANH, one, fixed, g, NONE[3], carry, _limits(dtype), out, (0,) * 4)
-    taken = time.perf_counter() - start
-    if taken > 1:
-        where = "kept for later runs" if rows.KEPT else "kept nowhere: no folder for that"
-        print(
-            f"tinygrad182: compiled the loops of recurrent layers for {dtype} in {taken:.0f} s; "
-            f"they are {where}",
-            file=sys.stderr or io.StringIO(),  # none in a program without a terminal
-        )
+    teller = _Teller(dtype)
+    with event.install_listener("numba:compile", teller):
+        rows.forward(TANH, one, one, one[None], first, (0, 0))
+        rows.backward(TANH, one, fixed, g, NONE[3], carry, _limits(dtype), out, (0,) * 4)
+    if not math.isnan(teller.since):
+        teller.say(f"compiled in {time.perf_counter() - teller.since:.0f} s")
 
 
 def forward(

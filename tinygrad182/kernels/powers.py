@@ -14,6 +14,9 @@ import numpy as np
 
 from ..backend import Array
 
+NOTHING = -(1 << 40)
+"""The power of a row of zeros."""
+
 NEAR = 2.0**-16
 """A row whose largest element is smaller is scaled up before any of its elements are set to 0."""
 
@@ -35,33 +38,47 @@ def smallest(dtype: Any) -> Any:
 
 
 class Carry:
-    """Cotangents of the parts of a state, (parts, …, B, H), and the powers of their rows, (…, B).
+    """Cotangents of the parts of a state on their way back, (parts, …, B, H), as their type holds them.
 
     Attributes
     ----------
     value : array
-    power : int array, or None
-        None while all are 0, which only the host can know.
+    power : int array (…, B), or None
+        Powers of two that the rows are to be multiplied by; None: all 0.
     """
 
     def __init__(self, m: Any, shape: tuple[int, ...], dtype: Any, later: Any = None) -> None:
         self.m = m
-        self.on_host = m is np
         self.value = m.zeros(shape, dtype) if later is None else later.initial.copy()
-        self.power: Array | None = None if self.on_host else m.zeros(shape[1:-1], "int64")
-        if later is not None and later.initial_powers is not None:
-            self.power = later.initial_powers
+        self.power: Array | None = None if later is None else later.initial_powers
+
+    def add(self, g: Array, power: Array | None) -> None:
+        """Add cotangents at the powers of their rows; None: all 0."""
+        self.value += g
+
+    def stop(self, over: Array, part: int) -> None:
+        """Drop the cotangents of one part where a sequence is over."""
+        self.value[part] = self.m.where(over[:, None], 0, self.value[part])
+
+
+class Rescaled(Carry):
+    """The same on the host, where a row is rescaled when it is about to leave its type."""
+
+    def __init__(self, m: Any, shape: tuple[int, ...], dtype: Any, later: Any = None) -> None:
+        super().__init__(m, shape, dtype, later)
         self.reach = power(dtype, largest_exponent(dtype) // 2)
         self.tiny = smallest(dtype)
 
     def add(self, g: Array, power: Array | None) -> None:
         """Add cotangents at the powers of their rows; None: all 0."""
-        m = self.m
         if power is None and self.power is None:
             self.value += g
-            return
-        if self.on_host and not g.any():
-            return
+        elif g.any():
+            self._add_at(g, power)
+        self._rescale()
+
+    def _add_at(self, g: Array, power: Array | None) -> None:
+        m = self.m
         own = m.zeros(g.shape[1:-1], "int64") if self.power is None else self.power
         given = m.zeros_like(own) if power is None else power
         ours, theirs = _tops(m, self.value), _tops(m, g)
@@ -71,34 +88,29 @@ class Carry:
         self.value = self._times(self.value, own - higher) + self._times(g, given - higher)
         self.power = higher
 
-    def rescale(self) -> None:
+    def _rescale(self) -> None:
         """Bring rows that are about to leave their type back to about 1.
 
-        On the host, also rows of which elements are about to while the largest are not; beside those
-        that are no smaller than :data:`NEAR`, subnormal elements go to 0.
+        Also rows of which elements are about to while the largest are not; beside those that are no
+        smaller than :data:`NEAR`, subnormal elements go to 0.
         """
         m = self.m
         size = m.abs(self.value)
         top = _highest(size)
         held = ((top > 1 / self.reach) & (top < self.reach)) | (top == 0) | ~m.isfinite(top)
         faint = None
-        if self.on_host:
-            if size.size and size.min() < self.tiny:
-                faint = (size < self.tiny) & (size > 0)
-                held &= (top >= NEAR) | ~faint.any(axis=(0, -1)) | ~m.isfinite(top)
-            if held.all():
-                if faint is not None:
-                    self.value[faint] = 0
-                return
+        if size.size and size.min() < self.tiny:
+            faint = (size < self.tiny) & (size > 0)
+            held &= (top >= NEAR) | ~faint.any(axis=(0, -1)) | ~m.isfinite(top)
+        if held.all():
+            if faint is not None:
+                self.value[faint] = 0
+            return
         exponent = m.where(held, 0, self._exponent(top))
         self.value = self._times(self.value, -exponent)
         self.power = exponent if self.power is None else self.power + exponent
         if faint is not None:
             self.value[m.abs(self.value) < self.tiny] = 0
-
-    def stop(self, over: Array, part: int) -> None:
-        """Drop the cotangents of one part where a sequence is over."""
-        self.value[part] = self.m.where(over[:, None], 0, self.value[part])
 
     def _exponent(self, top: Array) -> Array:
         """Which power of two a size is about; 0 if it is not finite."""
@@ -107,6 +119,30 @@ class Carry:
 
     def _times(self, value: Array, power: Array) -> Array:
         return value * power_of_two(self.m, power, value.dtype)[..., None]
+
+
+class Normalized(Carry):
+    """The same on a device, where every row is brought to about 1 at every step: nothing is looked at."""
+
+    def __init__(self, m: Any, shape: tuple[int, ...], dtype: Any, later: Any = None) -> None:
+        super().__init__(m, shape, dtype, later)
+        self.nothing = m.zeros(shape[1:-1], "int64")
+        self.power = self.nothing if self.power is None else self.power
+
+    def add(self, g: Array, power: Array | None) -> None:
+        """Add cotangents at the powers of their rows; None: all 0."""
+        m, own = self.m, self.power
+        given = self.nothing if power is None else power
+        size = m.maximum(own + self.exponents(self.value), given + self.exponents(g))
+        self.power = m.where(size < NOTHING // 2, own, size)
+        self.value = times_rows(m, self.value, own - self.power)
+        self.value += times_rows(m, g, given - self.power)
+
+    def exponents(self, value: Array) -> Array:
+        """Which power of two each row's largest size is about; :data:`NOTHING` of zeros."""
+        m, top = self.m, _tops(self.m, value)
+        exponent = m.where(m.isfinite(top), m.frexp(top)[1], self.nothing)
+        return m.where(top == 0, NOTHING, exponent)
 
 
 def power_of_two(m: Any, power: Array, dtype: Any) -> Array:
@@ -119,7 +155,17 @@ def power_of_two(m: Any, power: Array, dtype: Any) -> Array:
 def times_rows(m: Any, array: Array, powers: Array) -> Array:
     """Each row of an array times 2 to its own power; in the type, which may not hold it."""
     limit = 4 * largest_exponent(array.dtype)  # further out, nothing changes any more
+    if m is np and powers.size and powers.min() < 0:
+        lost = power_of_two(m, _lowest(array.dtype) - 1 - powers, array.dtype)[..., None]
+        array = m.where(m.abs(array) <= lost, 0, array)  # slow to round to 0
     return m.ldexp(array, m.clip(powers, -limit, limit)[..., None].astype("int32"))
+
+
+@cache
+def _lowest(dtype: Any) -> int:
+    """The power of two of a floating type's smallest subnormal number."""
+    info = np.finfo(dtype)
+    return 2 - largest_exponent(dtype) - int(info.nmant)
 
 
 def _tops(m: Any, value: Array) -> Array:

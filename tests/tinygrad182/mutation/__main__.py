@@ -6,8 +6,7 @@ import sys
 
 from tinygrad182.primitives import PRIMITIVES
 
-from .. import corners
-from .planting import KILLERS, mutate
+from .planting import mutate
 
 
 def main() -> int:
@@ -36,8 +35,6 @@ def main() -> int:
     console.print(
         f"Kill rate {killed / (count - equivalent):.2%} of those that are not equivalent."
     )
-    if corners.values not in KILLERS:
-        console.print("PyTorch is not installed: no faults were planted in forwards.")
     for label in survivors:
         console.print(f"survived: {label}", style="red", highlight=False)
     return bool(survivors)

@@ -1,0 +1,154 @@
+"""Graphs on a device, brought to the host as a whole.
+
+Most views are thousands of operations on small arrays, and look at numbers between them. The host would
+wait for a device each time, and starting an operation there takes longer than the operation takes here. So
+the whole graph comes over in one transfer, and the views run on NumPy's arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from dataclasses import replace
+from itertools import chain
+from typing import Any, NamedTuple
+
+from .. import backend
+from .._tensor import Tensor
+from .._trees import flatten, rebuild
+from ..autodiff import seeds_of
+from ..backend import Array
+from ..backpropagation import ancestors, gather, pull
+from ..primitives import PRIMITIVES
+from ..primitives.index import Slice
+from ..recording import Node
+from ..unrolling import unrolled
+from .recurrences import Stack, one_stack
+
+Seed = tuple[Node, Array]
+"""A node, and the cotangent that arrives at it."""
+
+
+def is_away(arrays: Iterable[Array]) -> bool:
+    """Whether any array lives where the host would have to wait for it."""
+    return any(
+        getattr(backend.NAMESPACES.get(kind), "guarded", False)
+        for kind in {type(a) for a in arrays}
+    )
+
+
+def device_of(array: Array) -> str:
+    """Name of the device an array lives on."""
+    device: str = backend.namespace(array).device(array)
+    return device
+
+
+class Hosted(NamedTuple):
+    """A graph whose arrays are on the host.
+
+    Attributes
+    ----------
+    seeds : list of (Node, array)
+        The latest nodes, and what arrives at them.
+    twins : dict of Node to Node
+        What stands for each node of the graph it was made from; empty if that was on the host already.
+    """
+
+    seeds: list[Seed]
+    twins: dict[Node, Node]
+
+    def twin(self, node: Node) -> Node:
+        """What stands for a node here."""
+        return self.twins.get(node, node)
+
+
+def on_host(seeds: Sequence[Seed]) -> Hosted:
+    """The graph behind some nodes, fetched in one transfer; the same nodes if it is on the host already."""
+    nodes = ancestors([node for node, _ in seeds], constants=True)
+    arrays = [g for _, g in seeds]
+    if not is_away([*arrays, *(node.value for node in nodes)]):
+        return Hosted(list(seeds), {})
+    twins, arrays = twins_of([(node, node.value, node.inputs or ()) for node in nodes], arrays)
+    return Hosted([(twins[n], g) for (n, _), g in zip(seeds, arrays, strict=True)], twins)
+
+
+def twins_of(
+    given: Sequence[tuple[Node, Array, tuple[Any, ...]]], others: Sequence[Array]
+) -> tuple[dict[Node, Node], list[Array]]:
+    """Nodes with the same history around values on the host, and other arrays there, in one transfer.
+
+    ``given`` are the nodes of a graph, oldest first, with their values and inputs. Twins are as old as
+    their nodes and share their memory's history, so that a write in between is noticed as ever.
+    """
+    saved = [flatten(node.saved) if node.saved is not None else [] for node, _, _ in given]
+    values = [value for _, value, _ in given]
+    hosts = iter(backend.fetch([*values, *chain.from_iterable(saved), *others]))
+    values = [next(hosts) for _ in given]
+    twins: dict[Any, Node] = {}
+    for (node, _, inputs), value in zip(given, values, strict=True):
+        twin = twins[node] = copy(node)
+        twin.value, twin.inputs, twin.grad = value, tuple([twins.get(x, x) for x in inputs]), None
+        if node.saved is not None:
+            twin.saved = rebuild(node.saved, hosts)
+        if node.primitive is not None and PRIMITIVES.get(node.op) is not node.primitive:
+            twin.primitive, twin.saved = replace(node.primitive, vjp=_there(node)), None
+    return twins, list(hosts)
+
+
+def _there(node: Node) -> Callable[..., list[Array]]:
+    """A node's derivative rule, run where its arrays are.
+
+    For what is not ours: the function inside :func:`tinygrad182.remat`, and primitives nobody registered,
+    which may know the arrays of their device only.
+    """
+
+    def vjp(xp: Any, g: Array, y: Array, *xs: Array, **params: Any) -> list[Array]:
+        inputs = node.inputs or ()
+        g = backend.move(g, device_of(node.value))
+        edges = pull(node, g, {x for x in inputs if isinstance(x, Node)})
+        whole = [gather(x, [c]) if type(c) is Slice else c for x, c in edges]
+        sent: dict[Any, list[Array]] = {}
+        for (x, _), c in zip(edges, backend.fetch(whole), strict=True):
+            sent.setdefault(x, []).append(c)
+        return [sent[x].pop(0) if sent.get(x) else None for x in inputs]
+
+    return vjp
+
+
+class Opened(NamedTuple):
+    """A recurrence step by step, in a graph on the host.
+
+    Attributes
+    ----------
+    root : Node
+    seed : array
+        What arrives at the root.
+    stack : Stack
+    device : str
+        Where the states come from.
+    """
+
+    root: Node
+    seed: Array
+    stack: Stack
+    device: str
+
+
+def opened(loss: Tensor, gradient: Any, path: str | None, what: str) -> Opened:
+    """The recurrence at ``path``, or the only one, of what a loss depends on.
+
+    Raises
+    ------
+    GraphError, UnknownPathError
+        As for :func:`.seeds_of` and :func:`.one_stack`.
+    """
+    seed = seeds_of([loss], [gradient], False, what)[0]
+    here = on_host([seed])
+    device = device_of(_first(one_stack(seed[0], path, what)).value) if here.twins else "cpu"
+    ((root, g),) = here.seeds
+    root = unrolled(root)
+    return Opened(root, g, one_stack(root, path, what), device)
+
+
+def _first(stack: Stack) -> Node:
+    return next(node for recurrence in stack.values() for node in recurrence.nodes())
