@@ -133,10 +133,11 @@ def _plain(
         arrays: list[Any] = []
         try:
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
-            if arrays and builtins.all(type(a) in SCALARS for a in arrays):
-                arrays[0] = as_tensor(operands[0])._data
+            first = next((a for a in arrays if type(a) not in SCALARS), None)
+            if first is None and arrays:
+                first = arrays[0] = as_tensor(operands[0])._data
             xp = backend.namespace(*arrays)
-            with xp.on(next((a for a in arrays if type(a) not in SCALARS), None)):
+            with xp.on(first):
                 if masks and not builtins.all(_is_mask(a) for a in arrays):
                     raise TypeError("operands must be Boolean; compare first, as in x != 0")
                 if ordered:  # compare real parts, so that masks survive a complex step

@@ -7,8 +7,6 @@ Tensor of its own output, so graphs hold no reference cycles and die with the la
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -133,18 +131,17 @@ class _Pass(threading.local):
     number = 0
 
 
-_PASS = _Pass()
+PASS = _Pass()
 
 
-@contextmanager
-def one_pass() -> Iterator[None]:
-    """Context of a backward pass, in which no caller writes to arrays; passes inside belong to it."""
-    outer = _PASS.number
-    _PASS.number = outer or next(_ORDER)
-    try:
-        yield
-    finally:
-        _PASS.number = outer
+def enter_pass() -> int:
+    """Begin a backward pass, in which no caller writes to arrays; one inside another belongs to it.
+
+    Returns what ``PASS.number`` is to be set to at its end.
+    """
+    outer = PASS.number
+    PASS.number = outer or next(_ORDER)
+    return outer
 
 
 class Memory:
@@ -177,9 +174,9 @@ class Memory:
 
         On a device the host waits for the answer.
         """
-        if self._snapshot is None or (self._compared and self._compared == _PASS.number):
+        if self._snapshot is None or (self._compared and self._compared == PASS.number):
             return
-        self._compared = _PASS.number
+        self._compared = PASS.number
         when, copy = self._snapshot
         if not _identical(copy, self._array):
             self._stamp = when

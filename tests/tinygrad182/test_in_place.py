@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_same_bits, const, device, host, leaf, write
+from tests.support import assert_same_bits, const, device, host, host_only, leaf, write
 
 Change = Callable[[tg.Tensor], Any]
 
@@ -195,7 +195,7 @@ def test_taking_the_data_twice_hides_no_change() -> None:
 
 # --- what cannot be written to ------------------------------------------------------------------
 
-ON_CPU = pytest.mark.skipif(device() != "cpu", reason="CuPy has no read-only arrays")
+ON_CPU = host_only("CuPy has no read-only arrays")
 
 
 @ON_CPU

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, const, leaf, write
+from tests.support import array, const, host_only, leaf, write
 from tinygrad182 import backend
 
 RNG = np.random.default_rng(0)
@@ -129,6 +129,7 @@ def peak(segment: int, steps: int = 400) -> int:
     return top
 
 
+@host_only("tracemalloc sees the memory of the host alone")
 def test_memory_grows_with_the_root_of_the_length() -> None:
     """√T segments of √T steps hold 2 √T states instead of 2 T."""
     assert peak(20) < peak(0) / 5
