@@ -18,7 +18,6 @@ from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates
 from .stepping import Host, State, Stepper, check_values
 
-
 ALL = 10**15
 """A width at which nothing is pruned."""
 
@@ -75,9 +74,8 @@ class BeamSearch:
 
     Prefixes are kept as links, each to a beam of the step before and a token, and read back at the end.
     The host reads a step's numbers when they are made if they are there already, or if it has to know: an
-    example can stop early if there is an end token, and in a search that prunes nothing every beam makes the
-    next step larger. On a GPU that is one transfer a step; another search is read in one transfer after its
-    last step.
+    example can stop early if there is an end token, and a search that prunes nothing grows with every step.
+    On a GPU that is one transfer a step; any other search is read in one transfer after its last step.
     """
 
     def __init__(
