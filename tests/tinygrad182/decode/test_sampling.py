@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import in_numpy
+from tests.support import array, host, in_numpy, xp
+from tinygrad182.decode import sampling
 
 from . import reference
 from .cases import Case, cases
@@ -143,6 +145,34 @@ def test_what_has_probability_0_is_never_drawn() -> None:
     for top_k in (None, 1, 5, 50, 99):
         drawn = tg.decode.sample(holes, None, 0, 3, count=100, top_k=top_k, rng=0)
         assert {token for h in drawn for token in h.tokens} == ({7} if top_k == 1 else {7, 30})
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1 - 2.0**-53])
+@pytest.mark.parametrize("ulps", [-1, 1])
+def test_no_rounding_of_the_running_sum_lets_it_be_drawn(chance: float, ulps: int) -> None:
+    """A sum made in parallel need not stand still where a probability is 0."""
+    table = np.log([0.25, 0.75, 1.0, 1.0, 1.0])
+    impossible = [0, 2, 4]
+    table[impossible] = -np.inf
+
+    @in_numpy
+    def step(tokens: Any, state: Any) -> tuple[Any, Any]:
+        return np.tile(table, (len(tokens), 1)), state
+
+    def rounded(x: Any, axis: int) -> Any:
+        sums = host(x).cumsum(axis=axis)
+        sums[:, impossible] *= 1 + ulps * 2.0**-52
+        return array(sums)
+
+    def chosen(draw: Any, live: Any, steps: int, like: Any) -> Any:
+        return array(np.full((steps, len(live)), chance))
+
+    with (
+        mock.patch.object(xp(), "cumulative_sum", rounded),
+        mock.patch.object(sampling._Draw, "_chance", chosen),
+    ):
+        [drawn] = tg.decode.sample(step, None, 0, 3)
+    assert drawn.tokens == ((1,) * 3 if chance < 0.4 else (3,) * 3)
 
 
 def test_dead_ends_are_left_out() -> None:
