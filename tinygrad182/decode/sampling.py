@@ -22,10 +22,6 @@ from .stepping import Host, State, Step, Stepper, check_values, whole
 AT_ONCE = 256
 """Steps for which chance is drawn, and brought to a device, at once."""
 
-BELOW_1 = 1 - 2.0**-53
-"""The largest float64 below 1: a positive number times it is the one below that number."""
-
-
 def sample(
     step: Step,
     state: State,
@@ -191,9 +187,9 @@ class _Draw:
         # A running sum made in parallel may rise or fall by a rounding where a weight is 0.
         reached = xp.where(weights > 0, xp.cumulative_sum(weights, axis=1), 0.0)
         total = xp.max(reached, axis=1, keepdims=True)
-        # A point that was rounded up to the total is moved below it.
-        point = xp.minimum(xp.reshape(chance, (N, 1)) * total, total * BELOW_1)
-        at = xp.argmax(xp.astype(reached > point, "uint8"), axis=1)
+        # Chance is at most 1 - 2^-53, so the product is below the total, as rounded as it may be.
+        there = reached > xp.reshape(chance, (N, 1)) * total
+        at = xp.argmax(xp.astype(there, "uint8"), axis=1)
         place = xp.arange(N), at
         tokens = at if words is None else xp.index(words, place)
         return _Drawn(tokens, xp.index(values, place), highest if top is None else top)

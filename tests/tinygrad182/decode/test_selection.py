@@ -172,9 +172,9 @@ def test_all_ways_agree(direct: int, sort: int, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(selection, "_DIRECT", direct)
     monkeypatch.setattr(selection, "_SORTED", sort)
     for kind in sorted(VALUES):
-        for M in (1, 2, 7, 30):
+        for M in (1, 2, 4, 7, 30):
             for without in (None, 0, M - 1):
                 tokens = VALUES[kind](rng, (6, M))
                 prefixes = np.array([[-0.5, -0.5, -2.0], [0, -np.inf, -np.inf]])
                 for make in (array, strict.asarray):
-                    _check(prefixes, tokens, 4, without, make)
+                    _check(prefixes, tokens, 6, without, make)
