@@ -22,6 +22,7 @@ from .stepping import Host, State, Step, Stepper, check_values, whole
 AT_ONCE = 256
 """Steps for which chance is drawn, and brought to a device, at once."""
 
+
 def sample(
     step: Step,
     state: State,
