@@ -175,13 +175,7 @@ class BeamSearch:
 
     def _read(self, steps: Sequence[Expansion]) -> None:
         """Bring steps to the host, in one transfer, and check their numbers."""
-        if self.xp is not backend.NUMPY:
-            arrays = [x for step in steps for x in step[2:] if x is not None]
-            found = iter(self.stepper.fetch(arrays))
-            steps = [
-                Expansion(*step[:2], *(None if x is None else next(found) for x in step[2:]))
-                for step in steps
-            ]
+        steps = steps if self.xp is backend.NUMPY else self.stepper.read(steps)
         self.steps += steps
         for step in steps:
             if not step.top.max() <= 0:
