@@ -87,7 +87,7 @@ def beam_search(
     add up to 1 for that. Sums are float64 whatever the model's dtype is.
 
     On a GPU the host waits once for a whole search without ``eos``, since nothing is read before its last
-    step; with ``eos`` once a step.
+    step (a ``trace`` holds K · M numbers a step until then); with ``eos`` once a step.
 
     Examples
     --------

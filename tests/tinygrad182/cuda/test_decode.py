@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -392,6 +393,21 @@ def test_tokens_that_the_step_has_changed_are_looked_at_too(card: str) -> None:
     LATE["beam_search"](looking_up(card, M + 1, further), zeros(card, 1, 1))
     with pytest.raises(tg.IndexOutOfRangeError, match="from 1 to 7"):
         LATE["beam_search"](looking_up(card, M, further), zeros(card, 1, 1))
+
+
+def test_what_a_step_has_indexed_is_not_kept_for_the_check() -> None:
+    """Else a search would hold the activations of all its steps."""
+    seen: list[Any] = []
+
+    def step(tokens: Any, state: Any) -> Any:
+        assert all(x() is None for x in seen)
+        activations = state + tg.ones((len(tokens), M), dtype="float64", device="cuda")
+        rows = tg.tensor(np.arange(len(tokens)), device="cuda")
+        found = activations[rows, tg.tensor(tokens)]
+        seen[:] = [weakref.ref(x) for x in (activations.data, rows.data)]
+        return math.log(1 / M) + 0 * activations, 0 * found[:, None]
+
+    tg.decode.beam_search(step, zeros("cuda", 1, 1), 0, 2, 4)
 
 
 def test_a_start_token_beyond_the_vocabulary_is_in_the_table() -> None:
