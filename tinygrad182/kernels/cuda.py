@@ -34,7 +34,9 @@ def _with_kernels(cell: Any) -> Any:
 class FusedLongShortTerm(LongShortTerm):
     """The formulas of :class:`.LongShortTerm`, each method one kernel."""
 
-    def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
+    def forward(
+        self, z: Array, product: Array, before: list[Array], after: list[Array]
+    ) -> None:
         """As :meth:`.LongShortTerm.forward`."""
         h, c = after
         kernels(self.m)["forward"](*_blocks(product), before[1], *_blocks(z), c, h)
@@ -118,7 +120,7 @@ def kernels(m: Any) -> dict[str, Any]:
             """,
             "tinygrad182_lstm_backward",
         ),
-        "exponents": m.ReductionKernel(
+            "exponents": m.ReductionKernel(
             "T x",
             "int64 exponent",
             "fabs(x)",
