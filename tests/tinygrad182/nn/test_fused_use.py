@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, device, host_only, leaf, write
+from tests.support import (
+    Array,
+    assert_close,
+    assert_same_bits,
+    const,
+    device,
+    host_only,
+    leaf,
+    write,
+)
 from tests.tinygrad182.nn.test_fused import make
 from tests.tinygrad182.test_memory import no_collector
 from tinygrad182.backpropagation import ancestors
