@@ -258,11 +258,11 @@ def exponents(m: Any, rows: Array) -> Array:
     It is :data:`.powers.NOTHING` for zeros, and above :func:`.powers.largest_exponent` for what is not
     finite.
     """
-    sizes = m.abs(rows)
+    sizes, limit = m.abs(rows), largest_exponent(rows.dtype)
+    sizes = sizes.astype(m.result_type(sizes, m.float32), copy=False)  # a sum in float16 overflows
     total = m.matmul(sizes, m.ones(rows.shape[1], sizes.dtype))  # faster than the largest of each
-    found = m.frexp(total)[1].astype("int64")
-    found = m.where(m.isfinite(total), found, largest_exponent(rows.dtype) + 1)
-    return m.where(total == 0, NOTHING, found)
+    found = m.where(m.isfinite(total), m.minimum(m.frexp(total)[1], limit), limit + 1)
+    return m.where(total == 0, NOTHING, found.astype("int64"))
 
 
 def at_powers(m: Any, rows: Array, powers: Array, least: Array) -> Array:

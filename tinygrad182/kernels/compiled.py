@@ -141,7 +141,7 @@ def exponents(m: Any, rows_: Array) -> Array:
 def at_powers(m: Any, rows_: Array, powers: Array, least: Array) -> Array:
     """As :func:`.arrays.at_powers`."""
     out = np.empty_like(rows_, order="C")
-    limit = largest_exponent(out.dtype) - 3
+    limit = largest_exponent(out.dtype) - 2
     powers, least = (_plain(p, np.int64) for p in (powers, least))
     rows.at_powers(_plain(rows_, out.dtype), powers, least, limit, out)
     return out
