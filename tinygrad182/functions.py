@@ -134,8 +134,8 @@ def _plain(
         try:
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
             first = next((a for a in arrays if type(a) not in SCALARS), None)
-            if first is None and arrays:
-                first = arrays[0] = as_tensor(operands[0])._data
+            if first is None and operands and operands[0] is not None:  # numbers alone
+                first = arrays[0] = np.asarray(operands[0])  # a 0-d array has a dtype
             xp = backend.namespace(*arrays)
             with xp.on(first):
                 if masks and not builtins.all(_is_mask(a) for a in arrays):
@@ -143,7 +143,7 @@ def _plain(
                 if ordered:  # compare real parts, so that masks survive a complex step
                     arrays = [xp.ordered(a) for a in arrays]
                 return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
-        except (ValueError, TypeError, IndexError, DeviceError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError, DeviceError) as error:
             raise explain(name, arrays, error) from error
 
     function.__name__ = function.__qualname__ = name

@@ -391,7 +391,7 @@ def is_array(x: Any) -> bool:
         return isinstance(NAMESPACES[type(x)], Namespace)
     if type(x).__module__.partition(".")[0] == "cupy":  # whose arrays have no __array_namespace__
         return hasattr(x, "ndim")
-    return hasattr(x, "__array_namespace__") and not isinstance(x, np.generic)
+    return hasattr(x, "__array_namespace__") and not isinstance(x, (np.generic, type))
 
 
 def namespace(*operands: Array) -> Any:

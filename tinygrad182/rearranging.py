@@ -11,7 +11,7 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .backend import Array, check_device
-from .creation import as_tensor, full_like, integers, tensor
+from .creation import as_tensor, beside, full_like, integers
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
 from .modes import MODES, PendingCheck
 from .primitives import PRIMITIVES
@@ -359,14 +359,7 @@ def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: s
         )
 
     check_indices([(values._data if is_tensor(values) else values, 0, size)], error)
-    return values if is_tensor(values) else _beside(x, values)
-
-
-def _beside(x: Tensor, array: Array) -> Tensor:
-    """A copy of an array; from the host it goes to the device of ``x``."""
-    if type(array) is not np.ndarray:
-        return tensor(array)
-    return wrap(backend.namespace(x._data).from_numpy(array, x.device))
+    return beside(values, x)
 
 
 def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
@@ -465,14 +458,14 @@ def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -
     array = part._data if is_tensor(part) else part
     if not _is_mask(part):
         checks.append((array, axis))
-        return [part if is_tensor(part) else _beside(x, part)]
+        return [beside(part, x)]
     if tuple(part.shape) != x.shape[axis : axis + part.ndim]:
         raise ShapeError(
             f"index: a mask of shape {tuple(part.shape)} at axis {axis} of shape {x.shape}"
         )
     with backend.on(array):
         found = backend.namespace(array).nonzero(array)
-    return [wrap(a) if is_tensor(part) else _beside(x, a) for a in found]
+    return [wrap(a) if is_tensor(part) else beside(a, x) for a in found]
 
 
 def _out_of_range(
@@ -488,7 +481,7 @@ def _out_of_range(
 
 def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
     """Bring integer arrays side by side: to the front if they were apart, as in NumPy."""
-    entries = [_beside(x, np.asarray(e)) if isinstance(e, int) else e for e in entries]
+    entries = [beside(np.asarray(e), x) if isinstance(e, int) else e for e in entries]
     arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
     if arrays[-1] - arrays[0] == len(arrays) - 1:
         return x, entries

@@ -408,10 +408,10 @@ def plain_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def on_host(data: Any) -> np.ndarray[Any, Any]:
     """Data as a NumPy array: a Tensor, an array of any library, a number, or nested lists of these.
 
-    For what lies on a device the host waits, once for all of it.
+    For what lies on a device the host waits, once for all of it. A Tensor's array is read-only.
     """
     if is_tensor(data):
-        data = data._data
+        return data.numpy()
     if backend.is_array(data):
         return backend.namespace(data).to_numpy(data)
     if isinstance(data, (list, tuple)) and has_dtype(data):

@@ -201,6 +201,30 @@ def test_lists_of_what_is_on_a_device() -> None:
     assert tg.nn.init.spectral_radius([[x.data[0, 2], 0.0], [0.0, 1.0]]) == 2.0
 
 
+def test_a_library_with_arrays_of_its_own() -> None:
+    strict = pytest.importorskip("array_api_strict")
+    x = tg.tensor(strict.asarray(A), requires_grad=True)
+    for found in (
+        x[np.array([1, 0, 1])],
+        x[[0, 1], [2, -1]],
+        x[A > 0],
+        tg.where(A > 0, x, 0.0),
+        tg.nn.mse_loss(x, G),
+        tg.nn.cross_entropy(x, [0, 2]),
+        *tg.grad(x * x, x, G),
+        tg.jvp(lambda x: x * x, [x], [G])[1],
+        x.detach().clone().assign(G),
+        x.detach().clone().assign([[1, 2, 3], [4, 5, 6]]),
+    ):
+        assert isinstance(found, tg.Tensor)
+        assert type(found.data) is type(x.data)
+    with pytest.raises(tg.DTypeError, match="negative integer powers"):
+        tg.tensor(strict.asarray([1, 2])) ** -1
+    y = x * 2
+    y.data[0, 0] = 7.0  # a copy
+    assert y.numpy()[0, 0] == 1.0
+
+
 # --- operands never move ------------------------------------------------------------------------
 
 OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -420,6 +444,17 @@ def test_writes_to_leaves_are_noticed() -> None:
         z.backward()
 
 
+def test_a_write_after_the_second_recording() -> None:
+    x = leaf(A)
+    first, held = (x * x).sum(), x.data
+    second = (x * x).sum()
+    assert x.data is held
+    held[0] = 3.0
+    for z in (first, second):
+        with pytest.raises(tg.InPlaceError):
+            z.backward()
+
+
 def test_a_write_before_the_second_recording() -> None:
     x = leaf(A)
     first = (x * x).sum()
@@ -495,6 +530,7 @@ def test_checkpoints_cross(make: Callable[[Any], Any], back: bool, tmp_path: Any
 def test_gradient_checks_on_the_device() -> None:
     check = tg.testing.check_gradients(lambda x: tg.tanh(x[[0, 1, 1]] * x[:1]), A)
     assert check.error < 1e-10
+    assert tg.testing.check_gradients(tg.tanh, A.astype("float32")).error < 1e-10
     rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
     with tg.use_device("cpu"):
         assert tg.testing.check_gradients(rnn, np.ones((2, 1, 2)), max_entries=4).error < 1e-10
@@ -547,6 +583,11 @@ def test_indices_that_were_checked_are_not_waited_for_again() -> None:
         (h,) = tg.grad((g * g).sum(), x, create_graph=True)
         assert h is not None
         h.sum().backward()
+    again = tg.remat(lambda x: x[i] ** 3)
+    with waits(1):
+        z = again(x).sum()
+    with waits(0):
+        z.backward()
     with waits(1):
         tg.hessian(lambda x: (x[i] ** 3).sum(), A)
 

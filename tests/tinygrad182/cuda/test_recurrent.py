@@ -151,7 +151,7 @@ def test_the_views_of_the_cpu(kind: str, device: str, gain: float, lengths: Any)
         layer = make(kind, where, dtype, gain, num_layers=2)
         output, _ = layer(tensor(data(20, dtype), where), None, lengths)
         flow = tg.inspect.gradient_flow((output[-1] ** 2).sum(), backward=True)
-        stacks = [getattr(flow[f"{kind if kind == 'lstm' else 'rnn'}.l{k}"], "h") for k in range(2)]
+        stacks = [flow[f"{kind if kind == 'lstm' else 'rnn'}.l{k}"].h for k in range(2)]
         found.append([*(s.log_grad_norm for s in stacks), *(p.grad for p in layer.parameters())])
     for a, b in zip(*found, strict=True):
         if isinstance(a, tg.Tensor):
