@@ -145,11 +145,12 @@ def norms(arrays: Sequence[Array]) -> list[float]:
     [5e-200, 2e+200]
     """
     pairs = [_top_and_squares(array) for array in arrays]
-    far = iter(fetch([x for pair in pairs if is_array(pair[0]) for x in pair]))
+    far = [x for pair in pairs if type(pair[0]) is not float for x in pair]
+    fetched = map(float, fetch(far) if far else ())
     found = []
     for top, squares in pairs:
-        if is_array(top):
-            top, squares = float(next(far)), float(next(far))
+        if type(top) is not float:
+            top, squares = next(fetched), next(fetched)
         found.append(top * math.sqrt(squares) if 0 < top < math.inf else top)
     return found
 

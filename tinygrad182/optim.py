@@ -87,13 +87,13 @@ class Optimizer(ABC):
 
     def _bring_to(self, p: Tensor, state: dict[str, Any]) -> None:
         """Move what is remembered of a parameter to its device, if the model has gone to another."""
-        xp = backend.namespace(p._data)
+        kind = type(p._data)
         for name in self.arrays:
             value = state.get(name)
+            if type(value) is kind is np.ndarray:
+                continue
             if isinstance(value, np.generic):  # 0-d arithmetic leaves NumPy's scalars
                 value = np.asarray(value)
-            if type(value) is type(p._data) and not xp.guarded:
-                continue
             if backend.is_array(value) and backend.namespace(value).device(value) != p.device:
                 state[name] = backend.move(value, p.device)
 

@@ -449,10 +449,11 @@ def read_as(value: Any, like: Array, op: str, what: str = "") -> Array:
     try:
         if is_host_data(value):
             array = plain_array(value if isinstance(value, np.ndarray) else on_host(value))
-            if xp is not backend.NUMPY:
-                if isinstance(like.dtype, np.dtype):  # what is not needed is not transferred
-                    array = array.astype(like.dtype, copy=False)
-                array = xp.from_numpy(array, xp.device(like))
+            if isinstance(like.dtype, np.dtype):  # what is not needed is not transferred
+                array = np.asarray(array, dtype=like.dtype)
+            if xp is backend.NUMPY:
+                return array
+            array = xp.from_numpy(array, xp.device(like))
         else:
             array = value._data if is_tensor(value) else value
             backend.namespace(like, array)
