@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_close, device, leaf
+from tests.support import assert_close, device, host_only, leaf
 
 MILLION = 1_000_000
 
@@ -38,7 +38,8 @@ def in_thread(work: Callable[[], None], stack: int) -> None:
 
     def run() -> None:
         try:
-            work()
+            with tg.use_device(device()):  # a new thread has the default
+                work()
         except BaseException as error:
             errors.append(error)
 
@@ -59,6 +60,7 @@ def _chain(x: Any, length: int) -> Any:
     return x
 
 
+@host_only("a million launches, three times, take minutes")
 def test_a_million_operations() -> None:
     """Forward, backward and freeing, under the default recursion limit, on a stack of 256 KB."""
     times: dict[str, float] = {}
@@ -190,7 +192,7 @@ def test_nothing_makes_a_cycle(use: Callable[[tg.Tensor], Any]) -> None:
         assert gc.collect() == 0
 
 
-@pytest.mark.skipif(device() != "cpu", reason="looks at the array through NumPy")
+@host_only("looks at the array through NumPy")
 def test_backward_frees_arrays_as_it_goes() -> None:
     """After backward the graph holds no array, though the loss itself is still held."""
     x = leaf(np.ones(4))
