@@ -70,7 +70,9 @@ def test_numpy_functions_stay_differentiable(f: Callable[[Any, Any], Any]) -> No
     (found,) = tg.grad(y, x, const(g))
     h = 1e-6
     columns = [np.asarray(f(X + h * e, X)) - np.asarray(f(X - h * e, X)) for e in _units()]
-    assert_close(found, np.array([np.sum(g * c) / (2 * h) for c in columns]).reshape(2, 3), 1e-8, floor=1.0)
+    assert_close(
+        found, np.array([np.sum(g * c) / (2 * h) for c in columns]).reshape(2, 3), 1e-8, floor=1.0
+    )
 
 
 def _units() -> Any:
