@@ -9,7 +9,7 @@ tensors are made on it, wherever a test makes them. What else a test does with a
 | make a raw array, as an operand or a cotangent | ``array(values)`` |
 | move all that a test is given, in any nesting | ``moved(tree)`` |
 | read any array or Tensor with NumPy | ``host(x)``; ``assert_close`` and ``assert_same_bits`` do it alone |
-| write into a tensor | ``write(x, values)`` or ``write(x, values, at=(0, 1))`` |
+| write into a tensor or an array | ``write(x, values)`` or ``write(x, values, at=(0, 1))`` |
 | hand over a function that is written in NumPy | ``in_numpy(f)`` |
 | ask for common memory | ``share_memory(x, y)`` |
 | call a primitive or a rule | ``xp()``, the namespace of the device under test |
@@ -94,11 +94,12 @@ def host(value: Any) -> Array:
     return np.asarray(value)
 
 
-def write(x: tg.Tensor, values: Any, at: Any = ...) -> None:
-    """``x.data[at] = values``, with values of the host or of any device."""
-    data = x.data
+def write(x: Any, values: Any, at: Any = ...) -> None:
+    """``x.data[at] = values``, or ``x[at]`` of an array, with values of the host or of any device."""
+    data = x.data if isinstance(x, tg.Tensor) else x
+    device = backend.namespace(data).device(data)
     with backend.on(data):
-        data[at] = backend.move(host(values).astype(x.dtype), x.device)
+        data[at] = backend.move(host(values).astype(data.dtype), device)
 
 
 def share_memory(a: Any, b: Any) -> bool:

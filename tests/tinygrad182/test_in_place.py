@@ -356,12 +356,14 @@ def test_a_training_step_in_another_thread_raises() -> None:
     state = {name: 2 * value.numpy() for name, value in model.state_dict().items()}
     optimizer = tg.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
+    x = tg.ones((3, 1, 2))  # a new thread has the default device
+
     def train() -> None:
-        model(tg.ones((3, 1, 2)))[0].sum().backward()
+        model(x)[0].sum().backward()
         optimizer.step()
 
     for change in (train, lambda: model.load_state_dict(state)):
-        output, _ = model(tg.ones((3, 1, 2)))
+        output, _ = model(x)
         _elsewhere(change)
         model.zero_grad()
         with pytest.raises(tg.InPlaceError, match=r"backward of .* was changed in place"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays
+from . import arrays, cuda
 
 COMPILED = True
 """Whether compiled loops are used where Numba is installed."""
@@ -19,6 +19,8 @@ COMPILED = True
 
 def loops(m: Any, dtype: Any) -> ModuleType:
     """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type."""
+    if dtype in _TYPES and hasattr(m, "ElementwiseKernel"):  # CuPy
+        return cuda
     if COMPILED and m is np and dtype in _TYPES:
         if dtype not in _BUILT:
             _BUILT[dtype] = None  # if building fails, it is not tried again

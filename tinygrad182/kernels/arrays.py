@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
-from .powers import Carry
+from .powers import NOTHING, Carry, Normalized, Rescaled, largest_exponent, power_of_two
 
 CHUNK = 1 << 16
 """Elements of a part at the steps whose factors are computed at once: they should stay in the cache."""
@@ -137,9 +137,8 @@ def _forward(
     for t in span:
         here = z[t - span.start]
         m.matmul(before[0], weight, out=product)
-        m.add(here, product, out=here)
         after = list(states[:, t])
-        cell.forward(here, before, after)
+        cell.forward(here, product, before, after)
         over = ends.over(t)
         if over is not None:
             for new, old in zip(after, before, strict=True):
@@ -165,6 +164,8 @@ def backward(
     keep: bool = False,
     span: range | None = None,
     later: Deltas | None = None,
+    *,
+    on_device: type[Carry] = Normalized,
 ) -> Deltas:
     """Run back over time.
 
@@ -182,11 +183,16 @@ def backward(
         Powers of two that the rows of ``g`` are to be multiplied by.
     keep : bool
         Whether to return the whole cotangents of the states.
+
+        On a device powers of two are carried only then, or where ``powers`` are given: they would be most
+        of a step's kernels, and subnormal numbers cost nothing there.
     span : range, optional
         The steps to run back over, and which the result is of; all by default. What it calls the
         initial state is then the one before these.
     later : Deltas, optional
         What was found for the steps after these.
+    on_device : type
+        How powers of two are carried on a device.
     """
     m = cell.m
     parts, *lead, T, B, H = g.shape
@@ -194,23 +200,23 @@ def backward(
     sums = m.empty((*lead, len(span), B, gates.shape[-1]), g.dtype)
     kept = m.empty((parts, *lead, len(span), B, H), g.dtype) if keep else None
     every: Array | None = None
-    carry = Carry(m, (parts, *lead, B, H), g.dtype, later)
-    carried = m.empty((*lead, B, H), g.dtype)
+    looking = keep or powers is not None
+    kind = Rescaled if m is np else on_device if looking else Carry
+    here = slice(span.start, span.stop)
+    carry = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):
         start = max(span.start, stop - step)
         several = _factors(cell, gates, initial, states, start, stop)
         for t in range(stop - 1, start - 1, -1):
-            carry.add(g[..., t, :, :], None if powers is None else powers[..., t, :])
-            carry.rescale()
             i = t - span.start
+            carry.add(i)
             if carry.power is not None:
                 every = m.zeros(sums.shape[:-1], "int64") if every is None else every
                 every[..., i, :] = carry.power
             factors = [factor[t - start] for factor in several]
             _step_back(cell, factors, carry, sums[..., i, :, :], ends.over(t), kept, i)
-            m.matmul(sums[..., i, :, :], weight, out=carried)
-            carry.value[0] = carried
+            m.matmul(sums[..., i, :, :], weight, out=carry.value[0])
     return Deltas(sums, every, carry.value, carry.power, kept)
 
 
@@ -244,3 +250,27 @@ def _factors(
         gates[start:stop], before, [part[start:stop] for part in states]
     )
     return factors
+
+
+def exponents(m: Any, rows: Array) -> Array:
+    """A power of two that the elements of each row (R, n) are below, but not by many.
+
+    It is :data:`.powers.NOTHING` for zeros, and above :func:`.powers.largest_exponent` for what is not
+    finite.
+    """
+    sizes = m.abs(rows)
+    total = m.matmul(sizes, m.ones(rows.shape[1], sizes.dtype))  # faster than the largest of each
+    found = m.frexp(total)[1].astype("int64")
+    found = m.where(m.isfinite(total), found, largest_exponent(rows.dtype) + 1)
+    return m.where(total == 0, NOTHING, found)
+
+
+def at_powers(m: Any, rows: Array, powers: Array, least: Array) -> Array:
+    """Each row times 2 to its power: 0 where that is no normal number.
+
+    Elements below 2 to ``least`` count as 0 in rows of negative powers, where they might become subnormal.
+    """
+    if m is not np or (powers < 0).any():
+        lowest = m.where(powers < 0, power_of_two(m, least, rows.dtype), 0)
+        rows = m.where(m.abs(rows) < lowest[:, None], 0, rows)
+    return rows * power_of_two(m, powers, rows.dtype)[:, None]

@@ -21,17 +21,21 @@ class Vanilla:
         self.m = m
         self.nonlinearity = nonlinearity
 
-    def forward(self, z: Array, before: list[Array], after: list[Array]) -> None:
-        """From the sum ``z`` and a state to the next state; the gates are left in ``z``."""
+    def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
+        """From x_t W_xᵀ + b in ``z``, h_{t−1} W_hᵀ in ``product`` and a state to the next state.
+
+        ``product`` is written over. ``z`` may be the memory of the next state.
+        """
         m, (h,) = self.m, after
+        m.add(z, product, out=product)  # not into z: CuPy would copy it before it writes to h
         if self.nonlinearity == "tanh":
-            m.tanh(z, out=h)
+            m.tanh(product, out=h)
         elif self.nonlinearity == "identity":
-            h[...] = z
+            h[...] = product
         elif z.dtype.kind == "c":
-            h[...] = m.where(z.real > 0, z, 0)
+            h[...] = m.where(product.real > 0, product, 0)
         else:
-            m.maximum(z, 0, out=h)
+            m.maximum(product, 0, out=h)
 
     def factors(self, gates: Array, before: list[Array], after: list[Array]) -> tuple[Array, ...]:
         """What backward multiplies by at several steps: it does not depend on the cotangents."""
@@ -51,9 +55,10 @@ class Vanilla:
         if self.nonlinearity == "tanh":
             self.m.multiply(deltas[0], factors[0], out=dz)
             return
-        dz[...] = deltas[0]
-        if self.nonlinearity == "relu":
-            dz[self.m.broadcast_to(factors[0], dz.shape)] = 0  # also of an infinite cotangent
+        if self.nonlinearity == "relu":  # 0 also of an infinite cotangent
+            dz[...] = self.m.where(factors[0], 0, deltas[0])
+        else:
+            dz[...] = deltas[0]
 
 
 class LongShortTerm:
@@ -64,9 +69,10 @@ class LongShortTerm:
     def __init__(self, m: Any) -> None:
         self.m = m
 
-    def forward(self, z: Array, before: list[Array], after: list[Array]) -> None:
-        """From the sum ``z`` and a state to the next state; the gates are left in ``z``."""
+    def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
+        """As :meth:`Vanilla.forward`; the gates are left in ``z``."""
         m, n = self.m, z.shape[-1] // 4
+        m.add(z, product, out=z)
         i, f, g, o = (z[..., k * n : (k + 1) * n] for k in range(4))
         h, c = after
         m.tanh(g, out=h)

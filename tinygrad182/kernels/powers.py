@@ -7,12 +7,15 @@ beside a largest element of about 1 they count as 0.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array
+
+NOTHING = -(1 << 40)
+"""The power of a row of zeros."""
 
 NEAR = 2.0**-16
 """A row whose largest element is smaller is scaled up before any of its elements are set to 0."""
@@ -35,35 +38,69 @@ def smallest(dtype: Any) -> Any:
 
 
 class Carry:
-    """Cotangents of the parts of a state, (parts, …, B, H), and the powers of their rows, (…, B).
+    """Cotangents of the parts of a state on their way back, (parts, …, B, H), as their type holds them.
+
+    Parameters
+    ----------
+    m : module
+    g : array (parts, …, T, B, H)
+        What arrives at each of some steps from the loss itself.
+    powers : int array (…, T, B), or None
+        Powers of two that its rows are to be multiplied by; None: all 0.
+    later : Deltas, optional
+        What was found for the steps after these.
 
     Attributes
     ----------
     value : array
-    power : int array, or None
-        None while all are 0, which only the host can know.
+    power : int array (…, B), or None
+        Those of the rows of ``value``; None: all 0.
     """
 
-    def __init__(self, m: Any, shape: tuple[int, ...], dtype: Any, later: Any = None) -> None:
+    def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
         self.m = m
-        self.on_host = m is np
-        self.value = m.zeros(shape, dtype) if later is None else later.initial.copy()
-        self.power: Array | None = None if self.on_host else m.zeros(shape[1:-1], "int64")
-        if later is not None and later.initial_powers is not None:
-            self.power = later.initial_powers
-        self.reach = power(dtype, largest_exponent(dtype) // 2)
-        self.tiny = smallest(dtype)
+        self.g = g
+        self.powers = powers
+        shape = (*g.shape[:-3], *g.shape[-2:])
+        self.value = m.zeros(shape, g.dtype) if later is None else later.initial.copy()
+        self.power: Array | None = None if later is None else later.initial_powers
 
-    def add(self, g: Array, power: Array | None) -> None:
-        """Add cotangents at the powers of their rows; None: all 0."""
-        m = self.m
-        if power is None and self.power is None:
-            self.value += g
-            return
-        if self.on_host and not g.any():
-            return
-        own = m.zeros(g.shape[1:-1], "int64") if self.power is None else self.power
-        given = m.zeros_like(own) if power is None else power
+    def add(self, t: int) -> None:
+        """Add what arrives at step t."""
+        self.value += self.g[..., t, :, :]
+
+    def stop(self, over: Array, part: int) -> None:
+        """Drop the cotangents of one part where a sequence is over."""
+        self.value[part] = self.m.where(over[:, None], 0, self.value[part])
+
+
+class Rescaled(Carry):
+    """The same on the host, where a row is rescaled when it is about to leave its type."""
+
+    def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
+        super().__init__(m, g, powers, later)
+        self.reach = power(g.dtype, largest_exponent(g.dtype) // 2)
+        self.tiny = smallest(g.dtype)
+
+    def add(self, t: int) -> None:
+        """Add what arrives at step t, and rescale."""
+        if self.power is None and self.powers is None:
+            super().add(t)
+        elif self._arriving[t]:
+            self._add_at_powers(t)
+        self._rescale()
+
+    @cached_property
+    def _arriving(self) -> list[bool]:
+        """At which steps anything but zeros arrives."""
+        axes = (*range(self.g.ndim - 3), -2, -1)
+        return list(self.g.any(axis=axes).tolist())
+
+    def _add_at_powers(self, t: int) -> None:
+        m, g = self.m, self.g[..., t, :, :]
+        nothing = m.zeros(g.shape[1:-1], "int64")
+        own = nothing if self.power is None else self.power
+        given = nothing if self.powers is None else self.powers[..., t, :]
         ours, theirs = _tops(m, self.value), _tops(m, g)
         higher = m.maximum(own + self._exponent(ours), given + self._exponent(theirs))
         higher = m.where(ours == 0, given + self._exponent(theirs), higher)
@@ -71,34 +108,29 @@ class Carry:
         self.value = self._times(self.value, own - higher) + self._times(g, given - higher)
         self.power = higher
 
-    def rescale(self) -> None:
+    def _rescale(self) -> None:
         """Bring rows that are about to leave their type back to about 1.
 
-        On the host, also rows of which elements are about to while the largest are not; beside those
-        that are no smaller than :data:`NEAR`, subnormal elements go to 0.
+        Also rows of which elements are about to while the largest are not; beside those that are no
+        smaller than :data:`NEAR`, subnormal elements go to 0.
         """
         m = self.m
         size = m.abs(self.value)
         top = _highest(size)
         held = ((top > 1 / self.reach) & (top < self.reach)) | (top == 0) | ~m.isfinite(top)
         faint = None
-        if self.on_host:
-            if size.size and size.min() < self.tiny:
-                faint = (size < self.tiny) & (size > 0)
-                held &= (top >= NEAR) | ~faint.any(axis=(0, -1)) | ~m.isfinite(top)
-            if held.all():
-                if faint is not None:
-                    self.value[faint] = 0
-                return
+        if size.size and size.min() < self.tiny:
+            faint = (size < self.tiny) & (size > 0)
+            held &= (top >= NEAR) | ~faint.any(axis=(0, -1)) | ~m.isfinite(top)
+        if held.all():
+            if faint is not None:
+                self.value[faint] = 0
+            return
         exponent = m.where(held, 0, self._exponent(top))
         self.value = self._times(self.value, -exponent)
         self.power = exponent if self.power is None else self.power + exponent
         if faint is not None:
             self.value[m.abs(self.value) < self.tiny] = 0
-
-    def stop(self, over: Array, part: int) -> None:
-        """Drop the cotangents of one part where a sequence is over."""
-        self.value[part] = self.m.where(over[:, None], 0, self.value[part])
 
     def _exponent(self, top: Array) -> Array:
         """Which power of two a size is about; 0 if it is not finite."""
@@ -109,17 +141,57 @@ class Carry:
         return value * power_of_two(self.m, power, value.dtype)[..., None]
 
 
+class Normalized(Carry):
+    """The same on a device, where every row is brought to about 1 at every step: nothing is looked at."""
+
+    def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
+        super().__init__(m, g, powers, later)
+        self.nothing = m.zeros(self.value.shape[1:-1], "int64")
+        self.power = self.nothing if self.power is None else self.power
+
+    def arriving(self, t: int) -> tuple[Array, Array]:
+        """What arrives at step t, and the powers of its rows."""
+        powers = self.nothing if self.powers is None else self.powers[..., t, :]
+        return self.g[..., t, :, :], powers
+
+    def add(self, t: int) -> None:
+        """Add what arrives at step t, and normalize."""
+        m, own = self.m, self.power
+        g, given = self.arriving(t)
+        size = m.maximum(own + self.exponents(self.value), given + self.exponents(g))
+        self.power = m.where(size < NOTHING // 2, own, size)
+        self.value = times_rows(m, self.value, own - self.power)
+        self.value += times_rows(m, g, given - self.power)
+
+    def exponents(self, value: Array) -> Array:
+        """Which power of two each row's largest size is about; :data:`NOTHING` of zeros."""
+        m, top = self.m, _tops(self.m, value)
+        exponent = m.where(m.isfinite(top), m.frexp(top)[1], self.nothing)
+        return m.where(top == 0, NOTHING, exponent)
+
+
 def power_of_two(m: Any, power: Array, dtype: Any) -> Array:
     """2**power as an array of the type; 0 where that is no normal number of it."""
     limit = largest_exponent(dtype)
-    scale = m.ldexp(m.ones((), np.finfo(dtype).dtype), m.clip(power, -limit + 2, limit - 1))
+    exponents = m.clip(power, -limit + 2, limit - 1).astype("int32")  # many times as fast as int64
+    scale = m.ldexp(m.ones((), np.finfo(dtype).dtype), exponents)
     return m.where(power < -limit + 2, 0, scale).astype(scale.dtype, copy=False)
 
 
 def times_rows(m: Any, array: Array, powers: Array) -> Array:
     """Each row of an array times 2 to its own power; in the type, which may not hold it."""
     limit = 4 * largest_exponent(array.dtype)  # further out, nothing changes any more
+    if m is np and powers.size and powers.min() < 0:
+        lost = power_of_two(m, _lowest(array.dtype) - 1 - powers, array.dtype)[..., None]
+        array = m.where(m.abs(array) <= lost, 0, array)  # slow to round to 0
     return m.ldexp(array, m.clip(powers, -limit, limit)[..., None].astype("int32"))
+
+
+@cache
+def _lowest(dtype: Any) -> int:
+    """The power of two of a floating type's smallest subnormal number."""
+    info = np.finfo(dtype)
+    return 2 - largest_exponent(dtype) - int(info.nmant)
 
 
 def _tops(m: Any, value: Array) -> Array:

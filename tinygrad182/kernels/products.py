@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
+from . import loops
 from .arrays import Deltas, with_ones
-from .powers import largest_exponent, power_of_two, smallest, times_rows
+from .powers import NOTHING as NOTHING
+from .powers import largest_exponent, power_of_two, times_rows
 
 Cotangents = tuple[Any, ...]
 """Of all inputs of a scan, in their order; None for what has none."""
@@ -86,7 +88,7 @@ class Sent(NamedTuple):
 def products(s: Setting, found: Deltas) -> Sent:
     """One product over all steps for each input, without leading axes where rows have powers.
 
-    Of a weight's, rows are left out that no number in the type can be as small as beside the largest.
+    For weight gradients, rows too small to change the sum in this dtype are skipped.
     """
     m = s.m
     T, B, _ = s.x.shape
@@ -95,26 +97,84 @@ def products(s: Setting, found: Deltas) -> Sent:
     if s.needs.x:
         by_x = m.matmul(sums, s.weight_ih.astype(sums.dtype, copy=False))
         by_x = by_x.reshape((*by_x.shape[:-2], *s.x.shape))
-    power, first = 0, 0
-    if found.powers is not None and (s.needs.weight_ih or s.needs.weight_hh):
-        powers = found.powers.reshape(-1)
-        if m is np:
-            first = _first_that_counts(sums, powers) // max(B, 1) * B
-        sums, power = _to_one_power(m, sums[first:], powers[first:])
-    return Sent(by_x, found.initial, _by_weights(s, sums, first), power)
+    if found.powers is None or not sums.size or not (s.needs.weight_ih or s.needs.weight_hh):
+        return Sent(by_x, found.initial, _by_weights(s, sums), 0)
+    at = _to_one_power(s, sums, found.powers.reshape(-1))
+    weights = _by_weights(s, at.rows, at.first)
+    back = power_of_two(m, -at.lift, sums.dtype)
+    for w in weights:
+        if w is not None:
+            w *= back
+    return Sent(by_x, found.initial, weights, at.power)
 
 
-def _first_that_counts(rows: Array, powers: Array) -> int:
-    """Before which all rows are too small to show, on the host; 0 where that is not easy to say."""
-    top = powers.max() if powers.size else 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(np.add.reduce(rows, axis=None))
-    if not finite or not rows[powers == top].any():
-        return 0
-    return int(np.argmax(powers >= top + 2 - largest_exponent(rows.dtype)))
+class _AtOnePower(NamedTuple):
+    """Rows of several powers of two brought to one.
+
+    Attributes
+    ----------
+    rows : array
+        Times 2**(power - lift) they are what they were.
+    first : int
+        Of which row these begin; those before do not show.
+    power : int array ()
+        The highest power of a row.
+    lift : int array ()
+        How many powers of two above 1 the rows at ``power`` are brought.
+    """
+
+    rows: Array
+    first: int
+    power: Array
+    lift: Array
 
 
-def _by_weights(s: Setting, sums: Array, first: int) -> tuple[Array, Array, Array]:
+def _to_one_power(s: Setting, rows: Array, powers: Array) -> _AtOnePower:
+    """All rows at the power of the largest, then raised as far as no sum over them can overflow.
+
+    A product with states and inputs near 1 then meets no subnormal number on its way: what is kept of the
+    rows is as much larger than the smallest normal number as they are raised (about 100 powers of two in
+    float32).
+    """
+    m, limit, run = s.m, largest_exponent(rows.dtype), loops(s.m, rows.dtype)
+    first = _first_that_counts(powers, s.x.shape[1], limit) if m is np else 0
+    exponents, own = _looked_at(m, run.exponents(m, rows[first:]), powers[first:], limit)
+    if first and own.max() < powers.max():  # all rows at the highest power are zeros
+        first = 0
+        exponents, own = _looked_at(m, run.exponents(m, rows), powers, limit)
+    rows, top = rows[first:], own.max()
+    own = own - top
+    room = limit - 1 - len(rows).bit_length() - (own + exponents).max() - _exponent_of_operands(s)
+    lift = m.clip(room, 0, limit - 2)
+    raised = m.where(own < 2 - limit, NOTHING, own + lift)
+    return _AtOnePower(run.at_powers(m, rows, raised, 2 - limit - own), first, top, lift)
+
+
+def _first_that_counts(powers: Array, batch: int, limit: int) -> int:
+    """The first row, which begins a step, that is not too small to show beside the highest power."""
+    return int(np.argmax(powers >= powers.max() + 2 - limit)) // batch * batch
+
+
+def _looked_at(m: Any, exponents: Array, powers: Array, limit: int) -> tuple[Array, Array]:
+    """The exponents with 0 for rows of zeros or of what is not finite, and the powers of the rows.
+
+    The power is :data:`NOTHING` for zeros, and the highest for what is not finite.
+    """
+    zero, endless = exponents == NOTHING, exponents > limit
+    powers = m.where(zero, NOTHING, m.where(endless, powers.max(), powers))
+    return m.where(zero | endless, 0, exponents), powers
+
+
+def _exponent_of_operands(s: Setting) -> Array:
+    """The power of two that inputs, states and the ones of the bias are below; too high if not finite."""
+    m, top = s.m, 1
+    for a in [s.x] * s.needs.weight_ih + [s.states, s.initial] * s.needs.weight_hh:
+        if a.size:
+            top = m.maximum(top, m.abs(a).max())
+    return m.where(m.isfinite(top), m.frexp(top)[1], largest_exponent(s.states.dtype))
+
+
+def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array, Array]:
     """The cotangents of the weights and the bias, from those of the sums (*lead, rows, ·).
 
     These are all from the row ``first`` on, with which a step begins.
@@ -135,26 +195,6 @@ def _by_weights(s: Setting, sums: Array, first: int) -> tuple[Array, Array, Arra
         by_weight_hh = m.matmul(across[..., B:], h[first : T * B - B])
         by_weight_hh += m.matmul(across[..., :B], before)
     return by_weight_ih, by_weight_hh, by_bias
-
-
-def _to_one_power(m: Any, rows: Array, powers: Array) -> tuple[Array, Array]:
-    """The rows at the power of the largest; 0 where they are too small to show beside it."""
-    if not rows.size:
-        return rows, powers.sum()
-    size = m.abs(rows).max(axis=-1)
-    powers = m.where(size == 0, NOTHING, m.where(m.isfinite(size), powers, powers.max()))
-    top = powers.max()
-    rows = rows * power_of_two(m, powers - top, rows.dtype)[:, None]
-    if m is not np or (powers < top + CLOSE - largest_exponent(rows.dtype)).any():
-        rows = m.where(m.abs(rows) < smallest(rows.dtype), 0, rows)  # products would be slow
-    return rows, top
-
-
-NOTHING = -(1 << 40)
-"""The power of a row of zeros."""
-
-CLOSE = 32
-"""Powers of two above the smallest normal number, from which on a row has few elements below it."""
 
 
 def sent(s: Setting, found: Deltas) -> Cotangents:

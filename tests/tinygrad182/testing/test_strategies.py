@@ -41,7 +41,7 @@ def share(examples: list[Any], condition: Callable[[Any], bool]) -> float:
 def failure(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool]) -> str:
     """What hypothesis prints of a test that fails where ``condition`` holds."""
 
-    @settings(database=None, derandomize=True)
+    @settings(max_examples=50, database=None, derandomize=True)
     @given(example=strategy)
     def test(example: Any) -> None:
         assert not condition(example)

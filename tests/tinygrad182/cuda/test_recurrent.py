@@ -1,0 +1,236 @@
+"""Recurrent layers on CUDA: launches and waits, kernels of their own, and the numbers of the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import assert_close
+from tinygrad182.kernels.cuda import kernels
+
+cupy = pytest.importorskip("cupy")
+if not tg.cuda_is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+
+STAND_IN = getattr(cupy, "__fake__", False)
+counts = pytest.mark.skipif(not STAND_IN, reason="only the stand-in counts launches and waits")
+
+KINDS = ("lstm", "tanh", "relu", "identity")
+DEVICES = [f"cuda:{i}" for i in range(min(2, cupy.cuda.runtime.getDeviceCount()))]
+
+
+def make(kind: str, device: str, dtype: str = "float64", gain: float = 1.0, **options: Any) -> Any:
+    """A layer of 3 inputs and 8 units; ``gain`` multiplies its recurrent weights."""
+    with tg.use_device("cpu"):
+        if kind == "lstm":
+            layer: Any = tg.nn.LSTM(3, 8, rng=0, dtype=dtype, **options)
+        else:
+            layer = tg.nn.RNN(3, 8, nonlinearity=kind, rng=0, dtype=dtype, **options)
+        for name, parameter in layer.named_parameters():
+            if "weight_hh" in name:
+                parameter.data[...] *= gain
+    return layer.to(device)
+
+
+def data(steps: int, dtype: str = "float64", batch: int = 4) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).normal(size=(steps, batch, 3)).astype(dtype)
+
+
+def tensor(array: Any, device: str, requires_grad: bool = False) -> tg.Tensor:
+    moved = tg.tensor(array, device="cpu").to(device).detach()
+    moved.requires_grad = requires_grad
+    return moved
+
+
+# --- launches and waits ---------------------------------------------------------------------------
+
+
+def launches(kind: str, steps: int, look: bool = False, **options: Any) -> int:
+    """Of a training step; ``look``: with the gradients of all states."""
+    layer = make(kind, "cuda:0", **options)
+    x = tensor(data(steps, options.get("dtype", "float64")), "cuda:0")
+    with cupy.counted("tinygrad182") as found:
+        output, _ = layer(x)
+        loss = (output**2).sum()
+        if look:
+            tg.inspect.gradient_flow(loss, backward=True)
+        else:
+            loss.backward()
+    return int(found["launch"])
+
+
+@counts
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("look", [False, True])
+def test_launches_per_step(kind: str, dtype: str, bias: bool, look: bool) -> None:
+    """Forward and backward: 6 or 7 each step, 11 or 12 with the gradients of all states."""
+    options = {"dtype": dtype, "bias": bias, "look": look}
+    each = (launches(kind, 100, **options) - launches(kind, 50, **options)) / 50
+    assert each <= (12 if look else 7)
+
+
+@counts
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bias": False}])
+def test_a_training_step_never_waits(
+    kind: str, dtype: str, lengths: bool, options: dict[str, Any]
+) -> None:
+    layer = make(kind, "cuda:0", dtype, **options)
+    x = tensor(data(12, dtype), "cuda:0")
+    optimizer = tg.optim.SGD(layer.parameters(), lr=0.1)
+    with cupy.no_waits():
+        output, _ = layer(x, None, [12, 3, 5, 12] if lengths else None)
+        (output**2).sum().backward()
+        optimizer.step()
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def gradients(
+    kind: str, device: str, lengths: Any = None, truncate: Any = None, **options: Any
+) -> list[Any]:
+    """The output, the last state and the gradients of a loss of both."""
+    frozen = options.pop("frozen", "")
+    layer = make(kind, device, **options)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad = not frozen or frozen not in name
+    x = tensor(data(20), device, requires_grad=True)
+    shape = (options.get("num_layers", 1), 4, 8)
+    parts = [tensor(np.full(shape, 0.1 + k), device, True) for k in range(1 + (kind == "lstm"))]
+    state = tuple(parts) if kind == "lstm" else parts[0]
+    output, last = layer(x, state, lengths, truncate)
+    ends = last if kind == "lstm" else (last,)
+    loss = (output**2).sum() + sum((s**3).sum() for s in ends)
+    loss.backward()
+    leaves = [x, *parts, *layer.parameters()]
+    return [output, *ends, *(leaf.grad for leaf in leaves)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False},
+        {"lengths": [20, 3, 7, 20]},
+        {"truncate": 6},
+        {"num_layers": 2, "lengths": [20, 3, 7, 1], "truncate": 6},
+        {"frozen": "weight_ih"},
+        {"frozen": "weight_hh"},
+        {"frozen": "weight"},
+    ],
+    ids=str,
+)
+def test_the_numbers_of_the_cpu(kind: str, device: str, options: dict[str, Any]) -> None:
+    found, expected = (gradients(kind, d, **options) for d in (device, "cpu"))
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.device == device
+            assert_close(a.numpy(), b.numpy(), 1e-12)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gain", [1.0, 0.02])
+@pytest.mark.parametrize("lengths", [None, [20, 3, 7, 20]])
+def test_the_views_of_the_cpu(kind: str, device: str, gain: float, lengths: Any) -> None:
+    """Gradients of all states, for one they are far below what the type of the model holds."""
+    found = []
+    for where in (device, "cpu"):
+        dtype = "float32" if where == device and gain < 1 else "float64"
+        layer = make(kind, where, dtype, gain, num_layers=2)
+        output, _ = layer(tensor(data(20, dtype), where), None, lengths)
+        flow = tg.inspect.gradient_flow((output[-1] ** 2).sum(), backward=True)
+        stacks = [flow[f"{kind if kind == 'lstm' else 'rnn'}.l{k}"].h for k in range(2)]
+        found.append([*(s.log_grad_norm for s in stacks), *(p.grad for p in layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        if isinstance(a, tg.Tensor):
+            a, b = a.numpy(), b.numpy()
+        assert_close(a, b, 1e-12 if gain == 1 else 2e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_cotangents_at_once(kind: str, device: str) -> None:
+    """A Jacobian carries them on a leading axis."""
+    found = []
+    for where in (device, "cpu"):
+        layer, x = make(kind, where), tensor(data(5), where)
+        found.append(tg.jacobian(lambda x, layer=layer: layer(x)[0][-1], x))
+    assert found[0].device == device
+    assert_close(found[0].numpy(), found[1].numpy(), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log_norms_of_a_gradient_of_1e_600(dtype: str) -> None:
+    """h_t = h_{t−1} / 8: the gradient is 8**-distance, to the last digit of its logarithm."""
+    rnn = make("identity", "cuda:0", dtype, bias=False)
+    rnn.weight_hh_l0.assign(tensor(np.eye(8, dtype=dtype) / 8, "cuda:0"))
+    output, _ = rnn(tensor(data(700, dtype), "cuda:0"))
+    flow = tg.inspect.gradient_flow(output[-1].sum())
+    (stack,) = flow.values()
+    distance = np.arange(700)[::-1]
+    expected = np.log(np.sqrt(32)) - distance * np.log(8)
+    assert expected[0] < np.log(10) * -600
+    assert_close(stack.h.log_grad_norm, expected, 1e-14)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("look", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_finite(kind: str, look: bool, value: float) -> None:
+    """It goes where it goes on the CPU; where a ReLU is 0, 0 is sent back."""
+    found = []
+    for where in ("cuda:0", "cpu"):
+        layer, x = make(kind, where), tensor(data(6), where)
+        g = np.ones((6, 4, 8))
+        g[3, 1, 2] = value
+        with np.errstate(all="ignore"):
+            output, _ = layer(x)
+            if look:
+                tg.inspect.gradient_flow(output, tensor(g, where), backward=True)
+            else:
+                output.backward(tensor(g, where))
+        found.append([p.grad.numpy() for p in layer.parameters()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b))
+        finite = np.isfinite(b)
+        assert_close(a[finite], b[finite], 1e-12)
+
+
+# --- kernels of their own -------------------------------------------------------------------------
+
+
+def test_gates_are_accurate_on_both_tails() -> None:
+    z = np.concatenate([-np.logspace(-30, 2.8, 999)[::-1], np.logspace(-30, 2.8, 999)])
+    zero = np.zeros_like(z)
+    blocks = [cupy.asarray(a) for a in (z, z, z, z)]
+    nothing, c, h = (cupy.asarray(zero.copy()) for _ in range(3))
+    kernels(cupy)["forward"](*[nothing] * 5, *blocks, c, h)
+    with np.errstate(over="ignore"):
+        sigmoid = 1 / (1 + np.exp(-z.astype(np.longdouble)))
+    for found in (blocks[0], blocks[1], blocks[3]):
+        np.testing.assert_allclose(cupy.asnumpy(found), sigmoid.astype(float), rtol=4e-16)
+    np.testing.assert_allclose(cupy.asnumpy(blocks[2]), np.tanh(z), rtol=4e-16)
+
+
+@counts
+@pytest.mark.parametrize("name", kernels(cupy))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernels_compile_for_a_card(name: str, dtype: str) -> None:
+    kernel = kernels(cupy)[name]
+    types = {} if name == "shifts" else {"T": dtype}
+    made = cupy.fake.ptx(kernel, **types)
+    if made is None:
+        pytest.skip("no nvcc")
+    assert ".entry" in made
