@@ -110,7 +110,8 @@ class Optimizer(ABC):
         -------
         dict
             As in PyTorch: ``"state"`` maps the position of each parameter that was updated before to
-            what is remembered of it, on the parameter's device, and ``"param_groups"`` lists one dict with the settings.
+            what is remembered of it, on the parameter's device, and ``"param_groups"`` lists one dict
+            with the settings.
 
         Examples
         --------
