@@ -12,7 +12,8 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .errors import ArgumentError, GraphError, StateDictError, TinygradError
-from .recording import is_tensor, on_host, wrap
+from .host import on_host
+from .recording import is_tensor, wrap
 
 
 class Optimizer(ABC):
@@ -110,7 +111,8 @@ class Optimizer(ABC):
         -------
         dict
             As in PyTorch: ``"state"`` maps the position of each parameter that was updated before to
-            what is remembered of it, on the parameter's device, and ``"param_groups"`` lists one dict with the settings.
+            what is remembered of it, on the parameter's device, and ``"param_groups"`` lists one dict
+            with the settings.
 
         Examples
         --------
