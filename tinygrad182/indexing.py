@@ -43,7 +43,7 @@ def index(x: Any, key: Any) -> Tensor:
     x = as_tensor(x)
     if type(key) is int and x.ndim:  # the steps of a loop over time
         if not -x.shape[0] <= key < x.shape[0]:
-            raise _out_of_range(x, 0, key)
+            raise _out_of_range(x.shape, 0, key)
         return apply(PRIMITIVES["index"], x, key=(key,))
     entries = _expand(x, key if isinstance(key, tuple) else (key,))
     if any(is_tensor(e) for e in entries):
@@ -189,9 +189,10 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
         entries += _entries(x, part, axis, checks)
         axis += _axes_covered(part)
     if checks:
+        shape, axes = x.shape, [at for _, at in checks]  # what is checked later is not kept for it
         check_indices(
-            [(array, -x.shape[at], x.shape[at]) for array, at in checks],
-            lambda i, low, high: _out_of_range(x, checks[i][1], low, high),
+            [(array, -shape[at], shape[at]) for array, at in checks],
+            lambda i, low, high: _out_of_range(shape, axes[i], low, high),
         )
     return entries
 
@@ -257,7 +258,7 @@ def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -
         return [part]
     if isinstance(part, int):
         if not -x.shape[axis] <= part < x.shape[axis]:
-            raise _out_of_range(x, axis, part)
+            raise _out_of_range(x.shape, axis, part)
         return [part]
     array = part._data if is_tensor(part) else part
     if not _is_mask(part):
@@ -272,11 +273,13 @@ def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -
     return [wrap(a) if is_tensor(part) else beside(a, x) for a in found]
 
 
-def _out_of_range(x: Tensor, axis: int, least: int, largest: int | None = None) -> Exception:
-    size = x.shape[axis]
+def _out_of_range(
+    shape: tuple[int, ...], axis: int, least: int, largest: int | None = None
+) -> Exception:
+    size = shape[axis]
     wrong = least if largest is None or largest < size else largest
     return IndexOutOfRangeError(
-        f"index: {wrong} is out of range for axis {axis} of shape {x.shape} "
+        f"index: {wrong} is out of range for axis {axis} of shape {shape} "
         f"(allowed: {-size} to {size - 1})"
     )
 

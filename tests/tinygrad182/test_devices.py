@@ -122,7 +122,8 @@ def _strict(values: Any) -> Any:
 X = np.arange(1.0, 7.0).reshape(2, 3)
 V = np.ones(3)
 
-# Each is called with a tensor x on the device under test and something of array-api-strict, once raw, once a tensor.
+# Each is called with a tensor x on the device under test and something of array-api-strict, which is
+# once an array, once a tensor.
 MEETINGS: dict[str, Callable[[tg.Tensor, Any], Any]] = {
     "add": lambda x, s: x + s,
     "reflected": lambda x, s: x.data * tg.as_tensor(s),

@@ -40,7 +40,7 @@ DIFFERENTIABLE: list[Callable[[Any, Any], Any]] = [
     lambda x, a: np.var(x, axis=0, ddof=1),
     lambda x, a: np.std(x),
     lambda x, a: np.clip(x, -0.6, 0.6),
-    lambda x, a: np.where(a > 0, x, 0.0),
+    lambda x, a: np.where(x > 0, x, 0.0),
     lambda x, a: np.concatenate([x, a]),
     lambda x, a: np.stack([x, x], axis=1),
     lambda x, a: np.reshape(x, (3, 2)),
@@ -73,6 +73,14 @@ def test_numpy_functions_stay_differentiable(f: Callable[[Any, Any], Any]) -> No
     assert_close(
         found, np.array([np.sum(g * c) / (2 * h) for c in columns]).reshape(2, 3), 1e-8, floor=1.0
     )
+
+
+def test_a_mask_may_be_an_array() -> None:
+    x = leaf(X)
+    y = np.where(array(X > 0), x, 0.0)
+    assert isinstance(y, tg.Tensor)
+    assert_close(y, np.where(X > 0, X, 0.0), 0.0)
+    assert_close(tg.grad(y.sum(), x)[0], np.where(X > 0, 1.0, 0.0), 0.0)
 
 
 def _units() -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
-from .powers import Carry, Normalized, Rescaled
+from .powers import NOTHING, Carry, Normalized, Rescaled, largest_exponent, power_of_two
 
 CHUNK = 1 << 16
 """Elements of a part at the steps whose factors are computed at once: they should stay in the cache."""
@@ -164,6 +164,7 @@ def backward(
     keep: bool = False,
     span: range | None = None,
     later: Deltas | None = None,
+    *,
     on_device: type[Carry] = Normalized,
 ) -> Deltas:
     """Run back over time.
@@ -199,16 +200,17 @@ def backward(
     sums = m.empty((*lead, len(span), B, gates.shape[-1]), g.dtype)
     kept = m.empty((parts, *lead, len(span), B, H), g.dtype) if keep else None
     every: Array | None = None
-    scaled = Rescaled if m is np else on_device
-    kind = scaled if m is np or keep or powers is not None else Carry
-    carry = kind(m, (parts, *lead, B, H), g.dtype, later)
+    looking = keep or powers is not None
+    kind = Rescaled if m is np else on_device if looking else Carry
+    here = slice(span.start, span.stop)
+    carry = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):
         start = max(span.start, stop - step)
         several = _factors(cell, gates, initial, states, start, stop)
         for t in range(stop - 1, start - 1, -1):
-            carry.add(g[..., t, :, :], None if powers is None else powers[..., t, :])
             i = t - span.start
+            carry.add(i)
             if carry.power is not None:
                 every = m.zeros(sums.shape[:-1], "int64") if every is None else every
                 every[..., i, :] = carry.power
@@ -248,3 +250,27 @@ def _factors(
         gates[start:stop], before, [part[start:stop] for part in states]
     )
     return factors
+
+
+def exponents(m: Any, rows: Array) -> Array:
+    """A power of two that the elements of each row (R, n) are below, but not by many.
+
+    It is :data:`.powers.NOTHING` for zeros, and above :func:`.powers.largest_exponent` for what is not
+    finite.
+    """
+    sizes, limit = m.abs(rows), largest_exponent(rows.dtype)
+    sizes = sizes.astype(m.result_type(sizes, m.float32), copy=False)  # a sum in float16 overflows
+    total = m.matmul(sizes, m.ones(rows.shape[1], sizes.dtype))  # faster than the largest of each
+    found = m.where(m.isfinite(total), m.minimum(m.frexp(total)[1], limit), limit + 1)
+    return m.where(total == 0, NOTHING, found.astype("int64"))
+
+
+def at_powers(m: Any, rows: Array, powers: Array, least: Array) -> Array:
+    """Each row times 2 to its power: 0 where that is no normal number.
+
+    Elements below 2 to ``least`` count as 0 in rows of negative powers, where they might become subnormal.
+    """
+    if m is not np or (powers < 0).any():
+        lowest = m.where(powers < 0, power_of_two(m, least, rows.dtype), 0)
+        rows = m.where(m.abs(rows) < lowest[:, None], 0, rows)
+    return rows * power_of_two(m, powers, rows.dtype)[:, None]

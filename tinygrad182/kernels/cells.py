@@ -21,9 +21,7 @@ class Vanilla:
         self.m = m
         self.nonlinearity = nonlinearity
 
-    def forward(
-        self, z: Array, product: Array, before: list[Array], after: list[Array]
-    ) -> None:
+    def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
         """From x_t W_xᵀ + b in ``z``, h_{t−1} W_hᵀ in ``product`` and a state to the next state.
 
         ``product`` is written over. ``z`` may be the memory of the next state.
@@ -71,9 +69,7 @@ class LongShortTerm:
     def __init__(self, m: Any) -> None:
         self.m = m
 
-    def forward(
-        self, z: Array, product: Array, before: list[Array], after: list[Array]
-    ) -> None:
+    def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
         """As :meth:`Vanilla.forward`; the gates are left in ``z``."""
         m, n = self.m, z.shape[-1] // 4
         m.add(z, product, out=z)

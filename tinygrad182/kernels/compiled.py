@@ -65,6 +65,7 @@ def ready(dtype: Any) -> None:
     with event.install_listener("numba:compile", teller):
         rows.forward(TANH, one, one, one[None], first, (0, 0))
         rows.backward(TANH, one, fixed, g, NONE[3], carry, _limits(dtype), out, (0,) * 4)
+        at_powers(np, one[0], exponents(np, one[0]), powers[0, 0])
     if not math.isnan(teller.since):
         teller.say(f"compiled in {time.perf_counter() - teller.since:.0f} s")
 
@@ -128,6 +129,22 @@ def backward(
         power.reshape(*lead, B) if moved else None,
         kept.reshape(parts, *lead, steps, B, H) if keep else None,
     )
+
+
+def exponents(m: Any, rows_: Array) -> Array:
+    """As :func:`.arrays.exponents`."""
+    found = np.empty(len(rows_), np.int64)
+    rows.exponents(_plain(rows_, rows_.dtype), found)
+    return found
+
+
+def at_powers(m: Any, rows_: Array, powers: Array, least: Array) -> Array:
+    """As :func:`.arrays.at_powers`."""
+    out = np.empty_like(rows_, order="C")
+    limit = largest_exponent(out.dtype) - 2
+    powers, least = (_plain(p, np.int64) for p in (powers, least))
+    rows.at_powers(_plain(rows_, out.dtype), powers, least, limit, out)
+    return out
 
 
 def _kind(cell: Any) -> int:

@@ -11,9 +11,11 @@ from typing import Any
 
 from ..backend import Array
 from . import arrays
-from .arrays import Deltas
+from .arrays import Deltas, at_powers, exponents
 from .cells import LongShortTerm
 from .powers import NOTHING, Normalized
+
+__all__ = ["at_powers", "backward", "exponents", "forward"]
 
 
 def forward(cell: Any, *operands: Any) -> None:
@@ -34,9 +36,7 @@ def _with_kernels(cell: Any) -> Any:
 class FusedLongShortTerm(LongShortTerm):
     """The formulas of :class:`.LongShortTerm`, each method one kernel."""
 
-    def forward(
-        self, z: Array, product: Array, before: list[Array], after: list[Array]
-    ) -> None:
+    def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
         """As :meth:`.LongShortTerm.forward`."""
         h, c = after
         kernels(self.m)["forward"](*_blocks(product), before[1], *_blocks(z), c, h)
@@ -59,11 +59,11 @@ class FusedLongShortTerm(LongShortTerm):
 class NormalizedByKernels(Normalized):
     """The same as :class:`.Normalized` in four kernels."""
 
-    def add(self, g: Array, power: Array | None) -> None:
+    def add(self, t: int) -> None:
         """As :meth:`.Normalized.add`."""
         made, axes, own = kernels(self.m), (0, -1), self.power
+        g, given = self.arriving(t)
         ours, theirs = (made["exponents"](x, axis=axes) for x in (self.value, g))
-        given = self.nothing if power is None else power
         self.power, shift, other = made["shifts"](own, ours, given, theirs)
         made["sum"](g, other[..., None], shift[..., None], self.value)
 
@@ -120,7 +120,7 @@ def kernels(m: Any) -> dict[str, Any]:
             """,
             "tinygrad182_lstm_backward",
         ),
-            "exponents": m.ReductionKernel(
+        "exponents": m.ReductionKernel(
             "T x",
             "int64 exponent",
             "fabs(x)",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
+from . import loops
 from .arrays import Deltas, with_ones
 from .powers import NOTHING as NOTHING
 from .powers import largest_exponent, power_of_two, times_rows
@@ -135,28 +136,32 @@ def _to_one_power(s: Setting, rows: Array, powers: Array) -> _AtOnePower:
     rows is as much larger than the smallest normal number as they are raised (about 100 powers of two in
     float32).
     """
-    m, limit = s.m, largest_exponent(rows.dtype)
-    sizes = m.abs(rows)
-    total = m.matmul(sizes, m.ones(rows.shape[1], sizes.dtype))  # faster than the largest of each
-    finite = m.isfinite(total)
-    powers = m.where(total == 0, NOTHING, m.where(finite, powers, powers.max()))
-    top = powers.max()
-    powers = powers - top
-    largest = (powers + m.where(finite, m.frexp(total)[1], 0)).max()
-    room = limit - 1 - len(rows).bit_length() - largest - _exponent_of_operands(s)
+    m, limit, run = s.m, largest_exponent(rows.dtype), loops(s.m, rows.dtype)
+    first = _first_that_counts(powers, s.x.shape[1], limit) if m is np else 0
+    exponents, own = _looked_at(m, run.exponents(m, rows[first:]), powers[first:], limit)
+    if first and own.max() < powers.max():  # all rows at the highest power are zeros
+        first = 0
+        exponents, own = _looked_at(m, run.exponents(m, rows), powers, limit)
+    rows, top = rows[first:], own.max()
+    own = own - top
+    room = limit - 1 - len(rows).bit_length() - (own + exponents).max() - _exponent_of_operands(s)
     lift = m.clip(room, 0, limit - 2)
-    first = _first_that_counts(powers, s.x.shape[1], limit) if m is np and finite.all() else 0
-    rows, sizes, powers = rows[first:], sizes[first:], powers[first:]
-    if m is not np or (powers < -lift).any():  # some elements might become subnormal
-        shown = power_of_two(m, 2 - limit - powers, rows.dtype)
-        rows = m.where(sizes < shown[:, None], 0, rows)
-    factors = power_of_two(m, m.where(powers < 2 - limit, NOTHING, powers + lift), rows.dtype)
-    return _AtOnePower(rows * factors[:, None], first, top, lift)
+    return _AtOnePower(run.at_powers(m, rows, own + lift, 2 - limit - own), first, top, lift)
 
 
 def _first_that_counts(powers: Array, batch: int, limit: int) -> int:
-    """The first row of the first step, on the host, with a row that shows beside one at the power 0."""
-    return int(np.argmax(powers >= 2 - limit)) // batch * batch
+    """The first row, which begins a step, that is not too small to show beside the highest power."""
+    return int(np.argmax(powers >= powers.max() + 2 - limit)) // batch * batch
+
+
+def _looked_at(m: Any, exponents: Array, powers: Array, limit: int) -> tuple[Array, Array]:
+    """The exponents with 0 for rows of zeros or of what is not finite, and the powers of the rows.
+
+    The power is :data:`NOTHING` for zeros, and the highest for what is not finite.
+    """
+    zero, endless = exponents == NOTHING, exponents > limit
+    powers = m.where(zero, NOTHING, m.where(endless, powers.max(), powers))
+    return m.where(zero | endless, 0, exponents), powers
 
 
 def _exponent_of_operands(s: Setting) -> Array:

@@ -16,6 +16,7 @@ from numba import njit
 
 from ..backend import Array
 from . import tiles
+from .powers import NOTHING
 from .tiles import (
     LSTM,
     back_lstm,
@@ -27,6 +28,7 @@ from .tiles import (
     pack,
     pointer,
     scaled,
+    times,
 )
 from .vectors import BITS
 
@@ -198,6 +200,26 @@ def _rescale(
     row = ((e * T + i) * B + b) * n
     scaled((pointer(held), row, L * T * B * n, parts, n, factor, limits[0]))
     return exponent
+
+
+@kept
+def exponents(rows: Array, found: Array) -> None:
+    """As :func:`.arrays.exponents`, into ``found``."""
+    R, n = rows.shape
+    mantissa, half = (23, 126) if rows.itemsize == 4 else (52, 1022)
+    for r in range(R):
+        bits = largest((pointer(rows), r * n, 0, 1, n))
+        found[r] = (bits >> mantissa) - half if bits else NOTHING
+
+
+@kept
+def at_powers(rows: Array, powers: Array, least: Array, limit: int, out: Array) -> None:
+    """As :func:`.arrays.at_powers`, into ``out``."""
+    R, n = rows.shape
+    for r in range(R):
+        factor = _two_to(powers[r], rows, limit)
+        lowest = _two_to(least[r] if powers[r] < 0 else NOTHING, rows, limit)
+        times((pointer(rows), r * n, pointer(out), r * n, n, factor, lowest))
 
 
 # --- backward -------------------------------------------------------------------------------------

@@ -332,8 +332,15 @@ def _scaled(w: Writer, x: Any, on: Any, parts: Any, n: Any, factor: Any, tiny: A
             w.store(_flushed(w.load(place) * w.spread(factor), w.spread(tiny)), place)
 
 
+def _times(w: Writer, x: Any, out: Any, n: Any, factor: Any, lowest: Any) -> None:
+    """``out`` = x times a factor; 0 where x is smaller than ``lowest``."""
+    for j, _ in w.over(n):
+        kept = _flushed(w.load(w.at(x, j)), w.spread(lowest))
+        w.store(kept * w.spread(factor), w.at(out, j))
+
+
 forward_lstm, forward_vanilla = tile(nothing, _forward_lstm), tile(nothing, _forward_vanilla)
 back_lstm, back_vanilla = tile(nothing, _back_lstm), tile(nothing, _back_vanilla)
 back_product, pack = tile(nothing, _back_product), tile(nothing, _pack)
 largest = tile(lambda dtype: sizes(dtype).dtype, _largest)
-scaled = tile(nothing, _scaled)
+scaled, times = tile(nothing, _scaled), tile(nothing, _times)

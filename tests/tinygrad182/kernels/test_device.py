@@ -26,6 +26,13 @@ class OnDevice(np.ndarray[Any, Any]):
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise AssertionError("the host waits for the device")
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Where a mask is True is for the host to know."""
+        keys = key if isinstance(key, tuple) else (key,)
+        if any(getattr(k, "dtype", "") == "bool" for k in keys):
+            self._refuse()
+        super().__setitem__(key, value)
+
     __bool__ = __float__ = __int__ = __index__ = __array_function__ = item = tolist = _refuse  # type: ignore[assignment]
 
 

@@ -11,9 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support import assert_close
+from tests.support import Array, assert_close
 from tests.tinygrad182.kernels.cases import Case, digits, loops, make, true_log2
+from tinygrad182 import kernels
 from tinygrad182.kernels import products
+from tinygrad182.kernels.arrays import Deltas
+from tinygrad182.kernels.powers import NOTHING, largest_exponent, times_rows
+from tinygrad182.kernels.products import Needs, Setting
 
 FORMS = ("compiled", "NumPy")
 DTYPES = ("float32", "float64")
@@ -219,6 +223,101 @@ def test_steps_that_do_not_count_are_left_out(form: str, monkeypatch: pytest.Mon
         assert_close(a, b, 1e-6)
     assert 30 < left_out[0] < 60
     assert (np.abs(found[3].diagonal()) > 1e-36).all()
+
+
+# --- the weights' products ------------------------------------------------------------------------
+
+
+def sums(
+    rows: Array, powers: Array, x: Array, h: Array, dtype: str = "float32"
+) -> tuple[list[Array], int]:
+    """The weights' gradients from cotangents (T, B, N) of the sums, and their power of two."""
+    rows, x, h = (a.astype(dtype) for a in (rows, x, h))
+    found = Deltas(rows, powers, np.zeros((1, *h.shape[1:]), dtype), None, None)
+    weight = np.zeros((rows.shape[-1], x.shape[-1]), dtype)
+    setting = Setting(np, x, h[0], h, weight, True, False, Needs(False, True, True))
+    found = products.products(setting, found)
+    return list(found.weights), int(found.power)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [0.0, 0.3, 0.9, -0.3])
+@pytest.mark.parametrize("own", [-0.4, 0.0, 0.4])
+def test_no_sum_overflows(form: str, dtype: str, size: float, own: float) -> None:
+    """However large inputs, states or rows are; exponents are shares of what the type holds."""
+    draw, limit = np.random.default_rng(0), largest_exponent(dtype)
+    rows = draw.uniform(0.5, 1, (9, 4, 3)) * 2.0 ** int(own * limit)
+    powers = -np.arange(9)[::-1, None] * 40 + np.zeros((9, 4), int)
+    x = draw.uniform(0.5, 1, (9, 4, 2)) * 2.0 ** int((size - max(own, 0)) * limit - 7)
+    h = draw.uniform(0.5, 1, (9, 4, 5))
+    with loops(form):
+        found, power = sums(rows, powers, x, h, dtype)
+    wide = (rows * np.exp2(np.longdouble(powers))[..., None]).astype(np.longdouble)
+    expected = np.einsum("tbn,tbi->ni", wide, x)
+    assert_close(np.ldexp(np.longdouble(found[0]), power) / expected, np.ones((3, 2)), 1e-6)
+
+
+@pytest.mark.parametrize("zeros", [(), (8,), (8, 7, 6), range(9)])
+def test_rows_of_zeros_have_no_power(form: str, zeros: Any) -> None:
+    """What they stand beside counts, however small: also where nothing else is at the last steps."""
+    rows, powers = np.ones((9, 1, 2)), -200 * np.arange(9)[::-1, None]
+    rows[list(zeros)] = 0
+    with loops(form):
+        found, power = sums(rows, powers, np.ones((9, 1, 1)), np.ones((9, 1, 1)))
+    if len(zeros) == 9:
+        assert not any(a.any() for a in found)
+    else:
+        assert power == -200 * len(zeros)
+        for a in found:
+            np.testing.assert_array_equal(a, np.ones_like(a))
+
+
+@given(
+    dtype=st.sampled_from(DTYPES),
+    width=st.integers(1, 70),
+    seed=st.integers(0, 99),
+    special=st.sampled_from([0.0, np.nan, np.inf, -np.inf, "tiny"]),
+)
+def test_rows_measured_and_raised_alike(dtype: str, width: int, seed: int, special: Any) -> None:
+    """By compiled loops as by NumPy."""
+    pytest.importorskip("numba")
+    draw, limit = np.random.default_rng(seed), largest_exponent(dtype)
+    rows = (draw.normal(size=(9, width)) * 2.0 ** draw.integers(-30, 30, (9, 1))).astype(dtype)
+    rows[1] = 0
+    rows[2, -1] = np.finfo(dtype).smallest_normal if special == "tiny" else special
+    powers = draw.integers(-limit - 9, 20, 9)
+    least = draw.integers(-40, 10, 9)
+    found = []
+    for form in FORMS:
+        with loops(form), np.errstate(invalid="ignore"):
+            run = kernels.loops(np, np.dtype(dtype))
+            found.append((run.exponents(np, rows), run.at_powers(np, rows, powers, least)))
+    (mine, a), (numpys, b) = found
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(mine == NOTHING, ~rows.any(axis=1))
+    np.testing.assert_array_equal(mine > limit, ~np.isfinite(rows).all(axis=1))
+    assert ((mine <= numpys) & (numpys <= mine + width.bit_length())).all()
+    usual = (mine != NOTHING) & (mine <= limit)
+    np.testing.assert_array_equal(mine[usual], np.frexp(np.abs(rows[usual]).max(axis=1))[1])
+
+
+def test_wide_rows_of_half_precision_are_measured() -> None:
+    """The sum of their sizes is more than the type holds."""
+    rows = np.full((2, 700), 200, np.float16)
+    rows[1, 3] = np.inf
+    assert kernels.loops(np, np.dtype("float16")).exponents(np, rows).tolist() == [16, 17]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_powers_are_put_back_to_the_last_bit(dtype: str) -> None:
+    """Also where the result is subnormal, or half the smallest number there is."""
+    limit = largest_exponent(dtype)
+    powers = np.array([*range(-limit - 60, 4), limit - 3, limit + 9, -9 * limit, 9 * limit])
+    rows = np.array([1.0, 1.5, -1.25, 1 + 2.0**-20, 2.0**40, 2.0**-40, 0, np.inf], dtype)
+    wide = np.ldexp(rows.astype(np.longdouble), powers[:, None].clip(-4 * limit, 4 * limit))
+    with np.errstate(over="ignore"):
+        found = times_rows(np, np.tile(rows, (len(powers), 1)), powers)
+        np.testing.assert_array_equal(found, wide.astype(dtype))
 
 
 def test_nothing_arrives(form: str) -> None:
