@@ -11,6 +11,7 @@ tensors are made on it, wherever a test makes them. What else a test does with a
 | read any array or Tensor with NumPy | ``host(x)``; ``assert_close`` and ``assert_same_bits`` do it alone |
 | write into a tensor or an array | ``write(x, values)`` or ``write(x, values, at=(0, 1))`` |
 | hand over a function that is written in NumPy | ``in_numpy(f)`` |
+| see that a result cannot be written to | ``assert_unwritable(y)`` |
 | ask for common memory | ``share_memory(x, y)`` |
 | call a primitive or a rule | ``xp()``, the namespace of the device under test |
 | say that a property is one of the host | ``@host_only("CuPy has no read-only arrays")`` |
@@ -21,6 +22,7 @@ function of NumPy's on one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -154,6 +156,16 @@ def assert_same_bits(actual: Any, expected: Any, what: str = "values") -> None:
     a, b = host(actual), host(expected)
     assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{what}: {a.dtype} {a.shape}"
     assert a.tobytes() == b.tobytes(), f"{what}: not the same bits"
+
+
+def assert_unwritable(x: tg.Tensor) -> None:
+    """A write through ``.data`` raises on the CPU; on a card, whose arrays are never read-only, it
+    goes to a copy."""
+    before = host(x).copy()
+    refused = pytest.raises(ValueError, match="read-only")
+    with refused if x.device == "cpu" else contextlib.nullcontext():
+        write(x, 5.0)
+    assert_same_bits(x, before, "what was written to")
 
 
 def needs_torch() -> Any:

@@ -39,12 +39,12 @@ HINTS = {
     "median": "tg.mean(tg.take(v, i)) with i = tg.argsort(v)[(len(v) - 1) // 2 : len(v) // 2 + 1]",
     "partition": "tg.take(v, i) with i = np.argpartition(v.numpy(), n)",
     "percentile": (
-        "tg.sum(tg.take(v, tg.argsort(v)) * np.maximum(1 - np.abs(i - q / 100 * (len(v) - 1)), 0)) "
-        "with i = np.arange(len(v))"
+        "tg.sum(tg.take(v, tg.argsort(v)) * tg.tensor(w, device=v.device)) "
+        "with w = np.maximum(1 - np.abs(i - q / 100 * (len(v) - 1)), 0) with i = np.arange(len(v))"
     ),
     "quantile": (
-        "tg.sum(tg.take(v, tg.argsort(v)) * np.maximum(1 - np.abs(i - p * (len(v) - 1)), 0)) "
-        "with i = np.arange(len(v))"
+        "tg.sum(tg.take(v, tg.argsort(v)) * tg.tensor(w, device=v.device)) "
+        "with w = np.maximum(1 - np.abs(i - p * (len(v) - 1)), 0) with i = np.arange(len(v))"
     ),
     "sort": "tg.take(v, tg.argsort(v))",
     # reductions
@@ -74,8 +74,8 @@ HINTS = {
     ),
     "inner": "x @ y.T",
     "interp": (
-        "w[i] + (w[i + 1] - w[i]) * (x - grid[i]) / (grid[i + 1] - grid[i]) "
-        "with i = np.searchsorted(grid, x.numpy()) - 1"
+        "w[i] + (w[i + 1] - w[i]) * (x - g[i]) / (g[i + 1] - g[i]) "
+        "with i = np.searchsorted(grid, x.numpy()) - 1 with g = tg.tensor(grid, device=x.device)"
     ),
     "kron": "tg.reshape(tg.einsum('ij,kl->ikjl', x, y), (len(x) * len(y), -1))",
     "linalg.cross": (
@@ -87,14 +87,14 @@ HINTS = {
     "linalg.multi_dot": "x @ m @ v",
     "linalg.norm": "tg.sqrt(tg.sum(x * x))",
     "linalg.tensordot": "tg.einsum('ij,ij->', x, y)",
-    "linalg.trace": "tg.sum(m * np.eye(len(m)))",
+    "linalg.trace": "tg.sum(m * tg.eye_like(len(m), m))",
     "linalg.vecdot": "tg.sum(x * y, axis=-1)",
     "linalg.vector_norm": "tg.sqrt(tg.sum(x * x))",
     "matvec": "x @ v",
     "multiply.outer": "v[:, None] * w",
     "subtract.outer": "v[:, None] - w",
     "tensordot": "tg.einsum('ij,ij->', x, y)",
-    "trace": "tg.sum(m * np.eye(len(m)))",
+    "trace": "tg.sum(m * tg.eye_like(len(m), m))",
     "vdot": "tg.sum(x * y)",
     "vecdot": "tg.sum(x * y, axis=-1)",
     # elementwise

@@ -10,7 +10,7 @@ from typing import Any
 from ._hints import HINTS
 from ._trees import flatten, rebuild
 from .errors import ArgumentError, DTypeError
-from .recording import is_tensor, needs_grad, refuse_subclass
+from .recording import is_host_data, needs_grad, on_host, refuse_subclass
 
 ALIASES = {
     "absolute": "abs",
@@ -83,7 +83,7 @@ def _run(
         refuse_subclass(x, f"{shown}: ")
     if name not in functions.__all__:
         if name in PREDICATES or not any(map(needs_grad, given)):
-            plain = (x.numpy() if is_tensor(x) else x for x in given)
+            plain = (x if is_host_data(x) else on_host(x) for x in given)
             args, options = rebuild((args, options), plain)
             return original(*args, **options)
         hint = f"write {HINTS[known]}" if known in HINTS else "compose it from the functions of tg"

@@ -285,7 +285,7 @@ class Tensor:
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
         raise GraphError(
             "tensors are not written into by index: build the result with tg.where, tg.concat or tg.stack, "
-            "or write to a leaf's elements with x.data[key] = value"
+            "or write to a leaf's elements with x.data[key] = value (of the same device, or a number)"
         )
 
     def __iter__(self) -> Iterator[Tensor]:

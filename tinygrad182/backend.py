@@ -141,15 +141,16 @@ def norms(arrays: Sequence[Array]) -> list[float]:
     --------
     >>> import numpy as np
     >>> import tinygrad182 as tg
-    >>> tg.backend.norms([np.array([3e-200, 4e-200]), np.array([[3e200], [4e200]])])
-    [5e-200, 5e+200]
+    >>> tg.backend.norms([np.array([3e-200, 4e-200]), np.array([[0.0], [2e200]])])
+    [5e-200, 2e+200]
     """
     pairs = [_top_and_squares(array) for array in arrays]
-    far = iter(fetch([x for pair in pairs if is_array(pair[0]) for x in pair]))
+    far = [x for pair in pairs if type(pair[0]) is not float for x in pair]
+    fetched = map(float, fetch(far) if far else ())
     found = []
     for top, squares in pairs:
-        if is_array(top):
-            top, squares = float(next(far)), float(next(far))
+        if type(top) is not float:
+            top, squares = next(fetched), next(fetched)
         found.append(top * math.sqrt(squares) if 0 < top < math.inf else top)
     return found
 

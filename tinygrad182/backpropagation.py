@@ -20,12 +20,13 @@ from .modes import MODES, Modes, grad_mode, recording_as
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import (
+    PASS,
     Leaf,
     Node,
     apply,
+    enter_pass,
     is_tensor,
     node_of,
-    one_pass,
     tensor_functions,
     wrap,
 )
@@ -324,10 +325,12 @@ def backpropagate(
     dict
         Target → cotangent, which may share memory with others; targets not reached are absent.
     """
-    with one_pass():
-        return _backpropagate(
-            seeds, targets, visit, edge, retain_graph, stop, cotangents or Cotangents(), pull
-        )
+    sums = Cotangents() if cotangents is None else cotangents
+    outer = enter_pass()
+    try:
+        return _backpropagate(seeds, targets, visit, edge, retain_graph, stop, sums, pull)
+    finally:
+        PASS.number = outer
 
 
 def _backpropagate(

@@ -115,13 +115,17 @@ def as_tensor(x: Any) -> Tensor:
 
 
 def beside(x: Any, like: Tensor) -> Tensor:
-    """Data as a Tensor: what comes from the host goes to the device of ``like``.
+    """Data as a Tensor: what comes from the host goes to the library and the device of ``like``.
 
     A Tensor, or an array of a device, stays where it is.
     """
     if is_tensor(x):
         return x
-    return tensor(x, device=like.device if is_host_data(x) else None)
+    if not is_host_data(x):
+        return tensor(x)
+    made = tensor(x, device="cpu")
+    xp = backend.namespace(like._data)
+    return made if xp is backend.NUMPY else wrap(xp.from_numpy(made._data, xp.device(like._data)))
 
 
 def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:
@@ -165,11 +169,14 @@ def _full(
         raise ArgumentError(f"{op}: fill_value {fill_value!r} must be a number")
     if dtype is None:
         dtype = "bool" if isinstance(value, bool) else DEFAULT_DTYPE
-    array = np.full(integers(shape, op, "shape", 0), value, backend.NUMPY.dtype(dtype))
+    sizes = integers(shape, op, "shape", 0)
     target = check_device(default_device(device))
-    if target != "cpu":
-        array = backend.move(array, target)
-    return _leaf(array, requires_grad)
+    if target == "cpu":
+        return _leaf(np.full(sizes, value, backend.NUMPY.dtype(dtype)), requires_grad)
+    one = backend.move(np.full((), value, backend.NUMPY.dtype(dtype)), target)
+    xp = namespace_on(target)
+    with xp.on(one):  # one number is transferred, not the whole array
+        return _leaf(xp.copy(xp.broadcast_to(one, sizes)), requires_grad)
 
 
 def zeros(

@@ -133,16 +133,17 @@ def _plain(
         arrays: list[Any] = []
         try:
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
-            if arrays and builtins.all(type(a) in SCALARS for a in arrays):
-                arrays[0] = as_tensor(operands[0])._data
+            first = next((a for a in arrays if type(a) not in SCALARS), None)
+            if first is None and operands and operands[0] is not None:  # numbers alone
+                first = arrays[0] = np.asarray(operands[0])  # a 0-d array has a dtype
             xp = backend.namespace(*arrays)
-            with xp.on(next((a for a in arrays if type(a) not in SCALARS), None)):
+            with xp.on(first):
                 if masks and not builtins.all(_is_mask(a) for a in arrays):
                     raise TypeError("operands must be Boolean; compare first, as in x != 0")
                 if ordered:  # compare real parts, so that masks survive a complex step
                     arrays = [xp.ordered(a) for a in arrays]
                 return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
-        except (ValueError, TypeError, IndexError, DeviceError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError, DeviceError) as error:
             raise explain(name, arrays, error) from error
 
     function.__name__ = function.__qualname__ = name

@@ -339,9 +339,9 @@ class _CuPy(_NumPyLike):
         return super().scatter_add(shape, dtype, items)
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cuda:0") -> Array:
-        _on_cuda(x.dtype)
+        native = _on_cuda(x.dtype).newbyteorder("=")
         with self.module.cuda.Device(int(device.partition(":")[2] or 0)):
-            return self.module.array(x)
+            return self.module.array(x.astype(native, copy=False))
 
 
 NUMPY = _NumPy()
@@ -391,7 +391,7 @@ def is_array(x: Any) -> bool:
         return isinstance(NAMESPACES[type(x)], Namespace)
     if type(x).__module__.partition(".")[0] == "cupy":  # whose arrays have no __array_namespace__
         return hasattr(x, "ndim")
-    return hasattr(x, "__array_namespace__") and not isinstance(x, np.generic)
+    return hasattr(x, "__array_namespace__") and not isinstance(x, (np.generic, type))
 
 
 def namespace(*operands: Array) -> Any:

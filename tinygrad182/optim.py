@@ -87,8 +87,11 @@ class Optimizer(ABC):
 
     def _bring_to(self, p: Tensor, state: dict[str, Any]) -> None:
         """Move what is remembered of a parameter to its device, if the model has gone to another."""
+        kind = type(p._data)
         for name in self.arrays:
             value = state.get(name)
+            if type(value) is kind is np.ndarray:
+                continue
             if isinstance(value, np.generic):  # 0-d arithmetic leaves NumPy's scalars
                 value = np.asarray(value)
             if backend.is_array(value) and backend.namespace(value).device(value) != p.device:
@@ -107,7 +110,8 @@ class Optimizer(ABC):
         -------
         dict
             As in PyTorch: ``"state"`` maps the position of each parameter that was updated before to
-            what is remembered of it, and ``"param_groups"`` lists one dict with the settings.
+            what is remembered of it, on the parameter's device, and ``"param_groups"`` lists one dict
+            with the settings.
 
         Examples
         --------
@@ -122,6 +126,8 @@ class Optimizer(ABC):
         [{'lr': 0.25, 'momentum': 0.5, 'weight_decay': 0.0, 'params': [0]}]
         """
         settings = {name: self._checked(name, getattr(self, name)) for name in self.settings}
+        for p, state in zip(self.parameters, self.state, strict=True):
+            self._bring_to(p, state)
         return {
             "state": {
                 i: {

@@ -11,7 +11,7 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .backend import Array, check_device
-from .creation import as_tensor, full_like, integers, tensor
+from .creation import as_tensor, beside, full_like, integers
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
 from .modes import MODES, PendingCheck
 from .primitives import PRIMITIVES
@@ -238,7 +238,7 @@ def index(x: Any, key: Any) -> Tensor:
     x = as_tensor(x)
     if type(key) is int and x.ndim:  # the steps of a loop over time
         if not -x.shape[0] <= key < x.shape[0]:
-            raise _out_of_range(x, 0, key)
+            raise _out_of_range(x.shape, 0, key)
         return apply(PRIMITIVES["index"], x, key=(key,))
     entries = _expand(x, key if isinstance(key, tuple) else (key,))
     if any(is_tensor(e) for e in entries):
@@ -359,14 +359,7 @@ def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: s
         )
 
     check_indices([(values._data if is_tensor(values) else values, 0, size)], error)
-    return values if is_tensor(values) else _beside(x, values)
-
-
-def _beside(x: Tensor, array: Array) -> Tensor:
-    """A copy of an array; from the host it goes to the device of ``x``."""
-    if type(array) is not np.ndarray:
-        return tensor(array)
-    return wrap(backend.namespace(x._data).from_numpy(array, x.device))
+    return beside(values, x)
 
 
 def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
@@ -391,9 +384,10 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
         entries += _entries(x, part, axis, checks)
         axis += _axes_covered(part)
     if checks:
+        shape, axes = x.shape, [at for _, at in checks]  # what is checked later is not kept for it
         check_indices(
-            [(array, -x.shape[at], x.shape[at]) for array, at in checks],
-            lambda i, low, high: _out_of_range(x, checks[i][1], low, high),
+            [(array, -shape[at], shape[at]) for array, at in checks],
+            lambda i, low, high: _out_of_range(shape, axes[i], low, high),
         )
     return entries
 
@@ -459,33 +453,35 @@ def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -
         return [part]
     if isinstance(part, int):
         if not -x.shape[axis] <= part < x.shape[axis]:
-            raise _out_of_range(x, axis, part)
+            raise _out_of_range(x.shape, axis, part)
         return [part]
     array = part._data if is_tensor(part) else part
     if not _is_mask(part):
         checks.append((array, axis))
-        return [part if is_tensor(part) else _beside(x, part)]
+        return [beside(part, x)]
     if tuple(part.shape) != x.shape[axis : axis + part.ndim]:
         raise ShapeError(
             f"index: a mask of shape {tuple(part.shape)} at axis {axis} of shape {x.shape}"
         )
     with backend.on(array):
         found = backend.namespace(array).nonzero(array)
-    return [wrap(a) if is_tensor(part) else _beside(x, a) for a in found]
+    return [wrap(a) if is_tensor(part) else beside(a, x) for a in found]
 
 
-def _out_of_range(x: Tensor, axis: int, least: int, largest: int | None = None) -> Exception:
-    size = x.shape[axis]
+def _out_of_range(
+    shape: tuple[int, ...], axis: int, least: int, largest: int | None = None
+) -> Exception:
+    size = shape[axis]
     wrong = least if largest is None or largest < size else largest
     return IndexOutOfRangeError(
-        f"index: {wrong} is out of range for axis {axis} of shape {x.shape} "
+        f"index: {wrong} is out of range for axis {axis} of shape {shape} "
         f"(allowed: {-size} to {size - 1})"
     )
 
 
 def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
     """Bring integer arrays side by side: to the front if they were apart, as in NumPy."""
-    entries = [_beside(x, np.asarray(e)) if isinstance(e, int) else e for e in entries]
+    entries = [beside(np.asarray(e), x) if isinstance(e, int) else e for e in entries]
     arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
     if arrays[-1] - arrays[0] == len(arrays) - 1:
         return x, entries

@@ -7,8 +7,6 @@ Tensor of its own output, so graphs hold no reference cycles and die with the la
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -133,18 +131,17 @@ class _Pass(threading.local):
     number = 0
 
 
-_PASS = _Pass()
+PASS = _Pass()
 
 
-@contextmanager
-def one_pass() -> Iterator[None]:
-    """Context of a backward pass, in which no caller writes to arrays; passes inside belong to it."""
-    outer = _PASS.number
-    _PASS.number = outer or next(_ORDER)
-    try:
-        yield
-    finally:
-        _PASS.number = outer
+def enter_pass() -> int:
+    """Begin a backward pass, in which no caller writes to arrays; one inside another belongs to it.
+
+    Returns what ``PASS.number`` is to be set to at its end.
+    """
+    outer = PASS.number
+    PASS.number = outer or next(_ORDER)
+    return outer
 
 
 class Memory:
@@ -177,9 +174,9 @@ class Memory:
 
         On a device the host waits for the answer.
         """
-        if self._snapshot is None or (self._compared and self._compared == _PASS.number):
+        if self._snapshot is None or (self._compared and self._compared == PASS.number):
             return
-        self._compared = _PASS.number
+        self._compared = PASS.number
         when, copy = self._snapshot
         if not _identical(copy, self._array):
             self._stamp = when
@@ -411,10 +408,10 @@ def plain_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def on_host(data: Any) -> np.ndarray[Any, Any]:
     """Data as a NumPy array: a Tensor, an array of any library, a number, or nested lists of these.
 
-    For what lies on a device the host waits, once for all of it.
+    For what lies on a device the host waits, once for all of it. A Tensor's array is read-only.
     """
     if is_tensor(data):
-        data = data._data
+        return data.numpy()
     if backend.is_array(data):
         return backend.namespace(data).to_numpy(data)
     if isinstance(data, (list, tuple)) and has_dtype(data):
@@ -452,10 +449,11 @@ def read_as(value: Any, like: Array, op: str, what: str = "") -> Array:
     try:
         if is_host_data(value):
             array = plain_array(value if isinstance(value, np.ndarray) else on_host(value))
-            if xp is not backend.NUMPY:
-                if isinstance(like.dtype, np.dtype):  # what is not needed is not transferred
-                    array = array.astype(like.dtype, copy=False)
-                array = xp.from_numpy(array, xp.device(like))
+            if isinstance(like.dtype, np.dtype):  # what is not needed is not transferred
+                array = np.asarray(array, dtype=like.dtype)
+            if xp is backend.NUMPY:
+                return array
+            array = xp.from_numpy(array, xp.device(like))
         else:
             array = value._data if is_tensor(value) else value
             backend.namespace(like, array)

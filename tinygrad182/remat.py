@@ -13,7 +13,7 @@ from . import backend
 from ._trees import flatten, rebuild
 from .backpropagation import ancestors, backpropagate
 from .errors import ArgumentError, InPlaceError
-from .modes import MODES, Modes, grad_mode, recording_as
+from .modes import MODES, Modes, deferred_checks, grad_mode, recording_as
 from .primitives import Primitive
 from .primitives.primitive import Tangents
 from .rearranging import astype, concat, index, reshape
@@ -135,7 +135,10 @@ class _Inside:
             alias(x) if is_tensor(x) else wrap(x, Leaf(x, True))
             for x in inputs[: sum(self.differentiable)]
         ]
-        _, flat = self.run(stand_ins)
+        with deferred_checks(
+            []
+        ):  # the first run has seen the same indices: no second wait for them
+            _, flat = self.run(stand_ins)
         return flat, [*map(node_of, stand_ins), *self.outside]
 
     def vjp(self, xp: Any, g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import pytest
 import tinygrad182 as tg
 from models import CharLM
 from models.char_lm import VocabularyError
-from tests.support import assert_close, assert_same_bits
+from tests.support import array, assert_close, assert_same_bits, const, host, moved
 
 VOCABULARY = "abc\n é∂🙂"
 ONE, SEVERAL = {"num_layers": 1}, {"num_layers": 3}
@@ -17,7 +17,7 @@ def model_of(num_layers=1, dtype="float64", **sizes):
     model = CharLM(VOCABULARY, num_layers=num_layers, rng=0, dtype=dtype, **sizes)
     rng = np.random.default_rng(1)
     for parameter in model.parameters():  # biases too are something
-        parameter.assign(rng.normal(scale=0.7, size=parameter.shape).astype(dtype))
+        parameter.assign(const(rng.normal(scale=0.7, size=parameter.shape).astype(dtype)))
     return model
 
 
@@ -56,7 +56,7 @@ def test_logits_and_states_follow_the_definition(layers):
     model = model_of(**layers)
     tokens = np.random.default_rng(3).integers(0, 8, (6, 4))
     state = states_of(model, 4)
-    logits, last = model(tokens, tuple(map(tg.tensor, state)))
+    logits, last = model(tokens, tuple(map(const, state)))
     expected, expected_last = by_definition(model, tokens, state)
     assert_close(logits, expected, 1e-13)
     for part, expected_part in zip(last, expected_last, strict=True):
@@ -68,7 +68,7 @@ def test_logits_and_states_follow_the_definition(layers):
 def test_a_sequence_is_its_steps_one_after_the_other(layers, given):
     model = model_of(**layers)
     tokens = np.random.default_rng(4).integers(0, 8, (7, 3))
-    state = tuple(map(tg.tensor, states_of(model, 3))) if given else None
+    state = tuple(map(const, states_of(model, 3))) if given else None
     logits, last = model(tokens, state)
     for t in range(7):
         log_probabilities, state = model.step(tokens[t], state)
@@ -108,9 +108,9 @@ def test_the_frozen_step_gives_the_same_numbers(hidden_size, layers, dtype, tole
     for t in range(5):
         expected, state = model.step(tokens[t], state)
         found, frozen_state = frozen(tokens[t], frozen_state)
-        assert type(found) is np.ndarray
+        assert type(found) is type(array(0.0))
         assert found.dtype == expected.dtype
-        assert (found <= 0).all()
+        assert (host(found) <= 0).all()
         assert_close(found, expected, tolerance)
         for part, expected_part in zip(frozen_state, state, strict=True):
             assert_close(part, expected_part, tolerance)
@@ -119,11 +119,25 @@ def test_the_frozen_step_gives_the_same_numbers(hidden_size, layers, dtype, tole
 def test_the_frozen_step_takes_stored_states_and_tensors():
     model = model_of(**SEVERAL)
     frozen = model.frozen_step()
-    state = states_of(model, 2)
+    state = moved(states_of(model, 2))
     expected, _ = model.step(np.array([1, 2]), state)
     assert_close(frozen(np.array([1, 2]), state)[0], expected, 1e-12)
-    as_tensors = frozen(np.array([1, 2]), tuple(map(tg.tensor, state)))[0]
+    as_tensors = frozen(np.array([1, 2]), tuple(map(const, state)))[0]
     assert_same_bits(as_tensors, frozen(np.array([1, 2]), state)[0])
+
+
+def test_tokens_come_from_the_host_or_from_where_the_model_is():
+    model = model_of(**SEVERAL)
+    for step in (model.step, model.frozen_step()):
+        expected, _ = step(np.array([1, 2]))
+        for tokens in (
+            [1, 2],
+            (1, 2),
+            array([1, 2]),
+            const(np.array([1, 2])),
+            const(np.array([1, 2])).to("cpu"),
+        ):
+            assert_same_bits(step(tokens)[0], expected)
 
 
 def test_what_the_frozen_step_returned_is_never_written_to_again():
@@ -140,8 +154,8 @@ def test_what_the_frozen_step_returned_is_never_written_to_again():
         kept.append([array.copy() for array in returned[-1]])
         state = after
     for arrays, copies in zip(returned, kept, strict=True):
-        for array, copy in zip(arrays, copies, strict=True):
-            assert_same_bits(array, copy)
+        for x, copy in zip(arrays, copies, strict=True):
+            assert_same_bits(x, copy)
 
 
 def test_the_frozen_step_keeps_the_weights_it_was_made_from():
@@ -151,13 +165,13 @@ def test_the_frozen_step_keeps_the_weights_it_was_made_from():
     for parameter in model.parameters():
         parameter.assign(parameter * 2.0)
     assert_same_bits(frozen(np.array([1]))[0], before)
-    assert np.abs(model.frozen_step()(np.array([1]))[0] - before).max() > 0.1
+    assert np.abs(host(model.frozen_step()(np.array([1]))[0]) - host(before)).max() > 0.1
 
 
 @pytest.mark.parametrize("logit", [800.0, -800.0])
 def test_the_frozen_step_survives_large_logits(logit):
     model = model_of()
-    model.head.bias.assign(np.where(np.arange(8) == 3, logit, 0.0))
+    model.head.bias.assign(const(np.where(np.arange(8) == 3, logit, 0.0)))
     expected, _ = model.step(np.array([1]))
     assert_close(model.frozen_step()(np.array([1]))[0], expected, 1e-12)
 

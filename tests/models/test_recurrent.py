@@ -5,6 +5,7 @@ import pytest
 
 import tinygrad182 as tg
 from models import RecurrentRegressor
+from tests.support import const
 
 SIGMA = {"identity": lambda z: z, "tanh": np.tanh, "relu": lambda z: np.maximum(z, 0.0)}
 
@@ -34,7 +35,7 @@ def test_predictions_and_states_follow_the_definition(nonlinearity, layers):
         2, 5, 3, nonlinearity=nonlinearity, num_layers=layers, rng=0, dtype="float64"
     )
     x, h_0 = rng.normal(size=(6, 4, 2)), rng.normal(size=(layers, 4, 5))
-    predictions, h_n = model(tg.tensor(x), tg.tensor(h_0))
+    predictions, h_n = model(const(x), const(h_0))
     expected, expected_h_n = by_definition(model, x, h_0, nonlinearity)
     np.testing.assert_allclose(predictions.numpy(), expected, rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(h_n.numpy(), expected_h_n, rtol=1e-13, atol=1e-13)
@@ -42,7 +43,7 @@ def test_predictions_and_states_follow_the_definition(nonlinearity, layers):
 
 def test_states_start_at_zero():
     model = RecurrentRegressor(1, 4, rng=0, dtype="float64")
-    x = tg.tensor(np.random.default_rng(2).normal(size=(5, 3, 1)))
+    x = const(np.random.default_rng(2).normal(size=(5, 3, 1)))
     given = model(x, tg.zeros((1, 3, 4), dtype="float64"))[0]
     np.testing.assert_array_equal(model(x)[0].numpy(), given.numpy())
 

@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, device, is_floating, leaf, leaves, write
+from tests.support import (
+    Array,
+    assert_close,
+    assert_same_bits,
+    const,
+    device,
+    is_floating,
+    leaf,
+    leaves,
+    write,
+)
 from tinygrad182.testing import strategies
 
 from . import oracles

@@ -74,18 +74,21 @@ def test_too_few_gpus(ask: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
         ask("cuda:2")
 
 
+NOT_INSTALLED = r"not installed: pip install 'tinygrad182\[cuda12\]'"
+
+
 def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without_cupy(name: str, *args: Any, **kwargs: Any) -> Any:
         if name.partition(".")[0] == "cupy":
-            raise ImportError("No module named 'cupy'")
+            raise ModuleNotFoundError("No module named 'cupy'", name="cupy")
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_cupy)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     for ask in ASKING:
-        with pytest.raises(tg.MissingDependencyError, match=r"pip install 'tinygrad182\[cuda12\]'"):
+        with pytest.raises(tg.MissingDependencyError, match=NOT_INSTALLED):
             ask("cuda")
     assert not tg.cuda_is_available()
 
@@ -119,7 +122,8 @@ def _strict(values: Any) -> Any:
 X = np.arange(1.0, 7.0).reshape(2, 3)
 V = np.ones(3)
 
-# Each is called with a tensor x on the device under test and something of array-api-strict, once raw, once a tensor.
+# Each is called with a tensor x on the device under test and something of array-api-strict, which is
+# once an array, once a tensor.
 MEETINGS: dict[str, Callable[[tg.Tensor, Any], Any]] = {
     "add": lambda x, s: x + s,
     "reflected": lambda x, s: x.data * tg.as_tensor(s),
@@ -283,3 +287,84 @@ def _watched(f: Any, name: str, device: _CurrentDevice, outside: set[str]) -> An
         return f(*args, **options)
 
     return watched
+
+
+# --- a CuPy that cannot be used -----------------------------------------------------------------
+
+
+def _bare(**names: Any) -> ModuleType:
+    """A CuPy with a GPU, every function we call, and what is given."""
+    cupy = ModuleType("cupy")
+    runtime = SimpleNamespace(getDeviceCount=lambda: 1)
+    cupy.cuda = SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
+    cupy.ndarray = type("ndarray", (), {})  # type: ignore[attr-defined]
+    cupy.power = np.power  # type: ignore[attr-defined]
+    for name in namespaces._SHARED:
+        setattr(cupy, name, None)
+    for name, value in names.items():
+        setattr(cupy, name, value)
+    return cupy
+
+
+def _no_compiler() -> Any:
+    def version() -> None:
+        raise RuntimeError("CuPy failed to load libnvrtc.so.12")
+
+    runtime = SimpleNamespace(getDeviceCount=lambda: 1)
+    return SimpleNamespace(runtime=runtime, nvrtc=SimpleNamespace(getVersion=version))
+
+
+@pytest.fixture
+def _unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No CuPy has been seen yet."""
+    known = {k: v for k, v in namespaces.NAMESPACES.items() if k.__module__ != "cupy"}
+    monkeypatch.setattr(namespaces, "NAMESPACES", known)
+
+
+@pytest.mark.usefixtures("_unregistered")
+@pytest.mark.parametrize("ask", ASKING)
+def test_an_old_cupy(ask: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy 14.1 has no ``cumulative_sum``: the message names the version that has."""
+    cupy = _bare(__version__="14.1.1")
+    del cupy.cumulative_sum
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    message = r"14\.2 or newer; 14\.1\.1 has no cupy\.cumulative_sum: pip install .*--upgrade"
+    with tg.use_device("cpu"), pytest.raises(tg.MissingDependencyError, match=message):
+        ask("cuda")
+    assert not tg.cuda_is_available()
+
+
+@pytest.mark.usefixtures("_unregistered")
+@pytest.mark.parametrize("ask", ASKING)
+def test_a_cupy_without_a_compiler(
+    ask: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", _bare(cuda=_no_compiler()))
+    message = (
+        r"cannot load what it needs \(CuPy failed to load libnvrtc.*pip install 'tinygrad182\["
+    )
+    with tg.use_device("cpu"), pytest.raises(tg.MissingDependencyError, match=message):
+        ask("cuda")
+    assert not tg.cuda_is_available()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libcublas.so.12: cannot open shared object file"),
+        ModuleNotFoundError("No module named 'cupy_backends'", name="cupy_backends"),
+    ],
+)
+def test_a_cupy_that_does_not_load(error: ImportError, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def broken(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "cupy":
+            raise error
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(tg.MissingDependencyError, match=r"installed but cannot load .*cu"):
+        tg.backend.check_device("cuda")
+    assert not tg.cuda_is_available()

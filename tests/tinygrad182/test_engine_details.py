@@ -319,9 +319,10 @@ def test_what_runs_again_is_walked_to_its_ends_and_no_further(
     g = array(np.ones(1))
     primitive: Any = y._node.primitive
     xp, inputs = backend.namespace(g), [x.data, older.data, u.data]
-    primitive.forward(xp, *inputs)
-    primitive.vjp(xp, g, y.data, *inputs)
-    primitive.jvp(xp, (g, g, g), y.data, *inputs)
+    with backend.on(g):
+        primitive.forward(xp, *inputs)
+        primitive.vjp(xp, g, y.data, *inputs)
+        primitive.jvp(xp, (g, g, g), y.data, *inputs)
     assert len(walked) == 3
     assert max(walked) < 10
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import const, device, leaf
+from tests.support import const, host_only, leaf
 
-pytestmark = pytest.mark.skipif(device() != "cpu", reason="these are NumPy's arrays")
+pytestmark = host_only("these are NumPy's arrays")
 
 Change = Callable[[tg.Tensor], Any]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, const, leaf, write
+from tests.support import array, assert_unwritable, const, host_only, leaf, write
 from tinygrad182 import backend
 
 RNG = np.random.default_rng(0)
@@ -129,6 +129,7 @@ def peak(segment: int, steps: int = 400) -> int:
     return top
 
 
+@host_only("tracemalloc sees the memory of the host alone")
 def test_memory_grows_with_the_root_of_the_length() -> None:
     """√T segments of √T steps hold 2 √T states instead of 2 T."""
     assert peak(20) < peak(0) / 5
@@ -216,8 +217,7 @@ def test_what_is_returned_as_it_came_keeps_its_gradient_and_its_value() -> None:
     x.assign(0.0)
     np.testing.assert_array_equal(y.numpy(), [3.0, 2.0])
     inner = tg.remat(lambda x: (x * x, x.detach()))(x * 1)[1]
-    with pytest.raises((ValueError, tg.GraphError)):
-        write(inner, 5.0)  # a result that the graph holds
+    assert_unwritable(inner)  # a result that the graph holds
 
 
 def test_the_definition_can_be_run_at_other_values() -> None:
@@ -230,7 +230,8 @@ def test_the_definition_can_be_run_at_other_values() -> None:
     xp = backend.namespace(node.value)
     others = [RNG.normal(size=v.shape) for v in (X, W)]
     a, b = (xp.from_numpy(v, xp.device(node.value)) for v in others)
-    found = node.primitive.forward(xp, a, b, c._data)
+    with backend.on(a):
+        found = node.primitive.forward(xp, a, b, c._data)
     expected = np.tanh(others[0] @ others[1]) * [0.5, 2.0] + others[1][0]
     np.testing.assert_allclose(xp.to_numpy(found), expected, rtol=1e-14)
 

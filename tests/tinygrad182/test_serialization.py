@@ -266,7 +266,8 @@ def _deep() -> list[Any]:
 
 def _named(name: str, dtype: Any = "float32") -> tg.nn.Module:
     model = tg.nn.Module()
-    setattr(model, name, tg.nn.Parameter(np.ones(2, dtype)))
+    with tg.use_device("cpu"):  # where all dtypes are to be had
+        setattr(model, name, tg.nn.Parameter(np.ones(2, dtype)))
     return model
 
 

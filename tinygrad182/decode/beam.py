@@ -18,6 +18,9 @@ from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates
 from .stepping import Host, State, Stepper, check_values
 
+ALL = 10**15
+"""A width at which nothing is pruned."""
+
 
 class Expansion(NamedTuple):
     """One step of the examples still searched: what it extended and what it kept.
@@ -71,8 +74,8 @@ class BeamSearch:
 
     Prefixes are kept as links, each to a beam of the step before and a token, and read back at the end.
     The host reads a step's numbers when they are made if they are there already, or if it has to know: an
-    example can only stop early if there is an end token. On a GPU that is one transfer a step; a search
-    without an end token is read in one transfer after its last step.
+    example can stop early if there is an end token, and a search that prunes nothing grows with every step.
+    On a GPU that is one transfer a step; any other search is read in one transfer after its last step.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class BeamSearch:
         """Search from each of the start tokens (B,)."""
         B = tokens.shape[0]
         self.xp = xp = backend.namespace(tokens)
-        reads = self.eos is not None or xp.device(tokens) == "cpu"
+        reads = self.eos is not None or self.width >= ALL or xp.device(tokens) == "cpu"
         self.steps: list[Expansion] = []  # what the host has read
         self.complete: list[list[Complete]] = [[] for _ in range(B)]
         self.pruned = np.full(B, -math.inf)
@@ -172,13 +175,7 @@ class BeamSearch:
 
     def _read(self, steps: Sequence[Expansion]) -> None:
         """Bring steps to the host, in one transfer, and check their numbers."""
-        if self.xp is not backend.NUMPY:
-            arrays = [x for step in steps for x in step[2:] if x is not None]
-            found = iter(self.stepper.fetch(arrays))
-            steps = [
-                Expansion(*step[:2], *(None if x is None else next(found) for x in step[2:]))
-                for step in steps
-            ]
+        steps = steps if self.xp is backend.NUMPY else self.stepper.read(steps)
         self.steps += steps
         for step in steps:
             if not step.top.max() <= 0:

@@ -22,9 +22,6 @@ from .stepping import Host, State, Step, Stepper, check_values, whole
 AT_ONCE = 256
 """Steps for which chance is drawn, and brought to a device, at once."""
 
-BELOW_1 = 1 - 2.0**-53
-"""The largest float64 below 1: a positive number times it is the one below that number."""
-
 
 def sample(
     step: Step,
@@ -191,18 +188,17 @@ class _Draw:
         # A running sum made in parallel may rise or fall by a rounding where a weight is 0.
         reached = xp.where(weights > 0, xp.cumulative_sum(weights, axis=1), 0.0)
         total = xp.max(reached, axis=1, keepdims=True)
-        # A point that was rounded up to the total is moved below it.
-        point = xp.minimum(xp.reshape(chance, (N, 1)) * total, total * BELOW_1)
-        at = xp.argmax(xp.astype(reached > point, "uint8"), axis=1)
+        # Chance is at most 1 - 2^-53, so the product is below the total, as rounded as it may be.
+        there = reached > xp.reshape(chance, (N, 1)) * total
+        at = xp.argmax(xp.astype(there, "uint8"), axis=1)
         place = xp.arange(N), at
         tokens = at if words is None else xp.index(words, place)
         return _Drawn(tokens, xp.index(values, place), highest if top is None else top)
 
     def _read(self, steps: Sequence[_Drawn], live: Host, state: State) -> Host:
         """Bring steps to the host, in one transfer; the rows that go on after the last one."""
-        found = iter(self.stepper.fetch([x for step in steps for x in step]))
-        for _ in steps:
-            going, ended = self._note(_Drawn(next(found), next(found), next(found)), live)
+        for step in steps if self.xp is backend.NUMPY else self.stepper.read(steps):
+            going, ended = self._note(step, live)
         if len(ended):
             kept = self.stepper.gather(state, self.xp.asarray(ended))
             for i, n in enumerate(live[ended].tolist()):
@@ -212,17 +208,21 @@ class _Draw:
     def _note(self, drawn: _Drawn, live: Host) -> tuple[Host, Host]:
         """Add a step to the sequences: the rows that go on, and those that have ended."""
         length = len(self.words) + 1
-        alive = self.sums[live] > -math.inf
+        before = self.sums[live]
+        alive = before > -math.inf
         check_values(drawn.top[alive], f"at step {length}")
-        alive &= drawn.values > -math.inf
-        self.sums[live] = np.where(alive, self.sums[live] + drawn.values, -math.inf)
+        after = before + np.where(alive, drawn.values, -math.inf)
+        self.sums[live] = after
         words = np.zeros(len(self.streams), np.int64)
         words[live] = drawn.tokens
         self.words.append(words)
-        end = np.full(len(live), length == self.max_length)
-        if self.eos is not None:
-            end |= drawn.tokens == self.eos
-        return np.flatnonzero(alive & ~end), np.flatnonzero(alive & end)
+        reached = after > -math.inf
+        if length == self.max_length:
+            return live[:0], reached.nonzero()[0]
+        if self.eos is None:
+            return reached.nonzero()[0], live[:0]
+        end = drawn.tokens == self.eos
+        return (reached & ~end).nonzero()[0], (reached & end).nonzero()[0]
 
     def hypotheses(self) -> list[Hypothesis | None]:
         """Each sequence with the state that chose its last token; None for one that came to a dead end."""

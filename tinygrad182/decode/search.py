@@ -9,7 +9,7 @@ from .. import backend
 from ..backend import Array
 from ..errors import ArgumentError
 from ..modes import no_grad
-from .beam import BeamSearch
+from .beam import ALL, BeamSearch
 from .result import Scoring, SearchResult
 from .stepping import State, Step, Stepper, check_state, start_tokens, whole
 
@@ -87,7 +87,7 @@ def beam_search(
     add up to 1 for that. Sums are float64 whatever the model's dtype is.
 
     On a GPU the host waits once for a whole search without ``eos``, since nothing is read before its last
-    step; with ``eos`` once a step.
+    step (a ``trace`` holds K · M numbers a step until then); with ``eos`` once a step.
 
     Examples
     --------
@@ -175,10 +175,9 @@ def exhaustive(
             )
         return answer
 
-    wide = 10**15  # nothing is cut
     return _search(
         affordable if callable(ask) else ask,
-        state, start, wide, max_length, eos, length_penalty, state_axis, trace,
+        state, start, ALL, max_length, eos, length_penalty, state_axis, trace,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,9 @@ State = Any
 
 Host = np.ndarray[Any, Any]
 """An array that the host can look at."""
+
+Steps = TypeVar("Steps", bound=tuple[Any, ...])
+"""A named tuple of what a search knows of a step."""
 
 
 class Stepper:
@@ -122,6 +125,13 @@ class Stepper:
             raise ArgumentError(f"decode: eos {self.eos} is no token of a vocabulary of {M}")
         self.tokens_in_vocabulary = M
 
+    def read(self, steps: Sequence[Steps]) -> list[Steps]:
+        """Steps of a search with their arrays on the host, by one :meth:`fetch`."""
+        found = iter(self.fetch([x for step in steps for x in step if backend.is_array(x)]))
+        return [
+            type(step)(*(next(found) if backend.is_array(x) else x for x in step)) for step in steps
+        ]
+
     def gather(self, state: State, rows: Array) -> State:
         """The state of some prefixes, in a new tree with memory of its own."""
         xp = backend.namespace(rows)
@@ -179,7 +189,7 @@ def check_values(values: np.ndarray[Any, Any], where: str) -> None:
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf of a state has rows: an array or a Tensor, no number."""
-    return is_tensor(leaf) or backend.is_array(leaf)
+    return type(leaf) is np.ndarray or is_tensor(leaf) or backend.is_array(leaf)
 
 
 _PASSED_ON = (bool, int, float, complex, str, bytes, np.generic)
@@ -207,6 +217,8 @@ def check_state(state: State, tokens: Array, axis: int, what: str) -> None:
                 f"decode: {what} array {i} has shape {tuple(leaf.shape)}; axis {axis} must have "
                 f"{rows} rows, one for each prefix (state_axis= names another axis)"
             )
+        if type(leaf) is np.ndarray and type(tokens) is np.ndarray:
+            continue
         try:
             backend.namespace(tokens, array_of(leaf))
         except DeviceError as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .._tensor import Tensor
-from ..creation import arange, as_tensor, beside
+from ..creation import as_tensor, beside
 from ..errors import ShapeError
 from ..functions import log_softmax, mean, reshape, square
 from ..rearranging import index_checked, place_indices, read_indices
@@ -67,5 +69,5 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     classes = logits.shape[-1]  # an index of -1 would count from the end
     targets = place_indices(targets, logits, classes, "cross_entropy", "targets")
     rows = reshape(log_softmax(logits), (targets.size, classes))
-    every = arange(targets.size, device=logits.device)
+    every = beside(np.arange(targets.size), logits)
     return -mean(index_checked(rows, (every, reshape(targets, (targets.size,)))))

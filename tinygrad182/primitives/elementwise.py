@@ -77,7 +77,7 @@ def square_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
 
 def power(xp: Namespace, a: Array, b: Array) -> Array:
     """``a ** b``; where a is 0 the derivative by b is 0 for b ≥ 0, else −∞"""
-    if _is_whole(xp, b) and _is_whole(xp, a) and _any_negative(xp, b):
+    if _is_whole(xp, a) and _is_whole(xp, b) and _any_negative(xp, b):
         raise TypeError(
             "Integers to negative integer powers are not allowed; use x.astype('float64') ** b"
         )
@@ -106,7 +106,7 @@ def power_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
 def _is_whole(xp: Namespace, x: Array) -> bool:
     if type(x) in SCALARS:
         return isinstance(x, int)
-    return not (xp.is_floating(x) or xp.is_complex(x))
+    return not xp.is_floating(x) and not xp.is_complex(x)
 
 
 def _any_negative(xp: Namespace, b: Array) -> bool:

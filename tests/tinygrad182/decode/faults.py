@@ -60,8 +60,8 @@ class Fault:
 
 GATHER = "[_rows(xp, leaf, rows, self.axis) for leaf in flatten(state)]"
 # Each row where it is, as often as there are rows to fill: no reordering.
-IN_PLACE = "np.arange(len(rows)) % (array_of(leaf).shape[self.axis] if is_array(leaf) else 1)"
-RANK = "(-one.score, one.length, one.row, one.token)"
+IN_PLACE = "xp.arange(len(rows)) % (array_of(leaf).shape[self.axis] if is_array(leaf) else 1)"
+RANK = "(-one.score, one.length, one.parent, one.token)"
 
 FAULTS = (
     # The state.
@@ -77,22 +77,22 @@ FAULTS = (
     ),
     Fault(
         "a hypothesis has the state of the best one", "beam.BeamSearch._keep_states",
-        "self.xp, kept, n)", "self.xp, kept, 0)",
+        "kept, n)", "kept, 0)",
         p.states_are_those_of_running_again,
     ),
     Fault(
         "the state is that of the beam's place, not of its parent", "beam.BeamSearch._keep_states",
-        "sequence.row for sequence in new", "sequence.row // self.width * self.width for sequence in new",
+        "sequence.parent for sequence in own", "0 * sequence.parent for sequence in own",
         p.states_are_those_of_running_again,
     ),
     Fault(
         "a hypothesis's state has the rows of all", "stepping.Stepper.one",
-        "self.gather(state, xp.asarray(np.array([row])))", "state",
+        "rebuild(state, [_row(leaf, row, self.axis) for leaf in flatten(state)])", "state",
         p.states_are_those_of_running_again,
     ),
     Fault(
         "the state is the step's own memory", "beam.BeamSearch._keep_states",
-        "self.xp, kept, n)", "self.xp, state, sequence.row)",
+        "kept, n)", "state, rows[n])",
         p.a_step_keeps_its_arrays,
     ),
     Fault(
@@ -102,7 +102,7 @@ FAULTS = (
     ),
     Fault(
         "tokens that the step can write into are read again", "stepping.Stepper.__call__",
-        "backend.namespace(tokens).copy(tokens)", "tokens",
+        "xp.copy(tokens)", "tokens",
         p.a_step_keeps_its_arrays,
     ),
     # The end token.
@@ -241,7 +241,7 @@ FAULTS = (
     ),
     Fault(
         "hypotheses that tie go by the last", "beam.BeamSearch._rank",
-        RANK, "(-one.score, -one.length, -one.row, -one.token)",
+        RANK, "(-one.score, -one.length, -one.parent, -one.token)",
         p.equals_the_textbook,
     ),
     Fault(
@@ -251,7 +251,7 @@ FAULTS = (
     ),
     Fault(
         "hypotheses are ranked by log-probability", "beam.BeamSearch._rank",
-        RANK, "(-one.log_probability, one.length, one.row, one.token)",
+        RANK, "(-one.log_probability, one.length, one.parent, one.token)",
         p.scores_are_the_models,
     ),
     Fault(
@@ -262,7 +262,7 @@ FAULTS = (
     ),
     Fault(
         "words are read from the wrong parent", "beam.BeamSearch._prefixes",
-        "before.take(rows[:begun])", "before.take(rows[:begun]) // self.width * self.width",
+        "= step.parents[at]", "= 0 * step.parents[at]",
         p.scores_are_the_models,
     ),
     Fault(

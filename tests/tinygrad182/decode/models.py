@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tinygrad182 as tg
-from tests.support import Array, const
+from tests.support import Array, array, const, host, moved
 
 Prefix = tuple[int, ...]
 EXAMPLES = 4  # a model has so many initial states
@@ -23,11 +23,6 @@ EXAMPLES = 4  # a model has so many initial states
 class Pair(NamedTuple):
     first: Any
     rest: dict[str, Any]
-
-
-def host(x: Any) -> Array:
-    """Any array or Tensor as a NumPy array."""
-    return np.asarray((x if isinstance(x, tg.Tensor) else tg.tensor(x)).numpy())
 
 
 # Layouts of two arrays (N,): how a state is made of them, and read.
@@ -107,7 +102,7 @@ class Table:
         return (number * 7 + token * 3 + 5) % STATES
 
     def _state(self, numbers: Array) -> Any:
-        return self.pack(numbers // 8, numbers % 8)
+        return moved(self.pack(numbers // 8, numbers % 8))
 
     def number(self, state: Any) -> Array:
         a, b = (host(part) for part in self.unpack(state))
@@ -120,7 +115,7 @@ class Table:
         numbers = self._after(self.number(state), host(tokens))
         values = self.table[numbers]
         tensors = any(isinstance(part, tg.Tensor) for part in self.unpack(state))
-        return const(values) if tensors else values, self._state(numbers)
+        return const(values) if tensors else array(values), self._state(numbers)
 
     def _number_after(self, example: int, tokens: Prefix) -> int:
         return functools.reduce(self._after, tokens, 11 * example)
@@ -154,7 +149,7 @@ class Network:
         self.embedding = tg.nn.Embedding(tokens, 3, dtype=dtype, rng=rng)
         self.layer = layer(3, self.H, layers, dtype=dtype, rng=rng)
         for p in self.layer.parameters():
-            p.assign(p.numpy() * 3)  # states that say something
+            p.assign(p.detach() * 3)  # states that say something
         self.output = const(rng.normal(size=(self.H, tokens)).astype(dtype) * 3)
         shape = (1 if kind == "RNN" else 2, layers, EXAMPLES, self.H)
         self.initial = rng.normal(size=shape).astype(dtype)

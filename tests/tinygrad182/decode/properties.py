@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from tests.support import const
+from tests.support import array, const, host, share_memory
 from tinygrad182._trees import flatten, rebuild
+from tinygrad182.backend import is_array
 
 from . import reference
 from .cases import Case, Search
-from .models import host
 
 Property = Callable[[Case, Search], None]
 
@@ -175,23 +175,25 @@ def a_step_keeps_its_arrays(case: Case, search: Search) -> None:
     returned: list[tuple[Any, Any]] = []
 
     def kept(place: int, x: Any) -> Any:
-        if not isinstance(x, np.ndarray):
+        if not is_array(x):
             return x
-        buffer = buffers.setdefault((place, x.shape), np.empty_like(x))
+        buffer = buffers.setdefault((place, x.shape), x.copy())
         buffer[...] = x
         returned.append((buffer, x.copy()))
         return buffer
 
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
-        for array, copy in returned:
-            np.testing.assert_array_equal(array, copy)  # nobody wrote there since the last call
+        for buffer, copy in returned:
+            np.testing.assert_array_equal(
+                host(buffer), host(copy)
+            )  # not written since the last call
         returned.clear()
-        given = [tokens, *(leaf for leaf in flatten(state) if isinstance(leaf, np.ndarray))]
+        given = [tokens, *filter(is_array, flatten(state))]
         values, state = case.model.step(tokens, state)
         leaves = [kept(n, leaf) for n, leaf in enumerate(flatten(state), 1)]
-        for array in given:
-            if not any(np.shares_memory(array, buffer) for buffer in buffers.values()):
-                array[...] = -1
+        for x in given:
+            if not any(share_memory(x, buffer) for buffer in buffers.values()):
+                x[...] = -1
         return kept(0, values), rebuild(state, leaves)
 
     plain = case.run(search)
@@ -220,7 +222,7 @@ def float32_models_have_float64_sums(case: Case, search: Search) -> None:
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         values, state = case.model.step(tokens, state)
         narrow = host(values).astype(np.float32)
-        return const(narrow) if isinstance(values, tg.Tensor) else narrow, state
+        return const(narrow) if isinstance(values, tg.Tensor) else array(narrow), state
 
     def next_token(b: int, tokens: tuple[int, ...]) -> list[float]:
         values: list[float] = np.float32(case.next_token(b)(tokens)).astype(float).tolist()

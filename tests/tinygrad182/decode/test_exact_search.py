@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.support import in_numpy, moved
 
 from . import reference
 from .cases import Case, cases
@@ -98,6 +99,7 @@ def test_peaked_models_are_searched_fast(eos: int | None, penalty: float) -> Non
     table = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     asked: list[int] = []
 
+    @in_numpy
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         asked.append(len(tokens))
         return np.minimum(table[tokens], 0), None
@@ -116,6 +118,7 @@ def test_peaked_models_are_searched_fast(eos: int | None, penalty: float) -> Non
 
 
 def test_flat_models_end_with_their_budget() -> None:
+    @in_numpy
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         return np.log(np.full((len(tokens), 4), 0.25)) - 1e-9 * (tokens[:, None] == 0), None
 
@@ -132,6 +135,7 @@ def test_only_prefixes_of_one_length_are_asked_together(array: bool) -> None:
     chain = np.log(np.random.default_rng(5).random((6, 3, 3)))  # by step, token before, token
     rows: list[int] = []
 
+    @in_numpy
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         n = state["n"]
         rows.append(len(tokens))
@@ -140,7 +144,7 @@ def test_only_prefixes_of_one_length_are_asked_together(array: bool) -> None:
         return chain[n[0] if array else n, tokens], {"n": n + 1, "tokens": now}
 
     state = {"n": np.zeros((1, 1), int) if array else 0, "tokens": np.zeros((1, 1, 0), int)}
-    result = tg.decode.exact_search(step, state, 0, 6, state_axis=1, beam_width=3)
+    result = tg.decode.exact_search(step, moved(state), 0, 6, state_axis=1, beam_width=3)
     scores = {
         words: sum(chain[n][pair] for n, pair in enumerate(itertools.pairwise((0, *words))))
         for words in itertools.product(range(3), repeat=6)

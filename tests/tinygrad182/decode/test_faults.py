@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.support import host_only
+
 from .cases import PENALTIES, Case, cases
 from .faults import FAULTS, Fault
 from .properties import SMALL
+
+pytestmark = host_only("what is changed is the same for every device")
 
 EXAMPLES = 400  # at most: most are seen in the first ten
 

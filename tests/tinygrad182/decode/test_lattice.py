@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.support import array, in_numpy
 
 from .tree import START, state, step
 
@@ -26,7 +27,7 @@ def lattice(width: int) -> tg.decode.Lattice:
 def table(seed: int, length: int, words: int) -> Any:
     rng = np.random.default_rng(seed)
     values = np.log(rng.dirichlet(np.ones(words), size=(length, words)))
-    return lambda tokens, state: (values[state, tokens], state + 1)
+    return in_numpy(lambda tokens, state: (values[state, tokens], state + 1))
 
 
 TEXT = """
@@ -59,9 +60,7 @@ def test_the_optimum_is_shown_where_it_is_dropped_however_many_are_better() -> N
 @given(st.integers(0, 1000), st.integers(1, 4), st.sampled_from([None, 0, 2]))
 def test_every_candidate_has_one_fate(seed: int, width: int, eos: int | None) -> None:
     T, M = 4, 3
-    result = tg.decode.beam_search(
-        table(seed, T, M), np.zeros(1, int), 0, width, T, eos, trace=True
-    )
+    result = tg.decode.beam_search(table(seed, T, M), array([0]), 0, width, T, eos, trace=True)
     assert isinstance(result, tg.decode.SearchResult)
     assert result.lattice is not None
     steps = result.lattice.nodes()
@@ -83,7 +82,7 @@ def test_every_candidate_has_one_fate(seed: int, width: int, eos: int | None) ->
 @given(st.integers(0, 1000), st.integers(1, 3), st.sampled_from([None, 1]))
 def test_what_was_dropped_is_not_returned(seed: int, width: int, eos: int | None) -> None:
     T, M = 3, 3
-    args = table(seed, T, M), np.zeros(1, int), 0
+    args = table(seed, T, M), array([0]), 0
     result = tg.decode.beam_search(*args, width, T, eos, trace=True)
     every = tg.decode.exhaustive(*args, T, eos)
     assert isinstance(result, tg.decode.SearchResult)
@@ -101,6 +100,7 @@ def test_what_was_dropped_is_not_returned(seed: int, width: int, eos: int | None
 
 
 def test_greedy_drops_an_end_token_that_is_not_the_likeliest() -> None:
+    @in_numpy
     def two(tokens: Any, state: Any) -> tuple[Any, Any]:
         return np.log(np.tile([0.4, 0.6], (len(tokens), 1))), state
 
@@ -181,7 +181,7 @@ def test_text_stays_readable() -> None:
     """Blanks are shown, and neither long prefixes nor many lines fill the terminal."""
     text = lattice(2).text(words=[" ", "\n"])
     assert "␣ ⏎" in text
-    wide = tg.decode.exhaustive(table(0, 5, 4), np.zeros(1, int), 0, 5, trace=True)
+    wide = tg.decode.exhaustive(table(0, 5, 4), array([0]), 0, 5, trace=True)
     assert isinstance(wide, tg.decode.SearchResult)
     assert wide.lattice is not None
     lines = wide.lattice.text(words=["a long word", "b", "c", "d"]).splitlines()
@@ -191,6 +191,7 @@ def test_text_stays_readable() -> None:
 
 
 def test_an_optimum_that_cannot_be_reached_is_no_node(tmp_path: Path) -> None:
+    @in_numpy
     def holes(tokens: Any, state: Any) -> tuple[Any, Any]:
         return np.tile([-0.1, -np.inf], (len(tokens), 1)), state
 

@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from models import CharLM
-from tests.support import assert_close
+from tests.support import array, assert_close, host, in_numpy, leaf
 
 DOUBLE: dict[str, Any] = {"dtype": "float64"}
 Pair = namedtuple("Pair", "hidden memory")
@@ -77,22 +77,23 @@ def test_states_of_a_loop_of_ones_own_get_names() -> None:
     for other in flows[1:]:
         for a, b in zip(other, flows[0], strict=True):
             assert_close(a, b, 1e-14)
-    assert np.abs(flows[0][0]).min() > 0
+    assert np.abs(host(flows[0][0])).min() > 0
 
 
 def test_a_state_that_is_handed_on_in_another_shape_is_found() -> None:
     """The gradient is that of the state itself, not of the copy for the next step alone."""
-    w, head = tg.tensor(np.eye(3) * 0.7, requires_grad=True), tg.nn.Linear(3, 4, rng=1, **DOUBLE)
+    w, head = leaf(np.eye(3) * 0.7), tg.nn.Linear(3, 4, rng=1, **DOUBLE)
 
     def step(tokens: Any, state: Any) -> Any:
         h = tg.tanh(state[0] @ w + tokens[:, None] * 0.1)
         return tg.log_softmax(head(h), axis=-1), tg.stack([h])
 
     flow = tg.inspect.gradient_flow(tg.decode.rescore(step, zeros(1, 1, 3), 1, [2, 0], 1).sum())
-    assert np.abs(flow[""].h.grad[-1]).min() > 0  # the last state acts on the last token
+    assert np.abs(host(flow[""].h.grad)[-1]).min() > 0  # the last state acts on the last token
 
 
 def test_arrays_have_values_and_no_gradient() -> None:
+    @in_numpy
     def step(tokens: Any, state: Any) -> Any:
         return np.log(np.tile([0.25, 0.75], (len(tokens), 1))), state
 
@@ -112,8 +113,8 @@ def test_wrong_calls() -> None:
         ),
         ((model.step, state, [0, 1], [1]), tg.TinygradError, "one"),
         ((3, state, 0, [1]), tg.ArgumentError, "no function"),
-        ((lambda t, s: (np.zeros((1, 2)) + 1, s), None, 0, [1]), tg.DecodingError, "log_softmax"),
-        ((lambda t, s: (np.full((1, 2), np.nan), s), None, 0, [1]), tg.DecodingError, "nan"),
+        ((lambda t, s: (array([[1.0, 1.0]]), s), None, 0, [1]), tg.DecodingError, "log_softmax"),
+        ((lambda t, s: (array([[np.nan] * 2]), s), None, 0, [1]), tg.DecodingError, "nan"),
     ]
     for (step, given, start, tokens), error, message in cases:
         with pytest.raises(error, match=message):
@@ -124,8 +125,7 @@ def test_wrong_calls() -> None:
 
 _RNG = np.random.default_rng(0)
 X, U, V, HEAD = (
-    tg.tensor(0.5 * _RNG.standard_normal(shape), requires_grad=True)
-    for shape in [(5, 4), (4, 4), (4, 4), (4, 5)]
+    leaf(0.5 * _RNG.standard_normal(shape)) for shape in [(5, 4), (4, 4), (4, 4), (4, 5)]
 )
 TOKENS = [3, 1, 4, 0]
 
@@ -178,7 +178,7 @@ def beside_what_is_no_state(tokens: Any, state: Any) -> Any:
         (reshaped, zeros(2, 1, 4), 1, [("l0", "h"), ("l1", "h")]),
         (
             beside_what_is_no_state,
-            {"h": zeros(1, 4), "above": zeros(1, 4), "n": np.zeros((1, 1))}
+            {"h": zeros(1, 4), "above": zeros(1, 4), "n": array([[0.0]])}
             | {"encoder": zeros(1, 2), "no": None},
             0,
             [("", "h"), ("", "above")],
@@ -294,12 +294,13 @@ def test_operations_and_parts_of_a_weights_gradient_belong_to_their_steps() -> N
 
 
 def test_the_state_that_is_given_is_left_alone() -> None:
+    @in_numpy
     def step(tokens: Any, state: Any) -> Any:
         state += 1
         return np.log(np.full((len(tokens), 2), 0.5)), state
 
-    state = np.zeros((1, 2))
+    state = array(np.zeros((1, 2)))
     tg.decode.rescore(step, state, 0, [1, 0])
-    assert not state.any()
+    assert not host(state).any()
     with pytest.raises(tg.ArgumentError, match="5 is no sequence of tokens"):
         tg.decode.rescore(step, state, 0, 5)  # type: ignore[arg-type]

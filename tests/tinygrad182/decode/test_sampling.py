@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.support import array, host, in_numpy, xp
+from tinygrad182.decode import sampling
 
 from . import reference
 from .cases import Case, cases
@@ -87,6 +90,7 @@ with np.errstate(divide="ignore"):
     )
 
 
+@in_numpy
 def _chain(tokens: Any, state: Any) -> tuple[Any, Any]:
     return TABLE[tokens], state
 
@@ -121,6 +125,7 @@ def test_the_distribution(eos: int | None, temperature: float, top_k: int | None
 
 
 def test_unnormalized_models_are_normalized_for_the_draw() -> None:
+    @in_numpy
     def lower(tokens: Any, state: Any) -> tuple[Any, Any]:
         return np.tile(np.log([0.5, 0.3, 0.2]) - 900, (len(tokens), 1)), state
 
@@ -131,6 +136,7 @@ def test_unnormalized_models_are_normalized_for_the_draw() -> None:
 
 
 def test_what_has_probability_0_is_never_drawn() -> None:
+    @in_numpy
     def holes(tokens: Any, state: Any) -> tuple[Any, Any]:
         values = np.full((len(tokens), 50), -np.inf)
         values[:, [7, 30]] = np.log(0.5)
@@ -141,7 +147,36 @@ def test_what_has_probability_0_is_never_drawn() -> None:
         assert {token for h in drawn for token in h.tokens} == ({7} if top_k == 1 else {7, 30})
 
 
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1 - 2.0**-53])
+@pytest.mark.parametrize("ulps", [-1, 1])
+def test_no_rounding_of_the_running_sum_lets_it_be_drawn(chance: float, ulps: int) -> None:
+    """A sum made in parallel need not stand still where a probability is 0."""
+    table = np.log([0.25, 0.75, 1.0, 1.0, 1.0])
+    impossible = [0, 2, 4]
+    table[impossible] = -np.inf
+
+    @in_numpy
+    def step(tokens: Any, state: Any) -> tuple[Any, Any]:
+        return np.tile(table, (len(tokens), 1)), state
+
+    def rounded(x: Any, axis: int) -> Any:
+        sums = host(x).cumsum(axis=axis)
+        sums[:, impossible] *= 1 + ulps * 2.0**-52
+        return array(sums)
+
+    def chosen(draw: Any, live: Any, steps: int, like: Any) -> Any:
+        return array(np.full((steps, len(live)), chance))
+
+    with (
+        mock.patch.object(xp(), "cumulative_sum", rounded),
+        mock.patch.object(sampling._Draw, "_chance", chosen),
+    ):
+        [drawn] = tg.decode.sample(step, None, 0, 3)
+    assert drawn.tokens == ((1,) * 3 if chance < 0.4 else (3,) * 3)
+
+
 def test_dead_ends_are_left_out() -> None:
+    @in_numpy
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         values = np.tile(np.log([0.5, 0.5]), (len(tokens), 1))
         values[tokens == 1] = -np.inf
@@ -181,6 +216,7 @@ def test_wrong_arguments(named: dict[str, Any]) -> None:
 
 
 def test_a_generator_is_drawn_from_and_sequences_have_streams_of_their_own() -> None:
+    @in_numpy
     def even(tokens: Any, state: Any) -> Any:
         return np.log(np.full((len(tokens), 2), 0.5)), state
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.support import Array
+from tests.support import Array, array, host
 from tinygrad182.decode import selection
-from tinygrad182.decode.selection import best_candidates
+from tinygrad182.decode.selection import Candidates, best_candidates
 
 SIZES = [1, 2, 3, 10, 63, 64, 65, 171, 511, 512, 513, 600]  # around where the ways part
 VALUES = {
@@ -46,12 +46,17 @@ def _all_sorted(
 
 
 def _check(
-    prefixes: Array, tokens: Array, count: int, without: int | None, xp: Any = np, find: Any = None
+    prefixes: Array,
+    tokens: Array,
+    count: int,
+    without: int | None,
+    make: Any = array,
+    find: Any = None,
 ) -> None:
     """The same candidates as the loop finds; the arrays as they were."""
-    arrays = xp.asarray(prefixes, copy=True), xp.asarray(tokens, copy=True)
+    arrays = make(prefixes.copy()), make(tokens.copy())
     found = (find or best_candidates)(*arrays, count, without)
-    values, parent, token, top = (np.asarray(x) for x in found)
+    values, parent, token, top = (host(x) for x in found)
     expected = _all_sorted(prefixes, tokens, count, without)
     assert values.dtype == np.float64
     for a, row in enumerate(expected):
@@ -60,8 +65,10 @@ def _check(
         at = zip(parent[a].tolist(), token[a].tolist(), strict=True)
         assert list(at)[: len(there)] == there
     np.testing.assert_array_equal(top, tokens.max(axis=1).reshape(prefixes.shape))
-    np.testing.assert_array_equal(np.asarray(arrays[0]), prefixes)
-    np.testing.assert_array_equal(np.asarray(arrays[1]), tokens)
+    np.testing.assert_array_equal(host(arrays[0]), prefixes)
+    np.testing.assert_array_equal(host(arrays[1]), tokens)
+    assert token.min(initial=0) >= 0
+    assert token.max(initial=0) < tokens.shape[1]  # also of what cannot be reached
 
 
 def _drawn(data: st.DataObject) -> tuple[Array, Array, int, int | None]:
@@ -77,10 +84,10 @@ def _drawn(data: st.DataObject) -> tuple[Array, Array, int, int | None]:
     return prefixes, tokens, min(count, 40), without
 
 
-@pytest.mark.parametrize("xp", [np, strict], ids=["numpy", "strict"])
+@pytest.mark.parametrize("make", [array, strict.asarray], ids=["device", "strict"])
 @given(st.data())
-def test_equals_a_stable_sort(xp: Any, data: st.DataObject) -> None:
-    _check(*_drawn(data), xp=xp)
+def test_equals_a_stable_sort(make: Any, data: st.DataObject) -> None:
+    _check(*_drawn(data), make=make)
 
 
 ORDERS = {
@@ -117,8 +124,8 @@ def test_wrong_choices_are_seen(fault: str) -> None:
 def test_a_large_vocabulary(kind: str, without: int | None) -> None:
     rng = np.random.default_rng(5)
     tokens = VALUES[kind](rng, (2, 5000))
-    for xp in (np, strict):
-        _check(np.array([[-0.5], [-0.75]]), tokens, 6, without, xp)
+    for make in (array, strict.asarray):
+        _check(np.array([[-0.5], [-0.75]]), tokens, 6, without, make)
 
 
 @pytest.mark.parametrize("rows", [1, 6])
@@ -129,7 +136,7 @@ def test_many_rows_of_many_blocks(rows: int, kind: str) -> None:
     A, K, M = rows, 8, 4000
     tokens = VALUES[kind](rng, (A * K, M))
     prefixes = -np.sort(rng.exponential(size=(A, K)), axis=1)
-    found = best_candidates(prefixes, tokens, 9, None)
+    found = Candidates(*map(host, best_candidates(array(prefixes), array(tokens), 9, None)))
     sums = (prefixes[:, :, None] + tokens.reshape(A, K, M)).reshape(A, -1)
     at = np.argsort(-sums, axis=1, kind="stable")[:, :9]
     expected = np.take_along_axis(sums, at, axis=1)
@@ -153,8 +160,8 @@ def test_a_nan_is_in_top(M: int, without: int | None) -> None:
     for at in (0, 1, M // 2, M - 1):
         tokens = np.full((4, M), -1.0)
         tokens[2, at] = np.nan
-        found = best_candidates(np.zeros((2, 2)), tokens, 3, without)
-        np.testing.assert_array_equal(np.isnan(found.top), [[False, False], [True, False]])
+        found = best_candidates(array(np.zeros((2, 2))), array(tokens), 3, without)
+        np.testing.assert_array_equal(np.isnan(host(found.top)), [[False, False], [True, False]])
 
 
 @pytest.mark.parametrize("direct", [0, 10**6], ids=["in blocks", "all at once"])
@@ -165,7 +172,9 @@ def test_all_ways_agree(direct: int, sort: int, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(selection, "_DIRECT", direct)
     monkeypatch.setattr(selection, "_SORTED", sort)
     for kind in sorted(VALUES):
-        for M in (1, 2, 7, 30):
+        for M in (1, 2, 4, 7, 30):
             for without in (None, 0, M - 1):
                 tokens = VALUES[kind](rng, (6, M))
-                _check(np.array([[-0.5, -0.5, -2.0], [0, -np.inf, -np.inf]]), tokens, 4, without)
+                prefixes = np.array([[-0.5, -0.5, -2.0], [0, -np.inf, -np.inf]])
+                for make in (array, strict.asarray):
+                    _check(prefixes, tokens, 6, without, make)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.support import host, host_only
 
-from .models import host
+pytestmark = host_only("arrays of the host are compared with others of the host")
 
 SMALL, LARGE = 5, 700
 SEARCHES: dict[str, Any] = {

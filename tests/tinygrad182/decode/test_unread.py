@@ -9,8 +9,10 @@ from unittest import mock
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.support import array, device, in_numpy
 from tinygrad182 import backend
 
 from .cases import Case, cases
@@ -23,6 +25,8 @@ from .properties import (
 
 def _unread(*args: Any, **named: Any) -> Any:
     """beam_search on arrays that are not where the host is, as far as it knows."""
+    if device() != "cpu":
+        return tg.decode.beam_search(*args, **named)
     with mock.patch.object(type(backend.NUMPY), "device", return_value="elsewhere"):
         return tg.decode.beam_search(*args, **named)
 
@@ -33,6 +37,24 @@ def test_the_same_is_found(case: Case) -> None:
     case = case.with_(eos=None)
     for holds in (equals_the_textbook, companions_do_not_matter, states_are_those_of_running_again):
         holds(case, _unread)
+
+
+@given(cases(), st.sampled_from([None, 2]))
+def test_the_same_is_drawn(case: Case, top_k: int | None) -> None:
+    """Also after dead ends, which go on until the host reads them."""
+    case = case.with_(eos=None)
+
+    def drawn(beam_width: int, length_penalty: float, **told: Any) -> Any:
+        return tg.decode.sample(**told, rng=3, count=5, top_k=top_k)
+
+    def found(one: Any) -> Any:
+        return [(h.tokens, h.log_probability, *case.model.parts(h.state)) for h in one]
+
+    read = case.run(drawn)
+    with mock.patch.object(type(backend.NUMPY), "device", return_value="elsewhere"):
+        unread = case.run(drawn)
+    for a, b in zip(map(found, read), map(found, unread), strict=True):
+        np.testing.assert_equal(b, a)
 
 
 def test_nothing_is_read_before_the_end() -> None:
@@ -49,5 +71,5 @@ def test_nothing_is_read_before_the_end() -> None:
     with pytest.raises(
         tg.DecodingError, match=r"NaN at step 2, parent 1, example 0, after tokens \[1\]"
     ):
-        _unread(step, np.zeros((1, 1)), 0, 2, 5)
+        _unread(in_numpy(step), array(np.zeros((1, 1))), 0, 2, 5)
     assert len(asked) == 5

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.support import const, in_numpy, moved
 
 from .cases import Search
 
@@ -30,8 +31,9 @@ def step(tokens: Any, state: Any) -> tuple[Any, Any]:
 
 
 def _raises(kind: type[Exception], words: str, name: str, *args: Any, **named: Any) -> None:
+    step, state, *rest = args
     with pytest.raises(kind, match=words) as error:
-        SEARCHES[name](*args, **named)
+        SEARCHES[name](in_numpy(step) if callable(step) else step, moved(state), *rest, **named)
     assert isinstance(error.value, tg.TinygradError)
 
 
@@ -151,7 +153,7 @@ def test_a_state_without_a_row_for_each_example(
     name: str, state: Any, start: Any, axis: int
 ) -> None:
     _raises(tg.DecodingError, "state.*state_axis", name, step, state, start, 3, state_axis=axis)
-    tensors = tg.tensor(state) if isinstance(state, np.ndarray) else state
+    tensors = const(state) if isinstance(state, np.ndarray) else state
     _raises(tg.DecodingError, "state.*state_axis", name, step, tensors, start, 3, state_axis=axis)
 
 
@@ -176,10 +178,11 @@ def test_a_mistake_inside_the_step_comes_through(name: str) -> None:
 
 def test_a_search_over_too_many() -> None:
     with pytest.raises(tg.ArgumentError, match=r"1,000,000.*max_length.*exact_search"):
-        tg.decode.exhaustive(step, None, 0, 40)
+        tg.decode.exhaustive(in_numpy(step), None, 0, 40)
 
 
 def test_chance_and_nothing_to_return() -> None:
+    @in_numpy
     def step(tokens: Any, state: Any) -> Any:
         return np.full((len(tokens), 2), -np.inf), state
 
@@ -191,6 +194,7 @@ def test_chance_and_nothing_to_return() -> None:
 
 
 def test_a_state_whose_rows_cannot_be_chosen_is_refused() -> None:
+    @in_numpy
     def step(tokens: Any, state: Any) -> Any:
         return np.log(np.full((len(tokens), 2), 0.5)), state
 

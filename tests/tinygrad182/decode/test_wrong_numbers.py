@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.support import array, const, in_numpy
 
 from .cases import Search
 from .faults import Fault
@@ -35,7 +36,7 @@ def _stepping(
         change(values, int(count[0]))
         return values, count + 1
 
-    return step
+    return in_numpy(step)
 
 
 def _wrong_from(first: int, token: int, value: float) -> Callable[[Any, int], None]:
@@ -50,7 +51,7 @@ def not_a_number_raises(search: Search, token: int, eos: int | None, M: int) -> 
     """In any column, that of the end token too; step and parent are named."""
     step = _stepping(_wrong_from(1, token, math.nan), M=M)
     with pytest.raises(tg.DecodingError, match="NaN") as error:
-        search(step, np.zeros(1, int), 0, 2, 3, eos=eos)
+        search(step, array([0]), 0, 2, 3, eos=eos)
     second = 1 if M < 5 else 4  # as likely as 0, where the probabilities begin again
     assert f"step 2, parent 1, example 0, after tokens [{second}]" in str(error.value)
 
@@ -67,7 +68,7 @@ def test_a_search_that_takes_nan_for_nothing_is_seen() -> None:
         "NaN is −inf",
         "stepping.Stepper.__call__",
         "values = array_of(values)",
-        "values = np.nan_to_num(array_of(values), nan=-np.inf, neginf=-np.inf)",
+        "values = array_of(values); values[values != values] = -np.inf",
         lambda case, search: None,
     )
     with pytest.raises(pytest.fail.Exception):
@@ -78,7 +79,7 @@ def test_a_search_that_takes_nan_for_nothing_is_seen() -> None:
 def test_positive_raises(value: float) -> None:
     step = _stepping(_wrong_from(0, 1, value))
     with pytest.raises(tg.DecodingError, match=r"more than 0.*log_softmax") as error:
-        tg.decode.beam_search(step, np.zeros(1, int), 0, 2, 3)
+        tg.decode.beam_search(step, array([0]), 0, 2, 3)
     assert f"{value:.6g}" in str(error.value)
     assert "step 1, parent 0, example 0, after tokens []" in str(error.value)
 
@@ -94,12 +95,13 @@ def test_every_search_raises(name: str, value: float, first: int) -> None:
             values[:, 2] = value
 
     with pytest.raises(tg.DecodingError, match="NaN" if math.isnan(value) else "more than 0"):
-        SEARCHES[name](_stepping(change), np.zeros(1, int), 0, 3)
+        SEARCHES[name](_stepping(change), array([0]), 0, 3)
 
 
 def test_the_example_is_named() -> None:
     """Of three examples the last one, while the first has ended."""
 
+    @in_numpy
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         example, count = state[:, 0], state[:, 1]
         values = np.log(np.resize(PROBABILITIES, (len(tokens), M)))
@@ -107,7 +109,7 @@ def test_the_example_is_named() -> None:
         values[(example == 2) & (count == 1), 1] = math.nan
         return values, state + np.array([0, 1])
 
-    state = np.stack([np.arange(3), np.zeros(3, int)], axis=1)
+    state = array([[0, 0], [1, 0], [2, 0]])
     with pytest.raises(tg.DecodingError, match=r"step 2, parent 0, example 2, after tokens \[0\]"):
         tg.decode.beam_search(step, state, [0, 0, 0], 2, 3, eos=3)
 
@@ -115,7 +117,7 @@ def test_the_example_is_named() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_zero_is_a_log_probability(dtype: str) -> None:
     step = _stepping(lambda values, count: values.fill(0.0), dtype)
-    result = tg.decode.beam_search(step, np.zeros(1, int), 0, 3, 2)
+    result = tg.decode.beam_search(step, array([0]), 0, 3, 2)
     assert [h.tokens for h in result] == [(0, 0), (0, 1), (0, 2)]
     assert result.certified
 
@@ -126,7 +128,7 @@ def test_log_softmax_is_never_more_than_0() -> None:
 
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         z = rng.normal(size=(len(tokens), 50)) * 10.0 ** rng.integers(-6, 3)
-        return tg.log_softmax(tg.tensor(z.astype("float32")), axis=1), None
+        return tg.log_softmax(const(z.astype("float32")), axis=1), None
 
     for _ in range(20):
         tg.decode.beam_search(step, None, 0, 4, 5)
@@ -146,7 +148,7 @@ def test_nothing_can_be_reached(name: str, eos: int | None, M: int, at: int) -> 
             values[:, 2:] = -math.inf
             values[:, eos or 0] = -math.inf
 
-    result = SEARCHES[name](_stepping(change, M=M), np.zeros(1, int), 0, 3, eos=eos)
+    result = SEARCHES[name](_stepping(change, M=M), array([0]), 0, 3, eos=eos)
     assert len(result) == 0
     assert list(result) == []
     assert not result
@@ -162,17 +164,18 @@ def test_nothing_can_be_reached(name: str, eos: int | None, M: int, at: int) -> 
 def test_nothing_found_is_no_proof_that_there_is_nothing() -> None:
     """Greedy decoding runs into a dead end that it could have avoided."""
 
+    @in_numpy
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
         first = state == 0
         values = np.where(first[:, None], np.log([0.6, 0.4]), np.log([0.5, 0.5]))
         values[(~first) & (tokens == 0)] = -math.inf
         return values, state + 1
 
-    result = tg.decode.greedy(step, np.zeros(1, int), 1, 2)
+    result = tg.decode.greedy(step, array([0]), 1, 2)
     assert not result
     assert not result.certified
     assert result.bound == math.log(0.4)
     assert result.gap == math.inf
-    exact = tg.decode.exact_search(step, np.zeros(1, int), 1, 2, beam_width=1)
+    exact = tg.decode.exact_search(step, array([0]), 1, 2, beam_width=1)
     assert exact.tokens == (1, 0)
     assert exact.certified

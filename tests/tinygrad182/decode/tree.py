@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.support import array, in_numpy
+
 NEURAL, NETWORK = 0, 1
 AFTER: dict[tuple[int, ...], tuple[float, float]] = {
     (): (-0.65, -0.73),
@@ -19,6 +21,7 @@ AFTER: dict[tuple[int, ...], tuple[float, float]] = {
 START = 2  # no word of the tree
 
 
+@in_numpy
 def step(tokens: Any, words: Any) -> tuple[Any, Any]:
     """The state is the words so far, −1 where there is none yet."""
     words = words.copy()
@@ -30,4 +33,4 @@ def step(tokens: Any, words: Any) -> tuple[Any, Any]:
 
 
 def state(rows: int = 1) -> Any:
-    return np.full((rows, 3), -1)
+    return array(np.full((rows, 3), -1))

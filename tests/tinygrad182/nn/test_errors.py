@@ -372,7 +372,11 @@ def test_what_looks_wrong_but_is_not() -> None:
     assert nn.RNN(np.int64(1), np.int32(2))(X[..., :1])[0].shape == (4, 3, 2)
     assert rnn()(X[:, 0])[0].shape == rnn(batch_first=True)(X[:, 0])[0].shape == (4, 5)
     assert nn.LSTMCell(2, 3)(X[0, :0])[0].shape == (0, 3)
-    assert lstm()(X, [tg.zeros((2, 3, 5)), array(np.zeros((2, 3, 5), np.float32))])[0].shape == (4, 3, 5)
+    assert lstm()(X, [tg.zeros((2, 3, 5)), array(np.zeros((2, 3, 5), np.float32))])[0].shape == (
+        4,
+        3,
+        5,
+    )
     assert nn.LSTM(2, 3, bias=False, forget_bias=0)(X)[0].shape == (4, 3, 3)
     assert nn.cross_entropy(tg.ones((2, 3)), [0, 2]).item() == pytest.approx(np.log(3))
     assert nn.cross_entropy(tg.ones(3), 2).item() == pytest.approx(np.log(3))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_close
+from tests.support import assert_close, host_only
 
 
 def make(kind: str, dtype: str = "float64") -> Any:
@@ -57,6 +57,7 @@ def peak(steps: int, length: int) -> int:
     return top
 
 
+@host_only("tracemalloc sees the memory of the host alone")
 def test_memory_grows_with_the_root_of_the_length() -> None:
     """25 times as many steps take about 5 times the memory, not 25 times."""
     peak(1_000, 31)  # imports, compiles

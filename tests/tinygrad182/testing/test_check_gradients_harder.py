@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import const
+from tests.support import const, host_only
 
 check_gradients = tg.testing.check_gradients
 RNG = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def test_a_fault_in_float32_alone(rule: Any, jvp: Any, what: str) -> None:
     assert what in _fails(lambda x: tg.apply(mine, x), const(X.astype("float32")))
 
 
-@pytest.mark.skipif(const(X).device != "cpu", reason="looks at NumPy's strides")
+@host_only("looks at NumPy's strides")
 def test_a_fault_for_some_memory_layouts() -> None:
     def rule(xp: Any, g: Any, y: Any, x: Any) -> Any:
         plain = isinstance(x, tg.Tensor) or x.flags.c_contiguous
