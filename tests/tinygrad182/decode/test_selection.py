@@ -109,13 +109,14 @@ def test_wrong_choices_are_seen(fault: str) -> None:
     def find(prefixes: Array, tokens: Array, count: int, without: int | None) -> Any:
         omitted = None if fault == "the end token too" else without
         order = ORDERS.get(fault, lambda c: c)
-        chosen = np.array(_all_sorted(prefixes, tokens, count, omitted, order))
+        rows = _all_sorted(prefixes, tokens, count, omitted, order)
+        chosen = np.array(rows, float).reshape(len(rows), len(rows[0]), 3)
         top = tokens.max(axis=1).reshape(prefixes.shape)
         return -chosen[..., 0], chosen[..., 1].astype(int), chosen[..., 2].astype(int), top
 
     @settings(
-        database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
+        max_examples=200, database=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
     )  # fmt: skip
     @given(st.data())
     def run(data: st.DataObject) -> None:
