@@ -339,9 +339,9 @@ class _CuPy(_NumPyLike):
         return super().scatter_add(shape, dtype, items)
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cuda:0") -> Array:
-        _on_cuda(x.dtype)
+        native = _on_cuda(x.dtype).newbyteorder("=")
         with self.module.cuda.Device(int(device.partition(":")[2] or 0)):
-            return self.module.array(x)
+            return self.module.array(x.astype(native, copy=False))
 
 
 NUMPY = _NumPy()

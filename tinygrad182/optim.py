@@ -110,7 +110,8 @@ class Optimizer(ABC):
         -------
         dict
             As in PyTorch: ``"state"`` maps the position of each parameter that was updated before to
-            what is remembered of it, and ``"param_groups"`` lists one dict with the settings.
+            what is remembered of it, on the parameter's device, and ``"param_groups"`` lists one dict
+            with the settings.
 
         Examples
         --------
@@ -125,6 +126,8 @@ class Optimizer(ABC):
         [{'lr': 0.25, 'momentum': 0.5, 'weight_decay': 0.0, 'params': [0]}]
         """
         settings = {name: self._checked(name, getattr(self, name)) for name in self.settings}
+        for p, state in zip(self.parameters, self.state, strict=True):
+            self._bring_to(p, state)
         return {
             "state": {
                 i: {

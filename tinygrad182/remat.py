@@ -135,7 +135,9 @@ class _Inside:
             alias(x) if is_tensor(x) else wrap(x, Leaf(x, True))
             for x in inputs[: sum(self.differentiable)]
         ]
-        with deferred_checks([]):  # the first run has seen the same indices: no second wait for them
+        with deferred_checks(
+            []
+        ):  # the first run has seen the same indices: no second wait for them
             _, flat = self.run(stand_ins)
         return flat, [*map(node_of, stand_ins), *self.outside]
 

@@ -173,7 +173,7 @@ def memory(options: Options) -> list[dict[str, Any]]:
 
 # --- anomaly detection, switched off --------------------------------------------------------------
 
-CHECKED: tuple[Any, ...] = (recording.apply, backpropagation.backpropagate)
+CHECKED: tuple[Any, ...] = (recording.apply, backpropagation._backpropagate)
 """The functions that ask whether anomalies are looked for."""
 
 

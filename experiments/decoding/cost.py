@@ -140,11 +140,10 @@ def apart(a: Beams, b: Beams) -> float:
 def algorithm_1(step: Callable[..., Any], state: Any, length: int, width: int) -> Beams:
     """The course's Algorithm 1: the top k tokens of each hypothesis, then the best k of all these."""
     found: Beams = [((), 0.0)]
-    xp = tg.backend.namespace(state[0])
-    last = np.array([0])
+    last = [0]
     for _ in range(length):
-        answer, state = step(xp.asarray(last), state)
-        values = xp.to_numpy(answer)
+        answer, state = step(tg.tensor(last, dtype="int64").data, state)
+        values = tg.tensor(answer).numpy()
         candidates = []
         for i, (tokens, total) in enumerate(found):
             for token in np.argsort(-values[i], kind="stable")[:width].tolist():
@@ -152,9 +151,8 @@ def algorithm_1(step: Callable[..., Any], state: Any, length: int, width: int) -
         candidates.sort(key=lambda one: (-one[0], one[1], one[2]))
         kept = candidates[:width]
         found = [((*tokens, token), total) for total, _, token, tokens in kept]
-        last = np.array([token for _, _, token, _ in kept])
-        rows = xp.asarray(np.array([i for _, i, _, _ in kept]))
-        state = tuple(part[:, rows] for part in state)
+        last = [token for _, _, token, _ in kept]
+        state = tuple(tg.tensor(part)[:, [i for _, i, _, _ in kept]].data for part in state)
     return found
 
 

@@ -133,5 +133,5 @@ def regressor(
     )
     for name, parameter in model.rnn.named_parameters():
         if name.startswith("weight"):
-            parameter.assign(parameter.data * scale)
+            parameter.assign(parameter.detach() * scale)
     return model

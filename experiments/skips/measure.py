@@ -72,7 +72,7 @@ def residual_net(
     )
     for block in model.blocks:
         weight = block.linear.weight
-        weight.assign(weight.data * scale)
+        weight.assign(weight.detach() * scale)
     return model
 
 

@@ -7,6 +7,7 @@ import tinygrad182 as tg
 from experiments import beam_cost
 from experiments.common.cli import main
 from experiments.decoding import cost
+from tests.support import device
 
 SMALL = {
     "length": (2, 4, 8),
@@ -43,7 +44,7 @@ def test_a_state_that_is_not_stored_right_is_found():
 
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_algorithm_1_is_the_best_of_all(width):
-    decoder = cost.Decoder(7, 4, 2)
+    decoder = cost.Decoder(7, 4, 2, device())
     stored, _ = decoder.steps()
     result = tg.decode.beam_search(stored, decoder.zero_state(), 0, width, 5, state_axis=1)
     theirs = cost.algorithm_1(stored, decoder.zero_state(), 5, width)

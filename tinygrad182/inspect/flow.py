@@ -154,9 +154,8 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     targets = {node for r in recurrences for node in r.nodes()}
     if not is_away(node.value for node in nodes):
         return gradients_inside(*seed, targets, leaves)
-    initial = {r.initial for r in recurrences if r.initial is not None and not r.initial.inputs}
-    steps = {node for r in recurrences for node in r.steps.values()}
-    sums = TrustedCotangents(_leading_to(targets - (initial - steps), nodes))
+    states = {node for r in recurrences for node in r.states()}
+    sums = TrustedCotangents(_leading_to(states, nodes))
     found = gradients_inside(*seed, targets, leaves, sums=sums)
     if sums.held():
         return found

@@ -81,7 +81,8 @@ def _of_scan(node: Node, weight: Node, inside: Inside, chunk: int) -> Iterator[P
                 powers = xp.to_numpy(found.powers[here])
                 used = xp.to_numpy(m.any(z != 0, axis=-1))
                 top = np.where(used, powers, powers.min()).max(axis=1)
-                z, tops = times_rows(m, z, xp.asarray(powers - top[:, None])), tops + top
+                shifts = powers - top[:, None]
+                z, tops = times_rows(m, z, xp.asarray(shifts)) if shifts.any() else z, tops + top
             part = z.sum(axis=1) if a is None else m.matmul(m.swapaxes(z, 1, 2), a[here])
             yield times[steps[i] : steps[i] + len(part)], part, tops
 
@@ -92,8 +93,10 @@ def whole(parts: Iterator[Part], steps: int, like: Array) -> Array:
     with xp.on(like), np.errstate(over="ignore", under="ignore"):
         found = xp.zeros((steps, *like.shape), dtype=like.dtype)
         for times, part, tops in parts:
-            rows = times_rows(xp.module, part.reshape(len(part), -1), xp.asarray(tops))
-            found[times.start : times.stop] = rows.reshape(part.shape)
+            if tops.any():
+                rows = times_rows(xp.module, part.reshape(len(part), -1), xp.asarray(tops))
+                part = rows.reshape(part.shape)
+            found[times.start : times.stop] = part
     return found
 
 

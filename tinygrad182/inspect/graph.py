@@ -18,7 +18,6 @@ from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..unrolling import is_scan, operations, unrolled
 from .expanding import inside, step
-from .norms import norms
 from .table import text_table
 
 
@@ -379,7 +378,7 @@ class Graph:
         """One line per node: what it is, where, and the norms of its value and gradient."""
         header = ("op", "name", "module", "t", "shape", "‖value‖", "‖grad‖", "uses")
         grads = [self._kept[n].grad for n in self._order if n in self._kept]
-        found = norms([*(node.value for node in self), *grads])
+        found = backend.norms([*(node.value for node in self), *grads])
         values, grad_norms = found[: len(self)], iter(found[len(self) :])
         rows = [
             (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,22 +48,6 @@ def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArr
         legs = np.ldexp(norms, powers - top[:, None])
         total = row_norms(np.hypot.reduce(legs, axis=0))
         return np.ldexp(total, top), np.log(total) + top * math.log(2)
-
-
-def norms(arrays: Sequence[Array]) -> list[float]:
-    """:func:`backend.norm` of several arrays, for which the host waits once for each device."""
-    found = [_norm(x) for x in arrays]
-    fetched = iter(backend.fetch([x for x in found if not isinstance(x, float)]))
-    return [x if isinstance(x, float) else float(next(fetched)) for x in found]
-
-
-def _norm(array: Array) -> Any:
-    """A norm: on a device a 0-d array there, for which nobody has waited."""
-    xp = backend.namespace(array)
-    if not xp.guarded:
-        return backend.norm(array)
-    with xp.on(array):
-        return row_norms(_wide(xp.abs(array), (1, math.prod(array.shape))))[0]
 
 
 def _wide(states: Array, shape: tuple[int, ...]) -> Array:

@@ -334,17 +334,16 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     times, nodes = list(recurrence.steps), list(recurrence.steps.values())
     bands = gradients_in_bands(root, seed, set(nodes))
     before = [recurrence.initial, *nodes[:-1]]
-    saturation, weight = [], []
+    gradients: list[Array] = []
     for node, previous in zip(nodes, before, strict=True):
         delta = _at(_power(bands.get(node, [])), node, bands)
         pre = _pre_activation(node, previous)
         through = delta if pre is None else sent({node: delta}, {pre})[pre]
         arrived = None if previous is None else sent({node: delta}, {previous})[previous]
-        norms = [np.nan if g is None else backend.norm(g) for g in (delta, through, arrived)]
-        saturation.append(_ratio(norms[1], norms[0]))
-        weight.append(_ratio(norms[2], norms[1]))
-    order = np.argsort(times)
-    return GainSplit(np.array(times)[order], np.array(saturation)[order], np.array(weight)[order])
+        gradients += [delta, through, np.full((), np.nan) if arrived is None else arrived]
+    norms = np.array(backend.norms(gradients)).reshape(-1, 3)[np.argsort(times)]
+    saturation, weight = (_ratios(norms[:, i + 1], norms[:, i]) for i in range(2))
+    return GainSplit(np.sort(times), saturation, weight)
 
 
 _LINEAR = {
@@ -390,5 +389,6 @@ def _not_linear(end: Node, start: Node) -> Node | None:
     return None
 
 
-def _ratio(a: float, b: float) -> float:
-    return a / b if b > 0 else np.nan
+def _ratios(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)

@@ -64,10 +64,14 @@ class Recurrence:
                 f"{what}: the states {self.name!r} in {self.module!r} have different shapes over time"
             )
 
-    def nodes(self) -> Iterator[Node]:
-        """All states, the initial one included."""
+    def states(self) -> Iterator[Node]:
+        """All states but the initial one."""
         yield from self.steps.values()
         yield from (node for node, _ in self.fused)
+
+    def nodes(self) -> Iterator[Node]:
+        """All states, the initial one included."""
+        yield from self.states()
         if self.initial is not None:
             yield self.initial
 

@@ -184,7 +184,7 @@ def times_power(array: Array, power: int) -> Array:
 
 def whole_of(bands: list[Band]) -> Array:
     """The sum of the bands in the model's dtype."""
-    with np.errstate(over="ignore", under="ignore"), backend.on(bands[0][0]):
+    with np.errstate(over="ignore", under="ignore"):
         total = times_power(*bands[0])
         for band in bands[1:]:
             total = total + times_power(*band)

@@ -113,22 +113,23 @@ class Ledger:
 
     def __init__(self) -> None:
         self._figures: list[Callable[[], Sequence[Array]]] = []
-        self._found: dict[int, list[HostArray]] = {}
+        self._found: dict[int, Sequence[HostArray]] = {}
 
     def note(self, figures: Callable[[], Sequence[Array]]) -> int:
         """Take in how to compute some arrays; under which number they can be read."""
         self._figures.append(figures)
         return len(self._figures) - 1
 
-    def read(self, number: int) -> list[HostArray]:
+    def read(self, number: int) -> Sequence[HostArray]:
         """The arrays noted under a number, on the host."""
         if number not in self._found:
-            arrays = {number: self._figures[number]()}
-            if is_away(arrays[number]):
-                others = set(range(len(self._figures))) - self._found.keys() - {number}
-                arrays |= {i: self._figures[i]() for i in others}
-            hosts = iter(backend.fetch([x for some in arrays.values() for x in some]))
-            self._found |= {i: [next(hosts) for _ in some] for i, some in arrays.items()}
+            figures = {number: self._figures[number]()}
+            if is_away(figures[number]):
+                rest = set(range(len(self._figures))) - self._found.keys() - {number}
+                figures |= {i: self._figures[i]() for i in rest}
+                hosts = iter(backend.fetch([x for arrays in figures.values() for x in arrays]))
+                figures = {i: [next(hosts) for _ in arrays] for i, arrays in figures.items()}
+            self._found |= figures
         return self._found[number]
 
 

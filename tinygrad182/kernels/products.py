@@ -146,8 +146,7 @@ def _to_one_power(s: Setting, rows: Array, powers: Array) -> _AtOnePower:
     own = own - top
     room = limit - 1 - len(rows).bit_length() - (own + exponents).max() - _exponent_of_operands(s)
     lift = m.clip(room, 0, limit - 2)
-    raised = m.where(own < 2 - limit, NOTHING, own + lift)
-    return _AtOnePower(run.at_powers(m, rows, raised, 2 - limit - own), first, top, lift)
+    return _AtOnePower(run.at_powers(m, rows, own + lift, 2 - limit - own), first, top, lift)
 
 
 def _first_that_counts(powers: Array, batch: int, limit: int) -> int:

@@ -44,11 +44,15 @@ def narrow(x: np.ndarray[Any, Any]) -> Any:
     return x.astype({"f": "float32", "i": "int32"}.get(x.dtype.kind, x.dtype))
 
 
+def swapped(x: np.ndarray[Any, Any]) -> Any:
+    return x.astype(x.dtype.newbyteorder())  # bytes in the order of other machines
+
+
 def strided(x: np.ndarray[Any, Any]) -> Any:
     return np.repeat(x, 2, axis=-1)[..., ::2]
 
 
-HOST = [arrays, lists, rows, narrow, strided]
+HOST = [arrays, lists, rows, narrow, strided, swapped]
 """Forms in which a person may have numbers at hand."""
 
 host = pytest.mark.parametrize("form", HOST)
@@ -490,6 +494,8 @@ def test_an_optimizer_follows_its_model(make: Callable[[Any], tg.optim.Optimizer
     optimizers = [make(m.parameters()) for m in models]
     for place in ("cpu", device(), "cpu", device()):
         models[1].to(place)
+        saved = optimizers[1].state_dict()  # of a model that has just moved
+        optimizers[1].load_state_dict(saved)
         for model, optimizer in zip(models, optimizers, strict=True):
             _step(model, optimizer)
         state = optimizers[1].state_dict()["state"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, const
+from tests.support import Array, assert_close, const, host, write
 
 H, B = 6, 3
 
@@ -36,7 +36,7 @@ def data(T: int) -> tuple[Array, Array]:
 def in_float32(model: Regressor) -> None:
     """The same model with every weight rounded to float32, as a float32 one has them."""
     for p in model.parameters():
-        p.data[...] = p.numpy().astype(np.float32)
+        write(p, p.numpy().astype(np.float32))
 
 
 def directions(model: Regressor, errors: Array, steps: int) -> tuple[list[Array], list[float]]:
@@ -97,7 +97,7 @@ def test_loss_at_every_step(radius: float) -> None:
 def test_norms_beyond_float64(radius: float, T: int) -> None:
     """Down to 1e-600 and up to 1e+1200; zero states, so that the forward stays finite."""
     model = Regressor(radius)
-    model.rnn.bias_ih_l0.data[...] = 0.0
+    write(model.rnn.bias_ih_l0, 0.0)
     loss = tg.square(model(tg.zeros((T, B, 2), dtype="float64"))[-1] - 1.0).sum()
     h = tg.inspect.gradient_flow(loss)["rnn.l0"].h
     errors = np.full((B, 1), model.head.bias.numpy()[0] - 1.0)
@@ -116,7 +116,7 @@ def test_float32_agrees_with_float64_where_it_under_and_overflows(
     T = 200
     flows = {}
     model = Regressor(radius)
-    model.rnn.bias_ih_l0.data[...] = 0.0
+    write(model.rnn.bias_ih_l0, 0.0)
     in_float32(model)
     for dtype in ("float64", "float32"):
         twin = tg.nn.RNN(2, H, nonlinearity="identity", dtype=dtype)
@@ -140,7 +140,7 @@ def test_the_initial_gradient_in_float32(radius: float) -> None:
     """About 1e±30, which float32 holds, though the pass has rescaled on the way there."""
     T = 60
     model = Regressor(radius)
-    model.rnn.bias_ih_l0.data[...] = 0.0
+    write(model.rnn.bias_ih_l0, 0.0)
     in_float32(model)
     rnn = tg.nn.RNN(2, H, nonlinearity="identity")
     rnn.load_state_dict(model.rnn.state_dict())
@@ -159,7 +159,8 @@ def test_float32_agrees_with_float64_through_a_nonlinearity(nonlinearity: str, l
     T = 300
     model = Regressor(0.5, nonlinearity, layers)
     for k in range(layers):  # keeps some units alive under ReLU
-        getattr(model.rnn, f"bias_ih_l{k}").data[...] += 0.5
+        bias = getattr(model.rnn, f"bias_ih_l{k}")
+        write(bias, host(bias) + 0.5)
     in_float32(model)
     x, _ = data(T)
     x = x.astype(np.float32)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, leaf
+from tests.support import Array, assert_close, assert_same_bits, const, host, leaf, write
 from tests.tinygrad182.nn import reference
 
 flow_of = tg.inspect.gradient_flow
@@ -29,7 +29,7 @@ def assert_views_agree(flow: tg.inspect.StateFlow) -> None:
     T, B = flow.grad.shape[:2]
     assert flow.value.shape == flow.grad.shape
     assert flow.time.shape == flow.grad_norm.shape == flow.value_norm.shape == (T,)
-    grad, value = (np.asarray(a, np.float64).reshape(T, B, -1) for a in (flow.grad, flow.value))
+    grad, value = (host(a).astype(np.float64).reshape(T, B, -1) for a in (flow.grad, flow.value))
     assert_close(flow.grad_norm, np.linalg.norm(grad, axis=(1, 2)), 1e-14)
     assert_close(flow.value_norm, np.linalg.norm(value, axis=(1, 2)), 1e-14)
     assert_close(flow.sample_grad_norm, np.linalg.norm(grad, axis=2), 1e-14)
@@ -195,7 +195,7 @@ def test_it_works_inside_no_grad_once_recorded() -> None:
 @pytest.mark.parametrize("nonlinearity", ["relu", "identity", "tanh"])
 def test_states_that_are_not_finite_do_not_crash(start: float, nonlinearity: str) -> None:
     rnn = tg.nn.RNN(1, 3, nonlinearity=nonlinearity, rng=0)  # type: ignore[arg-type]
-    rnn.weight_hh_l0.data[...] = 1e10
+    write(rnn.weight_hh_l0, 1e10)
     with np.errstate(all="ignore"):
         output, _ = rnn(tg.full((6, 2, 1), start))
         flow = flow_of((output**2).sum())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, leaf
+from tests.support import Array, assert_close, host, leaf, write
 from tinygrad182.primitives import recurrent
 
 from .loops import Case, cases
@@ -27,7 +27,9 @@ def assert_same_flow(actual: tg.inspect.GradientFlow, expected: tg.inspect.Gradi
         for name, state in states.items():
             found = actual[path][name]
             for field in ("time", "grad", "log_grad_norm", "initial_grad", "value"):
-                np.testing.assert_array_equal(getattr(found, field), getattr(state, field), field)
+                np.testing.assert_array_equal(
+                    host(getattr(found, field)), host(getattr(state, field)), field
+                )
 
 
 @given(cases)
@@ -49,7 +51,7 @@ def test_one_pass_gives_what_two_give(case: Case) -> None:
 def test_in_windows_of_time(kind: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in one, also where the gradients of one window lie far from those of the next."""
     case = Case(kind, 40, 3, 4, 2, "all", 0, False, True)
-    case.layer.weight_hh_l0.data[...] *= scale
+    write(case.layer.weight_hh_l0, host(case.layer.weight_hh_l0) * scale)
     output, _ = case.layer(leaf(case.x), None, case.lengths)
     loss = (output[-1] ** 2).sum()
     expected = flow_of(loss, backward=True)
@@ -95,10 +97,10 @@ def test_a_gradient_shares_memory_with_nothing() -> None:
     seed = np.ones((4, 1, 3))
     rnn = tg.nn.RNN(3, 3, nonlinearity="identity", rng=0, dtype="float64")
     flow = flow_of(rnn(x)[0] + x, seed, backward=True)
-    before = flow["rnn.l0"].h.grad.copy()
-    x.grad.data[...] = 7.0
+    before = host(flow["rnn.l0"].h.grad).copy()
+    write(x.grad, 7.0)
     assert (seed == 1).all()
-    np.testing.assert_array_equal(flow["rnn.l0"].h.grad, before)
+    np.testing.assert_array_equal(host(flow["rnn.l0"].h.grad), before)
 
 
 def test_gradients_that_the_type_cannot_hold_on_the_way() -> None:
@@ -124,10 +126,10 @@ def test_powers_go_from_layer_to_layer(kind: str, retained: bool, gain: float) -
             options["nonlinearity"] = "identity"
         module = layer(2, 3, 3, return_states=True, **options)
         for name, weight in module.named_parameters():
-            weight.data[...] *= gain if name.startswith("weight_hh") else 1.0
+            write(weight, host(weight) * (gain if name.startswith("weight_hh") else 1.0))
             if name.startswith("bias"):  # where it explodes, all states are 0
-                weight.data[...] *= gain < 1
-                weight.data[3:6] -= 8.0 * (gain < 1)
+                write(weight, host(weight) * (gain < 1))
+                write(weight, host(weight)[3:6] - 8.0 * (gain < 1), at=slice(3, 6))
         x = np.random.default_rng(1).normal(size=(220, 2, 2)) * (gain < 1)
         output, _, states = module(leaf(x))
         if retained:
@@ -149,14 +151,14 @@ def test_figures_are_of_the_time_of_the_call() -> None:
     h = leaf(np.ones((2, 3)))
     marked = tg.inspect.mark(h, "h", 0)
     flow = flow_of((marked * 2.0).sum())[""].h
-    h.data[...] = 100.0
-    np.testing.assert_array_equal(flow.value, np.ones((1, 2, 3)))
+    write(h, 100.0)
+    np.testing.assert_array_equal(host(flow.value), np.ones((1, 2, 3)))
 
     rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
     loss = rnn(leaf(np.ones((4, 1, 2))))[0].sum()
     now, later = flow_of(loss), flow_of(loss)
     expected = now["rnn.l0"].h.log_grad_norm
     loss.backward()  # frees the graph
-    rnn.weight_hh_l0.data[...] = 9.0
+    write(rnn.weight_hh_l0, 9.0)
     np.testing.assert_array_equal(later["rnn.l0"].h.log_grad_norm, expected)
     assert later["rnn.l0"].h.value.shape == (4, 1, 3)

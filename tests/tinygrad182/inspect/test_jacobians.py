@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.support import Array, assert_close, const, leaf
+from tests.support import Array, assert_close, const, host, leaf, write
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, mark
 from tests.tinygrad182.nn import reference
@@ -105,14 +105,15 @@ def test_their_product_is_the_gradient(
     names = ("h", "c") if kind == "lstm" else ("h",)
     for sample in range(case.B):
         found = jacobians_of(case.loss, path, sample)
-        at = [np.concatenate([stack[n].grad[t, sample] for n in names]) for t in range(case.T)]
+        grads = {n: host(stack[n].grad) for n in names}
+        at = [np.concatenate([grads[n][t, sample] for n in names]) for t in range(case.T)]
         if kind == "lstm":  # the gradient by c_t holds what goes through h_t: take that out again
             h, c = (
-                np.concatenate([np.zeros_like(stack[n].value[:1]), stack[n].value])[:, sample]
-                for n in names
+                np.concatenate([np.zeros_like(value[:1]), value])[:, sample]
+                for value in (host(stack[n].value) for n in names)
             )
             p = {k: w.numpy() for k, w in case.layer.named_parameters()}
-            below = case.x if layers == 1 else flow_of(case.loss)[f"{case.name}.l0"].h.value
+            below = case.x if layers == 1 else host(flow_of(case.loss)[f"{case.name}.l0"].h.value)
             H = case.H
             for t in range(case.T):
                 z = p[f"weight_ih_l{layers - 1}"] @ below[t, sample]
@@ -148,7 +149,9 @@ def test_depth_in_the_place_of_time() -> None:
     np.testing.assert_array_equal(found.time, range(4))
     for t, block in enumerate(net.blocks):
         W = block.linear.weight.numpy()
-        before = flow.value[t - 1, 0] if t else net.stem(const(loops.inputs(0, 2, 2))).numpy()[0]
+        before = (
+            host(flow.value)[t - 1, 0] if t else net.stem(const(loops.inputs(0, 2, 2))).numpy()[0]
+        )
         slope = 1 - np.tanh(W @ before + block.linear.bias.numpy()) ** 2
         assert_close(found.matrices[t], np.eye(3) + slope[:, None] * W, 1e-14)
 
@@ -225,14 +228,14 @@ def test_exponents_of_a_linear_recurrence() -> None:
     """Upper triangular: one exponent for each element of the diagonal."""
     rnn = tg.nn.RNN(1, 3, nonlinearity="identity", rng=0, dtype="float64")
     diagonal = np.array([0.9, 0.5, 0.1])
-    rnn.weight_hh_l0.data[...] = np.diag(diagonal) + np.triu(rnn.weight_hh_l0.numpy(), 1)
+    write(rnn.weight_hh_l0, np.diag(diagonal) + np.triu(rnn.weight_hh_l0.numpy(), 1))
     growth = jacobians_of(rnn(tg.ones((200, 1, 1), dtype="float64"))[0].sum()).log_growth
     np.testing.assert_allclose(np.sort(growth[0] / 200)[::-1], np.log(diagonal), atol=0.02)
 
 
 def test_a_direction_that_is_lost() -> None:
     rnn = tg.nn.RNN(1, 2, nonlinearity="relu", rng=0, dtype="float64")
-    rnn.bias_ih_l0.data[...] = [-99.0, 99.0]  # the first unit is dead
+    write(rnn.bias_ih_l0, [-99.0, 99.0])  # the first unit is dead
     found = jacobians_of(rnn(tg.ones((4, 1, 1), dtype="float64"))[0].sum())
     assert not found.matrices[:, 0].any()
     assert (found.log_growth == -np.inf).any(axis=1).all()

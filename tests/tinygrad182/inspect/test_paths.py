@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.support import Array, assert_close, const, leaf
+from tests.support import Array, assert_close, const, host, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 
@@ -23,9 +23,9 @@ flow_of = tg.inspect.gradient_flow
 def assert_split(split: tg.inspect.PathSplit, flow: tg.inspect.StateFlow, local: Array) -> None:
     """Parts and shares add up; the local part is that of the run without a past."""
     np.testing.assert_array_equal(split.time, flow.time)
-    floor = float(np.abs(flow.grad).max(initial=0.0))
+    floor = float(abs(host(flow.grad)).max(initial=0.0))
     for part in split.parts.values():
-        floor = max(floor, float(np.abs(part).max(initial=0.0)))
+        floor = max(floor, float(abs(host(part)).max(initial=0.0)))
     total = sum(split.parts.values())
     assert_close(total, flow.grad, 1e-13, "sum of the parts", floor)
     assert_close(split.grad, flow.grad, 1e-13, "grad", floor)
@@ -37,9 +37,9 @@ def assert_split(split: tg.inspect.PathSplit, flow: tg.inspect.StateFlow, local:
     np.testing.assert_array_equal(np.isnan(shares), gone)
     size = sum(np.abs(share) for share in split.shares.values())
     np.testing.assert_array_less(np.abs(shares - 1)[~gone], 1e-12 * size[~gone])
-    whole = split.grad.reshape(len(split.time), -1)
+    whole = host(split.grad).reshape(len(split.time), -1)
     for name, part in split.parts.items():
-        expected = np.sum(part.reshape(len(whole), -1) * whole, axis=1)[~gone]
+        expected = np.sum(host(part).reshape(len(whole), -1) * whole, axis=1)[~gone]
         assert_close(split.shares[name][~gone] * flow.grad_norm[~gone] ** 2, expected, 1e-12)
 
 
@@ -84,13 +84,13 @@ def test_lstm_in_closed_form(seed: int, T: int, B: int, H: int, where: str) -> N
     case = Case("lstm", T, B, H, 1, where, seed, False, False)
     flow, split = flow_of(case.loss)["lstm.l0"], path_split(case.loss)["c"]
     p = {name: w.numpy() for name, w in case.layer.named_parameters()}
-    before = np.concatenate([np.zeros((1, B, H)), flow.h.value[:-1]])
-    c_before = np.concatenate([np.zeros((1, B, H)), flow.c.value[:-1]])
+    before = np.concatenate([np.zeros((1, B, H)), host(flow.h.value)[:-1]])
+    c_before = np.concatenate([np.zeros((1, B, H)), host(flow.c.value)[:-1]])
     z = case.x @ p["weight_ih_l0"].T + before @ p["weight_hh_l0"].T + p["bias_ih_l0"]
     i, f, o = (sigmoid(z[..., k * H : (k + 1) * H]) for k in (0, 1, 3))
     g = np.tanh(z[..., 2 * H : 3 * H])
-    tanh_c = np.tanh(flow.c.value)
-    dc, dh = flow.c.grad, flow.h.grad
+    tanh_c = np.tanh(host(flow.c.value))
+    dc, dh = host(flow.c.grad), host(flow.h.grad)
     dz = [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g**2)]
     dz.append(dh * tanh_c * o * (1 - o))
     through = np.concatenate([*dz], axis=-1) @ p["weight_hh_l0"]
@@ -231,8 +231,8 @@ def test_gains_by_dense_jacobians(
         W = getattr(case.layer, f"weight_hh_l{k}").numpy()
         split = gain_split(case.loss, path)
         np.testing.assert_array_equal(split.time, stack.h.time)
-        for t, delta in enumerate(stack.h.grad):
-            slope = SLOPES[nonlinearity](stack.h.value[t])
+        for t, delta in enumerate(host(stack.h.grad)):
+            slope = SLOPES[nonlinearity](host(stack.h.value)[t])
             jacobians = slope[:, :, None] * W  # one for each sequence
             arrived = np.linalg.norm(np.einsum("bi,bij->bj", delta, jacobians))
             left, size = np.linalg.norm(slope * delta), np.linalg.norm(delta)
@@ -350,8 +350,8 @@ def test_states_left_unmarked() -> None:
 def test_what_is_linear_in_the_state_before_is_weight(case: str) -> None:
     loss = looped(STRAIGHT[case])
     gains, flow = gain_split(loss), flow_of(loss)[""].h
-    slopes, deltas = 1 - flow.value[:, 0] ** 2, flow.grad[:, 0]
-    before = np.concatenate([flow.initial_grad, deltas[:-1]])
+    slopes, deltas = 1 - host(flow.value)[:, 0] ** 2, host(flow.grad)[:, 0]
+    before = np.concatenate([host(flow.initial_grad), deltas[:-1]])
     left = np.linalg.norm(slopes * deltas, axis=1)
     assert_close(gains.saturation, left / flow.grad_norm, 1e-13)
     assert_close(gains.weight, np.linalg.norm(before, axis=1) / left, 1e-13)

@@ -16,7 +16,7 @@ from tests.tinygrad182.kernels.cases import Case, digits, loops, make, true_log2
 from tinygrad182 import kernels
 from tinygrad182.kernels import products
 from tinygrad182.kernels.arrays import Deltas
-from tinygrad182.kernels.powers import NOTHING, largest_exponent
+from tinygrad182.kernels.powers import NOTHING, largest_exponent, times_rows
 from tinygrad182.kernels.products import Needs, Setting
 
 FORMS = ("compiled", "NumPy")
@@ -299,6 +299,25 @@ def test_rows_measured_and_raised_alike(dtype: str, width: int, seed: int, speci
     assert ((mine <= numpys) & (numpys <= mine + width.bit_length())).all()
     usual = (mine != NOTHING) & (mine <= limit)
     np.testing.assert_array_equal(mine[usual], np.frexp(np.abs(rows[usual]).max(axis=1))[1])
+
+
+def test_wide_rows_of_half_precision_are_measured() -> None:
+    """The sum of their sizes is more than the type holds."""
+    rows = np.full((2, 700), 200, np.float16)
+    rows[1, 3] = np.inf
+    assert kernels.loops(np, np.dtype("float16")).exponents(np, rows).tolist() == [16, 17]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_powers_are_put_back_to_the_last_bit(dtype: str) -> None:
+    """Also where the result is subnormal, or half the smallest number there is."""
+    limit = largest_exponent(dtype)
+    powers = np.array([*range(-limit - 60, 4), limit - 3, limit + 9, -9 * limit, 9 * limit])
+    rows = np.array([1.0, 1.5, -1.25, 1 + 2.0**-20, 2.0**40, 2.0**-40, 0, np.inf], dtype)
+    wide = np.ldexp(rows.astype(np.longdouble), powers[:, None].clip(-4 * limit, 4 * limit))
+    with np.errstate(over="ignore"):
+        found = times_rows(np, np.tile(rows, (len(powers), 1)), powers)
+        np.testing.assert_array_equal(found, wide.astype(dtype))
 
 
 def test_nothing_arrives(form: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +12,18 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, assert_unwritable, const, device, leaf, write
+from tests.support import (
+    Array,
+    assert_close,
+    assert_same_bits,
+    assert_unwritable,
+    const,
+    device,
+    leaf,
+    write,
+)
 from tests.tinygrad182.nn.test_fused import make
-from tests.tinygrad182.test_memory import no_collector
+from tests.tinygrad182.test_memory import assert_nothing_is_left
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.recording import Node, node_of
 
@@ -273,17 +281,9 @@ def test_many_steps_without_a_collector(kind: str) -> None:
         loss.backward()
         optimizer.step()
 
-    steps = 1000 if device() == "cpu" else 100  # an object a step would show in either
-    for i in range(8):
-        step(i)
-    with no_collector():
-        for i in range(8):  # classes of ctypes that the collector took are made again
-            step(i)
-        before = len(gc.get_objects())
-        for i in range(steps):
-            step(i)
-        assert len(gc.get_objects()) - before < 10
-        assert gc.collect() == 0 or device() != "cpu"  # those classes are cycles
+    assert_nothing_is_left(
+        step, 1000 if device() == "cpu" else 100
+    )  # an object a step shows in both
 
 
 @every_kind
