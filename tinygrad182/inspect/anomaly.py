@@ -81,7 +81,7 @@ def _on_host(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     """The same graph with all numbers on the host, and which node each of its nodes stands for."""
     nodes, seeds = graph._order, graph._seeds
     traced = [node for node in nodes if node in graph._kept]
-    given = [(node, GraphNode(graph, node).value, graph._inputs(node)) for node in nodes]
+    given = [(node, graph._value(node), graph._inputs(node)) for node in nodes]
     arrays = [*(graph._kept[node].grad for node in traced), *(g for _, g in seeds)]
     if not is_away([*(value for _, value, _ in given), *arrays]):
         return graph, {}

@@ -158,7 +158,7 @@ class GraphNode:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.value.shape)
+        return tuple(self._graph._value(self._node).shape)
 
     @property
     def requires_grad(self) -> bool:
@@ -166,8 +166,7 @@ class GraphNode:
 
     @property
     def value(self) -> Array:
-        kept = self._graph._kept.get(self._node)
-        value = self._node.value if kept is None else kept.value
+        value = self._graph._value(self._node)
         return backend.namespace(value).read_only(value)
 
     @property
@@ -178,7 +177,7 @@ class GraphNode:
         if self._node.requires_grad:
             return None  # nothing that has a derivative leads to it
         total = None
-        with backend.on(self.value):
+        with backend.on(self._graph._value(self._node)):
             for edge in self.edges:  # a constant: summed on demand
                 total = edge.cotangent if total is None else total + edge.cotangent
         return total
@@ -224,6 +223,10 @@ class Graph:
     def _inputs(self, node: Node) -> tuple[Any, ...]:
         kept = self._kept.get(node)
         return node.inputs or () if kept is None else kept.inputs
+
+    def _value(self, node: Node) -> Array:
+        kept = self._kept.get(node)
+        return node.value if kept is None else kept.value
 
     @property
     def _uses(self) -> dict[Node, list[Node]]:
@@ -378,7 +381,7 @@ class Graph:
         """One line per node: what it is, where, and the norms of its value and gradient."""
         header = ("op", "name", "module", "t", "shape", "‖value‖", "‖grad‖", "uses")
         grads = [self._kept[n].grad for n in self._order if n in self._kept]
-        found = backend.norms([*(node.value for node in self), *grads])
+        found = backend.norms([*map(self._value, self._order), *grads])
         values, grad_norms = found[: len(self)], iter(found[len(self) :])
         rows = [
             (

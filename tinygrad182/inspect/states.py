@@ -55,7 +55,7 @@ class StateFlow:
         self._value_norm_at = ledger.note(states.value_norms)
         self._ledger = ledger
 
-    @property
+    @cached_property
     def value(self) -> Array:
         return _read_only(self._states.value)
 

@@ -6,6 +6,7 @@ for every step, or with a past that is detached, the same loop is the witness of
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,29 @@ import numpy as np
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, const, leaf
+from tests.support import Array, const, host, leaf
+from tinygrad182 import backend
 
 mark = tg.inspect.mark
 States = dict[str, list[tg.Tensor]]
+
+
+def reading(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A view that gives all arrays on the host, for tests that compute with them."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        return _read(view(*args, **options))
+
+    return call
+
+
+def _read(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {name: _read(part) for name, part in found.items()}
+    if dataclasses.is_dataclass(found):
+        fields = {f.name: _read(getattr(found, f.name)) for f in dataclasses.fields(found)}
+        return dataclasses.replace(found, **fields)  # type: ignore[type-var]
+    return host(found) if backend.is_array(found) else found
 
 
 class Weights:

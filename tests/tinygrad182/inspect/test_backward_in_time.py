@@ -14,6 +14,7 @@ from tests.tinygrad182.inspect.loops import Weights, mark
 
 T, B, H = 5, 2, 3
 inspect = tg.inspect
+path_split, by_hops = map(loops.reading, (inspect.path_split, inspect.grad_by_hops))
 
 
 def both_ways(loop: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tg.Tensor, Weights]]:
@@ -39,7 +40,7 @@ def test_views_of_states(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def assert_mirrored(forward: tg.Tensor, backward: tg.Tensor, path: str = "") -> None:
     """The views of one loop are those of the other, in the opposite order."""
-    splits = inspect.path_split(forward, ""), inspect.path_split(backward, path)
+    splits = path_split(forward, ""), path_split(backward, path)
     assert list(splits[0]) == list(splits[1])
     for name in splits[0]:
         ahead, back = splits[0][name], splits[1][name]
@@ -47,7 +48,7 @@ def assert_mirrored(forward: tg.Tensor, backward: tg.Tensor, path: str = "") -> 
             assert_close(back.parts[part][::-1], array, 1e-13, part)
         for through in splits[0]:
             hops = [
-                inspect.grad_by_hops(loss, 3, state=name, through=through, path=p)
+                by_hops(loss, 3, state=name, through=through, path=p)
                 for loss, p in ((forward, ""), (backward, path))
             ]
             np.testing.assert_array_equal(hops[1].time, ahead.time)

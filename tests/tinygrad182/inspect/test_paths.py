@@ -15,7 +15,7 @@ from tests.support import Array, assert_close, const, host, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 
-path_split = tg.inspect.path_split
+path_split = loops.reading(tg.inspect.path_split)
 gain_split = tg.inspect.gain_split
 flow_of = tg.inspect.gradient_flow
 
@@ -23,9 +23,9 @@ flow_of = tg.inspect.gradient_flow
 def assert_split(split: tg.inspect.PathSplit, flow: tg.inspect.StateFlow, local: Array) -> None:
     """Parts and shares add up; the local part is that of the run without a past."""
     np.testing.assert_array_equal(split.time, flow.time)
-    floor = float(abs(host(flow.grad)).max(initial=0.0))
+    floor = float(np.abs(host(flow.grad)).max(initial=0.0))
     for part in split.parts.values():
-        floor = max(floor, float(abs(host(part)).max(initial=0.0)))
+        floor = max(floor, float(np.abs(part).max(initial=0.0)))
     total = sum(split.parts.values())
     assert_close(total, flow.grad, 1e-13, "sum of the parts", floor)
     assert_close(split.grad, flow.grad, 1e-13, "grad", floor)
@@ -37,9 +37,9 @@ def assert_split(split: tg.inspect.PathSplit, flow: tg.inspect.StateFlow, local:
     np.testing.assert_array_equal(np.isnan(shares), gone)
     size = sum(np.abs(share) for share in split.shares.values())
     np.testing.assert_array_less(np.abs(shares - 1)[~gone], 1e-12 * size[~gone])
-    whole = host(split.grad).reshape(len(split.time), -1)
+    whole = split.grad.reshape(len(split.time), -1)
     for name, part in split.parts.items():
-        expected = np.sum(host(part).reshape(len(whole), -1) * whole, axis=1)[~gone]
+        expected = np.sum(part.reshape(len(whole), -1) * whole, axis=1)[~gone]
         assert_close(split.shares[name][~gone] * flow.grad_norm[~gone] ** 2, expected, 1e-12)
 
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.support import Array, assert_close, const, host, leaf
+from tests.support import Array, assert_close, const, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.inspect import weights as module
 
-by_time = tg.inspect.weight_grad_by_time
+by_time = loops.reading(tg.inspect.weight_grad_by_time)
 
 
 def assert_parts(loss: tg.Tensor, weight: tg.Tensor, expected: Array, what: str) -> None:
@@ -29,7 +29,7 @@ def assert_parts(loss: tg.Tensor, weight: tg.Tensor, expected: Array, what: str)
     assert_close(parts.sum(axis=0), loops.grad(loss, weight), 1e-12, f"sum of {what}", floor)
     norms = by_time(loss, weight, norm_only=True)
     assert norms.dtype == np.float64
-    assert_close(norms, np.linalg.norm(host(parts).reshape(len(parts), -1), axis=1), 1e-13, what)
+    assert_close(norms, np.linalg.norm(parts.reshape(len(parts), -1), axis=1), 1e-13, what)
 
 
 @given(case=cases)
