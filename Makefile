@@ -15,9 +15,11 @@ BIN    := $(VENV)/bin
 CUPY_STAND_IN ?= ../shared/fakecupy
 # What runs there on the only card, and what runs on the second of two: at most five minutes together.
 ON_CUDA := \
-  tests/tinygrad182/cuda
+  tests/tinygrad182/cuda \
+  @tests/on_cuda.txt
 ON_CUDA_1 := \
-  tests/tinygrad182/cuda
+  tests/tinygrad182/cuda \
+  @tests/on_cuda.txt --deselect tests/tinygrad182/test_checks.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -68,9 +68,9 @@ class FrozenStep:
         Parameters
         ----------
         tokens : array, Tensor or sequence of int ``(N,)``
-            On any device.
+            On any device, as the state; both go to that of the weights.
         state : (h, c), each an array or Tensor ``(layers, N, H)``, optional
-            On the device of the weights; zeros by default.
+            Zeros by default.
 
         Returns
         -------
@@ -91,8 +91,7 @@ class FrozenStep:
             dtype = self.bias.dtype
             if state is None:
                 state = (self.xp.zeros(shape, dtype=dtype),) * 2
-            h, c = (part.data if isinstance(part, tg.Tensor) else part for part in state)
-            tg.backend.namespace(self.bias, h, c)  # raises where a state is elsewhere
+            h, c = map(self._here, state)
             hidden, cells = (self.xp.empty(shape, dtype=dtype) for _ in range(2))
             z = self.recurrent(h[0, ...])
             z += self.xp.take(self.table, tokens, axis=1)
@@ -103,13 +102,13 @@ class FrozenStep:
                 self._gates(z, c[k, ...], hidden[k, ...], cells[k, ...])
             return hidden, cells
 
-    def _here(self, tokens: Any) -> Any:
-        """Tokens as an array on the device of the weights."""
-        if isinstance(tokens, tg.Tensor):
-            tokens = tokens.data
-        elif not tg.backend.is_array(tokens):
-            tokens = np.asarray(tokens)
-        return tg.backend.move(tokens, self.device)
+    def _here(self, x: Any) -> Any:
+        """Tokens or a state as an array on the device of the weights."""
+        if isinstance(x, tg.Tensor):
+            x = x.data
+        elif not tg.backend.is_array(x):
+            x = np.asarray(x)
+        return tg.backend.move(x, self.device)
 
     def _gates(self, z: Any, c: Any, hidden: Any, cells: Any) -> None:
         """Write the next states, given the gates ``(4, N, H)`` before their nonlinearity."""

@@ -22,7 +22,9 @@ settings.load_profile("ci")  # pytest --hypothesis-profile=deep for another
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="where the tensors under test live: cpu, cuda")
+    parser.addoption(
+        "--device", default="cpu", help="where the tensors under test live: cpu, cuda or cuda:N"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -106,7 +106,7 @@ def write(x: Any, values: Any, at: Any = ...) -> None:
 
 def share_memory(a: Any, b: Any) -> bool:
     """Whether two Tensors or arrays have an element in one place."""
-    a, b = (x.data if isinstance(x, tg.Tensor) else x for x in (a, b))
+    a, b = (x._data if isinstance(x, tg.Tensor) else x for x in (a, b))  # .data may be a copy
     return bool(backend.namespace(a, b).module.shares_memory(a, b))
 
 

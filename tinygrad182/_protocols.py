@@ -10,7 +10,8 @@ from typing import Any
 from ._hints import HINTS
 from ._trees import flatten, rebuild
 from .errors import ArgumentError, DTypeError
-from .recording import is_host_data, needs_grad, on_host, refuse_subclass
+from .host import is_host_data, on_host
+from .recording import needs_grad, refuse_subclass
 
 ALIASES = {
     "absolute": "abs",

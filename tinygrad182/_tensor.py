@@ -13,13 +13,13 @@ from . import _protocols, autodiff, backend
 from ._methods import augmented, method_of, operator_of
 from .backend import Array
 from .errors import DTypeError, GraphError, ShapeError, TinygradError
+from .host import read_as
 from .primitives import PRIMITIVES
 from .recording import (
     Leaf,
     Node,
     apply,
     node_of,
-    read_as,
     set_tensor_type,
     share,
     tensor_functions,

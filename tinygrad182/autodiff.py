@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from . import backend
 from .backpropagation import Cotangents, backpropagate
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError
+from .host import read_as
 from .modes import grad_mode
 from .primitives import PRIMITIVES
-from .recording import Node, apply, is_tensor, read_as, wrap
+from .recording import Node, apply, is_tensor, wrap
 
 if TYPE_CHECKING:
     from ._tensor import Tensor

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .cuda import import_cupy
 from .errors import DeviceError, MissingDependencyError
 from .namespaces import (
     NAMESPACES,
@@ -23,7 +24,6 @@ from .namespaces import (
     Array,
     Key,
     Namespace,
-    import_cupy,
     is_array,
     move,
     namespace,

@@ -16,15 +16,14 @@ import numpy as np
 from . import backend
 from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError
+from .memory import PASS, enter_pass
 from .modes import MODES, Modes, grad_mode, recording_as
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import (
-    PASS,
     Leaf,
     Node,
     apply,
-    enter_pass,
     is_tensor,
     node_of,
     tensor_functions,

@@ -13,16 +13,9 @@ from . import backend
 from ._tensor import Tensor
 from .backend import Array, check_device, namespace_on
 from .errors import ArgumentError, DTypeError
+from .host import has_dtype, is_host_data, on_host
 from .modes import default_device
-from .recording import (
-    as_array,
-    has_dtype,
-    is_host_data,
-    is_tensor,
-    on_host,
-    plain_array,
-    wrap,
-)
+from .recording import as_array, is_tensor, plain_array, wrap
 
 float32, float64, int32, int64 = map(np.dtype, ("float32", "float64", "int32", "int64"))
 

@@ -20,6 +20,12 @@ from ._tensor import Tensor
 from .backend import SCALARS
 from .creation import as_tensor, beside, eye, eye_like, full_like, ones_like, zeros_like
 from .errors import DeviceError, ShapeError
+from .indexing import (
+    index,
+    index_checked,  # noqa: F401 - rules call it on Tensors
+    scatter_add,
+    take,
+)
 from .primitives import PRIMITIVES
 from .rearranging import (
     Axis,
@@ -28,19 +34,15 @@ from .rearranging import (
     concat,
     expand_dims,
     flip,
-    index,
-    index_checked,  # noqa: F401 - rules call it on Tensors
     matrix_transpose,
     negative_axes,
     negative_axis,
     pad,
     permute_dims,
     reshape,
-    scatter_add,
     squeeze,
     stack,
     swapaxes,
-    take,
     to_device,
     to_device_of,
     transpose,

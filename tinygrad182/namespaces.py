@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DeviceError, DTypeError, MissingDependencyError
+from .errors import DeviceError, DTypeError
 
 SCALARS = frozenset({bool, int, float, complex})
 """Python's own numbers: weak operands, which take the dtype of the array beside them."""
@@ -22,7 +22,7 @@ Key = tuple[Any, ...]
 """A normalized index: integers, slices and None, with integer arrays where arrays were given."""
 
 # What the libraries spell alike; a library that lacks one gets it from its own namespace class.
-_SHARED = """
+SHARED = """
     add subtract multiply divide negative square exp log expm1 log1p sqrt sin cos tanh abs maximum
     minimum where sign isfinite isnan isinf real imag atan2 greater greater_equal less less_equal
     equal not_equal logical_not logical_and logical_or sum prod max min cumulative_sum matmul
@@ -49,7 +49,7 @@ class Namespace:
     def __init__(self, module: ModuleType | Any) -> None:
         self.module = module
         self.name = module.__name__.partition(".")[0]
-        for name in _SHARED:
+        for name in SHARED:
             if not hasattr(type(self), name):
                 setattr(self, name, getattr(module, name))
         if not hasattr(type(self), "power"):
@@ -88,7 +88,7 @@ class Namespace:
             hasattr(self.module, "bool") and type(dtype) is type(self.module.float32)
         ):
             return dtype
-        return getattr(self.module, _numpy_dtype(dtype).name)
+        return getattr(self.module, numpy_dtype(dtype).name)
 
     def copy(self, x: Array) -> Array:
         return self.module.asarray(x, copy=True)
@@ -173,7 +173,7 @@ class Namespace:
         return self.index(front, key), letter + term.replace(letter, "")
 
 
-def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+def numpy_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
     except TypeError:
@@ -189,7 +189,7 @@ def _host_key(key: Key) -> Key:
     return tuple(k if k is None or isinstance(k, (int, slice)) else np.asarray(k) for k in key)
 
 
-class _NumPyLike(Namespace):
+class NumPyLike(Namespace):
     """What NumPy and CuPy share and the standard does not promise."""
 
     has_loops = True
@@ -201,7 +201,7 @@ class _NumPyLike(Namespace):
         return bool(x.dtype.kind == "f")
 
     def dtype(self, dtype: Any) -> Any:
-        return None if dtype is None else _numpy_dtype(dtype)
+        return None if dtype is None else numpy_dtype(dtype)
 
     def astype(self, x: Array, dtype: Any) -> Array:
         return x.astype(dtype, copy=False)
@@ -246,7 +246,7 @@ class _NumPyLike(Namespace):
         return self.module.einsum(subscripts, *operands)
 
 
-class _NumPy(_NumPyLike):
+class _NumPy(NumPyLike):
     """NumPy, its names bound to their fastest form on small arrays."""
 
     def __init__(self) -> None:
@@ -284,66 +284,6 @@ class _NumPy(_NumPyLike):
         return view
 
 
-class _CuPy(_NumPyLike):
-    """CuPy: NumPy's functions on a CUDA device."""
-
-    guarded = True
-
-    def __init__(self, cupy: ModuleType | Any) -> None:
-        _check_cupy(cupy)
-        super().__init__(cupy)
-
-    def dtype(self, dtype: Any) -> Any:
-        return None if dtype is None else _on_cuda(_numpy_dtype(dtype))
-
-    def device(self, array: Array) -> str:
-        return f"cuda:{array.device.id}"
-
-    def on(self, array: Array) -> AbstractContextManager[Any]:
-        return array.device
-
-    def copy(self, x: Array) -> Array:
-        with x.device:  # CuPy copies to the current one
-            return x.copy()
-
-    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        return self.module.asnumpy(x)
-
-    def fetch(self, arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
-        if len(arrays) < 2:
-            return [self.to_numpy(x) for x in arrays]
-        m = self.module
-        with arrays[0].device:
-            flat = [m.ascontiguousarray(x).reshape(-1).view(m.uint8) for x in arrays]
-            host = self.to_numpy(m.concatenate(flat))
-        ends = np.cumsum([x.nbytes for x in arrays])
-        return [  # copied once more: an array may begin where its type must not
-            host[end - x.nbytes : end].copy().view(x.dtype).reshape(x.shape)
-            for x, end in zip(arrays, ends, strict=True)
-        ]
-
-    def scatter_add(
-        self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]
-    ) -> Array:
-        dtype = np.dtype(dtype)
-        if dtype.kind == "c":  # a card adds numbers of one part only
-            pairs = list(items)
-            re, im = (
-                self.scatter_add(shape, dtype.char.lower(), [(k, part(v)) for k, v in pairs])
-                for part in (self.real, self.imag)
-            )
-            return (re + 1j * im).astype(dtype, copy=False)
-        if dtype.kind in "biu" and dtype.itemsize < 4:  # nor narrow ones
-            wide = ((k, v.astype("int32")) for k, v in items)
-            return self.scatter_add(shape, "int32", wide).astype(dtype)
-        return super().scatter_add(shape, dtype, items)
-
-    def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cuda:0") -> Array:
-        native = _on_cuda(x.dtype).newbyteorder("=")
-        with self.module.cuda.Device(int(device.partition(":")[2] or 0)):
-            return self.module.array(x.astype(native, copy=False))
-
-
 NUMPY = _NumPy()
 
 # A pass frees megabytes at once; glibc would hand them back to the system and the next pass fault every
@@ -360,21 +300,12 @@ def register(array_type: type, namespace: Any) -> None:
     NAMESPACES[array_type] = namespace
 
 
-def _on_cuda(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """A dtype itself, if a card has it."""
-    if dtype.char in "gG":
-        raise DTypeError(
-            f"{dtype} is a type of the CPU alone; use 'float64' (or 'complex128') on CUDA"
-        )
-    return dtype
-
-
 def _resolve(array: Array) -> Namespace:
     """Find (and remember) the namespace of an array type seen for the first time."""
     kind = type(array)
     library = kind.__module__.partition(".")[0]
     if library == "cupy":
-        register(kind, _CuPy(import_cupy()))
+        register(kind, _of_cupy())
     elif hasattr(array, "__array_namespace__"):
         register(kind, Namespace(array.__array_namespace__()))
     else:
@@ -383,6 +314,16 @@ def _resolve(array: Array) -> Namespace:
             "wrap it with tg.tensor(...) first"
         )
     return NAMESPACES[kind]
+
+
+def _of_cupy() -> Namespace:
+    """CuPy's namespace, made when CUDA is first asked for."""
+    from .cuda import CuPy, import_cupy  # which are made of what is here
+
+    cupy = import_cupy()
+    if cupy.ndarray not in NAMESPACES:
+        register(cupy.ndarray, CuPy(cupy))
+    return NAMESPACES[cupy.ndarray]
 
 
 def is_array(x: Any) -> bool:
@@ -427,60 +368,11 @@ def _where(xp: Any, x: Array) -> str:
     return f"{_device(xp, x)} ({library}, shape {tuple(x.shape)})"
 
 
-_INSTALL = "pip install 'tinygrad182[cuda12]' (CUDA 12) or 'tinygrad182[cuda13]' (CUDA 13)"
-
-
-def import_cupy() -> Any:
-    """The package cupy.
-
-    Raises
-    ------
-    MissingDependencyError
-        It is not installed, or cannot load what it needs.
-    """
-    try:
-        import cupy  # heavy and optional: loaded when CUDA is first asked for
-    except ModuleNotFoundError as error:
-        if error.name != "cupy":
-            raise _unusable(error) from error
-        raise MissingDependencyError(
-            f"CUDA needs CuPy, which is not installed: {_INSTALL}"
-        ) from error
-    except (ImportError, OSError, RuntimeError) as error:
-        raise _unusable(error) from error
-    return cupy
-
-
-def _unusable(error: Exception) -> MissingDependencyError:
-    return MissingDependencyError(
-        f"CUDA needs CuPy, which is installed but cannot load what it needs ({error}): {_INSTALL} "
-        "brings CUDA's libraries along"
-    )
-
-
-def _check_cupy(cupy: Any) -> None:
-    """Raise unless this CuPy has every function we call, and the compiler of kernels."""
-    missing = [name for name in _SHARED if not hasattr(cupy, name)]
-    if missing:
-        raise MissingDependencyError(
-            f"CUDA needs CuPy 14.2 or newer; {getattr(cupy, '__version__', 'this one')} has no "
-            f"cupy.{missing[0]}: {_INSTALL}, with --upgrade"
-        )
-    try:  # a wheel of CuPy alone has no compiler: say so now, not in the first kernel
-        if hasattr(cupy.cuda, "nvrtc"):
-            cupy.cuda.nvrtc.getVersion()
-    except (ImportError, OSError, RuntimeError) as error:
-        raise _unusable(error) from error
-
-
 def namespace_on(device: str) -> Namespace:
     """The namespace that makes arrays on ``device`` (a name :func:`check_device` returned)."""
     if device == "cpu":
         return NUMPY
-    cupy = import_cupy()
-    if cupy.ndarray not in NAMESPACES:
-        register(cupy.ndarray, _CuPy(cupy))
-    return NAMESPACES[cupy.ndarray]
+    return _of_cupy()
 
 
 def move(array: Array, device: str) -> Array:

@@ -12,7 +12,8 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .errors import ArgumentError, GraphError, StateDictError, TinygradError
-from .recording import is_tensor, on_host, wrap
+from .host import on_host
+from .recording import is_tensor, wrap
 
 
 class Optimizer(ABC):

@@ -6,14 +6,11 @@ Tensor of its own output, so graphs hold no reference cycles and die with the la
 
 from __future__ import annotations
 
-import threading
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
 from . import anomaly, backend
-from ._trees import flatten, rebuild
 from .backend import SCALARS, Array
 from .errors import (
     DeviceError,
@@ -22,14 +19,13 @@ from .errors import (
     ShapeError,
     TinygradError,
 )
+from .memory import ORDER, Memory
 from .modes import MODES, Scope
 from .primitives import Primitive
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
     from .marks import Mark
-
-_ORDER = count(1)
 
 # --- nodes --------------------------------------------------------------------------------------
 
@@ -90,7 +86,7 @@ class Node:
         self.inputs: tuple[Node | complex, ...] | None = inputs
         self.value = value
         self.params = params
-        self.order = next(_ORDER)
+        self.order = next(ORDER)
         self.scope = scope
         self.marks: tuple[Mark, ...] = ()
         self.grad: Tensor | None = None
@@ -123,69 +119,6 @@ class Node:
     def label(self) -> str:
         """What to call it in a message."""
         return f"(a view made by {self.op})"
-
-
-class _Pass(threading.local):
-    """Which backward pass this thread is in; 0: none."""
-
-    number = 0
-
-
-PASS = _Pass()
-
-
-def enter_pass() -> int:
-    """Begin a backward pass, in which no caller writes to arrays; one inside another belongs to it.
-
-    Returns what ``PASS.number`` is to be set to at its end.
-    """
-    outer = PASS.number
-    PASS.number = outer or next(_ORDER)
-    return outer
-
-
-class Memory:
-    """When one array was written to; shared by all leaves around it and its views."""
-
-    __slots__ = ("_array", "_compared", "_snapshot", "_stamp", "used")
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-        self._stamp = next(_ORDER)  # the last time it is known to have changed
-        self._snapshot: tuple[int, Array] | None = None  # what a caller first took, and when
-        self._compared = 0  # the pass in which it was last compared
-        self.used = 0  # the last operation that recorded it
-
-    def changed(self) -> None:
-        """Note that the framework has written to the array."""
-        self._stamp = next(_ORDER)
-        self._snapshot = None
-
-    def exposed(self) -> None:
-        """Note that a caller takes the writeable array: what was recorded is compared in backward."""
-        if self._snapshot is not None and self.used < self._snapshot[0]:
-            return  # nothing was recorded since: the copy there is will do
-        self.settle()
-        if self.used > self._stamp:
-            self._snapshot = (next(_ORDER), backend.copy(self._array))
-
-    def settle(self) -> None:
-        """Find out whether the array was written to since a caller took it; once in a backward pass.
-
-        On a device the host waits for the answer.
-        """
-        if self._snapshot is None or (self._compared and self._compared == PASS.number):
-            return
-        self._compared = PASS.number
-        when, copy = self._snapshot
-        if not _identical(copy, self._array):
-            self._stamp = when
-            self._snapshot = None
-
-    def changed_after(self, order: int) -> bool:
-        """Whether the array may have changed since the node with that sequence number was made."""
-        self.settle()
-        return self._stamp > order
 
 
 class Leaf(Node):
@@ -224,12 +157,6 @@ class Leaf(Node):
 
 
 _NO_PARAMS: dict[str, Any] = {}
-
-
-def _identical(a: Array, b: Array) -> bool:
-    xp = backend.namespace(a, b)
-    with xp.on(a):
-        return bool(xp.all((a == b) | ((a != a) & (b != b))))
 
 
 def _place(scope: Scope) -> str:
@@ -362,7 +289,7 @@ def record(
 
 def now() -> int:
     """A sequence number: larger than those of all nodes there are."""
-    return next(_ORDER)
+    return next(ORDER)
 
 
 def share(value: Array, source: Any) -> Tensor:
@@ -403,67 +330,6 @@ def plain_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if isinstance(x, np.matrix) or np.ma.is_masked(x):
         refuse_subclass(x)
     return np.asarray(x)  # subclasses bring operators of their own
-
-
-def on_host(data: Any) -> np.ndarray[Any, Any]:
-    """Data as a NumPy array: a Tensor, an array of any library, a number, or nested lists of these.
-
-    For what lies on a device the host waits, once for all of it. A Tensor's array is read-only.
-    """
-    if is_tensor(data):
-        return data.numpy()
-    if backend.is_array(data):
-        return backend.namespace(data).to_numpy(data)
-    if isinstance(data, (list, tuple)) and has_dtype(data):
-        leaves = [x._data if is_tensor(x) else x for x in flatten(data)]
-        far = [i for i, x in enumerate(leaves) if type(x) is not np.ndarray and backend.is_array(x)]
-        for i, array in zip(far, backend.fetch([leaves[i] for i in far]), strict=True):
-            leaves[i] = array
-        data = rebuild(data, leaves)
-    return np.asarray(data)
-
-
-def has_dtype(data: Any) -> bool:
-    """Whether data is an array or a Tensor, or something inside nested sequences is."""
-    if isinstance(data, (list, tuple)):
-        return any(has_dtype(x) for x in data)
-    return hasattr(data, "dtype")
-
-
-def is_host_data(x: Any) -> bool:
-    """Whether ``x`` comes from the host: a NumPy array, a number, a list. Such data is moved freely."""
-    return not is_tensor(x) and (isinstance(x, np.ndarray) or not backend.is_array(x))
-
-
-def read_as(value: Any, like: Array, op: str, what: str = "") -> Array:
-    """A value as an array of the library, device and dtype of ``like``; data of the host is moved.
-
-    Raises
-    ------
-    DeviceError
-        A Tensor, or an array of a device, that lives elsewhere.
-    DTypeError
-        Something that cannot be read as numbers of this type.
-    """
-    xp = backend.namespace(like)
-    try:
-        if is_host_data(value):
-            array = plain_array(value if isinstance(value, np.ndarray) else on_host(value))
-            if isinstance(like.dtype, np.dtype):  # what is not needed is not transferred
-                array = np.asarray(array, dtype=like.dtype)
-            if xp is backend.NUMPY:
-                return array
-            array = xp.from_numpy(array, xp.device(like))
-        else:
-            array = value._data if is_tensor(value) else value
-            backend.namespace(like, array)
-        with backend.on(like):
-            return xp.asarray(array, dtype=like.dtype)
-    except DeviceError as error:
-        raise DeviceError(f"{op}: {error}") from None
-    except (TypeError, ValueError, OverflowError) as error:
-        what = what or str(like.dtype)
-        raise DTypeError(f"{op}: cannot read {value!r} as {what}: {error}") from error
 
 
 _SUBCLASSES = {

@@ -13,10 +13,11 @@ from . import backend
 from ._trees import flatten, rebuild
 from .backpropagation import ancestors, backpropagate
 from .errors import ArgumentError, InPlaceError
+from .indexing import index
 from .modes import MODES, Modes, deferred_checks, grad_mode, recording_as
 from .primitives import Primitive
 from .primitives.primitive import Tangents
-from .rearranging import astype, concat, index, reshape
+from .rearranging import astype, concat, reshape
 from .recording import Leaf, Node, is_tensor, needs_grad, node_of, now, record, wrap
 from .transforms import alias, push_forward
 
@@ -135,9 +136,7 @@ class _Inside:
             alias(x) if is_tensor(x) else wrap(x, Leaf(x, True))
             for x in inputs[: sum(self.differentiable)]
         ]
-        with deferred_checks(
-            []
-        ):  # the first run has seen the same indices: no second wait for them
+        with deferred_checks([]):  # of indices, which the first run has seen: no second wait
             _, flat = self.run(stand_ins)
         return flat, [*map(node_of, stand_ins), *self.outside]
 

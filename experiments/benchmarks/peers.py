@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tinygrad182.namespaces import import_cupy
+from tinygrad182.cuda import import_cupy
 
 Cell = Literal["LSTM", "RNN"]
 Run = Callable[[], object]

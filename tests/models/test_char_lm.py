@@ -121,6 +121,7 @@ def test_the_frozen_step_takes_stored_states_and_tensors():
     frozen = model.frozen_step()
     state = moved(states_of(model, 2))
     expected, _ = model.step(np.array([1, 2]), state)
+    assert_close(frozen(np.array([1, 2]), states_of(model, 2))[0], expected, 1e-12)  # of the host
     assert_close(frozen(np.array([1, 2]), state)[0], expected, 1e-12)
     as_tensors = frozen(np.array([1, 2]), tuple(map(const, state)))[0]
     assert_same_bits(as_tensors, frozen(np.array([1, 2]), state)[0])

@@ -259,7 +259,7 @@ def test_everything_runs_on_the_device_of_its_operands(
     monkeypatch.setattr(xp, "guarded", True)
     monkeypatch.setattr(xp, "on", device)
     outside: set[str] = set()
-    for name in namespaces._SHARED:
+    for name in namespaces.SHARED:
         monkeypatch.setattr(xp, name, _watched(getattr(xp, name), name, device, outside))
     xs = [tg.tensor(_strict(x), requires_grad=x.dtype.kind == "f") for x in row.draw()]
     y = row.f(*xs)
@@ -299,7 +299,7 @@ def _bare(**names: Any) -> ModuleType:
     cupy.cuda = SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     cupy.ndarray = type("ndarray", (), {})  # type: ignore[attr-defined]
     cupy.power = np.power  # type: ignore[attr-defined]
-    for name in namespaces._SHARED:
+    for name in namespaces.SHARED:
         setattr(cupy, name, None)
     for name, value in names.items():
         setattr(cupy, name, value)

@@ -107,12 +107,13 @@ class BeamSearch:
         for length in range(1, self.scoring.max_length + 1):
             log_probs, state = self.stepper(tokens, state)
             step = self._expand(length, places, beams, log_probs)
-            unread.append(step)
-            going: Collection[int] = list(places)
+            going: Collection[int]
             if reads:
-                self._read(unread)
-                unread = []
+                self._read([step])
                 going = self._settle(self.steps[-1], state)
+            else:
+                unread.append(step)
+                going = list(places)
             if not going or length == self.scoring.max_length:
                 break
             places, beams, rows, tokens = self._advance(step, going)

@@ -86,6 +86,8 @@ class Stepper:
         IndexOutOfRangeError
             One of these indices was out of range; the call of the step is named.
         """
+        if not self.unchecked and all(type(x) is np.ndarray for x in arrays):
+            return list(arrays)
         unchecked, self.unchecked = self.unchecked, []
         ends = [x for _, check in unchecked for x in check.values]
         found = backend.fetch([*arrays, *ends])
@@ -189,7 +191,9 @@ def check_values(values: np.ndarray[Any, Any], where: str) -> None:
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf of a state has rows: an array or a Tensor, no number."""
-    return type(leaf) is np.ndarray or is_tensor(leaf) or backend.is_array(leaf)
+    if type(leaf) is np.ndarray or is_tensor(leaf):
+        return True
+    return leaf is not None and backend.is_array(leaf)
 
 
 _PASSED_ON = (bool, int, float, complex, str, bytes, np.generic)

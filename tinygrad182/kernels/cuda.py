@@ -124,7 +124,7 @@ def kernels(m: Any) -> dict[str, Any]:
             "T x",
             "int64 exponent",
             "fabs(x)",
-            "max(a, b)",
+            "(b > a || b != b) ? b : a",  # NaN stays
             "exponent = exponent_of(a)",
             "0",
             "tinygrad182_exponents",

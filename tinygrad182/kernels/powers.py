@@ -16,8 +16,8 @@ What counts as 0, in float32 (in float64 read 2^-1022 for 2^-126, and 2^-512 for
   zeros, and elements below 2^-126 at the highest power in rows that might have subnormal ones.
 - In a result, what rounds to 0 in its type.
 
-A result is subnormal where its true value is. These are the only subnormal numbers that are computed: one
-operation for each, at the end.
+A result is subnormal where its true value is. While the elements of a row are within 2^60 of each other,
+these are the only subnormal numbers there are: one operation for each, at the end.
 """
 
 from __future__ import annotations

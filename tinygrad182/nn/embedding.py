@@ -9,7 +9,7 @@ import numpy as np
 from .._tensor import Tensor
 from ..errors import ArgumentError
 from ..functions import expand_dims, where
-from ..rearranging import index_checked, place_indices, read_indices
+from ..indexing import index_checked, place_indices, read_indices
 from .checks import check_size
 from .init import Rng, generator, new_parameter
 from .module import Module

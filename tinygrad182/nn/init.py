@@ -9,8 +9,8 @@ import numpy as np
 
 from .._tensor import Tensor
 from ..errors import ArgumentError, ShapeError
+from ..host import on_host
 from ..modes import default_device
-from ..recording import on_host
 from .module import Parameter
 
 Rng = int | np.random.Generator | None

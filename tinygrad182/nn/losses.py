@@ -10,7 +10,7 @@ from .._tensor import Tensor
 from ..creation import as_tensor, beside
 from ..errors import ShapeError
 from ..functions import log_softmax, mean, reshape, square
-from ..rearranging import index_checked, place_indices, read_indices
+from ..indexing import index_checked, place_indices, read_indices
 
 
 def mse_loss(pred: Tensor, target: Any) -> Tensor:

@@ -9,8 +9,10 @@ from .. import backend
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, StateDictError, TinygradError
+from ..host import on_host
+from ..memory import Memory
 from ..modes import MODES, scope
-from ..recording import Leaf, Memory, on_host, wrap
+from ..recording import Leaf, wrap
 
 
 class Parameter(Tensor):

@@ -13,10 +13,11 @@ from .._tensor import Tensor
 from ..creation import beside
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import matmul, stack, swapaxes, where
+from ..host import on_host
 from ..marks import mark
 from ..modes import MODES, scope
 from ..primitives.recurrent import Scan
-from ..recording import apply, on_host, wrap
+from ..recording import apply, wrap
 from ..unrolling import run_steps
 from .checks import as_input, check_size
 from .courses import Course, Fused, Joined, Lengths, State, Unrolled, at_ends

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import const, host, write
+from tests.support import const, device, host, write
 from tests.tinygrad182.table import ROWS, Row
 from tests.tinygrad182.test_random_graphs import STEPS, Step, _program
 
@@ -129,7 +129,8 @@ def test_gradients_of_1e_minus_100() -> None:
     x = const(np.random.default_rng(0).standard_normal((80, 1, 1)))
     log = tg.inspect.gradient_flow(rnn(x)[0][-1].sum())["rnn.l0"].h.log_grad_norm
     assert log[0] < np.log(1e-95)
-    check = check_gradients(lambda x: rnn(x)[0][-1], x, order=1, max_entries=20)
+    entries = 20 if device() == "cpu" else 5  # each runs 80 steps one by one
+    check = check_gradients(lambda x: rnn(x)[0][-1], x, order=1, max_entries=entries)
     assert check.method == "complex step"
     assert check.error < 1e-10
 

@@ -1,0 +1,309 @@
+"""Selecting elements by an index: reading it, checking its bounds, and adding back at it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import backend
+from ._tensor import Tensor
+from .backend import Array
+from .creation import as_tensor, beside
+from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
+from .host import on_host
+from .modes import MODES, PendingCheck
+from .primitives import PRIMITIVES
+from .primitives.index import ARRAY
+from .rearranging import expand_dims, negative_axis, permute_dims
+from .recording import apply, is_tensor, plain_array, wrap
+
+
+def index(x: Any, key: Any) -> Tensor:
+    """The elements a NumPy index selects: integers, slices, ``...``, None, integer and Boolean arrays.
+
+    Raises
+    ------
+    IndexOutOfRangeError
+        An index outside its axis, on any array library.
+    ShapeError
+        More indices than axes, or a mask whose shape is not that of the axes it covers.
+    DTypeError
+        An index array that is neither integer nor Boolean.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> x = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> tg.index(x, (slice(None), 0))  # the same as x[:, 0]
+    tensor([1., 3.])
+    """
+    x = as_tensor(x)
+    if type(key) is int and x.ndim:  # the steps of a loop over time
+        if not -x.shape[0] <= key < x.shape[0]:
+            raise _out_of_range(x.shape, 0, key)
+        return apply(PRIMITIVES["index"], x, key=(key,))
+    entries = _expand(x, key if isinstance(key, tuple) else (key,))
+    if any(is_tensor(e) for e in entries):
+        x, entries = _side_by_side(x, entries)
+    entries = [e for e in entries if e is not Ellipsis]
+    return index_checked(x, tuple(entries))
+
+
+def scatter_add(
+    shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[tuple[Any, ...], Tensor]]
+) -> Tensor:
+    """Zeros of ``shape`` to which each value is added at its key; the derivative of :func:`index`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype or str
+    items : iterable of (key, Tensor)
+        A key is a tuple of integers, slices and None, with integer Tensors side by side.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.scatter_add((3,), "float32", [((slice(0, 2),), tg.ones(2)), ((1,), tg.ones(()))])
+    tensor([1., 2., 0.])
+    """
+    operands: list[Tensor] = []
+    keys = []
+    for key, value in items:
+        operands += [value, *(k for k in key if is_tensor(k))]
+        keys.append(tuple(ARRAY if is_tensor(k) else k for k in key))
+    params = {"shape": shape, "dtype": dtype, "keys": tuple(keys)}
+    return apply(PRIMITIVES["scatter_add"], *operands, **params)
+
+
+def index_checked(x: Tensor, key: tuple[Any, ...]) -> Tensor:
+    """``x[key]`` without another look at the bounds.
+
+    The key holds integers, slices and None, and integer Tensors side by side, all known to be in range.
+    """
+    arrays = [k for k in key if is_tensor(k)]
+    marked = tuple([ARRAY if is_tensor(k) else k for k in key])
+    return apply(PRIMITIVES["index"], x, *arrays, key=marked)
+
+
+def check_indices(
+    checks: Sequence[tuple[Array, int, int]], error: Callable[[int, int, int], Exception]
+) -> None:
+    """Raise unless integer indices lie within their bounds, for CuPy would wrap them around.
+
+    All checks of indices are made here. For those on a device the host waits once, however many there
+    are, and not at all for those on the host, nor under :class:`~.modes.deferred_checks`.
+
+    Parameters
+    ----------
+    checks : sequence of (array, lowest, size)
+        Elements of the array must lie in [lowest, size).
+    error : callable
+        Given the position of a check that failed, the least and the largest element: what to raise.
+    """
+    tried = [i for i, (array, _, _) in enumerate(checks) if math.prod(array.shape)]
+    ends: list[Any] = []
+    for i in tried:
+        array = checks[i][0]
+        xp = backend.namespace(array)
+        with backend.on(array):
+            ends += [xp.min(array), xp.max(array)]
+
+    bounds = [(i, *checks[i][1:]) for i in tried]  # the arrays need not be kept
+
+    def judge(ends: Sequence[Any]) -> None:
+        for (i, lowest, size), least, largest in zip(bounds, ends[::2], ends[1::2], strict=True):
+            if least < lowest or largest >= size:
+                raise error(i, int(least), int(largest))
+
+    if any(type(x) is not np.ndarray and backend.is_array(x) for x in ends):
+        ends = [x if backend.is_array(x) else np.asarray(x) for x in ends]
+        pending = MODES.get().pending
+        if pending is not None:
+            pending.append(PendingCheck(ends, judge))
+            return
+        ends = backend.fetch(ends)
+    judge(ends)
+
+
+def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
+    """Indices as a Tensor, an array of a device, or a NumPy array if they are data of the host.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        Values that are no whole numbers, or rows of unequal lengths.
+    """
+    if not is_tensor(values) and not backend.is_array(values):
+        try:
+            array = on_host(values)
+        except ValueError:
+            raise ArgumentError(f"{op}: {what} in rows of unequal lengths; pad them") from None
+        if array.dtype.kind not in "biufc":
+            raise DTypeError(f"{op}: {what} in a {type(values).__name__} are no integers")
+        values = array if array.size else array.astype(np.int64)
+    if not _is_whole(values):
+        raise DTypeError(
+            f"{op}: {what} of dtype {values.dtype}; they must be integers (dtype='int64')"
+        )
+    return values
+
+
+def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: str) -> Tensor:
+    """Indices that :func:`read_indices` gave, with their bounds [0, size) checked, to be used with ``x``.
+
+    What is data of the host is checked there and moved to the device of ``x``.
+    """
+
+    def error(_: int, least: int, largest: int) -> Exception:
+        return IndexOutOfRangeError(
+            f"{op}: {what} from {least} to {largest}; they must lie in [0, {size})"
+        )
+
+    check_indices([(values._data if is_tensor(values) else values, 0, size)], error)
+    return beside(values, x)
+
+
+def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
+    """One checked entry per axis (or None for a new one); arrays as integer Tensors."""
+    parts = [_part(k) for k in key]
+    covered = sum(_axes_covered(p) for p in parts)
+    if covered > x.ndim or sum(p is Ellipsis for p in parts) > 1:
+        raise ShapeError(
+            f"index: {covered} indices for {x.ndim} axes of shape {x.shape}, and at most one ..."
+        )
+    if not any(p is Ellipsis for p in parts):
+        parts.append(Ellipsis)
+    entries: list[Any] = []
+    checks: list[tuple[Array, int]] = []
+    axis = 0
+    for part in parts:
+        if part is Ellipsis:
+            # where it stands for no axis it is kept: it still parts the arrays beside it
+            entries += [slice(None)] * (x.ndim - covered) or [Ellipsis]
+            axis += x.ndim - covered
+            continue
+        entries += _entries(x, part, axis, checks)
+        axis += _axes_covered(part)
+    if checks:
+        shape, axes = x.shape, [at for _, at in checks]  # what is checked later is not kept for it
+        check_indices(
+            [(array, -shape[at], shape[at]) for array, at in checks],
+            lambda i, low, high: _out_of_range(shape, axes[i], low, high),
+        )
+    return entries
+
+
+def _part(k: Any) -> Any:
+    """An entry of a key as Python's int, slice, None or Ellipsis, or as an array or a Tensor."""
+    if k is None or k is Ellipsis or isinstance(k, slice):
+        return k
+    if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
+        return int(k)
+    if isinstance(k, list):
+        k = _from_list(k)
+    elif isinstance(k, np.ndarray):
+        k = plain_array(k)
+        if not k.ndim and _is_whole(k):
+            return int(k)
+    is_index = _has_elements(k) and (k.ndim > 0 if _is_mask(k) else _is_whole(k))
+    if not is_index:
+        what = f"an array of dtype {k.dtype}" if _has_elements(k) else f"{k!r}"
+        raise DTypeError(
+            f"index: {what} is no index; use integers, slices, ..., None, "
+            "or arrays of integers (dtype='int64') or Booleans"
+        )
+    return k
+
+
+def _from_list(values: Any) -> np.ndarray[Any, Any]:
+    """A nested list of numbers as an index array."""
+    try:
+        array = on_host(values)
+    except ValueError:
+        raise ArgumentError(f"index: {values!r} has rows of unequal lengths") from None
+    return array if array.size else array.astype(int)
+
+
+def _has_elements(part: Any) -> bool:
+    return is_tensor(part) or backend.is_array(part)
+
+
+def _is_mask(x: Any) -> bool:
+    return x.dtype.kind == "b" if isinstance(x.dtype, np.dtype) else "bool" in str(x.dtype)
+
+
+def _is_whole(x: Any) -> bool:
+    return x.dtype.kind in "iu" if isinstance(x.dtype, np.dtype) else "int" in str(x.dtype)
+
+
+def _axes_covered(part: Any) -> int:
+    if part is None or part is Ellipsis:
+        return 0
+    return 1 if isinstance(part, (int, slice)) or not _is_mask(part) else part.ndim
+
+
+def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -> list[Any]:
+    """The entries of one part, a mask as integer arrays; integer arrays are noted in ``checks``."""
+    if part is None:
+        return [part]
+    if isinstance(part, slice):
+        try:
+            part.indices(x.shape[axis])
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"index: {part} cannot be read: {error}") from None
+        return [part]
+    if isinstance(part, int):
+        if not -x.shape[axis] <= part < x.shape[axis]:
+            raise _out_of_range(x.shape, axis, part)
+        return [part]
+    array = part._data if is_tensor(part) else part
+    if not _is_mask(part):
+        checks.append((array, axis))
+        return [beside(part, x)]
+    if tuple(part.shape) != x.shape[axis : axis + part.ndim]:
+        raise ShapeError(
+            f"index: a mask of shape {tuple(part.shape)} at axis {axis} of shape {x.shape}"
+        )
+    with backend.on(array):
+        found = backend.namespace(array).nonzero(array)
+    return [wrap(a) if is_tensor(part) else beside(a, x) for a in found]
+
+
+def _out_of_range(
+    shape: tuple[int, ...], axis: int, least: int, largest: int | None = None
+) -> Exception:
+    size = shape[axis]
+    wrong = least if largest is None or largest < size else largest
+    return IndexOutOfRangeError(
+        f"index: {wrong} is out of range for axis {axis} of shape {shape} "
+        f"(allowed: {-size} to {size - 1})"
+    )
+
+
+def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
+    """Bring integer arrays side by side: to the front if they were apart, as in NumPy."""
+    entries = [beside(np.asarray(e), x) if isinstance(e, int) else e for e in entries]
+    arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
+    if arrays[-1] - arrays[0] == len(arrays) - 1:
+        return x, entries
+    entries = [e for e in entries if e is not Ellipsis]
+    arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
+    for i, entry in enumerate(entries):
+        if entry is None:
+            x = expand_dims(x, i)
+    rest = [i for i in range(len(entries)) if i not in arrays]
+    filled = [slice(None) if e is None else e for e in entries]
+    return permute_dims(x, arrays + rest), [filled[i] for i in arrays + rest]
+
+
+def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
+    """The slices at integer ``indices`` along ``axis``, which may be left out for a 1-d tensor."""
+    x = as_tensor(x)
+    if axis is None and x.ndim != 1:
+        raise ShapeError(f"take: name the axis for a tensor of shape {x.shape}")
+    at = negative_axis(x.ndim, axis or 0, "take", x.shape) + x.ndim
+    return index(x, (*(slice(None),) * at, indices))

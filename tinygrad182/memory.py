@@ -1,0 +1,81 @@
+"""When arrays were written to: what backward needs to know of memory that was recorded."""
+
+from __future__ import annotations
+
+import threading
+from itertools import count
+
+from . import backend
+from .backend import Array
+
+ORDER = count(1)
+"""Sequence numbers, of nodes and of writes: a larger one is later."""
+
+
+class _Pass(threading.local):
+    """Which backward pass this thread is in; 0: none."""
+
+    number = 0
+
+
+PASS = _Pass()
+
+
+def enter_pass() -> int:
+    """Begin a backward pass, in which no caller writes to arrays; one inside another belongs to it.
+
+    Returns what ``PASS.number`` is to be set to at its end.
+    """
+    outer = PASS.number
+    PASS.number = outer or next(ORDER)
+    return outer
+
+
+class Memory:
+    """When one array was written to; shared by all leaves around it and its views."""
+
+    __slots__ = ("_array", "_compared", "_snapshot", "_stamp", "used")
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        self._stamp = next(ORDER)  # the last time it is known to have changed
+        self._snapshot: tuple[int, Array] | None = None  # what a caller first took, and when
+        self._compared = 0  # the pass in which it was last compared
+        self.used = 0  # the last operation that recorded it
+
+    def changed(self) -> None:
+        """Note that the framework has written to the array."""
+        self._stamp = next(ORDER)
+        self._snapshot = None
+
+    def exposed(self) -> None:
+        """Note that a caller takes the writeable array: what was recorded is compared in backward."""
+        if self._snapshot is not None and self.used < self._snapshot[0]:
+            return  # nothing was recorded since: the copy there is will do
+        self.settle()
+        if self.used > self._stamp:
+            self._snapshot = (next(ORDER), backend.copy(self._array))
+
+    def settle(self) -> None:
+        """Find out whether the array was written to since a caller took it; once in a backward pass.
+
+        On a device the host waits for the answer.
+        """
+        if self._snapshot is None or (self._compared and self._compared == PASS.number):
+            return
+        self._compared = PASS.number
+        when, copy = self._snapshot
+        if not _identical(copy, self._array):
+            self._stamp = when
+            self._snapshot = None
+
+    def changed_after(self, order: int) -> bool:
+        """Whether the array may have changed since the node with that sequence number was made."""
+        self.settle()
+        return self._stamp > order
+
+
+def _identical(a: Array, b: Array) -> bool:
+    xp = backend.namespace(a, b)
+    with xp.on(a):
+        return bool(xp.all((a == b) | ((a != a) & (b != b))))
