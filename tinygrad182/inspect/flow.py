@@ -87,6 +87,10 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
     A layer that was run as one operation shows all its steps: 0 where the loss does not depend on one.
     Of a loop, steps that the loss does not depend on are no part of its graph.
 
+    On CUDA the pass does not wait for the device before its end. Where a gradient outside the layers that
+    were run as one operation comes near the ends of its type (in a loop that vanishes), the graph is then
+    fetched, and the pass made again on the host. The first norm that is read brings those of all states.
+
     Parameters
     ----------
     loss : Tensor

@@ -18,9 +18,16 @@ def row_norms(rows: Array) -> Array:
     xp = backend.namespace(rows)
     m = xp.module
     with xp.on(rows):
-        top = m.max(m.abs(rows), axis=-1) if rows.shape[-1] else m.zeros(rows.shape[:-1])
+        top = _largest(m, rows)
         scale = m.where((top > 0) & (top < math.inf), top, 1.0)
         return scale * m.sqrt(m.sum((rows / scale[..., None]) ** 2, axis=-1))
+
+
+def _largest(m: Any, rows: Array) -> Array:
+    """The largest size along the last axis; 0 of nothing."""
+    if m is np:
+        return np.max(np.abs(rows), axis=-1, initial=0.0)
+    return m.max(m.abs(rows), axis=-1) if rows.shape[-1] else m.zeros(rows.shape[:-1])
 
 
 def step_norms(states: Array) -> Array:

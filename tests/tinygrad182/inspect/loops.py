@@ -7,6 +7,7 @@ for every step, or with a past that is detached, the same loop is the witness of
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ States = dict[str, list[tg.Tensor]]
 def reading(view: Callable[..., Any]) -> Callable[..., Any]:
     """A view that gives all arrays on the host, for tests that compute with them."""
 
+    @functools.wraps(view)
     def call(*args: Any, **options: Any) -> Any:
         return _read(view(*args, **options))
 
