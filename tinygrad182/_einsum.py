@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._tensor import Tensor
-from .creation import as_tensor
+from .creation import as_operands
 from .errors import ArgumentError, ShapeError
 from .primitives import PRIMITIVES
 from .rearranging import reshape
@@ -39,7 +39,7 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
     """
     if not isinstance(subscripts, str):
         raise ArgumentError('einsum: subscripts come first, as a string such as "ij,jk->ik"')
-    tensors = [as_tensor(x) for x in operands]
+    tensors = as_operands(operands)
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if any(part.count("...") > 1 for part in [*terms, right]):
@@ -56,9 +56,8 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
     out = right.replace("...", dots) if arrow else dots + _implicit(terms, dots)
     sizes = _sizes(subscripts, terms, out, tensors)
     for i, (term, x) in enumerate(zip(terms, tensors, strict=True)):
-        if any(
-            n == 1 != sizes[c] for n, c in zip(x.shape, term, strict=True)
-        ):  # broadcast by "..."
+        # "..." broadcasts these
+        if any(n == 1 != sizes[c] for n, c in zip(x.shape, term, strict=True)):
             kept = [(n, c) for n, c in zip(x.shape, term, strict=True) if n == sizes[c]]
             tensors[i] = reshape(x, [n for n, _ in kept])
             terms[i] = "".join(c for _, c in kept)

@@ -103,7 +103,7 @@ def _run(
 
 def _dot(functions: Any, a: Any, b: Any) -> Any:
     """NumPy's ``dot``: of all last axes of ``a`` with the last but one of ``b``."""
-    a, b = functions.as_tensor(a), functions.as_tensor(b)
+    a, b = functions.as_operands((a, b))
     if not a.ndim or not b.ndim:
         return functions.multiply(a, b)
     if b.ndim <= 2:

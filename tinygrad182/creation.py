@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .backend import Array, check_device, namespace_on
-from .errors import ArgumentError, DTypeError
-from .host import has_dtype, is_host_data, on_host
+from .errors import ArgumentError, DTypeError, brief
+from .host import has_dtype, is_host_data, numbers_as, on_host
 from .modes import default_device
+from .namespaces import numpy_dtype
 from .recording import as_array, is_tensor, plain_array, wrap
 
 float32, float64, int32, int64 = map(np.dtype, ("float32", "float64", "int32", "int64"))
@@ -85,9 +86,20 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         raise DTypeError(
             f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})"
         )
-    if dtype is None and array.dtype.kind in "iuf" and not has_dtype(data):
-        array = array.astype(DEFAULT_DTYPE)
-    return array
+    if has_dtype(data):
+        return array
+    if dtype is not None:
+        return _numbers("tensor", data, dtype)
+    return array.astype(DEFAULT_DTYPE) if array.dtype.kind in "iuf" else array
+
+
+def _numbers(op: str, data: Any, dtype: Any) -> np.ndarray[Any, Any]:
+    """Python's numbers in a dtype that holds them."""
+    target = numpy_dtype(dtype)
+    try:
+        return numbers_as(data, target)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DTypeError(f"{op}: {brief(data)} cannot be {target}: {error}") from error
 
 
 def _leaf(array: Array, requires_grad: bool) -> Tensor:
@@ -107,7 +119,7 @@ def as_tensor(x: Any) -> Tensor:
     return tensor(x, device="cpu" if isinstance(x, (np.ndarray, np.generic)) else None)
 
 
-def beside(x: Any, like: Tensor) -> Tensor:
+def beside(x: Any, like: Tensor | Array) -> Tensor:
     """Data as a Tensor: what comes from the host goes to the library and the device of ``like``.
 
     A Tensor, or an array of a device, stays where it is.
@@ -117,8 +129,35 @@ def beside(x: Any, like: Tensor) -> Tensor:
     if not is_host_data(x):
         return tensor(x)
     made = tensor(x, device="cpu")
-    xp = backend.namespace(like._data)
-    return made if xp is backend.NUMPY else wrap(xp.from_numpy(made._data, xp.device(like._data)))
+    array = like._data if is_tensor(like) else like
+    xp = backend.namespace(array)
+    return made if xp is backend.NUMPY else wrap(xp.from_numpy(made._data, xp.device(array)))
+
+
+def with_place(operands: Iterable[Any]) -> Any:
+    """The first of some operands that has a device: not a number, nor a list; None without one."""
+    return next((x for x in operands if _has_place(x)), None)
+
+
+def _has_place(x: Any) -> bool:
+    return is_tensor(x) or (backend.is_array(x) and x.ndim > 0) or not is_host_data(x)
+
+
+def as_operand(x: Any, like: Any) -> Tensor:
+    """An operand as a Tensor: numbers and lists have no device and go to that of ``like``, if any."""
+    return as_tensor(x) if like is None or _has_place(x) else beside(x, like)
+
+
+def as_operands(given: Iterable[Any]) -> list[Tensor]:
+    """Operands as Tensors: numbers and lists go beside the first that has a device.
+
+    Those that have one are never moved, NumPy's arrays included.
+    """
+    several = list(given)
+    if all(map(is_tensor, several)):
+        return several
+    like = with_place(several)
+    return [as_operand(x, like) for x in several]
 
 
 def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:
@@ -128,10 +167,10 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
         found = tuple(operator.index(n) for n in several)
     except TypeError:
         raise ArgumentError(
-            f"{op}: {what} {values!r} must be a whole number or a tuple of them"
+            f"{op}: {what} {brief(values)} must be a whole number or a tuple of them"
         ) from None
     if lowest is not None and any(n < lowest for n in found):
-        raise ArgumentError(f"{op}: {what} {values!r} must hold whole numbers from {lowest}")
+        raise ArgumentError(f"{op}: {what} {brief(values)} must hold whole numbers from {lowest}")
     return found
 
 
@@ -157,19 +196,29 @@ def full(
 def _full(
     op: str, shape: Any, fill_value: Any, dtype: Any, device: str | None, requires_grad: bool
 ) -> Tensor:
-    value = as_array(fill_value)
-    if type(value) not in backend.SCALARS:
-        raise ArgumentError(f"{op}: fill_value {fill_value!r} must be a number")
+    value = _fill_value(op, fill_value)
     if dtype is None:
-        dtype = "bool" if isinstance(value, bool) else DEFAULT_DTYPE
+        dtype = _DEFAULTS.get(type(value), DEFAULT_DTYPE)
     sizes = integers(shape, op, "shape", 0)
     target = check_device(default_device(device))
+    one = _numbers(op, value, dtype)
     if target == "cpu":
-        return _leaf(np.full(sizes, value, backend.NUMPY.dtype(dtype)), requires_grad)
-    one = backend.move(np.full((), value, backend.NUMPY.dtype(dtype)), target)
+        return _leaf(np.full(sizes, one), requires_grad)
     xp = namespace_on(target)
+    one = xp.from_numpy(one, target)
     with xp.on(one):  # one number is transferred, not the whole array
         return _leaf(xp.copy(xp.broadcast_to(one, sizes)), requires_grad)
+
+
+_DEFAULTS = {bool: "bool", complex: "complex64"}
+"""Dtypes of constants of which no dtype is said, where it is not ``float32``."""
+
+
+def _fill_value(op: str, fill_value: Any) -> complex:
+    value: complex = as_array(fill_value)
+    if type(value) not in backend.SCALARS:
+        raise ArgumentError(f"{op}: fill_value {brief(fill_value)} must be a number")
+    return value
 
 
 def zeros(
@@ -224,9 +273,12 @@ def arange(
 def full_like(x: Tensor, fill_value: complex, shape: Sequence[int] | None = None) -> Tensor:
     """A tensor of the dtype and device of ``x``, and of its shape unless ``shape`` is given."""
     x = as_tensor(x)
+    value = _fill_value("full_like", fill_value)
+    if isinstance(x.dtype, np.dtype):
+        _numbers("full_like", value, x.dtype)  # raises where they do not fit
     xp = backend.namespace(x._data)
     with xp.on(x._data):
-        return wrap(xp.full(x.shape if shape is None else tuple(shape), fill_value, dtype=x.dtype))
+        return wrap(xp.full(x.shape if shape is None else tuple(shape), value, dtype=x.dtype))
 
 
 def zeros_like(x: Tensor) -> Tensor:

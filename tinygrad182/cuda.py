@@ -97,16 +97,17 @@ def import_cupy() -> Any:
         import cupy  # heavy and optional: loaded when CUDA is first asked for
     except ModuleNotFoundError as error:
         if error.name != "cupy":
-            raise _unusable(error) from error
+            raise unusable(error) from error
         raise MissingDependencyError(
             f"CUDA needs CuPy, which is not installed: {_INSTALL}"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
-        raise _unusable(error) from error
+        raise unusable(error) from error
     return cupy
 
 
-def _unusable(error: Exception) -> MissingDependencyError:
+def unusable(error: Exception) -> MissingDependencyError:
+    """What to say of a CuPy that lacks one of CUDA's libraries."""
     return MissingDependencyError(
         f"CUDA needs CuPy, which is installed but cannot load what it needs ({error}): {_INSTALL} "
         "brings CUDA's libraries along"
@@ -125,4 +126,4 @@ def _check_cupy(cupy: Any) -> None:
         if hasattr(cupy.cuda, "nvrtc"):
             cupy.cuda.nvrtc.getVersion()
     except (ImportError, OSError, RuntimeError) as error:
-        raise _unusable(error) from error
+        raise unusable(error) from error

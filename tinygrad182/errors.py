@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
+from typing import Any
+
+_REPR = Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 60
+
+
+def brief(value: Any) -> str:
+    """What somebody gave, for a message: its repr, shortened where it is long."""
+    return _REPR.repr(value)
+
 
 class TinygradError(Exception):
     """Base of every error raised on purpose by the framework."""

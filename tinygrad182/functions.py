@@ -18,8 +18,19 @@ from . import backend
 from ._einsum import einsum
 from ._tensor import Tensor
 from .backend import SCALARS
-from .creation import as_tensor, beside, eye, eye_like, full_like, ones_like, zeros_like
-from .errors import DeviceError, ShapeError
+from .creation import (
+    as_operand,
+    as_operands,
+    as_tensor,
+    beside,
+    eye,
+    eye_like,
+    full_like,
+    ones_like,
+    with_place,
+    zeros_like,
+)
+from .errors import ShapeError
 from .indexing import (
     index,
     index_checked,  # noqa: F401 - rules call it on Tensors
@@ -48,7 +59,7 @@ from .rearranging import (
     transpose,
     unstack,
 )
-from .recording import apply, as_array, explain, is_tensor, wrap
+from .recording import REFUSALS, apply, as_array, explain, is_tensor, wrap
 
 # --- elementwise --------------------------------------------------------------------------------
 
@@ -96,10 +107,10 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     """Elementwise: ``a`` where the condition holds, else ``b``.
 
     Operands are Tensors, arrays or numbers, broadcast against each other. A condition that is data of
-    the host, such as a mask of NumPy, goes to the device of the Tensors beside it.
+    the host, such as a mask of NumPy, goes to the device of what it selects from.
     """
     if isinstance(condition, np.ndarray) and condition.ndim:
-        like = next((x for x in (a, b) if is_tensor(x)), None)
+        like = with_place((a, b))
         condition = condition if like is None else beside(condition, like)
     elif builtins.all(type(as_array(x)) in SCALARS for x in (condition, a, b)):
         condition = as_tensor(condition)
@@ -115,7 +126,7 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     >>> tg.clip(tg.tensor([-2.0, 0.5, 2.0]), -1, 1)
     tensor([-1. ,  0.5,  1. ])
     """
-    x = as_tensor(x)
+    x = as_operand(x, with_place((x, min, max)))
     if min is not None:
         x = where(less(x, min), min, x)
     if max is not None:
@@ -145,7 +156,7 @@ def _plain(
                 if ordered:  # compare real parts, so that masks survive a complex step
                     arrays = [xp.ordered(a) for a in arrays]
                 return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
-        except (ValueError, TypeError, IndexError, OverflowError, DeviceError) as error:
+        except REFUSALS as error:
             raise explain(name, arrays, error) from error
 
     function.__name__ = function.__qualname__ = name
@@ -328,7 +339,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     >>> tg.matmul(tg.ones((2, 3)), tg.ones(3))
     tensor([3., 3.])
     """
-    a, b = as_tensor(a), as_tensor(b)
+    a, b = as_operands((a, b))
     if not a.ndim or not b.ndim:
         raise ShapeError(
             f"matmul: operands of shape {a.shape} and {b.shape}; a 0-d operand needs * instead"
@@ -343,7 +354,7 @@ def matmul(a: Any, b: Any) -> Tensor:
 
 def outer(a: Any, b: Any) -> Tensor:
     """Products of every element of one vector with every element of another, ``(n, m)``."""
-    a, b = as_tensor(a), as_tensor(b)
+    a, b = as_operands((a, b))
     if a.ndim != 1 or b.ndim != 1:
         raise ShapeError(f"outer: two vectors are needed, not shapes {a.shape} and {b.shape}")
     return expand_dims(a, 1) * b

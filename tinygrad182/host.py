@@ -9,7 +9,7 @@ import numpy as np
 from . import backend
 from ._trees import flatten, rebuild
 from .backend import Array
-from .errors import DeviceError, DTypeError
+from .errors import DeviceError, DTypeError, brief
 from .recording import is_tensor, plain_array
 
 
@@ -20,6 +20,8 @@ def on_host(data: Any) -> np.ndarray[Any, Any]:
     """
     if is_tensor(data):
         return data.numpy()
+    if isinstance(data, np.ndarray):
+        return plain_array(data)
     if backend.is_array(data):
         return backend.namespace(data).to_numpy(data)
     if isinstance(data, (list, tuple)) and has_dtype(data):
@@ -43,32 +45,66 @@ def is_host_data(x: Any) -> bool:
     return not is_tensor(x) and (isinstance(x, np.ndarray) or not backend.is_array(x))
 
 
-def read_as(value: Any, like: Array, op: str, what: str = "") -> Array:
-    """A value as an array of the library, device and dtype of ``like``; data of the host is moved.
+def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Data of the host as a NumPy array of a dtype; nothing is lost but digits and fractions.
+
+    The elements of arrays are cast as NumPy casts them. Python's numbers must fit an integer type.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError
+        Data that cannot be read, complex numbers for a real type, a number beyond an integer type.
+    """
+    array = plain_array(on_host(data))
+    if array.dtype.kind == "c" and dtype.kind != "c":
+        raise TypeError(f"its elements are complex, which {dtype} cannot hold")
+    if dtype.kind in "iu" and not (array.ndim and has_dtype(data)):
+        return np.asarray(array.tolist(), dtype=dtype).reshape(array.shape)  # raises, never wraps
+    return np.asarray(array, dtype=dtype)
+
+
+def convert(value: Any, like: Array, move: bool = False) -> Array:
+    """A value as an array of the library, device and dtype of ``like``: the one reader of values.
+
+    Data of the host goes there; what lives elsewhere goes only if told to ``move``. The memory may be
+    that of ``value``.
 
     Raises
     ------
     DeviceError
-        A Tensor, or an array of a device, that lives elsewhere.
-    DTypeError
-        Something that cannot be read as numbers of this type.
+        A Tensor, or an array of a device, that lives elsewhere and is not to be moved.
+    TypeError, ValueError, OverflowError
+        Something that cannot be read as numbers of this type, see :func:`numbers_as`.
     """
     xp = backend.namespace(like)
+    array = value._data if move and is_tensor(value) else value
+    if is_host_data(array):  # cast before it is moved: a card may not have its dtype
+        known = isinstance(like.dtype, np.dtype)
+        array = numbers_as(array, like.dtype) if known else plain_array(on_host(array))
+        if xp is backend.NUMPY:
+            return array
+        array = xp.from_numpy(array, xp.device(like))
+    else:
+        array = array._data if is_tensor(array) else array
+        if backend.namespace(array).is_complex(array) and not xp.is_complex(like):
+            raise TypeError(f"its elements are complex, which {like.dtype} cannot hold")
+        array = backend.move(array, xp.device(like)) if move else array
+        backend.namespace(like, array)
+    with backend.on(like):
+        return xp.astype(xp.asarray(array), like.dtype)
+
+
+def read_as(value: Any, like: Array, op: str, what: str = "") -> Array:
+    """What :func:`convert` gives; its errors as ours, which name the operation.
+
+    Raises
+    ------
+    DeviceError, DTypeError
+    """
     try:
-        if is_host_data(value):
-            array = plain_array(value if isinstance(value, np.ndarray) else on_host(value))
-            if isinstance(like.dtype, np.dtype):  # what is not needed is not transferred
-                array = np.asarray(array, dtype=like.dtype)
-            if xp is backend.NUMPY:
-                return array
-            array = xp.from_numpy(array, xp.device(like))
-        else:
-            array = value._data if is_tensor(value) else value
-            backend.namespace(like, array)
-        with backend.on(like):
-            return xp.asarray(array, dtype=like.dtype)
+        return convert(value, like)
     except DeviceError as error:
         raise DeviceError(f"{op}: {error}") from None
     except (TypeError, ValueError, OverflowError) as error:
         what = what or str(like.dtype)
-        raise DTypeError(f"{op}: cannot read {value!r} as {what}: {error}") from error
+        raise DTypeError(f"{op}: cannot read {brief(value)} as {what}: {error}") from error

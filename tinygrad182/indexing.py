@@ -12,7 +12,7 @@ from . import backend
 from ._tensor import Tensor
 from .backend import Array
 from .creation import as_tensor, beside
-from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError
+from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import on_host
 from .modes import MODES, PendingCheck
 from .primitives import PRIMITIVES
@@ -211,7 +211,7 @@ def _part(k: Any) -> Any:
             return int(k)
     is_index = _has_elements(k) and (k.ndim > 0 if _is_mask(k) else _is_whole(k))
     if not is_index:
-        what = f"an array of dtype {k.dtype}" if _has_elements(k) else f"{k!r}"
+        what = f"an array of dtype {k.dtype}" if _has_elements(k) else brief(k)
         raise DTypeError(
             f"index: {what} is no index; use integers, slices, ..., None, "
             "or arrays of integers (dtype='int64') or Booleans"
@@ -224,7 +224,7 @@ def _from_list(values: Any) -> np.ndarray[Any, Any]:
     try:
         array = on_host(values)
     except ValueError:
-        raise ArgumentError(f"index: {values!r} has rows of unequal lengths") from None
+        raise ArgumentError(f"index: {brief(values)} has rows of unequal lengths") from None
     return array if array.size else array.astype(int)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from . import backend
 from ._tensor import Tensor
-from .errors import ArgumentError, GraphError, StateDictError, TinygradError
-from .host import on_host
+from .errors import ArgumentError, GraphError, StateDictError, TinygradError, brief
+from .host import convert
 from .recording import is_tensor, wrap
 
 
@@ -197,7 +197,7 @@ class Optimizer(ABC):
         for name, value in group.items():
             is_off = isinstance(value, (int, float, type(None))) and not value
             if name not in (*self.settings, "params") and not is_off:
-                problems.append(f"unexpected {name} = {value!r}")
+                problems.append(f"unexpected {name} = {brief(value)}")
         return settings
 
     def _read_state(self, i: int, entry: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -234,22 +234,18 @@ def _copy_of(array: Any, p: Tensor) -> Tensor:
 
 def _array_like(value: Any, p: Tensor) -> Any:
     """A value from a state dict as an array of its own that goes with a parameter."""
-    array = value._data if is_tensor(value) else value
-    array = array if backend.is_array(array) else on_host(array)
+    array = convert(value, p._data, move=True)
     if tuple(array.shape) != p.shape:
         raise ValueError(f"shape {tuple(array.shape)}, the parameter has {p.shape}")
-    if backend.namespace(array).is_complex(array):
-        raise TypeError("its elements are complex")
-    array = backend.move(array, p.device)
     with backend.on(p._data):
-        return backend.copy(_in_dtype_of(p, array))
+        return backend.copy(array)
 
 
 def _count(value: Any) -> int:
     """A number of steps, which PyTorch keeps in a floating tensor."""
     count = int(value)
     if count != float(value) or count < 0:
-        raise ValueError(f"{value!r} is no number of steps")
+        raise ValueError(f"{brief(value)} is no number of steps")
     return count
 
 

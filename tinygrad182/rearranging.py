@@ -9,7 +9,7 @@ from typing import Any
 from . import backend
 from ._tensor import Tensor
 from .backend import check_device
-from .creation import as_tensor, full_like, integers
+from .creation import as_operands, as_tensor, full_like, integers
 from .errors import ArgumentError, ShapeError
 from .primitives import PRIMITIVES
 from .recording import apply
@@ -106,7 +106,7 @@ def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
 
 
 def _together(arrays: Any, op: str) -> list[Tensor]:
-    tensors = [as_tensor(x) for x in arrays] if isinstance(arrays, Iterable) else []
+    tensors = as_operands(arrays) if isinstance(arrays, Iterable) else []
     if not tensors:
         raise ArgumentError(f"{op}: at least one tensor is needed, in a sequence")
     return tensors

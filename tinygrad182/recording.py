@@ -12,6 +12,7 @@ import numpy as np
 
 from . import anomaly, backend
 from .backend import SCALARS, Array
+from .cuda import unusable
 from .errors import (
     DeviceError,
     DTypeError,
@@ -168,6 +169,9 @@ def _place(scope: Scope) -> str:
 
 # --- applying a primitive -----------------------------------------------------------------------
 
+REFUSALS = (ValueError, TypeError, IndexError, OverflowError, DeviceError, ImportError)
+"""What a library raises of operands it cannot take, or where one of CUDA's own is missing."""
+
 _tensor_type: type[Tensor]
 
 
@@ -247,7 +251,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             value = forward(xp, *arrays, **params)
             if isinstance(value, np.generic):  # NumPy's 0-d results
                 value = np.asarray(value)
-    except (ValueError, TypeError, IndexError, OverflowError, DeviceError) as error:
+    except REFUSALS as error:
         raise explain(primitive.name, arrays, error, primitive.needs) from error
     saved = None
     if keeps:
@@ -360,6 +364,8 @@ def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> Ti
     place = _place(MODES.get().scope)
     if isinstance(error, TinygradError):  # operands of two libraries, or that are no operands
         return type(error)(f"{op}{place}: {error}")
+    if isinstance(error, ImportError):  # CuPy loads some of CUDA's libraries when they are needed
+        return unusable(error)
     described = " and ".join(
         str(a) if type(a) in SCALARS else f"{tuple(a.shape)} {a.dtype}" for a in arrays[:4]
     )

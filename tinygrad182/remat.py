@@ -136,7 +136,8 @@ class _Inside:
             alias(x) if is_tensor(x) else wrap(x, Leaf(x, True))
             for x in inputs[: sum(self.differentiable)]
         ]
-        with deferred_checks([]):  # of indices, which the first run has seen: no second wait
+        # the first run has seen the bounds of indices: the host does not wait for them again
+        with deferred_checks([]):
             _, flat = self.run(stand_ins)
         return flat, [*map(node_of, stand_ins), *self.outside]
 

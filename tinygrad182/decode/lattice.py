@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
 from . import drawing
 from .result import Scoring
 from .words import Words, namer
@@ -223,7 +223,7 @@ class Lattice:
         try:
             found = tuple(map(operator.index, given))
         except TypeError as error:
-            raise ArgumentError(f"lattice: {tokens!r} is no sequence of tokens") from error
+            raise ArgumentError(f"lattice: {brief(tokens)} is no sequence of tokens") from error
         M = self.steps[0].candidates.shape[1] if self.steps else 0
         if len(found) > self.scoring.max_length or not all(0 <= token < M for token in found):
             raise ArgumentError(

@@ -13,7 +13,7 @@ from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..backpropagation import ancestors
 from ..creation import as_tensor
-from ..errors import ArgumentError, DecodingError
+from ..errors import ArgumentError, DecodingError, brief
 from ..functions import astype, stack
 from ..marks import Mark, mark
 from ..modes import MODES, Scope, at_time, scope
@@ -88,15 +88,16 @@ def rescore(
     stepper = Stepper(recorded, state_axis)
     last, single = start_tokens(start, state)
     if not single:
-        raise ArgumentError(f"rescore: start {start!r} must be one token: one sequence is rescored")
+        raise ArgumentError(
+            f"rescore: start {brief(start)} must be one token: one sequence is rescored"
+        )
     check_state(state, last, stepper.axis, "the initial state:")
     words = getattr(tokens, "tokens", tokens)
     if not isinstance(words, Iterable) or isinstance(words, str):
-        raise ArgumentError(f"rescore: {tokens!r} is no sequence of tokens and no hypothesis")
+        raise ArgumentError(f"rescore: {brief(tokens)} is no sequence of tokens and no hypothesis")
     chosen = [whole(token, "token", 0) for token in words]
-    state = rebuild(
-        state, [_own(leaf) for leaf in flatten(state)]
-    )  # the step may write into its own
+    # the step may write into its own
+    state = rebuild(state, [_own(leaf) for leaf in flatten(state)])
     if not chosen:
         raise ArgumentError("rescore: no tokens; the log-probability of an empty sequence is 0")
     xp = backend.namespace(last)

@@ -12,7 +12,7 @@ import numpy as np
 from .. import backend
 from .._trees import flatten, rebuild
 from ..backend import Array
-from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError
+from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
 from ..modes import PendingCheck, default_device, deferred_checks
 from ..recording import is_tensor, wrap
 
@@ -59,7 +59,10 @@ class Stepper:
         self.calls += 1
         xp = backend.namespace(tokens)
         own = xp.copy(tokens)  # the step may write into it
-        answer = self._ask(own, state) if xp.guarded else self.step(own, state)
+        try:
+            answer = self._ask(own, state) if xp.guarded else self.step(own, state)
+        except DeviceError as error:
+            raise self._elsewhere(tokens, error) from error
         if not isinstance(answer, (tuple, list)) or len(answer) != 2:
             found = type(answer).__name__
             found += f" of {len(answer)}" if isinstance(answer, (tuple, list)) else ""
@@ -99,6 +102,15 @@ class Stepper:
                 raise IndexOutOfRangeError(f"{error}, in call {call} of the step") from None
         return found[: len(arrays)]
 
+    @staticmethod
+    def _elsewhere(tokens: Array, error: DeviceError) -> DeviceError:
+        place = backend.namespace(tokens).device(tokens)
+        return DeviceError(
+            f"step: {error}; the tokens are on {place}: start tokens go where the state is and, if there "
+            "is no state, numbers go to the default device; give start=tg.tensor([0], device=...), or the "
+            "state, on the model's device, or set it with tg.use_device"
+        )
+
     def _check(self, tokens: Array, values: Array) -> None:
         if not hasattr(values, "shape"):
             raise DecodingError(
@@ -107,10 +119,7 @@ class Stepper:
         try:
             xp = backend.namespace(tokens, values)
         except DeviceError as error:
-            raise DeviceError(
-                f"step: tokens and log-probabilities differ in device: {error}; give the start tokens "
-                "or the state on the model's device"
-            ) from error
+            raise self._elsewhere(tokens, error) from error
         if not xp.is_floating(values):
             raise DecodingError(
                 f"step: log-probabilities of dtype {values.dtype} are not real numbers"
@@ -161,7 +170,7 @@ def whole(value: Any, name: str, least: int) -> int:
     except TypeError:
         number = least - 1
     if number < least:
-        raise ArgumentError(f"decode: {name} {value!r} must be a whole number from {least}")
+        raise ArgumentError(f"decode: {name} {brief(value)} must be a whole number from {least}")
     return number
 
 
@@ -248,7 +257,7 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
     host = _host_tokens(given)
     if host is None:
         raise ArgumentError(
-            f"decode: start {start!r} must be a token's number from 0, or a sequence of B of them"
+            f"decode: start {brief(start)} must be a token's number from 0, or a sequence of B of them"
         )
     like = next((array_of(leaf) for leaf in flatten(state) if is_array(leaf)), None)
     if is_tensor(start) or (backend.is_array(given) and type(given) is not np.ndarray):
@@ -298,8 +307,8 @@ def _concat(leaves: Sequence[Any], axis: int) -> Any:
     if not is_array(leaves[0]):
         if any(leaf != leaves[0] for leaf in leaves):
             raise DecodingError(
-                f"decode: prefixes of one length have different values {leaves[0]!r} and others in their "
-                "states; put what differs into an array with a row for each prefix"
+                f"decode: prefixes of one length have different values {brief(leaves[0])} and others in "
+                "their states; put what differs into an array with a row for each prefix"
             )
         return leaves[0]
     arrays = [array_of(leaf) for leaf in leaves]

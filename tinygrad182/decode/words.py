@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
 
 Words = Sequence[str] | Callable[[int], str] | None
 """What tokens are called: by number, by a function, or None for their numbers."""
@@ -23,7 +23,9 @@ def namer(words: Words) -> Callable[[int], str]:
     if words is None:
         return str
     if not callable(words) and not hasattr(words, "__getitem__"):
-        raise ArgumentError(f"lattice: words {words!r} must be a sequence of strings or a function")
+        raise ArgumentError(
+            f"lattice: words {brief(words)} must be a sequence of strings or a function"
+        )
 
     def name(token: int) -> str:
         if callable(words):

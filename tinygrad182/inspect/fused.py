@@ -113,9 +113,8 @@ class TrustedCotangents(RowCotangents):
         """Add an array whose rows have powers in its own type, if that holds it."""
         m = xp.module
         whole = times_rows(m, g, rows + power)
-        if (
-            node in self._watched
-        ):  # what goes to 0 or infinity counts as the smallest number there is
+        if node in self._watched:
+            # what goes to 0 or infinity counts as the smallest number there is
             lost = ((whole == 0) & (g != 0)) | (m.isfinite(g) & ~m.isfinite(whole))
             self._seen.append(m.where(lost, smallest(g.dtype), whole))
         self.put(node, whole, 0)
@@ -351,10 +350,8 @@ class _Total:
         if self.weights_power is None:
             self.weights, self.weights_power = sent.weights, sent.power
             return
-        power, before = (
-            int(sent.power),
-            int(self.weights_power),
-        )  # of windows there are many on the host only
+        # there are several windows on the host only, where these are numbers
+        power, before = int(sent.power), int(self.weights_power)
         top = max(power, before)
         shifts = before - top, power - top
         self.weights = tuple(

@@ -245,9 +245,8 @@ class Graph:
             return []
         if not callable(consumer.primitive.vjp):  # type: ignore[union-attr]
             return self._pulled(consumer, {node}).get(node, [])
-        if (
-            consumer not in self._joint_shares
-        ):  # one rule for all inputs: run once, not once for each
+        if consumer not in self._joint_shares:
+            # one rule for all inputs: run once, not once for each
             everything = {x for x in self._inputs(consumer) if isinstance(x, Node)}
             self._joint_shares[consumer] = self._pulled(consumer, everything)
         return self._joint_shares[consumer].get(node, [])

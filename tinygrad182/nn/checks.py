@@ -9,7 +9,7 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..creation import beside
-from ..errors import ArgumentError, DTypeError
+from ..errors import ArgumentError, DTypeError, brief
 from .module import Module
 
 
@@ -23,7 +23,7 @@ def check_size(layer: object, name: str, value: Any, least: int) -> int:
     """
     if not isinstance(value, (int, np.integer)) or value < least:
         raise ArgumentError(
-            f"{type(layer).__name__}: {name} {value!r} must be a whole number from {least}"
+            f"{type(layer).__name__}: {name} {brief(value)} must be a whole number from {least}"
         )
     return int(value)
 

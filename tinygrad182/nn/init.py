@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .._tensor import Tensor
-from ..errors import ArgumentError, ShapeError
-from ..host import on_host
+from ..errors import ArgumentError, DTypeError, ShapeError, brief
+from ..host import numbers_as
 from ..modes import default_device
 from .module import Parameter
 
@@ -69,7 +69,12 @@ def spectral_radius(matrix: Any) -> float:
     >>> tg.nn.init.spectral_radius([[0.0, 2.0], [0.5, 0.0]])
     1.0
     """
-    values = on_host(matrix).astype(np.float64)
+    try:
+        values = numbers_as(matrix, np.dtype("float64"))
+    except (TypeError, ValueError) as error:
+        raise DTypeError(
+            f"spectral_radius: cannot read {brief(matrix)} as a matrix: {error}"
+        ) from error
     if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
         raise ShapeError(f"spectral_radius: a square matrix is needed, not shape {values.shape}")
     if not np.isfinite(values).all():

@@ -9,7 +9,7 @@ from .. import backend
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, StateDictError, TinygradError
-from ..host import on_host
+from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
 from ..recording import Leaf, wrap
@@ -208,8 +208,8 @@ class Module:
                     problems += [f"missing {full} {tuple(current.shape)}"] if strict else []
                     continue
                 try:
-                    array = _array_like(state_dict[full], current)
-                except (TypeError, ValueError, RuntimeError) as error:
+                    array = convert(state_dict[full], current, move=True)
+                except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
                     problems.append(f"{full} cannot be read: {error}")
                     continue
                 if array.shape != current.shape:
@@ -288,18 +288,6 @@ def _found(name: str, value: Any) -> list[tuple[str, Parameter | Module]]:
     else:
         return []
     return [child for key, item in items for child in _found(f"{name}.{key}", item)]
-
-
-def _array_like(value: Any, current: Any) -> Any:
-    """A value from a state dict as an array of the library and device of ``current``."""
-    xp = backend.namespace(current)
-    array = value._data if isinstance(value, Tensor) else value
-    array = array if backend.is_array(array) else on_host(array)
-    if backend.namespace(array).is_complex(array):
-        raise TypeError("its elements are complex")
-    array = backend.move(array, xp.device(current))
-    with xp.on(current):
-        return xp.astype(xp.asarray(array), current.dtype)
 
 
 class Sequential(Module):

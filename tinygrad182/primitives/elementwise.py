@@ -7,6 +7,8 @@ cotangent of a NaN pass, so that a NaN stays one on its way back.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..backend import SCALARS, Array, Namespace
 from .primitive import elementwise
 
@@ -263,7 +265,17 @@ def where(xp: Namespace, condition: Array, a: Array, b: Array) -> Array:
     """``a`` where the condition holds, else ``b``"""
     if type(condition) in SCALARS:  # CuPy takes arrays only
         condition = xp.asarray(bool(condition))
+    _check_fit(a, b)
+    _check_fit(b, a)
     return xp.where(condition, a, b)
+
+
+def _check_fit(number: Array, array: Array) -> None:
+    """Raise OverflowError for a whole number beyond an array's integers: NumPy's ``where`` wraps it."""
+    if type(number) is int:
+        dtype: Any = getattr(array, "dtype", None)
+        if getattr(dtype, "kind", None) in ("i", "u"):
+            dtype.type(number)
 
 
 def where_vjp_a(xp: Namespace, g: Array, y: Array, condition: Array, a: Array, b: Array) -> Array:
