@@ -7,11 +7,12 @@ from typing import Any
 
 _REPR = Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 60
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = 4
 
 
 def brief(value: Any) -> str:
-    """What somebody gave, for a message: its repr, shortened where it is long."""
-    return _REPR.repr(value)
+    """What somebody gave, for a message: its repr on one line, shortened where it is long."""
+    return " ".join(_REPR.repr(value).splitlines())
 
 
 class TinygradError(Exception):

@@ -58,7 +58,8 @@ def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     array = plain_array(on_host(data))
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"its elements are complex, which {dtype} cannot hold")
-    if dtype.kind in "iu" and not (array.ndim and has_dtype(data)):
+    are_numbers = not (array.ndim and has_dtype(data))
+    if are_numbers and dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
         return np.asarray(array.tolist(), dtype=dtype).reshape(array.shape)  # raises, never wraps
     return np.asarray(array, dtype=dtype)
 

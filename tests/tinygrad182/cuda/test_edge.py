@@ -278,7 +278,183 @@ def test_a_tensor_on_the_wrong_device_is_not_moved() -> None:
     assert_same_bits(x, A)
 
 
+def test_numbers_and_lists_have_no_device() -> None:
+    """Among operands they go beside the first that has one."""
+    x = leaf(np.array([0.5, 2.0]))
+    for default in ("cpu", device()):
+        with tg.use_device(default):
+            for found, expected in (
+                (tg.stack([x[0], 2.0]), [0.5, 2.0]),
+                (tg.stack([2.0, x[0], np.float64(3)]), [2.0, 0.5, 3.0]),
+                (tg.concat([x, [1.0, 2.0]]), [0.5, 2.0, 1.0, 2.0]),
+                (tg.concat([[1.0], x, x.data]), [1.0, 0.5, 2.0, 0.5, 2.0]),
+                (x @ [1.0, 2.0], 4.5),
+                ([1.0, 2.0] @ x, 4.5),
+                (tg.outer([2.0], x), [[1.0, 4.0]]),
+                (tg.einsum("i,i->", x, [1.0, 2.0]), 4.5),
+                (np.dot(x, [1.0, 2.0]), 4.5),  # type: ignore[arg-type]
+                (tg.clip(2.0, x, 9.0), [2.0, 2.0]),
+                (tg.clip(x, 1.0, [1.0, 1.5] @ x), [1.0, 2.0]),
+            ):
+                assert isinstance(found, tg.Tensor)
+                assert (found.device, found.tolist()) == (device(), expected)
+
+
+def test_arrays_of_numpy_are_operands_in_every_function() -> None:
+    if device() == "cpu":
+        pytest.skip("there is one device")
+    x, far = leaf(A), A.copy()
+    for call in (
+        lambda: tg.stack([x, far]),
+        lambda: tg.concat([[[1.0, 2.0, 3.0]], far, x]),
+        lambda: x @ far.T,
+        lambda: tg.outer(x[0], far[0]),
+        lambda: tg.einsum("ij,ij->", x, far),
+        lambda: tg.clip(far, x, None),
+    ):
+        with pytest.raises(tg.DeviceError, match="different devices"):
+            call()
+
+
+def test_a_mask_goes_to_a_raw_array() -> None:
+    mask = A > 0
+    with tg.use_device("cpu"):
+        found = tg.where(mask, leaf(A).data, 0.0)
+    assert found.device == device()
+    assert_same_bits(found, np.where(mask, A, 0.0))
+
+
+# --- one reader of values -----------------------------------------------------------------------
+
+
+def load(value: Any) -> tg.Tensor:
+    layer = tg.nn.Linear(2, 1, rng=0, bias=False, dtype="float64")
+    layer.load_state_dict({"weight": value})
+    return layer.weight
+
+
+def remember(value: Any) -> tg.Tensor:
+    p = leaf(np.zeros((1, 2)))
+    optimizer = tg.optim.SGD([p], lr=1.0, momentum=0.5)
+    p.grad = const(np.ones((1, 2)))
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0]["momentum_buffer"] = value
+    optimizer.load_state_dict(saved)
+    found: tg.Tensor = optimizer.state_dict()["state"][0]["momentum_buffer"]
+    return found
+
+
+def assign(value: Any) -> tg.Tensor:
+    return leaf(np.zeros((1, 2))).assign(value)
+
+
+READERS = pytest.mark.parametrize("read", [assign, load, remember])
+
+
+@READERS
+def test_values_are_cast_before_they_are_moved(read: Callable[[Any], tg.Tensor]) -> None:
+    for given in (
+        np.array([[1.0, 2.0]], "longdouble"),
+        np.array([[1, 2]]),
+        np.array([[1.0, 2.0]], ">f4"),
+        np.ma.array([[1.0, 2.0]]),  # no element is masked
+        [[1, 2]],
+    ):
+        found = read(given)
+        assert (found.device, str(found.dtype)) == (device(), "float64")
+        assert_same_bits(found, np.array([[1.0, 2.0]]))
+    if read is not assign:
+        far = tg.tensor(np.array([[1.0, 2.0]], "longdouble"), device="cpu")
+        assert_same_bits(read(far), np.array([[1.0, 2.0]]))
+
+
+@READERS
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.array([[1.0, None]]), "dtype object is not numeric"),
+        (np.array([["a", "b"]]), "dtype <U1 is not numeric"),
+        (np.ma.array([[1.0, 2.0]], mask=[[True, False]]), "mask would be lost"),
+        (np.array([[1j, 2.0]]), "complex"),
+        ([[1j, 2.0]], "complex"),
+        ([[1.0], [1.0, 2.0]], "inhomogeneous"),
+    ],
+    ids=["objects", "text", "mask", "complex", "complex list", "ragged"],
+)
+def test_values_that_are_refused(read: Callable[[Any], Any], value: Any, message: str) -> None:
+    expected = tg.DTypeError if read is assign else tg.StateDictError
+    with pytest.raises(expected, match=message):
+        read(value)
+
+
+def test_complex_values_on_the_device() -> None:
+    with pytest.raises(tg.DTypeError, match=r"assign: cannot read .*complex"):
+        leaf(A).assign(const(A * 1j))
+    with pytest.raises(tg.StateDictError, match="complex"):
+        load(const(np.array([[1j, 2.0]])))
+
+
+def test_masked_lengths() -> None:
+    rnn = tg.nn.RNN(1, 1, rng=0)
+    with pytest.raises(tg.DTypeError, match=r"lengths cannot be read.*mask would be lost"):
+        rnn(np.ones((3, 2, 1), "float32"), lengths=np.ma.array([1, 2], mask=[True, False]))
+
+
 # --- numbers ------------------------------------------------------------------------------------
+
+
+def test_numbers_that_do_not_fit() -> None:
+    x = const(np.array([1, 2], "int8"))
+    condition = const(np.array([True, False]))
+    for call in (
+        lambda: tg.where(condition, x, 300),
+        lambda: tg.where(condition, 300, x),
+        lambda: tg.where(condition, x, np.array(300)),
+        lambda: tg.where(True, x, np.int64(-129)),
+        lambda: tg.clip(x, 0, 300),
+        lambda: tg.clip(x, -300, 0),
+        lambda: x * 300,
+        lambda: tg.maximum(x, 300),
+        lambda: tg.full_like(x, 300),
+        lambda: tg.pad(x, 1, 300),
+        lambda: tg.full((2,), 300, dtype="int8"),
+        lambda: tg.full((2,), float("nan"), dtype="int64"),
+        lambda: tg.tensor([1, 300], dtype="int8"),
+        lambda: x.assign(300),
+        lambda: x.assign([1, 300]),
+        lambda: x.assign(np.array(300)),
+    ):
+        with pytest.raises(tg.DTypeError, match=r"out of bounds|cannot convert"):
+            call()
+    assert x.tolist() == [1, 2]
+    assert tg.where(condition, x, -128).tolist() == [1, -128]
+    assert tg.where(condition, x, 127).dtype == x.dtype
+    assert tg.where(condition, x, 300.0).tolist() == [1.0, 300.0]
+
+
+def test_complex_constants() -> None:
+    for value in (1 + 2j, np.array(1 + 2j), np.complex64(1 + 2j)):
+        assert str(tg.full((2,), value).dtype) == "complex64"
+        assert_same_bits(tg.full((2,), value), np.full(2, 1 + 2j, "complex64"))
+        for call in (
+            lambda value=value: tg.full((2,), value, dtype="float32"),
+            lambda value=value: tg.full_like(leaf(A), value),
+            lambda value=value: tg.tensor(
+                [value.item() if hasattr(value, "item") else value], dtype="float32"
+            ),
+        ):
+            with pytest.raises(tg.DTypeError, match="complex"):
+                call()
+
+
+def test_fill_values_are_numbers() -> None:
+    x = leaf(A)
+    assert_same_bits(tg.full_like(x, np.array(2.0)), np.full_like(A, 2.0))
+    for value in (np.ones(3), x[0], x.data, tg.tensor(2.0, device="cpu"), [1.0], "a", None):
+        for make in (lambda v: tg.full_like(x, v), lambda v: tg.full((2, 3), v)):
+            with pytest.raises(tg.ArgumentError, match=r"^full(_like)?: fill_value .*a number"):
+                make(value)
 
 
 def test_a_scalar_on_the_left_of_a_comparison() -> None:
@@ -321,6 +497,65 @@ def test_longdouble_where_it_is_not_there() -> None:
     ):
         with pytest.raises(tg.DTypeError, match="use 'float64'"):
             call()
+
+
+def test_what_cannot_be_read_is_not_printed_whole() -> None:
+    x, many = leaf(A), [["a"] * 50] * 500
+    for call in (
+        lambda: x.assign(many),
+        lambda: x.backward(many),
+        lambda: x[many],
+        lambda: x[dict.fromkeys(range(99), many)],
+        lambda: tg.full((2,), many),  # type: ignore[arg-type]
+        lambda: tg.zeros(many),  # type: ignore[arg-type]
+        lambda: tg.tensor([[1e3] * 500] * 500, dtype="int8"),
+        lambda: tg.nn.init.spectral_radius(many),
+        lambda: tg.nn.Linear(many, 2),  # type: ignore[arg-type]
+        lambda: tg.decode.greedy(lambda t, s: s, None, many, 3),
+    ):
+        with pytest.raises(tg.TinygradError) as caught:
+            call()
+        assert len(str(caught.value)) < 400
+
+
+def test_matrices_that_cannot_be_read() -> None:
+    for value in ("abc", [[1.0, 2.0], [3.0]], [[1j]], None, np.array([["a"]])):
+        with pytest.raises(tg.DTypeError, match=r"^spectral_radius: cannot read .* as a matrix"):
+            tg.nn.init.spectral_radius(value)
+    assert tg.nn.init.spectral_radius(const(2 * np.eye(2)).data) == 2.0
+
+
+def test_a_library_of_cuda_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows when an operation first needs it: the error says what to install."""
+
+    def without(*_: Any) -> None:
+        raise ImportError("libcublas.so.12: cannot open shared object file")
+
+    x = leaf(np.eye(2))
+    monkeypatch.setattr(tg.backend.namespace(x.data), "matmul", without)
+    with pytest.raises(tg.MissingDependencyError, match=r"libcublas.*pip install 'tinygrad182\["):
+        x @ x
+
+
+def test_start_tokens_on_another_device_than_the_model() -> None:
+    if device() == "cpu":
+        pytest.skip("there is one device")
+    embedding = tg.nn.Embedding(4, 4, rng=0)
+    table = const(np.zeros((4, 4)))
+
+    def step(tokens: Any, state: Any) -> Any:
+        return tg.log_softmax(embedding(tg.tensor(tokens))), state
+
+    def late(tokens: Any, state: Any) -> Any:
+        return tg.log_softmax(table[: len(tokens)]), state
+
+    for f in (step, late):
+        with tg.use_device("cpu"):
+            with pytest.raises(tg.DeviceError, match=r"tokens are on cpu.*start=tg\.tensor"):
+                tg.decode.greedy(f, None, 0, 3)
+            start = tg.tensor([0], dtype="int64", device=device())
+            assert len(tg.decode.greedy(f, None, start, 3)) == 1
+        assert tg.decode.greedy(f, None, 0, 3).tokens
 
 
 def test_negative_powers_of_integers() -> None:
