@@ -13,7 +13,7 @@ from . import backend
 from ._tensor import Tensor
 from .backend import Array, check_device, namespace_on
 from .errors import ArgumentError, DTypeError, brief
-from .host import has_dtype, is_host_data, numbers_as, on_host
+from .host import cast, has_dtype, is_host_data, on_host
 from .modes import default_device
 from .namespaces import numpy_dtype
 from .recording import as_array, is_tensor, plain_array, wrap
@@ -86,20 +86,23 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         raise DTypeError(
             f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})"
         )
-    if has_dtype(data):
-        return array
-    if dtype is not None:
-        return _numbers("tensor", data, dtype)
-    return array.astype(DEFAULT_DTYPE) if array.dtype.kind in "iuf" else array
-
-
-def _numbers(op: str, data: Any, dtype: Any) -> np.ndarray[Any, Any]:
-    """Python's numbers in a dtype that holds them."""
+    if dtype is None:
+        is_real = array.dtype.kind in "iuf" and not has_dtype(data)
+        return array.astype(DEFAULT_DTYPE) if is_real else array
     target = numpy_dtype(dtype)
+    if array.dtype == target or has_dtype(data):
+        return array
+    return _fitted("tensor", data, array, target)
+
+
+def _fitted(
+    op: str, data: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any]:
+    """Python's numbers, which are in an array, in a dtype that holds them."""
     try:
-        return numbers_as(data, target)
+        return cast(array, dtype, exact=True)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DTypeError(f"{op}: {brief(data)} cannot be {target}: {error}") from error
+        raise DTypeError(f"{op}: {brief(data)} cannot be {dtype}: {error}") from error
 
 
 def _leaf(array: Array, requires_grad: bool) -> Tensor:
@@ -201,11 +204,12 @@ def _full(
         dtype = _DEFAULTS.get(type(value), DEFAULT_DTYPE)
     sizes = integers(shape, op, "shape", 0)
     target = check_device(default_device(device))
-    one = _numbers(op, value, dtype)
+    kind = numpy_dtype(dtype)
+    value = _fit(op, value, kind)
     if target == "cpu":
-        return _leaf(np.full(sizes, one), requires_grad)
+        return _leaf(np.full(sizes, value, kind), requires_grad)
     xp = namespace_on(target)
-    one = xp.from_numpy(one, target)
+    one = xp.from_numpy(np.full((), value, kind), target)
     with xp.on(one):  # one number is transferred, not the whole array
         return _leaf(xp.copy(xp.broadcast_to(one, sizes)), requires_grad)
 
@@ -214,10 +218,19 @@ _DEFAULTS = {bool: "bool", complex: "complex64"}
 """Dtypes of constants of which no dtype is said, where it is not ``float32``."""
 
 
-def _fill_value(op: str, fill_value: Any) -> complex:
-    value: complex = as_array(fill_value)
-    if type(value) not in backend.SCALARS:
+def _fill_value(op: str, fill_value: Any) -> Any:
+    value: Any = as_array(fill_value)
+    if type(value) is np.ndarray and not value.ndim:
+        value = value[()]  # a long double
+    elif type(value) not in backend.SCALARS:
         raise ArgumentError(f"{op}: fill_value {brief(fill_value)} must be a number")
+    return value
+
+
+def _fit(op: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    """A constant as a number that a dtype holds, as any holds 0."""
+    if value or type(value) is complex:
+        return _fitted(op, value, np.asarray(value), dtype).item()
     return value
 
 
@@ -275,20 +288,26 @@ def full_like(x: Tensor, fill_value: complex, shape: Sequence[int] | None = None
     x = as_tensor(x)
     value = _fill_value("full_like", fill_value)
     if isinstance(x.dtype, np.dtype):
-        _numbers("full_like", value, x.dtype)  # raises where they do not fit
+        value = _fit("full_like", value, x.dtype)
+    return _filled_like(x, value, x.shape if shape is None else tuple(shape))
+
+
+def _filled_like(x: Tensor, value: complex, shape: tuple[int, ...]) -> Tensor:
     xp = backend.namespace(x._data)
     with xp.on(x._data):
-        return wrap(xp.full(x.shape if shape is None else tuple(shape), value, dtype=x.dtype))
+        return wrap(xp.full(shape, value, dtype=x.dtype))
 
 
 def zeros_like(x: Tensor) -> Tensor:
     """Zeros of the shape, dtype and device of ``x``."""
-    return full_like(x, 0)
+    x = as_tensor(x)
+    return _filled_like(x, 0, x.shape)
 
 
 def ones_like(x: Tensor) -> Tensor:
     """Ones of the shape, dtype and device of ``x``."""
-    return full_like(x, 1)
+    x = as_tensor(x)
+    return _filled_like(x, 1, x.shape)
 
 
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:

@@ -126,7 +126,8 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     >>> tg.clip(tg.tensor([-2.0, 0.5, 2.0]), -1, 1)
     tensor([-1. ,  0.5,  1. ])
     """
-    x = as_operand(x, with_place((x, min, max)))
+    if not is_tensor(x):
+        x = as_operand(x, with_place((x, min, max)))
     if min is not None:
         x = where(less(x, min), min, x)
     if max is not None:

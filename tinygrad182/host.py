@@ -55,12 +55,19 @@ def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     TypeError, ValueError, OverflowError
         Data that cannot be read, complex numbers for a real type, a number beyond an integer type.
     """
-    array = plain_array(on_host(data))
+    if type(data) in (bool, int, float):
+        return np.asarray(data, dtype)  # raises where it does not fit
+    array = plain_array(data if isinstance(data, np.ndarray) else on_host(data))
+    exact = dtype.kind in "iu" and not (array.ndim and has_dtype(data))
+    return cast(array, dtype, exact)
+
+
+def cast(array: np.ndarray[Any, Any], dtype: np.dtype[Any], exact: bool) -> np.ndarray[Any, Any]:
+    """A NumPy array in another dtype; if ``exact``, elements beyond an integer type raise OverflowError."""
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"its elements are complex, which {dtype} cannot hold")
-    are_numbers = not (array.ndim and has_dtype(data))
-    if are_numbers and dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
-        return np.asarray(array.tolist(), dtype=dtype).reshape(array.shape)  # raises, never wraps
+    if exact and dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
+        return np.asarray(array.tolist(), dtype=dtype).reshape(array.shape)  # numbers never wrap
     return np.asarray(array, dtype=dtype)
 
 
@@ -77,6 +84,8 @@ def convert(value: Any, like: Array, move: bool = False) -> Array:
     TypeError, ValueError, OverflowError
         Something that cannot be read as numbers of this type, see :func:`numbers_as`.
     """
+    if type(value) is type(like) is np.ndarray and value.dtype == like.dtype:
+        return value  # the step of an optimizer
     xp = backend.namespace(like)
     array = value._data if move and is_tensor(value) else value
     if is_host_data(array):  # cast before it is moved: a card may not have its dtype

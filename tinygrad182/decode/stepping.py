@@ -13,6 +13,7 @@ from .. import backend
 from .._trees import flatten, rebuild
 from ..backend import Array
 from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
+from ..host import on_host
 from ..modes import PendingCheck, default_device, deferred_checks
 from ..recording import is_tensor, wrap
 
@@ -279,8 +280,8 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
 def _host_tokens(given: Any) -> Host | None:
     """Tokens as an int64 array (B,) on the host; None for what is no token."""
     try:
-        host = backend.fetch([given])[0] if backend.is_array(given) else np.asarray(given)
-    except ValueError:  # rows of unequal lengths
+        host = on_host(given)
+    except (TypeError, ValueError):  # masked, or rows of unequal lengths
         return None
     if host.ndim > 1 or host.dtype.kind not in "iu":
         return None

@@ -395,10 +395,13 @@ def test_complex_values_on_the_device() -> None:
         load(const(np.array([[1j, 2.0]])))
 
 
-def test_masked_lengths() -> None:
+def test_masked_lengths_and_tokens() -> None:
+    masked = np.ma.array([1, 2], mask=[True, False])
+    with pytest.raises(tg.ArgumentError, match=r"^decode: start masked_array.*token's number"):
+        tg.decode.greedy(lambda t, s: s, None, masked, 3)
     rnn = tg.nn.RNN(1, 1, rng=0)
     with pytest.raises(tg.DTypeError, match=r"lengths cannot be read.*mask would be lost"):
-        rnn(np.ones((3, 2, 1), "float32"), lengths=np.ma.array([1, 2], mask=[True, False]))
+        rnn(np.ones((3, 2, 1), "float32"), lengths=masked)
 
 
 # --- numbers ------------------------------------------------------------------------------------
@@ -450,7 +453,9 @@ def test_complex_constants() -> None:
 
 def test_fill_values_are_numbers() -> None:
     x = leaf(A)
-    assert_same_bits(tg.full_like(x, np.array(2.0)), np.full_like(A, 2.0))
+    for two in (np.array(2.0), np.longdouble(2), 2, np.int8(2)):
+        assert_same_bits(tg.full_like(x, two), np.full_like(A, 2.0))
+        assert_same_bits(tg.full((2, 3), two, dtype="float64"), np.full_like(A, 2.0))
     for value in (np.ones(3), x[0], x.data, tg.tensor(2.0, device="cpu"), [1.0], "a", None):
         for make in (lambda v: tg.full_like(x, v), lambda v: tg.full((2, 3), v)):
             with pytest.raises(tg.ArgumentError, match=r"^full(_like)?: fill_value .*a number"):
