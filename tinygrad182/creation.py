@@ -279,8 +279,9 @@ def arange(
     whole = all(isinstance(x, int) for x in ends)
     count = max(0, math.ceil((last - first) / step))
     array = first + step * np.arange(count)
-    dtype = dtype or ("int64" if whole else DEFAULT_DTYPE)
-    return tensor(array, dtype, default_device(device), requires_grad)
+    kind = numpy_dtype(dtype or ("int64" if whole else DEFAULT_DTYPE))
+    fitted = _fitted("arange", ends, array, kind)
+    return tensor(fitted, None, default_device(device), requires_grad)
 
 
 def full_like(x: Tensor, fill_value: complex, shape: Sequence[int] | None = None) -> Tensor:

@@ -424,6 +424,7 @@ def test_numbers_that_do_not_fit() -> None:
         lambda: tg.full((2,), 300, dtype="int8"),
         lambda: tg.full((2,), float("nan"), dtype="int64"),
         lambda: tg.tensor([1, 300], dtype="int8"),
+        lambda: tg.arange(300, dtype="int8"),
         lambda: x.assign(300),
         lambda: x.assign([1, 300]),
         lambda: x.assign(np.array(300)),
@@ -886,6 +887,18 @@ def test_training_steps_do_not_wait() -> None:
             layer(A[:, None], lengths=[2])[0].sum().backward()
             optimizer.step()
             layer.load_state_dict({k: np.ones(v.shape) for k, v in layer.state_dict().items()})
+
+
+def test_a_graph_is_looked_at_without_copies() -> None:
+    cupy = on_stand_in()
+    x = leaf(np.eye(3))
+    graph = tg.inspect.trace((x @ x).sum())
+    with cupy.counted("tinygrad182") as found:
+        shapes = [node.shape for node in graph.nodes]
+        assert "matmul" in "".join(map(repr, graph.nodes))
+    assert shapes == [(3, 3), (3, 3), ()]
+    assert not found["alloc"]
+    assert not found["sync"]
 
 
 def test_one_look_tells_what_is_not_finite() -> None:
