@@ -16,7 +16,7 @@ from .scaling import Band, ScaledCotangents, reach_of
 
 
 class RowCotangents(ScaledCotangents):
-    """Cotangents of a pass through recurrences, in which every row (one sequence at one step) has a power of two.
+    """Cotangents of a pass through recurrences, where every row (a sequence at a step) has a power of two.
 
     Attributes
     ----------
@@ -55,8 +55,8 @@ class RowCotangents(ScaledCotangents):
 class TrustedCotangents(RowCotangents):
     """Cotangents of a pass on a device that the host does not wait for on the way.
 
-    The pass goes on as if nothing outside recurrences left what its type holds well. :meth:`held` says at the
-    end whether that was so; where it was not, what was found is wrong and has to be found in another way.
+    The pass goes on as if nothing outside recurrences left what its type holds well. :meth:`held` says at
+    the end whether that was so; if not, what was found is wrong and has to be found in another way.
 
     Parameters
     ----------
