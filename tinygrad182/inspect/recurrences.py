@@ -241,6 +241,8 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
         ]
     if options:
         return options[0]
-    initial = next((r.initial for r in related if not r.steps), None)
-    found.append(Recurrence(mark, initial))
+    # a state marked with time -1 begins this one: of its own call rather than of another, and the latest
+    begun = [r for r in related if r.initial is not None and not r.steps and not r.fused]
+    begun.sort(key=lambda r: (r.call == mark.scope.call, r.initial.order))  # type: ignore[union-attr]
+    found.append(Recurrence(mark, begun[-1].initial if begun else None))
     return found[-1]

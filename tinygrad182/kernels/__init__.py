@@ -19,7 +19,7 @@ COMPILED = True
 
 def loops(m: Any, dtype: Any) -> ModuleType:
     """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type."""
-    if dtype in _TYPES and hasattr(m, "ElementwiseKernel"):  # CuPy
+    if m is not np and dtype in _TYPES and hasattr(m, "ElementwiseKernel"):  # CuPy
         return cuda
     if COMPILED and m is np and dtype in _TYPES:
         if dtype not in _BUILT:

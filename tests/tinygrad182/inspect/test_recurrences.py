@@ -98,6 +98,20 @@ def test_a_module_called_again_has_an_ordinal() -> None:
     assert_close(parts, whole.grad, 1e-6)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_each_call_of_a_module_has_its_own_initial_state(fused: bool) -> None:
+    for _ in range(10):  # which one a set gives first is up to addresses
+        first = tg.nn.LSTM(3, 3, rng=0, dtype="float64", fused=fused)
+        second = tg.nn.LSTM(3, 3, rng=1, dtype="float64", fused=False)
+        given = [tg.zeros((1, 2, 3), dtype="float64", requires_grad=True) for _ in range(4)]
+        output, _ = first(tg.ones((4, 2, 3), dtype="float64"), (given[0], given[1]))
+        loss = second(output, (given[2], given[3]))[0][-1].sum()
+        flow = flow_of(loss)
+        found = [flow[path][name] for path in ("lstm.l0", "lstm.l0#2") for name in ("h", "c")]
+        for state, expected in zip(found, tg.grad(loss, given), strict=True):
+            assert_close(state.initial_grad, expected[0], 1e-12)
+
+
 def test_two_layers_of_one_class_are_told_apart_by_the_ordinal() -> None:
     a, b = tg.nn.RNN(1, 3, rng=0), tg.nn.RNN(3, 2, rng=1)
     flow = flow_of(b(a(X)[0])[0].sum())

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, const
+from tests.support import array
 
 nn = tg.nn
-X = const(np.ones((4, 3, 2), np.float32))
+ONES = np.ones((4, 3, 2), np.float32)
+X = array(ONES)
 
 
 def rnn(**options: Any) -> tg.nn.RNN:
@@ -73,11 +74,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no steps": (lambda: rnn()(X[:0]), tg.ShapeError, "at least one step"),
     "no sequences": (lambda: rnn()(X[:, :0]), tg.ShapeError, "one sequence"),
     "whole numbers": (
-        lambda: rnn()(X.astype("int64")),
+        lambda: rnn()(array(ONES.astype(int))),
         tg.DTypeError,
         r"RNN.*int64.*astype\('float32'\)",
     ),
-    "booleans": (lambda: rnn()(X > 0), tg.DTypeError, "bool"),
+    "booleans": (lambda: rnn()(array(ONES > 0)), tg.DTypeError, "bool"),
     "a list": (lambda: rnn()([[[1.0, 2.0]]]), tg.DTypeError, "RNN: the input is a list"),
     "nothing": (lambda: rnn()(None), tg.DTypeError, "NoneType"),
     "what an RNN returned": (
@@ -87,7 +88,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "Linear features": (lambda: nn.Linear(2, 1)(X[..., :1]), tg.ShapeError, r"last axis must be 2"),
     "Linear number": (lambda: nn.Linear(1, 1)(tg.tensor(1.0)), tg.ShapeError, r"shape \(\)"),
-    "Linear whole numbers": (lambda: nn.Linear(2, 1)(X.astype("int64")), tg.DTypeError, "int64"),
+    "Linear whole numbers": (
+        lambda: nn.Linear(2, 1)(array(ONES.astype(int))),
+        tg.DTypeError,
+        "int64",
+    ),
     "cell input": (lambda: nn.RNNCell(2, 3)(X), tg.ShapeError, r"\(4, 3, 2\).*\(B, 2\)"),
     # states
     "h_0 without layers": (
@@ -140,7 +145,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "LSTM: the input is a list.*tens",
     ),
     "LSTM on integers": (
-        lambda: lstm()(X.astype("int64")),
+        lambda: lstm()(array(ONES.astype(int))),
         tg.DTypeError,
         r"LSTM.*astype\('float32'\)",
     ),
@@ -386,7 +391,7 @@ def test_what_looks_wrong_but_is_not() -> None:
 def test_nan_goes_through() -> None:
     """A loss that is NaN is a fact about the run, not an error of the call."""
     model = rnn()
-    output, _ = model(tg.full_like(X, np.nan))
+    output, _ = model(array(np.full_like(ONES, np.nan)))
     loss = nn.mse_loss(output, tg.zeros(output.shape))
     assert np.isnan(loss.item())
     loss.backward()
