@@ -98,8 +98,8 @@ def twins_of(
 def _there(node: Node) -> Callable[..., list[Array]]:
     """Return a node's derivative rule that runs where the node's arrays are.
 
-    The function inside :func:`tinygrad182.remat`, and primitives that nobody registered, may know the arrays
-    of their device only.
+    The function inside :func:`tinygrad182.remat`, and primitives that nobody registered, may know the
+    arrays of their device only.
     """
 
     def vjp(xp: Any, g: Array, y: Array, *xs: Array, **params: Any) -> list[Array]:
