@@ -11,8 +11,8 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
-from ..kernels.powers import smallest, times_rows
-from ..kernels.products import NOTHING, Sent, products
+from ..kernels.powers import NOTHING, smallest, times_rows
+from ..kernels.products import Sent, products
 from ..modes import no_grad
 from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
@@ -66,7 +66,7 @@ class Found(NamedTuple):
     twins: dict[Node, Node]
 
     def twin(self, node: Node) -> Node:
-        """What stood for a node."""
+        """Return the node that stands for another."""
         return self.twins.get(node, node)
 
     def of(self, node: Node) -> list[Band]:

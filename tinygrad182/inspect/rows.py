@@ -34,7 +34,7 @@ class RowCotangents(ScaledCotangents):
         self._by_row.setdefault(scan, []).append(rows)
 
     def pop(self, node: Node) -> Any:
-        """As every node's; of a recurrence one array, and :attr:`rows`."""
+        """Return the node's cotangent; a recurrence has one array, whose powers are in :attr:`rows`."""
         if not is_scan(node):
             return super().pop(node)
         bands, rows = self._arrived(node), self._by_row.pop(node, [])

@@ -183,16 +183,14 @@ def backward(
         Powers of two that the rows of ``g`` are to be multiplied by.
     keep : bool
         Whether to return the whole cotangents of the states.
-
-        On a device powers of two are carried only then, or where ``powers`` are given: they would be most
-        of a step's kernels, and subnormal numbers cost nothing there.
     span : range, optional
         The steps to run back over, and which the result is of; all by default. What it calls the
         initial state is then the one before these.
     later : Deltas, optional
         What was found for the steps after these.
     on_device : type
-        How powers of two are carried on a device.
+        How powers of two are carried on a device, where they are: with ``keep``, or with ``powers``.
+        Otherwise none are, for they would be most of a step's kernels.
     """
     m = cell.m
     parts, *lead, T, B, H = g.shape
