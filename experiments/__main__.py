@@ -13,7 +13,7 @@ MADE = Path(__file__).resolve().parents[1] / ".venv"
 
 
 def remedy() -> str:
-    """What makes the experiments run, for whoever started a Python that lacks what they need."""
+    """Say how to run the experiments, to somebody whose Python lacks what they need."""
     if (MADE / "bin" / "python").exists() and Path(sys.prefix).resolve() != MADE:
         return "The one that 'make run' installs into has it: .venv/bin/python -m experiments"
     return f"Install it with: {sys.executable} -m pip install -e '.[experiments]'"

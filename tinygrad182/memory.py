@@ -13,7 +13,7 @@ ORDER = count(1)
 
 
 class _Pass(threading.local):
-    """Which backward pass this thread is in; 0: none."""
+    """The number of the backward pass this thread is in; 0 if it is in none."""
 
     number = 0
 

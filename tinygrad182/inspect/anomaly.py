@@ -78,7 +78,7 @@ def first_anomaly(graph: Graph) -> Anomaly | None:
 
 
 def _on_host(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
-    """The same graph with all numbers on the host, and which node each of its nodes stands for."""
+    """Bring a graph's numbers to the host; also return which node each new node stands for."""
     nodes, seeds = graph._order, graph._seeds
     traced = [node for node in nodes if node in graph._kept]
     given = [(node, graph._value(node), graph._inputs(node)) for node in nodes]

@@ -14,9 +14,10 @@ from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, no_grad
 from ..recording import Node, is_tensor
-from .fused import Found, TrustedCotangents, gradients_inside, openable
+from .fused import Found, gradients_inside, openable
 from .hosting import Seed, device_of, is_away, on_host
 from .recurrences import Stack, one_stack, one_state, stacks_of
+from .rows import TrustedCotangents
 from .scaling import whole_of
 from .states import Ledger, StateFlow, flow_of
 

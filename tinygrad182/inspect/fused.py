@@ -11,15 +11,16 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
-from ..kernels.powers import largest_exponent, smallest, times_rows
-from ..kernels.products import NOTHING, Sent, products
+from ..kernels.powers import NOTHING, smallest, times_rows
+from ..kernels.products import Sent, products
 from ..modes import no_grad
 from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
 from ..recording import Node
 from ..unrolling import is_scan, unrolled
 from .hosting import is_away
-from .scaling import Band, ScaledCotangents, reach_of, times_power, zeros_like
+from .rows import RowCotangents, Rows
+from .scaling import Band, times_power, zeros_like
 
 
 class Inside(NamedTuple):
@@ -49,120 +50,6 @@ class Inside(NamedTuple):
         return found
 
 
-class RowCotangents(ScaledCotangents):
-    """Those of a pass through recurrences, where every row has a power of two: a sequence at a step.
-
-    Attributes
-    ----------
-    rows : int array (T, B), or None
-        Of the recurrence popped last, the powers that its rows are to be multiplied by; None: all 0.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: Array | None = None
-        self._by_row: dict[Node, list[_Rows]] = {}
-
-    def put_rows(self, scan: Node, rows: _Rows) -> None:
-        """Add to one part of the states of a recurrence."""
-        self._by_row.setdefault(scan, []).append(rows)
-
-    def pop(self, node: Node) -> Any:
-        """As every node's; of a recurrence one array, and :attr:`rows`."""
-        if not is_scan(node):
-            return super().pop(node)
-        bands, rows = self._arrived(node), self._by_row.pop(node, [])
-        if len(bands) == 1 and not rows:
-            ((g, power),) = bands
-            self.powers, self.rows = [power], None
-            return g
-        self.powers = [0]
-        g, self.rows = _merged(node.value, bands, rows) if bands or rows else (None, None)
-        return g
-
-    def put_spread(self, xp: Any, node: Node, g: Array, rows: Array, power: int) -> None:
-        """Add an array whose rows have powers to what takes it as bands."""
-        for array, p in _as_bands(xp, g, rows):
-            self.put(node, array, p + power)
-
-
-class TrustedCotangents(RowCotangents):
-    """Those of a pass on a device, for which nobody waits on the way.
-
-    It goes on as if nothing outside recurrences left what its type holds well. :meth:`held` says at the end
-    whether that was so; otherwise what was found is not true.
-
-    Parameters
-    ----------
-    watched : container of Node
-        The nodes whose cotangents have to be true, and what these are computed from.
-    """
-
-    def __init__(self, watched: Container[Node]) -> None:
-        super().__init__()
-        self._watched = watched
-        self._seen: list[Array] = []
-
-    def is_held(self, node: Node, g: Array) -> bool:
-        """Whether the array that arrived may go on as it is, which is asked later."""
-        if node in self._watched:
-            self._seen.append(g)
-        return True
-
-    def put_spread(self, xp: Any, node: Node, g: Array, rows: Array, power: int) -> None:
-        """Add an array whose rows have powers in its own type, if that holds it."""
-        m = xp.module
-        whole = times_rows(m, g, rows + power)
-        if node in self._watched:
-            # what goes to 0 or infinity counts as the smallest number there is
-            lost = ((whole == 0) & (g != 0)) | (m.isfinite(g) & ~m.isfinite(whole))
-            self._seen.append(m.where(lost, smallest(g.dtype), whole))
-        self.put(node, whole, 0)
-
-    def held(self) -> bool:
-        """Whether every cotangent stayed within what its type holds well; the host waits once for that."""
-        alike: dict[Any, list[Array]] = {}
-        for g in self._seen:
-            xp = backend.namespace(g)
-            alike.setdefault((xp, xp.device(g), g.dtype), []).append(g)
-        verdicts = []
-        for (xp, *_), arrays in alike.items():
-            with xp.on(arrays[0]):
-                sizes = xp.abs(xp.concat([xp.reshape(g, (-1,)) for g in arrays]))
-                reach = reach_of(sizes)
-                near = (sizes >= 1 / reach) & (sizes <= reach)
-                verdicts.append(xp.all(near | (sizes == 0) | ~xp.isfinite(sizes)))
-        return all(bool(v) for v in backend.fetch(verdicts))
-
-
-class _Rows(NamedTuple):
-    """Cotangents (T, B, H) of one part of a recurrence's states, and the powers (T, B) of its rows."""
-
-    part: int
-    values: Array
-    powers: Array
-
-
-def _merged(value: Array, bands: list[Band], rows: list[_Rows]) -> tuple[Array, Array]:
-    """The sum of all, in the shape of ``value``; each row at the power of its largest part."""
-    m = backend.namespace(value).module
-    axes = (-1,) if value.ndim == 3 else (0, -1)
-    with backend.on(value):
-        used = [(m.any(g != 0, axis=axes), p) for g, p in bands]
-        used += [(m.any(r.values != 0, axis=-1), r.powers) for r in rows]
-        top = m.full(value.shape[-3:-1], NOTHING)
-        for where, power in used:
-            top = m.where(where, m.maximum(top, power), top)
-        top = m.where(top == NOTHING, 0, top)
-        whole = m.zeros_like(value)
-        for g, power in bands:
-            whole += times_rows(m, g, power - top)
-        for r in rows:
-            part = whole if value.ndim == 3 else whole[r.part]
-            part += times_rows(m, r.values, r.powers - top)
-    return whole, top
-
-
 class Found(NamedTuple):
     """The gradient by every target as bands, and what is inside the recurrences on the way to them.
 
@@ -179,7 +66,7 @@ class Found(NamedTuple):
     twins: dict[Node, Node]
 
     def twin(self, node: Node) -> Node:
-        """What stood for a node."""
+        """Return the node that stands for another."""
         return self.twins.get(node, node)
 
     def of(self, node: Node) -> list[Band]:
@@ -273,7 +160,7 @@ class _Pass:
         if rows is None:
             self.sums.put(parent, g, power)
         elif (behind := self._states(parent)) is not None:
-            self.sums.put_rows(behind[0], _Rows(behind[1], g, rows + power))
+            self.sums.put_rows(behind[0], Rows(behind[1], g, rows + power))
         elif self._only_leaves(parent):
             with np.errstate(over="ignore"):  # infinite is what it is in its type
                 whole = times_rows(xp.module, g, rows + power)
@@ -385,17 +272,6 @@ def _plus(arrays: tuple[Any, Any], powers: tuple[int, int]) -> Any:
     """The sum of two arrays at powers of two; None is nothing."""
     found = [times_power(a, p) for a, p in zip(arrays, powers, strict=True) if a is not None]
     return sum(found[1:], start=found[0]) if found else None
-
-
-def _as_bands(xp: Any, array: Array, powers: Array) -> list[Band]:
-    """Rows beside their powers as bands of similar ones."""
-    m, unit = xp.module, largest_exponent(array.dtype) // 2
-    near = m.rint(powers / unit).astype("int64")
-    bands = []
-    for k in np.unique(xp.to_numpy(near)).tolist():
-        rows = m.where((near == k)[..., None], array, 0)
-        bands.append((times_rows(m, rows, m.where(near == k, powers - k * unit, 0)), k * unit))
-    return bands
 
 
 def openable(root: Node) -> Node:

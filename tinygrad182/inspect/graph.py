@@ -221,12 +221,10 @@ class Graph:
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
     def _inputs(self, node: Node) -> tuple[Any, ...]:
-        kept = self._kept.get(node)
-        return node.inputs or () if kept is None else kept.inputs
+        return self._kept.get(node, node).inputs or ()
 
     def _value(self, node: Node) -> Array:
-        kept = self._kept.get(node)
-        return node.value if kept is None else kept.value
+        return self._kept.get(node, node).value
 
     @property
     def _uses(self) -> dict[Node, list[Node]]:
@@ -379,22 +377,14 @@ class Graph:
     def table(self, max_rows: int | None = 60) -> str:
         """One line per node: what it is, where, and the norms of its value and gradient."""
         header = ("op", "name", "module", "t", "shape", "‖value‖", "‖grad‖", "uses")
-        grads = [self._kept[n].grad for n in self._order if n in self._kept]
-        found = backend.norms([*map(self._value, self._order), *grads])
-        values, grad_norms = found[: len(self)], iter(found[len(self) :])
-        rows = [
-            (
-                node.op,
-                node.name,
-                node.module,
-                node.time,
-                str(node.shape),
-                value,
-                next(grad_norms) if node._node in self._kept else None,
-                len(self._uses.get(node._node, ())),
-            )
-            for node, value in zip(self, values, strict=True)
-        ]
+        grads = {node: self._kept[node].grad for node in self._order if node in self._kept}
+        norms = backend.norms([*map(self._value, self._order), *grads.values()])
+        slopes = dict(zip(grads, norms[len(self) :], strict=True))
+        rows = []
+        for node, size in zip(self, norms[: len(self)], strict=True):
+            what = (node.op, node.name, node.module, node.time, str(node.shape))
+            uses = len(self._uses.get(node._node, ()))
+            rows.append((*what, size, slopes.get(node._node), uses))
         return text_table(header, rows, max_rows)
 
     def __reduce__(self) -> NoReturn:

@@ -58,12 +58,12 @@ class Hosted(NamedTuple):
     twins: dict[Node, Node]
 
     def twin(self, node: Node) -> Node:
-        """What stands for a node here."""
+        """Return what stands for a node here."""
         return self.twins.get(node, node)
 
 
 def on_host(seeds: Sequence[Seed]) -> Hosted:
-    """The graph behind some nodes, fetched in one transfer; the same nodes if it is on the host already."""
+    """Fetch the graph behind some nodes in one transfer; a graph on the host is its own twin."""
     nodes = ancestors([node for node, _ in seeds], constants=True)
     arrays = [g for _, g in seeds]
     if not is_away([*arrays, *(node.value for node in nodes)]):
@@ -75,10 +75,10 @@ def on_host(seeds: Sequence[Seed]) -> Hosted:
 def twins_of(
     given: Sequence[tuple[Node, Array, tuple[Any, ...]]], others: Sequence[Array]
 ) -> tuple[dict[Node, Node], list[Array]]:
-    """Nodes with the same history around values on the host, and other arrays there, in one transfer.
+    """Make twins of nodes, around values on the host; bring other arrays with them in the same transfer.
 
-    ``given`` are the nodes of a graph, oldest first, with their values and inputs. Twins are as old as
-    their nodes and share their memory's history, so that a write in between is noticed as ever.
+    ``given`` are the nodes of a graph, oldest first, with their values and inputs. A twin has the sequence
+    number and the memory's history of its node, so a write in between is noticed here too.
     """
     saved = [flatten(node.saved) if node.saved is not None else [] for node, _, _ in given]
     values = [value for _, value, _ in given]
@@ -96,10 +96,10 @@ def twins_of(
 
 
 def _there(node: Node) -> Callable[..., list[Array]]:
-    """A node's derivative rule, run where its arrays are.
+    """Return a node's derivative rule that runs where the node's arrays are.
 
-    For what is not ours: the function inside :func:`tinygrad182.remat`, and primitives nobody registered,
-    which may know the arrays of their device only.
+    The function inside :func:`tinygrad182.remat`, and primitives that nobody registered, may know the
+    arrays of their device only.
     """
 
     def vjp(xp: Any, g: Array, y: Array, *xs: Array, **params: Any) -> list[Array]:
@@ -151,4 +151,5 @@ def opened(loss: Tensor, gradient: Any, path: str | None, what: str) -> Opened:
 
 
 def _first(stack: Stack) -> Node:
+    """Return any state of a stack."""
     return next(node for recurrence in stack.values() for node in recurrence.nodes())

@@ -106,9 +106,9 @@ class StateFlow:
 
 
 class Ledger:
-    """Figures of states, each computed where its arrays are when it is first asked for.
+    """Figures of states. Each is computed where its arrays are, when someone first asks for it.
 
-    Of those on a device, the first one asked for brings all others with it: the host waits once.
+    The first figure read from a device brings all others with it, so the host waits once.
     """
 
     def __init__(self) -> None:
@@ -116,12 +116,12 @@ class Ledger:
         self._found: dict[int, Sequence[HostArray]] = {}
 
     def note(self, figures: Callable[[], Sequence[Array]]) -> int:
-        """Take in how to compute some arrays; under which number they can be read."""
+        """Note how to compute some arrays; return the number under which they can be read."""
         self._figures.append(figures)
         return len(self._figures) - 1
 
     def read(self, number: int) -> Sequence[HostArray]:
-        """The arrays noted under a number, on the host."""
+        """Return the arrays noted under a number, on the host."""
         if number not in self._found:
             figures = {number: self._figures[number]()}
             if is_away(figures[number]):

@@ -183,16 +183,14 @@ def backward(
         Powers of two that the rows of ``g`` are to be multiplied by.
     keep : bool
         Whether to return the whole cotangents of the states.
-
-        On a device powers of two are carried only then, or where ``powers`` are given: they would be most
-        of a step's kernels, and subnormal numbers cost nothing there.
     span : range, optional
         The steps to run back over, and which the result is of; all by default. What it calls the
         initial state is then the one before these.
     later : Deltas, optional
         What was found for the steps after these.
     on_device : type
-        How powers of two are carried on a device.
+        How powers of two are carried on a device, where they are: with ``keep``, or with ``powers``.
+        Otherwise none are, for they would be most of a step's kernels.
     """
     m = cell.m
     parts, *lead, T, B, H = g.shape
@@ -258,11 +256,23 @@ def exponents(m: Any, rows: Array) -> Array:
     It is :data:`.powers.NOTHING` for zeros, and above :func:`.powers.largest_exponent` for what is not
     finite.
     """
-    sizes, limit = m.abs(rows), largest_exponent(rows.dtype)
-    sizes = sizes.astype(m.result_type(sizes, m.float32), copy=False)  # a sum in float16 overflows
-    total = m.matmul(sizes, m.ones(rows.shape[1], sizes.dtype))  # faster than the largest of each
-    found = m.where(m.isfinite(total), m.minimum(m.frexp(total)[1], limit), limit + 1)
-    return m.where(total == 0, NOTHING, found.astype("int64"))
+    limit, size = largest_exponent(rows.dtype), _sizes(m, m.abs(rows))
+    found = m.where(m.isfinite(size), m.minimum(m.frexp(size)[1], limit), limit + 1)
+    return m.where(size == 0, NOTHING, found.astype("int64"))
+
+
+def _sizes(m: Any, rows: Array) -> Array:
+    """The sum of each row's elements, which BLAS finds many times as fast as the largest; or that one.
+
+    A sum may overflow where no element is infinite, and a device is not asked whether it did.
+    """
+    if m is np:
+        wide = rows.astype(np.result_type(rows, np.float32), copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.matmul(wide, np.ones(wide.shape[1], wide.dtype))
+        if np.isfinite(total).all():
+            return total
+    return m.max(rows, axis=-1)
 
 
 def at_powers(m: Any, rows: Array, powers: Array, least: Array) -> Array:

@@ -70,7 +70,7 @@ class LongShortTerm:
         self.m = m
 
     def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
-        """As :meth:`Vanilla.forward`; the gates are left in ``z``."""
+        """Do what :meth:`Vanilla.forward` does; the gates are left in ``z``."""
         m, n = self.m, z.shape[-1] // 4
         m.add(z, product, out=z)
         i, f, g, o = (z[..., k * n : (k + 1) * n] for k in range(4))

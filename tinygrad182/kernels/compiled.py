@@ -79,7 +79,7 @@ def forward(
     states: Array,
     ends: Ends,
 ) -> None:
-    """As :func:`.arrays.forward`."""
+    """Do what :func:`.arrays.forward` does."""
     dtype = x.dtype
     weight_ih, weight_hh, bias = weights
     (T, B, inputs), (N, H) = x.shape, weight_hh.shape
@@ -103,7 +103,7 @@ def backward(
     span: range | None = None,
     later: Deltas | None = None,
 ) -> Deltas:
-    """As :func:`.arrays.backward`."""
+    """Do what :func:`.arrays.backward` does."""
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     dtype, steps, N = gates.dtype, len(span), gates.shape[2]
@@ -132,14 +132,14 @@ def backward(
 
 
 def exponents(m: Any, rows_: Array) -> Array:
-    """As :func:`.arrays.exponents`."""
+    """Do what :func:`.arrays.exponents` does."""
     found = np.empty(len(rows_), np.int64)
     rows.exponents(_plain(rows_, rows_.dtype), found)
     return found
 
 
 def at_powers(m: Any, rows_: Array, powers: Array, least: Array) -> Array:
-    """As :func:`.arrays.at_powers`."""
+    """Do what :func:`.arrays.at_powers` does."""
     out = np.empty_like(rows_, order="C")
     limit = largest_exponent(out.dtype) - 2
     powers, least = (_plain(p, np.int64) for p in (powers, least))

@@ -19,17 +19,17 @@ __all__ = ["at_powers", "backward", "exponents", "forward"]
 
 
 def forward(cell: Any, *operands: Any) -> None:
-    """As :func:`.arrays.forward`."""
+    """Do what :func:`.arrays.forward` does."""
     arrays.forward(_with_kernels(cell), *operands)
 
 
 def backward(cell: Any, *operands: Any) -> Deltas:
-    """As :func:`.arrays.backward`."""
+    """Do what :func:`.arrays.backward` does."""
     return arrays.backward(_with_kernels(cell), *operands, on_device=NormalizedByKernels)
 
 
 def _with_kernels(cell: Any) -> Any:
-    """The same cell; a vanilla one takes no more launches than it would with kernels of its own."""
+    """Return the cell with kernels; a vanilla one would need as many launches with kernels of its own."""
     return FusedLongShortTerm(cell.m) if type(cell) is LongShortTerm else cell
 
 
@@ -37,30 +37,30 @@ class FusedLongShortTerm(LongShortTerm):
     """The formulas of :class:`.LongShortTerm`, each method one kernel."""
 
     def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
-        """As :meth:`.LongShortTerm.forward`."""
+        """Do what :meth:`.LongShortTerm.forward` does."""
         h, c = after
         kernels(self.m)["forward"](*_blocks(product), before[1], *_blocks(z), c, h)
 
     def factors(self, gates: Array, before: list[Array], after: list[Array]) -> tuple[Array, ...]:
-        """What the kernels read at several steps: views."""
+        """Return views of what the kernels read at several steps."""
         return gates, before[1], after[1]
 
     def inside(self, factors: list[Array], deltas: Array) -> None:
-        """As :meth:`.LongShortTerm.inside`."""
+        """Do what :meth:`.LongShortTerm.inside` does."""
         gates, _, c = factors
         kernels(self.m)["inside"](deltas[0], _blocks(gates)[3], c, deltas[1])
 
     def backward(self, factors: list[Array], deltas: Array, dz: Array) -> None:
-        """As :meth:`.LongShortTerm.backward`."""
+        """Do what :meth:`.LongShortTerm.backward` does."""
         gates, before, c = factors
         kernels(self.m)["backward"](deltas[0], *_blocks(gates), before, c, *_blocks(dz), deltas[1])
 
 
 class NormalizedByKernels(Normalized):
-    """The same as :class:`.Normalized` in four kernels."""
+    """A :class:`.Normalized` whose step takes four kernels."""
 
     def add(self, t: int) -> None:
-        """As :meth:`.Normalized.add`."""
+        """Do what :meth:`.Normalized.add` does."""
         made, axes, own = kernels(self.m), (0, -1), self.power
         g, given = self.arriving(t)
         ours, theirs = (made["exponents"](x, axis=axes) for x in (self.value, g))

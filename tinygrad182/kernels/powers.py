@@ -16,8 +16,10 @@ What counts as 0, in float32 (in float64 read 2^-1022 for 2^-126, and 2^-512 for
   zeros, and elements below 2^-126 at the highest power in rows that might have subnormal ones.
 - In a result, what rounds to 0 in its type.
 
-A result is subnormal where its true value is. While the elements of a row are within 2^60 of each other,
-these are the only subnormal numbers there are: one operation for each, at the end.
+A result is subnormal where its true value is: one operation for each, at the end. Other subnormal numbers
+are computed where a layer gets such results from the layer above, for as many steps as they last (about 23
+powers of two in float32); where gates or states are subnormal themselves, as in a saturated LSTM; and where
+the elements of one row lie more than about 2^60 apart.
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ class Carry:
 
 
 class Rescaled(Carry):
-    """The same on the host, where a row is rescaled when it is about to leave its type."""
+    """A carry of the host: a row is rescaled when it is about to leave its type."""
 
     def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
         super().__init__(m, g, powers, later)
@@ -157,7 +159,7 @@ class Rescaled(Carry):
 
 
 class Normalized(Carry):
-    """The same on a device, where every row is brought to about 1 at every step: nothing is looked at."""
+    """A carry of a device: every row is brought to about 1 at every step, and no number is looked at."""
 
     def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
         super().__init__(m, g, powers, later)
@@ -165,7 +167,7 @@ class Normalized(Carry):
         self.power = self.nothing if self.power is None else self.power
 
     def arriving(self, t: int) -> tuple[Array, Array]:
-        """What arrives at step t, and the powers of its rows."""
+        """Return what arrives at step t, and the powers of its rows."""
         powers = self.nothing if self.powers is None else self.powers[..., t, :]
         return self.g[..., t, :, :], powers
 
@@ -179,7 +181,7 @@ class Normalized(Carry):
         self.value += times_rows(m, g, given - self.power)
 
     def exponents(self, value: Array) -> Array:
-        """Which power of two each row's largest size is about; :data:`NOTHING` of zeros."""
+        """Return the power of two that each row's largest size is about; :data:`NOTHING` for zeros."""
         m, top = self.m, _tops(self.m, value)
         exponent = m.where(m.isfinite(top), m.frexp(top)[1], self.nothing)
         return m.where(top == 0, NOTHING, exponent)

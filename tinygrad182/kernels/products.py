@@ -9,8 +9,7 @@ import numpy as np
 from ..backend import Array
 from . import loops
 from .arrays import Deltas, with_ones
-from .powers import NOTHING as NOTHING
-from .powers import largest_exponent, power_of_two, times_rows
+from .powers import NOTHING, largest_exponent, power_of_two, times_rows
 
 Cotangents = tuple[Any, ...]
 """Of all inputs of a scan, in their order; None for what has none."""

@@ -204,7 +204,7 @@ def _rescale(
 
 @kept
 def exponents(rows: Array, found: Array) -> None:
-    """As :func:`.arrays.exponents`, into ``found``."""
+    """Do what :func:`.arrays.exponents` does, into ``found``."""
     R, n = rows.shape
     mantissa, half = (23, 126) if rows.itemsize == 4 else (52, 1022)
     for r in range(R):
@@ -214,7 +214,7 @@ def exponents(rows: Array, found: Array) -> None:
 
 @kept
 def at_powers(rows: Array, powers: Array, least: Array, limit: int, out: Array) -> None:
-    """As :func:`.arrays.at_powers`, into ``out``."""
+    """Do what :func:`.arrays.at_powers` does, into ``out``."""
     R, n = rows.shape
     for r in range(R):
         factor = _two_to(powers[r], rows, limit)

@@ -207,7 +207,7 @@ def test_a_step_is_run_without_waits() -> None:
 
 
 def facts(results: Any) -> Any:
-    """What a search has found, its numbers apart."""
+    """Return what a search has found, its numbers apart."""
     results = results if isinstance(results, list) else [results]
     tokens = [[(h.tokens, h.finished) for h in one] for one in results]
     numbers = [x for one in results for h in one for x in (h.log_probability, h.score)]

@@ -75,7 +75,7 @@ SECONDS = ("stored_ms", "again_ms", "ratio")
 
 @pytest.fixture(autouse=True)
 def _less(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What no option makes smaller."""
+    """Settings that no option makes smaller."""
     monkeypatch.setattr(nonlinearity, "SCALES", 3)
     monkeypatch.setattr(char_lm, "SAMPLE_LENGTH", 20)
     monkeypatch.setattr(char_lm, "SAMPLES", 2)

@@ -50,7 +50,7 @@ def tensor(array: Any, device: str, requires_grad: bool = False) -> tg.Tensor:
 
 
 def launches(kind: str, steps: int, look: bool = False, **options: Any) -> int:
-    """Of a training step; ``look``: with the gradients of all states."""
+    """Run a training step; with ``look``, keep the gradients of all states."""
     layer = make(kind, "cuda:0", **options)
     x = tensor(data(steps, options.get("dtype", "float64")), "cuda:0")
     with cupy.counted("tinygrad182") as found:

@@ -458,7 +458,7 @@ def test_a_graph_may_lie_on_several_devices(devices: tuple[str, str]) -> None:
 
 
 def test_the_weights_of_a_loop_on_the_host_may_be_on_a_card() -> None:
-    """What they get has a power of two, of which their own device knows nothing."""
+    """Their cotangents have a power of two, of which their own device knows nothing."""
     x, h, bias = (tensor(data(*shape) * 1e-200, "cpu") for shape in ((5, 2, 3), (2, 4), (4,)))
 
     def loss(device: str) -> Loss:

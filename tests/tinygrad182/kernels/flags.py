@@ -43,7 +43,7 @@ def _environment() -> Any:
 
 
 def raised() -> int:
-    """Those of :data:`DENORMAL` and :data:`UNDERFLOW` that were raised since :func:`clear`."""
+    """Read which of :data:`DENORMAL` and :data:`UNDERFLOW` were raised since :func:`clear`."""
     return int(_environment()[7]) & (DENORMAL | UNDERFLOW)
 
 
@@ -69,7 +69,7 @@ class Watch:
         self.flags |= raised()
 
     def __call__(self, run: Callable[[], object]) -> int:
-        """What a run raises."""
+        """Return the flags that a run raises."""
 
         def underflow(*_: Any) -> None:
             self.flags |= UNDERFLOW

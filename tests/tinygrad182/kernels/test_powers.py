@@ -304,8 +304,21 @@ def test_rows_measured_and_raised_alike(dtype: str, width: int, seed: int, speci
 def test_wide_rows_of_half_precision_are_measured() -> None:
     """The sum of their sizes is more than the type holds."""
     rows = np.full((2, 700), 200, np.float16)
+    exponents = kernels.loops(np, np.dtype("float16")).exponents
+    assert exponents(np, rows).tolist() == [16, 16]
     rows[1, 3] = np.inf
-    assert kernels.loops(np, np.dtype("float16")).exponents(np, rows).tolist() == [16, 17]
+    assert exponents(np, rows).tolist() == [8, 17]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_finite_rows_stay_finite_whose_sum_is_not(form: str, dtype: str) -> None:
+    """Beside a row at another power, so that rows are raised."""
+    top = 2.0 ** (largest_exponent(dtype) - 3)
+    rows, powers = np.full((2, 1, 64), top), np.array([[-60], [0]])
+    with loops(form):
+        found, power = sums(rows, powers, np.full((2, 1, 1), 0.5), np.zeros((2, 1, 1)), dtype)
+    expected = np.full((64, 1), 0.5 * (1 + 2.0**-60))
+    assert_close(np.ldexp(np.float64(found[0]) / top, power), expected, 1e-7)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
