@@ -107,9 +107,9 @@ class Stepper:
     def _elsewhere(tokens: Array, error: DeviceError) -> DeviceError:
         place = backend.namespace(tokens).device(tokens)
         return DeviceError(
-            f"step: {error}; the tokens are on {place}: start tokens go where the state is and, if there "
-            "is no state, numbers go to the default device; give start=tg.tensor([0], device=...), or the "
-            "state, on the model's device, or set it with tg.use_device"
+            f"step: {error}; here the tokens are on {place}: start tokens that are numbers go where the state "
+            "is or, without a state, to the default device; choose it with tg.use_device, or give "
+            "start=tg.tensor([0], dtype='int64', device=...) on the model's device"
         )
 
     def _check(self, tokens: Array, values: Array) -> None:
