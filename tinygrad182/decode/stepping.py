@@ -107,8 +107,8 @@ class Stepper:
     def _elsewhere(tokens: Array, error: DeviceError) -> DeviceError:
         place = backend.namespace(tokens).device(tokens)
         return DeviceError(
-            f"step: {error}; here the tokens are on {place}: start tokens that are numbers go where the state "
-            "is or, without a state, to the default device; choose it with tg.use_device, or give "
+            f"step: {error}; here the tokens are on {place}: start tokens that are numbers go where the "
+            "state is or, without a state, to the default device; choose it with tg.use_device, or give "
             "start=tg.tensor([0], dtype='int64', device=...) on the model's device"
         )
 
