@@ -184,7 +184,9 @@ def full(
     device: str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of ``shape`` with ``fill_value`` everywhere; ``float32`` by default.
+    """A tensor of ``shape`` with ``fill_value`` everywhere.
+
+    By default ``float32``; ``complex64`` for a complex number, Boolean for a Boolean.
 
     Examples
     --------
