@@ -34,7 +34,7 @@ NONE = {n: np.empty((0,) * n, np.int64) for n in (1, 3)}
 KINDS = {"tanh": TANH, "relu": RELU, "identity": IDENTITY}
 
 
-class _Teller(event.Listener):
+class _Teller(event.Listener):  # type: ignore[misc, unused-ignore]
     """Say that the loops are being compiled before it begins, and say nothing where they are loaded."""
 
     def __init__(self, dtype: Any) -> None:
