@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 UNBOUNDED = 100_000
-"""Columns of what is no terminal: in a file or a pipe, lines are as long as what is in them."""
+"""Columns of a file or a pipe: their lines are as long as what is in them."""
 
 SPACE = 2
 """Columns between two columns of a table, and around it."""

@@ -223,7 +223,7 @@ class Lattice:
         try:
             found = tuple(map(operator.index, given))
         except TypeError as error:
-            raise ArgumentError(f"lattice: {brief(tokens)} is no sequence of tokens") from error
+            raise ArgumentError(f"lattice: {brief(tokens)} is not a sequence of tokens") from error
         M = self.steps[0].candidates.shape[1] if self.steps else 0
         if len(found) > self.scoring.max_length or not all(0 <= token < M for token in found):
             raise ArgumentError(

@@ -94,7 +94,9 @@ def rescore(
     check_state(state, last, stepper.axis, "the initial state:")
     words = getattr(tokens, "tokens", tokens)
     if not isinstance(words, Iterable) or isinstance(words, str):
-        raise ArgumentError(f"rescore: {brief(tokens)} is no sequence of tokens and no hypothesis")
+        raise ArgumentError(
+            f"rescore: {brief(tokens)} is neither a sequence of tokens nor a hypothesis"
+        )
     chosen = [whole(token, "token", 0) for token in words]
     # the step may write into its own
     state = rebuild(state, [_own(leaf) for leaf in flatten(state)])

@@ -278,7 +278,7 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
 
 
 def _host_tokens(given: Any) -> Host | None:
-    """Tokens as an int64 array (B,) on the host; None for what is no token."""
+    """Read tokens as an int64 array (B,) on the host; return None for what is not a token."""
     try:
         host = on_host(given)
     except (TypeError, ValueError):  # masked, or rows of unequal lengths

@@ -481,7 +481,7 @@ def test_what_a_step_says_after_a_dead_end_is_not_looked_at(card: str) -> None:
     assert not tg.decode.greedy(tabled(card, ok, nothing, wrong, wrong), zeros(card, 1), 0, 4)
 
     def half(tokens: Any, state: Any) -> Any:
-        """After token 1 there is nothing, and what comes after nothing is no log-probability."""
+        """Give nothing after token 1; what comes after that is not a log-probability."""
         m = tg.backend.namespace(tokens).module
         dead = state | (tokens == 1)
         values = m.where(dead[:, None], m.where(state[:, None], 3.0, -math.inf), math.log(0.5))

@@ -325,7 +325,7 @@ LOSSES: dict[str, Callable[[str], Loss]] = {
 @pytest.mark.parametrize("view", VIEWS)
 def test_views_wait_ten_times_at_most(view: str, case: str) -> None:
     if view == "gain_split" and "lstm" in case:
-        pytest.skip("an LSTM's state is no nonlinearity of a sum")
+        pytest.skip("an LSTM's state is not a nonlinearity of a sum")
     (loss, leaves), (wanted_loss, wanted_leaves) = LOSSES[case](CUDA), LOSSES[case]("cpu")
     with waits(10):
         found = parts(VIEWS[view](loss, leaves))

@@ -302,5 +302,5 @@ def test_the_state_that_is_given_is_left_alone() -> None:
     state = array(np.zeros((1, 2)))
     tg.decode.rescore(step, state, 0, [1, 0])
     assert not host(state).any()
-    with pytest.raises(tg.ArgumentError, match="5 is no sequence of tokens"):
+    with pytest.raises(tg.ArgumentError, match="5 is neither a sequence of tokens"):
         tg.decode.rescore(step, state, 0, 5)  # type: ignore[arg-type]
