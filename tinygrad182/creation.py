@@ -89,10 +89,7 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
     if dtype is None:
         is_real = array.dtype.kind in "iuf" and not has_dtype(data)
         return array.astype(DEFAULT_DTYPE) if is_real else array
-    target = numpy_dtype(dtype)
-    if array.dtype == target or has_dtype(data):
-        return array
-    return _fitted("tensor", data, array, target)
+    return _fitted("tensor", data, array, numpy_dtype(dtype))
 
 
 def _fitted(
@@ -100,7 +97,7 @@ def _fitted(
 ) -> np.ndarray[Any, Any]:
     """Python's numbers, which are in an array, in a dtype that holds them."""
     try:
-        return cast(array, dtype, exact=True)
+        return cast(data, array, dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise DTypeError(f"{op}: {brief(data)} cannot be {dtype}: {error}") from error
 
@@ -282,7 +279,7 @@ def arange(
     count = max(0, math.ceil((last - first) / step))
     array = first + step * np.arange(count)
     kind = numpy_dtype(dtype or ("int64" if whole else DEFAULT_DTYPE))
-    fitted = _fitted("arange", ends, array, kind)
+    fitted = _fitted("arange", array, array, kind)
     return tensor(fitted, None, default_device(device), requires_grad)
 
 

@@ -128,11 +128,20 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     """
     if not is_tensor(x):
         x = as_operand(x, with_place((x, min, max)))
-    if min is not None:
+    lowest, highest = _range_of(x.dtype)
+    if min is not None and not (type(min) is int and min < lowest):  # a bound that bounds nothing
         x = where(less(x, min), min, x)
-    if max is not None:
+    if max is not None and not (type(max) is int and max > highest):
         x = where(greater(x, max), max, x)
     return x
+
+
+def _range_of(dtype: Any) -> tuple[float, float]:
+    """The least and the largest number of an integer dtype; of others every whole number is in range."""
+    if isinstance(dtype, np.dtype) and dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return info.min, info.max
+    return -math.inf, math.inf
 
 
 # --- without a derivative: plain results ----------------------------------------------------------

@@ -58,17 +58,29 @@ def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if type(data) in (bool, int, float):
         return np.asarray(data, dtype)  # raises where it does not fit
     array = plain_array(data if isinstance(data, np.ndarray) else on_host(data))
-    exact = dtype.kind in "iu" and not (array.ndim and has_dtype(data))
-    return cast(array, dtype, exact)
+    return cast(None if isinstance(data, np.ndarray) and array.ndim else data, array, dtype)
 
 
-def cast(array: np.ndarray[Any, Any], dtype: np.dtype[Any], exact: bool) -> np.ndarray[Any, Any]:
-    """A NumPy array in another dtype; if ``exact``, elements beyond an integer type raise OverflowError."""
+def cast(data: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """A NumPy array in another dtype, where numbers of ``data``, which it holds, must fit.
+
+    Nothing need fit if that is None: elements beyond an integer type wrap then, as NumPy's do.
+    """
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"its elements are complex, which {dtype} cannot hold")
-    if exact and dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
-        return np.asarray(array.tolist(), dtype=dtype).reshape(array.shape)  # numbers never wrap
+    if data is not None and dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
+        if not has_dtype(data):  # NumPy looks at each of Python's numbers
+            return np.asarray(data, dtype=dtype).reshape(array.shape)
+        _check_range(array, np.iinfo(dtype))
     return np.asarray(array, dtype=dtype)
+
+
+def _check_range(array: np.ndarray[Any, Any], info: np.iinfo[Any]) -> None:
+    """Raise OverflowError for an element that would wrap, or is not a number."""
+    whole = np.trunc(array) if array.dtype.kind == "f" else array
+    fits = (whole >= info.min) & (whole < info.max + 1)
+    if not fits.all():
+        raise OverflowError(f"{array[~fits][0]} is out of bounds for {info.dtype}")
 
 
 def convert(value: Any, like: Array, move: bool = False) -> Array:

@@ -270,12 +270,16 @@ def where(xp: Namespace, condition: Array, a: Array, b: Array) -> Array:
     return xp.where(condition, a, b)
 
 
-def _check_fit(number: Array, array: Array) -> None:
-    """Raise OverflowError for a whole number beyond an array's integers: NumPy's ``where`` wraps it."""
-    if type(number) is int:
-        dtype: Any = getattr(array, "dtype", None)
-        if getattr(dtype, "kind", None) in ("i", "u"):
-            dtype.type(number)
+def _check_fit(number: Array, other: Array) -> None:
+    """Raise OverflowError for a whole number beyond the result's integers: NumPy's ``where`` wraps it."""
+    if type(number) is not int:
+        return
+    dtype: Any = getattr(other, "dtype", None)
+    kind = getattr(dtype, "kind", None)
+    if kind in ("i", "u"):
+        dtype.type(number)
+    elif (kind == "b" or type(other) in (bool, int)) and not -(2**63) <= number < 2**63:
+        raise OverflowError(f"Python integer {number} out of bounds for int64")
 
 
 def where_vjp_a(xp: Namespace, g: Array, y: Array, condition: Array, a: Array, b: Array) -> Array:

@@ -415,8 +415,10 @@ def test_numbers_that_do_not_fit() -> None:
         lambda: tg.where(condition, 300, x),
         lambda: tg.where(condition, x, np.array(300)),
         lambda: tg.where(True, x, np.int64(-129)),
-        lambda: tg.clip(x, 0, 300),
-        lambda: tg.clip(x, -300, 0),
+        lambda: tg.where(condition, condition, 2**63),
+        lambda: tg.where(condition, 2**63, 1),
+        lambda: tg.clip(x, 300, None),
+        lambda: tg.clip(x, None, -300),
         lambda: x * 300,
         lambda: tg.maximum(x, 300),
         lambda: tg.full_like(x, 300),
@@ -424,7 +426,11 @@ def test_numbers_that_do_not_fit() -> None:
         lambda: tg.full((2,), 300, dtype="int8"),
         lambda: tg.full((2,), float("nan"), dtype="int64"),
         lambda: tg.tensor([1, 300], dtype="int8"),
+        lambda: tg.full((2,), np.longdouble("1e30"), dtype="int32"),
+        lambda: tg.tensor([np.int64(1), 300], dtype="int8"),
         lambda: tg.arange(300, dtype="int8"),
+        lambda: x.assign([np.int64(1), 300]),
+        lambda: x.assign([1, float("nan")]),
         lambda: x.assign(300),
         lambda: x.assign([1, 300]),
         lambda: x.assign(np.array(300)),
@@ -432,7 +438,11 @@ def test_numbers_that_do_not_fit() -> None:
         with pytest.raises(tg.DTypeError, match=r"out of bounds|cannot convert"):
             call()
     assert x.tolist() == [1, 2]
+    assert tg.clip(x, -300, 300).tolist() == [1, 2]  # bounds that bound nothing
+    assert tg.clip(x, -300, 1).tolist() == [1, 1]
     assert tg.where(condition, x, -128).tolist() == [1, -128]
+    largest = const(np.zeros(2, "uint64"))
+    assert largest.assign([2**64 - 1, 0]).tolist() == [2**64 - 1, 0]
     assert tg.where(condition, x, 127).dtype == x.dtype
     assert tg.where(condition, x, 300.0).tolist() == [1.0, 300.0]
 
