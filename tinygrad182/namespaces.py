@@ -129,7 +129,7 @@ class Namespace:
     # positions worked out on the host: right for any library, fast for none.
 
     def index_checked(self, x: Array, key: Key) -> Array:
-        """As :meth:`index`; among Tensors, a second check of the bounds is left out."""
+        """Do what :meth:`index` does; among Tensors, a second check of the bounds is left out."""
         return self.index(x, key)
 
     def index(self, x: Array, key: Key) -> Array:

@@ -44,7 +44,7 @@ Weights = Mapping[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure.
+    """Measure the speed of beam search beside ``generate`` and a loop over PyTorch's cells.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ LAYER_BATCH = 4
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure.
+    """Measure the memory of recomputation, and what anomaly detection costs while it is off.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ TWICE_AS_FAST: tuple[Shape, ...] = ((1000, 1, 8, 32), (20, 10, 1, 16))
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure.
+    """Measure whole recurrent layers beside PyTorch, JAX and the matrix products alone.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ PEER = "torch retain_grad"
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure on.
+    """Measure an unrolled RNN with every gradient kept, beside PyTorch.
 
     Parameters
     ----------
