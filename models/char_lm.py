@@ -180,7 +180,7 @@ class CharLM(tg.nn.Module):
         return tg.log_softmax(logits[0]), state
 
     def _here(self, tokens: Any) -> Any:
-        """A Tensor of tokens on the model's device; what is no Tensor the embedding takes from the host."""
+        """Move a Tensor of tokens to the model's device; the embedding takes other tokens from the host."""
         return tokens.to(self.embedding.weight.device) if isinstance(tokens, tg.Tensor) else tokens
 
     def _weights(self, k: int) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor | None]:

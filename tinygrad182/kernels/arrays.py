@@ -276,7 +276,7 @@ def _sizes(m: Any, rows: Array) -> Array:
 
 
 def at_powers(m: Any, rows: Array, powers: Array, least: Array) -> Array:
-    """Each row times 2 to its power: 0 where that is no normal number.
+    """Return each row times 2 to its power: 0 where that is not a normal number.
 
     Elements below 2 to ``least`` count as 0 in rows of negative powers, where they might become subnormal.
     """

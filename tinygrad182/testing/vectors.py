@@ -54,7 +54,7 @@ class VectorFunction:
         Takes Tensors; returns a Tensor, or a nested tuple with Tensors in it.
     args : sequence
         Arrays, Tensors, numbers and tuples of them. Floating ones are differentiated; the others, and
-        what is no array, are passed on. Data of the host goes to the device of the parameters, or of
+        what is not an array, are passed on. Data of the host goes to the device of the parameters, or of
         ``use_device``.
     parameters : mapping of str to Tensor
         Tensors that ``f`` uses from outside and is differentiated by too.
