@@ -40,6 +40,19 @@ def has_dtype(data: Any) -> bool:
     return hasattr(data, "dtype")
 
 
+def whole(numbers: Array) -> Array:
+    """Whole numbers as int64, the one type they are computed with: a narrower one would wrap around.
+
+    Numbers of a ``uint64`` beyond it become its largest, which lies outside all bounds as they do.
+    """
+    xp = backend.namespace(numbers)
+    with backend.on(numbers):
+        if str(numbers.dtype).endswith("uint64"):
+            largest = xp.asarray(2**63 - 1, dtype=numbers.dtype)
+            numbers = xp.minimum(numbers, largest)
+        return xp.astype(numbers, "int64")
+
+
 def is_host_data(x: Any) -> bool:
     """Whether ``x`` comes from the host: a NumPy array, a number, a list. Such data is moved freely."""
     return not is_tensor(x) and (isinstance(x, np.ndarray) or not backend.is_array(x))

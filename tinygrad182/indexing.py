@@ -13,7 +13,7 @@ from ._tensor import Tensor
 from .backend import Array
 from .creation import as_tensor, beside
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
-from .host import on_host
+from .host import on_host, whole
 from .modes import MODES, PendingCheck
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
@@ -130,7 +130,7 @@ def check_indices(
 
 
 def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
-    """Indices as a Tensor, an array of a device, or a NumPy array if they are data of the host.
+    """Indices, of int64, as a Tensor, an array of a device, or a NumPy array if they are data of the host.
 
     Raises
     ------
@@ -149,7 +149,15 @@ def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
         raise DTypeError(
             f"{op}: {what} of dtype {values.dtype}; they must be integers (dtype='int64')"
         )
-    return values
+    return _in_int64(values)
+
+
+def _in_int64(values: Array | Tensor) -> Array | Tensor:
+    """Whole numbers in the one type they are computed with; a Tensor of that type is itself."""
+    if not is_tensor(values):
+        return whole(values)
+    array = whole(values._data)
+    return values if array is values._data else wrap(array)
 
 
 def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: str) -> Tensor:
@@ -216,7 +224,7 @@ def _part(k: Any) -> Any:
             f"index: {what} is no index; use integers, slices, ..., None, "
             "or arrays of integers (dtype='int64') or Booleans"
         )
-    return k
+    return k if _is_mask(k) else _in_int64(k)
 
 
 def _from_list(values: Any) -> np.ndarray[Any, Any]:
