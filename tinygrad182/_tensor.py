@@ -188,7 +188,7 @@ class Tensor:
             if value.shape != self.shape:
                 raise ShapeError(f"grad: shape {value.shape} for a tensor of shape {self.shape}")
             backend.namespace(self._data, value._data)
-        node.grad = value
+        autodiff.set_grad(node, value)
 
     def retain_grad(self) -> None:
         """Keep the gradient of this result too when a backward pass reaches it."""

@@ -16,7 +16,7 @@ import numpy as np
 from . import backend
 from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError
-from .memory import PASS, enter_pass
+from .memory import in_pass
 from .modes import MODES, Modes, grad_mode, recording_as
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
@@ -325,11 +325,7 @@ def backpropagate(
         Target → cotangent, which may share memory with others; targets not reached are absent.
     """
     sums = Cotangents() if cotangents is None else cotangents
-    outer = enter_pass()
-    try:
-        return _backpropagate(seeds, targets, visit, edge, retain_graph, stop, sums, pull)
-    finally:
-        PASS.number = outer
+    return in_pass(_backpropagate, seeds, targets, visit, edge, retain_graph, stop, sums, pull)
 
 
 def _backpropagate(

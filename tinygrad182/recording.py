@@ -6,6 +6,7 @@ Tensor of its own output, so graphs hold no reference cycles and die with the la
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -356,8 +357,13 @@ def node_of(x: Any) -> Node:
     if not isinstance(x, _tensor_type):
         return Leaf(backend.copy(x))
     if x._node is None:
-        x._node = Leaf(x._data)
+        with _MAKING:  # two threads must not give it two histories
+            if x._node is None:
+                x._node = Leaf(x._data)
     return x._node
+
+
+_MAKING = threading.RLock()
 
 
 def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> TinygradError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import add_grad, seeds_of
+from ..autodiff import add_grads, own, seeds_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, no_grad
@@ -143,9 +143,11 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
         for path, by_name in stacks.items()
     }
     with no_grad():
-        for node in leaves:
-            if found.twin(node) in found.bands:
-                add_grad(node, backend.move(whole_of(found.of(node)), device_of(node.value)))
+        add_grads(
+            (node, own(backend.move(whole_of(found.of(node)), device_of(node.value))))
+            for node in leaves
+            if found.twin(node) in found.bands
+        )
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
 
 
