@@ -26,6 +26,7 @@ from .creation import (
     eye,
     eye_like,
     full_like,
+    gathered,  # noqa: F401 - the engine calls it for its operands
     ones_like,
     with_place,
     zeros_like,

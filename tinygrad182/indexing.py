@@ -12,6 +12,7 @@ from . import backend
 from ._tensor import Tensor
 from .backend import Array
 from .creation import as_tensor, beside
+from .dlpack import imported
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import on_host, whole
 from .modes import MODES, PendingCheck
@@ -137,6 +138,7 @@ def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
     DTypeError, ArgumentError
         Values that are no whole numbers, or rows of unequal lengths.
     """
+    values = imported(values)
     if not is_tensor(values) and not backend.is_array(values):
         try:
             array = on_host(values)
@@ -211,6 +213,7 @@ def _part(k: Any) -> Any:
         return k
     if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
         return int(k)
+    k = imported(k)
     if isinstance(k, list):
         k = _from_list(k)
     elif isinstance(k, np.ndarray):

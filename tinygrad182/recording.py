@@ -14,6 +14,7 @@ import numpy as np
 from . import anomaly, backend
 from .backend import SCALARS, Array
 from .cuda import unusable
+from .dlpack import imported
 from .errors import (
     DeviceError,
     DTypeError,
@@ -241,6 +242,9 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
                     tracked = True
             elif type(x) in SCALARS:
                 arrays.append(x)
+            elif isinstance(x, (list, tuple)) and is_tensor(whole := tensor_functions().gathered(x)):
+                first = len(arrays)  # Tensors in a list: the stack of them, with their gradients
+                return apply(primitive, *operands[:first], whole, *operands[first + 1 :], **params)
             else:
                 arrays.append(as_array(x))
         xp = backend.namespace(*arrays)
@@ -268,7 +272,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     inputs = []
     for x, a in zip(operands, arrays, strict=True):
         if type(a) not in SCALARS:
-            a = getattr(x, "_node", None) or node_of(x)
+            a = getattr(x, "_node", None) or node_of(x if isinstance(x, _tensor_type) else a)
         inputs.append(a)
     result = record(primitive, tuple(inputs), value, params or _NO_PARAMS, scope)
     if saved is not None:
@@ -313,14 +317,21 @@ def share(value: Array, source: Any) -> Tensor:
 def as_array(x: Any) -> Array:
     """The array behind an operand that is no Tensor; a NumPy scalar becomes a Python number.
 
-    So does a 0-d array, which NumPy makes of a scalar on the left of a comparison.
+    So does a 0-d array, which NumPy makes of a scalar on the left of a comparison. A list that holds
+    Tensors becomes the stack of them.
     """
     if isinstance(x, np.ndarray):
         x = plain_array(x)
         return x if x.ndim or x.dtype.char in _LONG else x.item()
     if isinstance(x, np.generic):
         return np.asarray(x) if x.dtype.char in _LONG else x.item()
-    return x
+    if type(x) in SCALARS or isinstance(x, _tensor_type):
+        return x
+    if isinstance(x, (list, tuple)):
+        gathered = tensor_functions().gathered(x)
+        return gathered._data if is_tensor(gathered) else x
+    array = imported(x)
+    return x if array is x else as_array(array)
 
 
 _LONG = "gG"
