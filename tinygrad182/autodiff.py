@@ -13,7 +13,7 @@ from .host import read_as
 from .memory import in_pass
 from .modes import grad_mode
 from .primitives import PRIMITIVES
-from .recording import Node, apply, is_tensor, wrap
+from .recording import Node, apply, is_tensor, tensor_functions, wrap
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
@@ -46,6 +46,7 @@ def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
             )
         with xp.on(output._data):
             return node, xp.ones_like(output._data)
+    gradient = tensor_functions().gathered(gradient)
     value = read_as(gradient, output._data, what, "a cotangent")
     if tuple(value.shape) != output.shape:
         raise ShapeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -65,3 +66,12 @@ def imported(x: Any) -> Any:
             f"a {name} of dtype {getattr(x, 'dtype', 'unknown')} cannot be read: {error}; "
             "convert it first, as in x.float()"
         ) from error
+
+
+def exported(array: Any, like: Any) -> Any:
+    """An array in the library of ``like``, which :func:`imported` may have read, if that takes it back."""
+    if imported(like) is like:
+        return array
+    library = sys.modules[type(like).__module__.partition(".")[0]]
+    take = getattr(library, "from_dlpack", None)
+    return array if take is None else take(array)

@@ -18,6 +18,7 @@ from .dlpack import imported
 from .errors import (
     DeviceError,
     DTypeError,
+    GraphError,
     InPlaceError,
     ShapeError,
     TinygradError,
@@ -172,7 +173,9 @@ def _place(scope: Scope) -> str:
 
 # --- applying a primitive -----------------------------------------------------------------------
 
-REFUSALS = (ValueError, TypeError, IndexError, OverflowError, DeviceError, ImportError)
+REFUSALS = (
+    ValueError, TypeError, IndexError, OverflowError, DeviceError, GraphError, ImportError
+)  # fmt: skip
 """What a library raises of operands it cannot take, or where one of CUDA's own is missing."""
 
 _tensor_type: type[Tensor]

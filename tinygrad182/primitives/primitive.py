@@ -35,7 +35,7 @@ class Primitive:
         How tangents are pushed forward. ``"elementwise"``: by the VJP, whose Jacobian is diagonal;
         ``"linear"``: by the forward, in all inputs together; ``"multilinear"``: by the forward, in
         one input at a time; ``"definition"``: through the definition. A callable is
-        ``rule(xp, tangents, y, *inputs, **params) -> tangent``.
+        ``rule(xp, tangents, y, *inputs, **params) -> tangent``, None for zeros.
     broadcasts : bool
         Whether inputs are broadcast against each other, so that cotangents must be summed back.
     view : bool
