@@ -95,7 +95,15 @@ def power_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
         return g * (b * a ** (b - 1)) if b != 0 else xp.zeros_like(g)
     # a**0 is constant also at a = 0, where a**(b − 1) would be infinite
     constant = xp.logical_and(a == 0, b == 0)
-    return g * (b * a ** xp.where(constant, xp.ones_like(b), b - 1))
+    exponent = xp.where(constant, xp.ones_like(b), b - 1)
+    # beside an exponent near 0 a subnormal's a**(b − 1) is infinite, and b·a**(b − 1) is not: b/a·a**b
+    near = xp.logical_and(a != 0, xp.logical_and(b < NEAR_0, b > -NEAR_0))
+    divisor = xp.where(near, a, xp.ones_like(a))
+    return g * (b / divisor * a ** xp.where(near, b, exponent))
+
+
+NEAR_0 = 2.0**-10
+"""Exponents below it count as near 0: a**b is about 1, and b/a overflows only where the derivative does."""
 
 
 def power_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
