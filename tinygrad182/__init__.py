@@ -9,10 +9,11 @@ tensor([2., 4.])
 
 from __future__ import annotations
 
-from . import decode, functions, inspect, nn, optim, testing
+from . import compositions, decode, functions, inspect, nn, optim, testing
 from ._tensor import Tensor
 from .autodiff import grad
 from .backend import cuda_is_available
+from .compositions import *  # noqa: F403 - as is this one's
 from .creation import (
     arange,
     as_tensor,

@@ -220,7 +220,16 @@ def _has_place(x: Any) -> bool:
 
 def as_operand(x: Any, like: Any) -> Tensor:
     """An operand as a Tensor: numbers and lists have no device and go to that of ``like``, if any."""
-    return as_tensor(x) if like is None or _has_place(x) else beside(x, like)
+    return as_tensor(x) if like is None or _has_place(x) else beside(_weak(x, like.dtype), like)
+
+
+def _weak(x: Any, dtype: Any) -> Any:
+    """Python's real numbers, or lists of them, in the floating type they meet; else what is given."""
+    x = as_array(x)
+    if has_dtype(x) or not isinstance(dtype, np.dtype) or dtype.kind != "f":
+        return x
+    array = on_host(x)
+    return array.astype(dtype) if array.dtype.kind in "iuf" else x
 
 
 def as_operands(given: Iterable[Any]) -> list[Tensor]:
