@@ -64,6 +64,15 @@ def told(f: _F) -> _F:
     return call  # type: ignore[return-value]
 
 
+class Told:
+    """Base of classes whose constructors say what is wrong with a call in our words."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = told(cls.__init__)  # type: ignore[method-assign]
+
+
 def call_told(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a function. One that takes no such arguments raises :class:`CallError`."""
     if kwargs and not KEYWORDS.keys().isdisjoint(kwargs):

@@ -21,7 +21,7 @@ def read_target(
     CallError
         Nothing, or one of the two twice.
     DeviceError
-        A text that is the name neither of a device nor of a dtype.
+        Something that is neither the name of a device nor a dtype.
     """
     found: dict[str, Any] = {}
     given = [("device", device), ("dtype", dtype)]
@@ -40,12 +40,12 @@ def read_target(
 
 
 def _is_dtype(x: Any) -> bool:
-    if isinstance(x, str) and x.partition(":")[0] in ("cpu", "cuda"):
+    if x is None or (isinstance(x, str) and x.partition(":")[0] in ("cpu", "cuda")):
         return False
     try:
         numpy_dtype(x)
     except DTypeError:
-        return not isinstance(x, str)  # another library's own, which its arrays know
+        return False
     return True
 
 

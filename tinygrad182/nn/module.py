@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from .. import backend
-from .._calls import explain_call, told, unknown_name
+from .._calls import Told, explain_call, unknown_name
 from .._dtypes import read_target
 from .._habits import MODULE
 from .._tensor import Tensor
@@ -44,7 +44,7 @@ class Parameter(Tensor):
         self._node = source._node
 
 
-class Module:
+class Module(Told):
     """A part of a model: holds parameters and other modules as attributes, and a ``forward``.
 
     Attributes that are a Parameter or a Module, or lists, tuples or dicts of them, are found by
@@ -66,11 +66,6 @@ class Module:
 
     training = True
     """Whether the module is being trained, see :meth:`train`."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "__init__" in vars(cls):
-            cls.__init__ = told(cls.__init__)  # type: ignore[method-assign]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; subclasses define it."""
