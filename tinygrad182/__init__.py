@@ -9,7 +9,9 @@ tensor([2., 4.])
 
 from __future__ import annotations
 
-from . import compositions, decode, functions, inspect, nn, optim, testing
+from typing import TYPE_CHECKING
+
+from . import _calls, _habits, compositions, decode, functions, inspect, nn, optim, testing
 from ._tensor import Tensor
 from .autodiff import grad
 from .backend import cuda_is_available
@@ -33,6 +35,7 @@ from .creation import (
 from .errors import (
     AnomalyError,
     ArgumentError,
+    CallError,
     CheckpointError,
     CheckpointNotFoundError,
     DecodingError,
@@ -49,6 +52,7 @@ from .errors import (
     ShapeError,
     StateDictError,
     TinygradError,
+    UnknownNameError,
     UnknownPathError,
 )
 from .functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
@@ -58,5 +62,15 @@ from .recording import apply
 from .remat import remat
 from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
+
+for _name in functions.__all__:  # "dim=" is "axis=", and what does not exist is told
+    globals()[_name] = _calls.told(getattr(functions, _name))
+
+cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
+clamp = clip  # noqa: F405 - PyTorch's name
+unsqueeze = expand_dims  # noqa: F405 - PyTorch's name
+
+if not TYPE_CHECKING:
+    __getattr__ = _calls.names_of(__name__, "tg", _habits.TG)
 
 __version__ = "0.1.0"

@@ -32,7 +32,7 @@ def _changed(x: tg.Tensor) -> None:
 
 
 def _changed_parameter(x: tg.Tensor) -> None:
-    layer = tg.nn.Linear(3, 2, rng=0)
+    layer = tg.nn.Linear(3, 2, rng=0, dtype="float64")
     y = tg.nn.Sequential(layer)(x)
     layer.bias.assign(0)  # type: ignore[union-attr]
     y.sum().backward()

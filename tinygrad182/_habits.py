@@ -1,0 +1,224 @@
+"""PyTorch's names that are not ours, and what to write: data for the messages of ``_calls.py``."""
+
+from __future__ import annotations
+
+IN_PLACE = (
+    "no method writes into a tensor: use the result of the operation, or x.assign(values) for a leaf"
+)
+ONE_DEVICE = "write x.to('cuda'), or make it there: tg.use_device('cuda')"
+SEEDS = "there is no global generator: pass rng=0, or a numpy.random.Generator, to what draws"
+
+TENSOR = {
+    "addmm": "write x + a @ b",
+    "allclose": "write np.allclose(x.numpy(), y.numpy())",
+    "bfloat16": "NumPy has no bfloat16; write x.half() or x.astype('float32')",
+    "bool": "write x != 0",
+    "ceil": "write -tg.floor(-x)",
+    "chunk": "write [x[:n], x[n:]]",
+    "clamp_max": "write x.clip(max=1.0)",
+    "clamp_min": "write x.clip(min=0.0)",
+    "copy": "write x.clone()",
+    "element_size": "write x.dtype.itemsize",
+    "gather": "write x[i, indices] with i = np.arange(len(x))[:, None]",
+    "grad_fn": "write tg.inspect.trace(x), which shows the graph behind x",
+    "index_select": "write x.take(indices, axis=0)",
+    "int": "write x.astype('int32')",
+    "is_contiguous": "the layout in memory is not part of a tensor here",
+    "is_cuda": "write x.device != 'cpu'",
+    "is_floating_point": "write x.dtype.kind == 'f'",
+    "long": "write x.astype('int64')",
+    "lt": "write x < y",
+    "gt": "write x > y",
+    "le": "write x <= y",
+    "ge": "write x >= y",
+    "eq": "write x == y",
+    "ne": "write x != y",
+    "median": "write tg.take(v, i) with i = [tg.argsort(v).tolist()[len(v) // 2]]",
+    "movedim": "write x.permute(1, 0, 2)",
+    "narrow": "write x[:, start : start + length]",
+    "nelement": "write x.numel() or x.size",
+    "new_ones": "write tg.ones(shape, dtype=x.dtype, device=x.device)",
+    "new_tensor": "write tg.tensor(data, dtype=x.dtype, device=x.device)",
+    "new_zeros": "write tg.zeros(shape, dtype=x.dtype, device=x.device)",
+    "nonzero": "write np.argwhere(x.numpy())",
+    "norm": "write tg.sqrt(tg.sum(x * x))",
+    "register_hook": "write tg.inspect.trace(loss), whose nodes have the gradients that a hook would see",
+    "reciprocal": "write 1 / x",
+    "repeat": "write tg.concat([x] * n, axis=0) for copies one after the other",
+    "round": "write tg.floor(x + 0.5)",
+    "rsqrt": "write 1 / tg.sqrt(x)",
+    "scatter": "write tg.where, tg.concat or tg.scatter_add",
+    "select": "write x[:, i]",
+    "short": "write x.astype('int16')",
+    "sort": "write tg.take(v, tg.argsort(v))",
+    "split": "write [x[:n], x[n:]]",
+    "stride": "the layout in memory is not part of a tensor here",
+    "to_sparse": "tensors are dense here",
+    "topk": "write tg.take(v, tg.argsort(-v)[:k])",
+    "type": "write x.dtype, or x.astype('float64') for another",
+    "unbind": "write x.unstack(axis=0)",
+    "unfold": "write tg.stack([x[i : i + n] for i in range(0, len(x) - n + 1, step)])",
+}
+"""Names of a Tensor. A name that ends in an underscore is told by its ending."""
+
+MODULE = {
+    "add_module": "write module.name = layer: what is assigned is found",
+    "bfloat16": "NumPy has no bfloat16; write model.half() or model.float()",
+    "buffers": "keep what is not learned in a plain attribute; state_dict() holds parameters only",
+    "compile": "recurrent layers are compiled as they are; there is nothing to call",
+    "get_parameter": "write dict(model.named_parameters())['layer.weight']",
+    "get_submodule": "write dict(model.named_modules())['layer']",
+    "named_buffers": "keep what is not learned in a plain attribute",
+    "register_backward_hook": "write tg.inspect.trace(loss) or tg.inspect.gradient_flow(loss)",
+    "register_buffer": "write module.name = value: a plain attribute, which state_dict() leaves out",
+    "register_forward_hook": "write tg.inspect.trace(loss), whose nodes have their values",
+    "register_full_backward_hook": "write tg.inspect.trace(loss) or tg.inspect.gradient_flow(loss)",
+    "register_module": "write module.name = layer: what is assigned is found",
+    "register_parameter": "write module.name = tg.nn.Parameter(values): what is assigned is found",
+    "reset_parameters": "make the layer again, with rng=",
+    "share_memory": "processes share no tensors here",
+    "to_empty": "write model.to(device)",
+    "type": "write model.to(dtype='float64')",
+}
+"""Names of a Module."""
+
+OPTIMIZER = {
+    "defaults": "write optimizer.param_groups[0], which holds the settings",
+    "register_step_pre_hook": "call what is wanted before optimizer.step()",
+    "register_step_post_hook": "call what is wanted after optimizer.step()",
+}
+"""Names of an Optimizer."""
+
+TG = {
+    "FloatTensor": "write tg.tensor(data)",
+    "LongTensor": "write tg.tensor(data, dtype='int64')",
+    "allclose": "write np.allclose(x.numpy(), y.numpy())",
+    "autograd": "write tg.grad, tg.jacobian, tg.hessian, tg.vjp or tg.jvp",
+    "backends": "there are no switches: pass device=, or tg.use_device('cuda')",
+    "bmm": "write x @ y",
+    "bool": "write dtype='bool'",
+    "checkpoint": "write tg.remat(f)(x)",
+    "compile": "recurrent layers are compiled as they are; there is nothing to call",
+    "cuda": "write tg.cuda_is_available(), tg.use_device('cuda') or x.to('cuda')",
+    "device": "a device is a string: write 'cpu', 'cuda' or 'cuda:1'",
+    "double": "write dtype='float64'",
+    "empty": "write tg.zeros(shape)",
+    "empty_like": "write tg.zeros_like(x)",
+    "float": "write dtype='float32'",
+    "float16": "write dtype='float16'",
+    "from_dlpack": "write tg.tensor(array)",
+    "from_numpy": "write tg.tensor(array), which copies and keeps the dtype",
+    "func": "write tg.grad, tg.jacobian, tg.hessian, tg.vjp or tg.jvp",
+    "gather": "write x[i, indices] with i = np.arange(len(x))[:, None]",
+    "get_default_dtype": "write 'float32', which Python numbers become",
+    "half": "write dtype='float16'",
+    "inference_mode": "write tg.no_grad()",
+    "int": "write dtype='int32'",
+    "is_tensor": "write isinstance(x, tg.Tensor)",
+    "linspace": "write tg.tensor(np.linspace(0.0, 1.0, 5), dtype='float32')",
+    "long": "write dtype='int64'",
+    "manual_seed": SEEDS,
+    "mm": "write x @ y",
+    "mul": "write x * y",
+    "mv": "write x @ v",
+    "multinomial": "write generator.choice(len(p), p=p.numpy()) with generator = np.random.default_rng(0)",
+    "norm": "write tg.sqrt(tg.sum(x * x))",
+    "normal": "write tg.tensor(np.random.default_rng(0).normal(size=shape), dtype='float32')",
+    "numel": "write x.size",
+    "rand": "write tg.tensor(np.random.default_rng(0).random(shape), dtype='float32')",
+    "rand_like": "write tg.tensor(np.random.default_rng(0).random(x.shape), dtype=x.dtype)",
+    "randint": "write tg.tensor(np.random.default_rng(0).integers(low, high, shape))",
+    "randn": "write tg.tensor(np.random.default_rng(0).normal(size=shape), dtype='float32')",
+    "randn_like": "write tg.tensor(np.random.default_rng(0).normal(size=x.shape), dtype=x.dtype)",
+    "random": SEEDS,
+    "randperm": "write tg.tensor(np.random.default_rng(0).permutation(n))",
+    "seed": SEEDS,
+    "set_default_device": "write tg.use_device('cuda')",
+    "set_default_dtype": "pass dtype= to tensors and layers, or write model.to(dtype='float64')",
+    "set_grad_enabled": "write tg.no_grad() or tg.enable_grad()",
+    "sub": "write x - y",
+    "topk": "write tg.take(v, tg.argsort(-v)[:k])",
+    "utils": "write tg.optim.clip_grad_norm_, or tg.remat for checkpointing",
+}
+"""Names of the package."""
+
+NN = {
+    "BCELoss": "compose it: -tg.mean(y * tg.log(p) + (1 - y) * tg.log(1 - p))",
+    "BCEWithLogitsLoss": "write tg.nn.cross_entropy of two logits a row",
+    "BatchNorm1d": "write tg.nn.LayerNorm, which needs no statistics of the batch",
+    "Conv1d": "there are no convolutions; write tg.stack of shifted slices, then tg.nn.Linear",
+    "Conv2d": "there are no convolutions; write tg.stack of shifted slices, then tg.nn.Linear",
+    "CrossEntropyLoss": "write tg.nn.cross_entropy(logits, targets); classes are on the last axis",
+    "DataParallel": "a model lives on one device: write model.to('cuda')",
+    "Flatten": "write lambda x: x.flatten(1), which tg.nn.Sequential takes",
+    "GELU": "write a function with tg.sigmoid or tg.tanh, which tg.nn.Sequential takes",
+    "Identity": "write lambda x: x, which tg.nn.Sequential takes",
+    "L1Loss": "write tg.mean(tg.abs(pred - target))",
+    "LogSoftmax": "write tg.log_softmax, a function that tg.nn.Sequential takes",
+    "MSELoss": "write tg.nn.mse_loss(pred, target)",
+    "MultiheadAttention": "compose it: tg.softmax(q @ k.mT / d**0.5) @ v",
+    "NLLLoss": "write tg.nn.cross_entropy(logits, targets), which takes unnormalized logits",
+    "ParameterList": "write a list of tg.nn.Parameter, which is found as it is",
+    "ReLU": "write tg.relu, a function that tg.nn.Sequential takes",
+    "Sigmoid": "write tg.sigmoid, a function that tg.nn.Sequential takes",
+    "Softmax": "write tg.softmax, a function that tg.nn.Sequential takes",
+    "Tanh": "write tg.tanh, a function that tg.nn.Sequential takes",
+    "Transformer": "compose it of tg.nn.Linear, tg.nn.LayerNorm and tg.softmax",
+    "parameter": "write tg.nn.Parameter",
+    "utils": "write tg.optim.clip_grad_norm_; ragged batches go into a layer with lengths=",
+}
+"""Names of ``tg.nn``."""
+
+FUNCTIONAL = {
+    "binary_cross_entropy": "compose it: -tg.mean(y * tg.log(p) + (1 - y) * tg.log(1 - p))",
+    "dropout": "write tg.nn.Dropout(p, rng=0), which holds its generator",
+    "embedding": "write weight[indices]",
+    "gelu": "compose it of tg.tanh",
+    "l1_loss": "write tg.mean(tg.abs(pred - target))",
+    "layer_norm": "write tg.nn.LayerNorm(sizes)",
+    "nll_loss": "write tg.nn.functional.cross_entropy(logits, targets), of unnormalized logits",
+    "one_hot": "write tg.eye(classes)[indices]",
+    "pad": "write tg.pad(x, ((0, 0), (1, 1))), a pair for each axis",
+    "scaled_dot_product_attention": "compose it: tg.softmax(q @ k.mT / d**0.5) @ v",
+    "silu": "write x * tg.sigmoid(x)",
+    "softplus": "write tg.logsumexp(tg.stack([x, tg.zeros_like(x)]), axis=0)",
+}
+"""Names of ``tg.nn.functional``."""
+
+OPTIM = {
+    "Adadelta": "write tg.optim.Adam",
+    "Adagrad": "write tg.optim.Adam",
+    "LBFGS": "write tg.optim.SGD or Adam; there are no line searches",
+    "NAdam": "write tg.optim.Adam",
+    "RAdam": "write tg.optim.Adam with tg.optim.lr_scheduler.LinearLR as a warm-up",
+    "RMSprop": "write tg.optim.Adam(parameters, betas=(0.0, 0.99))",
+}
+"""Names of ``tg.optim``."""
+
+LR_SCHEDULER = {
+    "OneCycleLR": "write SequentialLR of LinearLR and CosineAnnealingLR",
+    "ReduceLROnPlateau": "set optimizer.lr yourself where the loss stops falling",
+    "CyclicLR": "write LambdaLR(optimizer, lambda epoch: ...)",
+}
+"""Names of ``tg.optim.lr_scheduler``."""
+
+KEYWORDS = {"dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",)}
+"""PyTorch's name of an argument → ours, which means the same."""
+
+TWO_RESULTS = "gives values alone: write axis={axis}, and tg.arg{name} for the indices"
+CORRECTION = "divides by n unless told otherwise: write axis={axis}, and correction=1 for PyTorch's number"
+NOT_THE_SAME = {"max": TWO_RESULTS, "min": TWO_RESULTS, "var": CORRECTION, "std": CORRECTION}
+"""Functions of which PyTorch's form with ``dim=`` gives something else than ours."""
+
+ARGUMENTS = {
+    "ignore_index": "select the elements that count first: cross_entropy(logits[mask], targets[mask])",
+    "inplace": "no function writes into what it is given: leave it out",
+    "label_smoothing": "compose it of tg.log_softmax",
+    "nesterov": "ours has none",
+    "amsgrad": "ours has none",
+    "out": "use the result",
+    "reduction": "losses are means of all elements: leave it out, or multiply by their number for the sum",
+    "size_average": "losses are means of all elements: leave it out",
+    "unbiased": "write correction=1 (unbiased) or correction=0",
+}
+"""PyTorch's arguments that ours do not have."""

@@ -1,0 +1,55 @@
+"""Dropout: elements are left out at random while a model is trained (Srivastava et al. 2014)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._tensor import Tensor
+from ..creation import beside
+from ..errors import ArgumentError, DTypeError, brief
+from .checks import as_input
+from .init import Rng, generator
+from .module import Module
+
+
+class Dropout(Module):
+    """Each element is 0 with probability p, and divided by 1 − p otherwise, while ``training``.
+
+    After :meth:`eval` the input comes back as it is. The mask is drawn on the host: the same seed gives
+    the same elements on every device. Each call draws another one, so call the module outside of what
+    :func:`tinygrad182.remat` runs again.
+
+    Parameters
+    ----------
+    p : float
+        Probability of 0, in [0, 1].
+    rng : int or numpy.random.Generator, optional
+        Draws the masks; the generator goes on from call to call.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> dropout = tg.nn.Dropout(0.5, rng=0)
+    >>> dropout(tg.ones(6))
+    tensor([2., 0., 0., 0., 2., 2.])
+    >>> dropout.eval()(tg.ones(3))
+    tensor([1., 1., 1.])
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Rng = None) -> None:
+        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+            raise ArgumentError(f"Dropout: p {brief(p)} must be a probability, from 0 to 1")
+        self.p = float(p)
+        self._draw = generator(rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map any shape to the same shape."""
+        x = as_input(self, x)
+        if not self.training or self.p == 0:
+            return x
+        kept = (self._draw.random(x.shape) >= self.p) / (1 - self.p if self.p < 1 else 1.0)
+        return x * beside(kept, x).astype(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"p={self.p:g}"
