@@ -20,6 +20,7 @@ import tinygrad182 as tg
 from experiments.catalogue import Experiment
 from experiments.common import options
 from experiments.common.result import Attachment, Claim, Result, Row, power_text
+from experiments.common.words import printable
 from experiments.decoding import text_views
 from experiments.decoding.continuations import (
     GREEDY,
@@ -122,6 +123,13 @@ class CharLMOptions(options.Options):
             options.at_least("beams", width, 1)
         for prompt in self.prompts:
             options.one_or_more("prompts", prompt)
+
+    @property
+    def left(self) -> str:
+        """What a run that was interrupted has left, in a sentence."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return super().left
+        return f"No report was written; --resume {printable(self.checkpoint)} goes on with the training."
 
 
 def run(opts: CharLMOptions, progress: Progress) -> Result:

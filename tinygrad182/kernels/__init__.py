@@ -48,7 +48,9 @@ def _build(dtype: Any) -> None:
     except Exception as error:  # any: it does not suit this NumPy, or a setting of its own is wrong
         _BUILT.update(dict.fromkeys(_TYPES))
         if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
-            _warn(f"Numba cannot be imported, so NumPy runs the loops of recurrent layers: {error!r}")
+            _warn(
+                f"Numba cannot be imported, so NumPy runs the loops of recurrent layers: {error!r}"
+            )
         return
     if getattr(numba.config, "DISABLE_JIT", False):
         _BUILT[dtype] = None

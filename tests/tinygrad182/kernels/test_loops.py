@@ -255,8 +255,8 @@ def test_a_numba_that_cannot_be_imported(
     monkeypatch.setattr(sys, "meta_path", [Broken(error("threads must be > 0")), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "numba", raising=False)
     with pytest.warns(RuntimeWarning, match="cannot be imported.*threads must be > 0") as warned:
-        for dtype in ("float32", "float64", "float32"):
-            assert kernels.loops(np, np.dtype(dtype)) is arrays
+        found = [kernels.loops(np, np.dtype(name)) for name in ("float32", "float64", "float32")]
+    assert found == [arrays] * 3
     assert len(warned) == 1
 
 
@@ -273,8 +273,8 @@ def test_loops_that_cannot_be_compiled(folder: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(compiled.numba.config, "CACHE_DIR", folder)
     named = re.escape(folder or f"{kernels.__path__[0]}/__pycache__")
     with pytest.warns(RuntimeWarning, match=rf"Ran out of input.*in {named}$") as warned:
-        for _ in range(2):
-            assert kernels.loops(np, np.dtype("float64")) is arrays
+        found = [kernels.loops(np, np.dtype("float64")) for _ in range(2)]
+    assert found == [arrays] * 2
     assert len(warned) == 1
 
 
