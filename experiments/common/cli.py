@@ -119,7 +119,9 @@ def run_one(name: str, experiment: Experiment, options: Options, err: Console) -
 
 def asked(name: str, experiment: Experiment) -> Question:
     """The question an experiment answers."""
-    return Question(name, experiment.question, experiment.letter, experiment.predict)
+    return Question(
+        name, experiment.question, experiment.letter, experiment.predict, experiment.pictures
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

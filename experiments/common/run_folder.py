@@ -33,7 +33,7 @@ from typing import Any
 import tinygrad182 as tg
 from experiments.common.errors import OutputError
 from experiments.common.report import render_report, render_sheet
-from experiments.common.result import Result, Table, Value
+from experiments.common.result import Figure, Result, Table, Value
 from experiments.common.words import printable
 
 RESULTS = "results.json"
@@ -55,12 +55,13 @@ PACKAGES = ("numpy", "cupy-cuda12x", "cupy-cuda13x", "altair", "vl-convert-pytho
 
 @dataclass(frozen=True)
 class Question:
-    """What an experiment asks: its name, its letter in the course, and what to predict."""
+    """What an experiment asks: its name, its letter in the course, what to predict, what answers it."""
 
     name: str
     question: str
     letter: str = ""
     predict: str = ""
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,12 @@ class Run(Question):
     started: datetime
     seconds: float
     result: Result
+
+    @property
+    def answer(self) -> list[Figure]:
+        """The figures for the page of all questions; the others are in the run's own report."""
+        asked_for = [figure for figure in self.result.figures if figure.name in self.pictures]
+        return asked_for or list(self.result.figures[:2])
 
     @property
     def configuration(self) -> dict[str, Any]:
