@@ -295,6 +295,7 @@ EXPERIMENT = Experiment(
     options=BeamTreeOptions,
     run=run,
     letter="Q2a–d",
+    pictures=("tree", "beam_2"),
     predict="The decoder says neural −0.65 or network −0.73; after neural, neural −0.8 or network −0.6; "
     "after network, neural −0.6 or network −0.8; after neural network and after network neural, neural "
     "−0.8 or network −0.6; after neural neural, neural −0.01 or network −4.6; after network network −0.7 "

@@ -55,10 +55,6 @@ def render_report(run: Run, record: dict[str, Any]) -> str:
     )
 
 
-PICTURES = 2
-"""Figures of each question on the page of all; the others are in its own report."""
-
-
 def render_sheet(questions: Sequence[Question], runs: Sequence[Run]) -> str:
     """Page with every question, and the answers of the runs folded away.
 
@@ -74,11 +70,9 @@ def render_sheet(questions: Sequence[Question], runs: Sequence[Run]) -> str:
     str
         HTML that needs no network; each answer links to the report in the folder of its run.
     """
-    figures = [figure for run in runs for figure in run.result.figures[:PICTURES]]
     return _template("sheet.html").render(
         runs=runs or questions,
         answers=bool(runs),
-        pictures=PICTURES,
-        specs=[figure.chart.to_dict() for figure in figures],
+        specs=[figure.chart.to_dict() for run in runs for figure in run.answer],
         library=vl_convert.javascript_bundle() if runs else "",  # type: ignore[call-arg]
     )
