@@ -38,6 +38,7 @@ class ScaledCotangents(Cotangents):
         self.powers = [0]
         """Of the node popped last: what arrives next over its edges has them too."""
         self._by_power: dict[int, Cotangents] = {}
+        self._powers_of: dict[Node, dict[int, None]] = {}  # those that something of a node has
 
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge, at the powers of the node it comes from."""
@@ -48,6 +49,7 @@ class ScaledCotangents(Cotangents):
         """Add one array at a power of two."""
         if power not in self._by_power:
             self._by_power[power] = Cotangents()
+        self._powers_of.setdefault(node, {})[power] = None
         self._by_power[power].add(node, cotangent)
 
     def pop(self, node: Node) -> Any:
@@ -68,7 +70,8 @@ class ScaledCotangents(Cotangents):
         return _is_held(g)
 
     def _arrived(self, node: Node) -> list[Band]:
-        return [(g, p) for p, c in self._by_power.items() if (g := c.pop(node)) is not None]
+        powers = self._powers_of.pop(node, {})
+        return [(g, p) for p in powers if (g := self._by_power[p].pop(node)) is not None]
 
     def bands(self, g: Array) -> list[Band]:
         """The cotangent popped last as pairs of an array and its power, the highest first."""
