@@ -77,16 +77,17 @@ class Steps:
 
     def among(self, wanted: Sequence[int]) -> Array:
         """Those of some time steps that are here, counted from the first."""
-        return np.array([t - self.start for t in wanted if t in self.times()], np.int64)
+        there = self.times()
+        return np.array([t - self.start for t in wanted if t in there], np.int64)
 
     def lengths(self) -> Array | None:
         """How many of the steps each sequence has; None: all."""
         given = self.given.lengths
         return None if given is None else given.astype(np.int64)
 
-    def chunks(self, steps: Array, leading: int = 1) -> Iterator[Array]:
-        """Parts of some steps whose rows fit into memory, times a number of leading axes' rows."""
-        each = leading * self.states.shape[2] * len(self.given.weight_hh)
+    def chunks(self, steps: Array, rows: int | None = None) -> Iterator[Array]:
+        """Parts of some steps whose gradients fit into memory; ``rows``: of how many at each, B by default."""
+        each = (rows or self.states.shape[2]) * len(self.given.weight_hh)
         if len(steps):
             yield from np.array_split(steps, min(len(steps), -(-len(steps) * each // ELEMENTS)))
 
