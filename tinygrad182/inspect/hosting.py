@@ -139,11 +139,11 @@ def opened(
     gradient: Any,
     path: str | None,
     what: str,
-    stays: Callable[[Stack], bool] = lambda stack: False,
+    stays: Callable[[Node, Stack], bool] = lambda root, stack: False,
 ) -> Opened:
     """The recurrence at ``path``, or the only one, of what a loss depends on.
 
-    It is step by step, with all others of the graph, unless ``stays(stack)`` says that the view takes
+    It is step by step, with all others of the graph, unless ``stays(root, stack)`` says that the view takes
     what was run as one operation as it is.
 
     Raises
@@ -156,7 +156,7 @@ def opened(
     device = device_of(_first(one_stack(seed[0], path, what)).value) if here.twins else "cpu"
     ((root, g),) = here.seeds
     stack = one_stack(root, path, what)
-    whole = root if stays(stack) else unrolled(root)
+    whole = root if stays(root, stack) else unrolled(root)
     return Opened(whole, g, stack if whole is root else one_stack(whole, path, what), device)
 
 

@@ -18,7 +18,7 @@ from ..recording import Node
 from .hosting import opened
 from .paths import Step, steps_of
 from .recurrences import Stack, Wanted, chosen
-from .steps import Steps, is_whole, scans_of
+from .steps import Steps, is_whole, scans_of, stays_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def step_jacobians(
     >>> bool(np.allclose(jacobians.matrices, rnn.weight_hh_l0.numpy()))
     True
     """
-    _, _, stack, _ = opened(loss, _ones(loss), path, "step_jacobians", is_whole)
+    _, _, stack, _ = opened(loss, _ones(loss), path, "step_jacobians", stays_whole)
     if is_whole(stack):
         return _side_by_side(stack, sample, times)
     return _one_by_one(stack, sample, times)

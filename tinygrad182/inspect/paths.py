@@ -20,7 +20,7 @@ from .hosting import opened
 from .norms import row_norms
 from .recurrences import Stack, Wanted, chosen, one_state
 from .scaling import NOT_FINITE, Band, gradients_in_bands, times_power, zeros_like
-from .steps import Scaled, Steps, arriving, at_common_powers, at_step_powers, is_whole, scans_of
+from .steps import Scaled, Steps, arriving, at_common_powers, at_step_powers, is_whole, scans_of, stays_whole
 from .table import text_table
 
 Step = dict[str, Node]
@@ -119,7 +119,7 @@ def path_split(
     >>> bool(split.shares["direct"][10] > 0.9)  # the forget gates are open
     True
     """
-    root, seed, stack, device = opened(loss, None, path, "path_split", is_whole)
+    root, seed, stack, device = opened(loss, None, path, "path_split", stays_whole)
     split = _split_side_by_side if is_whole(stack) else _split_one_by_one
     return {name: _true(found, device) for name, found in split(root, seed, stack, times).items()}
 
@@ -416,7 +416,7 @@ def gain_split(
     >>> bool((split.saturation <= 1).all())  # the slope of tanh is at most 1
     True
     """
-    root, seed, stack, _ = opened(loss, None, path, "gain_split", is_whole)
+    root, seed, stack, _ = opened(loss, None, path, "gain_split", stays_whole)
     recurrence = one_state(stack, state, "gain_split")
     wanted = chosen(times, recurrence.times(), "gain_split")
     gains = _gains_side_by_side if is_whole(stack) else _gains_one_by_one

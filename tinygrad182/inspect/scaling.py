@@ -43,7 +43,7 @@ class ScaledCotangents(Cotangents):
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge, at the powers of the node it comes from."""
         for i, power in enumerate(self.powers):
-            self.put(node, cotangent if len(self.powers) == 1 else _at(cotangent, i), power)
+            self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
 
     def put(self, node: Node, cotangent: Any, power: int) -> None:
         """Add one array at a power of two."""
@@ -78,7 +78,7 @@ class ScaledCotangents(Cotangents):
         return list(zip([g] if len(self.powers) == 1 else g, self.powers, strict=True))
 
 
-def _at(cotangent: Any, i: int) -> Any:
+def at_band(cotangent: Any, i: int) -> Any:
     """One band of what a rule returned."""
     if type(cotangent) is Slice:
         return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], cotangent.lead[1:])
