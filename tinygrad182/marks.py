@@ -7,17 +7,21 @@ import numpy as np
 from ._tensor import Tensor
 from .errors import ArgumentError, DTypeError
 from .modes import MODES, Scope
-from .recording import node_of
+from .recording import node_of, now
 
 
 class Mark:
-    """A name a node was given with :func:`mark`, and the place and time it was given for."""
+    """A name a node was given with :func:`mark`, the place and time it was given for, and when.
 
-    __slots__ = ("name", "scope")
+    ``order`` is a sequence number, which puts the parts of a state in the order they were marked in.
+    """
 
-    def __init__(self, name: str, scope: Scope) -> None:
+    __slots__ = ("name", "order", "scope")
+
+    def __init__(self, name: str, scope: Scope, order: int | None = None) -> None:
         self.name = name
         self.scope = scope
+        self.order = now() if order is None else order
 
 
 def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:

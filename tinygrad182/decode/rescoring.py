@@ -235,7 +235,7 @@ def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
                 node.params = {**node.params, "start": t}
         if node.marks:
             node.marks = tuple(
-                Mark(m.name, moved(m.scope)) if m.scope.call in first else m
+                Mark(m.name, moved(m.scope), m.order) if m.scope.call in first else m
                 for m in node.marks
                 if m.scope.call not in first or m.scope.time != -1 or t == 0
             )

@@ -70,7 +70,8 @@ def _one(node: Node, i: int) -> _Step:
     before = others[:n] if i == 0 else [wrap(v[i - 1], Leaf(v[i - 1], True)) for v in values]
     params = {**node.params, "start": node.params.get("start", 0) + i}
     if "shortest" in params:
-        others[-1] = wrap(others[-1]._data - i)
+        lengths = others[-1]._data
+        others[-1] = wrap(backend.namespace(lengths).astype(lengths, "int64") - i)
         params["shortest"] = max(0, params["shortest"] - i)
     part = wrap(x._data[i : i + 1], Leaf(x._data[i : i + 1], x.requires_grad))
     with recording_as(Modes(True, x.device, node.scope)):

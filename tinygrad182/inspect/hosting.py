@@ -116,7 +116,7 @@ def _there(node: Node) -> Callable[..., list[Array]]:
 
 
 class Opened(NamedTuple):
-    """A recurrence step by step, in a graph on the host.
+    """A recurrence in a graph on the host.
 
     Attributes
     ----------
@@ -134,8 +134,17 @@ class Opened(NamedTuple):
     device: str
 
 
-def opened(loss: Tensor, gradient: Any, path: str | None, what: str) -> Opened:
+def opened(
+    loss: Tensor,
+    gradient: Any,
+    path: str | None,
+    what: str,
+    stays: Callable[[Node, Stack], bool] = lambda root, stack: False,
+) -> Opened:
     """The recurrence at ``path``, or the only one, of what a loss depends on.
+
+    It is step by step, with all others of the graph, unless ``stays(root, stack)`` says that the view takes
+    what was run as one operation as it is.
 
     Raises
     ------
@@ -146,8 +155,9 @@ def opened(loss: Tensor, gradient: Any, path: str | None, what: str) -> Opened:
     here = on_host([seed])
     device = device_of(_first(one_stack(seed[0], path, what)).value) if here.twins else "cpu"
     ((root, g),) = here.seeds
-    root = unrolled(root)
-    return Opened(root, g, one_stack(root, path, what), device)
+    stack = one_stack(root, path, what)
+    whole = root if stays(root, stack) else unrolled(root)
+    return Opened(whole, g, stack if whole is root else one_stack(whole, path, what), device)
 
 
 def _first(stack: Stack) -> Node:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,18 +13,27 @@ from .._tensor import Tensor
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate
 from ..errors import GraphError
+from ..kernels.powers import times_rows
 from ..modes import no_grad
 from ..recording import Node
 from .hosting import opened
-from .recurrences import Stack, one_state
+from .norms import row_norms
+from .recurrences import Stack, Wanted, chosen, one_state
 from .scaling import NOT_FINITE, Band, gradients_in_bands, times_power, zeros_like
+from .steps import Scaled, Steps, arriving, at_common_powers, at_step_powers, is_whole, scans_of, stays_whole
 from .table import text_table
 
 Step = dict[str, Node]
 """The states of one step by name."""
 
-_Parts = tuple[dict[str, Array], int]
-"""The parts of one state's gradient, beside the power of two they are to be multiplied by."""
+
+class _Found(NamedTuple):
+    """One state's parts at some steps, (T, …) each, and powers of two: of every step, or of its rows (T, B)."""
+
+    times: Sequence[int]
+    parts: dict[str, Array]
+    powers: np.ndarray[Any, Any]
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,9 @@ class PathSplit:
         return text_table(("t", *self.shares), list(rows), 20)
 
 
-def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]:
+def path_split(
+    loss: Tensor, path: str | None = None, *, times: Wanted = None
+) -> Mapping[str, PathSplit]:
     """Split the gradient by every state of a recurrence by the way it came.
 
     ∂L/∂s_t is the sum of what comes from the states of step t+1 and what comes from the loss without
@@ -73,6 +84,8 @@ def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]
         A single element.
     path : str, optional
         The module whose states are meant, as in :func:`gradient_flow`; not needed for a single one.
+    times : int or sequence of int, optional
+        The time steps that are wanted; all by default.
 
     Returns
     -------
@@ -85,6 +98,15 @@ def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]
         No state was marked.
     UnknownPathError
         No such path, or several and none given.
+    ArgumentError
+        No such time step.
+
+    Notes
+    -----
+    Time and memory grow with T. Of a fused layer, a split holds (parts + 1) · T · B · H numbers for each state
+    (the parts and their sum; 7 · T · B · H for an LSTM), and the work takes about 4 · T · B · H for each state
+    besides. Of a loop of one's own it takes all gradients of the states twice. The backward pass behind it
+    goes over all steps, also where ``times`` asks for some.
 
     Examples
     --------
@@ -97,23 +119,71 @@ def path_split(loss: Tensor, path: str | None = None) -> Mapping[str, PathSplit]
     >>> bool(split.shares["direct"][10] > 0.9)  # the forget gates are open
     True
     """
-    root, seed, stack, device = opened(loss, None, path, "path_split")
+    root, seed, stack, device = opened(loss, None, path, "path_split", stays_whole)
+    split = _split_side_by_side if is_whole(stack) else _split_one_by_one
+    return {name: _true(found, device) for name, found in split(root, seed, stack, times).items()}
+
+
+def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
+    """Split the gradients of states that each were computed by operations of their own."""
     for recurrence in stack.values():
         recurrence.check_shapes("path_split")
     steps = steps_of(stack)
+    wanted = chosen(times, sorted(steps), "path_split")
     states = {node for step in steps.values() for node in step.values()}
-    totals = gradients_in_bands(root, seed, states)
-    local = gradients_in_bands(root, seed, states, stop=True)
     after = _next_states(root, steps)
-    found: dict[str, dict[int, _Parts]] = {name: {} for name in stack}
-    for t, step in steps.items():
-        power = _power([*_every(totals, after[t]), *_every(local, step.values())])
-        arriving = {node: _at(power, node, totals) for node in after[t]}
+    totals = gradients_in_bands(root, seed, {node for t in wanted for node in after[t]})
+    local = gradients_in_bands(root, seed, states, stop=True)
+    found: dict[str, dict[int, dict[str, Array]]] = {name: {} for name in stack}
+    powers = {}
+    for t in wanted:
+        step = steps[t]
+        power = powers[t] = _power([*_every(totals, after[t]), *_every(local, step.values())])
+        coming = {node: _at(power, node, totals) for node in after[t]}
         own = {node: _at(power, node, local) for node in step.values()}
-        direct = sent(arriving, set(step.values()))
+        direct = sent(coming, set(step.values()))
         for name, parts in _split_step(step, direct, own, after[t]).items():
-            found[name][t] = parts, power
-    return {name: _stacked(dict(sorted(parts.items())), device) for name, parts in found.items()}
+            found[name][t] = parts
+    return {
+        name: _Found(list(at), _stacked(list(at.values())), np.array([powers[t] for t in at]))
+        for name, at in found.items()
+        if at
+    }
+
+
+def _split_side_by_side(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
+    """Split the gradients of states that were computed by operations on many steps each."""
+    scans = [Steps(node) for node in scans_of(stack)]
+    wanted = chosen(times, [t for scan in scans for t in scan.times()], "path_split")
+    pieces: list[tuple[dict[str, dict[str, Array]], Array]] = []
+    for scan, (given, total) in zip(scans, arriving(root, seed, scans), strict=True):
+        for steps in scan.chunks(scan.among(wanted)):
+            back = _sent_back(scan, steps, total)
+            (direct, own), powers = at_common_powers(back, given.at(steps))
+            here = scan.at(steps).after
+            parts = _split_step(here, scan.by_node(here, direct), scan.by_node(here, own), ())
+            shape = (*powers.shape, -1)
+            rows = {n: {p: g.reshape(shape) for p, g in parts[n].items()} for n in stack}
+            pieces.append((rows, powers))
+    powers = np.concatenate([powers for _, powers in pieces])
+    found = {}
+    for name in stack:
+        names = pieces[0][0][name]
+        parts = {p: np.concatenate([rows[name][p] for rows, _ in pieces]) for p in names}
+        found[name] = _Found(wanted, parts, powers)
+    return found
+
+
+def _sent_back(scan: Steps, steps: Array, total: Scaled) -> Scaled:
+    """What the states of some steps get straight from those of the next ones; 0 after the last."""
+    last = steps == len(scan) - 1
+    after = np.where(last, steps, steps + 1)
+    following, side = total.at(after), scan.at(after)
+    found = sent(scan.by_node(side.after, following.values), set(side.before.values()))
+    values = np.stack([found[node] for node in side.before.values()])
+    values = values.reshape(following.values.shape)
+    values[:, last] = 0.0
+    return Scaled(values, following.powers)
 
 
 def steps_of(stack: Stack) -> dict[int, Step]:
@@ -206,38 +276,51 @@ def _split_step(
     return {name: found[node] for name, node in step.items()}
 
 
-def _stacked(parts_at: dict[int, _Parts], device: str) -> PathSplit:
-    """One state's parts over time, on a device; a part that a step lacks is 0 there."""
-    steps, powers = [p for p, _ in parts_at.values()], [power for _, power in parts_at.values()]
+def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
+    """One state's parts over time; a part that a step lacks is 0 there."""
     names = [*dict.fromkeys(n for parts in steps for n in parts if n != "local"), "local"]
     xp = backend.namespace(steps[0]["local"])
-    stacks = {
+    return {
         name: xp.stack([p[name] if name in p else zeros_like(p["local"]) for p in steps])
         for name in names
     }
-    grad = sum(stacks.values())
-    whole = _rows(grad)
+
+
+def _true(found: _Found, device: str) -> PathSplit:
+    """The parts with their powers put back, on a device, and their shares."""
+    times, parts, powers = found
+    grad = sum(parts.values())
+    true = {part: _times_powers(array, powers) for part, array in [*parts.items(), ("", grad)]}
+    moved = {part: backend.move(array, device) for part, array in true.items()}
+    return PathSplit(np.array(times), moved.pop(""), moved, _shares(parts, powers))
+
+
+def _shares(parts: dict[str, Array], powers: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """⟨part, δ⟩ / ‖δ‖² of each at every step."""
+    if powers.ndim == 2:
+        values, _ = at_step_powers(np.stack(list(parts.values())), powers)
+        parts = dict(zip(parts, values, strict=True))
+    rows = {part: _rows(array) for part, array in parts.items()}
+    whole = sum(rows.values(), start=np.zeros(()))
     top = np.max(np.abs(whole), axis=1, initial=0.0)
     scale = np.where(top > 0, top, 1.0)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         squares = np.sum((whole / scale) ** 2, axis=1)
-        shares = {
-            part: np.sum((_rows(array) / scale) * (whole / scale), axis=1)
-            / np.where(squares > 0, squares, np.nan)
-            for part, array in stacks.items()
+        squares = np.where(squares > 0, squares, np.nan)
+        return {
+            part: np.sum((array / scale) * (whole / scale), axis=1) / squares
+            for part, array in rows.items()
         }
-    arrays = {part: _times_powers(array, powers) for part, array in stacks.items()}
-    true = {part: backend.move(array, device) for part, array in arrays.items()}
-    whole_grad = backend.move(_times_powers(grad, powers), device)
-    return PathSplit(np.array(list(parts_at)), whole_grad, true, shares)
 
 
-def _times_powers(array: Array, powers: list[int]) -> Array:
-    """Every step times its own power of two."""
-    if not any(powers):
+def _times_powers(array: Array, powers: np.ndarray[Any, Any]) -> Array:
+    """Every step, or each of its rows, times its own power of two."""
+    if not powers.any():
         return array
     with np.errstate(over="ignore", under="ignore"):
-        rows = [times_power(array[i, ...], power) for i, power in enumerate(powers)]
+        if powers.ndim == 2:
+            return times_rows(np, array, powers)
+        rows = [times_power(array[i, ...], power) for i, power in enumerate(powers.tolist())]
     return backend.namespace(array).stack(rows)
 
 
@@ -298,7 +381,9 @@ class GainSplit:
         return text_table(("t", "saturation", "weight", "gain"), list(rows), 20)
 
 
-def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainSplit:
+def gain_split(
+    loss: Tensor, path: str | None = None, state: str = "h", *, times: Wanted = None
+) -> GainSplit:
     """How much each step of a vanilla recurrence scales the gradient: by saturation, and by weight.
 
     For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
@@ -312,6 +397,8 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
         As for :func:`path_split`.
     state : str
         The name of the state.
+    times : int or sequence of int, optional
+        The time steps that are wanted; all by default.
 
     Raises
     ------
@@ -329,21 +416,57 @@ def gain_split(loss: Tensor, path: str | None = None, state: str = "h") -> GainS
     >>> bool((split.saturation <= 1).all())  # the slope of tanh is at most 1
     True
     """
-    root, seed, stack, _ = opened(loss, None, path, "gain_split")
+    root, seed, stack, _ = opened(loss, None, path, "gain_split", stays_whole)
     recurrence = one_state(stack, state, "gain_split")
-    times, nodes = list(recurrence.steps), list(recurrence.steps.values())
-    bands = gradients_in_bands(root, seed, set(nodes))
-    before = [recurrence.initial, *nodes[:-1]]
+    wanted = chosen(times, recurrence.times(), "gain_split")
+    gains = _gains_side_by_side if is_whole(stack) else _gains_one_by_one
+    norms = gains(root, seed, stack, state, wanted)
+    saturation, weight = (_ratios(norms[:, i + 1], norms[:, i]) for i in range(2))
+    return GainSplit(np.array(wanted), saturation, weight)
+
+
+_Norms = np.ndarray[Any, Any]
+"""By step, those of δ, of D δ and of what arrives at the state before, times a common factor ``(T, 3)``."""
+
+
+def _gains_one_by_one(
+    root: Node, seed: Array, stack: Stack, state: str, wanted: list[int]
+) -> _Norms:
+    steps = stack[state].steps
+    before = dict(zip(steps, [stack[state].initial, *steps.values()], strict=False))
+    bands = gradients_in_bands(root, seed, {steps[t] for t in wanted})
     gradients: list[Array] = []
-    for node, previous in zip(nodes, before, strict=True):
+    for t in wanted:
+        node, previous = steps[t], before[t]
         delta = _at(_power(bands.get(node, [])), node, bands)
         pre = _pre_activation(node, previous)
         through = delta if pre is None else sent({node: delta}, {pre})[pre]
         arrived = None if previous is None else sent({node: delta}, {previous})[previous]
         gradients += [delta, through, np.full((), np.nan) if arrived is None else arrived]
-    norms = np.array(backend.norms(gradients)).reshape(-1, 3)[np.argsort(times)]
-    saturation, weight = (_ratios(norms[:, i + 1], norms[:, i]) for i in range(2))
-    return GainSplit(np.sort(times), saturation, weight)
+    return np.array(backend.norms(gradients)).reshape(-1, 3)
+
+
+def _gains_side_by_side(
+    root: Node, seed: Array, stack: Stack, state: str, wanted: list[int]
+) -> _Norms:
+    scans = [Steps(node) for node in scans_of(stack)]
+    found = []
+    for scan, (_, total) in zip(scans, arriving(root, seed, scans), strict=True):
+        part = scan.scan.parts.index(state)
+        for steps in scan.chunks(scan.among(wanted)):
+            whole = total.at(steps)
+            (delta,), _ = at_step_powers(whole.values[part : part + 1], whole.powers)
+            delta = delta.reshape(-1, delta.shape[-1])
+            side = scan.at(steps)
+            node, previous = side.after[state], side.before[state]
+            pre = _pre_activation(node, previous)
+            through = delta if pre is None else sent({node: delta}, {pre})[pre]
+            arrived = sent({node: delta}, {previous})[previous]
+            rows = [_rows(g.reshape(len(steps), -1)) for g in (delta, through, arrived)]
+            if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
+                rows[2][steps == 0] = 0.0
+            found.append(np.stack([row_norms(g) for g in rows], axis=1))
+    return np.concatenate(found)
 
 
 _LINEAR = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from ..backpropagation import ancestors
-from ..errors import GraphError, ShapeError, UnknownPathError
+from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
 from ..marks import Mark
 from ..primitives.recurrent import Scan
 from ..recording import Node
@@ -30,14 +33,17 @@ class Recurrence:
         The states by time step, in the order they were computed.
     fused : list of (Node, int)
         Operations that computed many steps at once, and which part of their state this is.
+    began : int
+        When it was first marked, the initial state included: a sequence number.
     """
 
-    __slots__ = ("call", "fused", "initial", "module", "name", "steps")
+    __slots__ = ("began", "call", "fused", "initial", "module", "name", "steps")
 
     def __init__(self, mark: Mark, initial: Node | None) -> None:
         self.module = mark.scope.module
         self.name = mark.name
         self.call = mark.scope.call
+        self.began = mark.order
         self.initial = initial
         self.steps: dict[int, Node] = {}
         self.fused: list[tuple[Node, int]] = []
@@ -118,9 +124,8 @@ def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
 
 
 def _began(item: tuple[str, Recurrence]) -> int:
-    """When a state was first marked: a layer marks its initial states in the order it returns them."""
-    _, r = item
-    return min(node.order for node in r.nodes())
+    """When a state was first marked: a layer marks its states in the order it returns them."""
+    return item[1].began
 
 
 def one_stack(root: Node, path: str | None, what: str) -> Stack:
@@ -155,6 +160,36 @@ def one_state(stack: Stack, name: str, what: str) -> Recurrence:
     if name not in stack:
         raise UnknownPathError(f"{what}: no state {name!r}; there is {', '.join(map(repr, stack))}")
     return stack[name]
+
+
+Wanted = int | Sequence[int] | None
+"""Time steps that a view is asked for: one, several, or all."""
+
+
+def chosen(wanted: Wanted, there: Sequence[int], what: str) -> list[int]:
+    """The time steps that are wanted, ascending.
+
+    Raises
+    ------
+    ArgumentError
+        None at all, or one that is not among those there are.
+    """
+    if wanted is None:
+        return sorted(there)
+    try:
+        given = [wanted] if isinstance(wanted, (int, np.integer)) else list(wanted)
+        times = sorted({operator.index(t) for t in given})
+    except TypeError as error:
+        raise ArgumentError(
+            f"{what}: times {wanted!r}; pass a time step or a sequence of them, such as times=[0, 10]"
+        ) from error
+    strange = sorted(set(times).difference(there))
+    if strange or not times:
+        raise ArgumentError(
+            f"{what}: times {brief(wanted)}; the steps are {min(there)} to {max(there)}"
+            + (f", and {strange[0]} is not among them" if strange else "; choose at least one")
+        )
+    return times
 
 
 def recurrences(nodes: list[Node]) -> list[Recurrence]:
@@ -244,5 +279,7 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
     # a state marked with time -1 begins this one: of its own call rather than of another, and the latest
     begun = [r for r in related if r.initial is not None and not r.steps and not r.fused]
     begun.sort(key=lambda r: (r.call == mark.scope.call, r.initial.order))  # type: ignore[union-attr]
-    found.append(Recurrence(mark, begun[-1].initial if begun else None))
-    return found[-1]
+    r = Recurrence(mark, begun[-1].initial if begun else None)
+    r.began = min([mark.order, *(first.began for first in begun[-1:])])
+    found.append(r)
+    return r

@@ -38,16 +38,18 @@ class ScaledCotangents(Cotangents):
         self.powers = [0]
         """Of the node popped last: what arrives next over its edges has them too."""
         self._by_power: dict[int, Cotangents] = {}
+        self._powers_of: dict[Node, dict[int, None]] = {}  # those that something of a node has
 
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge, at the powers of the node it comes from."""
         for i, power in enumerate(self.powers):
-            self.put(node, cotangent if len(self.powers) == 1 else _at(cotangent, i), power)
+            self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
 
     def put(self, node: Node, cotangent: Any, power: int) -> None:
         """Add one array at a power of two."""
         if power not in self._by_power:
             self._by_power[power] = Cotangents()
+        self._powers_of.setdefault(node, {})[power] = None
         self._by_power[power].add(node, cotangent)
 
     def pop(self, node: Node) -> Any:
@@ -68,14 +70,15 @@ class ScaledCotangents(Cotangents):
         return _is_held(g)
 
     def _arrived(self, node: Node) -> list[Band]:
-        return [(g, p) for p, c in self._by_power.items() if (g := c.pop(node)) is not None]
+        powers = self._powers_of.pop(node, {})
+        return [(g, p) for p in powers if (g := self._by_power[p].pop(node)) is not None]
 
     def bands(self, g: Array) -> list[Band]:
         """The cotangent popped last as pairs of an array and its power, the highest first."""
         return list(zip([g] if len(self.powers) == 1 else g, self.powers, strict=True))
 
 
-def _at(cotangent: Any, i: int) -> Any:
+def at_band(cotangent: Any, i: int) -> Any:
     """One band of what a rule returned."""
     if type(cotangent) is Slice:
         return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], cotangent.lead[1:])

@@ -1,0 +1,330 @@
+"""Cotangents by the number of hops on the way: polynomials in λ, of which every hop is a factor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from ..backend import Array
+from ..backpropagation import Cotangents, fit, pull
+from ..kernels.arrays import Ends
+from ..kernels.powers import NOTHING
+from ..recording import Node
+from ..unrolling import is_scan
+from .rows import RowCotangents, Rows
+from .scaling import Band, at_band
+from .steps import Scaled, Steps, exponents
+
+
+class Polynomials(Cotangents):
+    """Cotangents as polynomials: sums of their own, with powers of two, for every coefficient.
+
+    A hop multiplies by λ: what goes over its edge is added to the next coefficient. The last one keeps all that
+    is of a higher degree.
+
+    Parameters
+    ----------
+    last : int
+        The number of the last coefficient.
+    """
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.of = [RowCotangents() for _ in range(last + 1)]
+        self.arrived: dict[int, Scaled] = {}
+        """By coefficient, what arrived at the states of the recurrence popped last."""
+        self.hop = False
+        """Whether the edge that is added next is a hop."""
+        self._layout = [(0, 0)]  # coefficient and power of each row of what was popped last
+
+    def add(self, node: Node, cotangent: Any) -> None:
+        """Add what arrives over one edge; of a seed, the first coefficient."""
+        for i, (j, power) in enumerate(self._layout):
+            self.after(j, self.hop).put(node, at_band(cotangent, i), power)
+
+    def after(self, j: int, hop: bool) -> RowCotangents:
+        """The sums of what was of degree ``j`` before an edge."""
+        return self.of[min(j + hop, len(self.of) - 1)]
+
+    def pop(self, node: Node) -> Any:
+        """The coefficients on a leading axis, each as bands; of a recurrence any, for see :attr:`arrived`."""
+        if is_scan(node):
+            return self._pop_scan(node)
+        bands: list[tuple[int, Band]] = []
+        for j, sums in enumerate(self.of):
+            g = sums.pop(node)
+            bands += [] if g is None else [(j, band) for band in sums.bands(g)]
+        if not bands:
+            return None
+        self._layout = [(j, power) for j, (_, power) in bands]
+        return backend.namespace(bands[0][1][0]).stack([array for _, (array, _) in bands])
+
+    def _pop_scan(self, node: Node) -> Any:
+        self.arrived, found = {}, None
+        for j, sums in enumerate(self.of):
+            g = sums.pop(node)
+            if g is not None:
+                found = values = g.reshape((-1, *g.shape[-3:]))
+                rows = 0 if sums.rows is None else sums.rows
+                powers = np.broadcast_to(rows + np.int64(sums.powers[0]), values.shape[1:3])
+                self.arrived[j] = Scaled(values, powers)
+        return found
+
+    def bands(self, g: Array) -> dict[int, list[Band]]:
+        """The cotangent popped last: the bands of every coefficient that there is, the highest power first."""
+        found: dict[int, list[Band]] = {}
+        for array, (j, power) in zip(g, self._layout, strict=True):
+            found.setdefault(j, []).append((array, power))
+        return found
+
+
+class InsideScans:
+    """Polynomials on their way back through recurrences that were run as one operation.
+
+    Parameters
+    ----------
+    sums : Polynomials
+    through : str
+        The part of the state whose use by the next step is a hop.
+    is_hop : callable
+        ``is_hop(parent, time)``: whether the use of a node at a time step, or at none, is one.
+    watched : dict of Node to int
+        Recurrences, and the part of their states whose gradients are to be kept.
+
+    Attributes
+    ----------
+    found : dict of Node to (array (K, T, B, H), int array (K, T, B))
+        The coefficients of the gradients of ``watched``, and the powers of their rows.
+    """
+
+    def __init__(
+        self,
+        sums: Polynomials,
+        through: str,
+        is_hop: Callable[[Node, int | None], bool],
+        watched: dict[Node, int],
+    ) -> None:
+        self.sums = sums
+        self.through = through
+        self.is_hop = is_hop
+        self.watched = watched
+        self.found: dict[Node, tuple[Array, Array]] = {}
+        self._arrived: dict[Node, dict[int, Scaled]] = {}
+
+    def arrive(self, node: Node) -> None:
+        """Note what arrived at a recurrence, which was popped last."""
+        self._arrived[node] = self.sums.arrived
+
+    def finish(self) -> None:
+        """Go through the recurrences that send nothing on."""
+        for node in list(self._arrived):
+            self.pull(node, None, ())
+
+    def pull(self, node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
+        """The cotangents a node sends to its inputs; those of a recurrence are put there."""
+        if not is_scan(node):
+            return pull(node, g, wanted)
+        steps, count = Steps(node), len(self.sums.of)
+        parts = steps.scan.parts
+        hop = parts.index(self.through) if self.through in parts else None
+        back = _Back(steps, self._arrived.pop(node), count, hop)
+        x, *others = node.inputs or ()
+        watched, kept, to_x = self.watched.get(node), [], []
+        chunks = steps.chunks(np.arange(len(steps)), rows=count * steps.states.shape[2])
+        for chunk in reversed(list(chunks)):
+            states, sums, powers = back.run(chunk, watched, x in wanted)
+            kept.append((states, powers))
+            if x in wanted:
+                to_x.append(_at_largest(sums @ steps.given.weight_ih, powers))
+        if watched is not None:
+            self.found[node] = _joined(kept)
+        if to_x:
+            self._put(node, x, *_joined(to_x), None)
+        for value, initial in zip(back.value, others[: len(parts)], strict=True):
+            if initial in wanted:
+                self._put(node, initial, *_at_largest(value, back.power), steps.start)
+        return []
+
+    def of(self, node: Node) -> tuple[Array, Array]:
+        """What was found of a recurrence; zeros where the loss does not depend on it."""
+        if node in self.found:
+            return self.found[node]
+        shape = (len(self.sums.of), *node.value.shape[-3:])
+        return np.zeros(shape), np.zeros(shape[:-1], np.int64)
+
+    def _put(
+        self, node: Node, parent: Any, values: Array, powers: Array, time: int | None
+    ) -> None:
+        """Add coefficients (K, …, B, H), whose rows have powers (K, …, B), to what an input gets."""
+        xp, hop = backend.namespace(node.value), self.is_hop(parent, time)
+        for j, (g, rows) in enumerate(zip(values, powers, strict=True)):
+            if not g.any():
+                continue
+            sums, g = self.sums.after(j, hop), fit(xp, node, parent, g, 0)
+            if (part := _part_of_scan(parent)) is not None:
+                sums.put_rows(part[0], Rows(part[1], g, rows))
+            else:
+                sums.put_spread(xp, parent, g, rows, 0)
+
+
+def _part_of_scan(node: Node) -> tuple[Node, int] | None:
+    """The recurrence, and the part, that a node is all the states of."""
+    if is_scan(node):
+        return (node, 0) if node.value.ndim == 3 else None
+    if node.op == "index" and len(node.params["key"]) == 1:
+        (whole, *_), (part,) = node.inputs or (), node.params["key"]
+        if isinstance(whole, Node) and is_scan(whole) and isinstance(part, int):
+            return (whole, part) if whole.value.ndim == 4 else None
+    return None
+
+
+def _joined(windows: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Values and powers from those of windows (K, T, …), the last window first."""
+    values, powers = zip(*reversed(windows), strict=True)
+    return np.concatenate(values, axis=1), np.concatenate(powers, axis=1)
+
+
+# --- the loop back over the steps of a recurrence ----------------------------------------------
+
+_REACH = 2.0**200
+"""Rows are rescaled where their largest element is beyond that, or below its inverse."""
+
+_SPREAD = 128
+"""How many powers of two a coefficient's row may be scaled further than the one below, which is shifted to it."""
+
+
+class _Back:
+    """Back over the steps of a recurrence, in float64, with a power of two for every coefficient's every row.
+
+    Attributes
+    ----------
+    value : array (parts, K, B, H)
+        The coefficients of the cotangent of the state before the steps that were passed.
+    power : int array (K, B)
+    """
+
+    def __init__(
+        self, steps: Steps, arrived: dict[int, Scaled], count: int, hop: int | None
+    ) -> None:
+        self.steps = steps
+        self.arrived = arrived
+        self.hop = hop
+        parts, self.last, *sizes = steps.states.shape
+        self.value = np.zeros((parts, count, *sizes))
+        self.power = np.zeros((count, sizes[0]), np.int64)
+        params = {k: v for k, v in steps.node.params.items() if k not in ("start", "shortest")}
+        self.cell = steps.scan.cell(np, **params)
+        self.weight = np.ascontiguousarray(steps.given.weight_hh, np.float64)
+        lengths = steps.lengths()
+        self.ends = Ends(lengths, self.last if lengths is None else int(lengths.min()))
+        self._lift: Array | None = None
+        coming = [g.values.any(axis=(0, 2, 3)) for g in arrived.values()]
+        self.comes: list[bool] = np.any(coming, axis=0).tolist()
+
+    def run(
+        self, steps: Array, part: int | None, sums_too: bool
+    ) -> tuple[Array, Array | None, Array]:
+        """Go back over some steps, the last that are left; return what was found, coefficients first.
+
+        These are the cotangents of one part of the states, those of the sums, and the powers of both.
+        """
+        start, n, (_, K, B, H), N = int(steps[0]), len(steps), self.value.shape, len(self.weight)
+        states, powers = np.zeros((n, K, B, H)), np.empty((n, K, B), np.int64)
+        sums = np.empty((n if sums_too else 1, K, B, N))
+        factors = self._factors(start, start + n)
+        flat = self.value[0].reshape(K * B, H)
+        for i in range(n - 1, -1, -1):
+            if start + i + 1 < self.last:
+                self._shift()
+            if self.comes[start + i]:
+                self._add(start + i)
+            self._rescale()
+            powers[i] = self.power
+            dz, here = sums[i if sums_too else 0], [f[i] for f in factors]
+            over = self.ends.over(start + i)
+            self._note(states[i], part, 0, over)
+            self.cell.inside(here, self.value)
+            for k in range(1, len(self.value)):
+                self._note(states[i], part, k, over)
+            self.cell.backward(here, self.value, dz)
+            np.matmul(dz.reshape(K * B, N), self.weight, out=flat)
+        return states.swapaxes(0, 1), sums.swapaxes(0, 1) if sums_too else None, powers.swapaxes(0, 1)
+
+    def _note(self, states: Array, part: int | None, k: int, over: Array | None) -> None:
+        """Keep one part's cotangent; past a sequence's end it goes no further, for the state is a constant."""
+        if k == part:
+            states[...] = self.value[k]
+        if over is not None:
+            self.value[k][:, over] = 0.0
+
+    def _factors(self, start: int, stop: int) -> list[Array]:
+        """The cell's factors at some steps, in float64."""
+        before = []
+        for states, initial in zip(self.steps.states, self.steps.given.initial, strict=True):
+            first = initial if start == 0 else states[start - 1]
+            before.append(np.concatenate([first[None], states[start : stop - 1]], dtype=np.float64))
+        after = [states[start:stop].astype(np.float64) for states in self.steps.states]
+        gates = self.steps.node.saved.gates[start:stop].astype(np.float64)
+        return list(self.cell.factors(gates, before, after))
+
+    def _shift(self) -> None:
+        """Multiply by λ what goes on through the hopping part."""
+        if self.hop is None:
+            return
+        value = self.value[self.hop]
+        higher = value[:-1] if self._lift is None else value[:-1] * self._lift
+        value[-1] += higher[-1]
+        value[1:-1] = higher[:-1]  # NumPy copies what overlaps
+        value[0] = 0.0
+
+    def _add(self, t: int) -> None:
+        """Add what arrives at a step from outside."""
+        coming = {j: (g.values[:, t], g.powers[t]) for j, g in self.arrived.items()}
+        if any((powers != self.power[j]).any() for j, (_, powers) in coming.items()):
+            tops = self._exponents()
+            for j, (g, powers) in coming.items():
+                tops[j] = np.maximum(tops[j], exponents(g, powers, (0, -1)))
+            self._bring_to(tops)
+        for j, (g, powers) in coming.items():
+            self.value[:, j] += _times(g.astype(np.float64), powers - self.power[j])
+
+    def _rescale(self) -> None:
+        """Bring the rows to about 1 where one of them is far from it."""
+        size = np.abs(self.value).max(axis=-1).max(axis=0)
+        size[size == 0] = 1.0
+        if not 1 / _REACH < size.min() <= size.max() < _REACH:
+            self._bring_to(self._exponents())
+
+    def _exponents(self) -> Array:
+        return exponents(self.value, self.power, (0, -1))
+
+    def _bring_to(self, tops: Array) -> None:
+        """Give every row the power of its largest element.
+
+        None lies far below that of a lower coefficient, whose row is shifted to it.
+        """
+        some = tops != NOTHING
+        lowest = np.where(some, tops, tops.max()).min(axis=0)
+        power = np.where(some, tops, np.where(lowest == NOTHING, 0, lowest))
+        if self.hop is not None:
+            room = _SPREAD * np.arange(len(tops))[:, None]
+            power = np.maximum.accumulate(power + room, axis=0) - room
+        self.value[...] = _times(self.value, self.power - power)
+        self.power = power
+        down = power[:-1] - power[1:]
+        self._lift = _times(np.ones((*down.shape, 1)), down) if down.any() else None
+
+
+def _times(values: Array, powers: Array) -> Array:
+    """Each row times 2 to its power, in float64."""
+    return np.ldexp(values, np.clip(powers, -4096, 4096)[..., None].astype(np.int32))
+
+
+def _at_largest(values: Array, powers: Array) -> tuple[Array, Array]:
+    """Rows (…, H) with their largest elements at about 1, and their powers."""
+    top = exponents(values, powers, (-1,))
+    top = np.where(top == NOTHING, 0, top)
+    return _times(values, powers - top), top
