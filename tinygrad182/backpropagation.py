@@ -17,7 +17,7 @@ from . import backend
 from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError
 from .memory import in_pass
-from .modes import MODES, Modes, grad_mode, recording_as
+from .modes import MODES, Modes, grad_mode, record_at, recording_as
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import (
@@ -49,15 +49,13 @@ def ancestors(
     FreedGraphError
         Part of the graph was freed by an earlier backward pass.
     """
-    seen = {node for node in outputs if node.requires_grad}
-    stack = list(seen)
+    roots = {node for node in outputs if node.requires_grad}
+    seen = set(roots)
+    stack = list(roots)
     while stack:
         node = stack.pop()
         if node.inputs is None:
-            raise FreedGraphError(
-                f"the graph through {node.op}{node.place()} was freed by an earlier backward pass; "
-                "call the earlier one with retain_graph=True, or record the forward again"
-            )
+            raise _freed(node, node in roots)
         for parent in node.inputs:
             if (
                 isinstance(parent, Node)
@@ -69,6 +67,20 @@ def ancestors(
                 if parent not in ends:
                     stack.append(parent)
     return sorted(seen, key=operator.attrgetter("order"))
+
+
+def _freed(node: Node, is_root: bool) -> FreedGraphError:
+    """The error of a pass that reaches what an earlier one has freed."""
+    if is_root:
+        remedy = "call the earlier one with retain_graph=True, or record the forward again"
+    else:
+        remedy = (
+            "if it made a state that is carried on to a new sequence, pass state.detach(); if two losses "
+            "share it, add them up, or call the earlier pass with retain_graph=True"
+        )
+    return FreedGraphError(
+        f"the graph through {node.op}{node.place()} was freed by an earlier backward pass; {remedy}"
+    )
 
 
 def _leading_to(targets: Collection[Node], nodes: list[Node]) -> list[Node]:
@@ -278,10 +290,10 @@ def defined(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
 
 def _check_edges(node: Node, g: Any, edges: list[tuple[Node, Any]]) -> None:
     """Raise at the first cotangent that is not finite, under ``detect_anomaly``."""
-    for _, cotangent in edges:
+    for parent, cotangent in edges:
         part = cotangent.value if type(cotangent) is Slice else cotangent
         arrays = [x._data if is_tensor(x) else x for x in (g, part)]
-        check_cotangent(node.op, node.place(), node.scope.source, *arrays)
+        check_cotangent(node.op, node.place(), node.scope.source, parent.known_name(), *arrays)
 
 
 def backpropagate(
@@ -350,6 +362,8 @@ def _backpropagate(
     watched = MODES.get().anomaly
     found: dict[Node, Any] = {}
     for node in reversed(nodes):
+        if watched:
+            record_at(node.scope)  # what is recorded of its derivative has its place and line
         g = sums.pop(node)
         if g is None:
             continue

@@ -26,10 +26,9 @@ def in_pass(run: Callable[..., Result], *args: Any) -> Result:
     It runs in a copy of the context, which Python itself leaves: not even an interrupt keeps what the pass
     has set, the modes included.
     """
-    if PASS.get():
-        return run(*args)
     context = copy_context()
-    context.run(PASS.set, next(ORDER))
+    if not PASS.get():
+        context.run(PASS.set, next(ORDER))
     return context.run(run, *args)
 
 

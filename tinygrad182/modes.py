@@ -301,6 +301,13 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
         return super().__enter__()
 
 
+def record_at(scope: Scope) -> None:
+    """Record at another place until the running pass ends, which puts the modes back."""
+    modes = MODES.get().twin()
+    modes.scope = scope
+    MODES.set(modes)
+
+
 class recording_as(ModeContext):  # noqa: N801 - used like a keyword
     """Record what runs inside where and when ``modes`` were in force."""
 

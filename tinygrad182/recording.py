@@ -123,7 +123,14 @@ class Node:
 
     def label(self) -> str:
         """What to call it in a message."""
-        return f"(a view made by {self.op})"
+        return f"(a view of {self.known_name() or 'a tensor'} made by {self.op})"
+
+    def known_name(self) -> str:
+        """The name of the parameter that it is, or is a view of; else empty."""
+        node = self
+        while node.memory is not None and node.inputs:
+            node = node.inputs[0]  # type: ignore[assignment] - only Tensors have views
+        return node.name if isinstance(node, Leaf) else ""
 
 
 class Leaf(Node):
@@ -268,8 +275,9 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     modes = MODES.get()
     scope = modes.scope
     if modes.anomaly:
-        anomaly.check_result(primitive.name, _place(scope), value, arrays)
-        scope = scope.called_from(anomaly.user_line())
+        if not scope.source:  # that of the operation whose derivative this is
+            scope = scope.called_from(anomaly.user_line())
+        anomaly.check_result(primitive.name, _place(scope), scope.source, value, arrays)
     if not (tracked and modes.grad):
         return share(value, operands[0]) if primitive.view else wrap(value)
     inputs = []

@@ -126,9 +126,9 @@ class _Inside:
         """Record again; return the output and the nodes at which its derivatives end."""
         for node in self.watched:
             if node.memory.changed_after(self.start):  # type: ignore[union-attr]
-                what = "tensor" if node.requires_grad else "constant"
+                name = node.known_name() or f"a {'tensor' if node.requires_grad else 'constant'}"
                 raise InPlaceError(
-                    f"backward of remat: a {what} of shape {tuple(node.value.shape)} that the function "
+                    f"backward of remat: {name} of shape {tuple(node.value.shape)} that the function "
                     "uses was changed in place, so running it again would give something else; "
                     "run backward before the change, or give the function a copy"
                 )
