@@ -285,8 +285,8 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-    if not x.ndim:
-        x = reshape(x, (1,))  # as NumPy has it
+    if not x.ndim and axis in (0, -1):
+        return x * 1
     at = negative_axis(x.ndim, axis or 0, "cumulative_sum", x.shape)
     return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
 
