@@ -708,9 +708,10 @@ def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> 
         return tg.sum(sizes, axes, keepdims)
     if p == 0:
         return tg.sum(tg.astype(sizes != 0, x.dtype), axes, keepdims)
-    # the norm grows with x, so nothing depends on the scale but over- and underflow
-    top = tg.max(sizes.detach(), axes, keepdims=True) if x.size else tg.ones_like(x)
-    scale = tg.where(tg.logical_and(top > 0, tg.isfinite(top)), top, 1.0)
+    scale: Any = 1.0
+    if x.size:  # the norm grows with x, so nothing depends on the scale but over- and underflow
+        top = tg.max(sizes.detach(), axes, keepdims=True)
+        scale = tg.where(tg.logical_and(top > 0, tg.isfinite(top)), top, 1.0)
     total = tg.sum((x / scale) ** 2 if p == 2 else (sizes / scale) ** p, axes, keepdims=True)
     zero = total == 0
     root = tg.sqrt if p == 2 else lambda t: t ** (1 / p)
@@ -767,8 +768,7 @@ __all__ = [
 ]
 # fmt: on
 for _name in __all__:
-    _function = globals()[_name]
-    if _function.__module__ == __name__ and not _function.__name__.isidentifier():
-        _function.__name__ = _function.__qualname__ = _name
-    setattr(tg, _name, _function)
+    if not globals()[_name].__name__.isidentifier():  # a row's
+        globals()[_name].__name__ = globals()[_name].__qualname__ = _name
+tg.join({name: globals()[name] for name in __all__})
 tg.__all__ += __all__

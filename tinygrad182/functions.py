@@ -458,9 +458,16 @@ __all__ = [
     "transpose", "trunc", "unstack", "var", "where", "zeros_like",
 ]
 # fmt: on
-for _name, _method in vars(Tensor).items():  # a method is documented where its function is
-    if callable(_method) and _method.__doc__ is None and _method.__name__ in __all__:
-        _method.__doc__ = globals()[_method.__name__].__doc__
-        _method.__wrapped__ = globals()[_method.__name__]
 
+
+def join(functions: dict[str, Callable[..., Any]]) -> None:
+    """Add functions to this namespace; Tensor's methods of these names get their docstrings."""
+    globals().update(functions)
+    for method in vars(Tensor).values():
+        if callable(method) and method.__doc__ is None and method.__name__ in functions:
+            method.__wrapped__ = functions[method.__name__]
+            method.__doc__ = method.__wrapped__.__doc__
+
+
+join({name: globals()[name] for name in __all__})
 backend.register(Tensor, sys.modules[__name__])
