@@ -28,7 +28,14 @@ LINES = [
     for line in PAGE.read_text("utf-8").splitlines()
     if line.startswith("| `")
 ]
-NUMBERS = {"inf": INF, "nan": NAN, "zeros": np.zeros, "log": math.log, "exp": math.exp, "pi": math.pi}
+NUMBERS = {
+    "inf": INF,
+    "nan": NAN,
+    "zeros": np.zeros,
+    "log": math.log,
+    "exp": math.exp,
+    "pi": math.pi,
+}
 
 
 @pytest.fixture(autouse=True)
