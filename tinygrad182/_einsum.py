@@ -8,7 +8,7 @@ from typing import Any
 
 from ._tensor import Tensor
 from .creation import as_operands
-from .errors import ArgumentError, ShapeError
+from .errors import ArgumentError, ShapeError, TinygradError
 from .primitives import PRIMITIVES
 from .rearranging import reshape
 from .recording import apply
@@ -74,7 +74,7 @@ def _from_lists(given: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
         numbers = {operator.index(i) for part in lists for i in part if i is not Ellipsis}
         letters = dict(zip(sorted(numbers), string.ascii_lowercase, strict=False))
         names = ["".join("..." if i is Ellipsis else letters[int(i)] for i in p) for p in lists]
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, TinygradError):
         raise ArgumentError(
             'einsum: subscripts come first, as a string such as "ij,jk->ik"; '
             "or each operand is followed by the list of its indices, whole numbers (26 at most)"

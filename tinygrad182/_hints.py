@@ -12,7 +12,6 @@ HINTS = {
     "nancumsum": "tg.cumsum(tg.where(tg.isnan(x), 0, x))",
     "nanmedian": "tg.median(x[~tg.isnan(x)])",
     "resize": "tg.reshape(tg.tile(tg.ravel(x), 2), (4, 3))",
-    "unstack": "tg.unstack(x)",
     "vander": "tg.expand_dims(v, 1) ** np.arange(len(v))[::-1]",
 }
 """NumPy's name → the composition, of arrays x and y and a vector v."""

@@ -19,7 +19,6 @@ ALIASES = {
     "bitwise_and": "logical_and",  # mask & x, as x & mask
     "bitwise_or": "logical_or",
     "concatenate": "concat",
-    "linalg.matrix_norm": "norm",
     "row_stack": "vstack",
     "true_divide": "divide",
 }

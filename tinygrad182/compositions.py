@@ -33,13 +33,11 @@ def _row(doc: str, formula: Function) -> Function:
 
 
 def _elementwise(doc: str, formula: Function) -> Function:
-    """Make a function of Tensors, arrays and numbers, which stay weak beside a Tensor."""
+    """Make a function of Tensors, arrays and numbers, which take the dtype of what they meet."""
 
     @functools.wraps(formula)
     def function(*operands: Any) -> Tensor:
-        if operands and not any(map(is_tensor, operands)):
-            operands = (as_tensor(operands[0]), *operands[1:])
-        return formula(*operands)
+        return formula(*as_operands(operands))
 
     function.__doc__ = f"Elementwise: {doc}."
     return function
@@ -360,11 +358,11 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
 
 cumsum = _row(
     "Running sum along ``axis``, of all elements by default.",
-    lambda x, axis=None: tg.cumulative_sum(ravel(x) if axis is None else x, axis or 0),
+    lambda x, axis=None: tg.cumulative_sum(ravel(x) if axis is None else atleast_1d(x), axis or 0),
 )
 cumprod = _row(
     "Running product along ``axis``, of all elements by default.",
-    lambda x, axis=None: cumulative_prod(ravel(x) if axis is None else x, axis or 0),
+    lambda x, axis=None: cumulative_prod(ravel(x) if axis is None else atleast_1d(x), axis or 0),
 )
 ptp = _row(
     "Largest less smallest element along ``axis``.",
@@ -422,8 +420,8 @@ def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def nanvar(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance of the elements that are not NaN."""
     count = tg.astype(tg.sum(tg.logical_not(tg.isnan(x)), axis, keepdims), x.dtype)
-    off = x - nanmean(x, axis, True)
-    return nansum(off * off, axis, keepdims) / (count - correction)  # type: ignore[no-any-return]
+    off = tg.where(tg.isnan(x), 0.0, x - nanmean(x, axis, True))
+    return tg.sum(off * off, axis, keepdims) / (count - correction)
 
 
 def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = False) -> Tensor:
@@ -442,7 +440,9 @@ def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_prod: name the axis for a tensor of shape {x.shape}")
-    y = moveaxis(atleast_1d(x), axis or 0, 0)
+    if not x.ndim and axis in (0, -1):
+        return x * 1
+    y = moveaxis(x, axis or 0, 0)
     step = 1
     while step < y.shape[0]:
         y = tg.concat([y[:step], y[step:] * y[:-step]])
@@ -708,9 +708,10 @@ def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> 
         return tg.sum(sizes, axes, keepdims)
     if p == 0:
         return tg.sum(tg.astype(sizes != 0, x.dtype), axes, keepdims)
-    # the norm grows with x, so nothing depends on the scale but over- and underflow
-    top = tg.max(sizes.detach(), axes, keepdims=True) if x.size else tg.ones_like(x)
-    scale = tg.where(tg.logical_and(top > 0, tg.isfinite(top)), top, 1.0)
+    scale: Any = 1.0
+    if x.size:  # the norm grows with x, so nothing depends on the scale but over- and underflow
+        top = tg.max(sizes.detach(), axes, keepdims=True)
+        scale = tg.where(tg.logical_and(top > 0, tg.isfinite(top)), top, 1.0)
     total = tg.sum((x / scale) ** 2 if p == 2 else (sizes / scale) ** p, axes, keepdims=True)
     zero = total == 0
     root = tg.sqrt if p == 2 else lambda t: t ** (1 / p)
@@ -721,14 +722,26 @@ def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> 
 def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     if ord not in (1, -1, math.inf, -math.inf):
         raise ArgumentError(
-            f"norm: ord={brief(ord)} of matrices is made of singular values, which have no derivative "
-            "here; use 'fro', 1, -1, inf or -inf, or x.detach()"
+            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' are made of "
+            "singular values, which have no derivative here), or tg.vector_norm for all elements as one vector"
         )
     summed, other = axes if abs(ord) == 1 else axes[::-1]
     sums = tg.sum(tg.abs(x), summed, keepdims=True)
     y = (tg.max if ord > 0 else tg.min)(sums, other, keepdims=True)
     return y if keepdims else tg.squeeze(y, axes)
 
+
+@tg.accumulating
+def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+    """Norm of the elements along ``axis`` (all by default) as one vector; see :func:`norm`."""
+    axes = tg.negative_axes(x, axis, "vector_norm")
+    return _vector_norm(x, float(ord), tuple(range(-x.ndim, 0)) if axes is None else axes, keepdims)
+
+
+matrix_norm = _row(
+    "Norm of the matrices in the last two axes; see :func:`norm`.",
+    lambda x, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims),
+)
 
 # --- other names of the same --------------------------------------------------------------------
 
@@ -746,17 +759,16 @@ __all__ = [
     "diag", "diagflat", "diagonal", "diff", "dot", "dsplit", "dstack", "exp2", "extract", "fabs",
     "fix", "fliplr", "flipud", "float_power", "fmax", "fmin", "fmod", "gradient", "heaviside",
     "hsplit", "hstack", "hypot", "imag", "inner", "interp", "kron", "linspace", "logaddexp",
-    "logaddexp2", "matrix_power", "matvec", "median", "mod", "moveaxis", "multi_dot", "nan_to_num",
-    "nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum", "nanvar", "norm", "partition",
-    "percentile", "positive", "ptp", "quantile", "rad2deg", "radians", "ravel", "real",
+    "logaddexp2", "matrix_norm", "matrix_power", "matvec", "median", "mod", "moveaxis", "multi_dot",
+    "nan_to_num", "nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum", "nanvar", "norm",
+    "partition", "percentile", "positive", "ptp", "quantile", "rad2deg", "radians", "ravel", "real",
     "real_if_close", "reciprocal", "repeat", "rint", "roll", "rollaxis", "rot90", "select", "sinc",
     "sort", "split", "tan", "tensordot", "tile", "trace", "trapezoid", "tril", "triu", "vdot",
-    "vecdot", "vecmat", "vsplit", "vstack",
+    "vecdot", "vecmat", "vector_norm", "vsplit", "vstack",
 ]
 # fmt: on
 for _name in __all__:
-    _function = globals()[_name]
-    if _function.__module__ == __name__ and not _function.__name__.isidentifier():
-        _function.__name__ = _function.__qualname__ = _name
-    setattr(tg, _name, _function)
+    if not globals()[_name].__name__.isidentifier():  # a row's
+        globals()[_name].__name__ = globals()[_name].__qualname__ = _name
+tg.join({name: globals()[name] for name in __all__})
 tg.__all__ += __all__

@@ -224,12 +224,14 @@ def as_operand(x: Any, like: Any) -> Tensor:
 
 
 def _weak(x: Any, dtype: Any) -> Any:
-    """Python's real numbers, or lists of them, in the floating type they meet; else what is given."""
+    """Python's numbers, or lists of them, in the floating type they meet; else what is given."""
     x = as_array(x)
-    if has_dtype(x) or not isinstance(dtype, np.dtype) or dtype.kind != "f":
+    if has_dtype(x) or not isinstance(dtype, np.dtype) or dtype.kind not in "fc":
         return x
     array = on_host(x)
-    return array.astype(dtype) if array.dtype.kind in "iuf" else x
+    if array.dtype.kind not in "iufc":
+        return x
+    return array.astype(np.result_type(dtype, 0j if array.dtype.kind == "c" else 0.0))
 
 
 def as_operands(given: Iterable[Any]) -> list[Tensor]:

@@ -286,8 +286,8 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-    if not x.ndim:
-        x = reshape(x, (1,))  # as NumPy has it
+    if not x.ndim and axis in (0, -1):
+        return x * 1
     at = negative_axis(x.ndim, axis or 0, "cumulative_sum", x.shape)
     return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
 
@@ -459,9 +459,16 @@ __all__ = [
     "transpose", "trunc", "unstack", "var", "where", "zeros_like",
 ]
 # fmt: on
-for _name, _method in vars(Tensor).items():  # a method is documented where its function is
-    if callable(_method) and _method.__doc__ is None and _method.__name__ in __all__:
-        _method.__doc__ = globals()[_method.__name__].__doc__
-        _method.__wrapped__ = globals()[_method.__name__]
 
+
+def join(functions: dict[str, Callable[..., Any]]) -> None:
+    """Add functions to this namespace; Tensor's methods of these names get their docstrings."""
+    globals().update(functions)
+    for method in vars(Tensor).values():
+        if callable(method) and method.__doc__ is None and method.__name__ in functions:
+            method.__wrapped__ = functions[method.__name__]
+            method.__doc__ = method.__wrapped__.__doc__
+
+
+join({name: globals()[name] for name in __all__})
 backend.register(Tensor, sys.modules[__name__])

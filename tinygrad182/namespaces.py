@@ -239,6 +239,9 @@ class NumPyLike(Namespace):
     def scatter_add(
         self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]
     ) -> Array:
+        if dtype == HALF:
+            wide = ((key, self.astype(value, _WIDE[HALF])) for key, value in items)
+            return self.scatter_add(shape, _WIDE[HALF], wide).astype(HALF)
         out = self.module.zeros(shape, dtype)
         for i, (key, value) in enumerate(items):
             if not all(k is None or isinstance(k, (int, slice)) for k in key):
