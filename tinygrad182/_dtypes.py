@@ -49,12 +49,18 @@ def _is_dtype(x: Any) -> bool:
     return True
 
 
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype is of half precision, ``float16`` or another library's ``bfloat16``."""
+    return str(dtype).endswith("float16")
+
+
 def wide_dtype(dtype: Any) -> Any:
     """The type in which sums, moments and counts of a dtype are kept: ``float32`` for half precision."""
-    return "float32" if str(dtype).endswith("float16") else dtype
+    return "float32" if is_half(dtype) else dtype
 
 
 def widened(array: Array) -> Array:
     """An array in the type that :func:`wide_dtype` names; itself where it has that already."""
-    wide = wide_dtype(array.dtype)
-    return array if wide is array.dtype else backend.namespace(array).astype(array, wide)
+    if not is_half(array.dtype):
+        return array
+    return backend.namespace(array).astype(array, "float32")

@@ -226,7 +226,7 @@ def _read(file: Any, name: str) -> np.ndarray[Any, Any]:
         array: np.ndarray[Any, Any] = file.get_tensor(name)
         known = array.dtype.kind in "biuf"  # some packages add dtypes of their own to NumPy
         problem: Any = f"it is {array.dtype}"
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:  # of float8, NumPy lacks even the name
         known, problem = False, error
     if not known:
         raise DTypeError(
