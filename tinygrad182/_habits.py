@@ -157,7 +157,7 @@ NN = {
     "L1Loss": "write tg.mean(tg.abs(pred - target))",
     "LogSoftmax": "write tg.log_softmax; tg.nn.Sequential takes functions",
     "MSELoss": "write tg.nn.mse_loss(pred, target)",
-    "MultiheadAttention": "write tg.softmax(q @ k.mT / d**0.5) @ v",
+    "MultiheadAttention": "write tg.softmax(q @ k.mT / d**0.5) @ values",
     "NLLLoss": "write tg.nn.cross_entropy(logits, targets); logits are unnormalized",
     "ParameterList": "write [tg.nn.Parameter(values)]; a list is found as it is",
     "ReLU": "write tg.relu; tg.nn.Sequential takes functions",
@@ -180,7 +180,7 @@ FUNCTIONAL = {
     "nll_loss": "write tg.nn.functional.cross_entropy(logits, targets); logits are unnormalized",
     "one_hot": "write tg.eye(classes)[indices]",
     "pad": "write tg.pad(x, ((0, 0), (1, 1))); a pair is for an axis",
-    "scaled_dot_product_attention": "write tg.softmax(q @ k.mT / d**0.5) @ v",
+    "scaled_dot_product_attention": "write tg.softmax(q @ k.mT / d**0.5) @ values",
     "silu": "write x * tg.sigmoid(x)",
     "softplus": "write tg.logsumexp(tg.stack([x, tg.zeros_like(x)]), axis=0)",
 }

@@ -121,7 +121,7 @@ TOLD: dict[str, tuple[Call, str]] = {
     "long": (lambda x, y: x.long(), r"x\.astype\('int64'\)"),
     "type": (lambda x, y: x.type(), r"write x\.dtype"),
     "is_cuda": (lambda x, y: x.is_cuda, r"x\.device != 'cpu'"),
-    "grad_fn": (lambda x, y: x.grad_fn, r"tg\.inspect\.trace\(x\)"),
+    "grad_fn": (lambda x, y: x.grad_fn, r"tg\.inspect\.trace\(loss\)"),
     "register_hook": (lambda x, y: x.register_hook(print), r"tg\.inspect\.trace"),
     "maximum": (lambda x, y: x.maximum(x), r"write tg\.maximum\(x"),
     "a misspelt method": (lambda x, y: x.resahpe(6), "did you mean 'reshape'"),
@@ -210,14 +210,6 @@ TOLD: dict[str, tuple[Call, str]] = {
         lambda x, y: tg.inspect.trace((leaf(X) * 2).sum()).select(t=3),
         "select: .*'t'; did you mean 'time'",
     ),
-    "select of no operation": (
-        lambda x, y: tg.inspect.trace((leaf(X) * 2).sum()).select(op="lstm"),
-        "select: the graph has no operation 'lstm'; it has leaf, multiply, sum",
-    ),
-    "select of no name": (
-        lambda x, y: tg.inspect.trace((leaf(X) * 2).sum()).select(name="cell"),
-        "select: the graph has no name 'cell'",
-    ),
     "grad_nrom": (
         lambda x, y: tg.inspect.gradient_flow(x, bakward=True),
         "gradient_flow: .*'bakward'; did you mean 'backward'",
@@ -260,9 +252,8 @@ def test_pytorchs_names_pass_gradients() -> None:
 def test_what_works_is_pytorchs() -> None:
     torch = needs_torch()
     for name, (call, _) in WORKS.items():
-        if name in ("hasattr", "getattr with a default") or "tg." in name or "F." in name:
-            continue
-        if any(word in name for word in ("cat", "stack", "take", "softmax(", "to(", "require")):
+        words = ("attr", "tg.", "F.", "_as", "cat", "stack", "take", "softmax(", "to(", "require")
+        if any(word in name for word in words):
             continue
         ours, theirs = call(const(X), const(Y)), call(torch.tensor(X), torch.tensor(Y))
         ours = host(ours) if isinstance(ours, tg.Tensor) else ours
@@ -371,6 +362,6 @@ def environment() -> dict[str, Any]:
 def test_remedies_are_found() -> None:
     assert code_of("write x + a @ b") == "x + a @ b"
     assert code_of("write tg.take(v, i) with i = [1]") == "i = [1]\ntg.take(v, i)"
-    assert code_of("write module.name = layer: what is assigned is found") == "module.name = layer"
+    assert code_of("write module.name = layer; what is assigned is found") == "module.name = layer"
     assert code_of("there is none") == ""
     assert sum(bool(code_of(text)) for _, _, text in REMEDIES) >= 120

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple, NoReturn
@@ -13,9 +13,8 @@ from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
-from ..errors import FreedGraphError, GraphError, UnknownPathError
+from ..errors import FreedGraphError, GraphError
 from ..modes import no_grad
-from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..unrolling import is_scan, operations, unrolled
@@ -304,17 +303,12 @@ class Graph:
             Time step.
         name : str, optional
             A marked name such as ``"h"``, or a parameter's dotted path.
-
-        Raises
-        ------
-        UnknownPathError
-            An operation that does not exist, or a name that no node of the graph has.
         """
         inside = {op for n in self._order if is_scan(n) for op in operations(n)}
         parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
         looks_inside = op in inside if op else time is not None or (name and not parameter)
         graph = self.opened() if looks_inside else self
-        found = [
+        return [
             node
             for node in graph
             if (op is None or node.op == op)
@@ -322,11 +316,6 @@ class Graph:
             and (time is None or node.time == time)
             and (name is None or node.name == name)
         ]
-        if not found:
-            ops, names = {node.op for node in graph}, {node.name for node in graph} - {""}
-            _check_known("operation", op, ops, PRIMITIVES)
-            _check_known("name", name, names, ())
-        return found
 
     def opened(self) -> Graph:
         """The same graph with every recurrence step by step, as ``fused=False`` would have recorded it.
@@ -407,11 +396,3 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<Graph of {len(self)} nodes; .table() lists them, .select(...) finds some>"
-
-
-def _check_known(what: str, wanted: str | None, here: set[str], elsewhere: Container[str]) -> None:
-    """Raise for a word that was asked for and is nowhere."""
-    if wanted is not None and wanted not in here and wanted not in elsewhere:
-        raise UnknownPathError(
-            f"select: the graph has no {what} {wanted!r}; it has {', '.join(sorted(here))}"
-        )

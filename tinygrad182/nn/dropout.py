@@ -50,7 +50,7 @@ class Dropout(Module):
         if not self.training or self.p == 0:
             return x
         kept = drawing_from(self._generator).random(x.shape) >= self.p
-        scale = 1 / (1 - self.p) if self.p < 1 else 0.0
+        scale = 1 / (1 - self.p) if self.p < 1 else 1.0
         return where(beside(kept, x), x * scale, 0.0)
 
     def extra_repr(self) -> str:
