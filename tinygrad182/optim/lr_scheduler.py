@@ -129,6 +129,9 @@ class LambdaLR(LRScheduler):
         if not all(map(callable, several)):
             raise ArgumentError(f"LambdaLR: lr_lambda {brief(lr_lambda)} must be a function")
         self._functions = several
+        groups = len(getattr(optimizer, "param_groups", several))
+        if len(several) not in (1, groups):
+            raise ArgumentError(f"LambdaLR: {len(several)} functions for {groups} groups")
         super().__init__(optimizer, last_epoch)
 
     def _rate(self, base: float, epoch: int, group: int) -> float:

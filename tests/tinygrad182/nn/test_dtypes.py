@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, const, host, leaf
+from tests.support import array, const, host
 
 nn = tg.nn
 X = np.random.default_rng(0).normal(size=(5, 3, 4))
@@ -115,16 +115,13 @@ def test_the_short_names() -> None:
     assert model.cpu().weight.device == "cpu"
 
 
-def test_a_graph_recorded_before_a_change_is_right_or_refuses() -> None:
-    layer = nn.Linear(2, 1, bias=False, rng=0)
-    w = host(layer.weight)
-    x = leaf(np.ones((1, 2), np.float32))
-    y, z = layer(x).sum(), (x * layer.weight).sum()
-    layer.double()
-    y.backward()  # through a view of the old array
-    np.testing.assert_array_equal(host(x.grad), w)
-    with pytest.raises(tg.InPlaceError, match="changed in place after it was recorded"):
-        z.backward()
+def test_a_graph_recorded_before_a_change_refuses() -> None:
+    for record in (lambda layer, x: layer(x), lambda layer, x: x * layer.weight):
+        layer = nn.Linear(2, 1, bias=False, rng=0)
+        loss = record(layer, const(np.ones((1, 2), np.float32))).sum()
+        layer.double()
+        with pytest.raises(tg.InPlaceError, match="changed in place after it was recorded"):
+            loss.backward()
 
 
 def test_training_goes_on_in_another_dtype() -> None:
