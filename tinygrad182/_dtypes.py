@@ -11,9 +11,7 @@ from .namespaces import numpy_dtype
 from .recording import is_tensor
 
 
-def read_target(
-    target: tuple[Any, ...], device: str | None, dtype: Any
-) -> tuple[str | None, Any]:
+def read_target(target: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:
     """The device and the dtype that ``.to(...)`` is asked for; None for what stays.
 
     Raises

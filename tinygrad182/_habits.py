@@ -5,9 +5,7 @@ What follows "write", up to a semicolon, is code, which the tests run.
 
 from __future__ import annotations
 
-IN_PLACE = (
-    "no method writes into a tensor: use the result of the operation, or x.assign(values) for a leaf"
-)
+IN_PLACE = "no method writes into a tensor: use the result of the operation, or x.assign(values) for a leaf"
 SEEDS = "there is no global generator: pass rng=0, or a numpy.random.Generator, to what draws"
 
 TENSOR = {
@@ -166,7 +164,7 @@ NN = {
     "Tanh": "write tg.tanh; tg.nn.Sequential takes functions",
     "Transformer": "it is made of tg.nn.Linear, tg.nn.LayerNorm and tg.softmax",
     "parameter": "write tg.nn.Parameter",
-    "utils": "write tg.optim.clip_grad_norm_(parameters, 1.0); ragged batches go into a layer with lengths=",
+    "utils": "write tg.optim.clip_grad_norm_(parameters, 1.0); layers take ragged batches with lengths=",
 }
 """Names of ``tg.nn``."""
 
@@ -210,7 +208,7 @@ LR_SCHEDULER = {
 CUDA = {
     "current_device": "write x.device",
     "device_count": "write tg.cuda_is_available(); devices are 'cuda:0', 'cuda:1' and so on",
-    "empty_cache": "CuPy keeps freed memory for later: write cupy.get_default_memory_pool().free_all_blocks()",
+    "empty_cache": "write cupy.get_default_memory_pool().free_all_blocks(); CuPy keeps freed memory",
     "is_available": "write tg.cuda_is_available()",
     "manual_seed": SEEDS,
     "manual_seed_all": SEEDS,
@@ -223,7 +221,9 @@ KEYWORDS = {"dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keep
 """PyTorch's name of an argument → ours, which means the same."""
 
 TWO_RESULTS = "gives values alone: write axis={axis}, and tg.arg{name} for the indices"
-CORRECTION = "divides by n unless told otherwise: write axis={axis}, and correction=1 for PyTorch's number"
+CORRECTION = (
+    "divides by n unless told otherwise: write axis={axis}, and correction=1 for PyTorch's number"
+)
 NOT_THE_SAME = {"max": TWO_RESULTS, "min": TWO_RESULTS, "var": CORRECTION, "std": CORRECTION}
 """Functions of which PyTorch's form with ``dim=`` gives something else than ours."""
 

@@ -58,7 +58,9 @@ def test_decay_alone_is_geometric() -> None:
 
 MAKERS: dict[str, Callable[[Any, Any], Any]] = {
     "AdamW": lambda o, ps: o.AdamW(ps, lr=0.05),
-    "AdamW, decay": lambda o, ps: o.AdamW(ps, lr=0.05, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.3),
+    "AdamW, decay": lambda o, ps: o.AdamW(
+        ps, lr=0.05, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.3
+    ),
     "SGD in groups": lambda o, ps: o.SGD(
         [{"params": ps[:1], "lr": 0.2}, {"params": ps[1:], "momentum": 0.5, "weight_decay": 0.1}],
         lr=0.05,
@@ -113,7 +115,9 @@ def test_a_setting_of_all_groups_is_an_attribute() -> None:
     optimizer.lr = 0.2
     assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
     optimizer.param_groups[1]["lr"] = 0.3
-    with pytest.raises(tg.ArgumentError, match=r"Adam: the groups differ in lr; .*param_groups\[0\]"):
+    with pytest.raises(
+        tg.ArgumentError, match=r"Adam: the groups differ in lr; .*param_groups\[0\]"
+    ):
         optimizer.lr  # noqa: B018 - the attribute in question
     with pytest.raises(tg.ArgumentError, match="Adam: lr -1 must be a finite number"):
         optimizer.lr = -1
@@ -134,7 +138,9 @@ def test_a_state_dict_has_the_groups() -> None:
     second.load_state_dict(state)
     assert [group["lr"] for group in second.param_groups] == [0.1, 0.7]
     assert_same_bits(second.state[2]["momentum_buffer"], np.ones(1))
-    with pytest.raises(tg.StateDictError, match=r"groups of \[2, 1\] parameters, the optimizer has 3"):
+    with pytest.raises(
+        tg.StateDictError, match=r"groups of \[2, 1\] parameters, the optimizer has 3"
+    ):
         optim.SGD([leaf(np.ones(2)) for _ in range(3)], 0.1).load_state_dict(state)
 
 
@@ -164,7 +170,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no params": (lambda: optim.SGD([{"lr": 0.1}], 0.1), "SGD: a group is a dict with 'params'"),
     "a used-up iterator": (lambda: optim.SGD([{"params": iter(())}], 0.1), "read only once"),
     "a number": (lambda: optim.SGD([{"params": 3}], 0.1), "a group is a dict with 'params'"),
-    "no dict": (lambda: optim.SGD([W], 0.1).add_param_group([W]), "a group is a dict"),  # type: ignore[arg-type]
+    "no dict": (lambda: optim.SGD([W], 0.1).add_param_group([W]), "a group is a dict"),
     "twice": (lambda: optim.SGD([W], 0.1).add_param_group({"params": W}), "given twice"),
     "a bad rate": (lambda: optim.SGD([{"params": W, "lr": -1}], 0.1), "SGD: lr -1"),
     "both forms": (lambda: optim.SGD([W, {"params": W}], 0.1), "must be leaf tensors"),
@@ -202,13 +208,16 @@ HALF: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", HALF)
 def test_optimizers_in_half_precision(name: str) -> None:
-    """Each step is that in float64, rounded: gradients of 0, of the smallest number, and near the largest."""
+    """Each step is that in float64, rounded: gradients of 0, the smallest number, near the largest."""
     gs = np.array([0.0, 6e-8, 1e-4, 1.0, 6e4])
     p, q = leaf(np.ones(5, np.float16)), leaf(np.ones(5))
     optimizer, exact = HALF[name]([p]), HALF[name]([q])
     with np.errstate(over="ignore"):
         for _ in range(3):
-            p.grad, q.grad = const(gs.astype(np.float16)), const(gs.astype(np.float16).astype(float))
+            p.grad, q.grad = (
+                const(gs.astype(np.float16)),
+                const(gs.astype(np.float16).astype(float)),
+            )
             optimizer.step()
             exact.step()
             expected = host(q).astype(np.float16)

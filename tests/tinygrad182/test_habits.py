@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_same_bits, const, host, leaf, needs_torch
+from tests.support import const, host, leaf, needs_torch
 from tinygrad182 import _habits
 
 X = np.arange(6.0, dtype=np.float32).reshape(2, 3)
@@ -138,7 +138,10 @@ TOLD: dict[str, tuple[Call, str]] = {
     "tg.float16": (lambda x, y: tg.float16, "dtype='float16'"),
     "tg.sort": (lambda x, y: tg.topk(x, 2), "argsort"),
     "tg.autograd": (lambda x, y: tg.autograd.grad(x, x), r"tg\.grad"),
-    "a misspelt function": (lambda x, y: tg.sofmax(x), "tg has no 'sofmax'; did you mean 'softmax'"),
+    "a misspelt function": (
+        lambda x, y: tg.sofmax(x),
+        "tg has no 'sofmax'; did you mean 'softmax'",
+    ),
     "require_grad": (
         lambda x, y: tg.tensor([1.0], require_grad=True),
         "tensor: .*'require_grad'; did you mean 'requires_grad'",
@@ -347,13 +350,16 @@ def environment() -> dict[str, Any]:
     model = tg.nn.Sequential()
     model.layer = tg.nn.Linear(3, 3, rng=0)
     return {
-        "tg": tg, "np": np, "x": leaf(X[[0, 1, 0]]), "y": const(X[[0, 1, 0]]), "v": const(X[0]), "n": 1, "k": const(X),
-        "start": 0, "length": 1, "step": 1, "a": const(X[[0, 1, 0]]), "b": const(X[[0, 1, 0]]), "i": 0, "q": const(X),
+        "tg": tg, "np": np, "x": leaf(X[[0, 1, 0]]), "y": const(X[[0, 1, 0]]),
+        "v": const(X[0]), "n": 1, "k": const(X),
+        "start": 0, "length": 1, "step": 1, "a": const(X[[0, 1, 0]]), "b": const(X[[0, 1, 0]]),
+        "i": 0, "q": const(X),
         "d": 3, "mask": const(X > 2), "shape": (2, 2), "data": [1.0], "array": X, "low": 0,
         "high": 3, "f": tg.tanh, "loss": (leaf(X) * 2).sum(), "indices": [0, 1], "model": model,
         "module": tg.nn.Sequential(), "layer": tg.nn.Linear(1, 1), "values": X, "value": 1.0,
         "device": "cpu", "parameters": list(model.parameters()), "pred": const(X), "target": X,
-        "p": const(np.array([0.2, 0.3, 0.5])), "logits": const(X), "targets": [0, 1], "sizes": 3, "classes": 3,
+        "p": const(np.array([0.2, 0.3, 0.5])), "logits": const(X), "targets": [0, 1],
+        "sizes": 3, "classes": 3,
         "weight": const(X), "optimizer": tg.optim.SGD(model.parameters(), 0.1),
         "generator": np.random.default_rng(0),
     }  # fmt: skip

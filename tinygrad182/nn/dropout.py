@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .._draws import drawing_from
 from .._tensor import Tensor
 from ..creation import beside
-from ..errors import ArgumentError, DTypeError, brief
 from ..functions import where
-from .checks import as_input
+from .checks import as_input, check_number
 from .init import Rng, generator
 from .module import Module
 
@@ -39,9 +36,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Rng = None) -> None:
-        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-            raise ArgumentError(f"Dropout: p {brief(p)} must be a probability, from 0 to 1")
-        self.p = float(p)
+        self.p = check_number(self, "p", p, most=1)
         self._generator = generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Optimizer(Told, ABC):
         for group in given if grouped else [{"params": given}]:
             self.add_param_group(group)
 
-    def add_param_group(self, group: Mapping[str, Any]) -> None:
+    def add_param_group(self, group: Any) -> None:
         """Take in more parameters, with settings of their own where the dict has some.
 
         Parameters
