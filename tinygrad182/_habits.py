@@ -168,6 +168,22 @@ NN = {
 }
 """Names of ``tg.nn``."""
 
+INIT = {
+    "eye_": "write weight.assign(np.eye(*weight.shape))",
+    "kaiming_normal_": "write tg.nn.init.normal_(weight, std=(2 / weight.shape[1]) ** 0.5)",
+    "kaiming_uniform_": (
+        "write tg.nn.init.uniform_(weight, -bound, bound) with bound = (6 / weight.shape[1]) ** 0.5"
+    ),
+    "ones_": "write tg.nn.init.constant_(weight, 1.0)",
+    "trunc_normal_": "write tg.nn.init.normal_(weight, std=0.02)",
+    "xavier_normal_": "write tg.nn.init.normal_(weight, std=(2 / sum(weight.shape)) ** 0.5)",
+    "xavier_uniform_": (
+        "write tg.nn.init.uniform_(weight, -bound, bound) with bound = (6 / sum(weight.shape)) ** 0.5"
+    ),
+    "zeros_": "write tg.nn.init.constant_(weight, 0.0)",
+}
+"""Names of ``tg.nn.init``."""
+
 FUNCTIONAL = {
     "binary_cross_entropy": "write -tg.mean(y * tg.log(p) + (1 - y) * tg.log(1 - p))",
     "dropout": "write tg.nn.Dropout(0.5, rng=0); the layer holds its generator",

@@ -319,6 +319,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "FUNCTIONAL": lambda: tg.nn.functional,
     "OPTIM": lambda: tg.optim,
     "LR_SCHEDULER": lambda: tg.optim.lr_scheduler,
+    "INIT": lambda: tg.nn.init,
     "CUDA": lambda: tg.cuda,
 }
 REMEDIES = [(table, *row) for table in OWNERS for row in getattr(_habits, table).items()]
@@ -348,7 +349,7 @@ def code_of(text: str) -> str:
 def environment() -> dict[str, Any]:
     """What the remedies speak of."""
     model = tg.nn.Sequential()
-    model.layer = tg.nn.Linear(3, 3, rng=0)
+    model.layer = layer = tg.nn.Linear(3, 3, rng=0)
     return {
         "tg": tg, "np": np, "x": leaf(X[[0, 1, 0]]), "y": const(X[[0, 1, 0]]),
         "v": const(X[0]), "n": 1, "k": const(X),
@@ -356,11 +357,11 @@ def environment() -> dict[str, Any]:
         "i": 0, "q": const(X),
         "d": 3, "mask": const(X > 2), "shape": (2, 2), "data": [1.0], "array": X, "low": 0,
         "high": 3, "f": tg.tanh, "loss": (leaf(X) * 2).sum(), "indices": [0, 1], "model": model,
-        "module": tg.nn.Sequential(), "layer": tg.nn.Linear(1, 1), "values": X, "value": 1.0,
-        "device": "cpu", "parameters": list(model.parameters()), "pred": const(X), "target": X,
+        "module": tg.nn.Sequential(), "layer": tg.nn.Linear(1, 1), "values": const(X), "value": 1.0,
+        "device": "cpu", "parameters": list(model.parameters()), "pred": const(X), "target": const(X),
         "p": const(np.array([0.2, 0.3, 0.5])), "logits": const(X), "targets": [0, 1],
         "sizes": 3, "classes": 3,
-        "weight": const(X), "optimizer": tg.optim.SGD(model.parameters(), 0.1),
+        "weight": layer.weight, "optimizer": tg.optim.SGD(model.parameters(), 0.1),
         "generator": np.random.default_rng(0),
     }  # fmt: skip
 
