@@ -63,8 +63,7 @@ from .remat import remat
 from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
 
-for _name in functions.__all__:  # "dim=" is "axis=", and what does not exist is told
-    globals()[_name] = _calls.told(getattr(functions, _name))
+_calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
 clamp = clip  # noqa: F405 - PyTorch's name

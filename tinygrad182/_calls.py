@@ -64,6 +64,16 @@ def told(f: _F) -> _F:
     return call  # type: ignore[return-value]
 
 
+def tell_in(names: dict[str, Any]) -> None:
+    """Do so for every function among a package's names that is one of ours and has named arguments."""
+    for name, f in list(names.items()):
+        if inspect.isfunction(f) and f.__module__.startswith(f"{__package__}."):
+            kinds = {p.kind for p in inspect.signature(f).parameters.values()}
+            if kinds - {inspect.Parameter.VAR_POSITIONAL} and not name.startswith("_"):
+                names[name] = wrapped = told(f)
+                wrapped.__module__ = names["__name__"]  # where pickle finds it
+
+
 class Told:
     """Base of classes whose constructors say what is wrong with a call in our words."""
 

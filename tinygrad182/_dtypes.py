@@ -11,9 +11,7 @@ from .namespaces import numpy_dtype
 from .recording import is_tensor
 
 
-def read_target(
-    target: tuple[Any, ...], device: str | None, dtype: Any
-) -> tuple[str | None, Any]:
+def read_target(target: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:
     """The device and the dtype that ``.to(...)`` is asked for; None for what stays.
 
     Raises
@@ -49,12 +47,18 @@ def _is_dtype(x: Any) -> bool:
     return True
 
 
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype is of half precision, ``float16`` or another library's ``bfloat16``."""
+    return str(dtype).endswith("float16")
+
+
 def wide_dtype(dtype: Any) -> Any:
     """The type in which sums, moments and counts of a dtype are kept: ``float32`` for half precision."""
-    return "float32" if str(dtype).endswith("float16") else dtype
+    return "float32" if is_half(dtype) else dtype
 
 
 def widened(array: Array) -> Array:
     """An array in the type that :func:`wide_dtype` names; itself where it has that already."""
-    wide = wide_dtype(array.dtype)
-    return array if wide is array.dtype else backend.namespace(array).astype(array, wide)
+    if not is_half(array.dtype):
+        return array
+    return backend.namespace(array).astype(array, "float32")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import backend
+from ._draws import Tape
 from ._trees import flatten, rebuild
 from .backpropagation import ancestors, backpropagate
 from .errors import ArgumentError, InPlaceError
@@ -88,6 +89,7 @@ class _Inside:
         self.f = f
         self.modes = modes
         self.start = start
+        self.draws = Tape()
         given = flatten(arguments)
         self.differentiable = [needs_grad(x) for x in given]
         self.constants = [
@@ -105,7 +107,7 @@ class _Inside:
             for x, d in zip(self.constants, self.differentiable, strict=True)
         )
         args, kwargs = rebuild(self.structure, given)
-        with recording_as(self.modes):
+        with recording_as(self.modes), self.draws:
             out = self.f(*args, **kwargs)
             return out, _flat(out)
 

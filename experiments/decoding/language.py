@@ -131,7 +131,9 @@ class Learner:
         loss = tg.nn.cross_entropy(logits, piece[1:])
         self.optimizer.zero_grad()
         loss.backward()
-        norm = tg.optim.clip_grad_norm_(self.optimizer.parameters, MAX_NORM, error_if_nonfinite=False)
+        norm = tg.optim.clip_grad_norm_(
+            self.optimizer.parameters, MAX_NORM, error_if_nonfinite=False
+        )
         value = float(loss.item())
         if not (math.isfinite(value) and math.isfinite(norm)):
             return f"the {'gradient' if math.isfinite(value) else 'loss'} overflowed"

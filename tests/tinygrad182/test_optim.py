@@ -213,11 +213,15 @@ def test_norms_of_every_kind_at_the_ends_of_the_range(
     for p, g in zip(ps, gs, strict=True):
         p.grad = const(g)
     joint = np.concatenate(gs).astype(np.longdouble)
-    exact = np.linalg.norm(joint, norm_type) if norm_type == np.inf else (
-        (np.abs(joint) ** norm_type).sum() ** (1 / np.longdouble(norm_type))
-        if dtype != "float64"
-        else np.longdouble(top)
-        * (np.abs(joint / top) ** norm_type).sum() ** (1 / np.longdouble(norm_type))
+    exact = (
+        np.linalg.norm(joint, norm_type)
+        if norm_type == np.inf
+        else (
+            (np.abs(joint) ** norm_type).sum() ** (1 / np.longdouble(norm_type))
+            if dtype != "float64"
+            else np.longdouble(top)
+            * (np.abs(joint / top) ** norm_type).sum() ** (1 / np.longdouble(norm_type))
+        )
     )
     with np.errstate(over="ignore"):
         assert optim.clip_grad_norm_(ps, 1.0, norm_type) == pytest.approx(float(exact), rel=1e-13)

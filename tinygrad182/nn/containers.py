@@ -88,7 +88,7 @@ class ModuleDict(Module):
     def __getitem__(self, name: str) -> Module:
         return self._items[name]
 
-    def __setitem__(self, name: str, module: Module) -> None:
+    def __setitem__(self, name: Any, module: Module) -> None:
         if not isinstance(name, str) or not name or "." in name:
             raise ArgumentError(f"ModuleDict: the name {name!r} must be a text without a dot")
         self._items[name] = _checked("ModuleDict", module)

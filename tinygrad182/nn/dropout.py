@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from .._draws import drawing_from
 from .._tensor import Tensor
 from ..creation import beside
-from ..errors import ArgumentError, DTypeError, brief
-from .checks import as_input
+from ..functions import where
+from .checks import as_input, check_number
 from .init import Rng, generator
 from .module import Module
 
@@ -16,8 +15,8 @@ class Dropout(Module):
     """Each element is 0 with probability p, and divided by 1 − p otherwise, while ``training``.
 
     After :meth:`eval` the input comes back as it is. The mask is drawn on the host: the same seed gives
-    the same elements on every device. Each call draws another one, so call the module outside of what
-    :func:`tinygrad182.remat` runs again.
+    the same elements on every device. Each call draws another one; where :func:`tinygrad182.remat` runs a
+    call again, it draws the same.
 
     Parameters
     ----------
@@ -37,18 +36,17 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Rng = None) -> None:
-        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-            raise ArgumentError(f"Dropout: p {brief(p)} must be a probability, from 0 to 1")
-        self.p = float(p)
-        self._draw = generator(rng)
+        self.p = check_number(self, "p", p, most=1)
+        self._generator = generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map any shape to the same shape."""
         x = as_input(self, x)
         if not self.training or self.p == 0:
             return x
-        kept = (self._draw.random(x.shape) >= self.p) / (1 - self.p if self.p < 1 else 1.0)
-        return x * beside(kept, x).astype(x.dtype)
+        kept = drawing_from(self._generator).random(x.shape) >= self.p
+        scale = 1 / (1 - self.p) if self.p < 1 else 1.0
+        return where(beside(kept, x), x * scale, 0.0)
 
     def extra_repr(self) -> str:
         """The probability."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .. import backend
 from .._calls import Told, explain_call, unknown_name
@@ -116,10 +116,10 @@ class Module(Told):
 
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> NoReturn:
-            if hasattr(type(self), name):  # a property, whose own error this is
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property, which raises its own error again
                 return object.__getattribute__(self, name)
-            unknown_name(self, name, MODULE, type(self).__name__)
+            return unknown_name(self, name, MODULE, type(self).__name__)
 
     # --- the tree -------------------------------------------------------------------------------
 
@@ -319,8 +319,11 @@ class Module(Told):
             array = _array_to(parameter._data, device, dtype)
             if array is parameter._data:
                 continue
+            cast = array.dtype != parameter.dtype
             parameter._data = leaf.value = array
             leaf.memory = Memory(array)
+            if cast:  # a rule that would use the old values must not find the new ones
+                leaf.memory.changed()
             if leaf.grad is not None:
                 leaf.grad = wrap(_array_to(leaf.grad._data, device, dtype))
         return self

@@ -10,9 +10,9 @@ import numpy as np
 from .._dtypes import wide_dtype
 from .._tensor import Tensor
 from ..creation import integers
-from ..errors import ArgumentError, ShapeError, brief
+from ..errors import ArgumentError, ShapeError
 from ..functions import mean, sqrt, square
-from .checks import as_input
+from .checks import as_input, check_number
 from .init import new_parameter
 from .module import Module
 
@@ -63,9 +63,7 @@ class LayerNorm(Module):
         )
         if not shape:
             raise ArgumentError("LayerNorm: normalized_shape () has no axis to normalize over")
-        if not isinstance(eps, (int, float)) or not 0 <= eps < np.inf:
-            raise ArgumentError(f"LayerNorm: eps {brief(eps)} must be a finite number from 0")
-        self.eps = float(eps)
+        self.eps = check_number(self, "eps", eps)
         ones, zeros = np.ones(shape), np.zeros(shape)
         self.weight = new_parameter(ones, dtype, device) if elementwise_affine else None
         self.bias = new_parameter(zeros, dtype, device) if elementwise_affine and bias else None

@@ -71,7 +71,9 @@ def clip_grad_norm_(
     if power < math.inf and top:
         rest = math.fsum(total * (t / top) ** power for t, total in parts) ** (1 / power)
     if largest < top * rest + 1e-6:
-        root = 1 / math.sqrt(top) if top > 1 else 1.0  # the whole factor may be too small for a dtype
+        root = (
+            1 / math.sqrt(top) if top > 1 else 1.0
+        )  # the whole factor may be too small for a dtype
         second = largest / (rest * (top * root * root) + 1e-6 * root * root)
         for p in clipped:
             _scale(p, root, second)

@@ -125,10 +125,13 @@ class LambdaLR(LRScheduler):
         lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
         last_epoch: int = -1,
     ) -> None:
-        several = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda]
+        several: list[Any] = list(lr_lambda) if isinstance(lr_lambda, Sequence) else [lr_lambda]
         if not all(map(callable, several)):
             raise ArgumentError(f"LambdaLR: lr_lambda {brief(lr_lambda)} must be a function")
         self._functions = several
+        groups = len(getattr(optimizer, "param_groups", several))
+        if len(several) not in (1, groups):
+            raise ArgumentError(f"LambdaLR: {len(several)} functions for {groups} groups")
         super().__init__(optimizer, last_epoch)
 
     def _rate(self, base: float, epoch: int, group: int) -> float:
@@ -260,7 +263,7 @@ class CosineAnnealingLR(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        T_max: int,  # noqa: N803 - PyTorch's name
+        T_max: int,
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
@@ -302,7 +305,7 @@ class SequentialLR(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        schedulers: Sequence[LRScheduler],
+        schedulers: Sequence[Any],
         milestones: Sequence[int],
         last_epoch: int = -1,
     ) -> None:

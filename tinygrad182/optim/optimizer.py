@@ -71,6 +71,8 @@ class Optimizer(Told, ABC):
     settings: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
     arrays: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[tuple[str, ...]] = ()
+    implied: ClassVar[Mapping[str, Any]] = {}
+    """Settings of PyTorch's that this method always has, and their values."""
 
     lr: Any = Setting()
     weight_decay: Any = Setting()
@@ -95,7 +97,7 @@ class Optimizer(Told, ABC):
         for group in given if grouped else [{"params": given}]:
             self.add_param_group(group)
 
-    def add_param_group(self, group: Mapping[str, Any]) -> None:
+    def add_param_group(self, group: Any) -> None:
         """Take in more parameters, with settings of their own where the dict has some.
 
         Parameters
@@ -299,7 +301,8 @@ class Optimizer(Told, ABC):
                 problems.append(str(error))
         for name, value in group.items():
             is_off = isinstance(value, (int, float, type(None))) and not value
-            if name not in (*self.settings, *_OF_SCHEDULES, "params") and not is_off:
+            known = (*self.settings, *_OF_SCHEDULES, "params")
+            if name not in known and not is_off and self.implied.get(name) != value:
                 problems.append(f"unexpected {name} = {brief(value)}")
         return settings
 
