@@ -7,6 +7,7 @@ with the same output. Steps of the model are counted as well, for they do not de
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,7 +113,7 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     by_width = [(sizes[0], opts.at_length, K) for K in widths]
     by_vocabulary = [(M, opts.at_length, opts.at_width) for M in sizes]
     # Lines cross, and where they do there is one measurement.
-    places = list(dict.fromkeys([*sum(by_length.values(), []), *by_width, *by_vocabulary]))
+    places = dict.fromkeys(itertools.chain(*by_length.values(), by_width, by_vocabulary))
     task = progress.add_task("searches", total=opts.repeats * len(places))
     costs = {}
     for vocabulary, length, width in places:

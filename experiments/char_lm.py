@@ -146,14 +146,17 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
         length=SAMPLE_LENGTH,
         count=SAMPLES,
         seed=opts.seed,
+        progress=progress,
     )
     texts = written(found, samples)
+    task = progress.add_task("n-grams", total=1)
     counting = ngram_losses(
         model.encode(source.training),
         model.encode(source.held_out),
         len(model.vocabulary),
         LONGEST,
     )
+    progress.advance(task)
     words = word_shares(source, samples, opts.seed)
     losses = compared(counting, history.held_out[-1])
     size = f"{source.name}; H = {opts.hidden_size}, B = {opts.batch}, T = {opts.window}, seed {opts.seed}"

@@ -137,8 +137,10 @@ def run_all(options: Options, err: Console) -> tuple[list[Run], Path]:
     """Run every experiment that answers a question, and write one page with all of them."""
     assert isinstance(options, AllOptions)
     experiments = {name: e for name in CATALOGUE if (e := load(name)).letter}
-    given = {"device": options.device, "seed": options.seed, "out": options.out}
-    own = {name: e.options(**given) for name, e in experiments.items()}  # checked before any runs
+    own = {  # all of them before any runs: what cannot be is found at once
+        name: e.options(device=options.device, seed=options.seed, out=options.out)
+        for name, e in experiments.items()
+    }
     questions = [asked(name, experiment) for name, experiment in experiments.items()]
     started = datetime.now().astimezone()
     runs = []

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from experiments.common.errors import OptionError
 
+LARGEST = 10**9
+"""Of numbers of anything. What is larger fits no array, and no time."""
+
 LARGEST_SEED = 2**53 - 1
 """Of whole numbers up to here a page's charts can tell each from the next."""
 
@@ -32,6 +35,10 @@ class Options:
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
         at_most("seed", self.seed, LARGEST_SEED)
+        for name, value in vars(self).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if name != "seed" and isinstance(number, int):
+                    at_most(name.replace("_", "-"), number, LARGEST)
 
     @property
     def left(self) -> str:

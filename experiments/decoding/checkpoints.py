@@ -67,8 +67,9 @@ def _vocabulary(checkpoint: tg.Checkpoint) -> str | None:
     config = checkpoint.meta["config"]
     text = config.get("vocabulary") if isinstance(config, dict) else None
     vectors = checkpoint.model.get("embedding.weight")
-    fits = isinstance(text, str) and vectors is not None and vectors.shape[:1] == (len(text),)
-    return text if fits and len(set(text)) == len(text) > 0 else None
+    if not isinstance(text, str) or vectors is None or vectors.shape[:1] != (len(text),):
+        return None
+    return text if len(set(text)) == len(text) > 0 else None
 
 
 def _is_history(found: Any) -> bool:

@@ -257,6 +257,23 @@ def test_a_seed_that_charts_cannot_show_is_found_before_any_work(run, name, seed
     assert "--seed must be 900719925474099" in " ".join(err.replace("│", " ").split())
 
 
+@pytest.mark.parametrize("number", [10**9 + 1, 10**30])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *(("gradient-flow", option) for option in ("length", "hidden-size", "layers", "steps")),
+        ("training", "layers"),
+        ("training", "repeats"),
+        ("beam-cost", "beam-width"),
+        ("char-lm", "expansions"),
+    ],
+)
+def test_numbers_of_anything_have_a_bound(run, name, option, number):
+    status, out, err = run(name, f"--{option}", str(number))
+    assert (status, out) == (2, "")
+    assert f"--{option} must be 1000000000 or less" in " ".join(err.replace("│", " ").split())
+
+
 def test_all_checks_every_experiments_options_before_any_runs(run, monkeypatch):
     monkeypatch.setattr(cli, "run_one", lambda *given: pytest.fail("work"))
     status, _, err = run(

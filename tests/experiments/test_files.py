@@ -62,7 +62,10 @@ BAD_CSV = {
     "tabs": ("a,b\n1\t2\n", r"separate the values by commas"),
     "identifiers": ("1_000,2\n3,4\n", r"line 1, column 1: '1_000' is not a number"),
     "marks between digits": ("1_000,2_000\n3,4\n", r"line 1, column 1: '1_000' is not a number"),
-    "commas between digits": ('"1,000","2,000"\n3,4\n', r"line 1, column 1: '1,000' is not a number"),
+    "commas between digits": (
+        '"1,000","2,000"\n3,4\n',
+        r"line 1, column 1: '1,000' is not a number",
+    ),
     "decimal commas": ('"1,5","2,5"\n3,4\n', r"line 1, column 1: '1,5' is not a number"),
     "spaces between digits": ("1 000,2 000\n3,4\n", r"column 1: '1 000' is not a number; separate"),
     "percent": ("10%,20%\n3,4\n", r"line 1, column 1: '10%' is not a number"),

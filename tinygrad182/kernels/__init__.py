@@ -60,7 +60,7 @@ def _build(dtype: Any) -> None:
 
         compiled.ready(dtype)
     except Exception as error:  # of Numba or LLVM, which are not needed for a right answer
-        kept = numba.config.CACHE_DIR or f"{__path__[0]}/__pycache__"
+        kept = getattr(numba.config, "CACHE_DIR", "") or f"{__path__[0]}/__pycache__"
         _BUILT[dtype] = None
         _warn(
             f"the loops of recurrent layers could not be compiled, NumPy runs them: {error!r}; if files "
