@@ -259,7 +259,7 @@ def state_grad_matrix(
 
 def _known(steps: Sequence[int], times: list[int], state: str) -> Sequence[int]:
     """The steps that are asked for, if there is a state of each."""
-    steps = integers(steps, "state_grad_matrix", "steps")
+    steps = integers(list(steps), "state_grad_matrix", "steps")
     for t in steps:
         if t not in times:
             raise ArgumentError(

@@ -150,6 +150,11 @@ def fancy(m: Model, y: tg.Tensor) -> tg.Tensor:
     return y[:, np.array([1, 0])] + y[..., [2, 0, 0]]
 
 
+def doubled(m: Model, y: tg.Tensor) -> tg.Tensor:
+    """One operation takes it twice, at different steps."""
+    return tg.concat([y, y], axis=0)[m.T // 2 : m.T // 2 + m.T] + y
+
+
 BETWEEN: dict[str, Callable[[Model, tg.Tensor], tg.Tensor]] = {
     "nothing": lambda m, y: y * 1.0,
     "dropout": dropout,
@@ -158,7 +163,7 @@ BETWEEN: dict[str, Callable[[Model, tg.Tensor], tg.Tensor]] = {
         f.__name__: f
         for f in (
             *(linear, swapped, gated, joined, restacked, reshaped, normed, softmaxed),
-            *(time_mixed, reversed_, contracted, fancy),
+            *(time_mixed, reversed_, contracted, fancy, doubled),
         )
     },
 }
@@ -242,8 +247,12 @@ def test_far_beyond_the_type(gain: float, name: str) -> None:
     assert max(sizes) > 700 * np.log(10)
 
 
+MIXED = {"time_mixed", "fancy", "doubled"}
+"""Operations in which rows of different powers meet: they go on in bands."""
+
+
 @host_only("a device does not look")
-@pytest.mark.parametrize("name", [name for name in BETWEEN if name not in ("time_mixed", "fancy")])
+@pytest.mark.parametrize("name", [name for name in BETWEEN if name not in MIXED])
 def test_no_array_for_each_64_powers_of_two(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However far a sequence vanishes, its cotangent is a few arrays: here rows lie over 2^2000 apart."""
     case: dict[str, Any] = {"kinds": ["identity"], "between": [name], "gain": 0.01, "T": 300}
