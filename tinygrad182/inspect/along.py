@@ -137,10 +137,33 @@ def _indexed(node: Node, powers: Array, lead: int) -> Powers:
     return [powers if known else None] + [None] * (len(inputs) - 1)
 
 
+def _contracted(node: Node, powers: Array, lead: int) -> Powers:
+    """An operand keeps apart what has its letters; one that lacks a letter gets a sum over it."""
+    terms, _, out = node.params["subscripts"].partition("->")
+    sizes = dict(zip(out, powers.shape[lead:], strict=True))
+    several = {letter for letter, n in sizes.items() if n > 1}
+    found: Powers = []
+    for term in terms.split(","):
+        if several <= set(term) and len(set(term)) == len(term):
+            order = sorted(out, key=term.find)
+            axes = (*range(lead), *(lead + out.index(letter) for letter in order))
+            shape = powers.shape[:lead] + tuple(sizes.get(letter, 1) for letter in term)
+            found.append(powers.transpose(axes).reshape(shape))
+        else:
+            found.append(None)
+    return found
+
+
+def _summed_along(node: Node, powers: Array, lead: int) -> Powers:
+    return [powers if powers.shape[node.params["axis"]] == 1 else None]
+
+
 _RULES: dict[str, Callable[[Node, Array, int], Powers]] = {
     **dict.fromkeys(["broadcast_to", "astype", "to_device"], _aligned),
     **dict.fromkeys(["reshape", "permute_dims", "flip", "concat", "stack"], _moved),
     **dict.fromkeys(["sum", "max", "min", "logsumexp"], _reduced),
+    "cumulative_sum": _summed_along,
+    "einsum": _contracted,
     "matmul": _matmul,
     "index": _indexed,
 }

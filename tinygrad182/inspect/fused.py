@@ -81,10 +81,7 @@ class Found(NamedTuple):
 
     def at(self, k: int) -> Found:
         """What was found of one of the cotangents that went back together, on a leading axis."""
-        bands = {
-            node: [(g[k, ...], power if isinstance(power, int) else power[k % len(power)]) for g, power in some]
-            for node, some in self.bands.items()
-        }
+        bands = {node: [_one_of(band, k) for band in some] for node, some in self.bands.items()}
         return Found(bands, {node: here.at(k) for node, here in self.inside.items()}, self.twins)
 
     def twin(self, node: Node) -> Node:
@@ -105,6 +102,15 @@ class Found(NamedTuple):
         with backend.on(value):
             powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
         return [(zeros_like(value), powers)]
+
+
+def _one_of(band: Band, k: int) -> Band:
+    """One of the leading axis; its power is a single one if that depends on nothing else."""
+    array, power = band
+    if not isinstance(power, int):
+        power = power[k] if len(power) > 1 else power[0]
+        power = int(power.item()) if power.size == 1 else power
+    return array[k, ...], power
 
 
 def part_of(scan: Node, part: int) -> Array:

@@ -40,7 +40,12 @@ class RowCotangents(ScaledCotangents):
         elif not power.size or (power == power.flat[0]).all():
             super().put(node, cotangent, int(power.flat[0]) if power.size else 0)
         else:
-            self._by_row.setdefault(node, []).append((cotangent, power))
+            some = self._by_row.setdefault(node, [])
+            for i, (g, p) in enumerate(some):
+                if np.array_equal(p, power):
+                    some[i] = g + cotangent, p
+                    return
+            some.append((cotangent, power))
 
     def put_rows(self, scan: Node, rows: Rows) -> None:
         """Add to one part of the states of a recurrence."""
