@@ -259,7 +259,7 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
     if host is None:
         raise ArgumentError(
             f"decode: start {brief(start)} must be a token's number from 0, or an array of one for "
-            "each of B examples; of a prompt, it is the last token, and the state is the one after the others"
+            "each of B examples; of a prompt, pass the last token, with the state after the others"
         )
     like = next((array_of(leaf) for leaf in flatten(state) if is_array(leaf)), None)
     if is_tensor(start) or (backend.is_array(given) and type(given) is not np.ndarray):

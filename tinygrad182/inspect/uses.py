@@ -40,9 +40,8 @@ class Uses:
 
     Attributes
     ----------
-    neck : list of Node
-        The weight, and what is computed from it before any step takes part (its transpose), oldest
-        first.
+    neck : set of Node
+        The weight, and what is computed from it before any step takes part (its transpose).
     uses : list of Node
         The operations that take one of these into a step, or into something with a time axis.
     outside : list of Node
