@@ -7,6 +7,7 @@ gradients; given Tensors the same rules are recorded, so that gradients can be d
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import Any
@@ -229,6 +230,8 @@ def _pull(
         needed = tuple([x in wanted for x in node.inputs or ()])
         params = {**params, "saved": node.saved, "needed": needed}
     lead = g.ndim - y.ndim
+    if lead and not node.primitive.leading_axes:  # type: ignore[union-attr]
+        return _pull_one_by_one(xp, node, g, y, xs, wanted)
     together = rules(xp, g, y, *xs, **params) if callable(rules) else None
     edges = []
     for i, parent in enumerate(node.inputs or ()):
@@ -244,6 +247,24 @@ def _pull(
         if cotangent is not None:
             edges.append((parent, fit(xp, node, parent, cotangent, lead)))  # type: ignore[arg-type]
     return edges  # type: ignore[return-value]
+
+
+def _pull_one_by_one(
+    xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
+) -> list[tuple[Node, Any]]:
+    """The same where the rules take no leading axes: they run for each cotangent alone."""
+    lead = g.shape[: g.ndim - y.ndim]
+    parents = [x for x in node.inputs or () if isinstance(x, Node) and x in wanted]
+    rows = xp.reshape(g, (math.prod(lead), *y.shape))
+    pulled = [_pull(xp, node, rows[i, ...], y, xs, wanted) for i in range(rows.shape[0])]
+    if not pulled:
+        return [(x, xp.zeros((*lead, *x.value.shape), dtype=x.value.dtype)) for x in parents]
+    edges = []
+    for same in zip(*pulled, strict=True):
+        parent = same[0][0]
+        whole = [gather(parent, [c]) if type(c) is Slice else c for _, c in same]
+        edges.append((parent, xp.reshape(xp.stack(whole), (*lead, *parent.value.shape))))
+    return edges
 
 
 def _pull_definition(

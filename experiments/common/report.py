@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import vl_convert
+from markupsafe import Markup
+
+from tinygrad182._html import in_script
 
 if TYPE_CHECKING:  # the run folder writes the report, so only the type comes from there
     from experiments.common.run_folder import Question, Run
@@ -22,6 +25,7 @@ def _template(name: str) -> jinja2.Template:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["unbroken"] = unbroken
+    environment.filters["in_script"] = lambda data: Markup(in_script(data))
     return environment.get_template(name)
 
 

@@ -264,7 +264,8 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
     host = _host_tokens(given)
     if host is None:
         raise ArgumentError(
-            f"decode: start {brief(start)} must be a token's number from 0, or a sequence of B of them"
+            f"decode: start {brief(start)} must be a token's number from 0, or an array of one for "
+            "each of B examples; of a prompt, pass the last token, with the state after the others"
         )
     like = next((array_of(leaf) for leaf in flatten(state) if is_array(leaf)), None)
     if is_tensor(start) or (backend.is_array(given) and type(given) is not np.ndarray):
@@ -281,6 +282,34 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
         return backend.namespace_on(device).from_numpy(host, device), np.ndim(given) == 0
     xp = backend.namespace(like)
     return xp.from_numpy(host, xp.device(like)), np.ndim(given) == 0
+
+
+PROMPT = (
+    "several start tokens are several examples. For a prompt, run the model over all its tokens but the "
+    "last, and pass the last alone as start, with the state after the others"
+)
+"""What to do if a sequence was meant."""
+
+
+def check_start(start: Any, tokens: Array, state: State, axis: int) -> None:
+    """Make sure that several start tokens are meant as several examples, and that the state is theirs.
+
+    A state with a row for each says so; without one an array (B,) does, and a list does not.
+
+    Raises
+    ------
+    ArgumentError, DecodingError, DeviceError
+    """
+    count = tokens.shape[0]
+    if isinstance(start, (list, tuple)) and count > 1 and not any(map(is_array, flatten(state))):
+        raise ArgumentError(
+            f"decode: start {brief(start)} may be a prompt or {count} examples: {PROMPT}. For {count} "
+            "examples without a state, pass an array: start=np.array([...])"
+        )
+    try:
+        check_state(state, tokens, axis, "the initial state:")
+    except DecodingError as error:
+        raise DecodingError(f"{error}; {PROMPT}" if count > 1 else str(error)) from None
 
 
 def _host_tokens(given: Any) -> Host | None:

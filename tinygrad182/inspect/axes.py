@@ -118,8 +118,8 @@ def _joined(node: Node, axes: Axes, times: dict[Node, int]) -> TimeAxis | None:
     axis, first, due = node.params["axis"], None, None
     for x in node.inputs or ():
         place = axes.get(x)  # type: ignore[arg-type]
-        if place is None and x in times and x.value.shape[axis] == 1:  # type: ignore[union-attr]
-            place = TimeAxis(axis, times[x])  # type: ignore[index]
+        if place is None and x in times and x.value.shape[axis] == 1:
+            place = TimeAxis(axis, times[x])
         if place is None or place.axis != axis or due not in (None, place.start):
             return None
         first = place if first is None else first

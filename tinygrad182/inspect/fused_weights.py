@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from ..unrolling import is_scan, steps_of_scan
 from .fused import Inside, gradients_inside
 from .parts import CheckedParts, Part
 from .times import marked_times
+
 
 def scans_using(root: Node, weight: Node) -> list[Node]:
     """The recurrences that take a weight as it is.

@@ -127,7 +127,7 @@ def _flat(values: Array) -> HostArray:
 
 
 def whole(parts: CheckedParts, wanted: list[int], like: Array) -> Array:
-    """The contributions of the steps that are asked for, in the weight's type; zeros where it was not used."""
+    """The contributions of the steps asked for, in the weight's type; zeros where it was not used."""
     xp = backend.namespace(like)
     with xp.on(like), np.errstate(over="ignore", under="ignore"):
         found = xp.zeros((len(wanted), *like.shape), dtype=like.dtype)

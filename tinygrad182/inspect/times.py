@@ -50,17 +50,13 @@ def places(nodes: list[Node]) -> Places:
     their parts of it. It goes along with operations that leave steps apart, to results and back to
     operands. Where two places disagree about it, it is not known.
     """
-    reading = _Reading(nodes)
-    for node, parts in _taken(nodes, reading.times).items():
-        found = {place_of_part(part, reading.times[part]) for part in parts}
-        if len(found) == 1 and (place := found.pop()) is not None:
-            reading.axes[node] = place
-    _back(nodes, reading.axes, reading.times)
-    for node in nodes:
-        if node not in reading.axes and node not in reading.times and node.primitive is not None:
-            place = carried(node, reading.axes, reading.times)
-            if place is not None:
-                reading.axes[node] = place
+    reading = _Reading(nodes, {}, {})
+    while True:
+        _find_axes(nodes, reading)
+        given = _elements(nodes, reading)
+        if not given:
+            break
+        reading = _Reading(nodes, reading.given | given, reading.axes)
     times = {node: time for node, time in reading.times.items() if time >= 0}
     axes = {node: place for node, place in reading.axes.items() if node not in reading.times}
     return Places(times, axes)
@@ -68,13 +64,14 @@ def places(nodes: list[Node]) -> Places:
 
 def node_times(nodes: list[Node]) -> Times:
     """The step of every operation that belongs to one, as :func:`places` tells it."""
-    return {node: time for node, time in _Reading(nodes).times.items() if time >= 0}
+    return places(nodes).times
 
 
 class _Reading:
     """One way through a graph, oldest node first."""
 
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: list[Node], given: Times, axes: Axes) -> None:
+        self.given = given
         try:
             self.loops = loops_of(nodes)
         except GraphError:  # which go on from two recurrences of one name
@@ -84,12 +81,14 @@ class _Reading:
             for node in r.nodes():
                 self.own.setdefault(node, []).append(r)
         self.backward = descending(self.loops.found)
-        self.upcoming = _upcoming(nodes)
+        steps = {node: t for node in nodes if (t := given.get(node, _recorded(node))) is not None}
+        self.upcoming = _upcoming(nodes, steps)
         self.times: Times = {}
-        self.axes: Axes = {}
+        self.axes: Axes = axes
         self.mixed: set[Any] = set()  # computed from several steps
+        self.steps = steps
         for node in nodes:
-            time = _recorded(node)
+            time = steps.get(node)
             if time is None and node.primitive is not None:
                 time = self._told(node)
             if time is not None:
@@ -105,7 +104,7 @@ class _Reading:
         state, alone = self.upcoming.get(node, (None, False))
         beside = node.op in {"stack", "concat"} and len(before) > 1
         if state is not None and (alone or (not beside and self._goes_on(node, state, before))):
-            return _recorded(state)
+            return self.steps[state]
         if node.op == "index" and inputs[0] in self.axes:
             step = step_taken(node, self.axes[inputs[0]])
             if step is not None:
@@ -124,18 +123,50 @@ class _Reading:
         """Whether an operation is computed from earlier states of the loop of ``state``, and no later."""
         if not before:
             return False
-        time: int = _recorded(state)  # type: ignore[assignment]
+        time = self.steps[state]
         if state in self.backward:
             in_order = all(t >= time or t < 0 for t in before)  # −1: the initial state
         else:
             in_order = max(before) <= time
-        reached = [r for x in node.inputs or () for r in self.loops.reached.get(x, ())]  # type: ignore[call-overload]
+        reached = [r for x in node.inputs or () for r in self.loops.reached.get(x, ())]  # type: ignore[arg-type]
         return in_order and any(_is_one(r, own) for r in reached for own in self.own.get(state, ()))
 
 
 def _is_one(a: Recurrence, b: Recurrence) -> bool:
     """Whether two are one; a marked initial state stands for what begins with it."""
     return a is b or (a.initial is not None and a.initial is b.initial)
+
+
+def _find_axes(nodes: list[Node], reading: _Reading) -> None:
+    """Find time axes from the parts that steps take, to operands and then to results."""
+    axes, times = reading.axes, reading.times
+    for node, parts in _taken(nodes, times).items():
+        found = {place_of_part(part, times[part]) for part in parts}
+        if len(found) == 1 and (place := found.pop()) is not None:
+            axes[node] = place
+    _back(nodes, axes, times)
+    for node in nodes:
+        if node not in axes and node not in times and node.primitive is not None:
+            place = carried(node, axes, times)
+            if place is not None:
+                axes[node] = place
+
+
+def _elements(nodes: list[Node], reading: _Reading) -> Times:
+    """What is stacked along a time axis, or taken of it, and was not known to be of that step."""
+    axes, times = reading.axes, reading.times
+    found: dict[Node, set[int]] = {}
+    for node in nodes:
+        if node.op == "stack" and node in axes and node not in times:
+            for t, x in enumerate(node.inputs or (), axes[node].start):
+                if isinstance(x, Node) and x.primitive is not None and x not in times:
+                    found.setdefault(x, set()).add(t)
+        elif node.op == "index" and node not in times:
+            whole: Any = node.inputs[0]  # type: ignore[index]
+            step = step_taken(node, axes[whole]) if whole in axes else None
+            if step is not None:
+                found.setdefault(node, set()).add(step)
+    return {node: steps.pop() for node, steps in found.items() if len(steps) == 1}
 
 
 def _taken(nodes: list[Node], times: Times) -> dict[Node, list[Node]]:
@@ -174,17 +205,17 @@ def marked_times(node: Node) -> list[int]:
     return [mark.scope.time for mark in node.marks if mark.scope.time is not None]
 
 
-def _upcoming(nodes: list[Node]) -> dict[Node, tuple[Node, bool]]:
+def _upcoming(nodes: list[Node], steps: Times) -> dict[Node, tuple[Node, bool]]:
     """The first state computed from each node, and whether it leads to those of no other step."""
     found: dict[Node, tuple[Node, bool]] = {}
     for node in reversed(nodes):
-        here = found.get(node) if _recorded(node) is None else (node, True)
+        here = (node, True) if node in steps else found.get(node)
         if here is None:
             continue
         for x in node.inputs or ():
             if isinstance(x, Node):
                 first, alone = found.get(x, here)
-                same = _recorded(first) == _recorded(here[0])
+                same = steps[first] == steps[here[0]]
                 found[x] = min(first, here[0], key=_order), alone and here[1] and same
     return found
 

@@ -40,9 +40,8 @@ class Uses:
 
     Attributes
     ----------
-    neck : list of Node
-        The weight, and what is computed from it before any step takes part (its transpose), oldest
-        first.
+    neck : set of Node
+        The weight, and what is computed from it before any step takes part (its transpose).
     uses : list of Node
         The operations that take one of these into a step, or into something with a time axis.
     outside : list of Node
@@ -82,7 +81,8 @@ class Uses:
         if not self.uses:
             raise GraphError(
                 f"weight_grad_by_time: the loss depends on {weight.label()} in no time step: uses are "
-                "told apart by the steps of tg.nn's recurrent layers, or by tg.inspect.mark in your own loop"
+                "told apart by the steps of tg.nn's recurrent layers, or by tg.inspect.mark in a loop of "
+                "your own"
             )
         last = max((t for node in nodes for t in marked_times(node)), default=-1)
         self.steps = max(last, *self.times.values()) + 1
@@ -107,7 +107,9 @@ class Uses:
     def contributions(self, seed: Array, chunk: int) -> CheckedParts:
         """What each step contributes, about ``chunk`` elements at a time."""
         found = gradients_in_bands(self.root, seed, {*self.uses, *self.outside, self.weight})
-        outside = [sent for node in self.outside for sent in self._sent(node, found.get(node, ()), 0)]
+        outside = [
+            sent for node in self.outside for sent in self._sent(node, found.get(node, ()), 0)
+        ]
         return CheckedParts(
             self.weight,
             self.steps,
@@ -134,9 +136,7 @@ class Uses:
         axis, start = self.axes[node]
         return range(start, start + node.value.shape[axis])
 
-    def _in_steps(
-        self, node: Node, grads: dict[Node, list[Band]], times: range
-    ) -> Iterator[_Sent]:
+    def _in_steps(self, node: Node, grads: dict[Node, list[Band]], times: range) -> Iterator[_Sent]:
         """What a use sends into the neck for some of its steps."""
         bands = grads.get(node, ())
         if node in self.times:
@@ -181,12 +181,7 @@ class Uses:
             power = 0 if s.power == NOT_FINITE else s.power
             seeds[s.node][(i, *s.key)] += times_power(s.value, int(power - tops[i]))
         with no_grad():
-            found = backpropagate(
-                list(seeds.items()),
-                {self.weight},
-                edge=lambda _, parent, c: c if parent in self.neck else None,
-                retain_graph=True,
-            )
+            found = backpropagate(list(seeds.items()), {self.weight}, retain_graph=True)
         zeros = np.zeros((len(times), *weight.shape), weight.dtype)
         return Part(times, found.get(self.weight, zeros), tops)
 
@@ -196,7 +191,9 @@ def _at(axis: int, i: int) -> tuple[Any, ...]:
     return (..., slice(i, i + 1), *[slice(None)] * (-axis - 1))
 
 
-def _at_step(node: Node, axis: int, i: int) -> tuple[Node, dict[Node, tuple[Node, tuple[Any, ...]]]]:
+def _at_step(
+    node: Node, axis: int, i: int
+) -> tuple[Node, dict[Node, tuple[Node, tuple[Any, ...]]]]:
     """An operation at one step; for each of its inputs, of what it is a part, and which."""
     places = iter(operand_axes(node, axis))
     parts: dict[Node, tuple[Node, tuple[Any, ...]]] = {}

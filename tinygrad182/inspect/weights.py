@@ -12,7 +12,7 @@ from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors
-from ..errors import ArgumentError, DTypeError, GraphError, UnknownPathError
+from ..errors import ArgumentError, DTypeError, UnknownPathError
 from ..recording import Leaf, Node, is_tensor, node_of
 from . import fused_weights
 from .hosting import device_of, on_host
@@ -126,7 +126,7 @@ def _wanted(steps: Iterable[int] | None, count: int) -> list[int]:
         return list(range(count))
     wanted = list(steps)
     for t in wanted:
-        if not isinstance(t, (int, np.integer)) or not 0 <= t < count:
+        if not isinstance(t, (int, np.integer)) or not 0 <= t < count:  # type: ignore[redundant-expr]
             raise ArgumentError(
                 f"weight_grad_by_time: step {t!r}; the steps are 0 to {count - 1}, as whole numbers"
             )
