@@ -84,7 +84,7 @@ def _backward(seeds: list[tuple[Node, Any]], retain_graph: bool, create_graph: b
     sums = Cotangents()
     with grad_mode(create_graph):
         found = backpropagate(seeds, retain_graph=retain_graph, cotangents=sums)
-        add_grads((node, own(g, sums.owns(node))) for node, g in found.items())
+        add_grads([(node, own(g, sums.owns(node))) for node, g in found.items()])
 
 
 def add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
@@ -93,16 +93,14 @@ def add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
     Each Tensor shares memory with nothing. Other threads may add to the same nodes at the same time.
     """
     with ADDING:
-        before = []
-        after = []
-        for node, g in found:
-            before.append((node, node.grad))
-            after.append((node, g if node.grad is None else node.grad + g))
+        sums = [
+            (node, old := node.grad, g if old is None else old + g) for node, g in found
+        ]
         try:
-            for node, total in after:
+            for node, _, total in sums:
                 node.grad = total
         except BaseException:
-            for node, old in before:
+            for node, old, _ in sums:
                 node.grad = old
             raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -152,14 +153,15 @@ def gathered(x: Any) -> Any:
     return _stacked(rebuild(x, [_among(leaf, like, dtypes) for leaf in leaves]))
 
 
-def _examples(several: Any) -> dict[type, Any]:
-    """One leaf of each type that is in nested lists."""
-    found = dict(zip(map(type, several), several, strict=True))
-    for kind in [kind for kind in found if issubclass(kind, (list, tuple))]:
-        del found[kind]
-        for item in several:
-            if type(item) is kind:
-                found |= _examples(item)
+def _examples(several: Sequence[Any]) -> dict[type, Any]:
+    """One leaf of each type that is in nested lists, found a level at a time."""
+    found: dict[type, Any] = {}
+    while several:
+        level = dict(zip(map(type, several), several, strict=True))
+        nested = {kind for kind in level if issubclass(kind, (list, tuple))}
+        found |= {kind: x for kind, x in level.items() if kind not in nested}
+        lists = (x for x in several if type(x) in nested) if nested else ()
+        several = list(chain.from_iterable(lists))
     return found
 
 
