@@ -18,7 +18,6 @@ ORDER = count(1)
 """Sequence numbers, of nodes and of writes: a larger one is later."""
 
 
-
 def in_pass(run: Callable[..., Result], *args: Any, grad: bool | None = None) -> Result:
     """Run a backward pass, in which no caller writes to arrays; one inside another belongs to it.
 
@@ -45,8 +44,8 @@ def holding_lock(run: Callable[..., Result], *args: Any) -> Result:
     try:
         with LOCK:
             return run(*args)
-    except BaseException:
-        if LOCK._is_owned():  # type: ignore[attr-defined] - interrupted on the way out
+    except BaseException:  # also one that comes between the block and the release
+        if LOCK._is_owned():  # type: ignore[attr-defined]
             LOCK.release()
         raise
 

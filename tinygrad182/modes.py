@@ -85,8 +85,8 @@ class PendingCheck(NamedTuple):
 class Modes:
     """Everything that changes how an operation is recorded: one immutable value in one ContextVar.
 
-    ``context`` is what made it so, and ``outer`` the modes outside of that. ``running`` is the number of the
-    backward pass that is running; 0 if there is none.
+    ``context`` is what made it so, and ``outer`` the modes outside of that. ``running`` is the number of
+    the backward pass that is running; 0 if there is none.
     """
 
     __slots__ = ("anomaly", "context", "device", "grad", "outer", "pending", "running", "scope")
@@ -155,7 +155,7 @@ class ModeContext(ABC):
                     "yield, nor be left in another thread or task (a decorator may be on a generator)"
                 )
             modes = modes.outer
-        MODES.set(modes.outer)  # type: ignore[arg-type] - where there is a context there is an outer
+        MODES.set(modes.outer)  # type: ignore[arg-type]
 
     def __call__(self, function: F) -> F:
         """Decorate a function, generator or coroutine: it runs inside."""

@@ -128,7 +128,7 @@ class Node:
         """The name of the parameter that it is, or is a view of; else empty."""
         node = self
         while node.memory is not None and node.inputs:
-            node = node.inputs[0]  # type: ignore[assignment] - only Tensors have views
+            node = node.inputs[0]  # type: ignore[assignment]
         return node.name if isinstance(node, Leaf) else ""
 
 
@@ -251,7 +251,9 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
                     tracked = True
             elif type(x) in SCALARS:
                 arrays.append(x)
-            elif isinstance(x, (list, tuple)) and is_tensor(whole := tensor_functions().gathered(x)):
+            elif isinstance(x, (list, tuple)) and is_tensor(
+                whole := tensor_functions().gathered(x)
+            ):
                 first = len(arrays)  # Tensors in a list: the stack of them, with their gradients
                 return apply(primitive, *operands[:first], whole, *operands[first + 1 :], **params)
             else:

@@ -18,10 +18,26 @@ Call = Callable[[Any], Any]
 CALLS: dict[str, Call] = {
     **{
         name: lambda x, name=name: getattr(tg, name)(x)  # type: ignore[misc]
-        for name in (
-            "sum mean prod max min var std logsumexp softmax log_softmax exp tanh square negative "
-            "flip transpose matrix_transpose relu"
-        ).split()
+        for name in [
+            "sum",
+            "mean",
+            "prod",
+            "max",
+            "min",
+            "var",
+            "std",
+            "logsumexp",
+            "softmax",
+            "log_softmax",
+            "exp",
+            "tanh",
+            "square",
+            "negative",
+            "flip",
+            "transpose",
+            "matrix_transpose",
+            "relu",
+        ]
     },
     "cumulative_sum": lambda x: tg.cumulative_sum(x, axis=0),
     "reshape": lambda x: tg.reshape(x, (3, 2)),

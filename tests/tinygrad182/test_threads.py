@@ -174,7 +174,9 @@ def test_decorators_with_and_without_parentheses() -> None:
         tg.detect_anomaly(lambda: tg.exp(const([np.nan])))()
     assert modes.MODES.get().anomaly is False
     for make in (tg.no_grad, tg.enable_grad, tg.detect_anomaly):
-        with pytest.raises(tg.ArgumentError, match=r"False is not a function to decorate; write with"):
+        with pytest.raises(
+            tg.ArgumentError, match=r"False is not a function to decorate; write with"
+        ):
             make(False)
 
 
