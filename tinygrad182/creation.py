@@ -399,9 +399,8 @@ def arange(
         ) from None
     sizes_of(int(count), "arange")
     kind = numpy_dtype(dtype or ("int64" if whole else DEFAULT_DTYPE))
-    if whole and not all(
-        -(2**62) < x < 2**62 for x in (first, last, step)
-    ):  # beyond int64's arithmetic
+    near = all(-(2**62) < x < 2**62 for x in ends)
+    if whole and not near:  # beyond what int64 computes with
         numbers = list(range(*ends))
         fitted = _fitted("arange", numbers, np.asarray(numbers), kind)
     else:
