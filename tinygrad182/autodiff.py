@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +9,12 @@ from . import backend
 from .backpropagation import Cotangents, backpropagate
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 from .host import read_as
-from .memory import in_pass
-from .modes import grad_mode
+from .memory import holding_lock, in_pass
 from .primitives import PRIMITIVES
 from .recording import Node, apply, is_tensor, tensor_functions, wrap
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
-
-
-ADDING = threading.RLock()
-"""Held while ``.grad`` is read and replaced."""
 
 
 def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
@@ -77,14 +71,13 @@ def seeds_of(
 def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bool) -> None:
     """Add the gradient of ``output`` to ``.grad`` of every leaf it depends on; see ``Tensor.backward``."""
     seeds = seeds_of([output], [gradient], create_graph, "backward")
-    in_pass(_backward, seeds, retain_graph or create_graph, create_graph)
+    in_pass(_backward, seeds, retain_graph or create_graph, grad=create_graph)
 
 
-def _backward(seeds: list[tuple[Node, Any]], retain_graph: bool, create_graph: bool) -> None:
+def _backward(seeds: list[tuple[Node, Any]], retain_graph: bool) -> None:
     sums = Cotangents()
-    with grad_mode(create_graph):
-        found = backpropagate(seeds, retain_graph=retain_graph, cotangents=sums)
-        add_grads((node, own(g, sums.owns(node))) for node, g in found.items())
+    found = backpropagate(seeds, retain_graph=retain_graph, cotangents=sums)
+    add_grads([(node, own(g, sums.owns(node))) for node, g in found.items()])
 
 
 def add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
@@ -92,25 +85,24 @@ def add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
 
     Each Tensor shares memory with nothing. Other threads may add to the same nodes at the same time.
     """
-    with ADDING:
-        before = []
-        after = []
-        for node, g in found:
-            before.append((node, node.grad))
-            after.append((node, g if node.grad is None else node.grad + g))
-        try:
-            for node, total in after:
-                node.grad = total
-        except BaseException:
-            for node, old in before:
-                node.grad = old
-            raise
+    holding_lock(_add_grads, found)
+
+
+def _add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
+    sums = [(node, old := node.grad, g if old is None else old + g) for node, g in found]
+    try:
+        for node, _, total in sums:
+            node.grad = total
+    except BaseException:
+        for node, old, _ in sums:
+            node.grad = old
+        raise
 
 
 def set_grad(node: Node, value: Tensor | None) -> None:
     """Replace what backward passes have added up."""
-    with ADDING:  # or a pass that has read the old sum would bring it back
-        node.grad = value
+    # without the lock a pass that has read the old sum would bring it back
+    holding_lock(setattr, node, "grad", value)
 
 
 def own(g: Any, owned: bool = False) -> Tensor:
@@ -178,16 +170,11 @@ def grad(
     seeds = seeds_of(outputs, grad_outputs, create_graph, "grad")
     targets = {x._node for x in inputs if x._node is not None and x._node.requires_grad}
     nodes = [x._node for x in inputs]
-    return in_pass(_grad, seeds, nodes, targets, retain_graph or create_graph, create_graph)
+    return in_pass(_grad, seeds, nodes, targets, retain_graph or create_graph, grad=create_graph)
 
 
 def _grad(
-    seeds: list[tuple[Node, Any]],
-    nodes: list[Node],
-    targets: set[Node],
-    retain_graph: bool,
-    create_graph: bool,
+    seeds: list[tuple[Node, Any]], nodes: list[Any], targets: set[Any], retain_graph: bool
 ) -> list[Tensor | None]:
-    with grad_mode(create_graph):
-        found = backpropagate(seeds, targets, retain_graph=retain_graph)
-        return [own(found[node]) if node in found else None for node in nodes]
+    found = backpropagate(seeds, targets, retain_graph=retain_graph)
+    return [own(found[node]) if node in found else None for node in nodes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,8 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         raise ArgumentError(
             f"tensor: nested sequences of unequal lengths ({error}); pad them first"
         ) from error
+    if array.dtype.kind == "O":
+        array = _of_large_numbers(data, array)
     if array.dtype.kind not in "biufc":
         raise DTypeError(
             f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})"
@@ -97,6 +100,16 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         is_real = array.dtype.kind in "iuf" and not has_dtype(data)
         return array.astype(DEFAULT_DTYPE) if is_real else array
     return _fitted("tensor", data, array, numpy_dtype(dtype))
+
+
+def _of_large_numbers(data: Any, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Python's whole numbers beyond int64 as float64, as they are read beside others; else the array."""
+    if not all(isinstance(x, (bool, int, float)) for x in array.flat):
+        return array
+    try:
+        return array.astype(np.float64)
+    except OverflowError as error:
+        raise DTypeError(f"tensor: {brief(data)} is beyond all dtypes: {error}") from error
 
 
 def _fitted(
@@ -152,14 +165,15 @@ def gathered(x: Any) -> Any:
     return _stacked(rebuild(x, [_among(leaf, like, dtypes) for leaf in leaves]))
 
 
-def _examples(several: Any) -> dict[type, Any]:
-    """One leaf of each type that is in nested lists."""
-    found = dict(zip(map(type, several), several, strict=True))
-    for kind in [kind for kind in found if issubclass(kind, (list, tuple))]:
-        del found[kind]
-        for item in several:
-            if type(item) is kind:
-                found |= _examples(item)
+def _examples(several: Sequence[Any]) -> dict[type, Any]:
+    """One leaf of each type that is in nested lists, found a level at a time."""
+    found: dict[type, Any] = {}
+    while several:
+        level = dict(zip(map(type, several), several, strict=True))
+        nested = {kind for kind in level if issubclass(kind, (list, tuple))}
+        found |= {kind: x for kind, x in level.items() if kind not in nested}
+        lists = (x for x in several if type(x) in nested) if nested else ()
+        several = list(chain.from_iterable(lists))
     return found
 
 
@@ -261,6 +275,32 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
     return found
 
 
+def _one(value: Any, op: str, what: str, lowest: int | None = None) -> int:
+    """One whole number."""
+    found = integers(value, op, what, lowest)
+    if len(found) != 1 or isinstance(value, (tuple, list)):
+        raise ArgumentError(f"{op}: {what} {brief(value)} must be one whole number")
+    return found[0]
+
+
+def sizes_of(shape: Any, op: str) -> tuple[int, ...]:
+    """A shape as a tuple of ints, of an array that there can be.
+
+    Raises
+    ------
+    ArgumentError, ShapeError
+    """
+    sizes = integers(shape, op, "shape", 0)
+    if math.prod(n for n in sizes if n) > _MOST or len(sizes) > _MOST_AXES:
+        raise ShapeError(f"{op}: an array of shape {brief(sizes)} is more than any memory holds")
+    return sizes
+
+
+_MOST = 2**47
+_MOST_AXES = 64
+"""More elements than any machine addresses, and more axes than NumPy has."""
+
+
 def full(
     shape: int | Sequence[int],
     fill_value: complex,
@@ -288,7 +328,7 @@ def _full(
     value = _fill_value(op, fill_value)
     if dtype is None:
         dtype = _DEFAULTS.get(type(value), DEFAULT_DTYPE)
-    sizes = integers(shape, op, "shape", 0)
+    sizes = sizes_of(shape, op)
     target = check_device(default_device(device))
     kind = numpy_dtype(dtype)
     value = _fit(op, value, kind)
@@ -360,13 +400,23 @@ def arange(
     """
     first, last = (0, start) if stop is None else (start, stop)
     ends = [as_array(x) for x in (first, last, step)]
-    if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in ends) or step == 0:
-        raise ArgumentError(f"arange: {ends} must be finite real numbers, and the step not 0")
     whole = all(isinstance(x, int) for x in ends)
-    count = max(0, math.ceil((last - first) / step))
-    array = first + step * np.arange(count)
+    try:
+        first, last, step = ends if whole else [float(x) for x in ends]
+        count = max(0, -((first - last) // step) if whole else math.ceil((last - first) / step))
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        raise ArgumentError(
+            f"arange: {ends} must be finite real numbers, and the step not 0"
+        ) from None
+    sizes_of(int(count), "arange")
     kind = numpy_dtype(dtype or ("int64" if whole else DEFAULT_DTYPE))
-    fitted = _fitted("arange", array, array, kind)
+    near = all(-(2**62) < x < 2**62 for x in ends)
+    if whole and not near:  # beyond what int64 computes with
+        numbers = list(range(*ends))
+        fitted = _fitted("arange", numbers, np.asarray(numbers), kind)
+    else:
+        array = first + step * np.arange(count)
+        fitted = _fitted("arange", array, array, kind)
     return tensor(fitted, None, default_device(device), requires_grad)
 
 
@@ -399,7 +449,8 @@ def ones_like(x: Tensor) -> Tensor:
 
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
     """The identity matrix ``(n, n)``; ``float32`` by default."""
-    (size,) = integers(n, "eye", "size", 0)
+    size = _one(n, "eye", "size", 0)
+    sizes_of((size, size), "eye")
     return tensor(np.eye(size), dtype or DEFAULT_DTYPE, default_device(device))
 
 

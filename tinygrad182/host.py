@@ -43,11 +43,16 @@ def has_dtype(data: Any) -> bool:
     return hasattr(data, "dtype")
 
 
+_INT64 = np.dtype("int64")
+
+
 def whole(numbers: Array) -> Array:
     """Whole numbers as int64, the one type they are computed with: a narrower one would wrap around.
 
     Numbers of a ``uint64`` beyond it become its largest, which lies outside all bounds as they do.
     """
+    if isinstance(numbers.dtype, np.dtype) and numbers.dtype == _INT64:
+        return numbers
     xp = backend.namespace(numbers)
     with backend.on(numbers):
         if str(numbers.dtype).endswith("uint64"):

@@ -18,7 +18,7 @@ from .host import on_host, whole
 from .modes import MODES, PendingCheck
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
-from .rearranging import expand_dims, negative_axis, permute_dims
+from .rearranging import broadcast_to, expand_dims, negative_axis, permute_dims
 from .recording import apply, is_tensor, plain_array, wrap
 
 
@@ -63,7 +63,8 @@ def scatter_add(
     shape : tuple of int
     dtype : dtype or str
     items : iterable of (key, Tensor)
-        A key is a tuple of integers, slices and None, with integer Tensors side by side.
+        A key is a tuple of integers, slices and None, with integer Tensors side by side. A value is
+        broadcast to the shape of what its key selects.
 
     Examples
     --------
@@ -74,10 +75,22 @@ def scatter_add(
     operands: list[Tensor] = []
     keys = []
     for key, value in items:
-        operands += [value, *(k for k in key if is_tensor(k))]
+        operands += [_spread(value, shape, key), *(k for k in key if is_tensor(k))]
         keys.append(tuple(ARRAY if is_tensor(k) else k for k in key))
     params = {"shape": shape, "dtype": dtype, "keys": tuple(keys)}
     return apply(PRIMITIVES["scatter_add"], *operands, **params)
+
+
+def _spread(value: Any, shape: tuple[int, ...], key: tuple[Any, ...]) -> Tensor:
+    """A value in the shape of what a key selects, if it can be broadcast to that."""
+    value = as_tensor(value)
+    arrays = [np.zeros(k.shape, np.int64) if is_tensor(k) else k for k in key]
+    try:
+        selected = np.broadcast_to(np.False_, shape)[tuple(arrays)].shape
+        fits = np.broadcast_shapes(value.shape, selected) == selected != value.shape
+    except (IndexError, ValueError):  # the operation says what is wrong
+        return value
+    return broadcast_to(value, selected) if fits else value
 
 
 def index_checked(x: Tensor, key: tuple[Any, ...]) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from itertools import count
 from typing import Any, TypeVar
 
 from . import backend
 from .backend import Array
+from .modes import MODES
 
 Result = TypeVar("Result")
 
@@ -16,20 +18,36 @@ ORDER = count(1)
 """Sequence numbers, of nodes and of writes: a larger one is later."""
 
 
-PASS: ContextVar[int] = ContextVar("tinygrad182.pass", default=0)
-"""The number of the backward pass that is running; 0 if there is none."""
-
-
-def in_pass(run: Callable[..., Result], *args: Any) -> Result:
+def in_pass(run: Callable[..., Result], *args: Any, grad: bool | None = None) -> Result:
     """Run a backward pass, in which no caller writes to arrays; one inside another belongs to it.
 
     It runs in a copy of the context, which Python itself leaves: not even an interrupt keeps what the pass
-    has set, the modes included.
+    has set. ``grad`` says whether it is recorded; by default as the modes have it.
     """
+    outer = MODES.get()
+    if outer.running and grad is None and not outer.anomaly:
+        return run(*args)
+    inner = outer.twin()
+    inner.running = outer.running or next(ORDER)
+    inner.grad = outer.grad if grad is None else grad
     context = copy_context()
-    if not PASS.get():
-        context.run(PASS.set, next(ORDER))
+    context.run(MODES.set, inner)
     return context.run(run, *args)
+
+
+LOCK = threading.RLock()
+"""Held for what threads must not do at the same time: to add to ``.grad``, and to begin a history."""
+
+
+def holding_lock(run: Callable[..., Result], *args: Any) -> Result:
+    """Run while no other thread does; the lock is free afterwards, whenever an interrupt comes."""
+    try:
+        with LOCK:
+            return run(*args)
+    except BaseException:  # also one that comes between the block and the release
+        if LOCK._is_owned():  # type: ignore[attr-defined]
+            LOCK.release()
+        raise
 
 
 class Memory:
@@ -65,7 +83,7 @@ class Memory:
         snapshot = self._snapshot
         if snapshot is None:
             return
-        running = PASS.get()
+        running = MODES.get().running
         if running and self._compared == running:
             return
         self._compared = running

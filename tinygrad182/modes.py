@@ -85,10 +85,11 @@ class PendingCheck(NamedTuple):
 class Modes:
     """Everything that changes how an operation is recorded: one immutable value in one ContextVar.
 
-    ``context`` is what made it so, and ``outer`` the modes outside of that.
+    ``context`` is what made it so, and ``outer`` the modes outside of that. ``running`` is the number of
+    the backward pass that is running; 0 if there is none.
     """
 
-    __slots__ = ("anomaly", "context", "device", "grad", "outer", "pending", "scope")
+    __slots__ = ("anomaly", "context", "device", "grad", "outer", "pending", "running", "scope")
 
     def __init__(self, grad: bool, device: str, scope: Scope, anomaly: bool = False) -> None:
         self.anomaly = anomaly
@@ -98,6 +99,7 @@ class Modes:
         self.scope = scope
         self.context: ModeContext | None = None
         self.outer: Modes | None = None
+        self.running = 0
 
     def twin(self) -> Modes:
         """The same modes, for a context to change before they are in force."""
@@ -105,6 +107,7 @@ class Modes:
         twin.pending = self.pending
         twin.context = self.context
         twin.outer = self.outer
+        twin.running = self.running
         return twin
 
 
@@ -152,7 +155,7 @@ class ModeContext(ABC):
                     "yield, nor be left in another thread or task (a decorator may be on a generator)"
                 )
             modes = modes.outer
-        MODES.set(modes.outer)  # type: ignore[arg-type] - where there is a context there is an outer
+        MODES.set(modes.outer)  # type: ignore[arg-type]
 
     def __call__(self, function: F) -> F:
         """Decorate a function, generator or coroutine: it runs inside."""

@@ -6,7 +6,6 @@ Tensor of its own output, so graphs hold no reference cycles and die with the la
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -24,7 +23,7 @@ from .errors import (
     TinygradError,
     brief,
 )
-from .memory import ORDER, Memory
+from .memory import ORDER, Memory, holding_lock
 from .modes import MODES, Scope
 from .primitives import Primitive
 
@@ -129,7 +128,7 @@ class Node:
         """The name of the parameter that it is, or is a view of; else empty."""
         node = self
         while node.memory is not None and node.inputs:
-            node = node.inputs[0]  # type: ignore[assignment] - only Tensors have views
+            node = node.inputs[0]  # type: ignore[assignment]
         return node.name if isinstance(node, Leaf) else ""
 
 
@@ -252,7 +251,9 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
                     tracked = True
             elif type(x) in SCALARS:
                 arrays.append(x)
-            elif isinstance(x, (list, tuple)) and is_tensor(whole := tensor_functions().gathered(x)):
+            elif isinstance(x, (list, tuple)) and is_tensor(
+                whole := tensor_functions().gathered(x)
+            ):
                 first = len(arrays)  # Tensors in a list: the stack of them, with their gradients
                 return apply(primitive, *operands[:first], whole, *operands[first + 1 :], **params)
             else:
@@ -379,13 +380,13 @@ def node_of(x: Any) -> Node:
     if not isinstance(x, _tensor_type):
         return Leaf(backend.copy(x))
     if x._node is None:
-        with _MAKING:  # two threads must not give it two histories
-            if x._node is None:
-                x._node = Leaf(x._data)
-    return x._node
+        holding_lock(_begin_history, x)
+    return x._node  # type: ignore[return-value]
 
 
-_MAKING = threading.RLock()
+def _begin_history(x: Tensor) -> None:
+    if x._node is None:  # two threads must not give it two
+        x._node = Leaf(x._data)
 
 
 def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> TinygradError:

@@ -216,7 +216,9 @@ def test_a_parameter_whose_gradient_is_not_finite_is_named() -> None:
     layer = tg.nn.Linear(2, 1, rng=0, dtype="float64")
     with tg.detect_anomaly():
         y = layer(const([[1e200, 0.0]]))
-        with pytest.raises(tg.AnomalyError, match=r"inf in the cotangent of weight, of shape \(2, 1\)"):
+        with pytest.raises(
+            tg.AnomalyError, match=r"inf in the cotangent of weight, of shape \(2, 1\)"
+        ):
             y.backward(const([[1e200]]))
 
 

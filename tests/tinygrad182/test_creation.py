@@ -142,3 +142,46 @@ def test_like_another(f: Callable[[tg.Tensor], tg.Tensor]) -> None:
         y = f(x)
         assert (y.shape, y.dtype, y.device, y.requires_grad) == (x.shape, x.dtype, x.device, False)
         assert f(x.data).shape == x.shape  # an array will do
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: tg.zeros((2**62, 4)), tg.ShapeError, "zeros: .* more than any memory holds"),
+        (lambda: tg.ones(2**70), tg.ShapeError, "ones: .* more than any memory holds"),
+        (lambda: tg.full(np.uint64(2**63), 1.0), tg.ShapeError, "full: .* more than any memory"),
+        (lambda: tg.eye(2**40), tg.ShapeError, "eye: .* more than any memory holds"),
+        (lambda: tg.eye([1, 2]), tg.ArgumentError, "eye: size .* must be one whole number"),  # type: ignore[arg-type]
+        (lambda: tg.arange(10**400), tg.ShapeError, "arange: .* more than any memory holds"),
+        (lambda: tg.arange(0, 1e300), tg.ShapeError, "arange: .* more than any memory holds"),
+        (lambda: tg.arange(0.5, 10**400), tg.ArgumentError, "arange: .* finite real numbers"),
+        (lambda: tg.arange(0, 1, 0), tg.ArgumentError, "arange: .* the step not 0"),
+        (lambda: tg.arange(2**70, 2**70 + 2), tg.DTypeError, "arange: .* cannot be int64"),
+        (lambda: tg.tensor(10**400), tg.DTypeError, "tensor: .* is beyond all dtypes"),
+        (lambda: tg.tensor(2**70, dtype="int64"), tg.DTypeError, "tensor: .* cannot be int64"),
+    ],
+)
+def test_numbers_and_shapes_that_are_too_large(
+    call: Callable[[], Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_large_numbers_that_fit() -> None:
+    assert tg.tensor([2**70, 1.5]).tolist() == [float(2**70), 1.5]
+    assert tg.tensor(2**70, dtype="float64").item() == 2.0**70
+    assert tg.arange(2**63, 2**63 + 2, dtype="uint64").tolist() == [2**63, 2**63 + 1]
+    assert tg.arange(2**63 - 3, 2**63 - 1).tolist() == [2**63 - 3, 2**63 - 2]
+    assert tg.arange(np.uint8(250), np.uint8(3), np.int8(-100)).tolist() == [250, 150, 50]
+
+
+def test_scatter_add_broadcasts_a_value() -> None:
+    w, at = leaf([2.0]), tg.tensor([0, 2, 0], dtype="int64", device=device())
+    y = tg.scatter_add((3,), "float64", [((slice(0, 2),), w), ((at,), w[0])])
+    assert y.tolist() == [6.0, 2.0, 2.0]
+    (y * const([1.0, 10.0, 100.0])).sum().backward()
+    assert w.grad is not None
+    assert w.grad.tolist() == [113.0]
+    with pytest.raises(tg.ShapeError, match="scatter_add"):
+        tg.scatter_add((3,), "float64", [((slice(0, 2),), leaf([1.0, 2.0, 3.0]))])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_same_bits, const, device, host, host_only, leaf, needs_torch
+from tests.support import assert_same_bits, const, device, host, host_only, leaf
 from tinygrad182 import dlpack
 
 X = np.random.default_rng(0).standard_normal((5, 3, 2))

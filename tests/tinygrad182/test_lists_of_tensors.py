@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,18 @@ A, B = np.array([1.0, 2.0, 3.0]), np.array([0.5, -1.0, 0.25])
 M = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.25]])
 
 Call = Callable[[Any], Any]
+NAMES = (
+    *("sum", "mean", "prod", "max", "min", "var", "std", "logsumexp", "softmax", "log_softmax"),
+    *("exp", "tanh", "square", "negative", "relu", "flip", "transpose", "matrix_transpose"),
+)
+
+
+def _named(name: str, x: Any) -> Any:
+    return getattr(tg, name)(x)
+
+
 CALLS: dict[str, Call] = {
-    **{
-        name: lambda x, name=name: getattr(tg, name)(x)  # type: ignore[misc]
-        for name in (
-            "sum mean prod max min var std logsumexp softmax log_softmax exp tanh square negative "
-            "flip transpose matrix_transpose relu"
-        ).split()
-    },
+    **{name: partial(_named, name) for name in NAMES},
     "cumulative_sum": lambda x: tg.cumulative_sum(x, axis=0),
     "reshape": lambda x: tg.reshape(x, (3, 2)),
     "matmul": lambda x: tg.matmul(x, const(M)),

@@ -102,8 +102,8 @@ MESSAGES: list[tuple[Call, str]] = [
     (
         _freed,
         "the graph through tanh, at t = 3 was freed by an earlier backward pass; if it made a state that "
-        "is carried on to a new sequence, pass state.detach(); if two losses share it, add them up, or call "
-        "the earlier pass with retain_graph=True",
+        "is carried on to a new sequence, pass state.detach(); if two losses share it, add them up, or "
+        "call the earlier pass with retain_graph=True",
     ),
     (
         _freed_itself,

@@ -54,7 +54,9 @@ CALLS: dict[str, Call] = {
     "index, apart": lambda n: leaf(X)[n, :, 0],
     "index by one": lambda n: leaf(TABLE)[n[0]],
     "take": lambda n: tg.take(leaf(TABLE), n, axis=0),
-    "scatter_add": lambda n: tg.scatter_add((5,), "float64", [((tg.as_tensor(n),), const(X[0, :, 0]))]),
+    "scatter_add": lambda n: tg.scatter_add(
+        (5,), "float64", [((tg.as_tensor(n),), const(X[0, :, 0]))]
+    ),
     "embedding": lambda n: tg.nn.Embedding(5, 3, padding_idx=2, rng=0)(n),
     "cross_entropy": lambda n: tg.nn.cross_entropy(leaf(TABLE[:3, :]), n * 0 + 3),
     "lengths": _layer(True),
@@ -62,7 +64,9 @@ CALLS: dict[str, Call] = {
     "lengths, unrolled and truncated": _layer(False, truncate=2, last=True),
     "lengths, not recorded": _unrecorded,
     "expand": _expanded,
-    "greedy": lambda n: [r.best.tokens for r in tg.decode.greedy(_step, None, start=n, max_length=4)],
+    "greedy": lambda n: [
+        r.best.tokens for r in tg.decode.greedy(_step, None, start=n, max_length=4)
+    ],
     "rescore": lambda n: tg.decode.rescore(_step, None, 1, host(n) - 1),
 }
 
@@ -92,12 +96,14 @@ SINGLE: dict[str, Call] = {
     "eye": lambda n: tg.eye(n),
     "pad": lambda n: tg.pad(leaf(TABLE), n),
     "at_time": lambda n: _recorded_at(n),
-    "mark": lambda n: tg.inspect.gradient_flow(
-        tg.inspect.mark(leaf(TABLE) * 2, "h", time=n).sum()
-    )[""].h.time,
-    "grad_by_hops": lambda n: tg.inspect.grad_by_hops(
-        tg.nn.RNN(2, 3, rng=0, dtype="float64")(const(X))[0].sum(), max_hops=n
-    ).grad,
+    "mark": lambda n: (
+        tg.inspect.gradient_flow(tg.inspect.mark(leaf(TABLE) * 2, "h", time=n).sum())[""].h.time
+    ),
+    "grad_by_hops": lambda n: (
+        tg.inspect.grad_by_hops(
+            tg.nn.RNN(2, 3, rng=0, dtype="float64")(const(X))[0].sum(), max_hops=n
+        ).grad
+    ),
 }
 
 

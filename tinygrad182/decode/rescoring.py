@@ -20,7 +20,17 @@ from ..marks import Mark, mark
 from ..modes import MODES, Scope, at_time, scope
 from ..recording import Node, is_tensor, node_of, now, wrap
 from ..unrolling import is_scan, steps_of_scan
-from .stepping import Host, State, Step, Stepper, array_of, check_state, is_array, start_tokens, whole
+from .stepping import (
+    Host,
+    State,
+    Step,
+    Stepper,
+    array_of,
+    check_state,
+    is_array,
+    start_tokens,
+    whole,
+)
 
 
 def rescore(
