@@ -722,8 +722,8 @@ def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> 
 def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     if ord not in (1, -1, math.inf, -math.inf):
         raise ArgumentError(
-            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' are made of "
-            "singular values, which have no derivative here), or tg.vector_norm for all elements as one vector"
+            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' are made "
+            "of singular values, which have no derivative here), or tg.vector_norm for one vector"
         )
     summed, other = axes if abs(ord) == 1 else axes[::-1]
     sums = tg.sum(tg.abs(x), summed, keepdims=True)
