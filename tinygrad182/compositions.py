@@ -396,7 +396,9 @@ median = _row(
 )
 percentile = _row(
     "The element that ``q`` percent lie below; see :func:`quantile`.",
-    lambda x, q, axis=None, keepdims=False: quantile(x, on_host(q) / 100, axis, keepdims),
+    lambda x, q, axis=None, keepdims=False: quantile(
+        x, as_operands((x, q))[1] / 100, axis, keepdims
+    ),
 )
 
 
@@ -452,18 +454,17 @@ def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
 
 def quantile(x: Any, q: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The element that a share ``q`` lies below along ``axis``, linear between two of them."""
-    flat = ravel(x) if axis is None else moveaxis(x, axis, -1)
-    ordered = sort(flat)
-    places = on_host(q) * (ordered.shape[-1] - 1)
-    low = np.floor(places).astype(int)
-    first, second = (ordered[..., i] for i in (low, np.ceil(places).astype(int)))
-    y = first + (second - first) * _constant(places - low, flat)
-    y = moveaxis(y, tuple(range(-places.ndim, 0)), tuple(range(places.ndim)))
+    x, q = as_operands((x, q))
+    ordered = sort(ravel(x) if axis is None or not x.ndim else moveaxis(x, axis, -1))
+    places = q * (ordered.shape[-1] - 1)
+    low, high = tg.floor(places), tg.ceil(places)
+    first, second = (tg.index(ordered, (..., tg.astype(i, "int64"))) for i in (low, high))
+    y = first + (second - first) * (places - low)
+    y = moveaxis(y, tuple(range(-q.ndim, 0)), tuple(range(q.ndim)))
     if not keepdims:
         return y
-    ndim = as_tensor(x).ndim
-    kept = tuple(range(ndim)) if axis is None else (axis % ndim,)
-    return tg.expand_dims(y, tuple(a + places.ndim for a in kept))
+    kept = tg.negative_axes(x, tuple(range(x.ndim)) if axis is None else axis, "quantile") or ()
+    return tg.expand_dims(y, tuple(a + q.ndim + x.ndim for a in kept))
 
 
 def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
@@ -534,12 +535,11 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: 
 
 
 def interp(x: Any, xp: Any, fp: Any) -> Tensor:
-    """Piecewise linear through the points (xp, fp), of which xp is constant and rises."""
-    x, values = as_operands((x, fp))
-    grid = on_host(xp)
-    i = np.clip(np.searchsorted(grid, x.detach().numpy(), "right") - 1, 0, len(grid) - 2)
-    inside = tg.clip(x, float(grid[0]), float(grid[-1]))
-    share = (inside - _constant(grid[i], x)) / _constant(grid[i + 1] - grid[i], x)
+    """Piecewise linear through the points (xp, fp), of which xp rises; constant outside."""
+    x, grid, values = as_operands((x, xp, fp))
+    found = np.searchsorted(grid.numpy(), x.numpy(), "right") - 1
+    i = np.clip(found, 0, grid.size - 2)
+    share = (tg.clip(x, grid[0], grid[-1]) - grid[i]) / (grid[i + 1] - grid[i])
     return values[i] + (values[i + 1] - values[i]) * share
 
 
