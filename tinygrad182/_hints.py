@@ -12,9 +12,8 @@ HINTS = {
     "nancumsum": "tg.cumsum(tg.where(tg.isnan(x), 0, x))",
     "nanmedian": "tg.median(x[~tg.isnan(x)])",
     "resize": "tg.reshape(tg.tile(tg.ravel(x), 2), (4, 3))",
-    "vander": "tg.expand_dims(v, 1) ** np.arange(len(v))[::-1]",
 }
-"""NumPy's name → the composition, of arrays x and y and a vector v."""
+"""NumPy's name → the composition, of arrays x and y."""
 
 ROOMS = {
     "fft": (

@@ -21,7 +21,7 @@ from ._tensor import Tensor
 from .creation import as_operands, as_tensor, beside, full_like, integers, zeros_like
 from .errors import ArgumentError, ShapeError, brief
 from .host import on_host
-from .rearranging import Axis, negative_axis
+from .rearranging import Axis, negative_axes, negative_axis
 from .recording import is_tensor, wrap
 
 Function = Callable[..., Any]
@@ -148,7 +148,7 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0.
     chosen = default
     for condition, choice in zip(condlist[::-1], choicelist[::-1], strict=True):
         chosen = tg.where(condition, choice, chosen)
-    return chosen  # type: ignore[no-any-return]
+    return chosen
 
 
 # --- the order of axes and elements -------------------------------------------------------------
@@ -191,11 +191,11 @@ append = _row(
 )
 tril = _row(
     "Matrices with 0 above diagonal ``k``.",
-    lambda x, k=0: tg.where(np.tri(*as_tensor(x).shape[-2:], k=k, dtype=bool), x, 0.0),
+    lambda x, k=0: tg.where(_below(x, k), x, 0.0),
 )
 triu = _row(
     "Matrices with 0 below diagonal ``k``.",
-    lambda x, k=0: tg.where(np.tri(*as_tensor(x).shape[-2:], k=k - 1, dtype=bool), 0.0, x),
+    lambda x, k=0: tg.where(_below(x, k - 1), 0.0, x),
 )
 diagflat = _row("The elements on diagonal ``k`` of a matrix.", lambda v, k=0: diag(ravel(v), k))
 trace = _row(
@@ -204,11 +204,17 @@ trace = _row(
 )
 
 
+def _below(x: Any, k: int) -> Any:
+    """Mask of the elements on diagonal k and below."""
+    sizes: Any = as_tensor(x).shape[-2:]
+    return np.tri(*sizes, k=k, dtype=bool)
+
+
 def _along(f: Function, x: Any, given: Any, axis: int | None) -> Tensor:
     """``f`` of x, indices (also as a function of the size) and an axis; all elements by default."""
     x = ravel(x) if axis is None else as_tensor(x)
     at = negative_axis(x.ndim, axis or 0, "take", x.shape)
-    return f(x, given(x.shape[at]) if callable(given) else given, at)  # type: ignore[no-any-return]
+    return f(x, given(x.shape[at]) if callable(given) else given, at)
 
 
 def _before(x: Tensor, axis: int, start: int) -> Tensor:
@@ -220,7 +226,7 @@ def _before(x: Tensor, axis: int, start: int) -> Tensor:
 def moveaxis(x: Any, source: Axis, destination: Axis) -> Tensor:
     """Axes at ``source`` moved to ``destination``; the others stay in order."""
     x = as_tensor(x)
-    pairs = [tg.negative_axes(x, a, "moveaxis") or () for a in (source, destination)]
+    pairs = [negative_axes(x, a, "moveaxis") or () for a in (source, destination)]
     if len(pairs[0]) != len(pairs[1]):
         raise ShapeError(f"moveaxis: {source} to {destination}: as many axes to as from")
     order = [a for a in range(-x.ndim, 0) if a not in pairs[0]]
@@ -240,7 +246,7 @@ def roll(x: Any, shift: Any, axis: Axis = None) -> Tensor:
     x = as_tensor(x)
     if axis is None:
         return tg.reshape(roll(ravel(x), sum(integers(shift, "roll", "shift")), 0), x.shape)
-    axes = tg.negative_axes(x, axis, "roll") or ()
+    axes = negative_axes(x, axis, "roll") or ()
     shifts = integers(shift, "roll", "shift")
     for a, n in zip(axes, shifts * len(axes) if len(shifts) == 1 else shifts, strict=True):
         x = tg.take(x, (np.arange(x.shape[a]) - n) % max(x.shape[a], 1), axis=a)
@@ -396,7 +402,9 @@ median = _row(
 )
 percentile = _row(
     "The element that ``q`` percent lie below; see :func:`quantile`.",
-    lambda x, q, axis=None, keepdims=False: quantile(x, on_host(q) / 100, axis, keepdims),
+    lambda x, q, axis=None, keepdims=False: quantile(
+        x, as_operands((x, q))[1] / 100, axis, keepdims
+    ),
 )
 
 
@@ -413,7 +421,7 @@ def _root(x: Tensor) -> Tensor:
 def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements that are not NaN."""
     count = tg.sum(tg.logical_not(tg.isnan(x)), axis, keepdims)
-    return nansum(x, axis, keepdims) / tg.astype(count, x.dtype)  # type: ignore[no-any-return]
+    return nansum(x, axis, keepdims) / tg.astype(count, x.dtype)
 
 
 @tg.accumulating
@@ -452,18 +460,17 @@ def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
 
 def quantile(x: Any, q: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The element that a share ``q`` lies below along ``axis``, linear between two of them."""
-    flat = ravel(x) if axis is None else moveaxis(x, axis, -1)
-    ordered = sort(flat)
-    places = on_host(q) * (ordered.shape[-1] - 1)
-    low = np.floor(places).astype(int)
-    first, second = (ordered[..., i] for i in (low, np.ceil(places).astype(int)))
-    y = first + (second - first) * _constant(places - low, flat)
-    y = moveaxis(y, tuple(range(-places.ndim, 0)), tuple(range(places.ndim)))
+    x, q = as_operands((x, q))
+    ordered = sort(ravel(x) if axis is None or not x.ndim else moveaxis(x, axis, -1))
+    places = q * (ordered.shape[-1] - 1)
+    low, high = tg.floor(places), tg.ceil(places)
+    first, second = (tg.index(ordered, (..., tg.astype(i, "int64"))) for i in (low, high))
+    y = first + (second - first) * (places - low)
+    y = moveaxis(y, tuple(range(-q.ndim, 0)), tuple(range(q.ndim)))
     if not keepdims:
         return y
-    ndim = as_tensor(x).ndim
-    kept = tuple(range(ndim)) if axis is None else (axis % ndim,)
-    return tg.expand_dims(y, tuple(a + places.ndim for a in kept))
+    kept = negative_axes(x, tuple(range(x.ndim)) if axis is None else axis, "quantile") or ()
+    return tg.expand_dims(y, tuple(a + q.ndim + x.ndim for a in kept))
 
 
 def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
@@ -494,7 +501,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
         How many neighbours the slopes at both ends are made of.
     """
     f = as_tensor(f)
-    axes = tg.negative_axes(f, tuple(range(f.ndim)) if axis is None else axis, "gradient") or ()
+    axes = negative_axes(f, tuple(range(f.ndim)) if axis is None else axis, "gradient") or ()
     spacings = varargs * len(axes) if len(varargs) == 1 else varargs or (1.0,) * len(axes)
     if len(spacings) != len(axes) or edge_order not in (1, 2):
         raise ArgumentError("gradient: give one spacing, or one for each axis; edge_order 1 or 2")
@@ -528,18 +535,17 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: 
     """``num`` numbers from ``start`` to ``stop`` in equal steps along a new axis."""
     (count,) = integers(num, "linspace", "num", 0)
     first, last = broadcast_arrays(start, stop)
-    steps = np.arange(count).reshape(-1, *(1,) * first.ndim)
-    steps = _constant(steps / max(count - endpoint, 1), first)
-    return moveaxis(first * (1 - steps) + last * steps, 0, axis)
+    steps = np.arange(count).reshape(-1, *(1,) * first.ndim) / max(count - endpoint, 1)
+    share = _constant(steps, first)
+    return moveaxis(first * (1 - share) + last * share, 0, axis)
 
 
 def interp(x: Any, xp: Any, fp: Any) -> Tensor:
-    """Piecewise linear through the points (xp, fp), of which xp is constant and rises."""
-    x, values = as_operands((x, fp))
-    grid = on_host(xp)
-    i = np.clip(np.searchsorted(grid, x.detach().numpy(), "right") - 1, 0, len(grid) - 2)
-    inside = tg.clip(x, float(grid[0]), float(grid[-1]))
-    share = (inside - _constant(grid[i], x)) / _constant(grid[i + 1] - grid[i], x)
+    """Piecewise linear through the points (xp, fp), of which xp rises; constant outside."""
+    x, grid, values = as_operands((x, xp, fp))
+    found = np.searchsorted(grid.numpy(), x.numpy(), "right") - 1
+    i = np.clip(found, 0, grid.size - 2)
+    share = (tg.clip(x, grid[0], grid[-1]) - grid[i]) / (grid[i + 1] - grid[i])
     return values[i] + (values[i + 1] - values[i]) * share
 
 
@@ -573,7 +579,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
         (n,) = integers(axes, "tensordot", "axes", 0)
         axes = tuple(range(a.ndim - n, a.ndim)), tuple(range(n))
     pairs = [
-        tg.negative_axes(
+        negative_axes(
             x, integers(list(p) if hasattr(p, "__len__") else p, "tensordot", "axes"), "tensordot"
         )
         or ()
@@ -686,7 +692,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     tensor(5., op=multiply)
     """
     x = as_tensor(x)
-    axes = tg.negative_axes(x, axis, "norm")
+    axes = negative_axes(x, axis, "norm")
     if axes is None:
         axes = tuple(range(-x.ndim, 0))
         matrix = ord is not None and x.ndim == 2
@@ -722,8 +728,8 @@ def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> 
 def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     if ord not in (1, -1, math.inf, -math.inf):
         raise ArgumentError(
-            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' are made of "
-            "singular values, which have no derivative here), or tg.vector_norm for all elements as one vector"
+            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' are made "
+            "of singular values, which have no derivative here), or tg.vector_norm for one vector"
         )
     summed, other = axes if abs(ord) == 1 else axes[::-1]
     sums = tg.sum(tg.abs(x), summed, keepdims=True)
@@ -734,7 +740,7 @@ def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> 
 @tg.accumulating
 def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
     """Norm of the elements along ``axis`` (all by default) as one vector; see :func:`norm`."""
-    axes = tg.negative_axes(x, axis, "vector_norm")
+    axes = negative_axes(x, axis, "vector_norm")
     return _vector_norm(x, float(ord), tuple(range(-x.ndim, 0)) if axes is None else axes, keepdims)
 
 

@@ -11,7 +11,6 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from .creation import (
 from .errors import ArgumentError, ShapeError, brief
 from .indexing import (
     index,
-    index_checked,  # noqa: F401 - rules call it on Tensors
+    index_checked,
     scatter_add,
     take,
 )
@@ -312,9 +311,11 @@ def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = Fal
     """Variance along ``axis``: squared deviations over n − ``correction`` (0, as in NumPy)."""
     x = as_tensor(x)
     count = _count(x, axis, "var")
-    if not isinstance(correction, Real):
-        raise ArgumentError(f"var: correction {brief(correction)} must be a number")
-    if count <= correction:
+    try:
+        few = count <= correction
+    except TypeError:
+        raise ArgumentError(f"var: correction {brief(correction)} must be a number") from None
+    if few:
         raise ShapeError(
             f"var: {count} elements along axis {axis} are too few for correction {correction}"
         )
@@ -343,10 +344,11 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     kept = [a for a in range(-x.ndim, 0) if a not in last]
     front = [x.shape[a] for a in kept]
     rows = reshape(permute_dims(x, (*kept, *last)), (*front, math.prod(x.shape[a] for a in last)))
+    steps = [beside(i, rows) for i in np.ogrid[tuple(slice(n) for n in rows.shape)][:-1]]
     while rows.shape[-1] > 1:
         half = rows.shape[-1] // 2
         if rows.shape[-1] > 2:
-            rows = take_along_axis(rows, argsort(abs(rows.detach()), axis=-1))
+            rows = index_checked(rows, (*steps, argsort(abs(rows.detach()), axis=-1)))
         product = rows[..., :half] * flip(rows[..., -half:], axis=-1)
         middle = rows[..., half:-half]
         rows = concat([product, middle], axis=-1) if middle.shape[-1] else product

@@ -58,7 +58,9 @@ def _points(row: Row) -> Iterator[tuple[str, list[Array], float]]:
     if apart not in row.domains:
         yield "equal elements", [_with_twins(x) if is_floating(x) else x for x in xs], 1.0
     for i, domain in enumerate(row.domains):
-        if (domain in (real, apart, above_minus_one) and row.name != "std") or row.name == "relu":
+        if (
+            domain in (real, apart, above_minus_one, inside_one) and row.name != "std"
+        ) or row.name == "relu":
             yield f"a zero in input {i}", [*xs[:i], _with_a_zero(xs[i]), *xs[i + 1 :]], 1.0
 
 

@@ -206,7 +206,6 @@ CALLS = {
     "divmod": "np.divmod(x, y)",
     "insert": "np.insert(x, n, y[:1], axis=0)",
     "resize": "np.resize(x, (4, 3))",
-    "vander": "np.vander(v)",
 }
 
 ARRAYS = {

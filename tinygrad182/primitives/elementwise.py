@@ -298,7 +298,8 @@ def atan2(xp: Namespace, a: Array, b: Array) -> Array:
     if not (xp.is_complex(a) or xp.is_complex(b)):
         return xp.atan2(a, b)
     re_a, re_b = xp.ordered(a), xp.ordered(b)  # libraries have it of real numbers only
-    turn = ((a - re_a) * re_b - (b - re_b) * re_a) / (a * re_a + b * re_b)
+    square = a * re_a + b * re_b
+    turn = ((a - re_a) * re_b - (b - re_b) * re_a) / xp.where(square == 0, 1.0, square)
     return xp.atan2(re_a, re_b) + xp.atan(turn)
 
 

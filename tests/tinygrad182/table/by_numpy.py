@@ -121,8 +121,8 @@ def atan2(a: Any, b: Any) -> Tensor:
     return tensor(np.vectorize(math.atan2, otypes=[float])(a, b))
 
 
-def remainder(a: Any, b: Any) -> Tensor:  # of positive numbers
-    return tensor(np.vectorize(math.fmod, otypes=[float])(a, b))
+def remainder(a: Any, b: Any) -> Tensor:
+    return tensor(np.vectorize(lambda a, b: float(a) % float(b), otypes=[float])(a, b))
 
 
 def maximum(a: Any, b: Any) -> Tensor:
