@@ -167,7 +167,8 @@ class Optimizer(Told, ABC):
                 state = next(states)
                 if p.grad is not None:
                     with backend.on(p._data):
-                        self._bring_to(p, state)
+                        if state:
+                            self._bring_to(p, state)
                         value = widened(p._data)
                         g = _beside(value, p.grad._data)
                         p.assign(self._updated(value, g, state, group))
