@@ -319,6 +319,10 @@ def as_array(x: Any) -> Array:
         return x if x.ndim or x.dtype.char in _LONG else x.item()
     if isinstance(x, np.generic):
         return np.asarray(x) if x.dtype.char in _LONG else x.item()
+    if type(x) not in SCALARS:
+        for kind in (int, float, complex):
+            if isinstance(x, kind):  # x.size, an IntEnum
+                return kind(x)
     return x
 
 

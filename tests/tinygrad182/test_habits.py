@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import pickle
 import re
 from collections.abc import Callable
@@ -268,6 +269,45 @@ def test_a_number_of_elements_is_an_int() -> None:
     assert isinstance(size, int)
     assert (size, repr(size), size + 1, range(size)[-1]) == (6, "6", 7, 5)
     assert pickle.loads(pickle.dumps(size)) == copy.deepcopy(size) == 6
+    x, seven = leaf(X), tg.arange(7)
+    (x.sum() / x.size).backward()
+    np.testing.assert_allclose(host(x.grad), 1 / 6, rtol=1e-6)
+    for y, expected in (
+        (x * size, X * 6),
+        (size - x, 6 - X),
+        (x**size, X**6),
+        (x < size, X < 6),
+        (tg.maximum(size, x), np.full_like(X, 6)),
+        (tg.clip(x, 0, size), X),
+        (tg.where(x > 2, size, x), np.where(X > 2, np.float32(6), X)),
+        (tg.full(2, size), np.float32([6, 6])),
+        (tg.full_like(x, size), np.full_like(X, 6)),
+        (tg.zeros(2).assign(size), np.float32([6, 6])),
+        (tg.tensor([size, 1]), np.float32([6, 1])),
+        (tg.tensor(size), np.float32(6)),
+        (tg.arange(size), np.arange(6)),
+        (x.reshape(size), X.reshape(6)),
+        (tg.add(size, size), np.float32(12)),
+        (seven[size], np.int64(6)),
+        (seven[:size], np.arange(6)),
+        (np.float32(2) * x * size, 12 * X),
+    ):
+        assert y.dtype == np.asarray(expected).dtype
+        np.testing.assert_allclose(host(y), expected, rtol=1e-6)
+
+
+def test_a_number_of_a_class_of_its_own_is_a_number() -> None:
+    class Level(enum.IntEnum):
+        HIGH = 3
+
+    class Rate(float):
+        pass
+
+    found = const(X) * Level.HIGH + Rate(0.5)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(host(found), X * 3 + 0.5)
+    assert tg.full(1, Level.HIGH).dtype == np.float32
+    assert (const(X) == True).dtype == (const(X > 0) & True).dtype == bool  # noqa: E712
 
 
 def test_functions_stay_what_they_are() -> None:

@@ -319,11 +319,8 @@ class Module(Told):
             array = _array_to(parameter._data, device, dtype)
             if array is parameter._data:
                 continue
-            cast = array.dtype != parameter.dtype
             parameter._data = leaf.value = array
-            leaf.memory = Memory(array)
-            if cast:  # a rule that would use the old values must not find the new ones
-                leaf.memory.changed()
+            leaf.memory = Memory(array)  # graphs recorded before see a change
             if leaf.grad is not None:
                 leaf.grad = wrap(_array_to(leaf.grad._data, device, dtype))
         return self
