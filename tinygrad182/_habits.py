@@ -244,14 +244,20 @@ NOT_THE_SAME = {"max": TWO_RESULTS, "min": TWO_RESULTS, "var": CORRECTION, "std"
 """Functions of which PyTorch's form with ``dim=`` gives something else than ours."""
 
 ARGUMENTS = {
+    "allow_unused": "an input that is not reached gives None: leave it out",
+    "amsgrad": "ours has none",
+    "bidirectional": "ours has none",
+    "dropout": "put tg.nn.Dropout between layers",
     "ignore_index": "select the elements that count first: cross_entropy(logits[mask], targets[mask])",
     "inplace": "no function writes into what it is given: leave it out",
     "label_smoothing": "compose it of tg.log_softmax",
+    "map_location": "write device=",
     "nesterov": "ours has none",
-    "amsgrad": "ours has none",
     "out": "use the result",
+    "proj_size": "ours has none",
     "reduction": "losses are means of all elements: leave it out, or multiply by their number for the sum",
     "size_average": "losses are means of all elements: leave it out",
     "unbiased": "write correction=1 (unbiased) or correction=0",
+    "weights_only": "nothing is ever unpickled: leave it out",
 }
 """PyTorch's arguments that ours do not have."""

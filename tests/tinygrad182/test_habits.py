@@ -209,6 +209,40 @@ TOLD: dict[str, tuple[Call, str]] = {
         lambda x, y: tg.optim.SGD([{"params": [leaf(X)], "lrr": 0.1}], 0.1),
         "SGD: a group has no setting 'lrr'; use lr, momentum, weight_decay",
     ),
+    "set_to_non=": (
+        lambda x, y: tg.optim.SGD([leaf(X)], 0.1).zero_grad(set_to_non=True),
+        "zero_grad: .*'set_to_non'; did you mean 'set_to_none'",
+    ),
+    # saving, derivatives
+    "save(state, path)": (
+        lambda x, y: tg.save(tg.nn.Linear(1, 1).state_dict(), "x.pt"),  # type: ignore[arg-type]
+        r"save: the path comes first: tg\.save\(path, model",
+    ),
+    "save(model, path)": (
+        lambda x, y: tg.save(tg.nn.Linear(1, 1), "x.pt"),  # type: ignore[arg-type]
+        "save: the path comes first",
+    ),
+    "load(map_location=)": (
+        lambda x, y: tg.load("x", map_location="cpu"),
+        "load: .*'map_location'; write device=",
+    ),
+    "load_state_dict of a checkpoint": (
+        lambda x, y: tg.nn.Linear(1, 1).load_state_dict(tg.Checkpoint({}, None, {})),  # type: ignore[arg-type]
+        r"Checkpoint is no mapping .*; pass its \.model",
+    ),
+    "load_state_dict of a module": (
+        lambda x, y: tg.nn.Linear(1, 1).load_state_dict(tg.nn.Linear(1, 1)),  # type: ignore[arg-type]
+        r"Linear is no mapping .*; pass its \.state_dict",
+    ),
+    "backward(retain=)": (
+        lambda x, y: leaf(X).sum().backward(retain=True),
+        "backward: .*'retain'; did you mean 'retain_graph'",
+    ),
+    "grad(allow_unused=)": (
+        lambda x, y: tg.grad(x, x, allow_unused=True),
+        "grad: .*'allow_unused'; an input that is not reached gives None",
+    ),
+    "LSTM(dropout=)": (lambda x, y: tg.nn.LSTM(1, 2, dropout=0.1), r"'dropout'; put tg\.nn\.Drop"),
     # the microscope
     "select(t=)": (
         lambda x, y: tg.inspect.trace((leaf(X) * 2).sum()).select(t=3),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import backend
-from .._calls import Told, explain_call, unknown_name
+from .._calls import Told, explain_call, told, unknown_name
 from .._dtypes import read_target
 from .._habits import MODULE
 from .._tensor import Tensor
@@ -189,6 +189,7 @@ class Module(Told):
             for name, array in module._own_state().items()
         }
 
+    @told
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Overwrite the parameters with those of a state dict; nothing is written if anything is wrong.
 
@@ -207,9 +208,11 @@ class Module(Told):
             numbers; all are listed.
         """
         if not isinstance(state_dict, Mapping):
+            given, parts = type(state_dict).__name__, ("model", "state_dict")
+            part = next((f"; pass its .{name}" for name in parts if hasattr(state_dict, name)), "")
             raise StateDictError(
-                f"load_state_dict of {type(self).__name__}: {type(state_dict).__name__} is no mapping "
-                "from names to arrays"
+                f"load_state_dict of {type(self).__name__}: {given} is no mapping from names to "
+                f"arrays{part}"
             )
         problems: list[str] = []
         plan: list[tuple[Module, dict[str, Any]]] = []
@@ -281,6 +284,7 @@ class Module(Told):
             parameter.requires_grad = requires_grad
         return self
 
+    @told
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
         clear_gradients(self.parameters(), set_to_none)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from .. import backend
-from .._calls import Told, unknown_name
+from .._calls import Told, told, unknown_name
 from .._dtypes import wide_dtype, widened
 from .._habits import OPTIMIZER
 from .._tensor import Tensor
@@ -155,6 +155,7 @@ class Optimizer(Told, ABC):
             )
         return float(value)
 
+    @told
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
         clear_gradients(self.parameters, set_to_none)
@@ -243,6 +244,7 @@ class Optimizer(Told, ABC):
             "param_groups": groups,
         }
 
+    @told
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state dict, settings included; nothing is changed if anything is wrong.
 
