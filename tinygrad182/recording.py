@@ -320,9 +320,10 @@ def as_array(x: Any) -> Array:
     if isinstance(x, np.generic):
         return np.asarray(x) if x.dtype.char in _LONG else x.item()
     if type(x) not in SCALARS:
-        for kind in (int, float, complex):
-            if isinstance(x, kind):  # x.size, an IntEnum
-                return kind(x)
+        number: Any
+        for number in (int, float, complex):
+            if isinstance(x, number):  # x.size, an IntEnum
+                return number(x)
     return x
 
 

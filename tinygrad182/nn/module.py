@@ -208,11 +208,8 @@ class Module(Told):
             numbers; all are listed.
         """
         if not isinstance(state_dict, Mapping):
-            given, parts = type(state_dict).__name__, ("model", "state_dict")
-            part = next((f"; pass its .{name}" for name in parts if hasattr(state_dict, name)), "")
             raise StateDictError(
-                f"load_state_dict of {type(self).__name__}: {given} is no mapping from names to "
-                f"arrays{part}"
+                f"load_state_dict of {type(self).__name__}: {_no_mapping(state_dict)}"
             )
         problems: list[str] = []
         plan: list[tuple[Module, dict[str, Any]]] = []
@@ -369,6 +366,13 @@ class Module(Told):
             lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in own]
         total = sum(p.size for p in self.parameters())
         return "\n".join([f"{lines[0]}  # {total:,} parameters", *lines[1:]])
+
+
+def _no_mapping(given: Any) -> str:
+    """What is wrong with a state dict that is none."""
+    parts = [name for name in ("model", "state_dict") if hasattr(given, name)]
+    remedy = f"; pass its .{parts[0]}" if parts else ""
+    return f"{type(given).__name__} is no mapping from names to arrays{remedy}"
 
 
 def clear_gradients(parameters: Iterable[Tensor], set_to_none: bool) -> None:
