@@ -29,7 +29,7 @@ def _describe(owner: object, name: str, remedies: Mapping[str, str], shown: str)
         return f"{said}; {remedies[name]}"
     if name.endswith("_") and shown == "a Tensor":
         return f"{said}; {IN_PLACE}"
-    if name in HINTS:
+    if name in HINTS and shown in ("a Tensor", "tg"):
         return f"{said}; write {HINTS[name]}"
     return said + _nearest(name, [known for known in dir(owner) if not known.startswith("_")])
 
@@ -113,7 +113,10 @@ def explain_call(
     f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], error: TypeError
 ) -> None:
     """Raise ours if ``error`` came of calling ``f`` with arguments that it does not take."""
-    signature = inspect.signature(f)
+    try:
+        signature = inspect.signature(f)
+    except ValueError:  # a function that is not written in Python, such as a ufunc for a forward
+        return
     try:
         signature.bind(*args, **kwargs)
     except TypeError as problem:
