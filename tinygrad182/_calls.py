@@ -29,7 +29,7 @@ def _describe(owner: object, name: str, remedies: Mapping[str, str], shown: str)
         return f"{said}; {remedies[name]}"
     if name.endswith("_") and shown == "a Tensor":
         return f"{said}; {IN_PLACE}"
-    if name in HINTS:
+    if name in HINTS and shown in ("a Tensor", "tg"):
         return f"{said}; write {HINTS[name]}"
     return said + _nearest(name, [known for known in dir(owner) if not known.startswith("_")])
 
@@ -51,6 +51,7 @@ def names_of(module: str, shown: str, remedies: Mapping[str, str]) -> Callable[[
 # --- arguments ----------------------------------------------------------------------------------
 
 
+_OTHER_NAMES = frozenset(KEYWORDS)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -59,7 +60,13 @@ def told(f: _F) -> _F:
 
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return call_told(f, args, kwargs)
+        if kwargs and not _OTHER_NAMES.isdisjoint(kwargs):
+            kwargs = _in_our_names(f, kwargs)
+        try:
+            return f(*args, **kwargs)
+        except TypeError as error:
+            explain_call(f, args, kwargs, error)
+            raise
 
     return call  # type: ignore[return-value]
 
@@ -81,17 +88,6 @@ class Told:
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
             cls.__init__ = told(cls.__init__)  # type: ignore[method-assign]
-
-
-def call_told(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a function. One that takes no such arguments raises :class:`CallError`."""
-    if kwargs and not KEYWORDS.keys().isdisjoint(kwargs):
-        kwargs = _in_our_names(f, kwargs)
-    try:
-        return f(*args, **kwargs)
-    except TypeError as error:
-        explain_call(f, args, kwargs, error)
-        raise
 
 
 def _in_our_names(f: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +113,10 @@ def explain_call(
     f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], error: TypeError
 ) -> None:
     """Raise ours if ``error`` came of calling ``f`` with arguments that it does not take."""
-    signature = inspect.signature(f)
+    try:
+        signature = inspect.signature(f)
+    except ValueError:  # a function that is not written in Python, such as a ufunc for a forward
+        return
     try:
         signature.bind(*args, **kwargs)
     except TypeError as problem:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ._calls import call_told
+from ._calls import told
 from .errors import CallError, GraphError
 from .primitives import PRIMITIVES
 from .recording import apply, tensor_functions
@@ -48,8 +49,12 @@ def augmented(name: str) -> Callable[[Any, Any], Tensor]:
 def method_of(name: str) -> Callable[..., Any]:
     """Make the method that calls the function ``name``; it gets its docstring and signature there."""
 
+    @functools.cache
+    def function() -> Callable[..., Any]:
+        return told(getattr(tensor_functions(), name))
+
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return call_told(getattr(tensor_functions(), name), (self, *args), kwargs)
+        return function()(self, *args, **kwargs)
 
     method.__name__ = name
     return method

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from . import _protocols, autodiff, backend
-from ._calls import unknown_name
+from ._calls import told, unknown_name
 from ._dtypes import read_target
 from ._habits import TENSOR
 from ._methods import Count, augmented, method_of, operator_of
@@ -218,6 +218,7 @@ class Tensor:
             raise GraphError("retain_grad: the tensor does not require grad")
         node_of(self).keeps_grad = True
 
+    @told
     def backward(
         self, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False
     ) -> None:

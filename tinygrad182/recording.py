@@ -342,6 +342,10 @@ def as_array(x: Any) -> Array:
     if isinstance(x, (list, tuple)):
         gathered = tensor_functions().gathered(x)
         return gathered._data if is_tensor(gathered) else x
+    number: Any
+    for number in (int, float, complex):
+        if isinstance(x, number):  # x.size, an IntEnum
+            return number(x)
     array = imported(x)
     return x if array is x else as_array(array)
 

@@ -104,9 +104,13 @@ def save(
     PyTorch's modules load such a file with ``safetensors.torch.load_file(path)``; where an optimizer
     is in it, leave out the names that start with ``"optimizer/"``, or pass ``strict=False``.
     """
+    if isinstance(path, (Module, Mapping)):  # PyTorch's order
+        raise ArgumentError("save: the path comes first: tg.save(path, model, optimizer)")
     target = checked_path("save", path, CheckpointError)
     if not isinstance(model, Module):
-        raise ArgumentError(f"save: {type(model).__name__} is no Module; save(path, model)")
+        raise ArgumentError(
+            f"save: {type(model).__name__} is no Module; save(path, model) takes the model itself"
+        )
     if not (optimizer is None or isinstance(optimizer, Optimizer)):
         raise ArgumentError(f"save: {type(optimizer).__name__} is no Optimizer, such as Adam")
     arrays: dict[str, Any] = dict(model.state_dict())

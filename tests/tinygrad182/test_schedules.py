@@ -114,6 +114,19 @@ def test_a_schedule_goes_on_from_its_state(name: str, schedule_first: bool) -> N
         schedule.step()
 
 
+def test_a_schedule_made_again_counts_on() -> None:
+    """The first rates are part of the optimizer's state; PyTorch keeps them there too."""
+    optimizer = sgd()
+    schedule = S.StepLR(optimizer, 2, 0.5)
+    for _ in range(5):
+        schedule.step()
+    again = sgd()
+    again.load_state_dict(optimizer.state_dict())
+    twin = S.StepLR(again, 2, 0.5, last_epoch=5)
+    schedule.step()
+    assert twin.get_last_lr() == schedule.get_last_lr() == [0.125, 0.0125]
+
+
 def test_a_group_that_comes_later_starts_from_its_rate() -> None:
     optimizer = sgd()
     schedule = S.ExponentialLR(optimizer, 0.5)

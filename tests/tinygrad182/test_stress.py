@@ -83,7 +83,7 @@ def test_tasks_keep_their_scopes_and_times() -> None:
 
     async def run(name: str, start: int) -> None:
         with modes.scope(name):
-            await _Slow(name, seen).forward_in_steps(leaf([[1.0]]), start)
+            await _Slow(name, seen).forward_in_steps(leaf(np.ones((1, 1), np.float32)), start)
 
     async def all_at_once() -> None:
         await asyncio.gather(*(run(f"m{k}", 10 * k) for k in range(4)))

@@ -70,6 +70,8 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
             )
             raise DTypeError(f"{name}: {what} is a {type(x).__name__}, not a Tensor; pass {hint}")
         x = tensor(x) if weight is None else beside(x, weight)
+    if weight is not None and x._data.dtype is weight._data.dtype:
+        return x
     xp = backend.namespace(x._data)
     if xp.is_floating(x._data):
         if weight is None or x.dtype == weight.dtype:

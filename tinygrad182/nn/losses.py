@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._calls import told
-from .._dtypes import is_half, wide_dtype
+from .._dtypes import is_half
 from .._tensor import Tensor
 from ..creation import as_tensor, beside
 from ..errors import ShapeError
@@ -82,7 +82,7 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
 
 def _wide(x: Tensor) -> Tensor:
     """Half precision as ``float32``, in which squares and sums do not overflow."""
-    return x.astype(wide_dtype(x.dtype))
+    return x.astype("float32") if is_half(x.dtype) else x
 
 
 def _narrowed(loss: Tensor, like: Tensor) -> Tensor:

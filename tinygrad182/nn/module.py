@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import backend
-from .._calls import Told, explain_call, unknown_name
+from .._calls import Told, explain_call, told, unknown_name
 from .._dtypes import read_target
 from .._habits import MODULE
 from .._tensor import Tensor
@@ -189,6 +189,7 @@ class Module(Told):
             for name, array in module._own_state().items()
         }
 
+    @told
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Overwrite the parameters with those of a state dict; nothing is written if anything is wrong.
 
@@ -208,8 +209,7 @@ class Module(Told):
         """
         if not isinstance(state_dict, Mapping):
             raise StateDictError(
-                f"load_state_dict of {type(self).__name__}: {type(state_dict).__name__} is no mapping "
-                "from names to arrays"
+                f"load_state_dict of {type(self).__name__}: {_no_mapping(state_dict)}"
             )
         problems: list[str] = []
         plan: list[tuple[Module, dict[str, Any]]] = []
@@ -281,6 +281,7 @@ class Module(Told):
             parameter.requires_grad = requires_grad
         return self
 
+    @told
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
         clear_gradients(self.parameters(), set_to_none)
@@ -319,11 +320,8 @@ class Module(Told):
             array = _array_to(parameter._data, device, dtype)
             if array is parameter._data:
                 continue
-            cast = array.dtype != parameter.dtype
             parameter._data = leaf.value = array
-            leaf.memory = Memory(array)
-            if cast:  # a rule that would use the old values must not find the new ones
-                leaf.memory.changed()
+            leaf.memory = Memory(array)  # graphs recorded before see a change
             if leaf.grad is not None:
                 leaf.grad = wrap(_array_to(leaf.grad._data, device, dtype))
         return self
@@ -368,6 +366,13 @@ class Module(Told):
             lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in own]
         total = sum(p.size for p in self.parameters())
         return "\n".join([f"{lines[0]}  # {total:,} parameters", *lines[1:]])
+
+
+def _no_mapping(given: Any) -> str:
+    """What is wrong with a state dict that is none."""
+    parts = [name for name in ("model", "state_dict") if hasattr(given, name)]
+    remedy = f"; pass its .{parts[0]}" if parts else ""
+    return f"{type(given).__name__} is no mapping from names to arrays{remedy}"
 
 
 def clear_gradients(parameters: Iterable[Tensor], set_to_none: bool) -> None:

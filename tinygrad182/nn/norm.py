@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._dtypes import wide_dtype
+from .._dtypes import is_half
 from .._tensor import Tensor
 from ..creation import integers
 from ..errors import ArgumentError, ShapeError
@@ -77,11 +77,12 @@ class LayerNorm(Module):
                 f"LayerNorm: input of shape {x.shape}; its last axes must be {self.normalized_shape}"
             )
         axes = tuple(range(-count, 0))
-        wide = x.astype(wide_dtype(x.dtype))
+        wide = x.astype("float32") if is_half(x.dtype) else x
         centred = wide - mean(wide, axes, keepdims=True)
         y = centred / sqrt(mean(square(centred), axes, keepdims=True) + self.eps)
         y = y if self.weight is None else y * self.weight
-        return (y if self.bias is None else y + self.bias).astype(x.dtype)
+        y = y if self.bias is None else y + self.bias
+        return y.astype(x.dtype) if wide is not x else y
 
     def extra_repr(self) -> str:
         """The sizes and eps."""

@@ -51,7 +51,7 @@ class Recurrent(Module):
     def _weights(self, suffix: str) -> tuple[Any, Any, Any]:
         """W_x, W_h and b (0 where there is none) of a layer."""
         names = (f"{name}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih"))
-        weight_ih, weight_hh, bias = (getattr(self, name, 0) for name in names)
+        weight_ih, weight_hh, bias = (vars(self).get(name, 0) for name in names)
         return weight_ih, weight_hh, bias
 
     def _make(self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None) -> None:

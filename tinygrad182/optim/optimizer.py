@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from .. import backend
-from .._calls import Told, unknown_name
+from .._calls import Told, told, unknown_name
 from .._dtypes import wide_dtype, widened
 from .._habits import OPTIMIZER
 from .._tensor import Tensor
@@ -155,6 +155,7 @@ class Optimizer(Told, ABC):
             )
         return float(value)
 
+    @told
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
         clear_gradients(self.parameters, set_to_none)
@@ -167,7 +168,8 @@ class Optimizer(Told, ABC):
                 state = next(states)
                 if p.grad is not None:
                     with backend.on(p._data):
-                        self._bring_to(p, state)
+                        if state:
+                            self._bring_to(p, state)
                         value = widened(p._data)
                         g = _beside(value, p.grad._data)
                         p.assign(self._updated(value, g, state, group))
@@ -242,6 +244,7 @@ class Optimizer(Told, ABC):
             "param_groups": groups,
         }
 
+    @told
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state dict, settings included; nothing is changed if anything is wrong.
 
