@@ -204,7 +204,7 @@ def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Fig
             Figure(
                 f"beam_{each.width}",
                 f"Beam width {each.width}",
-                "Blue is stored, grey was a candidate and is not. "
+                "Blue is stored, at the last step green; grey was a candidate and is not. "
                 + (
                     "The most likely sequence survives every step."
                     if each.dropped is None

@@ -282,20 +282,25 @@ def marks(measurements: Sequence[Measurement]) -> str:
     return said
 
 
-OF_ONE_MATRIX = {"eigenvalue", "predicted_decades_per_step", "closed_form_error"}
-"""Columns for a vanilla RNN alone: an LSTM has four W_h, and no closed form."""
-
 SUMMARY = (
     Column("moment", "training"),
     Column("eigenvalue", "|λ|max", ".3f"),
-    Column("gradient_last_log10", "at step T", log10=True),
-    Column("gradient_first_log10", "at step 1", log10=True),
+    Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
+    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
     Column("decades_per_step", "decades/step", "+.3f"),
     Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
     Column("verdict", "the gradient"),
     Column("closed_form_error", "closed form ±", ".0e"),
     Column("loss", "loss", ".3g"),
 )
+
+LSTM_SUMMARY = (
+    Column("moment", "training"),
+    Column("gradient_last_log10", "at step T", log10=True),
+    Column("gradient_first_log10", "at step 1", log10=True),
+    *(column for column in SUMMARY if column.key in {"decades_per_step", "verdict", "loss"}),
+)
+"""Of the gradient by h or c; an LSTM has four W_h, and no closed form."""
 
 LSTM_NOTE = (
     f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "
@@ -319,7 +324,6 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
         keys.append(Column("layer", "layer"))
     if lstm:
         keys.append(Column("state", "state"))
-    numbers = [each for each in SUMMARY if not (lstm and each.key in OF_ONE_MATRIX)]
     verdicts, radii = views.verdict_rows(measurements)
     return (
         Table(
@@ -327,14 +331,16 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
             "What becomes of the gradient on its way back, before → after training",
             verdicts,
             (*keys, *(Column(radius, radius) for radius in radii)),
-            "×: how large the gradient is at step 1, in units of that at step T.",
+            "×: how large the gradient is at step 1, in units of that at step T."
+            if lstm
+            else "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
             printed=True,
         ),
         Table(
             "summary",
             "Each network in numbers",
             views.summary_rows(measurements),
-            (*keys, *numbers),
+            (*keys, *(LSTM_SUMMARY if lstm else SUMMARY)),
             LSTM_NOTE if lstm else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", views.step_rows(measurements)),

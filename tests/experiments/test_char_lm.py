@@ -207,6 +207,17 @@ def test_damaged_checkpoints_are_told_before_anything_is_made_of_them(tmp_path):
     assert taken > 10
 
 
+@pytest.mark.parametrize("moments", [[1, 2], [0, 0], [0, 3], [2, 0], [0.0, 2.0]])
+def test_moments_are_steps_that_were_made_from_the_first_on(tmp_path, moments):
+    path = tmp_path / "model.safetensors"
+    learner = a_learner()
+    learner.learn(2, 2)
+    learner.history.moments = moments
+    learner.save(path)
+    with pytest.raises(tg.CheckpointError, match="its history does not fit the rest"):
+        model_of(tg.load(path), path)
+
+
 def test_training_goes_on_with_the_sizes_it_began_with(tmp_path):
     path = tmp_path / "model.safetensors"
     a_learner().save(path)

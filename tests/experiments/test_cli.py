@@ -17,6 +17,7 @@ from experiments.catalogue import CATALOGUE, Experiment, load
 from experiments.common import cli
 from experiments.common.options import Options
 from experiments.common.result import Result
+from experiments.common.terminal import Unheard
 
 
 def command(*arguments, code=""):
@@ -234,6 +235,12 @@ def test_a_run_needs_no_standard_error(tmp_path, monkeypatch, capsys, broken, to
         patch.setattr(sys, "stderr", broken)
         assert cli.main([toy, "--out", str(tmp_path)]) == 0
     assert "Report:" in capsys.readouterr().out
+
+
+def test_much_text_for_a_standard_error_that_takes_none(broken):
+    stream = Unheard(broken)
+    assert stream.write("x" * 100_000) == 100_000
+    stream.flush()
 
 
 def test_an_interrupt_after_the_files_were_written_says_where_they_are(

@@ -305,15 +305,21 @@ def test_a_folder_with_the_name_of_a_file_is_not_touched(tmp_path):
 
 
 def test_no_signal_comes_while_files_are_moved(tmp_path, monkeypatch):
-    replace, handler = Path.replace, signal.getsignal(signal.SIGINT)
+    replace, came = Path.replace, []
+    handler = signal.signal(signal.SIGINT, lambda *given: came.append(given))
+    own = signal.getsignal(signal.SIGINT)
 
     def interrupted(self, target):
         signal.raise_signal(signal.SIGINT)
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", interrupted)
-    publish_in(tmp_path, a_run(out=tmp_path))
-    assert signal.getsignal(signal.SIGINT) == handler
+    try:
+        publish_in(tmp_path, a_run(out=tmp_path))
+        assert signal.getsignal(signal.SIGINT) == own
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert came == []
     assert names(tmp_path) == ["long.csv", "numbers.csv", "report.html", "results.json"]
 
 

@@ -453,6 +453,9 @@ def test_odd_facts_are_taken_or_told(tmp_path: Path) -> None:
         repr(checkpoint)
         assert isinstance(checkpoint.meta, dict)
         if checkpoint.optimizer is not None:
+            for i, entry in checkpoint.optimizer["state"].items():
+                assert isinstance(i, int)
+                assert isinstance(entry, dict)
             with contextlib.suppress(tg.TinygradError):
                 tg.optim.SGD(LINEAR.parameters(), 0.1).load_state_dict(checkpoint.optimizer)
     assert taken > 50
