@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -238,14 +238,17 @@ def _by_rank(bands: list[Band]) -> list[Band]:
             here = (level == top) & (level != NOTHING)
             low += times_power(m.where(here, g, 0), m.where(here, power - top * unit, 0))
             level[here] = NOTHING
-        if kept:  # beside larger elements what lies further down would not show
+        if kept:  # what lies further down than on the next level would not show
             high, above = kept[-1]
             near = (high != 0) & (above - top == 1)
             kept[-1] = high + m.where(near, times_power(low, -unit), 0), above
             low = m.where(taken, 0, low)
-        if low.any():
+        new = low != 0
+        if new.any():
             kept.append((low, top))
-            taken = taken | (low != 0)
+            taken = taken | new
+            for level in left:
+                level[new & (level < top - 1)] = NOTHING
 
 
 def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:
@@ -255,8 +258,8 @@ def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:
     return m.where(g == 0, NOTHING, level)
 
 
-def as_bands(g: Array, powers: Array, limit: int | None = None) -> list[Band]:
-    """An array whose rows have powers as bands of one power each.
+def as_bands(g: Array, powers: Array, limit: int | None = None) -> Iterator[Band]:
+    """Yield an array whose rows have powers as bands of one power each.
 
     With ``limit``, what is at a higher power is put there, and what is at a lower than -``limit`` is 0.
     """
@@ -264,9 +267,7 @@ def as_bands(g: Array, powers: Array, limit: int | None = None) -> list[Band]:
     if limit is not None:
         g, powers = m.where(powers < -limit, 0, g), m.clip(powers, -limit, limit)
     near = m.rint(powers / unit).astype("int64")
-    bands: list[Band] = []
     for k in np.unique(near).tolist():
         some = m.where(near == k, g, 0)
         if some.any():
-            bands.append((times_power(some, m.where(near == k, powers - k * unit, 0)), k * unit))
-    return bands
+            yield times_power(some, m.where(near == k, powers - k * unit, 0)), k * unit
