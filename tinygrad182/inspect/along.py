@@ -38,7 +38,9 @@ def carried(node: Node, powers: Array, wanted: Container[Any]) -> dict[Node, Arr
     lead = powers.ndim - node.value.ndim
     if math.prod(powers.shape[lead:]) == 1:
         return {
-            x: powers if node.op == "index" else powers.reshape(powers.shape[:lead] + (1,) * x.value.ndim)
+            x: powers
+            if node.op == "index"
+            else powers.reshape(powers.shape[:lead] + (1,) * x.value.ndim)
             for x in inputs
             if isinstance(x, Node) and x in wanted
         }
@@ -50,7 +52,7 @@ def carried(node: Node, powers: Array, wanted: Container[Any]) -> dict[Node, Arr
 
 
 def keeps_rows(s: Slice, node: Node) -> bool:
-    """Whether a part of a node's cotangent has its rows, or pieces of them, in places that do not overlap."""
+    """Whether a part of a node's cotangent is some of its rows, or pieces of some."""
     key, ndim = s.key, node.value.ndim
     return (
         not s.arrays
@@ -93,7 +95,8 @@ def _matmul(node: Node, powers: Array, lead: int) -> Powers:
     if min(a.value.ndim, b.value.ndim) < 2:  # type: ignore[union-attr]
         return [None, None]
     return [
-        _fitted(powers, lead, x) if powers.shape[axis] == 1 else None for x, axis in ((a, -1), (b, -2))
+        _fitted(powers, lead, x) if powers.shape[axis] == 1 else None
+        for x, axis in ((a, -1), (b, -2))
     ]
 
 

@@ -141,9 +141,10 @@ def gradients_together(
     sums_too: bool = False,
     sums: RowCotangents | None = None,
 ) -> Found:
-    """The same from several seeds, which may all have a leading axis: :meth:`Found.at` then tells them apart.
+    """The same from several seeds.
 
-    With one, no weight of a recurrence may be asked for.
+    They may all have a leading axis, of cotangents that :meth:`Found.at` tells apart; no weight of a
+    recurrence may then be asked for.
     """
     run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
     with no_grad():
@@ -174,11 +175,10 @@ class _Pass:
 
     def arrive(self, node: Node, g: Array) -> None:
         """Note the whole cotangent of a target and of a scan, with its powers."""
-        bands = self.sums.bands(g)
         if node in self.targets or node in self.leaves:
-            self.found.bands[node] = bands
+            self.found.bands[node] = self.sums.bands(g)
         if is_scan(node):
-            (self._given[node],) = bands
+            (self._given[node],) = self.sums.bands(g)
 
     def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         """The cotangents a node sends to its inputs.
@@ -187,7 +187,7 @@ class _Pass:
         """
         if node in self._given:
             self._pull_scan(node, wanted)
-        elif all(isinstance(power, int) for power in self.sums.powers):
+        elif isinstance(self.sums.powers[0], int):  # or none of them is
             return pull(node, g, wanted)
         else:
             for array, power in self.sums.bands(g):
@@ -360,7 +360,7 @@ def openable(root: Node) -> Node:
 
 
 def in_own_type(states: Array, powers: Array) -> Array:
-    """The gradients with the powers of their rows put back: 0 where they underflow, ±∞ where they overflow."""
+    """The gradients with their powers put back: 0 where they underflow, ±∞ where they overflow."""
     xp = backend.namespace(states)
     if not xp.guarded:  # the host need not wait to see that there is less to do
         if not powers.any():

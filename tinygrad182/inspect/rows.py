@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,13 +28,13 @@ class RowCotangents(ScaledCotangents):
     def __init__(self) -> None:
         super().__init__()
         self._by_row: dict[Node, list[Band]] = {}
-        self._slices: dict[Node, list[tuple[Slice, Power]]] = {}
+        self._parts: dict[Node, list[tuple[Slice, Power]]] = {}
         self._of_parts: dict[Node, list[Rows]] = {}
 
     def put(self, node: Node, cotangent: Any, power: Power) -> None:
         """Add one array at a power of two, or at one for every row."""
         if type(cotangent) is Slice:
-            self._slices.setdefault(node, []).append((cotangent, power))
+            self._parts.setdefault(node, []).append((cotangent, power))
         elif isinstance(power, int):
             super().put(node, cotangent, power)
         elif not power.size or (power == power.flat[0]).all():
@@ -66,27 +66,30 @@ class RowCotangents(ScaledCotangents):
         return found[0]
 
     def _arrived(self, node: Node) -> list[Band]:
-        slices = self._slices.pop(node, [])
-        found = self._by_row.pop(node, [])
-        parts: list[tuple[Slice, Power]] = []
-        alike = all(isinstance(power, int) and power == slices[0][1] for _, power in slices)
-        for s, power in slices:
+        parts = self._parts.pop(node, None)
+        wholes = self._joined(node, parts) if parts else []
+        return super()._arrived(node) + self._by_row.pop(node, []) + wholes
+
+    def _joined(self, node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
+        """Parts of a node's cotangent as few whole ones; those of single powers are put there."""
+        rows: list[tuple[Slice, Power]] = []
+        wholes: list[Band] = []
+        power = parts[0][1]
+        alike = all(isinstance(p, int) and p == power for _, p in parts)
+        for s, power in parts:
             if not alike and keeps_rows(s, node):
-                parts.append((s, power))
+                rows.append((s, power))
             elif isinstance(power, int):
                 super().put(node, s, power)
             else:
-                found.append(_whole(node, s, power))
-        return super()._arrived(node) + found + _placed(node, parts)
+                wholes.append(_whole(node, s, power))
+        return wholes + _placed(node, rows)
 
     def apart(self, node: Node, bands: list[Band]) -> list[Band]:
         """The same sum in which no element is near the ends of its type."""
-        array = bands[0][0]
-        lead = array.shape[: array.ndim - node.value.ndim]
-        looking = lead and getattr(backend.namespace(array), "has_loops", False)
-        if looking or not all(isinstance(power, int) for _, power in bands):
-            return _by_rank(bands, lead + (1,) * node.value.ndim)
-        return super().apart(node, bands)
+        if all(isinstance(power, int) for _, power in bands):
+            return super().apart(node, bands)
+        return _by_rank(bands)
 
 
 class TrustedCotangents(RowCotangents):
@@ -202,7 +205,7 @@ def _placed(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
             wholes.append(here)
         here[0][key] = s.value
         here[1][rows] = power
-    return wholes  # type: ignore[return-value]
+    return list(wholes)
 
 
 def _has_room(whole: Array, powers: Array, key: Key, rows: Key, power: Power) -> bool:
@@ -212,15 +215,14 @@ def _has_room(whole: Array, powers: Array, key: Key, rows: Key, power: Power) ->
     return not whole[key].any() and bool((powers[rows] == power).all())
 
 
-def _by_rank(bands: list[Band], shape: tuple[int, ...]) -> list[Band]:
+def _by_rank(bands: list[Band]) -> list[Band]:
     """The same sum as bands with powers by rows: in the first each row's largest elements, and so on.
 
-    ``shape`` has the leading axes, whose rows have powers of their own in any case. Sizes lie on a grid of
-    powers, as those of bands without rows. A row has about as many bands as its elements lie apart; those
-    of different rows need not have the same powers.
+    Sizes lie on a grid of powers, as those of bands without rows. There are as many bands as the elements
+    of a row lie apart; rows of one band need not have the same power.
     """
     m, unit = backend.namespace(bands[0][0]).module, largest_exponent(bands[0][0].dtype) // 2
-    shape = np.broadcast_shapes(shape, *(p.shape for _, p in bands if not isinstance(p, int)))
+    shape = np.broadcast_shapes(*(p.shape for _, p in bands if not isinstance(p, int)))
     axes = tuple(i for i, n in enumerate(shape) if n == 1)
     left = [_on_grid(m, g, power, unit) for g, power in bands]
     kept: list[tuple[Array, Array]] = []
@@ -236,14 +238,17 @@ def _by_rank(bands: list[Band], shape: tuple[int, ...]) -> list[Band]:
             here = (level == top) & (level != NOTHING)
             low += times_power(m.where(here, g, 0), m.where(here, power - top * unit, 0))
             level[here] = NOTHING
-        if kept:  # beside larger elements what lies further down would not show
+        if kept:  # what lies further down than on the next level would not show
             high, above = kept[-1]
             near = (high != 0) & (above - top == 1)
             kept[-1] = high + m.where(near, times_power(low, -unit), 0), above
             low = m.where(taken, 0, low)
-        if low.any():
+        new = low != 0
+        if new.any():
             kept.append((low, top))
-            taken = taken | (low != 0)
+            taken = taken | new
+            for level in left:
+                level[new & (level < top - 1)] = NOTHING
 
 
 def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:
@@ -253,8 +258,8 @@ def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:
     return m.where(g == 0, NOTHING, level)
 
 
-def as_bands(g: Array, powers: Array, limit: int | None = None) -> list[Band]:
-    """An array whose rows have powers as bands of one power each.
+def as_bands(g: Array, powers: Array, limit: int | None = None) -> Iterator[Band]:
+    """Yield an array whose rows have powers as bands of one power each.
 
     With ``limit``, what is at a higher power is put there, and what is at a lower than -``limit`` is 0.
     """
@@ -262,9 +267,7 @@ def as_bands(g: Array, powers: Array, limit: int | None = None) -> list[Band]:
     if limit is not None:
         g, powers = m.where(powers < -limit, 0, g), m.clip(powers, -limit, limit)
     near = m.rint(powers / unit).astype("int64")
-    bands: list[Band] = []
     for k in np.unique(near).tolist():
         some = m.where(near == k, g, 0)
         if some.any():
-            bands.append((times_power(some, m.where(near == k, powers - k * unit, 0)), k * unit))
-    return bands
+            yield times_power(some, m.where(near == k, powers - k * unit, 0)), k * unit

@@ -184,7 +184,9 @@ class StepByStep(States):
 def _by_sample(powers: list[Power], norms: Array) -> Array:
     """The power of every sample at every step, from those of the steps or of their samples."""
     if all(isinstance(power, int) for power in powers):
-        return backend.move(np.broadcast_to(np.array(powers)[:, None], norms.shape), device_of(norms))
+        return backend.move(
+            np.broadcast_to(np.array(powers)[:, None], norms.shape), device_of(norms)
+        )
     with backend.on(norms):
         m = backend.namespace(norms).module
         return m.stack([m.zeros(norms.shape[1:], "int64") + power for power in powers])
