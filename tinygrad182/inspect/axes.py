@@ -60,6 +60,13 @@ def operand_axes(node: Node, axis: int) -> list[int | None]:
         return [_kept(inputs[0], node, axis)]
     if node.op == "concat":
         return [None if node.params["axis"] == axis else axis for _ in inputs]
+    if node.op == "einsum":
+        terms, _, out = node.params["subscripts"].partition("->")
+        return [_letter(term, out[axis]) for term in terms.split(",")]
+    if node.op in _REDUCTIONS:
+        return [_before(inputs[0], node, axis)]
+    if node.op in {"astype", "to_device"}:
+        return [axis]
     found = []
     for i, x in enumerate(node.inputs or ()):
         if isinstance(x, Node):
@@ -67,6 +74,24 @@ def operand_axes(node: Node, axis: int) -> list[int | None]:
             along = node.primitive.broadcasts and not summed and _is_long(x, node, axis)  # type: ignore[union-attr]
             found.append(axis if along else None)
     return found
+
+
+_REDUCTIONS = {"sum", "max", "min", "logsumexp"}
+
+
+def _letter(term: str, letter: str) -> int | None:
+    """Where a letter stands in an operand's subscripts, if it stands there once."""
+    return term.index(letter) - len(term) if term.count(letter) == 1 else None
+
+
+def _before(x: Node, node: Node, axis: int) -> int | None:
+    """Where an axis of a reduction's result is in its operand; None if it was reduced."""
+    reduced = node.params["axis"]
+    axes = range(-x.value.ndim, 0)
+    reduced = axes if reduced is None else reduced
+    if node.params["keepdims"]:
+        return None if axis in reduced else axis
+    return [a for a in axes if a not in reduced][axis]
 
 
 def _is_long(x: Node, node: Node, axis: int) -> bool:
@@ -88,7 +113,8 @@ def _kept(x: Node, node: Node, axis: int) -> int | None:
 def is_told_apart(node: Node) -> bool:
     """Whether the operation can be applied to one step of its operands at a time."""
     looked_up = node.op == "index" and _is_lookup(node)
-    return node.op == "concat" or looked_up or node.primitive.broadcasts  # type: ignore[union-attr]
+    kept = node.op in {"concat", "einsum"} or looked_up
+    return kept or node.primitive.broadcasts  # type: ignore[union-attr]
 
 
 def _is_lookup(node: Node) -> bool:

@@ -72,7 +72,8 @@ def weight_grad_by_time(
     Notes
     -----
     Time is linear in T. Beside the graph and its gradients, T matrices of W's size are held, or those
-    of ``steps``; with ``norm_only`` about 4 million numbers at once, however long the sequence is.
+    of ``steps``. With ``norm_only``, or a few steps, some 4 million numbers are worked on at once, in
+    about 100 MB, however long the sequence is.
 
     Examples
     --------

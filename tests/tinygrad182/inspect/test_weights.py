@@ -98,6 +98,12 @@ HEADS: dict[str, tuple[Array, Callable[..., tg.Tensor], Callable[..., tg.Tensor]
     "a vector": (U, lambda hs, v: tg.stack(hs) @ v, lambda h, v: h @ v),
     "elementwise": (U, lambda hs, v: tg.tanh(tg.stack(hs) * v), lambda h, v: tg.tanh(h * v)),
     "twice": (V, lambda hs, v: tg.tanh(tg.stack(hs) @ v) @ v.T, lambda h, v: tg.tanh(h @ v) @ v.T),
+    "einsum": (V, lambda hs, v: tg.einsum("tbi,ij->bjt", tg.stack(hs), v), lambda h, v: h @ v),
+    "after a sum": (
+        U,
+        lambda hs, v: tg.stack(hs).sum(axis=1) * tg.max(tg.stack(hs), axis=-2) * v,
+        lambda h, v: h.sum(axis=0) * tg.max(h, axis=0) * v,
+    ),
     "step by step": (V, lambda hs, v: tg.stack([h @ v for h in hs]), lambda h, v: h @ v),
 }
 
