@@ -100,10 +100,10 @@ def grad_by_hops(
 
     Notes
     -----
-    Time and memory are linear in T. The result holds (J + 2) · T · B · H numbers, and while it is made, a fused
-    layer takes twice 8 · (J + 2) · T · B · H bytes for its own, and as much with I for H where a layer below it
-    is asked for. Where anything but a fused layer is marked ``through`` with time steps, all layers are opened
-    and the polynomials go through every operation: about (J + 2) times the memory of all states' gradients.
+    Time and memory are linear in T. The result holds (J + 2) · T · B · H numbers. While it is made, a fused
+    layer takes another 16 · (J + 2) · T · B · H bytes, and as much with I in the place of H where a layer
+    below it is asked for. Where a state of a loop of one's own, or of an unfused layer, is marked
+    ``through``, the layers are opened and the polynomials go through every operation of every step.
 
     Examples
     --------

@@ -22,8 +22,8 @@ from .steps import Scaled, Steps, exponents
 class Polynomials(Cotangents):
     """Cotangents as polynomials: sums of their own, with powers of two, for every coefficient.
 
-    A hop multiplies by λ: what goes over its edge is added to the next coefficient. The last one keeps all that
-    is of a higher degree.
+    A hop multiplies by λ: what goes over its edge is added to the next coefficient. The last one keeps all
+    that is of a higher degree.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Polynomials(Cotangents):
         return self.of[min(j + hop, len(self.of) - 1)]
 
     def pop(self, node: Node) -> Any:
-        """The coefficients on a leading axis, each as bands; of a recurrence any, for see :attr:`arrived`."""
+        """The coefficients' bands on a leading axis; those of a recurrence are in :attr:`arrived`."""
         if is_scan(node):
             return self._pop_scan(node)
         bands: list[tuple[int, Band]] = []
@@ -74,7 +74,7 @@ class Polynomials(Cotangents):
         return found
 
     def bands(self, g: Array) -> dict[int, list[Band]]:
-        """The cotangent popped last: the bands of every coefficient that there is, the highest power first."""
+        """The bands of every coefficient of the cotangent popped last, the highest power first."""
         found: dict[int, list[Band]] = {}
         for array, (j, power) in zip(g, self._layout, strict=True):
             found.setdefault(j, []).append((array, power))
@@ -155,9 +155,7 @@ class InsideScans:
         shape = (len(self.sums.of), *node.value.shape[-3:])
         return np.zeros(shape), np.zeros(shape[:-1], np.int64)
 
-    def _put(
-        self, node: Node, parent: Any, values: Array, powers: Array, time: int | None
-    ) -> None:
+    def _put(self, node: Node, parent: Any, values: Array, powers: Array, time: int | None) -> None:
         """Add coefficients (K, …, B, H), whose rows have powers (K, …, B), to what an input gets."""
         xp, hop = backend.namespace(node.value), self.is_hop(parent, time)
         for j, (g, rows) in enumerate(zip(values, powers, strict=True)):
@@ -193,11 +191,11 @@ _REACH = 2.0**200
 """Rows are rescaled where their largest element is beyond that, or below its inverse."""
 
 _SPREAD = 128
-"""How many powers of two a coefficient's row may be scaled further than the one below, which is shifted to it."""
+"""How many powers of two further a coefficient's row may be scaled than the one that a hop adds to it."""
 
 
 class _Back:
-    """Back over the steps of a recurrence, in float64, with a power of two for every coefficient's every row.
+    """Back over the steps of a recurrence, in float64; every row of every coefficient has a power of two.
 
     Attributes
     ----------
@@ -251,10 +249,14 @@ class _Back:
                 self._note(states[i], part, k, over)
             self.cell.backward(here, self.value, dz)
             np.matmul(dz.reshape(K * B, N), self.weight, out=flat)
-        return states.swapaxes(0, 1), sums.swapaxes(0, 1) if sums_too else None, powers.swapaxes(0, 1)
+        return (
+            states.swapaxes(0, 1),
+            sums.swapaxes(0, 1) if sums_too else None,
+            powers.swapaxes(0, 1),
+        )
 
     def _note(self, states: Array, part: int | None, k: int, over: Array | None) -> None:
-        """Keep one part's cotangent; past a sequence's end it goes no further, for the state is a constant."""
+        """Keep one part's cotangent; past a sequence's end it goes no further."""
         if k == part:
             states[...] = self.value[k]
         if over is not None:

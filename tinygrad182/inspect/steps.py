@@ -1,7 +1,7 @@
 """The steps of a recurrence that was run as one operation, side by side.
 
-What a step does with the gradients that arrive at its state depends on no other step. So the step's definition
-is recorded once, on the rows of all steps, and one pull does the work of as many as there are steps.
+What a step does with the gradients that arrive at its state depends on no other step. So the step's
+definition is recorded once, on the rows of all steps, and one pull does the work of all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ELEMENTS = 1 << 18
 
 
 class Scaled(NamedTuple):
-    """Gradients by states (parts, T, B, H), and the powers of two (T, B) that the rows are multiplied by."""
+    """Gradients by states (parts, T, B, H), and the powers of two (T, B) of their rows."""
 
     values: Array
     powers: Array
@@ -86,7 +86,7 @@ class Steps:
         return None if given is None else given.astype(np.int64)
 
     def chunks(self, steps: Array, rows: int | None = None) -> Iterator[Array]:
-        """Parts of some steps whose gradients fit into memory; ``rows``: of how many at each, B by default."""
+        """Parts of some steps whose gradients fit into memory, of ``rows`` each: B by default."""
         each = (rows or self.states.shape[2]) * len(self.given.weight_hh)
         if len(steps):
             yield from np.array_split(steps, min(len(steps), -(-len(steps) * each // ELEMENTS)))
@@ -117,7 +117,6 @@ class Steps:
             return []
         left = np.maximum(lengths[sequences] - steps[:, None], 0).reshape(-1)
         return [] if left.all() else [left]
-
 
     @staticmethod
     def by_node(state: dict[str, Node], values: Array) -> dict[Node, Array]:
@@ -202,7 +201,7 @@ def at_common_powers(*given: Scaled) -> tuple[list[Array], Array]:
 
 
 def at_step_powers(values: Array, powers: Array) -> tuple[Array, Array]:
-    """Values whose rows have one power at each step, at which the largest is about 1; and the powers (T,)."""
+    """Values with one power for each step, at which the largest is about 1, and the powers (T,)."""
     top = exponents(values, powers, (0, -1)).max(axis=1)
     top = np.where(top == NOTHING, 0, top)
     return times_rows(np, values, powers - top[:, None]), top
