@@ -194,6 +194,37 @@ _SPREAD = 128
 """How many powers of two further a coefficient's row may be scaled than the one that a hop adds to it."""
 
 
+_FAR = 300
+"""Up to how many powers of two what arrives is brought to what it is added to, and not the other way."""
+
+
+class _Coming:
+    """What arrives at the states of a recurrence from outside.
+
+    Attributes
+    ----------
+    among : slice
+        The coefficients that it is of.
+    values : array (T, parts, some coefficients, B, H)
+    powers, tops : int array (T, some coefficients, B)
+        Those of the rows, and what their largest elements are about.
+    some : bool array (T, some coefficients, B)
+        Which rows are not all zeros.
+    """
+
+    def __init__(self, arrived: dict[int, Scaled]) -> None:
+        self.among = slice(min(arrived), max(arrived) + 1)
+        like = next(iter(arrived.values()))
+        nothing = Scaled(np.zeros_like(like.values), np.zeros_like(like.powers))
+        given = [arrived.get(j, nothing) for j in range(self.among.start, self.among.stop)]
+        self.values = np.ascontiguousarray(
+            np.stack([g.values for g in given]).transpose(2, 1, 0, 3, 4)
+        )
+        self.powers = np.stack([g.powers for g in given], axis=1)
+        self.tops = exponents(self.values, self.powers, (1, -1))
+        self.some = self.tops != NOTHING
+
+
 class _Back:
     """Back over the steps of a recurrence, in float64; every row of every coefficient has a power of two.
 
@@ -208,7 +239,6 @@ class _Back:
         self, steps: Steps, arrived: dict[int, Scaled], count: int, hop: int | None
     ) -> None:
         self.steps = steps
-        self.arrived = arrived
         self.hop = hop
         parts, self.last, *sizes = steps.states.shape
         self.value = np.zeros((parts, count, *sizes))
@@ -219,8 +249,8 @@ class _Back:
         lengths = steps.lengths()
         self.ends = Ends(lengths, self.last if lengths is None else int(lengths.min()))
         self._lift: Array | None = None
-        coming = [g.values.any(axis=(0, 2, 3)) for g in arrived.values()]
-        self.comes: list[bool] = np.any(coming, axis=0).tolist()
+        self.coming = _Coming(arrived)
+        self.comes: list[bool] = self.coming.some.any(axis=(1, 2)).tolist()
 
     def run(
         self, steps: Array, part: int | None, sums_too: bool
@@ -283,15 +313,17 @@ class _Back:
         value[0] = 0.0
 
     def _add(self, t: int) -> None:
-        """Add what arrives at a step from outside."""
-        coming = {j: (g.values[:, t], g.powers[t]) for j, g in self.arrived.items()}
-        if any((powers != self.power[j]).any() for j, (_, powers) in coming.items()):
+        """Add what arrives at a step from outside, brought to the powers here, or these to it."""
+        coming = self.coming
+        some, powers = coming.some[t], coming.powers[t]
+        g = coming.values[t].astype(np.float64)
+        shift = np.where(some, powers - self.power[coming.among], 0)
+        if np.abs(shift).max() > _FAR:
             tops = self._exponents()
-            for j, (g, powers) in coming.items():
-                tops[j] = np.maximum(tops[j], exponents(g, powers, (0, -1)))
+            tops[coming.among] = np.maximum(tops[coming.among], coming.tops[t])
             self._bring_to(tops)
-        for j, (g, powers) in coming.items():
-            self.value[:, j] += _times(g.astype(np.float64), powers - self.power[j])
+            shift = np.where(some, powers - self.power[coming.among], 0)
+        self.value[:, coming.among] += _times(g, shift) if shift.any() else g
 
     def _rescale(self) -> None:
         """Bring the rows to about 1 where one of them is far from it."""
