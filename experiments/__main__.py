@@ -25,6 +25,9 @@ if __name__ == "__main__":
         sys.exit(f"The experiments need what this Python does not have: {names}. {remedy()}")
     from experiments.common.cli import main
 
-    # A run that is told to end cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A run that is told to end, or whose terminal is closed, cleans up as after Ctrl-C.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

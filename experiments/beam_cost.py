@@ -7,6 +7,7 @@ with the same output. Steps of the model are counted as well, for they do not de
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,9 +98,10 @@ class Found:
 
     @property
     def all(self) -> list[Cost]:
-        """Every search that was made."""
+        """Every search that was made, once."""
         lengths = [cost for costs in self.by_length.values() for cost in costs]
-        return [*lengths, *self.by_width, *self.by_vocabulary]
+        found = [*lengths, *self.by_width, *self.by_vocabulary]
+        return list({(cost.length, cost.width, cost.vocabulary): cost for cost in found}.values())
 
 
 def run(opts: BeamCostOptions, progress: Progress) -> Result:
@@ -107,18 +109,23 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     lengths, widths = sorted(set(opts.length)), sorted(set(opts.beam_width))
     sizes = sorted(set(opts.vocabulary))
     ends = sorted({sizes[0], sizes[-1]})
-    total = opts.repeats * (len(ends) * len(lengths) + len(widths) + len(sizes))
-    task = progress.add_task("searches", total=total)
-
-    def timed(vocabulary: int, length: int, width: int) -> Cost:
+    by_length = {M: [(M, T, opts.at_width) for T in lengths] for M in ends}
+    by_width = [(sizes[0], opts.at_length, K) for K in widths]
+    by_vocabulary = [(M, opts.at_length, opts.at_width) for M in sizes]
+    # Lines cross, and where they do there is one measurement.
+    places = dict.fromkeys(itertools.chain(*by_length.values(), by_width, by_vocabulary))
+    task = progress.add_task("searches", total=opts.repeats * len(places))
+    costs = {}
+    for vocabulary, length, width in places:
         progress.update(task, description=f"T = {length}, K = {width}, M = {vocabulary}")
         decoder = Decoder(vocabulary, opts.hidden_size, opts.seed, opts.device)
-        return measure(decoder, length, width, opts.repeats, lambda: progress.advance(task))
-
+        costs[vocabulary, length, width] = measure(
+            decoder, length, width, opts.repeats, lambda: progress.advance(task)
+        )
     found = Found(
-        {M: [timed(M, T, opts.at_width) for T in lengths] for M in ends},
-        [timed(sizes[0], opts.at_length, K) for K in widths],
-        [timed(M, opts.at_length, opts.at_width) for M in sizes],
+        {M: [costs[place] for place in line] for M, line in by_length.items()},
+        [costs[place] for place in by_width],
+        [costs[place] for place in by_vocabulary],
         compare_with_algorithm_1(opts, sizes[0], widths),
     )
     return Result(
@@ -243,6 +250,7 @@ EXPERIMENT = Experiment(
     options=BeamCostOptions,
     run=run,
     letter="Q2e",
+    pictures=("over_length", "over_vocabulary"),
     predict="A search of K = 5 hypotheses over T = 256 steps takes a certain time when each hypothesis "
     "keeps its hidden and cell state. How many times as long does it take if only the tokens are kept and "
     "the LSTM is run again from the start at every step? And if the vocabulary is 100 times as large?",

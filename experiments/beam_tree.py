@@ -97,7 +97,6 @@ def search(device: str, width: int, optimum: tg.decode.Hypothesis) -> Search:
     """Search the tree with one width."""
     result = tg.decode.beam_search(step, initial(device), START, width, LENGTH, trace=True)
     assert isinstance(result, tg.decode.SearchResult)
-    assert result.lattice is not None
     return Search(width, result, result.lattice, optimum)
 
 
@@ -191,7 +190,6 @@ def sentence(each: Search) -> str:
 
 def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Figure, ...]:
     """The whole tree, and what each width sees of it."""
-    assert whole.lattice is not None
     drawn = [
         Figure(
             "tree",
@@ -295,6 +293,7 @@ EXPERIMENT = Experiment(
     options=BeamTreeOptions,
     run=run,
     letter="Q2a–d",
+    pictures=("tree", "beam_2"),
     predict="The decoder says neural −0.65 or network −0.73; after neural, neural −0.8 or network −0.6; "
     "after network, neural −0.6 or network −0.8; after neural network and after network neural, neural "
     "−0.8 or network −0.6; after neural neural, neural −0.01 or network −4.6; after network network −0.7 "

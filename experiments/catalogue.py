@@ -48,6 +48,8 @@ class Experiment:
         Which question of the course it is, such as ``"Q1a"``.
     predict : str
         What a reader is asked to predict before the answer is opened.
+    pictures : tuple of str
+        Names of the figures that answer it; by default the first two.
     """
 
     question: str
@@ -56,6 +58,7 @@ class Experiment:
     run: Callable[[Any, Progress], Result]
     letter: str = ""
     predict: str = ""
+    pictures: tuple[str, ...] = ()
 
 
 def load(name: str) -> Experiment:

@@ -20,6 +20,7 @@ import tinygrad182 as tg
 from experiments.catalogue import Experiment
 from experiments.common import options
 from experiments.common.result import Attachment, Claim, Result, Row, power_text
+from experiments.common.words import printable
 from experiments.decoding import text_views
 from experiments.decoding.continuations import (
     GREEDY,
@@ -123,6 +124,13 @@ class CharLMOptions(options.Options):
         for prompt in self.prompts:
             options.one_or_more("prompts", prompt)
 
+    @property
+    def left(self) -> str:
+        """What a run that was interrupted has left, in a sentence."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return super().left
+        return f"No report was written; --resume {printable(self.checkpoint)} goes on with the training."
+
 
 def run(opts: CharLMOptions, progress: Progress) -> Result:
     """Train the model, or go on with one; decode the prompts and measure its words."""
@@ -138,14 +146,17 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
         length=SAMPLE_LENGTH,
         count=SAMPLES,
         seed=opts.seed,
+        progress=progress,
     )
     texts = written(found, samples)
+    task = progress.add_task("n-grams", total=1)
     counting = ngram_losses(
         model.encode(source.training),
         model.encode(source.held_out),
         len(model.vocabulary),
         LONGEST,
     )
+    progress.advance(task)
     words = word_shares(source, samples, opts.seed)
     losses = compared(counting, history.held_out[-1])
     size = f"{source.name}; H = {opts.hidden_size}, B = {opts.batch}, T = {opts.window}, seed {opts.seed}"
@@ -179,6 +190,8 @@ def prepared(opts: CharLMOptions, source: Corpus) -> tuple[Learner, CharLMOption
     learner = Learner(model, source, opts.batch, opts.window, opts.learning_rate)
     if checkpoint is not None:
         learner.resume(checkpoint)
+        if len(learner.history.losses) < opts.steps:
+            learner.fits()
     for prompt in opts.prompts:
         model.encode(prompt)  # before an hour of training, not after
     return learner, dataclasses.replace(
@@ -272,7 +285,7 @@ def claims(
         Claim(
             f"The model knows more about the next character of the held-out text than any n-gram model, "
             f"n = 1 … {len(counting)} (its loss over the smallest of theirs)",
-            history.held_out[-1] / min(counting),
+            over(history.held_out[-1], min(counting)),
             1.0,
             why="An n-gram model counts; it needs to have seen a context to say anything about it.",
         ),
@@ -308,6 +321,17 @@ def claims(
             why="Nothing guarantees it: a beam can drop the greedy text's beginning for likelier ones.",
         ),
     )
+
+
+def over(loss: float, least: float) -> float:
+    """How many times another loss a loss is; infinite where only the other is 0, 1 where both are.
+
+    >>> over(1.0, 2.0), over(1.0, 0.0), over(0.0, 0.0)
+    (0.5, inf, 1.0)
+    """
+    if least > 0:
+        return loss / least
+    return math.inf if loss > 0 else 1.0
 
 
 def reach(history: History, moment: int) -> float:

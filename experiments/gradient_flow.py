@@ -199,14 +199,19 @@ def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure
     measurements = [m for found in studies for m in found.measurements]
     size = f"T = {opts.length}, H = {opts.hidden_size}"
     drawn = gradient_figures(opts, measurements, size)
+    states = "hidden and cell state" if opts.cell == "lstm" else "hidden state"
     drawn.append(
         Figure(
             "hidden_states",
-            "The hidden state at each time step",
-            "Norm over the batch and the hidden units. tanh keeps every unit in (−1, 1); the "
-            "others have no bound.",
+            f"The {states} at each time step",
+            "Norm over the batch and the hidden units. "
+            + (
+                "Every unit of h is in (−1, 1); c has no bound."
+                if opts.cell == "lstm"
+                else "tanh keeps every unit in (−1, 1); the others have no bound."
+            ),
             views.moments_chart(
-                measurements, "state", "The size of the hidden state at each time step", size
+                measurements, "state", f"The size of the {states} at each time step", size
             ),
         )
     )
@@ -235,10 +240,8 @@ def gradient_figures(
     first = Figure(
         "gradient_flow",
         "The gradient at each time step, before training",
-        "The gradient starts at the last step, on the right, and flows to the left. Dashed: "
-        "the slope of the largest eigenvalue magnitude |λ|max of W_h. Circles: the closed "
-        "form of the linear network, computed without the autodiff engine. A gap in a curve "
-        "is a gradient that is exactly zero, or no finite number.",
+        "The gradient starts at the last step, on the right, and flows to the left. "
+        f"{marks(before)}A gap in a curve is a gradient that is exactly zero, or no finite number.",
         views.gradient_chart(before, reach, backwards),
     )
     if not after:
@@ -246,8 +249,8 @@ def gradient_figures(
     second = Figure(
         "gradient_flow_after",
         "The gradient at each time step, after training",
-        "The same on the same batch, with what the networks have learned: each has its own W_h "
-        "now, and so its own dashed slope.",
+        "The same on the same batch, with what the networks have learned"
+        + (": each has its own W_h now, and so its own dashed slope." if slope(after) else "."),
         views.gradient_chart(after, reach, trained),
     )
     third = Figure(
@@ -259,11 +262,34 @@ def gradient_figures(
     return [first, second, third]
 
 
+def slope(measurements: Sequence[Measurement]) -> bool:
+    """Whether a slope is drawn beside any curve."""
+    return any(m.has_slope for m in measurements)
+
+
+def marks(measurements: Sequence[Measurement]) -> str:
+    """What is drawn beside the curves, in sentences."""
+    said = ""
+    if slope(measurements):
+        said += (
+            "Dashed: the slope of the largest eigenvalue magnitude |λ|max of W_h, for the loss at the "
+            "last step; where every step has a loss, their gradients add up to another curve. "
+        )
+    if any(m.flow.closed_form is not None for m in measurements):
+        said += (
+            "Circles: the closed form of the linear network, computed without the autodiff engine. "
+        )
+    return said
+
+
+OF_ONE_MATRIX = {"eigenvalue", "predicted_decades_per_step", "closed_form_error"}
+"""Columns for a vanilla RNN alone: an LSTM has four W_h, and no closed form."""
+
 SUMMARY = (
     Column("moment", "training"),
     Column("eigenvalue", "|λ|max", ".3f"),
-    Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
-    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
+    Column("gradient_last_log10", "at step T", log10=True),
+    Column("gradient_first_log10", "at step 1", log10=True),
     Column("decades_per_step", "decades/step", "+.3f"),
     Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
     Column("verdict", "the gradient"),
@@ -271,21 +297,29 @@ SUMMARY = (
     Column("loss", "loss", ".3g"),
 )
 
-SUMMARY_NOTE = (
-    f"The gradient vanishes or explodes if ‖∂L/∂h_1‖ is more than {FACTOR} times smaller or "
-    "larger than ‖∂L/∂h_T‖. With a loss at every step T gradients add up, so there it explodes "
+LSTM_NOTE = (
+    f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "
+    "larger than at step T. With a loss at every step T gradients add up, so there it explodes "
     "only if the slope, continued over all steps, exceeds the same factor. It dies where it is "
     "exactly zero. Decades per step: fitted to the last third of the lags, counted backwards in "
-    "time; to be compared with log10 |λ|max. Closed form: largest relative error of any step."
+    "time."
+)
+SUMMARY_NOTE = (
+    f"{LSTM_NOTE} With the loss at the last step alone, log10 |λ|max is to be compared with them. "
+    "Closed form: largest relative error of any step."
 )
 
 
 def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
     """Numbers per network for people; numbers per time step and training step for programs."""
     measurements = [m for found in studies for m in found.measurements]
-    keys = [Column("nonlinearity", "nonlinearity"), Column("target", "loss at")]
+    lstm = opts.cell == "lstm"
+    keys = [Column("nonlinearity", "cell" if lstm else "nonlinearity"), Column("target", "loss at")]
     if opts.layers > 1:
         keys.append(Column("layer", "layer"))
+    if lstm:
+        keys.append(Column("state", "state"))
+    numbers = [each for each in SUMMARY if not (lstm and each.key in OF_ONE_MATRIX)]
     verdicts, radii = views.verdict_rows(measurements)
     return (
         Table(
@@ -293,15 +327,15 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
             "What becomes of the gradient on its way back, before → after training",
             verdicts,
             (*keys, *(Column(radius, radius) for radius in radii)),
-            "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
+            "×: how large the gradient is at step 1, in units of that at step T.",
             printed=True,
         ),
         Table(
             "summary",
             "Each network in numbers",
             views.summary_rows(measurements),
-            (*keys, *SUMMARY),
-            SUMMARY_NOTE,
+            (*keys, *numbers),
+            LSTM_NOTE if lstm else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", views.step_rows(measurements)),
         *([Table("loss", "Each training step", losses.loss_rows(studies))] * bool(opts.steps)),

@@ -351,4 +351,5 @@ EXPERIMENT = Experiment(
     "Now halve all inputs forty times: which curves move?",
     options=NonlinearityOptions,
     run=run,
+    pictures=("gradients", "input_size"),
 )

@@ -229,11 +229,13 @@ def sentences(
     ]
     for kind in views.KINDS:
         scales = sorted({depth.scale for depth in found})
+        way = "steps" if kind == "LSTM" else "layers"
         broken = [k for k in scales if max(growths(found, kind, k)) > FACTOR_DECADES]
         said.append(
-            f"{kind}: explodes with weights × {', '.join(f'{k:g}' for k in broken)}."
+            f"{kind}: over {opts.depth} {way} it explodes with weights × "
+            f"{', '.join(f'{k:g}' for k in broken)}."
             if broken
-            else f"{kind}: explodes at no scale tried, up to × {scales[-1]:g}."
+            else f"{kind}: over {opts.depth} {way} it explodes at no scale tried, up to × {scales[-1]:g}."
         )
     return tuple(said)
 

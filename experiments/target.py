@@ -175,7 +175,7 @@ EXPERIMENT = Experiment(
     question="What does a loss at every step change about vanishing gradients, and what does it not?",
     letter="Q1c",
     predict="Picture a square: the loss L_k at each step k downwards, the state h_t at each step t to "
-    "the right, coloured by the size of ∂L_k/∂h_t. Where is it bright and where dark? And the "
+    "the right, coloured by the size of ∂L_k/∂h_t. Where is it large and where small? And the "
     "total over all losses, drawn over t: does it still fall towards the first step?",
     options=TargetOptions,
     run=run,

@@ -157,6 +157,29 @@ def claims(opts: TrainingOptions, found: Sequence[Learned]) -> tuple[Claim, ...]
     return tuple(said)
 
 
+def needed(learned: Learned, length: int) -> int:
+    """Numbers that a network must be shown to use for every claim about it to hold."""
+    return length if learned.task.target == "last" else min(2, length)
+
+
+def behind(opts: TrainingOptions, found: Sequence[Learned]) -> list[str]:
+    """Which networks have not learned the task, and what may help them; nothing if all have."""
+    names = [
+        f"{learned.task.name}, {TARGET_TEXT[learned.task.target]}, seed {learned.task.seed}"
+        for learned in found
+        if inputs_used(learned.loss, opts.length, learned.task.target)
+        < needed(learned, opts.length)
+    ]
+    if not names:
+        return []
+    return [
+        f"Not learned yet by {len(names)} of {len(found)} networks ({'; '.join(names[:3])}"
+        f"{'; …' if len(names) > 3 else ''}), so claims about all of them cannot hold. A long sequence "
+        f"needs more --steps (now {opts.steps}); where the loss jumps up and down, or H is large, a "
+        f"smaller --learning-rate (now {opts.learning_rate:g}) helps."
+    ]
+
+
 def headline(opts: TrainingOptions, found: Sequence[Learned]) -> str:
     """What was learned, and what became of the reach of the gradient."""
     parts = []
@@ -178,7 +201,7 @@ def headline(opts: TrainingOptions, found: Sequence[Learned]) -> str:
 
 def sentences(opts: TrainingOptions, found: Sequence[Learned]) -> tuple[str, ...]:
     """Cells and layers compared, memory proven, and training that ended early."""
-    said = []
+    said = behind(opts, found)
     for target in dict.fromkeys(opts.targets):
         chosen = [learned for learned in found if learned.task.target == target]
         best = min(chosen, key=lambda learned: learned.loss)

@@ -9,10 +9,13 @@ tensor([2., 4.])
 
 from __future__ import annotations
 
-from . import decode, functions, inspect, nn, optim, testing
+from typing import TYPE_CHECKING
+
+from . import _calls, _habits, compositions, decode, functions, inspect, nn, optim, testing
 from ._tensor import Tensor
 from .autodiff import grad
 from .backend import cuda_is_available
+from .compositions import *  # noqa: F403 - as is this one's
 from .creation import (
     arange,
     as_tensor,
@@ -32,6 +35,7 @@ from .creation import (
 from .errors import (
     AnomalyError,
     ArgumentError,
+    CallError,
     CheckpointError,
     CheckpointNotFoundError,
     DecodingError,
@@ -48,6 +52,7 @@ from .errors import (
     ShapeError,
     StateDictError,
     TinygradError,
+    UnknownNameError,
     UnknownPathError,
 )
 from .functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
@@ -57,5 +62,14 @@ from .recording import apply
 from .remat import remat
 from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
+
+_calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
+
+cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
+clamp = clip  # noqa: F405 - PyTorch's name
+unsqueeze = expand_dims  # noqa: F405 - PyTorch's name
+
+if not TYPE_CHECKING:
+    __getattr__ = _calls.names_of(__name__, "tg", _habits.TG)
 
 __version__ = "0.1.0"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+import string
 from typing import Any
 
 from ._tensor import Tensor
 from .creation import as_operands
-from .errors import ArgumentError, ShapeError
+from .errors import ArgumentError, ShapeError, TinygradError
 from .primitives import PRIMITIVES
 from .rearranging import reshape
 from .recording import apply
@@ -14,7 +16,7 @@ from .recording import apply
 _SPARE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def einsum(subscripts: str, *operands: Any) -> Tensor:
+def einsum(subscripts: Any, *operands: Any) -> Tensor:
     """Einstein sum, with NumPy's subscripts: implicit outputs, repeated letters and ``...`` included.
 
     Parameters
@@ -22,7 +24,8 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
     subscripts : str
         Such as ``"tbi,ih->tbh"``.
     *operands : Tensor
-        One per term.
+        One per term. NumPy's other form is taken too: each operand before the list of its indices, and
+        the list of the output's last, as in ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
 
     Raises
     ------
@@ -38,7 +41,7 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
     tensor([3., 3.])
     """
     if not isinstance(subscripts, str):
-        raise ArgumentError('einsum: subscripts come first, as a string such as "ij,jk->ik"')
+        subscripts, operands = _from_lists((subscripts, *operands))
     tensors = as_operands(operands)
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
@@ -62,6 +65,23 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
             tensors[i] = reshape(x, [n for n, _ in kept])
             terms[i] = "".join(c for _, c in kept)
     return apply(PRIMITIVES["einsum"], *tensors, subscripts=",".join(terms) + "->" + out)
+
+
+def _from_lists(given: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """Subscripts and operands, from operands with a list of indices behind each."""
+    lists = [*given[1::2], *(given[-1:] if len(given) % 2 else ())]
+    try:
+        numbers = {operator.index(i) for part in lists for i in part if i is not Ellipsis}
+        letters = dict(zip(sorted(numbers), string.ascii_lowercase, strict=False))
+        names = ["".join("..." if i is Ellipsis else letters[int(i)] for i in p) for p in lists]
+    except (TypeError, KeyError, TinygradError):
+        raise ArgumentError(
+            'einsum: subscripts come first, as a string such as "ij,jk->ik"; '
+            "or each operand is followed by the list of its indices, whole numbers (26 at most)"
+        ) from None
+    operands = given[: len(given) - len(given) % 2 : 2]
+    out = "->" + names[-1] if len(given) % 2 else ""
+    return ",".join(names[: len(operands)]) + out, operands
 
 
 def _hidden(term: str, x: Tensor) -> int:

@@ -14,6 +14,9 @@ from typing import Any, BinaryIO
 
 from .errors import ArgumentError, FileError
 
+_LONGEST = 255
+"""Bytes in a file's name, on every common file system."""
+
 _WINDOWS = sys.platform == "win32"  # it removes and renames no file that is open
 if not _WINDOWS:
     import fcntl
@@ -48,6 +51,7 @@ def write_file(
 
 def replace_file(target: Path, data: bytes) -> None:
     """Write a whole file in the place of another, or leave everything as it was."""
+    _refuse_protected(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_strays(target)
     temporary, file = _new_temporary(target)
@@ -68,10 +72,25 @@ def replace_file(target: Path, data: bytes) -> None:
     _sync_entries(target.parent)
 
 
+def _refuse_protected(target: Path) -> None:
+    """Raise for a file that nobody may write, though a rename would replace it: it is kept on purpose."""
+    with contextlib.suppress(FileNotFoundError):
+        if not target.stat().st_mode & 0o222 or not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, "the file is write-protected; use another name")
+
+
+def _prefix(target: Path) -> str:
+    """What temporary files of a file begin with: its name, as much as leaves room for the rest."""
+    name = target.name
+    while len(os.fsencode(name)) > _LONGEST - len(".." + "0" * 8 + ".tmp"):
+        name = name[:-1]
+    return f".{name}."
+
+
 def _new_temporary(target: Path) -> tuple[Path, BinaryIO]:
     """A new file beside ``target``, locked: the system releases the lock when the process dies."""
     while True:
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}.tmp")
         file = temporary.open("xb")
         if _WINDOWS:
             return temporary, file
@@ -84,7 +103,7 @@ def _new_temporary(target: Path) -> tuple[Path, BinaryIO]:
 
 def _remove_strays(target: Path) -> None:
     """Remove what killed saves of this file have left: temporary files that nobody holds a lock on."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.tmp")
+    pattern = re.compile(rf"{re.escape(_prefix(target))}[0-9a-f]{{8}}\.tmp")
     for stray in [file for file in target.parent.iterdir() if pattern.fullmatch(file.name)]:
         with contextlib.suppress(OSError), contextlib.ExitStack() as held:
             if not _WINDOWS:

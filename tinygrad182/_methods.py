@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import GraphError
+from ._calls import call_told
+from .errors import CallError, GraphError
 from .primitives import PRIMITIVES
 from .recording import apply, tensor_functions
 
@@ -48,7 +49,18 @@ def method_of(name: str) -> Callable[..., Any]:
     """Make the method that calls the function ``name``; it gets its docstring and signature there."""
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return getattr(tensor_functions(), name)(self, *args, **kwargs)
+        return call_told(getattr(tensor_functions(), name), (self, *args), kwargs)
 
     method.__name__ = name
     return method
+
+
+class Count(int):
+    """A number of elements. It is an int, and says so where it is called as PyTorch's ``size`` is."""
+
+    __slots__ = ()
+
+    def __call__(self, *axes: Any) -> NoReturn:
+        """Raise: NumPy's ``x.size`` is a number, PyTorch's ``x.size()`` a shape."""
+        instead = f"x.shape[{axes[0]}]" if axes else "x.shape"
+        raise CallError(f"x.size is the number of elements, {self}, as in NumPy; write {instead}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from ._hints import HINTS
+from ._hints import hint
 from ._trees import flatten, rebuild
 from .errors import ArgumentError, DTypeError
 from .host import is_host_data, on_host
@@ -20,17 +19,42 @@ ALIASES = {
     "bitwise_and": "logical_and",  # mask & x, as x & mask
     "bitwise_or": "logical_or",
     "concatenate": "concat",
-    "cumsum": "cumulative_sum",
-    "dot": "matmul",
+    "row_stack": "vstack",
     "true_divide": "divide",
 }
 """NumPy's name → ours, where they differ."""
 
-KEYWORDS = {"a_max": "max", "a_min": "min", "ddof": "correction", "newshape": "shape"}
+KEYWORDS = {
+    **dict.fromkeys(("a", "arr", "array", "ary", "A", "m"), "x"),
+    "a_max": "max",
+    "a_min": "min",
+    "ddof": "correction",
+    "newshape": "shape",
+    "tup": "xs",
+}
 """NumPy's name of an argument → ours, where they differ."""
 
-REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}
-"""Ufunc → the function that its ``reduce`` is."""
+DEFAULTS = {
+    "add.reduce": {"axis": 0},
+    "multiply.reduce": {"axis": 0},
+    "maximum.reduce": {"axis": 0},
+    "minimum.reduce": {"axis": 0},
+    "add.accumulate": {"axis": 0},
+    "multiply.accumulate": {"axis": 0},
+    "linalg.diagonal": {"axis1": -2, "axis2": -1},
+    "linalg.trace": {"axis1": -2, "axis2": -1},
+}
+"""NumPy's name → what it assumes of arguments left out, where ours assumes something else."""
+
+METHODS = {
+    "add.reduce": "sum",
+    "multiply.reduce": "prod",
+    "maximum.reduce": "max",
+    "minimum.reduce": "min",
+    "add.accumulate": "cumulative_sum",
+    "multiply.accumulate": "cumulative_prod",
+}
+"""Method of a ufunc → the function that it is."""
 
 PREDICATES = frozenset(
     """
@@ -53,9 +77,12 @@ def ufunc(
         raise ArgumentError(
             f"np.{f.__name__}.at would overwrite what may be recorded; use the array x.data of a leaf x"
         )
-    name = REDUCTIONS.get(f.__name__, "") if method == "reduce" else ""
-    options = {"axis": 0, **options} if method == "reduce" else options
-    return _run(functions, name, getattr(f, method), inputs, options, f"{f.__name__}.{method}")
+    if method == "outer":
+        a, b = functions.as_operands(inputs)
+        columns = functions.reshape(a, (*a.shape, *(1,) * b.ndim))
+        return _run(functions, f.__name__, f, (columns, b), options)
+    known = f"{f.__name__}.{method}"
+    return _run(functions, METHODS.get(known, ""), getattr(f, method), inputs, options, known)
 
 
 def function(
@@ -64,7 +91,19 @@ def function(
     """Run NumPy's function ``f`` as ours."""
     room = f.__module__.partition(".")[2]  # such as linalg
     shown = f"{room}.{f.__name__}" if room else f.__name__
+    if shown == "pad":
+        args, options = _pad(*args, **options)
     return _run(functions, f.__name__, f, args, options, shown)
+
+
+def _pad(x: Any, pad_width: Any, mode: str = "constant", **options: Any) -> tuple[Any, Any]:
+    """The arguments of NumPy's ``pad`` as those of ours, which has one mode."""
+    if mode != "constant":
+        raise ArgumentError(
+            f"np.pad: mode={mode!r} is not one of tg.pad, which adds a constant; take what is added, "
+            f"as in tg.take(x, np.pad(np.arange(n), width, {mode!r}), axis)"
+        )
+    return (x, pad_width), options
 
 
 def _run(
@@ -75,7 +114,8 @@ def _run(
     options: Mapping[str, Any],
     shown: str = "",
 ) -> Any:
-    known, name = shown or name, ALIASES.get(name, name)
+    known = shown or name
+    name = ALIASES.get(known, ALIASES.get(name, name))
     shown = f"np.{known}"
     if "out" in options:
         raise ArgumentError(f"{shown}: out= would overwrite what may be recorded; use the result")
@@ -87,27 +127,20 @@ def _run(
             plain = (x if is_host_data(x) else on_host(x) for x in given)
             args, options = rebuild((args, options), plain)
             return original(*args, **options)
-        hint = f"write {HINTS[known]}" if known in HINTS else "compose it from the functions of tg"
         raise DTypeError(
-            f"{shown}: tg has no such function with a derivative; {hint}, "
+            f"{shown}: tg has no such function with a derivative; {hint(known)}, "
             "or use x.detach() for a result without gradients"
         )
-    ours = partial(_dot, functions) if known == "dot" else getattr(functions, name)
-    renamed = {KEYWORDS.get(k, k): v for k, v in options.items()}
+    ours = getattr(functions, name)
+    signature = inspect.signature(ours)
+    known_to_us = signature.parameters
+    renamed = {k if k in known_to_us else KEYWORDS.get(k, k): v for k, v in options.items()}
     try:
-        inspect.signature(ours).bind(*args, **renamed)
+        given_now = signature.bind_partial(*args, **renamed).arguments
+        for k, v in DEFAULTS.get(known, {}).items():
+            if k not in given_now:
+                renamed[k] = v
+        signature.bind(*args, **renamed)
     except TypeError as error:
         raise ArgumentError(f"{shown} on a Tensor is tg.{name}: {error}") from None
     return ours(*args, **renamed)
-
-
-def _dot(functions: Any, a: Any, b: Any) -> Any:
-    """NumPy's ``dot``: of all last axes of ``a`` with the last but one of ``b``."""
-    a, b = functions.as_operands((a, b))
-    if not a.ndim or not b.ndim:
-        return functions.multiply(a, b)
-    if b.ndim <= 2:
-        return functions.matmul(a, b)
-    front = functions.permute_dims(b, (b.ndim - 2, *range(b.ndim - 2), b.ndim - 1))
-    rows = functions.matmul(a, functions.reshape(front, (b.shape[-2], -1)))
-    return functions.reshape(rows, (*a.shape[:-1], *front.shape[1:]))

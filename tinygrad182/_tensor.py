@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
+import math
 import operator
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from . import _protocols, autodiff, backend
-from ._methods import augmented, method_of, operator_of
+from ._calls import unknown_name
+from ._dtypes import read_target
+from ._habits import TENSOR
+from ._methods import Count, augmented, method_of, operator_of
 from .backend import Array
 from .errors import DTypeError, GraphError, ShapeError, TinygradError
 from .host import read_as
@@ -73,7 +78,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        return int(self._data.size)
+        return Count(self._data.size)
 
     @property
     def dtype(self) -> Any:
@@ -141,12 +146,29 @@ class Tensor:
         """The elements as nested lists of Python numbers."""
         return self.numpy().tolist()
 
-    def to(self, device: str) -> Tensor:
-        """The tensor on ``device``: itself when it is there already; gradients flow back."""
-        device = backend.check_device(device)
-        return (
-            self if device == self.device else apply(PRIMITIVES["to_device"], self, device=device)
+    def to(self, *target: Any, device: str | None = None, dtype: Any = None) -> Tensor:
+        """The tensor on a device, of a dtype: itself when it is so already; gradients flow back.
+
+        Parameters
+        ----------
+        *target : str, dtype or Tensor
+            A device such as ``"cuda"``, a dtype, both, or a Tensor whose device and dtype are taken.
+        device, dtype
+            The same by name.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> tg.ones(2).to("float64").dtype
+        dtype('float64')
+        """
+        device, dtype = read_target(target, device, dtype)
+        moved = (
+            self
+            if device in (None, self.device)
+            else apply(PRIMITIVES["to_device"], self, device=device)
         )
+        return moved if dtype is None else tensor_functions().astype(moved, dtype)
 
     # --- gradients ------------------------------------------------------------------------------
 
@@ -188,7 +210,7 @@ class Tensor:
             if value.shape != self.shape:
                 raise ShapeError(f"grad: shape {value.shape} for a tensor of shape {self.shape}")
             backend.namespace(self._data, value._data)
-        node.grad = value
+        autodiff.set_grad(node, value)
 
     def retain_grad(self) -> None:
         """Keep the gradient of this result too when a backward pass reaches it."""
@@ -245,6 +267,8 @@ class Tensor:
     __rmul__ = operator_of("multiply", reflected=True)
     __truediv__ = operator_of("divide")
     __rtruediv__ = operator_of("divide", reflected=True)
+    __mod__ = operator_of("remainder")
+    __rmod__ = operator_of("remainder", reflected=True)
     __pow__ = operator_of("power")
     __rpow__ = operator_of("power", reflected=True)
     __iadd__ = augmented("add")
@@ -299,8 +323,8 @@ class Tensor:
     def __bool__(self) -> bool:
         return bool(self.item())
 
-    def __float__(self) -> float:
-        return float(self.item())
+    def __float__(self) -> builtins.float:
+        return builtins.float(self.item())
 
     def __index__(self) -> int:
         return operator.index(self.item())
@@ -393,6 +417,7 @@ class Tensor:
     flip = method_of("flip")
     take = method_of("take")
     unstack = method_of("unstack")
+    ravel = method_of("ravel")
     astype = method_of("astype")
     exp = method_of("exp")
     expm1 = method_of("expm1")
@@ -424,12 +449,123 @@ class Tensor:
 
     def transpose(self, *axes: Any) -> Tensor:
         """Return the axes in the order given (one tuple or several numbers), or reversed."""
-        order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        order = _unpacked(axes)
+        if len(order) == 2 and self.ndim > 2:
+            raise ShapeError(
+                f"transpose: {self.ndim} axes are needed for shape {self.shape}, as in NumPy; "
+                f"write x.swapaxes({order[0]}, {order[1]}) to exchange two"
+            )
         return tensor_functions().transpose(self, tuple(order) or None)
 
-    def flatten(self) -> Tensor:
-        """Return the elements along one axis."""
-        return tensor_functions().reshape(self, (-1,))
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Return the axes from ``start_dim`` to ``end_dim`` as one, by default all of them."""
+        if not self.ndim:
+            return self.reshape(1)
+        first, last = (axis + self.ndim if axis < 0 else axis for axis in (start_dim, end_dim))
+        if not 0 <= first <= last < self.ndim:
+            raise ShapeError(
+                f"flatten: there are no axes from {start_dim} to {end_dim} in shape {self.shape}"
+            )
+        joint = math.prod(self.shape[first : last + 1])
+        return self.reshape(*self.shape[:first], joint, *self.shape[last + 1 :])
+
+    # --- PyTorch's names of what is here already --------------------------------------------------
+
+    unsqueeze = method_of("expand_dims")
+    pow = method_of("power")
+    clamp = method_of("clip")
+    matmul = mm = bmm = method_of("matmul")
+    cumsum = method_of("cumulative_sum")
+
+    def view(self, *shape: Any) -> Tensor:
+        """Return what :meth:`reshape` does."""
+        return self.reshape(*shape)
+
+    def view_as(self, other: Tensor) -> Tensor:
+        """Return the elements in the shape of another."""
+        return self.reshape(other.shape)
+
+    reshape_as = view_as
+
+    def permute(self, *axes: Any) -> Tensor:
+        """Return the axes in another order, given as one tuple or as several numbers."""
+        return tensor_functions().permute_dims(self, tuple(_unpacked(axes)))
+
+    def t(self) -> Tensor:
+        """Return the transpose of a matrix."""
+        if self.ndim > 2:
+            raise ShapeError(f"t: shape {self.shape} has more than two axes; write x.mT")
+        return self.T
+
+    def expand(self, *sizes: Any) -> Tensor:
+        """Return the elements repeated along axes of size 1 and new ones; −1 keeps a size."""
+        shape = tuple(_unpacked(sizes))
+        kept = (1,) * (len(shape) - self.ndim) + self.shape
+        return tensor_functions().broadcast_to(
+            self, tuple(k if n == -1 else n for n, k in zip(shape, kept, strict=False))
+        )
+
+    def expand_as(self, other: Tensor) -> Tensor:
+        """Return the elements repeated to the shape of another."""
+        return tensor_functions().broadcast_to(self, other.shape)
+
+    def masked_fill(self, mask: Any, value: Any) -> Tensor:
+        """Return ``value`` where the mask holds, and the own elements elsewhere."""
+        return tensor_functions().where(mask, value, self)
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return int(self.size)
+
+    def dim(self) -> int:
+        """Return the number of axes."""
+        return self.ndim
+
+    def contiguous(self) -> Tensor:
+        """Return the tensor itself: the layout in memory is not part of it here."""
+        return self
+
+    def cpu(self) -> Tensor:
+        """Return the tensor on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> Tensor:
+        """Return the tensor on the CUDA device."""
+        return self.to("cuda")
+
+    def double(self) -> Tensor:
+        """Return the elements as ``float64``."""
+        return tensor_functions().astype(self, "float64")
+
+    def float(self) -> Tensor:
+        """Return the elements as ``float32``."""
+        return tensor_functions().astype(self, "float32")
+
+    def half(self) -> Tensor:
+        """Return the elements as ``float16``."""
+        return tensor_functions().astype(self, "float16")
+
+    def type_as(self, other: Tensor) -> Tensor:
+        """Return the elements in the dtype of another."""
+        return tensor_functions().astype(self, other.dtype)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set ``requires_grad`` of a leaf and return it."""
+        self.requires_grad = requires_grad
+        return self
+
+    if not TYPE_CHECKING:  # for a type checker what is not above does not exist
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in tensor_functions().__all__ and name not in TENSOR:
+                unknown_name(self, name, {name: f"write tg.{name}(x, ...)"}, "a Tensor")
+            unknown_name(self, name, TENSOR, "a Tensor")
+
+
+def _unpacked(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Several numbers, or what is in the one tuple that was given in their place."""
+    one = len(given) == 1 and isinstance(given[0], (tuple, list))
+    return tuple(given[0]) if one else given
 
 
 set_tensor_type(Tensor)

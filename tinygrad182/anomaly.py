@@ -46,24 +46,26 @@ def user_line() -> str:
     return f"{name}:{number}: {linecache.getline(name, number).strip()}"
 
 
-def check_result(op: str, place: str, value: Array, operands: list[Any]) -> None:
+def check_result(op: str, place: str, source: str, value: Array, operands: list[Any]) -> None:
     """Raise if an operation gives NaN, or infinity from finite operands, naming who produced it."""
     if not is_floating(value) or not (kind := kind_of(value)):
         return
     held = kinds_among(operands)
     if kind == "inf" and held:  # a score of -inf, a bound of inf: passed on, not produced
         return
-    source = f"from {'in' * bool(held)}finite operands"
-    whose = "which an operand already held" if kind in held else source
+    whose = f"from {'in' * bool(held)}finite operands"
+    whose = "which an operand already held" if kind in held else whose
     shapes = ", ".join(str(tuple(a.shape)) for a in operands if type(a) not in SCALARS)
     raise AnomalyError(
         f"forward of {op}{place}: {kind} in the result of shape {tuple(value.shape)}, {whose} "
-        f"(shapes {shapes}); called at {user_line()}"
+        f"(shapes {shapes}); called at {source}"
     )
 
 
-def check_cotangent(op: str, place: str, source: str, g: Array, cotangent: Array) -> None:
-    """Raise if an operation sends back NaN, or infinity from a finite cotangent."""
+def check_cotangent(
+    op: str, place: str, source: str, name: str, g: Array, cotangent: Array
+) -> None:
+    """Raise if an operation sends back NaN, or infinity from a finite cotangent, to an input."""
     if not (kind := kind_of(cotangent)):
         return
     held = kind_of(g)
@@ -71,7 +73,7 @@ def check_cotangent(op: str, place: str, source: str, g: Array, cotangent: Array
         return
     whose = "which already held it" if kind == held else f"which was {'in' * bool(held)}finite"
     raise AnomalyError(
-        f"backward of {op}{place}: {kind} in the cotangent of an input, of shape "
+        f"backward of {op}{place}: {kind} in the cotangent of {name or 'an input'}, of shape "
         f"{tuple(cotangent.shape)}, from that of its output, {whose}"
         + (f"; called at {source}" if source else "; record under detect_anomaly to see its line")
     )

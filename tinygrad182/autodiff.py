@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,17 @@ from . import backend
 from .backpropagation import Cotangents, backpropagate
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 from .host import read_as
+from .memory import in_pass
 from .modes import grad_mode
 from .primitives import PRIMITIVES
-from .recording import Node, apply, is_tensor, wrap
+from .recording import Node, apply, is_tensor, tensor_functions, wrap
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
+
+
+ADDING = threading.RLock()
+"""Held while ``.grad`` is read and replaced."""
 
 
 def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
@@ -40,6 +46,7 @@ def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
             )
         with xp.on(output._data):
             return node, xp.ones_like(output._data)
+    gradient = tensor_functions().gathered(gradient)
     value = read_as(gradient, output._data, what, "a cotangent")
     if tuple(value.shape) != output.shape:
         raise ShapeError(
@@ -70,20 +77,44 @@ def seeds_of(
 def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bool) -> None:
     """Add the gradient of ``output`` to ``.grad`` of every leaf it depends on; see ``Tensor.backward``."""
     seeds = seeds_of([output], [gradient], create_graph, "backward")
+    in_pass(_backward, seeds, retain_graph or create_graph, create_graph)
+
+
+def _backward(seeds: list[tuple[Node, Any]], retain_graph: bool, create_graph: bool) -> None:
     sums = Cotangents()
     with grad_mode(create_graph):
-        found = backpropagate(seeds, retain_graph=retain_graph or create_graph, cotangents=sums)
-        for node, g in found.items():
-            add_grad(node, g, sums.owns(node))
+        found = backpropagate(seeds, retain_graph=retain_graph, cotangents=sums)
+        add_grads((node, own(g, sums.owns(node))) for node, g in found.items())
 
 
-def add_grad(node: Node, g: Any, owned: bool = False) -> None:
-    """Add to a node's ``.grad``; ``owned``: ``g`` shares memory with nothing."""
-    node.grad = _own(g, owned) if node.grad is None else node.grad + g
+def add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
+    """Add to ``.grad`` of nodes: of all of them or, where an error or interrupt comes between, of none.
+
+    Each Tensor shares memory with nothing. Other threads may add to the same nodes at the same time.
+    """
+    with ADDING:
+        before = []
+        after = []
+        for node, g in found:
+            before.append((node, node.grad))
+            after.append((node, g if node.grad is None else node.grad + g))
+        try:
+            for node, total in after:
+                node.grad = total
+        except BaseException:
+            for node, old in before:
+                node.grad = old
+            raise
 
 
-def _own(g: Any, owned: bool) -> Tensor:
-    """A gradient as a Tensor that shares memory with nothing."""
+def set_grad(node: Node, value: Tensor | None) -> None:
+    """Replace what backward passes have added up."""
+    with ADDING:  # or a pass that has read the old sum would bring it back
+        node.grad = value
+
+
+def own(g: Any, owned: bool = False) -> Tensor:
+    """A gradient as a Tensor that shares memory with nothing; ``owned``: it does not as it is."""
     if is_tensor(g):
         return g if g._node is not None and g._node.primitive is not None else g.clone()
     return wrap(g if owned else backend.copy(g))
@@ -146,6 +177,17 @@ def grad(
         )
     seeds = seeds_of(outputs, grad_outputs, create_graph, "grad")
     targets = {x._node for x in inputs if x._node is not None and x._node.requires_grad}
+    nodes = [x._node for x in inputs]
+    return in_pass(_grad, seeds, nodes, targets, retain_graph or create_graph, create_graph)
+
+
+def _grad(
+    seeds: list[tuple[Node, Any]],
+    nodes: list[Node],
+    targets: set[Node],
+    retain_graph: bool,
+    create_graph: bool,
+) -> list[Tensor | None]:
     with grad_mode(create_graph):
-        found = backpropagate(seeds, targets, retain_graph=retain_graph or create_graph)
-        return [_own(found[x._node], False) if x._node in found else None for x in inputs]
+        found = backpropagate(seeds, targets, retain_graph=retain_graph)
+        return [own(found[node]) if node in found else None for node in nodes]

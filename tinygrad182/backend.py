@@ -50,6 +50,7 @@ __all__ = [
     "norms",
     "on",
     "register",
+    "tops_and_sums",
 ]
 
 
@@ -144,22 +145,30 @@ def norms(arrays: Sequence[Array]) -> list[float]:
     >>> tg.backend.norms([np.array([3e-200, 4e-200]), np.array([[0.0], [2e200]])])
     [5e-200, 2e+200]
     """
-    pairs = [_top_and_squares(array) for array in arrays]
+    return [
+        top * math.sqrt(squares) if 0 < top < math.inf else top
+        for top, squares in tops_and_sums(arrays)
+    ]
+
+
+def tops_and_sums(arrays: Sequence[Array], power: float = 2.0) -> list[tuple[float, float]]:
+    """Each array's largest magnitude, and the sum over its elements of (magnitude / largest) ** power.
+
+    The sum is not defined where the largest is 0, infinite or NaN. The host waits once for each device.
+    """
+    pairs = [_top_and_sum(array, power) for array in arrays]
     far = [x for pair in pairs if type(pair[0]) is not float for x in pair]
     fetched = map(float, fetch(far) if far else ())
     found = []
-    for top, squares in pairs:
+    for top, total in pairs:
         if type(top) is not float:
-            top, squares = next(fetched), next(fetched)
-        found.append(top * math.sqrt(squares) if 0 < top < math.inf else top)
+            top, total = next(fetched), next(fetched)
+        found.append((top, float(total)))
     return found
 
 
-def _top_and_squares(array: Array) -> tuple[Any, Any]:
-    """The largest magnitude, and the sum of squares beside it where it is neither 0, infinite nor NaN.
-
-    Numbers, or arrays where looking at one would make the host wait.
-    """
+def _top_and_sum(array: Array, power: float) -> tuple[Any, Any]:
+    """See :func:`tops_and_sums`: numbers, or arrays where looking at one would make the host wait."""
     xp = namespace(array)
     if not math.prod(array.shape):
         return 0.0, 0.0
@@ -167,9 +176,9 @@ def _top_and_squares(array: Array) -> tuple[Any, Any]:
         wide = xp.astype(xp.abs(array), "float64")
         top = xp.max(wide)
         if xp.guarded:
-            return top, xp.sum((wide / xp.where(top > 0, top, 1.0)) ** 2)
+            return top, xp.sum((wide / xp.where(top > 0, top, 1.0)) ** power)
         top = float(top)
-        return top, xp.sum((wide / top) ** 2) if 0 < top < math.inf else 0.0
+        return top, xp.sum((wide / top) ** power) if 0 < top < math.inf else 0.0
 
 
 def norm(array: Array) -> float:

@@ -7,6 +7,7 @@ gradients; given Tensors the same rules are recorded, so that gradients can be d
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 from . import backend
 from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError
-from .memory import PASS, enter_pass
-from .modes import MODES, Modes, grad_mode, recording_as
+from .memory import in_pass
+from .modes import MODES, Modes, grad_mode, record_at, recording_as
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import (
@@ -49,15 +50,13 @@ def ancestors(
     FreedGraphError
         Part of the graph was freed by an earlier backward pass.
     """
-    seen = {node for node in outputs if node.requires_grad}
-    stack = list(seen)
+    roots = {node for node in outputs if node.requires_grad}
+    seen = set(roots)
+    stack = list(roots)
     while stack:
         node = stack.pop()
         if node.inputs is None:
-            raise FreedGraphError(
-                f"the graph through {node.op}{node.place()} was freed by an earlier backward pass; "
-                "call the earlier one with retain_graph=True, or record the forward again"
-            )
+            raise _freed(node, node in roots)
         for parent in node.inputs:
             if (
                 isinstance(parent, Node)
@@ -69,6 +68,20 @@ def ancestors(
                 if parent not in ends:
                     stack.append(parent)
     return sorted(seen, key=operator.attrgetter("order"))
+
+
+def _freed(node: Node, is_root: bool) -> FreedGraphError:
+    """The error of a pass that reaches what an earlier one has freed."""
+    if is_root:
+        remedy = "call the earlier one with retain_graph=True, or record the forward again"
+    else:
+        remedy = (
+            "if it made a state that is carried on to a new sequence, pass state.detach(); if two losses "
+            "share it, add them up, or call the earlier pass with retain_graph=True"
+        )
+    return FreedGraphError(
+        f"the graph through {node.op}{node.place()} was freed by an earlier backward pass; {remedy}"
+    )
 
 
 def _leading_to(targets: Collection[Node], nodes: list[Node]) -> list[Node]:
@@ -217,6 +230,8 @@ def _pull(
         needed = tuple([x in wanted for x in node.inputs or ()])
         params = {**params, "saved": node.saved, "needed": needed}
     lead = g.ndim - y.ndim
+    if lead and not node.primitive.leading_axes:  # type: ignore[union-attr]
+        return _pull_one_by_one(xp, node, g, y, xs, wanted)
     together = rules(xp, g, y, *xs, **params) if callable(rules) else None
     edges = []
     for i, parent in enumerate(node.inputs or ()):
@@ -232,6 +247,24 @@ def _pull(
         if cotangent is not None:
             edges.append((parent, fit(xp, node, parent, cotangent, lead)))  # type: ignore[arg-type]
     return edges  # type: ignore[return-value]
+
+
+def _pull_one_by_one(
+    xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
+) -> list[tuple[Node, Any]]:
+    """The same where the rules take no leading axes: they run for each cotangent alone."""
+    lead = g.shape[: g.ndim - y.ndim]
+    parents = [x for x in node.inputs or () if isinstance(x, Node) and x in wanted]
+    rows = xp.reshape(g, (math.prod(lead), *y.shape))
+    pulled = [_pull(xp, node, rows[i, ...], y, xs, wanted) for i in range(rows.shape[0])]
+    if not pulled:
+        return [(x, xp.zeros((*lead, *x.value.shape), dtype=x.value.dtype)) for x in parents]
+    edges = []
+    for same in zip(*pulled, strict=True):
+        parent = same[0][0]
+        whole = [gather(parent, [c]) if type(c) is Slice else c for _, c in same]
+        edges.append((parent, xp.reshape(xp.stack(whole), (*lead, *parent.value.shape))))
+    return edges
 
 
 def _pull_definition(
@@ -278,10 +311,10 @@ def defined(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
 
 def _check_edges(node: Node, g: Any, edges: list[tuple[Node, Any]]) -> None:
     """Raise at the first cotangent that is not finite, under ``detect_anomaly``."""
-    for _, cotangent in edges:
+    for parent, cotangent in edges:
         part = cotangent.value if type(cotangent) is Slice else cotangent
         arrays = [x._data if is_tensor(x) else x for x in (g, part)]
-        check_cotangent(node.op, node.place(), node.scope.source, *arrays)
+        check_cotangent(node.op, node.place(), node.scope.source, parent.known_name(), *arrays)
 
 
 def backpropagate(
@@ -325,11 +358,7 @@ def backpropagate(
         Target → cotangent, which may share memory with others; targets not reached are absent.
     """
     sums = Cotangents() if cotangents is None else cotangents
-    outer = enter_pass()
-    try:
-        return _backpropagate(seeds, targets, visit, edge, retain_graph, stop, sums, pull)
-    finally:
-        PASS.number = outer
+    return in_pass(_backpropagate, seeds, targets, visit, edge, retain_graph, stop, sums, pull)
 
 
 def _backpropagate(
@@ -354,6 +383,8 @@ def _backpropagate(
     watched = MODES.get().anomaly
     found: dict[Node, Any] = {}
     for node in reversed(nodes):
+        if watched:
+            record_at(node.scope)  # what is recorded of its derivative has its place and line
         g = sums.pop(node)
         if g is None:
             continue

@@ -11,12 +11,15 @@ import numpy as np
 
 from . import backend
 from ._tensor import Tensor
+from ._trees import flatten, rebuild
 from .backend import Array, check_device, namespace_on
-from .errors import ArgumentError, DTypeError, brief
+from .dlpack import imported
+from .errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
 from .host import cast, has_dtype, is_host_data, on_host
 from .modes import default_device
 from .namespaces import numpy_dtype
-from .recording import as_array, is_tensor, plain_array, wrap
+from .primitives import PRIMITIVES
+from .recording import apply, as_array, is_tensor, needs_grad, plain_array, wrap
 
 float32, float64, int32, int64 = map(np.dtype, ("float32", "float64", "int32", "int64"))
 
@@ -30,8 +33,9 @@ def tensor(
 
     Parameters
     ----------
-    data : number, nested sequence of numbers, array or Tensor
-        An array keeps its dtype; Python numbers become ``float32`` (Booleans stay Boolean).
+    data : number, array, Tensor or nested sequence of these
+        An array keeps its dtype; Python numbers become ``float32`` (Booleans stay Boolean). Arrays of any
+        library that speaks DLPack are taken, PyTorch's tensors included.
     dtype : dtype or str, optional
         Such as ``"float64"``; ``"int64"`` for indices given as Python numbers.
     device : str, optional
@@ -44,6 +48,8 @@ def tensor(
     ------
     DTypeError
         Data that is not numeric, or ``requires_grad`` for a dtype that is not floating.
+    GraphError
+        A list with a Tensor that requires grad, whose gradients a copy would lose.
     ArgumentError
         Nested sequences of unequal lengths.
 
@@ -55,6 +61,7 @@ def tensor(
     >>> tg.tensor([0, 2], dtype="int64").dtype
     dtype('int64')
     """
+    data = _without_graph(gathered(imported(data)), data)
     if is_tensor(data):
         array = data._data
     elif isinstance(data, (np.ndarray, np.generic)):
@@ -116,7 +123,72 @@ def as_tensor(x: Any) -> Tensor:
     """
     if is_tensor(x):
         return x
+    x = gathered(imported(x))
+    if is_tensor(x):
+        return x
     return tensor(x, device="cpu" if isinstance(x, (np.ndarray, np.generic)) else None)
+
+
+def gathered(x: Any) -> Any:
+    """Nested lists that hold Tensors, or arrays of a device, as the stack of them; else ``x`` itself.
+
+    Gradients flow back to the Tensors. Python's numbers among them take their dtype, as in arithmetic.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> w = tg.tensor(2.0, requires_grad=True)
+    >>> tg.sum([[w, 1], [3, w * w]]).backward()
+    >>> w.grad.item()
+    5.0
+    """
+    if not isinstance(x, (list, tuple)):
+        return x
+    if all(map(is_host_data, _examples(x).values())):
+        return x
+    leaves = [imported(leaf) for leaf in flatten(x)]
+    dtypes = {y.dtype for y in leaves if hasattr(y, "dtype")}
+    like = with_place(leaves)
+    return _stacked(rebuild(x, [_among(leaf, like, dtypes) for leaf in leaves]))
+
+
+def _examples(several: Any) -> dict[type, Any]:
+    """One leaf of each type that is in nested lists."""
+    found = dict(zip(map(type, several), several, strict=True))
+    for kind in [kind for kind in found if issubclass(kind, (list, tuple))]:
+        del found[kind]
+        for item in several:
+            if type(item) is kind:
+                found |= _examples(item)
+    return found
+
+
+def _among(leaf: Any, like: Any, dtypes: set[Any]) -> Tensor:
+    """A leaf of a list as a Tensor: Python's numbers in the dtype they would give beside the others."""
+    if type(leaf) in backend.SCALARS and all(isinstance(dtype, np.dtype) for dtype in dtypes):
+        array = np.asarray(leaf)
+        leaf = _fitted("stack", leaf, array, np.result_type(*dtypes, leaf))
+    return as_operand(leaf, like)
+
+
+def _stacked(tree: Any) -> Tensor:
+    """The Tensors of nested lists along a new axis for each level."""
+    if is_tensor(tree):
+        return tree
+    rows = [_stacked(item) for item in tree]
+    if not rows:
+        raise ShapeError("stack: an empty list beside Tensors")
+    return apply(PRIMITIVES["stack"], *rows, axis=-1 - rows[0].ndim)
+
+
+def _without_graph(found: Any, data: Any) -> Any:
+    """What is to be copied, if no gradients are lost by that unawares."""
+    if found is not data and needs_grad(found):
+        raise GraphError(
+            "tensor: a copy of a list with Tensors that require grad would lose their gradients; use "
+            "tg.stack([x, y]), or x.detach() where none are wanted"
+        )
+    return found
 
 
 def beside(x: Any, like: Tensor | Array) -> Tensor:
@@ -124,6 +196,9 @@ def beside(x: Any, like: Tensor | Array) -> Tensor:
 
     A Tensor, or an array of a device, stays where it is.
     """
+    if is_tensor(x):
+        return x
+    x = gathered(imported(x))
     if is_tensor(x):
         return x
     if not is_host_data(x):
@@ -145,7 +220,18 @@ def _has_place(x: Any) -> bool:
 
 def as_operand(x: Any, like: Any) -> Tensor:
     """An operand as a Tensor: numbers and lists have no device and go to that of ``like``, if any."""
-    return as_tensor(x) if like is None or _has_place(x) else beside(x, like)
+    return as_tensor(x) if like is None or _has_place(x) else beside(_weak(x, like.dtype), like)
+
+
+def _weak(x: Any, dtype: Any) -> Any:
+    """Python's numbers, or lists of them, in the floating type they meet; else what is given."""
+    x = as_array(x)
+    if has_dtype(x) or not isinstance(dtype, np.dtype) or dtype.kind not in "fc":
+        return x
+    array = on_host(x)
+    if array.dtype.kind not in "iufc":
+        return x
+    return array.astype(np.result_type(dtype, 0j if array.dtype.kind == "c" else 0.0))
 
 
 def as_operands(given: Iterable[Any]) -> list[Tensor]:
@@ -156,6 +242,7 @@ def as_operands(given: Iterable[Any]) -> list[Tensor]:
     several = list(given)
     if all(map(is_tensor, several)):
         return several
+    several = [gathered(imported(x)) for x in several]
     like = with_place(several)
     return [as_operand(x, like) for x in several]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _calls, _habits
 from .errors import DTypeError, MissingDependencyError
 from .namespaces import SHARED, Array, Key, NumPyLike, numpy_dtype
 
@@ -127,3 +128,7 @@ def _check_cupy(cupy: Any) -> None:
             cupy.cuda.nvrtc.getVersion()
     except (ImportError, OSError, RuntimeError) as error:
         raise unusable(error) from error
+
+
+if not TYPE_CHECKING:
+    __getattr__ = _calls.names_of(__name__, "tg.cuda", _habits.CUDA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from reprlib import Repr
 from typing import Any
 
@@ -29,6 +30,29 @@ class DTypeError(TinygradError, TypeError):
 
 class ArgumentError(TinygradError, ValueError):
     """An argument outside the values it may take."""
+
+
+class CallError(TinygradError, TypeError):
+    """A call with an argument that does not exist, or without one that is needed."""
+
+
+class UnknownNameError(TinygradError, AttributeError):
+    """A name that is not here; the message says what to write.
+
+    Whether something has an attribute is asked often and the answer is seldom read, so the message may
+    be a function that makes it.
+    """
+
+    def __init__(self, message: str | Callable[[], str], name: str) -> None:
+        super().__init__(message)
+        self.name = name  # and no .obj, by which Python would add a guess of its own
+
+    def __str__(self) -> str:
+        message = self.args[0]
+        return message if isinstance(message, str) else str(message())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.name)
 
 
 class IndexOutOfRangeError(TinygradError, IndexError):

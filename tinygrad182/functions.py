@@ -7,9 +7,11 @@ arguments, check them and apply one primitive, or are compositions.
 from __future__ import annotations
 
 import builtins
+import functools
 import math
 import sys
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,17 +28,19 @@ from .creation import (
     eye,
     eye_like,
     full_like,
+    gathered,  # noqa: F401 - the engine calls it for its operands
     ones_like,
     with_place,
     zeros_like,
 )
-from .errors import ShapeError
+from .errors import ArgumentError, ShapeError, brief
 from .indexing import (
     index,
     index_checked,  # noqa: F401 - rules call it on Tensors
     scatter_add,
     take,
 )
+from .namespaces import HALF
 from .primitives import PRIMITIVES
 from .rearranging import (
     Axis,
@@ -88,14 +92,24 @@ divide = _elementwise("divide")
 negative = _elementwise("negative")
 square = _elementwise("square")
 power = pow = _elementwise("power")
+remainder = _elementwise("remainder")
 exp = _elementwise("exp")
 expm1 = _elementwise("expm1")
 log = _elementwise("log")
 log1p = _elementwise("log1p")
+log2 = _elementwise("log2")
+log10 = _elementwise("log10")
 sqrt = _elementwise("sqrt")
 sin = _elementwise("sin")
 cos = _elementwise("cos")
+sinh = _elementwise("sinh")
+cosh = _elementwise("cosh")
 tanh = _elementwise("tanh")
+asin = _elementwise("asin")
+acos = _elementwise("acos")
+atan = _elementwise("atan")
+atan2 = _elementwise("atan2")
+asinh = _elementwise("asinh")
 sigmoid = _elementwise("sigmoid")
 relu = _elementwise("relu")
 abs = _elementwise("abs")
@@ -192,6 +206,12 @@ isnan = _plain("isnan", "Boolean: NaN")
 isinf = _plain("isinf", "Boolean: infinite")
 sign = _plain("sign", "Sign of each element: −1, 0 or 1")
 floor = _plain("floor", "Largest whole number not above each element")
+ceil = _plain("ceil", "Least whole number not below each element")
+trunc = _plain("trunc", "Each element without its fraction")
+round = _plain(
+    "round", "The whole number (or number of ``decimals``) nearest each element, ties to even"
+)
+floor_divide = _plain("floor_divide", "Largest whole number not above a / b")
 argmax = _plain("argmax", "Index of the largest element along ``axis``", ordered=True)
 argmin = _plain("argmin", "Index of the smallest element along ``axis``", ordered=True)
 argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True)
@@ -199,6 +219,23 @@ any = _plain("any", "Whether any element along ``axis`` is true")
 all = _plain("all", "Whether all elements along ``axis`` are true")
 
 # --- reductions ---------------------------------------------------------------------------------
+
+
+def accumulating(reduction: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make a reduction compute with halves in float32, and give its result back as halves.
+
+    Counts, sums and squares of halves leave their range long before the result does. (Sums alone,
+    those of cumulative sums and of products, are taken so by the array libraries' namespaces.)
+    """
+
+    @functools.wraps(reduction)
+    def widened(x: Any, *args: Any, **options: Any) -> Tensor:
+        x = as_tensor(x)
+        if x._data.dtype != HALF:
+            return reduction(x, *args, **options)
+        return astype(reduction(astype(x, "float32"), *args, **options), HALF)
+
+    return widened
 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -214,18 +251,21 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return apply(PRIMITIVES["sum"], x, axis=negative_axes(x, axis, "sum"), keepdims=keepdims)
 
 
+@accumulating
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Largest element along ``axis``; ties share the gradient evenly."""
     x = as_tensor(x)
     return apply(PRIMITIVES["max"], x, axis=negative_axes(x, axis, "max"), keepdims=keepdims)
 
 
+@accumulating
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Smallest element along ``axis``; ties share the gradient evenly."""
     x = as_tensor(x)
     return apply(PRIMITIVES["min"], x, axis=negative_axes(x, axis, "min"), keepdims=keepdims)
 
 
+@accumulating
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Logarithm of the sum of exponentials along ``axis``, without overflow.
 
@@ -244,13 +284,12 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     """Running sum along ``axis``, which may be left out for a 1-d tensor."""
     x = as_tensor(x)
-    if axis is None:
-        if x.ndim != 1:
-            raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-        axis = 0
-    return apply(
-        PRIMITIVES["cumulative_sum"], x, axis=negative_axis(x.ndim, axis, "cumulative_sum", x.shape)
-    )
+    if axis is None and x.ndim != 1:
+        raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
+    if not x.ndim and axis in (0, -1):
+        return x * 1
+    at = negative_axis(x.ndim, axis or 0, "cumulative_sum", x.shape)
+    return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
 
 
 def _count(x: Tensor, axis: Axis, op: str) -> int:
@@ -258,6 +297,7 @@ def _count(x: Tensor, axis: Axis, op: str) -> int:
     return math.prod(x.shape if axes is None else (x.shape[a] for a in axes))
 
 
+@accumulating
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements along ``axis``."""
     x = as_tensor(x)
@@ -267,10 +307,13 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return sum(x, axis, keepdims) / count
 
 
+@accumulating
 def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance along ``axis``: squared deviations over n − ``correction`` (0, as in NumPy)."""
     x = as_tensor(x)
     count = _count(x, axis, "var")
+    if not isinstance(correction, Real):
+        raise ArgumentError(f"var: correction {brief(correction)} must be a number")
     if count <= correction:
         raise ShapeError(
             f"var: {count} elements along axis {axis} are too few for correction {correction}"
@@ -279,6 +322,7 @@ def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = Fal
     return sum(square(deviation), axis, keepdims) / (count - correction)
 
 
+@accumulating
 def std(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation along ``axis``: the square root of :func:`var`; derivative 0 where it is 0."""
     variance = var(x, axis, correction, keepdims)
@@ -286,10 +330,12 @@ def std(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = Fal
     return where(flat, 0.0, sqrt(where(flat, 1.0, variance)))
 
 
+@accumulating
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Product of the elements along ``axis``; the gradient is right also where elements are 0.
 
-    Multiplies halves together, about log₂ n times, so no quotient is ever taken.
+    Multiplies in pairs, about log₂ n times: no quotient is ever taken. Each time the smallest goes with
+    the largest, so that nothing under- or overflows on the way to a product that does neither.
     """
     x = as_tensor(x)
     axes = negative_axes(x, axis, "prod")
@@ -299,18 +345,18 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     rows = reshape(permute_dims(x, (*kept, *last)), (*front, math.prod(x.shape[a] for a in last)))
     while rows.shape[-1] > 1:
         half = rows.shape[-1] // 2
-        product = rows[..., :half] * rows[..., half : 2 * half]
-        rows = product if rows.shape[-1] == 2 * half else concat([product, rows[..., -1:]], axis=-1)
-    shape = (
-        tuple(1 if a in last else x.shape[a] for a in range(-x.ndim, 0))
-        if keepdims
-        else tuple(front)
-    )
+        if rows.shape[-1] > 2:
+            rows = take_along_axis(rows, argsort(abs(rows.detach()), axis=-1))
+        product = rows[..., :half] * flip(rows[..., -half:], axis=-1)
+        middle = rows[..., half:-half]
+        rows = concat([product, middle], axis=-1) if middle.shape[-1] else product
     if not rows.shape[-1]:
         rows = sum(rows, -1, keepdims=True) + 1  # the product of nothing, on the graph all the same
-    return reshape(rows, shape)
+    kept_sizes = [1 if a in last else x.shape[a] for a in range(-x.ndim, 0)]
+    return reshape(rows, kept_sizes if keepdims else front)
 
 
+@accumulating
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """Exponentials along ``axis`` over their sum, without overflow.
 
@@ -323,13 +369,41 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
     return exp(log_softmax(x, axis))
 
 
+@accumulating
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """Logarithm of :func:`softmax`, accurate for small probabilities."""
     x = as_tensor(x)
     axes = negative_axes(x, axis, "log_softmax")
+    if not x.size:
+        return x * 1  # there is nothing to shift
     # nothing depends on the shift but rounding: without it, logits near 1000 would cost three digits
     x = x - max(x, axes, keepdims=True).detach()
     return x - logsumexp(x, axes, keepdims=True)
+
+
+# --- order --------------------------------------------------------------------------------------
+
+
+def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
+    """Along ``axis``, the elements at ``indices``, an array of as many axes, such as argsort gives.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> x = tg.tensor([[3.0, 1.0], [2.0, 4.0]])
+    >>> tg.take_along_axis(x, tg.argsort(x), axis=-1)
+    tensor([[1., 3.],
+            [2., 4.]])
+    """
+    x = as_tensor(x)
+    at = negative_axis(x.ndim, axis, "take_along_axis", x.shape) + x.ndim
+    if np.ndim(indices) != x.ndim:
+        raise ShapeError(
+            f"take_along_axis: indices of shape {np.shape(indices)} for shape {x.shape}; "
+            "they must have as many axes"
+        )
+    steps = np.ogrid[tuple(slice(n) for n in x.shape)]
+    return index(x, (*steps[:at], indices, *steps[at + 1 :]))
 
 
 # --- products -----------------------------------------------------------------------------------
@@ -372,21 +446,29 @@ def outer(a: Any, b: Any) -> Tensor:
 
 # fmt: off
 __all__ = [
-    "abs", "add", "all", "any", "argmax", "argmin", "argsort", "astype", "broadcast_to", "clip",
-    "concat", "cos", "cumulative_sum", "divide", "einsum", "equal", "exp", "expand_dims",
-    "expm1", "eye", "eye_like", "flip", "floor", "full_like", "greater", "greater_equal",
-    "index", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log1p", "log_softmax",
-    "logical_and", "logical_not", "logical_or", "logsumexp", "matmul", "matrix_transpose",
-    "max", "maximum", "mean", "min", "minimum", "multiply", "negative", "not_equal",
-    "ones_like", "outer", "pad", "permute_dims", "pow", "power", "prod", "relu", "reshape",
-    "scatter_add", "sigmoid", "sign", "sin", "softmax", "sqrt", "square", "squeeze", "stack",
-    "std", "subtract", "sum", "swapaxes", "take", "tanh", "to_device", "to_device_of",
-    "transpose", "unstack", "var", "where", "zeros_like",
+    "abs", "acos", "add", "all", "any", "argmax", "argmin", "argsort", "asin", "asinh", "astype",
+    "atan", "atan2", "broadcast_to", "ceil", "clip", "concat", "cos", "cosh", "cumulative_sum",
+    "divide", "einsum", "equal", "exp", "expand_dims", "expm1", "eye", "eye_like", "flip", "floor",
+    "floor_divide", "full_like", "greater", "greater_equal", "index", "isfinite", "isinf", "isnan",
+    "less", "less_equal", "log", "log1p", "log2", "log10", "log_softmax", "logical_and",
+    "logical_not", "logical_or", "logsumexp", "matmul", "matrix_transpose", "max", "maximum",
+    "mean", "min", "minimum", "multiply", "negative", "not_equal", "ones_like", "outer", "pad",
+    "permute_dims", "pow", "power", "prod", "relu", "remainder", "reshape", "round", "scatter_add",
+    "sigmoid", "sign", "sin", "sinh", "softmax", "sqrt", "square", "squeeze", "stack", "std",
+    "subtract", "sum", "swapaxes", "take", "take_along_axis", "tanh", "to_device", "to_device_of",
+    "transpose", "trunc", "unstack", "var", "where", "zeros_like",
 ]
 # fmt: on
-for _name, _method in vars(Tensor).items():  # a method is documented where its function is
-    if callable(_method) and _method.__doc__ is None and _method.__name__ in __all__:
-        _method.__doc__ = globals()[_method.__name__].__doc__
-        _method.__wrapped__ = globals()[_method.__name__]
 
+
+def join(functions: dict[str, Callable[..., Any]]) -> None:
+    """Add functions to this namespace; Tensor's methods of these names get their docstrings."""
+    globals().update(functions)
+    for method in vars(Tensor).values():
+        if callable(method) and method.__doc__ is None and method.__name__ in functions:
+            method.__wrapped__ = functions[method.__name__]
+            method.__doc__ = method.__wrapped__.__doc__
+
+
+join({name: globals()[name] for name in __all__})
 backend.register(Tensor, sys.modules[__name__])

@@ -9,6 +9,7 @@ import numpy as np
 from . import backend
 from ._trees import flatten, rebuild
 from .backend import Array
+from .dlpack import imported
 from .errors import DeviceError, DTypeError, brief
 from .recording import is_tensor, plain_array
 
@@ -20,12 +21,14 @@ def on_host(data: Any) -> np.ndarray[Any, Any]:
     """
     if is_tensor(data):
         return data.numpy()
+    data = imported(data)
     if isinstance(data, np.ndarray):
         return plain_array(data)
     if backend.is_array(data):
         return backend.namespace(data).to_numpy(data)
     if isinstance(data, (list, tuple)) and has_dtype(data):
-        leaves = [x._data if is_tensor(x) else x for x in flatten(data)]
+        leaves = [x._data if is_tensor(x) else imported(x) for x in flatten(data)]
+        leaves = [plain_array(x) if isinstance(x, np.ndarray) else x for x in leaves]
         far = [i for i, x in enumerate(leaves) if type(x) is not np.ndarray and backend.is_array(x)]
         for i, array in zip(far, backend.fetch([leaves[i] for i in far]), strict=True):
             leaves[i] = array
@@ -40,8 +43,25 @@ def has_dtype(data: Any) -> bool:
     return hasattr(data, "dtype")
 
 
+def whole(numbers: Array) -> Array:
+    """Whole numbers as int64, the one type they are computed with: a narrower one would wrap around.
+
+    Numbers of a ``uint64`` beyond it become its largest, which lies outside all bounds as they do.
+    """
+    xp = backend.namespace(numbers)
+    with backend.on(numbers):
+        if str(numbers.dtype).endswith("uint64"):
+            largest = xp.asarray(2**63 - 1, dtype=numbers.dtype)
+            numbers = xp.minimum(numbers, largest)
+        return xp.astype(numbers, "int64")
+
+
 def is_host_data(x: Any) -> bool:
-    """Whether ``x`` comes from the host: a NumPy array, a number, a list. Such data is moved freely."""
+    """Whether ``x`` comes from the host: a NumPy array, a number, a list. Such data is moved freely.
+
+    So is an array of another library that is on the CPU, such as PyTorch's tensors.
+    """
+    x = imported(x)
     return not is_tensor(x) and (isinstance(x, np.ndarray) or not backend.is_array(x))
 
 
@@ -98,6 +118,7 @@ def convert(value: Any, like: Array, move: bool = False) -> Array:
     """
     if type(value) is type(like) is np.ndarray and value.dtype == like.dtype:
         return value  # the step of an optimizer
+    value = imported(value)
     xp = backend.namespace(like)
     array = value._data if move and is_tensor(value) else value
     if is_host_data(array):  # cast before it is moved: a card may not have its dtype

@@ -12,8 +12,9 @@ from . import backend
 from ._tensor import Tensor
 from .backend import Array
 from .creation import as_tensor, beside
+from .dlpack import imported
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
-from .host import on_host
+from .host import on_host, whole
 from .modes import MODES, PendingCheck
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
@@ -130,13 +131,14 @@ def check_indices(
 
 
 def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
-    """Indices as a Tensor, an array of a device, or a NumPy array if they are data of the host.
+    """Indices, of int64, as a Tensor, an array of a device, or a NumPy array if they are data of the host.
 
     Raises
     ------
     DTypeError, ArgumentError
         Values that are no whole numbers, or rows of unequal lengths.
     """
+    values = imported(values)
     if not is_tensor(values) and not backend.is_array(values):
         try:
             array = on_host(values)
@@ -149,7 +151,15 @@ def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
         raise DTypeError(
             f"{op}: {what} of dtype {values.dtype}; they must be integers (dtype='int64')"
         )
-    return values
+    return _in_int64(values)
+
+
+def _in_int64(values: Array | Tensor) -> Array | Tensor:
+    """Whole numbers in the one type they are computed with; a Tensor of that type is itself."""
+    if not is_tensor(values):
+        return whole(values)
+    array = whole(values._data)
+    return values if array is values._data else wrap(array)
 
 
 def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: str) -> Tensor:
@@ -203,6 +213,7 @@ def _part(k: Any) -> Any:
         return k
     if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
         return int(k)
+    k = imported(k)
     if isinstance(k, list):
         k = _from_list(k)
     elif isinstance(k, np.ndarray):
@@ -216,7 +227,7 @@ def _part(k: Any) -> Any:
             f"index: {what} is no index; use integers, slices, ..., None, "
             "or arrays of integers (dtype='int64') or Booleans"
         )
-    return k
+    return k if _is_mask(k) else _in_int64(k)
 
 
 def _from_list(values: Any) -> np.ndarray[Any, Any]:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from itertools import count
+from typing import Any, TypeVar
 
 from . import backend
 from .backend import Array
+
+Result = TypeVar("Result")
 
 ORDER = count(1)
 """Sequence numbers, of nodes and of writes: a larger one is later."""
 
 
-class _Pass(threading.local):
-    """The number of the backward pass this thread is in; 0 if it is in none."""
-
-    number = 0
+PASS: ContextVar[int] = ContextVar("tinygrad182.pass", default=0)
+"""The number of the backward pass that is running; 0 if there is none."""
 
 
-PASS = _Pass()
+def in_pass(run: Callable[..., Result], *args: Any) -> Result:
+    """Run a backward pass, in which no caller writes to arrays; one inside another belongs to it.
 
-
-def enter_pass() -> int:
-    """Begin a backward pass, in which no caller writes to arrays; one inside another belongs to it.
-
-    Returns what ``PASS.number`` is to be set to at its end.
+    It runs in a copy of the context, which Python itself leaves: not even an interrupt keeps what the pass
+    has set, the modes included.
     """
-    outer = PASS.number
-    PASS.number = outer or next(ORDER)
-    return outer
+    context = copy_context()
+    if not PASS.get():
+        context.run(PASS.set, next(ORDER))
+    return context.run(run, *args)
 
 
 class Memory:
@@ -61,10 +62,14 @@ class Memory:
 
         On a device the host waits for the answer.
         """
-        if self._snapshot is None or (self._compared and self._compared == PASS.number):
+        snapshot = self._snapshot
+        if snapshot is None:
             return
-        self._compared = PASS.number
-        when, copy = self._snapshot
+        running = PASS.get()
+        if running and self._compared == running:
+            return
+        self._compared = running
+        when, copy = snapshot
         if not _identical(copy, self._array):
             self._stamp = when
             self._snapshot = None

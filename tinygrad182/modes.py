@@ -1,22 +1,31 @@
 """Modes: everything that changes how an operation is recorded, in one immutable value.
 
 The value lives in one ContextVar: threads and asyncio tasks are isolated, new threads start from the
-defaults, and every change is a context manager that is undone when an exception flies through. No mode
-may span a ``yield``.
+defaults, and every change is a context manager that is undone when an exception flies through. One
+context may be entered by several threads at once, and again inside itself. No ``with`` block may span a
+``yield``; a decorator takes generators and coroutines, and is in force only while they run.
+
+Threads may record and differentiate at once, also with the same parameters: what they add to ``.grad`` is
+the sum of all contributions. They must not write to a tensor's elements, step an optimizer or set
+``requires_grad`` while others use the tensor.
 """
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import ContextDecorator
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from . import backend
 from .backend import Array
+from .decorating import decorated
+from .errors import ArgumentError, GraphError, brief
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CALLS = count(1)
 
@@ -74,23 +83,29 @@ class PendingCheck(NamedTuple):
 
 
 class Modes:
-    """Everything that changes how an operation is recorded: one immutable value in one ContextVar."""
+    """Everything that changes how an operation is recorded: one immutable value in one ContextVar.
 
-    __slots__ = ("anomaly", "device", "grad", "pending", "scope")
+    ``context`` is what made it so, and ``outer`` the modes outside of that.
+    """
 
-    def __init__(
-        self,
-        grad: bool,
-        device: str,
-        scope: Scope,
-        anomaly: bool = False,
-        pending: list[PendingCheck] | None = None,
-    ) -> None:
+    __slots__ = ("anomaly", "context", "device", "grad", "outer", "pending", "scope")
+
+    def __init__(self, grad: bool, device: str, scope: Scope, anomaly: bool = False) -> None:
         self.anomaly = anomaly
-        self.pending = pending
+        self.pending: list[PendingCheck] | None = None
         self.grad = grad
         self.device = device
         self.scope = scope
+        self.context: ModeContext | None = None
+        self.outer: Modes | None = None
+
+    def twin(self) -> Modes:
+        """The same modes, for a context to change before they are in force."""
+        twin = Modes(self.grad, self.device, self.scope, self.anomaly)
+        twin.pending = self.pending
+        twin.context = self.context
+        twin.outer = self.outer
+        return twin
 
 
 MODES: ContextVar[Modes] = ContextVar(
@@ -100,25 +115,28 @@ MODES: ContextVar[Modes] = ContextVar(
 
 
 class ModeContext(ABC):
-    """A context manager that changes the modes and puts them back, whatever happens inside."""
+    """A context manager that changes the modes and puts them back, whatever happens inside.
 
-    _tokens: list[Token[Modes]]
+    What is to be put back stands in the modes, which each thread and task has for itself, and not here.
+    """
 
-    __slots__ = ("_tokens",)
-
-    def __new__(cls, *_: Any, **__: Any) -> Self:
-        """Make the context, entered by nobody yet; it may be entered again, also inside itself."""
-        context = super().__new__(cls)
-        context._tokens = []
-        return context
+    __slots__ = ()
 
     @abstractmethod
-    def enter(self, modes: Modes) -> Modes:
-        """Return the modes inside, given those outside."""
+    def change(self, modes: Modes) -> None:
+        """Set what differs inside, in a twin of the modes outside."""
 
     def __enter__(self) -> Self:
-        self._tokens.append(MODES.set(self.enter(MODES.get())))
-        return self
+        outer = MODES.get()
+        inner = outer.twin()
+        self.change(inner)
+        inner.context, inner.outer = self, outer
+        try:
+            MODES.set(inner)
+            return self
+        except BaseException:  # an interrupt, after which no ``with`` block would undo it
+            MODES.set(outer)
+            raise
 
     def __exit__(
         self,
@@ -126,10 +144,22 @@ class ModeContext(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        MODES.reset(self._tokens.pop())
+        modes = MODES.get()
+        while modes.context is not self:
+            if modes.outer is None:
+                raise GraphError(
+                    f"{type(self).__name__}: left where it was not entered; a with block must not span a "
+                    "yield, nor be left in another thread or task (a decorator may be on a generator)"
+                )
+            modes = modes.outer
+        MODES.set(modes.outer)  # type: ignore[arg-type] - where there is a context there is an outer
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function, generator or coroutine: it runs inside."""
+        return decorated(self, function)
 
 
-class grad_mode(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyword
+class grad_mode(ModeContext):  # noqa: N801 - used like a keyword
     """Record operations inside (True) or not (False); see :func:`no_grad`."""
 
     __slots__ = ("_grad",)
@@ -137,12 +167,21 @@ class grad_mode(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyw
     def __init__(self, grad: bool) -> None:
         self._grad = grad
 
-    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(self._grad, modes.device, modes.scope, modes.anomaly, modes.pending)
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        modes.grad = self._grad
 
 
-def no_grad() -> grad_mode:
-    """Context (or decorator) in which nothing is recorded: results do not require grad.
+@overload
+def no_grad() -> grad_mode: ...
+@overload
+def no_grad(function: F) -> F: ...
+def no_grad(function: Any = None) -> Any:
+    """Context in which nothing is recorded: results do not require grad. Also a decorator.
+
+    Parameters
+    ----------
+    function : callable, optional
+        What ``@tg.no_grad`` without parentheses decorates: a function, generator or coroutine.
 
     Examples
     --------
@@ -151,13 +190,32 @@ def no_grad() -> grad_mode:
     >>> with tg.no_grad():
     ...     (w * 2).requires_grad
     False
+    >>> @tg.no_grad
+    ... def predict(x):
+    ...     return x * w
+    >>> predict(tg.ones(2)).requires_grad
+    False
     """
-    return grad_mode(False)
+    return _context_or_decorated(grad_mode(False), function, "no_grad")
 
 
-def enable_grad() -> grad_mode:
-    """Context in which operations are recorded again, inside :func:`no_grad`."""
-    return grad_mode(True)
+@overload
+def enable_grad() -> grad_mode: ...
+@overload
+def enable_grad(function: F) -> F: ...
+def enable_grad(function: Any = None) -> Any:
+    """Context, or decorator, in which operations are recorded again, inside :func:`no_grad`."""
+    return _context_or_decorated(grad_mode(True), function, "enable_grad")
+
+
+def _context_or_decorated(context: ModeContext, function: Any, name: str) -> Any:
+    if function is None:
+        return context
+    if not callable(function):
+        raise ArgumentError(
+            f"{name}: {brief(function)} is not a function to decorate; write with tg.{name}(): ..."
+        )
+    return context(function)
 
 
 def default_device(device: str | None = None) -> str:
@@ -165,8 +223,10 @@ def default_device(device: str | None = None) -> str:
     return MODES.get().device if device is None else device
 
 
-class detect_anomaly(ContextDecorator, ModeContext):  # noqa: N801 - used like a keyword
+class detect_anomaly(ModeContext):  # noqa: N801 - used like a keyword
     """Context in which the first NaN, or infinity made from finite numbers, raises, forward or backward.
+
+    It is a decorator too, with or without parentheses.
 
     An infinity that an operand (backward: the cotangent) already holds is passed on without complaint:
     a score of −∞ means "impossible", and ``softmax`` takes it. The error names the operation, its
@@ -188,8 +248,14 @@ class detect_anomaly(ContextDecorator, ModeContext):  # noqa: N801 - used like a
     tinygrad182.errors.AnomalyError: forward of exp: nan in the result of shape (1,), which an operand ...
     """
 
-    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(modes.grad, modes.device, modes.scope, True, modes.pending)
+    __slots__ = ()
+
+    def __new__(cls, function: Any = None) -> Any:
+        """Make the context, or decorate the function that stands where one may."""
+        return _context_or_decorated(super().__new__(cls), function, "detect_anomaly")
+
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        modes.anomaly = True
 
 
 class use_device(ModeContext):  # noqa: N801 - used like a keyword
@@ -217,31 +283,41 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
     'cpu'
     """
 
-    __slots__ = ("_device", "_in_effect")
+    __slots__ = ("_before", "_begun", "_device")
 
     def __init__(self, device: str) -> None:
         self._device = backend.check_device(device)
-        super().__enter__()
-        self._in_effect = True  # from here on; the first ``with`` only promises to undo it
+        self._before = MODES.get()
+        self._begun = self._before.twin()  # from here on; a ``with`` then only promises to undo it
+        self.change(self._begun)
+        MODES.set(self._begun)
 
-    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(modes.grad, self._device, modes.scope, modes.anomaly, modes.pending)
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        modes.device = self._device
 
     def __enter__(self) -> Self:
-        if not self._in_effect:
-            return super().__enter__()
-        self._in_effect = False
-        return self
+        if MODES.get() is self._begun:
+            MODES.set(self._before)
+        return super().__enter__()
+
+
+def record_at(scope: Scope) -> None:
+    """Record at another place until the running pass ends, which puts the modes back."""
+    modes = MODES.get().twin()
+    modes.scope = scope
+    MODES.set(modes)
 
 
 class recording_as(ModeContext):  # noqa: N801 - used like a keyword
     """Record what runs inside where and when ``modes`` were in force."""
 
+    __slots__ = ("_modes",)
+
     def __init__(self, modes: Modes) -> None:
         self._modes = modes
 
-    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(True, self._modes.device, self._modes.scope, modes.anomaly, modes.pending)
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        modes.grad, modes.device, modes.scope = True, self._modes.device, self._modes.scope
 
 
 class scope(ModeContext):  # noqa: N801 - used like a keyword
@@ -253,14 +329,13 @@ class scope(ModeContext):  # noqa: N801 - used like a keyword
         self._path = path
         self._names = names
 
-    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         outer = modes.scope
         if self._names is None:  # a part of the module being called: the same call
             path = f"{outer.module}.{self._path}" if outer.module else self._path
-            inner = Scope(path, outer.time, outer.call, outer.names)
+            modes.scope = Scope(path, outer.time, outer.call, outer.names)
         else:
-            inner = Scope(self._path, outer.time, next(_CALLS), self._names)
-        return Modes(modes.grad, modes.device, inner, modes.anomaly, modes.pending)
+            modes.scope = Scope(self._path, outer.time, next(_CALLS), self._names)
 
 
 class at_time(ModeContext):  # noqa: N801 - used like a keyword
@@ -269,12 +344,10 @@ class at_time(ModeContext):  # noqa: N801 - used like a keyword
     __slots__ = ("_time",)
 
     def __init__(self, time: int) -> None:
-        self._time = time
+        self._time = operator.index(time)  # of Python's int: a narrower type would wrap around
 
-    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(
-            modes.grad, modes.device, modes.scope.at(self._time), modes.anomaly, modes.pending
-        )
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        modes.scope = modes.scope.at(self._time)
 
 
 class deferred_checks(ModeContext):  # noqa: N801 - used like a keyword
@@ -289,5 +362,5 @@ class deferred_checks(ModeContext):  # noqa: N801 - used like a keyword
     def __init__(self, pending: list[PendingCheck]) -> None:
         self._pending = pending
 
-    def enter(self, modes: Modes) -> Modes:  # noqa: D102 - documented by the base
-        return Modes(modes.grad, modes.device, modes.scope, modes.anomaly, self._pending)
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        modes.pending = self._pending

@@ -27,7 +27,8 @@ SHARED = """
     minimum where sign isfinite isnan isinf real imag atan2 greater greater_equal less less_equal
     equal not_equal logical_not logical_and logical_or sum prod max min cumulative_sum matmul
     permute_dims reshape broadcast_to concat stack flip asarray zeros ones full empty arange
-    zeros_like ones_like nonzero argmax argmin any all floor sort take
+    zeros_like ones_like nonzero argmax argmin any all floor ceil trunc round sort take
+    sinh cosh asinh asin acos atan log2 log10 remainder floor_divide
 """.split()  # noqa: SIM905 - a list of words reads better
 
 
@@ -189,6 +190,12 @@ def _host_key(key: Key) -> Key:
     return tuple(k if k is None or isinstance(k, (int, slice)) else np.asarray(k) for k in key)
 
 
+HALF = np.dtype("float16")
+
+_WIDE = {HALF: np.dtype("float32")}
+"""Types in which nothing is added up, and the type used for it."""
+
+
 class NumPyLike(Namespace):
     """What NumPy and CuPy share and the standard does not promise."""
 
@@ -232,6 +239,9 @@ class NumPyLike(Namespace):
     def scatter_add(
         self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]
     ) -> Array:
+        if dtype == HALF:
+            wide = ((key, self.astype(value, _WIDE[HALF])) for key, value in items)
+            return self.scatter_add(shape, _WIDE[HALF], wide).astype(HALF)
         out = self.module.zeros(shape, dtype)
         for i, (key, value) in enumerate(items):
             if not all(k is None or isinstance(k, (int, slice)) for k in key):
@@ -242,8 +252,25 @@ class NumPyLike(Namespace):
                 out[key] = value
         return out
 
+    # Halves are added up in float32 and given back as halves: in their own type a count would end at
+    # 2048 and a sum at 65504. (Matrix products of halves are added up so by the libraries themselves.)
+
+    def sum(self, x: Array, axis: Any = None, keepdims: bool = False) -> Array:
+        wide, narrow = _WIDE.get(x.dtype), x.dtype
+        y = self.module.sum(x, axis=axis, dtype=wide, keepdims=keepdims)
+        return y.astype(narrow) if wide else y
+
+    def cumulative_sum(self, x: Array, axis: int) -> Array:
+        wide, narrow = _WIDE.get(x.dtype), x.dtype
+        y = self.module.cumulative_sum(x, axis=axis, dtype=wide)
+        return y.astype(narrow) if wide else y
+
     def einsum(self, subscripts: str, *operands: Array) -> Array:
-        return self.module.einsum(subscripts, *operands)
+        if not any([x.dtype is HALF for x in operands]):  # noqa: C419 - a list is faster
+            return self.module.einsum(subscripts, *operands)
+        narrow = self.module.result_type(*operands)
+        wide = [x.astype(_WIDE.get(narrow, narrow)) for x in operands]
+        return self.module.einsum(subscripts, *wide).astype(narrow)
 
 
 class _NumPy(NumPyLike):
@@ -252,8 +279,9 @@ class _NumPy(NumPyLike):
     def __init__(self) -> None:
         super().__init__(np)
 
-    @staticmethod
-    def sum(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
+    def sum(self, x: Array, axis: Any = None, keepdims: bool = False) -> Array:
+        if x.dtype is HALF:
+            return super().sum(x, axis, keepdims)
         return np.add.reduce(x, axis=axis, keepdims=keepdims)  # type: ignore[call-overload]
 
     @staticmethod

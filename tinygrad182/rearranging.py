@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from . import backend
 from ._tensor import Tensor
 from .backend import check_device
 from .creation import as_operands, as_tensor, full_like, integers
-from .errors import ArgumentError, ShapeError
+from .errors import ArgumentError, ShapeError, brief
 from .primitives import PRIMITIVES
 from .recording import apply
 
@@ -22,6 +23,8 @@ def negative_axes(x: Tensor, axis: Axis, op: str) -> tuple[int, ...] | None:
     if axis is None:
         return None
     several = axis if isinstance(axis, (tuple, list)) else (axis,)
+    if not x.ndim and set(several) <= {0, -1}:
+        return ()  # a number is its own only row
     axes = tuple(negative_axis(x.ndim, a, op, x.shape) for a in several)
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{op}: axis {axis} names an axis twice, for a tensor of shape {x.shape}")
@@ -30,7 +33,10 @@ def negative_axes(x: Tensor, axis: Axis, op: str) -> tuple[int, ...] | None:
 
 def negative_axis(ndim: int, axis: int, op: str, shape: tuple[int, ...]) -> int:
     """One axis as a negative integer."""
-    (number,) = integers(axis, op, "axis")
+    found = integers(axis, op, "axis")
+    if len(found) != 1:
+        raise ArgumentError(f"{op}: axis {brief(axis)} must be one whole number")
+    number = found[0]
     if not -ndim <= number < ndim:
         allowed = f"allowed: {-ndim} to {ndim - 1}" if ndim else "it has no axes"
         raise ShapeError(f"{op}: axis {axis} is out of range for shape {shape} ({allowed})")
@@ -53,8 +59,9 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
 def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:
     """The axes in another order: axis ``axes[i]`` becomes axis i."""
     x = as_tensor(x)
-    order = negative_axes(x, integers(axes, "permute_dims", "axes"), "permute_dims") or ()
-    if len(order) != x.ndim:
+    given = integers(axes, "permute_dims", "axes")
+    order = negative_axes(x, given, "permute_dims") or ()
+    if len(given) != x.ndim:
         raise ShapeError(f"permute_dims: axes {axes} for shape {x.shape}; name each axis once")
     return apply(PRIMITIVES["permute_dims"], x, axes=tuple(a % x.ndim for a in order))
 
@@ -69,6 +76,8 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged."""
     x = as_tensor(x)
     order = list(range(x.ndim))
+    if not x.ndim and {axis1, axis2} <= {0, -1}:
+        return permute_dims(x, ())
     i, j = (negative_axis(x.ndim, a, "swapaxes", x.shape) for a in (axis1, axis2))
     order[i], order[j] = order[j], order[i]
     return permute_dims(x, order)
@@ -82,11 +91,16 @@ def matrix_transpose(x: Any) -> Tensor:
     return swapaxes(x, -1, -2)
 
 
-def expand_dims(x: Any, axis: int) -> Tensor:
-    """A new axis of size 1 at ``axis``."""
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
+    """New axes of size 1: at ``axis`` (one or several) of the result."""
     x = as_tensor(x)
-    at = negative_axis(x.ndim + 1, axis, "expand_dims", x.shape) + x.ndim + 1
-    return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+    given = integers(axis, "expand_dims", "axis")
+    ndim = x.ndim + len(given)
+    at = {negative_axis(ndim, a, "expand_dims", x.shape) + ndim for a in given}
+    if len(at) != len(given):
+        raise ShapeError(f"expand_dims: axis {axis} names an axis twice")
+    sizes = iter(x.shape)
+    return reshape(x, [1 if i in at else next(sizes) for i in range(ndim)])
 
 
 def squeeze(x: Any, axis: Axis = None) -> Tensor:
@@ -112,9 +126,11 @@ def _together(arrays: Any, op: str) -> list[Tensor]:
     return tensors
 
 
-def concat(arrays: Sequence[Any], axis: int = 0) -> Tensor:
-    """Tensors one after the other along an axis they have."""
+def concat(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
+    """Tensors one after the other along an axis they have; of None, all their elements."""
     tensors = _together(arrays, "concat")
+    if axis is None:
+        tensors, axis = [reshape(x, (-1,)) for x in tensors], 0
     first = tensors[0]
     return apply(
         PRIMITIVES["concat"], *tensors, axis=negative_axis(first.ndim, axis, "concat", first.shape)
@@ -137,9 +153,10 @@ def unstack(x: Any, axis: int = 0) -> list[Tensor]:
     x = as_tensor(x)
     if not x.ndim:
         raise ShapeError("unstack: a 0-d tensor has no axis to take apart")
-    before = (slice(None),) * (negative_axis(x.ndim, axis, "unstack", x.shape) + x.ndim)
+    at = negative_axis(x.ndim, axis, "unstack", x.shape) + x.ndim
+    before = (slice(None),) * at
     primitive = PRIMITIVES["index"]
-    return [apply(primitive, x, key=(*before, i)) for i in range(x.shape[axis])]
+    return [apply(primitive, x, key=(*before, i)) for i in range(x.shape[at])]
 
 
 def flip(x: Any, axis: Axis = None) -> Tensor:
@@ -160,7 +177,11 @@ def pad(x: Any, pad_width: Any, constant_values: float = 0.0) -> Tensor:
     constant_values : float
     """
     x = as_tensor(x)
-    for axis, (before, after) in enumerate(_pairs(pad_width, x)):
+    pairs = _pairs(pad_width, x)
+    sizes = [n + before + after for n, (before, after) in zip(x.shape, pairs, strict=True)]
+    if math.prod(max(n, 1) for n in sizes) > sys.maxsize // 16:
+        raise ShapeError(f"pad: a result of shape {tuple(sizes)} is more than any memory holds")
+    for axis, (before, after) in enumerate(pairs):
         edges = [(*x.shape[:axis], n, *x.shape[axis + 1 :]) for n in (before, after)]
         first, last = (full_like(x, constant_values, shape=shape) for shape in edges)
         x = concat([first, x, last], axis=axis) if before or after else x
@@ -171,7 +192,8 @@ def _pairs(pad_width: Any, x: Tensor) -> list[tuple[int, int]]:
     several = pad_width if isinstance(pad_width, (tuple, list)) else (pad_width,)
     nested = bool(several) and isinstance(several[0], (tuple, list))
     pairs = [integers(p, "pad", "pad_width", 0) for p in (several if nested else [several])]
-    pairs = [p * 2 if len(p) == 1 else p for p in pairs] * (1 if nested else x.ndim)
+    pairs = [p * 2 if len(p) == 1 else p for p in pairs]
+    pairs = pairs * x.ndim if len(pairs) == 1 else pairs
     if len(pairs) != x.ndim or any(len(p) != 2 for p in pairs):
         raise ShapeError(
             f"pad: pad_width {pad_width} for shape {x.shape}; give a pair (before, after) per axis"

@@ -6,6 +6,7 @@ Tensor of its own output, so graphs hold no reference cycles and die with the la
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -13,9 +14,11 @@ import numpy as np
 from . import anomaly, backend
 from .backend import SCALARS, Array
 from .cuda import unusable
+from .dlpack import imported
 from .errors import (
     DeviceError,
     DTypeError,
+    GraphError,
     InPlaceError,
     ShapeError,
     TinygradError,
@@ -120,7 +123,14 @@ class Node:
 
     def label(self) -> str:
         """What to call it in a message."""
-        return f"(a view made by {self.op})"
+        return f"(a view of {self.known_name() or 'a tensor'} made by {self.op})"
+
+    def known_name(self) -> str:
+        """The name of the parameter that it is, or is a view of; else empty."""
+        node = self
+        while node.memory is not None and node.inputs:
+            node = node.inputs[0]  # type: ignore[assignment] - only Tensors have views
+        return node.name if isinstance(node, Leaf) else ""
 
 
 class Leaf(Node):
@@ -170,7 +180,9 @@ def _place(scope: Scope) -> str:
 
 # --- applying a primitive -----------------------------------------------------------------------
 
-REFUSALS = (ValueError, TypeError, IndexError, OverflowError, DeviceError, ImportError)
+REFUSALS = (
+    ValueError, TypeError, IndexError, OverflowError, DeviceError, GraphError, ImportError
+)  # fmt: skip
 """What a library raises of operands it cannot take, or where one of CUDA's own is missing."""
 
 _tensor_type: type[Tensor]
@@ -240,6 +252,9 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
                     tracked = True
             elif type(x) in SCALARS:
                 arrays.append(x)
+            elif isinstance(x, (list, tuple)) and is_tensor(whole := tensor_functions().gathered(x)):
+                first = len(arrays)  # Tensors in a list: the stack of them, with their gradients
+                return apply(primitive, *operands[:first], whole, *operands[first + 1 :], **params)
             else:
                 arrays.append(as_array(x))
         xp = backend.namespace(*arrays)
@@ -260,14 +275,15 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     modes = MODES.get()
     scope = modes.scope
     if modes.anomaly:
-        anomaly.check_result(primitive.name, _place(scope), value, arrays)
-        scope = scope.called_from(anomaly.user_line())
+        if not scope.source:  # that of the operation whose derivative this is
+            scope = scope.called_from(anomaly.user_line())
+        anomaly.check_result(primitive.name, _place(scope), scope.source, value, arrays)
     if not (tracked and modes.grad):
         return share(value, operands[0]) if primitive.view else wrap(value)
     inputs = []
     for x, a in zip(operands, arrays, strict=True):
         if type(a) not in SCALARS:
-            a = getattr(x, "_node", None) or node_of(x)
+            a = getattr(x, "_node", None) or node_of(x if isinstance(x, _tensor_type) else a)
         inputs.append(a)
     result = record(primitive, tuple(inputs), value, params or _NO_PARAMS, scope)
     if saved is not None:
@@ -312,14 +328,21 @@ def share(value: Array, source: Any) -> Tensor:
 def as_array(x: Any) -> Array:
     """The array behind an operand that is no Tensor; a NumPy scalar becomes a Python number.
 
-    So does a 0-d array, which NumPy makes of a scalar on the left of a comparison.
+    So does a 0-d array, which NumPy makes of a scalar on the left of a comparison. A list that holds
+    Tensors becomes the stack of them.
     """
     if isinstance(x, np.ndarray):
         x = plain_array(x)
         return x if x.ndim or x.dtype.char in _LONG else x.item()
     if isinstance(x, np.generic):
         return np.asarray(x) if x.dtype.char in _LONG else x.item()
-    return x
+    if type(x) in SCALARS or isinstance(x, _tensor_type):
+        return x
+    if isinstance(x, (list, tuple)):
+        gathered = tensor_functions().gathered(x)
+        return gathered._data if is_tensor(gathered) else x
+    array = imported(x)
+    return x if array is x else as_array(array)
 
 
 _LONG = "gG"
@@ -356,8 +379,13 @@ def node_of(x: Any) -> Node:
     if not isinstance(x, _tensor_type):
         return Leaf(backend.copy(x))
     if x._node is None:
-        x._node = Leaf(x._data)
+        with _MAKING:  # two threads must not give it two histories
+            if x._node is None:
+                x._node = Leaf(x._data)
     return x._node
+
+
+_MAKING = threading.RLock()
 
 
 def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> TinygradError:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import backend
+from ._draws import Tape
 from ._trees import flatten, rebuild
 from .backpropagation import ancestors, backpropagate
 from .errors import ArgumentError, InPlaceError
@@ -88,6 +89,7 @@ class _Inside:
         self.f = f
         self.modes = modes
         self.start = start
+        self.draws = Tape()
         given = flatten(arguments)
         self.differentiable = [needs_grad(x) for x in given]
         self.constants = [
@@ -105,7 +107,7 @@ class _Inside:
             for x, d in zip(self.constants, self.differentiable, strict=True)
         )
         args, kwargs = rebuild(self.structure, given)
-        with recording_as(self.modes):
+        with recording_as(self.modes), self.draws:
             out = self.f(*args, **kwargs)
             return out, _flat(out)
 
@@ -126,9 +128,9 @@ class _Inside:
         """Record again; return the output and the nodes at which its derivatives end."""
         for node in self.watched:
             if node.memory.changed_after(self.start):  # type: ignore[union-attr]
-                what = "tensor" if node.requires_grad else "constant"
+                name = node.known_name() or f"a {'tensor' if node.requires_grad else 'constant'}"
                 raise InPlaceError(
-                    f"backward of remat: a {what} of shape {tuple(node.value.shape)} that the function "
+                    f"backward of remat: {name} of shape {tuple(node.value.shape)} that the function "
                     "uses was changed in place, so running it again would give something else; "
                     "run backward before the change, or give the function a copy"
                 )
@@ -154,7 +156,7 @@ class _Inside:
         flat, ends = self._again(inputs)
         known = {end: v for end, v in zip(ends, tangents, strict=False) if v is not None}
         push_forward([node_of(flat)], known)
-        return known[node_of(flat)]
+        return known.get(node_of(flat))  # None: it does not depend on what has a tangent
 
 
 def _own(x: Any) -> Any:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,9 @@ class Checkpoint:
         total = sum(value.size for value in self.model.values())
         parts = [f"model: {len(self.model)} arrays, {total:,} elements"]
         if self.optimizer is not None:
-            parts.append(f"optimizer: state of {len(self.optimizer['state'])} parameters")
+            parts.append(f"optimizer: state of {len(self.optimizer.get('state', ()))} parameters")
         if self.meta:
-            parts.append("meta: " + ", ".join(self.meta))
+            parts.append("meta: " + ", ".join(map(str, self.meta)))
         return f"<Checkpoint: {'; '.join(parts)}>"
 
 
@@ -167,19 +168,46 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
         ) from error
     if _KEY not in header:
         return Checkpoint(arrays, None, dict(header))
+    own, meta = _facts(header[_KEY], source)
     try:
-        facts = json.loads(header[_KEY])
-        if (version := facts["version"]) != 1:
-            raise CheckpointError(
-                f"load: {source} has version {version} of this format; install a newer tinygrad182"
-            )
-        own = facts["optimizer"]
-        return Checkpoint(arrays, own and _put_together(own, arrays), facts["meta"])
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"load: the header of {source} is damaged: {error!r}") from error
+        return Checkpoint(arrays, own and _put_together(own, arrays), meta)
+    except (LookupError, TypeError, ValueError) as error:  # arrays that its facts do not name
+        raise CheckpointError(_DAMAGED.format(source, repr(error))) from error
 
 
 # --- what is in the file ------------------------------------------------------------------------
+
+
+_DAMAGED = "load: the header of {} is damaged ({}); save the model again, or use a copy"
+
+
+def _facts(text: str, source: Path) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """What the header says of the optimizer, and the facts of the person who saved; checked in full."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(_DAMAGED.format(source, error)) from error
+    version = facts.get("version") if isinstance(facts, dict) else None
+    if isinstance(version, int) and version > 1:
+        raise CheckpointError(
+            f"load: {source} has version {version} of this format; install a newer tinygrad182"
+        )
+    if problem := "no version of the format" if version != 1 else _problem(facts):
+        raise CheckpointError(_DAMAGED.format(source, problem))
+    return facts["optimizer"], facts["meta"]
+
+
+def _problem(facts: dict[str, Any]) -> str:
+    """What is wrong with the facts of a header; empty if nothing is."""
+    if not isinstance(facts.get("meta"), dict):
+        return "meta is not a dict"
+    match facts.get("optimizer", ...):
+        case None:
+            return ""
+        case {"prefix": str(), "state": dict(state)}:
+            entries = all(i.isdecimal() and isinstance(entry, dict) for i, entry in state.items())
+            return "" if entries else "the optimizer's state is not a dict for each parameter"
+    return "the optimizer is not a state with a prefix"
 
 
 def _take_apart(state_dict: Mapping[str, Any], arrays: dict[str, Any]) -> str:
@@ -226,7 +254,7 @@ def _read(file: Any, name: str) -> np.ndarray[Any, Any]:
         array: np.ndarray[Any, Any] = file.get_tensor(name)
         known = array.dtype.kind in "biuf"  # some packages add dtypes of their own to NumPy
         problem: Any = f"it is {array.dtype}"
-    except TypeError as error:
+    except (TypeError, AttributeError, SafetensorError) as error:  # bfloat16; float8; float6
         known, problem = False, error
     if not known:
         raise DTypeError(

@@ -15,7 +15,7 @@ from . import backend
 from ._tensor import Tensor
 from .autodiff import grad
 from .backpropagation import ancestors, backpropagate, defined
-from .creation import beside, full_like, tensor, zeros_like
+from .creation import beside, full_like, gathered, tensor, zeros_like
 from .errors import ArgumentError, ShapeError
 from .modes import MODES, enable_grad, grad_mode
 from .primitives import PRIMITIVES, Primitive
@@ -57,7 +57,8 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
     outputs = out if isinstance(out, tuple) else (out,)
     outer = _is_recorded(outputs, aliases)
 
-    def vjp_fn(*gs: Any) -> tuple[Tensor, ...]:
+    def vjp_fn(*cotangents: Any) -> tuple[Tensor, ...]:
+        gs = [gathered(g) for g in cotangents]
         if len(gs) != len(outputs):
             raise ArgumentError(f"vjp_fn: {len(outputs)} outputs but {len(gs)} cotangents")
         pairs = [(o, g) for o, g in zip(outputs, gs, strict=True) if o.requires_grad]
@@ -100,6 +101,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     """
     xs = list(xs) if isinstance(xs, (list, tuple)) else [xs]
     vs = list(vs) if isinstance(vs, (list, tuple)) else [vs]
+    vs = [gathered(v) for v in vs]
     if len(xs) != len(vs):
         raise ArgumentError(f"jvp: {len(xs)} points but {len(vs)} directions")
     with enable_grad():
@@ -152,7 +154,7 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
         out, stand_ins = defined(node, xs)
         known = {x: v for x, v in zip(stand_ins, tangents, strict=True) if v is not None}
         push_forward([out], known)
-        total = known[out]
+        total = known.get(out)
     elif primitive.jvp == "linear":
         filled = [xp.zeros_like(x) if v is None else v for x, v in zip(xs, tangents, strict=True)]
         total = primitive.forward(xp, *filled, **node.params)
@@ -167,7 +169,7 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
             for rule, v in rules
             if rule is not None  # a mask moves nothing
         )
-        total = xp.zeros_like(y) if total is None else total
+    total = xp.zeros_like(y) if total is None else total
     total = np.asarray(total) if isinstance(total, np.generic) else total
     return total if total.dtype == y.dtype else xp.astype(total, y.dtype)
 
@@ -256,6 +258,7 @@ def alias(x: Any) -> Tensor:
 
     Its memory is its own: a later write to ``x`` leaves the recorded function as it was.
     """
+    x = gathered(x)
     return x.clone() if needs_grad(x) else tensor(x, requires_grad=True)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO, cast
 
 import numpy as np
 import tyro
@@ -23,7 +24,15 @@ from experiments.catalogue import CATALOGUE, Experiment, load
 from experiments.common.options import Options
 from experiments.common.result import Result, Table
 from experiments.common.run_folder import Question, Run, publish, publish_sheet, staged
-from experiments.common.terminal import Grid, console_for, print_table
+from experiments.common.terminal import (
+    Closed,
+    Grid,
+    Unheard,
+    console_for,
+    print_table,
+    printing,
+)
+from experiments.common.words import printable
 
 PROGRAM = "python -m experiments"
 ALL = "all"
@@ -41,24 +50,21 @@ def main(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Better a question mark than no result where ∂ and ‖ cannot be encoded.
             stream.reconfigure(errors="replace")
+    sys.stdout = sys.stdout or cast(TextIO, Closed())
     out = console_for(sys.stdout)
-    err = Console(stderr=True, highlight=False)
+    err = Console(file=cast(TextIO, Unheard(sys.stderr)), highlight=False)
     name, *rest = arguments or ["--help"]
-    if name in {"-h", "--help"}:
-        print_catalogue(out)
-        return 0
+    options, written = Options(), ""
     try:
-        if name == ALL:
-            run_all(rest, out, err)
+        if name in {"-h", "--help"}:
+            with printing():
+                print_catalogue(out)
             return 0
-        experiment = load(name)
-        options = tyro.cli(
-            experiment.options,
-            args=rest,
-            prog=f"{PROGRAM} {name}",
-            description=experiment.question,
-        )
-        run_and_publish(name, experiment, options, out, err)
+        options = parsed(name, rest)
+        runs, folder = run_all(options, err) if name == ALL else run_named(name, options, err)
+        written = f"The report is {printable(folder / 'report.html')}"
+        with printing(written):
+            print_runs(runs, folder, out)
     except tg.TinygradError as error:
         print_error(err, str(error))
         return 2
@@ -66,22 +72,30 @@ def main(arguments: Sequence[str]) -> int:
         print_error(err, "There is not enough memory for a run of this size.")
         return 2
     except KeyboardInterrupt:
-        print_error(err, "Interrupted. Nothing was written.")
+        print_error(err, f"Interrupted. {written or options.left}")
         return 130
     return 0
 
 
-def run_and_publish(
-    name: str, experiment: Experiment, options: Options, out: Console, err: Console
-) -> Path:
-    """Run an experiment, write its folder, print what people read and return the folder."""
+def parsed(name: str, arguments: Sequence[str]) -> Options:
+    """The options of an experiment, or of all of them, as the arguments set them."""
+    experiment = None if name == ALL else load(name)
+    kind = experiment.options if experiment else AllOptions
+    with printing():  # of --help
+        return tyro.cli(
+            kind,
+            args=arguments,
+            prog=f"{PROGRAM} {name}",
+            description=experiment.question if experiment else CATALOGUE_ALL,
+        )
+
+
+def run_named(name: str, options: Options, err: Console) -> tuple[list[Run], Path]:
+    """Run an experiment and write its folder; the run, and the folder."""
     with staged(_folder(name, options)) as stage:
-        run = run_one(name, experiment, options, err)
+        run = run_one(name, load(name), options, err)
         with err.status("Writing the report ..."):
-            folder = publish(run, stage, _folder(name, options, run.started))
-    print_result(run.result, out)
-    print_place(folder, out)
-    return folder
+            return [run], publish(run, stage, _folder(name, options, run.started))
 
 
 def run_one(name: str, experiment: Experiment, options: Options, err: Console) -> Run:
@@ -105,7 +119,9 @@ def run_one(name: str, experiment: Experiment, options: Options, err: Console) -
 
 def asked(name: str, experiment: Experiment) -> Question:
     """The question an experiment answers."""
-    return Question(name, experiment.question, experiment.letter, experiment.predict)
+    return Question(
+        name, experiment.question, experiment.letter, experiment.predict, experiment.pictures
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +133,14 @@ class AllOptions(Options):
     questions alone, to be handed out."""
 
 
-def run_all(arguments: Sequence[str], out: Console, err: Console) -> Path:
+def run_all(options: Options, err: Console) -> tuple[list[Run], Path]:
     """Run every experiment that answers a question, and write one page with all of them."""
-    options = tyro.cli(
-        AllOptions, args=arguments, prog=f"{PROGRAM} {ALL}", description=CATALOGUE_ALL
-    )
+    assert isinstance(options, AllOptions)
     experiments = {name: e for name in CATALOGUE if (e := load(name)).letter}
+    own = {  # all of them before any runs: what cannot be is found at once
+        name: e.options(device=options.device, seed=options.seed, out=options.out)
+        for name, e in experiments.items()
+    }
     questions = [asked(name, experiment) for name, experiment in experiments.items()]
     started = datetime.now().astimezone()
     runs = []
@@ -130,16 +148,10 @@ def run_all(arguments: Sequence[str], out: Console, err: Console) -> Path:
         for count, (name, experiment) in enumerate(experiments.items(), start=1):
             if options.answers:
                 err.print(f"[bold]{count} of {len(experiments)}: {name}[/]")
-                own = experiment.options(device=options.device, seed=options.seed, out=options.out)
-                runs.append(run_one(name, experiment, own, err))
+                runs.append(run_one(name, experiment, own[name], err))
         with err.status("Writing the reports ..."):
             folder = _folder(ALL, options, started)
-            folder = publish_sheet(questions, runs, stage, folder, options.out is not None)
-    for run in runs:
-        out.print(f"\n[bold]{run.letter} {run.name}:[/] {escape(run.result.headline)}")
-        print_claims(run.result, out)
-    print_place(folder, out)
-    return folder
+            return runs, publish_sheet(questions, runs, stage, folder, options.out is not None)
 
 
 def _folder(name: str, options: Options, started: datetime | None = None) -> Path:
@@ -169,6 +181,18 @@ def print_catalogue(console: Console) -> None:
     console.print(f"\n{PROGRAM} NAME --help lists an experiment's options.", markup=False)
 
 
+def print_runs(runs: Sequence[Run], folder: Path, console: Console) -> None:
+    """Print what one run found in full, what several found in short, and where the report is."""
+    for run in runs:
+        if len(runs) == 1:
+            print_result(run.result, console)
+        else:
+            console.print(f"\n[bold]{run.letter} {run.name}:[/] {escape(run.result.headline)}")
+            print_claims(run.result, console)
+    place = escape(printable(folder / "report.html"))
+    console.print(f"\n[bold]Report:[/] {place}", soft_wrap=True)
+
+
 def print_result(result: Result, console: Console) -> None:
     """Print the tables that people read, the claims and the sentences."""
     for table in result.tables:
@@ -185,11 +209,6 @@ def print_claims(result: Result, console: Console) -> None:
     for claim in result.claims:
         colour = "green" if claim.holds else "red"
         console.print(f"- {escape(claim.statement)}: [{colour}]{escape(claim.verdict)}[/]")
-
-
-def print_place(folder: Path, console: Console) -> None:
-    """Print where the report is."""
-    console.print(f"\n[bold]Report:[/] {escape(str(folder / 'report.html'))}", soft_wrap=True)
 
 
 def as_text(table: Table) -> Grid:

@@ -9,6 +9,12 @@ from pathlib import Path
 
 from experiments.common.errors import OptionError
 
+LARGEST = 10**9
+"""Of numbers of anything. What is larger fits no array, and no time."""
+
+LARGEST_SEED = 2**53 - 1
+"""Of whole numbers up to here a page's charts can tell each from the next."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -28,6 +34,16 @@ class Options:
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
+        at_most("seed", self.seed, LARGEST_SEED)
+        for name, value in vars(self).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if name != "seed" and isinstance(number, int):
+                    at_most(name.replace("_", "-"), number, LARGEST)
+
+    @property
+    def left(self) -> str:
+        """What a run that was interrupted has left, in a sentence."""
+        return "Nothing was written."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +61,7 @@ class NetworkOptions(Options):
         super().__post_init__()
         at_least("batch", self.batch, 1)
         at_least("repeats", self.repeats, 1)
+        at_most("seed", self.seed, LARGEST_SEED + 1 - self.repeats)
 
     @property
     def seeds(self) -> range:
@@ -63,6 +80,12 @@ def at_least(name: str, value: int, least: int) -> None:
     """Raise OptionError unless ``value >= least``."""
     if value < least:
         raise OptionError(f"--{name} must be {least} or more, not {value}")
+
+
+def at_most(name: str, value: int, most: int) -> None:
+    """Raise OptionError unless ``value <= most``."""
+    if value > most:
+        raise OptionError(f"--{name} must be {most} or less, not {value}")
 
 
 def positive(name: str, *values: float) -> None:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import vl_convert
+from markupsafe import Markup
+
+from tinygrad182._html import in_script
 
 if TYPE_CHECKING:  # the run folder writes the report, so only the type comes from there
     from experiments.common.run_folder import Question, Run
@@ -22,6 +25,7 @@ def _template(name: str) -> jinja2.Template:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["unbroken"] = unbroken
+    environment.filters["in_script"] = lambda data: Markup(in_script(data))
     return environment.get_template(name)
 
 
@@ -55,10 +59,6 @@ def render_report(run: Run, record: dict[str, Any]) -> str:
     )
 
 
-PICTURES = 2
-"""Figures of each question on the page of all; the others are in its own report."""
-
-
 def render_sheet(questions: Sequence[Question], runs: Sequence[Run]) -> str:
     """Page with every question, and the answers of the runs folded away.
 
@@ -74,11 +74,9 @@ def render_sheet(questions: Sequence[Question], runs: Sequence[Run]) -> str:
     str
         HTML that needs no network; each answer links to the report in the folder of its run.
     """
-    figures = [figure for run in runs for figure in run.result.figures[:PICTURES]]
     return _template("sheet.html").render(
         runs=runs or questions,
         answers=bool(runs),
-        pictures=PICTURES,
-        specs=[figure.chart.to_dict() for figure in figures],
+        specs=[figure.chart.to_dict() for run in runs for figure in run.answer],
         library=vl_convert.javascript_bundle() if runs else "",  # type: ignore[call-arg]
     )

@@ -1,21 +1,29 @@
 """The run folder: all of a run's files appear in it at once, or none does.
 
-Everything is written into a hidden folder near its destination and moved into place when it is
-complete, so neither an error nor an interrupt leaves half a file or half a run.
+Everything is written into a hidden folder near its destination, the stage, and moved into place when
+it is complete, so neither an error nor an interrupt leaves half a file or half a run. A process that
+is killed leaves its stage; a later run removes it, or moves what it had begun to move.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
+import glob
 import json
 import math
 import os
 import platform
+import re
+import secrets
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -25,9 +33,21 @@ from typing import Any
 import tinygrad182 as tg
 from experiments.common.errors import OutputError
 from experiments.common.report import render_report, render_sheet
-from experiments.common.result import Result, Table
+from experiments.common.result import Figure, Result, Table, Value
+from experiments.common.words import printable
 
 RESULTS = "results.json"
+
+FORMULA = frozenset("=+-@\t\r")
+"""Characters that a spreadsheet's formulas begin with."""
+
+REPLACED = ".replaced"
+"""Folder in a stage for the files that its own replace. Where it is, the stage was complete."""
+
+ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+"""Signals that ask a process to end."""
 
 # Whose versions can change a number or a picture.
 PACKAGES = ("numpy", "cupy-cuda12x", "cupy-cuda13x", "altair", "vl-convert-python")
@@ -35,12 +55,13 @@ PACKAGES = ("numpy", "cupy-cuda12x", "cupy-cuda13x", "altair", "vl-convert-pytho
 
 @dataclass(frozen=True)
 class Question:
-    """What an experiment asks: its name, its letter in the course, and what to predict."""
+    """What an experiment asks: its name, its letter in the course, what to predict, what answers it."""
 
     name: str
     question: str
     letter: str = ""
     predict: str = ""
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +71,12 @@ class Run(Question):
     started: datetime
     seconds: float
     result: Result
+
+    @property
+    def answer(self) -> list[Figure]:
+        """The figures for the page of all questions; the others are in the run's own report."""
+        asked_for = [figure for figure in self.result.figures if figure.name in self.pictures]
+        return asked_for or list(self.result.figures[:2])
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -69,18 +96,66 @@ def staged(folder: Path) -> Iterator[Path]:
     OutputError
         If ``folder`` is a file, or cannot be made or written to.
     """
-    try:
+    own = f"{_mine()}{os.getpid()}-{secrets.token_hex(4)}_"
+    with _writable(folder):
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        stage = Path(tempfile.mkdtemp(dir=existing, prefix=".partial-"))
-    except NotADirectoryError:
-        raise OutputError(f"{existing} is a file; --out needs a folder") from None
-    except OSError as error:
-        reason = f"Cannot write to {folder} ({error.strerror})"
-        raise OutputError(f"{reason}; name another folder with --out") from error
+        if not existing.is_dir():
+            raise OutputError(f"{existing} is a file; --out needs a folder")
+        clear(existing)
     try:
+        with _writable(folder):
+            stage = Path(tempfile.mkdtemp(dir=existing, prefix=own))
         yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    finally:  # by its name: an interrupt can come when it is made and not yet known here
+        for stage in existing.glob(f"{glob.escape(own)}*"):
+            if not (stage / REPLACED).exists():  # or its files could not be put back
+                shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = f"Cannot write to {printable(folder)} ({error.strerror})"
+        raise OutputError(f"{reason}; name another folder with --out") from error
+
+
+def _mine() -> str:
+    """What the names of stages made on this machine begin with; the process's number follows."""
+    return f".partial-{platform.node()}-"
+
+
+def clear(folder: Path) -> None:
+    """Remove stages of processes that were killed; finish the moves that they had begun.
+
+    Looked at are ``folder`` and the folders above it, as far as the current one. A stage of another
+    machine, or of a process that is running, is left alone.
+    """
+    if sys.platform == "win32":  # where nothing tells harmlessly whether a process is running
+        return
+    pattern, here = re.compile(rf"{re.escape(_mine())}(\d+)-\w+"), Path.cwd()
+    above = [path for path in folder.absolute().parents if path.is_relative_to(here)]
+    for place in (folder, *above):
+        for stage in place.glob(".partial-*"):
+            if (match := pattern.fullmatch(stage.name)) and not _runs(int(match[1])):
+                with suppress(OSError):  # of a person who may not write there, for example
+                    if (stage / REPLACED).is_dir():
+                        for file in _files(stage):
+                            _put(stage / file, place / file)
+                    shutil.rmtree(stage)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 does nothing, but tells whether there is somebody to get it
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def publish(run: Run, stage: Path, folder: Path) -> Path:
@@ -146,16 +221,72 @@ def move(stage: Path, folder: Path, *, replace: bool) -> Path:
                 break
             free = folder.with_name(f"{folder.name}-{number}")
         folder = free
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        stage.rename(folder)
-        return folder
-    for file in sorted(stage.iterdir(), key=lambda file: (file.name == RESULTS, file.name)):
-        if file.is_dir():
-            move(file, folder / file.name, replace=True)
+    with uninterrupted():
+        if folder.exists():
+            _replace(stage, folder)
         else:
-            file.replace(folder / file.name)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stage.rename(folder)
     return folder
+
+
+def _replace(stage: Path, folder: Path) -> None:
+    """Move a stage's files into a folder that is there: all of them, or the folder is as it was.
+
+    The files that they replace lie in the stage until all are moved. If the process is killed in
+    between, :func:`clear` goes on with the move.
+    """
+    if stage.parent.resolve() != folder.resolve():
+        stage = stage.rename(folder / stage.name)  # where `clear` takes it for one of this folder
+    files = _files(stage)
+    for file in files:
+        if (folder / file).is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder has the name of a file", str(file))
+    new = {file.parent for file in files if not (folder / file.parent).exists()}
+    (stage / REPLACED).mkdir()
+    try:
+        for file in files:
+            if (folder / file).exists():
+                _put(folder / file, stage / REPLACED / file)
+            _put(stage / file, folder / file)
+    except BaseException:
+        for file in files:
+            if (stage / REPLACED / file).exists():
+                _put(stage / REPLACED / file, folder / file)
+            elif not (stage / file).exists():
+                (folder / file).unlink()
+        for place in new:
+            with suppress(FileNotFoundError):
+                (folder / place).rmdir()
+        shutil.rmtree(stage)
+        raise
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _files(stage: Path) -> list[Path]:
+    """The run's files in a stage, relative to it; a folder's ``results.json`` comes last."""
+    found = [path.relative_to(stage) for path in stage.rglob("*") if path.is_file()]
+    found = [file for file in found if file.parts[0] != REPLACED]
+    return sorted(found, key=lambda file: (-len(file.parts), file.name == RESULTS, file))
+
+
+def _put(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file.replace(target)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let no signal that would end the process come between: it would come a moment too late."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which gets no signals
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: it was not set by Python
 
 
 def current_umask() -> int:
@@ -166,11 +297,18 @@ def current_umask() -> int:
 
 
 def write_csv(table: Table, path: Path) -> None:
-    """Write a table; an empty cell is 'not measured', and inf and nan are spelt so."""
+    """Write a table; an empty cell is 'not measured', and inf and nan are spelt so.
+
+    Words that a spreadsheet would take for a formula get an apostrophe in front, which it hides.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table.rows[0]) if table.rows else [])
-        writer.writeheader()
-        writer.writerows(table.rows)
+        writer = csv.writer(file)
+        writer.writerow(list(table.rows[0]) if table.rows else [])
+        writer.writerows([[_cell(value) for value in row.values()] for row in table.rows])
+
+
+def _cell(value: Value) -> Value:
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -217,7 +355,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, Path):
-        return str(value)
+        return printable(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -1,8 +1,9 @@
-"""Numbers as they stand in a sentence."""
+"""Numbers, and names of files, as they stand in a sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -52,3 +53,14 @@ def percent(share: float) -> str:
         return "almost 0"
     text = f"{share:.0%}" if abs(share) >= 0.1 else f"{100 * share:.2g}%"
     return text.replace("-", "−")
+
+
+def printable(path: Path) -> str:
+    r"""Name of a file or a folder as text that every file and page can hold.
+
+    A system may have names that are not UTF-8; the bytes that are not are spelt out.
+
+    >>> printable(Path("runs/für")), printable(Path("f\udcfcr"))
+    ('runs/für', 'f\\udcfcr')
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments.common.numbers import to_numpy
@@ -156,21 +158,24 @@ def long_samples(
     length: int,
     count: int,
     seed: int,
+    progress: Progress | None = None,
 ) -> list[Sample]:
     """Draw ``count`` texts from each prompt at each temperature."""
     step = model.frozen_step()
     drawn: list[Sample] = []
-    for temperature in temperatures:
-        for prompt in prompts:
-            found: Any = tg.decode.sample(
-                step,
-                *read(step, model, prompt),
-                length,
-                state_axis=1,
-                temperature=temperature,
-                count=count,
-                rng=seed,
-            )
-            texts = (model.decode(hypothesis.tokens) for hypothesis in found)
-            drawn += [Sample(prompt, temperature, text) for text in texts]
+    places = list(itertools.product(temperatures, prompts))
+    for temperature, prompt in (
+        progress.track(places, description="samples") if progress else places
+    ):
+        found: Any = tg.decode.sample(
+            step,
+            *read(step, model, prompt),
+            length,
+            state_axis=1,
+            temperature=temperature,
+            count=count,
+            rng=seed,
+        )
+        texts = (model.decode(hypothesis.tokens) for hypothesis in found)
+        drawn += [Sample(prompt, temperature, text) for text in texts]
     return drawn

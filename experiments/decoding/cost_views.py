@@ -126,7 +126,7 @@ def _guides(rows: Sequence[Row]) -> list[Row]:
 
 
 def tables(costs: Sequence[Cost]) -> tuple[Table, ...]:
-    """Every search."""
+    """Every search, each in one row."""
     rows: list[Row] = [
         {
             "length": cost.length,
@@ -139,7 +139,7 @@ def tables(costs: Sequence[Cost]) -> tuple[Table, ...]:
             "again_steps": cost.again_steps,
             "difference": cost.difference,
         }
-        for cost in {(c.length, c.width, c.vocabulary): c for c in costs}.values()
+        for cost in costs
     ]
     return (
         Table(

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.errors import DataError
+from experiments.common.errors import DataError, OptionError
 from experiments.common.numbers import Floats, in_decades
+from experiments.decoding.checkpoints import check
 from experiments.decoding.text import Corpus
 from models import CharLM
 
@@ -130,7 +131,9 @@ class Learner:
         loss = tg.nn.cross_entropy(logits, piece[1:])
         self.optimizer.zero_grad()
         loss.backward()
-        norm = float(tg.optim.clip_grad_norm_(self.optimizer.parameters, MAX_NORM))
+        norm = tg.optim.clip_grad_norm_(
+            self.optimizer.parameters, MAX_NORM, error_if_nonfinite=False
+        )
         value = float(loss.item())
         if not (math.isfinite(value) and math.isfinite(norm)):
             return f"the {'gradient' if math.isfinite(value) else 'loss'} overflowed"
@@ -156,7 +159,8 @@ class Learner:
         """Nats per character of the held-out text."""
         with tg.no_grad():
             logits, _ = self.model(self.held_out[:-1])
-            return float(tg.nn.cross_entropy(logits, self.held_out[1:]).item())
+            # Of one character alone it is −0, which would be printed.
+            return 0.0 + float(tg.nn.cross_entropy(logits, self.held_out[1:]).item())
 
     def flow(self) -> Floats:
         """log10 ‖∂L/∂h_t‖ and ‖∂L/∂c_t‖ of the first layer, on the held-out text's beginning.
@@ -190,7 +194,7 @@ class Learner:
         )
 
     def resume(self, checkpoint: tg.Checkpoint) -> None:
-        """Go on where a checkpoint's training was."""
+        """Go on where a checkpoint's training was, which :func:`model_of` has looked at."""
         self.model.load_state_dict(checkpoint.model)
         if checkpoint.optimizer is not None:
             self.optimizer.load_state_dict(checkpoint.optimizer)
@@ -198,6 +202,25 @@ class Learner:
         if (state := checkpoint.meta["state"]) is not None:
             dtype = self.model.embedding.weight.dtype
             self.state = tuple(tg.tensor(np.array(part, dtype)) for part in state)
+
+    def fits(self) -> None:
+        """Raise unless training can go on: with as many sequences, in windows as long, as before.
+
+        Raises
+        ------
+        OptionError
+            Other sizes than those of the checkpoint that was resumed.
+        """
+        if self.state is not None and (count := self.state[0].shape[1]) != self.text.shape[1]:
+            raise OptionError(
+                f"the checkpoint's training reads {count} sequences side by side, --batch and the text "
+                f"make {self.text.shape[1]}; go on with --batch {count} and the same text"
+            )
+        if self.history.flow and (window := self.history.gradient().shape[-1]) != self.window:
+            raise OptionError(
+                f"the checkpoint's training reads windows of {window} characters, not {self.window}; "
+                f"go on with --window {window}"
+            )
 
 
 def model_of(checkpoint: tg.Checkpoint, path: Path) -> CharLM:
@@ -207,9 +230,10 @@ def model_of(checkpoint: tg.Checkpoint, path: Path) -> CharLM:
     ------
     DataError
         A checkpoint that :meth:`Learner.save` did not write.
+    CheckpointError
+        One whose facts are damaged.
     """
-    if not {"config", "state", "history"} <= checkpoint.meta.keys():
-        raise DataError(f"{path}: no checkpoint of char-lm; name one that --checkpoint saved")
+    check(checkpoint, path)
     return CharLM(**checkpoint.meta["config"])
 
 

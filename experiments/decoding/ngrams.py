@@ -44,7 +44,7 @@ def ngram_losses(
         total = np.maximum(followed + kinds, 1)
         mixed = (seen[pair[n:]] + kinds * probability) / total
         probability = np.where(followed > 0, mixed, probability)
-        losses.append(float(-np.log(probability).mean()))
+        losses.append(0.0 - float(np.log(probability).mean()))  # and never −0
         # A context one longer: the one before and the token that followed it.
         context = np.concatenate([[len(pairs)], pair[:-1]])
     return losses

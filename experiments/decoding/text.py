@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from experiments.common.errors import DataError
+from experiments.common.words import printable
 
 HELD_OUT = 0.1
 """Share of a text, its end, that no model is trained on."""
@@ -58,7 +59,7 @@ def corpus(path: Path | None) -> Corpus:
     DataError
         For a file that cannot be used; it names the file and the remedy.
     """
-    name = "the Python language reference" if path is None else path.name
+    name = "the Python language reference" if path is None else printable(Path(path.name))
     text = reference() if path is None else read_text(path)
     if len(text) < LEAST:
         raise DataError(f"{name}: {len(text):,} characters; {LEAST:,} or more are needed")

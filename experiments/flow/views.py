@@ -12,9 +12,10 @@ from experiments.common import charts
 from experiments.common.curves import points
 from experiments.common.numbers import log10, worst
 from experiments.common.result import Row, Value, power_text
-from experiments.regression.looks import nonlinearity_colour
-from experiments.regression.networks import NONLINEARITY_TEXT
+from experiments.regression.looks import curve_colour
 from experiments.regression.study import MOMENT_TEXT, Measurement
+
+GRADIENT = "‖∂L/∂{}‖"
 
 
 def step_rows(measurements: Iterable[Measurement]) -> list[Row]:
@@ -33,6 +34,7 @@ def _steps_of(measurement: Measurement) -> Iterable[Row]:
             "target": network.target,
             "moment": measurement.moment,
             "layer": measurement.layer,
+            "state": flow.name,
             "step": index + 1,
             "gradient_log10": float(flow.gradient[index]),
             "eigenvalue_reference_log10": float(flow.gradient[-1] + lag * flow.predicted_slope),
@@ -57,6 +59,7 @@ def summary_rows(measurements: Iterable[Measurement]) -> list[Row]:
                 "spectral_radius": network.radius,
                 "target": network.target,
                 "layer": measurement.layer,
+                "state": flow.name,
                 "moment": measurement.moment,
                 "eigenvalue": flow.spectral_radius,
                 "gradient_first_log10": float(flow.gradient[0]),
@@ -75,17 +78,18 @@ def summary_rows(measurements: Iterable[Measurement]) -> list[Row]:
 
 def verdict_rows(measurements: Iterable[Measurement]) -> tuple[list[Row], list[str]]:
     """Return a row for each kind of network, and the columns that hold its verdicts by radius."""
-    rows: dict[tuple[str, str, int], dict[str, Value]] = {}
+    rows: dict[tuple[str, str, int, str], dict[str, Value]] = {}
     radii: dict[float, str] = {}
     for measurement in measurements:
         network, flow = measurement.network, measurement.flow
         column = radii.setdefault(network.radius, f"spectral radius {network.radius:g}")
         row = rows.setdefault(
-            (network.nonlinearity, network.target, measurement.layer),
+            (network.nonlinearity, network.target, measurement.layer, flow.name),
             {
                 "nonlinearity": network.nonlinearity,
                 "target": network.target,
                 "layer": measurement.layer,
+                "state": flow.name,
             },
         )
         factor = f" ×{power_text(flow.growth)}" if np.isfinite(flow.growth) else ""
@@ -97,7 +101,7 @@ def verdict_rows(measurements: Iterable[Measurement]) -> tuple[list[Row], list[s
 def gradient_chart(
     measurements: Sequence[Measurement], title: str, subtitle: str
 ) -> alt.TopLevelMixin:
-    """‖∂L/∂h_t‖ per step with the closed form and the eigenvalue's slope beside it."""
+    """Gradient norms per step; beside them the closed form and the eigenvalue's slope, where they apply."""
     rows: list[Row] = []
     for measurement in measurements:
         column, row = measurement.panel
@@ -108,10 +112,12 @@ def gradient_chart(
                 {
                     "column": column,
                     "row": row,
-                    "nonlinearity": NONLINEARITY_TEXT[measurement.network.nonlinearity],
+                    "nonlinearity": measurement.kind,
                     "step": step["step"],
                     "measured": charts.drawable(_number(step["gradient_log10"])),
-                    "reference": charts.drawable(_number(step["eigenvalue_reference_log10"])),
+                    "reference": charts.drawable(_number(step["eigenvalue_reference_log10"]))
+                    if measurement.has_slope
+                    else None,
                     "closed": charts.drawable(_number(step["closed_form_log10"]))
                     if (step["step"] - 1) % dots == 0
                     else None,
@@ -137,24 +143,31 @@ def _gradient_panels(
     domain = charts.spanned(row["measured"] for row in rows)
     steps = charts.steps(len(measurements[0].flow.gradient))
     base = alt.Chart().encode(x=steps, tooltip=tooltip, detail="nonlinearity:N")
-    colour = nonlinearity_colour(m.network.nonlinearity for m in measurements)
+    colour = curve_colour(m.kind for m in measurements)
+    dashes = {"measured": [1, 0]}
+    if any(m.has_slope for m in measurements):
+        dashes["slope of |λ|max"] = [3, 3]
     dash = alt.StrokeDash(
         "what:N",
         title=None,
-        scale=alt.Scale(domain=["measured", "slope of |λ|max"], range=[[1, 0], [3, 3]]),
+        scale=alt.Scale(domain=list(dashes), range=list(dashes.values())),
     )
 
     def height(field: str) -> alt.Y:
-        return charts.decades(field, "gradient norm ‖∂L/∂h_t‖", domain)
+        return charts.decades(field, _axis(measurements, "gradient", GRADIENT), domain)
 
     layers = [
-        base.transform_calculate(what="'slope of |λ|max'")
-        .mark_line(strokeWidth=1.4, clip=True, opacity=0.9)
-        .encode(y=height("reference"), strokeDash=dash, color=colour),
         base.transform_calculate(what="'measured'")
         .mark_line(strokeWidth=2.5)
         .encode(y=height("measured"), strokeDash=dash, color=colour),
     ]
+    if len(dashes) > 1:
+        layers.insert(
+            0,
+            base.transform_calculate(what="'slope of |λ|max'")
+            .mark_line(strokeWidth=1.4, clip=True, opacity=0.9)
+            .encode(y=height("reference"), strokeDash=dash, color=colour),
+        )
     if any(measurement.flow.closed_form is not None for measurement in measurements):
         circle = alt.Scale(domain=["closed form"], range=["circle"])
         layers.append(
@@ -169,15 +182,21 @@ def _gradient_panels(
     return charts.panels(layers, rows, title=title, subtitle=subtitle)
 
 
+def _axis(measurements: Iterable[Measurement], what: str, form: str) -> str:
+    """Title of an axis: with the formula where there is one state, with the names of several."""
+    names = [f"{name}_t" for name in dict.fromkeys(m.flow.name for m in measurements)]
+    return f"{what} norm {form.format(*names) if len(names) == 1 else ', '.join(names)}"
+
+
 def moments_chart(
     measurements: Sequence[Measurement],
     quantity: Literal["gradient", "state"],
     title: str,
     subtitle: str,
 ) -> alt.TopLevelMixin:
-    """‖∂L/∂h_t‖ or ‖h_t‖ per step, before training (dashed) and after (solid)."""
+    """Norms of gradients or of states per step, before training (dashed) and after (solid)."""
     rows = [row for measurement in measurements for row in _moment_rows(measurement, quantity)]
-    axis = "gradient norm ‖∂L/∂h_t‖" if quantity == "gradient" else "state norm ‖h_t‖"
+    axis = _axis(measurements, quantity, GRADIENT if quantity == "gradient" else "‖{}‖")
     dashes = {
         MOMENT_TEXT[m.moment]: [4, 3] if m.moment == "before" else [1, 0] for m in measurements
     }
@@ -188,7 +207,7 @@ def moments_chart(
         .encode(
             x=charts.steps(len(measurements[0].flow.gradient)),
             y=charts.powers((row["value"] for row in rows), axis),
-            color=nonlinearity_colour(m.network.nonlinearity for m in measurements),
+            color=curve_colour(m.kind for m in measurements),
             strokeDash=alt.StrokeDash("moment:N", title=None, scale=scale),
             tooltip=[
                 "nonlinearity:N",
@@ -208,7 +227,7 @@ def _moment_rows(measurement: Measurement, quantity: Literal["gradient", "state"
         {
             "column": column,
             "row": row,
-            "nonlinearity": NONLINEARITY_TEXT[measurement.network.nonlinearity],
+            "nonlinearity": measurement.kind,
             "moment": MOMENT_TEXT[measurement.moment],
         },
         flow.gradient if quantity == "gradient" else log10(flow.state),

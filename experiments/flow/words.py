@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from experiments.common.result import power_text
 from experiments.regression.flow import TARGET_TEXT
-from experiments.regression.networks import NONLINEARITY_TEXT
 from experiments.regression.study import Measurement, Study
 
 
@@ -46,7 +45,7 @@ def sentences(studies: Sequence[Study]) -> tuple[str, ...]:
 def _name(measurement: Measurement) -> str:
     network = measurement.network
     layer = f", layer {measurement.layer}" if network.layers > 1 else ""
-    return f"{NONLINEARITY_TEXT[network.nonlinearity]}, spectral radius {network.radius:g}{layer}"
+    return f"{measurement.kind}, spectral radius {network.radius:g}{layer}"
 
 
 def _change(measurement: Measurement) -> str:
@@ -79,7 +78,7 @@ def _targets(measurements: Sequence[Measurement]) -> list[str]:
         return []
     least = min(last, key=lambda m: m.flow.growth)
     other = replace(least.network, target="all")
-    same = [m for m in before if m.network == other and m.layer == least.layer]
+    same = [m for m in before if (m.network, m.layer, m.kind) == (other, least.layer, least.kind)]
     return [
         f"The target decides: with a loss at every step the gradient {_change(m)} where with the "
         f"last one alone it {_change(least)} ({_name(m)})."
@@ -89,14 +88,14 @@ def _targets(measurements: Sequence[Measurement]) -> list[str]:
 
 def _changes(measurements: Sequence[Measurement]) -> list[str]:
     """How many verdicts training changed, and which."""
-    old = {(m.network, m.layer): m.verdict for m in measurements if m.moment == "before"}
+    old = {(m.network, m.layer, m.kind): m.verdict for m in measurements if m.moment == "before"}
     after = [m for m in measurements if m.moment == "after"]
     if not after:
         return []
     changed = [
-        f"{_name(m)}, {TARGET_TEXT[m.network.target]}: {old[m.network, m.layer]} → {m.verdict}"
+        f"{_name(m)}, {TARGET_TEXT[m.network.target]}: {verdict} → {m.verdict}"
         for m in after
-        if m.verdict != old[m.network, m.layer]
+        if m.verdict != (verdict := old[m.network, m.layer, m.kind])
     ]
     count = f"Training changed {len(changed)} of {len(after)} verdicts"
     return [f"{count} ({'; '.join(changed)})." if changed else f"{count}."]

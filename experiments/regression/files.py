@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def read_sequences(path: Path) -> NDArray[np.float64]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if sequences.shape[1] < 2:
-        raise DataError(f"{path}: a sequence needs at least 2 time steps, these have 1")
+        raise DataError(
+            f"{path}: a sequence needs at least 2 time steps, these have 1; each row is a sequence of "
+            "its own: write the values of one sequence side by side"
+        )
     return sequences
 
 
@@ -80,7 +84,15 @@ def _is_header(place: str, cells: Sequence[str]) -> bool:
             f"{place}: the first cell is empty; if the first column numbers the rows, "
             "save the file without it (pandas: to_csv(..., index=False))"
         )
-    return not any(_is_number(cell) for cell in cells)
+    if cells[0].lstrip().startswith("#"):
+        raise DataError(
+            f"{place}: comments are not read; delete the line, or its # if it holds the columns' names"
+        )
+    return not any(MEANT_AS_NUMBER.fullmatch(cell) or _is_number(cell) for cell in cells)
+
+
+MEANT_AS_NUMBER = re.compile(r"\s*[+-]?\d[\d_., '\u00a0\u202f]*(e[+-]?\d+)?%?\s*", re.IGNORECASE)
+"""Numbers as people write them, with marks between the digits."""
 
 
 def _is_number(cell: str) -> bool:

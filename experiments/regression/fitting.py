@@ -76,7 +76,7 @@ def fit(
         losses.append(float(loss.item()))
         optimizer.zero_grad()
         loss.backward()
-        norm = float(tg.optim.clip_grad_norm_(parameters, MAX_NORM))
+        norm = tg.optim.clip_grad_norm_(parameters, MAX_NORM, error_if_nonfinite=False)
         if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
             what = "gradient" if math.isfinite(losses[-1]) else "loss"
             return Training(tuple(losses), f"the {what} overflowed at training step {step}")

@@ -26,7 +26,7 @@ FACTOR = f"{10**FACTOR_DECADES:.0f}"
 
 @dataclass(frozen=True)
 class LayerFlow:
-    """One layer at one moment; all norms are Frobenius norms over batch and hidden units.
+    """One state of a layer at one moment; all norms are Frobenius norms over batch and hidden units.
 
     Parameters
     ----------
@@ -40,6 +40,10 @@ class LayerFlow:
         log10 of the closed form's norm, for a network without nonlinearity.
     closed_form_error : array (T,) or None
         Relative error of the measurement; NaN where both are exactly zero.
+    layer : int
+        Counted from 1, the lowest.
+    name : str
+        The state's: ``"h"``, or ``"c"`` of an LSTM, whose ∂L/∂c_t and c_t the norms then are of.
     """
 
     spectral_radius: float
@@ -47,6 +51,8 @@ class LayerFlow:
     state: Floats
     closed_form: Floats | None = None
     closed_form_error: Floats | None = None
+    layer: int = 1
+    name: str = "h"
 
     @property
     def predicted_slope(self) -> float:
@@ -107,7 +113,7 @@ def measure_flow(
     Returns
     -------
     flows : list of LayerFlow
-        The lowest layer first.
+        The lowest layer first; of an LSTM's layer h, then c.
     loss : float
     """
     loss, predictions = loss_of(model, (inputs, labels), target)
@@ -120,19 +126,21 @@ def measure_flow(
         exact = linear_flow(parameters, output_grad, model.num_layers)
     flows = []
     for layer in range(model.num_layers):
-        states = flow[f"rnn.l{layer}"].h
-        log_norm = to_numpy(states.log_grad_norm).astype(np.float64)
-        flows.append(
-            LayerFlow(
-                spectral_radius=_radius(parameters[f"rnn.weight_hh_l{layer}"]),
-                gradient=in_decades(log_norm),
-                state=to_numpy(states.value_norm).astype(np.float64),
-                closed_form=in_decades(exact[layer].norm_log()) if exact else None,
-                closed_form_error=compare(exact[layer], to_numpy(states.grad), log_norm)
-                if exact
-                else None,
+        for name, states in flow[f"rnn.l{layer}"].items():
+            log_norm = to_numpy(states.log_grad_norm).astype(np.float64)
+            flows.append(
+                LayerFlow(
+                    spectral_radius=_radius(parameters[f"rnn.weight_hh_l{layer}"]),
+                    gradient=in_decades(log_norm),
+                    state=to_numpy(states.value_norm).astype(np.float64),
+                    closed_form=in_decades(exact[layer].norm_log()) if exact else None,
+                    closed_form_error=compare(exact[layer], to_numpy(states.grad), log_norm)
+                    if exact
+                    else None,
+                    layer=layer + 1,
+                    name=name,
+                )
             )
-        )
     return flows, float(loss.item())
 
 

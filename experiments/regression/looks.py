@@ -29,16 +29,26 @@ NONLINEARITY_LOOKS = {
 """Also told apart where curves coincide: the linear one is wider, ReLU's is dashed."""
 
 
+CURVE_COLOURS = {
+    **{text: NONLINEARITY_COLOURS[name] for name, text in NONLINEARITY_TEXT.items()},
+    "LSTM, c": charts.GREEN,
+    "LSTM, h": charts.BLUE,
+}
+"""Of curves by what is in the legend, and in its order."""
+
+
 def nonlinearity_colour(occurring: Iterable[str]) -> alt.Color:
     """Colour for the nonlinearities that occur, always the same one for each."""
+    return curve_colour(NONLINEARITY_TEXT[name] for name in occurring)
+
+
+def curve_colour(occurring: Iterable[str]) -> alt.Color:
+    """Colour by the field ``nonlinearity`` for the texts that occur, always the same one for each."""
     present = set(occurring)
-    shown = [key for key in NONLINEARITY_TEXT if key in present]
+    shown = [text for text in CURVE_COLOURS if text in present]
     return alt.Color(
         "nonlinearity:N",
         title=None,
-        scale=alt.Scale(
-            domain=[NONLINEARITY_TEXT[key] for key in shown],
-            range=[NONLINEARITY_COLOURS[key] for key in shown],
-        ),
+        scale=alt.Scale(domain=shown, range=[CURVE_COLOURS[text] for text in shown]),
         legend=alt.Legend(symbolStrokeWidth=3, symbolType="stroke"),
     )

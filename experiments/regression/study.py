@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from experiments.regression.data import Source
 from experiments.regression.fitting import Training, fit
 from experiments.regression.flow import FACTOR_DECADES, TARGET_TEXT, LayerFlow, measure_flow
-from experiments.regression.networks import Network
+from experiments.regression.networks import NONLINEARITY_TEXT, Network
 from models import RecurrentRegressor
 
 MOMENT_TEXT = {"before": "before training", "after": "after training"}
@@ -22,7 +22,7 @@ Moment = Literal["before", "after"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """The flow in one layer of a network at one moment.
+    """The flow in one layer of a network at one moment, by one of its states.
 
     Parameters
     ----------
@@ -49,6 +49,17 @@ class Measurement:
         """Column and row in a grid of charts."""
         layer = f", layer {self.layer}" if self.network.layers > 1 else ""
         return f"spectral radius {self.network.radius:g}", TARGET_TEXT[self.network.target] + layer
+
+    @property
+    def kind(self) -> str:
+        """The nonlinearity in words; of an LSTM, which state's gradient it is, too."""
+        text = NONLINEARITY_TEXT[self.network.nonlinearity]
+        return f"{text}, {self.flow.name}" if self.network.nonlinearity == "lstm" else text
+
+    @property
+    def has_slope(self) -> bool:
+        """Whether |λ|max of W_h says how the gradient goes on: of one W_h, for one loss."""
+        return self.network.target == "last" and bool(np.isfinite(self.flow.predicted_slope))
 
     @property
     def verdict(self) -> str:
@@ -126,6 +137,4 @@ def _measure(
     moment: Moment,
 ) -> tuple[Measurement, ...]:
     flows, loss = measure_flow(model, network.nonlinearity, *batch, network.target)
-    return tuple(
-        Measurement(network, moment, layer, flow, loss) for layer, flow in enumerate(flows, start=1)
-    )
+    return tuple(Measurement(network, moment, flow.layer, flow, loss) for flow in flows)

@@ -66,7 +66,7 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
             "totals",
             "The total gradient at each time step",
             "With a loss at every step (blue) each state has one of its own (grey), which holds the "
-            "total up where the gradient of the last loss alone (red) has vanished.",
+            "total up where the gradient of the last loss alone (orange) has vanished.",
             curves(
                 total_rows,
                 TOTALS,

@@ -1,5 +1,6 @@
 """The page of all questions: every one, its answer folded away, or left out."""
 
+import dataclasses
 import json
 import re
 
@@ -59,6 +60,35 @@ def test_without_answers_nothing_is_run_written_or_printed(tmp_path, capsys, mon
     for secret in ("<details", 'class="holds', "<script", "Verdicts"):
         assert secret not in page
     assert "holds" not in capsys.readouterr().out
+
+
+def test_the_page_shows_the_pictures_that_its_questions_ask_about(tmp_path):
+    """By name where an experiment names them, the first two otherwise."""
+    drawn = [dataclasses.replace(figure, name=name) for name in "abc" for figure in a_figure()]
+    run = a_run(a_chart())
+    run = dataclasses.replace(run, result=dataclasses.replace(run.result, figures=drawn))
+    assert [figure.name for figure in run.answer] == ["a", "b"]
+    asked = dataclasses.replace(run, pictures=("c", "a"))
+    assert [figure.name for figure in asked.answer] == ["a", "c"]
+
+
+def a_figure():
+    return a_run(a_chart()).result.figures
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "picture"),
+    [
+        ("beam-tree", "beam of 2", "beam_2"),
+        ("beam-cost", "vocabulary is 100 times as large", "over_vocabulary"),
+        ("nonlinearity", "halve all inputs", "input_size"),
+        ("lstm", "8 times as large", "slopes"),
+    ],
+)
+def test_what_is_predicted_is_drawn(name, words, picture):
+    experiment = load(name)
+    assert words in experiment.predict
+    assert picture in (experiment.pictures or ("gradient_flow", "slopes"))
 
 
 def test_a_question_needs_no_run():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments import beam_cost
@@ -49,6 +50,32 @@ def test_algorithm_1_is_the_best_of_all(width):
     result = tg.decode.beam_search(stored, decoder.zero_state(), 0, width, 5, state_axis=1)
     theirs = cost.algorithm_1(stored, decoder.zero_state(), 5, width)
     assert cost.apart(cost.beams(result), theirs) < 1e-12
+
+
+def values(chart):
+    rows = chart.to_dict()["data"]["values"]
+    return {(row["what"], row["x"], row["ms"]) for row in rows if not row["guide"]}
+
+
+def test_each_point_is_measured_once_and_drawn_as_it_stands_in_the_table(monkeypatch):
+    """Where lines over T, K and M cross, there is one measurement."""
+    measured, measure = [], beam_cost.measure
+
+    def counted(decoder, length, width, repeats, advance):
+        measured.append((length, width, decoder.vocabulary))
+        return measure(decoder, length, width, repeats, advance)
+
+    monkeypatch.setattr(beam_cost, "measure", counted)
+    with Progress(disable=True) as progress:
+        found = beam_cost.run(beam_cost.BeamCostOptions(**SMALL), progress)
+        assert all(task.finished for task in progress.tasks)
+    assert len(set(measured)) == len(measured) == 2 * 3 + 1  # T for two M; K = 1 (3 is at_width)
+    rows = found.tables[0].rows
+    assert [(row["length"], row["width"], row["vocabulary"]) for row in rows] == measured
+    assert f"in all {len(rows)} searches" in found.claims[0].statement
+    times = {row[way] for row in rows for way in ("stored_ms", "again_ms")}
+    for figure in found.figures:
+        assert {ms for _, _, ms in values(figure.chart)} <= times
 
 
 def test_a_run_from_the_command_line(tmp_path):

@@ -1,6 +1,10 @@
 """char-lm: training against one long run, searches against all texts there are, and what is said."""
 
+import copy
+import dataclasses
 import json
+import re
+import sys
 from itertools import product
 
 import numpy as np
@@ -146,6 +150,77 @@ def test_checkpoints_of_others_are_refused(tmp_path):
         model_of(tg.load(path), path)
 
 
+ODD = (None, True, -1, 10**30, 10**400, 0.5, float("nan"), float("inf"), "", "x", [], [[]], {})
+
+
+def mutated(facts, depth=0):
+    """Something odd in each place, and one thing less; of longer lists the ends are tried."""
+    yield from ODD
+    places = range(len(facts)) if isinstance(facts, list) else facts
+    for key in places if isinstance(facts, (dict, list)) else ():
+        if isinstance(facts, list) and key not in (0, len(facts) - 1):
+            continue
+        left_out = copy.copy(facts)
+        del left_out[key]
+        yield left_out
+        for part in mutated(facts[key]):
+            changed = copy.copy(facts)
+            changed[key] = part
+            yield changed
+
+
+def go_on(checkpoint, path):
+    """What --resume does before and after training, with a step in between."""
+    model = model_of(checkpoint, path)
+    learner = a_learner()
+    assert learner.model.vocabulary == model.vocabulary
+    learner.model = model
+    learner.optimizer = tg.optim.Adam(model.parameters(), lr=0.01)
+    learner.resume(checkpoint)
+    learner.fits()
+    done = len(learner.history.losses)
+    learner.learn(done + 1, 2)
+    learner.history.gradient()
+
+
+def test_damaged_checkpoints_are_told_before_anything_is_made_of_them(tmp_path):
+    """Every mutation ends in an error of ours, or in a training that goes on."""
+    path = tmp_path / "model.safetensors"
+    learner = a_learner()
+    learner.learn(2, 2)
+    learner.save(path)
+    good = tg.load(path)
+    go_on(copy.deepcopy(good), path)
+    told = taken = 0
+    for facts in mutated(good.meta):
+        if not isinstance(facts, dict):
+            continue  # which tg.load does not give
+        checkpoint = dataclasses.replace(good, meta=facts, optimizer=None)
+        try:
+            go_on(checkpoint, path)
+        except (tg.CheckpointError, DataError) as error:
+            told += 1
+            assert re.match(rf"{re.escape(str(path))}: .*name (another )?one", str(error))  # noqa: PT017
+        else:
+            taken += 1
+    assert told > 500
+    assert taken > 10
+
+
+def test_training_goes_on_with_the_sizes_it_began_with(tmp_path):
+    path = tmp_path / "model.safetensors"
+    a_learner().save(path)
+    learner = a_learner()
+    learner.learn(2, 2)
+    learner.save(path)
+    for window, batch, words in ((6, 2, "--batch 3"), (5, 3, "--window 6")):
+        text = a_text(400)
+        other = Learner(learner.model, Corpus("toy", text[:-60], text[-60:]), batch, window, 0.01)
+        other.resume(tg.load(path))
+        with pytest.raises(OptionError, match=f"go on with {words}"):
+            other.fits()
+
+
 # --- searches -------------------------------------------------------------------------------------
 
 
@@ -235,6 +310,7 @@ def held(history=HISTORY, counting=(3.0, 1.1), words=SHARES, **changed):
     [
         ({}, None),
         ({"counting": (3.0, 0.99)}, 0),
+        ({"counting": (3.0, 0.0)}, 0),
         ({"words": [*SHARES[:1], {**SHARES[1], "known": 0.45}, SHARES[2]]}, 1),
         ({"words": [{**row, "known": np.nan} for row in SHARES]}, 1),
         ({"words": [{**row, "known": 0.5} for row in SHARES]}, 1),
@@ -304,6 +380,19 @@ def test_a_small_run_writes_its_files(small):
     assert (small / "out/losses.csv").read_text().count("\n") == 1 + 6
     text = (small / "out/samples.txt").read_text()
     assert text.count("=== sample, temperature 1") == 3 + 3 * char_lm.SAMPLES
+
+
+@pytest.mark.parametrize(("text", "better"), [("abc def ghi\n", False), ("a", True)])
+def test_a_text_that_counting_predicts_without_error(tmp_path, text, better):
+    """n-gram models leave nothing of it; also, its name is not UTF-8."""
+    data = tmp_path / ("für.txt" if sys.platform == "win32" else "f\udcfcr.txt")
+    data.write_text(text * (LEAST // len(text) + 1))
+    assert main(["char-lm", "--data", str(data), "--out", str(tmp_path / "out"), *SMALL]) == 0
+    record = json.loads((tmp_path / "out/results.json").read_text())
+    assert (
+        record["claims"][0]["holds"] is better
+    )  # with one character, nothing is unknown to either
+    assert "-0.00" not in record["headline"]
 
 
 def test_a_finished_model_is_decoded_without_training(small, tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 """The command line as a person meets it: what it prints, where, and with which exit status."""
 
+import contextlib
 import io
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ import tinygrad182 as tg
 from experiments.catalogue import CATALOGUE, Experiment, load
 from experiments.common import cli
 from experiments.common.options import Options
+from experiments.common.result import Result
 
 
 def command(*arguments, code=""):
@@ -164,18 +168,119 @@ def test_an_output_nobody_can_make_is_found_before_any_work(run, monkeypatch):
         assert f"Cannot write to {folder}" in one_line(err)
 
 
-def test_a_run_that_is_told_to_end_cleans_up(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
+def test_a_run_that_is_told_to_end_cleans_up(tmp_path, number):
     many = ("gradient-flow", "--steps", "1000000", "--out", str(tmp_path / "new" / "out"))
     with subprocess.Popen(command(*many), stderr=subprocess.PIPE, text=True) as process:
         limit = time.monotonic() + 60
         while not any(tmp_path.iterdir()) and time.monotonic() < limit:
             time.sleep(0.02)
         assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted. Nothing was written." in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """An experiment that takes no time."""
+    done = Experiment("Is it?", Options, lambda options, _: Result(options, "It is.", (), ()))
+    monkeypatch.setattr(cli, "load", lambda name: done)
+    return "toy"
+
+
+@pytest.fixture(params=["closed", "full", "unread"])
+def broken(request):
+    """A stream that cannot be written to: none, of a full disk, a pipe as after ``| head -1``."""
+    if request.param == "closed":
+        yield None
+        return
+    if request.param == "unread":
+        reading, writing = os.pipe()
+        os.close(reading)
+        stream = os.fdopen(writing, "w")
+    elif Path("/dev/full").exists():
+        stream = Path("/dev/full").open("w")  # noqa: SIM115
+    else:
+        pytest.skip("there is no /dev/full")
+    yield stream
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+def test_standard_output_that_cannot_be_written_to(tmp_path, monkeypatch, capsys, broken, toy):
+    """The report is there, and one line of standard error says where."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", broken)
+        assert cli.main([toy, "--out", str(tmp_path / "out")]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: Standard output cannot be written to")
+    assert last.endswith(f"The report is {tmp_path / 'out' / 'report.html'}")
+    assert (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("gradient-flow", "--help"), ("all", "--help")])
+def test_help_that_cannot_be_written(monkeypatch, capsys, arguments, broken):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", broken)
+        assert cli.main(arguments) == 2
+    assert "Standard output cannot be written to" in one_line(capsys.readouterr().err)
+
+
+def test_a_run_needs_no_standard_error(tmp_path, monkeypatch, capsys, broken, toy):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", broken)
+        assert cli.main([toy, "--out", str(tmp_path)]) == 0
+    assert "Report:" in capsys.readouterr().out
+
+
+def test_an_interrupt_after_the_files_were_written_says_where_they_are(
+    tmp_path, monkeypatch, capsys, toy
+):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "print_runs", interrupted)
+    assert cli.main([toy, "--out", str(tmp_path)]) == 130
+    report = tmp_path / "report.html"
+    assert f"error: Interrupted. The report is {report}" in capsys.readouterr().err
+    assert report.exists()
+
+
+@pytest.mark.parametrize("name", ["all", "lstm", "gradient-flow", "char-lm"])
+@pytest.mark.parametrize("seed", [2**53, 2**64 - 1, 2**64, 10**30])
+def test_a_seed_that_charts_cannot_show_is_found_before_any_work(run, name, seed):
+    status, out, err = run(name, "--seed", str(seed))
+    assert (status, out) == (2, "")
+    assert "--seed must be 900719925474099" in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("number", [10**9 + 1, 10**30])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *(("gradient-flow", option) for option in ("length", "hidden-size", "layers", "steps")),
+        ("training", "layers"),
+        ("training", "repeats"),
+        ("beam-cost", "beam-width"),
+        ("char-lm", "expansions"),
+    ],
+)
+def test_numbers_of_anything_have_a_bound(run, name, option, number):
+    status, out, err = run(name, f"--{option}", str(number))
+    assert (status, out) == (2, "")
+    assert f"--{option} must be 1000000000 or less" in " ".join(err.replace("│", " ").split())
+
+
+def test_all_checks_every_experiments_options_before_any_runs(run, monkeypatch):
+    monkeypatch.setattr(cli, "run_one", lambda *given: pytest.fail("work"))
+    status, _, err = run(
+        "all", "--seed", str(2**53 - 1)
+    )  # which leaves no seed for a second network
+    assert status == 2
+    assert "--seed must be 9007199254740990 or less" in one_line(err)
 
 
 def test_output_that_cannot_be_encoded_gets_question_marks(monkeypatch, tmp_path):

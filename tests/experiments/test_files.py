@@ -10,6 +10,8 @@ from experiments.regression.files import read_sequences
 GOOD_CSV = {
     "plain": "1,2,3\n4,5,6\n",
     "header": "t1,t2,t3\n1,2,3\n4,5,6\n",
+    "dates": "2026-01-01,2026-01-02,12:30\n1,2,3\n4,5,6\n",
+    "names with digits": "1st,2nd,3rd\n1,2,3\n4,5,6\n",
     "byte order mark": "\ufefft1,t2,t3\n1,2,3\n4,5,6\n",
     "byte order mark, no header": "\ufeff1,2,3\n4,5,6\n",
     "blank lines": "\n1,2,3\n\n4,5,6\n\n",
@@ -59,7 +61,18 @@ BAD_CSV = {
     "semicolons": ("1;2;3\n4;5;6\n4;5;6\n", r"'4;5;6' is not a number; separate .* by commas"),
     "tabs": ("a,b\n1\t2\n", r"separate the values by commas"),
     "identifiers": ("1_000,2\n3,4\n", r"line 1, column 1: '1_000' is not a number"),
-    "one step": ("1\n2\n", r"at least 2 time steps"),
+    "marks between digits": ("1_000,2_000\n3,4\n", r"line 1, column 1: '1_000' is not a number"),
+    "commas between digits": (
+        '"1,000","2,000"\n3,4\n',
+        r"line 1, column 1: '1,000' is not a number",
+    ),
+    "decimal commas": ('"1,5","2,5"\n3,4\n', r"line 1, column 1: '1,5' is not a number"),
+    "spaces between digits": ("1 000,2 000\n3,4\n", r"column 1: '1 000' is not a number; separate"),
+    "percent": ("10%,20%\n3,4\n", r"line 1, column 1: '10%' is not a number"),
+    "one odd number": ("a,2_000\n3,4\n", r"line 1, column 1: 'a' is not a number"),
+    "comment": ("# 1,2\n3,4\n", r"line 1: comments are not read; delete the line, or its #"),
+    "comment below": ("1,2\n# 3\n", r"line 2, column 1: '# 3' is not a number"),
+    "one step": ("1\n2\n", r"at least 2 time steps.*each row is a sequence.*side by side"),
     "quote left open": ('1,"2\n3,4\n', r"not valid CSV"),
 }
 

@@ -9,6 +9,8 @@ import pytest
 
 import tinygrad182 as tg
 from experiments.common import cli
+from experiments.regression.data import RandomSequences
+from experiments.regression.flow import loss_of, measure_flow
 from experiments.regression.networks import Network
 
 
@@ -135,13 +137,29 @@ def test_an_lstm_is_measured_in_the_place_of_the_rnn(tmp_path):
         "--spectral-radius", 0.5, 2.0, "--targets", "last", "--steps", 1,
     )  # fmt: skip
     assert {row["nonlinearity"] for row in rows} == {"lstm"}
-    assert len(rows) == 2 * 2 * 2 * 12  # radii, moments, layers, steps
+    assert len(rows) == 2 * 2 * 2 * 2 * 12  # radii, moments, layers, states, steps
+    assert [row["state"] for row in rows[:24]] == ["h"] * 12 + ["c"] * 12
+    page = (tmp_path / "out" / "report.html").read_text()
+    for absent in ("Dashed", "Circles", "slope of |λ|max", "closed form", "|λ|max</th>"):
+        assert absent not in page
+    assert "LSTM, c" in page
     assert record["claims"] == []  # no closed form
     network = Network("lstm", 2.0, "last", hidden_size=4, layers=2)
     model = network.build(1, seed=0)
     for block in np.split(model.rnn.weight_hh_l1.numpy(), 4):
         assert abs(tg.nn.init.spectral_radius(block) - 2) < 1e-12
     assert float(rows[0]["gradient_log10"]) < float(rows[11]["gradient_log10"])  # it vanishes
+
+
+def test_the_gradient_by_an_lstms_cell_state_is_measured():
+    network = Network("lstm", 1.0, "last", hidden_size=3)
+    batch = RandomSequences(2, 5).draw(np.random.default_rng(0))
+    flows, _ = measure_flow(network.build(1, seed=0), "lstm", *batch, "last")
+    loss, _ = loss_of(network.build(1, seed=0), batch, "last")
+    states = tg.inspect.gradient_flow(loss)["rnn.l0"]
+    for flow, name in zip(flows, ("h", "c"), strict=True):
+        assert flow.name == name
+        np.testing.assert_allclose(10**flow.gradient, states[name].grad_norm, rtol=1e-12)
 
 
 def test_a_relu_network_that_dies_is_drawn_and_said(tmp_path):

@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
+import platform
 import re
+import signal
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +21,7 @@ from experiments.common import charts, report
 from experiments.common.errors import OutputError
 from experiments.common.options import Options
 from experiments.common.result import Claim, Column, Figure, Result, Table
-from experiments.common.run_folder import Run, publish, staged
+from experiments.common.run_folder import Run, publish, publish_sheet, staged, write_csv
 
 EVIL = "</script><script>alert('x')</script>"
 
@@ -228,6 +233,162 @@ def test_a_folder_named_by_the_user_keeps_its_other_files(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "keep me"
     assert names(tmp_path) == ["long.csv", "mine.txt", "numbers.csv", "report.html", "results.json"]
     assert json.loads((tmp_path / "results.json").read_text())["headline"] == "again"
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.is_file() and path.read_bytes()
+        for path in folder.rglob("*")
+    }
+
+
+def calls_of_replace(monkeypatch, fail_at=None, error=None):
+    """Count the files that are moved; the one with a number fails, once."""
+    replace, calls = Path.replace, []
+
+    def counted(self, target):
+        calls.append(target)
+        if len(calls) == fail_at:
+            raise error
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", counted)
+    return calls
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")])
+@pytest.mark.parametrize("fail_at", range(1, 10))
+def test_files_are_moved_into_a_folder_all_or_none(tmp_path, monkeypatch, error, fail_at):
+    """Stopped at any file: three old ones put aside and four new ones put in their place."""
+    folder = tmp_path / "mine"
+    publish_in(folder, a_run(out=folder, headline="the first"))
+    (folder / "report.html").unlink()  # a file that the second run adds
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        calls = calls_of_replace(patch, fail_at, error)
+        if fail_at > 7:
+            publish_in(folder, a_run(out=folder, headline="the second"))
+            assert len(calls) == 7
+            return
+        with pytest.raises((KeyboardInterrupt, OutputError)):
+            publish_in(folder, a_run(out=folder, headline="the second"))
+    assert contents(folder) == before
+
+
+def sheet_in(folder, headline):
+    with staged(folder) as stage:
+        return publish_sheet([], [a_run(out=folder, headline=headline)], stage, folder, True)
+
+
+@pytest.mark.parametrize("fail_at", range(1, 6))
+def test_folders_in_a_folder_too(tmp_path, monkeypatch, fail_at):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "report.html").write_text("mine")
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        calls_of_replace(patch, fail_at, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            sheet_in(folder, "the second")
+    assert contents(folder) == before
+    sheet_in(folder, "the third")
+    assert "the third" in (folder / "toy" / "results.json").read_text()
+
+
+def test_a_folder_with_the_name_of_a_file_is_not_touched(tmp_path):
+    (tmp_path / "long.csv").mkdir()
+    (tmp_path / "long.csv" / "mine").write_text("keep me")
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match=r"folder has the name of a file.*long\.csv"):
+        publish_in(tmp_path, a_run(out=tmp_path))
+    assert contents(tmp_path) == before
+
+
+def test_no_signal_comes_while_files_are_moved(tmp_path, monkeypatch):
+    replace, handler = Path.replace, signal.getsignal(signal.SIGINT)
+
+    def interrupted(self, target):
+        signal.raise_signal(signal.SIGINT)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    publish_in(tmp_path, a_run(out=tmp_path))
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert names(tmp_path) == ["long.csv", "numbers.csv", "report.html", "results.json"]
+
+
+def killed_while_moving(folder, after):
+    """Publish in a process that is killed when it has moved some files."""
+    replace, left = Path.replace, iter(range(after))
+
+    def replaced(self, target):
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    child = os.fork()
+    if child == 0:
+        Path.replace = replaced
+        publish_in(folder, a_run(out=folder, headline="the second"))
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("after", [0, 4, 7])
+def test_what_a_killed_run_had_begun_a_later_one_ends(tmp_path, after):
+    """Before the first file was moved the stage is complete, too: it is moved all the same."""
+    folder = tmp_path / "mine"
+    publish_in(folder, a_run(out=folder, headline="the first"))
+    assert killed_while_moving(folder, after) == -signal.SIGKILL
+    assert [name for name in names(folder) if name.startswith(".partial-")]
+    with staged(folder) as stage:  # of a run that does not come to its end
+        assert [name for name in names(folder) if name.startswith(".")] == [stage.name]
+    assert names(folder) == ["long.csv", "numbers.csv", "report.html", "results.json"]
+    for name in ("results.json", "report.html"):
+        assert "the second" in (folder / name).read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends a process there")
+def test_only_stages_of_processes_that_ended_are_removed(tmp_path, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = platform.node()
+    others = [
+        f".partial-{host}-{os.getpid()}-abcdefgh",
+        f".partial-{host}-1-abcdefgh",
+        f".partial-elsewhere-{ended.pid}-abcdefgh",
+        f".partial-{host}-{ended.pid}-7-abcdefgh",  # of the machine host-<number>
+        ".partial-abcdefgh",
+    ]
+    for name in (*others, f".partial-{host}-{ended.pid}-abcdefgh"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "flow.csv").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with staged(tmp_path / "runs" / "toy" / "now"):
+        pass
+    assert names(tmp_path) == sorted(others)
+
+
+def test_words_that_a_spreadsheet_would_compute(tmp_path):
+    rows = [{"text": text, "x": -1.5} for text in ("=SUM(1)", "+1", "-1", "@x", "\tx", "a=1", "")]
+    write_csv(Table("t", "T", rows), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["text"] for row in found] == ["'=SUM(1)", "'+1", "'-1", "'@x", "'\tx", "a=1", ""]
+    assert {row["x"] for row in found} == {"-1.5"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_a_folder_whose_name_is_not_utf_8(tmp_path):
+    folder = tmp_path / "f\udcfcr"
+    run = a_run(out=folder)
+    publish_in(folder, run)
+    assert json.loads((folder / "results.json").read_text())["configuration"]["out"] == str(
+        tmp_path / r"f\udcfcr"
+    )
+    assert r"f\udcfcr" in (folder / "report.html").read_text()
 
 
 def test_two_runs_in_one_second_get_a_folder_each(tmp_path):

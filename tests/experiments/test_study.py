@@ -191,6 +191,32 @@ def test_the_last_target_is_the_last_step_alone():
     assert every.item() == pytest.approx(squares.mean())
 
 
+def test_slopes_are_drawn_where_they_apply():
+    """For a loss at the last step, of one W_h."""
+    chart = views.gradient_chart([measured(line(-9, 0), target="all")], "t", "s").to_dict()
+    assert len(chart["spec"]["layer"]) == 1
+    assert "λ" not in str(chart)
+    both = [measured(line(-9, 0)), measured(line(-9, 0), target="all")]
+    chart = views.gradient_chart(both, "t", "s").to_dict()
+    assert len(chart["spec"]["layer"]) == 2
+    drawn = {row["row"] for row in chart["data"]["values"] if row["reference"] is not None}
+    assert drawn == {"loss at the last step"}
+
+
+def test_the_states_of_an_lstm_are_told_apart():
+    h, c = (
+        measured(line(n, 0), nonlinearity="lstm", name=name) for n, name in ((-9, "h"), (9, "c"))
+    )
+    after = [measured(line(0, 0), moment="after", nonlinearity="lstm", name=n) for n in "hc"]
+    studies = [Study(h.network, (h, c, *after), Training(()))]
+    (said,) = [each for each in sentences(studies) if "changed" in each]
+    assert "Training changed 2 of 2" in said
+    assert "LSTM, h, spectral radius 0.5, loss at the last step: vanishes → is stable" in said
+    assert "LSTM, c, spectral radius 0.5, loss at the last step: explodes → is stable" in said
+    rows, _ = views.verdict_rows([h, c])
+    assert [row["state"] for row in rows] == ["h", "c"]
+
+
 def test_a_slope_has_the_colour_of_its_curve():
     found = [measured(line(-9, 0)), measured(line(-5, 0), nonlinearity="relu")]
     slope, curve = views.gradient_chart(found, "t", "s").to_dict()["spec"]["layer"]

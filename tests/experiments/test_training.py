@@ -69,6 +69,29 @@ def test_the_claims_are_decided_by_the_worst_network():
     assert [c.holds for c in training.claims(opts, [nowhere])] == [False] * 3
 
 
+@pytest.mark.parametrize(
+    ("loss", "target", "length"),
+    [
+        (0.0099, "last", 10),
+        (0.011, "last", 10),
+        (0.1, "all", 10),
+        (0.9, "all", 10),
+        (0.2, "all", 2),
+    ],
+)
+def test_what_to_change_is_said_where_a_claim_fails_and_only_there(loss, target, length):
+    opts = training.TrainingOptions(length=length, steps=7, learning_rate=0.25, targets=(target,))
+    learned = learned_with(loss, target)
+    said = training.behind(opts, [learned, learned_with(1e-9)])
+    if all(claim.holds for claim in training.claims(opts, [learned])):
+        assert said == []
+        return
+    assert "Not learned yet by 1 of 2 networks (RNN, 1 layer, loss at" in said[0]
+    assert "--steps (now 7)" in said[0]
+    assert "--learning-rate (now 0.25)" in said[0]
+    assert said[0] in training.sentences(opts, [learned])[0].replace("1 of 1", "1 of 2")
+
+
 def test_headline_and_sentences_name_the_network_that_changed():
     opts = training.TrainingOptions(length=10, targets=("last",))
     said = training.headline(opts, [learned_with(0.009)])

@@ -30,7 +30,7 @@ from . import oracles
 from .checks import FUSED, alone, cotangent, directions, exact, fans, like
 from .table import Row, by_numpy
 from .table.recurrent import WHOLE
-from .table.row import above_minus_one, apart, near_one, nonzero, real
+from .table.row import above_minus_one, apart, inside_one, near_one, nonzero, real
 
 OWN = "the row's point"
 LARGE, TINY = 2.0**7, 2.0**-120
@@ -50,10 +50,11 @@ def _points(row: Row) -> Iterator[tuple[str, list[Array], float]]:
     xs = row.draw()
     for what, scale in (("large", LARGE), ("tiny", 2.0**-40 if row.through_float32 else TINY)):
         for i, domain in enumerate(row.domains):
-            if is_floating(xs[i]) and not (domain is near_one and scale > 1):
+            if is_floating(xs[i]) and not (domain in (near_one, inside_one) and scale > 1):
                 x = abs(xs[i]) if domain is above_minus_one else xs[i]
                 yield f"{what} input {i}", [*xs[:i], x * scale, *xs[i + 1 :]], scale
-    yield "whole numbers", _whole(row), 1.0
+    if inside_one not in row.domains:
+        yield "whole numbers", _whole(row), 1.0
     if apart not in row.domains:
         yield "equal elements", [_with_twins(x) if is_floating(x) else x for x in xs], 1.0
     for i, domain in enumerate(row.domains):

@@ -9,6 +9,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, const, leaf
+from tinygrad182 import modes
 from tinygrad182.inspect import first_anomaly, mark, trace
 
 
@@ -196,3 +197,33 @@ def test_a_gradient_lost_to_underflow_is_found_and_a_true_zero_is_not() -> None:
     assert first_anomaly(trace((cancelled * 3.0 - cancelled * 3.0).sum())) is None
     unused = tg.ones(3, requires_grad=True)
     assert first_anomaly(trace((unused * 0.0).sum())) is None
+
+
+def test_a_second_backward_pass_names_the_line_that_made_the_operation() -> None:
+    x = leaf([0.0, 1.0])
+    with tg.detect_anomaly():
+        y = tg.abs(x) ** 1.5  # the second derivative at 0 is infinite
+        (dx,) = tg.grad(y.sum(), x, create_graph=True)
+        with pytest.raises(tg.AnomalyError, match=r"the second derivative at 0 is infinite"):
+            tg.grad(dx.sum(), x)
+        root = tg.sqrt(x[0])
+        with pytest.raises(tg.AnomalyError, match=r"called at .*root = tg\.sqrt"):
+            tg.grad(root, x, create_graph=True)
+    assert not modes.MODES.get().scope.source
+
+
+def test_a_parameter_whose_gradient_is_not_finite_is_named() -> None:
+    layer = tg.nn.Linear(2, 1, rng=0, dtype="float64")
+    with tg.detect_anomaly():
+        y = layer(const([[1e200, 0.0]]))
+        with pytest.raises(tg.AnomalyError, match=r"inf in the cotangent of weight, of shape \(2, 1\)"):
+            y.backward(const([[1e200]]))
+
+
+def test_an_input_changed_in_place_is_named_through_its_view() -> None:
+    layer = tg.nn.Linear(2, 1, rng=0)
+    x = tg.ones((3, 2), requires_grad=True)
+    loss = layer(x).sum()
+    layer.weight.assign(0)
+    with pytest.raises(tg.InPlaceError, match=r"\(a view of weight made by permute_dims\)"):
+        loss.backward()

@@ -28,7 +28,14 @@ LINES = [
     for line in PAGE.read_text("utf-8").splitlines()
     if line.startswith("| `")
 ]
-NUMBERS = {"inf": INF, "nan": NAN, "zeros": np.zeros, "log": math.log, "exp": math.exp}
+NUMBERS = {
+    "inf": INF,
+    "nan": NAN,
+    "zeros": np.zeros,
+    "log": math.log,
+    "exp": math.exp,
+    "pi": math.pi,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +175,10 @@ def test_tangents_agree_with_cotangents(row: Convention) -> None:
 
 def _theirs(t: Any) -> dict[str, Any]:
     """PyTorch's functions under our names."""
-    same = "relu abs sign floor sqrt log log1p exp expm1 sigmoid tanh sin square where mean".split()  # noqa: SIM905
+    same = """
+        relu abs sign floor ceil trunc round remainder sqrt log log1p log2 log10 exp expm1 sigmoid tanh sin
+        square where mean hypot atan2 sinc asin acos acosh atanh sinh cosh asinh atan logaddexp
+    """.split()  # noqa: SIM905
 
     def along(f: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x, axis=None: f(x) if axis is None else f(x, dim=axis)
@@ -177,6 +187,8 @@ def _theirs(t: Any) -> dict[str, Any]:
         **{name: getattr(t, name) for name in same},
         **{name: along(f) for name, f in {"max": t.amax, "min": t.amin}.items()},
         **{name: along(getattr(t, name)) for name in ("sum", "prod")},
+        "cumulative_prod": lambda x: t.cumprod(x, 0),
+        "norm": t.linalg.vector_norm,
         "clip": t.clamp,
         "maximum": lambda a, b: t.maximum(a, t.as_tensor(b, dtype=a.dtype)),
         "minimum": lambda a, b: t.minimum(a, t.as_tensor(b, dtype=a.dtype)),
@@ -226,6 +238,7 @@ def test_second_derivatives_agree_with_pytorch(row: Convention) -> None:
 
 
 OPERANDS: dict[str, Array] = {
+    "f16": np.ones(2, "float16"),
     "f32": np.ones(2, "float32"),
     "f64": np.ones(2),
     "i32": np.ones(2, "int32"),

@@ -75,11 +75,11 @@ def test_data_is_copied(make: Callable[[Any], Any]) -> None:
 
 
 def test_tensors_inside_sequences() -> None:
-    rows = [const([1.0, 2.0]), leaf([3.0, 4.0])]
-    x = tg.tensor(rows)
+    x = tg.tensor([const([1.0, 2.0]), const([3.0, 4.0])])
     assert x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    assert str(x.dtype) == "float64"
-    assert not x.requires_grad  # a copy of data: tg.stack keeps the graph
+    assert (str(x.dtype), x.device) == ("float64", device())
+    with pytest.raises(tg.GraphError, match=r"lose their gradients; use tg\.stack"):
+        tg.tensor([const([1.0, 2.0]), leaf([3.0, 4.0])])
 
 
 def test_a_result_is_copied_without_its_graph() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_close, const, leaf, needs_torch
+from tests.support import assert_close, const, host_only, leaf, needs_torch
 
 INF, NAN = math.inf, math.nan
 
@@ -192,3 +192,34 @@ def test_the_second_derivative_of_power_by_a_base_of_zero() -> None:
     (second,) = tg.grad(first.sum(), a)
     assert second is not None
     assert second.tolist() == [0, 0, 2, 0]
+
+
+TINY = [5e-324, 1.5e-323, 2.8e-309, 1.1e-308, 2.3e-308, 1e-8, 0.5]
+SMALL_EXPONENTS = [0.0, -0.0, 5e-324, -1.5e-323, 2.8e-309, -1e-12, 1e-4, 0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("exponent", SMALL_EXPONENTS)
+@host_only("a card counts subnormal numbers as 0 where it divides")
+def test_powers_of_subnormal_numbers(exponent: float) -> None:
+    """b·a**(b − 1) where it is a number, and 0 where b is 0, though a**(b − 1) be infinite."""
+    values = np.array([*TINY, *(-a for a in TINY)] if exponent in (0, 1, 2) else TINY)
+    a, b = leaf(values), leaf(np.full(values.shape, exponent))
+    ga, gb = tg.grad((a**b).sum(), [a, b], create_graph=True)
+    assert_close(ga, np.array([_slope(x, exponent) for x in values]), 1e-12)
+    by_exponent = [math.exp(exponent * math.log(x)) * math.log(x) for x in TINY]
+    assert_close(gb.numpy()[: len(TINY)], np.array(by_exponent), 1e-12)
+
+
+def _slope(a: float, b: float) -> float:
+    """The derivative b·a**(b − 1), by the logarithms of its factors."""
+    if b in (0, 1, 2):
+        return (0.0, 1.0, 2 * a)[int(b)]
+    exponent = math.log(abs(b)) + (b - 1) * math.log(a)
+    return math.copysign(math.exp(exponent) if exponent < 709 else INF, b)
+
+
+def test_the_mixed_derivative_of_a_power_at_exponent_0() -> None:
+    a, b = leaf([0.5, 3.0]), leaf([0.0, 0.0])
+    (by_a,) = tg.grad((a**b).sum(), a, create_graph=True)
+    assert_close(tg.grad(by_a.sum(), b)[0], 1 / np.array([0.5, 3.0]), 1e-15)
+    assert_close(tg.hessian(lambda x: (x ** leaf([0.0])).sum(), leaf([2.0])), [[0.0]], 0)

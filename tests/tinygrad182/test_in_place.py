@@ -299,7 +299,7 @@ def test_every_write_is_seen_not_only_the_first() -> None:
     assert g is not None
     assert g.tolist() == [[6.0], [6.0]]
     write(x, 100.0)
-    with pytest.raises(tg.InPlaceError, match="a view made by reshape"):
+    with pytest.raises(tg.InPlaceError, match="a view of a tensor made by reshape"):
         tg.grad(y, view)
 
 

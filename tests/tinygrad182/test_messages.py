@@ -24,6 +24,12 @@ def _freed(x: tg.Tensor) -> None:
     y.sum().backward()
 
 
+def _freed_itself(x: tg.Tensor) -> None:
+    y = x[0, 0] * 2
+    y.backward()
+    y.backward()
+
+
 def _changed(x: tg.Tensor) -> None:
     with at_time(3):
         y = x * x
@@ -32,7 +38,7 @@ def _changed(x: tg.Tensor) -> None:
 
 
 def _changed_parameter(x: tg.Tensor) -> None:
-    layer = tg.nn.Linear(3, 2, rng=0)
+    layer = tg.nn.Linear(3, 2, rng=0, dtype="float64")
     y = tg.nn.Sequential(layer)(x)
     layer.bias.assign(0)  # type: ignore[union-attr]
     y.sum().backward()
@@ -95,7 +101,13 @@ MESSAGES: list[tuple[Call, str]] = [
     # --- on its way ---
     (
         _freed,
-        "the graph through tanh, at t = 3 was freed by an earlier backward pass; call the earlier one "
+        "the graph through tanh, at t = 3 was freed by an earlier backward pass; if it made a state that "
+        "is carried on to a new sequence, pass state.detach(); if two losses share it, add them up, or call "
+        "the earlier pass with retain_graph=True",
+    ),
+    (
+        _freed_itself,
+        "the graph through multiply was freed by an earlier backward pass; call the earlier one "
         "with retain_graph=True, or record the forward again",
     ),
     (
@@ -110,8 +122,8 @@ MESSAGES: list[tuple[Call, str]] = [
     ),
     (
         _changed_view,
-        "backward of multiply: its input (a view made by index) of shape (3,) was changed in place "
-        "after it was recorded; run backward before the change, or record the forward again",
+        "backward of multiply: its input (a view of a tensor made by index) of shape (3,) was changed in "
+        "place after it was recorded; run backward before the change, or record the forward again",
     ),
     (
         _changed_before_it_runs_again,

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, leaf, needs_torch, write
+from tests.support import (
+    Array,
+    assert_close,
+    assert_same_bits,
+    const,
+    host,
+    leaf,
+    needs_torch,
+    write,
+)
 
 optim = tg.optim
 STEPS = 20
@@ -167,17 +176,85 @@ def test_clipping_is_pytorchs(sizes: list[int], max_norm: float, scale: float) -
     assert ours[0].grad is None
 
 
-def test_clipping_gradients_that_are_not_finite() -> None:
-    for bad in (np.inf, np.nan):
-        p = leaf(np.zeros(2))
-        p.grad = const(np.array([1.0, bad]))
-        with pytest.raises(tg.GraphError, match=f"clip_grad_norm_: the norm.* is {bad}"):
-            optim.clip_grad_norm_([p], 1.0, error_if_nonfinite=True)
-        assert_same_bits(p.grad, np.array([1.0, bad]))
-        with np.errstate(invalid="ignore"):
-            norm = optim.clip_grad_norm_(p, 1.0)  # a single tensor will do
-        np.testing.assert_equal(norm, bad)
-        np.testing.assert_equal(p.grad.numpy(), [0.0 if bad == np.inf else bad, np.nan])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, np.inf])
+def test_a_gradient_that_is_not_finite_is_named_and_nothing_is_changed(
+    bad: float, norm_type: float
+) -> None:
+    model = tg.nn.Sequential(tg.nn.Linear(2, 1, rng=0), tg.nn.Linear(1, 1, rng=1))
+    model(const(np.ones((1, 2), np.float32))).sum().backward()
+    weight = model[1].weight  # type: ignore[attr-defined]
+    weight.grad = const(np.array([[bad]], np.float32))
+    before = [host(p.grad) for p in model.parameters()]
+    for parameters, label in ((model.parameters(), "1.weight"), ([weight], "1.weight")):
+        with pytest.raises(tg.GraphError, match=rf"clip_grad_norm_: .*{label} \(1, 1\) holds"):
+            optim.clip_grad_norm_(parameters, 1.0, norm_type)
+    norm = optim.clip_grad_norm_(model.parameters(), 1.0, norm_type, error_if_nonfinite=False)
+    np.testing.assert_equal(norm, abs(bad))
+    for p, held in zip(model.parameters(), before, strict=True):
+        assert_same_bits(p.grad, held)
+    p = leaf(np.zeros(2))
+    p.grad = const(np.array([1.0, bad]))
+    with pytest.raises(tg.GraphError, match=r"parameter 1 \(2,\) holds"):
+        optim.clip_grad_norm_([leaf(np.zeros(1)), p], 1.0)
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 1.5, 2.0, 3.0, np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("size", ["largest", "one", "smallest"])
+def test_norms_of_every_kind_at_the_ends_of_the_range(
+    norm_type: float, dtype: str, size: str
+) -> None:
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(0)
+    top = {"largest": info.max, "one": 1.0, "smallest": info.tiny}[size]
+    gs = [np.asarray(top * rng.uniform(-1, 1, n), dtype) for n in (3, 200)]
+    ps = [leaf(np.zeros(len(g), dtype)) for g in gs]
+    for p, g in zip(ps, gs, strict=True):
+        p.grad = const(g)
+    joint = np.concatenate(gs).astype(np.longdouble)
+    exact = (
+        np.linalg.norm(joint, norm_type)
+        if norm_type == np.inf
+        else (
+            (np.abs(joint) ** norm_type).sum() ** (1 / np.longdouble(norm_type))
+            if dtype != "float64"
+            else np.longdouble(top)
+            * (np.abs(joint / top) ** norm_type).sum() ** (1 / np.longdouble(norm_type))
+        )
+    )
+    with np.errstate(over="ignore"):
+        assert optim.clip_grad_norm_(ps, 1.0, norm_type) == pytest.approx(float(exact), rel=1e-13)
+    clipped = np.concatenate([host(p.grad) for p in ps]).astype(np.longdouble)
+    expected = joint / (exact + np.longdouble(1e-6)) if exact + 1e-6 > 1 else joint
+    close = 4 * float(info.eps)
+    np.testing.assert_allclose(
+        clipped.astype(float), expected.astype(float), rtol=close, atol=close / 1000
+    )
+
+
+def test_norms_of_every_kind_are_pytorchs() -> None:
+    torch = needs_torch()
+    g = np.random.default_rng(0).normal(size=(4, 3))
+    for norm_type in (1.0, 1.5, 2.0, np.inf):
+        p, q = leaf(np.zeros((4, 3))), torch.zeros((4, 3), dtype=torch.float64, requires_grad=True)
+        p.grad, q.grad = const(g), torch.tensor(g)
+        norm = optim.clip_grad_norm_([p], 0.5, norm_type)
+        assert norm == pytest.approx(
+            torch.nn.utils.clip_grad_norm_([q], 0.5, norm_type).item(), rel=1e-14
+        )
+        assert_close(p.grad, q.grad.numpy(), 1e-14)
+        optim.clip_grad_value_([p], 0.1)
+        torch.nn.utils.clip_grad_value_([q], 0.1)
+        assert_close(p.grad, q.grad.numpy(), 1e-14)
+
+
+def test_clipping_values() -> None:
+    p, q = leaf(np.zeros(4)), leaf(np.zeros(1))
+    p.grad = const(np.array([-3.0, 0.5, np.inf, np.nan]))
+    optim.clip_grad_value_(iter([p, q]), 1.0)
+    np.testing.assert_array_equal(host(p.grad), [-1.0, 0.5, 1.0, np.nan])
+    assert q.grad is None
 
 
 def test_clipping_leaves_small_gradients_alone() -> None:
@@ -188,7 +265,7 @@ def test_clipping_leaves_small_gradients_alone() -> None:
     assert p.grad is held
     assert optim.clip_grad_norm_(iter([p]), 0.25) == pytest.approx(0.5, rel=1e-15)
     assert_close(p.grad, np.array([0.15, 0.2]), 1e-5)
-    assert optim.clip_grad_norm_([], 1.0) == 0.0
+    assert optim.clip_grad_norm_([leaf(np.zeros(2))], 1.0) == 0.0
 
 
 def test_state_is_not_shared_with_gradients() -> None:
@@ -275,6 +352,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "eps": (lambda: optim.Adam([W], eps=-1e-8), "Adam: eps -1e-08"),
     "Adam's decay": (lambda: optim.Adam([W], weight_decay=-1), "Adam: weight_decay -1"),
     "max_norm": (lambda: optim.clip_grad_norm_([W], -1.0), r"clip_grad_norm_: max_norm -1\.0"),
+    "no parameters to clip": (
+        lambda: optim.clip_grad_norm_(iter(()), 1.0),
+        "clip_grad_norm_: no parameters.*read only once",
+    ),
+    "no parameters to limit": (
+        lambda: optim.clip_grad_value_((), 1.0),
+        "clip_grad_value_: no parameters.*read only once",
+    ),
+    "clip_value": (lambda: optim.clip_grad_value_([W], -1.0), r"clip_value -1\.0"),
+    "norm_type": (lambda: optim.clip_grad_norm_([W], 1.0, 0.5), r"norm_type 0\.5 .*from 1"),
+    "norm_type as a flag": (lambda: optim.clip_grad_norm_([W], 1.0, True), "norm_type True"),
     "NaN max_norm": (lambda: optim.clip_grad_norm_([W], float("nan")), "max_norm nan"),
 }
 

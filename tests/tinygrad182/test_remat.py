@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, assert_unwritable, const, host_only, leaf, write
+from tests.support import array, assert_same_bits, assert_unwritable, const, host_only, leaf, write
 from tinygrad182 import backend
 
 RNG = np.random.default_rng(0)
@@ -254,3 +254,19 @@ def test_containers_are_kept_as_they_were_and_as_what_they_were() -> None:
     del others["last"]
     a, b = tg.grad((out.a + out.rest[0]).sum(), [x, last])
     assert (a.item(), b.item()) == (3.0, 2.0)  # type: ignore[union-attr]
+
+
+def test_a_direction_in_which_nothing_changes() -> None:
+    """The tangent of what does not depend on the argument is 0, with remat as without."""
+    x, w = leaf(X), leaf(W)
+
+    def unused(s: tg.Tensor) -> tg.Tensor:
+        return tg.remat(lambda x, s: (x @ w).sum())(x, s)
+
+    def half_used(s: tg.Tensor) -> tg.Tensor:
+        return tg.remat(lambda x, s: (x @ w, s * 2))(x, s)[0]
+
+    for f in (unused, half_used):
+        out, tangent = tg.jvp(f, leaf(W), const(np.ones_like(W)))
+        assert_same_bits(tangent, tg.zeros_like(out))
+        assert_same_bits(tg.jvp(f, leaf(W), leaf(np.ones_like(W)))[1], tg.zeros_like(out))

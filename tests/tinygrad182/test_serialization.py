@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, assert_same_bits, const, needs_torch
+from tinygrad182 import _files
 from tinygrad182.testing import strategies
 
 
@@ -298,7 +303,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "bytes": (lambda p: tg.load(b"f"), tg.ArgumentError, "load: b'f' is no path"),
     "a null": (lambda p: tg.load(p / "a\0"), tg.ArgumentError, "is no path.*null"),
     "a long name": (lambda p: tg.save(p / ("x" * 300), LINEAR), tg.CheckpointError, "too long"),
-    "a longish name": (lambda p: tg.save(p / ("x" * 250), LINEAR), tg.CheckpointError, "too long"),
+    "a protected file": (
+        lambda p: ((p / "f").touch(), (p / "f").chmod(0o444), tg.save(p / "f", LINEAR)),
+        tg.CheckpointError,
+        "save: cannot write .*f: .*write-protected; use another name",
+    ),
     "saving to a folder": (lambda p: tg.save(p, LINEAR), tg.CheckpointError, "save: .* a folder"),
     "loading a folder": (lambda p: tg.load(p), tg.CheckpointError, "load: .* is a folder"),
     "a pipe": (  # such as a device, but one of the test's own
@@ -372,6 +381,82 @@ def test_facts_that_are_refused(name: str, tmp_path: Path) -> None:
     ):
         tg.save(tmp_path / "new" / "f", LINEAR, epoch=1, history=META[name])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 241, "x" * 242, "x" * 255, "∂" * 85, "x∂" * 63 + "xyz"])
+def test_names_as_long_as_the_system_takes(name: str, tmp_path: Path) -> None:
+    for n in range(2):
+        tg.save(tmp_path / name, LINEAR, n=n)
+        (tmp_path / f"{_files._prefix(tmp_path / name)}0123abcd.tmp").touch()
+    tg.save(tmp_path / name, LINEAR, n=2)
+    assert tg.load(tmp_path / name).meta == {"n": 2}
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def one_array(path: Path, dtype: str, size: int) -> Path:
+    """A file with one array of four elements, of a type that NumPy may lack."""
+    entry = {"dtype": dtype, "shape": [4], "data_offsets": [0, size]}
+    header = json.dumps({"a": entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    return path
+
+
+LACKED = {"F8_E4M3": 4, "F8_E5M2": 4, "F8_E8M0": 4, "F4": 2, "F6_E2M3": 3, "BF16": 8, "C64": 32}
+
+
+@pytest.mark.parametrize(("dtype", "size"), LACKED.items())
+def test_types_that_numpy_lacks(dtype: str, size: int, tmp_path: Path) -> None:
+    with pytest.raises(tg.DTypeError, match=r"load: a has a dtype that NumPy lacks.*PyTorch first"):
+        tg.load(one_array(tmp_path / "file", dtype, size))
+
+
+FACTS = {
+    "version": 1,
+    "meta": {"epoch": 3, "1": [None]},
+    "optimizer": {
+        "prefix": "optimizer/",
+        "state": {"0": {"step": 3}, "1": {}},
+        "param_groups": [{"lr": 0.1, "params": [0, 1]}],
+    },
+}
+ODD: tuple[Any, ...] = (None, True, 0, -1, 10**30, 1.5, "", "x", [], [1], {}, {"x": 1}, {"0": 1})
+
+
+def mutated(facts: Any) -> Iterator[Any]:
+    """Every way to put something odd in one place, and to leave one thing out."""
+    yield from ODD
+    inside = range(len(facts)) if isinstance(facts, list) else facts
+    for key in inside if isinstance(facts, (dict, list)) else ():
+        for part in mutated(facts[key]):
+            changed = copy.copy(facts)
+            changed[key] = part
+            yield changed
+        changed = copy.copy(facts)
+        del changed[key]
+        yield changed
+
+
+def test_odd_facts_are_taken_or_told(tmp_path: Path) -> None:
+    """Whatever a header holds: a checkpoint that its own methods can be asked about, or our error."""
+    taken, told = 0, 0
+    for facts in mutated(FACTS):
+        arrays = {"weight": np.ones(2), "optimizer/0/momentum_buffer": np.ones(2)}
+        save_file(arrays, tmp_path / "file", {"tinygrad182": json.dumps(facts)})
+        try:
+            checkpoint = tg.load(tmp_path / "file")
+        except tg.CheckpointError as error:
+            assert str(tmp_path / "file") in str(error)  # noqa: PT017
+            assert re.search("use a copy|install a newer", str(error))  # noqa: PT017
+            told += 1
+            continue
+        taken += 1
+        repr(checkpoint)
+        assert isinstance(checkpoint.meta, dict)
+        if checkpoint.optimizer is not None:
+            with contextlib.suppress(tg.TinygradError):
+                tg.optim.SGD(LINEAR.parameters(), 0.1).load_state_dict(checkpoint.optimizer)
+    assert taken > 50
+    assert told > 50
 
 
 def test_errors_are_those_a_caller_would_expect() -> None:

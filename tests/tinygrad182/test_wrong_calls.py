@@ -71,7 +71,7 @@ SHAPES: list[tuple[Call, str]] = [
     (lambda x: tg.unstack(tg.tensor(1.0)), "^unstack: a 0-d tensor"),
     (lambda x: list(tg.tensor(1.0)), "^unstack: a 0-d tensor"),
     (lambda x: tg.flip(x, axis=2), "^flip: axis 2"),
-    (lambda x: tg.pad(x, ((1, 1),)), r"^pad: .*give a pair \(before, after\) per axis"),
+    (lambda x: tg.pad(x, ((1, 1),) * 3), r"^pad: .*give a pair \(before, after\) per axis"),
     (lambda x: tg.einsum("ij,jk->ik", x, x), "^einsum: 'j' .* names sizes 3 and 2"),
     (lambda x: tg.einsum("ijk->i", x), "^einsum: term 'ijk'"),
     (lambda x: tg.einsum("i$->i", x), "^einsum: term"),

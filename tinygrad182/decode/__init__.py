@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from .. import _calls
 from .best_first import exact_search
 from .lattice import Lattice, LatticeStep
 from .rescoring import rescore
@@ -22,3 +25,8 @@ __all__ = [
     "rescore",
     "sample",
 ]
+
+_calls.tell_in(globals())
+
+if not TYPE_CHECKING:
+    __getattr__ = _calls.names_of(__name__, "tg.decode", {})

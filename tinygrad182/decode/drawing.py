@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._files import checked_path, write_file
+from .._html import chart_page
 from ..errors import ArgumentError, MissingDependencyError
 from .words import Words, namer
 
@@ -20,6 +21,7 @@ SHAPES = {"kept": "circle", "finished": "square", "pruned": "cross"}
 OPTIMUM, INK = "#D55E00", "#1a1a1a"
 FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 WIDTH = 720
+TITLE = "What beam search kept, pruned and finished"
 MISSING = "drawing a lattice needs altair and vl-convert: pip install 'tinygrad182[viz]'"
 
 ALONG = 0.72
@@ -35,8 +37,8 @@ def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
     """Write the picture as a page that needs no network."""
     target = checked_path("save_html", path)
     chart = picture(lattice, **options)
-    _converter()
-    page: str = chart.to_html(inline=True, embed_options={"actions": False})
+    library = _converter().javascript_bundle()
+    page = chart_page(str(options.get("title", TITLE)), chart.to_dict(), library)
     write_file("save_html", target, page.encode())
 
 
@@ -53,7 +55,7 @@ def picture(
     optimum: Sequence[int] | None = None,
     gradient: Any = None,
     most: int = 4,
-    title: str = "What beam search kept, pruned and finished",
+    title: str = TITLE,
 ) -> Any:
     """The chart; see :meth:`Lattice.save_png` for the parameters."""
     alt = _altair()

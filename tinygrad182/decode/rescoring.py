@@ -13,13 +13,14 @@ from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..backpropagation import ancestors
 from ..creation import as_tensor
+from ..dlpack import exported
 from ..errors import ArgumentError, DecodingError, brief
 from ..functions import astype, stack
 from ..marks import Mark, mark
 from ..modes import MODES, Scope, at_time, scope
 from ..recording import Node, is_tensor, node_of, now, wrap
 from ..unrolling import is_scan, steps_of_scan
-from .stepping import Host, State, Step, Stepper, check_state, is_array, start_tokens, whole
+from .stepping import Host, State, Step, Stepper, array_of, check_state, is_array, start_tokens, whole
 
 
 def rescore(
@@ -123,7 +124,9 @@ def rescore(
 
 def _own(leaf: Any) -> Any:
     """A copy of an array; a Tensor as it is, for gradients flow through it."""
-    return backend.copy(leaf) if is_array(leaf) and not is_tensor(leaf) else leaf
+    if is_tensor(leaf) or not is_array(leaf):
+        return leaf
+    return exported(backend.copy(array_of(leaf)), leaf)
 
 
 def _of_token(values: Tensor, token: int, t: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from ..errors import IndexOutOfRangeError
+from ..errors import ArgumentError, IndexOutOfRangeError
 
 if TYPE_CHECKING:
     from .lattice import Lattice
@@ -122,8 +122,13 @@ class SearchResult(Hypotheses):
         Whether the best hypothesis is proven to be the global optimum.
     expanded : int
         The prefixes after which the model was asked.
-    lattice : Lattice or None
+    lattice : Lattice
         All that was kept, pruned and finished, where ``trace=True`` asked for it.
+
+    Raises
+    ------
+    ArgumentError
+        The lattice asked for where the search was not told to keep it.
     """
 
     def __init__(
@@ -140,7 +145,16 @@ class SearchResult(Hypotheses):
         self.gap = 0.0 if self.bound == best else self.bound - best
         self.certified = best >= pruned
         self.expanded = expanded
-        self.lattice = lattice
+        self._lattice = lattice
+
+    @property
+    def lattice(self) -> Lattice:  # noqa: D102 - described with the class
+        if self._lattice is None:
+            raise ArgumentError(
+                "decode: this search kept no lattice; ask for it with trace=True, as in "
+                "tg.decode.beam_search(..., trace=True)"
+            )
+        return self._lattice
 
     def __repr__(self) -> str:
         found = (

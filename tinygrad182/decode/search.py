@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 from ..modes import no_grad
 from .beam import ALL, BeamSearch
 from .result import Scoring, SearchResult
-from .stepping import State, Step, Stepper, check_state, start_tokens, whole
+from .stepping import State, Step, Stepper, check_start, start_tokens, whole
 
 MOST_SEQUENCES = 1_000_000
 """More prefixes than this :func:`exhaustive` refuses to hold at once."""
@@ -48,7 +48,9 @@ def beam_search(
     start : int or sequence of int (B,), array or Tensor
         The first token of one example, or of each of B, which are searched together. Numbers, lists and
         NumPy arrays go where the state is, or to the default device if it has no array; a Tensor or an
-        array on a GPU must be where the state is, and decides where there is none.
+        array on a GPU must be where the state is, and decides where there is none. It is not a prompt: run
+        the model over all tokens of a prompt but the last, and start with that one and the state after
+        them. A list of several needs a state with a row for each; without one, give an array.
     beam_width, max_length : int
         K and T.
     eos : int, optional
@@ -194,7 +196,7 @@ def begin(
     end = None if eos is None else whole(eos, "eos", 0)
     stepper = Stepper(step, axis, end)
     tokens, single = start_tokens(start, state)
-    check_state(state, tokens, stepper.axis, "the initial state:")
+    check_start(start, tokens, state, stepper.axis)
     T = whole(max_length, "max_length", 1)
     return stepper, tokens, single, end, Scoring(_exponent(penalty, T), T, end is not None)
 

@@ -12,6 +12,7 @@ import numpy as np
 from .. import backend
 from .._trees import flatten, rebuild
 from ..backend import Array
+from ..dlpack import exported, imported
 from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
 from ..host import on_host
 from ..modes import PendingCheck, default_device, deferred_checks
@@ -176,8 +177,13 @@ def whole(value: Any, name: str, least: int) -> int:
 
 
 def array_of(x: Any) -> Any:
-    """The array of a Tensor; anything else as it is."""
-    return x._data if is_tensor(x) else x
+    """The array of a Tensor, or of a library that speaks DLPack; anything else as it is."""
+    return x._data if is_tensor(x) else imported(x)
+
+
+def _in_library_of(leaf: Any, array: Array) -> Any:
+    """Rows of a leaf as what the leaf is: a Tensor, an array, or one of the library it came from."""
+    return wrap(array) if is_tensor(leaf) else exported(array, leaf)
 
 
 def check_values(values: np.ndarray[Any, Any], where: str) -> None:
@@ -203,7 +209,7 @@ def is_array(leaf: Any) -> bool:
     """Whether a leaf of a state has rows: an array or a Tensor, no number."""
     if type(leaf) is np.ndarray or is_tensor(leaf):
         return True
-    return leaf is not None and backend.is_array(leaf)
+    return leaf is not None and backend.is_array(imported(leaf))
 
 
 _PASSED_ON = (bool, int, float, complex, str, bytes, np.generic)
@@ -224,7 +230,7 @@ def check_state(state: State, tokens: Array, axis: int, what: str) -> None:
                 continue
             raise DecodingError(
                 f"decode: {what} leaf {i} is a {type(leaf).__name__}, whose rows cannot be chosen; use "
-                "tuples, lists and dicts of arrays or Tensors (x.numpy() of a PyTorch tensor), and numbers"
+                "tuples, lists and dicts of arrays or Tensors, and numbers"
             )
         if leaf.ndim <= axis or leaf.shape[axis] != rows:
             raise DecodingError(
@@ -258,7 +264,8 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
     host = _host_tokens(given)
     if host is None:
         raise ArgumentError(
-            f"decode: start {brief(start)} must be a token's number from 0, or a sequence of B of them"
+            f"decode: start {brief(start)} must be a token's number from 0, or an array of one for "
+            "each of B examples; of a prompt, pass the last token, with the state after the others"
         )
     like = next((array_of(leaf) for leaf in flatten(state) if is_array(leaf)), None)
     if is_tensor(start) or (backend.is_array(given) and type(given) is not np.ndarray):
@@ -277,6 +284,34 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
     return xp.from_numpy(host, xp.device(like)), np.ndim(given) == 0
 
 
+PROMPT = (
+    "several start tokens are several examples. For a prompt, run the model over all its tokens but the "
+    "last, and pass the last alone as start, with the state after the others"
+)
+"""What to do if a sequence was meant."""
+
+
+def check_start(start: Any, tokens: Array, state: State, axis: int) -> None:
+    """Make sure that several start tokens are meant as several examples, and that the state is theirs.
+
+    A state with a row for each says so; without one an array (B,) does, and a list does not.
+
+    Raises
+    ------
+    ArgumentError, DecodingError, DeviceError
+    """
+    count = tokens.shape[0]
+    if isinstance(start, (list, tuple)) and count > 1 and not any(map(is_array, flatten(state))):
+        raise ArgumentError(
+            f"decode: start {brief(start)} may be a prompt or {count} examples: {PROMPT}. For {count} "
+            "examples without a state, pass an array: start=np.array([...])"
+        )
+    try:
+        check_state(state, tokens, axis, "the initial state:")
+    except DecodingError as error:
+        raise DecodingError(f"{error}; {PROMPT}" if count > 1 else str(error)) from None
+
+
 def _host_tokens(given: Any) -> Host | None:
     """Read tokens as an int64 array (B,) on the host; return None for what is not a token."""
     try:
@@ -292,16 +327,16 @@ def _host_tokens(given: Any) -> Host | None:
 def _rows(xp: Any, leaf: Any, rows: Array, axis: int) -> Any:
     if type(leaf) is np.ndarray:
         return leaf.take(rows, axis=axis)
-    if is_tensor(leaf):
-        return wrap(xp.take(leaf._data, rows, axis=axis))
-    return xp.take(leaf, rows, axis=axis) if is_array(leaf) else leaf
+    if not is_array(leaf):
+        return leaf
+    return _in_library_of(leaf, xp.take(array_of(leaf), rows, axis=axis))
 
 
 def _row(leaf: Any, row: int, axis: int) -> Any:
     if not is_array(leaf):
         return leaf
     array = array_of(leaf)[(*[slice(None)] * axis, slice(row, row + 1), ...)]
-    return wrap(backend.copy(array)) if is_tensor(leaf) else backend.copy(array)
+    return _in_library_of(leaf, backend.copy(array))
 
 
 def _concat(leaves: Sequence[Any], axis: int) -> Any:
@@ -313,5 +348,4 @@ def _concat(leaves: Sequence[Any], axis: int) -> Any:
             )
         return leaves[0]
     arrays = [array_of(leaf) for leaf in leaves]
-    joined = backend.namespace(*arrays).concat(arrays, axis=axis)
-    return wrap(joined) if is_tensor(leaves[0]) else joined
+    return _in_library_of(leaves[0], backend.namespace(*arrays).concat(arrays, axis=axis))

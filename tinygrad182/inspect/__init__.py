@@ -5,6 +5,9 @@ Reads the graph; nothing in the framework depends on it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from .. import _calls
 from ..marks import mark
 from .anomaly import Anomaly, first_anomaly
 from .flow import GradientFlow, StackFlow, gradient_flow, state_grad_matrix
@@ -38,3 +41,8 @@ __all__ = [
     "trace",
     "weight_grad_by_time",
 ]
+
+_calls.tell_in(globals())
+
+if not TYPE_CHECKING:
+    __getattr__ = _calls.names_of(__name__, "tg.inspect", {})

@@ -39,7 +39,7 @@ def step(node: Node, g: Array, time: int) -> Seeds:
     if time not in times:
         raise ArgumentError(f"expand: time {time!r}; the steps are {times[0]} to {times[-1]}")
     scan: Scan = node.primitive  # type: ignore[assignment]
-    i = time - times[0]
+    i = times.index(time)  # of Python's int, whatever type the time has
     here = _one(node, i)
     parts = [g] if len(scan.parts) == 1 else [g[k] for k in range(len(scan.parts))]
     arriving = [part[i] for part in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import add_grad, seeds_of
+from ..autodiff import add_grads, own, seeds_of
 from ..backpropagation import ancestors
+from ..creation import integers
 from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, no_grad
 from ..recording import Node, is_tensor
-from .fused import Found, gradients_inside, openable
+from .fused import Found, gradients_inside, gradients_together, openable
 from .hosting import Seed, device_of, is_away, on_host
 from .recurrences import Stack, one_stack, one_state, stacks_of
 from .rows import TrustedCotangents
@@ -143,9 +145,11 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
         for path, by_name in stacks.items()
     }
     with no_grad():
-        for node in leaves:
-            if found.twin(node) in found.bands:
-                add_grad(node, backend.move(whole_of(found.of(node)), device_of(node.value)))
+        add_grads(
+            (node, own(backend.move(whole_of(found.of(node)), device_of(node.value))))
+            for node in leaves
+            if found.twin(node) in found.bands
+        )
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
 
 
@@ -180,9 +184,18 @@ def _leading_to(targets: set[Node], nodes: list[Node]) -> set[Node]:
 
 
 def state_grad_matrix(
-    losses: Tensor | Sequence[Tensor], path: str | None = None, state: str = "h", log: bool = False
+    losses: Tensor | Sequence[Tensor],
+    path: str | None = None,
+    state: str = "h",
+    log: bool = False,
+    *,
+    steps: Sequence[int] | None = None,
 ) -> np.ndarray[Any, Any]:
     """‖∂L_k/∂h_t‖ for every loss and every time step: what each loss says about each state.
+
+    Several losses go back in one pass, on a leading axis: as many as fit in about 32 MB, and at least
+    ten. A pass takes about 4 n · size bytes for n losses, where size is that of all states (of an LSTM
+    that was run as one operation, of h and c): T · B · H · itemsize each.
 
     Parameters
     ----------
@@ -194,10 +207,13 @@ def state_grad_matrix(
         The name of the state.
     log : bool
         Return natural logarithms, true also where the norms underflow.
+    steps : sequence of int, optional
+        The time steps that are asked for, in any order; all by default. In a loop of your own, and in
+        an unrolled layer, the pass goes back no further than to the first of them.
 
     Returns
     -------
-    ndarray ``(K, T)``
+    ndarray ``(K, T)``, or ``(K, len(steps))``
         Frobenius norms over (B, H), float64; 0 where loss k does not depend on step t.
 
     Raises
@@ -206,6 +222,8 @@ def state_grad_matrix(
         The losses require no grad, or no state was marked.
     UnknownPathError
         No such path or state, or several paths and none given; the message lists them.
+    ArgumentError
+        No losses, or a step that there is no state of.
 
     Examples
     --------
@@ -226,13 +244,50 @@ def state_grad_matrix(
     recurrence = one_state(
         one_stack(whole[0], path, "state_grad_matrix"), state, "state_grad_matrix"
     )
-    targets = set(recurrence.nodes())
+    times = recurrence.times()
+    asked = times if steps is None else _known(steps, times, state)
+    states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in asked]
+    targets = set(states)
+    size = sum(math.prod(node.value.shape) * node.value.itemsize for node in targets)
+    count = max(FEWEST, MEMORY // max(4 * size, 1))
+    columns = [times.index(t) for t in asked]
     rows = []
-    for root, seed in seeds:
-        found = gradients_inside(root, seed, targets)
-        flow = flow_of(recurrence, found, "state_grad_matrix", Ledger())
-        rows.append(flow.log_grad_norm if log else flow.grad_norm)
+    for start in range(0, len(seeds), count):
+        for found in _together(seeds[start : start + count], targets):
+            flow = flow_of(recurrence, found, "state_grad_matrix", Ledger())
+            rows.append((flow.log_grad_norm if log else flow.grad_norm)[columns])
     return np.array(rows)
+
+
+def _known(steps: Sequence[int], times: list[int], state: str) -> Sequence[int]:
+    """The steps that are asked for, if there is a state of each."""
+    steps = integers(list(steps), "state_grad_matrix", "steps")
+    for t in steps:
+        if t not in times:
+            raise ArgumentError(
+                f"state_grad_matrix: steps has {t}, but there is no {state!r} of that step in this "
+                f"graph; it has those of {times[0]} to {times[-1]}"
+            )
+    return steps
+
+
+MEMORY = 1 << 25
+"""Bytes that the losses which go back in one pass take, about."""
+
+FEWEST = 10
+"""The number of losses that go back in one pass in any case."""
+
+
+def _together(seeds: Sequence[Seed], targets: set[Node]) -> Iterator[Found]:
+    """The gradients of several losses, found in one pass."""
+    spread = []
+    for k, (root, seed) in enumerate(seeds):
+        with backend.on(seed):
+            g = backend.namespace(seed).zeros((len(seeds), *seed.shape), dtype=seed.dtype)
+            g[k] = seed
+        spread.append((root, g))
+    found = gradients_together(spread, targets)
+    return map(found.at, range(len(seeds)))
 
 
 def _sum_of(losses: list[Tensor]) -> Seed:

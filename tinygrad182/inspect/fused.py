@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Set
+from collections.abc import Container, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,16 +11,17 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
-from ..kernels.powers import NOTHING, smallest, times_rows
+from ..kernels.powers import NOTHING, largest_exponent, smallest
 from ..kernels.products import Sent, products
 from ..modes import no_grad
 from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
 from ..recording import Node
 from ..unrolling import is_scan, unrolled
-from .hosting import is_away
-from .rows import RowCotangents, Rows
-from .scaling import Band, times_power, zeros_like
+from .along import carried
+from .hosting import Seed, is_away
+from .rows import RowCotangents, Rows, as_bands
+from .scaling import Band, Power, times_power, zeros_like
 
 
 class Inside(NamedTuple):
@@ -49,6 +50,19 @@ class Inside(NamedTuple):
             found.append((states, powers))
         return found
 
+    def at(self, k: int) -> Inside:
+        """Those of one of the cotangents that went back together."""
+        windows = [
+            (
+                steps,
+                here._replace(
+                    states=here.states[:, k], powers=None if here.powers is None else here.powers[k]
+                ),
+            )
+            for steps, here in self.windows
+        ]
+        return Inside(windows, self.power)
+
 
 class Found(NamedTuple):
     """The gradient by every target as bands, and what is inside the recurrences on the way to them.
@@ -64,6 +78,11 @@ class Found(NamedTuple):
     bands: dict[Node, list[Band]]
     inside: dict[Node, Inside]
     twins: dict[Node, Node]
+
+    def at(self, k: int) -> Found:
+        """What was found of one of the cotangents that went back together, on a leading axis."""
+        bands = {node: [_one_of(band, k) for band in some] for node, some in self.bands.items()}
+        return Found(bands, {node: here.at(k) for node, here in self.inside.items()}, self.twins)
 
     def twin(self, node: Node) -> Node:
         """Return the node that stands for another."""
@@ -85,6 +104,15 @@ class Found(NamedTuple):
         return [(zeros_like(value), powers)]
 
 
+def _one_of(band: Band, k: int) -> Band:
+    """One of the leading axis; its power is a single one if that depends on nothing else."""
+    array, power = band
+    if not isinstance(power, int):
+        power = power[k] if len(power) > 1 else power[0]
+        power = int(power.item()) if power.size == 1 else power
+    return array[k, ...], power
+
+
 def part_of(scan: Node, part: int) -> Array:
     """One part of the states of a recurrence, (T, B, H)."""
     return scan.value if scan.value.ndim == 3 else scan.value[part]
@@ -103,10 +131,24 @@ def gradients_inside(
     ``leaves`` are further targets, whose gradients need be no truer than their type. ``sums_too``: keep
     the gradients of every step's sums. ``sums`` is how cotangents are kept.
     """
+    return gradients_together([(root, seed)], targets, leaves, sums_too, sums)
+
+
+def gradients_together(
+    seeds: Sequence[Seed],
+    targets: set[Node],
+    leaves: Set[Node] = frozenset(),
+    sums_too: bool = False,
+    sums: RowCotangents | None = None,
+) -> Found:
+    """The same from several seeds, which may all have a leading axis: :meth:`Found.at` then tells them apart.
+
+    With one, no weight of a recurrence may be asked for.
+    """
     run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
     with no_grad():
         backpropagate(
-            [(root, seed)],
+            seeds,
             targets | leaves,
             visit=run.arrive,
             retain_graph=True,
@@ -128,19 +170,47 @@ class _Pass:
         self.targets = targets
         self.leaves = leaves
         self.sums_too = sums_too
-        self._given: dict[Node, tuple[Array, Array | None, int]] = {}
+        self._given: dict[Node, Band] = {}
 
     def arrive(self, node: Node, g: Array) -> None:
-        """Note the whole cotangent of a target and of a scan."""
+        """Note the whole cotangent of a target and of a scan, with its powers."""
+        bands = self.sums.bands(g)
         if node in self.targets or node in self.leaves:
-            self.found.bands[node] = self.sums.bands(g)
+            self.found.bands[node] = bands
         if is_scan(node):
-            self._given[node] = g, self.sums.rows, self.sums.powers[0]
+            (self._given[node],) = bands
 
     def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
-        """The cotangents a node sends to its inputs; those of a scan, found inside, are put there."""
-        if node not in self._given:
+        """The cotangents a node sends to its inputs.
+
+        Those that have powers of their own, found inside a scan or at rows, are put there.
+        """
+        if node in self._given:
+            self._pull_scan(node, wanted)
+        elif all(isinstance(power, int) for power in self.sums.powers):
             return pull(node, g, wanted)
+        else:
+            for array, power in self.sums.bands(g):
+                self._pull_rows(node, array, power, wanted)
+        return []
+
+    def _pull_rows(self, node: Node, g: Array, power: Power, wanted: Container[Any]) -> None:
+        """Send on an array whose rows have powers: as it is where they stay apart, else as bands."""
+        if isinstance(power, int):
+            power = np.full((1,) * g.ndim, power)
+        along = carried(node, power, wanted)
+        for parent, cotangent in pull(node, g, along):
+            self.sums.put(parent, cotangent, along[parent])
+        mixed = {x for x in node.inputs or () if x in wanted and x not in along}
+        ends = {x for x in mixed if self._only_leaves(x)}  # type: ignore[arg-type]
+        limit = 4 * largest_exponent(g.dtype)  # further out, nothing shows in their type
+        for some, within in ((ends, limit), (mixed - ends, None)):
+            for array, p in as_bands(g, power, within) if some else []:
+                for parent, cotangent in pull(node, array, some):
+                    self.sums.put(parent, cotangent, p)
+
+    def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
+        """Go back through a scan, and send on what comes of it."""
         parents = node.inputs or ()
         needed = tuple([x in wanted for x in parents])
         sent = self._run(node, needed)
@@ -148,28 +218,28 @@ class _Pass:
             for i, parent in enumerate(parents):
                 if needed[i]:
                     self._put(node, parent, *sent.of(i))  # type: ignore[arg-type]
-        return []
 
     def _put(self, node: Node, parent: Node, g: Array, rows: Array | None, power: int) -> None:
-        """Add to what an input gets; as rows where another recurrence takes them.
+        """Add to what an input gets, whose rows may have powers.
 
         Where there is nothing but leaves behind it, in its own type.
         """
         xp = backend.namespace(g)
-        g = fit(xp, node, parent, g, 0)
+        g = fit(xp, node, parent, g, g.ndim - parent.value.ndim)
         if rows is None:
             self.sums.put(parent, g, power)
-        elif (behind := self._states(parent)) is not None:
-            self.sums.put_rows(behind[0], Rows(behind[1], g, rows + power))
+            return
+        powers = (rows + power)[..., None]
+        if (behind := self._states(parent)) is not None:
+            self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
-            with np.errstate(over="ignore"):  # infinite is what it is in its type
-                whole = times_rows(xp.module, g, rows + power)
+            whole = times_power(g, powers)
             if not xp.guarded:  # subnormal numbers are slow on the host
                 small = xp.module.abs(whole) < smallest(whole.dtype)
                 whole = xp.module.where(small, 0, whole)
             self.sums.put(parent, whole, 0)
         else:
-            self.sums.put_spread(xp, parent, g, rows, power)
+            self.sums.put(parent, g, powers)
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""
@@ -198,8 +268,12 @@ class _Pass:
         for x in node.inputs or ():
             if isinstance(x, Node):
                 x.check_unchanged(node)
-        g, rows, power = self._given.pop(node)
+        g, power = self._given.pop(node)
+        rows = None
         xp = backend.namespace(node.value)
+        if not isinstance(power, int):
+            lead = g.shape[: g.ndim - node.value.ndim]
+            rows, power = power.reshape(*lead, *node.value.shape[-3:-1]), 0
         g = recurrent.plain(xp.module, g)
         xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
         windows: list[tuple[range, Deltas]] = []
@@ -213,8 +287,11 @@ class _Pass:
                 )
                 if any(needed):
                     total.add(products(setting.at(steps), later), later)
-                windows.insert(0, (steps, later if self.sums_too else later._replace(sums=None)))
-        self.found.inside[node] = Inside(windows, power)
+                if node in self.targets:
+                    kept = later if self.sums_too else later._replace(sums=None)
+                    windows.insert(0, (steps, kept))
+        if node in self.targets:
+            self.found.inside[node] = Inside(windows, power)
         return total
 
 
@@ -261,11 +338,11 @@ class _Total:
             values, rows = self.initial
             return values[i - 1], rows, self.power
         wholes = [whole for whole, _ in self.x]
-        x = wholes[0] if len(wholes) == 1 else self.m.concatenate(wholes)
+        x = wholes[0] if len(wholes) == 1 else self.m.concatenate(wholes, axis=-3)
         if all(rows is None for _, rows in self.x):
             return x, None, self.power
         powers = [self.m.zeros(g.shape[:-1], "int64") if p is None else p for g, p in self.x]
-        return x, self.m.concatenate(powers), self.power
+        return x, self.m.concatenate(powers, axis=-2), self.power
 
 
 def _plus(arrays: tuple[Any, Any], powers: tuple[int, int]) -> Any:
@@ -283,12 +360,11 @@ def openable(root: Node) -> Node:
 
 
 def in_own_type(states: Array, powers: Array) -> Array:
-    """The gradients with their powers put back: 0 where they underflow, ±∞ where they overflow."""
+    """The gradients with the powers of their rows put back: 0 where they underflow, ±∞ where they overflow."""
     xp = backend.namespace(states)
     if not xp.guarded:  # the host need not wait to see that there is less to do
         if not powers.any():
             return states
         if (powers == powers.flat[0]).all():
             return times_power(states, int(powers.flat[0]))
-    with xp.on(states):
-        return times_rows(xp.module, states, powers)
+    return times_power(states, powers[..., None])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -15,11 +14,8 @@ from ..primitives.recurrent import Scan
 from ..recording import Node
 from ..unrolling import is_scan, steps_of_scan
 from .fused import Inside, gradients_inside
-from .norms import row_norms
+from .parts import CheckedParts, Part
 from .times import marked_times
-
-Part = tuple[range, Array, np.ndarray[Any, Any]]
-"""Some steps, what each contributes, and the powers of two these are to be multiplied by."""
 
 
 def scans_using(root: Node, weight: Node) -> list[Node]:
@@ -52,12 +48,16 @@ def last_step(root: Node) -> int:
 
 def contributions(
     root: Node, seed: Array, weight: Node, scans: list[Node], chunk: int
-) -> Iterator[Part]:
+) -> CheckedParts:
     """Each step's contribution, about ``chunk`` elements at a time."""
-    inside = gradients_inside(root, seed, set(scans), sums_too=True).inside
-    for node in scans:
-        if node in inside:
-            yield from _of_scan(node, weight, inside[node], chunk)
+    found = gradients_inside(root, seed, set(scans), {weight}, sums_too=True)
+
+    def parts() -> Iterator[Part]:
+        for node in scans:
+            if node in found.inside:
+                yield from _of_scan(node, weight, found.inside[node], chunk)
+
+    return CheckedParts(weight, last_step(root) + 1, parts(), found.bands.get(weight, []))
 
 
 def _of_scan(node: Node, weight: Node, inside: Inside, chunk: int) -> Iterator[Part]:
@@ -84,27 +84,4 @@ def _of_scan(node: Node, weight: Node, inside: Inside, chunk: int) -> Iterator[P
                 shifts = powers - top[:, None]
                 z, tops = times_rows(m, z, xp.asarray(shifts)) if shifts.any() else z, tops + top
             part = z.sum(axis=1) if a is None else m.matmul(m.swapaxes(z, 1, 2), a[here])
-            yield times[steps[i] : steps[i] + len(part)], part, tops
-
-
-def whole(parts: Iterator[Part], steps: int, like: Array) -> Array:
-    """All steps' contributions in the weight's type; zeros where it was not used."""
-    xp = backend.namespace(like)
-    with xp.on(like), np.errstate(over="ignore", under="ignore"):
-        found = xp.zeros((steps, *like.shape), dtype=like.dtype)
-        for times, part, tops in parts:
-            if tops.any():
-                rows = times_rows(xp.module, part.reshape(len(part), -1), xp.asarray(tops))
-                part = rows.reshape(part.shape)
-            found[times.start : times.stop] = part
-    return found
-
-
-def norms(parts: Iterator[Part], steps: int) -> np.ndarray[Any, Any]:
-    """The norm of every step's contribution in float64, true also where its type cannot hold it."""
-    found = np.zeros(steps)
-    for times, part, tops in parts:
-        host = backend.namespace(part).to_numpy(part).astype(np.float64)
-        with np.errstate(over="ignore", under="ignore"):
-            found[times.start : times.stop] = np.ldexp(row_norms(host.reshape(len(host), -1)), tops)
-    return found
+            yield Part(times[steps[i] : steps[i] + len(part)], part, tops)

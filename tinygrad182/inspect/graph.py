@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple, NoReturn
 
 from .. import backend
+from .._calls import told
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
@@ -279,6 +280,7 @@ class Graph:
     def __len__(self) -> int:
         return len(self._order)
 
+    @told
     def select(
         self,
         op: str | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
+from ..kernels.powers import NOTHING
 
 HostArray = np.ndarray[Any, Any]
 
@@ -40,6 +41,20 @@ def sample_norms(states: Array) -> Array:
     samples = states.shape[1] if states.ndim > 2 else 1
     each = math.prod(states.shape[1:]) // max(samples, 1)
     return row_norms(_wide(states, (len(states), samples, each)))
+
+
+def at_sample_powers(state: Array, powers: Array) -> tuple[Array, Array]:
+    """One state whose rows have powers of two, in float64, and a single power for each sample ``(B,)``."""
+    xp = backend.namespace(state)
+    m = xp.module
+    with xp.on(state):
+        wide = state.astype("float64").reshape(len(state) if state.ndim > 1 else 1, -1)
+        rows = m.broadcast_to(powers, state.shape).reshape(wide.shape)
+        exponents = m.where(wide == 0, NOTHING, rows + m.frexp(wide)[1])
+        top = m.max(exponents, axis=-1)
+        top = m.where(top < NOTHING // 2, 0, top)
+        shifts = m.clip(rows - top[:, None], -4096, 4096).astype("int32")
+        return m.ldexp(wide, shifts).reshape(state.shape), top
 
 
 def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArray]:

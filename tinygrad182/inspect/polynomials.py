@@ -14,9 +14,11 @@ from ..kernels.arrays import Ends
 from ..kernels.powers import NOTHING
 from ..recording import Node
 from ..unrolling import is_scan
-from .rows import RowCotangents, Rows
-from .scaling import Band, at_band
-from .steps import Scaled, Steps, exponents
+from .along import carried
+from .rows import RowCotangents, Rows, as_bands
+from .scaling import Band, Power, at_band
+from .steps import Scaled, Steps, exponents, scaled
+from .times import Times
 
 
 class Polynomials(Cotangents):
@@ -36,9 +38,11 @@ class Polynomials(Cotangents):
         self.of = [RowCotangents() for _ in range(last + 1)]
         self.arrived: dict[int, Scaled] = {}
         """By coefficient, what arrived at the states of the recurrence popped last."""
+        self.found: list[tuple[int, Band]] = []
+        """The bands of the node popped last, and the coefficients that they are of."""
         self.hop = False
         """Whether the edge that is added next is a hop."""
-        self._layout = [(0, 0)]  # coefficient and power of each row of what was popped last
+        self._layout: list[tuple[int, Power]] = [(0, 0)]
 
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge; of a seed, the first coefficient."""
@@ -53,31 +57,30 @@ class Polynomials(Cotangents):
         """The coefficients' bands on a leading axis; those of a recurrence are in :attr:`arrived`."""
         if is_scan(node):
             return self._pop_scan(node)
-        bands: list[tuple[int, Band]] = []
+        self.found = []
         for j, sums in enumerate(self.of):
             g = sums.pop(node)
-            bands += [] if g is None else [(j, band) for band in sums.bands(g)]
-        if not bands:
+            self.found += [] if g is None else [(j, band) for band in sums.bands(g)]
+        if not self.found:
             return None
-        self._layout = [(j, power) for j, (_, power) in bands]
-        return backend.namespace(bands[0][1][0]).stack([array for _, (array, _) in bands])
+        self._layout = [(j, power) for j, (_, power) in self.found]
+        return backend.namespace(self.found[0][1][0]).stack([g for _, (g, _) in self.found])
 
     def _pop_scan(self, node: Node) -> Any:
         self.arrived, found = {}, None
         for j, sums in enumerate(self.of):
             g = sums.pop(node)
             if g is not None:
-                found = values = g.reshape((-1, *g.shape[-3:]))
-                rows = 0 if sums.rows is None else sums.rows
-                powers = np.broadcast_to(rows + np.int64(sums.powers[0]), values.shape[1:3])
-                self.arrived[j] = Scaled(values, powers)
+                found, self.arrived[j] = g, scaled(g, sums.powers[0])
         return found
 
-    def bands(self, g: Array) -> dict[int, list[Band]]:
-        """The bands of every coefficient of the cotangent popped last, the highest power first."""
+    def bands(self) -> dict[int, list[Band]]:
+        """The bands of every coefficient of the cotangent popped last, each of one power."""
         found: dict[int, list[Band]] = {}
-        for array, (j, power) in zip(g, self._layout, strict=True):
-            found.setdefault(j, []).append((array, power))
+        for j, (g, power) in self.found:
+            found.setdefault(j, []).extend(
+                [(g, power)] if isinstance(power, int) else as_bands(g, power)
+            )
         return found
 
 
@@ -91,6 +94,8 @@ class InsideScans:
         The part of the state whose use by the next step is a hop.
     is_hop : callable
         ``is_hop(parent, time)``: whether the use of a node at a time step, or at none, is one.
+    times : dict of Node to int
+        The time steps of the nodes that belong to one.
     watched : dict of Node to int
         Recurrences, and the part of their states whose gradients are to be kept.
 
@@ -105,11 +110,13 @@ class InsideScans:
         sums: Polynomials,
         through: str,
         is_hop: Callable[[Node, int | None], bool],
+        times: Times,
         watched: dict[Node, int],
     ) -> None:
         self.sums = sums
         self.through = through
         self.is_hop = is_hop
+        self.times = times
         self.watched = watched
         self.found: dict[Node, tuple[Array, Array]] = {}
         self._arrived: dict[Node, dict[int, Scaled]] = {}
@@ -121,12 +128,40 @@ class InsideScans:
     def finish(self) -> None:
         """Go through the recurrences that send nothing on."""
         for node in list(self._arrived):
-            self.pull(node, None, ())
+            self._pull_scan(node, ())
 
     def pull(self, node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
-        """The cotangents a node sends to its inputs; those of a recurrence are put there."""
-        if not is_scan(node):
+        """The cotangents a node sends to its inputs.
+
+        Those of a recurrence, and those whose rows have powers of their own, are put there.
+        """
+        if is_scan(node):
+            self._pull_scan(node, wanted)
+        elif all(isinstance(power, int) for _, (_, power) in self.sums.found):
             return pull(node, g, wanted)
+        else:
+            for j, band in self.sums.found:
+                self._pull_rows(node, j, *band, wanted)
+        return []
+
+    def _pull_rows(
+        self, node: Node, j: int, g: Array, power: Power, wanted: Container[Any]
+    ) -> None:
+        """Send on one coefficient, as it is where its rows stay apart, else as bands."""
+        power = np.full((1,) * g.ndim, power) if isinstance(power, int) else power
+        along = carried(node, power, wanted)
+        mixed = {x for x in node.inputs or () if x in wanted and x not in along}
+        for parent, cotangent in pull(node, g, along):
+            self._after(node, parent, j).put(parent, cotangent, along[parent])
+        for array, p in as_bands(g, power) if mixed else []:
+            for parent, cotangent in pull(node, array, mixed):
+                self._after(node, parent, j).put(parent, cotangent, p)
+
+    def _after(self, node: Node, parent: Node, j: int) -> RowCotangents:
+        return self.sums.after(j, self.is_hop(parent, self.times.get(node)))
+
+    def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
+        """Go back through a recurrence, and send on what comes of it."""
         steps, count = Steps(node), len(self.sums.of)
         parts = steps.scan.parts
         hop = parts.index(self.through) if self.through in parts else None
@@ -146,7 +181,6 @@ class InsideScans:
         for value, initial in zip(back.value, others[: len(parts)], strict=True):
             if initial in wanted:
                 self._put(node, initial, *_at_largest(value, back.power), steps.start)
-        return []
 
     def of(self, node: Node) -> tuple[Array, Array]:
         """What was found of a recurrence; zeros where the loss does not depend on it."""
@@ -163,9 +197,9 @@ class InsideScans:
                 continue
             sums, g = self.sums.after(j, hop), fit(xp, node, parent, g, 0)
             if (part := _part_of_scan(parent)) is not None:
-                sums.put_rows(part[0], Rows(part[1], g, rows))
+                sums.put_rows(part[0], Rows(part[1], g, rows[..., None]))
             else:
-                sums.put_spread(xp, parent, g, rows, 0)
+                sums.put(parent, g, rows[..., None])
 
 
 def _part_of_scan(node: Node) -> tuple[Node, int] | None:

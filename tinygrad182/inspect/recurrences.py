@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -205,8 +206,27 @@ def chosen(wanted: Wanted, there: Sequence[int], what: str) -> list[int]:
     return times
 
 
+class Loops(NamedTuple):
+    """The recurrences of a graph, in the order they began.
+
+    Attributes
+    ----------
+    found : list of Recurrence
+    reached : dict of Node to frozenset of Recurrence
+        Those that a node was computed from, the last ones of every module and name; a state's own too.
+    """
+
+    found: list[Recurrence]
+    reached: dict[Node, _Reached]
+
+
 def recurrences(nodes: list[Node]) -> list[Recurrence]:
-    """Sort the marked ones of ``nodes`` (oldest first) into recurrences, in the order these began.
+    """The recurrences of ``nodes`` (a graph, oldest first), in the order they began."""
+    return loops_of(nodes).found
+
+
+def loops_of(nodes: list[Node]) -> Loops:
+    """Sort the marked ones of ``nodes`` (oldest first) into recurrences.
 
     Two loops may give their states the same name: a state goes on with the recurrence that the last
     states before it, of its module and name, belong to, also where the past was detached. If it was
@@ -236,7 +256,7 @@ def recurrences(nodes: list[Node]) -> list[Recurrence]:
             past = arrays[id(node.value)] = frozenset(others | {r})
         if past:
             reached[node] = past
-    return found
+    return Loops(found, reached)
 
 
 def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrence]) -> _Reached:
@@ -267,9 +287,13 @@ def run_backward(nodes: list[Node]) -> set[Node]:
     ``nodes`` are a whole graph, oldest first. Where recurrences cannot be told apart, none.
     """
     try:
-        found = recurrences(nodes)
+        return descending(recurrences(nodes))
     except GraphError:
         return set()
+
+
+def descending(found: list[Recurrence]) -> set[Node]:
+    """The states of those recurrences that run from the end of time to its start."""
     return {node for r in found if r.runs_backward() for node in r.steps.values()}
 
 

@@ -1,4 +1,4 @@
-"""Cotangents of a pass through recurrences: bands outside them, a power of two for every row inside."""
+"""Cotangents of a pass through recurrences: every row of an array may have a power of two of its own."""
 
 from __future__ import annotations
 
@@ -8,48 +8,85 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backend
-from ..backend import Array
-from ..kernels.powers import NOTHING, largest_exponent, smallest, times_rows
+from ..backend import Array, Key
+from ..backpropagation import gather
+from ..kernels.powers import NOTHING, largest_exponent, smallest
+from ..primitives.index import Slice
 from ..recording import Node
 from ..unrolling import is_scan
-from .scaling import Band, ScaledCotangents, reach_of
+from .along import keeps_rows
+from .scaling import NOT_FINITE, Band, Power, ScaledCotangents, reach_of, times_power
 
 
 class RowCotangents(ScaledCotangents):
-    """Cotangents of a pass through recurrences, where every row (a sequence at a step) has a power of two.
+    """Cotangents whose bands have a power of two each, or one for every row (a sequence at a step).
 
-    Attributes
-    ----------
-    rows : int array (T, B), or None
-        Of the recurrence popped last, the powers that its rows are to be multiplied by; None: all 0.
+    The steps of a vanishing sequence then are one array, and go through operations that keep rows apart
+    (:mod:`.along`) as one. A recurrence gets one array.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: Array | None = None
-        self._by_row: dict[Node, list[Rows]] = {}
+        self._by_row: dict[Node, list[Band]] = {}
+        self._slices: dict[Node, list[tuple[Slice, Power]]] = {}
+        self._of_parts: dict[Node, list[Rows]] = {}
+
+    def put(self, node: Node, cotangent: Any, power: Power) -> None:
+        """Add one array at a power of two, or at one for every row."""
+        if type(cotangent) is Slice:
+            self._slices.setdefault(node, []).append((cotangent, power))
+        elif isinstance(power, int):
+            super().put(node, cotangent, power)
+        elif not power.size or (power == power.flat[0]).all():
+            super().put(node, cotangent, int(power.flat[0]) if power.size else 0)
+        else:
+            some = self._by_row.setdefault(node, [])
+            for i, (g, p) in enumerate(some):
+                if np.array_equal(p, power):
+                    some[i] = g + cotangent, p
+                    return
+            some.append((cotangent, power))
 
     def put_rows(self, scan: Node, rows: Rows) -> None:
         """Add to one part of the states of a recurrence."""
-        self._by_row.setdefault(scan, []).append(rows)
+        self._of_parts.setdefault(scan, []).append(rows)
 
     def pop(self, node: Node) -> Any:
-        """Return the node's cotangent; a recurrence has one array, whose powers are in :attr:`rows`."""
+        """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
         if not is_scan(node):
             return super().pop(node)
-        bands, rows = self._arrived(node), self._by_row.pop(node, [])
-        if len(bands) == 1 and not rows:
-            ((g, power),) = bands
-            self.powers, self.rows = [power], None
-            return g
-        self.powers = [0]
-        g, self.rows = _merged(node.value, bands, rows) if bands or rows else (None, None)
-        return g
+        bands, rows = self._arrived(node), self._of_parts.pop(node, [])
+        if not bands and not rows:
+            return None
+        if len(bands) == 1 and not rows and isinstance(bands[0][1], int):
+            found = bands[0]
+        else:
+            found = _merged(node.value, bands, rows)
+        self.powers = [found[1]]
+        return found[0]
 
-    def put_spread(self, xp: Any, node: Node, g: Array, rows: Array, power: int) -> None:
-        """Add an array whose rows have powers to what takes it as bands."""
-        for array, p in _as_bands(xp, g, rows):
-            self.put(node, array, p + power)
+    def _arrived(self, node: Node) -> list[Band]:
+        slices = self._slices.pop(node, [])
+        found = self._by_row.pop(node, [])
+        parts: list[tuple[Slice, Power]] = []
+        alike = all(isinstance(power, int) and power == slices[0][1] for _, power in slices)
+        for s, power in slices:
+            if not alike and keeps_rows(s, node):
+                parts.append((s, power))
+            elif isinstance(power, int):
+                super().put(node, s, power)
+            else:
+                found.append(_whole(node, s, power))
+        return super()._arrived(node) + found + _placed(node, parts)
+
+    def apart(self, node: Node, bands: list[Band]) -> list[Band]:
+        """The same sum in which no element is near the ends of its type."""
+        array = bands[0][0]
+        lead = array.shape[: array.ndim - node.value.ndim]
+        looking = lead and getattr(backend.namespace(array), "has_loops", False)
+        if looking or not all(isinstance(power, int) for _, power in bands):
+            return _by_rank(bands, lead + (1,) * node.value.ndim)
+        return super().apart(node, bands)
 
 
 class TrustedCotangents(RowCotangents):
@@ -75,15 +112,18 @@ class TrustedCotangents(RowCotangents):
             self._seen.append(g)
         return True
 
-    def put_spread(self, xp: Any, node: Node, g: Array, rows: Array, power: int) -> None:
-        """Add an array whose rows have powers in its own type, if that holds it."""
-        m = xp.module
-        whole = times_rows(m, g, rows + power)
-        if node in self._watched:
-            # what goes to 0 or infinity counts as the smallest number there is
-            lost = ((whole == 0) & (g != 0)) | (m.isfinite(g) & ~m.isfinite(whole))
-            self._seen.append(m.where(lost, smallest(g.dtype), whole))
-        self.put(node, whole, 0)
+    def put(self, node: Node, cotangent: Any, power: Power) -> None:
+        """Add an array; one whose rows have powers in its own type, if that holds it."""
+        if not isinstance(power, int):
+            g, cotangent, power = cotangent, times_power(cotangent, power), 0
+            if node in self._watched:
+                # what goes to 0 or infinity counts as the smallest number there is
+                xp = backend.namespace(g)
+                m, whole = xp.module, cotangent
+                with xp.on(g):
+                    lost = ((whole == 0) & (g != 0)) | (m.isfinite(g) & ~m.isfinite(whole))
+                    self._seen.append(m.where(lost, smallest(g.dtype), whole))
+        super().put(node, cotangent, power)
 
     def held(self) -> bool:
         """Whether every cotangent stayed within what its type holds well; the host waits once."""
@@ -102,39 +142,129 @@ class TrustedCotangents(RowCotangents):
 
 
 class Rows(NamedTuple):
-    """Cotangents (T, B, H) of one part of a recurrence's states, and the powers (T, B) of its rows."""
+    """Cotangents of one part of a recurrence's states, (*lead, T, B, H).
+
+    The powers of its rows are (*lead, T, B, 1).
+    """
 
     part: int
     values: Array
     powers: Array
 
 
-def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> tuple[Array, Array]:
-    """The sum of all, in the shape of ``value``; each row at the power of its largest part."""
+def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
+    """The sum of all, in the shape of a recurrence's ``value``; each row at the power of its largest part.
+
+    The powers are (*lead, [1,] T, B, 1).
+    """
     m = backend.namespace(value).module
-    axes = (-1,) if value.ndim == 3 else (0, -1)
+    some = bands[0][0] if bands else rows[0].values
+    lead = some.shape[: some.ndim - (value.ndim if bands else 3)]
+    axes = (-1,) if value.ndim == 3 else (-4, -1)
     with backend.on(value):
-        used = [(m.any(g != 0, axis=axes), p) for g, p in bands]
-        used += [(m.any(r.values != 0, axis=-1), r.powers) for r in rows]
-        top = m.full(value.shape[-3:-1], NOTHING)
-        for where, power in used:
-            top = m.where(where, m.maximum(top, power), top)
-        top = m.where(top == NOTHING, 0, top)
-        whole = m.zeros_like(value)
+        every = [(g, power, axes) for g, power in bands]
+        every += [(r.values, r.powers, (-1,)) for r in rows]
+        top = m.full((*lead, *value.shape[-3:-1]), NOTHING)
+        for g, power, over in every:
+            top = m.maximum(top, m.max(_exponents(m, g) + power, axis=over))
+        top = m.where(top < NOTHING // 2, 0, top)[..., None]
+        whole = m.zeros((*lead, *value.shape), value.dtype)
+        tops = top if value.ndim == 3 else top[..., None, :, :, :]
         for g, power in bands:
-            whole += times_rows(m, g, power - top)
+            whole += times_power(g, power - tops)
         for r in rows:
-            part = whole if value.ndim == 3 else whole[r.part]
-            part += times_rows(m, r.values, r.powers - top)
-    return whole, top
+            part = whole if value.ndim == 3 else whole[..., r.part, :, :, :]
+            part += times_power(r.values, r.powers - top)
+    return whole, tops
 
 
-def _as_bands(xp: Any, array: Array, powers: Array) -> list[Band]:
-    """Rows beside their powers as bands of similar ones."""
-    m, unit = xp.module, largest_exponent(array.dtype) // 2
+def _exponents(m: Any, g: Array) -> Array:
+    """Which power of two every element is about; :data:`.powers.NOTHING` for 0, and 0 for ∞ and NaN."""
+    return m.where(g == 0, NOTHING, m.where(m.isfinite(g), m.frexp(g)[1].astype("int64"), 0))
+
+
+def _whole(node: Node, s: Slice, powers: Array) -> Band:
+    """A part of a node's cotangent, whose powers depend on the leading axes alone, as a whole one."""
+    lead = len(s.lead)
+    return gather(node, [s]), powers.reshape(powers.shape[:lead] + (1,) * node.value.ndim)
+
+
+def _placed(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
+    """Parts of a node's cotangent as few whole ones: each in the first whose rows can take it."""
+    wholes: list[tuple[Array, Array]] = []
+    for s, power in parts:
+        key = (slice(None),) * len(s.lead) + s.key
+        rows = key[: len(s.lead) + node.value.ndim - 1]
+        here = next((w for w in wholes if _has_room(*w, key, rows, power)), None)
+        if here is None:
+            m, shape = backend.namespace(s.value).module, (*s.lead, *node.value.shape)
+            here = m.zeros(shape, node.value.dtype), m.zeros((*shape[:-1], 1), "int64")
+            wholes.append(here)
+        here[0][key] = s.value
+        here[1][rows] = power
+    return wholes  # type: ignore[return-value]
+
+
+def _has_room(whole: Array, powers: Array, key: Key, rows: Key, power: Power) -> bool:
+    """Whether a part has its rows for itself, or its place in rows of the same powers."""
+    if not whole[rows].any():
+        return True
+    return not whole[key].any() and bool((powers[rows] == power).all())
+
+
+def _by_rank(bands: list[Band], shape: tuple[int, ...]) -> list[Band]:
+    """The same sum as bands with powers by rows: in the first each row's largest elements, and so on.
+
+    ``shape`` has the leading axes, whose rows have powers of their own in any case. Sizes lie on a grid of
+    powers, as those of bands without rows. A row has about as many bands as its elements lie apart; those
+    of different rows need not have the same powers.
+    """
+    m, unit = backend.namespace(bands[0][0]).module, largest_exponent(bands[0][0].dtype) // 2
+    shape = np.broadcast_shapes(shape, *(p.shape for _, p in bands if not isinstance(p, int)))
+    axes = tuple(i for i, n in enumerate(shape) if n == 1)
+    left = [_on_grid(m, g, power, unit) for g, power in bands]
+    kept: list[tuple[Array, Array]] = []
+    taken: Array = False
+    while True:
+        top = m.full(shape, NOTHING)
+        for level in left:
+            top = m.maximum(top, level.max(axis=axes, keepdims=True))
+        if (top == NOTHING).all():
+            return [(g, m.where(k == NOTHING, 0, k * unit)) for g, k in kept]
+        low = m.zeros_like(bands[0][0])
+        for (g, power), level in zip(bands, left, strict=True):
+            here = (level == top) & (level != NOTHING)
+            low += times_power(m.where(here, g, 0), m.where(here, power - top * unit, 0))
+            level[here] = NOTHING
+        if kept:  # beside larger elements what lies further down would not show
+            high, above = kept[-1]
+            near = (high != 0) & (above - top == 1)
+            kept[-1] = high + m.where(near, times_power(low, -unit), 0), above
+            low = m.where(taken, 0, low)
+        if low.any():
+            kept.append((low, top))
+            taken = taken | (low != 0)
+
+
+def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:
+    """Which multiple of ``unit`` the power of two of every element is about."""
+    level = (m.frexp(g)[1].astype("int64") - 1 + power + unit // 2) // unit
+    level = m.where(m.isfinite(g), level, NOT_FINITE // unit)
+    return m.where(g == 0, NOTHING, level)
+
+
+def as_bands(g: Array, powers: Array, limit: int | None = None) -> list[Band]:
+    """An array whose rows have powers as bands of one power each.
+
+    With ``limit``, what is at a higher power is put there, and what is at a lower than -``limit`` is 0.
+    """
+    m, unit = backend.namespace(g).module, largest_exponent(g.dtype) // 2
+    if limit is not None:
+        g, powers = m.where(powers < -limit, 0, g), m.clip(powers, -limit, limit)
     near = m.rint(powers / unit).astype("int64")
-    bands = []
-    for k in np.unique(xp.to_numpy(near)).tolist():
-        rows = m.where((near == k)[..., None], array, 0)
-        bands.append((times_rows(m, rows, m.where(near == k, powers - k * unit, 0)), k * unit))
+    bands: list[Band] = []
+    for k in np.unique(near).tolist():
+        some = m.where(near == k, g, 0)
+        if some.any():
+            bands.append((times_power(some, m.where(near == k, powers - k * unit, 0)), k * unit))
     return bands

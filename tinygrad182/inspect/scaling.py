@@ -11,13 +11,17 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..backpropagation import Cotangents, backpropagate
-from ..kernels.powers import largest_exponent
+from ..kernels.powers import largest_exponent, times_rows
 from ..modes import no_grad
 from ..primitives.index import Slice
 from ..recording import Node
 
-Band = tuple[Array, int]
-"""An array and the power of two it is to be multiplied by."""
+Power = Any
+"""Of two: an int, or, of arrays whose rows differ, an int array that broadcasts against them."""
+
+Band = tuple[Array, Power]
+"""An array and the power of two it is to be multiplied by. No array goes without: :func:`times_power` and
+:func:`whole_of` put powers back."""
 
 
 NOT_FINITE = 2**30
@@ -35,7 +39,7 @@ class ScaledCotangents(Cotangents):
 
     def __init__(self) -> None:
         super().__init__()
-        self.powers = [0]
+        self.powers: list[Power] = [0]
         """Of the node popped last: what arrives next over its edges has them too."""
         self._by_power: dict[int, Cotangents] = {}
         self._powers_of: dict[Node, dict[int, None]] = {}  # those that something of a node has
@@ -58,12 +62,15 @@ class ScaledCotangents(Cotangents):
         if not found:
             return None
         if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
-            bands = [band for g, power in found for band in _split(g, power)]
-            found = _disjoint(bands) or [(zeros_like(found[0][0]), 0)]
+            found = self.apart(node, found) or [(zeros_like(found[0][0]), 0)]
         self.powers = [power for _, power in found]
         if len(found) == 1:
             return found[0][0]
         return backend.namespace(found[0][0]).stack([array for array, _ in found])
+
+    def apart(self, node: Node, bands: list[Band]) -> list[Band]:
+        """The same sum as bands of elements of similar size, none where another has one."""
+        return _disjoint([band for g, power in bands for band in _split(g, power)])
 
     def is_held(self, node: Node, g: Array) -> bool:
         """Whether the one array that arrived may go on as it is."""
@@ -173,8 +180,22 @@ def zeros_like(array: Array) -> Array:
         return backend.namespace(array).zeros_like(array)
 
 
-def times_power(array: Array, power: int) -> Array:
-    """``array`` · 2**power, in steps that its type can hold."""
+def times_power(array: Array, power: Power) -> Array:
+    """``array`` · 2**power: 0 where that underflows, ±∞ where it overflows."""
+    return _times_int(array, power) if isinstance(power, int) else _times_rows(array, power)
+
+
+def _times_rows(array: Array, powers: Array) -> Array:
+    """The same with a power for every row, or for every element."""
+    xp = backend.namespace(array)
+    with xp.on(array), np.errstate(over="ignore"):
+        if powers.shape[-1:] == (1,):
+            return times_rows(xp.module, array, powers[..., 0])
+        return times_rows(xp.module, array[..., None], powers)[..., 0]
+
+
+def _times_int(array: Array, power: int) -> Array:
+    """The same with one power, in steps that the array's type can hold."""
     limit = largest_exponent(array.dtype)
     power = max(-3 * limit, min(3 * limit, power))  # further out, nothing changes any more
     with backend.on(array):

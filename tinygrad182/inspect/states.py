@@ -14,9 +14,9 @@ from ..recording import Node
 from ..unrolling import steps_of_scan
 from .fused import Found, in_own_type, part_of
 from .hosting import device_of, is_away
-from .norms import HostArray, sample_norms, step_norms, total_norms
+from .norms import HostArray, at_sample_powers, sample_norms, step_norms, total_norms
 from .recurrences import Recurrence
-from .scaling import Band, whole_of, zeros_like
+from .scaling import Band, Power, whole_of, zeros_like
 from .table import text_table
 
 
@@ -174,10 +174,20 @@ class StepByStep(States):
     def norms(self) -> tuple[Array, Array]:
         norms, powers = [], []
         for i in range(max(map(len, self._bands))):
-            bands = [b[i] if i < len(b) else (zeros_like(b[0][0]), b[0][1]) for b in self._bands]
-            norms.append(sample_norms(_stack([array for array, _ in bands])))
-            powers.append(np.broadcast_to([[power] for _, power in bands], norms[0].shape))
-        return _stack(norms), np.stack(powers)
+            some = [b[i] if i < len(b) else (zeros_like(b[0][0]), 0) for b in self._bands]
+            some = [b if isinstance(b[1], int) else at_sample_powers(*b) for b in some]
+            norms.append(sample_norms(_stack([array for array, _ in some])))
+            powers.append(_by_sample([power for _, power in some], norms[0]))
+        return _stack(norms), _stack(powers)
+
+
+def _by_sample(powers: list[Power], norms: Array) -> Array:
+    """The power of every sample at every step, from those of the steps or of their samples."""
+    if all(isinstance(power, int) for power in powers):
+        return backend.move(np.broadcast_to(np.array(powers)[:, None], norms.shape), device_of(norms))
+    with backend.on(norms):
+        m = backend.namespace(norms).module
+        return m.stack([m.zeros(norms.shape[1:], "int64") + power for power in powers])
 
 
 class InScans(States):

@@ -20,6 +20,7 @@ from ..recording import Leaf, Node, node_of, wrap
 from .fused import gradients_inside
 from .recurrences import Stack
 from .rows import RowCotangents
+from .scaling import Power
 
 ELEMENTS = 1 << 18
 """Elements of the sums of the steps that are worked on at once, about: what bounds memory."""
@@ -167,15 +168,19 @@ class _Noting(RowCotangents):
     def pop(self, node: Node) -> Array | None:
         g: Array | None = super().pop(node)
         if g is not None and node in self.given:
-            values = g.reshape((-1, *g.shape[-3:]))
-            rows = np.zeros(values.shape[1:3], np.int64) if self.rows is None else self.rows
-            self.given[node] = Scaled(values, rows + self.powers[0])
+            self.given[node] = scaled(g, self.powers[0])
         return g
 
 
+def scaled(g: Array, power: Power) -> Scaled:
+    """The cotangent of a recurrence ([parts,] T, B, H), which has one power or one for every row."""
+    values = g.reshape((-1, *g.shape[-3:]))
+    rows = np.broadcast_to(np.int64(power), (*(1,) * (g.ndim - 3), *values.shape[1:3], 1))
+    return Scaled(values, rows.reshape(values.shape[1:3]))
+
+
 def _nothing(node: Node) -> Scaled:
-    values = np.zeros_like(node.value).reshape((-1, *node.value.shape[-3:]))
-    return Scaled(values, np.zeros(values.shape[1:3], np.int64))
+    return scaled(np.zeros_like(node.value), 0)
 
 
 def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, Scaled]]:

@@ -4,39 +4,195 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..errors import GraphError
 from ..recording import Node
-from .recurrences import run_backward
+from .axes import Axes, TimeAxis, carried, operand_places, place_of_part, step_taken
+from .recurrences import Loops, Recurrence, descending, loops_of
 
 Times = dict[Node, int]
 
 
-def node_times(nodes: list[Node]) -> Times:
-    """The time step of every node that belongs to one.
+class Places(NamedTuple):
+    """Where the operations of a graph are in time.
 
-    ``nodes`` are a whole graph, oldest first. Layers record the step with every node. In a person's
-    own loop only the states are marked: there, what leads to the states of one step alone belongs to
-    it, and so does what is computed from the states before it (a part of the state that is not
-    marked); what else is computed from the states of a single step belongs to that. An unmarked part
-    of the first step is told from what was computed before the loop if the initial state is marked.
+    Attributes
+    ----------
+    times : dict of Node to int
+        The step of those that belong to one.
+    axes : dict of Node to TimeAxis
+        Which axis is time, of others that hold several steps side by side.
     """
-    upcoming, backward = _upcoming(nodes), run_backward(nodes)
-    times: Times = {}
-    mixed: set[Node] = set()  # computed from the states of several steps
+
+    times: Times
+    axes: Axes
+
+
+def places(nodes: list[Node]) -> Places:
+    """The step of every operation that belongs to one, and the time axis of those that have one.
+
+    ``nodes`` are a whole graph, oldest first. The step of an operation is, by the first of these that
+    tells it,
+
+    1. the one it was recorded or marked at; layers record it with every node;
+    2. the step t of the states it leads to, if the first states computed from it, on every way, are of
+       step t alone;
+    3. the step t of the first state computed from it, if it goes on in that state's own loop: it is
+       computed from an earlier state of the same recurrence, and from none that is later than t (a
+       part of the state that is not marked). Several steps side by side, in a ``stack`` or ``concat``,
+       are not part of a state;
+    4. the step that it takes out of a whole along its time axis;
+    5. the single step that all it is computed from belongs to.
+
+    Otherwise it has none. An unmarked part of a loop's first step is told from what was computed before
+    the loop only if the initial state is marked with ``time=-1``.
+
+    The time axis of a whole is known where states are stacked or windows joined, and where steps take
+    their parts of it. It goes along with operations that leave steps apart, to results and back to
+    operands. Where two places disagree about it, it is not known.
+    """
+    reading = _Reading(nodes, {}, {})
+    while True:
+        _find_axes(nodes, reading)
+        given = _elements(nodes, reading)
+        if not given:
+            break
+        reading = _Reading(nodes, reading.given | given, reading.axes)
+    times = {node: time for node, time in reading.times.items() if time >= 0}
+    axes = {node: place for node, place in reading.axes.items() if node not in reading.times}
+    return Places(times, axes)
+
+
+def node_times(nodes: list[Node]) -> Times:
+    """The step of every operation that belongs to one, as :func:`places` tells it."""
+    return places(nodes).times
+
+
+class _Reading:
+    """One way through a graph, oldest node first."""
+
+    def __init__(self, nodes: list[Node], given: Times, axes: Axes) -> None:
+        self.given = given
+        try:
+            self.loops = loops_of(nodes)
+        except GraphError:  # which go on from two recurrences of one name
+            self.loops = Loops([], {})
+        self.own: dict[Node, list[Recurrence]] = {}
+        for r in self.loops.found:
+            for node in r.nodes():
+                self.own.setdefault(node, []).append(r)
+        self.backward = descending(self.loops.found)
+        steps = {node: t for node in nodes if (t := given.get(node, _recorded(node))) is not None}
+        self.upcoming = _upcoming(nodes, steps)
+        self.times: Times = {}
+        self.axes: Axes = axes
+        self.mixed: set[Any] = set()  # computed from several steps
+        self.steps = steps
+        for node in nodes:
+            time = steps.get(node)
+            if time is None and node.primitive is not None:
+                time = self._told(node)
+            if time is not None:
+                self.times[node] = time
+
+    def _told(self, node: Node) -> int | None:
+        """The step of an operation that was recorded at none."""
+        inputs = [x for x in node.inputs or () if isinstance(x, Node)]
+        before = {self.times[x] for x in inputs if x in self.times}
+        place = self._axis(node)
+        if place is not None:
+            self.axes[node] = place
+        state, alone = self.upcoming.get(node, (None, False))
+        beside = node.op in {"stack", "concat"} and len(before) > 1
+        if state is not None and (alone or (not beside and self._goes_on(node, state, before))):
+            return self.steps[state]
+        if node.op == "index" and inputs[0] in self.axes:
+            step = step_taken(node, self.axes[inputs[0]])
+            if step is not None:
+                return step
+        if len(before) > 1 or not self.mixed.isdisjoint(inputs):
+            self.mixed.add(node)
+            return None
+        return before.pop() if before else None
+
+    def _axis(self, node: Node) -> TimeAxis | None:
+        if node.op == "stack" and (start := _stacked_from(node, self.times)) is not None:
+            return TimeAxis(node.params["axis"], start)
+        return carried(node, self.axes, self.times)
+
+    def _goes_on(self, node: Node, state: Node, before: set[int]) -> bool:
+        """Whether an operation is computed from earlier states of the loop of ``state``, and no later."""
+        if not before:
+            return False
+        time = self.steps[state]
+        if state in self.backward:
+            in_order = all(t >= time or t < 0 for t in before)  # −1: the initial state
+        else:
+            in_order = max(before) <= time
+        reached = [r for x in node.inputs or () for r in self.loops.reached.get(x, ())]  # type: ignore[arg-type]
+        return in_order and any(_is_one(r, own) for r in reached for own in self.own.get(state, ()))
+
+
+def _is_one(a: Recurrence, b: Recurrence) -> bool:
+    """Whether two are one; a marked initial state stands for what begins with it."""
+    return a is b or (a.initial is not None and a.initial is b.initial)
+
+
+def _find_axes(nodes: list[Node], reading: _Reading) -> None:
+    """Find time axes from the parts that steps take, to operands and then to results."""
+    axes, times = reading.axes, reading.times
+    for node, parts in _taken(nodes, times).items():
+        found = {place_of_part(part, times[part]) for part in parts}
+        if len(found) == 1 and (place := found.pop()) is not None:
+            axes[node] = place
+    _back(nodes, axes, times)
     for node in nodes:
-        time = _recorded(node)
-        if time is None and node.primitive is not None:
-            before = {times[x] for x in node.inputs or () if x in times}
-            state, alone = upcoming.get(node, (None, False))
-            past = len(before) > 1 or not mixed.isdisjoint(node.inputs or ())
-            if state is not None and (alone or _follows(state, before, state in backward)):
-                time = _recorded(state)
-            elif past:
-                mixed.add(node)
-            elif before:
-                time = before.pop()
-        if time is not None:
-            times[node] = time
-    return {node: time for node, time in times.items() if time >= 0}
+        if node not in axes and node not in times and node.primitive is not None:
+            place = carried(node, axes, times)
+            if place is not None:
+                axes[node] = place
+
+
+def _elements(nodes: list[Node], reading: _Reading) -> Times:
+    """What is stacked along a time axis, or taken of it, and was not known to be of that step."""
+    axes, times = reading.axes, reading.times
+    found: dict[Node, set[int]] = {}
+    for node in nodes:
+        if node.op == "stack" and node in axes and node not in times:
+            for t, x in enumerate(node.inputs or (), axes[node].start):
+                if isinstance(x, Node) and x.primitive is not None and x not in times:
+                    found.setdefault(x, set()).add(t)
+        elif node.op == "index" and node not in times:
+            whole: Any = node.inputs[0]  # type: ignore[index]
+            step = step_taken(node, axes[whole]) if whole in axes else None
+            if step is not None:
+                found.setdefault(node, set()).add(step)
+    return {node: steps.pop() for node, steps in found.items() if len(steps) == 1}
+
+
+def _taken(nodes: list[Node], times: Times) -> dict[Node, list[Node]]:
+    """The parts that steps take of each whole."""
+    taken: dict[Node, list[Node]] = {}
+    for node in nodes:
+        if node.op == "index" and times.get(node, -1) >= 0:
+            whole = node.inputs[0]  # type: ignore[index]
+            if isinstance(whole, Node) and whole not in times:
+                taken.setdefault(whole, []).append(node)
+    return taken
+
+
+def _back(nodes: list[Node], axes: Axes, times: Times) -> None:
+    """Give operands the time axis of what is computed from them, where all of it agrees."""
+    asked: dict[Node, set[TimeAxis]] = {}
+    for node in reversed(nodes):
+        found = asked.pop(node, set())
+        if node not in axes and len(found) == 1:
+            axes[node] = found.pop()
+        if node not in axes or node in times:
+            continue
+        inputs = [x for x in node.inputs or () if isinstance(x, Node)]
+        for x, place in zip(inputs, operand_places(node, axes[node]), strict=True):
+            if place is not None and x.primitive is not None and x not in times:
+                asked.setdefault(x, set()).add(place)
 
 
 def _recorded(node: Node) -> int | None:
@@ -49,75 +205,23 @@ def marked_times(node: Node) -> list[int]:
     return [mark.scope.time for mark in node.marks if mark.scope.time is not None]
 
 
-def _follows(state: Node, before: set[int], backward: bool) -> bool:
-    """Whether the step of a state comes after, or is, all of some others in its own loop's order."""
-    time: int = _recorded(state)  # type: ignore[assignment]
-    if backward:
-        return bool(before) and all(t >= time or t < 0 for t in before)  # −1: the initial state
-    return bool(before) and max(before) <= time
-
-
-def _upcoming(nodes: list[Node]) -> dict[Node, tuple[Node, bool]]:
+def _upcoming(nodes: list[Node], steps: Times) -> dict[Node, tuple[Node, bool]]:
     """The first state computed from each node, and whether it leads to those of no other step."""
     found: dict[Node, tuple[Node, bool]] = {}
     for node in reversed(nodes):
-        here = found.get(node) if _recorded(node) is None else (node, True)
+        here = (node, True) if node in steps else found.get(node)
         if here is None:
             continue
         for x in node.inputs or ():
             if isinstance(x, Node):
                 first, alone = found.get(x, here)
-                same = _recorded(first) == _recorded(here[0])
+                same = steps[first] == steps[here[0]]
                 found[x] = min(first, here[0], key=_order), alone and here[1] and same
     return found
 
 
 def _order(node: Node) -> int:
     return node.order
-
-
-class TimeAxis(NamedTuple):
-    """Where time is in a result that belongs to no single step.
-
-    Attributes
-    ----------
-    axis : int
-        Counted from the end.
-    start : int
-        The step that stands first along it: not 0 in a later window of truncated backpropagation.
-    """
-
-    axis: int
-    start: int
-
-
-def time_axes(nodes: list[Node], times: Times) -> dict[Node, TimeAxis]:
-    """Which axis of a result that belongs to no single step is time.
-
-    It is known where steps are stacked, and where a step takes its part of the whole; it goes along
-    with elementwise operations, products, permutations and windows that are joined, both ways.
-    """
-    axes: dict[Node, TimeAxis] = {}
-    taken: dict[Node, list[Node]] = {}  # whole → the parts that steps take of it
-    for node in nodes:
-        if node in times:
-            if node.op == "index" and (whole := node.inputs[0]) and whole not in times:  # type: ignore[index]
-                taken.setdefault(whole, []).append(node)  # type: ignore[arg-type]
-        elif node.op == "stack" and (start := _stacked_from(node, times)) is not None:
-            axes[node] = TimeAxis(node.params["axis"], start)
-    for whole, parts in taken.items():
-        places = {_place(part, times[part]) for part in parts}
-        if len(places) == 1 and (place := places.pop()) is not None:
-            axes[whole] = TimeAxis(place.axis - whole.value.ndim, place.start)
-    for node in reversed(nodes):  # from parts taken, back to what they were computed by
-        if node in axes and node.op == "add":
-            _note_operands(node, axes, times)
-    for node in nodes:
-        if node not in axes and node not in times and node.primitive is not None:
-            axis = _carried(node, axes)
-            if axis is not None:
-                axes[node] = axis
-    return axes
 
 
 def _stacked_from(node: Node, times: Times) -> int | None:
@@ -131,53 +235,3 @@ def _stacked_from(node: Node, times: Times) -> int | None:
         ):
             return start
     return None
-
-
-def _place(part: Node, time: int) -> TimeAxis | None:
-    """The axis along which a part is the one of its time step, from the front."""
-    for axis, k in enumerate(part.params["key"]):
-        if isinstance(k, int):
-            return TimeAxis(axis, time - k) if 0 <= k <= time else None
-        if k != slice(None):
-            return None
-    return None
-
-
-def _note_operands(node: Node, axes: dict[Node, TimeAxis], times: Times) -> None:
-    """A sum has its time axis from operands that are as long."""
-    for x in node.inputs or ():
-        axis = axes[node].axis
-        if isinstance(x, Node) and x.primitive is not None and x not in times:
-            shape = x.value.shape
-            if len(shape) >= -axis and shape[axis] == node.value.shape[axis] > 1:
-                axes.setdefault(x, axes[node])
-
-
-def _carried(node: Node, axes: dict[Node, TimeAxis]) -> TimeAxis | None:
-    """The time axis of a result, from those of its operands."""
-    for i, x in enumerate(node.inputs or ()):
-        found = axes.get(x) if isinstance(x, Node) else None
-        if found is None:
-            continue
-        axis, start = found
-        if node.op == "matmul" and axis == (-1 if i == 0 else -2):
-            continue  # summed over
-        if node.primitive.broadcasts:  # type: ignore[union-attr]
-            return found
-        if node.op == "concat" and i == 0:
-            return found if _continue(node, axes) else None
-        if node.op == "permute_dims":
-            axes_of = [a % x.value.ndim for a in node.params["axes"]]  # type: ignore[union-attr]
-            return TimeAxis(axes_of.index(axis % len(axes_of)) - len(axes_of), start)
-    return None
-
-
-def _continue(node: Node, axes: dict[Node, TimeAxis]) -> bool:
-    """Whether every operand that is concatenated goes on in time where the one before it ends."""
-    due: int | None = None
-    for x in node.inputs or ():
-        place = axes.get(x)  # type: ignore[arg-type]
-        if place is None or place.axis != node.params["axis"] or due not in (None, place.start):
-            return False
-        due = place.start + x.value.shape[place.axis]  # type: ignore[union-attr]
-    return True

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import warnings
 from types import ModuleType
 from typing import Any
@@ -23,8 +25,9 @@ def loops(m: Any, dtype: Any) -> ModuleType:
         return cuda
     if COMPILED and m is np and dtype in _TYPES:
         if dtype not in _BUILT:
-            _BUILT[dtype] = None  # if building fails, it is not tried again
-            _BUILT[dtype] = _build(dtype)
+            with _BUILDING:  # threads that come meanwhile wait: their numbers have the same bits
+                if dtype not in _BUILT:
+                    _build(dtype)
         return _BUILT[dtype] or arrays
     return arrays
 
@@ -33,26 +36,51 @@ _TYPES = (np.dtype("float32"), np.dtype("float64"))
 
 
 _BUILT: dict[Any, ModuleType | None] = {}
+"""What was built, by type; None where that failed, which is not tried again."""
+
+_BUILDING = threading.Lock()
 
 
-def _build(dtype: Any) -> ModuleType | None:
-    """The loops for Numba, compiled for a type; None where Numba is not installed or cannot."""
+def _build(dtype: Any) -> None:
+    """Compile the loops for a type, or load them; without a working Numba there are none."""
     try:
         import numba  # the extra `fast`
-    except ImportError:  # not installed, or does not suit this NumPy
-        return None
+    except Exception as error:  # any: it does not suit this NumPy, or a setting of its own is wrong
+        _BUILT.update(dict.fromkeys(_TYPES))
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
+            _warn(
+                f"Numba cannot be imported, so NumPy runs the loops of recurrent layers: {error!r}"
+            )
+        return
     if getattr(numba.config, "DISABLE_JIT", False):
-        return None
+        _BUILT[dtype] = None
+        return
     try:
         from . import compiled
 
         compiled.ready(dtype)
     except Exception as error:  # of Numba or LLVM, which are not needed for a right answer
-        warnings.warn(
+        kept = getattr(numba.config, "CACHE_DIR", "") or f"{__path__[0]}/__pycache__"
+        _BUILT[dtype] = None
+        _warn(
             f"the loops of recurrent layers could not be compiled, NumPy runs them: {error!r}; if files "
-            f"kept by Numba are damaged, delete rows.*.nbi and rows.*.nbc in {__path__[0]}/__pycache__",
-            RuntimeWarning,
-            stacklevel=2,
+            f"kept by Numba are damaged, delete rows.*.nbi and rows.*.nbc in {kept}"
         )
-        return None
-    return compiled
+        return
+    _BUILT[dtype] = compiled
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _in_child() -> None:
+    """Leave the loops to NumPy where another thread was building them: it is not in this process."""
+    global _BUILDING
+    if _BUILDING.locked():
+        _BUILDING = threading.Lock()
+        _BUILT.update({dtype: _BUILT.get(dtype) for dtype in _TYPES})
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

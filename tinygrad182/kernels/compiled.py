@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -50,8 +51,9 @@ class _Teller(event.Listener):  # type: ignore[misc, unused-ignore]
         pass
 
     def say(self, what: str) -> None:
-        # a program without a terminal has no stderr
-        print(f"tinygrad182: {what}", file=sys.stderr or io.StringIO(), flush=True)
+        # a program without a terminal has no stderr, or one that nobody reads any more
+        with contextlib.suppress(OSError):
+            print(f"tinygrad182: {what}", file=sys.stderr or io.StringIO(), flush=True)
 
 
 def ready(dtype: Any) -> None:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from . import init
+from typing import TYPE_CHECKING
+
+from .. import _calls, _habits
+from . import functional, init
+from .containers import ModuleDict, ModuleList
 from .convert import from_torch
+from .dropout import Dropout
 from .embedding import Embedding
 from .linear import Linear
 from .losses import cross_entropy, mse_loss
 from .lstm import LSTM, LSTMCell, LSTMStates
 from .module import Module, Parameter, Sequential
+from .norm import LayerNorm
 from .residual import ResBlock
 from .rnn import RNN, RNNCell, States
 
 __all__ = [
     "LSTM",
     "RNN",
+    "Dropout",
     "Embedding",
     "LSTMCell",
     "LSTMStates",
+    "LayerNorm",
     "Linear",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "Parameter",
     "RNNCell",
     "ResBlock",
@@ -27,6 +37,10 @@ __all__ = [
     "States",
     "cross_entropy",
     "from_torch",
+    "functional",
     "init",
     "mse_loss",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = _calls.names_of(__name__, "tg.nn", _habits.NN)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..creation import beside
+from ..creation import beside, tensor
 from ..errors import ArgumentError, DTypeError, brief
-from .module import Module
+from ..modes import MODES
+from .module import Module, Parameter
 
 
 def check_size(layer: object, name: str, value: Any, least: int) -> int:
@@ -28,16 +30,37 @@ def check_size(layer: object, name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def check_number(layer: object, name: str, value: Any, most: float = math.inf) -> float:
+    """A finite number from 0 to ``most``.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (0 <= value <= most and value < math.inf)
+    ):
+        limit = "" if most == math.inf else f" to {most:g}"
+        raise ArgumentError(
+            f"{type(layer).__name__}: {name} {brief(value)} must be a finite number from 0{limit}"
+        )
+    return float(value)
+
+
 def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     """An input or state as a Tensor; arrays are wrapped, and those of the host go to the layer's device.
 
     Raises
     ------
     DTypeError
-        Something else than a Tensor or an array, or elements that are whole numbers or Booleans:
-        they would turn a float32 layer's results into float64.
+        Something else than a Tensor or an array, or elements of another dtype than the layer's
+        parameters: whole numbers, or ``float64``, in which a ``float32`` layer would go on computing.
+        Complex ones pass, for derivatives by a complex step.
     """
     name = type(layer).__name__
+    weight = _first_parameter(layer)
     if not isinstance(x, Tensor):
         if not hasattr(x, "dtype"):
             hint = (
@@ -46,8 +69,26 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
                 else "tg.tensor(...)"
             )
             raise DTypeError(f"{name}: {what} is a {type(x).__name__}, not a Tensor; pass {hint}")
-        x = beside(x, next(layer.parameters()))
+        x = tensor(x) if weight is None else beside(x, weight)
     xp = backend.namespace(x._data)
-    if not (xp.is_floating(x._data) or xp.is_complex(x._data)):
-        raise DTypeError(f"{name}: {what} has dtype {x.dtype}; pass x.astype('float32')")
+    if xp.is_floating(x._data):
+        if weight is None or x.dtype == weight.dtype:
+            return x
+        path = MODES.get().scope.module
+        where = f", in {path}" if path else ""
+        raise DTypeError(
+            f"{name}: {what} has dtype {x.dtype}, the parameters {weight.dtype}{where}; "
+            f"pass x.astype('{weight.dtype}'), or change the model: model.to(dtype='{x.dtype}')"
+        )
+    if not xp.is_complex(x._data):
+        kind = "float32" if weight is None else weight.dtype
+        raise DTypeError(f"{name}: {what} has dtype {x.dtype}; pass x.astype('{kind}')")
     return x
+
+
+def _first_parameter(layer: Module) -> Parameter | None:
+    """The parameter that says where a layer lives and of which dtype it is; None without one."""
+    for value in vars(layer).values():
+        if type(value) is Parameter:
+            return value
+    return next(layer.parameters(), None)

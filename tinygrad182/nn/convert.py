@@ -10,11 +10,12 @@ from .embedding import Embedding
 from .linear import Linear
 from .lstm import LSTM, LSTMCell
 from .module import Module
+from .norm import LayerNorm
 from .rnn import RNN, RNNCell
 
 
 def from_torch(module: Any) -> Module:
-    """Turn a PyTorch ``RNN``, ``LSTM``, their cells, ``Linear`` or ``Embedding`` into ours.
+    """Turn a PyTorch ``RNN``, ``LSTM``, their cells, ``Linear``, ``Embedding`` or ``LayerNorm`` into ours.
 
     The result has copies of its parameters, in its dtype, on the default device, and gives the same
     outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are).
@@ -69,7 +70,7 @@ def from_torch(module: Any) -> Module:
             f"from_torch: the parameters of {kind.__name__} cannot be read ({error}); "
             "call module.float() first"
         ) from error
-    layer = convert(module, next(iter(state.values())).dtype)
+    layer = convert(module, next((value.dtype for value in state.values()), "float32"))
     layer.load_state_dict(state)
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
     for name, parameter in layer.named_parameters():
@@ -105,6 +106,11 @@ def _lstm_cell(module: Any, dtype: Any) -> Module:
     return LSTMCell(module.input_size, module.hidden_size, module.bias, dtype=dtype, rng=0)
 
 
+def _layer_norm(module: Any, dtype: Any) -> Module:
+    affine, bias = module.elementwise_affine, module.bias is not None
+    return LayerNorm(tuple(module.normalized_shape), module.eps, affine, bias, dtype=dtype)
+
+
 def _embedding(module: Any, dtype: Any) -> Module:
     sizes = module.num_embeddings, module.embedding_dim
     return Embedding(*sizes, module.padding_idx, dtype=dtype, rng=0)
@@ -126,4 +132,5 @@ _LAYERS: dict[str, Callable[[Any, Any], Module]] = {
     "RNNCell": _rnn_cell,
     "LSTMCell": _lstm_cell,
     "Embedding": _embedding,
+    "LayerNorm": _layer_norm,
 }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _calls, _habits
 from .._tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..host import numbers_as
@@ -113,3 +114,7 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
 
 def _fill(p: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
     return p.assign(values)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = _calls.names_of(__name__, "tg.nn.init", _habits.INIT)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .._calls import told
+from .._dtypes import is_half, wide_dtype
 from .._tensor import Tensor
 from ..creation import as_tensor, beside
 from ..errors import ShapeError
@@ -13,8 +15,9 @@ from ..functions import log_softmax, mean, reshape, square
 from ..indexing import index_checked, place_indices, read_indices
 
 
+@told
 def mse_loss(pred: Tensor, target: Any) -> Tensor:
-    """Mean of the squared differences.
+    """Mean of the squared differences; half precision is squared and summed in ``float32``.
 
     Parameters
     ----------
@@ -34,11 +37,14 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
         raise ShapeError(
             f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes"
         )
-    return mean(square(pred - target))
+    difference = _wide(pred) - _wide(target)
+    loss = mean(square(difference))
+    return _narrowed(loss, pred) if pred.dtype == target.dtype else loss
 
 
+@told
 def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
-    """Mean negative log-probability of the target classes.
+    """Mean negative log-probability of the target classes; half precision is computed in ``float32``.
 
     Parameters
     ----------
@@ -68,6 +74,17 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
         )
     classes = logits.shape[-1]  # an index of -1 would count from the end
     targets = place_indices(targets, logits, classes, "cross_entropy", "targets")
-    rows = reshape(log_softmax(logits), (targets.size, classes))
+    rows = reshape(log_softmax(_wide(logits)), (targets.size, classes))
     every = beside(np.arange(targets.size), logits)
-    return -mean(index_checked(rows, (every, reshape(targets, (targets.size,)))))
+    chosen = index_checked(rows, (every, reshape(targets, (targets.size,))))
+    return _narrowed(-mean(chosen), logits)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Half precision as ``float32``, in which squares and sums do not overflow."""
+    return x.astype(wide_dtype(x.dtype))
+
+
+def _narrowed(loss: Tensor, like: Tensor) -> Tensor:
+    """The loss in half precision where what it is of was given so."""
+    return loss.astype(like.dtype) if is_half(like.dtype) else loss

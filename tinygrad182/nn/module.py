@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .. import backend
+from .._calls import Told, explain_call, unknown_name
+from .._dtypes import read_target
+from .._habits import MODULE
 from .._tensor import Tensor
-from ..creation import tensor
-from ..errors import ArgumentError, StateDictError, TinygradError
+from ..backend import Array
+from ..creation import tensor, zeros_like
+from ..errors import ArgumentError, DTypeError, StateDictError, TinygradError
 from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
@@ -40,7 +44,7 @@ class Parameter(Tensor):
         self._node = source._node
 
 
-class Module:
+class Module(Told):
     """A part of a model: holds parameters and other modules as attributes, and a ``forward``.
 
     Attributes that are a Parameter or a Module, or lists, tuples or dicts of them, are found by
@@ -78,7 +82,11 @@ class Module:
                 prefix = f"{path}."
             names = {**names, **self._names(prefix)}
         with scope(path, names):
-            return self.forward(*args, **kwargs)
+            try:
+                return self.forward(*args, **kwargs)
+            except TypeError as error:
+                explain_call(self.forward, args, kwargs, error)
+                raise
 
     def _names(self, prefix: str) -> dict[int, str]:
         """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
@@ -105,6 +113,13 @@ class Module:
                 f"write its values with .{name}.assign(values), or .{name}.data = values"
             )
         super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property, which raises its own error again
+                return object.__getattribute__(self, name)
+            return unknown_name(self, name, MODULE, type(self).__name__)
 
     # --- the tree -------------------------------------------------------------------------------
 
@@ -227,10 +242,48 @@ class Module:
         for module, loaded in plan:
             module._load_own_state(loaded)
 
-    def zero_grad(self) -> None:
-        """Drop the gradients of all parameters."""
+    def modules(self) -> Iterator[Module]:
+        """Yield the module itself and every one inside it, each once."""
+        for _, module in self.named_modules():
+            yield module
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield the modules directly inside, with their names."""
+        for name, child in self._children():
+            if isinstance(child, Module):
+                yield name, child
+
+    def children(self) -> Iterator[Module]:
+        """Yield the modules directly inside."""
+        for _, child in self.named_children():
+            yield child
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Call a function with every module inside and with the module itself, which comes last.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> def start_at_zero(module):
+        ...     if isinstance(module, tg.nn.Linear):
+        ...         tg.nn.init.constant_(module.bias, 0.0)
+        >>> model = tg.nn.Sequential(tg.nn.Linear(2, 2, rng=0)).apply(start_at_zero)
+        >>> model[0].bias
+        tensor([0., 0.], requires_grad=True)
+        """
+        for module in reversed(list(self.modules())):
+            function(module)
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze all parameters (False), or let them learn."""
         for parameter in self.parameters():
-            parameter.grad = None
+            parameter.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
+        clear_gradients(self.parameters(), set_to_none)
 
     def train(self, mode: bool = True) -> Self:
         """Set ``training`` of this module and every one inside."""
@@ -242,18 +295,58 @@ class Module:
         """The opposite of :meth:`train`."""
         return self.train(False)
 
-    def to(self, device: str) -> Self:
-        """Move all parameters and their gradients to ``device``, in place."""
-        device = backend.check_device(device)
+    def to(self, *target: Any, device: str | None = None, dtype: Any = None) -> Self:
+        """Move all parameters and their gradients to a device, or make them of a dtype, in place.
+
+        Parameters
+        ----------
+        *target : str, dtype or Tensor
+            A device such as ``"cuda"``, a floating dtype, both, or a Tensor whose device and dtype are
+            taken.
+        device, dtype
+            The same by name.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> tg.nn.Linear(2, 1, rng=0).to(dtype="float64").weight.dtype
+        dtype('float64')
+        """
+        device, dtype = read_target(target, device, dtype)
         for parameter in self.parameters():
             leaf = parameter._node
             assert isinstance(leaf, Leaf)
-            if parameter.device == device:
+            array = _array_to(parameter._data, device, dtype)
+            if array is parameter._data:
                 continue
-            parameter._data = leaf.value = backend.move(parameter._data, device)
-            leaf.memory = Memory(leaf.value)
-            leaf.grad = None if leaf.grad is None else leaf.grad.detach().to(device)
+            cast = array.dtype != parameter.dtype
+            parameter._data = leaf.value = array
+            leaf.memory = Memory(array)
+            if cast:  # a rule that would use the old values must not find the new ones
+                leaf.memory.changed()
+            if leaf.grad is not None:
+                leaf.grad = wrap(_array_to(leaf.grad._data, device, dtype))
         return self
+
+    def cpu(self) -> Self:
+        """Move the model to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> Self:
+        """Move the model to the CUDA device."""
+        return self.to("cuda")
+
+    def float(self) -> Self:
+        """Make all parameters ``float32``."""
+        return self.to(dtype="float32")
+
+    def double(self) -> Self:
+        """Make all parameters ``float64``."""
+        return self.to(dtype="float64")
+
+    def half(self) -> Self:
+        """Make all parameters ``float16``."""
+        return self.to(dtype="float16")
 
     # --- text -----------------------------------------------------------------------------------
 
@@ -275,6 +368,25 @@ class Module:
             lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in own]
         total = sum(p.size for p in self.parameters())
         return "\n".join([f"{lines[0]}  # {total:,} parameters", *lines[1:]])
+
+
+def clear_gradients(parameters: Iterable[Tensor], set_to_none: bool) -> None:
+    """Drop gradients, or make those that are there zeros."""
+    for p in parameters:
+        p.grad = None if set_to_none or p.grad is None else zeros_like(p.grad)
+
+
+def _array_to(array: Array, device: str | None, dtype: Any) -> Array:
+    """An array on a device and in a floating dtype; itself where it is so already."""
+    if device is not None and backend.namespace(array).device(array) != device:
+        array = backend.move(array, device)
+    if dtype is None:
+        return array
+    with backend.on(array):
+        cast = backend.namespace(array).astype(array, dtype)
+    if not backend.namespace(cast).is_floating(cast):
+        raise DTypeError(f"to: parameters of dtype {cast.dtype} cannot learn; pass a floating one")
+    return cast
 
 
 def _found(name: str, value: Any) -> list[tuple[str, Parameter | Module]]:

@@ -13,7 +13,7 @@ from .._tensor import Tensor
 from ..creation import beside
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import matmul, stack, swapaxes, where
-from ..host import on_host
+from ..host import on_host, whole
 from ..marks import mark
 from ..modes import MODES, scope
 from ..primitives.recurrent import Scan
@@ -265,7 +265,7 @@ class RecurrentLayer(Recurrent):
         return swapaxes(x, 0, 1) if self.batch_first else x, True
 
     def _lengths(self, lengths: Any, steps: int, batch: int, batched: bool) -> np.ndarray[Any, Any]:
-        """The lengths of the sequences, on the host."""
+        """The lengths of the sequences, of int64, on the host."""
         name = type(self).__name__
         if not batched:
             raise ArgumentError(
@@ -283,6 +283,7 @@ class RecurrentLayer(Recurrent):
             raise DTypeError(
                 f"{name}: lengths of dtype {ends.dtype}; pass whole numbers, dtype='int64'"
             )
+        ends = whole(ends)
         if ends.min() < 1 or ends.max() > steps:
             raise ArgumentError(
                 f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 1 to T = {steps}"

@@ -7,6 +7,7 @@ cotangent of a NaN pass, so that a NaN stays one on its way back.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..backend import SCALARS, Array, Namespace
@@ -95,7 +96,15 @@ def power_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
         return g * (b * a ** (b - 1)) if b != 0 else xp.zeros_like(g)
     # a**0 is constant also at a = 0, where a**(b − 1) would be infinite
     constant = xp.logical_and(a == 0, b == 0)
-    return g * (b * a ** xp.where(constant, xp.ones_like(b), b - 1))
+    exponent = xp.where(constant, xp.ones_like(b), b - 1)
+    # beside an exponent near 0 a subnormal's a**(b − 1) is infinite, and b·a**(b − 1) is not: b/a·a**b
+    near = xp.logical_and(a != 0, xp.logical_and(b < NEAR_0, b > -NEAR_0))
+    divisor = xp.where(near, a, xp.ones_like(a))
+    return g * (b / divisor * a ** xp.where(near, b, exponent))
+
+
+NEAR_0 = 2.0**-10
+"""Exponents below it count as near 0: a**b is about 1, and b/a overflows only where the derivative does."""
 
 
 def power_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
@@ -103,6 +112,17 @@ def power_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
         a = xp.ones_like(b) * a
     constant = xp.logical_and(a == 0, b >= 0)
     return g * (y * xp.log(xp.where(constant, xp.ones_like(a), a)))
+
+
+def remainder(xp: Namespace, a: Array, b: Array) -> Array:
+    """Remainder of ``a / b``, with the sign of b; the derivative by b is −⌊a / b⌋"""
+    if xp.is_complex(a) or xp.is_complex(b):
+        return a - b * xp.floor_divide(xp.ordered(a), xp.ordered(b))
+    return xp.remainder(a, b)
+
+
+def remainder_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return -(g * xp.floor_divide(a, b))
 
 
 def _is_whole(xp: Namespace, x: Array) -> bool:
@@ -162,6 +182,24 @@ def log1p_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
     return g / (1 + x)
 
 
+def log2(xp: Namespace, x: Array) -> Array:
+    """Logarithm of x to the base 2"""
+    return xp.log2(x)
+
+
+def log2_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g / (x * math.log(2))
+
+
+def log10(xp: Namespace, x: Array) -> Array:
+    """Logarithm of x to the base 10"""
+    return xp.log10(x)
+
+
+def log10_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g / (x * math.log(10))
+
+
 def sqrt(xp: Namespace, x: Array) -> Array:
     """Square root of x; the derivative at 0 is infinite"""
     return xp.sqrt(x)
@@ -199,6 +237,86 @@ def tanh(xp: Namespace, x: Array) -> Array:
 
 def tanh_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
     return g * (1 - y * y)
+
+
+def sinh(xp: Namespace, x: Array) -> Array:
+    """Hyperbolic sine of x"""
+    return xp.sinh(x)
+
+
+def sinh_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g * xp.cosh(x)
+
+
+def cosh(xp: Namespace, x: Array) -> Array:
+    """Hyperbolic cosine of x"""
+    return xp.cosh(x)
+
+
+def cosh_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g * xp.sinh(x)
+
+
+def asinh(xp: Namespace, x: Array) -> Array:
+    """Inverse hyperbolic sine of x"""
+    return xp.asinh(x)
+
+
+def asinh_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g / xp.cosh(y)
+
+
+def asin(xp: Namespace, x: Array) -> Array:
+    """Inverse sine of x, in [−π/2, π/2]; the derivative at ±1 is infinite"""
+    return xp.asin(x)
+
+
+def asin_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g / xp.sqrt((1 - x) * (1 + x))
+
+
+def acos(xp: Namespace, x: Array) -> Array:
+    """Inverse cosine of x, in [0, π]; the derivative at ±1 is infinite"""
+    return xp.acos(x)
+
+
+def acos_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return -(g / xp.sqrt((1 - x) * (1 + x)))
+
+
+def atan(xp: Namespace, x: Array) -> Array:
+    """Inverse tangent of x, in [−π/2, π/2]"""
+    return xp.atan(x)
+
+
+def atan_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
+    return g / (1 + x * x)
+
+
+def atan2(xp: Namespace, a: Array, b: Array) -> Array:
+    """Angle of the point (b, a), in [−π, π]; the derivatives at the origin are 0"""
+    if not (xp.is_complex(a) or xp.is_complex(b)):
+        return xp.atan2(a, b)
+    re_a, re_b = xp.ordered(a), xp.ordered(b)  # libraries have it of real numbers only
+    turn = ((a - re_a) * re_b - (b - re_b) * re_a) / (a * re_a + b * re_b)
+    return xp.atan2(re_a, re_b) + xp.atan(turn)
+
+
+def atan2_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return g * _over_square(xp, b, a)
+
+
+def atan2_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
+    return -(g * _over_square(xp, a, b))
+
+
+def _over_square(xp: Namespace, a: Array, b: Array) -> Array:
+    """``a / (a² + b²)`` without overflow; 0 where both are 0."""
+    size = xp.maximum(xp.abs(a), xp.abs(b))
+    size = xp.where(size == 0, 1.0, size)
+    a, b = a / size, b / size
+    square = a * a + b * b
+    return a / xp.where(square == 0, 1.0, square) / size
 
 
 def sigmoid(xp: Namespace, x: Array) -> Array:
@@ -301,14 +419,24 @@ elementwise(divide, divide_vjp_a, divide_vjp_b)
 elementwise(negative, negative_vjp)
 elementwise(square, square_vjp)
 elementwise(power, power_vjp_a, power_vjp_b)
+elementwise(remainder, add_vjp, remainder_vjp_b)
 elementwise(exp, exp_vjp)
 elementwise(expm1, expm1_vjp)
 elementwise(log, log_vjp)
 elementwise(log1p, log1p_vjp)
+elementwise(log2, log2_vjp)
+elementwise(log10, log10_vjp)
 elementwise(sqrt, sqrt_vjp)
 elementwise(sin, sin_vjp)
 elementwise(cos, cos_vjp)
 elementwise(tanh, tanh_vjp)
+elementwise(sinh, sinh_vjp)
+elementwise(cosh, cosh_vjp)
+elementwise(asinh, asinh_vjp)
+elementwise(asin, asin_vjp)
+elementwise(acos, acos_vjp)
+elementwise(atan, atan_vjp)
+elementwise(atan2, atan2_vjp_a, atan2_vjp_b)
 elementwise(sigmoid, sigmoid_vjp)
 elementwise(relu, relu_vjp)
 elementwise(abs_, abs_vjp)

@@ -30,12 +30,12 @@ class Primitive:
         A tuple holds one rule per input, ``rule(xp, g, y, *inputs, **params) -> cotangent``, or None
         for an input that has no derivative (a mask, an index). A single callable returns the tuple
         of all cotangents, for a primitive of any number of inputs. ``g`` may have extra leading axes:
-        ``lead = g.shape[: g.ndim - y.ndim]``.
+        ``lead = g.shape[: g.ndim - y.ndim]``; with ``leading_axes=False`` it never has.
     jvp : {"elementwise", "linear", "multilinear", "definition"} or callable
         How tangents are pushed forward. ``"elementwise"``: by the VJP, whose Jacobian is diagonal;
         ``"linear"``: by the forward, in all inputs together; ``"multilinear"``: by the forward, in
         one input at a time; ``"definition"``: through the definition. A callable is
-        ``rule(xp, tangents, y, *inputs, **params) -> tangent``.
+        ``rule(xp, tangents, y, *inputs, **params) -> tangent``, None for zeros.
     broadcasts : bool
         Whether inputs are broadcast against each other, so that cotangents must be summed back.
     view : bool
@@ -49,6 +49,25 @@ class Primitive:
     keeps : callable, optional
         ``keeps(xp, *inputs, **params) -> (y, saved)``: the forward, and what it leaves for the rules,
         which get it as ``saved``, and as ``needed`` which of the inputs' cotangents are wanted.
+    leading_axes : bool
+        Whether the rules take cotangents with extra leading axes. Where they do not, as one written with
+        ``g[0]`` for the first row of the output, the engine calls them once for each cotangent: slower in
+        ``jacobian`` and in views of the inspector, and as right.
+
+    Examples
+    --------
+    A rule that reads the two rows of its output's cotangent:
+
+    >>> import tinygrad182 as tg
+    >>> parts = tg.Primitive(
+    ...     "parts",
+    ...     forward=lambda xp, x: xp.stack([x, 3 * x]),
+    ...     vjp=(lambda xp, g, y, x: g[0] + 3 * g[1],),
+    ...     jvp="linear",
+    ...     leading_axes=False,
+    ... )
+    >>> tg.jacobian(lambda x: tg.apply(parts, x), tg.tensor([1.0, 2.0])).shape
+    (2, 2, 2)
     """
 
     name: str
@@ -60,6 +79,7 @@ class Primitive:
     needs: str = ""
     definition: Rule | None = None
     keeps: Rule | None = None
+    leading_axes: bool = True
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -77,12 +97,13 @@ def define(
     broadcasts: bool = False,
     view: bool = False,
     needs: str = "",
+    leading_axes: bool = True,
 ) -> Primitive:
     """Register a primitive under its forward's name (a trailing underscore is dropped).
 
     Parameters
     ----------
-    forward, *vjps, jvp, broadcasts, view, needs
+    forward, *vjps, jvp, broadcasts, view, needs, leading_axes
         As in :class:`Primitive`.
     all_inputs : callable, optional
         The one rule for all inputs, in place of ``vjps``.
@@ -90,7 +111,9 @@ def define(
     name = forward.__name__.rstrip("_")
     if name in PRIMITIVES:
         raise ValueError(f"primitive {name!r} is already defined")
-    primitive = Primitive(name, forward, all_inputs or vjps, jvp, broadcasts, view, needs)
+    primitive = Primitive(
+        name, forward, all_inputs or vjps, jvp, broadcasts, view, needs, leading_axes=leading_axes
+    )
     PRIMITIVES[name] = primitive
     return primitive
 

@@ -13,7 +13,7 @@ import numpy as np
 from .._tensor import Tensor
 from ..errors import ArgumentError, NotDifferentiableError
 from .comparing import SMALLEST, Probes, compare
-from .faults import PropertyError
+from .faults import LEADING_AXES, PropertyError
 from .numerical import FivePoints
 from .recordings import RecordedGradient, Recording, Vector
 from .references import Reference, sampled
@@ -101,7 +101,7 @@ class Checker:
         yield "first derivative", self.first_order
         yield "backward pass", lambda: self.recording.check_untouched(self.rows[-1])
         yield "gradient for a multiple of the cotangent", self.linearity
-        yield "gradient for cotangents with an extra leading axis", self.leading_axes
+        yield LEADING_AXES, self.leading_axes
         yield "gradient of arrays in another memory layout", self.layouts
         yield "JVP", self.forward_mode
         if order > 1:
@@ -155,10 +155,11 @@ class Checker:
 
     def leading_axes(self) -> None:
         """Many cotangents at once, on an axis in front, give the same as one by one."""
-        what = "gradient for cotangents with an extra leading axis"
         allowed = self._tolerance(self.jacobian, self.rounding)
         together = self.recording.pulled(self.rows)
-        compare(what, Probes(self.f, self.rows), together, self.jacobian, allowed, "one by one")
+        compare(
+            LEADING_AXES, Probes(self.f, self.rows), together, self.jacobian, allowed, "one by one"
+        )
 
     def layouts(self) -> None:
         """How inputs and cotangents lie in memory changes nothing."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+LEADING_AXES = "gradient for cotangents with an extra leading axis"
+"""What is checked of many cotangents at once; a rule may say that it takes none."""
+
 
 @dataclass
 class PropertyError(Exception):

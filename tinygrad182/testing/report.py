@@ -14,7 +14,7 @@ from ..backpropagation import ancestors
 from ..primitives import PRIMITIVES
 from ..recording import Node, apply, node_of
 from ..unrolling import is_scan, unrolled
-from .faults import PropertyError
+from .faults import LEADING_AXES, PropertyError
 from .recordings import Vector
 from .vectors import VectorFunction
 
@@ -41,7 +41,7 @@ def explain(function: VectorFunction, wrong: PropertyError | None, check: Check)
         if fault is None:
             continue
         lines = [f"check_gradients: {node.op}{node.place()}: the {fault.what} is wrong"]
-        lines += _listed(fault)
+        lines += [*_listed(fault), *_remedy(fault)]
         if wrong is not None and len(nodes) > 1:
             lines += [f"so in the function checked the {wrong.what} is wrong", *_listed(wrong)]
         return "\n".join(
@@ -63,6 +63,17 @@ def explain(function: VectorFunction, wrong: PropertyError | None, check: Check)
 def _listed(wrong: PropertyError) -> list[str]:
     width = max(map(len, wrong.facts), default=0)
     return [f"    {name:<{width}}  {value}" for name, value in wrong.facts.items()]
+
+
+def _remedy(fault: PropertyError) -> list[str]:
+    """What to do about a rule that is right for one cotangent, and not for several at once."""
+    if fault.what != LEADING_AXES:
+        return []
+    return [
+        "the rule is right for one cotangent. Several come on axes in front of the output's own: write it",
+        "for those too (g[..., 0, :] in the place of g[0]), or say that it takes none, and it is called",
+        "for each: tg.Primitive(..., leading_axes=False)",
+    ]
 
 
 def _operations(function: VectorFunction) -> tuple[list[Node], list[Node]]:

@@ -215,7 +215,7 @@ def facts(results: Any) -> Any:
         if isinstance(one, tg.decode.SearchResult):
             tokens.append([one.certified, one.expanded])
             numbers += [one.bound, one.pruned]
-            for step in one.lattice.steps if one.lattice else ():
+            for step in one.lattice.steps if one._lattice else ():
                 tokens.append([step.parents.tolist(), step.tokens.tolist(), step.ended])
                 numbers += [*step.candidates.ravel(), *step.log_probabilities]
     states = [

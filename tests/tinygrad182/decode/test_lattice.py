@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from .tree import START, state, step
 def lattice(width: int) -> tg.decode.Lattice:
     result = tg.decode.beam_search(step, state(), START, width, 3, trace=True)
     assert isinstance(result, tg.decode.SearchResult)
-    assert result.lattice is not None
     return result.lattice
 
 
@@ -62,7 +62,6 @@ def test_every_candidate_has_one_fate(seed: int, width: int, eos: int | None) ->
     T, M = 4, 3
     result = tg.decode.beam_search(table(seed, T, M), array([0]), 0, width, T, eos, trace=True)
     assert isinstance(result, tg.decode.SearchResult)
-    assert result.lattice is not None
     steps = result.lattice.nodes()
     for length, nodes in enumerate(steps, 1):
         assert len({n.tokens for n in nodes}) == len(nodes)
@@ -87,7 +86,6 @@ def test_what_was_dropped_is_not_returned(seed: int, width: int, eos: int | None
     every = tg.decode.exhaustive(*args, T, eos)
     assert isinstance(result, tg.decode.SearchResult)
     assert isinstance(every, tg.decode.SearchResult)
-    assert result.lattice is not None
     kept = result.lattice.prefixes()
     for hypothesis in every:
         dropped = result.lattice.dropped(hypothesis.tokens)
@@ -106,11 +104,9 @@ def test_greedy_drops_an_end_token_that_is_not_the_likeliest() -> None:
 
     result = tg.decode.greedy(two, None, 0, 2, eos=0, trace=True)
     assert isinstance(result, tg.decode.SearchResult)
-    assert result.lattice is not None
     assert result.lattice.dropped((0,)) == 1
     wide = tg.decode.beam_search(two, None, 0, 2, 2, eos=0, trace=True)
     assert isinstance(wide, tg.decode.SearchResult)
-    assert wide.lattice is not None
     assert wide.lattice.dropped((0,)) is None
 
 
@@ -149,6 +145,32 @@ def test_the_chart_holds_every_prefix_and_the_gradient() -> None:
     assert drawn == pytest.approx((flow[""].h.log_grad_norm / np.log(10)).tolist())
 
 
+def test_texts_cannot_leave_the_script_of_a_page(tmp_path: Path) -> None:
+    """Words, functions of words and titles, as a browser reads the page before it reads the script."""
+    pytest.importorskip("altair")
+    bad = ["</script><script>alert(1)</script>", "<!-- <script>", "\u2028'&amp;"]
+    page = tmp_path / "page.html"
+    for title in bad:
+        for words in (bad, lambda token: bad[token]):
+            lattice(2).save_html(page, words=words, title=title)
+            text = page.read_text(encoding="utf-8")
+            assert text.count("</script>") == text.count("<script>") == 2
+            assert "alert(1)" not in text.replace("alert(1)\\u003c/script\\u003e", "").replace(
+                "alert(1)&lt;/script&gt;", ""
+            )
+            (spec,) = re.findall(r'vegaEmbed\("#chart", (.*), \{ mode', text)
+            assert json.loads(spec) == lattice(2).chart(words=words, title=title).to_dict()
+
+
+def test_a_search_without_a_lattice_says_so() -> None:
+    table = np.log(np.full(2, 0.5))
+    result = tg.decode.greedy(
+        lambda tokens, state: (np.tile(table, (len(tokens), 1)), state), None, 0, 2
+    )
+    with pytest.raises(tg.ArgumentError, match=r"kept no lattice.*trace=True"):
+        _ = result.lattice
+
+
 def test_what_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(tg.ArgumentError, match="words 3 must be a sequence"):
         lattice(1).text(words=3)  # type: ignore[arg-type]
@@ -183,7 +205,6 @@ def test_text_stays_readable() -> None:
     assert "␣ ⏎" in text
     wide = tg.decode.exhaustive(table(0, 5, 4), array([0]), 0, 5, trace=True)
     assert isinstance(wide, tg.decode.SearchResult)
-    assert wide.lattice is not None
     lines = wide.lattice.text(words=["a long word", "b", "c", "d"]).splitlines()
     assert len(lines) < 5 * 45
     assert max(map(len, lines)) < 100
@@ -197,6 +218,5 @@ def test_an_optimum_that_cannot_be_reached_is_no_node(tmp_path: Path) -> None:
 
     result = tg.decode.beam_search(holes, None, 0, 2, 2, trace=True)
     assert isinstance(result, tg.decode.SearchResult)
-    assert result.lattice is not None
     result.lattice.save_png(tmp_path / "a.png", optimum=(1, 0))
     assert "-inf" not in result.lattice.text(optimum=(1, 0))

@@ -196,7 +196,7 @@ def test_a_generator_goes_on() -> None:
 
 
 def test_examples_have_streams_of_their_own() -> None:
-    one, two = tg.decode.sample(_chain, None, [0, 0], 12, count=3, rng=0)
+    one, two = tg.decode.sample(_chain, None, np.array([0, 0]), 12, count=3, rng=0)
     assert [h.tokens for h in one] != [h.tokens for h in two]
 
 

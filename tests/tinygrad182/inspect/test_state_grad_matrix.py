@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.support import assert_close, const, leaf, write
+from tests.support import assert_close, const, host, leaf, write
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases
+from tinygrad182.backpropagation import backpropagate
+from tinygrad182.inspect import flow
+from tinygrad182.inspect import fused as fused_module
 
 matrix_of = tg.inspect.state_grad_matrix
 flow_of = tg.inspect.gradient_flow
@@ -79,6 +83,69 @@ def test_logarithms_down_to_1e_400(dtype: str) -> None:
     plain = matrix_of([output[-1].sum()])
     assert plain[0, 0] == 0.0
     np.testing.assert_allclose(plain[0, -20:], np.exp(expected[0, -20:]), rtol=1e-5)
+
+
+class Long:
+    """A linear recurrence that vanishes or explodes far beyond its type, and a loss at every seventh step."""
+
+    def __init__(self, radius: float, fused: bool, dtype: str, T: int = 60) -> None:
+        rnn = tg.nn.RNN(2, 3, 2, "identity", rng=1, dtype=dtype, fused=fused, bias=False)
+        for name in ("weight_hh_l0", "weight_hh_l1"):
+            weight = host(getattr(rnn, name))
+            write(getattr(rnn, name), weight * radius / np.abs(np.linalg.eigvals(weight)).max())
+        x = np.random.default_rng(2).normal(size=(T, 2, 2)) * (radius < 1)
+        output, _ = rnn(const(x.astype(dtype)))
+        self.losses = [output[t].sum() for t in range(3, T, 7)]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("radius", [1e-8, 1e8])
+def test_together_as_one_by_one(
+    radius: float, fused: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one pass, in several, and each in its own: over hundreds of decades."""
+    losses = Long(radius, fused, dtype).losses
+    each = np.concatenate([matrix_of([loss], "rnn.l0", log=True) for loss in losses])
+    assert np.abs(each[np.isfinite(each)]).max() > 380 * math.log(10)
+    tolerance = 1e-9 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(matrix_of(losses, "rnn.l0", log=True), each, atol=tolerance)
+    monkeypatch.setattr(flow, "MEMORY", 0)
+    monkeypatch.setattr(flow, "FEWEST", 4)
+    np.testing.assert_allclose(matrix_of(losses, "rnn.l0", log=True), each, atol=tolerance)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_at_most_20_passes_for_200_losses(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rnn = tg.nn.RNN(1, 2, rng=0, fused=fused)
+    output, _ = rnn(tg.ones((200, 1, 1)))
+    passes: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        passes.append(1)
+        return backpropagate(*args, **options)
+
+    monkeypatch.setattr(fused_module, "backpropagate", counted)
+    monkeypatch.setattr(flow, "MEMORY", 0)
+    matrix_of((output**2).sum(axis=(1, 2)))
+    assert 1 <= len(passes) <= 20
+
+
+@pytest.mark.parametrize("loop", ["fused", "unrolled", "own"])
+def test_some_steps_only(loop: str) -> None:
+    if loop == "own":
+        output = list(loops.LOOPS["rnn_outside"](Weights(), 8, 2, 3).values())[-1]
+        losses = [(h * h).sum() for h in output]
+    else:
+        rnn = tg.nn.RNN(1, 3, rng=0, dtype="float64", fused=loop == "fused")
+        losses = list((rnn(tg.ones((8, 2, 1), dtype="float64"))[0] ** 2).sum(axis=(1, 2)))
+    whole = matrix_of(losses)
+    for steps in ([5], [7, 0, 3], np.arange(8), [2, 2]):
+        assert_close(matrix_of(losses, steps=steps), whole[:, steps], 1e-13)
+    with pytest.raises(tg.ArgumentError, match=r"steps has 8, but there is no 'h' .* 0 to 7"):
+        matrix_of(losses, steps=[1, 8])
+    with pytest.raises(tg.ArgumentError, match="steps .* whole number"):
+        matrix_of(losses, steps=[1.5])
 
 
 def test_what_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""``node_times`` and ``time_axes``: which step an operation belongs to, read from the graph."""
+"""``places``: which step an operation belongs to, read from the graph."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.support import const, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.backpropagation import ancestors
-from tinygrad182.inspect.times import node_times, time_axes
+from tinygrad182.inspect.axes import TimeAxis
+from tinygrad182.inspect.times import places
 from tinygrad182.recording import Node, node_of
 from tinygrad182.unrolling import unrolled
 
 
-def read(loss: tg.Tensor) -> tuple[list[Node], dict[Node, int], dict[Node, int]]:
+def read(loss: tg.Tensor) -> tuple[list[Node], dict[Node, int], dict[Node, TimeAxis]]:
     nodes = ancestors([unrolled(node_of(loss))], constants=True)
-    times = node_times(nodes)
-    return nodes, times, time_axes(nodes, times)
+    return nodes, *places(nodes)
 
 
 @given(case=cases)
@@ -137,3 +137,48 @@ def test_stacks_in_another_order_have_no_time_axis() -> None:
     later = tg.stack(hs[1:])
     _, _, axes = read(later.sum() + hs[-1].sum())
     assert axes[later._node] == (-3, 1)
+
+
+@pytest.mark.parametrize("name", ["d", "h"])
+def test_several_steps_side_by_side_are_part_of_no_later_state(name: str) -> None:
+    """Also where a decoder's states go on from the encoder's under the same name."""
+    w = Weights()
+    hs = loops.rnn_outside(w, 4, 2, 3)["h"]
+    keys, d = tg.tanh(tg.stack(hs) * 2.0), hs[-1]
+    for t in range(4, 7):
+        d = mark(tg.tanh((keys * d).sum(axis=0) + d), name, t)
+    _, times, axes = read(d.sum())
+    assert keys._node not in times
+    assert axes[keys._node] == (-3, 0)
+
+
+def test_windows_keep_their_axis_also_of_one_step() -> None:
+    hs = loops.rnn_outside(Weights(), 5, 2, 3)["h"]
+    whole = tg.concat([tg.stack(hs[:4]), tg.stack(hs[4:])])
+    window, flat, one = whole[2:], whole[:, 0], whole[3]
+    after = tg.tanh(window)[1]
+    _, times, axes = read(whole.sum() + flat.sum() + one.sum() + after.sum())
+    assert axes[whole._node] == (-3, 0)
+    assert axes[window._node] == (-3, 2)
+    assert axes[flat._node] == (-2, 0)
+    assert times[one._node] == 3
+    assert times[after._node] == 3
+
+
+def test_an_axis_that_two_operands_disagree_about_is_not_known() -> None:
+    whole = tg.stack(loops.rnn_outside(Weights(), 5, 2, 3)["h"])
+    shifted = whole[1:] + whole[:-1]
+    _, times, axes = read(shifted.sum())
+    assert shifted._node not in axes
+    assert shifted._node not in times
+
+
+def test_features_beside_each_other_and_lengthened_shapes_keep_the_axis() -> None:
+    whole = tg.stack(loops.rnn_outside(Weights(), 5, 2, 3)["h"])
+    wide, long = tg.concat([whole, whole * 2.0], axis=-1), whole[:, :, None]
+    flat, mixed = whole.reshape(5, 6), whole.reshape(10, 3)
+    _, _, axes = read(wide.sum() + long.sum() + flat.sum() + mixed.sum())
+    assert axes[wide._node] == (-3, 0)
+    assert axes[long._node] == (-4, 0)
+    assert axes[flat._node] == (-2, 0)
+    assert mixed._node not in axes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.support import Array, assert_close, const, leaf
+from tests.support import Array, assert_close, const, host, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.inspect import weights as module
+from tinygrad182.inspect.uses import Uses
 
 by_time = loops.reading(tg.inspect.weight_grad_by_time)
 
@@ -291,8 +293,17 @@ def test_what_is_refused() -> None:
         by_time(case.loss, other)
     with pytest.raises(tg.GraphError, match=r"in no time step.*tg\.inspect\.mark"):
         by_time((other * other).sum(), other)
-    with pytest.raises(tg.DTypeError, match="weight_grad_by_time: the weight is a str, no Tensor"):
-        by_time(case.loss, "weight_hh_l0")  # type: ignore[arg-type]
+    with pytest.raises(
+        tg.DTypeError, match=r"the weight is a list; pass the Tensor, such as rnn\."
+    ):
+        by_time(case.loss, [1.0])  # type: ignore[arg-type]
+    with pytest.raises(
+        tg.UnknownPathError, match="'weight_hh'; there is 'bias_ih_l0', 'weight_hh_l0'"
+    ):
+        by_time(case.loss, "weight_hh")
+    for step in (4, -1, 1.0):
+        with pytest.raises(tg.ArgumentError, match="the steps are 0 to 3, as whole numbers"):
+            by_time(case.loss, case.layer.weight_hh_l0, steps=[step])
     with pytest.raises(tg.DTypeError, match="weight_grad_by_time: the output is a float"):
         by_time(1.0, other)  # type: ignore[arg-type]
     with pytest.raises(tg.ShapeError, match=r"weight_grad_by_time.*not a single element"):
@@ -301,3 +312,83 @@ def test_what_is_refused() -> None:
         silent = case.layer(const(case.x))[0].sum()
     with pytest.raises(tg.GraphError, match="weight_grad_by_time"):
         by_time(silent, case.layer.weight_hh_l0)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_some_steps_of_a_weight_by_its_path(fused: bool) -> None:
+    case = Case("lstm", 6, 2, 3, 1, "all", 0, False, False, fused)
+    for norm_only in (False, True):
+        whole = by_time(case.loss, case.layer.weight_hh_l0, norm_only)
+        some = by_time(case.loss, "weight_hh_l0", norm_only, steps=[4, 1, 4])
+        assert_close(some, whole[[4, 1, 4]], 1e-15)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_window_of_one_step_beside_a_residual_connection(fused: bool) -> None:
+    """The last step alone counts: all other windows are behind a cut."""
+    lin = tg.nn.Linear(2, 2, rng=0, dtype="float64")
+    options: dict[str, Any] = {"dtype": "float64", "fused": fused}
+    a, b = tg.nn.RNN(2, 2, rng=1, **options), tg.nn.RNN(2, 3, rng=2, **options)
+    u = tg.tanh(lin(const(loops.inputs(0, 5, 1, 2))))
+    y, _ = a(u, truncate=2)
+    z, _ = b(y + u, truncate=2)
+    loss = (z[-1] ** 2).sum()
+    for weight in (lin.weight, lin.bias, a.weight_ih_l0, b.weight_ih_l0):
+        parts = by_time(loss, weight)
+        assert not parts[:-1].any()
+        assert_close(parts[-1], loops.grad(loss, weight), 1e-13)
+
+
+def test_a_penalty_does_not_hide_what_cannot_be_told_apart() -> None:
+    w = leaf(np.random.default_rng(1).normal(size=(2, 2)))
+    rnn = tg.nn.RNN(2, 2, rng=0, dtype="float64")
+    y = tg.flip(rnn(const(loops.inputs(0, 4, 1, 2)) @ w)[0], 0) @ w
+    for loss in ((y**2).sum(), (y**2).sum() + 0.1 * (w**2).sum()):
+        with pytest.raises(tg.GraphError, match=r"matmul .* for several steps at once"):
+            by_time(loss, w)
+
+
+def test_a_shortfall_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reason, parts that are not the gradient do not come back."""
+
+    def lost(self: Any, sent: Any, times: Any) -> Any:
+        part = combined(self, sent, times)
+        return part._replace(values=part.values * (1 + 1e-6))
+
+    combined = Uses._combined
+    for size in (1.0, 1e-200, 1e200):
+        case = Case("tanh", 5, 2, 3, 1, "all", 0, False, False, fused=False)
+        loss = case.loss * size
+        by_time(loss, case.layer.weight_hh_l0)
+        with monkeypatch.context() as patch:
+            patch.setattr(Uses, "_combined", lost)
+            with pytest.raises(
+                tg.GraphError, match="do not add up to its gradient: they are off by"
+            ):
+                by_time(loss, case.layer.weight_hh_l0)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("factor", [4.0, 0.25])
+def test_parts_beyond_the_type_are_checked_too(fused: bool, factor: float) -> None:
+    """∂L/∂b at step t is factor**(T − 1 − t), from 1 to 1e±60 in float32."""
+    T, H = 100, 2
+    rnn = tg.nn.RNN(1, H, nonlinearity="identity", rng=0, fused=fused)
+    zeros = {name: np.zeros_like(host(p)) for name, p in rnn.state_dict().items()}
+    rnn.load_state_dict(zeros | {"weight_hh_l0": factor * np.eye(H, dtype="float32")})
+    loss = rnn(const(np.zeros((T, 1, 1), "float32")))[0][-1].sum()
+    norms = by_time(loss, rnn.bias_ih_l0, norm_only=True)
+    np.testing.assert_allclose(norms, np.sqrt(H) * factor ** np.arange(T)[::-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_embedding_by_step(fused: bool) -> None:
+    """Rows that are looked up for all steps at once."""
+    table, T = leaf(np.random.default_rng(0).normal(size=(5, 2))), 6
+    tokens = np.array([[0, 1], [2, 2], [0, 4], [3, 1], [1, 1], [0, 0]])
+    rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64", fused=fused)
+    copies = [leaf(table.numpy()) for _ in range(T)]
+    loss = (rnn(table[tokens])[0] ** 2).sum()
+    witness = (rnn(tg.stack([c[tokens[t]] for t, c in enumerate(copies)]))[0] ** 2).sum()
+    expected = np.stack([loops.grad(witness, c) for c in copies])
+    assert_parts(loss, table, expected, "table")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.abc
+import re
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -230,6 +233,94 @@ def test_never_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     output, _ = lstm(tg.ones((4, 2, 2)))
     output.sum().backward()
     assert lstm.weight_hh_l0.grad is not None
+
+
+class Broken(importlib.abc.MetaPathFinder):
+    """Numba is there, and fails while it is imported."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name == "numba":
+            raise self.error
+
+
+@pytest.mark.usefixtures("_chosen_anew")
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, ImportError, ValueError, OSError])
+def test_a_numba_that_cannot_be_imported(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One warning, which names the cause, and NumPy's loops from the first call on."""
+    monkeypatch.setattr(sys, "meta_path", [Broken(error("threads must be > 0")), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    with pytest.warns(RuntimeWarning, match="cannot be imported.*threads must be > 0") as warned:
+        found = [kernels.loops(np, np.dtype(name)) for name in ("float32", "float64", "float32")]
+    assert found == [arrays] * 3
+    assert len(warned) == 1
+
+
+@pytest.mark.usefixtures("_chosen_anew")
+@pytest.mark.parametrize("folder", ["", "/somewhere/else"])
+def test_loops_that_cannot_be_compiled(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the folder where files that are damaged would be."""
+    compiled, _ = needs_numba()
+
+    def ready(dtype: Any) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(compiled, "ready", ready)
+    monkeypatch.setattr(compiled.numba.config, "CACHE_DIR", folder)
+    named = re.escape(folder or f"{kernels.__path__[0]}/__pycache__")
+    with pytest.warns(RuntimeWarning, match=rf"Ran out of input.*in {named}$") as warned:
+        found = [kernels.loops(np, np.dtype("float64")) for _ in range(2)]
+    assert found == [arrays] * 2
+    assert len(warned) == 1
+
+
+@pytest.mark.usefixtures("_chosen_anew")
+def test_threads_that_come_while_the_loops_are_built_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, _ = needs_numba()
+    built = []
+
+    def ready(dtype: Any) -> None:
+        built.append(dtype)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(compiled, "ready", ready)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: kernels.loops(np, np.dtype("float32")), range(4)))
+    assert found == [compiled] * 4
+    assert len(built) == 1
+
+
+@pytest.mark.usefixtures("_chosen_anew")
+def test_an_interrupt_while_the_loops_are_built_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled, _ = needs_numba()
+
+    def ready(dtype: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled, "ready", ready)
+        with pytest.raises(KeyboardInterrupt):
+            kernels.loops(np, np.dtype("float32"))
+    assert kernels.loops(np, np.dtype("float32")) is compiled
+
+
+@pytest.mark.usefixtures("_chosen_anew")
+def test_a_child_made_while_the_loops_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parent's thread is not in it, so it neither waits for it nor builds."""
+    monkeypatch.setattr(kernels, "_BUILDING", kernels._BUILDING)  # to be put back
+    kernels._BUILDING.acquire()
+    try:
+        held = kernels._BUILDING
+        kernels._in_child()
+        assert kernels.loops(np, np.dtype("float32")) is arrays
+    finally:
+        held.release()
 
 
 def test_a_folder_that_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ MODULES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "LSTMCell without bias": (lambda: nn.LSTMCell(2, 3, bias=False), (4, 2)),
     "Linear": (lambda: nn.Linear(2, 3), (5, 4, 2)),
     "Linear without bias": (lambda: nn.Linear(2, 3, bias=False), (4, 2)),
+    "LayerNorm": (lambda: nn.LayerNorm((4, 2), eps=1e-3), (5, 4, 2)),
+    "LayerNorm without bias": (lambda: nn.LayerNorm(2, eps=0.1, bias=False), (4, 2)),
 }
 
 
@@ -57,7 +59,7 @@ def test_same_outputs_and_gradients(name: str, dtype: str) -> None:
     assert {p.dtype for p in ours.parameters()} == {np.dtype(dtype)}
     x_1, x_2 = pair(arrays(0, shape)[0].astype(dtype))
     arguments, leaves = [[x_1], [x_2]], [(x_1, x_2)]
-    if kind != "Linear":
+    if kind not in ("Linear", "LayerNorm"):
         layers = [] if "Cell" in kind else [theirs.num_layers]
         batch = [4] if "Cell" in kind or len(shape) == 3 else []
         state_1, state_2, more = initial_states(kind, 0, *layers, *batch, 3, dtype=dtype)
@@ -116,7 +118,9 @@ def test_frozen_parameters_stay_frozen(name: str) -> None:
             p.requires_grad_(n != frozen)
         ours = dict(tg.nn.from_torch(theirs).named_parameters())
         still = {n for n, p in ours.items() if not p.requires_grad}
-        assert still == ({frozen} if "bias" not in frozen or name == "Linear" else set())
+        assert still == (
+            {frozen} if "bias" not in frozen or name in ("Linear", "LayerNorm") else set()
+        )
     for n, p in theirs.named_parameters():
         p.requires_grad_("bias" not in n)
     for n, p in tg.nn.from_torch(theirs).named_parameters():

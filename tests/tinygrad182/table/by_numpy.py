@@ -95,6 +95,19 @@ exp, expm1, log, log1p, sqrt, sin, cos, tanh = map(
     _each,
     (math.exp, math.expm1, math.log, math.log1p, math.sqrt, math.sin, math.cos, math.tanh),
 )
+log2, log10, asin, acos, atan, sinh, cosh, asinh = map(
+    _each,
+    (
+        math.log2,
+        math.log10,
+        math.asin,
+        math.acos,
+        math.atan,
+        math.sinh,
+        math.cosh,
+        math.asinh,
+    ),
+)
 abs = _each(math.fabs)
 relu = _each(lambda x: max(x, 0.0))
 sigmoid = _each(lambda x: math.exp(min(x, 0.0)) / (1.0 + math.exp(-math.fabs(x))))
@@ -102,6 +115,14 @@ sigmoid = _each(lambda x: math.exp(min(x, 0.0)) / (1.0 + math.exp(-math.fabs(x))
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     return tensor(np.where(condition, a, b))
+
+
+def atan2(a: Any, b: Any) -> Tensor:
+    return tensor(np.vectorize(math.atan2, otypes=[float])(a, b))
+
+
+def remainder(a: Any, b: Any) -> Tensor:  # of positive numbers
+    return tensor(np.vectorize(math.fmod, otypes=[float])(a, b))
 
 
 def maximum(a: Any, b: Any) -> Tensor:

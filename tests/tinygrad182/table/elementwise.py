@@ -7,7 +7,19 @@ from typing import Any
 
 import tinygrad182 as tg
 
-from .row import Domain, Row, Shape, above_minus_one, mask, near_one, nonzero, positive, real, row
+from .row import (
+    Domain,
+    Row,
+    Shape,
+    above_minus_one,
+    inside_one,
+    mask,
+    near_one,
+    nonzero,
+    positive,
+    real,
+    row,
+)
 
 ONE: dict[str, tuple[Shape, ...]] = {
     "matrix": ((2, 3),),
@@ -45,6 +57,7 @@ FUNCTIONS: list[tuple[str, Callable[..., Any], tuple[Domain, ...]]] = [
     ("subtract", lambda t, a, b: a - b, (real, real)),
     ("multiply", lambda t, a, b: a * b, (real, real)),
     ("divide", lambda t, a, b: a / b, (real, nonzero)),
+    ("remainder", lambda t, a, b: t.remainder(a, b), (positive, positive)),
     ("power", lambda t, a, b: a**b, (positive, real)),
     ("pow", lambda t, a, b: a**b, (positive, real)),
     ("maximum", lambda t, a, b: t.maximum(a, b), (real, real)),
@@ -56,9 +69,18 @@ FUNCTIONS: list[tuple[str, Callable[..., Any], tuple[Domain, ...]]] = [
     ("expm1", lambda t, x: t.expm1(x), (real,)),
     ("log", lambda t, x: t.log(x), (positive,)),
     ("log1p", lambda t, x: t.log1p(x), (above_minus_one,)),
+    ("log2", lambda t, x: t.log2(x), (positive,)),
+    ("log10", lambda t, x: t.log10(x), (positive,)),
     ("sqrt", lambda t, x: t.sqrt(x), (positive,)),
     ("sin", lambda t, x: t.sin(x), (real,)),
     ("cos", lambda t, x: t.cos(x), (real,)),
+    ("asin", lambda t, x: t.asin(x), (inside_one,)),
+    ("acos", lambda t, x: t.acos(x), (inside_one,)),
+    ("atan", lambda t, x: t.atan(x), (real,)),
+    ("atan2", lambda t, a, b: t.atan2(a, b), (nonzero, nonzero)),
+    ("sinh", lambda t, x: t.sinh(x), (real,)),
+    ("cosh", lambda t, x: t.cosh(x), (real,)),
+    ("asinh", lambda t, x: t.asinh(x), (real,)),
     ("tanh", lambda t, x: t.tanh(x), (real,)),
     ("sigmoid", lambda t, x: t.sigmoid(x), (real,)),
     ("relu", lambda t, x: t.relu(x), (nonzero,)),

@@ -66,9 +66,10 @@ PLAIN: list[PlainRow] = [
     ),
     *(
         r
-        for name in ("sign", "floor")
+        for name in ("sign", "floor", "ceil", "trunc", "round")
         for r in _each(name, {"": (_A,), "0d": (_B[1],), "empty": (_A[:0],)})
     ),
+    *_each("floor_divide", {"": (_A, _B[:2, None] + 0.7), "0d": (_B[1], _B[0])}),
     *(r for name in ("argmax", "argmin") for r in _along(name, _A, None, 0, -1)),
     *_along("argmax", _A, 1, keepdims=True),
     *_along("argsort", _A * [1, 1, 1.5], 0, -1),

@@ -265,6 +265,13 @@ ROWS: list[Row] = [
     row("flip", "square", lambda x: tg.flip(x, axis=0), lambda t, x: x.flip(0), (2, 2)),
     row("flip", "size-1", lambda x: tg.flip(x, axis=1), lambda t, x: x.flip(1), (2, 3, 1)),
     row("flip", "empty", lambda x: tg.flip(x), lambda t, x: x.flip(0), (0,)),
+    row(
+        "take_along_axis",
+        "",
+        lambda x: tg.take_along_axis(x, np.array([[1, 0, 1], [2, 2, 0]]), axis=1),
+        lambda t, x: t.stack([x[0, [1, 0, 1]], x[1, [2, 2, 0]]]),
+        (2, 3),
+    ),
     row("pad", "number", lambda x: tg.pad(x, 1), lambda t, x: _pad(t, x, 1, 1, 1, 1), (2, 3)),
     row("pad", "pair", lambda x: tg.pad(x, (1, 2)), lambda t, x: _pad(t, x, 1, 2), (3,)),
     row(

@@ -26,6 +26,7 @@ Shape = tuple[int, ...]
 
 
 above_minus_one = between(-0.7, 2.0)
+inside_one = between(-0.8, 0.8)
 apart = strategies.apart(0.37)
 
 

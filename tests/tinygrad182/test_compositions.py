@@ -1,0 +1,192 @@
+"""NumPy's formulas on Tensors: their values are NumPy's, their derivatives those of check_gradients."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygrad182 as tg
+from tests.support import const, host, leaf
+from tinygrad182 import compositions
+
+from .table.compositions import ARRAYS, CALLS
+
+INF = math.inf
+
+calls = pytest.mark.parametrize("call", CALLS)
+
+
+def _evaluated(call: str, names: dict[str, Any], module: Any = np) -> list[Any]:
+    found = eval(call, {"np": module, **names})
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def _used(call: str) -> list[str]:
+    """The arrays that a call names."""
+    return [x for x in ARRAYS if re.search(rf"\b{x}\b(?!\.\w*\()", call)]
+
+
+def test_every_composition_is_called() -> None:
+    called = set(re.findall(r"np\.(?:linalg\.)?(\w+)", " ".join(CALLS)))
+    same = {getattr(tg, name) for name in called if hasattr(tg, name)}
+    missing = {n for n in compositions.__all__ if getattr(tg, n) not in same}
+    assert not missing
+
+
+def test_every_composition_says_what_it_is() -> None:
+    for name in compositions.__all__:
+        f = getattr(tg, name)
+        assert getattr(tg.functions, name) is f
+        assert f.__doc__, name
+        assert f.__doc__.splitlines()[0].endswith("."), name
+        assert f.__name__.isidentifier(), name
+
+
+@calls
+def test_numpy_of_tensors_is_numpy_of_arrays(call: str) -> None:
+    expected = _evaluated(call, ARRAYS)
+    for module in (
+        [np] if "np.linalg" in call or "accumulate" in call or "outer" in call else [np, tg]
+    ):
+        if module is tg and "'constant'" in call:
+            continue  # whose mode is NumPy's alone
+        found = _evaluated(call, {name: leaf(x) for name, x in ARRAYS.items()}, module)
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            assert isinstance(a, tg.Tensor)
+            np.testing.assert_allclose(host(a), np.asarray(b), rtol=1e-14, atol=1e-15)
+            assert a.requires_grad
+
+
+@calls
+def test_derivatives_are_right(call: str) -> None:
+    names = _used(call)
+    assert names
+
+    def f(*xs: tg.Tensor) -> Any:
+        active: dict[str, Any] = dict(zip(names, xs, strict=True))
+        if "n" in active:
+            active["n"] = tg.where(np.isnan(ARRAYS["n"]), np.nan, active["n"])
+        return tuple(_evaluated(call, {k: const(x) for k, x in ARRAYS.items()} | active))
+
+    tg.testing.check_gradients(f, *(np.nan_to_num(ARRAYS[name]) for name in names), max_entries=3)
+
+
+@calls
+def test_float32_stays_float32(call: str) -> None:
+    if "float_power" in call:
+        return  # float64 by definition
+    narrow = {name: leaf(x.astype(np.float32)) for name, x in ARRAYS.items()}
+    for y in _evaluated(call, narrow):
+        assert y.dtype == np.float32
+
+
+# --- corners ------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=12))
+def test_a_product_that_fits_its_type_is_right(exponents: list[int]) -> None:
+    """Whatever the order of its factors, nothing under- or overflows on the way."""
+    total = sum(exponents)
+    if abs(total) > 1000:
+        exponents = [*exponents, *[-total // abs(total) * 500] * (abs(total) // 500)]
+        total = sum(exponents)
+    x = leaf(2.0 ** np.array(exponents, float))
+    assert tg.prod(x).item() == 2.0**total
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, -2.0, 0.5, 3.0]), min_size=0, max_size=9))
+def test_gradients_of_products_are_products(values: list[float]) -> None:
+    x = leaf(np.array(values, float))
+    tg.prod(x).backward()
+    others = [math.prod(values[:i] + values[i + 1 :]) for i in range(len(values))]
+    assert x.grad is not None
+    assert x.grad.tolist() == others
+
+
+@given(st.integers(-4, 4), st.sampled_from([(2, 3), (4,), (1, 1), (3, 0)]))
+def test_diagonals_are_numpys(k: int, shape: tuple[int, ...]) -> None:
+    x = np.arange(1.0, 1 + math.prod(shape)).reshape(shape)
+    for f in (np.diag, np.tril, np.triu):
+        np.testing.assert_array_equal(host(f(leaf(x), k)), f(x, k))
+
+
+@given(st.integers(1, 5), st.sampled_from([(5,), (3, 4), (0, 2), (1,)]), st.sampled_from([0, -1]))
+def test_parts_are_numpys(parts: int, shape: tuple[int, ...], axis: int) -> None:
+    x = np.arange(1.0, 1 + math.prod(shape)).reshape(shape)
+    for given_ in (parts, [1, parts], [-1], [parts, 1]):
+        expected = np.array_split(x, given_, axis)
+        found = np.array_split(leaf(x), given_, axis)
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(host(a), b)
+
+
+@given(st.integers(-7, 7), st.sampled_from([None, 0, 1, (0, 1)]))
+def test_rolling_is_numpys(shift: int, axis: Any) -> None:
+    x = np.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(host(np.roll(leaf(x), shift, axis)), np.roll(x, shift, axis))
+
+
+def test_numbers_take_the_dtype_of_what_they_meet() -> None:
+    for dtype in ("float16", "float32", "float64"):
+        x = const(np.ones(2, dtype))
+        for f in (tg.hypot, tg.fmod, tg.logaddexp, tg.atan2, tg.remainder, tg.fmax, tg.heaviside):
+            assert f(x, 0.1).dtype == dtype
+            assert f(0.1, x).dtype == dtype
+        assert tg.append(x, 0.1).dtype == dtype
+        assert tg.stack([x[0], 0.1]).dtype == dtype
+    y = tg.concat([const(np.ones(1)), [0.1]])
+    assert y.tolist() == [1.0, 0.1]  # not 0.1 of float32
+
+
+def test_norms_at_0_have_the_least_subgradient() -> None:
+    for f in (
+        tg.norm,
+        lambda x: tg.norm(x, 1),
+        lambda x: tg.norm(x, 3),
+        lambda x: tg.norm(x, axis=1),
+    ):
+        x = leaf(np.zeros((2, 3)))
+        f(x).sum().backward()
+        assert x.grad is not None
+        np.testing.assert_array_equal(host(x.grad), 0.0)
+
+
+def test_parts_of_complex_numbers_are_plain() -> None:
+    z = np.array([1 + 2j, -3 - 1j])
+    for f in (np.real, np.imag, np.conj, np.angle):
+        np.testing.assert_allclose(host(f(const(z))), f(z), rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("f", "error", "message"),
+    [
+        (lambda x: tg.split(x, 2, 1), tg.ShapeError, "split: axis 1 .*array_split"),
+        (lambda x: tg.moveaxis(x, (0, 1), 0), tg.ShapeError, "moveaxis: .*as many"),
+        (lambda x: tg.moveaxis(x, 0, 2), tg.ShapeError, "moveaxis: axis 2"),
+        (lambda x: tg.diag(tg.zeros((1, 1, 1))), tg.ShapeError, "diag: a vector or a matrix"),
+        (lambda x: tg.cross(x, x[:, :2]), tg.ShapeError, "cross: vectors of three"),
+        (lambda x: tg.tensordot(x, x, 1), tg.ShapeError, "tensordot: .*differ in size"),
+        (lambda x: tg.select([], []), tg.ArgumentError, "select: "),
+        (lambda x: tg.gradient(x, 1.0, 1.0, 1.0), tg.ArgumentError, "gradient: give one spacing"),
+        (lambda x: tg.gradient(x[:1]), tg.ShapeError, "gradient: .*too few"),
+        (lambda x: tg.correlate(x[0], x[1], "odd"), tg.ArgumentError, "correlate: .*'odd'"),
+        (lambda x: tg.norm(x, "nuc"), tg.ArgumentError, "norm: .*singular values"),
+        (lambda x: tg.norm(x[0], "a"), tg.ArgumentError, "norm: ord='a'"),
+        (lambda x: tg.cumulative_prod(x), tg.ShapeError, "cumulative_prod: name the axis"),
+        (lambda x: tg.take_along_axis(x, [0]), tg.ShapeError, "take_along_axis: .*as many axes"),
+        (lambda x: tg.broadcast_arrays(x, x[:, :2]), tg.ShapeError, "broadcast_arrays: "),
+        (lambda x: tg.tile(x, -1), tg.ArgumentError, "tile: "),
+        (lambda x: tg.matrix_power(x, -1), tg.ArgumentError, "matrix_power: "),
+    ],
+)
+def test_wrong_calls(f: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        f(leaf(np.ones((2, 3))))

@@ -1,0 +1,374 @@
+"""Calls that people make from PyTorch's habit: each works, or our error says what to write."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import const, host, leaf, needs_torch
+from tinygrad182 import _habits
+
+X = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+Y = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
+
+Call = Callable[[tg.Tensor, tg.Tensor], Any]
+
+# What works, and NumPy's value of it.
+WORKS: dict[str, tuple[Call, Any]] = {
+    "view": (lambda x, y: x.view(3, 2), X.reshape(3, 2)),
+    "view(-1)": (lambda x, y: x.view(-1), X.reshape(-1)),
+    "view of a shape": (lambda x, y: x.view((3, -1)), X.reshape(3, 2)),
+    "view_as": (lambda x, y: x.view_as(tg.zeros((6, 1))), X.reshape(6, 1)),
+    "reshape_as": (lambda x, y: x.reshape_as(tg.zeros((6, 1))), X.reshape(6, 1)),
+    "permute": (lambda x, y: y.permute(2, 0, 1), Y.transpose(2, 0, 1)),
+    "permute of a tuple": (lambda x, y: y.permute((2, 0, 1)), Y.transpose(2, 0, 1)),
+    "unsqueeze": (lambda x, y: x.unsqueeze(1), X[:, None]),
+    "unsqueeze(dim=-1)": (lambda x, y: x.unsqueeze(dim=-1), X[..., None]),
+    "tg.unsqueeze": (lambda x, y: tg.unsqueeze(x, dim=0), X[None]),
+    "squeeze(dim=0)": (lambda x, y: x[:1].squeeze(dim=0), X[0]),
+    "flatten": (lambda x, y: y.flatten(), Y.reshape(-1)),
+    "flatten(1)": (lambda x, y: y.flatten(1), Y.reshape(2, 12)),
+    "flatten(0, 1)": (lambda x, y: y.flatten(0, 1), Y.reshape(6, 4)),
+    "flatten(start_dim=-2)": (lambda x, y: y.flatten(start_dim=-2), Y.reshape(2, 12)),
+    "flatten of a number": (lambda x, y: tg.tensor(2.0).flatten(), np.float32([2.0])),
+    "t": (lambda x, y: x.t(), X.T),
+    "expand": (lambda x, y: x.unsqueeze(0).expand(4, 2, 3), np.broadcast_to(X, (4, 2, 3))),
+    "expand(-1)": (lambda x, y: x.expand(4, -1, -1), np.broadcast_to(X, (4, 2, 3))),
+    "expand_as": (lambda x, y: x.expand_as(tg.zeros((4, 2, 3))), np.broadcast_to(X, (4, 2, 3))),
+    "contiguous": (lambda x, y: x.contiguous(), X),
+    "numel": (lambda x, y: x.numel(), 6),
+    "dim": (lambda x, y: y.dim(), 3),
+    "len": (lambda x, y: len(x), 2),
+    "item": (lambda x, y: x[1, 2].item(), 5.0),
+    "tolist": (lambda x, y: x.tolist(), X.tolist()),
+    "cpu": (lambda x, y: x.cpu().numpy(), X),
+    "detach().cpu().numpy()": (lambda x, y: x.detach().cpu().numpy(), X),
+    "double": (lambda x, y: x.double(), X.astype(np.float64)),
+    "float": (lambda x, y: x.double().float(), X),
+    "half": (lambda x, y: x.half(), X.astype(np.float16)),
+    "type_as": (lambda x, y: x.type_as(y.double()), X.astype(np.float64)),
+    "to(dtype)": (lambda x, y: x.to("float64"), X.astype(np.float64)),
+    "to(tg.float64)": (lambda x, y: x.to(tg.float64), X.astype(np.float64)),
+    "to(dtype=)": (lambda x, y: x.to(dtype=np.float64), X.astype(np.float64)),
+    "to(device, dtype)": (lambda x, y: x.to(x.device, "float64"), X.astype(np.float64)),
+    "to(tensor)": (lambda x, y: x.to(y.double()), X.astype(np.float64)),
+    "pow": (lambda x, y: x.pow(2), X**2),
+    "clamp": (lambda x, y: x.clamp(1, 2), X.clip(1, 2)),
+    "clamp(min=)": (lambda x, y: x.clamp(min=1), X.clip(1)),
+    "tg.clamp": (lambda x, y: tg.clamp(x, min=1.0, max=2.0), X.clip(1, 2)),
+    "matmul": (lambda x, y: x.matmul(x.T), X @ X.T),
+    "mm": (lambda x, y: x.mm(x.t()), X @ X.T),
+    "bmm": (lambda x, y: y.bmm(y.mT), Y @ Y.mT),
+    "masked_fill": (lambda x, y: x.masked_fill(x > 2, -1.0), np.where(X > 2, np.float32(-1), X)),
+    "mean(dim=)": (lambda x, y: x.mean(dim=0), X.mean(0)),
+    "mean(dim=, keepdim=)": (lambda x, y: x.mean(dim=1, keepdim=True), X.mean(1, keepdims=True)),
+    "sum(dim=tuple)": (lambda x, y: y.sum(dim=(0, 2)), Y.sum((0, 2))),
+    "sum(-1, keepdim=)": (lambda x, y: x.sum(-1, keepdim=True), X.sum(-1, keepdims=True)),
+    "tg.sum(dim=)": (lambda x, y: tg.sum(x, dim=1), X.sum(1)),
+    "tg.prod(dim=)": (lambda x, y: tg.prod(x, dim=1), X.prod(1)),
+    "tg.any(dim=)": (lambda x, y: tg.any(x > 3, dim=1), (X > 3).any(1)),
+    "argmax(dim=)": (lambda x, y: x.argmax(dim=1), X.argmax(1)),
+    "tg.argmin(dim=)": (lambda x, y: tg.argmin(x, dim=0), X.argmin(0)),
+    "cumsum(dim=)": (lambda x, y: x.cumsum(dim=1), X.cumsum(1)),
+    "flip(dims=)": (lambda x, y: x.flip(dims=(0,)), X[::-1]),
+    "unstack(dim=)": (lambda x, y: x.unstack(dim=1)[2], X[:, 2]),
+    "take(dim=)": (lambda x, y: tg.take(x, [1], dim=0), X[[1]]),
+    "cat": (lambda x, y: tg.cat([x, x]), np.concatenate([X, X])),
+    "cat(dim=)": (lambda x, y: tg.cat((x, x), dim=1), np.concatenate([X, X], 1)),
+    "concatenate": (lambda x, y: tg.concatenate([x, x], axis=1), np.concatenate([X, X], 1)),
+    "stack(dim=)": (lambda x, y: tg.stack([x, x], dim=2), np.stack([X, X], 2)),
+    "softmax(dim=)": (lambda x, y: tg.softmax(x * 0, dim=-1), np.full((2, 3), 1 / 3, np.float32)),
+    "x.softmax(dim=)": (lambda x, y: (x * 0).softmax(dim=0), np.full((2, 3), 0.5, np.float32)),
+    "requires_grad_": (lambda x, y: tg.zeros(2).requires_grad_().requires_grad, True),
+    "hasattr": (lambda x, y: hasattr(x, "size_"), False),
+    "getattr with a default": (lambda x, y: getattr(x, "norm", 7), 7),
+    "F.relu": (lambda x, y: tg.nn.functional.relu(x - 3), np.maximum(X - 3, 0)),
+    "F.linear": (lambda x, y: tg.nn.functional.linear(x, x, tg.ones(2)), X @ X.T + 1),
+    "F.mse_loss": (lambda x, y: tg.nn.functional.mse_loss(x, x).item(), 0.0),
+}
+
+# What is told, and what the message must hold.
+TOLD: dict[str, tuple[Call, str]] = {
+    "size()": (lambda x, y: x.size(), r"6, as in NumPy; write x\.shape$"),
+    "size(0)": (lambda x, y: x.size(0), r"write x\.shape\[0\]$"),
+    "transpose(1, 2)": (lambda x, y: y.transpose(1, 2), r"transpose: 3 axes.*x\.swapaxes\(1, 2\)"),
+    "t of three axes": (lambda x, y: y.t(), r"t: shape \(2, 3, 4\).*x\.mT"),
+    "max(dim=)": (lambda x, y: x.max(dim=1), r"max: .*axis=1, and tg\.argmax"),
+    "min(dim=)": (lambda x, y: tg.min(x, dim=0), r"min: .*axis=0, and tg\.argmin"),
+    "std(dim=)": (lambda x, y: x.std(dim=1), "std: .*axis=1, and correction=1"),
+    "var(dim=)": (lambda x, y: x.var(dim=1), "var: .*axis=1, and correction=1"),
+    "std(unbiased=)": (lambda x, y: x.std(unbiased=False), "std: .*'unbiased'.*correction=0"),
+    "dim and axis": (lambda x, y: x.sum(axis=0, dim=0), "sum: dim= and axis= mean the same"),
+    "a misspelt axis": (lambda x, y: x.sum(axes=0), "sum: .*'axes'; did you mean 'axis'"),
+    "to()": (lambda x, y: x.to(), "to: pass a device such as 'cuda', a dtype"),
+    "to twice": (lambda x, y: x.to("float32", "float64"), "to: two of dtype"),
+    "to('gpu')": (lambda x, y: x.to("gpu"), "unknown device 'gpu'"),
+    "add_": (lambda x, y: x.add_(1), r"'add_'.*use the result.*x\.assign"),
+    "zero_": (lambda x, y: x.zero_(), r"'zero_'.*x\.assign"),
+    "mul_": (lambda x, y: x.mul_(2), r"'mul_'.*x\.assign"),
+    "copy_": (lambda x, y: x.copy_(y), r"'copy_'.*x\.assign"),
+    "fill_": (lambda x, y: x.fill_(0), r"'fill_'.*x\.assign"),
+    "grad.zero_": (lambda x, y: x.detach_(), r"'detach_'.*x\.assign"),
+    "norm": (lambda x, y: x.norm(), r"'norm'; write tg\.sqrt\(tg\.sum\(x \* x\)\)"),
+    "repeat": (lambda x, y: x.repeat(2, 1), r"'repeat'; write tg\.concat"),
+    "long": (lambda x, y: x.long(), r"x\.astype\('int64'\)"),
+    "type": (lambda x, y: x.type(), r"write x\.dtype"),
+    "is_cuda": (lambda x, y: x.is_cuda, r"x\.device != 'cpu'"),
+    "grad_fn": (lambda x, y: x.grad_fn, r"tg\.inspect\.trace\(loss\)"),
+    "register_hook": (lambda x, y: x.register_hook(print), r"tg\.inspect\.trace"),
+    "maximum": (lambda x, y: x.maximum(x), r"write tg\.maximum\(x"),
+    "a misspelt method": (lambda x, y: x.resahpe(6), "did you mean 'reshape'"),
+    "randn": (lambda x, y: tg.randn(2, 3), r"'randn'; write tg\.tensor\(np\.random"),
+    "rand": (lambda x, y: tg.rand(2, 3), r"np\.random\.default_rng\(0\)"),
+    "manual_seed": (lambda x, y: tg.manual_seed(0), "no global generator: pass rng=0"),
+    "from_numpy": (lambda x, y: tg.from_numpy(X), r"write tg\.tensor\(array\)"),
+    "FloatTensor": (lambda x, y: tg.FloatTensor([1.0]), r"write tg\.tensor\(data\)"),
+    "empty": (lambda x, y: tg.empty(2), r"write tg\.zeros\(shape\)"),
+    "zeros(2, 2)": (lambda x, y: tg.zeros(2, 2), "a shape is one tuple"),
+    "linspace": (lambda x, y: tg.linspace(0, 1, 5), r"np\.linspace"),
+    "tg.cuda": (lambda x, y: tg.cuda.is_available(), "cuda_is_available"),
+    "tg.device": (lambda x, y: tg.device("cpu"), "a device is a string"),
+    "tg.float16": (lambda x, y: tg.float16, "dtype='float16'"),
+    "tg.sort": (lambda x, y: tg.topk(x, 2), "argsort"),
+    "tg.autograd": (lambda x, y: tg.autograd.grad(x, x), r"tg\.grad"),
+    "a misspelt function": (
+        lambda x, y: tg.sofmax(x),
+        "tg has no 'sofmax'; did you mean 'softmax'",
+    ),
+    "require_grad": (
+        lambda x, y: tg.tensor([1.0], require_grad=True),
+        "tensor: .*'require_grad'; did you mean 'requires_grad'",
+    ),
+    # modules
+    "nn.ReLU": (lambda x, y: tg.nn.ReLU(), r"write tg\.relu.*Sequential"),
+    "nn.MSELoss": (lambda x, y: tg.nn.MSELoss(), r"tg\.nn\.mse_loss"),
+    "nn.CrossEntropyLoss": (lambda x, y: tg.nn.CrossEntropyLoss(), r"tg\.nn\.cross_entropy"),
+    "nn.Conv2d": (lambda x, y: tg.nn.Conv2d(1, 1, 3), "no convolutions"),
+    "nn.utils": (lambda x, y: tg.nn.utils.clip_grad_norm_([], 1), r"tg\.optim\.clip_grad_norm_"),
+    "F.dropout": (lambda x, y: tg.nn.functional.dropout(x), r"tg\.nn\.Dropout"),
+    "hidden=": (lambda x, y: tg.nn.RNN(1, hidden=8), "RNN: .*'hidden'; did you mean 'hidden_size'"),
+    "no size": (lambda x, y: tg.nn.LSTM(1), "LSTM: missing .*'hidden_size'; it takes"),
+    "out_feature=": (
+        lambda x, y: tg.nn.Linear(3, out_feature=2),
+        "Linear: .*'out_feature'; did you mean 'out_features'",
+    ),
+    "a misspelt argument of forward": (
+        lambda x, y: tg.nn.RNN(3, 2, rng=0)(x, lenghts=[2]),
+        "RNN.*'lenghts'; did you mean 'lengths'",
+    ),
+    "register_buffer": (
+        lambda x, y: tg.nn.Linear(3, 2).register_buffer("b", x),
+        "Linear has no 'register_buffer'; write module.name = value",
+    ),
+    "register_forward_hook": (
+        lambda x, y: tg.nn.Linear(3, 2).register_forward_hook(print),
+        r"tg\.inspect\.trace",
+    ),
+    "a misspelt parameter": (lambda x, y: tg.nn.Linear(3, 2).wieght, "did you mean 'weight'"),
+    "reduction=": (
+        lambda x, y: tg.nn.mse_loss(x, x, reduction="sum"),
+        "mse_loss: .*'reduction'; losses are means",
+    ),
+    "ignore_index=": (
+        lambda x, y: tg.nn.cross_entropy(x, [0, 1], ignore_index=0),
+        "cross_entropy: .*'ignore_index'; select",
+    ),
+    "to an integer type": (
+        lambda x, y: tg.nn.Linear(3, 2).to(dtype="int64"),
+        "parameters of dtype int64 cannot learn",
+    ),
+    # optimizers
+    "weight_deacy=": (
+        lambda x, y: tg.optim.Adam([leaf(X)], weight_deacy=0.1),
+        "Adam: .*'weight_deacy'; did you mean 'weight_decay'",
+    ),
+    "no lr": (lambda x, y: tg.optim.SGD([leaf(X)]), "SGD: missing .*'lr'"),
+    "learning_rate=": (
+        lambda x, y: tg.optim.SGD([leaf(X)], learning_rate=0.1),
+        r"SGD: .*'learning_rate'; it takes \(parameters, lr",
+    ),
+    "RMSprop": (lambda x, y: tg.optim.RMSprop([leaf(X)]), r"write tg\.optim\.Adam"),
+    "StepLR": (lambda x, y: tg.optim.StepLR, r"tg\.optim\.lr_scheduler\.StepLR"),
+    "ReduceLROnPlateau": (
+        lambda x, y: tg.optim.lr_scheduler.ReduceLROnPlateau,
+        "set optimizer.lr yourself",
+    ),
+    "step_sise=": (
+        lambda x, y: tg.optim.lr_scheduler.StepLR(tg.optim.SGD([leaf(X)], 0.1), step_sise=2),
+        "StepLR: .*'step_sise'; did you mean 'step_size'",
+    ),
+    "a setting of a group": (
+        lambda x, y: tg.optim.SGD([{"params": [leaf(X)], "lrr": 0.1}], 0.1),
+        "SGD: a group has no setting 'lrr'; use lr, momentum, weight_decay",
+    ),
+    # the microscope
+    "select(t=)": (
+        lambda x, y: tg.inspect.trace((leaf(X) * 2).sum()).select(t=3),
+        "select: .*'t'; did you mean 'time'",
+    ),
+    "grad_nrom": (
+        lambda x, y: tg.inspect.gradient_flow(x, bakward=True),
+        "gradient_flow: .*'bakward'; did you mean 'backward'",
+    ),
+    "a misspelt view": (lambda x, y: tg.inspect.gradientflow, "did you mean 'gradient_flow'"),
+    "beam_search(width=)": (
+        lambda x, y: tg.decode.beam_search(None, None, 1, width=3),
+        "'width'; did you mean 'beam_width'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_what_works(name: str) -> None:
+    call, expected = WORKS[name]
+    found = call(const(X), const(Y))
+    if isinstance(found, tg.Tensor):
+        assert found.dtype == np.asarray(expected).dtype
+        np.testing.assert_allclose(host(found), expected, rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_is_told(name: str) -> None:
+    call, message = TOLD[name]
+    with pytest.raises(tg.TinygradError, match=message) as caught:
+        call(const(X), const(Y))
+    assert isinstance(caught.value, (TypeError, AttributeError, ValueError, RuntimeError, KeyError))
+
+
+def test_pytorchs_names_pass_gradients() -> None:
+    x = leaf(X.astype(np.float64))
+    y = x.view(3, 2).permute(1, 0).unsqueeze(0).expand(2, -1, -1).flatten(1).pow(2)
+    y.masked_fill(y > 20, 0.0).clamp(max=9.0).mean(dim=0, keepdim=True).sum().backward()
+    expected = np.where(X**2 <= 9, 2.0 * X, 0.0)
+    np.testing.assert_allclose(host(x.grad), expected, rtol=1e-12)
+
+
+def test_what_works_is_pytorchs() -> None:
+    torch = needs_torch()
+    for name, (call, _) in WORKS.items():
+        words = ("attr", "tg.", "F.", "_as", "cat", "stack", "take", "softmax(", "to(", "require")
+        if any(word in name for word in words):
+            continue
+        ours, theirs = call(const(X), const(Y)), call(torch.tensor(X), torch.tensor(Y))
+        ours = host(ours) if isinstance(ours, tg.Tensor) else ours
+        np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-6, err_msg=name)
+
+
+def test_a_number_of_elements_is_an_int() -> None:
+    size = const(X).size
+    assert isinstance(size, int)
+    assert (size, repr(size), size + 1, range(size)[-1]) == (6, "6", 7, 5)
+    assert pickle.loads(pickle.dumps(size)) == copy.deepcopy(size) == 6
+
+
+def test_functions_stay_what_they_are() -> None:
+    for f in (tg.sum, tg.exp, tg.tensor, tg.inspect.trace, tg.decode.beam_search):
+        assert pickle.loads(pickle.dumps(f)) is f
+    assert "axis" in str(__import__("inspect").signature(tg.sum))
+
+
+def test_an_error_inside_is_left_alone() -> None:
+    class Model(tg.nn.Module):
+        def __init__(self, size: int) -> None:
+            self.size = len(size)  # type: ignore[arg-type]
+
+        def forward(self, x: Any) -> Any:
+            return x + len(3)  # type: ignore[arg-type]
+
+        @property
+        def weight(self) -> Any:
+            return self.bias
+
+    with pytest.raises(TypeError, match="object of type 'int' has no len") as caught:
+        Model(3)
+    assert not isinstance(caught.value, tg.TinygradError)
+    model = Model([3])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="object of type 'int' has no len"):
+        model(1)
+    with pytest.raises(AttributeError, match="'bias'"):  # not: has no 'weight'
+        model.weight  # noqa: B018 - a property that raises
+    with pytest.raises(tg.CallError, match="Model: missing a required argument: 'size'"):
+        Model()  # type: ignore[call-arg]
+
+
+def test_an_unknown_name_can_be_pickled_and_makes_its_message_late() -> None:
+    with pytest.raises(tg.UnknownNameError) as caught:
+        tg.nn.Linear(1, 1, rng=0).wieght  # noqa: B018 - the wrong call in question
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value) == "Linear has no 'wieght'; did you mean 'weight'?"
+    assert again.name == "wieght"
+
+
+# --- the tables ----------------------------------------------------------------------------------
+
+OWNERS: dict[str, Callable[[], Any]] = {
+    "TENSOR": lambda: const(X),
+    "MODULE": lambda: tg.nn.Linear(1, 1),
+    "OPTIMIZER": lambda: tg.optim.SGD([leaf(X)], 0.1),
+    "TG": lambda: tg,
+    "NN": lambda: tg.nn,
+    "FUNCTIONAL": lambda: tg.nn.functional,
+    "OPTIM": lambda: tg.optim,
+    "LR_SCHEDULER": lambda: tg.optim.lr_scheduler,
+    "INIT": lambda: tg.nn.init,
+    "CUDA": lambda: tg.cuda,
+}
+REMEDIES = [(table, *row) for table in OWNERS for row in getattr(_habits, table).items()]
+NOT_RUN = re.compile("cupy|to_empty|'cuda")
+
+
+@pytest.mark.parametrize(("table", "name", "text"), REMEDIES, ids=lambda value: str(value)[:20])
+def test_every_name_is_told_and_its_remedy_runs(table: str, name: str, text: str) -> None:
+    with pytest.raises(tg.UnknownNameError) as caught:
+        getattr(OWNERS[table](), name)
+    assert str(caught.value).endswith(text)
+    assert not hasattr(OWNERS[table](), name)
+    if (found := code_of(text)) and not NOT_RUN.search(text):
+        with tg.use_device(tg.ones(1).device), np.errstate(divide="ignore"):
+            exec(compile(found, name, "exec"), environment())
+
+
+def code_of(text: str) -> str:
+    """The code after "write", up to prose: with the names that it says "with" of set before."""
+    said = re.match(r"write (.*?)(?:$|; |, or | with (.*= .*))", text)
+    if said is None:
+        return ""
+    code, given = said.groups()
+    return f"{given}\n{code}" if given else code
+
+
+def environment() -> dict[str, Any]:
+    """What the remedies speak of."""
+    model = tg.nn.Sequential()
+    model.layer = layer = tg.nn.Linear(3, 3, rng=0)
+    return {
+        "tg": tg, "np": np, "x": leaf(X[[0, 1, 0]]), "y": const(X[[0, 1, 0]]),
+        "v": const(X[0]), "n": 1, "k": const(X),
+        "start": 0, "length": 1, "step": 1, "a": const(X[[0, 1, 0]]), "b": const(X[[0, 1, 0]]),
+        "i": 0, "q": const(X),
+        "d": 3, "mask": const(X > 2), "shape": (2, 2), "data": [1.0], "array": X, "low": 0,
+        "high": 3, "f": tg.tanh, "loss": (leaf(X) * 2).sum(), "indices": [0, 1], "model": model,
+        "module": tg.nn.Sequential(), "layer": tg.nn.Linear(1, 1), "values": const(X), "value": 1.0,
+        "device": "cpu", "parameters": list(model.parameters()), "pred": const(X), "target": const(X),
+        "p": const(np.array([0.2, 0.3, 0.5])), "logits": const(X), "targets": [0, 1],
+        "sizes": 3, "classes": 3,
+        "weight": layer.weight, "optimizer": tg.optim.SGD(model.parameters(), 0.1),
+        "generator": np.random.default_rng(0),
+    }  # fmt: skip
+
+
+def test_remedies_are_found() -> None:
+    assert code_of("write x + a @ b") == "x + a @ b"
+    assert code_of("write tg.take(v, i) with i = [1]") == "i = [1]\ntg.take(v, i)"
+    assert code_of("write module.name = layer; what is assigned is found") == "module.name = layer"
+    assert code_of("there is none") == ""
+    assert sum(bool(code_of(text)) for _, _, text in REMEDIES) >= 120

@@ -1,0 +1,99 @@
+"""float16: whatever adds up halves does so in float32, forward and backward, and gives halves back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import Array, const, host, leaf
+
+MANY = 70_000  # more than the largest half, 65,504
+SMALLEST = 2.0**-24
+EPSILON = 2.0**-10
+
+ROWS = np.random.default_rng(0).uniform(0.1, 0.6, (MANY, 2)).astype(np.float16)
+SHORT = np.random.default_rng(1).uniform(0.9, 1.1, (300, 5)).astype(np.float16)
+TIED = np.full((MANY, 2), 0.5, np.float16)
+
+Function = Callable[..., tg.Tensor]
+
+REDUCTIONS: list[tuple[str, Function, Array]] = [
+    ("sum", lambda x: tg.sum(x, axis=0), ROWS),
+    ("mean", lambda x: tg.mean(x, axis=0), ROWS),
+    ("mean-all", lambda x: tg.mean(x), ROWS * 100),
+    ("var", lambda x: tg.var(x, axis=0), ROWS * 100),
+    ("var-correction", lambda x: tg.var(x, axis=0, correction=1), ROWS),
+    ("std", lambda x: tg.std(x, axis=0), ROWS * 500),
+    ("max", lambda x: tg.max(x, axis=0), TIED),
+    ("min", lambda x: tg.min(x, axis=0), TIED),
+    ("logsumexp", lambda x: tg.logsumexp(x, axis=0), ROWS),
+    ("softmax", lambda x: tg.softmax(x, axis=0), ROWS),
+    ("log_softmax", lambda x: tg.log_softmax(x, axis=0), ROWS),
+    ("cumulative_sum", lambda x: tg.cumulative_sum(x, axis=0), ROWS),
+    ("prod", lambda x: tg.prod(x, axis=0), SHORT),
+    ("norm", lambda x: tg.norm(x, axis=0), ROWS * 500),
+    ("norm-1", lambda x: tg.norm(x, 1, axis=0), ROWS),
+    ("norm-3", lambda x: tg.norm(x, 3, axis=0), ROWS * 500),
+    ("average", lambda x: tg.average(x, axis=0), ROWS),
+    ("nanmean", lambda x: tg.nanmean(x, axis=0), ROWS),
+    ("nanvar", lambda x: tg.nanvar(x, axis=0), ROWS),
+    ("einsum", lambda x: tg.einsum("ij->j", x), ROWS),
+    ("einsum-two", lambda x: tg.einsum("ij,i->j", x, x[:, 0]), ROWS),
+    ("matmul", lambda x: x[:, 0] @ x, ROWS),
+    ("vdot", lambda x: tg.vdot(x, x * 0.5), ROWS),
+    ("trace", lambda x: tg.trace(tg.reshape(x[:62500, 0], (250, 250))), ROWS),
+    ("broadcast", lambda x: (tg.sum(x[0], keepdims=True) * x[:, 0]).sum(), ROWS),
+    ("take", lambda x: tg.take(x[:3], np.arange(MANY) % 3, axis=0).mean(), ROWS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("f", "x"), [r[1:] for r in REDUCTIONS], ids=[r[0] for r in REDUCTIONS])
+def test_a_reduction_of_halves_is_exact_but_for_its_rounding(f: Function, x: Array) -> None:
+    found, expected = [], []
+    for out, dtype in ((found, np.float16), (expected, np.float64)):
+        tensor = leaf(x.astype(dtype))
+        y = f(tensor)
+        assert y.dtype == dtype
+        y.mean().backward()
+        assert tensor.grad is not None
+        out += [host(y), host(tensor.grad)]
+        assert tensor.grad.dtype == dtype
+    for a, b in zip(found, expected, strict=True):
+        # what is stored is rounded: once as a result, and at most twice on the way of a gradient
+        np.testing.assert_allclose(a.astype(float), b, rtol=4 * EPSILON, atol=4 * SMALLEST)
+
+
+def test_what_is_out_of_a_halfs_range_is_so_only_at_the_end() -> None:
+    x = const(np.full((300, 500), 100, np.float16))
+    assert tg.mean(x).item() == 100
+    assert tg.var(x).item() == 0
+    assert tg.mean(tg.ones(MANY, dtype="float16")).item() == 1
+    with np.errstate(over="ignore"):
+        assert np.isinf(tg.sum(x).item())
+
+
+def test_a_half_of_a_tie_is_sent_to_each_of_many() -> None:
+    x = leaf(TIED)
+    tg.max(x).backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(host(x.grad).astype(float), 1 / (2 * MANY), rtol=0, atol=SMALLEST)
+
+
+def test_tangents_of_halves_are_those_of_float64() -> None:
+    for f in (tg.mean, tg.var, tg.logsumexp, tg.max, tg.norm):
+        _, found = tg.jvp(f, const(ROWS), const(ROWS))
+        _, expected = tg.jvp(f, const(ROWS.astype(float)), const(ROWS.astype(float)))
+        assert isinstance(found, tg.Tensor)
+        assert isinstance(expected, tg.Tensor)
+        np.testing.assert_allclose(found.item(), expected.item(), rtol=2 * EPSILON)
+
+
+def test_numpys_functions_of_halves_are_ours() -> None:
+    x: Any = leaf(ROWS)
+    for f in (np.mean, np.std, np.linalg.norm):
+        assert f(x).dtype == np.float16
+        np.testing.assert_allclose(f(x).item(), f(ROWS.astype(float)), rtol=EPSILON)

@@ -1,0 +1,100 @@
+"""Rules that take no extra leading axes: the engine calls them once for each cotangent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import array, assert_close, const, host, leaf
+from tinygrad182.backpropagation import pull
+from tinygrad182.recording import node_of
+
+
+def lstm_step(**options: Any) -> tg.Primitive:
+    """h and c of a step, one above the other, with a rule as students write it."""
+
+    def forward(xp: Any, z: Any, c: Any) -> Any:
+        new = c * xp.tanh(z)
+        return xp.stack([xp.tanh(new), new])
+
+    def vjp(xp: Any, g: Any, y: Any, z: Any, c: Any) -> tuple[Any, Any]:
+        dh, dc = g[0], g[1]
+        total = dc + dh * (1 - y[0] * y[0])
+        return total * c * (1 - xp.tanh(z) ** 2), total * xp.tanh(z)
+
+    def jvp(xp: Any, tangents: Any, y: Any, z: Any, c: Any) -> Any:
+        dz, dc = (0.0 * z if t is None else t for t in tangents)
+        new = dc * xp.tanh(z) + c * dz * (1 - xp.tanh(z) ** 2)
+        return xp.stack([new * (1 - y[0] * y[0]), new])
+
+    return tg.Primitive("lstm_step", forward, vjp, jvp, **options)
+
+
+Z, C = np.random.default_rng(0).normal(size=(2, 2, 3))
+
+
+def test_a_right_rule_passes_when_it_says_that_it_takes_none() -> None:
+    step = lstm_step(leading_axes=False)
+    check = tg.testing.check_gradients(lambda z, c: tg.apply(step, z, c), const(Z), const(C))
+    assert check.order == 2
+
+
+def test_the_message_tells_the_remedy() -> None:
+    step = lstm_step()
+    with pytest.raises(tg.GradientCheckError, match=r"leading axis(.|\n)*leading_axes=False"):
+        tg.testing.check_gradients(lambda z, c: tg.apply(step, z, c), const(Z), const(C))
+
+
+def test_a_wrong_rule_is_not_told_so() -> None:
+    wrong = tg.Primitive(
+        "wrong", lambda xp, x: xp.stack([x, x]), (lambda xp, g, y, x: g[0],), "linear"
+    )
+    with pytest.raises(tg.GradientCheckError) as error:
+        tg.testing.check_gradients(lambda x: tg.apply(wrong, x), const(C))
+    assert "leading_axes" not in str(error.value)
+
+
+@pytest.mark.parametrize("lead", [(0,), (1,), (4,), (2, 3)])
+def test_cotangents_at_once_as_one_by_one(lead: tuple[int, ...]) -> None:
+    z, c = leaf(Z), leaf(C)
+    node = node_of(tg.apply(lstm_step(leading_axes=False), z, c))
+    rows = np.random.default_rng(1).normal(size=(*lead, 2, 2, 3))
+
+    def pulled(g: Any) -> list[Any]:
+        return [host(part) for _, part in pull(node, array(g), {node_of(z), node_of(c)})]
+
+    each = [pulled(g) for g in rows.reshape(-1, 2, 2, 3)]
+    for i, found in enumerate(pulled(rows)):
+        assert_close(found, np.array([one[i] for one in each]).reshape(*lead, 2, 3), 1e-15)
+
+
+def test_jacobians_hessians_and_views() -> None:
+    """Against the same operation with a rule that takes them."""
+    step = lstm_step(leading_axes=False)
+
+    def right(z: Any, c: Any) -> Any:
+        new = c * tg.tanh(z)
+        return tg.stack([tg.tanh(new), new])
+
+    def ours(z: Any, c: Any) -> Any:
+        return tg.apply(step, z, c)
+
+    z, c = const(Z), const(C)
+    assert_close(tg.jacobian(lambda z: ours(z, c), z), tg.jacobian(lambda z: right(z, c), z), 1e-14)
+    assert_close(
+        tg.hessian(lambda z: (ours(z, c) ** 2).sum(), z),
+        tg.hessian(lambda z: (right(z, c) ** 2).sum(), z),
+        1e-13,
+    )
+
+    def blocks(f: Any) -> Any:
+        w, h, c = leaf(np.eye(3) * 0.7), const(Z), const(C)
+        for t in range(4):
+            both = f(h @ w, c)
+            h, c = tg.inspect.mark(both[0], "h", time=t), tg.inspect.mark(both[1], "c", time=t)
+        return tg.inspect.step_jacobians((h * h).sum() + c.sum())
+
+    assert_close(blocks(ours).matrices, blocks(right).matrices, 1e-13)

@@ -1,0 +1,137 @@
+"""What is said where a name or an argument is not here: nearest names, and what PyTorch's users mean."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+from ._habits import ARGUMENTS, IN_PLACE, KEYWORDS, NOT_THE_SAME
+from ._hints import HINTS
+from .errors import CallError, UnknownNameError
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def unknown_name(owner: object, name: str, remedies: Mapping[str, str], shown: str) -> NoReturn:
+    """Raise for an attribute that ``owner`` does not have; the message is made when it is read."""
+    raise UnknownNameError(functools.partial(_describe, owner, name, remedies, shown), name)
+
+
+def _describe(owner: object, name: str, remedies: Mapping[str, str], shown: str) -> str:
+    said = f"{shown} has no {name!r}"
+    if name.startswith("_"):
+        return said
+    if name in remedies:
+        return f"{said}; {remedies[name]}"
+    if name.endswith("_") and shown == "a Tensor":
+        return f"{said}; {IN_PLACE}"
+    if name in HINTS:
+        return f"{said}; write {HINTS[name]}"
+    return said + _nearest(name, [known for known in dir(owner) if not known.startswith("_")])
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def names_of(module: str, shown: str, remedies: Mapping[str, str]) -> Callable[[str], NoReturn]:
+    """Make the ``__getattr__`` of a module, given its ``__name__``."""
+
+    def missing(name: str) -> NoReturn:
+        unknown_name(sys.modules[module], name, remedies, shown)
+
+    return missing
+
+
+# --- arguments ----------------------------------------------------------------------------------
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def told(f: _F) -> _F:
+    """Make a function take ``dim=`` for ``axis=``, and say what is wrong with a call in our words."""
+
+    @functools.wraps(f)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return call_told(f, args, kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def tell_in(names: dict[str, Any]) -> None:
+    """Do so for every function among a package's names that is one of ours and has named arguments."""
+    for name, f in list(names.items()):
+        if inspect.isfunction(f) and f.__module__.startswith(f"{__package__}."):
+            kinds = {p.kind for p in inspect.signature(f).parameters.values()}
+            if kinds - {inspect.Parameter.VAR_POSITIONAL} and not name.startswith("_"):
+                names[name] = wrapped = told(f)
+                wrapped.__module__ = names["__name__"]  # where pickle finds it
+
+
+class Told:
+    """Base of classes whose constructors say what is wrong with a call in our words."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = told(cls.__init__)  # type: ignore[method-assign]
+
+
+def call_told(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function. One that takes no such arguments raises :class:`CallError`."""
+    if kwargs and not KEYWORDS.keys().isdisjoint(kwargs):
+        kwargs = _in_our_names(f, kwargs)
+    try:
+        return f(*args, **kwargs)
+    except TypeError as error:
+        explain_call(f, args, kwargs, error)
+        raise
+
+
+def _in_our_names(f: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    taken = inspect.signature(f).parameters
+    if "dim" in kwargs and f.__name__ in NOT_THE_SAME:
+        remedy = NOT_THE_SAME[f.__name__].format(axis=kwargs["dim"], name=f.__name__)
+        raise CallError(f"{f.__name__}: dim= is PyTorch's; ours {remedy}")
+    renamed = {}
+    for name, value in kwargs.items():
+        ours = KEYWORDS.get(name, ()) if name not in taken else ()
+        new = next((n for n in ours if n in taken), ours[0] if ours and _is_open(taken) else name)
+        if new in renamed or (new != name and new in kwargs):
+            raise CallError(f"{f.__name__}: {name}= and {new}= mean the same; pass one of them")
+        renamed[new] = value
+    return renamed
+
+
+def _is_open(taken: Mapping[str, inspect.Parameter]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in taken.values())
+
+
+def explain_call(
+    f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], error: TypeError
+) -> None:
+    """Raise ours if ``error`` came of calling ``f`` with arguments that it does not take."""
+    signature = inspect.signature(f)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as problem:
+        shown = f.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
+        taken = [name for name in signature.parameters if name != "self"]
+        unknown = [] if _is_open(signature.parameters) else [k for k in kwargs if k not in taken]
+        if not unknown:
+            raise CallError(f"{shown}: {problem}; it takes ({', '.join(taken)})") from None
+        name = unknown[0]
+        hint = f"; {ARGUMENTS[name]}" if name in ARGUMENTS else _nearest_argument(name, taken)
+        raise CallError(f"{shown}: there is no argument {name!r}{hint}") from None
+
+
+def _nearest_argument(name: str, taken: list[str]) -> str:
+    near = [known for known in taken if name in known or known in name]
+    said = _nearest(name, taken) or (f"; did you mean {near[0]!r}?" if near else "")
+    return said or f"; it takes ({', '.join(taken)})"

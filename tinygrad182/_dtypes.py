@@ -1,0 +1,64 @@
+"""What ``.to(...)`` is asked for, and the type that half precision is computed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import backend
+from .backend import Array
+from .errors import CallError, DTypeError
+from .namespaces import numpy_dtype
+from .recording import is_tensor
+
+
+def read_target(target: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:
+    """The device and the dtype that ``.to(...)`` is asked for; None for what stays.
+
+    Raises
+    ------
+    CallError
+        Nothing, or one of the two twice.
+    DeviceError
+        Something that is neither the name of a device nor a dtype.
+    """
+    found: dict[str, Any] = {}
+    given = [("device", device), ("dtype", dtype)]
+    for x in target:
+        if is_tensor(x):
+            given += [("device", x.device), ("dtype", x.dtype)]
+        else:
+            given.append(("dtype" if _is_dtype(x) else "device", x))
+    for name, value in given:
+        if value is not None and found.setdefault(name, value) is not value:
+            raise CallError(f"to: two of {name}, {found[name]!r} and {value!r}; pass one")
+    if not found:
+        raise CallError("to: pass a device such as 'cuda', a dtype such as 'float64', or both")
+    place = found.get("device")
+    return None if place is None else backend.check_device(place), found.get("dtype")
+
+
+def _is_dtype(x: Any) -> bool:
+    if x is None or (isinstance(x, str) and x.partition(":")[0] in ("cpu", "cuda")):
+        return False
+    try:
+        numpy_dtype(x)
+    except DTypeError:
+        return False
+    return True
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype is of half precision, ``float16`` or another library's ``bfloat16``."""
+    return str(dtype).endswith("float16")
+
+
+def wide_dtype(dtype: Any) -> Any:
+    """The type in which sums, moments and counts of a dtype are kept: ``float32`` for half precision."""
+    return "float32" if is_half(dtype) else dtype
+
+
+def widened(array: Array) -> Array:
+    """An array in the type that :func:`wide_dtype` names; itself where it has that already."""
+    if not is_half(array.dtype):
+        return array
+    return backend.namespace(array).astype(array, "float32")

@@ -1,0 +1,257 @@
+"""PyTorch's names that are not ours, and what to write: data for the messages of ``_calls.py``.
+
+What follows "write", up to a semicolon, is code, which the tests run.
+"""
+
+from __future__ import annotations
+
+IN_PLACE = "no method writes into a tensor: use the result of the operation, or x.assign(values) for a leaf"
+SEEDS = "there is no global generator: pass rng=0, or a numpy.random.Generator, to what draws"
+
+TENSOR = {
+    "addmm": "write x + a @ b",
+    "allclose": "write np.allclose(x.numpy(), y.numpy())",
+    "bfloat16": "NumPy has no bfloat16; write x.half() or x.astype('float32')",
+    "bool": "write x != 0",
+    "ceil": "write -tg.floor(-x)",
+    "chunk": "write [x[:n], x[n:]]",
+    "clamp_max": "write x.clip(max=1.0)",
+    "clamp_min": "write x.clip(min=0.0)",
+    "copy": "write x.clone()",
+    "element_size": "write x.dtype.itemsize",
+    "gather": "write x[i, indices] with i = np.arange(len(x))[:, None]",
+    "grad_fn": "write tg.inspect.trace(loss); it shows the graph behind loss",
+    "index_select": "write x.take(indices, axis=0)",
+    "int": "write x.astype('int32')",
+    "is_contiguous": "the layout in memory is not part of a tensor here",
+    "is_cuda": "write x.device != 'cpu'",
+    "is_floating_point": "write x.dtype.kind == 'f'",
+    "long": "write x.astype('int64')",
+    "lt": "write x < y",
+    "gt": "write x > y",
+    "le": "write x <= y",
+    "ge": "write x >= y",
+    "eq": "write x == y",
+    "ne": "write x != y",
+    "median": "write tg.take(v, i) with i = [tg.argsort(v).tolist()[len(v) // 2]]",
+    "movedim": "write x.permute(1, 0); name all axes in their new order",
+    "narrow": "write x[:, start : start + length]",
+    "nelement": "write x.numel() or x.size",
+    "new_ones": "write tg.ones(shape, dtype=x.dtype, device=x.device)",
+    "new_tensor": "write tg.tensor(data, dtype=x.dtype, device=x.device)",
+    "new_zeros": "write tg.zeros(shape, dtype=x.dtype, device=x.device)",
+    "nonzero": "write np.argwhere(x.numpy())",
+    "norm": "write tg.sqrt(tg.sum(x * x))",
+    "register_hook": "write tg.inspect.trace(loss); its nodes have the gradients that a hook would see",
+    "reciprocal": "write 1 / x",
+    "repeat": "write tg.concat([x] * n, axis=0); the copies come one after the other",
+    "round": "write tg.floor(x + 0.5)",
+    "rsqrt": "write 1 / tg.sqrt(x)",
+    "scatter": "write tg.where, tg.concat or tg.scatter_add",
+    "select": "write x[:, i]",
+    "short": "write x.astype('int16')",
+    "sort": "write tg.take(v, tg.argsort(v))",
+    "split": "write [x[:n], x[n:]]",
+    "stride": "the layout in memory is not part of a tensor here",
+    "to_sparse": "tensors are dense here",
+    "topk": "write tg.take(v, tg.argsort(-v)[:n])",
+    "type": "write x.dtype; x.astype('float64') gives another",
+    "unbind": "write x.unstack(axis=0)",
+    "unfold": "write tg.stack([x[i : i + n] for i in range(0, len(x) - n + 1, step)])",
+}
+"""Names of a Tensor. A name that ends in an underscore is told by its ending."""
+
+MODULE = {
+    "add_module": "write module.name = layer; what is assigned is found",
+    "bfloat16": "NumPy has no bfloat16; write model.half() or model.float()",
+    "buffers": "keep what is not learned in a plain attribute; state_dict() holds parameters only",
+    "compile": "recurrent layers are compiled as they are; there is nothing to call",
+    "get_parameter": "write dict(model.named_parameters())['layer.weight']",
+    "get_submodule": "write dict(model.named_modules())['layer']",
+    "named_buffers": "keep what is not learned in a plain attribute",
+    "register_backward_hook": "write tg.inspect.trace(loss) or tg.inspect.gradient_flow(loss)",
+    "register_buffer": "write module.name = value; a plain attribute, which state_dict() leaves out",
+    "register_forward_hook": "write tg.inspect.trace(loss); its nodes have their values",
+    "register_full_backward_hook": "write tg.inspect.trace(loss) or tg.inspect.gradient_flow(loss)",
+    "register_module": "write module.name = layer; what is assigned is found",
+    "register_parameter": "write module.name = tg.nn.Parameter(values); what is assigned is found",
+    "reset_parameters": "make the layer again, with rng=",
+    "share_memory": "processes share no tensors here",
+    "to_empty": "write model.to(device)",
+    "type": "write model.to(dtype='float64')",
+}
+"""Names of a Module."""
+
+OPTIMIZER = {
+    "defaults": "write optimizer.param_groups[0]; it holds the settings",
+    "register_step_pre_hook": "call what is wanted before optimizer.step()",
+    "register_step_post_hook": "call what is wanted after optimizer.step()",
+}
+"""Names of an Optimizer."""
+
+TG = {
+    "FloatTensor": "write tg.tensor(data)",
+    "LongTensor": "write tg.tensor(data, dtype='int64')",
+    "allclose": "write np.allclose(x.numpy(), y.numpy())",
+    "autograd": "write tg.grad(x.sum(), x); there are tg.jacobian, tg.hessian, tg.vjp and tg.jvp too",
+    "backends": "there are no switches: pass device=, or tg.use_device('cuda')",
+    "bmm": "write x @ y",
+    "bool": "write dtype='bool'",
+    "checkpoint": "write tg.remat(f)(x)",
+    "compile": "recurrent layers are compiled as they are; there is nothing to call",
+    "device": "a device is a string: write 'cpu', 'cuda' or 'cuda:1'",
+    "double": "write dtype='float64'",
+    "empty": "write tg.zeros(shape)",
+    "empty_like": "write tg.zeros_like(x)",
+    "float": "write dtype='float32'",
+    "float16": "write dtype='float16'",
+    "from_dlpack": "write tg.tensor(array)",
+    "from_numpy": "write tg.tensor(array); it copies and keeps the dtype",
+    "func": "write tg.grad(x.sum(), x); there are tg.jacobian, tg.hessian, tg.vjp and tg.jvp too",
+    "gather": "write x[i, indices] with i = np.arange(len(x))[:, None]",
+    "get_default_dtype": "write 'float32'; Python numbers become it",
+    "half": "write dtype='float16'",
+    "inference_mode": "write tg.no_grad()",
+    "int": "write dtype='int32'",
+    "is_tensor": "write isinstance(x, tg.Tensor)",
+    "linspace": "write tg.tensor(np.linspace(0.0, 1.0, 5), dtype='float32')",
+    "long": "write dtype='int64'",
+    "manual_seed": SEEDS,
+    "mm": "write x @ y",
+    "mul": "write x * y",
+    "mv": "write x @ v",
+    "multinomial": "write generator.choice(len(p), p=p.numpy()) with generator = np.random.default_rng(0)",
+    "norm": "write tg.sqrt(tg.sum(x * x))",
+    "normal": "write tg.tensor(np.random.default_rng(0).normal(size=shape), dtype='float32')",
+    "numel": "write x.size",
+    "rand": "write tg.tensor(np.random.default_rng(0).random(shape), dtype='float32')",
+    "rand_like": "write tg.tensor(np.random.default_rng(0).random(x.shape), dtype=x.dtype)",
+    "randint": "write tg.tensor(np.random.default_rng(0).integers(low, high, shape))",
+    "randn": "write tg.tensor(np.random.default_rng(0).normal(size=shape), dtype='float32')",
+    "randn_like": "write tg.tensor(np.random.default_rng(0).normal(size=x.shape), dtype=x.dtype)",
+    "random": SEEDS,
+    "randperm": "write tg.tensor(np.random.default_rng(0).permutation(n))",
+    "seed": SEEDS,
+    "set_default_device": "write tg.use_device('cuda')",
+    "set_default_dtype": "pass dtype= to tensors and layers, or write model.to(dtype='float64')",
+    "set_grad_enabled": "write tg.no_grad() or tg.enable_grad()",
+    "sub": "write x - y",
+    "topk": "write tg.take(v, tg.argsort(-v)[:n])",
+    "utils": "write tg.optim.clip_grad_norm_(parameters, 1.0), or tg.remat(f), which is checkpointing",
+}
+"""Names of the package."""
+
+NN = {
+    "BCELoss": "write -tg.mean(y * tg.log(p) + (1 - y) * tg.log(1 - p))",
+    "BCEWithLogitsLoss": "write tg.nn.cross_entropy(logits, targets); give two logits a row",
+    "BatchNorm1d": "write tg.nn.LayerNorm(sizes); it needs no statistics of the batch",
+    "Conv1d": "there are no convolutions here; a sequence goes into tg.nn.RNN or tg.nn.LSTM",
+    "Conv2d": "there are no convolutions here; a sequence goes into tg.nn.RNN or tg.nn.LSTM",
+    "CrossEntropyLoss": "write tg.nn.cross_entropy(logits, targets); classes are on the last axis",
+    "DataParallel": "a model lives on one device: write model.to('cuda')",
+    "Flatten": "write lambda x: x.flatten(1); tg.nn.Sequential takes functions",
+    "GELU": "write lambda x: x * tg.sigmoid(1.702 * x); it is close, and tg.nn.Sequential takes functions",
+    "Identity": "write lambda x: x; tg.nn.Sequential takes functions",
+    "L1Loss": "write tg.mean(tg.abs(pred - target))",
+    "LogSoftmax": "write tg.log_softmax; tg.nn.Sequential takes functions",
+    "MSELoss": "write tg.nn.mse_loss(pred, target)",
+    "MultiheadAttention": "write tg.softmax(q @ k.mT / d**0.5) @ values",
+    "NLLLoss": "write tg.nn.cross_entropy(logits, targets); logits are unnormalized",
+    "ParameterList": "write [tg.nn.Parameter(values)]; a list is found as it is",
+    "ReLU": "write tg.relu; tg.nn.Sequential takes functions",
+    "Sigmoid": "write tg.sigmoid; tg.nn.Sequential takes functions",
+    "Softmax": "write tg.softmax; tg.nn.Sequential takes functions",
+    "Tanh": "write tg.tanh; tg.nn.Sequential takes functions",
+    "Transformer": "it is made of tg.nn.Linear, tg.nn.LayerNorm and tg.softmax",
+    "parameter": "write tg.nn.Parameter",
+    "utils": "write tg.optim.clip_grad_norm_(parameters, 1.0); layers take ragged batches with lengths=",
+}
+"""Names of ``tg.nn``."""
+
+INIT = {
+    "eye_": "write weight.assign(np.eye(*weight.shape))",
+    "kaiming_normal_": "write tg.nn.init.normal_(weight, std=(2 / weight.shape[1]) ** 0.5)",
+    "kaiming_uniform_": (
+        "write tg.nn.init.uniform_(weight, -bound, bound) with bound = (6 / weight.shape[1]) ** 0.5"
+    ),
+    "ones_": "write tg.nn.init.constant_(weight, 1.0)",
+    "trunc_normal_": "write tg.nn.init.normal_(weight, std=0.02)",
+    "xavier_normal_": "write tg.nn.init.normal_(weight, std=(2 / sum(weight.shape)) ** 0.5)",
+    "xavier_uniform_": (
+        "write tg.nn.init.uniform_(weight, -bound, bound) with bound = (6 / sum(weight.shape)) ** 0.5"
+    ),
+    "zeros_": "write tg.nn.init.constant_(weight, 0.0)",
+}
+"""Names of ``tg.nn.init``."""
+
+FUNCTIONAL = {
+    "binary_cross_entropy": "write -tg.mean(y * tg.log(p) + (1 - y) * tg.log(1 - p))",
+    "dropout": "write tg.nn.Dropout(0.5, rng=0); the layer holds its generator",
+    "embedding": "write weight[indices]",
+    "gelu": "write x * tg.sigmoid(1.702 * x); it is close",
+    "l1_loss": "write tg.mean(tg.abs(pred - target))",
+    "layer_norm": "write tg.nn.LayerNorm(sizes)",
+    "nll_loss": "write tg.nn.functional.cross_entropy(logits, targets); logits are unnormalized",
+    "one_hot": "write tg.eye(classes)[indices]",
+    "pad": "write tg.pad(x, ((0, 0), (1, 1))); a pair is for an axis",
+    "scaled_dot_product_attention": "write tg.softmax(q @ k.mT / d**0.5) @ values",
+    "silu": "write x * tg.sigmoid(x)",
+    "softplus": "write tg.logsumexp(tg.stack([x, tg.zeros_like(x)]), axis=0)",
+}
+"""Names of ``tg.nn.functional``."""
+
+OPTIM = {
+    "Adadelta": "write tg.optim.Adam(parameters)",
+    "Adagrad": "write tg.optim.Adam(parameters)",
+    "LBFGS": "write tg.optim.SGD(parameters, lr=0.1); there are no line searches",
+    "NAdam": "write tg.optim.Adam(parameters)",
+    "RAdam": "write tg.optim.lr_scheduler.LinearLR(optimizer); it warms tg.optim.Adam up",
+    "RMSprop": "write tg.optim.Adam(parameters, betas=(0.0, 0.99))",
+    **{
+        name: f"write tg.optim.lr_scheduler.{name}"
+        for name in ("CosineAnnealingLR", "ExponentialLR", "LambdaLR", "LinearLR", "StepLR")
+    },
+}
+"""Names of ``tg.optim``."""
+
+LR_SCHEDULER = {
+    "OneCycleLR": "write tg.optim.lr_scheduler.SequentialLR; it takes LinearLR and CosineAnnealingLR",
+    "ReduceLROnPlateau": "set optimizer.lr yourself where the loss stops falling",
+    "CyclicLR": "write tg.optim.lr_scheduler.LambdaLR(optimizer, lambda steps: 1.0)",
+}
+"""Names of ``tg.optim.lr_scheduler``."""
+
+CUDA = {
+    "current_device": "write x.device",
+    "device_count": "write tg.cuda_is_available(); devices are 'cuda:0', 'cuda:1' and so on",
+    "empty_cache": "write cupy.get_default_memory_pool().free_all_blocks(); CuPy keeps freed memory",
+    "is_available": "write tg.cuda_is_available()",
+    "manual_seed": SEEDS,
+    "manual_seed_all": SEEDS,
+    "set_device": "write tg.use_device('cuda:1')",
+    "synchronize": "reading a number waits for the device: write x.item() or x.numpy()",
+}
+"""Names of ``tg.cuda``."""
+
+KEYWORDS = {"dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",)}
+"""PyTorch's name of an argument → ours, which means the same."""
+
+TWO_RESULTS = "gives values alone: write axis={axis}, and tg.arg{name} for the indices"
+CORRECTION = (
+    "divides by n unless told otherwise: write axis={axis}, and correction=1 for PyTorch's number"
+)
+NOT_THE_SAME = {"max": TWO_RESULTS, "min": TWO_RESULTS, "var": CORRECTION, "std": CORRECTION}
+"""Functions of which PyTorch's form with ``dim=`` gives something else than ours."""
+
+ARGUMENTS = {
+    "ignore_index": "select the elements that count first: cross_entropy(logits[mask], targets[mask])",
+    "inplace": "no function writes into what it is given: leave it out",
+    "label_smoothing": "compose it of tg.log_softmax",
+    "nesterov": "ours has none",
+    "amsgrad": "ours has none",
+    "out": "use the result",
+    "reduction": "losses are means of all elements: leave it out, or multiply by their number for the sum",
+    "size_average": "losses are means of all elements: leave it out",
+    "unbiased": "write correction=1 (unbiased) or correction=0",
+}
+"""PyTorch's arguments that ours do not have."""

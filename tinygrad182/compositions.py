@@ -1,0 +1,774 @@
+"""NumPy's functions that are formulas: a row each, made of the functions in :mod:`.functions`.
+
+A row is a docstring, which says the formula, and the formula. Nothing else is known of it: derivatives
+of every order and in both directions are those of what it is made of. The names join the namespace of
+Tensors at the end, so that ``tg.tan(x)``, ``np.tan(x)`` of a Tensor and ``xp.tan`` in a rule are one.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import backend
+from . import functions as tg
+from ._tensor import Tensor
+from .creation import as_operands, as_tensor, beside, full_like, integers, zeros_like
+from .errors import ArgumentError, ShapeError, brief
+from .host import on_host
+from .rearranging import Axis, negative_axis
+from .recording import is_tensor, wrap
+
+Function = Callable[..., Any]
+
+
+def _row(doc: str, formula: Function) -> Function:
+    formula.__doc__ = doc
+    return formula
+
+
+def _elementwise(doc: str, formula: Function) -> Function:
+    """Make a function of Tensors, arrays and numbers, which take the dtype of what they meet."""
+
+    @functools.wraps(formula)
+    def function(*operands: Any) -> Tensor:
+        return formula(*as_operands(operands))
+
+    function.__doc__ = f"Elementwise: {doc}."
+    return function
+
+
+# --- elementwise --------------------------------------------------------------------------------
+
+tan = _elementwise("sin x / cos x", lambda x: tg.sin(x) / tg.cos(x))
+acosh = _elementwise("log1p(t + √t √(t + 2)) with t = x − 1", lambda x: _acosh_above_1(x - 1))
+atanh = _elementwise("(log1p(x) − log1p(−x)) / 2", lambda x: (tg.log1p(x) - tg.log1p(-x)) / 2)
+exp2 = _elementwise("2 to the power of x", lambda x: 2.0**x)
+cbrt = _elementwise(
+    "the cube root; its derivative at 0 is infinite",
+    lambda x: _signed(x, tg.where(x < 0, -x, x) ** (1 / 3)),
+)
+sinc = _elementwise("sin(πx) / (πx), 1 at 0", lambda x: _sine_over(x * math.pi))
+reciprocal = _elementwise("1 / x", lambda x: 1 / x)
+positive = _elementwise("x itself", lambda x: x)
+fabs = _elementwise("|x|; the derivative at 0 is 0", lambda x: tg.abs(x))
+deg2rad = _elementwise("x π / 180", lambda x: x * (math.pi / 180))
+rad2deg = _elementwise("x 180 / π", lambda x: x * (180 / math.pi))
+float_power = _elementwise("a ** b in float64", lambda a, b: tg.astype(a, "float64") ** b)
+fmod = _elementwise(
+    "the remainder of a / b with the sign of a; the derivative by b is −trunc(a / b)",
+    lambda a, b: _signed(a, tg.remainder(tg.where(a < 0, -a, a), tg.where(b < 0, -b, b))),
+)
+fmax = _elementwise(
+    "the larger of a and b; a number wins over NaN",
+    lambda a, b: tg.where(tg.isnan(a), b, tg.where(tg.isnan(b), a, tg.maximum(a, b))),
+)
+fmin = _elementwise(
+    "the smaller of a and b; a number wins over NaN",
+    lambda a, b: tg.where(tg.isnan(a), b, tg.where(tg.isnan(b), a, tg.minimum(a, b))),
+)
+hypot = _elementwise(
+    "√(a² + b²) without overflow; the derivatives at the origin are 0",
+    lambda a, b: norm(tg.stack(broadcast_arrays(a, b)), axis=0),
+)
+logaddexp = _elementwise(
+    "log(eᵃ + eᵇ) without overflow",
+    lambda a, b: tg.logsumexp(tg.stack(broadcast_arrays(a, b)), axis=0),
+)
+logaddexp2 = _elementwise(
+    "log₂(2ᵃ + 2ᵇ) without overflow",
+    lambda a, b: logaddexp(a * math.log(2), b * math.log(2)) / math.log(2),
+)
+heaviside = _elementwise(
+    "0 where a is negative, b where it is 0, else 1",
+    lambda a, b: tg.where(a == 0, b, (tg.sign(a) + 1) / 2),
+)
+real = _elementwise("the real part: x itself, unless it is complex", lambda x: _part(x, "real", x))
+imag = _elementwise(
+    "the imaginary part: 0, unless x is complex", lambda x: _part(x, "imag", zeros_like(x))
+)
+conj = _elementwise(
+    "the conjugate: x itself, unless it is complex",
+    lambda x: x if real(x) is x else real(x) - 1j * imag(x),
+)
+angle = _elementwise(
+    "atan2(imag x, real x): 0, or π where x is negative", lambda x: tg.atan2(imag(x), real(x))
+)
+
+
+def _acosh_above_1(t: Tensor) -> Tensor:
+    return tg.log1p(t + tg.sqrt(t) * tg.sqrt(t + 2))
+
+
+def _signed(x: Any, size: Tensor) -> Tensor:
+    """``size`` with the sign of x."""
+    return tg.where(x < 0, -size, size)
+
+
+def _sine_over(x: Tensor) -> Tensor:
+    """sin(x) / x; near 0 its series, for the derivatives of the quotient cancel there."""
+    small = tg.abs(x.detach()) < 0.5
+    square = tg.where(small, x, 0.0) ** 2
+    series = functools.reduce(
+        lambda s, k: 1 - s * square / (2 * k * (2 * k + 1)), range(8, 0, -1), tg.ones_like(square)
+    )
+    far = tg.where(small, 1.0, x)
+    return tg.where(small, series, tg.sin(far) / far)
+
+
+def _part(x: Tensor, name: str, of_real: Tensor) -> Tensor:
+    """A part of a complex tensor, which has no gradient to lose; of a real one what is given."""
+    xp = backend.namespace(x._data)
+    return wrap(xp.asarray(getattr(xp, name)(x._data))) if xp.is_complex(x._data) else of_real
+
+
+def nan_to_num(
+    x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    """Elements with NaN, ∞ and −∞ put to numbers, by default 0 and the dtype's largest.
+
+    Where an element was put, the derivative is 0.
+    """
+    x = as_tensor(x)
+    largest = float(np.finfo(str(x.dtype)).max)
+    x = tg.where(tg.isnan(x), nan, x)
+    x = tg.where(x == math.inf, largest if posinf is None else posinf, x)
+    return tg.where(x == -math.inf, -largest if neginf is None else neginf, x)
+
+
+def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0.0) -> Tensor:
+    """Elements of the first choice whose condition holds, else of ``default``."""
+    if len(condlist) != len(choicelist) or not condlist:
+        raise ArgumentError("select: give as many choices as conditions, at least one")
+    chosen = default
+    for condition, choice in zip(condlist[::-1], choicelist[::-1], strict=True):
+        chosen = tg.where(condition, choice, chosen)
+    return chosen  # type: ignore[no-any-return]
+
+
+# --- the order of axes and elements -------------------------------------------------------------
+
+ravel = _row("The elements along one axis.", lambda x: tg.reshape(x, (-1,)))
+copy = _row("A copy with memory of its own; gradients flow back.", lambda x: as_tensor(x).clone())
+fliplr = _row("Columns in reverse order.", lambda x: tg.flip(x, axis=1))
+flipud = _row("Rows in reverse order.", lambda x: tg.flip(x, axis=0))
+rollaxis = _row(
+    "``axis`` moved before the axis ``start``.",
+    lambda x, axis, start=0: _before(as_tensor(x), axis, start),
+)
+sort = _row(
+    "The elements in order along ``axis``; each gets its own gradient.",
+    lambda x, axis=-1: tg.take_along_axis(x, tg.argsort(x, axis=axis), axis),
+)
+partition = _row(
+    "The elements in order, which is a partition.", lambda x, kth, axis=-1: sort(x, axis)
+)
+compress = _row(
+    "The slices along ``axis`` at which a condition holds.",
+    lambda condition, x, axis=None: _along(tg.take, x, np.flatnonzero(on_host(condition)), axis),
+)
+extract = _row(
+    "The elements at which a condition holds.", lambda condition, x: compress(ravel(condition), x)
+)
+delete = _row(
+    "What is left along ``axis`` without the slices at ``obj``.",
+    lambda x, obj, axis=None: _along(tg.take, x, lambda n: np.delete(np.arange(n), obj), axis),
+)
+repeat = _row(
+    "Each slice along ``axis`` (of all elements by default) ``repeats`` times.",
+    lambda x, repeats, axis=None: _along(
+        tg.take, x, lambda n: np.repeat(np.arange(n), on_host(repeats)), axis
+    ),
+)
+append = _row(
+    "``values`` behind x along ``axis``, all elements by default.",
+    lambda x, values, axis=None: tg.concat([x, values], axis),
+)
+tril = _row(
+    "Matrices with 0 above diagonal ``k``.",
+    lambda x, k=0: tg.where(np.tri(*as_tensor(x).shape[-2:], k=k, dtype=bool), x, 0.0),
+)
+triu = _row(
+    "Matrices with 0 below diagonal ``k``.",
+    lambda x, k=0: tg.where(np.tri(*as_tensor(x).shape[-2:], k=k - 1, dtype=bool), 0.0, x),
+)
+diagflat = _row("The elements on diagonal ``k`` of a matrix.", lambda v, k=0: diag(ravel(v), k))
+trace = _row(
+    "Sum of a diagonal; see :func:`diagonal`.",
+    lambda x, offset=0, axis1=0, axis2=1: tg.sum(diagonal(x, offset, axis1, axis2), axis=-1),
+)
+
+
+def _along(f: Function, x: Any, given: Any, axis: int | None) -> Tensor:
+    """``f`` of x, indices (also as a function of the size) and an axis; all elements by default."""
+    x = ravel(x) if axis is None else as_tensor(x)
+    at = negative_axis(x.ndim, axis or 0, "take", x.shape)
+    return f(x, given(x.shape[at]) if callable(given) else given, at)  # type: ignore[no-any-return]
+
+
+def _before(x: Tensor, axis: int, start: int) -> Tensor:
+    at = negative_axis(x.ndim, axis, "rollaxis", x.shape) + x.ndim
+    to = negative_axis(x.ndim + 1, start, "rollaxis", x.shape) + x.ndim + 1
+    return moveaxis(x, at, to - (at < to))
+
+
+def moveaxis(x: Any, source: Axis, destination: Axis) -> Tensor:
+    """Axes at ``source`` moved to ``destination``; the others stay in order."""
+    x = as_tensor(x)
+    pairs = [tg.negative_axes(x, a, "moveaxis") or () for a in (source, destination)]
+    if len(pairs[0]) != len(pairs[1]):
+        raise ShapeError(f"moveaxis: {source} to {destination}: as many axes to as from")
+    order = [a for a in range(-x.ndim, 0) if a not in pairs[0]]
+    for to, at in sorted(zip(pairs[1], pairs[0], strict=True)):
+        order.insert(to + x.ndim, at)
+    return tg.permute_dims(x, order)
+
+
+def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
+    """A quarter turn, ``k`` times, from the first of two axes towards the second."""
+    x = tg.flip(x, axis=axes) if k % 4 in (2, 3) else as_tensor(x)
+    return tg.flip(tg.swapaxes(x, *axes), axis=axes[0]) if k % 2 else x
+
+
+def roll(x: Any, shift: Any, axis: Axis = None) -> Tensor:
+    """Elements moved on by ``shift`` along ``axis``; what leaves at one end comes in at the other."""
+    x = as_tensor(x)
+    if axis is None:
+        return tg.reshape(roll(ravel(x), sum(integers(shift, "roll", "shift")), 0), x.shape)
+    axes = tg.negative_axes(x, axis, "roll") or ()
+    shifts = integers(shift, "roll", "shift")
+    for a, n in zip(axes, shifts * len(axes) if len(shifts) == 1 else shifts, strict=True):
+        x = tg.take(x, (np.arange(x.shape[a]) - n) % max(x.shape[a], 1), axis=a)
+    return x
+
+
+def tile(x: Any, reps: Any) -> Tensor:
+    """The whole tensor ``reps`` times along each axis."""
+    x = as_tensor(x)
+    times = integers(reps, "tile", "reps", 0)
+    ndim = max(x.ndim, len(times))
+    sizes = (1,) * (ndim - x.ndim) + x.shape
+    times = (1,) * (ndim - len(times)) + times
+    cells = tg.reshape(x, [m for n in sizes for m in (1, n)])
+    cells = tg.broadcast_to(cells, [m for pair in zip(times, sizes, strict=True) for m in pair])
+    return tg.reshape(cells, [n * m for n, m in zip(times, sizes, strict=True)])
+
+
+def diag(v: Any, k: int = 0) -> Tensor:
+    """Diagonal ``k`` of a matrix, or the matrix whose diagonal is a vector."""
+    v = as_tensor(v)
+    if v.ndim == 2:
+        return diagonal(v, k)
+    if v.ndim != 1:
+        raise ShapeError(f"diag: a vector or a matrix is needed, not shape {v.shape}")
+    rows = tg.where(np.eye(v.shape[0], dtype=bool), tg.expand_dims(v, 1), 0.0)
+    return tg.pad(rows, ((max(-k, 0), max(k, 0)), (max(k, 0), max(-k, 0))))
+
+
+def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    """The elements with index i along ``axis1`` and i + ``offset`` along ``axis2``, as the last axis."""
+    x = moveaxis(x, (axis1, axis2), (-2, -1))
+    i = np.arange(max(0, min(x.shape[-2] + min(offset, 0), x.shape[-1] - max(offset, 0))))
+    return tg.index(x, (..., i - min(offset, 0), i + max(offset, 0)))
+
+
+def _lifted(name: str, lift: Callable[[Tensor], Tensor]) -> Function:
+    """One tensor with more axes; a tuple of several."""
+
+    def function(*xs: Any) -> Any:
+        lifted = tuple(lift(as_tensor(x)) for x in xs)
+        return lifted[0] if len(lifted) == 1 else lifted
+
+    function.__doc__ = f"The tensor with new axes of size 1, so that there are at least {name}."
+    return function
+
+
+atleast_1d = _lifted("one", lambda x: x if x.ndim else tg.reshape(x, (1,)))
+atleast_2d = _lifted("two", lambda x: x if x.ndim > 1 else tg.reshape(x, (1, -1)))
+atleast_3d = _lifted(
+    "three", lambda x: x if x.ndim > 2 else tg.reshape(x, (*atleast_2d(x).shape, 1))
+)
+
+
+def broadcast_arrays(*xs: Any) -> list[Tensor]:
+    """All tensors in the one shape that they broadcast to."""
+    tensors = as_operands(xs)
+    try:
+        shape = np.broadcast_shapes(*(x.shape for x in tensors))
+    except ValueError as error:
+        raise ShapeError(f"broadcast_arrays: {error}") from None
+    return [x if x.shape == shape else tg.broadcast_to(x, shape) for x in tensors]
+
+
+# --- joining and splitting ----------------------------------------------------------------------
+
+vstack = _row("Rows under each other.", lambda xs: tg.concat([atleast_2d(x) for x in xs], axis=0))
+dstack = _row("Along the third axis.", lambda xs: tg.concat([atleast_3d(x) for x in xs], axis=2))
+column_stack = _row(
+    "Columns side by side; a vector is one.",
+    lambda xs: tg.concat(
+        [x if x.ndim > 1 else atleast_2d(x).T for x in map(as_tensor, xs)], axis=1
+    ),
+)
+vsplit = _row("Parts of the first axis.", lambda x, parts: split(x, parts, 0))
+hsplit = _row(
+    "Parts of the second axis; of a vector's only one.",
+    lambda x, parts: split(x, parts, min(1, as_tensor(x).ndim - 1)),
+)
+dsplit = _row("Parts of the third axis.", lambda x, parts: split(x, parts, 2))
+
+
+def hstack(xs: Sequence[Any]) -> Tensor:
+    """Columns side by side; vectors one after the other."""
+    xs = [atleast_1d(x) for x in xs]
+    return tg.concat(xs, axis=1 if xs and xs[0].ndim > 1 else 0)
+
+
+def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    """Parts along ``axis``: a number of them, whose sizes differ by 1 at most, or cut at indices."""
+    x = as_tensor(x)
+    at = negative_axis(x.ndim, axis, "split", x.shape) + x.ndim
+    size = x.shape[at]
+    if hasattr(indices_or_sections, "__len__"):
+        cuts = [0, *integers(list(indices_or_sections), "split", "indices"), size]
+    else:
+        (parts,) = integers(indices_or_sections, "split", "sections", 1)
+        cuts = [size // parts * i + min(i, size % parts) for i in range(parts + 1)]
+    before = (slice(None),) * at
+    return [tg.index(x, (*before, slice(a, b))) for a, b in itertools.pairwise(cuts)]
+
+
+def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    """Parts along ``axis``: a number of them, all of one size, or cut at indices."""
+    parts = array_split(x, indices_or_sections, axis)
+    if not hasattr(indices_or_sections, "__len__") and len({y.shape for y in parts}) > 1:
+        raise ShapeError(
+            f"split: axis {axis} of shape {as_tensor(x).shape} has no {indices_or_sections} equal parts; "
+            "use tg.array_split"
+        )
+    return parts
+
+
+# --- sums and differences -----------------------------------------------------------------------
+
+cumsum = _row(
+    "Running sum along ``axis``, of all elements by default.",
+    lambda x, axis=None: tg.cumulative_sum(ravel(x) if axis is None else atleast_1d(x), axis or 0),
+)
+cumprod = _row(
+    "Running product along ``axis``, of all elements by default.",
+    lambda x, axis=None: cumulative_prod(ravel(x) if axis is None else atleast_1d(x), axis or 0),
+)
+ptp = _row(
+    "Largest less smallest element along ``axis``.",
+    lambda x, axis=None, keepdims=False: tg.max(x, axis, keepdims) - tg.min(x, axis, keepdims),
+)
+nansum = _row(
+    "Sum of the elements that are not NaN.",
+    lambda x, axis=None, keepdims=False: tg.sum(_without_nan(x, 0.0), axis, keepdims),
+)
+nanprod = _row(
+    "Product of the elements that are not NaN.",
+    lambda x, axis=None, keepdims=False: tg.prod(_without_nan(x, 1.0), axis, keepdims),
+)
+nanmax = _row(
+    "Largest of the elements that are not NaN.",
+    lambda x, axis=None, keepdims=False: tg.max(_without_nan(x, -math.inf), axis, keepdims),
+)
+nanmin = _row(
+    "Smallest of the elements that are not NaN.",
+    lambda x, axis=None, keepdims=False: tg.min(_without_nan(x, math.inf), axis, keepdims),
+)
+nanstd = _row(
+    "Standard deviation of the elements that are not NaN; 0 where all are equal.",
+    lambda x, axis=None, correction=0.0, keepdims=False: _root(
+        nanvar(x, axis, correction, keepdims)
+    ),
+)
+median = _row(
+    "The middle element along ``axis``, or the mean of the two in the middle.",
+    lambda x, axis=None, keepdims=False: quantile(x, 0.5, axis, keepdims),
+)
+percentile = _row(
+    "The element that ``q`` percent lie below; see :func:`quantile`.",
+    lambda x, q, axis=None, keepdims=False: quantile(x, on_host(q) / 100, axis, keepdims),
+)
+
+
+def _without_nan(x: Any, number: float) -> Tensor:
+    return tg.where(tg.isnan(x), number, x)
+
+
+def _root(x: Tensor) -> Tensor:
+    """The square root, with a derivative of 0 at 0."""
+    return tg.where(x == 0, 0.0, tg.sqrt(tg.where(x == 0, 1.0, x)))
+
+
+@tg.accumulating
+def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Mean of the elements that are not NaN."""
+    count = tg.sum(tg.logical_not(tg.isnan(x)), axis, keepdims)
+    return nansum(x, axis, keepdims) / tg.astype(count, x.dtype)  # type: ignore[no-any-return]
+
+
+@tg.accumulating
+def nanvar(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """Variance of the elements that are not NaN."""
+    count = tg.astype(tg.sum(tg.logical_not(tg.isnan(x)), axis, keepdims), x.dtype)
+    off = tg.where(tg.isnan(x), 0.0, x - nanmean(x, axis, True))
+    return tg.sum(off * off, axis, keepdims) / (count - correction)
+
+
+def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = False) -> Tensor:
+    """Mean along ``axis``, weighted: Σ wx / Σ w."""
+    if weights is None:
+        return tg.mean(x, axis, keepdims=keepdims)
+    x, w = as_operands((x, weights))
+    if w.ndim == 1 < x.ndim and isinstance(axis, int):
+        w = moveaxis(tg.reshape(w, (-1,) + (1,) * (x.ndim - 1)), 0, axis)
+    x, w = broadcast_arrays(x, w)
+    return tg.sum(x * w, axis, keepdims) / tg.sum(w, axis, keepdims)
+
+
+def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
+    """Running product along ``axis``, in about log₂ n steps and without a quotient."""
+    x = as_tensor(x)
+    if axis is None and x.ndim != 1:
+        raise ShapeError(f"cumulative_prod: name the axis for a tensor of shape {x.shape}")
+    if not x.ndim and axis in (0, -1):
+        return x * 1
+    y = moveaxis(x, axis or 0, 0)
+    step = 1
+    while step < y.shape[0]:
+        y = tg.concat([y[:step], y[step:] * y[:-step]])
+        step *= 2
+    return moveaxis(y, 0, axis or 0)
+
+
+def quantile(x: Any, q: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The element that a share ``q`` lies below along ``axis``, linear between two of them."""
+    flat = ravel(x) if axis is None else moveaxis(x, axis, -1)
+    ordered = sort(flat)
+    places = on_host(q) * (ordered.shape[-1] - 1)
+    low = np.floor(places).astype(int)
+    first, second = (ordered[..., i] for i in (low, np.ceil(places).astype(int)))
+    y = first + (second - first) * _constant(places - low, flat)
+    y = moveaxis(y, tuple(range(-places.ndim, 0)), tuple(range(places.ndim)))
+    if not keepdims:
+        return y
+    ndim = as_tensor(x).ndim
+    kept = tuple(range(ndim)) if axis is None else (axis % ndim,)
+    return tg.expand_dims(y, tuple(a + places.ndim for a in kept))
+
+
+def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
+    """Differences of neighbours along ``axis``, ``n`` times."""
+    x = moveaxis(x, axis, -1)
+    for _ in range(n):
+        x = x[..., 1:] - x[..., :-1]
+    return moveaxis(x, -1, axis)
+
+
+def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Tensor:
+    """Integral along ``axis`` by trapezoids of width ``dx``, or between the points ``x``."""
+    y = moveaxis(y, axis, -1)
+    width = dx if x is None else diff(x if np.ndim(x) == 1 else moveaxis(x, axis, -1))
+    return tg.sum((y[..., 1:] + y[..., :-1]) * width, axis=-1) / 2
+
+
+def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> Any:
+    """Slopes along each axis by central differences, as in NumPy; several axes give a list.
+
+    Parameters
+    ----------
+    f : Tensor
+    *varargs : number or 1-d array
+        The distance of neighbours, or their coordinates: one for all axes, or one each.
+    axis : int or tuple of int, optional
+    edge_order : {1, 2}
+        How many neighbours the slopes at both ends are made of.
+    """
+    f = as_tensor(f)
+    axes = tg.negative_axes(f, tuple(range(f.ndim)) if axis is None else axis, "gradient") or ()
+    spacings = varargs * len(axes) if len(varargs) == 1 else varargs or (1.0,) * len(axes)
+    if len(spacings) != len(axes) or edge_order not in (1, 2):
+        raise ArgumentError("gradient: give one spacing, or one for each axis; edge_order 1 or 2")
+    slopes = [_slopes(f, a, h, edge_order) for a, h in zip(axes, spacings, strict=True)]
+    return slopes[0] if len(slopes) == 1 else slopes
+
+
+def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
+    y = moveaxis(f, axis, -1)
+    if y.shape[-1] <= edge_order:
+        raise ShapeError(f"gradient: shape {f.shape} has too few elements along axis {axis}")
+    if np.ndim(spacing):
+        h = diff(spacing if is_tensor(spacing) else _constant(spacing, y))
+    else:
+        h = full_like(y, 1.0, shape=(y.shape[-1] - 1,)) * spacing
+    slope = diff(y) / h
+    inner = (slope[..., :-1] * h[1:] + slope[..., 1:] * h[:-1]) / (h[1:] + h[:-1])
+    first, last = slope[..., :1], slope[..., -1:]
+    if edge_order == 2:  # straight on from the slopes between the neighbours
+        first = first + (first - slope[..., 1:2]) * (h[:1] / (h[:1] + h[1:2]))
+        last = last + (last - slope[..., -2:-1]) * (h[-1:] / (h[-1:] + h[-2:-1]))
+    return moveaxis(tg.concat([first, inner, last], axis=-1), -1, axis)
+
+
+def _constant(values: Any, like: Tensor) -> Tensor:
+    """Numbers of the host in the dtype and on the device of a Tensor."""
+    return beside(np.asarray(values, str(like.dtype).rpartition(".")[2]), like)
+
+
+def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: int = 0) -> Tensor:
+    """``num`` numbers from ``start`` to ``stop`` in equal steps along a new axis."""
+    (count,) = integers(num, "linspace", "num", 0)
+    first, last = broadcast_arrays(start, stop)
+    steps = np.arange(count).reshape(-1, *(1,) * first.ndim)
+    steps = _constant(steps / max(count - endpoint, 1), first)
+    return moveaxis(first * (1 - steps) + last * steps, 0, axis)
+
+
+def interp(x: Any, xp: Any, fp: Any) -> Tensor:
+    """Piecewise linear through the points (xp, fp), of which xp is constant and rises."""
+    x, values = as_operands((x, fp))
+    grid = on_host(xp)
+    i = np.clip(np.searchsorted(grid, x.detach().numpy(), "right") - 1, 0, len(grid) - 2)
+    inside = tg.clip(x, float(grid[0]), float(grid[-1]))
+    share = (inside - _constant(grid[i], x)) / _constant(grid[i + 1] - grid[i], x)
+    return values[i] + (values[i + 1] - values[i]) * share
+
+
+# --- products -----------------------------------------------------------------------------------
+
+inner = _row(
+    "Sum of products along both last axes.",
+    lambda a, b: tensordot(a, b, (-1, -1)) if np.ndim(a) and np.ndim(b) else tg.multiply(a, b),
+)
+vdot = _row("Sum of the products of all elements.", lambda a, b: tg.sum(ravel(a) * ravel(b)))
+vecdot = _row(
+    "Sum of products along ``axis``.", lambda a, b, axis=-1: tg.sum(tg.multiply(a, b), axis=axis)
+)
+matvec = _row("Matrices times vectors.", lambda a, b: tg.einsum("...ij,...j->...i", a, b))
+vecmat = _row("Vectors times matrices.", lambda a, b: tg.einsum("...i,...ij->...j", a, b))
+multi_dot = _row("Matrices multiplied in order.", lambda xs: functools.reduce(tg.matmul, xs))
+
+
+def dot(a: Any, b: Any) -> Tensor:
+    """NumPy's: sum of products along the last axis of ``a`` and the last but one of ``b``."""
+    a, b = as_operands((a, b))
+    if not a.ndim or not b.ndim:
+        return tg.multiply(a, b)
+    return tg.matmul(a, b) if b.ndim <= 2 else tensordot(a, b, (-1, -2))
+
+
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
+    """Sum of products along pairs of axes: as many last and first ones, or those listed for each."""
+    a, b = as_operands((a, b))
+    if not hasattr(axes, "__len__"):
+        (n,) = integers(axes, "tensordot", "axes", 0)
+        axes = tuple(range(a.ndim - n, a.ndim)), tuple(range(n))
+    pairs = [
+        tg.negative_axes(
+            x, integers(list(p) if hasattr(p, "__len__") else p, "tensordot", "axes"), "tensordot"
+        )
+        or ()
+        for x, p in zip((a, b), axes, strict=True)
+    ]
+    if [a.shape[i] for i in pairs[0]] != [b.shape[i] for i in pairs[1]]:
+        raise ShapeError(f"tensordot: axes {axes} of shapes {a.shape} and {b.shape} differ in size")
+    left, right = (
+        [i for i in range(-x.ndim, 0) if i not in p] for x, p in zip((a, b), pairs, strict=True)
+    )
+    shape = [*(a.shape[i] for i in left), *(b.shape[i] for i in right)]
+    size = math.prod(a.shape[i] for i in pairs[0])
+    rows = tg.reshape(tg.permute_dims(a, (*left, *pairs[0])), (math.prod(shape[: len(left)]), size))
+    columns = tg.reshape(
+        tg.permute_dims(b, (*pairs[1], *right)), (size, math.prod(shape[len(left) :]))
+    )
+    return tg.reshape(rows @ columns, shape)
+
+
+def kron(a: Any, b: Any) -> Tensor:
+    """Each element of ``a`` times all of ``b``, as blocks."""
+    a, b = as_operands((a, b))
+    ndim = max(a.ndim, b.ndim)
+    m, n = ((1,) * (ndim - x.ndim) + x.shape for x in (a, b))
+    blocks = tg.reshape(a, [k for i in m for k in (i, 1)]) * tg.reshape(
+        b, [k for i in n for k in (1, i)]
+    )
+    return tg.reshape(blocks, [i * j for i, j in zip(m, n, strict=True)])
+
+
+def cross(
+    a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
+) -> Tensor:
+    """The product a × b of vectors of three elements along the axes named."""
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = as_operands((a, b))
+    a, b = moveaxis(a, axisa, -1), moveaxis(b, axisb, -1)
+    if a.shape[-1] != 3 or b.shape[-1] != 3:
+        raise ShapeError(f"cross: vectors of three elements are needed, not {a.shape}, {b.shape}")
+    y = tg.take(a, [1, 2, 0], -1) * tg.take(b, [2, 0, 1], -1)
+    return moveaxis(y - tg.take(a, [2, 0, 1], -1) * tg.take(b, [1, 2, 0], -1), -1, axisc)
+
+
+def matrix_power(m: Any, n: int) -> Tensor:
+    """The product of ``n`` square matrices m, by repeated squaring."""
+    m = as_tensor(m)
+    (count,) = integers(n, "matrix_power", "power", 0)
+    y = tg.eye_like(m.shape[-1], m) if not count else None
+    while count:
+        y = (m if y is None else y @ m) if count % 2 else y
+        count //= 2
+        m = m @ m if count else m
+    return tg.broadcast_to(y, m.shape)
+
+
+def correlate(a: Any, v: Any, mode: str = "valid") -> Tensor:
+    """Sums of products of ``v`` with the elements of ``a`` that it lies over as it moves along."""
+    a, v = as_operands((a, v))
+    n, m = a.size, v.size
+    before = {"valid": 0, "same": m // 2, "full": m - 1}.get(mode)
+    if before is None or not 0 < m <= n or a.ndim != 1 or v.ndim != 1:
+        raise ArgumentError(
+            f"correlate: vectors of shapes {a.shape} and {v.shape}, the longer first, "
+            f"and mode 'valid', 'same' or 'full', not {brief(mode)}"
+        )
+    count = {"valid": n - m + 1, "same": n, "full": n + m - 1}[mode]
+    padded = tg.pad(a, (before, m)) if before else a
+    return tg.index(padded, np.arange(count)[:, None] + np.arange(m)) @ v
+
+
+def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
+    """Sums of the products of elements whose indices add up to one number."""
+    a, v = as_operands((a, v))
+    a, v = (a, v) if a.size >= v.size else (v, a)
+    if mode == "same" and v.size % 2 == 0:  # the middle of an even number is the one before
+        return correlate(a, tg.flip(v), "full")[(v.size - 1) // 2 :][: a.size]
+    return correlate(a, tg.flip(v), mode)
+
+
+# --- norms --------------------------------------------------------------------------------------
+
+
+@tg.accumulating
+def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Norm of vectors or matrices, without overflow; the subgradient of least size, 0, is taken at 0.
+
+    Parameters
+    ----------
+    x : Tensor
+    ord : number, ±inf or "fro", optional
+        Of vectors: (Σ |x|ᵖ)^(1/p), 2 by default; ±inf the largest or smallest size. Of matrices:
+        "fro" the root of the sum of squares (the default), ±1 and ±inf the largest or smallest sum of
+        a column's or a row's sizes.
+    axis : int or pair of int, optional
+        Of vectors, or of matrices. By default all elements are a vector, or, where ``ord`` is given
+        and x has two axes, a matrix.
+    keepdims : bool
+
+    Raises
+    ------
+    ArgumentError
+        Norms that are made of singular values, which have no derivative here.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> x = tg.tensor([3.0, 4.0], requires_grad=True)
+    >>> tg.norm(x)
+    tensor(5., op=multiply)
+    """
+    x = as_tensor(x)
+    axes = tg.negative_axes(x, axis, "norm")
+    if axes is None:
+        axes = tuple(range(-x.ndim, 0))
+        matrix = ord is not None and x.ndim == 2
+    else:
+        matrix = len(axes) == 2
+    if matrix and ord not in (None, "fro"):
+        return _matrix_norm(x, ord, axes, keepdims)
+    if ord not in (None, "fro") and not isinstance(ord, (int, float)):
+        raise ArgumentError(f"norm: ord={brief(ord)} of vectors; give a number")
+    p = 2.0 if ord is None or ord == "fro" else float(ord)
+    return _vector_norm(x, p, axes, keepdims)
+
+
+def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    sizes = tg.abs(x)
+    if math.isinf(p):
+        return (tg.max if p > 0 else tg.min)(sizes, axes, keepdims=keepdims)
+    if p == 1:
+        return tg.sum(sizes, axes, keepdims)
+    if p == 0:
+        return tg.sum(tg.astype(sizes != 0, x.dtype), axes, keepdims)
+    scale: Any = 1.0
+    if x.size:  # the norm grows with x, so nothing depends on the scale but over- and underflow
+        top = tg.max(sizes.detach(), axes, keepdims=True)
+        scale = tg.where(tg.logical_and(top > 0, tg.isfinite(top)), top, 1.0)
+    total = tg.sum((x / scale) ** 2 if p == 2 else (sizes / scale) ** p, axes, keepdims=True)
+    zero = total == 0
+    root = tg.sqrt if p == 2 else lambda t: t ** (1 / p)
+    y = tg.where(zero, 0.0, root(tg.where(zero, 1.0, total))) * scale
+    return y if keepdims else tg.squeeze(y, axes)
+
+
+def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    if ord not in (1, -1, math.inf, -math.inf):
+        raise ArgumentError(
+            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' are made of "
+            "singular values, which have no derivative here), or tg.vector_norm for all elements as one vector"
+        )
+    summed, other = axes if abs(ord) == 1 else axes[::-1]
+    sums = tg.sum(tg.abs(x), summed, keepdims=True)
+    y = (tg.max if ord > 0 else tg.min)(sums, other, keepdims=True)
+    return y if keepdims else tg.squeeze(y, axes)
+
+
+@tg.accumulating
+def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+    """Norm of the elements along ``axis`` (all by default) as one vector; see :func:`norm`."""
+    axes = tg.negative_axes(x, axis, "vector_norm")
+    return _vector_norm(x, float(ord), tuple(range(-x.ndim, 0)) if axes is None else axes, keepdims)
+
+
+matrix_norm = _row(
+    "Norm of the matrices in the last two axes; see :func:`norm`.",
+    lambda x, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims),
+)
+
+# --- other names of the same --------------------------------------------------------------------
+
+arcsin, arccos, arctan, arctan2 = tg.asin, tg.acos, tg.atan, tg.atan2
+arcsinh, arccosh, arctanh = tg.asinh, acosh, atanh
+mod, fix, rint = tg.remainder, tg.trunc, tg.round
+radians, degrees, conjugate, real_if_close = deg2rad, rad2deg, conj, real
+
+# fmt: off
+__all__ = [
+    "acosh", "angle", "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+    "arctanh", "array_split", "atanh", "atleast_1d", "atleast_2d", "atleast_3d", "average",
+    "broadcast_arrays", "cbrt", "column_stack", "compress", "conj", "conjugate", "convolve", "copy",
+    "correlate", "cross", "cumprod", "cumsum", "cumulative_prod", "deg2rad", "degrees", "delete",
+    "diag", "diagflat", "diagonal", "diff", "dot", "dsplit", "dstack", "exp2", "extract", "fabs",
+    "fix", "fliplr", "flipud", "float_power", "fmax", "fmin", "fmod", "gradient", "heaviside",
+    "hsplit", "hstack", "hypot", "imag", "inner", "interp", "kron", "linspace", "logaddexp",
+    "logaddexp2", "matrix_norm", "matrix_power", "matvec", "median", "mod", "moveaxis", "multi_dot",
+    "nan_to_num", "nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum", "nanvar", "norm",
+    "partition", "percentile", "positive", "ptp", "quantile", "rad2deg", "radians", "ravel", "real",
+    "real_if_close", "reciprocal", "repeat", "rint", "roll", "rollaxis", "rot90", "select", "sinc",
+    "sort", "split", "tan", "tensordot", "tile", "trace", "trapezoid", "tril", "triu", "vdot",
+    "vecdot", "vecmat", "vector_norm", "vsplit", "vstack",
+]
+# fmt: on
+for _name in __all__:
+    if not globals()[_name].__name__.isidentifier():  # a row's
+        globals()[_name].__name__ = globals()[_name].__qualname__ = _name
+tg.join({name: globals()[name] for name in __all__})
+tg.__all__ += __all__

@@ -1,0 +1,151 @@
+"""What single steps contribute to a weight's gradient: gathered, measured, and checked to add up to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import backend
+from ..backend import Array
+from ..errors import GraphError
+from ..kernels.powers import NOTHING, times_rows
+from ..recording import Node
+from .norms import HostArray, row_norms
+from .scaling import NOT_FINITE, Band
+
+
+class Part(NamedTuple):
+    """What some steps contribute.
+
+    Attributes
+    ----------
+    times : range
+    values : array (steps, *W.shape)
+    powers : ndarray (steps,) of int
+        Powers of two that the values are to be multiplied by.
+    """
+
+    times: range
+    values: Array
+    powers: HostArray
+
+
+class CheckedParts:
+    """The parts of one weight's gradient, some steps at a time; raises at the end if they fall short.
+
+    Parameters
+    ----------
+    weight : Node
+    steps : int
+        T.
+    parts : iterator of Part
+    gradient : list of Band
+        The whole, from the same backward pass.
+    outside : array or None
+        What uses outside any step contribute.
+    """
+
+    def __init__(
+        self,
+        weight: Node,
+        steps: int,
+        parts: Iterator[Part],
+        gradient: list[Band],
+        outside: Part | None = None,
+    ) -> None:
+        self.weight = weight
+        self.steps = steps
+        self._parts = parts
+        self._gradient = gradient
+        self._outside = outside
+
+    def __iter__(self) -> Iterator[Part]:
+        total = _Sum()
+        for part in self._parts:
+            total.add(part.values, part.powers)
+            yield part
+        if self._outside is not None:
+            total.add(self._outside.values, self._outside.powers)
+        for array, power in self._gradient:
+            total.add(-array[None], np.array([0 if power == NOT_FINITE else power]))
+        if total.is_off(self.weight.value.dtype):
+            raise GraphError(
+                f"weight_grad_by_time: the parts of {self.weight.label()} of shape "
+                f"{tuple(self.weight.value.shape)} do not add up to its gradient: they are off by "
+                f"{total.off():.2g} of it. It is used in an operation on several steps that could not be "
+                "told apart; apply it to every step, or to tg.stack(states), before steps are mixed"
+            )
+
+
+class _Sum:
+    """A sum of arrays at powers of two, in float64, beside the sum of their sizes."""
+
+    def __init__(self) -> None:
+        self.value: Any = 0.0
+        self.size = 0.0
+        self.power = NOTHING
+
+    def add(self, values: Array, powers: HostArray) -> None:
+        """Add all rows of an array, each at its power."""
+        rows = _flat(values)
+        exponents = powers + np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
+        counts = rows.any(axis=1)
+        if not counts.any():
+            return
+        top = max(self.power, int(exponents[counts].max()))
+        with np.errstate(all="ignore"):
+            kept = math.ldexp(1.0, max(self.power - top, -2000)) if self.power > NOTHING else 0.0
+            rows = np.ldexp(rows, np.clip(powers - top, -4000, 4000)[:, None])
+            self.value = self.value * kept + rows.sum(axis=0)
+            self.size = self.size * kept + float(row_norms(rows).sum())
+        self.power = top
+
+    def off(self) -> float:
+        """How much is left of it, relative to all that was added."""
+        return float(row_norms(np.atleast_1d(self.value))) / self.size
+
+    def is_off(self, dtype: Any) -> bool:
+        """Whether more is left than rounding leaves: the root of the type's ε.
+
+        Rounding in a product of n terms leaves about √n ε of their sizes. The root of ε leaves room for
+        terms that cancel, inside a part, to less than a thousandth. Where anything is infinite or NaN,
+        nothing can be said.
+        """
+        if not (self.size and np.isfinite(self.size)):
+            return False
+        eps = float(np.finfo(str(dtype).rpartition(".")[2]).eps)
+        return not self.off() <= math.sqrt(eps)
+
+
+def _flat(values: Array) -> HostArray:
+    """Rows in float64 on the host."""
+    host = backend.namespace(values).to_numpy(values).astype(np.float64)
+    return host.reshape(len(host), math.prod(host.shape[1:]))
+
+
+def whole(parts: CheckedParts, wanted: list[int], like: Array) -> Array:
+    """The contributions of the steps asked for, in the weight's type; zeros where it was not used."""
+    xp = backend.namespace(like)
+    with xp.on(like), np.errstate(over="ignore", under="ignore"):
+        found = xp.zeros((len(wanted), *like.shape), dtype=like.dtype)
+        for times, values, powers in parts:
+            here = [(i, t - times.start) for i, t in enumerate(wanted) if t in times]
+            if here:
+                into, source = (list(x) for x in zip(*here, strict=True))
+                rows = values[source].reshape(len(here), -1)
+                if powers.any():
+                    rows = times_rows(xp.module, rows, xp.asarray(powers[source]))
+                found[into] = rows.reshape(len(here), *like.shape)
+    return found
+
+
+def norms(parts: CheckedParts, wanted: list[int]) -> HostArray:
+    """The norm of every step's contribution in float64, true also where its type cannot hold it."""
+    found = np.zeros(parts.steps)
+    for times, values, powers in parts:
+        with np.errstate(over="ignore", under="ignore"):
+            found[times.start : times.stop] = np.ldexp(row_norms(_flat(values)), powers)
+    return found[wanted]

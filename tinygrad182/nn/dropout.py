@@ -1,0 +1,53 @@
+"""Dropout: elements are left out at random while a model is trained (Srivastava et al. 2014)."""
+
+from __future__ import annotations
+
+from .._draws import drawing_from
+from .._tensor import Tensor
+from ..creation import beside
+from ..functions import where
+from .checks import as_input, check_number
+from .init import Rng, generator
+from .module import Module
+
+
+class Dropout(Module):
+    """Each element is 0 with probability p, and divided by 1 − p otherwise, while ``training``.
+
+    After :meth:`eval` the input comes back as it is. The mask is drawn on the host: the same seed gives
+    the same elements on every device. Each call draws another one; where :func:`tinygrad182.remat` runs a
+    call again, it draws the same.
+
+    Parameters
+    ----------
+    p : float
+        Probability of 0, in [0, 1].
+    rng : int or numpy.random.Generator, optional
+        Draws the masks; the generator goes on from call to call.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> dropout = tg.nn.Dropout(0.5, rng=0)
+    >>> dropout(tg.ones(6))
+    tensor([2., 0., 0., 0., 2., 2.])
+    >>> dropout.eval()(tg.ones(3))
+    tensor([1., 1., 1.])
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Rng = None) -> None:
+        self.p = check_number(self, "p", p, most=1)
+        self._generator = generator(rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map any shape to the same shape."""
+        x = as_input(self, x)
+        if not self.training or self.p == 0:
+            return x
+        kept = drawing_from(self._generator).random(x.shape) >= self.p
+        scale = 1 / (1 - self.p) if self.p < 1 else 1.0
+        return where(beside(kept, x), x * scale, 0.0)
+
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"p={self.p:g}"

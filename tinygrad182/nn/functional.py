@@ -1,0 +1,45 @@
+"""PyTorch's ``functional``: the functions of layers and losses that are here, under its names.
+
+Classes are on the last axis, as everywhere here; PyTorch's ``cross_entropy`` has them on axis 1.
+
+>>> import tinygrad182 as tg
+>>> tg.nn.functional.softmax(tg.tensor([0.0, 0.0]), dim=-1)
+tensor([0.5, 0.5])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import functions
+from .._calls import names_of, told
+from .._habits import FUNCTIONAL
+from .._tensor import Tensor
+from .losses import cross_entropy, mse_loss
+
+log_softmax = told(functions.log_softmax)
+relu = functions.relu
+sigmoid = functions.sigmoid
+softmax = told(functions.softmax)
+tanh = functions.tanh
+
+
+def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Map ``(..., in)`` to ``(..., out)``: x Wᵀ + b, with ``weight`` of shape ``(out, in)``."""
+    y = functions.matmul(x, functions.transpose(weight))
+    return y if bias is None else y + bias
+
+
+__all__ = [
+    "cross_entropy",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = names_of(__name__, "tg.nn.functional", FUNCTIONAL)

@@ -1,0 +1,92 @@
+"""Layer normalization (Ba, Kiros and Hinton 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._dtypes import wide_dtype
+from .._tensor import Tensor
+from ..creation import integers
+from ..errors import ArgumentError, ShapeError
+from ..functions import mean, sqrt, square
+from .checks import as_input, check_number
+from .init import new_parameter
+from .module import Module
+
+
+class LayerNorm(Module):
+    """y = (x − mean) / √(variance + eps) · weight + bias, over the last axes.
+
+    In half precision mean and variance are taken in ``float32``.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        Sizes of the last axes.
+    eps : float
+        Keeps the quotient finite where all elements are equal.
+    elementwise_affine : bool
+        Whether there are a weight and a bias.
+    bias : bool
+        Whether there is a bias.
+    dtype, device
+        ``float32`` on the default device.
+
+    Attributes
+    ----------
+    weight, bias : Parameter of ``normalized_shape``, or None
+        They start at 1 and at 0.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.nn.LayerNorm(2, eps=0.0)(tg.tensor([[1.0, 3.0], [2.0, 6.0]])).detach()
+    tensor([[-1.,  1.],
+            [-1.,  1.]])
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: Any = None,
+        device: str | None = None,
+    ) -> None:
+        self.normalized_shape = shape = integers(
+            normalized_shape, "LayerNorm", "normalized_shape", 1
+        )
+        if not shape:
+            raise ArgumentError("LayerNorm: normalized_shape () has no axis to normalize over")
+        self.eps = check_number(self, "eps", eps)
+        ones, zeros = np.ones(shape), np.zeros(shape)
+        self.weight = new_parameter(ones, dtype, device) if elementwise_affine else None
+        self.bias = new_parameter(zeros, dtype, device) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., *normalized_shape)`` to the same shape."""
+        x = as_input(self, x)
+        count = len(self.normalized_shape)
+        if x.shape[-count:] != self.normalized_shape:
+            raise ShapeError(
+                f"LayerNorm: input of shape {x.shape}; its last axes must be {self.normalized_shape}"
+            )
+        axes = tuple(range(-count, 0))
+        wide = x.astype(wide_dtype(x.dtype))
+        centred = wide - mean(wide, axes, keepdims=True)
+        y = centred / sqrt(mean(square(centred), axes, keepdims=True) + self.eps)
+        y = y if self.weight is None else y * self.weight
+        return (y if self.bias is None else y + self.bias).astype(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The sizes and eps."""
+        sizes = self.normalized_shape
+        shown = sizes[0] if len(sizes) == 1 else sizes
+        options = "" if self.weight is not None else ", elementwise_affine=False"
+        options += ", bias=False" if self.weight is not None and self.bias is None else ""
+        return f"{shown}, eps={self.eps:g}{options}"

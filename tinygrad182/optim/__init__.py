@@ -1,0 +1,24 @@
+"""Optimizers, schedules of the learning rate, and gradient clipping."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import _calls, _habits
+from . import lr_scheduler
+from .clipping import clip_grad_norm_, clip_grad_value_
+from .methods import SGD, Adam, AdamW
+from .optimizer import Optimizer
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "lr_scheduler",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = _calls.names_of(__name__, "tg.optim", _habits.OPTIM)

@@ -1,0 +1,368 @@
+"""What optimizers share: groups of parameters, what is remembered of them, and its saved form."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import numpy as np
+
+from .. import backend
+from .._calls import Told, unknown_name
+from .._dtypes import wide_dtype, widened
+from .._habits import OPTIMIZER
+from .._tensor import Tensor
+from ..errors import ArgumentError, StateDictError, TinygradError, brief
+from ..host import convert
+from ..nn.module import clear_gradients
+from ..recording import is_tensor, wrap
+
+
+class Setting:
+    """A setting as an optimizer's attribute: the one of all groups, which assigning it changes."""
+
+    def __set_name__(self, owner: type[Optimizer], name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: Optimizer | None, owner: type[Optimizer]) -> Any:
+        if optimizer is None:
+            return self
+        values = [group[self.name] for group in optimizer.param_groups]
+        if any(value != values[0] for value in values):
+            raise ArgumentError(
+                f"{type(optimizer).__name__}: the groups differ in {self.name}; "
+                f"read optimizer.param_groups[0][{self.name!r}]"
+            )
+        return values[0]
+
+    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+        checked = optimizer._checked(self.name, value)
+        for group in optimizer.param_groups:
+            group[self.name] = checked
+
+
+class Optimizer(Told, ABC):
+    """Base: holds the parameters, and for each a dict of what it remembers of past gradients.
+
+    What is remembered follows its parameter: where a model was moved to another device, or made of another
+    dtype, after some steps, the next step moves it too. Of a parameter in half precision everything is
+    remembered and computed in ``float32``; only the result is rounded. A subclass names its settings, and
+    the arrays and counts it remembers, so that they are saved.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor, or of dicts
+        The leaves to update, such as ``model.parameters()``. A dict has ``"params"``, one or several
+        leaves, and the settings that differ for them.
+    **settings
+        Numbers such as ``lr``, one for each name in ``settings``.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        The groups, each with ``"params"`` and its settings, which may be changed between steps. A
+        setting that is the same in all groups is also an attribute: ``optimizer.lr``.
+    parameters : list of Tensor
+        The parameters of all groups.
+    """
+
+    settings: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
+    arrays: ClassVar[tuple[str, ...]] = ()
+    counts: ClassVar[tuple[str, ...]] = ()
+    implied: ClassVar[Mapping[str, Any]] = {}
+    """Settings of PyTorch's that this method always has, and their values."""
+
+    lr: Any = Setting()
+    weight_decay: Any = Setting()
+
+    def __init__(
+        self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], **settings: Any
+    ) -> None:
+        name = type(self).__name__
+        if is_tensor(parameters) or not isinstance(parameters, Iterable):
+            raise ArgumentError(
+                f"{name}: parameters must be a list of tensors; pass model.parameters() or [tensor]"
+            )
+        given: list[Any] = list(parameters)
+        if not given:
+            raise ArgumentError(
+                f"{name}: no parameters to optimize (an iterator can be read only once)"
+            )
+        self._defaults = {name: self._checked(name, settings[name]) for name in self.settings}
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: list[dict[str, Any]] = []
+        grouped = all(isinstance(group, Mapping) for group in given)
+        for group in given if grouped else [{"params": given}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Any) -> None:
+        """Take in more parameters, with settings of their own where the dict has some.
+
+        Parameters
+        ----------
+        group : mapping
+            ``"params"``, a leaf or several, and settings; those that are left out are the optimizer's.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> body, head = tg.nn.Linear(2, 2, rng=0), tg.nn.Linear(2, 1, rng=1)
+        >>> optimizer = tg.optim.SGD(body.parameters(), lr=0.1)
+        >>> optimizer.add_param_group({"params": head.parameters(), "lr": 0.01})
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [0.1, 0.01]
+        """
+        name = type(self).__name__
+        params = group.get("params", ()) if isinstance(group, Mapping) else ()
+        several = params if isinstance(params, Iterable) else ()
+        new = [params] if is_tensor(params) else list(several)
+        if not new:
+            raise ArgumentError(
+                f"{name}: a group is a dict with 'params', at least one tensor "
+                "(an iterator can be read only once)"
+            )
+        if not all(is_tensor(p) and p.is_leaf for p in new):
+            raise ArgumentError(f"{name}: parameters must be leaf tensors; pass model.parameters()")
+        every = [*self.parameters, *new]
+        if len({id(p) for p in every}) < len(every):
+            raise ArgumentError(
+                f"{name}: a parameter is given twice and would be updated twice in a step; "
+                "leave the second out (model.parameters() names a shared one once)"
+            )
+        for setting in group:
+            if setting != "params" and setting not in self.settings:
+                known = ", ".join(self.settings)
+                raise ArgumentError(f"{name}: a group has no setting {setting!r}; use {known}")
+        own = {key: self._checked(key, value) for key, value in group.items() if key != "params"}
+        self.param_groups.append({"params": new, **self._defaults, **own})
+        self.state += [{} for _ in new]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters of all groups."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """Return a setting, which must be a finite number from 0."""
+        if (
+            not isinstance(value, (int, float, np.integer, np.floating))
+            or not 0 <= value < math.inf
+        ):
+            raise ArgumentError(
+                f"{type(self).__name__}: {name} {value!r} must be a finite number from 0"
+            )
+        return float(value)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
+        clear_gradients(self.parameters, set_to_none)
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        states = iter(self.state)
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = next(states)
+                if p.grad is not None:
+                    with backend.on(p._data):
+                        self._bring_to(p, state)
+                        value = widened(p._data)
+                        g = _beside(value, p.grad._data)
+                        p.assign(self._updated(value, g, state, group))
+
+    def _bring_to(self, p: Tensor, state: dict[str, Any]) -> None:
+        """Move what is remembered of a parameter to its device and type, if the model has changed them."""
+        kind, dtype = type(p._data), wide_dtype(p.dtype)
+        for name in self.arrays:
+            value = state.get(name)
+            if type(value) is kind is np.ndarray and value.dtype == dtype:
+                continue
+            if isinstance(value, np.generic):  # 0-d arithmetic leaves NumPy's scalars
+                value = np.asarray(value)
+            if backend.is_array(value):
+                if backend.namespace(value).device(value) != p.device:
+                    value = backend.move(value, p.device)
+                state[name] = _beside(widened(p._data), value)
+
+    @abstractmethod
+    def _updated(self, value: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        """Return a parameter's next value, given its gradient and the settings of its group."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            unknown_name(self, name, OPTIMIZER, type(self).__name__)
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all that the next step depends on besides parameters and gradients.
+
+        Returns
+        -------
+        dict
+            As in PyTorch: ``"state"`` maps the position of each parameter that was updated before to
+            what is remembered of it, on the parameter's device, and ``"param_groups"`` lists a dict
+            with the settings of each group.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> w = tg.tensor([1.0], requires_grad=True)
+        >>> optimizer = tg.optim.SGD([w], lr=0.25, momentum=0.5)
+        >>> (w * w).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.state_dict()["state"]
+        {0: {'momentum_buffer': tensor([2.])}}
+        >>> optimizer.state_dict()["param_groups"]
+        [{'lr': 0.25, 'momentum': 0.5, 'weight_decay': 0.0, 'params': [0]}]
+        """
+        parameters = self.parameters
+        for p, state in zip(parameters, self.state, strict=True):
+            self._bring_to(p, state)
+        groups, positions = [], iter(range(len(parameters)))
+        for group in self.param_groups:
+            settings = {
+                name: self._checked(name, group[name])
+                for name in (*self.settings, *_OF_SCHEDULES)
+                if name in group
+            }
+            groups.append({**settings, "params": [next(positions) for _ in group["params"]]})
+        return {
+            "state": {
+                i: {
+                    name: _copy_of(value, p) if name in self.arrays else value
+                    for name, value in state.items()
+                }
+                for i, (p, state) in enumerate(zip(parameters, self.state, strict=True))
+                if state
+            },
+            "param_groups": groups,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state dict, settings included; nothing is changed if anything is wrong.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            From :meth:`state_dict`, or from PyTorch's optimizer of the same name. The parameters are
+            told apart by their positions. Arrays may be on any device: they go to their parameter's.
+
+        Raises
+        ------
+        StateDictError
+            The state of another kind of optimizer, of another number of parameters, or of
+            parameters of other shapes; all that is wrong is listed.
+        """
+        where = f"load_state_dict of {type(self).__name__}"
+        try:
+            entries = {i: dict(entry) for i, entry in state_dict["state"].items()}
+            groups = [dict(group) for group in state_dict["param_groups"]]
+            positions = [list(dict.fromkeys(group["params"])) for group in groups]
+            _first, *_ = groups
+        except (TypeError, KeyError, ValueError, AttributeError):
+            raise StateDictError(
+                f"{where}: this is no optimizer's state, which has 'state' and 'param_groups', at least "
+                "one group of parameters; pass an optimizer's state_dict() (the .optimizer of a file "
+                "saved without one is None)"
+            ) from None
+        sizes = [len(group["params"]) for group in self.param_groups]
+        if (found := list(map(len, positions))) != sizes:
+            raise StateDictError(
+                f"{where}: the state is of {_sizes(found)}, the optimizer has {_sizes(sizes)}"
+            )
+        problems: list[str] = []
+        settings = [self._read_settings(group, problems) for group in groups]
+        state = [
+            self._read_state(i, p, entries.pop(position, {}), problems)
+            for i, (p, position) in enumerate(
+                zip(self.parameters, sum(positions, []), strict=True)  # noqa: RUF017 - few groups
+            )
+        ]
+        problems += [f"state of an unknown parameter {position!r}" for position in entries]
+        if problems:
+            raise StateDictError(f"{where}: " + "; ".join(problems))
+        for group, values in zip(self.param_groups, settings, strict=True):
+            group.update(values)
+        self.state = state
+
+    def _read_settings(self, group: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+        """The settings of a state dict; what is wrong with them goes to ``problems``."""
+        settings = {}
+        for name in (*self.settings, *(name for name in _OF_SCHEDULES if name in group)):
+            try:
+                settings[name] = self._checked(name, group[name])
+            except KeyError:
+                problems.append(f"missing {name}")
+            except TinygradError as error:
+                problems.append(str(error))
+        for name, value in group.items():
+            is_off = isinstance(value, (int, float, type(None))) and not value
+            known = (*self.settings, *_OF_SCHEDULES, "params")
+            if name not in known and not is_off and self.implied.get(name) != value:
+                problems.append(f"unexpected {name} = {brief(value)}")
+        return settings
+
+    def _read_state(
+        self, i: int, p: Tensor, entry: Mapping[str, Any], problems: list[str]
+    ) -> dict[str, Any]:
+        """What is remembered of parameter ``i``: all that is needed, or nothing."""
+        state: dict[str, Any] = {}
+        given = {name: value for name, value in entry.items() if value is not None}
+        for name, value in given.items():
+            try:
+                if name in self.counts:
+                    state[name] = _count(value)
+                elif name in self.arrays:
+                    state[name] = _array_like(value, p)
+                else:
+                    problems.append(f"unexpected {name} of parameter {i}")
+            except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+                problems.append(f"{name} of parameter {i}: {error}")
+        if given:
+            needed = (*self.counts, *self.arrays)
+            problems += [f"missing {name} of parameter {i}" for name in needed if name not in given]
+        return state
+
+
+_OF_SCHEDULES = ("initial_lr",)
+"""What schedules keep in a group."""
+
+
+def _sizes(groups: list[int]) -> str:
+    """How many parameters there are, in one group or in several."""
+    return f"{groups[0]} parameters" if len(groups) == 1 else f"groups of {groups} parameters"
+
+
+def _beside(value: Any, array: Any) -> Any:
+    """An array in the dtype of a parameter's value, if that is floating."""
+    xp = backend.namespace(value)
+    return xp.astype(array, value.dtype) if xp.is_floating(value) else array
+
+
+def _copy_of(array: Any, p: Tensor) -> Tensor:
+    """What is remembered of a parameter as a Tensor (0-d arithmetic leaves NumPy's scalars)."""
+    with backend.on(p._data):
+        return wrap(backend.copy(backend.namespace(p._data).asarray(array)))
+
+
+def _array_like(value: Any, p: Tensor) -> Any:
+    """A value from a state dict as an array of its own that goes with a parameter."""
+    with backend.on(p._data):
+        like = widened(p._data)
+    array = convert(value, like, move=True)
+    if tuple(array.shape) != p.shape:
+        raise ValueError(f"shape {tuple(array.shape)}, the parameter has {p.shape}")
+    with backend.on(p._data):
+        return backend.copy(array)
+
+
+def _count(value: Any) -> int:
+    """A number of steps, which PyTorch keeps in a floating tensor."""
+    count = int(value)
+    if count != float(value) or count < 0:
+        raise ValueError(f"{brief(value)} is no number of steps")
+    return count
