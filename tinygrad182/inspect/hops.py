@@ -100,10 +100,10 @@ def grad_by_hops(
 
     Notes
     -----
-    Time and memory are linear in T. The result holds (J + 2) · T · B · H numbers, and while it is made, a fused
-    layer takes twice 8 · (J + 2) · T · B · H bytes for its own, and as much with I for H where a layer below it
-    is asked for. Where anything but a fused layer is marked ``through`` with time steps, all layers are opened
-    and the polynomials go through every operation: about (J + 2) times the memory of all states' gradients.
+    Time and memory are linear in T. The result holds (J + 2) · T · B · H numbers. While it is made, a fused
+    layer takes another 16 · (J + 2) · T · B · H bytes, and as much with I in the place of H where a layer
+    below it is asked for. Where a state of a loop of one's own, or of an unfused layer, is marked
+    ``through``, the layers are opened and the polynomials go through every operation of every step.
 
     Examples
     --------
@@ -148,7 +148,7 @@ class _Hops:
 
     def __init__(self, graph: list[Node], through: str) -> None:
         self.through = through
-        self._times, self._backward = node_times(graph), run_backward(graph)
+        self.times, self._backward = node_times(graph), run_backward(graph)
         inside = any(is_scan(node) and through in node.primitive.parts for node in graph)  # type: ignore[union-attr]
         if not inside and not any(mark.name == through for node in graph for mark in node.marks):
             raise GraphError(
@@ -168,7 +168,7 @@ class _Hops:
 
     def edge(self, consumer: Node, parent: Node) -> bool:
         """Whether an edge is a hop."""
-        return self.uses(parent, self._times.get(consumer))
+        return self.uses(parent, self.times.get(consumer))
 
 
 _Coefficients = tuple[Array, np.ndarray[Any, Any]]
@@ -179,7 +179,7 @@ def _side_by_side(
     here: Opened, recurrence: Recurrence, hops: _Hops, sums: Polynomials, wanted: list[int]
 ) -> _Coefficients:
     """By the states of operations on many steps each."""
-    scans = InsideScans(sums, hops.through, hops.uses, dict(recurrence.fused))
+    scans = InsideScans(sums, hops.through, hops.uses, hops.times, dict(recurrence.fused))
     _carry(here, set(scans.watched), hops, scans)
     found = [scans.of(node) for node in scans_of(here.stack)]
     at = np.searchsorted(recurrence.times(), wanted)
@@ -196,7 +196,9 @@ def _one_by_one(
 ) -> _Coefficients:
     """By states that each were computed by operations of their own."""
     nodes = [recurrence.steps[t] for t in wanted]
-    found = _carry(here, set(nodes), hops, InsideScans(sums, hops.through, hops.uses, {}))
+    found = _carry(
+        here, set(nodes), hops, InsideScans(sums, hops.through, hops.uses, hops.times, {})
+    )
     xp = backend.namespace(here.seed)
     parts, norms = [], []
     for node in nodes:
@@ -218,7 +220,7 @@ def _carry(
         if is_scan(node):
             scans.arrive(node)
         elif node in targets:
-            found[node] = sums.bands(g)
+            found[node] = sums.bands()
 
     def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
         sums.hop = hops.edge(consumer, parent)

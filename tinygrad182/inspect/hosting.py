@@ -81,9 +81,10 @@ def twins_of(
     number and the memory's history of its node, so a write in between is noticed here too.
     """
     saved = [flatten(node.saved) if node.saved is not None else [] for node, _, _ in given]
-    values = [value for _, value, _ in given]
-    hosts = iter(backend.fetch([*values, *chain.from_iterable(saved), *others]))
-    values = [next(hosts) for _ in given]
+    arrays = {id(value): value for _, value, _ in given}  # a detached state's array comes over once
+    hosts = iter(backend.fetch([*arrays.values(), *chain.from_iterable(saved), *others]))
+    there = {key: next(hosts) for key in arrays}
+    values = [there[id(value)] for _, value, _ in given]
     twins: dict[Any, Node] = {}
     for (node, _, inputs), value in zip(given, values, strict=True):
         twin = twins[node] = copy(node)

@@ -110,8 +110,9 @@ def step_jacobians(
 
     Notes
     -----
-    The matrices take 8 · K · S² bytes, with S = H for a vanilla RNN and 2 H for an LSTM: 20,000 steps of an LSTM
-    of 32 units are 655 MB, a hundred of them 3 MB. Work and memory are linear in the number of steps asked for.
+    The matrices take 8 · K · S² bytes, with S = H for a vanilla RNN and 2 H for an LSTM: 20,000 steps of an
+    LSTM of 32 units are 655 MB, a hundred of them 3 MB. Work and memory are linear in the number of steps
+    asked for.
 
     Examples
     --------

@@ -20,7 +20,16 @@ from .hosting import opened
 from .norms import row_norms
 from .recurrences import Stack, Wanted, chosen, one_state
 from .scaling import NOT_FINITE, Band, gradients_in_bands, times_power, zeros_like
-from .steps import Scaled, Steps, arriving, at_common_powers, at_step_powers, is_whole, scans_of, stays_whole
+from .steps import (
+    Scaled,
+    Steps,
+    arriving,
+    at_common_powers,
+    at_step_powers,
+    is_whole,
+    scans_of,
+    stays_whole,
+)
 from .table import text_table
 
 Step = dict[str, Node]
@@ -28,12 +37,14 @@ Step = dict[str, Node]
 
 
 class _Found(NamedTuple):
-    """One state's parts at some steps, (T, …) each, and powers of two: of every step, or of its rows (T, B)."""
+    """One state's parts at some steps, (T, …) each, beside powers of two.
+
+    These are of every step (T,), or of every step's rows (T, B).
+    """
 
     times: Sequence[int]
     parts: dict[str, Array]
     powers: np.ndarray[Any, Any]
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,7 @@ def path_split(
     path : str, optional
         The module whose states are meant, as in :func:`gradient_flow`; not needed for a single one.
     times : int or sequence of int, optional
-        The time steps that are wanted; all by default.
+        The time steps that are wanted; all by default. A state that is marked at none of them is left out.
 
     Returns
     -------
@@ -103,10 +114,9 @@ def path_split(
 
     Notes
     -----
-    Time and memory grow with T. Of a fused layer, a split holds (parts + 1) · T · B · H numbers for each state
-    (the parts and their sum; 7 · T · B · H for an LSTM), and the work takes about 4 · T · B · H for each state
-    besides. Of a loop of one's own it takes all gradients of the states twice. The backward pass behind it
-    goes over all steps, also where ``times`` asks for some.
+    Time and memory are linear in T. For each state, a split holds its parts and their sum: 3 · T · B · H
+    numbers for ``h`` and 4 · T · B · H for an LSTM's ``c``. While it is made, a fused layer takes about as
+    much again. ``times`` saves the split of the other steps; the backward pass goes over all of them.
 
     Examples
     --------
@@ -169,8 +179,8 @@ def _split_side_by_side(root: Node, seed: Array, stack: Stack, times: Wanted) ->
     found = {}
     for name in stack:
         names = pieces[0][0][name]
-        parts = {p: np.concatenate([rows[name][p] for rows, _ in pieces]) for p in names}
-        found[name] = _Found(wanted, parts, powers)
+        joined = {p: np.concatenate([rows[name][p] for rows, _ in pieces]) for p in names}
+        found[name] = _Found(wanted, joined, powers)
     return found
 
 

@@ -14,16 +14,18 @@ from ..kernels.arrays import Ends
 from ..kernels.powers import NOTHING
 from ..recording import Node
 from ..unrolling import is_scan
-from .rows import RowCotangents, Rows
-from .scaling import Band, at_band
-from .steps import Scaled, Steps, exponents
+from .along import carried
+from .rows import RowCotangents, Rows, as_bands
+from .scaling import Band, Power, at_band
+from .steps import Scaled, Steps, exponents, scaled
+from .times import Times
 
 
 class Polynomials(Cotangents):
     """Cotangents as polynomials: sums of their own, with powers of two, for every coefficient.
 
-    A hop multiplies by λ: what goes over its edge is added to the next coefficient. The last one keeps all that
-    is of a higher degree.
+    A hop multiplies by λ: what goes over its edge is added to the next coefficient. The last one keeps all
+    that is of a higher degree.
 
     Parameters
     ----------
@@ -36,9 +38,11 @@ class Polynomials(Cotangents):
         self.of = [RowCotangents() for _ in range(last + 1)]
         self.arrived: dict[int, Scaled] = {}
         """By coefficient, what arrived at the states of the recurrence popped last."""
+        self.found: list[tuple[int, Band]] = []
+        """The bands of the node popped last, and the coefficients that they are of."""
         self.hop = False
         """Whether the edge that is added next is a hop."""
-        self._layout = [(0, 0)]  # coefficient and power of each row of what was popped last
+        self._layout: list[tuple[int, Power]] = [(0, 0)]
 
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge; of a seed, the first coefficient."""
@@ -50,34 +54,33 @@ class Polynomials(Cotangents):
         return self.of[min(j + hop, len(self.of) - 1)]
 
     def pop(self, node: Node) -> Any:
-        """The coefficients on a leading axis, each as bands; of a recurrence any, for see :attr:`arrived`."""
+        """The coefficients' bands on a leading axis; those of a recurrence are in :attr:`arrived`."""
         if is_scan(node):
             return self._pop_scan(node)
-        bands: list[tuple[int, Band]] = []
+        self.found = []
         for j, sums in enumerate(self.of):
             g = sums.pop(node)
-            bands += [] if g is None else [(j, band) for band in sums.bands(g)]
-        if not bands:
+            self.found += [] if g is None else [(j, band) for band in sums.bands(g)]
+        if not self.found:
             return None
-        self._layout = [(j, power) for j, (_, power) in bands]
-        return backend.namespace(bands[0][1][0]).stack([array for _, (array, _) in bands])
+        self._layout = [(j, power) for j, (_, power) in self.found]
+        return backend.namespace(self.found[0][1][0]).stack([g for _, (g, _) in self.found])
 
     def _pop_scan(self, node: Node) -> Any:
         self.arrived, found = {}, None
         for j, sums in enumerate(self.of):
             g = sums.pop(node)
             if g is not None:
-                found = values = g.reshape((-1, *g.shape[-3:]))
-                rows = 0 if sums.rows is None else sums.rows
-                powers = np.broadcast_to(rows + np.int64(sums.powers[0]), values.shape[1:3])
-                self.arrived[j] = Scaled(values, powers)
+                found, self.arrived[j] = g, scaled(g, sums.powers[0])
         return found
 
-    def bands(self, g: Array) -> dict[int, list[Band]]:
-        """The cotangent popped last: the bands of every coefficient that there is, the highest power first."""
+    def bands(self) -> dict[int, list[Band]]:
+        """The bands of every coefficient of the cotangent popped last, each of one power."""
         found: dict[int, list[Band]] = {}
-        for array, (j, power) in zip(g, self._layout, strict=True):
-            found.setdefault(j, []).append((array, power))
+        for j, (g, power) in self.found:
+            found.setdefault(j, []).extend(
+                [(g, power)] if isinstance(power, int) else as_bands(g, power)
+            )
         return found
 
 
@@ -91,6 +94,8 @@ class InsideScans:
         The part of the state whose use by the next step is a hop.
     is_hop : callable
         ``is_hop(parent, time)``: whether the use of a node at a time step, or at none, is one.
+    times : dict of Node to int
+        The time steps of the nodes that belong to one.
     watched : dict of Node to int
         Recurrences, and the part of their states whose gradients are to be kept.
 
@@ -105,11 +110,13 @@ class InsideScans:
         sums: Polynomials,
         through: str,
         is_hop: Callable[[Node, int | None], bool],
+        times: Times,
         watched: dict[Node, int],
     ) -> None:
         self.sums = sums
         self.through = through
         self.is_hop = is_hop
+        self.times = times
         self.watched = watched
         self.found: dict[Node, tuple[Array, Array]] = {}
         self._arrived: dict[Node, dict[int, Scaled]] = {}
@@ -121,12 +128,40 @@ class InsideScans:
     def finish(self) -> None:
         """Go through the recurrences that send nothing on."""
         for node in list(self._arrived):
-            self.pull(node, None, ())
+            self._pull_scan(node, ())
 
     def pull(self, node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
-        """The cotangents a node sends to its inputs; those of a recurrence are put there."""
-        if not is_scan(node):
+        """The cotangents a node sends to its inputs.
+
+        Those of a recurrence, and those whose rows have powers of their own, are put there.
+        """
+        if is_scan(node):
+            self._pull_scan(node, wanted)
+        elif all(isinstance(power, int) for _, (_, power) in self.sums.found):
             return pull(node, g, wanted)
+        else:
+            for j, band in self.sums.found:
+                self._pull_rows(node, j, *band, wanted)
+        return []
+
+    def _pull_rows(
+        self, node: Node, j: int, g: Array, power: Power, wanted: Container[Any]
+    ) -> None:
+        """Send on one coefficient, as it is where its rows stay apart, else as bands."""
+        power = np.full((1,) * g.ndim, power) if isinstance(power, int) else power
+        along = carried(node, power, wanted)
+        mixed = {x for x in node.inputs or () if x in wanted and x not in along}
+        for parent, cotangent in pull(node, g, along):
+            self._after(node, parent, j).put(parent, cotangent, along[parent])
+        for array, p in as_bands(g, power) if mixed else []:
+            for parent, cotangent in pull(node, array, mixed):
+                self._after(node, parent, j).put(parent, cotangent, p)
+
+    def _after(self, node: Node, parent: Node, j: int) -> RowCotangents:
+        return self.sums.after(j, self.is_hop(parent, self.times.get(node)))
+
+    def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
+        """Go back through a recurrence, and send on what comes of it."""
         steps, count = Steps(node), len(self.sums.of)
         parts = steps.scan.parts
         hop = parts.index(self.through) if self.through in parts else None
@@ -146,7 +181,6 @@ class InsideScans:
         for value, initial in zip(back.value, others[: len(parts)], strict=True):
             if initial in wanted:
                 self._put(node, initial, *_at_largest(value, back.power), steps.start)
-        return []
 
     def of(self, node: Node) -> tuple[Array, Array]:
         """What was found of a recurrence; zeros where the loss does not depend on it."""
@@ -155,9 +189,7 @@ class InsideScans:
         shape = (len(self.sums.of), *node.value.shape[-3:])
         return np.zeros(shape), np.zeros(shape[:-1], np.int64)
 
-    def _put(
-        self, node: Node, parent: Any, values: Array, powers: Array, time: int | None
-    ) -> None:
+    def _put(self, node: Node, parent: Any, values: Array, powers: Array, time: int | None) -> None:
         """Add coefficients (K, …, B, H), whose rows have powers (K, …, B), to what an input gets."""
         xp, hop = backend.namespace(node.value), self.is_hop(parent, time)
         for j, (g, rows) in enumerate(zip(values, powers, strict=True)):
@@ -165,9 +197,9 @@ class InsideScans:
                 continue
             sums, g = self.sums.after(j, hop), fit(xp, node, parent, g, 0)
             if (part := _part_of_scan(parent)) is not None:
-                sums.put_rows(part[0], Rows(part[1], g, rows))
+                sums.put_rows(part[0], Rows(part[1], g, rows[..., None]))
             else:
-                sums.put_spread(xp, parent, g, rows, 0)
+                sums.put(parent, g, rows[..., None])
 
 
 def _part_of_scan(node: Node) -> tuple[Node, int] | None:
@@ -193,11 +225,42 @@ _REACH = 2.0**200
 """Rows are rescaled where their largest element is beyond that, or below its inverse."""
 
 _SPREAD = 128
-"""How many powers of two a coefficient's row may be scaled further than the one below, which is shifted to it."""
+"""How many powers of two further a coefficient's row may be scaled than the one that a hop adds to it."""
+
+
+_FAR = 300
+"""Up to how many powers of two what arrives is brought to what it is added to, and not the other way."""
+
+
+class _Coming:
+    """What arrives at the states of a recurrence from outside.
+
+    Attributes
+    ----------
+    among : slice
+        The coefficients that it is of.
+    values : array (T, parts, some coefficients, B, H)
+    powers, tops : int array (T, some coefficients, B)
+        Those of the rows, and what their largest elements are about.
+    some : bool array (T, some coefficients, B)
+        Which rows are not all zeros.
+    """
+
+    def __init__(self, arrived: dict[int, Scaled]) -> None:
+        self.among = slice(min(arrived), max(arrived) + 1)
+        like = next(iter(arrived.values()))
+        nothing = Scaled(np.zeros_like(like.values), np.zeros_like(like.powers))
+        given = [arrived.get(j, nothing) for j in range(self.among.start, self.among.stop)]
+        self.values = np.ascontiguousarray(
+            np.stack([g.values for g in given]).transpose(2, 1, 0, 3, 4)
+        )
+        self.powers = np.stack([g.powers for g in given], axis=1)
+        self.tops = exponents(self.values, self.powers, (1, -1))
+        self.some = self.tops != NOTHING
 
 
 class _Back:
-    """Back over the steps of a recurrence, in float64, with a power of two for every coefficient's every row.
+    """Back over the steps of a recurrence, in float64; every row of every coefficient has a power of two.
 
     Attributes
     ----------
@@ -210,7 +273,6 @@ class _Back:
         self, steps: Steps, arrived: dict[int, Scaled], count: int, hop: int | None
     ) -> None:
         self.steps = steps
-        self.arrived = arrived
         self.hop = hop
         parts, self.last, *sizes = steps.states.shape
         self.value = np.zeros((parts, count, *sizes))
@@ -221,8 +283,8 @@ class _Back:
         lengths = steps.lengths()
         self.ends = Ends(lengths, self.last if lengths is None else int(lengths.min()))
         self._lift: Array | None = None
-        coming = [g.values.any(axis=(0, 2, 3)) for g in arrived.values()]
-        self.comes: list[bool] = np.any(coming, axis=0).tolist()
+        self.coming = _Coming(arrived)
+        self.comes: list[bool] = self.coming.some.any(axis=(1, 2)).tolist()
 
     def run(
         self, steps: Array, part: int | None, sums_too: bool
@@ -251,10 +313,14 @@ class _Back:
                 self._note(states[i], part, k, over)
             self.cell.backward(here, self.value, dz)
             np.matmul(dz.reshape(K * B, N), self.weight, out=flat)
-        return states.swapaxes(0, 1), sums.swapaxes(0, 1) if sums_too else None, powers.swapaxes(0, 1)
+        return (
+            states.swapaxes(0, 1),
+            sums.swapaxes(0, 1) if sums_too else None,
+            powers.swapaxes(0, 1),
+        )
 
     def _note(self, states: Array, part: int | None, k: int, over: Array | None) -> None:
-        """Keep one part's cotangent; past a sequence's end it goes no further, for the state is a constant."""
+        """Keep one part's cotangent; past a sequence's end it goes no further."""
         if k == part:
             states[...] = self.value[k]
         if over is not None:
@@ -281,15 +347,17 @@ class _Back:
         value[0] = 0.0
 
     def _add(self, t: int) -> None:
-        """Add what arrives at a step from outside."""
-        coming = {j: (g.values[:, t], g.powers[t]) for j, g in self.arrived.items()}
-        if any((powers != self.power[j]).any() for j, (_, powers) in coming.items()):
+        """Add what arrives at a step from outside, brought to the powers here, or these to it."""
+        coming = self.coming
+        some, powers = coming.some[t], coming.powers[t]
+        g = coming.values[t].astype(np.float64)
+        shift = np.where(some, powers - self.power[coming.among], 0)
+        if np.abs(shift).max() > _FAR:
             tops = self._exponents()
-            for j, (g, powers) in coming.items():
-                tops[j] = np.maximum(tops[j], exponents(g, powers, (0, -1)))
+            tops[coming.among] = np.maximum(tops[coming.among], coming.tops[t])
             self._bring_to(tops)
-        for j, (g, powers) in coming.items():
-            self.value[:, j] += _times(g.astype(np.float64), powers - self.power[j])
+            shift = np.where(some, powers - self.power[coming.among], 0)
+        self.value[:, coming.among] += _times(g, shift) if shift.any() else g
 
     def _rescale(self) -> None:
         """Bring the rows to about 1 where one of them is far from it."""

@@ -58,6 +58,19 @@ class Recurrence:
         """Whether the last operation on many steps ended just before ``step``."""
         return bool(self.fused) and steps_of_scan(self.fused[-1][0]).stop == step
 
+    def runs_backward(self) -> bool:
+        """Whether it ran from the end of time to its start."""
+        return bool(self.steps) and next(reversed(self.steps)) < next(iter(self.steps))
+
+    def may_go_on_at(self, time: int) -> bool:
+        """Whether a step lies further along the way it has run; of a single step, also the one before."""
+        if not self.steps:
+            return False
+        last = next(reversed(self.steps))
+        if self.runs_backward():
+            return time < last
+        return time > last or (len(self.steps) == 1 and time == last - 1)
+
     def times(self) -> list[int]:
         """The steps, ascending."""
         if self.fused:
@@ -216,15 +229,18 @@ def loops_of(nodes: list[Node]) -> Loops:
     """Sort the marked ones of ``nodes`` (oldest first) into recurrences.
 
     Two loops may give their states the same name: a state goes on with the recurrence that the last
-    states before it, of its module and name, belong to. If it was computed from none, it goes on with
-    one that has only earlier steps (its past was detached, or its steps do not depend on each other),
-    or begins another.
+    states before it, of its module and name, belong to, also where the past was detached. If it was
+    computed from none, it goes on with one whose steps, in the direction that one runs in, all lie before
+    it, or begins another.
     """
     found: list[Recurrence] = []
     reached: dict[Node, _Reached] = {}  # the last before each node, for every module and name
+    arrays: dict[int, _Reached] = {}  # the same by a state's array, which a detached Tensor has too
     for node in nodes:
         above = {reached[x] for x in node.inputs or () if x in reached}
         past = above.pop() if len(above) == 1 else frozenset().union(*above)
+        if not node.requires_grad:
+            past = arrays.get(id(node.value), past)
         if is_scan(node):
             past |= _note_fused(node, reached, found)
         for mark in node.marks:
@@ -237,7 +253,7 @@ def loops_of(nodes: list[Node]) -> Loops:
                 r = _belongs_to(mark, time, past, found)
                 r.steps[time] = node
             others = {p for p in past if (p.module, p.name) != (r.module, r.name)}
-            past = frozenset(others | {r})
+            past = arrays[id(node.value)] = frozenset(others | {r})
         if past:
             reached[node] = past
     return Loops(found, reached)
@@ -278,8 +294,7 @@ def run_backward(nodes: list[Node]) -> set[Node]:
 
 def descending(found: list[Recurrence]) -> set[Node]:
     """The states of those recurrences that run from the end of time to its start."""
-    loops = [r for r in found if r.steps and next(reversed(r.steps)) < next(iter(r.steps))]
-    return {node for r in loops for node in r.steps.values()}
+    return {node for r in found if r.runs_backward() for node in r.steps.values()}
 
 
 def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) -> Recurrence:
@@ -293,11 +308,7 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
             + "; give their states different names in tg.inspect.mark"
         )
     if not options and not related:
-        options = [
-            r
-            for r in found
-            if r.is_of(mark) and next(reversed(r.steps)) < time  # the last one marked
-        ]
+        options = [r for r in found if r.is_of(mark) and r.may_go_on_at(time)]
     if options:
         return options[0]
     # a state marked with time -1 begins this one: of its own call rather than of another, and the latest

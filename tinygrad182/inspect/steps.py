@@ -1,7 +1,7 @@
 """The steps of a recurrence that was run as one operation, side by side.
 
-What a step does with the gradients that arrive at its state depends on no other step. So the step's definition
-is recorded once, on the rows of all steps, and one pull does the work of as many as there are steps.
+What a step does with the gradients that arrive at its state depends on no other step. So the step's
+definition is recorded once, on the rows of all steps, and one pull does the work of all.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from ..recording import Leaf, Node, node_of, wrap
 from .fused import gradients_inside
 from .recurrences import Stack
 from .rows import RowCotangents
+from .scaling import Power
 
 ELEMENTS = 1 << 18
 """Elements of the sums of the steps that are worked on at once, about: what bounds memory."""
 
 
 class Scaled(NamedTuple):
-    """Gradients by states (parts, T, B, H), and the powers of two (T, B) that the rows are multiplied by."""
+    """Gradients by states (parts, T, B, H), and the powers of two (T, B) of their rows."""
 
     values: Array
     powers: Array
@@ -86,7 +87,7 @@ class Steps:
         return None if given is None else given.astype(np.int64)
 
     def chunks(self, steps: Array, rows: int | None = None) -> Iterator[Array]:
-        """Parts of some steps whose gradients fit into memory; ``rows``: of how many at each, B by default."""
+        """Parts of some steps whose gradients fit into memory, of ``rows`` each: B by default."""
         each = (rows or self.states.shape[2]) * len(self.given.weight_hh)
         if len(steps):
             yield from np.array_split(steps, min(len(steps), -(-len(steps) * each // ELEMENTS)))
@@ -117,7 +118,6 @@ class Steps:
             return []
         left = np.maximum(lengths[sequences] - steps[:, None], 0).reshape(-1)
         return [] if left.all() else [left]
-
 
     @staticmethod
     def by_node(state: dict[str, Node], values: Array) -> dict[Node, Array]:
@@ -168,15 +168,19 @@ class _Noting(RowCotangents):
     def pop(self, node: Node) -> Array | None:
         g: Array | None = super().pop(node)
         if g is not None and node in self.given:
-            values = g.reshape((-1, *g.shape[-3:]))
-            rows = np.zeros(values.shape[1:3], np.int64) if self.rows is None else self.rows
-            self.given[node] = Scaled(values, rows + self.powers[0])
+            self.given[node] = scaled(g, self.powers[0])
         return g
 
 
+def scaled(g: Array, power: Power) -> Scaled:
+    """The cotangent of a recurrence ([parts,] T, B, H), which has one power or one for every row."""
+    values = g.reshape((-1, *g.shape[-3:]))
+    rows = np.broadcast_to(np.int64(power), (*(1,) * (g.ndim - 3), *values.shape[1:3], 1))
+    return Scaled(values, rows.reshape(values.shape[1:3]))
+
+
 def _nothing(node: Node) -> Scaled:
-    values = np.zeros_like(node.value).reshape((-1, *node.value.shape[-3:]))
-    return Scaled(values, np.zeros(values.shape[1:3], np.int64))
+    return scaled(np.zeros_like(node.value), 0)
 
 
 def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, Scaled]]:
@@ -202,7 +206,7 @@ def at_common_powers(*given: Scaled) -> tuple[list[Array], Array]:
 
 
 def at_step_powers(values: Array, powers: Array) -> tuple[Array, Array]:
-    """Values whose rows have one power at each step, at which the largest is about 1; and the powers (T,)."""
+    """Values with one power for each step, at which the largest is about 1, and the powers (T,)."""
     top = exponents(values, powers, (0, -1)).max(axis=1)
     top = np.where(top == NOTHING, 0, top)
     return times_rows(np, values, powers - top[:, None]), top

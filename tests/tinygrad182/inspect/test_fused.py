@@ -223,6 +223,21 @@ def test_a_step_of_many_windows(steps: int, monkeypatch: pytest.MonkeyPatch) -> 
             assert_close(here.grad, there.grad, 1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint64", "int8", "int64"])
+def test_a_step_after_a_sequences_end(dtype: str) -> None:
+    """Lengths of any integer type: what is left of a sequence does not wrap around."""
+    x, weights = tg.tensor(np.ones((6, 2, 2))), leaf(np.full((4, 3), 0.2))
+    zeros = tg.zeros((2, 1), dtype="float64")
+    lengths = tg.tensor(np.array([6, 2], dtype))
+    scan = tg.PRIMITIVES["lstm_scan"]
+    states = tg.apply(scan, x, zeros, zeros, weights[:, :2], weights[:, 2:], 0, lengths, shortest=2)
+    graph = inspect.trace((states**2).sum())
+    (node,) = graph.select(op="lstm_scan")
+    for time in range(6):
+        (here,) = graph.expand(node, time).select(name="h", time=time)
+        assert_close(here.value, host(states)[0, time], 1e-14)
+
+
 def test_operations_outside_are_found_without_opening() -> None:
     lstm = tg.nn.LSTM(2, 3, rng=0)
     graph = inspect.trace(lstm(tg.ones((4, 1, 2)))[0].sum())
@@ -252,6 +267,9 @@ def test_no_view_is_made_of_what_has_changed_since() -> None:
             inspect.gradient_flow,
             lambda loss: inspect.weight_grad_by_time(loss, lstm.weight_hh_l0),
             inspect.state_grad_matrix,
+            inspect.path_split,
+            inspect.step_jacobians,
+            lambda loss: inspect.grad_by_hops(loss, 1),
         ):
             with pytest.raises(tg.errors.InPlaceError):
                 view(loss)

@@ -315,6 +315,68 @@ def test_a_last_step_that_loses_everything_is_not_the_end() -> None:
     np.testing.assert_array_equal(jacobians_of(h.sum()).time, [1, 2, 3])
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_units_that_die_do_not_end_a_sequence(fused: bool) -> None:
+    """Its state stands still and its Jacobian is 0 from t = 4 on, but it has all 8 steps, the other 3."""
+    rnn = tg.nn.RNN(1, 2, nonlinearity="relu", rng=0, dtype="float64", fused=fused)
+    write(rnn.weight_ih_l0, 1.0)
+    write(rnn.weight_hh_l0, 0.5)
+    x = np.ones((8, 2, 1))
+    x[4:, 0] = -100.0
+    output, _ = rnn(const(x), lengths=[8, 3])
+    for sample, length in enumerate((8, 3)):
+        found = jacobians_of(output.sum(), sample=sample)
+        np.testing.assert_array_equal(found.time, range(length))
+        assert bool(found.matrices[-1].any()) == (sample == 1)
+    with pytest.raises(tg.ArgumentError, match=r"times 5; the steps are 0 to 2, and 5 is not"):
+        jacobians_of(output.sum(), sample=1, times=5)
+
+
+def test_a_mask_that_hands_a_state_on_as_a_constant_ends_a_sequence() -> None:
+    """Where it does for good: a pause goes on afterwards."""
+    W, h = leaf(np.eye(2)), const(np.ones((2, 2)))
+    for t, going in enumerate([(1, 1), (0, 1), (1, 1), (1, 0), (1, 0)]):
+        mask = const(np.array(going, bool)[:, None])
+        h = mark(tg.where(mask, tg.tanh(h @ W), h.detach()), "h", t)
+    np.testing.assert_array_equal(jacobians_of(h.sum(), sample=0).time, [1, 2, 3, 4])
+    np.testing.assert_array_equal(jacobians_of(h.sum(), sample=1).time, [1, 2])
+    h = mark(tg.tanh(leaf(np.ones((2, 2)))), "h", 0)
+    h = mark(tg.where(const(np.array([[True], [False]])), h @ W, h.detach()), "h", 1)
+    with pytest.raises(tg.GraphError, match="single step"):
+        jacobians_of(h.sum(), sample=1)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("given", ["h first", "c first", "none"])
+def test_the_order_of_the_parts_is_the_layers(fused: bool, given: str) -> None:
+    """However its initial states were made."""
+    lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
+    x = leaf(loops.inputs(0, 4, 1, 3))
+    encoder = tg.nn.RNN(3, 3, rng=1, dtype="float64")  # opened where the other is step by step
+    _, last = encoder(x)
+    h, c = (last, tg.zeros_like(last)) if given == "h first" else (tg.zeros_like(last), last)
+    output, _ = lstm(x[:, :, :2], None if given == "none" else (h, c))
+    loss = (output**2).sum()
+    found = jacobians_of(loss, "lstm.l0")
+    assert found.names == ("h", "c")
+    assert list(flow_of(loss)["lstm.l0"]) == list(tg.inspect.path_split(loss, "lstm.l0"))
+    assert list(flow_of(loss)["lstm.l0"]) == ["h", "c"]
+    p = reference.weights_of(lstm)
+    state = np.concatenate([host(output)[1, 0], host(flow_of(loss)["lstm.l0"].c.value)[1, 0]])
+    expected = complex_step(lambda s: lstm_step(p, host(x)[2, 0, :2], s), state)
+    assert_close(found.matrices[2], expected, 1e-13)
+
+
+def test_matrices_that_are_not_finite_have_no_singular_values() -> None:
+    W, h = leaf(np.eye(2)), leaf(np.ones((1, 2)))
+    for t, factor in enumerate([1.0, 2.0, np.nan, 1.0]):
+        h = mark(h @ W * factor, "h", t)
+    values = jacobians_of(h.sum()).singular_values
+    assert_close(values[0], [2.0, 2.0], 1e-14)
+    assert np.isnan(values[1]).all()
+    assert_close(values[2], [1.0, 1.0], 1e-14)
+
+
 def test_float32_models() -> None:
     rnn = tg.nn.RNN(2, 3, rng=0)
     found = jacobians_of(rnn(tg.ones((4, 2, 2)))[0].sum())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_close, assert_same_bits, host
+from tests.support import assert_close, assert_same_bits, const, host, leaf
 
 flow_of = tg.inspect.gradient_flow
 mark = tg.inspect.mark
@@ -399,3 +399,28 @@ def test_each_of_many_calls_is_a_stack() -> None:
     flow = flow_of(output.sum())
     assert len(flow) == 300
     assert flow["rnn.l0#300"].h.grad.shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([[4, 3, 2, 1, 0]], [[0, 1, 2, 3, 4]]),
+        ([[0, 2, 4]], [[0, 2, 4]]),
+        ([[2, 1, 0], [4, 3, 2, 1, 0]], [[0, 1, 2], [0, 1, 2, 3, 4]]),
+        ([[0, 1, 2], [0, 1, 2, 3]], [[0, 1, 2], [0, 1, 2, 3]]),
+        ([[3, 2], [3, 2, 1]], [[2, 3], [1, 2, 3]]),
+    ],
+)
+@pytest.mark.parametrize("window", [1, 2, 9])
+def test_a_detached_past_goes_on_in_the_direction_of_the_loop(
+    runs: list[list[int]], expected: list[list[int]], window: int
+) -> None:
+    """Truncated loops, also from the end of time to its start, one after another."""
+    W, total = leaf(np.eye(2)), const(np.zeros(()))
+    for times in runs:
+        h = const(np.ones((1, 2)))
+        for i, t in enumerate(times):
+            h = tg.inspect.mark(tg.tanh((h.detach() if i % window == 0 else h) @ W), "h", t)
+            total = total + h.sum()
+    flow = tg.inspect.gradient_flow(total)
+    assert [stack.h.time.tolist() for stack in flow.values()] == expected

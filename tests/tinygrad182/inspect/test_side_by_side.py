@@ -209,6 +209,22 @@ def test_what_vanishes_and_explodes(kind: str, scale: float, layers: int) -> Non
         assert_close(single[1][part], shares, 1e-3, part, floor=1.0)
 
 
+def test_coefficients_far_from_each_other() -> None:
+    """A hop adds a large coefficient to one that is 1e-330 as large."""
+    found = []
+    for fused in (True, False):
+        below, above = (tg.nn.RNN(2, 2, rng=k, dtype="float64", fused=fused) for k in range(2))
+        write(above.weight_hh_l0, 1e-140 * host(above.weight_hh_l0))
+        states, _ = below(const(loops.inputs(0, 6, 2, 2)))
+        seen = states * const(np.arange(6.0)[:, None, None] < 4)  # at least two hops away
+        loss = states[3].sum() + 1e-60 * above(seen)[0][-1].sum()
+        found.append(by_hops(loss, 4, path="rnn.l0"))
+    assert_close(found[0].grad, found[1].grad, 1e-12)
+    with np.errstate(divide="ignore"):
+        logs = [np.log(hops.grad_norm) for hops in found]
+    assert_close(logs[0], logs[1], 1e-12)
+
+
 # --- linear in the number of steps ----------------------------------------------------------------
 
 
