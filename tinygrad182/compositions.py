@@ -206,8 +206,8 @@ trace = _row(
 
 def _below(x: Any, k: int) -> Any:
     """Mask of the elements on diagonal k and below."""
-    sizes: Any = as_tensor(x).shape[-2:]
-    return np.tri(*sizes, k=k, dtype=bool)
+    shape = atleast_1d(x).shape
+    return np.tri(shape[-2:][0], shape[-1], k, bool)
 
 
 def _along(f: Function, x: Any, given: Any, axis: int | None) -> Tensor:
@@ -688,8 +688,9 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     --------
     >>> import tinygrad182 as tg
     >>> x = tg.tensor([3.0, 4.0], requires_grad=True)
-    >>> tg.norm(x)
-    tensor(5., op=multiply)
+    >>> tg.norm(x).backward()
+    >>> x.grad
+    tensor([0.6, 0.8])
     """
     x = as_tensor(x)
     axes = negative_axes(x, axis, "norm")

@@ -313,7 +313,7 @@ def atan2_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
 
 def _over_square(xp: Namespace, a: Array, b: Array) -> Array:
     """``a / (a² + b²)`` without overflow; 0 where both are 0."""
-    size = xp.maximum(xp.abs(a), xp.abs(b))
+    size = xp.maximum(abs(a), abs(b))
     size = xp.where(size == 0, 1.0, size)
     a, b = a / size, b / size
     square = a * a + b * b
