@@ -209,6 +209,33 @@ def test_what_vanishes_and_explodes(kind: str, scale: float, layers: int) -> Non
         assert_close(single[1][part], shares, 1e-3, part, floor=1.0)
 
 
+@pytest.mark.parametrize("kind", [tg.nn.LSTM, tg.nn.RNN])
+@pytest.mark.parametrize("between", ["a mask and a residual", "a linear layer", "a sum over time"])
+def test_what_vanishes_on_its_way_to_another_layer(kind: Any, between: str) -> None:
+    """Its rows have powers of their own where they stay apart, and do not where they are mixed."""
+    logs = []
+    for fused, dtype in ((True, "float32"), (True, "float64"), (False, "float64")):
+        options: Any = {"dtype": dtype, "fused": fused}
+        below, above = kind(2, 2, rng=0, **options), kind(2, 2, rng=1, **options)
+        linear = tg.nn.Linear(2, 2, rng=2, dtype=dtype)
+        for layer in (below, above):
+            write(layer.weight_hh_l0, 0.01 * host(layer.weight_hh_l0))
+        x = const((0.1 * loops.inputs(0, 60, 2, 2)).astype(dtype))
+        middle = below(x)[0]
+        if between == "a mask and a residual":
+            middle = tg.where(const(np.arange(60)[:, None, None] % 7 != 3), 0.5 * middle + x, 0.0)
+        elif between == "a linear layer":
+            middle = linear(middle)
+        else:
+            middle = tg.cumulative_sum(middle, axis=0) / 60
+        loss = above(middle)[0][-1].sum()
+        path = f"{kind.__name__.lower()}.l0"
+        with np.errstate(divide="ignore"):
+            logs.append(np.log(by_hops(loss, 3, path=path).grad_norm))
+    assert_close(logs[1], logs[2], 1e-9)
+    assert_close(logs[0], logs[2], 1e-4)
+
+
 def test_coefficients_far_from_each_other() -> None:
     """A hop adds a large coefficient to one that is 1e-330 as large."""
     found = []
