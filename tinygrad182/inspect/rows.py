@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..kernels.powers import NOTHING, largest_exponent, smallest, times_rows
+from ..kernels.powers import NOTHING, exponents_of, largest_exponent, smallest, times_rows
 from ..recording import Node
 from ..unrolling import is_scan
 from .scaling import Band, ScaledCotangents, reach_of
@@ -110,17 +110,17 @@ class Rows(NamedTuple):
 
 
 def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> tuple[Array, Array]:
-    """The sum of all, in the shape of ``value``; each row at the power of its largest part."""
+    """The sum of all, in the shape of ``value``; the largest part of each row is about 1."""
     m = backend.namespace(value).module
     axes = (-1,) if value.ndim == 3 else (0, -1)
     with backend.on(value):
-        used = [(m.any(g != 0, axis=axes), p) for g, p in bands]
-        used += [(m.any(r.values != 0, axis=-1), r.powers) for r in rows]
-        top = m.full(value.shape[-3:-1], NOTHING)
-        for where, power in used:
-            top = m.where(where, m.maximum(top, power), top)
-        top = m.where(top == NOTHING, 0, top)
-        whole = m.zeros_like(value)
+        sizes = [exponents_of(m, m.max(m.abs(g), axis=axes)) + p for g, p in bands]
+        sizes += [exponents_of(m, m.max(m.abs(r.values), axis=-1)) + r.powers for r in rows]
+        top = sizes[0]
+        for size in sizes[1:]:
+            top = m.maximum(top, size)
+        top = m.where(top < NOTHING // 2, 0, top)
+        whole = m.zeros(value.shape, m.result_type(*[g for g, _ in bands], *[r.values for r in rows]))
         for g, power in bands:
             whole += times_rows(m, g, power - top)
         for r in rows:
