@@ -155,20 +155,19 @@ class _Pass:
         Where there is nothing but leaves behind it, in its own type.
         """
         xp = backend.namespace(g)
-        g = fit(xp, node, parent, g, 0)
         if rows is None:
-            self.sums.put(parent, g, power)
+            self.sums.put(parent, fit(xp, node, parent, g, 0), power)
         elif (behind := self._states(parent)) is not None:
             self.sums.put_rows(behind[0], Rows(behind[1], g, rows + power))
         elif self._only_leaves(parent):
             with np.errstate(over="ignore"):  # infinite is what it is in its type
-                whole = times_rows(xp.module, g, rows + power)
+                whole = fit(xp, node, parent, times_rows(xp.module, g, rows + power), 0)
             if not xp.guarded:  # subnormal numbers are slow on the host
                 small = xp.module.abs(whole) < smallest(whole.dtype)
                 whole = xp.module.where(small, 0, whole)
             self.sums.put(parent, whole, 0)
         else:
-            self.sums.put_spread(xp, parent, g, rows, power)
+            self.sums.put_spread(xp, parent, fit(xp, node, parent, g, 0), rows, power)
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""
@@ -268,6 +267,8 @@ class _Total:
 
     def _settled(self, g: Array, powers: Any) -> tuple[Array, Array | None, int]:
         """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1."""
+        if g.dtype != self.dtype:  # half precision, which was computed in float32
+            powers = self.m.zeros(g.shape[:-1], "int64") + powers
         if not isinstance(powers, int):
             return *to_one(self.m, g, powers), self.power
         limit = largest_exponent(g.dtype)

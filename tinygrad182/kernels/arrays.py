@@ -274,9 +274,8 @@ def _sizes(m: Any, rows: Array) -> Array:
     A sum may overflow where no element is infinite, and a device is not asked whether it did.
     """
     if m is np:
-        wide = rows.astype(np.result_type(rows, np.float32), copy=False)
         with np.errstate(over="ignore", invalid="ignore"):
-            total = np.matmul(wide, np.ones(wide.shape[1], wide.dtype))
+            total = np.matmul(rows, np.ones(rows.shape[1], rows.dtype))
         if np.isfinite(total).all():
             return total
     return m.max(rows, axis=-1)

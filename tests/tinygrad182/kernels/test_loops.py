@@ -16,7 +16,7 @@ from tests.support import assert_close, assert_same_bits
 from tests.tinygrad182.kernels.cases import KINDS, TOLERANCE, loops, make
 from tinygrad182 import kernels
 from tinygrad182.backend import NUMPY
-from tinygrad182.kernels import arrays
+from tinygrad182.kernels import arrays, half
 from tinygrad182.kernels.cells import LongShortTerm
 from tinygrad182.kernels.powers import held
 from tinygrad182.primitives.recurrent import RNN_SCAN, run
@@ -216,8 +216,8 @@ def test_compiled_where_numba_is_installed() -> None:
     compiled, _ = needs_numba()
     assert kernels.loops(np, np.dtype("float32")) is compiled
     assert kernels.loops(np, np.dtype("float64")) is compiled
-    for dtype in ("complex128", "float16"):
-        assert kernels.loops(np, np.dtype(dtype)) is arrays
+    assert kernels.loops(np, np.dtype("complex128")) is arrays
+    assert kernels.loops(np, np.dtype("float16")) is half
     assert kernels.loops(object(), np.dtype("float32")) is arrays
 
 

@@ -301,15 +301,6 @@ def test_rows_measured_and_raised_alike(dtype: str, width: int, seed: int, speci
     np.testing.assert_array_equal(mine[usual], np.frexp(np.abs(rows[usual]).max(axis=1))[1])
 
 
-def test_wide_rows_of_half_precision_are_measured() -> None:
-    """The sum of their sizes is more than the type holds."""
-    rows = np.full((2, 700), 200, np.float16)
-    exponents = kernels.loops(np, np.dtype("float16")).exponents
-    assert exponents(np, rows).tolist() == [16, 16]
-    rows[1, 3] = np.inf
-    assert exponents(np, rows).tolist() == [8, 17]
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_finite_rows_stay_finite_whose_sum_is_not(form: str, dtype: str) -> None:
     """Beside a row at another power, so that rows are raised."""
