@@ -120,7 +120,9 @@ def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> tuple[Array, A
         for size in sizes[1:]:
             top = m.maximum(top, size)
         top = m.where(top < NOTHING // 2, 0, top)
-        whole = m.zeros(value.shape, m.result_type(*[g for g, _ in bands], *[r.values for r in rows]))
+        whole = m.zeros(
+            value.shape, m.result_type(*[g for g, _ in bands], *[r.values for r in rows])
+        )
         for g, power in bands:
             whole += times_rows(m, g, power - top)
         for r in rows:

@@ -117,7 +117,9 @@ def backward(
     if later is not None:
         value[...] = later.initial.reshape(value.shape)
         powers_before = later.initial_powers
-        power[...] = powers_before if isinstance(powers_before, int) else powers_before.reshape(L, B)
+        power[...] = (
+            powers_before if isinstance(powers_before, int) else powers_before.reshape(L, B)
+        )
     given = NONE[3] if powers is None else _plain(powers, np.int64).reshape(L, T, B)
     h, c = (_plain(initial[i], dtype) for i in (0, -1))
     fixed = (h, c, _plain(weight, dtype), _plain(states, dtype), _lengths(ends))

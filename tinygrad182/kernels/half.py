@@ -1,8 +1,8 @@
 """The loops over time in half precision: computed in float32, rounded once at the end.
 
-float16 has too few exponents for a recurrence to be carried in it (from its smallest normal number, 2^-14, to
-its largest are 30 powers of two) and too few digits for sums over many steps. What is kept between forward and
-backward has its own type, and so have results. NumPy's arithmetic in float16 is also many times as slow.
+float16 has 30 powers of two from its smallest normal number to its largest, too few for a recurrence to be
+carried in it, and too few digits for sums over many steps. What is kept between forward and backward has
+its own type, and so have results. NumPy's arithmetic in float16 is also many times as slow.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def backward(
     before = states[:, span.start - 1] if span.start else initial
     if ends.lengths is not None:
         ends = Ends(ends.lengths - span.start, ends.shortest - span.start)
-    return loops(cell.m, WIDE).backward(  # type: ignore[no-any-return]
+    return loops(cell.m, WIDE).backward(
         cell,
         gates[here].astype(WIDE),
         [h.astype(WIDE) for h in before],

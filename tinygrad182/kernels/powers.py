@@ -36,6 +36,7 @@ from ..backend import Array
 NOTHING = -(1 << 40)
 """The power of a row of zeros."""
 
+
 @cache
 def largest_exponent(dtype: Any) -> int:
     """Power of two at which a floating type overflows; it underflows at about the negative of it."""
@@ -177,9 +178,10 @@ class Rescaled(Carry):
             self.value[size < self.tiny] = 0
 
     def _exponent(self, top: Array) -> Array:
-        """Which power of two a size is about; 0 if it is not finite."""
+        """Which power of two a size is about; if it is not finite, such that its row stays as it is."""
         m, limit = self.m, largest_exponent(top.dtype) - 2
-        return m.where(m.isfinite(top), m.clip(m.frexp(top)[1], -limit, limit), 0)
+        exponent = m.clip(m.frexp(top)[1], -limit, limit)
+        return m.where(m.isfinite(top), exponent, self.held.middle)
 
     def _times(self, value: Array, power: Array) -> Array:
         return value * power_of_two(self.m, power, value.dtype)[..., None]
@@ -195,7 +197,8 @@ class Normalized(Carry):
 
     def arriving(self, t: int) -> tuple[Array, Array]:
         """Return what arrives at step t, and the powers of its rows."""
-        return self.g[..., t, :, :], self.nothing + self._given(t)
+        powers = self.nothing if isinstance(self.powers, int) else self._given(t)
+        return self.g[..., t, :, :], powers
 
     def add(self, t: int) -> None:
         """Add what arrives at step t, and normalize."""

@@ -105,7 +105,11 @@ def products(s: Setting, found: Deltas) -> Sent:
     if s.needs.x:
         by_x = m.matmul(sums, s.weight_ih.astype(sums.dtype, copy=False))
         by_x = by_x.reshape((*by_x.shape[:-2], *s.x.shape))
-    if isinstance(found.powers, int) or not sums.size or not (s.needs.weight_ih or s.needs.weight_hh):
+    if (
+        isinstance(found.powers, int)
+        or not sums.size
+        or not (s.needs.weight_ih or s.needs.weight_hh)
+    ):
         power = found.powers if isinstance(found.powers, int) else 0
         with np.errstate(over="ignore", invalid="ignore"):  # sent() looks at what is raised too far
             return Sent(by_x, found.initial, _by_weights(s, sums), power, s.has_bias)
@@ -215,7 +219,8 @@ def sent(s: Setting, found: Deltas) -> Cotangents:
             for c in zip(*rows, strict=True)
         )
     made = products(s, found)
-    by_x, initial, weights = made.x, made.initial, made.by_weights()
+    by_x, initial = made.x, made.initial
+    weights: tuple[Any, ...] = made.by_weights()
     if not isinstance(powers, int):
         by_x = None if by_x is None else times_rows(m, by_x, powers)
         initial = times_rows(m, initial, found.initial_powers)

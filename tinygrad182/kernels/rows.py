@@ -154,11 +154,11 @@ def _two_to(power: int, like: Array, limit: int) -> Any:
 
 
 @compiled
-def _exponent(bits: int, like: Array, limit: int) -> int:
-    """Which power of two a size is about, by its bits; 0 if it is not finite."""
+def _exponent(bits: int, like: Array, middle: int, limit: int) -> int:
+    """Which power of two a size is about, by its bits; if it is not finite, such that its row stays."""
     mantissa, top = (23, 0xFF) if like.itemsize == 4 else (52, 0x7FF)
     power = bits >> mantissa
-    return max(-limit, min(limit, power - top // 2 + 1)) if power < top else 0
+    return max(-limit, min(limit, power - top // 2 + 1)) if power < top else middle
 
 
 @compiled
@@ -172,7 +172,7 @@ def _met(value: Any, power: int, g: Any, given: int, middle: int, limit: int) ->
     zero, one = like.dtype.type(0.0), like.dtype.type(1.0)
     if theirs == 0:
         return power, (one, one, zero, zero)
-    a, b = _exponent(ours, like, limit), _exponent(theirs, like, limit)
+    a, b = _exponent(ours, like, middle, limit), _exponent(theirs, like, middle, limit)
     to = given + b - middle
     if ours == 0:
         return to, (zero, zero, _two_to(-b, like, limit), _two_to(middle, like, limit))
@@ -188,7 +188,7 @@ def _met(value: Any, power: int, g: Any, given: int, middle: int, limit: int) ->
 @compiled
 def _rescale(at: Any, held: Array, top: int, middle: int, tiny: Any, limit: int) -> int:
     """Bring a row of ``held`` to where its largest element is kept; by which power of two."""
-    exponent = max(-limit, min(limit, _exponent(top, held, limit) - middle))
+    exponent = max(-limit, min(limit, _exponent(top, held, middle, limit) - middle))
     pointer, row, part, parts, n = at
     scaled((pointer, row, part, parts, n, _two_to(-exponent, held, limit), tiny))
     return exponent

@@ -29,7 +29,9 @@ def program(
     draw = np.random.default_rng(seed)
     units = int(draw.integers(1, 5))
     blocks = 4 if kind == "lstm" else 1
-    case = make(kind, (steps, batch, blocks * units, units), dtype, seed, bias=True, lengths=lengths)
+    case = make(
+        kind, (steps, batch, blocks * units, units), dtype, seed, bias=True, lengths=lengths
+    )
     x, weight_ih, weight_hh = case.inputs[0], case.inputs[-3 - lengths], case.inputs[-2 - lengths]
     reach = REACH[dtype]
     weight_ih[...] = np.eye(blocks * units)
@@ -91,11 +93,11 @@ SHUT = 2.7725
 
 
 def returning(dtype: str) -> tuple[Array, int]:
-    """Inputs of two tanh units, the first of which shrinks its gradient by 2**-130 and more and grows it again.
+    """Inputs of two tanh units, and the step at which a loss reaches the second.
 
-    Also the step at which a loss reaches the other unit.
+    The first shrinks its gradient to less than its type holds, and then grows it again.
     """
-    shrinks = {"float32": 33, "float64": 262}[dtype]
+    shrinks = {"float32": 45, "float64": 350}[dtype]
     wanted = np.zeros((3 * shrinks + 2, 2))
     wanted[2 * shrinks + 1 : -1, 0] = SHUT
     h = np.tanh(wanted)

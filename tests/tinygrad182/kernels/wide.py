@@ -147,7 +147,9 @@ class Reference:
         g = case.g.reshape(y.shape)
         g = Wide(g, 0 if powers is None else powers[..., None])
         operands = case.scan.operands(case.inputs)
-        before = [np.concatenate([h[None], s[:-1]]) for h, s in zip(operands.initial, y, strict=True)]
+        before = [
+            np.concatenate([h[None], s[:-1]]) for h, s in zip(operands.initial, y, strict=True)
+        ]
         gates, weight = saved.gates.astype(np.float64), operands.weight_hh.astype(np.float64)
         T, B, H = y.shape[1:]
         zero = Bounded(Wide(np.zeros((B, H))), Wide(np.zeros((B, H))), self.eps)
@@ -177,7 +179,9 @@ class Reference:
         return flat.top()
 
     def _going(self, x: Bounded, over: Any) -> Bounded:
-        return x if over is None else Bounded(x.value * ~over[:, None], x.off * ~over[:, None], x.eps)
+        return (
+            x if over is None else Bounded(x.value * ~over[:, None], x.off * ~over[:, None], x.eps)
+        )
 
     def _vanilla(self, case: Case, state: Any, _: Any, y: Any, before: Any, over: Any) -> Any:
         (dh,), (h,) = state, y
