@@ -151,11 +151,14 @@ def _to_one_power(s: Setting, rows: Array, powers: Array) -> _AtOnePower:
     float32). Elements smaller than 2^-126 times the largest of all rows count as 0.
     """
     m, limit, run = s.m, largest_exponent(rows.dtype), loops(s.m, rows.dtype)
-    exponents, sizes = _sized(m, run.exponents(m, rows), powers, limit)
+    exponents = run.exponents(m, rows)
+    endless = exponents > limit
+    exponents, sizes = _sized(m, exponents, powers, limit)
     top = sizes.max()
     top = m.where(top == NOTHING, 0, top)
     sizes = sizes - top
-    first = _first_that_counts(sizes, s.x.shape[1], limit) if m is np else 0
+    counts = m.where(endless, 0, sizes)
+    first = _first_that_counts(counts, s.x.shape[1], limit) if m is np else 0
     room = limit - 1 - len(rows).bit_length() - _exponent_of_operands(s, limit)
     lift = m.minimum(room, limit - 2)
     rows = run.at_powers(m, rows[first:], exponents[first:], sizes[first:], lift)
@@ -171,12 +174,12 @@ def _first_that_counts(sizes: Array, batch: int, limit: int) -> int:
 def _sized(m: Any, exponents: Array, powers: Array, limit: int) -> tuple[Array, Array]:
     """The exponents with 0 for rows of zeros or of what is not finite, and the sizes of all rows.
 
-    The size is :data:`NOTHING` for zeros, and that of the largest for what is not finite.
+    The size is :data:`NOTHING` for zeros, and the power for what is not finite.
     """
-    zero, endless = exponents == NOTHING, exponents > limit
-    exponents = m.where(zero | endless, 0, m.clip(exponents, 2 - limit, limit - 2))
-    sizes = m.where(zero | endless, NOTHING, powers + exponents)
-    return exponents, m.where(endless, m.maximum(sizes.max(), powers), sizes)
+    usual = (exponents != NOTHING) & (exponents <= limit)
+    zero = exponents == NOTHING
+    exponents = m.where(usual, m.clip(exponents, 2 - limit, limit - 2), 0)
+    return exponents, m.where(zero, NOTHING, powers + exponents)
 
 
 def _exponent_of_operands(s: Setting, limit: int) -> Array:
