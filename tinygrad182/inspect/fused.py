@@ -11,7 +11,7 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
-from ..kernels.powers import NOTHING, largest_exponent, smallest
+from ..kernels.powers import largest_exponent, power, smallest, times_all, to_one
 from ..kernels.products import Sent, products
 from ..modes import no_grad
 from ..primitives import recurrent
@@ -45,22 +45,16 @@ class Inside(NamedTuple):
             states = here.states[part]
             with backend.on(states):
                 m = backend.namespace(states).module
-                powers = m.full(states.shape[:2], self.power)
-                powers = powers if here.powers is None else powers + here.powers
+                powers = m.full(states.shape[:2], self.power) + here.powers
             found.append((states, powers))
         return found
 
     def at(self, k: int) -> Inside:
         """Those of one of the cotangents that went back together."""
-        windows = [
-            (
-                steps,
-                here._replace(
-                    states=here.states[:, k], powers=None if here.powers is None else here.powers[k]
-                ),
-            )
-            for steps, here in self.windows
-        ]
+        windows = []
+        for steps, here in self.windows:
+            powers = here.powers if isinstance(here.powers, int) else here.powers[k]
+            windows.append((steps, here._replace(states=here.states[:, k], powers=powers)))
         return Inside(windows, self.power)
 
 
@@ -225,21 +219,22 @@ class _Pass:
         Where there is nothing but leaves behind it, in its own type.
         """
         xp = backend.namespace(g)
-        g = fit(xp, node, parent, g, g.ndim - parent.value.ndim)
+        lead = g.ndim - parent.value.ndim
         if rows is None:
-            self.sums.put(parent, g, power)
+            self.sums.put(parent, fit(xp, node, parent, g, lead), power)
             return
         powers = (rows + power)[..., None]
         if (behind := self._states(parent)) is not None:
             self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
-            whole = times_power(g, powers)
+            with np.errstate(over="ignore"):  # infinite is what it is in its type
+                whole = fit(xp, node, parent, times_power(g, powers), lead)
             if not xp.guarded:  # subnormal numbers are slow on the host
                 small = xp.module.abs(whole) < smallest(whole.dtype)
                 whole = xp.module.where(small, 0, whole)
             self.sums.put(parent, whole, 0)
         else:
-            self.sums.put(parent, g, powers)
+            self.sums.put(parent, fit(xp, node, parent, g, lead), powers)
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""
@@ -277,7 +272,7 @@ class _Pass:
         g = recurrent.plain(xp.module, g)
         xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
         windows: list[tuple[range, Deltas]] = []
-        total = _Total(xp.module, len(scan.parts), power)
+        total = _Total(xp.module, node.value.dtype, len(scan.parts), power)
         later = None
         with xp.on(node.value):
             setting = scan.setting(xp, node.value, xs, needed, **node.params)
@@ -298,12 +293,13 @@ class _Pass:
 class _Total:
     """What the inputs of a scan get from all windows, the last first."""
 
-    def __init__(self, m: Any, parts: int, power: int) -> None:
+    def __init__(self, m: Any, dtype: Any, parts: int, power: int) -> None:
         self.m = m
+        self.dtype = dtype
         self.parts = parts
         self.power = power
-        self.x: list[tuple[Array, Array | None]] = []
-        self.initial: tuple[Array, Array | None] = (None, None)
+        self.x: list[tuple[Array, Any]] = []
+        self.initial: tuple[Array, Any] = (None, None)
         self.weights: tuple[Array, ...] = (None, None, None)
         self.weights_power: Any = None
 
@@ -312,14 +308,14 @@ class _Total:
         self.x.insert(0, (sent.x, found.powers))
         self.initial = sent.initial, found.initial_powers
         if self.weights_power is None:
-            self.weights, self.weights_power = sent.weights, sent.power
+            self.weights, self.weights_power = sent.by_weights(), sent.power
             return
         # there are several windows on the host only, where these are numbers
         power, before = int(sent.power), int(self.weights_power)
         top = max(power, before)
         shifts = before - top, power - top
         self.weights = tuple(
-            _plus(pair, shifts) for pair in zip(self.weights, sent.weights, strict=True)
+            _plus(pair, shifts) for pair in zip(self.weights, sent.by_weights(), strict=True)
         )
         self.weights_power = top
 
@@ -332,17 +328,31 @@ class _Total:
             weight, power = self.weights[i - self.parts - 1], self.weights_power
             if is_away([power]):
                 return weight, power, self.power
-            power = 0 if power == NOTHING else int(power)
-            return weight, None, power + self.power
+            return self._settled(weight, int(power))
         if i:
             values, rows = self.initial
-            return values[i - 1], rows, self.power
+            return self._settled(values[i - 1], rows)
         wholes = [whole for whole, _ in self.x]
         x = wholes[0] if len(wholes) == 1 else self.m.concatenate(wholes, axis=-3)
-        if all(rows is None for _, rows in self.x):
-            return x, None, self.power
-        powers = [self.m.zeros(g.shape[:-1], "int64") if p is None else p for g, p in self.x]
-        return x, self.m.concatenate(powers, axis=-2), self.power
+        if all(isinstance(rows, int) and rows == self.x[0][1] for _, rows in self.x):
+            return self._settled(x, self.x[0][1])
+        powers = [self.m.full(g.shape[:-1], p) if isinstance(p, int) else p for g, p in self.x]
+        return self._settled(x, self.m.concatenate(powers, axis=-2))
+
+    def _settled(self, g: Array, powers: Any) -> tuple[Array, Array | None, int]:
+        """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1."""
+        if g.dtype != self.dtype:  # half precision, which was computed in float32
+            powers = self.m.zeros(g.shape[:-1], "int64") + powers
+        if not isinstance(powers, int):
+            return *to_one(self.m, g, powers), self.power
+        limit = largest_exponent(g.dtype)
+        if powers and abs(powers) < limit // 2:
+            least = power(g.dtype, 2 - limit - min(powers, 0))
+            most = power(g.dtype, limit - 1 - max(powers, 0))
+            size = self.m.abs(g)
+            if bool(((size == 0) | ((size >= least) & (size < most))).all()):
+                return times_all(self.m, g, powers), None, self.power
+        return g, None, powers + self.power
 
 
 def _plus(arrays: tuple[Any, Any], powers: tuple[int, int]) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors
-from ..kernels.powers import times_rows
+from ..kernels.powers import NOTHING, exponents_of, times_rows
 from ..primitives.recurrent import Scan
 from ..recording import Node
 from ..unrolling import is_scan, steps_of_scan
@@ -77,11 +77,12 @@ def _of_scan(node: Node, weight: Node, inside: Inside, chunk: int) -> Iterator[P
         for i in range(0, len(steps), count):
             here = slice(i, i + count)
             z, tops = found.sums[here], np.full(len(found.sums[here]), inside.power)
-            if found.powers is not None:
+            if isinstance(found.powers, int):
+                tops += found.powers
+            else:
                 powers = xp.to_numpy(found.powers[here])
-                used = xp.to_numpy(m.any(z != 0, axis=-1))
-                top = np.where(used, powers, powers.min()).max(axis=1)
-                shifts = powers - top[:, None]
-                z, tops = times_rows(m, z, xp.asarray(shifts)) if shifts.any() else z, tops + top
+                sizes = powers + xp.to_numpy(exponents_of(m, m.max(m.abs(z), axis=-1)))
+                top = np.where((sizes < NOTHING // 2).all(axis=1), 0, sizes.max(axis=1))
+                z, tops = times_rows(m, z, xp.asarray(powers - top[:, None])), tops + top
             part = z.sum(axis=1) if a is None else m.matmul(m.swapaxes(z, 1, 2), a[here])
             yield Part(times[steps[i] : steps[i] + len(part)], part, tops)

@@ -10,7 +10,7 @@ import numpy as np
 from .. import backend
 from ..backend import Array, Key
 from ..backpropagation import gather
-from ..kernels.powers import NOTHING, largest_exponent, smallest
+from ..kernels.powers import NOTHING, exponents_of, largest_exponent, smallest
 from ..primitives.index import Slice
 from ..recording import Node
 from ..unrolling import is_scan
@@ -169,9 +169,9 @@ def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
         every += [(r.values, r.powers, (-1,)) for r in rows]
         top = m.full((*lead, *value.shape[-3:-1]), NOTHING)
         for g, power, over in every:
-            top = m.maximum(top, m.max(_exponents(m, g) + power, axis=over))
+            top = m.maximum(top, m.max(exponents_of(m, g) + power, axis=over))
         top = m.where(top < NOTHING // 2, 0, top)[..., None]
-        whole = m.zeros((*lead, *value.shape), value.dtype)
+        whole = m.zeros((*lead, *value.shape), m.result_type(*[g for g, *_ in every]))
         tops = top if value.ndim == 3 else top[..., None, :, :, :]
         for g, power in bands:
             whole += times_power(g, power - tops)
@@ -179,11 +179,6 @@ def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
             part = whole if value.ndim == 3 else whole[..., r.part, :, :, :]
             part += times_power(r.values, r.powers - top)
     return whole, tops
-
-
-def _exponents(m: Any, g: Array) -> Array:
-    """Which power of two every element is about; :data:`.powers.NOTHING` for 0, and 0 for ∞ and NaN."""
-    return m.where(g == 0, NOTHING, m.where(m.isfinite(g), m.frexp(g)[1].astype("int64"), 0))
 
 
 def _whole(node: Node, s: Slice, powers: Array) -> Band:

@@ -20,20 +20,26 @@ class Deltas(NamedTuple):
     ----------
     sums : array (*lead, T, B, blocks·H)
         Cotangents of the sums z_t, in the order of the cell's gates.
-    powers : int array (*lead, T, B), or None
-        None: all 0.
+    powers : int array (*lead, T, B), or int
+        A number is the power of all rows.
     initial : array (parts, *lead, B, H)
         Cotangents of the initial state.
-    initial_powers : int array (*lead, B), or None
+    initial_powers : int array (*lead, B), or int
     states : array (parts, *lead, T, B, H), or None
         Cotangents of the states, where they were asked for; their powers are ``powers``.
     """
 
     sums: Array
-    powers: Array
+    powers: Any
     initial: Array
-    initial_powers: Array
+    initial_powers: Any
     states: Array
+
+    def by_rows(self) -> Deltas:
+        """With a power for every row."""
+        powers = np.broadcast_to(self.powers, self.sums.shape[:-1])
+        initial = np.broadcast_to(self.initial_powers, self.initial.shape[1:-1])
+        return self._replace(powers=powers, initial_powers=initial)
 
     def at(self, i: tuple[int, ...]) -> Deltas:
         """One of the leading axes."""
@@ -209,13 +215,14 @@ def backward(
         for t in range(stop - 1, start - 1, -1):
             i = t - span.start
             carry.add(i)
-            if carry.power is not None:
-                every = m.zeros(sums.shape[:-1], "int64") if every is None else every
+            if not isinstance(carry.power, int):
+                every = m.full(sums.shape[:-1], carry.start) if every is None else every
                 every[..., i, :] = carry.power
             factors = [factor[t - start] for factor in several]
             _step_back(cell, factors, carry, sums[..., i, :, :], ends.over(t), kept, i)
             m.matmul(sums[..., i, :, :], weight, out=carry.value[0])
-    return Deltas(sums, every, carry.value, carry.power, kept)
+    powers = carry.power if every is None else every
+    return Deltas(sums, powers, carry.value, carry.power, kept)
 
 
 def _step_back(
@@ -267,20 +274,28 @@ def _sizes(m: Any, rows: Array) -> Array:
     A sum may overflow where no element is infinite, and a device is not asked whether it did.
     """
     if m is np:
-        wide = rows.astype(np.result_type(rows, np.float32), copy=False)
         with np.errstate(over="ignore", invalid="ignore"):
-            total = np.matmul(wide, np.ones(wide.shape[1], wide.dtype))
+            total = np.matmul(rows, np.ones(rows.shape[1], rows.dtype))
         if np.isfinite(total).all():
             return total
     return m.max(rows, axis=-1)
 
 
-def at_powers(m: Any, rows: Array, powers: Array, least: Array) -> Array:
-    """Return each row times 2 to its power: 0 where that is not a normal number.
+def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Array) -> Array:
+    """Return each row as one that is about 2 to its size, and all of them times 2 to ``lift``.
 
-    Elements below 2 to ``least`` count as 0 in rows of negative powers, where they might become subnormal.
+    Parameters
+    ----------
+    rows : array (R, n)
+    exponents : int array (R,)
+        What :func:`exponents` found, 0 for rows of zeros.
+    sizes : int array (R,)
+        At most 0. A row is 0 where 2**sizes is not a normal number, and an element where it would be none
+        without ``lift``.
+    lift : int array ()
     """
-    if m is not np or (powers < 0).any():
-        lowest = m.where(powers < 0, power_of_two(m, least, rows.dtype), 0)
-        rows = m.where(m.abs(rows) < lowest[:, None], 0, rows)
-    return rows * power_of_two(m, powers, rows.dtype)[:, None]
+    least = 2 - largest_exponent(rows.dtype) + exponents - sizes
+    rows = m.where(m.abs(rows) < power_of_two(m, least, rows.dtype)[:, None], 0, rows)
+    rows = rows * power_of_two(m, -exponents, rows.dtype)[:, None]
+    rows *= power_of_two(m, sizes + lift, rows.dtype)[:, None]
+    return rows

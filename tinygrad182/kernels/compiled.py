@@ -22,7 +22,7 @@ from ..backend import Array
 from . import rows
 from .arrays import Deltas, Ends
 from .cells import Vanilla
-from .powers import NEAR, largest_exponent, power, smallest
+from .powers import held, largest_exponent, power, smallest
 from .tiles import IDENTITY, LSTM, RELU, ROWS, TANH
 
 EACH = 1 << 25
@@ -66,8 +66,8 @@ def ready(dtype: Any) -> None:
     teller = _Teller(dtype)
     with event.install_listener("numba:compile", teller):
         rows.forward(TANH, one, one, one[None], first, (0, 0))
-        rows.backward(TANH, one, fixed, g, NONE[3], carry, _limits(dtype), out, (0,) * 4)
-        at_powers(np, one[0], exponents(np, one[0]), powers[0, 0])
+        rows.backward(TANH, one, fixed, g, NONE[3], carry, _scales(dtype), out, (0,) * 4)
+        at_powers(np, one[0], exponents(np, one[0]), powers[0, 0], 0)
     if not math.isnan(teller.since):
         teller.say(f"compiled in {time.perf_counter() - teller.since:.0f} s")
 
@@ -114,21 +114,25 @@ def backward(
     sums = np.empty((L, steps, B, N), dtype)
     every = np.empty((L, steps, B), np.int64)
     kept = np.empty((parts, L, steps if keep else 1, B, H), dtype)
-    value, power = np.zeros((parts, L, B, H), dtype), np.zeros((L, B), np.int64)
+    start = -held(dtype).middle
+    value, power = np.zeros((parts, L, B, H), dtype), np.full((L, B), start)
     if later is not None:
         value[...] = later.initial.reshape(value.shape)
-        power[...] = 0 if later.initial_powers is None else later.initial_powers.reshape(L, B)
+        powers_before = later.initial_powers
+        power[...] = (
+            powers_before if isinstance(powers_before, int) else powers_before.reshape(L, B)
+        )
     given = NONE[3] if powers is None else _plain(powers, np.int64).reshape(L, T, B)
     h, c = (_plain(initial[i], dtype) for i in (0, -1))
     fixed = (h, c, _plain(weight, dtype), _plain(states, dtype), _lengths(ends))
     carry, out = (value, power), (sums, every, kept)
-    operands = (_kind(cell), gates, fixed, g, given, carry, _limits(dtype), out)
+    operands = (_kind(cell), gates, fixed, g, given, carry, _scales(dtype), out)
     moved = _over_batch(rows.backward, operands, (span.start, span.stop), B, sums.size * H)
     return Deltas(
         sums.reshape(*lead, steps, B, N),
-        every.reshape(*lead, steps, B) if moved else None,
+        every.reshape(*lead, steps, B) if moved else start,
         value.reshape(parts, *lead, B, H),
-        power.reshape(*lead, B) if moved else None,
+        power.reshape(*lead, B) if moved else start,
         kept.reshape(parts, *lead, steps, B, H) if keep else None,
     )
 
@@ -140,12 +144,12 @@ def exponents(m: Any, rows_: Array) -> Array:
     return found
 
 
-def at_powers(m: Any, rows_: Array, powers: Array, least: Array) -> Array:
+def at_powers(m: Any, rows_: Array, exponents: Array, sizes: Array, lift: Any) -> Array:
     """Do what :func:`.arrays.at_powers` does."""
     out = np.empty_like(rows_, order="C")
     limit = largest_exponent(out.dtype) - 2
-    powers, least = (_plain(p, np.int64) for p in (powers, least))
-    rows.at_powers(_plain(rows_, out.dtype), powers, least, limit, out)
+    exponents, sizes = (_plain(p, np.int64) for p in (exponents, sizes))
+    rows.at_powers(_plain(rows_, out.dtype), exponents, sizes, int(lift), limit, out)
     return out
 
 
@@ -165,12 +169,11 @@ def _plain(a: Array, dtype: Any) -> Array:
 
 
 @cache
-def _limits(dtype: Any) -> tuple[Array, Array]:
-    """See :func:`.rows.rescale`."""
-    last = largest_exponent(dtype)
-    sizes = [smallest(dtype), power(dtype, -last // 2), power(dtype, last // 2), NEAR]
-    bits = np.array([*sizes, np.inf, 0], dtype).view(np.int32 if dtype == np.float32 else np.int64)
-    return np.array([*sizes, smallest(dtype)], dtype), bits
+def _scales(dtype: Any) -> tuple[int, Any, Array]:
+    """See :func:`.rows.backward`."""
+    low, middle, high = held(dtype)
+    sizes = np.array([power(dtype, low), power(dtype, high), np.inf], dtype)
+    return middle, smallest(dtype), sizes.view(np.int32 if dtype == np.float32 else np.int64)
 
 
 @cache

@@ -1,31 +1,33 @@
 """Cotangents on their way back through time, each row beside a power of two.
 
-A row is one sequence at one step. Where it vanishes or explodes it is brought back to about 1 and the power
+A row is one sequence at one step. Where it vanishes or explodes it is multiplied by a power of two, which
 is remembered. That is exact, for backward is linear, and it keeps arithmetic clear of subnormal numbers, on
 which some processors take a hundred times as long: a pass that vanishes takes the time of another.
 
-What counts as 0, in float32 (in float64 read 2^-1022 for 2^-126, and 2^-512 for 2^-64):
+**What counts as 0.** What is computed from a row may count as 0 where it is smaller than 2^-100 times the
+largest element of that row (2^-800 in float64). For the gradient of a weight, all rows are one.
 
-- On the host, an element of a state's cotangent below 2^-126 at the power of its row, once the largest of
-  the row is at least 2^-16 there: it is then at least 2^110 times as small as that.
-- On a device, the same where the largest is about 1; in plain ``backward`` what its kernels take for 0,
-  which is below 2^-126 in float32, for no powers are carried there.
-- In the compiled loops, an element of a sum's cotangent below 2^-126 at the power of its row, where the
-  largest of the state's cotangent is at least 2^-64.
-- For weight gradients, a row whose power is more than 126 below the highest one of a row that is not all
-  zeros, and elements below 2^-126 at the highest power in rows that might have subnormal ones.
-- In a result, what rounds to 0 in its type.
+This is so because the largest element of a row is never below 2^-24 when something is computed from it
+(:func:`held`), and what is below 2^-126 then goes to 0. A pass begins at the power -32, its cotangents
+raised by as much, because what is computed from a row may be much smaller than the row, but seldom is
+much larger: so most passes never change a power. (In float64 read 8 times as much for each exponent.
+float16 is computed in float32, see :mod:`.half`.)
 
-A result is subnormal where its true value is: one operation for each, at the end. Other subnormal numbers
-are computed where a layer gets such results from the layer above, for as many steps as they last (about 23
-powers of two in float32); where gates or states are subnormal themselves, as in a saturated LSTM; and where
-the elements of one row lie more than about 2^60 apart.
+A result has its own type: there it is rounded, once, to a subnormal number, to 0 or to infinity. Until
+then nothing overflows as long as no single operation makes a row more than 2^60 times as large (2^500 in
+float64), also where cotangents are close to the largest number there is.
+
+On a device, passes that look at states bring every row to about 1 at every step. Plain ``backward`` carries
+no powers there: what is below 2^-126 (float32) counts as 0.
+
+Subnormal numbers are still computed where a layer gets such results from the layer above, and where gates
+or states are subnormal themselves, as in a saturated LSTM.
 """
 
 from __future__ import annotations
 
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,9 +36,6 @@ from ..backend import Array
 NOTHING = -(1 << 40)
 """The power of a row of zeros."""
 
-NEAR = 2.0**-16
-"""A row whose largest element is smaller is scaled up before any of its elements are set to 0."""
-
 
 @cache
 def largest_exponent(dtype: Any) -> int:
@@ -44,14 +43,31 @@ def largest_exponent(dtype: Any) -> int:
     return int(np.finfo(str(dtype).rpartition(".")[2]).maxexp)  # whatever library's
 
 
+@cache
 def power(dtype: Any, exponent: int) -> Any:
     """2**exponent in a floating type."""
     return np.ldexp(np.ones((), np.finfo(dtype).dtype), exponent)
 
 
+@cache
 def smallest(dtype: Any) -> Any:
     """The smallest normal number of a floating type."""
     return np.finfo(dtype).smallest_normal
+
+
+class Held(NamedTuple):
+    """Powers of two for the largest element of a row: the least, what it is brought to, and the most."""
+
+    low: int
+    middle: int
+    high: int
+
+
+@cache
+def held(dtype: Any) -> Held:
+    """Between which powers of two the largest element of a row is kept: -24, 32 and 64 in float32."""
+    limit = largest_exponent(dtype)
+    return Held(-3 * limit // 16, limit // 4, limit // 2)
 
 
 class Carry:
@@ -70,17 +86,21 @@ class Carry:
     Attributes
     ----------
     value : array
-    power : int array (…, B), or None
-        Those of the rows of ``value``; None: all 0.
+    power : int array (…, B), or int
+        Those of the rows of ``value``; a number is that of all.
+    start : int
+        The power at which a pass begins.
     """
+
+    start = 0
 
     def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
         self.m = m
         self.g = g
-        self.powers = powers
+        self.powers: Any = 0 if powers is None else powers
         shape = (*g.shape[:-3], *g.shape[-2:])
         self.value = m.zeros(shape, g.dtype) if later is None else later.initial.copy()
-        self.power: Array | None = None if later is None else later.initial_powers
+        self.power: Any = self.start if later is None else later.initial_powers
 
     def add(self, t: int) -> None:
         """Add what arrives at step t."""
@@ -90,18 +110,30 @@ class Carry:
         """Drop the cotangents of one part where a sequence is over."""
         self.value[part] = self.m.where(over[:, None], 0, self.value[part])
 
+    def _given(self, t: int) -> Any:
+        """The powers of the rows that arrive at step t, or that of all."""
+        return self.powers if isinstance(self.powers, int) else self.powers[..., t, :]
+
 
 class Rescaled(Carry):
-    """A carry of the host: a row is rescaled when it is about to leave its type."""
+    """A carry of the host: a row is rescaled when its largest element leaves what :func:`held` says."""
 
     def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
+        self.held = held(g.dtype)
+        self.start = -self.held.middle
         super().__init__(m, g, powers, later)
-        self.reach = power(g.dtype, largest_exponent(g.dtype) // 2)
+        self.low, self.high = (power(g.dtype, e) for e in (self.held.low, self.held.high))
         self.tiny = smallest(g.dtype)
+        if powers is None:
+            with np.errstate(over="ignore"):
+                raised = g * power(g.dtype, self.held.middle)
+            if m.isfinite(raised).all():
+                self.g, self.powers = raised, self.start
 
     def add(self, t: int) -> None:
         """Add what arrives at step t, and rescale."""
-        if self.power is None and self.powers is None:
+        alike = isinstance(self.power, int) and isinstance(self.powers, int)
+        if alike and self.power == self.powers:
             super().add(t)
         elif self._arriving[t]:
             self._add_at_powers(t)
@@ -114,45 +146,42 @@ class Rescaled(Carry):
         return list(self.g.any(axis=axes).tolist())
 
     def _add_at_powers(self, t: int) -> None:
-        m, g = self.m, self.g[..., t, :, :]
-        nothing = m.zeros(g.shape[1:-1], "int64")
-        own = nothing if self.power is None else self.power
-        given = nothing if self.powers is None else self.powers[..., t, :]
-        ours, theirs = _tops(m, self.value), _tops(m, g)
-        higher = m.maximum(own + self._exponent(ours), given + self._exponent(theirs))
-        higher = m.where(ours == 0, given + self._exponent(theirs), higher)
-        higher = m.where(theirs == 0, own, higher)
-        self.value = self._times(self.value, own - higher) + self._times(g, given - higher)
-        self.power = higher
+        """Add rows at other powers: to the power at which the larger one is as large as rows are held."""
+        m, terms = self.m, []
+        size = m.full(self.value.shape[1:-1], NOTHING)
+        for rows, power in ((self.value, self.power), (self.g[..., t, :, :], self._given(t))):
+            top = _tops(m, rows)
+            exponent = self._exponent(top)
+            size = m.where(top == 0, size, m.maximum(size, power + exponent))
+            terms.append((rows, exponent, power + exponent))
+        self.power = m.where(size == NOTHING, self.power, size - self.held.middle)
+        ours, theirs = (
+            self._times(self._times(rows, -exponent), size - self.power)
+            for rows, exponent, size in terms
+        )
+        self.value = ours + theirs
 
     def _rescale(self) -> None:
-        """Bring rows that are about to leave their type back to about 1.
-
-        Also rows of which elements are about to while the largest are not; beside those that are no
-        smaller than :data:`NEAR`, subnormal elements go to 0.
-        """
+        """Bring the largest elements of rows back to what they are held at; what is subnormal goes to 0."""
         m = self.m
         size = m.abs(self.value)
         top = _highest(size)
-        held = ((top > 1 / self.reach) & (top < self.reach)) | (top == 0) | ~m.isfinite(top)
-        faint = None
+        stays = ((top >= self.low) & (top < self.high)) | (top == 0) | ~m.isfinite(top)
+        if not stays.all():
+            limit = largest_exponent(top.dtype) - 2
+            shift = m.clip(self.held.middle - self._exponent(top), -limit, limit)
+            shift = m.where(stays, 0, shift)
+            self.value = self._times(self.value, shift)
+            self.power = self.power - shift
+            size = m.abs(self.value)
         if size.size and size.min() < self.tiny:
-            faint = (size < self.tiny) & (size > 0)
-            held &= (top >= NEAR) | ~faint.any(axis=(0, -1)) | ~m.isfinite(top)
-        if held.all():
-            if faint is not None:
-                self.value[faint] = 0
-            return
-        exponent = m.where(held, 0, self._exponent(top))
-        self.value = self._times(self.value, -exponent)
-        self.power = exponent if self.power is None else self.power + exponent
-        if faint is not None:
-            self.value[m.abs(self.value) < self.tiny] = 0
+            self.value[size < self.tiny] = 0
 
     def _exponent(self, top: Array) -> Array:
-        """Which power of two a size is about; 0 if it is not finite."""
+        """Which power of two a size is about; if it is not finite, such that its row stays as it is."""
         m, limit = self.m, largest_exponent(top.dtype) - 2
-        return m.where(m.isfinite(top), m.clip(m.frexp(top)[1], -limit, limit), 0)
+        exponent = m.clip(m.frexp(top)[1], -limit, limit)
+        return m.where(m.isfinite(top), exponent, self.held.middle)
 
     def _times(self, value: Array, power: Array) -> Array:
         return value * power_of_two(self.m, power, value.dtype)[..., None]
@@ -164,11 +193,11 @@ class Normalized(Carry):
     def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
         super().__init__(m, g, powers, later)
         self.nothing = m.zeros(self.value.shape[1:-1], "int64")
-        self.power = self.nothing if self.power is None else self.power
+        self.power = self.nothing + self.power
 
     def arriving(self, t: int) -> tuple[Array, Array]:
         """Return what arrives at step t, and the powers of its rows."""
-        powers = self.nothing if self.powers is None else self.powers[..., t, :]
+        powers = self.nothing if isinstance(self.powers, int) else self._given(t)
         return self.g[..., t, :, :], powers
 
     def add(self, t: int) -> None:
@@ -182,9 +211,20 @@ class Normalized(Carry):
 
     def exponents(self, value: Array) -> Array:
         """Return the power of two that each row's largest size is about; :data:`NOTHING` for zeros."""
-        m, top = self.m, _tops(self.m, value)
-        exponent = m.where(m.isfinite(top), m.frexp(top)[1], self.nothing)
-        return m.where(top == 0, NOTHING, exponent)
+        return exponents_of(self.m, _tops(self.m, value))
+
+
+def exponents_of(m: Any, tops: Array) -> Array:
+    """Which powers of two sizes are about: 0 of what is not finite, :data:`NOTHING` of 0."""
+    exponent = m.where(m.isfinite(tops), m.frexp(tops)[1], 0).astype("int64")
+    return m.where(tops == 0, NOTHING, exponent)
+
+
+def to_one(m: Any, rows: Array, powers: Any) -> tuple[Array, Array]:
+    """Rows at such powers that the largest element of each is about 1."""
+    exponent = exponents_of(m, m.max(m.abs(rows), axis=-1))
+    exponent = m.where(exponent == NOTHING, 0, exponent)
+    return times_rows(m, rows, -exponent), powers + exponent
 
 
 def power_of_two(m: Any, power: Array, dtype: Any) -> Array:
@@ -202,6 +242,13 @@ def times_rows(m: Any, array: Array, powers: Array) -> Array:
         lost = power_of_two(m, _lowest(array.dtype) - 1 - powers, array.dtype)[..., None]
         array = m.where(m.abs(array) <= lost, 0, array)  # slow to round to 0
     return m.ldexp(array, m.clip(powers, -limit, limit)[..., None].astype("int32"))
+
+
+def times_all(m: Any, array: Array, by: Any) -> Array:
+    """An array times 2 to one power, a number or an array (); written over where the type holds that."""
+    if not isinstance(by, int) or abs(by) >= largest_exponent(array.dtype) - 1:
+        return times_rows(m, array, m.asarray(by))
+    return m.multiply(array, power(array.dtype, by), out=array) if by else array
 
 
 @cache

@@ -9,7 +9,7 @@ import numpy as np
 from ..backend import Array
 from . import loops
 from .arrays import Deltas, with_ones
-from .powers import NOTHING, largest_exponent, power_of_two, times_rows
+from .powers import NOTHING, largest_exponent, power, power_of_two, times_rows
 
 Cotangents = tuple[Any, ...]
 """Of all inputs of a scan, in their order; None for what has none."""
@@ -73,15 +73,24 @@ class Sent(NamedTuple):
     initial : array (parts, *lead, B, H)
         Its rows are at the powers of the initial state's.
     weights : tuple of array or None
-        By ``weight_ih``, ``weight_hh`` and the bias.
-    power : int array ()
+        By ``weight_ih``, with the bias's as a last column, and by ``weight_hh``.
+    power : int or int array ()
         The power of ``weights``; 0 where there are none.
+    has_bias : bool
     """
 
     x: Array
     initial: Array
-    weights: tuple[Array, Array, Array]
-    power: Array
+    weights: tuple[Array, Array]
+    power: Any
+    has_bias: bool
+
+    def by_weights(self) -> tuple[Array, Array, Array]:
+        """Return views of the cotangents of ``weight_ih``, ``weight_hh`` and the bias."""
+        by_weight_ih, by_weight_hh = self.weights
+        if by_weight_ih is None or not self.has_bias:
+            return by_weight_ih, by_weight_hh, None
+        return by_weight_ih[..., :-1], by_weight_hh, by_weight_ih[..., -1]
 
 
 def products(s: Setting, found: Deltas) -> Sent:
@@ -96,15 +105,21 @@ def products(s: Setting, found: Deltas) -> Sent:
     if s.needs.x:
         by_x = m.matmul(sums, s.weight_ih.astype(sums.dtype, copy=False))
         by_x = by_x.reshape((*by_x.shape[:-2], *s.x.shape))
-    if found.powers is None or not sums.size or not (s.needs.weight_ih or s.needs.weight_hh):
-        return Sent(by_x, found.initial, _by_weights(s, sums), 0)
+    if (
+        isinstance(found.powers, int)
+        or not sums.size
+        or not (s.needs.weight_ih or s.needs.weight_hh)
+    ):
+        power = found.powers if isinstance(found.powers, int) else 0
+        with np.errstate(over="ignore", invalid="ignore"):  # sent() looks at what is raised too far
+            return Sent(by_x, found.initial, _by_weights(s, sums), power, s.has_bias)
     at = _to_one_power(s, sums, found.powers.reshape(-1))
     weights = _by_weights(s, at.rows, at.first)
     back = power_of_two(m, -at.lift, sums.dtype)
     for w in weights:
         if w is not None:
             w *= back
-    return Sent(by_x, found.initial, weights, at.power)
+    return Sent(by_x, found.initial, weights, at.power, s.has_bias)
 
 
 class _AtOnePower(NamedTuple):
@@ -117,9 +132,9 @@ class _AtOnePower(NamedTuple):
     first : int
         Of which row these begin; those before do not show.
     power : int array ()
-        The highest power of a row.
+        The power of two that the largest row is about.
     lift : int array ()
-        How many powers of two above 1 the rows at ``power`` are brought.
+        How many powers of two above 1 that row is brought.
     """
 
     rows: Array
@@ -129,91 +144,104 @@ class _AtOnePower(NamedTuple):
 
 
 def _to_one_power(s: Setting, rows: Array, powers: Array) -> _AtOnePower:
-    """All rows at the power of the largest, then raised as far as no sum over them can overflow.
+    """All rows at one power, at which the largest is as far above 1 as no sum over them can overflow.
 
     A product with states and inputs near 1 then meets no subnormal number on its way: what is kept of the
     rows is as much larger than the smallest normal number as they are raised (about 100 powers of two in
-    float32).
+    float32). Elements smaller than 2^-126 times the largest of all rows count as 0.
     """
     m, limit, run = s.m, largest_exponent(rows.dtype), loops(s.m, rows.dtype)
-    first = _first_that_counts(powers, s.x.shape[1], limit) if m is np else 0
-    exponents, own = _looked_at(m, run.exponents(m, rows[first:]), powers[first:], limit)
-    if first and own.max() < powers.max():  # all rows at the highest power are zeros
-        first = 0
-        exponents, own = _looked_at(m, run.exponents(m, rows), powers, limit)
-    rows, top = rows[first:], own.max()
-    own = own - top
-    room = limit - 1 - len(rows).bit_length() - (own + exponents).max() - _exponent_of_operands(s)
-    lift = m.clip(room, 0, limit - 2)
-    return _AtOnePower(run.at_powers(m, rows, own + lift, 2 - limit - own), first, top, lift)
+    exponents = run.exponents(m, rows)
+    endless = exponents > limit
+    exponents, sizes = _sized(m, exponents, powers, limit)
+    top = sizes.max()
+    top = m.where(top == NOTHING, 0, top)
+    sizes = sizes - top
+    counts = m.where(endless, 0, sizes)
+    first = _first_that_counts(counts, s.x.shape[1], limit) if m is np else 0
+    room = limit - 1 - len(rows).bit_length() - _exponent_of_operands(s, limit)
+    lift = m.minimum(room, limit - 2)
+    rows = run.at_powers(m, rows[first:], exponents[first:], sizes[first:], lift)
+    # where operands are so large that the sum is below, the power has the rest
+    return _AtOnePower(rows, first, top - m.minimum(lift, 0), m.maximum(lift, 0))
 
 
-def _first_that_counts(powers: Array, batch: int, limit: int) -> int:
-    """The first row, which begins a step, that is not too small to show beside the highest power."""
-    return int(np.argmax(powers >= powers.max() + 2 - limit)) // batch * batch
+def _first_that_counts(sizes: Array, batch: int, limit: int) -> int:
+    """The first row, which begins a step, that is not too small to show beside the largest, of size 0."""
+    return int(np.argmax(sizes >= 2 - limit)) // batch * batch
 
 
-def _looked_at(m: Any, exponents: Array, powers: Array, limit: int) -> tuple[Array, Array]:
-    """The exponents with 0 for rows of zeros or of what is not finite, and the powers of the rows.
+def _sized(m: Any, exponents: Array, powers: Array, limit: int) -> tuple[Array, Array]:
+    """The exponents with 0 for rows of zeros or of what is not finite, and the sizes of all rows.
 
-    The power is :data:`NOTHING` for zeros, and the highest for what is not finite.
+    The size is :data:`NOTHING` for zeros, and the power for what is not finite.
     """
-    zero, endless = exponents == NOTHING, exponents > limit
-    powers = m.where(zero, NOTHING, m.where(endless, powers.max(), powers))
-    return m.where(zero | endless, 0, exponents), powers
+    usual = (exponents != NOTHING) & (exponents <= limit)
+    zero = exponents == NOTHING
+    exponents = m.where(usual, m.clip(exponents, 2 - limit, limit - 2), 0)
+    return exponents, m.where(zero, NOTHING, powers + exponents)
 
 
-def _exponent_of_operands(s: Setting) -> Array:
-    """The power of two that inputs, states and the ones of the bias are below; too high if not finite."""
+def _exponent_of_operands(s: Setting, limit: int) -> Array:
+    """The power of two that inputs, states and the ones of the bias are below; ``limit`` if not finite."""
     m, top = s.m, 1
     for a in [s.x] * s.needs.weight_ih + [s.states, s.initial] * s.needs.weight_hh:
         if a.size:
             top = m.maximum(top, m.abs(a).max())
-    return m.where(m.isfinite(top), m.frexp(top)[1], largest_exponent(s.states.dtype))
+    return m.where(m.isfinite(top), m.frexp(top)[1], limit)
 
 
-def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array, Array]:
-    """The cotangents of the weights and the bias, from those of the sums (*lead, rows, ·).
+def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array]:
+    """What :class:`Sent` has of the weights, from the cotangents of the sums (*lead, rows, ·).
 
     These are all from the row ``first`` on, with which a step begins.
     """
     m = s.m
     T, B, _ = s.x.shape
     across = m.swapaxes(sums, -1, -2)
-    by_weight_ih = by_weight_hh = by_bias = None
+    by_weight_ih = by_weight_hh = None
     if s.needs.weight_ih:
         x = s.x.reshape(T * B, s.x.shape[-1])[first:]
-        x = with_ones(m, x) if s.has_bias else x
-        by_weight_ih = m.matmul(across, x)
-        if s.has_bias:
-            by_weight_ih, by_bias = by_weight_ih[..., :-1], by_weight_ih[..., -1]
+        by_weight_ih = m.matmul(across, with_ones(m, x) if s.has_bias else x)
     if s.needs.weight_hh:  # two products, so that the states are not copied
         h = s.states.reshape(T * B, s.states.shape[-1])
         before = h[first - B : first] if first else s.initial
         by_weight_hh = m.matmul(across[..., B:], h[first : T * B - B])
         by_weight_hh += m.matmul(across[..., :B], before)
-    return by_weight_ih, by_weight_hh, by_bias
+    return by_weight_ih, by_weight_hh
 
 
 def sent(s: Setting, found: Deltas) -> Cotangents:
-    """The cotangents of all inputs, in their own type."""
+    """The cotangents of all inputs, with the powers of two of the rows put back."""
+    m, powers = s.m, found.powers
     leads = found.sums.shape[:-3]
-    if found.powers is not None and leads:
+    if leads and not isinstance(powers, int):
         rows = [sent(s, found.at(i)) for i in np.ndindex(*leads)]
         return tuple(
-            None if c[0] is None else s.m.stack(c).reshape((*leads, *c[0].shape))
+            None if c[0] is None else m.stack(c).reshape((*leads, *c[0].shape))
             for c in zip(*rows, strict=True)
         )
-    by_x, initial, by_weights, power = products(s, found)
-    weights: tuple[Any, ...] = by_weights
-    lengths = [None] if s.has_lengths else []
-    if found.powers is None:
-        return (by_x, *initial, *weights, *lengths)
-    by_x = None if by_x is None else times_rows(s.m, by_x, found.powers)
-    initial = times_rows(s.m, initial, found.initial_powers)
-    if s.m is not np or power:
-        weights = tuple(None if w is None else times_rows(s.m, w, power) for w in weights)
-    return (by_x, *initial, *weights, *lengths)
+    made = products(s, found)
+    by_x, initial = made.x, made.initial
+    weights: tuple[Any, ...] = made.by_weights()
+    if not isinstance(powers, int):
+        by_x = None if by_x is None else times_rows(m, by_x, powers)
+        initial = times_rows(m, initial, found.initial_powers)
+        weights = tuple(None if w is None else times_rows(m, w, made.power) for w in weights)
+    elif powers:
+        if not all(map(_finite, made.weights)):
+            return sent(s, found.by_rows())  # lowered: it may have been their raising
+        scale = power(found.sums.dtype, powers)
+        initial = initial * scale  # another array, for the steps before go on from this one
+        for array in (by_x, *made.weights):
+            if array is not None:
+                m.multiply(array, scale, out=array)
+    return (by_x, *initial, *weights, *([None] if s.has_lengths else []))
+
+
+def _finite(array: Array) -> bool:
+    """Whether all elements are finite; False also where the sum of their squares is not."""
+    return array is None or bool(np.isfinite(np.vdot(array, array)))
 
 
 def joined(m: Any, windows: list[Cotangents], parts: int) -> Cotangents:

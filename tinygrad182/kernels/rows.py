@@ -15,10 +15,10 @@ import numpy as np
 from numba import njit
 
 from ..backend import Array
-from . import tiles
 from .powers import NOTHING
 from .tiles import (
     LSTM,
+    added,
     back_lstm,
     back_product,
     back_vanilla,
@@ -60,9 +60,6 @@ def kept(function: F) -> F:
         return compiled(function)
     KEPT.append(function.__qualname__)
     return found
-
-
-_added, _as_they_are = tiles.added(True), tiles.added(False)
 
 
 @compiled
@@ -157,48 +154,43 @@ def _two_to(power: int, like: Array, limit: int) -> Any:
 
 
 @compiled
-def _exponent(bits: int, like: Array, limit: int) -> int:
-    """Which power of two a size is about, by its bits; 0 if it is not finite."""
+def _exponent(bits: int, like: Array, middle: int, limit: int) -> int:
+    """Which power of two a size is about, by its bits; if it is not finite, such that its row stays."""
     mantissa, top = (23, 0xFF) if like.itemsize == 4 else (52, 0x7FF)
     power = bits >> mantissa
-    return max(-limit, min(limit, power - top // 2 + 1)) if power < top else 0
+    return max(-limit, min(limit, power - top // 2 + 1)) if power < top else middle
 
 
 @compiled
-def _add(value: Array, e: int, b: int, power: int, g: Array, t: int, given: int, limit: int) -> int:
-    """Add g[:, e, t, b] · 2**given to value[:, e, b] · 2**power; the new power."""
-    parts, L, B, n = value.shape
-    T = g.shape[2]
-    size = largest((pointer(g), ((e * T + t) * B + b) * n, L * T * B * n, parts, n))
-    if size == 0:
-        return power
-    ours = largest((pointer(value), (e * B + b) * n, L * B * n, parts, n))
-    higher = given + _exponent(size, value, limit)
-    old = value.dtype.type(0)
-    if ours != 0:
-        higher = max(higher, power + _exponent(ours, value, limit))
-        old = _two_to(power - higher, value, limit)
-    new = _two_to(given - higher, value, limit)
-    for k in range(parts):
-        for j in range(n):
-            value[k, e, b, j] = value[k, e, b, j] * old + g[k, e, t, b, j] * new
-    return higher
+def _met(value: Any, power: int, g: Any, given: int, middle: int, limit: int) -> Any:
+    """At which power two rows at others are added, and the factors that bring both there.
 
-
-@compiled
-def _rescale(
-    held: Array, e: int, i: int, b: int, top: int, limits: Array, bits: Array, limit: int
-) -> int:
-    """Bring held[:, e, i, b] back to about 1 if its largest needs it; by which power of two.
-
-    ``limits`` are sizes: what is taken for 0, the least and the most that a row's largest may be, and
-    what it must be below to be scaled up, and the smallest normal number; ``bits`` are theirs.
+    The rows are given as :func:`.tiles.largest` takes them, with the array before. Each is brought to about
+    1 first; the larger one is then at ``middle``.
     """
-    parts, L, T, B, n = held.shape
-    exponent = _exponent(top, held, limit) if top < bits[3] or top > bits[2] else 0
-    factor = _two_to(-exponent, held, limit)
-    row = ((e * T + i) * B + b) * n
-    scaled((pointer(held), row, L * T * B * n, parts, n, factor, limits[0]))
+    like, ours, theirs = value[0], largest(value[1]), largest(g[1])
+    zero, one = like.dtype.type(0.0), like.dtype.type(1.0)
+    if theirs == 0:
+        return power, (one, one, zero, zero)
+    a, b = _exponent(ours, like, middle, limit), _exponent(theirs, like, middle, limit)
+    to = given + b - middle
+    if ours == 0:
+        return to, (zero, zero, _two_to(-b, like, limit), _two_to(middle, like, limit))
+    to = max(to, power + a - middle)
+    return to, (
+        _two_to(-a, like, limit),
+        _two_to(power + a - to, like, limit),
+        _two_to(-b, like, limit),
+        _two_to(given + b - to, like, limit),
+    )
+
+
+@compiled
+def _rescale(at: Any, held: Array, top: int, middle: int, tiny: Any, limit: int) -> int:
+    """Bring a row of ``held`` to where its largest element is kept; by which power of two."""
+    exponent = max(-limit, min(limit, _exponent(top, held, middle, limit) - middle))
+    pointer, row, part, parts, n = at
+    scaled((pointer, row, part, parts, n, _two_to(-exponent, held, limit), tiny))
     return exponent
 
 
@@ -213,13 +205,16 @@ def exponents(rows: Array, found: Array) -> None:
 
 
 @kept
-def at_powers(rows: Array, powers: Array, least: Array, limit: int, out: Array) -> None:
+def at_powers(
+    rows: Array, exponents: Array, sizes: Array, lift: int, limit: int, out: Array
+) -> None:
     """Do what :func:`.arrays.at_powers` does, into ``out``."""
     R, n = rows.shape
     for r in range(R):
-        factor = _two_to(powers[r], rows, limit)
-        lowest = _two_to(least[r] if powers[r] < 0 else NOTHING, rows, limit)
-        times((pointer(rows), r * n, pointer(out), r * n, n, factor, lowest))
+        factor = _two_to(-exponents[r], rows, limit)
+        other = _two_to(sizes[r] + lift, rows, limit)
+        lowest = _two_to(exponents[r] - limit - sizes[r], rows, limit)
+        times((pointer(rows), r * n, pointer(out), r * n, n, factor, other, lowest))
 
 
 # --- backward -------------------------------------------------------------------------------------
@@ -237,15 +232,16 @@ def backward(
     out: Any,
     where: Any,
 ) -> bool:
-    """Some steps back of some sequences; whether any power is not 0.
+    """Some steps back of some sequences; whether any power has changed.
 
     ``fixed`` are the initial h and c, the weight, the states and the lengths; ``where`` the first
     and last sequence, and the steps, which ``out`` is of.
 
     ``g`` (parts, L, T, B, H) are at the powers ``given``; ``carry`` are what comes from later steps,
-    (parts, L, B, H), and its powers; ``scales`` are the limits of :func:`_rescale`; ``out`` are the
-    cotangents of the sums, the powers, and those of the states: of one step, which is written over, where
-    they are not wanted.
+    (parts, L, B, H), and its powers; ``scales`` are :func:`.powers.held`'s middle, the smallest normal
+    number, and the bits of the least and the most that a row's largest may be and of infinity; ``out`` are
+    the cotangents of the sums, the powers, and those of the states: of one step, which is written over,
+    where they are not wanted.
     """
     h_0, c_0, weight, states, lengths = fixed
     by_rows = (h_0, c_0, packed(weight), states, lengths)
@@ -267,35 +263,36 @@ def _backward(
     """The same with a packed weight, which lives as long as a pointer to it is used."""
     _, c_0, weight, states, lengths = fixed
     first, last, start, stop = where
-    (value, power), (limits, bits), (sums, every, held) = carry, scales, out
+    (value, power), (middle, tiny, bits), (sums, every, held) = carry, scales, out
     parts, L, B, n = value.shape
     T, (N, span, keep) = g.shape[2], (sums.shape[3], sums.shape[1], held.shape[2])
     p_z, p_g, p_states = pointer(gates), pointer(g), pointer(states)
     p_sums, p_value, p_held = pointer(sums), pointer(value), pointer(held)
     part, part_g, part_held = L * B * n, L * T * B * n, L * keep * B * n
-    moved, tiny, limit = False, limits[4], int(-math.frexp(limits[4])[1])
+    moved, limit, one = False, int(1 - math.frexp(tiny)[1]), value.dtype.type(1.0)
     for e in range(L):
         for t in range(stop - 1, start - 1, -1):
             i = t - start
             p_c, c = (p_states, (T + t - 1) * B * n) if t else (pointer(c_0), 0)
             for b in range(first, last):
                 row, to = (e * B + b) * n, ((e * keep + i % keep) * B + b) * n
-                p = power[e, b]
+                at, p = ((e * T + t) * B + b) * n, power[e, b]
                 other = given[e, t, b] if len(given) else 0
-                if p == other:
-                    at = ((e * T + t) * B + b) * n
-                    top, least = _added(
-                        (p_value, row, p_g, at, p_held, to, part, part_g, part_held, parts, n)
-                    )
-                else:
-                    p = _add(value, e, b, p, g, t, other, limit)
-                    top, least = _as_they_are(
-                        (p_value, row, p_g, 0, p_held, to, part, 0, part_held, parts, n)
-                    )
-                if (top < bits[1] or top > bits[2] or least < bits[0] - 1) and 0 < top < bits[4]:
-                    p += _rescale(held, e, i % keep, b, top, limits, bits, limit)
+                rows = (p_value, row, p_g, at, p_held, to, part, part_g, part_held, parts, n)
+                top = bits[2]
+                if 0 <= other - p <= limit:
+                    up = _two_to(other - p, value, limit)
+                    top = added((*rows, (one, one, up, one), tiny))
+                if top >= bits[2]:  # what arrives cannot be raised that much
+                    p, factors = _met(
+                        (value, (p_value, row, part, parts, n)), p,
+                        (g, (p_g, at, part_g, parts, n)), other, middle, limit,
+                    )  # fmt: skip
+                    top = added((*rows, factors, tiny))
+                if (top < bits[0] or top > bits[1]) and 0 < top < bits[2]:
+                    p += _rescale((p_held, to, part_held, parts, n), held, top, middle, tiny, limit)
                 power[e, b] = every[e, i, b] = p
-                moved |= p != 0
+                moved |= p != -middle
                 state, dz = (t * B + b) * n, ((e * span + i) * B + b) * N
                 if len(lengths) and t >= lengths[b]:  # the state stayed as it was, as a constant
                     value[:, e, b] = 0

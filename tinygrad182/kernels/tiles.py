@@ -277,40 +277,35 @@ def _pack(w: Writer, weight: Any, out: Any, length: Any, n: Any) -> None:
                 w.store(x, w.at(out, start, on), whole=True)
 
 
-def sizes(dtype: Any) -> Any:
-    """Two integers, the bits of sizes."""
-    return types.UniTuple(types.int32 if dtype == types.float32 else types.int64, 2)
+def size(dtype: Any) -> Any:
+    """An integer, the bits of a size."""
+    return types.int32 if dtype == types.float32 else types.int64
 
 
-def added(with_g: bool) -> Any:
-    """``out = value + g`` in all parts; the bits of the largest size, and of the smallest but 0, less 1.
+def _added(
+    w: Writer, value: Any, g: Any, out: Any, value_on: Any, g_on: Any, out_on: Any,
+    parts: Any, n: Any, factors: Any, tiny: Any,
+) -> ir.Value:  # fmt: skip
+    """``out = value · a · b + g · c · d`` in all parts, 0 below ``tiny``; the bits of the largest size.
 
-    Operands: the arrays, how far apart their parts are, and the numbers of parts and of elements.
+    Operands: the arrays, how far apart their parts are, the numbers of parts and of elements, and the
+    ``factors`` a, b, c and d.
     """
-
-    def write(
-        w: Writer, value: Any, g: Any, out: Any, value_on: Any, g_on: Any, out_on: Any,
-        parts: Any, n: Any,
-    ) -> ir.Value:  # fmt: skip
-        b = w.builder
-        most = w.variable(w.constant(0.0).bits())
-        least = w.variable(w.constant(float("inf")).bits())
-        with cgutils.for_range(b, parts) as loop:
-            part = loop.index
-            here, there, to = (
-                w.at(p, b.mul(part, on)) for p, on in ((value, value_on), (g, g_on), (out, out_on))
-            )
-            for j, _ in w.over(n):
-                x = w.load(w.at(here, j))
-                if with_g:
-                    x = x + w.load(w.at(there, j))
-                w.store(x, w.at(to, j))
-                size = x.size()
-                most(most().larger(size))
-                least(least().smaller(size - 1, signed=False))
-        return cgutils.pack_array(b, [most().reduced("smax"), least().reduced("umin")])
-
-    return tile(sizes, write)
+    b = w.builder
+    most = w.variable(w.constant(0.0).bits())
+    spread = [w.spread(b.extract_value(factors, i)) for i in range(4)]
+    with cgutils.for_range(b, parts) as loop:
+        here, there, to = (
+            w.at(p, b.mul(loop.index, on))
+            for p, on in ((value, value_on), (g, g_on), (out, out_on))
+        )
+        for j, _ in w.over(n):
+            ours = w.load(w.at(here, j)) * spread[0] * spread[1]
+            theirs = w.load(w.at(there, j)) * spread[2] * spread[3]
+            x = _flushed(ours + theirs, w.spread(tiny))
+            w.store(x, w.at(to, j))
+            most(most().larger(x.size()))
+    return most().reduced("smax")
 
 
 def _largest(w: Writer, x: Any, on: Any, parts: Any, n: Any) -> ir.Value:
@@ -332,15 +327,15 @@ def _scaled(w: Writer, x: Any, on: Any, parts: Any, n: Any, factor: Any, tiny: A
             w.store(_flushed(w.load(place) * w.spread(factor), w.spread(tiny)), place)
 
 
-def _times(w: Writer, x: Any, out: Any, n: Any, factor: Any, lowest: Any) -> None:
-    """``out`` = x times a factor; 0 where x is smaller than ``lowest``."""
+def _times(w: Writer, x: Any, out: Any, n: Any, factor: Any, other: Any, lowest: Any) -> None:
+    """``out`` = x times two factors; 0 where x is smaller than ``lowest``."""
     for j, _ in w.over(n):
         kept = _flushed(w.load(w.at(x, j)), w.spread(lowest))
-        w.store(kept * w.spread(factor), w.at(out, j))
+        w.store(kept * w.spread(factor) * w.spread(other), w.at(out, j))
 
 
 forward_lstm, forward_vanilla = tile(nothing, _forward_lstm), tile(nothing, _forward_vanilla)
 back_lstm, back_vanilla = tile(nothing, _back_lstm), tile(nothing, _back_vanilla)
 back_product, pack = tile(nothing, _back_product), tile(nothing, _pack)
-largest = tile(lambda dtype: sizes(dtype).dtype, _largest)
+added, largest = tile(size, _added), tile(size, _largest)
 scaled, times = tile(nothing, _scaled), tile(nothing, _times)

@@ -242,7 +242,7 @@ def _ends(lengths: Array | None, shortest: int | None) -> Ends:
 
 def plain(m: Any, g: Array) -> Array:
     """A cotangent as the loops take it, so that they do not copy it for every window."""
-    return np.require(g, requirements=("C", "A", "W")) if m is np else g
+    return np.require(g, requirements=("C", "A", "W")) if m is np and not g.flags.carray else g
 
 
 def deltas(

@@ -119,16 +119,14 @@ def _cut(total: int, steps: int) -> list[range]:
     return [range(i, min(i + steps, total)) for i in range(0, total, steps)]
 
 
-def true_log2(values: Array, powers: Array | None) -> Array:
+def true_log2(values: Array, powers: Any) -> Array:
     """log2 of the sizes, where a row's power of two may be far outside its type; −∞ of 0."""
     with np.errstate(divide="ignore"):
         logs = np.log2(np.abs(values.astype(np.float64)))
-    return logs if powers is None else logs + powers[..., None]
+    return logs + np.asarray(powers)[..., None]
 
 
-def digits(values: Array, powers: Array | None = None) -> tuple[Array, Array]:
+def digits(values: Array, powers: Any = 0) -> tuple[Array, Array]:
     """Mantissas in ½ ≤ |m| < 1 and exponents, where a row's power of two may be far outside its type."""
     mantissas, exponents = np.frexp(values.astype(np.float64))
-    if powers is not None:
-        exponents = np.where(mantissas == 0, 0, exponents + powers[..., None])
-    return mantissas, exponents
+    return mantissas, np.where(mantissas == 0, 0, exponents + np.asarray(powers)[..., None])

@@ -131,7 +131,7 @@ def planted(regime: str) -> Iterator[None]:
     """Take one of the mends out."""
     names = {"not raised": "_exponent_of_operands", "rounded to 0": "times_rows"}
     replacements = {
-        "_exponent_of_operands": lambda s: 1 << 20,
+        "_exponent_of_operands": lambda s, limit: limit - 1 - (s.x[..., 0].size).bit_length(),
         "times_rows": lambda m, array, powers: m.ldexp(array, powers[..., None].clip(-4096)),
     }
     name = names.get(regime)

@@ -86,11 +86,10 @@ def test_the_loops_never_wait(kind: str, lengths: bool, gain: float) -> None:
     assert OnDevice.waits == 0
     assert_close(_plain(y), case.states(), 1e-14)
     expected = case.inside()
-    scale = 0 if inside.powers is None else _plain(inside.powers)[..., None]
-    other = 0 if expected.powers is None else expected.powers[..., None]
+    found = np.ldexp(_plain(inside.states), _plain(inside.powers)[..., None])
     assert_close(
-        np.ldexp(_plain(inside.states), scale),
-        np.ldexp(expected.states, other),
+        found,
+        np.ldexp(expected.states, np.asarray(expected.powers)[..., None]),
         1e-12,
         floor=1e-300,
     )

@@ -19,8 +19,9 @@ from tests.support import assert_close, assert_same_bits
 from tests.tinygrad182.kernels.cases import KINDS, TOLERANCE, loops, make
 from tinygrad182 import kernels
 from tinygrad182.backend import NUMPY
-from tinygrad182.kernels import arrays
+from tinygrad182.kernels import arrays, half
 from tinygrad182.kernels.cells import LongShortTerm
+from tinygrad182.kernels.powers import held
 from tinygrad182.primitives.recurrent import RNN_SCAN, run
 
 UNITS = st.one_of(st.integers(1, 19), st.sampled_from([32, 64, 70]))
@@ -76,9 +77,9 @@ def test_every_state_has_its_whole_gradient(kind: str, lengths: bool) -> None:
         found = case.inside()
     for name in ("sums", "initial", "states"):
         assert_close(getattr(found, name), getattr(expected, name), 1e-13, name)
-    assert found.powers is None
-    assert found.initial_powers is None
-    last = found.states[..., -1, :, :]
+    for name in ("powers", "initial_powers"):  # none has changed
+        assert getattr(found, name) == getattr(expected, name) == -held("float64").middle
+    last = np.ldexp(found.states[..., -1, :, :], found.powers)
     g = case.g if kind == "lstm" else case.g[:, None]
     own = np.moveaxis(g, 1, 0)[..., -1, :, :]
     assert_close(last[0], own[0], 1e-15, "the last state gets its own cotangent alone")
@@ -218,8 +219,8 @@ def test_compiled_where_numba_is_installed() -> None:
     compiled, _ = needs_numba()
     assert kernels.loops(np, np.dtype("float32")) is compiled
     assert kernels.loops(np, np.dtype("float64")) is compiled
-    for dtype in ("complex128", "float16"):
-        assert kernels.loops(np, np.dtype(dtype)) is arrays
+    assert kernels.loops(np, np.dtype("complex128")) is arrays
+    assert kernels.loops(np, np.dtype("float16")) is half
     assert kernels.loops(object(), np.dtype("float32")) is arrays
 
 
