@@ -18,7 +18,7 @@ import numpy as np
 from . import backend
 from . import functions as tg
 from ._tensor import Tensor
-from .creation import as_operands, as_tensor, beside, full_like, integers, zeros_like
+from .creation import as_operands, as_tensor, beside, dtype_of, full_like, integers, zeros_like
 from .errors import ArgumentError, ShapeError, brief
 from .host import on_host
 from .rearranging import Axis, negative_axes, negative_axis
@@ -135,7 +135,7 @@ def nan_to_num(
     Where an element was put, the derivative is 0.
     """
     x = as_tensor(x)
-    largest = float(np.finfo(_dtype(x)).max)
+    largest = float(np.finfo(dtype_of(x)).max)
     x = tg.where(tg.isnan(x), nan, x)
     x = tg.where(x == math.inf, largest if posinf is None else posinf, x)
     return tg.where(x == -math.inf, -largest if neginf is None else neginf, x)
@@ -535,12 +535,7 @@ def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
 
 def _constant(values: Any, like: Tensor) -> Tensor:
     """Numbers of the host in the dtype and on the device of a Tensor."""
-    return beside(np.asarray(values, _dtype(like)), like)
-
-
-def _dtype(x: Tensor) -> np.dtype[Any]:
-    """NumPy's dtype of the name of that of a Tensor."""
-    return np.dtype(str(x.dtype).rpartition(".")[2])
+    return beside(np.asarray(values, dtype_of(like)), like)
 
 
 def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: int = 0) -> Tensor:
