@@ -18,7 +18,7 @@ import numpy as np
 from . import backend
 from . import functions as tg
 from ._tensor import Tensor
-from .creation import as_operands, as_tensor, beside, full_like, integers, zeros_like
+from .creation import as_operands, as_tensor, beside, dtype_of, full_like, integers, zeros_like
 from .errors import ArgumentError, ShapeError, brief
 from .host import on_host
 from .rearranging import Axis, negative_axes, negative_axis
@@ -135,7 +135,7 @@ def nan_to_num(
     Where an element was put, the derivative is 0.
     """
     x = as_tensor(x)
-    largest = float(np.finfo(str(x.dtype)).max)
+    largest = float(np.finfo(dtype_of(x)).max)
     x = tg.where(tg.isnan(x), nan, x)
     x = tg.where(x == math.inf, largest if posinf is None else posinf, x)
     return tg.where(x == -math.inf, -largest if neginf is None else neginf, x)
@@ -412,6 +412,11 @@ def _without_nan(x: Any, number: float) -> Tensor:
     return tg.where(tg.isnan(x), number, x)
 
 
+def _count(x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    """How many elements are not NaN, in the dtype of x."""
+    return tg.sum(tg.astype(tg.logical_not(tg.isnan(x)), x.dtype), axis, keepdims)
+
+
 def _root(x: Tensor) -> Tensor:
     """The square root, with a derivative of 0 at 0."""
     return tg.where(x == 0, 0.0, tg.sqrt(tg.where(x == 0, 1.0, x)))
@@ -420,16 +425,14 @@ def _root(x: Tensor) -> Tensor:
 @tg.accumulating
 def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements that are not NaN."""
-    count = tg.sum(tg.logical_not(tg.isnan(x)), axis, keepdims)
-    return nansum(x, axis, keepdims) / tg.astype(count, x.dtype)
+    return nansum(x, axis, keepdims) / _count(x, axis, keepdims)
 
 
 @tg.accumulating
 def nanvar(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance of the elements that are not NaN."""
-    count = tg.astype(tg.sum(tg.logical_not(tg.isnan(x)), axis, keepdims), x.dtype)
     off = tg.where(tg.isnan(x), 0.0, x - nanmean(x, axis, True))
-    return tg.sum(off * off, axis, keepdims) / (count - correction)
+    return tg.sum(off * off, axis, keepdims) / (_count(x, axis, keepdims) - correction)
 
 
 def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = False) -> Tensor:
@@ -484,7 +487,11 @@ def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
 def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Tensor:
     """Integral along ``axis`` by trapezoids of width ``dx``, or between the points ``x``."""
     y = moveaxis(y, axis, -1)
-    width = dx if x is None else diff(x if np.ndim(x) == 1 else moveaxis(x, axis, -1))
+    if x is None:
+        width: Any = dx
+    else:
+        x = x if is_tensor(x) else _constant(x, y)
+        width = diff(x if x.ndim == 1 else moveaxis(x, axis, -1))
     return tg.sum((y[..., 1:] + y[..., :-1]) * width, axis=-1) / 2
 
 
@@ -528,7 +535,7 @@ def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
 
 def _constant(values: Any, like: Tensor) -> Tensor:
     """Numbers of the host in the dtype and on the device of a Tensor."""
-    return beside(np.asarray(values, str(like.dtype).rpartition(".")[2]), like)
+    return beside(np.asarray(values, dtype_of(like)), like)
 
 
 def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: int = 0) -> Tensor:

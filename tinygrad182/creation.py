@@ -234,13 +234,18 @@ def _has_place(x: Any) -> bool:
 
 def as_operand(x: Any, like: Any) -> Tensor:
     """An operand as a Tensor: numbers and lists have no device and go to that of ``like``, if any."""
-    return as_tensor(x) if like is None or _has_place(x) else beside(_weak(x, like.dtype), like)
+    return as_tensor(x) if like is None or _has_place(x) else beside(_weak(x, dtype_of(like)), like)
 
 
-def _weak(x: Any, dtype: Any) -> Any:
+def dtype_of(x: Any) -> np.dtype[Any]:
+    """NumPy's dtype of the name that the dtype of a Tensor, or of an array of any library, has."""
+    return np.dtype(str(x.dtype).rpartition(".")[2])
+
+
+def _weak(x: Any, dtype: np.dtype[Any]) -> Any:
     """Python's numbers, or lists of them, in the floating type they meet; else what is given."""
     x = as_array(x)
-    if has_dtype(x) or not isinstance(dtype, np.dtype) or dtype.kind not in "fc":
+    if has_dtype(x) or dtype.kind not in "fc":
         return x
     array = on_host(x)
     if array.dtype.kind not in "iufc":

@@ -190,3 +190,45 @@ def test_parts_of_complex_numbers_are_plain() -> None:
 def test_wrong_calls(f: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}"):
         f(leaf(np.ones((2, 3))))
+
+
+ONE_AXIS = {
+    "concat": lambda x, axis: tg.concat([x, x], axis),
+    "stack": lambda x, axis: tg.stack([x, x], axis),
+    "cumulative_sum": lambda x, axis: tg.cumulative_sum(x, axis),
+    "swapaxes": lambda x, axis: tg.swapaxes(x, 0, axis),
+    "unstack": lambda x, axis: tg.unstack(x, axis),
+    "take": lambda x, axis: tg.take(x, [0], axis),
+    "take_along_axis": lambda x, axis: tg.take_along_axis(x, x > 0, axis),
+    "moveaxis": lambda x, axis: tg.diff(x, axis=axis),
+}
+
+
+@pytest.mark.parametrize("name", ONE_AXIS)
+def test_several_axes_where_one_is_meant(name: str) -> None:
+    with pytest.raises(
+        (tg.ArgumentError, tg.ShapeError), match=rf"^{name}: .*(one whole number|as many axes)"
+    ):
+        ONE_AXIS[name](leaf(np.ones((2, 3))), (0, 1))
+
+
+def test_what_no_memory_holds_is_refused() -> None:
+    for width in (2**62, (0, 2**61)):
+        with pytest.raises(tg.ShapeError, match=r"^pad: a result of shape .* more than any memory"):
+            tg.pad(leaf(np.ones((2, 3))), width)
+    with pytest.raises(tg.ArgumentError, match=r"^var: correction 'a' must be a number"):
+        tg.var(leaf(np.ones(3)), correction="a")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_a_number_is_its_own_row(axis: int) -> None:
+    x = leaf(np.array(3.0))
+    values = {"sum": 3, "prod": 3, "max": 3, "min": 3, "mean": 3, "var": 0, "std": 0}
+    values |= {"logsumexp": 3, "softmax": 1, "log_softmax": 0, "cumulative_sum": 3, "norm": 3}
+    for name, value in values.items():
+        y = getattr(tg, name)(x, axis=axis)
+        assert (y.shape, y.item()) == ((), value), name
+        assert y.requires_grad
+    assert tg.swapaxes(x, axis, 0).shape == ()
+    with pytest.raises(tg.ShapeError, match="axis 1 is out of range"):
+        tg.sum(x, axis=1)

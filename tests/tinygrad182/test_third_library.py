@@ -18,6 +18,7 @@ from tests.support import Array, assert_close, host_only, is_floating, leaves
 
 from .checks import cotangent, directions, like
 from .table import PLAIN, ROWS, PlainRow, Row
+from .table.compositions import ARRAYS, CALLS
 
 pytestmark = host_only("the third library's arrays live there")
 
@@ -104,3 +105,18 @@ def test_plain_functions_equal_numpy(row: PlainRow) -> None:
     result = row.f(*_strict_leaves(row.inputs))
     assert not isinstance(result.data, np.ndarray)
     np.testing.assert_array_equal(result.numpy(), row.numpy(*row.inputs))
+
+
+NUMPYS = ("np.linalg.", "accumulate", "outer", "'constant'")
+"""Names and arguments that are NumPy's alone."""
+
+
+@pytest.mark.parametrize("call", [c for c in CALLS if not any(name in c for name in NUMPYS)])
+def test_compositions_stay_in_their_library(call: str) -> None:
+    strict = dict(zip(ARRAYS, _strict_leaves(list(ARRAYS.values())), strict=True))
+    found, expected = (eval(call, {"np": m, **xs}) for m, xs in ((tg, strict), (np, ARRAYS)))
+    several = isinstance(expected, (list, tuple))
+    for y, array in zip(*((found, expected) if several else ([found], [expected])), strict=True):
+        assert type(y.data) is type(strict["x"].data), "the result left its library"
+        np.testing.assert_allclose(y.numpy(), np.asarray(array), rtol=1e-13, atol=1e-15)
+        tg.sum(y).backward()
