@@ -74,15 +74,6 @@ class Polynomials(Cotangents):
                 found, self.arrived[j] = g, scaled(g, sums.powers[0])
         return found
 
-    def bands(self) -> dict[int, list[Band]]:
-        """The bands of every coefficient of the cotangent popped last, each of one power."""
-        found: dict[int, list[Band]] = {}
-        for j, (g, power) in self.found:
-            found.setdefault(j, []).extend(
-                [(g, power)] if isinstance(power, int) else as_bands(g, power)
-            )
-        return found
-
 
 class InsideScans:
     """Polynomials on their way back through recurrences that were run as one operation.

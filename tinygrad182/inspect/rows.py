@@ -82,8 +82,8 @@ class RowCotangents(ScaledCotangents):
             elif isinstance(power, int):
                 super().put(node, s, power)
             else:
-                wholes.append(_whole(node, s, power))
-        return wholes + _placed(node, rows)
+                wholes.append(whole_part(node, s, power))
+        return wholes + placed(node, rows)
 
     def apart(self, node: Node, bands: list[Band]) -> list[Band]:
         """The same sum in which no element is near the ends of its type."""
@@ -181,13 +181,13 @@ def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
     return whole, tops
 
 
-def _whole(node: Node, s: Slice, powers: Array) -> Band:
+def whole_part(node: Node, s: Slice, powers: Array) -> Band:
     """A part of a node's cotangent, whose powers depend on the leading axes alone, as a whole one."""
     lead = len(s.lead)
     return gather(node, [s]), powers.reshape(powers.shape[:lead] + (1,) * node.value.ndim)
 
 
-def _placed(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
+def placed(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
     """Parts of a node's cotangent as few whole ones: each in the first whose rows can take it."""
     wholes: list[tuple[Array, Array]] = []
     for s, power in parts:

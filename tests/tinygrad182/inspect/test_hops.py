@@ -15,6 +15,7 @@ from models import ResidualNet
 from tests.support import Array, assert_close, const, host, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
+from tinygrad182.recording import apply
 
 by_hops = loops.reading(tg.inspect.grad_by_hops)
 flow_of = tg.inspect.gradient_flow
@@ -213,3 +214,57 @@ def test_a_mark_that_no_path_takes() -> None:
     assert_close(hops.grad[0, 0], np.ones((2, 3)), 0.0)
     with pytest.raises(tg.GraphError, match="marked 'g'"):
         by_hops(h.sum(), through="g")
+
+
+def drifting(f: Array, T: int) -> tuple[tg.Tensor, list[int]]:
+    """The loss of a cell state whose elements fade at rates of their own, and the sizes its rule meets."""
+    sizes: list[int] = []
+
+    def vjp(xp: Any, g: Array, y: Array, c: Array, f: Array) -> Array:
+        sizes.append(g.size)
+        return g * f
+
+    fade = tg.Primitive("fade", lambda xp, c, f: c * f, (vjp, None), "elementwise", broadcasts=True)
+    gates, c = const(f), leaf(np.ones((1, len(f))))
+    for t in range(T):
+        c = mark(apply(fade, c, gates), "c", t)
+        h = mark(c * 0.5, "h", t)
+    return (c + h).sum(), sizes
+
+
+def test_elements_that_drift_apart_stay_one_array() -> None:
+    f = np.linspace(0.1, 1.0, 24)
+    met = []
+    for T in (200, 800):
+        loss, sizes = drifting(f, T)
+        hops = by_hops(loss, 1, state="c")
+        met.append(max(sizes))
+        with np.errstate(divide="ignore"):
+            logs = np.log10(f) * np.arange(T)[::-1, None]
+        assert_close(hops.grad_norm[0], np.linalg.norm(1.5 * 10.0**logs, axis=1), 1e-11)
+        assert_close(hops.grad[0, :, 0], 1.5 * 10.0**logs, 1e-11, floor=1e-300)
+    assert met[0] == met[1]  # not more bands where they lie further apart
+
+
+def test_one_s_own_loop_beyond_the_range_is_the_fused_layer() -> None:
+    x = np.random.default_rng(0).normal(size=(300, 2, 1))
+    found = []
+    for fused in (True, False):
+        lstm = tg.nn.LSTM(1, 6, rng=0, dtype="float64", forget_bias=-5.0, fused=fused)
+        loss = lstm(const(x))[0][-1].sum()
+        found.append([by_hops(loss, 2, state=state).grad_norm for state in ("c", "h")])
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs[0, 0] < 1e-300
+        assert_close(ours, theirs, 1e-11)
+
+
+def test_half_precision_of_a_loop() -> None:
+    f = np.float16([0.5, 0.25, 0.0625])
+    c = w = tg.tensor(np.ones((1, 3), np.float16), requires_grad=True)
+    for t in range(40):
+        c = mark(c * const(f), "c", t)
+    hops = by_hops((c + w).sum(), 1, state="c", through="c")
+    assert hops.grad.dtype == np.float16
+    total = hops.grad_norm[0, -1:], hops.grad_norm[1, -2:-1]
+    assert_close(total[0], np.sqrt([3.0]), 1e-9)
+    assert_close(total[1], [np.linalg.norm(np.float64(f))], 1e-9)
