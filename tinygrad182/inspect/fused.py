@@ -323,7 +323,7 @@ class _Total:
     def of(self, i: int, ends: bool) -> tuple[Array, Array | None, int]:
         """The cotangent of one input, the powers of its rows, and that of all.
 
-        Where the pass ``ends`` there it need be no truer than its type.
+        Where the pass ``ends`` there, only elements that show beside the largest need be kept.
 
         Of a weight, on a device, a single power is that of every row: the host does not know it.
         """
@@ -348,22 +348,22 @@ class _Total:
             powers = self.m.zeros(g.shape[:-1], "int64") + powers
         if not isinstance(powers, int):
             return *to_one(self.m, g, powers), self.power
-        whole = powers + self.power
-        if ends and -largest_exponent(g.dtype) // 2 < whole <= 0:
-            return times_all(self.m, g, whole), None, 0
-        if powers and _fits(self.m, g, powers):
+        if powers and _fits(self.m, g, powers, ends):
             return times_all(self.m, g, powers), None, self.power
-        return g, None, whole
+        return g, None, powers + self.power
 
 
-def _fits(m: Any, g: Array, by: int) -> bool:
-    """Whether the type holds all elements at a small power of two as they are."""
+def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
+    """Whether the type holds all elements at a small power of two; or, where it ends, all that show."""
     limit = largest_exponent(g.dtype)
     if abs(by) >= limit // 2 or not g.size:
         return False
     size = m.abs(g)
-    if not size.max() < power(g.dtype, limit - 1 - max(by, 0)):
+    top = size.max()
+    if not top < power(g.dtype, limit - 1 - max(by, 0)):
         return False
+    if ends and top >= 1:
+        return True
     least = power(g.dtype, 2 - limit - min(by, 0))
     return bool(size.min() >= least) or bool(((size == 0) | (size >= least)).all())
 
