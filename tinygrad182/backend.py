@@ -176,7 +176,10 @@ def _top_and_sum(array: Array, power: float) -> tuple[Any, Any]:
         if xp.guarded:
             return top, xp.sum((wide / xp.where(top > 0, top, 1.0)) ** power)
         top = float(top)
-        return top, xp.sum((wide / top) ** power) if 0 < top < math.inf else 0.0
+        if not 0 < top < math.inf:
+            return top, 0.0
+        wide /= top  # of memory of its own
+        return top, xp.sum(wide**power)
 
 
 def norm(array: Array) -> float:

@@ -178,7 +178,7 @@ def _among(leaf: Any, like: Any, dtypes: set[Any]) -> Tensor:
     """A leaf of a list as a Tensor: Python's numbers in the dtype they would give beside the others."""
     if type(leaf) in backend.SCALARS and all(isinstance(dtype, np.dtype) for dtype in dtypes):
         array = np.asarray(leaf)
-        leaf = _fitted("stack", leaf, array, np.result_type(*dtypes, leaf))
+        return beside(_fitted("stack", leaf, array, np.result_type(*dtypes, leaf)), like)
     return as_operand(leaf, like)
 
 

@@ -41,9 +41,7 @@ def on_host(data: Any) -> np.ndarray[Any, Any]:
 def leaf_of_each_type(several: Sequence[Any]) -> list[Any]:
     """One leaf of each type but those of Python's numbers that is in nested lists."""
     found: dict[type, Any] = {}
-    for _ in range(
-        _MOST_AXES
-    ):  # a level at a time, which is many times as fast as a leaf at a time
+    for _ in range(_MOST_AXES):  # by levels, which is many times as fast as by leaves
         kinds = set(map(type, several))
         nested = {kind for kind in kinds if issubclass(kind, (list, tuple))}
         for kind in kinds - nested - backend.SCALARS - found.keys():

@@ -107,3 +107,11 @@ def test_results_without_a_derivative_take_lists_too() -> None:
     w = leaf(A)
     assert tg.argmax([w, w * 2], axis=0).tolist() == [1, 1, 1]
     assert host(tg.greater([w, w], 1.5)).tolist() == [[False, True, True]] * 2
+
+
+def test_a_list_that_holds_itself_is_refused() -> None:
+    items: list[Any] = [1.0]
+    items.append(items)
+    for call in (tg.tensor, tg.sum):
+        with pytest.raises(tg.ArgumentError, match="unequal lengths"):
+            call(items)

@@ -341,6 +341,15 @@ def test_an_interrupted_backward_leaves_all_gradients_or_none(create_graph: bool
     assert n > 100
 
 
+def test_an_error_inside_two_runs_with_the_lock_frees_it_once() -> None:
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        memory.holding_lock(memory.holding_lock, fail)
+    assert _is_free(memory.LOCK)
+
+
 def test_an_interrupted_entry_leaves_the_modes() -> None:
     given = modes.MODES.get()
 

@@ -16,7 +16,7 @@ from ..kernels.products import Sent, products
 from ..modes import no_grad
 from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
-from ..recording import Node
+from ..recording import Leaf, Node
 from ..unrolling import is_scan, unrolled
 from .along import carried
 from .hosting import Seed, is_away
@@ -211,7 +211,8 @@ class _Pass:
         with backend.on(node.value):
             for i, parent in enumerate(parents):
                 if needed[i]:
-                    self._put(node, parent, *sent.of(i))  # type: ignore[arg-type]
+                    ends = isinstance(parent, Leaf) and parent not in self.targets
+                    self._put(node, parent, *sent.of(i, ends))  # type: ignore[arg-type]
 
     def _put(self, node: Node, parent: Node, g: Array, rows: Array | None, power: int) -> None:
         """Add to what an input gets, whose rows may have powers.
@@ -319,8 +320,10 @@ class _Total:
         )
         self.weights_power = top
 
-    def of(self, i: int) -> tuple[Array, Array | None, int]:
+    def of(self, i: int, ends: bool) -> tuple[Array, Array | None, int]:
         """The cotangent of one input, the powers of its rows, and that of all.
+
+        Where the pass ``ends`` there, only elements that show beside the largest need be kept.
 
         Of a weight, on a device, a single power is that of every row: the host does not know it.
         """
@@ -328,31 +331,41 @@ class _Total:
             weight, power = self.weights[i - self.parts - 1], self.weights_power
             if is_away([power]):
                 return weight, power, self.power
-            return self._settled(weight, int(power))
+            return self._settled(weight, int(power), ends)
         if i:
             values, rows = self.initial
-            return self._settled(values[i - 1], rows)
+            return self._settled(values[i - 1], rows, ends)
         wholes = [whole for whole, _ in self.x]
         x = wholes[0] if len(wholes) == 1 else self.m.concatenate(wholes, axis=-3)
         if all(isinstance(rows, int) and rows == self.x[0][1] for _, rows in self.x):
-            return self._settled(x, self.x[0][1])
+            return self._settled(x, self.x[0][1], ends)
         powers = [self.m.full(g.shape[:-1], p) if isinstance(p, int) else p for g, p in self.x]
-        return self._settled(x, self.m.concatenate(powers, axis=-2))
+        return self._settled(x, self.m.concatenate(powers, axis=-2), ends)
 
-    def _settled(self, g: Array, powers: Any) -> tuple[Array, Array | None, int]:
+    def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
         """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1."""
         if g.dtype != self.dtype:  # half precision, which was computed in float32
             powers = self.m.zeros(g.shape[:-1], "int64") + powers
         if not isinstance(powers, int):
             return *to_one(self.m, g, powers), self.power
-        limit = largest_exponent(g.dtype)
-        if powers and abs(powers) < limit // 2:
-            least = power(g.dtype, 2 - limit - min(powers, 0))
-            most = power(g.dtype, limit - 1 - max(powers, 0))
-            size = self.m.abs(g)
-            if bool(((size == 0) | ((size >= least) & (size < most))).all()):
-                return times_all(self.m, g, powers), None, self.power
+        if powers and _fits(self.m, g, powers, ends):
+            return times_all(self.m, g, powers), None, self.power
         return g, None, powers + self.power
+
+
+def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
+    """Whether the type holds all elements at a small power of two; or, where it ends, all that show."""
+    limit = largest_exponent(g.dtype)
+    if abs(by) >= limit // 2 or not g.size:
+        return False
+    size = m.abs(g)
+    top = size.max()
+    if not top < power(g.dtype, limit - 1 - max(by, 0)):
+        return False
+    if ends and top >= 1:
+        return True
+    least = power(g.dtype, 2 - limit - min(by, 0))
+    return bool(size.min() >= least) or bool(((size == 0) | (size >= least)).all())
 
 
 def _plus(arrays: tuple[Any, Any], powers: tuple[int, int]) -> Any:

@@ -67,8 +67,13 @@ class RowCotangents(ScaledCotangents):
 
     def _arrived(self, node: Node) -> list[Band]:
         parts = self._parts.pop(node, None)
-        wholes = self._joined(node, parts) if parts else []
-        return super()._arrived(node) + self._by_row.pop(node, []) + wholes
+        wholes = self._joined(node, parts) if parts else None
+        found = super()._arrived(node)
+        if node in self._by_row:
+            found += self._by_row.pop(node)
+        if wholes:
+            found += wholes
+        return found
 
     def _joined(self, node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
         """Parts of a node's cotangent as few whole ones; those of single powers are put there."""

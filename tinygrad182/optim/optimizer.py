@@ -162,17 +162,17 @@ class Optimizer(Told, ABC):
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        states = iter(self.state)
+        states, updated = iter(self.state), self._updated
         for group in self.param_groups:
             for p in group["params"]:
-                state, gradient = next(states), p.grad
+                state, gradient, array = next(states), p.grad, p._data
                 if gradient is not None:
-                    with backend.on(p._data):
-                        value = widened(p._data)
+                    with backend.on(array):
+                        value = widened(array)
                         if state:
                             self._bring_to(p, value, state)
                         g = _beside(value, gradient._data)
-                        p.assign(self._updated(value, g, state, group))
+                        p.assign(updated(value, g, state, group))
 
     def _bring_to(self, p: Tensor, value: Any, state: dict[str, Any]) -> None:
         """Move what is remembered of a parameter to its device and type, if the model has changed them."""
