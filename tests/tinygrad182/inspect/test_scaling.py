@@ -5,6 +5,7 @@ All factors are positive, so that nothing cancels and every number is known to a
 
 from __future__ import annotations
 
+import fractions
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_same_bits, const, host
+from tinygrad182.inspect import rows, scaling
 from tinygrad182.inspect.scaling import times_power
 
 Flow = tg.inspect.StateFlow
@@ -156,6 +158,49 @@ def test_half_precision() -> None:
     flow = tg.inspect.gradient_flow(h.sum())[""].h
     np.testing.assert_allclose(flow.log_grad_norm, -math.log(4) * np.arange(100)[::-1], atol=1e-9)
     assert flow.grad.dtype == np.float16
+
+
+@pytest.mark.parametrize("apart", range(14))
+def test_half_precision_keeps_what_shows_beside_another(apart: int) -> None:
+    s = tg.tensor([[1.0]], dtype="float16", requires_grad=True)
+    for exponent in range(-48, -40):
+        flows = []
+        for dtype in ("float16", "float64"):
+            h = mark(s.astype(dtype) * 1.0, "h", 0)
+            total = tg.zeros((), dtype=dtype)
+            for n in (exponent, exponent - apart):
+                y = h
+                for step in [4] * (-n // 4) + [-n % 4]:
+                    y = y * 2.0**-step
+                total = total + y.sum()
+            flows.append(tg.inspect.gradient_flow(total)[""].h.log_grad_norm)
+        np.testing.assert_allclose(*flows, atol=2.0**-11)
+
+
+@given(st.data(), st.sampled_from(["float16", "float32", "float64"]), st.booleans())
+def test_bands_keep_their_sum(data: st.DataObject, dtype: str, by_row: bool) -> None:
+    """Every element, to the digits of its type."""
+    info = np.finfo(dtype)
+    near = st.integers(-2 * int(info.maxexp), 2 * int(info.maxexp))
+    bands: list[scaling.Band] = []
+    exact: dict[tuple[int, int], list[tuple[float, int]]] = {}
+    for _ in range(data.draw(st.integers(1, 4))):
+        tops = [data.draw(near) for _ in range(2)] if by_row else [data.draw(near)] * 2
+        sizes = [[2.0 ** data.draw(st.integers(-12, 6)) for _ in range(2)] for _ in range(2)]
+        g, powers = np.array(sizes, dtype), np.array(tops)[:, None]
+        bands.append((g, powers if by_row else tops[0]))
+        for i, j in np.ndindex(2, 2):
+            exact.setdefault((i, j), []).append((sizes[i][j], tops[i]))
+    if by_row:
+        found = rows._by_rank(bands)
+    else:
+        found = scaling._disjoint([b for band in bands for b in scaling._split(*band)])
+    for at, terms in exact.items():
+        whole = sum(fractions.Fraction(g) * fractions.Fraction(2) ** p for g, p in terms)
+        ours = [(g[at], np.broadcast_to(p, g.shape)[at]) for g, p in found]
+        total = sum(fractions.Fraction(float(g)) * fractions.Fraction(2) ** int(p) for g, p in ours)
+        assert abs(total / whole - 1) <= 8 * float(info.eps)
+        assert sum(bool(g) for g, _ in ours) == 1
 
 
 def test_a_change_of_dtype_on_the_way() -> None:
