@@ -308,7 +308,7 @@ class Graph:
         Raises
         ------
         UnknownPathError
-            An operation that there is none of, or a name that nothing in the graph has.
+            No operation is called so, or nothing in the graph and no layer's state has the name.
         """
         inside = {op for n in self._order if is_scan(n) for op in operations(n)}
         parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
@@ -327,14 +327,15 @@ class Graph:
         return found
 
     def _check_known(self, op: str | None, name: str | None) -> None:
-        """Raise for a name that no operation has, or nothing in this graph."""
+        """Raise for a name that no operation, or nothing in the graph and no layer's state, has."""
         names = {mark.name for node in self._order for mark in node.marks}
         names |= {node.name for node in self._order if isinstance(node, Leaf)}
         ops = {node.op for node in self._order}
         functions = PRIMITIVES.keys() | vars(tensor_functions()).keys()
+        parts = {part for p in PRIMITIVES.values() for part in getattr(p, "parts", ())}
         for what, wanted, here, others in (
             ("operation", op, ops, functions),
-            ("mark or parameter", name, names, ()),
+            ("mark or parameter", name, names, parts),
         ):
             if wanted is not None and wanted not in here and wanted not in others:
                 near = nearest(wanted, here) or f"; there are {brief(sorted(here - {''}))[1:-1]}"
