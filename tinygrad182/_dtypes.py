@@ -59,13 +59,8 @@ def is_half(dtype: Any) -> bool:
 _SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
 
 
-def wide_dtype(dtype: Any) -> Any:
-    """The type in which sums, moments and counts of a dtype are kept: ``float32`` for half precision."""
-    return "float32" if is_half(dtype) else dtype
-
-
 def widened(array: Array) -> Array:
-    """An array in the type that :func:`wide_dtype` names; itself where it has that already."""
+    """An array in the type in which sums, moments and counts are kept: ``float32`` for half precision."""
     if not is_half(array.dtype):
         return array
     return backend.namespace(array).astype(array, "float32")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ._calls import told
 from .errors import CallError, GraphError
 from .primitives import PRIMITIVES
-from .recording import apply, tensor_functions
+from .recording import apply
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
@@ -47,14 +45,10 @@ def augmented(name: str) -> Callable[[Any, Any], Tensor]:
 
 
 def method_of(name: str) -> Callable[..., Any]:
-    """Make the method that calls the function ``name``; it gets its docstring and signature there."""
+    """Keep the place of the method that is the function ``name``; :func:`.functions.join` puts it there."""
 
-    @functools.cache
-    def function() -> Callable[..., Any]:
-        return told(getattr(tensor_functions(), name))
-
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return function()(self, *args, **kwargs)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError(name)
 
     method.__name__ = name
     return method

@@ -116,7 +116,7 @@ class Tensor:
                 "assign: the result of an operation cannot be overwritten; only leaves can"
             )
         array = read_as(value, self._data, "assign")
-        if tuple(array.shape) not in ((), self.shape):
+        if array.shape != self._data.shape and tuple(array.shape) not in ((), self.shape):
             raise ShapeError(
                 f"assign: value of shape {tuple(array.shape)} to a tensor of shape {self.shape}"
             )
@@ -210,7 +210,7 @@ class Tensor:
             if value.shape != self.shape:
                 raise ShapeError(f"grad: shape {value.shape} for a tensor of shape {self.shape}")
             backend.namespace(self._data, value._data)
-        autodiff.set_grad(node, value)
+        autodiff.set_grads([(node, value)])
 
     def retain_grad(self) -> None:
         """Keep the gradient of this result too when a backward pass reaches it."""

@@ -99,10 +99,15 @@ def _add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
         raise
 
 
-def set_grad(node: Node, value: Tensor | None) -> None:
+def set_grads(values: Iterable[tuple[Node, Tensor | None]]) -> None:
     """Replace what backward passes have added up."""
     # without the lock a pass that has read the old sum would bring it back
-    holding_lock(setattr, node, "grad", value)
+    holding_lock(_set_grads, values)
+
+
+def _set_grads(values: Iterable[tuple[Node, Tensor | None]]) -> None:
+    for node, value in values:
+        node.grad = value
 
 
 def own(g: Any, owned: bool = False) -> Tensor:

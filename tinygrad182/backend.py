@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from .cuda import import_cupy
 from .errors import DeviceError, MissingDependencyError
 from .namespaces import (
+    ANYWHERE,
     NAMESPACES,
     NUMPY,
     SCALARS,
@@ -99,13 +100,10 @@ def check_device(device: str) -> str:
     return f"cuda:{int(ordinal or 0)}"
 
 
-_ANYWHERE = nullcontext()
-
-
 def on(array: Array) -> AbstractContextManager[Any]:
     """Context in which the array's library works on its device; does nothing on the CPU."""
     xp = NAMESPACES[type(array)]
-    return xp.on(array) if getattr(xp, "guarded", False) else _ANYWHERE
+    return xp.on(array) if getattr(xp, "guarded", False) else ANYWHERE
 
 
 def copy(array: Array) -> Array:

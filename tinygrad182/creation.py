@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from ._trees import flatten, rebuild
 from .backend import Array, check_device, namespace_on
 from .dlpack import imported
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
-from .host import cast, has_dtype, is_host_data, numeric, on_host
+from .host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
 from .modes import default_device
 from .namespaces import numpy_dtype
 from .primitives import PRIMITIVES
@@ -62,8 +61,13 @@ def tensor(
     >>> tg.tensor([0, 2], dtype="int64").dtype
     dtype('int64')
     """
-    data = _without_graph(gathered(imported(data)), data)
-    if is_tensor(data):
+    given, data = data, gathered(data)
+    if data is not given and needs_grad(data):
+        raise GraphError(
+            "tensor: a copy of a list with Tensors that require grad would lose their gradients; use "
+            "tg.stack([x, y]), or x.detach() where none are wanted"
+        )
+    if isinstance(data, Tensor):
         array = data._data
     elif isinstance(data, (np.ndarray, np.generic)):
         array = plain_array(np.asarray(data) if isinstance(data, np.generic) else data)
@@ -74,8 +78,9 @@ def tensor(
         array = _from_numbers(data, dtype)
         device = default_device(device)
     xp = backend.namespace(array)
-    target = xp.device(array) if device is None else check_device(device)
-    if target != xp.device(array):
+    place = xp.device(array)
+    target = place if device in (None, place) else check_device(device)
+    if target != place:
         array, xp = backend.move(array, target), namespace_on(target)
     with xp.on(array):
         array = xp.copy(array if dtype is None else xp.astype(array, xp.dtype(dtype)))
@@ -124,17 +129,18 @@ def as_tensor(x: Any) -> Tensor:
 
     An operand is never moved: where two do not live on one device, the operation raises DeviceError.
     """
-    if is_tensor(x):
+    if isinstance(x, Tensor):
         return x
-    x = gathered(imported(x))
+    x = gathered(x)
     if is_tensor(x):
         return x
     return tensor(x, device="cpu" if isinstance(x, (np.ndarray, np.generic)) else None)
 
 
 def gathered(x: Any) -> Any:
-    """Nested lists that hold Tensors, or arrays of a device, as the stack of them; else ``x`` itself.
+    """Nested lists that hold Tensors, or arrays of a device, as the stack of them.
 
+    An array of a library that speaks DLPack is read; everything else is returned as it is.
     Gradients flow back to the Tensors. Python's numbers among them take their dtype, as in arithmetic.
 
     Examples
@@ -145,26 +151,17 @@ def gathered(x: Any) -> Any:
     >>> w.grad.item()
     5.0
     """
-    if not isinstance(x, (list, tuple)):
+    kind = type(x)
+    if kind in backend.NAMESPACES or kind in backend.SCALARS:
         return x
-    if all(map(is_host_data, _examples(x).values())):
+    if not isinstance(x, (list, tuple)):
+        return imported(x)
+    if all(map(is_host_data, leaf_of_each_type(x))):
         return x
     leaves = [imported(leaf) for leaf in flatten(x)]
     dtypes = {y.dtype for y in leaves if hasattr(y, "dtype")}
     like = with_place(leaves)
     return _stacked(rebuild(x, [_among(leaf, like, dtypes) for leaf in leaves]))
-
-
-def _examples(several: Sequence[Any]) -> dict[type, Any]:
-    """One leaf of each type that is in nested lists, found a level at a time."""
-    found: dict[type, Any] = {}
-    while several:
-        level = dict(zip(map(type, several), several, strict=True))
-        nested = {kind for kind in level if issubclass(kind, (list, tuple))}
-        found |= {kind: x for kind, x in level.items() if kind not in nested}
-        lists = (x for x in several if type(x) in nested) if nested else ()
-        several = list(chain.from_iterable(lists))
-    return found
 
 
 def _among(leaf: Any, like: Any, dtypes: set[Any]) -> Tensor:
@@ -185,16 +182,6 @@ def _stacked(tree: Any) -> Tensor:
     return apply(PRIMITIVES["stack"], *rows, axis=-1 - rows[0].ndim)
 
 
-def _without_graph(found: Any, data: Any) -> Any:
-    """What is to be copied, if no gradients are lost by that unawares."""
-    if found is not data and needs_grad(found):
-        raise GraphError(
-            "tensor: a copy of a list with Tensors that require grad would lose their gradients; use "
-            "tg.stack([x, y]), or x.detach() where none are wanted"
-        )
-    return found
-
-
 def beside(x: Any, like: Tensor | Array) -> Tensor:
     """Data as a Tensor: what comes from the host goes to the library and the device of ``like``.
 
@@ -202,7 +189,7 @@ def beside(x: Any, like: Tensor | Array) -> Tensor:
     """
     if is_tensor(x):
         return x
-    x = gathered(imported(x))
+    x = gathered(x)
     if is_tensor(x):
         return x
     if not is_host_data(x):
@@ -251,7 +238,7 @@ def as_operands(given: Iterable[Any]) -> list[Tensor]:
     several = list(given)
     if all(map(is_tensor, several)):
         return several
-    several = [gathered(imported(x)) for x in several]
+    several = [gathered(x) for x in several]
     like = with_place(several)
     return [as_operand(x, like) for x in several]
 
@@ -260,17 +247,17 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
     """One whole number or a sequence of them as a tuple of ints, such as a shape."""
     try:
         several = values if isinstance(values, (tuple, list)) else (values,)
-        found = tuple(operator.index(n) for n in several)
+        found = tuple(map(operator.index, several))
     except TypeError:
         raise ArgumentError(
             f"{op}: {what} {brief(values)} must be a whole number or a tuple of them"
         ) from None
-    if lowest is not None and any(n < lowest for n in found):
+    if lowest is not None and found and min(found) < lowest:
         raise ArgumentError(f"{op}: {what} {brief(values)} must hold whole numbers from {lowest}")
     return found
 
 
-def _one(value: Any, op: str, what: str, lowest: int | None = None) -> int:
+def one_integer(value: Any, op: str, what: str, lowest: int | None = None) -> int:
     """One whole number."""
     found = integers(value, op, what, lowest)
     if len(found) != 1 or isinstance(value, (tuple, list)):
@@ -286,7 +273,7 @@ def sizes_of(shape: Any, op: str) -> tuple[int, ...]:
     ArgumentError, ShapeError
     """
     sizes = integers(shape, op, "shape", 0)
-    if math.prod(n for n in sizes if n) > _MOST or len(sizes) > _MOST_AXES:
+    if math.prod(filter(None, sizes)) > _MOST or len(sizes) > _MOST_AXES:
         raise ShapeError(f"{op}: an array of shape {brief(sizes)} is more than any memory holds")
     return sizes
 
@@ -451,7 +438,7 @@ def ones_like(x: Tensor) -> Tensor:
 
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
     """The identity matrix ``(n, n)``; ``float32`` by default."""
-    size = _one(n, "eye", "size", 0)
+    size = one_integer(n, "eye", "size", 0)
     sizes_of((size, size), "eye")
     return tensor(np.eye(size), dtype or DEFAULT_DTYPE, default_device(device))
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import backend
+from ._calls import told
 from ._einsum import einsum
 from ._tensor import Tensor
 from .backend import SCALARS
@@ -229,7 +230,8 @@ def accumulating(reduction: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(reduction)
     def widened(x: Any, *args: Any, **options: Any) -> Tensor:
-        x = as_tensor(x)
+        if type(x) is not Tensor:
+            x = as_tensor(x)
         if x._data.dtype is not HALF:
             return reduction(x, *args, **options)
         return astype(reduction(astype(x, "float32"), *args, **options), HALF)
@@ -464,12 +466,11 @@ __all__ = [
 
 
 def join(functions: dict[str, Callable[..., Any]]) -> None:
-    """Add functions to this namespace; Tensor's methods of these names get their docstrings."""
+    """Add functions to this namespace, and those whose places Tensor keeps to its methods."""
     globals().update(functions)
-    for method in vars(Tensor).values():
+    for attribute, method in list(vars(Tensor).items()):
         if callable(method) and method.__doc__ is None and method.__name__ in functions:
-            method.__wrapped__ = functions[method.__name__]
-            method.__doc__ = method.__wrapped__.__doc__
+            setattr(Tensor, attribute, told(functions[method.__name__]))
 
 
 join({name: globals()[name] for name in __all__})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
+from itertools import chain
 from numbers import Real
 from typing import Any
 
@@ -39,10 +41,31 @@ def on_host(data: Any) -> np.ndarray[Any, Any]:
     return np.asarray(data)
 
 
+def leaf_of_each_type(several: Sequence[Any]) -> list[Any]:
+    """One leaf of each type but those of Python's numbers that is in nested lists."""
+    found: dict[type, Any] = {}
+    for _ in range(
+        _MOST_AXES
+    ):  # a level at a time, which is many times as fast as a leaf at a time
+        kinds = set(map(type, several))
+        nested = {kind for kind in kinds if issubclass(kind, (list, tuple))}
+        for kind in kinds - nested - backend.SCALARS - found.keys():
+            found[kind] = next(x for x in several if type(x) is kind)
+        if not nested:
+            break
+        lists = several if kinds == nested else [x for x in several if type(x) in nested]
+        several = list(chain.from_iterable(lists))
+    return list(found.values())
+
+
+_MOST_AXES = 64
+"""More than NumPy has: a list may hold itself."""
+
+
 def has_dtype(data: Any) -> bool:
     """Whether data is an array or a Tensor, or something inside nested sequences is."""
     if isinstance(data, (list, tuple)):
-        return any(has_dtype(x) for x in data)
+        return any(hasattr(x, "dtype") for x in leaf_of_each_type(data))
     return hasattr(data, "dtype")
 
 
@@ -54,7 +77,8 @@ def whole(numbers: Array) -> Array:
 
     Numbers of a ``uint64`` beyond it become its largest, which lies outside all bounds as they do.
     """
-    if isinstance(numbers.dtype, np.dtype) and numbers.dtype == _INT64:
+    dtype = numbers.dtype
+    if dtype is _INT64 or (isinstance(dtype, np.dtype) and dtype == _INT64):
         return numbers
     xp = backend.namespace(numbers)
     with backend.on(numbers):
@@ -69,6 +93,8 @@ def real_number(value: Any) -> float:
 
     A number beyond all floats, such as 10**400, is infinite, so that every check of a range refuses it.
     """
+    if type(value) is float:
+        return value
     is_real = isinstance(value, Real) and not isinstance(value, bool)
     try:
         return float(value) if is_real else math.nan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -47,7 +46,7 @@ def index(x: Any, key: Any) -> Tensor:
             raise _out_of_range(x.shape, 0, key)
         return apply(PRIMITIVES["index"], x, key=(key,))
     entries = _expand(x, key if isinstance(key, tuple) else (key,))
-    if any(is_tensor(e) for e in entries):
+    if any(map(is_tensor, entries)):
         x, entries = _side_by_side(x, entries)
     entries = [e for e in entries if e is not Ellipsis]
     return index_checked(x, tuple(entries))
@@ -118,7 +117,7 @@ def check_indices(
     error : callable
         Given the position of a check that failed, the least and the largest element: what to raise.
     """
-    tried = [i for i, (array, _, _) in enumerate(checks) if math.prod(array.shape)]
+    tried = [i for i, check in enumerate(checks) if 0 not in check[0].shape]
     ends: list[Any] = []
     for i in tried:
         array = checks[i][0]
@@ -133,7 +132,7 @@ def check_indices(
             if least < lowest or largest >= size:
                 raise error(i, int(least), int(largest))
 
-    if any(type(x) is not np.ndarray and backend.is_array(x) for x in ends):
+    if not all([isinstance(x, (np.generic, np.ndarray)) for x in ends]):  # noqa: C419 - a list is faster
         ends = [x if backend.is_array(x) else np.asarray(x) for x in ends]
         pending = MODES.get().pending
         if pending is not None:
@@ -193,12 +192,13 @@ def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: s
 def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     """One checked entry per axis (or None for a new one); arrays as integer Tensors."""
     parts = [_part(k) for k in key]
-    covered = sum(_axes_covered(p) for p in parts)
-    if covered > x.ndim or sum(p is Ellipsis for p in parts) > 1:
+    covered = sum(map(_axes_covered, parts))
+    dots = len([p for p in parts if p is Ellipsis])
+    if covered > x.ndim or dots > 1:
         raise ShapeError(
             f"index: {covered} indices for {x.ndim} axes of shape {x.shape}, and at most one ..."
         )
-    if not any(p is Ellipsis for p in parts):
+    if not dots:
         parts.append(Ellipsis)
     entries: list[Any] = []
     checks: list[tuple[Array, int]] = []
@@ -226,21 +226,19 @@ def _part(k: Any) -> Any:
         return k
     if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
         return int(k)
-    k = imported(k)
-    if isinstance(k, list):
-        k = _from_list(k)
-    elif isinstance(k, np.ndarray):
+    k = _from_list(k) if isinstance(k, list) else imported(k)
+    if isinstance(k, np.ndarray):
         k = plain_array(k)
-        if not k.ndim and _is_whole(k):
-            return int(k)
-    is_index = _has_elements(k) and (k.ndim > 0 if _is_mask(k) else _is_whole(k))
-    if not is_index:
-        what = f"an array of dtype {k.dtype}" if _has_elements(k) else brief(k)
-        raise DTypeError(
-            f"index: {what} is no index; use integers, slices, ..., None, "
-            "or arrays of integers (dtype='int64') or Booleans"
-        )
-    return k if _is_mask(k) else _in_int64(k)
+    if _has_elements(k):
+        if _is_whole(k):
+            return int(k) if isinstance(k, np.ndarray) and not k.ndim else _in_int64(k)
+        if _is_mask(k) and k.ndim:
+            return k
+    what = f"an array of dtype {k.dtype}" if _has_elements(k) else brief(k)
+    raise DTypeError(
+        f"index: {what} is no index; use integers, slices, ..., None, "
+        "or arrays of integers (dtype='int64') or Booleans"
+    )
 
 
 def _from_list(values: Any) -> np.ndarray[Any, Any]:

@@ -41,6 +41,8 @@ LOCK = threading.RLock()
 
 def holding_lock(run: Callable[..., Result], *args: Any) -> Result:
     """Run while no other thread does; the lock is free afterwards, whenever an interrupt comes."""
+    if LOCK._is_owned():  # type: ignore[attr-defined]
+        return run(*args)  # inside another run, which frees it
     try:
         with LOCK:
             return run(*args)

@@ -103,7 +103,11 @@ class Modes:
 
     def twin(self) -> Modes:
         """The same modes, for a context to change before they are in force."""
-        twin = Modes(self.grad, self.device, self.scope, self.anomaly)
+        twin = Modes.__new__(Modes)  # what is to be done for every pass and every call of a module
+        twin.grad = self.grad
+        twin.device = self.device
+        twin.scope = self.scope
+        twin.anomaly = self.anomaly
         twin.pending = self.pending
         twin.context = self.context
         twin.outer = self.outer
@@ -199,7 +203,8 @@ def no_grad(function: Any = None) -> Any:
     >>> predict(tg.ones(2)).requires_grad
     False
     """
-    return _context_or_decorated(grad_mode(False), function, "no_grad")
+    context = grad_mode(False)
+    return context if function is None else _decorated(context, function, "no_grad")
 
 
 @overload
@@ -208,12 +213,11 @@ def enable_grad() -> grad_mode: ...
 def enable_grad(function: F) -> F: ...
 def enable_grad(function: Any = None) -> Any:
     """Context, or decorator, in which operations are recorded again, inside :func:`no_grad`."""
-    return _context_or_decorated(grad_mode(True), function, "enable_grad")
+    context = grad_mode(True)
+    return context if function is None else _decorated(context, function, "enable_grad")
 
 
-def _context_or_decorated(context: ModeContext, function: Any, name: str) -> Any:
-    if function is None:
-        return context
+def _decorated(context: ModeContext, function: Any, name: str) -> Any:
     if not callable(function):
         raise ArgumentError(
             f"{name}: {brief(function)} is not a function to decorate; write with tg.{name}(): ..."
@@ -255,7 +259,8 @@ class detect_anomaly(ModeContext):  # noqa: N801 - used like a keyword
 
     def __new__(cls, function: Any = None) -> Any:
         """Make the context, or decorate the function that stands where one may."""
-        return _context_or_decorated(super().__new__(cls), function, "detect_anomaly")
+        context = super().__new__(cls)
+        return context if function is None else _decorated(context, function, "detect_anomaly")
 
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         modes.anomaly = True

@@ -13,6 +13,8 @@ import numpy as np
 from .errors import DeviceError, DTypeError
 
 SCALARS = frozenset({bool, int, float, complex})
+
+ANYWHERE = nullcontext()
 """Python's own numbers: weak operands, which take the dtype of the array beside them."""
 
 Array = Any
@@ -66,7 +68,7 @@ class Namespace:
 
     def on(self, array: Array) -> AbstractContextManager[Any]:
         """Context in which new arrays are made on ``array``'s device."""
-        return nullcontext()
+        return ANYWHERE
 
     def is_complex(self, x: Array) -> bool:
         if type(x) in SCALARS:
@@ -302,7 +304,7 @@ class _NumPy(NumPyLike):
 
     @staticmethod
     def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
-        if x.ndim == 0:  # the cotangent of every full reduction
+        if x.size == 1 and x.ndim <= len(shape):  # the cotangent of every full reduction
             return np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
         return np.broadcast_to(x, shape)
 

@@ -10,8 +10,8 @@ from typing import Any
 from . import backend
 from ._tensor import Tensor
 from .backend import check_device
-from .creation import as_operands, as_tensor, filled, integers
-from .errors import ArgumentError, ShapeError, brief
+from .creation import as_operands, as_tensor, filled, integers, one_integer
+from .errors import ArgumentError, ShapeError
 from .primitives import PRIMITIVES
 from .recording import apply
 
@@ -23,9 +23,10 @@ def negative_axes(x: Tensor, axis: Axis, op: str) -> tuple[int, ...] | None:
     if axis is None:
         return None
     several = axis if isinstance(axis, (tuple, list)) else (axis,)
-    if not x.ndim and set(several) <= {0, -1}:
+    shape = x.shape
+    if not shape and set(several) <= {0, -1}:
         return ()  # a number is its own only row
-    axes = tuple(negative_axis(x.ndim, a, op, x.shape) for a in several)
+    axes = tuple([negative_axis(len(shape), a, op, shape) for a in several])
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{op}: axis {axis} names an axis twice, for a tensor of shape {x.shape}")
     return axes
@@ -33,10 +34,7 @@ def negative_axes(x: Tensor, axis: Axis, op: str) -> tuple[int, ...] | None:
 
 def negative_axis(ndim: int, axis: int, op: str, shape: tuple[int, ...]) -> int:
     """One axis as a negative integer."""
-    found = integers(axis, op, "axis")
-    if len(found) != 1:
-        raise ArgumentError(f"{op}: axis {brief(axis)} must be one whole number")
-    number = found[0]
+    number = axis if type(axis) is int else one_integer(axis, op, "axis")
     if not -ndim <= number < ndim:
         allowed = f"allowed: {-ndim} to {ndim - 1}" if ndim else "it has no axes"
         raise ShapeError(f"{op}: axis {axis} is out of range for shape {shape} ({allowed})")

@@ -241,16 +241,19 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     tensor([9.])
     """
     arrays: list[Any] = []
+    inputs: list[Any] = []
     tracked = False
     try:
         for x in operands:
             if isinstance(x, _tensor_type):
                 arrays.append(x._data)
                 node = x._node
+                inputs.append(node)
                 if node is not None and node.requires_grad:
                     tracked = True
             elif type(x) in SCALARS:
                 arrays.append(x)
+                inputs.append(x)
             elif isinstance(x, (list, tuple)) and is_tensor(
                 whole := tensor_functions().gathered(x)
             ):
@@ -258,6 +261,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
                 return apply(primitive, *operands[:first], whole, *operands[first + 1 :], **params)
             else:
                 arrays.append(as_array(x))
+                inputs.append(arrays[-1] if type(arrays[-1]) in SCALARS else None)
         xp = backend.namespace(*arrays)
         keeps = primitive.keeps is not None and tracked and MODES.get().grad
         forward: Any = primitive.keeps if keeps else primitive.forward
@@ -281,11 +285,10 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         anomaly.check_result(primitive.name, _place(scope), scope.source, value, arrays)
     if not (tracked and modes.grad):
         return share(value, operands[0]) if primitive.view else wrap(value)
-    inputs = []
-    for x, a in zip(operands, arrays, strict=True):
-        if type(a) not in SCALARS:
-            a = getattr(x, "_node", None) or node_of(x if isinstance(x, _tensor_type) else a)
-        inputs.append(a)
+    if None in inputs:  # what has no history begins one
+        for i, x in enumerate(operands):
+            if inputs[i] is None:
+                inputs[i] = node_of(x if isinstance(x, _tensor_type) else arrays[i])
     result = record(primitive, tuple(inputs), value, params or _NO_PARAMS, scope)
     if saved is not None:
         result._node.saved = saved  # type: ignore[union-attr]

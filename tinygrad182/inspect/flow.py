@@ -12,13 +12,12 @@ from .. import backend
 from .._tensor import Tensor
 from ..autodiff import add_grads, own, seeds_of
 from ..backpropagation import ancestors
-from ..creation import integers
 from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, no_grad
 from ..recording import Node, is_tensor
 from .fused import Found, gradients_inside, gradients_together, openable
 from .hosting import Seed, device_of, is_away, on_host
-from .recurrences import Stack, one_stack, one_state, stacks_of
+from .recurrences import Stack, Wanted, chosen, one_stack, one_state, stacks_of
 from .rows import TrustedCotangents
 from .scaling import whole_of
 from .states import Ledger, StateFlow, flow_of
@@ -189,7 +188,7 @@ def state_grad_matrix(
     state: str = "h",
     log: bool = False,
     *,
-    steps: Sequence[int] | None = None,
+    times: Wanted = None,
 ) -> np.ndarray[Any, Any]:
     """‖∂L_k/∂h_t‖ for every loss and every time step: what each loss says about each state.
 
@@ -207,13 +206,13 @@ def state_grad_matrix(
         The name of the state.
     log : bool
         Return natural logarithms, true also where the norms underflow.
-    steps : sequence of int, optional
-        The time steps that are asked for, in any order; all by default. In a loop of your own, and in
-        an unrolled layer, the pass goes back no further than to the first of them.
+    times : int or sequence of int, optional
+        The time steps that are asked for; all by default. In a loop of your own, and in an unrolled
+        layer, the pass goes back no further than to the first of them.
 
     Returns
     -------
-    ndarray ``(K, T)``, or ``(K, len(steps))``
+    ndarray ``(K, T)``, or ``(K, len(times))`` in the order of time
         Frobenius norms over (B, H), float64; 0 where loss k does not depend on step t.
 
     Raises
@@ -223,7 +222,7 @@ def state_grad_matrix(
     UnknownPathError
         No such path or state, or several paths and none given; the message lists them.
     ArgumentError
-        No losses, or a step that there is no state of.
+        No losses, or a time step that there is no state of.
 
     Examples
     --------
@@ -244,31 +243,19 @@ def state_grad_matrix(
     recurrence = one_state(
         one_stack(whole[0], path, "state_grad_matrix"), state, "state_grad_matrix"
     )
-    times = recurrence.times()
-    asked = times if steps is None else _known(steps, times, state)
+    every = recurrence.times()
+    asked = chosen(times, every, "state_grad_matrix")
     states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in asked]
     targets = set(states)
     size = sum(math.prod(node.value.shape) * node.value.itemsize for node in targets)
     count = max(FEWEST, MEMORY // max(4 * size, 1))
-    columns = [times.index(t) for t in asked]
+    columns = [every.index(t) for t in asked]
     rows = []
     for start in range(0, len(seeds), count):
         for found in _together(seeds[start : start + count], targets):
             flow = flow_of(recurrence, found, "state_grad_matrix", Ledger())
             rows.append((flow.log_grad_norm if log else flow.grad_norm)[columns])
     return np.array(rows)
-
-
-def _known(steps: Sequence[int], times: list[int], state: str) -> Sequence[int]:
-    """The steps that are asked for, if there is a state of each."""
-    steps = integers(list(steps), "state_grad_matrix", "steps")
-    for t in steps:
-        if t not in times:
-            raise ArgumentError(
-                f"state_grad_matrix: steps has {t}, but there is no {state!r} of that step in this "
-                f"graph; it has those of {times[0]} to {times[-1]}"
-            )
-    return steps
 
 
 MEMORY = 1 << 25

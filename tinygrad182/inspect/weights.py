@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors
-from ..errors import ArgumentError, DTypeError, UnknownPathError
+from ..errors import DTypeError, UnknownPathError
 from ..recording import Leaf, Node, is_tensor, node_of
 from . import fused_weights
 from .hosting import device_of, on_host
 from .parts import CheckedParts, norms, whole
+from .recurrences import Wanted, chosen
 from .uses import Uses
 
 CHUNK = 4_000_000
@@ -28,7 +26,7 @@ def weight_grad_by_time(
     weight: Tensor | str,
     norm_only: bool = False,
     *,
-    steps: Iterable[int] | None = None,
+    times: Wanted = None,
 ) -> Any:
     """∂L/∂W as a sum over time: what each step's use of W contributes.
 
@@ -49,15 +47,16 @@ def weight_grad_by_time(
         it under.
     norm_only : bool
         Return the norms alone, without holding T matrices.
-    steps : iterable of int, optional
-        The steps that are asked for; by default all. The others are computed too, for the check, and
-        not kept.
+    times : int or sequence of int, optional
+        The time steps that are asked for; by default all. The others are computed too, for the check,
+        and not kept.
 
     Returns
     -------
     array ``(T, *W.shape)`` in W's dtype, or ndarray ``(T,)`` of Frobenius norms in float64
-        By time step, from 0 to the last that the loss depends on, or in the order of ``steps``; zeros
-        where W was not used. Norms are true also where the parts under- or overflow in W's dtype.
+        By time step, from 0 to the last that the loss depends on, or those of ``times`` in the order of
+        time; zeros where W was not used. Norms are true also where the parts under- or overflow in W's
+        dtype.
 
     Raises
     ------
@@ -72,7 +71,7 @@ def weight_grad_by_time(
     Notes
     -----
     Time is linear in T. Beside the graph and its gradients, T matrices of W's size are held, or those
-    of ``steps``. With ``norm_only``, or a few steps, some 4 million numbers are worked on at once, in
+    of ``times``. With ``norm_only``, or a few steps, some 4 million numbers are worked on at once, in
     about 100 MB, however long the sequence is.
 
     Examples
@@ -84,7 +83,7 @@ def weight_grad_by_time(
     >>> parts = tg.inspect.weight_grad_by_time(loss, rnn.weight_hh_l0)
     >>> parts.shape
     (10, 4, 4)
-    >>> tg.inspect.weight_grad_by_time(loss, "weight_hh_l0", steps=[8, 9]).shape
+    >>> tg.inspect.weight_grad_by_time(loss, "weight_hh_l0", times=[8, 9]).shape
     (2, 4, 4)
     >>> loss.backward()
     >>> bool(abs(parts.sum(axis=0) - rnn.weight_hh_l0.grad.numpy()).max() < 1e-14)
@@ -101,7 +100,7 @@ def weight_grad_by_time(
     here = on_host([(root, seed)])
     ((root, seed),), leaf = here.seeds, here.twin(leaf)
     parts = _parts(root, seed, leaf)
-    wanted = _wanted(steps, parts.steps)
+    wanted = chosen(times, range(parts.steps), "weight_grad_by_time")
     if norm_only:
         return norms(parts, wanted)
     return backend.move(whole(parts, wanted, leaf.value), device)
@@ -119,19 +118,6 @@ def _named(root: Node, path: str) -> Node:
             "or pass the Tensor itself, such as rnn.weight_hh_l0"
         )
     return found[0]
-
-
-def _wanted(steps: Iterable[int] | None, count: int) -> list[int]:
-    """The steps that are asked for, from 0 to ``count`` - 1."""
-    if steps is None:
-        return list(range(count))
-    wanted = list(steps)
-    for t in wanted:
-        if not isinstance(t, (int, np.integer)) or not 0 <= t < count:  # type: ignore[redundant-expr]
-            raise ArgumentError(
-                f"weight_grad_by_time: step {t!r}; the steps are 0 to {count - 1}, as whole numbers"
-            )
-    return [int(t) for t in wanted]
 
 
 def _parts(root: Node, seed: Array, leaf: Node) -> CheckedParts:

@@ -155,9 +155,13 @@ def _forward(
 
 def with_ones(m: Any, x: Array) -> Array:
     """Rows with a 1 at the end, which a bias is multiplied by: so it needs no pass of its own."""
-    return m.concatenate([x, m.ones((len(x), 1), x.dtype)], axis=1)
+    wide = m.empty((len(x), x.shape[1] + 1), x.dtype)
+    wide[:, :-1] = x
+    wide[:, -1] = 1
+    return wide
 
 
+@np.errstate(over="ignore")  # of cotangents that cannot be raised, or that explode
 def backward(
     cell: Any,
     gates: Array,
@@ -296,6 +300,10 @@ def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Array) 
     """
     least = 2 - largest_exponent(rows.dtype) + exponents - sizes
     rows = m.where(m.abs(rows) < power_of_two(m, least, rows.dtype)[:, None], 0, rows)
-    rows = rows * power_of_two(m, -exponents, rows.dtype)[:, None]
-    rows *= power_of_two(m, sizes + lift, rows.dtype)[:, None]
+    first, second = -exponents, sizes + lift
+    if m is np and (np.abs(first + second) < largest_exponent(rows.dtype) - 1).all():
+        first, second = first + second, None  # one factor for both
+    rows *= power_of_two(m, first, rows.dtype)[:, None]
+    if second is not None:
+        rows *= power_of_two(m, second, rows.dtype)[:, None]
     return rows

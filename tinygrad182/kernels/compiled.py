@@ -115,7 +115,8 @@ def backward(
     every = np.empty((L, steps, B), np.int64)
     kept = np.empty((parts, L, steps if keep else 1, B, H), dtype)
     start = -held(dtype).middle
-    value, power = np.zeros((parts, L, B, H), dtype), np.full((L, B), start)
+    value, power = np.zeros((parts, L, B, H), dtype), np.empty((L, B), np.int64)
+    power.fill(start)
     if later is not None:
         value[...] = later.initial.reshape(value.shape)
         powers_before = later.initial_powers

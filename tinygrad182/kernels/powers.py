@@ -124,20 +124,25 @@ class Rescaled(Carry):
         super().__init__(m, g, powers, later)
         self.low, self.high = (power(g.dtype, e) for e in (self.held.low, self.held.high))
         self.tiny = smallest(g.dtype)
-        if powers is None:
-            with np.errstate(over="ignore"):
-                raised = g * power(g.dtype, self.held.middle)
-            if m.isfinite(raised).all():
-                self.g, self.powers = raised, self.start
 
     def add(self, t: int) -> None:
         """Add what arrives at step t, and rescale."""
-        alike = isinstance(self.power, int) and isinstance(self.powers, int)
-        if alike and self.power == self.powers:
-            super().add(t)
-        elif self._arriving[t]:
+        if not self.value.size:
+            return
+        m = self.m
+        if isinstance(self.power, int) and isinstance(self.powers, int):
+            value = self.g[..., t, :, :] * power(self.g.dtype, self.powers - self.power)
+            value += self.value
+            size = m.abs(value)
+            top = _highest(size)
+            if top.max() < np.inf:  # what arrives could be raised so much
+                self.value = value
+                self._rescale(size, top)
+                return
+        if self._arriving[t]:
             self._add_at_powers(t)
-        self._rescale()
+        size = m.abs(self.value)
+        self._rescale(size, _highest(size))
 
     @cached_property
     def _arriving(self) -> list[bool]:
@@ -161,20 +166,22 @@ class Rescaled(Carry):
         )
         self.value = ours + theirs
 
-    def _rescale(self) -> None:
-        """Bring the largest elements of rows back to what they are held at; what is subnormal goes to 0."""
+    def _rescale(self, size: Array, top: Array) -> None:
+        """Bring the largest elements of rows back to what they are held at; what is subnormal goes to 0.
+
+        ``size`` are those of all elements, and ``top`` the largest of each row.
+        """
         m = self.m
-        size = m.abs(self.value)
-        top = _highest(size)
-        stays = ((top >= self.low) & (top < self.high)) | (top == 0) | ~m.isfinite(top)
-        if not stays.all():
-            limit = largest_exponent(top.dtype) - 2
-            shift = m.clip(self.held.middle - self._exponent(top), -limit, limit)
-            shift = m.where(stays, 0, shift)
-            self.value = self._times(self.value, shift)
-            self.power = self.power - shift
-            size = m.abs(self.value)
-        if size.size and size.min() < self.tiny:
+        if not (top.min() >= self.low and top.max() < self.high):
+            stays = ((top >= self.low) & (top < self.high)) | (top == 0) | ~m.isfinite(top)
+            if not stays.all():
+                limit = largest_exponent(top.dtype) - 2
+                shift = m.clip(self.held.middle - self._exponent(top), -limit, limit)
+                shift = m.where(stays, 0, shift)
+                self.value = self._times(self.value, shift)
+                self.power = self.power - shift
+                size = m.abs(self.value)
+        if size.min() < self.tiny:
             self.value[size < self.tiny] = 0
 
     def _exponent(self, top: Array) -> Array:

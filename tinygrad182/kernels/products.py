@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,7 +242,7 @@ def sent(s: Setting, found: Deltas) -> Cotangents:
 
 def _finite(array: Array) -> bool:
     """Whether all elements are finite; False also where the sum of their squares is not."""
-    return array is None or bool(np.isfinite(np.vdot(array, array)))
+    return array is None or math.isfinite(abs(np.vdot(array, array)))
 
 
 def joined(m: Any, windows: list[Cotangents], parts: int) -> Cotangents:

@@ -270,6 +270,7 @@ def _backward(
     p_sums, p_value, p_held = pointer(sums), pointer(value), pointer(held)
     part, part_g, part_held = L * B * n, L * T * B * n, L * keep * B * n
     moved, limit, one = False, int(1 - math.frexp(tiny)[1]), value.dtype.type(1.0)
+    above, up = 0, one  # by how much what arrives is raised: mostly as the row before it was
     for e in range(L):
         for t in range(stop - 1, start - 1, -1):
             i = t - start
@@ -281,7 +282,9 @@ def _backward(
                 rows = (p_value, row, p_g, at, p_held, to, part, part_g, part_held, parts, n)
                 top = bits[2]
                 if 0 <= other - p <= limit:
-                    up = _two_to(other - p, value, limit)
+                    if other - p != above:
+                        above = other - p
+                        up = _two_to(above, value, limit)
                     top = added((*rows, (one, one, up, one), tiny))
                 if top >= bits[2]:  # what arrives cannot be raised that much
                     p, factors = _met(

@@ -37,9 +37,10 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
         raise ShapeError(
             f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes"
         )
-    difference = _wide(pred) - _wide(target)
-    loss = mean(square(difference))
-    return _narrowed(loss, pred) if pred.dtype == target.dtype else loss
+    if is_half(pred.dtype) or is_half(target.dtype):
+        loss = mse_loss(_wide(pred), _wide(target))
+        return _narrowed(loss, pred) if pred.dtype == target.dtype else loss
+    return mean(square(pred - target))
 
 
 @told

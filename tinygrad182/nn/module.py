@@ -10,13 +10,14 @@ from .._calls import Told, explain_call, told, unknown_name
 from .._dtypes import read_target
 from .._habits import MODULE
 from .._tensor import Tensor
+from ..autodiff import set_grads
 from ..backend import Array
 from ..creation import tensor, zeros_like
 from ..errors import ArgumentError, DTypeError, StateDictError, TinygradError
 from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
-from ..recording import Leaf, wrap
+from ..recording import Leaf, node_of, wrap
 
 
 class Parameter(Tensor):
@@ -377,8 +378,11 @@ def _no_mapping(given: Any) -> str:
 
 def clear_gradients(parameters: Iterable[Tensor], set_to_none: bool) -> None:
     """Drop gradients, or make those that are there zeros."""
+    if set_to_none:
+        set_grads((node_of(p), None) for p in parameters)
+        return
     for p in parameters:
-        p.grad = None if set_to_none or p.grad is None else zeros_like(p.grad)
+        p.grad = None if p.grad is None else zeros_like(p.grad)
 
 
 def _array_to(array: Array, device: str | None, dtype: Any) -> Array:

@@ -126,12 +126,10 @@ class Adam(Optimizer):
         b1, b2 = group["betas"]
         if not state:
             state.update(step=0, exp_avg=0.0, exp_avg_sq=0.0)
-        state["step"] += 1
-        state["exp_avg"] = b1 * state["exp_avg"] + (1 - b1) * g
-        state["exp_avg_sq"] = b2 * state["exp_avg_sq"] + (1 - b2) * (g * g)
-        mean = state["exp_avg"] / (1 - b1 ** state["step"])
-        root = (state["exp_avg_sq"] / (1 - b2 ** state["step"])) ** 0.5
-        return mean / (root + group["eps"])
+        n = state["step"] = state["step"] + 1
+        mean = state["exp_avg"] = b1 * state["exp_avg"] + (1 - b1) * g
+        square = state["exp_avg_sq"] = b2 * state["exp_avg_sq"] + (1 - b2) * (g * g)
+        return mean / (1 - b1**n) / ((square / (1 - b2**n)) ** 0.5 + group["eps"])
 
 
 class AdamW(Adam):

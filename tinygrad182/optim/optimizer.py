@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import backend
 from .._calls import Told, told, unknown_name
-from .._dtypes import wide_dtype, widened
+from .._dtypes import widened
 from .._habits import OPTIMIZER
 from .._tensor import Tensor
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
@@ -163,28 +163,27 @@ class Optimizer(Told, ABC):
         states = iter(self.state)
         for group in self.param_groups:
             for p in group["params"]:
-                state = next(states)
-                if p.grad is not None:
+                state, gradient = next(states), p.grad
+                if gradient is not None:
                     with backend.on(p._data):
-                        if state:
-                            self._bring_to(p, state)
                         value = widened(p._data)
-                        g = _beside(value, p.grad._data)
+                        if state:
+                            self._bring_to(p, value, state)
+                        g = _beside(value, gradient._data)
                         p.assign(self._updated(value, g, state, group))
 
-    def _bring_to(self, p: Tensor, state: dict[str, Any]) -> None:
+    def _bring_to(self, p: Tensor, value: Any, state: dict[str, Any]) -> None:
         """Move what is remembered of a parameter to its device and type, if the model has changed them."""
-        kind, dtype = type(p._data), wide_dtype(p.dtype)
         for name in self.arrays:
-            value = state.get(name)
-            if type(value) is kind is np.ndarray and value.dtype == dtype:
+            old = state.get(name)
+            if type(old) is type(value) is np.ndarray and old.dtype is value.dtype:
                 continue
-            if isinstance(value, np.generic):  # 0-d arithmetic leaves NumPy's scalars
-                value = np.asarray(value)
-            if backend.is_array(value):
-                if backend.namespace(value).device(value) != p.device:
-                    value = backend.move(value, p.device)
-                state[name] = _beside(widened(p._data), value)
+            if isinstance(old, np.generic):  # 0-d arithmetic leaves NumPy's scalars
+                old = np.asarray(old)
+            if backend.is_array(old):
+                if backend.namespace(old).device(old) != p.device:
+                    old = backend.move(old, p.device)
+                state[name] = _beside(value, old)
 
     @abstractmethod
     def _updated(self, value: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
@@ -221,7 +220,8 @@ class Optimizer(Told, ABC):
         """
         parameters = self.parameters
         for p, state in zip(parameters, self.state, strict=True):
-            self._bring_to(p, state)
+            with backend.on(p._data):
+                self._bring_to(p, widened(p._data), state)
         groups, positions = [], iter(range(len(parameters)))
         for group in self.param_groups:
             settings = {
@@ -340,6 +340,8 @@ def _sizes(groups: list[int]) -> str:
 
 def _beside(value: Any, array: Any) -> Any:
     """An array in the dtype of a parameter's value, if that is floating."""
+    if array.dtype is value.dtype:
+        return array
     xp = backend.namespace(value)
     return xp.astype(array, value.dtype) if xp.is_floating(value) else array
 

@@ -140,12 +140,13 @@ def test_some_steps_only(loop: str) -> None:
         rnn = tg.nn.RNN(1, 3, rng=0, dtype="float64", fused=loop == "fused")
         losses = list((rnn(tg.ones((8, 2, 1), dtype="float64"))[0] ** 2).sum(axis=(1, 2)))
     whole = matrix_of(losses)
-    for steps in ([5], [7, 0, 3], np.arange(8), [2, 2]):
-        assert_close(matrix_of(losses, steps=steps), whole[:, steps], 1e-13)
-    with pytest.raises(tg.ArgumentError, match=r"steps has 8, but there is no 'h' .* 0 to 7"):
-        matrix_of(losses, steps=[1, 8])
-    with pytest.raises(tg.ArgumentError, match=r"steps .* whole number"):
-        matrix_of(losses, steps=[1.5])
+    for times in ([5], [7, 0, 3], np.arange(8), [2, 2]):
+        assert_close(matrix_of(losses, times=times), whole[:, sorted({*times})], 1e-13)
+    assert_close(matrix_of(losses, times=3), whole[:, [3]], 1e-13)
+    with pytest.raises(tg.ArgumentError, match=r"the steps are 0 to 7, and 8 is not among them"):
+        matrix_of(losses, times=[1, 8])
+    with pytest.raises(tg.ArgumentError, match=r"times \[1\.5\]; pass a time step"):
+        matrix_of(losses, times=[1.5])
 
 
 def test_what_is_refused() -> None:

@@ -307,9 +307,13 @@ def test_what_is_refused() -> None:
         tg.UnknownPathError, match="'weight_hh'; there is 'bias_ih_l0', 'weight_hh_l0'"
     ):
         by_time(case.loss, "weight_hh")
-    for step in (4, -1, 1.0):
-        with pytest.raises(tg.ArgumentError, match="the steps are 0 to 3, as whole numbers"):
-            by_time(case.loss, case.layer.weight_hh_l0, steps=[step])
+    for time in (4, -1):
+        with pytest.raises(
+            tg.ArgumentError, match=f"the steps are 0 to 3, and {time} is not among"
+        ):
+            by_time(case.loss, case.layer.weight_hh_l0, times=[time])
+    with pytest.raises(tg.ArgumentError, match="pass a time step or a sequence of them"):
+        by_time(case.loss, case.layer.weight_hh_l0, times=[1.0])
     with pytest.raises(tg.DTypeError, match="weight_grad_by_time: the output is a float"):
         by_time(1.0, other)  # type: ignore[arg-type]
     with pytest.raises(tg.ShapeError, match=r"weight_grad_by_time.*not a single element"):
@@ -325,8 +329,8 @@ def test_some_steps_of_a_weight_by_its_path(fused: bool) -> None:
     case = Case("lstm", 6, 2, 3, 1, "all", 0, False, False, fused)
     for norm_only in (False, True):
         whole = by_time(case.loss, case.layer.weight_hh_l0, norm_only)
-        some = by_time(case.loss, "weight_hh_l0", norm_only, steps=[4, 1, 4])
-        assert_close(some, whole[[4, 1, 4]], 1e-15)
+        some = by_time(case.loss, "weight_hh_l0", norm_only, times=[4, 1, 4])
+        assert_close(some, whole[[1, 4]], 1e-15)
 
 
 @pytest.mark.parametrize("fused", [True, False])
