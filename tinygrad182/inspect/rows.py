@@ -244,7 +244,8 @@ def _by_rank(bands: list[Band]) -> list[Band]:
             level[here] = NOTHING
         for i, (high, above) in enumerate(kept[-shows:], max(len(kept) - shows, 0)):
             near = (high != 0) & (above - top <= shows)
-            kept[i] = high + m.where(near, times_power(low, (top - above) * unit), 0), above
+            if near.any():
+                kept[i] = high + m.where(near, times_power(low, (top - above) * unit), 0), above
         if kept:
             low = m.where(taken, 0, low)
         new = low != 0
