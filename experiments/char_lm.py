@@ -180,16 +180,17 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
 
 def prepared(opts: CharLMOptions, source: Corpus) -> tuple[Learner, CharLMOptions]:
     """The model to train, new or from a checkpoint, and the options as they then are."""
-    checkpoint = None if opts.resume is None else tg.load(opts.resume)
-    if checkpoint is None or opts.resume is None:
+    path = opts.resume
+    checkpoint = None if path is None else tg.load(path)
+    if checkpoint is None or path is None:
         model = CharLM(
             source.vocabulary, opts.hidden_size, opts.embedding, opts.layers, rng=opts.seed
         )
     else:
-        model = model_of(checkpoint, opts.resume)
+        model = model_of(checkpoint, path)
     learner = Learner(model, source, opts.batch, opts.window, opts.learning_rate)
-    if checkpoint is not None:
-        learner.resume(checkpoint)
+    if checkpoint is not None and path is not None:
+        learner.resume(checkpoint, path)
         if len(learner.history.losses) < opts.steps:
             learner.fits()
     for prompt in opts.prompts:

@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from ._habits import ARGUMENTS, IN_PLACE, KEYWORDS, NOT_THE_SAME
@@ -31,10 +31,11 @@ def _describe(owner: object, name: str, remedies: Mapping[str, str], shown: str)
         return f"{said}; {IN_PLACE}"
     if name in HINTS and shown in ("a Tensor", "tg"):
         return f"{said}; write {HINTS[name]}"
-    return said + _nearest(name, [known for known in dir(owner) if not known.startswith("_")])
+    return said + nearest(name, [known for known in dir(owner) if not known.startswith("_")])
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to append to a message about an unknown name: the known one that is likely meant, if any."""
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -132,5 +133,5 @@ def explain_call(
 
 def _nearest_argument(name: str, taken: list[str]) -> str:
     near = [known for known in taken if name in known or known in name]
-    said = _nearest(name, taken) or (f"; did you mean {near[0]!r}?" if near else "")
+    said = nearest(name, taken) or (f"; did you mean {near[0]!r}?" if near else "")
     return said or f"; it takes ({', '.join(taken)})"

@@ -342,8 +342,9 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
             raise GraphError(
-                "converting to a NumPy array would lose the graph; use x.numpy() or x.detach(), "
-                "and tg.stack([x, y]) for a list of tensors"
+                "converting to a NumPy array would lose the graph; use x.numpy() or x.detach(). For a "
+                "list, where NumPy does not ask us, write tg.mean([x, y]) in place of np.mean([x, y]), and "
+                "tg.stack([x, y]) in place of np.array([x, y])"
             )
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
@@ -433,6 +434,21 @@ class Tensor:
     sigmoid = method_of("sigmoid")
     relu = method_of("relu")
     clip = method_of("clip")
+    round = method_of("round")
+    floor = method_of("floor")
+    ceil = method_of("ceil")
+    trunc = method_of("trunc")
+    sign = method_of("sign")
+    norm = method_of("norm")
+    cumprod = method_of("cumprod")
+    argsort = method_of("argsort")
+    diagonal = method_of("diagonal")
+    trace = method_of("trace")
+    tril = method_of("tril")
+    triu = method_of("triu")
+    roll = method_of("roll")
+    tile = method_of("tile")
+    dot = method_of("dot")
 
     @property
     def T(self) -> Tensor:  # noqa: N802 - NumPy's name

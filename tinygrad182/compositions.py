@@ -20,7 +20,7 @@ from . import functions as tg
 from ._tensor import Tensor
 from .creation import as_operands, as_tensor, beside, dtype_of, full_like, integers, zeros_like
 from .errors import ArgumentError, ShapeError, brief
-from .host import on_host
+from .host import on_host, real_number
 from .rearranging import Axis, negative_axes, negative_axis
 from .recording import is_tensor, wrap
 
@@ -708,9 +708,9 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
         matrix = len(axes) == 2
     if matrix and ord not in (None, "fro"):
         return _matrix_norm(x, ord, axes, keepdims)
-    if ord not in (None, "fro") and not isinstance(ord, (int, float)):
+    p = 2.0 if ord is None or ord == "fro" else real_number(ord)
+    if math.isnan(p):
         raise ArgumentError(f"norm: ord={brief(ord)} of vectors; give a number")
-    p = 2.0 if ord is None or ord == "fro" else float(ord)
     return _vector_norm(x, p, axes, keepdims)
 
 

@@ -15,7 +15,7 @@ from ._trees import flatten, rebuild
 from .backend import Array, check_device, namespace_on
 from .dlpack import imported
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
-from .host import cast, has_dtype, is_host_data, leaf_of_each_type, on_host
+from .host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
 from .modes import default_device
 from .namespaces import numpy_dtype
 from .primitives import PRIMITIVES
@@ -90,13 +90,13 @@ def tensor(
 def _from_numbers(data: Any, dtype: Any) -> Array:
     """A NumPy array of Python data, of the default dtype where it holds real numbers."""
     try:
-        array = on_host(data)
+        array = numeric(on_host(data))
     except ValueError as error:
         raise ArgumentError(
             f"tensor: nested sequences of unequal lengths ({error}); pad them first"
         ) from error
-    if array.dtype.kind == "O":
-        array = _of_large_numbers(data, array)
+    except OverflowError as error:
+        raise DTypeError(f"tensor: {brief(data)} is beyond all dtypes: {error}") from error
     if array.dtype.kind not in "biufc":
         raise DTypeError(
             f"tensor: data of type {type(data).__name__} is not numeric (found {array.dtype})"
@@ -105,16 +105,6 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         is_real = array.dtype.kind in "iuf" and not has_dtype(data)
         return array.astype(DEFAULT_DTYPE) if is_real else array
     return _fitted("tensor", data, array, numpy_dtype(dtype))
-
-
-def _of_large_numbers(data: Any, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Python's whole numbers beyond int64 as float64, as they are read beside others; else the array."""
-    if not all(isinstance(x, (bool, int, float)) for x in array.flat):
-        return array
-    try:
-        return array.astype(np.float64)
-    except OverflowError as error:
-        raise DTypeError(f"tensor: {brief(data)} is beyond all dtypes: {error}") from error
 
 
 def _fitted(
@@ -336,12 +326,12 @@ _DEFAULTS = {bool: "bool", complex: "complex64"}
 """Dtypes of constants of which no dtype is said, where it is not ``float32``."""
 
 
-def _fill_value(op: str, fill_value: Any) -> Any:
+def _fill_value(op: str, fill_value: Any, what: str = "fill_value") -> Any:
     value: Any = as_array(fill_value)
     if type(value) is np.ndarray and not value.ndim:
         value = value[()]  # a long double
     elif type(value) not in backend.SCALARS:
-        raise ArgumentError(f"{op}: fill_value {brief(fill_value)} must be a number")
+        raise ArgumentError(f"{op}: {what} {brief(fill_value)} must be a number")
     return value
 
 
@@ -415,10 +405,17 @@ def arange(
 def full_like(x: Tensor, fill_value: complex, shape: Sequence[int] | None = None) -> Tensor:
     """A tensor of the dtype and device of ``x``, and of its shape unless ``shape`` is given."""
     x = as_tensor(x)
-    value = _fill_value("full_like", fill_value)
+    return filled("full_like", x, fill_value, x.shape if shape is None else tuple(shape))
+
+
+def filled(
+    op: str, x: Tensor, fill_value: Any, shape: tuple[int, ...], what: str = "fill_value"
+) -> Tensor:
+    """What :func:`full_like` gives, for an operation and an argument of which errors speak."""
+    value = _fill_value(op, fill_value, what)
     if isinstance(x.dtype, np.dtype):
-        value = _fit("full_like", value, x.dtype)
-    return _filled_like(x, value, x.shape if shape is None else tuple(shape))
+        value = _fit(op, value, x.dtype)
+    return _filled_like(x, value, shape)
 
 
 def _filled_like(x: Tensor, value: complex, shape: tuple[int, ...]) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import chain
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -83,6 +86,20 @@ def whole(numbers: Array) -> Array:
         return xp.astype(numbers, "int64")
 
 
+def real_number(value: Any) -> float:
+    """What somebody gave for a real number as a float; NaN if it is none, as True is not.
+
+    A number beyond all floats, such as 10**400, is infinite, so that every check of a range refuses it.
+    """
+    if type(value) is float:
+        return value
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    try:
+        return float(value) if is_real else math.nan
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def is_host_data(x: Any) -> bool:
     """Whether ``x`` comes from the host: a NumPy array, a number, a list. Such data is moved freely.
 
@@ -104,8 +121,23 @@ def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """
     if type(data) in (bool, int, float):
         return np.asarray(data, dtype)  # raises where it does not fit
-    array = plain_array(data if isinstance(data, np.ndarray) else on_host(data))
+    array = plain_array(data if isinstance(data, np.ndarray) else numeric(on_host(data)))
     return cast(None if isinstance(data, np.ndarray) and array.ndim else data, array, dtype)
+
+
+def numeric(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Python's numbers that no type of NumPy's holds, as float64; what is no number stays as it is.
+
+    Such are whole numbers beyond int64, and those of ``fractions`` and ``decimal``.
+
+    Raises
+    ------
+    OverflowError
+        A number beyond all floats.
+    """
+    if array.dtype.kind != "O" or not all(isinstance(x, (Real, Decimal)) for x in array.flat):
+        return array
+    return array.astype(np.float64)
 
 
 def cast(data: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -382,6 +382,13 @@ def namespace(*operands: Array) -> Any:
         if found is None:
             found, first = xp, x
         elif xp is not found or (found is not NUMPY and _device(found, x) != _device(found, first)):
+            if (
+                isinstance(odd := x if xp is NUMPY else first, np.ndarray)
+                and odd.dtype.char in "gG"
+            ):
+                raise DTypeError(
+                    f"{odd.dtype} is a type of the CPU alone; use 'float64' (or 'complex128') elsewhere"
+                )
             raise DeviceError(
                 f"operands live on different devices: {_where(found, first)} and {_where(xp, x)}; "
                 "move one of them first with x.to(device)"

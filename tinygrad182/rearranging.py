@@ -10,7 +10,7 @@ from typing import Any
 from . import backend
 from ._tensor import Tensor
 from .backend import check_device
-from .creation import as_operands, as_tensor, full_like, integers, one_integer
+from .creation import as_operands, as_tensor, filled, integers, one_integer
 from .errors import ArgumentError, ShapeError
 from .primitives import PRIMITIVES
 from .recording import apply
@@ -181,7 +181,9 @@ def pad(x: Any, pad_width: Any, constant_values: float = 0.0) -> Tensor:
         raise ShapeError(f"pad: a result of shape {tuple(sizes)} is more than any memory holds")
     for axis, (before, after) in enumerate(pairs):
         edges = [(*x.shape[:axis], n, *x.shape[axis + 1 :]) for n in (before, after)]
-        first, last = (full_like(x, constant_values, shape=shape) for shape in edges)
+        first, last = (
+            filled("pad", x, constant_values, shape, "constant_values") for shape in edges
+        )
         x = concat([first, x, last], axis=axis) if before or after else x
     return x
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import tinygrad182 as tg
 from experiments.common.errors import DataError, OptionError
 from experiments.common.numbers import Floats, in_decades
+from experiments.common.words import printable
 from experiments.decoding.checkpoints import check
 from experiments.decoding.text import Corpus
 from models import CharLM
@@ -193,11 +194,20 @@ class Learner:
             history=vars(self.history),
         )
 
-    def resume(self, checkpoint: tg.Checkpoint) -> None:
-        """Go on where a checkpoint's training was, which :func:`model_of` has looked at."""
-        self.model.load_state_dict(checkpoint.model)
-        if checkpoint.optimizer is not None:
-            self.optimizer.load_state_dict(checkpoint.optimizer)
+    def resume(self, checkpoint: tg.Checkpoint, path: Path) -> None:
+        """Go on where the training of a checkpoint at a path was, which :func:`model_of` has looked at.
+
+        Raises
+        ------
+        CheckpointError
+            One whose arrays are not those of the model or of its optimizer.
+        """
+        try:
+            self.model.load_state_dict(checkpoint.model)
+            if checkpoint.optimizer is not None:
+                self.optimizer.load_state_dict(checkpoint.optimizer)
+        except tg.StateDictError as error:
+            raise tg.CheckpointError(f"{printable(path)}: {error}; name another one") from error
         self.history = History(**checkpoint.meta["history"])
         if (state := checkpoint.meta["state"]) is not None:
             dtype = self.model.embedding.weight.dtype

@@ -92,7 +92,8 @@ def test_training_that_goes_on_gives_the_same_bits(tmp_path, at, dtype):
 
     assert whole.learn(10, 3, save=save) == ""
     resumed = a_learner(dtype=dtype, seed=9)
-    resumed.resume(tg.load(tmp_path / f"{at}.safetensors"))
+    path = tmp_path / f"{at}.safetensors"
+    resumed.resume(tg.load(path), path)
     assert len(resumed.history.losses) == at
     assert resumed.learn(10, 3) == ""
     assert vars(resumed.history) == vars(whole.history)
@@ -176,7 +177,7 @@ def go_on(checkpoint, path):
     assert learner.model.vocabulary == model.vocabulary
     learner.model = model
     learner.optimizer = tg.optim.Adam(model.parameters(), lr=0.01)
-    learner.resume(checkpoint)
+    learner.resume(checkpoint, path)
     learner.fits()
     done = len(learner.history.losses)
     learner.learn(done + 1, 2)
@@ -227,9 +228,26 @@ def test_training_goes_on_with_the_sizes_it_began_with(tmp_path):
     for window, batch, words in ((6, 2, "--batch 3"), (5, 3, "--window 6")):
         text = a_text(400)
         other = Learner(learner.model, Corpus("toy", text[:-60], text[-60:]), batch, window, 0.01)
-        other.resume(tg.load(path))
+        other.resume(tg.load(path), path)
         with pytest.raises(OptionError, match=f"go on with {words}"):
             other.fits()
+
+
+@pytest.mark.parametrize("of", ["model", "optimizer"])
+def test_a_checkpoint_without_some_arrays_is_named(tmp_path, of):
+    path = tmp_path / "model.safetensors"
+    learner = a_learner()
+    learner.learn(2, 2)
+    learner.save(path)
+    checkpoint = tg.load(path)
+    if of == "model":
+        checkpoint.model.popitem()
+    else:
+        checkpoint.optimizer["state"][0].popitem()
+    with pytest.raises(
+        tg.CheckpointError, match=r"model\.safetensors: load_state_dict.*name another"
+    ):
+        go_on(checkpoint, path)
 
 
 # --- searches -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import const, host, leaf, needs_torch
 from tinygrad182 import _habits
+from tinygrad182._hints import HINTS
 
 X = np.arange(6.0, dtype=np.float32).reshape(2, 3)
 Y = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
@@ -89,7 +90,23 @@ WORKS: dict[str, tuple[Call, Any]] = {
     "x.softmax(dim=)": (lambda x, y: (x * 0).softmax(dim=0), np.full((2, 3), 0.5, np.float32)),
     "requires_grad_": (lambda x, y: tg.zeros(2).requires_grad_().requires_grad, True),
     "hasattr": (lambda x, y: hasattr(x, "size_"), False),
-    "getattr with a default": (lambda x, y: getattr(x, "norm", 7), 7),
+    "getattr with a default": (lambda x, y: getattr(x, "randn_like", 7), 7),
+    "round": (lambda x, y: (x / 2).round(), np.round(X / 2)),
+    "ceil": (lambda x, y: (x / 2).ceil(), np.ceil(X / 2)),
+    "floor": (lambda x, y: (x / 2).floor(), np.floor(X / 2)),
+    "trunc": (lambda x, y: (-x / 2).trunc(), np.trunc(-X / 2)),
+    "sign": (lambda x, y: (x - 2).sign(), np.sign(X - 2)),
+    "norm": (lambda x, y: x.norm(), np.linalg.norm(X)),
+    "norm(dim=)": (lambda x, y: x.norm(dim=1), np.linalg.norm(X, axis=1)),
+    "cumprod(dim=)": (lambda x, y: x.cumprod(dim=1), X.cumprod(1)),
+    "argsort": (lambda x, y: (-x).argsort(), (-X).argsort()),
+    "diagonal": (lambda x, y: x.diagonal(), X.diagonal()),
+    "trace of a matrix": (lambda x, y: x[:, :2].trace(), X[:, :2].trace()),
+    "tril": (lambda x, y: x.tril(), np.tril(X)),
+    "triu(1)": (lambda x, y: x.triu(1), np.triu(X, 1)),
+    "roll": (lambda x, y: x.roll(1, 0), np.roll(X, 1, 0)),
+    "tile": (lambda x, y: x.tile((2, 1)), np.tile(X, (2, 1))),
+    "dot": (lambda x, y: x[0].dot(x[1]), X[0] @ X[1]),
     "F.relu": (lambda x, y: tg.nn.functional.relu(x - 3), np.maximum(X - 3, 0)),
     "F.linear": (lambda x, y: tg.nn.functional.linear(x, x, tg.ones(2)), X @ X.T + 1),
     "F.mse_loss": (lambda x, y: tg.nn.functional.mse_loss(x, x).item(), 0.0),
@@ -117,8 +134,8 @@ TOLD: dict[str, tuple[Call, str]] = {
     "copy_": (lambda x, y: x.copy_(y), r"'copy_'.*x\.assign"),
     "fill_": (lambda x, y: x.fill_(0), r"'fill_'.*x\.assign"),
     "grad.zero_": (lambda x, y: x.detach_(), r"'detach_'.*x\.assign"),
-    "norm": (lambda x, y: x.norm(), r"'norm'; write tg\.sqrt\(tg\.sum\(x \* x\)\)"),
-    "repeat": (lambda x, y: x.repeat(2, 1), r"'repeat'; write tg\.concat"),
+    "repeat": (lambda x, y: x.repeat(2, 1), r"'repeat'; write x\.tile.* tg\.repeat"),
+    "sort": (lambda x, y: x.sort(), r"'sort'; write tg\.sort\(x\).* tg\.argsort"),
     "long": (lambda x, y: x.long(), r"x\.astype\('int64'\)"),
     "type": (lambda x, y: x.type(), r"write x\.dtype"),
     "is_cuda": (lambda x, y: x.is_cuda, r"x\.device != 'cpu'"),
@@ -133,7 +150,6 @@ TOLD: dict[str, tuple[Call, str]] = {
     "FloatTensor": (lambda x, y: tg.FloatTensor([1.0]), r"write tg\.tensor\(data\)"),
     "empty": (lambda x, y: tg.empty(2), r"write tg\.zeros\(shape\)"),
     "zeros(2, 2)": (lambda x, y: tg.zeros(2, 2), "a shape is one tuple"),
-    "linspace": (lambda x, y: tg.linspace(0, 1, 5), r"np\.linspace"),
     "tg.cuda": (lambda x, y: tg.cuda.is_available(), "cuda_is_available"),
     "tg.device": (lambda x, y: tg.device("cpu"), "a device is a string"),
     "tg.float16": (lambda x, y: tg.float16, "dtype='float16'"),
@@ -415,6 +431,17 @@ def test_every_name_is_told_and_its_remedy_runs(table: str, name: str, text: str
     if (found := code_of(text)) and not NOT_RUN.search(text):
         with tg.use_device(tg.ones(1).device), np.errstate(all="ignore"):
             exec(compile(found, name, "exec"), environment())
+
+
+@pytest.mark.parametrize(("table", "name", "text"), REMEDIES, ids=lambda value: str(value)[:20])
+def test_a_remedy_names_our_function_of_the_same_name(table: str, name: str, text: str) -> None:
+    if table in ("TENSOR", "TG", "FUNCTIONAL") and name in tg.functions.__all__:
+        assert f"tg.{name}" in text
+    assert not hasattr(tg, name) or table != "TG"
+
+
+def test_hints_are_of_functions_that_we_do_not_have() -> None:
+    assert not HINTS.keys() & set(tg.functions.__all__)
 
 
 def code_of(text: str) -> str:

@@ -95,6 +95,9 @@ def test_what_a_list_cannot_be() -> None:
         tg.sum([w, w[:2]])
     with pytest.raises(tg.ShapeError, match="empty list"):
         tg.sum([w, []])
+    for by_numpy in (np.mean, np.array, np.sum):
+        with pytest.raises(tg.GraphError, match=r"tg\.mean\(\[x, y\]\).* tg\.stack\(\[x, y\]\)"):
+            by_numpy([w, w])  # type: ignore[operator]
     masked = np.ma.masked_array(A, [True, False, False])
     for data in ([masked, A], [w, masked]):
         with pytest.raises(tg.DTypeError, match="its mask would be lost"):

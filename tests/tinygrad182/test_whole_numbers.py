@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import fractions
 from collections.abc import Callable
 from typing import Any
 
@@ -129,3 +131,62 @@ def test_numbers_beyond_int64_are_out_of_range_and_not_negative() -> None:
         tg.nn.Embedding(5, 3, rng=0)(beyond)
     with pytest.raises(tg.ArgumentError, match="must be from 1 to T = 12"):
         tg.nn.RNN(2, 3, rng=0)(const(X[:, :2].astype("float32")), lengths=beyond)
+
+
+# --- numbers beyond all floats, and numbers of Python's that NumPy has no type for ----------------
+
+HUGE = 10**400
+
+
+def _state_of(kind: Any, **settings: Any) -> None:
+    optimizer = kind([leaf(np.ones(2))], 0.1)
+    state = optimizer.state_dict()
+    state["param_groups"][0].update(settings)
+    optimizer.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tg.optim.SGD([leaf(np.ones(2))], HUGE), "^SGD: lr 1000.* finite number from 0"),
+        (lambda: _state_of(tg.optim.SGD, lr=HUGE), "^load_state_dict of SGD: .*lr 1000"),
+        (lambda: _state_of(tg.optim.Adam, betas=[0.1, [0.2, 0.3]]), "betas .* two numbers"),
+        (lambda: _state_of(tg.optim.Adam, betas=(HUGE, 0.1)), "betas .* two numbers"),
+        (lambda: _state_of(tg.optim.Adam, betas=HUGE), "betas .* two numbers"),
+        (lambda: tg.nn.LSTM(1, 2, forget_bias=HUGE), "forget_bias 1000.* finite"),
+        (lambda: tg.nn.LayerNorm(2, eps=HUGE), "eps 1000.* finite"),
+        (lambda: tg.nn.init.uniform_(tg.zeros(2), -HUGE), "uniform_: low -1000.* finite"),
+        (lambda: tg.nn.init.normal_(tg.zeros(2), std=HUGE), "normal_: std 1000.* finite"),
+        (lambda: tg.nn.init.normal_(tg.zeros(2), std=-1.0), "normal_: std -1.* from 0"),
+        (lambda: tg.nn.init.constant_(tg.zeros(2), HUGE), "constant_: cannot read 1000"),
+        (lambda: tg.nn.init.orthogonal_(tg.eye(2), HUGE), "orthogonal_: gain 1000.* finite"),
+        (
+            lambda: tg.nn.init.scale_to_spectral_radius_(tg.eye(2), HUGE),
+            "scale_to_spectral_radius_: radius 1000.* finite",
+        ),
+        (lambda: tg.nn.init.spectral_radius(HUGE), "spectral_radius: cannot read 1000"),
+        (lambda: tg.nn.init.spectral_radius([[HUGE]]), r"spectral_radius: cannot read \[\[1000"),
+        (lambda: tg.pad(tg.ones(2), 1, constant_values=HUGE), "^pad: 1000.* cannot be float32"),
+        (lambda: tg.pad(tg.ones(2), 1, constant_values="a"), "^pad: constant_values 'a'"),
+        (lambda: tg.tensor([1.0, 2.0]).assign([HUGE, 1]), r"^assign: cannot read \[1000"),
+        (lambda: tg.norm(tg.ones(2), "x"), "^norm: ord='x'"),
+    ],
+)
+def test_numbers_beyond_all_floats_are_told(call: Any, message: str) -> None:
+    with pytest.raises(tg.TinygradError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "value", [10**30, fractions.Fraction(1, 3), decimal.Decimal("0.1"), -(2**64)]
+)
+def test_what_float_takes_is_a_number(value: Any) -> None:
+    for data in (value, [value, 1]):
+        found = tg.tensor([0.0, 0.0]).assign(data)
+        expected = np.float32([float(value), 1.0 if isinstance(data, list) else float(value)])
+        np.testing.assert_array_equal(host(found), expected)
+        made = tg.tensor(data)
+        assert made.shape == np.shape(data)
+        np.testing.assert_array_equal(np.broadcast_to(host(made), 2), expected)
+    with pytest.raises(tg.DTypeError, match="not numeric"):
+        tg.tensor([value, object()])

@@ -11,7 +11,8 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
+from ..host import real_number
 from ..modes import no_grad
 from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
@@ -95,12 +96,13 @@ def sample(
 
 
 def _positive(temperature: Any) -> float:
-    if not (isinstance(temperature, (int, float, np.number)) and 0 < temperature < math.inf):
+    number = real_number(temperature)
+    if not 0 < number < math.inf:
         raise ArgumentError(
-            f"sample: temperature {temperature!r} must be a number above 0; as it goes to 0, sampling "
+            f"sample: temperature {brief(temperature)} must be a number above 0; as it goes to 0, sampling "
             "becomes tg.decode.greedy"
         )
-    return float(temperature)
+    return number
 
 
 class _Drawn(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import backend
 from ..backend import Array
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
 from ..modes import no_grad
 from .beam import ALL, BeamSearch
 from .result import Scoring, SearchResult
@@ -220,5 +220,5 @@ def _exponent(penalty: Any, max_length: int) -> float:
     except (TypeError, ValueError, OverflowError):
         usable = False
     if not usable:
-        raise ArgumentError(f"decode: length_penalty {penalty!r} must be a finite number")
+        raise ArgumentError(f"decode: length_penalty {brief(penalty)} must be a finite number")
     return exponent

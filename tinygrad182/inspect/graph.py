@@ -8,15 +8,16 @@ from itertools import accumulate
 from typing import Any, NamedTuple, NoReturn
 
 from .. import backend
-from .._calls import told
+from .._calls import nearest, told
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
-from ..errors import FreedGraphError, GraphError
+from ..errors import FreedGraphError, GraphError, UnknownPathError, brief
 from ..modes import no_grad
+from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
-from ..recording import Leaf, Node
+from ..recording import Leaf, Node, tensor_functions
 from ..unrolling import is_scan, operations, unrolled
 from .expanding import inside, step
 from .table import text_table
@@ -303,12 +304,17 @@ class Graph:
             Time step.
         name : str, optional
             A marked name such as ``"h"``, or a parameter's dotted path.
+
+        Raises
+        ------
+        UnknownPathError
+            No operation is called so, or nothing in the graph and no layer's state has the name.
         """
         inside = {op for n in self._order if is_scan(n) for op in operations(n)}
         parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
         looks_inside = op in inside if op else time is not None or (name and not parameter)
         graph = self.opened() if looks_inside else self
-        return [
+        found = [
             node
             for node in graph
             if (op is None or node.op == op)
@@ -316,6 +322,24 @@ class Graph:
             and (time is None or node.time == time)
             and (name is None or node.name == name)
         ]
+        if not found:
+            graph._check_known(op, name)
+        return found
+
+    def _check_known(self, op: str | None, name: str | None) -> None:
+        """Raise for a name that no operation, or nothing in the graph and no layer's state, has."""
+        names = {mark.name for node in self._order for mark in node.marks}
+        names |= {node.name for node in self._order if isinstance(node, Leaf)}
+        ops = {node.op for node in self._order}
+        functions = PRIMITIVES.keys() | vars(tensor_functions()).keys()
+        parts = {part for p in PRIMITIVES.values() for part in getattr(p, "parts", ())}
+        for what, wanted, here, others in (
+            ("operation", op, ops, functions),
+            ("mark or parameter", name, names, parts),
+        ):
+            if wanted is not None and wanted not in here and wanted not in others:
+                near = nearest(wanted, here) or f"; there are {brief(sorted(here - {''}))[1:-1]}"
+                raise UnknownPathError(f"select: this graph has no {what} {wanted!r}{near}")
 
     def opened(self) -> Graph:
         """The same graph with every recurrence step by step, as ``fused=False`` would have recorded it.

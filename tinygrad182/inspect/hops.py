@@ -198,7 +198,7 @@ def _one_by_one(
     """By states that each were computed by operations of their own."""
     twins = in_float64(here.root)
     original = {twin: node for node, twin in twins.items()}
-    nodes = [twins.get(recurrence.steps[t]) for t in wanted]
+    nodes = [recurrence.steps[t] for t in wanted]
     sums = Coefficients(count, lambda node, parent: hops.edge(original[node], original[parent]))
     found: dict[Node, Rows] = {}
 
@@ -206,7 +206,7 @@ def _one_by_one(
         if node in targets:
             found[node] = g, sums.powers
 
-    targets = {node for node in nodes if node is not None}
+    targets = {twins[node] for node in nodes if node in twins}
     with no_grad():
         backpropagate(
             [(twins[here.root], backend.namespace(here.seed).to_numpy(here.seed))],
@@ -218,7 +218,7 @@ def _one_by_one(
         )
     shape = (count, *recurrence.steps[wanted[0]].value.shape)
     nothing = np.zeros(shape), np.zeros((1,) * len(shape), np.int64)
-    every = [found.get(node, nothing) for node in nodes]
+    every = [found.get(twins.get(node, node), nothing) for node in nodes]
     with np.errstate(over="ignore", under="ignore"):
         parts = np.stack([shifted(*each) for each in every], axis=1)
     xp = backend.namespace(here.seed)

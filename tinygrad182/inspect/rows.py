@@ -15,7 +15,15 @@ from ..primitives.index import Slice
 from ..recording import Node
 from ..unrolling import is_scan
 from .along import keeps_rows
-from .scaling import NOT_FINITE, Band, Power, ScaledCotangents, reach_of, times_power
+from .scaling import (
+    NOT_FINITE,
+    Band,
+    Power,
+    ScaledCotangents,
+    reach_of,
+    steps_that_show,
+    times_power,
+)
 
 
 class RowCotangents(ScaledCotangents):
@@ -222,6 +230,7 @@ def _by_rank(bands: list[Band]) -> list[Band]:
     of a row lie apart; rows of one band need not have the same power.
     """
     m, unit = backend.namespace(bands[0][0]).module, largest_exponent(bands[0][0].dtype) // 2
+    shows = steps_that_show(bands[0][0].dtype)
     shape = np.broadcast_shapes(*(p.shape for _, p in bands if not isinstance(p, int)))
     axes = tuple(i for i, n in enumerate(shape) if n == 1)
     left = [_on_grid(m, g, power, unit) for g, power in bands]
@@ -238,17 +247,18 @@ def _by_rank(bands: list[Band]) -> list[Band]:
             here = (level == top) & (level != NOTHING)
             low += times_power(m.where(here, g, 0), m.where(here, power - top * unit, 0))
             level[here] = NOTHING
-        if kept:  # what lies further down than on the next level would not show
-            high, above = kept[-1]
-            near = (high != 0) & (above - top == 1)
-            kept[-1] = high + m.where(near, times_power(low, -unit), 0), above
+        for i, (high, above) in enumerate(kept[-shows:], max(len(kept) - shows, 0)):
+            near = (high != 0) & (above - top <= shows)
+            if near.any():
+                kept[i] = high + m.where(near, times_power(low, (top - above) * unit), 0), above
+        if kept:
             low = m.where(taken, 0, low)
         new = low != 0
         if new.any():
             kept.append((low, top))
             taken = taken | new
             for level in left:
-                level[new & (level < top - 1)] = NOTHING
+                level[new & (level < top - shows)] = NOTHING
 
 
 def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,8 @@ def _split(array: Array, power: int) -> list[Band]:
 def _disjoint(bands: list[Band]) -> list[Band]:
     """The same sum, highest power first, each element in one band only.
 
-    ``bands`` come from :func:`_split`. Where a higher one has an element, the next is added to it, and
-    what lies further down would not show.
+    ``bands`` come from :func:`_split`. Where a higher one has an element, those that show beside it are
+    added to it (:func:`steps_that_show`).
     """
     sums: dict[int, Array] = {}
     for array, power in bands:
@@ -161,17 +162,29 @@ def _disjoint(bands: list[Band]) -> list[Band]:
     for power in sorted(sums, reverse=True):
         low = sums[power]
         xp = backend.namespace(low)
-        if kept:
-            high, above = kept[-1]
-            if above - power == largest_exponent(low.dtype) // 2:
+        shows = steps_that_show(low.dtype) * (largest_exponent(low.dtype) // 2)
+        for i, (high, above) in enumerate(kept):
+            if above - power <= shows:
                 shown = xp.where(high != 0, times_power(low, power - above), 0.0)
-                kept[-1] = (_plus(high, shown), above)
+                kept[i] = (_plus(high, shown), above)
+        if kept:
             low = xp.where(taken, 0.0, low)
         elements = low != 0
         if bool(xp.any(elements)):
             kept.append((low, power))
             taken = taken | elements
     return kept
+
+
+@cache
+def steps_that_show(dtype: Any) -> int:
+    """By how many steps of the grid of powers an element may lie below another and show beside it.
+
+    On neighbouring steps sizes may be close; each further step is ``largest_exponent(dtype) // 2`` powers
+    of two. So it is 1, but for float16, whose steps are shorter than its 11 digits: 2.
+    """
+    digits = int(np.finfo(str(dtype).rpartition(".")[2]).nmant) + 2
+    return -(-digits // (largest_exponent(dtype) // 2))
 
 
 def zeros_like(array: Array) -> Array:

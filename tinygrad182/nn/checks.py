@@ -11,6 +11,7 @@ from .. import backend
 from .._tensor import Tensor
 from ..creation import beside, tensor
 from ..errors import ArgumentError, DTypeError, brief
+from ..host import real_number
 from ..modes import MODES
 from .module import Module, Parameter
 
@@ -37,16 +38,13 @@ def check_number(layer: object, name: str, value: Any, most: float = math.inf) -
     ------
     ArgumentError
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not (0 <= value <= most and value < math.inf)
-    ):
+    number = real_number(value)
+    if not (0 <= number <= most and number < math.inf):
         limit = "" if most == math.inf else f" to {most:g}"
         raise ArgumentError(
             f"{type(layer).__name__}: {name} {brief(value)} must be a finite number from 0{limit}"
         )
-    return float(value)
+    return number
 
 
 def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import _calls, _habits
 from .._tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
-from ..host import numbers_as
+from ..host import numbers_as, read_as, real_number
 from ..modes import default_device
 from .module import Parameter
 
@@ -34,17 +34,21 @@ def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) 
 
 def uniform_(p: Tensor, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with numbers drawn uniformly from [low, high)."""
+    low, high = _finite("uniform_", low=low, high=high)
     return _fill(p, generator(rng).uniform(low, high, p.shape))
 
 
 def normal_(p: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with normally distributed numbers."""
+    mean, std = _finite("normal_", mean=mean, std=std)
+    if std < 0:
+        raise ArgumentError(f"normal_: std {std} must be a finite number from 0")
     return _fill(p, generator(rng).normal(mean, std, p.shape))
 
 
 def constant_(p: Tensor, value: float) -> Tensor:
     """Fill with one number."""
-    return _fill(p, np.full(p.shape, value))
+    return _fill(p, np.full(p.shape, read_as(value, np.zeros(()), "constant_")))
 
 
 def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
@@ -55,6 +59,7 @@ def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     """
     if p.ndim != 2:
         raise ShapeError(f"orthogonal_: a matrix is needed, not shape {p.shape}")
+    (gain,) = _finite("orthogonal_", gain=gain)
     rows, columns = p.shape
     q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))
     q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
@@ -72,7 +77,7 @@ def spectral_radius(matrix: Any) -> float:
     """
     try:
         values = numbers_as(matrix, np.dtype("float64"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DTypeError(
             f"spectral_radius: cannot read {brief(matrix)} as a matrix: {error}"
         ) from error
@@ -100,16 +105,26 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     >>> tg.nn.init.spectral_radius(w)
     3.0
     """
-    if not 0 <= radius < math.inf:
+    number = real_number(radius)
+    if not 0 <= number < math.inf:
         raise ArgumentError(
-            f"scale_to_spectral_radius_: radius {radius} must be a finite number from 0"
+            f"scale_to_spectral_radius_: radius {brief(radius)} must be a finite number from 0"
         )
     current = spectral_radius(p)
     if not current > 0:
         raise ArgumentError(
             f"scale_to_spectral_radius_: the matrix has spectral radius {current}; scale another"
         )
-    return _fill(p, p.numpy().astype(np.float64) * (radius / current))
+    return _fill(p, p.numpy().astype(np.float64) * (number / current))
+
+
+def _finite(op: str, **numbers: Any) -> list[float]:
+    """Numbers that somebody gave, all finite."""
+    found = list(map(real_number, numbers.values()))
+    for number, (name, value) in zip(found, numbers.items(), strict=True):
+        if not math.isfinite(number):
+            raise ArgumentError(f"{op}: {name} {brief(value)} must be a finite number")
+    return found
 
 
 def _fill(p: Tensor, values: np.ndarray[Any, Any]) -> Tensor:

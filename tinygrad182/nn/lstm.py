@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._tensor import Tensor
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
+from ..host import real_number
 from ..primitives.recurrent import LSTM_SCAN
 from .courses import State
 from .init import Rng, generator
@@ -36,14 +36,14 @@ class _LongShortTerm(Recurrent):
     forget_bias: float
 
     def _check_forget_bias(self, forget_bias: Any, bias: bool) -> float:
-        number = isinstance(forget_bias, Real) and not isinstance(forget_bias, bool)
-        if not number or not math.isfinite(forget_bias):
+        number = real_number(forget_bias)
+        if not math.isfinite(number):
             raise ArgumentError(
-                f"{type(self).__name__}: forget_bias {forget_bias!r} must be a finite number"
+                f"{type(self).__name__}: forget_bias {brief(forget_bias)} must be a finite number"
             )
-        if forget_bias and not bias:
+        if number and not bias:
             raise ArgumentError(f"{type(self).__name__}: forget_bias needs bias=True")
-        return float(forget_bias)
+        return number
 
     def _initial(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if name == "bias_ih":

@@ -10,6 +10,7 @@ from .. import backend
 from .._dtypes import widened
 from .._tensor import Tensor
 from ..errors import ArgumentError, GraphError, brief
+from ..host import real_number
 from ..recording import Leaf, is_tensor, wrap
 
 
@@ -116,9 +117,10 @@ def _listed(parameters: Any, op: str) -> list[Tensor]:
 
 
 def _number(value: Any, least: float, op: str, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+    number = real_number(value)
+    if not number >= least:
         raise ArgumentError(f"{op}: {name} {brief(value)} must be a number from {least}")
-    return float(value)
+    return number
 
 
 def _not_finite(op: str, given: list[Tensor], clipped: list[Tensor], tops: list[float]) -> str:

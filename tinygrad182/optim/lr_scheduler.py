@@ -18,6 +18,7 @@ import numpy as np
 from .. import _habits
 from .._calls import Told, names_of
 from ..errors import ArgumentError, StateDictError, brief
+from ..host import real_number
 from .optimizer import Optimizer
 
 
@@ -336,9 +337,10 @@ def _whole(name: str, what: str, value: Any, least: int) -> int:
 
 
 def _real(name: str, what: str, value: Any) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    number = real_number(value)
+    if not 0 <= number < math.inf:
         raise ArgumentError(f"{name}: {what} {brief(value)} must be a finite number from 0")
-    return float(value)
+    return number
 
 
 __all__ = [

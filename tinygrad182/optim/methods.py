@@ -8,8 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._tensor import Tensor
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
+from ..host import real_number
 from .optimizer import Optimizer, Setting
+
+_SEVERAL = (tuple, list, np.ndarray)
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -106,13 +109,12 @@ class Adam(Optimizer):
     def _checked(self, name: str, value: Any) -> Any:
         if name != "betas":
             return super()._checked(name, value)
-        if np.shape(value) != (2,) or not all(
-            isinstance(b, (int, float)) and 0 <= b < 1 for b in value
-        ):
+        betas = tuple(map(real_number, value)) if isinstance(value, _SEVERAL) else ()
+        if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
             raise ArgumentError(
-                f"{type(self).__name__}: betas {value!r} must be two numbers in [0, 1)"
+                f"{type(self).__name__}: betas {brief(value)} must be two numbers in [0, 1)"
             )
-        return tuple(map(float, value))
+        return betas
 
     def _updated(self, value: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         if group["weight_decay"]:

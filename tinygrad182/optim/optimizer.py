@@ -15,7 +15,7 @@ from .._dtypes import widened
 from .._habits import OPTIMIZER
 from .._tensor import Tensor
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
-from ..host import convert
+from ..host import convert, real_number
 from ..nn.module import clear_gradients
 from ..recording import is_tensor, wrap
 
@@ -146,14 +146,12 @@ class Optimizer(Told, ABC):
 
     def _checked(self, name: str, value: Any) -> Any:
         """Return a setting, which must be a finite number from 0."""
-        if (
-            not isinstance(value, (int, float, np.integer, np.floating))
-            or not 0 <= value < math.inf
-        ):
+        number = real_number(value)
+        if not 0 <= number < math.inf:
             raise ArgumentError(
-                f"{type(self).__name__}: {name} {value!r} must be a finite number from 0"
+                f"{type(self).__name__}: {name} {brief(value)} must be a finite number from 0"
             )
-        return float(value)
+        return number
 
     @told
     def zero_grad(self, set_to_none: bool = True) -> None:

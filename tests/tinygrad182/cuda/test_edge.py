@@ -506,6 +506,9 @@ def test_longdouble_where_it_is_not_there() -> None:
         return
     for call in (
         lambda: tg.zeros(3, dtype="longdouble"),
+        lambda: tg.ones(3) * np.longdouble(2),
+        lambda: np.longdouble(2) * tg.ones(3),
+        lambda: tg.maximum(tg.ones(3), np.ones(3, "longdouble")),
         lambda: tg.ones(3).astype("longdouble"),
         lambda: tg.tensor(np.ones(3, "longdouble")),
         lambda: tg.tensor([1.0], dtype=np.clongdouble),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_same_bits, const, host
+from tinygrad182.inspect import rows, scaling
 from tinygrad182.inspect.scaling import times_power
 
 Flow = tg.inspect.StateFlow
@@ -156,6 +157,42 @@ def test_half_precision() -> None:
     flow = tg.inspect.gradient_flow(h.sum())[""].h
     np.testing.assert_allclose(flow.log_grad_norm, -math.log(4) * np.arange(100)[::-1], atol=1e-9)
     assert flow.grad.dtype == np.float16
+
+
+@pytest.mark.parametrize("apart", range(14))
+def test_half_precision_keeps_what_shows_beside_another(apart: int) -> None:
+    s = tg.tensor([[1.0]], dtype="float16", requires_grad=True)
+    for exponent in range(-48, -40):
+        flows = []
+        for dtype in ("float16", "float64"):
+            h = mark(s.astype(dtype) * 1.0, "h", 0)
+            total = tg.zeros((), dtype=dtype)
+            for n in (exponent, exponent - apart):
+                y = h
+                for step in [4] * (-n // 4) + [-n % 4]:
+                    y = y * 2.0**-step
+                total = total + y.sum()
+            flows.append(tg.inspect.gradient_flow(total)[""].h.log_grad_norm)
+        np.testing.assert_allclose(*flows, atol=2.0**-11)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_bands_keep_what_shows_of_their_sum(dtype: str) -> None:
+    """Two elements wherever they lie on the grid of powers, and however far apart."""
+    info = np.finfo(dtype)
+    unit = int(info.maxexp) // 2
+    one = np.ones((1, 1), dtype)
+    for top in range(0, unit, max(unit // 16, 1)):
+        for apart in range(0, 5 * unit, max(unit // 16, 1)):
+            powers = (top, top - apart)
+            by_row = [(np.tile(one, (2, 1)), np.array([[p], [p - 900]])) for p in powers]
+            for bands in (
+                scaling._disjoint([b for p in powers for b in scaling._split(one, p)]),
+                rows._by_rank(by_row),
+            ):
+                ((g, power),) = bands
+                found = math.ldexp(float(g[0, 0]), int(np.ravel(power)[0]) - top)
+                assert abs(found - (1 + 2.0**-apart)) <= float(info.eps)
 
 
 def test_a_change_of_dtype_on_the_way() -> None:

@@ -227,6 +227,19 @@ def test_select(graph: tg.inspect.Graph) -> None:
     assert len(graph.select()) == len(graph) == len(graph.nodes)
 
 
+def test_select_tells_names_that_nothing_has(graph: tg.inspect.Graph) -> None:
+    assert graph.select(op="sigmoid") == graph.select(name="h", time=99) == []
+    fused = trace(tg.nn.LSTM(1, 2, rng=0)(tg.ones((3, 1, 1)))[0].sum())
+    for of, options, words in (
+        (fused, {"op": "lstm"}, "operation 'lstm'; did you mean 'lstm_scan'"),
+        (graph, {"op": "tahn"}, "operation 'tahn'; did you mean 'tanh'"),
+        (graph, {"name": "cell"}, r"mark or parameter 'cell'; there are 'h', 'head\.bias'"),
+        (graph, {"name": "head.wieght"}, r".*'head\.wieght'; did you mean 'head\.weight'"),
+    ):
+        with pytest.raises(tg.UnknownPathError, match=f"^select: this graph has no {words}"):
+            of.select(**options)  # type: ignore[arg-type]
+
+
 def test_nodes_stand_after_their_inputs(graph: tg.inspect.Graph) -> None:
     place = {node: i for i, node in enumerate(graph)}
     for node in graph:
