@@ -90,6 +90,12 @@ OPTIMIZER = {
 }
 """Names of an Optimizer."""
 
+SCHEDULE = {
+    "get_lr": "write schedule.get_last_lr()",
+    "print_lr": "write print(schedule.get_last_lr())",
+}
+"""Names of a schedule of learning rates."""
+
 TG = {
     "FloatTensor": "write tg.tensor(data)",
     "LongTensor": "write tg.tensor(data, dtype='int64')",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -28,25 +27,6 @@ def check_size(layer: object, name: str, value: Any, least: int) -> int:
             f"{type(layer).__name__}: {name} {brief(value)} must be a whole number from {least}"
         )
     return int(value)
-
-
-def check_number(layer: object, name: str, value: Any, most: float = math.inf) -> float:
-    """A finite number from 0 to ``most``.
-
-    Raises
-    ------
-    ArgumentError
-    """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not (0 <= value <= most and value < math.inf)
-    ):
-        limit = "" if most == math.inf else f" to {most:g}"
-        raise ArgumentError(
-            f"{type(layer).__name__}: {name} {brief(value)} must be a finite number from 0{limit}"
-        )
-    return float(value)
 
 
 def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .._numbers import is_real
 from .._tensor import Tensor
 from ..errors import ArgumentError
 from .optimizer import Optimizer, Setting
@@ -106,9 +107,7 @@ class Adam(Optimizer):
     def _checked(self, name: str, value: Any) -> Any:
         if name != "betas":
             return super()._checked(name, value)
-        if np.shape(value) != (2,) or not all(
-            isinstance(b, (int, float)) and 0 <= b < 1 for b in value
-        ):
+        if np.shape(value) != (2,) or not all(is_real(b) and 0 <= b < 1 for b in value):
             raise ArgumentError(
                 f"{type(self).__name__}: betas {value!r} must be two numbers in [0, 1)"
             )

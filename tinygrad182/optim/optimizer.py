@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -13,6 +12,7 @@ from .. import backend
 from .._calls import Told, told, unknown_name
 from .._dtypes import widened
 from .._habits import OPTIMIZER
+from .._numbers import check_number
 from .._tensor import Tensor
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
 from ..host import convert
@@ -146,14 +146,7 @@ class Optimizer(Told, ABC):
 
     def _checked(self, name: str, value: Any) -> Any:
         """Return a setting, which must be a finite number from 0."""
-        if (
-            not isinstance(value, (int, float, np.integer, np.floating))
-            or not 0 <= value < math.inf
-        ):
-            raise ArgumentError(
-                f"{type(self).__name__}: {name} {value!r} must be a finite number from 0"
-            )
-        return float(value)
+        return check_number(self, name, value)
 
     @told
     def zero_grad(self, set_to_none: bool = True) -> None:
