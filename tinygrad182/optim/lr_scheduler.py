@@ -74,7 +74,7 @@ class LRScheduler(Told, ABC):
         rates = [
             rule(g["lr"], base, i) for i, (g, base) in enumerate(zip(groups, bases, strict=True))
         ]
-        checked = [self.optimizer._checked("lr", rate) for rate in rates]
+        checked = [check_number(self, "the rate", rate) for rate in rates]
         for group, rate in zip(groups, checked, strict=True):
             group["lr"] = rate
 
