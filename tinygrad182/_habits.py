@@ -118,7 +118,6 @@ TG = {
     "float": "write dtype='float32'",
     "float16": "write dtype='float16'",
     "from_dlpack": "write tg.tensor(array)",
-    "from_numpy": "write tg.tensor(array); it copies and keeps the dtype",
     "func": "write tg.grad(x.sum(), x); there are tg.jacobian, tg.hessian, tg.vjp and tg.jvp too",
     "gather": "write x[i, indices] with i = np.arange(len(x))[:, None]",
     "get_default_dtype": "write 'float32'; Python numbers become it",
@@ -250,29 +249,69 @@ CUDA = {
 }
 """Names of ``tg.cuda``."""
 
-KEYWORDS = {"dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",)}
+KEYWORDS = {
+    "dim": ("axis", "axes"),
+    "dims": ("axis", "axes"),
+    "keepdim": ("keepdims",),
+    "input": ("x", "a", "pred", "logits"),
+    "target": ("targets",),
+    "a": ("low",),
+    "b": ("high",),
+    "val": ("value",),
+}
 """PyTorch's name of an argument → ours, which means the same."""
 
 TWO_RESULTS = "gives values alone: write axis={axis}, and tg.arg{name} for the indices"
 CORRECTION = (
     "divides by n unless told otherwise: write axis={axis}, and correction=1 for PyTorch's number"
 )
-NOT_THE_SAME = {"max": TWO_RESULTS, "min": TWO_RESULTS, "var": CORRECTION, "std": CORRECTION}
+NOT_THE_SAME = {
+    "max": TWO_RESULTS,
+    "min": TWO_RESULTS,
+    "sort": TWO_RESULTS,
+    "var": CORRECTION,
+    "std": CORRECTION,
+    "median": (
+        "gives no indices, and the mean of the two middle elements where PyTorch's is the lower: "
+        "write axis={axis}"
+    ),
+    "split": (
+        "takes the number of parts where PyTorch's takes their size: write axis={axis}, and a list of "
+        "the places to cut at for parts of a size"
+    ),
+}
 """Functions of which PyTorch's form with ``dim=`` gives something else than ours."""
 
 ARGUMENTS = {
+    "alpha": "write x + alpha * y",
     "allow_unused": "an input that is not reached gives None: leave it out",
     "amsgrad": "ours has none",
     "bidirectional": "ours has none",
+    "capturable": "leave it out",
+    "check_nan": "NaN is always looked for: leave it out",
+    "closure": "compute the gradients first, then call step()",
+    "copy": "write x.clone()",
+    "descending": "write tg.argsort(-x), or tg.flip of what is sorted",
+    "dim0": "write x.swapaxes(0, 1)",
+    "dim1": "write x.swapaxes(0, 1)",
     "dropout": "put tg.nn.Dropout between layers",
+    "epoch": "call step() once for each step",
+    "exponent": "write x ** exponent",
+    "force": "write x.detach().numpy()",
+    "foreach": "leave it out",
+    "fused": "leave it out",
     "ignore_index": "select the elements that count first: cross_entropy(logits[mask], targets[mask])",
     "inplace": "no function writes into what it is given: leave it out",
     "label_smoothing": "compose it of tg.log_softmax",
     "map_location": "write device=",
+    "maximize": "minimize the negative: (-loss).backward()",
+    "memory_format": "the layout in memory is not part of a tensor here: leave it out",
     "nesterov": "ours has none",
+    "non_blocking": "leave it out",
     "out": "use the result",
     "proj_size": "ours has none",
     "reduction": "losses are means of all elements: leave it out, or multiply by their number for the sum",
+    "requires_grad": "write .requires_grad_(False) after it",
     "size_average": "losses are means of all elements: leave it out",
     "unbiased": "write correction=1 (unbiased) or correction=0",
     "weights_only": "nothing is ever unpickled: leave it out",

@@ -11,7 +11,7 @@ import numpy as np
 from . import backend
 from ._trees import flatten, rebuild
 from .backend import Array
-from .dlpack import imported
+from .dlpack import imported, speaks
 from .errors import DeviceError, DTypeError, brief
 from .recording import is_tensor, plain_array
 
@@ -62,8 +62,8 @@ _MOST_AXES = 64
 def has_dtype(data: Any) -> bool:
     """Whether data is an array or a Tensor, or something inside nested sequences is."""
     if isinstance(data, (list, tuple)):
-        return any(hasattr(x, "dtype") for x in leaf_of_each_type(data))
-    return hasattr(data, "dtype")
+        return any(map(speaks, leaf_of_each_type(data)))
+    return speaks(data)
 
 
 _INT64 = np.dtype("int64")

@@ -9,6 +9,7 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..creation import beside, tensor
+from ..dlpack import imported
 from ..errors import ArgumentError, DTypeError, brief
 from ..modes import MODES
 from .module import Module, Parameter
@@ -42,6 +43,7 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     name = type(layer).__name__
     weight = _first_parameter(layer)
     if not isinstance(x, Tensor):
+        x = imported(x)
         if not hasattr(x, "dtype"):
             hint = (
                 "the output alone of what a recurrent layer returns"

@@ -32,21 +32,25 @@ def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) 
     return Parameter(values, dtype=dtype or "float32", device=default_device(device))
 
 
+@_calls.told
 def uniform_(p: Tensor, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with numbers drawn uniformly from [low, high)."""
     return _fill(p, generator(rng).uniform(low, high, p.shape))
 
 
+@_calls.told
 def normal_(p: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with normally distributed numbers."""
     return _fill(p, generator(rng).normal(mean, std, p.shape))
 
 
+@_calls.told
 def constant_(p: Tensor, value: float) -> Tensor:
     """Fill with one number."""
     return _fill(p, np.full(p.shape, value))
 
 
+@_calls.told
 def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill a matrix with orthonormal rows or columns (whichever are fewer) times ``gain``.
 
@@ -61,6 +65,7 @@ def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     return _fill(p, gain * (q if rows >= columns else q.T))
 
 
+@_calls.told
 def spectral_radius(matrix: Any) -> float:
     """Largest eigenvalue magnitude of a square matrix, in float64.
 
@@ -83,6 +88,7 @@ def spectral_radius(matrix: Any) -> float:
     return float(np.abs(np.linalg.eigvals(values)).max())
 
 
+@_calls.told
 def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     """Scale a square matrix so that its largest eigenvalue magnitude is ``radius``.
 

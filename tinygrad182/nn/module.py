@@ -39,6 +39,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
+    @told
     def __init__(self, data: Any, dtype: Any = None, device: str | None = None) -> None:
         source = tensor(data, dtype=dtype, device=device, requires_grad=True)
         self._data = source._data
@@ -190,7 +191,6 @@ class Module(Told):
             for name, array in module._own_state().items()
         }
 
-    @told
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Overwrite the parameters with those of a state dict; nothing is written if anything is wrong.
 
@@ -282,7 +282,6 @@ class Module(Told):
             parameter.requires_grad = requires_grad
         return self
 
-    @told
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
         clear_gradients(self.parameters(), set_to_none)
@@ -331,9 +330,9 @@ class Module(Told):
         """Move the model to the CPU."""
         return self.to("cpu")
 
-    def cuda(self) -> Self:
-        """Move the model to the CUDA device."""
-        return self.to("cuda")
+    def cuda(self, ordinal: int = 0) -> Self:
+        """Move the model to a CUDA device, by default the first."""
+        return self.to(f"cuda:{ordinal}")
 
     def float(self) -> Self:
         """Make all parameters ``float32``."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import backend
+from .._calls import told
 from .._dtypes import widened
 from .._numbers import check_number
 from .._tensor import Tensor
@@ -14,6 +15,7 @@ from ..errors import ArgumentError, GraphError
 from ..recording import Leaf, is_tensor, wrap
 
 
+@told
 def clip_grad_norm_(
     parameters: Any, max_norm: Any, norm_type: Any = 2.0, error_if_nonfinite: bool = True
 ) -> float:
@@ -81,6 +83,7 @@ def clip_grad_norm_(
     return top * rest
 
 
+@told
 def clip_grad_value_(parameters: Any, clip_value: Any) -> None:
     """Limit every element of all gradients to [−``clip_value``, ``clip_value``]; NaN stays NaN.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from .. import backend
-from .._calls import Told, told, unknown_name
+from .._calls import Told, unknown_name
 from .._dtypes import widened
 from .._habits import OPTIMIZER
 from .._numbers import check_number
@@ -148,7 +148,6 @@ class Optimizer(Told, ABC):
         """Return a setting, which must be a finite number from 0."""
         return check_number(self, name, value)
 
-    @told
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
         clear_gradients(self.parameters, set_to_none)
@@ -237,7 +236,6 @@ class Optimizer(Told, ABC):
             "param_groups": groups,
         }
 
-    @told
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state dict, settings included; nothing is changed if anything is wrong.
 
