@@ -9,6 +9,12 @@ IN_PLACE = "no method writes into a tensor: use the result of the operation, or 
 SEEDS = "there is no global generator: pass rng=0, or a numpy.random.Generator, to what draws"
 
 TENSOR = {
+    "absolute": "write x.abs()",
+    "add": "write x + y",
+    "div": "write x / y",
+    "mul": "write x * y",
+    "neg": "write -x",
+    "sub": "write x - y",
     "addmm": "write x + a @ b",
     "allclose": "write np.allclose(x.numpy(), y.numpy())",
     "bfloat16": "NumPy has no bfloat16; write x.half() or x.astype('float32')",
@@ -97,6 +103,11 @@ SCHEDULE = {
 """Names of a schedule of learning rates."""
 
 TG = {
+    "absolute": "write tg.abs(x)",
+    "clone": "write x.clone()",
+    "flatten": "write x.flatten(1)",
+    "linalg": "write x @ y, or tg.norm(x); inverses and decompositions have none here",
+    "unbind": "write tg.unstack(x, axis=0)",
     "FloatTensor": "write tg.tensor(data)",
     "LongTensor": "write tg.tensor(data, dtype='int64')",
     "allclose": "write np.allclose(x.numpy(), y.numpy())",
@@ -163,18 +174,25 @@ NN = {
     "BatchNorm1d": "write tg.nn.LayerNorm(sizes); it needs no statistics of the batch",
     "Conv1d": "there are no convolutions here; a sequence goes into tg.nn.RNN or tg.nn.LSTM",
     "Conv2d": "there are no convolutions here; a sequence goes into tg.nn.RNN or tg.nn.LSTM",
+    "ELU": "write lambda x: tg.where(x > 0, x, tg.expm1(x.clip(max=0))); tg.nn.Sequential takes functions",
     "CrossEntropyLoss": "write tg.nn.cross_entropy(logits, targets); classes are on the last axis",
     "DataParallel": "a model lives on one device: write model.to('cuda')",
     "Flatten": "write lambda x: x.flatten(1); tg.nn.Sequential takes functions",
+    "GRU": "write tg.nn.LSTM(3, 4); its step has gates too, and there is no GRU here",
+    "GRUCell": "write tg.nn.LSTMCell(3, 4); its step has gates too, and there is no GRU here",
     "GELU": "write lambda x: x * tg.sigmoid(1.702 * x); it is close, and tg.nn.Sequential takes functions",
+    "HuberLoss": "write tg.mean(tg.where(tg.abs(pred - target) < 1, tg.square(pred - target) / 2, "
+    "tg.abs(pred - target) - 0.5))",
     "Identity": "write lambda x: x; tg.nn.Sequential takes functions",
     "L1Loss": "write tg.mean(tg.abs(pred - target))",
+    "LeakyReLU": "write lambda x: tg.where(x > 0, x, 0.01 * x); tg.nn.Sequential takes functions",
     "LogSoftmax": "write tg.log_softmax; tg.nn.Sequential takes functions",
     "MSELoss": "write tg.nn.mse_loss(pred, target)",
     "MultiheadAttention": "write tg.softmax(q @ k.mT / d**0.5) @ values",
     "NLLLoss": "write tg.nn.cross_entropy(logits, targets); logits are unnormalized",
     "ParameterList": "write [tg.nn.Parameter(values)]; a list is found as it is",
     "ReLU": "write tg.relu; tg.nn.Sequential takes functions",
+    "SiLU": "write lambda x: x * tg.sigmoid(x); tg.nn.Sequential takes functions",
     "Sigmoid": "write tg.sigmoid; tg.nn.Sequential takes functions",
     "Softmax": "write tg.softmax; tg.nn.Sequential takes functions",
     "Tanh": "write tg.tanh; tg.nn.Sequential takes functions",
@@ -202,6 +220,9 @@ INIT = {
 
 FUNCTIONAL = {
     "binary_cross_entropy": "write -tg.mean(y * tg.log(p) + (1 - y) * tg.log(1 - p))",
+    "binary_cross_entropy_with_logits": (
+        "write tg.mean(tg.relu(x) - x * y + tg.log1p(tg.exp(-tg.abs(x)))); x are the logits"
+    ),
     "dropout": "write tg.nn.Dropout(0.5, rng=0); the layer holds its generator",
     "embedding": "write weight[indices]",
     "gelu": "write x * tg.sigmoid(1.702 * x); it is close",

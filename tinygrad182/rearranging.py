@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from . import backend
 from ._tensor import Tensor
 from .backend import check_device
@@ -30,7 +28,7 @@ def negative_axes(x: Tensor, axis: Axis, op: str, keepdims: bool = False) -> tup
     ArgumentError
         A second axis where ``keepdims`` is.
     """
-    if keepdims is not False and keepdims is not True and not isinstance(keepdims, np.bool_):
+    if keepdims is not False and keepdims is not True:
         raise ArgumentError(
             f"{op}: keepdims {brief(keepdims)} must be True or False; several axes are one tuple, "
             f"axis=({brief(axis)}, {brief(keepdims)})"

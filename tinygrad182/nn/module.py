@@ -13,7 +13,14 @@ from .._tensor import Tensor
 from ..autodiff import set_grads
 from ..backend import Array
 from ..creation import tensor, zeros_like
-from ..errors import ArgumentError, DTypeError, StateDictError, TinygradError
+from ..errors import (
+    ArgumentError,
+    DTypeError,
+    IndexOutOfRangeError,
+    StateDictError,
+    TinygradError,
+    brief,
+)
 from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
@@ -410,6 +417,23 @@ def _found(name: str, value: Any) -> list[tuple[str, Parameter | Module]]:
     return [child for key, item in items for child in _found(f"{name}.{key}", item)]
 
 
+def item_at(kind: str, items: list[Any], index: Any) -> Any:
+    """What is at a place, or in a slice, of the list that a container keeps.
+
+    Raises
+    ------
+    IndexOutOfRangeError, ArgumentError
+    """
+    try:
+        return items[index]
+    except IndexError:
+        raise IndexOutOfRangeError(f"{kind}: there is no {index} among {len(items)}") from None
+    except TypeError:
+        raise ArgumentError(
+            f"{kind}: {brief(index)} is not a place, which is a whole number"
+        ) from None
+
+
 class Sequential(Module):
     """Modules, and functions of tensors, applied one after the other.
 
@@ -440,8 +464,10 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self._steps())
 
-    def __getitem__(self, i: int) -> Callable[[Any], Any]:
-        return self._steps()[i]
+    def __getitem__(self, i: Any) -> Any:
+        """One step, or a Sequential of those in a slice."""
+        found = item_at("Sequential", self._steps(), i)
+        return Sequential(*found) if isinstance(i, slice) else found
 
     def forward(self, x: Any) -> Any:
         """Apply the steps in order."""
