@@ -160,32 +160,29 @@ class Optimizer(Told, ABC):
         ArgumentError
             A setting that was written into a group and is not a number, or parameters that were.
         """
-        if len(self.parameters) != len(self.state):
+        groups = self.param_groups
+        if len(self.state) != sum([len(group["params"]) for group in groups]):
             raise ArgumentError(
                 f"{type(self).__name__}: param_groups hold {len(self.parameters)} parameters, of which "
                 f"{len(self.state)} were given; write optimizer.add_param_group({{'params': [p]}})"
             )
         states = iter(self.state)
-        for group in self.param_groups:
-            for p in group["params"]:
-                state, gradient = next(states), p.grad
-                if gradient is not None:
-                    try:
-                        self._update(p, gradient, state, group)
-                    except TypeError:
-                        for name in self.settings:
-                            self._checked(name, group[name])
-                        raise
-
-    def _update(
-        self, p: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
-    ) -> None:
-        with backend.on(p._data):
-            value = widened(p._data)
-            if state:
-                self._bring_to(p, value, state)
-            g = _beside(value, gradient._data)
-            p.assign(self._updated(value, g, state, group))
+        try:
+            for group in groups:
+                for p in group["params"]:
+                    state, gradient = next(states), p.grad
+                    if gradient is not None:
+                        with backend.on(p._data):
+                            value = widened(p._data)
+                            if state:
+                                self._bring_to(p, value, state)
+                            g = _beside(value, gradient._data)
+                            p.assign(self._updated(value, g, state, group))
+        except TypeError:
+            for group in groups:
+                for name in self.settings:
+                    self._checked(name, group[name])
+            raise
 
     def _bring_to(self, p: Tensor, value: Any, state: dict[str, Any]) -> None:
         """Move what is remembered of a parameter to its device and type, if the model has changed them."""
