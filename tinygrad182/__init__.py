@@ -67,6 +67,7 @@ _calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
 clamp = clip  # noqa: F405 - PyTorch's name
+from_numpy = tensor  # PyTorch's name; the memory is not shared
 unsqueeze = expand_dims  # noqa: F405 - PyTorch's name
 
 if not TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
@@ -64,7 +65,7 @@ def told(f: _F) -> _F:
         if kwargs and not _OTHER_NAMES.isdisjoint(kwargs):
             kwargs = _in_our_names(f, kwargs)
         try:
-            return f(*args, **kwargs)
+            return f(*args, **kwargs) if kwargs else f(*args)  # the second is quicker
         except TypeError as error:
             explain_call(f, args, kwargs, error)
             raise
@@ -73,29 +74,49 @@ def told(f: _F) -> _F:
 
 
 def tell_in(names: dict[str, Any]) -> None:
-    """Do so for every function among a package's names that is one of ours and has named arguments."""
+    """Do so for every function among a package's names that is one of ours; two names keep one function."""
+    wrapped: dict[Any, Any] = {}
     for name, f in list(names.items()):
-        if inspect.isfunction(f) and f.__module__.startswith(f"{__package__}."):
-            kinds = {p.kind for p in inspect.signature(f).parameters.values()}
-            if kinds - {inspect.Parameter.VAR_POSITIONAL} and not name.startswith("_"):
-                names[name] = wrapped = told(f)
-                wrapped.__module__ = names["__name__"]  # where pickle finds it
+        if inspect.isfunction(f) and _is_ours(f) and not name.startswith("_"):
+            if f not in wrapped:
+                wrapped[f] = told(f)
+                wrapped[f].__module__ = names["__name__"]  # where pickle finds it
+                wrapped[f].__qualname__ = f.__name__ if names.get(f.__name__) is f else name
+            names[name] = wrapped[f]
+
+
+def tell_methods(cls: type) -> None:
+    """Do so for the public methods of a class of ours; a module's ``forward`` is told by its call."""
+    for name, f in list(vars(cls).items()):
+        public = not name.startswith("_") and name != "forward"
+        if public and inspect.isfunction(f) and _is_ours(f):
+            setattr(cls, name, told(f))
+
+
+def _is_ours(f: Any) -> bool:
+    return bool(f.__module__.startswith(f"{__package__}."))
 
 
 class Told:
-    """Base of classes whose constructors say what is wrong with a call in our words."""
+    """Base of classes whose constructors and methods say what is wrong with a call in our words.
+
+    In a class that a person derives the methods are theirs, and are left as they are.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
             cls.__init__ = told(cls.__init__)  # type: ignore[method-assign]
+        tell_methods(cls)
 
 
 def _in_our_names(f: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     taken = inspect.signature(f).parameters
-    if "dim" in kwargs and f.__name__ in NOT_THE_SAME:
-        remedy = NOT_THE_SAME[f.__name__].format(axis=kwargs["dim"], name=f.__name__)
-        raise CallError(f"{f.__name__}: dim= is PyTorch's; ours {remedy}")
+    theirs = [name for name in ("dim", "keepdim") if name in kwargs]
+    if theirs and f.__name__ in NOT_THE_SAME and "correction" not in kwargs:
+        axis = kwargs.get("dim", kwargs.get("axis", "..."))
+        remedy = NOT_THE_SAME[f.__name__].format(axis=axis, name=f.__name__)
+        raise CallError(f"{f.__name__}: {theirs[0]}= is PyTorch's; ours {remedy}")
     renamed = {}
     for name, value in kwargs.items():
         ours = KEYWORDS.get(name, ()) if name not in taken else ()
@@ -121,17 +142,33 @@ def explain_call(
     try:
         signature.bind(*args, **kwargs)
     except TypeError as problem:
-        shown = f.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
+        shown = _shown(f)
         taken = [name for name in signature.parameters if name != "self"]
         unknown = [] if _is_open(signature.parameters) else [k for k in kwargs if k not in taken]
         if not unknown:
             raise CallError(f"{shown}: {problem}; it takes ({', '.join(taken)})") from None
-        name = unknown[0]
-        hint = f"; {ARGUMENTS[name]}" if name in ARGUMENTS else _nearest_argument(name, taken)
-        raise CallError(f"{shown}: there is no argument {name!r}{hint}") from None
+        _no_argument(shown, unknown[0], taken)
+    found = _UNEXPECTED.search(str(error))
+    if found and found[1] in kwargs and _is_open(signature.parameters):  # passed on, and not taken
+        _no_argument(_shown(f), found[1], [])
+
+
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+
+
+def _shown(f: Callable[..., Any]) -> str:
+    name = f.__qualname__.rpartition("<locals>.")[2]
+    return name.removesuffix(".__init__").removesuffix(".__new__")
+
+
+def _no_argument(shown: str, name: str, taken: list[str]) -> NoReturn:
+    hint = f"; {ARGUMENTS[name]}" if name in ARGUMENTS else _nearest_argument(name, taken)
+    raise CallError(f"{shown}: there is no argument {name!r}{hint}") from None
 
 
 def _nearest_argument(name: str, taken: list[str]) -> str:
+    if taken in ([], ["operands"]):
+        return "; tensors are given by position"
     near = [known for known in taken if name in known or known in name]
     said = nearest(name, taken) or (f"; did you mean {near[0]!r}?" if near else "")
     return said or f"; it takes ({', '.join(taken)})"

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import backend
 from .backend import Array
+from .dlpack import imported
 from .errors import CallError, DTypeError
 from .namespaces import numpy_dtype
 from .recording import is_tensor
@@ -26,8 +27,12 @@ def read_target(target: tuple[Any, ...], device: str | None, dtype: Any) -> tupl
     found: dict[str, Any] = {}
     given = [("device", device), ("dtype", dtype)]
     for x in target:
-        if is_tensor(x):
-            given += [("device", x.device), ("dtype", x.dtype)]
+        array = x._data if is_tensor(x) else imported(x)
+        if backend.is_array(array):
+            given += [
+                ("device", backend.namespace(array).device(array)),
+                ("dtype", array.dtype),
+            ]
         else:
             given.append(("dtype" if _is_dtype(x) else "device", x))
     for name, value in given:
@@ -35,8 +40,10 @@ def read_target(target: tuple[Any, ...], device: str | None, dtype: Any) -> tupl
             raise CallError(f"to: two of {name}, {found[name]!r} and {value!r}; pass one")
     if not found:
         raise CallError("to: pass a device such as 'cuda', a dtype such as 'float64', or both")
-    place = found.get("device")
-    return None if place is None else backend.check_device(place), found.get("dtype")
+    place, kind = found.get("device"), found.get("dtype")
+    if kind is not None and _is_dtype(kind):
+        kind = numpy_dtype(kind)
+    return None if place is None else backend.check_device(place), kind
 
 
 def _is_dtype(x: Any) -> bool:

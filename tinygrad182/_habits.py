@@ -9,6 +9,12 @@ IN_PLACE = "no method writes into a tensor: use the result of the operation, or 
 SEEDS = "there is no global generator: pass rng=0, or a numpy.random.Generator, to what draws"
 
 TENSOR = {
+    "absolute": "write x.abs()",
+    "add": "write x + y",
+    "div": "write x / y",
+    "mul": "write x * y",
+    "neg": "write -x",
+    "sub": "write x - y",
     "addmm": "write x + a @ b",
     "allclose": "write np.allclose(x.numpy(), y.numpy())",
     "bfloat16": "NumPy has no bfloat16; write x.half() or x.astype('float32')",
@@ -87,7 +93,18 @@ OPTIMIZER = {
 }
 """Names of an Optimizer."""
 
+SCHEDULE = {
+    "get_lr": "write schedule.get_last_lr()",
+    "print_lr": "write print(schedule.get_last_lr())",
+}
+"""Names of a schedule of learning rates."""
+
 TG = {
+    "absolute": "write tg.abs(x)",
+    "clone": "write x.clone()",
+    "flatten": "write x.flatten(1)",
+    "linalg": "write x @ y, or tg.norm(x); inverses and decompositions have none here",
+    "unbind": "write tg.unstack(x, axis=0)",
     "FloatTensor": "write tg.tensor(data)",
     "LongTensor": "write tg.tensor(data, dtype='int64')",
     "allclose": "write np.allclose(x.numpy(), y.numpy())",
@@ -107,7 +124,6 @@ TG = {
     "float": "write dtype='float32'",
     "float16": "write dtype='float16'",
     "from_dlpack": "write tg.tensor(array)",
-    "from_numpy": "write tg.tensor(array); it copies and keeps the dtype",
     "func": "write tg.grad(x.sum(), x); there are tg.jacobian, tg.hessian, tg.vjp and tg.jvp too",
     "gather": "write x[i, indices] with i = np.arange(len(x))[:, None]",
     "get_default_dtype": "write 'float32'; Python numbers become it",
@@ -151,18 +167,25 @@ NN = {
     "BatchNorm1d": "write tg.nn.LayerNorm(sizes); it needs no statistics of the batch",
     "Conv1d": "there are no convolutions here; a sequence goes into tg.nn.RNN or tg.nn.LSTM",
     "Conv2d": "there are no convolutions here; a sequence goes into tg.nn.RNN or tg.nn.LSTM",
+    "ELU": "write lambda x: tg.where(x > 0, x, tg.expm1(x.clip(max=0))); tg.nn.Sequential takes functions",
     "CrossEntropyLoss": "write tg.nn.cross_entropy(logits, targets); classes are on the last axis",
     "DataParallel": "a model lives on one device: write model.to('cuda')",
     "Flatten": "write lambda x: x.flatten(1); tg.nn.Sequential takes functions",
+    "GRU": "write tg.nn.LSTM(3, 4); its step has gates too, and there is no GRU here",
+    "GRUCell": "write tg.nn.LSTMCell(3, 4); its step has gates too, and there is no GRU here",
     "GELU": "write lambda x: x * tg.sigmoid(1.702 * x); it is close, and tg.nn.Sequential takes functions",
+    "HuberLoss": "write tg.mean(tg.where(tg.abs(pred - target) < 1, tg.square(pred - target) / 2, "
+    "tg.abs(pred - target) - 0.5))",
     "Identity": "write lambda x: x; tg.nn.Sequential takes functions",
     "L1Loss": "write tg.mean(tg.abs(pred - target))",
+    "LeakyReLU": "write lambda x: tg.where(x > 0, x, 0.01 * x); tg.nn.Sequential takes functions",
     "LogSoftmax": "write tg.log_softmax; tg.nn.Sequential takes functions",
     "MSELoss": "write tg.nn.mse_loss(pred, target)",
     "MultiheadAttention": "write tg.softmax(q @ k.mT / d**0.5) @ values",
     "NLLLoss": "write tg.nn.cross_entropy(logits, targets); logits are unnormalized",
     "ParameterList": "write [tg.nn.Parameter(values)]; a list is found as it is",
     "ReLU": "write tg.relu; tg.nn.Sequential takes functions",
+    "SiLU": "write lambda x: x * tg.sigmoid(x); tg.nn.Sequential takes functions",
     "Sigmoid": "write tg.sigmoid; tg.nn.Sequential takes functions",
     "Softmax": "write tg.softmax; tg.nn.Sequential takes functions",
     "Tanh": "write tg.tanh; tg.nn.Sequential takes functions",
@@ -190,6 +213,9 @@ INIT = {
 
 FUNCTIONAL = {
     "binary_cross_entropy": "write -tg.mean(y * tg.log(p) + (1 - y) * tg.log(1 - p))",
+    "binary_cross_entropy_with_logits": (
+        "write tg.mean(tg.relu(x) - x * y + tg.log1p(tg.exp(-tg.abs(x)))); x are the logits"
+    ),
     "dropout": "write tg.nn.Dropout(0.5, rng=0); the layer holds its generator",
     "embedding": "write weight[indices]",
     "gelu": "write x * tg.sigmoid(1.702 * x); it is close",
@@ -237,29 +263,69 @@ CUDA = {
 }
 """Names of ``tg.cuda``."""
 
-KEYWORDS = {"dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",)}
+KEYWORDS = {
+    "dim": ("axis", "axes"),
+    "dims": ("axis", "axes"),
+    "keepdim": ("keepdims",),
+    "input": ("x", "a", "pred", "logits"),
+    "target": ("targets",),
+    "a": ("low",),
+    "b": ("high",),
+    "val": ("value",),
+}
 """PyTorch's name of an argument → ours, which means the same."""
 
 TWO_RESULTS = "gives values alone: write axis={axis}, and tg.arg{name} for the indices"
 CORRECTION = (
     "divides by n unless told otherwise: write axis={axis}, and correction=1 for PyTorch's number"
 )
-NOT_THE_SAME = {"max": TWO_RESULTS, "min": TWO_RESULTS, "var": CORRECTION, "std": CORRECTION}
+NOT_THE_SAME = {
+    "max": TWO_RESULTS,
+    "min": TWO_RESULTS,
+    "sort": TWO_RESULTS,
+    "var": CORRECTION,
+    "std": CORRECTION,
+    "median": (
+        "gives no indices, and the mean of the two middle elements where PyTorch's is the lower: "
+        "write axis={axis}"
+    ),
+    "split": (
+        "takes the number of parts where PyTorch's takes their size: write axis={axis}, and a list of "
+        "the places to cut at for parts of a size"
+    ),
+}
 """Functions of which PyTorch's form with ``dim=`` gives something else than ours."""
 
 ARGUMENTS = {
+    "alpha": "write x + alpha * y",
     "allow_unused": "an input that is not reached gives None: leave it out",
     "amsgrad": "ours has none",
     "bidirectional": "ours has none",
+    "capturable": "leave it out",
+    "check_nan": "NaN is always looked for: leave it out",
+    "closure": "compute the gradients first, then call step()",
+    "copy": "write x.clone()",
+    "descending": "write tg.argsort(-x), or tg.flip of what is sorted",
+    "dim0": "write x.swapaxes(0, 1)",
+    "dim1": "write x.swapaxes(0, 1)",
     "dropout": "put tg.nn.Dropout between layers",
+    "epoch": "call step() once for each step",
+    "exponent": "write x ** exponent",
+    "force": "write x.detach().numpy()",
+    "foreach": "leave it out",
+    "fused": "leave it out",
     "ignore_index": "select the elements that count first: cross_entropy(logits[mask], targets[mask])",
     "inplace": "no function writes into what it is given: leave it out",
     "label_smoothing": "compose it of tg.log_softmax",
     "map_location": "write device=",
+    "maximize": "minimize the negative: (-loss).backward()",
+    "memory_format": "the layout in memory is not part of a tensor here: leave it out",
     "nesterov": "ours has none",
+    "non_blocking": "leave it out",
     "out": "use the result",
     "proj_size": "ours has none",
     "reduction": "losses are means of all elements: leave it out, or multiply by their number for the sum",
+    "requires_grad": "write .requires_grad_(False) after it",
     "size_average": "losses are means of all elements: leave it out",
     "unbiased": "write correction=1 (unbiased) or correction=0",
     "weights_only": "nothing is ever unpickled: leave it out",

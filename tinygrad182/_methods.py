@@ -59,7 +59,7 @@ class Count(int):
 
     __slots__ = ()
 
-    def __call__(self, *axes: Any) -> NoReturn:
+    def __call__(self, dim: Any = None) -> NoReturn:
         """Raise: NumPy's ``x.size`` is a number, PyTorch's ``x.size()`` a shape."""
-        instead = f"x.shape[{axes[0]}]" if axes else "x.shape"
+        instead = "x.shape" if dim is None else f"x.shape[{dim}]"
         raise CallError(f"x.size is the number of elements, {self}, as in NumPy; write {instead}")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from . import _protocols, autodiff, backend
-from ._calls import told, unknown_name
+from ._calls import tell_methods, unknown_name
 from ._dtypes import read_target
 from ._habits import TENSOR
 from ._methods import Count, augmented, method_of, operator_of
 from .backend import Array
-from .errors import DTypeError, GraphError, ShapeError, TinygradError
+from .errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
 from .host import read_as
 from .primitives import PRIMITIVES
 from .recording import (
@@ -218,7 +218,6 @@ class Tensor:
             raise GraphError("retain_grad: the tensor does not require grad")
         node_of(self).keeps_grad = True
 
-    @told
     def backward(
         self, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False
     ) -> None:
@@ -328,6 +327,8 @@ class Tensor:
         return builtins.float(self.item())
 
     def __index__(self) -> int:
+        if self.size != 1:  # a TypeError, so that it is said which argument is not a whole number
+            raise CallError(f"a tensor of shape {self.shape} is not one whole number")
         return operator.index(self.item())
 
     def __int__(self) -> int:
@@ -453,7 +454,7 @@ class Tensor:
     @property
     def T(self) -> Tensor:  # noqa: N802 - NumPy's name
         """The axes in reverse order."""
-        return self.transpose()
+        return tensor_functions().transpose(self)
 
     @property
     def mT(self) -> Tensor:  # noqa: N802 - the Array API's name
@@ -465,8 +466,19 @@ class Tensor:
         return tensor_functions().reshape(self, shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """Return the axes in the order given (one tuple or several numbers), or reversed."""
+        """Return the axes in the order given (one tuple or several numbers), or reversed, as in NumPy.
+
+        Raises
+        ------
+        CallError
+            Two numbers for a matrix, where NumPy would do nothing and PyTorch exchange its axes.
+        """
         order = _unpacked(axes)
+        if len(axes) == self.ndim == 2 and axes in _BOTH_IN_ORDER:
+            raise CallError(
+                f"transpose: {axes[0]}, {axes[1]} is NumPy's order of the axes, which changes nothing, and "
+                "PyTorch's pair to exchange; write x.T or x.swapaxes(0, 1) to exchange them"
+            )
         if len(order) == 2 and self.ndim > 2:
             raise ShapeError(
                 f"transpose: {self.ndim} axes are needed for shape {self.shape}, as in NumPy; "
@@ -546,9 +558,9 @@ class Tensor:
         """Return the tensor on the CPU."""
         return self.to("cpu")
 
-    def cuda(self) -> Tensor:
-        """Return the tensor on the CUDA device."""
-        return self.to("cuda")
+    def cuda(self, ordinal: int = 0) -> Tensor:
+        """Return the tensor on a CUDA device, by default the first."""
+        return self.to(f"cuda:{ordinal}")
 
     def double(self) -> Tensor:
         """Return the elements as ``float64``."""
@@ -579,10 +591,15 @@ class Tensor:
             unknown_name(self, name, TENSOR, "a Tensor")
 
 
+_BOTH_IN_ORDER = [(i, j) for i in (0, -2) for j in (1, -1)]
+"""The two axes of a matrix, in their order."""
+
+
 def _unpacked(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """Several numbers, or what is in the one tuple that was given in their place."""
     one = len(given) == 1 and isinstance(given[0], (tuple, list))
     return tuple(given[0]) if one else given
 
 
+tell_methods(Tensor)
 set_tensor_type(Tensor)

@@ -69,8 +69,10 @@ def cuda_is_available() -> bool:
         return False
 
 
-def check_device(device: str) -> str:
+def check_device(device: Any) -> str:
     """Normalize a device name (``"cuda"`` becomes ``"cuda:0"``) and make sure it is there.
+
+    A device of another library, such as PyTorch's, is read by its name.
 
     Raises
     ------
@@ -79,9 +81,10 @@ def check_device(device: str) -> str:
     MissingDependencyError
         A CUDA device without CuPy, or with one that is too old or lacks its libraries.
     """
-    if device == "cpu":
-        return device
-    kind, _, ordinal = str(device).partition(":")
+    name = str(device)
+    if name == "cpu":
+        return name
+    kind, _, ordinal = name.partition(":")
     if kind != "cuda" or (ordinal and not ordinal.isdecimal()):
         raise DeviceError(f"unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:N'")
     cupy = import_cupy()

@@ -17,10 +17,11 @@ import numpy as np
 
 from . import backend
 from . import functions as tg
+from ._numbers import real_number
 from ._tensor import Tensor
 from .creation import as_operands, as_tensor, beside, dtype_of, full_like, integers, zeros_like
 from .errors import ArgumentError, ShapeError, brief
-from .host import on_host, real_number
+from .host import on_host
 from .rearranging import Axis, negative_axes, negative_axis
 from .recording import is_tensor, wrap
 

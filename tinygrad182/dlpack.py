@@ -68,6 +68,11 @@ def imported(x: Any) -> Any:
         ) from error
 
 
+def speaks(x: Any) -> bool:
+    """Whether something is an array: it has a dtype, or hands its elements over by DLPack."""
+    return hasattr(x, "dtype") or hasattr(type(x), "__dlpack__")
+
+
 def exported(array: Any, like: Any) -> Any:
     """An array in the library of ``like``, which :func:`imported` may have read, if that takes it back."""
     if imported(like) is like:

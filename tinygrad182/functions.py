@@ -73,7 +73,11 @@ def _elementwise(name: str) -> Callable[..., Tensor]:
     primitive = PRIMITIVES[name]
 
     def function(*operands: Any) -> Tensor:
-        if operands and builtins.all(type(as_array(x)) in SCALARS for x in operands):
+        if (
+            operands
+            and type(operands[0]) is not Tensor
+            and builtins.all(type(as_array(x)) in SCALARS for x in operands)
+        ):
             operands = (as_tensor(operands[0]), *operands[1:])
         return apply(primitive, *operands)
 
@@ -249,21 +253,27 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     tensor([2., 2., 2.])
     """
     x = as_tensor(x)
-    return apply(PRIMITIVES["sum"], x, axis=negative_axes(x, axis, "sum"), keepdims=keepdims)
+    return apply(
+        PRIMITIVES["sum"], x, axis=negative_axes(x, axis, "sum", keepdims), keepdims=keepdims
+    )
 
 
 @accumulating
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Largest element along ``axis``; ties share the gradient evenly."""
     x = as_tensor(x)
-    return apply(PRIMITIVES["max"], x, axis=negative_axes(x, axis, "max"), keepdims=keepdims)
+    return apply(
+        PRIMITIVES["max"], x, axis=negative_axes(x, axis, "max", keepdims), keepdims=keepdims
+    )
 
 
 @accumulating
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Smallest element along ``axis``; ties share the gradient evenly."""
     x = as_tensor(x)
-    return apply(PRIMITIVES["min"], x, axis=negative_axes(x, axis, "min"), keepdims=keepdims)
+    return apply(
+        PRIMITIVES["min"], x, axis=negative_axes(x, axis, "min", keepdims), keepdims=keepdims
+    )
 
 
 @accumulating
@@ -278,7 +288,10 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
     x = as_tensor(x)
     return apply(
-        PRIMITIVES["logsumexp"], x, axis=negative_axes(x, axis, "logsumexp"), keepdims=keepdims
+        PRIMITIVES["logsumexp"],
+        x,
+        axis=negative_axes(x, axis, "logsumexp", keepdims),
+        keepdims=keepdims,
     )
 
 
@@ -293,8 +306,8 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
 
 
-def _count(x: Tensor, axis: Axis, op: str) -> int:
-    axes = negative_axes(x, axis, op)
+def _count(x: Tensor, axis: Axis, op: str, keepdims: bool) -> int:
+    axes = negative_axes(x, axis, op, keepdims)
     return math.prod(x.shape if axes is None else (x.shape[a] for a in axes))
 
 
@@ -302,7 +315,7 @@ def _count(x: Tensor, axis: Axis, op: str) -> int:
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements along ``axis``."""
     x = as_tensor(x)
-    count = _count(x, axis, "mean")
+    count = _count(x, axis, "mean", keepdims)
     if count == 0:
         raise ShapeError(f"mean: no elements along axis {axis} of shape {x.shape}")
     return sum(x, axis, keepdims) / count
@@ -312,12 +325,10 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance along ``axis``: squared deviations over n − ``correction`` (0, as in NumPy)."""
     x = as_tensor(x)
-    count = _count(x, axis, "var")
-    try:
-        few = count <= correction
-    except TypeError:
-        raise ArgumentError(f"var: correction {brief(correction)} must be a number") from None
-    if few:
+    count = _count(x, axis, "var", keepdims)
+    if isinstance(correction, bool) or not isinstance(correction, (int, float, np.number)):
+        raise ArgumentError(f"var: correction {brief(correction)} must be a number")
+    if count <= correction:
         raise ShapeError(
             f"var: {count} elements along axis {axis} are too few for correction {correction}"
         )
@@ -341,7 +352,7 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     the largest, so that nothing under- or overflows on the way to a product that does neither.
     """
     x = as_tensor(x)
-    axes = negative_axes(x, axis, "prod")
+    axes = negative_axes(x, axis, "prod", keepdims)
     last = tuple(range(-x.ndim, 0)) if axes is None else axes
     kept = [a for a in range(-x.ndim, 0) if a not in last]
     front = [x.shape[a] for a in kept]

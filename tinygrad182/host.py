@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import chain
@@ -14,7 +13,7 @@ import numpy as np
 from . import backend
 from ._trees import flatten, rebuild
 from .backend import Array
-from .dlpack import imported
+from .dlpack import imported, speaks
 from .errors import DeviceError, DTypeError, brief
 from .recording import is_tensor, plain_array
 
@@ -63,8 +62,8 @@ _MOST_AXES = 64
 def has_dtype(data: Any) -> bool:
     """Whether data is an array or a Tensor, or something inside nested sequences is."""
     if isinstance(data, (list, tuple)):
-        return any(hasattr(x, "dtype") for x in leaf_of_each_type(data))
-    return hasattr(data, "dtype")
+        return any(map(speaks, leaf_of_each_type(data)))
+    return speaks(data)
 
 
 _INT64 = np.dtype("int64")
@@ -84,20 +83,6 @@ def whole(numbers: Array) -> Array:
             largest = xp.asarray(2**63 - 1, dtype=numbers.dtype)
             numbers = xp.minimum(numbers, largest)
         return xp.astype(numbers, "int64")
-
-
-def real_number(value: Any) -> float:
-    """What somebody gave for a real number as a float; NaN if it is none, as True is not.
-
-    A number beyond all floats, such as 10**400, is infinite, so that every check of a range refuses it.
-    """
-    if type(value) is float:
-        return value
-    is_real = isinstance(value, Real) and not isinstance(value, bool)
-    try:
-        return float(value) if is_real else math.nan
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def is_host_data(x: Any) -> bool:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from . import backend
+from ._calls import told
 from .backend import Array
 from .decorating import decorated
 from .errors import ArgumentError, GraphError, brief
@@ -257,6 +258,7 @@ class detect_anomaly(ModeContext):  # noqa: N801 - used like a keyword
 
     __slots__ = ()
 
+    @told
     def __new__(cls, function: Any = None) -> Any:
         """Make the context, or decorate the function that stands where one may."""
         context = super().__new__(cls)

@@ -177,6 +177,15 @@ class Namespace:
 
 
 def numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    """NumPy's dtype of a name, or of another library's dtype, such as ``torch.float64``, by its name.
+
+    Raises
+    ------
+    DTypeError
+        Something else, or a dtype that is not numeric.
+    """
+    if type(dtype).__name__ == "dtype" and not isinstance(dtype, np.dtype):
+        dtype = str(dtype).rpartition(".")[2]
     try:
         found = np.dtype(dtype)
     except TypeError:

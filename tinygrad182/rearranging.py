@@ -11,15 +11,28 @@ from . import backend
 from ._tensor import Tensor
 from .backend import check_device
 from .creation import as_operands, as_tensor, filled, integers, one_integer
-from .errors import ArgumentError, ShapeError
+from .errors import ArgumentError, ShapeError, brief
 from .primitives import PRIMITIVES
 from .recording import apply
 
 Axis = int | tuple[int, ...] | None
 
 
-def negative_axes(x: Tensor, axis: Axis, op: str) -> tuple[int, ...] | None:
-    """Axes as distinct negative integers: right also under extra leading axes."""
+def negative_axes(x: Tensor, axis: Axis, op: str, keepdims: bool = False) -> tuple[int, ...] | None:
+    """Axes as distinct negative integers: right also under extra leading axes.
+
+    Raises
+    ------
+    ShapeError
+        An axis that is not there, or is named twice.
+    ArgumentError
+        A second axis where ``keepdims`` is.
+    """
+    if keepdims is not False and keepdims is not True:
+        raise ArgumentError(
+            f"{op}: keepdims {brief(keepdims)} must be True or False; several axes are one tuple, "
+            f"axis=({brief(axis)}, {brief(keepdims)})"
+        )
     if axis is None:
         return None
     several = axis if isinstance(axis, (tuple, list)) else (axis,)

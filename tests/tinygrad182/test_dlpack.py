@@ -33,6 +33,19 @@ class Foreign:
         return (self._device, 0)
 
 
+class Bare:
+    """An array that hands its elements over, and says nothing else of itself."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = np.asarray(array)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
 Make = Callable[[Any], Any]
 CALLS: dict[str, Callable[[Make], Any]] = {
     "tensor": lambda f: tg.tensor(f(X)),
@@ -42,6 +55,12 @@ CALLS: dict[str, Callable[[Make], Any]] = {
     "sum of a list": lambda f: tg.sum([f(X), X]),
     "index": lambda f: leaf(X)[f(np.array([3, 1]))],
     "mask": lambda f: leaf(X)[f(np.array([True, False, True, False, True]))],
+    "linear": lambda f: tg.nn.Linear(2, 3, rng=0, dtype="float64")(f(X)),
+    "norm": lambda f: tg.nn.LayerNorm(2, dtype="float64")(f(X)),
+    "cell": lambda f: tg.nn.LSTMCell(2, 3, rng=0, dtype="float64")(f(X[0]))[0],
+    "list of a layer": lambda f: tg.tensor([[f(X[0]), f(X[1])], [f(X[2]), f(X[3])]]),
+    "to": lambda f: tg.ones(2).to(f(X)),
+    "spectral_radius": lambda f: tg.nn.init.spectral_radius(f(np.eye(2))),
     "embedding": lambda f: tg.nn.Embedding(4, 2, rng=0)(f(np.array([1, 3], "uint8"))),
     "layer": lambda f: tg.nn.LSTM(2, 3, rng=0, dtype="float64")(f(X))[0],
     "lengths": lambda f: tg.nn.RNN(2, 3, rng=0, dtype="float64")(
@@ -86,6 +105,7 @@ def _step(tokens: Any, state: Any) -> Any:
 def test_what_speaks_dlpack_is_an_array(name: str) -> None:
     call = CALLS[name]
     assert_same_bits(call(Foreign), call(np.asarray))
+    assert_same_bits(call(Bare), call(np.asarray))
 
 
 @pytest.mark.parametrize("name", OPERANDS)
@@ -94,6 +114,7 @@ def test_an_operand_that_speaks_dlpack(name: str) -> None:
     call = OPERANDS[name]
     found, expected = call(Foreign), call(np.asarray)
     assert_same_bits(found, expected)
+    assert_same_bits(call(Bare), expected)
     assert found.requires_grad == expected.requires_grad
     if found.requires_grad:
         found.sum().backward()
@@ -125,6 +146,23 @@ def test_what_cannot_be_taken_says_what_to_do(given: Any, error: Any, text: str)
     for call in (tg.tensor, tg.exp, tg.sum, leaf(X).__mul__, tg.nn.RNN(2, 3), leaf(X).assign):
         with pytest.raises(error, match=text):
             call(given)
+
+
+@host_only("a step's arrays of the host are not where the tokens are")
+def test_a_step_and_its_state_may_hand_their_elements_over() -> None:
+    def step(tokens: Any, state: Any) -> Any:
+        rows = dlpack.imported(state["h"])
+        return Bare(_step(tokens, None)[0].numpy().copy()), {"h": Bare(rows + 1.0)}
+
+    for search in (
+        lambda f, s: tg.decode.beam_search(f, s, 0, beam_width=2, max_length=3),
+        lambda f, s: tg.decode.exhaustive(f, s, 0, max_length=2),
+        lambda f, s: tg.decode.greedy(f, s, 0, max_length=3),
+        lambda f, s: tg.decode.sample(f, s, 0, max_length=3, rng=0),
+    ):
+        found = search(step, {"h": Bare(np.zeros((1, 2)))})
+        expected = search(_step, {"h": np.zeros((1, 2))})
+        assert found.best.tokens == expected.best.tokens
 
 
 def test_the_state_of_a_search_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

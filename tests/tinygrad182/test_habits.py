@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import enum
+import fractions
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -110,13 +112,152 @@ WORKS: dict[str, tuple[Call, Any]] = {
     "F.relu": (lambda x, y: tg.nn.functional.relu(x - 3), np.maximum(X - 3, 0)),
     "F.linear": (lambda x, y: tg.nn.functional.linear(x, x, tg.ones(2)), X @ X.T + 1),
     "F.mse_loss": (lambda x, y: tg.nn.functional.mse_loss(x, x).item(), 0.0),
+    "F.mse_loss(input=)": (
+        lambda x, y: tg.nn.functional.mse_loss(input=x, target=x + 1).item(),
+        1.0,
+    ),
+    "sum(input=)": (lambda x, y: tg.sum(input=x, dim=0), X.sum(0)),
+    "var(dim=, correction=)": (
+        lambda x, y: x.var(dim=0, correction=1),
+        X.var(0, ddof=1),
+    ),
+    "transpose(1, 0)": (lambda x, y: x.transpose(1, 0), X.T),
+    "transpose(-1, 0)": (lambda x, y: x.transpose(-1, 0), X.T),
+    "transpose of a tuple": (lambda x, y: x.transpose((0, 1)), X),
+    "from_numpy": (lambda x, y: tg.from_numpy(X), X),
+    "uniform_(a=, b=)": (
+        lambda x, y: tg.nn.init.uniform_(tg.zeros(2), a=1.0, b=1.0),
+        np.ones(2, np.float32),
+    ),
+    "constant_(val=)": (
+        lambda x, y: tg.nn.init.constant_(tg.zeros(2), val=2.0),
+        np.full(2, 2.0, np.float32),
+    ),
+    "to of an array": (lambda x, y: x.to(np.zeros(1)), X.astype(np.float64)),
+    "ModuleList + list": (lambda x, y: len(tg.nn.ModuleList([lin()]) + [lin()]), 2),  # noqa: RUF005
+    "del of a ModuleList": (lambda x, y: deleted(tg.nn.ModuleList([lin(), lin()])), 1),
+    "a slice of a Sequential": (lambda x, y: len(tg.nn.Sequential(lin(), tg.tanh, lin())[1:]), 2),
 }
+
+
+def lin() -> tg.nn.Linear:
+    return tg.nn.Linear(3, 3, rng=0)
+
+
+def deleted(modules: tg.nn.ModuleList) -> int:
+    del modules[0]
+    return len(modules)
+
+
+def sgd() -> tg.optim.SGD:
+    w = leaf(X)
+    w.grad = tg.ones_like(w)
+    return tg.optim.SGD([w], 0.1)
+
+
+def schedule() -> tg.optim.lr_scheduler.StepLR:
+    return tg.optim.lr_scheduler.StepLR(sgd(), 1)
+
+
+def written(name: str, value: Any) -> None:
+    optimizer = sgd()
+    optimizer.param_groups[0][name] = value
+    optimizer.step()
+
+
+def appended() -> None:
+    optimizer = sgd()
+    optimizer.param_groups[0]["params"].append(leaf(X))
+    optimizer.step()
+
 
 # What is told, and what the message must hold.
 TOLD: dict[str, tuple[Call, str]] = {
     "size()": (lambda x, y: x.size(), r"6, as in NumPy; write x\.shape$"),
     "size(0)": (lambda x, y: x.size(0), r"write x\.shape\[0\]$"),
     "transpose(1, 2)": (lambda x, y: y.transpose(1, 2), r"transpose: 3 axes.*x\.swapaxes\(1, 2\)"),
+    "transpose(0, 1)": (lambda x, y: x.transpose(0, 1), r"transpose: 0, 1 .*x\.T or x\.swapaxes"),
+    "transpose(-2, -1)": (lambda x, y: x.transpose(-2, -1), r"transpose: -2, -1 .*x\.T"),
+    "transpose(dim0=)": (lambda x, y: x.transpose(dim0=0, dim1=1), r"'dim0'.*x\.swapaxes"),
+    "size(dim=0)": (lambda x, y: x.size(dim=0), r"write x\.shape\[0\]$"),
+    **{
+        f"{name}(0, 1)": (
+            lambda x, y, name=name: getattr(x, name)(0, 1),
+            rf"^{name}: keepdims 1 must be True or False; .*axis=\(0, 1\)",
+        )
+        for name in ("sum", "mean", "max", "min", "prod", "logsumexp")
+    },
+    "std(0, 1, 1)": (lambda x, y: tg.std(x, 0, 1, 1), "keepdims 1 must be True"),
+    "var(0, True)": (lambda x, y: x.var(0, True), "var: correction True must be a number"),
+    "std(1, keepdim=)": (lambda x, y: x.std(1, keepdim=True), "std: keepdim= .*correction=1"),
+    "max(1, keepdim=)": (lambda x, y: x.max(1, keepdim=True), "max: keepdim= .*tg.argmax"),
+    "sort(dim=)": (lambda x, y: tg.sort(x, dim=0), "sort: dim= .*axis=0, and tg.argsort"),
+    "median(dim=)": (lambda x, y: tg.median(x, dim=0), "median: dim= .*no indices.*axis=0"),
+    "split(dim=)": (lambda x, y: tg.split(x, 2, dim=0), "split: dim= .*number of parts.*axis=0"),
+    "sin(y=)": (lambda x, y: tg.sin(y=x), "^sin: there is no argument 'y'; .*by position"),
+    "relu(inplace=)": (lambda x, y: tg.relu(x, inplace=True), "relu: .*'inplace'; .*leave it out"),
+    "x.relu(inplace=)": (lambda x, y: x.relu(inplace=True), "relu: .*'inplace'; .*leave it out"),
+    "add(alpha=)": (lambda x, y: tg.add(x, x, alpha=2), r"add: .*'alpha'; write x \+ alpha \* y"),
+    "pow(exponent=)": (lambda x, y: x.pow(exponent=2), r"'exponent'; write x \*\* exponent"),
+    "argsort(descending=)": (
+        lambda x, y: tg.argsort(x, descending=True),
+        r"^argsort: there is no argument 'descending'; write tg\.argsort\(-x\)",
+    ),
+    "argmax(foo=)": (lambda x, y: tg.argmax(x, foo=1), "^argmax: there is no argument 'foo'"),
+    "to(devcie=)": (lambda x, y: x.to(devcie="cpu"), r"Tensor\.to: .*did you mean 'device'"),
+    "to(non_blocking=)": (lambda x, y: x.to("cpu", non_blocking=True), "leave it out"),
+    "numpy(force=)": (lambda x, y: x.numpy(force=True), r"x\.detach\(\)\.numpy"),
+    "clone(memory_format=)": (lambda x, y: x.clone(memory_format=1), "leave it out"),
+    "item(0)": (lambda x, y: x.item(0), r"Tensor\.item: too many .*it takes \(\)"),
+    "clip_grad_norm_()": (
+        lambda x, y: tg.optim.clip_grad_norm_([x]),
+        "clip_grad_norm_: .*'max_norm'",
+    ),
+    "clip_grad_value_(clip=)": (
+        lambda x, y: tg.optim.clip_grad_value_([x], clip=1.0),
+        "did you mean 'clip_value'",
+    ),
+    "clip_grad_norm_(foreach=)": (
+        lambda x, y: tg.optim.clip_grad_norm_([x], 1.0, foreach=True),
+        "leave it out",
+    ),
+    "uniform_(hgih=)": (lambda x, y: tg.nn.init.uniform_(x, hgih=1), "did you mean 'high'"),
+    "Parameter(requires_grad=)": (
+        lambda x, y: tg.nn.Parameter(X, requires_grad=False),
+        r"Parameter: .*\.requires_grad_\(False\)",
+    ),
+    "step(closure)": (lambda x, y: sgd().step(print), r"step: too many .*it takes \(\)"),
+    "step(closure=)": (lambda x, y: sgd().step(closure=print), r"then call step\(\)"),
+    "detect_anomaly(check_nan=)": (
+        lambda x, y: tg.detect_anomaly(check_nan=True),
+        "detect_anomaly: .*leave it out",
+    ),
+    "state_dict(prefix=)": (lambda x, y: lin().state_dict(prefix="a"), "no argument 'prefix'"),
+    "train(mod=)": (lambda x, y: lin().train(mod=True), "did you mean 'mode'"),
+    "schedule.step(3)": (lambda x, y: schedule().step(3), r"step: too many .*it takes \(\)"),
+    "schedule.get_lr": (lambda x, y: schedule().get_lr(), r"write schedule\.get_last_lr\(\)"),
+    "schedule, misspelt": (lambda x, y: schedule().last_eopch, "did you mean 'last_epoch'"),
+    "cat(x, x)": (
+        lambda x, y: tg.cat(x, x),
+        r"^concat: axis tensor.* must be a whole number",
+    ),
+    "max(x, y)": (lambda x, y: tg.max(x, y), r"^max: axis tensor.* must be a whole number"),
+    "a setting written as text": (lambda x, y: written("lr", "a"), "SGD: lr 'a' must be a finite"),
+    "a parameter appended": (lambda x, y: appended(), r"SGD: .*optimizer\.add_param_group"),
+    "ModuleList[5]": (
+        lambda x, y: tg.nn.ModuleList([lin()])[5],
+        "ModuleList: there is no 5 among 1",
+    ),
+    "ModuleList['a']": (
+        lambda x, y: tg.nn.ModuleList([lin()])["a"],
+        "ModuleList: 'a' is not a place",
+    ),
+    "ModuleList(lin)": (lambda x, y: tg.nn.ModuleList(lin()), "a Linear is not a list of modules"),  # type: ignore[arg-type]
+    "Sequential[5]": (lambda x, y: tg.nn.Sequential(lin())[5], "Sequential: there is no 5"),
+    "ModuleDict['b']": (
+        lambda x, y: tg.nn.ModuleDict({"a": lin()})["b"],
+        r"ModuleDict: there is no 'b'; it holds \['a'\]",
+    ),
     "t of three axes": (lambda x, y: y.t(), r"t: shape \(2, 3, 4\).*x\.mT"),
     "max(dim=)": (lambda x, y: x.max(dim=1), r"max: .*axis=1, and tg\.argmax"),
     "min(dim=)": (lambda x, y: tg.min(x, dim=0), r"min: .*axis=0, and tg\.argmin"),
@@ -146,7 +287,6 @@ TOLD: dict[str, tuple[Call, str]] = {
     "randn": (lambda x, y: tg.randn(2, 3), r"'randn'; write tg\.tensor\(np\.random"),
     "rand": (lambda x, y: tg.rand(2, 3), r"np\.random\.default_rng\(0\)"),
     "manual_seed": (lambda x, y: tg.manual_seed(0), "no global generator: pass rng=0"),
-    "from_numpy": (lambda x, y: tg.from_numpy(X), r"write tg\.tensor\(array\)"),
     "FloatTensor": (lambda x, y: tg.FloatTensor([1.0]), r"write tg\.tensor\(data\)"),
     "empty": (lambda x, y: tg.empty(2), r"write tg\.zeros\(shape\)"),
     "zeros(2, 2)": (lambda x, y: tg.zeros(2, 2), "a shape is one tuple"),
@@ -292,7 +432,9 @@ def test_what_is_told(name: str) -> None:
     call, message = TOLD[name]
     with pytest.raises(tg.TinygradError, match=message) as caught:
         call(const(X), const(Y))
-    assert isinstance(caught.value, (TypeError, AttributeError, ValueError, RuntimeError, KeyError))
+    assert isinstance(
+        caught.value, (TypeError, AttributeError, ValueError, RuntimeError, LookupError)
+    )
 
 
 def test_pytorchs_names_pass_gradients() -> None:
@@ -410,6 +552,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "TENSOR": lambda: const(X),
     "MODULE": lambda: tg.nn.Linear(1, 1),
     "OPTIMIZER": lambda: tg.optim.SGD([leaf(X)], 0.1),
+    "SCHEDULE": lambda: tg.optim.lr_scheduler.StepLR(tg.optim.SGD([leaf(X)], 0.1), 1),
     "TG": lambda: tg,
     "NN": lambda: tg.nn,
     "FUNCTIONAL": lambda: tg.nn.functional,
@@ -468,7 +611,8 @@ def environment() -> dict[str, Any]:
         "device": "cpu", "parameters": list(model.parameters()), "pred": const(X), "target": const(X),
         "p": const(np.array([0.2, 0.3, 0.5])), "logits": const(X), "targets": [0, 1],
         "sizes": 3, "classes": 3,
-        "weight": layer.weight, "optimizer": tg.optim.SGD(model.parameters(), 0.1),
+        "weight": layer.weight, "optimizer": (optimizer := tg.optim.SGD(model.parameters(), 0.1)),
+        "schedule": tg.optim.lr_scheduler.StepLR(optimizer, 1),
         "generator": np.random.default_rng(0),
     }  # fmt: skip
 
@@ -479,3 +623,112 @@ def test_remedies_are_found() -> None:
     assert code_of("write module.name = layer; what is assigned is found") == "module.name = layer"
     assert code_of("there is none") == ""
     assert sum(bool(code_of(text)) for _, _, text in REMEDIES) >= 120
+
+
+def test_functions_of_two_names_are_one_and_can_be_pickled() -> None:
+    public = {name: f for name, f in vars(tg).items() if callable(f) and name[0] != "_"}
+    for name, f in public.items():
+        if f.__module__ == "tinygrad182":
+            assert pickle.loads(pickle.dumps(f)) is f, name
+    assert tg.arccosh is tg.acosh
+    assert tg.pow is tg.power
+
+
+def test_methods_of_a_persons_own_class_are_left_as_they_are() -> None:
+    class Own(tg.nn.Module):
+        def encode(self, x: Any) -> Any:
+            return x
+
+    assert not hasattr(Own.encode, "__wrapped__")
+    assert hasattr(tg.nn.Module.train, "__wrapped__")
+
+
+class Named:
+    """A dtype or a device of another library: what it is, its text says."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Dtype = type("dtype", (Named,), {})
+
+
+def check_dtypes_and_devices(double: Any, cpu: Any) -> None:
+    model = tg.nn.Linear(2, 2, rng=0, dtype=double, device=cpu)
+    assert model.weight.dtype == np.float64
+    for given in (
+        tg.nn.Linear(2, 2, rng=0).to(dtype=double).weight,
+        tg.nn.Linear(2, 2, rng=0).to(double).weight,
+        tg.nn.Linear(2, 2, rng=0).to(cpu, double).weight,
+        tg.ones(2, device=cpu).to(double),
+        tg.ones(2, device=cpu).to(device=cpu, dtype=double),
+        tg.ones(2, dtype=double, device=cpu),
+        tg.tensor([1], dtype=double, device=cpu),
+        tg.ones(2, device=cpu).astype(double),
+        tg.arange(3, dtype=double, device=cpu),
+    ):
+        assert given.dtype == np.float64
+    with tg.use_device(cpu):
+        assert tg.zeros(1).device == "cpu"
+
+
+def test_dtypes_and_devices_are_read_by_name() -> None:
+    check_dtypes_and_devices(Dtype("torch.float64"), Named("cpu"))
+    with pytest.raises(tg.DTypeError, match="not a numeric dtype"):
+        tg.ones(2, dtype=Dtype("torch.bfloat16"))
+    with pytest.raises(tg.DeviceError, match="unknown device"):
+        tg.ones(2, device=Named("mps"))  # type: ignore[arg-type]
+
+
+def test_dtypes_and_devices_of_pytorch_are_taken() -> None:
+    torch = needs_torch()
+    check_dtypes_and_devices(torch.float64, torch.device("cpu"))
+    theirs = torch.ones(1, dtype=torch.float64)
+    assert tg.ones(2, device="cpu").to(theirs).dtype == np.float64
+    assert tg.ones(2, device="cpu").to(torch.float).dtype == np.float32
+
+
+NUMBERS: dict[str, Callable[[Any], Any]] = {
+    "SGD": lambda n: tg.optim.SGD([leaf(X)], n).lr,
+    "betas": lambda n: tg.optim.Adam([leaf(X)], betas=(n, n)).betas[0],
+    "LayerNorm": lambda n: tg.nn.LayerNorm(3, eps=n).eps,
+    "Dropout": lambda n: tg.nn.Dropout(n).p,
+    "gamma": lambda n: tg.optim.lr_scheduler.ExponentialLR(sgd(), n).gamma,
+    "start_factor": lambda n: tg.optim.lr_scheduler.LinearLR(sgd(), n).start_factor,
+    "eta_min": lambda n: tg.optim.lr_scheduler.CosineAnnealingLR(sgd(), 3, n).eta_min,
+    "max_norm": lambda n: tg.optim.clip_grad_norm_(sgd().parameters, n) * 0 + 0.5,
+    "clip_value": lambda n: clipped(n),
+}
+
+
+def clipped(value: Any) -> float:
+    optimizer = sgd()
+    tg.optim.clip_grad_value_(optimizer.parameters, value)
+    grad = optimizer.parameters[0].grad
+    assert grad is not None
+    return float(grad[0, 0])
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    "number", [np.float32(0.5), np.float64(0.5), np.float16(0.5), fractions.Fraction(1, 2)]
+)
+def test_a_number_may_be_numpys(name: str, number: Any) -> None:
+    found = NUMBERS[name](number)
+    assert type(found) is float
+    assert found == 0.5
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("wrong", ["0.5", True, None, math.nan, -0.5, [0.5]])
+def test_what_is_not_a_number_is_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(tg.ArgumentError, match="must be"):
+        NUMBERS[name](wrong)
+
+
+def test_a_number_beyond_float_is_refused() -> None:
+    with pytest.raises(tg.ArgumentError, match="SGD: lr 1"):
+        tg.optim.SGD([leaf(X)], 10**400)

@@ -86,10 +86,73 @@ def test_a_schedule_goes_as_pytorchs(name: str) -> None:
         other.step()
         mine.step()
         yours.step()
-    if "Sequential" not in name:  # PyTorch's state nests those of the parts
-        fresh = MAKERS[name][0](S, sgd())
-        fresh.load_state_dict(yours.state_dict())
+    fresh = MAKERS[name][0](S, sgd())
+    fresh.load_state_dict(yours.state_dict())
+    for _ in range(10):
         assert fresh.get_last_lr() == pytest.approx(yours.get_last_lr(), rel=1e-12, abs=1e-15)
+        fresh.step()
+        yours.step()
+
+
+def rates(optimizer: Any) -> list[float]:
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def torch_parameters(torch: Any) -> list[Any]:
+    return [torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)]
+
+
+@pytest.mark.parametrize("second", MAKERS)
+@pytest.mark.parametrize("first", MAKERS)
+def test_two_schedules_of_one_optimizer_go_as_pytorchs(first: str, second: str) -> None:
+    torch = needs_torch()
+    optimizer, other = sgd(), sgd(torch.optim, torch_parameters(torch))
+    pairs = [
+        [MAKERS[name][0](s, o) for name in (first, second)]
+        for s, o in ((S, optimizer), (torch.optim.lr_scheduler, other))
+    ]
+    for n in range(STEPS):
+        assert rates(optimizer) == pytest.approx(rates(other), rel=1e-11, abs=1e-15), n
+        other.step()
+        for mine, yours in zip(*pairs, strict=True):
+            yours.step()
+            if min(rates(other)) < 0:  # PyTorch's goes on, up the gradient
+                with pytest.raises(
+                    tg.ArgumentError, match=r"LR: the rate -.* finite number from 0"
+                ):
+                    mine.step()
+                return
+            mine.step()
+        if n == 7:  # set by hand
+            for o in (optimizer, other):
+                o.param_groups[1]["lr"] = 0.7
+
+
+@pytest.mark.parametrize("last_epoch", [-1, 3, 5])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda s, o, n: s.StepLR(o, 4, 0.5, last_epoch=n),
+        lambda s, o, n: s.ExponentialLR(o, 0.9, last_epoch=n),
+        lambda s, o, n: s.LinearLR(o, 0.2, 0.8, 6, last_epoch=n),
+        lambda s, o, n: s.CosineAnnealingLR(o, 10, 0.01, last_epoch=n),
+        lambda s, o, n: s.LambdaLR(o, lambda k: 1 / (1 + k), last_epoch=n),
+    ],
+)
+def test_a_schedule_made_for_a_restored_optimizer_goes_as_pytorchs(
+    make: Any, last_epoch: int
+) -> None:
+    torch = needs_torch()
+    mine, yours = sgd(), sgd(torch.optim, torch_parameters(torch))
+    for optimizer in (mine, yours):
+        for group in optimizer.param_groups:
+            group["initial_lr"], group["lr"] = group["lr"], group["lr"] / 4
+    pair = make(S, mine, last_epoch), make(torch.optim.lr_scheduler, yours, last_epoch)
+    for _ in range(12):
+        assert rates(mine) == pytest.approx(rates(yours), rel=1e-12, abs=1e-15)
+        yours.step()
+        for schedule in pair:
+            schedule.step()
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -127,6 +190,91 @@ def test_a_schedule_made_again_counts_on() -> None:
     assert twin.get_last_lr() == schedule.get_last_lr() == [0.125, 0.0125]
 
 
+PRODUCTS = [name for name in MAKERS if name[:4] in ("Step", "Expo", "Line")]
+
+
+@pytest.mark.parametrize("second", PRODUCTS)
+@pytest.mark.parametrize("first", PRODUCTS)
+def test_two_schedules_are_the_product_of_their_factors(first: str, second: str) -> None:
+    optimizer = sgd()
+    both = [MAKERS[name][0](S, optimizer) for name in (first, second)]
+    for n in range(STEPS):
+        factor = MAKERS[first][1](1.0, n) * MAKERS[second][1](1.0, n)
+        assert rates(optimizer) == pytest.approx([factor, 0.1 * factor], rel=1e-13)
+        for schedule in both:
+            schedule.step()
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_rate_set_by_hand_is_gone_on_from(name: str) -> None:
+    optimizer = sgd()
+    schedule = MAKERS[name][0](S, optimizer)
+    for _ in range(2):
+        schedule.step()
+    optimizer.lr = 8.0
+    formula = MAKERS[name][1]
+    for n in range(2, STEPS):
+        expected = 8.0 * formula(1.0, n) / formula(1.0, 2)
+        assert rates(optimizer) == pytest.approx([expected, expected], rel=1e-13)
+        schedule.step()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_schedules_go_on_from_their_states_in_any_order(order: tuple[int, int]) -> None:
+    def made() -> tuple[Any, list[Any]]:
+        optimizer = sgd()
+        return optimizer, [S.LinearLR(optimizer, 0.5, 1.0, 9), S.ExponentialLR(optimizer, 0.9)]
+
+    optimizer, both = made()
+    for _ in range(4):
+        for schedule in both:
+            schedule.step()
+    optimizer.param_groups[0]["lr"] = 0.3
+    again, twins = made()
+    again.load_state_dict(optimizer.state_dict())
+    for i in order:
+        twins[i].load_state_dict(both[i].state_dict())
+    for _ in range(8):
+        assert rates(again) == rates(optimizer)
+        for schedule in (*both, *twins):
+            schedule.step()
+
+
+def test_a_restored_rate_is_kept_by_a_new_schedule() -> None:
+    optimizer = sgd()
+    S.StepLR(optimizer, 1, 0.5).step()
+    again = sgd()
+    again.load_state_dict(optimizer.state_dict())
+    schedule = S.StepLR(again, 1, 0.5)
+    assert rates(again) == [0.5, 0.05]
+    assert schedule.base_lrs == [1.0, 0.1]
+
+
+def test_a_long_cosine_ends_at_its_least_rate_and_comes_back() -> None:
+    optimizer = sgd()
+    schedule = S.CosineAnnealingLR(optimizer, 1000, 1e-4)
+    for _ in range(2000):
+        schedule.step()
+        if schedule.last_epoch == 1000:
+            assert rates(optimizer) == pytest.approx([1e-4, 1e-4], rel=1e-12)
+    assert rates(optimizer) == pytest.approx([1.0, 0.1], rel=1e-9)
+
+
+def test_a_sequence_counts_its_parts_up_to_last_epoch() -> None:
+    optimizer, again = sgd(), sgd()
+    schedule = sequence(S, optimizer)
+    for _ in range(16):
+        schedule.step()
+    parts = [
+        S.LinearLR(again, 0.1, 1.0, 4),
+        S.CosineAnnealingLR(again, 10, 0.01),
+        S.StepLR(again, 3, 0.5),
+    ]
+    twin = S.SequentialLR(again, parts, [4, 14], last_epoch=15)
+    assert twin.last_epoch == schedule.last_epoch == 16
+    assert rates(again) == rates(optimizer)
+
+
 def test_a_group_that_comes_later_starts_from_its_rate() -> None:
     optimizer = sgd()
     schedule = S.ExponentialLR(optimizer, 0.5)
@@ -155,6 +303,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "T_max": (lambda: S.CosineAnnealingLR(sgd(), 2.5), "CosineAnnealingLR: T_max 2.5"),  # type: ignore[arg-type]
     "total_iters": (lambda: S.LinearLR(sgd(), total_iters=0), "LinearLR: total_iters 0"),
     "last_epoch": (lambda: S.StepLR(sgd(), 1, last_epoch=-2), "StepLR: last_epoch -2"),
+    "last_epoch of a new optimizer": (
+        lambda: S.StepLR(sgd(), 1, last_epoch=3),
+        r"StepLR: last_epoch=3 .*optimizer\.load_state_dict",
+    ),
+    "start_factor": (lambda: S.LinearLR(sgd(), 0.0), "LinearLR: start_factor must be more than 0"),
+    "a rate that is no number": (
+        lambda: S.LambdaLR(sgd(), lambda n: math.nan),
+        "LambdaLR: the rate nan must be a finite number",
+    ),
     "lr_lambda": (lambda: S.LambdaLR(sgd(), 0.5), "LambdaLR: lr_lambda 0.5 must be a function"),  # type: ignore[arg-type]
     "several functions": (
         lambda: S.LambdaLR(sgd(), [abs, abs, abs]),
@@ -187,3 +344,15 @@ def test_states_that_are_refused() -> None:
     ):
         with pytest.raises(tg.StateDictError, match=message):
             schedule.load_state_dict(state)  # type: ignore[arg-type]
+    whole = sequence(S, sgd())
+    state = whole.state_dict()
+    before = vars(whole).copy()
+    for wrong, message in (
+        (schedule.state_dict(), "SequentialLR: this is not the state of one: '_schedulers'"),
+        ({**state, "_schedulers": state["_schedulers"][:2]}, "of 2 schedules, this one has 3"),
+        ({**state, "_schedulers": [{}, {}, {}]}, "SequentialLR: this is not the state"),
+        ({**state, "_last_lr": ["a", 1]}, "SequentialLR: .*lr 'a' must be"),
+    ):
+        with pytest.raises(tg.StateDictError, match=message):
+            whole.load_state_dict(wrong)
+    assert vars(whole) == before

@@ -184,7 +184,7 @@ def test_tolist() -> None:
         (lambda x: x.reshape(3, 2), lambda x: tg.reshape(x, (3, 2))),
         (lambda x: x.reshape((3, 2)), lambda x: tg.reshape(x, (3, 2))),
         (lambda x: x.transpose(), lambda x: tg.permute_dims(x, (1, 0))),
-        (lambda x: x.transpose(0, 1), lambda x: x),
+        (lambda x: x.transpose((0, 1)), lambda x: x),
         (lambda x: x.transpose((1, 0)), lambda x: tg.permute_dims(x, (1, 0))),
         (lambda x: x.swapaxes(0, 1), lambda x: tg.swapaxes(x, 0, 1)),
         (lambda x: x.flatten(), lambda x: tg.reshape(x, -1)),

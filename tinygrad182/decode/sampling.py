@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backend
+from .._numbers import real_number
 from ..backend import Array
 from ..errors import ArgumentError, brief
-from ..host import real_number
 from ..modes import no_grad
 from ..nn.init import generator
 from .result import Hypotheses, Hypothesis

@@ -232,15 +232,16 @@ def check_state(state: State, tokens: Array, axis: int, what: str) -> None:
                 f"decode: {what} leaf {i} is a {type(leaf).__name__}, whose rows cannot be chosen; use "
                 "tuples, lists and dicts of arrays or Tensors, and numbers"
             )
-        if leaf.ndim <= axis or leaf.shape[axis] != rows:
+        array = array_of(leaf)
+        if array.ndim <= axis or array.shape[axis] != rows:
             raise DecodingError(
-                f"decode: {what} array {i} has shape {tuple(leaf.shape)}; axis {axis} must have "
+                f"decode: {what} array {i} has shape {tuple(array.shape)}; axis {axis} must have "
                 f"{rows} rows, one for each prefix (state_axis= names another axis)"
             )
         if type(leaf) is np.ndarray and type(tokens) is np.ndarray:
             continue
         try:
-            backend.namespace(tokens, array_of(leaf))
+            backend.namespace(tokens, array)
         except DeviceError as error:
             raise DeviceError(
                 f"decode: {what} array {i} is not where the tokens are: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..creation import beside, tensor
+from ..dlpack import imported
 from ..errors import ArgumentError, DTypeError, brief
-from ..host import real_number
 from ..modes import MODES
 from .module import Module, Parameter
 
@@ -31,22 +30,6 @@ def check_size(layer: object, name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def check_number(layer: object, name: str, value: Any, most: float = math.inf) -> float:
-    """A finite number from 0 to ``most``.
-
-    Raises
-    ------
-    ArgumentError
-    """
-    number = real_number(value)
-    if not (0 <= number <= most and number < math.inf):
-        limit = "" if most == math.inf else f" to {most:g}"
-        raise ArgumentError(
-            f"{type(layer).__name__}: {name} {brief(value)} must be a finite number from 0{limit}"
-        )
-    return number
-
-
 def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     """An input or state as a Tensor; arrays are wrapped, and those of the host go to the layer's device.
 
@@ -60,6 +43,7 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     name = type(layer).__name__
     weight = _first_parameter(layer)
     if not isinstance(x, Tensor):
+        x = imported(x)
         if not hasattr(x, "dtype"):
             hint = (
                 "the output alone of what a recurrent layer returns"

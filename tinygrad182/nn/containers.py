@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..errors import ArgumentError
-from .module import Module, Parameter
+from ..errors import ArgumentError, UnknownPathError
+from .module import Module, Parameter, item_at
 
 
 class ModuleList(Module):
@@ -30,6 +30,10 @@ class ModuleList(Module):
         self._items: list[Module] = []
         self.extend(modules)
 
+    def __add__(self, others: Iterable[Module]) -> ModuleList:
+        """Return a new list, with others at the end."""
+        return ModuleList(self).extend(others)
+
     def _children(self) -> list[tuple[str, Parameter | Module]]:
         return [(str(i), module) for i, module in enumerate(self._items)]
 
@@ -40,6 +44,10 @@ class ModuleList(Module):
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add several at the end."""
+        if not isinstance(modules, Iterable):
+            raise ArgumentError(
+                f"ModuleList: a {type(modules).__name__} is not a list of modules; pass [module, ...]"
+            )
         for module in modules:
             self.append(module)
         return self
@@ -56,10 +64,16 @@ class ModuleList(Module):
 
     def __getitem__(self, index: Any) -> Any:
         """One module, or a ModuleList of those in a slice."""
-        return ModuleList(self._items[index]) if isinstance(index, slice) else self._items[index]
+        found = item_at("ModuleList", self._items, index)
+        return ModuleList(found) if isinstance(index, slice) else found
 
     def __setitem__(self, index: int, module: Module) -> None:
+        item_at("ModuleList", self._items, index)
         self._items[index] = _checked("ModuleList", module)
+
+    def __delitem__(self, index: Any) -> None:
+        item_at("ModuleList", self._items, index)
+        del self._items[index]
 
 
 class ModuleDict(Module):
@@ -86,6 +100,8 @@ class ModuleDict(Module):
         return list(self._items.items())
 
     def __getitem__(self, name: str) -> Module:
+        if name not in self:
+            raise UnknownPathError(f"ModuleDict: there is no {name!r}; it holds {list(self)}")
         return self._items[name]
 
     def __setitem__(self, name: Any, module: Module) -> None:
@@ -94,6 +110,7 @@ class ModuleDict(Module):
         self._items[name] = _checked("ModuleDict", module)
 
     def __delitem__(self, name: str) -> None:
+        self[name]
         del self._items[name]
 
     def __contains__(self, name: object) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .._draws import drawing_from
+from .._numbers import check_number
 from .._tensor import Tensor
 from ..creation import beside
 from ..functions import where
-from .checks import as_input, check_number
+from .checks import as_input
 from .init import Rng, generator
 from .module import Module
 

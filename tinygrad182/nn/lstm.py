@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._numbers import real_number
 from .._tensor import Tensor
 from ..errors import ArgumentError, brief
-from ..host import real_number
 from ..primitives.recurrent import LSTM_SCAN
 from .courses import State
 from .init import Rng, generator

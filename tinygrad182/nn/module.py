@@ -13,7 +13,14 @@ from .._tensor import Tensor
 from ..autodiff import set_grads
 from ..backend import Array
 from ..creation import tensor, zeros_like
-from ..errors import ArgumentError, DTypeError, StateDictError, TinygradError
+from ..errors import (
+    ArgumentError,
+    DTypeError,
+    IndexOutOfRangeError,
+    StateDictError,
+    TinygradError,
+    brief,
+)
 from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
@@ -39,6 +46,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
+    @told
     def __init__(self, data: Any, dtype: Any = None, device: str | None = None) -> None:
         source = tensor(data, dtype=dtype, device=device, requires_grad=True)
         self._data = source._data
@@ -190,7 +198,6 @@ class Module(Told):
             for name, array in module._own_state().items()
         }
 
-    @told
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Overwrite the parameters with those of a state dict; nothing is written if anything is wrong.
 
@@ -282,7 +289,6 @@ class Module(Told):
             parameter.requires_grad = requires_grad
         return self
 
-    @told
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
         clear_gradients(self.parameters(), set_to_none)
@@ -331,9 +337,9 @@ class Module(Told):
         """Move the model to the CPU."""
         return self.to("cpu")
 
-    def cuda(self) -> Self:
-        """Move the model to the CUDA device."""
-        return self.to("cuda")
+    def cuda(self, ordinal: int = 0) -> Self:
+        """Move the model to a CUDA device, by default the first."""
+        return self.to(f"cuda:{ordinal}")
 
     def float(self) -> Self:
         """Make all parameters ``float32``."""
@@ -411,6 +417,23 @@ def _found(name: str, value: Any) -> list[tuple[str, Parameter | Module]]:
     return [child for key, item in items for child in _found(f"{name}.{key}", item)]
 
 
+def item_at(kind: str, items: list[Any], index: Any) -> Any:
+    """What is at a place, or in a slice, of the list that a container keeps.
+
+    Raises
+    ------
+    IndexOutOfRangeError, ArgumentError
+    """
+    try:
+        return items[index]
+    except IndexError:
+        raise IndexOutOfRangeError(f"{kind}: there is no {index} among {len(items)}") from None
+    except TypeError:
+        raise ArgumentError(
+            f"{kind}: {brief(index)} is not a place, which is a whole number"
+        ) from None
+
+
 class Sequential(Module):
     """Modules, and functions of tensors, applied one after the other.
 
@@ -441,8 +464,10 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self._steps())
 
-    def __getitem__(self, i: int) -> Callable[[Any], Any]:
-        return self._steps()[i]
+    def __getitem__(self, i: Any) -> Any:
+        """One step, or a Sequential of those in a slice."""
+        found = item_at("Sequential", self._steps(), i)
+        return Sequential(*found) if isinstance(i, slice) else found
 
     def forward(self, x: Any) -> Any:
         """Apply the steps in order."""

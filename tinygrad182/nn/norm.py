@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from .._dtypes import is_half
+from .._numbers import check_number
 from .._tensor import Tensor
 from ..creation import integers
 from ..errors import ArgumentError, ShapeError
 from ..functions import mean, sqrt, square
-from .checks import as_input, check_number
+from .checks import as_input
 from .init import new_parameter
 from .module import Module
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import backend
+from .._calls import told
 from .._dtypes import widened
+from .._numbers import check_number
 from .._tensor import Tensor
-from ..errors import ArgumentError, GraphError, brief
-from ..host import real_number
+from ..errors import ArgumentError, GraphError
 from ..recording import Leaf, is_tensor, wrap
 
 
+@told
 def clip_grad_norm_(
     parameters: Any, max_norm: Any, norm_type: Any = 2.0, error_if_nonfinite: bool = True
 ) -> float:
@@ -55,8 +57,8 @@ def clip_grad_norm_(
     """
     op = "clip_grad_norm_"
     given = _listed(parameters, op)
-    largest = _number(max_norm, 0, op, "max_norm")
-    power = _number(norm_type, 1, op, "norm_type")
+    largest = check_number(op, "max_norm", max_norm, infinite=True)
+    power = check_number(op, "norm_type", norm_type, least=1, infinite=True)
     clipped = [p for p in given if p.grad is not None]
     parts = backend.tops_and_sums(
         [p.grad._data for p in clipped],  # type: ignore[union-attr]
@@ -81,6 +83,7 @@ def clip_grad_norm_(
     return top * rest
 
 
+@told
 def clip_grad_value_(parameters: Any, clip_value: Any) -> None:
     """Limit every element of all gradients to [−``clip_value``, ``clip_value``]; NaN stays NaN.
 
@@ -100,7 +103,7 @@ def clip_grad_value_(parameters: Any, clip_value: Any) -> None:
     tensor([ 3. , -3.5])
     """
     given = _listed(parameters, "clip_grad_value_")
-    limit = _number(clip_value, 0, "clip_grad_value_", "clip_value")
+    limit = check_number("clip_grad_value_", "clip_value", clip_value, infinite=True)
     for p in given:
         if p.grad is not None:
             p.grad = p.grad.detach().clip(-limit, limit)
@@ -114,13 +117,6 @@ def _listed(parameters: Any, op: str) -> list[Tensor]:
     if not tensors:
         raise ArgumentError(f"{op}: no parameters to clip (an iterator can be read only once)")
     return tensors
-
-
-def _number(value: Any, least: float, op: str, name: str) -> float:
-    number = real_number(value)
-    if not number >= least:
-        raise ArgumentError(f"{op}: {name} {brief(value)} must be a number from {least}")
-    return number
 
 
 def _not_finite(op: str, given: list[Tensor], clipped: list[Tensor], tops: list[float]) -> str:

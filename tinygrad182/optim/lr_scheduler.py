@@ -1,35 +1,42 @@
-"""Schedules: the learning rate as a function of the number of steps, under PyTorch's names.
+"""Schedules: what each step does to the learning rate, under PyTorch's names.
 
 A schedule sets ``lr`` of every group when it is made, and again at each ``step()``, which is called after
-the optimizer's. Each is a formula of the group's first rate and the number of calls, so a rate that is set
-by hand in between does not last.
+the optimizer's. Most multiply the rate that they find, as PyTorch's do: several schedules of one optimizer
+work together, and a rate that is set by hand is gone on from. The first rates stand in the groups, under
+``"initial_lr"``.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
 from .. import _habits
-from .._calls import Told, names_of
+from .._calls import Told, names_of, unknown_name
+from .._numbers import check_number
 from ..errors import ArgumentError, StateDictError, brief
-from ..host import real_number
 from .optimizer import Optimizer
 
 
-class LRScheduler(Told):
+class LRScheduler(Told, ABC):
     """Base: counts the steps and sets the rates.
 
     Parameters
     ----------
     optimizer : Optimizer
     last_epoch : int
-        The number of steps made before, −1 for a new start.
+        −1 for a new start. Otherwise the number of the last step that was made: the optimizer has the state
+        of that time, and the rate in it is kept (a step of :class:`StepLR` that is due is made).
+
+    Raises
+    ------
+    ArgumentError
+        Arguments out of range, or a ``last_epoch`` for an optimizer that had no schedule before.
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
@@ -42,36 +49,62 @@ class LRScheduler(Told):
             )
         self.optimizer = optimizer
         self.last_epoch = _whole(name, "last_epoch", last_epoch, -1)
-        self.step()
+        if self.last_epoch >= 0 and any("initial_lr" not in g for g in optimizer.param_groups):
+            raise ArgumentError(
+                f"{name}: last_epoch={last_epoch} goes on with an optimizer that had a schedule, and this "
+                "one had none; call optimizer.load_state_dict(...) first, or leave last_epoch out"
+            )
+        self._begin()
+
+    def _first(self, rate: float, base: float, group: int) -> float:
+        """The rate of a group when the schedule is made, given the one it has."""
+        return rate
 
     @abstractmethod
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        """The rate of a group after ``epoch`` steps, given its first one."""
+    def _next(self, rate: float, base: float, group: int) -> float:
+        """The rate of a group after a step, given the one before it and the first one."""
 
-    def _rates(self, epoch: int) -> list[float]:
+    def _begin(self) -> None:
+        self.last_epoch += 1
+        self._set(self._first)
+
+    def _set(self, rule: Callable[[float, float, int], float]) -> None:
         groups = self.optimizer.param_groups
         bases = [group.setdefault("initial_lr", group["lr"]) for group in groups]
-        return [self._rate(base, epoch, i) for i, base in enumerate(bases)]
-
-    def _set(self) -> None:
-        rates = self._rates(self.last_epoch)
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+        rates = [
+            rule(g["lr"], base, i) for i, (g, base) in enumerate(zip(groups, bases, strict=True))
+        ]
+        checked = [check_number(self, "the rate", rate) for rate in rates]
+        for group, rate in zip(groups, checked, strict=True):
             group["lr"] = rate
 
     def step(self) -> None:
         """Count one more step and set the rates."""
         self.last_epoch += 1
-        self._set()
+        self._set(self._next)
+
+    @property
+    def base_lrs(self) -> list[float]:
+        """The first rate of each group."""
+        return [group["initial_lr"] for group in self.optimizer.param_groups]
 
     def get_last_lr(self) -> list[float]:
         """The rate of each group now."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            unknown_name(self, name, _habits.SCHEDULE, type(self).__name__)
+
+    # --- state ----------------------------------------------------------------------------------
+
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, in numbers; functions are not saved."""
+        """All that the next step depends on, rates included, in numbers; functions are not saved."""
         return {
             "last_epoch": self.last_epoch,
-            "base_lrs": [group["initial_lr"] for group in self.optimizer.param_groups],
+            "base_lrs": self.base_lrs,
+            "_last_lr": self.get_last_lr(),
             **{name: getattr(self, name) for name in self.settings},
         }
 
@@ -81,27 +114,36 @@ class LRScheduler(Told):
         Raises
         ------
         StateDictError
-            Something that is missing, or another number of groups.
+            Something that is missing, or another number of groups. Nothing is changed then.
         """
+        self._go_on(self._read(state_dict))
+
+    def _read(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """What is needed of a state dict."""
         groups = self.optimizer.param_groups
         where = f"load_state_dict of {type(self).__name__}"
         try:
             read = {name: state_dict[name] for name in ("last_epoch", *self.settings)}
-            bases = list(state_dict["base_lrs"])
-        except (KeyError, TypeError) as error:
+            for name in ("base_lrs", "_last_lr"):
+                read[name] = [self.optimizer._checked("lr", rate) for rate in state_dict[name]]
+        except (KeyError, TypeError, ArgumentError) as error:
             raise StateDictError(f"{where}: this is not the state of one: {error}") from None
-        if len(bases) != len(groups):
-            raise StateDictError(
-                f"{where}: the state is of {len(bases)} groups, the optimizer has {len(groups)}"
-            )
-        for group, base in zip(groups, bases, strict=True):
-            group["initial_lr"] = base
+        for rates in (read["base_lrs"], read["_last_lr"]):
+            if len(rates) != len(groups):
+                raise StateDictError(
+                    f"{where}: the state is of {len(rates)} groups, the optimizer has {len(groups)}"
+                )
+        return read
+
+    def _go_on(self, read: dict[str, Any]) -> None:
+        rates = zip(read.pop("base_lrs"), read.pop("_last_lr"), strict=True)
+        for group, (base, rate) in zip(self.optimizer.param_groups, rates, strict=True):
+            group["initial_lr"], group["lr"] = base, rate
         vars(self).update(read)
-        self._set()
 
 
 class LambdaLR(LRScheduler):
-    """lr · f(steps).
+    """lr · f(steps), where lr is the first rate, whatever the rate is now.
 
     Parameters
     ----------
@@ -135,9 +177,11 @@ class LambdaLR(LRScheduler):
             raise ArgumentError(f"LambdaLR: {len(several)} functions for {groups} groups")
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def _next(self, rate: float, base: float, group: int) -> float:
         f = self._functions[group] if len(self._functions) > 1 else self._functions[0]
-        return base * f(epoch)
+        return base * f(self.last_epoch)
+
+    _first = _next
 
 
 class StepLR(LRScheduler):
@@ -168,11 +212,14 @@ class StepLR(LRScheduler):
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
         self.step_size = _whole("StepLR", "step_size", step_size, 1)
-        self.gamma = _real("StepLR", "gamma", gamma)
+        self.gamma = check_number("StepLR", "gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        return base * self.gamma ** (epoch // self.step_size)
+    def _next(self, rate: float, base: float, group: int) -> float:
+        due = self.last_epoch and self.last_epoch % self.step_size == 0
+        return rate * self.gamma if due else rate
+
+    _first = _next
 
 
 class ExponentialLR(LRScheduler):
@@ -188,11 +235,11 @@ class ExponentialLR(LRScheduler):
     settings = ("gamma",)
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
-        self.gamma = _real("ExponentialLR", "gamma", gamma)
+        self.gamma = check_number("ExponentialLR", "gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        return float(base * self.gamma**epoch)
+    def _next(self, rate: float, base: float, group: int) -> float:
+        return rate * self.gamma
 
 
 class LinearLR(LRScheduler):
@@ -202,7 +249,7 @@ class LinearLR(LRScheduler):
     ----------
     optimizer : Optimizer
     start_factor, end_factor : float
-        The factor is ``end_factor`` from there on.
+        The first is more than 0. The factor is ``end_factor`` from there on.
     total_iters : int
     last_epoch : int
 
@@ -228,14 +275,26 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        self.start_factor = _real("LinearLR", "start_factor", start_factor)
-        self.end_factor = _real("LinearLR", "end_factor", end_factor)
+        self.start_factor = check_number("LinearLR", "start_factor", start_factor)
+        self.end_factor = check_number("LinearLR", "end_factor", end_factor)
+        if not self.start_factor:
+            raise ArgumentError(
+                "LinearLR: start_factor must be more than 0, as rates are multiplied"
+            )
         self.total_iters = _whole("LinearLR", "total_iters", total_iters, 1)
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        done = min(epoch / self.total_iters, 1.0)
-        return base * (self.start_factor * (1 - done) + self.end_factor * done)
+    def _first(self, rate: float, base: float, group: int) -> float:
+        return rate * self.start_factor if self.last_epoch == 0 else rate
+
+    def _next(self, rate: float, base: float, group: int) -> float:
+        if self.last_epoch > self.total_iters:
+            return rate
+        return rate * self._factor(self.last_epoch) / self._factor(self.last_epoch - 1)
+
+    def _factor(self, steps: int) -> float:
+        done = steps / self.total_iters
+        return self.start_factor * (1 - done) + self.end_factor * done
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -269,16 +328,22 @@ class CosineAnnealingLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         self.T_max = _whole("CosineAnnealingLR", "T_max", T_max, 1)
-        self.eta_min = _real("CosineAnnealingLR", "eta_min", eta_min)
+        self.eta_min = check_number("CosineAnnealingLR", "eta_min", eta_min)
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        wave = (1 + math.cos(math.pi * epoch / self.T_max)) / 2
-        return self.eta_min + (base - self.eta_min) * wave
+    def _next(self, rate: float, base: float, group: int) -> float:
+        if (self.last_epoch - 1) % (2 * self.T_max) == self.T_max:  # from the least rate, up again
+            return rate + (base - self.eta_min) * self._wave(self.T_max - 1)
+        ratio = self._wave(self.last_epoch) / self._wave(self.last_epoch - 1)
+        return self.eta_min + (rate - self.eta_min) * ratio
+
+    def _wave(self, steps: int) -> float:
+        """(1 + cos) / 2, without cancellation where it is small."""
+        return math.cos(math.pi * steps / self.T_max / 2) ** 2
 
 
 class SequentialLR(LRScheduler):
-    """Several schedules, one after the other, each counted from where it begins.
+    """Several schedules, one after the other, each counted from where it begins, at the first rates.
 
     Parameters
     ----------
@@ -288,6 +353,7 @@ class SequentialLR(LRScheduler):
     milestones : sequence of int
         The numbers of steps at which the second, the third … begins.
     last_epoch : int
+        The parts make the steps up to it again.
 
     Examples
     --------
@@ -302,6 +368,8 @@ class SequentialLR(LRScheduler):
     >>> optimizer.lr
     0.5
     """
+
+    settings = ("_milestones",)
 
     def __init__(
         self,
@@ -323,10 +391,55 @@ class SequentialLR(LRScheduler):
             raise ArgumentError(f"SequentialLR: milestones {self._milestones} must grow")
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        k = bisect_right(self._milestones, epoch)
-        begun = self._milestones[k - 1] if k else 0
-        return self._schedulers[k]._rate(base, epoch - begun, group)
+    def _begin(self) -> None:
+        made, self.last_epoch = self.last_epoch + 1, 0
+        self._start(self._schedulers[0])
+        for _ in range(made):
+            self.step()
+
+    def step(self) -> None:
+        """Count one more step, and let the schedule whose turn it is set the rates."""
+        self.last_epoch += 1
+        k = bisect_right(self._milestones, self.last_epoch)
+        if k and self._milestones[k - 1] == self.last_epoch:
+            self._start(self._schedulers[k])
+        else:
+            self._schedulers[k].step()
+
+    def _start(self, part: LRScheduler) -> None:
+        """Begin a part, from the first rates."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"])
+        part.last_epoch = -1
+        part._begin()
+
+    def _next(self, rate: float, base: float, group: int) -> float:
+        raise NotImplementedError  # the parts have their rules
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, of the parts too."""
+        return {**super().state_dict(), "_schedulers": [p.state_dict() for p in self._schedulers]}
+
+    def _read(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            states = list(state_dict["_schedulers"])
+            given = {"base_lrs": states[0]["base_lrs"], **state_dict}  # PyTorch's are in the parts
+        except (KeyError, TypeError, IndexError) as error:
+            raise StateDictError(
+                f"load_state_dict of SequentialLR: this is not the state of one: {error}"
+            ) from None
+        if len(states) != len(self._schedulers):
+            raise StateDictError(
+                f"load_state_dict of SequentialLR: the state is of {len(states)} schedules, "
+                f"this one has {len(self._schedulers)}"
+            )
+        parts = [p._read(state) for p, state in zip(self._schedulers, states, strict=True)]
+        return {**super()._read(given), "parts": parts}
+
+    def _go_on(self, read: dict[str, Any]) -> None:
+        for part, its_own in zip(self._schedulers, read.pop("parts"), strict=True):
+            part._go_on(its_own)
+        super()._go_on(read)  # last, as the rates are those of all
 
 
 def _whole(name: str, what: str, value: Any, least: int) -> int:
@@ -334,13 +447,6 @@ def _whole(name: str, what: str, value: Any, least: int) -> int:
     if not whole or value < least:
         raise ArgumentError(f"{name}: {what} {brief(value)} must be a whole number from {least}")
     return int(value)
-
-
-def _real(name: str, what: str, value: Any) -> float:
-    number = real_number(value)
-    if not 0 <= number < math.inf:
-        raise ArgumentError(f"{name}: {what} {brief(value)} must be a finite number from 0")
-    return number
 
 
 __all__ = [

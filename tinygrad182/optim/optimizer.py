@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from .. import backend
-from .._calls import Told, told, unknown_name
+from .._calls import Told, unknown_name
 from .._dtypes import widened
 from .._habits import OPTIMIZER
+from .._numbers import check_number
 from .._tensor import Tensor
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
-from ..host import convert, real_number
+from ..host import convert
 from ..nn.module import clear_gradients
 from ..recording import is_tensor, wrap
 
@@ -146,31 +146,43 @@ class Optimizer(Told, ABC):
 
     def _checked(self, name: str, value: Any) -> Any:
         """Return a setting, which must be a finite number from 0."""
-        number = real_number(value)
-        if not 0 <= number < math.inf:
-            raise ArgumentError(
-                f"{type(self).__name__}: {name} {brief(value)} must be a finite number from 0"
-            )
-        return number
+        return check_number(self, name, value)
 
-    @told
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters; with ``set_to_none=False`` they become zeros."""
         clear_gradients(self.parameters, set_to_none)
 
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Raises
+        ------
+        ArgumentError
+            A setting that was written into a group and is not a number, or parameters that were.
+        """
+        groups = self.param_groups
+        if len(self.state) != sum([len(group["params"]) for group in groups]):
+            raise ArgumentError(
+                f"{type(self).__name__}: param_groups hold {len(self.parameters)} parameters, of which "
+                f"{len(self.state)} were given; write optimizer.add_param_group({{'params': [p]}})"
+            )
         states, updated = iter(self.state), self._updated
-        for group in self.param_groups:
-            for p in group["params"]:
-                state, gradient, array = next(states), p.grad, p._data
-                if gradient is not None:
-                    with backend.on(array):
-                        value = widened(array)
-                        if state:
-                            self._bring_to(p, value, state)
-                        g = _beside(value, gradient._data)
-                        p.assign(updated(value, g, state, group))
+        try:
+            for group in groups:
+                for p in group["params"]:
+                    state, gradient, array = next(states), p.grad, p._data
+                    if gradient is not None:
+                        with backend.on(array):
+                            value = widened(array)
+                            if state:
+                                self._bring_to(p, value, state)
+                            g = _beside(value, gradient._data)
+                            p.assign(updated(value, g, state, group))
+        except TypeError:
+            for group in groups:
+                for name in self.settings:
+                    self._checked(name, group[name])
+            raise
 
     def _bring_to(self, p: Tensor, value: Any, state: dict[str, Any]) -> None:
         """Move what is remembered of a parameter to its device and type, if the model has changed them."""
@@ -242,7 +254,6 @@ class Optimizer(Told, ABC):
             "param_groups": groups,
         }
 
-    @told
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state dict, settings included; nothing is changed if anything is wrong.
 
