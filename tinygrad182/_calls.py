@@ -72,12 +72,16 @@ def told(f: _F) -> _F:
 
 
 def tell_in(names: dict[str, Any]) -> None:
-    """Do so for every function among a package's names that is one of ours and has named arguments."""
+    """Do so for every function among a package's names that is one of ours and has named arguments.
+
+    A function with two names stays one function.
+    """
+    made: dict[Any, Any] = {}
     for name, f in list(names.items()):
         if inspect.isfunction(f) and f.__module__.startswith(f"{__package__}."):
             kinds = {p.kind for p in inspect.signature(f).parameters.values()}
             if kinds - {inspect.Parameter.VAR_POSITIONAL} and not name.startswith("_"):
-                names[name] = wrapped = told(f)
+                names[name] = wrapped = made.setdefault(f, told(f))
                 wrapped.__module__ = names["__name__"]  # where pickle finds it
 
 

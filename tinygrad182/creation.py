@@ -230,14 +230,23 @@ def dtype_of(x: Any) -> np.dtype[Any]:
 
 
 def _weak(x: Any, dtype: np.dtype[Any]) -> Any:
-    """Python's numbers, or lists of them, in the floating type they meet; else what is given."""
+    """Python's numbers, or lists of them, in the type that NumPy gives beside one; else what is given.
+
+    That is the type they meet; ``float64`` where numbers with a fraction meet integers.
+    """
     x = as_array(x)
-    if has_dtype(x) or dtype.kind not in "fc":
+    if has_dtype(x):
         return x
     array = on_host(x)
     if array.dtype.kind not in "iufc":
         return x
-    return array.astype(np.result_type(dtype, 0j if array.dtype.kind == "c" else 0.0))
+    least = {"c": 0j, "f": 0.0}.get(array.dtype.kind, 0.0 if dtype.kind == "f" else 0)
+    return _fitted("tensor", x, array, np.result_type(dtype, least))
+
+
+def data_beside(x: Any, like: Tensor) -> Tensor:
+    """Data that belongs to a Tensor, such as weights: what comes from the host goes to its device."""
+    return beside(_weak(gathered(x), dtype_of(like)), like)
 
 
 def as_operands(given: Iterable[Any]) -> list[Tensor]:
@@ -255,9 +264,11 @@ def as_operands(given: Iterable[Any]) -> list[Tensor]:
 
 def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:
     """One whole number or a sequence of them as a tuple of ints, such as a shape."""
+    several = on_host(values).tolist() if getattr(values, "ndim", 0) == 1 else values
     try:
-        several = values if isinstance(values, (tuple, list)) else (values,)
-        found = tuple(map(operator.index, several))
+        found = tuple(
+            map(operator.index, several if isinstance(several, (tuple, list)) else (several,))
+        )
     except TypeError:
         raise ArgumentError(
             f"{op}: {what} {brief(values)} must be a whole number or a tuple of them"
