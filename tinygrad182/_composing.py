@@ -41,6 +41,8 @@ _NAMES: set[str] = set()
 
 
 def _named(name: str, f: Function) -> Function:
+    f.__name__ = f.__qualname__ = name
+
     @functools.wraps(f)
     def call(*args: Any, **options: Any) -> Any:
         try:
@@ -50,7 +52,6 @@ def _named(name: str, f: Function) -> Function:
                 raise
             raise _explained(name, f, args, options, error) from error
 
-    call.__name__ = call.__qualname__ = name
     return call
 
 

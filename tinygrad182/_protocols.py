@@ -161,5 +161,6 @@ def _run(
                 renamed[k] = v
         signature.bind(*args, **renamed)
     except TypeError as error:
-        raise ArgumentError(f"{shown} on a Tensor is tg.{name}: {error}") from None
+        instead = "; write x.astype(dtype) first" if "dtype" in renamed else ""
+        raise ArgumentError(f"{shown} on a Tensor is tg.{name}: {error}{instead}") from None
     return ours(*args, **renamed)

@@ -393,6 +393,8 @@ class Tensor:
         )
 
     def __format__(self, spec: str) -> str:
+        if spec and self.size != 1:
+            raise ShapeError(f"format: {spec!r} of shape {self.shape}, not of a single element")
         return format(self.item() if spec else str(self), spec)
 
     def __repr__(self) -> str:

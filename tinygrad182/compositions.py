@@ -117,9 +117,9 @@ angle = _elementwise(
 def _cube_root(x: Tensor) -> Tensor:
     """The power, and a step of Newton's method, which mends its rounding and needs no derivative."""
     power = x ** (1 / 3)
-    y = power.detach()
-    step = (x.detach() - y * y * y) / (3 * y * y)
-    return power + tg.where(tg.isfinite(step), step, 0.0)
+    usual = tg.logical_and(x > 0, tg.isfinite(x))
+    y = tg.where(usual, power.detach(), 1.0)
+    return power + tg.where(usual, (x.detach() - y * y * y) / (3 * y * y), 0.0)
 
 
 def _signed(x: Any, size: Tensor) -> Tensor:
@@ -214,11 +214,11 @@ append = _row(
 )
 tril = _row(
     "Matrices with 0 above diagonal ``k``.",
-    lambda x, k=0: tg.where(_below(x, one_integer(k, "tril", "k")), x, 0),
+    lambda x, k=0: tg.where(_below(x, one_integer(k, "tril", "k")), x, False),
 )
 triu = _row(
     "Matrices with 0 below diagonal ``k``.",
-    lambda x, k=0: tg.where(_below(x, one_integer(k, "triu", "k") - 1), 0, x),
+    lambda x, k=0: tg.where(_below(x, one_integer(k, "triu", "k") - 1), False, x),
 )
 diagflat = _row("The elements on diagonal ``k`` of a matrix.", lambda v, k=0: diag(ravel(v), k))
 trace = _row(
@@ -344,7 +344,7 @@ def diag(v: Any, k: int = 0) -> Tensor:
     if v.ndim != 1:
         raise ShapeError(f"diag: a vector or a matrix is needed, not shape {v.shape}")
     k = one_integer(k, "diag", "k")
-    rows = tg.where(np.eye(v.shape[0], dtype=bool), tg.expand_dims(v, 1), 0)
+    rows = tg.where(np.eye(v.shape[0], dtype=bool), tg.expand_dims(v, 1), False)
     return tg.pad(rows, ((max(-k, 0), max(k, 0)), (max(k, 0), max(-k, 0))))
 
 
@@ -610,8 +610,9 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
         between: Any = q * last - beside(low.astype(dtype_of(q)), q)
     else:
         between = beside((shares * last - low).astype(dtype_of(x)), x)
-    gap = second - first
-    y = first + tg.where(tg.isnan(gap), 0.0, gap) * between  # ∞ − ∞ is no gap
+    endless = tg.logical_and(tg.isinf(first), first == second)  # ∞ − ∞ would be NaN
+    gap = tg.where(endless, 0.0, tg.where(endless, 0.0, second) - first)
+    y = first + gap * between
     has_nan = tg.reshape(tg.isnan(ordered[..., -1]), (*rows.shape[:-1], *(1,) * shares.ndim))
     y = tg.where(has_nan, math.nan, y)
     y = moveaxis(y, tuple(range(-shares.ndim, 0)), tuple(range(shares.ndim)))
@@ -751,11 +752,11 @@ inner = _row(
     "Sum of products along both last axes.",
     lambda a, b: tensordot(a, b, (-1, -1)) if np.ndim(a) and np.ndim(b) else tg.multiply(a, b),
 )
-vdot = _row("Sum of the products of all elements.", lambda a, b: vecdot(ravel(a), ravel(b)))
 vecdot = _row(
     "Sum of products along ``axis``.",
     widening(lambda a, b, axis=-1: tg.sum(_product_along(a, b, axis), axis=axis)),
 )
+vdot = _row("Sum of the products of all elements.", lambda a, b: vecdot(ravel(a), ravel(b)))
 matvec = _row(
     "Products Σⱼ aᵢⱼ bⱼ of matrices and vectors.",
     lambda a, b: tg.einsum("...ij,...j->...i", a, b),

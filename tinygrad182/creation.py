@@ -14,7 +14,7 @@ from ._tensor import Tensor
 from ._trees import flatten, rebuild
 from .backend import Array, check_device, namespace_on
 from .dlpack import imported
-from .errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
+from .errors import ArgumentError, DTypeError, GraphError, ShapeError, TinygradError, brief
 from .host import cast, has_dtype, is_host_data, leaf_of_each_type, on_host
 from .modes import default_device
 from .namespaces import numpy_dtype
@@ -280,10 +280,13 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
 
 def one_integer(value: Any, op: str, what: str, lowest: int | None = None) -> int:
     """One whole number."""
-    found = integers(value, op, what, lowest)
-    if len(found) != 1 or isinstance(value, (tuple, list)):
-        raise ArgumentError(f"{op}: {what} {brief(value)} must be one whole number")
-    return found[0]
+    try:
+        number = operator.index(value)
+    except (TypeError, TinygradError):
+        raise ArgumentError(f"{op}: {what} {brief(value)} must be one whole number") from None
+    if lowest is not None and number < lowest:
+        raise ArgumentError(f"{op}: {what} {number} must be a whole number from {lowest}")
+    return number
 
 
 def sizes_of(shape: Any, op: str) -> tuple[int, ...]:
