@@ -113,9 +113,10 @@ def _by_name(
     if len(args) < 3:  # they are never among the first two
         return args, options
     try:
-        theirs = list(inspect.signature(original).parameters)
+        known = inspect.signature(original).parameters.values()
     except ValueError:  # a function that is not written in Python
         return args, options
+    theirs = [p.name for p in known if p.kind is p.POSITIONAL_OR_KEYWORD]
     taken = inspect.signature(ours).parameters
     start = next((i for i, n in enumerate(theirs) if n in ("dtype", "out") and n not in taken), 99)
     behind = dict(zip(theirs[start:], args[start:], strict=False))

@@ -214,11 +214,11 @@ append = _row(
 )
 tril = _row(
     "Matrices with 0 above diagonal ``k``.",
-    lambda x, k=0: tg.where(_below(x, one_integer(k, "tril", "k")), x, False),
+    lambda x, k=0: _masked(as_tensor(x), _below(x, one_integer(k, "tril", "k"))),
 )
 triu = _row(
     "Matrices with 0 below diagonal ``k``.",
-    lambda x, k=0: tg.where(_below(x, one_integer(k, "triu", "k") - 1), False, x),
+    lambda x, k=0: _masked(as_tensor(x), ~_below(x, one_integer(k, "triu", "k") - 1)),
 )
 diagflat = _row("The elements on diagonal ``k`` of a matrix.", lambda v, k=0: diag(ravel(v), k))
 trace = _row(
@@ -231,6 +231,11 @@ def _below(x: Any, k: int) -> Any:
     """Mask of the elements on diagonal k and below."""
     shape = atleast_1d(x).shape
     return np.tri(shape[-2:][0], shape[-1], k, bool)
+
+
+def _masked(x: Tensor, mask: Any) -> Tensor:
+    """Elements where a mask holds, else 0 of their own type."""
+    return tg.where(mask, x, False if "bool" in str(x.dtype) else 0)
 
 
 def _along(f: Function, x: Any, given: Any, axis: int | None) -> Tensor:
@@ -344,7 +349,7 @@ def diag(v: Any, k: int = 0) -> Tensor:
     if v.ndim != 1:
         raise ShapeError(f"diag: a vector or a matrix is needed, not shape {v.shape}")
     k = one_integer(k, "diag", "k")
-    rows = tg.where(np.eye(v.shape[0], dtype=bool), tg.expand_dims(v, 1), False)
+    rows = _masked(tg.expand_dims(v, 1), np.eye(v.shape[0], dtype=bool))
     return tg.pad(rows, ((max(-k, 0), max(k, 0)), (max(k, 0), max(-k, 0))))
 
 

@@ -133,7 +133,6 @@ TOLD: dict[str, tuple[Call, str]] = {
     "FloatTensor": (lambda x, y: tg.FloatTensor([1.0]), r"write tg\.tensor\(data\)"),
     "empty": (lambda x, y: tg.empty(2), r"write tg\.zeros\(shape\)"),
     "zeros(2, 2)": (lambda x, y: tg.zeros(2, 2), "a shape is one tuple"),
-    "linspace": (lambda x, y: tg.linspace(0, 1, 5), r"np\.linspace"),
     "tg.cuda": (lambda x, y: tg.cuda.is_available(), "cuda_is_available"),
     "tg.device": (lambda x, y: tg.device("cpu"), "a device is a string"),
     "tg.float16": (lambda x, y: tg.float16, "dtype='float16'"),
