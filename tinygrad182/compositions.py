@@ -770,7 +770,6 @@ vecmat = _row(
     "Products Σᵢ aᵢ bᵢⱼ of vectors and matrices.",
     lambda a, b: tg.einsum("...i,...ij->...j", a, b),
 )
-multi_dot = _row("Product of all matrices, in order.", lambda xs: _reduced(tg.matmul, xs))
 
 
 def _product_along(a: Any, b: Any, axis: int) -> Tensor:
@@ -781,10 +780,11 @@ def _product_along(a: Any, b: Any, axis: int) -> Tensor:
     return a * b
 
 
-def _reduced(f: Function, xs: Sequence[Any]) -> Tensor:
+def multi_dot(xs: Sequence[Any]) -> Tensor:
+    """Product of all matrices, in order."""
     if len(xs) < 2:
         raise ArgumentError(f"multi_dot: at least two matrices are needed, not {len(xs)}")
-    return functools.reduce(f, xs)
+    return functools.reduce(tg.matmul, xs)
 
 
 def dot(a: Any, b: Any) -> Tensor:

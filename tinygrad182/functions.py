@@ -29,6 +29,8 @@ from .creation import (
     eye_like,
     full_like,
     gathered,  # noqa: F401 - the engine calls it for its operands
+    integers,
+    one_integer,
     ones_like,
     with_place,
     zeros_like,
@@ -220,12 +222,18 @@ def _plain_reduction(name: str, doc: str, ordered: bool = False) -> Callable[...
     reduce = _plain(name, doc, ordered)
 
     def function(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        given = {} if axis is None else {"axis": axis}
+        given = {} if axis is None else {"axis": _axis_of(axis, name)}
         return reduce(x, **given, **({"keepdims": True} if keepdims else {}))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = reduce.__doc__
     return function
+
+
+def _axis_of(axis: Any, op: str) -> Any:
+    """One axis, or a tuple of several, whatever type its numbers have."""
+    several = isinstance(axis, (tuple, list))
+    return integers(axis, op, "axis") if several else one_integer(axis, op, "axis")
 
 
 argmax = _plain_reduction("argmax", "Index of the largest element along ``axis``", ordered=True)
@@ -302,9 +310,10 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-    if not x.ndim and axis in (0, -1):
+    at = 0 if axis is None else one_integer(axis, "cumulative_sum", "axis")
+    if not x.ndim and at in (0, -1):
         return x * 1
-    at = negative_axis(x.ndim, axis or 0, "cumulative_sum", x.shape)
+    at = negative_axis(x.ndim, at, "cumulative_sum", x.shape)
     return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
 
 

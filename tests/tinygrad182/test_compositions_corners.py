@@ -229,6 +229,10 @@ WRONG: dict[str, tuple[Callable[[Any, Any], Any], type[Exception]]] = {
     "hypot: shape": (lambda v, m: tg.hypot(v, v[:0]), tg.ShapeError),
     "vstack: cannot take 3": (lambda v, m: tg.vstack(3), tg.DTypeError),
     "np.sum on a Tensor .*dtype": (lambda v, m: np.sum(m, 0, np.float32), tg.ArgumentError),
+    "sum: axis slice": (lambda v, m: tg.sum(m[0, 0], slice(0, 1)), tg.ArgumentError),
+    "swapaxes: axis \\[0\\]": (lambda v, m: tg.swapaxes(m[0, 0], 0, [0]), tg.ArgumentError),
+    "cumulative_sum: axis": (lambda v, m: tg.cumulative_sum(v, np.ones(2)), tg.ArgumentError),
+    "argmax: axis": (lambda v, m: tg.argmax(m, np.ones(2)), tg.ArgumentError),
     "format: ": (lambda v, m: f"{v:.2f}", tg.ShapeError),
 }  # fmt: skip
 

@@ -151,7 +151,7 @@ ARGUMENTS: list[tuple[Call, str]] = [
     (lambda x: tg.reshape(x, "a"), "^reshape: shape 'a' must be a whole number"),
     (lambda x: tg.reshape(x, (1.5, 4)), "^reshape: "),
     (lambda x: tg.reshape(x, (-2, -3)), "^reshape: "),
-    (lambda x: tg.sum(x, axis="rows"), "^sum: axis 'rows' must be one whole number"),
+    (lambda x: tg.sum(x, axis="rows"), "^sum: axis 'rows' must be a whole number"),
     (lambda x: tg.sum(x, axis=0.5), "^sum: axis 0.5"),
     (lambda x: tg.broadcast_to(x, (-1, 2, 3)), "^broadcast_to: "),
     (lambda x: tg.pad(x, -1), "^pad: "),
