@@ -106,6 +106,23 @@ def _pad(x: Any, pad_width: Any, mode: str = "constant", **options: Any) -> tupl
     return (x, pad_width), options
 
 
+def _by_name(
+    original: Callable[..., Any], ours: Callable[..., Any], args: Any, options: Any
+) -> tuple[Any, Any]:
+    """Arguments by name from where NumPy's order has ``dtype`` or ``out``, which ours do not take."""
+    if len(args) < 3:  # they are never among the first two
+        return args, options
+    try:
+        known = inspect.signature(original).parameters.values()
+    except ValueError:  # a function that is not written in Python
+        return args, options
+    theirs = [p.name for p in known if p.kind is p.POSITIONAL_OR_KEYWORD]
+    taken = inspect.signature(ours).parameters
+    start = next((i for i, n in enumerate(theirs) if n in ("dtype", "out") and n not in taken), 99)
+    behind = dict(zip(theirs[start:], args[start:], strict=False))
+    return args[:start], {**{k: v for k, v in behind.items() if v is not None}, **options}
+
+
 def _run(
     functions: Any,
     name: str,
@@ -117,12 +134,15 @@ def _run(
     known = shown or name
     name = ALIASES.get(known, ALIASES.get(name, name))
     shown = f"np.{known}"
-    if "out" in options:
+    ours = getattr(functions, name) if name in functions.__all__ else None
+    if ours is not None:
+        args, options = _by_name(original, ours, args, options)
+    if options.get("out") is not None:
         raise ArgumentError(f"{shown}: out= would overwrite what may be recorded; use the result")
     given = flatten((args, options))
     for x in given:
         refuse_subclass(x, f"{shown}: ")
-    if name not in functions.__all__:
+    if ours is None:
         if name in PREDICATES or not any(map(needs_grad, given)):
             plain = (x if is_host_data(x) else on_host(x) for x in given)
             args, options = rebuild((args, options), plain)
@@ -131,10 +151,10 @@ def _run(
             f"{shown}: tg has no such function with a derivative; {hint(known)}, "
             "or use x.detach() for a result without gradients"
         )
-    ours = getattr(functions, name)
     signature = inspect.signature(ours)
     known_to_us = signature.parameters
     renamed = {k if k in known_to_us else KEYWORDS.get(k, k): v for k, v in options.items()}
+    renamed.pop("out", None)
     try:
         given_now = signature.bind_partial(*args, **renamed).arguments
         for k, v in DEFAULTS.get(known, {}).items():
@@ -142,5 +162,6 @@ def _run(
                 renamed[k] = v
         signature.bind(*args, **renamed)
     except TypeError as error:
-        raise ArgumentError(f"{shown} on a Tensor is tg.{name}: {error}") from None
+        instead = "; write x.astype(dtype) first" if "dtype" in renamed else ""
+        raise ArgumentError(f"{shown} on a Tensor is tg.{name}: {error}{instead}") from None
     return ours(*args, **renamed)

@@ -269,6 +269,8 @@ class Tensor:
     __rtruediv__ = operator_of("divide", reflected=True)
     __mod__ = operator_of("remainder")
     __rmod__ = operator_of("remainder", reflected=True)
+    __floordiv__ = method_of("floor_divide")
+    __round__ = method_of("round")
     __pow__ = operator_of("power")
     __rpow__ = operator_of("power", reflected=True)
     __iadd__ = augmented("add")
@@ -281,6 +283,15 @@ class Tensor:
 
     def __pos__(self) -> Tensor:
         return self
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return tensor_functions().floor_divide(other, self)
+
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return other // self, other % self
 
     def __matmul__(self, other: Any) -> Tensor:
         if self._data.ndim == 2 and isinstance(other, Tensor) and other._data.ndim == 2:
@@ -382,6 +393,11 @@ class Tensor:
         raise TinygradError(
             "tensors are not pickled; save arrays with x.numpy(), or a module's state_dict()"
         )
+
+    def __format__(self, spec: str) -> str:
+        if spec and self.size != 1:
+            raise ShapeError(f"format: {spec!r} of shape {self.shape}, not of a single element")
+        return format(self.item() if spec else str(self), spec)
 
     def __repr__(self) -> str:
         body = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=1000)

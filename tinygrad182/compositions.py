@@ -17,15 +17,25 @@ import numpy as np
 
 from . import backend
 from . import functions as tg
+from ._composing import Function, floating, is_whole, named, points, widening
 from ._numbers import real_number
 from ._tensor import Tensor
-from .creation import as_operands, as_tensor, beside, dtype_of, full_like, integers, zeros_like
-from .errors import ArgumentError, ShapeError, brief
-from .host import on_host
+from .creation import (
+    as_operands,
+    as_tensor,
+    beside,
+    data_beside,
+    dtype_of,
+    full_like,
+    gathered,
+    integers,
+    one_integer,
+    zeros_like,
+)
+from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
+from .host import is_host_data, on_host
 from .rearranging import Axis, negative_axes, negative_axis
-from .recording import is_tensor, wrap
-
-Function = Callable[..., Any]
+from .recording import as_array, is_tensor, wrap
 
 
 def _row(doc: str, formula: Function) -> Function:
@@ -35,10 +45,11 @@ def _row(doc: str, formula: Function) -> Function:
 
 def _elementwise(doc: str, formula: Function) -> Function:
     """Make a function of Tensors, arrays and numbers, which take the dtype of what they meet."""
+    wide = widening(formula)
 
     @functools.wraps(formula)
     def function(*operands: Any) -> Tensor:
-        return formula(*as_operands(operands))
+        return wide(*as_operands(operands))
 
     function.__doc__ = f"Elementwise: {doc}."
     return function
@@ -47,12 +58,14 @@ def _elementwise(doc: str, formula: Function) -> Function:
 # --- elementwise --------------------------------------------------------------------------------
 
 tan = _elementwise("sin x / cos x", lambda x: tg.sin(x) / tg.cos(x))
-acosh = _elementwise("log1p(t + √t √(t + 2)) with t = x − 1", lambda x: _acosh_above_1(x - 1))
+acosh = _elementwise(
+    "asinh(√(x − 1) √(x + 1))", lambda x: tg.asinh(tg.sqrt(x - 1) * tg.sqrt(x + 1))
+)
 atanh = _elementwise("(log1p(x) − log1p(−x)) / 2", lambda x: (tg.log1p(x) - tg.log1p(-x)) / 2)
 exp2 = _elementwise("2 to the power of x", lambda x: 2.0**x)
 cbrt = _elementwise(
     "the cube root; its derivative at 0 is infinite",
-    lambda x: _signed(x, tg.where(x < 0, -x, x) ** (1 / 3)),
+    lambda x: _signed(x, _cube_root(tg.where(x < 0, -x, x))),
 )
 sinc = _elementwise("sin(πx) / (πx), 1 at 0", lambda x: _sine_over(x * math.pi))
 reciprocal = _elementwise("1 / x", lambda x: 1 / x)
@@ -102,8 +115,12 @@ angle = _elementwise(
 )
 
 
-def _acosh_above_1(t: Tensor) -> Tensor:
-    return tg.log1p(t + tg.sqrt(t) * tg.sqrt(t + 2))
+def _cube_root(x: Tensor) -> Tensor:
+    """The power, and a step of Newton's method, which mends its rounding and needs no derivative."""
+    power = x ** (1 / 3)
+    usual = tg.logical_and(x > 0, tg.isfinite(x))
+    y = tg.where(usual, power.detach(), 1.0)
+    return power + tg.where(usual, (x.detach() - y * y * y) / (3 * y * y), 0.0)
 
 
 def _signed(x: Any, size: Tensor) -> Tensor:
@@ -131,21 +148,32 @@ def _part(x: Tensor, name: str, of_real: Tensor) -> Tensor:
 def nan_to_num(
     x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor:
-    """Elements with NaN, ∞ and −∞ put to numbers, by default 0 and the dtype's largest.
+    """Elements, but numbers in place of NaN, ∞ and −∞: by default 0 and the dtype's largest, ±.
 
-    Where an element was put, the derivative is 0.
+    The derivative is 0 where an element was replaced.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.nan_to_num(tg.tensor([1.0, float("nan"), float("-inf")]), neginf=-9.0)
+    tensor([ 1.,  0., -9.])
     """
     x = as_tensor(x)
+    if is_whole(x):
+        return x
     largest = float(np.finfo(dtype_of(x)).max)
     x = tg.where(tg.isnan(x), nan, x)
     x = tg.where(x == math.inf, largest if posinf is None else posinf, x)
     return tg.where(x == -math.inf, -largest if neginf is None else neginf, x)
 
 
-def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0.0) -> Tensor:
+def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Tensor:
     """Elements of the first choice whose condition holds, else of ``default``."""
-    if len(condlist) != len(choicelist) or not condlist:
+    if len(condlist) != len(choicelist) or not len(condlist):
         raise ArgumentError("select: give as many choices as conditions, at least one")
+    for condition in condlist:
+        if "bool" not in str(getattr(condition, "dtype", np.asarray(on_host(condition)).dtype)):
+            raise DTypeError("select: conditions must be Boolean; compare first, as in x != 0")
     chosen = default
     for condition, choice in zip(condlist[::-1], choicelist[::-1], strict=True):
         chosen = tg.where(condition, choice, chosen)
@@ -159,7 +187,7 @@ copy = _row("A copy with memory of its own; gradients flow back.", lambda x: as_
 fliplr = _row("Columns in reverse order.", lambda x: tg.flip(x, axis=1))
 flipud = _row("Rows in reverse order.", lambda x: tg.flip(x, axis=0))
 rollaxis = _row(
-    "``axis`` moved before the axis ``start``.",
+    "x with ``axis`` moved before the axis that is at ``start``.",
     lambda x, axis, start=0: _before(as_tensor(x), axis, start),
 )
 sort = _row(
@@ -167,7 +195,8 @@ sort = _row(
     lambda x, axis=-1: tg.take_along_axis(x, tg.argsort(x, axis=axis), axis),
 )
 partition = _row(
-    "The elements in order, which is a partition.", lambda x, kth, axis=-1: sort(x, axis)
+    "The elements in order along ``axis``, so that element ``kth`` divides smaller from larger ones.",
+    lambda x, kth, axis=-1: _partitioned(as_tensor(x), kth, axis),
 )
 compress = _row(
     "The slices along ``axis`` at which a condition holds.",
@@ -178,13 +207,7 @@ extract = _row(
 )
 delete = _row(
     "What is left along ``axis`` without the slices at ``obj``.",
-    lambda x, obj, axis=None: _along(tg.take, x, lambda n: np.delete(np.arange(n), obj), axis),
-)
-repeat = _row(
-    "Each slice along ``axis`` (of all elements by default) ``repeats`` times.",
-    lambda x, repeats, axis=None: _along(
-        tg.take, x, lambda n: np.repeat(np.arange(n), on_host(repeats)), axis
-    ),
+    lambda x, obj, axis=None: _along(tg.take, x, lambda n: _without(n, obj), axis),
 )
 append = _row(
     "``values`` behind x along ``axis``, all elements by default.",
@@ -192,11 +215,11 @@ append = _row(
 )
 tril = _row(
     "Matrices with 0 above diagonal ``k``.",
-    lambda x, k=0: tg.where(_below(x, k), x, 0.0),
+    lambda x, k=0: _masked(as_tensor(x), _below(x, one_integer(k, "tril", "k"))),
 )
 triu = _row(
     "Matrices with 0 below diagonal ``k``.",
-    lambda x, k=0: tg.where(_below(x, k - 1), 0.0, x),
+    lambda x, k=0: _masked(as_tensor(x), ~_below(x, one_integer(k, "triu", "k") - 1)),
 )
 diagflat = _row("The elements on diagonal ``k`` of a matrix.", lambda v, k=0: diag(ravel(v), k))
 trace = _row(
@@ -211,6 +234,11 @@ def _below(x: Any, k: int) -> Any:
     return np.tri(shape[-2:][0], shape[-1], k, bool)
 
 
+def _masked(x: Tensor, mask: Any) -> Tensor:
+    """Elements where a mask holds, else 0 of their own type."""
+    return tg.where(mask, x, False if "bool" in str(x.dtype) else 0)
+
+
 def _along(f: Function, x: Any, given: Any, axis: int | None) -> Tensor:
     """``f`` of x, indices (also as a function of the size) and an axis; all elements by default."""
     x = ravel(x) if axis is None else as_tensor(x)
@@ -220,8 +248,27 @@ def _along(f: Function, x: Any, given: Any, axis: int | None) -> Tensor:
 
 def _before(x: Tensor, axis: int, start: int) -> Tensor:
     at = negative_axis(x.ndim, axis, "rollaxis", x.shape) + x.ndim
-    to = negative_axis(x.ndim + 1, start, "rollaxis", x.shape) + x.ndim + 1
+    to = one_integer(start, "rollaxis", "start")
+    to = to + x.ndim if to < 0 else to
+    if not 0 <= to <= x.ndim:
+        raise ShapeError(f"rollaxis: start {start} is out of range for shape {x.shape}")
     return moveaxis(x, at, to - (at < to))
+
+
+def _partitioned(x: Tensor, kth: Any, axis: int | None) -> Tensor:
+    x, at = (ravel(x), -1) if axis is None else (x, axis)
+    size = x.shape[negative_axis(x.ndim, at, "partition", x.shape)]
+    if not all(-size <= k < size for k in integers(kth, "partition", "kth")):
+        raise IndexOutOfRangeError(f"partition: kth {brief(kth)} is out of range for size {size}")
+    return sort(x, at)
+
+
+def _without(size: int, obj: Any) -> Any:
+    obj = obj if isinstance(obj, slice) else on_host(obj)
+    try:
+        return np.delete(np.arange(size), obj)
+    except (IndexError, ValueError) as error:
+        raise IndexOutOfRangeError(f"delete: {error}") from None
 
 
 def moveaxis(x: Any, source: Axis, destination: Axis) -> Tensor:
@@ -237,21 +284,50 @@ def moveaxis(x: Any, source: Axis, destination: Axis) -> Tensor:
 
 
 def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
-    """A quarter turn, ``k`` times, from the first of two axes towards the second."""
+    """The tensor after ``k`` quarter turns from the first of two axes towards the second."""
+    k = one_integer(k, "rot90", "k")
+    if len(integers(axes, "rot90", "axes")) != 2:
+        raise ArgumentError(f"rot90: axes {brief(axes)} must be two")
     x = tg.flip(x, axis=axes) if k % 4 in (2, 3) else as_tensor(x)
     return tg.flip(tg.swapaxes(x, *axes), axis=axes[0]) if k % 2 else x
 
 
 def roll(x: Any, shift: Any, axis: Axis = None) -> Tensor:
-    """Elements moved on by ``shift`` along ``axis``; what leaves at one end comes in at the other."""
+    """Elements moved on by ``shift`` along ``axis``; what leaves at one end comes in at the other.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.roll(tg.arange(5), 2)
+    tensor([3, 4, 0, 1, 2])
+    """
     x = as_tensor(x)
     if axis is None:
         return tg.reshape(roll(ravel(x), sum(integers(shift, "roll", "shift")), 0), x.shape)
-    axes = negative_axes(x, axis, "roll") or ()
-    shifts = integers(shift, "roll", "shift")
-    for a, n in zip(axes, shifts * len(axes) if len(shifts) == 1 else shifts, strict=True):
-        x = tg.take(x, (np.arange(x.shape[a]) - n) % max(x.shape[a], 1), axis=a)
+    axes, shifts = integers(axis, "roll", "axis"), integers(shift, "roll", "shift")
+    if len(axes) != len(shifts) and 1 not in (len(axes), len(shifts)):
+        raise ArgumentError(
+            f"roll: shift {brief(shift)} for axis {brief(axis)}; give one, or as many"
+        )
+    for a, n in np.broadcast(axes, shifts):
+        size = x.shape[negative_axis(x.ndim, int(a), "roll", x.shape)]
+        x = tg.take(x, (np.arange(size) - n) % max(size, 1), axis=int(a))
     return x
+
+
+def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
+    """Each slice along ``axis`` (each element by default) ``repeats`` times, as in NumPy.
+
+    PyTorch's ``x.repeat`` is :func:`tile`.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.repeat(tg.arange(3), [2, 0, 1])
+    tensor([0, 0, 2])
+    """
+    counts = integers(repeats, "repeat", "repeats", 0)
+    return _along(tg.take, x, lambda n: np.repeat(np.arange(n), counts), axis)
 
 
 def tile(x: Any, reps: Any) -> Tensor:
@@ -273,32 +349,41 @@ def diag(v: Any, k: int = 0) -> Tensor:
         return diagonal(v, k)
     if v.ndim != 1:
         raise ShapeError(f"diag: a vector or a matrix is needed, not shape {v.shape}")
-    rows = tg.where(np.eye(v.shape[0], dtype=bool), tg.expand_dims(v, 1), 0.0)
+    k = one_integer(k, "diag", "k")
+    rows = _masked(tg.expand_dims(v, 1), np.eye(v.shape[0], dtype=bool))
     return tg.pad(rows, ((max(-k, 0), max(k, 0)), (max(k, 0), max(-k, 0))))
 
 
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The elements with index i along ``axis1`` and i + ``offset`` along ``axis2``, as the last axis."""
     x = moveaxis(x, (axis1, axis2), (-2, -1))
+    offset = one_integer(offset, "diagonal", "offset")
     i = np.arange(max(0, min(x.shape[-2] + min(offset, 0), x.shape[-1] - max(offset, 0))))
     return tg.index(x, (..., i - min(offset, 0), i + max(offset, 0)))
 
 
-def _lifted(name: str, lift: Callable[[Tensor], Tensor]) -> Function:
-    """One tensor with more axes; a tuple of several."""
+def _lifted(doc: str, lift: Callable[[Tensor], Tensor]) -> Function:
+    """Make a function of one tensor, or of several, which gives a tuple."""
 
     def function(*xs: Any) -> Any:
         lifted = tuple(lift(as_tensor(x)) for x in xs)
         return lifted[0] if len(lifted) == 1 else lifted
 
-    function.__doc__ = f"The tensor with new axes of size 1, so that there are at least {name}."
+    function.__doc__ = f"{doc} Several tensors give a tuple."
     return function
 
 
-atleast_1d = _lifted("one", lambda x: x if x.ndim else tg.reshape(x, (1,)))
-atleast_2d = _lifted("two", lambda x: x if x.ndim > 1 else tg.reshape(x, (1, -1)))
+atleast_1d = _lifted(
+    "The tensor, or a vector of the one element of a 0-d tensor.",
+    lambda x: x if x.ndim else tg.reshape(x, (1,)),
+)
+atleast_2d = _lifted(
+    "The tensor, or a matrix of one row if it has fewer than two axes.",
+    lambda x: x if x.ndim > 1 else tg.reshape(x, (1, -1)),
+)
 atleast_3d = _lifted(
-    "three", lambda x: x if x.ndim > 2 else tg.reshape(x, (*atleast_2d(x).shape, 1))
+    "The tensor, or its matrix with a third axis of size 1 if it has fewer than three axes.",
+    lambda x: x if x.ndim > 2 else tg.reshape(x, (*atleast_2d(x).shape, 1)),
 )
 
 
@@ -314,24 +399,30 @@ def broadcast_arrays(*xs: Any) -> list[Tensor]:
 
 # --- joining and splitting ----------------------------------------------------------------------
 
-vstack = _row("Rows under each other.", lambda xs: tg.concat([atleast_2d(x) for x in xs], axis=0))
-dstack = _row("Along the third axis.", lambda xs: tg.concat([atleast_3d(x) for x in xs], axis=2))
+vstack = _row(
+    "The tensors under each other, along the first axis; a vector is a row.",
+    lambda xs: tg.concat([atleast_2d(x) for x in xs], axis=0),
+)
+dstack = _row(
+    "The tensors one behind the other, along a third axis.",
+    lambda xs: tg.concat([atleast_3d(x) for x in xs], axis=2),
+)
 column_stack = _row(
-    "Columns side by side; a vector is one.",
+    "The tensors side by side, along the second axis; a vector is a column.",
     lambda xs: tg.concat(
         [x if x.ndim > 1 else atleast_2d(x).T for x in map(as_tensor, xs)], axis=1
     ),
 )
-vsplit = _row("Parts of the first axis.", lambda x, parts: split(x, parts, 0))
+vsplit = _row("Parts along the first axis; see :func:`split`.", lambda x, parts: split(x, parts, 0))
 hsplit = _row(
-    "Parts of the second axis; of a vector's only one.",
+    "Parts along the second axis, or along a vector's only one; see :func:`split`.",
     lambda x, parts: split(x, parts, min(1, as_tensor(x).ndim - 1)),
 )
-dsplit = _row("Parts of the third axis.", lambda x, parts: split(x, parts, 2))
+dsplit = _row("Parts along the third axis; see :func:`split`.", lambda x, parts: split(x, parts, 2))
 
 
 def hstack(xs: Sequence[Any]) -> Tensor:
-    """Columns side by side; vectors one after the other."""
+    """The tensors side by side, along the second axis; vectors one after the other."""
     xs = [atleast_1d(x) for x in xs]
     return tg.concat(xs, axis=1 if xs and xs[0].ndim > 1 else 0)
 
@@ -341,8 +432,8 @@ def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]
     x = as_tensor(x)
     at = negative_axis(x.ndim, axis, "split", x.shape) + x.ndim
     size = x.shape[at]
-    if hasattr(indices_or_sections, "__len__"):
-        cuts = [0, *integers(list(indices_or_sections), "split", "indices"), size]
+    if np.ndim(indices_or_sections):
+        cuts = [0, *integers(indices_or_sections, "split", "indices"), size]
     else:
         (parts,) = integers(indices_or_sections, "split", "sections", 1)
         cuts = [size // parts * i + min(i, size % parts) for i in range(parts + 1)]
@@ -351,9 +442,20 @@ def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]
 
 
 def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    """Parts along ``axis``: a number of them, all of one size, or cut at indices."""
+    """Parts along ``axis``: a number of them, all of one size, or cut at indices.
+
+    PyTorch's ``split`` takes the size of a part instead.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.split(tg.arange(6), 2)
+    [tensor([0, 1, 2]), tensor([3, 4, 5])]
+    >>> tg.split(tg.arange(4), [1])
+    [tensor([0]), tensor([1, 2, 3])]
+    """
     parts = array_split(x, indices_or_sections, axis)
-    if not hasattr(indices_or_sections, "__len__") and len({y.shape for y in parts}) > 1:
+    if not np.ndim(indices_or_sections) and len({y.shape for y in parts}) > 1:
         raise ShapeError(
             f"split: axis {axis} of shape {as_tensor(x).shape} has no {indices_or_sections} equal parts; "
             "use tg.array_split"
@@ -376,77 +478,99 @@ ptp = _row(
     lambda x, axis=None, keepdims=False: tg.max(x, axis, keepdims) - tg.min(x, axis, keepdims),
 )
 nansum = _row(
-    "Sum of the elements that are not NaN.",
-    lambda x, axis=None, keepdims=False: tg.sum(_without_nan(x, 0.0), axis, keepdims),
+    "Sum of the elements that are not NaN; 0 where there are none.",
+    lambda x, axis=None, keepdims=False: tg.sum(_without_nan(x, 0), axis, keepdims),
 )
 nanprod = _row(
-    "Product of the elements that are not NaN.",
-    lambda x, axis=None, keepdims=False: tg.prod(_without_nan(x, 1.0), axis, keepdims),
+    "Product of the elements that are not NaN; 1 where there are none.",
+    lambda x, axis=None, keepdims=False: tg.prod(_without_nan(x, 1), axis, keepdims),
 )
 nanmax = _row(
-    "Largest of the elements that are not NaN.",
-    lambda x, axis=None, keepdims=False: tg.max(_without_nan(x, -math.inf), axis, keepdims),
+    "Largest of the elements that are not NaN; NaN where there are none.",
+    lambda x, axis=None, keepdims=False: _extreme(tg.max, x, -math.inf, axis, keepdims),
 )
 nanmin = _row(
-    "Smallest of the elements that are not NaN.",
-    lambda x, axis=None, keepdims=False: tg.min(_without_nan(x, math.inf), axis, keepdims),
+    "Smallest of the elements that are not NaN; NaN where there are none.",
+    lambda x, axis=None, keepdims=False: _extreme(tg.min, x, math.inf, axis, keepdims),
 )
 nanstd = _row(
     "Standard deviation of the elements that are not NaN; 0 where all are equal.",
-    lambda x, axis=None, correction=0.0, keepdims=False: _root(
-        nanvar(x, axis, correction, keepdims)
+    tg.accumulating(
+        lambda x, axis=None, correction=0.0, keepdims=False: tg.root(
+            nanvar(x, axis, correction, keepdims)
+        )
     ),
 )
 median = _row(
-    "The middle element along ``axis``, or the mean of the two in the middle.",
+    "The middle element along ``axis``, or the mean of the two in the middle; NaN among NaNs.",
     lambda x, axis=None, keepdims=False: quantile(x, 0.5, axis, keepdims),
 )
 percentile = _row(
     "The element that ``q`` percent lie below; see :func:`quantile`.",
-    lambda x, q, axis=None, keepdims=False: quantile(
-        x, as_operands((x, q))[1] / 100, axis, keepdims
-    ),
+    lambda x, q, axis=None, keepdims=False: quantile(x, points(q) / 100, axis, keepdims),
 )
 
 
 def _without_nan(x: Any, number: float) -> Tensor:
-    return tg.where(tg.isnan(x), number, x)
+    x = as_tensor(x)
+    return x if is_whole(x) else tg.where(tg.isnan(x), number, x)
 
 
-def _count(x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+def _extreme(f: Function, x: Any, least: float, axis: Axis, keepdims: bool) -> Tensor:
+    x = as_tensor(x)
+    y = f(_without_nan(x, least), axis, keepdims)
+    if is_whole(x):
+        return y
+    return tg.where(tg.all(tg.isnan(x), axis, keepdims), math.nan, y)
+
+
+def _numbers(x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     """How many elements are not NaN, in the dtype of x."""
     return tg.sum(tg.astype(tg.logical_not(tg.isnan(x)), x.dtype), axis, keepdims)
 
 
-def _root(x: Tensor) -> Tensor:
-    """The square root, with a derivative of 0 at 0."""
-    return tg.where(x == 0, 0.0, tg.sqrt(tg.where(x == 0, 1.0, x)))
-
-
 @tg.accumulating
 def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Mean of the elements that are not NaN."""
-    return nansum(x, axis, keepdims) / _count(x, axis, keepdims)
+    """Mean of the elements that are not NaN; NaN where there are none."""
+    return nansum(x, axis, keepdims) / _numbers(x, axis, keepdims)
 
 
 @tg.accumulating
 def nanvar(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """Variance of the elements that are not NaN."""
+    """Variance of the elements that are not NaN: squared deviations over n − ``correction``."""
     off = tg.where(tg.isnan(x), 0.0, x - nanmean(x, axis, True))
-    return tg.sum(off * off, axis, keepdims) / (_count(x, axis, keepdims) - correction)
+    return tg.sum(off * off, axis, keepdims) / (_numbers(x, axis, keepdims) - correction)
 
 
+@widening
 def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = False) -> Tensor:
-    """Mean along ``axis``, weighted: Σ wx / Σ w."""
+    """Weighted mean along ``axis``, Σ wx / Σ w, with weights for all elements or for those along it.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.average(tg.tensor([1.0, 5.0]), weights=[3, 1])
+    tensor(2.)
+    """
+    x = as_tensor(x)
     if weights is None:
         return tg.mean(x, axis, keepdims=keepdims)
-    x, w = as_operands((x, weights))
-    if w.ndim == 1 < x.ndim and isinstance(axis, int):
-        w = moveaxis(tg.reshape(w, (-1,) + (1,) * (x.ndim - 1)), 0, axis)
-    x, w = broadcast_arrays(x, w)
+    w = data_beside(weights, x)
+    if w.shape != x.shape:
+        if axis is None or isinstance(axis, (tuple, list)) or w.ndim != 1:
+            raise ShapeError(
+                f"average: weights of shape {w.shape} for shape {x.shape}; give one for each element, "
+                "or name the one axis that they are for"
+            )
+        at = negative_axis(x.ndim, axis, "average", x.shape)
+        if w.size != x.shape[at]:
+            raise ShapeError(f"average: {w.size} weights for the {x.shape[at]} of axis {axis}")
+        w = moveaxis(tg.reshape(w, (-1,) + (1,) * (x.ndim - 1)), 0, at)
+        w = tg.broadcast_to(w, x.shape)
     return tg.sum(x * w, axis, keepdims) / tg.sum(w, axis, keepdims)
 
 
+@tg.accumulating
 def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
     """Running product along ``axis``, in about log₂ n steps and without a quotient."""
     x = as_tensor(x)
@@ -462,40 +586,82 @@ def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
     return moveaxis(y, 0, axis or 0)
 
 
-def quantile(x: Any, q: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """The element that a share ``q`` lies below along ``axis``, linear between two of them."""
-    x, q = as_operands((x, q))
-    ordered = sort(ravel(x) if axis is None or not x.ndim else moveaxis(x, axis, -1))
-    places = q * (ordered.shape[-1] - 1)
-    low, high = tg.floor(places), tg.ceil(places)
-    first, second = (tg.index(ordered, (..., tg.astype(i, "int64"))) for i in (low, high))
-    y = first + (second - first) * (places - low)
-    y = moveaxis(y, tuple(range(-q.ndim, 0)), tuple(range(q.ndim)))
-    if not keepdims:
-        return y
-    kept = negative_axes(x, tuple(range(x.ndim)) if axis is None else axis, "quantile") or ()
-    return tg.expand_dims(y, tuple(a + q.ndim + x.ndim for a in kept))
+@widening
+def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The element that a share ``q`` lies below along ``axis``, linear between two; NaN among NaNs.
+
+    Raises
+    ------
+    ArgumentError
+        A share that is not from 0 to 1, or no elements.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.quantile(tg.tensor([3.0, 1.0, 2.0]), [0.0, 0.75])
+    tensor([1. , 2.5])
+    """
+    x, q = floating(x), points(q)
+    shares = np.asarray(on_host(q), np.float64)
+    rows, kept_sizes = tg.rows_along(x, negative_axes(x, axis, "quantile"))
+    last = rows.shape[-1] - 1
+    if last < 0:
+        raise ArgumentError(f"quantile: no elements along axis {axis} of shape {x.shape}")
+    if not np.all((shares >= 0) & (shares <= 1)):
+        raise ArgumentError("quantile: shares must be from 0 to 1 (percentiles from 0 to 100)")
+    ordered = sort(rows)
+    low, high = np.floor(shares * last), np.ceil(shares * last)
+    first, second = (tg.index(ordered, (..., i.astype(np.int64))) for i in (low, high))
+    if is_tensor(q):
+        between: Any = q * last - beside(low.astype(dtype_of(q)), q)
+    else:
+        between = beside((shares * last - low).astype(dtype_of(x)), x)
+    endless = tg.logical_and(tg.isinf(first), first == second)  # ∞ − ∞ would be NaN
+    gap = tg.where(endless, 0.0, tg.where(endless, 0.0, second) - first)
+    y = first + gap * between
+    has_nan = tg.reshape(tg.isnan(ordered[..., -1]), (*rows.shape[:-1], *(1,) * shares.ndim))
+    y = tg.where(has_nan, math.nan, y)
+    y = moveaxis(y, tuple(range(-shares.ndim, 0)), tuple(range(shares.ndim)))
+    return tg.reshape(y, (*shares.shape, *kept_sizes)) if keepdims else y
 
 
 def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
     """Differences of neighbours along ``axis``, ``n`` times."""
-    x = moveaxis(x, axis, -1)
-    for _ in range(n):
+    x = as_tensor(x)
+    at = negative_axis(x.ndim, axis, "diff", x.shape)
+    x = moveaxis(x, at, -1)
+    for _ in range(one_integer(n, "diff", "n", 0)):
         x = x[..., 1:] - x[..., :-1]
-    return moveaxis(x, -1, axis)
+    return moveaxis(x, -1, at)
 
 
-def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Tensor:
-    """Integral along ``axis`` by trapezoids of width ``dx``, or between the points ``x``."""
-    y = moveaxis(y, axis, -1)
-    if x is None:
-        width: Any = dx
-    else:
-        x = x if is_tensor(x) else _constant(x, y)
-        width = diff(x if x.ndim == 1 else moveaxis(x, axis, -1))
+def _gaps(x: Any, like: Tensor) -> Tensor:
+    """Distances of neighbouring coordinates; those of the host are subtracted in float64."""
+    if is_tensor(x):
+        return diff(x)
+    return beside(np.diff(x).astype(dtype_of(like)), like)
+
+
+@widening
+def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
+    """Integral along ``axis``: the sum of (y₀ + y₁) / 2 times ``dx``, or the distance of points ``x``."""
+    y = floating(y)
+    at = negative_axis(y.ndim, axis, "trapezoid", y.shape)
+    width = dx
+    if x is not None:
+        x = points(x)
+        size = x.shape[0] if x.ndim == 1 else x.shape[at] if x.shape == y.shape else None
+        if size != y.shape[at]:
+            raise ShapeError(
+                f"trapezoid: points of shape {x.shape} for axis {axis} of shape {y.shape}; "
+                "give one for each element, or for each along the axis"
+            )
+        width = _gaps(x if x.ndim == 1 else np.moveaxis(x, at, -1), y)
+    y = moveaxis(y, at, -1)
     return tg.sum((y[..., 1:] + y[..., :-1]) * width, axis=-1) / 2
 
 
+@widening
 def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> Any:
     """Slopes along each axis by central differences, as in NumPy; several axes give a list.
 
@@ -507,8 +673,14 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     axis : int or tuple of int, optional
     edge_order : {1, 2}
         How many neighbours the slopes at both ends are made of.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.gradient(tg.tensor([0.0, 1.0, 4.0, 9.0]))
+    tensor([1., 2., 4., 5.])
     """
-    f = as_tensor(f)
+    f = floating(f)
     axes = negative_axes(f, tuple(range(f.ndim)) if axis is None else axis, "gradient") or ()
     spacings = varargs * len(axes) if len(varargs) == 1 else varargs or (1.0,) * len(axes)
     if len(spacings) != len(axes) or edge_order not in (1, 2):
@@ -519,12 +691,16 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
 
 def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
     y = moveaxis(f, axis, -1)
-    if y.shape[-1] <= edge_order:
+    size = y.shape[-1]
+    if size <= edge_order:
         raise ShapeError(f"gradient: shape {f.shape} has too few elements along axis {axis}")
     if np.ndim(spacing):
-        h = diff(spacing if is_tensor(spacing) else _constant(spacing, y))
+        at = points(spacing)
+        if at.shape != (size,):
+            raise ShapeError(f"gradient: points of shape {at.shape} for the {size} of axis {axis}")
+        h = _gaps(at, y)
     else:
-        h = full_like(y, 1.0, shape=(y.shape[-1] - 1,)) * spacing
+        h = full_like(y, 1.0, shape=(size - 1,)) * spacing
     slope = diff(y) / h
     inner = (slope[..., :-1] * h[1:] + slope[..., 1:] * h[:-1]) / (h[1:] + h[:-1])
     first, last = slope[..., :1], slope[..., -1:]
@@ -534,27 +710,46 @@ def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
     return moveaxis(tg.concat([first, inner, last], axis=-1), -1, axis)
 
 
-def _constant(values: Any, like: Tensor) -> Tensor:
-    """Numbers of the host in the dtype and on the device of a Tensor."""
-    return beside(np.asarray(values, dtype_of(like)), like)
-
-
+@widening
 def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: int = 0) -> Tensor:
     """``num`` numbers from ``start`` to ``stop`` in equal steps along a new axis."""
-    (count,) = integers(num, "linspace", "num", 0)
-    first, last = broadcast_arrays(start, stop)
+    count = one_integer(num, "linspace", "num", 0)
+    first, last = map(floating, broadcast_arrays(start, stop))
+    kind = np.result_type(dtype_of(first), dtype_of(last))
     steps = np.arange(count).reshape(-1, *(1,) * first.ndim) / max(count - endpoint, 1)
-    share = _constant(steps, first)
-    return moveaxis(first * (1 - share) + last * share, 0, axis)
+    back, share = (beside(s.astype(kind), first) for s in (1 - steps, steps))
+    return moveaxis(first * back + last * share, 0, axis)
 
 
+@widening
 def interp(x: Any, xp: Any, fp: Any) -> Tensor:
-    """Piecewise linear through the points (xp, fp), of which xp rises; constant outside."""
-    x, grid, values = as_operands((x, xp, fp))
-    found = np.searchsorted(grid.numpy(), x.numpy(), "right") - 1
-    i = np.clip(found, 0, grid.size - 2)
-    share = (tg.clip(x, grid[0], grid[-1]) - grid[i]) / (grid[i + 1] - grid[i])
-    return values[i] + (values[i + 1] - values[i]) * share
+    """Values at ``x`` on the line through the points (xp, fp), of which xp rises; constant outside.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.interp(tg.tensor([0.5, 3.0]), [0.0, 1.0, 2.0], [0.0, 10.0, 30.0])
+    tensor([ 5., 30.])
+    """
+    tensors = [y for y in map(gathered, (x, xp, fp)) if not is_host_data(y)]
+    like = as_tensor(tensors[0] if tensors else x)
+    kind = np.result_type(*(dtype_of(floating(y)) for y in tensors or [like]))
+    values, x, xp = floating(data_beside(fp, like)), points(x), points(xp)
+    at, grid = (np.asarray(on_host(y), np.float64) for y in (x, xp))
+    if grid.ndim != 1 or not grid.size or values.shape != grid.shape:
+        raise ShapeError(
+            f"interp: points xp of shape {grid.shape} and fp of shape {values.shape}; "
+            "give two vectors of one length"
+        )
+    low = np.clip(np.searchsorted(grid, at, "right") - 1, 0, max(grid.size - 2, 0))
+    high = np.minimum(low + 1, grid.size - 1)
+    x, xp = beside(x, like), beside(xp, like)
+    step = xp[high] - xp[low]
+    jump = grid[high] == grid[low]  # at the ends only: there is nothing between them
+    share = (tg.clip(x, xp[0], xp[-1]) - xp[low]) / tg.where(jump, 1.0, step)
+    share = tg.where(jump, beside((at >= grid[low]).astype(np.float64), like), share)
+    first = values[low]
+    return first + (values[high] - first) * tg.astype(share, kind)
 
 
 # --- products -----------------------------------------------------------------------------------
@@ -563,13 +758,34 @@ inner = _row(
     "Sum of products along both last axes.",
     lambda a, b: tensordot(a, b, (-1, -1)) if np.ndim(a) and np.ndim(b) else tg.multiply(a, b),
 )
-vdot = _row("Sum of the products of all elements.", lambda a, b: tg.sum(ravel(a) * ravel(b)))
 vecdot = _row(
-    "Sum of products along ``axis``.", lambda a, b, axis=-1: tg.sum(tg.multiply(a, b), axis=axis)
+    "Sum of products along ``axis``.",
+    widening(lambda a, b, axis=-1: tg.sum(_product_along(a, b, axis), axis=axis)),
 )
-matvec = _row("Matrices times vectors.", lambda a, b: tg.einsum("...ij,...j->...i", a, b))
-vecmat = _row("Vectors times matrices.", lambda a, b: tg.einsum("...i,...ij->...j", a, b))
-multi_dot = _row("Matrices multiplied in order.", lambda xs: functools.reduce(tg.matmul, xs))
+vdot = _row("Sum of the products of all elements.", lambda a, b: vecdot(ravel(a), ravel(b)))
+matvec = _row(
+    "Products Σⱼ aᵢⱼ bⱼ of matrices and vectors.",
+    lambda a, b: tg.einsum("...ij,...j->...i", a, b),
+)
+vecmat = _row(
+    "Products Σᵢ aᵢ bᵢⱼ of vectors and matrices.",
+    lambda a, b: tg.einsum("...i,...ij->...j", a, b),
+)
+
+
+def _product_along(a: Any, b: Any, axis: int) -> Tensor:
+    a, b = as_operands((a, b))
+    n, m = (x.shape[negative_axis(x.ndim, axis, "vecdot", x.shape)] for x in (a, b))
+    if n != m:
+        raise ShapeError(f"vecdot: {n} and {m} elements along axis {axis} of {a.shape}, {b.shape}")
+    return a * b
+
+
+def multi_dot(xs: Sequence[Any]) -> Tensor:
+    """Product of all matrices, in order."""
+    if len(xs) < 2:
+        raise ArgumentError(f"multi_dot: at least two matrices are needed, not {len(xs)}")
+    return functools.reduce(tg.matmul, xs)
 
 
 def dot(a: Any, b: Any) -> Tensor:
@@ -581,16 +797,22 @@ def dot(a: Any, b: Any) -> Tensor:
 
 
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
-    """Sum of products along pairs of axes: as many last and first ones, or those listed for each."""
+    """Sum of products along pairs of axes: as many last and first ones, or those listed for each.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.tensordot(tg.ones((2, 3)), tg.ones((4, 3)), axes=(1, 1)).shape
+    (2, 4)
+    """
     a, b = as_operands((a, b))
-    if not hasattr(axes, "__len__"):
-        (n,) = integers(axes, "tensordot", "axes", 0)
+    if not isinstance(axes, (tuple, list)) and not np.ndim(axes):
+        n = one_integer(axes, "tensordot", "axes", 0)
         axes = tuple(range(a.ndim - n, a.ndim)), tuple(range(n))
+    if len(axes) != 2:
+        raise ArgumentError(f"tensordot: axes {brief(axes)}; give a number, or axes of each tensor")
     pairs = [
-        negative_axes(
-            x, integers(list(p) if hasattr(p, "__len__") else p, "tensordot", "axes"), "tensordot"
-        )
-        or ()
+        negative_axes(x, integers(p, "tensordot", "axes"), "tensordot") or ()
         for x, p in zip((a, b), axes, strict=True)
     ]
     if [a.shape[i] for i in pairs[0]] != [b.shape[i] for i in pairs[1]]:
@@ -635,7 +857,9 @@ def cross(
 def matrix_power(m: Any, n: int) -> Tensor:
     """The product of ``n`` square matrices m, by repeated squaring."""
     m = as_tensor(m)
-    (count,) = integers(n, "matrix_power", "power", 0)
+    count = one_integer(n, "matrix_power", "power", 0)
+    if m.ndim < 2 or m.shape[-1] != m.shape[-2]:
+        raise ShapeError(f"matrix_power: square matrices are needed, not shape {m.shape}")
     y = tg.eye_like(m.shape[-1], m) if not count else None
     while count:
         y = (m if y is None else y @ m) if count % 2 else y
@@ -648,12 +872,14 @@ def correlate(a: Any, v: Any, mode: str = "valid") -> Tensor:
     """Sums of products of ``v`` with the elements of ``a`` that it lies over as it moves along."""
     a, v = as_operands((a, v))
     n, m = a.size, v.size
-    before = {"valid": 0, "same": m // 2, "full": m - 1}.get(mode)
-    if before is None or not 0 < m <= n or a.ndim != 1 or v.ndim != 1:
-        raise ArgumentError(
-            f"correlate: vectors of shapes {a.shape} and {v.shape}, the longer first, "
-            f"and mode 'valid', 'same' or 'full', not {brief(mode)}"
+    if mode not in ("valid", "same", "full"):
+        raise ArgumentError(f"correlate: mode {brief(mode)}; give 'valid', 'same' or 'full'")
+    if a.ndim != 1 or v.ndim != 1 or not 0 < m <= n:
+        raise ShapeError(
+            f"correlate: shapes {a.shape} and {v.shape}; give two vectors, the longer first, "
+            "none of them empty"
         )
+    before = {"valid": 0, "same": m // 2, "full": m - 1}[mode]
     count = {"valid": n - m + 1, "same": n, "full": n + m - 1}[mode]
     padded = tg.pad(a, (before, m)) if before else a
     return tg.index(padded, np.arange(count)[:, None] + np.arange(m)) @ v
@@ -701,12 +927,18 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     tensor([0.6, 0.8])
     """
     x = as_tensor(x)
+    ord = as_array(ord) if isinstance(ord, np.generic) else ord
     axes = negative_axes(x, axis, "norm")
-    if axes is None:
-        axes = tuple(range(-x.ndim, 0))
-        matrix = ord is not None and x.ndim == 2
+    if axes is None and ord is None:
+        axes, matrix = tuple(range(-x.ndim, 0)), False
     else:
+        axes = tuple(range(-x.ndim, 0)) if axes is None else axes
         matrix = len(axes) == 2
+        if len(axes) > 2 or (axis is None and not axes):
+            raise ShapeError(
+                f"norm: ord={brief(ord)}, axis={axis} for shape {x.shape}; name one axis for vectors, "
+                "two for matrices, or use tg.vector_norm for all elements"
+            )
     if matrix and ord not in (None, "fro"):
         return _matrix_norm(x, ord, axes, keepdims)
     p = 2.0 if ord is None or ord == "fro" else real_number(ord)
@@ -728,9 +960,11 @@ def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> 
         top = tg.max(sizes.detach(), axes, keepdims=True)
         scale = tg.where(tg.logical_and(top > 0, tg.isfinite(top)), top, 1.0)
     total = tg.sum((x / scale) ** 2 if p == 2 else (sizes / scale) ** p, axes, keepdims=True)
-    zero = total == 0
-    root = tg.sqrt if p == 2 else lambda t: t ** (1 / p)
-    y = tg.where(zero, 0.0, root(tg.where(zero, 1.0, total))) * scale
+    if p == 2:
+        y = tg.root(total) * scale
+    else:
+        zero = total == 0
+        y = tg.where(zero, 0.0, tg.where(zero, 1.0, total) ** (1 / p)) * scale
     return y if keepdims else tg.squeeze(y, axes)
 
 
@@ -782,8 +1016,7 @@ __all__ = [
     "vecdot", "vecmat", "vector_norm", "vsplit", "vstack",
 ]
 # fmt: on
-for _name in __all__:
-    if not globals()[_name].__name__.isidentifier():  # a row's
-        globals()[_name].__name__ = globals()[_name].__qualname__ = _name
+_own = named({n: f for n, f in globals().items() if n in __all__ and f.__module__ == __name__})
+globals().update(_own)
 tg.join({name: globals()[name] for name in __all__})
 tg.__all__ += __all__

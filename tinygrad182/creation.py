@@ -14,7 +14,7 @@ from ._tensor import Tensor
 from ._trees import flatten, rebuild
 from .backend import Array, check_device, namespace_on
 from .dlpack import imported
-from .errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
+from .errors import ArgumentError, DTypeError, GraphError, ShapeError, TinygradError, brief
 from .host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
 from .modes import default_device
 from .namespaces import numpy_dtype
@@ -220,14 +220,23 @@ def dtype_of(x: Any) -> np.dtype[Any]:
 
 
 def _weak(x: Any, dtype: np.dtype[Any]) -> Any:
-    """Python's numbers, or lists of them, in the floating type they meet; else what is given."""
+    """Python's numbers, or lists of them, in the type that NumPy gives beside one; else what is given.
+
+    That is the type they meet; ``float64`` where numbers with a fraction meet integers.
+    """
     x = as_array(x)
-    if has_dtype(x) or dtype.kind not in "fc":
+    if has_dtype(x):
         return x
     array = on_host(x)
     if array.dtype.kind not in "iufc":
         return x
-    return array.astype(np.result_type(dtype, 0j if array.dtype.kind == "c" else 0.0))
+    least = {"c": 0j, "f": 0.0}.get(array.dtype.kind, 0.0 if dtype.kind == "f" else 0)
+    return _fitted("tensor", x, array, np.result_type(dtype, least))
+
+
+def data_beside(x: Any, like: Tensor) -> Tensor:
+    """Data that belongs to a Tensor, such as weights: what comes from the host goes to its device."""
+    return beside(_weak(gathered(x), dtype_of(like)), like)
 
 
 def as_operands(given: Iterable[Any]) -> list[Tensor]:
@@ -245,9 +254,11 @@ def as_operands(given: Iterable[Any]) -> list[Tensor]:
 
 def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:
     """One whole number or a sequence of them as a tuple of ints, such as a shape."""
+    several = on_host(values).tolist() if getattr(values, "ndim", 0) == 1 else values
     try:
-        several = values if isinstance(values, (tuple, list)) else (values,)
-        found = tuple(map(operator.index, several))
+        found = tuple(
+            map(operator.index, several if isinstance(several, (tuple, list)) else (several,))
+        )
     except TypeError:
         raise ArgumentError(
             f"{op}: {what} {brief(values)} must be a whole number or a tuple of them"
@@ -259,10 +270,13 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
 
 def one_integer(value: Any, op: str, what: str, lowest: int | None = None) -> int:
     """One whole number."""
-    found = integers(value, op, what, lowest)
-    if len(found) != 1 or isinstance(value, (tuple, list)):
-        raise ArgumentError(f"{op}: {what} {brief(value)} must be one whole number")
-    return found[0]
+    try:
+        number = operator.index(value)
+    except (TypeError, TinygradError):
+        raise ArgumentError(f"{op}: {what} {brief(value)} must be one whole number") from None
+    if lowest is not None and number < lowest:
+        raise ArgumentError(f"{op}: {what} {number} must be a whole number from {lowest}")
+    return number
 
 
 def sizes_of(shape: Any, op: str) -> tuple[int, ...]:

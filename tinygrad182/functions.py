@@ -29,6 +29,8 @@ from .creation import (
     eye_like,
     full_like,
     gathered,  # noqa: F401 - the engine calls it for its operands
+    integers,
+    one_integer,
     ones_like,
     with_place,
     zeros_like,
@@ -216,11 +218,32 @@ round = _plain(
     "round", "The whole number (or number of ``decimals``) nearest each element, ties to even"
 )
 floor_divide = _plain("floor_divide", "Largest whole number not above a / b")
-argmax = _plain("argmax", "Index of the largest element along ``axis``", ordered=True)
-argmin = _plain("argmin", "Index of the smallest element along ``axis``", ordered=True)
 argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True)
-any = _plain("any", "Whether any element along ``axis`` is true")
-all = _plain("all", "Whether all elements along ``axis`` are true")
+
+
+def _plain_reduction(name: str, doc: str, ordered: bool = False) -> Callable[..., Tensor]:
+    """One of them along an axis, which NumPy's have other arguments behind."""
+    reduce = _plain(name, doc, ordered)
+
+    def function(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        given = {} if axis is None else {"axis": _axis_of(axis, name)}
+        return reduce(x, **given, **({"keepdims": True} if keepdims else {}))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = reduce.__doc__
+    return function
+
+
+def _axis_of(axis: Any, op: str) -> Any:
+    """One axis, or a tuple of several, whatever type its numbers have."""
+    several = isinstance(axis, (tuple, list))
+    return integers(axis, op, "axis") if several else one_integer(axis, op, "axis")
+
+
+argmax = _plain_reduction("argmax", "Index of the largest element along ``axis``", ordered=True)
+argmin = _plain_reduction("argmin", "Index of the smallest element along ``axis``", ordered=True)
+any = _plain_reduction("any", "Whether any element along ``axis`` is true")
+all = _plain_reduction("all", "Whether all elements along ``axis`` are true")
 
 # --- reductions ---------------------------------------------------------------------------------
 
@@ -300,9 +323,10 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-    if not x.ndim and axis in (0, -1):
+    at = 0 if axis is None else one_integer(axis, "cumulative_sum", "axis")
+    if not x.ndim and at in (0, -1):
         return x * 1
-    at = negative_axis(x.ndim, axis or 0, "cumulative_sum", x.shape)
+    at = negative_axis(x.ndim, at, "cumulative_sum", x.shape)
     return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
 
 
@@ -339,9 +363,13 @@ def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = Fal
 @accumulating
 def std(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation along ``axis``: the square root of :func:`var`; derivative 0 where it is 0."""
-    variance = var(x, axis, correction, keepdims)
-    flat = equal(variance, 0)  # all elements are equal: a kink, as of abs at 0
-    return where(flat, 0.0, sqrt(where(flat, 1.0, variance)))
+    return root(var(x, axis, correction, keepdims))
+
+
+def root(x: Tensor) -> Tensor:
+    """Square root of a sum of squares; the derivative is 0 where it is 0, a kink as of abs."""
+    zero = equal(x, 0)
+    return where(zero, 0.0, sqrt(where(zero, 1.0, x)))
 
 
 @accumulating
@@ -352,23 +380,47 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     the largest, so that nothing under- or overflows on the way to a product that does neither.
     """
     x = as_tensor(x)
-    axes = negative_axes(x, axis, "prod", keepdims)
-    last = tuple(range(-x.ndim, 0)) if axes is None else axes
-    kept = [a for a in range(-x.ndim, 0) if a not in last]
-    front = [x.shape[a] for a in kept]
-    rows = reshape(permute_dims(x, (*kept, *last)), (*front, math.prod(x.shape[a] for a in last)))
-    steps = [beside(i, rows) for i in np.ogrid[tuple(slice(n) for n in rows.shape)][:-1]]
+    rows, kept_sizes = rows_along(x, negative_axes(x, axis, "prod", keepdims))
+    tame = _is_tame(rows._data)
+    steps = [] if tame else [beside(i, rows) for i in np.ogrid[tuple(map(slice, rows.shape))][:-1]]
     while rows.shape[-1] > 1:
         half = rows.shape[-1] // 2
-        if rows.shape[-1] > 2:
+        if rows.shape[-1] > 2 and not tame:
             rows = index_checked(rows, (*steps, argsort(abs(rows.detach()), axis=-1)))
-        product = rows[..., :half] * flip(rows[..., -half:], axis=-1)
-        middle = rows[..., half:-half]
-        rows = concat([product, middle], axis=-1) if middle.shape[-1] else product
+        last = rows[..., -half:]
+        product = rows[..., :half] * (last if tame else flip(last, axis=-1))
+        odd = rows.shape[-1] % 2
+        rows = concat([product, rows[..., half:-half]], axis=-1) if odd else product
     if not rows.shape[-1]:
         rows = sum(rows, -1, keepdims=True) + 1  # the product of nothing, on the graph all the same
+    return reshape(rows, kept_sizes if keepdims else rows.shape[:-1])
+
+
+def rows_along(x: Tensor, axes: tuple[int, ...] | None) -> tuple[Tensor, list[int]]:
+    """The elements along ``axes`` (all by default) as one last axis, and the shape that keepdims gives."""
+    last = tuple(range(-x.ndim, 0)) if axes is None else axes
+    kept = [a for a in range(-x.ndim, 0) if a not in last]
+    sizes = [*(x.shape[a] for a in kept), math.prod(x.shape[a] for a in last)]
     kept_sizes = [1 if a in last else x.shape[a] for a in range(-x.ndim, 0)]
-    return reshape(rows, kept_sizes if keepdims else front)
+    if [*kept, *last] != list(range(-x.ndim, 0)):
+        x = permute_dims(x, (*kept, *last))
+    return (x if x.shape == tuple(sizes) else reshape(x, sizes)), kept_sizes
+
+
+def _is_tame(rows: backend.Array) -> bool:
+    """Whether no product of some numbers in a row leaves the range of its type, in whatever order.
+
+    A device is not asked, for the host would wait.
+    """
+    if not isinstance(rows, np.ndarray):
+        return False
+    if rows.dtype.kind not in "fc":
+        return True
+    with np.errstate(divide="ignore"):
+        logs = np.log2(np.abs(rows))
+    logs[np.isneginf(logs)] = 0.0
+    sizes = np.abs(logs).sum(-1)
+    return bool(np.all(sizes < -np.finfo(rows.dtype).minexp))
 
 
 @accumulating

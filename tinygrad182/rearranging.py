@@ -35,7 +35,7 @@ def negative_axes(x: Tensor, axis: Axis, op: str, keepdims: bool = False) -> tup
         )
     if axis is None:
         return None
-    several = axis if isinstance(axis, (tuple, list)) else (axis,)
+    several = (axis,) if type(axis) is int else integers(axis, op, "axis")
     shape = x.shape
     if not shape and set(several) <= {0, -1}:
         return ()  # a number is its own only row
@@ -87,9 +87,10 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged."""
     x = as_tensor(x)
     order = list(range(x.ndim))
-    if not x.ndim and {axis1, axis2} <= {0, -1}:
+    pair = [one_integer(a, "swapaxes", "axis") for a in (axis1, axis2)]
+    if not x.ndim and set(pair) <= {0, -1}:
         return permute_dims(x, ())
-    i, j = (negative_axis(x.ndim, a, "swapaxes", x.shape) for a in (axis1, axis2))
+    i, j = (negative_axis(x.ndim, a, "swapaxes", x.shape) for a in pair)
     order[i], order[j] = order[j], order[i]
     return permute_dims(x, order)
 

@@ -404,7 +404,7 @@ def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> Ti
     if isinstance(error, ImportError):  # CuPy loads some of CUDA's libraries when they are needed
         return unusable(error)
     described = " and ".join(
-        brief(a) if type(a) in SCALARS else f"{tuple(a.shape)} {a.dtype}" for a in arrays[:4]
+        f"{tuple(a.shape)} {a.dtype}" if hasattr(a, "dtype") else brief(a) for a in arrays[:4]
     )
     taken = f"{op}: cannot take {described}{place}"
     if isinstance(error, (TypeError, OverflowError)) or "Integers to negative" in str(error):

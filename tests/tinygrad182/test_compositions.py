@@ -201,7 +201,7 @@ ONE_AXIS = {
     "unstack": lambda x, axis: tg.unstack(x, axis),
     "take": lambda x, axis: tg.take(x, [0], axis),
     "take_along_axis": lambda x, axis: tg.take_along_axis(x, x > 0, axis),
-    "moveaxis": lambda x, axis: tg.diff(x, axis=axis),
+    "diff": lambda x, axis: tg.diff(x, axis=axis),
 }
 
 
