@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..creation import beside, tensor
+from ..creation import beside, gathered, tensor
 from ..errors import ArgumentError, DTypeError, brief
 from ..modes import MODES
 from .module import Module, Parameter
@@ -52,6 +52,9 @@ def check_number(layer: object, name: str, value: Any, most: float = math.inf) -
 def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     """An input or state as a Tensor; arrays are wrapped, and those of the host go to the layer's device.
 
+    A list that holds Tensors is the stack of them. A tuple is refused: it may be all that a recurrent
+    layer returns.
+
     Raises
     ------
     DTypeError
@@ -61,6 +64,7 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     """
     name = type(layer).__name__
     weight = _first_parameter(layer)
+    x = x if isinstance(x, tuple) else gathered(x)
     if not isinstance(x, Tensor):
         if not hasattr(x, "dtype"):
             hint = (
