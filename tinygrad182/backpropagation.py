@@ -361,6 +361,7 @@ def backpropagate(
     return in_pass(_backpropagate, seeds, targets, visit, edge, retain_graph, stop, sums, pull)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes
 def _backpropagate(
     seeds: Sequence[tuple[Node, Any]],
     targets: Collection[Node] | None,

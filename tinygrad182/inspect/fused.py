@@ -11,7 +11,7 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
-from ..kernels.powers import largest_exponent, power, smallest, times_all, to_one
+from ..kernels.powers import largest_exponent, power, times_all, to_one
 from ..kernels.products import Sent, products
 from ..modes import no_grad
 from ..primitives import recurrent
@@ -228,12 +228,7 @@ class _Pass:
         if (behind := self._states(parent)) is not None:
             self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
-            with np.errstate(over="ignore"):  # infinite is what it is in its type
-                whole = fit(xp, node, parent, times_power(g, powers), lead)
-            if not xp.guarded:  # subnormal numbers are slow on the host
-                small = xp.module.abs(whole) < smallest(whole.dtype)
-                whole = xp.module.where(small, 0, whole)
-            self.sums.put(parent, whole, 0)
+            self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), lead), 0)
         else:
             self.sums.put(parent, fit(xp, node, parent, g, lead), powers)
 

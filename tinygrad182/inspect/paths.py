@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -449,7 +449,7 @@ def _gains_one_by_one(
     for t in wanted:
         node, previous = steps[t], before[t]
         delta = _at(_power(bands.get(node, [])), node, bands)
-        pre = _pre_activation(node, previous)
+        pre = _pre_activation(node, set() if previous is None else {previous})
         through = delta if pre is None else sent({node: delta}, {pre})[pre]
         arrived = None if previous is None else sent({node: delta}, {previous})[previous]
         gradients += [delta, through, np.full((), np.nan) if arrived is None else arrived]
@@ -469,7 +469,9 @@ def _gains_side_by_side(
             delta = delta.reshape(-1, delta.shape[-1])
             side = scan.at(steps)
             node, previous = side.after[state], side.before[state]
-            pre = _pre_activation(node, previous)
+            # before the first step, what the other parts were computed from is not there
+            before = side.before.values() if steps.any() else [previous]
+            pre = _pre_activation(node, set(before))
             through = delta if pre is None else sent({node: delta}, {pre})[pre]
             arrived = sent({node: delta}, {previous})[previous]
             rows = [_rows(g.reshape(len(steps), -1)) for g in (delta, through, arrived)]
@@ -487,32 +489,41 @@ _LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
 """Products, of which one factor may come from the state before."""
 
 
-def _pre_activation(node: Node, previous: Node | None) -> Node | None:
-    """What the nonlinearity of a state was applied to; None where there is none."""
-    if node is previous:  # handed on as it is
+def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
+    """What the nonlinearity of a state was applied to; None where there is none.
+
+    ``before`` are the state before, and what else stands for something computed from it.
+    """
+    if node in before:  # handed on as it is
         return None
     pre: Any = node.inputs[0] if node.op in {"tanh", "relu", "sigmoid"} else None  # type: ignore[index]
     if pre is None and node.op not in _LINEAR | _LINEAR_IN_EACH:
         raise GraphError(
-            f"gain_split: the state{node.place()} was made by {node.op}, not by a nonlinearity of a sum, "
-            "so saturation and weight cannot be told apart; path_split splits any state"
+            f"gain_split: the state {_made(node)} is not a nonlinearity of a sum, so saturation and "
+            "weight cannot be told apart; path_split splits any state"
         )
-    bent = None if previous is None else _not_linear(node if pre is None else pre, previous)
+    bent = _not_linear(node if pre is None else pre, before) if before else None
     if bent is not None:
         raise GraphError(
-            f"gain_split: the state{node.place()} depends on the state before through {bent.op}, which "
+            f"gain_split: the state {_made(node)} depends on the state before through {bent.op}, which "
             "is not linear, so saturation and weight cannot be told apart; mark all states between "
             "them; path_split splits any state"
         )
     return pre
 
 
-def _not_linear(end: Node, start: Node) -> Node | None:
-    """The first operation on the way from ``start`` to ``end`` that is not linear in it, if any."""
-    depends: set[Any] = {start}
-    for node in ancestors([end], ends={start}, oldest=start.order):
+def _made(node: Node) -> str:
+    """By what a state was made, and where."""
+    place = node.place()
+    return f"made by {node.op}{place}," if place else f"made by {node.op}"
+
+
+def _not_linear(end: Node, starts: Set[Node]) -> Node | None:
+    """The first operation on the way from ``starts`` to ``end`` that is not linear in them, if any."""
+    depends: set[Any] = set(starts)
+    for node in ancestors([end], ends=starts, oldest=min(start.order for start in starts)):
         sources = [x for x in node.inputs or () if x in depends]
-        if not sources or node is start:
+        if not sources or node in starts:
             continue
         depends.add(node)
         divided = node.op == "divide" and node.inputs[1] not in depends  # type: ignore[index]

@@ -34,17 +34,21 @@ def places(nodes: list[Node]) -> Places:
     tells it,
 
     1. the one it was recorded or marked at; layers record it with every node;
-    2. the step t of the states it leads to, if the first states computed from it, on every way, are of
-       step t alone;
-    3. the step t of the first state computed from it, if it goes on in that state's own loop: it is
+    2. the step t of the first state computed from it, if it goes on in that state's own loop: it is
        computed from an earlier state of the same recurrence, and from none that is later than t (a
        part of the state that is not marked). Several steps side by side, in a ``stack`` or ``concat``,
        are not part of a state;
+    3. the step t of the states it leads to, if the first states computed from it, on every way, are of
+       step t alone, and their loops have other steps. Several steps side by side along a time axis are
+       not part of a state here either;
     4. the step that it takes out of a whole along its time axis;
-    5. the single step that all it is computed from belongs to.
+    5. the single step that all those belong to, of what it is computed from, that have one;
+    6. the step t of the states it leads to, as in 3, where these are the only ones of their loops (a
+       pooled state, or a decoder of one step), unless it has a time axis.
 
-    Otherwise it has none. An unmarked part of a loop's first step is told from what was computed before
-    the loop only if the initial state is marked with ``time=-1``.
+    Otherwise it has none. By the fifth, what mixes several steps has none, nor has what is computed from
+    it. An unmarked part of a loop's first step is told from what was computed before the loop only if the
+    initial state is marked with ``time=-1``.
 
     The time axis of a whole is known where states are stacked or windows joined, and where steps take
     their parts of it. It goes along with operations that leave steps apart, to results and back to
@@ -103,16 +107,27 @@ class _Reading:
             self.axes[node] = place
         state, alone = self.upcoming.get(node, (None, False))
         beside = node.op in {"stack", "concat"} and len(before) > 1
-        if state is not None and (alone or (not beside and self._goes_on(node, state, before))):
-            return self.steps[state]
+        if state is not None:
+            in_loop = not beside and self._goes_on(node, state, before)
+            part = alone and not (beside and place is not None) and not self._is_only(state)
+            if in_loop or part:
+                return self.steps[state]
         if node.op == "index" and inputs[0] in self.axes:
             step = step_taken(node, self.axes[inputs[0]])
             if step is not None:
                 return step
-        if len(before) > 1 or not self.mixed.isdisjoint(inputs):
+        several = len(before) > 1 or not self.mixed.isdisjoint(inputs)
+        if before and not several:
+            return before.pop()
+        if state is not None and alone and place is None:
+            return self.steps[state]
+        if several:
             self.mixed.add(node)
-            return None
-        return before.pop() if before else None
+        return None
+
+    def _is_only(self, state: Node) -> bool:
+        """Whether a state is the only one of its loop, of which no other step is there to compare."""
+        return all(len(r.steps) == 1 for r in self.own.get(state, ()))
 
     def _axis(self, node: Node) -> TimeAxis | None:
         if node.op == "stack" and (start := _stacked_from(node, self.times)) is not None:

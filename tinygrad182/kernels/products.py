@@ -112,8 +112,7 @@ def products(s: Setting, found: Deltas) -> Sent:
         or not (s.needs.weight_ih or s.needs.weight_hh)
     ):
         power = found.powers if isinstance(found.powers, int) else 0
-        with np.errstate(over="ignore", invalid="ignore"):  # sent() looks at what is raised too far
-            return Sent(by_x, found.initial, _by_weights(s, sums), power, s.has_bias)
+        return Sent(by_x, found.initial, _by_weights(s, sums), power, s.has_bias)
     at = _to_one_power(s, sums, found.powers.reshape(-1))
     weights = _by_weights(s, at.rows, at.first)
     back = power_of_two(m, -at.lift, sums.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..creation import beside, tensor
+from ..creation import beside, gathered, tensor
 from ..dlpack import imported
 from ..errors import ArgumentError, DTypeError, brief
 from ..modes import MODES
@@ -33,6 +33,9 @@ def check_size(layer: object, name: str, value: Any, least: int) -> int:
 def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     """An input or state as a Tensor; arrays are wrapped, and those of the host go to the layer's device.
 
+    A list that holds Tensors is the stack of them. A tuple is refused: it may be all that a recurrent
+    layer returns.
+
     Raises
     ------
     DTypeError
@@ -42,8 +45,8 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     """
     name = type(layer).__name__
     weight = _first_parameter(layer)
+    x = x if isinstance(x, tuple) else gathered(imported(x))
     if not isinstance(x, Tensor):
-        x = imported(x)
         if not hasattr(x, "dtype"):
             hint = (
                 "the output alone of what a recurrent layer returns"

@@ -324,3 +324,31 @@ def test_steps_that_there_are_not(view: str, fused: bool) -> None:
         with pytest.raises(tg.ArgumentError, match=rf"{name}: times .*pass a time step"):
             call(loss, times=wrong)
     assert call(loss, times=np.array([3, 1], "uint8"))  # in any order, of any integer type
+
+
+@pytest.mark.parametrize("state", ["h", "c"])
+@pytest.mark.parametrize("truncate", [None, 3])
+def test_a_state_that_another_part_was_computed_from_has_no_two_factors(
+    state: str, truncate: int | None
+) -> None:
+    """An LSTM's c is linear in the c before, but not in the h that was made of that."""
+    for fused in (True, False):
+        lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
+        loss = lstm(const(np.ones((5, 2, 2))), truncate=truncate)[0].sum()
+        with pytest.raises(
+            tg.GraphError,
+            match=r"^gain_split: the state made by \w+, in lstm\.l0( at t = \d)?, (is|depends)",
+        ):
+            inspect.gain_split(loss, state=state)
+
+
+def test_the_first_step_of_a_memory_is_linear_in_the_state_before() -> None:
+    """That c and h were given beside each other, neither was made of the other."""
+    found = []
+    for fused in (True, False):
+        lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
+        start = tuple(leaf(np.full((1, 2, 3), a)) for a in (0.3, 0.7))
+        loss = lstm(const(np.ones((5, 2, 2))), start)[0].sum()
+        found.append(inspect.gain_split(loss, state="c", times=0).gain)
+    assert 0 < found[1] < 1
+    assert_close(found[0], found[1], 1e-12)
