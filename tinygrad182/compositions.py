@@ -839,6 +839,7 @@ def kron(a: Any, b: Any) -> Tensor:
     return tg.reshape(blocks, [i * j for i, j in zip(m, n, strict=True)])
 
 
+@widening
 def cross(
     a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
 ) -> Tensor:
@@ -853,6 +854,7 @@ def cross(
     return moveaxis(y - tg.take(a, [2, 0, 1], -1) * tg.take(b, [1, 2, 0], -1), -1, axisc)
 
 
+@widening
 def matrix_power(m: Any, n: int) -> Tensor:
     """The product of ``n`` square matrices m, by repeated squaring."""
     m = as_tensor(m)
