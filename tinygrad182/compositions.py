@@ -18,7 +18,7 @@ import numpy as np
 from . import backend
 from . import functions as tg
 from ._composing import Function, floating, is_whole, named, points, widening
-from ._numbers import real_number
+from ._norms import matrix_norm, norm, vector_norm
 from ._tensor import Tensor
 from .creation import (
     as_operands,
@@ -35,7 +35,7 @@ from .creation import (
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import is_host_data, on_host
 from .rearranging import Axis, negative_axes, negative_axis
-from .recording import as_array, is_tensor, wrap
+from .recording import is_tensor, wrap
 
 
 def _row(doc: str, formula: Function) -> Function:
@@ -840,6 +840,7 @@ def kron(a: Any, b: Any) -> Tensor:
     return tg.reshape(blocks, [i * j for i, j in zip(m, n, strict=True)])
 
 
+@widening
 def cross(
     a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
 ) -> Tensor:
@@ -854,6 +855,7 @@ def cross(
     return moveaxis(y - tg.take(a, [2, 0, 1], -1) * tg.take(b, [1, 2, 0], -1), -1, axisc)
 
 
+@widening
 def matrix_power(m: Any, n: int) -> Tensor:
     """The product of ``n`` square matrices m, by repeated squaring."""
     m = as_tensor(m)
@@ -894,104 +896,6 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
     return correlate(a, tg.flip(v), mode)
 
 
-# --- norms --------------------------------------------------------------------------------------
-
-
-@tg.accumulating
-def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Norm of vectors or matrices, without overflow; the subgradient of least size, 0, is taken at 0.
-
-    Parameters
-    ----------
-    x : Tensor
-    ord : number, ±inf or "fro", optional
-        Of vectors: (Σ |x|ᵖ)^(1/p), 2 by default; ±inf the largest or smallest size. Of matrices:
-        "fro" the root of the sum of squares (the default), ±1 and ±inf the largest or smallest sum of
-        a column's or a row's sizes.
-    axis : int or pair of int, optional
-        Of vectors, or of matrices. By default all elements are a vector, or, where ``ord`` is given
-        and x has two axes, a matrix.
-    keepdims : bool
-
-    Raises
-    ------
-    ArgumentError
-        Norms that are made of singular values, which have no derivative here.
-
-    Examples
-    --------
-    >>> import tinygrad182 as tg
-    >>> x = tg.tensor([3.0, 4.0], requires_grad=True)
-    >>> tg.norm(x).backward()
-    >>> x.grad
-    tensor([0.6, 0.8])
-    """
-    x = as_tensor(x)
-    ord = as_array(ord) if isinstance(ord, np.generic) else ord
-    axes = negative_axes(x, axis, "norm")
-    if axes is None and ord is None:
-        axes, matrix = tuple(range(-x.ndim, 0)), False
-    else:
-        axes = tuple(range(-x.ndim, 0)) if axes is None else axes
-        matrix = len(axes) == 2
-        if len(axes) > 2 or (axis is None and not axes):
-            raise ShapeError(
-                f"norm: ord={brief(ord)}, axis={axis} for shape {x.shape}; name one axis for vectors, "
-                "two for matrices, or use tg.vector_norm for all elements"
-            )
-    if matrix and ord not in (None, "fro"):
-        return _matrix_norm(x, ord, axes, keepdims)
-    p = 2.0 if ord is None or ord == "fro" else real_number(ord)
-    if math.isnan(p):
-        raise ArgumentError(f"norm: ord={brief(ord)} of vectors; give a number")
-    return _vector_norm(x, p, axes, keepdims)
-
-
-def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> Tensor:
-    sizes = tg.abs(x)
-    if math.isinf(p):
-        return (tg.max if p > 0 else tg.min)(sizes, axes, keepdims=keepdims)
-    if p == 1:
-        return tg.sum(sizes, axes, keepdims)
-    if p == 0:
-        return tg.sum(tg.astype(sizes != 0, x.dtype), axes, keepdims)
-    scale: Any = 1.0
-    if x.size:  # the norm grows with x, so nothing depends on the scale but over- and underflow
-        top = tg.max(sizes.detach(), axes, keepdims=True)
-        scale = tg.where(tg.logical_and(top > 0, tg.isfinite(top)), top, 1.0)
-    total = tg.sum((x / scale) ** 2 if p == 2 else (sizes / scale) ** p, axes, keepdims=True)
-    if p == 2:
-        y = tg.root(total) * scale
-    else:
-        zero = total == 0
-        y = tg.where(zero, 0.0, tg.where(zero, 1.0, total) ** (1 / p)) * scale
-    return y if keepdims else tg.squeeze(y, axes)
-
-
-def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Tensor:
-    if ord not in (1, -1, math.inf, -math.inf):
-        raise ArgumentError(
-            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' are made "
-            "of singular values, which have no derivative here), or tg.vector_norm for one vector"
-        )
-    summed, other = axes if abs(ord) == 1 else axes[::-1]
-    sums = tg.sum(tg.abs(x), summed, keepdims=True)
-    y = (tg.max if ord > 0 else tg.min)(sums, other, keepdims=True)
-    return y if keepdims else tg.squeeze(y, axes)
-
-
-@tg.accumulating
-def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
-    """Norm of the elements along ``axis`` (all by default) as one vector; see :func:`norm`."""
-    axes = negative_axes(x, axis, "vector_norm")
-    return _vector_norm(x, float(ord), tuple(range(-x.ndim, 0)) if axes is None else axes, keepdims)
-
-
-matrix_norm = _row(
-    "Norm of the matrices in the last two axes; see :func:`norm`.",
-    lambda x, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims),
-)
-
 # --- other names of the same --------------------------------------------------------------------
 
 arcsin, arccos, arctan, arctan2 = tg.asin, tg.acos, tg.atan, tg.atan2
@@ -1016,7 +920,7 @@ __all__ = [
     "vecdot", "vecmat", "vector_norm", "vsplit", "vstack",
 ]
 # fmt: on
-_own = named({n: f for n, f in globals().items() if n in __all__ and f.__module__ == __name__})
+_own = named({n: f for n, f in globals().items() if n in __all__ and f.__module__ != tg.__name__})
 globals().update(_own)
 tg.join({name: globals()[name] for name in __all__})
 tg.__all__ += __all__

@@ -61,7 +61,7 @@ LIKE_NUMPY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "roll by an array": (lambda x: np.roll(x, np.array([1, 2]), (0, 1)), ([[1, 2, 3], [4, 5, 6]],)),
     "tile by an array": (lambda x: np.tile(x, np.array([2, 1])), ([1, 2],)),
     "split by an array": (lambda x: np.split(x, np.array(2))[1], ([1, 2, 3, 4],)),
-    "norm of NumPy's number": (lambda x: np.linalg.norm(x, np.int64(1)), (np.ones((2, 3)),)),
+    "norm of NumPy's number": (lambda x: np.linalg.norm(x, np.int64(3)), (np.ones(3),)),
     "select's default": (lambda x: np.select([x > 1], [x]), ([1, 2],)),
     "cbrt of cubes": (np.cbrt, ([27.0, 8.0, 0.0, -125.0, INF, -INF, NAN, 1e300],)),
     "acosh of the largest": (np.acosh, ([1e308, 1.0, 1.0 + 1e-14],)),
@@ -161,16 +161,17 @@ def test_data_of_the_host_goes_where_the_tensor_is() -> None:
 
 # --- halves -------------------------------------------------------------------------------------
 
+SIGNS = np.array([1.0, -1.0, 1.0], np.float16)
+
 HALVES: dict[str, tuple[Callable[[tg.Tensor], tg.Tensor], Array, float]] = {
-    "median": (tg.median, np.arange(5000.0), 2500.0),
+    "median": (tg.median, np.repeat([0.0, 1.0], 2500), 0.5),
     "median of many": (tg.median, np.ones(70001), 1.0),
     "nanstd": (tg.nanstd, np.tile([300.0, -300.0], 2000), 300.0),
     "average": (lambda x: tg.average(x, weights=x), np.full(40, 300.0), 300.0),
-    "trapezoid": (lambda x: tg.trapezoid(x, dx=0.01), np.full(5001, 3.0), 150.0),
+    "trapezoid": (lambda x: tg.trapezoid(x, dx=0.1), np.full(3, 4e4), 8000.0),
     "acosh": (lambda x: tg.acosh(x)[0], np.array([4e4]), math.acosh(4e4)),
-    "vdot": (lambda x: tg.vdot(x, x), np.tile([1.0 + 2**-10], 30), 30 * (1 + 2**-10) ** 2),
-    "linspace": (lambda x: tg.linspace(x[0], x[1], 4097)[2049], np.array([0.0, 4096.0]), 2049.0),
-    "logaddexp2": (lambda x: tg.logaddexp2(x, x)[0], np.array([1000.0]), 1001.0),
+    "vdot": (lambda x: tg.vdot(x, x * const(SIGNS)), np.array([300.0, 300.0, 1.0]), 1.0),
+    "linspace": (lambda x: tg.linspace(x[0], x[1], 4001)[2001], np.array([-1e3, 1e3]), 0.5),
     "cumprod": (lambda x: tg.cumprod(x)[-1], np.full(2000, 1 + 2**-10), (1 + 2**-10) ** 2000),
 }  # fmt: skip
 
