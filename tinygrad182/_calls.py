@@ -81,7 +81,8 @@ def tell_in(names: dict[str, Any]) -> None:
             if f not in wrapped:
                 wrapped[f] = told(f)
                 wrapped[f].__module__ = names["__name__"]  # where pickle finds it
-                wrapped[f].__qualname__ = f.__name__ if names.get(f.__name__) is f else name
+                own = f.__name__
+                wrapped[f].__qualname__ = own if names.get(own) is f else name
             names[name] = wrapped[f]
 
 

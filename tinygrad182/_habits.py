@@ -101,6 +101,7 @@ SCHEDULE = {
 
 TG = {
     "absolute": "write tg.abs(x)",
+    "around": "write tg.round(x)",
     "clone": "write x.clone()",
     "flatten": "write x.flatten(1)",
     "linalg": "write x @ y, or tg.norm(x); inverses and decompositions have none here",

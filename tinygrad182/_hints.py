@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 HINTS = {
-    "around": "tg.round(x, decimals=2)",
     "copysign": "tg.where(y < 0, -tg.abs(x), tg.abs(x))",
     "divmod": "(tg.floor_divide(x, y), tg.remainder(x, y))",
     "ediff1d": "tg.diff(tg.ravel(x))",

@@ -295,6 +295,7 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
 
     __slots__ = ("_before", "_begun", "_device")
 
+    @told
     def __init__(self, device: str) -> None:
         self._device = backend.check_device(device)
         self._before = MODES.get()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import fractions
+import inspect
 import math
 import pickle
 import re
@@ -123,7 +124,7 @@ WORKS: dict[str, tuple[Call, Any]] = {
     ),
     "transpose(1, 0)": (lambda x, y: x.transpose(1, 0), X.T),
     "transpose(-1, 0)": (lambda x, y: x.transpose(-1, 0), X.T),
-    "transpose of a tuple": (lambda x, y: x.transpose((0, 1)), X),
+    "transpose of a tuple, as NumPy's": (lambda x, y: x.transpose((0, 1)), X),
     "from_numpy": (lambda x, y: tg.from_numpy(X), X),
     "uniform_(a=, b=)": (
         lambda x, y: tg.nn.init.uniform_(tg.zeros(2), a=1.0, b=1.0),
@@ -133,7 +134,7 @@ WORKS: dict[str, tuple[Call, Any]] = {
         lambda x, y: tg.nn.init.constant_(tg.zeros(2), val=2.0),
         np.full(2, 2.0, np.float32),
     ),
-    "to of an array": (lambda x, y: x.to(np.zeros(1)), X.astype(np.float64)),
+    "to(array)": (lambda x, y: x.to(np.zeros(1)), X.astype(np.float64)),
     "ModuleList + list": (lambda x, y: len(tg.nn.ModuleList([lin()]) + [lin()]), 2),  # noqa: RUF005
     "del of a ModuleList": (lambda x, y: deleted(tg.nn.ModuleList([lin(), lin()])), 1),
     "a slice of a Sequential": (lambda x, y: len(tg.nn.Sequential(lin(), tg.tanh, lin())[1:]), 2),
@@ -202,6 +203,13 @@ TOLD: dict[str, tuple[Call, str]] = {
     "argsort(descending=)": (
         lambda x, y: tg.argsort(x, descending=True),
         r"^argsort: there is no argument 'descending'; write tg\.argsort\(-x\)",
+    ),
+    "floor(foo=)": (lambda x, y: tg.floor(x, foo=1), "^floor: there is no argument 'foo'"),
+    "equal(foo=)": (lambda x, y: tg.equal(x, x, foo=1), "^equal: there is no argument 'foo'"),
+    "isnan(foo=)": (lambda x, y: tg.isnan(x, foo=1), "^isnan: there is no argument 'foo'"),
+    "logical_not(foo=)": (
+        lambda x, y: tg.logical_not(x > 1, foo=1),
+        "^logical_not: there is no argument 'foo'",
     ),
     "argmax(foo=)": (lambda x, y: tg.argmax(x, foo=1), "^argmax: there is no argument 'foo'"),
     "to(devcie=)": (lambda x, y: x.to(devcie="cpu"), r"Tensor\.to: .*did you mean 'device'"),
@@ -448,7 +456,19 @@ def test_pytorchs_names_pass_gradients() -> None:
 def test_what_works_is_pytorchs() -> None:
     torch = needs_torch()
     for name, (call, _) in WORKS.items():
-        words = ("attr", "tg.", "F.", "_as", "cat", "stack", "take", "softmax(", "to(", "require")
+        words = (
+            "attr",
+            "tg.",
+            "F.",
+            "_as",
+            "cat",
+            "stack",
+            "take",
+            "softmax(",
+            "to(",
+            "require",
+            "NumPy",
+        )
         if any(word in name for word in words):
             continue
         ours, theirs = call(const(X), const(Y)), call(torch.tensor(X), torch.tensor(Y))
@@ -641,6 +661,58 @@ def test_methods_of_a_persons_own_class_are_left_as_they_are() -> None:
 
     assert not hasattr(Own.encode, "__wrapped__")
     assert hasattr(tg.nn.Module.train, "__wrapped__")
+
+
+def is_open(f: Any) -> bool:
+    """Whether any name may be passed, such as to ``tg.save``."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(f).parameters.values())
+
+
+ROOMS = {
+    "": tg,
+    "nn": tg.nn,
+    "nn.functional": tg.nn.functional,
+    "nn.init": tg.nn.init,
+    "optim": tg.optim,
+    "decode": tg.decode,
+    "inspect": tg.inspect,
+}
+PUBLIC = [
+    (f"{room}.{name}".lstrip("."), f)
+    for room, module in ROOMS.items()
+    for name, f in vars(module).items()
+    if inspect.isfunction(f) and not name.startswith("_") and not is_open(f)
+    if name in getattr(module, "__all__", [name]) and (room != "nn.init" or name.endswith("_"))
+]
+OBJECTS: dict[str, Callable[[], Any]] = {
+    "Tensor": lambda: const(X),
+    "Parameter": lambda: tg.nn.Parameter(X),
+    "Linear": lin,
+    "LSTM": lambda: tg.nn.LSTM(2, 2),
+    "Sequential": tg.nn.Sequential,
+    "ModuleList": tg.nn.ModuleList,
+    "ModuleDict": tg.nn.ModuleDict,
+    "Adam": lambda: tg.optim.Adam([leaf(X)]),
+    "StepLR": schedule,
+}
+
+
+@pytest.mark.parametrize(("name", "f"), PUBLIC, ids=lambda value: str(value)[:40])
+def test_every_function_tells_an_unknown_argument(name: str, f: Any) -> None:
+    with pytest.raises(tg.CallError, match="no argument 'bogus'"):
+        f(bogus=1)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_every_method_tells_an_unknown_argument(name: str) -> None:
+    owner = OBJECTS[name]()
+    for method in dir(type(owner)):
+        function = getattr(type(owner), method)
+        if not method.startswith("_") and method != "forward" and inspect.isfunction(function):
+            with pytest.raises(tg.CallError, match="no argument 'bogus'"):
+                getattr(owner, method)(bogus=1)
+    with pytest.raises(tg.CallError, match="no argument 'bogus'"):
+        type(owner)(bogus=1) if name != "Tensor" else tg.tensor(bogus=1)
 
 
 class Named:

@@ -250,6 +250,19 @@ def test_a_restored_rate_is_kept_by_a_new_schedule() -> None:
     assert schedule.base_lrs == [1.0, 0.1]
 
 
+@pytest.mark.parametrize("name", ["LinearLR", "ExponentialLR", "CosineAnnealingLR"])
+def test_a_schedule_that_goes_on_keeps_the_rate(name: str) -> None:
+    optimizer = sgd()
+    schedule = MAKERS[name][0](S, optimizer)
+    for _ in range(3):
+        schedule.step()
+    before = rates(optimizer)
+    more = {"LinearLR": (0.2, 0.8, 6), "ExponentialLR": (0.9,), "CosineAnnealingLR": (10, 0.01)}
+    twin = getattr(S, name)(optimizer, *more[name], last_epoch=2)
+    assert rates(optimizer) == before
+    assert twin.last_epoch == 3
+
+
 def test_a_long_cosine_ends_at_its_least_rate_and_comes_back() -> None:
     optimizer = sgd()
     schedule = S.CosineAnnealingLR(optimizer, 1000, 1e-4)

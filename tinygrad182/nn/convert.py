@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .._calls import told
 from ..errors import ArgumentError, DTypeError
 from .embedding import Embedding
 from .linear import Linear
@@ -14,6 +15,7 @@ from .norm import LayerNorm
 from .rnn import RNN, RNNCell
 
 
+@told
 def from_torch(module: Any) -> Module:
     """Turn a PyTorch ``RNN``, ``LSTM``, their cells, ``Linear``, ``Embedding`` or ``LayerNorm`` into ours.
 

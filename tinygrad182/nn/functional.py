@@ -18,12 +18,13 @@ from .._tensor import Tensor
 from .losses import cross_entropy, mse_loss
 
 log_softmax = told(functions.log_softmax)
-relu = functions.relu
-sigmoid = functions.sigmoid
+relu = told(functions.relu)
+sigmoid = told(functions.sigmoid)
 softmax = told(functions.softmax)
-tanh = functions.tanh
+tanh = told(functions.tanh)
 
 
+@told
 def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map ``(..., in)`` to ``(..., out)``: x Wᵀ + b, with ``weight`` of shape ``(out, in)``."""
     y = functions.matmul(x, functions.transpose(weight))

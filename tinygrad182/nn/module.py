@@ -308,9 +308,9 @@ class Module(Told):
 
         Parameters
         ----------
-        *target : str, dtype or Tensor
-            A device such as ``"cuda"``, a floating dtype, both, or a Tensor whose device and dtype are
-            taken.
+        *target : str, dtype, Tensor or array
+            A device such as ``"cuda"``, a floating dtype, both, or what has a device and a dtype to take
+            over. PyTorch's dtypes and devices are read by their names.
         device, dtype
             The same by name.
 
