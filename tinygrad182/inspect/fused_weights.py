@@ -82,7 +82,11 @@ def _of_scan(node: Node, weight: Node, inside: Inside, chunk: int) -> Iterator[P
             else:
                 powers = xp.to_numpy(found.powers[here])
                 sizes = powers + xp.to_numpy(exponents_of(m, m.max(m.abs(z), axis=-1)))
-                top = np.where((sizes < NOTHING // 2).all(axis=1), 0, sizes.max(axis=1))
-                z, tops = times_rows(m, z, xp.asarray(powers - top[:, None])), tops + top
+                if a is not None:  # a row that meets zeros must not hide others
+                    sizes[~xp.to_numpy(a[here].any(axis=-1))] = NOTHING
+                shows = sizes > NOTHING // 2
+                top = np.where(shows.any(axis=1), sizes.max(axis=1), 0)
+                shifts = np.where(shows, powers - top[:, None], NOTHING)
+                z, tops = times_rows(m, z, xp.asarray(shifts)), tops + top
             part = z.sum(axis=1) if a is None else m.matmul(m.swapaxes(z, 1, 2), a[here])
             yield Part(times[steps[i] : steps[i] + len(part)], part, tops)

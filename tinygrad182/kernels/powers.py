@@ -5,7 +5,8 @@ is remembered. That is exact, for backward is linear, and it keeps arithmetic cl
 which some processors take a hundred times as long: a pass that vanishes takes the time of another.
 
 **What counts as 0.** What is computed from a row may count as 0 where it is smaller than 2^-100 times the
-largest element of that row (2^-800 in float64). For the gradient of a weight, all rows are one.
+largest element of that row (2^-800 in float64). For the gradient of a weight, all rows are one that are
+multiplied by anything but zeros.
 
 This is so because the largest element of a row is never below 2^-24 when something is computed from it
 (:func:`held`), and what is below 2^-126 then goes to 0. A pass begins at the power -32, its cotangents

@@ -237,7 +237,9 @@ def sums(
     weight = np.zeros((rows.shape[-1], x.shape[-1]), dtype)
     setting = Setting(np, x, h[0], h, weight, True, False, Needs(False, True, True))
     found = products.products(setting, found)
-    return list(found.by_weights()), int(found.power)
+    arrays, powers = zip(*found.by_weights(), strict=True)
+    assert powers[0] == powers[1] or not h.any()
+    return list(arrays), int(powers[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
