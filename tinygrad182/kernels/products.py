@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import Array
 from . import loops
 from .arrays import Deltas, with_ones
-from .powers import NOTHING, largest_exponent, power, power_of_two, times_rows
+from .powers import NOTHING, largest_exponent, or_zero, power, power_of_two, times_rows
 
 Cotangents = tuple[Any, ...]
 """Of all inputs of a scan, in their order; None for what has none."""
@@ -113,7 +113,8 @@ def products(s: Setting, found: Deltas) -> Sent:
         or not (s.needs.weight_ih or s.needs.weight_hh)
     ):
         power = found.powers if isinstance(found.powers, int) else 0
-        by_weight_ih, by_weight_hh = _by_weights(s, sums)
+        with np.errstate(over="ignore", invalid="ignore"):  # sent() looks at what is raised too far
+            by_weight_ih, by_weight_hh = _by_weights(s, sums)
         weights = (by_weight_ih, power), (by_weight_hh, power)
     else:
         weights = _at_powers(s, sums, found.powers.reshape(-1))
@@ -161,8 +162,7 @@ def _top(s: Setting, needs: Needs, sizes: Array) -> Any:
         if operands:
             counts = m.concatenate([a.any(axis=-1) for a in operands])
             sizes = m.where(counts.reshape(-1), sizes, NOTHING)
-    top = sizes.max()
-    return m.where(top == NOTHING, 0, top)
+    return or_zero(m, sizes.max())
 
 
 class _AtOnePower(NamedTuple):
@@ -261,7 +261,9 @@ def sent(s: Setting, found: Deltas) -> Cotangents:
     if not isinstance(powers, int):
         by_x = None if by_x is None else times_rows(m, by_x, powers)
         initial = times_rows(m, initial, found.initial_powers)
-        weights = tuple(None if w is None else times_rows(m, w, m.asarray(p)) for w, p in made.by_weights())
+        weights = tuple(
+            None if w is None else times_rows(m, w, m.asarray(p)) for w, p in made.by_weights()
+        )
     elif powers:
         arrays = [w for w, _ in made.weights]
         if not all(map(_finite, arrays)):
