@@ -17,12 +17,11 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..backpropagation import Cotangents, ancestors, pull
-from ..kernels.powers import NOTHING
+from ..kernels.powers import or_zero, sizes_of
 from ..primitives.index import Slice
 from ..recording import Node
 from .along import carried, keeps_rows
 from .rows import as_bands, placed, whole_part
-from .steps import exponents
 
 Rows = tuple[Array, Array]
 """Coefficients (K, …), and the powers of their rows, which broadcast against them."""
@@ -140,22 +139,22 @@ def _sum(terms: list[Rows]) -> Rows:
         if not size.size or 1 / _REACH < size.min() <= size.max() < _REACH:
             return values, powers
     tops = np.maximum.reduce([_tops(g, p) for g, p in terms])
-    tops = np.where(tops == NOTHING, 0, tops)
+    tops = or_zero(np, tops)
     return sum(shifted(g, p - tops) for g, p in terms), tops
 
 
 def at_coefficient_powers(values: Array, powers: Array) -> Rows:
     """The coefficients with a power (K,) for each, at which its largest element is about 1."""
-    top = _tops(values, powers).reshape(len(values), -1).max(axis=1)
-    top = np.where(top == NOTHING, 0, top)
+    top = or_zero(np, _tops(values, powers).reshape(len(values), -1).max(axis=1))
     return shifted(values, powers - top.reshape(-1, *(1,) * (values.ndim - 1))), top
 
 
 def _tops(values: Array, powers: Array) -> Array:
     """The power of two that each row's largest element is about, with size 1 along the last axis."""
-    if values.ndim == 1:
-        return exponents(values, powers, ())
-    return exponents(values, powers[..., 0], (-1,))[..., None]
+    sizes = np.abs(values)
+    if values.ndim > 1:
+        sizes = sizes.max(axis=-1, keepdims=True, initial=0.0)
+    return sizes_of(np, sizes, powers)
 
 
 def shifted(values: Array, powers: Array) -> Array:

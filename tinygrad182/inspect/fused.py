@@ -12,7 +12,7 @@ from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
 from ..kernels.powers import largest_exponent, power, times_all, to_one
-from ..kernels.products import Sent, products
+from ..kernels.products import Sent, Weighted, products
 from ..modes import no_grad
 from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
@@ -296,24 +296,14 @@ class _Total:
         self.power = power
         self.x: list[tuple[Array, Any]] = []
         self.initial: tuple[Array, Any] = (None, None)
-        self.weights: tuple[Array, ...] = (None, None, None)
-        self.weights_power: Any = None
+        self.weights: Sequence[Weighted] = ()
 
     def add(self, sent: Sent, found: Deltas) -> None:
         """Add those of one window."""
         self.x.insert(0, (sent.x, found.powers))
         self.initial = sent.initial, found.initial_powers
-        if self.weights_power is None:
-            self.weights, self.weights_power = sent.by_weights(), sent.power
-            return
-        # there are several windows on the host only, where these are numbers
-        power, before = int(sent.power), int(self.weights_power)
-        top = max(power, before)
-        shifts = before - top, power - top
-        self.weights = tuple(
-            _plus(pair, shifts) for pair in zip(self.weights, sent.by_weights(), strict=True)
-        )
-        self.weights_power = top
+        weights = sent.by_weights()
+        self.weights = list(map(_plus, self.weights, weights)) if self.weights else weights
 
     def of(self, i: int, ends: bool) -> tuple[Array, Array | None, int]:
         """The cotangent of one input, the powers of its rows, and that of all.
@@ -323,7 +313,7 @@ class _Total:
         Of a weight, on a device, a single power is that of every row: the host does not know it.
         """
         if i > self.parts:
-            weight, power = self.weights[i - self.parts - 1], self.weights_power
+            weight, power = self.weights[i - self.parts - 1]
             if is_away([power]):
                 return weight, power, self.power
             return self._settled(weight, int(power), ends)
@@ -363,10 +353,14 @@ def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
     return bool(size.min() >= least) or bool(((size == 0) | (size >= least)).all())
 
 
-def _plus(arrays: tuple[Any, Any], powers: tuple[int, int]) -> Any:
-    """The sum of two arrays at powers of two; None is nothing."""
-    found = [times_power(a, p) for a, p in zip(arrays, powers, strict=True) if a is not None]
-    return sum(found[1:], start=found[0]) if found else None
+def _plus(a: Weighted, b: Weighted) -> Weighted:
+    """The sum over two windows; there are several on the host only, where powers are numbers."""
+    some = [(array, int(power)) for array, power in (a, b) if array is not None and array.any()]
+    if len(some) < 2:
+        return some[0] if some else a
+    top = max(power for _, power in some)
+    (left, p), (right, q) = some
+    return times_power(left, p - top) + times_power(right, q - top), top
 
 
 def openable(root: Node) -> Node:

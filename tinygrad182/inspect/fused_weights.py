@@ -9,7 +9,7 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors
-from ..kernels.powers import NOTHING, exponents_of, times_rows
+from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..primitives.recurrent import Scan
 from ..recording import Node
 from ..unrolling import is_scan, steps_of_scan
@@ -81,8 +81,11 @@ def _of_scan(node: Node, weight: Node, inside: Inside, chunk: int) -> Iterator[P
                 tops += found.powers
             else:
                 powers = xp.to_numpy(found.powers[here])
-                sizes = powers + xp.to_numpy(exponents_of(m, m.max(m.abs(z), axis=-1)))
-                top = np.where((sizes < NOTHING // 2).all(axis=1), 0, sizes.max(axis=1))
-                z, tops = times_rows(m, z, xp.asarray(powers - top[:, None])), tops + top
+                sizes = sizes_of(np, xp.to_numpy(m.max(m.abs(z), axis=-1)), powers)
+                if a is not None:  # a row that meets zeros must not hide others
+                    sizes[~xp.to_numpy(a[here].any(axis=-1))] = NOTHING
+                top = or_zero(np, sizes.max(axis=1))
+                shifts = np.where(sizes == NOTHING, NOTHING, powers - top[:, None])
+                z, tops = times_rows(m, z, xp.asarray(shifts)), tops + top
             part = z.sum(axis=1) if a is None else m.matmul(m.swapaxes(z, 1, 2), a[here])
             yield Part(times[steps[i] : steps[i] + len(part)], part, tops)

@@ -221,9 +221,9 @@ def _one_by_one(
     every = [found.get(twins.get(node, node), nothing) for node in nodes]
     with np.errstate(over="ignore", under="ignore"):
         parts = np.stack([shifted(*each) for each in every], axis=1)
-    xp = backend.namespace(here.seed)
-    with backend.on(here.seed):
-        whole = xp.astype(xp.asarray(parts), here.seed.dtype)
+        xp = backend.namespace(here.seed)
+        with backend.on(here.seed):
+            whole = xp.astype(xp.asarray(parts), here.seed.dtype)
     return whole, np.array([_norms(*each) for each in every]).T
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..kernels.powers import NOTHING
+from ..kernels.powers import or_zero, sizes_of
 
 HostArray = np.ndarray[Any, Any]
 
@@ -50,9 +50,7 @@ def at_sample_powers(state: Array, powers: Array) -> tuple[Array, Array]:
     with xp.on(state):
         wide = state.astype("float64").reshape(len(state) if state.ndim > 1 else 1, -1)
         rows = m.broadcast_to(powers, state.shape).reshape(wide.shape)
-        exponents = m.where(wide == 0, NOTHING, rows + m.frexp(wide)[1])
-        top = m.max(exponents, axis=-1)
-        top = m.where(top < NOTHING // 2, 0, top)
+        top = or_zero(m, m.max(sizes_of(m, wide, rows), axis=-1))
         shifts = m.clip(rows - top[:, None], -4096, 4096).astype("int32")
         return m.ldexp(wide, shifts).reshape(state.shape), top
 

@@ -25,7 +25,6 @@ from .steps import (
     Steps,
     arriving,
     at_common_powers,
-    at_step_powers,
     is_whole,
     scans_of,
     stays_whole,
@@ -308,7 +307,9 @@ def _true(found: _Found, device: str) -> PathSplit:
 def _shares(parts: dict[str, Array], powers: np.ndarray[Any, Any]) -> dict[str, Any]:
     """⟨part, δ⟩ / ‖δ‖² of each at every step."""
     if powers.ndim == 2:
-        values, _ = at_step_powers(np.stack(list(parts.values())), powers)
+        (values,), _ = at_common_powers(
+            Scaled(np.stack(list(parts.values())), powers), by_step=True
+        )
         parts = dict(zip(parts, values, strict=True))
     rows = {part: _rows(array) for part, array in parts.items()}
     whole = sum(rows.values(), start=np.zeros(()))
@@ -465,7 +466,8 @@ def _gains_side_by_side(
         part = scan.scan.parts.index(state)
         for steps in scan.chunks(scan.among(wanted)):
             whole = total.at(steps)
-            (delta,), _ = at_step_powers(whole.values[part : part + 1], whole.powers)
+            own = Scaled(whole.values[part : part + 1], whole.powers)
+            (delta,), _ = at_common_powers(own, by_step=True)
             delta = delta.reshape(-1, delta.shape[-1])
             side = scan.at(steps)
             node, previous = side.after[state], side.before[state]

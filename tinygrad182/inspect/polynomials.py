@@ -11,13 +11,13 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import Cotangents, fit, pull
 from ..kernels.arrays import Ends
-from ..kernels.powers import NOTHING
+from ..kernels.powers import NOTHING, or_zero, sizes_of, to_one
 from ..recording import Node
 from ..unrolling import is_scan
 from .along import carried
 from .rows import RowCotangents, Rows, as_bands
 from .scaling import Band, Power, at_band
-from .steps import Scaled, Steps, exponents, scaled
+from .steps import Scaled, Steps, scaled
 from .times import Times
 
 
@@ -164,14 +164,14 @@ class InsideScans:
             states, sums, powers = back.run(chunk, watched, x in wanted)
             kept.append((states, powers))
             if x in wanted:
-                to_x.append(_at_largest(sums @ steps.given.weight_ih, powers))
+                to_x.append(to_one(np, sums @ steps.given.weight_ih, powers))
         if watched is not None:
             self.found[node] = _joined(kept)
         if to_x:
             self._put(node, x, *_joined(to_x), None)
         for value, initial in zip(back.value, others[: len(parts)], strict=True):
             if initial in wanted:
-                self._put(node, initial, *_at_largest(value, back.power), steps.start)
+                self._put(node, initial, *to_one(np, value, back.power), steps.start)
 
     def of(self, node: Node) -> tuple[Array, Array]:
         """What was found of a recurrence; zeros where the loss does not depend on it."""
@@ -246,7 +246,8 @@ class _Coming:
             np.stack([g.values for g in given]).transpose(2, 1, 0, 3, 4)
         )
         self.powers = np.stack([g.powers for g in given], axis=1)
-        self.tops = exponents(self.values, self.powers, (1, -1))
+        sizes = np.abs(self.values).max(axis=(1, -1), initial=0.0)
+        self.tops = sizes_of(np, sizes, self.powers)
         self.some = self.tops != NOTHING
 
 
@@ -358,7 +359,7 @@ class _Back:
             self._bring_to(self._exponents())
 
     def _exponents(self) -> Array:
-        return exponents(self.value, self.power, (0, -1))
+        return sizes_of(np, np.abs(self.value).max(axis=(0, -1), initial=0.0), self.power)
 
     def _bring_to(self, tops: Array) -> None:
         """Give every row the power of its largest element.
@@ -367,7 +368,7 @@ class _Back:
         """
         some = tops != NOTHING
         lowest = np.where(some, tops, tops.max()).min(axis=0)
-        power = np.where(some, tops, np.where(lowest == NOTHING, 0, lowest))
+        power = np.where(some, tops, or_zero(np, lowest))
         if self.hop is not None:
             room = _SPREAD * np.arange(len(tops))[:, None]
             power = np.maximum.accumulate(power + room, axis=0) - room
@@ -380,10 +381,3 @@ class _Back:
 def _times(values: Array, powers: Array) -> Array:
     """Each row times 2 to its power, in float64."""
     return np.ldexp(values, np.clip(powers, -4096, 4096)[..., None].astype(np.int32))
-
-
-def _at_largest(values: Array, powers: Array) -> tuple[Array, Array]:
-    """Rows (…, H) with their largest elements at about 1, and their powers."""
-    top = exponents(values, powers, (-1,))
-    top = np.where(top == NOTHING, 0, top)
-    return _times(values, powers - top), top

@@ -10,7 +10,7 @@ import numpy as np
 from .. import backend
 from ..backend import Array, Key
 from ..backpropagation import gather
-from ..kernels.powers import NOTHING, exponents_of, largest_exponent, smallest
+from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, smallest
 from ..primitives.index import Slice
 from ..recording import Node
 from ..unrolling import is_scan
@@ -182,8 +182,8 @@ def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
         every += [(r.values, r.powers, (-1,)) for r in rows]
         top = m.full((*lead, *value.shape[-3:-1]), NOTHING)
         for g, power, over in every:
-            top = m.maximum(top, m.max(exponents_of(m, g) + power, axis=over))
-        top = m.where(top < NOTHING // 2, 0, top)[..., None]
+            top = m.maximum(top, m.max(sizes_of(m, g, power), axis=over))
+        top = or_zero(m, top)[..., None]
         whole = m.zeros((*lead, *value.shape), m.result_type(*[g for g, *_ in every]))
         tops = top if value.ndim == 3 else top[..., None, :, :, :]
         for g, power in bands:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import functions
 from ..backend import Array
-from ..kernels.powers import NOTHING, times_rows
+from ..kernels.powers import or_zero, sizes_of, times_rows
 from ..modes import Modes, recording_as
 from ..primitives.recurrent import Scan
 from ..recording import Leaf, Node, node_of, wrap
@@ -197,22 +197,14 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, 
     return found
 
 
-def at_common_powers(*given: Scaled) -> tuple[list[Array], Array]:
-    """Values whose rows have one power for all, at which the largest element is about 1; and the powers."""
-    tops = [exponents(g.values, g.powers, (0, -1)) for g in given]
-    top = np.maximum.reduce(tops)
-    top = np.where(top == NOTHING, 0, top)
+def at_common_powers(*given: Scaled, by_step: bool = False) -> tuple[list[Array], Array]:
+    """Values whose rows have one power for all, at which the largest element is about 1; and the powers.
+
+    ``by_step``: all rows of a step have one, too; the powers are then (T, 1).
+    """
+    sizes = [np.abs(g.values).max(axis=(0, -1), initial=0.0) for g in given]
+    top = np.maximum.reduce(
+        [sizes_of(np, size, g.powers) for size, g in zip(sizes, given, strict=True)]
+    )
+    top = or_zero(np, top.max(axis=1, keepdims=True) if by_step else top)
     return [times_rows(np, g.values, g.powers - top) for g in given], top
-
-
-def at_step_powers(values: Array, powers: Array) -> tuple[Array, Array]:
-    """Values with one power for each step, at which the largest is about 1, and the powers (T,)."""
-    top = exponents(values, powers, (0, -1)).max(axis=1)
-    top = np.where(top == NOTHING, 0, top)
-    return times_rows(np, values, powers - top[:, None]), top
-
-
-def exponents(values: Array, powers: Array, axes: tuple[int, ...]) -> Array:
-    """The power of two that the largest element of each row is about; :data:`NOTHING` for zeros."""
-    size = np.abs(values).max(axis=axes, initial=0.0)
-    return np.where(size == 0, NOTHING, np.frexp(size)[1] + powers)

@@ -5,7 +5,8 @@ is remembered. That is exact, for backward is linear, and it keeps arithmetic cl
 which some processors take a hundred times as long: a pass that vanishes takes the time of another.
 
 **What counts as 0.** What is computed from a row may count as 0 where it is smaller than 2^-100 times the
-largest element of that row (2^-800 in float64). For the gradient of a weight, all rows are one.
+largest element of that row (2^-800 in float64). For the gradient of a weight, all rows are one that are
+multiplied by anything but zeros.
 
 This is so because the largest element of a row is never below 2^-24 when something is computed from it
 (:func:`held`), and what is below 2^-126 then goes to 0. A pass begins at the power -32, its cotangents
@@ -211,26 +212,32 @@ class Normalized(Carry):
         """Add what arrives at step t, and normalize."""
         m, own = self.m, self.power
         g, given = self.arriving(t)
-        size = m.maximum(own + self.exponents(self.value), given + self.exponents(g))
-        self.power = m.where(size < NOTHING // 2, own, size)
+        size = m.maximum(self._sizes(self.value, own), self._sizes(g, given))
+        self.power = m.where(size == NOTHING, own, size)
         self.value = times_rows(m, self.value, own - self.power)
         self.value += times_rows(m, g, given - self.power)
 
-    def exponents(self, value: Array) -> Array:
-        """Return the power of two that each row's largest size is about; :data:`NOTHING` for zeros."""
-        return exponents_of(self.m, _tops(self.m, value))
+    def _sizes(self, value: Array, powers: Array) -> Array:
+        return sizes_of(self.m, _tops(self.m, value), powers)
 
 
-def exponents_of(m: Any, tops: Array) -> Array:
-    """Which powers of two sizes are about: 0 of what is not finite, :data:`NOTHING` of 0."""
-    exponent = m.where(m.isfinite(tops), m.frexp(tops)[1], 0).astype("int64")
-    return m.where(tops == 0, NOTHING, exponent)
+def sizes_of(m: Any, tops: Array, powers: Any = 0) -> Array:
+    """Which powers of two elements are about that are to be multiplied by some; :data:`NOTHING` for 0.
+
+    What is not finite counts as about 1.
+    """
+    exponents = m.where(m.isfinite(tops), m.frexp(tops)[1], 0).astype("int64")
+    return m.where(tops == 0, NOTHING, exponents + powers)
+
+
+def or_zero(m: Any, sizes: Array) -> Array:
+    """The sizes as powers to divide by: 0 for :data:`NOTHING`."""
+    return m.where(sizes == NOTHING, 0, sizes)
 
 
 def to_one(m: Any, rows: Array, powers: Any) -> tuple[Array, Array]:
     """Rows at such powers that the largest element of each is about 1."""
-    exponent = exponents_of(m, m.max(m.abs(rows), axis=-1))
-    exponent = m.where(exponent == NOTHING, 0, exponent)
+    exponent = or_zero(m, sizes_of(m, m.max(m.abs(rows), axis=-1)))
     return times_rows(m, rows, -exponent), powers + exponent
 
 

@@ -10,10 +10,14 @@ import numpy as np
 from ..backend import Array
 from . import loops
 from .arrays import Deltas, with_ones
-from .powers import NOTHING, largest_exponent, power, power_of_two, times_rows
+from .powers import NOTHING, largest_exponent, or_zero, power, power_of_two, times_rows
 
 Cotangents = tuple[Any, ...]
 """Of all inputs of a scan, in their order; None for what has none."""
+
+
+Weighted = tuple[Any, Any]
+"""The cotangent of a weight, or None, and the power of two it is to be multiplied by."""
 
 
 class Needs(NamedTuple):
@@ -73,25 +77,22 @@ class Sent(NamedTuple):
         Its rows are at the powers of the sums.
     initial : array (parts, *lead, B, H)
         Its rows are at the powers of the initial state's.
-    weights : tuple of array or None
-        By ``weight_ih``, with the bias's as a last column, and by ``weight_hh``.
-    power : int or int array ()
-        The power of ``weights``; 0 where there are none.
+    weights : tuple of (array or None, int or int array ())
+        By ``weight_ih``, with the bias's as a last column, and by ``weight_hh``; each beside its power.
     has_bias : bool
     """
 
     x: Array
     initial: Array
-    weights: tuple[Array, Array]
-    power: Any
+    weights: tuple[Weighted, Weighted]
     has_bias: bool
 
-    def by_weights(self) -> tuple[Array, Array, Array]:
-        """Return views of the cotangents of ``weight_ih``, ``weight_hh`` and the bias."""
-        by_weight_ih, by_weight_hh = self.weights
+    def by_weights(self) -> tuple[Weighted, Weighted, Weighted]:
+        """Return views of the cotangents of ``weight_ih``, ``weight_hh`` and the bias, and their powers."""
+        (by_weight_ih, power), by_weight_hh = self.weights
         if by_weight_ih is None or not self.has_bias:
-            return by_weight_ih, by_weight_hh, None
-        return by_weight_ih[..., :-1], by_weight_hh, by_weight_ih[..., -1]
+            return (by_weight_ih, power), by_weight_hh, (None, 0)
+        return (by_weight_ih[..., :-1], power), by_weight_hh, (by_weight_ih[..., -1], power)
 
 
 def products(s: Setting, found: Deltas) -> Sent:
@@ -112,14 +113,56 @@ def products(s: Setting, found: Deltas) -> Sent:
         or not (s.needs.weight_ih or s.needs.weight_hh)
     ):
         power = found.powers if isinstance(found.powers, int) else 0
-        return Sent(by_x, found.initial, _by_weights(s, sums), power, s.has_bias)
-    at = _to_one_power(s, sums, found.powers.reshape(-1))
-    weights = _by_weights(s, at.rows, at.first)
-    back = power_of_two(m, -at.lift, sums.dtype)
-    for w in weights:
-        if w is not None:
-            w *= back
-    return Sent(by_x, found.initial, weights, at.power, s.has_bias)
+        with np.errstate(over="ignore", invalid="ignore"):  # sent() looks at what is raised too far
+            by_weight_ih, by_weight_hh = _by_weights(s, sums)
+        weights = (by_weight_ih, power), (by_weight_hh, power)
+    else:
+        weights = _at_powers(s, sums, found.powers.reshape(-1))
+    return Sent(by_x, found.initial, weights, s.has_bias)
+
+
+def _at_powers(s: Setting, rows: Array, powers: Array) -> tuple[Weighted, Weighted]:
+    """What :class:`Sent` has of the weights, from rows of several powers.
+
+    For both weights the rows are brought to one power together, unless the largest row of one would hide
+    what the other is made of.
+    """
+    m, limit = s.m, largest_exponent(rows.dtype)
+    exponents = loops(m, rows.dtype).exponents(m, rows)
+    endless = exponents > limit
+    exponents, sizes = _sized(m, exponents, powers, limit)
+    each = [Needs(False, True, False)] * s.needs.weight_ih
+    each += [Needs(False, False, True)] * s.needs.weight_hh
+    tops = [_top(s, needs, sizes) for needs in each]
+    if len(each) > 1 and m is np and abs(tops[0] - tops[1]) <= limit // 5:
+        each, tops = [s.needs], [max(tops)]
+    found: list[Weighted] = [(None, 0), (None, 0)]
+    for needs, top in zip(each, tops, strict=True):
+        part, shown = s._replace(needs=needs), m.minimum(sizes - top, 0)  # larger ones meet zeros
+        counts = m.where(endless, 0, shown)
+        first = _first_that_counts(counts, s.x.shape[1], limit) if m is np else 0
+        at = _to_one_power(part, rows[first:], exponents[first:], shown[first:])
+        back = power_of_two(m, -at.lift, rows.dtype)
+        for i, w in enumerate(_by_weights(part, at.rows, first)):
+            if w is not None:
+                w *= back
+                found[i] = w, top + at.power
+    return found[0], found[1]
+
+
+def _top(s: Setting, needs: Needs, sizes: Array) -> Any:
+    """The largest size of a row that is not multiplied by zeros alone for a weight; 0 if there is none."""
+    m = s.m
+    if not (needs.weight_ih and s.has_bias):  # which is multiplied by 1
+        operands = [s.x] if needs.weight_ih else [s.initial[None], s.states[:-1]]
+        if m is np:  # mostly the largest is one of those
+            t, b = divmod(int(np.argmax(sizes)), s.x.shape[1])
+            row = operands[0][t, b] if t < len(operands[0]) else s.states[t - 1, b]
+            operands = [] if row.any() else operands
+        if operands:
+            counts = m.concatenate([a.any(axis=-1) for a in operands])
+            sizes = m.where(counts.reshape(-1), sizes, NOTHING)
+    return or_zero(m, sizes.max())
 
 
 class _AtOnePower(NamedTuple):
@@ -129,41 +172,32 @@ class _AtOnePower(NamedTuple):
     ----------
     rows : array
         Times 2**(power - lift) they are what they were.
-    first : int
-        Of which row these begin; those before do not show.
     power : int array ()
-        The power of two that the largest row is about.
+        0, or what is left of lowering them.
     lift : int array ()
         How many powers of two above 1 that row is brought.
     """
 
     rows: Array
-    first: int
     power: Array
     lift: Array
 
 
-def _to_one_power(s: Setting, rows: Array, powers: Array) -> _AtOnePower:
+def _to_one_power(s: Setting, rows: Array, exponents: Array, sizes: Array) -> _AtOnePower:
     """All rows at one power, at which the largest is as far above 1 as no sum over them can overflow.
+
+    ``exponents`` are those of the rows, and ``sizes`` those they are to have beside the largest, at most 0.
 
     A product with states and inputs near 1 then meets no subnormal number on its way: what is kept of the
     rows is as much larger than the smallest normal number as they are raised (about 100 powers of two in
     float32). Elements smaller than 2^-126 times the largest of all rows count as 0.
     """
     m, limit, run = s.m, largest_exponent(rows.dtype), loops(s.m, rows.dtype)
-    exponents = run.exponents(m, rows)
-    endless = exponents > limit
-    exponents, sizes = _sized(m, exponents, powers, limit)
-    top = sizes.max()
-    top = m.where(top == NOTHING, 0, top)
-    sizes = sizes - top
-    counts = m.where(endless, 0, sizes)
-    first = _first_that_counts(counts, s.x.shape[1], limit) if m is np else 0
-    room = limit - 1 - len(rows).bit_length() - _exponent_of_operands(s, limit)
+    room = limit - 1 - (s.x.shape[0] * s.x.shape[1]).bit_length() - _exponent_of_operands(s, limit)
     lift = m.minimum(room, limit - 2)
-    rows = run.at_powers(m, rows[first:], exponents[first:], sizes[first:], lift)
+    rows = run.at_powers(m, rows, exponents, sizes, lift)
     # where operands are so large that the sum is below, the power has the rest
-    return _AtOnePower(rows, first, top - m.minimum(lift, 0), m.maximum(lift, 0))
+    return _AtOnePower(rows, -m.minimum(lift, 0), m.maximum(lift, 0))
 
 
 def _first_that_counts(sizes: Array, batch: int, limit: int) -> int:
@@ -223,17 +257,20 @@ def sent(s: Setting, found: Deltas) -> Cotangents:
         )
     made = products(s, found)
     by_x, initial = made.x, made.initial
-    weights: tuple[Any, ...] = made.by_weights()
+    weights = tuple(w for w, _ in made.by_weights())
     if not isinstance(powers, int):
         by_x = None if by_x is None else times_rows(m, by_x, powers)
         initial = times_rows(m, initial, found.initial_powers)
-        weights = tuple(None if w is None else times_rows(m, w, made.power) for w in weights)
+        weights = tuple(
+            None if w is None else times_rows(m, w, m.asarray(p)) for w, p in made.by_weights()
+        )
     elif powers:
-        if not all(map(_finite, made.weights)):
+        arrays = [w for w, _ in made.weights]
+        if not all(map(_finite, arrays)):
             return sent(s, found.by_rows())  # lowered: it may have been their raising
         scale = power(found.sums.dtype, powers)
         initial = initial * scale  # another array, for the steps before go on from this one
-        for array in (by_x, *made.weights):
+        for array in (by_x, *arrays):
             if array is not None:
                 m.multiply(array, scale, out=array)
     return (by_x, *initial, *weights, *([None] if s.has_lengths else []))

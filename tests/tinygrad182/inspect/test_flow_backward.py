@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, host, leaf, write
+from tests.support import Array, assert_close, const, host, leaf, write
 from tinygrad182.primitives import recurrent
 
 from .loops import Case, cases
@@ -162,3 +162,30 @@ def test_figures_are_of_the_time_of_the_call() -> None:
     write(rnn.weight_hh_l0, 9.0)
     np.testing.assert_array_equal(later["rnn.l0"].h.log_grad_norm, expected)
     assert later["rnn.l0"].h.value.shape == (4, 1, 3)
+
+
+@pytest.mark.parametrize(("dtype", "T"), [("float16", 16), ("float32", 136), ("float64", 1070)])
+def test_a_gradient_is_rounded_once_to_a_subnormal_number(dtype: str, T: int) -> None:
+    rnn = tg.nn.RNN(1, 1, nonlinearity="identity", bias=False, dtype=dtype)
+    write(rnn.weight_hh_l0, 0.5)
+    write(rnn.weight_ih_l0, 1.0)
+    x = leaf(np.ones((T, 1, 1), dtype))
+    flow_of(rnn(x)[0][-1].sum(), backward=True)
+    found = host(x.grad)[:, 0, 0]
+    np.testing.assert_array_equal(found, np.ldexp(np.ones((), dtype), -np.arange(T)[::-1]))
+    assert 0 < found[0] < np.finfo(dtype).smallest_normal
+
+
+def test_half_precision_has_the_gradients_of_backward() -> None:
+    lstm = tg.nn.LSTM(2, 6, rng=0, dtype="float16")
+    x = np.random.default_rng(0).normal(size=(50, 1, 2)).astype("float16")
+    loss = (lstm(const(x))[0] ** 2).mean()
+    loss.backward(retain_graph=True)
+    expected = grads(lstm)
+    lstm.zero_grad()
+    flow_of(loss, backward=True)
+    for name, g in grads(lstm).items():
+        np.testing.assert_array_equal(g != 0, expected[name] != 0)
+        assert_close(g, expected[name], 1e-2, name, floor=1e-3)
+    parts = host(tg.inspect.weight_grad_by_time(loss * 0.01, lstm.weight_hh_l0))
+    assert parts.shape == (50, 24, 6)

@@ -182,3 +182,48 @@ def test_features_beside_each_other_and_lengthened_shapes_keep_the_axis() -> Non
     assert axes[long._node] == (-4, 0)
     assert axes[flat._node] == (-2, 0)
     assert mixed._node not in axes
+
+
+@pytest.mark.parametrize("form", ["one product", "a product a step"])
+@pytest.mark.parametrize("T", [1, 3])
+@pytest.mark.parametrize("time", [None, 0, 3])
+def test_keys_that_an_only_state_reads_belong_to_their_own_steps(
+    form: str, T: int, time: int | None
+) -> None:
+    """As where it is not marked: a pooled state, or a decoder of one step."""
+    hs, W = loops.rnn_outside(Weights(), T, 2, 3)["h"], leaf(np.eye(3))
+    keys = tg.stack(hs) @ W if form == "one product" else tg.stack([h @ W for h in hs])
+    scores = tg.softmax((keys * hs[-1]).sum(axis=-1, keepdims=True), axis=0)
+    d = (scores * keys).sum(axis=0) @ leaf(np.eye(3))
+    loss = (d if time is None else mark(d, "d", time)).sum()
+    nodes, times, axes = read(loss)
+    uses = [n for n in nodes if W._node in (n.inputs or ())]
+    found = [t for n in uses for t in ([times[n]] if n in times else range(T))]
+    assert found == list(range(T))
+    assert all(n in times or axes[n] == (-3, 0) for n in uses)
+    if time is not None:
+        assert times[d._node] == time  # what mixes steps is the state's
+
+
+def test_states_side_by_side_are_part_of_no_later_loop() -> None:
+    """Where the last of them is what a loop of several steps begins with."""
+    hs, W = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(np.eye(3))
+    whole = tg.stack(hs)
+    keys, d, total = whole @ W, whole[-1], const(np.zeros(()))
+    for t in range(3):
+        d = mark(tg.tanh(d * 0.5), "d", t)
+        total = total + (keys * d).sum()
+    _, times, axes = read(total)
+    assert keys._node not in times
+    assert axes[keys._node] == (-3, 0)
+
+
+def test_a_decoder_of_one_step_with_a_marked_initial_state() -> None:
+    hs, W, V = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(np.eye(3)), leaf(np.eye(3))
+    keys, first = tg.stack(hs) @ W, mark(hs[-1] * 1.0, "d", -1)
+    scores = tg.tanh(keys + first @ V)
+    d = mark((tg.softmax(scores, axis=0) * keys).sum(axis=0), "d", 0)
+    nodes, times, axes = read(d.sum())
+    (use,) = [n for n in nodes if V._node in (n.inputs or ())]
+    assert times[use] == 0
+    assert axes[keys._node] == (-3, 0)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support import Array, assert_close
+import tinygrad182 as tg
+from tests.support import Array, assert_close, host, write
 from tests.tinygrad182.kernels.cases import Case, digits, loops, make, true_log2
 from tinygrad182 import kernels
 from tinygrad182.kernels import products
@@ -237,7 +238,9 @@ def sums(
     weight = np.zeros((rows.shape[-1], x.shape[-1]), dtype)
     setting = Setting(np, x, h[0], h, weight, True, False, Needs(False, True, True))
     found = products.products(setting, found)
-    return list(found.by_weights()), int(found.power)
+    arrays, powers = zip(*found.by_weights(), strict=True)
+    assert powers[0] == powers[1] or not h.any()
+    return list(arrays), int(powers[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -332,3 +335,34 @@ def test_nothing_arrives(form: str) -> None:
     assert found.powers == -held("float32").middle
     for array in (found.sums, found.states, found.initial, *gradients):
         assert not array.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("look", [False, True])
+@pytest.mark.parametrize("first", [0.0, 1.0])
+@pytest.mark.parametrize("window", [None, 1])
+def test_rows_that_meet_zeros_hide_no_other(
+    form: str, dtype: str, look: bool, first: float, window: int | None
+) -> None:
+    """A cotangent of 2**80 at step 0, where h_0 is 0, beside one of 2**-60 at step 2; also in a batch."""
+    w, large, small = {"float32": (-20, 80, -60), "float64": (-200, 700, -500)}[dtype]
+    rnn = tg.nn.RNN(1, 1, nonlinearity="identity", bias=False, dtype=dtype)
+    write(rnn.weight_hh_l0, 2.0**w)
+    write(rnn.weight_ih_l0, 1.0)
+    x = np.ones((3, 2, 1), dtype)
+    x[0, 0], x[:, 1] = first, 0
+    weights = np.zeros((3, 2, 1))
+    weights[0], weights[2] = 2.0**large, 2.0**small
+    weights[:, 1] *= 2.0**20  # of a sequence that is 0 at all steps
+    with loops(form, steps=window):
+        loss = (rnn(tg.tensor(x))[0] * tg.tensor(weights, dtype=dtype)).sum()
+        parts = host(tg.inspect.weight_grad_by_time(loss, rnn.weight_hh_l0))[:, 0, 0]
+        if look:
+            tg.inspect.gradient_flow(loss, backward=True)
+        else:
+            loss.backward()
+    expected = 2.0**small * np.array([0, 2.0**w * first, 2.0**w * first + 1])
+    assert_close(parts / 2.0**small, expected / 2.0**small, 1e-6)
+    assert_close(host(rnn.weight_hh_l0.grad)[0, 0] / 2.0**small, expected.sum() / 2.0**small, 1e-6)
+    by_x = first * (2.0**large + 2.0 ** (small + 2 * w)) + 2.0 ** (small + w) + 2.0**small
+    assert_close(host(rnn.weight_ih_l0.grad)[0, 0] / by_x, np.float64(1), 1e-6)

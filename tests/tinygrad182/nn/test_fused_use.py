@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,7 @@ from tests.support import (
     assert_unwritable,
     const,
     device,
+    host,
     leaf,
     write,
 )
@@ -303,3 +305,31 @@ def test_eight_threads(kind: str) -> None:
             for found, others in zip(pool.map(work, range(8)), expected, strict=True):
                 for a, b in zip(found, others, strict=True):
                     assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("kind", ["identity", "relu", "tanh", "lstm"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_gradients_that_explode_warn_of_nothing(kind: str, fused: bool, dtype: str) -> None:
+    """They are infinite, or not a number where infinities meet: with and without a look."""
+    options: dict[str, Any] = {"rng": 0, "dtype": dtype, "fused": fused}
+    if kind == "lstm":
+        layer: Any = tg.nn.LSTM(2, 3, **options)
+        layer.bias_ih_l0.data[:6] = layer.bias_ih_l0.data[9:] = 4
+        layer.weight_hh_l0.data[...] = 0
+        layer.weight_hh_l0.data[6:9] = 50 * np.eye(3)
+    else:
+        layer = tg.nn.RNN(2, 3, bias=False, nonlinearity=kind, **options)  # type: ignore[arg-type]
+        layer.weight_hh_l0.data[...] = 50 * np.array([[1, -1, 0], [0, 1, 1], [1, 0, 1]])
+    values = np.zeros((100, 2, 2), dtype)
+    values[-1] = 1e-3
+    x = leaf(values)
+    loss = layer(x)[0][-1].sum()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss.backward(retain_graph=True)
+        tg.inspect.gradient_flow(loss, backward=True)
+        if kind != "lstm":
+            tg.inspect.grad_by_hops(loss, max_hops=2)
+        tg.inspect.path_split(loss)
+    assert not np.isfinite(host(x.grad)).all()
