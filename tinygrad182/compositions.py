@@ -21,8 +21,9 @@ from ._tensor import Tensor
 from .creation import as_operands, as_tensor, beside, dtype_of, full_like, integers, zeros_like
 from .errors import ArgumentError, ShapeError, brief
 from .host import on_host
+from .primitives import PRIMITIVES
 from .rearranging import Axis, negative_axes, negative_axis
-from .recording import is_tensor, wrap
+from .recording import apply, is_tensor, wrap
 
 Function = Callable[..., Any]
 
@@ -446,19 +447,17 @@ def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = 
     return tg.sum(x * w, axis, keepdims) / tg.sum(w, axis, keepdims)
 
 
+@tg.accumulating
 def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
-    """Running product along ``axis``, in about log₂ n steps and without a quotient."""
+    """Running product along ``axis``; the gradient is right also where elements are 0."""
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_prod: name the axis for a tensor of shape {x.shape}")
     if not x.ndim and axis in (0, -1):
         return x * 1
-    y = moveaxis(x, axis or 0, 0)
-    step = 1
-    while step < y.shape[0]:
-        y = tg.concat([y[:step], y[step:] * y[:-step]])
-        step *= 2
-    return moveaxis(y, 0, axis or 0)
+    at = negative_axis(x.ndim, axis or 0, "cumulative_prod", x.shape)
+    running = apply(PRIMITIVES["cumulative_prod"], x if at == -1 else moveaxis(x, at, -1))
+    return running if at == -1 else moveaxis(running, -1, at)
 
 
 def quantile(x: Any, q: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:

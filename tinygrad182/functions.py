@@ -337,27 +337,27 @@ def std(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = Fal
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Product of the elements along ``axis``; the gradient is right also where elements are 0.
 
-    Multiplies in pairs, about log₂ n times: no quotient is ever taken. Each time the smallest goes with
-    the largest, so that nothing under- or overflows on the way to a product that does neither.
+    Only a result that does not fit its type is infinite or 0: nothing over- or underflows on the way to
+    it, and to its gradient.
     """
     x = as_tensor(x)
     axes = negative_axes(x, axis, "prod")
     last = tuple(range(-x.ndim, 0)) if axes is None else axes
     kept = [a for a in range(-x.ndim, 0) if a not in last]
-    front = [x.shape[a] for a in kept]
-    rows = reshape(permute_dims(x, (*kept, *last)), (*front, math.prod(x.shape[a] for a in last)))
-    steps = [beside(i, rows) for i in np.ogrid[tuple(slice(n) for n in rows.shape)][:-1]]
-    while rows.shape[-1] > 1:
-        half = rows.shape[-1] // 2
-        if rows.shape[-1] > 2:
-            rows = index_checked(rows, (*steps, argsort(abs(rows.detach()), axis=-1)))
-        product = rows[..., :half] * flip(rows[..., -half:], axis=-1)
-        middle = rows[..., half:-half]
-        rows = concat([product, middle], axis=-1) if middle.shape[-1] else product
-    if not rows.shape[-1]:
-        rows = sum(rows, -1, keepdims=True) + 1  # the product of nothing, on the graph all the same
-    kept_sizes = [1 if a in last else x.shape[a] for a in range(-x.ndim, 0)]
-    return reshape(rows, kept_sizes if keepdims else front)
+    rows = x
+    if last != (-1,):
+        rows = x if not kept else permute_dims(x, (*kept, *last))
+        count = math.prod(x.shape[a] for a in last)
+        rows = reshape(rows, (*(x.shape[a] for a in kept), count))
+    y = apply(PRIMITIVES["prod"], rows)
+    if not keepdims:
+        return y
+    return reshape(y, [1 if a in last else x.shape[a] for a in range(-x.ndim, 0)])
+
+
+def product_of_others(x: Tensor) -> Tensor:
+    """For each element along the last axis the product of all others: the gradient of their product."""
+    return apply(PRIMITIVES["product_of_others"], x)
 
 
 @accumulating
