@@ -21,6 +21,7 @@ from ._tensor import Tensor
 from .creation import as_operands, as_tensor, beside, dtype_of, full_like, integers, zeros_like
 from .errors import ArgumentError, ShapeError, brief
 from .host import on_host
+from .namespaces import floating_type
 from .primitives import PRIMITIVES
 from .rearranging import Axis, negative_axes, negative_axis
 from .recording import apply, is_tensor, wrap
@@ -47,12 +48,16 @@ def _elementwise(doc: str, formula: Function) -> Function:
 # --- elementwise --------------------------------------------------------------------------------
 
 tan = _elementwise("sin x / cos x", lambda x: tg.sin(x) / tg.cos(x))
-acosh = _elementwise("log1p(t + √t √(t + 2)) with t = x − 1", lambda x: _acosh_above_1(x - 1))
-atanh = _elementwise("(log1p(x) − log1p(−x)) / 2", lambda x: (tg.log1p(x) - tg.log1p(-x)) / 2)
+acosh = _elementwise(
+    "log1p(t + √t √(t + 2)) with t = x − 1", tg.of_floating(lambda x: _acosh_above_1(x - 1))
+)
+atanh = _elementwise(
+    "(log1p(x) − log1p(−x)) / 2", tg.of_floating(lambda x: (tg.log1p(x) - tg.log1p(-x)) / 2)
+)
 exp2 = _elementwise("2 to the power of x", lambda x: 2.0**x)
 cbrt = _elementwise(
     "the cube root; its derivative at 0 is infinite",
-    lambda x: _signed(x, tg.where(x < 0, -x, x) ** (1 / 3)),
+    tg.of_floating(lambda x: _signed(x, tg.where(x < 0, -x, x) ** (1 / 3))),
 )
 sinc = _elementwise("sin(πx) / (πx), 1 at 0", lambda x: _sine_over(x * math.pi))
 reciprocal = _elementwise("1 / x", lambda x: 1 / x)
@@ -63,7 +68,7 @@ rad2deg = _elementwise("x 180 / π", lambda x: x * (180 / math.pi))
 float_power = _elementwise("a ** b in float64", lambda a, b: tg.astype(a, "float64") ** b)
 fmod = _elementwise(
     "the remainder of a / b with the sign of a; the derivative by b is −trunc(a / b)",
-    lambda a, b: _signed(a, tg.remainder(tg.where(a < 0, -a, a), tg.where(b < 0, -b, b))),
+    lambda a, b: _fmod(a, b),
 )
 fmax = _elementwise(
     "the larger of a and b; a number wins over NaN",
@@ -109,6 +114,15 @@ def _acosh_above_1(t: Tensor) -> Tensor:
 def _signed(x: Any, size: Tensor) -> Tensor:
     """``size`` with the sign of x."""
     return tg.where(x < 0, -size, size)
+
+
+def _fmod(a: Tensor, b: Tensor) -> Tensor:
+    y = tg.remainder(a, b)
+    if floating_type(y.dtype):  # whole numbers, the least of which has no size in its type
+        turned = tg.logical_and(y != 0, tg.not_equal(a < 0, b < 0))
+        return tg.where(turned, y - b, y)
+    a, b = tg.floating(a), tg.floating(b)
+    return _signed(a, tg.remainder(tg.where(a < 0, -a, a), tg.where(b < 0, -b, b)))
 
 
 def _sine_over(x: Tensor) -> Tensor:
@@ -426,6 +440,7 @@ def _root(x: Tensor) -> Tensor:
 @tg.accumulating
 def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements that are not NaN."""
+    x = tg.floating(x, "float64")
     return nansum(x, axis, keepdims) / _count(x, axis, keepdims)
 
 
@@ -698,7 +713,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     >>> x.grad
     tensor([0.6, 0.8])
     """
-    x = as_tensor(x)
+    x = tg.floating(x, "float64")
     axes = negative_axes(x, axis, "norm")
     if axes is None:
         axes = tuple(range(-x.ndim, 0))
@@ -747,6 +762,7 @@ def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> 
 @tg.accumulating
 def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
     """Norm of the elements along ``axis`` (all by default) as one vector; see :func:`norm`."""
+    x = tg.floating(x, "float64")
     axes = negative_axes(x, axis, "vector_norm")
     return _vector_norm(x, float(ord), tuple(range(-x.ndim, 0)) if axes is None else axes, keepdims)
 

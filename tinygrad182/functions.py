@@ -40,7 +40,7 @@ from .indexing import (
     scatter_add,
     take,
 )
-from .namespaces import HALF
+from .namespaces import HALF, floating_type
 from .primitives import PRIMITIVES
 from .rearranging import (
     Axis,
@@ -239,6 +239,24 @@ def accumulating(reduction: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return widened
 
 
+def of_floating(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make a function take whole numbers as :func:`floating` ones, among which its formula does not wrap."""
+
+    @functools.wraps(function)
+    def called(x: Any, *args: Any, **options: Any) -> Tensor:
+        return function(floating(x), *args, **options)
+
+    return called
+
+
+def floating(x: Any, dtype: Any = None) -> Tensor:
+    """A Tensor, whole numbers as floating ones: of ``dtype``, or of the type of their exponentials."""
+    if type(x) is not Tensor:
+        x = as_tensor(x)
+    found = floating_type(x._data.dtype)
+    return x if found is None else astype(x, dtype or found)
+
+
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Sum of the elements along ``axis`` (all axes by default).
 
@@ -266,6 +284,7 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return apply(PRIMITIVES["min"], x, axis=negative_axes(x, axis, "min"), keepdims=keepdims)
 
 
+@of_floating
 @accumulating
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Logarithm of the sum of exponentials along ``axis``, without overflow.
@@ -301,7 +320,7 @@ def _count(x: Tensor, axis: Axis, op: str) -> int:
 @accumulating
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements along ``axis``."""
-    x = as_tensor(x)
+    x = floating(x, "float64")  # whose sum does not wrap
     count = _count(x, axis, "mean")
     if count == 0:
         raise ShapeError(f"mean: no elements along axis {axis} of shape {x.shape}")
@@ -341,18 +360,20 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     it, and to its gradient.
     """
     x = as_tensor(x)
-    axes = negative_axes(x, axis, "prod")
+    rows, kept_sizes = rows_along(x, negative_axes(x, axis, "prod"))
+    y = apply(PRIMITIVES["prod"], rows)
+    return reshape(y, kept_sizes) if keepdims else y
+
+
+def rows_along(x: Tensor, axes: tuple[int, ...] | None) -> tuple[Tensor, list[int]]:
+    """The elements along ``axes`` (all by default) as one last axis, and the shape that keepdims gives."""
     last = tuple(range(-x.ndim, 0)) if axes is None else axes
     kept = [a for a in range(-x.ndim, 0) if a not in last]
-    rows = x
-    if last != (-1,):
-        rows = x if not kept else permute_dims(x, (*kept, *last))
-        count = math.prod(x.shape[a] for a in last)
-        rows = reshape(rows, (*(x.shape[a] for a in kept), count))
-    y = apply(PRIMITIVES["prod"], rows)
-    if not keepdims:
-        return y
-    return reshape(y, [1 if a in last else x.shape[a] for a in range(-x.ndim, 0)])
+    sizes = [*(x.shape[a] for a in kept), math.prod(x.shape[a] for a in last)]
+    kept_sizes = [1 if a in last else x.shape[a] for a in range(-x.ndim, 0)]
+    if [*kept, *last] != list(range(-x.ndim, 0)):
+        x = permute_dims(x, (*kept, *last))
+    return (x if x.shape == tuple(sizes) else reshape(x, sizes)), kept_sizes
 
 
 def product_of_others(x: Tensor) -> Tensor:
@@ -360,6 +381,7 @@ def product_of_others(x: Tensor) -> Tensor:
     return apply(PRIMITIVES["product_of_others"], x)
 
 
+@of_floating
 @accumulating
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """Exponentials along ``axis`` over their sum, without overflow.
@@ -373,6 +395,7 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
     return exp(log_softmax(x, axis))
 
 
+@of_floating
 @accumulating
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """Logarithm of :func:`softmax`, accurate for small probabilities."""

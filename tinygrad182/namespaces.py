@@ -224,6 +224,16 @@ _WIDE = {HALF: np.dtype("float32")}
 """Types in which nothing is added up, and the type used for it."""
 
 
+def floating_type(dtype: Any) -> str | None:
+    """The type of the exponentials of whole numbers, which holds them as well; None for other numbers.
+
+    A formula that subtracts, negates or squares whole numbers in their own type may wrap around.
+    """
+    if getattr(dtype, "kind", "f") not in "biu":
+        return None
+    return {1: "float16", 2: "float32"}.get(dtype.itemsize, "float64")
+
+
 class NumPyLike(Namespace):
     """What NumPy and CuPy share and the standard does not promise."""
 

@@ -1,4 +1,4 @@
-"""Whole numbers of any integer type, and in any container, give what int64 gives."""
+"""Functions with a floating result take whole numbers of every type for what they are: nothing wraps."""
 
 from __future__ import annotations
 
@@ -9,123 +9,85 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, assert_same_bits, const, host, leaf
-from tinygrad182 import modes
+from tests.support import Array, const, host
 
-DTYPES = ["int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64"]
-RNG = np.random.default_rng(0)
-X = RNG.standard_normal((12, 3, 2))
-TABLE = RNG.standard_normal((5, 4))
+TYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 
-Call = Callable[[Any], Any]
-"""A call with whole numbers ``n``: three of them from 1 to 4."""
+ELEMENTWISE = """
+    exp expm1 log log1p log2 log10 sqrt sin cos sinh cosh tanh asin acos atan asinh sigmoid
+    acosh atanh cbrt exp2 sinc tan deg2rad rad2deg
+""".split()  # noqa: SIM905
 
-
-def _layer(fused: bool, truncate: Any = None, last: bool = False) -> Call:
-    """Outputs, and gradients by the weights, of sequences of three lengths."""
-
-    def call(n: Any) -> Any:
-        lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
-        y, (h, _) = lstm(const(X), lengths=n, truncate=truncate)
-        (h if last else y).sum().backward()
-        return [y, *(p.grad for p in lstm.parameters())]
-
-    return call
-
-
-def _unrecorded(n: Any) -> Any:
-    """Long enough to be run in windows."""
-    rnn = tg.nn.RNN(2, 64, rng=0, dtype="float64")
-    x = const(np.repeat(X, 3, axis=1).repeat(100, axis=0))
-    with tg.no_grad():
-        return rnn(x, lengths=np.tile(host(n), 3))[0]
-
-
-def _expanded(n: Any) -> Any:
-    rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
-    graph = tg.inspect.trace(rnn(const(X), lengths=n)[0].sum())
-    (node,) = graph.select(op="rnn_scan")
-    return [v.grad for v in graph.expand(node, time=host(n)[0]).nodes if v.requires_grad]
-
-
-CALLS: dict[str, Call] = {
-    "index": lambda n: leaf(TABLE)[n],
-    "index, behind a slice": lambda n: leaf(TABLE)[:, n - 1],
-    "index, apart": lambda n: leaf(X)[n, :, 0],
-    "index by one": lambda n: leaf(TABLE)[n[0]],
-    "take": lambda n: tg.take(leaf(TABLE), n, axis=0),
-    "scatter_add": lambda n: tg.scatter_add(
-        (5,), "float64", [((tg.as_tensor(n),), const(X[0, :, 0]))]
-    ),
-    "embedding": lambda n: tg.nn.Embedding(5, 3, padding_idx=2, rng=0)(n),
-    "cross_entropy": lambda n: tg.nn.cross_entropy(leaf(TABLE[:3, :]), n * 0 + 3),
-    "lengths": _layer(True),
-    "lengths, truncated": _layer(True, truncate=4),
-    "lengths, unrolled and truncated": _layer(False, truncate=2, last=True),
-    "lengths, not recorded": _unrecorded,
-    "expand": _expanded,
-    "greedy": lambda n: [
-        r.best.tokens for r in tg.decode.greedy(_step, None, start=n, max_length=4)
-    ],
-    "rescore": lambda n: tg.decode.rescore(_step, None, 1, host(n) - 1),
+ALONG: dict[str, Callable[[Any], Any]] = {
+    "mean": tg.mean,
+    "var": tg.var,
+    "std": tg.std,
+    "logsumexp": tg.logsumexp,
+    "softmax": tg.softmax,
+    "log_softmax": tg.log_softmax,
+    "norm": tg.norm,
+    "norm-1": lambda x: tg.norm(x, 1),
+    "norm-3": lambda x: tg.norm(x, 3),
+    "norm-inf": lambda x: tg.norm(x, np.inf),
+    "norm-0": lambda x: tg.norm(x, 0),
+    "vector_norm": tg.vector_norm,
+    "matrix_norm": lambda x: tg.matrix_norm(tg.reshape(x, (-1, 1)), ord=1),
+    "nanmean": tg.nanmean,
+    "nanvar": tg.nanvar,
+    "nanstd": tg.nanstd,
+    "logaddexp": lambda x: tg.logaddexp(x, tg.flip(x)),
+    "logaddexp2": lambda x: tg.logaddexp2(x, tg.flip(x)),
+    "hypot": lambda x: tg.hypot(x, tg.flip(x)),
+    "atan2": lambda x: tg.atan2(x, tg.flip(x)),
+    "divide": lambda x: x / 3,
+    "cross_entropy": lambda x: tg.nn.cross_entropy(x[None], tg.tensor([1], dtype="int64")),
+    "mse_loss": lambda x: tg.nn.mse_loss(x, tg.flip(x)),
 }
 
 
-def _step(tokens: Any, state: Any) -> Any:
-    return tg.log_softmax(const(TABLE)[tokens], axis=-1), state
+def _numbers(dtype: str) -> Array:
+    """The least and the largest of a type, and some between."""
+    if dtype == "bool":
+        return np.array([False, True, True, False])
+    info = np.iinfo(dtype)
+    return np.array([info.min, info.max, 0, 1, 2, 3, info.max // 2 + 1], dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", CALLS)
-def test_every_integer_type_is_int64(name: str, dtype: str) -> None:
-    call, numbers = CALLS[name], [4, 1, 3]
-    expected = call(array(np.array(numbers, "int64")))
-    assert_same_bits(_flat(call(array(np.array(numbers, dtype)))), _flat(expected))
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *ALONG])
+def test_whole_numbers_are_taken_for_what_they_are(name: str, dtype: str) -> None:
+    f = ALONG[name] if name in ALONG else getattr(tg, name)
+    x = _numbers(dtype)
+    with np.errstate(all="ignore"):
+        found = host(f(const(x)))
+        exact = np.asarray(host(f(const(x.astype(float)))), float)
+        expected = exact.astype(found.dtype)
+        assert found.dtype.kind == "f"
+        # of a type that holds the numbers, so that rounding is all there is
+        epsilon = np.finfo(found.dtype).eps
+        np.testing.assert_allclose(
+            found.astype(float), expected.astype(float), rtol=8 * epsilon, atol=8 * epsilon
+        )
 
 
-def _flat(found: Any) -> Any:
-    several = found if isinstance(found, (list, tuple)) else [found]
-    return np.concatenate([np.ravel(host(x)) for x in several])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_their_types_are_numpys(dtype: str) -> None:
+    x = const(_numbers(dtype))
+    with np.errstate(all="ignore"):
+        expected = np.exp(_numbers(dtype)).dtype
+        for f in (tg.sigmoid, tg.softmax, tg.log_softmax, tg.logsumexp, tg.acosh, tg.atanh):
+            assert f(x).dtype == expected
+        for f in (tg.mean, tg.std, tg.norm, tg.vector_norm):
+            assert f(x).dtype == np.float64
+    assert tg.nn.mse_loss(x, x).dtype == np.float64
 
 
-SINGLE: dict[str, Call] = {
-    "truncate": lambda n: _layer(True, truncate=n)(array([3, 9, 12])),
-    "axis": lambda n: tg.sum(leaf(X), axis=n),
-    "shape": lambda n: tg.zeros((n, 2)),
-    "reshape": lambda n: tg.reshape(const(TABLE), (n * 0 + 5, -1)),
-    "eye": lambda n: tg.eye(n),
-    "pad": lambda n: tg.pad(leaf(TABLE), n),
-    "at_time": lambda n: _recorded_at(n),
-    "mark": lambda n: (
-        tg.inspect.gradient_flow(tg.inspect.mark(leaf(TABLE) * 2, "h", time=n).sum())[""].h.time
-    ),
-    "grad_by_hops": lambda n: (
-        tg.inspect.grad_by_hops(
-            tg.nn.RNN(2, 3, rng=0, dtype="float64")(const(X))[0].sum(), max_hops=n
-        ).grad
-    ),
-}
-
-
-def _recorded_at(n: Any) -> Any:
-    with modes.at_time(n):
-        scope = modes.MODES.get().scope
-    assert type(scope.time) is int
-    return np.array(scope.time)
-
-
-@pytest.mark.parametrize("dtype", [*DTYPES, "int64"])
-@pytest.mark.parametrize("name", SINGLE)
-def test_one_number_of_an_integer_type_is_an_int(name: str, dtype: str) -> None:
-    call = SINGLE[name]
-    assert_same_bits(_flat(call(np.dtype(dtype).type(2))), _flat(call(2)))
-
-
-def test_numbers_beyond_int64_are_out_of_range_and_not_negative() -> None:
-    beyond = array(np.array([2**64 - 1, 0], "uint64"))  # −1 if it wrapped around
-    with pytest.raises(tg.IndexOutOfRangeError):
-        leaf(TABLE)[beyond]
-    with pytest.raises(tg.IndexOutOfRangeError):
-        tg.nn.Embedding(5, 3, rng=0)(beyond)
-    with pytest.raises(tg.ArgumentError, match="must be from 1 to T = 12"):
-        tg.nn.RNN(2, 3, rng=0)(const(X[:, :2].astype("float32")), lengths=beyond)
+@pytest.mark.parametrize("a", [t for t in TYPES if t != "bool"])
+@pytest.mark.parametrize("b", ["int8", "uint8", "int64", "float32"])
+def test_the_remainder_with_the_sign_of_a_is_numpys(a: str, b: str) -> None:
+    x = _numbers(a)[:, None]
+    y = _numbers(b) if b != "float32" else np.array([0.75, -3.0, 7.0], b)
+    y = y[y != 0]
+    found = host(tg.fmod(const(x), const(y)))
+    assert found.dtype == np.fmod(x, y).dtype
+    np.testing.assert_array_equal(found, np.fmod(x, y))

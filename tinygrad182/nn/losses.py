@@ -9,9 +9,9 @@ import numpy as np
 from .._calls import told
 from .._dtypes import is_half
 from .._tensor import Tensor
-from ..creation import as_tensor, beside
+from ..creation import beside
 from ..errors import ShapeError
-from ..functions import log_softmax, mean, reshape, square
+from ..functions import floating, log_softmax, mean, reshape, square
 from ..indexing import index_checked, place_indices, read_indices
 
 
@@ -31,7 +31,7 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     >>> tg.nn.mse_loss(tg.tensor([1.0, 3.0]), tg.tensor([0.0, 0.0])).item()
     5.0
     """
-    pred = as_tensor(pred)
+    pred = floating(pred, "float64")
     target = beside(target, pred)
     if pred.shape != target.shape:
         raise ShapeError(
@@ -66,7 +66,7 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     >>> round(tg.nn.cross_entropy(logits, tg.tensor([1], dtype="int64")).item(), 4)  # ln 2
     0.6931
     """
-    logits = as_tensor(logits)
+    logits = floating(logits)
     targets = read_indices(targets, "cross_entropy", "targets")
     if not logits.ndim or logits.shape[:-1] != tuple(targets.shape):
         raise ShapeError(
