@@ -35,6 +35,7 @@ REDUCTIONS: list[tuple[str, Function, Array]] = [
     ("log_softmax", lambda x: tg.log_softmax(x, axis=0), ROWS),
     ("cumulative_sum", lambda x: tg.cumulative_sum(x, axis=0), ROWS),
     ("prod", lambda x: tg.prod(x, axis=0), SHORT),
+    ("cumulative_prod", lambda x: tg.cumulative_prod(x, axis=0), SHORT),
     ("norm", lambda x: tg.norm(x, axis=0), ROWS * 500),
     ("norm-1", lambda x: tg.norm(x, 1, axis=0), ROWS),
     ("norm-3", lambda x: tg.norm(x, 3, axis=0), ROWS * 500),

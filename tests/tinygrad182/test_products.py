@@ -73,19 +73,24 @@ def test_a_product_and_its_gradient_are_right_wherever_they_fit(
 @example([1e-200, 1e200, 1e200, 1e-200])
 @example([1e-200, 1.0, 1e200, 1e200])
 @example([1e-200, 1e-200, 1e300])
+@example([1.0, 0.0, 1e300, 1e300, 1e300])
+@example([1e300, 1e300, 1e-300, 1e-300, 1e-300, 1e300])
 def test_running_products_and_their_gradients_are_right_wherever_they_fit(
     values: list[float],
 ) -> None:
     x, parts = leaf(np.array(values)), _fractions(values)
     with np.errstate(over="ignore"):
         y = tg.cumulative_prod(x)
-        (g,) = tg.grad(y.sum(), x)
+        (g,) = tg.grad(y.sum(), x, retain_graph=True)
+        (of_last,) = tg.grad(y[-1], x)
     _near(host(y), [math.prod(parts[: i + 1], start=Fraction(1)) for i in range(len(parts))])
     n = range(len(parts))
     terms = [
         [math.prod(parts[:i] + parts[i + 1 : t + 1], start=Fraction(1)) for t in n[i:]] for i in n
     ]
     assert g is not None
+    assert of_last is not None
+    _near(host(of_last), [row[-1] for row in terms])
     # what cancels is right to the rounding of what it is the sum of
     for found, row in zip(host(g), terms, strict=True):
         size = sum(map(abs, row))

@@ -9,7 +9,7 @@ import numpy as np
 from .._calls import told
 from .._dtypes import is_half
 from .._tensor import Tensor
-from ..creation import beside
+from ..creation import as_tensor, beside
 from ..errors import ShapeError
 from ..functions import floating, log_softmax, mean, reshape, square
 from ..indexing import index_checked, place_indices, read_indices
@@ -66,7 +66,7 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     >>> round(tg.nn.cross_entropy(logits, tg.tensor([1], dtype="int64")).item(), 4)  # ln 2
     0.6931
     """
-    logits = floating(logits)
+    logits = as_tensor(logits)
     targets = read_indices(targets, "cross_entropy", "targets")
     if not logits.ndim or logits.shape[:-1] != tuple(targets.shape):
         raise ShapeError(
