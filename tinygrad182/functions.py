@@ -36,7 +36,7 @@ from .creation import (
 from .errors import ArgumentError, ShapeError, brief
 from .indexing import (
     index,
-    index_checked,
+    index_checked,  # noqa: F401 - rules call it
     scatter_add,
     take,
 )
@@ -240,7 +240,7 @@ def accumulating(reduction: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def of_floating(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make a function take whole numbers as :func:`floating` ones, among which its formula does not wrap."""
+    """Make a function take whole numbers as :func:`floating` ones, so that its formula does not wrap."""
 
     @functools.wraps(function)
     def called(x: Any, *args: Any, **options: Any) -> Tensor:

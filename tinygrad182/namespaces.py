@@ -272,7 +272,7 @@ class NumPyLike(Namespace):
         return self.module.argsort(x, axis=axis, kind="stable")
 
     def frexp(self, x: Array) -> tuple[Array, Array]:
-        return self.module.frexp(x)  # type: ignore[no-any-return]
+        return self.module.frexp(x)
 
     def ldexp(self, mantissas: Array, exponents: Array) -> Array:
         return self.module.ldexp(mantissas, exponents)

@@ -118,8 +118,8 @@ def test_gradients_of_long_products_are_those_of_short_ones() -> None:
     np.testing.assert_allclose(host(a.grad), sign * size / x, rtol=1e-11)
     positive = leaf(np.abs(x))
     g = rng.uniform(0, 1, 3000)
-    (tg.cumulative_prod(positive) * g).sum().backward()
-    (tg.exp(tg.cumulative_sum(b)) * g).sum().backward()
+    (tg.cumulative_prod(positive) * const(g)).sum().backward()
+    (tg.exp(tg.cumulative_sum(b)) * const(g)).sum().backward()
     assert positive.grad is not None
     assert b.grad is not None
     np.testing.assert_allclose(host(positive.grad), host(b.grad) / np.abs(x), rtol=1e-10)

@@ -56,7 +56,8 @@ def _scans(*kinds: str) -> Never:
 
 
 CANNOT_HAPPEN: dict[str, list[Never]] = {
-    "leading axes, recorded": [_scans("vjp"), _is("cumulative_prod")],  # there the definition is what runs
+    # there the definition is what runs
+    "leading axes, recorded": [_scans("vjp"), _is("cumulative_prod")],
     "inputs of one shape": [_one_input, _is("lstm_scan", "rnn_scan")],
     "inputs of two shapes": [_one_input, _is("stack")],
     "the same input twice": [_one_input, _is("index", "scatter_add")],
