@@ -10,8 +10,9 @@ import numpy as np
 
 from ._calls import explain_call
 from ._tensor import Tensor
-from .creation import as_tensor, gathered
+from .creation import gathered
 from .errors import TinygradError
+from .functions import floating
 from .host import is_host_data, on_host
 from .namespaces import HALF
 from .rearranging import astype
@@ -98,13 +99,7 @@ def is_whole(x: Tensor) -> bool:
     return not any(kind in str(x.dtype) for kind in ("float", "complex"))
 
 
-def floating(x: Any) -> Tensor:
-    """A Tensor of floating numbers: integers become ``float64``, as in a quotient."""
-    x = as_tensor(x)
-    return astype(x, "float64") if is_whole(x) else x
-
-
 def points(x: Any) -> Any:
     """Coordinates: of the host as an array of ``float64``, for their differences; else a Tensor."""
     x = gathered(x)
-    return on_host(x).astype(np.float64) if is_host_data(x) else floating(x)
+    return on_host(x).astype(np.float64) if is_host_data(x) else floating(x, "float64")

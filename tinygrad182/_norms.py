@@ -10,7 +10,6 @@ import numpy as np
 from . import functions as tg
 from ._numbers import real_number
 from ._tensor import Tensor
-from .creation import as_tensor
 from .errors import ArgumentError, ShapeError, brief
 from .rearranging import Axis, negative_axes
 from .recording import as_array
@@ -45,7 +44,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     >>> x.grad
     tensor([0.6, 0.8])
     """
-    x = as_tensor(x)
+    x = tg.floating(x, "float64")
     ord = as_array(ord) if isinstance(ord, np.generic) else ord
     axes = negative_axes(x, axis, "norm")
     if axes is None and ord is None:
@@ -102,6 +101,7 @@ def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> 
 @tg.accumulating
 def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
     """Norm of the elements along ``axis`` (all by default) as one vector; see :func:`norm`."""
+    x = tg.floating(x, "float64")
     axes = negative_axes(x, axis, "vector_norm")
     return _vector_norm(x, float(ord), tuple(range(-x.ndim, 0)) if axes is None else axes, keepdims)
 

@@ -19,6 +19,7 @@ from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError
 from .memory import in_pass
 from .modes import MODES, Modes, grad_mode, record_at, recording_as
+from .namespaces import HALF
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import (
@@ -101,6 +102,7 @@ class Cotangents:
 
     The first contribution is held as it comes (it may share memory), the second makes a new buffer,
     later ones are added into it. Contributions to parts of a node are kept and added into one buffer.
+    A buffer for halves is of float32: in their own type a count of uses would end at 2048.
     """
 
     def __init__(self) -> None:
@@ -125,7 +127,10 @@ class Cotangents:
         slices = self._slices.pop(node, None)
         if slices is not None:
             self.add(node, gather(node, slices))
-        return self._sums.pop(node, None)
+        g = self._sums.pop(node, None)
+        if node in self._owned and g.dtype is not node.value.dtype:
+            g = _narrowed(g, node.value.dtype)
+        return g
 
     def owns(self, node: Node) -> bool:
         """Whether the node's cotangent shares memory with nothing."""
@@ -136,9 +141,17 @@ def _plus(total: Any, cotangent: Any, in_place: bool) -> Any:
     with backend.on(total):
         if in_place:
             total += cotangent
+        elif total.dtype is HALF:
+            total = backend.namespace(total).astype(total, "float32") + cotangent
         else:
             total = total + cotangent
     return np.asarray(total) if isinstance(total, np.generic) else total
+
+
+def _narrowed(g: Any, dtype: Any) -> Any:
+    """A sum that was made in a wider type."""
+    with backend.on(g):
+        return backend.namespace(g).astype(g, dtype)
 
 
 def gather(node: Node, slices: list[Slice]) -> Any:

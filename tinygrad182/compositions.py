@@ -17,7 +17,7 @@ import numpy as np
 
 from . import backend
 from . import functions as tg
-from ._composing import Function, floating, is_whole, named, points, widening
+from ._composing import Function, is_whole, named, points, widening
 from ._norms import matrix_norm, norm, vector_norm
 from ._tensor import Tensor
 from .creation import (
@@ -34,8 +34,10 @@ from .creation import (
 )
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import is_host_data, on_host
+from .namespaces import floating_type
+from .primitives import PRIMITIVES
 from .rearranging import Axis, negative_axes, negative_axis
-from .recording import is_tensor, wrap
+from .recording import apply, is_tensor, wrap
 
 
 def _row(doc: str, formula: Function) -> Function:
@@ -59,13 +61,16 @@ def _elementwise(doc: str, formula: Function) -> Function:
 
 tan = _elementwise("sin x / cos x", lambda x: tg.sin(x) / tg.cos(x))
 acosh = _elementwise(
-    "asinh(√(x − 1) √(x + 1))", lambda x: tg.asinh(tg.sqrt(x - 1) * tg.sqrt(x + 1))
+    "asinh(√(x − 1) √(x + 1))",
+    tg.of_floating(lambda x: tg.asinh(tg.sqrt(x - 1) * tg.sqrt(x + 1))),
 )
-atanh = _elementwise("(log1p(x) − log1p(−x)) / 2", lambda x: (tg.log1p(x) - tg.log1p(-x)) / 2)
+atanh = _elementwise(
+    "(log1p(x) − log1p(−x)) / 2", tg.of_floating(lambda x: (tg.log1p(x) - tg.log1p(-x)) / 2)
+)
 exp2 = _elementwise("2 to the power of x", lambda x: 2.0**x)
 cbrt = _elementwise(
     "the cube root; its derivative at 0 is infinite",
-    lambda x: _signed(x, _cube_root(tg.where(x < 0, -x, x))),
+    tg.of_floating(lambda x: _signed(x, _cube_root(tg.where(x < 0, -x, x)))),
 )
 sinc = _elementwise("sin(πx) / (πx), 1 at 0", lambda x: _sine_over(x * math.pi))
 reciprocal = _elementwise("1 / x", lambda x: 1 / x)
@@ -76,7 +81,7 @@ rad2deg = _elementwise("x 180 / π", lambda x: x * (180 / math.pi))
 float_power = _elementwise("a ** b in float64", lambda a, b: tg.astype(a, "float64") ** b)
 fmod = _elementwise(
     "the remainder of a / b with the sign of a; the derivative by b is −trunc(a / b)",
-    lambda a, b: _signed(a, tg.remainder(tg.where(a < 0, -a, a), tg.where(b < 0, -b, b))),
+    lambda a, b: _fmod(a, b),
 )
 fmax = _elementwise(
     "the larger of a and b; a number wins over NaN",
@@ -126,6 +131,15 @@ def _cube_root(x: Tensor) -> Tensor:
 def _signed(x: Any, size: Tensor) -> Tensor:
     """``size`` with the sign of x."""
     return tg.where(x < 0, -size, size)
+
+
+def _fmod(a: Tensor, b: Tensor) -> Tensor:
+    y = tg.remainder(a, b)
+    if floating_type(y.dtype):  # whole numbers, the least of which has no size in its type
+        turned = tg.logical_and(y != 0, tg.not_equal(a < 0, b < 0))
+        return tg.where(turned, y - b, y)
+    a, b = tg.floating(a), tg.floating(b)
+    return _signed(a, tg.remainder(tg.where(a < 0, -a, a), tg.where(b < 0, -b, b)))
 
 
 def _sine_over(x: Tensor) -> Tensor:
@@ -532,6 +546,7 @@ def _numbers(x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
 @tg.accumulating
 def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements that are not NaN; NaN where there are none."""
+    x = tg.floating(x, "float64")
     return nansum(x, axis, keepdims) / _numbers(x, axis, keepdims)
 
 
@@ -572,18 +587,15 @@ def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = 
 
 @tg.accumulating
 def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
-    """Running product along ``axis``, in about log₂ n steps and without a quotient."""
+    """Running product along ``axis``; the gradient is right also where elements are 0."""
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_prod: name the axis for a tensor of shape {x.shape}")
     if not x.ndim and axis in (0, -1):
         return x * 1
-    y = moveaxis(x, axis or 0, 0)
-    step = 1
-    while step < y.shape[0]:
-        y = tg.concat([y[:step], y[step:] * y[:-step]])
-        step *= 2
-    return moveaxis(y, 0, axis or 0)
+    at = negative_axis(x.ndim, axis or 0, "cumulative_prod", x.shape)
+    running = apply(PRIMITIVES["cumulative_prod"], x if at == -1 else moveaxis(x, at, -1))
+    return running if at == -1 else moveaxis(running, -1, at)
 
 
 @widening
@@ -601,7 +613,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
     >>> tg.quantile(tg.tensor([3.0, 1.0, 2.0]), [0.0, 0.75])
     tensor([1. , 2.5])
     """
-    x, q = floating(x), points(q)
+    x, q = tg.floating(x, "float64"), points(q)
     shares = np.asarray(on_host(q), np.float64)
     rows, kept_sizes = tg.rows_along(x, negative_axes(x, axis, "quantile"))
     last = rows.shape[-1] - 1
@@ -645,7 +657,7 @@ def _gaps(x: Any, like: Tensor) -> Tensor:
 @widening
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
     """Integral along ``axis``: the sum of (y₀ + y₁) / 2 times ``dx``, or the distance of points ``x``."""
-    y = floating(y)
+    y = tg.floating(y, "float64")
     at = negative_axis(y.ndim, axis, "trapezoid", y.shape)
     width = dx
     if x is not None:
@@ -680,7 +692,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     >>> tg.gradient(tg.tensor([0.0, 1.0, 4.0, 9.0]))
     tensor([1., 2., 4., 5.])
     """
-    f = floating(f)
+    f = tg.floating(f, "float64")
     axes = negative_axes(f, tuple(range(f.ndim)) if axis is None else axis, "gradient") or ()
     spacings = varargs * len(axes) if len(varargs) == 1 else varargs or (1.0,) * len(axes)
     if len(spacings) != len(axes) or edge_order not in (1, 2):
@@ -714,7 +726,7 @@ def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
 def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: int = 0) -> Tensor:
     """``num`` numbers from ``start`` to ``stop`` in equal steps along a new axis."""
     count = one_integer(num, "linspace", "num", 0)
-    first, last = map(floating, broadcast_arrays(start, stop))
+    first, last = (tg.floating(x, "float64") for x in broadcast_arrays(start, stop))
     kind = np.result_type(dtype_of(first), dtype_of(last))
     steps = np.arange(count).reshape(-1, *(1,) * first.ndim) / max(count - endpoint, 1)
     back, share = (beside(s.astype(kind), first) for s in (1 - steps, steps))
@@ -733,8 +745,8 @@ def interp(x: Any, xp: Any, fp: Any) -> Tensor:
     """
     tensors = [y for y in map(gathered, (x, xp, fp)) if not is_host_data(y)]
     like = as_tensor(tensors[0] if tensors else x)
-    kind = np.result_type(*(dtype_of(floating(y)) for y in tensors or [like]))
-    values, x, xp = floating(data_beside(fp, like)), points(x), points(xp)
+    kind = np.result_type(*(dtype_of(tg.floating(y, "float64")) for y in tensors or [like]))
+    values, x, xp = tg.floating(data_beside(fp, like), "float64"), points(x), points(xp)
     at, grid = (np.asarray(on_host(y), np.float64) for y in (x, xp))
     if grid.ndim != 1 or not grid.size or values.shape != grid.shape:
         raise ShapeError(

@@ -38,11 +38,11 @@ from .creation import (
 from .errors import ArgumentError, ShapeError, brief
 from .indexing import (
     index,
-    index_checked,
+    index_checked,  # noqa: F401 - rules call it
     scatter_add,
     take,
 )
-from .namespaces import HALF
+from .namespaces import HALF, floating_type
 from .primitives import PRIMITIVES
 from .rearranging import (
     Axis,
@@ -266,6 +266,24 @@ def accumulating(reduction: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return widened
 
 
+def of_floating(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make a function take whole numbers as :func:`floating` ones, so that its formula does not wrap."""
+
+    @functools.wraps(function)
+    def called(x: Any, *args: Any, **options: Any) -> Tensor:
+        return function(floating(x), *args, **options)
+
+    return called
+
+
+def floating(x: Any, dtype: Any = None) -> Tensor:
+    """A Tensor, whole numbers as floating ones: of ``dtype``, or of the type of their exponentials."""
+    if type(x) is not Tensor:
+        x = as_tensor(x)
+    found = floating_type(x._data.dtype)
+    return x if found is None else astype(x, dtype or found)
+
+
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Sum of the elements along ``axis`` (all axes by default).
 
@@ -299,6 +317,7 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     )
 
 
+@of_floating
 @accumulating
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Logarithm of the sum of exponentials along ``axis``, without overflow.
@@ -338,7 +357,7 @@ def _count(x: Tensor, axis: Axis, op: str, keepdims: bool) -> int:
 @accumulating
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements along ``axis``."""
-    x = as_tensor(x)
+    x = floating(x, "float64")  # whose sum does not wrap
     count = _count(x, axis, "mean", keepdims)
     if count == 0:
         raise ShapeError(f"mean: no elements along axis {axis} of shape {x.shape}")
@@ -376,24 +395,13 @@ def root(x: Tensor) -> Tensor:
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Product of the elements along ``axis``; the gradient is right also where elements are 0.
 
-    Multiplies in pairs, about log₂ n times: no quotient is ever taken. Each time the smallest goes with
-    the largest, so that nothing under- or overflows on the way to a product that does neither.
+    Only a result that does not fit its type is infinite or 0: nothing over- or underflows on the way to
+    it, and to its gradient.
     """
     x = as_tensor(x)
     rows, kept_sizes = rows_along(x, negative_axes(x, axis, "prod", keepdims))
-    tame = _is_tame(rows._data)
-    steps = [] if tame else [beside(i, rows) for i in np.ogrid[tuple(map(slice, rows.shape))][:-1]]
-    while rows.shape[-1] > 1:
-        half = rows.shape[-1] // 2
-        if rows.shape[-1] > 2 and not tame:
-            rows = index_checked(rows, (*steps, argsort(abs(rows.detach()), axis=-1)))
-        last = rows[..., -half:]
-        product = rows[..., :half] * (last if tame else flip(last, axis=-1))
-        odd = rows.shape[-1] % 2
-        rows = concat([product, rows[..., half:-half]], axis=-1) if odd else product
-    if not rows.shape[-1]:
-        rows = sum(rows, -1, keepdims=True) + 1  # the product of nothing, on the graph all the same
-    return reshape(rows, kept_sizes if keepdims else rows.shape[:-1])
+    y = apply(PRIMITIVES["prod"], rows)
+    return reshape(y, kept_sizes) if keepdims else y
 
 
 def rows_along(x: Tensor, axes: tuple[int, ...] | None) -> tuple[Tensor, list[int]]:
@@ -407,22 +415,12 @@ def rows_along(x: Tensor, axes: tuple[int, ...] | None) -> tuple[Tensor, list[in
     return (x if x.shape == tuple(sizes) else reshape(x, sizes)), kept_sizes
 
 
-def _is_tame(rows: backend.Array) -> bool:
-    """Whether no product of some numbers in a row leaves the range of its type, in whatever order.
-
-    A device is not asked, for the host would wait.
-    """
-    if not isinstance(rows, np.ndarray):
-        return False
-    if rows.dtype.kind not in "fc":
-        return True
-    with np.errstate(divide="ignore"):
-        logs = np.log2(np.abs(rows))
-    logs[np.isneginf(logs)] = 0.0
-    sizes = np.abs(logs).sum(-1)
-    return bool(np.all(sizes < -np.finfo(rows.dtype).minexp))
+def product_of_others(x: Tensor) -> Tensor:
+    """For each element along the last axis the product of all others: the gradient of their product."""
+    return apply(PRIMITIVES["product_of_others"], x)
 
 
+@of_floating
 @accumulating
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """Exponentials along ``axis`` over their sum, without overflow.
@@ -436,6 +434,7 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
     return exp(log_softmax(x, axis))
 
 
+@of_floating
 @accumulating
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """Logarithm of :func:`softmax`, accurate for small probabilities."""

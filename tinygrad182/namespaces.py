@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _scaled
 from .errors import DeviceError, DTypeError
 
 SCALARS = frozenset({bool, int, float, complex})
@@ -128,6 +129,31 @@ class Namespace:
     def unstack(self, x: Array, axis: int = 0) -> Sequence[Array]:
         return tuple(self.module.unstack(x, axis=axis))
 
+    # Mantissas and exponents are beyond the standard, running products beyond its older editions.
+
+    def frexp(self, x: Array) -> tuple[Array, Array]:
+        mantissas, exponents = np.frexp(self.to_numpy(x))
+        return self.asarray(mantissas), self.asarray(exponents)
+
+    def ldexp(self, mantissas: Array, exponents: Array) -> Array:
+        return self.asarray(np.ldexp(self.to_numpy(mantissas), self.to_numpy(exponents)))
+
+    def cumulative_prod(self, x: Array, axis: int) -> Array:
+        return self.asarray(np.cumprod(self.to_numpy(x), axis))
+
+    def product_of_others(self, x: Array) -> Array:
+        """For each element along the last axis the product of all others."""
+        if not x.shape[-1]:
+            return self.ones_like(x)
+        if self.is_floating(x):
+            return _scaled.of_others(self, x)
+        ones = self.ones_like(x[..., :1])
+        before, behind = (
+            self.cumulative_prod(self.concat([ones, part[..., :-1]], axis=-1), axis=-1)
+            for part in (x, self.flip(x, axis=-1))
+        )
+        return before * self.flip(behind, axis=-1)
+
     # Indexing beyond the standard (slices beside integer arrays, scatter-add) goes through flat
     # positions worked out on the host: right for any library, fast for none.
 
@@ -207,6 +233,16 @@ _WIDE = {HALF: np.dtype("float32")}
 """Types in which nothing is added up, and the type used for it."""
 
 
+def floating_type(dtype: Any) -> str | None:
+    """The type of the exponentials of whole numbers, which holds them as well; None for other numbers.
+
+    A formula that subtracts, negates or squares whole numbers in their own type may wrap around.
+    """
+    if getattr(dtype, "kind", "f") not in "biu":
+        return None
+    return {1: "float16", 2: "float32"}.get(dtype.itemsize, "float64")
+
+
 class NumPyLike(Namespace):
     """What NumPy and CuPy share and the standard does not promise."""
 
@@ -243,6 +279,15 @@ class NumPyLike(Namespace):
 
     def argsort(self, x: Array, axis: int = -1) -> Array:
         return self.module.argsort(x, axis=axis, kind="stable")
+
+    def frexp(self, x: Array) -> tuple[Array, Array]:
+        return self.module.frexp(x)
+
+    def ldexp(self, mantissas: Array, exponents: Array) -> Array:
+        return self.module.ldexp(mantissas, exponents)
+
+    def cumulative_prod(self, x: Array, axis: int) -> Array:
+        return self.module.cumprod(x, axis)
 
     def index(self, x: Array, key: Key) -> Array:
         return x[(*key, Ellipsis)]  # the ellipsis keeps 0-d results arrays

@@ -23,16 +23,18 @@ from tests.support import (
     share_memory,
 )
 from tinygrad182.backpropagation import ancestors, backpropagate
+from tinygrad182.primitives.recurrent import Scan
 from tinygrad182.recording import Node, node_of
 from tinygrad182.testing import strategies
 
 from . import oracles
-from .checks import FUSED, alone, cotangent, directions, exact, fans, like
+from .checks import alone, cotangent, directions, exact, fans, like
 from .table import Row, by_numpy
 from .table.recurrent import WHOLE
 from .table.row import above_minus_one, apart, inside_one, near_one, nonzero, real
 
 OWN = "the row's point"
+SCANS = {name for name, primitive in tg.PRIMITIVES.items() if isinstance(primitive, Scan)}
 LARGE, TINY = 2.0**7, 2.0**-120
 SATURATING = {"tanh", "sigmoid", "softmax", "log_softmax", "logsumexp"}
 """Their derivatives end in 1 − 1: what is left of one is as exact as 1 is."""
@@ -115,7 +117,7 @@ def values(row: Row, t: Any = by_numpy) -> None:
         expected = np.asarray(row.torch(t, *(t.tensor(x) for x in xs)))
         actual = oracles.value(row.f, xs)
         assert_close(actual, expected, exact(row), f"value at {what}")
-        if row.name not in FUSED or what == OWN:  # whose sums may cancel before a gate
+        if row.name not in SCANS or what == OWN:  # whose sums may cancel before a gate
             np.testing.assert_allclose(actual, expected, rtol=10 * exact(row), atol=0)
 
 
@@ -124,7 +126,7 @@ def recorded_or_not(row: Row) -> None:
 
     In any layout and in float32; neither writes to its operands, or to the results of another call.
     """
-    if row.name not in FUSED or device() != "cpu":
+    if row.name not in SCANS or device() != "cpu":
         return
     xs = row.draw()
     narrow = [x.astype(np.float32) if is_floating(x) else x for x in xs]
@@ -168,7 +170,7 @@ def past_the_end(row: Row) -> None:
 
 def cotangents_far_away(row: Row) -> None:
     """Homogeneous also where squares of cotangents leave their type, each sequence by itself."""
-    if row.name not in FUSED:
+    if row.name not in SCANS:
         return
     xs = row.draw()
     g = cotangent(row, xs)

@@ -35,6 +35,7 @@ REDUCTIONS: list[tuple[str, Function, Array]] = [
     ("log_softmax", lambda x: tg.log_softmax(x, axis=0), ROWS),
     ("cumulative_sum", lambda x: tg.cumulative_sum(x, axis=0), ROWS),
     ("prod", lambda x: tg.prod(x, axis=0), SHORT),
+    ("cumulative_prod", lambda x: tg.cumulative_prod(x, axis=0), SHORT),
     ("norm", lambda x: tg.norm(x, axis=0), ROWS * 500),
     ("norm-1", lambda x: tg.norm(x, 1, axis=0), ROWS),
     ("norm-3", lambda x: tg.norm(x, 3, axis=0), ROWS * 500),
@@ -97,3 +98,49 @@ def test_numpys_functions_of_halves_are_ours() -> None:
     for f in (np.mean, np.std, np.linalg.norm):
         assert f(x).dtype == np.float16
         np.testing.assert_allclose(f(x).item(), f(ROWS.astype(float)), rtol=EPSILON)
+
+
+USED_MANY_TIMES: dict[str, Function] = {
+    "stack": lambda x: tg.sum(tg.stack([x] * 3000)),
+    "concat": lambda x: tg.sum(tg.concat([x] * 3000)),
+    "one-by-one": lambda x: sum((tg.astype(x, "float32") for _ in range(3000)), tg.zeros(1)).sum(),
+    "parts": lambda x: tg.sum(tg.stack([x[i % 1] for i in range(3000)])),
+    "running product": lambda x: tg.sum(tg.cumulative_prod(tg.concat([x] * 77))),
+}
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("name", USED_MANY_TIMES)
+def test_gradients_of_what_is_used_many_times_add_up(name: str, recorded: bool) -> None:
+    x = leaf(np.ones(1, np.float16))
+    (g,) = tg.grad(USED_MANY_TIMES[name](x), x, create_graph=recorded)
+    assert g is not None
+    assert g.dtype == np.float16
+    assert host(g) == (77 * 78 / 2 if name == "running product" else 3000)
+
+
+def test_a_running_product_of_many_halves_has_a_gradient() -> None:
+    x = 2.0 ** np.random.default_rng(0).uniform(-2, 2, 3000)
+    with np.errstate(over="ignore"):
+        half = leaf(x.astype(np.float16))
+        tg.cumulative_prod(half).sum().backward()
+        assert not np.isnan(host(half.grad)).any()
+
+
+ALL = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+ELEMENTWISE = """
+    exp expm1 log log1p log2 log10 sqrt sin cos sinh cosh tanh asin acos atan asinh sigmoid relu abs square
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_a_function_of_every_half_is_right_to_two_units(name: str) -> None:
+    x = ALL[np.isfinite(ALL)]
+    f = getattr(tg, name)
+    with np.errstate(all="ignore"):
+        found, exact = host(f(const(x))), host(f(const(x.astype(float))))
+        expected = exact.astype(np.float16)
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+        off = np.abs(found.astype(float) - expected.astype(float)) / np.spacing(np.abs(expected))
+        same = found == expected  # infinities among them
+    assert np.all(same | np.isnan(expected) | (off <= 2))

@@ -11,7 +11,7 @@ from .._dtypes import is_half
 from .._tensor import Tensor
 from ..creation import as_tensor, beside
 from ..errors import ShapeError
-from ..functions import log_softmax, mean, reshape, square
+from ..functions import floating, log_softmax, mean, reshape, square
 from ..indexing import index_checked, place_indices, read_indices
 
 
@@ -31,7 +31,7 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     >>> tg.nn.mse_loss(tg.tensor([1.0, 3.0]), tg.tensor([0.0, 0.0])).item()
     5.0
     """
-    pred = as_tensor(pred)
+    pred = floating(pred, "float64")
     target = beside(target, pred)
     if pred.shape != target.shape:
         raise ShapeError(

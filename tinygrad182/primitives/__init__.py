@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import elementwise, index, linalg, recurrent, reduction, shape
+from . import elementwise, index, linalg, product, recurrent, reduction, shape
 from .primitive import PRIMITIVES, Primitive, define
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "elementwise",
     "index",
     "linalg",
+    "product",
     "recurrent",
     "reduction",
     "shape",

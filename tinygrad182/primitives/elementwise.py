@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from ..backend import SCALARS, Array, Namespace
+from ..namespaces import floating_type
 from .primitive import elementwise
 
 # --- arithmetic ---------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ def log2(xp: Namespace, x: Array) -> Array:
 
 
 def log2_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
-    return g / (x * math.log(2))
+    return g / math.log(2) / x
 
 
 def log10(xp: Namespace, x: Array) -> Array:
@@ -197,7 +198,7 @@ def log10(xp: Namespace, x: Array) -> Array:
 
 
 def log10_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
-    return g / (x * math.log(10))
+    return g / math.log(10) / x
 
 
 def sqrt(xp: Namespace, x: Array) -> Array:
@@ -322,6 +323,8 @@ def _over_square(xp: Namespace, a: Array, b: Array) -> Array:
 
 def sigmoid(xp: Namespace, x: Array) -> Array:
     """Logistic function 1 / (1 + e⁻ˣ), to full relative accuracy on both tails"""
+    if type(x) not in SCALARS and (dtype := floating_type(x.dtype)) is not None:
+        x = xp.astype(x, dtype)
     e = xp.exp(-abs_(xp, x))  # at most 1: cannot overflow
     return xp.where(xp.ordered(x) >= 0, xp.ones_like(e), e) / (1 + e)
 

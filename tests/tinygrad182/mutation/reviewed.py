@@ -24,6 +24,9 @@ EQUIVALENT = {
     "minimum, value: inputs rotated": "commutative",
     "lstm_scan, cotangents: recorded twice": "what is recorded is the definition",
     "rnn_scan, cotangents: recorded twice": "what is recorded is the definition",
+    "cumulative_prod, input 0: recorded twice": "what is recorded is the definition",
+    "cumulative_prod, definition: shifted by 1e-6": "only derivatives of the definition are used",
+    "cumulative_prod, definition: shifted by 1e-12": "only derivatives of the definition are used",
     "lstm_scan, saved: lengths longer by one": "past an end, cotangents are 0",
     "lstm_scan, saved: lengths shorter by one": "past an end, cotangents are 0",
     "lstm_scan, saved: lengths overlooked": "past an end, cotangents are 0",
@@ -53,20 +56,22 @@ def _scans(*kinds: str) -> Never:
 
 
 CANNOT_HAPPEN: dict[str, list[Never]] = {
-    "leading axes, recorded": [_scans("vjp")],  # there the definition is what runs
+    # there the definition is what runs
+    "leading axes, recorded": [_scans("vjp"), _is("cumulative_prod")],
     "inputs of one shape": [_one_input, _is("lstm_scan", "rnn_scan")],
     "inputs of two shapes": [_one_input, _is("stack")],
     "the same input twice": [_one_input, _is("index", "scatter_add")],
     "one tangent of several": [_one_input],
     "numbers beside": [_takes_no_number],
     "0-d inputs": [
-        _is("concat", "cumulative_sum", "matmul", "scatter_add", "lstm_scan", "rnn_scan")
+        _is("concat", "cumulative_sum", "matmul", "scatter_add", "lstm_scan", "rnn_scan"),
+        _is("prod", "product_of_others", "cumulative_prod"),
     ],
     "large inputs": [_is("asin", "acos")],
     "whole numbers": [_is("asin", "acos")],
     "ones": [_is("asin", "acos")],  # a pole
     "negative inputs": [_is("log", "log2", "log10", "sqrt")],
-    "an output shaped like the input": [_is("stack", "lstm_scan")],
+    "an output shaped like the input": [_is("stack", "lstm_scan", "prod")],
     "zeros": [
         _is("log", "log2", "log10", "sqrt"),
         _is("abs"),

@@ -176,6 +176,12 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
     return tensor(np.moveaxis(np.reshape(sums, parts.shape), 0, dim))
 
 
+def cumprod(x: Tensor, dim: int) -> Tensor:
+    parts = np.moveaxis(x.numpy(), dim, 0)
+    products = [parts[: i + 1].prod(0) for i in range(len(parts))]
+    return tensor(np.moveaxis(np.reshape(products, parts.shape), 0, dim))
+
+
 # --- several arrays -----------------------------------------------------------------------------
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import tinygrad182 as tg
+from tests.support import Array
 
 from .row import Domain, Row, Shape, apart, nonzero, real, row
 
@@ -46,6 +49,21 @@ def _var(t: Any, x: Any, axes: tuple[int, ...], keep: bool) -> Any:
     if not x.numel():  # PyTorch warns
         return x.square().mean(axes, keepdim=keep)
     return t.var(x, dim=axes, correction=0, keepdim=keep)
+
+
+def _others(x: Any) -> tg.Tensor:
+    return tg.apply(tg.PRIMITIVES["product_of_others"], x)
+
+
+def _torch_others(t: Any, x: Any) -> Any:
+    n = range(x.shape[-1])
+    parts = [x[..., [j for j in n if j != i]].prod(-1) for i in n]
+    return t.stack(parts, -1) if parts else x
+
+
+def _few(rng: np.random.Generator, shape: Shape) -> Array:
+    """Small whole numbers, some of them 0."""
+    return np.asarray(np.resize([2.0, -1.0, 3.0, 0.0, 0.5], shape))
 
 
 # name, PyTorch's form, domain, whether it takes no elements
@@ -136,6 +154,53 @@ ROWS: list[Row] = [r for entry in FUNCTIONS for r in _rows(*entry)] + [
     ),
     row(
         "cumulative_sum", "empty", lambda x: tg.cumulative_sum(x), lambda t, x: t.cumsum(x, 0), (0,)
+    ),
+    row(
+        "prod",
+        "method-last",
+        lambda x: x.prod(-1),
+        lambda t, x: x.prod(-1),
+        (2, 5),
+        domain=nonzero,
+    ),
+    row("prod", "with-0", lambda x: tg.prod(x, -1), lambda t, x: x.prod(-1), (4, 3), domain=_few),
+    row("prod", "of-a-row", lambda x: tg.prod(x, -1), lambda t, x: x.prod(-1), (2, 1, 3)),
+    row(
+        "cumulative_prod",
+        "with-0",
+        lambda x: tg.cumulative_prod(x, -1),
+        lambda t, x: t.cumprod(x, -1),
+        (4, 3),
+        domain=_few,
+    ),
+    row("product_of_others", "with-0", _others, _torch_others, (4, 3), domain=_few),
+    *(
+        row("product_of_others", case, _others, _torch_others, shape, domain=nonzero)
+        for case, shape in {
+            "even": (2, 4),
+            "odd": (5,),
+            "one": (3, 1),
+            "three-axes": (2, 1, 3),
+            "empty": (2, 0),
+        }.items()
+    ),
+    *(
+        row(
+            "cumulative_prod",
+            case,
+            lambda x, axis=axis: tg.cumulative_prod(x, axis),
+            lambda t, x, axis=axis: t.cumprod(x, axis),
+            shape,
+            domain=nonzero,
+        )
+        for case, (shape, axis) in {
+            "1d": ((4,), 0),
+            "axis": ((2, 3, 2), 1),
+            "last": ((2, 3), -1),
+            "square": ((2, 2), 0),
+            "size-1": ((2, 1), -1),
+            "empty": ((0,), 0),
+        }.items()
     ),
     row("softmax", "last", lambda x: tg.softmax(x), lambda t, x: t.softmax(x, -1), (2, 3)),
     row("softmax", "axis", lambda x: tg.softmax(x, axis=0), lambda t, x: t.softmax(x, 0), (3, 2)),
