@@ -368,7 +368,7 @@ class _Back:
         """
         some = tops != NOTHING
         lowest = np.where(some, tops, tops.max()).min(axis=0)
-        power = np.where(some, tops, or_zero(np, lowest))
+        power: Array = np.where(some, tops, or_zero(np, lowest))
         if self.hop is not None:
             room = _SPREAD * np.arange(len(tops))[:, None]
             power = np.maximum.accumulate(power + room, axis=0) - room
