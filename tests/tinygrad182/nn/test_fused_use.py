@@ -307,7 +307,7 @@ def test_eight_threads(kind: str) -> None:
                     assert_same_bits(a, b)
 
 
-@pytest.mark.parametrize("kind", ["identity", "relu", "tanh", "lstm"])
+@pytest.mark.parametrize("kind", ["identity", "tanh", "lstm"])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_gradients_that_explode_warn_of_nothing(kind: str, fused: bool, dtype: str) -> None:
@@ -315,7 +315,7 @@ def test_gradients_that_explode_warn_of_nothing(kind: str, fused: bool, dtype: s
     options: dict[str, Any] = {"rng": 0, "dtype": dtype, "fused": fused}
     if kind == "lstm":
         layer: Any = tg.nn.LSTM(2, 3, **options)
-        layer.bias_ih_l0.data[:6] = layer.bias_ih_l0.data[9:] = 4
+        layer.bias_ih_l0.data[...] = 4 * np.repeat([1, 1, 0, 1], 3)
         layer.weight_hh_l0.data[...] = 0
         layer.weight_hh_l0.data[6:9] = 50 * np.eye(3)
     else:
@@ -328,8 +328,12 @@ def test_gradients_that_explode_warn_of_nothing(kind: str, fused: bool, dtype: s
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loss.backward(retain_graph=True)
+        plain = host(x.grad)
+        layer.zero_grad()
+        x.grad = None
         tg.inspect.gradient_flow(loss, backward=True)
         if kind != "lstm":
             tg.inspect.grad_by_hops(loss, max_hops=2)
         tg.inspect.path_split(loss)
+    assert not np.isfinite(plain).all()
     assert not np.isfinite(host(x.grad)).all()
