@@ -10,7 +10,7 @@ SEEDS = "there is no global generator: pass rng=0, or a numpy.random.Generator, 
 
 TENSOR = {
     "absolute": "write x.abs()",
-    "add": "write x + y",
+    "add": "write x + y, or tg.add(x, y)",
     "div": "write x / y",
     "mul": "write x * y",
     "neg": "write -x",
