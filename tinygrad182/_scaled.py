@@ -21,9 +21,9 @@ _FAR = 1 << 16
 
 
 @cache
-def _block(dtype: Any) -> int:
+def _block(dtype: str) -> int:
     """How many mantissas are multiplied before the product is brought back to about 1."""
-    return int(np.finfo(str(dtype).rpartition(".")[2]).maxexp) // 2  # whatever library's
+    return int(np.finfo(dtype.rpartition(".")[2]).maxexp) // 2  # whatever library's
 
 
 def running(xp: Any, x: Array) -> Scaled:
@@ -31,9 +31,9 @@ def running(xp: Any, x: Array) -> Scaled:
     mantissas, exponents = xp.frexp(x)
     parts: list[Array] = []
     powers: list[Array] = []
-    size = _block(x.dtype)
-    for start in range(0, x.shape[-1], size):
-        block = mantissas[..., start : start + size]
+    n, size = x.shape[-1], _block(str(x.dtype))
+    for start in range(0, n, size):
+        block = mantissas[..., start : min(start + size, n)]
         if start:
             block = xp.concat([parts[-1][..., -1:] * block[..., :1], block[..., 1:]], axis=-1)
         part, power = xp.frexp(xp.cumulative_prod(block, axis=-1))

@@ -128,7 +128,7 @@ class Cotangents:
         if slices is not None:
             self.add(node, gather(node, slices))
         g = self._sums.pop(node, None)
-        if node in self._owned and g.dtype is not node.value.dtype:
+        if g is not None and node in self._owned and g.dtype is not node.value.dtype:
             g = _narrowed(g, node.value.dtype)
         return g
 
