@@ -172,8 +172,11 @@ def test_a_gradient_is_rounded_once_to_a_subnormal_number(dtype: str, T: int) ->
     x = leaf(np.ones((T, 1, 1), dtype))
     flow_of(rnn(x)[0][-1].sum(), backward=True)
     found = host(x.grad)[:, 0, 0]
-    np.testing.assert_array_equal(found, np.ldexp(np.ones((), dtype), -np.arange(T)[::-1]))
-    assert 0 < found[0] < np.finfo(dtype).smallest_normal
+    expected = np.ldexp(np.ones((), dtype), -np.arange(T)[::-1])
+    assert 0 < expected[0] < np.finfo(dtype).smallest_normal
+    if x.device != "cpu" and dtype == "float32":  # there they count as 0
+        expected[expected < np.finfo(dtype).smallest_normal] = 0
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_half_precision_has_the_gradients_of_backward() -> None:

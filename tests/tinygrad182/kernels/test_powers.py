@@ -353,7 +353,7 @@ def test_rows_that_meet_zeros_hide_no_other(
     x[0, 0], x[:, 1] = first, 0
     weights = np.zeros((3, 2, 1))
     weights[0], weights[2] = 2.0**large, 2.0**small
-    weights[:, 1] *= 2.0**20  # of a sequence that is 0 at all steps
+    weights[:, 1] = 2.0 ** (large + 20)  # of a sequence that is 0 at all steps
     with loops(form, steps=window):
         loss = (rnn(tg.tensor(x))[0] * tg.tensor(weights, dtype=dtype)).sum()
         parts = host(tg.inspect.weight_grad_by_time(loss, rnn.weight_hh_l0))[:, 0, 0]
@@ -366,3 +366,16 @@ def test_rows_that_meet_zeros_hide_no_other(
     assert_close(host(rnn.weight_hh_l0.grad)[0, 0] / 2.0**small, expected.sum() / 2.0**small, 1e-6)
     by_x = first * (2.0**large + 2.0 ** (small + 2 * w)) + 2.0 ** (small + w) + 2.0**small
     assert_close(host(rnn.weight_ih_l0.grad)[0, 0] / by_x, np.float64(1), 1e-6)
+
+
+def test_windows_that_meet_zeros_have_no_power(form: str) -> None:
+    """What the others found is beyond float32, and true; states vanish within four steps."""
+    rnn = tg.nn.RNN(1, 1, nonlinearity="identity", bias=False)
+    write(rnn.weight_hh_l0, 2.0**-40)
+    write(rnn.weight_ih_l0, 1.0)
+    x = np.zeros((8, 1, 1), "float32")
+    x[0] = 1
+    with loops(form, steps=1):
+        loss = rnn(tg.tensor(x))[0][-1].sum()
+        norms = tg.inspect.weight_grad_by_time(loss, rnn.weight_hh_l0, norm_only=True)
+    assert_close(norms * 2.0**240, np.array([0, 1, 1, 1, 1, 0, 0, 0]), 1e-6)
