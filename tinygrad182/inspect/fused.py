@@ -18,10 +18,10 @@ from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
 from ..recording import Node
 from ..unrolling import is_scan, unrolled
-from .along import carried
 from .hosting import Seed, is_away
-from .rows import RowCotangents, Rows, as_bands
-from .scaling import Band, Power, times_power, zeros_like
+from .rows import RowCotangents, Rows
+from .scaling import Band, times_power, zeros_like
+from .sending import sent
 
 
 class Inside(NamedTuple):
@@ -185,23 +185,9 @@ class _Pass:
             return pull(node, g, wanted)
         else:
             for array, power in self.sums.bands(g):
-                self._pull_rows(node, array, power, wanted)
+                for x, cotangent, powers in sent(node, array, power, wanted, self._only_leaves):
+                    self.sums.put(x, cotangent, powers)
         return []
-
-    def _pull_rows(self, node: Node, g: Array, power: Power, wanted: Container[Any]) -> None:
-        """Send on an array whose rows have powers: as it is where they stay apart, else as bands."""
-        if isinstance(power, int):
-            power = np.full((1,) * g.ndim, power)
-        along = carried(node, power, wanted)
-        for parent, cotangent in pull(node, g, along):
-            self.sums.put(parent, cotangent, along[parent])
-        mixed = {x for x in node.inputs or () if x in wanted and x not in along}
-        ends = {x for x in mixed if self._only_leaves(x)}  # type: ignore[arg-type]
-        limit = 4 * largest_exponent(g.dtype)  # further out, nothing shows in their type
-        for some, within in ((ends, limit), (mixed - ends, None)):
-            for array, p in as_bands(g, power, within) if some else []:
-                for parent, cotangent in pull(node, array, some):
-                    self.sums.put(parent, cotangent, p)
 
     def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
         """Go back through a scan, and send on what comes of it."""
