@@ -39,23 +39,15 @@ class Inside(NamedTuple):
     power: int
 
     def grads(self, part: int) -> list[tuple[Array, Array]]:
-        """One part's gradients (T, B, H) by windows, and the powers of their rows (T, B)."""
+        """One part's gradients (*lead, T, B, H) by windows, and the powers of their rows (*lead, T, B)."""
         found = []
         for _, here in self.windows:
             states = here.states[part]
             with backend.on(states):
                 m = backend.namespace(states).module
-                powers = m.full(states.shape[:2], self.power) + here.powers
+                powers = m.full(states.shape[:-1], self.power) + here.powers
             found.append((states, powers))
         return found
-
-    def at(self, k: int) -> Inside:
-        """Those of one of the cotangents that went back together."""
-        windows = []
-        for steps, here in self.windows:
-            powers = here.powers if isinstance(here.powers, int) else here.powers[k]
-            windows.append((steps, here._replace(states=here.states[:, k], powers=powers)))
-        return Inside(windows, self.power)
 
 
 class Found(NamedTuple):
@@ -72,11 +64,6 @@ class Found(NamedTuple):
     bands: dict[Node, list[Band]]
     inside: dict[Node, Inside]
     twins: dict[Node, Node]
-
-    def at(self, k: int) -> Found:
-        """What was found of one of the cotangents that went back together, on a leading axis."""
-        bands = {node: [_one_of(band, k) for band in some] for node, some in self.bands.items()}
-        return Found(bands, {node: here.at(k) for node, here in self.inside.items()}, self.twins)
 
     def twin(self, node: Node) -> Node:
         """Return the node that stands for another."""
@@ -96,15 +83,6 @@ class Found(NamedTuple):
         with backend.on(value):
             powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
         return [(zeros_like(value), powers)]
-
-
-def _one_of(band: Band, k: int) -> Band:
-    """One of the leading axis; its power is a single one if that depends on nothing else."""
-    array, power = band
-    if not isinstance(power, int):
-        power = power[k] if len(power) > 1 else power[0]
-        power = int(power.item()) if power.size == 1 else power
-    return array[k, ...], power
 
 
 def part_of(scan: Node, part: int) -> Array:
@@ -137,8 +115,8 @@ def gradients_together(
 ) -> Found:
     """The same from several seeds.
 
-    They may all have a leading axis, of cotangents that :meth:`Found.at` tells apart; no weight of a
-    recurrence may then be asked for.
+    They may all have a leading axis, of cotangents that go back together; no weight of a recurrence may
+    then be asked for.
     """
     run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
     with no_grad():
