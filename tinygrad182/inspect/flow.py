@@ -193,7 +193,7 @@ def state_grad_matrix(
     """‖∂L_k/∂h_t‖ for every loss and every time step: what each loss says about each state.
 
     Several losses go back in one pass, on a leading axis: as many as fit in about 32 MB, and at least
-    ten. A pass takes about 4 n · size bytes for n losses, where size is that of all states (of an LSTM
+    ten. A pass takes up to 5 n · size bytes for n losses, where size is that of all states (of an LSTM
     that was run as one operation, of h and c): T · B · H · itemsize each.
 
     Parameters
@@ -249,7 +249,7 @@ def state_grad_matrix(
     states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in asked]
     targets = set(states)
     size = sum(math.prod(node.value.shape) * node.value.itemsize for node in targets)
-    count = max(FEWEST, MEMORY // max(4 * size, 1))
+    count = max(FEWEST, MEMORY // max(5 * size, 1))
     columns = []
     for start in range(0, len(seeds), count):
         some = seeds[start : start + count]

@@ -275,7 +275,8 @@ def norms_of_each(
     norms, powers = [], []
     for node, part in r.fused:
         for states, rows in found.rows(node, part):
-            every = np.broadcast_to(sample_norms(states, 2), (count, *states.shape[-3:-1]))
+            of_each = np.broadcast_to(states, (count, *states.shape[-3:]))
+            every = np.stack([sample_norms(one) for one in of_each])  # float64 of one at a time
             norms.append(every.swapaxes(0, 1))
             powers.append(np.broadcast_to(rows, every.shape).swapaxes(0, 1))
     at = np.searchsorted(r.times(), times)
