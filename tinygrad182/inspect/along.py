@@ -24,8 +24,10 @@ Powers = list[Array | None]
 """By input: the powers of the cotangent it gets; None where rows of several powers are mixed."""
 
 
-def carried(node: Node, powers: Array, wanted: Container[Any]) -> dict[Node, Array]:
-    """The powers of what each input gets, of those in which no rows of different powers are mixed.
+def carried(node: Node, powers: Array, wanted: Container[Any]) -> dict[Node, list[Array]]:
+    """The powers of what goes over every edge to an input, of those in which no powers are mixed.
+
+    An input that an operation takes several times has as many edges; they come in the order of its inputs.
 
     Parameters
     ----------
@@ -37,18 +39,23 @@ def carried(node: Node, powers: Array, wanted: Container[Any]) -> dict[Node, Arr
     inputs = node.inputs or ()
     lead = powers.ndim - node.value.ndim
     if math.prod(powers.shape[lead:]) == 1:
-        return {
-            x: powers
-            if node.op == "index"
-            else powers.reshape(powers.shape[:lead] + (1,) * x.value.ndim)
+        front = powers.shape[:lead]
+        every: Powers = [
+            powers if node.op == "index" else powers.reshape(front + (1,) * np.ndim(_value(x)))
             for x in inputs
-            if isinstance(x, Node) and x in wanted
-        }
-    found: dict[Node, Array] = {}
-    for x, p in zip(inputs, _rule(node)(node, powers, lead), strict=True):
-        if isinstance(x, Node) and x in wanted and p is not None:
-            found[x] = p
-    return {x: p for x, p in found.items() if inputs.count(x) == 1 or _is_elementwise(node)}
+        ]
+    else:
+        every = _rule(node)(node, powers, lead)
+    found: dict[Node, list[Array]] = {}
+    mixed = {x for x, p in zip(inputs, every, strict=True) if p is None}
+    for x, p in zip(inputs, every, strict=True):
+        if isinstance(x, Node) and x in wanted and x not in mixed:
+            found.setdefault(x, []).append(p)
+    return found
+
+
+def _value(x: Any) -> Any:
+    return x.value if isinstance(x, Node) else x
 
 
 def keeps_rows(s: Slice, node: Node) -> bool:
@@ -61,12 +68,13 @@ def keeps_rows(s: Slice, node: Node) -> bool:
     )
 
 
-def _is_elementwise(node: Node) -> bool:
+def is_elementwise(node: Node) -> bool:
+    """Whether every element of the result is computed from one of each input."""
     return node.primitive.jvp == "elementwise"  # type: ignore[union-attr]
 
 
 def _rule(node: Node) -> Callable[[Node, Array, int], Powers]:
-    return _aligned if _is_elementwise(node) else _RULES.get(node.op, _mixed)
+    return _aligned if is_elementwise(node) else _RULES.get(node.op, _mixed)
 
 
 def _mixed(node: Node, powers: Array, lead: int) -> Powers:
@@ -113,14 +121,14 @@ def _reduced(node: Node, powers: Array, lead: int) -> Powers:
 def _moved(node: Node, powers: Array, lead: int) -> Powers:
     """Elements only change places, and their powers do so by the same rule."""
     xp = backend.namespace(powers)
-    xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
+    xs = [_value(x) for x in node.inputs or ()]
     everywhere = np.broadcast_to(powers, powers.shape[:lead] + node.value.shape)
     rules: Any = node.primitive.vjp  # type: ignore[union-attr]
     if callable(rules):
         found = rules(xp, everywhere, node.value, *xs, **node.params)
     else:
         found = [rules[0](xp, everywhere, node.value, *xs, **node.params)]
-    return [_narrow(p) for p in found]
+    return [None if p is None else _narrow(p) for p in found]
 
 
 def _narrow(powers: Array) -> Array:
@@ -134,10 +142,7 @@ def _narrow(powers: Array) -> Array:
 
 def _indexed(node: Node, powers: Array, lead: int) -> Powers:
     """A part of the input: the powers are those of the part alone."""
-    inputs = node.inputs or ()
-    part = Slice(node.params["key"], inputs[1:], node.value, ())
-    known = powers.shape[-1] == 1 and keeps_rows(part, inputs[0])  # type: ignore[arg-type]
-    return [powers if known else None] + [None] * (len(inputs) - 1)
+    return [powers] + [None] * (len(node.inputs or ()) - 1)
 
 
 def _contracted(node: Node, powers: Array, lead: int) -> Powers:
@@ -163,7 +168,7 @@ def _summed_along(node: Node, powers: Array, lead: int) -> Powers:
 
 _RULES: dict[str, Callable[[Node, Array, int], Powers]] = {
     **dict.fromkeys(["broadcast_to", "astype", "to_device"], _aligned),
-    **dict.fromkeys(["reshape", "permute_dims", "flip", "concat", "stack"], _moved),
+    **dict.fromkeys(["reshape", "permute_dims", "flip", "concat", "stack", "scatter_add"], _moved),
     **dict.fromkeys(["sum", "max", "min", "logsumexp"], _reduced),
     "cumulative_sum": _summed_along,
     "einsum": _contracted,

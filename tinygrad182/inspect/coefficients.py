@@ -16,12 +16,12 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..backpropagation import Cotangents, ancestors, pull
+from ..backpropagation import Cotangents, ancestors
 from ..kernels.powers import or_zero, sizes_of
 from ..primitives.index import Slice
 from ..recording import Node
-from .along import carried, keeps_rows
-from .rows import as_bands, placed, whole_part
+from .rows import joined
+from .sending import sent
 
 Rows = tuple[Array, Array]
 """Coefficients (K, …), and the powers of their rows, which broadcast against them."""
@@ -88,30 +88,17 @@ class Coefficients(Cotangents):
 
     def pop(self, node: Node) -> Any:
         """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
-        arrived = self._arrays.pop(node, []) + self._joined(node, self._parts.pop(node, []))
+        parts = self._parts.pop(node, [])
+        arrived = self._arrays.pop(node, []) + (joined(node, parts) if parts else [])
         if not arrived:
             return None
         values, self.powers = _sum(arrived)
         return values
 
-    @staticmethod
-    def _joined(node: Node, parts: list[tuple[Slice, Array]]) -> list[Rows]:
-        """Parts of a node's cotangent as few whole ones."""
-        rows = [(s, powers) for s, powers in parts if keeps_rows(s, node)]
-        others = [whole_part(node, *part) for part in parts if not keeps_rows(part[0], node)]
-        return placed(node, rows) + others if rows else others
-
     def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         """Add what a node sends to its inputs: as it is where rows stay apart, else by powers."""
-        powers = self.powers
-        along = carried(node, powers, wanted)
-        for parent, cotangent in pull(node, g, along):
-            self._send(node, parent, cotangent, along[parent])
-        mixed = {x for x in node.inputs or () if x in wanted and x not in along}
-        for array, power in as_bands(g, powers) if mixed else []:
-            for parent, cotangent in pull(node, array, mixed):
-                lead = np.full((1,) * (1 + parent.value.ndim), power)
-                self._send(node, parent, cotangent, lead)
+        for parent, cotangent, powers in sent(node, g, self.powers, wanted):
+            self._send(node, parent, cotangent, powers)
         return []
 
     def _send(self, node: Node, parent: Node, cotangent: Any, powers: Array) -> None:
@@ -150,9 +137,9 @@ def at_coefficient_powers(values: Array, powers: Array) -> Rows:
 
 
 def _tops(values: Array, powers: Array) -> Array:
-    """The power of two that each row's largest element is about, with size 1 along the last axis."""
+    """The power of two that each row's largest element is about; each element's, if these have powers."""
     sizes = np.abs(values)
-    if values.ndim > 1:
+    if values.ndim > 1 and powers.shape[-1] == 1:
         sizes = sizes.max(axis=-1, keepdims=True, initial=0.0)
     return sizes_of(np, sizes, powers)
 

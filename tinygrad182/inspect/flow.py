@@ -20,7 +20,7 @@ from .hosting import Seed, device_of, is_away, on_host
 from .recurrences import Stack, Wanted, chosen, one_stack, one_state, stacks_of
 from .rows import TrustedCotangents
 from .scaling import whole_of
-from .states import Ledger, StateFlow, flow_of
+from .states import Ledger, StateFlow, flow_of, norms_of_each
 
 
 class StackFlow(Mapping[str, StateFlow]):
@@ -193,7 +193,7 @@ def state_grad_matrix(
     """‖∂L_k/∂h_t‖ for every loss and every time step: what each loss says about each state.
 
     Several losses go back in one pass, on a leading axis: as many as fit in about 32 MB, and at least
-    ten. A pass takes about 4 n · size bytes for n losses, where size is that of all states (of an LSTM
+    ten. A pass takes up to 5 n · size bytes for n losses, where size is that of all states (of an LSTM
     that was run as one operation, of h and c): T · B · H · itemsize each.
 
     Parameters
@@ -243,19 +243,19 @@ def state_grad_matrix(
     recurrence = one_state(
         one_stack(whole[0], path, "state_grad_matrix"), state, "state_grad_matrix"
     )
-    every = recurrence.times()
-    asked = chosen(times, every, "state_grad_matrix")
+    asked = chosen(times, recurrence.times(), "state_grad_matrix")
+    if not recurrence.fused:
+        recurrence.check_shapes("state_grad_matrix")
     states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in asked]
     targets = set(states)
     size = sum(math.prod(node.value.shape) * node.value.itemsize for node in targets)
-    count = max(FEWEST, MEMORY // max(4 * size, 1))
-    columns = [every.index(t) for t in asked]
-    rows = []
+    count = max(FEWEST, MEMORY // max(5 * size, 1))
+    columns = []
     for start in range(0, len(seeds), count):
-        for found in _together(seeds[start : start + count], targets):
-            flow = flow_of(recurrence, found, "state_grad_matrix", Ledger())
-            rows.append((flow.log_grad_norm if log else flow.grad_norm)[columns])
-    return np.array(rows)
+        some = seeds[start : start + count]
+        norms, logs = norms_of_each(recurrence, _together(some, targets), len(some), asked)
+        columns.append(logs if log else norms)
+    return np.concatenate(columns, axis=1).T
 
 
 MEMORY = 1 << 25
@@ -265,7 +265,7 @@ FEWEST = 10
 """The number of losses that go back in one pass in any case."""
 
 
-def _together(seeds: Sequence[Seed], targets: set[Node]) -> Iterator[Found]:
+def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
     """The gradients of several losses, found in one pass."""
     spread = []
     for k, (root, seed) in enumerate(seeds):
@@ -273,8 +273,7 @@ def _together(seeds: Sequence[Seed], targets: set[Node]) -> Iterator[Found]:
             g = backend.namespace(seed).zeros((len(seeds), *seed.shape), dtype=seed.dtype)
             g[k] = seed
         spread.append((root, g))
-    found = gradients_together(spread, targets)
-    return map(found.at, range(len(seeds)))
+    return gradients_together(spread, targets)
 
 
 def _sum_of(losses: list[Tensor]) -> Seed:

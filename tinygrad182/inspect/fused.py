@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Sequence, Set
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
@@ -18,10 +16,10 @@ from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
 from ..recording import Leaf, Node
 from ..unrolling import is_scan, unrolled
-from .along import carried
 from .hosting import Seed, is_away
-from .rows import RowCotangents, Rows, as_bands
-from .scaling import Band, Power, times_power, zeros_like
+from .rows import RowCotangents, Rows
+from .scaling import Band, times_power, zeros_like
+from .sending import sent
 
 
 class Inside(NamedTuple):
@@ -39,23 +37,15 @@ class Inside(NamedTuple):
     power: int
 
     def grads(self, part: int) -> list[tuple[Array, Array]]:
-        """One part's gradients (T, B, H) by windows, and the powers of their rows (T, B)."""
+        """One part's gradients (*lead, T, B, H) by windows, and the powers of their rows (*lead, T, B)."""
         found = []
         for _, here in self.windows:
             states = here.states[part]
             with backend.on(states):
                 m = backend.namespace(states).module
-                powers = m.full(states.shape[:2], self.power) + here.powers
+                powers = m.full(states.shape[:-1], self.power) + here.powers
             found.append((states, powers))
         return found
-
-    def at(self, k: int) -> Inside:
-        """Those of one of the cotangents that went back together."""
-        windows = []
-        for steps, here in self.windows:
-            powers = here.powers if isinstance(here.powers, int) else here.powers[k]
-            windows.append((steps, here._replace(states=here.states[:, k], powers=powers)))
-        return Inside(windows, self.power)
 
 
 class Found(NamedTuple):
@@ -72,11 +62,6 @@ class Found(NamedTuple):
     bands: dict[Node, list[Band]]
     inside: dict[Node, Inside]
     twins: dict[Node, Node]
-
-    def at(self, k: int) -> Found:
-        """What was found of one of the cotangents that went back together, on a leading axis."""
-        bands = {node: [_one_of(band, k) for band in some] for node, some in self.bands.items()}
-        return Found(bands, {node: here.at(k) for node, here in self.inside.items()}, self.twins)
 
     def twin(self, node: Node) -> Node:
         """Return the node that stands for another."""
@@ -96,15 +81,6 @@ class Found(NamedTuple):
         with backend.on(value):
             powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
         return [(zeros_like(value), powers)]
-
-
-def _one_of(band: Band, k: int) -> Band:
-    """One of the leading axis; its power is a single one if that depends on nothing else."""
-    array, power = band
-    if not isinstance(power, int):
-        power = power[k] if len(power) > 1 else power[0]
-        power = int(power.item()) if power.size == 1 else power
-    return array[k, ...], power
 
 
 def part_of(scan: Node, part: int) -> Array:
@@ -137,8 +113,8 @@ def gradients_together(
 ) -> Found:
     """The same from several seeds.
 
-    They may all have a leading axis, of cotangents that :meth:`Found.at` tells apart; no weight of a
-    recurrence may then be asked for.
+    They may all have a leading axis, of cotangents that go back together; no weight of a recurrence may
+    then be asked for.
     """
     run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
     with no_grad():
@@ -185,23 +161,9 @@ class _Pass:
             return pull(node, g, wanted)
         else:
             for array, power in self.sums.bands(g):
-                self._pull_rows(node, array, power, wanted)
+                for x, cotangent, powers in sent(node, array, power, wanted, self._only_leaves):
+                    self.sums.put(x, cotangent, powers)
         return []
-
-    def _pull_rows(self, node: Node, g: Array, power: Power, wanted: Container[Any]) -> None:
-        """Send on an array whose rows have powers: as it is where they stay apart, else as bands."""
-        if isinstance(power, int):
-            power = np.full((1,) * g.ndim, power)
-        along = carried(node, power, wanted)
-        for parent, cotangent in pull(node, g, along):
-            self.sums.put(parent, cotangent, along[parent])
-        mixed = {x for x in node.inputs or () if x in wanted and x not in along}
-        ends = {x for x in mixed if self._only_leaves(x)}  # type: ignore[arg-type]
-        limit = 4 * largest_exponent(g.dtype)  # further out, nothing shows in their type
-        for some, within in ((ends, limit), (mixed - ends, None)):
-            for array, p in as_bands(g, power, within) if some else []:
-                for parent, cotangent in pull(node, array, some):
-                    self.sums.put(parent, cotangent, p)
 
     def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
         """Go back through a scan, and send on what comes of it."""

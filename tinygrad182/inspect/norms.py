@@ -36,23 +36,32 @@ def step_norms(states: Array) -> Array:
     return row_norms(_wide(states, (len(states), math.prod(states.shape[1:]))))
 
 
-def sample_norms(states: Array) -> Array:
-    """Each sample's norm at every step, ``(T, B)``, of ``(T, B, H)``; a state without a batch is one."""
-    samples = states.shape[1] if states.ndim > 2 else 1
-    each = math.prod(states.shape[1:]) // max(samples, 1)
-    return row_norms(_wide(states, (len(states), samples, each)))
+def sample_norms(states: Array, ndim: int | None = None) -> Array:
+    """Each sample's norm, ``(…, B)``, of states ``(…, B, H)``; a state without a batch is one sample.
+
+    A state has ``ndim`` axes: by default all but the first of ``states``.
+    """
+    return row_norms(_wide(states, _by_sample(states, ndim)))
 
 
-def at_sample_powers(state: Array, powers: Array) -> tuple[Array, Array]:
-    """One state whose rows have powers of two, in float64, and a single power for each sample ``(B,)``."""
-    xp = backend.namespace(state)
-    m = xp.module
-    with xp.on(state):
-        wide = state.astype("float64").reshape(len(state) if state.ndim > 1 else 1, -1)
-        rows = m.broadcast_to(powers, state.shape).reshape(wide.shape)
-        top = or_zero(m, m.max(sizes_of(m, wide, rows), axis=-1))
-        shifts = m.clip(rows - top[:, None], -4096, 4096).astype("int32")
-        return m.ldexp(wide, shifts).reshape(state.shape), top
+def at_sample_powers(states: Array, powers: Array, ndim: int) -> tuple[Array, Array]:
+    """States whose elements have powers of two, in float64, and a single power for each sample (…, B)."""
+    xp = backend.namespace(states)
+    m, shape = xp.module, _by_sample(states, ndim)
+    with xp.on(states):
+        wide = states.astype("float64").reshape(shape)
+        powers = m.broadcast_to(powers, states.shape).reshape(shape)
+        top = or_zero(m, m.max(sizes_of(m, wide, powers), axis=-1))
+        shifts = m.clip(powers - top[..., None], -4096, 4096).astype("int32")
+        return m.ldexp(wide, shifts).reshape(states.shape), top
+
+
+def _by_sample(states: Array, ndim: int | None) -> tuple[int, ...]:
+    """The shape in which a row is a sample."""
+    start = 1 if ndim is None else states.ndim - ndim
+    front, state = states.shape[:start], states.shape[start:]
+    samples = state[0] if len(state) > 1 else 1
+    return (*front, samples, math.prod(state) // max(samples, 1))
 
 
 def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArray]:
@@ -60,12 +69,12 @@ def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArr
 
     Parameters
     ----------
-    norms, powers : ndarrays (bands, T, B)
+    norms, powers : ndarrays (bands, T, …, B)
         Legs of right triangles, each beside the power of two it is to be multiplied by.
     """
-    top = np.where(norms == 0, powers.min(), powers).max(axis=(0, 2))
+    top = np.where(norms == 0, powers.min(), powers).max(axis=(0, -1))
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
-        legs = np.ldexp(norms, powers - top[:, None])
+        legs = np.ldexp(norms, powers - top[..., None])
         total = row_norms(np.hypot.reduce(legs, axis=0))
         return np.ldexp(total, top), np.log(total) + top * math.log(2)
 

@@ -14,9 +14,9 @@ from ..kernels.arrays import Ends
 from ..kernels.powers import NOTHING, or_zero, sizes_of, to_one
 from ..recording import Node
 from ..unrolling import is_scan
-from .along import carried
-from .rows import RowCotangents, Rows, as_bands
+from .rows import RowCotangents, Rows
 from .scaling import Band, Power, at_band
+from .sending import sent
 from .steps import Scaled, Steps, scaled
 from .times import Times
 
@@ -139,14 +139,8 @@ class InsideScans:
         self, node: Node, j: int, g: Array, power: Power, wanted: Container[Any]
     ) -> None:
         """Send on one coefficient, as it is where its rows stay apart, else as bands."""
-        power = np.full((1,) * g.ndim, power) if isinstance(power, int) else power
-        along = carried(node, power, wanted)
-        mixed = {x for x in node.inputs or () if x in wanted and x not in along}
-        for parent, cotangent in pull(node, g, along):
-            self._after(node, parent, j).put(parent, cotangent, along[parent])
-        for array, p in as_bands(g, power) if mixed else []:
-            for parent, cotangent in pull(node, array, mixed):
-                self._after(node, parent, j).put(parent, cotangent, p)
+        for parent, cotangent, powers in sent(node, g, power, wanted):
+            self._after(node, parent, j).put(parent, cotangent, powers)
 
     def _after(self, node: Node, parent: Node, j: int) -> RowCotangents:
         return self.sums.after(j, self.is_hop(parent, self.times.get(node)))

@@ -9,12 +9,12 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array, Key
-from ..backpropagation import gather
 from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, smallest
-from ..primitives.index import Slice
+from ..primitives.index import Slice, fill
 from ..recording import Node
 from ..unrolling import is_scan
 from .along import keeps_rows
+from .elements import Elements
 from .scaling import (
     NOT_FINITE,
     Band,
@@ -84,19 +84,13 @@ class RowCotangents(ScaledCotangents):
         return found
 
     def _joined(self, node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
-        """Parts of a node's cotangent as few whole ones; those of single powers are put there."""
-        rows: list[tuple[Slice, Power]] = []
-        wholes: list[Band] = []
+        """Parts of a node's cotangent as few whole ones; those of one power are put there."""
         power = parts[0][1]
-        alike = all(isinstance(p, int) and p == power for _, p in parts)
-        for s, power in parts:
-            if not alike and keeps_rows(s, node):
-                rows.append((s, power))
-            elif isinstance(power, int):
+        if all(isinstance(p, int) and p == power for _, p in parts):
+            for s, _ in parts:
                 super().put(node, s, power)
-            else:
-                wholes.append(whole_part(node, s, power))
-        return wholes + placed(node, rows)
+            return []
+        return joined(node, parts)
 
     def apart(self, node: Node, bands: list[Band]) -> list[Band]:
         """The same sum in which no element is near the ends of its type."""
@@ -194,10 +188,25 @@ def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
     return whole, tops
 
 
-def whole_part(node: Node, s: Slice, powers: Array) -> Band:
-    """A part of a node's cotangent, whose powers depend on the leading axes alone, as a whole one."""
-    lead = len(s.lead)
-    return gather(node, [s]), powers.reshape(powers.shape[:lead] + (1,) * node.value.ndim)
+def joined(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
+    """Parts of a node's cotangent as few whole ones: rows as they are, other parts added up."""
+    rows = [(s, p) for s, p in parts if keeps_rows(s, node) and _of_rows(p)]
+    others = [(s, p) for s, p in parts if not (keeps_rows(s, node) and _of_rows(p))]
+    return placed(node, rows) + ([elements_of(node, others)] if others else [])
+
+
+def _of_rows(power: Power) -> bool:
+    return isinstance(power, int) or bool(power.shape[-1] == 1)
+
+
+def elements_of(node: Node, parts: list[tuple[Slice, Power]]) -> Band:
+    """Parts of a node's cotangent as a whole one, where they may overlap."""
+    lead = parts[0][0].lead
+    total = Elements(parts[0][0].value, (*lead, *node.value.shape))
+    for s, power in parts:
+        key = (slice(None),) * len(lead) + fill(s.key, s.arrays)
+        total.add(s.value, power, total.places[key])
+    return total.band()
 
 
 def placed(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:

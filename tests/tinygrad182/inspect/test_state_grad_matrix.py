@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.support import assert_close, const, host, leaf, write
+from tests.support import assert_close, const, host, host_only, leaf, write
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases
 from tinygrad182.backpropagation import backpropagate
@@ -129,6 +130,20 @@ def test_at_most_20_passes_for_200_losses(fused: bool, monkeypatch: pytest.Monke
     monkeypatch.setattr(flow_module, "MEMORY", 0)
     matrix_of((output**2).sum(axis=(1, 2)))
     assert 1 <= len(passes) <= 20
+
+
+@host_only("calls of the host")
+def test_nothing_is_done_for_each_loss_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the losses in one pass: each adds its own operations, and no more."""
+    monkeypatch.setattr(flow_module, "FEWEST", 100)
+    output = list(loops.LOOPS["rnn_outside"](Weights(), 120, 2, 3).values())[-1]
+    calls = []
+    for count in (15, 60):
+        losses = [h.sum() for h in output[-count:]]
+        profiler = cProfile.Profile()
+        profiler.runcall(matrix_of, losses)
+        calls.append(sum(entry.callcount for entry in profiler.getstats()))
+    assert calls[1] < 2 * calls[0]
 
 
 @pytest.mark.parametrize("loop", ["fused", "unrolled", "own"])
