@@ -18,7 +18,7 @@ from . import backend
 from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError
 from .memory import in_pass
-from .modes import MODES, Modes, grad_mode, record_at, recording_as
+from .modes import MODES, Modes, grad_mode, modes_kept, record_at, recording_as
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import (
@@ -267,6 +267,7 @@ def _pull_one_by_one(
     return edges
 
 
+@modes_kept
 def _pull_definition(
     node: Node, g: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
@@ -285,6 +286,7 @@ def _pull_definition(
     return edges  # type: ignore[return-value]
 
 
+@modes_kept
 def defined(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
     """Record a node's definition on stand-ins for its inputs ``xs``, arrays or Tensors.
 

@@ -30,11 +30,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import vl_convert
+
 import tinygrad182 as tg
 from experiments.common.errors import OutputError
 from experiments.common.report import render_report, render_sheet
 from experiments.common.result import Figure, Result, Table, Value
 from experiments.common.words import printable
+from tinygrad182._html import legible
 
 RESULTS = "results.json"
 
@@ -198,8 +201,8 @@ def write_files(run: Run, folder: Path) -> None:
     for table in run.result.tables:
         write_csv(table, folder / f"{table.name}.csv")
     for figure in run.result.figures:
-        # Altair's types leave out what its own charts offer: every chart can be saved.
-        figure.chart.save(folder / f"{figure.name}.png", scale_factor=2)
+        drawn = vl_convert.vegalite_to_png(legible(figure.chart.to_dict()), scale=2)
+        (folder / f"{figure.name}.png").write_bytes(drawn)
     for attachment in run.result.attachments:
         attachment.write(folder / attachment.name)
     record = describe(run)

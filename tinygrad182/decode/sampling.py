@@ -12,7 +12,7 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..errors import ArgumentError
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
 from .search import begin
@@ -23,6 +23,7 @@ AT_ONCE = 256
 """Steps for which chance is drawn, and brought to a device, at once."""
 
 
+@modes_kept
 def sample(
     step: Step,
     state: State,

@@ -13,7 +13,7 @@ from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
 from ..kernels.powers import largest_exponent, power, smallest, times_all, to_one
 from ..kernels.products import Sent, products
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
 from ..recording import Node
@@ -128,6 +128,7 @@ def gradients_inside(
     return gradients_together([(root, seed)], targets, leaves, sums_too, sums)
 
 
+@modes_kept
 def gradients_together(
     seeds: Sequence[Seed],
     targets: set[Node],

@@ -74,7 +74,8 @@ class Module(Told):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call ``forward``, recording this module's path on every node made inside."""
-        outer = MODES.get().scope
+        modes = MODES.get()
+        outer = modes.scope
         path, names = outer.names.get(id(self)), outer.names
         if path is None:  # the outermost module, or one that those outside do not hold
             path, prefix = type(self).__name__.lower(), ""
@@ -82,12 +83,15 @@ class Module(Told):
                 path = f"{outer.module}.{path}"
                 prefix = f"{path}."
             names = {**names, **self._names(prefix)}
-        with scope(path, names):
-            try:
+        try:
+            with scope(path, names):
                 return self.forward(*args, **kwargs)
-            except TypeError as error:
-                explain_call(self.forward, args, kwargs, error)
-                raise
+        except TypeError as error:
+            explain_call(self.forward, args, kwargs, error)
+            raise
+        except BaseException:  # as modes_kept does, but quicker
+            MODES.set(modes)
+            raise
 
     def _names(self, prefix: str) -> dict[int, str]:
         """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
