@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -201,13 +202,23 @@ def write_files(run: Run, folder: Path) -> None:
     for table in run.result.tables:
         write_csv(table, folder / f"{table.name}.csv")
     for figure in run.result.figures:
-        drawn = vl_convert.vegalite_to_png(legible(figure.chart.to_dict()), scale=2)
-        (folder / f"{figure.name}.png").write_bytes(drawn)
+        draw(figure, folder / f"{figure.name}.png")
     for attachment in run.result.attachments:
         attachment.write(folder / attachment.name)
     record = describe(run)
+    record["files"] = {
+        name: title for name, title in record["files"].items() if (folder / name).exists()
+    }
     (folder / "report.html").write_text(render_report(run, record), encoding="utf-8")
     (folder / RESULTS).write_text(_json(record), encoding="utf-8")
+
+
+def draw(figure: Figure, path: Path) -> None:
+    """Draw a figure; where that fails the run goes on, since the report draws its charts itself."""
+    try:
+        path.write_bytes(vl_convert.vegalite_to_png(legible(figure.chart.to_dict()), scale=2))
+    except ValueError as error:  # which the library raises, whatever is wrong
+        warnings.warn(f"{path.name} cannot be drawn: {error}", RuntimeWarning, stacklevel=2)
 
 
 def _json(record: dict[str, Any]) -> str:

@@ -220,22 +220,22 @@ class _Pass:
         Where there is nothing but leaves behind it, in its own type.
         """
         xp = backend.namespace(g)
-        lead = g.ndim - parent.value.ndim
+        leading = g.shape[: g.ndim - parent.value.ndim]
         if rows is None:
-            self.sums.put(parent, fit(xp, node, parent, g, lead), power)
+            self.sums.put(parent, fit(xp, node, parent, g, leading), power)
             return
         powers = (rows + power)[..., None]
         if (behind := self._states(parent)) is not None:
             self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
             with np.errstate(over="ignore"):  # infinite is what it is in its type
-                whole = fit(xp, node, parent, times_power(g, powers), lead)
+                whole = fit(xp, node, parent, times_power(g, powers), leading)
             if not xp.guarded:  # subnormal numbers are slow on the host
                 small = xp.module.abs(whole) < smallest(whole.dtype)
                 whole = xp.module.where(small, 0, whole)
             self.sums.put(parent, whole, 0)
         else:
-            self.sums.put(parent, fit(xp, node, parent, g, lead), powers)
+            self.sums.put(parent, fit(xp, node, parent, g, leading), powers)
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""
