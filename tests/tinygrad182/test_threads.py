@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import const, device, host, leaf
+from tests.support import const, device, host, host_only, leaf
 from tinygrad182 import autodiff, memory, modes, recording
 
 THREADS, PASSES = 8, 40
@@ -446,6 +446,32 @@ def test_every_function_of_the_framework_that_enters_a_context_keeps_the_modes()
                 found.append((f"{file.name}: {part.name}", kept))
     assert len(found) > 20
     assert [name for name, kept in found if not kept] == []
+
+
+def test_an_interrupted_load_leaves_all_parameters_or_none() -> None:
+    model = tg.nn.LSTM(1, 2, 2, rng=0).to(device())
+    old = {name: host(p) for name, p in model.state_dict().items()}
+    new = {name: 2 * p for name, p in old.items()}
+    outcomes, n, interrupted = set(), 1, True
+    while interrupted:
+        interrupted = _interrupted(lambda: model.load_state_dict(new), n, ("assign",))
+        found = {name: host(p) for name, p in model.state_dict().items()}
+        written = all(np.array_equal(found[name], new[name]) for name in new)
+        assert written or all(np.array_equal(found[name], old[name]) for name in old)
+        outcomes.add((interrupted, written))
+        n += 1
+    assert outcomes == {(True, False), (False, True)}
+
+
+@host_only("an array that cannot be written to")
+def test_a_parameter_that_cannot_be_written_to_stops_the_others() -> None:
+    model = tg.nn.Linear(2, 2, rng=0)
+    weight, bias = (host(p).copy() for p in (model.weight, model.bias))
+    model.bias._data.flags.writeable = False
+    with pytest.raises(tg.GraphError, match="assign: a graph still uses this array"):
+        model.load_state_dict({"weight": weight + 1, "bias": bias + 1})
+    assert np.array_equal(host(model.weight), weight)
+    assert np.array_equal(host(model.bias), bias)
 
 
 # --- what can be decorated ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import backend
@@ -13,7 +14,7 @@ from .._tensor import Tensor
 from ..autodiff import set_grads
 from ..backend import Array
 from ..creation import tensor, zeros_like
-from ..errors import ArgumentError, DTypeError, StateDictError, TinygradError
+from ..errors import ArgumentError, DTypeError, GraphError, StateDictError, TinygradError
 from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
@@ -244,8 +245,15 @@ class Module(Told):
             raise StateDictError(
                 f"load_state_dict of {type(self).__name__}: " + "; ".join(problems)
             )
-        for module, loaded in plan:
-            module._load_own_state(loaded)
+        before = [(p, backend.copy(p._data)) for p in self.parameters()]
+        try:
+            for module, loaded in plan:
+                module._load_own_state(loaded)
+        except BaseException:  # also an interrupt
+            for parameter, old in before:
+                with suppress(GraphError):  # what cannot be written to was not
+                    parameter.assign(old)
+            raise
 
     def modules(self) -> Iterator[Module]:
         """Yield the module itself and every one inside it, each once."""
