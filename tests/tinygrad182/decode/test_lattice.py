@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
@@ -178,12 +178,18 @@ def test_texts_that_no_picture_can_hold(tmp_path: Path) -> None:
         assert not set(BAD) & set(drawn)
         assert not re.search(r"\\u00", drawn)
         assert not set(BAD) & set(lattice(2).text(words=each))
-    lattice(2).save_png(tmp_path / "a.png", words=BAD, title=BAD)
+    h = tg.inspect.mark(tg.ones(1, requires_grad=True) * 1, BAD, time=0)
+    flow = tg.inspect.gradient_flow(h.sum())
+    drawn = json.dumps(lattice(2).chart(gradient=flow).to_dict(), ensure_ascii=False)
+    assert not set(BAD) & set(drawn)
+    assert not re.search(r"\\u00", drawn)
+    lattice(2).save_png(tmp_path / "a.png", words=BAD, title=BAD, gradient=flow)
     lattice(2).save_html(tmp_path / "a.html", words=BAD, title=BAD)
     assert "<title>␀␋␌␛���</title>" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
 @given(st.text(st.characters(exclude_categories=())))
+@example(BAD)
 def test_what_is_legible_is_xml_and_nothing_else_changes(text: str) -> None:
     found = legible(text)
     assert len(found) == len(text)

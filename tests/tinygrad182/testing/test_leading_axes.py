@@ -64,9 +64,10 @@ RULES = {
 }
 
 
+@pytest.mark.parametrize("broadcasts", [False, True])
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_views_and_jacobians_tell_the_remedy(rule: Any) -> None:
-    parts = tg.Primitive("parts", lambda xp, x: xp.stack([x, 3 * x]), (rule,), "linear")
+def test_views_and_jacobians_tell_the_remedy(rule: Any, broadcasts: bool) -> None:
+    parts = tg.Primitive("parts", lambda xp, x: xp.stack([x, 3 * x]), (rule,), "linear", broadcasts)
     with pytest.raises(
         tg.ShapeError, match=r"rule of parts .*make the primitive with leading_axes"
     ):
