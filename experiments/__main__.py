@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from importlib.util import find_spec
@@ -19,7 +20,21 @@ def remedy() -> str:
     return f"Install it with: {sys.executable} -m pip install -e '.[experiments]'"
 
 
+def open_standard_streams() -> None:
+    """Open the null device where there is no standard stream (``<&-``).
+
+    Otherwise the next file that is opened would have its number, and libraries would take that for the
+    stream: drawing a picture ends the process.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+
+
 if __name__ == "__main__":
+    open_standard_streams()
     if missing := [package for package in NEEDED if find_spec(package) is None]:
         names = ", ".join(missing)
         sys.exit(f"The experiments need what this Python does not have: {names}. {remedy()}")

@@ -206,9 +206,9 @@ def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure
             f"The {states} at each time step",
             "Norm over the batch and the hidden units. "
             + (
-                "Every unit of h is in (−1, 1); c has no bound."
+                "Every unit of h is in [−1, 1]; c has no bound."
                 if opts.cell == "lstm"
-                else "tanh keeps every unit in (−1, 1); the others have no bound."
+                else "tanh keeps every unit in [−1, 1]; the others have no bound."
             ),
             views.moments_chart(
                 measurements, "state", f"The size of the {states} at each time step", size
@@ -282,6 +282,9 @@ def marks(measurements: Sequence[Measurement]) -> str:
     return said
 
 
+RADIUS = Column("spectral_radius", "spectral radius", "g")
+"""What W_h starts with."""
+
 SUMMARY = (
     Column("moment", "training"),
     Column("eigenvalue", "|λ|max", ".3f"),
@@ -340,7 +343,7 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
             "summary",
             "Each network in numbers",
             views.summary_rows(measurements),
-            (*keys, *(LSTM_SUMMARY if lstm else SUMMARY)),
+            (*keys, RADIUS, *(LSTM_SUMMARY if lstm else SUMMARY)),
             LSTM_NOTE if lstm else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", views.step_rows(measurements)),

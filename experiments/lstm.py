@@ -20,7 +20,7 @@ from experiments.cells.measure import NAMED_BIAS, Seen, ahead, keeps_more, pick,
 from experiments.common import options
 from experiments.common.errors import OptionError
 from experiments.common.result import Claim, Result, power_text
-from experiments.common.words import counted
+from experiments.common.words import between, counted
 from experiments.regression.data import batch_of
 from experiments.regression.flow import FACTOR, FACTOR_DECADES, loss_of
 from experiments.regression.networks import CELL_TEXT, Cell, regressor
@@ -106,7 +106,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
     factor = f"A factor of {FACTOR} over the whole length counts; this is a convention."
     return (
         Claim(
-            "Hidden states stay within tanh of the cell states, and so in (−1, 1): largest |h_t| over "
+            "Hidden states stay within tanh of the cell states, and so in [−1, 1]: largest |h_t| over "
             "tanh of the largest |c_t|, any step of any LSTM, weights × 1",
             float(bound),
             1.0,
@@ -195,7 +195,7 @@ def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
             f"With forget bias {bias:g} the LSTM keeps {FACTOR} times as much of its gradient from step "
             "T to step 1 as the RNN, or more, "
             + "; ".join(f"{count} with {_weights(scales)}" for count, scales in counts.items())
-            + f". With weights × 1 it is ahead by {min(decades):+.1f} to {max(decades):+.1f} decades."
+            + f". With weights × 1 it is ahead by {between(decades, '+.1f')} decades."
         )
     for cell in ("rnn", "lstm"):
         rises = {

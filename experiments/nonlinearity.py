@@ -107,17 +107,17 @@ def run(opts: NonlinearityOptions, progress: Progress) -> Result:
 def claims(
     opts: NonlinearityOptions, found: Sequence[Seen], draws: Sequence[Seen]
 ) -> tuple[Claim, ...]:
-    """Bounds from |σ′| ≤ 1 and |tanh| < 1, and the two ways in which the naive picture fails."""
+    """Bounds from |σ′| ≤ 1 and |tanh| ≤ 1, and the two ways in which the naive picture fails."""
     bent = [each for each in found if each.network.nonlinearity != "identity"]
     tanh = [each for each in found if each.network.nonlinearity == "tanh"]
     made = []
     if tanh:
         made.append(
             Claim(
-                "tanh keeps every hidden unit in (−1, 1) (largest |h| of any unit at any step)",
+                "tanh keeps every hidden unit in [−1, 1] (largest |h| of any unit at any step)",
                 measured=max(float(each.largest.max()) for each in tanh),
                 threshold=1.0,
-                why="The definition of tanh; in floating point it can round to 1.",
+                why="|tanh| < 1, which floating point can round to 1.",
             )
         )
     if bent:

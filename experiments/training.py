@@ -16,6 +16,7 @@ from rich.progress import Progress
 from experiments.catalogue import Experiment
 from experiments.common import options
 from experiments.common.result import Claim, Result, power_text
+from experiments.common.words import between, counts
 from experiments.learning import views
 from experiments.learning.measure import Learned, Task, inputs_used, learn, least_loss
 from experiments.regression.flow import TARGET_TEXT, Target
@@ -180,15 +181,34 @@ def behind(opts: TrainingOptions, found: Sequence[Learned]) -> list[str]:
     ]
 
 
+def proven(used: Sequence[int]) -> str:
+    """What the losses of some networks prove, from how many numbers each must use.
+
+    >>> proven([0, 0])
+    'no loss proves that a network uses any of the numbers'
+    >>> proven([0, 2, 5])
+    'the losses of 2 of 3 networks prove that they use at least 2 to 5 of the last numbers'
+    >>> proven([3, 3])
+    'the losses prove that networks use at least 3 of the last numbers'
+    """
+    some = [count for count in used if count]
+    if not some:
+        return "no loss proves that a network uses any of the numbers"
+    if len(some) < len(used):
+        return (
+            f"the losses of {len(some)} of {len(used)} networks prove that they use at least "
+            f"{counts(some)} of the last numbers"
+        )
+    return f"the losses prove that networks use at least {counts(some)} of the last numbers"
+
+
 def headline(opts: TrainingOptions, found: Sequence[Learned]) -> str:
     """What was learned, and what became of the reach of the gradient."""
     parts = []
     for target in dict.fromkeys(opts.targets):
         losses = [learned.loss for learned in found if learned.task.target == target]
         constant = least_loss(0, opts.length, target)
-        parts.append(
-            f"{min(losses):.1g} to {max(losses):.1g} of {constant:.2g} ({TARGET_TEXT[target]})"
-        )
+        parts.append(f"{between(losses)} of {constant:.2g} ({TARGET_TEXT[target]})")
     said = f"After {opts.steps} training steps the loss is {' and '.join(parts)}"
     watched = [learned for learned in found if len(learned.moments)]
     shown = min(watched, key=lambda learned: learned.reach(0))
@@ -208,8 +228,7 @@ def sentences(opts: TrainingOptions, found: Sequence[Learned]) -> tuple[str, ...
         used = [inputs_used(learned.loss, opts.length, target) for learned in chosen]
         said.append(
             f"{TARGET_TEXT[target].capitalize()}: the smallest loss on fresh sequences is "
-            f"{best.loss:.2g} ({best.task.name}); the losses prove that networks use at least "
-            f"{min(used)}{f' to {max(used)}' * (max(used) > min(used))} of the last numbers."
+            f"{best.loss:.2g} ({best.task.name}); {proven(used)}."
         )
         watched = [learned for learned in chosen if len(learned.moments)]
         said += [

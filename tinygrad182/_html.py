@@ -1,10 +1,39 @@
-"""Pages with charts on them: what a person wrote reaches a page through here alone."""
+"""Pages with charts on them: what a person wrote reaches a page or a picture through here alone."""
 
 from __future__ import annotations
 
 import html
 import json
+import re
 from typing import Any
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML document may hold (XML 1.0, production 2), so that no SVG can."""
+
+
+def legible(data: Any) -> Any:
+    r"""A chart's specification, or any other JSON, whose texts hold nothing that cannot be drawn.
+
+    Pictures are drawn as SVG, and a character that XML forbids would end the whole process. Control
+    characters become their pictures; lone surrogates and what is no character become the replacement
+    character.
+
+    Examples
+    --------
+    >>> from tinygrad182._html import legible
+    >>> legible({"form\x0cfeed": ["a\x00b", 1, "\ufffe\udc80", "tab\t"]})
+    {'form␌feed': ['a␀b', 1, '��', 'tab\t']}
+    """
+    if isinstance(data, str):
+        return _NOT_XML.sub(_stand_in, data)
+    if isinstance(data, dict):
+        return {legible(key): legible(value) for key, value in data.items()}
+    return [legible(value) for value in data] if isinstance(data, list) else data
+
+
+def _stand_in(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return chr(0x2400 + code) if code < 0x20 else "\N{REPLACEMENT CHARACTER}"
 
 
 def in_script(data: Any) -> str:
@@ -38,7 +67,7 @@ def chart_page(title: str, spec: dict[str, Any], library: str) -> str:
     library : str
         JavaScript that defines ``vegaEmbed``.
     """
-    return _PAGE.format(title=html.escape(title), library=library, spec=in_script(spec))
+    return _PAGE.format(title=html.escape(legible(title)), library=library, spec=in_script(spec))
 
 
 _PAGE = """\

@@ -16,9 +16,9 @@ import numpy as np
 
 from . import backend
 from .anomaly import check_cotangent
-from .errors import FreedGraphError, ShapeError
+from .errors import FreedGraphError, ShapeError, TinygradError
 from .memory import in_pass
-from .modes import MODES, Modes, grad_mode, record_at, recording_as
+from .modes import MODES, Modes, grad_mode, modes_kept, record_at, recording_as
 from .namespaces import HALF
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
@@ -186,19 +186,22 @@ def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> 
     return xp.reshape(cotangent, (*cotangent.shape[:lead], *shape))
 
 
-def fit(xp: Any, node: Node, parent: Node, cotangent: Any, lead: int) -> Any:
-    """Give what a rule returned the input's shape and dtype, and make a NumPy scalar an array."""
+def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()) -> Any:
+    """Give what a rule returned the input's shape and dtype, and make a NumPy scalar an array.
+
+    ``leading`` are the sizes of the axes in front of it, one for each place of a cotangent.
+    """
     value = parent.value
     if type(cotangent) is Slice:
         return cotangent
     if isinstance(cotangent, np.generic):
         cotangent = np.asarray(cotangent)
-    shape = cotangent.shape[lead:] if lead else cotangent.shape
-    if shape != value.shape:
-        if not node.primitive.broadcasts:  # type: ignore[union-attr]
+    shape, lead = cotangent.shape, len(leading)
+    if shape != (leading + value.shape if leading else value.shape):
+        if not node.primitive.broadcasts or shape[:lead] != leading:  # type: ignore[union-attr]
             raise ShapeError(
                 f"the derivative rule of {node.op} returned shape {tuple(shape)} "
-                f"for an input of shape {tuple(value.shape)}"
+                f"for an input of shape {tuple(value.shape)}{_SEVERAL if leading else ''}"
             )
         cotangent = _unbroadcast(xp, cotangent, value.shape, lead)
     if cotangent.dtype is not value.dtype and cotangent.dtype != value.dtype:
@@ -223,13 +226,24 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         In the order of the inputs; an input used twice stands twice.
     """
     xp = backend.NAMESPACES[type(g)]
-    if is_tensor(g):  # recorded: the rule sees Tensors
-        y: Any = wrap(node.value, node)
-        xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in node.inputs or ()]
-        return _pull(xp, node, g, y, xs, wanted)
-    xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
-    with backend.on(g):
-        return _pull(xp, node, g, node.value, xs, wanted)
+    try:
+        if is_tensor(g):  # recorded: the rule sees Tensors
+            y: Any = wrap(node.value, node)
+            xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in node.inputs or ()]
+            return _pull(xp, node, g, y, xs, wanted)
+        xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
+        with backend.on(g):
+            return _pull(xp, node, g, node.value, xs, wanted)
+    except (ValueError, IndexError, TypeError) as error:
+        if isinstance(error, TinygradError) or g.ndim == node.value.ndim:
+            raise
+        raise ShapeError(f"the derivative rule of {node.op} failed: {error}{_SEVERAL}") from error
+
+
+_SEVERAL = (
+    "; here several cotangents come at once, on axes in front of the output's own: write the rule for "
+    "those too (g[..., 0, :] in the place of g[0]), or make the primitive with leading_axes=False"
+)
 
 
 def _pull(
@@ -245,6 +259,7 @@ def _pull(
     lead = g.ndim - y.ndim
     if lead and not node.primitive.leading_axes:  # type: ignore[union-attr]
         return _pull_one_by_one(xp, node, g, y, xs, wanted)
+    leading = g.shape[:lead] if lead else ()
     together = rules(xp, g, y, *xs, **params) if callable(rules) else None
     edges = []
     for i, parent in enumerate(node.inputs or ()):
@@ -258,7 +273,7 @@ def _pull(
             rule = rules[i]  # type: ignore[index]
             cotangent = None if rule is None else rule(xp, g, y, *xs, **params)
         if cotangent is not None:
-            edges.append((parent, fit(xp, node, parent, cotangent, lead)))  # type: ignore[arg-type]
+            edges.append((parent, fit(xp, node, parent, cotangent, leading)))  # type: ignore[arg-type]
     return edges  # type: ignore[return-value]
 
 
@@ -280,6 +295,7 @@ def _pull_one_by_one(
     return edges
 
 
+@modes_kept
 def _pull_definition(
     node: Node, g: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
@@ -298,6 +314,7 @@ def _pull_definition(
     return edges  # type: ignore[return-value]
 
 
+@modes_kept
 def defined(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
     """Record a node's definition on stand-ins for its inputs ``xs``, arrays or Tensors.
 

@@ -9,30 +9,67 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Generator
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
-Context = AbstractContextManager[Any]
+from .errors import ArgumentError, brief
+
+AWAITED = inspect.CO_ITERABLE_COROUTINE
+"""What ``types.coroutine`` marks a generator with that can be awaited."""
+
+
+class Context(Protocol):
+    """A context that may be entered again, and by several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in ``tg``."""
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function inside."""
 
 
 def decorated(context: Context, function: Any) -> Any:
-    """``function`` run inside ``context``, which may be entered again and by several threads at once."""
-    if inspect.isgeneratorfunction(function):
-        make = _generator
-    elif inspect.iscoroutinefunction(function):
-        make = _coroutine
-    elif inspect.isasyncgenfunction(function):
-        make = _async_generator
-    else:
-        make = _function
-    return functools.wraps(function)(make(context, function))
+    """``function`` run inside ``context``; also what ``@classmethod`` and ``@staticmethod`` have made.
+
+    Raises
+    ------
+    ArgumentError
+        A class, whose objects' methods would not be inside, or what cannot be called.
+    """
+    if isinstance(function, (classmethod, staticmethod)):
+        return type(function)(decorated(context, function.__func__))
+    if isinstance(function, type):
+        raise ArgumentError(
+            f"{context.name}: {brief(function)} is a class; decorate its methods, such as forward"
+        )
+    if not callable(function):
+        raise ArgumentError(
+            f"{context.name}: {brief(function)} is not a function to decorate; "
+            f"write with tg.{context.name}(): ..."
+        )
+    return functools.wraps(function)(_made(context, function))
+
+
+def _made(context: Context, function: Any) -> Any:
+    """A function of the same kind."""
+    runs = function
+    if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
+        runs = type(function).__call__
+    if inspect.isgeneratorfunction(runs):
+        inside = _generator(context, function)
+        awaited = getattr(runs, "__code__", None) and runs.__code__.co_flags & AWAITED
+        return types.coroutine(inside) if awaited else inside
+    if inspect.iscoroutinefunction(runs):
+        return _coroutine(context, function)
+    if inspect.isasyncgenfunction(runs):
+        return _async_generator(context, function)
+    return _function(context, function)
 
 
 def _function(context: Context, function: Any) -> Any:
     def inside(*args: Any, **kwargs: Any) -> Any:
-        with context:
-            return function(*args, **kwargs)
+        return context.run(function, *args, **kwargs)
 
     return inside
 
@@ -76,15 +113,13 @@ def _driven(context: Context, running: Any) -> Generator[Any, Any, Any]:
     resume, value = running.send, None
     while True:
         try:
-            with context:
-                item = resume(value)
+            item = context.run(resume, value)
         except StopIteration as end:
             return end.value
         try:
             resume, value = running.send, (yield item)
         except GeneratorExit:
-            with context:
-                running.close()
+            context.run(running.close)
             raise
         except BaseException as error:
             resume, value = running.throw, error

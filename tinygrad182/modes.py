@@ -5,6 +5,10 @@ defaults, and every change is a context manager that is undone when an exception
 context may be entered by several threads at once, and again inside itself. No ``with`` block may span a
 ``yield``; a decorator takes generators and coroutines, and is in force only while they run.
 
+A signal can interrupt a ``with`` block at the moment in which it is left, before it puts the modes back:
+Python has nothing against that. Whoever goes on after a ``KeyboardInterrupt`` should let a decorator change
+the modes. It puts them back whenever the interrupt comes, and so do all functions of the framework.
+
 Threads may record and differentiate at once, also with the same parameters: what they add to ``.grad`` is
 the sum of all contributions. They must not write to a tensor's elements, step an optimizer or set
 ``requires_grad`` while others use the tensor.
@@ -12,6 +16,7 @@ the sum of all contributions. They must not write to a tensor's elements, step a
 
 from __future__ import annotations
 
+import functools
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,7 +29,7 @@ from . import backend
 from ._calls import told
 from .backend import Array
 from .decorating import decorated
-from .errors import ArgumentError, GraphError, brief
+from .errors import GraphError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -122,6 +127,24 @@ MODES: ContextVar[Modes] = ContextVar(
 )
 
 
+def modes_kept(function: F) -> F:
+    """Decorate a function that enters contexts: the modes are put back after every exception.
+
+    That includes an interrupt that comes as a ``with`` block is left, before the block can do it.
+    """
+
+    @functools.wraps(function)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        before = MODES.get()
+        try:
+            return function(*args, **kwargs)
+        except BaseException:
+            MODES.set(before)
+            raise
+
+    return inside  # type: ignore[return-value]
+
+
 class ModeContext(ABC):
     """A context manager that changes the modes and puts them back, whatever happens inside.
 
@@ -162,6 +185,21 @@ class ModeContext(ABC):
             modes = modes.outer
         MODES.set(modes.outer)  # type: ignore[arg-type]
 
+    @property
+    def name(self) -> str:
+        """What it is called in ``tg``."""
+        return type(self).__name__
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function inside; the modes are put back whenever an interrupt comes."""
+        before = MODES.get()
+        try:
+            with self:
+                return function(*args, **kwargs)
+        except BaseException:
+            MODES.set(before)
+            raise
+
     def __call__(self, function: F) -> F:
         """Decorate a function, generator or coroutine: it runs inside."""
         return decorated(self, function)
@@ -174,6 +212,11 @@ class grad_mode(ModeContext):  # noqa: N801 - used like a keyword
 
     def __init__(self, grad: bool) -> None:
         self._grad = grad
+
+    @property
+    def name(self) -> str:
+        """What it is called in ``tg``."""
+        return "enable_grad" if self._grad else "no_grad"
 
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         modes.grad = self._grad
@@ -205,7 +248,7 @@ def no_grad(function: Any = None) -> Any:
     False
     """
     context = grad_mode(False)
-    return context if function is None else _decorated(context, function, "no_grad")
+    return context if function is None else context(function)
 
 
 @overload
@@ -215,15 +258,7 @@ def enable_grad(function: F) -> F: ...
 def enable_grad(function: Any = None) -> Any:
     """Context, or decorator, in which operations are recorded again, inside :func:`no_grad`."""
     context = grad_mode(True)
-    return context if function is None else _decorated(context, function, "enable_grad")
-
-
-def _decorated(context: ModeContext, function: Any, name: str) -> Any:
-    if not callable(function):
-        raise ArgumentError(
-            f"{name}: {brief(function)} is not a function to decorate; write with tg.{name}(): ..."
-        )
-    return context(function)
+    return context if function is None else context(function)
 
 
 def default_device(device: str | None = None) -> str:
@@ -262,7 +297,7 @@ class detect_anomaly(ModeContext):  # noqa: N801 - used like a keyword
     def __new__(cls, function: Any = None) -> Any:
         """Make the context, or decorate the function that stands where one may."""
         context = super().__new__(cls)
-        return context if function is None else _decorated(context, function, "detect_anomaly")
+        return context if function is None else context(function)
 
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         modes.anomaly = True

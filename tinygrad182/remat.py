@@ -15,7 +15,7 @@ from ._trees import flatten, rebuild
 from .backpropagation import ancestors, backpropagate
 from .errors import ArgumentError, InPlaceError
 from .indexing import index
-from .modes import MODES, Modes, deferred_checks, grad_mode, recording_as
+from .modes import MODES, Modes, deferred_checks, grad_mode, modes_kept, recording_as
 from .primitives import Primitive
 from .primitives.primitive import Tangents
 from .rearranging import astype, concat, reshape
@@ -99,6 +99,7 @@ class _Inside:
         self.outside: list[Node] = []
         self.watched: list[Node] = []
 
+    @modes_kept
     def run(self, stand_ins: list[Any]) -> tuple[Any, Any]:
         """Record the function on stand-ins for its arguments, where and as it was first called."""
         remaining = iter(stand_ins)
@@ -124,6 +125,7 @@ class _Inside:
                 values[node] = xp.asarray(y)
         return values[node_of(flat)]
 
+    @modes_kept
     def _again(self, inputs: tuple[Any, ...]) -> tuple[Any, list[Node]]:
         """Record again; return the output and the nodes at which its derivatives end."""
         for node in self.watched:
@@ -143,6 +145,7 @@ class _Inside:
             _, flat = self.run(stand_ins)
         return flat, [*map(node_of, stand_ins), *self.outside]
 
+    @modes_kept
     def vjp(self, xp: Any, g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
         """Carry the cotangent through the function, recorded again."""
         flat, ends = self._again(inputs)

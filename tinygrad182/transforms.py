@@ -17,7 +17,7 @@ from .autodiff import grad
 from .backpropagation import ancestors, backpropagate, defined
 from .creation import beside, full_like, gathered, tensor, zeros_like
 from .errors import ArgumentError, ShapeError
-from .modes import MODES, enable_grad, grad_mode
+from .modes import MODES, enable_grad, grad_mode, modes_kept
 from .primitives import PRIMITIVES, Primitive
 from .rearranging import astype
 from .recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
@@ -25,6 +25,7 @@ from .recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
 Outputs = Tensor | tuple[Tensor, ...]
 
 
+@modes_kept
 def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[Tensor, ...]]]:
     """Vector–Jacobian product: the value of ``f`` and the function that pulls cotangents back.
 
@@ -75,6 +76,7 @@ def _unzip(pairs: list[tuple[Tensor, Any]], inputs: list[Tensor]) -> tuple[Any, 
     return [o for o, _ in pairs], inputs, [g for _, g in pairs]
 
 
+@modes_kept
 def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     """Jacobian–vector product: the value of ``f`` at ``xs`` and its directional derivative along ``vs``.
 
@@ -181,6 +183,7 @@ def _sum(terms: Any) -> Any:
     return total
 
 
+@modes_kept
 def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     """All derivatives of ``f(x)`` by ``x``, in one backward pass that carries every row at once.
 

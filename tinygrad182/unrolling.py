@@ -12,7 +12,7 @@ from .backpropagation import ancestors
 from .creation import ones, tensor
 from .functions import stack
 from .marks import mark
-from .modes import Modes, Scope, at_time, enable_grad, recording_as
+from .modes import Modes, Scope, at_time, enable_grad, modes_kept, recording_as
 from .primitives.recurrent import Scan
 from .recording import Node, node_of, wrap
 
@@ -20,6 +20,7 @@ State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""
 
 
+@modes_kept
 def run_steps(scan: Scan, operands: Sequence[Any], params: dict[str, Any]) -> list[State]:
     """The states of a recurrence run step by step, each marked with its name and time."""
     steps = scan.unrolled(functions, *operands, **params)
@@ -47,6 +48,7 @@ def operations(node: Node) -> frozenset[str]:
 
 
 @cache
+@modes_kept
 def _operations(scan: Scan, **params: Any) -> frozenset[str]:
     inputs = [ones((2, 1, 1)), *[ones((1, 1))] * len(scan.parts)]
     weight = ones((scan.blocks, 1), requires_grad=True)
@@ -101,6 +103,7 @@ class _Part:
         self.scope = scope
         self._whole: Tensor | None = None
 
+    @modes_kept
     def whole(self) -> Tensor:
         if self._whole is None:
             parts = [s.whole() if isinstance(s, _Part) else s for s in self.states]
@@ -132,6 +135,7 @@ def _twin(x: Any, twins: dict[Any, Any]) -> Any:
     return _as_node(twins.get(x, x))
 
 
+@modes_kept
 def _open(node: Node, twins: dict[Node, Any]) -> _Part:
     """The states of a recurrence, recorded step by step where it was recorded."""
     given: list[Any] = []

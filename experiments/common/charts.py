@@ -51,7 +51,7 @@ def spanned(values: Iterable[Value], margin: float = 0.06) -> tuple[float, float
 
 
 def decades(field: str, title: str, domain: tuple[float, float]) -> alt.Y:
-    """Vertical axis for log10 values, labelled as powers of ten.
+    """Vertical axis for log10 values, labelled with the numbers they are the logarithms of.
 
     Logarithms reach where floating-point numbers, and so a logarithmic scale, do not. The domain
     is given, since panels can be empty: all values of a network may be beyond drawing.
@@ -60,8 +60,26 @@ def decades(field: str, title: str, domain: tuple[float, float]) -> alt.Y:
         f"{field}:Q",
         title=title,
         scale=alt.Scale(domain=list(domain), zero=False, nice=False),
-        axis=alt.Axis(labelExpr="'1e' + format(datum.value, 'd')", values=ticks(*domain)),
+        axis=alt.Axis(**power_labels(*domain)),
     )
+
+
+def power_labels(low: float, high: float) -> dict[str, Any]:
+    """Values and labels of an axis or a legend for log10 values.
+
+    Labelled are powers of ten; where there are fewer than two of them, also what is 2 and 5 times a power.
+
+    >>> power_labels(-2.5, 0.1)["values"]
+    [-2, -1, 0]
+    >>> [round(10**value, 3) for value in power_labels(-0.9, 0.4)["values"]]
+    [0.2, 0.5, 1.0, 2.0]
+    """
+    if len(ticks(low, high)) > 1:
+        return {"values": ticks(low, high), "labelExpr": "'1e' + format(datum.value, 'd')"}
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    values = [power + math.log10(digit) for power in powers for digit in (1, 2, 5)]
+    shown = [value for value in values if low <= value <= high]
+    return {"values": shown, "labelExpr": "format(pow(10, datum.value), '.1~g')"}
 
 
 def powers(values: Iterable[Value], title: str) -> alt.Y:

@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,11 +31,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import vl_convert
+
 import tinygrad182 as tg
 from experiments.common.errors import OutputError
 from experiments.common.report import render_report, render_sheet
 from experiments.common.result import Figure, Result, Table, Value
 from experiments.common.words import printable
+from tinygrad182._html import legible
 
 RESULTS = "results.json"
 
@@ -198,13 +202,23 @@ def write_files(run: Run, folder: Path) -> None:
     for table in run.result.tables:
         write_csv(table, folder / f"{table.name}.csv")
     for figure in run.result.figures:
-        # Altair's types leave out what its own charts offer: every chart can be saved.
-        figure.chart.save(folder / f"{figure.name}.png", scale_factor=2)
+        draw(figure, folder / f"{figure.name}.png")
     for attachment in run.result.attachments:
         attachment.write(folder / attachment.name)
     record = describe(run)
+    record["files"] = {
+        name: title for name, title in record["files"].items() if (folder / name).exists()
+    }
     (folder / "report.html").write_text(render_report(run, record), encoding="utf-8")
     (folder / RESULTS).write_text(_json(record), encoding="utf-8")
+
+
+def draw(figure: Figure, path: Path) -> None:
+    """Draw a figure; where that fails the run goes on, since the report draws its charts itself."""
+    try:
+        path.write_bytes(vl_convert.vegalite_to_png(legible(figure.chart.to_dict()), scale=2))
+    except ValueError as error:  # which the library raises, whatever is wrong
+        warnings.warn(f"{path.name} cannot be drawn: {error}", RuntimeWarning, stacklevel=2)
 
 
 def _json(record: dict[str, Any]) -> str:

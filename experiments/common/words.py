@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.common.result import power_text
+from tinygrad182._html import legible
 
 
 def counted(number: int, what: str) -> str:
@@ -37,6 +38,15 @@ def counts(numbers: Iterable[int]) -> str:
     return _range([str(number) for number in sorted(numbers)])
 
 
+def between(numbers: Iterable[float], form: str = ".2g") -> str:
+    """Range of numbers, in a format of :func:`format`.
+
+    >>> between([0.123, 0.1]), between([0.1, 0.1001])
+    ('0.1 to 0.12', '0.1')
+    """
+    return _range([format(number, form) for number in sorted(numbers)])
+
+
 def _range(texts: list[str]) -> str:
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
@@ -58,9 +68,10 @@ def percent(share: float) -> str:
 def printable(path: Path) -> str:
     r"""Name of a file or a folder as text that every file and page can hold.
 
-    A system may have names that are not UTF-8; the bytes that are not are spelt out.
+    A system may have names that are not UTF-8; the bytes that are not are spelt out. Control characters
+    become their pictures.
 
-    >>> printable(Path("runs/für")), printable(Path("f\udcfcr"))
-    ('runs/für', 'f\\udcfcr')
+    >>> printable(Path("runs/für")), printable(Path("f\udcfcr")), printable(Path("\x0c"))
+    ('runs/für', 'f\\udcfcr', '␌')
     """
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    return str(legible(str(path).encode("utf-8", "backslashreplace").decode()))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.common.errors import DataError
 from experiments.common.words import printable
+from tinygrad182._html import legible
 
 HELD_OUT = 0.1
 """Share of a text, its end, that no model is trained on."""
@@ -134,10 +135,10 @@ def words_of(text: str) -> list[str]:
 
 
 def shown(text: str) -> str:
-    r"""Text on one line, its line ends and runs of spaces visible.
+    r"""Text on one line, its line ends, runs of spaces and control characters visible.
 
-    >>> shown("a b\n\n   c")
-    'a b⏎⏎···c'
+    >>> shown("a b\n\n   c\x1b")
+    'a b⏎⏎···c␛'
     """
     spaced = re.sub(" {2,}", lambda run: "·" * len(run[0]), text)
-    return spaced.replace("\n", "⏎").replace("\t", "⇥")
+    return str(legible(spaced.replace("\n", "⏎").replace("\t", "⇥")))

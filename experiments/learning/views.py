@@ -227,7 +227,8 @@ def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
             networks,
             columns,
             "Numbers it must use: at least so many of the last numbers; a predictor that sees fewer "
-            "has a larger loss. Reach: in the first layer.",
+            "has a larger loss. The gradient is that of the first layer, in the networks with the first "
+            "seed: before training and after it.",
             printed=True,
         ),
         Table("losses", "Each training step", losses),

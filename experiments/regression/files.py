@@ -91,8 +91,13 @@ def _is_header(place: str, cells: Sequence[str]) -> bool:
     return not any(MEANT_AS_NUMBER.fullmatch(cell) or _is_number(cell) for cell in cells)
 
 
-MEANT_AS_NUMBER = re.compile(r"\s*[+-]?\d[\d_., '\u00a0\u202f]*(e[+-]?\d+)?%?\s*", re.IGNORECASE)
-"""Numbers as people write them, with marks between the digits."""
+UNIT = r"(?!(?:st|nd|rd|th)\b)(?P<unit>%|[^\W\d_]+)"
+"""What can follow a number; "1st" is a name."""
+
+MEANT_AS_NUMBER = re.compile(
+    rf"\s*[+-]?\d[\d_., '\u00a0\u202f]*(e[+-]?\d+)?(?:{UNIT})?\s*", re.IGNORECASE
+)
+"""Numbers as people write them, with marks between the digits or a unit behind."""
 
 
 def _is_number(cell: str) -> bool:
@@ -102,6 +107,14 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell
+
+
+def _hint(cell: str) -> str:
+    """Words for a cell that looks like a number with its unit, or like several values."""
+    number = MEANT_AS_NUMBER.fullmatch(cell)
+    if number and number["unit"]:
+        return "; leave units out, and begin the name of a column with a letter"
+    return _separator_hint(cell)
 
 
 def _separator_hint(cell: str) -> str:
@@ -119,7 +132,7 @@ def _numbers(path: Path, line: int, cells: Sequence[str]) -> list[float]:
         if not _is_number(cell):
             # A long cell is mostly a whole line of a file with another separator.
             shown = cell if len(cell) <= 40 else cell[:40] + "..."
-            raise DataError(f"{place}: {shown!r} is not a number{_separator_hint(cell)}")
+            raise DataError(f"{place}: {shown!r} is not a number{_hint(cell)}")
         number = float(cell)
         if not math.isfinite(number):
             raise DataError(f"{place}: {cell.strip()!r} is not a finite number")
@@ -133,8 +146,10 @@ def _read_npy(path: Path) -> NDArray[np.float64]:
         with path.open("rb") as file:
             # Not np.load: it would also take archives and pickles for what they are.
             array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:
-        reason = str(error)
+    except OSError:
+        raise
+    except Exception as error:  # any: NumPy has Python's own parser read the header
+        reason = str(error) or type(error).__name__
         if "Object arrays" in reason:
             reason = "it holds Python objects; convert them with array.astype(float) before saving"
         raise DataError(f"{path}: not a usable .npy file ({reason})") from None
@@ -145,8 +160,11 @@ def _read_npy(path: Path) -> NDArray[np.float64]:
         raise DataError(f"{path}: has shape {array.shape}, (N, T) or (N, T, I) is needed{hint}")
     if 0 in array.shape:
         raise DataError(f"{path}: has shape {array.shape}, so it holds no number")
-    if bad := np.argwhere(~np.isfinite(array)).tolist():
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float64)
+    if bad := np.argwhere(~np.isfinite(found)).tolist():
         place = tuple(bad[0])
         value = array[place]
-        raise DataError(f"{path}: the value at index {place} is {value}, not a finite number")
-    return array.reshape(*array.shape[:2], -1).astype(np.float64)
+        what = "too large for float64" if np.isfinite(value) else "not a finite number"
+        raise DataError(f"{path}: the value at index {place} is {value}, {what}")
+    return found.reshape(*found.shape[:2], -1)

@@ -108,7 +108,7 @@ def _channel(
         scale=alt.Scale(domain=np.linspace(*ends, len(colours)).tolist(), range=list(colours),
                         interpolate="rgb", clamp=True),
         legend=alt.Legend(
-            direction="horizontal", gradientLength=300, values=charts.ticks(*ends), titleLimit=400,
-            labelExpr="'1e' + format(datum.value, 'd')", titleFontWeight="normal",
+            direction="horizontal", gradientLength=300, titleLimit=400,
+            titleFontWeight="normal", **charts.power_labels(*ends),
         ),
     )  # fmt: skip

@@ -411,6 +411,17 @@ def test_a_small_run_writes_its_files(small):
     assert text.count("=== sample, temperature 1") == 3 + 3 * char_lm.SAMPLES
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no file can have the name")
+def test_a_text_and_a_name_with_control_characters(tmp_path):
+    data = tmp_path / "a\x0cb.txt"
+    data.write_text(a_text(LEAST).replace("e", "\x00").replace("i", "\x0c").replace("o", "\x1b"))
+    assert main(["char-lm", "--data", str(data), "--out", str(tmp_path / "out"), *SMALL]) == 0
+    assert (tmp_path / "out/searches.png").exists()
+    record = json.loads((tmp_path / "out/results.json").read_text())
+    assert "a␌b.txt" in record["headline"]
+    assert "\x1b" not in " ".join(record["reading"])
+
+
 @pytest.mark.parametrize(("text", "better"), [("abc def ghi\n", False), ("a", True)])
 def test_a_text_that_counting_predicts_without_error(tmp_path, text, better):
     """n-gram models leave nothing of it; also, its name is not UTF-8."""

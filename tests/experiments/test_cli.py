@@ -169,16 +169,40 @@ def test_an_output_nobody_can_make_is_found_before_any_work(run, monkeypatch):
         assert f"Cannot write to {folder}" in one_line(err)
 
 
+DEFAULT_SIGNALS = (
+    "import os, signal, sys\n"
+    "for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):\n"
+    "    signal.signal(getattr(signal, name, signal.SIGTERM), signal.SIG_DFL)\n"
+    "os.execv(sys.executable, [sys.executable, '-m', 'experiments', *sys.argv[1:]])\n"
+)
+"""The command with the signals as a terminal leaves them: nohup, or a job of a shell, ignores some."""
+
+
+@contextlib.contextmanager
+def started(*arguments):
+    """The command while it runs; it is gone afterwards, whatever happens."""
+    code = [sys.executable, "-c", DEFAULT_SIGNALS]
+    with subprocess.Popen([*code, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_a_run_that_is_told_to_end_cleans_up(tmp_path, number):
     many = ("gradient-flow", "--steps", "1000000", "--out", str(tmp_path / "new" / "out"))
-    with subprocess.Popen(command(*many), stderr=subprocess.PIPE, text=True) as process:
-        limit = time.monotonic() + 60
-        while not any(tmp_path.iterdir()) and time.monotonic() < limit:
-            time.sleep(0.02)
-        assert process.poll() is None
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+    before = signal.signal(number, signal.SIG_IGN)  # as after nohup
+    try:
+        with started(*many) as process:
+            limit = time.monotonic() + 60
+            while not any(tmp_path.iterdir()) and time.monotonic() < limit:
+                time.sleep(0.02)
+            assert process.poll() is None
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+    finally:
+        signal.signal(number, before)
     assert process.returncode == 130
     assert "Interrupted. Nothing was written." in err
     assert list(tmp_path.iterdir()) == []
@@ -220,6 +244,19 @@ def test_standard_output_that_cannot_be_written_to(tmp_path, monkeypatch, capsys
     assert last.startswith("error: Standard output cannot be written to")
     assert last.endswith(f"The report is {tmp_path / 'out' / 'report.html'}")
     assert (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix")
+@pytest.mark.parametrize("closed", ["0<&-", "0<&- 1>&- 2>&-"])
+def test_a_run_without_standard_streams_draws_its_pictures(tmp_path, closed):
+    small = "gradient-flow --steps 0 --length 3 --nonlinearity identity --spectral-radius 1 --out"
+    shell = f'exec "$0" -m experiments {small} "$1" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable, tmp_path], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == (2 if "1>&-" in closed else 0), done.stderr
+    assert (tmp_path / "gradient_flow.png").exists()
+    assert (tmp_path / "results.json").exists()
 
 
 @pytest.mark.parametrize("arguments", [(), ("gradient-flow", "--help"), ("all", "--help")])

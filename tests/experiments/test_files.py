@@ -69,6 +69,9 @@ BAD_CSV = {
     "decimal commas": ('"1,5","2,5"\n3,4\n', r"line 1, column 1: '1,5' is not a number"),
     "spaces between digits": ("1 000,2 000\n3,4\n", r"column 1: '1 000' is not a number; separate"),
     "percent": ("10%,20%\n3,4\n", r"line 1, column 1: '10%' is not a number"),
+    "units": ("5 kg,6 kg\n7,8\n", r"line 1, column 1: '5 kg' is not a number; leave units out"),
+    "units at once": ("5kg,6kg\n7,8\n", r"line 1, column 1: '5kg' is not a number; leave units"),
+    "a unit below": ("5,6\n7 s,8\n", r"line 2, column 1: '7 s' is not a number; leave units out"),
     "one odd number": ("a,2_000\n3,4\n", r"line 1, column 1: 'a' is not a number"),
     "comment": ("# 1,2\n3,4\n", r"line 1: comments are not read; delete the line, or its #"),
     "comment below": ("1,2\n# 3\n", r"line 2, column 1: '# 3' is not a number"),
@@ -105,6 +108,10 @@ BAD_NPY = {
     "complex": (np.ones((2, 3), complex), "complex128 values; real numbers"),
     "text": (np.array([["1", "2"]]), "real numbers are needed"),
     "times": (np.array([["2026-01-01", "2026-01-02"]], "M8[D]"), "real numbers are needed"),
+    "too large": (
+        np.full((1, 2), np.longdouble("1e4000")),
+        r"\(0, 0\) is .*, too large for float64",
+    ),
     "objects": (np.array([[1, 2], [3, 4]], object), r"Python objects.*astype\(float\)"),
 }
 
@@ -118,7 +125,28 @@ def test_bad_npy_is_named_with_its_place(tmp_path, array, message):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"1,2,3\n", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
+def npy(header):
+    """A file of NumPy's with this header."""
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"1,2,3\n",
+        b"PK\x03\x04",
+        b"\x93NUMPY\x01\x00",
+        npy("{'descr': '<f8',\n'fortran_order': False, 'shape': (2, 2"),
+        npy("{'descr': '<f8'\n  'fortran_order"),
+        npy("(" * 9000),
+        npy("-" * 9000 + "1"),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999, 9999999999)}"),
+        npy("{'descr': '<f8,,', 'fortran_order': False, 'shape': (1, 2)}"),
+        npy("\x00"),
+    ],
+)
 def test_npy_that_is_none(tmp_path, content):
     path = tmp_path / "data.npy"
     path.write_bytes(content)

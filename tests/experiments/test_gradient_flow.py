@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -144,6 +145,9 @@ def test_an_lstm_is_measured_in_the_place_of_the_rnn(tmp_path):
         assert absent not in page
     assert "LSTM, c" in page
     assert record["claims"] == []  # no closed form
+    summary = record["tables"]["summary"]
+    assert {row["spectral_radius"] for row in summary} == {0.5, 2.0}
+    assert re.search(r"spectral radius</th>.*>0\.5</td>.*>2</td>", page, re.DOTALL)
     network = Network("lstm", 2.0, "last", hidden_size=4, layers=2)
     model = network.build(1, seed=0)
     for block in np.split(model.rnn.weight_hh_l1.numpy(), 4):

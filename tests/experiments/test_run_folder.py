@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import tinygrad182 as tg
-from experiments.common import charts, report
+from experiments.common import charts, curves, report, run_folder
 from experiments.common.errors import OutputError
 from experiments.common.options import Options
 from experiments.common.result import Claim, Column, Figure, Result, Table
@@ -40,11 +40,8 @@ class BrokenChart:
     def __init__(self, error):
         self.error = error
 
-    def save(self, *args, **kwargs):
-        raise self.error
-
     def to_dict(self):
-        return {}
+        raise self.error
 
 
 def a_chart():
@@ -215,6 +212,48 @@ def test_a_run_that_cannot_be_written_leaves_nothing(tmp_path, error):
     with pytest.raises(expected):
         publish_in(folder, a_run(BrokenChart(error)))
     assert names(tmp_path) == []
+
+
+BAD = "\x00\x0b\x0c\x1b\ufffe\uffff\udc80"
+"""Characters that no picture can hold: drawing them would end the process."""
+
+
+def texts(data):
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, (dict, list)):
+        for part in [*data, *data.values()] if isinstance(data, dict) else data:
+            yield from texts(part)
+
+
+def test_pictures_get_no_text_that_ends_the_process(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(spec, **options):
+        drawn.append(spec)
+        return b"picture"
+
+    monkeypatch.setattr(run_folder.vl_convert, "vegalite_to_png", draw)
+    rows = [{"column": BAD, "row": f"b{BAD}", "what": BAD, "step": 1, "value": 1.0}]
+    look = {BAD: curves.Look(charts.BLUE)}
+    y = charts.powers([1.0], BAD)
+    chart = curves.curves(rows, look, x=charts.steps(2), y=y, title=BAD, subtitle=BAD)
+    publish_in(tmp_path / "out", a_run(chart))
+    found = set("".join(texts(drawn)))
+    assert not found & set(BAD)
+    assert {"␀", "␋", "␌", "␛", "\ufffd"} <= found
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_run(tmp_path, monkeypatch):
+    def draw(spec, **options):
+        raise ValueError("no")
+
+    monkeypatch.setattr(run_folder.vl_convert, "vegalite_to_png", draw)
+    with pytest.warns(RuntimeWarning, match=r"picture\.png cannot be drawn: no"):
+        publish_in(tmp_path / "out", a_run(a_chart()))
+    assert names(tmp_path / "out") == ["long.csv", "numbers.csv", "report.html", "results.json"]
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(record["files"]) == {"numbers.csv", "long.csv"}
 
 
 def test_a_failed_run_leaves_an_earlier_one_as_it_was(tmp_path):

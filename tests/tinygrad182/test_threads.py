@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import functools
 import sys
 import threading
 import time
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import const, device, host, leaf
+from tests.support import const, device, host, host_only, leaf
 from tinygrad182 import autodiff, memory, modes, recording
 
 THREADS, PASSES = 8, 40
@@ -362,3 +364,177 @@ def test_an_interrupted_entry_leaves_the_modes() -> None:
         assert modes.MODES.get() is given
         n += 1
     assert n > 10
+
+
+def _entries() -> dict[str, Callable[[], Any]]:
+    """What changes the modes inside, each in a small case."""
+    x, w = leaf([0.5, 2.0]), leaf([[0.3, 0.1], [0.2, 0.4]])
+    rnn = tg.nn.RNN(2, 2, rng=0).to(device())
+
+    def loss() -> tg.Tensor:
+        return rnn(const(np.ones((2, 1, 2), "f4")))[0][-1].sum()
+
+    def step(tokens: Any, state: Any) -> Any:
+        return tg.log_softmax(w[tokens], axis=-1), state
+
+    def expand() -> None:
+        graph = tg.inspect.trace(loss())
+        graph.expand(graph.select(op="rnn_scan")[0])
+
+    def cube(x: tg.Tensor) -> tg.Tensor:
+        return (x**3).sum()
+
+    return {
+        "vjp": lambda: tg.vjp(cube, x),
+        "jvp": lambda: tg.jvp(cube, x, x),
+        "jacobian": lambda: tg.jacobian(cube, x),
+        "hessian": lambda: tg.hessian(cube, x),
+        "check_gradients": lambda: tg.testing.check_gradients(cube, x),
+        "remat": lambda: tg.remat(cube)(x).backward(),
+        "forward": loss,
+        "backward": lambda: loss().backward(),
+        "trace": lambda: tg.inspect.trace(loss()).nodes,
+        "expand": expand,
+        "gradient_flow": lambda: tg.inspect.gradient_flow(loss()),
+        "state_grad_matrix": lambda: tg.inspect.state_grad_matrix(loss()),
+        "step_jacobians": lambda: tg.inspect.step_jacobians(loss()),
+        "path_split": lambda: tg.inspect.path_split(loss()),
+        "grad_by_hops": lambda: tg.inspect.grad_by_hops(loss()),
+        "decode": lambda: tg.decode.beam_search(step, None, 0, 2, 2),
+        "decorated": lambda: tg.no_grad(cube)(x),
+        "generator": lambda: list(_generator()),
+    }
+
+
+@pytest.mark.parametrize("name", _entries())
+def test_an_interrupt_leaves_the_modes(name: str) -> None:
+    """Also one that comes as a context is left, before it has put the modes back."""
+    given = modes.MODES.get()
+    run = _entries()[name]
+    run()
+    for functions in ("__exit__",), ("__enter__", "change", "inside", "run"):
+        n = 1
+        while _interrupted(run, n, functions):
+            assert modes.MODES.get() is given
+            n += 1 + n // 3
+        assert n > 1
+
+
+CONTEXTS = {name for name, found in vars(modes).items() if isinstance(found, type)} | {
+    "no_grad",
+    "enable_grad",
+}
+
+
+def _own(function: ast.FunctionDef) -> Iterator[ast.AST]:
+    """What is in a function, without the functions inside it."""
+    left: list[ast.AST] = list(function.body)
+    while left:
+        part = left.pop()
+        yield part
+        if not isinstance(part, (ast.FunctionDef, ast.Lambda)):
+            left += ast.iter_child_nodes(part)
+
+
+def _enters(function: ast.FunctionDef) -> bool:
+    items = [item for part in _own(function) if isinstance(part, ast.With) for item in part.items]
+    calls = [part for item in items for part in ast.walk(item.context_expr)]
+    return any(
+        isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in CONTEXTS
+        for call in calls
+    )
+
+
+def test_every_function_of_the_framework_that_enters_a_context_keeps_the_modes() -> None:
+    found = []
+    for file in sorted(Path(HERE).rglob("*.py")):
+        for part in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(part, ast.FunctionDef) and _enters(part):
+                marks = [ast.unparse(mark) for mark in part.decorator_list]
+                kept = "modes_kept" in marks or "MODES.set(" in ast.unparse(part)
+                found.append((f"{file.name}: {part.name}", kept))
+    assert len(found) > 20
+    assert [name for name, kept in found if not kept] == []
+
+
+def test_an_interrupted_load_leaves_all_parameters_or_none() -> None:
+    model = tg.nn.LSTM(1, 2, 2, rng=0).to(device())
+    old = {name: host(p) for name, p in model.state_dict().items()}
+    new = {name: 2 * p for name, p in old.items()}
+    outcomes, n, interrupted = set(), 1, True
+    while interrupted:
+        interrupted = _interrupted(lambda: model.load_state_dict(new), n, ("assign",))
+        found = {name: host(p) for name, p in model.state_dict().items()}
+        written = all(np.array_equal(found[name], new[name]) for name in new)
+        assert written or all(np.array_equal(found[name], old[name]) for name in old)
+        outcomes.add((interrupted, written))
+        n += 1
+    assert outcomes == {(True, False), (False, True)}
+
+
+@host_only("an array that cannot be written to")
+def test_a_parameter_that_cannot_be_written_to_stops_the_others() -> None:
+    model = tg.nn.Linear(2, 2, rng=0)
+    weight, bias = (host(p).copy() for p in (model.weight, model.bias))
+    model.bias._data.flags.writeable = False
+    with pytest.raises(tg.GraphError, match="assign: a graph still uses this array"):
+        model.load_state_dict({"weight": weight + 1, "bias": bias + 1})
+    assert np.array_equal(host(model.weight), weight)
+    assert np.array_equal(host(model.bias), bias)
+
+
+# --- what can be decorated ----------------------------------------------------------------------
+
+
+class _Methods:
+    @tg.no_grad()
+    @classmethod
+    def of_class(cls) -> bool:
+        return _records()
+
+    @tg.no_grad()
+    @staticmethod
+    def static() -> bool:
+        return _records()
+
+    @tg.no_grad
+    def own(self) -> bool:
+        return _records()
+
+    def __call__(self) -> Iterator[bool]:
+        yield _records()
+
+
+def test_methods_of_every_kind_are_decorated() -> None:
+    assert [_Methods.of_class(), _Methods().of_class(), _Methods.static()] == [False] * 3
+    assert _Methods().own() is False
+    assert list(tg.no_grad(_Methods())()) == [False]
+    assert list(tg.no_grad(functools.partial(_Methods.__call__, _Methods()))()) == [False]
+
+
+def test_a_generator_that_can_be_awaited_still_can() -> None:
+    @tg.no_grad
+    @types.coroutine
+    def old() -> Iterator[Any]:
+        yield
+        return _records()
+
+    async def waits() -> Any:
+        return await old()  # type: ignore[misc]
+
+    running = waits()
+    running.send(None)
+    with pytest.raises(StopIteration) as end:
+        running.send(None)
+    assert end.value.value is False
+
+
+@pytest.mark.parametrize("make", [tg.no_grad, tg.enable_grad, tg.detect_anomaly])
+def test_a_class_is_not_decorated(make: Any) -> None:
+    for decorate in (make, make()):
+        with pytest.raises(
+            tg.ArgumentError, match=rf"^{make.__name__}: .*_Methods.* is a class; decorate its"
+        ):
+            decorate(_Methods)
+    with pytest.raises(tg.ArgumentError, match="3 is not a function to decorate"):
+        make()(3)

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from .beam import BeamSearch
 from .result import Hypothesis, Scoring, SearchResult
 from .search import begin
 from .stepping import Host, State, Step, Stepper, check_values, whole
 
 
+@modes_kept
 def exact_search(
     step: Step,
     state: State,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._files import checked_path, write_file
-from .._html import chart_page
-from ..errors import ArgumentError, MissingDependencyError
+from .._html import chart_page, legible
+from ..errors import ArgumentError, MissingDependencyError, brief
 from .words import Words, namer
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
     target = checked_path("save_html", path)
     chart = picture(lattice, **options)
     library = _converter().javascript_bundle()
-    page = chart_page(str(options.get("title", TITLE)), chart.to_dict(), library)
+    page = chart_page(options.get("title", TITLE), chart.to_dict(), library)
     write_file("save_html", target, page.encode())
 
 
@@ -58,6 +58,8 @@ def picture(
     title: str = TITLE,
 ) -> Any:
     """The chart; see :meth:`Lattice.save_png` for the parameters."""
+    if not isinstance(title, str):
+        raise ArgumentError(f"lattice: title {brief(title)} must be a string")
     alt = _altair()
     best = None if optimum is None else lattice.check(optimum)
     nodes, edges = _rows(lattice, namer(words), best, most)
@@ -80,6 +82,10 @@ def _altair() -> Any:
     except ImportError as error:
         raise MissingDependencyError(MISSING) from error
     return altair
+
+
+def _data(alt: Any, rows: list[Row]) -> Any:
+    return alt.Data(values=legible(rows))
 
 
 def _converter() -> Any:
@@ -176,7 +182,7 @@ def _lattice_panel(
     y = alt.Scale(domain=[-0.7, rows + 0.7], reverse=True, nice=False)
     axis = _steps_axis(alt, depth, "Step (tokens)")
     links = (
-        alt.Chart(alt.Data(values=edges))
+        alt.Chart(_data(alt, edges))
         .mark_rule()
         .encode(
             x=alt.X("from:Q", scale=x, axis=axis),
@@ -189,7 +195,7 @@ def _lattice_panel(
     )
     fates = [fate for fate in COLOURS if any(row["fate"] == fate for row in nodes)]
     points = (
-        alt.Chart(alt.Data(values=nodes))
+        alt.Chart(_data(alt, nodes))
         .mark_point(filled=True, size=90, opacity=1)
         .encode(
             x=alt.X("step:Q", scale=x, axis=axis),
@@ -204,7 +210,7 @@ def _lattice_panel(
         layers += _labels(alt, nodes, edges, x, y)
     told = _told(lattice, best, len(layers) > 2)
     properties = {
-        "title": alt.TitleParams(title, subtitle=told, anchor="start", offset=12),
+        "title": alt.TitleParams(legible(title), subtitle=told, anchor="start", offset=12),
         "width": WIDTH,
         "height": max(160, min(900, 34 * (rows + 1))),
     }
@@ -225,10 +231,10 @@ def _by_fate(alt: Any, channel: Any, fates: list[str], values: dict[str, str]) -
 
 def _labels(alt: Any, nodes: list[Row], edges: list[Row], x: Any, y: Any) -> list[Any]:
     """The word and the total beside each node; the token's own log-probability on each edge."""
-    on_edge = alt.Chart(alt.Data(values=edges)).encode(
+    on_edge = alt.Chart(_data(alt, edges)).encode(
         x=alt.X("label at:Q", scale=x), y=alt.Y("label place:Q", scale=y), text="of the token:N"
     )
-    at_node = alt.Chart(alt.Data(values=nodes)).encode(
+    at_node = alt.Chart(_data(alt, nodes)).encode(
         x=alt.X("step:Q", scale=x), y=alt.Y("place:Q", scale=y), text="label:N"
     )
     own = {"fontSize": 11}
@@ -283,7 +289,7 @@ def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
     x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
     ticks = _decades([row["log10"] for row in rows])
     return (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(_data(alt, rows))
         .mark_line(point=True)
         .encode(
             x=alt.X(

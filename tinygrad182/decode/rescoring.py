@@ -17,7 +17,7 @@ from ..dlpack import exported
 from ..errors import ArgumentError, DecodingError, brief
 from ..functions import astype, stack
 from ..marks import Mark, mark
-from ..modes import MODES, Scope, at_time, scope
+from ..modes import MODES, Scope, at_time, modes_kept, scope
 from ..recording import Node, is_tensor, node_of, now, wrap
 from ..unrolling import is_scan, steps_of_scan
 from .stepping import (
@@ -33,6 +33,7 @@ from .stepping import (
 )
 
 
+@modes_kept
 def rescore(
     step: Step, state: State, start: int, tokens: Sequence[int], state_axis: int = 0
 ) -> Tensor:
@@ -190,6 +191,7 @@ def _is_state(leaf: Any) -> bool:
     return is_tensor(leaf) and backend.namespace(leaf._data).is_floating(leaf._data)
 
 
+@modes_kept
 def _mark(node: Node, path: str, name: str, time: int) -> None:
     with scope(path) if path else nullcontext():
         mark(wrap(node.value, node), name, time)

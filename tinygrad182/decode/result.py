@@ -103,6 +103,10 @@ class Hypotheses(Sequence[Hypothesis]):
         return f"<{len(self)} sampled>" if self else "<nothing sampled>"
 
 
+class NotKeptError(ArgumentError, AttributeError):
+    """What was asked of a result, and not kept, for nobody had asked the search for it."""
+
+
 class SearchResult(Hypotheses):
     """The best hypotheses of a search, best first, and its certificate.
 
@@ -150,7 +154,7 @@ class SearchResult(Hypotheses):
     @property
     def lattice(self) -> Lattice:  # noqa: D102 - described with the class
         if self._lattice is None:
-            raise ArgumentError(
+            raise NotKeptError(
                 "decode: this search kept no lattice; ask for it with trace=True, as in "
                 "tg.decode.beam_search(..., trace=True)"
             )

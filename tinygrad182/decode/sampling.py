@@ -13,7 +13,7 @@ from .. import backend
 from .._numbers import real_number
 from ..backend import Array
 from ..errors import ArgumentError, brief
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
 from .search import begin
@@ -24,6 +24,7 @@ AT_ONCE = 256
 """Steps for which chance is drawn, and brought to a device, at once."""
 
 
+@modes_kept
 def sample(
     step: Step,
     state: State,

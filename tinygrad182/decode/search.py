@@ -8,7 +8,7 @@ from typing import Any
 from .. import backend
 from ..backend import Array
 from ..errors import ArgumentError, brief
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from .beam import ALL, BeamSearch
 from .result import Scoring, SearchResult
 from .stepping import State, Step, Stepper, check_start, start_tokens, whole
@@ -201,6 +201,7 @@ def begin(
     return stepper, tokens, single, end, Scoring(_exponent(penalty, T), T, end is not None)
 
 
+@modes_kept
 def _search(
     step: Step, state: State, start: Any, width: int, max_length: int,
     eos: int | None, penalty: float, axis: int, trace: bool,

@@ -15,7 +15,7 @@ from ..backend import Array
 from ..dlpack import exported, imported
 from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
 from ..host import on_host
-from ..modes import PendingCheck, default_device, deferred_checks
+from ..modes import PendingCheck, default_device, deferred_checks, modes_kept
 from ..recording import is_tensor, wrap
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -75,6 +75,7 @@ class Stepper:
         check_state(state, tokens, self.axis, "step returned a state whose")
         return values, state
 
+    @modes_kept
     def _ask(self, tokens: Array, state: State) -> Any:
         """Call the step on a device: the host does not wait for the bounds of indices used inside."""
         checks: list[PendingCheck] = []

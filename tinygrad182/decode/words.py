@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .._html import legible
 from ..errors import ArgumentError, brief
 
 Words = Sequence[str] | Callable[[int], str] | None
@@ -36,5 +37,5 @@ def namer(words: Words) -> Callable[[int], str]:
 
 
 def visible(word: str) -> str:
-    """A word whose line ends and blanks can be seen."""
-    return "".join(BLANKS.get(letter, letter) for letter in word)
+    """A word whose line ends, blanks and control characters can be seen."""
+    return str(legible("".join(BLANKS.get(letter, letter) for letter in word)))

@@ -12,7 +12,7 @@ from .. import backend
 from ..anomaly import is_floating, kind_of, kinds_among
 from ..backpropagation import pull
 from ..kernels.powers import largest_exponent
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Node
 from .graph import Graph, GraphNode, Kept
@@ -135,6 +135,7 @@ def _in_gradient(node: GraphNode) -> Anomaly | None:
     return None
 
 
+@modes_kept
 def _lost(node: GraphNode, consumer: GraphNode) -> bool:
     """Whether the consumer's share would not be 0 if its own gradient were as large as can be."""
     g = consumer.grad

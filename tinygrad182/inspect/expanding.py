@@ -9,7 +9,7 @@ from ..backend import Array
 from ..errors import ArgumentError
 from ..kernels.arrays import windows
 from ..marks import mark
-from ..modes import Modes, recording_as
+from ..modes import Modes, modes_kept, recording_as
 from ..primitives.recurrent import Scan, deltas, plain
 from ..recording import Leaf, Node, node_of, wrap
 from ..unrolling import State, run_steps, steps_of_scan
@@ -61,6 +61,7 @@ class _Step:
         self.state = state
 
 
+@modes_kept
 def _one(node: Node, i: int) -> _Step:
     """Record step ``i`` of a scan from the state before it."""
     scan: Scan = node.primitive  # type: ignore[assignment]
@@ -81,6 +82,7 @@ def _one(node: Node, i: int) -> _Step:
     return _Step(before, state)
 
 
+@modes_kept
 def _recorded(node: Node, operands: list[Any], params: dict[str, Any] | None = None) -> list[State]:
     with recording_as(Modes(True, operands[0].device, node.scope)):
         return run_steps(node.primitive, operands, node.params if params is None else params)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from .._tensor import Tensor
 from ..autodiff import add_grads, own, seeds_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
-from ..modes import enable_grad, no_grad
+from ..modes import enable_grad, modes_kept, no_grad
 from ..recording import Node, is_tensor
 from .fused import Found, gradients_inside, gradients_together, openable
 from .hosting import Seed, device_of, is_away, on_host
@@ -78,6 +78,7 @@ class GradientFlow(Mapping[str, StackFlow]):
         return "\n".join(repr(stack) for stack in self._stacks.values())
 
 
+@modes_kept
 def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) -> GradientFlow:
     """The derivative of a loss by every state of every recurrence it depends on.
 
@@ -276,6 +277,7 @@ def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
     return gradients_together(spread, targets)
 
 
+@modes_kept
 def _sum_of(losses: list[Tensor]) -> Seed:
     """A node from which every loss can be reached."""
     with enable_grad():

@@ -11,7 +11,7 @@ from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
 from ..kernels.powers import largest_exponent, power, times_all, to_one
 from ..kernels.products import Sent, Weighted, products
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..primitives import recurrent
 from ..primitives.recurrent import Scan, deltas
 from ..recording import Leaf, Node
@@ -104,6 +104,7 @@ def gradients_inside(
     return gradients_together([(root, seed)], targets, leaves, sums_too, sums)
 
 
+@modes_kept
 def gradients_together(
     seeds: Sequence[Seed],
     targets: set[Node],
@@ -182,17 +183,17 @@ class _Pass:
         Where there is nothing but leaves behind it, in its own type.
         """
         xp = backend.namespace(g)
-        lead = g.ndim - parent.value.ndim
+        leading = g.shape[: g.ndim - parent.value.ndim]
         if rows is None:
-            self.sums.put(parent, fit(xp, node, parent, g, lead), power)
+            self.sums.put(parent, fit(xp, node, parent, g, leading), power)
             return
         powers = (rows + power)[..., None]
         if (behind := self._states(parent)) is not None:
             self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
-            self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), lead), 0)
+            self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), leading), 0)
         else:
-            self.sums.put(parent, fit(xp, node, parent, g, lead), powers)
+            self.sums.put(parent, fit(xp, node, parent, g, leading), powers)
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""

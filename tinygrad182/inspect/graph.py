@@ -14,7 +14,7 @@ from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
 from ..errors import FreedGraphError, GraphError, UnknownPathError, brief
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Leaf, Node, tensor_functions
@@ -63,6 +63,7 @@ def trace(loss: Tensor, gradient: Any = None) -> Graph:
     return _traced(seeds_of([loss], [gradient], False, "trace"))
 
 
+@modes_kept
 def _traced(seeds: list[tuple[Node, Array]]) -> Graph:
     """The graph behind some nodes, the first of them the latest, with everything's gradient."""
     kept: dict[Node, Kept] = {}
@@ -251,6 +252,7 @@ class Graph:
             self._joint_shares[consumer] = self._pulled(consumer, everything)
         return self._joint_shares[consumer].get(node, [])
 
+    @modes_kept
     def _pulled(self, consumer: Node, wanted: set[Node]) -> dict[Node, list[tuple[int, Any]]]:
         rules = consumer.primitive.vjp  # type: ignore[union-attr]
         inputs = consumer.inputs
@@ -353,6 +355,7 @@ class Graph:
             self._lazy_opened = _traced([(unrolled(root), seed)])
         return self._lazy_opened
 
+    @modes_kept
     def expand(self, node: GraphNode, time: int | None = None) -> Graph:
         """Open a recurrence that is one node: its inside, with values and gradients.
 

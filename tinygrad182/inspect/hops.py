@@ -14,7 +14,7 @@ from ..backend import Array
 from ..backpropagation import ancestors, backpropagate
 from ..errors import ArgumentError, GraphError
 from ..kernels.powers import times_rows
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..recording import Node
 from ..unrolling import is_scan
 from .coefficients import Coefficients, Rows, at_coefficient_powers, in_float64, shifted
@@ -193,6 +193,7 @@ def _side_by_side(
     return whole, np.stack([total_norms(leg, power[None])[0] for leg, power in pairs])
 
 
+@modes_kept
 def _one_by_one(
     here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
 ) -> _Coefficients:
@@ -235,6 +236,7 @@ def _norms(values: Array, powers: Array) -> Array:
         return np.ldexp(row_norms(whole.reshape(len(whole), -1)), top)
 
 
+@modes_kept
 def _carry(here: Opened, targets: set[Node], hops: _Hops, scans: InsideScans) -> None:
     """Carry polynomials back to recurrences that were run as one operation."""
     sums = scans.sums

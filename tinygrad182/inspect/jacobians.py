@@ -13,7 +13,7 @@ from .. import backend
 from .._tensor import Tensor
 from ..backpropagation import backpropagate
 from ..errors import ArgumentError, GraphError
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..recording import Node
 from .hosting import opened
 from .paths import Step, steps_of
@@ -225,6 +225,7 @@ def _ones(loss: Tensor) -> Any:
         return backend.namespace(loss._data).ones_like(loss._data)
 
 
+@modes_kept
 def _jacobians(after: Step, before: Step, names: tuple[str, ...], rows: slice) -> Any:
     """∂after/∂before of some rows that depend on no other (rows, S, S), all elements carried together."""
     blocks = []

@@ -14,7 +14,7 @@ from ..backend import Array
 from ..backpropagation import ancestors, backpropagate
 from ..errors import GraphError
 from ..kernels.powers import times_rows
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..recording import Node
 from .hosting import opened
 from .norms import row_norms
@@ -206,6 +206,7 @@ def steps_of(stack: Stack) -> dict[int, Step]:
     return dict(sorted(steps.items(), key=lambda item: max(n.order for n in item[1].values())))
 
 
+@modes_kept
 def sent(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
     """What given gradients by some nodes send to the targets, not through each other or a target.
 

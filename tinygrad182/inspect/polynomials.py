@@ -180,7 +180,7 @@ class InsideScans:
         for j, (g, rows) in enumerate(zip(values, powers, strict=True)):
             if not g.any():
                 continue
-            sums, g = self.sums.after(j, hop), fit(xp, node, parent, g, 0)
+            sums, g = self.sums.after(j, hop), fit(xp, node, parent, g)
             if (part := _part_of_scan(parent)) is not None:
                 sums.put_rows(part[0], Rows(part[1], g, rows[..., None]))
             else:

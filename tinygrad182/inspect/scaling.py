@@ -13,7 +13,7 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import Cotangents, backpropagate
 from ..kernels.powers import largest_exponent, times_rows
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Node
 
@@ -228,6 +228,7 @@ def whole_of(bands: list[Band]) -> Array:
     return total
 
 
+@modes_kept
 def gradients_in_bands(
     root: Node,
     seed: Array,

@@ -14,7 +14,7 @@ import numpy as np
 from .. import functions
 from ..backend import Array
 from ..kernels.powers import or_zero, sizes_of, times_rows
-from ..modes import Modes, recording_as
+from ..modes import Modes, modes_kept, recording_as
 from ..primitives.recurrent import Scan
 from ..recording import Leaf, Node, node_of, wrap
 from .fused import gradients_inside
@@ -92,6 +92,7 @@ class Steps:
         if len(steps):
             yield from np.array_split(steps, min(len(steps), -(-len(steps) * each // ELEMENTS)))
 
+    @modes_kept
     def at(self, steps: Array, sequences: slice = slice(None)) -> SideBySide:
         """Record some steps, of some sequences of the batch, each from the state before it."""
         names, H = self.scan.parts, self.states.shape[-1]

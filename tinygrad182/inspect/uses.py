@@ -12,7 +12,7 @@ from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
 from ..errors import GraphError
 from ..kernels.powers import NOTHING, largest_exponent
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..unrolling import unrolled
@@ -169,6 +169,7 @@ class Uses:
                 source, key = parts[x]
                 yield _Sent(time, source, key, _whole(x, c), power)
 
+    @modes_kept
     def _combined(self, sent: list[_Sent], times: range) -> Part:
         """Carry what was sent down to the weight, the steps on a leading axis."""
         weight = self.weight.value

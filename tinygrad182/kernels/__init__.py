@@ -49,22 +49,21 @@ def _build(dtype: Any) -> None:
     """Compile the loops for a type, or load them; without a working Numba there are none."""
     try:
         import numba  # the extra `fast`
-    except Exception as error:  # any: it does not suit this NumPy, or a setting of its own is wrong
+
+        config = numba.config
+        if getattr(config, "DISABLE_JIT", False):
+            _BUILT[dtype] = None
+            return
+        from . import compiled
+    except (Exception, SystemExit) as error:  # any: it does not suit this NumPy, or is half there
         _BUILT.update(dict.fromkeys(_TYPES))
         if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
-            _warn(
-                f"Numba cannot be imported, so NumPy runs the loops of recurrent layers: {error!r}"
-            )
-        return
-    if getattr(numba.config, "DISABLE_JIT", False):
-        _BUILT[dtype] = None
+            _warn(f"Numba does not work, so NumPy runs the loops of recurrent layers: {error!r}")
         return
     try:
-        from . import compiled
-
         compiled.ready(dtype)
-    except Exception as error:  # of Numba or LLVM, which are not needed for a right answer
-        kept = getattr(numba.config, "CACHE_DIR", "") or f"{__path__[0]}/__pycache__"
+    except (Exception, SystemExit) as error:  # of Numba or LLVM, not needed for a right answer
+        kept = getattr(config, "CACHE_DIR", "") or f"{__path__[0]}/__pycache__"
         _BUILT[dtype] = None
         _warn(
             f"the loops of recurrent layers could not be compiled, NumPy runs them: {error!r}; if files "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import backend
@@ -16,6 +17,7 @@ from ..creation import tensor, zeros_like
 from ..errors import (
     ArgumentError,
     DTypeError,
+    GraphError,
     IndexOutOfRangeError,
     StateDictError,
     TinygradError,
@@ -82,7 +84,8 @@ class Module(Told):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call ``forward``, recording this module's path on every node made inside."""
-        outer = MODES.get().scope
+        modes = MODES.get()
+        outer = modes.scope
         path, names = outer.names.get(id(self)), outer.names
         if path is None:  # the outermost module, or one that those outside do not hold
             path, prefix = type(self).__name__.lower(), ""
@@ -90,12 +93,15 @@ class Module(Told):
                 path = f"{outer.module}.{path}"
                 prefix = f"{path}."
             names = {**names, **self._names(prefix)}
-        with scope(path, names):
-            try:
+        try:
+            with scope(path, names):
                 return self.forward(*args, **kwargs)
-            except TypeError as error:
-                explain_call(self.forward, args, kwargs, error)
-                raise
+        except TypeError as error:
+            explain_call(self.forward, args, kwargs, error)
+            raise
+        except BaseException:  # as modes_kept does, but quicker
+            MODES.set(modes)
+            raise
 
     def _names(self, prefix: str) -> dict[int, str]:
         """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
@@ -247,8 +253,15 @@ class Module(Told):
             raise StateDictError(
                 f"load_state_dict of {type(self).__name__}: " + "; ".join(problems)
             )
-        for module, loaded in plan:
-            module._load_own_state(loaded)
+        before = [(p, backend.copy(p._data)) for p in self.parameters()]
+        try:
+            for module, loaded in plan:
+                module._load_own_state(loaded)
+        except BaseException:  # also an interrupt
+            for parameter, old in before:
+                with suppress(GraphError):  # what cannot be written to was not
+                    parameter.assign(old)
+            raise
 
     def modules(self) -> Iterator[Module]:
         """Yield the module itself and every one inside it, each once."""

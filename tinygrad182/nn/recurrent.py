@@ -15,7 +15,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import matmul, stack, swapaxes, where
 from ..host import on_host, whole
 from ..marks import mark
-from ..modes import MODES, scope
+from ..modes import MODES, modes_kept, scope
 from ..primitives.recurrent import Scan
 from ..recording import apply, wrap
 from ..unrolling import run_steps
@@ -175,6 +175,7 @@ class RecurrentLayer(Recurrent):
         for k in range(self.num_layers):
             self._make(f"_l{k}", self.hidden_size if k else self.input_size, rng, dtype, device)
 
+    @modes_kept
     def _run(self, x: Any, given: Any, lengths: Any, truncate: Any) -> tuple[Tensor, State, State]:
         """Run over a sequence.
 

@@ -153,7 +153,10 @@ class Optimizer(Told, ABC):
         clear_gradients(self.parameters, set_to_none)
 
     def step(self) -> None:
-        """Update every parameter that has a gradient.
+        """Update every parameter that has a gradient, one after the other.
+
+        An interrupt leaves those before it updated and the others as they were: a copy of all parameters at
+        every step would be the price of anything else.
 
         Raises
         ------

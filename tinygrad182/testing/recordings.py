@@ -13,7 +13,7 @@ from .._tensor import Tensor
 from ..autodiff import grad
 from ..backpropagation import ancestors, backpropagate
 from ..creation import tensor
-from ..modes import enable_grad, no_grad
+from ..modes import enable_grad, modes_kept, no_grad
 from ..recording import Node, needs_grad, node_of, wrap
 from ..transforms import push_forward
 from ..unrolling import unrolled
@@ -78,6 +78,7 @@ class Recording:
 
     # --- backward -------------------------------------------------------------------------------
 
+    @modes_kept
     def pulled(self, g: Vector, edge: Any = None, layout: str = "contiguous") -> Vector:
         """The gradient of ⟨g, outputs⟩ by all inputs; ``g`` may have extra leading axes."""
         seeds = self._seeds(self.outputs, g, layout)
@@ -91,6 +92,7 @@ class Recording:
         cotangents = zip(outputs, self.cut(g, layout), strict=True)
         return [(node_of(y), c._data) for y, c in cotangents if needs_grad(y)]
 
+    @modes_kept
     def check_untouched(self, g: Vector) -> None:
         """A backward pass leaves everything recorded, and every cotangent it passed, as it was."""
         passed: list[tuple[Node, Any, bytes]] = []
@@ -134,6 +136,7 @@ class Recording:
 
     # --- forward --------------------------------------------------------------------------------
 
+    @modes_kept
     def pushed(self, tangents: Sequence[Tensor | None]) -> Vector:
         """The outputs' tangents, given one for each input (None: it does not move)."""
         with no_grad(), self.again():
@@ -148,6 +151,7 @@ class Recording:
 
     # --- second order ---------------------------------------------------------------------------
 
+    @modes_kept
     def gradient_of_tangent(self, g: Vector, tangents: Sequence[Tensor]) -> Vector:
         """The derivative by all inputs of ⟨g, tangent⟩, the tangent recorded as it is pushed forward."""
         with enable_grad(), self.again():
@@ -156,6 +160,7 @@ class Recording:
             found = backpropagate(seeds, set(self.targets), retain_graph=True)
         return self.vector([found.get(node) for node in self.targets])
 
+    @modes_kept
     def differentiated(self, g: Vector) -> RecordedGradient:
         """The gradient of ⟨g, outputs⟩, recorded so that it can be differentiated."""
         cotangents = [tensor(c, requires_grad=True) for c in self.cut(g)]
@@ -188,6 +193,7 @@ class RecordedGradient:
         """Everything recorded, oldest first."""
         return ancestors(node_of(d) for d in self._found if needs_grad(d))
 
+    @modes_kept
     def along(self, directions: Sequence[Tensor], edge: Any = None) -> Vector:
         """The derivative of ⟨gradient, directions⟩, by the inputs and then by the cotangents."""
         pairs = zip(self._found, directions, strict=True)

@@ -13,7 +13,7 @@ from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..creation import beside, tensor
 from ..errors import ArgumentError, DTypeError
-from ..modes import enable_grad, no_grad
+from ..modes import enable_grad, modes_kept, no_grad
 from ..recording import Leaf, is_tensor, wrap
 from .recordings import Recording, Vector, as_laid_out, joined, standing_in
 
@@ -99,6 +99,7 @@ class VectorFunction:
 
     # --- calls ----------------------------------------------------------------------------------
 
+    @modes_kept
     def __call__(self, x: Vector) -> Vector:
         """All outputs in one vector, on the host."""
         if x.dtype.kind != "c":  # recorded, for a function that differentiates inside
@@ -106,6 +107,7 @@ class VectorFunction:
         with no_grad():
             return joined(self._run(self.tensors(x)))
 
+    @modes_kept
     def record(self, x: Vector, dtypes: bool = False, layout: str = "contiguous") -> Recording:
         """Record the function at ``x``.
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import array, in_numpy
+from tinygrad182._html import legible
 
 from .tree import START, state, step
 
@@ -162,6 +165,49 @@ def test_texts_cannot_leave_the_script_of_a_page(tmp_path: Path) -> None:
             assert json.loads(spec) == lattice(2).chart(words=words, title=title).to_dict()
 
 
+BAD = "\x00\x0b\x0c\x1b\ufffe\uffff\udc80"
+"""Characters that no picture can hold: drawing them would end the process."""
+
+
+def test_texts_that_no_picture_can_hold(tmp_path: Path) -> None:
+    pytest.importorskip("altair")
+    words = [BAD, lambda token: BAD, list(BAD)]
+    for each in words:
+        chart = lattice(2).chart(words=each, title=f"t{BAD}")
+        drawn = json.dumps(chart.to_dict(), ensure_ascii=False)
+        assert not set(BAD) & set(drawn)
+        assert not re.search(r"\\u00", drawn)
+        assert not set(BAD) & set(lattice(2).text(words=each))
+    h = tg.inspect.mark(tg.ones(1, requires_grad=True) * 1, BAD, time=0)
+    flow = tg.inspect.gradient_flow(h.sum())
+    drawn = json.dumps(lattice(2).chart(gradient=flow).to_dict(), ensure_ascii=False)
+    assert not set(BAD) & set(drawn)
+    assert not re.search(r"\\u00", drawn)
+    lattice(2).save_png(tmp_path / "a.png", words=BAD, title=BAD, gradient=flow)
+    lattice(2).save_html(tmp_path / "a.html", words=BAD, title=BAD)
+    assert "<title>␀␋␌␛���</title>" in (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+@given(st.text(st.characters(exclude_categories=())))
+@example(BAD)
+def test_what_is_legible_is_xml_and_nothing_else_changes(text: str) -> None:
+    found = legible(text)
+    assert len(found) == len(text)
+    assert legible(found) == found
+    read = ElementTree.fromstring(f"<a>{html.escape(found)}</a>".encode())
+    assert (read.text or "") == re.sub("\r\n?", "\n", found)
+    for one, other in zip(text, found, strict=True):
+        if one != other:
+            with pytest.raises((ElementTree.ParseError, UnicodeEncodeError)):
+                ElementTree.fromstring(f"<a>{html.escape(one)}</a>".encode())
+
+
+def test_a_title_is_a_string(tmp_path: Path) -> None:
+    for save in (lattice(1).save_png, lattice(1).save_html):
+        with pytest.raises(tg.ArgumentError, match="lattice: title 5 must be a string"):
+            save(tmp_path / "a", title=5)
+
+
 def test_a_search_without_a_lattice_says_so() -> None:
     table = np.log(np.full(2, 0.5))
     result = tg.decode.greedy(
@@ -169,6 +215,7 @@ def test_a_search_without_a_lattice_says_so() -> None:
     )
     with pytest.raises(tg.ArgumentError, match=r"kept no lattice.*trace=True"):
         _ = result.lattice
+    assert not hasattr(result, "lattice")
 
 
 def test_what_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import importlib.abc
 import re
 import sys
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -239,7 +240,7 @@ def test_never_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 class Broken(importlib.abc.MetaPathFinder):
     """Numba is there, and fails while it is imported."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
@@ -248,27 +249,50 @@ class Broken(importlib.abc.MetaPathFinder):
 
 
 @pytest.mark.usefixtures("_chosen_anew")
-@pytest.mark.parametrize("error", [RuntimeError, AttributeError, ImportError, ValueError, OSError])
+@pytest.mark.parametrize(
+    "error", [RuntimeError, AttributeError, ImportError, ValueError, OSError, SystemExit]
+)
 def test_a_numba_that_cannot_be_imported(
-    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One warning, which names the cause, and NumPy's loops from the first call on."""
     monkeypatch.setattr(sys, "meta_path", [Broken(error("threads must be > 0")), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "numba", raising=False)
-    with pytest.warns(RuntimeWarning, match="cannot be imported.*threads must be > 0") as warned:
+    with pytest.warns(RuntimeWarning, match="does not work.*threads must be > 0") as warned:
         found = [kernels.loops(np, np.dtype(name)) for name in ("float32", "float64", "float32")]
     assert found == [arrays] * 3
     assert len(warned) == 1
 
 
 @pytest.mark.usefixtures("_chosen_anew")
+@pytest.mark.parametrize("there", [{}, {"config": None}, {"config": types.SimpleNamespace()}])
+def test_a_numba_that_lacks_what_is_asked_of_it(
+    there: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a folder of that name, or an installation of which a part is missing."""
+    numba = types.ModuleType("numba")
+    vars(numba).update(there)
+    monkeypatch.setitem(sys.modules, "numba", numba)
+    for name in ("compiled", "rows"):
+        monkeypatch.delitem(sys.modules, f"tinygrad182.kernels.{name}", raising=False)
+        monkeypatch.delattr(kernels, name, raising=False)
+    with pytest.warns(RuntimeWarning, match="Numba does not work") as warned:
+        found = [kernels.loops(np, np.dtype(name)) for name in ("float32", "float64", "float32")]
+    assert found == [arrays] * 3
+    assert len(warned) == 1
+
+
+@pytest.mark.usefixtures("_chosen_anew")
+@pytest.mark.parametrize("error", [EOFError, SystemExit])
 @pytest.mark.parametrize("folder", ["", "/somewhere/else"])
-def test_loops_that_cannot_be_compiled(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loops_that_cannot_be_compiled(
+    folder: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message names the folder where files that are damaged would be."""
     compiled, _ = needs_numba()
 
     def ready(dtype: Any) -> None:
-        raise EOFError("Ran out of input")
+        raise error("Ran out of input")
 
     monkeypatch.setattr(compiled, "ready", ready)
     monkeypatch.setattr(compiled.numba.config, "CACHE_DIR", folder)

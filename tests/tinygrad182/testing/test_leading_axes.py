@@ -57,6 +57,36 @@ def test_a_wrong_rule_is_not_told_so() -> None:
     assert "leading_axes" not in str(error.value)
 
 
+RULES = {
+    "shape": lambda xp, g, y, x: g[0] + 3 * g[1],
+    "broadcast": lambda xp, g, y, x: (g[0] + 3 * g[1]) * x,
+    "index": lambda xp, g, y, x: xp.stack([row[0] + 3 * row[1] for row in (g[0], g[5])]),
+}
+
+
+@pytest.mark.parametrize("broadcasts", [False, True])
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_views_and_jacobians_tell_the_remedy(rule: Any, broadcasts: bool) -> None:
+    parts = tg.Primitive("parts", lambda xp, x: xp.stack([x, 3 * x]), (rule,), "linear", broadcasts)
+    with pytest.raises(
+        tg.ShapeError, match=r"rule of parts .*make the primitive with leading_axes"
+    ):
+        tg.jacobian(lambda x: tg.apply(parts, x), const(C))
+    x = tg.inspect.mark(leaf(C) * 1, "h", time=0)
+    y = tg.apply(parts, x)
+    with pytest.raises(tg.ShapeError, match=r"rule of parts .*leading_axes=False"):
+        tg.inspect.state_grad_matrix([y.sum(), y[0].sum(), y[1].sum()])
+
+
+def test_a_rule_that_fails_for_one_cotangent_keeps_its_error() -> None:
+    def wrong(xp: Any, g: Any, y: Any, x: Any) -> Any:
+        raise ValueError("mine")
+
+    parts = tg.Primitive("parts", lambda xp, x: 3 * x, (wrong,), "linear")
+    with pytest.raises(ValueError, match=r"^mine$"):
+        tg.apply(parts, leaf(C)).sum().backward()
+
+
 @pytest.mark.parametrize("lead", [(0,), (1,), (4,), (2, 3)])
 def test_cotangents_at_once_as_one_by_one(lead: tuple[int, ...]) -> None:
     z, c = leaf(Z), leaf(C)
