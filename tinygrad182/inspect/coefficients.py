@@ -128,7 +128,7 @@ def _sum(terms: list[Rows]) -> Rows:
             return values, powers
     tops = np.maximum.reduce([_tops(g, p) for g, p in terms])
     tops = np.where(tops == NOTHING, 0, tops)
-    return sum(shifted(g, p - tops) for g, p in terms), tops  # type: ignore[return-value]
+    return sum(shifted(g, p - tops) for g, p in terms), tops
 
 
 def at_coefficient_powers(values: Array, powers: Array) -> Rows:

@@ -214,11 +214,10 @@ def _legs(
         yield i, single, norms, backend.move(powers, device_of(norms))
     by_row = [t for t in having if t not in set(single)]
     if by_row:
-        arrays, powers = zip(*(bands[t][i] for t in by_row), strict=True)
-        whole = _stack(list(arrays))
-        rows = [np.broadcast_to(p, whole.shape[1:]) for p in powers]
-        values, powers = at_sample_powers(whole, np.stack(rows), ndim)
-        yield i, by_row, sample_norms(values, ndim), powers
+        whole = _stack([bands[t][i][0] for t in by_row])
+        rows = [np.broadcast_to(bands[t][i][1], whole.shape[1:]) for t in by_row]
+        values, tops = at_sample_powers(whole, np.stack(rows), ndim)
+        yield i, by_row, sample_norms(values, ndim), tops
 
 
 class InScans(States):
