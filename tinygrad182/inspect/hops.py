@@ -219,7 +219,7 @@ def _one_by_one(
         )
     shape = (count, *recurrence.steps[wanted[0]].value.shape)
     nothing = np.zeros(shape), np.zeros((1,) * len(shape), np.int64)
-    every = [found.get(node, nothing) for node in nodes]
+    every = [found.get(node, nothing) for node in nodes]  # type: ignore[arg-type]
     with np.errstate(over="ignore", under="ignore"):
         parts = np.stack([shifted(*each) for each in every], axis=1)
     xp = backend.namespace(here.seed)
