@@ -300,9 +300,11 @@ def test_no_array_for_each_64_powers_of_two(name: str, monkeypatch: pytest.Monke
         return found
 
     monkeypatch.setattr(RowCotangents, "pop", counted)
-    flow_of(model.loss)
+    flow = flow_of(model.loss)
+    if name != "attended":  # which hands early steps' cotangents on to late ones
+        assert flow["rnn.l0#2"].h.log_grad_norm[5] < -1000 * np.log(2)
     assert len(counts) > 3
-    assert max(counts) <= 4
+    assert max(counts) <= 3
 
 
 LONG: dict[str, Callable[[tg.Tensor], tg.Tensor]] = {
