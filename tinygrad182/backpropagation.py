@@ -235,9 +235,9 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         with backend.on(g):
             return _pull(xp, node, g, node.value, xs, wanted)
     except (ValueError, IndexError, TypeError) as error:
-        if isinstance(error, TinygradError) or g.ndim == node.value.ndim:
-            raise
-        raise ShapeError(f"the derivative rule of {node.op} failed: {error}{_SEVERAL}") from error
+        if g.ndim != node.value.ndim and not isinstance(error, TinygradError):
+            error.add_note(f"This is the derivative rule of {node.op}{_SEVERAL}")
+        raise
 
 
 _SEVERAL = (

@@ -60,7 +60,6 @@ def test_a_wrong_rule_is_not_told_so() -> None:
 RULES = {
     "shape": lambda xp, g, y, x: g[0] + 3 * g[1],
     "broadcast": lambda xp, g, y, x: (g[0] + 3 * g[1]) * x,
-    "index": lambda xp, g, y, x: xp.stack([row[0] + 3 * row[1] for row in (g[0], g[5])]),
 }
 
 
@@ -78,13 +77,26 @@ def test_views_and_jacobians_tell_the_remedy(rule: Any, broadcasts: bool) -> Non
         tg.inspect.state_grad_matrix([y.sum(), y[0].sum(), y[1].sum()])
 
 
+def test_a_rule_that_raises_gets_the_remedy_as_a_note() -> None:
+    def wrong(xp: Any, g: Any, y: Any, x: Any) -> Any:
+        raise IndexError("mine")
+
+    parts = tg.Primitive("parts", lambda xp, x: 3 * x, (wrong,), "linear")
+    with pytest.raises(IndexError, match="mine") as error:
+        tg.jacobian(lambda x: tg.apply(parts, x), const(C))
+    (note,) = error.value.__notes__
+    assert "rule of parts" in note
+    assert "leading_axes=False" in note
+
+
 def test_a_rule_that_fails_for_one_cotangent_keeps_its_error() -> None:
     def wrong(xp: Any, g: Any, y: Any, x: Any) -> Any:
         raise ValueError("mine")
 
     parts = tg.Primitive("parts", lambda xp, x: 3 * x, (wrong,), "linear")
-    with pytest.raises(ValueError, match=r"^mine$"):
+    with pytest.raises(ValueError, match=r"^mine$") as error:
         tg.apply(parts, leaf(C)).sum().backward()
+    assert not hasattr(error.value, "__notes__")
 
 
 @pytest.mark.parametrize("lead", [(0,), (1,), (4,), (2, 3)])
