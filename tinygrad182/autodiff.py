@@ -77,19 +77,23 @@ def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bo
 def _backward(seeds: list[tuple[Node, Any]], retain_graph: bool) -> None:
     sums = Cotangents()
     found = backpropagate(seeds, retain_graph=retain_graph, cotangents=sums)
-    add_grads([(node, own(g, sums.owns(node))) for node, g in found.items()])
+    add_grads((node, g, sums.owns(node)) for node, g in found.items())
 
 
-def add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
+def add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
     """Add to ``.grad`` of nodes: of all of them or, where an error or interrupt comes between, of none.
 
-    Each Tensor shares memory with nothing. Other threads may add to the same nodes at the same time.
+    Each gradient comes with whether it shares memory with nothing; one that may share is copied where
+    nothing is there to add it to. Other threads may add to the same nodes at the same time.
     """
     holding_lock(_add_grads, found)
 
 
-def _add_grads(found: Iterable[tuple[Node, Tensor]]) -> None:
-    sums = [(node, old := node.grad, g if old is None else old + g) for node, g in found]
+def _add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
+    sums = [
+        (node, old := node.grad, own(g, owned) if old is None else old + _as_tensor(g))
+        for node, g, owned in found
+    ]
     try:
         for node, _, total in sums:
             node.grad = total
@@ -115,6 +119,10 @@ def own(g: Any, owned: bool = False) -> Tensor:
     if is_tensor(g):
         return g if g._node is not None and g._node.primitive is not None else g.clone()
     return wrap(g if owned else backend.copy(g))
+
+
+def _as_tensor(g: Any) -> Tensor:
+    return g if is_tensor(g) else wrap(g)
 
 
 def grad(

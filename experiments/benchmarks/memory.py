@@ -173,8 +173,11 @@ def memory(options: Options) -> list[dict[str, Any]]:
 
 # --- anomaly detection, switched off --------------------------------------------------------------
 
-CHECKED: tuple[Any, ...] = (recording.apply, backpropagation._backpropagate)
-"""The functions that ask whether anomalies are looked for."""
+CHECKED: dict[Any, int] = {
+    recording.apply: 1,
+    inspect.unwrap(backpropagation._backpropagate): 2,  # in the context of its warnings
+}
+"""The functions that ask whether anomalies are looked for, and at how many places they ask."""
 
 
 class _WithoutChecks(ast.NodeTransformer):
@@ -194,12 +197,15 @@ def without_checks(function: Any) -> CodeType:
     """The code of ``function`` with the branches of ``detect_anomaly`` taken out of its source."""
     transformer = _WithoutChecks()
     tree = transformer.visit(ast.parse(inspect.getsource(function)))
-    if transformer.dropped != 1:
-        raise RuntimeError(f"{function.__name__}: found {transformer.dropped} checks, not one")
+    if transformer.dropped != CHECKED[function]:
+        raise RuntimeError(
+            f"{function.__name__}: found {transformer.dropped} checks, not {CHECKED[function]}"
+        )
     flags = __future__.annotations.compiler_flag
     made: dict[str, Any] = {}
     exec(compile(tree, function.__code__.co_filename, "exec", flags), function.__globals__, made)
-    return made[function.__name__].__code__
+    code: CodeType = inspect.unwrap(made[function.__name__]).__code__
+    return code
 
 
 def anomaly_off(options: Options) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def test_a_gradient_that_was_dropped_does_not_come_back() -> None:
     reading, going_on = threading.Event(), threading.Event()
 
     def found() -> Iterator[Any]:
-        yield w._node, const([2.0])
+        yield w._node, const([2.0]), True
         reading.set()  # the old sum has been read, the new one not yet written
         going_on.wait(0.2)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..autodiff import add_grads, own, seeds_of
+from ..autodiff import add_grads, seeds_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, modes_kept, no_grad
@@ -146,7 +146,7 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
     }
     with no_grad():
         add_grads(
-            (node, own(backend.move(whole_of(found.of(node)), device_of(node.value))))
+            (node, backend.move(whole_of(found.of(node)), device_of(node.value)), False)
             for node in leaves
             if found.twin(node) in found.bands
         )

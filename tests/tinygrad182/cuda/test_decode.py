@@ -288,7 +288,7 @@ def test_start_tokens_decide_where_no_state_does(card: str) -> None:
         found = tg.decode.greedy(step, None, start, 5, state_axis=1)
         assert [one.tokens for one in found] == reference  # type: ignore[union-attr]
     with tg.use_device(card):
-        found = tg.decode.greedy(step, None, [1, 2], 5, state_axis=1)
+        found = tg.decode.greedy(step, None, tokens, 5, state_axis=1)
     assert [one.tokens for one in found] == reference  # type: ignore[union-attr]
     with pytest.raises(
         tg.DeviceError, match=r"tokens are on cpu.*start=tg\.tensor.*model's device"

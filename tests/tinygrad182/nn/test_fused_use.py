@@ -317,12 +317,12 @@ def test_gradients_that_explode_warn_of_nothing(kind: str, fused: bool, dtype: s
     options: dict[str, Any] = {"rng": 0, "dtype": dtype, "fused": fused}
     if kind == "lstm":
         layer: Any = tg.nn.LSTM(2, 3, **options)
-        layer.bias_ih_l0.data[...] = 4 * np.repeat([1, 1, 0, 1], 3)
+        write(layer.bias_ih_l0, 4 * np.repeat([1, 1, 0, 1], 3))
         layer.weight_hh_l0.data[...] = 0
-        layer.weight_hh_l0.data[6:9] = 50 * np.eye(3)
+        write(layer.weight_hh_l0, 50 * np.eye(3), slice(6, 9))
     else:
         layer = tg.nn.RNN(2, 3, bias=False, nonlinearity=kind, **options)  # type: ignore[arg-type]
-        layer.weight_hh_l0.data[...] = 50 * np.array([[1, -1, 0], [0, 1, 1], [1, 0, 1]])
+        write(layer.weight_hh_l0, 50 * np.array([[1, -1, 0], [0, 1, 1], [1, 0, 1]]))
     values = np.zeros((100, 2, 2), dtype)
     values[-1] = 1e-3
     x = leaf(values)
