@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -168,11 +169,21 @@ def _range_of(dtype: Any) -> tuple[float, float]:
 
 
 def _plain(
-    name: str, doc: str, ordered: bool = False, masks: bool = False
+    name: str,
+    doc: str,
+    ordered: bool = False,
+    masks: bool = False,
+    takes: tuple[str, ...] = (),
 ) -> Callable[..., Tensor]:
-    """A function of the array library whose result is a plain tensor that requires no grad."""
+    """A function of the array library whose result is a plain tensor that requires no grad.
+
+    ``takes`` are the options that it has on every library.
+    """
 
     def function(*operands: Any, **options: Any) -> Tensor:
+        for option in options:
+            if option not in takes:  # what a library says of it differs from one to the other
+                raise TypeError(f"{name}() got an unexpected keyword argument {option!r}")
         arrays: list[Any] = []
         try:
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
@@ -191,6 +202,12 @@ def _plain(
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{doc}.\n\nA plain tensor: no gradient flows through it."
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("operands", inspect.Parameter.VAR_POSITIONAL),
+            *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in takes),
+        ]
+    )
     return function
 
 
@@ -215,15 +232,17 @@ floor = _plain("floor", "Largest whole number not above each element")
 ceil = _plain("ceil", "Least whole number not below each element")
 trunc = _plain("trunc", "Each element without its fraction")
 round = _plain(
-    "round", "The whole number (or number of ``decimals``) nearest each element, ties to even"
+    "round",
+    "The whole number (or number of ``decimals``) nearest each element, ties to even",
+    takes=("decimals",),
 )
 floor_divide = _plain("floor_divide", "Largest whole number not above a / b")
-argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True)
+argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True, takes=("axis",))
 
 
 def _plain_reduction(name: str, doc: str, ordered: bool = False) -> Callable[..., Tensor]:
     """One of them along an axis, which NumPy's have other arguments behind."""
-    reduce = _plain(name, doc, ordered)
+    reduce = _plain(name, doc, ordered, takes=("axis", "keepdims"))
 
     def function(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
         given = {} if axis is None else {"axis": _axis_of(axis, name)}
