@@ -13,7 +13,7 @@ BIN    := $(VENV)/bin
 
 # The folder of a package `cupy` that behaves as CuPy does, on the CPU.
 CUPY_STAND_IN ?= ../shared/fakecupy
-# What runs there on the only card, and what runs on the second of two: at most five minutes together.
+# What runs there on the only card, and what runs on the second of two.
 ON_CUDA := \
   tests/tinygrad182/cuda \
   @tests/on_cuda.txt

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import tinygrad182
 
@@ -46,6 +47,12 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 def test_every_module_has_a_room() -> None:
     rooms = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     assert rooms - {"__init__"} == _floors().keys() - {"models", "experiments"}
+
+
+def test_no_module_is_hidden_by_a_public_name() -> None:
+    """A function ``tg.name`` beside a file ``name.py``: whichever is imported last would win."""
+    for name in _floors().keys() & vars(tinygrad182).keys():
+        assert isinstance(getattr(tinygrad182, name), ModuleType), name
 
 
 def test_imports_run_from_top_to_bottom() -> None:

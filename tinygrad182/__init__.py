@@ -58,8 +58,8 @@ from .errors import (
 from .functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
 from .modes import detect_anomaly, enable_grad, no_grad, use_device
 from .primitives import PRIMITIVES, Primitive, define
+from .recomputing import remat
 from .recording import apply
-from .remat import remat
 from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
 

@@ -20,7 +20,7 @@ from mutmut.mutation.file_mutation import MutationVisitor, deep_replace
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
-ENGINE = ("autodiff", "backpropagation", "recording", "memory", "transforms", "remat")
+ENGINE = ("autodiff", "backpropagation", "recording", "memory", "transforms", "recomputing")
 FILES = [
     *sorted(Path("tinygrad182/primitives").glob("*.py")),
     *(Path(f"tinygrad182/{name}.py") for name in ENGINE),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-from importlib import import_module
 from typing import Any
 
 import array_api_strict
@@ -12,7 +11,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_close, const, host_only, leaf, write
-from tinygrad182 import backend, backpropagation, transforms
+from tinygrad182 import backend, backpropagation, recomputing, transforms
 from tinygrad182.backpropagation import Cotangents, ancestors, backpropagate
 from tinygrad182.modes import at_time
 from tinygrad182.primitives.index import ARRAY
@@ -300,7 +299,7 @@ def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         walked.append(len(nodes))
         return nodes
 
-    for module in (backpropagation, transforms, import_module("tinygrad182.remat")):
+    for module in (backpropagation, transforms, recomputing):
         monkeypatch.setattr(module, "ancestors", counting)
     return walked
 

@@ -210,11 +210,13 @@ _REACH = 2.0**200
 """Rows are rescaled where their largest element is beyond that, or below its inverse."""
 
 _SPREAD = 128
-"""How many powers of two further a coefficient's row may be scaled than the one that a hop adds to it."""
+"""A row's power lies at most this far below that of the coefficient before it, which a hop adds to it."""
 
 
 _FAR = 300
-"""Up to how many powers of two what arrives is brought to what it is added to, and not the other way."""
+"""What arrives is brought to the powers of the sum it joins, unless these lie further apart than this.
+
+Then the sum too is brought to the higher of both."""
 
 
 class _Coming:

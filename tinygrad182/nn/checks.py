@@ -41,7 +41,7 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     DTypeError
         Something else than a Tensor or an array, or elements of another dtype than the layer's
         parameters: whole numbers, or ``float64``, in which a ``float32`` layer would go on computing.
-        Complex ones pass, for derivatives by a complex step.
+        Complex ones pass, and any into complex parameters, for derivatives by a complex step.
     """
     name = type(layer).__name__
     weight = _first_parameter(layer)
@@ -59,7 +59,7 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
         return x
     xp = backend.namespace(x._data)
     if xp.is_floating(x._data):
-        if weight is None or x.dtype == weight.dtype:
+        if weight is None or x.dtype == weight.dtype or xp.is_complex(weight._data):
             return x
         path = MODES.get().scope.module
         where = f", in {path}" if path else ""

@@ -254,6 +254,17 @@ class _Loop(tg.nn.Module):
         return h
 
 
+@pytest.mark.parametrize(
+    ("cell", "sizes"), [(tg.nn.RNNCell, (3, 3)), (tg.nn.Linear, (3, 3)), (tg.nn.LayerNorm, (3,))]
+)
+def test_complex_parameters_take_a_real_state(cell: Any, sizes: tuple[int, ...]) -> None:
+    """A model whose loop begins at zeros of float64 keeps the complex step, by its parameters too."""
+    layer = cell(*sizes, dtype="float64")
+    start = const(np.arange(6.0).reshape(2, 3))
+    check = check_gradients(lambda x: layer(start) * x, start, parameters=layer)
+    assert check.method == "complex step"
+
+
 def test_a_fault_far_down_a_vanishing_gradient_is_found() -> None:
     """Wrong by 1% where the gradient is under 1e-30, which a central difference takes for 0."""
     mine = _identity(lambda xp, g, y, x: xp.where(xp.abs(g) < 1e-30, 1.01 * g, g))
