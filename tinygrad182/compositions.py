@@ -662,7 +662,8 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
     width = dx
     if x is not None:
         x = points(x)
-        size = x.shape[0] if x.ndim == 1 else x.shape[at] if x.shape == y.shape else None
+        spread = x.ndim == y.ndim and all(n in (1, m) for n, m in zip(x.shape, y.shape, strict=True))
+        size = x.shape[0] if x.ndim == 1 else x.shape[at] if spread else None
         if size != y.shape[at]:
             raise ShapeError(
                 f"trapezoid: points of shape {x.shape} for axis {axis} of shape {y.shape}; "

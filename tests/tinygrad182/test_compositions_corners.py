@@ -24,6 +24,10 @@ def integers(values: Any) -> tg.Tensor:
 LIKE_NUMPY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "linspace of integers": (lambda x: np.linspace(x[0], x[1], 5), ([0, 1],)),
     "gradient of integers": (lambda x: np.gradient(x, [0.0, 0.5, 2.0]), ([1, 2, 4],)),
+    "trapezoid of points for all rows": (
+        lambda x: np.trapezoid(x, np.array([[0.0, 1.0, 4.0]])),
+        (np.arange(6.0).reshape(2, 3),),
+    ),
     "trapezoid of integers": (lambda x: np.trapezoid(x, [0.0, 0.5, 2.0]), ([1, 2, 4],)),
     "interp of integers": (lambda x: np.interp(x, [0.0, 2.0], [0.0, 1.0]), ([1, 2],)),
     "interp one point": (lambda x: np.interp(x, [1.0], [7.0]), ([0.5, 1.0, 2.0],)),
