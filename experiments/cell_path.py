@@ -152,7 +152,7 @@ def claims(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[Claim, ...]:
     if low <= 0:
         said.append(
             Claim(
-                f"Untrained with forget bias {low:g}, the cell path alone is no highway: size of "
+                f"Untrained with forget bias {low:g}, the cell path alone is not a highway: size of "
                 "its share at step 1, largest of any seed, loss at the last step",
                 max(abs(float(paths.alone[0])) for paths in pick(found, low)),
                 HALF,

@@ -303,7 +303,7 @@ LSTM_SUMMARY = (
     Column("gradient_first_log10", "at step 1", log10=True),
     *(column for column in SUMMARY if column.key in {"decades_per_step", "verdict", "loss"}),
 )
-"""Of the gradient by h or c; an LSTM has four W_h, and no closed form."""
+"""The columns for the gradient by h or c; an LSTM has four W_h, and no closed form."""
 
 LSTM_NOTE = (
     f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "

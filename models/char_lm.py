@@ -120,7 +120,7 @@ class CharLM(tg.nn.Module):
         Raises
         ------
         VocabularyError
-            A number that is no token.
+            A number that is not a token.
         """
         array = np.asarray(tokens.numpy() if isinstance(tokens, tg.Tensor) else tokens)
         array = array if array.size else array.astype(np.int64)

@@ -106,4 +106,4 @@ class RecurrentRegressor(tg.nn.Module):
 
 
 class UnknownCellError(tg.TinygradError, ValueError):
-    """A cell that is no recurrent layer, or an option that it does not have."""
+    """A cell that is not a recurrent layer, or an option that it does not have."""

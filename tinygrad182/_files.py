@@ -23,15 +23,15 @@ if not _WINDOWS:
 
 
 def checked_path(what: str, path: Any, error_type: type[FileError] = FileError) -> Path:
-    """The file meant, behind symbolic links; a name for what is no regular file is refused."""
+    """The file meant, behind symbolic links; a name for what is not a regular file is refused."""
     try:
         found = Path(os.path.realpath(Path(path)))
         if found.is_dir():
             problem = "is a folder; pass the name of a file"
         else:
-            problem = "is no regular file" if found.exists() and not found.is_file() else ""
+            problem = "is not a regular file" if found.exists() and not found.is_file() else ""
     except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{what}: {path!r} is no path of a file: {error}") from error
+        raise ArgumentError(f"{what}: {path!r} is not a path of a file: {error}") from error
     except OSError as error:
         raise error_type(f"{what}: {error}") from error
     if problem:

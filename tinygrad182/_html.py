@@ -15,7 +15,7 @@ def legible(data: Any) -> Any:
     r"""A chart's specification, or any other JSON, whose texts hold nothing that cannot be drawn.
 
     Pictures are drawn as SVG, and a character that XML forbids would end the whole process. Control
-    characters become their pictures; lone surrogates and what is no character become the replacement
+    characters become their pictures; lone surrogates and what is not a character become the replacement
     character.
 
     Examples
@@ -61,7 +61,7 @@ def chart_page(title: str, spec: dict[str, Any], library: str) -> str:
     Parameters
     ----------
     title : str
-        Of the window.
+        The title of the window.
     spec : dict
         The chart.
     library : str

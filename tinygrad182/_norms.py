@@ -23,12 +23,12 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     ----------
     x : Tensor
     ord : number, ±inf or "fro", optional
-        Of vectors: (Σ |x|ᵖ)^(1/p), 2 by default; ±inf the largest or smallest size. Of matrices:
-        "fro" the root of the sum of squares (the default), ±1 and ±inf the largest or smallest sum of
-        a column's or a row's sizes.
+        For vectors the p of (Σ |x|ᵖ)^(1/p), 2 by default; ±inf is the largest or smallest size. For
+        matrices "fro" is the root of the sum of squares (the default), and ±1 and ±inf are the largest
+        or smallest sum of a column's or a row's sizes.
     axis : int or pair of int, optional
-        Of vectors, or of matrices. By default all elements are a vector, or, where ``ord`` is given
-        and x has two axes, a matrix.
+        The axis of vectors, or the two of matrices. By default all elements are a vector, or, where
+        ``ord`` is given and x has two axes, a matrix.
     keepdims : bool
 
     Raises

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def flatten(tree: Any) -> list[Any]:
-    """The leaves in order: all that is no tuple, list or dict.
+    """The leaves in order: all that is not a tuple, list or dict.
 
     >>> flatten((1, [2, {"a": 3}], None))
     [1, 2, 3, None]

@@ -280,7 +280,7 @@ def _pull(
 def _pull_one_by_one(
     xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
-    """The same where the rules take no leading axes: they run for each cotangent alone."""
+    """Pull through a node whose rules take no leading axes: they run for each cotangent alone."""
     lead = g.shape[: g.ndim - y.ndim]
     parents = [x for x in node.inputs or () if isinstance(x, Node) and x in wanted]
     rows = xp.reshape(g, (math.prod(lead), *y.shape))
@@ -299,7 +299,7 @@ def _pull_one_by_one(
 def _pull_definition(
     node: Node, g: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
-    """The same by the primitive's definition, which is run again."""
+    """Pull through the primitive's definition, which is run again."""
     out, stand_ins = defined(node, xs)
     again = is_tensor(g)
     with grad_mode(again):

@@ -182,7 +182,15 @@ def nan_to_num(
 
 
 def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Tensor:
-    """Elements of the first choice whose condition holds, else of ``default``."""
+    """Elements of the first choice whose condition holds, else of ``default``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> x = tg.tensor([-2.0, 0.5, 3.0])
+    >>> tg.select([x < 0, x > 1], [-x, x * x])
+    tensor([2., 0., 9.])
+    """
     if len(condlist) != len(choicelist) or not len(condlist):
         raise ArgumentError("select: give as many choices as conditions, at least one")
     for condition in condlist:
@@ -196,46 +204,112 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
 
 # --- the order of axes and elements -------------------------------------------------------------
 
-ravel = _row("The elements along one axis.", lambda x: tg.reshape(x, (-1,)))
+ravel = _row(
+    "All elements along one axis, those of the last axis next to each other.",
+    lambda x: tg.reshape(x, (-1,)),
+)
 copy = _row("A copy with memory of its own; gradients flow back.", lambda x: as_tensor(x).clone())
-fliplr = _row("Columns in reverse order.", lambda x: tg.flip(x, axis=1))
-flipud = _row("Rows in reverse order.", lambda x: tg.flip(x, axis=0))
+fliplr = _row("The columns (the second axis) in reverse order.", lambda x: tg.flip(x, axis=1))
+flipud = _row("The rows (the first axis) in reverse order.", lambda x: tg.flip(x, axis=0))
 rollaxis = _row(
     "x with ``axis`` moved before the axis that is at ``start``.",
     lambda x, axis, start=0: _before(as_tensor(x), axis, start),
 )
 sort = _row(
-    "The elements in order along ``axis``; each gets its own gradient.",
+    """The elements in order along ``axis``; each gets its own gradient.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> x = tg.tensor([3.0, 1.0, 2.0], requires_grad=True)
+    >>> y = tg.sort(x)
+    >>> y.detach()
+    tensor([1., 2., 3.])
+    >>> y[0].backward()
+    >>> x.grad
+    tensor([0., 1., 0.])
+    """,
     lambda x, axis=-1: tg.take_along_axis(x, tg.argsort(x, axis=axis), axis),
 )
 partition = _row(
-    "The elements in order along ``axis``, so that element ``kth`` divides smaller from larger ones.",
+    """The elements in order along ``axis``, so that element ``kth`` divides smaller from larger ones.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.partition(tg.tensor([4.0, 1.0, 3.0, 2.0]), 1)
+    tensor([1., 2., 3., 4.])
+    """,
     lambda x, kth, axis=-1: _partitioned(as_tensor(x), kth, axis),
 )
 compress = _row(
-    "The slices along ``axis`` at which a condition holds.",
+    """The slices along ``axis`` at which a condition holds; the elements by default.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.compress([True, False, True], tg.arange(6).reshape(2, 3), axis=1)
+    tensor([[0, 2],
+            [3, 5]])
+    """,
     lambda condition, x, axis=None: _along(tg.take, x, np.flatnonzero(on_host(condition)), axis),
 )
 extract = _row(
-    "The elements at which a condition holds.", lambda condition, x: compress(ravel(condition), x)
+    "The elements at which a condition holds, as a vector.",
+    lambda condition, x: compress(ravel(condition), x),
 )
 delete = _row(
-    "What is left along ``axis`` without the slices at ``obj``.",
+    """What is left along ``axis`` without the slices at ``obj``, an index, several, or a slice.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.delete(tg.arange(5), [1, 3])
+    tensor([0, 2, 4])
+    """,
     lambda x, obj, axis=None: _along(tg.take, x, lambda n: _without(n, obj), axis),
 )
 append = _row(
-    "``values`` behind x along ``axis``, all elements by default.",
+    """``values`` behind x along ``axis``; by default the elements of both in one vector.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.append(tg.arange(2), [7, 8])
+    tensor([0, 1, 7, 8])
+    """,
     lambda x, values, axis=None: tg.concat([x, values], axis),
 )
 tril = _row(
-    "Matrices with 0 above diagonal ``k``.",
+    """Matrices with 0 above diagonal ``k``, which is counted from the main one upwards.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.tril(tg.ones((3, 3)))
+    tensor([[1., 0., 0.],
+            [1., 1., 0.],
+            [1., 1., 1.]])
+    """,
     lambda x, k=0: _masked(as_tensor(x), _below(x, one_integer(k, "tril", "k"))),
 )
 triu = _row(
-    "Matrices with 0 below diagonal ``k``.",
+    """Matrices with 0 below diagonal ``k``, which is counted from the main one upwards.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.triu(tg.ones((3, 3)), 1)
+    tensor([[0., 1., 1.],
+            [0., 0., 1.],
+            [0., 0., 0.]])
+    """,
     lambda x, k=0: _masked(as_tensor(x), ~_below(x, one_integer(k, "triu", "k") - 1)),
 )
-diagflat = _row("The elements on diagonal ``k`` of a matrix.", lambda v, k=0: diag(ravel(v), k))
+diagflat = _row(
+    "A matrix with all elements of a tensor on diagonal ``k``; see :func:`diag`.",
+    lambda v, k=0: diag(ravel(v), k),
+)
 trace = _row(
     "Sum of a diagonal; see :func:`diagonal`.",
     lambda x, offset=0, axis1=0, axis2=1: tg.sum(diagonal(x, offset, axis1, axis2), axis=-1),
@@ -286,7 +360,14 @@ def _without(size: int, obj: Any) -> Any:
 
 
 def moveaxis(x: Any, source: Axis, destination: Axis) -> Tensor:
-    """Axes at ``source`` moved to ``destination``; the others stay in order."""
+    """Axes at ``source`` moved to ``destination``; the others stay in order.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.moveaxis(tg.ones((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
     x = as_tensor(x)
     pairs = [negative_axes(x, a, "moveaxis") or () for a in (source, destination)]
     if len(pairs[0]) != len(pairs[1]):
@@ -298,7 +379,15 @@ def moveaxis(x: Any, source: Axis, destination: Axis) -> Tensor:
 
 
 def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
-    """The tensor after ``k`` quarter turns from the first of two axes towards the second."""
+    """The tensor after ``k`` quarter turns from the first of two axes towards the second.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.rot90(tg.arange(4).reshape(2, 2))
+    tensor([[1, 3],
+            [0, 2]])
+    """
     k = one_integer(k, "rot90", "k")
     if len(integers(axes, "rot90", "axes")) != 2:
         raise ArgumentError(f"rot90: axes {brief(axes)} must be two")
@@ -345,7 +434,17 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
 
 
 def tile(x: Any, reps: Any) -> Tensor:
-    """The whole tensor ``reps`` times along each axis."""
+    """The whole tensor ``reps`` times along each axis, also along new first axes.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.tile(tg.arange(2), 3)
+    tensor([0, 1, 0, 1, 0, 1])
+    >>> tg.tile(tg.arange(2), (2, 2))
+    tensor([[0, 1, 0, 1],
+            [0, 1, 0, 1]])
+    """
     x = as_tensor(x)
     times = integers(reps, "tile", "reps", 0)
     ndim = max(x.ndim, len(times))
@@ -357,7 +456,17 @@ def tile(x: Any, reps: Any) -> Tensor:
 
 
 def diag(v: Any, k: int = 0) -> Tensor:
-    """Diagonal ``k`` of a matrix, or the matrix whose diagonal is a vector."""
+    """Diagonal ``k`` of a matrix, or the matrix whose diagonal ``k`` is a vector.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.diag(tg.tensor([1.0, 2.0]))
+    tensor([[1., 0.],
+            [0., 2.]])
+    >>> tg.diag(tg.arange(9).reshape(3, 3), 1)
+    tensor([1, 5])
+    """
     v = as_tensor(v)
     if v.ndim == 2:
         return diagonal(v, k)
@@ -369,7 +478,14 @@ def diag(v: Any, k: int = 0) -> Tensor:
 
 
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-    """The elements with index i along ``axis1`` and i + ``offset`` along ``axis2``, as the last axis."""
+    """The elements with index i along ``axis1`` and i + ``offset`` along ``axis2``, as the last axis.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.diagonal(tg.arange(6).reshape(2, 3))
+    tensor([0, 4])
+    """
     x = moveaxis(x, (axis1, axis2), (-2, -1))
     offset = one_integer(offset, "diagonal", "offset")
     i = np.arange(max(0, min(x.shape[-2] + min(offset, 0), x.shape[-1] - max(offset, 0))))
@@ -402,7 +518,14 @@ atleast_3d = _lifted(
 
 
 def broadcast_arrays(*xs: Any) -> list[Tensor]:
-    """All tensors in the one shape that they broadcast to."""
+    """All tensors in the one shape that they broadcast to.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> [x.shape for x in tg.broadcast_arrays(tg.ones((2, 1)), tg.ones(3))]
+    [(2, 3), (2, 3)]
+    """
     tensors = as_operands(xs)
     try:
         shape = np.broadcast_shapes(*(x.shape for x in tensors))
@@ -422,7 +545,15 @@ dstack = _row(
     lambda xs: tg.concat([atleast_3d(x) for x in xs], axis=2),
 )
 column_stack = _row(
-    "The tensors side by side, along the second axis; a vector is a column.",
+    """The tensors side by side, along the second axis; a vector is a column.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.column_stack([tg.arange(2), tg.arange(2) + 5])
+    tensor([[0, 5],
+            [1, 6]])
+    """,
     lambda xs: tg.concat(
         [x if x.ndim > 1 else atleast_2d(x).T for x in map(as_tensor, xs)], axis=1
     ),
@@ -442,7 +573,14 @@ def hstack(xs: Sequence[Any]) -> Tensor:
 
 
 def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    """Parts along ``axis``: a number of them, whose sizes differ by 1 at most, or cut at indices."""
+    """Parts along ``axis``: a number of them, whose sizes differ by 1 at most, or cut at indices.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.array_split(tg.arange(5), 2)
+    [tensor([0, 1, 2]), tensor([3, 4])]
+    """
     x = as_tensor(x)
     at = negative_axis(x.ndim, axis, "split", x.shape) + x.ndim
     size = x.shape[at]
@@ -480,7 +618,15 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
 # --- sums and differences -----------------------------------------------------------------------
 
 cumsum = _row(
-    "Running sum along ``axis``, of all elements by default.",
+    """Running sum along ``axis``, of all elements by default.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.cumsum(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+    tensor([[1., 2.],
+            [4., 6.]])
+    """,
     lambda x, axis=None: tg.cumulative_sum(ravel(x) if axis is None else atleast_1d(x), axis or 0),
 )
 cumprod = _row(
@@ -516,11 +662,27 @@ nanstd = _row(
     ),
 )
 median = _row(
-    "The middle element along ``axis``, or the mean of the two in the middle; NaN among NaNs.",
+    """The middle element along ``axis``, or the mean of the two in the middle; NaN among NaNs.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.median(tg.tensor([[3.0, 1.0, 2.0], [9.0, 7.0, 8.0]]), axis=1)
+    tensor([2., 8.])
+    >>> tg.median(tg.tensor([4.0, 1.0, 3.0, 2.0]))
+    tensor(2.5)
+    """,
     lambda x, axis=None, keepdims=False: quantile(x, 0.5, axis, keepdims),
 )
 percentile = _row(
-    "The element that ``q`` percent lie below; see :func:`quantile`.",
+    """The element that ``q`` percent lie below; see :func:`quantile`.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.percentile(tg.tensor([1.0, 2.0, 3.0]), [0, 75])
+    tensor([1. , 2.5])
+    """,
     lambda x, q, axis=None, keepdims=False: quantile(x, points(q) / 100, axis, keepdims),
 )
 
@@ -545,7 +707,14 @@ def _numbers(x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
 
 @tg.accumulating
 def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Mean of the elements that are not NaN; NaN where there are none."""
+    """Mean of the elements that are not NaN; NaN where there are none.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.nanmean(tg.tensor([1.0, float('nan'), 3.0]))
+    tensor(2.)
+    """
     x = tg.floating(x, "float64")
     return nansum(x, axis, keepdims) / _numbers(x, axis, keepdims)
 
@@ -587,7 +756,16 @@ def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = 
 
 @tg.accumulating
 def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
-    """Running product along ``axis``; the gradient is right also where elements are 0."""
+    """Running product along ``axis``; the gradient is right also where elements are 0.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> x = tg.tensor([2.0, 0.0, 3.0], requires_grad=True)
+    >>> tg.cumulative_prod(x).sum().backward()
+    >>> x.grad
+    tensor([1., 8., 0.])
+    """
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_prod: name the axis for a tensor of shape {x.shape}")
@@ -638,7 +816,14 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
 
 
 def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
-    """Differences of neighbours along ``axis``, ``n`` times."""
+    """Differences of neighbours along ``axis``, ``n`` times.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.diff(tg.tensor([1.0, 4.0, 9.0, 16.0]), n=2)
+    tensor([2., 2.])
+    """
     x = as_tensor(x)
     at = negative_axis(x.ndim, axis, "diff", x.shape)
     x = moveaxis(x, at, -1)
@@ -656,7 +841,14 @@ def _gaps(x: Any, like: Tensor) -> Tensor:
 
 @widening
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
-    """Integral along ``axis``: the sum of (y₀ + y₁) / 2 times ``dx``, or the distance of points ``x``."""
+    """Integral along ``axis``: the sum of (y₀ + y₁) / 2 times ``dx``, or the distance of points ``x``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.trapezoid(tg.tensor([0.0, 1.0, 4.0]), x=[0.0, 1.0, 3.0])
+    tensor(5.5)
+    """
     y = tg.floating(y, "float64")
     at = negative_axis(y.ndim, axis, "trapezoid", y.shape)
     width = dx
@@ -725,7 +917,14 @@ def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
 
 @widening
 def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: int = 0) -> Tensor:
-    """``num`` numbers from ``start`` to ``stop`` in equal steps along a new axis."""
+    """``num`` numbers from ``start`` to ``stop`` in equal steps along a new axis.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.linspace(tg.tensor(0.0), 1.0, 5)
+    tensor([0.  , 0.25, 0.5 , 0.75, 1.  ])
+    """
     count = one_integer(num, "linspace", "num", 0)
     first, last = (tg.floating(x, "float64") for x in broadcast_arrays(start, stop))
     kind = np.result_type(dtype_of(first), dtype_of(last))
@@ -768,14 +967,17 @@ def interp(x: Any, xp: Any, fp: Any) -> Tensor:
 # --- products -----------------------------------------------------------------------------------
 
 inner = _row(
-    "Sum of products along both last axes.",
+    "Sum of products along the last axis of both; of a number and a tensor, their product.",
     lambda a, b: tensordot(a, b, (-1, -1)) if np.ndim(a) and np.ndim(b) else tg.multiply(a, b),
 )
 vecdot = _row(
-    "Sum of products along ``axis``.",
+    "Sum of products along ``axis``; the other axes broadcast.",
     widening(lambda a, b, axis=-1: tg.sum(_product_along(a, b, axis), axis=axis)),
 )
-vdot = _row("Sum of the products of all elements.", lambda a, b: vecdot(ravel(a), ravel(b)))
+vdot = _row(
+    "Sum of the products of all elements, whatever the shapes: a number.",
+    lambda a, b: vecdot(ravel(a), ravel(b)),
+)
 matvec = _row(
     "Products Σⱼ aᵢⱼ bⱼ of matrices and vectors.",
     lambda a, b: tg.einsum("...ij,...j->...i", a, b),
@@ -795,14 +997,21 @@ def _product_along(a: Any, b: Any, axis: int) -> Tensor:
 
 
 def multi_dot(xs: Sequence[Any]) -> Tensor:
-    """Product of all matrices, in order."""
+    """Product of two matrices or more, from left to right."""
     if len(xs) < 2:
         raise ArgumentError(f"multi_dot: at least two matrices are needed, not {len(xs)}")
     return functools.reduce(tg.matmul, xs)
 
 
 def dot(a: Any, b: Any) -> Tensor:
-    """NumPy's: sum of products along the last axis of ``a`` and the last but one of ``b``."""
+    """NumPy's: sum of products along the last axis of ``a`` and the last but one of ``b``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.dot(tg.tensor([1.0, 2.0]), tg.tensor([3.0, 4.0]))
+    tensor(11.)
+    """
     a, b = as_operands((a, b))
     if not a.ndim or not b.ndim:
         return tg.multiply(a, b)
@@ -843,7 +1052,14 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
 
 
 def kron(a: Any, b: Any) -> Tensor:
-    """Each element of ``a`` times all of ``b``, as blocks."""
+    """Each element of ``a`` times all of ``b``, as blocks.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.kron(tg.tensor([1.0, 10.0]), tg.tensor([1.0, 2.0]))
+    tensor([ 1.,  2., 10., 20.])
+    """
     a, b = as_operands((a, b))
     ndim = max(a.ndim, b.ndim)
     m, n = ((1,) * (ndim - x.ndim) + x.shape for x in (a, b))
@@ -857,7 +1073,14 @@ def kron(a: Any, b: Any) -> Tensor:
 def cross(
     a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
 ) -> Tensor:
-    """The product a × b of vectors of three elements along the axes named."""
+    """The product a × b of vectors of three elements along the axes named.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.cross(tg.tensor([1.0, 0.0, 0.0]), tg.tensor([0.0, 1.0, 0.0]))
+    tensor([0., 0., 1.])
+    """
     if axis is not None:
         axisa = axisb = axisc = axis
     a, b = as_operands((a, b))
@@ -870,7 +1093,15 @@ def cross(
 
 @widening
 def matrix_power(m: Any, n: int) -> Tensor:
-    """The product of ``n`` square matrices m, by repeated squaring."""
+    """The product of ``n`` square matrices m, by repeated squaring.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.matrix_power(tg.tensor([[1.0, 1.0], [0.0, 1.0]]), 5)
+    tensor([[1., 5.],
+            [0., 1.]])
+    """
     m = as_tensor(m)
     count = one_integer(n, "matrix_power", "power", 0)
     if m.ndim < 2 or m.shape[-1] != m.shape[-2]:
@@ -884,7 +1115,14 @@ def matrix_power(m: Any, n: int) -> Tensor:
 
 
 def correlate(a: Any, v: Any, mode: str = "valid") -> Tensor:
-    """Sums of products of ``v`` with the elements of ``a`` that it lies over as it moves along."""
+    """Sums of products of ``v`` with the elements of ``a`` that it lies over as it moves along.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.correlate(tg.tensor([1.0, 2.0, 3.0]), tg.tensor([-1.0, 1.0]))
+    tensor([1., 1.])
+    """
     a, v = as_operands((a, v))
     n, m = a.size, v.size
     if mode not in ("valid", "same", "full"):
@@ -901,7 +1139,14 @@ def correlate(a: Any, v: Any, mode: str = "valid") -> Tensor:
 
 
 def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
-    """Sums of the products of elements whose indices add up to one number."""
+    """Products of two vectors' elements, summed where their indices add up to the same number.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.convolve(tg.tensor([1.0, 2.0]), tg.tensor([1.0, 3.0]))  # (1 + 2 z) (1 + 3 z)
+    tensor([1., 5., 6.])
+    """
     a, v = as_operands((a, v))
     a, v = (a, v) if a.size >= v.size else (v, a)
     if mode == "same" and v.size % 2 == 0:  # the middle of an even number is the one before

@@ -111,7 +111,7 @@ def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
 
 
 def numeric(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Python's numbers that no type of NumPy's holds, as float64; what is no number stays as it is.
+    """Python's numbers that no type of NumPy's holds, as float64; what is not a number stays as it is.
 
     Such are whole numbers beyond int64, and those of ``fractions`` and ``decimal``.
 

@@ -236,7 +236,7 @@ def _part(k: Any) -> Any:
             return k
     what = f"an array of dtype {k.dtype}" if _has_elements(k) else brief(k)
     raise DTypeError(
-        f"index: {what} is no index; use integers, slices, ..., None, "
+        f"index: {what} is not an index; use integers, slices, ..., None, "
         "or arrays of integers (dtype='int64') or Booleans"
     )
 

@@ -40,9 +40,9 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
     Raises
     ------
     DTypeError
-        ``x`` is no Tensor, so nothing could be remembered about it.
+        ``x`` is not a Tensor, so nothing could be remembered about it.
     ArgumentError
-        A time step that is no whole number from −1.
+        A time step that is not a whole number from −1.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise DTypeError(
-            f"mark: {type(x).__name__} {name!r} is no Tensor; wrap it with tg.tensor(...)"
+            f"mark: {type(x).__name__} {name!r} is not a Tensor; wrap it with tg.tensor(...)"
         )
     modes = MODES.get()
     if not modes.grad:

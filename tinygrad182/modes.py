@@ -65,11 +65,11 @@ class Scope:
         self.names = names
 
     def at(self, time: int | None) -> Scope:
-        """The same place at another time step."""
+        """Return this place at another time step."""
         return Scope(self.module, time, self.call, self.names)
 
     def called_from(self, source: str) -> Scope:
-        """The same place, called from a line of user code."""
+        """Return this place, called from a line of user code."""
         return Scope(self.module, self.time, self.call, self.names, source)
 
 
@@ -108,7 +108,7 @@ class Modes:
         self.running = 0
 
     def twin(self) -> Modes:
-        """The same modes, for a context to change before they are in force."""
+        """A copy of the modes, for a context to change before they are in force."""
         twin = Modes.__new__(Modes)  # what is to be done for every pass and every call of a module
         twin.grad = self.grad
         twin.device = self.device

@@ -330,7 +330,7 @@ def share(value: Array, source: Any) -> Tensor:
 
 
 def as_array(x: Any) -> Array:
-    """The array behind an operand that is no Tensor; a NumPy scalar becomes a Python number.
+    """The array behind an operand that is not a Tensor; a NumPy scalar becomes a Python number.
 
     So does a 0-d array, which NumPy makes of a scalar on the left of a comparison. A list that holds
     Tensors becomes the stack of them.

@@ -81,7 +81,7 @@ def save(
     Raises
     ------
     ArgumentError
-        Something that is no Module, no Optimizer or no JSON value, such as NaN.
+        Something that is not a Module, an Optimizer or a JSON value, such as NaN.
     DTypeError
         An array of a dtype that safetensors does not have.
     CheckpointError
@@ -109,10 +109,10 @@ def save(
     target = checked_path("save", path, CheckpointError)
     if not isinstance(model, Module):
         raise ArgumentError(
-            f"save: {type(model).__name__} is no Module; save(path, model) takes the model itself"
+            f"save: {type(model).__name__} is not a Module; save(path, model) takes the model itself"
         )
     if not (optimizer is None or isinstance(optimizer, Optimizer)):
-        raise ArgumentError(f"save: {type(optimizer).__name__} is no Optimizer, such as Adam")
+        raise ArgumentError(f"save: {type(optimizer).__name__} is not an Optimizer, such as Adam")
     arrays: dict[str, Any] = dict(model.state_dict())
     own = "null" if optimizer is None else _take_apart(optimizer.state_dict(), arrays)
     header = {_KEY: f'{{"version": 1, "meta": {_to_json(meta)}, "optimizer": {own}}}'}
@@ -275,7 +275,7 @@ def _to_json(meta: Mapping[str, Any]) -> str:
             texts.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
         except (TypeError, ValueError, RecursionError) as error:
             raise ArgumentError(
-                f"save: {key} is no JSON value ({error}); pass finite numbers, strings, lists and "
+                f"save: {key} is not a JSON value ({error}); pass finite numbers, strings, lists and "
                 "dicts (of a tensor: .item() or .tolist())"
             ) from error
         if any(not isinstance(name, str) for name in _keys(value)):

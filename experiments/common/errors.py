@@ -18,4 +18,4 @@ class OutputError(tg.TinygradError, OSError):
 
 
 class UnknownExperimentError(tg.TinygradError, LookupError):
-    """A name that is no experiment's."""
+    """A name that is not an experiment's."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from experiments.common.errors import OptionError
 
 LARGEST = 10**9
-"""Of numbers of anything. What is larger fits no array, and no time."""
+"""The largest number of anything: more fits neither into an array nor into the time there is."""
 
 LARGEST_SEED = 2**53 - 1
-"""Of whole numbers up to here a page's charts can tell each from the next."""
+"""The largest seed: up to here a page's charts can tell each whole number from the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class NetworkOptions(Options):
 
     @property
     def seeds(self) -> range:
-        """Of the networks that are drawn."""
+        """The seeds of the networks that are drawn."""
         return range(self.seed, self.seed + self.repeats)
 
     @property

@@ -31,7 +31,7 @@ def headline(opts: UntrainedOptions, found: Sequence[Seen]) -> str:
 
 
 def _change(drawn: Sequence[Seen]) -> str:
-    """By what the gradient changes; in words where that is no number."""
+    """By what the gradient changes; in words where that is not a number."""
     logs = [each.flow.growth for each in drawn if math.isfinite(each.flow.growth)]
     rest = dict.fromkeys(each.verdict for each in drawn if not math.isfinite(each.flow.growth))
     return " or ".join([*([f"×{spread(logs)}"] if logs else []), *rest])

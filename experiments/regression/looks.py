@@ -34,7 +34,7 @@ CURVE_COLOURS = {
     "LSTM, c": charts.GREEN,
     "LSTM, h": charts.BLUE,
 }
-"""Of curves by what is in the legend, and in its order."""
+"""The colours of curves by what is in the legend, and in its order."""
 
 
 def nonlinearity_colour(occurring: Iterable[str]) -> alt.Color:

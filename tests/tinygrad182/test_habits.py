@@ -392,11 +392,11 @@ TOLD: dict[str, tuple[Call, str]] = {
     ),
     "load_state_dict of a checkpoint": (
         lambda x, y: tg.nn.Linear(1, 1).load_state_dict(tg.Checkpoint({}, None, {})),  # type: ignore[arg-type]
-        r"Checkpoint is no mapping .*; pass its \.model",
+        r"Checkpoint is not a mapping .*; pass its \.model",
     ),
     "load_state_dict of a module": (
         lambda x, y: tg.nn.Linear(1, 1).load_state_dict(tg.nn.Linear(1, 1)),  # type: ignore[arg-type]
-        r"Linear is no mapping .*; pass its \.state_dict",
+        r"Linear is not a mapping .*; pass its \.state_dict",
     ),
     "backward(retain=)": (
         lambda x, y: leaf(X).sum().backward(retain=True),

@@ -143,12 +143,12 @@ def _entry(**entry: Any) -> Callable[[], Any]:
 
 
 BAD_STATES: dict[str, tuple[Callable[[], Any], str]] = {
-    "None": (lambda: None, "no optimizer's state.*saved without one is None"),
-    "a number": (lambda: 3, "no optimizer's state"),
-    "a model's": (lambda: tg.nn.Linear(1, 1).state_dict(), "no optimizer's state"),
+    "None": (lambda: None, "not an optimizer's state.*saved without one is None"),
+    "a number": (lambda: 3, "not an optimizer's state"),
+    "a model's": (lambda: tg.nn.Linear(1, 1).state_dict(), "not an optimizer's state"),
     "two groups": (lambda: {"state": {}, "param_groups": [{}, {}]}, "one group of parameters"),
-    "no group": (lambda: {"state": {}, "param_groups": []}, "no optimizer's state"),
-    "a list for a state": (lambda: {"state": [], "param_groups": [{"params": []}]}, "no optim"),
+    "no group": (lambda: {"state": {}, "param_groups": []}, "not an optimizer's state"),
+    "a list for a state": (lambda: {"state": [], "param_groups": [{"params": []}]}, "not an optim"),
     "fewer parameters": (
         lambda: optim.Adam([leaf(1.0)]).state_dict(),
         "the state is of 1 parameters, the optimizer has 2",
@@ -168,8 +168,8 @@ BAD_STATES: dict[str, tuple[Callable[[], Any], str]] = {
         _changed(amsgrad=True),
         "^load.*of Adam: unexpected amsgrad = True$",
     ),
-    "a fraction of a step": (_entry(step=1.5), "step of parameter 0: 1.5 is no number of steps"),
-    "a negative step": (_entry(step=-1), "step of parameter 0: -1 is no"),
+    "a fraction of a step": (_entry(step=1.5), "step of parameter 0: 1.5 is not a number of steps"),
+    "a negative step": (_entry(step=-1), "step of parameter 0: -1 is not a number"),
     "endless steps": (_entry(step=float("inf")), "step of parameter 0: "),
     "a step that is text": (_entry(step="x"), "step of parameter 0: "),
     "text": (_entry(exp_avg=np.full((3, 2), "x")), "exp_avg of parameter 0: "),

@@ -321,7 +321,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"StepLR: last_epoch=3 .*optimizer\.load_state_dict",
     ),
     "start_factor": (lambda: S.LinearLR(sgd(), 0.0), "LinearLR: start_factor must be more than 0"),
-    "a rate that is no number": (
+    "a rate that is not a number": (
         lambda: S.LambdaLR(sgd(), lambda n: math.nan),
         "LambdaLR: the rate nan must be a finite number",
     ),

@@ -277,11 +277,11 @@ def _named(name: str, dtype: Any = "float32") -> tg.nn.Module:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
-    "no module": (lambda p: tg.save(p / "f", {"w": 1}), tg.ArgumentError, "dict is no Module"),
+    "no module": (lambda p: tg.save(p / "f", {"w": 1}), tg.ArgumentError, "dict is not a Module"),
     "no optimizer": (
         lambda p: tg.save(p / "f", LINEAR, {"lr": 1}),
         tg.ArgumentError,
-        "dict is no Optimizer",
+        "dict is not an Optimizer",
     ),
     "an optimizer's odd state": (
         lambda p: tg.save(p / "f", LINEAR, Odd(LINEAR.parameters(), 0.1)),
@@ -299,9 +299,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
         "cannot be called '__metadata__'",
     ),
     "a surrogate": (lambda p: tg.save(p / "f", _named("\ud800")), tg.ArgumentError, "surrogates"),
-    "no path": (lambda p: tg.save(3, LINEAR), tg.ArgumentError, "save: 3 is no path"),
-    "bytes": (lambda p: tg.load(b"f"), tg.ArgumentError, "load: b'f' is no path"),
-    "a null": (lambda p: tg.load(p / "a\0"), tg.ArgumentError, "is no path.*null"),
+    "no path": (lambda p: tg.save(3, LINEAR), tg.ArgumentError, "save: 3 is not a path"),
+    "bytes": (lambda p: tg.load(b"f"), tg.ArgumentError, "load: b'f' is not a path"),
+    "a null": (lambda p: tg.load(p / "a\0"), tg.ArgumentError, "is not a path.*null"),
     "a long name": (lambda p: tg.save(p / ("x" * 300), LINEAR), tg.CheckpointError, "too long"),
     "a protected file": (
         lambda p: ((p / "f").touch(), (p / "f").chmod(0o444), tg.save(p / "f", LINEAR)),
@@ -313,7 +313,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "a pipe": (  # such as a device, but one of the test's own
         lambda p: (os.mkfifo(p / "f"), tg.save(p / "f", LINEAR)),
         tg.CheckpointError,
-        "no regular file",
+        "not a regular file",
     ),
     "below a file": (
         lambda p: ((p / "f").touch(), tg.save(p / "f" / "g", LINEAR)),
@@ -377,7 +377,7 @@ def test_what_is_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", META)
 def test_facts_that_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        tg.ArgumentError, match=r"save: history (is no JSON|holds a dict with keys)"
+        tg.ArgumentError, match=r"save: history (is not a JSON|holds a dict with keys)"
     ):
         tg.save(tmp_path / "new" / "f", LINEAR, epoch=1, history=META[name])
     assert not list(tmp_path.iterdir())

@@ -227,7 +227,7 @@ class Lattice:
         M = self.steps[0].candidates.shape[1] if self.steps else 0
         if len(found) > self.scoring.max_length or not all(0 <= token < M for token in found):
             raise ArgumentError(
-                f"lattice: {found} is no sequence of at most {self.scoring.max_length} tokens from 0 "
+                f"lattice: {found} is not a sequence of at most {self.scoring.max_length} tokens from 0 "
                 f"to {M - 1}"
             )
         return found

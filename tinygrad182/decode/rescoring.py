@@ -96,7 +96,7 @@ def rescore(
         return answers[-1]
 
     if not callable(step):
-        raise ArgumentError(f"step: {type(step).__name__} is no function of (tokens, state)")
+        raise ArgumentError(f"step: {type(step).__name__} is not a function of (tokens, state)")
     stepper = Stepper(recorded, state_axis)
     last, single = start_tokens(start, state)
     if not single:
@@ -177,7 +177,7 @@ def _mark_step(
     for i, (path, name) in enumerate(_names(state, began)):
         leaf = new[i]
         if not _is_state(leaf) or any(leaf is x for x in old):
-            continue  # what the step hands on as it is, is no state
+            continue  # what the step hands on as it is, is not a state
         sources = _sources(node_of(leaf), began)
         for k, node in enumerate(sources):
             if not is_scan(node) and all(m.scope.time is None for m in node.marks):

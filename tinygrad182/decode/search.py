@@ -44,7 +44,7 @@ def beam_search(
         recording gradients, on the device of the state.
     state : nested tuples, lists and dicts of arrays or Tensors
         The state before the start token, with a row for each example (one if ``start`` is one token) on
-        ``state_axis`` of every array. What is no array is passed on as it is.
+        ``state_axis`` of every array. What is not an array is passed on as it is.
     start : int or sequence of int (B,), array or Tensor
         The first token of one example, or of each of B, which are searched together. Numbers, lists and
         NumPy arrays go where the state is, or to the default device if it has no array; a Tensor or an

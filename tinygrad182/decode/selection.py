@@ -54,7 +54,7 @@ def best_candidates(
     count : int
         How many; fewer are returned where there are fewer continuations.
     without : int, optional
-        A token that is no candidate: the end token.
+        A token that is not a candidate: the end token.
     """
     xp = namespace(tokens)
     A, K = prefixes.shape

@@ -136,7 +136,7 @@ class Stepper:
                 f"be {wanted}: a row for each token, a column for each word of the vocabulary"
             )
         if self.eos is not None and self.eos >= M:
-            raise ArgumentError(f"decode: eos {self.eos} is no token of a vocabulary of {M}")
+            raise ArgumentError(f"decode: eos {self.eos} is not a token of a vocabulary of {M}")
         self.tokens_in_vocabulary = M
 
     def read(self, steps: Sequence[Steps]) -> list[Steps]:
@@ -214,7 +214,7 @@ def is_array(leaf: Any) -> bool:
 
 
 _PASSED_ON = (bool, int, float, complex, str, bytes, np.generic)
-"""What is no array and may stand in a state: it is the same for all prefixes."""
+"""What is not an array and may stand in a state: it is the same for all prefixes."""
 
 
 def check_state(state: State, tokens: Array, axis: int, what: str) -> None:

@@ -33,7 +33,7 @@ def carried(node: Node, powers: Array, wanted: Container[Any]) -> dict[Node, lis
     ----------
     node : Node
     powers : int array
-        Of its cotangent, which may have leading axes: every rule keeps these apart.
+        Those of its cotangent, which may have leading axes: every rule keeps these apart.
     wanted : container of Node
     """
     inputs = node.inputs or ()

@@ -19,7 +19,7 @@ class Elements:
     Parameters
     ----------
     like : array
-        Of the library and type of the sum.
+        An array of the library and type that the sum is to have.
     shape : tuple of int
 
     Attributes

@@ -96,7 +96,7 @@ def gradients_inside(
     sums_too: bool = False,
     sums: RowCotangents | None = None,
 ) -> Found:
-    """As :func:`gradients_in_bands`, of a graph with recurrences that were run as one operation.
+    """Gradients in bands through a graph with recurrences that were run as one operation.
 
     ``leaves`` are further targets, whose gradients need be no truer than their type. ``sums_too``: keep
     the gradients of every step's sums. ``sums`` is how cotangents are kept.
@@ -112,7 +112,7 @@ def gradients_together(
     sums_too: bool = False,
     sums: RowCotangents | None = None,
 ) -> Found:
-    """The same from several seeds.
+    """Gradients in bands from several seeds, as :func:`gradients_inside` from one.
 
     They may all have a leading axis, of cotangents that go back together; no weight of a recurrence may
     then be asked for.

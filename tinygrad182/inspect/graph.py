@@ -371,7 +371,7 @@ class Graph:
         Raises
         ------
         GraphError
-            The node is no recurrence, or the loss does not depend on it.
+            The node is not a recurrence, or the loss does not depend on it.
         ArgumentError
             No such step.
         InPlaceError
@@ -392,7 +392,7 @@ class Graph:
         kept = self._kept.get(node._node)
         if not node.is_fused or kept is None:
             raise GraphError(
-                f"expand: {node!r} is no recurrence that the loss depends on: is_fused is True for those"
+                f"expand: {node!r} is not a recurrence that the loss depends on: is_fused is True for those"
             )
         if node._node.inputs is None:
             raise FreedGraphError(

@@ -416,7 +416,7 @@ def gain_split(
     Raises
     ------
     GraphError
-        No state was marked, or it is no nonlinearity of a sum (an LSTM's is a product, a residual
+        No state was marked, or it is not a nonlinearity of a sum (an LSTM's is a product, a residual
         block's a sum of which only a part is a nonlinearity's), or that sum is not linear in the
         state before (normalised, or some states left unmarked).
 

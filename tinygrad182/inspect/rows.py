@@ -93,7 +93,7 @@ class RowCotangents(ScaledCotangents):
         return joined(node, parts)
 
     def apart(self, node: Node, bands: list[Band]) -> list[Band]:
-        """The same sum in which no element is near the ends of its type."""
+        """Return a sum as bands in which no element is near the ends of its type."""
         if all(isinstance(power, int) for _, power in bands):
             return super().apart(node, bands)
         return _by_rank(bands)
@@ -233,7 +233,7 @@ def _has_room(whole: Array, powers: Array, key: Key, rows: Key, power: Power) ->
 
 
 def _by_rank(bands: list[Band]) -> list[Band]:
-    """The same sum as bands with powers by rows: in the first each row's largest elements, and so on.
+    """Return a sum as bands with powers by rows: in the first each row's largest elements, and so on.
 
     Sizes lie on a grid of powers, as those of bands without rows. There are as many bands as the elements
     of a row lie apart; rows of one band need not have the same power.

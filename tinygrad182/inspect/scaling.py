@@ -18,7 +18,7 @@ from ..primitives.index import Slice
 from ..recording import Node
 
 Power = Any
-"""Of two: an int, or, of arrays whose rows differ, an int array that broadcasts against them."""
+"""An exponent of two: an int or, for an array whose rows differ, an int array that broadcasts with it."""
 
 Band = tuple[Array, Power]
 """An array and the power of two it is to be multiplied by. No array goes without: :func:`times_power` and
@@ -41,7 +41,7 @@ class ScaledCotangents(Cotangents):
     def __init__(self) -> None:
         super().__init__()
         self.powers: list[Power] = [0]
-        """Of the node popped last: what arrives next over its edges has them too."""
+        """Those of the node popped last: what arrives next over its edges has them too."""
         self._by_power: dict[int, Cotangents] = {}
         self._powers_of: dict[Node, dict[int, None]] = {}  # those that something of a node has
 
@@ -70,7 +70,7 @@ class ScaledCotangents(Cotangents):
         return backend.namespace(found[0][0]).stack([array for array, _ in found])
 
     def apart(self, node: Node, bands: list[Band]) -> list[Band]:
-        """The same sum as bands of elements of similar size, none where another has one."""
+        """Split a sum into bands of elements of similar size, none where another has one."""
         return _disjoint([band for g, power in bands for band in _split(g, power)])
 
     def is_held(self, node: Node, g: Array) -> bool:
@@ -149,7 +149,7 @@ def _split(array: Array, power: int) -> list[Band]:
 
 
 def _disjoint(bands: list[Band]) -> list[Band]:
-    """The same sum, highest power first, each element in one band only.
+    """Return the sum of ``bands`` as others, highest power first, each element in one of them only.
 
     ``bands`` come from :func:`_split`. Where a higher one has an element, those that show beside it are
     added to it (:func:`steps_that_show`).
@@ -199,7 +199,7 @@ def times_power(array: Array, power: Power) -> Array:
 
 
 def _times_rows(array: Array, powers: Array) -> Array:
-    """The same with a power for every row, or for every element."""
+    """``times_power`` with a power for every row, or for every element."""
     xp = backend.namespace(array)
     with xp.on(array), np.errstate(over="ignore"):
         if powers.shape[-1:] == (1,):
@@ -208,7 +208,7 @@ def _times_rows(array: Array, powers: Array) -> Array:
 
 
 def _times_int(array: Array, power: int) -> Array:
-    """The same with one power, in steps that the array's type can hold."""
+    """``times_power`` with one power, in steps that the array's type can hold."""
     limit = largest_exponent(array.dtype)
     power = max(-3 * limit, min(3 * limit, power))  # further out, nothing changes any more
     with backend.on(array):

@@ -242,7 +242,7 @@ def to_one(m: Any, rows: Array, powers: Any) -> tuple[Array, Array]:
 
 
 def power_of_two(m: Any, power: Array, dtype: Any) -> Array:
-    """2**power as an array of the type; 0 where that is no normal number of it."""
+    """2**power as an array of the type; 0 where that is not a normal number of it."""
     limit = largest_exponent(dtype)
     exponents = m.clip(power, -limit + 2, limit - 1).astype("int32")  # many times as fast as int64
     scale = m.ldexp(m.ones((), np.finfo(dtype).dtype), exponents)

@@ -18,6 +18,13 @@ class ModuleList(Module):
     ----------
     modules : iterable of Module
 
+    Raises
+    ------
+    ArgumentError
+        Something that is not a Module.
+    IndexOutOfRangeError
+        An index beyond the list.
+
     Examples
     --------
     >>> import tinygrad182 as tg
@@ -82,6 +89,13 @@ class ModuleDict(Module):
     Parameters
     ----------
     modules : mapping or iterable of (str, Module)
+
+    Raises
+    ------
+    ArgumentError
+        A name that is not a text, is empty or has a dot; something that is not a Module.
+    UnknownPathError
+        A name that is read or deleted, and is not there; the message lists those that are.
 
     Examples
     --------

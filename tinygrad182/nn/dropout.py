@@ -26,6 +26,13 @@ class Dropout(Module):
     rng : int or numpy.random.Generator, optional
         Draws the masks; the generator goes on from call to call.
 
+    Raises
+    ------
+    ArgumentError
+        A ``p`` that is not a number in [0, 1].
+    DTypeError
+        In a call, something that is not an array of floating numbers.
+
     Examples
     --------
     >>> import tinygrad182 as tg

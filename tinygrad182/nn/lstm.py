@@ -142,7 +142,7 @@ class LSTM(_LongShortTerm, RecurrentLayer):
         ShapeError
             An input or state of another shape, or a sequence without steps.
         ArgumentError
-            A state that is no pair, lengths outside 1 … T, or ``truncate`` below 1.
+            A state that is not a pair, lengths outside 1 … T, or ``truncate`` below 1.
         """
         output, last, states = self._run(x, state, lengths, truncate)
         return (output, last, LSTMStates(*states)) if self.return_states else (output, last)

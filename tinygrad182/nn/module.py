@@ -378,7 +378,7 @@ class Module(Told):
         for path, module in self.named_modules():
             parent = path
             while parent and (parent == path or parent not in depths):
-                parent = parent.rpartition(".")[0]  # of "layers.0" it is "": a list is no module
+                parent = parent.rpartition(".")[0]  # of "layers.0" it is "": a list is not a module
             depth = depths[path] = depths[parent] + 1 if path else 0
             label = f"({path[len(parent) :].lstrip('.')}): " if path else ""
             own = [(n, p) for n, p in module._children() if isinstance(p, Parameter)]
@@ -392,7 +392,7 @@ def _no_mapping(given: Any) -> str:
     """What is wrong with a state dict that is none."""
     parts = [name for name in ("model", "state_dict") if hasattr(given, name)]
     remedy = f"; pass its .{parts[0]}" if parts else ""
-    return f"{type(given).__name__} is no mapping from names to arrays{remedy}"
+    return f"{type(given).__name__} is not a mapping from names to arrays{remedy}"
 
 
 def clear_gradients(parameters: Iterable[Tensor], set_to_none: bool) -> None:

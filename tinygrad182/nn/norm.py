@@ -41,6 +41,15 @@ class LayerNorm(Module):
     weight, bias : Parameter of ``normalized_shape``, or None
         They start at 1 and at 0.
 
+    Raises
+    ------
+    ArgumentError
+        Sizes that are not whole numbers from 1, none at all, or a negative ``eps``.
+    ShapeError
+        In a call, an input whose last axes are not ``normalized_shape``.
+    DTypeError
+        In a call, an input of another dtype than the weight.
+
     Examples
     --------
     >>> import tinygrad182 as tg

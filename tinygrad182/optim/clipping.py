@@ -93,6 +93,11 @@ def clip_grad_value_(parameters: Any, clip_value: Any) -> None:
         Those without a gradient are passed over.
     clip_value : float
 
+    Raises
+    ------
+    ArgumentError
+        No parameters, as of an iterator that was read before, or a limit that is not a number from 0.
+
     Examples
     --------
     >>> import tinygrad182 as tg

@@ -152,6 +152,11 @@ class LambdaLR(LRScheduler):
         Takes the number of steps and returns a factor.
     last_epoch : int
 
+    Raises
+    ------
+    ArgumentError
+        Something that is not a function, neither one function nor one for each group, or a rate below 0.
+
     Examples
     --------
     >>> import tinygrad182 as tg
@@ -194,6 +199,11 @@ class StepLR(LRScheduler):
     gamma : float
     last_epoch : int
 
+    Raises
+    ------
+    ArgumentError
+        A ``step_size`` that is not a whole number from 1, or a negative ``gamma``.
+
     Examples
     --------
     >>> import tinygrad182 as tg
@@ -230,6 +240,22 @@ class ExponentialLR(LRScheduler):
     optimizer : Optimizer
     gamma : float
     last_epoch : int
+
+    Raises
+    ------
+    ArgumentError
+        A negative ``gamma``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> optimizer = tg.optim.SGD([tg.ones(1, requires_grad=True)], lr=1.0)
+    >>> schedule = tg.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     schedule.step()
+    >>> optimizer.lr
+    0.125
     """
 
     settings = ("gamma",)
@@ -252,6 +278,11 @@ class LinearLR(LRScheduler):
         The first is more than 0. The factor is ``end_factor`` from there on.
     total_iters : int
     last_epoch : int
+
+    Raises
+    ------
+    ArgumentError
+        Factors below 0, a ``start_factor`` of 0, or ``total_iters`` below 1.
 
     Examples
     --------
@@ -308,6 +339,11 @@ class CosineAnnealingLR(LRScheduler):
     eta_min : float
     last_epoch : int
 
+    Raises
+    ------
+    ArgumentError
+        A ``T_max`` that is not a whole number from 1, or a negative ``eta_min``.
+
     Examples
     --------
     >>> import tinygrad182 as tg
@@ -349,11 +385,16 @@ class SequentialLR(LRScheduler):
     ----------
     optimizer : Optimizer
     schedulers : sequence of LRScheduler
-        Of this optimizer.
+        Schedules of this optimizer.
     milestones : sequence of int
         The numbers of steps at which the second, the third … begins.
     last_epoch : int
         The parts make the steps up to it again.
+
+    Raises
+    ------
+    ArgumentError
+        Schedules of another optimizer, or milestones that do not grow or are not one fewer than these.
 
     Examples
     --------

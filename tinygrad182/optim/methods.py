@@ -144,6 +144,11 @@ class AdamW(Adam):
     weight_decay : float
         0.01, as in PyTorch.
 
+    Raises
+    ------
+    ArgumentError
+        Parameters or groups that cannot be taken, betas outside [0, 1), or another number below 0.
+
     Examples
     --------
     >>> import tinygrad182 as tg

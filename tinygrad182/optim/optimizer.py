@@ -217,9 +217,9 @@ class Optimizer(Told, ABC):
         Returns
         -------
         dict
-            As in PyTorch: ``"state"`` maps the position of each parameter that was updated before to
-            what is remembered of it, on the parameter's device, and ``"param_groups"`` lists a dict
-            with the settings of each group.
+            The keys are PyTorch's: ``"state"`` maps the position of each parameter that was updated
+            before to what is remembered of it, on the parameter's device, and ``"param_groups"`` lists
+            a dict with the settings of each group.
 
         Examples
         --------
@@ -280,8 +280,8 @@ class Optimizer(Told, ABC):
             _first, *_ = groups
         except (TypeError, KeyError, ValueError, AttributeError):
             raise StateDictError(
-                f"{where}: this is no optimizer's state, which has 'state' and 'param_groups', at least "
-                "one group of parameters; pass an optimizer's state_dict() (the .optimizer of a file "
+                f"{where}: this is not an optimizer's state, which has 'state' and 'param_groups', at "
+                "least one group of parameters; pass an optimizer's state_dict() (the .optimizer of a file "
                 "saved without one is None)"
             ) from None
         sizes = [len(group["params"]) for group in self.param_groups]
@@ -381,5 +381,5 @@ def _count(value: Any) -> int:
     """A number of steps, which PyTorch keeps in a floating tensor."""
     count = int(value)
     if count != float(value) or count < 0:
-        raise ValueError(f"{brief(value)} is no number of steps")
+        raise ValueError(f"{brief(value)} is not a number of steps")
     return count

@@ -45,7 +45,7 @@ def check_gradients(
     f : callable
         A function of Tensors, or a Module; returns a floating Tensor, or a nested tuple with some.
     *xs : array, Tensor, number or tuple of them
-        Where to check. All floating ones are differentiated; what is no array is passed on.
+        Where to check. All floating ones are differentiated; what is not an array is passed on.
     parameters : Module, mapping or iterable of Tensor, optional
         Tensors that ``f`` uses from outside, to be checked too; by default those of ``f``, if it is a
         Module.
@@ -132,7 +132,7 @@ def check_gradients(
 
 def _check_options(f: Any, order: Any, rtol: Any, max_entries: Any, seed: Any) -> None:
     if not callable(f):
-        raise ArgumentError(f"check_gradients: {type(f).__name__} is no function of Tensors")
+        raise ArgumentError(f"check_gradients: {type(f).__name__} is not a function of Tensors")
     if order not in (1, 2):
         raise ArgumentError(f"check_gradients: order is {order}; it must be 1 or 2")
     if rtol is not None and not (isinstance(rtol, (int, float)) and 0 <= rtol < np.inf):

@@ -235,8 +235,8 @@ def sample(
     Raises
     ------
     ArgumentError
-        A domain that is no function or gives another shape, an unknown dtype or layout, a seed that is
-        negative or no integer.
+        A domain that is not a function or gives another shape, an unknown dtype or layout, a seed that is
+        negative or not an integer.
 
     Examples
     --------
@@ -265,7 +265,7 @@ def _generator(seed: int | Sequence[int]) -> np.random.Generator:
 def _values(domain: Domain, rng: np.random.Generator, shape: Shape) -> Array:
     if not callable(domain):
         raise ArgumentError(
-            f"sample: domain {domain!r} is no function; use one of tinygrad182.testing.strategies, "
+            f"sample: domain {domain!r} is not a function; use one of tinygrad182.testing.strategies, "
             "such as strategies.real, or domain(rng, shape) of your own"
         )
     x = np.asarray(domain(rng, shape))
@@ -283,7 +283,7 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
     except TypeError:
         found = None
     if found is None or found.kind not in "biufc":
-        raise ArgumentError(f"sample: dtype {dtype!r} is no type of numbers, such as 'float32'")
+        raise ArgumentError(f"sample: dtype {dtype!r} is not a type of numbers, such as 'float32'")
     return found
 
 

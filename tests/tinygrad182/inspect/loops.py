@@ -123,7 +123,7 @@ def gru(w: Weights, T: int, B: int, H: int, cut: bool = False) -> States:
 
 
 def gates_of_one_weight(w: Weights, T: int, B: int, H: int, cut: bool = False) -> States:
-    """Three gates' weights in one array, taken apart by an index that is no time step."""
+    """Three gates' weights in one array, taken apart by an index that is not a time step."""
     x = inputs(w.seed, T, B, H)
     once = None if w.copies else w("W", 0, 3 * H, H).reshape(3, H, H)
     h, hs = const(np.ones((B, H))), []

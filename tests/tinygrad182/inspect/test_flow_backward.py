@@ -104,7 +104,7 @@ def test_a_gradient_shares_memory_with_nothing() -> None:
 
 
 def test_gradients_that_the_type_cannot_hold_on_the_way() -> None:
-    """10**48 is no float32; what comes of it here is."""
+    """10**48 is not a float32; what comes of it here is."""
     x = tg.tensor([3.0], requires_grad=True)
     y = tg.inspect.mark(x * 1.0, "h", 0)
     for factor in (1e-12,) * 4 + (1e12,) * 4:

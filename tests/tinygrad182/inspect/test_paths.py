@@ -185,7 +185,7 @@ def test_encoder_and_decoder() -> None:
     assert split.parts["local"].any()
     np.testing.assert_allclose(
         path_split(loss, "encoder.l0")["h"].shares["local"][-1], 1.0
-    )  # the decoder is no step
+    )  # the decoder is not a step
     with pytest.raises(tg.UnknownPathError, match=r"path_split: several.*'encoder\.l0'"):
         path_split(loss)
 

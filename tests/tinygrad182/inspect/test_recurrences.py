@@ -368,7 +368,11 @@ def test_states_of_any_number_of_axes() -> None:
 
 
 BAD_MARKS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "an array": (lambda: mark(np.ones(3), "h", 0), tg.DTypeError, "mark: ndarray 'h' is no Tensor"),
+    "an array": (
+        lambda: mark(np.ones(3), "h", 0),
+        tg.DTypeError,
+        "mark: ndarray 'h' is not a Tensor",
+    ),
     "half a step": (lambda: mark(tg.ones(1), "h", 1.5), tg.ArgumentError, r"time 1\.5 of 'h'"),
     "time as text": (lambda: mark(tg.ones(1), "h", "0"), tg.ArgumentError, "time '0'"),
     "before the first state": (lambda: mark(tg.ones(1), "h", -2), tg.ArgumentError, "from -1"),

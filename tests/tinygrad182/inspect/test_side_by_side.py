@@ -87,7 +87,7 @@ NETS: list[Net] = [
 
 
 def losses(net: Net, kind: str, T: int, B: int, seed: int) -> list[tg.Tensor]:
-    """Of the network with fused layers, and of the same with layers run step by step."""
+    """The losses of the network with fused layers, and with layers run step by step."""
     found = []
     for fused in (True, False):
 
@@ -295,7 +295,7 @@ LINEAR: dict[str, Callable[[tg.Tensor], Any]] = {
 def test_twice_the_steps_are_twice_the_work(
     view: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a sequence that vanishes, whose gradients are held at ever more powers of two."""
+    """The sequence vanishes, and its gradients are held at ever more powers of two."""
     work = []
     for T in (150, 300):
         rnn = tg.nn.RNN(2, 3, rng=0, fused=fused)

@@ -190,7 +190,7 @@ def test_features_beside_each_other_and_lengthened_shapes_keep_the_axis() -> Non
 def test_keys_that_an_only_state_reads_belong_to_their_own_steps(
     form: str, T: int, time: int | None
 ) -> None:
-    """As where it is not marked: a pooled state, or a decoder of one step."""
+    """A state that is the only one of its loop changes nothing: a pooled one, or a decoder of one step."""
     hs, W = loops.rnn_outside(Weights(), T, 2, 3)["h"], leaf(np.eye(3))
     keys = tg.stack(hs) @ W if form == "one product" else tg.stack([h @ W for h in hs])
     scores = tg.softmax((keys * hs[-1]).sum(axis=-1, keepdims=True), axis=0)

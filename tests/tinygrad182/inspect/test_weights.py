@@ -176,7 +176,7 @@ def test_a_penalty_belongs_to_no_step(where: str) -> None:
 
 
 def test_a_number_as_a_weight() -> None:
-    """A 0-d weight is no penalty, nor is what a step computes from it."""
+    """A 0-d weight is not a penalty, nor is what a step computes from it."""
     values, T = np.array(0.3), 4
 
     def run(gates: list[tg.Tensor]) -> tg.Tensor:

@@ -111,7 +111,7 @@ class Bounded:
         return Bounded(self.value * factor, off, self.eps)
 
     def lost(self, top: Wide, counts: int) -> Bounded:
-        """The same, which may be 0 where it is smaller than 2 to ``counts`` times ``top``."""
+        """This number, which may be 0 where it is smaller than 2 to ``counts`` times ``top``."""
         return Bounded(self.value, self.off + Wide(top.m, top.e + counts), self.eps)
 
 
@@ -132,7 +132,7 @@ class Reference:
     Attributes
     ----------
     states, sums, initial : Bounded
-        As in :class:`.Deltas`.
+        Those of :class:`.Deltas`.
     inputs : list of Bounded
         By x, the initial state, both weights and the bias.
     """

@@ -153,7 +153,7 @@ def test_shapes_are_checked_when_not_strict() -> None:
 
 
 def test_something_else_than_a_mapping() -> None:
-    with pytest.raises(tg.StateDictError, match="list is no mapping"):
+    with pytest.raises(tg.StateDictError, match="list is not a mapping"):
         Model().load_state_dict([1, 2])  # type: ignore[arg-type]
 
 

@@ -90,7 +90,7 @@ FUNCTIONS: list[tuple[str, Callable[..., Any], tuple[Domain, ...]]] = [
 
 _PATTERNS = {1: ONE, 2: TWO, 3: THREE}
 
-# A number beside a tensor is no input: it has no derivative and takes the tensor's dtype.
+# A number beside a tensor is not an input: it has no derivative and takes the tensor's dtype.
 _SCALARS: list[Row] = [
     row("add", "number", lambda x: tg.add(2.5, x), lambda t, x: 2.5 + x, (2, 3)),
     row("add", "number-behind", lambda x: x + 2.5, lambda t, x: x + 2.5, (2, 3)),
