@@ -205,8 +205,8 @@ rollaxis = _row(
     lambda x, axis, start=0: _before(as_tensor(x), axis, start),
 )
 sort = _row(
-    "The elements in order along ``axis``; each gets its own gradient.",
-    lambda x, axis=-1: tg.take_along_axis(x, tg.argsort(x, axis=axis), axis),
+    "The elements in order along ``axis``, or all with None; each gets its own gradient.",
+    lambda x, axis=-1: _ordered(ravel(x), 0) if axis is None else _ordered(x, axis),
 )
 partition = _row(
     "The elements in order along ``axis``, so that element ``kth`` divides smaller from larger ones.",
@@ -267,6 +267,10 @@ def _before(x: Tensor, axis: int, start: int) -> Tensor:
     if not 0 <= to <= x.ndim:
         raise ShapeError(f"rollaxis: start {start} is out of range for shape {x.shape}")
     return moveaxis(x, at, to - (at < to))
+
+
+def _ordered(x: Any, axis: int) -> Tensor:
+    return tg.take_along_axis(x, tg.argsort(x, axis=axis), axis)
 
 
 def _partitioned(x: Tensor, kth: Any, axis: int | None) -> Tensor:
