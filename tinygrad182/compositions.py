@@ -216,7 +216,7 @@ rollaxis = _row(
     lambda x, axis, start=0: _before(as_tensor(x), axis, start),
 )
 sort = _row(
-    """The elements in order along ``axis``; each gets its own gradient.
+    """The elements in order along ``axis``, or all with None; each gets its own gradient.
 
     Examples
     --------
@@ -229,7 +229,7 @@ sort = _row(
     >>> x.grad
     tensor([0., 1., 0.])
     """,
-    lambda x, axis=-1: tg.take_along_axis(x, tg.argsort(x, axis=axis), axis),
+    lambda x, axis=-1: _ordered(ravel(x), 0) if axis is None else _ordered(x, axis),
 )
 partition = _row(
     """The elements in order along ``axis``, so that element ``kth`` divides smaller from larger ones.
@@ -341,6 +341,10 @@ def _before(x: Tensor, axis: int, start: int) -> Tensor:
     if not 0 <= to <= x.ndim:
         raise ShapeError(f"rollaxis: start {start} is out of range for shape {x.shape}")
     return moveaxis(x, at, to - (at < to))
+
+
+def _ordered(x: Any, axis: int) -> Tensor:
+    return tg.take_along_axis(x, tg.argsort(x, axis=axis), axis)
 
 
 def _partitioned(x: Tensor, kth: Any, axis: int | None) -> Tensor:
@@ -854,7 +858,9 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
     width = dx
     if x is not None:
         x = points(x)
-        spread = x.ndim == y.ndim and all(n in (1, m) for n, m in zip(x.shape, y.shape, strict=True))
+        spread = x.ndim == y.ndim and all(
+            n in (1, m) for n, m in zip(x.shape, y.shape, strict=True)
+        )
         size = x.shape[0] if x.ndim == 1 else x.shape[at] if spread else None
         if size != y.shape[at]:
             raise ShapeError(

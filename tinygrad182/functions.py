@@ -237,15 +237,16 @@ round = _plain(
     takes=("decimals",),
 )
 floor_divide = _plain("floor_divide", "Largest whole number not above a / b")
-argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True, takes=("axis",))
 
 
-def _plain_reduction(name: str, doc: str, ordered: bool = False) -> Callable[..., Tensor]:
-    """One of them along an axis, which NumPy's have other arguments behind."""
+def _plain_reduction(
+    name: str, doc: str, ordered: bool = False, several: bool = True
+) -> Callable[..., Tensor]:
+    """One of them along an axis, or ``several``, which NumPy's have other arguments behind."""
     reduce = _plain(name, doc, ordered, takes=("axis", "keepdims"))
 
     def function(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        given = {} if axis is None else {"axis": _axis_of(axis, name)}
+        given = {} if axis is None else {"axis": _axis_of(axis, name, several)}
         return reduce(x, **given, **({"keepdims": True} if keepdims else {}))
 
     function.__name__ = function.__qualname__ = name
@@ -253,16 +254,35 @@ def _plain_reduction(name: str, doc: str, ordered: bool = False) -> Callable[...
     return function
 
 
-def _axis_of(axis: Any, op: str) -> Any:
-    """One axis, or a tuple of several, whatever type its numbers have."""
-    several = isinstance(axis, (tuple, list))
-    return integers(axis, op, "axis") if several else one_integer(axis, op, "axis")
+def _axis_of(axis: Any, op: str, several: bool) -> Any:
+    """One axis, or a tuple of ``several``, whatever type its numbers have."""
+    if several and isinstance(axis, (tuple, list)):
+        return integers(axis, op, "axis")
+    if isinstance(axis, builtins.bool):  # Python would take it for 0 or 1
+        raise ArgumentError(f"{op}: axis {axis} must be one whole number")
+    return one_integer(axis, op, "axis")
 
 
-argmax = _plain_reduction("argmax", "Index of the largest element along ``axis``", ordered=True)
-argmin = _plain_reduction("argmin", "Index of the smallest element along ``axis``", ordered=True)
+argmax = _plain_reduction(
+    "argmax", "Index of the largest element along ``axis``", ordered=True, several=False
+)
+argmin = _plain_reduction(
+    "argmin", "Index of the smallest element along ``axis``", ordered=True, several=False
+)
 any = _plain_reduction("any", "Whether any element along ``axis`` is true")
 all = _plain_reduction("all", "Whether all elements along ``axis`` are true")
+_argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True, takes=("axis",))
+
+
+def argsort(x: Any, axis: int | None = -1) -> Tensor:
+    """Indices that sort along ``axis``; with None, those that sort all elements.
+
+    A plain tensor: no gradient flows through it.
+    """
+    if axis is None:
+        x, axis = reshape(x, -1), 0
+    return _argsort(x, axis=_axis_of(axis, "argsort", several=False))
+
 
 # --- reductions ---------------------------------------------------------------------------------
 

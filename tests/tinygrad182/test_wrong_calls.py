@@ -10,6 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import leaf
+from tinygrad182.errors import ArgumentError
 from tinygrad182.modes import at_time
 
 X = np.arange(6.0).reshape(2, 3)
@@ -242,3 +243,18 @@ def test_a_name_is_defined_once() -> None:
 
     with pytest.raises(ValueError, match="'tanh' is already defined"):
         tg.define(tanh, None, jvp="linear")
+
+
+@pytest.mark.parametrize("axis", [(0, 1), [0], 0.5, "a", True], ids=repr)
+@pytest.mark.parametrize("name", ["argsort", "sort", "argmax", "argmin"])
+def test_where_one_axis_is_meant_several_or_none_are_refused(name, axis):
+    with pytest.raises(ArgumentError, match=rf"^{name}: .*axis .* must be one whole number$"):
+        getattr(tg, name)(tg.ones((2, 3)), axis=axis)
+
+
+def test_all_elements_are_sorted_without_an_axis():
+    x = tg.tensor(np.asarray([[3.0, 1.0], [2.0, 0.0]]), requires_grad=True)
+    (tg.sort(x, axis=None) * np.arange(4.0)).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [[3.0, 1.0], [2.0, 0.0]])
+    np.testing.assert_array_equal(tg.argsort(x, axis=None).numpy(), [3, 1, 2, 0])
+    np.testing.assert_array_equal(tg.partition(x, 1, axis=None).numpy(), [0.0, 1.0, 2.0, 3.0])

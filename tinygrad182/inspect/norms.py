@@ -14,11 +14,20 @@ from ..kernels.powers import or_zero, sizes_of
 HostArray = np.ndarray[Any, Any]
 
 
+_SAFE = 1e-280
+"""Of a larger sum, squares that underflow are a part smaller than ε."""
+
+
 def row_norms(rows: Array) -> Array:
     """2-norms along the last axis, right where the squares would under- or overflow."""
     xp = backend.namespace(rows)
     m = xp.module
     with xp.on(rows):
+        if m is np:  # mostly no square is out of range, and then one pass does
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                squares = np.einsum("...i,...i->...", rows, rows)
+            if squares.size and squares.min() > _SAFE and squares.max() < math.inf:
+                return np.sqrt(squares)
         top = _largest(m, rows)
         scale = m.where((top > 0) & (top < math.inf), top, 1.0)
         return scale * m.sqrt(m.sum((rows / scale[..., None]) ** 2, axis=-1))
@@ -27,7 +36,7 @@ def row_norms(rows: Array) -> Array:
 def _largest(m: Any, rows: Array) -> Array:
     """The largest size along the last axis; 0 of nothing."""
     if m is np:
-        return np.max(np.abs(rows), axis=-1, initial=0.0)
+        return np.maximum(np.max(rows, axis=-1, initial=0.0), -np.min(rows, axis=-1, initial=0.0))
     return m.max(m.abs(rows), axis=-1) if rows.shape[-1] else m.zeros(rows.shape[:-1])
 
 

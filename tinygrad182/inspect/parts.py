@@ -91,16 +91,21 @@ class _Sum:
     def add(self, values: Array, powers: HostArray) -> None:
         """Add all rows of an array, each at its power."""
         rows = _flat(values)
-        exponents = powers + np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
-        counts = rows.any(axis=1)
-        if not counts.any():
-            return
-        top = max(self.power, int(exponents[counts].max()))
         with np.errstate(all="ignore"):
+            sizes = row_norms(rows)
+            counts = sizes != 0
+            if not counts.any():
+                return
+            exponents = powers + np.frexp(sizes)[1]
+            top = max(self.power, int(exponents[counts].max()))
             kept = math.ldexp(1.0, max(self.power - top, -2000)) if self.power > NOTHING else 0.0
-            rows = np.ldexp(rows, np.clip(powers - top, -4000, 4000)[:, None])
-            self.value = self.value * kept + rows.sum(axis=0)
-            self.size = self.size * kept + float(row_norms(rows).sum())
+            shifts = np.where(counts, np.clip(powers - top, -4000, 4000), 0)
+            if shifts.max() > 1000:  # of the smallest numbers, for which no factor is large enough
+                rows, scales = np.ldexp(rows, shifts[:, None]), np.ones(len(rows))
+            else:
+                scales = np.ldexp(1.0, shifts)
+            self.value = self.value * kept + scales @ rows
+            self.size = self.size * kept + float(np.ldexp(sizes, shifts).sum())
         self.power = top
 
     def off(self) -> float:
@@ -132,13 +137,15 @@ def whole(parts: CheckedParts, wanted: list[int], like: Array) -> Array:
     with xp.on(like), np.errstate(over="ignore", under="ignore"):
         found = xp.zeros((len(wanted), *like.shape), dtype=like.dtype)
         for times, values, powers in parts:
-            here = [(i, t - times.start) for i, t in enumerate(wanted) if t in times]
-            if here:
-                into, source = (list(x) for x in zip(*here, strict=True))
-                rows = values[source].reshape(len(here), -1)
+            into = [i for i, t in enumerate(wanted) if t in times]
+            if into:
+                source = [wanted[i] - times.start for i in into]
+                if len(source) < len(times):
+                    values, powers = values[source], powers[source]
+                rows = values.reshape(len(into), -1)
                 if powers.any():
-                    rows = times_rows(xp.module, rows, xp.asarray(powers[source]))
-                found[into] = rows.reshape(len(here), *like.shape)
+                    rows = times_rows(xp.module, rows, xp.asarray(powers))
+                found[into[0] : into[-1] + 1] = rows.reshape(len(into), *like.shape)
     return found
 
 

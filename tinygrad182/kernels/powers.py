@@ -252,7 +252,7 @@ def power_of_two(m: Any, power: Array, dtype: Any) -> Array:
 def times_rows(m: Any, array: Array, powers: Array) -> Array:
     """Each row of an array times 2 to its own power; in the type, which may not hold it."""
     limit = 4 * largest_exponent(array.dtype)  # further out, nothing changes any more
-    if m is np and powers.size and powers.min() < 0:
+    if m is np and powers.size and powers.min() < -np.finfo(array.dtype).nmant:
         lost = power_of_two(m, _lowest(array.dtype) - 1 - powers, array.dtype)[..., None]
         array = m.where(m.abs(array) <= lost, 0, array)  # slow to round to 0
     return m.ldexp(array, m.clip(powers, -limit, limit)[..., None].astype("int32"))
