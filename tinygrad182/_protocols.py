@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ._hints import hint
 from ._trees import flatten, rebuild
 from .errors import ArgumentError, DTypeError
@@ -66,6 +68,9 @@ PREDICATES = frozenset(
 )
 """Functions that have no derivative, whatever they are given."""
 
+UNREAD = frozenset(("iscomplexobj", "isrealobj", "ndim", "result_type", "shape", "size"))
+"""Those of them that look at shapes and dtypes alone: nothing is brought to the host for them."""
+
 
 def ufunc(
     functions: Any, f: Any, method: str, inputs: Sequence[Any], options: Mapping[str, Any]
@@ -123,6 +128,12 @@ def _by_name(
     return args[:start], {**{k: v for k, v in behind.items() if v is not None}, **options}
 
 
+def _outline(x: Any) -> np.ndarray[Any, Any]:
+    """An array of the shape and the dtype of a Tensor, or of an array of a device, and with no elements."""
+    dtype = str(x.dtype).rpartition(".")[2]  # of any library's
+    return np.broadcast_to(np.zeros((), dtype), x.shape)
+
+
 def _run(
     functions: Any,
     name: str,
@@ -144,7 +155,8 @@ def _run(
         refuse_subclass(x, f"{shown}: ")
     if ours is None:
         if name in PREDICATES or not any(map(needs_grad, given)):
-            plain = (x if is_host_data(x) else on_host(x) for x in given)
+            read = _outline if name in UNREAD else on_host
+            plain = (x if is_host_data(x) else read(x) for x in given)
             args, options = rebuild((args, options), plain)
             return original(*args, **options)
         raise DTypeError(

@@ -207,7 +207,10 @@ class Tensor:
             raise GraphError("grad: this result keeps no gradient; call retain_grad() on it first")
         if value is not None:
             if not isinstance(value, Tensor):
-                raise DTypeError(f"grad must be a Tensor or None, not {type(value).__name__}")
+                raise DTypeError(
+                    f"grad must be a Tensor or None, not a {type(value).__name__}; "
+                    "write x.grad = tg.tensor(value)"
+                )
             if value.shape != self.shape:
                 raise ShapeError(f"grad: shape {value.shape} for a tensor of shape {self.shape}")
             backend.namespace(self._data, value._data)

@@ -21,6 +21,7 @@ from ._composing import Function, is_whole, named, points, widening
 from ._norms import matrix_norm, norm, vector_norm
 from ._tensor import Tensor
 from .creation import (
+    as_first,
     as_operands,
     as_tensor,
     beside,
@@ -30,8 +31,10 @@ from .creation import (
     gathered,
     integers,
     one_integer,
+    without_lists,
     zeros_like,
 )
+from .dlpack import imported
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import is_host_data, on_host
 from .namespaces import floating_type
@@ -194,10 +197,11 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
     if len(condlist) != len(choicelist) or not len(condlist):
         raise ArgumentError("select: give as many choices as conditions, at least one")
     for condition in condlist:
-        if "bool" not in str(getattr(condition, "dtype", np.asarray(on_host(condition)).dtype)):
+        mask = condition if hasattr(condition, "dtype") else on_host(condition)
+        if "bool" not in str(mask.dtype):
             raise DTypeError("select: conditions must be Boolean; compare first, as in x != 0")
-    chosen = default
-    for condition, choice in zip(condlist[::-1], choicelist[::-1], strict=True):
+    chosen, *choices = without_lists([default, *choicelist[::-1]])
+    for condition, choice in zip(condlist[::-1], choices, strict=True):
         chosen = tg.where(condition, choice, chosen)
     return chosen
 
@@ -500,7 +504,7 @@ def _lifted(doc: str, lift: Callable[[Tensor], Tensor]) -> Function:
     """Make a function of one tensor, or of several, which gives a tuple."""
 
     def function(*xs: Any) -> Any:
-        lifted = tuple(lift(as_tensor(x)) for x in xs)
+        lifted = tuple(map(lift, as_operands(xs)))
         return lifted[0] if len(lifted) == 1 else lifted
 
     function.__doc__ = f"{doc} Several tensors give a tuple."
@@ -542,11 +546,11 @@ def broadcast_arrays(*xs: Any) -> list[Tensor]:
 
 vstack = _row(
     "The tensors under each other, along the first axis; a vector is a row.",
-    lambda xs: tg.concat([atleast_2d(x) for x in xs], axis=0),
+    lambda xs: tg.concat([atleast_2d(x) for x in as_operands(xs)], axis=0),
 )
 dstack = _row(
     "The tensors one behind the other, along a third axis.",
-    lambda xs: tg.concat([atleast_3d(x) for x in xs], axis=2),
+    lambda xs: tg.concat([atleast_3d(x) for x in as_operands(xs)], axis=2),
 )
 column_stack = _row(
     """The tensors side by side, along the second axis; a vector is a column.
@@ -558,9 +562,7 @@ column_stack = _row(
     tensor([[0, 5],
             [1, 6]])
     """,
-    lambda xs: tg.concat(
-        [x if x.ndim > 1 else atleast_2d(x).T for x in map(as_tensor, xs)], axis=1
-    ),
+    lambda xs: tg.concat([x if x.ndim > 1 else atleast_2d(x).T for x in as_operands(xs)], axis=1),
 )
 vsplit = _row("Parts along the first axis; see :func:`split`.", lambda x, parts: split(x, parts, 0))
 hsplit = _row(
@@ -572,7 +574,7 @@ dsplit = _row("Parts along the third axis; see :func:`split`.", lambda x, parts:
 
 def hstack(xs: Sequence[Any]) -> Tensor:
     """The tensors side by side, along the second axis; vectors one after the other."""
-    xs = [atleast_1d(x) for x in xs]
+    xs = [atleast_1d(x) for x in as_operands(xs)]
     return tg.concat(xs, axis=1 if xs and xs[0].ndim > 1 else 0)
 
 
@@ -588,6 +590,7 @@ def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]
     x = as_tensor(x)
     at = negative_axis(x.ndim, axis, "split", x.shape) + x.ndim
     size = x.shape[at]
+    indices_or_sections = imported(indices_or_sections)
     if np.ndim(indices_or_sections):
         cuts = [0, *integers(indices_or_sections, "split", "indices"), size]
     else:
@@ -610,6 +613,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     >>> tg.split(tg.arange(4), [1])
     [tensor([0]), tensor([1, 2, 3])]
     """
+    indices_or_sections = imported(indices_or_sections)
     parts = array_split(x, indices_or_sections, axis)
     if not np.ndim(indices_or_sections) and len({y.shape for y in parts}) > 1:
         raise ShapeError(
@@ -740,7 +744,7 @@ def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = 
     >>> tg.average(tg.tensor([1.0, 5.0]), weights=[3, 1])
     tensor(2.)
     """
-    x = as_tensor(x)
+    x = as_first(x, weights)
     if weights is None:
         return tg.mean(x, axis, keepdims=keepdims)
     w = data_beside(weights, x)
@@ -795,7 +799,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
     >>> tg.quantile(tg.tensor([3.0, 1.0, 2.0]), [0.0, 0.75])
     tensor([1. , 2.5])
     """
-    x, q = tg.floating(x, "float64"), points(q)
+    x, q = tg.floating(as_first(x, q), "float64"), points(q)
     shares = np.asarray(on_host(q), np.float64)
     rows, kept_sizes = tg.rows_along(x, negative_axes(x, axis, "quantile"))
     last = rows.shape[-1] - 1
@@ -853,7 +857,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
     >>> tg.trapezoid(tg.tensor([0.0, 1.0, 4.0]), x=[0.0, 1.0, 3.0])
     tensor(5.5)
     """
-    y = tg.floating(y, "float64")
+    y = tg.floating(as_first(y, x, dx), "float64")
     at = negative_axis(y.ndim, axis, "trapezoid", y.shape)
     width = dx
     if x is not None:
@@ -891,7 +895,8 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     >>> tg.gradient(tg.tensor([0.0, 1.0, 4.0, 9.0]))
     tensor([1., 2., 4., 5.])
     """
-    f = tg.floating(f, "float64")
+    varargs = tuple(map(imported, varargs))
+    f = tg.floating(as_first(f, *varargs), "float64")
     axes = negative_axes(f, tuple(range(f.ndim)) if axis is None else axis, "gradient") or ()
     spacings = varargs * len(axes) if len(varargs) == 1 else varargs or (1.0,) * len(axes)
     if len(spacings) != len(axes) or edge_order not in (1, 2):
@@ -974,7 +979,7 @@ def interp(x: Any, xp: Any, fp: Any) -> Tensor:
 
 inner = _row(
     "Sum of products along the last axis of both; of a number and a tensor, their product.",
-    lambda a, b: tensordot(a, b, (-1, -1)) if np.ndim(a) and np.ndim(b) else tg.multiply(a, b),
+    lambda a, b: _inner(*as_operands((a, b))),
 )
 vecdot = _row(
     "Sum of products along ``axis``; the other axes broadcast.",
@@ -982,7 +987,7 @@ vecdot = _row(
 )
 vdot = _row(
     "Sum of the products of all elements, whatever the shapes: a number.",
-    lambda a, b: vecdot(ravel(a), ravel(b)),
+    lambda a, b: vecdot(*map(ravel, as_operands((a, b)))),
 )
 matvec = _row(
     "Products Σⱼ aᵢⱼ bⱼ of matrices and vectors.",
@@ -992,6 +997,10 @@ vecmat = _row(
     "Products Σᵢ aᵢ bᵢⱼ of vectors and matrices.",
     lambda a, b: tg.einsum("...i,...ij->...j", a, b),
 )
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return tensordot(a, b, (-1, -1)) if a.ndim and b.ndim else tg.multiply(a, b)
 
 
 def _product_along(a: Any, b: Any, axis: int) -> Tensor:

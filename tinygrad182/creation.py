@@ -252,8 +252,37 @@ def as_operands(given: Iterable[Any]) -> list[Tensor]:
     return [as_operand(x, like) for x in several]
 
 
+def without_lists(operands: Iterable[Any]) -> list[Any]:
+    """Operands of an elementwise function, of which lists become Tensors, and the rest stays as it is.
+
+    The numbers in a list take the dtype that they would have one by one, beside the others.
+    """
+    several = [gathered(x) for x in operands]
+    like = with_place(several)
+    dtypes = [dtype_of(x) for x in several if _has_place(x)]
+    return [
+        x
+        if not isinstance(x, (list, tuple))
+        else as_tensor(x)
+        if like is None
+        else beside(_weak(x, np.result_type(*dtypes)), like)
+        for x in several
+    ]
+
+
+def as_first(x: Any, *others: Any) -> Tensor:
+    """The operand that ``others`` are data beside, as a Tensor.
+
+    Where it is a list itself, it goes beside the first of them that is not of the host.
+    """
+    if is_tensor(x):
+        return x
+    return as_operand(gathered(x), next((y for y in others if not is_host_data(y)), None))
+
+
 def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:
     """One whole number or a sequence of them as a tuple of ints, such as a shape."""
+    values = imported(values)
     several = on_host(values).tolist() if getattr(values, "ndim", 0) == 1 else values
     try:
         found = tuple(

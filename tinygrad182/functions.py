@@ -34,8 +34,10 @@ from .creation import (
     one_integer,
     ones_like,
     with_place,
+    without_lists,
     zeros_like,
 )
+from .dlpack import imported
 from .errors import ArgumentError, ShapeError, brief
 from .indexing import (
     index,
@@ -130,6 +132,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     Operands are Tensors, arrays or numbers, broadcast against each other. A condition that is data of
     the host, such as a mask of NumPy, goes to the device of what it selects from.
     """
+    condition = imported(condition)
     if isinstance(condition, np.ndarray) and condition.ndim:
         like = with_place((a, b))
         condition = condition if like is None else beside(condition, like)
@@ -186,6 +189,10 @@ def _plain(
                 raise TypeError(f"{name}() got an unexpected keyword argument {option!r}")
         arrays: list[Any] = []
         try:
+            for x in operands:
+                if isinstance(x, (list, tuple)):
+                    operands = tuple(without_lists(operands))
+                    break
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
             first = next((a for a in arrays if type(a) not in SCALARS), None)
             if first is None and operands and operands[0] is not None:  # numbers alone
@@ -500,7 +507,7 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
     tensor([[1., 3.],
             [2., 4.]])
     """
-    x = as_tensor(x)
+    x, indices = as_tensor(x), imported(indices)
     at = negative_axis(x.ndim, axis, "take_along_axis", x.shape) + x.ndim
     if np.ndim(indices) != x.ndim:
         raise ShapeError(

@@ -223,7 +223,8 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     ----------
     primitive : Primitive
     *operands : Tensor, array or number
-        Numbers stay weak: they take the dtype of what they meet. Arrays are copied when recorded.
+        Numbers stay weak: they take the dtype of what they meet, and so do those in a list, which is an
+        array on the device of the others. Arrays are copied when recorded.
     **params
         The primitive's parameters.
 
@@ -242,7 +243,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     """
     arrays: list[Any] = []
     inputs: list[Any] = []
-    tracked = False
+    tracked = again = False
     try:
         for x in operands:
             if isinstance(x, _tensor_type):
@@ -254,26 +255,27 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             elif type(x) in SCALARS:
                 arrays.append(x)
                 inputs.append(x)
-            elif isinstance(x, (list, tuple)) and is_tensor(
-                whole := tensor_functions().gathered(x)
-            ):
-                first = len(arrays)  # Tensors in a list: the stack of them, with their gradients
-                return apply(primitive, *operands[:first], whole, *operands[first + 1 :], **params)
+            elif isinstance(x, (list, tuple)):
+                operands, again = tensor_functions().without_lists(operands), True
+                break
             else:
                 arrays.append(as_array(x))
                 inputs.append(arrays[-1] if type(arrays[-1]) in SCALARS else None)
-        xp = backend.namespace(*arrays)
-        keeps = primitive.keeps is not None and tracked and MODES.get().grad
-        forward: Any = primitive.keeps if keeps else primitive.forward
-        if xp.guarded:
-            with xp.on(next(a for a in arrays if type(a) not in SCALARS)):
-                value = forward(xp, *arrays, **params)
         else:
-            value = forward(xp, *arrays, **params)
-            if isinstance(value, np.generic):  # NumPy's 0-d results
-                value = np.asarray(value)
+            xp = backend.namespace(*arrays)
+            keeps = primitive.keeps is not None and tracked and MODES.get().grad
+            forward: Any = primitive.keeps if keeps else primitive.forward
+            if xp.guarded:
+                with xp.on(next(a for a in arrays if type(a) not in SCALARS)):
+                    value = forward(xp, *arrays, **params)
+            else:
+                value = forward(xp, *arrays, **params)
+                if isinstance(value, np.generic):  # NumPy's 0-d results
+                    value = np.asarray(value)
     except REFUSALS as error:
         raise explain(primitive.name, arrays, error, primitive.needs) from error
+    if again:
+        return apply(primitive, *operands, **params)
     saved = None
     if keeps:
         value, saved = value

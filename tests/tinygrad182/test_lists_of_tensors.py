@@ -79,6 +79,59 @@ def test_numbers_and_arrays_among_tensors_take_their_dtype() -> None:
     assert str(tg.as_tensor([leaf([1.0])[0], 1j]).dtype) == "complex128"
 
 
+ELEMENTWISE: dict[str, Any] = {
+    "x + y": lambda x, y: x + y,
+    "y - x": lambda x, y: y - x,
+    "x ** y": lambda x, y: x**y,
+    "x > y": lambda x, y: x > y,
+    "x == y": lambda x, y: x == y,
+    "maximum": tg.maximum,
+    "atan2": tg.atan2,
+    "remainder": tg.remainder,
+    "floor_divide": tg.floor_divide,
+    "hypot": tg.hypot,
+    "where": lambda x, y: tg.where([True, False, True], x, y),
+    "where, a number": lambda x, y: tg.where([True, False, True], x, 0.0),
+    "select": lambda x, y: tg.select([[True, False, True], x > 0], [x, y], 7.0),
+    "clip": lambda x, y: tg.clip(x, 0, y),
+    "clip of it": lambda x, y: tg.clip(y, x, None),
+    "vstack": lambda x, y: tg.vstack([x, y]),
+    "hstack": lambda x, y: tg.hstack([y, x]),
+    "dstack": lambda x, y: tg.dstack([x, y]),
+    "column_stack": lambda x, y: tg.column_stack([y, x]),
+    "broadcast_arrays": lambda x, y: tg.broadcast_arrays(y, x)[0],
+    "atleast_2d": lambda x, y: tg.atleast_2d(x, y)[1],
+    "inner": tg.inner,
+    "vdot": lambda x, y: tg.vdot(y, x),
+    "trapezoid": lambda x, y: tg.trapezoid(y, x),
+    "gradient": lambda x, y: tg.gradient(y, x),
+    "average": lambda x, y: tg.average(y, weights=x),
+    "quantile": lambda x, y: tg.quantile(y, x / 3),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_list_of_numbers_is_an_array_beside_a_tensor(name: str, dtype: str) -> None:
+    """It goes to the tensor's device, and its numbers take the type they would have by themselves."""
+    x, numbers = const(np.array([0.5, 1.5, 2.5], dtype)), [2.0, 0.25, 3.0]
+    found = ELEMENTWISE[name](x, numbers)
+    expected = ELEMENTWISE[name](x, const(np.array(numbers, dtype)))
+    assert (found.device, found.dtype) == (expected.device, expected.dtype)
+    assert found.tolist() == expected.tolist()
+
+
+def test_lists_beside_each_other() -> None:
+    w = leaf([2.0, 5.0])
+    tg.sum(tg.maximum([1, 6.0], [w[0], w[1]])).backward()  # beside Tensors in a list
+    assert_close(w.grad, [1.0, 0.0], 0)
+    y = tg.where(w > 2, [1, 2], w.detach().astype("float32"))
+    assert str(y.dtype) == "float32"  # the mask is not what its numbers meet
+    assert tg.maximum([1, 2], 1.5).tolist() == [1.5, 2.0]
+    with pytest.raises(tg.ShapeError, match=r"^maximum: cannot take"):  # which is said once
+        tg.maximum([w, w], [1, 2, 3])
+
+
 def test_a_list_stays_on_the_device_of_its_tensors() -> None:
     assert tg.as_tensor([const(A), const(B)]).device == device()
     assert tg.tensor([const(A), const(B)]).device == device()

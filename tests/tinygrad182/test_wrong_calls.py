@@ -98,7 +98,9 @@ SHAPES: list[tuple[Call, str]] = [
 TYPES: list[tuple[Call, str]] = [
     (lambda x: tg.arange(3) ** -1, "^power: .*negative integer powers"),
     (lambda x: tg.arange(3) + 2**70, "^add: .*int64 and 1180591620717411303424: "),
-    (lambda x: x * [1.0, 2.0, 3.0], r"^multiply: .*'list' is not an array.*tg\.tensor"),
+    (lambda x: x * {1.0, 2.0}, r"^multiply: .*'set' is not an array.*tg\.tensor"),
+    (lambda x: x * ["a", "b", "c"], "^multiply: .*list is not numeric"),
+    (lambda x: tg.tensor([1], dtype="int8") * [300], "^multiply: .*300.*int8"),
     (lambda x: x + None, "^add: .*'NoneType'"),
     (lambda x: "a" * x, "^multiply: .*'str'"),
     (lambda x: x * np.array(["a", "b", "c"]), "^multiply: .*not numeric"),

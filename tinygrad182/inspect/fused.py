@@ -291,10 +291,15 @@ class _Total:
         return self._settled(x, self.m.concatenate(powers, axis=-2), ends)
 
     def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
-        """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1."""
-        if g.dtype != self.dtype:  # half precision, which was computed in float32
+        """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1.
+
+        Not so on a device, where powers are put back at once, or rows are measured when they are added up.
+        """
+        if narrow := g.dtype != self.dtype:  # half precision, which was computed in float32
             powers = self.m.zeros(g.shape[:-1], "int64") + powers
         if not isinstance(powers, int):
+            if is_away([g]) and not narrow:
+                return g, powers, self.power
             return *to_one(self.m, g, powers), self.power
         if powers and _fits(self.m, g, powers, ends):
             return times_all(self.m, g, powers), None, self.power

@@ -871,6 +871,30 @@ def test_indices_out_of_range_on_a_device() -> None:
             tg.nn.cross_entropy(logits, form(np.array([3, 0])))
 
 
+def test_shapes_and_dtypes_are_not_waited_for() -> None:
+    on_stand_in()
+    x, v, w = const(A), const(A[0]), leaf(A)
+    with waits(0):
+        assert (np.ndim(x), np.shape(w), np.size(x)) == (2, (2, 3), 6)
+        assert np.result_type(x, np.float32) == "float64"
+        assert np.isrealobj(x)
+        assert not np.iscomplexobj(w)
+        tg.inner(w, v)
+        tg.select([x > 1, x < 0], [w, x], 0.0)
+        tg.gradient(w, v, axis=1)
+        tg.split(w, 3, axis=1)
+        tg.tensordot(w, v, 1)
+        tg.nn.Dropout(0.5, rng=0)(w)
+    for call in (
+        lambda: tg.sort(w),
+        lambda: tg.median(w),
+        lambda: tg.quantile(w, [0.25, 0.5]),
+        lambda: tg.take_along_axis(w, tg.argsort(x), axis=-1),
+    ):
+        with waits(1):
+            call()
+
+
 def test_norms_are_waited_for_once() -> None:
     on_stand_in()
     lstm = tg.nn.LSTM(3, 4, num_layers=2, rng=0, dtype="float64")
