@@ -52,7 +52,7 @@ WORDS_LEARNED = 0.9
 LETTERS, TEXT = "letters at random", "held-out text"
 
 ROUNDING = 1e-5
-"""Of a log-probability of one character: about 100 roundings of float32."""
+"""The rounding of one character's log-probability: about 100 roundings of float32."""
 
 
 @dataclass(frozen=True, kw_only=True)

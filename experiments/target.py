@@ -145,7 +145,7 @@ def becomes(changes: Sequence[float]) -> str:
 
 
 def sentences(opts: TargetOptions, found: Sequence[Targets]) -> tuple[str, ...]:
-    """The same at every radius, and where a single loss keeps reaching the first step."""
+    """Say what is the same at every radius, and where a single loss keeps reaching the first step."""
     said = []
     for radius in dict.fromkeys(each.radius for each in found):
         drawn = [each for each in found if each.radius == radius]

@@ -154,7 +154,7 @@ def _open(node: Node, twins: dict[Node, Any]) -> _Part:
 
 
 def _again(node: Node, inputs: list[Any]) -> Node:
-    """The same operation on other inputs, around the same value."""
+    """Record an operation on other inputs, around the same value."""
     for x in node.inputs or ():
         if isinstance(x, Node) and x.memory is not None:
             x.check_unchanged(node)

@@ -281,7 +281,7 @@ def timed(
 
 
 def rounds(options: Options, seconds: float) -> int:
-    """As many as fit into the time for a row, if one takes so long."""
+    """How many rounds fit into the time for a row, if one takes so long."""
     return max(3, min(options.repeats, int(options.seconds / seconds)))
 
 

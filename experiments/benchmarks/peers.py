@@ -17,7 +17,7 @@ Run = Callable[[], object]
 
 
 def threads(count: int) -> ExitStack:
-    """As many threads for every library; the context gives NumPy's back."""
+    """Give every library as many threads; the context gives NumPy's back."""
     stack = ExitStack()
     if find_spec("torch") is not None:
         import torch  # a peer: not installed for users

@@ -124,7 +124,7 @@ def training(module: Any, x: Any, g: Any, compiled: bool = True) -> Run:
 
 
 def recorded(module: Any, x: Any, g: Any) -> Run:
-    """The same with the gradients of all states."""
+    """Make a run that also finds the gradients of all states."""
     device = next(module.parameters()).device
     sequence, cotangent = tg.tensor(x, device=device), tg.tensor(g, device=device)
 

@@ -157,7 +157,7 @@ def algorithm_1(step: Callable[..., Any], state: Any, length: int, width: int) -
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of a straight line through the logarithms, by least squares.
+    """The slope of a straight line through the logarithms, by least squares.
 
     >>> round(slope([1, 2, 4], [3, 12, 48]), 6)
     2.0

@@ -26,7 +26,7 @@ LANES = 32
 """Sequences that the held-out text is cut into, to be measured side by side."""
 
 WATCHED = 16
-"""Of these sequences, those whose gradient flow is measured."""
+"""How many of these sequences have their gradient flow measured."""
 
 
 @dataclass

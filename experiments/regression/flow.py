@@ -21,7 +21,7 @@ FACTOR_DECADES = 2.0
 explodes; this is a convention, stated in the report."""
 
 FACTOR = f"{10**FACTOR_DECADES:.0f}"
-"""The same as text."""
+"""The factor as text."""
 
 
 @dataclass(frozen=True)

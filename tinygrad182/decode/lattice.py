@@ -268,7 +268,7 @@ class Lattice:
 
 
 MOST_LINES = 40
-"""Of one step, in text."""
+"""The most lines that one step has in text."""
 
 WIDEST = 60
 """Characters of a prefix, in text."""

@@ -257,7 +257,7 @@ def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
 
 
 def _names(state: State, began: int) -> list[tuple[str, str]]:
-    """Of each leaf of a state the place, as a path, and the name."""
+    """The place of each leaf of a state, as a path, and its name."""
     if not _is_nested(state):
         return [("", "h")]
     if isinstance(state, dict) or hasattr(state, "_fields"):

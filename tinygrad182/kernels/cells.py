@@ -114,7 +114,7 @@ class LongShortTerm:
 
 
 def _sigmoid(m: Any, z: Array) -> None:
-    """Of ``z`` in its place. 1 / (1 + e⁻ᶻ) is accurate on both tails."""
+    """Put σ(z) in the place of ``z``. 1 / (1 + e⁻ᶻ) is accurate on both tails."""
     if z.dtype.kind == "c":  # among complex numbers infinity does not lead to 0
         e = m.exp(m.where(z.real < 0, z, -z))
         z[...] = m.where(z.real < 0, e, 1) / (1 + e)

@@ -13,7 +13,7 @@ from .arrays import Deltas, with_ones
 from .powers import NOTHING, largest_exponent, or_zero, power, power_of_two, times_rows
 
 Cotangents = tuple[Any, ...]
-"""Of all inputs of a scan, in their order; None for what has none."""
+"""The cotangents of all inputs of a scan, in their order; None for what has none."""
 
 
 Weighted = tuple[Any, Any]
@@ -21,7 +21,7 @@ Weighted = tuple[Any, Any]
 
 
 class Needs(NamedTuple):
-    """Of which inputs the cotangents are wanted; the bias's come with those of ``weight_ih``."""
+    """The inputs whose cotangents are wanted; the bias's come with those of ``weight_ih``."""
 
     x: bool
     weight_ih: bool
@@ -60,7 +60,7 @@ class Setting(NamedTuple):
         return self.m.concatenate([self.initial[None], self.states[:-1]])
 
     def at(self, steps: range) -> Setting:
-        """Of some of the steps."""
+        """The setting of some of the steps."""
         if len(steps) == len(self.x):
             return self
         here = slice(steps.start, steps.stop)

@@ -109,7 +109,7 @@ def forward(kind: int, x: Array, gates: Array, states: Array, fixed: Any, where:
 
 @compiled
 def _forward(kind: int, x: Array, gates: Array, states: Array, fixed: Any, where: Any) -> None:
-    """The same with packed weights, which live as long as pointers to them are used."""
+    """Go forward with packed weights, which live as long as pointers to them are used."""
     h_0, c_0, weight_ih, weight_hh, bias, lengths = fixed
     first, last = where
     _, T, B, n = states.shape
@@ -260,7 +260,7 @@ def _backward(
     out: Any,
     where: Any,
 ) -> bool:
-    """The same with a packed weight, which lives as long as a pointer to it is used."""
+    """Go back with a packed weight, which lives as long as a pointer to it is used."""
     _, c_0, weight, states, lengths = fixed
     first, last, start, stop = where
     (value, power), (middle, tiny, bits), (sums, every, held) = carry, scales, out

@@ -81,7 +81,7 @@ def sigmoid(z: Vector) -> Vector:
 
 
 def tanh(z: Vector) -> Vector:
-    """Of x = |z|, with its sign: (1 − E) / (1 + E), E = e⁻²ˣ, or from ½ on 1 − 2 E / (1 + E).
+    """With the sign of z, for x = |z|: (1 − E) / (1 + E), E = e⁻²ˣ, or from ½ on 1 − 2 E / (1 + E).
 
     The first is accurate around 0; of the second only the last difference is rounded by as much as counts
     in 1 − tanh².
@@ -155,7 +155,7 @@ class Operands(NamedTuple):
     def sums(
         self, w: Writer, rows: list[Any], n: Any, panel: Any, starts: list[Any]
     ) -> list[list[Vector]]:
-        """Of each row, the columns that begin at ``starts``; ``panel``: how many come before these."""
+        """Sum for each row the columns that begin at ``starts``; ``panel``: how many come before these."""
         b = w.builder
         first = [[w.load(w.at(self.bias, s)) for s in starts]] * len(rows)
         for values, weight, length in (
@@ -191,7 +191,7 @@ def _forward_lstm(
 
 
 def _forward_vanilla(w: Writer, n: Any, rows: Any, kind: Any, h: Any, *given: Any) -> None:
-    """The same of a vanilla cell; operands: H; how many; which σ; where h goes; :class:`Operands`."""
+    """Go a step of a vanilla cell; operands: H; how many; which σ; where h goes; :class:`Operands`."""
     b = w.builder
     for j, width in w.over(n, (WIDE, 1)):
         starts = [b.add(j, w.number(q * w.count)) for q in range(width)]

@@ -123,7 +123,7 @@ def _signs(rng: np.random.Generator, shape: Shape) -> Array:
 
 
 def _named(name: str, draw: Domain) -> Domain:
-    """The same function under the name that hypothesis prints."""
+    """Give a function the name that hypothesis prints."""
     draw.__name__ = draw.__qualname__ = name
     return draw
 

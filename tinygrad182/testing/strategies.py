@@ -134,7 +134,7 @@ PATTERNS: dict[str, Callable[[Shape], Shape]] = {
 
 
 WHOLE = shapes(min_dims=2)
-"""Of two and three axes; operands with fewer are parts of it."""
+"""Shapes of two and three axes; operands with fewer are parts of them."""
 
 
 class BroadcastableShapes(NamedTuple):
