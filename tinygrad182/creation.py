@@ -103,7 +103,7 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         )
     if dtype is None:
         is_real = array.dtype.kind in "iuf" and not has_dtype(data)
-        return array.astype(DEFAULT_DTYPE) if is_real else array
+        return _fitted("tensor", data, array, float32) if is_real else array
     return _fitted("tensor", data, array, numpy_dtype(dtype))
 
 
