@@ -30,6 +30,7 @@ from .creation import (
     gathered,
     integers,
     one_integer,
+    sizes_of,
     zeros_like,
 )
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
@@ -345,6 +346,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
     tensor([0, 0, 2])
     """
     counts = integers(repeats, "repeat", "repeats", 0)
+    sizes_of(sum(counts), "repeat")
     return _along(tg.take, x, lambda n: np.repeat(np.arange(n), counts), axis)
 
 

@@ -144,15 +144,16 @@ def _floats(data: Any, numbers: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, An
 
     Its floats become infinite beyond the type, as in PyTorch.
     """
-    if data is None or has_dtype(data):
-        return np.asarray(numbers, dtype=dtype)
+    try:
+        with np.errstate(over="raise"):
+            return np.asarray(numbers, dtype=dtype)
+    except FloatingPointError:
+        pass
     with np.errstate(over="ignore"):
-        made = np.asarray(numbers, dtype=dtype)
-        if np.isinf(made).any():
-            for x in flatten(data):
-                if isinstance(x, int) and np.isinf(dtype.type(x)):
-                    raise OverflowError(f"{brief(x)} is beyond {dtype}; pass dtype='float64'")
-    return made
+        for x in flatten(data):
+            if isinstance(x, int) and np.isinf(dtype.type(x)):
+                raise OverflowError(f"{brief(x)} is beyond {dtype}; pass dtype='float64'")
+        return np.asarray(numbers, dtype=dtype)
 
 
 def _check_range(array: np.ndarray[Any, Any], info: np.iinfo[Any]) -> None:
