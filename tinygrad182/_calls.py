@@ -37,7 +37,7 @@ def _describe(owner: object, name: str, remedies: Mapping[str, str], shown: str)
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to append to a message about an unknown name: the known one that is likely meant, if any."""
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.7)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -54,6 +54,7 @@ def names_of(module: str, shown: str, remedies: Mapping[str, str]) -> Callable[[
 
 
 _OTHER_NAMES = frozenset(KEYWORDS)
+_CORRECTIONS = ("correction", "unbiased")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -114,7 +115,7 @@ class Told:
 def _in_our_names(f: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     taken = inspect.signature(f).parameters
     theirs = [name for name in ("dim", "keepdim") if name in kwargs]
-    if theirs and f.__name__ in NOT_THE_SAME and "correction" not in kwargs:
+    if theirs and f.__name__ in NOT_THE_SAME and kwargs.keys().isdisjoint(_CORRECTIONS):
         axis = kwargs.get("dim", kwargs.get("axis", "..."))
         remedy = NOT_THE_SAME[f.__name__].format(axis=axis, name=f.__name__)
         raise CallError(f"{f.__name__}: {theirs[0]}= is PyTorch's; ours {remedy}")

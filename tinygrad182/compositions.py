@@ -31,6 +31,7 @@ from .creation import (
     gathered,
     integers,
     one_integer,
+    sizes_of,
     without_lists,
     zeros_like,
 )
@@ -438,6 +439,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
     tensor([0, 0, 2])
     """
     counts = integers(repeats, "repeat", "repeats", 0)
+    sizes_of(sum(counts), "repeat")
     return _along(tg.take, x, lambda n: np.repeat(np.arange(n), counts), axis)
 
 

@@ -71,6 +71,8 @@ def tensor(
         array = data._data
     elif isinstance(data, (np.ndarray, np.generic)):
         array = plain_array(np.asarray(data) if isinstance(data, np.generic) else data)
+        if array.size > _MOST:  # of a view that repeats its elements
+            sizes_of(array.shape, "tensor")
         device = default_device(device)
     elif hasattr(data, "dtype"):
         array = data
@@ -103,7 +105,7 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         )
     if dtype is None:
         is_real = array.dtype.kind in "iuf" and not has_dtype(data)
-        return array.astype(DEFAULT_DTYPE) if is_real else array
+        return _fitted("tensor", data, array, float32) if is_real else array
     return _fitted("tensor", data, array, numpy_dtype(dtype))
 
 
@@ -321,9 +323,9 @@ def sizes_of(shape: Any, op: str) -> tuple[int, ...]:
     return sizes
 
 
-_MOST = 2**47
+_MOST = 2**42
 _MOST_AXES = 64
-"""More elements than any machine addresses, and more axes than NumPy has."""
+"""More elements than any machine's memory holds, and more axes than NumPy has."""
 
 
 def full(
@@ -458,10 +460,11 @@ def filled(
     value = _fill_value(op, fill_value, what)
     if isinstance(x.dtype, np.dtype):
         value = _fit(op, value, x.dtype)
-    return _filled_like(x, value, shape)
+    return _filled_like(op, x, value, shape)
 
 
-def _filled_like(x: Tensor, value: complex, shape: tuple[int, ...]) -> Tensor:
+def _filled_like(op: str, x: Tensor, value: complex, shape: tuple[int, ...]) -> Tensor:
+    sizes_of(shape, op)
     xp = backend.namespace(x._data)
     with xp.on(x._data):
         return wrap(xp.full(shape, value, dtype=x.dtype))
@@ -470,13 +473,13 @@ def _filled_like(x: Tensor, value: complex, shape: tuple[int, ...]) -> Tensor:
 def zeros_like(x: Tensor) -> Tensor:
     """Zeros of the shape, dtype and device of ``x``."""
     x = as_tensor(x)
-    return _filled_like(x, 0, x.shape)
+    return _filled_like("zeros_like", x, 0, x.shape)
 
 
 def ones_like(x: Tensor) -> Tensor:
     """Ones of the shape, dtype and device of ``x``."""
     x = as_tensor(x)
-    return _filled_like(x, 1, x.shape)
+    return _filled_like("ones_like", x, 1, x.shape)
 
 
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:

@@ -105,7 +105,7 @@ def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         Data that cannot be read, complex numbers for a real type, a number beyond an integer type.
     """
     if type(data) in (bool, int, float):
-        return np.asarray(data, dtype)  # raises where it does not fit
+        return _floats(data, data, dtype) if dtype.kind in "fc" else np.asarray(data, dtype)
     array = plain_array(data if isinstance(data, np.ndarray) else numeric(on_host(data)))
     return cast(None if isinstance(data, np.ndarray) and array.ndim else data, array, dtype)
 
@@ -136,7 +136,24 @@ def cast(data: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.nda
         if not has_dtype(data):  # NumPy looks at each of Python's numbers
             return np.asarray(data, dtype=dtype).reshape(array.shape)
         _check_range(array, np.iinfo(dtype))
-    return np.asarray(array, dtype=dtype)
+    return _floats(data, array, dtype) if dtype.kind in "fc" else np.asarray(array, dtype=dtype)
+
+
+def _floats(data: Any, numbers: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Numbers in a floating type, where Python's whole numbers in ``data`` must be finite.
+
+    Its floats become infinite beyond the type, as in PyTorch.
+    """
+    try:
+        with np.errstate(over="raise"):
+            return np.asarray(numbers, dtype=dtype)
+    except FloatingPointError:
+        pass
+    with np.errstate(over="ignore"):
+        for x in flatten(data):
+            if isinstance(x, int) and np.isinf(dtype.type(x)):
+                raise OverflowError(f"{brief(x)} is beyond {dtype}; pass dtype='float64'")
+        return np.asarray(numbers, dtype=dtype)
 
 
 def _check_range(array: np.ndarray[Any, Any], info: np.iinfo[Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from . import backend
 from ._tensor import Tensor
 from .backend import check_device
-from .creation import as_operands, as_tensor, filled, integers, one_integer
+from .creation import as_operands, as_tensor, filled, integers, one_integer, sizes_of
 from .errors import ArgumentError, ShapeError, brief
 from .primitives import PRIMITIVES
 from .recording import apply
@@ -127,7 +127,7 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
     """The elements repeated along new axes and axes of size 1."""
-    sizes = integers(shape, "broadcast_to", "shape", 0)
+    sizes = sizes_of(shape, "broadcast_to")
     return apply(PRIMITIVES["broadcast_to"], as_tensor(x), shape=sizes)
 
 

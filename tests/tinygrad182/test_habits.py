@@ -406,6 +406,16 @@ TOLD: dict[str, tuple[Call, str]] = {
         lambda x, y: tg.grad(x, x, allow_unused=True),
         "grad: .*'allow_unused'; an input that is not reached gives None",
     ),
+    "std(dim=, unbiased=)": (
+        lambda x, y: x.std(dim=0, unbiased=False),
+        r"^std: .*'unbiased'; write correction=1 \(unbiased\) or correction=0",
+    ),
+    "norm(p=)": (lambda x, y: tg.norm(x, p=1, dim=1), "^norm: .*'p'; a norm takes ord= and axis="),
+    "an array as grad": (
+        lambda x, y: setattr(leaf(X), "grad", X),
+        r"^grad must be .* not numpy\.ndarray; write w\.grad = tg\.tensor",
+    ),
+    "no neighbour that differs in much": (lambda x, y: tg.roulette, "no 'roulette'$"),
     "LSTM(dropout=)": (lambda x, y: tg.nn.LSTM(1, 2, dropout=0.1), r"'dropout'; put tg\.nn\.Drop"),
     # the microscope
     "select(t=)": (

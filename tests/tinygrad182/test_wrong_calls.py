@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import leaf
-from tinygrad182.errors import ArgumentError
+from tinygrad182.errors import ArgumentError, DTypeError, ShapeError
 from tinygrad182.modes import at_time
 
 X = np.arange(6.0).reshape(2, 3)
@@ -260,3 +260,48 @@ def test_all_elements_are_sorted_without_an_axis():
     np.testing.assert_array_equal(x.grad.numpy(), [[3.0, 1.0], [2.0, 0.0]])
     np.testing.assert_array_equal(tg.argsort(x, axis=None).numpy(), [3, 1, 2, 0])
     np.testing.assert_array_equal(tg.partition(x, 1, axis=None).numpy(), [0.0, 1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tg.tensor(2**200),
+        lambda: tg.tensor([1.0, 2**130]),
+        lambda: tg.tensor(70000, dtype="float16"),
+        lambda: tg.full((2,), -(2**130)),
+        lambda: tg.full_like(tg.ones(2), 2**130),
+        lambda: tg.zeros(2).assign(2**130),
+    ],
+)
+def test_a_whole_number_beyond_the_type_is_refused(call):
+    with pytest.raises(DTypeError, match=r"beyond float(16|32); pass dtype='float64'"):
+        call()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_float_beyond_the_type_becomes_infinite_without_a_warning():
+    made = [tg.tensor(1e39), tg.tensor([1e39]), tg.full(1, 1e39), tg.zeros(1).assign(1e300)]
+    assert all(np.isposinf(x.numpy()).all() for x in made)
+    assert tg.tensor(2**130, dtype="float64").item() == 2.0**130
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tg.zeros(2**45),
+        lambda: tg.nn.Linear(2**40, 2**40),
+        lambda: tg.nn.RNN(2**40, 2**40),
+        lambda: tg.nn.LSTM(2, 2**40),
+        lambda: tg.nn.LSTMCell(2**40, 4),
+        lambda: tg.nn.Embedding(2**62, 4),
+        lambda: tg.nn.LayerNorm(2**62),
+        lambda: tg.repeat(tg.ones(2), 2**62),
+        lambda: tg.repeat(tg.ones((2, 3)), [2**62, 2**62], axis=0),
+        lambda: tg.tile(tg.ones(2), 2**62),
+        lambda: tg.broadcast_to(tg.ones(2), (2**62, 2)),
+        lambda: tg.zeros_like(np.broadcast_to(np.float32(1), (2**40, 2**6))),
+    ],
+)
+def test_a_size_beyond_all_memory_is_named(call):
+    with pytest.raises(ShapeError, match=r"of shape .* is more than any memory holds"):
+        call()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._tensor import Tensor
+from ..creation import sizes_of
 from ..errors import ArgumentError
 from ..functions import expand_dims, where
 from ..indexing import index_checked, place_indices, read_indices
@@ -58,7 +59,8 @@ class Embedding(Module):
         self.num_embeddings = check_size(self, "num_embeddings", num_embeddings, 0)
         self.embedding_dim = check_size(self, "embedding_dim", embedding_dim, 0)
         self.padding_idx = self._check_padding(padding_idx)
-        values = generator(rng).normal(size=(self.num_embeddings, self.embedding_dim))
+        sizes = sizes_of((self.num_embeddings, self.embedding_dim), "Embedding")
+        values = generator(rng).normal(size=sizes)
         if self.padding_idx is not None:
             values[self.padding_idx] = 0.0
         self.weight = new_parameter(values, dtype, device)

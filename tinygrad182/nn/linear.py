@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from .._tensor import Tensor
+from ..creation import sizes_of
 from ..errors import ShapeError
 from ..functions import matmul
 from .checks import as_input, check_size
@@ -49,6 +50,7 @@ class Linear(Module):
     ) -> None:
         self.in_features = in_features = check_size(self, "in_features", in_features, 0)
         self.out_features = out_features = check_size(self, "out_features", out_features, 0)
+        sizes_of((out_features, in_features), "Linear")
         draw = generator(rng)
         bound = 1 / math.sqrt(in_features) if in_features else 0.0
         self.weight = new_parameter(

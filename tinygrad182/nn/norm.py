@@ -10,7 +10,7 @@ import numpy as np
 from .._dtypes import is_half
 from .._numbers import check_number
 from .._tensor import Tensor
-from ..creation import integers
+from ..creation import integers, sizes_of
 from ..errors import ArgumentError, ShapeError
 from ..functions import mean, sqrt, square
 from .checks import as_input
@@ -74,6 +74,7 @@ class LayerNorm(Module):
         if not shape:
             raise ArgumentError("LayerNorm: normalized_shape () has no axis to normalize over")
         self.eps = check_number(self, "eps", eps)
+        sizes_of(shape, "LayerNorm")
         ones, zeros = np.ones(shape), np.zeros(shape)
         self.weight = new_parameter(ones, dtype, device) if elementwise_affine else None
         self.bias = new_parameter(zeros, dtype, device) if elementwise_affine and bias else None

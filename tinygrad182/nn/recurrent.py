@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import backend, functions
 from .._tensor import Tensor
-from ..creation import beside
+from ..creation import beside, sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import matmul, stack, swapaxes, where
 from ..host import on_host, whole
@@ -65,6 +65,7 @@ class Recurrent(Module):
         if self.bias:
             shapes["bias_ih"] = (rows,)
         for name, shape in shapes.items():
+            sizes_of(shape, type(self).__name__)
             values = self._initial(name, rng.uniform(-bound, bound, shape))
             setattr(self, name + suffix, new_parameter(values, dtype, device))
 
