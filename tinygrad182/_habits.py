@@ -9,7 +9,7 @@ IN_PLACE = "no method writes into a tensor: use the result of the operation, or 
 SEEDS = "there is no global generator: pass rng=0, or a numpy.random.Generator, to what draws"
 
 TENSOR = {
-    "absolute": "write x.abs()",
+    "absolute": "write x.abs(), or tg.absolute(x)",
     "add": "write x + y, or tg.add(x, y)",
     "div": "write x / y",
     "mul": "write x * y",
@@ -105,7 +105,6 @@ SCHEDULE = {
 """Names of a schedule of learning rates."""
 
 TG = {
-    "absolute": "write tg.abs(x)",
     "around": "write tg.round(x)",
     "clone": "write x.clone()",
     "flatten": "write x.flatten(1)",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 HINTS = {
+    "block": "tg.concat([tg.concat([x, y], axis=1), tg.concat([y, x], axis=1)], axis=0)",
     "copysign": "tg.where(y < 0, -tg.abs(x), tg.abs(x))",
+    "cov": "d @ d.T / (x.shape[1] - 1) with d = x - tg.mean(x, axis=1, keepdims=True)",
     "divmod": "(tg.floor_divide(x, y), tg.remainder(x, y))",
     "ediff1d": "tg.diff(tg.ravel(x))",
     "insert": "tg.concat([x[:n], y[:1], x[n:]])",
+    "meshgrid": "tg.broadcast_arrays(v, tg.expand_dims(w, 1))",
     "modf": "(x - tg.trunc(x), tg.trunc(x))",
     "nancumprod": "tg.cumprod(tg.where(tg.isnan(x), 1, x))",
     "nancumsum": "tg.cumsum(tg.where(tg.isnan(x), 0, x))",
     "nanmedian": "tg.median(x[~tg.isnan(x)])",
+    "polyval": "(v[0] * x + v[1]) * x + v[2]",
     "resize": "tg.reshape(tg.tile(tg.ravel(x), 2), (4, 3))",
+    "vander": "tg.expand_dims(v, 1) ** np.arange(len(v) - 1, -1, -1)",
 }
-"""NumPy's name → the composition, of arrays x and y."""
+"""NumPy's name → the composition, of matrices x and y, and vectors v and w."""
 
 ROOMS = {
     "fft": (

@@ -1175,13 +1175,14 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
 
 arcsin, arccos, arctan, arctan2 = tg.asin, tg.acos, tg.atan, tg.atan2
 arcsinh, arccosh, arctanh = tg.asinh, acosh, atanh
+absolute, true_divide = tg.abs, tg.divide
 mod, fix, rint = tg.remainder, tg.trunc, tg.round
 radians, degrees, conjugate, real_if_close = deg2rad, rad2deg, conj, real
 
 # fmt: off
 __all__ = [
-    "acosh", "angle", "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
-    "arctanh", "array_split", "atanh", "atleast_1d", "atleast_2d", "atleast_3d", "average",
+    "absolute", "acosh", "angle", "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
+    "arctan2", "arctanh", "array_split", "atanh", "atleast_1d", "atleast_2d", "atleast_3d", "average",
     "broadcast_arrays", "cbrt", "column_stack", "compress", "conj", "conjugate", "convolve", "copy",
     "correlate", "cross", "cumprod", "cumsum", "cumulative_prod", "deg2rad", "degrees", "delete",
     "diag", "diagflat", "diagonal", "diff", "dot", "dsplit", "dstack", "exp2", "extract", "fabs",
@@ -1191,8 +1192,8 @@ __all__ = [
     "nan_to_num", "nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum", "nanvar", "norm",
     "partition", "percentile", "positive", "ptp", "quantile", "rad2deg", "radians", "ravel", "real",
     "real_if_close", "reciprocal", "repeat", "rint", "roll", "rollaxis", "rot90", "select", "sinc",
-    "sort", "split", "tan", "tensordot", "tile", "trace", "trapezoid", "tril", "triu", "vdot",
-    "vecdot", "vecmat", "vector_norm", "vsplit", "vstack",
+    "sort", "split", "tan", "tensordot", "tile", "trace", "trapezoid", "tril", "triu", "true_divide",
+    "vdot", "vecdot", "vecmat", "vector_norm", "vsplit", "vstack",
 ]
 # fmt: on
 _own = named({n: f for n, f in globals().items() if n in __all__ and f.__module__ != tg.__name__})

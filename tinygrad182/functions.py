@@ -549,11 +549,9 @@ def matmul(a: Any, b: Any) -> Tensor:
 
 
 def outer(a: Any, b: Any) -> Tensor:
-    """Products of every element of one vector with every element of another, ``(n, m)``."""
+    """Products of every element of one tensor with every element of another, ``(a.size, b.size)``."""
     a, b = as_operands((a, b))
-    if a.ndim != 1 or b.ndim != 1:
-        raise ShapeError(f"outer: two vectors are needed, not shapes {a.shape} and {b.shape}")
-    return expand_dims(a, 1) * b
+    return reshape(a, (-1, 1)) * reshape(b, -1)
 
 
 # fmt: off

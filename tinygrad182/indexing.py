@@ -17,7 +17,7 @@ from .host import on_host, whole
 from .modes import MODES, PendingCheck
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
-from .rearranging import broadcast_to, expand_dims, negative_axis, permute_dims
+from .rearranging import broadcast_to, expand_dims, negative_axis, permute_dims, reshape
 from .recording import apply, is_tensor, plain_array, wrap
 
 
@@ -323,9 +323,9 @@ def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
 
 
 def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
-    """The slices at integer ``indices`` along ``axis``, which may be left out for a 1-d tensor."""
+    """The slices at integer ``indices`` along ``axis``; without one, elements of the whole tensor."""
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
-        raise ShapeError(f"take: name the axis for a tensor of shape {x.shape}")
+        x = reshape(x, -1)
     at = negative_axis(x.ndim, axis or 0, "take", x.shape) + x.ndim
     return index(x, (*(slice(None),) * at, indices))

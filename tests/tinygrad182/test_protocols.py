@@ -202,10 +202,14 @@ def test_lists_of_tensors_are_to_be_stacked(f: Callable[[Any], Any]) -> None:
 
 # what the hint of a name is to give, if not np.name(x)
 CALLS = {
+    "block": "np.block([[x, y], [y, x]])",
     "copysign": "np.copysign(x, y)",
     "divmod": "np.divmod(x, y)",
     "insert": "np.insert(x, n, y[:1], axis=0)",
+    "meshgrid": "np.meshgrid(v, w)",
+    "polyval": "np.polyval(v, x)",
     "resize": "np.resize(x, (4, 3))",
+    "vander": "np.vander(v)",
 }
 
 ARRAYS = {

@@ -25,8 +25,8 @@ ARRAYS: dict[str, Array] = {
 }
 
 _EACH = {
-    "x": "acosh arccosh cbrt conj conjugate copy deg2rad degrees exp2 fabs positive rad2deg radians ravel "
-    "real real_if_close reciprocal sort",
+    "x": "absolute acosh arccosh cbrt conj conjugate copy deg2rad degrees exp2 fabs positive rad2deg radians "
+    "ravel real real_if_close reciprocal sort",
     "u": "tan sinc arcsin arccos arctan arcsinh arctanh atanh cbrt fabs diff ptp cumsum cumprod median "
     "gradient fliplr flipud rot90 tril triu",
     "n": "nan_to_num nanmax nanmean nanmin nanprod nanstd nansum nanvar",
@@ -41,6 +41,10 @@ CALLS: list[str] = [
         f"np.{name}(x, y)"
         for name in "arctan2 fmod fmax fmin hypot logaddexp logaddexp2 mod vecdot vdot inner".split()  # noqa: SIM905
     ),
+    "np.true_divide(x, y)",
+    "np.outer(x, v)",
+    "np.take(x, [0, 5])",
+    "np.sort(x, axis=None)",
     "np.hypot(u, 0.3)",
     "np.logaddexp(2, u)",
     "np.fmod(u, 0.35)",
