@@ -10,6 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_close, assert_same_bits, const, device, leaf, write
+from tinygrad182 import backend
 
 Run = Callable[..., Any]
 
@@ -27,6 +28,19 @@ def test_gradients_add_up_over_backward_passes() -> None:
     for times in (1, 2, 3):
         (x * x).sum().backward()
         assert_same_bits(_grad_of(x), np.array([2.0, 4.0]) * times)
+
+
+def test_a_gradient_is_copied_only_where_there_is_none_to_add_it_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, copies = leaf([1.0, 2.0]), []
+    copy = backend.copy
+    monkeypatch.setattr(backend, "copy", lambda array: copies.append(0) or copy(array))
+    for passes in range(3):
+        y = x * 1.0
+        y.backward(const([3.0, 4.0]))
+        assert len(copies) == 1
+        assert_same_bits(_grad_of(x), np.array([3.0, 4.0]) * (passes + 1))
 
 
 def test_a_gradient_that_was_set_is_added_to_and_not_written_into() -> None:

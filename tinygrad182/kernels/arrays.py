@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
-from .powers import NOTHING, Carry, Normalized, Rescaled, largest_exponent, power_of_two
+from .powers import (
+    NOTHING,
+    Carry,
+    Normalized,
+    Rescaled,
+    largest_exponent,
+    power_of_two,
+    times_rows,
+)
 
 CHUNK = 1 << 16
 """Elements of a part at the steps whose factors are computed at once: they should stay in the cache."""
@@ -301,7 +309,9 @@ def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Array) 
     least = 2 - largest_exponent(rows.dtype) + exponents - sizes
     rows = m.where(m.abs(rows) < power_of_two(m, least, rows.dtype)[:, None], 0, rows)
     first, second = -exponents, sizes + lift
-    if m is np and (np.abs(first + second) < largest_exponent(rows.dtype) - 1).all():
+    if m is not np:
+        return times_rows(m, rows, first + second)  # in fewer launches
+    if (np.abs(first + second) < largest_exponent(rows.dtype) - 1).all():
         first, second = first + second, None  # one factor for both
     rows *= power_of_two(m, first, rows.dtype)[:, None]
     if second is not None:

@@ -77,6 +77,15 @@ def test_launches_per_step(kind: str, dtype: str, bias: bool, look: bool) -> Non
 
 @counts
 @pytest.mark.parametrize("kind", KINDS)
+def test_launches_of_a_layer(kind: str) -> None:
+    """What :func:`gradient_flow` launches besides its steps: once for a layer, however long it is."""
+    several = [launches(kind, 4, True, dtype="float32", num_layers=n) for n in (1, 2, 3)]
+    assert several[0] <= 240
+    assert np.diff(several).max() <= 240
+
+
+@counts
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bias": False}])
