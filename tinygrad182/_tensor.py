@@ -207,9 +207,9 @@ class Tensor:
             raise GraphError("grad: this result keeps no gradient; call retain_grad() on it first")
         if value is not None:
             if not isinstance(value, Tensor):
-                kind = type(value)
                 raise DTypeError(
-                    f"grad must be a Tensor or None, not {kind.__module__}.{kind.__name__}; "
+                    f"grad must be a Tensor or None, not {type(value).__module__}."
+                    f"{type(value).__name__}; "
                     "write w.grad = tg.tensor(values)"
                 )
             if value.shape != self.shape:

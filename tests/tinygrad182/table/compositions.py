@@ -25,8 +25,8 @@ ARRAYS: dict[str, Array] = {
 }
 
 _EACH = {
-    "x": "absolute acosh arccosh cbrt conj conjugate copy deg2rad degrees exp2 fabs positive rad2deg radians "
-    "ravel real real_if_close reciprocal sort",
+    "x": "absolute acosh arccosh cbrt conj conjugate copy deg2rad degrees exp2 fabs positive rad2deg "
+    "radians ravel real real_if_close reciprocal sort",
     "u": "tan sinc arcsin arccos arctan arcsinh arctanh atanh cbrt fabs diff ptp cumsum cumprod median "
     "gradient fliplr flipud rot90 tril triu",
     "n": "nan_to_num nanmax nanmean nanmin nanprod nanstd nansum nanvar",
