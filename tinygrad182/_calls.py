@@ -37,7 +37,9 @@ def _describe(owner: object, name: str, remedies: Mapping[str, str], shown: str)
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to append to a message about an unknown name: the known one that is likely meant, if any."""
+    known = list(known)
     near = difflib.get_close_matches(name, known, 1, cutoff=0.7)
+    near += [k for k in known if k.startswith(f"{name}_")]
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -16,7 +16,7 @@ HINTS = {
     "nanmedian": "tg.median(x[~tg.isnan(x)])",
     "polyval": "(v[0] * x + v[1]) * x + v[2]",
     "resize": "tg.reshape(tg.tile(tg.ravel(x), 2), (4, 3))",
-    "vander": "tg.expand_dims(v, 1) ** np.arange(len(v) - 1, -1, -1)",
+    "vander": "tg.stack([v**2, v, v**0], axis=1)",
 }
 """NumPy's name → the composition, of matrices x and y, and vectors v and w."""
 
