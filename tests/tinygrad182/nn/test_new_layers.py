@@ -197,7 +197,7 @@ def test_containers_save_as_pytorchs() -> None:
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
     assert_same_bits(ours.items[0].weight, theirs.items[0].weight.detach().numpy())
-    theirs.load_state_dict({k: torch.as_tensor(v) for k, v in ours.state_dict().items()})
+    theirs.load_state_dict({k: torch.tensor(host(v)) for k, v in ours.state_dict().items()})
 
 
 # --- modules ------------------------------------------------------------------------------------
