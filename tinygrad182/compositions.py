@@ -160,7 +160,10 @@ def _sine_over(x: Tensor) -> Tensor:
 def _part(x: Tensor, name: str, of_real: Tensor) -> Tensor:
     """A part of a complex tensor, which has no gradient to lose; of a real one what is given."""
     xp = backend.namespace(x._data)
-    return wrap(xp.asarray(getattr(xp, name)(x._data))) if xp.is_complex(x._data) else of_real
+    if not xp.is_complex(x._data):
+        return of_real
+    with xp.on(x._data):
+        return wrap(xp.asarray(getattr(xp, name)(x._data)))
 
 
 def nan_to_num(
