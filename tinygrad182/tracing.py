@@ -2,8 +2,8 @@
 
 A symbol is an array of one more library, whose elements are registers. The engine records the step on
 Tensors around symbols as on any others, so a step may use whatever Tensors have: functions, methods,
-masks, ``detach``. A symbol has no numbers. A step that looks at one has no program, nor has one whose hidden
-units have to do with each other: it is then run by its definition.
+masks, ``detach``. A symbol has no numbers. A step that looks at one has no program, nor has one in which
+hidden units depend on each other: it is then run by its definition.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ from .namespaces import SHARED
 from .primitives import PRIMITIVES
 from .recording import Leaf, Node, node_of, wrap
 
-CHEAP = frozenset("add subtract multiply negative square abs maximum minimum where".split())  # noqa: SIM905
+CHEAP = frozenset(
+    ("add", "subtract", "multiply", "negative", "square", "abs", "maximum", "minimum", "where")
+)
 """Operations that backward rather does again than has their results kept."""
 
-MASKS = frozenset(
-    [
-        "less",
-        "less_equal",
-        "greater",
-        "greater_equal",
-        "equal",
-        "not_equal",
-        "logical_not",
-        "logical_and",
-        "logical_or",
-        "isfinite",
-        "isnan",
-        "isinf",
-    ]
-)
+# fmt: off
+MASKS = frozenset((
+    "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_not", "logical_and",
+    "logical_or", "isfinite", "isnan", "isinf",
+))
 """Operations whose results are Boolean; these are never kept."""
+
+KNOWN = CHEAP | MASKS | frozenset((
+    "divide", "exp", "log", "expm1", "log1p", "log2", "log10", "sqrt", "power", "sin", "cos", "sinh", "cosh",
+    "tanh", "asin", "acos", "atan", "asinh", "atan2", "sign", "floor", "ceil", "trunc", "round",
+    "remainder", "floor_divide",
+))
+"""The functions that symbols have."""
+# fmt: on
 
 _FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
 
@@ -218,45 +217,9 @@ class _Symbols(Namespace):
         return x.like((1.0,) * len(x.registers))
 
 
-_KNOWN = (
-    CHEAP
-    | MASKS
-    | frozenset(
-        [
-            "divide",
-            "exp",
-            "log",
-            "expm1",
-            "log1p",
-            "sqrt",
-            "sin",
-            "cos",
-            "tanh",
-            "sign",
-            "atan2",
-            "floor",
-            "ceil",
-            "trunc",
-            "round",
-            "sinh",
-            "cosh",
-            "asinh",
-            "asin",
-            "acos",
-            "atan",
-            "log2",
-            "log10",
-            "remainder",
-            "floor_divide",
-            "power",
-        ]
-    )
-)
-
-
 def _function(name: str) -> Callable[..., Any]:
     def function(*operands: Any, **options: Any) -> Any:
-        if name not in _KNOWN or options:
+        if name not in KNOWN or options:
             raise TypeError(f"{name} is not done for each unit by itself")
         return _elementwise(name, *operands)
 
