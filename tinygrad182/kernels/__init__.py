@@ -9,26 +9,23 @@ import os
 import threading
 import warnings
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from . import arrays, cuda
-if TYPE_CHECKING:
-    from .program import Program
+from . import arrays
+from .program import Program
 
 COMPILED = True
 """Whether compiled loops are used where llvmlite is installed."""
 
 
 def loops(program: Program, m: Any, dtype: Any) -> ModuleType:
-    """The module whose ``forward`` and ``backward`` run a program over time on arrays of a library and type."""
+    """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type."""
     if dtype == np.float16:
         from . import half  # which asks here for other loops
 
         return half
-    if m is not np and dtype in _TYPES and hasattr(m, "ElementwiseKernel"):  # CuPy
-        return cuda
     if COMPILED and m is np and dtype in _TYPES:
         key = program, dtype
         if key not in _BUILT:
