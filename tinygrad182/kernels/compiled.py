@@ -14,8 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-
 from ..backend import Array
 from . import objects, tiles
 from .arrays import Deltas, Ends
@@ -79,20 +77,14 @@ def ready(program: Program, dtype: Any) -> None:
     if ctypes.c_void_p.from_address(id(probe) + Code.HEAD).value != probe.ctypes.data:
         raise RuntimeError("NumPy's arrays do not begin with the pointer to their elements")
     if dtype not in _RUNS:
-        module = ir.Module("rows")
-        tiles.exponents(module, dtype)
-        tiles.at_powers(module, dtype)
-        _RUNS[dtype] = _loaded(module, f"rows for {dtype}", "exponents", "at_powers")
-    module = ir.Module(program.name)
-    tiles.forward(module, program, dtype)
-    tiles.backward(module, program, dtype)
-    _RUNS[program, dtype] = _loaded(module, f"{program.name} for {dtype}", "forward", "backward")
+        _RUNS[dtype] = _loaded(f"rows for {dtype}", "", partial(tiles.rows, dtype), *tiles.ROWS)
+    name, text = f"{program.name} for {dtype}", tiles.described(program)
+    _RUNS[program, dtype] = _loaded(name, text, partial(tiles.steps, program, dtype), *tiles.STEPS)
 
 
-def _loaded(module: ir.Module, name: str, *names: str) -> tuple[Loop, Loop]:
-    addresses = objects.functions(name, str(module), list(names))
-    first, second = (Loop(addresses[name]) for name in names)
-    return first, second
+def _loaded(name: str, made_from: str, write: Callable[[], Any], *names: str) -> Any:
+    addresses = objects.functions(name, made_from, write, names)
+    return tuple(Loop(addresses[name]) for name in names)
 
 
 def forward(

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,26 +25,29 @@ OFF = ("loop_unrolling", "loop_vectorization", "slp_vectorization")
 _DIGEST = hashlib.sha256().digest_size
 
 
-def functions(name: str, text: str, exported: list[str]) -> dict[str, int]:
+def functions(
+    name: str, made_from: str, write: Callable[[], Any], exported: Sequence[str]
+) -> dict[str, int]:
     """The addresses of functions of a module, by name.
 
     Parameters
     ----------
     name : str
         What it is, for a person.
-    text : str
-        The module.
-    exported : list of str
+    made_from : str
+        What it depends on, besides the name and the files of :func:`_sources`.
+    write : callable
+        Writes LLVM's text, which takes longer than to load what was made of it.
+    exported : sequence of str
     """
-    machine = _machine()
-    made_for = machine.triple, llvm.get_host_cpu_name(), _features()
-    made_by = llvmlite.__version__, LEVEL, OFF
-    key = hashlib.sha256(repr((text, made_for, made_by)).encode()).hexdigest()[:20]
+    made_for = _machine().triple, llvm.get_host_cpu_name(), _features()
+    made_by = llvmlite.__version__, LEVEL, OFF, _sources()
+    key = hashlib.sha256(repr((name, made_from, made_for, made_by)).encode()).hexdigest()[:20]
     file = f"loops.{key}.o"
     code = _read(file)
     if code is None:
         _say(f"compiling the loops of {name} ...")
-        code = _compiled(text)
+        code = _compiled(str(write()))
         _keep(file, code)
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     for function in exported:
@@ -51,6 +55,14 @@ def functions(name: str, text: str, exported: list[str]) -> dict[str, int]:
     loaded = library.link(_jit(), key)
     _LOADED.append(loaded)
     return {function: loaded[function] for function in exported}
+
+
+@cache
+def _sources() -> str:
+    """A digest of the files that write LLVM's text: these, and the rules of operations."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), here.parent / "primitives" / "elementwise.py"]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files if p.is_file())).hexdigest()
 
 
 _LOADED: list[Any] = []

@@ -31,6 +31,33 @@ def named(kind: str, count: int) -> list[str]:
     return [f"{kind}{i}" for i in range(count)]
 
 
+def described(program: Program) -> str:
+    """All that the code of a program depends on."""
+    listings = str(program.forward), str(program.backward)
+    return repr((program.gates, program.parts, program.weights, program.x_only, *listings))
+
+
+STEPS = ("forward", "backward")
+ROWS = ("exponents", "at_powers")
+"""The functions of a program's module, and of that for rows."""
+
+
+def steps(program: Program, dtype: Any) -> ir.Module:
+    """The loops over time of a program."""
+    module = ir.Module()
+    forward(module, program, dtype)
+    backward(module, program, dtype)
+    return module
+
+
+def rows(dtype: Any) -> ir.Module:
+    """The loops over rows of cotangents, which are the same for all programs."""
+    module = ir.Module()
+    exponents(module, dtype)
+    at_powers(module, dtype)
+    return module
+
+
 def aligned(code: Code, at: Value) -> Value:
     """The first place from a pointer on where a line of the cache begins."""
     b = code.builder
