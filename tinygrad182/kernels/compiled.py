@@ -173,6 +173,23 @@ def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Any) ->
     return out
 
 
+def crossed(m: Any, a: Array, b: Array) -> Array:
+    """Do what :func:`.arrays.crossed` does."""
+    (R, N), K, dtype = a.shape, b.shape[1], a.dtype
+    out = np.zeros((N, K), dtype)
+    a, b = (_rows(x, dtype) for x in (a, b))
+    apart = [x.strides[0] // dtype.itemsize for x in (a, b)]
+    scratch = tiles.DEEP * (_padded(N, dtype) + _padded(K, dtype))
+    _over_batch(_RUNS[dtype][2], [a, b, out], scratch, (R, N, K, *apart), N, R * N * K)
+    return out
+
+
+def _rows(a: Array, dtype: Any) -> Array:
+    """A matrix whose rows are contiguous, which may be part of longer ones."""
+    fits = a.dtype is dtype and a.flags.aligned and a.strides[1] == dtype.itemsize
+    return a if fits and a.strides[0] % dtype.itemsize == 0 else np.ascontiguousarray(a, dtype)
+
+
 def _lengths(ends: Ends) -> Array:
     return NEVER if ends.lengths is None else _plain(INT, ends.lengths)[0]
 
