@@ -153,7 +153,7 @@ class Symbol:
     def __bool__(self) -> bool:
         raise TypeError("a symbol has no numbers to look at")
 
-    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__  # type: ignore[assignment]
+    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__
 
 
 def _elementwise(op: str, *operands: Any) -> Symbol:
@@ -359,11 +359,11 @@ def _with_sums(after: list[Operand], tape: Tape, places: dict[Any, int]) -> list
         if r.op == "input":
             kind, i = r.args
             found[r] = tape.input(*(("sum", places[r.args]) if r.args in places else (kind, i)))
-        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):  # type: ignore[index]
-            found[r] = tape.input("sum", places[inputs[0]])  # type: ignore[index]
+        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):
+            found[r] = tape.input("sum", places[inputs[0]])
         else:
             found[r] = tape.make(r.op, *(found.get(a, a) for a in r.args))
-    return [found.get(r, r) for r in after]  # type: ignore[arg-type]
+    return [found.get(r, r) for r in after]
 
 
 class _Reverse:
