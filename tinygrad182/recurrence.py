@@ -97,9 +97,9 @@ class Window(NamedTuple):
 class Scan(Primitive):
     """A recurrence over a whole sequence.
 
-    It is applied to ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; a bias that
-    there is not is the number 0. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of several
-    parts.
+    It is applied to ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; the number 0
+    stands for a bias that is missing. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of
+    several parts.
 
     Attributes
     ----------
@@ -112,12 +112,15 @@ class Scan(Primitive):
     step : callable
         ``step(xp, x, h, state, **weights, **params) -> state`` of the sums x = x_t W_xᵀ + b_x and
         h = h_{t−1} W_hᵀ + b_h, in elementary operations.
+    reads : tuple of str and cell
+        Global names and variables of enclosing functions that the step reads numbers from.
     """
 
     gates: tuple[str, ...] = ()
     parts: tuple[str, ...] = ("h",)
     weights: Any = None
     step: Rule = lambda: None
+    reads: tuple[Any, ...] = ()
 
     @staticmethod
     def of(
@@ -171,20 +174,30 @@ class Scan(Primitive):
             parts=parts,
             weights=weights or {},
             step=step,
+            reads=_reads(step),
         )
         return scan
 
     # --- the program -----------------------------------------------------------------------------
 
     def program(self, **params: Any) -> Program | None:
-        """The step as instructions, or None for a cell whose hidden units depend on each other."""
-        return _program(self, **params)
+        """The step as instructions, or None for a cell whose hidden units depend on each other.
+
+        It is derived once for all parameters, and for all numbers that the step reads from around it.
+        """
+        return _program(self, self._outside() if self.reads else (), **params)
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
         if not getattr(xp, "has_loops", False):
             return None
-        return _program(self, **own(params))
+        return self.program(**own(params))
+
+    def _outside(self) -> tuple[Any, ...]:
+        """The numbers that the step reads now."""
+        around = self.step.__globals__  # type: ignore[attr-defined]
+        found = [around.get(r) if isinstance(r, str) else r.cell_contents for r in self.reads]
+        return tuple(x for x in found if type(x) in SCALARS)
 
     @property
     def separate(self) -> bool:
@@ -250,7 +263,7 @@ class Scan(Primitive):
         if given.lengths is not None or x.ndim != 3 or weight_hh.ndim != 2 or not len(x):
             return False
         (_, B, size), (N, H) = x.shape, weight_hh.shape
-        if N != len(self.gates) * H or given.weight_ih.shape != (N, size):
+        if len(self.gates) * H != N or given.weight_ih.shape != (N, size):
             return False
         if any([h.shape != (B, H) for h in given.initial]):  # noqa: C419 - a list is faster
             return False
@@ -391,7 +404,7 @@ class Scan(Primitive):
         Window
             Of the last steps first: the cotangents of all sums are never there at once.
         """
-        program = _program(self, **params)
+        program = self.program(**params)
         assert program is not None  # for there is what its loops have saved
         m, given = xp.module, self.operands(inputs)
         parts = len(self.parts)
@@ -427,7 +440,7 @@ class Scan(Primitive):
 
     def setting_of(self, xp: Any, y: Array, inputs: tuple[Any, ...], **params: Any) -> Setting:
         """What the products of backward are made of, for all inputs."""
-        program = _program(self, **own(params))
+        program = self.program(**own(params))
         assert program is not None
         states = y.reshape((len(self.parts), *y.shape[-3:]))[0]
         return self._setting(program, xp.module, self.operands(inputs), states, None)
@@ -459,8 +472,17 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
+def _reads(step: Rule) -> tuple[Any, ...]:
+    code: Any = getattr(step, "__code__", None)
+    if code is None:
+        return ()
+    around = step.__globals__  # type: ignore[attr-defined]
+    names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
+    return (*names, *(step.__closure__ or ()))  # type: ignore[attr-defined]
+
+
 @cache
-def _program(scan: Scan, **params: Any) -> Program | None:
+def _program(scan: Scan, numbers: tuple[Any, ...], **params: Any) -> Program | None:
     return derive(scan.name, scan.step, scan.gates, scan.parts, scan.weights, params)
 
 

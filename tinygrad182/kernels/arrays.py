@@ -177,7 +177,7 @@ def forward(
         replay.bind(
             z=in_blocks(z, H),
             saved=in_blocks(saved[here], H),
-            after=m.moveaxis(states[:, here], 0, 1),
+            after=states[:, here].swapaxes(0, 1),
         )
         with np.errstate(over="ignore"):  # e⁻ᶻ of a gate that is shut
             _forward(program, m, z, initial, (across, by_h), states, ends, span, replay)
@@ -331,9 +331,9 @@ class _Back:
         H = value.shape[-1]
         self.weight = m.ascontiguousarray(of_gates(m, weights.weight_hh, program.h_gates, H))
         self.by_state = slice(len(program.x_only) * H, program.sums * H)
-        self.sums = m.moveaxis(in_blocks(sums, H), -4, 0)
-        self.of_state = m.moveaxis(sums[..., self.by_state], -3, 0)
-        self.kept = None if kept is None else m.moveaxis(kept, -3, 0)
+        self.sums = _time_first(m, in_blocks(sums, H), 4)
+        self.of_state = _time_first(m, sums[..., self.by_state], 3)
+        self.kept = None if kept is None else _time_first(m, kept, 3)
         plan = _plan_back(program, m, value.dtype.kind == "f", kept is not None)
         self.replay = Replay(plan, m, value[0])
         found = program.back[1].outputs
@@ -369,6 +369,11 @@ class _Back:
         if self.past_sums:
             before[0] += product
         carry.value = before
+
+
+def _time_first(m: Any, array: Array, last: int) -> Array:
+    """A view whose first axis is time, which is one of the last."""
+    return array if array.ndim == last else m.moveaxis(array, -last, 0)
 
 
 @cache
