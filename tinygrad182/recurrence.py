@@ -100,7 +100,7 @@ class Window(NamedTuple):
 class Scan(Primitive):
     """A recurrence over a whole sequence.
 
-    It is applied to ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``, where a bias
+    Its operands are ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; a bias
     may be the number 0. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of several parts.
 
     Attributes
