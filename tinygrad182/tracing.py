@@ -18,27 +18,26 @@ import numpy as np
 from . import functions
 from .backend import NAMESPACES, SCALARS, Array, Key, Namespace
 from .backpropagation import ancestors
-from .kernels.program import Listing, Operand, Program, Register, Tape, reachable
+from .kernels.program import (
+    CHEAP,
+    MASKS,
+    Listing,
+    Operand,
+    Program,
+    Register,
+    Tape,
+    reachable,
+    rebuilt,
+)
 from .modes import Modes, Scope, modes_kept, recording_as
 from .namespaces import SHARED
 from .primitives import PRIMITIVES
 from .recording import Leaf, Node, node_of, wrap
 
-CHEAP = frozenset(
-    ("add", "subtract", "multiply", "negative", "square", "abs", "maximum", "minimum", "where")
-)
-"""Operations that backward rather does again than has their results kept."""
-
 # fmt: off
-MASKS = frozenset((
-    "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_not", "logical_and",
-    "logical_or", "isfinite", "isnan", "isinf",
-))
-"""Operations whose results are Boolean; these are never kept."""
-
 KNOWN = CHEAP | MASKS | frozenset((
-    "divide", "exp", "log", "expm1", "log1p", "log2", "log10", "sqrt", "power", "sin", "cos", "sinh", "cosh",
-    "tanh", "asin", "acos", "atan", "asinh", "atan2", "sign", "floor", "ceil", "trunc", "round",
+    "divide", "exp", "log", "expm1", "log1p", "log2", "log10", "sqrt", "power", "sin", "cos", "sinh",
+    "cosh", "tanh", "asin", "acos", "atan", "asinh", "atan2", "sign", "floor", "ceil", "trunc", "round",
     "remainder", "floor_divide",
 ))
 """The functions that symbols have."""
@@ -395,7 +394,7 @@ class _Reverse:
         tape = Tape()
         given: dict[Any, Any] = {r: tape.input("after", p) for p, r in enumerate(self.after)}
         given |= {r: tape.input("saved", k) for k, r in enumerate(self.slots)}
-        return Listing(_rebuilt(forward, Tape(), {})), Listing(_rebuilt(ends, tape, given))
+        return Listing(rebuilt(forward, Tape(), {})), Listing(rebuilt(ends, tape, given))
 
     def _cotangents(self) -> dict[Any, Operand]:
         """The outputs of backward, made from values of the step."""
@@ -458,18 +457,3 @@ class _Reverse:
 
 def _is_sum(r: Operand) -> bool:
     return isinstance(r, Register) and r.op == "input" and r.args[0] == "sum"
-
-
-def _rebuilt(outputs: dict[Any, Operand], tape: Tape, given: dict[Any, Any]) -> dict[Any, Operand]:
-    """Make outputs again, from what is given in the place of some registers."""
-    found = dict(given)
-    for r in reachable(outputs.values()):
-        if r in found:
-            continue
-        if r.op == "constant":
-            found[r] = found[r.args[0]]
-        elif r.op == "input":
-            found[r] = tape.input(*r.args)
-        else:
-            found[r] = tape.make(r.op, *(found.get(a, a) for a in r.args))
-    return {key: found.get(r, r) for key, r in outputs.items()}

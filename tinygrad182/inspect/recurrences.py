@@ -12,7 +12,7 @@ import numpy as np
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
 from ..marks import Mark
-from ..primitives.recurrent import Scan
+from ..recurrence import Scan
 from ..recording import Node
 from ..unrolling import is_scan, steps_of_scan
 

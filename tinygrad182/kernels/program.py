@@ -6,7 +6,7 @@ are run on whatever stands for a register: arrays, a processor's vectors, or the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,6 +16,20 @@ from ..primitives import PRIMITIVES
 
 Key = tuple[str, int]
 """What an input or an output is, and its number among those: ``("sum", 2)``."""
+
+
+CHEAP = frozenset(
+    ("add", "subtract", "multiply", "negative", "square", "abs", "maximum", "minimum", "where")
+)
+"""Operations that backward rather does again than has their results kept."""
+
+# fmt: off
+MASKS = frozenset((
+    "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_not", "logical_and",
+    "logical_or", "isfinite", "isnan", "isinf",
+))
+"""Operations whose results are Boolean; these are never kept."""
+# fmt: on
 
 
 class Register:
@@ -128,7 +142,7 @@ class Listing:
         found: dict[Register, Any] = {}
         for r in self.instructions:
             if r.op == "input":
-                found[r] = values[r.args]
+                found[r] = values[r.args]  # type: ignore[index]
             else:
                 args = (found[a] if isinstance(a, Register) else a for a in r.args)
                 found[r] = evaluate(functions, r.op, *args)
@@ -144,15 +158,47 @@ class Listing:
         return "\n".join([*lines, *ends])
 
 
-def reachable(ends: Iterable[Operand]) -> list[Register]:
-    """The registers that some need, these included, in the order they were made."""
+def split(listing: Listing) -> tuple[Listing, Listing]:
+    """A listing as two: what is the same for all cotangents, and what is made of cotangents and that.
+
+    The outputs ``("factor", i)`` of the first are inputs of the second.
+    """
+    moving = [r for r in listing.instructions if r.moving]
+    used: list[Operand] = [a for r in moving if r.op != "input" for a in r.args]
+    border = [
+        r for r in [*used, *listing.outputs.values()] if isinstance(r, Register) and not r.moving
+    ]
+    factors = dict.fromkeys(border)
+    tape = Tape()
+    given = {r: tape.input("factor", i) for i, r in enumerate(factors)}
+    again = rebuilt(listing.outputs, tape, given)
+    return Listing({("factor", i): r for i, r in enumerate(factors)}), Listing(again)
+
+
+def rebuilt(outputs: dict[Key, Operand], tape: Tape, given: dict[Any, Any]) -> dict[Key, Operand]:
+    """Make outputs again, from what is given in the place of some registers; a constant is its value."""
+    found = dict(given)
+    for r in reachable(outputs.values(), given):
+        if r in found:
+            continue
+        if r.op == "constant":
+            found[r] = found.get(r.args[0], r.args[0])
+        elif r.op == "input":
+            found[r] = tape.input(*r.args)
+        else:
+            found[r] = tape.make(r.op, *(found.get(a, a) for a in r.args))
+    return {key: found.get(r, r) for key, r in outputs.items()}
+
+
+def reachable(ends: Iterable[Operand], given: Container[Any] = ()) -> list[Register]:
+    """The registers that some need, these included, in the order they were made; none behind ``given``."""
     found: set[Register] = set()
     left = [r for r in ends if isinstance(r, Register)]
     while left:
         r = left.pop()
         if r not in found:
             found.add(r)
-            left += [a for a in r.args if isinstance(a, Register)]
+            left += [a for a in r.args if isinstance(a, Register) and r not in given]
     return sorted(found, key=lambda r: r.order)
 
 
@@ -234,6 +280,11 @@ class Program:
     def h_gates(self) -> tuple[int, ...]:
         """The gates in the order of the sums that the state has an effect on."""
         return self.shared + self.h_only
+
+    @cached_property
+    def back(self) -> tuple[Listing, Listing]:
+        """The backward listing, :func:`split`."""
+        return split(self.backward)
 
     @property
     def separate(self) -> bool:
