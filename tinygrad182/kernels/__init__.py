@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays
+from . import arrays, cuda, cuda_c
 from .program import Program
 
 COMPILED = True
@@ -26,6 +26,8 @@ def loops(program: Program, m: Any, dtype: Any) -> ModuleType:
         from . import half  # which asks here for other loops
 
         return half
+    if m is not np and dtype in _TYPES and hasattr(m, "RawKernel") and cuda_c.printable(program):
+        return cuda
     if False and COMPILED and m is np and dtype in _TYPES:
         if dtype not in _BUILT:
             with _BUILDING:  # threads that come meanwhile wait: their numbers have the same bits

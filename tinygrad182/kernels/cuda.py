@@ -2,7 +2,7 @@
 
 A launch takes longer than the arithmetic of a step. So nothing is left for other kernels: the one
 (:mod:`.cuda_c`) also adds biases, lets states be where a sequence is over, and carries the powers of two of
-cotangents. The host never waits. A program with an operation that cannot be printed runs by :mod:`.arrays`.
+cotangents. The host never waits. A program that is not :func:`.cuda_c.printable` runs by :mod:`.arrays`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..backend import Array
-from . import arrays, cuda_c
+from . import cuda_c
 from .arrays import Deltas, Ends, at_powers, exponents
 from .powers import times_rows
 from .program import Program, Weights
@@ -39,10 +39,7 @@ def forward(
 ) -> None:
     """Do what :func:`.arrays.forward` does."""
     dtype = states.dtype
-    made = kernels(m, program, str(dtype))
-    if made is None:
-        arrays.forward(program, m, x, initial, weights, saved, states, ends)
-        return
+    kernel = kernels(m, program, str(dtype)).forward
     T, B, size = x.shape
     N, H = weights.weight_hh.shape
     # what is projected may lie where a thread then puts what it saves: it has read it by then
@@ -54,7 +51,7 @@ def forward(
     given = z, product, *biases, others, m.stack(initial), lengths, states, saved
     for t in range(T):
         m.matmul(h, across, out=product)
-        _launch(made.forward, B, t, T, B, H, *given)
+        _launch(kernel, B, t, T, B, H, *given)
         h = states[0, t]
 
 
@@ -78,11 +75,7 @@ def backward(
     ``powers``, what is found is handed out in its type at once, at the power 0.
     """
     dtype = states.dtype
-    made = kernels(m, program, str(dtype))
-    if made is None:
-        return arrays.backward(
-            program, m, saved, initial, weights, states, ends, g, powers, keep, span, later
-        )
+    kernel = kernels(m, program, str(dtype)).backward
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     here, steps, rows = slice(span.start, span.stop), (*lead, len(span), B), math.prod(lead) * B
@@ -100,7 +93,7 @@ def backward(
     written = value, power, sums, found, kept, across
     for t in reversed(span):
         at = t, T, B, H, span.start, len(span)
-        _launch(made.backward, rows, *at, *read, arriving, their_powers, *written, arrived)
+        _launch(kernel, rows, *at, *read, arriving, their_powers, *written, arrived)
         arrived = m.matmul(across, weights.weight_hh, out=product)
     value[0] += product.reshape(value.shape[1:])
     if found is None:
@@ -140,15 +133,9 @@ class Kernels(NamedTuple):
 
 
 @cache
-def kernels(m: Any, program: Program, dtype: str) -> Kernels | None:
-    """The kernels of a program, or None; CuPy compiles each when it is first launched."""
+def kernels(m: Any, program: Program, dtype: str) -> Kernels:
+    """The kernels of a program; CuPy compiles each when it is first launched."""
     cell = "tinygrad182_" + re.sub(r"\W", "_", program.name)
     names = f"{cell}_forward", f"{cell}_backward"
-    try:
-        texts = (
-            cuda_c.forward(program, names[0], dtype),
-            cuda_c.backward(program, names[1], dtype),
-        )
-    except cuda_c.UnprintableError:
-        return None
+    texts = cuda_c.forward(program, names[0], dtype), cuda_c.backward(program, names[1], dtype)
     return Kernels(*map(m.RawKernel, texts, names))

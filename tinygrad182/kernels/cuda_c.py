@@ -30,8 +30,8 @@ _SIGNS = {
     "logical_or": "||",
 }
 _FUNCTIONS = (
-    "acos acosh asin asinh atan atanh ceil cos cosh exp expm1 floor isfinite isinf isnan log log10 log1p "
-    "log2 sin sinh sqrt tan tanh trunc"
+    "acos asin asinh atan ceil cos cosh exp expm1 floor isfinite isinf isnan log log10 log1p "
+    "log2 sin sinh sqrt tanh trunc"
 )
 EXPRESSIONS = {
     **{op: f"{{}} {sign} {{}}" for op, sign in _SIGNS.items()},
@@ -55,8 +55,12 @@ EXPRESSIONS = {
 """Each operation as an expression. In ``step`` is what CUDA has not, or does otherwise than NumPy."""
 
 
-class UnprintableError(Exception):
-    """An operation is not one of :data:`EXPRESSIONS`."""
+def printable(program: Program) -> bool:
+    """Whether there is an expression for every operation of a program."""
+    listings = program.forward, program.backward
+    return all(
+        r.op == "input" or r.op in EXPRESSIONS for steps in listings for r in steps.instructions
+    )
 
 
 class Writer:
@@ -66,9 +70,8 @@ class Writer:
         self.lines: list[str] = []
 
     def __getattr__(self, op: str) -> Callable[..., str]:
-        if op not in EXPRESSIONS:
-            raise UnprintableError(op)
-        return lambda *operands: self.line(EXPRESSIONS[op].format(*map(_text, operands)))
+        expression = EXPRESSIONS[op]
+        return lambda *operands: self.line(expression.format(*map(_text, operands)))
 
     def line(self, expression: str) -> str:
         """Give a name to what an expression says."""
@@ -203,12 +206,16 @@ __device__ real sigmoid(real z) { return real(1) / (real(1) + exp(-z)); }  // ac
 __device__ real sign(real x) { return x > real(0) ? real(1) : x < real(0) ? real(-1) : x; }
 __device__ real maximum(real a, real b) { return a >= b || a != a ? a : b; }  // NaN wins
 __device__ real minimum(real a, real b) { return a <= b || a != a ? a : b; }
+__device__ bool beyond(real rest, real b) {  // a - rest is a multiple of b, but not the one below a
+    return rest != real(0) && (rest < real(0)) != (b < real(0));
+}
 __device__ real remainder(real a, real b) {  // with the sign of b
     const real rest = fmod(a, b);
-    return rest != real(0) && (rest < real(0)) != (b < real(0)) ? rest + b : rest;
+    return beyond(rest, b) ? rest + b : rest;
 }
 __device__ real floor_divide(real a, real b) {
-    return b == real(0) ? a / b : rint((a - remainder(a, b)) / b);
+    const real rest = fmod(a, b);
+    return b == real(0) ? a / b : rint((a - rest) / b) - (beyond(rest, b) ? real(1) : real(0));
 }
 __device__ real larger(real top, real x) {  // what is not finite does not count
     return isfinite(x) ? max(top, fabs(x)) : top;
