@@ -8,7 +8,7 @@ of :mod:`.kernels` run the step's program instead, and save what backward needs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,9 +22,9 @@ from .kernels.arrays import ALL, Deltas, Ends, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
 from .kernels.program import Program, Weights
 from .modes import modes_kept, no_grad
-from .primitives import PRIMITIVES, Primitive
+from .primitives import Primitive
 from .primitives.primitive import Rule
-from .recording import is_tensor, wrap
+from .recording import wrap
 from .tracing import derive
 
 State = tuple[Any, ...]

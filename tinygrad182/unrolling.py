@@ -13,8 +13,8 @@ from .creation import ones, tensor
 from .functions import stack
 from .marks import mark
 from .modes import Modes, Scope, at_time, enable_grad, modes_kept, recording_as
-from .recurrence import Scan, own
 from .recording import Node, node_of, wrap
+from .recurrence import Scan, own
 
 State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""

@@ -9,8 +9,8 @@ from ..backend import Array
 from ..errors import ArgumentError
 from ..marks import mark
 from ..modes import Modes, modes_kept, recording_as
-from ..recurrence import Scan
 from ..recording import Leaf, Node, node_of, wrap
+from ..recurrence import Scan
 from ..unrolling import State, run_steps, steps_of_scan
 from .fused import Inside, in_own_type
 from .paths import sent

@@ -12,8 +12,8 @@ from ..kernels.arrays import Deltas
 from ..kernels.powers import largest_exponent, power, times_all, to_one
 from ..kernels.products import Weighted
 from ..modes import modes_kept, no_grad
-from ..recurrence import Scan, Window
 from ..recording import Leaf, Node
+from ..recurrence import Scan, Window
 from ..unrolling import is_scan, unrolled
 from .hosting import Seed, is_away
 from .rows import RowCotangents, Rows

@@ -10,8 +10,8 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
-from ..recurrence import Scan
 from ..recording import Node
+from ..recurrence import Scan
 from ..unrolling import is_scan, steps_of_scan
 from .fused import Inside, gradients_inside
 from .parts import CheckedParts, Part

@@ -15,8 +15,8 @@ from .. import functions
 from ..backend import Array
 from ..kernels.powers import or_zero, sizes_of, times_rows
 from ..modes import Modes, modes_kept, recording_as
-from ..recurrence import Scan
 from ..recording import Leaf, Node, node_of, wrap
+from ..recurrence import Scan
 from .fused import gradients_inside
 from .recurrences import Stack
 from .rows import RowCotangents

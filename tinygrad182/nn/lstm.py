@@ -10,8 +10,8 @@ import numpy as np
 from .._numbers import real_number
 from .._tensor import Tensor
 from ..errors import ArgumentError, brief
-from ..recurrence import Scan
 from ..primitives import PRIMITIVES
+from ..recurrence import Scan
 from .courses import State
 from .init import Rng, generator
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
@@ -31,7 +31,7 @@ class LSTMStates(NamedTuple):
 
 
 def lstm_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
-    """c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')"""
+    """C' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')"""
     z, c = x + h, state[1]
     n = z.shape[-1] // 4
     i, f = xp.sigmoid(z[..., :n]), xp.sigmoid(z[..., n : 2 * n])

@@ -16,8 +16,8 @@ from ..functions import matmul, stack, swapaxes, where
 from ..host import on_host, whole
 from ..marks import mark
 from ..modes import MODES, modes_kept, scope
-from ..recurrence import Scan
 from ..recording import apply, wrap
+from ..recurrence import Scan
 from ..unrolling import run_steps
 from .checks import as_input, check_size
 from .courses import Course, Fused, Joined, Lengths, State, Unrolled, at_ends

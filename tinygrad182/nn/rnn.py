@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 from .._tensor import Tensor
 from ..errors import ArgumentError
 from ..functions import relu, tanh
-from ..recurrence import Scan
 from ..primitives import PRIMITIVES
+from ..recurrence import Scan
 from .init import Rng, generator
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
@@ -40,7 +40,7 @@ class States(NamedTuple):
 
 
 def rnn_step(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str = "tanh") -> Any:
-    """h' = σ(z)"""
+    """H' = σ(z)"""
     z = x + h
     return (z if nonlinearity == "identity" else getattr(xp, nonlinearity)(z),)
 
