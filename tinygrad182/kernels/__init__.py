@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays
+from . import arrays, cuda, cuda_c
 from .program import Program
 
 COMPILED = True
@@ -26,6 +26,8 @@ def loops(program: Program, m: Any, dtype: Any) -> ModuleType:
         from . import half  # which asks here for other loops
 
         return half
+    if m is not np and dtype in _TYPES and hasattr(m, "RawKernel") and cuda_c.printable(program):
+        return cuda
     if COMPILED and m is np and dtype in _TYPES:
         key = program, dtype
         if key not in _BUILT:
