@@ -36,6 +36,7 @@ INT = np.dtype("int64")
 NO_POWER = np.array([0])
 """The power of all rows."""
 
+
 def _threads() -> int:
     """As many threads as OpenBLAS would use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
@@ -223,7 +224,8 @@ def _over_batch(
     whole = ROWS if threads * ROWS <= B else 1
     cuts = [min(B, -(-B * i // (threads * whole)) * whole) for i in range(threads + 1)]
     mine, *others = (
-        partial(loop, [*arrays, np.empty(scratch, dtype)], (*numbers, *cut)) for cut in pairwise(cuts)
+        partial(loop, [*arrays, np.empty(scratch, dtype)], (*numbers, *cut))
+        for cut in pairwise(cuts)
     )
     waiting = [_begun(run) for run in others]
     return max(mine(), *(wait() for wait in waiting))
