@@ -314,7 +314,7 @@ class Scan(Primitive):
         """
         program = self.program_for(xp, params)
         given = None if program is None else _in_one_type(xp.module, self.checked(tuple(inputs)))
-        run = given and loops(program, xp.module, given.x.dtype)
+        run = program and given and loops(program, xp.module, given.x.dtype)
         if not (program and given and run):
             return self._by_definition(*inputs, **params), None
         m, dtype = xp.module, given.x.dtype
@@ -441,13 +441,20 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
+def _has_number(cell: Any) -> bool:
+    try:
+        return type(cell.cell_contents) in SCALARS
+    except ValueError:  # there is nothing in it yet
+        return True
+
+
 def _reads(step: Rule) -> tuple[Any, ...]:
     code: Any = getattr(step, "__code__", None)
     if code is None:
         return ()
     around = step.__globals__
     names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
-    return (*names, *(step.__closure__ or ()))
+    return (*names, *(cell for cell in step.__closure__ or () if _has_number(cell)))
 
 
 @cache
