@@ -18,6 +18,7 @@ import numpy as np
 from ..backend import Array
 from . import objects, tiles
 from .arrays import Deltas, Ends
+from .arrays import crossed as crossed_by_blas
 from .powers import held
 from .program import Program, Weights
 from .tiles import LINE
@@ -25,6 +26,9 @@ from .vectors import BITS, Code
 
 EACH = 1 << 25
 """Multiplications in all from which another thread is worth its start."""
+
+SMALL = 1 << 20
+"""Multiplications in a product for which BLAS is called: its call costs less, each of them more."""
 
 ROWS = 4 if BITS != 256 else 2
 """A thread has whole groups of so many sequences."""
@@ -176,7 +180,11 @@ def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Any) ->
 
 
 def crossed(m: Any, a: Array, b: Array) -> Array:
-    """Do what :func:`.arrays.crossed` does."""
+    """Do what :func:`.arrays.crossed` does: large products on as many threads as the loops."""
+    if a.ndim > 2 or a.size * b.shape[1] < SMALL or a.dtype != b.dtype:
+        return crossed_by_blas(m, a, b)
+    if a.shape[1] > b.shape[1]:  # registers hold columns of b
+        return np.ascontiguousarray(crossed(m, b, a).T)
     (R, N), K, dtype = a.shape, b.shape[1], a.dtype
     out = np.zeros((N, K), dtype)
     a, b = (_rows(x, dtype) for x in (a, b))

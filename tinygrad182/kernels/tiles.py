@@ -97,7 +97,9 @@ def panels(
     """
     for j, width in code.over(n, widths):
         for k in code.loop(0, length):
-            start = to + (j * (length if whole is None else whole) + (k + offset) * (width * code.count))
+            start = to + (
+                j * (length if whole is None else whole) + (k + offset) * (width * code.count)
+            )
             for i in range(width):
                 on = code.number(i * code.count)
                 code.store(code.load(rows + (k * apart + j + on)), start + on, whole=True)
@@ -515,8 +517,13 @@ def crossed(module: ir.Module, dtype: Any) -> None:
         panels(code, a + first, panels_a, deep, last - first, code["a_apart"], (1,))
         for j, width in code.over(K, (WIDE, 1)):
             for rows in code.by_rows(last - first, max(1, SUMS // WIDE)):
-                factors = [panels_a + (n / code.count * code.count * deep + n % code.count) for n in rows]
-                to = [[code["out"] + ((first + n) * K + j + q * code.count) for q in range(width)] for n in rows]
+                factors = [
+                    panels_a + (n / code.count * code.count * deep + n % code.count) for n in rows
+                ]
+                to = [
+                    [code["out"] + ((first + n) * K + j + q * code.count) for q in range(width)]
+                    for n in rows
+                ]
                 sums = [[code.load(place) for place in row] for row in to]
                 sums = code.products(factors, panels_b + j * deep, sums, deep, code.count)
                 for places, row in zip(to, sums, strict=True):
