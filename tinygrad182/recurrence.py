@@ -328,7 +328,7 @@ class Scan(Primitive):
             lengths = [] if given.lengths is None else [given.lengths - span.start]
             some = given.x[span.start : span.stop]
             here = max(0, (shortest or 0) - span.start)
-            y, _ = self._run(program, xp, [some, *before, *weights, *lengths], here)
+            y = self._run(program, xp, [some, *before, *weights, *lengths], here)[0]
             if found is None:
                 found = xp.module.empty((*y.shape[:-3], T, *y.shape[-2:]), y.dtype)
             found[..., span.start : span.stop, :, :] = y
