@@ -324,12 +324,13 @@ class Scan(Primitive):
         states = m.empty((len(given.initial), T, B, H), dtype)
         before, ends = list(given.initial), _ends(given.lengths, params.get("shortest"))
         spans = [range(T)] if keep else windows(m, (T, B, program.columns * H))
+        values = m.empty((max(map(len, spans)), B, program.saved * H), dtype)
         for span in spans:
             here = slice(span.start, span.stop)
             part = states if len(spans) == 1 else m.empty((len(states), len(span), B, H), dtype)
-            values = m.empty((len(span), B, program.saved * H), dtype)
+            kept = values[: len(span)]
             run.forward(
-                program, m, given.x[here], before, weights, values, part, ends.after(span.start)
+                program, m, given.x[here], before, weights, kept, part, ends.after(span.start)
             )
             if part is not states:
                 states[:, here] = part
