@@ -13,8 +13,8 @@ from .creation import ones, tensor
 from .functions import stack
 from .marks import mark
 from .modes import Modes, Scope, at_time, enable_grad, modes_kept, recording_as
-from .primitives.recurrent import Scan
 from .recording import Node, node_of, wrap
+from .recurrence import Scan, own
 
 State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""
@@ -43,17 +43,18 @@ def is_scan(node: Node) -> bool:
 
 def operations(node: Node) -> frozenset[str]:
     """The names of the operations inside a recurrence."""
-    params = {k: v for k, v in node.params.items() if k not in ("start", "shortest")}
-    return _operations(node.primitive, **params)
+    return _operations(node.primitive, **own(node.params))
 
 
 @cache
 @modes_kept
 def _operations(scan: Scan, **params: Any) -> frozenset[str]:
     inputs = [ones((2, 1, 1)), *[ones((1, 1))] * len(scan.parts)]
-    weight = ones((scan.blocks, 1), requires_grad=True)
+    weight = ones((len(scan.gates), 1), requires_grad=True)
+    others = [ones((blocks,), requires_grad=True) for blocks in scan.weights.values()]
+    biases = [weight[:, 0], weight[:, 0] if scan.separate else 0]
     lengths = tensor([1], dtype="int64")
-    operands = [*inputs, weight, weight, weight[:, 0], lengths]
+    operands = [*inputs, weight, weight, *biases, *others, lengths]
     with enable_grad():
         states = run_steps(scan, operands, {"shortest": 1, **params})
         nodes = ancestors([node_of(stack(list(part))) for part in zip(*states, strict=True)])

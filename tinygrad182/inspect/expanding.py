@@ -7,11 +7,10 @@ from typing import Any
 from .. import backend
 from ..backend import Array
 from ..errors import ArgumentError
-from ..kernels.arrays import windows
 from ..marks import mark
 from ..modes import Modes, modes_kept, recording_as
-from ..primitives.recurrent import Scan, deltas, plain
 from ..recording import Leaf, Node, node_of, wrap
+from ..recurrence import Scan
 from ..unrolling import State, run_steps, steps_of_scan
 from .fused import Inside, in_own_type
 from .paths import sent
@@ -111,15 +110,7 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
     scan: Scan = node.primitive  # type: ignore[assignment]
     xp = backend.namespace(node.value)
     xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
-    later = None
-    g = plain(xp.module, g)
     with xp.on(node.value):
-        for window in reversed(windows(xp.module, node.saved.gates.shape)):
-            span = range(max(window.start, i), window.stop)
-            later = deltas(
-                scan, xp, g, node.value, xs, node.saved, None, True, span, later, **node.params
-            )
-            if span.start == i:
-                break
-    whole = Inside([(range(i, len(node.value)), later)], 0)  # type: ignore[list-item]
+        *_, last = scan.inside(xp, g, node.value, xs, node.saved, keep=True, until=i, **node.params)
+    whole = Inside([(last.steps, last.deltas)], 0)
     return [in_own_type(*whole.grads(k)[0])[0] for k in range(len(scan.parts))]

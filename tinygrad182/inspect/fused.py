@@ -10,11 +10,10 @@ from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, fit, pull
 from ..kernels.arrays import Deltas
 from ..kernels.powers import largest_exponent, power, times_all, to_one
-from ..kernels.products import Sent, Weighted, products
+from ..kernels.products import Weighted
 from ..modes import modes_kept, no_grad
-from ..primitives import recurrent
-from ..primitives.recurrent import Scan, deltas
 from ..recording import Leaf, Node
+from ..recurrence import Scan, Window
 from ..unrolling import is_scan, unrolled
 from .hosting import Seed, is_away
 from .rows import RowCotangents, Rows
@@ -228,22 +227,18 @@ class _Pass:
         if not isinstance(power, int):
             lead = g.shape[: g.ndim - node.value.ndim]
             rows, power = power.reshape(*lead, *node.value.shape[-3:-1]), 0
-        g = recurrent.plain(xp.module, g)
         xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
         windows: list[tuple[range, Deltas]] = []
         total = _Total(xp.module, node.value.dtype, len(scan.parts), power)
-        later = None
         with xp.on(node.value):
-            setting = scan.setting(xp, node.value, xs, needed, **node.params)
-            for steps in reversed(recurrent.windows(xp.module, node.saved.gates.shape)):
-                later = deltas(
-                    scan, xp, g, node.value, xs, node.saved, rows, True, steps, later, **node.params
-                )
+            for window in scan.inside(
+                xp, g, node.value, xs, node.saved, rows, True, needed, **node.params
+            ):
                 if any(needed):
-                    total.add(products(setting.at(steps), later), later)
+                    total.add(window)
                 if node in self.targets:
-                    kept = later if self.sums_too else later._replace(sums=None)
-                    windows.insert(0, (steps, kept))
+                    kept = window.deltas if self.sums_too else window.deltas._replace(sums=None)
+                    windows.insert(0, (window.steps, kept))
         if node in self.targets:
             self.found.inside[node] = Inside(windows, power)
         return total
@@ -261,8 +256,9 @@ class _Total:
         self.initial: tuple[Array, Any] = (None, None)
         self.weights: Sequence[Weighted] = ()
 
-    def add(self, sent: Sent, found: Deltas) -> None:
+    def add(self, window: Window) -> None:
         """Add those of one window."""
+        sent, found = window.sent(), window.deltas
         self.x.insert(0, (sent.x, found.powers))
         self.initial = sent.initial, found.initial_powers
         weights = sent.by_weights()

@@ -10,8 +10,8 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import ancestors
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
-from ..primitives.recurrent import Scan
 from ..recording import Node
+from ..recurrence import Scan
 from ..unrolling import is_scan, steps_of_scan
 from .fused import Inside, gradients_inside
 from .parts import CheckedParts, Part
@@ -66,7 +66,7 @@ def _of_scan(node: Node, weight: Node, inside: Inside, chunk: int) -> Iterator[P
     xp = backend.namespace(node.value)
     m = xp.module
     xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
-    whole = scan.setting(xp, node.value, xs, **node.params)
+    whole = scan.setting_of(xp, node.value, xs, **node.params)
     operand = scan.operands(node.inputs or ())
     times = steps_of_scan(node)
     count = max(1, chunk // weight.value.size)

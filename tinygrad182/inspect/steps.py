@@ -15,8 +15,8 @@ from .. import functions
 from ..backend import Array
 from ..kernels.powers import or_zero, sizes_of, times_rows
 from ..modes import Modes, modes_kept, recording_as
-from ..primitives.recurrent import Scan
 from ..recording import Leaf, Node, node_of, wrap
+from ..recurrence import Scan
 from .fused import gradients_inside
 from .recurrences import Stack
 from .rows import RowCotangents
@@ -104,7 +104,7 @@ class Steps:
             before.append(wrap(rows, Leaf(rows, requires_grad=True)))
         x = self.given.x[steps][:, sequences]
         x = x.reshape(1, -1, x.shape[-1])
-        rest = [self.given.weight_ih, self.given.weight_hh, self.given.bias]
+        rest = [*self.given[2:6], *self.given.others]
         operands = [x, *rest, *self._left(steps, sequences)]
         x, *others = [wrap(a) if hasattr(a, "shape") else a for a in operands]
         params = {k: v for k, v in self.node.params.items() if k not in ("start", "shortest")}

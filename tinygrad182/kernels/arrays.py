@@ -1,12 +1,13 @@
-"""The loops over time in NumPy's functions, which CuPy has too."""
+"""The loops over time in NumPy's functions, which CuPy has too: a cell's instructions on arrays."""
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, namespace
 from .powers import (
     NOTHING,
     Carry,
@@ -16,6 +17,8 @@ from .powers import (
     power_of_two,
     times_rows,
 )
+from .program import Key, Listing, Program, Weights
+from .replay import Place, Plan, Replay, writing
 
 CHUNK = 1 << 16
 """Elements of a part at the steps whose factors are computed at once: they should stay in the cache."""
@@ -26,8 +29,9 @@ class Deltas(NamedTuple):
 
     Attributes
     ----------
-    sums : array (*lead, T, B, blocks·H)
-        Cotangents of the sums z_t, in the order of the cell's gates.
+    sums : array (*lead, T, B, columns·H)
+        Cotangents of the sums, in the program's order, and behind them what the step sends to further
+        weights.
     powers : int array (*lead, T, B), or int
         A number is the power of all rows.
     initial : array (parts, *lead, B, H)
@@ -80,7 +84,7 @@ does changing between BLAS and threads of one's own: those of BLAS look for work
 def windows(m: Any, shape: tuple[int, ...]) -> list[range]:
     """Spans of time whose sums stay in a processor's cache until they have been used; a device's: one.
 
-    ``shape`` is that of the gates, (T, B, blocks·H).
+    ``shape`` is that of the sums, (T, B, columns·H).
     """
     T, B, N = shape
     if m is not np or T * B <= ROWS:
@@ -94,12 +98,51 @@ ALL = Ends(None, 1 << 62)
 """All sequences have all steps."""
 
 
+def in_blocks(array: Array, H: int) -> Array:
+    """A view (…, blocks, H) of an array (…, blocks·H)."""
+    return array.reshape((*array.shape[:-1], array.shape[-1] // H if H else 0, H))
+
+
+def places(
+    kind: str, count: int, array: str, first: int = 0, of_parts: bool = False
+) -> dict[Key, Place]:
+    """Where inputs or outputs of one kind stand: one after the other."""
+    return {(kind, i): Place(array, first + i, of_parts) for i in range(count)}
+
+
+def of_gates(m: Any, weight: Array, gates: tuple[int, ...], H: int) -> Array:
+    """The rows of a weight (gates·H, …) that belong to some gates, in their order."""
+    if gates == tuple(range(len(weight) // max(H, 1))):
+        return weight
+    return m.concatenate([weight[k * H : (k + 1) * H] for k in gates])
+
+
+def biases(m: Any, program: Program, weights: Weights, H: int) -> tuple[Any, Any]:
+    """What is added to the sums of the input, (gates·H,), and to those of the state alone; or None."""
+    of_x, of_h = weights.bias_ih, weights.bias_hh
+    by_x = None if of_x is None else of_gates(m, of_x, program.x_gates, H)
+    if of_h is None:
+        return by_x, None
+    by_h = of_gates(m, of_h, program.h_gates, H)
+    n = len(program.shared) * H
+    shared, alone = by_h[:n], by_h[n:]
+    if n:
+        before = m.zeros(len(alone), by_h.dtype)
+        both = m.concatenate([before, shared])
+        by_x = both if by_x is None else by_x + both
+    return by_x, alone if program.h_only else None
+
+
+# --- forward --------------------------------------------------------------------------------------
+
+
 def forward(
-    cell: Any,
+    program: Program,
+    m: Any,
     x: Array,
     initial: list[Array],
-    weights: tuple[Array, Array, Any],
-    gates: Array,
+    weights: Weights,
+    saved: Array,
     states: Array,
     ends: Ends,
 ) -> None:
@@ -107,52 +150,82 @@ def forward(
 
     Parameters
     ----------
-    cell
-        Of :mod:`.cells`.
+    program : Program
+    m : module
     x : array (T, B, I)
     initial : list of array (B, H)
-    weights : array (blocks·H, I), array (blocks·H, H), array (blocks·H,) or None
-        W_x, W_h and b.
-    gates : array (T, B, blocks·H)
-        Where the gates are written. For a cell that keeps none, part of ``states``.
+    weights : Weights
+    saved : array (T, B, slots·H)
+        Where is written what backward needs.
     states : array (parts, T, B, H)
         Where the states are written.
     ends : Ends
     """
-    m = cell.m
-    weight_ih, weight_hh, bias = weights
-    B, N = x.shape[1], len(weight_hh)
-    rows = x.reshape(len(x) * B, x.shape[2])
-    if bias is not None:
-        weight_ih = m.concatenate([weight_ih, bias[:, None]], axis=1)
-    across = m.ascontiguousarray(weight_hh.T)
-    for span in windows(m, gates.shape):
-        z = gates[span.start : span.stop]
+    (T, B, inputs), H = x.shape, states.shape[-1]
+    by_x, by_h = biases(m, program, weights, H)
+    weight = of_gates(m, weights.weight_ih, program.x_gates, H)
+    if by_x is not None:
+        weight = m.concatenate([weight, by_x[:, None]], axis=1)
+    across = m.ascontiguousarray(of_gates(m, weights.weight_hh, program.h_gates, H).T)
+    rows = x.reshape(T * B, inputs)
+    replay = _replay_forward(program, m, states, saved, weights)
+    for span in windows(m, (T, B, program.sums * H)):
         some = rows[span.start * B : span.stop * B]
-        some = some if bias is None else with_ones(m, some)
-        m.matmul(some, weight_ih.T, out=z.reshape(len(span) * B, N))
+        some = some if by_x is None else with_ones(m, some)
+        z = m.matmul(some, weight.T).reshape(len(span), B, len(weight))
+        here = slice(span.start, span.stop)
+        replay.bind(
+            z=in_blocks(z, H),
+            saved=in_blocks(saved[here], H),
+            after=states[:, here].swapaxes(0, 1),
+        )
         with np.errstate(over="ignore"):  # e⁻ᶻ of a gate that is shut
-            _forward(cell, z, initial, across, states, ends, span)
+            _forward(program, m, z, initial, (across, by_h), states, ends, span, replay)
+
+
+def _replay_forward(
+    program: Program, m: Any, states: Array, saved: Array, weights: Weights
+) -> Replay:
+    replay = Replay(_plan_forward(program, m, states.dtype.kind == "f"), m, states[0, 0])
+    if weights.others:
+        replay.give("weight", in_blocks(m.concatenate(weights.others), states.shape[-1]))
+    return replay
+
+
+@cache
+def _plan_forward(program: Program, m: Any, real: bool) -> Plan:
+    parts, G = len(program.parts), len(program.gates)
+    at = places("sum", G, "z") | places("saved", program.saved, "saved")
+    for i in range(len(program.h_only)):
+        at["sum", G + i] = Place("product", len(program.shared) + i)
+    at |= places("before", parts, "before", of_parts=True)
+    at |= places("after", parts, "after", of_parts=True)
+    at |= places("weight", program.columns - program.sums, "weight")
+    return Plan(program.forward, at, partial(writing, m, namespace(m.empty(0)), real))
 
 
 def _forward(
-    cell: Any,
-    z: Array,
-    initial: list[Array],
-    weight: Array,
-    states: Array,
-    ends: Ends,
-    span: range,
-) -> None:
-    """Run over some steps, from their projected inputs; these are written over with the gates."""
-    m = cell.m
+    program: Program, m: Any, z: Array, initial: list[Array], weights: tuple[Array, Any],
+    states: Array, ends: Ends, span: range, replay: Replay,
+) -> None:  # fmt: skip
+    """Run over some steps, from their projected inputs, which are written over."""
+    across, by_h = weights
+    H = states.shape[-1]
     product = m.empty(z.shape[1:], z.dtype)
+    replay.give("product", in_blocks(product, H))
+    of_x, of_h = z[..., len(program.x_only) * H :], product[:, : len(program.shared) * H]
+    alone = product[:, len(program.shared) * H :]
     before = list(states[:, span.start - 1]) if span.start else initial
-    for t in span:
-        here = z[t - span.start]
-        m.matmul(before[0], weight, out=product)
-        after = list(states[:, t])
-        cell.forward(here, product, before, after)
+    reads = any(kind == "before" for kind, _ in program.forward.inputs)
+    for t, here, *after in zip(span, of_x, *states[:, span.start : span.stop], strict=True):
+        m.matmul(before[0], across, out=product)
+        if program.shared:
+            m.add(here, of_h, out=here)
+        if by_h is not None:
+            m.add(alone, by_h, out=alone)
+        if reads:
+            replay.give("before", before)
+        replay()
         over = ends.over(t)
         if over is not None:
             for new, old in zip(after, before, strict=True):
@@ -169,12 +242,16 @@ def with_ones(m: Any, x: Array) -> Array:
     return wide
 
 
+# --- backward -------------------------------------------------------------------------------------
+
+
 @np.errstate(over="ignore")  # of cotangents that cannot be raised, or that explode
 def backward(
-    cell: Any,
-    gates: Array,
+    program: Program,
+    m: Any,
+    saved: Array,
     initial: list[Array],
-    weight: Array,
+    weights: Weights,
     states: Array,
     ends: Ends,
     g: Array,
@@ -189,12 +266,10 @@ def backward(
 
     Parameters
     ----------
-    cell, initial, states, ends
+    program, m, initial, weights, states, ends
         As for :func:`forward`.
-    gates : array (T, B, blocks·H)
-        What forward left in ``z``.
-    weight : array (blocks·H, H)
-        W_h, contiguous.
+    saved : array (T, B, slots·H)
+        What forward left there.
     g : array (parts, *lead, T, B, H)
         Cotangents of the states by what the loss makes of each itself.
     powers : int array (*lead, T, B), optional
@@ -210,62 +285,131 @@ def backward(
         How powers of two are carried on a device, where they are: with ``keep``, or with ``powers``.
         Otherwise none are, for they would be most of a step's kernels.
     """
-    m = cell.m
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
-    sums = m.empty((*lead, len(span), B, gates.shape[-1]), g.dtype)
+    sums = m.empty((*lead, len(span), B, program.columns * H), g.dtype)
     kept = m.empty((parts, *lead, len(span), B, H), g.dtype) if keep else None
     every: Array | None = None
     looking = keep or powers is not None
     kind = Rescaled if m is np else on_device if looking else Carry
     here = slice(span.start, span.stop)
     carry = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
+    back = _Back(program, m, weights, carry.value, sums, kept)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):
         start = max(span.start, stop - step)
-        several = _factors(cell, gates, initial, states, start, stop)
+        factors = _factors(program, m, saved, initial, weights, states, start, stop)
+        back.bind(factors, slice(start - span.start, stop - span.start))
         for t in range(stop - 1, start - 1, -1):
             i = t - span.start
             carry.add(i)
             if not isinstance(carry.power, int):
                 every = m.full(sums.shape[:-1], carry.start) if every is None else every
                 every[..., i, :] = carry.power
-            factors = [factor[t - start] for factor in several]
-            _step_back(cell, factors, carry, sums[..., i, :, :], ends.over(t), kept, i)
-            m.matmul(sums[..., i, :, :], weight, out=carry.value[0])
+            back(i, carry, ends.over(t))
     powers = carry.power if every is None else every
     return Deltas(sums, powers, carry.value, carry.power, kept)
 
 
-def _step_back(
-    cell: Any, factors: list[Array], carry: Carry, dz: Array, over: Array | None, kept: Any, t: int
-) -> None:
-    """Go from the cotangents of a state to those of its sum."""
-    if kept is not None:
-        kept[0, ..., t, :, :] = carry.value[0]
-    if over is not None:  # the state stayed as it was, as a constant
-        carry.stop(over, 0)
-    cell.inside(factors, carry.value)
-    for part in range(1, len(carry.value)):
-        if kept is not None:
-            kept[part, ..., t, :, :] = carry.value[part]
-        if over is not None:
-            carry.stop(over, part)
-    cell.backward(factors, carry.value, dz)
+class _Back:
+    """Steps back, one after the other.
+
+    Parameters
+    ----------
+    program, m, weights
+        As for :func:`backward`.
+    value : array (parts, *lead, B, H)
+        Cotangents of a state.
+    sums, kept
+        Where those of the sums are written, and, if they are wanted, those of the states.
+    """
+
+    def __init__(
+        self, program: Program, m: Any, weights: Weights, value: Array, sums: Array, kept: Any
+    ) -> None:
+        self.program, self.m = program, m
+        H = value.shape[-1]
+        self.weight = m.ascontiguousarray(of_gates(m, weights.weight_hh, program.h_gates, H))
+        self.by_state = slice(len(program.x_only) * H, program.sums * H)
+        self.sums = _time_first(m, in_blocks(sums, H), 4)
+        self.of_state = _time_first(m, sums[..., self.by_state], 3)
+        self.kept = None if kept is None else _time_first(m, kept, 3)
+        plan = _plan_back(program, m, value.dtype.kind == "f", kept is not None)
+        self.replay = Replay(plan, m, value[0])
+        found = program.back[1].outputs
+        columns = [("sum", s) for s in range(program.sums)]
+        columns += [("weight", j) for j in range(program.columns - program.sums)]
+        self.unused = [i for i, key in enumerate(columns) if key not in found]
+        self.ends = [p for p in range(1, len(value)) if ("before", p) not in found]
+        self.past_sums = ("before", 0) in found
+        self.product = m.empty(value.shape[1:], value.dtype)
+
+    def bind(self, factors: Array, here: slice) -> None:
+        """Take the factors (steps, B, count, H) of some steps, and write to where their results stand."""
+        kept = {} if self.kept is None else {"kept": self.kept[here]}
+        self.replay.bind(backwards=True, factors=factors, sums=self.sums[here], **kept)
+        for column in self.unused:
+            self.sums[here][..., column, :] = 0
+
+    def __call__(self, i: int, carry: Carry, over: Array | None) -> None:
+        """Go from the cotangents of a state to those of its sums, and of the state before it."""
+        m, value = self.m, carry.value
+        # where a sequence is over the state stayed as it was, as a constant
+        given = value if over is None else m.where(over[:, None], 0, value)
+        before = m.empty(value.shape, value.dtype)
+        self.replay.give("grad", given)
+        self.replay.give("before", before)
+        self.replay()
+        if over is not None and self.kept is not None:
+            self.kept[i] = m.where(over[:, None], value, self.kept[i])
+        for p in self.ends:
+            before[p] = 0
+        product = self.product if self.past_sums else before[0]
+        m.matmul(self.of_state[i], self.weight, out=product)
+        if self.past_sums:
+            before[0] += product
+        carry.value = before
+
+
+def _time_first(m: Any, array: Array, last: int) -> Array:
+    """A view whose first axis is time, which is one of the last."""
+    return array if array.ndim == last else m.moveaxis(array, -last, 0)
+
+
+@cache
+def _plan_back(program: Program, m: Any, real: bool, keep: bool) -> Plan:
+    factors, moving = program.back
+    if not keep:
+        outputs = moving.outputs.items()
+        moving = Listing({key: r for key, r in outputs if key[0] != "kept"})
+    parts = len(program.parts)
+    at = places("sum", program.sums, "sums") | places("factor", len(factors.outputs), "factors")
+    at |= places("weight", program.columns - program.sums, "sums", program.sums)
+    for kind in ("grad", "kept", "before"):
+        at |= places(kind, parts, kind, of_parts=True)
+    return Plan(moving, at, partial(writing, m, namespace(m.empty(0)), real))
 
 
 def _factors(
-    cell: Any, gates: Array, initial: list[Array], states: Array, start: int, stop: int
-) -> tuple[Array, ...]:
-    """The cell's factors at steps ``start`` to ``stop``."""
-    m = cell.m
+    program: Program, m: Any, saved: Array, initial: list[Array], weights: Weights, states: Array,
+    start: int, stop: int,
+) -> Array:  # fmt: skip
+    """What cotangents are multiplied by at steps ``start`` to ``stop``, (steps, B, count, H)."""
+    H = states.shape[-1]
     before = [
         part[start - 1 : stop - 1] if start else m.concatenate([h[None], part[: stop - 1]])
         for h, part in zip(initial, states, strict=True)
     ]
-    factors: tuple[Array, ...] = cell.factors(
-        gates[start:stop], before, [part[start:stop] for part in states]
-    )
+    given = {("before", p): part for p, part in enumerate(before)}
+    given |= {("after", p): part[start:stop] for p, part in enumerate(states)}
+    values = in_blocks(saved[start:stop], H)
+    given |= {("saved", k): values[..., k, :] for k in range(program.saved)}
+    others = in_blocks(m.concatenate(weights.others), H) if weights.others else ()
+    given |= {("weight", j): other for j, other in enumerate(others)}
+    found = program.back[0].run(given, namespace(states))
+    factors = m.empty((stop - start, states.shape[2], len(found), H), states.dtype)
+    for (_, i), factor in found.items():
+        factors[..., i, :] = factor
     return factors
 
 
