@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,6 +185,7 @@ def backward(
     later: Deltas | None = None,
     *,
     on_device: type[Carry] = Normalized,
+    carry: Callable[..., Carry] | None = None,
 ) -> Deltas:
     """Run back over time.
 
@@ -209,6 +211,8 @@ def backward(
     on_device : type
         How powers of two are carried on a device, where they are: with ``keep``, or with ``powers``.
         Otherwise none are, for they would be most of a step's kernels.
+    carry : callable, optional
+        Makes what holds the cotangents on their way, in the place of one of :mod:`.powers`.
     """
     m = cell.m
     parts, *lead, T, B, H = g.shape
@@ -217,24 +221,24 @@ def backward(
     kept = m.empty((parts, *lead, len(span), B, H), g.dtype) if keep else None
     every: Array | None = None
     looking = keep or powers is not None
-    kind = Rescaled if m is np else on_device if looking else Carry
+    kind = carry or (Rescaled if m is np else on_device if looking else Carry)
     here = slice(span.start, span.stop)
-    carry = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
+    held = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):
         start = max(span.start, stop - step)
         several = _factors(cell, gates, initial, states, start, stop)
         for t in range(stop - 1, start - 1, -1):
             i = t - span.start
-            carry.add(i)
-            if not isinstance(carry.power, int):
-                every = m.full(sums.shape[:-1], carry.start) if every is None else every
-                every[..., i, :] = carry.power
+            held.add(i)
+            if not isinstance(held.power, int):
+                every = m.full(sums.shape[:-1], held.start) if every is None else every
+                every[..., i, :] = held.power
             factors = [factor[t - start] for factor in several]
-            _step_back(cell, factors, carry, sums[..., i, :, :], ends.over(t), kept, i)
-            m.matmul(sums[..., i, :, :], weight, out=carry.value[0])
-    powers = carry.power if every is None else every
-    return Deltas(sums, powers, carry.value, carry.power, kept)
+            _step_back(cell, factors, held, sums[..., i, :, :], ends.over(t), kept, i)
+            m.matmul(sums[..., i, :, :], weight, out=held.value[0])
+    powers = held.power if every is None else every
+    return Deltas(sums, powers, held.value, held.power, kept)
 
 
 def _step_back(
