@@ -13,8 +13,9 @@ from ..modes import Modes, modes_kept, recording_as
 from ..primitives.recurrent import Scan, deltas, plain
 from ..recording import Leaf, Node, node_of, wrap
 from ..unrolling import State, run_steps, steps_of_scan
-from .fused import Inside, in_own_type
+from .gradients import Inside
 from .paths import sent
+from .scaling import in_own_type
 
 Seeds = list[tuple[Node, Array]]
 """The latest nodes, and what arrives at them."""

@@ -13,7 +13,7 @@ from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..primitives.recurrent import Scan
 from ..recording import Node
 from ..unrolling import is_scan, steps_of_scan
-from .fused import Inside, gradients_inside
+from .gradients import Inside, gradients_inside
 from .parts import CheckedParts, Part
 from .times import marked_times
 

@@ -7,7 +7,7 @@ the whole graph comes over in one transfer, and the views run on NumPy's arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import chain
@@ -17,30 +17,14 @@ from .. import backend
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..autodiff import seeds_of
-from ..backend import Array
+from ..backend import Array, device_of, is_away
 from ..backpropagation import ancestors, gather, pull
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Node
 from ..unrolling import unrolled
+from .gradients import Seed
 from .recurrences import Stack, one_stack
-
-Seed = tuple[Node, Array]
-"""A node, and the cotangent that arrives at it."""
-
-
-def is_away(arrays: Iterable[Array]) -> bool:
-    """Whether any array lives where the host would have to wait for it."""
-    return any(
-        getattr(backend.NAMESPACES.get(kind), "guarded", False)
-        for kind in {type(a) for a in arrays}
-    )
-
-
-def device_of(array: Array) -> str:
-    """Name of the device an array lives on."""
-    device: str = backend.namespace(array).device(array)
-    return device
 
 
 class Hosted(NamedTuple):

@@ -13,8 +13,7 @@ from ..backend import Array
 from ..errors import GraphError
 from ..kernels.powers import NOTHING, times_rows
 from ..recording import Node
-from .norms import HostArray, row_norms
-from .scaling import NOT_FINITE, Band
+from .scaling import NOT_FINITE, Band, HostArray, row_norms
 
 
 class Part(NamedTuple):

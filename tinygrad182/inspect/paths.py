@@ -16,10 +16,10 @@ from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..modes import modes_kept, no_grad
 from ..recording import Node
+from .gradients import gradients_in_bands
 from .hosting import opened
-from .norms import row_norms
 from .recurrences import Stack, Wanted, chosen, one_state
-from .scaling import NOT_FINITE, Band, gradients_in_bands, times_power, zeros_like
+from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .steps import (
     Scaled,
     Steps,

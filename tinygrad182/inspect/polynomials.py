@@ -16,9 +16,9 @@ from ..kernels.arrays import ALL, Deltas, Ends
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
 from ..recording import Node
 from ..unrolling import is_scan
-from .rows import RowCotangents, Rows
-from .scaling import Band, Power, at_band
-from .sending import sent
+from .along import sent
+from .gradients import RowCotangents, Rows, at_band
+from .scaling import Band, Power
 from .steps import Scaled, Steps, scaled
 from .times import Times
 

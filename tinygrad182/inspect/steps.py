@@ -17,9 +17,8 @@ from ..kernels.powers import or_zero, sizes_of, times_rows
 from ..modes import Modes, modes_kept, recording_as
 from ..primitives.recurrent import Scan
 from ..recording import Leaf, Node, node_of, wrap
-from .fused import gradients_inside
+from .gradients import RowCotangents, gradients_inside
 from .recurrences import Stack
-from .rows import RowCotangents
 from .scaling import Power
 
 ELEMENTS = 1 << 18

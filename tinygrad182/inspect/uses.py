@@ -17,8 +17,9 @@ from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..unrolling import unrolled
 from .axes import is_told_apart, operand_axes
+from .gradients import gradients_in_bands
 from .parts import CheckedParts, Part
-from .scaling import NOT_FINITE, Band, gradients_in_bands, times_power
+from .scaling import NOT_FINITE, Band, times_power
 from .times import marked_times, places
 
 

@@ -7,12 +7,12 @@ from typing import Any
 from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
-from ..backend import Array
+from ..backend import Array, device_of
 from ..backpropagation import ancestors
 from ..errors import DTypeError, UnknownPathError
 from ..recording import Leaf, Node, is_tensor, node_of
 from . import fused_weights
-from .hosting import device_of, on_host
+from .hosting import on_host
 from .parts import CheckedParts, norms, whole
 from .recurrences import Wanted, chosen
 from .uses import Uses
