@@ -18,14 +18,13 @@ from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, modes_kept, no_grad
 from ..recording import Node, is_tensor
-from ..unrolling import steps_of_scan
+from ..unrolling import opening, steps_of_scan
 from .gradients import (
     Found,
     Seed,
     TrustedCotangents,
     gradients_inside,
     gradients_together,
-    openable,
     part_of,
 )
 from .hosting import on_host
@@ -239,7 +238,7 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
     (8, 8)
     """
     root, seed = seeds_of([loss], [gradient], False, "gradient_flow")[0]
-    root = openable(root)
+    root = opening([root], every=False)(root)
     nodes = ancestors([root], constants=True)
     stacks = stacks_of(nodes, "gradient_flow")
     leaves = {node for node in nodes if backward and node.keeps_grad and node.requires_grad}

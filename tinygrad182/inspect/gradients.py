@@ -31,7 +31,7 @@ from ..primitives import recurrent
 from ..primitives.index import Slice
 from ..primitives.recurrent import Scan, deltas
 from ..recording import Leaf, Node
-from ..unrolling import is_scan, unrolled
+from ..unrolling import is_scan
 from .along import sent
 from .scaling import (
     Band,
@@ -621,11 +621,3 @@ def _plus(a: Weighted, b: Weighted) -> Weighted:
     top = max(power for _, power in some)
     (left, p), (right, q) = some
     return times_power(left, p - top) + times_power(right, q - top), top
-
-
-def openable(root: Node) -> Node:
-    """The root, of a graph in which recurrences are run step by step where there are no loops for them."""
-    scans = [node for node in ancestors([root]) if is_scan(node)]
-    if all(getattr(backend.namespace(node.value), "has_loops", False) for node in scans):
-        return root
-    return unrolled(root)

@@ -22,7 +22,7 @@ from ..backpropagation import ancestors, gather, pull
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Node
-from ..unrolling import unrolled
+from ..unrolling import is_scan, opening, unrolled
 from .gradients import Seed
 from .recurrences import Stack, one_stack
 
@@ -47,13 +47,17 @@ class Hosted(NamedTuple):
 
 
 def on_host(seeds: Sequence[Seed]) -> Hosted:
-    """Fetch the graph behind some nodes in one transfer; a graph on the host is its own twin."""
+    """Fetch the graph behind some nodes in one transfer; a graph on the host is its own twin.
+
+    Recurrences that run by their definition are opened.
+    """
     nodes = ancestors([node for node, _ in seeds], constants=True)
-    arrays = [g for _, g in seeds]
-    if not is_away([*arrays, *(node.value for node in nodes)]):
-        return Hosted(list(seeds), {})
-    twins, arrays = twins_of([(node, node.value, node.inputs or ()) for node in nodes], arrays)
-    return Hosted([(twins[n], g) for (n, _), g in zip(seeds, arrays, strict=True)], twins)
+    arrays, twins = [g for _, g in seeds], dict[Node, Node]()
+    if is_away([*arrays, *(node.value for node in nodes)]):
+        twins, arrays = twins_of([(node, node.value, node.inputs or ()) for node in nodes], arrays)
+    roots = [twins.get(node, node) for node, _ in seeds]
+    opened = opening(roots, every=False)
+    return Hosted([(opened(n), g) for n, g in zip(roots, arrays, strict=True)], twins)
 
 
 def twins_of(
@@ -75,7 +79,8 @@ def twins_of(
         twin.value, twin.inputs, twin.grad = value, tuple([twins.get(x, x) for x in inputs]), None
         if node.saved is not None:
             twin.saved = rebuild(node.saved, hosts)
-        if node.primitive is not None and PRIMITIVES.get(node.op) is not node.primitive:
+        registered = PRIMITIVES.get(node.op) is node.primitive or is_scan(node)
+        if node.primitive is not None and not registered:
             twin.primitive, twin.saved = replace(node.primitive, vjp=_there(node)), None
     return twins, list(hosts)
 

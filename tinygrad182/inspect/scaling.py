@@ -32,10 +32,11 @@ NOT_FINITE = 2**30
 HostArray = np.ndarray[Any, Any]
 
 
-def zeros_like(array: Array) -> Array:
-    """Zeros of the array's shape, type and device."""
+def zeros_like(array: Array, lead: tuple[int, ...] = ()) -> Array:
+    """Zeros of the array's shape, behind leading axes, and of its type and device."""
     with backend.on(array):
-        return backend.namespace(array).zeros_like(array)
+        xp = backend.namespace(array)
+        return xp.zeros((*lead, *array.shape), dtype=array.dtype) if lead else xp.zeros_like(array)
 
 
 def times_power(array: Array, power: Power) -> Array:
