@@ -249,7 +249,7 @@ _SEVERAL = (
 def _pull(
     xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
-    if node.primitive.definition is not None and not getattr(xp, "has_loops", False):  # type: ignore[union-attr]
+    if not _has_rules(node, xp):
         return _pull_definition(node, g, xs, wanted)
     rules = node.primitive.vjp  # type: ignore[union-attr]
     params = node.params
@@ -275,6 +275,14 @@ def _pull(
         if cotangent is not None:
             edges.append((parent, fit(xp, node, parent, cotangent, leading)))  # type: ignore[arg-type]
     return edges  # type: ignore[return-value]
+
+
+def _has_rules(node: Node, xp: Any) -> bool:
+    """Whether the rules take arrays of a library: else the definition is differentiated."""
+    primitive: Any = node.primitive
+    if primitive.definition is None:
+        return True
+    return getattr(xp, "has_loops", False) and (primitive.keeps is None or node.saved is not None)
 
 
 def _pull_one_by_one(

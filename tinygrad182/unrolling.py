@@ -13,8 +13,8 @@ from .creation import ones, tensor
 from .functions import stack
 from .marks import mark
 from .modes import Modes, Scope, at_time, enable_grad, modes_kept, recording_as
-from .primitives.recurrent import Scan
 from .recording import Node, node_of, wrap
+from .recurrence import Scan, own
 
 State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""
@@ -65,17 +65,18 @@ def is_scan(node: Node) -> bool:
 
 def operations(node: Node) -> frozenset[str]:
     """The names of the operations inside a recurrence."""
-    params = {k: v for k, v in node.params.items() if k not in ("start", "shortest")}
-    return _operations(node.primitive, **params)
+    return _operations(node.primitive, **own(node.params))
 
 
 @cache
 @modes_kept
 def _operations(scan: Scan, **params: Any) -> frozenset[str]:
     inputs = [ones((2, 1, 1)), *[ones((1, 1))] * len(scan.parts)]
-    weight = ones((scan.blocks, 1), requires_grad=True)
+    weight = ones((len(scan.gates), 1), requires_grad=True)
+    others = [ones((blocks,), requires_grad=True) for blocks in scan.weights.values()]
+    biases = [weight[:, 0], weight[:, 0] if scan.separate else 0]
     lengths = tensor([1], dtype="int64")
-    operands = [*inputs, weight, weight, weight[:, 0], lengths]
+    operands = [*inputs, weight, weight, *biases, *others, lengths]
     with enable_grad():
         states = run_steps(scan, operands, {"shortest": 1, **params})
         nodes = ancestors([node_of(stack(list(part))) for part in zip(*states, strict=True)])
@@ -125,7 +126,7 @@ def opening(roots: Sequence[Node], every: bool = True) -> Callable[[Node], Node]
             if node.op == "index" and isinstance(source, _Part):
                 twins[node] = source.at(node)
             else:
-                twins[node] = _again(node, [_twin(x, twins) for x in node.inputs or ()])
+                twins[node] = node.again(tuple([_twin(x, twins) for x in node.inputs or ()]))
     return lambda node: _twin(node, twins)
 
 
@@ -157,7 +158,7 @@ class _Part:
             if isinstance(found, list):
                 return _Part(found, self.scope)
             return found if isinstance(found, _Part) else node_of(found)
-        return _again(node, [_as_node(self), *(node.inputs or ())[1:]])
+        return node.again((_as_node(self), *(node.inputs or ())[1:]))
 
 
 def _as_node(x: Any) -> Any:
@@ -175,11 +176,3 @@ def _open(node: Node, twins: dict[Node, Any]) -> _Part:
     states = recorded(node, [wrap(x.value, x) if isinstance(x, Node) else x for x in given])
     parts = [_Part(list(part), node.scope) for part in zip(*states, strict=True)]
     return parts[0] if len(parts) == 1 else _Part(parts, node.scope)
-
-
-def _again(node: Node, inputs: list[Any]) -> Node:
-    """Record an operation on other inputs, around the same value."""
-    _check_unchanged(node)
-    twin = Node(node.primitive, tuple(inputs), node.value, node.params, node.scope)
-    twin.marks, twin.saved, twin.memory = node.marks, node.saved, node.memory
-    return twin

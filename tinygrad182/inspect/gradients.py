@@ -14,7 +14,6 @@ import numpy as np
 from .. import backend
 from ..backend import Array, is_away
 from ..backpropagation import Cotangents, ancestors, backpropagate, fit, pull
-from ..kernels.arrays import Deltas
 from ..kernels.powers import (
     NOTHING,
     largest_exponent,
@@ -25,12 +24,11 @@ from ..kernels.powers import (
     to_one,
 )
 from ..kernels.powers import power as power_of_two
-from ..kernels.products import Sent, Weighted, products
+from ..kernels.products import Weighted
 from ..modes import modes_kept, no_grad
-from ..primitives import recurrent
 from ..primitives.index import Slice
-from ..primitives.recurrent import Scan, deltas
 from ..recording import Leaf, Node
+from ..recurrence import Scan, Window
 from ..unrolling import is_scan
 from .along import sent
 from .scaling import (
@@ -289,23 +287,23 @@ class Inside(NamedTuple):
 
     Attributes
     ----------
-    windows : list of (range, Deltas)
-        Steps, counted from the scan's first, and what was found at them; in the order of time.
+    windows : list of Window
+        What was found, in the order of time.
     power : int
         Of two, that all of them are to be multiplied by besides their own.
     """
 
-    windows: list[tuple[range, Deltas]]
+    windows: list[Window]
     power: int
 
     def grads(self, part: int) -> list[tuple[Array, Array]]:
         """One part's gradients (*lead, T, B, H) by windows, and the powers of their rows (*lead, T, B)."""
         found = []
-        for _, here in self.windows:
-            states = here.states[part]
+        for window in self.windows:
+            states = window.deltas.states[part]
             with backend.on(states):
                 m = backend.namespace(states).module
-                powers = m.full(states.shape[:-1], self.power) + here.powers
+                powers = m.full(states.shape[:-1], self.power) + window.deltas.powers
             found.append((states, powers))
         return found
 
@@ -520,22 +518,18 @@ class _Pass:
         if not isinstance(power, int):
             lead = g.shape[: g.ndim - node.value.ndim]
             rows, power = power.reshape(*lead, *node.value.shape[-3:-1]), 0
-        g = recurrent.plain(xp.module, g)
         xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
-        windows: list[tuple[range, Deltas]] = []
+        windows: list[Window] = []
         total = _Total(xp.module, node.value.dtype, len(scan.parts), power)
-        later = None
         with xp.on(node.value):
-            setting = scan.setting(xp, node.value, xs, needed, **node.params)
-            for steps in reversed(recurrent.windows(xp.module, node.saved.gates.shape)):
-                later = deltas(
-                    scan, xp, g, node.value, xs, node.saved, rows, True, steps, later, **node.params
-                )
+            for window in scan.inside(
+                xp, g, node.value, xs, node.saved, rows, True, needed, **node.params
+            ):
                 if any(needed):
-                    total.add(products(setting.at(steps), later), later)
+                    total.add(window)
                 if node in self.targets:
-                    kept = later if self.sums_too else later._replace(sums=None)
-                    windows.insert(0, (steps, kept))
+                    kept = window if self.sums_too else window.without_sums()
+                    windows.insert(0, kept)
         if node in self.targets:
             self.found.inside[node] = Inside(windows, power)
         return total
@@ -553,8 +547,9 @@ class _Total:
         self.initial: tuple[Array, Any] = (None, None)
         self.weights: Sequence[Weighted] = ()
 
-    def add(self, sent: Sent, found: Deltas) -> None:
+    def add(self, window: Window) -> None:
         """Add those of one window."""
+        sent, found = window.sent(), window.deltas
         self.x.insert(0, (sent.x, found.powers))
         self.initial = sent.initial, found.initial_powers
         weights = sent.by_weights()

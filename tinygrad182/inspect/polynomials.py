@@ -12,9 +12,11 @@ from .. import backend
 from ..backend import Array
 from ..backpropagation import Cotangents, fit, pull
 from ..kernels import arrays
-from ..kernels.arrays import ALL, Deltas, Ends
+from ..kernels.arrays import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
+from ..kernels.program import Program, Weights
 from ..recording import Node
+from ..recurrence import own
 from ..unrolling import is_scan
 from .along import sent
 from .gradients import RowCotangents, Rows, at_band
@@ -150,18 +152,22 @@ class InsideScans:
     def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
         """Go back through a recurrence, and send on what comes of it."""
         steps, count = Steps(node), len(self.sums.of)
+        program: Any = steps.scan.program(**own(node.params))
+        weight, H = steps.given.weight_ih, steps.states.shape[-1]
+        by_x = of_gates(np, weight, program.x_gates, H)
         parts = steps.scan.parts
-        hop = parts.index(self.through) if self.through in parts else None
+        kind = partial(Hopping, parts.index(self.through) if self.through in parts else None)
         x, *others = node.inputs or ()
-        watched, kept, to_x, found = self.watched.get(node), [], [], None
+        watched, kept, to_x = self.watched.get(node), [], []
+        found: Any = None  # until the last steps were gone through
         arrived = self._arrived.pop(node)
         chunks = steps.chunks(np.arange(len(steps)), rows=count * steps.states.shape[2])
         for chunk in reversed(list(chunks)):
-            found = _back(steps, chunk, _dense(arrived, count, chunk), partial(Hopping, hop), found)
+            found = _back(steps, program, chunk, _dense(arrived, count, chunk), kind, found)
             if watched is not None:
                 kept.append((found.states[watched], found.powers))
             if x in wanted:
-                to_x.append(to_one(np, found.sums @ steps.given.weight_ih, found.powers))
+                to_x.append(to_one(np, found.sums[..., : len(by_x)] @ by_x, found.powers))
         if watched is not None:
             self.found[node] = _joined(kept)
         if to_x:
@@ -221,25 +227,32 @@ def _dense(arrived: dict[int, Scaled], count: int, steps: Array) -> Scaled:
 
 
 def _back(
-    steps: Steps, chunk: Array, given: Scaled, carry: Callable[..., Carry], later: Deltas | None
+    steps: Steps,
+    program: Program,
+    chunk: Array,
+    given: Scaled,
+    kind: Callable[..., Carry],
+    later: Any,
 ) -> Deltas:
     """Go back over some steps in float64, the last that are left: all coefficients at once."""
     start, stop = int(chunk[0]), int(chunk[-1]) + 1
     first = steps.given.initial if start == 0 else steps.states[:, start - 1]
     lengths = steps.lengths()
     ends = ALL if lengths is None else Ends(lengths - start, int(lengths.min()) - start)
-    params = {k: v for k, v in steps.node.params.items() if k not in ("start", "shortest")}
+    saved = steps.node.saved
+    others = tuple([w.astype(np.float64) for w in saved.others])
     return arrays.backward(
-        steps.scan.cell(np, **params),
-        steps.node.saved.gates[start:stop].astype(np.float64),
+        program,
+        np,
+        saved.values[start:stop].astype(np.float64),
         [h.astype(np.float64) for h in first],
-        np.ascontiguousarray(steps.given.weight_hh, np.float64),
+        Weights(None, saved.weight_hh.astype(np.float64), None, None, others),
         steps.states[:, start:stop].astype(np.float64),
         ends,
         *given,
         keep=True,
         later=later,
-        carry=carry,
+        kind=kind,
     )
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
 from ..marks import Mark
-from ..primitives.recurrent import Scan
 from ..recording import Node
+from ..recurrence import Scan
 from ..unrolling import is_scan, steps_of_scan
 
 

@@ -16,13 +16,12 @@ from .._tensor import Tensor
 from ..backend import Array
 from ..backpropagation import backpropagate
 from ..errors import ArgumentError
-from ..kernels.arrays import windows
 from ..kernels.powers import or_zero, sizes_of, times_rows
 from ..marks import mark
 from ..modes import Modes, modes_kept, no_grad, recording_as
-from ..primitives.recurrent import Scan, deltas, plain
 from ..recording import Leaf, Node, is_tensor, node_of, wrap
-from ..unrolling import recorded
+from ..recurrence import Scan
+from ..unrolling import State, recorded
 from .gradients import Inside, RowCotangents, Seed, gradients_inside
 from .recurrences import Stack
 from .scaling import Power, in_own_type, zeros_like
@@ -260,13 +259,17 @@ Seeds = list[Seed]
 
 def inside(node: Node, g: Array) -> Seeds:
     """All steps, recorded again, and the gradients that the scan's own ``g`` gives the states."""
+    return _all(node, g)[1]
+
+
+@modes_kept
+def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
+    """All steps, recorded again, and what of the scan's own cotangent ``g`` arrives at each."""
     states = recorded(node, stand_ins(node))
-    seeds = [
-        (node_of(part), here)
-        for t, state in enumerate(states)
-        for part, here in zip(state, _at_step(node, g, t), strict=True)
-    ]
-    return _latest_first(seeds)
+    seeds: Seeds = []
+    for t, state in enumerate(states):
+        seeds += zip(map(node_of, state), _at_step(node, g, t), strict=True)
+    return states, _latest_first(seeds)
 
 
 def step(node: Node, g: Array, time: int) -> Seeds:
@@ -296,20 +299,19 @@ def _latest_first(seeds: Seeds) -> Seeds:
     return sorted(seeds, key=lambda seed: -seed[0].order)
 
 
+@modes_kept
 def _totals(node: Node, g: Array, i: int) -> list[Array]:
     """The whole gradient of every part of the state at step ``i``: one way back to it."""
     scan: Scan = node.primitive  # type: ignore[assignment]
+    if node.saved is None:
+        states, seeds = _all(node, g)
+        targets = [node_of(part) for part in states[i]]
+        with no_grad():
+            found = backpropagate(seeds, set(targets), retain_graph=True)
+        return [found[target] for target in targets]
     xp = backend.namespace(node.value)
     xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
-    later = None
-    g = plain(xp.module, g)
     with xp.on(node.value):
-        for window in reversed(windows(xp.module, node.saved.gates.shape)):
-            span = range(max(window.start, i), window.stop)
-            later = deltas(
-                scan, xp, g, node.value, xs, node.saved, None, True, span, later, **node.params
-            )
-            if span.start == i:
-                break
-    whole = Inside([(range(i, len(node.value)), later)], 0)  # type: ignore[list-item]
+        *_, last = scan.inside(xp, g, node.value, xs, node.saved, keep=True, until=i, **node.params)
+    whole = Inside([last], 0)
     return [in_own_type(*whole.grads(k)[0])[0] for k in range(len(scan.parts))]

@@ -15,9 +15,9 @@ from ..backend import Array, device_of
 from ..backpropagation import ancestors, backpropagate, gather, pull
 from ..errors import DTypeError, GraphError, UnknownPathError
 from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
+from ..kernels.products import Setting, as_declared
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
-from ..primitives.recurrent import Scan
 from ..recording import Leaf, Node, is_tensor, node_of
 from ..unrolling import is_scan, steps_of_scan, unrolled
 from .axes import is_told_apart, operand_axes
@@ -295,7 +295,7 @@ def _scans_using(root: Node, weight: Node) -> list[Node]:
         places = [i for i, x in enumerate(node.inputs or ()) if x is weight]
         if not places:
             continue
-        if not is_scan(node) or not getattr(backend.namespace(node.value), "has_loops", False):
+        if not is_scan(node):
             return []
         steps = steps_of_scan(node)
         if len(places) > 1 or places[0] <= len(node.primitive.parts) or not taken.isdisjoint(steps):  # type: ignore[union-attr]
@@ -324,23 +324,58 @@ def _contributions(root: Node, seed: Array, weight: Node, scans: list[Node]) -> 
     return CheckedParts(weight, _last_step(root) + 1, parts(), found.bands.get(weight, []))
 
 
+class _Use(NamedTuple):
+    """How a recurrence uses a weight.
+
+    Attributes
+    ----------
+    columns : slice
+        Which of the sums' cotangents, and of further weights', are by it.
+    operand : array (T, B, ·), or None
+        What it is multiplied by; None: 1.
+    setting : Setting
+    gates : tuple of int
+        In the order of the columns; none for a further weight.
+    """
+
+    columns: slice
+    operand: Array
+    setting: Setting
+    gates: tuple[int, ...]
+
+    def as_declared(self, part: Array) -> Array:
+        """What some steps contribute, (steps, rows[, ·]), in the order of the weight's rows."""
+        if not self.gates:
+            return part
+        s, rows = self.setting, part if part.ndim > 2 else part[..., None]
+        return as_declared(s.m, rows, self.gates, s.states.shape[-1]).reshape(part.shape)
+
+
+def _use(s: Setting, place: int) -> _Use:
+    """How a weight is used that stands at some place behind the parts of the initial state."""
+    program, (of_x, of_h, of_others) = s.program, s.columns
+    if place < 4:  # both weights, and both biases
+        columns, gates = ((of_x, program.x_gates), (of_h, program.h_gates))[place % 2]
+        operand = s.x if place == 0 else s.before if place == 1 else None
+        return _Use(columns, operand, s, gates)
+    H, sizes = s.states.shape[-1], list(program.weights.values())
+    start = of_others.start + sum(sizes[: place - 4]) * H
+    return _Use(slice(start, start + sizes[place - 4] * H), None, s, ())
+
+
 def _of_scan(node: Node, weight: Node, inside: Inside) -> Iterator[Part]:
     """δ_{z_t}ᵀ a_t at every step, a_t the input, the state before, or 1."""
-    scan: Scan = node.primitive  # type: ignore[assignment]
     xp = backend.namespace(node.value)
-    m = xp.module
-    xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
-    whole = scan.setting(xp, node.value, xs, **node.params)
-    operand = scan.operands(node.inputs or ())
-    times = steps_of_scan(node)
+    m, times = xp.module, steps_of_scan(node)
     count = max(1, CHUNK // weight.value.size)
-    for steps, found in inside.windows:
-        setting = whole.at(steps)
-        others = {operand.weight_ih: setting.x, operand.weight_hh: setting.before}
-        a = others.get(weight)
-        for i in range(0, len(steps), count):
+    place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
+    for window in inside.windows:
+        found = window.deltas
+        use = _use(window.setting, place)
+        a = use.operand
+        for i in range(0, len(window.steps), count):
             here = slice(i, i + count)
-            z, tops = found.sums[here], np.full(len(found.sums[here]), inside.power)
+            z, tops = found.sums[here, :, use.columns], np.full(len(found.sums[here]), inside.power)
             if isinstance(found.powers, int):
                 tops += found.powers
             else:
@@ -352,7 +387,8 @@ def _of_scan(node: Node, weight: Node, inside: Inside) -> Iterator[Part]:
                 shifts = np.where(sizes == NOTHING, NOTHING, powers - top[:, None])
                 z, tops = times_rows(m, z, xp.asarray(shifts)), tops + top
             part = z.sum(axis=1) if a is None else m.matmul(m.swapaxes(z, 1, 2), a[here])
-            yield Part(times[steps[i] : steps[i] + len(part)], part, tops)
+            first = times[window.steps[i]]
+            yield Part(range(first, first + len(part)), use.as_declared(part), tops)
 
 
 # --- step by step ----------------------------------------------------------------------------------

@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, cuda
+from . import arrays
+from .program import Program
 
 COMPILED = True
 """Whether compiled loops are used where Numba is installed."""
 
 
-def loops(m: Any, dtype: Any) -> ModuleType:
+def loops(program: Program, m: Any, dtype: Any) -> ModuleType:
     """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type."""
     if dtype == np.float16:
         from . import half  # which asks here for other loops
 
         return half
-    if m is not np and dtype in _TYPES and hasattr(m, "ElementwiseKernel"):  # CuPy
-        return cuda
-    if COMPILED and m is np and dtype in _TYPES:
+    if False and COMPILED and m is np and dtype in _TYPES:
         if dtype not in _BUILT:
             with _BUILDING:  # threads that come meanwhile wait: their numbers have the same bits
                 if dtype not in _BUILT:

@@ -14,45 +14,44 @@ import numpy as np
 from ..backend import Array
 from . import loops
 from .arrays import Deltas, Ends
+from .program import Program, Weights
 
 WIDE = np.dtype("float32")
 
 
 def forward(
-    cell: Any,
+    program: Program,
+    m: Any,
     x: Array,
     initial: list[Array],
-    weights: tuple[Array, Array, Any],
-    gates: Array,
+    weights: Weights,
+    saved: Array,
     states: Array,
     ends: Ends,
 ) -> None:
     """Do what :func:`.arrays.forward` does."""
-    m = cell.m
-    wide = m.empty(states.shape, WIDE)
-    inside = m.empty(gates.shape, WIDE) if cell.keeps_gates else wide[0]
-    weight_ih, weight_hh, bias = weights
-    bias = None if bias is None else bias.astype(WIDE)
-    loops(m, WIDE).forward(
-        cell,
+    wide, inside = m.empty(states.shape, WIDE), m.empty(saved.shape, WIDE)
+    loops(program, m, WIDE).forward(
+        program,
+        m,
         x.astype(WIDE),
         [h.astype(WIDE) for h in initial],
-        (weight_ih.astype(WIDE), weight_hh.astype(WIDE), bias),
+        _wide(weights),
         inside,
         wide,
         ends,
     )
     with np.errstate(over="ignore"):  # infinite is what it is in its type
         states[...] = wide
-        if cell.keeps_gates:
-            gates[...] = inside
+        saved[...] = inside
 
 
 def backward(
-    cell: Any,
-    gates: Array,
+    program: Program,
+    m: Any,
+    saved: Array,
     initial: list[Array],
-    weight: Array,
+    weights: Weights,
     states: Array,
     ends: Ends,
     g: Array,
@@ -62,16 +61,17 @@ def backward(
     later: Deltas | None = None,
 ) -> Deltas:
     """Do what :func:`.arrays.backward` does; what it returns is in float32."""
-    span = range(len(gates)) if span is None else span
+    span = range(len(saved)) if span is None else span
     here = slice(span.start, span.stop)
     before = states[:, span.start - 1] if span.start else initial
     if ends.lengths is not None:
         ends = Ends(ends.lengths - span.start, ends.shortest - span.start)
-    return loops(cell.m, WIDE).backward(
-        cell,
-        gates[here].astype(WIDE),
+    return loops(program, m, WIDE).backward(
+        program,
+        m,
+        saved[here].astype(WIDE),
         [h.astype(WIDE) for h in before],
-        weight.astype(WIDE),
+        _wide(weights),
         states[:, here].astype(WIDE),
         ends,
         g[..., here, :, :].astype(WIDE),
@@ -80,3 +80,9 @@ def backward(
         None,
         later,
     )
+
+
+def _wide(weights: Weights) -> Weights:
+    *others, last = weights
+    wide = [None if w is None else w.astype(WIDE) for w in others]
+    return Weights(*wide, tuple(w.astype(WIDE) for w in last))

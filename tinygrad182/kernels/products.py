@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array
 from . import loops
-from .arrays import Deltas, with_ones
+from .arrays import Deltas, of_gates, with_ones
 from .powers import NOTHING, largest_exponent, or_zero, power, power_of_two, times_rows
+from .program import Program
 
 Cotangents = tuple[Any, ...]
 """The cotangents of all inputs of a scan, in their order; None for what has none."""
@@ -21,11 +23,12 @@ Weighted = tuple[Any, Any]
 
 
 class Needs(NamedTuple):
-    """The inputs whose cotangents are wanted; the bias's come with those of ``weight_ih``."""
+    """The inputs whose cotangents are wanted, the biases' with those of the weights beside them."""
 
     x: bool
-    weight_ih: bool
-    weight_hh: bool
+    by_x: bool
+    by_h: bool
+    others: bool
 
 
 class Setting(NamedTuple):
@@ -34,23 +37,26 @@ class Setting(NamedTuple):
     Attributes
     ----------
     m : module
+    program : Program
     x : array (T, B, I)
     initial : array (B, H)
         The first part of the state before the first step.
     states : array (T, B, H)
         The first part of the state after each step.
-    weight_ih : array (blocks·H, I)
-    has_bias, has_lengths : bool
-        Which of the last inputs there are.
+    weight_ih : array (gates·H, I)
+    biases : tuple of bool
+        Whether there is one beside ``weight_ih``, and beside ``weight_hh``.
+    has_lengths : bool
     needs : Needs
     """
 
     m: Any
+    program: Program
     x: Array
     initial: Array
     states: Array
     weight_ih: Array
-    has_bias: bool
+    biases: tuple[bool, bool]
     has_lengths: bool
     needs: Needs
 
@@ -58,6 +64,13 @@ class Setting(NamedTuple):
     def before(self) -> Array:
         """The first part of the state before each step, (T, B, H): a copy."""
         return self.m.concatenate([self.initial[None], self.states[:-1]])
+
+    @property
+    def columns(self) -> tuple[slice, slice, slice]:
+        """Which columns the input has an effect on, the state, and further weights."""
+        p, H = self.program, self.states.shape[-1]
+        alone, sums = len(p.x_only) * H, p.sums * H
+        return slice(0, sums - alone), slice(alone, sums), slice(sums, None)
 
     def at(self, steps: range) -> Setting:
         """The setting of some of the steps."""
@@ -78,21 +91,40 @@ class Sent(NamedTuple):
     initial : array (parts, *lead, B, H)
         Its rows are at the powers of the initial state's.
     weights : tuple of (array or None, int or int array ())
-        By ``weight_ih``, with the bias's as a last column, and by ``weight_hh``; each beside its power.
-    has_bias : bool
+        By ``weight_ih``, by ``weight_hh``, each with its bias's as a last column and rows in the order of
+        the program's sums, and by the further weights, (*lead, blocks·H); each beside its power.
+    setting : Setting
     """
 
     x: Array
     initial: Array
-    weights: tuple[Weighted, Weighted]
-    has_bias: bool
+    weights: tuple[Weighted, ...]
+    setting: Setting
 
-    def by_weights(self) -> tuple[Weighted, Weighted, Weighted]:
-        """Return views of the cotangents of ``weight_ih``, ``weight_hh`` and the bias, and their powers."""
-        (by_weight_ih, power), by_weight_hh = self.weights
-        if by_weight_ih is None or not self.has_bias:
-            return (by_weight_ih, power), by_weight_hh, (None, 0)
-        return (by_weight_ih[..., :-1], power), by_weight_hh, (by_weight_ih[..., -1], power)
+    def by_weights(self) -> list[Weighted]:
+        """Return the cotangents of both weights, of both biases and of further weights, and their powers."""
+        s, H = self.setting, self.setting.states.shape[-1]
+        weights: list[Weighted] = []
+        biases: list[Weighted] = []
+        sides = zip(self.weights, s.biases, (s.program.x_gates, s.program.h_gates), strict=False)
+        for (by, power), has_bias, gates in sides:
+            by = None if by is None else as_declared(s.m, by, gates, H)
+            whole = by is None or not has_bias
+            weights.append((by if whole else by[..., :-1], power))
+            biases.append((None if whole else by[..., -1], power))
+        others, power = self.weights[2]
+        sizes = s.program.weights.values()
+        ends = [sum(list(sizes)[:i]) * H for i in range(len(sizes) + 1)]
+        each = [(None if others is None else others[..., a:b], power) for a, b in pairwise(ends)]
+        return [*weights, *biases, *each]
+
+
+def as_declared(m: Any, by: Array, gates: tuple[int, ...], H: int) -> Array:
+    """The rows (*lead, gates·H, ·) of sums in the order in which the cell declares its gates."""
+    if gates == tuple(range(len(gates))):
+        return by
+    places = [gates.index(k) for k in range(len(gates))]
+    return m.concatenate([by[..., i * H : (i + 1) * H, :] for i in places], axis=-2)
 
 
 def products(s: Setting, found: Deltas) -> Sent:
@@ -105,38 +137,36 @@ def products(s: Setting, found: Deltas) -> Sent:
     sums = found.sums.reshape((*found.sums.shape[:-3], T * B, found.sums.shape[-1]))
     by_x = None
     if s.needs.x:
-        by_x = m.matmul(sums, s.weight_ih.astype(sums.dtype, copy=False))
+        weight = of_gates(m, s.weight_ih, s.program.x_gates, s.states.shape[-1])
+        by_x = m.matmul(sums[..., s.columns[0]], weight.astype(sums.dtype, copy=False))
         by_x = by_x.reshape((*by_x.shape[:-2], *s.x.shape))
-    if (
-        isinstance(found.powers, int)
-        or not sums.size
-        or not (s.needs.weight_ih or s.needs.weight_hh)
-    ):
+    if isinstance(found.powers, int) or not sums.size or not any(s.needs[1:]):
         power = found.powers if isinstance(found.powers, int) else 0
         with np.errstate(over="ignore", invalid="ignore"):  # sent() looks at what is raised too far
-            by_weight_ih, by_weight_hh = _by_weights(s, sums)
-        weights = (by_weight_ih, power), (by_weight_hh, power)
+            weights = tuple((by, power) for by in _by_weights(s, sums))
     else:
         weights = _at_powers(s, sums, found.powers.reshape(-1))
-    return Sent(by_x, found.initial, weights, s.has_bias)
+    return Sent(by_x, found.initial, weights, s)
 
 
-def _at_powers(s: Setting, rows: Array, powers: Array) -> tuple[Weighted, Weighted]:
+def _at_powers(s: Setting, rows: Array, powers: Array) -> tuple[Weighted, ...]:
     """What :class:`Sent` has of the weights, from rows of several powers.
 
-    For both weights the rows are brought to one power together, unless the largest row of one would hide
-    what the other is made of.
+    For all weights the rows are brought to one power together, unless the largest row of one would hide
+    what another is made of.
     """
     m, limit = s.m, largest_exponent(rows.dtype)
-    exponents = loops(m, rows.dtype).exponents(m, rows)
+    exponents = loops(s.program, m, rows.dtype).exponents(m, rows)
     endless = exponents > limit
     exponents, sizes = _sized(m, exponents, powers, limit)
-    each = [Needs(False, True, False)] * s.needs.weight_ih
-    each += [Needs(False, False, True)] * s.needs.weight_hh
+    nothing = Needs(False, False, False, False)
+    each = [
+        nothing._replace(**{name: True}) for name in Needs._fields[1:] if getattr(s.needs, name)
+    ]
     tops = [_top(s, needs, sizes) for needs in each]
-    if len(each) > 1 and m is np and abs(tops[0] - tops[1]) <= limit // 5:
+    if len(each) > 1 and m is np and max(tops) - min(tops) <= limit // 5:
         each, tops = [s.needs], [max(tops)]
-    found: list[Weighted] = [(None, 0), (None, 0)]
+    found: list[Weighted] = [(None, 0)] * 3
     for needs, top in zip(each, tops, strict=True):
         part, shown = s._replace(needs=needs), m.minimum(sizes - top, 0)  # larger ones meet zeros
         counts = m.where(endless, 0, shown)
@@ -147,14 +177,15 @@ def _at_powers(s: Setting, rows: Array, powers: Array) -> tuple[Weighted, Weight
             if w is not None:
                 w *= back
                 found[i] = w, top + at.power
-    return found[0], found[1]
+    return tuple(found)
 
 
 def _top(s: Setting, needs: Needs, sizes: Array) -> Any:
     """The largest size of a row that is not multiplied by zeros alone for a weight; 0 if there is none."""
     m = s.m
-    if not (needs.weight_ih and s.has_bias):  # which is multiplied by 1
-        operands = [s.x] if needs.weight_ih else [s.initial[None], s.states[:-1]]
+    ones = needs.others or (needs.by_x and s.biases[0]) or (needs.by_h and s.biases[1])
+    if not ones:  # a bias and what has no product are multiplied by 1
+        operands = [s.x] if needs.by_x else [s.initial[None], s.states[:-1]]
         if m is np:  # mostly the largest is one of those
             t, b = divmod(int(np.argmax(sizes)), s.x.shape[1])
             row = operands[0][t, b] if t < len(operands[0]) else s.states[t - 1, b]
@@ -192,7 +223,7 @@ def _to_one_power(s: Setting, rows: Array, exponents: Array, sizes: Array) -> _A
     rows is as much larger than the smallest normal number as they are raised (about 100 powers of two in
     float32). Elements smaller than 2^-126 times the largest of all rows count as 0.
     """
-    m, limit, run = s.m, largest_exponent(rows.dtype), loops(s.m, rows.dtype)
+    m, limit, run = s.m, largest_exponent(rows.dtype), loops(s.program, s.m, rows.dtype)
     room = limit - 1 - (s.x.shape[0] * s.x.shape[1]).bit_length() - _exponent_of_operands(s, limit)
     lift = m.minimum(room, limit - 2)
     rows = run.at_powers(m, rows, exponents, sizes, lift)
@@ -219,30 +250,38 @@ def _sized(m: Any, exponents: Array, powers: Array, limit: int) -> tuple[Array, 
 def _exponent_of_operands(s: Setting, limit: int) -> Array:
     """The power of two that inputs, states and the ones of the bias are below; ``limit`` if not finite."""
     m, top = s.m, 1
-    for a in [s.x] * s.needs.weight_ih + [s.states, s.initial] * s.needs.weight_hh:
+    for a in [s.x] * s.needs.by_x + [s.states, s.initial] * s.needs.by_h:
         if a.size:
             top = m.maximum(top, m.abs(a).max())
     return m.where(m.isfinite(top), m.frexp(top)[1], limit)
 
 
-def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array]:
+def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array, Array]:
     """What :class:`Sent` has of the weights, from the cotangents of the sums (*lead, rows, ·).
 
     These are all from the row ``first`` on, with which a step begins.
     """
     m = s.m
     T, B, _ = s.x.shape
-    across = m.swapaxes(sums, -1, -2)
-    by_weight_ih = by_weight_hh = None
-    if s.needs.weight_ih:
+    of_x, of_h, of_others = s.columns
+    by_x = by_h = others = None
+    if s.needs.by_x:
         x = s.x.reshape(T * B, s.x.shape[-1])[first:]
-        by_weight_ih = m.matmul(across, with_ones(m, x) if s.has_bias else x)
-    if s.needs.weight_hh:  # two products, so that the states are not copied
+        across = m.swapaxes(sums[..., of_x], -1, -2)
+        by_x = m.matmul(across, with_ones(m, x) if s.biases[0] else x)
+    if s.needs.by_h:  # two products, so that the states are not copied
         h = s.states.reshape(T * B, s.states.shape[-1])
         before = h[first - B : first] if first else s.initial
-        by_weight_hh = m.matmul(across[..., B:], h[first : T * B - B])
-        by_weight_hh += m.matmul(across[..., :B], before)
-    return by_weight_ih, by_weight_hh
+        later = h[first : T * B - B]
+        if s.biases[1]:
+            before, later = with_ones(m, before), with_ones(m, later)
+        across = m.swapaxes(sums[..., of_h], -1, -2)
+        by_h = m.matmul(across[..., B:], later)
+        by_h += m.matmul(across[..., :B], before)
+    if s.needs.others:
+        some = sums[..., of_others]
+        others = m.matmul(m.ones(some.shape[-2], some.dtype), some)
+    return by_x, by_h, others
 
 
 def sent(s: Setting, found: Deltas) -> Cotangents:
@@ -257,13 +296,13 @@ def sent(s: Setting, found: Deltas) -> Cotangents:
         )
     made = products(s, found)
     by_x, initial = made.x, made.initial
-    weights = tuple(w for w, _ in made.by_weights())
+    weights: Any = None
     if not isinstance(powers, int):
         by_x = None if by_x is None else times_rows(m, by_x, powers)
         initial = times_rows(m, initial, found.initial_powers)
-        weights = tuple(
+        weights = [
             None if w is None else times_rows(m, w, m.asarray(p)) for w, p in made.by_weights()
-        )
+        ]
     elif powers:
         arrays = [w for w, _ in made.weights]
         if not all(map(_finite, arrays)):
@@ -273,6 +312,7 @@ def sent(s: Setting, found: Deltas) -> Cotangents:
         for array in (by_x, *arrays):
             if array is not None:
                 m.multiply(array, scale, out=array)
+    weights = [w for w, _ in made.by_weights()] if weights is None else weights
     return (by_x, *initial, *weights, *([None] if s.has_lengths else []))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from .._numbers import real_number
 from .._tensor import Tensor
 from ..errors import ArgumentError, brief
-from ..primitives.recurrent import LSTM_SCAN
+from ..primitives import PRIMITIVES
+from ..recurrence import Scan
 from .courses import State
 from .init import Rng, generator
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
@@ -27,6 +28,21 @@ class LSTMStates(NamedTuple):
 
     h: Tensor
     c: Tensor
+
+
+def lstm_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+    """C' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')"""
+    z, c = x + h, state[1]
+    n = z.shape[-1] // 4
+    i, f = xp.sigmoid(z[..., :n]), xp.sigmoid(z[..., n : 2 * n])
+    g, o = xp.tanh(z[..., 2 * n : 3 * n]), xp.sigmoid(z[..., 3 * n :])
+    c = f * c + i * g
+    return o * xp.tanh(c), c
+
+
+LSTM_SCAN = PRIMITIVES["lstm_scan"] = Scan.of(
+    "lstm_scan", lstm_step, ("i", "f", "g", "o"), ("h", "c")
+)
 
 
 class _LongShortTerm(Recurrent):

@@ -16,8 +16,8 @@ from ..functions import matmul, stack, swapaxes, where
 from ..host import on_host, whole
 from ..marks import mark
 from ..modes import MODES, modes_kept, scope
-from ..primitives.recurrent import Scan
 from ..recording import apply, wrap
+from ..recurrence import Scan
 from ..unrolling import run_steps
 from .checks import as_input, check_size
 from .courses import Course, Fused, Joined, Lengths, State, Unrolled, at_ends
@@ -48,16 +48,15 @@ class Recurrent(Module):
         """What the primitive is told beside its operands."""
         return {}
 
-    def _weights(self, suffix: str) -> tuple[Any, Any, Any]:
+    def _weights(self, suffix: str) -> Any:
         """W_x, W_h and b (0 where there is none) of a layer."""
-        names = (f"{name}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih"))
-        weight_ih, weight_hh, bias = (vars(self).get(name, 0) for name in names)
-        return weight_ih, weight_hh, bias
+        names = (f"{name}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        return tuple(vars(self).get(name, 0) for name in names)
 
     def _make(self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None) -> None:
         """Draw the parameters of one layer, uniform in ±1/√hidden_size as in PyTorch."""
         bound = 1 / math.sqrt(self.hidden_size)
-        rows = self.scan.blocks * self.hidden_size
+        rows = len(self.scan.gates) * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, inputs),
             "weight_hh": (rows, self.hidden_size),
@@ -146,10 +145,12 @@ class RecurrentCell(Recurrent):
         layout = "(B, H)" if x.ndim == 2 else "(H,)"
         shape = (*x.shape[:-1], self.hidden_size)
         state = self._zeros(shape, "") if given is None else self._state(given, shape, layout)
-        weight_ih, weight_hh, bias = self._weights("")
-        z = matmul(x, weight_ih.T) + matmul(state[0], weight_hh.T)
+        weight_ih, weight_hh, bias, _ = self._weights("")
+        z = matmul(x, weight_ih.T)
         z = z + bias if self.bias else z
-        new: State = self.scan.step(functions, z, state, None, **self._params())
+        new: State = self.scan.step(
+            functions, z, matmul(state[0], weight_hh.T), state, **self._params()
+        )
         return new
 
 

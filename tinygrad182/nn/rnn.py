@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 from .._tensor import Tensor
 from ..errors import ArgumentError
 from ..functions import relu, tanh
-from ..primitives.recurrent import RNN_SCAN
+from ..primitives import PRIMITIVES
+from ..recurrence import Scan
 from .init import Rng, generator
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
@@ -36,6 +37,15 @@ class States(NamedTuple):
     """
 
     h: Tensor
+
+
+def rnn_step(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str = "tanh") -> Any:
+    """H' = σ(z)"""
+    z = x + h
+    return (z if nonlinearity == "identity" else getattr(xp, nonlinearity)(z),)
+
+
+RNN_SCAN = PRIMITIVES["rnn_scan"] = Scan.of("rnn_scan", rnn_step, ("h",), ("h",))
 
 
 class _Vanilla(Recurrent):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import elementwise, index, linalg, product, recurrent, reduction, shape
+from . import elementwise, index, linalg, product, reduction, shape
 from .primitive import PRIMITIVES, Primitive, define
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "index",
     "linalg",
     "product",
-    "recurrent",
     "reduction",
     "shape",
 ]

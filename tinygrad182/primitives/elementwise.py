@@ -339,7 +339,7 @@ def relu(xp: Namespace, x: Array) -> Array:
 
 
 def relu_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
-    return xp.where(x <= 0, 0.0, g)
+    return xp.where(y <= 0, 0.0, g)  # y, which is kept anyway where x is not
 
 
 # --- selection ----------------------------------------------------------------------------------

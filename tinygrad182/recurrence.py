@@ -1,0 +1,492 @@
+"""Recurrences over a whole sequence as one operation.
+
+A cell declares one step, in elementary operations. The step, unrolled, is the definition: what it means on
+any library, how it is differentiated again, and what the inspector opens it to. On NumPy and CuPy the loops
+of :mod:`.kernels` run the step's program instead, and save what backward needs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import functions
+from .backend import SCALARS, Array
+from .backpropagation import ancestors
+from .kernels import loops
+from .kernels.arrays import ALL, Deltas, Ends, windows
+from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
+from .kernels.program import Program, Weights
+from .modes import modes_kept, no_grad
+from .primitives import Primitive
+from .primitives.primitive import Rule
+from .recording import Node, node_of, wrap
+from .tracing import derive
+
+State = tuple[Any, ...]
+"""The parts of a state: (h,) or (h, c)."""
+
+
+class Operands(NamedTuple):
+    """What a scan is applied to.
+
+    Attributes
+    ----------
+    x : (T, B, I)
+    initial : tuple of (B, H)
+        The parts of the state before the first input.
+    weight_ih, weight_hh : (gates·H, I), (gates·H, H)
+    bias_ih, bias_hh : (gates·H,), or the number 0
+    others : tuple of (blocks·H,)
+        Further weights of the cell.
+    lengths : int (B,), or None
+        Steps of each sequence.
+    """
+
+    x: Any
+    initial: State
+    weight_ih: Any
+    weight_hh: Any
+    bias_ih: Any
+    bias_hh: Any
+    others: tuple[Any, ...]
+    lengths: Any
+
+
+class Saved(NamedTuple):
+    """What the forward loop leaves for backward.
+
+    Attributes
+    ----------
+    values : array (T, B, slots·H)
+    weight_hh : array (gates·H, H)
+    others : tuple of array (blocks·H,)
+    """
+
+    values: Array
+    weight_hh: Array
+    others: tuple[Array, ...]
+
+
+class Window(NamedTuple):
+    """What backward found at some steps.
+
+    Attributes
+    ----------
+    steps : range
+        Counted from the scan's first.
+    deltas : Deltas
+    setting : Setting
+        Of these steps.
+    """
+
+    steps: range
+    deltas: Deltas
+    setting: Setting
+
+    def sent(self) -> Sent:
+        """What the inputs get, before powers of two are put back."""
+        return products(self.setting, self.deltas)
+
+    def without_sums(self) -> Window:
+        """Return the cotangents of the states alone, which take less memory."""
+        return self._replace(deltas=self.deltas._replace(sums=None))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan(Primitive):
+    """A recurrence over a whole sequence.
+
+    It is applied to ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; a bias that
+    there is not is the number 0. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of several
+    parts.
+
+    Attributes
+    ----------
+    gates : tuple of str
+        Each has a block of H rows in the weights.
+    parts : tuple of str
+        The names of the state's parts. W_h is applied to the first.
+    weights : dict of str to int
+        Further weights, and how many blocks of H each has.
+    step : callable
+        ``step(xp, x, h, state, **weights, **params) -> state`` of the sums x = x_t W_xᵀ + b_x and
+        h = h_{t−1} W_hᵀ + b_h, in elementary operations.
+    """
+
+    gates: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ("h",)
+    weights: Any = None
+    step: Rule = lambda: None
+
+    @staticmethod
+    def of(
+        name: str,
+        step: Rule,
+        gates: tuple[str, ...],
+        parts: tuple[str, ...],
+        weights: dict[str, int] | None = None,
+    ) -> Scan:
+        """The recurrence of a cell."""
+
+        def definition(xp: Any, *inputs: Any, **params: Any) -> Any:
+            return scan._stacked(xp, scan.unrolled(xp, *inputs, **params))
+
+        def keeps(xp: Any, *inputs: Any, **params: Any) -> tuple[Array, Saved | None]:
+            program = scan.program_for(xp, params)
+            if program is None:
+                return scan._by_definition(*inputs, **params), None
+            return scan._run(program, xp, inputs, **params)
+
+        def forward(xp: Any, *inputs: Any, **params: Any) -> Any:
+            program = scan.program_for(xp, params)
+            if program is None:
+                return scan._by_definition(*inputs, **params)
+            return scan._states_alone(program, xp, inputs, **params)
+
+        def vjp(
+            xp: Any,
+            g: Array,
+            y: Array,
+            *inputs: Any,
+            saved: Saved,
+            needed: Any = None,
+            **params: Any,
+        ) -> Cotangents:
+            found = [
+                sent(window.setting, window.deltas)
+                for window in scan.inside(xp, g, y, inputs, saved, needed=needed, **params)
+            ]
+            return joined(xp.module, found[::-1], len(parts))
+
+        scan = Scan(
+            name,
+            forward,
+            vjp,
+            "definition",
+            needs="x (T, B, I), states (B, H), weights (gates·H, I) and (gates·H, H), biases (gates·H,)",
+            definition=definition,
+            keeps=keeps,
+            gates=gates,
+            parts=parts,
+            weights=weights or {},
+            step=step,
+        )
+        return scan
+
+    # --- the program -----------------------------------------------------------------------------
+
+    def program(self, **params: Any) -> Program | None:
+        """The step as instructions, or None for a cell whose hidden units depend on each other."""
+        return _program(self, **params)
+
+    def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
+        """The program, where a library has loops to run it with."""
+        if not getattr(xp, "has_loops", False):
+            return None
+        return _program(self, **own(params))
+
+    @property
+    def separate(self) -> bool:
+        """Whether the state's own bias matters: not in a cell that only ever adds h to x."""
+        defaults = inspect.signature(self.step).parameters.values()
+        program = _program(
+            self, **{p.name: p.default for p in defaults if p.default is not p.empty}
+        )
+        return program is None or program.separate
+
+    # --- operands --------------------------------------------------------------------------------
+
+    def operands(self, inputs: tuple[Any, ...]) -> Operands:
+        """Inputs by name."""
+        n = 1 + len(self.parts)
+        end = n + 4 + len(self.weights)
+        lengths = inputs[end] if len(inputs) > end else None
+        return Operands(inputs[0], inputs[1:n], *inputs[n : n + 4], inputs[n + 4 : end], lengths)
+
+    def checked(self, inputs: tuple[Any, ...]) -> Operands:
+        """The operands, where their shapes belong together: compiled loops do not look.
+
+        Raises
+        ------
+        ValueError
+        """
+        least = len(self.parts) + 5 + len(self.weights)
+        if len(inputs) not in (least, least + 1):
+            raise ValueError(f"{len(inputs)} operands, not {least}, or {least + 1} with lengths")
+        given = self.operands(inputs)
+        T, B, size = _shape(given.x, "x", 3)
+        H = _shape(given.weight_hh, "weight_hh", 2)[1]
+        N = len(self.gates) * H
+        wanted: list[tuple[Any, str, tuple[int, ...]]]
+        wanted = [(given.weight_ih, "weight_ih", (N, size)), (given.weight_hh, "weight_hh", (N, H))]
+        wanted += [
+            (h, f"{name}_0", (B, H)) for h, name in zip(given.initial, self.parts, strict=True)
+        ]
+        for bias, name in ((given.bias_ih, "bias_ih"), (given.bias_hh, "bias_hh")):
+            if hasattr(bias, "shape") or bias:
+                wanted.append((bias, name, (N,)))
+        others = zip(given.others, self.weights.items(), strict=True)
+        wanted += [(weight, name, (blocks * H,)) for weight, (name, blocks) in others]
+        lengths = given.lengths
+        if lengths is not None:
+            wanted.append((lengths, "lengths", (B,)))
+        for array, name, shape in wanted:
+            if getattr(array, "shape", None) != shape:
+                raise ValueError(f"{name} has shape {getattr(array, 'shape', ())}, not {shape}")
+        if lengths is not None and getattr(lengths.dtype, "kind", "i") not in "iu":
+            raise ValueError(f"lengths of dtype {lengths.dtype} are no whole numbers")
+        if not T:
+            raise ValueError("x has no steps")
+        return given
+
+    # --- the definition --------------------------------------------------------------------------
+
+    def unrolled(
+        self, xp: Any, *inputs: Any, shortest: int | None = None, start: int = 0, **params: Any
+    ) -> Iterator[State]:
+        """The states, first the initial one, as they are computed step by step."""
+        given = self.checked(inputs)
+        state, lengths = given.initial, given.lengths
+        projected = xp.matmul(given.x, given.weight_ih.T)  # all steps in one product
+        projected = projected + given.bias_ih if hasattr(given.bias_ih, "shape") else projected
+        weight = given.weight_hh.T
+        others = dict(zip(self.weights, given.others, strict=True))
+        yield state
+        for t in range(given.x.shape[0]):
+            h = xp.matmul(state[0], weight)
+            h = h + given.bias_hh if hasattr(given.bias_hh, "shape") else h
+            new = self.step(xp, projected[t, ...], h, state, **others, **params)
+            if lengths is not None and t >= (shortest or 0):
+                new = _held(xp, new, state, xp.greater(lengths, t)[:, None])
+            state = new
+            yield state
+
+    def _stacked(self, xp: Any, states: Iterator[State]) -> Any:
+        """The result, from the states of every step."""
+        _, *steps = states
+        wholes = [xp.stack(list(part), axis=0) for part in zip(*steps, strict=True)]
+        return wholes[0] if len(wholes) == 1 else xp.stack(wholes, axis=0)
+
+    @modes_kept
+    def _by_definition(self, *inputs: Any, **params: Any) -> Array:
+        """The result on arrays, step by step."""
+        given = [x if type(x) in SCALARS else wrap(x) for x in inputs]
+        with no_grad():
+            return self.definition(functions, *given, **params)._data  # type: ignore[misc]
+
+    # --- the loops -------------------------------------------------------------------------------
+
+    def _run(
+        self, program: Program, xp: Any, inputs: Sequence[Any], shortest: int | None = None,
+        start: int = 0, **params: Any,
+    ) -> tuple[Array, Saved]:  # fmt: skip
+        """The result, and what backward needs.
+
+        Per step and sequence that is, with the states themselves, 6 H numbers for an LSTM, 5 H for a GRU
+        and H for a vanilla RNN.
+        """
+        m = xp.module
+        given = _in_one_type(m, self.checked(tuple(inputs)))
+        weight_hh, others = given.weight_hh, given.others
+        biases = (b if hasattr(b, "shape") else None for b in (given.bias_ih, given.bias_hh))
+        (T, B, _), H, dtype = given.x.shape, weight_hh.shape[1], given.x.dtype
+        states = m.empty((len(given.initial), T, B, H), dtype)
+        values = m.empty((T, B, program.saved * H), dtype)
+        weights = Weights(given.weight_ih, weight_hh, *biases, others)
+        loops(program, m, dtype).forward(
+            program,
+            m,
+            given.x,
+            list(given.initial),
+            weights,
+            values,
+            states,
+            _ends(given.lengths, shortest),
+        )
+        return (states[0] if len(states) == 1 else states), Saved(values, weight_hh, others)
+
+    def _states_alone(
+        self,
+        program: Program,
+        xp: Any,
+        inputs: Sequence[Any],
+        shortest: int | None = None,
+        **params: Any,
+    ) -> Array:
+        """The result where nothing is to be kept: window by window, in memory for what one keeps."""
+        given = self.checked(tuple(inputs))
+        (T, B, _), H = given.x.shape, given.weight_hh.shape[1]
+        spans = windows(xp.module, (T, B, program.columns * H))
+        if len(spans) == 1:
+            return self._run(program, xp, inputs, shortest, **params)[0]
+        weights = given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, *given.others
+        before: Sequence[Any] = given.initial
+        found: Any = None
+        for span in spans:
+            lengths = [] if given.lengths is None else [given.lengths - span.start]
+            some = given.x[span.start : span.stop]
+            here = max(0, (shortest or 0) - span.start)
+            y, _ = self._run(program, xp, [some, *before, *weights, *lengths], here)
+            if found is None:
+                found = xp.module.empty((*y.shape[:-3], T, *y.shape[-2:]), y.dtype)
+            found[..., span.start : span.stop, :, :] = y
+            before = [y[-1]] if len(before) == 1 else list(y[:, -1])
+        return found
+
+    def inside(
+        self,
+        xp: Any,
+        g: Array,
+        y: Array,
+        inputs: tuple[Any, ...],
+        saved: Saved,
+        powers: Array | None = None,
+        keep: bool = False,
+        needed: tuple[bool, ...] | None = None,
+        until: int = 0,
+        shortest: int | None = None,
+        start: int = 0,
+        **params: Any,
+    ) -> Iterator[Window]:
+        """Run back through time: the one way inside a recurrence.
+
+        Parameters
+        ----------
+        g : array (*lead, [parts,] T, B, H)
+            The cotangent of the result ``y``.
+        inputs, saved
+            What it was computed from, and what that left.
+        powers : int array (*lead, T, B), optional
+            Powers of two that the rows of ``g`` are to be multiplied by.
+        keep : bool
+            Whether the cotangents of the states are wanted.
+        needed : tuple of bool, optional
+            For which inputs the cotangents are wanted; by default for all.
+        until : int
+            The step at which to stop.
+
+        Yields
+        ------
+        Window
+            Of the last steps first: the cotangents of all sums are never there at once.
+        """
+        program = _program(self, **params)
+        assert program is not None  # for there is what its loops have saved
+        m, given = xp.module, self.operands(inputs)
+        parts = len(self.parts)
+        states, dtype = y.reshape((parts, *y.shape[-3:])), saved.values.dtype
+        if m is np and not g.flags.carray:  # or loops would copy it for every window
+            g = np.require(g, requirements=("C", "A", "W"))
+        g = g[None] if parts == 1 else m.moveaxis(g, -4, 0) if g.ndim > 4 else g
+        weights = Weights(None, saved.weight_hh, None, None, saved.others)
+        initial = [h.astype(dtype, copy=False) for h in given.initial]
+        ends, run = _ends(given.lengths, shortest), loops(program, m, dtype)
+        setting = self._setting(program, m, given, states[0], needed)
+        later: Deltas | None = None
+        T, B, H = states.shape[1:]
+        for window in reversed(windows(m, (T, B, program.columns * H))):
+            span = range(max(window.start, until), window.stop)
+            later = run.backward(
+                program,
+                m,
+                saved.values,
+                initial,
+                weights,
+                states,
+                ends,
+                g,
+                powers,
+                keep,
+                span,
+                later,
+            )
+            yield Window(span, later, setting.at(span))
+            if span.start == until:
+                return
+
+    def _setting(
+        self,
+        program: Program,
+        m: Any,
+        given: Operands,
+        states: Array,
+        needed: tuple[bool, ...] | None,
+    ) -> Setting:
+        """What the products of backward are made of."""
+        needs = Needs(True, True, True, bool(given.others))
+        if needed is not None:
+            of = self.operands(needed)
+            needs = Needs(
+                of.x, of.weight_ih or of.bias_ih, of.weight_hh or of.bias_hh, any(of.others)
+            )
+        biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
+        rest = given.weight_ih, biases, given.lengths is not None, needs
+        return Setting(m, program, given.x, given.initial[0], states, *rest)
+
+
+def own(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a step, without those of the run."""
+    return {k: v for k, v in params.items() if k not in ("start", "shortest")}
+
+
+@cache
+def _program(scan: Scan, **params: Any) -> Program | None:
+    return derive(scan.name, scan.step, scan.gates, scan.parts, scan.weights, params)
+
+
+def _shape(array: Any, name: str, axes: int) -> tuple[int, ...]:
+    shape = tuple(getattr(array, "shape", ()))
+    if len(shape) != axes:
+        raise ValueError(f"{name} has shape {shape}, not {axes} axes")
+    return shape
+
+
+def _in_one_type(m: Any, given: Operands) -> Operands:
+    """Operands in the type that holds all of them."""
+    dtype = given.x.dtype
+    arrays = [a for a in (*given.initial, *given[2:6], *given.others) if hasattr(a, "dtype")]
+    if all(a.dtype is dtype for a in arrays):
+        return given
+    dtype = m.result_type(given.x, *arrays)
+
+    def cast(a: Any) -> Any:
+        return a.astype(dtype, copy=False) if hasattr(a, "dtype") else a
+
+    initial, others = (tuple(map(cast, some)) for some in (given.initial, given.others))
+    return Operands(cast(given.x), initial, *map(cast, given[2:6]), others, given.lengths)
+
+
+def _ends(lengths: Array | None, shortest: int | None) -> Ends:
+    return ALL if lengths is None else Ends(lengths, shortest or 0)
+
+
+def _held(xp: Any, new: State, old: State, going: Any) -> State:
+    """Past a sequence's end the old state stays, as a constant: no gradient comes from there.
+
+    What a step computes from a part of the new state (an LSTM's h from c) depends on the part that is
+    held, as the gradient by it has to say.
+    """
+    held = list(new)
+    order = sorted(range(len(new)), key=lambda k: node_of(new[k]).order)
+    for i, k in enumerate(order):
+        part = xp.where(going, held[k], old[k].detach())
+        for later in order[i + 1 :]:
+            held[later] = _instead(held[later], held[k], part)
+        held[k] = part
+    return tuple(held)
+
+
+def _instead(x: Any, before: Any, after: Any) -> Any:
+    """A recorded Tensor with one of what it was computed from in the place of another."""
+    twins: dict[Any, Node] = {node_of(before): node_of(after)}
+    for node in ancestors([node_of(x)], oldest=node_of(before).order):
+        if node not in twins and any(y in twins for y in node.inputs or ()):
+            twins[node] = node.again(tuple([twins.get(y, y) for y in node.inputs or ()]))
+    node = twins.get(node_of(x))
+    return x if node is None else wrap(node.value, node)

@@ -1,0 +1,459 @@
+"""From a cell's step to its program: the step is run on symbols, and then the derivative rules are.
+
+A symbol is an array of one more library, whose elements are registers. The engine records the step on
+Tensors around symbols as on any others, so a step may use whatever Tensors have: functions, methods,
+masks, ``detach``. A symbol has no numbers. A step that looks at one has no program, nor has one in which
+hidden units depend on each other: it is then run by its definition.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import functions
+from .backend import NAMESPACES, SCALARS, Array, Key, Namespace
+from .backpropagation import ancestors
+from .kernels.program import (
+    CHEAP,
+    MASKS,
+    Listing,
+    Operand,
+    Program,
+    Register,
+    Tape,
+    reachable,
+    rebuilt,
+)
+from .modes import Modes, Scope, modes_kept, recording_as
+from .namespaces import SHARED
+from .primitives import PRIMITIVES
+from .recording import Leaf, Node, node_of, wrap
+
+# fmt: off
+KNOWN = CHEAP | MASKS | frozenset((
+    "divide", "exp", "log", "expm1", "log1p", "log2", "log10", "sqrt", "power", "sin", "cos", "sinh",
+    "cosh", "tanh", "asin", "acos", "atan", "asinh", "atan2", "sign", "floor", "ceil", "trunc", "round",
+    "remainder", "floor_divide",
+))
+"""The functions that symbols have."""
+# fmt: on
+
+_FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
+
+
+class Symbol:
+    """An array ``(*rows, blocks·units)`` of registers, one for each block: all units are treated alike."""
+
+    __slots__ = ("dtype", "registers", "rows", "tape", "units")
+
+    def __init__(
+        self, tape: Tape, registers: tuple[Operand, ...], rows: tuple[int, ...], units: int,
+        dtype: Any = _FLOAT,
+    ) -> None:  # fmt: skip
+        self.tape = tape
+        self.registers = registers
+        self.rows = rows
+        self.units = units
+        self.dtype = dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return (*self.rows, len(self.registers) * self.units)
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.rows) + 1
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return int(np.prod(self.shape))
+
+    def like(self, registers: tuple[Operand, ...]) -> Symbol:
+        """Make a symbol of as many rows and units."""
+        return Symbol(self.tape, registers, self.rows, self.units)
+
+    def __getitem__(self, key: Key) -> Symbol:
+        """Whole blocks along the last axis."""
+        entries = [k for k in key if k is not Ellipsis]
+        entries += [slice(None)] * (self.ndim - len(entries))
+        *others, last = entries
+        if len(entries) != self.ndim or any(k != slice(None) for k in others):
+            raise TypeError("a step takes blocks of its last axis only")
+        start, stop, step = last.indices(self.shape[-1])
+        if step != 1 or start % self.units or stop % self.units:
+            raise TypeError("a step takes whole gates only")
+        return self.like(self.registers[start // self.units : stop // self.units])
+
+    def _by(self, op: str, *operands: Any) -> Symbol:
+        return _elementwise(op, *operands)
+
+    def __add__(self, x: Any) -> Symbol:
+        return self._by("add", self, x)
+
+    def __radd__(self, x: Any) -> Symbol:
+        return self._by("add", x, self)
+
+    def __sub__(self, x: Any) -> Symbol:
+        return self._by("subtract", self, x)
+
+    def __rsub__(self, x: Any) -> Symbol:
+        return self._by("subtract", x, self)
+
+    def __mul__(self, x: Any) -> Symbol:
+        return self._by("multiply", self, x)
+
+    def __rmul__(self, x: Any) -> Symbol:
+        return self._by("multiply", x, self)
+
+    def __truediv__(self, x: Any) -> Symbol:
+        return self._by("divide", self, x)
+
+    def __rtruediv__(self, x: Any) -> Symbol:
+        return self._by("divide", x, self)
+
+    def __pow__(self, x: Any) -> Symbol:
+        return self._by("power", self, x)
+
+    def __rpow__(self, x: Any) -> Symbol:
+        return self._by("power", x, self)
+
+    def __neg__(self) -> Symbol:
+        return self._by("negative", self)
+
+    def __abs__(self) -> Symbol:
+        return self._by("abs", self)
+
+    def __lt__(self, x: Any) -> Symbol:
+        return self._by("less", self, x)
+
+    def __le__(self, x: Any) -> Symbol:
+        return self._by("less_equal", self, x)
+
+    def __gt__(self, x: Any) -> Symbol:
+        return self._by("greater", self, x)
+
+    def __ge__(self, x: Any) -> Symbol:
+        return self._by("greater_equal", self, x)
+
+    def __eq__(self, x: object) -> Symbol:  # type: ignore[override]
+        return self._by("equal", self, x)
+
+    def __ne__(self, x: object) -> Symbol:  # type: ignore[override]
+        return self._by("not_equal", self, x)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise TypeError("a symbol has no numbers to look at")
+
+    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__  # type: ignore[assignment]
+
+
+def _elementwise(op: str, *operands: Any) -> Symbol:
+    """Apply an operation to symbols and numbers."""
+    symbols = [x for x in operands if isinstance(x, Symbol)]
+    like = max(symbols, key=lambda s: s.ndim)
+    blocks = len(like.registers)
+    if any(type(x) not in SCALARS for x in operands if not isinstance(x, Symbol)):
+        raise TypeError("a step takes numbers beside its operands only")
+    if any(len(s.registers) != blocks or s.units != like.units for s in symbols):
+        raise TypeError("operands have different numbers of gates")
+    registers = tuple(
+        like.tape.make(op, *(x.registers[i] if isinstance(x, Symbol) else float(x) for x in operands))
+        for i in range(blocks)
+    )  # fmt: skip
+    dtype = _BOOL if op in MASKS else _FLOAT
+    return Symbol(like.tape, registers, like.rows, like.units, dtype)
+
+
+class _Symbols(Namespace):
+    """The functions of symbols: elementwise ones, and those that put blocks side by side."""
+
+    def __init__(self) -> None:
+        names = {name: _function(name) for name in SHARED}
+        isdtype = lambda dtype, kind: kind == "real floating" and dtype == _FLOAT  # noqa: E731
+        super().__init__(SimpleNamespace(__name__="symbols", power=None, pow=_function("power"),
+                                         isdtype=isdtype, **names))  # fmt: skip
+
+    def is_complex(self, x: Array) -> bool:
+        return isinstance(x, complex)
+
+    def astype(self, x: Symbol, dtype: Any) -> Symbol:
+        return x
+
+    def copy(self, x: Symbol) -> Symbol:
+        return x
+
+    def asarray(self, x: Symbol) -> Symbol:
+        return x
+
+    def index(self, x: Symbol, key: Key) -> Symbol:
+        return x[key]
+
+    def concat(self, symbols: Any, axis: int = 0) -> Symbol:
+        first = symbols[0]
+        if axis not in (-1, first.ndim - 1) or len({s.rows for s in symbols}) > 1:
+            raise TypeError("a step puts gates side by side along its last axis only")
+        return first.like(tuple(r for s in symbols for r in s.registers))
+
+    def broadcast_to(self, x: Symbol, shape: tuple[int, ...]) -> Symbol:
+        if tuple(shape)[x.ndim - 2 :] != x.shape[x.ndim - 2 :]:
+            raise TypeError("a step repeats nothing along its units")
+        return Symbol(x.tape, x.registers, tuple(shape[:-1]), x.units)
+
+    def zeros_like(self, x: Symbol, dtype: Any = None) -> Symbol:
+        return x.like((0.0,) * len(x.registers))
+
+    def ones_like(self, x: Symbol, dtype: Any = None) -> Symbol:
+        return x.like((1.0,) * len(x.registers))
+
+
+def _function(name: str) -> Callable[..., Any]:
+    def function(*operands: Any, **options: Any) -> Any:
+        if name not in KNOWN or options:
+            raise TypeError(f"{name} is not done for each unit by itself")
+        return _elementwise(name, *operands)
+
+    return function
+
+
+_SYMBOLS = _Symbols()
+NAMESPACES[Symbol] = _SYMBOLS
+
+
+def derive(
+    name: str,
+    step: Callable[..., Any],
+    gates: tuple[str, ...],
+    parts: tuple[str, ...],
+    weights: dict[str, int],
+    params: dict[str, Any],
+) -> Program | None:
+    """The program of a step, or None for one that cannot be run a unit at a time.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(xp, x, h, state, **weights, **params)``
+    """
+    try:
+        # numbers that depend on how many units there are belong to no program
+        found = [_derive(name, step, gates, parts, weights, params, units) for units in (3, 5)]
+    except Exception:  # whatever a step raises: it may do so on Tensors as well, and say why
+        return None
+    same = {(str(p.forward), str(p.backward), p.x_only) for p in found}
+    return found[0] if len(same) == 1 else None
+
+
+def _derive(
+    name: str,
+    step: Callable[..., Any],
+    gates: tuple[str, ...],
+    parts: tuple[str, ...],
+    weights: dict[str, int],
+    params: dict[str, Any],
+    units: int,
+) -> Program:
+    after = _forward(step, len(gates), len(parts), weights, params, units)
+    x_only, shared = _shared(after, len(gates))
+    places = {("x", k): i for i, k in enumerate(x_only + shared)}
+    places |= {("h", k): len(x_only) + i for i, k in enumerate(shared + x_only)}
+    tape = Tape()
+    after = _with_sums(after, tape, places)
+    return Program(name, gates, parts, weights, x_only, shared, *_Reverse(after, tape).listings())
+
+
+@modes_kept
+def _forward(
+    step: Callable[..., Any], gates: int, parts: int, weights: dict[str, int],
+    params: dict[str, Any], units: int,
+) -> list[Operand]:  # fmt: skip
+    """The registers of the state after a step."""
+    tape = Tape()
+
+    def given(kind: str, numbers: range, rows: tuple[int, ...] = (2,)) -> Any:
+        symbol = Symbol(tape, tuple(tape.input(kind, i) for i in numbers), rows, units)
+        return wrap(symbol, Leaf(symbol, requires_grad=True))
+
+    others, start = {}, 0
+    for weight, blocks in weights.items():
+        others[weight] = given("weight", range(start, start + blocks), rows=())
+        start += blocks
+    with recording_as(Modes(True, "cpu", Scope("", None, 0, {}))):
+        x, h = (given(kind, range(gates)) for kind in "xh")
+        state = tuple(given("before", range(p, p + 1)) for p in range(parts))
+        new = step(functions, x, h, state, **others, **params)
+    if not isinstance(new, (tuple, list)) or len(new) != parts:
+        raise TypeError("a step returns the parts of the state")
+    roots = [node_of(part) for part in new]
+    found = _by_names(roots)
+    symbols = [found[root] for root in roots]
+    if any(s.shape != (2, units) for s in symbols):
+        raise TypeError("a step returns parts of the shape that it is given")
+    # a part that is handed on is a value of its own: its cotangent is not that of the state before
+    return [_own(s.tape, s.registers[0]) for s in symbols]
+
+
+def _as_constant(x: Symbol) -> Symbol:
+    """The same values, through which no cotangent goes."""
+    return x.like(
+        tuple(x.tape.make("constant", r) if isinstance(r, Register) else r for r in x.registers)
+    )
+
+
+def _own(tape: Tape, r: Operand) -> Operand:
+    given = isinstance(r, Register) and r.op == "input" and r.args[0] == "before"
+    return tape.make("multiply", r, 1.0) if given else r
+
+
+def _by_names(roots: list[Node]) -> dict[Node, Symbol]:
+    """Each node's value with one register for one operation, which each library does as it can best."""
+    found: dict[Node, Any] = {}
+    for node in ancestors(roots, constants=True):
+        if node.primitive is None:
+            if not isinstance(node.value, Symbol):
+                raise TypeError("a step has arrays of its own")
+            found[node] = node.value if node.requires_grad else _as_constant(node.value)
+            continue
+        operands = [found[x] if isinstance(x, Node) else x for x in node.inputs or ()]
+        if node.primitive.jvp == "elementwise" and PRIMITIVES.get(node.op) is node.primitive:
+            found[node] = _elementwise(node.op, *operands)
+        else:
+            found[node] = node.primitive.forward(_SYMBOLS, *operands, **node.params)
+    return found
+
+
+def _shared(after: list[Operand], gates: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The gates that have two sums, and those of which only x + h is used."""
+    uses: dict[Any, list[Register]] = {}
+    ends: set[Any] = set()
+    for r in reachable(after):
+        for a in r.args:
+            if isinstance(a, Register) and a.op == "input":
+                uses.setdefault(a.args, []).append(r)
+    ends = {r.args for r in after if isinstance(r, Register) and r.op == "input"}
+    apart = []
+    for k in range(gates):
+        x, h = ("x", k), ("h", k)
+        together = [
+            r.op == "add" and {a.args for a in r.args if isinstance(a, Register)} == {x, h}
+            for r in uses.get(x, []) + uses.get(h, [])
+        ]
+        if not all(together) or {x, h} & ends:
+            apart.append(k)
+    return tuple(apart), tuple(k for k in range(gates) if k not in apart)
+
+
+def _with_sums(after: list[Operand], tape: Tape, places: dict[Any, int]) -> list[Operand]:
+    """The same values from sums in the place of x and h."""
+    found: dict[Any, Operand] = {}
+    for r in reachable(after):
+        inputs = [a.args if isinstance(a, Register) else None for a in r.args]
+        if r.op == "input":
+            kind, i = r.args
+            found[r] = tape.input(*(("sum", places[r.args]) if r.args in places else (kind, i)))
+        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):  # type: ignore[index]
+            found[r] = tape.input("sum", places[inputs[0]])  # type: ignore[index]
+        else:
+            found[r] = tape.make(r.op, *(found.get(a, a) for a in r.args))
+    return [found.get(r, r) for r in after]  # type: ignore[arg-type]
+
+
+class _Reverse:
+    """A step and its cotangents, by the rules of its operations.
+
+    Parameters
+    ----------
+    after : list of Register
+        The state after the step.
+    tape : Tape
+        That they were made by.
+    """
+
+    def __init__(self, after: list[Operand], tape: Tape) -> None:
+        self.after = after
+        self.tape = tape
+        self.steps = reachable(after)
+        self.slots: list[Register] = []
+        self._of_sums: dict[Register, bool] = {}
+
+    def listings(self) -> tuple[Listing, Listing]:
+        """The step with the values that backward needs kept, and backward."""
+        ends = self._cotangents()
+        self.slots = sorted(self._kept(list(ends.values())), key=operator.attrgetter("order"))
+        forward: dict[Any, Operand] = {("after", p): r for p, r in enumerate(self.after)}
+        forward |= {("saved", k): r for k, r in enumerate(self.slots)}
+        tape = Tape()
+        given: dict[Any, Any] = {r: tape.input("after", p) for p, r in enumerate(self.after)}
+        given |= {r: tape.input("saved", k) for k, r in enumerate(self.slots)}
+        return Listing(rebuilt(forward, Tape(), {})), Listing(rebuilt(ends, tape, given))
+
+    def _cotangents(self) -> dict[Any, Operand]:
+        """The outputs of backward, made from values of the step."""
+        sums: dict[Register, Operand] = {}
+
+        def add(r: Operand, g: Operand) -> None:
+            if isinstance(r, Register) and isinstance(g, Register):
+                sums[r] = self.tape.make("add", sums[r], g) if r in sums else g
+
+        for p, r in enumerate(self.after):
+            add(r, self.tape.input("grad", p))
+        for r in reversed(self.steps):
+            if r not in sums or r.op not in PRIMITIVES:
+                continue
+            rules: Any = PRIMITIVES[r.op].vjp
+            for rule, a in zip(rules, r.args, strict=True):
+                if rule is not None and isinstance(a, Register):
+                    add(a, self._by_rule(rule, sums[r], r))
+        kept = {("kept", p): sums[r] for p, r in enumerate(self.after) if r in sums}
+        return kept | {r.args: g for r, g in sums.items() if r.op == "input"}
+
+    def _by_rule(self, rule: Callable[..., Any], g: Operand, r: Register) -> Operand:
+        operands = [
+            Symbol(self.tape, (a,), (), 1) if isinstance(a, Register) else a
+            for a in (g, r, *r.args)
+        ]
+        found = rule(_SYMBOLS, *operands)
+        return found.registers[0] if isinstance(found, Symbol) else float(found)
+
+    def _kept(self, ends: list[Operand]) -> set[Register]:
+        """What forward keeps: values that do not follow from states and others by a few operations."""
+        kept: set[Register] = set()
+        left, seen = ends, set(self.after)
+        while left:
+            r = left.pop()
+            if not isinstance(r, Register) or r in seen:
+                continue
+            seen.add(r)
+            if self._is_kept(r):
+                kept.add(r)
+            elif r.op != "input":
+                left += r.args
+        return kept
+
+    def _is_kept(self, r: Register) -> bool:
+        if _is_sum(r):
+            return True
+        if r not in self.steps or r.op in ("constant", *MASKS) or not self._is_of_sums(r):
+            return False
+        return r.op not in CHEAP or any(map(_is_sum, r.args))
+
+    def _is_of_sums(self, r: Operand) -> bool:
+        """Whether a value depends on sums, other than by way of the state after the step."""
+        if not isinstance(r, Register) or r.op == "input" or r in self.after:
+            return _is_sum(r) and r not in self.after
+        if r not in self._of_sums:
+            self._of_sums[r] = any(map(self._is_of_sums, r.args))
+        return self._of_sums[r]
+
+
+def _is_sum(r: Operand) -> bool:
+    return isinstance(r, Register) and r.op == "input" and r.args[0] == "sum"
