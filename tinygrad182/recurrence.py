@@ -102,9 +102,9 @@ class Window(NamedTuple):
 class Scan(Primitive):
     """A recurrence over a whole sequence.
 
-    It is applied to ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; a bias that
-    there is not is the number 0. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of several
-    parts.
+    It is applied to ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; the number 0
+    stands for a bias that is missing. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of
+    several parts.
 
     Attributes
     ----------
@@ -117,12 +117,15 @@ class Scan(Primitive):
     step : callable
         ``step(xp, x, h, state, **weights, **params) -> state`` of the sums x = x_t W_xᵀ + b_x and
         h = h_{t−1} W_hᵀ + b_h, in elementary operations.
+    reads : tuple of str and cell
+        Global names and variables of enclosing functions that the step reads numbers from.
     """
 
     gates: tuple[str, ...] = ()
     parts: tuple[str, ...] = ("h",)
     weights: Any = None
     step: Rule = lambda: None
+    reads: tuple[Any, ...] = ()
 
     @staticmethod
     def of(
@@ -176,20 +179,30 @@ class Scan(Primitive):
             parts=parts,
             weights=weights or {},
             step=step,
+            reads=_reads(step),
         )
         return scan
 
     # --- the program -----------------------------------------------------------------------------
 
     def program(self, **params: Any) -> Program | None:
-        """The step as instructions, or None for a cell whose hidden units depend on each other."""
-        return _program(self, **params)
+        """The step as instructions, or None for a cell whose hidden units depend on each other.
+
+        It is derived once for all parameters, and for all numbers that the step reads from around it.
+        """
+        return _program(self, self._outside() if self.reads else (), **params)
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
         if not getattr(xp, "has_loops", False):
             return None
-        return _program(self, **own(params))
+        return self.program(**own(params))
+
+    def _outside(self) -> tuple[Any, ...]:
+        """The numbers that the step reads now."""
+        around = self.step.__globals__  # type: ignore[attr-defined]
+        found = [around.get(r) if isinstance(r, str) else r.cell_contents for r in self.reads]
+        return tuple(x for x in found if type(x) in SCALARS)
 
     @property
     def separate(self) -> bool:
@@ -207,7 +220,9 @@ class Scan(Primitive):
         n = 1 + len(self.parts)
         end = n + 4 + len(self.weights)
         lengths = inputs[end] if len(inputs) > end else None
-        return Operands(inputs[0], inputs[1:n], *inputs[n : n + 4], inputs[n + 4 : end], lengths)
+        weight_ih, weight_hh, bias_ih, bias_hh = inputs[n : n + 4]
+        weights = weight_ih, weight_hh, bias_ih, bias_hh, inputs[n + 4 : end]
+        return Operands(inputs[0], inputs[1:n], *weights, lengths)
 
     def checked(self, inputs: tuple[Any, ...]) -> Operands:
         """The operands, where their shapes belong together: compiled loops do not look.
@@ -220,6 +235,8 @@ class Scan(Primitive):
         if len(inputs) not in (least, least + 1):
             raise ValueError(f"{len(inputs)} operands, not {least}, or {least + 1} with lengths")
         given = self.operands(inputs)
+        if self._fits(given):
+            return given
         T, B, size = _shape(given.x, "x", 3)
         H = _shape(given.weight_hh, "weight_hh", 2)[1]
         N = len(self.gates) * H
@@ -244,6 +261,21 @@ class Scan(Primitive):
         if not T:
             raise ValueError("x has no steps")
         return given
+
+    def _fits(self, given: Operands) -> bool:
+        """Whether all shapes belong together; without saying which do not."""
+        x, weight_hh = given.x, given.weight_hh
+        if given.lengths is not None or x.ndim != 3 or weight_hh.ndim != 2 or not len(x):
+            return False
+        (_, B, size), (N, H) = x.shape, weight_hh.shape
+        if len(self.gates) * H != N or given.weight_ih.shape != (N, size):
+            return False
+        if any([h.shape != (B, H) for h in given.initial]):  # noqa: C419 - a list is faster
+            return False
+        for bias in (given.bias_ih, given.bias_hh):
+            if type(bias) is not int and getattr(bias, "shape", None) != (N,):
+                return False
+        return not given.others
 
     # --- the definition --------------------------------------------------------------------------
 
@@ -294,11 +326,11 @@ class Scan(Primitive):
         m = xp.module
         given = _in_one_type(m, self.checked(tuple(inputs)))
         weight_hh, others = given.weight_hh, given.others
-        biases = (b if hasattr(b, "shape") else None for b in (given.bias_ih, given.bias_hh))
+        bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
         (T, B, _), H, dtype = given.x.shape, weight_hh.shape[1], given.x.dtype
         states = m.empty((len(given.initial), T, B, H), dtype)
         values = m.empty((T, B, program.saved * H), dtype)
-        weights = Weights(given.weight_ih, weight_hh, *biases, others)
+        weights = Weights(given.weight_ih, weight_hh, bias_ih, bias_hh, others)
         loops(program, m, dtype).forward(
             program,
             m,
@@ -376,7 +408,7 @@ class Scan(Primitive):
         Window
             Of the last steps first: the cotangents of all sums are never there at once.
         """
-        program = _program(self, **params)
+        program = self.program(**params)
         assert program is not None  # for there is what its loops have saved
         m, given = xp.module, self.operands(inputs)
         parts = len(self.parts)
@@ -432,11 +464,22 @@ class Scan(Primitive):
 
 def own(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a step, without those of the run."""
+    if "start" not in params and "shortest" not in params:
+        return params
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
+def _reads(step: Rule) -> tuple[Any, ...]:
+    code: Any = getattr(step, "__code__", None)
+    if code is None:
+        return ()
+    around = step.__globals__  # type: ignore[attr-defined]
+    names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
+    return (*names, *(step.__closure__ or ()))  # type: ignore[attr-defined]
+
+
 @cache
-def _program(scan: Scan, **params: Any) -> Program | None:
+def _program(scan: Scan, numbers: tuple[Any, ...], **params: Any) -> Program | None:
     return derive(scan.name, scan.step, scan.gates, scan.parts, scan.weights, params)
 
 
@@ -447,19 +490,24 @@ def _shape(array: Any, name: str, axes: int) -> tuple[int, ...]:
     return shape
 
 
+def _array_or_none(bias: Any) -> Any:
+    return bias if hasattr(bias, "shape") else None
+
+
 def _in_one_type(m: Any, given: Operands) -> Operands:
     """Operands in the type that holds all of them."""
     dtype = given.x.dtype
     arrays = [a for a in (*given.initial, *given[2:6], *given.others) if hasattr(a, "dtype")]
-    if all(a.dtype is dtype for a in arrays):
+    if all([a.dtype is dtype for a in arrays]):  # noqa: C419 - a list is faster
         return given
     dtype = m.result_type(given.x, *arrays)
 
     def cast(a: Any) -> Any:
         return a.astype(dtype, copy=False) if hasattr(a, "dtype") else a
 
-    initial, others = (tuple(map(cast, some)) for some in (given.initial, given.others))
-    return Operands(cast(given.x), initial, *map(cast, given[2:6]), others, given.lengths)
+    x, initial, weight_ih, weight_hh, bias_ih, bias_hh, others, lengths = given
+    weights = cast(weight_ih), cast(weight_hh), cast(bias_ih), cast(bias_hh)
+    return Operands(cast(x), tuple(map(cast, initial)), *weights, tuple(map(cast, others)), lengths)
 
 
 def _ends(lengths: Array | None, shortest: int | None) -> Ends:

@@ -8,7 +8,6 @@ hidden units depend on each other: it is then run by its definition.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -154,7 +153,7 @@ class Symbol:
     def __bool__(self) -> bool:
         raise TypeError("a symbol has no numbers to look at")
 
-    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__  # type: ignore[assignment]
+    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__
 
 
 def _elementwise(op: str, *operands: Any) -> Symbol:
@@ -360,11 +359,11 @@ def _with_sums(after: list[Operand], tape: Tape, places: dict[Any, int]) -> list
         if r.op == "input":
             kind, i = r.args
             found[r] = tape.input(*(("sum", places[r.args]) if r.args in places else (kind, i)))
-        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):  # type: ignore[index]
-            found[r] = tape.input("sum", places[inputs[0]])  # type: ignore[index]
+        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):
+            found[r] = tape.input("sum", places[inputs[0]])
         else:
             found[r] = tape.make(r.op, *(found.get(a, a) for a in r.args))
-    return [found.get(r, r) for r in after]  # type: ignore[arg-type]
+    return [found.get(r, r) for r in after]
 
 
 class _Reverse:
@@ -388,7 +387,7 @@ class _Reverse:
     def listings(self) -> tuple[Listing, Listing]:
         """The step with the values that backward needs kept, and backward."""
         ends = self._cotangents()
-        self.slots = sorted(self._kept(list(ends.values())), key=operator.attrgetter("order"))
+        self.slots = sorted(self._kept(list(ends.values())), key=self._first_sum)
         forward: dict[Any, Operand] = {("after", p): r for p, r in enumerate(self.after)}
         forward |= {("saved", k): r for k, r in enumerate(self.slots)}
         tape = Tape()
@@ -445,6 +444,17 @@ class _Reverse:
         if r not in self.steps or r.op in ("constant", *MASKS) or not self._is_of_sums(r):
             return False
         return r.op not in CHEAP or any(map(_is_sum, r.args))
+
+    def _first_sum(self, r: Register) -> tuple[int, int]:
+        """By what values are put in order: as the sums that they come from."""
+        left, numbers = [r], [len(self.steps)]
+        while left:
+            a = left.pop()
+            if _is_sum(a):
+                numbers.append(a.args[1])
+            elif a.op != "input" and a not in self.after:
+                left += [x for x in a.args if isinstance(x, Register)]
+        return min(numbers), r.order
 
     def _is_of_sums(self, r: Operand) -> bool:
         """Whether a value depends on sums, other than by way of the state after the step."""

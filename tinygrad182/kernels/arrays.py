@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,8 @@ from .powers import (
     power_of_two,
     times_rows,
 )
-from .program import MASKS, Key, Listing, Program, Weights, evaluate
+from .program import Key, Listing, Program, Weights
+from .replay import Place, Plan, Replay, writing
 
 CHUNK = 1 << 16
 """Elements of a part at the steps whose factors are computed at once: they should stay in the cache."""
@@ -98,108 +98,16 @@ ALL = Ends(None, 1 << 62)
 """All sequences have all steps."""
 
 
-# --- instructions on arrays -----------------------------------------------------------------------
+def in_blocks(array: Array, H: int) -> Array:
+    """A view (…, blocks, H) of an array (…, blocks·H)."""
+    return array.reshape((*array.shape[:-1], array.shape[-1] // H if H else 0, H))
 
 
-class Replay:
-    """A listing's instructions on arrays, step after step, in memory that is used again.
-
-    Parameters
-    ----------
-    m : module
-    listing : Listing
-    like : array
-        Of the shape and type that every result has.
-    """
-
-    def __init__(self, m: Any, listing: Listing, like: Array) -> None:
-        numbers: dict[Any, int] = {}
-        self._values: list[Any] = []
-        self._inputs: list[tuple[int, Key]] = []
-        self._calls: list[tuple[Callable[..., Any], tuple[int, ...], int]] = []
-        for r in listing.instructions:
-            if r.op == "input":
-                self._inputs.append((len(self._values), r.args))  # type: ignore[arg-type]
-            else:
-                for a in r.args:
-                    if isinstance(a, float):
-                        numbers[a] = len(self._values)
-                        self._values.append(a)
-                args = tuple(numbers[a] for a in r.args)
-                self._calls.append((_function(m, r.op, like), args, len(self._values)))
-            numbers[r] = len(self._values)
-            self._values.append(None)
-        self._written: dict[int, Key] = {}
-        self._copied: list[tuple[Key, int]] = []
-        inputs = {i for i, _ in self._inputs}
-        for key, r in listing.outputs.items():
-            if isinstance(r, float):
-                numbers[r] = len(self._values)
-                self._values.append(r)
-            if isinstance(r, float) or numbers[r] in inputs or numbers[r] in self._written:
-                self._copied.append((key, numbers[r]))
-            else:
-                self._written[numbers[r]] = key
-        for r in listing.instructions:
-            if r.op != "input" and numbers[r] not in self._written:
-                kind = "bool" if r.op in MASKS else like.dtype
-                self._values[numbers[r]] = m.empty(like.shape, kind)
-
-    def __call__(self, given: Mapping[Key, Array], outputs: Mapping[Key, Array]) -> None:
-        """Compute ``outputs``, which are written over, from what is given."""
-        values = self._values
-        for i, key in self._inputs:
-            values[i] = given[key]
-        for i, key in self._written.items():
-            values[i] = outputs[key]
-        for function, args, out in self._calls:
-            function(*[values[i] for i in args], out=values[out])
-        for key, i in self._copied:
-            outputs[key][...] = values[i]
-
-
-def _function(m: Any, op: str, like: Array) -> Callable[..., Any]:
-    """An operation that writes its result into the memory that it is given."""
-    if op in UFUNCS:
-        return getattr(m, op)  # type: ignore[no-any-return]
-    if op in OF_REAL and like.dtype.kind == "f":
-        return partial(OF_REAL[op], m)
-    xp = namespace(like)
-
-    def function(*operands: Any, out: Array) -> None:
-        out[...] = evaluate(xp, op, *operands)
-
-    return function
-
-
-UFUNCS = ("add", "subtract", "multiply", "divide", "negative", "tanh", "exp", "sqrt")
-"""Operations that the libraries have in that form."""
-
-
-def _sigmoid(m: Any, z: Array, out: Array) -> None:
-    """1 / (1 + e⁻ᶻ) is accurate on both tails."""
-    m.negative(z, out=out)
-    m.exp(out, out=out)
-    m.add(out, 1, out=out)
-    m.divide(1, out, out=out)
-
-
-def _relu(m: Any, z: Array, out: Array) -> None:
-    m.maximum(z, 0, out=out)
-
-
-OF_REAL = {"sigmoid": _sigmoid, "relu": _relu}
-"""And those that are made of several, for real numbers."""
-
-
-def blocks(array: Array, H: int, start: int = 0) -> list[Array]:
-    """Views (…, H) of an array (…, blocks·H), from a block on."""
-    return [array[..., k : k + H] for k in range(start * H, array.shape[-1], H)]
-
-
-def keyed(kind: str, arrays: Any) -> dict[Key, Array]:
-    """Arrays by the keys of a listing."""
-    return {(kind, i): a for i, a in enumerate(arrays)}
+def places(
+    kind: str, count: int, array: str, first: int = 0, of_parts: bool = False
+) -> dict[Key, Place]:
+    """Where inputs or outputs of one kind stand: one after the other."""
+    return {(kind, i): Place(array, first + i, of_parts) for i in range(count)}
 
 
 def of_gates(m: Any, weight: Array, gates: tuple[int, ...], H: int) -> Array:
@@ -260,48 +168,64 @@ def forward(
         weight = m.concatenate([weight, by_x[:, None]], axis=1)
     across = m.ascontiguousarray(of_gates(m, weights.weight_hh, program.h_gates, H).T)
     rows = x.reshape(T * B, inputs)
-    replay = Replay(m, program.forward, states[0, 0])
+    replay = _replay_forward(program, m, states, saved, weights)
     for span in windows(m, (T, B, program.sums * H)):
         some = rows[span.start * B : span.stop * B]
         some = some if by_x is None else with_ones(m, some)
         z = m.matmul(some, weight.T).reshape(len(span), B, len(weight))
+        here = slice(span.start, span.stop)
+        replay.bind(
+            z=in_blocks(z, H),
+            saved=in_blocks(saved[here], H),
+            after=states[:, here].swapaxes(0, 1),
+        )
         with np.errstate(over="ignore"):  # e⁻ᶻ of a gate that is shut
-            _forward(
-                program,
-                m,
-                z,
-                initial,
-                (across, by_h, weights.others),
-                saved,
-                states,
-                ends,
-                span,
-                replay,
-            )
+            _forward(program, m, z, initial, (across, by_h), states, ends, span, replay)
+
+
+def _replay_forward(
+    program: Program, m: Any, states: Array, saved: Array, weights: Weights
+) -> Replay:
+    replay = Replay(_plan_forward(program, m, states.dtype.kind == "f"), m, states[0, 0])
+    if weights.others:
+        replay.give("weight", in_blocks(m.concatenate(weights.others), states.shape[-1]))
+    return replay
+
+
+@cache
+def _plan_forward(program: Program, m: Any, real: bool) -> Plan:
+    parts, G = len(program.parts), len(program.gates)
+    at = places("sum", G, "z") | places("saved", program.saved, "saved")
+    for i in range(len(program.h_only)):
+        at["sum", G + i] = Place("product", len(program.shared) + i)
+    at |= places("before", parts, "before", of_parts=True)
+    at |= places("after", parts, "after", of_parts=True)
+    at |= places("weight", program.columns - program.sums, "weight")
+    return Plan(program.forward, at, partial(writing, m, namespace(m.empty(0)), real))
 
 
 def _forward(
-    program: Program, m: Any, z: Array, initial: list[Array], weights: tuple[Array, Any, Any],
-    saved: Array, states: Array, ends: Ends, span: range, replay: Replay,
+    program: Program, m: Any, z: Array, initial: list[Array], weights: tuple[Array, Any],
+    states: Array, ends: Ends, span: range, replay: Replay,
 ) -> None:  # fmt: skip
     """Run over some steps, from their projected inputs, which are written over."""
-    across, by_h, others = weights
-    H, n = states.shape[-1], len(program.x_only)
-    shared, first = len(program.shared) * H, n * H
+    across, by_h = weights
+    H = states.shape[-1]
     product = m.empty(z.shape[1:], z.dtype)
-    fixed = keyed("weight", [w for other in others for w in blocks(other, H)])
+    replay.give("product", in_blocks(product, H))
+    of_x, of_h = z[..., len(program.x_only) * H :], product[:, : len(program.shared) * H]
+    alone = product[:, len(program.shared) * H :]
     before = list(states[:, span.start - 1]) if span.start else initial
-    for t in span:
-        here = z[t - span.start]
+    reads = any(kind == "before" for kind, _ in program.forward.inputs)
+    for t, here, *after in zip(span, of_x, *states[:, span.start : span.stop], strict=True):
         m.matmul(before[0], across, out=product)
-        if shared:
-            m.add(here[:, first:], product[:, :shared], out=here[:, first:])
+        if program.shared:
+            m.add(here, of_h, out=here)
         if by_h is not None:
-            m.add(product[:, shared:], by_h, out=product[:, shared:])
-        after = list(states[:, t])
-        sums = blocks(here, H) + blocks(product, H, len(program.shared))
-        given = keyed("sum", sums) | keyed("before", before) | fixed
-        replay(given, keyed("after", after) | keyed("saved", blocks(saved[t], H)))
+            m.add(alone, by_h, out=alone)
+        if reads:
+            replay.give("before", before)
+        replay()
         over = ends.over(t)
         if over is not None:
             for new, old in zip(after, before, strict=True):
@@ -373,89 +297,123 @@ def backward(
     kind = kind or (Rescaled if m is np else on_device if looking else Carry)
     here = slice(span.start, span.stop)
     carry = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
-    back = _Back(program, m, weights, carry.value, keep)
+    back = _Back(program, m, weights, carry.value, sums, kept)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):
         start = max(span.start, stop - step)
         factors = _factors(program, m, saved, initial, weights, states, start, stop)
+        back.bind(factors, slice(start - span.start, stop - span.start))
         for t in range(stop - 1, start - 1, -1):
             i = t - span.start
             carry.add(i)
             if not isinstance(carry.power, int):
                 every = m.full(sums.shape[:-1], carry.start) if every is None else every
                 every[..., i, :] = carry.power
-            here_kept = None if kept is None else kept[..., i, :, :]
-            some = {
-                key: factor[t - start] if timed else factor
-                for key, (factor, timed) in factors.items()
-            }
-            back(some, carry, sums[..., i, :, :], ends.over(t), here_kept)
+            back(i, carry, ends.over(t))
     powers = carry.power if every is None else every
     return Deltas(sums, powers, carry.value, carry.power, kept)
 
 
 class _Back:
-    """One step back."""
+    """Steps back, one after the other.
+
+    Parameters
+    ----------
+    program, m, weights
+        As for :func:`backward`.
+    value : array (parts, *lead, B, H)
+        Cotangents of a state.
+    sums, kept
+        Where those of the sums are written, and, if they are wanted, those of the states.
+    """
 
     def __init__(
-        self, program: Program, m: Any, weights: Weights, value: Array, keep: bool
+        self, program: Program, m: Any, weights: Weights, value: Array, sums: Array, kept: Any
     ) -> None:
         self.program, self.m = program, m
         H = value.shape[-1]
         self.weight = m.ascontiguousarray(of_gates(m, weights.weight_hh, program.h_gates, H))
         self.by_state = slice(len(program.x_only) * H, program.sums * H)
+        self.sums = _time_first(m, in_blocks(sums, H), 4)
+        self.of_state = _time_first(m, sums[..., self.by_state], 3)
+        self.kept = None if kept is None else _time_first(m, kept, 3)
+        plan = _plan_back(program, m, value.dtype.kind == "f", kept is not None)
+        self.replay = Replay(plan, m, value[0])
         found = program.back[1].outputs
-        self.replay = Replay(
-            m, Listing({key: r for key, r in found.items() if keep or key[0] != "kept"}), value[0]
-        )
         columns = [("sum", s) for s in range(program.sums)]
         columns += [("weight", j) for j in range(program.columns - program.sums)]
-        self.columns = columns
-        before = [("before", p) for p in range(1, len(value))]
-        self.nothing = [key for key in columns + before if key not in found]
+        self.unused = [i for i, key in enumerate(columns) if key not in found]
+        self.ends = [p for p in range(1, len(value)) if ("before", p) not in found]
         self.past_sums = ("before", 0) in found
         self.product = m.empty(value.shape[1:], value.dtype)
 
-    def __call__(
-        self, factors: dict[Key, Array], carry: Carry, sums: Array, over: Array | None, kept: Any
-    ) -> None:
+    def bind(self, factors: Array, here: slice) -> None:
+        """Take the factors (steps, B, count, H) of some steps, and write to where their results stand."""
+        kept = {} if self.kept is None else {"kept": self.kept[here]}
+        self.replay.bind(backwards=True, factors=factors, sums=self.sums[here], **kept)
+        for column in self.unused:
+            self.sums[here][..., column, :] = 0
+
+    def __call__(self, i: int, carry: Carry, over: Array | None) -> None:
         """Go from the cotangents of a state to those of its sums, and of the state before it."""
         m, value = self.m, carry.value
-        given = (
-            value if over is None else m.where(over[:, None], 0, value)
-        )  # it stayed, as a constant
+        # where a sequence is over the state stayed as it was, as a constant
+        given = value if over is None else m.where(over[:, None], 0, value)
         before = m.empty(value.shape, value.dtype)
-        outputs = keyed("before", before)
-        outputs |= zip(self.columns, blocks(sums, value.shape[-1]), strict=True)
-        for key in self.nothing:
-            outputs[key][...] = 0
-        if kept is not None:
-            outputs |= keyed("kept", kept)
-        self.replay(factors | keyed("grad", given), outputs)
-        if over is not None and kept is not None:
-            kept[...] = m.where(over[:, None], value, kept)
+        self.replay.give("grad", given)
+        self.replay.give("before", before)
+        self.replay()
+        if over is not None and self.kept is not None:
+            self.kept[i] = m.where(over[:, None], value, self.kept[i])
+        for p in self.ends:
+            before[p] = 0
         product = self.product if self.past_sums else before[0]
-        m.matmul(sums[..., self.by_state], self.weight, out=product)
+        m.matmul(self.of_state[i], self.weight, out=product)
         if self.past_sums:
             before[0] += product
         carry.value = before
 
 
+def _time_first(m: Any, array: Array, last: int) -> Array:
+    """A view whose first axis is time, which is one of the last."""
+    return array if array.ndim == last else m.moveaxis(array, -last, 0)
+
+
+@cache
+def _plan_back(program: Program, m: Any, real: bool, keep: bool) -> Plan:
+    factors, moving = program.back
+    if not keep:
+        outputs = moving.outputs.items()
+        moving = Listing({key: r for key, r in outputs if key[0] != "kept"})
+    parts = len(program.parts)
+    at = places("sum", program.sums, "sums") | places("factor", len(factors.outputs), "factors")
+    at |= places("weight", program.columns - program.sums, "sums", program.sums)
+    for kind in ("grad", "kept", "before"):
+        at |= places(kind, parts, kind, of_parts=True)
+    return Plan(moving, at, partial(writing, m, namespace(m.empty(0)), real))
+
+
 def _factors(
     program: Program, m: Any, saved: Array, initial: list[Array], weights: Weights, states: Array,
     start: int, stop: int,
-) -> dict[Key, tuple[Array, bool]]:  # fmt: skip
-    """What cotangents are multiplied by at steps ``start`` to ``stop``, and whether it has a time axis."""
+) -> Array:  # fmt: skip
+    """What cotangents are multiplied by at steps ``start`` to ``stop``, (steps, B, count, H)."""
     H = states.shape[-1]
     before = [
         part[start - 1 : stop - 1] if start else m.concatenate([h[None], part[: stop - 1]])
         for h, part in zip(initial, states, strict=True)
     ]
-    given = keyed("before", before) | keyed("after", [part[start:stop] for part in states])
-    given |= keyed("saved", blocks(saved[start:stop], H))
-    given |= keyed("weight", [w for other in weights.others for w in blocks(other, H)])
+    given = {("before", p): part for p, part in enumerate(before)}
+    given |= {("after", p): part[start:stop] for p, part in enumerate(states)}
+    values = in_blocks(saved[start:stop], H)
+    given |= {("saved", k): values[..., k, :] for k in range(program.saved)}
+    others = in_blocks(m.concatenate(weights.others), H) if weights.others else ()
+    given |= {("weight", j): other for j, other in enumerate(others)}
     found = program.back[0].run(given, namespace(states))
-    return {key: (factor, factor.ndim > 1) for key, factor in found.items()}
+    factors = m.empty((stop - start, states.shape[2], len(found), H), states.dtype)
+    for (_, i), factor in found.items():
+        factors[..., i, :] = factor
+    return factors
 
 
 def exponents(m: Any, rows: Array) -> Array:

@@ -83,6 +83,7 @@ def backward(
 
 
 def _wide(weights: Weights) -> Weights:
-    *others, last = weights
-    wide = [None if w is None else w.astype(WIDE) for w in others]
-    return Weights(*wide, tuple(w.astype(WIDE) for w in last))
+    def wide(array: Any) -> Any:
+        return None if array is None else array.astype(WIDE)
+
+    return Weights(*map(wide, weights[:4]), tuple(map(wide, weights.others)))  # type: ignore[call-arg]

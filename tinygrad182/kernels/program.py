@@ -142,7 +142,7 @@ class Listing:
         found: dict[Register, Any] = {}
         for r in self.instructions:
             if r.op == "input":
-                found[r] = values[r.args]  # type: ignore[index]
+                found[r] = values[r.args]
             else:
                 args = (found[a] if isinstance(a, Register) else a for a in r.args)
                 found[r] = evaluate(functions, r.op, *args)
@@ -168,7 +168,11 @@ def split(listing: Listing) -> tuple[Listing, Listing]:
     border = [
         r for r in [*used, *listing.outputs.values()] if isinstance(r, Register) and not r.moving
     ]
-    factors = dict.fromkeys(border)
+    columns = {id(r): i for (kind, i), r in listing.outputs.items() if kind == "sum"}
+    uses = {a: columns.get(id(r), len(columns)) for r in reversed(moving) for a in r.args}
+    factors = sorted(
+        dict.fromkeys(border), key=lambda r: uses.get(r, -1)
+    )  # side by side, as the sums
     tape = Tape()
     given = {r: tape.input("factor", i) for i, r in enumerate(factors)}
     again = rebuilt(listing.outputs, tape, given)
