@@ -66,11 +66,14 @@ class Saved(NamedTuple):
     values : array (T, B, slots·H)
     weight_hh : array (gates·H, H)
     others : tuple of array (blocks·H,)
+    program : Program
+        That was run.
     """
 
     values: Array
     weight_hh: Array
     others: tuple[Array, ...]
+    program: Program
 
 
 class Window(NamedTuple):
@@ -102,9 +105,8 @@ class Window(NamedTuple):
 class Scan(Primitive):
     """A recurrence over a whole sequence.
 
-    It is applied to ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; the number 0
-    stands for a bias that is missing. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of
-    several parts.
+    Its operands are ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; a bias
+    may be the number 0. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of several parts.
 
     Attributes
     ----------
@@ -200,7 +202,7 @@ class Scan(Primitive):
 
     def _outside(self) -> tuple[Any, ...]:
         """The numbers that the step reads now."""
-        around = self.step.__globals__  # type: ignore[attr-defined]
+        around = self.step.__globals__
         found = [around.get(r) if isinstance(r, str) else r.cell_contents for r in self.reads]
         return tuple(x for x in found if type(x) in SCALARS)
 
@@ -208,9 +210,7 @@ class Scan(Primitive):
     def separate(self) -> bool:
         """Whether the state's own bias matters: not in a cell that only ever adds h to x."""
         defaults = inspect.signature(self.step).parameters.values()
-        program = _program(
-            self, **{p.name: p.default for p in defaults if p.default is not p.empty}
-        )
+        program = self.program(**{p.name: p.default for p in defaults if p.default is not p.empty})
         return program is None or program.separate
 
     # --- operands --------------------------------------------------------------------------------
@@ -341,7 +341,8 @@ class Scan(Primitive):
             states,
             _ends(given.lengths, shortest),
         )
-        return (states[0] if len(states) == 1 else states), Saved(values, weight_hh, others)
+        saved = Saved(values, weight_hh, others, program)
+        return (states[0] if len(states) == 1 else states), saved
 
     def _states_alone(
         self,
@@ -408,8 +409,7 @@ class Scan(Primitive):
         Window
             Of the last steps first: the cotangents of all sums are never there at once.
         """
-        program = self.program(**params)
-        assert program is not None  # for there is what its loops have saved
+        program = saved.program
         m, given = xp.module, self.operands(inputs)
         parts = len(self.parts)
         states, dtype = y.reshape((parts, *y.shape[-3:])), saved.values.dtype
@@ -473,9 +473,9 @@ def _reads(step: Rule) -> tuple[Any, ...]:
     code: Any = getattr(step, "__code__", None)
     if code is None:
         return ()
-    around = step.__globals__  # type: ignore[attr-defined]
+    around = step.__globals__
     names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
-    return (*names, *(step.__closure__ or ()))  # type: ignore[attr-defined]
+    return (*names, *(step.__closure__ or ()))
 
 
 @cache

@@ -14,9 +14,8 @@ from ..backpropagation import Cotangents, fit, pull
 from ..kernels import arrays
 from ..kernels.arrays import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
-from ..kernels.program import Program, Weights
+from ..kernels.program import Weights
 from ..recording import Node
-from ..recurrence import own
 from ..unrolling import is_scan
 from .along import sent
 from .gradients import RowCotangents, Rows, at_band
@@ -152,9 +151,8 @@ class InsideScans:
     def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
         """Go back through a recurrence, and send on what comes of it."""
         steps, count = Steps(node), len(self.sums.of)
-        program: Any = steps.scan.program(**own(node.params))
         weight, H = steps.given.weight_ih, steps.states.shape[-1]
-        by_x = of_gates(np, weight, program.x_gates, H)
+        by_x = of_gates(np, weight, node.saved.program.x_gates, H)
         parts = steps.scan.parts
         kind = partial(Hopping, parts.index(self.through) if self.through in parts else None)
         x, *others = node.inputs or ()
@@ -163,7 +161,7 @@ class InsideScans:
         arrived = self._arrived.pop(node)
         chunks = steps.chunks(np.arange(len(steps)), rows=count * steps.states.shape[2])
         for chunk in reversed(list(chunks)):
-            found = _back(steps, program, chunk, _dense(arrived, count, chunk), kind, found)
+            found = _back(steps, chunk, _dense(arrived, count, chunk), kind, found)
             if watched is not None:
                 kept.append((found.states[watched], found.powers))
             if x in wanted:
@@ -228,7 +226,6 @@ def _dense(arrived: dict[int, Scaled], count: int, steps: Array) -> Scaled:
 
 def _back(
     steps: Steps,
-    program: Program,
     chunk: Array,
     given: Scaled,
     kind: Callable[..., Carry],
@@ -242,7 +239,7 @@ def _back(
     saved = steps.node.saved
     others = tuple([w.astype(np.float64) for w in saved.others])
     return arrays.backward(
-        program,
+        saved.program,
         np,
         saved.values[start:stop].astype(np.float64),
         [h.astype(np.float64) for h in first],
