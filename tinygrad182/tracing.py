@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import functions
 from .backend import NAMESPACES, SCALARS, Array, Key, Namespace
 from .backpropagation import ancestors
+from .kernels.operators import Operators
 from .kernels.program import (
     CHEAP,
     MASKS,
@@ -45,7 +46,7 @@ KNOWN = CHEAP | MASKS | frozenset((
 _FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
 
 
-class Symbol:
+class Symbol(Operators):
     """An array ``(*rows, blocks·units)`` of registers, one for each block: all units are treated alike."""
 
     __slots__ = ("dtype", "registers", "rows", "tape", "units")
@@ -77,7 +78,7 @@ class Symbol:
 
     def like(self, registers: tuple[Operand, ...]) -> Symbol:
         """Make a symbol of as many rows and units."""
-        return Symbol(self.tape, registers, self.rows, self.units)
+        return Symbol(self.tape, registers, self.rows, self.units, self.dtype)
 
     def __getitem__(self, key: Key) -> Symbol:
         """Whole blocks along the last axis."""
@@ -91,69 +92,14 @@ class Symbol:
             raise TypeError("a step takes whole gates only")
         return self.like(self.registers[start // self.units : stop // self.units])
 
-    def _by(self, op: str, *operands: Any) -> Symbol:
+    def apply(self, op: str, *operands: Any) -> Symbol:
+        """Apply an operation to each block."""
         return _elementwise(op, *operands)
-
-    def __add__(self, x: Any) -> Symbol:
-        return self._by("add", self, x)
-
-    def __radd__(self, x: Any) -> Symbol:
-        return self._by("add", x, self)
-
-    def __sub__(self, x: Any) -> Symbol:
-        return self._by("subtract", self, x)
-
-    def __rsub__(self, x: Any) -> Symbol:
-        return self._by("subtract", x, self)
-
-    def __mul__(self, x: Any) -> Symbol:
-        return self._by("multiply", self, x)
-
-    def __rmul__(self, x: Any) -> Symbol:
-        return self._by("multiply", x, self)
-
-    def __truediv__(self, x: Any) -> Symbol:
-        return self._by("divide", self, x)
-
-    def __rtruediv__(self, x: Any) -> Symbol:
-        return self._by("divide", x, self)
-
-    def __pow__(self, x: Any) -> Symbol:
-        return self._by("power", self, x)
-
-    def __rpow__(self, x: Any) -> Symbol:
-        return self._by("power", x, self)
-
-    def __neg__(self) -> Symbol:
-        return self._by("negative", self)
-
-    def __abs__(self) -> Symbol:
-        return self._by("abs", self)
-
-    def __lt__(self, x: Any) -> Symbol:
-        return self._by("less", self, x)
-
-    def __le__(self, x: Any) -> Symbol:
-        return self._by("less_equal", self, x)
-
-    def __gt__(self, x: Any) -> Symbol:
-        return self._by("greater", self, x)
-
-    def __ge__(self, x: Any) -> Symbol:
-        return self._by("greater_equal", self, x)
-
-    def __eq__(self, x: object) -> Symbol:  # type: ignore[override]
-        return self._by("equal", self, x)
-
-    def __ne__(self, x: object) -> Symbol:  # type: ignore[override]
-        return self._by("not_equal", self, x)
-
-    __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
         raise TypeError("a symbol has no numbers to look at")
 
-    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__  # type: ignore[assignment]
+    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__
 
 
 def _elementwise(op: str, *operands: Any) -> Symbol:
@@ -169,7 +115,8 @@ def _elementwise(op: str, *operands: Any) -> Symbol:
         like.tape.make(op, *(x.registers[i] if isinstance(x, Symbol) else float(x) for x in operands))
         for i in range(blocks)
     )  # fmt: skip
-    dtype = _BOOL if op in MASKS else _FLOAT
+    dtype = next((s.dtype for s in symbols if s.dtype != _BOOL), _FLOAT)
+    dtype = _BOOL if op in MASKS else dtype
     return Symbol(like.tape, registers, like.rows, like.units, dtype)
 
 
@@ -178,7 +125,7 @@ class _Symbols(Namespace):
 
     def __init__(self) -> None:
         names = {name: _function(name) for name in SHARED}
-        isdtype = lambda dtype, kind: kind == "real floating" and dtype == _FLOAT  # noqa: E731
+        isdtype = lambda dtype, kind: kind == "real floating" and dtype.kind == "f"  # noqa: E731
         super().__init__(SimpleNamespace(__name__="symbols", power=None, pow=_function("power"),
                                          isdtype=isdtype, **names))  # fmt: skip
 
@@ -206,7 +153,7 @@ class _Symbols(Namespace):
     def broadcast_to(self, x: Symbol, shape: tuple[int, ...]) -> Symbol:
         if tuple(shape)[x.ndim - 2 :] != x.shape[x.ndim - 2 :]:
             raise TypeError("a step repeats nothing along its units")
-        return Symbol(x.tape, x.registers, tuple(shape[:-1]), x.units)
+        return Symbol(x.tape, x.registers, tuple(shape[:-1]), x.units, x.dtype)
 
     def zeros_like(self, x: Symbol, dtype: Any = None) -> Symbol:
         return x.like((0.0,) * len(x.registers))
@@ -228,6 +175,18 @@ _SYMBOLS = _Symbols()
 NAMESPACES[Symbol] = _SYMBOLS
 
 
+class Like(NamedTuple):
+    """What the operands of a recorded step look like."""
+
+    batch: int
+    units: int
+    dtype: Any
+
+
+SMALL, LARGE = Like(2, 3, np.dtype("float32")), Like(1001, 4096, np.dtype("float64"))
+"""What a program must not tell apart: these differ in their remainders, too."""
+
+
 def derive(
     name: str,
     step: Callable[..., Any],
@@ -244,8 +203,10 @@ def derive(
         ``step(xp, x, h, state, **weights, **params)``
     """
     try:
-        # numbers that depend on how many units there are belong to no program
-        found = [_derive(name, step, gates, parts, weights, params, units) for units in (3, 5)]
+        # numbers that depend on shapes or on the type belong to no program
+        found = [
+            _derive(name, step, gates, parts, weights, params, like) for like in (SMALL, LARGE)
+        ]
     except Exception:  # whatever a step raises: it may do so on Tensors as well, and say why
         return None
     same = {(str(p.forward), str(p.backward), p.x_only) for p in found}
@@ -259,9 +220,9 @@ def _derive(
     parts: tuple[str, ...],
     weights: dict[str, int],
     params: dict[str, Any],
-    units: int,
+    like: Like,
 ) -> Program:
-    after = _forward(step, len(gates), len(parts), weights, params, units)
+    after = _forward(step, len(gates), len(parts), weights, params, like)
     x_only, shared = _shared(after, len(gates))
     places = {("x", k): i for i, k in enumerate(x_only + shared)}
     places |= {("h", k): len(x_only) + i for i, k in enumerate(shared + x_only)}
@@ -273,13 +234,14 @@ def _derive(
 @modes_kept
 def _forward(
     step: Callable[..., Any], gates: int, parts: int, weights: dict[str, int],
-    params: dict[str, Any], units: int,
+    params: dict[str, Any], like: Like,
 ) -> list[Operand]:  # fmt: skip
     """The registers of the state after a step."""
     tape = Tape()
 
-    def given(kind: str, numbers: range, rows: tuple[int, ...] = (2,)) -> Any:
-        symbol = Symbol(tape, tuple(tape.input(kind, i) for i in numbers), rows, units)
+    def given(kind: str, numbers: range, rows: tuple[int, ...] = (like.batch,)) -> Any:
+        registers = tuple(tape.input(kind, i) for i in numbers)
+        symbol = Symbol(tape, registers, rows, like.units, like.dtype)
         return wrap(symbol, Leaf(symbol, requires_grad=True))
 
     others, start = {}, 0
@@ -295,7 +257,7 @@ def _forward(
     roots = [node_of(part) for part in new]
     found = _by_names(roots)
     symbols = [found[root] for root in roots]
-    if any(s.shape != (2, units) for s in symbols):
+    if any(s.shape != (like.batch, like.units) for s in symbols):
         raise TypeError("a step returns parts of the shape that it is given")
     # a part that is handed on is a value of its own: its cotangent is not that of the state before
     return [_own(s.tape, s.registers[0]) for s in symbols]
@@ -359,11 +321,11 @@ def _with_sums(after: list[Operand], tape: Tape, places: dict[Any, int]) -> list
         if r.op == "input":
             kind, i = r.args
             found[r] = tape.input(*(("sum", places[r.args]) if r.args in places else (kind, i)))
-        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):  # type: ignore[index]
-            found[r] = tape.input("sum", places[inputs[0]])  # type: ignore[index]
+        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):
+            found[r] = tape.input("sum", places[inputs[0]])
         else:
             found[r] = tape.make(r.op, *(found.get(a, a) for a in r.args))
-    return [found.get(r, r) for r in after]  # type: ignore[arg-type]
+    return [found.get(r, r) for r in after]
 
 
 class _Reverse:

@@ -80,7 +80,7 @@ def twins_of(
     ``given`` are the nodes of a graph, oldest first, with their values and inputs. A twin has the sequence
     number and the memory's history of its node, so a write in between is noticed here too.
     """
-    saved = [flatten(node.saved) if node.saved is not None else [] for node, _, _ in given]
+    saved = [list(filter(backend.is_array, flatten(node.saved))) for node, _, _ in given]
     arrays = {id(value): value for _, value, _ in given}  # a detached state's array comes over once
     hosts = iter(backend.fetch([*arrays.values(), *chain.from_iterable(saved), *others]))
     there = {key: next(hosts) for key in arrays}
@@ -90,7 +90,10 @@ def twins_of(
         twin = twins[node] = copy(node)
         twin.value, twin.inputs, twin.grad = value, tuple([twins.get(x, x) for x in inputs]), None
         if node.saved is not None:
-            twin.saved = rebuild(node.saved, hosts)
+            leaves = flatten(node.saved)
+            twin.saved = rebuild(
+                node.saved, (next(hosts) if backend.is_array(x) else x for x in leaves)
+            )
         if node.primitive is not None and PRIMITIVES.get(node.op) is not node.primitive:
             twin.primitive, twin.saved = replace(node.primitive, vjp=_there(node)), None
     return twins, list(hosts)
