@@ -141,7 +141,7 @@ class Kernels(NamedTuple):
 @cache
 def kernels(m: Any, program: Program, dtype: str) -> Kernels:
     """The kernels of a program; CuPy compiles each when it is first launched."""
-    cell = "tinygrad182_" + re.sub(r"\W", "_", program.name)
-    names = f"{cell}_forward", f"{cell}_backward"
+    cell = re.sub(r"\W", "_", program.name.removesuffix("_scan"))
+    names = f"tinygrad182_{cell}_forward", f"tinygrad182_{cell}_backward"
     texts = cuda_c.forward(program, names[0], dtype), cuda_c.backward(program, names[1], dtype)
     return Kernels(*map(m.RawKernel, texts, names))
