@@ -17,6 +17,7 @@ import numpy as np
 
 from . import functions
 from .backend import SCALARS, Array
+from .backpropagation import ancestors
 from .kernels import loops
 from .kernels.arrays import ALL, Deltas, Ends, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
@@ -24,7 +25,7 @@ from .kernels.program import Program, Weights
 from .modes import modes_kept, no_grad
 from .primitives import Primitive
 from .primitives.primitive import Rule
-from .recording import wrap
+from .recording import Node, node_of, wrap
 from .tracing import derive
 
 State = tuple[Any, ...]
@@ -94,6 +95,10 @@ class Window(NamedTuple):
     def sent(self) -> Sent:
         """What the inputs get, before powers of two are put back."""
         return products(self.setting, self.deltas)
+
+    def without_sums(self) -> Window:
+        """Return the cotangents of the states alone, which take less memory."""
+        return self._replace(deltas=self.deltas._replace(sums=None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,8 +289,7 @@ class Scan(Primitive):
             h = h + given.bias_hh if hasattr(given.bias_hh, "shape") else h
             new = self.step(xp, projected[t, ...], h, state, **others, **params)
             if lengths is not None and t >= (shortest or 0):
-                going = xp.greater(lengths, t)[:, None]
-                new = tuple(_held(xp, a, b, going) for a, b in zip(new, state, strict=True))
+                new = _held(xp, new, state, xp.greater(lengths, t)[:, None])
             state = new
             yield state
 
@@ -408,13 +412,6 @@ class Scan(Primitive):
             if span.start == until:
                 return
 
-    def setting_of(self, xp: Any, y: Array, inputs: tuple[Any, ...], **params: Any) -> Setting:
-        """What the products of backward are made of, for all inputs."""
-        program = self.program(**own(params))
-        assert program is not None
-        states = y.reshape((len(self.parts), *y.shape[-3:]))[0]
-        return self._setting(program, xp.module, self.operands(inputs), states, None)
-
     def _setting(
         self,
         program: Program,
@@ -494,9 +491,27 @@ def _ends(lengths: Array | None, shortest: int | None) -> Ends:
     return ALL if lengths is None else Ends(lengths, shortest or 0)
 
 
-def _held(xp: Any, new: Any, old: Any, going: Any) -> Any:
+def _held(xp: Any, new: State, old: State, going: Any) -> State:
     """Past a sequence's end the old state stays, as a constant: no gradient comes from there.
 
-    For a complex step a constant is what has no imaginary part.
+    What a step computes from a part of the new state (an LSTM's h from c) depends on the part that is
+    held, as the gradient by it has to say.
     """
-    return xp.where(going, new, old.detach())
+    held = list(new)
+    order = sorted(range(len(new)), key=lambda k: node_of(new[k]).order)
+    for i, k in enumerate(order):
+        part = xp.where(going, held[k], old[k].detach())
+        for later in order[i + 1 :]:
+            held[later] = _instead(held[later], held[k], part)
+        held[k] = part
+    return tuple(held)
+
+
+def _instead(x: Any, before: Any, after: Any) -> Any:
+    """A recorded Tensor with one of what it was computed from in the place of another."""
+    twins: dict[Any, Node] = {node_of(before): node_of(after)}
+    for node in ancestors([node_of(x)], oldest=node_of(before).order):
+        if node not in twins and any(y in twins for y in node.inputs or ()):
+            twins[node] = node.again(tuple([twins.get(y, y) for y in node.inputs or ()]))
+    twin = twins.get(node_of(x))
+    return x if twin is None else wrap(twin.value, twin)
