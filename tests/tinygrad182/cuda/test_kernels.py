@@ -10,20 +10,20 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support import Array, assert_close
+from tests.tinygrad182.cells import KINDS as CELLS
 from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import arrays, cuda, loops
 from tinygrad182.kernels.arrays import ALL, Deltas, Ends
 from tinygrad182.kernels.cuda_c import EXPRESSIONS
 from tinygrad182.kernels.program import Listing, Program, Tape, Weights
 from tinygrad182.primitives import PRIMITIVES
-from tinygrad182.tracing import KNOWN, derive
+from tinygrad182.tracing import KNOWN
 
 cupy = pytest.importorskip("cupy")
 try:
@@ -38,48 +38,10 @@ DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
 
 
-# --- cells ----------------------------------------------------------------------------------------
-
-
-def lstm(xp: Any, x: Any, h: Any, state: Any) -> Any:
-    z, (_, c), n = x + h, state, x.shape[-1] // 4
-    i, f, o = (xp.sigmoid(z[..., k * n : (k + 1) * n]) for k in (0, 1, 3))
-    c = f * c + i * xp.tanh(z[..., 2 * n : 3 * n])
-    return o * xp.tanh(c), c
-
-
-def gru(xp: Any, x: Any, h: Any, state: Any) -> Any:
-    n = x.shape[-1] // 3
-    r, z = (xp.sigmoid((x + h)[..., k * n : (k + 1) * n]) for k in (0, 1))
-    new = xp.tanh(x[..., 2 * n :] + r * h[..., 2 * n :])
-    return ((1 - z) * new + z * state[0],)
-
-
-def peephole(xp: Any, x: Any, h: Any, state: Any, peep: Any) -> Any:
-    z, (_, c), n = x + h, state, x.shape[-1] // 4
-    i, f = (xp.sigmoid(z[..., k * n : (k + 1) * n] + c * peep[k * n : (k + 1) * n]) for k in (0, 1))
-    c = f * c + i * xp.tanh(z[..., 2 * n : 3 * n])
-    return xp.sigmoid(z[..., 3 * n :] + c * peep[2 * n :]) * xp.tanh(c), c
-
-
-def rnn(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str) -> Any:
-    return (x + h if nonlinearity == "identity" else getattr(xp, nonlinearity)(x + h),)
-
-
-CELLS: dict[str, Any] = {
-    "lstm": (lstm, "ifgo", "hc", {}, {}),
-    "gru": (gru, "rzn", "h", {}, {}),
-    "peephole": (peephole, "ifgo", "hc", {"peep": 3}, {}),
-    "tanh": (rnn, "z", "h", {}, {"nonlinearity": "tanh"}),
-    "relu": (rnn, "z", "h", {}, {"nonlinearity": "relu"}),
-    "identity": (rnn, "z", "h", {}, {"nonlinearity": "identity"}),
-}
-
-
-@cache
 def program(kind: str) -> Program:
-    step, gates, parts, weights, params = CELLS[kind]
-    found = derive(kind, step, tuple(gates), tuple(parts), weights, params)
+    """The program of a cell; the loops are chosen by the object."""
+    scan, params = CELLS[kind]
+    found = scan.program(**params)
     assert found is not None
     return found
 
@@ -350,8 +312,8 @@ def test_four_launches_a_step_and_no_waits(
     with cupy.no_waits(), cupy.counted() as found:
         forward(cuda, cupy, case, dtype)
         backward(cuda, cupy, case, dtype, kept, keep)
-    kernels = found["kernels"]
-    assert kernels[f"tinygrad182_{kind}_forward"] == kernels[f"tinygrad182_{kind}_backward"] == 20
+    kernels, cell = found["kernels"], case.program.name.removesuffix("_scan")
+    assert kernels[f"tinygrad182_{cell}_forward"] == kernels[f"tinygrad182_{cell}_backward"] == 20
     assert kernels["matmul"] == 41
     assert found["launch"] - 4 * 20 <= 20
 
