@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from ..primitives import PRIMITIVES
 from ..recording import apply, wrap
 from ..recurrence import Scan
 from ..unrolling import State, run_steps
-from .cells import DECLARED, missing_in, options_of, scan_of, set_options, try_step
+from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
 from .module import Module
@@ -305,13 +304,12 @@ class RecurrentLayer(Recurrent):
     (10,)
     """
 
-    States: ClassVar[type[tuple[Any, ...]]]
+    States: ClassVar[Any] = None
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        if hasattr(cls, "scan") and getattr(cls, "States", _NO_STATES)._fields != cls.scan.parts:  # type: ignore[attr-defined]
-            cls.States = namedtuple("States", cls.scan.parts, module=cls.__module__)  # type: ignore[misc]
-            cls.States.__qualname__ = f"{cls.__qualname__}.States"  # where pickle finds it
+        if hasattr(cls, "scan") and getattr(cls.States, "_fields", None) != cls.scan.parts:
+            cls.States = states_type(cls)
 
     def __init__(
         self,
@@ -510,7 +508,6 @@ class RecurrentLayer(Recurrent):
 
 
 _LAST = slice(-1, None)
-_NO_STATES = namedtuple("_NO_STATES", ())
 
 
 def _at(wholes: State, key: int | slice) -> State:
