@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
