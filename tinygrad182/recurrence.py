@@ -143,16 +143,10 @@ class Scan(Primitive):
             return scan._stacked(xp, scan.unrolled(xp, *inputs, **params))
 
         def keeps(xp: Any, *inputs: Any, **params: Any) -> tuple[Array, Saved | None]:
-            program = scan.program_for(xp, params)
-            if program is None:
-                return scan._by_definition(*inputs, **params), None
-            return scan._run(program, xp, inputs, **params)
+            return scan._run(xp, inputs, params, keep=True)
 
         def forward(xp: Any, *inputs: Any, **params: Any) -> Any:
-            program = scan.program_for(xp, params)
-            if program is None:
-                return scan._by_definition(*inputs, **params)
-            return scan._states_alone(program, xp, inputs, **params)
+            return scan._run(xp, inputs, params, keep=False)[0]
 
         def vjp(
             xp: Any,
@@ -315,62 +309,38 @@ class Scan(Primitive):
     # --- the loops -------------------------------------------------------------------------------
 
     def _run(
-        self, program: Program, xp: Any, inputs: Sequence[Any], shortest: int | None = None,
-        start: int = 0, **params: Any,
-    ) -> tuple[Array, Saved]:  # fmt: skip
-        """The result, and what backward needs.
+        self, xp: Any, inputs: Sequence[Any], params: dict[str, Any], keep: bool
+    ) -> tuple[Array, Saved | None]:
+        """The result, and what backward needs; None where it will differentiate the definition.
 
-        Per step and sequence that is, with the states themselves, 6 H numbers for an LSTM, 5 H for a GRU
-        and H for a vanilla RNN.
+        With the states themselves, that is for each step and sequence 6 H numbers for an LSTM, 5 H for a
+        GRU and H for a vanilla RNN. Where nothing is to be kept, steps are run window by window.
         """
-        m = xp.module
-        given = _in_one_type(m, self.checked(tuple(inputs)))
-        weight_hh, others = given.weight_hh, given.others
-        bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
-        (T, B, _), H, dtype = given.x.shape, weight_hh.shape[1], given.x.dtype
-        states = m.empty((len(given.initial), T, B, H), dtype)
-        values = m.empty((T, B, program.saved * H), dtype)
-        weights = Weights(given.weight_ih, weight_hh, bias_ih, bias_hh, others)
-        loops(program, m, dtype).forward(
-            program,
-            m,
-            given.x,
-            list(given.initial),
-            weights,
-            values,
-            states,
-            _ends(given.lengths, shortest),
-        )
-        saved = Saved(values, weight_hh, others, program)
-        return (states[0] if len(states) == 1 else states), saved
-
-    def _states_alone(
-        self,
-        program: Program,
-        xp: Any,
-        inputs: Sequence[Any],
-        shortest: int | None = None,
-        **params: Any,
-    ) -> Array:
-        """The result where nothing is to be kept: window by window, in memory for what one keeps."""
-        given = self.checked(tuple(inputs))
+        program = self.program_for(xp, params)
+        given = None if program is None else _in_one_type(xp.module, self.checked(tuple(inputs)))
+        run = program and given and loops(program, xp.module, given.x.dtype)
+        if not (program and given and run):
+            return self._by_definition(*inputs, **params), None
+        m, dtype = xp.module, given.x.dtype
         (T, B, _), H = given.x.shape, given.weight_hh.shape[1]
-        spans = windows(xp.module, (T, B, program.columns * H))
-        if len(spans) == 1:
-            return self._run(program, xp, inputs, shortest, **params)[0]
-        weights = given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, *given.others
-        before: Sequence[Any] = given.initial
-        found: Any = None
+        bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
+        weights = Weights(given.weight_ih, given.weight_hh, bias_ih, bias_hh, given.others)
+        states = m.empty((len(given.initial), T, B, H), dtype)
+        before, ends = list(given.initial), _ends(given.lengths, params.get("shortest"))
+        spans = [range(T)] if keep else windows(m, (T, B, program.columns * H))
+        values = m.empty((max(map(len, spans)), B, program.saved * H), dtype)
         for span in spans:
-            lengths = [] if given.lengths is None else [given.lengths - span.start]
-            some = given.x[span.start : span.stop]
-            here = max(0, (shortest or 0) - span.start)
-            y, _ = self._run(program, xp, [some, *before, *weights, *lengths], here)
-            if found is None:
-                found = xp.module.empty((*y.shape[:-3], T, *y.shape[-2:]), y.dtype)
-            found[..., span.start : span.stop, :, :] = y
-            before = [y[-1]] if len(before) == 1 else list(y[:, -1])
-        return found
+            here = slice(span.start, span.stop)
+            part = states if len(spans) == 1 else m.empty((len(states), len(span), B, H), dtype)
+            kept = values[: len(span)]
+            run.forward(
+                program, m, given.x[here], before, weights, kept, part, ends.after(span.start)
+            )
+            if part is not states:
+                states[:, here] = part
+            before = list(part[:, -1])
+        saved = Saved(values, given.weight_hh, given.others, program) if keep else None
+        return (states[0] if len(states) == 1 else states), saved
 
     def inside(
         self,
@@ -485,13 +455,20 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
+def _has_number(cell: Any) -> bool:
+    try:
+        return type(cell.cell_contents) in SCALARS
+    except ValueError:  # there is nothing in it yet
+        return True
+
+
 def _reads(step: Rule) -> tuple[Any, ...]:
     code: Any = getattr(step, "__code__", None)
     if code is None:
         return ()
     around = step.__globals__
     names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
-    return (*names, *(step.__closure__ or ()))
+    return (*names, *(cell for cell in step.__closure__ or () if _has_number(cell)))
 
 
 @cache
@@ -552,5 +529,5 @@ def _instead(x: Any, before: Any, after: Any) -> Any:
     for node in ancestors([node_of(x)], oldest=node_of(before).order):
         if node not in twins and any(y in twins for y in node.inputs or ()):
             twins[node] = node.again(tuple([twins.get(y, y) for y in node.inputs or ()]))
-    node = twins.get(node_of(x))
-    return x if node is None else wrap(node.value, node)
+    twin = twins.get(node_of(x))
+    return x if twin is None else wrap(twin.value, twin)

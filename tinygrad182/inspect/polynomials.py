@@ -272,14 +272,12 @@ class Hopping(Carry):
     ----------
     hop : int or None
         The part of the state whose use by the next step is a hop, a multiplication by λ.
-    m, g, powers, later
+    g, powers, later
         As for :class:`.Carry`.
     """
 
-    def __init__(
-        self, hop: int | None, m: Any, g: Array, powers: Array, later: Deltas | None
-    ) -> None:
-        super().__init__(m, g, powers, later)
+    def __init__(self, hop: int | None, g: Array, powers: Array, later: Deltas | None) -> None:
+        super().__init__(g, powers, later)
         self.hop = hop
         self.begun = later is not None
         if later is None:

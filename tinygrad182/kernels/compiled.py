@@ -14,10 +14,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
 from ..backend import Array
 from . import objects, tiles
 from .arrays import Deltas, Ends
-from .powers import held, largest_exponent
+from .powers import held
 from .program import Program, Weights
 from .tiles import LINE
 from .vectors import BITS, Code
@@ -35,6 +36,7 @@ INT = np.dtype("int64")
 
 NO_POWER = np.array([0])
 """The power of all rows."""
+
 
 def _threads() -> int:
     """As many threads as OpenBLAS would use."""
@@ -223,7 +225,8 @@ def _over_batch(
     whole = ROWS if threads * ROWS <= B else 1
     cuts = [min(B, -(-B * i // (threads * whole)) * whole) for i in range(threads + 1)]
     mine, *others = (
-        partial(loop, [*arrays, np.empty(scratch, dtype)], (*numbers, *cut)) for cut in pairwise(cuts)
+        partial(loop, [*arrays, np.empty(scratch, dtype)], (*numbers, *cut))
+        for cut in pairwise(cuts)
     )
     waiting = [_begun(run) for run in others]
     return max(mine(), *(wait() for wait in waiting))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from .vectors import Code, Value, call
+from .vectors import FLOATING, INTEGER, RELATIONS, Code, Value, call
 
 # --- eˣ, σ and tanh -------------------------------------------------------------------------------
 # x = n ln 2 + r, |r| ≤ ½ ln 2. Adding and taking away 1.5 · 2**(bits of the mantissa) rounds to the
@@ -97,24 +97,6 @@ def tanh(z: Value) -> Value:
 
 # --- by name --------------------------------------------------------------------------------------
 
-_OPERATORS = {
-    "add": operator.add,
-    "subtract": operator.sub,
-    "multiply": operator.mul,
-    "divide": operator.truediv,
-    "negative": operator.neg,
-    "abs": operator.abs,
-    "less": operator.lt,
-    "less_equal": operator.le,
-    "greater": operator.gt,
-    "greater_equal": operator.ge,
-    "equal": operator.eq,
-    "not_equal": operator.ne,
-    "logical_and": operator.and_,
-    "logical_or": operator.or_,
-    "logical_not": operator.invert,
-}
-
 _CALLED = {name: name for name in (
     "log log2 log10 log1p sin cos sinh cosh asinh asin acos atan atan2 floor ceil trunc".split()  # noqa: SIM905
 )} | {"power": "pow", "round": "rint"}  # fmt: skip
@@ -135,8 +117,10 @@ class Operations:
         self._code = code
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name in _OPERATORS:
-            return _OPERATORS[name]
+        if name in FLOATING or name in RELATIONS or name in (*INTEGER, "abs"):
+            return lambda *operands: next(x for x in operands if isinstance(x, Value)).apply(
+                name, *operands
+            )
         if name in _CALLED:
             return lambda *operands: self._by_elements(_CALLED[name], *operands)
         raise AttributeError(name)
@@ -164,7 +148,7 @@ class Operations:
 
     def _chosen(self, relation: Callable[..., Value], a: Any, b: Any) -> Value:
         a, b = (self._code.spread(x) for x in (a, b))
-        return b.where(relation(a, b) | (a != a), a)  # noqa: PLR0124
+        return b.where(relation(a, b) | (a != a), a)
 
     def _by_elements(self, name: str, *operands: Any) -> Value:
         """Call a function of the C library for one element after the other."""

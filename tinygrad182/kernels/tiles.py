@@ -113,7 +113,9 @@ def forward(module: ir.Module, program: Program, dtype: Any) -> None:
         before = _before(code, program, t)
         for j, width in code.over(code["H"], widths):
             weights = [_weights(code, program, j + q * code.count) for q in range(width)]
-            for rows in code.by_rows(code["last"] - code["first"], max(1, SUMS // (program.sums * width))):
+            for rows in code.by_rows(
+                code["last"] - code["first"], max(1, SUMS // (program.sums * width))
+            ):
                 rows = [code["first"] + r for r in rows]
                 sums = _sums(code, program, panels, before[0], t, j, width, rows)
                 for row, its in zip(rows, sums, strict=True):
@@ -177,7 +179,9 @@ def _sums(
     """The sums of some sequences: of each, those of one block of units behind those of another."""
     panel_x, panel_h, bias = panels
     B, I, H, size = code["B"], code["I"], code["H"], len(program.gates)
-    starts = [_padded(code) * s + j + q * code.count for s in range(program.sums) for q in range(width)]
+    starts = [
+        _padded(code) * s + j + q * code.count for s in range(program.sums) for q in range(width)
+    ]
     sums = [[code.load(bias + start) for start in starts] for _ in rows]
     x = [code["x"] + (t * B + row) * I for row in rows]
     own = size * width
@@ -241,7 +245,9 @@ class Powers:
 
     def two_to(self, exponent: Value) -> Value:
         """2**exponent; 0 where next to what has the power 0 it would not show."""
-        bits = (exponent.larger(-self.limit - 1).smaller(self.limit + 2) + (self.limit + 1)) << self.mantissa
+        bits = (
+            exponent.larger(-self.limit - 1).smaller(self.limit + 2) + (self.limit + 1)
+        ) << self.mantissa
         return self.code.as_bits(bits).number()
 
     def exponent(self, bits: Value) -> Value:
@@ -290,7 +296,10 @@ class Powers:
         a, b, nothing = self.exponent(ours), self.exponent(theirs), theirs == 0
         to = given + b - self.held.middle
         to = to.where(ours != 0, to.larger(power + a - self.held.middle)).where(nothing, power)
-        first, second = self.two_to((-a).where(nothing, 0)), self.two_to((power + a - to).where(nothing, 0))
+        first, second = (
+            self.two_to((-a).where(nothing, 0)),
+            self.two_to((power + a - to).where(nothing, 0)),
+        )
         second = second.where(ours == 0, 0.0)
         third, fourth = self.two_to(-b), self.two_to(given + b - to).where(nothing, 0.0)
         return to, lambda x, y: x * first * second + y * third * fourth
@@ -327,7 +336,10 @@ def backward(module: ir.Module, program: Program, dtype: Any) -> None:
             for b in code.loop(code["first"], code["last"]):
                 value = [code["value"] + ((L * p + e) * B + b) * H for p in range(parts)]
                 g = [code["g"] + (((L * p + e) * T + t) * B + b) * H for p in range(parts)]
-                kept = [code["held"] + (((L * p + e) * keep + i % keep) * B + b) * H for p in range(parts)]
+                kept = [
+                    code["held"] + (((L * p + e) * keep + i % keep) * B + b) * H
+                    for p in range(parts)
+                ]
                 sums = code["sums"] + ((e * (stop - start) + i) * B + b) * H * program.columns
                 given = code.scalar(code["given"] + ((e * T + t) * B + b) * code["various"])
                 power = carry.add(value, code["power"] + (e * B + b), g, given, kept)
@@ -342,7 +354,15 @@ def backward(module: ir.Module, program: Program, dtype: Any) -> None:
                                 code.store(0.0, row + j)
                     with running:
                         _back(code, program, carry.powers, t, b, before, kept, sums, value)
-            sums = code["sums"] + ((e * (stop - start) + i) * B * program.columns + program.sums - len(program.gates)) * H
+            sums = (
+                code["sums"]
+                + (
+                    (e * (stop - start) + i) * B * program.columns
+                    + program.sums
+                    - len(program.gates)
+                )
+                * H
+            )
             _back_product(code, program, sums, panel, code["value"] + e * B * H)
     code.done(carry.moved())
 
@@ -379,7 +399,11 @@ class _Carry:
             top(powers.added(n, value, g, to, sum_of))
         outside = (top() < powers.low) | (top() > powers.high)
         with code.when(outside & (top() > 0) & (top() < powers.infinite)):
-            by = (powers.exponent(top()) - powers.held.middle).larger(-powers.limit).smaller(powers.limit)
+            by = (
+                (powers.exponent(top()) - powers.held.middle)
+                .larger(-powers.limit)
+                .smaller(powers.limit)
+            )
             factor = powers.two_to(-by)
             power(power() + by)
             for row in to:
@@ -403,7 +427,11 @@ def _back(
     places |= {("saved", k): saved + H * k for k in range(program.saved)}
     places |= {("grad", p): row for p, row in enumerate(kept)}
     for j, _ in code.over(H):
-        values = {key: code.load(place + j) for key, place in places.items() if key in program.backward.inputs}
+        values = {
+            key: code.load(place + j)
+            for key, place in places.items()
+            if key in program.backward.inputs
+        }
         found = program.backward.run(values | _weights(code, program, j), Operations(code))
         for p, row in enumerate(kept):
             code.store(found.get(("kept", p), 0.0), row + j)
@@ -425,7 +453,9 @@ def _back_product(code: Code, program: Program, a: Value, weight: Value, out: Va
             to = [[out + (row * H + j + q * code.count) for q in range(width)] for row in rows]
             first = [[code.load(x) if direct else code.constant(0.0) for x in row] for row in to]
             factors = [a + row * H * program.columns for row in rows]
-            for row, sums in zip(to, code.products(factors, weight + j * length, first, length), strict=True):
+            for row, sums in zip(
+                to, code.products(factors, weight + j * length, first, length), strict=True
+            ):
                 for place, x in zip(row, sums, strict=True):
                     code.store(x, place)
 

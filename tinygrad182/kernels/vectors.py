@@ -17,6 +17,8 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 
+from .operators import Operators
+
 _FEATURES = get_host_cpu_features()
 BITS = next((bits for name, bits in (("avx512f", 512), ("avx", 256)) if _FEATURES.get(name)), 128)
 """The width of a register; of another machine's, LLVM uses as many as it takes."""
@@ -24,7 +26,24 @@ BITS = next((bits for name, bits in (("avx512f", 512), ("avx", 256)) if _FEATURE
 INT = ir.IntType(64)
 
 
-class Value:
+FLOATING = {
+    "add": "fadd",
+    "subtract": "fsub",
+    "multiply": "fmul",
+    "divide": "fdiv",
+    "negative": "fneg",
+}
+INTEGER = {
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "sdiv", "remainder": "srem",
+    "negative": "neg", "logical_and": "and_", "logical_or": "or_", "logical_not": "not_",
+}  # fmt: skip
+RELATIONS = {
+    "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=",
+}  # fmt: skip
+"""LLVM's instructions, by the names of operations."""
+
+
+class Value(Operators):
     """A number or a register of numbers in the code that is being written: an operator writes the instruction.
 
     A number beside a register stands for one in every element.
@@ -38,7 +57,6 @@ class Value:
     """
 
     __slots__ = ("builder", "value")
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
         self.builder = builder
@@ -67,95 +85,27 @@ class Value:
         places = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
         return b.shuffle_vector(one, empty, places)
 
-    def _by(self, floating: str, integer: str, x: Any, reflected: bool = False) -> Value:
-        if isinstance(x, Value) and x.count > self.count:
-            return x._by(floating, integer, self, not reflected)
-        b, operands = self.builder, [self.value, self.like(x)]
-        if reflected:
-            operands.reverse()
-        if isinstance(self.element, ir.IntType):
-            return Value(b, getattr(b, integer)(*operands))
-        return Value(b, getattr(b, floating)(*operands, flags=("contract",)))
-
-    def __add__(self, x: Any) -> Value:
+    def apply(self, op: str, *operands: Any) -> Value:
+        """Write the instruction of an operation. NaN is in no relation but ``not_equal``."""
+        b = self.builder
         if self.value.type.is_pointer:
-            return Value(self.builder, self.builder.gep(self.value, [x.value]))
-        return self._by("fadd", "add", x)
-
-    def __radd__(self, x: Any) -> Value:
-        return self._by("fadd", "add", x, reflected=True)
-
-    def __sub__(self, x: Any) -> Value:
-        return self._by("fsub", "sub", x)
-
-    def __rsub__(self, x: Any) -> Value:
-        return self._by("fsub", "sub", x, reflected=True)
-
-    def __mul__(self, x: Any) -> Value:
-        return self._by("fmul", "mul", x)
-
-    def __rmul__(self, x: Any) -> Value:
-        return self._by("fmul", "mul", x, reflected=True)
-
-    def __truediv__(self, x: Any) -> Value:
-        return self._by("fdiv", "sdiv", x)
-
-    def __rtruediv__(self, x: Any) -> Value:
-        return self._by("fdiv", "sdiv", x, reflected=True)
-
-    def __mod__(self, x: Any) -> Value:
-        return self._by("frem", "srem", x)
+            return Value(b, b.gep(self.value, [operands[1].value]))
+        wide = max((x for x in operands if isinstance(x, Value)), key=lambda x: x.count)
+        given, whole = [wide.like(x) for x in operands], isinstance(wide.element, ir.IntType)
+        if op in RELATIONS:
+            compare = b.fcmp_unordered if op == "not_equal" else b.fcmp_ordered
+            return Value(b, (b.icmp_signed if whole else compare)(RELATIONS[op], *given))
+        if whole:
+            return Value(b, getattr(b, INTEGER[op])(*given))
+        if op == "abs":
+            return self.size().number()
+        return Value(b, getattr(b, FLOATING[op])(*given, flags=("contract",)))
 
     def __lshift__(self, x: Any) -> Value:
-        return self._by("", "shl", x)
+        return Value(self.builder, self.builder.shl(self.value, self.like(x)))
 
     def __rshift__(self, x: Any) -> Value:
-        return self._by("", "ashr", x)
-
-    def __and__(self, x: Any) -> Value:
-        return self._by("", "and_", x)
-
-    def __or__(self, x: Any) -> Value:
-        return self._by("", "or_", x)
-
-    def __neg__(self) -> Value:
-        if isinstance(self.element, ir.IntType):
-            return Value(self.builder, self.builder.neg(self.value))
-        return Value(self.builder, self.builder.fneg(self.value))
-
-    def __invert__(self) -> Value:
-        return Value(self.builder, self.builder.not_(self.value))
-
-    def __abs__(self) -> Value:
-        return self.size().number()
-
-    def _compared(self, relation: str, x: Any) -> Value:
-        """A bool for each element; NaN is in no relation but unequal."""
-        b = self.builder
-        if isinstance(x, Value) and x.count > self.count:
-            self = Value(b, x.like(self))
-        if isinstance(self.element, ir.IntType):
-            return Value(b, b.icmp_signed(relation, self.value, self.like(x)))
-        compare = b.fcmp_unordered if relation == "!=" else b.fcmp_ordered
-        return Value(b, compare(relation, self.value, self.like(x)))
-
-    def __lt__(self, x: Any) -> Value:
-        return self._compared("<", x)
-
-    def __le__(self, x: Any) -> Value:
-        return self._compared("<=", x)
-
-    def __gt__(self, x: Any) -> Value:
-        return self._compared(">", x)
-
-    def __ge__(self, x: Any) -> Value:
-        return self._compared(">=", x)
-
-    def __eq__(self, x: object) -> Value:  # type: ignore[override]
-        return self._compared("==", x)
-
-    def __ne__(self, x: object) -> Value:  # type: ignore[override]
-        return self._compared("!=", x)
+        return Value(self.builder, self.builder.ashr(self.value, self.like(x)))
 
     def where(self, holds: Value, new: Any) -> Value:
         """``new`` where a bool holds, and this elsewhere."""
@@ -294,7 +244,9 @@ class Code:
         if self.mask is None:
             return Value(b, b.load(place, align=self.bytes))
         zero = ir.Constant(self.type, [0.0] * self.count)
-        return Value(b, self._masked("load", self.type, [place, self._align, self.mask.value, zero]))
+        return Value(
+            b, self._masked("load", self.type, [place, self._align, self.mask.value, zero])
+        )
 
     def store(self, x: Any, at: Value, whole: bool = False) -> None:
         """Write the elements, but none past the end of a row, unless ``whole``."""
