@@ -65,6 +65,7 @@ class ScaledCotangents(Cotangents):
         super().__init__()
         self.powers: list[Power] = _ZERO
         """Those of the node popped last: what arrives next over its edges has them too."""
+        self._plain = Cotangents()  # those of the power 0
         self._by_power: dict[int, Cotangents] = {}
         self._powers_of: dict[
             Node, dict[int, None]
@@ -73,7 +74,7 @@ class ScaledCotangents(Cotangents):
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge, at the powers of the node it comes from."""
         if self.powers is _ZERO:
-            super().add(node, cotangent)
+            self._plain.add(node, cotangent)
             return
         for i, power in enumerate(self.powers):
             self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
@@ -81,7 +82,7 @@ class ScaledCotangents(Cotangents):
     def put(self, node: Node, cotangent: Any, power: int) -> None:
         """Add one array at a power of two."""
         if power == 0:
-            super().add(node, cotangent)
+            self._plain.add(node, cotangent)
             return
         if power not in self._by_power:
             self._by_power[power] = Cotangents()
@@ -111,7 +112,7 @@ class ScaledCotangents(Cotangents):
         return is_held(g)
 
     def _arrived(self, node: Node) -> list[Band]:
-        g = super().pop(node)
+        g = self._plain.pop(node)
         found: list[Band] = [] if g is None else [(g, 0)]
         for power in self._powers_of.pop(node, ()):
             found.append((self._by_power[power].pop(node), power))
@@ -174,7 +175,7 @@ class RowCotangents(ScaledCotangents):
     def _arrived(self, node: Node) -> list[Band]:
         parts = self._parts.pop(node, None)
         if parts:
-            parts += [(s, 0) for s in self._slices.pop(node, ())]
+            parts += [(s, 0) for s in self._plain.parts(node)]
         wholes = self._joined(node, parts) if parts else None
         found = super()._arrived(node)
         if node in self._by_row:
