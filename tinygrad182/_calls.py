@@ -90,12 +90,15 @@ def tell_in(names: dict[str, Any]) -> None:
 
 
 def tell_methods(cls: type) -> None:
-    """Do so for the public methods of a class of ours; a module's ``forward`` is told by its call."""
+    """Do so for the public methods of a class of ours.
+
+    A module's ``forward`` is told by its call, and a cell's static ``step`` is called by us.
+    """
     for name, f in list(vars(cls).items()):
         public = not name.startswith("_") and name != "forward"
         if public and inspect.isfunction(f) and _is_ours(f):
             setattr(cls, name, told(f))
-        elif public and isinstance(f, staticmethod) and _is_ours(f):
+        elif public and name != "step" and isinstance(f, staticmethod) and _is_ours(f):
             setattr(cls, name, staticmethod(told(f.__func__)))
 
 

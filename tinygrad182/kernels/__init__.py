@@ -20,15 +20,18 @@ COMPILED = True
 """Whether compiled loops are used where llvmlite is installed."""
 
 
-def loops(program: Program, m: Any, dtype: Any) -> ModuleType:
-    """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type."""
+def loops(program: Program, m: Any, dtype: Any) -> Any:
+    """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type.
+
+    None where there is none: complex numbers on a device, or an operation that CUDA does not have.
+    """
     if dtype == np.float16:
         from . import half  # which asks here for other loops
 
-        return half
-    if m is not np and dtype in _TYPES and hasattr(m, "RawKernel") and cuda_c.printable(program):
-        return cuda
-    if COMPILED and m is np and dtype in _TYPES:
+        return half if loops(program, m, half.WIDE) else None
+    if m is not np:
+        return cuda if dtype in _TYPES and cuda_c.printable(program) else None
+    if COMPILED and dtype in _TYPES:
         key = program, dtype
         if key not in _BUILT:
             with _BUILDING:  # threads that come meanwhile wait: their numbers have the same bits

@@ -1,7 +1,8 @@
-"""The loops over time in NumPy's functions, which CuPy has too: a cell's instructions on arrays."""
+"""The loops over time in NumPy's functions: a cell's instructions on arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -11,8 +12,6 @@ from ..backend import Array, namespace
 from .powers import (
     NOTHING,
     Carry,
-    Normalized,
-    Rescaled,
     largest_exponent,
     power_of_two,
     times_rows,
@@ -71,6 +70,12 @@ class Ends(NamedTuple):
     def over(self, t: int) -> Array | None:
         """Which sequences were over before step t; None: none."""
         return self.lengths <= t if t >= self.shortest else None
+
+    def after(self, start: int) -> Ends:
+        """Those of the steps from ``start`` on."""
+        if self.lengths is None or not start:
+            return self
+        return Ends(self.lengths - start, self.shortest - start)
 
 
 WINDOW = 1 << 20
@@ -260,7 +265,7 @@ def backward(
     span: range | None = None,
     later: Deltas | None = None,
     *,
-    on_device: type[Carry] = Normalized,
+    kind: Callable[..., Carry] = Carry,
 ) -> Deltas:
     """Run back over time.
 
@@ -281,19 +286,16 @@ def backward(
         initial state is then the one before these.
     later : Deltas, optional
         What was found for the steps after these.
-    on_device : type
-        How powers of two are carried on a device, where they are: with ``keep``, or with ``powers``.
-        Otherwise none are, for they would be most of a step's kernels.
+    kind : callable
+        Makes what holds the cotangents on their way.
     """
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     sums = m.empty((*lead, len(span), B, program.columns * H), g.dtype)
     kept = m.empty((parts, *lead, len(span), B, H), g.dtype) if keep else None
     every: Array | None = None
-    looking = keep or powers is not None
-    kind = Rescaled if m is np else on_device if looking else Carry
     here = slice(span.start, span.stop)
-    carry = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
+    carry = kind(g[..., here, :, :], None if powers is None else powers[..., here, :], later)
     back = _Back(program, m, weights, carry.value, sums, kept)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):

@@ -14,10 +14,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
 from ..backend import Array
 from . import objects, tiles
 from .arrays import Deltas, Ends
-from .powers import held, largest_exponent
+from .powers import held
 from .program import Program, Weights
 from .tiles import LINE
 from .vectors import BITS, Code

@@ -108,7 +108,7 @@ class Sent(NamedTuple):
         gates = s.program.x_gates, s.program.h_gates
         for (by, at), has_bias, order in zip(self.weights[:2], s.biases, gates, strict=True):
             if s.program.separate and by is not None:
-                by = _as_declared(s.m, by, order, s.states.shape[-1])
+                by = as_declared(s.m, by, order, s.states.shape[-1])
             split = by is not None and has_bias
             of_weight, of_bias = (by[..., :-1], by[..., -1]) if split else (by, None)
             weights.append((of_weight, at))
@@ -126,7 +126,7 @@ class Sent(NamedTuple):
         return found
 
 
-def _as_declared(m: Any, by: Array, gates: tuple[int, ...], H: int) -> Array:
+def as_declared(m: Any, by: Array, gates: tuple[int, ...], H: int) -> Array:
     """The rows (*lead, gates·H, ·) of sums in the order in which the cell declares its gates."""
     if gates == tuple(range(len(gates))):
         return by

@@ -161,7 +161,7 @@ class Replay:
         self._numbers = [i for i, _ in bound]
         self._steps = zip(*(array for _, array in bound), strict=True)
 
-    def give(self, array: str, parts: Sequence[Array]) -> None:
+    def give(self, array: str, parts: Any) -> None:
         """Give an array without a time axis, or the parts of one."""
         for i, key in self._plan.sources.get(array, ()):
             self._values[i] = parts[key[0]] if len(key) == 1 else parts[key]  # type: ignore[call-overload]

@@ -247,7 +247,7 @@ def viewed(own: Own, fused: bool, lengths: Array | None) -> dict[str, Array]:
         total = tg.grad(loss(), [p])[0]
         assert_close(found[weight].sum(axis=0), host(total), 1e-12, weight)
     found["Jacobians"] = tg.inspect.step_jacobians(loss(), f"{path}.l0").matrices
-    found["hops"] = tg.inspect.grad_by_hops(loss(), 2, f"{path}.l1").grad
+    found["hops"] = tg.inspect.grad_by_hops(loss(), 2, path=f"{path}.l1").grad
     return {name: np.asarray(host(array)) for name, array in found.items()}
 
 
