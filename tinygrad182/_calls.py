@@ -90,11 +90,16 @@ def tell_in(names: dict[str, Any]) -> None:
 
 
 def tell_methods(cls: type) -> None:
-    """Do so for the public methods of a class of ours; a module's ``forward`` is told by its call."""
+    """Do so for the public methods of a class of ours.
+
+    A module's ``forward`` is told by its call, and a cell's static ``step`` is called by us.
+    """
     for name, f in list(vars(cls).items()):
         public = not name.startswith("_") and name != "forward"
         if public and inspect.isfunction(f) and _is_ours(f):
             setattr(cls, name, told(f))
+        elif public and name != "step" and isinstance(f, staticmethod) and _is_ours(f):
+            setattr(cls, name, staticmethod(told(f.__func__)))
 
 
 def _is_ours(f: Any) -> bool:
@@ -146,7 +151,7 @@ def explain_call(
     try:
         signature.bind(*args, **kwargs)
     except TypeError as problem:
-        shown = _shown(f)
+        shown = _shown(f, args)
         taken = [name for name in signature.parameters if name != "self"]
         unknown = [] if _is_open(signature.parameters) else [k for k in kwargs if k not in taken]
         if not unknown:
@@ -154,13 +159,17 @@ def explain_call(
         _no_argument(shown, unknown[0], taken)
     found = _UNEXPECTED.search(str(error))
     if found and found[1] in kwargs and _is_open(signature.parameters):  # passed on, and not taken
-        _no_argument(_shown(f), found[1], [])
+        _no_argument(_shown(f, args), found[1], [])
 
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
-def _shown(f: Callable[..., Any]) -> str:
+def _shown(f: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    if f.__name__ == "__init__" and args:  # also where the class inherits it
+        return type(args[0]).__name__
+    if inspect.ismethod(f) and not isinstance(f.__self__, type):
+        return f"{type(f.__self__).__name__}.{f.__name__}"
     name = f.__qualname__.rpartition("<locals>.")[2]
     return name.removesuffix(".__init__").removesuffix(".__new__")
 

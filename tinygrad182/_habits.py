@@ -181,8 +181,6 @@ NN = {
     "CrossEntropyLoss": "write tg.nn.cross_entropy(logits, targets); classes are on the last axis",
     "DataParallel": "a model lives on one device: write model.to('cuda')",
     "Flatten": "write lambda x: x.flatten(1); tg.nn.Sequential takes functions",
-    "GRU": "write tg.nn.LSTM(3, 4); its step has gates too, and there is no GRU here",
-    "GRUCell": "write tg.nn.LSTMCell(3, 4); its step has gates too, and there is no GRU here",
     "GELU": "write lambda x: x * tg.sigmoid(1.702 * x); it is close, and tg.nn.Sequential takes functions",
     "HuberLoss": "write tg.mean(tg.where(tg.abs(pred - target) < 1, tg.square(pred - target) / 2, "
     "tg.abs(pred - target) - 0.5))",

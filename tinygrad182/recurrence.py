@@ -17,6 +17,7 @@ import numpy as np
 
 from . import functions
 from .backend import SCALARS, Array
+from .backpropagation import ancestors
 from .kernels import loops
 from .kernels.arrays import ALL, Deltas, Ends, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
@@ -24,7 +25,7 @@ from .kernels.program import Program, Weights
 from .modes import modes_kept, no_grad
 from .primitives import Primitive
 from .primitives.primitive import Rule
-from .recording import wrap
+from .recording import Node, node_of, wrap
 from .tracing import derive
 
 State = tuple[Any, ...]
@@ -65,11 +66,14 @@ class Saved(NamedTuple):
     values : array (T, B, slots·H)
     weight_hh : array (gates·H, H)
     others : tuple of array (blocks·H,)
+    program : Program
+        That was run.
     """
 
     values: Array
     weight_hh: Array
     others: tuple[Array, ...]
+    program: Program
 
 
 class Window(NamedTuple):
@@ -92,14 +96,17 @@ class Window(NamedTuple):
         """What the inputs get, before powers of two are put back."""
         return products(self.setting, self.deltas)
 
+    def without_sums(self) -> Window:
+        """Return the cotangents of the states alone, which take less memory."""
+        return self._replace(deltas=self.deltas._replace(sums=None))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scan(Primitive):
     """A recurrence over a whole sequence.
 
-    It is applied to ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; a bias that
-    there is not is the number 0. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of several
-    parts.
+    Its operands are ``x, *initial, weight_ih, weight_hh, bias_ih, bias_hh, *others[, lengths]``; a bias
+    may be the number 0. The result is ``(T, B, H)``, or ``(parts, T, B, H)`` for a state of several parts.
 
     Attributes
     ----------
@@ -112,12 +119,15 @@ class Scan(Primitive):
     step : callable
         ``step(xp, x, h, state, **weights, **params) -> state`` of the sums x = x_t W_xᵀ + b_x and
         h = h_{t−1} W_hᵀ + b_h, in elementary operations.
+    reads : tuple of str and cell
+        Global names and variables of enclosing functions that the step reads numbers from.
     """
 
     gates: tuple[str, ...] = ()
     parts: tuple[str, ...] = ("h",)
     weights: Any = None
     step: Rule = lambda: None
+    reads: tuple[Any, ...] = ()
 
     @staticmethod
     def of(
@@ -133,16 +143,10 @@ class Scan(Primitive):
             return scan._stacked(xp, scan.unrolled(xp, *inputs, **params))
 
         def keeps(xp: Any, *inputs: Any, **params: Any) -> tuple[Array, Saved | None]:
-            program = scan.program_for(xp, params)
-            if program is None:
-                return scan._by_definition(*inputs, **params), None
-            return scan._run(program, xp, inputs, **params)
+            return scan._run(xp, inputs, params, keep=True)
 
         def forward(xp: Any, *inputs: Any, **params: Any) -> Any:
-            program = scan.program_for(xp, params)
-            if program is None:
-                return scan._by_definition(*inputs, **params)
-            return scan._states_alone(program, xp, inputs, **params)
+            return scan._run(xp, inputs, params, keep=False)[0]
 
         def vjp(
             xp: Any,
@@ -171,28 +175,36 @@ class Scan(Primitive):
             parts=parts,
             weights=weights or {},
             step=step,
+            reads=_reads(step),
         )
         return scan
 
     # --- the program -----------------------------------------------------------------------------
 
     def program(self, **params: Any) -> Program | None:
-        """The step as instructions, or None for a cell whose hidden units depend on each other."""
-        return _program(self, **params)
+        """The step as instructions, or None for a cell whose hidden units depend on each other.
+
+        It is derived once for all parameters, and for all numbers that the step reads from around it.
+        """
+        return _program(self, self._outside() if self.reads else (), **params)
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
         if not getattr(xp, "has_loops", False):
             return None
-        return _program(self, **own(params))
+        return self.program(**own(params))
+
+    def _outside(self) -> tuple[Any, ...]:
+        """The numbers that the step reads now."""
+        around = self.step.__globals__
+        found = [around.get(r) if isinstance(r, str) else r.cell_contents for r in self.reads]
+        return tuple(x for x in found if type(x) in SCALARS)
 
     @property
     def separate(self) -> bool:
         """Whether the state's own bias matters: not in a cell that only ever adds h to x."""
         defaults = inspect.signature(self.step).parameters.values()
-        program = _program(
-            self, **{p.name: p.default for p in defaults if p.default is not p.empty}
-        )
+        program = self.program(**{p.name: p.default for p in defaults if p.default is not p.empty})
         return program is None or program.separate
 
     # --- operands --------------------------------------------------------------------------------
@@ -202,7 +214,9 @@ class Scan(Primitive):
         n = 1 + len(self.parts)
         end = n + 4 + len(self.weights)
         lengths = inputs[end] if len(inputs) > end else None
-        return Operands(inputs[0], inputs[1:n], *inputs[n : n + 4], inputs[n + 4 : end], lengths)
+        weight_ih, weight_hh, bias_ih, bias_hh = inputs[n : n + 4]
+        weights = weight_ih, weight_hh, bias_ih, bias_hh, inputs[n + 4 : end]
+        return Operands(inputs[0], inputs[1:n], *weights, lengths)
 
     def checked(self, inputs: tuple[Any, ...]) -> Operands:
         """The operands, where their shapes belong together: compiled loops do not look.
@@ -215,6 +229,8 @@ class Scan(Primitive):
         if len(inputs) not in (least, least + 1):
             raise ValueError(f"{len(inputs)} operands, not {least}, or {least + 1} with lengths")
         given = self.operands(inputs)
+        if self._fits(given):
+            return given
         T, B, size = _shape(given.x, "x", 3)
         H = _shape(given.weight_hh, "weight_hh", 2)[1]
         N = len(self.gates) * H
@@ -240,6 +256,21 @@ class Scan(Primitive):
             raise ValueError("x has no steps")
         return given
 
+    def _fits(self, given: Operands) -> bool:
+        """Whether all shapes belong together; without saying which do not."""
+        x, weight_hh = given.x, given.weight_hh
+        if given.lengths is not None or x.ndim != 3 or weight_hh.ndim != 2 or not len(x):
+            return False
+        (_, B, size), (N, H) = x.shape, weight_hh.shape
+        if len(self.gates) * H != N or given.weight_ih.shape != (N, size):
+            return False
+        if any([h.shape != (B, H) for h in given.initial]):  # noqa: C419 - a list is faster
+            return False
+        for bias in (given.bias_ih, given.bias_hh):
+            if type(bias) is not int and getattr(bias, "shape", None) != (N,):
+                return False
+        return not given.others
+
     # --- the definition --------------------------------------------------------------------------
 
     def unrolled(
@@ -258,8 +289,7 @@ class Scan(Primitive):
             h = h + given.bias_hh if hasattr(given.bias_hh, "shape") else h
             new = self.step(xp, projected[t, ...], h, state, **others, **params)
             if lengths is not None and t >= (shortest or 0):
-                going = xp.greater(lengths, t)[:, None]
-                new = tuple(_held(xp, a, b, going) for a, b in zip(new, state, strict=True))
+                new = _held(xp, new, state, xp.greater(lengths, t)[:, None])
             state = new
             yield state
 
@@ -279,61 +309,38 @@ class Scan(Primitive):
     # --- the loops -------------------------------------------------------------------------------
 
     def _run(
-        self, program: Program, xp: Any, inputs: Sequence[Any], shortest: int | None = None,
-        start: int = 0, **params: Any,
-    ) -> tuple[Array, Saved]:  # fmt: skip
-        """The result, and what backward needs.
+        self, xp: Any, inputs: Sequence[Any], params: dict[str, Any], keep: bool
+    ) -> tuple[Array, Saved | None]:
+        """The result, and what backward needs; None where it will differentiate the definition.
 
-        Per step and sequence that is, with the states themselves, 6 H numbers for an LSTM, 5 H for a GRU
-        and H for a vanilla RNN.
+        With the states themselves, that is for each step and sequence 6 H numbers for an LSTM, 5 H for a
+        GRU and H for a vanilla RNN. Where nothing is to be kept, steps are run window by window.
         """
-        m = xp.module
-        given = _in_one_type(m, self.checked(tuple(inputs)))
-        weight_hh, others = given.weight_hh, given.others
-        biases = (b if hasattr(b, "shape") else None for b in (given.bias_ih, given.bias_hh))
-        (T, B, _), H, dtype = given.x.shape, weight_hh.shape[1], given.x.dtype
-        states = m.empty((len(given.initial), T, B, H), dtype)
-        values = m.empty((T, B, program.saved * H), dtype)
-        weights = Weights(given.weight_ih, weight_hh, *biases, others)
-        loops(program, m, dtype).forward(
-            program,
-            m,
-            given.x,
-            list(given.initial),
-            weights,
-            values,
-            states,
-            _ends(given.lengths, shortest),
-        )
-        return (states[0] if len(states) == 1 else states), Saved(values, weight_hh, others)
-
-    def _states_alone(
-        self,
-        program: Program,
-        xp: Any,
-        inputs: Sequence[Any],
-        shortest: int | None = None,
-        **params: Any,
-    ) -> Array:
-        """The result where nothing is to be kept: window by window, in memory for what one keeps."""
-        given = self.checked(tuple(inputs))
+        program = self.program_for(xp, params)
+        given = None if program is None else _in_one_type(xp.module, self.checked(tuple(inputs)))
+        run = program and given and loops(program, xp.module, given.x.dtype)
+        if not (program and given and run):
+            return self._by_definition(*inputs, **params), None
+        m, dtype = xp.module, given.x.dtype
         (T, B, _), H = given.x.shape, given.weight_hh.shape[1]
-        spans = windows(xp.module, (T, B, program.columns * H))
-        if len(spans) == 1:
-            return self._run(program, xp, inputs, shortest, **params)[0]
-        weights = given.weight_ih, given.weight_hh, given.bias_ih, given.bias_hh, *given.others
-        before: Sequence[Any] = given.initial
-        found: Any = None
+        bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
+        weights = Weights(given.weight_ih, given.weight_hh, bias_ih, bias_hh, given.others)
+        states = m.empty((len(given.initial), T, B, H), dtype)
+        before, ends = list(given.initial), _ends(given.lengths, params.get("shortest"))
+        spans = [range(T)] if keep else windows(m, (T, B, program.columns * H))
+        values = m.empty((max(map(len, spans)), B, program.saved * H), dtype)
         for span in spans:
-            lengths = [] if given.lengths is None else [given.lengths - span.start]
-            some = given.x[span.start : span.stop]
-            here = max(0, (shortest or 0) - span.start)
-            y = self._run(program, xp, [some, *before, *weights, *lengths], here)[0]
-            if found is None:
-                found = xp.module.empty((*y.shape[:-3], T, *y.shape[-2:]), y.dtype)
-            found[..., span.start : span.stop, :, :] = y
-            before = [y[-1]] if len(before) == 1 else list(y[:, -1])
-        return found
+            here = slice(span.start, span.stop)
+            part = states if len(spans) == 1 else m.empty((len(states), len(span), B, H), dtype)
+            kept = values[: len(span)]
+            run.forward(
+                program, m, given.x[here], before, weights, kept, part, ends.after(span.start)
+            )
+            if part is not states:
+                states[:, here] = part
+            before = list(part[:, -1])
+        saved = Saved(values, given.weight_hh, given.others, program) if keep else None
+        return (states[0] if len(states) == 1 else states), saved
 
     def inside(
         self,
@@ -372,8 +379,7 @@ class Scan(Primitive):
         Window
             Of the last steps first: the cotangents of all sums are never there at once.
         """
-        program = _program(self, **params)
-        assert program is not None  # for there is what its loops have saved
+        program = saved.program
         m, given = xp.module, self.operands(inputs)
         parts = len(self.parts)
         states, dtype = y.reshape((parts, *y.shape[-3:])), saved.values.dtype
@@ -406,13 +412,6 @@ class Scan(Primitive):
             if span.start == until:
                 return
 
-    def setting_of(self, xp: Any, y: Array, inputs: tuple[Any, ...], **params: Any) -> Setting:
-        """What the products of backward are made of, for all inputs."""
-        program = _program(self, **own(params))
-        assert program is not None
-        states = y.reshape((len(self.parts), *y.shape[-3:]))[0]
-        return self._setting(program, xp.module, self.operands(inputs), states, None)
-
     def _setting(
         self,
         program: Program,
@@ -435,11 +434,29 @@ class Scan(Primitive):
 
 def own(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a step, without those of the run."""
+    if "start" not in params and "shortest" not in params:
+        return params
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
+def _has_number(cell: Any) -> bool:
+    try:
+        return type(cell.cell_contents) in SCALARS
+    except ValueError:  # there is nothing in it yet
+        return True
+
+
+def _reads(step: Rule) -> tuple[Any, ...]:
+    code: Any = getattr(step, "__code__", None)
+    if code is None:
+        return ()
+    around = step.__globals__
+    names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
+    return (*names, *(cell for cell in step.__closure__ or () if _has_number(cell)))
+
+
 @cache
-def _program(scan: Scan, **params: Any) -> Program | None:
+def _program(scan: Scan, numbers: tuple[Any, ...], **params: Any) -> Program | None:
     return derive(scan.name, scan.step, scan.gates, scan.parts, scan.weights, params)
 
 
@@ -450,28 +467,51 @@ def _shape(array: Any, name: str, axes: int) -> tuple[int, ...]:
     return shape
 
 
+def _array_or_none(bias: Any) -> Any:
+    return bias if hasattr(bias, "shape") else None
+
+
 def _in_one_type(m: Any, given: Operands) -> Operands:
     """Operands in the type that holds all of them."""
     dtype = given.x.dtype
     arrays = [a for a in (*given.initial, *given[2:6], *given.others) if hasattr(a, "dtype")]
-    if all(a.dtype is dtype for a in arrays):
+    if all([a.dtype is dtype for a in arrays]):  # noqa: C419 - a list is faster
         return given
     dtype = m.result_type(given.x, *arrays)
 
     def cast(a: Any) -> Any:
         return a.astype(dtype, copy=False) if hasattr(a, "dtype") else a
 
-    initial, others = (tuple(map(cast, some)) for some in (given.initial, given.others))
-    return Operands(cast(given.x), initial, *map(cast, given[2:6]), others, given.lengths)
+    x, initial, weight_ih, weight_hh, bias_ih, bias_hh, others, lengths = given
+    weights = cast(weight_ih), cast(weight_hh), cast(bias_ih), cast(bias_hh)
+    return Operands(cast(x), tuple(map(cast, initial)), *weights, tuple(map(cast, others)), lengths)
 
 
 def _ends(lengths: Array | None, shortest: int | None) -> Ends:
     return ALL if lengths is None else Ends(lengths, shortest or 0)
 
 
-def _held(xp: Any, new: Any, old: Any, going: Any) -> Any:
+def _held(xp: Any, new: State, old: State, going: Any) -> State:
     """Past a sequence's end the old state stays, as a constant: no gradient comes from there.
 
-    For a complex step a constant is what has no imaginary part.
+    What a step computes from a part of the new state (an LSTM's h from c) depends on the part that is
+    held, as the gradient by it has to say.
     """
-    return xp.where(going, new, old.detach())
+    held = list(new)
+    order = sorted(range(len(new)), key=lambda k: node_of(new[k]).order)
+    for i, k in enumerate(order):
+        part = xp.where(going, held[k], old[k].detach())
+        for later in order[i + 1 :]:
+            held[later] = _instead(held[later], held[k], part)
+        held[k] = part
+    return tuple(held)
+
+
+def _instead(x: Any, before: Any, after: Any) -> Any:
+    """A recorded Tensor with one of what it was computed from in the place of another."""
+    twins: dict[Any, Node] = {node_of(before): node_of(after)}
+    for node in ancestors([node_of(x)], oldest=node_of(before).order):
+        if node not in twins and any(y in twins for y in node.inputs or ()):
+            twins[node] = node.again(tuple([twins.get(y, y) for y in node.inputs or ()]))
+    twin = twins.get(node_of(x))
+    return x if twin is None else wrap(twin.value, twin)

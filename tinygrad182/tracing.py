@@ -17,6 +17,7 @@ import numpy as np
 from . import functions
 from .backend import NAMESPACES, SCALARS, Array, Key, Namespace
 from .backpropagation import ancestors
+from .kernels.operators import Operators
 from .kernels.program import (
     CHEAP,
     MASKS,
@@ -45,7 +46,7 @@ KNOWN = CHEAP | MASKS | frozenset((
 _FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
 
 
-class Symbol:
+class Symbol(Operators):
     """An array ``(*rows, blocks·units)`` of registers, one for each block: all units are treated alike."""
 
     __slots__ = ("dtype", "registers", "rows", "tape", "units")
@@ -91,69 +92,14 @@ class Symbol:
             raise TypeError("a step takes whole gates only")
         return self.like(self.registers[start // self.units : stop // self.units])
 
-    def _by(self, op: str, *operands: Any) -> Symbol:
+    def apply(self, op: str, *operands: Any) -> Symbol:
+        """Apply an operation to each block."""
         return _elementwise(op, *operands)
-
-    def __add__(self, x: Any) -> Symbol:
-        return self._by("add", self, x)
-
-    def __radd__(self, x: Any) -> Symbol:
-        return self._by("add", x, self)
-
-    def __sub__(self, x: Any) -> Symbol:
-        return self._by("subtract", self, x)
-
-    def __rsub__(self, x: Any) -> Symbol:
-        return self._by("subtract", x, self)
-
-    def __mul__(self, x: Any) -> Symbol:
-        return self._by("multiply", self, x)
-
-    def __rmul__(self, x: Any) -> Symbol:
-        return self._by("multiply", x, self)
-
-    def __truediv__(self, x: Any) -> Symbol:
-        return self._by("divide", self, x)
-
-    def __rtruediv__(self, x: Any) -> Symbol:
-        return self._by("divide", x, self)
-
-    def __pow__(self, x: Any) -> Symbol:
-        return self._by("power", self, x)
-
-    def __rpow__(self, x: Any) -> Symbol:
-        return self._by("power", x, self)
-
-    def __neg__(self) -> Symbol:
-        return self._by("negative", self)
-
-    def __abs__(self) -> Symbol:
-        return self._by("abs", self)
-
-    def __lt__(self, x: Any) -> Symbol:
-        return self._by("less", self, x)
-
-    def __le__(self, x: Any) -> Symbol:
-        return self._by("less_equal", self, x)
-
-    def __gt__(self, x: Any) -> Symbol:
-        return self._by("greater", self, x)
-
-    def __ge__(self, x: Any) -> Symbol:
-        return self._by("greater_equal", self, x)
-
-    def __eq__(self, x: object) -> Symbol:  # type: ignore[override]
-        return self._by("equal", self, x)
-
-    def __ne__(self, x: object) -> Symbol:  # type: ignore[override]
-        return self._by("not_equal", self, x)
-
-    __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
         raise TypeError("a symbol has no numbers to look at")
 
-    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__  # type: ignore[assignment]
+    __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__
 
 
 def _elementwise(op: str, *operands: Any) -> Symbol:
@@ -375,11 +321,11 @@ def _with_sums(after: list[Operand], tape: Tape, places: dict[Any, int]) -> list
         if r.op == "input":
             kind, i = r.args
             found[r] = tape.input(*(("sum", places[r.args]) if r.args in places else (kind, i)))
-        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):  # type: ignore[index]
-            found[r] = tape.input("sum", places[inputs[0]])  # type: ignore[index]
+        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):
+            found[r] = tape.input("sum", places[inputs[0]])
         else:
             found[r] = tape.make(r.op, *(found.get(a, a) for a in r.args))
-    return [found.get(r, r) for r in after]  # type: ignore[arg-type]
+    return [found.get(r, r) for r in after]
 
 
 class _Reverse:

@@ -19,7 +19,7 @@ from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Leaf, Node, tensor_functions
 from ..unrolling import is_scan, operations, unrolled
-from .expanding import inside, step
+from .steps import inside, step
 from .table import text_table
 
 

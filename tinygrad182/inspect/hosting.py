@@ -7,7 +7,7 @@ the whole graph comes over in one transfer, and the views run on NumPy's arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import chain
@@ -17,30 +17,14 @@ from .. import backend
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..autodiff import seeds_of
-from ..backend import Array
+from ..backend import Array, device_of, is_away
 from ..backpropagation import ancestors, gather, pull
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Node
-from ..unrolling import unrolled
+from ..unrolling import is_scan, opening, unrolled
+from .gradients import Seed
 from .recurrences import Stack, one_stack
-
-Seed = tuple[Node, Array]
-"""A node, and the cotangent that arrives at it."""
-
-
-def is_away(arrays: Iterable[Array]) -> bool:
-    """Whether any array lives where the host would have to wait for it."""
-    return any(
-        getattr(backend.NAMESPACES.get(kind), "guarded", False)
-        for kind in {type(a) for a in arrays}
-    )
-
-
-def device_of(array: Array) -> str:
-    """Name of the device an array lives on."""
-    device: str = backend.namespace(array).device(array)
-    return device
 
 
 class Hosted(NamedTuple):
@@ -63,13 +47,17 @@ class Hosted(NamedTuple):
 
 
 def on_host(seeds: Sequence[Seed]) -> Hosted:
-    """Fetch the graph behind some nodes in one transfer; a graph on the host is its own twin."""
+    """Fetch the graph behind some nodes in one transfer; a graph on the host is its own twin.
+
+    Recurrences that run by their definition are opened.
+    """
     nodes = ancestors([node for node, _ in seeds], constants=True)
-    arrays = [g for _, g in seeds]
-    if not is_away([*arrays, *(node.value for node in nodes)]):
-        return Hosted(list(seeds), {})
-    twins, arrays = twins_of([(node, node.value, node.inputs or ()) for node in nodes], arrays)
-    return Hosted([(twins[n], g) for (n, _), g in zip(seeds, arrays, strict=True)], twins)
+    arrays, twins = [g for _, g in seeds], dict[Node, Node]()
+    if is_away([*arrays, *(node.value for node in nodes)]):
+        twins, arrays = twins_of([(node, node.value, node.inputs or ()) for node in nodes], arrays)
+    roots = [twins.get(node, node) for node, _ in seeds]
+    opened = opening(roots, every=False)
+    return Hosted([(opened(n), g) for n, g in zip(roots, arrays, strict=True)], twins)
 
 
 def twins_of(
@@ -80,7 +68,7 @@ def twins_of(
     ``given`` are the nodes of a graph, oldest first, with their values and inputs. A twin has the sequence
     number and the memory's history of its node, so a write in between is noticed here too.
     """
-    saved = [flatten(node.saved) if node.saved is not None else [] for node, _, _ in given]
+    saved = [list(filter(backend.is_array, flatten(node.saved))) for node, _, _ in given]
     arrays = {id(value): value for _, value, _ in given}  # a detached state's array comes over once
     hosts = iter(backend.fetch([*arrays.values(), *chain.from_iterable(saved), *others]))
     there = {key: next(hosts) for key in arrays}
@@ -90,8 +78,12 @@ def twins_of(
         twin = twins[node] = copy(node)
         twin.value, twin.inputs, twin.grad = value, tuple([twins.get(x, x) for x in inputs]), None
         if node.saved is not None:
-            twin.saved = rebuild(node.saved, hosts)
-        if node.primitive is not None and PRIMITIVES.get(node.op) is not node.primitive:
+            leaves = flatten(node.saved)
+            twin.saved = rebuild(
+                node.saved, (next(hosts) if backend.is_array(x) else x for x in leaves)
+            )
+        ours = PRIMITIVES.get(node.op) is node.primitive or is_scan(node)
+        if node.primitive is not None and not ours:
             twin.primitive, twin.saved = replace(node.primitive, vjp=_there(node)), None
     return twins, list(hosts)
 

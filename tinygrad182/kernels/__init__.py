@@ -1,6 +1,6 @@
-"""Compiled and array forms of the recurrent primitives; never needed for a right answer.
+"""Compiled and array forms of recurrences; never needed for a right answer.
 
-:func:`loops` chooses the loops over time that suit the arrays.
+:func:`loops` chooses the loops over time that suit a program and the arrays.
 """
 
 from __future__ import annotations
@@ -13,75 +13,77 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays
+from . import arrays, cuda, cuda_c
 from .program import Program
 
 COMPILED = True
-"""Whether compiled loops are used where Numba is installed."""
+"""Whether compiled loops are used where llvmlite is installed."""
 
 
-def loops(program: Program, m: Any, dtype: Any) -> ModuleType:
-    """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type."""
+def loops(program: Program, m: Any, dtype: Any) -> Any:
+    """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type.
+
+    None where there is none: complex numbers on a device, or an operation that CUDA does not have.
+    """
     if dtype == np.float16:
         from . import half  # which asks here for other loops
 
-        return half
-    if False and COMPILED and m is np and dtype in _TYPES:
-        if dtype not in _BUILT:
+        return half if loops(program, m, half.WIDE) else None
+    if m is not np:
+        return cuda if dtype in _TYPES and cuda_c.printable(program) else None
+    if COMPILED and dtype in _TYPES:
+        key = program, dtype
+        if key not in _BUILT:
             with _BUILDING:  # threads that come meanwhile wait: their numbers have the same bits
-                if dtype not in _BUILT:
-                    _build(dtype)
-        return _BUILT[dtype] or arrays
+                if key not in _BUILT:
+                    _BUILT[key] = _built(program, dtype)
+        return _BUILT[key]
     return arrays
 
 
 _TYPES = (np.dtype("float32"), np.dtype("float64"))
 
 
-_BUILT: dict[Any, ModuleType | None] = {}
-"""What was built, by type; None where that failed, which is not tried again."""
+_BUILT: dict[Any, ModuleType] = {}
+"""What runs a program on a type; what could not be compiled is not tried again."""
 
 _BUILDING = threading.Lock()
 
+_FAILED: list[str] = []
+"""Why nothing can be compiled, once that is known."""
 
-def _build(dtype: Any) -> None:
-    """Compile the loops for a type, or load them; without a working Numba there are none."""
+
+def _built(program: Program, dtype: Any) -> ModuleType:
+    """The compiled loops, made or loaded; without a working llvmlite, NumPy's."""
+    if _FAILED:
+        return arrays
     try:
-        import numba  # the extra `fast`
+        import llvmlite.binding  # the extra `fast`
 
-        config = numba.config
-        if getattr(config, "DISABLE_JIT", False):
-            _BUILT[dtype] = None
-            return
         from . import compiled
-    except (Exception, SystemExit) as error:  # any: it does not suit this NumPy, or is half there
-        _BUILT.update(dict.fromkeys(_TYPES))
-        if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
-            _warn(f"Numba does not work, so NumPy runs the loops of recurrent layers: {error!r}")
-        return
+    except (Exception, SystemExit) as error:  # any: it does not suit this Python, or is half there
+        _FAILED.append(repr(error))
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "llvmlite"):
+            _warn(f"llvmlite does not work, so NumPy runs the loops of recurrent layers: {error!r}")
+        return arrays
     try:
-        compiled.ready(dtype)
-    except (Exception, SystemExit) as error:  # of Numba or LLVM, not needed for a right answer
-        kept = getattr(config, "CACHE_DIR", "") or f"{__path__[0]}/__pycache__"
-        _BUILT[dtype] = None
-        _warn(
-            f"the loops of recurrent layers could not be compiled, NumPy runs them: {error!r}; if files "
-            f"kept by Numba are damaged, delete rows.*.nbi and rows.*.nbc in {kept}"
-        )
-        return
-    _BUILT[dtype] = compiled
+        compiled.ready(program, dtype)
+    except (Exception, SystemExit) as error:  # of LLVM, which is not needed for a right answer
+        _warn(f"the loops of {program.name} could not be compiled, NumPy runs them: {error!r}")
+        return arrays
+    return compiled
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
 def _in_child() -> None:
-    """Leave the loops to NumPy where another thread was building them: it is not in this process."""
+    """Leave loops to NumPy where another thread was building some: it is not in this process."""
     global _BUILDING
     if _BUILDING.locked():
         _BUILDING = threading.Lock()
-        _BUILT.update({dtype: _BUILT.get(dtype) for dtype in _TYPES})
+        _FAILED.append("another thread was compiling when this process was made")
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,7 +1,8 @@
-"""The loops over time in NumPy's functions, which CuPy has too: a cell's instructions on arrays."""
+"""The loops over time in NumPy's functions: a cell's instructions on arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -11,8 +12,6 @@ from ..backend import Array, namespace
 from .powers import (
     NOTHING,
     Carry,
-    Normalized,
-    Rescaled,
     largest_exponent,
     power_of_two,
     times_rows,
@@ -71,6 +70,12 @@ class Ends(NamedTuple):
     def over(self, t: int) -> Array | None:
         """Which sequences were over before step t; None: none."""
         return self.lengths <= t if t >= self.shortest else None
+
+    def after(self, start: int) -> Ends:
+        """Those of the steps from ``start`` on."""
+        if self.lengths is None or not start:
+            return self
+        return Ends(self.lengths - start, self.shortest - start)
 
 
 WINDOW = 1 << 20
@@ -177,7 +182,7 @@ def forward(
         replay.bind(
             z=in_blocks(z, H),
             saved=in_blocks(saved[here], H),
-            after=m.moveaxis(states[:, here], 0, 1),
+            after=states[:, here].swapaxes(0, 1),
         )
         with np.errstate(over="ignore"):  # e⁻ᶻ of a gate that is shut
             _forward(program, m, z, initial, (across, by_h), states, ends, span, replay)
@@ -260,7 +265,7 @@ def backward(
     span: range | None = None,
     later: Deltas | None = None,
     *,
-    on_device: type[Carry] = Normalized,
+    kind: Callable[..., Carry] = Carry,
 ) -> Deltas:
     """Run back over time.
 
@@ -281,19 +286,16 @@ def backward(
         initial state is then the one before these.
     later : Deltas, optional
         What was found for the steps after these.
-    on_device : type
-        How powers of two are carried on a device, where they are: with ``keep``, or with ``powers``.
-        Otherwise none are, for they would be most of a step's kernels.
+    kind : callable
+        Makes what holds the cotangents on their way.
     """
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     sums = m.empty((*lead, len(span), B, program.columns * H), g.dtype)
     kept = m.empty((parts, *lead, len(span), B, H), g.dtype) if keep else None
     every: Array | None = None
-    looking = keep or powers is not None
-    kind = Rescaled if m is np else on_device if looking else Carry
     here = slice(span.start, span.stop)
-    carry = kind(m, g[..., here, :, :], None if powers is None else powers[..., here, :], later)
+    carry = kind(g[..., here, :, :], None if powers is None else powers[..., here, :], later)
     back = _Back(program, m, weights, carry.value, sums, kept)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):
@@ -331,9 +333,9 @@ class _Back:
         H = value.shape[-1]
         self.weight = m.ascontiguousarray(of_gates(m, weights.weight_hh, program.h_gates, H))
         self.by_state = slice(len(program.x_only) * H, program.sums * H)
-        self.sums = m.moveaxis(in_blocks(sums, H), -4, 0)
-        self.of_state = m.moveaxis(sums[..., self.by_state], -3, 0)
-        self.kept = None if kept is None else m.moveaxis(kept, -3, 0)
+        self.sums = _time_first(m, in_blocks(sums, H), 4)
+        self.of_state = _time_first(m, sums[..., self.by_state], 3)
+        self.kept = None if kept is None else _time_first(m, kept, 3)
         plan = _plan_back(program, m, value.dtype.kind == "f", kept is not None)
         self.replay = Replay(plan, m, value[0])
         found = program.back[1].outputs
@@ -369,6 +371,11 @@ class _Back:
         if self.past_sums:
             before[0] += product
         carry.value = before
+
+
+def _time_first(m: Any, array: Array, last: int) -> Array:
+    """A view whose first axis is time, which is one of the last."""
+    return array if array.ndim == last else m.moveaxis(array, -last, 0)
 
 
 @cache

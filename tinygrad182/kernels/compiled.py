@@ -1,102 +1,123 @@
-"""The loops over time for NumPy arrays, compiled by Numba (extra ``fast``)."""
+"""The loops over time for NumPy arrays, compiled by LLVM (extra ``fast``)."""
 
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-import contextlib
-import io
+import ctypes
 import math
 import os
-import sys
-import time
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
-from numba.core import event
 
 from ..backend import Array
-from . import rows
+from . import objects, tiles
 from .arrays import Deltas, Ends
-from .cells import Vanilla
-from .powers import held, largest_exponent, power, smallest
-from .tiles import IDENTITY, LSTM, RELU, ROWS, TANH
+from .powers import held
+from .program import Program, Weights
+from .tiles import LINE
+from .vectors import BITS, Code
 
 EACH = 1 << 25
 """Multiplications in all from which another thread is worth its start."""
 
+ROWS = 4 if BITS != 256 else 2
+"""A thread has whole groups of so many sequences."""
 
-NONE = {n: np.empty((0,) * n, np.int64) for n in (1, 3)}
-"""Lengths, or powers, that are not given, by their number of axes."""
+NEVER = np.array([1 << 62])
+"""The length of sequences that have all steps."""
 
-KINDS = {"tanh": TANH, "relu": RELU, "identity": IDENTITY}
+INT = np.dtype("int64")
 
-
-class _Teller(event.Listener):  # type: ignore[misc, unused-ignore]
-    """Say that the loops are being compiled before it begins, and say nothing where they are loaded."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.dtype, self.since = dtype, math.nan
-
-    def on_start(self, event: Any) -> None:
-        if math.isnan(self.since) and event.data["dispatcher"] in (rows.forward, rows.backward):
-            self.since = time.perf_counter()
-            where = "kept for later runs" if rows.KEPT else "kept nowhere: no folder for that"
-            self.say(f"compiling the loops of recurrent layers for {self.dtype} ({where}) ...")
-
-    def on_end(self, event: Any) -> None:
-        pass
-
-    def say(self, what: str) -> None:
-        # a program without a terminal has no stderr, or one that nobody reads any more
-        with contextlib.suppress(OSError):
-            print(f"tinygrad182: {what}", file=sys.stderr or io.StringIO(), flush=True)
+NO_POWER = np.array([0])
+"""The power of all rows."""
 
 
-def ready(dtype: Any) -> None:
-    """Have the loops compiled for a type, or loaded."""
-    one, powers = np.ones((1, 1, 1), dtype), np.zeros((1, 1, 1), np.int64)
-    fixed = (one[0], one[0], one[0], one[None], NONE[1])
-    first = (one[0], one[0], one[0], one[0], one[0, 0], NONE[1])
-    carry, out = (one[None], powers[0]), (one[None], powers, one[None, None])
-    g = one[None, None]
-    teller = _Teller(dtype)
-    with event.install_listener("numba:compile", teller):
-        rows.forward(TANH, one, one, one[None], first, (0, 0))
-        rows.backward(TANH, one, fixed, g, NONE[3], carry, _scales(dtype), out, (0,) * 4)
-        at_powers(np, one[0], exponents(np, one[0]), powers[0, 0], 0)
-    if not math.isnan(teller.since):
-        teller.say(f"compiled in {time.perf_counter() - teller.since:.0f} s")
+def _threads() -> int:
+    """As many threads as OpenBLAS would use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return int(wanted) if wanted.isdecimal() and int(wanted) else there or 1
+
+
+THREADS = _threads()
+"""How many threads large layers use."""
+
+
+class Loop:
+    """A compiled function, called with arrays and integers, without the lock of Python.
+
+    Parameters
+    ----------
+    address : int
+    """
+
+    __slots__ = ("_call", "_pack")
+
+    def __init__(self, address: int) -> None:
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(address)
+        self._pack: Callable[..., bytes] | None = None
+
+    def __call__(self, arrays: list[Array], numbers: tuple[int, ...]) -> int:
+        if self._pack is None:
+            self._pack = struct.Struct(f"{len(arrays) + len(numbers)}q").pack
+        return self._call(self._pack(*map(id, arrays), *numbers))
+
+
+_RUNS: dict[Any, tuple[Loop, Loop]] = {}
+"""What was compiled: of a program and a type forward and backward, of a type the loops over rows."""
+
+
+def ready(program: Program, dtype: Any) -> None:
+    """Have the loops of a program compiled for a type, or loaded."""
+    probe = np.zeros(1)
+    if ctypes.c_void_p.from_address(id(probe) + Code.HEAD).value != probe.ctypes.data:
+        raise RuntimeError("NumPy's arrays do not begin with the pointer to their elements")
+    if dtype not in _RUNS:
+        _RUNS[dtype] = _loaded(f"rows for {dtype}", "", partial(tiles.rows, dtype), *tiles.ROWS)
+    name, text = f"{program.name} for {dtype}", tiles.described(program)
+    _RUNS[program, dtype] = _loaded(name, text, partial(tiles.steps, program, dtype), *tiles.STEPS)
+
+
+def _loaded(name: str, made_from: str, write: Callable[[], Any], *names: str) -> Any:
+    addresses = objects.functions(name, made_from, write, names)
+    return tuple(Loop(addresses[name]) for name in names)
 
 
 def forward(
-    cell: Any,
+    program: Program,
+    m: Any,
     x: Array,
     initial: list[Array],
-    weights: tuple[Array, Array, Any],
-    gates: Array,
+    weights: Weights,
+    saved: Array,
     states: Array,
     ends: Ends,
 ) -> None:
     """Do what :func:`.arrays.forward` does."""
     dtype = x.dtype
-    weight_ih, weight_hh, bias = weights
-    (T, B, inputs), (N, H) = x.shape, weight_hh.shape
-    h, c = (_plain(initial[i], dtype) for i in (0, -1))
-    bias = np.zeros(N, dtype) if bias is None else _plain(bias, dtype)
-    fixed = (h, c, _plain(weight_ih, dtype), _plain(weight_hh, dtype), bias, _lengths(ends))
-    operands = (_kind(cell), _plain(x, dtype), gates, states, fixed)
-    _over_batch(rows.forward, operands, (), B, T * B * N * (H + inputs))
+    (T, B, size), H, G, S = x.shape, states.shape[3], len(program.gates), program.sums
+    weight_ih, weight_hh, *biases, others = weights
+    given = [x, weight_ih, weight_hh]
+    given += [np.zeros(G * H, dtype) if bias is None else bias for bias in biases]
+    arrays = _plain(dtype, *given, *initial, *others)
+    arrays += [saved, states, _lengths(ends)]
+    scratch = _padded(H, dtype) * (G * (size + H) + S)
+    numbers = (T, B, size, H, ends.shortest)
+    _over_batch(_RUNS[program, dtype][0], arrays, scratch, numbers, B, T * B * G * H * (H + size))
 
 
 def backward(
-    cell: Any,
-    gates: Array,
+    program: Program,
+    m: Any,
+    saved: Array,
     initial: list[Array],
-    weight: Array,
+    weights: Weights,
     states: Array,
     ends: Ends,
     g: Array,
@@ -108,73 +129,68 @@ def backward(
     """Do what :func:`.arrays.backward` does."""
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
-    dtype, steps, N = gates.dtype, len(span), gates.shape[2]
+    dtype, steps, N = states.dtype, len(span), program.columns * H
     L = math.prod(lead)
-    g = _plain(g, dtype).reshape(parts, L, T, B, H)
-    sums = np.empty((L, steps, B, N), dtype)
-    every = np.empty((L, steps, B), np.int64)
-    kept = np.empty((parts, L, steps if keep else 1, B, H), dtype)
+    sums = np.empty((*lead, steps, B, N), dtype)
+    every = np.empty((*lead, steps, B), np.int64)
+    kept = np.empty((parts, *lead, steps if keep else 1, B, H), dtype)
     start = -held(dtype).middle
-    value, power = np.zeros((parts, L, B, H), dtype), np.empty((L, B), np.int64)
-    power.fill(start)
-    if later is not None:
-        value[...] = later.initial.reshape(value.shape)
-        powers_before = later.initial_powers
-        power[...] = (
-            powers_before if isinstance(powers_before, int) else powers_before.reshape(L, B)
-        )
-    given = NONE[3] if powers is None else _plain(powers, np.int64).reshape(L, T, B)
-    h, c = (_plain(initial[i], dtype) for i in (0, -1))
-    fixed = (h, c, _plain(weight, dtype), _plain(states, dtype), _lengths(ends))
-    carry, out = (value, power), (sums, every, kept)
-    operands = (_kind(cell), gates, fixed, g, given, carry, _scales(dtype), out)
-    moved = _over_batch(rows.backward, operands, (span.start, span.stop), B, sums.size * H)
+    power = np.empty((*lead, B), np.int64)
+    if later is None:
+        value = np.zeros((parts, *lead, B, H), dtype)
+        power.fill(start)
+    else:
+        value = np.array(later.initial, dtype, order="C")
+        power[...] = later.initial_powers
+    given = NO_POWER if powers is None else _plain(INT, powers)[0]
+    arrays = _plain(dtype, *initial, *weights.others, weights.weight_hh, saved, states, g)
+    arrays += [value, sums, kept, _lengths(ends), given, power, every]
+    numbers = (L, T, B, H, span.start, span.stop, kept.shape[-3], ends.lengths is not None,
+               powers is not None)  # fmt: skip
+    size = len(program.gates) * H
+    scratch = _padded(H, dtype) * size
+    loop = _RUNS[program, dtype][1]
+    moved = _over_batch(loop, arrays, scratch, numbers, B, L * steps * B * size * H)
     return Deltas(
-        sums.reshape(*lead, steps, B, N),
-        every.reshape(*lead, steps, B) if moved else start,
-        value.reshape(parts, *lead, B, H),
-        power.reshape(*lead, B) if moved else start,
-        kept.reshape(parts, *lead, steps, B, H) if keep else None,
+        sums,
+        every if moved else start,
+        value,
+        power if moved else start,
+        kept if keep else None,
     )
 
 
-def exponents(m: Any, rows_: Array) -> Array:
+def exponents(m: Any, rows: Array) -> Array:
     """Do what :func:`.arrays.exponents` does."""
-    found = np.empty(len(rows_), np.int64)
-    rows.exponents(_plain(rows_, rows_.dtype), found)
+    found = np.empty(len(rows), np.int64)
+    _RUNS[rows.dtype][0]([*_plain(rows.dtype, rows), found], rows.shape)
     return found
 
 
-def at_powers(m: Any, rows_: Array, exponents: Array, sizes: Array, lift: Any) -> Array:
+def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Any) -> Array:
     """Do what :func:`.arrays.at_powers` does."""
-    out = np.empty_like(rows_, order="C")
-    limit = largest_exponent(out.dtype) - 2
-    exponents, sizes = (_plain(p, np.int64) for p in (exponents, sizes))
-    rows.at_powers(_plain(rows_, out.dtype), exponents, sizes, int(lift), limit, out)
+    out = np.empty_like(rows, order="C")
+    arrays = [*_plain(out.dtype, rows), out, *_plain(INT, exponents, sizes)]
+    _RUNS[rows.dtype][1](arrays, (*rows.shape, int(lift)))
     return out
 
 
-def _kind(cell: Any) -> int:
-    return KINDS[cell.nonlinearity] if isinstance(cell, Vanilla) else LSTM
-
-
 def _lengths(ends: Ends) -> Array:
-    return NONE[1] if ends.lengths is None else _plain(ends.lengths, np.int64)
+    return NEVER if ends.lengths is None else _plain(INT, ends.lengths)[0]
 
 
-def _plain(a: Array, dtype: Any) -> Array:
-    """An array as the loops are compiled for: contiguous, aligned, not read-only."""
-    if a.dtype == dtype and a.flags.carray:
-        return a
-    return np.require(a, dtype, ("C", "A", "W"))
+def _plain(dtype: Any, *arrays: Array) -> list[Array]:
+    """Arrays as the loops take them: contiguous, aligned."""
+    return [
+        a if a.dtype is dtype and a.flags.carray else np.require(a, dtype, ("C", "A", "W"))
+        for a in arrays
+    ]
 
 
-@cache
-def _scales(dtype: Any) -> tuple[int, Any, Array]:
-    """See :func:`.rows.backward`."""
-    low, middle, high = held(dtype)
-    sizes = np.array([power(dtype, low), power(dtype, high), np.inf], dtype)
-    return middle, smallest(dtype), sizes.view(np.int32 if dtype == np.float32 else np.int64)
+def _padded(H: int, dtype: Any) -> int:
+    """The number of hidden units, up to whole registers."""
+    count = BITS // (8 * dtype.itemsize)
+    return -(-H // count) * count
 
 
 @cache
@@ -186,7 +202,7 @@ if hasattr(os, "register_at_fork"):  # a child has the pool, but not its threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _begun(run: Callable[[], bool]) -> Callable[[], bool]:
+def _begun(run: Callable[[], int]) -> Callable[[], int]:
     """What waits for a run on another thread; where there can be none any more, the run itself."""
     try:
         return _pool().submit(run).result
@@ -195,17 +211,22 @@ def _begun(run: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def _over_batch(
-    loop: Any, operands: tuple[Any, ...], steps: tuple[int, ...], B: int, size: int
-) -> bool:
-    """Run, the sequences split over threads where there are enough multiplications (``size``)."""
+    loop: Loop, arrays: list[Array], scratch: int, numbers: tuple[int, ...], B: int, size: int
+) -> int:
+    """Run, the sequences split over threads where there are enough multiplications (``size``).
+
+    ``scratch`` is how many elements packed weights have.
+    """
+    scratch, dtype = scratch + LINE, arrays[0].dtype
     threads = 1 + size // EACH
-    threads = 1 if threads == 1 else min(threads, numba.get_num_threads(), B)
+    if threads == 1 or THREADS == 1:
+        return loop([*arrays, np.empty(scratch, dtype)], (*numbers, 0, B))
+    threads = min(threads, THREADS, B)
     whole = ROWS if threads * ROWS <= B else 1
     cuts = [min(B, -(-B * i // (threads * whole)) * whole) for i in range(threads + 1)]
-    runs = [(*operands, (first, last, *steps)) for first, last in pairwise(cuts)]
-    if threads == 1:
-        return bool(loop(*runs[0]))
-    mine, *others = (partial(loop, *run) for run in runs)
+    mine, *others = (
+        partial(loop, [*arrays, np.empty(scratch, dtype)], (*numbers, *cut))
+        for cut in pairwise(cuts)
+    )
     waiting = [_begun(run) for run in others]
-    results = [mine(), *(wait() for wait in waiting)]
-    return any(results)
+    return max(mine(), *(wait() for wait in waiting))

@@ -1,162 +1,141 @@
-"""The loops over time on a CUDA device: those of :mod:`.arrays`, with kernels of their own.
+"""The loops over time on a CUDA device: a step is one product, and one kernel printed from the program.
 
-A launch takes longer than the arithmetic of a step. For an LSTM one kernel forward and two back stand for
-16 of CuPy's; where powers of two are carried, four for 28.
+A launch takes longer than the arithmetic of a step. So nothing is left for other kernels: the one
+(:mod:`.cuda_c`) also adds biases, lets states be where a sequence is over, and carries the powers of two of
+cotangents. The host never waits. A program that is not :func:`.cuda_c.printable` runs by :mod:`.arrays`.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backend import Array
-from . import arrays
-from .arrays import Deltas, at_powers, exponents
-from .cells import LongShortTerm
-from .powers import NOTHING, Normalized
+from . import cuda_c
+from .arrays import Deltas, Ends, at_powers, exponents
+from .powers import times_rows
+from .program import Program, Weights
 
 __all__ = ["at_powers", "backward", "exponents", "forward"]
 
+THREADS = 256
+"""Threads of a block at most, each of which may then have all the registers that a thread can have. Where
+there are more hidden units, each has several."""
 
-def forward(cell: Any, *operands: Any) -> None:
+WHOLE = "int64"
+
+
+def forward(
+    program: Program,
+    m: Any,
+    x: Array,
+    initial: list[Array],
+    weights: Weights,
+    saved: Array,
+    states: Array,
+    ends: Ends,
+) -> None:
     """Do what :func:`.arrays.forward` does."""
-    arrays.forward(_with_kernels(cell), *operands)
+    dtype = states.dtype
+    kernel = kernels(m, program, str(dtype)).forward
+    T, B, size = x.shape
+    N, H = weights.weight_hh.shape
+    # what is projected may lie where a thread then puts what it saves: it has read it by then
+    z = saved if saved.shape[-1] == N else m.empty((T, B, N), dtype)
+    m.matmul(x.reshape(T * B, size), weights.weight_ih.T, out=z.reshape(T * B, N))
+    h, across, product = initial[0], weights.weight_hh.T, m.empty((B, N), dtype)
+    biases = [_dense(m, bias, dtype) for bias in (weights.bias_ih, weights.bias_hh)]
+    others, lengths = _joined(m, weights.others), _dense(m, ends.lengths, WHOLE)
+    given = z, product, *biases, others, m.stack(initial), lengths, states, saved
+    for t in range(T):
+        m.matmul(h, across, out=product)
+        _launch(kernel, B, t, T, B, H, *given)
+        h = states[0, t]
 
 
-def backward(cell: Any, *operands: Any) -> Deltas:
-    """Do what :func:`.arrays.backward` does."""
-    return arrays.backward(_with_kernels(cell), *operands, on_device=NormalizedByKernels)
+def backward(
+    program: Program,
+    m: Any,
+    saved: Array,
+    initial: list[Array],
+    weights: Weights,
+    states: Array,
+    ends: Ends,
+    g: Array,
+    powers: Array | None = None,
+    keep: bool = False,
+    span: range | None = None,
+    later: Deltas | None = None,
+) -> Deltas:
+    """Do what :func:`.arrays.backward` does.
+
+    Rows are always carried at powers of two. Where nobody looks at states, that is without ``keep`` and
+    ``powers``, what is found is handed out in its type at once, at the power 0.
+    """
+    dtype = states.dtype
+    kernel = kernels(m, program, str(dtype)).backward
+    parts, *lead, T, B, H = g.shape
+    span = range(T) if span is None else span
+    here, steps, rows = slice(span.start, span.stop), (*lead, len(span), B), math.prod(lead) * B
+    looking = keep or powers is not None
+    arriving = _dense(m, g[..., here, :, :], dtype)
+    their_powers = None if powers is None else _dense(m, powers[..., here, :], WHOLE)
+    others, lengths = _joined(m, weights.others), _dense(m, ends.lengths, WHOLE)
+    read = _dense(m, saved, dtype), m.stack(initial), _dense(m, states, dtype), others, lengths
+    value, power = _start(m, later, (parts, *lead, B, H), dtype)
+    sums = m.empty((*steps, program.columns * H), dtype)
+    found = m.empty(steps, WHOLE) if looking else None
+    kept = m.empty((parts, *steps, H), dtype) if keep else None
+    across, product = (m.empty((rows, n), dtype) for n in weights.weight_hh.shape)
+    arrived = None  # the product with the sums of the step after
+    written = value, power, sums, found, kept, across
+    for t in reversed(span):
+        at = t, T, B, H, span.start, len(span)
+        _launch(kernel, rows, *at, *read, arriving, their_powers, *written, arrived)
+        arrived = m.matmul(across, weights.weight_hh, out=product)
+    value[0] += product.reshape(value.shape[1:])
+    if found is None:
+        return Deltas(sums, 0, times_rows(m, value, power), 0, None)
+    return Deltas(sums, found, value, power, kept)
 
 
-def _with_kernels(cell: Any) -> Any:
-    """Return the cell with kernels; a vanilla one would need as many launches with kernels of its own."""
-    return FusedLongShortTerm(cell.m) if type(cell) is LongShortTerm else cell
+def _start(m: Any, later: Deltas | None, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
+    """What arrives from the steps after, and the powers of its rows: arrays to be written over."""
+    power = m.zeros(shape[1:-1], WHOLE)
+    if later is None:
+        return m.zeros(shape, dtype), power
+    return later.initial.astype(dtype), power + later.initial_powers
 
 
-class FusedLongShortTerm(LongShortTerm):
-    """The formulas of :class:`.LongShortTerm`, each method one kernel."""
-
-    def forward(self, z: Array, product: Array, before: list[Array], after: list[Array]) -> None:
-        """Do what :meth:`.LongShortTerm.forward` does."""
-        h, c = after
-        kernels(self.m)["forward"](*_blocks(product), before[1], *_blocks(z), c, h)
-
-    def factors(self, gates: Array, before: list[Array], after: list[Array]) -> tuple[Array, ...]:
-        """Return views of what the kernels read at several steps."""
-        return gates, before[1], after[1]
-
-    def inside(self, factors: list[Array], deltas: Array) -> None:
-        """Do what :meth:`.LongShortTerm.inside` does."""
-        gates, _, c = factors
-        kernels(self.m)["inside"](deltas[0], _blocks(gates)[3], c, deltas[1])
-
-    def backward(self, factors: list[Array], deltas: Array, dz: Array) -> None:
-        """Do what :meth:`.LongShortTerm.backward` does."""
-        gates, before, c = factors
-        kernels(self.m)["backward"](deltas[0], *_blocks(gates), before, c, *_blocks(dz), deltas[1])
+def _launch(kernel: Any, rows: int, *operands: Any) -> None:
+    """Start a kernel with a block for each row; the fourth operand is the number of hidden units."""
+    if rows:
+        threads = -(-max(operands[3], 1) // 32) * 32
+        kernel((rows,), (min(THREADS, threads),), operands)
 
 
-class NormalizedByKernels(Normalized):
-    """A :class:`.Normalized` whose step takes four kernels."""
-
-    def add(self, t: int) -> None:
-        """Do what :meth:`.Normalized.add` does."""
-        made, axes, own = kernels(self.m), (0, -1), self.power
-        g, given = self.arriving(t)
-        ours, theirs = (made["exponents"](x, axis=axes) for x in (self.value, g))
-        self.power, shift, other = made["shifts"](own, ours, given, theirs)
-        made["sum"](g, other[..., None], shift[..., None], self.value)
+def _joined(m: Any, vectors: tuple[Array, ...]) -> Array | None:
+    return m.concatenate(vectors) if vectors else None
 
 
-def _blocks(z: Array) -> list[Array]:
-    """Views of the gates i, f, g and o."""
-    n = z.shape[-1] // 4
-    return [z[..., k * n : (k + 1) * n] for k in range(4)]
+def _dense(m: Any, array: Array | None, dtype: Any) -> Array | None:
+    """An array as a kernel reads it, from its first element on."""
+    return None if array is None else m.ascontiguousarray(array, dtype)
+
+
+class Kernels(NamedTuple):
+    """A step forwards and back."""
+
+    forward: Any
+    backward: Any
 
 
 @cache
-def kernels(m: Any) -> dict[str, Any]:
-    """The kernels by the name of the method; CuPy compiles each when it is first launched.
-
-    What is given as an output is read as well: the gates are the sums before, ``dc`` is what has arrived.
-    """
-    return {
-        "forward": m.ElementwiseKernel(
-            "T by_i, T by_f, T by_g, T by_o, T before",
-            "T gate_i, T gate_f, T gate_g, T gate_o, T c, T h",
-            """
-            gate_i = sigmoid(gate_i + by_i);
-            gate_f = sigmoid(gate_f + by_f);
-            gate_g = tanh(gate_g + by_g);
-            gate_o = sigmoid(gate_o + by_o);
-            c = gate_f * before + gate_i * gate_g;
-            h = gate_o * tanh(c);
-            """,
-            "tinygrad182_lstm_forward",
-            preamble="""
-            template <typename T> __device__ T sigmoid(T z) {  // accurate on both tails
-                return T(1) / (T(1) + exp(-z));
-            }
-            """,
-        ),
-        "inside": m.ElementwiseKernel(
-            "T dh, T gate_o, T c",
-            "T dc",
-            """
-            T y = tanh(c);
-            dc += dh * (gate_o * (T(1) - y * y));
-            """,
-            "tinygrad182_lstm_inside",
-        ),
-        "backward": m.ElementwiseKernel(
-            "T dh, T gate_i, T gate_f, T gate_g, T gate_o, T before, T c",
-            "T d_i, T d_f, T d_g, T d_o, T dc",
-            """
-            d_i = dc * (gate_g * (gate_i * (T(1) - gate_i)));
-            d_f = dc * (before * (gate_f * (T(1) - gate_f)));
-            d_g = dc * (gate_i * (T(1) - gate_g * gate_g));
-            d_o = dh * (tanh(c) * (gate_o * (T(1) - gate_o)));
-            dc *= gate_f;
-            """,
-            "tinygrad182_lstm_backward",
-        ),
-        "exponents": m.ReductionKernel(
-            "T x",
-            "int64 exponent",
-            "fabs(x)",
-            "(b > a || b != b) ? b : a",  # NaN stays
-            "exponent = exponent_of(a)",
-            "0",
-            "tinygrad182_exponents",
-            reduce_type="T",
-            preamble=f"""
-            template <typename T> __device__ long long exponent_of(T size) {{
-                int exponent = 0;
-                if (isfinite(size)) frexp(size, &exponent);
-                return size == T(0) ? {NOTHING}LL : exponent;
-            }}
-            """,
-        ),
-        "shifts": m.ElementwiseKernel(
-            "int64 own, int64 ours, int64 given, int64 theirs",
-            "int64 power, int64 shift, int64 other",
-            f"""
-            power = max(own + ours, given + theirs);
-            if (power < {NOTHING // 2}LL) power = own;
-            shift = own - power;
-            other = given - power;
-            """,
-            "tinygrad182_shifts",
-        ),
-        "sum": m.ElementwiseKernel(
-            "T g, int64 other, int64 shift",
-            "T value",
-            "value = times_two_to(value, shift) + times_two_to(g, other)",
-            "tinygrad182_sum",
-            preamble="""
-            template <typename T> __device__ T times_two_to(T x, long long power) {
-                return ldexp(x, (int)max(-4096LL, min(4096LL, power)));  // further out, nothing changes
-            }
-            """,
-        ),
-    }
+def kernels(m: Any, program: Program, dtype: str) -> Kernels:
+    """The kernels of a program; CuPy compiles each when it is first launched."""
+    cell = "tinygrad182_" + re.sub(r"\W", "_", program.name)
+    names = f"{cell}_forward", f"{cell}_backward"
+    texts = cuda_c.forward(program, names[0], dtype), cuda_c.backward(program, names[1], dtype)
+    return Kernels(*map(m.RawKernel, texts, names))

@@ -64,8 +64,6 @@ def backward(
     span = range(len(saved)) if span is None else span
     here = slice(span.start, span.stop)
     before = states[:, span.start - 1] if span.start else initial
-    if ends.lengths is not None:
-        ends = Ends(ends.lengths - span.start, ends.shortest - span.start)
     return loops(program, m, WIDE).backward(
         program,
         m,
@@ -73,7 +71,7 @@ def backward(
         [h.astype(WIDE) for h in before],
         _wide(weights),
         states[:, here].astype(WIDE),
-        ends,
+        ends.after(span.start),
         g[..., here, :, :].astype(WIDE),
         None if powers is None else powers[..., here, :],
         keep,
@@ -83,6 +81,7 @@ def backward(
 
 
 def _wide(weights: Weights) -> Weights:
-    *others, last = weights
-    wide = [None if w is None else w.astype(WIDE) for w in others]
-    return Weights(*wide, tuple(w.astype(WIDE) for w in last))
+    def wide(array: Any) -> Any:
+        return None if array is None else array.astype(WIDE)
+
+    return Weights(*map(wide, weights[:4]), tuple(map(wide, weights.others)))  # type: ignore[call-arg]

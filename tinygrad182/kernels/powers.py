@@ -18,8 +18,7 @@ A result has its own type: there it is rounded, once, to a subnormal number, to 
 then nothing overflows as long as no single operation makes a row more than 2^60 times as large (2^500 in
 float64), also where cotangents are close to the largest number there is.
 
-On a device, passes that look at states bring every row to about 1 at every step. Plain ``backward`` carries
-no powers there: what is below 2^-126 (float32) counts as 0.
+On a device every row is brought to about 1 at every step, by the kernel that runs the step.
 
 Subnormal numbers are still computed where a layer gets such results from the layer above, and where gates
 or states are subnormal themselves, as in a saturated LSTM.
@@ -72,11 +71,12 @@ def held(dtype: Any) -> Held:
 
 
 class Carry:
-    """Cotangents of the parts of a state on their way back, (parts, …, B, H), as their type holds them.
+    """Cotangents of the parts of a state on their way back through NumPy's loops, (parts, …, B, H).
+
+    A row is rescaled when its largest element leaves what :func:`held` says.
 
     Parameters
     ----------
-    m : module
     g : array (parts, …, T, B, H)
         What arrives at each of some steps from the loss itself.
     powers : int array (…, T, B), or None
@@ -93,48 +93,29 @@ class Carry:
         The power at which a pass begins.
     """
 
-    start = 0
-
-    def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
-        self.m = m
+    def __init__(self, g: Array, powers: Array | None = None, later: Any = None) -> None:
         self.g = g
+        self.held = held(g.dtype)
+        self.start = -self.held.middle
+        self.low, self.high = (power(g.dtype, e) for e in (self.held.low, self.held.high))
+        self.tiny = smallest(g.dtype)
         self.powers: Any = 0 if powers is None else powers
         shape = (*g.shape[:-3], *g.shape[-2:])
-        self.value = m.zeros(shape, g.dtype) if later is None else later.initial.copy()
+        self.value = np.zeros(shape, g.dtype) if later is None else later.initial.copy()
         self.power: Any = self.start if later is None else later.initial_powers
-
-    def add(self, t: int) -> None:
-        """Add what arrives at step t."""
-        self.value += self.g[..., t, :, :]
-
-    def stop(self, over: Array, part: int) -> None:
-        """Drop the cotangents of one part where a sequence is over."""
-        self.value[part] = self.m.where(over[:, None], 0, self.value[part])
 
     def _given(self, t: int) -> Any:
         """The powers of the rows that arrive at step t, or that of all."""
         return self.powers if isinstance(self.powers, int) else self.powers[..., t, :]
 
-
-class Rescaled(Carry):
-    """A carry of the host: a row is rescaled when its largest element leaves what :func:`held` says."""
-
-    def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
-        self.held = held(g.dtype)
-        self.start = -self.held.middle
-        super().__init__(m, g, powers, later)
-        self.low, self.high = (power(g.dtype, e) for e in (self.held.low, self.held.high))
-        self.tiny = smallest(g.dtype)
-
     def add(self, t: int) -> None:
         """Add what arrives at step t, and rescale."""
         if not self.value.size:
             return
-        m = self.m
         if isinstance(self.power, int) and isinstance(self.powers, int):
             value = self.g[..., t, :, :] * power(self.g.dtype, self.powers - self.power)
             value += self.value
-            size = m.abs(value)
+            size = np.abs(value)
             top = _highest(size)
             if top.max() < np.inf:  # what arrives could be raised so much
                 self.value = value
@@ -142,7 +123,7 @@ class Rescaled(Carry):
                 return
         if self._arriving[t]:
             self._add_at_powers(t)
-        size = m.abs(self.value)
+        size = np.abs(self.value)
         self._rescale(size, _highest(size))
 
     @cached_property
@@ -153,14 +134,14 @@ class Rescaled(Carry):
 
     def _add_at_powers(self, t: int) -> None:
         """Add rows at other powers: to the power at which the larger one is as large as rows are held."""
-        m, terms = self.m, []
-        size = m.full(self.value.shape[1:-1], NOTHING)
+        terms = []
+        size = np.full(self.value.shape[1:-1], NOTHING)
         for rows, power in ((self.value, self.power), (self.g[..., t, :, :], self._given(t))):
-            top = _tops(m, rows)
+            top = _highest(np.abs(rows))
             exponent = self._exponent(top)
-            size = m.where(top == 0, size, m.maximum(size, power + exponent))
+            size = np.where(top == 0, size, np.maximum(size, power + exponent))
             terms.append((rows, exponent, power + exponent))
-        self.power = m.where(size == NOTHING, self.power, size - self.held.middle)
+        self.power = np.where(size == NOTHING, self.power, size - self.held.middle)
         ours, theirs = (
             self._times(self._times(rows, -exponent), size - self.power)
             for rows, exponent, size in terms
@@ -172,53 +153,26 @@ class Rescaled(Carry):
 
         ``size`` are those of all elements, and ``top`` the largest of each row.
         """
-        m = self.m
         if not (top.min() >= self.low and top.max() < self.high):
-            stays = ((top >= self.low) & (top < self.high)) | (top == 0) | ~m.isfinite(top)
+            stays = ((top >= self.low) & (top < self.high)) | (top == 0) | ~np.isfinite(top)
             if not stays.all():
                 limit = largest_exponent(top.dtype) - 2
-                shift = m.clip(self.held.middle - self._exponent(top), -limit, limit)
-                shift = m.where(stays, 0, shift)
+                shift = np.clip(self.held.middle - self._exponent(top), -limit, limit)
+                shift = np.where(stays, 0, shift)
                 self.value = self._times(self.value, shift)
                 self.power = self.power - shift
-                size = m.abs(self.value)
+                size = np.abs(self.value)
         if size.min() < self.tiny:
             self.value[size < self.tiny] = 0
 
     def _exponent(self, top: Array) -> Array:
         """Which power of two a size is about; if it is not finite, such that its row stays as it is."""
-        m, limit = self.m, largest_exponent(top.dtype) - 2
-        exponent = m.clip(m.frexp(top)[1], -limit, limit)
-        return m.where(m.isfinite(top), exponent, self.held.middle)
+        limit = largest_exponent(top.dtype) - 2
+        exponent = np.clip(np.frexp(top)[1], -limit, limit)
+        return np.where(np.isfinite(top), exponent, self.held.middle)
 
     def _times(self, value: Array, power: Array) -> Array:
-        return value * power_of_two(self.m, power, value.dtype)[..., None]
-
-
-class Normalized(Carry):
-    """A carry of a device: every row is brought to about 1 at every step, and no number is looked at."""
-
-    def __init__(self, m: Any, g: Array, powers: Array | None = None, later: Any = None) -> None:
-        super().__init__(m, g, powers, later)
-        self.nothing = m.zeros(self.value.shape[1:-1], "int64")
-        self.power = self.nothing + self.power
-
-    def arriving(self, t: int) -> tuple[Array, Array]:
-        """Return what arrives at step t, and the powers of its rows."""
-        powers = self.nothing if isinstance(self.powers, int) else self._given(t)
-        return self.g[..., t, :, :], powers
-
-    def add(self, t: int) -> None:
-        """Add what arrives at step t, and normalize."""
-        m, own = self.m, self.power
-        g, given = self.arriving(t)
-        size = m.maximum(self._sizes(self.value, own), self._sizes(g, given))
-        self.power = m.where(size == NOTHING, own, size)
-        self.value = times_rows(m, self.value, own - self.power)
-        self.value += times_rows(m, g, given - self.power)
-
-    def _sizes(self, value: Array, powers: Array) -> Array:
-        return sizes_of(self.m, _tops(self.m, value), powers)
+        return value * power_of_two(np, power, value.dtype)[..., None]
 
 
 def sizes_of(m: Any, tops: Array, powers: Any = 0) -> Array:
@@ -270,11 +224,6 @@ def _lowest(dtype: Any) -> int:
     """The power of two of a floating type's smallest subnormal number."""
     info = np.finfo(dtype)
     return 2 - largest_exponent(dtype) - int(info.nmant)
-
-
-def _tops(m: Any, value: Array) -> Array:
-    """The largest size of an element in each row, over all parts."""
-    return _highest(m.abs(value))
 
 
 def _highest(size: Array) -> Array:

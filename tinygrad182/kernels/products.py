@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,24 +101,32 @@ class Sent(NamedTuple):
     setting: Setting
 
     def by_weights(self) -> list[Weighted]:
-        """Return the cotangents of both weights, of both biases and of further weights, and their powers."""
-        s, H = self.setting, self.setting.states.shape[-1]
+        """Return the cotangents of both weights, both biases and further weights, and their powers."""
+        s = self.setting
         weights: list[Weighted] = []
         biases: list[Weighted] = []
-        sides = zip(self.weights, s.biases, (s.program.x_gates, s.program.h_gates), strict=False)
-        for (by, power), has_bias, gates in sides:
-            by = None if by is None else _as_declared(s.m, by, gates, H)
-            whole = by is None or not has_bias
-            weights.append((by if whole else by[..., :-1], power))
-            biases.append((None if whole else by[..., -1], power))
-        others, power = self.weights[2]
-        sizes = s.program.weights.values()
-        ends = [sum(list(sizes)[:i]) * H for i in range(len(sizes) + 1)]
-        each = [(None if others is None else others[..., a:b], power) for a, b in pairwise(ends)]
-        return [*weights, *biases, *each]
+        gates = s.program.x_gates, s.program.h_gates
+        for (by, at), has_bias, order in zip(self.weights[:2], s.biases, gates, strict=True):
+            if s.program.separate and by is not None:
+                by = as_declared(s.m, by, order, s.states.shape[-1])
+            split = by is not None and has_bias
+            of_weight, of_bias = (by[..., :-1], by[..., -1]) if split else (by, None)
+            weights.append((of_weight, at))
+            biases.append((of_bias, at))
+        return weights + biases + (self._of_others() if s.program.weights else [])
+
+    def _of_others(self) -> list[Weighted]:
+        (whole, at), H = self.weights[2], self.setting.states.shape[-1]
+        found: list[Weighted] = []
+        start = 0
+        for blocks in self.setting.program.weights.values():
+            end = start + blocks * H
+            found.append((None if whole is None else whole[..., start:end], at))
+            start = end
+        return found
 
 
-def _as_declared(m: Any, by: Array, gates: tuple[int, ...], H: int) -> Array:
+def as_declared(m: Any, by: Array, gates: tuple[int, ...], H: int) -> Array:
     """The rows (*lead, gates·H, ·) of sums in the order in which the cell declares its gates."""
     if gates == tuple(range(len(gates))):
         return by

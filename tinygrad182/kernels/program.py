@@ -142,7 +142,7 @@ class Listing:
         found: dict[Register, Any] = {}
         for r in self.instructions:
             if r.op == "input":
-                found[r] = values[r.args]  # type: ignore[index]
+                found[r] = values[r.args]
             else:
                 args = (found[a] if isinstance(a, Register) else a for a in r.args)
                 found[r] = evaluate(functions, r.op, *args)

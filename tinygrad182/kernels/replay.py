@@ -74,7 +74,7 @@ class Plan:
         self.copied: list[tuple[int, int]] = []
         for r in listing.instructions:
             if r.op == "input":
-                self._at[r] = place = places[r.args]  # type: ignore[index]
+                self._at[r] = place = places[r.args]
                 self._numbers[r] = self._source(place.array, place.key())
         self._outputs(listing, places)
         groups = _Groups(listing, self._at)
@@ -118,7 +118,7 @@ class Plan:
     def _wide(self, group: list[Register]) -> _Call:
         """One call for several registers."""
         first, last = group[0], group[-1]
-        inner = next(a for a in first.args if a in self._at and _in_blocks(self._at[a]))  # type: ignore[index]
+        inner = next(a for a in first.args if a in self._at and _in_blocks(self._at[a]))
         numbers = [self._at[r].number for r in (inner, first, last)]
         width = numbers[2] - numbers[1] + 1
         wide = self._source(self._at[inner].array, self._at[inner].key(numbers[0] + width))
@@ -161,7 +161,7 @@ class Replay:
         self._numbers = [i for i, _ in bound]
         self._steps = zip(*(array for _, array in bound), strict=True)
 
-    def give(self, array: str, parts: Sequence[Array]) -> None:
+    def give(self, array: str, parts: Any) -> None:
         """Give an array without a time axis, or the parts of one."""
         for i, key in self._plan.sources.get(array, ()):
             self._values[i] = parts[key[0]] if len(key) == 1 else parts[key]  # type: ignore[call-overload]
@@ -194,7 +194,7 @@ class _Groups:
         for r in listing.instructions:
             if r.op == "input" or r not in at or not _in_blocks(at[r]):
                 continue
-            inner = [a for a in r.args if a in at and a.op == "input" and _in_blocks(at[a])]  # type: ignore[union-attr]
+            inner = [a for a in r.args if a in at and a.op == "input" and _in_blocks(at[a])]
             if len(inner) == 1 and len(r.args) <= 2:
                 a = inner[0]
                 others = tuple(x if x is not a else None for x in r.args)
@@ -240,13 +240,13 @@ def _beside(function: Callable[..., Any], x: Array, wide: Array, out: Array, swa
 def writing(m: Any, xp: Namespace, real: bool, op: str) -> Callable[..., Any]:
     """An operation that writes its result into memory that is given."""
     if op in UFUNCS:
-        return getattr(m, op)  # type: ignore[no-any-return]
+        return getattr(m, op)
     if op in OF_REAL and real:
         return partial(OF_REAL[op], m)
 
     def function(*operands: Any) -> None:
         *operands, out = operands  # type: ignore[assignment]
-        out[...] = evaluate(xp, op, *operands)  # type: ignore[index]
+        out[...] = evaluate(xp, op, *operands)
 
     return function
 

@@ -1,341 +1,490 @@
-"""One step of a few sequences in vector instructions: what the loops in :mod:`.rows` are made of.
+"""The loops over time as LLVM's code: a few sequences at a time, a register of hidden units at a time.
 
-In plain loops Numba made a scalar or a row's loop at a time of this: backward through 10 sequences of 20
-steps with 16 units took 55 µs, and takes 11 now. LLVM compiles the same code for registers of any width.
-Where Numba or LLVM change so that it cannot be compiled, NumPy runs the loops of :mod:`.arrays`.
+What is a cell's own comes from its program, run on registers; the rest is the same for all cells.
 """
 
-# mypy: disable-error-code="import-untyped, no-untyped-call, untyped-decorator"
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.typing.templates import Signature
-from numba.extending import intrinsic
 
-from .vectors import BITS, Vector, Writer
+from .operations import Operations
+from .powers import NOTHING, held, largest_exponent, power, smallest
+from .program import Program
+from .vectors import BITS, Code, Value
 
-LSTM, TANH, RELU, IDENTITY = range(4)
-"""Kinds of cell."""
-
-ROWS = 4 if BITS != 256 else 2
-"""Sequences whose products are made together: as many sums as there are registers for."""
+SUMS = 16 if BITS != 256 else 8
+"""How many sums are made together: as many as there are registers for."""
 
 WIDE = 4
-"""Registers' columns whose products are made together."""
+"""Registers' columns whose products are made together, where a unit has one sum."""
 
-# --- eˣ, σ and tanh -------------------------------------------------------------------------------
-# x = n ln 2 + r, |r| ≤ ½ ln 2. Adding and taking away 1.5 · 2**(bits of the mantissa) rounds to the
-# integer n and leaves it in the lowest bits. ln 2 is a sum, of which n times the first part is exact.
-
-
-class _Exponential(NamedTuple):
-    high: float
-    low: float
-    rounding: float
-    ln2: float
-    rest: float
-    degree: int
-    bias: int
-    mantissa: int
+LINE = 64
+"""Bytes after which a line of the cache begins, and packed weights do."""
 
 
-_SINGLE = _Exponential(
-    89.0, -86.0, 1.5 * 2**23, 0.693145751953125, 1.4286067653301870e-06, 7, 126, 23
-)
-_DOUBLE = _Exponential(
-    710.0,
-    -707.0,
-    1.5 * 2.0**52,
-    6.93147180369123816490e-01,
-    1.90821492927058770002e-10,
-    13,
-    1022,
-    52,
-)
+def named(kind: str, count: int) -> list[str]:
+    """Names of operands of which a program has several."""
+    return [f"{kind}{i}" for i in range(count)]
 
 
-def _powers(x: Vector) -> tuple[Vector, Vector]:
-    """eˣ as 2 s (1 + p); s is infinite where eˣ overflows."""
-    k = _SINGLE if x.single else _DOUBLE
-    x = x.where(x, ">", k.high, k.high)
-    x = x.where(x, "<", k.low, k.low)
-    y = x * (1 / math.log(2)) + k.rounding
-    n = y - k.rounding
-    r = (x - n * k.ln2) - n * k.rest
-    p = r * (1 / math.factorial(k.degree)) + 1 / math.factorial(k.degree - 1)
-    for i in range(k.degree - 2, 1, -1):
-        p = p * r + 1 / math.factorial(i)
-    return ((y.bits() + k.bias) << k.mantissa).number(), r + r * r * p
+def described(program: Program) -> str:
+    """All that the code of a program depends on."""
+    listings = str(program.forward), str(program.backward)
+    return repr((program.gates, program.parts, program.weights, program.x_only, *listings))
 
 
-def sigmoid(z: Vector) -> Vector:
-    """1 / (1 + e⁻ᶻ), accurate on both tails."""
-    s, p = _powers(-z)
-    e = s * p + s
-    return 1.0 / (1.0 + (e + e))
+STEPS = ("forward", "backward")
+ROWS = ("exponents", "at_powers")
+"""The functions of a program's module, and of that for rows."""
 
 
-def tanh(z: Vector) -> Vector:
-    """With the sign of z, for x = |z|: (1 − E) / (1 + E), E = e⁻²ˣ, or from ½ on 1 − 2 E / (1 + E).
-
-    The first is accurate around 0; of the second only the last difference is rounded by as much as counts
-    in 1 − tanh².
-    """
-    x = abs(z)
-    s, p = _powers(-(x + x))
-    s = s + s
-    e = s * p
-    whole = e + s
-    q = (e + (s - 1.0)).where(x, ">", 0.5, whole + whole) / (whole + 1.0)
-    return q.where(x, ">", 0.5, 1.0 - q).signed_as(z)
+def steps(program: Program, dtype: Any) -> ir.Module:
+    """The loops over time of a program."""
+    module = ir.Module()
+    forward(module, program, dtype)
+    backward(module, program, dtype)
+    return module
 
 
-# --- what Numba calls -----------------------------------------------------------------------------
+def rows(dtype: Any) -> ir.Module:
+    """The loops over rows of cotangents, which are the same for all programs."""
+    module = ir.Module()
+    exponents(module, dtype)
+    at_powers(module, dtype)
+    return module
 
 
-def _pointer(typing: Any, array: Any) -> tuple[Signature, Any]:
-    """A pointer to the first element of an array."""
-
-    def code(context: Any, b: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return context.make_array(signature.args[0])(context, b, args[0]).data
-
-    return types.CPointer(array.dtype)(array), code
-
-
-pointer: Any = intrinsic(_pointer)
+def aligned(code: Code, at: Value) -> Value:
+    """The first place from a pointer on where a line of the cache begins."""
+    b = code.builder
+    address = Value(b, b.ptrtoint(at.value, ir.IntType(64)))
+    address = (address + (LINE - 1)) & -LINE
+    return Value(b, b.inttoptr(address.value, at.value.type))
 
 
-def tile(result: Callable[[Any], Any], write: Callable[..., Any]) -> Any:
-    """A function for Numba of one tuple: pointers, each with an offset, and numbers.
-
-    ``write(writer, *pointers and numbers)`` writes its code; ``result`` says by the type of the
-    elements what it returns.
-    """
-
-    @intrinsic
-    def function(typing: Any, operands: Any) -> tuple[Signature, Any]:
-        dtype = next(t.dtype for t in operands.types if isinstance(t, types.CPointer))
-
-        def code(context: Any, b: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-            given: list[ir.Value] = []
-            for i in range(len(operands.types)):
-                value = b.extract_value(args[0], i)
-                if i and isinstance(operands.types[i - 1], types.CPointer):
-                    given[-1] = b.gep(given[-1], [value])
-                else:
-                    given.append(value)
-            found = write(Writer(b, dtype), *given)
-            return context.get_dummy_value() if found is None else found
-
-        return result(dtype)(operands), code
-
-    return function
-
-
-def nothing(dtype: Any) -> Any:
-    """The result of a function that only writes."""
-    return types.void
-
-
-class Operands(NamedTuple):
-    """What the sums of a step are made of: pointers to its first sequence, and to packed weights."""
-
-    x: Any
-    inputs: Any
-    weight_ih: Any
-    h: Any
-    weight_hh: Any
-    bias: Any
-
-    def sums(
-        self, w: Writer, rows: list[Any], n: Any, panel: Any, starts: list[Any]
-    ) -> list[list[Vector]]:
-        """Sum for each row the columns that begin at ``starts``; ``panel``: how many come before these."""
-        b = w.builder
-        first = [[w.load(w.at(self.bias, s)) for s in starts]] * len(rows)
-        for values, weight, length in (
-            (self.x, self.weight_ih, self.inputs),
-            (self.h, self.weight_hh, n),
-        ):
-            factors = [w.at(values, b.mul(r, length)) for r in rows]
-            first = w.products(factors, w.at(weight, b.mul(panel, length)), first, length)
-        return first
-
-
-def _forward_lstm(
-    w: Writer, n: Any, rows: Any, z: Any, before: Any, h: Any, c: Any, *given: Any
+def pack_across(
+    code: Code, weight: Value, to: Value, K: Value, n: Value, blocks: tuple[int, ...], widths: Any
 ) -> None:
-    """A step of several sequences, whose rows stand behind each other.
-
-    Operands: H; how many sequences; where the gates go; c before; where h and c go; :class:`Operands`.
-    """
-    b = w.builder
-    N = w.times(n, 4)
-    for j, _ in w.over(n):
-        starts = [b.add(j, w.times(n, q)) for q in range(4)]
-        for numbers in w.by_rows(rows, ROWS):
-            sums = Operands(*given).sums(w, numbers, n, w.times(j, 4), starts)
-            for r, row in zip(numbers, sums, strict=True):
-                here = b.add(j, b.mul(r, n))
-                i, f, g, o = sigmoid(row[0]), sigmoid(row[1]), tanh(row[2]), sigmoid(row[3])
-                new = f * w.load(w.at(before, here)) + i * g
-                for s, gate in zip(starts, (i, f, g, o), strict=True):
-                    w.store(gate, w.at(z, b.mul(r, N), s))
-                w.store(new, w.at(c, here))
-                w.store(o * tanh(new), w.at(h, here))
+    """Blocks of a weight (·, K), n rows each, as panels: of some units of all blocks, columns side by side."""
+    for j, width in code.over(n, widths):
+        columns = width * code.count
+        for q, block in enumerate(blocks):
+            for i in code.loop(0, columns):
+                unit = j + i
+                inside = unit < n
+                source = weight + (n * block + unit).where(~inside, 0) * K
+                place = to + (j * K * len(blocks) + i + q * columns)
+                for k in code.loop(0, K):
+                    x = code.scalar(source + k)
+                    code.put(x.where(~inside, 0.0), place + k * (columns * len(blocks)))
 
 
-def _forward_vanilla(w: Writer, n: Any, rows: Any, kind: Any, h: Any, *given: Any) -> None:
-    """Go a step of a vanilla cell; operands: H; how many; which σ; where h goes; :class:`Operands`."""
-    b = w.builder
-    for j, width in w.over(n, (WIDE, 1)):
-        starts = [b.add(j, w.number(q * w.count)) for q in range(width)]
-        for numbers in w.by_rows(rows, ROWS):
-            sums = Operands(*given).sums(w, numbers, n, j, starts)
-            for r, row in zip(numbers, sums, strict=True):
-                for s, x in zip(starts, row, strict=True):
-                    new = w.variable(x)
-                    with b.if_then(w.equal(kind, TANH)):
-                        new(tanh(new()))
-                    with b.if_then(w.equal(kind, RELU)):
-                        new(new().where(new(), "<=", 0.0, 0.0))  # NaN stays
-                    w.store(new(), w.at(h, b.mul(r, n), s))
-
-
-def _back_lstm(
-    w: Writer, z: Any, before: Any, c: Any, dh: Any, dc: Any, dz: Any, on: Any, n: Any, tiny: Any
+def pack(
+    code: Code, weight: Value, to: Value, n: Value, blocks: tuple[int, ...], widths: Any
 ) -> None:
-    """From the cotangents of h and c to those of the sums, ``dz``, and of c before, ``on``.
+    """Blocks of a weight (·, n), n rows each, as panels of columns, whose rows stand behind each other."""
+    for j, width in code.over(n, widths):
+        for q, block in enumerate(blocks):
+            for k in code.loop(0, n):
+                start = to + (j * n * len(blocks) + (n * q + k) * (width * code.count))
+                for i in range(width):
+                    on = code.number(i * code.count)
+                    x = code.load(weight + ((n * block + k) * n + j + on))
+                    code.store(x, start + on, whole=True)
 
-    ``dc`` is completed by what h sends to c within the step.
+
+# --- forward --------------------------------------------------------------------------------------
+
+
+def forward(module: ir.Module, program: Program, dtype: Any) -> None:
+    """Write the function ``forward``: all steps of some sequences."""
+    initial, others = named("initial", len(program.parts)), named("other", len(program.weights))
+    arrays = ["x", "weight_ih", "weight_hh", "bias_ih", "bias_hh", *initial, *others]
+    numbers = ["T", "B", "I", "H", "shortest", "first", "last"]
+    arrays += ["saved", "states", "lengths", "scratch"]
+    code = Code(module, "forward", dtype, arrays, ["lengths"], numbers)
+    widths = (WIDE, 1) if program.sums == 1 else (1,)
+    panels = _packed(code, program, widths)
+    for t in code.loop(0, code["T"]):
+        before = _before(code, program, t)
+        for j, width in code.over(code["H"], widths):
+            weights = [_weights(code, program, j + q * code.count) for q in range(width)]
+            for rows in code.by_rows(
+                code["last"] - code["first"], max(1, SUMS // (program.sums * width))
+            ):
+                rows = [code["first"] + r for r in rows]
+                sums = _sums(code, program, panels, before[0], t, j, width, rows)
+                for row, its in zip(rows, sums, strict=True):
+                    for q in range(width):
+                        unit = j + q * code.count
+                        _forward(code, program, t, row, unit, before, its[q::width], weights[q])
+        with code.when(t >= code["shortest"]):
+            _stay(code, before, t)
+    code.done()
+
+
+def _packed(code: Code, program: Program, widths: Any) -> tuple[Value, Value, Value]:
+    """Both weights as panels, and where the sums begin, each behind the other, filled up with 0."""
+    H, I = code["H"], code["I"]
+    padded, size = _padded(code), len(program.gates)
+    panel_x = aligned(code, code["scratch"])
+    panel_h = panel_x + padded * I * size
+    bias = panel_h + padded * H * size
+    pack_across(code, code["weight_ih"], panel_x, I, H, program.x_gates, widths)
+    pack_across(code, code["weight_hh"], panel_h, H, H, program.h_gates, widths)
+    from_x = dict(enumerate(program.x_gates))
+    from_h = dict(enumerate(program.h_gates, program.sums - size))
+    for s in range(program.sums):
+        for j, _ in code.over(H):
+            total = code.constant(0.0)
+            for name, blocks in (("bias_ih", from_x), ("bias_hh", from_h)):
+                if s in blocks:
+                    total = total + code.load(code[name] + (H * blocks[s] + j))
+            code.store(total, bias + (padded * s + j), whole=True)
+    return panel_x, panel_h, bias
+
+
+def _padded(code: Code) -> Value:
+    """The number of hidden units, up to whole registers."""
+    return (code["H"] + (code.count - 1)) / code.count * code.count
+
+
+def _before(code: Code, program: Program, t: Value) -> list[Value]:
+    """Pointers to the parts of the state before a step, of all sequences."""
+    states, T, size = code["states"], code["T"], code["B"] * code["H"]
+    return [
+        (states + (T * p + t - 1) * size).where(t == 0, code[f"initial{p}"])
+        for p in range(len(program.parts))
+    ]
+
+
+def _weights(code: Code, program: Program, unit: Value) -> dict[Any, Value]:
+    """The cell's own weights of a register's hidden units."""
+    places = [
+        code[f"other{i}"] + (code["H"] * block + unit)
+        for i, blocks in enumerate(program.weights.values())
+        for block in range(blocks)
+    ]
+    return {("weight", k): code.load(place) for k, place in enumerate(places)}
+
+
+def _sums(
+    code: Code, program: Program, panels: tuple[Value, Value, Value], h: Value, t: Value, j: Value,
+    width: int, rows: list[Value],
+) -> list[list[Value]]:  # fmt: skip
+    """The sums of some sequences: of each, those of one block of units behind those of another."""
+    panel_x, panel_h, bias = panels
+    B, I, H, size = code["B"], code["I"], code["H"], len(program.gates)
+    starts = [
+        _padded(code) * s + j + q * code.count for s in range(program.sums) for q in range(width)
+    ]
+    sums = [[code.load(bias + start) for start in starts] for _ in rows]
+    x = [code["x"] + (t * B + row) * I for row in rows]
+    own = size * width
+    found = code.products(x, panel_x + j * I * size, [row[:own] for row in sums], I)
+    sums = [row + rest[own:] for row, rest in zip(found, sums, strict=True)]
+    own = (program.sums - size) * width
+    before = [h + row * H for row in rows]
+    found = code.products(before, panel_h + j * H * size, [row[own:] for row in sums], H)
+    return [row[:own] + rest for row, rest in zip(sums, found, strict=True)]
+
+
+def _forward(
+    code: Code, program: Program, t: Value, row: Value, unit: Value, before: list[Value],
+    sums: list[Value], weights: Mapping[Any, Value],
+) -> None:  # fmt: skip
+    """From sums to the state after a step, and to what backward needs, of a register's units."""
+    T, B, H = (code[n] for n in "TBH")
+    here = row * H + unit
+    values: dict[Any, Value] = {("sum", s): x for s, x in enumerate(sums)} | dict(weights)
+    values |= {("before", p): code.load(pointer + here) for p, pointer in enumerate(before)}
+    for (kind, k), x in program.forward.run(values, Operations(code)).items():
+        if kind == "after":
+            code.store(x, code["states"] + ((T * k + t) * B * H + here))
+        else:
+            code.store(x, code["saved"] + (((t * B + row) * program.saved + k) * H + unit))
+
+
+def _stay(code: Code, before: list[Value], t: Value) -> None:
+    """Let the states of sequences that are over be as those before."""
+    T, B, H = (code[n] for n in "TBH")
+    for b in code.loop(code["first"], code["last"]):
+        with code.when(t >= code.scalar(code["lengths"] + b)):
+            for p, pointer in enumerate(before):
+                for j, _ in code.over(H):
+                    x = code.load(pointer + (b * H + j))
+                    code.store(x, code["states"] + (((T * p + t) * B + b) * H + j))
+
+
+# --- powers of two --------------------------------------------------------------------------------
+
+
+class Powers:
+    """Powers of two of numbers of a type, in the code of a function.
+
+    Parameters
+    ----------
+    code : Code
+    dtype : numpy dtype
     """
-    b = w.builder
-    for j, _ in w.over(n):
-        starts = [b.add(j, w.times(n, q)) for q in range(4)]
-        i, f, g, o = (w.load(w.at(z, s)) for s in starts)
-        tanh_c = tanh(w.load(w.at(c, j)))
-        by_h, old = w.load(w.at(dh, j)), w.load(w.at(before, j))
-        by_c = w.load(w.at(dc, j)) + by_h * (o * (1.0 - tanh_c * tanh_c))
-        w.store(by_c, w.at(dc, j))
-        sums = (
-            by_c * (g * (i * (1.0 - i))),
-            by_c * (old * (f * (1.0 - f))),
-            by_c * (i * (1.0 - g * g)),
-            by_h * (tanh_c * (o * (1.0 - o))),
+
+    def __init__(self, code: Code, dtype: Any) -> None:
+        self.code = code
+        self.limit = largest_exponent(dtype) - 2
+        self.mantissa = int(np.finfo(dtype).nmant)
+        self.held = held(dtype)
+        self.tiny = float(smallest(dtype))
+        self.low, self.high, self.infinite = (
+            int(np.asarray(x, dtype).view(f"i{code.bytes}"))
+            for x in (power(dtype, self.held.low), power(dtype, self.held.high), np.inf)
         )
-        for s, x in zip(starts, sums, strict=True):
-            w.store(_flushed(x, w.spread(tiny)), w.at(dz, s))
-        w.store(by_c * f, w.at(on, j))
+
+    def two_to(self, exponent: Value) -> Value:
+        """2**exponent; 0 where next to what has the power 0 it would not show."""
+        bits = (
+            exponent.larger(-self.limit - 1).smaller(self.limit + 2) + (self.limit + 1)
+        ) << self.mantissa
+        return self.code.as_bits(bits).number()
+
+    def exponent(self, bits: Value) -> Value:
+        """Which power of two a size is about, by its bits; if it is not finite, such that its row stays."""
+        found = bits >> self.mantissa
+        usual = (found - self.limit).larger(-self.limit).smaller(self.limit)
+        return usual.where(bits >= self.infinite, self.held.middle)
+
+    def flushed(self, x: Value, least: Any = None) -> Value:
+        """0 where a size is smaller than the least, so that no product meets a subnormal number."""
+        return x.where(abs(x) < (self.tiny if least is None else least), 0.0)
+
+    def over(self, n: Value, parts: int, one: Callable[[int, Value], Value]) -> Value:
+        """Do something with the elements of a row in all parts; the bits of the largest size of all results."""
+        code = self.code
+        most = code.variable(code.constant(0.0).bits())
+        for p in range(parts):
+            for j, _ in code.over(n):
+                most(most().larger(one(p, j).size()))
+        return code.as_index(most().largest())
+
+    def largest(self, n: Value, rows: list[Value]) -> Value:
+        """The bits of the largest size of an element."""
+        return self.over(n, len(rows), lambda p, j: self.code.load(rows[p] + j))
+
+    def added(
+        self, n: Value, ours: list[Value], theirs: list[Value], out: list[Value],
+        sum_of: Callable[[Value, Value], Value],
+    ) -> Value:  # fmt: skip
+        """Write a sum of two rows, 0 where it is subnormal; the bits of the largest size."""
+
+        def one(p: int, j: Value) -> Value:
+            x = self.flushed(sum_of(self.code.load(ours[p] + j), self.code.load(theirs[p] + j)))
+            self.code.store(x, out[p] + j)
+            return x
+
+        return self.over(n, len(ours), one)
+
+    def met(
+        self, ours: Value, power: Value, theirs: Value, given: Value
+    ) -> tuple[Value, Callable[[Value, Value], Value]]:
+        """At which power two rows at others are added, and how: each is brought to about 1 first.
+
+        The rows' largest sizes are given as bits. The larger one is then at what rows are held at.
+        """
+        a, b, nothing = self.exponent(ours), self.exponent(theirs), theirs == 0
+        to = given + b - self.held.middle
+        to = to.where(ours != 0, to.larger(power + a - self.held.middle)).where(nothing, power)
+        first, second = (
+            self.two_to((-a).where(nothing, 0)),
+            self.two_to((power + a - to).where(nothing, 0)),
+        )
+        second = second.where(ours == 0, 0.0)
+        third, fourth = self.two_to(-b), self.two_to(given + b - to).where(nothing, 0.0)
+        return to, lambda x, y: x * first * second + y * third * fourth
 
 
-def _back_vanilla(w: Writer, h: Any, dh: Any, dz: Any, n: Any, tiny: Any, kind: Any) -> None:
-    """From the cotangents of h to those of the sums, ``dz``."""
-    b = w.builder
-    for j, _ in w.over(n):
-        y, x = w.load(w.at(h, j)), w.variable(w.load(w.at(dh, j)))
-        with b.if_then(w.equal(kind, TANH)):
-            x(x() * (1.0 - y * y))
-        with b.if_then(w.equal(kind, RELU)):
-            x(x().where(y, "<=", 0.0, 0.0))  # 0 also of an infinite cotangent
-        w.store(_flushed(x(), w.spread(tiny)), w.at(dz, j))
+# --- backward -------------------------------------------------------------------------------------
 
 
-def _flushed(x: Vector, tiny: Vector) -> Vector:
-    """0 where a size is smaller, so that no product meets a subnormal number."""
-    return x.where(abs(x), "<", tiny, 0.0)
+def backward(module: ir.Module, program: Program, dtype: Any) -> None:
+    """Write the function ``backward``: some steps back of some sequences; whether any power has changed.
 
-
-def _back_product(w: Writer, a: Any, weight: Any, out: Any, length: Any, n: Any, rows: Any) -> None:
-    """``out = a @ weight``, of rows that stand behind each other with a packed weight."""
-    b = w.builder
-    for j, width in w.over(n, (WIDE, 1)):
-        panel = w.at(weight, b.mul(j, length))
-        for numbers in w.by_rows(rows, ROWS):
-            factors = [w.at(a, b.mul(r, length)) for r in numbers]
-            products = w.products(
-                factors, panel, [[w.constant(0.0)] * width for _ in numbers], length
+    ``g`` (parts, L, T, B, H) are at the powers ``given``; ``value`` and ``power`` are what comes from
+    later steps, (parts, L, B, H), and its powers. It writes the cotangents of the sums, the powers at
+    every step, and the cotangents of the states, ``held``: of one step only, which is written over, where
+    they are not wanted (``keep`` is the number of steps that are kept). Of what is given once for
+    all rows, the factor of a row's number is 0: ``ragged`` of ``lengths``, ``various`` of ``given``.
+    """
+    parts = len(program.parts)
+    indices = ["lengths", "given", "power", "every"]
+    arrays = [*named("initial", parts), *named("other", len(program.weights))]
+    arrays += ["weight_hh", "saved", "states", "g", "value", "sums", "held"]
+    arrays += [*indices, "scratch"]
+    numbers = ["L", "T", "B", "H", "start", "stop", "keep", "ragged", "various", "first", "last"]
+    code = Code(module, "backward", dtype, arrays, indices, numbers)
+    L, T, B, H, start, stop, keep = (code[n] for n in numbers[:7])
+    panel = aligned(code, code["scratch"])
+    pack(code, code["weight_hh"], panel, H, program.h_gates, (WIDE, 1))
+    carry = _Carry(code, program, dtype)
+    for e in code.loop(0, L):
+        for back in code.loop(1, stop - start + 1):
+            t = stop - back
+            i = t - start
+            before = _before(code, program, t)
+            for b in code.loop(code["first"], code["last"]):
+                value = [code["value"] + ((L * p + e) * B + b) * H for p in range(parts)]
+                g = [code["g"] + (((L * p + e) * T + t) * B + b) * H for p in range(parts)]
+                kept = [
+                    code["held"] + (((L * p + e) * keep + i % keep) * B + b) * H
+                    for p in range(parts)
+                ]
+                sums = code["sums"] + ((e * (stop - start) + i) * B + b) * H * program.columns
+                given = code.scalar(code["given"] + ((e * T + t) * B + b) * code["various"])
+                power = carry.add(value, code["power"] + (e * B + b), g, given, kept)
+                code.put(power, code["every"] + ((e * (stop - start) + i) * B + b))
+                over = t >= code.scalar(code["lengths"] + b * code["ragged"])
+                with code.builder.if_else(over.value) as (stopped, running):
+                    with stopped:  # the state stayed as it was, as a constant
+                        for j, _ in code.over(H * program.columns):
+                            code.store(0.0, sums + j)
+                        for row in value:
+                            for j, _ in code.over(H):
+                                code.store(0.0, row + j)
+                    with running:
+                        _back(code, program, carry.powers, t, b, before, kept, sums, value)
+            sums = (
+                code["sums"]
+                + (
+                    (e * (stop - start) + i) * B * program.columns
+                    + program.sums
+                    - len(program.gates)
+                )
+                * H
             )
-            for r, row in zip(numbers, products, strict=True):
-                for q, x in enumerate(row):
-                    w.store(x, w.at(out, b.mul(r, n), j, w.number(q * w.count)))
+            _back_product(code, program, sums, panel, code["value"] + e * B * H)
+    code.done(carry.moved())
 
 
-def _pack(w: Writer, weight: Any, out: Any, length: Any, n: Any) -> None:
-    """A matrix (length, n) by panels of columns, whose rows stand behind each other; filled up with 0."""
-    b = w.builder
-    for j, width in w.over(n, (WIDE, 1)):
-        with cgutils.for_range(b, length) as loop:
-            start = b.add(b.mul(j, length), w.times(loop.index, width * w.count))
-            for q in range(width):
-                on = w.number(q * w.count)
-                x = w.load(w.at(weight, b.mul(loop.index, n), j, on))
-                w.store(x, w.at(out, start, on), whole=True)
+class _Carry:
+    """Cotangents on their way back: see :class:`.powers.Rescaled`."""
+
+    def __init__(self, code: Code, program: Program, dtype: Any) -> None:
+        self.code = code
+        self.powers = Powers(code, dtype)
+        self.moved = code.variable(code.number(0))
+        # by how much what arrives is raised: mostly as the row before it was
+        self.above = code.variable(code.number(0))
+        self.up = code.variable(self.powers.two_to(code.number(0)))
+
+    def add(
+        self, value: list[Value], place: Value, g: list[Value], given: Value, to: list[Value]
+    ) -> Value:
+        """Add what arrives to a row, into ``to``, and rescale; the row's power, also at its place."""
+        code, powers, n = self.code, self.powers, self.code["H"]
+        power = code.variable(code.scalar(place))
+        top = code.variable(code.number(powers.infinite))
+        above = given - power()
+        with code.when((above >= 0) & (above <= powers.limit)):
+            with code.when(above != self.above()):
+                self.above(above)
+                self.up(powers.two_to(above))
+            up = self.up()
+            top(powers.added(n, value, g, to, lambda x, y: x + y * up))
+        with code.when(top() >= powers.infinite):  # what arrives cannot be raised that much
+            ours, theirs = powers.largest(n, value), powers.largest(n, g)
+            met, sum_of = powers.met(ours, power(), theirs, given)
+            power(met)
+            top(powers.added(n, value, g, to, sum_of))
+        outside = (top() < powers.low) | (top() > powers.high)
+        with code.when(outside & (top() > 0) & (top() < powers.infinite)):
+            by = (
+                (powers.exponent(top()) - powers.held.middle)
+                .larger(-powers.limit)
+                .smaller(powers.limit)
+            )
+            factor = powers.two_to(-by)
+            power(power() + by)
+            for row in to:
+                for j, _ in code.over(n):
+                    code.store(powers.flushed(code.load(row + j) * factor), row + j)
+        code.put(power(), place)
+        with code.when(power() != -powers.held.middle):
+            self.moved(1)
+        return power()
 
 
-def size(dtype: Any) -> Any:
-    """An integer, the bits of a size."""
-    return types.int32 if dtype == types.float32 else types.int64
+def _back(
+    code: Code, program: Program, powers: Powers, t: Value, b: Value, before: list[Value],
+    kept: list[Value], sums: Value, on: list[Value],
+) -> None:  # fmt: skip
+    """From the cotangents of a row's state to those of its sums and weights, and of the state before."""
+    T, B, H = (code[n] for n in "TBH")
+    saved = code["saved"] + (t * B + b) * H * program.saved
+    places = {("before", p): pointer + b * H for p, pointer in enumerate(before)}
+    places |= {("after", p): code["states"] + ((T * p + t) * B + b) * H for p in range(len(kept))}
+    places |= {("saved", k): saved + H * k for k in range(program.saved)}
+    places |= {("grad", p): row for p, row in enumerate(kept)}
+    for j, _ in code.over(H):
+        values = {
+            key: code.load(place + j)
+            for key, place in places.items()
+            if key in program.backward.inputs
+        }
+        found = program.backward.run(values | _weights(code, program, j), Operations(code))
+        for p, row in enumerate(kept):
+            code.store(found.get(("kept", p), 0.0), row + j)
+            if p or ("before", 0) in found:
+                code.store(found.get(("before", p), 0.0), on[p] + j)
+        for s in range(program.columns):
+            key = ("sum", s) if s < program.sums else ("weight", s - program.sums)
+            code.store(powers.flushed(code.spread(found.get(key, 0.0))), sums + (H * s + j))
 
 
-def _added(
-    w: Writer, value: Any, g: Any, out: Any, value_on: Any, g_on: Any, out_on: Any,
-    parts: Any, n: Any, factors: Any, tiny: Any,
-) -> ir.Value:  # fmt: skip
-    """``out = value · a · b + g · c · d`` in all parts, 0 below ``tiny``; the bits of the largest size.
-
-    Operands: the arrays, how far apart their parts are, the numbers of parts and of elements, and the
-    ``factors`` a, b, c and d.
-    """
-    b = w.builder
-    most = w.variable(w.constant(0.0).bits())
-    spread = [w.spread(b.extract_value(factors, i)) for i in range(4)]
-    with cgutils.for_range(b, parts) as loop:
-        here, there, to = (
-            w.at(p, b.mul(loop.index, on))
-            for p, on in ((value, value_on), (g, g_on), (out, out_on))
-        )
-        for j, _ in w.over(n):
-            ours = w.load(w.at(here, j)) * spread[0] * spread[1]
-            theirs = w.load(w.at(there, j)) * spread[2] * spread[3]
-            x = _flushed(ours + theirs, w.spread(tiny))
-            w.store(x, w.at(to, j))
-            most(most().larger(x.size()))
-    return most().reduced("smax")
+def _back_product(code: Code, program: Program, a: Value, weight: Value, out: Value) -> None:
+    """Add to ``out`` the product of rows with a packed weight; it begins at 0 where nothing else goes there."""
+    H, B = code["H"], code["B"]
+    direct = ("before", 0) in program.backward.outputs
+    length = H * len(program.gates)
+    for j, width in code.over(H, (WIDE, 1)):
+        for rows in code.by_rows(code["last"] - code["first"], max(1, SUMS // WIDE)):
+            rows = [code["first"] + r for r in rows]
+            to = [[out + (row * H + j + q * code.count) for q in range(width)] for row in rows]
+            first = [[code.load(x) if direct else code.constant(0.0) for x in row] for row in to]
+            factors = [a + row * H * program.columns for row in rows]
+            for row, sums in zip(
+                to, code.products(factors, weight + j * length, first, length), strict=True
+            ):
+                for place, x in zip(row, sums, strict=True):
+                    code.store(x, place)
 
 
-def _largest(w: Writer, x: Any, on: Any, parts: Any, n: Any) -> ir.Value:
-    """The bits of the largest size."""
-    b = w.builder
-    most = w.variable(w.constant(0.0).bits())
-    with cgutils.for_range(b, parts) as loop:
-        for j, _ in w.over(n):
-            most(most().larger(w.load(w.at(x, b.mul(loop.index, on), j)).size()))
-    return most().reduced("smax")
+# --- rows of the weights' products ----------------------------------------------------------------
 
 
-def _scaled(w: Writer, x: Any, on: Any, parts: Any, n: Any, factor: Any, tiny: Any) -> None:
-    """In place: times a factor; 0 where smaller than ``tiny`` then."""
-    b = w.builder
-    with cgutils.for_range(b, parts) as loop:
-        for j, _ in w.over(n):
-            place = w.at(x, b.mul(loop.index, on), j)
-            w.store(_flushed(w.load(place) * w.spread(factor), w.spread(tiny)), place)
+def exponents(module: ir.Module, dtype: Any) -> None:
+    """Write the function ``exponents``, which does what :func:`.arrays.exponents` does, into ``found``."""
+    code = Code(module, "exponents", dtype, ["rows", "found"], ["found"], ["R", "n"])
+    powers, n = Powers(code, dtype), code["n"]
+    for r in code.loop(0, code["R"]):
+        bits = powers.largest(n, [code["rows"] + r * n])
+        found = (bits >> powers.mantissa) - powers.limit
+        code.put(found.where(bits == 0, NOTHING), code["found"] + r)
+    code.done()
 
 
-def _times(w: Writer, x: Any, out: Any, n: Any, factor: Any, other: Any, lowest: Any) -> None:
-    """``out`` = x times two factors; 0 where x is smaller than ``lowest``."""
-    for j, _ in w.over(n):
-        kept = _flushed(w.load(w.at(x, j)), w.spread(lowest))
-        w.store(kept * w.spread(factor) * w.spread(other), w.at(out, j))
-
-
-forward_lstm, forward_vanilla = tile(nothing, _forward_lstm), tile(nothing, _forward_vanilla)
-back_lstm, back_vanilla = tile(nothing, _back_lstm), tile(nothing, _back_vanilla)
-back_product, pack = tile(nothing, _back_product), tile(nothing, _pack)
-added, largest = tile(size, _added), tile(size, _largest)
-scaled, times = tile(nothing, _scaled), tile(nothing, _times)
+def at_powers(module: ir.Module, dtype: Any) -> None:
+    """Write the function ``at_powers``, which does what :func:`.arrays.at_powers` does, into ``out``."""
+    indices = ["exponents", "sizes"]
+    arrays, numbers = ["rows", "out", *indices], ["R", "n", "lift"]
+    code = Code(module, "at_powers", dtype, arrays, indices, numbers)
+    powers, n = Powers(code, dtype), code["n"]
+    for r in code.loop(0, code["R"]):
+        exponent, size = (code.scalar(code[name] + r) for name in ("exponents", "sizes"))
+        factor, other = powers.two_to(-exponent), powers.two_to(size + code["lift"])
+        lowest = powers.two_to(exponent - size - powers.limit)
+        for j, _ in code.over(n):
+            kept = powers.flushed(code.load(code["rows"] + (r * n + j)), lowest)
+            code.store(kept * factor * other, code["out"] + (r * n + j))
+    code.done()

@@ -1,36 +1,59 @@
-"""Vector instructions for compiled loops: formulas run on symbolic registers and write LLVM's code.
+"""Registers of the compiled loops: formulas run on them and write LLVM's code.
 
-Numba's loops are scalar until LLVM proves that no two arrays overlap, which for loops over many arrays it
-gives up on. Here every load of a group of elements comes before its stores, by construction. No flag is set
-that would assume NaN and infinity away; only a product and a sum may become one instruction.
+LLVM makes vectors of plain loops itself only where it can prove that no two arrays overlap, and keeps sums
+in memory then: plain loops took 2 to 5 times as long as these. Here every load of a group of elements comes
+before its stores, by construction. No flag is set that would assume NaN and infinity away; only a product
+and a sum may become one instruction.
 """
 
-# mypy: disable-error-code="import-untyped, no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba.core import cgutils, types
+
+from .operators import Operators
 
 _FEATURES = get_host_cpu_features()
 BITS = next((bits for name, bits in (("avx512f", 512), ("avx", 256)) if _FEATURES.get(name)), 128)
 """The width of a register; of another machine's, LLVM uses as many as it takes."""
 
 INT = ir.IntType(64)
-_FUSED = ("contract",)
 
 
-class Vector:
-    """A register of the code that is being written: an operator writes the instruction.
+FLOATING = {
+    "add": "fadd",
+    "subtract": "fsub",
+    "multiply": "fmul",
+    "divide": "fdiv",
+    "negative": "fneg",
+}
+INTEGER = {
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "sdiv", "remainder": "srem",
+    "negative": "neg", "logical_and": "and_", "logical_or": "or_", "logical_not": "not_",
+}  # fmt: skip
+RELATIONS = {
+    "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=",
+}  # fmt: skip
+"""LLVM's instructions, by the names of operations."""
+
+
+class Value(Operators):
+    """A number or a register of numbers in the code that is being written: an operator writes the instruction.
+
+    A number beside a register stands for one in every element.
 
     Parameters
     ----------
     builder : ir.IRBuilder
     value : ir.Value
-        Of a vector type, floating or integer.
+        Floating, integer, bool (of one bit) or a vector of such; or a pointer, which can be moved by a
+        number of elements.
     """
 
     __slots__ = ("builder", "value")
@@ -40,176 +63,199 @@ class Vector:
         self.value = value
 
     @property
-    def count(self) -> int:
-        """Its elements."""
-        return int(self.value.type.count)
+    def element(self) -> ir.Type:
+        """The type of its elements."""
+        return getattr(self.value.type, "element", self.value.type)
 
     @property
-    def single(self) -> bool:
-        """Whether they have 32 bits."""
-        return self.value.type.element in (ir.FloatType(), ir.IntType(32))
+    def count(self) -> int:
+        """How many elements it has; 0: it is one number."""
+        return getattr(self.value.type, "count", 0)
 
     def like(self, x: Any) -> ir.Value:
-        """An operand: a vector, or a number in every element."""
-        return x.value if isinstance(x, Vector) else ir.Constant(self.value.type, [x] * self.count)
+        """An operand of this type."""
+        count, kind = self.count, self.value.type
+        if not isinstance(x, Value):
+            return ir.Constant(kind, [x] * count if count else x)
+        if x.value.type == kind:
+            return x.value
+        b = self.builder
+        empty = ir.Constant(ir.VectorType(x.value.type, count), ir.Undefined)
+        one = b.insert_element(empty, x.value, ir.Constant(ir.IntType(32), 0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+        return b.shuffle_vector(one, empty, places)
 
-    def _by(self, instruction: str, x: Any, reflected: bool = False) -> Vector:
-        operands = (self.like(x), self.value) if reflected else (self.value, self.like(x))
-        if isinstance(self.value.type.element, ir.IntType):
-            names = {"fadd": "add", "fsub": "sub"}
-            return Vector(
-                self.builder, getattr(self.builder, names.get(instruction, instruction))(*operands)
-            )
-        return Vector(self.builder, getattr(self.builder, instruction)(*operands, flags=_FUSED))
+    def apply(self, op: str, *operands: Any) -> Value:
+        """Write the instruction of an operation. NaN is in no relation but ``not_equal``."""
+        b = self.builder
+        if self.value.type.is_pointer:
+            return Value(b, b.gep(self.value, [operands[1].value]))
+        wide = max((x for x in operands if isinstance(x, Value)), key=lambda x: x.count)
+        given, whole = [wide.like(x) for x in operands], isinstance(wide.element, ir.IntType)
+        if op in RELATIONS:
+            compare = b.fcmp_unordered if op == "not_equal" else b.fcmp_ordered
+            return Value(b, (b.icmp_signed if whole else compare)(RELATIONS[op], *given))
+        if whole:
+            return Value(b, getattr(b, INTEGER[op])(*given))
+        if op == "abs":
+            return self.size().number()
+        return Value(b, getattr(b, FLOATING[op])(*given, flags=("contract",)))
 
-    def __add__(self, x: Any) -> Vector:
-        return self._by("fadd", x)
+    def __lshift__(self, x: Any) -> Value:
+        return Value(self.builder, self.builder.shl(self.value, self.like(x)))
 
-    def __radd__(self, x: Any) -> Vector:
-        return self._by("fadd", x, reflected=True)
+    def __rshift__(self, x: Any) -> Value:
+        return Value(self.builder, self.builder.ashr(self.value, self.like(x)))
 
-    def __sub__(self, x: Any) -> Vector:
-        return self._by("fsub", x)
+    def where(self, holds: Value, new: Any) -> Value:
+        """``new`` where a bool holds, and this elsewhere."""
+        return Value(self.builder, self.builder.select(holds.value, self.like(new), self.value))
 
-    def __rsub__(self, x: Any) -> Vector:
-        return self._by("fsub", x, reflected=True)
+    def larger(self, x: Any) -> Value:
+        """The larger of two each; this where they are not ordered."""
+        return self.where(self < x, x)
 
-    def __mul__(self, x: Any) -> Vector:
-        return self._by("fmul", x)
+    def smaller(self, x: Any) -> Value:
+        """The smaller of two each; this where they are not ordered."""
+        return self.where(self > x, x)
 
-    def __rmul__(self, x: Any) -> Vector:
-        return self._by("fmul", x, reflected=True)
+    def _seen_as(self, element: ir.Type) -> Value:
+        kind = ir.VectorType(element, self.count) if self.count else element
+        return Value(self.builder, self.builder.bitcast(self.value, kind))
 
-    def __truediv__(self, x: Any) -> Vector:
-        return self._by("fdiv", x)
-
-    def __rtruediv__(self, x: Any) -> Vector:
-        return self._by("fdiv", x, reflected=True)
-
-    def __neg__(self) -> Vector:
-        return Vector(self.builder, self.builder.fneg(self.value))
-
-    def __lshift__(self, n: int) -> Vector:
-        return self._by("shl", n)
-
-    def __and__(self, x: Any) -> Vector:
-        return self._by("and_", x)
-
-    def __or__(self, x: Any) -> Vector:
-        return self._by("or_", x)
-
-    def __abs__(self) -> Vector:
-        return self.size().number()
-
-    def bits(self) -> Vector:
+    def bits(self) -> Value:
         """The bits of floating numbers as integers."""
-        element = ir.IntType(32 if self.single else 64)
-        return Vector(
-            self.builder, self.builder.bitcast(self.value, ir.VectorType(element, self.count))
-        )
+        return self._seen_as(ir.IntType(32 if isinstance(self.element, ir.FloatType) else 64))
 
-    def number(self) -> Vector:
+    def number(self) -> Value:
         """The floating numbers of which these integers are the bits."""
-        element = ir.FloatType() if self.single else ir.DoubleType()
-        return Vector(
-            self.builder, self.builder.bitcast(self.value, ir.VectorType(element, self.count))
-        )
+        return self._seen_as(ir.FloatType() if self.element.width == 32 else ir.DoubleType())
 
-    def size(self) -> Vector:
+    def size(self) -> Value:
         """The bits without the sign: integers in the order of the sizes, NaN above all."""
-        return self.bits() & (0x7FFFFFFF if self.single else 0x7FFFFFFFFFFFFFFF)
+        bits = self.bits()
+        return bits & ((1 << (bits.element.width - 1)) - 1)
 
-    def signed_as(self, x: Vector) -> Vector:
+    def signed_as(self, x: Value) -> Value:
         """With the sign of ``x``."""
-        sign = x.bits() & (-0x80000000 if self.single else -0x8000000000000000)
-        return (self.size() | sign).number()
+        bits = x.bits()
+        return (self.size() | (bits & -(1 << (bits.element.width - 1)))).number()
 
-    def where(self, x: Vector, relation: str, y: Any, new: Any) -> Vector:
-        """``new`` where elements of ``x`` and ``y`` are in a relation, which NaN never is."""
-        holds = self.builder.fcmp_ordered(relation, x.value, self.like(y))
-        return Vector(self.builder, self.builder.select(holds, self.like(new), self.value))
-
-    def larger(self, x: Vector, signed: bool = True) -> Vector:
-        """The larger of two integers each."""
-        return self._choose(">", x, signed)
-
-    def smaller(self, x: Vector, signed: bool = True) -> Vector:
-        """The smaller of two integers each."""
-        return self._choose("<", x, signed)
-
-    def _choose(self, relation: str, x: Vector, signed: bool) -> Vector:
-        compare = self.builder.icmp_signed if signed else self.builder.icmp_unsigned
-        holds = compare(relation, self.value, x.value)
-        return Vector(self.builder, self.builder.select(holds, self.value, x.value))
-
-    def reduced(self, how: str) -> ir.Value:
-        """One number of all, such as ``"smax"``."""
-        vector, b = self.value.type, self.builder
-        name = f"llvm.vector.reduce.{how}.v{self.count}i{vector.element.width}"
-        kind = ir.FunctionType(vector.element, [vector])
-        return b.call(cgutils.get_or_insert_function(b.module, kind, name), [self.value])
+    def largest(self) -> Value:
+        """The largest of the elements, which are integers."""
+        name = f"llvm.vector.reduce.smax.v{self.count}i{self.element.width}"
+        return Value(self.builder, call(self.builder, name, self.element, [self.value]))
 
 
-class Writer:
-    """Writes code that goes over rows of arrays of one type, a register at a time.
+def call(b: ir.IRBuilder, name: str, result: ir.Type, operands: list[ir.Value]) -> ir.Value:
+    """Call an intrinsic, or a function of the C library."""
+    function = b.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(result, [x.type for x in operands])
+        function = ir.Function(b.module, kind, name)
+    return b.call(function, operands)
+
+
+class Code:
+    """Writes one function that goes over rows of arrays of one type, a register at a time.
+
+    Its only operand is a record of 64-bit integers: first the addresses of NumPy arrays, whose first field
+    is the pointer to their elements, then numbers. It returns an integer.
 
     Parameters
     ----------
-    builder : ir.IRBuilder
-    dtype : numba type
-        Of the arrays.
+    module : ir.Module
+    name : str
+    dtype : numpy dtype
+        float32 or float64.
+    arrays, numbers : sequence of str
+        The names of what the record has.
+    indices : collection of str
+        Which of the arrays have 64-bit integers; the others have numbers of the type.
     """
 
-    def __init__(self, builder: ir.IRBuilder, dtype: Any) -> None:
-        self.builder = builder
-        single = dtype == types.float32
+    HEAD = object.__basicsize__
+    """Where the pointer stands in an array."""
+
+    def __init__(
+        self, module: ir.Module, name: str, dtype: Any,
+        arrays: Sequence[str], indices: Collection[str], numbers: Sequence[str],
+    ) -> None:  # fmt: skip
+        single = dtype == np.float32
         self.element = ir.FloatType() if single else ir.DoubleType()
         self.bytes = 4 if single else 8
         self.count = BITS // (8 * self.bytes)
         self.type = ir.VectorType(self.element, self.count)
-        self.mask: ir.Value = None
+        self.mask: Value | None = None
+        function = ir.Function(module, ir.FunctionType(INT, [INT.as_pointer()]), name)
+        self.entry = ir.IRBuilder(function.append_basic_block("entry"))
+        self.builder = ir.IRBuilder(function.append_basic_block("body"))
+        self.given: dict[str, Value] = {}
+        b, record = self.builder, function.args[0]
+        for i, what in enumerate((*arrays, *numbers)):
+            found = b.load(b.gep(record, [ir.Constant(INT, i)]))
+            if i < len(arrays):
+                kind = INT if what in indices else self.element
+                at = b.add(found, ir.Constant(INT, self.HEAD))
+                found = b.load(b.inttoptr(at, kind.as_pointer().as_pointer()))
+            self.given[what] = Value(b, found)
 
-    def constant(self, x: float) -> Vector:
-        """A number in every element."""
-        return Vector(self.builder, ir.Constant(self.type, [x] * self.count))
+    def __getitem__(self, name: str) -> Any:
+        return self.given[name]
 
-    def number(self, n: int) -> ir.Value:
-        """A number of elements."""
-        return ir.Constant(INT, n)
+    def done(self, result: Value | int = 0) -> None:
+        """End the function."""
+        self.builder.ret(self.number(0).like(result))
+        self.entry.branch(self.entry.function.blocks[1])
 
-    def times(self, n: ir.Value, factor: int) -> ir.Value:
-        """A multiple of a number of elements."""
-        return self.builder.mul(n, ir.Constant(INT, factor))
+    def constant(self, x: float) -> Value:
+        """A number in every element of a register."""
+        return Value(self.builder, ir.Constant(self.type, [x] * self.count))
 
-    def equal(self, n: ir.Value, number: int) -> ir.Value:
-        """Whether an integer is a number."""
-        return self.builder.icmp_signed("==", n, ir.Constant(n.type, number))
+    def number(self, n: int) -> Value:
+        """A 64-bit integer."""
+        return Value(self.builder, ir.Constant(INT, n))
 
-    def spread(self, x: ir.Value) -> Vector:
-        """A number known only when the code runs in every element."""
-        b = self.builder
-        empty = ir.Constant(ir.VectorType(x.type, self.count), ir.Undefined)
-        one = b.insert_element(empty, x, ir.Constant(ir.IntType(32), 0))
-        places = ir.Constant(ir.VectorType(ir.IntType(32), self.count), [0] * self.count)
-        return Vector(b, b.shuffle_vector(one, empty, places))
+    def spread(self, x: Any) -> Value:
+        """A number in every element of a register."""
+        return Value(self.builder, self.constant(0.0).like(x))
 
-    def load(self, pointer: ir.Value) -> Vector:
+    def as_bits(self, n: Value) -> Value:
+        """A 64-bit integer as the bits of a number of the type."""
+        return Value(self.builder, self.builder.trunc(n.value, ir.IntType(8 * self.bytes)))
+
+    def as_index(self, n: Value) -> Value:
+        """The bits of a size as a 64-bit integer."""
+        return Value(self.builder, self.builder.zext(n.value, INT))
+
+    def scalar(self, at: Value) -> Value:
+        """What a pointer points to."""
+        return Value(self.builder, self.builder.load(at.value))
+
+    def put(self, x: Any, at: Value) -> None:
+        """Write one number."""
+        value = x.value if isinstance(x, Value) else ir.Constant(at.value.type.pointee, x)
+        self.builder.store(value, at.value)
+
+    def load(self, at: Value) -> Value:
         """The elements from a pointer on; past the end of a row 0."""
         b = self.builder
-        at = b.bitcast(pointer, self.type.as_pointer())
+        place = b.bitcast(at.value, self.type.as_pointer())
         if self.mask is None:
-            return Vector(b, b.load(at, align=self.bytes))
+            return Value(b, b.load(place, align=self.bytes))
         zero = ir.Constant(self.type, [0.0] * self.count)
-        return Vector(b, self._masked("load", self.type, [at, self._align, self.mask, zero]))
+        return Value(
+            b, self._masked("load", self.type, [place, self._align, self.mask.value, zero])
+        )
 
-    def store(self, x: Vector, pointer: ir.Value, whole: bool = False) -> None:
+    def store(self, x: Any, at: Value, whole: bool = False) -> None:
         """Write the elements, but none past the end of a row, unless ``whole``."""
-        b = self.builder
-        at = b.bitcast(pointer, self.type.as_pointer())
+        b, x = self.builder, self.spread(x)
+        place = b.bitcast(at.value, self.type.as_pointer())
         if self.mask is None or whole:
-            b.store(x.value, at, align=self.bytes)
+            b.store(x.value, place, align=self.bytes)
         else:
-            self._masked("store", ir.VoidType(), [x.value, at, self._align, self.mask])
+            self._masked("store", ir.VoidType(), [x.value, place, self._align, self.mask.value])
 
     @property
     def _align(self) -> ir.Value:
@@ -217,97 +263,106 @@ class Writer:
 
     def _masked(self, what: str, result: ir.Type, operands: list[ir.Value]) -> ir.Value:
         name = f"llvm.masked.{what}.v{self.count}f{8 * self.bytes}.p0"
-        kind = ir.FunctionType(result, [x.type for x in operands])
-        return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, kind, name), operands
-        )
+        return call(self.builder, name, result, operands)
 
-    def at(self, pointer: ir.Value, *offsets: ir.Value) -> ir.Value:
-        """A pointer so many elements further."""
-        for offset in offsets:
-            pointer = self.builder.gep(pointer, [offset])
-        return pointer
+    def variable(self, x: Value) -> Callable[..., Value]:
+        """A value that changes in a loop: ``v()`` is it, ``v(x)`` sets it."""
+        place = self.entry.alloca(x.value.type)
 
-    def over(self, n: ir.Value, widths: Sequence[int] = (1,)) -> Iterator[tuple[ir.Value, int]]:
+        def variable(*new: Any) -> Value:
+            for y in new:
+                self.builder.store(x.like(y), place)
+            return Value(self.builder, self.builder.load(place))
+
+        variable(x)
+        return variable
+
+    @contextmanager
+    def when(self, holds: Value) -> Iterator[None]:
+        """Code for the case that a bool holds."""
+        with self.builder.if_then(holds.value):
+            yield
+
+    def loop(self, start: Any, stop: Any, step: int = 1) -> Iterator[Value]:
+        """Integers from ``start`` on, below ``stop``: the caller's loop writes the body once."""
+        b = self.builder
+        index = self.variable(self.number(0) + start)
+        head, body, end = (b.append_basic_block() for _ in range(3))
+        b.branch(head)
+        b.position_at_end(head)
+        b.cbranch((index() < stop).value, body, end)
+        b.position_at_end(body)
+        here = index()
+        yield here
+        index(here + step)
+        b.branch(head)
+        b.position_at_end(end)
+
+    def over(self, n: Value, widths: Sequence[int] = (1,)) -> Iterator[tuple[Value, int]]:
         """The elements of a row by groups of registers: the caller's loop writes each kind of group once.
 
         Yields where a group begins and how many registers it has: groups of each of ``widths``, the
         widest first, as many as fit, and what is left, for which loads and stores are masked.
         """
-        b = self.builder
         start = self.number(0)
         for width in widths:
-            step = self.number(width * self.count)
-            stop = b.sub(n, b.srem(b.sub(n, start), step))
-            with cgutils.for_range_slice(b, start, stop, step) as (j, _):
+            step = width * self.count
+            stop = n - (n - start) % step
+            for j in self.loop(start, stop, step):
                 yield j, width
             start = stop
-        with b.if_then(b.icmp_signed("<", start, n)):
+        with self.when(start < n):
             lanes = ir.Constant(ir.VectorType(INT, self.count), list(range(self.count)))
-            self.mask = b.icmp_signed("<", lanes, self.spread(b.sub(n, start)).value)
+            self.mask = Value(self.builder, lanes) < n - start
             yield start, 1
         self.mask = None
 
-    def by_rows(self, n: ir.Value, height: int) -> Iterator[list[ir.Value]]:
+    def by_rows(self, n: Value, height: int) -> Iterator[list[Value]]:
         """The numbers of rows by groups of ``height``, then one by one."""
-        b = self.builder
-        stop = b.sub(n, b.srem(n, self.number(height)))
+        stop = n - n % height
         for start, end, step in ((self.number(0), stop, height), (stop, n, 1)):
-            with cgutils.for_range_slice(b, start, end, self.number(step)) as (r, _):
-                yield [b.add(r, self.number(i)) for i in range(step)]
-
-    def variable(self, x: Vector) -> Callable[..., Vector]:
-        """A vector that changes in a loop: ``v()`` is its value, ``v(x)`` sets it."""
-        place = cgutils.alloca_once(self.builder, x.value.type)
-
-        def variable(new: Vector | None = None) -> Vector:
-            if new is not None:
-                self.builder.store(new.value, place)
-                return new
-            return Vector(self.builder, self.builder.load(place))
-
-        variable(x)
-        return variable
+            for r in self.loop(start, end, step):
+                yield [r + i for i in range(step)]
 
     def products(
-        self, rows: list[ir.Value], panel: ir.Value, first: list[list[Vector]], length: ir.Value
-    ) -> list[list[Vector]]:
+        self, rows: list[Value], panel: Value, first: list[list[Value]], length: Value
+    ) -> list[list[Value]]:
         """A product of rows, each from its pointer on, with some registers' columns of a matrix, and more.
 
         What is in ``first`` is added. Of the matrix, the rows of these columns stand behind each other.
         Each addition waits for the one before: so of few columns, every fourth product goes to the same
         sum. The order of additions is that of one row, however many there are.
         """
-        b = self.builder
         width, zero = len(first[0]), self.constant(0.0)
         split = max(1, 4 // width)
         starts = [first] + [[[zero] * width for _ in rows] for _ in range(split - 1)]
         sums = [[[self.variable(x) for x in row] for row in start] for start in starts]
         mask, self.mask = self.mask, None  # the matrix is filled up with 0
 
-        def add(k: ir.Value, some: list[list[Callable[..., Vector]]]) -> None:
-            start = self.at(panel, self.times(k, width * self.count))
-            columns = [self.load(self.at(start, self.number(i * self.count))) for i in range(width)]
+        def add(k: Value, some: list[list[Callable[..., Value]]]) -> None:
+            start = panel + k * (width * self.count)
+            columns = [self.load(start + self.number(i * self.count)) for i in range(width)]
             for row, totals in zip(rows, some, strict=True):
-                factor = self.spread(b.load(self.at(row, k)))
+                factor = self.spread(self.scalar(row + k))
                 for total, column in zip(totals, columns, strict=True):
                     total(total() + factor * column)
 
-        whole = b.sub(length, b.srem(length, self.number(split)))
-        with cgutils.for_range_slice(b, self.number(0), whole, self.number(split)) as (k, _):
+        whole = length - length % split
+        for k in self.loop(0, whole, split):
             for i, some in enumerate(sums):
-                add(b.add(k, self.number(i)), some)
+                add(k + i, some)
         if split > 1:
-            with cgutils.for_range_slice(b, whole, length, self.number(1)) as (k, _):
+            for k in self.loop(whole, length):
                 add(k, sums[0])
         self.mask = mask
         return [
-            [self.total([some[r][c]() for some in sums]) for c in range(width)]
+            [_total([some[r][c]() for some in sums]) for c in range(width)]
             for r in range(len(rows))
         ]
 
-    def total(self, terms: list[Vector]) -> Vector:
-        """Their sum, in pairs."""
-        while len(terms) > 1:
-            terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=True)]
-        return terms[0]
+
+def _total(terms: list[Value]) -> Value:
+    """Their sum, in pairs."""
+    while len(terms) > 1:
+        terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=True)]
+    return terms[0]

@@ -5,24 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import _calls, _habits
+from ..primitives import PRIMITIVES
 from . import functional, init
 from .containers import ModuleDict, ModuleList
 from .convert import from_torch
 from .dropout import Dropout
 from .embedding import Embedding
+from .gru import GRU, GRUCell
 from .linear import Linear
 from .losses import cross_entropy, mse_loss
 from .lstm import LSTM, LSTMCell, LSTMStates
 from .module import Module, Parameter, Sequential
 from .norm import LayerNorm
+from .recurrent import RecurrentCell, RecurrentLayer
 from .residual import ResBlock
 from .rnn import RNN, RNNCell, States
 
+PRIMITIVES |= {layer.scan.name: layer.scan for layer in (RNN, LSTM, GRU)}
+
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "Dropout",
     "Embedding",
+    "GRUCell",
     "LSTMCell",
     "LSTMStates",
     "LayerNorm",
@@ -32,6 +39,8 @@ __all__ = [
     "ModuleList",
     "Parameter",
     "RNNCell",
+    "RecurrentCell",
+    "RecurrentLayer",
     "ResBlock",
     "Sequential",
     "States",

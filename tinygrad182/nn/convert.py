@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from .._calls import told
 from ..errors import ArgumentError, DTypeError
 from .embedding import Embedding
+from .gru import GRU, GRUCell
 from .linear import Linear
 from .lstm import LSTM, LSTMCell
 from .module import Module
@@ -17,7 +17,8 @@ from .rnn import RNN, RNNCell
 
 @told
 def from_torch(module: Any) -> Module:
-    """Turn a PyTorch ``RNN``, ``LSTM``, their cells, ``Linear``, ``Embedding`` or ``LayerNorm`` into ours.
+    """Turn a PyTorch layer into ours: ``RNN``, ``LSTM``, ``GRU``, their cells, or another of those named.
+
 
     The result has copies of its parameters, in its dtype, on the default device, and gives the same
     outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are).
@@ -52,8 +53,8 @@ def from_torch(module: Any) -> Module:
     """
     kind = type(module)
     theirs = next((k for k in kind.__mro__ if k.__module__.startswith("torch.nn.")), None)
-    convert = None if theirs is None else _LAYERS.get(theirs.__name__)
-    if convert is None or getattr(module.forward, "__func__", None) is not theirs.forward:  # type: ignore[union-attr]
+    ours, options = _LAYERS.get(getattr(theirs, "__name__", ""), (None, ()))
+    if ours is None or getattr(module.forward, "__func__", None) is not theirs.forward:  # type: ignore[union-attr]
         raise ArgumentError(
             f"from_torch: {kind.__module__}.{kind.__name__} has no counterpart here; "
             f"pass a torch.nn module that is one of {', '.join(_LAYERS)}, with its own forward"
@@ -72,50 +73,21 @@ def from_torch(module: Any) -> Module:
             f"from_torch: the parameters of {kind.__name__} cannot be read ({error}); "
             "call module.float() first"
         ) from error
-    layer = convert(module, next((value.dtype for value in state.values()), "float32"))
+    dtype = next((value.dtype for value in state.values()), "float32")
+    layer = ours(**{name: _option(module, name) for name in options}, dtype=dtype)
     layer.load_state_dict(state)
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
-    for name, parameter in layer.named_parameters():
-        parameter.requires_grad = not trained.isdisjoint({name, name.replace("bias_ih", "bias_hh")})
+    own = dict(layer.named_parameters())
+    for name, parameter in own.items():
+        second = name.replace("bias_ih", "bias_hh")
+        parameter.requires_grad = name in trained or (second not in own and second in trained)
     return layer
 
 
-def _linear(module: Any, dtype: Any) -> Module:
-    return Linear(
-        module.in_features, module.out_features, module.bias is not None, dtype=dtype, rng=0
-    )
-
-
-def _rnn(module: Any, dtype: Any) -> Module:
-    return RNN(**_options(module), nonlinearity=module.nonlinearity, dtype=dtype, rng=0)
-
-
-def _lstm(module: Any, dtype: Any) -> Module:
-    return LSTM(**_options(module), dtype=dtype, rng=0)
-
-
-def _options(module: Any) -> dict[str, Any]:
-    names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first")
-    return {name: getattr(module, name) for name in names}
-
-
-def _rnn_cell(module: Any, dtype: Any) -> Module:
-    sizes = module.input_size, module.hidden_size, module.bias
-    return RNNCell(*sizes, nonlinearity=module.nonlinearity, dtype=dtype, rng=0)
-
-
-def _lstm_cell(module: Any, dtype: Any) -> Module:
-    return LSTMCell(module.input_size, module.hidden_size, module.bias, dtype=dtype, rng=0)
-
-
-def _layer_norm(module: Any, dtype: Any) -> Module:
-    affine, bias = module.elementwise_affine, module.bias is not None
-    return LayerNorm(tuple(module.normalized_shape), module.eps, affine, bias, dtype=dtype)
-
-
-def _embedding(module: Any, dtype: Any) -> Module:
-    sizes = module.num_embeddings, module.embedding_dim
-    return Embedding(*sizes, module.padding_idx, dtype=dtype, rng=0)
+def _option(module: Any, name: str) -> Any:
+    """What a module was made with; of a bias it keeps the parameter, or None."""
+    value = getattr(module, name)
+    return value is not None and value is not False if name == "bias" else value
 
 
 _OPTIONS_OURS_LACK: dict[str, Any] = {
@@ -127,12 +99,18 @@ _OPTIONS_OURS_LACK: dict[str, Any] = {
 }
 """And their values where they are not used."""
 
-_LAYERS: dict[str, Callable[[Any, Any], Module]] = {
-    "Linear": _linear,
-    "RNN": _rnn,
-    "LSTM": _lstm,
-    "RNNCell": _rnn_cell,
-    "LSTMCell": _lstm_cell,
-    "Embedding": _embedding,
-    "LayerNorm": _layer_norm,
+_SEQUENCE = ("input_size", "hidden_size", "num_layers", "bias", "batch_first")
+_STEP = ("input_size", "hidden_size", "bias")
+
+_LAYERS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "Linear": (Linear, ("in_features", "out_features", "bias")),
+    "RNN": (RNN, (*_SEQUENCE, "nonlinearity")),
+    "LSTM": (LSTM, _SEQUENCE),
+    "GRU": (GRU, _SEQUENCE),
+    "RNNCell": (RNNCell, (*_STEP, "nonlinearity")),
+    "LSTMCell": (LSTMCell, _STEP),
+    "GRUCell": (GRUCell, _STEP),
+    "Embedding": (Embedding, ("num_embeddings", "embedding_dim", "padding_idx")),
+    "LayerNorm": (LayerNorm, ("normalized_shape", "eps", "elementwise_affine", "bias")),
 }
+"""Our class, and what its constructor takes over: both have the same names for it."""

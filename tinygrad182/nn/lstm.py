@@ -10,10 +10,7 @@ import numpy as np
 from .._numbers import real_number
 from .._tensor import Tensor
 from ..errors import ArgumentError, brief
-from ..primitives import PRIMITIVES
-from ..recurrence import Scan
-from .courses import State
-from .init import Rng, generator
+from .init import Rng
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
 
@@ -30,28 +27,12 @@ class LSTMStates(NamedTuple):
     c: Tensor
 
 
-def lstm_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
-    """C' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')"""
-    z, c = x + h, state[1]
-    n = z.shape[-1] // 4
-    i, f = xp.sigmoid(z[..., :n]), xp.sigmoid(z[..., n : 2 * n])
-    g, o = xp.tanh(z[..., 2 * n : 3 * n]), xp.sigmoid(z[..., 3 * n :])
-    c = f * c + i * g
-    return o * xp.tanh(c), c
+class _Remembering(Recurrent):
+    """A bias that opens the forget gate, which stands at 1."""
 
-
-LSTM_SCAN = PRIMITIVES["lstm_scan"] = Scan.of(
-    "lstm_scan", lstm_step, ("i", "f", "g", "o"), ("h", "c")
-)
-
-
-class _LongShortTerm(Recurrent):
-    """The gates' blocks stand in PyTorch's order: input, forget, cell, output."""
-
-    scan = LSTM_SCAN
     forget_bias: float
 
-    def _check_forget_bias(self, forget_bias: Any, bias: bool) -> float:
+    def _take(self, forget_bias: Any, bias: bool) -> None:
         number = real_number(forget_bias)
         if not math.isfinite(number):
             raise ArgumentError(
@@ -59,15 +40,20 @@ class _LongShortTerm(Recurrent):
             )
         if number and not bias:
             raise ArgumentError(f"{type(self).__name__}: forget_bias needs bias=True")
-        return number
+        self.forget_bias = number
 
-    def _initial(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def initial_values(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Add the forget bias to the forget gate's part of the bias."""
         if name == "bias_ih":
             values[self.hidden_size : 2 * self.hidden_size] += self.forget_bias
         return values
 
+    def _own_options(self) -> str:
+        bias = f", forget_bias={self.forget_bias:g}" if self.forget_bias else ""
+        return super()._own_options() + bias
 
-class LSTM(_LongShortTerm, RecurrentLayer):
+
+class LSTM(_Remembering, RecurrentLayer):
     """Long short-term memory.
 
     With i, f, o = σ(x_t W_xᵀ + h_{t−1} W_hᵀ + b), each its own rows, and g the same under tanh::
@@ -107,6 +93,19 @@ class LSTM(_LongShortTerm, RecurrentLayer):
     ((10, 2, 4), (1, 2, 4))
     """
 
+    gates = ("i", "f", "g", "o")
+    state = ("h", "c")
+    States = LSTMStates
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> tuple[Any, ...]:
+        """One step: c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')."""
+        z, n = x + h, x.shape[-1] // 4
+        i, f = xp.sigmoid(z[..., :n]), xp.sigmoid(z[..., n : 2 * n])
+        g, o = xp.tanh(z[..., 2 * n : 3 * n]), xp.sigmoid(z[..., 3 * n :])
+        c = f * state[1] + i * g
+        return o * xp.tanh(c), c
+
     def __init__(
         self,
         input_size: int,
@@ -122,52 +121,22 @@ class LSTM(_LongShortTerm, RecurrentLayer):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.forget_bias = self._check_forget_bias(forget_bias, bias)
+        self._take(forget_bias, bias)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, return_states, fused
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            return_states=return_states,
+            fused=fused,
+            rng=rng,
+            dtype=dtype,
+            device=device,
         )
-        self._make_layers(generator(rng), dtype, device)
-
-    def forward(
-        self,
-        x: Tensor,
-        state: Any = None,
-        lengths: Any = None,
-        truncate: int | None = None,
-    ) -> tuple[Any, ...]:
-        """Run over a sequence.
-
-        Parameters
-        ----------
-        x, lengths, truncate
-            As for :class:`RNN`.
-        state : (h_0, c_0), each a Tensor ``(layers, B, H)``, optional
-            Initial states; zeros by default.
-
-        Returns
-        -------
-        output : Tensor ``(T, B, H)``
-            Hidden states of the last layer.
-        (h_n, c_n) : Tensor ``(layers, B, H)``
-            States after the last step.
-        states : LSTMStates
-            With ``return_states`` only.
-
-        Raises
-        ------
-        ShapeError
-            An input or state of another shape, or a sequence without steps.
-        ArgumentError
-            A state that is not a pair, lengths outside 1 … T, or ``truncate`` below 1.
-        """
-        output, last, states = self._run(x, state, lengths, truncate)
-        return (output, last, LSTMStates(*states)) if self.return_states else (output, last)
-
-    def _own_options(self) -> str:
-        return f", forget_bias={self.forget_bias:g}" if self.forget_bias else ""
 
 
-class LSTMCell(_LongShortTerm, RecurrentCell):
+class LSTMCell(_Remembering, RecurrentCell):
     """One step of a :class:`LSTM`.
 
     Parameters
@@ -184,6 +153,8 @@ class LSTMCell(_LongShortTerm, RecurrentCell):
     ((2, 4), (2, 4))
     """
 
+    scan = LSTM.scan
+
     def __init__(
         self,
         input_size: int,
@@ -195,19 +166,5 @@ class LSTMCell(_LongShortTerm, RecurrentCell):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.forget_bias = self._check_forget_bias(forget_bias, bias)
-        super().__init__(input_size, hidden_size, bias)
-        self._make("", input_size, generator(rng), dtype, device)
-
-    def forward(self, x: Tensor, state: Any = None) -> State:
-        """Map an input ``(B, I)`` and a state ``(h, c)``, zeros by default, to the next state.
-
-        Without the batch axis in all: one sequence.
-        """
-        return self._next(x, state)
-
-    def extra_repr(self) -> str:
-        """The cell's sizes and options."""
-        options = f"{self.input_size}, {self.hidden_size}"
-        options += f", forget_bias={self.forget_bias:g}" if self.forget_bias else ""
-        return options + ("" if self.bias else ", bias=False")
+        self._take(forget_bias, bias)
+        super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)

@@ -55,6 +55,10 @@ class Parameter(Tensor):
         self._node = source._node
 
 
+_OPTIONS = frozenset((bool, int, float, str, type(None)))
+"""Types of attributes that most modules have many of, and in which there is nothing to find."""
+
+
 class Module(Told):
     """A part of a model: holds parameters and other modules as attributes, and a ``forward``.
 
@@ -141,6 +145,8 @@ class Module(Told):
     def _children(self) -> list[tuple[str, Parameter | Module]]:
         found: list[tuple[str, Parameter | Module]] = []
         for name, value in vars(self).items():
+            if type(value) in _OPTIONS:
+                continue
             if isinstance(value, (Parameter, Module)):
                 found.append((name, value))
             elif isinstance(value, (list, tuple, dict)):

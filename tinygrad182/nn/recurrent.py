@@ -1,9 +1,11 @@
-"""What recurrent layers and their cells share: parameters, state dicts, sequences, the loop over time."""
+"""Recurrent layers and cells, whatever their step: parameters, state dicts, sequences, windows of time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,77 +14,118 @@ from .. import backend, functions
 from .._tensor import Tensor
 from ..creation import beside, sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..functions import matmul, stack, swapaxes, where
+from ..functions import concat, matmul, stack, swapaxes, where
 from ..host import on_host, whole
 from ..marks import mark
 from ..modes import MODES, modes_kept, scope
+from ..primitives import PRIMITIVES
 from ..recording import apply, wrap
 from ..recurrence import Scan
-from ..unrolling import run_steps
+from ..unrolling import State, run_steps
+from .cells import DECLARED, missing_in, options_of, scan_of, set_options, try_step
 from .checks import as_input, check_size
-from .courses import Course, Fused, Joined, Lengths, State, Unrolled, at_ends
-from .init import new_parameter
+from .init import Rng, generator, new_parameter
 from .module import Module
+
+Lengths = np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
+"""How many steps each sequence has; None: all have as many."""
 
 
 class Recurrent(Module):
-    """Sizes, parameters and their saved form, shared by layers and cells.
+    """The step of a cell, its parameters and their saved form, which layers and cells share.
 
-    A subclass names its primitive, which has the step, the parts of the state and how many blocks of H
-    rows the weights have.
+    Attributes
+    ----------
+    gates, state, weights, step
+        What a class declares, see :class:`RecurrentLayer`.
+    scan : Scan
+        The recurrence made of that. A class may take another's instead: ``scan = tg.nn.GRU.scan``.
+    options : dict
+        The step's further arguments and their defaults. Each is an attribute of the layer.
     """
 
+    gates: ClassVar[int | tuple[str, ...]]
+    state: ClassVar[tuple[str, ...]]
+    step: ClassVar[Callable[..., tuple[Any, ...]]]
+    weights: ClassVar[Sequence[str] | Mapping[str, int]] = ()
     scan: ClassVar[Scan]
+    options: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        scan = vars(cls).get("scan")
+        if scan is None and not vars(cls).keys().isdisjoint(DECLARED):
+            scan = scan_of(cls)
+        elif scan is not None:
+            cls.gates, cls.state, cls.weights = scan.gates, scan.parts, scan.weights
+            cls.step = staticmethod(scan.step)
+        if scan is not None:
+            cls.scan, cls.options = scan, options_of(scan)
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
+        if missing := missing_in(type(self)):
+            raise ArgumentError(
+                f"{type(self).__name__}: declares no {missing[0]}; a class of its own needs gates, "
+                "state and a static method step(xp, x, h, state)"
+            )
         self.input_size = check_size(self, "input_size", input_size, 1)
         self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
         self.bias = bias
+        set_options(self)
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The names of the state's parts."""
-        return self.scan.parts
+    def initial_values(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Choose the initial values of a parameter: those drawn, unless a class says otherwise.
 
-    def _params(self) -> dict[str, Any]:
-        """What the primitive is told beside its operands."""
-        return {}
-
-    def _weights(self, suffix: str) -> Any:
-        """W_x, W_h and b (0 where there is none) of a layer."""
-        names = (f"{name}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        return tuple(vars(self).get(name, 0) for name in names)
+        Parameters
+        ----------
+        name : str
+            ``"weight_ih"``, ``"weight_hh"``, ``"bias_ih"``, ``"bias_hh"`` or one of ``weights``.
+        values : array
+            Uniform in ±1/√hidden_size. It may be written to.
+        """
+        return values
 
     def _make(self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None) -> None:
         """Draw the parameters of one layer, uniform in ±1/√hidden_size as in PyTorch."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        rows = len(self.scan.gates) * self.hidden_size
+        bound, units = 1 / math.sqrt(self.hidden_size), self.hidden_size
+        rows = len(self.scan.gates) * units
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, inputs),
-            "weight_hh": (rows, self.hidden_size),
+            "weight_hh": (rows, units),
         }
         if self.bias:
-            shapes["bias_ih"] = (rows,)
+            shapes |= dict.fromkeys(self._biases(), (rows,))
+        shapes |= {name: (blocks * units,) for name, blocks in self.scan.weights.items()}
         for name, shape in shapes.items():
             sizes_of(shape, type(self).__name__)
-            values = self._initial(name, rng.uniform(-bound, bound, shape))
+            values = self.initial_values(name, rng.uniform(-bound, bound, shape))
             setattr(self, name + suffix, new_parameter(values, dtype, device))
 
-    def _initial(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The initial values of a parameter, given those drawn."""
-        return values
+    def _biases(self) -> tuple[str, ...]:
+        """One bias, or two for a step that does something else with h than to add it to x."""
+        program = self.scan.program(**self._params())
+        return ("bias_ih",) if program and not program.separate else ("bias_ih", "bias_hh")
+
+    def _weights(self, suffix: str) -> list[Any]:
+        """What a step is given of a layer's parameters, 0 for a bias that is not there."""
+        own = vars(self)
+        return [own.get(name, 0) for name in _names_at(self.scan, suffix)]
+
+    def _params(self) -> dict[str, Any]:
+        """The options of the step."""
+        return {name: getattr(self, name) for name in self.options}
 
     def _zeros(self, shape: tuple[int, ...], suffix: str) -> State:
         """The parts of a state where none is given, as the parameters are."""
         weight = getattr(self, f"weight_hh{suffix}")._data
         xp = backend.namespace(weight)
         with xp.on(weight):
-            return tuple([wrap(xp.zeros(shape, dtype=weight.dtype)) for _ in self.parts])
+            return tuple([wrap(xp.zeros(shape, dtype=weight.dtype)) for _ in self.scan.parts])
 
     def _state(self, given: Any, shape: tuple[int, ...], layout: str, suffix: str = "") -> State:
         """The parts of a state, checked."""
         state = []
-        for part, name in zip(self._parts(given, layout, suffix), self.parts, strict=True):
+        for part, name in zip(self._parts(given, layout, suffix), self.scan.parts, strict=True):
             what = f"{name}{suffix} {layout}"
             h = as_input(self, part, what)
             if h.shape != shape:
@@ -94,37 +137,42 @@ class Recurrent(Module):
 
     def _parts(self, given: Any, layout: str, suffix: str) -> Sequence[Any]:
         """A state as a sequence of as many parts as it has here."""
-        names = ", ".join(part + suffix for part in self.parts)
+        parts = self.scan.parts
+        names = ", ".join(part + suffix for part in parts)
         found = f"a {type(given).__name__}"
-        if len(self.parts) == 1:
+        if len(parts) == 1:
             if isinstance(given, tuple):
                 raise DTypeError(
                     f"{type(self).__name__}: the state is {found}; pass {names} {layout} alone"
                 )
             return (given,)
-        if not isinstance(given, (tuple, list)) or len(given) != len(self.parts):
+        if not isinstance(given, (tuple, list)) or len(given) != len(parts):
             found += f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
             raise ArgumentError(
                 f"{type(self).__name__}: the state is {found}; pass ({names}), each {layout}"
             )
         return given
 
+    def _own_options(self) -> str:
+        """The options of a step as the constructor takes them, for the repr."""
+        return "".join([f", {name}={value!r}" for name, value in self._params().items()])
+
     # --- state dicts ----------------------------------------------------------------------------
 
     def _own_state(self) -> dict[str, Any]:
-        """PyTorch keeps two biases per layer, which it only ever adds: ours, and a second one of 0."""
-        state: dict[str, Any] = {}
-        for name, array in super()._own_state().items():
+        """PyTorch's layers have two biases. Where they are only ever added, ours is one: the other is 0."""
+        own, state = super()._own_state(), {}
+        for name, array in own.items():
             state[name] = array
-            if name.startswith("bias_ih"):
+            second = name.replace("bias_ih", "bias_hh")
+            if second not in own:
                 with backend.on(array):
-                    second = backend.namespace(array).zeros_like(array)
-                state[name.replace("_ih", "_hh")] = second
+                    state[second] = backend.namespace(array).zeros_like(array)
         return state
 
     def _load_own_state(self, state: dict[str, Any]) -> None:
         own = super()._own_state()
-        for name in [n for n in state if n.startswith("bias_hh")]:
+        for name in [n for n in state if n.startswith("bias_hh") and n not in own]:
             second = state.pop(name)
             first = name.replace("_hh", "_ih")
             with backend.on(second):
@@ -132,10 +180,53 @@ class Recurrent(Module):
         super()._load_own_state(state)
 
 
-class RecurrentCell(Recurrent):
-    """One step of a recurrent layer."""
+@cache
+def _names_at(scan: Scan, suffix: str) -> tuple[str, ...]:
+    """The parameters of a layer in the order in which a scan takes them."""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *scan.weights)
+    return tuple([name + suffix for name in names])
 
-    def _next(self, x: Any, given: Any) -> State:
+
+class RecurrentCell(Recurrent):
+    """One step of a recurrence; a class of one's own declares it as a :class:`RecurrentLayer` does.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, rng, dtype, device
+        As for :class:`RNN`.
+
+    Examples
+    --------
+    The cell of a layer that there is:
+
+    >>> import tinygrad182 as tg
+    >>> class Step(tg.nn.RecurrentCell):
+    ...     scan = tg.nn.LSTM.scan
+    >>> h, c = Step(1, 4, rng=0)(tg.ones((2, 1)))
+    >>> h.shape, c.shape
+    ((2, 4), (2, 4))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        rng: Rng = None,
+        dtype: Any = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias)
+        self._make("", input_size, generator(rng), dtype, device)
+        try_step(self)
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        """Map an input ``(B, I)`` and a state, zeros by default, to the next state.
+
+        The state is one Tensor ``(B, H)``, or a tuple of them where it has several parts. Without the
+        batch axis in all: one sequence.
+        """
         x = as_input(self, x)
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(
@@ -144,77 +235,221 @@ class RecurrentCell(Recurrent):
             )
         layout = "(B, H)" if x.ndim == 2 else "(H,)"
         shape = (*x.shape[:-1], self.hidden_size)
-        state = self._zeros(shape, "") if given is None else self._state(given, shape, layout)
-        weight_ih, weight_hh, bias, _ = self._weights("")
-        z = matmul(x, weight_ih.T)
-        z = z + bias if self.bias else z
-        new: State = self.scan.step(
-            functions, z, matmul(state[0], weight_hh.T), state, **self._params()
-        )
-        return new
+        before = self._zeros(shape, "") if state is None else self._state(state, shape, layout)
+        weight_ih, weight_hh, bias_ih, bias_hh, *others = self._weights("")
+        from_x = matmul(x, weight_ih.T)
+        from_h = matmul(before[0], weight_hh.T)
+        if self.bias:
+            from_x = from_x + bias_ih
+            from_h = from_h + bias_hh if isinstance(bias_hh, Tensor) else from_h
+        weights = dict(zip(self.scan.weights, others, strict=True))
+        new = self.scan.step(functions, from_x, from_h, before, **weights, **self._params())
+        return new[0] if len(new) == 1 else new
+
+    def extra_repr(self) -> str:
+        """The cell's sizes and options."""
+        options = f"{self.input_size}, {self.hidden_size}{self._own_options()}"
+        return options + ("" if self.bias else ", bias=False")
 
 
 class RecurrentLayer(Recurrent):
-    """Layers above each other, run over a sequence; every step is marked for the inspector."""
+    """Layers of a cell above each other, run over a sequence: what ``RNN``, ``LSTM`` and ``GRU`` are.
+
+    A class of your own declares its step, in elementary operations on the sums of a step,
+    x = x_t W_xᵀ + b_x and h = h_{t−1} W_hᵀ + b_h, each with one block of H columns for every gate. All else
+    is derived: several layers, ``lengths``, ``truncate``, state dicts, every view of ``tg.inspect``,
+    and loops that are compiled where the step is elementwise. One that is not, for it takes a mean over
+    units, runs step by step as ``fused=False`` does.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, return_states, fused, rng, dtype, device
+        As for :class:`RNN`.
+
+    Attributes
+    ----------
+    gates : tuple of str, or int
+        Names of the blocks of H columns, or how many there are.
+    state : tuple of str
+        Names of the state's parts, each ``(B, H)``. The first is the output, and what W_h is applied to.
+    step : static method
+        ``step(xp, x, h, state, ...)`` returns the next state, a tuple of its parts. ``xp`` has the
+        functions: ``xp.tanh``, ``xp.sigmoid``, those of ``tg``. Further arguments are, by name, the
+        weights, and options: an attribute of the layer has their value.
+    weights : tuple of str, or dict, optional
+        Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
+        many times H numbers it has. Those of layer k are ``{name}_l{k}``.
+    weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k}, {name}_l{k} : Parameter
+        As in :class:`GRU`. There is no ``bias_hh_l{k}`` of its own where a step only ever adds h to x.
+
+    Examples
+    --------
+    A minimal gated unit, with two gates:
+
+    >>> import tinygrad182 as tg
+    >>> class MGU(tg.nn.RecurrentLayer):
+    ...     gates = ("forget", "new")
+    ...     state = ("h",)
+    ...     @staticmethod
+    ...     def step(xp, x, h, state):
+    ...         n = x.shape[-1] // 2
+    ...         forget = xp.sigmoid(x[..., :n] + h[..., :n])
+    ...         new = xp.tanh(x[..., n:] + forget * h[..., n:])
+    ...         return (state[0] + forget * (new - state[0]),)
+    >>> mgu = MGU(1, 4, num_layers=2, rng=0)
+    >>> output, h_n = mgu(tg.ones((10, 2, 1)))
+    >>> output.shape, h_n.shape
+    ((10, 2, 4), (2, 2, 4))
+    >>> flow = tg.inspect.gradient_flow(output[-1].sum())
+    >>> flow["mgu.l1"].h.grad_norm.shape
+    (10,)
+    """
+
+    States: ClassVar[type[tuple[Any, ...]]]
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if hasattr(cls, "scan") and getattr(cls, "States", _NO_STATES)._fields != cls.scan.parts:  # type: ignore[attr-defined]
+            cls.States = namedtuple("States", cls.scan.parts, module=cls.__module__)  # type: ignore[misc]
+            cls.States.__qualname__ = f"{cls.__qualname__}.States"  # where pickle finds it
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        return_states: bool,
-        fused: bool,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        *,
+        return_states: bool = False,
+        fused: bool = True,
+        rng: Rng = None,
+        dtype: Any = None,
+        device: str | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
         self.num_layers = check_size(self, "num_layers", num_layers, 1)
         self.batch_first = batch_first
         self.return_states = return_states
-        self.fused = fused
-
-    def _make_layers(self, rng: Any, dtype: Any, device: str | None) -> None:
+        self.fused = fused and self.scan.program(**self._params()) is not None
+        drawn = generator(rng)
         for k in range(self.num_layers):
-            self._make(f"_l{k}", self.hidden_size if k else self.input_size, rng, dtype, device)
+            self._make(f"_l{k}", hidden_size if k else input_size, drawn, dtype, device)
+        try_step(self)
 
     @modes_kept
-    def _run(self, x: Any, given: Any, lengths: Any, truncate: Any) -> tuple[Tensor, State, State]:
+    def forward(
+        self, x: Tensor, state: Any = None, lengths: Any = None, truncate: int | None = None
+    ) -> tuple[Any, ...]:
         """Run over a sequence.
+
+        Parameters
+        ----------
+        x : Tensor ``(T, B, I)``
+            ``(B, T, I)`` with ``batch_first``; ``(T, I)`` is one sequence, and then B is missing from
+            every shape below.
+        state : Tensor ``(layers, B, H)``, or a tuple with one for each part of the state, optional
+            Initial states; zeros by default.
+        lengths : sequence of int ``(B,)``, optional
+            How many steps each sequence has. Past its end a sequence's state stays as it is, no
+            gradient comes from there, and what stands in ``x`` is not used.
+        truncate : int, optional
+            Steps in a window of truncated backpropagation: from one window to the one before, the state
+            goes on and no gradient comes back.
 
         Returns
         -------
-        output : Tensor
-            Hidden states of the last layer, laid out as the input is.
-        last : tuple of Tensor ``(layers, B, H)``
-            Each part of the state after the last step of each sequence.
-        states : tuple of Tensor ``(layers, T, B, H)``
-            Each part at every step.
+        output : Tensor ``(T, B, H)``
+            The first part of the last layer's state at every step.
+        last : Tensor ``(layers, B, H)``, or a tuple with one for each part of the state
+            States after the last step of each sequence.
+        states : named tuple of Tensor ``(layers, T, B, H)``
+            With ``return_states`` only: each part at every step; index 0 of the time axis is the state
+            after the first input.
+
+        Raises
+        ------
+        ShapeError
+            An input or state of another shape, or a sequence without steps.
+        ArgumentError
+            A state with other parts, lengths outside 1 … T, or ``truncate`` below 1.
         """
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
         window = steps if truncate is None else check_size(self, "truncate", truncate, 1)
-        initial = None if given is None else self._initial_state(given, batch if batched else None)
+        initial = None if state is None else self._initial_state(state, batch if batched else None)
         ends = None if lengths is None else self._lengths(lengths, steps, batch, batched)
         if ends is not None:
             inside = beside(np.arange(steps)[:, None, None] < ends[:, None], x)
             x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
-        layers = []
+        wholes, lasts = [], []
         for k in range(self.num_layers):
             with scope(f"l{k}"):
                 if initial is None:
-                    state = self._zeros((batch, self.hidden_size), f"_l{k}")
+                    before = self._zeros((batch, self.hidden_size), f"_l{k}")
                 else:
-                    state = tuple(h[k] for h in initial)
-                layers.append(self._layer(k, x, state, ends, window))
-                x = layers[-1].whole(0)
-        last = tuple([at_ends(layers, i, ends) for i in range(len(self.parts))])
-        states: State = ()
-        if self.return_states:
-            parts = range(len(self.parts))
-            states = tuple([stack([course.whole(i) for course in layers]) for i in parts])
+                    before = tuple([part[k] for part in initial])
+                every, last = self._layer(k, x, before, ends, window)
+            x = every[0]
+            wholes.append(every)
+            lasts.append(last)
+        output = swapaxes(x, 0, 1) if self.batch_first and batched else x
+        final = [_joined(parts) for parts in zip(*lasts, strict=True)]
+        states = [stack(parts) for parts in zip(*wholes, strict=True)] if self.return_states else []
         if not batched:
-            return x[:, 0], tuple(h[:, 0] for h in last), tuple(h[:, :, 0] for h in states)
-        return swapaxes(x, 0, 1) if self.batch_first else x, last, states
+            output = output[:, 0]
+            final = [part[:, 0] for part in final]
+            states = [part[:, :, 0] for part in states]
+        found = output, final[0] if len(final) == 1 else tuple(final)
+        return (*found, self.States(*states)) if self.return_states else found
+
+    def _layer(
+        self, k: int, x: Tensor, state: State, ends: Lengths, window: int
+    ) -> tuple[State, State]:
+        """Run one layer, in windows between which no gradient flows.
+
+        Returns each part of the state at every step, ``(T, B, H)``, and after the last of each sequence,
+        ``(1, B, H)``.
+        """
+        for name, part in zip(self.scan.parts, state, strict=True):
+            mark(part, name, -1)
+        weights, runs = self._weights(f"_l{k}"), []
+        every: State = ()
+        final: State | None = None
+        for start in range(0, x.shape[0], window):
+            if start:
+                state = tuple([part.detach() for part in final or _at(every, -1)])
+            some = x if window >= x.shape[0] else x[start : start + window]
+            operands, params = [some, *state, *weights], self._params()
+            if start:
+                params["start"] = start
+            if ends is not None:
+                left = np.maximum(ends - start, 0)
+                operands.append(beside(left, x))
+                params["shortest"] = int(left.min())
+            every, final = self._run(operands, params)
+            runs.append(every)
+        if ends is None:
+            last = _at(every, _LAST) if final is None else tuple([stack([part]) for part in final])
+        every = (
+            every if len(runs) == 1 else tuple([concat(part) for part in zip(*runs, strict=True)])
+        )
+        if ends is not None:
+            key = ends - 1, np.arange(len(ends))
+            last = tuple([stack([whole[key]]) for whole in every])
+        return every, last
+
+    def _run(self, operands: list[Any], params: dict[str, Any]) -> tuple[State, State | None]:
+        """Run some steps as one operation, or step by step where each is to be seen or named.
+
+        Returns each part of the state at every step, and the last state where it is a Tensor of its own.
+        """
+        if self.fused and not MODES.get().anomaly:
+            states = apply(self.scan, *operands, **params)
+            parts = len(self.scan.parts)
+            return (states,) if parts == 1 else tuple(_one(states, i) for i in range(parts)), None
+        steps = run_steps(self.scan, operands, params)
+        return tuple([stack(list(part)) for part in zip(*steps, strict=True)]), steps[-1]
 
     def _initial_state(self, given: Any, batch: int | None) -> State:
         """A state that is given, (layers, B, H) each; ``batch``: None for one sequence without the axis."""
@@ -225,45 +460,17 @@ class RecurrentLayer(Recurrent):
         one = self._state(given, (self.num_layers, self.hidden_size), "(layers, H)", "_0")
         return tuple(h[:, None] for h in one)
 
-    def _layer(self, k: int, x: Tensor, state: State, ends: Lengths, window: int) -> Course:
-        """Run one layer, in windows between which no gradient flows."""
-        self._mark(state, time=-1)
-        courses: list[Course] = []
-        for start in range(0, x.shape[0], window):
-            if start:
-                state = tuple(part.detach() for part in courses[-1].last_step())
-            some = x if window >= x.shape[0] else x[start : start + window]
-            operands = [some, *state, *self._weights(f"_l{k}")]
-            params = self._params()
-            if ends is not None:
-                left = np.maximum(ends - start, 0)
-                operands.append(beside(left, x))
-                params["shortest"] = int(left.min())
-            courses.append(self._course(operands, params, start))
-        return courses[0] if len(courses) == 1 else Joined(courses)
-
-    def _course(self, operands: list[Any], params: dict[str, Any], start: int) -> Course:
-        """Run some steps: as one operation, or step by step where each is to be seen or named."""
-        if start:
-            params["start"] = start
-        if self.fused and not MODES.get().anomaly:
-            return Fused(apply(self.scan, *operands, **params), len(self.parts))
-        return Unrolled(run_steps(self.scan, operands, params))
-
-    def _mark(self, state: State, time: int) -> None:
-        for name, part in zip(self.parts, state, strict=True):
-            mark(part, name, time)
-
     def _sequence(self, x: Any) -> tuple[Tensor, bool]:
         """The input as ``(T, B, I)``, and whether it had a batch axis."""
         x = as_input(self, x)
-        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size or 0 in x.shape[:-1]:
+        shape = x.shape
+        if len(shape) not in (2, 3) or shape[-1] != self.input_size or 0 in shape[:-1]:
             layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ShapeError(
-                f"{type(self).__name__}: input of shape {x.shape}; it must be {layout} or (T, I) with "
+                f"{type(self).__name__}: input of shape {shape}; it must be {layout} or (T, I) with "
                 f"I = {self.input_size}, at least one step and one sequence"
             )
-        if x.ndim == 2:
+        if len(shape) == 2:
             return x[:, None], False
         return swapaxes(x, 0, 1) if self.batch_first else x, True
 
@@ -301,5 +508,20 @@ class RecurrentLayer(Recurrent):
         options += ", batch_first=True" if self.batch_first else ""
         return options + (", return_states=True" if self.return_states else "")
 
-    def _own_options(self) -> str:
-        return ""
+
+_LAST = slice(-1, None)
+_NO_STATES = namedtuple("_NO_STATES", ())
+
+
+def _at(wholes: State, key: int | slice) -> State:
+    """The same step of all parts."""
+    return tuple([_one(whole, key) for whole in wholes])
+
+
+def _one(x: Tensor, key: int | slice) -> Tensor:
+    """``x[key]``, of a key that needs no check."""
+    return apply(PRIMITIVES["index"], x, key=(key,))
+
+
+def _joined(layers: tuple[Tensor, ...]) -> Tensor:
+    return layers[0] if len(layers) == 1 else concat(layers)

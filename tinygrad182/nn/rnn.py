@@ -7,10 +7,8 @@ from typing import Any, Literal, NamedTuple
 from .._tensor import Tensor
 from ..errors import ArgumentError
 from ..functions import relu, tanh
-from ..primitives import PRIMITIVES
-from ..recurrence import Scan
-from .init import Rng, generator
-from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
+from .init import Rng
+from .recurrent import RecurrentCell, RecurrentLayer
 
 Nonlinearity = Literal["tanh", "relu", "identity"]
 
@@ -39,26 +37,7 @@ class States(NamedTuple):
     h: Tensor
 
 
-def rnn_step(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str = "tanh") -> Any:
-    """H' = σ(z)"""
-    z = x + h
-    return (z if nonlinearity == "identity" else getattr(xp, nonlinearity)(z),)
-
-
-RNN_SCAN = PRIMITIVES["rnn_scan"] = Scan.of("rnn_scan", rnn_step, ("h",), ("h",))
-
-
-class _Vanilla(Recurrent):
-    """h' = σ(x W_xᵀ + h W_hᵀ + b)."""
-
-    scan = RNN_SCAN
-    nonlinearity: Nonlinearity
-
-    def _params(self) -> dict[str, Any]:
-        return {"nonlinearity": self.nonlinearity}
-
-
-class RNN(_Vanilla, RecurrentLayer):
+class RNN(RecurrentLayer):
     """Vanilla recurrent layer: h_t = σ(h_{t−1} W_hᵀ + x_t W_xᵀ + b).
 
     Parameters
@@ -103,6 +82,17 @@ class RNN(_Vanilla, RecurrentLayer):
     ((10, 2, 4), (1, 2, 4))
     """
 
+    gates = 1
+    state = ("h",)
+    States = States
+    nonlinearity: Nonlinearity
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str = "tanh") -> tuple[Any, ...]:
+        """One step: h' = σ(x + h)."""
+        z = x + h
+        return (z if nonlinearity == "identity" else getattr(xp, nonlinearity)(z),)
+
     def __init__(
         self,
         input_size: int,
@@ -120,57 +110,26 @@ class RNN(_Vanilla, RecurrentLayer):
     ) -> None:
         self.nonlinearity = check_nonlinearity(self, nonlinearity)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, return_states, fused
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            return_states=return_states,
+            fused=fused,
+            rng=rng,
+            dtype=dtype,
+            device=device,
         )
-        self._make_layers(generator(rng), dtype, device)
 
     def forward(
-        self,
-        x: Tensor,
-        h_0: Tensor | None = None,
-        lengths: Any = None,
-        truncate: int | None = None,
+        self, x: Tensor, h_0: Any = None, lengths: Any = None, truncate: int | None = None
     ) -> tuple[Any, ...]:
-        """Run over a sequence.
-
-        Parameters
-        ----------
-        x : Tensor ``(T, B, I)``
-            ``(B, T, I)`` with ``batch_first``; ``(T, I)`` is one sequence, and then B is missing from
-            every shape below.
-        h_0 : Tensor ``(layers, B, H)``, optional
-            Initial hidden states; zeros by default.
-        lengths : sequence of int ``(B,)``, optional
-            How many steps each sequence has. Past its end a sequence's state stays as it is, no
-            gradient comes from there, and what stands in ``x`` is not used.
-        truncate : int, optional
-            Steps in a window of truncated backpropagation: from one window to the one before, the state
-            goes on and no gradient comes back.
-
-        Returns
-        -------
-        output : Tensor ``(T, B, H)``
-            Hidden states of the last layer.
-        h_n : Tensor ``(layers, B, H)``
-            Hidden states after the last step.
-        states : States
-            With ``return_states`` only.
-
-        Raises
-        ------
-        ShapeError
-            An input or state of another shape, or a sequence without steps.
-        ArgumentError
-            Lengths outside 1 … T, or ``truncate`` below 1.
-        """
-        output, (h_n,), states = self._run(x, h_0, lengths, truncate)
-        return (output, h_n, States(*states)) if self.return_states else (output, h_n)
-
-    def _own_options(self) -> str:
-        return f", nonlinearity={self.nonlinearity!r}"
+        """Run over a sequence, see :meth:`RecurrentLayer.forward`; ``h_0``: the initial states."""
+        return super().forward(x, h_0, lengths, truncate)
 
 
-class RNNCell(_Vanilla, RecurrentCell):
+class RNNCell(RecurrentCell):
     """One step of a vanilla recurrent layer: h' = σ(h W_hᵀ + x W_xᵀ + b).
 
     Parameters
@@ -189,6 +148,9 @@ class RNNCell(_Vanilla, RecurrentCell):
     (2, 4)
     """
 
+    scan = RNN.scan
+    nonlinearity: Nonlinearity
+
     def __init__(
         self,
         input_size: int,
@@ -201,18 +163,12 @@ class RNNCell(_Vanilla, RecurrentCell):
         device: str | None = None,
     ) -> None:
         self.nonlinearity = check_nonlinearity(self, nonlinearity)
-        super().__init__(input_size, hidden_size, bias)
-        self._make("", input_size, generator(rng), dtype, device)
+        super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)
 
-    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, h: Any = None) -> Tensor:
         """Map an input ``(B, I)`` and a state ``(B, H)``, zeros by default, to the next state.
 
         Without the batch axis in both: one sequence.
         """
-        (h,) = self._next(x, h)
-        return h
-
-    def extra_repr(self) -> str:
-        """The cell's sizes and options."""
-        options = f"{self.input_size}, {self.hidden_size}, nonlinearity={self.nonlinearity!r}"
-        return options + ("" if self.bias else ", bias=False")
+        new: Tensor = super().forward(x, h)
+        return new

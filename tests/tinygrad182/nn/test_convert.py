@@ -30,11 +30,16 @@ MODULES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "LSTM": (lambda: nn.LSTM(2, 3), (6, 4, 2)),
     "LSTM of three layers": (lambda: nn.LSTM(2, 3, 3, batch_first=True), (4, 6, 2)),
     "LSTM without bias": (lambda: nn.LSTM(2, 3, bias=False), (6, 4, 2)),
+    "GRU": (lambda: nn.GRU(2, 3), (6, 4, 2)),
+    "GRU of three layers": (lambda: nn.GRU(2, 3, 3, batch_first=True), (4, 6, 2)),
+    "GRU without bias": (lambda: nn.GRU(2, 3, bias=False), (6, 4, 2)),
     "one sequence": (lambda: nn.LSTM(2, 3, 2), (6, 2)),
     "RNNCell": (lambda: nn.RNNCell(2, 3), (4, 2)),
     "RNNCell relu": (lambda: nn.RNNCell(2, 3, bias=False, nonlinearity="relu"), (4, 2)),
     "LSTMCell": (lambda: nn.LSTMCell(2, 3), (4, 2)),
     "LSTMCell without bias": (lambda: nn.LSTMCell(2, 3, bias=False), (4, 2)),
+    "GRUCell": (lambda: nn.GRUCell(2, 3), (4, 2)),
+    "GRUCell without bias": (lambda: nn.GRUCell(2, 3, bias=False), (4, 2)),
     "Linear": (lambda: nn.Linear(2, 3), (5, 4, 2)),
     "Linear without bias": (lambda: nn.Linear(2, 3, bias=False), (4, 2)),
     "LayerNorm": (lambda: nn.LayerNorm((4, 2), eps=1e-3), (5, 4, 2)),
@@ -111,7 +116,7 @@ def test_frozen_weights_and_half_precision() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_frozen_parameters_stay_frozen(name: str) -> None:
-    """One by one; ours has the sum of two biases, which is frozen if both are."""
+    """One by one; where ours has the sum of two biases, it is frozen if both are."""
     theirs, _ = made(name)
     for frozen in dict(theirs.named_parameters()):
         for n, p in theirs.named_parameters():
@@ -119,7 +124,9 @@ def test_frozen_parameters_stay_frozen(name: str) -> None:
         ours = dict(tg.nn.from_torch(theirs).named_parameters())
         still = {n for n, p in ours.items() if not p.requires_grad}
         assert still == (
-            {frozen} if "bias" not in frozen or name in ("Linear", "LayerNorm") else set()
+            {frozen}
+            if "bias" not in frozen or name.startswith(("Linear", "LayerNorm", "GRU"))
+            else set()
         )
     for n, p in theirs.named_parameters():
         p.requires_grad_("bias" not in n)
@@ -189,7 +196,7 @@ class GRU(tg.nn.Module):
     """A name of PyTorch's, but not its module."""
 
 
-OURS = "one of Linear, RNN, LSTM, RNNCell, LSTMCell, Embedding"
+OURS = "one of Linear, RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell, Embedding"
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "bidirectional": (
         lambda: nn.LSTM(2, 3, bidirectional=True),
@@ -217,8 +224,16 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         tg.ArgumentError,
         "Embedding with scale_grad_by_freq=True",
     ),
-    "GRU": (lambda: nn.GRU(2, 3), tg.ArgumentError, rf"GRU has no counterpart here; .*{OURS}"),
-    "GRUCell": (lambda: nn.GRUCell(2, 3), tg.ArgumentError, OURS),
+    "bidirectional GRU": (
+        lambda: nn.GRU(2, 3, bidirectional=True),
+        tg.ArgumentError,
+        "GRU with bidirectional=True",
+    ),
+    "a convolution": (
+        lambda: nn.Conv1d(1, 1, 1),
+        tg.ArgumentError,
+        rf"Conv1d has no counterpart here; .*{OURS}",
+    ),
     "a container": (lambda: nn.Sequential(nn.Linear(1, 1)), tg.ArgumentError, "Sequential"),
     "not yet made": (lambda: nn.LazyLinear(3), tg.ArgumentError, "LazyLinear"),
     "a subclass": (lambda: Subclass(2, 3), tg.ArgumentError, f"Subclass.*{OURS}"),

@@ -1,24 +1,285 @@
-"""Gradients through recurrences that were run as one operation: every state's, without opening them."""
+"""Backward passes whose cotangents carry powers of two, and that look inside recurrences on their way.
+
+A recurrence that was run as one operation is gone through by its own loop, which finds every state's
+gradient anyhow; it is not opened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence, Set
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import backend
-from ..backend import Array
-from ..backpropagation import ancestors, backpropagate, fit, pull
-from ..kernels.arrays import Deltas
-from ..kernels.powers import largest_exponent, power, times_all, to_one
+from ..backend import Array, is_away
+from ..backpropagation import Cotangents, ancestors, backpropagate, fit, pull
+from ..kernels.powers import (
+    NOTHING,
+    largest_exponent,
+    or_zero,
+    sizes_of,
+    smallest,
+    times_all,
+    to_one,
+)
+from ..kernels.powers import power as power_of_two
 from ..kernels.products import Weighted
 from ..modes import modes_kept, no_grad
+from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..recurrence import Scan, Window
-from ..unrolling import is_scan, unrolled
-from .hosting import Seed, is_away
-from .rows import RowCotangents, Rows
-from .scaling import Band, times_power, zeros_like
-from .sending import sent
+from ..unrolling import is_scan
+from .along import sent
+from .scaling import (
+    Band,
+    Power,
+    by_rank,
+    disjoint,
+    is_held,
+    joined,
+    reach_of,
+    split,
+    times_power,
+    zeros_like,
+)
+
+Seed = tuple[Node, Array]
+"""A node, and the cotangent that arrives at it."""
+
+
+class ScaledCotangents(Cotangents):
+    """Cotangents as bands: arrays times powers of two, so that nothing underflows or overflows.
+
+    Backward is linear in the cotangent and a power of two is exact. While a cotangent stays within what
+    its type holds well it is one array, and the pass is the plain one. Where its elements lie further
+    apart (the steps of a vanishing sequence in one array, a sample that explodes beside one that
+    vanishes), it is split by magnitude, and the bands go through the rules together, on a leading axis.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.powers: list[Power] = [0]
+        """Those of the node popped last: what arrives next over its edges has them too."""
+        self._by_power: dict[int, Cotangents] = {}
+        self._powers_of: dict[Node, dict[int, None]] = {}  # those that something of a node has
+
+    def add(self, node: Node, cotangent: Any) -> None:
+        """Add what arrives over one edge, at the powers of the node it comes from."""
+        for i, power in enumerate(self.powers):
+            self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
+
+    def put(self, node: Node, cotangent: Any, power: int) -> None:
+        """Add one array at a power of two."""
+        if power not in self._by_power:
+            self._by_power[power] = Cotangents()
+        self._powers_of.setdefault(node, {})[power] = None
+        self._by_power[power].add(node, cotangent)
+
+    def pop(self, node: Node) -> Any:
+        """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
+        found = self._arrived(node)
+        if not found:
+            return None
+        if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
+            found = self.apart(node, found) or [(zeros_like(found[0][0]), 0)]
+        self.powers = [power for _, power in found]
+        if len(found) == 1:
+            return found[0][0]
+        return backend.namespace(found[0][0]).stack([array for array, _ in found])
+
+    def apart(self, node: Node, bands: list[Band]) -> list[Band]:
+        """Split a sum into bands of elements of similar size, none where another has one."""
+        return disjoint([band for g, power in bands for band in split(g, power)])
+
+    def is_held(self, node: Node, g: Array) -> bool:
+        """Whether the one array that arrived may go on as it is."""
+        return is_held(g)
+
+    def _arrived(self, node: Node) -> list[Band]:
+        powers = self._powers_of.pop(node, {})
+        return [(g, p) for p in powers if (g := self._by_power[p].pop(node)) is not None]
+
+    def bands(self, g: Array) -> list[Band]:
+        """The cotangent popped last as pairs of an array and its power, the highest first."""
+        return list(zip([g] if len(self.powers) == 1 else g, self.powers, strict=True))
+
+
+class RowCotangents(ScaledCotangents):
+    """Cotangents whose bands have a power of two each, or one for every row (a sequence at a step).
+
+    The steps of a vanishing sequence then are one array, and go through operations that keep rows apart
+    (:mod:`.along`) as one. A recurrence gets one array.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_row: dict[Node, list[Band]] = {}
+        self._parts: dict[Node, list[tuple[Slice, Power]]] = {}
+        self._of_parts: dict[Node, list[Rows]] = {}
+
+    def put(self, node: Node, cotangent: Any, power: Power) -> None:
+        """Add one array at a power of two, or at one for every row."""
+        if type(cotangent) is Slice:
+            self._parts.setdefault(node, []).append((cotangent, power))
+        elif isinstance(power, int):
+            super().put(node, cotangent, power)
+        elif not power.size or (power == power.flat[0]).all():
+            super().put(node, cotangent, int(power.flat[0]) if power.size else 0)
+        else:
+            some = self._by_row.setdefault(node, [])
+            for i, (g, p) in enumerate(some):
+                if np.array_equal(p, power):
+                    some[i] = g + cotangent, p
+                    return
+            some.append((cotangent, power))
+
+    def put_rows(self, scan: Node, rows: Rows) -> None:
+        """Add to one part of the states of a recurrence."""
+        self._of_parts.setdefault(scan, []).append(rows)
+
+    def pop(self, node: Node) -> Any:
+        """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
+        if not is_scan(node):
+            return super().pop(node)
+        bands, rows = self._arrived(node), self._of_parts.pop(node, [])
+        if not bands and not rows:
+            return None
+        if len(bands) == 1 and not rows and isinstance(bands[0][1], int):
+            found = bands[0]
+        else:
+            found = _merged(node.value, bands, rows)
+        self.powers = [found[1]]
+        return found[0]
+
+    def _arrived(self, node: Node) -> list[Band]:
+        parts = self._parts.pop(node, None)
+        wholes = self._joined(node, parts) if parts else None
+        found = super()._arrived(node)
+        if node in self._by_row:
+            found += self._by_row.pop(node)
+        if wholes:
+            found += wholes
+        return found
+
+    def _joined(self, node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
+        """Parts of a node's cotangent as few whole ones; those of one power are put there."""
+        power = parts[0][1]
+        if all(isinstance(p, int) and p == power for _, p in parts):
+            for s, _ in parts:
+                super().put(node, s, power)
+            return []
+        return joined(node, parts)
+
+    def apart(self, node: Node, bands: list[Band]) -> list[Band]:
+        """Return a sum as bands in which no element is near the ends of its type."""
+        if all(isinstance(power, int) for _, power in bands):
+            return super().apart(node, bands)
+        return by_rank(bands)
+
+
+class TrustedCotangents(RowCotangents):
+    """Cotangents of a pass on a device that the host does not wait for on the way.
+
+    The pass goes on as if nothing outside recurrences left what its type holds well. :meth:`held` says at
+    the end whether that was so; if not, what was found is wrong and has to be found in another way.
+
+    Parameters
+    ----------
+    watched : container of Node
+        The nodes whose cotangents have to be true, and what these are computed from.
+    """
+
+    def __init__(self, watched: Container[Node]) -> None:
+        super().__init__()
+        self._watched = watched
+        self._seen: list[Array] = []
+
+    def is_held(self, node: Node, g: Array) -> bool:
+        """Let the array go on as it is; :meth:`held` looks at it later."""
+        if node in self._watched:
+            self._seen.append(g)
+        return True
+
+    def put(self, node: Node, cotangent: Any, power: Power) -> None:
+        """Add an array; one whose rows have powers in its own type, if that holds it."""
+        if not isinstance(power, int):
+            g, cotangent, power = cotangent, times_power(cotangent, power), 0
+            if node in self._watched:
+                # what goes to 0 or infinity counts as the smallest number there is
+                xp = backend.namespace(g)
+                m, whole = xp.module, cotangent
+                with xp.on(g):
+                    lost = ((whole == 0) & (g != 0)) | (m.isfinite(g) & ~m.isfinite(whole))
+                    self._seen.append(m.where(lost, smallest(g.dtype), whole))
+        super().put(node, cotangent, power)
+
+    def held(self) -> bool:
+        """Whether every cotangent stayed within what its type holds well; the host waits once."""
+        alike: dict[Any, list[Array]] = {}
+        for g in self._seen:
+            xp = backend.namespace(g)
+            alike.setdefault((xp, xp.device(g), g.dtype), []).append(g)
+        verdicts = []
+        for (xp, *_), arrays in alike.items():
+            with xp.on(arrays[0]):
+                sizes = xp.abs(xp.concat([xp.reshape(g, (-1,)) for g in arrays]))
+                reach = reach_of(sizes)
+                near = (sizes >= 1 / reach) & (sizes <= reach)
+                verdicts.append(xp.all(near | (sizes == 0) | ~xp.isfinite(sizes)))
+        return all(bool(v) for v in backend.fetch(verdicts))
+
+
+def at_band(cotangent: Any, i: int) -> Any:
+    """One band of what a rule returned."""
+    if type(cotangent) is Slice:
+        return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], cotangent.lead[1:])
+    return cotangent[i, ...]
+
+
+def _needs_no_care(node: Node) -> bool:
+    """Whether nothing is computed from the node's cotangent."""
+    return node.primitive is None or node.primitive.view
+
+
+class Rows(NamedTuple):
+    """Cotangents of one part of a recurrence's states, (*lead, T, B, H).
+
+    The powers of its rows are (*lead, T, B, 1).
+    """
+
+    part: int
+    values: Array
+    powers: Array
+
+
+def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
+    """The sum of all, in the shape of a recurrence's ``value``; each row at the power of its largest part.
+
+    The powers are (*lead, [1,] T, B, 1).
+    """
+    m = backend.namespace(value).module
+    some = bands[0][0] if bands else rows[0].values
+    lead = some.shape[: some.ndim - (value.ndim if bands else 3)]
+    axes = (-1,) if value.ndim == 3 else (-4, -1)
+    with backend.on(value):
+        every = [(g, power, axes) for g, power in bands]
+        every += [(r.values, r.powers, (-1,)) for r in rows]
+        top = m.full((*lead, *value.shape[-3:-1]), NOTHING)
+        for g, power, over in every:
+            top = m.maximum(top, m.max(sizes_of(m, g, power), axis=over))
+        top = or_zero(m, top)[..., None]
+        whole = m.zeros((*lead, *value.shape), m.result_type(*[g for g, *_ in every]))
+        tops = top if value.ndim == 3 else top[..., None, :, :, :]
+        for g, power in bands:
+            whole += times_power(g, power - tops)
+        for r in rows:
+            part = whole if value.ndim == 3 else whole[..., r.part, :, :, :]
+            part += times_power(r.values, r.powers - top)
+    return whole, tops
+
+
+# --- the pass -----------------------------------------------------------------------------------
 
 
 class Inside(NamedTuple):
@@ -26,23 +287,23 @@ class Inside(NamedTuple):
 
     Attributes
     ----------
-    windows : list of (range, Deltas)
-        Steps, counted from the scan's first, and what was found at them; in the order of time.
+    windows : list of Window
+        What was found, in the order of time.
     power : int
         Of two, that all of them are to be multiplied by besides their own.
     """
 
-    windows: list[tuple[range, Deltas]]
+    windows: list[Window]
     power: int
 
     def grads(self, part: int) -> list[tuple[Array, Array]]:
         """One part's gradients (*lead, T, B, H) by windows, and the powers of their rows (*lead, T, B)."""
         found = []
-        for _, here in self.windows:
-            states = here.states[part]
+        for window in self.windows:
+            states = window.deltas.states[part]
             with backend.on(states):
                 m = backend.namespace(states).module
-                powers = m.full(states.shape[:-1], self.power) + here.powers
+                powers = m.full(states.shape[:-1], self.power) + window.deltas.powers
             found.append((states, powers))
         return found
 
@@ -128,6 +389,36 @@ def gradients_together(
         )
         run.finish()
     return run.found
+
+
+@modes_kept
+def gradients_in_bands(
+    root: Node,
+    seed: Array,
+    targets: set[Node],
+    stop: bool = False,
+) -> dict[Node, list[Band]]:
+    """The gradient by every target, as bands: true however small or large it is.
+
+    ``stop`` is that of :func:`backpropagate`.
+    """
+    found: dict[Node, list[Band]] = {}
+    sums = ScaledCotangents()
+
+    def keep(node: Node, g: Array) -> None:
+        if node in targets:
+            found[node] = sums.bands(g)
+
+    with no_grad():
+        backpropagate(
+            [(root, seed)],
+            targets,
+            visit=keep,
+            stop=stop,
+            retain_graph=True,
+            cotangents=sums,
+        )
+    return found
 
 
 class _Pass:
@@ -228,7 +519,7 @@ class _Pass:
             lead = g.shape[: g.ndim - node.value.ndim]
             rows, power = power.reshape(*lead, *node.value.shape[-3:-1]), 0
         xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
-        windows: list[tuple[range, Deltas]] = []
+        windows: list[Window] = []
         total = _Total(xp.module, node.value.dtype, len(scan.parts), power)
         with xp.on(node.value):
             for window in scan.inside(
@@ -237,8 +528,8 @@ class _Pass:
                 if any(needed):
                     total.add(window)
                 if node in self.targets:
-                    kept = window.deltas if self.sums_too else window.deltas._replace(sums=None)
-                    windows.insert(0, (window.steps, kept))
+                    kept = window if self.sums_too else window.without_sums()
+                    windows.insert(0, kept)
         if node in self.targets:
             self.found.inside[node] = Inside(windows, power)
         return total
@@ -309,11 +600,11 @@ def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
         return False
     size = m.abs(g)
     top = size.max()
-    if not top < power(g.dtype, limit - 1 - max(by, 0)):
+    if not top < power_of_two(g.dtype, limit - 1 - max(by, 0)):
         return False
     if ends and top >= 1:
         return True
-    least = power(g.dtype, 2 - limit - min(by, 0))
+    least = power_of_two(g.dtype, 2 - limit - min(by, 0))
     return bool(size.min() >= least) or bool(((size == 0) | (size >= least)).all())
 
 
@@ -325,22 +616,3 @@ def _plus(a: Weighted, b: Weighted) -> Weighted:
     top = max(power for _, power in some)
     (left, p), (right, q) = some
     return times_power(left, p - top) + times_power(right, q - top), top
-
-
-def openable(root: Node) -> Node:
-    """The root, of a graph in which recurrences are run step by step where there are no loops for them."""
-    scans = [node for node in ancestors([root]) if is_scan(node)]
-    if all(getattr(backend.namespace(node.value), "has_loops", False) for node in scans):
-        return root
-    return unrolled(root)
-
-
-def in_own_type(states: Array, powers: Array) -> Array:
-    """The gradients with their powers put back: 0 where they underflow, ±∞ where they overflow."""
-    xp = backend.namespace(states)
-    if not xp.guarded:  # the host need not wait to see that there is less to do
-        if not powers.any():
-            return states
-        if (powers == powers.flat[0]).all():
-            return times_power(states, int(powers.flat[0]))
-    return times_power(states, powers[..., None])

@@ -1,0 +1,454 @@
+"""Kernels that are printed from a cell's program, beside the NumPy form of the same program.
+
+Here g++ runs them on the CPU, and nvcc compiles them for a card; no card has run them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support import Array, assert_close
+from tinygrad182.backend import NUMPY
+from tinygrad182.kernels import arrays, cuda, cuda_c, loops
+from tinygrad182.kernels.arrays import ALL, Deltas, Ends
+from tinygrad182.kernels.cuda_c import EXPRESSIONS
+from tinygrad182.kernels.program import Listing, Program, Tape, Weights
+from tinygrad182.primitives import PRIMITIVES
+from tinygrad182.tracing import KNOWN, derive
+
+cupy = pytest.importorskip("cupy")
+try:
+    cupy.cuda.runtime.getDeviceCount()
+except cupy.cuda.runtime.CUDARuntimeError:
+    pytest.skip("no CUDA device", allow_module_level=True)
+
+STAND_IN = getattr(cupy, "__fake__", False)
+counts = pytest.mark.skipif(not STAND_IN, reason="only the stand-in counts launches and waits")
+
+DTYPES = ("float32", "float64")
+TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+
+def lstm(xp: Any, x: Any, h: Any, state: Any) -> Any:
+    z, (_, c), n = x + h, state, x.shape[-1] // 4
+    i, f, o = (xp.sigmoid(z[..., k * n : (k + 1) * n]) for k in (0, 1, 3))
+    c = f * c + i * xp.tanh(z[..., 2 * n : 3 * n])
+    return o * xp.tanh(c), c
+
+
+def gru(xp: Any, x: Any, h: Any, state: Any) -> Any:
+    n = x.shape[-1] // 3
+    r, z = (xp.sigmoid((x + h)[..., k * n : (k + 1) * n]) for k in (0, 1))
+    new = xp.tanh(x[..., 2 * n :] + r * h[..., 2 * n :])
+    return ((1 - z) * new + z * state[0],)
+
+
+def peephole(xp: Any, x: Any, h: Any, state: Any, peep: Any) -> Any:
+    z, (_, c), n = x + h, state, x.shape[-1] // 4
+    i, f = (xp.sigmoid(z[..., k * n : (k + 1) * n] + c * peep[k * n : (k + 1) * n]) for k in (0, 1))
+    c = f * c + i * xp.tanh(z[..., 2 * n : 3 * n])
+    return xp.sigmoid(z[..., 3 * n :] + c * peep[2 * n :]) * xp.tanh(c), c
+
+
+def rnn(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str) -> Any:
+    return (x + h if nonlinearity == "identity" else getattr(xp, nonlinearity)(x + h),)
+
+
+CELLS: dict[str, Any] = {
+    "lstm": (lstm, "ifgo", "hc", {}, {}),
+    "gru": (gru, "rzn", "h", {}, {}),
+    "peephole": (peephole, "ifgo", "hc", {"peep": 3}, {}),
+    "tanh": (rnn, "z", "h", {}, {"nonlinearity": "tanh"}),
+    "relu": (rnn, "z", "h", {}, {"nonlinearity": "relu"}),
+    "identity": (rnn, "z", "h", {}, {"nonlinearity": "identity"}),
+}
+
+
+@cache
+def program(kind: str) -> Program:
+    step, gates, parts, weights, params = CELLS[kind]
+    found = derive(kind, step, tuple(gates), tuple(parts), weights, params)
+    assert found is not None
+    return found
+
+
+# --- cases ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """Arguments of the loops, as arrays of NumPy."""
+
+    program: Program
+    x: Array
+    initial: list[Array]
+    weights: Weights
+    lengths: Array | None
+    g: Array
+    powers: Array | None = None
+
+    def on(self, m: Any, dtype: str) -> Case:
+        """Return the case with arrays of a library and type."""
+
+        def moved(a: Any) -> Any:
+            return (
+                None
+                if a is None
+                else m.asarray(a.astype(dtype if a.dtype.kind == "f" else a.dtype))
+            )
+
+        *weights, others = self.weights
+        return replace(
+            self,
+            x=moved(self.x),
+            initial=[moved(h) for h in self.initial],
+            weights=Weights(*map(moved, weights), tuple(map(moved, others))),
+            lengths=moved(self.lengths),
+            g=moved(self.g),
+            powers=moved(self.powers),
+        )
+
+    @property
+    def ends(self) -> Ends:
+        return ALL if self.lengths is None else Ends(self.lengths, 1)
+
+
+def make(
+    kind: str,
+    sizes: tuple[int, int, int, int] = (6, 4, 3, 5),
+    lead: tuple[int, ...] = (),
+    lengths: bool = False,
+    bias: bool = True,
+    gain: float = 1.0,
+    powers: bool = False,
+    last: bool = False,
+) -> Case:
+    """A case whose numbers float32 holds; with ``last``, cotangents arrive at the last step only."""
+    p, draw = program(kind), np.random.default_rng(0)
+    (T, B, size, H), G = sizes, len(p.gates)
+
+    def normal(*shape: int) -> Array:
+        return draw.normal(size=shape).astype("float32").astype("float64")
+
+    weights = Weights(
+        normal(G * H, size) / np.float64(4),
+        np.float32(gain / np.sqrt(H)) * normal(G * H, H),
+        normal(G * H) if bias else None,
+        normal(G * H) if bias and p.separate else None,
+        tuple(normal(blocks * H) for blocks in p.weights.values()),
+    )
+    g = normal(len(p.parts), *lead, T, B, H)
+    g *= (np.arange(T) == T - 1)[:, None, None] if last else draw.integers(0, 2, (T, B, 1))
+    return Case(
+        p,
+        normal(T, B, size),
+        [normal(B, H) for _ in p.parts],
+        weights,
+        np.resize([T, 2, 1, T - 1], B) if lengths else None,
+        g,
+        draw.integers(-900, 900, (*lead, T, B)) if powers else None,
+    )
+
+
+Saved = tuple[Any, Any]
+"""What forward fills: the states, and what it keeps for backward."""
+
+
+def forward(run: Any, m: Any, case: Case, dtype: str) -> Saved:
+    case = case.on(m, dtype)
+    (T, B, _), H, p = case.x.shape, case.initial[0].shape[-1], case.program
+    states = m.empty((len(p.parts), T, B, H), dtype)
+    saved = m.empty((T, B, p.saved * H), dtype)
+    run.forward(p, m, case.x, case.initial, case.weights, saved, states, case.ends)
+    return states, saved
+
+
+def backward(
+    run: Any, m: Any, case: Case, dtype: str, kept: Saved, keep: bool = True, *spans: range
+) -> list[Deltas]:
+    """Run back over all steps, or over some after the other."""
+    case, found, later = case.on(m, dtype), [], None
+    states, saved = (m.asarray(a.astype(dtype)) for a in kept)
+    for span in spans or [None]:
+        later = run.backward(
+            case.program, m, saved, case.initial, case.weights, states, case.ends, case.g,
+            case.powers, keep, span, later,
+        )  # fmt: skip
+        found.append(later)
+    return found
+
+
+def host(array: Any) -> Array:
+    return array if isinstance(array, (np.ndarray, np.generic)) else cupy.asnumpy(array)
+
+
+def at_powers(rows: Any, powers: Any) -> Array:
+    """The true numbers: long doubles hold what the powers of two stand for."""
+    powers = powers if isinstance(powers, int) else host(powers).astype(int)[..., None]
+    return np.ldexp(host(rows).astype(np.longdouble), powers)
+
+
+def numbers(deltas: Deltas) -> dict[str, Array]:
+    found = {
+        "sums": at_powers(deltas.sums, deltas.powers),
+        "initial": at_powers(deltas.initial, deltas.initial_powers),
+    }
+    if deltas.states is not None:
+        found["states"] = at_powers(deltas.states, deltas.powers)
+    return found
+
+
+def assert_rows_close(found: Array, expected: Array, tolerance: float, what: str) -> None:
+    """The largest difference in a row beside the largest element of that row."""
+    assert found.shape == expected.shape
+    size = np.abs(expected).max(axis=-1, initial=0)
+    error = np.abs(found - expected).max(axis=-1, initial=0)
+    assert (error <= tolerance * size).all(), f"{what}: {(error / size).max():.1e}"
+
+
+OPTIONS: list[dict[str, Any]] = [
+    *({"sizes": (4, 3, 2, H)} for H in (1, 3, 33, 300)),
+    {"sizes": (1, 1, 1, 32)},
+    {"sizes": (5, 9, 4, 257)},
+    {"lead": (2, 3)},
+    {"lengths": True},
+    {"bias": False},
+    {"powers": True},
+    {"sizes": (60, 3, 2, 4), "gain": 0.001, "last": True},
+    {"sizes": (110, 3, 2, 4), "gain": 1.5, "last": True},
+    {"sizes": (7, 4, 2, 33), "lead": (2,), "lengths": True, "powers": True},
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("kind", CELLS)
+def test_the_numbers_of_numpy(kind: str, options: dict[str, Any], dtype: str) -> None:
+    """States, what is kept, and all cotangents of the way back, over all steps and in two spans."""
+    case = make(kind, **options)
+    kept = forward(arrays, np, case, "float64")
+    T, B = case.x.shape[:2]
+    running = np.arange(T)[:, None] < (np.full(B, T) if case.lengths is None else case.lengths)
+    found = [host(a) for a in forward(cuda, cupy, case, dtype)]
+    assert_close(found[0], kept[0], TOLERANCE[dtype] * 3)
+    assert_close(found[1][running], kept[1][running], TOLERANCE[dtype] * 3)
+    kept = [a.astype(dtype) for a in kept]  # both go back from the same numbers
+    for spans in ([], [range(T // 2, T), range(T // 2)][: 2 if T > 1 else 0]):
+        ours = backward(cuda, cupy, case, dtype, kept, True, *spans)
+        theirs = backward(arrays, np, case, "float64", kept, True, *spans)
+        for a, b in zip(map(numbers, ours), map(numbers, theirs), strict=True):
+            for what in b:
+                assert_rows_close(a[what], b[what], TOLERANCE[dtype] * 10, what)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("options", [{"lengths": True}, {"lead": (2,)}, {"gain": 1.5}], ids=str)
+def test_plain_backward_hands_out_the_same_numbers(
+    kind: str, options: dict[str, Any], dtype: str
+) -> None:
+    """Bit for bit, at the power 0, also where spans follow each other."""
+    case = make(kind, **options)
+    kept = forward(arrays, np, case, "float64")
+    for spans in ([], [range(3, 6), range(3)]):
+        plain = backward(cuda, cupy, case, dtype, kept, False, *spans)
+        looking = backward(cuda, cupy, case, dtype, kept, True, *spans)
+        for a, b in zip(plain, looking, strict=True):
+            assert (a.powers, a.initial_powers, a.states) == (0, 0, None)
+            for what, rows in numbers(a).items():
+                np.testing.assert_array_equal(rows, numbers(b)[what])
+
+
+@pytest.mark.parametrize("options", [{"gain": 0.001}, {"gain": 1.5}, {"powers": True}], ids=str)
+@pytest.mark.parametrize("kind", CELLS)
+def test_rows_are_brought_to_about_1(kind: str, options: dict[str, Any]) -> None:
+    """Where anything arrives, however small or large it is."""
+    case = make(kind, (110, 3, 2, 4), last=True, **options)
+    kept = forward(arrays, np, case, "float64")
+    (found,) = backward(cuda, cupy, case, "float32", kept)
+    size = np.abs(host(found.states)).max(axis=(0, -1))
+    assert ((size >= 0.25) | (size == 0)).all()
+    assert (size <= 8).all()
+    if kind == "identity":
+        assert np.ptp(host(found.powers)) > 60
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", CELLS)
+def test_what_is_not_finite_stays_in_its_row(kind: str, value: float, keep: bool) -> None:
+    case = make(kind)
+    kept = forward(arrays, np, case, "float64")
+    (expected,) = map(numbers, backward(cuda, cupy, case, "float64", kept, keep))
+    case.g[0, 3, 1, 2] = value
+    (found,) = map(numbers, backward(cuda, cupy, case, "float64", kept, keep))
+    others = [0, 2, 3]
+    for what, rows in found.items():
+        np.testing.assert_array_equal(rows[..., others, :], expected[what][..., others, :])
+    sums, before = found["sums"], expected["sums"]
+    np.testing.assert_array_equal(sums[4:], before[4:])
+    assert np.isfinite(sums[3, 1].reshape(-1, 5)[:, [0, 1, 3, 4]]).all()
+    assert not np.isfinite(sums[3, 1]).all()
+
+
+# --- launches and waits ---------------------------------------------------------------------------
+
+
+@counts
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "options", [{}, {"lengths": True}, {"bias": False}, {"powers": True}], ids=str
+)
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("kind", CELLS)
+def test_four_launches_a_step_and_no_waits(
+    kind: str, keep: bool, options: dict[str, Any], dtype: str
+) -> None:
+    """One product and one kernel forwards, as many back, and a few that a pass begins or ends with."""
+    case = make(kind, (20, 4, 3, 5), **options)
+    kept = [cupy.asarray(a) for a in forward(arrays, np, case, dtype)]
+    with cupy.no_waits(), cupy.counted() as found:
+        forward(cuda, cupy, case, dtype)
+        backward(cuda, cupy, case, dtype, kept, keep)
+    kernels = found["kernels"]
+    assert kernels[f"tinygrad182_{kind}_forward"] == kernels[f"tinygrad182_{kind}_backward"] == 20
+    assert kernels["matmul"] == 41
+    assert found["launch"] - 4 * 20 <= 20
+
+
+@counts
+def test_blocks_and_threads_in_another_order_change_nothing() -> None:
+    """The numbers of another process that runs the last block and the last thread first."""
+    code = f"from {__name__} import in_order; print(in_order())"
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"FAKECUPY_ORDER": order},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for order in ("", "reverse")
+    ]
+    assert found[0] == found[1] != b""
+
+
+def in_order() -> str:
+    """A fingerprint of what the kernels give."""
+    seen = hashlib.sha256()
+    for kind in CELLS:
+        case = make(kind, (4, 3, 2, 300), lead=(2,), lengths=True, powers=True)
+        kept = forward(cuda, cupy, case, "float64")
+        seen.update(b"".join(host(a).tobytes() for a in kept))
+        (found,) = backward(cuda, cupy, case, "float64", [host(a) for a in kept])
+        seen.update(b"".join(host(a).tobytes() for a in found))
+    return seen.hexdigest()
+
+
+# --- the text -------------------------------------------------------------------------------------
+
+
+def every_operation() -> Program:
+    """A program that keeps the result of each operation on the parts of a state before."""
+    tape = Tape()
+    a, b = tape.input("before", 0), tape.input("before", 1)
+    three = tape.make("where", tape.make("less", a, b), a, 1.5)
+    results = [three]
+    for op, text in EXPRESSIONS.items():
+        if op != "where":
+            results.append(tape.make(op, *(a, b)[: 2 if text.count("{}") == 2 else 1]))
+    outputs: dict[Any, Any] = {("after", 0): a, ("after", 1): b}
+    outputs |= {("saved", k): r for k, r in enumerate(results)}
+    return Program(
+        "every operation", ("z",), ("a", "b"), {}, (), (0,), Listing(outputs), Listing({})
+    )
+
+
+def test_there_is_an_expression_for_each_operation() -> None:
+    elementwise = {name for name, p in PRIMITIVES.items() if p.jvp == "elementwise"}
+    assert set(EXPRESSIONS) == elementwise | KNOWN
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_operation_does_what_numpy_does(dtype: str) -> None:
+    """Of infinities, NaN and zeros as well; to a few of the last bits."""
+    p = every_operation()
+    some = [-np.inf, -1e30, -87.0, -2.5, -1.0, -0.5, -1e-30, 0.0, 1e-30, 0.5, 0.75, 1.0, 2.5, 80.0]
+    a, b = np.meshgrid([*some, np.inf, np.nan], [*some, np.inf, np.nan])
+    H = a.shape[1]
+    case = Case(
+        p, np.zeros((1, H, 1)), [a, b], Weights(np.zeros((H, 1)), np.zeros((H, H))), None, a
+    )
+    _, saved = forward(cuda, cupy, case, dtype)
+    with np.errstate(all="ignore"):
+        values = {("before", i): x.astype(dtype) for i, x in enumerate((a, b))}
+        expected = p.forward.run(values, NUMPY)
+    info = np.finfo(dtype)
+    for k, r in enumerate(p.forward.outputs.values()):
+        if k >= 2:
+            np.testing.assert_allclose(
+                host(saved)[0].reshape(H, -1, H)[:, k - 2],
+                np.asarray(expected["saved", k - 2], dtype),
+                8 * info.eps,
+                info.smallest_normal,
+                err_msg=r.op,
+            )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gates_are_accurate_on_both_tails(dtype: str) -> None:
+    """To the last bits, as far as e⁻ᶻ is finite."""
+    tape, end = Tape(), 85 if dtype == "float32" else 700
+    z = tape.input("sum", 0)
+    listing = Listing({("after", 0): tape.make("sigmoid", z), ("saved", 0): tape.make("tanh", z)})
+    p = Program("gate", ("z",), ("h",), {}, (), (0,), listing, Listing({}))
+    tail = np.geomspace(1e-30, end, 999)
+    x = np.concatenate([-tail, tail]).astype(dtype)[None, :, None]
+    weights = Weights(np.ones((1, 1)), np.zeros((1, 1)))
+    found = forward(cuda, cupy, Case(p, x, [x[0] * 0], weights, None, x), dtype)
+    true = x.astype(np.longdouble)
+    for y, exact in zip(found, (1 / (1 + np.exp(-true)), np.tanh(true)), strict=True):
+        np.testing.assert_allclose(host(y).reshape(x.shape), exact, 4 * np.finfo(dtype).eps)
+
+
+@counts
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [*CELLS, "every operation"])
+def test_kernels_compile_for_a_card(kind: str, dtype: str) -> None:
+    p = every_operation() if kind not in CELLS else program(kind)
+    for kernel in cuda.kernels(cupy, p, dtype):
+        made = cupy.fake.ptx(kernel)
+        if made is None:
+            pytest.skip("no nvcc, so nothing was compiled for a card")
+        assert f".entry {kernel.name}(" in made
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_the_text_depends_on_the_cell_alone(kind: str) -> None:
+    """So CuPy finds in its folder what it compiled in another process."""
+    step, gates, parts, weights, params = CELLS[kind]
+    again = derive(kind, step, tuple(gates), tuple(parts), weights, params)
+    assert again is not None
+    assert again is not program(kind)
+    for write in (cuda_c.forward, cuda_c.backward):
+        assert write(again, kind, "float32") == write(program(kind), kind, "float32")
+
+
+def test_a_program_that_cannot_be_printed_runs_by_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtype = np.dtype("float32")
+    assert loops(program("tanh"), cupy, dtype) is cuda
+    assert loops(program("tanh"), cupy, np.dtype("complex64")) is arrays
+    monkeypatch.delitem(EXPRESSIONS, "tanh")
+    assert loops(program("tanh"), cupy, dtype) is arrays
+    assert loops(program("relu"), cupy, dtype) is cuda

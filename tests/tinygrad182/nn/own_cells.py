@@ -1,0 +1,202 @@
+"""Cells as somebody would write them, each beside the same step in NumPy, which reads nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tinygrad182 as tg
+from tests.support import Array
+
+
+class MGU(tg.nn.RecurrentLayer):
+    """Minimal gated unit (Zhou et al. 2016), the gate after the product."""
+
+    gates = ("forget", "new")
+    state = ("h",)
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        n = x.shape[-1] // 2
+        forget = xp.sigmoid(x[..., :n] + h[..., :n])
+        new = xp.tanh(x[..., n:] + forget * h[..., n:])
+        return (state[0] + forget * (new - state[0]),)
+
+
+class Peephole(tg.nn.RecurrentLayer):
+    """LSTM whose gates look at the cell state (Gers and Schmidhuber 2000)."""
+
+    gates = ("i", "f", "g", "o")
+    state = ("h", "c")
+    weights = ("peep_i", "peep_f", "peep_o")
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any, peep_i: Any, peep_f: Any, peep_o: Any) -> Any:
+        z, c, n = x + h, state[1], x.shape[-1] // 4
+        i = xp.sigmoid(z[..., :n] + peep_i * c)
+        f = xp.sigmoid(z[..., n : 2 * n] + peep_f * c)
+        c = f * c + i * xp.tanh(z[..., 2 * n : 3 * n])
+        o = xp.sigmoid(z[..., 3 * n :] + peep_o * c)
+        return o * xp.tanh(c), c
+
+
+class Leaky(tg.nn.RecurrentLayer):
+    """Two leaks: one of the layer, as an option, and one of each unit, as a weight of two blocks."""
+
+    gates = 1
+    state = ("h", "mean")
+    weights = {"slopes": 2}  # noqa: RUF012
+
+    def __init__(self, *sizes: Any, leak: float = 0.25, **options: Any) -> None:
+        self.leak = leak
+        super().__init__(*sizes, **options)
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any, slopes: Any, leak: float) -> Any:
+        n = x.shape[-1]
+        new = xp.tanh(slopes[:n] * x + slopes[n:] * h)
+        mean = state[1] + leak * (state[0] - state[1])
+        return new + 0.5 * mean, mean
+
+
+def _normed(xp: Any, z: Any, gain: Any) -> Any:
+    """Over the units of one gate."""
+    z = z - xp.mean(z, axis=-1, keepdims=True)
+    return gain * z / xp.sqrt(xp.mean(z * z, axis=-1, keepdims=True) + 1e-3)
+
+
+class LayerNormLSTM(tg.nn.RecurrentLayer):
+    """LSTM whose sums are normalized over their units (Ba et al. 2016): no unit stands by itself."""
+
+    gates = ("i", "f", "g", "o")
+    state = ("h", "c")
+    weights = {"gain_x": 4, "gain_h": 4, "gain_c": 1}  # noqa: RUF012
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any, gain_x: Any, gain_h: Any, gain_c: Any) -> Any:
+        n = x.shape[-1] // 4
+        z = _normed(xp, x, gain_x) + _normed(xp, h, gain_h)
+        i, f = xp.sigmoid(z[..., :n]), xp.sigmoid(z[..., n : 2 * n])
+        g, o = xp.tanh(z[..., 2 * n : 3 * n]), xp.sigmoid(z[..., 3 * n :])
+        c = f * state[1] + i * g
+        return o * xp.tanh(_normed(xp, c, gain_c)), c
+
+    def initial_values(self, name: str, values: Array) -> Array:
+        return np.ones_like(values) if name.startswith("gain") else values
+
+
+# --- the same in NumPy, real or complex -----------------------------------------------------------
+
+
+def _sigmoid(z: Array) -> Array:
+    return 1 / (1 + np.exp(-z))
+
+
+def _gru(x: Array, h: Array, state: tuple[Array, ...], **_: Any) -> tuple[Array, ...]:
+    (xr, xz, xn), (hr, hz, hn) = np.split(x, 3, -1), np.split(h, 3, -1)
+    z = _sigmoid(xz + hz)
+    return ((1 - z) * np.tanh(xn + _sigmoid(xr + hr) * hn) + z * state[0],)
+
+
+def _mgu(x: Array, h: Array, state: tuple[Array, ...], **_: Any) -> tuple[Array, ...]:
+    (xf, xn), (hf, hn) = np.split(x, 2, -1), np.split(h, 2, -1)
+    f = _sigmoid(xf + hf)
+    return ((1 - f) * state[0] + f * np.tanh(xn + f * hn),)
+
+
+def _peephole(
+    x: Array, h: Array, state: tuple[Array, ...], peep_i: Array, peep_f: Array, peep_o: Array
+) -> tuple[Array, ...]:
+    zi, zf, zg, zo = np.split(x + h, 4, -1)
+    before = state[1]
+    c = _sigmoid(zf + peep_f * before) * before + _sigmoid(zi + peep_i * before) * np.tanh(zg)
+    return _sigmoid(zo + peep_o * c) * np.tanh(c), c
+
+
+def _leaky(
+    x: Array, h: Array, state: tuple[Array, ...], slopes: Array, leak: float = 0.25
+) -> tuple[Array, ...]:
+    first, second = np.split(slopes, 2)
+    mean = (1 - leak) * state[1] + leak * state[0]
+    return np.tanh(first * x + second * h) + mean / 2, mean
+
+
+def _norm(z: Array, gain: Array) -> Array:
+    centred = z - z.mean(-1, keepdims=True)
+    return gain * centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3)
+
+
+def _layer_norm(
+    x: Array, h: Array, state: tuple[Array, ...], gain_x: Array, gain_h: Array, gain_c: Array
+) -> tuple[Array, ...]:
+    zi, zf, zg, zo = np.split(_norm(x, gain_x) + _norm(h, gain_h), 4, -1)
+    c = _sigmoid(zf) * state[1] + _sigmoid(zi) * np.tanh(zg)
+    return _sigmoid(zo) * np.tanh(_norm(c, gain_c)), c
+
+
+class Own(NamedTuple):
+    """A class of layers, its step in NumPy, and whether it has loops of its own."""
+
+    layer: type[Any]
+    step: Callable[..., tuple[Array, ...]]
+    fused: bool = True
+
+    def __str__(self) -> str:
+        return self.layer.__name__
+
+
+GRU = Own(tg.nn.GRU, _gru)
+CELLS = [
+    GRU,
+    Own(MGU, _mgu),
+    Own(Peephole, _peephole),
+    Own(Leaky, _leaky),
+    Own(LayerNormLSTM, _layer_norm, fused=False),
+]
+
+
+class Run(NamedTuple):
+    """Output (T, B, H), last states (layers, B, H) of each part, and all of them (layers, T, B, H)."""
+
+    output: Array
+    last: list[Array]
+    states: list[Array]
+
+
+def loop(
+    own: Own,
+    at: Mapping[str, Array],
+    layers: int,
+    lengths: Array | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Run:
+    """Run a step over ``at["x"]`` from ``at["h_0"]`` and the like, with the weights by their names.
+
+    Past its end a sequence's state is held, as a constant: its imaginary part is dropped.
+    """
+    scan, below = own.layer.scan, at["x"]
+    wholes, lasts = [], []
+    for k in range(layers):
+        state = tuple(at[f"{part}_0"][k] for part in scan.parts)
+        others = {name: at[f"{name}_l{k}"] for name in scan.weights}
+        every = []
+        for t, x_t in enumerate(below):
+            x = x_t @ at[f"weight_ih_l{k}"].T + at.get(f"bias_ih_l{k}", 0.0)
+            h = state[0] @ at[f"weight_hh_l{k}"].T + at.get(f"bias_hh_l{k}", 0.0)
+            new = own.step(x, h, state, **others, **(options or {}))
+            if lengths is not None:
+                going = (t < lengths)[:, None]
+                new = tuple(np.where(going, a, b.real) for a, b in zip(new, state, strict=True))
+            state = new
+            every.append(state)
+        below = np.stack([parts[0] for parts in every])
+        wholes.append([np.stack(part) for part in zip(*every, strict=True)])
+        if lengths is None:
+            lasts.append(list(state))
+        else:
+            ends = lengths - 1, np.arange(len(lengths))
+            lasts.append([whole[ends] for whole in wholes[-1]])
+    together = [[np.stack(part) for part in zip(*some, strict=True)] for some in (lasts, wholes)]
+    return Run(below, *together)

@@ -1,0 +1,145 @@
+"""What a class of one's own is told when its declaration does not fit together, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import tinygrad182 as tg
+from tests.support import const
+
+Base = tg.nn.RecurrentLayer
+
+
+def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+    return (xp.tanh(x + h),)
+
+
+def declared(**attributes: Any) -> Callable[[], Any]:
+    """A class with these attributes beside what a cell needs; None: without."""
+    given = {"gates": 1, "state": ("h",), "step": staticmethod(step), **attributes}
+    return lambda: type("Mine", (Base,), {n: v for n, v in given.items() if v is not None})
+
+
+def made(*sizes: Any, **attributes: Any) -> Callable[[], Any]:
+    """A layer of such a class, for what is told when it is made."""
+    return lambda: declared(**attributes)()(*(sizes or (2, 3)))
+
+
+def with_step(f: Callable[..., Any], **attributes: Any) -> Callable[[], Any]:
+    return made(step=staticmethod(f), **attributes)
+
+
+CASES: dict[str, tuple[Callable[[], Any], str]] = {
+    # the class
+    "gates as text": (declared(gates="rz"), r"^Mine: gates = 'rz'; it must be a tuple.*number"),
+    "no gates at all": (declared(gates=()), r"gates = \(\); it must be a tuple"),
+    "gates of 0": (declared(gates=0), "gates = 0"),
+    "gates of True": (declared(gates=True), "gates = True"),
+    "gates of numbers": (declared(gates=(1, 2)), r"gates = \(1, 2\); .*names"),
+    "one name twice": (declared(gates=("r", "r")), "different names"),
+    "a state that is no tuple": (declared(state=("h")), r"state = 'h'; .*such as \('h',\)"),
+    "a state of nothing": (declared(state=[]), r"state = \[\]"),
+    "a part that is no name": (declared(state=("h t",)), "'h t' is not a name"),
+    "weights as text": (declared(weights="peep"), r"weights = 'peep'; .*\('peep',\)"),
+    "weights without number": (declared(weights={"gain": 0}), "weights has 'gain': 0; .*times H"),
+    "a weight that is a parameter": (
+        declared(weights=("weight_ih",)),
+        "^Mine: weights has 'weight_ih', a name that is taken; choose another",
+    ),
+    "a weight that is an attribute": (declared(weights=("bias",)), "'bias', a name that is taken"),
+    "a weight that is a method": (declared(weights=("forward",)), "'forward', a name that is"),
+    "a weight that is an operand": (declared(weights=("h",)), "'h', a name that is taken"),
+    "a weight that the step does not take": (
+        declared(weights=("peep",)),
+        "^Mine: step takes no 'peep'; weights are handed to it by their names",
+    ),
+    "a step that is no function": (declared(step=3), "^Mine: step is a int; define a static"),
+    "a step with self": (
+        declared(step=lambda self, x, h, state: (x + h,)),
+        r"^Mine: step takes \(self, x, h, state\); it is a static method",
+    ),
+    "a step of three": (declared(step=lambda xp, x, state: (x,)), r"step takes \(xp, x, state\)"),
+    # a layer of it
+    "the base itself": (lambda: Base(1, 2), "^RecurrentLayer: declares no gates; a class of its"),
+    "the base of cells": (lambda: tg.nn.RecurrentCell(1, 2), "^RecurrentCell: declares no gates"),
+    "no gates": (made(gates=None), "^Mine: declares no gates; .* state and a static method"),
+    "no state": (made(state=None), "^Mine: declares no state; "),
+    "no step": (made(step=None), "^Mine: declares no step; "),
+    "no units": (made(2, 0), "^Mine: hidden_size 0 must be a whole number from 1"),
+    "an option that is not set": (
+        with_step(lambda xp, x, h, state, leak: (leak * (x + h),)),
+        r"^Mine: step takes 'leak', .*; set self\.leak before super\(\)\.__init__, or give",
+    ),
+    "an option that is unhashable": (
+        with_step(lambda xp, x, h, state, leak: (x + h,), leak=[1.0]),
+        r"^Mine: leak = \[1\.0\], which may change; pass a number, a name or a tuple",
+    ),
+    "a step that returns its state alone": (
+        with_step(lambda xp, x, h, state: x + h),
+        r"^Mine: step returns a Tensor; return \(h,\)",
+    ),
+    "a step that returns nothing": (
+        with_step(lambda xp, x, h, state: None),
+        r"^Mine: step returns a NoneType; return \(h,\)",
+    ),
+    "a step that returns two parts of one": (
+        with_step(lambda xp, x, h, state: (x + h, x)),
+        r"^Mine: step returns a tuple of 2; return \(h,\)",
+    ),
+    "a step that returns one part of two": (
+        with_step(lambda xp, x, h, state: (x + h,), state=("h", "c")),
+        r"step returns a tuple of 1; return \(h, c\)",
+    ),
+    "a step that returns all gates": (
+        made(gates=2),
+        r"^Mine: step returns h of shape \(2, 6\) for 2 sequences of 3 units; .* 2 blocks of H",
+    ),
+    "a step that adds what does not fit": (
+        with_step(lambda xp, x, h, state: (x + h + state[0],), gates=2),
+        r"^Mine: step fails on sums x and h of shape \(2, 6\): ShapeError: add: cannot take",
+    ),
+    "a step with a bug": (
+        with_step(lambda xp, x, h, state: (xp.tahn(x + h),)),
+        "^Mine: step fails on .*AttributeError: .*'tahn'",
+    ),
+    "a step that returns numbers": (
+        with_step(lambda xp, x, h, state: (0.0,)),
+        r"^Mine: step returns h of shape \(\) for",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_refused(name: str) -> None:
+    call, message = CASES[name]
+    with pytest.raises(tg.ArgumentError, match=message):
+        call()
+
+
+def test_a_subclass_may_declare_the_rest() -> None:
+    """An unfinished class is no error until somebody makes a layer of it."""
+
+    class Half(Base):
+        state = ("h",)
+
+    class Whole(Half):
+        gates = 1
+        step = staticmethod(step)
+
+    assert Whole(2, 3, rng=0)(const([[[1.0, 2.0]]]).astype("float32"))[0].shape == (1, 1, 3)
+
+
+def test_the_name_of_the_class_is_told_in_wrong_calls() -> None:
+    kind = declared()()
+    for call, message in (
+        (lambda: kind(2), "^Mine: missing a required argument: 'hidden_size'; it takes"),
+        (lambda: kind(2, 3, hiden=1), "^Mine: there is no argument 'hiden'"),
+        (lambda: tg.nn.GRU(2, 3, dropout=0.1), r"^GRU: there is no argument 'dropout'; put"),
+        (lambda: tg.nn.GRUCell(2), "^GRUCell: missing a required argument: 'hidden_size'"),
+        (lambda: kind(2, 3)(None, lenghts=[2]), "^Mine.*'lenghts'; did you mean 'lengths'"),
+    ):
+        with pytest.raises(tg.CallError, match=message):
+            call()

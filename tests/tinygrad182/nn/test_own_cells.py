@@ -1,0 +1,377 @@
+"""Cells of one's own, and the GRU: a declared step against NumPy, and every way in which it is run."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import Array, assert_close, assert_same_bits, const, host, leaf
+from tests.tinygrad182.nn import reference
+from tests.tinygrad182.nn.own_cells import (
+    CELLS,
+    GRU,
+    MGU,
+    LayerNormLSTM,
+    Leaky,
+    Own,
+    Peephole,
+    loop,
+)
+from tinygrad182.backpropagation import ancestors
+from tinygrad182.recording import node_of
+
+T, B, I, H = 6, 3, 2, 4  # noqa: E741
+LENGTHS = np.array([6, 2, 4])
+every_cell = pytest.mark.parametrize("own", CELLS, ids=str)
+every_loop = pytest.mark.parametrize("own", [own for own in CELLS if own.fused], ids=str)
+
+
+def made(own: Own, layers: int = 2, **options: Any) -> Any:
+    given = {"rng": 3, "dtype": "float64", **options}
+    return own.layer(I, H, layers, **given)
+
+
+def arrays(own: Own, layers: int = 2, steps: int = T) -> dict[str, Array]:
+    """An input and an initial state."""
+    rng = np.random.default_rng(5)
+    parts = {f"{part}_0": rng.standard_normal((layers, B, H)) for part in own.layer.scan.parts}
+    return {"x": rng.standard_normal((steps, B, I)), **parts}
+
+
+def given(at: dict[str, Any]) -> tuple[Any, Any]:
+    """The input, and the state as a layer takes it."""
+    x, *state = at.values()
+    return x, state[0] if len(state) == 1 else tuple(state)
+
+
+def flat(results: Any) -> list[tg.Tensor]:
+    if isinstance(results, (tuple, list)):
+        return [y for part in results for y in flat(part)]
+    return [results]
+
+
+def weighted(results: list[Any], library: Any) -> Any:
+    """One number in which every element of every result counts, and not only linearly."""
+    rng = np.random.default_rng(1)
+    weights = [rng.standard_normal(y.shape) for y in results]
+    if library is tg:
+        weights = [const(w) for w in weights]
+    return sum(library.sum(w * (y + y * y)) for w, y in zip(weights, results, strict=True))
+
+
+# --- against NumPy ------------------------------------------------------------------------------
+
+
+@every_cell
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_every_result_and_every_gradient(own: Own, lengths: Array | None, fused: bool) -> None:
+    """Gradients by complex steps through a NumPy loop: by weights, biases, the input and the states."""
+    layer = made(own, return_states=True, fused=fused)
+    at = arrays(own)
+    weights = dict(layer.named_parameters())
+    both = {name: reference.weights_of(layer)[name] for name in weights} | at
+
+    def computed(at: dict[str, Array]) -> list[Array]:
+        run = loop(own, at, 2, lengths)
+        return [run.output, *run.last, *run.states]
+
+    leaves = {name: leaf(values) for name, values in at.items()}
+    x, state = given(leaves)
+    found = flat(layer(x, state, lengths))
+    for i, (a, b) in enumerate(zip(found, computed(both), strict=True)):
+        assert_close(a, b, 1e-13, f"result {i}")
+    weighted(found, tg).backward()
+    expected = reference.gradients(lambda at: weighted(computed(at), np), both)
+    for name, p in (weights | leaves).items():
+        assert np.abs(expected[name]).max() > 1e-3, f"{name} is not used"
+        assert_close(p.grad, expected[name], 1e-11, name)
+
+
+@every_cell
+def test_without_bias_and_batch_first(own: Own) -> None:
+    layer = made(own, bias=False, batch_first=True)
+    assert not any("bias" in name for name, _ in layer.named_parameters())
+    at = arrays(own)
+    run = loop(own, reference.weights_of(layer) | at, 2)
+    x, state = given(at)
+    output, last = layer(const(x.swapaxes(0, 1)), _moved(state))
+    assert_close(output, run.output.swapaxes(0, 1), 1e-13)
+    for a, b in zip(flat(last), run.last, strict=True):
+        assert_close(a, b, 1e-13)
+
+
+def _moved(state: Any) -> Any:
+    return tuple(map(const, state)) if isinstance(state, tuple) else const(state)
+
+
+@every_cell
+def test_one_sequence_without_a_batch_axis(own: Own) -> None:
+    layer = made(own, return_states=True)
+    at = {name: const(values) for name, values in arrays(own).items()}
+    x, state = given(at)
+    one_x, one_state = given({"x": x[:, 0], **{n: a[:, 0] for n, a in at.items() if n != "x"}})
+    together, alone = flat(layer(x, state)), flat(layer(one_x, one_state))
+    assert alone[0].shape == (T, H)
+    for a, b in zip(alone, together, strict=True):
+        axis = 1 if b.ndim == 3 else 2
+        assert_close(a, np.take(host(b), 0, axis=axis), 1e-14)
+
+
+@every_cell
+def test_the_state_is_zero_where_none_is_given(own: Own) -> None:
+    layer = made(own)
+    at = {n: v if n == "x" else np.zeros_like(v) for n, v in arrays(own).items()}
+    run = loop(own, reference.weights_of(layer) | at, 2)
+    assert_close(layer(const(at["x"]))[0], run.output, 1e-13)
+
+
+# --- one way of running against another -------------------------------------------------------------
+
+
+@every_loop
+@pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"truncate": 4}], ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_as_one_operation_and_step_by_step(own: Own, options: Any, dtype: str) -> None:
+    """Results, gradients, and the gradients of a penalty on these."""
+    found = []
+    for fused in (True, False):
+        layer = made(own, return_states=True, fused=fused, dtype=dtype)
+        at = {name: leaf(v.astype(dtype)) for name, v in arrays(own).items()}
+        x, state = given(at)
+        results = flat(layer(x, state, **options))
+        scans = {n.op for n in ancestors(map(node_of, results)) if n.op.endswith("_scan")}
+        assert bool(scans) == fused
+        targets = [*at.values(), *layer.parameters()]
+        loss = sum((y * y + y).sum() for y in results)
+        first = tg.grad(loss, targets, create_graph=True)
+        penalty = sum((tg.square(g).sum() for g in first if g is not None), start=loss)
+        found.append([*results, *first, *tg.grad(penalty, targets)])
+    tolerance = 1e-12 if dtype == "float64" else 3e-5
+    for i, (a, b) in enumerate(zip(*found, strict=True)):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.dtype == b.dtype == np.dtype(dtype)
+            assert_close(a, host(b), tolerance, f"result {i}", floor=1.0)
+
+
+@every_cell
+def test_truncated_is_a_loop_over_windows(own: Own) -> None:
+    layer = made(own, layers=1)
+    at = {name: leaf(v) for name, v in arrays(own, layers=1).items()}
+    x, state = given(at)
+    targets = [*at.values(), *layer.parameters()]
+    output, last = layer(x, state, truncate=4)
+    whole = [output, *flat(last)]
+    first, middle = layer(x[:4], state)
+    middle = tuple(part.detach() for part in flat(middle))
+    second, last = layer(x[4:], middle[0] if len(middle) == 1 else middle)
+    parts = [tg.concat([first, second]), *flat(last)]
+    found = []
+    for results in (whole, parts):
+        found.append([*results, *tg.grad(weighted(results, tg), targets)])
+    for a, b in zip(*found, strict=True):
+        assert_close(a, host(b), 1e-13)
+
+
+@every_cell
+def test_checked_by_the_framework_itself(own: Own) -> None:
+    """Derivatives of first and second order, and of every kind, by every operand and parameter."""
+    layer = made(own, layers=1)
+    x, state = given({n: const(v[:3]) if n == "x" else const(v) for n, v in arrays(own, 1).items()})
+    tg.testing.check_gradients(layer, x, state)
+
+
+@every_cell
+def test_cells_make_the_same_steps(own: Own) -> None:
+    """A cell takes the recurrence of a layer, its options among it."""
+
+    class Cell(tg.nn.RecurrentCell):
+        scan = own.layer.scan
+        leak = 0.25
+
+    layer, cell = made(own, layers=1), Cell(I, H, dtype="float64")
+    state_dict = {n.removesuffix("_l0"): v for n, v in layer.state_dict().items()}
+    cell.load_state_dict(state_dict)
+    assert list(cell.state_dict()) == list(state_dict)
+    at = {name: const(values) for name, values in arrays(own, layers=1).items()}
+    x, *state = at.values()
+    parts = tuple(part[0] for part in state)
+    output, last = layer(*given(at))
+    for t in range(T):
+        new = cell(x[t], parts[0] if len(parts) == 1 else parts)
+        parts = new if isinstance(new, tuple) else (new,)
+        assert_close(parts[0], host(output[t]), 1e-13)
+    for a, b in zip(parts, flat(last), strict=True):
+        assert_close(a, host(b)[0], 1e-13)
+    assert cell(x[0, 0]).shape == (H,) if len(parts) == 1 else cell(x[0, 0])[1].shape == (H,)
+
+
+def test_a_step_that_mixes_units_runs_by_its_definition() -> None:
+    layer = made(CELLS[-1])
+    assert not layer.fused
+    output, _ = layer(const(arrays(CELLS[-1])["x"]))
+    assert node_of(output).op == "stack"
+    assert made(GRU).fused
+    assert not made(GRU, fused=False).fused
+
+
+# --- views ----------------------------------------------------------------------------------------
+
+
+def viewed(own: Own, fused: bool, lengths: Array | None) -> dict[str, Array]:
+    """What the inspector finds, each figure by a name."""
+    layer = made(own, fused=fused)
+    x, state = given({name: leaf(v) for name, v in arrays(own).items()})
+
+    def loss() -> tg.Tensor:
+        return (layer(x, state, lengths)[0] ** 2).mean()
+
+    found: dict[str, Array] = {}
+    path = type(layer).__name__.lower()
+    for place, states in tg.inspect.gradient_flow(loss()).items():
+        for name, flow in states.items():
+            found[f"{place}.{name}"] = flow.grad
+            found[f"{place}.{name} at first"] = flow.initial_grad
+    for name, split in tg.inspect.path_split(loss(), f"{path}.l1").items():
+        for part, array in split.parts.items():
+            found[f"{name} {part}"] = array
+    for weight in ("weight_hh_l0", "weight_ih_l1", "bias_ih_l0", *own.layer.scan.weights):
+        p = getattr(layer, weight if weight.endswith(("_l0", "_l1")) else f"{weight}_l0")
+        found[weight] = tg.inspect.weight_grad_by_time(loss(), p)
+        total = tg.grad(loss(), [p])[0]
+        assert_close(found[weight].sum(axis=0), host(total), 1e-12, weight)
+    found["Jacobians"] = tg.inspect.step_jacobians(loss(), f"{path}.l0").matrices
+    found["hops"] = tg.inspect.grad_by_hops(loss(), 2, path=f"{path}.l1").grad
+    return {name: np.asarray(host(array)) for name, array in found.items()}
+
+
+@every_cell
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+def test_every_view(own: Own, lengths: Array | None) -> None:
+    fused, unrolled = (viewed(own, fused, lengths) for fused in (True, False))
+    assert fused.keys() == unrolled.keys()
+    for name, array in fused.items():
+        assert_close(unrolled[name], array, 1e-11, name, floor=1e-12)
+
+
+@every_cell
+def test_the_names_of_the_states(own: Own) -> None:
+    layer = made(own, return_states=True)
+    *_, states = layer(const(arrays(own)["x"]))
+    assert states._fields == own.layer.scan.parts
+    assert all(part.shape == (2, T, B, H) for part in states)
+    again = pickle.loads(pickle.dumps(type(states)))
+    assert again is type(states)
+
+
+# --- parameters -------------------------------------------------------------------------------------
+
+
+@every_cell
+def test_state_dicts_and_copies(own: Own) -> None:
+    layer, other = made(own), made(own, rng=8)
+    x = const(arrays(own)["x"])
+    expected = layer(x)[0]
+    state = layer.state_dict()
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *own.layer.scan.weights)
+    assert list(state) == [f"{name}_l{k}" for k in range(2) for name in names]
+    other.load_state_dict(state)
+    for again in (other, copy.deepcopy(layer)):
+        assert_same_bits(again(x)[0], host(expected))
+
+
+def test_the_second_bias_is_a_parameter_where_it_matters() -> None:
+    for own, matters in zip(CELLS, (True, True, False, True, True), strict=True):
+        assert hasattr(made(own), "bias_hh_l0") == matters, str(own)
+    layer = made(CELLS[2])
+    state = layer.state_dict()
+    assert not host(state["bias_hh_l0"]).any()
+    state["bias_hh_l0"] = state["bias_ih_l0"] * 3
+    before = host(layer.bias_ih_l0).copy()
+    layer.load_state_dict(state)
+    assert_close(layer.bias_ih_l0, 4 * before, 1e-15)
+
+
+def test_initial_values() -> None:
+    """As drawn, one after the other, unless the class says otherwise."""
+    gru, again = made(GRU, rng=7), made(GRU, rng=7)
+    for a, b in zip(gru.parameters(), again.parameters(), strict=True):
+        assert_same_bits(a, host(b))
+        assert 0 < np.abs(host(a)).max() <= H**-0.5
+    assert len({host(p).tobytes() for p in gru.parameters()}) == 8
+    norm = made(CELLS[-1])
+    assert all((host(getattr(norm, f"gain_{n}_l1")) == 1.0).all() for n in "xhc")
+    assert (np.abs(host(norm.weight_hh_l1)) <= H**-0.5).all()
+    assert norm.gain_x_l0.shape == (4 * H,)
+
+
+def test_options() -> None:
+    """They are attributes: of the class, or set by its constructor."""
+    x = const(arrays(Own(Leaky, loop))["x"])
+    slow, quick = (Leaky(I, H, leak=leak, rng=0, dtype="float64") for leak in (0.0, 1.0))
+    assert "leak=1.0" in repr(quick)
+    assert np.abs(host(slow(x)[0]) - host(quick(x)[0])).max() > 0.01
+    quick.leak = 0.0
+    assert_same_bits(quick(x)[0], host(slow(x)[0]))
+
+    class Defaulted(MGU):
+        @staticmethod
+        def step(xp: Any, x: Any, h: Any, state: Any, factor: float = 0.0) -> Any:
+            return tuple(factor * part for part in MGU.step(xp, x, h, state))
+
+    assert not host(Defaulted(I, H, rng=0, dtype="float64")(x)[0]).any()
+
+    class Doubled(Defaulted):
+        factor = 2.0
+
+    assert host(Doubled(I, H, rng=0, dtype="float64")(x)[0]).any()
+
+
+# --- classes of classes -----------------------------------------------------------------------------
+
+
+def test_a_subclass_with_another_step() -> None:
+    class Coupled(tg.nn.LSTM):
+        """Input and forget gate are one."""
+
+        gates = ("f", "g", "o")
+
+        @staticmethod
+        def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+            z, n = x + h, x.shape[-1] // 3
+            f, o = xp.sigmoid(z[..., :n]), xp.sigmoid(z[..., 2 * n :])
+            c = state[1] + f * (xp.tanh(z[..., n : 2 * n]) - state[1])
+            return o * xp.tanh(c), c
+
+    layer = Coupled(I, H, return_states=True, rng=0, dtype="float64")
+    assert layer.weight_hh_l0.shape == (3 * H, H)
+    output, (h_n, _), states = layer(const(arrays(GRU)["x"]))
+    assert type(states) is tg.nn.LSTMStates
+    assert_same_bits(h_n[0], host(output[-1]))
+    assert tg.nn.LSTM(I, H).weight_hh_l0.shape == (4 * H, H)
+
+    class Named(tg.nn.GRU):
+        """Nothing is declared again: the same recurrence."""
+
+    assert Named.scan is tg.nn.GRU.scan
+    assert Named(I, H, rng=0)(tg.ones((T, B, I)))[0].shape == (T, B, H)
+
+
+class Faulty(MGU):
+    """A step that is a little wrong: for the tests above."""
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        return (MGU.step(xp, x, h, state)[0] + 1e-6 * h[..., :H],)
+
+
+def test_a_fault_in_a_step_is_seen() -> None:
+    with pytest.raises(AssertionError, match="result 0"):
+        test_every_result_and_every_gradient(CELLS[1]._replace(layer=Faulty), None, True)
+    assert Peephole.scan is not LayerNormLSTM.scan

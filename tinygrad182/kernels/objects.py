@@ -1,0 +1,141 @@
+"""Machine code from LLVM's text: compiled once, and loaded from a file by later processes."""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from .._files import replace_file
+
+LEVEL = 3
+OFF = ("loop_unrolling", "loop_vectorization", "slp_vectorization")
+"""What LLVM is to leave alone: loops are written as they are to be run, which it takes long to change."""
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+def functions(
+    name: str, made_from: str, write: Callable[[], Any], exported: Sequence[str]
+) -> dict[str, int]:
+    """The addresses of functions of a module, by name.
+
+    Parameters
+    ----------
+    name : str
+        What it is, for a person.
+    made_from : str
+        What it depends on, besides the name and the files of :func:`_sources`.
+    write : callable
+        Writes LLVM's text, which takes longer than to load what was made of it.
+    exported : sequence of str
+    """
+    made_for = _machine().triple, llvm.get_host_cpu_name(), _features()
+    made_by = llvmlite.__version__, LEVEL, OFF, _sources()
+    key = hashlib.sha256(repr((name, made_from, made_for, made_by)).encode()).hexdigest()[:20]
+    file = f"loops.{key}.o"
+    code = _read(file)
+    if code is None:
+        _say(f"compiling the loops of {name} ...")
+        code = _compiled(str(write()))
+        _keep(file, code)
+    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    for function in exported:
+        library.export_symbol(function)
+    loaded = library.link(_jit(), key)
+    _LOADED.append(loaded)
+    return {function: loaded[function] for function in exported}
+
+
+@cache
+def _sources() -> str:
+    """A digest of the files that write LLVM's text: these, and the rules of operations."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), here.parent / "primitives" / "elementwise.py"]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files if p.is_file())).hexdigest()
+
+
+_LOADED: list[Any] = []
+"""What keeps the machine code in memory."""
+
+
+@cache
+def _features() -> str:
+    return str(llvm.get_host_cpu_features().flatten())
+
+
+@cache
+def _machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(
+        llvm.get_host_cpu_name(), _features(), opt=LEVEL, reloc="pic", jit=True
+    )
+
+
+@cache
+def _jit() -> Any:
+    return llvm.create_lljit_compiler(_machine(), suppress_errors=True)
+
+
+def _compiled(text: str) -> bytes:
+    module = llvm.parse_assembly(text)
+    machine = _machine()
+    options = llvm.create_pipeline_tuning_options(LEVEL)
+    for name in OFF:
+        setattr(options, name, False)
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return bytes(machine.emit_object(module))
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def folders() -> list[Path]:
+    """Where machine code is looked for and kept: beside this module, or in the user's cache."""
+    if sys.platform == "win32":
+        user = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+    elif sys.platform == "darwin":
+        user = "~/Library/Caches"
+    else:
+        user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    found = [Path(__file__).with_name("__pycache__")]
+    with contextlib.suppress(RuntimeError):  # nobody's home
+        found.append(Path(user).expanduser() / "tinygrad182")
+    return found
+
+
+def _read(file: str) -> bytes | None:
+    """Machine code that was kept; None where there is none, or the file is not what was written."""
+    for folder in folders():
+        with contextlib.suppress(OSError):
+            data = (folder / file).read_bytes()
+            if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
+                return data[_DIGEST:]
+    return None
+
+
+def _keep(file: str, code: bytes) -> None:
+    """Write machine code where it can be written; nowhere is no error."""
+    for folder in folders():
+        with contextlib.suppress(OSError):
+            replace_file(folder / file, hashlib.sha256(code).digest() + code)
+            return
+
+
+def _say(what: str) -> None:
+    # a program without a terminal has no stderr, or one that nobody reads any more
+    with contextlib.suppress(OSError):
+        print(f"tinygrad182: {what}", file=sys.stderr or io.StringIO(), flush=True)

@@ -1,0 +1,163 @@
+"""The operations of a program on registers of the compiled loops, accurate to about an ulp."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+
+from .vectors import FLOATING, INTEGER, RELATIONS, Code, Value, call
+
+# --- eˣ, σ and tanh -------------------------------------------------------------------------------
+# x = n ln 2 + r, |r| ≤ ½ ln 2. Adding and taking away 1.5 · 2**(bits of the mantissa) rounds to the
+# integer n and leaves it in the lowest bits. ln 2 is a sum, of which n times the first part is exact.
+
+
+class _Exponential(NamedTuple):
+    high: float
+    low: float
+    rounding: float
+    ln2: float
+    rest: float
+    degree: int
+    bias: int
+    mantissa: int
+
+
+_SINGLE = _Exponential(
+    89.0, -86.0, 1.5 * 2**23, 0.693145751953125, 1.4286067653301870e-06, 7, 126, 23
+)
+_DOUBLE = _Exponential(
+    710.0,
+    -707.0,
+    1.5 * 2.0**52,
+    6.93147180369123816490e-01,
+    1.90821492927058770002e-10,
+    13,
+    1022,
+    52,
+)
+
+
+def _kind(x: Value) -> _Exponential:
+    return _SINGLE if isinstance(x.element, ir.FloatType) else _DOUBLE
+
+
+def _powers(x: Value) -> tuple[Value, Value]:
+    """eˣ as 2 s (1 + p); s is infinite where eˣ overflows."""
+    k = _kind(x)
+    x = x.smaller(k.high).larger(k.low)
+    y = x * (1 / math.log(2)) + k.rounding
+    n = y - k.rounding
+    r = (x - n * k.ln2) - n * k.rest
+    p = r * (1 / math.factorial(k.degree)) + 1 / math.factorial(k.degree - 1)
+    for i in range(k.degree - 2, 1, -1):
+        p = p * r + 1 / math.factorial(i)
+    return ((y.bits() + k.bias) << k.mantissa).number(), r + r * r * p
+
+
+def exp(x: Value) -> Value:
+    """eˣ; what is below 1e-37 (1e-306 in float64) counts as 0."""
+    s, p = _powers(x)
+    e = s * p + s
+    return (e + e).where(x < _kind(x).low, 0.0)
+
+
+def expm1(x: Value) -> Value:
+    """eˣ − 1, accurate around 0."""
+    s, p = _powers(x)
+    s = s + s
+    return (s * p + (s - 1.0)).where(s == math.inf, math.inf)
+
+
+def sigmoid(z: Value) -> Value:
+    """1 / (1 + e⁻ᶻ), accurate on both tails."""
+    s, p = _powers(-z)
+    e = s * p + s
+    return 1.0 / (1.0 + (e + e))
+
+
+def tanh(z: Value) -> Value:
+    """With the sign of z, for x = |z|: (1 − E) / (1 + E), E = e⁻²ˣ, or from ½ on 1 − 2 E / (1 + E).
+
+    The first is accurate around 0; of the second only the last difference is rounded by as much as counts
+    in 1 − tanh².
+    """
+    x = abs(z)
+    s, p = _powers(-(x + x))
+    s = s + s
+    e = s * p
+    whole = e + s
+    q = (e + (s - 1.0)).where(x > 0.5, whole + whole) / (whole + 1.0)
+    return q.where(x > 0.5, 1.0 - q).signed_as(z)
+
+
+# --- by name --------------------------------------------------------------------------------------
+
+_CALLED = {name: name for name in (
+    "log log2 log10 log1p sin cos sinh cosh asinh asin acos atan atan2 floor ceil trunc".split()  # noqa: SIM905
+)} | {"power": "pow", "round": "rint"}  # fmt: skip
+"""Functions of the C library."""
+
+
+class Operations:
+    """What a listing is run with: attributes are operations on registers, and on numbers beside them.
+
+    Parameters
+    ----------
+    code : Code
+    """
+
+    exp, expm1, sigmoid, tanh = map(staticmethod, (exp, expm1, sigmoid, tanh))
+
+    def __init__(self, code: Code) -> None:
+        self._code = code
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name in FLOATING or name in RELATIONS or name in (*INTEGER, "abs"):
+            return lambda *operands: next(x for x in operands if isinstance(x, Value)).apply(
+                name, *operands
+            )
+        if name in _CALLED:
+            return lambda *operands: self._by_elements(_CALLED[name], *operands)
+        raise AttributeError(name)
+
+    def square(self, x: Value) -> Value:
+        return x * x
+
+    def relu(self, x: Value) -> Value:
+        return self.maximum(x, 0.0)
+
+    def sqrt(self, x: Value) -> Value:
+        name = f"llvm.sqrt.v{x.count}f{8 * self._code.bytes}"
+        return Value(x.builder, call(x.builder, name, x.value.type, [x.value]))
+
+    def where(self, holds: Value, a: Any, b: Any) -> Value:
+        return self._code.spread(b).where(holds, self._code.spread(a))
+
+    def maximum(self, a: Any, b: Any) -> Value:
+        """The larger one, or NaN where one is."""
+        return self._chosen(operator.gt, a, b)
+
+    def minimum(self, a: Any, b: Any) -> Value:
+        """The smaller one, or NaN where one is."""
+        return self._chosen(operator.lt, a, b)
+
+    def _chosen(self, relation: Callable[..., Value], a: Any, b: Any) -> Value:
+        a, b = (self._code.spread(x) for x in (a, b))
+        return b.where(relation(a, b) | (a != a), a)
+
+    def _by_elements(self, name: str, *operands: Any) -> Value:
+        """Call a function of the C library for one element after the other."""
+        code, b = self._code, self._code.builder
+        vectors = [code.spread(x).value for x in operands]
+        name += "f" if code.bytes == 4 else ""
+        found = ir.Constant(code.type, ir.Undefined)
+        for i in range(code.count):
+            place = ir.Constant(ir.IntType(32), i)
+            x = call(b, name, code.element, [b.extract_element(v, place) for v in vectors])
+            found = b.insert_element(found, x, place)
+        return Value(b, found)

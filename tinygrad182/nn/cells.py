@@ -1,0 +1,194 @@
+"""What a class of recurrent layers or cells declares, and whether it fits together."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from .. import functions
+from ..creation import tensor
+from ..errors import ArgumentError, brief
+from ..modes import no_grad
+from ..recurrence import Scan
+
+if TYPE_CHECKING:
+    from .recurrent import Recurrent
+
+DECLARED = ("gates", "state", "step", "weights")
+"""The class attributes that make a cell; the last may be missing."""
+
+_GIVEN = ("xp", "x", "h", "state")
+_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+# fmt: off
+_ATTRIBUTES = (
+    "input_size", "hidden_size", "num_layers", "bias", "batch_first", "return_states", "fused", "training",
+)
+# fmt: on
+
+
+def scan_of(cls: type[Recurrent]) -> Scan | None:
+    """The recurrence that a class declares; None while something is missing.
+
+    Raises
+    ------
+    ArgumentError
+        A declaration of another type, or names that cannot be used.
+    """
+    if missing_in(cls):
+        return None
+    gates = cls.gates
+    if isinstance(gates, int) and not isinstance(gates, bool) and gates > 0:
+        gates = tuple([f"gate {i}" for i in range(gates)])
+    gates = _names(cls, "gates", gates, " or their number")
+    parts = _names(cls, "state", cls.state)
+    weights = _weights(cls)
+    _refuse_clashes(cls, parts, weights)
+    taken = _arguments(cls)
+    for name in weights:
+        if name not in taken:
+            _refuse(cls, f"step takes no {name!r}", "weights are handed to it by their names")
+    return Scan.of(f"{cls.__name__.lower()}_scan", cls.step, gates, parts, weights)
+
+
+def missing_in(cls: type[Recurrent]) -> list[str]:
+    """What a class has still to declare."""
+    return [name for name in DECLARED[:3] if not hasattr(cls, name)]
+
+
+def options_of(scan: Scan) -> dict[str, Any]:
+    """The arguments of a step that are no weights, and their defaults."""
+    taken = list(inspect.signature(scan.step).parameters.values())[len(_GIVEN) :]
+    return {
+        p.name: p.default
+        for p in taken
+        if p.name not in scan.weights and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+
+
+def set_options(layer: Recurrent) -> None:
+    """Make every option of the step an attribute of the layer: a class or its constructor may have."""
+    for name, default in type(layer).options.items():
+        if not hasattr(layer, name):
+            if default is inspect.Parameter.empty:
+                _refuse(
+                    type(layer),
+                    f"step takes {name!r}, which is not one of its weights",
+                    f"set self.{name} before super().__init__, or give the argument a default",
+                )
+            setattr(layer, name, default)
+        value = getattr(layer, name)
+        try:
+            hash(value)  # loops are kept for every value
+        except TypeError:
+            found = f"{name} = {brief(value)}, which may change"
+            _refuse(type(layer), found, "pass a number, a name or a tuple of such")
+
+
+def try_step(layer: Recurrent) -> None:
+    """Run a layer's step once on a few numbers, and compare what comes back with its state.
+
+    Raises
+    ------
+    ArgumentError
+        The step fails, or returns something else than the next state.
+    """
+    cls, scan, n = type(layer), layer.scan, layer.hidden_size
+    batch = 2
+    sums = (batch, len(scan.gates) * n)
+    operands = [_numbers(*shape) for shape in (sums, sums, *[(batch, n)] * len(scan.parts))]
+    weights = {name: _numbers(blocks * n) for name, blocks in scan.weights.items()}
+    params = {name: getattr(layer, name) for name in cls.options}
+    x, h, *state = operands
+    try:
+        with no_grad():
+            new = scan.step(functions, x, h, tuple(state), **weights, **params)
+    except Exception as error:
+        found = f"step fails on sums x and h of shape {sums}: {type(error).__name__}: {error}"
+        raise ArgumentError(f"{cls.__name__}: {found}") from error
+    parts = ", ".join(scan.parts) + ("," if len(scan.parts) == 1 else "")
+    if not isinstance(new, (tuple, list)) or len(new) != len(scan.parts):
+        count = f" of {len(new)}" if isinstance(new, (tuple, list)) else ""
+        _refuse(cls, f"step returns a {type(new).__name__}{count}", f"return ({parts})")
+    for name, part in zip(scan.parts, new, strict=True):
+        shape = getattr(part, "shape", ())
+        if shape != (batch, n):
+            _refuse(
+                cls,
+                f"step returns {name} of shape {shape} for {batch} sequences of {n} units",
+                f"each part is (..., H), {(batch, n)} here; sums have {len(scan.gates)} blocks of H",
+            )
+
+
+def _numbers(*shape: int) -> Any:
+    """Different small numbers, so that no variance of them is 0."""
+    values = np.linspace(0.1, 0.9, int(np.prod(shape)), dtype=np.float32)
+    return tensor(values.reshape(shape), device="cpu")
+
+
+def _refuse(cls: type, found: str, remedy: str) -> NoReturn:
+    raise ArgumentError(f"{cls.__name__}: {found}; {remedy}")
+
+
+def _names(cls: type, what: str, given: Any, otherwise: str = "") -> tuple[str, ...]:
+    """A tuple of different names."""
+    good = isinstance(given, (tuple, list)) and bool(given)
+    if not good or not all(isinstance(name, str) for name in given) or len({*given}) < len(given):
+        example = f"({given!r},)" if isinstance(given, str) else "('h', 'c')"
+        _refuse(
+            cls,
+            f"{what} = {brief(given)}",
+            f"it must be a tuple of different names such as {example}{otherwise}",
+        )
+    return tuple(given)
+
+
+def _weights(cls: type[Recurrent]) -> dict[str, int]:
+    """The further weights, and how many blocks of H numbers each has."""
+    given = cls.weights
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(_names(cls, "weights", given), 1) if given != () else {}
+    for name, blocks in given.items():
+        if not isinstance(name, str) or type(blocks) is not int or blocks < 1:
+            _refuse(
+                cls,
+                f"weights has {brief(name)}: {brief(blocks)}",
+                "it must map names to how many times H numbers there are",
+            )
+    return dict(given)
+
+
+def _refuse_clashes(cls: type, parts: tuple[str, ...], weights: Mapping[str, int]) -> None:
+    for name in (*parts, *weights):
+        if not name.isidentifier():
+            _refuse(cls, f"{name!r} is not a name", "use letters, digits and underscores")
+    for name in weights:
+        if (
+            name.startswith(_PARAMETERS)
+            or name in _GIVEN
+            or name in _ATTRIBUTES
+            or hasattr(cls, name)
+        ):
+            _refuse(cls, f"weights has {name!r}, a name that is taken", "choose another")
+
+
+def _arguments(cls: type[Recurrent]) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a step."""
+    step: Callable[..., Any] = cls.step
+    if not callable(step):
+        _refuse(
+            cls, f"step is a {type(step).__name__}", "define a static method step(xp, x, h, state)"
+        )
+    taken = inspect.signature(step).parameters
+    by_position = [
+        p for p in taken.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(by_position) < len(_GIVEN) or by_position[0].name in ("self", "cls"):
+        _refuse(
+            cls,
+            f"step takes ({', '.join(taken)})",
+            "it is a static method that begins with (xp, x, h, state)",
+        )
+    return taken
