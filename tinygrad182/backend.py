@@ -9,7 +9,7 @@ so a derivative rule written once against a namespace also runs on Tensors, diff
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -107,6 +107,18 @@ def on(array: Array) -> AbstractContextManager[Any]:
     """Context in which the array's library works on its device; does nothing on the CPU."""
     xp = NAMESPACES[type(array)]
     return xp.on(array) if getattr(xp, "guarded", False) else ANYWHERE
+
+
+def is_away(arrays: Iterable[Array]) -> bool:
+    """Whether any array lives where the host would have to wait for it."""
+    kinds = {type(a) for a in arrays}
+    return any(getattr(NAMESPACES.get(kind), "guarded", False) for kind in kinds)
+
+
+def device_of(array: Array) -> str:
+    """Name of the device an array lives on."""
+    device: str = namespace(array).device(array)
+    return device
 
 
 def copy(array: Array) -> Array:

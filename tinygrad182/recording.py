@@ -98,6 +98,15 @@ class Node:
         self.memory: Memory | None = None
         self.saved: Any = None
 
+    def again(self, inputs: tuple[Node | complex, ...]) -> Node:
+        """Return a record of the operation on other inputs, around the same value."""
+        for x in self.inputs or ():
+            if isinstance(x, Node):
+                x.check_unchanged(self)
+        twin = Node(self.primitive, inputs, self.value, self.params, self.scope)
+        twin.marks, twin.saved, twin.memory = self.marks, self.saved, self.memory
+        return twin
+
     def free(self) -> None:
         """Drop the arrays; a later backward pass through this node says so."""
         self.inputs = self.value = self.saved = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from .functions import stack
 from .marks import mark
 from .modes import Modes, Scope, at_time, enable_grad, modes_kept, recording_as
 from .recording import Node, node_of, wrap
-from .recurrence import Scan, own
+from .recurrence import Scan, by_definition, is_scan, own
 
 State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""
@@ -36,9 +36,26 @@ def run_steps(scan: Scan, operands: Sequence[Any], params: dict[str, Any]) -> li
     return states
 
 
-def is_scan(node: Node) -> bool:
-    """Whether a node is a recurrence over a whole sequence."""
-    return isinstance(node.primitive, Scan)
+@modes_kept
+def recorded(node: Node, operands: Sequence[Any], **params: Any) -> list[State]:
+    """The states of a recurrence, recorded where it was, on operands that stand for its inputs.
+
+    ``params`` are those that differ from its own.
+
+    Raises
+    ------
+    InPlaceError
+        An input was changed after it was recorded.
+    """
+    _check_unchanged(node)
+    with recording_as(Modes(True, operands[0].device, node.scope)):
+        return run_steps(node.primitive, operands, {**node.params, **params})  # type: ignore[arg-type]
+
+
+def _check_unchanged(node: Node) -> None:
+    for x in node.inputs or ():
+        if isinstance(x, Node):
+            x.check_unchanged(node)
 
 
 def operations(node: Node) -> frozenset[str]:
@@ -61,17 +78,26 @@ def _operations(scan: Scan, **params: Any) -> frozenset[str]:
     return frozenset(node.op for node in nodes) - {"leaf"}
 
 
-def steps_of_scan(node: Node) -> range:
-    """The time steps that a scan computed."""
-    start = node.params.get("start", 0)
-    return range(start, start + node.value.shape[-3])
-
-
 def unrolled(root: Node) -> Node:
-    """The root of the same graph with its recurrences step by step.
+    """The root of the same graph with its recurrences step by step; itself if there are none.
+
+    See :func:`opening`.
+    """
+    return opening([root])(root)
+
+
+def opening(roots: Sequence[Node], every: bool = True) -> Callable[[Node], Node]:
+    """Open the recurrences behind some nodes; what is returned gives the node that stands for another.
 
     What lies before the first recurrence is shared, what comes after is made again around the same
-    values. Inside, everything is computed again. The root itself where there is nothing to open.
+    values. Inside, everything is computed again.
+
+    Parameters
+    ----------
+    roots : sequence of Node
+    every : bool
+        Whether to open all. Otherwise those alone that have no loops of their own, and run by their
+        definition.
 
     Raises
     ------
@@ -80,20 +106,17 @@ def unrolled(root: Node) -> Node:
     InPlaceError
         An input of a recurrence was changed after it was recorded.
     """
-    nodes = ancestors([root], constants=True)
-    if not any(map(is_scan, nodes)):
-        return root
     twins: dict[Any, Node | _Part] = {}
-    for node in nodes:
-        if is_scan(node):
+    for node in ancestors(roots, constants=True):
+        if by_definition(node) or (every and is_scan(node)):
             twins[node] = _open(node, twins)
         elif any(x in twins for x in node.inputs or ()):
             source = twins.get(node.inputs[0])  # type: ignore[index]
             if node.op == "index" and isinstance(source, _Part):
                 twins[node] = source.at(node)
             else:
-                twins[node] = _again(node, [_twin(x, twins) for x in node.inputs or ()])
-    return _as_node(twins[root])
+                twins[node] = node.again(tuple([_twin(x, twins) for x in node.inputs or ()]))
+    return lambda node: _twin(node, twins)
 
 
 class _Part:
@@ -124,7 +147,7 @@ class _Part:
             if isinstance(found, list):
                 return _Part(found, self.scope)
             return found if isinstance(found, _Part) else node_of(found)
-        return _again(node, [_as_node(self), *(node.inputs or ())[1:]])
+        return node.again((_as_node(self), *(node.inputs or ())[1:]))
 
 
 def _as_node(x: Any) -> Any:
@@ -136,29 +159,9 @@ def _twin(x: Any, twins: dict[Any, Any]) -> Any:
     return _as_node(twins.get(x, x))
 
 
-@modes_kept
 def _open(node: Node, twins: dict[Node, Any]) -> _Part:
     """The states of a recurrence, recorded step by step where it was recorded."""
-    given: list[Any] = []
-    for x in node.inputs or ():
-        if not isinstance(x, Node):
-            given.append(x)
-            continue
-        if x.memory is not None:
-            x.check_unchanged(node)
-        twin = _twin(x, twins)
-        given.append(wrap(twin.value, twin))
-    with recording_as(Modes(True, given[0].device, node.scope)):
-        states = run_steps(node.primitive, given, node.params)  # type: ignore[arg-type]
-        parts = [_Part(list(part), node.scope) for part in zip(*states, strict=True)]
+    given = [_twin(x, twins) for x in node.inputs or ()]
+    states = recorded(node, [wrap(x.value, x) if isinstance(x, Node) else x for x in given])
+    parts = [_Part(list(part), node.scope) for part in zip(*states, strict=True)]
     return parts[0] if len(parts) == 1 else _Part(parts, node.scope)
-
-
-def _again(node: Node, inputs: list[Any]) -> Node:
-    """Record an operation on other inputs, around the same value."""
-    for x in node.inputs or ():
-        if isinstance(x, Node) and x.memory is not None:
-            x.check_unchanged(node)
-    twin = Node(node.primitive, tuple(inputs), node.value, node.params, node.scope)
-    twin.marks, twin.saved, twin.memory = node.marks, node.saved, node.memory
-    return twin

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def machine() -> dict[str, Any]:
         "torch",
         "transformers",
         "jax",
+        "llvmlite",
         "numba",
         "cupy-cuda12x",
         "cupy-cuda13x",
@@ -84,9 +86,25 @@ def machine() -> dict[str, Any]:
         "date": date.today().isoformat(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "load when begun": round(os.getloadavg()[0], 1),
+        "BLAS": _blas(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages if name in installed},
     }
+
+
+def _blas() -> str:
+    """The kernels of NumPy's BLAS, which a variable such as OPENBLAS_CORETYPE may have chosen."""
+    if find_spec("threadpoolctl") is None:
+        return "unknown without threadpoolctl"
+    from threadpoolctl import threadpool_info
+
+    found = [
+        lib for lib in threadpool_info() if lib["user_api"] == "blas" and "numpy" in lib["filepath"]
+    ]
+    return ", ".join(
+        f"{lib['internal_api']} {lib.get('architecture', '')}".strip() for lib in found
+    )
 
 
 def _processor() -> str:

@@ -10,13 +10,14 @@ import numpy as np
 
 from .. import backend
 from ..anomaly import is_floating, kind_of, kinds_among
+from ..backend import is_away
 from ..backpropagation import pull
 from ..kernels.powers import largest_exponent
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Node
 from .graph import Graph, GraphNode, Kept
-from .hosting import is_away, twins_of
+from .hosting import twins_of
 from .scaling import times_power
 
 POSITIVE = frozenset({"exp", "sigmoid"})

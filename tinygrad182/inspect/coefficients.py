@@ -20,8 +20,8 @@ from ..backpropagation import Cotangents, ancestors
 from ..kernels.powers import or_zero, sizes_of
 from ..primitives.index import Slice
 from ..recording import Node
-from .rows import joined
-from .sending import sent
+from .along import sent
+from .scaling import joined
 
 Rows = tuple[Array, Array]
 """Coefficients (K, …), and the powers of their rows, which broadcast against them."""

@@ -16,12 +16,12 @@ from ..errors import ArgumentError, GraphError
 from ..kernels.powers import times_rows
 from ..modes import modes_kept, no_grad
 from ..recording import Node
-from ..unrolling import is_scan
+from ..recurrence import is_scan
 from .coefficients import Coefficients, Rows, at_coefficient_powers, in_float64, shifted
 from .hosting import Opened, opened
-from .norms import row_norms, sample_norms, total_norms
 from .polynomials import InsideScans, Polynomials
 from .recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
+from .scaling import row_norms, sample_norms, total_norms
 from .steps import is_whole, scans_of
 from .table import text_table
 from .times import node_times

@@ -7,7 +7,7 @@ the whole graph comes over in one transfer, and the views run on NumPy's arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import chain
@@ -17,30 +17,15 @@ from .. import backend
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..autodiff import seeds_of
-from ..backend import Array
+from ..backend import Array, device_of, is_away
 from ..backpropagation import ancestors, gather, pull
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Node
-from ..unrolling import unrolled
+from ..recurrence import is_scan
+from ..unrolling import opening, unrolled
+from .gradients import Seed
 from .recurrences import Stack, one_stack
-
-Seed = tuple[Node, Array]
-"""A node, and the cotangent that arrives at it."""
-
-
-def is_away(arrays: Iterable[Array]) -> bool:
-    """Whether any array lives where the host would have to wait for it."""
-    return any(
-        getattr(backend.NAMESPACES.get(kind), "guarded", False)
-        for kind in {type(a) for a in arrays}
-    )
-
-
-def device_of(array: Array) -> str:
-    """Name of the device an array lives on."""
-    device: str = backend.namespace(array).device(array)
-    return device
 
 
 class Hosted(NamedTuple):
@@ -63,13 +48,17 @@ class Hosted(NamedTuple):
 
 
 def on_host(seeds: Sequence[Seed]) -> Hosted:
-    """Fetch the graph behind some nodes in one transfer; a graph on the host is its own twin."""
+    """Fetch the graph behind some nodes in one transfer; a graph on the host is its own twin.
+
+    Recurrences that run by their definition are opened.
+    """
     nodes = ancestors([node for node, _ in seeds], constants=True)
-    arrays = [g for _, g in seeds]
-    if not is_away([*arrays, *(node.value for node in nodes)]):
-        return Hosted(list(seeds), {})
-    twins, arrays = twins_of([(node, node.value, node.inputs or ()) for node in nodes], arrays)
-    return Hosted([(twins[n], g) for (n, _), g in zip(seeds, arrays, strict=True)], twins)
+    arrays, twins = [g for _, g in seeds], dict[Node, Node]()
+    if is_away([*arrays, *(node.value for node in nodes)]):
+        twins, arrays = twins_of([(node, node.value, node.inputs or ()) for node in nodes], arrays)
+    roots = [twins.get(node, node) for node, _ in seeds]
+    opened = opening(roots, every=False)
+    return Hosted([(opened(n), g) for n, g in zip(roots, arrays, strict=True)], twins)
 
 
 def twins_of(
@@ -94,7 +83,8 @@ def twins_of(
             twin.saved = rebuild(
                 node.saved, (next(hosts) if backend.is_array(x) else x for x in leaves)
             )
-        if node.primitive is not None and PRIMITIVES.get(node.op) is not node.primitive:
+        ours = PRIMITIVES.get(node.op) is node.primitive or is_scan(node)
+        if node.primitive is not None and not ours:
             twin.primitive, twin.saved = replace(node.primitive, vjp=_there(node)), None
     return twins, list(hosts)
 

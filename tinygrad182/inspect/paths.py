@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,15 +11,14 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..backend import Array
-from ..backpropagation import ancestors, backpropagate
+from ..backpropagation import ancestors
 from ..errors import GraphError
 from ..kernels.powers import times_rows
-from ..modes import modes_kept, no_grad
 from ..recording import Node
+from .gradients import gradients_in_bands
 from .hosting import opened
-from .norms import row_norms
 from .recurrences import Stack, Wanted, chosen, one_state
-from .scaling import NOT_FINITE, Band, gradients_in_bands, times_power, zeros_like
+from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .steps import (
     Scaled,
     Steps,
@@ -27,6 +26,7 @@ from .steps import (
     at_common_powers,
     is_whole,
     scans_of,
+    sent,
     stays_whole,
 )
 from .table import text_table
@@ -204,29 +204,6 @@ def steps_of(stack: Stack) -> dict[int, Step]:
     times = dict.fromkeys(t for r in stack.values() for t in r.steps)
     steps = {t: {name: r.steps[t] for name, r in stack.items() if t in r.steps} for t in times}
     return dict(sorted(steps.items(), key=lambda item: max(n.order for n in item[1].values())))
-
-
-@modes_kept
-def sent(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
-    """What given gradients by some nodes send to the targets, not through each other or a target.
-
-    The gradients may have a leading axis.
-    """
-
-    def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
-        return None if parent in sources else cotangent
-
-    with no_grad():
-        found = backpropagate(
-            list(sources.items()), targets, edge=edge, stop=True, retain_graph=True
-        )
-    lead = [g.shape[: g.ndim - node.value.ndim] for node, g in sources.items()][:1]
-    return {n: found[n] if n in found else _nothing(n, *lead) for n in targets}
-
-
-def _nothing(node: Node, lead: tuple[int, ...] = ()) -> Array:
-    zeros = zeros_like(node.value)
-    return backend.namespace(zeros).stack([zeros] * lead[0]) if lead else zeros
 
 
 def _next_states(root: Node, steps: dict[int, Step]) -> dict[int, set[Node]]:

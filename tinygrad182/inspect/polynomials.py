@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,15 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..backpropagation import Cotangents, fit, pull
-from ..kernels.arrays import Ends
-from ..kernels.powers import NOTHING, or_zero, sizes_of, to_one
+from ..kernels import arrays
+from ..kernels.arrays import ALL, Deltas, Ends, of_gates
+from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
+from ..kernels.program import Weights
 from ..recording import Node
-from ..unrolling import is_scan
-from .rows import RowCotangents, Rows
-from .scaling import Band, Power, at_band
-from .sending import sent
+from ..recurrence import is_scan
+from .along import sent
+from .gradients import RowCotangents, Rows, at_band
+from .scaling import Band, Power
 from .steps import Scaled, Steps, scaled
 from .times import Times
 
@@ -148,24 +151,28 @@ class InsideScans:
     def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
         """Go back through a recurrence, and send on what comes of it."""
         steps, count = Steps(node), len(self.sums.of)
+        weight, H = steps.given.weight_ih, steps.states.shape[-1]
+        by_x = of_gates(np, weight, node.saved.program.x_gates, H)
         parts = steps.scan.parts
-        hop = parts.index(self.through) if self.through in parts else None
-        back = _Back(steps, self._arrived.pop(node), count, hop)
+        kind = partial(Hopping, parts.index(self.through) if self.through in parts else None)
         x, *others = node.inputs or ()
         watched, kept, to_x = self.watched.get(node), [], []
+        found: Any = None  # until the last steps were gone through
+        arrived = self._arrived.pop(node)
         chunks = steps.chunks(np.arange(len(steps)), rows=count * steps.states.shape[2])
         for chunk in reversed(list(chunks)):
-            states, sums, powers = back.run(chunk, watched, x in wanted)
-            kept.append((states, powers))
+            found = _back(steps, chunk, _dense(arrived, count, chunk), kind, found)
+            if watched is not None:
+                kept.append((found.states[watched], found.powers))
             if x in wanted:
-                to_x.append(to_one(np, sums @ steps.given.weight_ih, powers))
+                to_x.append(to_one(np, found.sums[..., : len(by_x)] @ by_x, found.powers))
         if watched is not None:
             self.found[node] = _joined(kept)
         if to_x:
             self._put(node, x, *_joined(to_x), None)
-        for value, initial in zip(back.value, others[: len(parts)], strict=True):
+        for value, initial in zip(found.initial, others[: len(parts)], strict=True):
             if initial in wanted:
-                self._put(node, initial, *to_one(np, value, back.power), steps.start)
+                self._put(node, initial, *to_one(np, value, found.initial_powers), steps.start)
 
     def of(self, node: Node) -> tuple[Array, Array]:
         """What was found of a recurrence; zeros where the loss does not depend on it."""
@@ -206,12 +213,51 @@ def _joined(windows: list[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 # --- the loop back over the steps of a recurrence ----------------------------------------------
 
+
+def _dense(arrived: dict[int, Scaled], count: int, steps: Array) -> Scaled:
+    """What arrives at the states of some steps, by coefficients (parts, K, steps, B, H), in float64."""
+    parts, _, B, H = next(iter(arrived.values())).values.shape
+    values = np.zeros((parts, count, len(steps), B, H))
+    powers = np.zeros((count, len(steps), B), np.int64)
+    for j, given in arrived.items():
+        values[:, j], powers[j] = given.at(steps)
+    return Scaled(values, powers)
+
+
+def _back(
+    steps: Steps,
+    chunk: Array,
+    given: Scaled,
+    kind: Callable[..., Carry],
+    later: Any,
+) -> Deltas:
+    """Go back over some steps in float64, the last that are left: all coefficients at once."""
+    start, stop = int(chunk[0]), int(chunk[-1]) + 1
+    first = steps.given.initial if start == 0 else steps.states[:, start - 1]
+    lengths = steps.lengths()
+    ends = ALL if lengths is None else Ends(lengths - start, int(lengths.min()) - start)
+    saved = steps.node.saved
+    others = tuple([w.astype(np.float64) for w in saved.others])
+    return arrays.backward(
+        saved.program,
+        np,
+        saved.values[start:stop].astype(np.float64),
+        [h.astype(np.float64) for h in first],
+        Weights(None, saved.weight_hh.astype(np.float64), None, None, others),
+        steps.states[:, start:stop].astype(np.float64),
+        ends,
+        *given,
+        keep=True,
+        later=later,
+        kind=kind,
+    )
+
+
 _REACH = 2.0**200
 """Rows are rescaled where their largest element is beyond that, or below its inverse."""
 
 _SPREAD = 128
 """A row's power lies at most this far below that of the coefficient before it, which a hop adds to it."""
-
 
 _FAR = 300
 """What arrives is brought to the powers of the sum it joins, unless these lie further apart than this.
@@ -219,140 +265,58 @@ _FAR = 300
 Then the sum too is brought to the higher of both."""
 
 
-class _Coming:
-    """What arrives at the states of a recurrence from outside.
+class Hopping(Carry):
+    """The coefficients of a cotangent on its way back, (parts, K, B, H), each row at a power of its own.
 
-    Attributes
+    Parameters
     ----------
-    among : slice
-        The coefficients that it is of.
-    values : array (T, parts, some coefficients, B, H)
-    powers, tops : int array (T, some coefficients, B)
-        Those of the rows, and what their largest elements are about.
-    some : bool array (T, some coefficients, B)
-        Which rows are not all zeros.
+    hop : int or None
+        The part of the state whose use by the next step is a hop, a multiplication by λ.
+    g, powers, later
+        As for :class:`.Carry`.
     """
 
-    def __init__(self, arrived: dict[int, Scaled]) -> None:
-        self.among = slice(min(arrived), max(arrived) + 1)
-        like = next(iter(arrived.values()))
-        nothing = Scaled(np.zeros_like(like.values), np.zeros_like(like.powers))
-        given = [arrived.get(j, nothing) for j in range(self.among.start, self.among.stop)]
-        self.values = np.ascontiguousarray(
-            np.stack([g.values for g in given]).transpose(2, 1, 0, 3, 4)
-        )
-        self.powers = np.stack([g.powers for g in given], axis=1)
-        sizes = np.abs(self.values).max(axis=(1, -1), initial=0.0)
-        self.tops = sizes_of(np, sizes, self.powers)
-        self.some = self.tops != NOTHING
-
-
-class _Back:
-    """Back over the steps of a recurrence, in float64; every row of every coefficient has a power of two.
-
-    Attributes
-    ----------
-    value : array (parts, K, B, H)
-        The coefficients of the cotangent of the state before the steps that were passed.
-    power : int array (K, B)
-    """
-
-    def __init__(
-        self, steps: Steps, arrived: dict[int, Scaled], count: int, hop: int | None
-    ) -> None:
-        self.steps = steps
+    def __init__(self, hop: int | None, g: Array, powers: Array, later: Deltas | None) -> None:
+        super().__init__(g, powers, later)
         self.hop = hop
-        parts, self.last, *sizes = steps.states.shape
-        self.value = np.zeros((parts, count, *sizes))
-        self.power = np.zeros((count, sizes[0]), np.int64)
-        params = {k: v for k, v in steps.node.params.items() if k not in ("start", "shortest")}
-        self.cell = steps.scan.cell(np, **params)
-        self.weight = np.ascontiguousarray(steps.given.weight_hh, np.float64)
-        lengths = steps.lengths()
-        self.ends = Ends(lengths, self.last if lengths is None else int(lengths.min()))
+        self.begun = later is not None
+        if later is None:
+            self.power = np.zeros(self.value.shape[1:-1], np.int64)
+        self.tops = sizes_of(np, np.abs(g).max(axis=(0, -1), initial=0.0), powers)
+        some = self.tops != NOTHING
+        self.comes: list[bool] = some.any(axis=(0, -1)).tolist()
+        self.among = slice(int(some.any(axis=(1, -1)).nonzero()[0].max(initial=0)) + 1)
         self._lift: Array | None = None
-        self.coming = _Coming(arrived)
-        self.comes: list[bool] = self.coming.some.any(axis=(1, 2)).tolist()
+        self._note_lift()
 
-    def run(
-        self, steps: Array, part: int | None, sums_too: bool
-    ) -> tuple[Array, Array | None, Array]:
-        """Go back over some steps, the last that are left; return what was found, coefficients first.
+    def add(self, t: int) -> None:
+        """Multiply what goes over a hop by λ, add what arrives at step t, and rescale."""
+        if self.begun and self.hop is not None:
+            self._shift(self.value[self.hop])
+        self.begun = True
+        if self.comes[t]:
+            self._add(t)
+        size = np.abs(self.value).max(axis=-1).max(axis=0)
+        size[size == 0] = 1.0
+        if not 1 / _REACH < size.min() <= size.max() < _REACH:
+            self._bring_to(self._exponents())
 
-        These are the cotangents of one part of the states, those of the sums, and the powers of both.
-        """
-        start, n, (_, K, B, H), N = int(steps[0]), len(steps), self.value.shape, len(self.weight)
-        states, powers = np.zeros((n, K, B, H)), np.empty((n, K, B), np.int64)
-        sums = np.empty((n if sums_too else 1, K, B, N))
-        factors = self._factors(start, start + n)
-        flat = self.value[0].reshape(K * B, H)
-        for i in range(n - 1, -1, -1):
-            if start + i + 1 < self.last:
-                self._shift()
-            if self.comes[start + i]:
-                self._add(start + i)
-            self._rescale()
-            powers[i] = self.power
-            dz, here = sums[i if sums_too else 0], [f[i] for f in factors]
-            over = self.ends.over(start + i)
-            self._note(states[i], part, 0, over)
-            self.cell.inside(here, self.value)
-            for k in range(1, len(self.value)):
-                self._note(states[i], part, k, over)
-            self.cell.backward(here, self.value, dz)
-            np.matmul(dz.reshape(K * B, N), self.weight, out=flat)
-        return (
-            states.swapaxes(0, 1),
-            sums.swapaxes(0, 1) if sums_too else None,
-            powers.swapaxes(0, 1),
-        )
-
-    def _note(self, states: Array, part: int | None, k: int, over: Array | None) -> None:
-        """Keep one part's cotangent; past a sequence's end it goes no further."""
-        if k == part:
-            states[...] = self.value[k]
-        if over is not None:
-            self.value[k][:, over] = 0.0
-
-    def _factors(self, start: int, stop: int) -> list[Array]:
-        """The cell's factors at some steps, in float64."""
-        before = []
-        for states, initial in zip(self.steps.states, self.steps.given.initial, strict=True):
-            first = initial if start == 0 else states[start - 1]
-            before.append(np.concatenate([first[None], states[start : stop - 1]], dtype=np.float64))
-        after = [states[start:stop].astype(np.float64) for states in self.steps.states]
-        gates = self.steps.node.saved.gates[start:stop].astype(np.float64)
-        return list(self.cell.factors(gates, before, after))
-
-    def _shift(self) -> None:
+    def _shift(self, value: Array) -> None:
         """Multiply by λ what goes on through the hopping part."""
-        if self.hop is None:
-            return
-        value = self.value[self.hop]
         higher = value[:-1] if self._lift is None else value[:-1] * self._lift
         value[-1] += higher[-1]
         value[1:-1] = higher[:-1]  # NumPy copies what overlaps
         value[0] = 0.0
 
     def _add(self, t: int) -> None:
-        """Add what arrives at a step from outside, brought to the powers here, or these to it."""
-        coming = self.coming
-        some, powers = coming.some[t], coming.powers[t]
-        g = coming.values[t].astype(np.float64)
-        shift = np.where(some, powers - self.power[coming.among], 0)
+        """Add what arrives at step t, brought to the powers here, or these to it."""
+        some, powers = self.tops[:, t] != NOTHING, self.powers[:, t]
+        shift = np.where(some, powers - self.power, 0)
         if np.abs(shift).max() > _FAR:
-            tops = self._exponents()
-            tops[coming.among] = np.maximum(tops[coming.among], coming.tops[t])
-            self._bring_to(tops)
-            shift = np.where(some, powers - self.power[coming.among], 0)
-        self.value[:, coming.among] += _times(g, shift) if shift.any() else g
-
-    def _rescale(self) -> None:
-        """Bring the rows to about 1 where one of them is far from it."""
-        size = np.abs(self.value).max(axis=-1).max(axis=0)
-        size[size == 0] = 1.0
-        if not 1 / _REACH < size.min() <= size.max() < _REACH:
-            self._bring_to(self._exponents())
+            self._bring_to(np.maximum(self._exponents(), self.tops[:, t]))
+            shift = np.where(some, powers - self.power, 0)
+        g, here = self.g[:, self.among, t], shift[self.among]
+        self.value[:, self.among] += _times(g, here) if here.any() else g
 
     def _exponents(self) -> Array:
         return sizes_of(np, np.abs(self.value).max(axis=(0, -1), initial=0.0), self.power)
@@ -370,7 +334,11 @@ class _Back:
             power = np.maximum.accumulate(power + room, axis=0) - room
         self.value[...] = _times(self.value, self.power - power)
         self.power = power
-        down = power[:-1] - power[1:]
+        self._note_lift()
+
+    def _note_lift(self) -> None:
+        """Note what a row is multiplied by where it is added to one of the next power."""
+        down = self.power[:-1] - self.power[1:]
         self._lift = _times(np.ones((*down.shape, 1)), down) if down.any() else None
 
 

@@ -1,20 +1,22 @@
-"""Cotangents that neither underflow nor overflow: sums of arrays times powers of two."""
+"""Arrays beside powers of two, which neither underflow nor overflow: their parts, their sums and norms.
+
+A number is the power of a whole array; an int array has one for every row (a sequence at a step), or for
+every element, with size 1 along the axes on which the powers do not depend.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from .. import backend
-from ..backend import Array
-from ..backpropagation import Cotangents, backpropagate
-from ..kernels.powers import largest_exponent, times_rows
-from ..modes import modes_kept, no_grad
-from ..primitives.index import Slice
+from ..backend import Array, Key
+from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
+from ..primitives.index import Slice, fill
 from ..recording import Node
 
 Power = Any
@@ -24,81 +26,76 @@ Band = tuple[Array, Power]
 """An array and the power of two it is to be multiplied by. No array goes without: :func:`times_power` and
 :func:`whole_of` put powers back."""
 
-
 NOT_FINITE = 2**30
 """The power that infinities and NaNs are given: above all others, so that they hide what is beside them."""
 
-
-class ScaledCotangents(Cotangents):
-    """Cotangents as bands: arrays times powers of two, so that nothing underflows or overflows.
-
-    Backward is linear in the cotangent and a power of two is exact. While a cotangent stays within what
-    its type holds well it is one array, and the pass is the plain one. Where its elements lie further
-    apart (the steps of a vanishing sequence in one array, a sample that explodes beside one that
-    vanishes), it is split by magnitude, and the bands go through the rules together, on a leading axis.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.powers: list[Power] = [0]
-        """Those of the node popped last: what arrives next over its edges has them too."""
-        self._by_power: dict[int, Cotangents] = {}
-        self._powers_of: dict[Node, dict[int, None]] = {}  # those that something of a node has
-
-    def add(self, node: Node, cotangent: Any) -> None:
-        """Add what arrives over one edge, at the powers of the node it comes from."""
-        for i, power in enumerate(self.powers):
-            self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
-
-    def put(self, node: Node, cotangent: Any, power: int) -> None:
-        """Add one array at a power of two."""
-        if power not in self._by_power:
-            self._by_power[power] = Cotangents()
-        self._powers_of.setdefault(node, {})[power] = None
-        self._by_power[power].add(node, cotangent)
-
-    def pop(self, node: Node) -> Any:
-        """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
-        found = self._arrived(node)
-        if not found:
-            return None
-        if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
-            found = self.apart(node, found) or [(zeros_like(found[0][0]), 0)]
-        self.powers = [power for _, power in found]
-        if len(found) == 1:
-            return found[0][0]
-        return backend.namespace(found[0][0]).stack([array for array, _ in found])
-
-    def apart(self, node: Node, bands: list[Band]) -> list[Band]:
-        """Split a sum into bands of elements of similar size, none where another has one."""
-        return _disjoint([band for g, power in bands for band in _split(g, power)])
-
-    def is_held(self, node: Node, g: Array) -> bool:
-        """Whether the one array that arrived may go on as it is."""
-        return _is_held(g)
-
-    def _arrived(self, node: Node) -> list[Band]:
-        powers = self._powers_of.pop(node, {})
-        return [(g, p) for p in powers if (g := self._by_power[p].pop(node)) is not None]
-
-    def bands(self, g: Array) -> list[Band]:
-        """The cotangent popped last as pairs of an array and its power, the highest first."""
-        return list(zip([g] if len(self.powers) == 1 else g, self.powers, strict=True))
+HostArray = np.ndarray[Any, Any]
 
 
-def at_band(cotangent: Any, i: int) -> Any:
-    """One band of what a rule returned."""
-    if type(cotangent) is Slice:
-        return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], cotangent.lead[1:])
-    return cotangent[i, ...]
+def zeros_like(array: Array, lead: tuple[int, ...] = ()) -> Array:
+    """Zeros of the array's shape, behind leading axes, and of its type and device."""
+    with backend.on(array):
+        xp = backend.namespace(array)
+        return xp.zeros((*lead, *array.shape), dtype=array.dtype) if lead else xp.zeros_like(array)
 
 
-def _needs_no_care(node: Node) -> bool:
-    """Whether nothing is computed from the node's cotangent."""
-    return node.primitive is None or node.primitive.view
+def times_power(array: Array, power: Power) -> Array:
+    """``array`` · 2**power: 0 where that underflows, ±∞ where it overflows."""
+    return _times_int(array, power) if isinstance(power, int) else _times_rows(array, power)
 
 
-def _is_held(array: Array) -> bool:
+def _times_rows(array: Array, powers: Array) -> Array:
+    """``times_power`` with a power for every row, or for every element."""
+    xp = backend.namespace(array)
+    with xp.on(array), np.errstate(over="ignore"):
+        if powers.shape[-1:] == (1,):
+            return times_rows(xp.module, array, powers[..., 0])
+        return times_rows(xp.module, array[..., None], powers)[..., 0]
+
+
+def _times_int(array: Array, power: int) -> Array:
+    """``times_power`` with one power, in steps that the array's type can hold."""
+    limit = largest_exponent(array.dtype)
+    power = max(-3 * limit, min(3 * limit, power))  # further out, nothing changes any more
+    with backend.on(array):
+        while power:
+            step = max(-limit // 2, min(limit // 2, power))
+            array = backend.namespace(array).asarray(array * 2.0**step)
+            power -= step
+    return array
+
+
+def whole_of(bands: list[Band]) -> Array:
+    """The sum of the bands in the model's dtype."""
+    if len(bands) == 1 and isinstance(bands[0][1], int) and not bands[0][1]:
+        return bands[0][0]
+    with np.errstate(over="ignore", under="ignore"):
+        total = times_power(*bands[0])
+        for band in bands[1:]:
+            total = total + times_power(*band)
+    return total
+
+
+def in_own_type(states: Array, powers: Array) -> Array:
+    """The gradients with their powers put back: 0 where they underflow, ±∞ where they overflow."""
+    xp = backend.namespace(states)
+    if not xp.guarded:  # the host need not wait to see that there is less to do
+        if not powers.any():
+            return states
+        if (powers == powers.flat[0]).all():
+            return times_power(states, int(powers.flat[0]))
+    return times_power(states, powers[..., None])
+
+
+def _plus(a: Array, b: Array) -> Array:
+    """The sum, as an array also where NumPy makes a scalar of it."""
+    return backend.namespace(a).asarray(a + b)
+
+
+# --- by magnitude -------------------------------------------------------------------------------
+
+
+def is_held(array: Array) -> bool:
     """Whether no element is so near the ends of its type that one operation could reach them."""
     top, bottom = _extremes(array)
     reach = reach_of(array)
@@ -122,7 +119,7 @@ def _extremes(array: Array) -> tuple[float, float]:
     return top, float(xp.min(sizes)) or float(xp.min(xp.where(sizes > 0, sizes, top)))
 
 
-def _split(array: Array, power: int) -> list[Band]:
+def split(array: Array, power: int) -> list[Band]:
     """The array as bands on a grid of powers, highest first; in each, sizes are about 1.
 
     Band k holds the elements of size 2**(unit · (k ± ½)), times 2**(−unit · k).
@@ -148,10 +145,10 @@ def _split(array: Array, power: int) -> list[Band]:
     return bands
 
 
-def _disjoint(bands: list[Band]) -> list[Band]:
+def disjoint(bands: list[Band]) -> list[Band]:
     """Return the sum of ``bands`` as others, highest power first, each element in one of them only.
 
-    ``bands`` come from :func:`_split`. Where a higher one has an element, those that show beside it are
+    ``bands`` come from :func:`split`. Where a higher one has an element, those that show beside it are
     added to it (:func:`steps_that_show`).
     """
     sums: dict[int, Array] = {}
@@ -187,79 +184,290 @@ def steps_that_show(dtype: Any) -> int:
     return -(-digits // (largest_exponent(dtype) // 2))
 
 
-def zeros_like(array: Array) -> Array:
-    """Zeros of the array's shape, type and device."""
-    with backend.on(array):
-        return backend.namespace(array).zeros_like(array)
+def by_rank(bands: list[Band]) -> list[Band]:
+    """Return a sum as bands with powers by rows: in the first each row's largest elements, and so on.
 
-
-def times_power(array: Array, power: Power) -> Array:
-    """``array`` · 2**power: 0 where that underflows, ±∞ where it overflows."""
-    return _times_int(array, power) if isinstance(power, int) else _times_rows(array, power)
-
-
-def _times_rows(array: Array, powers: Array) -> Array:
-    """``times_power`` with a power for every row, or for every element."""
-    xp = backend.namespace(array)
-    with xp.on(array), np.errstate(over="ignore"):
-        if powers.shape[-1:] == (1,):
-            return times_rows(xp.module, array, powers[..., 0])
-        return times_rows(xp.module, array[..., None], powers)[..., 0]
-
-
-def _times_int(array: Array, power: int) -> Array:
-    """``times_power`` with one power, in steps that the array's type can hold."""
-    limit = largest_exponent(array.dtype)
-    power = max(-3 * limit, min(3 * limit, power))  # further out, nothing changes any more
-    with backend.on(array):
-        while power:
-            step = max(-limit // 2, min(limit // 2, power))
-            array = backend.namespace(array).asarray(array * 2.0**step)
-            power -= step
-    return array
-
-
-def whole_of(bands: list[Band]) -> Array:
-    """The sum of the bands in the model's dtype."""
-    with np.errstate(over="ignore", under="ignore"):
-        total = times_power(*bands[0])
-        for band in bands[1:]:
-            total = total + times_power(*band)
-    return total
-
-
-@modes_kept
-def gradients_in_bands(
-    root: Node,
-    seed: Array,
-    targets: set[Node],
-    stop: bool = False,
-    edge: Callable[[Node, Node, Any], Any] | None = None,
-) -> dict[Node, list[Band]]:
-    """The gradient by every target, as bands: true however small or large it is.
-
-    ``stop`` and ``edge`` are those of :func:`backpropagate`.
+    Sizes lie on a grid of powers, as those of bands without rows. There are as many bands as the elements
+    of a row lie apart; rows of one band need not have the same power.
     """
-    found: dict[Node, list[Band]] = {}
-    sums = ScaledCotangents()
+    m, unit = backend.namespace(bands[0][0]).module, largest_exponent(bands[0][0].dtype) // 2
+    shows = steps_that_show(bands[0][0].dtype)
+    shape = np.broadcast_shapes(*(p.shape for _, p in bands if not isinstance(p, int)))
+    axes = tuple(i for i, n in enumerate(shape) if n == 1)
+    left = [_on_grid(m, g, power, unit) for g, power in bands]
+    kept: list[tuple[Array, Array]] = []
+    taken: Array = False
+    while True:
+        top = m.full(shape, NOTHING)
+        for level in left:
+            top = m.maximum(top, level.max(axis=axes, keepdims=True))
+        if (top == NOTHING).all():
+            return [(g, m.where(k == NOTHING, 0, k * unit)) for g, k in kept]
+        low = m.zeros_like(bands[0][0])
+        for (g, power), level in zip(bands, left, strict=True):
+            here = (level == top) & (level != NOTHING)
+            low += times_power(m.where(here, g, 0), m.where(here, power - top * unit, 0))
+            level[here] = NOTHING
+        for i, (high, above) in enumerate(kept[-shows:], max(len(kept) - shows, 0)):
+            near = (high != 0) & (above - top <= shows)
+            if near.any():
+                kept[i] = high + m.where(near, times_power(low, (top - above) * unit), 0), above
+        if kept:
+            low = m.where(taken, 0, low)
+        new = low != 0
+        if new.any():
+            kept.append((low, top))
+            taken = taken | new
+            for level in left:
+                level[new & (level < top - shows)] = NOTHING
 
-    def keep(node: Node, g: Array) -> None:
-        if node in targets:
-            found[node] = sums.bands(g)
 
-    with no_grad():
-        backpropagate(
-            [(root, seed)],
-            targets,
-            visit=keep,
-            edge=edge,
-            stop=stop,
-            retain_graph=True,
-            cotangents=sums,
+def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:
+    """Which multiple of ``unit`` the power of two of every element is about."""
+    level = (m.frexp(g)[1].astype("int64") - 1 + power + unit // 2) // unit
+    level = m.where(m.isfinite(g), level, NOT_FINITE // unit)
+    return m.where(g == 0, NOTHING, level)
+
+
+def as_bands(g: Array, powers: Array, limit: int | None = None) -> Iterator[Band]:
+    """Yield an array whose rows have powers as bands of one power each.
+
+    With ``limit``, what is at a higher power is put there, and what is at a lower than -``limit`` is 0.
+    """
+    m, unit = backend.namespace(g).module, largest_exponent(g.dtype) // 2
+    if limit is not None:
+        g, powers = m.where(powers < -limit, 0, g), m.clip(powers, -limit, limit)
+    near = m.rint(powers / unit).astype("int64")
+    for k in np.unique(near).tolist():
+        some = m.where(near == k, g, 0)
+        if some.any():
+            yield times_power(some, m.where(near == k, powers - k * unit, 0)), k * unit
+
+
+# --- sums of parts ------------------------------------------------------------------------------
+
+
+class Elements:
+    """A sum of arrays at powers of two.
+
+    Parameters
+    ----------
+    like : array
+        An array of the library and type that the sum is to have.
+    shape : tuple of int
+
+    Attributes
+    ----------
+    places : int array
+        The number of every element, in the sum's shape: what :meth:`add` takes.
+    """
+
+    def __init__(self, like: Array, shape: tuple[int, ...]) -> None:
+        self.m = backend.namespace(like).module
+        self.shape = shape
+        size = math.prod(shape)
+        self.places = self.m.arange(size).reshape(shape)
+        self._values = self.m.zeros(size, like.dtype)
+        self._powers = self.m.full(size, NOTHING)  # at which an element is about 1
+
+    def add(self, values: Array, powers: Power, places: Array) -> None:
+        """Add values at some places, which may be repeated; the powers broadcast against the values."""
+        m, shown = self.m, values != 0
+        if not shown.any():
+            return
+        powers = m.broadcast_to(powers, values.shape)[shown]
+        places = m.broadcast_to(places, values.shape)[shown]
+        values = values[shown]
+        before = self._powers[places]
+        m.maximum.at(self._powers, places, sizes_of(m, values, powers))
+        top = self._powers[places]
+        self._values[places] = self._times(self._values[places], before - top)
+        m.add.at(self._values, places, self._times(values, powers - top))
+        gone = places[self._values[places] == 0]
+        self._powers[gone] = NOTHING
+
+    def _times(self, values: Array, powers: Array) -> Array:
+        limit = 4 * largest_exponent(values.dtype)  # further out, nothing changes any more
+        return self.m.ldexp(values, self.m.clip(powers, -limit, limit).astype("int32"))
+
+    @property
+    def parts(self) -> tuple[Array, Array]:
+        """The elements and the power of each."""
+        return self._values.reshape(self.shape), self._powers.reshape(self.shape)
+
+    def band(self) -> Band:
+        """The sum, with size 1 in its powers along axes on which they do not depend much.
+
+        No element is then further below 1 than an array may be that goes on as it is.
+        """
+        m, apart = self.m, largest_exponent(self._values.dtype) // 2
+        values, own = self.parts
+        high, low = own, m.where(own == NOTHING, -NOTHING, own)
+        for axis in reversed(range(len(self.shape))):
+            top, bottom = (
+                m.max(high, axis=axis, keepdims=True, initial=NOTHING),
+                m.min(low, axis=axis, keepdims=True, initial=-NOTHING),
+            )
+            if bool((top - bottom < apart).all()):
+                high, low = top, bottom
+        high = m.where(high == NOTHING, 0, high)
+        return self._times(values, m.where(own == NOTHING, 0, own - high)), high
+
+
+def cumulated(g: Array, powers: Power, axis: int) -> Band:
+    """Return the sum of all that stands at or behind each place along an axis.
+
+    Pairs are added up first, then fours, and so on.
+    """
+    total = Elements(g, g.shape)
+    axis %= g.ndim
+    total.add(g, powers, total.places)
+    distance = 1
+    while distance < g.shape[axis]:
+        values, own = total.parts
+        later, earlier = (
+            (slice(None),) * axis + (part,)
+            for part in (slice(distance, None), slice(None, -distance))
         )
-    return found
+        total.add(values[later], own[later], total.places[earlier])
+        distance *= 2
+    return total.band()
 
 
-def _plus(a: Array, b: Array) -> Array:
-    """The sum, as an array also where NumPy makes a scalar of it."""
-    return backend.namespace(a).asarray(a + b)
+def joined(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
+    """Parts of a node's cotangent as few whole ones: rows as they are, other parts added up."""
+    rows = [(s, p) for s, p in parts if _keeps_rows(s, node) and _of_rows(p)]
+    others = [(s, p) for s, p in parts if not (_keeps_rows(s, node) and _of_rows(p))]
+    return placed(node, rows) + ([elements_of(node, others)] if others else [])
+
+
+def _of_rows(power: Power) -> bool:
+    return isinstance(power, int) or bool(power.shape[-1] == 1)
+
+
+def _keeps_rows(s: Slice, node: Node) -> bool:
+    """Whether a part of a node's cotangent is some of its rows, or pieces of some."""
+    key, ndim = s.key, node.value.ndim
+    return (
+        not s.arrays
+        and None not in key
+        and (len(key) < ndim or (len(key) == ndim and isinstance(key[-1], slice)))
+    )
+
+
+def elements_of(node: Node, parts: list[tuple[Slice, Power]]) -> Band:
+    """Parts of a node's cotangent as a whole one, where they may overlap."""
+    lead = parts[0][0].lead
+    total = Elements(parts[0][0].value, (*lead, *node.value.shape))
+    for s, power in parts:
+        key = (slice(None),) * len(lead) + fill(s.key, s.arrays)
+        total.add(s.value, power, total.places[key])
+    return total.band()
+
+
+def placed(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
+    """Parts of a node's cotangent as few whole ones: each in the first whose rows can take it."""
+    wholes: list[tuple[Array, Array]] = []
+    for s, power in parts:
+        key = (slice(None),) * len(s.lead) + s.key
+        rows = key[: len(s.lead) + node.value.ndim - 1]
+        here = next((w for w in wholes if _has_room(*w, key, rows, power)), None)
+        if here is None:
+            m, shape = backend.namespace(s.value).module, (*s.lead, *node.value.shape)
+            here = m.zeros(shape, node.value.dtype), m.zeros((*shape[:-1], 1), "int64")
+            wholes.append(here)
+        here[0][key] = s.value
+        here[1][rows] = power
+    return list(wholes)
+
+
+def _has_room(whole: Array, powers: Array, key: Key, rows: Key, power: Power) -> bool:
+    """Whether a part has its rows for itself, or its place in rows of the same powers."""
+    if not whole[rows].any():
+        return True
+    return not whole[key].any() and bool((powers[rows] == power).all())
+
+
+# --- norms in float64 ---------------------------------------------------------------------------
+
+
+_SAFE = 1e-280
+"""Of a larger sum, squares that underflow are a part smaller than ε."""
+
+
+def row_norms(rows: Array) -> Array:
+    """2-norms along the last axis, right where the squares would under- or overflow."""
+    xp = backend.namespace(rows)
+    m = xp.module
+    with xp.on(rows):
+        if m is np:  # mostly no square is out of range, and then one pass does
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                squares = np.einsum("...i,...i->...", rows, rows)
+            if squares.size and squares.min() > _SAFE and squares.max() < math.inf:
+                return np.sqrt(squares)
+        top = _largest(m, rows)
+        scale = m.where((top > 0) & (top < math.inf), top, 1.0)
+        return scale * m.sqrt(m.sum((rows / scale[..., None]) ** 2, axis=-1))
+
+
+def _largest(m: Any, rows: Array) -> Array:
+    """The largest size along the last axis; 0 of nothing."""
+    if m is np:
+        return np.maximum(np.max(rows, axis=-1, initial=0.0), -np.min(rows, axis=-1, initial=0.0))
+    return m.max(m.abs(rows), axis=-1) if rows.shape[-1] else m.zeros(rows.shape[:-1])
+
+
+def step_norms(states: Array) -> Array:
+    """The norm at every step, ``(T,)``, where the states are."""
+    return row_norms(_wide(states, (len(states), math.prod(states.shape[1:]))))
+
+
+def sample_norms(states: Array, ndim: int | None = None) -> Array:
+    """Each sample's norm, ``(…, B)``, of states ``(…, B, H)``; a state without a batch is one sample.
+
+    A state has ``ndim`` axes: by default all but the first of ``states``.
+    """
+    return row_norms(_wide(states, _by_sample(states, ndim)))
+
+
+def at_sample_powers(states: Array, powers: Array, ndim: int) -> tuple[Array, Array]:
+    """States whose elements have powers of two, in float64, and a single power for each sample (…, B)."""
+    xp = backend.namespace(states)
+    m, shape = xp.module, _by_sample(states, ndim)
+    with xp.on(states):
+        wide = states.astype("float64").reshape(shape)
+        powers = m.broadcast_to(powers, states.shape).reshape(shape)
+        top = or_zero(m, m.max(sizes_of(m, wide, powers), axis=-1))
+        shifts = m.clip(powers - top[..., None], -4096, 4096).astype("int32")
+        return m.ldexp(wide, shifts).reshape(states.shape), top
+
+
+def _by_sample(states: Array, ndim: int | None) -> tuple[int, ...]:
+    """The shape in which a row is a sample."""
+    start = 1 if ndim is None else states.ndim - ndim
+    front, state = states.shape[:start], states.shape[start:]
+    samples = state[0] if len(state) > 1 else 1
+    return (*front, samples, math.prod(state) // max(samples, 1))
+
+
+def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArray]:
+    """Over all samples and bands at every step, and the logarithm, which does not underflow.
+
+    Parameters
+    ----------
+    norms, powers : ndarrays (bands, T, …, B)
+        Legs of right triangles, each beside the power of two it is to be multiplied by.
+    """
+    top = np.where(norms == 0, powers.min(), powers).max(axis=(0, -1))
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        legs = np.ldexp(norms, powers - top[..., None])
+        total = row_norms(np.hypot.reduce(legs, axis=0))
+        return np.ldexp(total, top), np.log(total) + top * math.log(2)
+
+
+def _wide(states: Array, shape: tuple[int, ...]) -> Array:
+    """In float64 and another shape; on the host where a library has no functions of NumPy's kind."""
+    xp = backend.namespace(states)
+    states = states if xp.has_loops else xp.to_numpy(states)
+    with backend.on(states):
+        return states.astype("float64").reshape(shape)

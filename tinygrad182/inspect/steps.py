@@ -1,4 +1,4 @@
-"""The steps of a recurrence that was run as one operation, side by side.
+"""The steps of a recurrence that was run as one operation: all side by side, one alone, or one by one.
 
 What a step does with the gradients that arrive at its state depends on no other step. So the step's
 definition is recorded once, on the rows of all steps, and one pull does the work of all.
@@ -6,21 +6,25 @@ definition is recorded once, on the rows of all steps, and one pull does the wor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import functions
+from .. import backend
+from .._tensor import Tensor
 from ..backend import Array
+from ..backpropagation import backpropagate
+from ..errors import ArgumentError
 from ..kernels.powers import or_zero, sizes_of, times_rows
-from ..modes import Modes, modes_kept, recording_as
-from ..recording import Leaf, Node, node_of, wrap
+from ..marks import mark
+from ..modes import Modes, modes_kept, no_grad, recording_as
+from ..recording import Leaf, Node, is_tensor, node_of, wrap
 from ..recurrence import Scan
-from .fused import gradients_inside
+from ..unrolling import State, recorded
+from .gradients import Inside, RowCotangents, Seed, gradients_inside
 from .recurrences import Stack
-from .rows import RowCotangents
-from .scaling import Power
+from .scaling import Power, in_own_type, zeros_like
 
 ELEMENTS = 1 << 18
 """Elements of the sums of the steps that are worked on at once, about: what bounds memory."""
@@ -50,7 +54,7 @@ class Steps:
     Parameters
     ----------
     node : Node
-        The operation that computed them, on the host.
+        The operation that computed them.
 
     Raises
     ------
@@ -59,14 +63,13 @@ class Steps:
     """
 
     def __init__(self, node: Node) -> None:
-        for x in node.inputs or ():
-            if isinstance(x, Node):
-                x.check_unchanged(node)
         self.node = node
         self.scan: Scan = node.primitive  # type: ignore[assignment]
-        values = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
+        self.operands = stand_ins(node)
+        values = [wrapped._data if is_tensor(wrapped) else wrapped for wrapped in self.operands]
         self.given = self.scan.operands(tuple(values))
-        self.states: Array = node.value.reshape((-1, *node.value.shape[-3:]))
+        self.xp = backend.namespace(node.value)
+        self.states: Array = self.xp.reshape(node.value, (-1, *node.value.shape[-3:]))
         self.start: int = node.params.get("start", 0)
 
     def __len__(self) -> int:
@@ -82,9 +85,9 @@ class Steps:
         return np.array([t - self.start for t in wanted if t in there], np.int64)
 
     def lengths(self) -> Array | None:
-        """How many of the steps each sequence has; None: all."""
+        """How many of the steps each sequence has, on the host; None: all."""
         given = self.given.lengths
-        return None if given is None else given.astype(np.int64)
+        return None if given is None else self.xp.to_numpy(given).astype(np.int64)
 
     def chunks(self, steps: Array, rows: int | None = None) -> Iterator[Array]:
         """Parts of some steps whose gradients fit into memory, of ``rows`` each: B by default."""
@@ -94,31 +97,36 @@ class Steps:
 
     @modes_kept
     def at(self, steps: Array, sequences: slice = slice(None)) -> SideBySide:
-        """Record some steps, of some sequences of the batch, each from the state before it."""
-        names, H = self.scan.parts, self.states.shape[-1]
-        before = []
-        for states, initial in zip(self.states, self.given.initial, strict=True):
-            rows = states[steps - 1][:, sequences]
-            rows[steps == 0] = initial[sequences]
-            rows = rows.reshape(-1, H)
-            before.append(wrap(rows, Leaf(rows, requires_grad=True)))
-        x = self.given.x[steps][:, sequences]
-        x = x.reshape(1, -1, x.shape[-1])
-        rest = [*self.given[2:6], *self.given.others]
-        operands = [x, *rest, *self._left(steps, sequences)]
-        x, *others = [wrap(a) if hasattr(a, "shape") else a for a in operands]
-        params = {k: v for k, v in self.node.params.items() if k not in ("start", "shortest")}
-        with recording_as(Modes(True, "cpu", self.node.scope)):
-            _, after = self.scan.unrolled(functions, x, *before, *others, **params)
+        """Record some steps, of some sequences of the batch, each from the state before it.
+
+        They are marked and named as the first of them.
+        """
+        names, time = self.scan.parts, self.start + int(steps[0])
+        past = zip(self.states, self.given.initial, strict=True)
+        rows = [self._rows([s[t - 1, ...] if t else h for t in steps], sequences) for s, h in past]
+        before = [wrap(h, Leaf(h, requires_grad=True)) for h in rows]
+        x = self._rows([self.given.x[t, ...] for t in steps], sequences)[None, ...]
+        others = self.operands[1 + len(names) :]
+        if self.given.lengths is not None:
+            others = [*others[:-1], *self._left(steps, sequences)]
+        with recording_as(Modes(True, self.operands[0].device, self.node.scope)):
+            for part, name in zip(before, names, strict=True):
+                mark(part, name, time - 1)
+        requires_grad = self.operands[0].requires_grad
+        operands = [wrap(x, Leaf(x, requires_grad)), *before, *others]
+        (after,) = recorded(self.node, operands, start=time, shortest=0)
         return SideBySide(_by_name(names, before), _by_name(names, after))
 
-    def _left(self, steps: Array, sequences: slice) -> list[Array]:
+    def _rows(self, steps: list[Array], sequences: slice) -> Array:
+        """The rows of some sequences at some steps, (steps·B, ·)."""
+        some = self.xp.stack(steps)[:, sequences, ...]
+        return self.xp.reshape(some, (-1, some.shape[-1]))
+
+    def _left(self, steps: Array, sequences: slice) -> list[Tensor]:
         """How many steps each row has left, if any has none."""
-        lengths = self.lengths()
-        if lengths is None:
-            return []
-        left = np.maximum(lengths[sequences] - steps[:, None], 0).reshape(-1)
-        return [] if left.all() else [left]
+        ends = np.asarray(self.lengths())[sequences]
+        left = np.maximum(ends - steps[:, None], 0).reshape(-1)
+        return [] if left.all() else [wrap(self.xp.from_numpy(left, self.operands[0].device))]
 
     @staticmethod
     def by_node(state: dict[str, Node], values: Array) -> dict[Node, Array]:
@@ -129,6 +137,38 @@ class Steps:
 
 def _by_name(names: tuple[str, ...], state: object) -> dict[str, Node]:
     return {name: node_of(part) for name, part in zip(names, state, strict=True)}  # type: ignore[call-overload]
+
+
+def stand_ins(node: Node) -> list[Any]:
+    """Leaves in the place of a recurrence's inputs, which must be what they were; numbers as they are."""
+    found = []
+    for x in node.inputs or ():
+        if isinstance(x, Node):
+            x.check_unchanged(node)
+            leaf = Leaf(x.value, x.requires_grad)
+            leaf.name = x.name if isinstance(x, Leaf) else ""
+            leaf.marks = x.marks
+        found.append(wrap(x.value, leaf) if isinstance(x, Node) else x)
+    return found
+
+
+@modes_kept
+def sent(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
+    """What given gradients by some nodes send to the targets, not through each other or a target.
+
+    The gradients may have a leading axis.
+    """
+
+    def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
+        return None if parent in sources else cotangent
+
+    with no_grad():
+        found = backpropagate(
+            list(sources.items()), targets, edge=edge, stop=True, retain_graph=True
+        )
+    lead = [g.shape[: g.ndim - node.value.ndim] for node, g in sources.items()][:1]
+    front = lead[0] if lead else ()
+    return {n: found[n] if n in found else zeros_like(n.value, front) for n in targets}
 
 
 def is_whole(stack: Stack) -> bool:
@@ -191,7 +231,7 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, 
     inside = gradients_inside(root, seed, set(scans), sums=sums)
     found = []
     for node in scans:
-        parts = [inside.rows(node, k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]
+        parts = [inside.within(node).grads(k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]
         values = np.stack([np.concatenate([states for states, _ in part]) for part in parts])
         powers = np.concatenate([powers for _, powers in parts[0]])
         found.append((sums.given[node], Scaled(values, powers)))
@@ -209,3 +249,69 @@ def at_common_powers(*given: Scaled, by_step: bool = False) -> tuple[list[Array]
     )
     top = or_zero(np, top.max(axis=1, keepdims=True) if by_step else top)
     return [times_rows(np, g.values, g.powers - top) for g in given], top
+
+
+# --- opened for the inspector's user ---------------------------------------------------------------
+
+Seeds = list[Seed]
+"""The latest nodes, and what arrives at them."""
+
+
+def inside(node: Node, g: Array) -> Seeds:
+    """All steps, recorded again, and the gradients that the scan's own ``g`` gives the states."""
+    return _all(node, g)[1]
+
+
+@modes_kept
+def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
+    """All steps, recorded again, and what of the scan's own cotangent ``g`` arrives at each."""
+    states = recorded(node, stand_ins(node))
+    seeds: Seeds = []
+    for t, state in enumerate(states):
+        seeds += zip(map(node_of, state), _at_step(node, g, t), strict=True)
+    return states, _latest_first(seeds)
+
+
+def step(node: Node, g: Array, time: int) -> Seeds:
+    """One step, recorded again, and what arrives at its states from the loss and the next step."""
+    steps = Steps(node)
+    times = steps.times()
+    if time not in times:
+        raise ArgumentError(f"expand: time {time!r}; the steps are {times[0]} to {times[-1]}")
+    i = times.index(time)  # of Python's int, whatever type the time has
+    here = steps.at(np.array([i]))
+    arriving = _at_step(node, g, i)
+    if i + 1 < len(times):
+        after = steps.at(np.array([i + 1]))
+        totals = zip(after.after.values(), _totals(node, g, i + 1), strict=True)
+        back = sent(dict(totals), set(after.before.values()))
+        arriving = [a + back[x] for a, x in zip(arriving, after.before.values(), strict=True)]
+    return _latest_first(list(zip(here.after.values(), arriving, strict=True)))
+
+
+def _at_step(node: Node, g: Array, i: int) -> list[Array]:
+    """What of the cotangent of a recurrence is that of the parts of one state."""
+    parts = [g] if node.value.ndim == 3 else [g[k, ...] for k in range(g.shape[0])]
+    return [part[i, ...] for part in parts]
+
+
+def _latest_first(seeds: Seeds) -> Seeds:
+    return sorted(seeds, key=lambda seed: -seed[0].order)
+
+
+@modes_kept
+def _totals(node: Node, g: Array, i: int) -> list[Array]:
+    """The whole gradient of every part of the state at step ``i``: one way back to it."""
+    scan: Scan = node.primitive  # type: ignore[assignment]
+    if node.saved is None:
+        states, seeds = _all(node, g)
+        targets = [node_of(part) for part in states[i]]
+        with no_grad():
+            found = backpropagate(seeds, set(targets), retain_graph=True)
+        return [found[target] for target in targets]
+    xp = backend.namespace(node.value)
+    xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
+    with xp.on(node.value):
+        *_, last = scan.inside(xp, g, node.value, xs, node.saved, keep=True, until=i, **node.params)
+    whole = Inside(node, [last], 0)
+    return [in_own_type(*whole.grads(k)[0])[0] for k in range(len(scan.parts))]

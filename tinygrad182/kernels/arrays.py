@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -263,6 +264,8 @@ def backward(
     keep: bool = False,
     span: range | None = None,
     later: Deltas | None = None,
+    *,
+    kind: Callable[..., Carry] = Carry,
 ) -> Deltas:
     """Run back over time.
 
@@ -283,6 +286,8 @@ def backward(
         initial state is then the one before these.
     later : Deltas, optional
         What was found for the steps after these.
+    kind : callable
+        Makes what holds the cotangents on their way.
     """
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
@@ -290,7 +295,7 @@ def backward(
     kept = m.empty((parts, *lead, len(span), B, H), g.dtype) if keep else None
     every: Array | None = None
     here = slice(span.start, span.stop)
-    carry = Carry(g[..., here, :, :], None if powers is None else powers[..., here, :], later)
+    carry = kind(g[..., here, :, :], None if powers is None else powers[..., here, :], later)
     back = _Back(program, m, weights, carry.value, sums, kept)
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):

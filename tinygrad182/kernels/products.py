@@ -108,7 +108,7 @@ class Sent(NamedTuple):
         gates = s.program.x_gates, s.program.h_gates
         for (by, at), has_bias, order in zip(self.weights[:2], s.biases, gates, strict=True):
             if s.program.separate and by is not None:
-                by = _as_declared(s.m, by, order, s.states.shape[-1])
+                by = as_declared(s.m, by, order, s.states.shape[-1])
             split = by is not None and has_bias
             of_weight, of_bias = (by[..., :-1], by[..., -1]) if split else (by, None)
             weights.append((of_weight, at))
@@ -126,7 +126,7 @@ class Sent(NamedTuple):
         return found
 
 
-def _as_declared(m: Any, by: Array, gates: tuple[int, ...], H: int) -> Array:
+def as_declared(m: Any, by: Array, gates: tuple[int, ...], H: int) -> Array:
     """The rows (*lead, gates·H, ·) of sums in the order in which the cell declares its gates."""
     if gates == tuple(range(len(gates))):
         return by
@@ -293,38 +293,39 @@ def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array, 
 def sent(s: Setting, found: Deltas) -> Cotangents:
     """The cotangents of all inputs, with the powers of two of the rows put back."""
     m, powers = s.m, found.powers
-    leads = found.sums.shape[:-3]
-    if leads and not isinstance(powers, int):
+    if isinstance(powers, int):
+        return _sent_at_once(s, found, powers)
+    if leads := found.sums.shape[:-3]:
         rows = [sent(s, found.at(i)) for i in np.ndindex(*leads)]
         return tuple(
             None if c[0] is None else m.stack(c).reshape((*leads, *c[0].shape))
             for c in zip(*rows, strict=True)
         )
     made = products(s, found)
-    by_x, initial = made.x, made.initial
-    weights: Any = None
-    if not isinstance(powers, int):
-        by_x = None if by_x is None else times_rows(m, by_x, powers)
-        initial = times_rows(m, initial, found.initial_powers)
-        weights = [
-            None if w is None else times_rows(m, w, m.asarray(p)) for w, p in made.by_weights()
-        ]
-    elif powers:
-        arrays = [w for w, _ in made.weights]
+    by_x = None if made.x is None else times_rows(m, made.x, powers)
+    initial = times_rows(m, made.initial, found.initial_powers)
+    weights = [None if w is None else times_rows(m, w, m.asarray(p)) for w, p in made.by_weights()]
+    return (by_x, *initial, *weights, *([None] if s.has_lengths else []))
+
+
+def _sent_at_once(s: Setting, found: Deltas, by: int) -> Cotangents:
+    """The cotangents of all inputs where all rows have one power."""
+    made, initial = products(s, found), found.initial
+    arrays = [w for w, _ in made.weights if w is not None]
+    if by:
         if not all(map(_finite, arrays)):
             return sent(s, found.by_rows())  # lowered: it may have been their raising
-        scale = power(found.sums.dtype, powers)
+        scale = power(found.sums.dtype, by)
         initial = initial * scale  # another array, for the steps before go on from this one
-        for array in (by_x, *arrays):
-            if array is not None:
-                m.multiply(array, scale, out=array)
-    weights = [w for w, _ in made.by_weights()] if weights is None else weights
-    return (by_x, *initial, *weights, *([None] if s.has_lengths else []))
+        for array in arrays if made.x is None else [made.x, *arrays]:
+            array *= scale
+    weights = [w for w, _ in made.by_weights()]
+    return (made.x, *initial, *weights, *([None] if s.has_lengths else []))
 
 
 def _finite(array: Array) -> bool:
     """Whether all elements are finite; False also where the sum of their squares is not."""
-    return array is None or math.isfinite(abs(np.vdot(array, array)))
+    return math.isfinite(abs(np.vdot(array, array)))
 
 
 def joined(m: Any, windows: list[Cotangents], parts: int) -> Cotangents:

@@ -7,7 +7,7 @@ the others is used again at every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -161,7 +161,7 @@ class Replay:
         self._numbers = [i for i, _ in bound]
         self._steps = zip(*(array for _, array in bound), strict=True)
 
-    def give(self, array: str, parts: Sequence[Array]) -> None:
+    def give(self, array: str, parts: Any) -> None:
         """Give an array without a time axis, or the parts of one."""
         for i, key in self._plan.sources.get(array, ()):
             self._values[i] = parts[key[0]] if len(key) == 1 else parts[key]  # type: ignore[call-overload]

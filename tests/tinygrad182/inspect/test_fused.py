@@ -215,7 +215,7 @@ def test_a_step_of_many_windows(steps: int, monkeypatch: pytest.MonkeyPatch) -> 
     graph = inspect.trace((lstm(leaf(np.ones((steps, 2, 2))))[0] ** 2).sum())
     (node,) = graph.select(op="lstm_scan")
     cut = [range(i, min(i + 7, steps)) for i in range(0, steps, 7)]
-    monkeypatch.setattr("tinygrad182.inspect.expanding.windows", lambda m, shape: cut)
+    monkeypatch.setattr("tinygrad182.recurrence.windows", lambda m, shape: cut)
     for time in range(steps):
         for name in ("h", "c"):
             (here,) = graph.expand(node, time).select(name=name, time=time)
@@ -230,7 +230,9 @@ def test_a_step_after_a_sequences_end(dtype: str) -> None:
     zeros = tg.zeros((2, 1), dtype="float64")
     lengths = tg.tensor(np.array([6, 2], dtype))
     scan = tg.PRIMITIVES["lstm_scan"]
-    states = tg.apply(scan, x, zeros, zeros, weights[:, :2], weights[:, 2:], 0, lengths, shortest=2)
+    states = tg.apply(
+        scan, x, zeros, zeros, weights[:, :2], weights[:, 2:], 0, 0, lengths, shortest=2
+    )
     graph = inspect.trace((states**2).sum())
     (node,) = graph.select(op="lstm_scan")
     for time in range(6):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_same_bits, const, host
-from tinygrad182.inspect import rows, scaling
+from tinygrad182.inspect import scaling
 from tinygrad182.inspect.scaling import times_power
 
 Flow = tg.inspect.StateFlow
@@ -187,8 +187,8 @@ def test_bands_keep_what_shows_of_their_sum(dtype: str) -> None:
             powers = (top, top - apart)
             by_row = [(np.tile(one, (2, 1)), np.array([[p], [p - 900]])) for p in powers]
             for bands in (
-                scaling._disjoint([b for p in powers for b in scaling._split(one, p)]),
-                rows._by_rank(by_row),
+                scaling.disjoint([b for p in powers for b in scaling.split(one, p)]),
+                scaling.by_rank(by_row),
             ):
                 ((g, power),) = bands
                 found = math.ldexp(float(g[0, 0]), int(np.ravel(power)[0]) - top)

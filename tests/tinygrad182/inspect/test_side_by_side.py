@@ -263,10 +263,10 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from tinygrad182 import backpropagation
-        from tinygrad182.inspect import scaling
+        from tinygrad182.inspect import gradients
 
         self.nodes = 0
-        ancestors, pop = backpropagation.ancestors, scaling.Cotangents.pop
+        ancestors, pop = backpropagation.ancestors, gradients.Cotangents.pop
 
         def walk(*args: Any, **options: Any) -> Any:
             found = ancestors(*args, **options)
@@ -278,7 +278,7 @@ class Counted:
             return pop(sums, node)
 
         monkeypatch.setattr(backpropagation, "ancestors", walk)
-        monkeypatch.setattr(scaling.Cotangents, "pop", count)
+        monkeypatch.setattr(gradients.Cotangents, "pop", count)
 
 
 LINEAR: dict[str, Callable[[tg.Tensor], Any]] = {

@@ -16,7 +16,7 @@ from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases
 from tinygrad182.backpropagation import backpropagate
 from tinygrad182.inspect import flow as flow_module
-from tinygrad182.inspect import fused as fused_module
+from tinygrad182.inspect import gradients as fused_module
 
 matrix_of = tg.inspect.state_grad_matrix
 flow_of = tg.inspect.gradient_flow

@@ -12,14 +12,15 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import Array
-from tinygrad182 import functions, kernels
+from tests.tinygrad182.cells import KINDS as CELLS
+from tinygrad182 import functions, kernels, recurrence
 from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import arrays
 from tinygrad182.kernels.arrays import Deltas
-from tinygrad182.primitives import recurrent
-from tinygrad182.primitives.recurrent import LSTM_SCAN, RNN_SCAN, Scan, deltas, run, scan_vjp
+from tinygrad182.kernels.program import Program
+from tinygrad182.recurrence import Operands, Scan
 
-KINDS = ("lstm", "tanh", "relu", "identity")
+KINDS = tuple(CELLS)
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
 
 
@@ -34,27 +35,48 @@ class Case:
 
     @property
     def scan(self) -> Scan:
-        return LSTM_SCAN if self.kind == "lstm" else RNN_SCAN
+        return CELLS[self.kind].scan
+
+    @property
+    def program(self) -> Program:
+        found = self.scan.program(**CELLS[self.kind].params)
+        assert found is not None
+        return found
+
+    @property
+    def operands(self) -> Operands:
+        """The inputs by name, to be written to."""
+        return self.scan.operands(tuple(self.inputs))
 
     def states(self) -> Array:
-        return run(self.scan, NUMPY, *self.inputs, **self.params)[0]
+        return self.run()[0]
+
+    def run(self, xp: Any = NUMPY) -> tuple[Any, Any]:
+        """The states, and what is saved beside them."""
+        assert self.scan.keeps is not None
+        y, saved = self.scan.keeps(xp, *self.inputs, **self.params)
+        assert saved is not None  # else it has no program
+        return y, saved
+
+    def pulled(self, y: Any, saved: Any, xp: Any = NUMPY) -> list[Any]:
+        """The gradients of all inputs that have one."""
+        found = self.scan.vjp(xp, self.g, y, *self.inputs, saved=saved, **self.params)  # type: ignore[operator]
+        return [c for c in found if c is not None]
 
     def gradients(self) -> list[Array]:
         """Of all inputs but the lengths."""
-        y, saved = run(self.scan, NUMPY, *self.inputs, **self.params)
-        found = scan_vjp(self.scan, NUMPY, self.g, y, *self.inputs, saved=saved, **self.params)
-        return [c for c in found if c is not None]
+        return self.pulled(*self.run())
 
-    def inside(self, powers: Array | None = None) -> Deltas:
+    def inside(self, powers: Array | None = None, xp: Any = NUMPY) -> Deltas:
         """The cotangents of all sums and states."""
-        y, saved = run(self.scan, NUMPY, *self.inputs, **self.params)
-        return deltas(
-            self.scan, NUMPY, self.g, y, tuple(self.inputs), saved, powers, True, **self.params
-        )
+        y, saved = self.run(xp)
+        given = xp, self.g, y, tuple(self.inputs), saved, powers, True
+        windows = [window.deltas for window in self.scan.inside(*given, **self.params)]
+        return windows[0] if len(windows) == 1 else joined(windows[::-1])
 
     def defined(self) -> list[Array]:
         """The states and gradients by the definition; one cotangent at a time."""
-        lead = self.g.shape[: self.g.ndim - (4 if self.kind == "lstm" else 3)]
+        lead = self.g.shape[: self.g.ndim - (4 if len(self.scan.parts) > 1 else 3)]
         one = [self._defined(self.g[i]) for i in np.ndindex(*lead)]
         return [
             one[0][0],
@@ -75,44 +97,77 @@ class Case:
         ]
 
 
+def joined(windows: list[Deltas]) -> Deltas:
+    """What was found window by window, the first steps first."""
+    each = [window.by_rows() for window in windows]
+    sums, states = (
+        np.concatenate([getattr(found, name) for found in each], axis=-3)
+        for name in ("sums", "states")
+    )
+    powers = np.concatenate([found.powers for found in each], axis=-2)
+    return each[0]._replace(sums=sums, states=states, powers=powers)
+
+
 def make(
     kind: str,
     sizes: tuple[int, int, int, int],
     dtype: str = "float32",
     seed: int = 0,
     lead: tuple[int, ...] = (),
-    bias: bool = True,
+    bias: bool | str = True,
     lengths: bool = False,
     gain: float = 1.0,
 ) -> Case:
-    """A random case."""
+    """A random case.
+
+    Parameters
+    ----------
+    bias : bool or {"x", "h", "both"}
+        Those that there are; True: as a layer has them.
+    """
     steps, batch, inputs, hidden = sizes
     draw = np.random.default_rng(seed)
-    parts, blocks = (2, 4) if kind == "lstm" else (1, 1)
-    rows = blocks * hidden
+    scan, params = CELLS[kind]
+    parts, rows = len(scan.parts), len(scan.gates) * hidden
     shapes = [(steps, batch, inputs), *[(batch, hidden)] * parts, (rows, inputs), (rows, hidden)]
     scales = [1.0, *[1.0] * parts, 1.0, gain / np.sqrt(hidden)]
     operands: list[Any] = [
         (draw.normal(size=s) * c).astype(dtype) for s, c in zip(shapes, scales, strict=True)
     ]
-    operands.append(draw.normal(size=rows).astype(dtype) if bias else 0)
-    params: dict[str, Any] = {} if kind == "lstm" else {"nonlinearity": kind}
+    if bias is True:
+        bias = "both" if scan.separate else "x"
+    for side in ("x", "h"):
+        there = bias in (side, "both")
+        operands.append(draw.normal(size=rows).astype(dtype) if there else 0)
+    operands += [draw.normal(size=n * hidden).astype(dtype) for n in scan.weights.values()]
+    params = dict(params)
     if lengths:
         operands.append(draw.integers(1, steps + 1, batch))
         params["shortest"] = int(operands[-1].min())
-    shape = (*lead, *([2] if kind == "lstm" else []), steps, batch, hidden)
+    shape = (*lead, *([parts] if parts > 1 else []), steps, batch, hidden)
     return Case(kind, operands, draw.normal(size=shape).astype(dtype), params)
 
 
 @contextmanager
 def loops(form: str, steps: int | None = None) -> Iterator[None]:
-    """Use ``"compiled"`` or ``"NumPy"`` loops, in windows of so many steps."""
+    """Use ``"compiled"`` or ``"NumPy"`` loops, in windows of so many steps.
+
+    A test of compiled loops is skipped where there are none.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "COMPILED", form == "compiled")
+        if form == "compiled" and not are_compiled():
+            pytest.skip("no compiled loops here")
         if steps is not None:
-            for module in (arrays, recurrent):
+            for module in (arrays, recurrence):
                 patch.setattr(module, "windows", lambda m, shape: _cut(shape[0], steps))
         yield
+
+
+def are_compiled() -> bool:
+    """Whether loops are compiled on this machine."""
+    program = CELLS["identity"].scan.program(**CELLS["identity"].params)
+    return kernels.loops(program, np, np.dtype("float32")) is not arrays  # type: ignore[arg-type]
 
 
 def _cut(total: int, steps: int) -> list[range]:

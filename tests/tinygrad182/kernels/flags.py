@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
+from tests.tinygrad182.cells import KINDS as CELLS
+from tests.tinygrad182.kernels.cases import are_compiled
 from tinygrad182 import kernels
-from tinygrad182.kernels import products
+from tinygrad182.kernels import arrays, products
 
 DENORMAL, UNDERFLOW = 1 << 1, 1 << 4
 """Bits of MXCSR: an operand was subnormal; a result was, and inexact."""
 
-KINDS = ("tanh", "relu", "identity", "lstm")
+KINDS = tuple(CELLS)
 DTYPES = ("float32", "float64")
 REGIMES = ("healthy", "vanishing", "not raised", "rounded to 0")
 """Two, and the second without the one or the other of the mends."""
@@ -102,24 +104,41 @@ class Watch:
 # --- what is watched ------------------------------------------------------------------------------
 
 
-def layer(kind: str, dtype: str) -> Any:
-    """A layer whose gradients halve at every step; in float64 they shrink to 1/256 or less."""
-    radius = 0.5 if dtype == "float32" else 2.0**-8
-    if kind == "lstm":
-        module: Any = tg.nn.LSTM(8, 32, rng=0, dtype=dtype)
-        module.bias_ih_l0.data[32:64] = 0 if dtype == "float32" else -6  # of the forget gate
-    else:
-        module = tg.nn.RNN(8, 32, nonlinearity=kind, rng=0, dtype=dtype)
-    for block in np.split(module.weight_hh_l0.data, 4 if kind == "lstm" else 1):
-        block *= radius / np.abs(np.linalg.eigvals(block.astype("float64"))).max()
-    return module
+CARRYING = {"lstm": (1, -6), "peephole": (1, -6), "gru": (1, -6), "minimal": (0, 6)}
+"""The gates by which a state is carried on, and the bias at which none is."""
+
+
+def operands(kind: str, dtype: str, steps: int, batch: int) -> list[Any]:
+    """Operands of a scan whose gradients halve at every step; in float64 they shrink to 1/256 or less."""
+    radius, H, inputs = 0.5 if dtype == "float32" else 2.0**-8, 32, 8
+    scan, draw = CELLS[kind].scan, np.random.default_rng(0)
+    G, bound = len(scan.gates), H**-0.5
+    weights = [
+        draw.uniform(-bound, bound, shape) for shape in ((G * H, inputs), (G * H, H), (G * H,))
+    ]
+    weights.append(draw.uniform(-bound, bound, G * H) if scan.separate else 0)
+    for block in np.split(weights[1], G):
+        block *= radius / np.abs(np.linalg.eigvals(block)).max()
+    if kind in CARRYING:
+        gate, shut = CARRYING[kind]
+        weights[2][gate * H : gate * H + H] = 0 if dtype == "float32" else shut
+    weights += [draw.uniform(-bound, bound, n * H) * radius for n in scan.weights.values()]
+    x, state = draw.normal(size=(steps, batch, inputs)), [np.zeros((batch, H))] * len(scan.parts)
+    return [x.astype(dtype) if np.ndim(x) else x for x in (x, *state, *weights)]
 
 
 def backward(kind: str, dtype: str, last: bool, look: bool) -> Callable[[], object]:
     """A pass through a layer from a loss at the last step, or at all; ``look``: with all states."""
-    batch = 16 if dtype == "float32" else 13  # one window: sums of windows are brought to one power
-    x = np.random.default_rng(0).normal(size=(300, batch, 8)).astype(dtype)
-    output, _ = layer(kind, dtype)(tg.tensor(x))
+    scan, params = CELLS[kind]
+    batch = 15 if dtype == "float32" else 13  # one window: sums of windows are brought to one power
+    given = [tg.tensor(a) if np.ndim(a) else a for a in operands(kind, dtype, 300, batch)]
+    for weight in given[1 + len(scan.parts) :]:
+        if np.ndim(weight):
+            weight.requires_grad_()
+    states = tg.apply(scan, *given, **params)
+    columns = scan.program(**params).columns * 32  # type: ignore[union-attr]
+    assert len(arrays.windows(np, (300, batch, columns))) == 1
+    output = states[0] if len(scan.parts) > 1 else states
     loss = (output[-1] if last else output).sum()
     if look:
         return lambda: tg.inspect.gradient_flow(loss, backward=True)
@@ -156,10 +175,9 @@ def main() -> None:
     """Write the flags of every case."""
     watch = Watch()
     found = {"product": [watch(product(1.0)), watch(product(1e-20))], "passes": []}
-    tg.nn.LSTM(1, 1)(tg.ones((1, 1, 1)))  # loops are compiled, where they are
     forms = ["NumPy"]
     with ExitStack() as stack:
-        if kernels.loops(np, np.dtype("float32")) is not kernels.arrays:
+        if are_compiled():
             forms.append("compiled")
             for name in ("_over_batch", "at_powers"):  # not NumPy's: it does not report their flags
                 stack.enter_context(watch.after(kernels.compiled, name))

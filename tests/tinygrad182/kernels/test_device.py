@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,9 @@ import pytest
 
 from tests.support import Array, assert_close
 from tests.tinygrad182.kernels.cases import KINDS, Case, make
-from tinygrad182.primitives.recurrent import deltas, run, scan_vjp, windows
+from tinygrad182.backend import NAMESPACES
+from tinygrad182.kernels.arrays import windows
+from tinygrad182.namespaces import NumPyLike
 
 
 class OnDevice(np.ndarray[Any, Any]):
@@ -38,6 +39,8 @@ class OnDevice(np.ndarray[Any, Any]):
 
 class Module:
     """NumPy's functions, as those of another library whose arrays are all on a device."""
+
+    __name__ = "on_device"
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(np, name)
@@ -66,11 +69,12 @@ def device(x: Any) -> Any:
     return np.asarray(x).view(OnDevice) if isinstance(x, (np.ndarray, np.generic)) else x
 
 
-XP: Any = SimpleNamespace(module=Module(), has_loops=True, on=lambda x: nullcontext())
+XP: Any = NumPyLike(Module())
+NAMESPACES[OnDevice] = XP
 
 
-def moved(case: Case) -> tuple[list[Any], Any]:
-    return [device(x) for x in case.inputs], device(case.g)
+def moved(case: Case) -> Case:
+    return replace(case, inputs=[device(x) for x in case.inputs], g=device(case.g))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,10 +83,10 @@ def moved(case: Case) -> tuple[list[Any], Any]:
 def test_the_loops_never_wait(kind: str, lengths: bool, gain: float) -> None:
     """And they give what they give on the host, with gradients that vanish as with others."""
     case = make(kind, (30, 3, 2, 4), "float64", lengths=lengths, gain=gain)
-    inputs, g = moved(case)
+    there = moved(case)
     OnDevice.waits = 0
-    y, saved = run(case.scan, XP, *inputs, **case.params)
-    inside = deltas(case.scan, XP, g, y, tuple(inputs), saved, None, True, **case.params)
+    y, _ = there.run(XP)
+    inside = there.inside(xp=XP)
     assert OnDevice.waits == 0
     assert_close(_plain(y), case.states(), 1e-14)
     expected = case.inside()
@@ -99,12 +103,11 @@ def test_the_loops_never_wait(kind: str, lengths: bool, gain: float) -> None:
 def test_a_backward_pass_waits_a_few_times_in_all(kind: str) -> None:
     """To see which rows are of similar size: not once for every step or window."""
     case = make(kind, (300, 256, 2, 32), "float64", gain=0.1)
-    inputs, g = moved(case)
-    y, saved = run(case.scan, XP, *inputs, **case.params)
-    assert len(windows(np, saved.gates.shape)) > 2
+    there = moved(case)
+    y, saved = there.run(XP)
+    assert len(windows(np, (300, 256, case.program.columns * 32))) > 2
     OnDevice.waits = 0
-    found = scan_vjp(case.scan, XP, g, y, *inputs, saved=saved, **case.params)
+    found = there.pulled(y, saved, XP)
     assert OnDevice.waits <= 4
-    given = [c for c in found if c is not None]
-    for a, b in zip(given, case.gradients(), strict=True):
+    for a, b in zip(found, case.gradients(), strict=True):
         assert_close(_plain(a), b, 1e-10, floor=1e-3)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, const, write
+from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import KINDS, Case, loops, make
 from tests.tinygrad182.kernels.wide import Reference
 
@@ -28,18 +29,20 @@ def program(
     """
     draw = np.random.default_rng(seed)
     units = int(draw.integers(1, 5))
-    blocks = 4 if kind == "lstm" else 1
+    blocks = len(CELLS[kind].scan.gates)
     case = make(
         kind, (steps, batch, blocks * units, units), dtype, seed, bias=True, lengths=lengths
     )
-    x, weight_ih, weight_hh = case.inputs[0], case.inputs[-3 - lengths], case.inputs[-2 - lengths]
+    operands = case.operands
+    x, weight_ih, weight_hh = operands.x, operands.weight_ih, operands.weight_hh
     reach = REACH[dtype]
     weight_ih[...] = np.eye(blocks * units)
     sizes = np.exp2(draw.uniform(-1, 1, weight_hh.shape) * spread * reach / 5)
     signs = draw.choice([-1, 0, 0, 1], weight_hh.shape) + np.tile(np.eye(units) * 3, (blocks, 1))
     weight_hh[...] = sizes * np.sign(signs)
     wanted = draw.normal(size=x.shape) * draw.choice([0.3, 1, 4, 8], x.shape)
-    case.inputs[-1 - lengths][...] = 0
+    for bias in (operands.bias_ih, operands.bias_hh):
+        bias *= 0
     for t in range(steps):
         before = case.inputs[1] if not t else _h(case)[t - 1]
         x[t] = wanted[t] - np.float64(before) @ np.float64(weight_hh.T)
@@ -55,7 +58,7 @@ def program(
 
 def _h(case: Case) -> Any:
     y = case.states()
-    return y[0] if case.kind == "lstm" else y
+    return y[0] if y.ndim == 4 else y
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -71,8 +74,6 @@ def _h(case: Case) -> Any:
     powers=st.booleans(),
 )
 def test_programs_of_scales(form: str, window: int, powers: bool, **options: Any) -> None:
-    if form == "compiled":
-        pytest.importorskip("numba")
     with np.errstate(all="ignore"), loops(form, steps=window):
         case = program(**options)
         reference = Reference(case)
@@ -121,8 +122,6 @@ def returning_case(dtype: str) -> Case:
 @pytest.mark.parametrize("window", [None, 17])
 def test_what_vanished_and_returned(form: str, dtype: str, window: int | None) -> None:
     """A loss at another step, by another unit, does not hide it; nor does it in a weight's gradient."""
-    if form == "compiled":
-        pytest.importorskip("numba")
     with loops(form, steps=window):
         case = returning_case(dtype)
         reference = Reference(case)
@@ -139,8 +138,6 @@ def test_what_vanished_and_returned(form: str, dtype: str, window: int | None) -
 @pytest.mark.parametrize("form", FORMS)
 def test_every_way_to_the_gradient_agrees(form: str) -> None:
     """Through fused loops, unrolled, in plain backward and in the flow, beside float64."""
-    if form == "compiled":
-        pytest.importorskip("numba")
     x, joins = returning("float32")
     found = {}
     for dtype, fused, flow in (
@@ -178,8 +175,6 @@ def test_every_way_to_the_gradient_agrees(form: str) -> None:
 @pytest.mark.parametrize("window", [None, 5])
 def test_cotangents_near_overflow(form: str, dtype: str, share: float, window: int | None) -> None:
     """They come at every step and add up to less than twice as much."""
-    if form == "compiled":
-        pytest.importorskip("numba")
     case = make("identity", (20, 1, 1, 2), dtype, bias=False)
     case.inputs[0][...] = case.inputs[1][...] = 0
     case.inputs[2][...], case.inputs[3][...] = 1, np.eye(2) / 2
@@ -198,8 +193,6 @@ def test_cotangents_near_overflow(form: str, dtype: str, share: float, window: i
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_sums_that_only_raising_would_make_infinite(form: str, lead: tuple[int, ...]) -> None:
-    if form == "compiled":
-        pytest.importorskip("numba")
     case = make("identity", (9, 2, 3, 4), "float32", lead=lead, gain=0.0)
     case.inputs[0] *= np.float32(2.0**110)
     true = np.einsum("...tbn,tbi->...ni", case.g.astype("float64"), case.inputs[0])

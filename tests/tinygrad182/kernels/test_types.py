@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import time
 import tracemalloc
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import Array, array, assert_close, const, device, host_only, write
-from tests.tinygrad182.kernels.cases import loops
+from tests.support import Array, array, assert_close, const, device, host_only, leaf, write
+from tests.tinygrad182.kernels.cases import KINDS, loops, make
+from tinygrad182 import functions
 from tinygrad182.kernels import arrays
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 
 
 def grads(kind: str, dtype: str, fused: bool) -> list[Array]:
-    layer: Any = tg.nn.LSTM if kind == "lstm" else tg.nn.RNN
-    module = layer(3, 4, rng=0, dtype=dtype, fused=fused)
-    x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(dtype)
-    (module(const(x))[0] ** 2).mean().backward()
-    return [p.grad.numpy() for p in module.parameters()]
+    """The mean square's, of weights in that type."""
+    case = make(kind, (5, 2, 3, 4), dtype, gain=0.5)
+    inputs = [leaf(x) if np.ndim(x) else x for x in case.inputs]
+    run = partial(tg.apply, case.scan) if fused else partial(case.scan.definition, functions)  # type: ignore[arg-type]
+    (run(*inputs, **case.params) ** 2).mean().backward()
+    return [x.grad.numpy() for x in inputs if isinstance(x, tg.Tensor)]
 
 
-@pytest.mark.parametrize("kind", ["tanh", "lstm"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 5e-3), ("longdouble", 1e-16)])
 def test_other_types(kind: str, dtype: str, tolerance: float) -> None:
     if dtype == "longdouble" and device() != "cpu":
@@ -61,7 +61,6 @@ def test_what_is_small_in_a_sum_may_be_all_of_an_element(form: str) -> None:
 @host_only("the compiled loops' own tanh")
 def test_what_is_left_to_saturation() -> None:
     """1 − h² sees what rounding leaves of h: little more may be lost than by rounding h once."""
-    pytest.importorskip("numba")
     z = np.linspace(4, 8.5, 1000, dtype=np.float32)
     with loops("compiled"):
         rnn = tg.nn.RNN(1, 1, rng=0)
@@ -72,41 +71,19 @@ def test_what_is_left_to_saturation() -> None:
     assert abs(error.mean()) < 0.02 * 2.0**-24
 
 
-def test_a_child_process_runs_on_threads_too() -> None:
-    """A forked child inherits the pool, but none of its threads."""
-    compiled = pytest.importorskip("tinygrad182.kernels.compiled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "EACH", 1)
-        patch.setattr(compiled.numba, "get_num_threads", lambda: 2)
-        lstm, x = tg.nn.LSTM(2, 4, rng=0), tg.ones((3, 8, 2))
-        expected = lstm(x)[0].numpy()
-        child = os.fork()
-        if not child:  # no test framework here: exit at once, with what was found
-            os._exit(0 if np.array_equal(lstm(x)[0].numpy(), expected) else 1)
-        for _ in range(600):
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            time.sleep(0.1)
-        else:
-            os.kill(child, 9)
-            pytest.fail("the child hangs")
-        assert os.waitstatus_to_exitcode(status) == 0
-
-
 @FORMS
-@pytest.mark.parametrize("kind", ["tanh", "lstm"])
-@pytest.mark.parametrize("lengths", [None, [60, 9]])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [False, True])
 def test_without_gradients_the_same_states_window_by_window(
-    form: str, kind: str, lengths: Any
+    form: str, kind: str, lengths: bool
 ) -> None:
-    layer: Any = tg.nn.LSTM if kind == "lstm" else tg.nn.RNN
-    module, x = layer(2, 3, 2, rng=0), np.random.default_rng(0).normal(size=(60, 2, 2))
+    case = make(kind, (60, 2, 3, 4), lengths=lengths)
+    inputs = [const(x) if np.ndim(x) else x for x in case.inputs]
     with loops(form):
-        expected, _ = module(const(x.astype("float32")), None, lengths)
+        expected = case.states()
     with loops(form, steps=7), tg.no_grad():
-        found, _ = module(const(x.astype("float32")), None, lengths)
-    assert_close(found.numpy(), expected.numpy(), 1e-6)
+        found = tg.apply(case.scan, *inputs, **case.params)
+    assert_close(found.numpy(), expected, 1e-6)
 
 
 @host_only("a device has one window, for a launch costs more than memory")

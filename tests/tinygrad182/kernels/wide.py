@@ -12,8 +12,7 @@ import numpy as np
 
 from tests.support import Array
 from tests.tinygrad182.kernels.cases import Case
-from tinygrad182.backend import NUMPY
-from tinygrad182.primitives.recurrent import run
+from tinygrad182.kernels.program import Key
 
 COUNTS = {"float16": -100, "float32": -100, "float64": -800}
 """What is computed from a row may count as 0 if it is smaller than 2 to this times the row's largest."""
@@ -81,6 +80,16 @@ def stack(xs: list[Wide]) -> Wide:
     return Wide(m, np.stack([np.broadcast_to(x.e, shape) for x in xs]))
 
 
+def blocks(array: Array, H: int) -> list[Array]:
+    """Views (…, H) of an array (…, blocks·H)."""
+    return [array[..., k : k + H] for k in range(0, array.shape[-1], H)]
+
+
+def keyed(kind: str, arrays: Any) -> dict[Key, Any]:
+    """Arrays by the keys of a listing."""
+    return {(kind, i): a for i, a in enumerate(arrays)}
+
+
 # --- gradients ------------------------------------------------------------------------------------
 
 
@@ -93,8 +102,11 @@ class Bounded:
     eps: float
 
     def __add__(self, other: Bounded) -> Bounded:
-        value = self.value + other.value
-        return Bounded(value, self.off + other.off + abs(value) * self.eps, self.eps)
+        return self._rounded(self.value + other.value, self.off + other.off)
+
+    def __mul__(self, other: Bounded) -> Bounded:
+        off = abs(self.value) * other.off + (abs(other.value) + other.off) * self.off
+        return self._rounded(self.value * other.value, off)
 
     def __matmul__(self, weight: Any) -> Bounded:
         size = abs(wide(weight))
@@ -104,15 +116,52 @@ class Bounded:
     def __getitem__(self, key: Any) -> Bounded:
         return Bounded(self.value[key], self.off[key], self.eps)
 
-    def times(self, factor: Array, about: Any = 0) -> Bounded:
-        """Times a factor of which one part, ``about``, is rounded before another is taken from it."""
-        size = np.abs(factor)
-        off = self.off * size + abs(self.value) * ((size + np.abs(about)) * (8 * self.eps))
-        return Bounded(self.value * factor, off, self.eps)
+    def _rounded(self, value: Wide, off: Wide) -> Bounded:
+        return Bounded(value, off + abs(value) * (4 * self.eps), self.eps)
+
+    def where(self, condition: Array) -> Bounded:
+        """This, or 0 where the condition does not hold."""
+        return Bounded(self.value * (condition * 1.0), self.off * (condition * 1.0), self.eps)
 
     def lost(self, top: Wide, counts: int) -> Bounded:
         """This number, which may be 0 where it is smaller than 2 to ``counts`` times ``top``."""
         return Bounded(self.value, self.off + Wide(top.m, top.e + counts), self.eps)
+
+
+class Functions:
+    """The operations of a step's backward listing on :class:`Bounded` numbers."""
+
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
+
+    def exact(self, x: Any) -> Bounded:
+        """A number that is what it is."""
+        if isinstance(x, Bounded):
+            return x
+        return Bounded(wide(x), Wide(np.zeros(np.shape(x))), self.eps)
+
+    def add(self, a: Any, b: Any) -> Bounded:
+        return self.exact(a) + self.exact(b)
+
+    def multiply(self, a: Any, b: Any) -> Bounded:
+        return self.exact(a) * self.exact(b)
+
+    def negative(self, x: Bounded) -> Bounded:
+        return Bounded(x.value * -1.0, x.off, self.eps)
+
+    def subtract(self, a: Any, b: Any) -> Bounded:
+        return self.add(a, self.negative(self.exact(b)))
+
+    def tanh(self, x: Bounded) -> Bounded:
+        assert not x.off.m.any()
+        found = self.exact(np.tanh(np.ldexp(x.value.m, x.value.e.clip(-2000, 2000))))
+        return found * self.exact(1.0)
+
+    def less_equal(self, a: Any, b: Any) -> Array:
+        return self.exact(a).value <= self.exact(b).value
+
+    def where(self, condition: Array, a: Any, b: Any) -> Bounded:
+        return self.exact(a).where(condition) + self.exact(b).where(~condition)
 
 
 def joined(terms: list[Bounded], axis: int | None = None) -> Bounded:
@@ -127,32 +176,39 @@ def joined(terms: list[Bounded], axis: int | None = None) -> Bounded:
 
 
 class Reference:
-    """The gradients of a case by the states and gates that its own forward pass leaves.
+    """The gradients of a case by the states and slots that its own forward pass leaves.
 
     Attributes
     ----------
     states, sums, initial : Bounded
         Those of :class:`.Deltas`.
     inputs : list of Bounded
-        By x, the initial state, both weights and the bias.
+        By x, the initial state, both weights, the biases that there are and further weights.
     """
 
     def __init__(self, case: Case, powers: Array | None = None) -> None:
-        y, saved = run(case.scan, NUMPY, *case.inputs, **case.params)
+        y, saved = case.run()
         self.dtype = case.g.dtype.name
         self.counts = COUNTS[self.dtype]
         self.eps = float(np.finfo("float32" if self.dtype == "float16" else self.dtype).eps)
-        parts = len(case.scan.parts)
+        self.functions = Functions(self.eps)
+        self.program = case.program
+        parts, G = len(case.scan.parts), len(case.scan.gates)
         y = y.reshape(parts, *y.shape[-3:]).astype(np.float64)
         g = case.g.reshape(y.shape)
         g = Wide(g, 0 if powers is None else powers[..., None])
-        operands = case.scan.operands(case.inputs)
+        operands = case.operands
+        T, B, H = y.shape[1:]
         before = [
             np.concatenate([h[None], s[:-1]]) for h, s in zip(operands.initial, y, strict=True)
         ]
-        gates, weight = saved.gates.astype(np.float64), operands.weight_hh.astype(np.float64)
-        T, B, H = y.shape[1:]
-        zero = Bounded(Wide(np.zeros((B, H))), Wide(np.zeros((B, H))), self.eps)
+        weight = operands.weight_hh.astype(np.float64)
+        p, first = self.program, self.program.sums - G
+        self.of_x = self._columns([p.x_gates.index(k) for k in range(G)], H)
+        self.of_h = self._columns([first + p.h_gates.index(k) for k in range(G)], H)
+        self.of_others = slice(p.sums * H, None)
+        fixed = keyed("weight", [w for other in operands.others for w in blocks(other, H)])
+        zero = self.functions.exact(np.zeros((B, H)))
         state, states, sums = [zero] * parts, [], []
         for t in reversed(range(T)):
             here = [Bounded(g[k, t], zero.off, self.eps) for k in range(parts)]
@@ -160,14 +216,33 @@ class Reference:
             state = [(a + b).lost(top, self.counts) for a, b in zip(state, here, strict=True)]
             over = None if operands.lengths is None else operands.lengths <= t
             top = self._top(state)
-            back = self._lstm if parts == 2 else self._vanilla
-            state, dz, sent = back(case, state, gates[t], y[:, t], [b[t] for b in before], over)
-            states.insert(0, joined(state))
-            dz = dz.lost(top, self.counts)
+            given = keyed("before", [b[t] for b in before]) | keyed("after", y[:, t]) | fixed
+            given |= keyed("saved", blocks(saved.values[t].astype(np.float64), H))
+            found = self._back(given, [self._going(x, over) for x in state])
+            kept = [found["kept", k] for k in range(parts)]
+            if over is not None:  # it stayed, as a constant
+                kept = [
+                    a.where(~over[:, None]) + b.where(over[:, None])
+                    for a, b in zip(kept, state, strict=True)
+                ]
+            states.insert(0, joined(kept))
+            columns = [found.get(("sum", k), zero) for k in range(p.sums)]
+            columns += [found.get(("weight", k), zero) for k in range(p.columns - p.sums)]
+            dz = joined(columns, axis=-1).lost(top, self.counts)
             sums.insert(0, dz)
-            state = [x.lost(top, self.counts) for x in (dz @ weight, *sent)]
+            state = [found.get(("before", k), zero) for k in range(parts)]
+            state[0] += dz[..., self.of_h] @ weight
+            state = [x.lost(top, self.counts) for x in state]
         self.states, self.sums, self.initial = joined(states), joined(sums), joined(state)
         self.inputs = [*self._by_inputs(operands, before[0], parts)]
+
+    def _columns(self, places: list[int], H: int) -> Array:
+        return np.concatenate([np.arange(k * H, (k + 1) * H) for k in places])
+
+    def _back(self, given: dict[Key, Array], state: list[Bounded]) -> dict[Key, Bounded]:
+        """One step's backward listing."""
+        exact = {key: self.functions.exact(np.float64(x)) for key, x in given.items()}
+        return self.program.backward.run(exact | keyed("grad", state), self.functions)
 
     def _top(self, rows: list[Bounded]) -> Wide:
         """The largest size in each row of all parts."""
@@ -179,45 +254,35 @@ class Reference:
         return flat.top()
 
     def _going(self, x: Bounded, over: Any) -> Bounded:
-        return (
-            x if over is None else Bounded(x.value * ~over[:, None], x.off * ~over[:, None], x.eps)
-        )
-
-    def _vanilla(self, case: Case, state: Any, _: Any, y: Any, before: Any, over: Any) -> Any:
-        (dh,), (h,) = state, y
-        kind = case.params["nonlinearity"]
-        factor = {"tanh": 1 - h * h, "relu": h > 0, "identity": np.ones_like(h)}[kind]
-        return [dh], self._going(dh, over).times(factor * 1.0, float(kind == "tanh")), []
-
-    def _lstm(self, case: Case, state: Any, gates: Any, y: Any, before: Any, over: Any) -> Any:
-        dh, dc = state
-        i, f, g, o = np.split(gates, 4, axis=-1)
-        tanh_c = np.tanh(y[1])
-        going = self._going(dh, over)
-        dc = dc + going.times(o * (1 - tanh_c**2), o)
-        by_c = self._going(dc, over)
-        dz = [
-            by_c.times(g * i * (1 - i), g * i),
-            by_c.times(before[1] * f * (1 - f), before[1] * f),
-            by_c.times(i * (1 - g * g), i),
-            going.times(tanh_c * o * (1 - o), tanh_c * o),
-        ]
-        return [dh, dc], joined(dz, axis=-1), [by_c.times(f)]
+        return x if over is None else x.where(~over[:, None])
 
     def _by_inputs(self, operands: Any, before: Any, parts: int) -> Any:
         states = self._top([self.states[:, k] for k in range(parts)])
-        yield (self.sums @ operands.weight_ih).lost(states, self.counts)
+        yield (self.sums[..., self.of_x] @ operands.weight_ih).lost(states, self.counts)
         for k in range(parts):
             yield self.initial[k]
-        value, off = (
-            Wide(x.m.reshape(-1, x.m.shape[-1]).T, x.e.reshape(-1, x.e.shape[-1]).T)
-            for x in (self.sums.value, self.sums.off)
-        )
         top = Wide(states.m.reshape(1, -1), states.e.reshape(1, -1)).top()
-        rows = Bounded(value, off, self.eps).lost(top, self.counts)
-        ones = np.ones((value.m.shape[1], 1))
-        for a in (operands.x, before, ones):
-            yield rows @ a.reshape(len(ones), -1)
+        ones = np.ones((states.m.size, 1))
+
+        def rows(columns: Any) -> Bounded:
+            some = self.sums[..., columns]
+            value, off = (
+                Wide(x.m.reshape(-1, x.m.shape[-1]).T, x.e.reshape(-1, x.e.shape[-1]).T)
+                for x in (some.value, some.off)
+            )
+            return Bounded(value, off, self.eps).lost(top, self.counts)
+
+        for columns, a in ((self.of_x, operands.x), (self.of_h, before)):
+            yield rows(columns) @ a.reshape(len(ones), -1)
+        for columns, bias in ((self.of_x, operands.bias_ih), (self.of_h, operands.bias_hh)):
+            if hasattr(bias, "shape"):
+                yield rows(columns) @ ones
+        H = self.states.value.m.shape[-1]
+        by_others, start = rows(self.of_others) @ ones if operands.others else None, 0
+        for blocks_ in self.program.weights.values():
+            assert by_others is not None
+            yield by_others[start : start + blocks_ * H]
+            start += blocks_ * H
 
     def check(self, found: Any) -> None:
         """Compare with the insides of a pass."""

@@ -1,0 +1,81 @@
+"""Memory of whole recurrent layers: the peak of one step above what was there before (Linux).
+
+``python -m experiments.benchmarks.resident [--out DIR]``
+
+Resident memory, each number from a process of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.benchmarks import peers
+from experiments.benchmarks.layers import SHAPES, data, ours
+from experiments.benchmarks.peers import Cell, Shape
+from experiments.benchmarks.timing import report
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure the memory of one step of a layer.
+
+    Parameters
+    ----------
+    out : Path, optional
+        Folder for the JSON file.
+    """
+
+    out: Path | None = None
+
+
+def peak(whose: Any, cell: Cell, shape: Shape) -> float:
+    """Megabytes at the peak of a step above what was there before, in this process."""
+    short: Shape = (2, *shape[1:])
+    runs: list[Any] = [
+        peers.torch_layer(cell, *data(s), "cpu") if whose == "torch" else ours(cell, s, whose)
+        for s in (short, shape)
+    ]
+    runs[0]()  # imports, compiles
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    runs[1]()
+    return (_status("VmHWM") - before) / 1e3
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def memory() -> list[dict[str, Any]]:
+    """One row per cell and shape."""
+    cells: tuple[Cell, ...] = ("LSTM", "GRU", "RNN")
+    contestants = ("recorded", "plain", *(("torch",) if find_spec("torch") else ()))
+    return [
+        {"layer": cell, "T, B, I, H": str(shape)}
+        | {f"{whose}, MB": _in_a_process(whose, cell, shape) for whose in contestants}
+        for cell in cells
+        for shape in SHAPES[:3]
+    ]
+
+
+def _in_a_process(whose: str, cell: Cell, shape: Shape) -> float:
+    code = f"from experiments.benchmarks.resident import peak; print(peak({whose!r}, {cell!r}, {shape!r}))"
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def main(options: Options) -> None:
+    """Run the measurements."""
+    report("resident-memory", memory(), options.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, prog="python -m experiments.benchmarks.resident"))

@@ -1,0 +1,60 @@
+"""The cells that recurrences are tested on: those of the layers, and two that only tests have."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tinygrad182 as tg
+from tinygrad182.recurrence import Scan
+
+
+def peephole_step(
+    xp: Any, x: Any, h: Any, state: Any, peep_i: Any, peep_f: Any, peep_o: Any
+) -> Any:
+    """An LSTM whose gates also see the cell state (Gers and Schmidhuber 2000)."""
+    z, c = x + h, state[1]
+    n = z.shape[-1] // 4
+    i = xp.sigmoid(z[..., :n] + peep_i * c)
+    f = xp.sigmoid(z[..., n : 2 * n] + peep_f * c)
+    c = f * c + i * xp.tanh(z[..., 2 * n : 3 * n])
+    return xp.sigmoid(z[..., 3 * n :] + peep_o * c) * xp.tanh(c), c
+
+
+def minimal_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+    """A gate of its sum, and a candidate of the input alone (Heck and Salem 2017, in another form)."""
+    n = x.shape[-1] // 2
+    f = xp.sigmoid(x[..., :n] + h[..., :n])
+    return ((1 - f) * state[0] + f * xp.tanh(x[..., n:]),)
+
+
+def gru_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+    """PyTorch's order r, z, n: the reset gate is applied to the state's own sum."""
+    n = x.shape[-1] // 3
+    gates = xp.sigmoid(x[..., : 2 * n] + h[..., : 2 * n])
+    r, z = gates[..., :n], gates[..., n:]
+    return ((1 - z) * xp.tanh(x[..., 2 * n :] + r * h[..., 2 * n :]) + z * state[0],)
+
+
+PEEPHOLE = Scan.of(
+    "peephole", peephole_step, ("i", "f", "g", "o"), ("h", "c"), dict.fromkeys(("peep_i", "peep_f", "peep_o"), 1)
+)  # fmt: skip
+MINIMAL = Scan.of("minimal", minimal_step, ("f", "n"), ("h",))
+GRU: Any = tg.PRIMITIVES.get("gru_scan") or Scan.of("gru", gru_step, ("r", "z", "n"), ("h",))
+
+
+class Kind(NamedTuple):
+    """A recurrence, and the parameters of its step."""
+
+    scan: Scan
+    params: dict[str, Any]
+
+
+def _kinds() -> dict[str, Kind]:
+    lstm: Any = tg.PRIMITIVES["lstm_scan"]
+    rnn: Any = tg.PRIMITIVES["rnn_scan"]
+    vanilla = {name: Kind(rnn, {"nonlinearity": name}) for name in ("tanh", "relu", "identity")}
+    others = {"gru": GRU, "peephole": PEEPHOLE, "minimal": MINIMAL}
+    return {"lstm": Kind(lstm, {}), **vanilla, **{name: Kind(s, {}) for name, s in others.items()}}
+
+
+KINDS = _kinds()

@@ -1,0 +1,664 @@
+"""Backward passes whose cotangents carry powers of two, and that look inside recurrences on their way.
+
+A recurrence that was run as one operation is gone through by its own loop, which finds every state's
+gradient anyhow; it is not opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence, Set
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import backend
+from ..backend import Array
+from ..backpropagation import Cotangents, ancestors, backpropagate, fit, pull
+from ..kernels.powers import (
+    NOTHING,
+    largest_exponent,
+    or_zero,
+    sizes_of,
+    smallest,
+    times_all,
+    to_one,
+)
+from ..kernels.powers import power as power_of_two
+from ..kernels.products import Sent, Weighted
+from ..modes import modes_kept, no_grad
+from ..primitives.index import Slice
+from ..recording import Leaf, Node
+from ..recurrence import Scan, Window, is_scan
+from .along import sent
+from .scaling import (
+    Band,
+    Power,
+    by_rank,
+    disjoint,
+    is_held,
+    joined,
+    reach_of,
+    split,
+    times_power,
+    zeros_like,
+)
+
+Seed = tuple[Node, Array]
+"""A node, and the cotangent that arrives at it."""
+
+
+_ZERO: list[Power] = [0]
+"""The powers of one array that has none."""
+
+
+class ScaledCotangents(Cotangents):
+    """Cotangents as bands: arrays times powers of two, so that nothing underflows or overflows.
+
+    Backward is linear in the cotangent and a power of two is exact. While a cotangent stays within what
+    its type holds well it is one array, and the pass is the plain one. Where its elements lie further
+    apart (the steps of a vanishing sequence in one array, a sample that explodes beside one that
+    vanishes), it is split by magnitude, and the bands go through the rules together, on a leading axis.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.powers: list[Power] = _ZERO
+        """Those of the node popped last: what arrives next over its edges has them too."""
+        self._plain = Cotangents()  # those of the power 0
+        self._by_power: dict[int, Cotangents] = {}
+        self._powers_of: dict[
+            Node, dict[int, None]
+        ] = {}  # those but 0 that something of a node has
+
+    def add(self, node: Node, cotangent: Any) -> None:
+        """Add what arrives over one edge, at the powers of the node it comes from."""
+        if self.powers is _ZERO:
+            self._plain.add(node, cotangent)
+            return
+        for i, power in enumerate(self.powers):
+            self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
+
+    def put(self, node: Node, cotangent: Any, power: int) -> None:
+        """Add one array at a power of two."""
+        if power == 0:
+            self._plain.add(node, cotangent)
+            return
+        if power not in self._by_power:
+            self._by_power[power] = Cotangents()
+        self._powers_of.setdefault(node, {})[power] = None
+        self._by_power[power].add(node, cotangent)
+
+    def pop(self, node: Node) -> Any:
+        """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
+        found = self._arrived(node)
+        if not found:
+            return None
+        if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
+            found = self.apart(node, found) or [(zeros_like(found[0][0]), 0)]
+        if len(found) == 1:
+            g, power = found[0]
+            self.powers = _ZERO if isinstance(power, int) and not power else [power]
+            return g
+        self.powers = [power for _, power in found]
+        return backend.namespace(found[0][0]).stack([array for array, _ in found])
+
+    def apart(self, node: Node, bands: list[Band]) -> list[Band]:
+        """Split a sum into bands of elements of similar size, none where another has one."""
+        return disjoint([band for g, power in bands for band in split(g, power)])
+
+    def is_held(self, node: Node, g: Array) -> bool:
+        """Whether the one array that arrived may go on as it is."""
+        return is_held(g)
+
+    def _arrived(self, node: Node) -> list[Band]:
+        g = self._plain.pop(node)
+        found: list[Band] = [] if g is None else [(g, 0)]
+        for power in self._powers_of.pop(node, ()):
+            found.append((self._by_power[power].pop(node), power))
+        return found
+
+    def bands(self, g: Array) -> list[Band]:
+        """The cotangent popped last as pairs of an array and its power, the highest first."""
+        if len(self.powers) == 1:
+            return [(g, self.powers[0])]
+        return list(zip(g, self.powers, strict=True))
+
+
+class RowCotangents(ScaledCotangents):
+    """Cotangents whose bands have a power of two each, or one for every row (a sequence at a step).
+
+    The steps of a vanishing sequence then are one array, and go through operations that keep rows apart
+    (:mod:`.along`) as one. A recurrence gets one array.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_row: dict[Node, list[Band]] = {}
+        self._parts: dict[Node, list[tuple[Slice, Power]]] = {}
+        self._of_parts: dict[Node, list[Rows]] = {}
+
+    def put(self, node: Node, cotangent: Any, power: Power) -> None:
+        """Add one array at a power of two, or at one for every row."""
+        if isinstance(power, int) and (power == 0 or type(cotangent) is not Slice):
+            super().put(node, cotangent, power)
+        elif type(cotangent) is Slice:
+            self._parts.setdefault(node, []).append((cotangent, power))
+        elif not power.size or (power == power.flat[0]).all():
+            super().put(node, cotangent, int(power.flat[0]) if power.size else 0)
+        else:
+            some = self._by_row.setdefault(node, [])
+            for i, (g, p) in enumerate(some):
+                if np.array_equal(p, power):
+                    some[i] = g + cotangent, p
+                    return
+            some.append((cotangent, power))
+
+    def put_rows(self, scan: Node, rows: Rows) -> None:
+        """Add to one part of the states of a recurrence."""
+        self._of_parts.setdefault(scan, []).append(rows)
+
+    def pop(self, node: Node) -> Any:
+        """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
+        if not is_scan(node):
+            return super().pop(node)
+        bands, rows = self._arrived(node), self._of_parts.pop(node, None)
+        if not bands and not rows:
+            return None
+        if len(bands) == 1 and not rows and isinstance(bands[0][1], int):
+            found = bands[0]
+        else:
+            found = _merged(node.value, bands, rows or [])
+        self.powers = [found[1]]
+        return found[0]
+
+    def _arrived(self, node: Node) -> list[Band]:
+        parts = self._parts.pop(node, None)
+        if parts:
+            parts += [(s, 0) for s in self._plain.parts(node)]
+        wholes = self._joined(node, parts) if parts else None
+        found = super()._arrived(node)
+        if node in self._by_row:
+            found += self._by_row.pop(node)
+        if wholes:
+            found += wholes
+        return found
+
+    def _joined(self, node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
+        """Parts of a node's cotangent as few whole ones; those of one power are put there."""
+        power = parts[0][1]
+        if all(isinstance(p, int) and p == power for _, p in parts):
+            for s, _ in parts:
+                super().put(node, s, power)
+            return []
+        return joined(node, parts)
+
+    def apart(self, node: Node, bands: list[Band]) -> list[Band]:
+        """Return a sum as bands in which no element is near the ends of its type."""
+        if all(isinstance(power, int) for _, power in bands):
+            return super().apart(node, bands)
+        return by_rank(bands)
+
+
+class TrustedCotangents(RowCotangents):
+    """Cotangents of a pass on a device that the host does not wait for on the way.
+
+    The pass goes on as if nothing outside recurrences left what its type holds well. :meth:`held` says at
+    the end whether that was so; if not, what was found is wrong and has to be found in another way.
+
+    Parameters
+    ----------
+    watched : container of Node
+        The nodes whose cotangents have to be true, and what these are computed from.
+    """
+
+    def __init__(self, watched: Container[Node]) -> None:
+        super().__init__()
+        self._watched = watched
+        self._seen: list[Array] = []
+
+    def is_held(self, node: Node, g: Array) -> bool:
+        """Let the array go on as it is; :meth:`held` looks at it later."""
+        if node in self._watched:
+            self._seen.append(g)
+        return True
+
+    def put(self, node: Node, cotangent: Any, power: Power) -> None:
+        """Add an array; one whose rows have powers in its own type, if that holds it."""
+        if not isinstance(power, int):
+            g, cotangent, power = cotangent, times_power(cotangent, power), 0
+            if node in self._watched:
+                # what goes to 0 or infinity counts as the smallest number there is
+                xp = backend.namespace(g)
+                m, whole = xp.module, cotangent
+                with xp.on(g):
+                    lost = ((whole == 0) & (g != 0)) | (m.isfinite(g) & ~m.isfinite(whole))
+                    self._seen.append(m.where(lost, smallest(g.dtype), whole))
+        super().put(node, cotangent, power)
+
+    def held(self) -> bool:
+        """Whether every cotangent stayed within what its type holds well; the host waits once."""
+        alike: dict[Any, list[Array]] = {}
+        for g in self._seen:
+            xp = backend.namespace(g)
+            alike.setdefault((xp, xp.device(g), g.dtype), []).append(g)
+        verdicts = []
+        for (xp, *_), arrays in alike.items():
+            with xp.on(arrays[0]):
+                sizes = xp.abs(xp.concat([xp.reshape(g, (-1,)) for g in arrays]))
+                reach = reach_of(sizes)
+                near = (sizes >= 1 / reach) & (sizes <= reach)
+                verdicts.append(xp.all(near | (sizes == 0) | ~xp.isfinite(sizes)))
+        return all(bool(v) for v in backend.fetch(verdicts))
+
+
+def at_band(cotangent: Any, i: int) -> Any:
+    """One band of what a rule returned."""
+    if type(cotangent) is Slice:
+        return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], cotangent.lead[1:])
+    return cotangent[i, ...]
+
+
+def _needs_no_care(node: Node) -> bool:
+    """Whether nothing is computed from the node's cotangent."""
+    return node.primitive is None or node.primitive.view
+
+
+class Rows(NamedTuple):
+    """Cotangents of one part of a recurrence's states, (*lead, T, B, H).
+
+    The powers of its rows are (*lead, T, B, 1).
+    """
+
+    part: int
+    values: Array
+    powers: Array
+
+
+def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
+    """The sum of all, in the shape of a recurrence's ``value``; each row at the power of its largest part.
+
+    The powers are (*lead, [1,] T, B, 1).
+    """
+    m = backend.namespace(value).module
+    some = bands[0][0] if bands else rows[0].values
+    lead = some.shape[: some.ndim - (value.ndim if bands else 3)]
+    axes = (-1,) if value.ndim == 3 else (-4, -1)
+    with backend.on(value):
+        every = [(g, power, axes) for g, power in bands]
+        every += [(r.values, r.powers, (-1,)) for r in rows]
+        top = m.full((*lead, *value.shape[-3:-1]), NOTHING)
+        for g, power, over in every:
+            top = m.maximum(top, m.max(sizes_of(m, g, power), axis=over))
+        top = or_zero(m, top)[..., None]
+        whole = m.zeros((*lead, *value.shape), m.result_type(*[g for g, *_ in every]))
+        tops = top if value.ndim == 3 else top[..., None, :, :, :]
+        for g, power in bands:
+            whole += times_power(g, power - tops)
+        for r in rows:
+            part = whole if value.ndim == 3 else whole[..., r.part, :, :, :]
+            part += times_power(r.values, r.powers - top)
+    return whole, tops
+
+
+# --- the pass -----------------------------------------------------------------------------------
+
+
+class Inside(NamedTuple):
+    """The gradients inside a scan.
+
+    Attributes
+    ----------
+    scan : Node
+    windows : list of Window
+        What was found, in the order of time; nothing where the loss does not depend on it.
+    power : int
+        Of two, that all of them are to be multiplied by besides their own.
+    """
+
+    scan: Node
+    windows: list[Window]
+    power: int
+
+    def grads(self, part: int) -> list[tuple[Array, Array]]:
+        """One part's gradients (*lead, T, B, H) by windows, and the powers of their rows (*lead, T, B)."""
+        found = []
+        if not self.windows:
+            value = part_of(self.scan, part)
+            with backend.on(value):
+                powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
+            return [(zeros_like(value), powers)]
+        for window in self.windows:
+            states = window.deltas.states[part]
+            with backend.on(states):
+                m = backend.namespace(states).module
+                powers = m.full(states.shape[:-1], self.power) + window.deltas.powers
+            found.append((states, powers))
+        return found
+
+
+class Found(NamedTuple):
+    """The gradient by every target as bands, and what is inside the recurrences on the way to them.
+
+    Attributes
+    ----------
+    bands : dict of Node to list of Band
+    inside : dict of Node to Inside
+    twins : dict of Node to Node
+        What stood for the nodes of the graph in the one the pass ran through; empty if that is the same.
+    """
+
+    bands: dict[Node, list[Band]]
+    inside: dict[Node, Inside]
+    twins: dict[Node, Node]
+
+    def twin(self, node: Node) -> Node:
+        """Return the node that stands for another."""
+        return self.twins.get(node, node)
+
+    def of(self, node: Node) -> list[Band]:
+        """The gradient of a node; zeros if the loss does not depend on it."""
+        twin = self.twin(node)
+        return self.bands[twin] if twin in self.bands else [(zeros_like(twin.value), 0)]
+
+    def within(self, scan: Node) -> Inside:
+        """The gradients inside a recurrence."""
+        twin = self.twin(scan)
+        return self.inside.get(twin) or Inside(twin, [], 0)
+
+
+def part_of(scan: Node, part: int) -> Array:
+    """One part of the states of a recurrence, (T, B, H)."""
+    return scan.value if scan.value.ndim == 3 else scan.value[part]
+
+
+def gradients_inside(
+    root: Node,
+    seed: Array,
+    targets: set[Node],
+    leaves: Set[Node] = frozenset(),
+    sums_too: bool = False,
+    sums: RowCotangents | None = None,
+) -> Found:
+    """Gradients in bands through a graph with recurrences that were run as one operation.
+
+    ``leaves`` are further targets, whose gradients need be no truer than their type. ``sums_too``: keep
+    the gradients of every step's sums. ``sums`` is how cotangents are kept.
+    """
+    return gradients_together([(root, seed)], targets, leaves, sums_too, sums)
+
+
+@modes_kept
+def gradients_together(
+    seeds: Sequence[Seed],
+    targets: set[Node],
+    leaves: Set[Node] = frozenset(),
+    sums_too: bool = False,
+    sums: RowCotangents | None = None,
+) -> Found:
+    """Gradients in bands from several seeds, as :func:`gradients_inside` from one.
+
+    They may all have a leading axis, of cotangents that go back together; no weight of a recurrence may
+    then be asked for.
+    """
+    run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
+    with no_grad():
+        backpropagate(
+            seeds,
+            targets | leaves,
+            visit=run.arrive,
+            retain_graph=True,
+            cotangents=run.sums,
+            pull=run.pull,
+        )
+        run.finish()
+    return run.found
+
+
+@modes_kept
+def gradients_in_bands(
+    root: Node,
+    seed: Array,
+    targets: set[Node],
+    stop: bool = False,
+) -> dict[Node, list[Band]]:
+    """The gradient by every target, as bands: true however small or large it is.
+
+    ``stop`` is that of :func:`backpropagate`.
+    """
+    found: dict[Node, list[Band]] = {}
+    sums = ScaledCotangents()
+
+    def keep(node: Node, g: Array) -> None:
+        if node in targets:
+            found[node] = sums.bands(g)
+
+    with no_grad():
+        backpropagate(
+            [(root, seed)],
+            targets,
+            visit=keep,
+            stop=stop,
+            retain_graph=True,
+            cotangents=sums,
+        )
+    return found
+
+
+class _Pass:
+    """One backward pass that looks inside recurrences."""
+
+    def __init__(
+        self, targets: set[Node], leaves: Set[Node], sums_too: bool, sums: RowCotangents
+    ) -> None:
+        self.sums = sums
+        self.found = Found({}, {}, {})
+        self.targets = targets
+        self.leaves = leaves
+        self.sums_too = sums_too
+        self._given: dict[Node, Band] = {}
+
+    def arrive(self, node: Node, g: Array) -> None:
+        """Note the whole cotangent of a target and of a scan, with its powers."""
+        if node in self.targets or node in self.leaves:
+            self.found.bands[node] = self.sums.bands(g)
+        if is_scan(node):
+            (self._given[node],) = self.sums.bands(g)
+
+    def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
+        """The cotangents a node sends to its inputs.
+
+        Those that have powers of their own, found inside a scan or at rows, are put there.
+        """
+        if node in self._given:
+            self._pull_scan(node, wanted)
+        elif isinstance(self.sums.powers[0], int):  # or none of them is
+            return pull(node, g, wanted)
+        else:
+            for array, power in self.sums.bands(g):
+                for x, cotangent, powers in sent(node, array, power, wanted, self._only_leaves):
+                    self.sums.put(x, cotangent, powers)
+        return []
+
+    def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
+        """Go back through a scan, and send on what comes of it."""
+        parents = node.inputs or ()
+        needed = tuple([x in wanted for x in parents])
+        sent = self._run(node, needed)
+        with backend.on(node.value):
+            for i, parent in enumerate(parents):
+                if needed[i]:
+                    self._put(node, parent, *sent.of(i, self._ends(parent)))  # type: ignore[arg-type]
+
+    def _ends(self, node: Any) -> bool:
+        """Whether nothing is computed from the gradient by a node, and its type may hold it."""
+        return isinstance(node, Leaf) and node not in self.targets
+
+    def _put(self, node: Node, parent: Node, g: Array, rows: Array | None, power: int) -> None:
+        """Add to what an input gets, whose rows may have powers.
+
+        Where there is nothing but leaves behind it, in its own type.
+        """
+        xp = backend.namespace(g)
+        leading = g.shape[: g.ndim - parent.value.ndim]
+        if rows is None:
+            self.sums.put(parent, fit(xp, node, parent, g, leading), power)
+            return
+        powers = (rows + power)[..., None]
+        if (behind := self._states(parent)) is not None:
+            self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
+        elif self._only_leaves(parent):
+            self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), leading), 0)
+        else:
+            self.sums.put(parent, fit(xp, node, parent, g, leading), powers)
+
+    def _only_leaves(self, parent: Node) -> bool:
+        """Whether there is no state whose gradient is asked for behind a node."""
+        behind = ancestors([parent], constants=True)
+        return self.targets.isdisjoint(behind) and not any(map(is_scan, behind))
+
+    def _states(self, node: Node) -> tuple[Node, int] | None:
+        """The recurrence, and the part, that a node is all the states of."""
+        if is_scan(node):
+            return (node, 0) if node.value.ndim == 3 else None
+        asked = node in self.targets or node in self.leaves
+        if node.op == "index" and not asked and len(node.params["key"]) == 1:
+            (whole, *_), (part,) = node.inputs or (), node.params["key"]
+            if isinstance(whole, Node) and is_scan(whole) and isinstance(part, int):
+                return (whole, part) if whole.value.ndim == 4 else None
+        return None
+
+    def finish(self) -> None:
+        """Look into the scans that send nothing on."""
+        for node in list(self._given):
+            self._run(node, (False,) * len(node.inputs or ()))
+
+    def _run(self, node: Node, needed: tuple[bool, ...]) -> _Total:
+        """Go back through a scan, window by window; what its inputs get."""
+        scan: Scan = node.primitive  # type: ignore[assignment]
+        inputs = node.inputs or ()
+        for x in inputs:
+            if isinstance(x, Node):
+                x.check_unchanged(node)
+        g, power = self._given.pop(node)
+        rows = None
+        if not isinstance(power, int):
+            lead = g.shape[: g.ndim - node.value.ndim]
+            rows, power = power.reshape(*lead, *node.value.shape[-3:-1]), 0
+        xp = backend.namespace(node.value)
+        xs = tuple([x.value if isinstance(x, Node) else x for x in inputs])
+        first = 1 + len(scan.parts)
+        weights = [x for x, wanted in zip(inputs[first:], needed[first:], strict=True) if wanted]
+        windows: list[Window] = []
+        total = _Total(xp, node.value.dtype, len(scan.parts), power, all(map(self._ends, weights)))
+        asked, some = node in self.targets, any(needed)
+        with xp.on(node.value):
+            for window in scan.inside(
+                xp, g, node.value, xs, node.saved, rows, True, needed, **node.params
+            ):
+                if some:
+                    total.add(window)
+                if asked:
+                    windows.insert(0, window if self.sums_too else window.without_sums())
+        if asked:
+            self.found.inside[node] = Inside(node, windows, power)
+        return total
+
+
+class _Total:
+    """What the inputs of a scan get from all windows, the last first."""
+
+    def __init__(self, xp: Any, dtype: Any, parts: int, power: int, end_at_weights: bool) -> None:
+        self.m = xp.module
+        self.away: bool = xp.guarded
+        self.dtype = dtype
+        self.parts = parts
+        self.power = power
+        self.end_at_weights = end_at_weights
+        self.x: list[tuple[Array, Any]] = []
+        self.last: Sent
+        self.initial: tuple[Array, Any] = (None, None)
+        self.weights: tuple[Weighted, ...] = ()
+
+    def add(self, window: Window) -> None:
+        """Add those of one window."""
+        self.last, found = window.sent(), window.deltas
+        self.x.insert(0, (self.last.x, found.powers))
+        self.initial = self.last.initial, found.initial_powers
+        weights = self.last.weights
+        self.weights = tuple(map(_plus, self.weights, weights)) if self.weights else weights
+
+    def of(self, i: int, ends: bool) -> tuple[Array, Array | None, int]:
+        """The cotangent of one input, the powers of its rows, and that of all.
+
+        Where the pass ``ends`` there, only elements that show beside the largest need be kept.
+
+        Of a weight, on a device, a single power is that of every row: the host does not know it.
+        """
+        if i > self.parts:
+            weight, power = self._by_weights[i - self.parts - 1]
+            if self.away and not isinstance(power, int):
+                return weight, power, self.power
+            return self._settled(weight, int(power), ends)
+        if i:
+            values, rows = self.initial
+            return self._settled(values[i - 1], rows, ends)
+        wholes = [whole for whole, _ in self.x]
+        x = wholes[0] if len(wholes) == 1 else self.m.concatenate(wholes, axis=-3)
+        if all(isinstance(rows, int) and rows == self.x[0][1] for _, rows in self.x):
+            return self._settled(x, self.x[0][1], ends)
+        powers = [self.m.full(g.shape[:-1], p) if isinstance(p, int) else p for g, p in self.x]
+        return self._settled(x, self.m.concatenate(powers, axis=-2), ends)
+
+    @cached_property
+    def _by_weights(self) -> list[Weighted]:
+        """By weights and biases, which are one array each until here: most are settled together."""
+        weights = []
+        for g, power in self.weights:
+            if g is not None and not self.away and g.dtype == self.dtype:
+                g, _, power = self._settled(g, int(power), ends=self.end_at_weights)
+                power -= self.power
+            weights.append((g, power))
+        return self.last._replace(weights=tuple(weights)).by_weights()
+
+    def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
+        """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1.
+
+        Not so on a device, where powers are put back at once, or rows are measured when they are added up.
+        """
+        if narrow := g.dtype != self.dtype:  # half precision, which was computed in float32
+            powers = self.m.zeros(g.shape[:-1], "int64") + powers
+        if not isinstance(powers, int):
+            if self.away and not narrow:
+                return g, powers, self.power
+            return *to_one(self.m, g, powers), self.power
+        if powers and _fits(self.m, g, powers, ends):
+            return times_all(self.m, g, powers), None, self.power
+        return g, None, powers + self.power
+
+
+def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
+    """Whether the type holds all elements at a small power of two; or, where it ends, all that show."""
+    limit = largest_exponent(g.dtype)
+    if abs(by) >= limit // 2 or not g.size:
+        return False
+    if ends and by < 0 and m is np and g.size <= np.vdot(g, g) < np.inf:
+        return True  # the largest is 1 or more
+    size = m.abs(g)
+    top = size.max()
+    if not top < power_of_two(g.dtype, limit - 1 - max(by, 0)):
+        return False
+    if ends and top >= 1:
+        return True
+    least = power_of_two(g.dtype, 2 - limit - min(by, 0))
+    return bool(size.min() >= least) or bool(((size == 0) | (size >= least)).all())
+
+
+def _plus(a: Weighted, b: Weighted) -> Weighted:
+    """The sum over two windows; there are several on the host only, where powers are numbers."""
+    some = [(array, int(power)) for array, power in (a, b) if array is not None and array.any()]
+    if len(some) < 2:
+        return some[0] if some else a
+    top = max(power for _, power in some)
+    (left, p), (right, q) = some
+    return times_power(left, p - top) + times_power(right, q - top), top
