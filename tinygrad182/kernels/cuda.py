@@ -17,11 +17,11 @@ import numpy as np
 
 from ..backend import Array
 from . import cuda_c
-from .arrays import Deltas, Ends, at_powers, exponents
+from .arrays import Deltas, Ends, at_powers, crossed, exponents
 from .powers import times_rows
 from .program import Program, Weights
 
-__all__ = ["at_powers", "backward", "exponents", "forward"]
+__all__ = ["at_powers", "backward", "crossed", "exponents", "forward"]
 
 THREADS = 256
 """Threads of a block at most, each of which may then have all the registers that a thread can have. Where
