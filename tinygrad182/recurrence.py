@@ -432,6 +432,22 @@ class Scan(Primitive):
         return Setting(m, program, given.x, given.initial[0], states, *rest)
 
 
+def is_scan(node: Node) -> bool:
+    """Whether a node is a recurrence over a whole sequence."""
+    return isinstance(node.primitive, Scan)
+
+
+def by_definition(node: Node) -> bool:
+    """Whether a node is a recurrence that was run step by step, for there are no loops for it."""
+    return isinstance(node.primitive, Scan) and node.saved is None
+
+
+def steps_of_scan(node: Node) -> range:
+    """The time steps that a scan computed."""
+    start = node.params.get("start", 0)
+    return range(start, start + node.value.shape[-3])
+
+
 def own(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a step, without those of the run."""
     if "start" not in params and "shortest" not in params:
