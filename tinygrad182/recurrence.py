@@ -8,7 +8,7 @@ of :mod:`.kernels` run the step's program instead, and save what backward needs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-import subprocess
-import sys
-import weakref
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, const, leaf
-from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
 from tests.tinygrad182.steps import Cell, cells
-from tinygrad182 import functions, recurrence, tracing
+from tinygrad182 import functions
 from tinygrad182.backend import NUMPY
 from tinygrad182.recurrence import Scan
 
@@ -101,14 +93,18 @@ def test_derivatives_of_derivatives_and_tangents(cell: Cell, seed: int) -> None:
         recorded = isinstance(along, tg.Tensor) and along.requires_grad
         second = tg.grad(along, inputs) if recorded else [None] * len(inputs)
         _, tangent = tg.jvp(run, [const(x) for x in operands], [const(v) for v in moves])
-        found.append([*(_dense(d, x) for d, x in zip(second, operands, strict=True)), tangent.numpy()])
+        found.append(
+            [*(_dense(d, x) for d, x in zip(second, operands, strict=True)), tangent.numpy()]
+        )
     assert_same(*found, "second gradient or tangent")
 
 
 def _parts_again(cell: Cell) -> bool:
     """Whether a part is computed a second time: equal values are one, whose cotangent is the sum."""
     inner = [e for part in cell.expressions for e in _within(part)]
-    return any(e[0] == "new" for e in cell.expressions) or any([*cell.expressions, *inner].count(part) > 1 for part in cell.expressions)
+    return any(e[0] == "new" for e in cell.expressions) or any(
+        [*cell.expressions, *inner].count(part) > 1 for part in cell.expressions
+    )
 
 
 def _within(e: Any) -> list[Any]:
@@ -116,7 +112,9 @@ def _within(e: Any) -> list[Any]:
     return [*inner, *(y for x in inner for y in _within(x))]
 
 
-@given(cell=cells(), ragged=st.booleans(), seed=st.integers(0, 9), window=st.sampled_from([1, 2, 9]))
+@given(
+    cell=cells(), ragged=st.booleans(), seed=st.integers(0, 9), window=st.sampled_from([1, 2, 9])
+)
 def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> None:
     """The whole gradient of every state, and two cotangents at once, window by window."""
     T, B, H = 4, 2, 3
@@ -130,7 +128,15 @@ def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> Non
     targets = [*inputs, *new, *held] if ragged else [*inputs, *new]
     if _parts_again(cell) or not all(x.requires_grad for x in targets):
         return
-    expected = [tg.grad(held, targets, list(map(const, g.reshape(-1, B, H)[order(T, cell.parts)])), retain_graph=True) for g in gs]
+    expected = [
+        tg.grad(
+            held,
+            targets,
+            list(map(const, g.reshape(-1, B, H)[order(T, cell.parts)])),
+            retain_graph=True,
+        )
+        for g in gs
+    ]
     with loops("NumPy", steps=window):
         y, saved = scan.keeps(NUMPY, *given_)  # type: ignore[misc]
         g = gs if cell.parts > 1 else gs[:, 0]

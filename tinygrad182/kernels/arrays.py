@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
