@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import backend
 from .backpropagation import Cotangents, backpropagate
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError
@@ -91,7 +93,7 @@ def add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
 
 def _add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
     sums = [
-        (node, old := node.grad, own(g, owned) if old is None else old + _as_tensor(g))
+        (node, old := node.grad, own(g, owned) if old is None else _plus(old, g))
         for node, g, owned in found
     ]
     try:
@@ -121,8 +123,11 @@ def own(g: Any, owned: bool = False) -> Tensor:
     return wrap(g if owned else backend.copy(g))
 
 
-def _as_tensor(g: Any) -> Tensor:
-    return g if is_tensor(g) else wrap(g)
+def _plus(old: Tensor, g: Any) -> Tensor:
+    """A gradient and what is added to it, recorded where one of them is."""
+    if old._node is None and type(g) is type(old._data) is np.ndarray:
+        return wrap(np.asarray(old._data + g))  # mostly: without a look at what it may be
+    return old + (g if is_tensor(g) else wrap(g))
 
 
 def grad(

@@ -8,7 +8,7 @@ of :mod:`.kernels` run the step's program instead, and save what backward needs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -214,9 +214,8 @@ class Scan(Primitive):
         n = 1 + len(self.parts)
         end = n + 4 + len(self.weights)
         lengths = inputs[end] if len(inputs) > end else None
-        weight_ih, weight_hh, bias_ih, bias_hh = inputs[n : n + 4]
-        weights = weight_ih, weight_hh, bias_ih, bias_hh, inputs[n + 4 : end]
-        return Operands(inputs[0], inputs[1:n], *weights, lengths)
+        a, b, c, d = inputs[n : n + 4]
+        return Operands(inputs[0], inputs[1:n], a, b, c, d, inputs[n + 4 : end], lengths)
 
     def checked(self, inputs: tuple[Any, ...]) -> Operands:
         """The operands, where their shapes belong together: compiled loops do not look.
@@ -309,7 +308,7 @@ class Scan(Primitive):
     # --- the loops -------------------------------------------------------------------------------
 
     def _run(
-        self, xp: Any, inputs: Sequence[Any], params: dict[str, Any], keep: bool
+        self, xp: Any, inputs: tuple[Any, ...], params: dict[str, Any], keep: bool
     ) -> tuple[Array, Saved | None]:
         """The result, and what backward needs; None where it will differentiate the definition.
 
@@ -317,30 +316,31 @@ class Scan(Primitive):
         GRU and H for a vanilla RNN. Where nothing is to be kept, steps are run window by window.
         """
         program = self.program_for(xp, params)
-        given = None if program is None else _in_one_type(xp.module, self.checked(tuple(inputs)))
+        given = None if program is None else _in_one_type(xp.module, self.checked(inputs))
         run = program and given and loops(program, xp.module, given.x.dtype)
         if not (program and given and run):
             return self._by_definition(*inputs, **params), None
-        m, dtype = xp.module, given.x.dtype
-        (T, B, _), H = given.x.shape, given.weight_hh.shape[1]
+        m, x, dtype = xp.module, given.x, given.x.dtype
+        (T, B, _), H = x.shape, given.weight_hh.shape[1]
         bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
         weights = Weights(given.weight_ih, given.weight_hh, bias_ih, bias_hh, given.others)
         states = m.empty((len(given.initial), T, B, H), dtype)
         before, ends = list(given.initial), _ends(given.lengths, params.get("shortest"))
-        spans = [range(T)] if keep else windows(m, (T, B, program.columns * H))
+        spans = () if keep else windows(m, (T, B, program.columns * H))
+        if len(spans) < 2:
+            values = m.empty((T, B, program.saved * H), dtype)
+            run.forward(program, m, x, before, weights, values, states, ends)
+            saved = Saved(values, given.weight_hh, given.others, program)
+            return (states[0] if len(states) == 1 else states), saved
         values = m.empty((max(map(len, spans)), B, program.saved * H), dtype)
         for span in spans:
             here = slice(span.start, span.stop)
-            part = states if len(spans) == 1 else m.empty((len(states), len(span), B, H), dtype)
-            kept = values[: len(span)]
-            run.forward(
-                program, m, given.x[here], before, weights, kept, part, ends.after(span.start)
-            )
-            if part is not states:
-                states[:, here] = part
+            part, kept = m.empty((len(states), len(span), B, H), dtype), values[: len(span)]
+            left = ends.after(span.start)
+            run.forward(program, m, x[here], before, weights, kept, part, left)
+            states[:, here] = part
             before = list(part[:, -1])
-        saved = Saved(values, given.weight_hh, given.others, program) if keep else None
-        return (states[0] if len(states) == 1 else states), saved
+        return (states[0] if len(states) == 1 else states), None
 
     def inside(
         self,
@@ -384,7 +384,7 @@ class Scan(Primitive):
         parts = len(self.parts)
         states, dtype = y.reshape((parts, *y.shape[-3:])), saved.values.dtype
         if m is np and not g.flags.carray:  # or loops would copy it for every window
-            g = np.require(g, requirements=("C", "A", "W"))
+            g = g.copy()
         g = g[None] if parts == 1 else m.moveaxis(g, -4, 0) if g.ndim > 4 else g
         weights = Weights(None, saved.weight_hh, None, None, saved.others)
         initial = [h.astype(dtype, copy=False) for h in given.initial]
@@ -423,13 +423,29 @@ class Scan(Primitive):
         """What the products of backward are made of."""
         needs = Needs(True, True, True, bool(given.others))
         if needed is not None:
-            of = self.operands(needed)
-            needs = Needs(
-                of.x, of.weight_ih or of.bias_ih, of.weight_hh or of.bias_hh, any(of.others)
-            )
+            n = 1 + len(self.parts)
+            weight_ih, weight_hh, bias_ih, bias_hh = needed[n : n + 4]
+            others = any(needed[n + 4 :])
+            needs = Needs(needed[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
         biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
         rest = given.weight_ih, biases, given.lengths is not None, needs
         return Setting(m, program, given.x, given.initial[0], states, *rest)
+
+
+def is_scan(node: Node) -> bool:
+    """Whether a node is a recurrence over a whole sequence."""
+    return isinstance(node.primitive, Scan)
+
+
+def by_definition(node: Node) -> bool:
+    """Whether a node is a recurrence that was run step by step, for there are no loops for it."""
+    return isinstance(node.primitive, Scan) and node.saved is None
+
+
+def steps_of_scan(node: Node) -> range:
+    """The time steps that a scan computed."""
+    start = node.params.get("start", 0)
+    return range(start, start + node.value.shape[-3])
 
 
 def own(params: dict[str, Any]) -> dict[str, Any]:
@@ -473,11 +489,11 @@ def _array_or_none(bias: Any) -> Any:
 
 def _in_one_type(m: Any, given: Operands) -> Operands:
     """Operands in the type that holds all of them."""
-    dtype = given.x.dtype
-    arrays = [a for a in (*given.initial, *given[2:6], *given.others) if hasattr(a, "dtype")]
-    if all([a.dtype is dtype for a in arrays]):  # noqa: C419 - a list is faster
+    arrays = [given.x, *given.initial, given.weight_ih, given.weight_hh, *given.others]
+    arrays += [bias for bias in (given.bias_ih, given.bias_hh) if hasattr(bias, "dtype")]
+    if len({a.dtype for a in arrays}) == 1:
         return given
-    dtype = m.result_type(given.x, *arrays)
+    dtype = m.result_type(*arrays)
 
     def cast(a: Any) -> Any:
         return a.astype(dtype, copy=False) if hasattr(a, "dtype") else a

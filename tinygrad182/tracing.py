@@ -256,7 +256,7 @@ def _forward(
         raise TypeError("a step returns the parts of the state")
     roots = [node_of(part) for part in new]
     found = _by_names(roots)
-    symbols = [found[root] for root in roots]
+    symbols = [found[root] if root in found else _as_constant(root.value) for root in roots]
     if any(s.shape != (like.batch, like.units) for s in symbols):
         raise TypeError("a step returns parts of the shape that it is given")
     # a part that is handed on is a value of its own: its cotangent is not that of the state before

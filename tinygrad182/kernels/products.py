@@ -268,23 +268,22 @@ def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array, 
 
     These are all from the row ``first`` on, with which a step begins.
     """
-    m = s.m
+    m, run = s.m, loops(s.program, s.m, sums.dtype)
     T, B, _ = s.x.shape
     of_x, of_h, of_others = s.columns
     by_x = by_h = others = None
     if s.needs.by_x:
         x = s.x.reshape(T * B, s.x.shape[-1])[first:]
-        across = m.swapaxes(sums[..., of_x], -1, -2)
-        by_x = m.matmul(across, with_ones(m, x) if s.biases[0] else x)
+        by_x = run.crossed(m, sums[..., of_x], with_ones(m, x) if s.biases[0] else x)
     if s.needs.by_h:  # two products, so that the states are not copied
         h = s.states.reshape(T * B, s.states.shape[-1])
         before = h[first - B : first] if first else s.initial
         later = h[first : T * B - B]
         if s.biases[1]:
             before, later = with_ones(m, before), with_ones(m, later)
-        across = m.swapaxes(sums[..., of_h], -1, -2)
-        by_h = m.matmul(across[..., B:], later)
-        by_h += m.matmul(across[..., :B], before)
+        some = sums[..., of_h]
+        by_h = run.crossed(m, some[..., B:, :], later)
+        by_h += run.crossed(m, some[..., :B, :], before)
     if s.needs.others:
         some = sums[..., of_others]
         others = m.matmul(m.ones(some.shape[-2], some.dtype), some)
@@ -294,38 +293,39 @@ def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array, 
 def sent(s: Setting, found: Deltas) -> Cotangents:
     """The cotangents of all inputs, with the powers of two of the rows put back."""
     m, powers = s.m, found.powers
-    leads = found.sums.shape[:-3]
-    if leads and not isinstance(powers, int):
+    if isinstance(powers, int):
+        return _sent_at_once(s, found, powers)
+    if leads := found.sums.shape[:-3]:
         rows = [sent(s, found.at(i)) for i in np.ndindex(*leads)]
         return tuple(
             None if c[0] is None else m.stack(c).reshape((*leads, *c[0].shape))
             for c in zip(*rows, strict=True)
         )
     made = products(s, found)
-    by_x, initial = made.x, made.initial
-    weights: Any = None
-    if not isinstance(powers, int):
-        by_x = None if by_x is None else times_rows(m, by_x, powers)
-        initial = times_rows(m, initial, found.initial_powers)
-        weights = [
-            None if w is None else times_rows(m, w, m.asarray(p)) for w, p in made.by_weights()
-        ]
-    elif powers:
-        arrays = [w for w, _ in made.weights]
+    by_x = None if made.x is None else times_rows(m, made.x, powers)
+    initial = times_rows(m, made.initial, found.initial_powers)
+    weights = [None if w is None else times_rows(m, w, m.asarray(p)) for w, p in made.by_weights()]
+    return (by_x, *initial, *weights, *([None] if s.has_lengths else []))
+
+
+def _sent_at_once(s: Setting, found: Deltas, by: int) -> Cotangents:
+    """The cotangents of all inputs where all rows have one power."""
+    made, initial = products(s, found), found.initial
+    arrays = [w for w, _ in made.weights if w is not None]
+    if by:
         if not all(map(_finite, arrays)):
             return sent(s, found.by_rows())  # lowered: it may have been their raising
-        scale = power(found.sums.dtype, powers)
+        scale = power(found.sums.dtype, by)
         initial = initial * scale  # another array, for the steps before go on from this one
-        for array in (by_x, *arrays):
-            if array is not None:
-                m.multiply(array, scale, out=array)
-    weights = [w for w, _ in made.by_weights()] if weights is None else weights
-    return (by_x, *initial, *weights, *([None] if s.has_lengths else []))
+        for array in arrays if made.x is None else [made.x, *arrays]:
+            array *= scale
+    weights = [w for w, _ in made.by_weights()]
+    return (made.x, *initial, *weights, *([None] if s.has_lengths else []))
 
 
 def _finite(array: Array) -> bool:
     """Whether all elements are finite; False also where the sum of their squares is not."""
-    return array is None or math.isfinite(abs(np.vdot(array, array)))
+    return math.isfinite(abs(np.vdot(array, array)))
 
 
 def joined(m: Any, windows: list[Cotangents], parts: int) -> Cotangents:
