@@ -62,7 +62,18 @@ UNARY: dict[str, Callable[[Any, Any], Any]] = {
     "mask": lambda xp, x: (x > 0.0864) * xp.tanh(x),
     "constant": lambda xp, x: x.detach(),
 }
-BOUNDED = ("tanh", "sigmoid", "sin", "cos", "atan", "square", "asin", "hard sigmoid", "clip", "sqrt")
+BOUNDED = (
+    "tanh",
+    "sigmoid",
+    "sin",
+    "cos",
+    "atan",
+    "square",
+    "asin",
+    "hard sigmoid",
+    "clip",
+    "sqrt",
+)
 BINARY: dict[str, Callable[[Any, Any, Any], Any]] = {
     "add": lambda xp, a, b: a + b,
     "subtract": lambda xp, a, b: a - b,
@@ -107,8 +118,9 @@ class Cell:
     @cached_property
     def scan(self) -> Scan:
         weights = {f"w{i}": blocks for i, blocks in enumerate(self.weights)}
-        names = (tuple(f"{kind}{i}" for i in range(n)) for kind, n in (("g", self.gates), ("s", self.parts)))
-        return Scan.of("random", self.step, *names, weights)
+        gates = tuple(f"g{i}" for i in range(self.gates))
+        parts = tuple(f"s{i}" for i in range(self.parts))
+        return Scan.of("random", self.step, gates, parts, weights)
 
     def step(self, xp: Any, x: Any, h: Any, state: Any, **weights: Any) -> Any:
         given = {"x": x, "h": h, "state": state, "new": [], **weights, "units": state[0].shape[-1]}
