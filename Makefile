@@ -63,6 +63,9 @@ bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench
 	$(BIN)/python -m experiments.benchmarks.unrolled $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.decoding $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.recurrent $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.vanishing $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.resident $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.first_use $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.memory $(ARGS)
 
 # A stamp for each set of extras: nothing is installed again until the metadata changes.

@@ -132,6 +132,10 @@ class Cotangents:
             g = _narrowed(g, node.value.dtype)
         return g
 
+    def parts(self, node: Node) -> list[Slice]:
+        """Take out what arrived at parts of a node."""
+        return self._slices.pop(node, [])
+
     def owns(self, node: Node) -> bool:
         """Whether the node's cotangent shares memory with nothing."""
         return node in self._owned

@@ -362,6 +362,12 @@ class _NumPy(NumPyLike):
             return np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
         return np.broadcast_to(x, shape)
 
+    @staticmethod
+    def ones_like(x: Array, dtype: Any = None) -> Array:
+        ones = np.empty_like(x, dtype)
+        ones.fill(1)
+        return ones
+
     def read_only(self, x: Array) -> Array:
         view = x.view()
         view.flags.writeable = False

@@ -8,7 +8,7 @@ of :mod:`.kernels` run the step's program instead, and save what backward needs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -384,7 +384,7 @@ class Scan(Primitive):
         parts = len(self.parts)
         states, dtype = y.reshape((parts, *y.shape[-3:])), saved.values.dtype
         if m is np and not g.flags.carray:  # or loops would copy it for every window
-            g = np.require(g, requirements=("C", "A", "W"))
+            g = g.copy()
         g = g[None] if parts == 1 else m.moveaxis(g, -4, 0) if g.ndim > 4 else g
         weights = Weights(None, saved.weight_hh, None, None, saved.others)
         initial = [h.astype(dtype, copy=False) for h in given.initial]
@@ -423,13 +423,29 @@ class Scan(Primitive):
         """What the products of backward are made of."""
         needs = Needs(True, True, True, bool(given.others))
         if needed is not None:
-            of = self.operands(needed)
-            needs = Needs(
-                of.x, of.weight_ih or of.bias_ih, of.weight_hh or of.bias_hh, any(of.others)
-            )
+            n = 1 + len(self.parts)
+            weight_ih, weight_hh, bias_ih, bias_hh = needed[n : n + 4]
+            others = any(needed[n + 4 :])
+            needs = Needs(needed[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
         biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
         rest = given.weight_ih, biases, given.lengths is not None, needs
         return Setting(m, program, given.x, given.initial[0], states, *rest)
+
+
+def is_scan(node: Node) -> bool:
+    """Whether a node is a recurrence over a whole sequence."""
+    return isinstance(node.primitive, Scan)
+
+
+def by_definition(node: Node) -> bool:
+    """Whether a node is a recurrence that was run step by step, for there are no loops for it."""
+    return isinstance(node.primitive, Scan) and node.saved is None
+
+
+def steps_of_scan(node: Node) -> range:
+    """The time steps that a scan computed."""
+    start = node.params.get("start", 0)
+    return range(start, start + node.value.shape[-3])
 
 
 def own(params: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .functions import stack
 from .marks import mark
 from .modes import Modes, Scope, at_time, enable_grad, modes_kept, recording_as
 from .recording import Node, node_of, wrap
-from .recurrence import Scan, own
+from .recurrence import Scan, by_definition, is_scan, own
 
 State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""
@@ -58,11 +58,6 @@ def _check_unchanged(node: Node) -> None:
             x.check_unchanged(node)
 
 
-def is_scan(node: Node) -> bool:
-    """Whether a node is a recurrence over a whole sequence."""
-    return isinstance(node.primitive, Scan)
-
-
 def operations(node: Node) -> frozenset[str]:
     """The names of the operations inside a recurrence."""
     return _operations(node.primitive, **own(node.params))
@@ -81,12 +76,6 @@ def _operations(scan: Scan, **params: Any) -> frozenset[str]:
         states = run_steps(scan, operands, {"shortest": 1, **params})
         nodes = ancestors([node_of(stack(list(part))) for part in zip(*states, strict=True)])
     return frozenset(node.op for node in nodes) - {"leaf"}
-
-
-def steps_of_scan(node: Node) -> range:
-    """The time steps that a scan computed."""
-    start = node.params.get("start", 0)
-    return range(start, start + node.value.shape[-3])
 
 
 def unrolled(root: Node) -> Node:
@@ -119,7 +108,7 @@ def opening(roots: Sequence[Node], every: bool = True) -> Callable[[Node], Node]
     """
     twins: dict[Any, Node | _Part] = {}
     for node in ancestors(roots, constants=True):
-        if is_scan(node) and (every or node.saved is None):
+        if by_definition(node) or (every and is_scan(node)):
             twins[node] = _open(node, twins)
         elif any(x in twins for x in node.inputs or ()):
             source = twins.get(node.inputs[0])  # type: ignore[index]

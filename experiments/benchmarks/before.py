@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.progress import track
@@ -35,6 +35,8 @@ class Options:
         The other checkout.
     threads : int
         Of every library.
+    clock : str
+        wall, or cpu: the time of a process, for one thread on a machine that others use too.
     repeats : int
         Rounds that count.
     cells : tuple of str
@@ -47,18 +49,19 @@ class Options:
 
     folder: Annotated[Path, tyro.conf.Positional]
     threads: int = 1
+    clock: Literal["wall", "cpu"] = "wall"
     repeats: int = 25
     cells: tuple[Cell, ...] = ("LSTM", "RNN")
     forms: tuple[Form, ...] = ("recorded", "plain")
     out: Path | None = None
 
 
-def turns(workers: dict[str, Worker], repeats: int, **what: Any) -> dict[str, Seconds]:
+def turns(workers: dict[str, Worker], options: Options, **what: Any) -> dict[str, Seconds]:
     """Seconds of each checkout in each round, after two rounds that are not counted."""
     times: dict[str, Seconds] = {name: [] for name in workers}
-    for turn in track(range(repeats + 2), description="Timing", transient=True):
+    for turn in track(range(options.repeats + 2), description="Timing", transient=True):
         for name, worker in workers.items():
-            taken = worker.ask("turn", at_least=TURN, **what)
+            taken = worker.ask("turn", at_least=TURN, clock=options.clock, **what)
             if turn >= 2:
                 times[name].append(taken)
     return times
@@ -82,13 +85,13 @@ def main(options: Options) -> None:
                 cell,
                 shape,
                 form,
-                turns(workers, options.repeats, cell=cell, shape=shape, form=form),
+                turns(workers, options, cell=cell, shape=shape, form=form),
             )
             for cell in options.cells
             for shape in SHAPES
             for form in options.forms
         ]
-    report(f"before-{count}-threads", rows, options.out)
+    report(f"before-{count}-threads-{options.clock}", rows, options.out)
 
 
 if __name__ == "__main__":

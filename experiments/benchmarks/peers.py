@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -22,7 +23,7 @@ WITH_A_CELL_STATE: tuple[Cell, ...] = ("LSTM", "Peephole")
 
 
 def threads(count: int) -> ExitStack:
-    """Give every library as many threads; the context gives NumPy's back."""
+    """Give every library as many threads; the context gives NumPy's and ours back."""
     stack = ExitStack()
     if find_spec("torch") is not None:
         import torch  # a peer: not installed for users
@@ -32,7 +33,20 @@ def threads(count: int) -> ExitStack:
         from threadpoolctl import threadpool_limits
 
         stack.enter_context(threadpool_limits(count))
+    if find_spec("llvmlite") is not None:
+        compiled = import_module("tinygrad182.kernels.compiled")
+        stack.enter_context(_set(compiled, "THREADS", count))
     return stack
+
+
+@contextmanager
+def _set(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 def xla_flags(count: int) -> str:
@@ -124,7 +138,7 @@ def torch_loop(cell: Cell, x: Any, g: Any, device: str) -> Run:
     """PyTorch's cell in a loop, every state keeping its gradient."""
     import torch
 
-    make: Any = getattr(torch.nn, f"{cell}Cell", None) or _peephole_cell
+    make: Any = getattr(torch.nn, f"{cell}Cell", None) or peephole_cell
     module = make(x.shape[2], g.shape[2], device=device)
     sequence, cotangent = (torch.from_numpy(a).to(device) for a in (x, g))
     zero = torch.zeros(g.shape[1:], device=device)
@@ -145,7 +159,7 @@ def torch_loop(cell: Cell, x: Any, g: Any, device: str) -> Run:
     return run
 
 
-def _peephole_cell(inputs: int, hidden: int, device: str) -> Any:
+def peephole_cell(inputs: int, hidden: int, device: str) -> Any:
     """An LSTM's cell whose gates also see the cell state, as a person writes it in PyTorch."""
     import torch
     from torch.nn.functional import linear
@@ -178,7 +192,7 @@ def jax_scan(cell: Cell, x: Any, g: Any) -> Run:
     _, batch, hidden = g.shape
     start = (jnp.zeros((batch, hidden)),) * (2 if cell in WITH_A_CELL_STATE else 1)
     sequence, cotangent = jnp.asarray(x), jnp.asarray(g)
-    weights = _jax_weights(cell, x.shape[2], hidden)
+    weights = jax_weights(cell, x.shape[2], hidden)
 
     def outputs(weights: Any, x: Any) -> Any:
         weight_ih, weight_hh, bias_ih, bias_hh, *others = weights
@@ -201,7 +215,7 @@ def jax_scan(cell: Cell, x: Any, g: Any) -> Run:
     return lambda: wait(compiled(weights, sequence, cotangent))
 
 
-def _jax_weights(cell: Cell, inputs: int, hidden: int) -> list[Any]:
+def jax_weights(cell: Cell, inputs: int, hidden: int) -> list[Any]:
     """The weights, with a bias of the state's own only where it matters."""
     import jax.numpy as jnp
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from tinygrad182.primitives.recurrent import Scan
 
 import tinygrad182 as tg
 from tests.support import (
@@ -23,7 +24,6 @@ from tests.support import (
     share_memory,
 )
 from tinygrad182.backpropagation import ancestors, backpropagate
-from tinygrad182.primitives.recurrent import Scan
 from tinygrad182.recording import Node, node_of
 from tinygrad182.testing import strategies
 

@@ -19,7 +19,7 @@ from ..functions import astype, stack
 from ..marks import Mark, mark
 from ..modes import MODES, Scope, at_time, modes_kept, scope
 from ..recording import Node, is_tensor, node_of, now, wrap
-from ..unrolling import is_scan, steps_of_scan
+from ..recurrence import is_scan, steps_of_scan
 from .stepping import (
     Host,
     State,

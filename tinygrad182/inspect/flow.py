@@ -18,9 +18,11 @@ from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
 from ..modes import enable_grad, modes_kept, no_grad
 from ..recording import Node, is_tensor
-from ..unrolling import opening, steps_of_scan
+from ..recurrence import by_definition, steps_of_scan
+from ..unrolling import opening
 from .gradients import (
     Found,
+    Inside,
     Seed,
     TrustedCotangents,
     gradients_inside,
@@ -238,8 +240,10 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
     (8, 8)
     """
     root, seed = seeds_of([loss], [gradient], False, "gradient_flow")[0]
-    root = opening([root], every=False)(root)
     nodes = ancestors([root], constants=True)
+    if any(map(by_definition, nodes)):
+        root = opening([root], every=False)(root)
+        nodes = ancestors([root], constants=True)
     stacks = stacks_of(nodes, "gradient_flow")
     leaves = {node for node in nodes if backward and node.keeps_grad and node.requires_grad}
     found = _gradients((root, seed), nodes, stacks, leaves)
@@ -249,11 +253,7 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
         for path, by_name in stacks.items()
     }
     with no_grad():
-        add_grads(
-            (node, backend.move(whole_of(found.of(node)), device_of(node.value)), False)
-            for node in leaves
-            if found.twin(node) in found.bands
-        )
+        add_grads(_grads(found, leaves))
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
 
 
@@ -276,6 +276,14 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     twins = [{here.twins[node] for node in nodes} for nodes in (targets, leaves)]
     found = gradients_inside(*here.seeds[0], twins[0], twins[1])
     return found._replace(twins=here.twins)
+
+
+def _grads(found: Found, leaves: Set[Node]) -> Iterator[tuple[Node, Array, bool]]:
+    """What was found of leaves, as :func:`add_grads` takes it."""
+    for node in leaves:
+        if (twin := found.twin(node)) in found.bands:
+            g = whole_of(found.bands[twin])
+            yield node, g if twin is node else backend.move(g, device_of(node.value)), False
 
 
 def _leading_to(targets: set[Node], nodes: list[Node]) -> set[Node]:
@@ -515,13 +523,18 @@ class InScans(States):
     Parameters
     ----------
     values : list of array (T, B, H)
-    grads : list of (array (T, B, H), int array (T, B))
-        Rows beside their powers of two.
+    inside : list of (Inside, int)
+        What holds the gradients by them, and of which part of its states.
     """
 
-    def __init__(self, values: list[Array], grads: list[tuple[Array, Array]]) -> None:
+    def __init__(self, values: list[Array], inside: list[tuple[Inside, int]]) -> None:
         self._values = values
-        self._grads = grads
+        self._inside = inside
+
+    @cached_property
+    def _grads(self) -> list[tuple[Array, Array]]:
+        """Rows (T, B, H) beside their powers of two (T, B)."""
+        return [rows for inside, part in self._inside for rows in inside.grads(part)]
 
     @cached_property
     def value(self) -> Array:
@@ -538,9 +551,9 @@ class InScans(States):
 def flow_of(r: Recurrence, found: Found, what: str, ledger: Ledger) -> StateFlow:
     """One state over time."""
     if r.fused:
-        time = np.concatenate([_numbers(steps_of_scan(node)) for node, _ in r.fused])
-        grads = [rows for node, part in r.fused for rows in found.rows(node, part)]
-        states: States = InScans([part_of(node, part) for node, part in r.fused], grads)
+        time = _joined([_numbers(steps_of_scan(node)) for node, _ in r.fused])
+        inside = [(found.within(node), part) for node, part in r.fused]
+        states: States = InScans([part_of(node, part) for node, part in r.fused], inside)
     else:
         r.check_shapes(what)
         time = np.array(r.times())
@@ -562,7 +575,7 @@ def norms_of_each(
         return total_norms(*_norms_by_step(nodes[0].value, bands, (count,)))
     norms, powers = [], []
     for node, part in r.fused:
-        for states, rows in found.rows(node, part):
+        for states, rows in found.within(node).grads(part):
             of_each = np.broadcast_to(states, (count, *states.shape[-3:]))
             every = np.stack([sample_norms(one) for one in of_each])  # float64 of one at a time
             norms.append(every.swapaxes(0, 1))

@@ -7,12 +7,13 @@ gradient anyhow; it is not opened.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence, Set
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import backend
-from ..backend import Array, is_away
+from ..backend import Array
 from ..backpropagation import Cotangents, ancestors, backpropagate, fit, pull
 from ..kernels.powers import (
     NOTHING,
@@ -24,12 +25,11 @@ from ..kernels.powers import (
     to_one,
 )
 from ..kernels.powers import power as power_of_two
-from ..kernels.products import Weighted
+from ..kernels.products import Sent, Weighted
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
-from ..recurrence import Scan, Window
-from ..unrolling import is_scan
+from ..recurrence import Scan, Window, is_scan
 from .along import sent
 from .scaling import (
     Band,
@@ -48,6 +48,10 @@ Seed = tuple[Node, Array]
 """A node, and the cotangent that arrives at it."""
 
 
+_ZERO: list[Power] = [0]
+"""The powers of one array that has none."""
+
+
 class ScaledCotangents(Cotangents):
     """Cotangents as bands: arrays times powers of two, so that nothing underflows or overflows.
 
@@ -59,18 +63,27 @@ class ScaledCotangents(Cotangents):
 
     def __init__(self) -> None:
         super().__init__()
-        self.powers: list[Power] = [0]
+        self.powers: list[Power] = _ZERO
         """Those of the node popped last: what arrives next over its edges has them too."""
+        self._plain = Cotangents()  # those of the power 0
         self._by_power: dict[int, Cotangents] = {}
-        self._powers_of: dict[Node, dict[int, None]] = {}  # those that something of a node has
+        self._powers_of: dict[
+            Node, dict[int, None]
+        ] = {}  # those but 0 that something of a node has
 
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge, at the powers of the node it comes from."""
+        if self.powers is _ZERO:
+            self._plain.add(node, cotangent)
+            return
         for i, power in enumerate(self.powers):
             self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
 
     def put(self, node: Node, cotangent: Any, power: int) -> None:
         """Add one array at a power of two."""
+        if power == 0:
+            self._plain.add(node, cotangent)
+            return
         if power not in self._by_power:
             self._by_power[power] = Cotangents()
         self._powers_of.setdefault(node, {})[power] = None
@@ -83,9 +96,11 @@ class ScaledCotangents(Cotangents):
             return None
         if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
             found = self.apart(node, found) or [(zeros_like(found[0][0]), 0)]
-        self.powers = [power for _, power in found]
         if len(found) == 1:
-            return found[0][0]
+            g, power = found[0]
+            self.powers = _ZERO if isinstance(power, int) and not power else [power]
+            return g
+        self.powers = [power for _, power in found]
         return backend.namespace(found[0][0]).stack([array for array, _ in found])
 
     def apart(self, node: Node, bands: list[Band]) -> list[Band]:
@@ -97,12 +112,17 @@ class ScaledCotangents(Cotangents):
         return is_held(g)
 
     def _arrived(self, node: Node) -> list[Band]:
-        powers = self._powers_of.pop(node, {})
-        return [(g, p) for p in powers if (g := self._by_power[p].pop(node)) is not None]
+        g = self._plain.pop(node)
+        found: list[Band] = [] if g is None else [(g, 0)]
+        for power in self._powers_of.pop(node, ()):
+            found.append((self._by_power[power].pop(node), power))
+        return found
 
     def bands(self, g: Array) -> list[Band]:
         """The cotangent popped last as pairs of an array and its power, the highest first."""
-        return list(zip([g] if len(self.powers) == 1 else g, self.powers, strict=True))
+        if len(self.powers) == 1:
+            return [(g, self.powers[0])]
+        return list(zip(g, self.powers, strict=True))
 
 
 class RowCotangents(ScaledCotangents):
@@ -120,10 +140,10 @@ class RowCotangents(ScaledCotangents):
 
     def put(self, node: Node, cotangent: Any, power: Power) -> None:
         """Add one array at a power of two, or at one for every row."""
-        if type(cotangent) is Slice:
-            self._parts.setdefault(node, []).append((cotangent, power))
-        elif isinstance(power, int):
+        if isinstance(power, int) and (power == 0 or type(cotangent) is not Slice):
             super().put(node, cotangent, power)
+        elif type(cotangent) is Slice:
+            self._parts.setdefault(node, []).append((cotangent, power))
         elif not power.size or (power == power.flat[0]).all():
             super().put(node, cotangent, int(power.flat[0]) if power.size else 0)
         else:
@@ -142,18 +162,20 @@ class RowCotangents(ScaledCotangents):
         """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
         if not is_scan(node):
             return super().pop(node)
-        bands, rows = self._arrived(node), self._of_parts.pop(node, [])
+        bands, rows = self._arrived(node), self._of_parts.pop(node, None)
         if not bands and not rows:
             return None
         if len(bands) == 1 and not rows and isinstance(bands[0][1], int):
             found = bands[0]
         else:
-            found = _merged(node.value, bands, rows)
+            found = _merged(node.value, bands, rows or [])
         self.powers = [found[1]]
         return found[0]
 
     def _arrived(self, node: Node) -> list[Band]:
         parts = self._parts.pop(node, None)
+        if parts:
+            parts += [(s, 0) for s in self._plain.parts(node)]
         wholes = self._joined(node, parts) if parts else None
         found = super()._arrived(node)
         if node in self._by_row:
@@ -287,18 +309,25 @@ class Inside(NamedTuple):
 
     Attributes
     ----------
+    scan : Node
     windows : list of Window
-        What was found, in the order of time.
+        What was found, in the order of time; nothing where the loss does not depend on it.
     power : int
         Of two, that all of them are to be multiplied by besides their own.
     """
 
+    scan: Node
     windows: list[Window]
     power: int
 
     def grads(self, part: int) -> list[tuple[Array, Array]]:
         """One part's gradients (*lead, T, B, H) by windows, and the powers of their rows (*lead, T, B)."""
         found = []
+        if not self.windows:
+            value = part_of(self.scan, part)
+            with backend.on(value):
+                powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
+            return [(zeros_like(value), powers)]
         for window in self.windows:
             states = window.deltas.states[part]
             with backend.on(states):
@@ -332,15 +361,10 @@ class Found(NamedTuple):
         twin = self.twin(node)
         return self.bands[twin] if twin in self.bands else [(zeros_like(twin.value), 0)]
 
-    def rows(self, scan: Node, part: int) -> list[tuple[Array, Array]]:
-        """The gradients by one part of a recurrence's states, as :meth:`Inside.grads` gives them."""
+    def within(self, scan: Node) -> Inside:
+        """The gradients inside a recurrence."""
         twin = self.twin(scan)
-        if twin in self.inside:
-            return self.inside[twin].grads(part)
-        value = part_of(twin, part)
-        with backend.on(value):
-            powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
-        return [(zeros_like(value), powers)]
+        return self.inside.get(twin) or Inside(twin, [], 0)
 
 
 def part_of(scan: Node, part: int) -> Array:
@@ -464,8 +488,11 @@ class _Pass:
         with backend.on(node.value):
             for i, parent in enumerate(parents):
                 if needed[i]:
-                    ends = isinstance(parent, Leaf) and parent not in self.targets
-                    self._put(node, parent, *sent.of(i, ends))  # type: ignore[arg-type]
+                    self._put(node, parent, *sent.of(i, self._ends(parent)))  # type: ignore[arg-type]
+
+    def _ends(self, node: Any) -> bool:
+        """Whether nothing is computed from the gradient by a node, and its type may hold it."""
+        return isinstance(node, Leaf) and node not in self.targets
 
     def _put(self, node: Node, parent: Node, g: Array, rows: Array | None, power: int) -> None:
         """Add to what an input gets, whose rows may have powers.
@@ -509,51 +536,57 @@ class _Pass:
     def _run(self, node: Node, needed: tuple[bool, ...]) -> _Total:
         """Go back through a scan, window by window; what its inputs get."""
         scan: Scan = node.primitive  # type: ignore[assignment]
-        for x in node.inputs or ():
+        inputs = node.inputs or ()
+        for x in inputs:
             if isinstance(x, Node):
                 x.check_unchanged(node)
         g, power = self._given.pop(node)
         rows = None
-        xp = backend.namespace(node.value)
         if not isinstance(power, int):
             lead = g.shape[: g.ndim - node.value.ndim]
             rows, power = power.reshape(*lead, *node.value.shape[-3:-1]), 0
-        xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
+        xp = backend.namespace(node.value)
+        xs = tuple([x.value if isinstance(x, Node) else x for x in inputs])
+        first = 1 + len(scan.parts)
+        weights = [x for x, wanted in zip(inputs[first:], needed[first:], strict=True) if wanted]
         windows: list[Window] = []
-        total = _Total(xp.module, node.value.dtype, len(scan.parts), power)
+        total = _Total(xp, node.value.dtype, len(scan.parts), power, all(map(self._ends, weights)))
+        asked, some = node in self.targets, any(needed)
         with xp.on(node.value):
             for window in scan.inside(
                 xp, g, node.value, xs, node.saved, rows, True, needed, **node.params
             ):
-                if any(needed):
+                if some:
                     total.add(window)
-                if node in self.targets:
-                    kept = window if self.sums_too else window.without_sums()
-                    windows.insert(0, kept)
-        if node in self.targets:
-            self.found.inside[node] = Inside(windows, power)
+                if asked:
+                    windows.insert(0, window if self.sums_too else window.without_sums())
+        if asked:
+            self.found.inside[node] = Inside(node, windows, power)
         return total
 
 
 class _Total:
     """What the inputs of a scan get from all windows, the last first."""
 
-    def __init__(self, m: Any, dtype: Any, parts: int, power: int) -> None:
-        self.m = m
+    def __init__(self, xp: Any, dtype: Any, parts: int, power: int, end_at_weights: bool) -> None:
+        self.m = xp.module
+        self.away: bool = xp.guarded
         self.dtype = dtype
         self.parts = parts
         self.power = power
+        self.end_at_weights = end_at_weights
         self.x: list[tuple[Array, Any]] = []
+        self.last: Sent
         self.initial: tuple[Array, Any] = (None, None)
-        self.weights: Sequence[Weighted] = ()
+        self.weights: tuple[Weighted, ...] = ()
 
     def add(self, window: Window) -> None:
         """Add those of one window."""
-        sent, found = window.sent(), window.deltas
-        self.x.insert(0, (sent.x, found.powers))
-        self.initial = sent.initial, found.initial_powers
-        weights = sent.by_weights()
-        self.weights = list(map(_plus, self.weights, weights)) if self.weights else weights
+        self.last, found = window.sent(), window.deltas
+        self.x.insert(0, (self.last.x, found.powers))
+        self.initial = self.last.initial, found.initial_powers
+        weights = self.last.weights
+        self.weights = tuple(map(_plus, self.weights, weights)) if self.weights else weights
 
     def of(self, i: int, ends: bool) -> tuple[Array, Array | None, int]:
         """The cotangent of one input, the powers of its rows, and that of all.
@@ -563,8 +596,8 @@ class _Total:
         Of a weight, on a device, a single power is that of every row: the host does not know it.
         """
         if i > self.parts:
-            weight, power = self.weights[i - self.parts - 1]
-            if is_away([power]):
+            weight, power = self._by_weights[i - self.parts - 1]
+            if self.away and not isinstance(power, int):
                 return weight, power, self.power
             return self._settled(weight, int(power), ends)
         if i:
@@ -577,6 +610,17 @@ class _Total:
         powers = [self.m.full(g.shape[:-1], p) if isinstance(p, int) else p for g, p in self.x]
         return self._settled(x, self.m.concatenate(powers, axis=-2), ends)
 
+    @cached_property
+    def _by_weights(self) -> list[Weighted]:
+        """By weights and biases, which are one array each until here: most are settled together."""
+        weights = []
+        for g, power in self.weights:
+            if g is not None and not self.away and g.dtype == self.dtype:
+                g, _, power = self._settled(g, int(power), ends=self.end_at_weights)
+                power -= self.power
+            weights.append((g, power))
+        return self.last._replace(weights=tuple(weights)).by_weights()
+
     def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
         """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1.
 
@@ -585,7 +629,7 @@ class _Total:
         if narrow := g.dtype != self.dtype:  # half precision, which was computed in float32
             powers = self.m.zeros(g.shape[:-1], "int64") + powers
         if not isinstance(powers, int):
-            if is_away([g]) and not narrow:
+            if self.away and not narrow:
                 return g, powers, self.power
             return *to_one(self.m, g, powers), self.power
         if powers and _fits(self.m, g, powers, ends):
@@ -598,6 +642,8 @@ def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
     limit = largest_exponent(g.dtype)
     if abs(by) >= limit // 2 or not g.size:
         return False
+    if ends and by < 0 and m is np and g.size <= np.vdot(g, g) < np.inf:
+        return True  # the largest is 1 or more
     size = m.abs(g)
     top = size.max()
     if not top < power_of_two(g.dtype, limit - 1 - max(by, 0)):

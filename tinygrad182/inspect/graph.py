@@ -18,7 +18,8 @@ from ..modes import modes_kept, no_grad
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Leaf, Node, tensor_functions
-from ..unrolling import is_scan, operations, unrolled
+from ..recurrence import is_scan
+from ..unrolling import operations, unrolled
 from .steps import inside, step
 from .table import text_table
 

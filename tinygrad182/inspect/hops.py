@@ -16,7 +16,7 @@ from ..errors import ArgumentError, GraphError
 from ..kernels.powers import times_rows
 from ..modes import modes_kept, no_grad
 from ..recording import Node
-from ..unrolling import is_scan
+from ..recurrence import is_scan
 from .coefficients import Coefficients, Rows, at_coefficient_powers, in_float64, shifted
 from .hosting import Opened, opened
 from .polynomials import InsideScans, Polynomials

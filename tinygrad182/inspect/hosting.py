@@ -22,7 +22,8 @@ from ..backpropagation import ancestors, gather, pull
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Node
-from ..unrolling import is_scan, opening, unrolled
+from ..recurrence import is_scan
+from ..unrolling import opening, unrolled
 from .gradients import Seed
 from .recurrences import Stack, one_stack
 

@@ -16,7 +16,7 @@ from ..kernels.arrays import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
 from ..kernels.program import Weights
 from ..recording import Node
-from ..unrolling import is_scan
+from ..recurrence import is_scan
 from .along import sent
 from .gradients import RowCotangents, Rows, at_band
 from .scaling import Band, Power

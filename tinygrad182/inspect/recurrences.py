@@ -12,9 +12,9 @@ import numpy as np
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
 from ..marks import Mark
+from ..modes import Scope
 from ..recording import Node
-from ..recurrence import Scan
-from ..unrolling import is_scan, steps_of_scan
+from ..recurrence import Scan, is_scan, steps_of_scan
 
 
 class Recurrence:
@@ -40,19 +40,18 @@ class Recurrence:
 
     __slots__ = ("began", "call", "fused", "initial", "module", "name", "steps")
 
-    def __init__(self, mark: Mark, initial: Node | None) -> None:
-        self.module = mark.scope.module
-        self.name = mark.name
-        self.call = mark.scope.call
-        self.began = mark.order
+    def __init__(self, name: str, scope: Scope, began: int, initial: Node | None) -> None:
+        self.module = scope.module
+        self.name = name
+        self.call = scope.call
+        self.began = began
         self.initial = initial
         self.steps: dict[int, Node] = {}
         self.fused: list[tuple[Node, int]] = []
 
-    def is_of(self, mark: Mark) -> bool:
+    def is_of(self, name: str, scope: Scope) -> bool:
         """Whether a state marked so has this one's name, module and call."""
-        place = mark.scope
-        return (self.module, self.name, self.call) == (place.module, mark.name, place.call)
+        return (self.module, self.name, self.call) == (scope.module, name, scope.call)
 
     def ends_before(self, step: int) -> bool:
         """Whether the last operation on many steps ended just before ``step``."""
@@ -237,8 +236,10 @@ def loops_of(nodes: list[Node]) -> Loops:
     reached: dict[Node, _Reached] = {}  # the last before each node, for every module and name
     arrays: dict[int, _Reached] = {}  # the same by a state's array, which a detached Tensor has too
     for node in nodes:
-        above = {reached[x] for x in node.inputs or () if x in reached}
-        past = above.pop() if len(above) == 1 else frozenset().union(*above)
+        past: _Reached = frozenset()
+        if node.inputs:
+            above = {reached[x] for x in node.inputs if x in reached}
+            past = above.pop() if len(above) == 1 else frozenset().union(*above)
         if not node.requires_grad:
             past = arrays.get(id(node.value), past)
         if is_scan(node):
@@ -248,7 +249,7 @@ def loops_of(nodes: list[Node]) -> Loops:
             if time is None:
                 continue  # a name to select the node by, not a step of anything
             if time < 0:
-                r = Recurrence(mark, node)
+                r = Recurrence(mark.name, mark.scope, mark.order, node)
             else:
                 r = _belongs_to(mark, time, past, found)
                 r.steps[time] = node
@@ -269,12 +270,11 @@ def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrenc
     initial = scan.operands(node.inputs or ()).initial
     start, belongs = steps_of_scan(node).start, set()
     for part, name in enumerate(scan.parts):
-        mark = Mark(name, node.scope)
-        options = [r for r in found if r.is_of(mark) and r.ends_before(start)]
+        options = [r for r in found if r.is_of(name, node.scope) and r.ends_before(start)]
         past = reached.get(initial[part], frozenset())
         r = next((r for r in options if r in past), options[0] if options else None)
         if r is None:
-            r = Recurrence(mark, initial[part])
+            r = Recurrence(name, node.scope, node.order, initial[part])
             found.append(r)
         r.fused.append((node, part))
         belongs.add(r)
@@ -308,13 +308,13 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
             + "; give their states different names in tg.inspect.mark"
         )
     if not options and not related:
-        options = [r for r in found if r.is_of(mark) and r.may_go_on_at(time)]
+        options = [r for r in found if r.is_of(mark.name, mark.scope) and r.may_go_on_at(time)]
     if options:
         return options[0]
     # a state marked with time -1 begins this one: of its own call rather than of another, and the latest
     begun = [r for r in related if r.initial is not None and not r.steps and not r.fused]
     begun.sort(key=lambda r: (r.call == mark.scope.call, r.initial.order))  # type: ignore[union-attr]
-    r = Recurrence(mark, begun[-1].initial if begun else None)
-    r.began = min([mark.order, *(first.began for first in begun[-1:])])
+    began = min([mark.order, *(first.began for first in begun[-1:])])
+    r = Recurrence(mark.name, mark.scope, began, begun[-1].initial if begun else None)
     found.append(r)
     return r

@@ -67,6 +67,8 @@ def _times_int(array: Array, power: int) -> Array:
 
 def whole_of(bands: list[Band]) -> Array:
     """The sum of the bands in the model's dtype."""
+    if len(bands) == 1 and isinstance(bands[0][1], int) and not bands[0][1]:
+        return bands[0][0]
     with np.errstate(over="ignore", under="ignore"):
         total = times_power(*bands[0])
         for band in bands[1:]:

@@ -231,7 +231,7 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, 
     inside = gradients_inside(root, seed, set(scans), sums=sums)
     found = []
     for node in scans:
-        parts = [inside.rows(node, k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]
+        parts = [inside.within(node).grads(k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]
         values = np.stack([np.concatenate([states for states, _ in part]) for part in parts])
         powers = np.concatenate([powers for _, powers in parts[0]])
         found.append((sums.given[node], Scaled(values, powers)))
@@ -313,5 +313,5 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
     xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
     with xp.on(node.value):
         *_, last = scan.inside(xp, g, node.value, xs, node.saved, keep=True, until=i, **node.params)
-    whole = Inside([last], 0)
+    whole = Inside(node, [last], 0)
     return [in_own_type(*whole.grads(k)[0])[0] for k in range(len(scan.parts))]

@@ -19,7 +19,8 @@ from ..kernels.products import Setting, as_declared
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Leaf, Node, is_tensor, node_of
-from ..unrolling import is_scan, steps_of_scan, unrolled
+from ..recurrence import is_scan, steps_of_scan
+from ..unrolling import unrolled
 from .axes import is_told_apart, operand_axes
 from .gradients import Inside, gradients_in_bands, gradients_inside
 from .hosting import on_host

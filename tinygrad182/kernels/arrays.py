@@ -463,3 +463,8 @@ def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Array) 
     if second is not None:
         rows *= power_of_two(m, second, rows.dtype)[:, None]
     return rows
+
+
+def crossed(m: Any, a: Array, b: Array) -> Array:
+    """aᵀ b, of rows a (*lead, R, N) and b (R, K): what a weight gets from all rows."""
+    return m.matmul(m.swapaxes(a, -1, -2), b)

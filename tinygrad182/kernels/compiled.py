@@ -18,6 +18,7 @@ import numpy as np
 from ..backend import Array
 from . import objects, tiles
 from .arrays import Deltas, Ends
+from .arrays import crossed as crossed_by_blas
 from .powers import held
 from .program import Program, Weights
 from .tiles import LINE
@@ -25,6 +26,9 @@ from .vectors import BITS, Code
 
 EACH = 1 << 25
 """Multiplications in all from which another thread is worth its start."""
+
+SMALL = 1 << 20
+"""Multiplications in a product for which BLAS is called: its call costs less, each of them more."""
 
 ROWS = 4 if BITS != 256 else 2
 """A thread has whole groups of so many sequences."""
@@ -173,6 +177,27 @@ def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Any) ->
     arrays = [*_plain(out.dtype, rows), out, *_plain(INT, exponents, sizes)]
     _RUNS[rows.dtype][1](arrays, (*rows.shape, int(lift)))
     return out
+
+
+def crossed(m: Any, a: Array, b: Array) -> Array:
+    """Do what :func:`.arrays.crossed` does: large products on as many threads as the loops."""
+    if a.ndim > 2 or a.size * b.shape[1] < SMALL or a.dtype != b.dtype:
+        return crossed_by_blas(m, a, b)
+    if a.shape[1] > b.shape[1]:  # registers hold columns of b
+        return np.ascontiguousarray(crossed(m, b, a).T)
+    (R, N), K, dtype = a.shape, b.shape[1], a.dtype
+    out = np.zeros((N, K), dtype)
+    a, b = (_rows(x, dtype) for x in (a, b))
+    apart = [x.strides[0] // dtype.itemsize for x in (a, b)]
+    scratch = tiles.DEEP * (_padded(N, dtype) + _padded(K, dtype))
+    _over_batch(_RUNS[dtype][2], [a, b, out], scratch, (R, N, K, *apart), N, R * N * K)
+    return out
+
+
+def _rows(a: Array, dtype: Any) -> Array:
+    """A matrix whose rows are contiguous, which may be part of longer ones."""
+    fits = a.dtype is dtype and a.flags.aligned and a.strides[1] == dtype.itemsize
+    return a if fits and a.strides[0] % dtype.itemsize == 0 else np.ascontiguousarray(a, dtype)
 
 
 def _lengths(ends: Ends) -> Array:

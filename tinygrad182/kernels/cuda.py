@@ -2,7 +2,8 @@
 
 A launch takes longer than the arithmetic of a step. So nothing is left for other kernels: the one
 (:mod:`.cuda_c`) also adds biases, lets states be where a sequence is over, and carries the powers of two of
-cotangents. The host never waits. A program that is not :func:`.cuda_c.printable` runs by :mod:`.arrays`.
+cotangents. The host never waits. What is not :func:`.cuda_c.printable`
+runs by its definition.
 """
 
 from __future__ import annotations
@@ -12,19 +13,24 @@ import re
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..backend import Array
 from . import cuda_c
-from .arrays import Deltas, Ends, at_powers, exponents
+from .arrays import Deltas, Ends, at_powers, crossed, exponents
 from .powers import times_rows
 from .program import Program, Weights
 
-__all__ = ["at_powers", "backward", "exponents", "forward"]
+__all__ = ["at_powers", "backward", "crossed", "exponents", "forward"]
 
 THREADS = 256
 """Threads of a block at most, each of which may then have all the registers that a thread can have. Where
 there are more hidden units, each has several."""
 
 WHOLE = "int64"
+
+NOWHERE = np.uint64(0)
+"""The address of an array that there is not. For None CuPy would give the driver no value at all."""
 
 
 def forward(
@@ -51,7 +57,7 @@ def forward(
     given = z, product, *biases, others, m.stack(initial), lengths, states, saved
     for t in range(T):
         m.matmul(h, across, out=product)
-        _launch(kernel, B, t, T, B, H, *given)
+        _launch(kernel, B, H, t, T, B, H, *given)
         h = states[0, t]
 
 
@@ -93,7 +99,7 @@ def backward(
     written = value, power, sums, found, kept, across
     for t in reversed(span):
         at = t, T, B, H, span.start, len(span)
-        _launch(kernel, rows, *at, *read, arriving, their_powers, *written, arrived)
+        _launch(kernel, rows, H, *at, *read, arriving, their_powers, *written, arrived)
         arrived = m.matmul(across, weights.weight_hh, out=product)
     value[0] += product.reshape(value.shape[1:])
     if found is None:
@@ -109,11 +115,11 @@ def _start(m: Any, later: Deltas | None, shape: tuple[int, ...], dtype: Any) -> 
     return later.initial.astype(dtype), power + later.initial_powers
 
 
-def _launch(kernel: Any, rows: int, *operands: Any) -> None:
-    """Start a kernel with a block for each row; the fourth operand is the number of hidden units."""
+def _launch(kernel: Any, rows: int, units: int, *operands: Any) -> None:
+    """Start a kernel with a block for each row."""
     if rows:
-        threads = -(-max(operands[3], 1) // 32) * 32
-        kernel((rows,), (min(THREADS, threads),), operands)
+        threads = min(THREADS, -(-max(units, 1) // 32) * 32)
+        kernel((rows,), (threads,), tuple(NOWHERE if a is None else a for a in operands))
 
 
 def _joined(m: Any, vectors: tuple[Array, ...]) -> Array | None:
@@ -135,7 +141,7 @@ class Kernels(NamedTuple):
 @cache
 def kernels(m: Any, program: Program, dtype: str) -> Kernels:
     """The kernels of a program; CuPy compiles each when it is first launched."""
-    cell = "tinygrad182_" + re.sub(r"\W", "_", program.name)
-    names = f"{cell}_forward", f"{cell}_backward"
+    cell = re.sub(r"\W", "_", program.name.removesuffix("_scan"))
+    names = f"tinygrad182_{cell}_forward", f"tinygrad182_{cell}_backward"
     texts = cuda_c.forward(program, names[0], dtype), cuda_c.backward(program, names[1], dtype)
     return Kernels(*map(m.RawKernel, texts, names))

@@ -18,7 +18,8 @@ A result has its own type: there it is rounded, once, to a subnormal number, to 
 then nothing overflows as long as no single operation makes a row more than 2^60 times as large (2^500 in
 float64), also where cotangents are close to the largest number there is.
 
-On a device every row is brought to about 1 at every step, by the kernel that runs the step.
+On a device every row is brought to about 1 at every step, by the kernel that runs the step. Plain backward
+hands it out in its type there: what is then below 2^-126 (float32) counts as 0.
 
 Subnormal numbers are still computed where a layer gets such results from the layer above, and where gates
 or states are subnormal themselves, as in a saturated LSTM.

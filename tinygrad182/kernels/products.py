@@ -268,23 +268,22 @@ def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array, 
 
     These are all from the row ``first`` on, with which a step begins.
     """
-    m = s.m
+    m, run = s.m, loops(s.program, s.m, sums.dtype)
     T, B, _ = s.x.shape
     of_x, of_h, of_others = s.columns
     by_x = by_h = others = None
     if s.needs.by_x:
         x = s.x.reshape(T * B, s.x.shape[-1])[first:]
-        across = m.swapaxes(sums[..., of_x], -1, -2)
-        by_x = m.matmul(across, with_ones(m, x) if s.biases[0] else x)
+        by_x = run.crossed(m, sums[..., of_x], with_ones(m, x) if s.biases[0] else x)
     if s.needs.by_h:  # two products, so that the states are not copied
         h = s.states.reshape(T * B, s.states.shape[-1])
         before = h[first - B : first] if first else s.initial
         later = h[first : T * B - B]
         if s.biases[1]:
             before, later = with_ones(m, before), with_ones(m, later)
-        across = m.swapaxes(sums[..., of_h], -1, -2)
-        by_h = m.matmul(across[..., B:], later)
-        by_h += m.matmul(across[..., :B], before)
+        some = sums[..., of_h]
+        by_h = run.crossed(m, some[..., B:, :], later)
+        by_h += run.crossed(m, some[..., :B, :], before)
     if s.needs.others:
         some = sums[..., of_others]
         others = m.matmul(m.ones(some.shape[-2], some.dtype), some)

@@ -19,6 +19,9 @@ from .vectors import BITS, Code, Value
 SUMS = 16 if BITS != 256 else 8
 """How many sums are made together: as many as there are registers for."""
 
+DEEP = 256
+"""Rows whose products with each other are added up at once: as many as the cache holds."""
+
 WIDE = 4
 """Registers' columns whose products are made together, where a unit has one sum."""
 
@@ -38,7 +41,7 @@ def described(program: Program) -> str:
 
 
 STEPS = ("forward", "backward")
-ROWS = ("exponents", "at_powers")
+ROWS = ("exponents", "at_powers", "crossed")
 """The functions of a program's module, and of that for rows."""
 
 
@@ -55,6 +58,7 @@ def rows(dtype: Any) -> ir.Module:
     module = ir.Module()
     exponents(module, dtype)
     at_powers(module, dtype)
+    crossed(module, dtype)
     return module
 
 
@@ -83,18 +87,22 @@ def pack_across(
                     code.put(x.where(~inside, 0.0), place + k * (columns * len(blocks)))
 
 
-def pack(
-    code: Code, weight: Value, to: Value, n: Value, blocks: tuple[int, ...], widths: Any
-) -> None:
-    """Blocks of a weight (·, n), n rows each, as panels of columns, whose rows stand behind each other."""
+def panels(
+    code: Code, rows: Value, to: Value, length: Value, n: Value, apart: Value, widths: Any,
+    whole: Any = None, offset: Any = 0,
+) -> None:  # fmt: skip
+    """Rows as panels of columns, whose rows stand behind each other, filled up with 0.
+
+    They may be some of the ``whole`` of a panel's rows, from ``offset`` on.
+    """
     for j, width in code.over(n, widths):
-        for q, block in enumerate(blocks):
-            for k in code.loop(0, n):
-                start = to + (j * n * len(blocks) + (n * q + k) * (width * code.count))
-                for i in range(width):
-                    on = code.number(i * code.count)
-                    x = code.load(weight + ((n * block + k) * n + j + on))
-                    code.store(x, start + on, whole=True)
+        for k in code.loop(0, length):
+            start = to + (
+                j * (length if whole is None else whole) + (k + offset) * (width * code.count)
+            )
+            for i in range(width):
+                on = code.number(i * code.count)
+                code.store(code.load(rows + (k * apart + j + on)), start + on, whole=True)
 
 
 # --- forward --------------------------------------------------------------------------------------
@@ -326,7 +334,9 @@ def backward(module: ir.Module, program: Program, dtype: Any) -> None:
     code = Code(module, "backward", dtype, arrays, indices, numbers)
     L, T, B, H, start, stop, keep = (code[n] for n in numbers[:7])
     panel = aligned(code, code["scratch"])
-    pack(code, code["weight_hh"], panel, H, program.h_gates, (WIDE, 1))
+    for q, gate in enumerate(program.h_gates):
+        block, whole = code["weight_hh"] + H * gate * H, H * len(program.gates)
+        panels(code, block, panel, H, H, H, (WIDE, 1), whole, H * q)
     carry = _Carry(code, program, dtype)
     for e in code.loop(0, L):
         for back in code.loop(1, stop - start + 1):
@@ -487,4 +497,36 @@ def at_powers(module: ir.Module, dtype: Any) -> None:
         for j, _ in code.over(n):
             kept = powers.flushed(code.load(code["rows"] + (r * n + j)), lowest)
             code.store(kept * factor * other, code["out"] + (r * n + j))
+    code.done()
+
+
+def crossed(module: ir.Module, dtype: Any) -> None:
+    """Write the function ``crossed``: add aᵀ b to ``out`` (N, K), of rows a (R, N) and b (R, K).
+
+    Rows may be further apart than they are long. Those of ``out`` are written from ``first`` to ``last``.
+    """
+    numbers = ["R", "N", "K", "a_apart", "b_apart", "first", "last"]
+    code = Code(module, "crossed", dtype, ["a", "b", "out", "scratch"], [], numbers)
+    R, K, first, last = (code[n] for n in ("R", "K", "first", "last"))
+    panels_b = aligned(code, code["scratch"])
+    panels_a = panels_b + (K + (code.count - 1)) / code.count * code.count * DEEP
+    for start in code.loop(0, R, DEEP):
+        deep = (R - start).smaller(DEEP)
+        a, b = (code[x] + start * code[f"{x}_apart"] for x in "ab")
+        panels(code, b, panels_b, deep, K, code["b_apart"], (WIDE, 1))
+        panels(code, a + first, panels_a, deep, last - first, code["a_apart"], (1,))
+        for j, width in code.over(K, (WIDE, 1)):
+            for rows in code.by_rows(last - first, max(1, SUMS // WIDE)):
+                factors = [
+                    panels_a + (n / code.count * code.count * deep + n % code.count) for n in rows
+                ]
+                to = [
+                    [code["out"] + ((first + n) * K + j + q * code.count) for q in range(width)]
+                    for n in rows
+                ]
+                sums = [[code.load(place) for place in row] for row in to]
+                sums = code.products(factors, panels_b + j * deep, sums, deep, code.count)
+                for places, row in zip(to, sums, strict=True):
+                    for place, x in zip(places, row, strict=True):
+                        code.store(x, place)
     code.done()

@@ -325,11 +325,16 @@ class Code:
                 yield [r + i for i in range(step)]
 
     def products(
-        self, rows: list[Value], panel: Value, first: list[list[Value]], length: Value
+        self,
+        rows: list[Value],
+        panel: Value,
+        first: list[list[Value]],
+        length: Value,
+        step: int = 1,
     ) -> list[list[Value]]:
         """A product of rows, each from its pointer on, with some registers' columns of a matrix, and more.
 
-        What is in ``first`` is added. Of the matrix, the rows of these columns stand behind each other.
+        What is in ``first`` is added. Elements of a row are ``step`` apart. Of the matrix, the rows of these columns stand behind each other.
         Each addition waits for the one before: so of few columns, every fourth product goes to the same
         sum. The order of additions is that of one row, however many there are.
         """
@@ -343,7 +348,7 @@ class Code:
             start = panel + k * (width * self.count)
             columns = [self.load(start + self.number(i * self.count)) for i in range(width)]
             for row, totals in zip(rows, some, strict=True):
-                factor = self.spread(self.scalar(row + k))
+                factor = self.spread(self.scalar(row + k * step))
                 for total, column in zip(totals, columns, strict=True):
                     total(total() + factor * column)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections import namedtuple
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -56,6 +58,13 @@ def scan_of(cls: type[Recurrent]) -> Scan | None:
 def missing_in(cls: type[Recurrent]) -> list[str]:
     """What a class has still to declare."""
     return [name for name in DECLARED[:3] if not hasattr(cls, name)]
+
+
+def states_type(cls: type[Recurrent]) -> Any:
+    """The named tuple of a layer's states."""
+    States = namedtuple("States", cls.scan.parts, module=cls.__module__)  # type: ignore[misc]
+    States.__qualname__ = f"{cls.__qualname__}.States"  # where pickle finds it
+    return States
 
 
 def options_of(scan: Scan) -> dict[str, Any]:
@@ -147,7 +156,7 @@ def _names(cls: type, what: str, given: Any, otherwise: str = "") -> tuple[str, 
 
 def _weights(cls: type[Recurrent]) -> dict[str, int]:
     """The further weights, and how many blocks of H numbers each has."""
-    given = cls.weights
+    given: Any = cls.weights
     if not isinstance(given, Mapping):
         return dict.fromkeys(_names(cls, "weights", given), 1) if given != () else {}
     for name, blocks in given.items():
@@ -161,9 +170,9 @@ def _weights(cls: type[Recurrent]) -> dict[str, int]:
 
 
 def _refuse_clashes(cls: type, parts: tuple[str, ...], weights: Mapping[str, int]) -> None:
-    for name in (*parts, *weights):
-        if not name.isidentifier():
-            _refuse(cls, f"{name!r} is not a name", "use letters, digits and underscores")
+    for name in parts:
+        if not name.isidentifier() or iskeyword(name) or name.startswith("_"):
+            _refuse(cls, f"{name!r} cannot name a part", "use letters and digits")
     for name in weights:
         if (
             name.startswith(_PARAMETERS)

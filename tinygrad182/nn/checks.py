@@ -43,8 +43,10 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
         parameters: whole numbers, or ``float64``, in which a ``float32`` layer would go on computing.
         Complex ones pass, and any into complex parameters, for derivatives by a complex step.
     """
-    name = type(layer).__name__
     weight = _first_parameter(layer)
+    if type(x) is Tensor and weight is not None and x._data.dtype is weight._data.dtype:
+        return x  # what it nearly always is
+    name = type(layer).__name__
     x = x if isinstance(x, tuple) else gathered(imported(x))
     if not isinstance(x, Tensor):
         if not hasattr(x, "dtype"):

@@ -19,7 +19,6 @@ from .rnn import RNN, RNNCell
 def from_torch(module: Any) -> Module:
     """Turn a PyTorch layer into ours: ``RNN``, ``LSTM``, ``GRU``, their cells, or another of those named.
 
-
     The result has copies of its parameters, in its dtype, on the default device, and gives the same
     outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are).
     PyTorch itself is not imported. The way back, as PyTorch loads its own tensors only::

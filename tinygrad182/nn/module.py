@@ -109,18 +109,23 @@ class Module(Told):
 
     def _names(self, prefix: str) -> dict[int, str]:
         """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
-        names = {}
-        seen: set[int] = set()
+        names: dict[int, str] = {}
+        named: set[int] = set()
         for path, module, children in self._tree():
             if path:
                 names[id(module)] = prefix + path
             for name, parameter in children:
-                if isinstance(parameter, Parameter) and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    name, leaf = f"{path}.{name}" if path else name, parameter._node
-                    # "rnn.weight_hh_l0" stays so when model.rnn is called by itself
-                    if isinstance(leaf, Leaf) and not leaf.name.endswith(f".{name}"):
-                        leaf.name = name
+                if not isinstance(parameter, Parameter) or id(parameter) in named:
+                    continue
+                named.add(id(parameter))
+                name, leaf = f"{path}.{name}" if path else name, parameter._node
+                # "rnn.weight_hh_l0" stays so when model.rnn is called by itself
+                if (
+                    isinstance(leaf, Leaf)
+                    and name != leaf.name
+                    and not leaf.name.endswith(f".{name}")
+                ):
+                    leaf.name = name
         return names
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -165,7 +170,8 @@ class Module(Told):
             children = module._children()
             yield path, module, children
             inside = [(name, m) for name, m in children if isinstance(m, Module)]
-            pending[:0] = [(f"{path}.{name}" if path else name, m) for name, m in inside]
+            if inside:
+                pending[:0] = [(f"{path}.{name}" if path else name, m) for name, m in inside]
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Yield the module itself (named ``""``) and every one inside it, each once, with dotted paths."""

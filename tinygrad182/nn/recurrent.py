@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ import numpy as np
 
 from .. import backend, functions
 from .._tensor import Tensor
+from ..backend import Array
 from ..creation import beside, sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import concat, matmul, stack, swapaxes, where
@@ -22,7 +22,7 @@ from ..primitives import PRIMITIVES
 from ..recording import apply, wrap
 from ..recurrence import Scan
 from ..unrolling import State, run_steps
-from .cells import DECLARED, missing_in, options_of, scan_of, set_options, try_step
+from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
 from .module import Module
@@ -115,11 +115,10 @@ class Recurrent(Module):
         """The options of the step."""
         return {name: getattr(self, name) for name in self.options}
 
-    def _zeros(self, shape: tuple[int, ...], suffix: str) -> State:
-        """The parts of a state where none is given, as the parameters are."""
-        weight = getattr(self, f"weight_hh{suffix}")._data
-        xp = backend.namespace(weight)
-        with xp.on(weight):
+    def _zeros(self, shape: tuple[int, ...], weight: Array) -> State:
+        """The parts of a state where none is given, of the dtype and on the device of the weights."""
+        xp = backend.NAMESPACES[type(weight)]
+        with backend.on(weight):
             return tuple([wrap(xp.zeros(shape, dtype=weight.dtype)) for _ in self.scan.parts])
 
     def _state(self, given: Any, shape: tuple[int, ...], layout: str, suffix: str = "") -> State:
@@ -235,8 +234,11 @@ class RecurrentCell(Recurrent):
             )
         layout = "(B, H)" if x.ndim == 2 else "(H,)"
         shape = (*x.shape[:-1], self.hidden_size)
-        before = self._zeros(shape, "") if state is None else self._state(state, shape, layout)
         weight_ih, weight_hh, bias_ih, bias_hh, *others = self._weights("")
+        if state is None:
+            before = self._zeros(shape, weight_hh._data)
+        else:
+            before = self._state(state, shape, layout)
         from_x = matmul(x, weight_ih.T)
         from_h = matmul(before[0], weight_hh.T)
         if self.bias:
@@ -305,13 +307,12 @@ class RecurrentLayer(Recurrent):
     (10,)
     """
 
-    States: ClassVar[type[tuple[Any, ...]]]
+    States: ClassVar[Any] = None
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        if hasattr(cls, "scan") and getattr(cls, "States", _NO_STATES)._fields != cls.scan.parts:  # type: ignore[attr-defined]
-            cls.States = namedtuple("States", cls.scan.parts, module=cls.__module__)  # type: ignore[misc]
-            cls.States.__qualname__ = f"{cls.__qualname__}.States"  # where pickle finds it
+        if hasattr(cls, "scan") and getattr(cls.States, "_fields", None) != cls.scan.parts:
+            cls.States = states_type(cls)
 
     def __init__(
         self,
@@ -385,10 +386,7 @@ class RecurrentLayer(Recurrent):
         wholes, lasts = [], []
         for k in range(self.num_layers):
             with scope(f"l{k}"):
-                if initial is None:
-                    before = self._zeros((batch, self.hidden_size), f"_l{k}")
-                else:
-                    before = tuple([part[k] for part in initial])
+                before = None if initial is None else tuple([part[k] for part in initial])
                 every, last = self._layer(k, x, before, ends, window)
             x = every[0]
             wholes.append(every)
@@ -404,16 +402,18 @@ class RecurrentLayer(Recurrent):
         return (*found, self.States(*states)) if self.return_states else found
 
     def _layer(
-        self, k: int, x: Tensor, state: State, ends: Lengths, window: int
+        self, k: int, x: Tensor, state: State | None, ends: Lengths, window: int
     ) -> tuple[State, State]:
         """Run one layer, in windows between which no gradient flows.
 
         Returns each part of the state at every step, ``(T, B, H)``, and after the last of each sequence,
         ``(1, B, H)``.
         """
+        weights, runs = self._weights(f"_l{k}"), []
+        if state is None:
+            state = self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
         for name, part in zip(self.scan.parts, state, strict=True):
             mark(part, name, -1)
-        weights, runs = self._weights(f"_l{k}"), []
         every: State = ()
         final: State | None = None
         for start in range(0, x.shape[0], window):
@@ -510,7 +510,6 @@ class RecurrentLayer(Recurrent):
 
 
 _LAST = slice(-1, None)
-_NO_STATES = namedtuple("_NO_STATES", ())
 
 
 def _at(wholes: State, key: int | slice) -> State:

@@ -13,7 +13,8 @@ from .. import backend
 from ..backpropagation import ancestors
 from ..primitives import PRIMITIVES
 from ..recording import Node, apply, node_of
-from ..unrolling import is_scan, unrolled
+from ..recurrence import is_scan
+from ..unrolling import unrolled
 from .faults import LEADING_AXES, PropertyError
 from .recordings import Vector
 from .vectors import VectorFunction

@@ -55,6 +55,8 @@ def layer(kind: str, device: str, gain: float = 1.0, **options: Any) -> Any:
     """A layer of 3 inputs and 4 units; ``gain`` multiplies its recurrent weights."""
     if kind == "lstm":
         made: Any = tg.nn.LSTM(3, 4, rng=0, **options)
+    elif kind == "gru":
+        made = tg.nn.GRU(3, 4, rng=0, **options)
     else:
         made = tg.nn.RNN(3, 4, nonlinearity=kind, rng=0, **options)
     for name, parameter in made.named_parameters():
@@ -158,10 +160,13 @@ FLOWS: dict[str, Callable[[str], Loss]] = {
         f"{kind}, {n} layers, {how}, {regime}": layers(
             kind, 20, gain, num_layers=n, fused=how == "fused"
         )
-        for kind in ("tanh", "relu", "lstm")
+        for kind in ("tanh", "relu", "lstm", "gru")
         for n in (1, 2)
         for how in ("fused", "unrolled")
-        for regime, gain in (("healthy", 1.0), ("vanishing", 1e-30 if kind != "lstm" else 1e-3))
+        for regime, gain in (
+            ("healthy", 1.0),
+            ("vanishing", 1e-3 if kind in ("lstm", "gru") else 1e-30),
+        )
     },
     "lstm, 200 steps": layers("lstm", 200),
     "tanh, 200 steps, unrolled": layers("tanh", 200, fused=False),
@@ -465,7 +470,7 @@ def test_the_weights_of_a_loop_on_the_host_may_be_on_a_card() -> None:
         w_ih, w_hh = (tensor(data(4, n), device, requires_grad=True) for n in (3, 4))
         weights = w_ih.to("cpu"), w_hh.to("cpu") * 1e80
         scan = tg.PRIMITIVES["rnn_scan"]
-        states = tg.apply(scan, x, h, *weights, bias, nonlinearity="identity")
+        states = tg.apply(scan, x, h, *weights, bias, 0, nonlinearity="identity")
         return states[-1].sum(), {"w_ih": w_ih, "w_hh": w_hh}
 
     (found, leaves), (wanted, wanted_leaves) = loss(CUDA), loss("cpu")

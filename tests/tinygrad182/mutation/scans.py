@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinygrad182.primitives.recurrent import Operands, Scan
+
 from tinygrad182.recording import is_tensor
 
 from .cases import Call

@@ -42,7 +42,8 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "one name twice": (declared(gates=("r", "r")), "different names"),
     "a state that is no tuple": (declared(state=("h")), r"state = 'h'; .*such as \('h',\)"),
     "a state of nothing": (declared(state=[]), r"state = \[\]"),
-    "a part that is no name": (declared(state=("h t",)), "'h t' is not a name"),
+    "a part that is no name": (declared(state=("h t",)), "'h t' cannot name a part"),
+    "a part that Python reads": (declared(state=("class",)), "'class' cannot name a part"),
     "weights as text": (declared(weights="peep"), r"weights = 'peep'; .*\('peep',\)"),
     "weights without number": (declared(weights={"gain": 0}), "weights has 'gain': 0; .*times H"),
     "a weight that is a parameter": (

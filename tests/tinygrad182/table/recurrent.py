@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from tinygrad182.primitives.recurrent import Scan
 
 import tinygrad182 as tg
 from tests.support import Array
 from tinygrad182 import functions
-from tinygrad182.primitives.recurrent import Scan
 
 from .row import Row, Shape, real, row
 
