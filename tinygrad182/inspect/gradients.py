@@ -65,11 +65,9 @@ class ScaledCotangents(Cotangents):
         super().__init__()
         self.powers: list[Power] = _ZERO
         """Those of the node popped last: what arrives next over its edges has them too."""
-        self._plain = Cotangents()  # those of the power 0
+        self._plain = Cotangents()  # what has the power 0
         self._by_power: dict[int, Cotangents] = {}
-        self._powers_of: dict[
-            Node, dict[int, None]
-        ] = {}  # those but 0 that something of a node has
+        self._powers_of: dict[Node, dict[int, None]] = {}  # of nodes that get anything else
 
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge, at the powers of the node it comes from."""
@@ -91,9 +89,16 @@ class ScaledCotangents(Cotangents):
 
     def pop(self, node: Node) -> Any:
         """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
-        found = self._arrived(node)
-        if not found:
-            return None
+        if node in self._powers_of:
+            return self._whole(node, self._arrived(node))
+        g = self._plain.pop(node)
+        if g is None or _needs_no_care(node) or self.is_held(node, g):
+            self.powers = _ZERO
+            return g
+        return self._whole(node, [(g, 0)])
+
+    def _whole(self, node: Node, found: list[Band]) -> Any:
+        """Several arrays, or one that may not go on as it is, on a leading axis; set :attr:`powers`."""
         if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
             found = self.apart(node, found) or [(zeros_like(found[0][0]), 0)]
         if len(found) == 1:
@@ -143,10 +148,12 @@ class RowCotangents(ScaledCotangents):
         if isinstance(power, int) and (power == 0 or type(cotangent) is not Slice):
             super().put(node, cotangent, power)
         elif type(cotangent) is Slice:
+            self._powers_of.setdefault(node, {})
             self._parts.setdefault(node, []).append((cotangent, power))
         elif not power.size or (power == power.flat[0]).all():
             super().put(node, cotangent, int(power.flat[0]) if power.size else 0)
         else:
+            self._powers_of.setdefault(node, {})
             some = self._by_row.setdefault(node, [])
             for i, (g, p) in enumerate(some):
                 if np.array_equal(p, power):
@@ -156,21 +163,15 @@ class RowCotangents(ScaledCotangents):
 
     def put_rows(self, scan: Node, rows: Rows) -> None:
         """Add to one part of the states of a recurrence."""
+        self._powers_of.setdefault(scan, {})
         self._of_parts.setdefault(scan, []).append(rows)
 
-    def pop(self, node: Node) -> Any:
-        """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
-        if not is_scan(node):
-            return super().pop(node)
-        bands, rows = self._arrived(node), self._of_parts.pop(node, None)
-        if not bands and not rows:
-            return None
-        if len(bands) == 1 and not rows and isinstance(bands[0][1], int):
-            found = bands[0]
-        else:
-            found = _merged(node.value, bands, rows or [])
-        self.powers = [found[1]]
-        return found[0]
+    def _whole(self, node: Node, found: list[Band]) -> Any:
+        if is_scan(node):
+            rows = self._of_parts.pop(node, [])
+            if rows or len(found) > 1 or not isinstance(found[0][1], int):
+                found = [_merged(node.value, found, rows)]
+        return super()._whole(node, found)
 
     def _arrived(self, node: Node) -> list[Band]:
         parts = self._parts.pop(node, None)
@@ -260,8 +261,8 @@ def at_band(cotangent: Any, i: int) -> Any:
 
 
 def _needs_no_care(node: Node) -> bool:
-    """Whether nothing is computed from the node's cotangent."""
-    return node.primitive is None or node.primitive.view
+    """Whether nothing is computed from the node's cotangent, or by loops that carry powers of their own."""
+    return node.primitive is None or node.primitive.view or is_scan(node)
 
 
 class Rows(NamedTuple):
@@ -599,6 +600,8 @@ class _Total:
             weight, power = self._by_weights[i - self.parts - 1]
             if self.away and not isinstance(power, int):
                 return weight, power, self.power
+            if isinstance(power, int) and not power and weight.dtype == self.dtype:
+                return weight, None, self.power
             return self._settled(weight, int(power), ends)
         if i:
             values, rows = self.initial

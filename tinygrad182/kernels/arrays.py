@@ -397,22 +397,34 @@ def _factors(
     start: int, stop: int,
 ) -> Array:  # fmt: skip
     """What cotangents are multiplied by at steps ``start`` to ``stop``, (steps, B, count, H)."""
-    H = states.shape[-1]
+    B, H = states.shape[2:]
     before = [
         part[start - 1 : stop - 1] if start else m.concatenate([h[None], part[: stop - 1]])
         for h, part in zip(initial, states, strict=True)
     ]
-    given = {("before", p): part for p, part in enumerate(before)}
-    given |= {("after", p): part[start:stop] for p, part in enumerate(states)}
-    values = in_blocks(saved[start:stop], H)
-    given |= {("saved", k): values[..., k, :] for k in range(program.saved)}
-    others = in_blocks(m.concatenate(weights.others), H) if weights.others else ()
-    given |= {("weight", j): other for j, other in enumerate(others)}
-    found = program.back[0].run(given, namespace(states))
-    factors = m.empty((stop - start, states.shape[2], len(found), H), states.dtype)
-    for (_, i), factor in found.items():
-        factors[..., i, :] = factor
+    factors = m.empty((stop - start, B, len(program.back[0].outputs), H), states.dtype)
+    plan = _plan_factors(program, m, states.dtype.kind == "f")
+    if not program.back[0].outputs:
+        return factors
+    replay = Replay(plan, m, factors[..., 0, :])
+    replay.give("before", before)
+    replay.give("after", states[:, start:stop])
+    replay.give("saved", in_blocks(saved[start:stop], H))
+    if weights.others:
+        replay.give("weight", in_blocks(m.concatenate(weights.others), H))
+    replay.give("factors", factors)
+    replay()
     return factors
+
+
+@cache
+def _plan_factors(program: Program, m: Any, real: bool) -> Plan:
+    factors, parts = program.back[0], len(program.parts)
+    at = places("factor", len(factors.outputs), "factors") | places("saved", program.saved, "saved")
+    at |= places("weight", program.columns - program.sums, "weight")
+    for kind in ("before", "after"):
+        at |= places(kind, parts, kind, of_parts=True)
+    return Plan(factors, at, partial(writing, m, namespace(m.empty(0)), real))
 
 
 def exponents(m: Any, rows: Array) -> Array:

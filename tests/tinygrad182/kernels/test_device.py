@@ -1,20 +1,20 @@
-"""What a device's queue needs: no look at a number while what the inputs get is found.
-
-The loops themselves have kernels there, which ``cuda/test_kernels.py`` runs.
-"""
+"""What a device's queue needs: no look at a number from the host while the loops run."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support import Array, assert_close
-from tests.tinygrad182.kernels.cases import KINDS, make
-from tinygrad182.backend import NUMPY
-from tinygrad182.kernels.arrays import Deltas
-from tinygrad182.kernels.products import sent
+from tests.tinygrad182.kernels.cases import KINDS, Case, make
+from tinygrad182 import recurrence
+from tinygrad182.backend import NAMESPACES
+from tinygrad182.kernels import arrays, products
+from tinygrad182.kernels.arrays import windows
+from tinygrad182.namespaces import NumPyLike
 
 
 class OnDevice(np.ndarray[Any, Any]):
@@ -64,6 +64,8 @@ def _plain(x: Any) -> Any:
     """The same memory, as NumPy's own functions take it."""
     if isinstance(x, OnDevice):
         return x.view(np.ndarray)
+    if hasattr(x, "_fields"):
+        return type(x)(*map(_plain, x))
     return type(x)(map(_plain, x)) if type(x) in (tuple, list) else x
 
 
@@ -71,23 +73,74 @@ def device(x: Any) -> Any:
     return np.asarray(x).view(OnDevice) if isinstance(x, (np.ndarray, np.generic)) else x
 
 
+XP: Any = NumPyLike(Module())
+NAMESPACES[OnDevice] = XP
+
+
+class Loops:
+    """Loops on the device, which its queue is given as a whole: NumPy's, with memory of the device."""
+
+    @staticmethod
+    def forward(program: Any, m: Any, *operands: Any) -> None:
+        arrays.forward(program, np, *_plain(operands))
+
+    @staticmethod
+    def backward(program: Any, m: Any, *operands: Any) -> arrays.Deltas:
+        found = arrays.backward(program, np, *_plain(operands)).by_rows()
+        return arrays.Deltas(*map(device, found))
+
+    exponents = staticmethod(arrays.exponents)
+    at_powers = staticmethod(arrays.at_powers)
+
+
+@pytest.fixture(autouse=True)
+def _loops_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (recurrence, products):
+        on_host = module.loops
+        monkeypatch.setattr(
+            module,
+            "loops",
+            lambda program, m, dtype, on_host=on_host: (
+                on_host(program, m, dtype) if m is np else Loops
+            ),
+        )
+
+
+def moved(case: Case) -> Case:
+    return replace(case, inputs=[device(x) for x in case.inputs], g=device(case.g))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("gain", [1.0, 1e-6])
-def test_what_the_inputs_get_is_found_without_a_wait(kind: str, lengths: bool, gain: float) -> None:
-    """From rows at powers of two, whether they are similar or vanish; and it is what the host finds."""
+def test_the_loops_never_wait(kind: str, lengths: bool, gain: float) -> None:
+    """And they give what they give on the host, with gradients that vanish as with others."""
     case = make(kind, (30, 3, 2, 4), "float64", lengths=lengths, gain=gain)
-    y, saved = case.run()
-    (window,) = case.scan.inside(NUMPY, case.g, y, tuple(case.inputs), saved, **case.params)
-    arrays = {name: device(getattr(window.setting, name)) for name in ARRAYS}
-    setting = window.setting._replace(m=Module(), **arrays)
-    deltas = Deltas(*map(device, window.deltas.by_rows()))
+    there = moved(case)
     OnDevice.waits = 0
-    found = [_plain(c) for c in sent(setting, deltas) if c is not None]
+    y, _ = there.run(XP)
+    inside = there.inside(xp=XP)
     assert OnDevice.waits == 0
+    assert_close(_plain(y), case.states(), 1e-14)
+    expected = case.inside()
+    found = np.ldexp(_plain(inside.states), _plain(inside.powers)[..., None])
+    assert_close(
+        found,
+        np.ldexp(expected.states, np.asarray(expected.powers)[..., None]),
+        1e-12,
+        floor=1e-300,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_backward_pass_waits_a_few_times_in_all(kind: str) -> None:
+    """To see which rows are of similar size: not once for every step or window."""
+    case = make(kind, (300, 256, 2, 32), "float64", gain=0.1)
+    there = moved(case)
+    y, saved = there.run(XP)
+    assert len(windows(np, (300, 256, case.program.columns * 32))) > 2
+    OnDevice.waits = 0
+    found = there.pulled(y, saved, XP)
+    assert OnDevice.waits <= 4
     for a, b in zip(found, case.gradients(), strict=True):
-        assert_close(a, b, 1e-12, floor=1e-12)
-
-
-ARRAYS = ("x", "initial", "states", "weight_ih")
-"""The arrays of a setting."""
+        assert_close(_plain(a), b, 1e-10, floor=1e-3)
