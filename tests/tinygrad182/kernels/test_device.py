@@ -91,6 +91,7 @@ class Loops:
 
     exponents = staticmethod(arrays.exponents)
     at_powers = staticmethod(arrays.at_powers)
+    crossed = staticmethod(arrays.crossed)
 
 
 @pytest.fixture(autouse=True)
