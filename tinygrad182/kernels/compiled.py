@@ -58,13 +58,16 @@ class Loop:
 
     Parameters
     ----------
-    address : int
+    library : object
+        What keeps the machine code in memory, with the addresses of functions.
+    name : str
     """
 
-    __slots__ = ("_call", "_pack")
+    __slots__ = ("_call", "_library", "_pack")
 
-    def __init__(self, address: int) -> None:
-        self._call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(address)
+    def __init__(self, library: Any, name: str) -> None:
+        self._library = library
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(library[name])
         self._pack: Callable[..., bytes] | None = None
 
     def __call__(self, arrays: list[Array], numbers: tuple[int, ...]) -> int:
@@ -90,8 +93,8 @@ def ready(program: Program, dtype: Any) -> None:
 
 
 def _loaded(name: str, made_from: str, write: Callable[[], Any], *names: str) -> Any:
-    addresses = objects.functions(name, made_from, write, names)
-    return tuple(Loop(addresses[name]) for name in names)
+    library = objects.functions(name, made_from, write, names)
+    return tuple(Loop(library, name) for name in names)
 
 
 def forward(run: Run, x: Array) -> None:
@@ -236,4 +239,4 @@ def _over_batch(
         for cut in pairwise(cuts)
     )
     waiting = [_begun(run) for run in others]
-    return max(mine(), *(wait() for wait in waiting))
+    return max([mine(), *(wait() for wait in waiting)])
