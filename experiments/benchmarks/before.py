@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.progress import track
 
-from experiments.benchmarks.layers import SHAPES, Form
+from experiments.benchmarks.layers import ALL, Form, shape_of
 from experiments.benchmarks.peers import Cell, Shape
 from experiments.benchmarks.timing import Seconds, ratio, report
 from experiments.benchmarks.worker import ROOT, Worker
@@ -41,6 +41,8 @@ class Options:
         Rounds that count.
     cells : tuple of str
         Those that both have.
+    shapes : tuple of str
+        T,B,I,H each.
     forms : tuple of str
         recorded, plain, NumPy, unrolled.
     out : Path, optional
@@ -52,6 +54,7 @@ class Options:
     clock: Literal["wall", "cpu"] = "wall"
     repeats: int = 25
     cells: tuple[Cell, ...] = ("LSTM", "RNN")
+    shapes: tuple[str, ...] = ALL
     forms: tuple[Form, ...] = ("recorded", "plain")
     out: Path | None = None
 
@@ -88,7 +91,7 @@ def main(options: Options) -> None:
                 turns(workers, options, cell=cell, shape=shape, form=form),
             )
             for cell in options.cells
-            for shape in SHAPES
+            for shape in map(shape_of, options.shapes)
             for form in options.forms
         ]
     report(f"before-{count}-threads-{options.clock}", rows, options.out)

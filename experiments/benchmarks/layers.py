@@ -22,6 +22,15 @@ SHAPES: tuple[Shape, ...] = (
     (20, 10, 1, 16),
 )
 
+
+def shape_of(text: str) -> Shape:
+    """A shape from "T,B,I,H"."""
+    steps, batch, inputs, hidden = map(int, text.split(","))
+    return steps, batch, inputs, hidden
+
+
+ALL = tuple(",".join(map(str, shape)) for shape in SHAPES)
+
 Form = Literal["recorded", "plain", "NumPy", "unrolled"]
 """How a layer is run.
 

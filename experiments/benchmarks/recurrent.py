@@ -27,7 +27,7 @@ import tyro
 
 import tinygrad182 as tg
 from experiments.benchmarks import peers
-from experiments.benchmarks.layers import SHAPES, Form, data, ours
+from experiments.benchmarks.layers import ALL, Form, data, ours, shape_of
 from experiments.benchmarks.peers import CELLS, Cell, Run, Shape
 from experiments.benchmarks.timing import Seconds, interleave, ratio, report
 
@@ -72,7 +72,7 @@ class Options:
     clock: Literal["wall", "cpu"] = "wall"
     repeats: int = 15
     cells: tuple[Cell, ...] = CELLS
-    shapes: tuple[str, ...] = tuple(",".join(map(str, shape)) for shape in SHAPES)
+    shapes: tuple[str, ...] = ALL
     quick: bool = False
     out: Path | None = None
 
@@ -136,12 +136,11 @@ def main(options: Options) -> None:
     """Run the measurements."""
     tg.use_device(options.device)
     os.environ["XLA_FLAGS"] = peers.xla_flags(options.threads)
-    shapes: list[Any] = [tuple(map(int, shape.split(","))) for shape in options.shapes]
     with peers.threads(options.threads):
         rows = [
             row(cell, shape, timed(contestants(cell, shape, options), options))
             for cell in options.cells
-            for shape in shapes
+            for shape in map(shape_of, options.shapes)
         ]
     report(
         f"recurrent-{options.device}-{options.threads}-threads-{options.clock}", rows, options.out

@@ -61,8 +61,8 @@ def functions(
 def _sources() -> str:
     """A digest of the files that write LLVM's text: these, and the rules of operations."""
     here = Path(__file__).parent
-    names = "operations", "powers", "program", "tiles", "vectors", "../primitives/elementwise"
-    files = [here / f"{name}.py" for name in names]
+    names = "operations", "panels", "powers", "program", "scaling", "tiles", "vectors"
+    files = [*(here / f"{name}.py" for name in names), here.parent / "primitives/elementwise.py"]
     return hashlib.sha256(b"".join(p.read_bytes() for p in files if p.is_file())).hexdigest()
 
 

@@ -118,7 +118,7 @@ def make(
         normal(T, B, size),
         [normal(B, H) for _ in p.parts],
         weights,
-        np.resize([T, 2, 1, T - 1], B) if lengths else None,
+        np.resize([T, 2, 1, T - 1], B).astype("int32") if lengths else None,
         g,
         draw.integers(-900, 900, (*lead, T, B)) if powers else None,
     )
@@ -315,7 +315,7 @@ def test_four_launches_a_step_and_no_waits(
     kernels, cell = found["kernels"], case.program.name.removesuffix("_scan")
     assert kernels[f"tinygrad182_{cell}_forward"] == kernels[f"tinygrad182_{cell}_backward"] == 20
     assert kernels["matmul"] == 41
-    assert found["launch"] - 4 * 20 <= 20
+    assert found["launch"] - 4 * 20 <= 24
 
 
 def test_no_kernel_is_given_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +376,7 @@ def every_operation() -> Program:
     """A program that keeps the result of each operation on the parts of a state before."""
     tape = Tape()
     a, b = tape.input("before", 0), tape.input("before", 1)
-    three = tape.make("where", tape.make("less", a, b), a, 0.1)
+    three = tape.make("where", tape.make("less", a, b), a, 1 / 3)
     results = [three]
     for op, text in EXPRESSIONS.items():
         if op != "where":
