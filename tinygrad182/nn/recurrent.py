@@ -528,7 +528,7 @@ def _at(wholes: State, key: int | slice) -> State:
 def _one(x: Tensor, key: int | slice) -> Tensor:
     """``x[key]``, of a key that needs no check: where it is recorded, nothing but that is done."""
     node, modes = x._node, MODES.get()
-    if node is None or not node.requires_grad or not modes.grad or modes.anomaly:
+    if node is None or not node.requires_grad or not modes.grad:
         return apply(_INDEX, x, key=(key,))
     value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
     return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
