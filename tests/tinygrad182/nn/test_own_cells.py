@@ -180,6 +180,17 @@ def test_truncated_is_a_loop_over_windows(own: Own) -> None:
 
 
 @every_cell
+@pytest.mark.parametrize("fused", [True, False])
+def test_truncation_changes_no_value(own: Own, fused: bool) -> None:
+    layer = made(own, return_states=True, fused=fused)
+    x, state = given({name: const(v) for name, v in arrays(own).items()})
+    for window in (1, 3, 4):
+        found = layer(x, state, LENGTHS, truncate=window)
+        for a, b in zip(flat(found), flat(layer(x, state, LENGTHS)), strict=True):
+            assert_close(a, host(b), 1e-13, f"windows of {window}")
+
+
+@every_cell
 def test_checked_by_the_framework_itself(own: Own) -> None:
     """Derivatives of first and second order, and of every kind, by every operand and parameter."""
     layer = made(own, layers=1)
