@@ -13,7 +13,6 @@ import numpy as np
 from .. import functions
 from ..creation import tensor
 from ..errors import ArgumentError, brief
-from ..modes import no_grad
 from ..recurrence import Scan
 
 if TYPE_CHECKING:
@@ -112,8 +111,7 @@ def try_step(layer: Recurrent) -> None:
     params = {name: getattr(layer, name) for name in cls.options}
     x, h, *state = operands
     try:
-        with no_grad():
-            new = scan.step(functions, x, h, tuple(state), **weights, **params)
+        new = scan.step(functions, x, h, tuple(state), **weights, **params)
     except Exception as error:
         found = f"step fails on sums x and h of shape {sums}: {type(error).__name__}: {error}"
         raise ArgumentError(f"{cls.__name__}: {found}") from error
