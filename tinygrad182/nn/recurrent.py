@@ -218,7 +218,7 @@ class RecurrentCell(Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
         self._make("", input_size, generator(rng), dtype, device)
-        try_step(type(self), **self._params())
+        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Map an input ``(B, I)`` and a state, zeros by default, to the next state.
@@ -336,7 +336,7 @@ class RecurrentLayer(Recurrent):
         drawn = generator(rng)
         for k in range(self.num_layers):
             self._make(f"_l{k}", hidden_size if k else input_size, drawn, dtype, device)
-        try_step(type(self), **self._params())
+        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
 
     @modes_kept
     def forward(
