@@ -78,6 +78,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         with_step(lambda xp, x, h, state, leak: (x + h,), leak=[1.0]),
         r"^Mine: leak = \[1\.0\], which may change; pass a number, a name or a tuple",
     ),
+    "a forget bias without a forget gate": (
+        lambda: type("Open", (tg.nn.LSTM,), {"gates": ("i", "j", "g", "o")})(1, 2, forget_bias=1.0),
+        "^Open: forget_bias needs a gate 'f'",
+    ),
     "a step that returns its state alone": (
         with_step(lambda xp, x, h, state: x + h),
         r"^Mine: step returns a Tensor; return \(h,\)",

@@ -395,6 +395,10 @@ def test_a_subclass_with_another_step() -> None:
     assert_same_bits(h_n[0], host(output[-1]))
     assert tg.nn.LSTM(I, H).weight_hh_l0.shape == (4 * H, H)
 
+    open_, shut = (Coupled(I, H, forget_bias=f, rng=0, dtype="float64") for f in (2.0, 0.0))
+    moved = host(open_.bias_ih_l0) - host(shut.bias_ih_l0)
+    assert_close(moved, np.repeat([2.0, 0.0, 0.0], H), 1e-12, "the gate named f")
+
     class Renamed(tg.nn.LSTM):
         state = ("h", "cell")
 
