@@ -49,12 +49,12 @@ def functions(
         _say(f"compiling the loops of {name} ...")
         code = _compiled(str(write()))
         _keep(file, code)
-    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-    for function in exported:
-        library.export_symbol(function)
-    loaded = library.link(_jit(), key)
-    _LOADED.append(loaded)
-    return {function: loaded[function] for function in exported}
+    if key not in _LOADED:  # two classes may declare the same cell
+        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        for function in exported:
+            library.export_symbol(function)
+        _LOADED[key] = library.link(_jit(), key)
+    return {function: _LOADED[key][function] for function in exported}
 
 
 @cache
@@ -66,7 +66,7 @@ def _sources() -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in files if p.is_file())).hexdigest()
 
 
-_LOADED: list[Any] = []
+_LOADED: dict[str, Any] = {}
 """What keeps the machine code in memory."""
 
 
