@@ -15,7 +15,7 @@ from ..backpropagation import Cotangents, ancestors, fit, pull
 from ..kernels import arrays
 from ..kernels.arrays import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
-from ..kernels.program import Weights
+from ..kernels.program import Run, Weights
 from ..primitives.index import Slice
 from ..recording import Node
 from ..recurrence import is_scan
@@ -229,19 +229,16 @@ def _back(
     ends = ALL if lengths is None else Ends(lengths - start, int(lengths.min()) - start)
     saved = steps.node.saved
     others = tuple([w.astype(np.float64) for w in saved.others])
-    return arrays.backward(
+    run = Run(
         saved.program,
         np,
-        saved.values[start:stop].astype(np.float64),
-        [h.astype(np.float64) for h in first],
         Weights(None, saved.weight_hh.astype(np.float64), None, None, others),
+        [h.astype(np.float64) for h in first],
+        saved.values[start:stop].astype(np.float64),
         steps.states[:, start:stop].astype(np.float64),
         ends,
-        *given,
-        keep=True,
-        later=later,
-        kind=kind,
     )
+    return arrays.backward(run, *given, keep=True, later=later, kind=kind)
 
 
 _REACH = 2.0**200
