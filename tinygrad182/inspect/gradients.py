@@ -7,7 +7,6 @@ gradient anyhow; it is not opened.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence, Set
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,7 +144,9 @@ class RowCotangents(ScaledCotangents):
 
     def put(self, node: Node, cotangent: Any, power: Power) -> None:
         """Add one array at a power of two, or at one for every row."""
-        if isinstance(power, int) and (power == 0 or type(cotangent) is not Slice):
+        if isinstance(power, int) and power == 0:
+            self._plain.add(node, cotangent)
+        elif isinstance(power, int) and type(cotangent) is not Slice:
             super().put(node, cotangent, power)
         elif type(cotangent) is Slice:
             self._powers_of.setdefault(node, {})
@@ -487,6 +488,9 @@ class _Pass:
 
         Where there is nothing but leaves behind it, in its own type.
         """
+        if rows is None and g.shape == parent.value.shape and g.dtype == parent.value.dtype:
+            self.sums.put(parent, g, power)
+            return
         xp = backend.namespace(g)
         leading = g.shape[: g.ndim - parent.value.ndim]
         if rows is None:
@@ -516,7 +520,7 @@ class _Pass:
         scan: Scan = node.primitive  # type: ignore[assignment]
         inputs = node.inputs or ()
         for x in inputs:
-            if isinstance(x, Node):
+            if isinstance(x, Node) and x.memory is not None:
                 x.check_unchanged(node)
         g, power = self._given.pop(node)
         rows = None
@@ -557,6 +561,7 @@ class _Total:
         self.last: Sent
         self.initial: tuple[Array, Any] = (None, None)
         self.weights: tuple[Weighted, ...] = ()
+        self._each: list[Weighted] = []
 
     def add(self, window: Window) -> None:
         """Add those of one window."""
@@ -574,7 +579,8 @@ class _Total:
         Of a weight, on a device, a single power is that of every row: the host does not know it.
         """
         if i > self.parts:
-            weight, power = self._by_weights[i - self.parts - 1]
+            self._each = self._each or self._by_weights()
+            weight, power = self._each[i - self.parts - 1]
             if self.away and not isinstance(power, int):
                 return weight, power, self.power
             if isinstance(power, int) and not power and weight.dtype == self.dtype:
@@ -590,7 +596,6 @@ class _Total:
         powers = [self.m.full(g.shape[:-1], p) if isinstance(p, int) else p for g, p in self.x]
         return self._settled(x, self.m.concatenate(powers, axis=-2), ends)
 
-    @cached_property
     def _by_weights(self) -> list[Weighted]:
         """By weights and biases, which are one array each until here: most are settled together."""
         weights = []
@@ -599,7 +604,7 @@ class _Total:
                 g, _, power = self._settled(g, int(power), ends=self.end_at_weights)
                 power -= self.power
             weights.append((g, power))
-        return self.last._replace(weights=tuple(weights)).by_weights()
+        return Sent(None, None, tuple(weights), self.last.setting).by_weights()
 
     def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
         """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1.

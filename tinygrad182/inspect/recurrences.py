@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -269,8 +269,8 @@ def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrenc
     the first that ends there.
     """
     scan: Scan = node.primitive  # type: ignore[assignment]
-    initial = scan.operands(node.inputs or ()).initial
-    start, belongs = steps_of_scan(node).start, set()
+    initial: Any = (node.inputs or ())[1 : 1 + len(scan.parts)]
+    start, belongs = node.params.get("start", 0), set()
     for part, name in enumerate(scan.parts):
         options = [r for r in found if r.is_of(name, node.scope) and r.ends_before(start)]
         past = reached.get(initial[part], frozenset())
