@@ -6,6 +6,7 @@ gradient anyhow; it is not opened.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Sequence, Set
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from ..kernels.powers import (
 )
 from ..kernels.powers import power as power_of_two
 from ..kernels.products import Sent, Weighted
-from ..modes import modes_kept, no_grad
+from ..memory import in_pass
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..recurrence import Scan, Window, is_scan
@@ -385,7 +386,6 @@ def part_of(scan: Node, part: int) -> Array:
     return scan.value if scan.value.ndim == 3 else scan.value[part]
 
 
-@modes_kept
 def gradients_inside(
     seeds: Sequence[Seed],
     targets: set[Node],
@@ -412,17 +412,7 @@ def gradients_inside(
         As for :func:`backpropagate`.
     """
     run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
-    with no_grad():
-        backpropagate(
-            seeds,
-            targets | leaves,
-            visit=run.arrive,
-            retain_graph=True,
-            stop=stop,
-            cotangents=run.sums,
-            pull=run.pull,
-        )
-        run.finish()
+    in_pass(run, seeds, stop, grad=False)
     return run.found
 
 
@@ -443,6 +433,20 @@ class _Pass:
         self.leaves = leaves
         self.sums_too = sums_too
         self._given: dict[Node, Band] = {}
+
+    def __call__(self, seeds: Sequence[Seed], stop: bool) -> None:
+        """Carry cotangents from the seeds down to all that is asked for."""
+        backpropagate(
+            seeds,
+            self.targets | self.leaves,
+            visit=self.arrive,
+            retain_graph=True,
+            stop=stop,
+            cotangents=self.sums,
+            pull=self.pull,
+        )
+        for node in list(self._given):  # these send nothing on
+            self._run(node, (False,) * len(node.inputs or ()))
 
     def arrive(self, node: Node, g: Array) -> None:
         """Note the whole cotangent of a target and of a scan, with its powers."""
@@ -509,11 +513,6 @@ class _Pass:
         """Whether there is no state whose gradient is asked for behind a node."""
         behind = ancestors([parent], constants=True)
         return self.targets.isdisjoint(behind) and not any(map(is_scan, behind))
-
-    def finish(self) -> None:
-        """Look into the scans that send nothing on."""
-        for node in list(self._given):
-            self._run(node, (False,) * len(node.inputs or ()))
 
     def _run(self, node: Node, needed: tuple[bool, ...]) -> _Total:
         """Go back through a scan, window by window; what its inputs get."""
@@ -627,7 +626,7 @@ def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
     limit = largest_exponent(g.dtype)
     if abs(by) >= limit // 2 or not g.size:
         return False
-    if ends and by < 0 and m is np and g.size <= np.vdot(g, g) < np.inf:
+    if ends and by < 0 and m is np and g.size <= float(np.vdot(g, g)) < math.inf:
         return True  # the largest is 1 or more
     size = m.abs(g)
     top = size.max()

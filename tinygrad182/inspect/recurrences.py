@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -121,15 +120,14 @@ def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
             'or name the states of a loop: h = tg.inspect.mark(h, "h", time=t)'
             + ("; what is inside tg.remat is not seen" if hidden else "")
         )
-    ordinals: Counter[str] = Counter()
+    ordinals: dict[str, int] = {}
     calls: dict[tuple[str, int], list[Stack]] = {}
     paths: dict[str, Stack] = {}
     for r in states:
         of_call = calls.setdefault((r.module, r.call), [])
         stack = next((s for s in of_call if r.name not in s), None)
         if stack is None:
-            ordinals[r.module] += 1
-            n = ordinals[r.module]
+            n = ordinals[r.module] = ordinals.get(r.module, 0) + 1
             stack = paths.setdefault(r.module if n == 1 else f"{r.module}#{n}", {})
             of_call.append(stack)
         stack[r.name] = r
