@@ -518,9 +518,7 @@ class _Pass:
         """Go back through a scan, window by window; what its inputs get."""
         scan: Scan = node.primitive  # type: ignore[assignment]
         inputs = node.inputs or ()
-        for x in inputs:
-            if isinstance(x, Node) and x.memory is not None:
-                x.check_unchanged(node)
+        node.check_inputs()
         g, power = self._given.pop(node)
         rows = None
         if not isinstance(power, int):
