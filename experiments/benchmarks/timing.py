@@ -62,6 +62,10 @@ def interleave(
     return times
 
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""Seconds that pass, or that a process works: for one thread on a machine that others use too."""
+
+
 def ratio(times: dict[str, Seconds], name: str, peer: str) -> float:
     """Median over the rounds of ``name``'s time over ``peer``'s in the same round."""
     pairs = zip(times[name], times[peer], strict=True)
