@@ -98,8 +98,6 @@ def tell_methods(cls: type) -> None:
         public = not name.startswith("_") and name != "forward"
         if public and inspect.isfunction(f) and _is_ours(f):
             setattr(cls, name, told(f))
-        elif public and name != "step" and isinstance(f, staticmethod) and _is_ours(f):
-            setattr(cls, name, staticmethod(told(f.__func__)))
 
 
 def _is_ours(f: Any) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ._tensor import Tensor
+from .backend import Array
 from .errors import ArgumentError, DTypeError
 from .modes import MODES, Scope
-from .recording import node_of, now
+from .recording import Leaf, node_of, now, wrap
 
 
 class Mark:
@@ -73,3 +74,13 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
         kept = tuple(m for m in kept if (m.name, m.scope.module, m.scope.time) != same)
     node.marks = (*kept, Mark(name, place))
     return x
+
+
+def marked(value: Array, name: str, time: int) -> Tensor:
+    """A new constant around an array that nothing else has, with a name and a time step."""
+    modes = MODES.get()
+    if not modes.grad:
+        return wrap(value)
+    leaf = Leaf(value)
+    leaf.marks = (Mark(name, modes.scope.at(time)),)
+    return wrap(value, leaf)

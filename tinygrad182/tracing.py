@@ -111,6 +111,18 @@ def _elementwise(op: str, *operands: Any) -> Symbol:
         raise TypeError("a step takes numbers beside its operands only")
     if any(len(s.registers) != blocks or s.units != like.units for s in symbols):
         raise TypeError("operands have different numbers of gates")
+    masks = [type(x) is bool or (isinstance(x, Symbol) and x.dtype == _BOOL) for x in operands]
+    if op in OF_MASKS and all(masks):
+        op = OF_MASKS[op]
+    elif not op.startswith("logical"):
+        first = 1 if op == "where" else 0  # its condition
+        if all(masks[first:]) and op not in MASKS:
+            raise TypeError(f"{op} is not done on masks")
+        pairs = zip(operands, masks, strict=True)
+        operands = (
+            *operands[:first],
+            *(_as_number(x) if is_mask else x for x, is_mask in [*pairs][first:]),
+        )
     registers = tuple(
         like.tape.make(op, *(x.registers[i] if isinstance(x, Symbol) else float(x) for x in operands))
         for i in range(blocks)
@@ -118,6 +130,20 @@ def _elementwise(op: str, *operands: Any) -> Symbol:
     dtype = next((s.dtype for s in symbols if s.dtype != _BOOL), _FLOAT)
     dtype = _BOOL if op in MASKS else dtype
     return Symbol(like.tape, registers, like.rows, like.units, dtype)
+
+
+OF_MASKS = {
+    "add": "logical_or",
+    "maximum": "logical_or",
+    "multiply": "logical_and",
+    "minimum": "logical_and",
+}
+"""What some operations are where all operands are masks."""
+
+
+def _as_number(mask: Any) -> Any:
+    """1 where a mask holds, else 0: kernels calculate with numbers only."""
+    return _elementwise("where", mask, 1.0, 0.0) if isinstance(mask, Symbol) else mask
 
 
 class _Symbols(Namespace):

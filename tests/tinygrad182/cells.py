@@ -27,19 +27,9 @@ def minimal_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
     return ((1 - f) * state[0] + f * xp.tanh(x[..., n:]),)
 
 
-def gru_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
-    """PyTorch's order r, z, n: the reset gate is applied to the state's own sum."""
-    n = x.shape[-1] // 3
-    gates = xp.sigmoid(x[..., : 2 * n] + h[..., : 2 * n])
-    r, z = gates[..., :n], gates[..., n:]
-    return ((1 - z) * xp.tanh(x[..., 2 * n :] + r * h[..., 2 * n :]) + z * state[0],)
-
-
-PEEPHOLE = Scan.of(
-    "peephole", peephole_step, ("i", "f", "g", "o"), ("h", "c"), dict.fromkeys(("peep_i", "peep_f", "peep_o"), 1)
-)  # fmt: skip
+PEEPHOLES = {"peep_i": 1, "peep_f": 1, "peep_o": 1}
+PEEPHOLE = Scan.of("peephole", peephole_step, ("i", "f", "g", "o"), ("h", "c"), PEEPHOLES)
 MINIMAL = Scan.of("minimal", minimal_step, ("f", "n"), ("h",))
-GRU: Any = tg.PRIMITIVES.get("gru_scan") or Scan.of("gru", gru_step, ("r", "z", "n"), ("h",))
 
 
 class Kind(NamedTuple):
@@ -52,8 +42,9 @@ class Kind(NamedTuple):
 def _kinds() -> dict[str, Kind]:
     lstm: Any = tg.PRIMITIVES["lstm_scan"]
     rnn: Any = tg.PRIMITIVES["rnn_scan"]
+    gru: Any = tg.PRIMITIVES["gru_scan"]
     vanilla = {name: Kind(rnn, {"nonlinearity": name}) for name in ("tanh", "relu", "identity")}
-    others = {"gru": GRU, "peephole": PEEPHOLE, "minimal": MINIMAL}
+    others = {"gru": gru, "peephole": PEEPHOLE, "minimal": MINIMAL}
     return {"lstm": Kind(lstm, {}), **vanilla, **{name: Kind(s, {}) for name, s in others.items()}}
 
 

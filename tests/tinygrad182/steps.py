@@ -118,11 +118,9 @@ class Cell:
     @cached_property
     def scan(self) -> Scan:
         weights = {f"w{i}": blocks for i, blocks in enumerate(self.weights)}
-        names = (
-            tuple(f"{kind}{i}" for i in range(n))
-            for kind, n in (("g", self.gates), ("s", self.parts))
-        )
-        return Scan.of("random", self.step, *names, weights)
+        gates = tuple(f"g{i}" for i in range(self.gates))
+        parts = tuple(f"s{i}" for i in range(self.parts))
+        return Scan.of("random", self.step, gates, parts, weights)
 
     def step(self, xp: Any, x: Any, h: Any, state: Any, **weights: Any) -> Any:
         given = {"x": x, "h": h, "state": state, "new": [], **weights, "units": state[0].shape[-1]}

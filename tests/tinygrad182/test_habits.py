@@ -718,7 +718,8 @@ def test_every_method_tells_an_unknown_argument(name: str) -> None:
     owner = OBJECTS[name]()
     for method in dir(type(owner)):
         function = getattr(type(owner), method)
-        if not method.startswith("_") and method != "forward" and inspect.isfunction(function):
+        told = not method.startswith("_") and method not in ("forward", "step")
+        if told and inspect.isfunction(function):
             with pytest.raises(tg.CallError, match="no argument 'bogus'"):
                 getattr(owner, method)(bogus=1)
     with pytest.raises(tg.CallError, match="no argument 'bogus'"):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, const, leaf
+from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
 from tests.tinygrad182.steps import Cell, cells
-from tinygrad182 import functions
+from tinygrad182 import functions, recurrence, tracing
 from tinygrad182.backend import NUMPY
 from tinygrad182.recurrence import Scan
 
@@ -77,6 +84,11 @@ def test_any_step_has_a_program_that_gives_what_it_means(
 
 @given(cell=cells(depth=2), seed=st.integers(0, 9))
 def test_derivatives_of_derivatives_and_tangents(cell: Cell, seed: int) -> None:
+    with loops("NumPy"):
+        _again(cell, seed)
+
+
+def _again(cell: Cell, seed: int) -> None:
     operands = cell.operands(3, 2, 2, 2, seed=seed)
     draw = np.random.default_rng(seed)
     moves = [draw.normal(size=x.shape) for x in operands]
@@ -86,7 +98,7 @@ def test_derivatives_of_derivatives_and_tangents(cell: Cell, seed: int) -> None:
         y = run(*inputs)
         if not y.requires_grad:
             return
-        g = const(draw.normal(size=y.shape) * 0 + 0.5)
+        g = const(np.full(y.shape, 0.5))
         first = tg.grad(y, inputs, g, create_graph=True)
         some = [d * const(v) for d, v in zip(first, moves, strict=True) if d is not None]
         along = sum(tg.sum(d) for d in some)
@@ -102,9 +114,8 @@ def test_derivatives_of_derivatives_and_tangents(cell: Cell, seed: int) -> None:
 def _parts_again(cell: Cell) -> bool:
     """Whether a part is computed a second time: equal values are one, whose cotangent is the sum."""
     inner = [e for part in cell.expressions for e in _within(part)]
-    return any(e[0] == "new" for e in cell.expressions) or any(
-        [*cell.expressions, *inner].count(part) > 1 for part in cell.expressions
-    )
+    every = [*cell.expressions, *inner]
+    return any(part[0] == "new" or every.count(part) > 1 for part in cell.expressions)
 
 
 def _within(e: Any) -> list[Any]:
@@ -128,15 +139,8 @@ def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> Non
     targets = [*inputs, *new, *held] if ragged else [*inputs, *new]
     if _parts_again(cell) or not all(x.requires_grad for x in targets):
         return
-    expected = [
-        tg.grad(
-            held,
-            targets,
-            list(map(const, g.reshape(-1, B, H)[order(T, cell.parts)])),
-            retain_graph=True,
-        )
-        for g in gs
-    ]
+    arrive = [np.swapaxes(g, 0, 1).reshape(-1, B, H) for g in gs]
+    expected = [tg.grad(held, targets, list(map(const, g)), retain_graph=True) for g in arrive]
     with loops("NumPy", steps=window):
         y, saved = scan.keeps(NUMPY, *given_)  # type: ignore[misc]
         g = gs if cell.parts > 1 else gs[:, 0]
@@ -153,11 +157,6 @@ def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> Non
         by_new = np.where(where, by_new, by_held[0]) if ragged else by_new
         assert_close(kept[:, i], np.moveaxis(by_new, 0, 1), CLOSE, "by the states", floor=1.0)
         assert_same([c[i] for c in pulled[: len(inputs)]], by_inputs, "by input")
-
-
-def order(T: int, parts: int) -> list[int]:
-    """Where (t, part) stands among (part, t)."""
-    return [p * T + t for t in range(T) for p in range(parts)]
 
 
 def step_by_step(scan: Scan, inputs: list[tg.Tensor], going: Array) -> tuple[list[Any], list[Any]]:
@@ -177,3 +176,251 @@ def step_by_step(scan: Scan, inputs: list[tg.Tensor], going: Array) -> tuple[lis
         every_new += new
         every_held += state
     return every_new, every_held
+
+
+@given(
+    cell=cells(depth=2),
+    value=st.sampled_from([np.nan, np.inf, -np.inf]),
+    seed=st.integers(0, 9),
+)
+def test_what_is_not_finite_goes_the_way_of_the_definition(
+    cell: Cell, value: float, seed: int
+) -> None:
+    operands = cell.operands(3, 3, 2, 2, seed=seed)
+    operands[0][1, 1, 0] = value
+    assert cell.scan.program() is not None
+    fused, unrolled = both(cell.scan)
+    with np.errstate(all="ignore"), loops("NumPy"):
+        found, expected = by_gradients(fused, operands), by_gradients(unrolled, operands)
+    assert_close(found[0], expected[0], CLOSE, "states", floor=1.0)
+    for a, b in zip(found[1:], expected[1:], strict=True):
+        assert np.isnan(a[np.isnan(b)]).all()
+    _, by_x, *by_state = (np.isnan(a).any(axis=-1) for a in found[: 2 + cell.parts])
+    assert not by_x[:, [0, 2]].any(), "companions in the batch"
+    assert not any(by_h[[0, 2]].any() for by_h in by_state)
+
+
+@settings(max_examples=8)
+@given(cell=cells(depth=2), dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 9))
+def test_any_step_compiled(cell: Cell, dtype: str, seed: int) -> None:
+    operands = [x.astype(dtype) for x in cell.operands(4, 3, 2, 5, seed=seed)]
+    fused, _ = both(cell.scan)
+    with loops("compiled"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "tinygrad182.kernels.objects._keep", lambda *given: None
+        )  # nobody needs it again
+        found = by_gradients(fused, operands)
+    with loops("NumPy"):
+        expected = by_gradients(fused, operands)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, b, {"float32": 3e-5, "float64": CLOSE}[dtype], floor=1.0)
+
+
+# --- steps that have none -------------------------------------------------------------------------
+
+
+def _sum(x: Any, h: Any) -> Any:
+    return tg.tanh(x + h)
+
+
+WHOLE: dict[str, Any] = {
+    "softmax": lambda xp, x, h, s: (xp.softmax(x + h, axis=-1),),
+    "mean over units": lambda xp, x, h, s: (_sum(x, h) - xp.mean(x, axis=-1, keepdims=True),),
+    "mean over the batch": lambda xp, x, h, s: (_sum(x, h) - xp.mean(h, axis=0, keepdims=True),),
+    "layer norm": lambda xp, x, h, s: (_sum(x, h) / xp.std(x + h, axis=-1, keepdims=True),),
+    "units reversed": lambda xp, x, h, s: (_sum(xp.flip(x, axis=-1), h),),
+    "sequences reversed": lambda xp, x, h, s: (_sum(xp.flip(x, axis=0), h),),
+    "units shifted": lambda xp, x, h, s: (_sum(xp.roll(x, 1, axis=-1), h),),
+    "one unit for all": lambda xp, x, h, s: (_sum(x, h) * x[..., :1],),
+    "one sequence for all": lambda xp, x, h, s: (_sum(x, h) * x[:1],),
+    "a product": lambda xp, x, h, s: (_sum(x, h) @ const(np.eye(x.shape[-1])[::-1]),),
+    "a number of it": lambda xp, x, h, s: (_sum(x, h) * float(x.detach().sum()),),
+    "an item": lambda xp, x, h, s: (_sum(x, h) * x[0, 0].item(),),
+    "one way or the other": lambda xp, x, h, s: (_sum(x, h) if (x > 0).any() else x,),
+    "an array": lambda xp, x, h, s: (_sum(x, h) * np.arange(1.0, x.shape[-1] + 1),),
+    "a tensor": lambda xp, x, h, s: (_sum(x, h) * const(np.linspace(0, 1, x.shape[-1])),),
+    "how many units": lambda xp, x, h, s: (_sum(x, h) / x.shape[-1],),
+    "how many sequences": lambda xp, x, h, s: (_sum(x, h) / x.shape[0],),
+    "how many numbers": lambda xp, x, h, s: (_sum(x, h) / x.size,),
+    "an even number of units": lambda xp, x, h, s: (_sum(x, h) * (1 + x.shape[-1] % 2),),
+    "many units": lambda xp, x, h, s: (_sum(x, h) * (2.0 if x.shape[-1] > 4 else 1.0),),
+    "its type": lambda xp, x, h, s: (_sum(x, h) * (2.0 if str(x.dtype) == "float64" else 1.0),),
+    "through whole numbers": lambda xp, x, h, s: (_sum(x, h) + (3 * x).astype("int64"),),
+    "through halves": lambda xp, x, h, s: (_sum(x, h) + x.astype("float16").astype("float64"),),
+}
+
+
+@pytest.mark.parametrize("H", [4, 5])
+@pytest.mark.parametrize("name", WHOLE)
+def test_units_that_depend_on_each_other_have_no_program(name: str, H: int) -> None:
+    """Such a step is run by its definition: right, and differentiated again."""
+    cell = Cell(1, (), (("state", 0),))
+    scan = Scan.of("whole", WHOLE[name], ("z",), ("h",))
+    assert scan.program() is None
+    assert scan.separate
+    operands = cell.operands(3, 2, 2, H)
+    fused, unrolled = both(scan)
+    assert_same(by_gradients(fused, operands), by_gradients(unrolled, operands), "of it")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_what_is_drawn_anew_has_no_program(keep: float) -> None:
+    """Other numbers at every step, not those of the recording."""
+    draw = np.random.default_rng(0)
+
+    def dropping(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        return (tg.nn.functional.dropout(_sum(x, h), 0.5) + 0 * draw.random(),)
+
+    def noisy(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        return (_sum(x, h) + draw.normal(),)
+
+    for step in (dropping, noisy):
+        assert Scan.of("random", step, ("z",), ("h",)).program() is None
+
+
+ELEMENTWISE: dict[str, Any] = {
+    "the state unchanged": lambda xp, x, h, s: s,
+    "the input's sum": lambda xp, x, h, s: (x,),
+    "the state's sum": lambda xp, x, h, s: (h,),
+    "of the input alone": lambda xp, x, h, s: (xp.tanh(x),),
+    "of the state alone": lambda xp, x, h, s: (xp.tanh(h),),
+    "a constant": lambda xp, x, h, s: (0 * x + 1,),
+    "no way back": lambda xp, x, h, s: ((x + h).detach(),),
+    "a number of NumPy's": lambda xp, x, h, s: (_sum(x, h) * np.float64(0.5),),
+    "a function of NumPy's": lambda xp, x, h, s: (np.tanh(x + h),),
+    "in place": lambda xp, x, h, s: (_in_place(x + h),),
+    "without gradients": lambda xp, x, h, s: (x * _unrecorded(h),),
+    "a mask as a number": lambda xp, x, h, s: (x * (h > 0) + h,),
+    "masks of masks": lambda xp, x, h, s: (xp.where((x > 0) == (h > 0), x, h),),
+    "a mask of three": lambda xp, x, h, s: (xp.where((x > 0) & ~((h > 0) | (s[0] > 0)), x, h),),
+    "two masks": lambda xp, x, h, s: (_sum(x, h) * ((x > 0) + (h > 0)),),
+    "NaN replaced": lambda xp, x, h, s: (xp.where(xp.isnan(x), 0.0, _sum(x, h)),),
+}
+
+
+def _in_place(z: Any) -> Any:
+    z *= 2
+    z += 0.5
+    return z
+
+
+def _unrecorded(h: Any) -> Any:
+    with tg.no_grad():
+        return tg.tanh(h)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_steps_at_the_edge_have_one(name: str, ragged: bool) -> None:
+    scan = Scan.of("edge", ELEMENTWISE[name], ("z",), ("h",))
+    assert scan.program() is not None
+    operands = Cell(1, (), (("state", 0),)).operands(4, 3, 2, 5)
+    lengths = [lengths_of(4, 3)] if ragged else []
+    for form in ("compiled", "NumPy"):
+        fused, unrolled = both(scan)
+        with loops(form):
+            found = by_gradients(fused, operands, *lengths)
+        assert_same(found, by_gradients(unrolled, operands, *lengths), "of it")
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
+    "shapes": (
+        lambda xp, x, h, s: (x + h[..., :2],),
+        tg.errors.ShapeError,
+        r"add: cannot take .*2\)",
+    ),
+    "a name": (lambda xp, x, h, s: (xp.tanhh(x + h),), AttributeError, "tanhh"),
+    "a type": (lambda xp, x, h, s: (-(x > 0) * h,), tg.errors.DTypeError, "boolean negative"),
+    "its own": (lambda xp, x, h, s: (1 / 0,), ZeroDivisionError, "division by zero"),
+}
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_says_what_it_says_in_the_definition(name: str, recorded: bool) -> None:
+    step, error, message = MISTAKES[name]
+    make = leaf if recorded else const
+    operands = [make(x) for x in Cell(1, (), (("state", 0),)).operands(3, 2, 2, 4)]
+    for run in both(Scan.of("wrong", step, ("z",), ("h",))):
+        with pytest.raises(error, match=message):
+            run(*operands)
+
+
+# --- when it is derived ---------------------------------------------------------------------------
+
+SCALE = 0.5
+"""Read by a step."""
+
+
+def test_numbers_that_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own globals, and variables of the functions around it; what was recorded before stays."""
+    inner = 1.0
+
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        return (SCALE * xp.tanh(inner * (x + h)),)
+
+    scan = Scan.of("reading", step, ("z",), ("h",))
+    operands = Cell(1, (), (("state", 0),)).operands(3, 2, 2, 4)
+    for scale, inner in ((0.5, 1.0), (0.25, 1.0), (0.25, 2.0), (0.5, 1.0)):  # noqa: B007
+        monkeypatch.setitem(globals(), "SCALE", scale)
+        fused, unrolled = both(scan)
+        assert_same(by_gradients(fused, operands), by_gradients(unrolled, operands), "of it")
+    x, *others = [leaf(a) for a in operands]
+    y = tg.apply(scan, x, *others)
+    (expected,) = tg.grad(tg.sum(y), x, retain_graph=True)
+    inner = 3.0
+    assert tg.grad(tg.sum(y), x)[0].numpy().tolist() == expected.numpy().tolist()
+
+
+def test_it_is_derived_once_for_each_choice_of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    derived: list[Any] = []
+
+    def counted(*given: Any) -> Any:
+        derived.append(given[-1])
+        return tracing.derive(*given)
+
+    def step(xp: Any, x: Any, h: Any, state: Any, slope: float = 1.0) -> Any:
+        return (xp.maximum(x + h, slope * (x + h)),)
+
+    monkeypatch.setattr(recurrence, "derive", counted)
+    scan = Scan.of("counted", step, ("z",), ("h",))
+    inputs = [leaf(a) for a in Cell(1, (), (("state", 0),)).operands(3, 2, 2, 4)]
+    for slope in (0.1, 0.2, 0.1):
+        for _ in range(2):
+            tg.sum(tg.apply(scan, *inputs, slope=slope)).backward()
+    assert derived == [{"slope": 0.1}, {"slope": 0.2}]
+
+
+def test_threads_may_derive_at_once() -> None:
+    """Each finds a whole program, and the same one."""
+    with ThreadPoolExecutor(8) as pool:
+        for kind, (scan, params) in KINDS.items():
+            fresh = Scan.of(kind, scan.step, scan.gates, scan.parts, scan.weights)
+            texts = set(pool.map(lambda _, scan=fresh, p=params: text(scan, **p), range(8)))
+            assert texts == {text(scan, **params)}
+
+
+def text(scan: Scan, **params: Any) -> str:
+    """All of a program."""
+    program = scan.program(**params)
+    assert program is not None
+    return f"{program.x_only} {program.shared}\n{program.forward}\n{program.backward}"
+
+
+def texts() -> str:
+    return "\n".join(text(scan, **params) for scan, params in KINDS.values())
+
+
+def test_it_is_the_same_in_every_process() -> None:
+    """Compiled loops are kept under its text."""
+    code = f"from {__name__} import texts; print(texts())"
+    root = Path(__file__).parents[2]
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == texts().strip()

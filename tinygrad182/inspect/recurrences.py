@@ -237,6 +237,8 @@ def loops_of(nodes: list[Node]) -> Loops:
     arrays: dict[int, _Reached] = {}  # the same by a state's array, which a detached Tensor has too
     for node in nodes:
         past: _Reached = frozenset()
+        if not node.inputs and not node.marks and node.requires_grad:
+            continue
         if node.inputs:
             above = {reached[x] for x in node.inputs if x in reached}
             past = above.pop() if len(above) == 1 else frozenset().union(*above)

@@ -31,6 +31,9 @@ from .times import marked_times, places
 CHUNK = 4_000_000
 """How many elements are carried at once, for some steps together."""
 
+IN_CACHE = 1 << 19
+"""How many of them are found, added up and measured one after the other: they should stay in the cache."""
+
 
 def weight_grad_by_time(
     loss: Tensor,
@@ -251,7 +254,7 @@ class _Sum:
 
 def _flat(values: Array) -> HostArray:
     """Rows in float64 on the host."""
-    host = backend.namespace(values).to_numpy(values).astype(np.float64)
+    host = backend.namespace(values).to_numpy(values).astype(np.float64, copy=False)
     return host.reshape(len(host), math.prod(host.shape[1:]))
 
 
@@ -315,7 +318,7 @@ def _last_step(root: Node) -> int:
 
 def _contributions(root: Node, seed: Array, weight: Node, scans: list[Node]) -> CheckedParts:
     """Each step's contribution, about :data:`CHUNK` elements at a time."""
-    found = gradients_inside(root, seed, set(scans), {weight}, sums_too=True)
+    found = gradients_inside([(root, seed)], set(scans), {weight}, sums_too=True)
 
     def parts() -> Iterator[Part]:
         for node in scans:
@@ -368,7 +371,7 @@ def _of_scan(node: Node, weight: Node, inside: Inside) -> Iterator[Part]:
     """δ_{z_t}ᵀ a_t at every step, a_t the input, the state before, or 1."""
     xp = backend.namespace(node.value)
     m, times = xp.module, steps_of_scan(node)
-    count = max(1, CHUNK // weight.value.size)
+    count = max(1, min(CHUNK, IN_CACHE) // weight.value.size)
     place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
     for window in inside.windows:
         found = window.deltas

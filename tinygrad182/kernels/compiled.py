@@ -19,9 +19,9 @@ from ..backend import Array
 from . import objects, tiles
 from .arrays import Deltas, Ends
 from .arrays import crossed as crossed_by_blas
+from .panels import DEEP, LINE
 from .powers import held
-from .program import Program, Weights
-from .tiles import LINE
+from .program import Program, Run
 from .vectors import BITS, Code
 
 EACH = 1 << 25
@@ -58,22 +58,26 @@ class Loop:
 
     Parameters
     ----------
-    address : int
+    library : object
+        What keeps the machine code in memory, with the addresses of functions.
+    name : str
     """
 
-    __slots__ = ("_call", "_pack")
+    __slots__ = ("_call", "_library", "_pack")
 
-    def __init__(self, address: int) -> None:
-        self._call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(address)
+    def __init__(self, library: Any, name: str) -> None:
+        self._library = library
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(library[name])
         self._pack: Callable[..., bytes] | None = None
 
     def __call__(self, arrays: list[Array], numbers: tuple[int, ...]) -> int:
+        """Run it."""
         if self._pack is None:
             self._pack = struct.Struct(f"{len(arrays) + len(numbers)}q").pack
         return self._call(self._pack(*map(id, arrays), *numbers))
 
 
-_RUNS: dict[Any, tuple[Loop, Loop]] = {}
+_RUNS: dict[Any, tuple[Loop, ...]] = {}
 """What was compiled: of a program and a type forward and backward, of a type the loops over rows."""
 
 
@@ -89,41 +93,27 @@ def ready(program: Program, dtype: Any) -> None:
 
 
 def _loaded(name: str, made_from: str, write: Callable[[], Any], *names: str) -> Any:
-    addresses = objects.functions(name, made_from, write, names)
-    return tuple(Loop(addresses[name]) for name in names)
+    library = objects.functions(name, made_from, write, names)
+    return tuple(Loop(library, name) for name in names)
 
 
-def forward(
-    program: Program,
-    m: Any,
-    x: Array,
-    initial: list[Array],
-    weights: Weights,
-    saved: Array,
-    states: Array,
-    ends: Ends,
-) -> None:
+def forward(run: Run, x: Array) -> None:
     """Do what :func:`.arrays.forward` does."""
+    program, _, weights, initial, saved, states, ends = run
     dtype = x.dtype
     (T, B, size), H, G, S = x.shape, states.shape[3], len(program.gates), program.sums
     weight_ih, weight_hh, *biases, others = weights
-    given = [x, weight_ih, weight_hh]
+    given = [*initial, *others, x, weight_ih, weight_hh]
     given += [np.zeros(G * H, dtype) if bias is None else bias for bias in biases]
-    arrays = _plain(dtype, *given, *initial, *others)
+    arrays = _plain(dtype, *given)
     arrays += [saved, states, _lengths(ends)]
-    scratch = _padded(H, dtype) * (G * (size + H) + S)
+    scratch = (H + LINE) * (G * (size + H) + S) + LINE * LINE * G
     numbers = (T, B, size, H, ends.shortest)
     _over_batch(_RUNS[program, dtype][0], arrays, scratch, numbers, B, T * B * G * H * (H + size))
 
 
 def backward(
-    program: Program,
-    m: Any,
-    saved: Array,
-    initial: list[Array],
-    weights: Weights,
-    states: Array,
-    ends: Ends,
+    run: Run,
     g: Array,
     powers: Array | None = None,
     keep: bool = False,
@@ -131,6 +121,7 @@ def backward(
     later: Deltas | None = None,
 ) -> Deltas:
     """Do what :func:`.arrays.backward` does."""
+    program, _, weights, initial, saved, states, ends = run
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     dtype, steps, N = states.dtype, len(span), program.columns * H
@@ -152,7 +143,7 @@ def backward(
     numbers = (L, T, B, H, span.start, span.stop, kept.shape[-3], ends.lengths is not None,
                powers is not None)  # fmt: skip
     size = len(program.gates) * H
-    scratch = _padded(H, dtype) * size
+    scratch = (H + LINE) * size + LINE
     loop = _RUNS[program, dtype][1]
     moved = _over_batch(loop, arrays, scratch, numbers, B, L * steps * B * size * H)
     return Deltas(
@@ -189,8 +180,8 @@ def crossed(m: Any, a: Array, b: Array) -> Array:
     out = np.zeros((N, K), dtype)
     a, b = (_rows(x, dtype) for x in (a, b))
     apart = [x.strides[0] // dtype.itemsize for x in (a, b)]
-    scratch = tiles.DEEP * (_padded(N, dtype) + _padded(K, dtype))
-    _over_batch(_RUNS[dtype][2], [a, b, out], scratch, (R, N, K, *apart), N, R * N * K)
+    scratch = DEEP * (N + K + 3 * LINE)
+    _over_batch(_RUNS[dtype][2], [a, b, out], scratch, (R, K, *apart), N, R * N * K)
     return out
 
 
@@ -210,12 +201,6 @@ def _plain(dtype: Any, *arrays: Array) -> list[Array]:
         a if a.dtype is dtype and a.flags.carray else np.require(a, dtype, ("C", "A", "W"))
         for a in arrays
     ]
-
-
-def _padded(H: int, dtype: Any) -> int:
-    """The number of hidden units, up to whole registers."""
-    count = BITS // (8 * dtype.itemsize)
-    return -(-H // count) * count
 
 
 @cache
@@ -240,9 +225,9 @@ def _over_batch(
 ) -> int:
     """Run, the sequences split over threads where there are enough multiplications (``size``).
 
-    ``scratch`` is how many elements packed weights have.
+    ``scratch`` is how many elements packed weights have at most, which begin at a line of the cache.
     """
-    scratch, dtype = scratch + LINE, arrays[0].dtype
+    dtype = arrays[0].dtype
     threads = 1 + size // EACH
     if threads == 1 or THREADS == 1:
         return loop([*arrays, np.empty(scratch, dtype)], (*numbers, 0, B))
@@ -254,4 +239,4 @@ def _over_batch(
         for cut in pairwise(cuts)
     )
     waiting = [_begun(run) for run in others]
-    return max(mine(), *(wait() for wait in waiting))
+    return max([mine(), *(wait() for wait in waiting)])

@@ -162,7 +162,7 @@ def backward(program: Program, name: str, dtype: str) -> str:
     columns += [("weight", j) for j in range(program.columns - S)]
 
     def unless_over(key: Key) -> str:
-        return f"over ? real(0) : {outputs.get(key, 'real(0)')}"
+        return f"over ? real(0) : {outputs[key]}" if key in outputs else "real(0)"
 
     return _filled(
         BACKWARD,

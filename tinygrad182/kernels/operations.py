@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from .vectors import FLOATING, INTEGER, RELATIONS, Code, Value, call
+from .vectors import FLOATING, RELATIONS, Code, Value, call
 
 # --- eˣ, σ and tanh -------------------------------------------------------------------------------
 # x = n ln 2 + r, |r| ≤ ½ ln 2. Adding and taking away 1.5 · 2**(bits of the mantissa) rounds to the
@@ -97,10 +97,16 @@ def tanh(z: Value) -> Value:
 
 # --- by name --------------------------------------------------------------------------------------
 
+LOGICAL = ("logical_and", "logical_or", "logical_not")
+
 _CALLED = {name: name for name in (
     "log log2 log10 log1p sin cos sinh cosh asinh asin acos atan atan2 floor ceil trunc".split()  # noqa: SIM905
 )} | {"power": "pow", "round": "rint"}  # fmt: skip
 """Functions of the C library."""
+
+
+def _first(operands: tuple[Any, ...]) -> Value:
+    return next(x for x in operands if isinstance(x, Value))
 
 
 class Operations:
@@ -117,25 +123,27 @@ class Operations:
         self._code = code
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name in FLOATING or name in RELATIONS or name in (*INTEGER, "abs"):
-            return lambda *operands: next(x for x in operands if isinstance(x, Value)).apply(
-                name, *operands
-            )
+        if name in FLOATING or name in RELATIONS or name in ("abs", *LOGICAL):
+            return lambda *operands: _first(operands).apply(name, *operands)
         if name in _CALLED:
             return lambda *operands: self._by_elements(_CALLED[name], *operands)
         raise AttributeError(name)
 
     def square(self, x: Value) -> Value:
+        """The product with itself."""
         return x * x
 
     def relu(self, x: Value) -> Value:
+        """The larger one of x and 0."""
         return self.maximum(x, 0.0)
 
     def sqrt(self, x: Value) -> Value:
+        """The square root."""
         name = f"llvm.sqrt.v{x.count}f{8 * self._code.bytes}"
         return Value(x.builder, call(x.builder, name, x.value.type, [x.value]))
 
     def where(self, holds: Value, a: Any, b: Any) -> Value:
+        """One where a bool holds, and the other elsewhere."""
         return self._code.spread(b).where(holds, self._code.spread(a))
 
     def maximum(self, a: Any, b: Any) -> Value:

@@ -12,7 +12,8 @@ This is so because the largest element of a row is never below 2^-24 when someth
 (:func:`held`), and what is below 2^-126 then goes to 0. A pass begins at the power -32, its cotangents
 raised by as much, because what is computed from a row may be much smaller than the row, but seldom is
 much larger: so most passes never change a power. (In float64 read 8 times as much for each exponent.
-float16 is computed in float32, see :mod:`.half`.)
+float16 is computed in float32: it has 30 powers of two, too few for
+a recurrence, and too few digits for sums over many steps.)
 
 A result has its own type: there it is rounded, once, to a subnormal number, to 0 or to infinity. Until
 then nothing overflows as long as no single operation makes a row more than 2^60 times as large (2^500 in
@@ -114,9 +115,12 @@ class Carry:
         if not self.value.size:
             return
         if isinstance(self.power, int) and isinstance(self.powers, int):
-            value = self.g[..., t, :, :] * power(self.g.dtype, self.powers - self.power)
+            value = self.g[..., t, :, :] * self._raised
             value += self.value
             size = np.abs(value)
+            if self._is_held(size):
+                self.value = value
+                return
             top = _highest(size)
             if top.max() < np.inf:  # what arrives could be raised so much
                 self.value = value
@@ -126,6 +130,24 @@ class Carry:
             self._add_at_powers(t)
         size = np.abs(self.value)
         self._rescale(size, _highest(size))
+
+    @cached_property
+    def _raised(self) -> Array:
+        """By how much all that arrives is raised; an array, which is quicker to multiply by."""
+        return np.asarray(power(self.g.dtype, self.powers - self.power))
+
+    def _is_held(self, size: Array) -> bool:
+        """Whether rows of such sizes surely stay as they are, seen from the sums of their elements."""
+        parts, H = len(size), size.shape[-1]
+        totals = size.reshape(-1, H).dot(self._ones)
+        if parts > 1:
+            totals = totals.reshape(parts, -1).sum(axis=0)
+        least, most = totals.min(), totals.max()
+        return bool(self.low * parts * H <= least and most < self.high and size.min() >= self.tiny)
+
+    @cached_property
+    def _ones(self) -> Array:
+        return np.ones(self.g.shape[-1], self.g.dtype)
 
     @cached_property
     def _arriving(self) -> list[bool]:

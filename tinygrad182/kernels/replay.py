@@ -12,6 +12,8 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..backend import Array, Namespace
 from .program import MASKS, Key, Listing, Register, evaluate
 
@@ -69,6 +71,8 @@ class Plan:
         self.values: list[Any] = []
         self.made: list[tuple[int, bool]] = []
         """What is used in between: its number, and whether it is a mask."""
+        self.constants: list[int] = []
+        """Which values are numbers."""
         self.sources: dict[str, list[tuple[int, tuple[Any, ...]]]] = {}
         """By the name of an array: the numbers of its parts, and their indices."""
         self.copied: list[tuple[int, int]] = []
@@ -106,6 +110,8 @@ class Plan:
             self._numbers[key] = len(self.values)
             if isinstance(x, Register):
                 self.made.append((len(self.values), x.op in MASKS))
+            else:
+                self.constants.append(len(self.values))
             self.values.append(x)
         return self._numbers[key]
 
@@ -147,6 +153,8 @@ class Replay:
         self._values = list(plan.values)
         for i, is_mask in plan.made:
             self._values[i] = m.empty(like.shape, "bool" if is_mask else like.dtype)
+        for i in plan.constants:  # arrays are quicker than Python's numbers
+            self._values[i] = m.asarray(plan.values[i], like.dtype)
         self._numbers: list[int] = []
         self._steps: Iterator[tuple[Array, ...]] = iter(())
 
@@ -164,7 +172,7 @@ class Replay:
     def give(self, array: str, parts: Any) -> None:
         """Give an array without a time axis, or the parts of one."""
         for i, key in self._plan.sources.get(array, ()):
-            self._values[i] = parts[key[0]] if len(key) == 1 else parts[key]  # type: ignore[call-overload]
+            self._values[i] = parts[key[0]] if len(key) == 1 else parts[key]
 
     def __call__(self) -> None:
         """Run at the next step."""
@@ -255,12 +263,16 @@ UFUNCS = ("add", "subtract", "multiply", "divide", "negative", "tanh", "exp", "s
 """Operations that the libraries have in that form."""
 
 
+ONE = np.ones((), "float16")
+"""An array is quicker than Python's number, and of this type it widens no other."""
+
+
 def _sigmoid(m: Any, z: Array, out: Array) -> None:
     """1 / (1 + e⁻ᶻ) is accurate on both tails."""
     m.negative(z, out=out)
     m.exp(out, out=out)
-    m.add(out, 1, out=out)
-    m.divide(1, out, out=out)
+    m.add(out, ONE, out=out)
+    m.reciprocal(out, out=out)
 
 
 def _relu(m: Any, z: Array, out: Array) -> None:

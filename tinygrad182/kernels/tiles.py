@@ -5,33 +5,21 @@ What is a cell's own comes from its program, run on registers; the rest is the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 
 from .operations import Operations
-from .powers import NOTHING, held, largest_exponent, power, smallest
+from .panels import SUMS, WIDE, aligned, crossed, pack, pack_across, padded, product, products
 from .program import Program
-from .vectors import BITS, Code, Value
+from .scaling import Carry, at_powers, exponents
+from .vectors import Array, Code, Value
 
-SUMS = 16 if BITS != 256 else 8
-"""How many sums are made together: as many as there are registers for."""
-
-DEEP = 256
-"""Rows whose products with each other are added up at once: as many as the cache holds."""
-
-WIDE = 4
-"""Registers' columns whose products are made together, where a unit has one sum."""
-
-LINE = 64
-"""Bytes after which a line of the cache begins, and packed weights do."""
-
-
-def named(kind: str, count: int) -> list[str]:
-    """Names of operands of which a program has several."""
-    return [f"{kind}{i}" for i in range(count)]
+STEPS = ("forward", "backward")
+ROWS = ("exponents", "at_powers", "crossed")
+"""The functions of a program's module, and of that for rows."""
 
 
 def described(program: Program) -> str:
@@ -40,16 +28,11 @@ def described(program: Program) -> str:
     return repr((program.gates, program.parts, program.weights, program.x_only, *listings))
 
 
-STEPS = ("forward", "backward")
-ROWS = ("exponents", "at_powers", "crossed")
-"""The functions of a program's module, and of that for rows."""
-
-
 def steps(program: Program, dtype: Any) -> ir.Module:
     """The loops over time of a program."""
     module = ir.Module()
-    forward(module, program, dtype)
-    backward(module, program, dtype)
+    Forward(module, program, dtype).write()
+    Backward(module, program, dtype).write()
     return module
 
 
@@ -62,262 +45,145 @@ def rows(dtype: Any) -> ir.Module:
     return module
 
 
-def aligned(code: Code, at: Value) -> Value:
-    """The first place from a pointer on where a line of the cache begins."""
-    b = code.builder
-    address = Value(b, b.ptrtoint(at.value, ir.IntType(64)))
-    address = (address + (LINE - 1)) & -LINE
-    return Value(b, b.inttoptr(address.value, at.value.type))
-
-
-def pack_across(
-    code: Code, weight: Value, to: Value, K: Value, n: Value, blocks: tuple[int, ...], widths: Any
-) -> None:
-    """Blocks of a weight (·, K), n rows each, as panels: of some units of all blocks, columns side by side."""
-    for j, width in code.over(n, widths):
-        columns = width * code.count
-        for q, block in enumerate(blocks):
-            for i in code.loop(0, columns):
-                unit = j + i
-                inside = unit < n
-                source = weight + (n * block + unit).where(~inside, 0) * K
-                place = to + (j * K * len(blocks) + i + q * columns)
-                for k in code.loop(0, K):
-                    x = code.scalar(source + k)
-                    code.put(x.where(~inside, 0.0), place + k * (columns * len(blocks)))
-
-
-def panels(
-    code: Code, rows: Value, to: Value, length: Value, n: Value, apart: Value, widths: Any,
-    whole: Any = None, offset: Any = 0,
-) -> None:  # fmt: skip
-    """Rows as panels of columns, whose rows stand behind each other, filled up with 0.
-
-    They may be some of the ``whole`` of a panel's rows, from ``offset`` on.
-    """
-    for j, width in code.over(n, widths):
-        for k in code.loop(0, length):
-            start = to + (
-                j * (length if whole is None else whole) + (k + offset) * (width * code.count)
-            )
-            for i in range(width):
-                on = code.number(i * code.count)
-                code.store(code.load(rows + (k * apart + j + on)), start + on, whole=True)
-
-
-# --- forward --------------------------------------------------------------------------------------
-
-
-def forward(module: ir.Module, program: Program, dtype: Any) -> None:
-    """Write the function ``forward``: all steps of some sequences."""
-    initial, others = named("initial", len(program.parts)), named("other", len(program.weights))
-    arrays = ["x", "weight_ih", "weight_hh", "bias_ih", "bias_hh", *initial, *others]
-    numbers = ["T", "B", "I", "H", "shortest", "first", "last"]
-    arrays += ["saved", "states", "lengths", "scratch"]
-    code = Code(module, "forward", dtype, arrays, ["lengths"], numbers)
-    widths = (WIDE, 1) if program.sums == 1 else (1,)
-    panels = _packed(code, program, widths)
-    for t in code.loop(0, code["T"]):
-        before = _before(code, program, t)
-        for j, width in code.over(code["H"], widths):
-            weights = [_weights(code, program, j + q * code.count) for q in range(width)]
-            for rows in code.by_rows(
-                code["last"] - code["first"], max(1, SUMS // (program.sums * width))
-            ):
-                rows = [code["first"] + r for r in rows]
-                sums = _sums(code, program, panels, before[0], t, j, width, rows)
-                for row, its in zip(rows, sums, strict=True):
-                    for q in range(width):
-                        unit = j + q * code.count
-                        _forward(code, program, t, row, unit, before, its[q::width], weights[q])
-        with code.when(t >= code["shortest"]):
-            _stay(code, before, t)
-    code.done()
-
-
-def _packed(code: Code, program: Program, widths: Any) -> tuple[Value, Value, Value]:
-    """Both weights as panels, and where the sums begin, each behind the other, filled up with 0."""
-    H, I = code["H"], code["I"]
-    padded, size = _padded(code), len(program.gates)
-    panel_x = aligned(code, code["scratch"])
-    panel_h = panel_x + padded * I * size
-    bias = panel_h + padded * H * size
-    pack_across(code, code["weight_ih"], panel_x, I, H, program.x_gates, widths)
-    pack_across(code, code["weight_hh"], panel_h, H, H, program.h_gates, widths)
-    from_x = dict(enumerate(program.x_gates))
-    from_h = dict(enumerate(program.h_gates, program.sums - size))
-    for s in range(program.sums):
-        for j, _ in code.over(H):
-            total = code.constant(0.0)
-            for name, blocks in (("bias_ih", from_x), ("bias_hh", from_h)):
-                if s in blocks:
-                    total = total + code.load(code[name] + (H * blocks[s] + j))
-            code.store(total, bias + (padded * s + j), whole=True)
-    return panel_x, panel_h, bias
-
-
-def _padded(code: Code) -> Value:
-    """The number of hidden units, up to whole registers."""
-    return (code["H"] + (code.count - 1)) / code.count * code.count
-
-
-def _before(code: Code, program: Program, t: Value) -> list[Value]:
-    """Pointers to the parts of the state before a step, of all sequences."""
-    states, T, size = code["states"], code["T"], code["B"] * code["H"]
-    return [
-        (states + (T * p + t - 1) * size).where(t == 0, code[f"initial{p}"])
-        for p in range(len(program.parts))
-    ]
-
-
-def _weights(code: Code, program: Program, unit: Value) -> dict[Any, Value]:
-    """The cell's own weights of a register's hidden units."""
-    places = [
-        code[f"other{i}"] + (code["H"] * block + unit)
-        for i, blocks in enumerate(program.weights.values())
-        for block in range(blocks)
-    ]
-    return {("weight", k): code.load(place) for k, place in enumerate(places)}
-
-
-def _sums(
-    code: Code, program: Program, panels: tuple[Value, Value, Value], h: Value, t: Value, j: Value,
-    width: int, rows: list[Value],
-) -> list[list[Value]]:  # fmt: skip
-    """The sums of some sequences: of each, those of one block of units behind those of another."""
-    panel_x, panel_h, bias = panels
-    B, I, H, size = code["B"], code["I"], code["H"], len(program.gates)
-    starts = [
-        _padded(code) * s + j + q * code.count for s in range(program.sums) for q in range(width)
-    ]
-    sums = [[code.load(bias + start) for start in starts] for _ in rows]
-    x = [code["x"] + (t * B + row) * I for row in rows]
-    own = size * width
-    found = code.products(x, panel_x + j * I * size, [row[:own] for row in sums], I)
-    sums = [row + rest[own:] for row, rest in zip(found, sums, strict=True)]
-    own = (program.sums - size) * width
-    before = [h + row * H for row in rows]
-    found = code.products(before, panel_h + j * H * size, [row[own:] for row in sums], H)
-    return [row[:own] + rest for row, rest in zip(sums, found, strict=True)]
-
-
-def _forward(
-    code: Code, program: Program, t: Value, row: Value, unit: Value, before: list[Value],
-    sums: list[Value], weights: Mapping[Any, Value],
-) -> None:  # fmt: skip
-    """From sums to the state after a step, and to what backward needs, of a register's units."""
-    T, B, H = (code[n] for n in "TBH")
-    here = row * H + unit
-    values: dict[Any, Value] = {("sum", s): x for s, x in enumerate(sums)} | dict(weights)
-    values |= {("before", p): code.load(pointer + here) for p, pointer in enumerate(before)}
-    for (kind, k), x in program.forward.run(values, Operations(code)).items():
-        if kind == "after":
-            code.store(x, code["states"] + ((T * k + t) * B * H + here))
-        else:
-            code.store(x, code["saved"] + (((t * B + row) * program.saved + k) * H + unit))
-
-
-def _stay(code: Code, before: list[Value], t: Value) -> None:
-    """Let the states of sequences that are over be as those before."""
-    T, B, H = (code[n] for n in "TBH")
-    for b in code.loop(code["first"], code["last"]):
-        with code.when(t >= code.scalar(code["lengths"] + b)):
-            for p, pointer in enumerate(before):
-                for j, _ in code.over(H):
-                    x = code.load(pointer + (b * H + j))
-                    code.store(x, code["states"] + (((T * p + t) * B + b) * H + j))
-
-
-# --- powers of two --------------------------------------------------------------------------------
-
-
-class Powers:
-    """Powers of two of numbers of a type, in the code of a function.
+class Steps:
+    """A loop over time that is being written.
 
     Parameters
     ----------
-    code : Code
+    module : ir.Module
+    program : Program
     dtype : numpy dtype
     """
 
-    def __init__(self, code: Code, dtype: Any) -> None:
-        self.code = code
-        self.limit = largest_exponent(dtype) - 2
-        self.mantissa = int(np.finfo(dtype).nmant)
-        self.held = held(dtype)
-        self.tiny = float(smallest(dtype))
-        self.low, self.high, self.infinite = (
-            int(np.asarray(x, dtype).view(f"i{code.bytes}"))
-            for x in (power(dtype, self.held.low), power(dtype, self.held.high), np.inf)
+    name: str
+    arrays: tuple[str, ...]
+    indices: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    def __init__(self, module: ir.Module, program: Program, dtype: Any) -> None:
+        self.program = program
+        self.parts = range(len(program.parts))
+        own = (
+            [f"initial{p}" for p in self.parts],
+            [f"other{i}" for i in range(len(program.weights))],
         )
+        arrays = *own[0], *own[1], *self.arrays, *self.indices, "scratch"
+        self.code = code = Code(module, self.name, dtype, arrays, self.indices, self.numbers)
+        self.T, self.B, self.H, self.first, self.last = (
+            code[n] for n in ("T", "B", "H", "first", "last")
+        )
+        self.states = code.array("states", len(self.parts), self.T, self.B, self.H)
+        self.saved = code.array("saved", self.T, self.B, program.saved, self.H)
 
-    def two_to(self, exponent: Value) -> Value:
-        """2**exponent; 0 where next to what has the power 0 it would not show."""
-        bits = (
-            exponent.larger(-self.limit - 1).smaller(self.limit + 2) + (self.limit + 1)
-        ) << self.mantissa
-        return self.code.as_bits(bits).number()
+    def before(self, t: Value) -> list[Array]:
+        """The parts of the state before a step, (B, H)."""
+        return [
+            Array(self.states.at(p, t - 1).where(t == 0, self.code[f"initial{p}"]), self.B, self.H)
+            for p in self.parts
+        ]
 
-    def exponent(self, bits: Value) -> Value:
-        """Which power of two a size is about, by its bits; if it is not finite, such that its row stays."""
-        found = bits >> self.mantissa
-        usual = (found - self.limit).larger(-self.limit).smaller(self.limit)
-        return usual.where(bits >= self.infinite, self.held.middle)
+    def weights(self, unit: Value) -> dict[Any, Value]:
+        """The cell's own weights of a register's hidden units."""
+        places = [
+            self.code.array(f"other{i}", blocks, self.H).at(block, unit)
+            for i, blocks in enumerate(self.program.weights.values())
+            for block in range(blocks)
+        ]
+        return {("weight", k): self.code.load(place) for k, place in enumerate(places)}
 
-    def flushed(self, x: Value, least: Any = None) -> Value:
-        """0 where a size is smaller than the least, so that no product meets a subnormal number."""
-        return x.where(abs(x) < (self.tiny if least is None else least), 0.0)
 
-    def over(self, n: Value, parts: int, one: Callable[[int, Value], Value]) -> Value:
-        """Do something with the elements of a row in all parts; the bits of the largest size of all results."""
+class Forward(Steps):
+    """The function ``forward``: all steps of some sequences."""
+
+    name = "forward"
+    arrays = ("x", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "saved", "states")
+    indices = ("lengths",)
+    numbers = ("T", "B", "I", "H", "shortest", "first", "last")
+
+    def write(self) -> None:
+        """Write it."""
+        code, program = self.code, self.program
+        widths = (WIDE, 1) if program.sums == 1 else (1,)
+        self._pack(widths)
+        for t in code.loop(0, self.T):
+            before = self.before(t)
+            for j, width in code.over(self.H, widths):
+                units = [j + q * code.count for q in range(width)]
+                weights = [self.weights(unit) for unit in units]
+                height = max(1, SUMS // (program.sums * width))
+                for numbers in code.by_rows(self.last - self.first, height):
+                    rows = [self.first + r for r in numbers]
+                    for row, sums in zip(
+                        rows, self._sums(t, rows, before[0], j, units), strict=True
+                    ):
+                        for q, unit in enumerate(units):
+                            self._step(t, row, unit, before, sums[q::width], weights[q])
+            with code.when(t >= code["shortest"]):
+                self._stay(t, before)
+        code.done()
+
+    def _pack(self, widths: Any) -> None:
+        """Both weights as panels, and where the sums begin, each behind the other."""
+        code, H, size, program = self.code, self.H, self.code["I"], self.program
+        columns = padded(code, H)
+        self.panel_x = aligned(code, code["scratch"])
+        self.panel_h = self.panel_x + columns * size * len(program.gates)
+        self.bias = Array(self.panel_h + columns * H * len(program.gates), program.sums, columns)
+        pack_across(code, code["weight_ih"], self.panel_x, size, H, program.x_gates, widths)
+        pack_across(code, code["weight_hh"], self.panel_h, H, H, program.h_gates, widths)
+        from_x = dict(enumerate(program.x_gates))
+        from_h = dict(enumerate(program.h_gates, program.sums - len(program.gates)))
+        for s in range(program.sums):
+            for j, _ in code.over(H):
+                terms = [
+                    code.load(code[name] + (H * gates[s] + j))
+                    for name, gates in (("bias_ih", from_x), ("bias_hh", from_h))
+                    if s in gates
+                ]
+                code.store(sum(terms[1:], start=terms[0]), self.bias.at(s, j), whole=True)
+
+    def _sums(
+        self, t: Value, rows: list[Value], h: Array, j: Value, units: list[Value]
+    ) -> list[list[Value]]:
+        """The sums of some sequences: of each, those of all units by one gate after the other."""
+        code, size, program = self.code, self.code["I"], self.program
+        gates, apart = len(program.gates), (program.sums - len(program.gates)) * len(units)
+        x = code.array("x", self.T, self.B, size)
+        starts = [code.load(self.bias.at(s, unit)) for s in range(program.sums) for unit in units]
+        by_x, rest = starts[: gates * len(units)], starts[gates * len(units) :]
+        panel = self.panel_x + j * size * gates
+        found = products(code, [x.at(t, row) for row in rows], panel, [by_x] * len(rows), size)
+        sums = [row + rest for row in found]
+        panel = self.panel_h + j * self.H * gates
+        found = products(
+            code, [h.at(row) for row in rows], panel, [row[apart:] for row in sums], self.H
+        )
+        return [row[:apart] + by_h for row, by_h in zip(sums, found, strict=True)]
+
+    def _step(
+        self, t: Value, row: Value, unit: Value, before: list[Array], sums: list[Value],
+        weights: Mapping[Any, Value],
+    ) -> None:  # fmt: skip
+        """From sums to the state after a step, and to what backward needs, of a register's units."""
         code = self.code
-        most = code.variable(code.constant(0.0).bits())
-        for p in range(parts):
-            for j, _ in code.over(n):
-                most(most().larger(one(p, j).size()))
-        return code.as_index(most().largest())
+        values = {("sum", s): x for s, x in enumerate(sums)} | dict(weights)
+        values |= {("before", p): code.load(part.at(row, unit)) for p, part in enumerate(before)}
+        for (kind, k), x in self.program.forward.run(values, Operations(code)).items():
+            place = self.states.at(k, t, row) if kind == "after" else self.saved.at(t, row, k)
+            code.store(x, place + unit)
 
-    def largest(self, n: Value, rows: list[Value]) -> Value:
-        """The bits of the largest size of an element."""
-        return self.over(n, len(rows), lambda p, j: self.code.load(rows[p] + j))
-
-    def added(
-        self, n: Value, ours: list[Value], theirs: list[Value], out: list[Value],
-        sum_of: Callable[[Value, Value], Value],
-    ) -> Value:  # fmt: skip
-        """Write a sum of two rows, 0 where it is subnormal; the bits of the largest size."""
-
-        def one(p: int, j: Value) -> Value:
-            x = self.flushed(sum_of(self.code.load(ours[p] + j), self.code.load(theirs[p] + j)))
-            self.code.store(x, out[p] + j)
-            return x
-
-        return self.over(n, len(ours), one)
-
-    def met(
-        self, ours: Value, power: Value, theirs: Value, given: Value
-    ) -> tuple[Value, Callable[[Value, Value], Value]]:
-        """At which power two rows at others are added, and how: each is brought to about 1 first.
-
-        The rows' largest sizes are given as bits. The larger one is then at what rows are held at.
-        """
-        a, b, nothing = self.exponent(ours), self.exponent(theirs), theirs == 0
-        to = given + b - self.held.middle
-        to = to.where(ours != 0, to.larger(power + a - self.held.middle)).where(nothing, power)
-        first, second = (
-            self.two_to((-a).where(nothing, 0)),
-            self.two_to((power + a - to).where(nothing, 0)),
-        )
-        second = second.where(ours == 0, 0.0)
-        third, fourth = self.two_to(-b), self.two_to(given + b - to).where(nothing, 0.0)
-        return to, lambda x, y: x * first * second + y * third * fourth
+    def _stay(self, t: Value, before: list[Array]) -> None:
+        """Let the states of sequences that are over be as those before."""
+        code = self.code
+        for b in code.loop(self.first, self.last):
+            with code.when(t >= code.scalar(code["lengths"] + b)):
+                for p, part in enumerate(before):
+                    for j, _ in code.over(self.H):
+                        code.store(code.load(part.at(b, j)), self.states.at(p, t, b, j))
 
 
-# --- backward -------------------------------------------------------------------------------------
-
-
-def backward(module: ir.Module, program: Program, dtype: Any) -> None:
-    """Write the function ``backward``: some steps back of some sequences; whether any power has changed.
+class Backward(Steps):
+    """The function ``backward``: some steps back of some sequences; whether any power has changed.
 
     ``g`` (parts, L, T, B, H) are at the powers ``given``; ``value`` and ``power`` are what comes from
     later steps, (parts, L, B, H), and its powers. It writes the cotangents of the sums, the powers at
@@ -325,208 +191,93 @@ def backward(module: ir.Module, program: Program, dtype: Any) -> None:
     they are not wanted (``keep`` is the number of steps that are kept). Of what is given once for
     all rows, the factor of a row's number is 0: ``ragged`` of ``lengths``, ``various`` of ``given``.
     """
-    parts = len(program.parts)
-    indices = ["lengths", "given", "power", "every"]
-    arrays = [*named("initial", parts), *named("other", len(program.weights))]
-    arrays += ["weight_hh", "saved", "states", "g", "value", "sums", "held"]
-    arrays += [*indices, "scratch"]
-    numbers = ["L", "T", "B", "H", "start", "stop", "keep", "ragged", "various", "first", "last"]
-    code = Code(module, "backward", dtype, arrays, indices, numbers)
-    L, T, B, H, start, stop, keep = (code[n] for n in numbers[:7])
-    panel = aligned(code, code["scratch"])
-    for q, gate in enumerate(program.h_gates):
-        block, whole = code["weight_hh"] + H * gate * H, H * len(program.gates)
-        panels(code, block, panel, H, H, H, (WIDE, 1), whole, H * q)
-    carry = _Carry(code, program, dtype)
-    for e in code.loop(0, L):
-        for back in code.loop(1, stop - start + 1):
-            t = stop - back
-            i = t - start
-            before = _before(code, program, t)
-            for b in code.loop(code["first"], code["last"]):
-                value = [code["value"] + ((L * p + e) * B + b) * H for p in range(parts)]
-                g = [code["g"] + (((L * p + e) * T + t) * B + b) * H for p in range(parts)]
-                kept = [
-                    code["held"] + (((L * p + e) * keep + i % keep) * B + b) * H
-                    for p in range(parts)
-                ]
-                sums = code["sums"] + ((e * (stop - start) + i) * B + b) * H * program.columns
-                given = code.scalar(code["given"] + ((e * T + t) * B + b) * code["various"])
-                power = carry.add(value, code["power"] + (e * B + b), g, given, kept)
-                code.put(power, code["every"] + ((e * (stop - start) + i) * B + b))
-                over = t >= code.scalar(code["lengths"] + b * code["ragged"])
-                with code.builder.if_else(over.value) as (stopped, running):
-                    with stopped:  # the state stayed as it was, as a constant
-                        for j, _ in code.over(H * program.columns):
-                            code.store(0.0, sums + j)
-                        for row in value:
-                            for j, _ in code.over(H):
-                                code.store(0.0, row + j)
-                    with running:
-                        _back(code, program, carry.powers, t, b, before, kept, sums, value)
-            sums = (
-                code["sums"]
-                + (
-                    (e * (stop - start) + i) * B * program.columns
-                    + program.sums
-                    - len(program.gates)
+
+    name = "backward"
+    arrays = ("weight_hh", "saved", "states", "g", "value", "sums", "held")
+    indices = ("lengths", "given", "power", "every")
+    numbers = ("L", "T", "B", "H", "start", "stop", "keep", "ragged", "various", "first", "last")
+
+    def __init__(self, module: ir.Module, program: Program, dtype: Any) -> None:
+        super().__init__(module, program, dtype)
+        code, L, T, B, H = self.code, self.code["L"], self.T, self.B, self.H
+        self.steps, parts = code["stop"] - code["start"], len(self.parts)
+        self.value = code.array("value", parts, L, B, H)
+        self.g = code.array("g", parts, L, T, B, H)
+        self.held = code.array("held", parts, L, code["keep"], B, H)
+        self.sums = code.array("sums", L, self.steps, B, program.columns, H)
+        self.carry = Carry(code, dtype)
+
+    def write(self) -> None:
+        """Write it."""
+        code, program, H = self.code, self.program, self.H
+        panel, gates = aligned(code, code["scratch"]), len(program.gates)
+        weight = code.array("weight_hh", gates, H, H)
+        for q, gate in enumerate(program.h_gates):
+            pack(code, weight.at(gate), panel, H, H, H, (WIDE, 1), H * gates, H * q)
+        for e in code.loop(0, code["L"]):
+            for back in code.loop(1, self.steps + 1):
+                i = self.steps - back
+                t = code["start"] + i
+                before = self.before(t)
+                for b in code.loop(self.first, self.last):
+                    self._row(e, i, t, b, before)
+                product(
+                    code, partial(self._sums_by_h, e, i), panel, self.value.at(0, e), H * gates, H,
+                    self.first, self.last, start=("before", 0) in program.backward.outputs,
+                )  # fmt: skip
+        code.done(self.carry.moved())
+
+    def _sums_by_h(self, e: Value, i: Value, b: Value) -> Value:
+        """The cotangents of a row's sums that depend on the state before."""
+        return self.sums.at(e, i, b, self.program.sums - len(self.program.gates))
+
+    def _row(self, e: Value, i: Value, t: Value, b: Value, before: list[Array]) -> None:
+        """Add what arrives at a step of a sequence, and go to the cotangents of its sums."""
+        code, L, T, B = self.code, self.code["L"], self.T, self.B
+        value = [self.value.at(p, e, b) for p in self.parts]
+        held = [self.held.at(p, e, i % code["keep"], b) for p in self.parts]
+        g = [self.g.at(p, e, t, b) for p in self.parts]
+        given = code.scalar(
+            code["given"] + Array(self.g.pointer, L, T, B).offset(e, t, b) * code["various"]
+        )
+        power = self.carry.add(self.H, value, code.array("power", L, B).at(e, b), g, given, held)
+        code.put(power, code.array("every", L, self.steps, B).at(e, i, b))
+        over = t >= code.scalar(code["lengths"] + b * code["ragged"])
+        with code.builder.if_else(over.value) as (stopped, running):
+            with stopped:  # the state stayed as it was, as a constant
+                for j, _ in code.over(self.H * self.program.columns):
+                    code.store(0.0, self.sums.at(e, i, b) + j)
+                for row in value:
+                    for j, _ in code.over(self.H):
+                        code.store(0.0, row + j)
+            with running:
+                self._back(t, b, before, held, self.sums.at(e, i, b), value)
+
+    def _back(
+        self,
+        t: Value,
+        b: Value,
+        before: list[Array],
+        held: list[Value],
+        sums: Value,
+        on: list[Value],
+    ) -> None:
+        """From the cotangents of a row's state to those of sums and weights, and of the state before."""
+        code, program, powers = self.code, self.program, self.carry.powers
+        places = {("before", p): part.at(b) for p, part in enumerate(before)}
+        places |= {("after", p): self.states.at(p, t, b) for p in self.parts}
+        places |= {("saved", k): self.saved.at(t, b, k) for k in range(program.saved)}
+        places |= {("grad", p): row for p, row in enumerate(held)}
+        places = {key: place for key, place in places.items() if key in program.backward.inputs}
+        for j, _ in code.over(self.H):
+            values = {key: code.load(place + j) for key, place in places.items()} | self.weights(j)
+            found = program.backward.run(values, Operations(code))
+            for p, row in enumerate(held):
+                code.store(found.get(("kept", p), 0.0), row + j)
+                if p or ("before", 0) in found:
+                    code.store(found.get(("before", p), 0.0), on[p] + j)
+            for s in range(program.columns):
+                key = ("sum", s) if s < program.sums else ("weight", s - program.sums)
+                code.store(
+                    powers.flushed(code.spread(found.get(key, 0.0))), sums + (self.H * s + j)
                 )
-                * H
-            )
-            _back_product(code, program, sums, panel, code["value"] + e * B * H)
-    code.done(carry.moved())
-
-
-class _Carry:
-    """Cotangents on their way back: see :class:`.powers.Rescaled`."""
-
-    def __init__(self, code: Code, program: Program, dtype: Any) -> None:
-        self.code = code
-        self.powers = Powers(code, dtype)
-        self.moved = code.variable(code.number(0))
-        # by how much what arrives is raised: mostly as the row before it was
-        self.above = code.variable(code.number(0))
-        self.up = code.variable(self.powers.two_to(code.number(0)))
-
-    def add(
-        self, value: list[Value], place: Value, g: list[Value], given: Value, to: list[Value]
-    ) -> Value:
-        """Add what arrives to a row, into ``to``, and rescale; the row's power, also at its place."""
-        code, powers, n = self.code, self.powers, self.code["H"]
-        power = code.variable(code.scalar(place))
-        top = code.variable(code.number(powers.infinite))
-        above = given - power()
-        with code.when((above >= 0) & (above <= powers.limit)):
-            with code.when(above != self.above()):
-                self.above(above)
-                self.up(powers.two_to(above))
-            up = self.up()
-            top(powers.added(n, value, g, to, lambda x, y: x + y * up))
-        with code.when(top() >= powers.infinite):  # what arrives cannot be raised that much
-            ours, theirs = powers.largest(n, value), powers.largest(n, g)
-            met, sum_of = powers.met(ours, power(), theirs, given)
-            power(met)
-            top(powers.added(n, value, g, to, sum_of))
-        outside = (top() < powers.low) | (top() > powers.high)
-        with code.when(outside & (top() > 0) & (top() < powers.infinite)):
-            by = (
-                (powers.exponent(top()) - powers.held.middle)
-                .larger(-powers.limit)
-                .smaller(powers.limit)
-            )
-            factor = powers.two_to(-by)
-            power(power() + by)
-            for row in to:
-                for j, _ in code.over(n):
-                    code.store(powers.flushed(code.load(row + j) * factor), row + j)
-        code.put(power(), place)
-        with code.when(power() != -powers.held.middle):
-            self.moved(1)
-        return power()
-
-
-def _back(
-    code: Code, program: Program, powers: Powers, t: Value, b: Value, before: list[Value],
-    kept: list[Value], sums: Value, on: list[Value],
-) -> None:  # fmt: skip
-    """From the cotangents of a row's state to those of its sums and weights, and of the state before."""
-    T, B, H = (code[n] for n in "TBH")
-    saved = code["saved"] + (t * B + b) * H * program.saved
-    places = {("before", p): pointer + b * H for p, pointer in enumerate(before)}
-    places |= {("after", p): code["states"] + ((T * p + t) * B + b) * H for p in range(len(kept))}
-    places |= {("saved", k): saved + H * k for k in range(program.saved)}
-    places |= {("grad", p): row for p, row in enumerate(kept)}
-    for j, _ in code.over(H):
-        values = {
-            key: code.load(place + j)
-            for key, place in places.items()
-            if key in program.backward.inputs
-        }
-        found = program.backward.run(values | _weights(code, program, j), Operations(code))
-        for p, row in enumerate(kept):
-            code.store(found.get(("kept", p), 0.0), row + j)
-            if p or ("before", 0) in found:
-                code.store(found.get(("before", p), 0.0), on[p] + j)
-        for s in range(program.columns):
-            key = ("sum", s) if s < program.sums else ("weight", s - program.sums)
-            code.store(powers.flushed(code.spread(found.get(key, 0.0))), sums + (H * s + j))
-
-
-def _back_product(code: Code, program: Program, a: Value, weight: Value, out: Value) -> None:
-    """Add to ``out`` the product of rows with a packed weight; it begins at 0 where nothing else goes there."""
-    H, B = code["H"], code["B"]
-    direct = ("before", 0) in program.backward.outputs
-    length = H * len(program.gates)
-    for j, width in code.over(H, (WIDE, 1)):
-        for rows in code.by_rows(code["last"] - code["first"], max(1, SUMS // WIDE)):
-            rows = [code["first"] + r for r in rows]
-            to = [[out + (row * H + j + q * code.count) for q in range(width)] for row in rows]
-            first = [[code.load(x) if direct else code.constant(0.0) for x in row] for row in to]
-            factors = [a + row * H * program.columns for row in rows]
-            for row, sums in zip(
-                to, code.products(factors, weight + j * length, first, length), strict=True
-            ):
-                for place, x in zip(row, sums, strict=True):
-                    code.store(x, place)
-
-
-# --- rows of the weights' products ----------------------------------------------------------------
-
-
-def exponents(module: ir.Module, dtype: Any) -> None:
-    """Write the function ``exponents``, which does what :func:`.arrays.exponents` does, into ``found``."""
-    code = Code(module, "exponents", dtype, ["rows", "found"], ["found"], ["R", "n"])
-    powers, n = Powers(code, dtype), code["n"]
-    for r in code.loop(0, code["R"]):
-        bits = powers.largest(n, [code["rows"] + r * n])
-        found = (bits >> powers.mantissa) - powers.limit
-        code.put(found.where(bits == 0, NOTHING), code["found"] + r)
-    code.done()
-
-
-def at_powers(module: ir.Module, dtype: Any) -> None:
-    """Write the function ``at_powers``, which does what :func:`.arrays.at_powers` does, into ``out``."""
-    indices = ["exponents", "sizes"]
-    arrays, numbers = ["rows", "out", *indices], ["R", "n", "lift"]
-    code = Code(module, "at_powers", dtype, arrays, indices, numbers)
-    powers, n = Powers(code, dtype), code["n"]
-    for r in code.loop(0, code["R"]):
-        exponent, size = (code.scalar(code[name] + r) for name in ("exponents", "sizes"))
-        factor, other = powers.two_to(-exponent), powers.two_to(size + code["lift"])
-        lowest = powers.two_to(exponent - size - powers.limit)
-        for j, _ in code.over(n):
-            kept = powers.flushed(code.load(code["rows"] + (r * n + j)), lowest)
-            code.store(kept * factor * other, code["out"] + (r * n + j))
-    code.done()
-
-
-def crossed(module: ir.Module, dtype: Any) -> None:
-    """Write the function ``crossed``: add aᵀ b to ``out`` (N, K), of rows a (R, N) and b (R, K).
-
-    Rows may be further apart than they are long. Those of ``out`` are written from ``first`` to ``last``.
-    """
-    numbers = ["R", "N", "K", "a_apart", "b_apart", "first", "last"]
-    code = Code(module, "crossed", dtype, ["a", "b", "out", "scratch"], [], numbers)
-    R, K, first, last = (code[n] for n in ("R", "K", "first", "last"))
-    panels_b = aligned(code, code["scratch"])
-    panels_a = panels_b + (K + (code.count - 1)) / code.count * code.count * DEEP
-    for start in code.loop(0, R, DEEP):
-        deep = (R - start).smaller(DEEP)
-        a, b = (code[x] + start * code[f"{x}_apart"] for x in "ab")
-        panels(code, b, panels_b, deep, K, code["b_apart"], (WIDE, 1))
-        panels(code, a + first, panels_a, deep, last - first, code["a_apart"], (1,))
-        for j, width in code.over(K, (WIDE, 1)):
-            for rows in code.by_rows(last - first, max(1, SUMS // WIDE)):
-                factors = [
-                    panels_a + (n / code.count * code.count * deep + n % code.count) for n in rows
-                ]
-                to = [
-                    [code["out"] + ((first + n) * K + j + q * code.count) for q in range(width)]
-                    for n in rows
-                ]
-                sums = [[code.load(place) for place in row] for row in to]
-                sums = code.products(factors, panels_b + j * deep, sums, deep, code.count)
-                for places, row in zip(to, sums, strict=True):
-                    for place, x in zip(places, row, strict=True):
-                        code.store(x, place)
-    code.done()

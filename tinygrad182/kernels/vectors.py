@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -25,26 +26,22 @@ BITS = next((bits for name, bits in (("avx512f", 512), ("avx", 256)) if _FEATURE
 
 INT = ir.IntType(64)
 
-
 FLOATING = {
-    "add": "fadd",
-    "subtract": "fsub",
-    "multiply": "fmul",
-    "divide": "fdiv",
-    "negative": "fneg",
-}
+    "add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv", "negative": "fneg",
+}  # fmt: skip
 INTEGER = {
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "sdiv", "remainder": "srem",
     "negative": "neg", "logical_and": "and_", "logical_or": "or_", "logical_not": "not_",
 }  # fmt: skip
 RELATIONS = {
-    "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=",
+    "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==",
+    "not_equal": "!=",
 }  # fmt: skip
 """LLVM's instructions, by the names of operations."""
 
 
 class Value(Operators):
-    """A number or a register of numbers in the code that is being written: an operator writes the instruction.
+    """A number or a register in the code that is being written: an operator writes the instruction.
 
     A number beside a register stands for one in every element.
 
@@ -89,7 +86,7 @@ class Value(Operators):
         """Write the instruction of an operation. NaN is in no relation but ``not_equal``."""
         b = self.builder
         if self.value.type.is_pointer:
-            return Value(b, b.gep(self.value, [operands[1].value]))
+            return Value(b, b.gep(self.value, [_index(operands[1])]))
         wide = max((x for x in operands if isinstance(x, Value)), key=lambda x: x.count)
         given, whole = [wide.like(x) for x in operands], isinstance(wide.element, ir.IntType)
         if op in RELATIONS:
@@ -119,6 +116,11 @@ class Value(Operators):
         """The smaller of two each; this where they are not ordered."""
         return self.where(self > x, x)
 
+    def shuffled(self, x: Value, places: Sequence[int]) -> Value:
+        """Elements of this register and of another, by their numbers in both."""
+        numbers = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places))
+        return Value(self.builder, self.builder.shuffle_vector(self.value, x.value, numbers))
+
     def _seen_as(self, element: ir.Type) -> Value:
         kind = ir.VectorType(element, self.count) if self.count else element
         return Value(self.builder, self.builder.bitcast(self.value, kind))
@@ -147,6 +149,10 @@ class Value(Operators):
         return Value(self.builder, call(self.builder, name, self.element, [self.value]))
 
 
+def _index(x: Value | int) -> ir.Value:
+    return x.value if isinstance(x, Value) else ir.Constant(INT, x)
+
+
 def call(b: ir.IRBuilder, name: str, result: ir.Type, operands: list[ir.Value]) -> ir.Value:
     """Call an intrinsic, or a function of the C library."""
     function = b.module.globals.get(name)
@@ -154,6 +160,31 @@ def call(b: ir.IRBuilder, name: str, result: ir.Type, operands: list[ir.Value]) 
         kind = ir.FunctionType(result, [x.type for x in operands])
         function = ir.Function(b.module, kind, name)
     return b.call(function, operands)
+
+
+class Array:
+    """An array in the code that is being written, by its pointer and shape.
+
+    Parameters
+    ----------
+    pointer : Value
+    shape : tuple of Value and int
+    """
+
+    def __init__(self, pointer: Value, *shape: Value | int) -> None:
+        self.pointer = pointer
+        self.shape = shape
+
+    def offset(self, *indices: Any) -> Any:
+        """How far it is to an element, or to the first of those that begin with some indices."""
+        offset, *others = indices
+        for index, size in zip_longest(others, self.shape[1:], fillvalue=0):
+            offset = offset * size + index
+        return offset
+
+    def at(self, *indices: Any) -> Value:
+        """A pointer to it."""
+        return self.pointer + self.offset(*indices)
 
 
 class Code:
@@ -200,8 +231,12 @@ class Code:
                 found = b.load(b.inttoptr(at, kind.as_pointer().as_pointer()))
             self.given[what] = Value(b, found)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Value:
         return self.given[name]
+
+    def array(self, name: str, *shape: Value | int) -> Array:
+        """An array of the record."""
+        return Array(self.given[name], *shape)
 
     def done(self, result: Value | int = 0) -> None:
         """End the function."""
@@ -220,9 +255,9 @@ class Code:
         """A number in every element of a register."""
         return Value(self.builder, self.constant(0.0).like(x))
 
-    def as_bits(self, n: Value) -> Value:
-        """A 64-bit integer as the bits of a number of the type."""
-        return Value(self.builder, self.builder.trunc(n.value, ir.IntType(8 * self.bytes)))
+    def as_number(self, n: Value) -> Value:
+        """The number of the type of which a 64-bit integer is the bits."""
+        return Value(self.builder, self.builder.trunc(n.value, ir.IntType(8 * self.bytes))).number()
 
     def as_index(self, n: Value) -> Value:
         """The bits of a size as a 64-bit integer."""
@@ -304,6 +339,7 @@ class Code:
         Yields where a group begins and how many registers it has: groups of each of ``widths``, the
         widest first, as many as fit, and what is left, for which loads and stores are masked.
         """
+        outside, self.mask = self.mask, None
         start = self.number(0)
         for width in widths:
             step = width * self.count
@@ -315,7 +351,7 @@ class Code:
             lanes = ir.Constant(ir.VectorType(INT, self.count), list(range(self.count)))
             self.mask = Value(self.builder, lanes) < n - start
             yield start, 1
-        self.mask = None
+        self.mask = outside
 
     def by_rows(self, n: Value, height: int) -> Iterator[list[Value]]:
         """The numbers of rows by groups of ``height``, then one by one."""
@@ -323,51 +359,3 @@ class Code:
         for start, end, step in ((self.number(0), stop, height), (stop, n, 1)):
             for r in self.loop(start, end, step):
                 yield [r + i for i in range(step)]
-
-    def products(
-        self,
-        rows: list[Value],
-        panel: Value,
-        first: list[list[Value]],
-        length: Value,
-        step: int = 1,
-    ) -> list[list[Value]]:
-        """A product of rows, each from its pointer on, with some registers' columns of a matrix, and more.
-
-        What is in ``first`` is added. Elements of a row are ``step`` apart. Of the matrix, the rows of these columns stand behind each other.
-        Each addition waits for the one before: so of few columns, every fourth product goes to the same
-        sum. The order of additions is that of one row, however many there are.
-        """
-        width, zero = len(first[0]), self.constant(0.0)
-        split = max(1, 4 // width)
-        starts = [first] + [[[zero] * width for _ in rows] for _ in range(split - 1)]
-        sums = [[[self.variable(x) for x in row] for row in start] for start in starts]
-        mask, self.mask = self.mask, None  # the matrix is filled up with 0
-
-        def add(k: Value, some: list[list[Callable[..., Value]]]) -> None:
-            start = panel + k * (width * self.count)
-            columns = [self.load(start + self.number(i * self.count)) for i in range(width)]
-            for row, totals in zip(rows, some, strict=True):
-                factor = self.spread(self.scalar(row + k * step))
-                for total, column in zip(totals, columns, strict=True):
-                    total(total() + factor * column)
-
-        whole = length - length % split
-        for k in self.loop(0, whole, split):
-            for i, some in enumerate(sums):
-                add(k + i, some)
-        if split > 1:
-            for k in self.loop(whole, length):
-                add(k, sums[0])
-        self.mask = mask
-        return [
-            [_total([some[r][c]() for some in sums]) for c in range(width)]
-            for r in range(len(rows))
-        ]
-
-
-def _total(terms: list[Value]) -> Value:
-    """Their sum, in pairs."""
-    while len(terms) > 1:
-        terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=True)]
-    return terms[0]

@@ -109,23 +109,15 @@ class Module(Told):
 
     def _names(self, prefix: str) -> dict[int, str]:
         """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
+        children, named = self._children(), set[int]()
+        if not any([isinstance(child, Module) for _, child in children]):  # noqa: C419 - faster
+            _name("", children, named)
+            return {}
         names: dict[int, str] = {}
-        named: set[int] = set()
         for path, module, children in self._tree():
             if path:
                 names[id(module)] = prefix + path
-            for name, parameter in children:
-                if not isinstance(parameter, Parameter) or id(parameter) in named:
-                    continue
-                named.add(id(parameter))
-                name, leaf = f"{path}.{name}" if path else name, parameter._node
-                # "rnn.weight_hh_l0" stays so when model.rnn is called by itself
-                if (
-                    isinstance(leaf, Leaf)
-                    and name != leaf.name
-                    and not leaf.name.endswith(f".{name}")
-                ):
-                    leaf.name = name
+            _name(path, children, named)
         return names
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -398,6 +390,18 @@ class Module(Told):
             lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in own]
         total = sum(p.size for p in self.parameters())
         return "\n".join([f"{lines[0]}  # {total:,} parameters", *lines[1:]])
+
+
+def _name(path: str, children: list[tuple[str, Parameter | Module]], named: set[int]) -> None:
+    """Tell parameters their names, those aside that have been told."""
+    for name, parameter in children:
+        if not isinstance(parameter, Parameter) or id(parameter) in named:
+            continue
+        named.add(id(parameter))
+        name, leaf = f"{path}.{name}" if path else name, parameter._node
+        # "rnn.weight_hh_l0" stays so when model.rnn is called by itself
+        if isinstance(leaf, Leaf) and leaf.name != name and not leaf.name.endswith(f".{name}"):
+            leaf.name = name
 
 
 def _no_mapping(given: Any) -> str:

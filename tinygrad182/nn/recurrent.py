@@ -16,10 +16,10 @@ from ..creation import beside, sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import concat, matmul, stack, swapaxes, where
 from ..host import on_host, whole
-from ..marks import mark
+from ..marks import mark, marked
 from ..modes import MODES, modes_kept, scope
 from ..primitives import PRIMITIVES
-from ..recording import apply, wrap
+from ..recording import apply, record, wrap
 from ..recurrence import Scan
 from ..unrolling import State, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
@@ -115,11 +115,11 @@ class Recurrent(Module):
         """The options of the step."""
         return {name: getattr(self, name) for name in self.options}
 
-    def _zeros(self, shape: tuple[int, ...], weight: Array) -> State:
+    def _zeros(self, shape: tuple[int, ...], weight: Array) -> list[Array]:
         """The parts of a state where none is given, of the dtype and on the device of the weights."""
         xp = backend.NAMESPACES[type(weight)]
         with backend.on(weight):
-            return tuple([wrap(xp.zeros(shape, dtype=weight.dtype)) for _ in self.scan.parts])
+            return [xp.zeros(shape, dtype=weight.dtype) for _ in self.scan.parts]
 
     def _state(self, given: Any, shape: tuple[int, ...], layout: str, suffix: str = "") -> State:
         """The parts of a state, checked."""
@@ -236,7 +236,7 @@ class RecurrentCell(Recurrent):
         shape = (*x.shape[:-1], self.hidden_size)
         weight_ih, weight_hh, bias_ih, bias_hh, *others = self._weights("")
         if state is None:
-            before = self._zeros(shape, weight_hh._data)
+            before = tuple([wrap(part) for part in self._zeros(shape, weight_hh._data)])
         else:
             before = self._state(state, shape, layout)
         from_x = matmul(x, weight_ih.T)
@@ -385,7 +385,7 @@ class RecurrentLayer(Recurrent):
             x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
         wholes, lasts = [], []
         for k in range(self.num_layers):
-            with scope(f"l{k}"):
+            with _level(k):
                 before = None if initial is None else tuple([part[k] for part in initial])
                 every, last = self._layer(k, x, before, ends, window)
             x = every[0]
@@ -410,10 +410,12 @@ class RecurrentLayer(Recurrent):
         ``(1, B, H)``.
         """
         weights, runs = self._weights(f"_l{k}"), []
+        names = self.scan.parts
         if state is None:
-            state = self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
-        for name, part in zip(self.scan.parts, state, strict=True):
-            mark(part, name, -1)
+            zeros = self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
+            state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
+        else:
+            state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
         every: State = ()
         final: State | None = None
         for start in range(0, x.shape[0], window):
@@ -509,7 +511,13 @@ class RecurrentLayer(Recurrent):
         return options + (", return_states=True" if self.return_states else "")
 
 
-_LAST = slice(-1, None)
+_INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)
+
+
+@cache
+def _level(k: int) -> scope:
+    """The place of a layer among those above each other."""
+    return scope(f"l{k}")
 
 
 def _at(wholes: State, key: int | slice) -> State:
@@ -518,8 +526,12 @@ def _at(wholes: State, key: int | slice) -> State:
 
 
 def _one(x: Tensor, key: int | slice) -> Tensor:
-    """``x[key]``, of a key that needs no check."""
-    return apply(PRIMITIVES["index"], x, key=(key,))
+    """``x[key]``, of a key that needs no check: where it is recorded, nothing but that is done."""
+    node, modes = x._node, MODES.get()
+    if node is None or not node.requires_grad or not modes.grad or modes.anomaly:
+        return apply(_INDEX, x, key=(key,))
+    value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
+    return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
 
 
 def _joined(layers: tuple[Tensor, ...]) -> Tensor:

@@ -10,7 +10,9 @@ import pytest
 
 from tests.support import Array, assert_close
 from tests.tinygrad182.kernels.cases import KINDS, Case, make
+from tinygrad182 import recurrence
 from tinygrad182.backend import NAMESPACES
+from tinygrad182.kernels import arrays, products
 from tinygrad182.kernels.arrays import windows
 from tinygrad182.namespaces import NumPyLike
 
@@ -62,6 +64,8 @@ def _plain(x: Any) -> Any:
     """The same memory, as NumPy's own functions take it."""
     if isinstance(x, OnDevice):
         return x.view(np.ndarray)
+    if hasattr(x, "_fields"):
+        return type(x)(*map(_plain, x))
     return type(x)(map(_plain, x)) if type(x) in (tuple, list) else x
 
 
@@ -71,6 +75,36 @@ def device(x: Any) -> Any:
 
 XP: Any = NumPyLike(Module())
 NAMESPACES[OnDevice] = XP
+
+
+class Loops:
+    """Loops on the device, which its queue is given as a whole: NumPy's, with memory of the device."""
+
+    @staticmethod
+    def forward(run: Any, x: Any) -> None:
+        arrays.forward(_plain(run)._replace(m=np), _plain(x))
+
+    @staticmethod
+    def backward(run: Any, *operands: Any) -> arrays.Deltas:
+        found = arrays.backward(_plain(run)._replace(m=np), *_plain(operands)).by_rows()
+        return arrays.Deltas(*map(device, found))
+
+    exponents = staticmethod(arrays.exponents)
+    at_powers = staticmethod(arrays.at_powers)
+    crossed = staticmethod(arrays.crossed)
+
+
+@pytest.fixture(autouse=True)
+def _loops_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (recurrence, products):
+        on_host = module.loops
+        monkeypatch.setattr(
+            module,
+            "loops",
+            lambda program, m, dtype, on_host=on_host: (
+                on_host(program, m, dtype) if m is np else Loops
+            ),
+        )
 
 
 def moved(case: Case) -> Case:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tinygrad182.primitives.recurrent import Scan
 
 from tinygrad182 import kernels
 from tinygrad182.primitives import Primitive
+from tinygrad182.recurrence import Scan
 
 from .. import checks, corners
 from ..table import Row

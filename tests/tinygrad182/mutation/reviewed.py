@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinygrad182.primitives.recurrent import Scan
-
 from tinygrad182.primitives import Primitive
+from tinygrad182.recurrence import Scan
 
 from .sites import Site
 

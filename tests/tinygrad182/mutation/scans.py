@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tinygrad182.primitives.recurrent import Operands, Scan
-
 from tinygrad182.recording import is_tensor
+from tinygrad182.recurrence import Operands, Scan
 
 from .cases import Call
 from .mutants import Fault, asks

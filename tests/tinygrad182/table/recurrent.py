@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from tinygrad182.primitives.recurrent import Scan
 
 import tinygrad182 as tg
 from tests.support import Array
 from tinygrad182 import functions
+from tinygrad182.recurrence import Scan
 
 from .row import Row, Shape, real, row
 
@@ -36,11 +36,11 @@ def _torch_loop(step: Callable[..., Any]) -> Callable[..., Any]:
     """The same in PyTorch, step by step: operands as those of a scan."""
 
     def loop(t: Any, x: Any, *operands: Any, lengths: Any = None) -> Any:
-        *state, weight_ih, weight_hh, bias = operands
+        *state, weight_ih, weight_hh, bias_ih, bias_hh = operands
         courses = []
-        for i, z in enumerate(x @ weight_ih.T + bias):
+        for i, of_x in enumerate(x @ weight_ih.T + bias_ih):
             going = None if lengths is None else (lengths > i)[:, None]
-            state = step(t, z + state[0] @ weight_hh.T, state, going)
+            state = step(t, of_x, state[0] @ weight_hh.T + bias_hh, state, going)
             courses.append(state)
         wholes = [t.stack(list(part)) for part in zip(*courses, strict=True)]
         return wholes[0] if len(wholes) == 1 else t.stack(wholes)
@@ -48,21 +48,31 @@ def _torch_loop(step: Callable[..., Any]) -> Callable[..., Any]:
     return loop
 
 
+def _going(t: Any, new: Any, old: Any, going: Any) -> Any:
+    return new if going is None else t.where(going, new, old.detach())
+
+
 def _vanilla(nonlinearity: str) -> Callable[..., Any]:
-    def step(t: Any, z: Any, state: Any, going: Any) -> list[Any]:
-        new = z if nonlinearity == "identity" else getattr(t, nonlinearity)(z)
-        return [new if going is None else t.where(going, new, state[0].detach())]
+    def step(t: Any, x: Any, h: Any, state: Any, going: Any) -> list[Any]:
+        new = x + h if nonlinearity == "identity" else getattr(t, nonlinearity)(x + h)
+        return [_going(t, new, state[0], going)]
 
     return step
 
 
-def _long_short(t: Any, z: Any, state: Any, going: Any) -> list[Any]:
+def _long_short(t: Any, x: Any, h: Any, state: Any, going: Any) -> list[Any]:
     """The cell is held before the hidden state is computed from it."""
+    z = x + h
     i, f, g, o = z.split(z.shape[-1] // 4, dim=-1)
-    c = t.sigmoid(f) * state[1] + t.sigmoid(i) * t.tanh(g)
-    c = c if going is None else t.where(going, c, state[1].detach())
-    h = t.sigmoid(o) * t.tanh(c)
-    return [h if going is None else t.where(going, h, state[0].detach()), c]
+    c = _going(t, t.sigmoid(f) * state[1] + t.sigmoid(i) * t.tanh(g), state[1], going)
+    return [_going(t, t.sigmoid(o) * t.tanh(c), state[0], going), c]
+
+
+def _gated(t: Any, x: Any, h: Any, state: Any, going: Any) -> list[Any]:
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = (s.split(s.shape[-1] // 3, dim=-1) for s in (x, h))
+    z = t.sigmoid(x_z + h_z)
+    new = (1 - z) * t.tanh(x_n + t.sigmoid(x_r + h_r) * h_n) + z * state[0]
+    return [_going(t, new, state[0], going)]
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,15 @@ class _Scan:
         y: tg.Tensor = self.primitive.definition(functions, *xs, **self.params, **more)
         return y
 
+    @property
+    def biases(self) -> int:
+        """How many a layer has."""
+        return 2 if self.primitive.separate else 1
+
     def shapes(self, T: int, B: int, I: int, H: int) -> list[Shape]:  # noqa: E741
-        """Of x, the initial state, W_x, W_h and b."""
+        """Of x, the initial state, W_x, W_h and the biases of a layer."""
         rows = self.blocks * H
-        return [(T, B, I), *[(B, H)] * self.parts, (rows, I), (rows, H), (rows,)]
+        return [(T, B, I), *[(B, H)] * self.parts, (rows, I), (rows, H), *[(rows,)] * self.biases]
 
     def row(self, kind: str, form: _Form, *shapes: Shape, domain: Any = real) -> Row:
         """Operands, brought into form, of the one operation and of its loop in PyTorch."""
@@ -116,27 +131,37 @@ class _Scan:
             "no-batch": (2, 0, 2, 2),
         }
         for kind, size in sizes.items():
-            yield self.row(kind, lambda scan, t, *xs: scan(*xs), *self.shapes(*size))
-        *others, bias = self.shapes(2, 2, 2, 2)
-        yield self.row("no-bias", lambda scan, t, *xs: scan(*xs, 0), *others)
-        x, state, *_, weight = others
+            yield self.row(kind, self._layer, *self.shapes(*size))
+        shapes = self.shapes(2, 2, 2, 2)
+        weights, bias = shapes[: -self.biases], shapes[-1]
+        x, state, *_, weight = weights
+        yield self.row("no-bias", lambda scan, t, *xs: scan(*xs, 0, 0), *weights)
+        yield self.row(
+            "bias-of-the-state", lambda scan, t, *xs: scan(*xs[:-1], 0, xs[-1]), *weights, bias
+        )
+        yield self.row("two-biases", lambda scan, t, *xs: scan(*xs), *weights, bias, bias)
         yield self.row("tied", self._tied, x, state, weight, bias)
         shapes = self.shapes(3, 2, 1, 2)
         domain = (*[real] * len(shapes), _lengths)
         ragged = self.row("lengths", self._inside, *shapes, (2,), domain=domain)
-        WHOLE[str(ragged)] = partial(self.fused, shortest=min(LENGTHS))
+        WHOLE[str(ragged)] = partial(self._layer, partial(self.fused, shortest=min(LENGTHS)), tg)
         yield ragged
 
+    def _layer(self, scan: Any, t: Any, *xs: Any, **more: Any) -> Any:
+        """With the biases that a layer has, and 0 for another."""
+        end = 3 + self.parts + self.biases
+        return scan(*xs[:end], *[0] * (2 - self.biases), *xs[end:], **more)
+
     def _tied(self, scan: Any, t: Any, x: Any, state: Any, weight: Any, bias: Any) -> Any:
-        return scan(x, *[state] * self.parts, weight, weight, bias)
+        return scan(x, *[state] * self.parts, weight, weight, bias, bias)
 
     def _inside(self, scan: Any, t: Any, *xs: Any) -> Any:
         """Past an end stand constants, which no derivative is told of."""
         *operands, lengths = xs
         inside = t.stack([lengths > i for i in range(max(LENGTHS))])[..., None]
         if t is tg:
-            return t.where(inside, scan(*xs, shortest=min(LENGTHS)), 0.0)
-        return t.where(inside, scan(*operands, lengths=lengths), 0.0)
+            return t.where(inside, self._layer(scan, t, *xs, shortest=min(LENGTHS)), 0.0)
+        return t.where(inside, self._layer(scan, t, *operands, lengths=lengths), 0.0)
 
 
 def _rnn(nonlinearity: str) -> _Scan:
@@ -145,6 +170,7 @@ def _rnn(nonlinearity: str) -> _Scan:
 
 
 LSTM = _Scan("lstm_scan", "", 4, 2, _torch_loop(_long_short), {})
+GRU = _Scan("gru_scan", "", 3, 1, _torch_loop(_gated), {})
 
 
 def _shut() -> Row:
@@ -154,12 +180,12 @@ def _shut() -> Row:
         *others, bias = xs
         n = bias.shape[0] // 4
         gates = t.concat([bias[: 2 * n] - SHUT, bias[2 * n : 3 * n], bias[3 * n :] - SHUT])
-        return scan(*others, gates)[1]
+        return scan(*others, gates, 0)[1]
 
     return LSTM.row("shut", cells, *LSTM.shapes(2, 1, 1, 2))
 
 
 ROWS: list[Row] = [
-    *(row for scan in (*map(_rnn, ("tanh", "identity", "relu")), LSTM) for row in scan.rows()),
+    *(r for scan in (*map(_rnn, ("tanh", "identity", "relu")), LSTM, GRU) for r in scan.rows()),
     _shut(),
 ]
