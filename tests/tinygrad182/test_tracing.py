@@ -19,7 +19,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
-from tests.tinygrad182.steps import Cell, cells
+from tests.tinygrad182.steps import Cell, cells, step_by_step
 from tinygrad182 import functions, recurrence, tracing
 from tinygrad182.backend import NUMPY
 from tinygrad182.recurrence import Scan
@@ -157,25 +157,6 @@ def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> Non
         by_new = np.where(where, by_new, by_held[0]) if ragged else by_new
         assert_close(kept[:, i], np.moveaxis(by_new, 0, 1), CLOSE, "by the states", floor=1.0)
         assert_same([c[i] for c in pulled[: len(inputs)]], by_inputs, "by input")
-
-
-def step_by_step(scan: Scan, inputs: list[tg.Tensor], going: Array) -> tuple[list[Any], list[Any]]:
-    """The parts as each step computes them, and as they are held past an end."""
-    given_ = scan.operands(tuple(inputs))
-    state, others = given_.initial, dict(zip(scan.weights, given_.others, strict=True))
-    every_new, every_held = [], []
-    for t, goes in enumerate(going):
-        x = given_.x[t] @ given_.weight_ih.T + given_.bias_ih
-        h = state[0] @ given_.weight_hh.T + given_.bias_hh
-        handed_on = {id(part) for part in state}
-        new = scan.step(functions, x, h, state, **others)
-        new = tuple(1.0 * part if id(part) in handed_on else part for part in new)
-        mask = const(goes[:, None])
-        pairs = zip(new, state, strict=True)
-        state = new if goes.all() else tuple(tg.where(mask, a, b.detach()) for a, b in pairs)
-        every_new += new
-        every_held += state
-    return every_new, every_held
 
 
 @given(
