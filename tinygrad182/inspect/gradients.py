@@ -368,39 +368,47 @@ class Found(NamedTuple):
         return self.inside.get(twin) or Inside(twin, [], 0)
 
 
+def states_of(node: Node) -> tuple[Node, int] | None:
+    """The recurrence, and the part, that a node is all the states of."""
+    if is_scan(node):
+        return (node, 0) if node.value.ndim == 3 else None
+    if node.op == "index" and len(node.params["key"]) == 1:
+        (whole, *_), (part,) = node.inputs or (), node.params["key"]
+        if isinstance(whole, Node) and is_scan(whole) and isinstance(part, int):
+            return (whole, part) if whole.value.ndim == 4 else None
+    return None
+
+
 def part_of(scan: Node, part: int) -> Array:
     """One part of the states of a recurrence, (T, B, H)."""
     return scan.value if scan.value.ndim == 3 else scan.value[part]
 
 
-def gradients_inside(
-    root: Node,
-    seed: Array,
-    targets: set[Node],
-    leaves: Set[Node] = frozenset(),
-    sums_too: bool = False,
-    sums: RowCotangents | None = None,
-) -> Found:
-    """Gradients in bands through a graph with recurrences that were run as one operation.
-
-    ``leaves`` are further targets, whose gradients need be no truer than their type. ``sums_too``: keep
-    the gradients of every step's sums. ``sums`` is how cotangents are kept.
-    """
-    return gradients_together([(root, seed)], targets, leaves, sums_too, sums)
-
-
 @modes_kept
-def gradients_together(
+def gradients_inside(
     seeds: Sequence[Seed],
     targets: set[Node],
     leaves: Set[Node] = frozenset(),
     sums_too: bool = False,
-    sums: RowCotangents | None = None,
+    sums: ScaledCotangents | None = None,
+    stop: bool = False,
 ) -> Found:
-    """Gradients in bands from several seeds, as :func:`gradients_inside` from one.
+    """Gradients in bands through a graph with recurrences that were run as one operation.
 
-    They may all have a leading axis, of cotangents that go back together; no weight of a recurrence may
-    then be asked for.
+    Parameters
+    ----------
+    seeds : sequence of (Node, array)
+        They may all have a leading axis, of cotangents that go back together; no weight of a recurrence may
+        then be asked for.
+    targets : set of Node
+    leaves : set of Node
+        Further targets, whose gradients need be no truer than their type.
+    sums_too : bool
+        Whether to keep the gradients of every step's sums.
+    sums : ScaledCotangents, optional
+        How cotangents are kept.
+    stop : bool
+        As for :func:`backpropagate`.
     """
     run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
     with no_grad():
@@ -409,6 +417,7 @@ def gradients_together(
             targets | leaves,
             visit=run.arrive,
             retain_graph=True,
+            stop=stop,
             cotangents=run.sums,
             pull=run.pull,
         )
@@ -416,42 +425,17 @@ def gradients_together(
     return run.found
 
 
-@modes_kept
 def gradients_in_bands(
-    root: Node,
-    seed: Array,
-    targets: set[Node],
-    stop: bool = False,
+    root: Node, seed: Array, targets: set[Node], stop: bool = False
 ) -> dict[Node, list[Band]]:
-    """The gradient by every target, as bands: true however small or large it is.
-
-    ``stop`` is that of :func:`backpropagate`.
-    """
-    found: dict[Node, list[Band]] = {}
-    sums = ScaledCotangents()
-
-    def keep(node: Node, g: Array) -> None:
-        if node in targets:
-            found[node] = sums.bands(g)
-
-    with no_grad():
-        backpropagate(
-            [(root, seed)],
-            targets,
-            visit=keep,
-            stop=stop,
-            retain_graph=True,
-            cotangents=sums,
-        )
-    return found
+    """The gradient by every target of a graph that is step by step, as bands of one power each."""
+    return gradients_inside([(root, seed)], targets, sums=ScaledCotangents(), stop=stop).bands
 
 
 class _Pass:
     """One backward pass that looks inside recurrences."""
 
-    def __init__(
-        self, targets: set[Node], leaves: Set[Node], sums_too: bool, sums: RowCotangents
-    ) -> None:
+    def __init__(self, targets: set[Node], leaves: Set[Node], sums_too: bool, sums: Any) -> None:
         self.sums = sums
         self.found = Found({}, {}, {})
         self.targets = targets
@@ -461,10 +445,13 @@ class _Pass:
 
     def arrive(self, node: Node, g: Array) -> None:
         """Note the whole cotangent of a target and of a scan, with its powers."""
-        if node in self.targets or node in self.leaves:
+        if self._is_asked(node):
             self.found.bands[node] = self.sums.bands(g)
         if is_scan(node):
             (self._given[node],) = self.sums.bands(g)
+
+    def _is_asked(self, node: Node) -> bool:
+        return node in self.targets or node in self.leaves
 
     def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         """The cotangents a node sends to its inputs.
@@ -506,7 +493,8 @@ class _Pass:
             self.sums.put(parent, fit(xp, node, parent, g, leading), power)
             return
         powers = (rows + power)[..., None]
-        if (behind := self._states(parent)) is not None:
+        behind = states_of(parent)
+        if behind is not None and (behind[0] is parent or not self._is_asked(parent)):
             self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
             self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), leading), 0)
@@ -517,17 +505,6 @@ class _Pass:
         """Whether there is no state whose gradient is asked for behind a node."""
         behind = ancestors([parent], constants=True)
         return self.targets.isdisjoint(behind) and not any(map(is_scan, behind))
-
-    def _states(self, node: Node) -> tuple[Node, int] | None:
-        """The recurrence, and the part, that a node is all the states of."""
-        if is_scan(node):
-            return (node, 0) if node.value.ndim == 3 else None
-        asked = node in self.targets or node in self.leaves
-        if node.op == "index" and not asked and len(node.params["key"]) == 1:
-            (whole, *_), (part,) = node.inputs or (), node.params["key"]
-            if isinstance(whole, Node) and is_scan(whole) and isinstance(part, int):
-                return (whole, part) if whole.value.ndim == 4 else None
-        return None
 
     def finish(self) -> None:
         """Look into the scans that send nothing on."""

@@ -228,7 +228,7 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, 
     """What the loss sends to the states of each recurrence from outside it, and their whole gradients."""
     scans = [each.node for each in steps]
     sums = _Noting(scans)
-    inside = gradients_inside(root, seed, set(scans), sums=sums)
+    inside = gradients_inside([(root, seed)], set(scans), sums=sums)
     found = []
     for node in scans:
         parts = [inside.within(node).grads(k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]

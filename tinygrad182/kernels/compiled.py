@@ -21,7 +21,7 @@ from .arrays import Deltas, Ends
 from .arrays import crossed as crossed_by_blas
 from .panels import DEEP, LINE
 from .powers import held
-from .program import Program, Weights
+from .program import Program, Run
 from .vectors import BITS, Code
 
 EACH = 1 << 25
@@ -58,13 +58,16 @@ class Loop:
 
     Parameters
     ----------
-    address : int
+    library : object
+        What keeps the machine code in memory, with the addresses of functions.
+    name : str
     """
 
-    __slots__ = ("_call", "_pack")
+    __slots__ = ("_call", "_library", "_pack")
 
-    def __init__(self, address: int) -> None:
-        self._call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(address)
+    def __init__(self, library: Any, name: str) -> None:
+        self._library = library
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(library[name])
         self._pack: Callable[..., bytes] | None = None
 
     def __call__(self, arrays: list[Array], numbers: tuple[int, ...]) -> int:
@@ -90,21 +93,13 @@ def ready(program: Program, dtype: Any) -> None:
 
 
 def _loaded(name: str, made_from: str, write: Callable[[], Any], *names: str) -> Any:
-    addresses = objects.functions(name, made_from, write, names)
-    return tuple(Loop(addresses[name]) for name in names)
+    library = objects.functions(name, made_from, write, names)
+    return tuple(Loop(library, name) for name in names)
 
 
-def forward(
-    program: Program,
-    m: Any,
-    x: Array,
-    initial: list[Array],
-    weights: Weights,
-    saved: Array,
-    states: Array,
-    ends: Ends,
-) -> None:
+def forward(run: Run, x: Array) -> None:
     """Do what :func:`.arrays.forward` does."""
+    program, _, weights, initial, saved, states, ends = run
     dtype = x.dtype
     (T, B, size), H, G, S = x.shape, states.shape[3], len(program.gates), program.sums
     weight_ih, weight_hh, *biases, others = weights
@@ -118,13 +113,7 @@ def forward(
 
 
 def backward(
-    program: Program,
-    m: Any,
-    saved: Array,
-    initial: list[Array],
-    weights: Weights,
-    states: Array,
-    ends: Ends,
+    run: Run,
     g: Array,
     powers: Array | None = None,
     keep: bool = False,
@@ -132,6 +121,7 @@ def backward(
     later: Deltas | None = None,
 ) -> Deltas:
     """Do what :func:`.arrays.backward` does."""
+    program, _, weights, initial, saved, states, ends = run
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     dtype, steps, N = states.dtype, len(span), program.columns * H
@@ -249,4 +239,4 @@ def _over_batch(
         for cut in pairwise(cuts)
     )
     waiting = [_begun(run) for run in others]
-    return max(mine(), *(wait() for wait in waiting))
+    return max([mine(), *(wait() for wait in waiting)])

@@ -27,8 +27,8 @@ _DIGEST = hashlib.sha256().digest_size
 
 def functions(
     name: str, made_from: str, write: Callable[[], Any], exported: Sequence[str]
-) -> dict[str, int]:
-    """The addresses of functions of a module, by name.
+) -> Any:
+    """Machine code in memory: the addresses of functions by name, as long as this object lives.
 
     Parameters
     ----------
@@ -43,18 +43,27 @@ def functions(
     made_for = _machine().triple, llvm.get_host_cpu_name(), _features()
     made_by = llvmlite.__version__, LEVEL, OFF, _sources()
     key = hashlib.sha256(repr((name, made_from, made_for, made_by)).encode()).hexdigest()[:20]
-    file = f"loops.{key}.o"
-    code = _read(file)
-    if code is None:
-        _say(f"compiling the loops of {name} ...")
-        code = _compiled(str(write()))
-        _keep(file, code)
+    if key not in _LOADED:
+        _LOADED[key] = _linked(key, _kept(key) or _made(key, name, write), exported)
+    return _LOADED[key]
+
+
+_LOADED: dict[str, Any] = {}
+"""Machine code by what it is made from: a module cannot be loaded twice."""
+
+
+def _made(key: str, name: str, write: Callable[[], Any]) -> bytes:
+    _say(f"compiling the loops of {name} ...")
+    code = _compiled(str(write()))
+    _keep(key, code)
+    return code
+
+
+def _linked(key: str, code: bytes, exported: Sequence[str]) -> Any:
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     for function in exported:
         library.export_symbol(function)
-    loaded = library.link(_jit(), key)
-    _LOADED.append(loaded)
-    return {function: loaded[function] for function in exported}
+    return library.link(_jit(), key)
 
 
 @cache
@@ -64,10 +73,6 @@ def _sources() -> str:
     names = "operations", "panels", "powers", "program", "scaling", "tiles", "vectors"
     files = [*(here / f"{name}.py" for name in names), here.parent / "primitives/elementwise.py"]
     return hashlib.sha256(b"".join(p.read_bytes() for p in files if p.is_file())).hexdigest()
-
-
-_LOADED: list[Any] = []
-"""What keeps the machine code in memory."""
 
 
 @cache
@@ -118,21 +123,21 @@ def folders() -> list[Path]:
     return found
 
 
-def _read(file: str) -> bytes | None:
-    """Machine code that was kept; None where there is none, or the file is not what was written."""
+def _kept(key: str) -> bytes | None:
+    """Machine code of an earlier process; None where there is none, or the file is not what was written."""
     for folder in folders():
         with contextlib.suppress(OSError):
-            data = (folder / file).read_bytes()
+            data = (folder / f"loops.{key}.o").read_bytes()
             if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
                 return data[_DIGEST:]
     return None
 
 
-def _keep(file: str, code: bytes) -> None:
+def _keep(key: str, code: bytes) -> None:
     """Write machine code where it can be written; nowhere is no error."""
     for folder in folders():
         with contextlib.suppress(OSError):
-            replace_file(folder / file, hashlib.sha256(code).digest() + code)
+            replace_file(folder / f"loops.{key}.o", hashlib.sha256(code).digest() + code)
             return
 
 

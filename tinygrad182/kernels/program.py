@@ -224,6 +224,34 @@ class Weights(NamedTuple):
     others: tuple[Any, ...] = ()
 
 
+class Run(NamedTuple):
+    """A recurrence over some steps: what it is computed from, and what it leaves.
+
+    Attributes
+    ----------
+    program : Program
+    m : module
+        The arrays' library.
+    weights : Weights
+    initial : list of array (B, H)
+        The parts of the state before the first step.
+    saved : array (T, B, slots·H)
+        What backward needs. Forward writes there.
+    states : array (parts, T, B, H)
+        The states after each step. Forward writes there.
+    ends : Ends
+        Where sequences end.
+    """
+
+    program: Program
+    m: Any
+    weights: Weights
+    initial: list[Any]
+    saved: Any
+    states: Any
+    ends: Any
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A cell, ready to be run.

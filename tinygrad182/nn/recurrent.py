@@ -19,7 +19,7 @@ from ..host import on_host, whole
 from ..marks import mark, marked
 from ..modes import MODES, modes_kept, scope
 from ..primitives import PRIMITIVES
-from ..recording import apply, wrap
+from ..recording import apply, record, wrap
 from ..recurrence import Scan
 from ..unrolling import State, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
@@ -511,7 +511,7 @@ class RecurrentLayer(Recurrent):
         return options + (", return_states=True" if self.return_states else "")
 
 
-_LAST = slice(-1, None)
+_INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)
 
 
 @cache
@@ -526,8 +526,12 @@ def _at(wholes: State, key: int | slice) -> State:
 
 
 def _one(x: Tensor, key: int | slice) -> Tensor:
-    """``x[key]``, of a key that needs no check."""
-    return apply(PRIMITIVES["index"], x, key=(key,))
+    """``x[key]``, of a key that needs no check: where it is recorded, nothing but that is done."""
+    node, modes = x._node, MODES.get()
+    if node is None or not node.requires_grad or not modes.grad or modes.anomaly:
+        return apply(_INDEX, x, key=(key,))
+    value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
+    return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
 
 
 def _joined(layers: tuple[Tensor, ...]) -> Tensor:

@@ -81,16 +81,17 @@ class Loops:
     """Loops on the device, which its queue is given as a whole: NumPy's, with memory of the device."""
 
     @staticmethod
-    def forward(program: Any, m: Any, *operands: Any) -> None:
-        arrays.forward(program, np, *_plain(operands))
+    def forward(run: Any, x: Any) -> None:
+        arrays.forward(_plain(run)._replace(m=np), _plain(x))
 
     @staticmethod
-    def backward(program: Any, m: Any, *operands: Any) -> arrays.Deltas:
-        found = arrays.backward(program, np, *_plain(operands)).by_rows()
+    def backward(run: Any, *operands: Any) -> arrays.Deltas:
+        found = arrays.backward(_plain(run)._replace(m=np), *_plain(operands)).by_rows()
         return arrays.Deltas(*map(device, found))
 
     exponents = staticmethod(arrays.exponents)
     at_powers = staticmethod(arrays.at_powers)
+    crossed = staticmethod(arrays.crossed)
 
 
 @pytest.fixture(autouse=True)

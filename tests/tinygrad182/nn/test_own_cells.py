@@ -356,6 +356,12 @@ def test_a_subclass_with_another_step() -> None:
     assert_same_bits(h_n[0], host(output[-1]))
     assert tg.nn.LSTM(I, H).weight_hh_l0.shape == (4 * H, H)
 
+    class Renamed(tg.nn.LSTM):
+        state = ("h", "cell")
+
+    *_, states = Renamed(I, H, return_states=True)(tg.ones((T, B, I)))
+    assert states._fields == ("h", "cell")
+
     class Named(tg.nn.GRU):
         """Nothing is declared again: the same recurrence."""
 
