@@ -19,7 +19,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
-from tests.tinygrad182.steps import Cell, cells, step_by_step
+from tests.tinygrad182.steps import BINARY, COMPARE, UNARY, Cell, cells, step_by_step
 from tinygrad182 import functions, recurrence, tracing
 from tinygrad182.backend import NUMPY
 from tinygrad182.recurrence import Scan
@@ -196,6 +196,30 @@ def test_any_step_compiled(cell: Cell, dtype: str, seed: int) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == dtype
         assert_close(a, b, {"float32": 3e-5, "float64": CLOSE}[dtype], floor=1.0)
+
+
+EACH: list[Any] = [
+    *(("unary", name, ("state", 0)) for name in UNARY),
+    *(("binary", name, ("state", 0), ("z", 0, 1)) for name in BINARY),
+    *(("where", name, ("state", 0), ("z", 0, 1), ("z", 0, 1), 0.5) for name in COMPARE),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("first", range(0, len(EACH), 12))
+def test_each_operation_compiled(first: int, dtype: str) -> None:
+    """Each is a part of one state, beside a first that is bounded."""
+    bounded = ("unary", "tanh", ("z", 0, 1))
+    cell = Cell(1, (), (bounded, *EACH[first : first + 12]))
+    operands = [x.astype(dtype) for x in cell.operands(4, 3, 2, 5)]
+    fused, _ = both(cell.scan)
+    with loops("compiled"):
+        found = by_gradients(fused, operands)
+    with loops("NumPy"):
+        expected = by_gradients(fused, operands)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, b, {"float32": 3e-6, "float64": 1e-14}[dtype], floor=1.0)
 
 
 # --- steps that have none -------------------------------------------------------------------------
