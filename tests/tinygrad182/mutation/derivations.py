@@ -113,8 +113,7 @@ def derived_anew() -> Iterator[None]:
 
 
 def _forget() -> None:
-    for kept in (recurrence._program, arrays._plan_forward, arrays._plan_back):
-        kept.cache_clear()
+    recurrence._program.cache_clear()
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -313,20 +312,19 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("factors are those of the step after")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def shifted(f: Any, p: Any, m: Any, saved: Any, *given: Any) -> Any:
-        return f(p, m, np.roll(saved, -1, axis=0), *given)
+    def shifted(f: Any, run: Any, *steps: int) -> Any:
+        return f(run._replace(saved=np.roll(run.saved, -1, axis=0)), *steps)
 
     _around(patch, arrays, "_factors", shifted)
 
 
 @fault("factors are of the state after for the state before")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def early(
-        f: Any, p: Any, m: Any, saved: Any, initial: Any, weights: Any, states: Any, *span: Any
-    ) -> Any:
-        return f(p, m, saved, [s[0] for s in states], weights, np.roll(states, -1, axis=1), *span)
+    def late(f: Any, run: Any, *steps: int) -> Any:
+        first, states = [part[0] for part in run.states], np.roll(run.states, -1, axis=1)
+        return f(run._replace(initial=first, states=states), *steps)
 
-    _around(patch, arrays, "_factors", early)
+    _around(patch, arrays, "_factors", late)
 
 
 @fault("the state's products take the input's sums")
