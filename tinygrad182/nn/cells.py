@@ -13,7 +13,7 @@ import numpy as np
 from .. import functions
 from ..creation import tensor
 from ..errors import ArgumentError, brief
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..recurrence import Scan
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def set_options(layer: Recurrent) -> None:
             _refuse(type(layer), found, "pass a number, a name or a tuple of such")
 
 
+@modes_kept
 def try_step(layer: Recurrent) -> None:
     """Run a layer's step once on a few numbers, and compare what comes back with its state.
 
