@@ -81,7 +81,7 @@ def test_every_fault_of_the_derivation_is_caught(
 
 
 def rules_of(kind: str) -> set[str]:
-    """The operations of a cell whose derivative rules its loops are made of; sums have loops of their own."""
+    """The operations whose derivative rules a cell's loops are made of; sums have no rule there."""
     scan, params = derivations.SUBJECTS[kind]
     program = scan.program(**params)
     assert program is not None
