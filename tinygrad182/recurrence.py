@@ -270,7 +270,7 @@ class Scan(Primitive):
         if any([h.shape != (B, H) for h in given.initial]):  # noqa: C419 - a list is faster
             return False
         for bias in (given.bias_ih, given.bias_hh):
-            if type(bias) is not int and getattr(bias, "shape", None) != (N,):
+            if (type(bias) is not int or bias) and getattr(bias, "shape", None) != (N,):
                 return False
         return not given.others
 

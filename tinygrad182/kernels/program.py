@@ -75,6 +75,11 @@ class Tape:
         """
         if not any(isinstance(a, Register) for a in args):
             return float(evaluate(NUMPY, op, *args))
+        if (
+            op in ("where", "logical_and", "logical_or")
+            and (chosen := _chosen(op, *args)) is not None
+        ):
+            return chosen
         if op == "multiply":
             a, b = args
             if isinstance(b, Register) and b.moving:
@@ -91,6 +96,17 @@ class Tape:
         if key not in self._made:
             self._made[key] = Register(op, args, moving, len(self._made))
         return self._made[key]
+
+
+def _chosen(op: str, *args: Operand) -> Operand | None:
+    """The operand that a condition leaves which is a number; None where it is none."""
+    if op == "where":
+        holds, a, b = args
+        return None if isinstance(holds, Register) else a if holds else b
+    holds, other = args[::-1] if isinstance(args[0], Register) else args
+    if isinstance(holds, Register):
+        return None
+    return other if bool(holds) == (op == "logical_and") else holds
 
 
 def _is_scaled(a: Operand) -> bool:
