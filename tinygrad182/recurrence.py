@@ -21,12 +21,15 @@ from .backpropagation import ancestors
 from .kernels import loops
 from .kernels.arrays import ALL, Deltas, Ends, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
-from .kernels.program import Program, Weights
+from .kernels.program import Program, Run, Weights
 from .modes import modes_kept, no_grad
+from .namespaces import HALF
 from .primitives import Primitive
 from .primitives.primitive import Rule
 from .recording import Node, node_of, wrap
 from .tracing import derive
+
+SINGLE = np.dtype("float32")
 
 State = tuple[Any, ...]
 """The parts of a state: (h,) or (h, c)."""
@@ -98,7 +101,8 @@ class Window(NamedTuple):
 
     def without_sums(self) -> Window:
         """Return the cotangents of the states alone, which take less memory."""
-        return self._replace(deltas=self.deltas._replace(sums=None))
+        found = self.deltas
+        return Window(self.steps, Deltas(None, found.powers, None, 0, found.states), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -266,7 +270,7 @@ class Scan(Primitive):
         if any([h.shape != (B, H) for h in given.initial]):  # noqa: C419 - a list is faster
             return False
         for bias in (given.bias_ih, given.bias_hh):
-            if type(bias) is not int and getattr(bias, "shape", None) != (N,):
+            if (type(bias) is not int or bias) and getattr(bias, "shape", None) != (N,):
                 return False
         return not given.others
 
@@ -316,31 +320,36 @@ class Scan(Primitive):
         GRU and H for a vanilla RNN. Where nothing is to be kept, steps are run window by window.
         """
         program = self.program_for(xp, params)
-        given = None if program is None else _in_one_type(xp.module, self.checked(inputs))
-        run = program and given and loops(program, xp.module, given.x.dtype)
-        if not (program and given and run):
+        if program is None:
             return self._by_definition(*inputs, **params), None
-        m, x, dtype = xp.module, given.x, given.x.dtype
+        m = xp.module
+        given, dtype = _in_one_type(m, self.checked(inputs))
+        x, wide = given.x, given.x.dtype  # halves are computed with in float32
+        kernel = loops(program, m, wide)
+        if kernel is None:
+            return self._by_definition(*inputs, **params), None
         (T, B, _), H = x.shape, given.weight_hh.shape[1]
         bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
         weights = Weights(given.weight_ih, given.weight_hh, bias_ih, bias_hh, given.others)
-        states = m.empty((len(given.initial), T, B, H), dtype)
-        before, ends = list(given.initial), _ends(given.lengths, params.get("shortest"))
+        states = m.empty((len(given.initial), T, B, H), wide)
         spans = () if keep else windows(m, (T, B, program.columns * H))
+        values = m.empty((max(map(len, spans), default=T), B, program.saved * H), wide)
+        ends = _ends(given.lengths, params.get("shortest"))
+        run = Run(program, m, weights, list(given.initial), values, states, ends)
         if len(spans) < 2:
-            values = m.empty((T, B, program.saved * H), dtype)
-            run.forward(program, m, x, before, weights, values, states, ends)
-            saved = Saved(values, given.weight_hh, given.others, program)
-            return (states[0] if len(states) == 1 else states), saved
-        values = m.empty((max(map(len, spans)), B, program.saved * H), dtype)
-        for span in spans:
+            kernel.forward(run, x)
+        for span in spans if len(spans) > 1 else ():
             here = slice(span.start, span.stop)
-            part, kept = m.empty((len(states), len(span), B, H), dtype), values[: len(span)]
-            left = ends.after(span.start)
-            run.forward(program, m, x[here], before, weights, kept, part, left)
+            part = m.empty((len(states), len(span), B, H), wide)
+            run = run._replace(saved=values[: len(span)], states=part, ends=ends.after(span.start))
+            kernel.forward(run, x[here])
             states[:, here] = part
-            before = list(part[:, -1])
-        return (states[0] if len(states) == 1 else states), None
+            run = run._replace(initial=list(part[:, -1]))
+        if dtype is not wide:
+            with np.errstate(over="ignore"):  # infinite is what it is in its type
+                states, values = states.astype(dtype), values.astype(dtype)
+        saved = Saved(values, given.weight_hh, given.others, program) if keep else None
+        return (states[0] if len(states) == 1 else states), saved
 
     def inside(
         self,
@@ -381,33 +390,23 @@ class Scan(Primitive):
         """
         program = saved.program
         m, given = xp.module, self.operands(inputs)
-        parts = len(self.parts)
-        states, dtype = y.reshape((parts, *y.shape[-3:])), saved.values.dtype
+        parts, dtype = len(self.parts), saved.weight_hh.dtype
+        states = y.reshape((parts, *y.shape[-3:]))
+        g = g.astype(dtype, copy=False)
         if m is np and not g.flags.carray:  # or loops would copy it for every window
             g = g.copy()
         g = g[None] if parts == 1 else m.moveaxis(g, -4, 0) if g.ndim > 4 else g
         weights = Weights(None, saved.weight_hh, None, None, saved.others)
         initial = [h.astype(dtype, copy=False) for h in given.initial]
-        ends, run = _ends(given.lengths, shortest), loops(program, m, dtype)
+        values, wide = (a.astype(dtype, copy=False) for a in (saved.values, states))
+        run = Run(program, m, weights, initial, values, wide, _ends(given.lengths, shortest))
+        kernel = loops(program, m, dtype)
         setting = self._setting(program, m, given, states[0], needed)
         later: Deltas | None = None
         T, B, H = states.shape[1:]
         for window in reversed(windows(m, (T, B, program.columns * H))):
             span = range(max(window.start, until), window.stop)
-            later = run.backward(
-                program,
-                m,
-                saved.values,
-                initial,
-                weights,
-                states,
-                ends,
-                g,
-                powers,
-                keep,
-                span,
-                later,
-            )
+            later = kernel.backward(run, g, powers, keep, span, later)
             yield Window(span, later, setting.at(span))
             if span.start == until:
                 return
@@ -487,20 +486,23 @@ def _array_or_none(bias: Any) -> Any:
     return bias if hasattr(bias, "shape") else None
 
 
-def _in_one_type(m: Any, given: Operands) -> Operands:
-    """Operands in the type that holds all of them."""
+def _in_one_type(m: Any, given: Operands) -> tuple[Operands, Any]:
+    """Operands in the type that holds all of them, and that type; of halves, in float32."""
     arrays = [given.x, *given.initial, given.weight_ih, given.weight_hh, *given.others]
     arrays += [bias for bias in (given.bias_ih, given.bias_hh) if hasattr(bias, "dtype")]
-    if len({a.dtype for a in arrays}) == 1:
-        return given
+    dtype = given.x.dtype
+    if len({a.dtype for a in arrays}) == 1 and dtype is not HALF:
+        return given, dtype
     dtype = m.result_type(*arrays)
+    wide = SINGLE if dtype is HALF else dtype
 
     def cast(a: Any) -> Any:
-        return a.astype(dtype, copy=False) if hasattr(a, "dtype") else a
+        return a.astype(wide, copy=False) if hasattr(a, "dtype") else a
 
     x, initial, weight_ih, weight_hh, bias_ih, bias_hh, others, lengths = given
     weights = cast(weight_ih), cast(weight_hh), cast(bias_ih), cast(bias_hh)
-    return Operands(cast(x), tuple(map(cast, initial)), *weights, tuple(map(cast, others)), lengths)
+    initial, others = tuple(map(cast, initial)), tuple(map(cast, others))
+    return Operands(cast(x), initial, *weights, others, lengths), dtype
 
 
 def _ends(lengths: Array | None, shortest: int | None) -> Ends:

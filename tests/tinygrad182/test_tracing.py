@@ -19,7 +19,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
-from tests.tinygrad182.steps import Cell, cells
+from tests.tinygrad182.steps import BINARY, COMPARE, UNARY, Cell, cells, step_by_step
 from tinygrad182 import functions, recurrence, tracing
 from tinygrad182.backend import NUMPY
 from tinygrad182.recurrence import Scan
@@ -159,25 +159,6 @@ def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> Non
         assert_same([c[i] for c in pulled[: len(inputs)]], by_inputs, "by input")
 
 
-def step_by_step(scan: Scan, inputs: list[tg.Tensor], going: Array) -> tuple[list[Any], list[Any]]:
-    """The parts as each step computes them, and as they are held past an end."""
-    given_ = scan.operands(tuple(inputs))
-    state, others = given_.initial, dict(zip(scan.weights, given_.others, strict=True))
-    every_new, every_held = [], []
-    for t, goes in enumerate(going):
-        x = given_.x[t] @ given_.weight_ih.T + given_.bias_ih
-        h = state[0] @ given_.weight_hh.T + given_.bias_hh
-        handed_on = {id(part) for part in state}
-        new = scan.step(functions, x, h, state, **others)
-        new = tuple(1.0 * part if id(part) in handed_on else part for part in new)
-        mask = const(goes[:, None])
-        pairs = zip(new, state, strict=True)
-        state = new if goes.all() else tuple(tg.where(mask, a, b.detach()) for a, b in pairs)
-        every_new += new
-        every_held += state
-    return every_new, every_held
-
-
 @given(
     cell=cells(depth=2),
     value=st.sampled_from([np.nan, np.inf, -np.inf]),
@@ -215,6 +196,30 @@ def test_any_step_compiled(cell: Cell, dtype: str, seed: int) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == dtype
         assert_close(a, b, {"float32": 3e-5, "float64": CLOSE}[dtype], floor=1.0)
+
+
+EACH: list[Any] = [
+    *(("unary", name, ("state", 0)) for name in UNARY),
+    *(("binary", name, ("state", 0), ("z", 0, 1)) for name in BINARY),
+    *(("where", name, ("state", 0), ("z", 0, 1), ("z", 0, 1), 0.5) for name in COMPARE),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("first", range(0, len(EACH), 12))
+def test_each_operation_compiled(first: int, dtype: str) -> None:
+    """Each is a part of one state, beside a first that is bounded."""
+    bounded = ("unary", "tanh", ("z", 0, 1))
+    cell = Cell(1, (), (bounded, *EACH[first : first + 12]))
+    operands = [x.astype(dtype) for x in cell.operands(4, 3, 2, 5)]
+    fused, _ = both(cell.scan)
+    with loops("compiled"):
+        found = by_gradients(fused, operands)
+    with loops("NumPy"):
+        expected = by_gradients(fused, operands)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, b, {"float32": 3e-6, "float64": 1e-14}[dtype], floor=1.0)
 
 
 # --- steps that have none -------------------------------------------------------------------------

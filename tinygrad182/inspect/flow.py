@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,7 +15,8 @@ from ..autodiff import add_grads, seeds_of
 from ..backend import Array, device_of, is_away
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
-from ..modes import enable_grad, modes_kept, no_grad
+from ..memory import in_pass
+from ..modes import enable_grad, modes_kept
 from ..recording import Node, is_tensor
 from ..recurrence import by_definition, steps_of_scan
 from ..unrolling import opening
@@ -26,7 +26,6 @@ from .gradients import (
     Seed,
     TrustedCotangents,
     gradients_inside,
-    gradients_together,
     part_of,
 )
 from .hosting import on_host
@@ -42,6 +41,8 @@ from .scaling import (
     whole_of,
 )
 from .table import text_table
+
+Flow = TypeVar("Flow")
 
 
 class StateFlow:
@@ -70,13 +71,17 @@ class StateFlow:
     """
 
     def __init__(
-        self, time: HostArray, states: States, initial: list[Band] | None, ledger: Ledger
+        self,
+        time: HostArray,
+        states: StepByStep | InScans,
+        initial: list[Band] | None,
+        ledger: Ledger,
     ) -> None:
         self.time = time
         self._states = states
         self._initial = initial
         self._norms_at = ledger.note(states.norms)
-        self._value_norm_at = ledger.note(states.value_norms)
+        self._value_norm_at = ledger.note(lambda: (step_norms(states.value),))
         self._ledger = ledger
 
     @cached_property
@@ -129,62 +134,56 @@ class StateFlow:
         return text_table(("t", "‖value‖", "‖grad‖"), list(rows), 20)
 
 
-class StackFlow(Mapping[str, StateFlow]):
+class _ByName(Mapping[str, Flow]):
+    """What was found, by name; names that are not there are told."""
+
+    _unknown = ""
+
+    def __init__(self, found: dict[str, Flow]) -> None:
+        self._found = found
+
+    def __getitem__(self, name: str) -> Flow:
+        try:
+            return self._found[name]
+        except KeyError:
+            there = ", ".join(map(repr, self._found))
+            raise UnknownPathError(self._unknown.format(repr(name), there, self)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+class StackFlow(_ByName[StateFlow]):
     """The states of one module call by name; ``.h`` is short for ``["h"]``."""
 
-    def __init__(self, path: str, states: dict[str, StateFlow]) -> None:
-        self.path = path
-        self._states = states
+    _unknown = "no state {0} in {2.path!r}; it has {1}"
 
-    def __getitem__(self, name: str) -> StateFlow:
-        try:
-            return self._states[name]
-        except KeyError:
-            raise UnknownPathError(
-                f"no state {name!r} in {self.path!r}; it has {', '.join(map(repr, self._states))}"
-            ) from None
+    def __init__(self, path: str, states: dict[str, StateFlow]) -> None:
+        super().__init__(states)
+        self.path = path
 
     def __getattr__(self, name: str) -> StateFlow:
-        states = self.__dict__.get("_states", {})
+        states = self.__dict__.get("_found", {})
         if name not in states:
             raise AttributeError(f"no state {name!r}; there is {', '.join(map(repr, states))}")
         return states[name]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._states)
-
-    def __len__(self) -> int:
-        return len(self._states)
-
     def __repr__(self) -> str:
-        return "\n".join(f"{self.path} {name}\n{state!r}" for name, state in self._states.items())
+        return "\n".join(f"{self.path} {name}\n{state!r}" for name, state in self.items())
 
 
-class GradientFlow(Mapping[str, StackFlow]):
+class GradientFlow(_ByName[StackFlow]):
     """Module path → the states marked in it. A module called again has ``#2`` behind its path."""
 
-    def __init__(self, stacks: dict[str, StackFlow]) -> None:
-        self._stacks = stacks
-
-    def __getitem__(self, path: str) -> StackFlow:
-        try:
-            return self._stacks[path]
-        except KeyError:
-            raise UnknownPathError(
-                f"no states were marked in {path!r}; there are {', '.join(map(repr, self._stacks))}"
-            ) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stacks)
-
-    def __len__(self) -> int:
-        return len(self._stacks)
+    _unknown = "no states were marked in {0}; there are {1}"
 
     def __repr__(self) -> str:
-        return "\n".join(repr(stack) for stack in self._stacks.values())
+        return "\n".join(map(repr, self.values()))
 
 
-@modes_kept
 def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) -> GradientFlow:
     """The derivative of a loss by every state of every recurrence it depends on.
 
@@ -252,8 +251,8 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
         path: {name: flow_of(r, found, "gradient_flow", together) for name, r in by_name.items()}
         for path, by_name in stacks.items()
     }
-    with no_grad():
-        add_grads(_grads(found, leaves))
+    if leaves:
+        in_pass(add_grads, _grads(found, leaves), grad=False)
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
 
 
@@ -265,16 +264,16 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     """
     recurrences = [r for stack in stacks.values() for r in stack.values()]
     targets = {node for r in recurrences for node in r.nodes()}
-    if not is_away(node.value for node in nodes):
-        return gradients_inside(*seed, targets, leaves)
+    if not is_away([node.value for node in nodes]):
+        return gradients_inside([seed], targets, leaves)
     states = {node for r in recurrences for node in r.states()}
     sums = TrustedCotangents(_leading_to(states, nodes))
-    found = gradients_inside(*seed, targets, leaves, sums=sums)
+    found = gradients_inside([seed], targets, leaves, sums=sums)
     if sums.held():
         return found
     here = on_host([seed])
     twins = [{here.twins[node] for node in nodes} for nodes in (targets, leaves)]
-    found = gradients_inside(*here.seeds[0], twins[0], twins[1])
+    found = gradients_inside(here.seeds, twins[0], twins[1])
     return found._replace(twins=here.twins)
 
 
@@ -386,7 +385,7 @@ def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
             g = backend.namespace(seed).zeros((len(seeds), *seed.shape), dtype=seed.dtype)
             g[k] = seed
         spread.append((root, g))
-    return gradients_together(spread, targets)
+    return gradients_inside(spread, targets)
 
 
 @modes_kept
@@ -430,32 +429,12 @@ class Ledger:
         return self._found[number]
 
 
-class States(ABC):
-    """The states of a recurrence, and the gradients by them."""
+class StepByStep:
+    """States that were each computed by an operation of its own, and the gradients by them.
 
-    @property
-    @abstractmethod
-    def value(self) -> Array:
-        """``(T, B, H)``."""
-
-    @abstractmethod
-    def grad(self) -> Array:
-        """``(T, B, H)`` in the model's dtype."""
-
-    @abstractmethod
-    def norms(self) -> tuple[Array, Array]:
-        """Each sample's norm at every step beside its power of two, both (bands, T, B).
-
-        Bands share no element: their norms are the legs of right triangles.
-        """
-
-    def value_norms(self) -> tuple[Array]:
-        """The norm of the states at every step, ``(T,)``."""
-        return (step_norms(self.value),)
-
-
-class StepByStep(States):
-    """States that were each computed by an operation of its own."""
+    The norms are each sample's at every step beside its power of two, both (bands, T, B). Bands share no
+    element: their norms are the legs of right triangles.
+    """
 
     def __init__(self, values: list[Array], bands: list[list[Band]]) -> None:
         self._values = values
@@ -517,8 +496,8 @@ def _legs(
         yield i, by_row, sample_norms(values, ndim), tops
 
 
-class InScans(States):
-    """States computed by operations on many steps each, in the order of time.
+class InScans:
+    """States computed by operations on many steps each, in the order of time; see :class:`StepByStep`.
 
     Parameters
     ----------
@@ -551,9 +530,12 @@ class InScans(States):
 def flow_of(r: Recurrence, found: Found, what: str, ledger: Ledger) -> StateFlow:
     """One state over time."""
     if r.fused:
-        time = _joined([_numbers(steps_of_scan(node)) for node, _ in r.fused])
+        first, last = (steps_of_scan(r.fused[i][0]) for i in (0, -1))
+        time = np.arange(first.start, last.stop)
         inside = [(found.within(node), part) for node, part in r.fused]
-        states: States = InScans([part_of(node, part) for node, part in r.fused], inside)
+        states: StepByStep | InScans = InScans(
+            [part_of(node, part) for node, part in r.fused], inside
+        )
     else:
         r.check_shapes(what)
         time = np.array(r.times())
@@ -586,10 +568,6 @@ def norms_of_each(
 
 def _read_only(array: Array) -> Array:
     return backend.namespace(array).read_only(array)
-
-
-def _numbers(steps: range) -> HostArray:
-    return np.arange(steps.start, steps.stop)
 
 
 def _value(node: Node) -> Array:

@@ -17,9 +17,16 @@ from ..kernels.powers import times_rows
 from ..modes import modes_kept, no_grad
 from ..recording import Node
 from ..recurrence import is_scan
-from .coefficients import Coefficients, Rows, at_coefficient_powers, in_float64, shifted
 from .hosting import Opened, opened
-from .polynomials import InsideScans, Polynomials
+from .polynomials import (
+    Coefficients,
+    InsideScans,
+    Polynomials,
+    WithPowers,
+    at_coefficient_powers,
+    in_float64,
+    shifted,
+)
 from .recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
 from .scaling import row_norms, sample_norms, total_norms
 from .steps import is_whole, scans_of
@@ -202,7 +209,7 @@ def _one_by_one(
     original = {twin: node for node, twin in twins.items()}
     nodes = [recurrence.steps[t] for t in wanted]
     sums = Coefficients(count, lambda node, parent: hops.edge(original[node], original[parent]))
-    found: dict[Node, Rows] = {}
+    found: dict[Node, WithPowers] = {}
 
     def arrive(node: Node, g: Array) -> None:
         if node in targets:

@@ -141,10 +141,10 @@ def _by_name(names: tuple[str, ...], state: object) -> dict[str, Node]:
 
 def stand_ins(node: Node) -> list[Any]:
     """Leaves in the place of a recurrence's inputs, which must be what they were; numbers as they are."""
+    node.check_inputs()
     found = []
     for x in node.inputs or ():
         if isinstance(x, Node):
-            x.check_unchanged(node)
             leaf = Leaf(x.value, x.requires_grad)
             leaf.name = x.name if isinstance(x, Leaf) else ""
             leaf.marks = x.marks
@@ -228,7 +228,7 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, 
     """What the loss sends to the states of each recurrence from outside it, and their whole gradients."""
     scans = [each.node for each in steps]
     sums = _Noting(scans)
-    inside = gradients_inside(root, seed, set(scans), sums=sums)
+    inside = gradients_inside([(root, seed)], set(scans), sums=sums)
     found = []
     for node in scans:
         parts = [inside.within(node).grads(k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]

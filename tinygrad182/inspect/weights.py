@@ -318,7 +318,7 @@ def _last_step(root: Node) -> int:
 
 def _contributions(root: Node, seed: Array, weight: Node, scans: list[Node]) -> CheckedParts:
     """Each step's contribution, about :data:`CHUNK` elements at a time."""
-    found = gradients_inside(root, seed, set(scans), {weight}, sums_too=True)
+    found = gradients_inside([(root, seed)], set(scans), {weight}, sums_too=True)
 
     def parts() -> Iterator[Part]:
         for node in scans:

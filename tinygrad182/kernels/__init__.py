@@ -25,10 +25,6 @@ def loops(program: Program, m: Any, dtype: Any) -> Any:
 
     None where there is none: complex numbers on a device, or an operation that CUDA does not have.
     """
-    if dtype == np.float16:
-        from . import half  # which asks here for other loops
-
-        return half if loops(program, m, half.WIDE) else None
     if m is not np:
         return cuda if dtype in _TYPES and cuda_c.printable(program) else None
     if COMPILED and dtype in _TYPES:

@@ -16,7 +16,7 @@ from .powers import (
     power_of_two,
     times_rows,
 )
-from .program import Key, Listing, Program, Weights
+from .program import Key, Listing, Program, Run, Weights
 from .replay import Place, Plan, Replay, writing
 
 CHUNK = 1 << 16
@@ -141,31 +141,9 @@ def biases(m: Any, program: Program, weights: Weights, H: int) -> tuple[Any, Any
 # --- forward --------------------------------------------------------------------------------------
 
 
-def forward(
-    program: Program,
-    m: Any,
-    x: Array,
-    initial: list[Array],
-    weights: Weights,
-    saved: Array,
-    states: Array,
-    ends: Ends,
-) -> None:
-    """Run over all steps.
-
-    Parameters
-    ----------
-    program : Program
-    m : module
-    x : array (T, B, I)
-    initial : list of array (B, H)
-    weights : Weights
-    saved : array (T, B, slots·H)
-        Where is written what backward needs.
-    states : array (parts, T, B, H)
-        Where the states are written.
-    ends : Ends
-    """
+def forward(run: Run, x: Array) -> None:
+    """Run over all steps of an input x (T, B, I)."""
+    program, m, weights, _, saved, states, _ = run
     (T, B, inputs), H = x.shape, states.shape[-1]
     by_x, by_h = biases(m, program, weights, H)
     weight = of_gates(m, weights.weight_ih, program.x_gates, H)
@@ -185,7 +163,7 @@ def forward(
             after=states[:, here].swapaxes(0, 1),
         )
         with np.errstate(over="ignore"):  # e⁻ᶻ of a gate that is shut
-            _forward(program, m, z, initial, (across, by_h), states, ends, span, replay)
+            _forward(run, z, (across, by_h), span, replay)
 
 
 def _replay_forward(
@@ -209,11 +187,9 @@ def _plan_forward(program: Program, m: Any, real: bool) -> Plan:
     return Plan(program.forward, at, partial(writing, m, namespace(m.empty(0)), real))
 
 
-def _forward(
-    program: Program, m: Any, z: Array, initial: list[Array], weights: tuple[Array, Any],
-    states: Array, ends: Ends, span: range, replay: Replay,
-) -> None:  # fmt: skip
+def _forward(run: Run, z: Array, weights: tuple[Array, Any], span: range, replay: Replay) -> None:
     """Run over some steps, from their projected inputs, which are written over."""
+    program, m, _, initial, _, states, ends = run
     across, by_h = weights
     H = states.shape[-1]
     product = m.empty(z.shape[1:], z.dtype)
@@ -252,13 +228,7 @@ def with_ones(m: Any, x: Array) -> Array:
 
 @np.errstate(over="ignore")  # of cotangents that cannot be raised, or that explode
 def backward(
-    program: Program,
-    m: Any,
-    saved: Array,
-    initial: list[Array],
-    weights: Weights,
-    states: Array,
-    ends: Ends,
+    run: Run,
     g: Array,
     powers: Array | None = None,
     keep: bool = False,
@@ -271,10 +241,7 @@ def backward(
 
     Parameters
     ----------
-    program, m, initial, weights, states, ends
-        As for :func:`forward`.
-    saved : array (T, B, slots·H)
-        What forward left there.
+    run : Run
     g : array (parts, *lead, T, B, H)
         Cotangents of the states by what the loss makes of each itself.
     powers : int array (*lead, T, B), optional
@@ -289,6 +256,7 @@ def backward(
     kind : callable
         Makes what holds the cotangents on their way.
     """
+    program, m, weights, _, _, _, ends = run
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     sums = m.empty((*lead, len(span), B, program.columns * H), g.dtype)
@@ -300,7 +268,7 @@ def backward(
     step = max(1, CHUNK // max(B * H, 1))
     for stop in range(span.stop, span.start, -step):
         start = max(span.start, stop - step)
-        factors = _factors(program, m, saved, initial, weights, states, start, stop)
+        factors = _factors(run, start, stop)
         back.bind(factors, slice(start - span.start, stop - span.start))
         for t in range(stop - 1, start - 1, -1):
             i = t - span.start
@@ -392,11 +360,9 @@ def _plan_back(program: Program, m: Any, real: bool, keep: bool) -> Plan:
     return Plan(moving, at, partial(writing, m, namespace(m.empty(0)), real))
 
 
-def _factors(
-    program: Program, m: Any, saved: Array, initial: list[Array], weights: Weights, states: Array,
-    start: int, stop: int,
-) -> Array:  # fmt: skip
+def _factors(run: Run, start: int, stop: int) -> Array:
     """What cotangents are multiplied by at steps ``start`` to ``stop``, (steps, B, count, H)."""
+    program, m, weights, initial, saved, states, _ = run
     B, H = states.shape[2:]
     before = [
         part[start - 1 : stop - 1] if start else m.concatenate([h[None], part[: stop - 1]])

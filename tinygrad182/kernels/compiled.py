@@ -21,7 +21,7 @@ from .arrays import Deltas, Ends
 from .arrays import crossed as crossed_by_blas
 from .panels import DEEP, LINE
 from .powers import held
-from .program import Program, Weights
+from .program import Program, Run
 from .vectors import BITS, Code
 
 EACH = 1 << 25
@@ -97,17 +97,9 @@ def _loaded(name: str, made_from: str, write: Callable[[], Any], *names: str) ->
     return tuple(Loop(library, name) for name in names)
 
 
-def forward(
-    program: Program,
-    m: Any,
-    x: Array,
-    initial: list[Array],
-    weights: Weights,
-    saved: Array,
-    states: Array,
-    ends: Ends,
-) -> None:
+def forward(run: Run, x: Array) -> None:
     """Do what :func:`.arrays.forward` does."""
+    program, _, weights, initial, saved, states, ends = run
     dtype = x.dtype
     (T, B, size), H, G, S = x.shape, states.shape[3], len(program.gates), program.sums
     weight_ih, weight_hh, *biases, others = weights
@@ -121,13 +113,7 @@ def forward(
 
 
 def backward(
-    program: Program,
-    m: Any,
-    saved: Array,
-    initial: list[Array],
-    weights: Weights,
-    states: Array,
-    ends: Ends,
+    run: Run,
     g: Array,
     powers: Array | None = None,
     keep: bool = False,
@@ -135,6 +121,7 @@ def backward(
     later: Deltas | None = None,
 ) -> Deltas:
     """Do what :func:`.arrays.backward` does."""
+    program, _, weights, initial, saved, states, ends = run
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     dtype, steps, N = states.dtype, len(span), program.columns * H

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..backend import Array
 from . import cuda_c
-from .arrays import Deltas, Ends, at_powers, crossed, exponents
+from .arrays import Deltas, at_powers, crossed, exponents
 from .powers import times_rows
-from .program import Program, Weights
+from .program import Program, Run
 
 __all__ = ["at_powers", "backward", "crossed", "exponents", "forward"]
 
@@ -33,17 +33,9 @@ NOWHERE = np.uint64(0)
 """The address of an array that there is not. For None CuPy would give the driver no value at all."""
 
 
-def forward(
-    program: Program,
-    m: Any,
-    x: Array,
-    initial: list[Array],
-    weights: Weights,
-    saved: Array,
-    states: Array,
-    ends: Ends,
-) -> None:
+def forward(run: Run, x: Array) -> None:
     """Do what :func:`.arrays.forward` does."""
+    program, m, weights, initial, saved, states, ends = run
     dtype = states.dtype
     kernel = kernels(m, program, str(dtype)).forward
     T, B, size = x.shape
@@ -62,13 +54,7 @@ def forward(
 
 
 def backward(
-    program: Program,
-    m: Any,
-    saved: Array,
-    initial: list[Array],
-    weights: Weights,
-    states: Array,
-    ends: Ends,
+    run: Run,
     g: Array,
     powers: Array | None = None,
     keep: bool = False,
@@ -80,6 +66,7 @@ def backward(
     Rows are always carried at powers of two. Where nobody looks at states, that is without ``keep`` and
     ``powers``, what is found is handed out in its type at once, at the power 0.
     """
+    program, m, weights, initial, saved, states, ends = run
     dtype = states.dtype
     kernel = kernels(m, program, str(dtype)).backward
     parts, *lead, T, B, H = g.shape

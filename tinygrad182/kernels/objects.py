@@ -25,9 +25,7 @@ OFF = ("loop_unrolling", "loop_vectorization", "slp_vectorization")
 _DIGEST = hashlib.sha256().digest_size
 
 
-def functions(
-    name: str, made_from: str, write: Callable[[], Any], exported: Sequence[str]
-) -> Any:
+def functions(name: str, made_from: str, write: Callable[[], Any], exported: Sequence[str]) -> Any:
     """Machine code in memory: the addresses of functions by name, as long as this object lives.
 
     Parameters

@@ -12,7 +12,8 @@ This is so because the largest element of a row is never below 2^-24 when someth
 (:func:`held`), and what is below 2^-126 then goes to 0. A pass begins at the power -32, its cotangents
 raised by as much, because what is computed from a row may be much smaller than the row, but seldom is
 much larger: so most passes never change a power. (In float64 read 8 times as much for each exponent.
-float16 is computed in float32, see :mod:`.half`.)
+float16 is computed in float32: it has 30 powers of two, too few for
+a recurrence, and too few digits for sums over many steps.)
 
 A result has its own type: there it is rounded, once, to a subnormal number, to 0 or to infinity. Until
 then nothing overflows as long as no single operation makes a row more than 2^60 times as large (2^500 in

@@ -75,6 +75,11 @@ class Tape:
         """
         if not any(isinstance(a, Register) for a in args):
             return float(evaluate(NUMPY, op, *args))
+        if (
+            op in ("where", "logical_and", "logical_or")
+            and (chosen := _chosen(op, *args)) is not None
+        ):
+            return chosen
         if op == "multiply":
             a, b = args
             if isinstance(b, Register) and b.moving:
@@ -91,6 +96,17 @@ class Tape:
         if key not in self._made:
             self._made[key] = Register(op, args, moving, len(self._made))
         return self._made[key]
+
+
+def _chosen(op: str, *args: Operand) -> Operand | None:
+    """The operand that a condition leaves which is a number; None where it is none."""
+    if op == "where":
+        holds, a, b = args
+        return None if isinstance(holds, Register) else a if holds else b
+    holds, other = args[::-1] if isinstance(args[0], Register) else args
+    if isinstance(holds, Register):
+        return None
+    return other if bool(holds) == (op == "logical_and") else holds
 
 
 def _is_scaled(a: Operand) -> bool:
@@ -222,6 +238,34 @@ class Weights(NamedTuple):
     bias_ih: Any = None
     bias_hh: Any = None
     others: tuple[Any, ...] = ()
+
+
+class Run(NamedTuple):
+    """A recurrence over some steps: what it is computed from, and what it leaves.
+
+    Attributes
+    ----------
+    program : Program
+    m : module
+        The arrays' library.
+    weights : Weights
+    initial : list of array (B, H)
+        The parts of the state before the first step.
+    saved : array (T, B, slots·H)
+        What backward needs. Forward writes there.
+    states : array (parts, T, B, H)
+        The states after each step. Forward writes there.
+    ends : Ends
+        Where sequences end.
+    """
+
+    program: Program
+    m: Any
+    weights: Weights
+    initial: list[Any]
+    saved: Any
+    states: Any
+    ends: Any
 
 
 @dataclass(frozen=True, eq=False)

@@ -172,7 +172,7 @@ class Replay:
     def give(self, array: str, parts: Any) -> None:
         """Give an array without a time axis, or the parts of one."""
         for i, key in self._plan.sources.get(array, ()):
-            self._values[i] = parts[key[0]] if len(key) == 1 else parts[key]  # type: ignore[call-overload]
+            self._values[i] = parts[key[0]] if len(key) == 1 else parts[key]
 
     def __call__(self) -> None:
         """Run at the next step."""

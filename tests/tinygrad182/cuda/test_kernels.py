@@ -21,7 +21,7 @@ from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import arrays, cuda, loops
 from tinygrad182.kernels.arrays import ALL, Deltas, Ends
 from tinygrad182.kernels.cuda_c import EXPRESSIONS
-from tinygrad182.kernels.program import Listing, Program, Tape, Weights
+from tinygrad182.kernels.program import Listing, Program, Run, Tape, Weights
 from tinygrad182.primitives import PRIMITIVES
 from tinygrad182.tracing import KNOWN
 
@@ -133,7 +133,7 @@ def forward(run: Any, m: Any, case: Case, dtype: str) -> Saved:
     (T, B, _), H, p = case.x.shape, case.initial[0].shape[-1], case.program
     states = m.empty((len(p.parts), T, B, H), dtype)
     saved = m.empty((T, B, p.saved * H), dtype)
-    run.forward(p, m, case.x, case.initial, case.weights, saved, states, case.ends)
+    run.forward(Run(p, m, case.weights, case.initial, saved, states, case.ends), case.x)
     return states, saved
 
 
@@ -144,10 +144,8 @@ def backward(
     case, found, later = case.on(m, dtype), [], None
     states, saved = (m.asarray(a.astype(dtype)) for a in kept)
     for span in spans or [None]:
-        later = run.backward(
-            case.program, m, saved, case.initial, case.weights, states, case.ends, case.g,
-            case.powers, keep, span, later,
-        )  # fmt: skip
+        steps = Run(case.program, m, case.weights, case.initial, saved, states, case.ends)
+        later = run.backward(steps, case.g, case.powers, keep, span, later)
         found.append(later)
     return found
 

@@ -324,3 +324,84 @@ def test_a_fault_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(owner, attribute, wrong)
     with pytest.raises((AssertionError, tg.GraphError)):
         compare(view, name)
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+class Normalized(tg.nn.RecurrentLayer):
+    gates, state, weights = 1, ("h",), ("gain",)
+    step = staticmethod(normalized)
+
+
+class Peephole(tg.nn.RecurrentLayer):
+    gates, state, weights = tuple("ifgo"), ("h", "c"), ("p_i", "p_f", "p_o")
+    step = staticmethod(peephole)
+
+
+STACKS: dict[str, list[Any]] = {
+    "gru": [tg.nn.GRU],
+    "peephole": [Peephole],
+    "definition": [Normalized],
+    "definition below": [Normalized, tg.nn.GRU],
+    "definition above": [Peephole, Normalized],
+    "definition between": [tg.nn.GRU, Normalized, Peephole],
+}
+
+
+def stacked(
+    kinds: list[Any], fused: bool, truncate: int | None
+) -> tuple[list[Any], list[tg.Tensor]]:
+    """Layers above each other, and a loss at every step."""
+    x: Any = tg.tensor(np.random.default_rng(2).normal(size=(T, B, 2)))
+    layers = []
+    for seed, kind in enumerate(kinds):
+        layers.append(kind(x.shape[-1], H, rng=seed, dtype="float64", fused=fused))
+        x = layers[-1](x, lengths=np.array([6, 2, 4]), truncate=truncate)[0]
+    weights = tg.tensor(np.random.default_rng(3).normal(size=x.shape))
+    return layers, [(x * weights)[t].sum() for t in range(T)]
+
+
+@pytest.mark.parametrize("truncate", [None, 4])
+@pytest.mark.parametrize("kinds", STACKS.values(), ids=list(STACKS))
+def test_layers_above_each_other(kinds: list[Any], truncate: int | None) -> None:
+    found: list[dict[str, Any]] = []
+    for fused in (True, False):
+        layers, losses = stacked(kinds, fused, truncate)
+        loss = sum(losses[1:], start=losses[0])
+        views: dict[str, Any] = {}
+        for path, stack in inspect.gradient_flow(loss, backward=True).items():
+            for name, state in stack.items():
+                views[f"{path} {name}"] = state.grad
+                views[f"{path} {name} matrix"] = inspect.state_grad_matrix(losses, path, name)
+                for way, part in inspect.path_split(loss, path)[name].parts.items():
+                    views[f"{path} {name} {way}"] = part
+                hops = inspect.grad_by_hops(loss, 1, state=name, through="h", path=path)
+                views[f"{path} {name} hops"] = hops.grad
+            views[f"{path} jacobians"] = inspect.step_jacobians(loss, path).matrices
+        for i, layer in enumerate(layers):
+            for name, weight in layer.named_parameters():
+                views[f"{i} {name}"] = weight.grad
+                views[f"{i} {name} by time"] = inspect.weight_grad_by_time(loss, weight)
+        for node in inspect.trace(loss).select(name="h"):
+            if node.time != -1:
+                views[f"{node.module} {node.time} trace"] = node.grad
+        found.append(views)
+    assert found[0].keys() == found[1].keys()
+    for key, value in found[1].items():
+        close(found[0][key], value, key)
+
+
+def test_small_gradients_of_any_cell() -> None:
+    """A gated unit in float32 whose gradient leaves the type many times over, beside float64."""
+    logs = []
+    for dtype, fused in (("float32", True), ("float32", False), ("float64", True)):
+        gru = tg.nn.GRU(1, H, rng=0, dtype=dtype, fused=fused)
+        with tg.no_grad():
+            gru.bias_ih_l0.assign(host(gru.bias_ih_l0) - 6.0 * (np.arange(3 * H) // H == 1))
+        output, _ = gru(tg.tensor(np.ones((300, 2, 1), dtype)))
+        (stack,) = inspect.gradient_flow(output[-1].sum()).values()
+        logs.append(stack.h.log_grad_norm)
+    assert logs[0][0] < -200
+    for found in logs[1:]:
+        np.testing.assert_allclose(logs[0], found, rtol=1e-3)

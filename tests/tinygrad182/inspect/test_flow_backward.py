@@ -113,7 +113,7 @@ def test_gradients_that_the_type_cannot_hold_on_the_way() -> None:
     assert_close(x.grad.numpy(), np.array([1.0], np.float32), 1e-6)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "lstm"])
+@pytest.mark.parametrize("kind", ["tanh", "lstm", "gru"])
 @pytest.mark.parametrize("retained", [False, True])
 @pytest.mark.parametrize("gain", [1e-3, 1e3])
 def test_powers_go_from_layer_to_layer(kind: str, retained: bool, gain: float) -> None:
@@ -121,7 +121,7 @@ def test_powers_go_from_layer_to_layer(kind: str, retained: bool, gain: float) -
     flows = []
     for fused in (True, False):
         options: dict[str, Any] = {"rng": 0, "dtype": "float64", "fused": fused}
-        layer: Any = tg.nn.LSTM if kind == "lstm" else tg.nn.RNN
+        layer: Any = {"lstm": tg.nn.LSTM, "gru": tg.nn.GRU}.get(kind, tg.nn.RNN)
         if kind == "tanh":
             options["nonlinearity"] = "identity"
         module = layer(2, 3, 3, return_states=True, **options)

@@ -14,8 +14,9 @@ from tests.support import assert_close, const, host, host_only, leaf, write
 
 inspect = tg.inspect
 
-kinds = st.sampled_from(["tanh", "relu", "identity", "lstm"])
+kinds = st.sampled_from(["tanh", "relu", "identity", "lstm", "gru"])
 sides = st.integers(1, 4)
+LAYERS: dict[str, Any] = {"lstm": tg.nn.LSTM, "gru": tg.nn.GRU}
 
 
 class Twins:
@@ -31,11 +32,9 @@ class Twins:
         self.x = [leaf(x), leaf(x)]
         for fused, given_x in zip((True, False), self.x, strict=True):
             options: dict[str, Any] = {"rng": seed, "dtype": "float64", "fused": fused}
-            layer: Any = (
-                tg.nn.LSTM(2, H, layers, **options)
-                if kind == "lstm"
-                else tg.nn.RNN(2, H, layers, kind, **options)  # type: ignore[arg-type]
-            )
+            if kind not in LAYERS:
+                options["nonlinearity"] = kind
+            layer: Any = LAYERS.get(kind, tg.nn.RNN)(2, H, layers, **options)
             output, last = layer(given_x, None, ends, window)
             each = (output * const(weights)).sum(axis=(1, 2))
             tails = last if isinstance(last, tuple) else (last,)

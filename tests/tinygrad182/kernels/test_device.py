@@ -64,6 +64,8 @@ def _plain(x: Any) -> Any:
     """The same memory, as NumPy's own functions take it."""
     if isinstance(x, OnDevice):
         return x.view(np.ndarray)
+    if isinstance(x, Module):
+        return np
     if hasattr(x, "_fields"):
         return type(x)(*map(_plain, x))
     return type(x)(map(_plain, x)) if type(x) in (tuple, list) else x
@@ -81,12 +83,12 @@ class Loops:
     """Loops on the device, which its queue is given as a whole: NumPy's, with memory of the device."""
 
     @staticmethod
-    def forward(program: Any, m: Any, *operands: Any) -> None:
-        arrays.forward(program, np, *_plain(operands))
+    def forward(run: Any, x: Any) -> None:
+        arrays.forward(*_plain((run, x)))
 
     @staticmethod
-    def backward(program: Any, m: Any, *operands: Any) -> arrays.Deltas:
-        found = arrays.backward(program, np, *_plain(operands)).by_rows()
+    def backward(run: Any, *operands: Any) -> arrays.Deltas:
+        found = arrays.backward(*_plain((run, *operands))).by_rows()
         return arrays.Deltas(*map(device, found))
 
     exponents = staticmethod(arrays.exponents)

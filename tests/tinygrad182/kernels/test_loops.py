@@ -16,7 +16,7 @@ from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import KINDS, TOLERANCE, loops, make
 from tinygrad182 import kernels
 from tinygrad182.backend import NUMPY
-from tinygrad182.kernels import arrays, half
+from tinygrad182.kernels import arrays
 from tinygrad182.kernels.powers import held
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
@@ -159,7 +159,6 @@ def test_other_types_and_libraries_have_numpys_loops(kind: str) -> None:
     program = make(kind, (1, 1, 1, 1)).program
     assert kernels.loops(program, np, np.dtype("complex128")) is arrays
     assert kernels.loops(program, np, np.dtype("longdouble")) is arrays
-    assert kernels.loops(program, np, np.dtype("float16")) is half
     with loops("NumPy"):
         assert kernels.loops(program, np, np.dtype("float32")) is arrays
 

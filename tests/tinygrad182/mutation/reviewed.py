@@ -23,6 +23,7 @@ EQUIVALENT = {
     "minimum, value: inputs swapped": "commutative",
     "minimum, value: inputs rotated": "commutative",
     "lstm_scan, cotangents: recorded twice": "what is recorded is the definition",
+    "gru_scan, cotangents: recorded twice": "what is recorded is the definition",
     "rnn_scan, cotangents: recorded twice": "what is recorded is the definition",
     "cumulative_prod, input 0: recorded twice": "what is recorded is the definition",
     "cumulative_prod, definition: shifted by 1e-6": "only derivatives of the definition are used",
@@ -30,6 +31,12 @@ EQUIVALENT = {
     "lstm_scan, saved: lengths longer by one": "past an end, cotangents are 0",
     "lstm_scan, saved: lengths shorter by one": "past an end, cotangents are 0",
     "lstm_scan, saved: lengths overlooked": "past an end, cotangents are 0",
+    "gru_scan, saved: lengths longer by one": "past an end, cotangents are 0",
+    "gru_scan, saved: lengths shorter by one": "past an end, cotangents are 0",
+    "gru_scan, saved: lengths overlooked": "past an end, cotangents are 0",
+    "rnn_scan, saved: an axis in front": "the numbers in their order",
+    "lstm_scan, definition: biases swapped": "they are added up",
+    "rnn_scan, definition: biases swapped": "they are added up",
 }
 """Mutants whose answers differ in the last bit, or in no way that counts."""
 
@@ -55,16 +62,21 @@ def _scans(*kinds: str) -> Never:
     return lambda primitive, site: isinstance(primitive, Scan) and site.kind in kinds
 
 
+def _any_scan(primitive: Primitive, _: Site) -> bool:
+    return isinstance(primitive, Scan)
+
+
 CANNOT_HAPPEN: dict[str, list[Never]] = {
     # there the definition is what runs
     "leading axes, recorded": [_scans("vjp"), _is("cumulative_prod")],
-    "inputs of one shape": [_one_input, _is("lstm_scan", "rnn_scan")],
+    "inputs of one shape": [_one_input, _any_scan],
     "inputs of two shapes": [_one_input, _is("stack")],
     "the same input twice": [_one_input, _is("index", "scatter_add")],
     "one tangent of several": [_one_input],
     "numbers beside": [_takes_no_number],
     "0-d inputs": [
-        _is("concat", "cumulative_sum", "matmul", "scatter_add", "lstm_scan", "rnn_scan"),
+        _is("concat", "cumulative_sum", "matmul", "scatter_add"),
+        _any_scan,
         _is("prod", "product_of_others", "cumulative_prod"),
     ],
     "large inputs": [_is("asin", "acos")],

@@ -23,7 +23,7 @@ def of_scans(scan: Scan, kind: str) -> dict[str, Fault]:
     def operands(change: Change) -> Fault:
         def changed(call: Call) -> Call:
             found = change(scan.operands(call.xs), call.xp)
-            xs = (found.x, *found.initial, *found[2:])
+            xs = (found.x, *found.initial, *found[2:6], *found.others, found.lengths)
             return replace(call, xs=xs[: len(call.xs)])
 
         return asks(changed)
@@ -75,14 +75,17 @@ def _ordered(*order: int) -> Change:
     return change
 
 
-_WEIGHTS = ("weight_ih", "weight_hh", "bias")
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 OPERANDS: dict[str, Change] = {
     "W_x dropped": lambda o, xp: o._replace(weight_ih=_no(o.weight_ih)),
     "W_h dropped": lambda o, xp: o._replace(weight_hh=_no(o.weight_hh)),
     "W_h transposed": _transposed,
-    "bias dropped": lambda o, xp: o._replace(bias=_no(o.bias)),
-    "bias twice": lambda o, xp: o._replace(bias=o.bias * 2),
+    "bias dropped": lambda o, xp: o._replace(bias_ih=_no(o.bias_ih)),
+    "bias twice": lambda o, xp: o._replace(bias_ih=o.bias_ih * 2),
+    "the state's bias dropped": lambda o, xp: o._replace(bias_hh=_no(o.bias_hh)),
+    "the state's bias twice": lambda o, xp: o._replace(bias_hh=o.bias_hh * 2),
+    "biases swapped": lambda o, xp: o._replace(bias_ih=o.bias_hh, bias_hh=o.bias_ih),
     "state before step 0 dropped": lambda o, xp: o._replace(initial=tuple(map(_no, o.initial))),
     "cell before step 0 dropped": lambda o, xp: o._replace(
         initial=(o.initial[0], *map(_no, o.initial[1:]))
@@ -98,6 +101,8 @@ OPERANDS: dict[str, Change] = {
     "forget gate and input gate swapped": _ordered(1, 0, 2, 3),
     "cell gate and output gate swapped": _ordered(0, 1, 3, 2),
     "forget gate and cell gate swapped": _ordered(0, 2, 1, 3),
+    "reset gate and update gate swapped": _ordered(1, 0, 2),
+    "update gate and new gate swapped": _ordered(0, 2, 1),
 }
 
 # --- calls --------------------------------------------------------------------------------------

@@ -76,7 +76,10 @@ def _kept(keeps: Rule) -> Iterator[Site]:
 
     def saved(xp: Any, *xs: Any, **params: Any) -> Any:
         y, found = keeps(xp, *xs, **params)
-        copies = {n: None for n, x in found._asdict().items() if np.shares_memory(x, y)}
+        arrays = {n: x for n, x in found._asdict().items() if isinstance(x, np.ndarray)}
+        copies = {
+            n: None for n in found._fields if n not in arrays or np.shares_memory(arrays[n], y)
+        }
         return found._replace(**copies)
 
     def with_value(new: Rule) -> dict[str, Any]:

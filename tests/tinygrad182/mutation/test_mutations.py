@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinygrad182 as tg
 from tests.support import device
-from tinygrad182.kernels.arrays import Deltas
-from tinygrad182.primitives import recurrent
+from tinygrad182.kernels.program import Register
+from tinygrad182.recurrence import Scan
 
 from .. import checks, corners
 from ..table import ROWS
-from . import planting
+from . import derivations, planting
 from .reviewed import EQUIVALENT
-from .sites import sites
+from .sites import planted, sites
 
 pytestmark = pytest.mark.skipif(device() != "cpu", reason="the rules are the same on a GPU")
 
@@ -41,23 +42,69 @@ def test_no_killer_needs_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
         check(next(row for row in ROWS if row.name == "tanh"))
 
 
-@pytest.mark.parametrize("name", ["lstm_scan", "rnn_scan"])
+@pytest.mark.parametrize("name", ["lstm_scan", "rnn_scan", "gru_scan"])
 @pytest.mark.parametrize("lost", ["powers", "initial_powers", "sums", "initial"])
 def test_what_a_loop_finds_and_loses_is_caught(
     name: str, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The powers of two of rows that have left their type; and all that is found before the first step."""
-    found = recurrent.deltas
+    inside = Scan.inside
 
-    def losing(*given: Any, **options: Any) -> Deltas:
-        whole = found(*given, **options)
-        value = getattr(whole, lost)
-        return whole._replace(**{lost: None if "powers" in lost else 0 * value})
+    def losing(*given: Any, **options: Any) -> Any:
+        for window in inside(*given, **options):
+            value = getattr(window.deltas, lost)
+            less = window.deltas._replace(**{lost: None if "powers" in lost else 0 * value})
+            yield window._replace(deltas=less)
 
     rows = planting.rows_of(tg.PRIMITIVES[name])
-    monkeypatch.setattr(recurrent, "deltas", losing)
+    monkeypatch.setattr(Scan, "inside", losing)
     killers = (checks.jacobian, corners.cotangents_far_away)
     assert any(planting.fails(check, row) for check in killers for row in rows)
+
+
+# --- what stands between a step and its loops -----------------------------------------------------
+
+
+def test_without_a_fault_loops_give_what_steps_mean() -> None:
+    with derivations.derived_anew():
+        assert not [kind for kind in derivations.SUBJECTS if derivations.differs(kind)]
+
+
+@pytest.mark.parametrize("name", derivations.FAULTS)
+def test_every_fault_of_the_derivation_is_caught(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with derivations.derived_anew():
+        derivations.FAULTS[name](monkeypatch)
+        assert any(map(derivations.differs, derivations.SUBJECTS))
+        monkeypatch.undo()
+
+
+def rules_of(kind: str) -> set[str]:
+    """The operations whose derivative rules a cell's loops are made of; sums have no rule there."""
+    scan, params = derivations.SUBJECTS[kind]
+    program = scan.program(**params)
+    assert program is not None
+    steps = [r for r in program.forward.instructions if isinstance(r, Register)]
+    return {r.op for r in steps} & set(tg.PRIMITIVES) - {"add"}
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "peephole", "minimal", "relu"])
+def test_a_fault_of_a_rule_reaches_the_loops(kind: str) -> None:
+    """They are made of the rules that all else is made of: what is wrong in one is wrong in both."""
+    clean = derivations.case_of(kind, False).defined()
+    found = rules_of(kind)
+    assert found
+    for name in found:
+        primitive = tg.PRIMITIVES[name]
+        wrong = tuple(
+            rule and (lambda xp, g, y, *xs, rule=rule: 1.5 * rule(xp, g, y, *xs))
+            for rule in primitive.vjp  # type: ignore[union-attr]
+        )
+        with planted(primitive, vjp=wrong), derivations.derived_anew():
+            assert not derivations.differs(kind)
+            other = derivations.case_of(kind, False).defined()
+        assert any(not np.allclose(a, b) for a, b in zip(clean, other, strict=True)), name
 
 
 def test_a_survivor_is_named() -> None:

@@ -185,7 +185,19 @@ def _shut() -> Row:
     return LSTM.row("shut", cells, *LSTM.shapes(2, 1, 1, 2))
 
 
+def _shut_gates() -> Row:
+    """Both gates all but shut, and the bias of each an input of its own: its gradient is 1e-35."""
+
+    def states(scan: Any, t: Any, *xs: Any) -> Any:
+        *others, reset, update, new, bias_hh = xs
+        return scan(*others, t.concat([reset - SHUT, update - SHUT, new]), bias_hh)
+
+    *others, _, bias_hh = GRU.shapes(2, 1, 1, 2)
+    return GRU.row("shut", states, *others, *[(2,)] * 3, bias_hh)
+
+
 ROWS: list[Row] = [
     *(r for scan in (*map(_rnn, ("tanh", "identity", "relu")), LSTM, GRU) for r in scan.rows()),
     _shut(),
+    _shut_gates(),
 ]
