@@ -1,7 +1,7 @@
 """Products of matrices in the code of the compiled loops: one is packed, so that it is read straight on.
 
 A panel is one register's columns of a matrix, or those of :data:`WIDE`, one row behind the other. It is
-filled up with 0.
+filled up.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -61,6 +61,7 @@ def pack_across(
     """Blocks of a weight (·, K), of n rows each, as panels of their rows, of all blocks side by side.
 
     It goes by squares, and writes beyond the last panel, by less than one square for each register of it.
+    Columns that are not there are as the first one.
     """
     for j, width in code.over(n, widths):
         panel = Array(to + j * K * len(blocks), 0, len(blocks), width, code.count)
@@ -74,10 +75,9 @@ def pack_across(
                     square = []
                     for i in range(code.count):
                         unit = first + i
-                        outside = unit >= n  # of a last panel; another has all its columns
-                        row = unit if rest is None else unit.where(outside, 0)
-                        x = code.load(weight + ((block * n + row) * K + k))
-                        square.append(x if rest is None else x.where(outside, 0.0))
+                        if rest is not None:  # another panel has all its columns
+                            unit = unit.where(unit >= n, 0)
+                        square.append(code.load(weight + ((block * n + unit) * K + k)))
                     for i, x in enumerate(_transposed(square)):
                         code.store(x, panel.at(k + i, q, c), whole=True)
 
