@@ -1,7 +1,7 @@
 """Products of matrices in the code of the compiled loops: one is packed, so that it is read straight on.
 
 A panel is one register's columns of a matrix, or those of :data:`WIDE`, one row behind the other. It is
-filled up.
+filled up to whole registers.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -115,7 +115,7 @@ def products(
     starts = [first] + [[[zero] * width for _ in rows] for _ in range(split - 1)]
     sums = [[[code.variable(x) for x in row] for row in start] for start in starts]
     matrix = Array(panel, length, width, code.count)
-    mask, code.mask = code.mask, None  # the matrix is filled up with 0
+    mask, code.mask = code.mask, None  # the panel is filled up
 
     def add(k: Value, some: list[list[Callable[..., Value]]]) -> None:
         columns = [code.load(matrix.at(k, q)) for q in range(width)]
