@@ -19,7 +19,7 @@ from tests.support import Array, assert_close, assert_same_bits
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import are_compiled, loops, make
 from tinygrad182 import kernels
-from tinygrad182.kernels import arrays
+from tinygrad182.kernels import arrays, program
 from tinygrad182.kernels.arrays import ALL, Ends
 from tinygrad182.kernels.program import Program, Weights
 
@@ -81,6 +81,10 @@ class Run(NamedTuple):
         return self._replace(
             x=wide(self.x), initial=list(map(wide, self.initial)), weights=weights_, g=wide(self.g)
         )
+
+    def record(self, states: Array, saved: Array) -> program.Run:
+        """The run as the loops take it."""
+        return program.Run(self.program, np, self.weights, self.initial, saved, states, self.ends)
 
     def blocks(self, weight: Array) -> list[Array]:
         return np.split(weight, len(weight) // self.initial[0].shape[1])
@@ -189,13 +193,12 @@ def forward(run: Run) -> tuple[Array, Array]:
     compiled.ready(run.program, dtype)
     states = np.full((len(run.initial), T, B, H), np.nan, dtype)
     saved = np.full((T, B, run.program.saved * H), np.nan, dtype)
-    compiled.forward(run.program, np, run.x, run.initial, run.weights, saved, states, run.ends)
+    compiled.forward(run.record(states, saved), run.x)
     return states, saved
 
 
 def backward(run: Run, states: Array, saved: Array, **options: Any) -> Any:
-    given = run.initial, run.weights, states, run.ends, run.g, run.powers
-    return compiled.backward(run.program, np, saved, *given, **options)
+    return compiled.backward(run.record(states, saved), run.g, run.powers, **options)
 
 
 def whole(rows: Array, powers: Any) -> Array:
