@@ -174,7 +174,7 @@ def crossed(m: Any, a: Array, b: Array) -> Array:
     """Do what :func:`.arrays.crossed` does: large products on as many threads as the loops."""
     if a.ndim > 2 or a.size * b.shape[1] < SMALL or a.dtype != b.dtype:
         return crossed_by_blas(m, a, b)
-    if a.shape[1] > b.shape[1]:  # registers hold columns of b
+    if b.shape[1] < min(a.shape[1], LINE):  # registers hold columns of b
         return np.ascontiguousarray(crossed(m, b, a).T)
     (R, N), K, dtype = a.shape, b.shape[1], a.dtype
     out = np.zeros((N, K), dtype)
