@@ -109,10 +109,13 @@ def on(array: Array) -> AbstractContextManager[Any]:
     return xp.on(array) if getattr(xp, "guarded", False) else ANYWHERE
 
 
+_HOST = {np.ndarray}
+
+
 def is_away(arrays: Iterable[Array]) -> bool:
     """Whether any array lives where the host would have to wait for it."""
-    kinds = {type(a) for a in arrays}
-    return any(getattr(NAMESPACES.get(kind), "guarded", False) for kind in kinds)
+    kinds = set(map(type, arrays))
+    return kinds != _HOST and any(getattr(NAMESPACES.get(kind), "guarded", False) for kind in kinds)
 
 
 def device_of(array: Array) -> str:

@@ -100,9 +100,7 @@ class Node:
 
     def again(self, inputs: tuple[Node | complex, ...]) -> Node:
         """Return a record of the operation on other inputs, around the same value."""
-        for x in self.inputs or ():
-            if isinstance(x, Node):
-                x.check_unchanged(self)
+        self.check_inputs()
         twin = Node(self.primitive, inputs, self.value, self.params, self.scope)
         twin.marks, twin.saved, twin.memory = self.marks, self.saved, self.memory
         return twin
@@ -119,6 +117,12 @@ class Node:
     def place(self) -> str:
         """Where in the model this node was made, for messages: ``", in rnn.l0 at t = 3"``."""
         return _place(self.scope)
+
+    def check_inputs(self) -> None:
+        """Raise if the array of an input may have changed since this was recorded."""
+        for x in self.inputs or ():
+            if isinstance(x, Node) and x.memory is not None:
+                x.check_unchanged(self)
 
     def check_unchanged(self, consumer: Node) -> None:
         """Raise if the array may have changed since ``consumer`` was recorded."""

@@ -101,7 +101,8 @@ class Window(NamedTuple):
 
     def without_sums(self) -> Window:
         """Return the cotangents of the states alone, which take less memory."""
-        return self._replace(deltas=self.deltas._replace(sums=None))
+        found = self.deltas
+        return Window(self.steps, Deltas(None, found.powers, None, 0, found.states), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,15 +47,9 @@ def recorded(node: Node, operands: Sequence[Any], **params: Any) -> list[State]:
     InPlaceError
         An input was changed after it was recorded.
     """
-    _check_unchanged(node)
+    node.check_inputs()
     with recording_as(Modes(True, operands[0].device, node.scope)):
         return run_steps(node.primitive, operands, {**node.params, **params})  # type: ignore[arg-type]
-
-
-def _check_unchanged(node: Node) -> None:
-    for x in node.inputs or ():
-        if isinstance(x, Node):
-            x.check_unchanged(node)
 
 
 def operations(node: Node) -> frozenset[str]:

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from experiments.benchmarks.layers import ALL, Form, shape_of
 from experiments.benchmarks.peers import Cell, Shape
-from experiments.benchmarks.timing import Seconds, ratio, report
+from experiments.benchmarks.timing import CLOCKS, Seconds, ratio, report
 from experiments.benchmarks.worker import ROOT, Worker
 
 TURN = 0.02
@@ -64,7 +64,7 @@ def turns(workers: dict[str, Worker], options: Options, **what: Any) -> dict[str
     times: dict[str, Seconds] = {name: [] for name in workers}
     for turn in track(range(options.repeats + 2), description="Timing", transient=True):
         for name, worker in workers.items():
-            taken = worker.ask("turn", at_least=TURN, clock=options.clock, **what)
+            taken = worker.ask("turn", at_least=TURN, clock=CLOCKS[options.clock].__name__, **what)
             if turn >= 2:
                 times[name].append(taken)
     return times

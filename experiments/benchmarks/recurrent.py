@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +28,7 @@ import tinygrad182 as tg
 from experiments.benchmarks import peers
 from experiments.benchmarks.layers import ALL, Form, data, ours, shape_of
 from experiments.benchmarks.peers import CELLS, Cell, Run, Shape
-from experiments.benchmarks.timing import Seconds, interleave, ratio, report
+from experiments.benchmarks.timing import CLOCKS, Seconds, interleave, ratio, report
 
 TURN = 0.02
 """Seconds that a contestant runs at a time, at least."""
@@ -96,10 +95,9 @@ def contestants(cell: Cell, shape: Shape, options: Options) -> dict[str, Run]:
 
 def timed(runs: dict[str, Run], options: Options) -> Times:
     """:func:`interleave` on the chosen device and clock."""
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
     if options.device != "cpu":
         return peers.timed_on_device(runs, options.repeats)
-    return interleave(runs, options.repeats, clock=clock, at_least=TURN)
+    return interleave(runs, options.repeats, clock=CLOCKS[options.clock], at_least=TURN)
 
 
 def row(cell: Cell, shape: Shape, times: Times) -> dict[str, Any]:

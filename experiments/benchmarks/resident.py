@@ -1,4 +1,4 @@
-"""Memory of whole recurrent layers: the peak of one step above what was there before (Linux).
+"""Memory of whole recurrent layers: the peak of one step above what was there before (Linux with glibc).
 
 ``python -m experiments.benchmarks.resident [--out DIR]``
 
@@ -7,6 +7,7 @@ Resident memory, each number from a process of its own.
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ def peak(whose: Any, cell: Cell, shape: Shape) -> float:
         for s in (short, shape)
     ]
     runs[0]()  # imports, compiles
+    ctypes.CDLL(None).malloc_trim(0)  # what is freed but kept would hide what a step takes
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     runs[1]()

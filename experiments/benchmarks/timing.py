@@ -48,7 +48,7 @@ def interleave(
     counts = dict.fromkeys(contestants, 1)
     for turn in track(range(repeats + 2), description="Timing", transient=True):
         for name, run in contestants.items():
-            if at_least:
+            if counts[name] > 1:
                 run()
             synchronize()
             start = clock()
@@ -60,6 +60,10 @@ def interleave(
             if turn >= 2:
                 times[name].append(taken)
     return times
+
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""Seconds that pass, or that a process works: for one thread on a machine that others use too."""
 
 
 def ratio(times: dict[str, Seconds], name: str, peer: str) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -21,7 +21,7 @@ from experiments.benchmarks import peers
 from experiments.benchmarks.layers import SHAPES, Form, data, layer, run
 from experiments.benchmarks.peers import Cell, Shape
 from experiments.benchmarks.recurrent import TURN
-from experiments.benchmarks.timing import interleave, ratio, report
+from experiments.benchmarks.timing import CLOCKS, interleave, ratio, report
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Options:
     ----------
     threads : int
         Of every library.
+    clock : str
+        wall, or cpu: the time of the process, for one thread on a machine that others use too.
     repeats : int
         Rounds that count.
     out : Path, optional
@@ -39,27 +41,28 @@ class Options:
     """
 
     threads: int = 1
+    clock: Literal["wall", "cpu"] = "wall"
     repeats: int = 15
     out: Path | None = None
 
 
-def regimes(repeats: int) -> list[dict[str, Any]]:
+def regimes(options: Options) -> list[dict[str, Any]]:
     """One row per cell, shape and form of the loops."""
     cells: tuple[Cell, ...] = ("LSTM", "GRU", "RNN")
     forms: tuple[Form, ...] = ("plain", "NumPy")
     return [
-        _row(cell, shape, form, repeats)
+        _row(cell, shape, form, options)
         for cell in cells
         for shape in (SHAPES[0], SHAPES[2], SHAPES[3])
         for form in forms
     ]
 
 
-def _row(cell: Cell, shape: Shape, form: Form, repeats: int) -> dict[str, Any]:
+def _row(cell: Cell, shape: Shape, form: Form, options: Options) -> dict[str, Any]:
     x, g = data(shape, last=True)
     modules = {name: _in_regime(cell, shape, name) for name in ("healthy", "vanishing")}
     runs = {name: run(module, x, g, form) for name, module in modules.items()}
-    times = interleave(runs, repeats, at_least=TURN)
+    times = interleave(runs, options.repeats, clock=CLOCKS[options.clock], at_least=TURN)
     row: dict[str, Any] = {"layer": cell, "T, B, I, H": str(shape), "form": form}
     row |= {f"{name}, ms": statistics.median(t) * 1e3 for name, t in times.items()}
     row["ratio"] = ratio(times, "vanishing", "healthy")
@@ -87,7 +90,9 @@ def _first(module: Any, x: Any, g: Any) -> float:
 def main(options: Options) -> None:
     """Run the measurements."""
     with peers.threads(options.threads):
-        report(f"vanishing-{options.threads}-threads", regimes(options.repeats), options.out)
+        report(
+            f"vanishing-{options.threads}-threads-{options.clock}", regimes(options), options.out
+        )
 
 
 if __name__ == "__main__":

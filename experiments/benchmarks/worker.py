@@ -73,7 +73,7 @@ class Measurements:
 
     def turn(self, cell: Any, shape: list[int], form: Any, at_least: float, clock: str) -> float:
         """Seconds of a step, from a turn of some length, after one step that is not counted."""
-        now = time.perf_counter if clock == "wall" else time.process_time
+        now = getattr(time, clock)
         name = f"{cell} {shape} {form}"
         if name not in self._runs:
             layers = importlib.import_module("experiments.benchmarks.layers")

@@ -15,7 +15,8 @@ from ..autodiff import add_grads, seeds_of
 from ..backend import Array, device_of, is_away
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError
-from ..modes import enable_grad, modes_kept, no_grad
+from ..memory import in_pass
+from ..modes import enable_grad, modes_kept
 from ..recording import Node, is_tensor
 from ..recurrence import by_definition, steps_of_scan
 from ..unrolling import opening
@@ -183,7 +184,6 @@ class GradientFlow(_ByName[StackFlow]):
         return "\n".join(map(repr, self.values()))
 
 
-@modes_kept
 def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) -> GradientFlow:
     """The derivative of a loss by every state of every recurrence it depends on.
 
@@ -251,8 +251,8 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
         path: {name: flow_of(r, found, "gradient_flow", together) for name, r in by_name.items()}
         for path, by_name in stacks.items()
     }
-    with no_grad():
-        add_grads(_grads(found, leaves))
+    if leaves:
+        in_pass(add_grads, _grads(found, leaves), grad=False)
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
 
 
@@ -264,7 +264,7 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     """
     recurrences = [r for stack in stacks.values() for r in stack.values()]
     targets = {node for r in recurrences for node in r.nodes()}
-    if not is_away(node.value for node in nodes):
+    if not is_away([node.value for node in nodes]):
         return gradients_inside([seed], targets, leaves)
     states = {node for r in recurrences for node in r.states()}
     sums = TrustedCotangents(_leading_to(states, nodes))

@@ -6,8 +6,8 @@ gradient anyhow; it is not opened.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Sequence, Set
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from ..kernels.powers import (
 )
 from ..kernels.powers import power as power_of_two
 from ..kernels.products import Sent, Weighted
-from ..modes import modes_kept, no_grad
+from ..memory import in_pass
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..recurrence import Scan, Window, is_scan
@@ -145,7 +145,9 @@ class RowCotangents(ScaledCotangents):
 
     def put(self, node: Node, cotangent: Any, power: Power) -> None:
         """Add one array at a power of two, or at one for every row."""
-        if isinstance(power, int) and (power == 0 or type(cotangent) is not Slice):
+        if isinstance(power, int) and power == 0:
+            self._plain.add(node, cotangent)
+        elif isinstance(power, int) and type(cotangent) is not Slice:
             super().put(node, cotangent, power)
         elif type(cotangent) is Slice:
             self._powers_of.setdefault(node, {})
@@ -384,7 +386,6 @@ def part_of(scan: Node, part: int) -> Array:
     return scan.value if scan.value.ndim == 3 else scan.value[part]
 
 
-@modes_kept
 def gradients_inside(
     seeds: Sequence[Seed],
     targets: set[Node],
@@ -411,17 +412,7 @@ def gradients_inside(
         As for :func:`backpropagate`.
     """
     run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
-    with no_grad():
-        backpropagate(
-            seeds,
-            targets | leaves,
-            visit=run.arrive,
-            retain_graph=True,
-            stop=stop,
-            cotangents=run.sums,
-            pull=run.pull,
-        )
-        run.finish()
+    in_pass(run, seeds, stop, grad=False)
     return run.found
 
 
@@ -442,6 +433,20 @@ class _Pass:
         self.leaves = leaves
         self.sums_too = sums_too
         self._given: dict[Node, Band] = {}
+
+    def __call__(self, seeds: Sequence[Seed], stop: bool) -> None:
+        """Carry cotangents from the seeds down to all that is asked for."""
+        backpropagate(
+            seeds,
+            self.targets | self.leaves,
+            visit=self.arrive,
+            retain_graph=True,
+            stop=stop,
+            cotangents=self.sums,
+            pull=self.pull,
+        )
+        for node in list(self._given):  # these send nothing on
+            self._run(node, (False,) * len(node.inputs or ()))
 
     def arrive(self, node: Node, g: Array) -> None:
         """Note the whole cotangent of a target and of a scan, with its powers."""
@@ -487,6 +492,9 @@ class _Pass:
 
         Where there is nothing but leaves behind it, in its own type.
         """
+        if rows is None and g.shape == parent.value.shape and g.dtype == parent.value.dtype:
+            self.sums.put(parent, g, power)
+            return
         xp = backend.namespace(g)
         leading = g.shape[: g.ndim - parent.value.ndim]
         if rows is None:
@@ -506,18 +514,11 @@ class _Pass:
         behind = ancestors([parent], constants=True)
         return self.targets.isdisjoint(behind) and not any(map(is_scan, behind))
 
-    def finish(self) -> None:
-        """Look into the scans that send nothing on."""
-        for node in list(self._given):
-            self._run(node, (False,) * len(node.inputs or ()))
-
     def _run(self, node: Node, needed: tuple[bool, ...]) -> _Total:
         """Go back through a scan, window by window; what its inputs get."""
         scan: Scan = node.primitive  # type: ignore[assignment]
         inputs = node.inputs or ()
-        for x in inputs:
-            if isinstance(x, Node):
-                x.check_unchanged(node)
+        node.check_inputs()
         g, power = self._given.pop(node)
         rows = None
         if not isinstance(power, int):
@@ -557,6 +558,7 @@ class _Total:
         self.last: Sent
         self.initial: tuple[Array, Any] = (None, None)
         self.weights: tuple[Weighted, ...] = ()
+        self._each: list[Weighted] = []
 
     def add(self, window: Window) -> None:
         """Add those of one window."""
@@ -574,7 +576,8 @@ class _Total:
         Of a weight, on a device, a single power is that of every row: the host does not know it.
         """
         if i > self.parts:
-            weight, power = self._by_weights[i - self.parts - 1]
+            self._each = self._each or self._by_weights()
+            weight, power = self._each[i - self.parts - 1]
             if self.away and not isinstance(power, int):
                 return weight, power, self.power
             if isinstance(power, int) and not power and weight.dtype == self.dtype:
@@ -590,7 +593,6 @@ class _Total:
         powers = [self.m.full(g.shape[:-1], p) if isinstance(p, int) else p for g, p in self.x]
         return self._settled(x, self.m.concatenate(powers, axis=-2), ends)
 
-    @cached_property
     def _by_weights(self) -> list[Weighted]:
         """By weights and biases, which are one array each until here: most are settled together."""
         weights = []
@@ -599,7 +601,7 @@ class _Total:
                 g, _, power = self._settled(g, int(power), ends=self.end_at_weights)
                 power -= self.power
             weights.append((g, power))
-        return self.last._replace(weights=tuple(weights)).by_weights()
+        return Sent(None, None, tuple(weights), self.last.setting).by_weights()
 
     def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
         """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1.
@@ -622,7 +624,7 @@ def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
     limit = largest_exponent(g.dtype)
     if abs(by) >= limit // 2 or not g.size:
         return False
-    if ends and by < 0 and m is np and g.size <= np.vdot(g, g) < np.inf:
+    if ends and by < 0 and m is np and g.size <= float(np.vdot(g, g)) < math.inf:
         return True  # the largest is 1 or more
     size = m.abs(g)
     top = size.max()

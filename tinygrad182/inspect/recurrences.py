@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -121,15 +120,14 @@ def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
             'or name the states of a loop: h = tg.inspect.mark(h, "h", time=t)'
             + ("; what is inside tg.remat is not seen" if hidden else "")
         )
-    ordinals: Counter[str] = Counter()
+    ordinals: dict[str, int] = {}
     calls: dict[tuple[str, int], list[Stack]] = {}
     paths: dict[str, Stack] = {}
     for r in states:
         of_call = calls.setdefault((r.module, r.call), [])
         stack = next((s for s in of_call if r.name not in s), None)
         if stack is None:
-            ordinals[r.module] += 1
-            n = ordinals[r.module]
+            n = ordinals[r.module] = ordinals.get(r.module, 0) + 1
             stack = paths.setdefault(r.module if n == 1 else f"{r.module}#{n}", {})
             of_call.append(stack)
         stack[r.name] = r
@@ -269,8 +267,8 @@ def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrenc
     the first that ends there.
     """
     scan: Scan = node.primitive  # type: ignore[assignment]
-    initial = scan.operands(node.inputs or ()).initial
-    start, belongs = steps_of_scan(node).start, set()
+    initial: Any = (node.inputs or ())[1 : 1 + len(scan.parts)]
+    start, belongs = node.params.get("start", 0), set()
     for part, name in enumerate(scan.parts):
         options = [r for r in found if r.is_of(name, node.scope) and r.ends_before(start)]
         past = reached.get(initial[part], frozenset())

@@ -141,10 +141,10 @@ def _by_name(names: tuple[str, ...], state: object) -> dict[str, Node]:
 
 def stand_ins(node: Node) -> list[Any]:
     """Leaves in the place of a recurrence's inputs, which must be what they were; numbers as they are."""
+    node.check_inputs()
     found = []
     for x in node.inputs or ():
         if isinstance(x, Node):
-            x.check_unchanged(node)
             leaf = Leaf(x.value, x.requires_grad)
             leaf.name = x.name if isinstance(x, Leaf) else ""
             leaf.marks = x.marks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import namedtuple
 from collections.abc import Callable, Mapping
+from functools import cache
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,7 +14,6 @@ import numpy as np
 from .. import functions
 from ..creation import tensor
 from ..errors import ArgumentError, brief
-from ..modes import modes_kept, no_grad
 from ..recurrence import Scan
 
 if TYPE_CHECKING:
@@ -96,25 +96,22 @@ def set_options(layer: Recurrent) -> None:
             _refuse(type(layer), found, "pass a number, a name or a tuple of such")
 
 
-@modes_kept
-def try_step(layer: Recurrent) -> None:
-    """Run a layer's step once on a few numbers, and compare what comes back with its state.
+@cache
+def try_step(cls: Any, **params: Any) -> None:
+    """Run a class's step on a few numbers, once for the options, and compare what comes with the state.
 
     Raises
     ------
     ArgumentError
         The step fails, or returns something else than the next state.
     """
-    cls, scan, n = type(layer), layer.scan, layer.hidden_size
-    batch = 2
+    scan, batch, n = cls.scan, 2, 4
     sums = (batch, len(scan.gates) * n)
     operands = [_numbers(*shape) for shape in (sums, sums, *[(batch, n)] * len(scan.parts))]
     weights = {name: _numbers(blocks * n) for name, blocks in scan.weights.items()}
-    params = {name: getattr(layer, name) for name in cls.options}
     x, h, *state = operands
     try:
-        with no_grad():
-            new = scan.step(functions, x, h, tuple(state), **weights, **params)
+        new = scan.step(functions, x, h, tuple(state), **weights, **params)
     except Exception as error:
         found = f"step fails on sums x and h of shape {sums}: {type(error).__name__}: {error}"
         raise ArgumentError(f"{cls.__name__}: {found}") from error

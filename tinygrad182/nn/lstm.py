@@ -38,14 +38,16 @@ class _Remembering(Recurrent):
             raise ArgumentError(
                 f"{type(self).__name__}: forget_bias {brief(forget_bias)} must be a finite number"
             )
-        if number and not bias:
-            raise ArgumentError(f"{type(self).__name__}: forget_bias needs bias=True")
+        if number and not (bias and "f" in self.scan.gates):
+            needed = "a gate 'f'" if bias else "bias=True"
+            raise ArgumentError(f"{type(self).__name__}: forget_bias needs {needed}")
         self.forget_bias = number
 
     def initial_values(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Add the forget bias to the forget gate's part of the bias."""
-        if name == "bias_ih":
-            values[self.hidden_size : 2 * self.hidden_size] += self.forget_bias
+        if name == "bias_ih" and self.forget_bias:
+            start = self.scan.gates.index("f") * self.hidden_size
+            values[start : start + self.hidden_size] += self.forget_bias
         return values
 
     def _own_options(self) -> str:

@@ -74,7 +74,7 @@ class Recurrent(Module):
         set_options(self)
 
     def initial_values(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Choose the initial values of a parameter: those drawn, unless a class says otherwise.
+        """Choose the initial values of a parameter: those that were drawn, unless a class says otherwise.
 
         Parameters
         ----------
@@ -218,7 +218,7 @@ class RecurrentCell(Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
         self._make("", input_size, generator(rng), dtype, device)
-        try_step(self)
+        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Map an input ``(B, I)`` and a state, zeros by default, to the next state.
@@ -246,7 +246,7 @@ class RecurrentCell(Recurrent):
             from_h = from_h + bias_hh if isinstance(bias_hh, Tensor) else from_h
         weights = dict(zip(self.scan.weights, others, strict=True))
         new = self.scan.step(functions, from_x, from_h, before, **weights, **self._params())
-        return new[0] if len(new) == 1 else new
+        return new[0] if len(new) == 1 else tuple(new)
 
     def extra_repr(self) -> str:
         """The cell's sizes and options."""
@@ -336,7 +336,7 @@ class RecurrentLayer(Recurrent):
         drawn = generator(rng)
         for k in range(self.num_layers):
             self._make(f"_l{k}", hidden_size if k else input_size, drawn, dtype, device)
-        try_step(self)
+        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
 
     @modes_kept
     def forward(
@@ -433,9 +433,8 @@ class RecurrentLayer(Recurrent):
             runs.append(every)
         if ends is None:
             last = _at(every, _LAST) if final is None else tuple([stack([part]) for part in final])
-        every = (
-            every if len(runs) == 1 else tuple([concat(part) for part in zip(*runs, strict=True)])
-        )
+        if len(runs) > 1:
+            every = tuple([concat(part) for part in zip(*runs, strict=True)])
         if ends is not None:
             key = ends - 1, np.arange(len(ends))
             last = tuple([stack([whole[key]]) for whole in every])
@@ -447,9 +446,9 @@ class RecurrentLayer(Recurrent):
         Returns each part of the state at every step, and the last state where it is a Tensor of its own.
         """
         if self.fused and not MODES.get().anomaly:
-            states = apply(self.scan, *operands, **params)
-            parts = len(self.scan.parts)
-            return (states,) if parts == 1 else tuple(_one(states, i) for i in range(parts)), None
+            states, parts = apply(self.scan, *operands, **params), len(self.scan.parts)
+            every = [states] if parts == 1 else [_one(states, i) for i in range(parts)]
+            return tuple(every), None
         steps = run_steps(self.scan, operands, params)
         return tuple([stack(list(part)) for part in zip(*steps, strict=True)]), steps[-1]
 
@@ -528,7 +527,7 @@ def _at(wholes: State, key: int | slice) -> State:
 def _one(x: Tensor, key: int | slice) -> Tensor:
     """``x[key]``, of a key that needs no check: where it is recorded, nothing but that is done."""
     node, modes = x._node, MODES.get()
-    if node is None or not node.requires_grad or not modes.grad or modes.anomaly:
+    if node is None or not node.requires_grad or not modes.grad:
         return apply(_INDEX, x, key=(key,))
     value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
     return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)

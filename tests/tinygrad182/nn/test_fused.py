@@ -18,14 +18,14 @@ from tinygrad182 import functions
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.recording import node_of
 
-KINDS = ("tanh", "relu", "identity", "lstm")
+KINDS = ("tanh", "relu", "identity", "lstm", "gru")
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
 
 
 def make(kind: str, *sizes: int, **options: Any) -> Any:
     """A layer: I, H, number of layers."""
-    if kind == "lstm":
-        return tg.nn.LSTM(*sizes, **options)
+    if kind in ("lstm", "gru"):
+        return getattr(tg.nn, kind.upper())(*sizes, **options)
     return tg.nn.RNN(*sizes, nonlinearity=kind, **options)  # type: ignore[arg-type, misc]
 
 
@@ -129,8 +129,8 @@ def test_every_result(case: Case) -> None:
         with tg.no_grad():
             plain = case.run(layer, *map(const, xs))
         recorded = case.run(layer, *map(leaf, xs))
-        fused = {node.op for node in ancestors(map(node_of, recorded))} & {"rnn_scan", "lstm_scan"}
-        assert bool(fused) == layer.fused
+        ops = {node.op for node in ancestors(map(node_of, recorded))}
+        assert (layer.scan.name in ops) == layer.fused
         return [*plain, *recorded]
 
     both(case, compute)
@@ -235,15 +235,15 @@ def test_the_primitive_and_its_definition(
 ) -> None:
     """First and second derivatives and tangents by every operand, weights and bias among them."""
     steps, batch, inputs, hidden = sizes
-    scan: Any = tg.PRIMITIVES["lstm_scan" if kind == "lstm" else "rnn_scan"]
+    scan: Any = tg.PRIMITIVES[f"{kind if kind in ('lstm', 'gru') else 'rnn'}_scan"]
     rng = np.random.default_rng(seed)
-    parts, blocks = len(scan.parts), 4 if kind == "lstm" else 1
+    parts, blocks = len(scan.parts), len(scan.gates)
     shapes: list[tuple[int, ...]] = [(steps, batch, inputs), *[(batch, hidden)] * parts]
     shapes += [(blocks * hidden, inputs), (blocks * hidden, hidden)]
-    shapes += [(blocks * hidden,)] if bias else []
+    shapes += [(blocks * hidden,)] * 2 if bias else []
     xs, vs = ([rng.standard_normal(shape) for shape in shapes] for _ in "xv")
-    params: dict[str, Any] = {} if kind == "lstm" else {"nonlinearity": kind}
-    rest: list[Any] = [] if bias else [0]
+    params: dict[str, Any] = {"nonlinearity": kind} if scan is tg.nn.RNN.scan else {}
+    rest: list[Any] = [] if bias else [0, 0]
     if lengths:
         ends = rng.integers(1, steps + 1, batch)
         rest.append(array(ends))
@@ -298,8 +298,8 @@ def test_truncated_is_a_loop_over_windows(case: Case, window: int) -> None:
             single = make(
                 case.kind, x.shape[2], layer.hidden_size, bias=case.bias, dtype=case.dtype, rng=0
             )
-            for name in ("weight_ih", "weight_hh", "bias_ih")[: 3 if case.bias else 2]:
-                setattr(single, f"{name}_l0", getattr(layer, f"{name}_l{k}"))
+            for name, _ in single.named_parameters():
+                setattr(single, name, getattr(layer, name.replace("_l0", f"_l{k}")))
             outputs, parts = [], [part[k : k + 1] for part in state]
             for start in range(0, x.shape[0], window):
                 parts = [part.detach() for part in parts] if start else parts
