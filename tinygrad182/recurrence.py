@@ -93,7 +93,7 @@ class Window(NamedTuple):
 
     steps: range
     deltas: Deltas
-    setting: Setting
+    setting: Any
 
     def sent(self) -> Sent:
         """What the inputs get, before powers of two are put back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_some_gradients_are_those_of_all(form: str, kind: str) -> None:
         inputs = given(case)
         y = tg.apply(case.scan, *inputs, **case.params)
         every = tg.grad(y, inputs, const(case.g), retain_graph=True)
-        for i, j in [(i, j) for i in range(len(inputs)) for j in range(i, len(inputs))]:
+        for i, j in combinations_with_replacement(range(len(inputs)), 2):
             frozen = [x if k in (i, j) else x.detach() for k, x in enumerate(inputs)]
             z = tg.apply(case.scan, *frozen, **case.params)
             for k in {i, j}:

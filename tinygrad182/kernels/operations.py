@@ -154,6 +154,35 @@ class Operations:
         """The smaller one, or NaN where one is."""
         return self._chosen(operator.lt, a, b)
 
+    def isnan(self, x: Value) -> Value:
+        """Whether it is no number."""
+        return x != x
+
+    def isinf(self, x: Value) -> Value:
+        """Whether it is infinite, of either sign."""
+        return abs(x) == math.inf
+
+    def isfinite(self, x: Value) -> Value:
+        """Whether it is a number, and not infinite."""
+        return abs(x) < math.inf
+
+    def sign(self, x: Value) -> Value:
+        """1, −1, 0, or NaN."""
+        return self.where(x > 0.0, 1.0, self.where(x < 0.0, -1.0, x))
+
+    def remainder(self, a: Any, b: Any) -> Value:
+        """What is left of a, with the sign of b."""
+        b, r = self._code.spread(b), self._by_elements("fmod", a, b)
+        return r.where(((r < 0.0) & (b > 0.0)) | ((r > 0.0) & (b < 0.0)), r + b)
+
+    def floor_divide(self, a: Any, b: Any) -> Value:
+        """How many times b is in a, rounded down; a / b where b is 0."""
+        a, b = self._code.spread(a), self._code.spread(b)
+        quotient = (a - self.remainder(a, b)) / b
+        whole = self._by_elements("floor", quotient)
+        whole = whole.where(quotient - whole > 0.5, whole + 1.0)
+        return whole.where(b == 0.0, a / b)
+
     def _chosen(self, relation: Callable[..., Value], a: Any, b: Any) -> Value:
         a, b = (self._code.spread(x) for x in (a, b))
         return b.where(relation(a, b) | (a != a), a)

@@ -19,9 +19,9 @@ from tests.support import Array, assert_close, assert_same_bits
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import are_compiled, loops, make
 from tinygrad182 import kernels
-from tinygrad182.kernels import arrays
+from tinygrad182.kernels import arrays, program
 from tinygrad182.kernels.arrays import ALL, Ends
-from tinygrad182.kernels.program import Program, Run, Weights
+from tinygrad182.kernels.program import Program, Weights
 
 pytestmark = pytest.mark.skipif(not are_compiled(), reason="no compiled loops here")
 if are_compiled():
@@ -53,7 +53,7 @@ class Functions:
         return np.maximum(x, 0)
 
 
-class Drawn(NamedTuple):
+class Run(NamedTuple):
     """What a program is run on.
 
     Attributes
@@ -70,7 +70,7 @@ class Drawn(NamedTuple):
     g: Array
     powers: Array | None
 
-    def wide(self) -> Drawn:
+    def wide(self) -> Run:
         """The same in float64."""
 
         def wide(a: Any) -> Any:
@@ -81,6 +81,10 @@ class Drawn(NamedTuple):
         return self._replace(
             x=wide(self.x), initial=list(map(wide, self.initial)), weights=weights_, g=wide(self.g)
         )
+
+    def record(self, states: Array, saved: Array) -> program.Run:
+        """The run as the loops take it."""
+        return program.Run(self.program, np, self.weights, self.initial, saved, states, self.ends)
 
     def blocks(self, weight: Array) -> list[Array]:
         return np.split(weight, len(weight) // self.initial[0].shape[1])
@@ -157,7 +161,7 @@ class Drawn(NamedTuple):
 def draw(
     kind: str, sizes: tuple[int, int, int, int], dtype: str = "float32", lead: tuple[int, ...] = (),
     biases: int = 2, lengths: bool = False, powers: bool = False,
-) -> Drawn:  # fmt: skip
+) -> Run:  # fmt: skip
     """Draw what a cell's program is run on."""
     T, B, inputs, H = sizes
     rng = np.random.default_rng(T + B + H)
@@ -175,30 +179,26 @@ def draw(
         tuple(normal(blocks * H) for blocks in program.weights.values()),
     )  # fmt: skip
     ends = rng.integers(0, T + 1, B)
-    return Drawn(
+    return Run(
         program, normal(T, B, inputs), [normal(B, H) for _ in range(parts)], weights,
         Ends(ends, int(ends.min())) if lengths else ALL, normal(parts, *lead, T, B, H),
         rng.integers(-120, 60, (*lead, T, B)) if powers else None,
     )  # fmt: skip
 
 
-def forward(run: Drawn) -> tuple[Array, Array]:
+def forward(run: Run) -> tuple[Array, Array]:
     """The compiled loop: the states, and what is saved; all that it does not write is NaN."""
     T, B, _ = run.x.shape
     H, dtype = run.initial[0].shape[1], run.x.dtype
     compiled.ready(run.program, dtype)
     states = np.full((len(run.initial), T, B, H), np.nan, dtype)
     saved = np.full((T, B, run.program.saved * H), np.nan, dtype)
-    compiled.forward(kept(run, states, saved), run.x)
+    compiled.forward(run.record(states, saved), run.x)
     return states, saved
 
 
-def backward(run: Drawn, states: Array, saved: Array, **options: Any) -> Any:
-    return compiled.backward(kept(run, states, saved), run.g, run.powers, **options)
-
-
-def kept(run: Drawn, states: Array, saved: Array) -> Run:
-    return Run(run.program, np, run.weights, run.initial, saved, states, run.ends)
+def backward(run: Run, states: Array, saved: Array, **options: Any) -> Any:
+    return compiled.backward(run.record(states, saved), run.g, run.powers, **options)
 
 
 def whole(rows: Array, powers: Any) -> Array:
