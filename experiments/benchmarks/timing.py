@@ -48,7 +48,7 @@ def interleave(
     counts = dict.fromkeys(contestants, 1)
     for turn in track(range(repeats + 2), description="Timing", transient=True):
         for name, run in contestants.items():
-            if counts[name] > 1:
+            if at_least:
                 run()
             synchronize()
             start = clock()
