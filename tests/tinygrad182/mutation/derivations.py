@@ -37,6 +37,10 @@ def _gated_by_weights(xp: Any, x: Any, h: Any, state: Any, a: Any, b: Any) -> An
     return (f * xp.tanh(x[..., n:] + h[..., n:]) + a[..., n:] * xp.sin(b * state[0]),)
 
 
+def _doubling(xp: Any, x: Any, h: Any, state: Any) -> Any:
+    return (xp.tanh((x + x) + h * state[0]),)
+
+
 def _by_size(xp: Any, x: Any, h: Any, state: Any) -> Any:
     return (xp.tanh(x + h) / x.shape[-1],)
 
@@ -48,6 +52,7 @@ SUBJECTS: dict[str, Kind] = {
     "gated by weights": Kind(
         Scan.of("gated by weights", _gated_by_weights, ("f", "g"), ("h",), {"a": 2, "b": 1}), {}
     ),
+    "doubling": Kind(Scan.of("doubling", _doubling, ("z",), ("h",)), {}),
     "by size": Kind(Scan.of("by size", _by_size, ("z",), ("h",)), {}),
 }
 NUMBERS = {"lstm": (4, 4), "gru": (4, 4), "tanh": (1, 0), "relu": (1, 0), "identity": (1, 0)}
@@ -156,6 +161,14 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @fault("gates with one sum and with two are confused")
 def _(patch: pytest.MonkeyPatch) -> None:
     _around(patch, tracing, "_shared", lambda f, *given: f(*given)[::-1])
+
+
+@fault("the input twice is the gate's sum")
+def _(patch: pytest.MonkeyPatch) -> None:
+    def whole(inputs: list[Any], places: dict[Any, int]) -> bool:
+        return inputs[0] in places and places[inputs[0]] == places.get(inputs[1])
+
+    patch.setattr(tracing, "_is_whole_sum", whole)
 
 
 @fault("gates of the state stand in the order of those of the input")
