@@ -347,11 +347,17 @@ def _with_sums(after: list[Operand], tape: Tape, places: dict[Any, int]) -> list
         if r.op == "input":
             kind, i = r.args
             found[r] = tape.input(*(("sum", places[r.args]) if r.args in places else (kind, i)))
-        elif r.op == "add" and inputs[0] in places and places[inputs[0]] == places.get(inputs[1]):
+        elif r.op == "add" and _is_shared(inputs, places):
             found[r] = tape.input("sum", places[inputs[0]])
         else:
             found[r] = tape.make(r.op, *(found.get(a, a) for a in r.args))
     return [found.get(r, r) for r in after]
+
+
+def _is_shared(inputs: list[Any], places: dict[Any, int]) -> bool:
+    """Whether two inputs are x and h of a gate that has one sum: h + h is none."""
+    a, b = inputs
+    return a != b and a in places and places[a] == places.get(b)
 
 
 class _Reverse:

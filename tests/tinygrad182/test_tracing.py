@@ -82,6 +82,17 @@ def test_any_step_has_a_program_that_gives_what_it_means(
     assert_close(alone.numpy(), expected[0], CLOSE, "not recorded", floor=1.0)
 
 
+@pytest.mark.parametrize("add", [lambda x, h: x + (h + h), lambda x, h: (x + x) + h], ids="hx")
+def test_a_sum_that_is_added_to_itself(add: Any) -> None:
+    """Is twice that sum; x + h alone is one sum for both."""
+    scan = Scan.of("twice", lambda xp, x, h, s: (xp.tanh(add(x, h)),), ("g",), ("h",))
+    shapes = (3, 2, 2), (2, 2), (2, 2), (2, 2), (2,), (2,)
+    operands = [np.random.default_rng(i).normal(size=shape) for i, shape in enumerate(shapes)]
+    with loops("NumPy"):
+        found, expected = (by_gradients(run, operands) for run in both(scan))
+    assert_same(found, expected, "result and gradient")
+
+
 @given(cell=cells(depth=2), seed=st.integers(0, 9))
 def test_derivatives_of_derivatives_and_tangents(cell: Cell, seed: int) -> None:
     with loops("NumPy"):
