@@ -290,7 +290,7 @@ class Scan(Primitive):
         for t in range(given.x.shape[0]):
             h = xp.matmul(state[0], weight)
             h = h + given.bias_hh if hasattr(given.bias_hh, "shape") else h
-            new = self.step(xp, projected[t, ...], h, state, **others, **params)
+            new = _apart(self.step(xp, projected[t, ...], h, state, **others, **params), state)
             if lengths is not None and t >= (shortest or 0):
                 new = _held(xp, new, state, xp.greater(lengths, t)[:, None])
             state = new
@@ -507,6 +507,14 @@ def _in_one_type(m: Any, given: Operands) -> tuple[Operands, Any]:
 
 def _ends(lengths: Array | None, shortest: int | None) -> Ends:
     return ALL if lengths is None else Ends(lengths, shortest or 0)
+
+
+def _apart(new: State, old: State) -> State:
+    """The new state, each part a value of its own: also one that is handed on, or stands there twice."""
+    found: list[Any] = []
+    for part in new:
+        found.append(part * 1 if any(part is x for x in (*old, *found)) else part)
+    return tuple(found)
 
 
 def _held(xp: Any, new: State, old: State, going: Any) -> State:

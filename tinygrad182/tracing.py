@@ -285,8 +285,10 @@ def _forward(
     symbols = [found[root] if root in found else _as_constant(root.value) for root in roots]
     if any(s.shape != (like.batch, like.units) for s in symbols):
         raise TypeError("a step returns parts of the shape that it is given")
-    # a part that is handed on is a value of its own: its cotangent is not that of the state before
-    return [_own(s.tape, s.registers[0]) for s in symbols]
+    after: list[Operand] = []
+    for s in symbols:
+        after.append(_own(s.registers[0], after, s.tape))
+    return after
 
 
 def _as_constant(x: Symbol) -> Symbol:
@@ -296,9 +298,11 @@ def _as_constant(x: Symbol) -> Symbol:
     )
 
 
-def _own(tape: Tape, r: Operand) -> Operand:
-    given = isinstance(r, Register) and r.op == "input" and r.args[0] == "before"
-    return tape.make("multiply", r, 1.0) if given else r
+def _own(r: Operand, others: list[Operand], tape: Tape) -> Operand:
+    """A part that is handed on, or stands there twice, as a value of its own: so is its cotangent."""
+    while isinstance(r, Register) and (r in others or r.args[0] == "before"):
+        r = tape.make("multiply", r, 1.0)
+    return r
 
 
 def _by_names(roots: list[Node]) -> dict[Node, Symbol]:
