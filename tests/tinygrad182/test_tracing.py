@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,37 @@ def test_numbers_that_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -
     (expected,) = tg.grad(tg.sum(y), x, retain_graph=True)
     inner = 3.0
     assert tg.grad(tg.sum(y), x)[0].numpy().tolist() == expected.numpy().tolist()
+
+
+def test_whatever_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what is there only later, what is no number, and what is read by a function inside."""
+    inner = "sin"
+
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        def bent(z: Any) -> Any:
+            return z if SLOPES is None else SLOPES[0] * z  # noqa: F821
+
+        return (CURVE(xp, getattr(xp, inner)(bent(x + h))),)  # noqa: F821
+
+    scan = Scan.of("reading", step, ("z",), ("h",))
+    operands = Cell(1, (), (("state", 0),)).operands(3, 2, 2, 4)
+    choices: list[Any] = [None, (0.25,), (np.float64(0.5), 1), [0.75], {0: 0.3}, {0: True}, {0: 1}]
+    curves = [lambda xp, z: xp.tanh(z), lambda xp, z: xp.sigmoid(z)]
+    for inner, slopes in product(("sin", "atan"), choices):  # noqa: B007
+        for curve in curves:
+            monkeypatch.setitem(globals(), "SLOPES", slopes)
+            monkeypatch.setitem(globals(), "CURVE", curve)
+            with loops("NumPy"):
+                found, expected = (by_gradients(run, operands) for run in both(scan))
+            assert_same(found, expected, "of it")
+
+
+def test_an_option_is_told_by_its_type_too() -> None:
+    def step(xp: Any, x: Any, h: Any, state: Any, k: Any = 1) -> Any:
+        return (xp.tanh(x + h) if k is True else xp.sigmoid(x + h),)
+
+    scan = Scan.of("typed", step, ("z",), ("h",))
+    assert text(scan, k=1) != text(scan, k=True)
 
 
 def test_it_is_derived_once_for_each_choice_of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
