@@ -94,6 +94,25 @@ def test_a_sum_that_is_added_to_itself(add: Any) -> None:
     assert_same(found, expected, "result and gradient")
 
 
+@pytest.mark.parametrize("gates", [4, 8])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["sigmoid", "tanh", "exp", "sqrt"])
+def test_one_unit_of_many_gates(op: str, gates: int, dtype: str) -> None:
+    """Operands of one gate then lie a few numbers apart, which NumPy's loops have wrong for some."""
+
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        n = x.shape[-1] // gates
+        return (xp.sin(getattr(xp, op)(x[..., -n:])) * xp.cos(x[..., :n]),)
+
+    scan = Scan.of(op, step, tuple(map(str, range(gates))), ("h",))
+    shapes = (1, 9, 1), (9, 1), (gates, 1), (gates, 1), (gates,), (gates,)
+    operands = [np.full(shape, 0.5, dtype) for shape in shapes]
+    operands[0] += np.arange(9, dtype=dtype)[None, :, None] / 9
+    with loops("NumPy"):
+        (found, *_), (expected, *_) = (by_gradients(run, operands) for run in both(scan))
+    assert_close(found, expected, 1e-6)
+
+
 @given(cell=cells(depth=2), seed=st.integers(0, 9))
 def test_derivatives_of_derivatives_and_tangents(cell: Cell, seed: int) -> None:
     with loops("NumPy"):
