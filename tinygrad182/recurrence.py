@@ -7,10 +7,13 @@ of :mod:`.kernels` run the step's program instead, and save what backward needs.
 
 from __future__ import annotations
 
+import builtins
+import dis
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +29,7 @@ from .modes import modes_kept, no_grad
 from .namespaces import HALF
 from .primitives import Primitive
 from .primitives.primitive import Rule
-from .recording import Node, node_of, wrap
+from .recording import Node, apply, node_of, wrap
 from .tracing import derive
 
 SINGLE = np.dtype("float32")
@@ -124,7 +127,7 @@ class Scan(Primitive):
         ``step(xp, x, h, state, **weights, **params) -> state`` of the sums x = x_t W_xᵀ + b_x and
         h = h_{t−1} W_hᵀ + b_h, in elementary operations.
     reads : tuple of str and cell
-        Global names and variables of enclosing functions that the step reads numbers from.
+        Global names and variables of enclosing functions that the step reads.
     """
 
     gates: tuple[str, ...] = ()
@@ -188,7 +191,7 @@ class Scan(Primitive):
     def program(self, **params: Any) -> Program | None:
         """The step as instructions, or None for a cell whose hidden units depend on each other.
 
-        It is derived once for all parameters, and for all numbers that the step reads from around it.
+        It is derived once for all parameters, and for all that the step reads from around it.
         """
         return _program(self, self._outside() if self.reads else (), **params)
 
@@ -199,10 +202,11 @@ class Scan(Primitive):
         return self.program(**own(params))
 
     def _outside(self) -> tuple[Any, ...]:
-        """The numbers that the step reads now."""
+        """What the step reads now, as something to compare."""
         around = self.step.__globals__
-        found = [around.get(r) if isinstance(r, str) else r.cell_contents for r in self.reads]
-        return tuple(x for x in found if type(x) in SCALARS)
+        return tuple(
+            [_seen(around.get(r) if isinstance(r, str) else _inside(r)) for r in self.reads]
+        )
 
     @property
     def separate(self) -> bool:
@@ -290,7 +294,7 @@ class Scan(Primitive):
         for t in range(given.x.shape[0]):
             h = xp.matmul(state[0], weight)
             h = h + given.bias_hh if hasattr(given.bias_hh, "shape") else h
-            new = self.step(xp, projected[t, ...], h, state, **others, **params)
+            new = _apart(self.step(xp, projected[t, ...], h, state, **others, **params), state)
             if lengths is not None and t >= (shortest or 0):
                 new = _held(xp, new, state, xp.greater(lengths, t)[:, None])
             state = new
@@ -454,25 +458,53 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
-def _has_number(cell: Any) -> bool:
-    try:
-        return type(cell.cell_contents) in SCALARS
-    except ValueError:  # there is nothing in it yet
-        return True
-
-
 def _reads(step: Rule) -> tuple[Any, ...]:
     code: Any = getattr(step, "__code__", None)
     if code is None:
         return ()
-    around = step.__globals__
-    names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
-    return (*names, *(cell for cell in step.__closure__ or () if _has_number(cell)))
+    names = dict.fromkeys(_global_names(code))
+    there = (n for n in names if n in step.__globals__ or not hasattr(builtins, n))
+    return (*there, *(step.__closure__ or ()))
 
 
-@cache
-def _program(scan: Scan, numbers: tuple[Any, ...], **params: Any) -> Program | None:
+def _global_names(code: CodeType) -> Iterator[str]:
+    """The global names that a function reads, and those inside it; there may be nothing behind them yet."""
+    yield from (i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL")
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _global_names(inner)
+
+
+def _inside(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # there is nothing in it yet
+        return None
+
+
+_WRITTEN = (bool, int, float, complex, str, tuple, list, dict, np.generic)
+"""Types of values that are told apart by how they are written."""
+
+
+def _seen(value: Any) -> Any:
+    """What tells a value from another; of an object, whose attributes nobody watches, its type."""
+    if isinstance(value, _WRITTEN):
+        return type(value), repr(value)
+    return value if isinstance(value, FunctionType) else type(value)
+
+
+@lru_cache(maxsize=None, typed=True)  # an option may be 1, or True
+def _program(scan: Scan, outside: tuple[Any, ...], **params: Any) -> Program | None:
     return derive(scan.name, scan.step, scan.gates, scan.parts, scan.weights, params)
+
+
+RESERVED = frozenset(
+    p.name
+    for run in (Scan.inside, Scan.unrolled, Scan.program, apply, _program)
+    for p in inspect.signature(run).parameters.values()
+    if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+)
+"""Names that no option of a step can have, for they are arguments of what the options are handed on by."""
 
 
 def _shape(array: Any, name: str, axes: int) -> tuple[int, ...]:
@@ -507,6 +539,14 @@ def _in_one_type(m: Any, given: Operands) -> tuple[Operands, Any]:
 
 def _ends(lengths: Array | None, shortest: int | None) -> Ends:
     return ALL if lengths is None else Ends(lengths, shortest or 0)
+
+
+def _apart(new: State, old: State) -> State:
+    """The new state, each part a value of its own: also one that is handed on, or stands there twice."""
+    found: list[Any] = []
+    for part in new:
+        found.append(part * 1 if any(part is x for x in (*old, *found)) else part)
+    return tuple(found)
 
 
 def _held(xp: Any, new: State, old: State, going: Any) -> State:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,36 @@ def test_any_step_has_a_program_that_gives_what_it_means(
         with tg.no_grad():
             alone = fused(*map(const, operands), *map(const, lengths))
     assert_close(alone.numpy(), expected[0], CLOSE, "not recorded", floor=1.0)
+
+
+@pytest.mark.parametrize("add", [lambda x, h: x + (h + h), lambda x, h: (x + x) + h], ids="hx")
+def test_a_sum_that_is_added_to_itself(add: Any) -> None:
+    """Is twice that sum; x + h alone is one sum for both."""
+    scan = Scan.of("twice", lambda xp, x, h, s: (xp.tanh(add(x, h)),), ("g",), ("h",))
+    shapes = (3, 2, 2), (2, 2), (2, 2), (2, 2), (2,), (2,)
+    operands = [np.random.default_rng(i).normal(size=shape) for i, shape in enumerate(shapes)]
+    with loops("NumPy"):
+        found, expected = (by_gradients(run, operands) for run in both(scan))
+    assert_same(found, expected, "result and gradient")
+
+
+@pytest.mark.parametrize("gates", [4, 8])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["sigmoid", "tanh", "exp", "sqrt"])
+def test_one_unit_of_many_gates(op: str, gates: int, dtype: str) -> None:
+    """Operands of one gate then lie a few numbers apart, which NumPy's loops have wrong for some."""
+
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        n = x.shape[-1] // gates
+        return (xp.sin(getattr(xp, op)(x[..., -n:])) * xp.cos(x[..., :n]),)
+
+    scan = Scan.of(op, step, tuple(map(str, range(gates))), ("h",))
+    shapes = (1, 9, 1), (9, 1), (gates, 1), (gates, 1), (gates,), (gates,)
+    operands = [np.full(shape, 0.5, dtype) for shape in shapes]
+    operands[0] += np.arange(9, dtype=dtype)[None, :, None] / 9
+    with loops("NumPy"):
+        (found, *_), (expected, *_) = (by_gradients(run, operands) for run in both(scan))
+    assert_close(found, expected, 1e-6)
 
 
 @given(cell=cells(depth=2), seed=st.integers(0, 9))
@@ -380,6 +411,37 @@ def test_numbers_that_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -
     (expected,) = tg.grad(tg.sum(y), x, retain_graph=True)
     inner = 3.0
     assert tg.grad(tg.sum(y), x)[0].numpy().tolist() == expected.numpy().tolist()
+
+
+def test_whatever_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what is there only later, what is no number, and what is read by a function inside."""
+    inner = "sin"
+
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        def bent(z: Any) -> Any:
+            return z if SLOPES is None else SLOPES[0] * z  # noqa: F821
+
+        return (CURVE(xp, getattr(xp, inner)(bent(x + h))),)  # noqa: F821
+
+    scan = Scan.of("reading", step, ("z",), ("h",))
+    operands = Cell(1, (), (("state", 0),)).operands(3, 2, 2, 4)
+    choices: list[Any] = [None, (0.25,), (np.float64(0.5), 1), [0.75], {0: 0.3}, {0: True}, {0: 1}]
+    curves = [lambda xp, z: xp.tanh(z), lambda xp, z: xp.sigmoid(z)]
+    for inner, slopes in product(("sin", "atan"), choices):  # noqa: B007
+        for curve in curves:
+            monkeypatch.setitem(globals(), "SLOPES", slopes)
+            monkeypatch.setitem(globals(), "CURVE", curve)
+            with loops("NumPy"):
+                found, expected = (by_gradients(run, operands) for run in both(scan))
+            assert_same(found, expected, "of it")
+
+
+def test_an_option_is_told_by_its_type_too() -> None:
+    def step(xp: Any, x: Any, h: Any, state: Any, k: Any = 1) -> Any:
+        return (xp.tanh(x + h) if k is True else xp.sigmoid(x + h),)
+
+    scan = Scan.of("typed", step, ("z",), ("h",))
+    assert text(scan, k=1) != text(scan, k=True)
 
 
 def test_it_is_derived_once_for_each_choice_of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,13 +307,18 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
             + (f" in {mark.scope.module}" if mark.scope.module else "")
             + "; give their states different names in tg.inspect.mark"
         )
-    if not options and not related:
-        options = [r for r in found if r.is_of(mark.name, mark.scope) and r.may_go_on_at(time)]
-    if options:
-        return options[0]
     # a state marked with time -1 begins this one: of its own call rather than of another, and the latest
     begun = [r for r in related if r.initial is not None and not r.steps and not r.fused]
     begun.sort(key=lambda r: (r.call == mark.scope.call, r.initial.order))  # type: ignore[union-attr]
+    if not options and len(begun) == len(related):
+        options = [r for r in found if r.is_of(mark.name, mark.scope) and r.may_go_on_at(time)]
+        if begun:  # a part that holds what others were before meets its own initial state later
+            first = begun[-1].began
+            options = [r for r in options if r.initial is None and r.began > first]
+            for r in options[:1]:
+                r.initial = begun[-1].initial
+    if options:
+        return options[0]
     began = min([mark.order, *(first.began for first in begun[-1:])])
     r = Recurrence(mark.name, mark.scope, began, begun[-1].initial if begun else None)
     found.append(r)

@@ -14,7 +14,7 @@ import numpy as np
 from .. import functions
 from ..creation import tensor
 from ..errors import ArgumentError, brief
-from ..recurrence import Scan
+from ..recurrence import RESERVED, Scan
 
 if TYPE_CHECKING:
     from .recurrent import Recurrent
@@ -52,6 +52,9 @@ def scan_of(cls: type[Recurrent]) -> Scan | None:
     for name in weights:
         if name not in taken:
             _refuse(cls, f"step takes no {name!r}", "weights are handed to it by their names")
+    for name in [*taken][len(_GIVEN) :]:
+        if name in RESERVED and name not in weights:
+            _refuse(cls, f"step takes {name!r}, a name that is taken", "choose another")
     return Scan.of(f"{cls.__name__.lower()}_scan", cls.step, gates, parts, weights)
 
 

@@ -63,6 +63,14 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         r"^Mine: step takes \(self, x, h, state\); it is a static method",
     ),
     "a step of three": (declared(step=lambda xp, x, state: (x,)), r"step takes \(xp, x, state\)"),
+    "an option of the loop's own": (
+        declared(step=lambda xp, x, h, state, start=0.5: (start * (x + h),)),
+        "^Mine: step takes 'start', a name that is taken; choose another",
+    ),
+    "an option that backward has": (
+        declared(step=lambda xp, x, h, state, keep=0.5: (keep * (x + h),)),
+        "^Mine: step takes 'keep', a name that is taken; choose another",
+    ),
     # a layer of it
     "the base itself": (lambda: Base(1, 2), "^RecurrentLayer: declares no gates; a class of its"),
     "the base of cells": (lambda: tg.nn.RecurrentCell(1, 2), "^RecurrentCell: declares no gates"),

@@ -271,6 +271,51 @@ def test_every_view(own: Own, lengths: Array | None) -> None:
         assert_close(unrolled[name], array, 1e-11, name, floor=1e-12)
 
 
+class Delayed(tg.nn.RecurrentLayer):
+    """One part is handed on as it is: the state before the last one."""
+
+    gates = 1
+    state = ("h", "before")
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        return xp.tanh(x + h - 0.5 * state[1]), state[0]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_part_that_is_handed_on_has_a_gradient_of_its_own(fused: bool) -> None:
+    """∂L/∂before_t is what the loss says of it, and what step t + 1 does with it: nothing of h_{t−1}."""
+    layer = Delayed(2, 3, rng=0, dtype="float64", return_states=True, fused=fused)
+    draw = np.random.default_rng(0)
+    x, weights = const(draw.normal(size=(T, B, 2))), draw.normal(size=(2, T, B, 3))
+    start = tuple(leaf(draw.normal(size=(1, B, 3))) for _ in range(2))
+    states = layer(x, start)[-1]
+    loss = sum((part[0] * const(w)).sum() for part, w in zip(states, weights, strict=True))
+    h, weight = states.h.numpy()[0], layer.weight_hh_l0.numpy()
+    by_h, by_before = weights.copy()
+    for t in range(T)[::-1]:
+        if t + 1 < T:
+            by_sum = (1 - h[t + 1] ** 2) * by_h[t + 1]
+            by_h[t] += by_sum @ weight + by_before[t + 1]
+            by_before[t] -= by_sum / 2
+    flow = tg.inspect.gradient_flow(loss)["delayed.l0"]
+    assert_close(flow.h.grad, by_h, 1e-12)
+    assert_close(flow.before.grad, by_before, 1e-12)
+    assert_close(host(flow.before.initial_grad), -(1 - h[0] ** 2) * by_h[0] / 2, 1e-12)
+    split = tg.inspect.path_split(loss)
+    assert_close(host(split["h"].parts["local"]), weights[0], 1e-12)
+    assert_close(host(split["before"].parts["local"]), weights[1], 1e-12)
+    assert_close(host(split["h"].parts["direct"]), by_h - weights[0], 1e-12)
+    jacobian = np.block(
+        [[(1 - h[1, 0] ** 2)[:, None] * weight, np.diag((h[1, 0] ** 2 - 1) / 2)],
+         [np.eye(3), np.zeros((3, 3))]]
+    )  # fmt: skip
+    assert_close(tg.inspect.step_jacobians(loss).matrices[1], jacobian, 1e-12)
+    hops = host(tg.inspect.grad_by_hops(loss, 1, state="before").grad)
+    of_next = -(1 - h[1:] ** 2) * weights[0][1:] / 2
+    assert_close(hops[0, :-1], weights[1][:-1] + of_next, 1e-12)
+
+
 @every_cell
 @pytest.mark.parametrize("fused", [True, False])
 def test_windows_and_first_states_in_the_views(own: Own, fused: bool) -> None:
