@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from .. import functions
+from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, brief
 from ..modes import no_grad
@@ -23,6 +24,9 @@ DECLARED = ("gates", "state", "step", "weights")
 """The class attributes that make a cell; the last may be missing."""
 
 _GIVEN = ("xp", "x", "h", "state")
+_OF_SCANS = frozenset((*inspect.signature(Scan.inside).parameters, "scan", "numbers"))
+"""Names that a recurrence hands on beside a step's options."""
+
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 # fmt: off
 _ATTRIBUTES = (
@@ -52,6 +56,9 @@ def scan_of(cls: type[Recurrent]) -> Scan | None:
     for name in weights:
         if name not in taken:
             _refuse(cls, f"step takes no {name!r}", "weights are handed to it by their names")
+    for name in list(taken)[len(_GIVEN) :]:
+        if name in _OF_SCANS and name not in weights:
+            _refuse(cls, f"step takes {name!r}, a name that is taken", "choose another")
     return Scan.of(f"{cls.__name__.lower()}_scan", cls.step, gates, parts, weights)
 
 
@@ -122,7 +129,10 @@ def try_step(layer: Recurrent) -> None:
         count = f" of {len(new)}" if isinstance(new, (tuple, list)) else ""
         _refuse(cls, f"step returns a {type(new).__name__}{count}", f"return ({parts})")
     for name, part in zip(scan.parts, new, strict=True):
-        shape = getattr(part, "shape", ())
+        if not isinstance(part, Tensor):
+            found = f"step returns {name} as a {type(part).__name__}, not a Tensor"
+            _refuse(cls, found, "compute it from x, h and state with the functions of xp")
+        shape = part.shape
         if shape != (batch, n):
             _refuse(
                 cls,

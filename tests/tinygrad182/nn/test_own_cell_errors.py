@@ -63,6 +63,13 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         r"^Mine: step takes \(self, x, h, state\); it is a static method",
     ),
     "a step of three": (declared(step=lambda xp, x, state: (x,)), r"step takes \(xp, x, state\)"),
+    **{
+        f"an option {name}": (
+            declared(step=eval(f"lambda xp, x, h, state, {name}=1.0: ({name} * (x + h),)")),  # noqa: S307
+            f"^Mine: step takes {name!r}, a name that is taken; choose another",
+        )
+        for name in ("start", "shortest", "until", "powers", "g", "y", "self", "scan", "inputs")
+    },
     # a layer of it
     "the base itself": (lambda: Base(1, 2), "^RecurrentLayer: declares no gates; a class of its"),
     "the base of cells": (lambda: tg.nn.RecurrentCell(1, 2), "^RecurrentCell: declares no gates"),
@@ -106,9 +113,13 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         with_step(lambda xp, x, h, state: (xp.tahn(x + h),)),
         "^Mine: step fails on .*AttributeError: .*'tahn'",
     ),
+    "a step that returns an array": (
+        with_step(lambda xp, x, h, state: ((x + h).numpy(),)),
+        r"^Mine: step returns h as a ndarray, not a Tensor; .*the functions of xp",
+    ),
     "a step that returns numbers": (
         with_step(lambda xp, x, h, state: (0.0,)),
-        r"^Mine: step returns h of shape \(\) for",
+        r"^Mine: step returns h as a float, not a Tensor; compute it from x, h and state",
     ),
 }
 
