@@ -54,7 +54,7 @@ def _built(program: Program, dtype: Any) -> ModuleType:
     if _FAILED:
         return arrays
     try:
-        import llvmlite  # noqa: F401  the extra `fast`
+        import llvmlite  # the extra `fast`
 
         from . import compiled
     except (Exception, SystemExit) as error:  # any: it does not suit this Python, or is half there

@@ -154,6 +154,39 @@ class Operations:
         """The smaller one, or NaN where one is."""
         return self._chosen(operator.lt, a, b)
 
+    def sign(self, x: Value) -> Value:
+        """-1, 0 or 1; NaN of NaN."""
+        return x.where(x > 0.0, 1.0).where(x < 0.0, -1.0)
+
+    def isnan(self, x: Value) -> Value:
+        """Whether it is NaN."""
+        return x != x
+
+    def isinf(self, x: Value) -> Value:
+        """Whether it is infinite."""
+        return abs(x) == math.inf
+
+    def isfinite(self, x: Value) -> Value:
+        """Whether it is neither."""
+        return abs(x) < math.inf
+
+    def remainder(self, a: Any, b: Any) -> Value:
+        """What is left of a division, with the sign of b."""
+        rest, beyond = self._divided(a, b)
+        return rest.where(beyond, rest + b)
+
+    def floor_divide(self, a: Any, b: Any) -> Value:
+        """The largest whole number that is not above a / b; without a remainder, a / b."""
+        rest, beyond = self._divided(a, b)
+        b = self._code.spread(b)
+        whole = self._by_elements("rint", (a - rest) / b)
+        return whole.where(beyond, whole - 1.0).where(b == 0.0, a / b)
+
+    def _divided(self, a: Any, b: Any) -> tuple[Value, Value]:
+        """What is left of a division, with the sign of a, and whether b has another."""
+        rest = self._by_elements("fmod", a, b)
+        return rest, (rest != 0.0) & ((rest < 0.0) != (self._code.spread(b) < 0.0))
+
     def _chosen(self, relation: Callable[..., Value], a: Any, b: Any) -> Value:
         a, b = (self._code.spread(x) for x in (a, b))
         return b.where(relation(a, b) | (a != a), a)

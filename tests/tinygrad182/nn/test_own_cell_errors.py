@@ -65,7 +65,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "a step of three": (declared(step=lambda xp, x, state: (x,)), r"step takes \(xp, x, state\)"),
     **{
         f"an option {name}": (
-            declared(step=eval(f"lambda xp, x, h, state, {name}=1.0: ({name} * (x + h),)")),  # noqa: S307
+            declared(step=eval(f"lambda xp, x, h, state, {name}=1.0: ({name} * (x + h),)")),
             f"^Mine: step takes {name!r}, a name that is taken; choose another",
         )
         for name in ("start", "shortest", "until", "powers", "g", "y", "self", "scan", "inputs")
