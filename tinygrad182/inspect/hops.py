@@ -157,11 +157,13 @@ class _Hops:
     def __init__(self, graph: list[Node], through: str) -> None:
         self.through = through
         self.times, self._backward = node_times(graph), run_backward(graph)
-        inside = any(is_scan(node) and through in node.primitive.parts for node in graph)  # type: ignore[union-attr]
-        if not inside and not any(mark.name == through for node in graph for mark in node.marks):
+        parts = [p for node in graph if is_scan(node) for p in node.primitive.parts]  # type: ignore[union-attr]
+        known = dict.fromkeys(parts + [mark.name for node in graph for mark in node.marks])
+        if through not in known:
+            there = ", ".join(f"through={name!r}" for name in known)
             raise GraphError(
-                f"grad_by_hops: nothing in this graph is marked {through!r}; "
-                f'name it where it is computed: tg.inspect.mark(x, "{through}")'
+                f"grad_by_hops: nothing in this graph is marked {through!r}; pass {there}, or name "
+                f'it where it is computed: tg.inspect.mark(x, "{through}")'
             )
 
     def uses(self, parent: Node, time: int | None) -> bool:
