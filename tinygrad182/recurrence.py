@@ -471,7 +471,7 @@ def _reads(step: Rule) -> tuple[Any, ...]:
 
 @cache
 def _program(scan: Scan, numbers: tuple[Any, ...], **params: Any) -> Program | None:
-    return derive(scan.name, scan.step, scan.gates, scan.parts, scan.weights, params)
+    return derive(scan, params)
 
 
 def _shape(array: Any, name: str, axes: int) -> tuple[int, ...]:

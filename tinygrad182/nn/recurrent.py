@@ -261,7 +261,7 @@ class RecurrentLayer(Recurrent):
     x = x_t W_xᵀ + b_x and h = h_{t−1} W_hᵀ + b_h, each with one block of H columns for every gate. All else
     is derived: several layers, ``lengths``, ``truncate``, state dicts, every view of ``tg.inspect``,
     and loops that are compiled where the step is elementwise. One that is not, for it takes a mean over
-    units, runs step by step as ``fused=False`` does.
+    units, runs step by step as with ``fused=False``, which the layer's ``fused`` and its repr then say.
 
     Parameters
     ----------
@@ -508,7 +508,8 @@ class RecurrentLayer(Recurrent):
         options += self._own_options()
         options += "" if self.bias else ", bias=False"
         options += ", batch_first=True" if self.batch_first else ""
-        return options + (", return_states=True" if self.return_states else "")
+        options += ", return_states=True" if self.return_states else ""
+        return options + ("" if self.fused else ", fused=False")
 
 
 _INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)
