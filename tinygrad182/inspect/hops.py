@@ -181,13 +181,13 @@ class _Hops:
         return self.uses(parent, self.times.get(consumer))
 
 
-_Coefficients = tuple[Array, np.ndarray[Any, Any]]
+_ByHops = tuple[Array, np.ndarray[Any, Any]]
 """The coefficients (J + 2, T, …) in the model's dtype, and their norms (J + 2, T)."""
 
 
 def _side_by_side(
     here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
-) -> _Coefficients:
+) -> _ByHops:
     """By the states of operations on many steps each."""
     sums = Polynomials(count - 1)
     scans = InsideScans(sums, hops.through, hops.uses, hops.times, dict(recurrence.fused))
@@ -205,7 +205,7 @@ def _side_by_side(
 @modes_kept
 def _one_by_one(
     here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
-) -> _Coefficients:
+) -> _ByHops:
     """By states that each were computed by operations of their own."""
     twins = in_float64(here.root)
     original = {twin: node for node, twin in twins.items()}

@@ -277,7 +277,8 @@ class RecurrentLayer(Recurrent):
     step : static method
         ``step(xp, x, h, state, ...)`` returns the next state, a tuple of its parts. ``xp`` has the
         functions: ``xp.tanh``, ``xp.sigmoid``, those of ``tg``. Further arguments are, by name, the
-        weights, and options: an attribute of the layer has their value.
+        weights, and options: an attribute of the layer has their value. A number that may change is an
+        option: what a step reads from an attribute of something else is read once.
     weights : tuple of str, or dict, optional
         Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
@@ -446,7 +447,8 @@ class RecurrentLayer(Recurrent):
 
         Returns each part of the state at every step, and the last state where it is a Tensor of its own.
         """
-        if self.fused and not MODES.get().anomaly:
+        recorded = any([isinstance(option, Tensor) for option in params.values()])  # noqa: C419
+        if self.fused and not recorded and not MODES.get().anomaly:
             states = apply(self.scan, *operands, **params)
             parts = len(self.scan.parts)
             return (states,) if parts == 1 else tuple(_one(states, i) for i in range(parts)), None
