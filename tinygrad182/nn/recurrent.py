@@ -277,8 +277,8 @@ class RecurrentLayer(Recurrent):
     step : static method
         ``step(xp, x, h, state, ...)`` returns the next state, a tuple of its parts. ``xp`` has the
         functions: ``xp.tanh``, ``xp.sigmoid``, those of ``tg``. Further arguments are, by name, the
-        weights, and options: an attribute of the layer has their value. A number that may change is an
-        option: what a step reads from an attribute of something else is read once.
+        weights, and options: an attribute of the layer has their value, for each of which loops are
+        compiled. What a step reads from an attribute of something else is read once.
     weights : tuple of str, or dict, optional
         Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
