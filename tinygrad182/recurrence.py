@@ -7,10 +7,13 @@ of :mod:`.kernels` run the step's program instead, and save what backward needs.
 
 from __future__ import annotations
 
+import builtins
+import dis
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,10 +201,9 @@ class Scan(Primitive):
         return self.program(**own(params))
 
     def _outside(self) -> tuple[Any, ...]:
-        """The numbers that the step reads now."""
-        around = self.step.__globals__
-        found = [around.get(r) if isinstance(r, str) else r.cell_contents for r in self.reads]
-        return tuple(x for x in found if type(x) in SCALARS)
+        """The numbers that the step reads now; None for what is none."""
+        found = [_value(self.step, r) for r in self.reads]
+        return tuple([x if type(x) in SCALARS else None for x in found])
 
     @property
     def separate(self) -> bool:
@@ -453,20 +455,25 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
-def _has_number(cell: Any) -> bool:
-    try:
-        return type(cell.cell_contents) in SCALARS
-    except ValueError:  # there is nothing in it yet
-        return True
-
-
 def _reads(step: Rule) -> tuple[Any, ...]:
+    """What may be a number now or later: not what is called, and not what is in a module."""
     code: Any = getattr(step, "__code__", None)
     if code is None:
         return ()
-    around = step.__globals__
-    names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
-    return (*names, *(cell for cell in step.__closure__ or () if _has_number(cell)))
+    loaded = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
+    names = [name for name in dict.fromkeys(loaded) if not hasattr(builtins, name)]
+    found = [(r, _value(step, r)) for r in (*names, *(step.__closure__ or ()))]
+    return tuple([r for r, x in found if not (callable(x) or isinstance(x, ModuleType))])
+
+
+def _value(step: Rule, read: Any) -> Any:
+    """What a global name or a variable of an enclosing function is now; None if it is nothing yet."""
+    if isinstance(read, str):
+        return step.__globals__.get(read)
+    try:
+        return read.cell_contents
+    except ValueError:
+        return None
 
 
 @cache
