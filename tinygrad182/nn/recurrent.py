@@ -13,7 +13,7 @@ from .. import backend, functions
 from .._tensor import Tensor
 from ..backend import Array
 from ..creation import beside, sizes_of
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes, where
 from ..host import on_host, whole
 from ..marks import mark, marked
@@ -57,6 +57,10 @@ class Recurrent(Module):
         if scan is None and not vars(cls).keys().isdisjoint(DECLARED):
             scan = scan_of(cls)
         elif scan is not None:
+            if not isinstance(scan, Scan):
+                raise ArgumentError(
+                    f"{cls.__name__}: scan = {brief(scan)}; take that of a layer: scan = tg.nn.LSTM.scan"
+                )
             cls.gates, cls.state, cls.weights = scan.gates, scan.parts, scan.weights
             cls.step = staticmethod(scan.step)
         if scan is not None:
@@ -98,7 +102,13 @@ class Recurrent(Module):
         shapes |= {name: (blocks * units,) for name, blocks in self.scan.weights.items()}
         for name, shape in shapes.items():
             sizes_of(shape, type(self).__name__)
-            values = self.initial_values(name, rng.uniform(-bound, bound, shape))
+            values: Any = self.initial_values(name, rng.uniform(-bound, bound, shape))
+            if np.shape(values) != shape:
+                found = "None" if values is None else f"shape {np.shape(values)}"
+                raise ShapeError(
+                    f"{type(self).__name__}: initial_values returns {found} for {name}; "
+                    f"return an array of shape {shape}"
+                )
             setattr(self, name + suffix, new_parameter(values, dtype, device))
 
     def _biases(self) -> tuple[str, ...]:

@@ -70,6 +70,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         )
         for name in ("start", "shortest", "until", "powers", "g", "y", "self", "scan", "inputs")
     },
+    "a layer in the place of its recurrence": (
+        lambda: type("Mine", (tg.nn.RecurrentCell,), {"scan": tg.nn.LSTM}),
+        r"^Mine: scan = .*LSTM.*; take that of a layer: scan = tg\.nn\.LSTM\.scan",
+    ),
     # a layer of it
     "the base itself": (lambda: Base(1, 2), "^RecurrentLayer: declares no gates; a class of its"),
     "the base of cells": (lambda: tg.nn.RecurrentCell(1, 2), "^RecurrentCell: declares no gates"),
@@ -122,6 +126,17 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         r"^Mine: step returns h as a float, not a Tensor; compute it from x, h and state",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("values", "found"), [(None, "None"), (0.0, r"shape \(\)"), ([1.0, 2.0], r"shape \(2,\)")]
+)
+def test_initial_values_that_do_not_fit(values: Any, found: str) -> None:
+    message = (
+        rf"^Mine: initial_values returns {found} for weight_ih; return an array of shape \(3, 2\)"
+    )
+    with pytest.raises(tg.ShapeError, match=message):
+        made(initial_values=lambda self, name, drawn: values)()
 
 
 @pytest.mark.parametrize("name", CASES)
