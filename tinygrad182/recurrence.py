@@ -459,6 +459,7 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reads(step: Rule) -> tuple[Any, ...]:
+    """What may be a number now or later: not what is called, and not what is in a module."""
     code: Any = getattr(step, "__code__", None)
     if code is None:
         return ()
@@ -495,7 +496,7 @@ def _seen(value: Any) -> Any:
 
 @lru_cache(maxsize=None, typed=True)  # an option may be 1, or True
 def _program(scan: Scan, outside: tuple[Any, ...], **params: Any) -> Program | None:
-    return derive(scan.name, scan.step, scan.gates, scan.parts, scan.weights, params)
+    return derive(scan, params)
 
 
 RESERVED = frozenset(

@@ -213,55 +213,35 @@ SMALL, LARGE = Like(2, 3, np.dtype("float32")), Like(1001, 4096, np.dtype("float
 """What a program must not tell apart: these differ in their remainders, too."""
 
 
-def derive(
-    name: str,
-    step: Callable[..., Any],
-    gates: tuple[str, ...],
-    parts: tuple[str, ...],
-    weights: dict[str, int],
-    params: dict[str, Any],
-) -> Program | None:
+def derive(cell: Any, params: dict[str, Any]) -> Program | None:
     """The program of a step, or None for one that cannot be run a unit at a time.
 
     Parameters
     ----------
-    step : callable
-        ``step(xp, x, h, state, **weights, **params)``
+    cell : Scan
+        Its ``step(xp, x, h, state, **weights, **params)``, and the names that go with it.
     """
     try:
         # numbers that depend on shapes or on the type belong to no program
-        found = [
-            _derive(name, step, gates, parts, weights, params, like) for like in (SMALL, LARGE)
-        ]
+        found = [_derive(cell, params, like) for like in (SMALL, LARGE)]
     except Exception:  # whatever a step raises: it may do so on Tensors as well, and say why
         return None
     same = {(str(p.forward), str(p.backward), p.x_only) for p in found}
     return found[0] if len(same) == 1 else None
 
 
-def _derive(
-    name: str,
-    step: Callable[..., Any],
-    gates: tuple[str, ...],
-    parts: tuple[str, ...],
-    weights: dict[str, int],
-    params: dict[str, Any],
-    like: Like,
-) -> Program:
-    after = _forward(step, len(gates), len(parts), weights, params, like)
-    x_only, shared = _shared(after, len(gates))
+def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
+    after = _forward(cell, params, like)
+    x_only, shared = _shared(after, len(cell.gates))
     places = {("x", k): i for i, k in enumerate(x_only + shared)}
     places |= {("h", k): len(x_only) + i for i, k in enumerate(shared + x_only)}
     tape = Tape()
-    after = _with_sums(after, tape, places)
-    return Program(name, gates, parts, weights, x_only, shared, *_Reverse(after, tape).listings())
+    listings = _Reverse(_with_sums(after, tape, places), tape).listings()
+    return Program(cell.name, cell.gates, cell.parts, cell.weights, x_only, shared, *listings)
 
 
 @modes_kept
-def _forward(
-    step: Callable[..., Any], gates: int, parts: int, weights: dict[str, int],
-    params: dict[str, Any], like: Like,
-) -> list[Operand]:  # fmt: skip
+def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
     """The registers of the state after a step."""
     tape = Tape()
 
@@ -271,14 +251,14 @@ def _forward(
         return wrap(symbol, Leaf(symbol, requires_grad=True))
 
     others, start = {}, 0
-    for weight, blocks in weights.items():
+    for weight, blocks in cell.weights.items():
         others[weight] = given("weight", range(start, start + blocks), rows=())
         start += blocks
     with recording_as(Modes(True, "cpu", Scope("", None, 0, {}))):
-        x, h = (given(kind, range(gates)) for kind in "xh")
-        state = tuple(given("before", range(p, p + 1)) for p in range(parts))
-        new = step(functions, x, h, state, **others, **params)
-    if not isinstance(new, (tuple, list)) or len(new) != parts:
+        x, h = (given(kind, range(len(cell.gates))) for kind in "xh")
+        state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
+        new = cell.step(functions, x, h, state, **others, **params)
+    if not isinstance(new, (tuple, list)) or len(new) != len(cell.parts):
         raise TypeError("a step returns the parts of the state")
     roots = [node_of(part) for part in new]
     found = _by_names(roots)

@@ -393,6 +393,21 @@ SCALE = 0.5
 """Read by a step."""
 
 
+def test_numbers_that_are_there_later_than_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        scale = 1.0 if inner is None else inner
+        return (scale * LATER * xp.tanh(x + h),)  # type: ignore[name-defined]  # noqa: F821
+
+    scan = Scan.of("early", step, ("z",), ("h",))
+    operands = Cell(1, (), (("state", 0),)).operands(3, 2, 2, 4)
+    assert scan.program() is None
+    for later, inner in ((0.5, None), (0.5, 2.0), (0.25, 2.0)):  # noqa: B007
+        monkeypatch.setitem(globals(), "LATER", later)
+        fused, unrolled = both(scan)
+        assert_same(by_gradients(fused, operands), by_gradients(unrolled, operands), "of it")
+        assert scan.program() is not None
+
+
 def test_numbers_that_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own globals, and variables of the functions around it; what was recorded before stays."""
     inner = 1.0

@@ -157,11 +157,13 @@ class _Hops:
     def __init__(self, graph: list[Node], through: str) -> None:
         self.through = through
         self.times, self._backward = node_times(graph), run_backward(graph)
-        inside = any(is_scan(node) and through in node.primitive.parts for node in graph)  # type: ignore[union-attr]
-        if not inside and not any(mark.name == through for node in graph for mark in node.marks):
+        parts = [p for node in graph if is_scan(node) for p in node.primitive.parts]  # type: ignore[union-attr]
+        known = dict.fromkeys(parts + [mark.name for node in graph for mark in node.marks])
+        if through not in known:
+            there = ", ".join(f"through={name!r}" for name in known)
             raise GraphError(
-                f"grad_by_hops: nothing in this graph is marked {through!r}; "
-                f'name it where it is computed: tg.inspect.mark(x, "{through}")'
+                f"grad_by_hops: nothing in this graph is marked {through!r}; pass {there}, or name "
+                f'it where it is computed: tg.inspect.mark(x, "{through}")'
             )
 
     def uses(self, parent: Node, time: int | None) -> bool:
@@ -179,13 +181,13 @@ class _Hops:
         return self.uses(parent, self.times.get(consumer))
 
 
-_Coefficients = tuple[Array, np.ndarray[Any, Any]]
+_ByHops = tuple[Array, np.ndarray[Any, Any]]
 """The coefficients (J + 2, T, …) in the model's dtype, and their norms (J + 2, T)."""
 
 
 def _side_by_side(
     here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
-) -> _Coefficients:
+) -> _ByHops:
     """By the states of operations on many steps each."""
     sums = Polynomials(count - 1)
     scans = InsideScans(sums, hops.through, hops.uses, hops.times, dict(recurrence.fused))
@@ -203,7 +205,7 @@ def _side_by_side(
 @modes_kept
 def _one_by_one(
     here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
-) -> _Coefficients:
+) -> _ByHops:
     """By states that each were computed by operations of their own."""
     twins = in_float64(here.root)
     original = {twin: node for node, twin in twins.items()}

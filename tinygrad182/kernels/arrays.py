@@ -151,7 +151,7 @@ def forward(run: Run, x: Array) -> None:
         weight = m.concatenate([weight, by_x[:, None]], axis=1)
     across = m.ascontiguousarray(of_gates(m, weights.weight_hh, program.h_gates, H).T)
     rows = x.reshape(T * B, inputs)
-    replay = _replay_forward(program, m, states, saved, weights)
+    replay = _replay_forward(program, m, states, weights)
     for span in windows(m, (T, B, program.sums * H)):
         some = rows[span.start * B : span.stop * B]
         some = some if by_x is None else with_ones(m, some)
@@ -166,9 +166,7 @@ def forward(run: Run, x: Array) -> None:
             _forward(run, z, (across, by_h), span, replay)
 
 
-def _replay_forward(
-    program: Program, m: Any, states: Array, saved: Array, weights: Weights
-) -> Replay:
+def _replay_forward(program: Program, m: Any, states: Array, weights: Weights) -> Replay:
     replay = Replay(_plan_forward(program, m, states.dtype.kind == "f"), m, states[0, 0])
     if weights.others:
         replay.give("weight", in_blocks(m.concatenate(weights.others), states.shape[-1]))

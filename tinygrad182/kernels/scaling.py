@@ -96,7 +96,7 @@ class Powers:
 
 
 class Carry:
-    """What :class:`.powers.Rescaled` does with a row at a step.
+    """What :class:`.powers.Carry` does with a row at a step.
 
     Attributes
     ----------

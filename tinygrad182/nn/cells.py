@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from .. import functions
+from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, brief
 from ..recurrence import RESERVED, Scan
@@ -23,6 +24,7 @@ DECLARED = ("gates", "state", "step", "weights")
 """The class attributes that make a cell; the last may be missing."""
 
 _GIVEN = ("xp", "x", "h", "state")
+
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 # fmt: off
 _ATTRIBUTES = (
@@ -123,7 +125,10 @@ def try_step(cls: Any, **params: Any) -> None:
         count = f" of {len(new)}" if isinstance(new, (tuple, list)) else ""
         _refuse(cls, f"step returns a {type(new).__name__}{count}", f"return ({parts})")
     for name, part in zip(scan.parts, new, strict=True):
-        shape = getattr(part, "shape", ())
+        if not isinstance(part, Tensor):
+            found = f"step returns {name} as a {type(part).__name__}, not a Tensor"
+            _refuse(cls, found, "compute it from x, h and state with the functions of xp")
+        shape = part.shape
         if shape != (batch, n):
             _refuse(
                 cls,

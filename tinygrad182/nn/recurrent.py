@@ -13,7 +13,7 @@ from .. import backend, functions
 from .._tensor import Tensor
 from ..backend import Array
 from ..creation import beside, sizes_of
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes, where
 from ..host import on_host, whole
 from ..marks import mark, marked
@@ -57,6 +57,10 @@ class Recurrent(Module):
         if scan is None and not vars(cls).keys().isdisjoint(DECLARED):
             scan = scan_of(cls)
         elif scan is not None:
+            if not isinstance(scan, Scan):
+                raise ArgumentError(
+                    f"{cls.__name__}: scan = {brief(scan)}; take that of a layer: scan = tg.nn.LSTM.scan"
+                )
             cls.gates, cls.state, cls.weights = scan.gates, scan.parts, scan.weights
             cls.step = staticmethod(scan.step)
         if scan is not None:
@@ -98,7 +102,13 @@ class Recurrent(Module):
         shapes |= {name: (blocks * units,) for name, blocks in self.scan.weights.items()}
         for name, shape in shapes.items():
             sizes_of(shape, type(self).__name__)
-            values = self.initial_values(name, rng.uniform(-bound, bound, shape))
+            values: Any = self.initial_values(name, rng.uniform(-bound, bound, shape))
+            if np.shape(values) != shape:
+                found = "None" if values is None else f"shape {np.shape(values)}"
+                raise ShapeError(
+                    f"{type(self).__name__}: initial_values returns {found} for {name}; "
+                    f"return an array of shape {shape}"
+                )
             setattr(self, name + suffix, new_parameter(values, dtype, device))
 
     def _biases(self) -> tuple[str, ...]:
@@ -261,7 +271,7 @@ class RecurrentLayer(Recurrent):
     x = x_t W_xᵀ + b_x and h = h_{t−1} W_hᵀ + b_h, each with one block of H columns for every gate. All else
     is derived: several layers, ``lengths``, ``truncate``, state dicts, every view of ``tg.inspect``,
     and loops that are compiled where the step is elementwise. One that is not, for it takes a mean over
-    units, runs step by step as ``fused=False`` does.
+    units, runs step by step as with ``fused=False``, which the layer's ``fused`` and its repr then say.
 
     Parameters
     ----------
@@ -277,7 +287,8 @@ class RecurrentLayer(Recurrent):
     step : static method
         ``step(xp, x, h, state, ...)`` returns the next state, a tuple of its parts. ``xp`` has the
         functions: ``xp.tanh``, ``xp.sigmoid``, those of ``tg``. Further arguments are, by name, the
-        weights, and options: an attribute of the layer has their value.
+        weights, and options: an attribute of the layer has their value, for each of which loops are
+        compiled. What a step reads from an attribute of something else is read once.
     weights : tuple of str, or dict, optional
         Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
@@ -445,7 +456,8 @@ class RecurrentLayer(Recurrent):
 
         Returns each part of the state at every step, and the last state where it is a Tensor of its own.
         """
-        if self.fused and not MODES.get().anomaly:
+        recorded = any([isinstance(option, Tensor) for option in params.values()])  # noqa: C419
+        if self.fused and not recorded and not MODES.get().anomaly:
             states, parts = apply(self.scan, *operands, **params), len(self.scan.parts)
             every = [states] if parts == 1 else [_one(states, i) for i in range(parts)]
             return tuple(every), None
@@ -507,7 +519,8 @@ class RecurrentLayer(Recurrent):
         options += self._own_options()
         options += "" if self.bias else ", bias=False"
         options += ", batch_first=True" if self.batch_first else ""
-        return options + (", return_states=True" if self.return_states else "")
+        options += ", return_states=True" if self.return_states else ""
+        return options + ("" if self.fused else ", fused=False")
 
 
 _INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)

@@ -185,7 +185,10 @@ def test_what_is_refused() -> None:
         with pytest.raises(tg.ArgumentError, match=r"grad_by_hops: max_hops .* from 0"):
             by_hops(case.loss, wrong)  # type: ignore[arg-type]
     assert by_hops(case.loss, np.int64(2)).grad.shape[0] == 3
-    with pytest.raises(tg.GraphError, match=r"marked 'branch'.*tg\.inspect\.mark\(x, \"branch\"\)"):
+    with pytest.raises(
+        tg.GraphError,
+        match=r"marked 'branch'; pass through='h', .*tg\.inspect\.mark\(x, \"branch\"\)",
+    ):
         by_hops(case.loss, through="branch")
     with pytest.raises(tg.UnknownPathError, match="grad_by_hops: no state 'x'; there is 'h', 'c'"):
         by_hops(case.loss, state="x")

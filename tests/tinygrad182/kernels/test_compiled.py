@@ -21,7 +21,8 @@ from tests.tinygrad182.kernels.cases import are_compiled, loops, make
 from tinygrad182 import kernels
 from tinygrad182.kernels import arrays, program
 from tinygrad182.kernels.arrays import ALL, Ends
-from tinygrad182.kernels.program import Program, Weights
+from tinygrad182.kernels.program import MASKS, Program, Weights
+from tinygrad182.tracing import KNOWN
 
 pytestmark = pytest.mark.skipif(not are_compiled(), reason="no compiled loops here")
 if are_compiled():
@@ -300,9 +301,12 @@ def test_nothing_is_written_outside(kind: str, monkeypatch: pytest.MonkeyPatch) 
 
 UNARY = [
     "exp", "expm1", "tanh", "sqrt", "square", "abs", "negative", "log", "log2", "log10", "log1p", "sin",
-    "cos", "sinh", "cosh", "asin", "acos", "atan", "asinh", "floor", "ceil", "trunc", "round",
+    "cos", "sinh", "cosh", "asin", "acos", "atan", "asinh", "floor", "ceil", "trunc", "round", "sign",
 ]  # fmt: skip
-BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "atan2")
+BINARY = (
+    "add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "atan2", "remainder",
+    "floor_divide",
+)  # fmt: skip
 
 
 def applied(dtype: str, op: str, *operands: Array) -> Array:
@@ -314,7 +318,9 @@ def applied(dtype: str, op: str, *operands: Array) -> Array:
         code = vectors.Code(module, "apply", np.dtype(dtype), [*names, "out"], [], ["n"])
         for j, _ in code.over(code["n"]):
             values = [code.load(code[name] + j) for name in names]
-            code.store(getattr(Operations(code), op)(*values), code["out"] + j)
+            found = getattr(Operations(code), op)(*values)
+            found = code.constant(0.0).where(found, 1.0) if op in MASKS else found
+            code.store(found, code["out"] + j)
         code.done()
         return module
 
@@ -322,6 +328,13 @@ def applied(dtype: str, op: str, *operands: Array) -> Array:
     out = np.empty_like(operands[0])
     compiled.Loop(library, "apply")([*operands, out], (out.size,))
     return out
+
+
+def test_there_is_every_operation_that_a_step_may_use() -> None:
+    assert {*UNARY, *BINARY, *MASKS, "where"} == KNOWN
+    code = vectors.Code(ir.Module(), "none", np.dtype("float32"), [], [], [])
+    for op in KNOWN:
+        assert callable(getattr(Operations(code), op))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -346,12 +359,16 @@ def test_operations_are_numpys(op: str, dtype: str, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "op", ["exp", "expm1", "tanh", "abs", "maximum", "minimum", "relu", "sqrt"]
-)
+    "op",
+    [
+        "exp", "expm1", "tanh", "abs", "maximum", "minimum", "relu", "sqrt", "sign", "isnan", "isinf",
+        "isfinite", "remainder", "floor_divide",
+    ],
+)  # fmt: skip
 def test_operations_on_what_is_not_finite(op: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(objects, "folders", lambda: [tmp_path])
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 800.0, -800.0, 1.0, np.nan])
-    operands = (x, np.roll(x, 1)) if op.endswith("imum") else (x,)
+    operands = (x, np.roll(x, 1)) if op in BINARY else (x,)
     with np.errstate(all="ignore"):
         expected = getattr(Functions(), op)(*operands)
     np.testing.assert_allclose(applied("float64", op, *operands), expected, rtol=4e-16)

@@ -291,5 +291,6 @@ def test_options_are_shown() -> None:
     assert text.startswith(
         "LSTM(2, 3, num_layers=2, forget_bias=1, batch_first=True, return_states=True)"
     )
+    assert ", fused=False)" in repr(layer(2, 3, fused=False))
     assert repr(tg.nn.LSTMCell(2, 3, bias=False)).startswith("LSTMCell(2, 3, bias=False)")
     assert repr(tg.nn.LSTMCell(2, 3, forget_bias=0.5)).startswith("LSTMCell(2, 3, forget_bias=0.5)")

@@ -63,13 +63,16 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         r"^Mine: step takes \(self, x, h, state\); it is a static method",
     ),
     "a step of three": (declared(step=lambda xp, x, state: (x,)), r"step takes \(xp, x, state\)"),
-    "an option of the loop's own": (
-        declared(step=lambda xp, x, h, state, start=0.5: (start * (x + h),)),
-        "^Mine: step takes 'start', a name that is taken; choose another",
-    ),
-    "an option that backward has": (
-        declared(step=lambda xp, x, h, state, keep=0.5: (keep * (x + h),)),
-        "^Mine: step takes 'keep', a name that is taken; choose another",
+    **{
+        f"an option {name}": (
+            declared(step=eval(f"lambda xp, x, h, state, {name}=1.0: ({name} * (x + h),)")),
+            f"^Mine: step takes {name!r}, a name that is taken; choose another",
+        )
+        for name in ("start", "shortest", "until", "powers", "g", "y", "self", "scan", "inputs")
+    },
+    "a layer in the place of its recurrence": (
+        lambda: type("Mine", (tg.nn.RecurrentCell,), {"scan": tg.nn.LSTM}),
+        r"^Mine: scan = .*LSTM.*; take that of a layer: scan = tg\.nn\.LSTM\.scan",
     ),
     # a layer of it
     "the base itself": (lambda: Base(1, 2), "^RecurrentLayer: declares no gates; a class of its"),
@@ -118,11 +121,26 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         with_step(lambda xp, x, h, state: (xp.tahn(x + h),)),
         "^Mine: step fails on .*AttributeError: .*'tahn'",
     ),
+    "a step that returns an array": (
+        with_step(lambda xp, x, h, state: ((x + h).numpy(),)),
+        r"^Mine: step returns h as a ndarray, not a Tensor; .*the functions of xp",
+    ),
     "a step that returns numbers": (
         with_step(lambda xp, x, h, state: (0.0,)),
-        r"^Mine: step returns h of shape \(\) for",
+        r"^Mine: step returns h as a float, not a Tensor; compute it from x, h and state",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("values", "found"), [(None, "None"), (0.0, r"shape \(\)"), ([1.0, 2.0], r"shape \(2,\)")]
+)
+def test_initial_values_that_do_not_fit(values: Any, found: str) -> None:
+    message = (
+        rf"^Mine: initial_values returns {found} for weight_ih; return an array of shape \(3, 2\)"
+    )
+    with pytest.raises(tg.ShapeError, match=message):
+        made(initial_values=lambda self, name, drawn: values)()
 
 
 @pytest.mark.parametrize("name", CASES)

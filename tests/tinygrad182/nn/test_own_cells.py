@@ -232,6 +232,22 @@ def test_a_step_that_mixes_units_runs_by_its_definition() -> None:
     assert not made(GRU, fused=False).fused
 
 
+def test_an_option_that_becomes_a_tensor_gets_its_gradient() -> None:
+    layer, x = Leaky(I, H, rng=0, dtype="float64"), const(arrays(CELLS[0])["x"])
+    with_number = host(layer(x)[0])
+    layer.leak = leaf(0.25)
+    output = layer(x)[0]
+    assert_close(host(output), with_number, 1e-14)
+    (found,) = tg.grad(output.sum(), layer.leak)
+    layer.fused = False  # nothing need be compiled for every number
+
+    def value(leak: float) -> float:
+        layer.leak = leak
+        return float(layer(x)[0].sum())
+
+    assert_close(host(found), (value(0.25 + 1e-6) - value(0.25 - 1e-6)) / 2e-6, 1e-8)
+
+
 # --- views ----------------------------------------------------------------------------------------
 
 
