@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,15 +124,12 @@ class Scan(Primitive):
     step : callable
         ``step(xp, x, h, state, **weights, **params) -> state`` of the sums x = x_t W_xᵀ + b_x and
         h = h_{t−1} W_hᵀ + b_h, in elementary operations.
-    reads : tuple of str and cell
-        Global names and variables of enclosing functions that the step reads numbers from.
     """
 
     gates: tuple[str, ...] = ()
     parts: tuple[str, ...] = ("h",)
     weights: Any = None
     step: Rule = lambda: None
-    reads: tuple[Any, ...] = ()
 
     @staticmethod
     def of(
@@ -179,7 +177,6 @@ class Scan(Primitive):
             parts=parts,
             weights=weights or {},
             step=step,
-            reads=_reads(step),
         )
         return scan
 
@@ -190,19 +187,16 @@ class Scan(Primitive):
 
         It is derived once for all parameters, and for all numbers that the step reads from around it.
         """
-        return _program(self, self._outside() if self.reads else (), **params)
+        reads = _reads(self)
+        return _program(
+            self, tuple(filter(_is_number, map(_now, reads))) if reads else (), **params
+        )
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
         if not getattr(xp, "has_loops", False):
             return None
         return self.program(**own(params))
-
-    def _outside(self) -> tuple[Any, ...]:
-        """The numbers that the step reads now."""
-        around = self.step.__globals__
-        found = [around.get(r) if isinstance(r, str) else r.cell_contents for r in self.reads]
-        return tuple(x for x in found if type(x) in SCALARS)
 
     @property
     def separate(self) -> bool:
@@ -454,20 +448,48 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
-def _has_number(cell: Any) -> bool:
+@cache
+def _reads(scan: Scan) -> tuple[Any, ...]:
+    """Where a step reads numbers, and functions that it calls by their names: cells, and global names.
+
+    It is asked when there is a layer, so all names have been defined.
+    """
+    found: dict[Any, Any] = {}
+    left: list[Any] = [scan.step]
+    seen: set[Any] = set()
+    while left:
+        function = left.pop()
+        ours = getattr(function, "__module__", None) or ""
+        if not isinstance(function, FunctionType) or function in seen:
+            continue
+        if seen and ours.partition(".")[0] == __name__.partition(".")[0]:
+            continue  # a function of this library reads nothing that changes
+        seen.add(function)
+        codes = [function.__code__]
+        for code in codes:  # and what is defined inside
+            codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+        around = function.__globals__
+        places: dict[Any, Any]
+        places = {(id(around), n): (around, n) for code in codes for n in code.co_names}
+        places |= {id(cell): cell for cell in function.__closure__ or ()}
+        found |= {key: place for key, place in places.items() if _is_number(_now(place))}
+        left += map(_now, places.values())
+    return tuple(found.values())
+
+
+def _now(place: Any) -> Any:
+    """What a cell, or a global name, stands for now."""
+    if isinstance(place, tuple):
+        namespace, name = place
+        return namespace.get(name)
     try:
-        return type(cell.cell_contents) in SCALARS
+        return place.cell_contents
     except ValueError:  # there is nothing in it yet
-        return True
+        return None
 
 
-def _reads(step: Rule) -> tuple[Any, ...]:
-    code: Any = getattr(step, "__code__", None)
-    if code is None:
-        return ()
-    around = step.__globals__
-    names = [name for name in code.co_names if type(around.get(name)) in SCALARS]
-    return (*names, *(cell for cell in step.__closure__ or () if _has_number(cell)))
+def _is_number(x: Any) -> bool:
+    return type(x) in SCALARS or isinstance(x, np.generic)
 
 
 @cache
