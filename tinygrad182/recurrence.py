@@ -12,7 +12,7 @@ import dis
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -126,15 +126,12 @@ class Scan(Primitive):
     step : callable
         ``step(xp, x, h, state, **weights, **params) -> state`` of the sums x = x_t W_xᵀ + b_x and
         h = h_{t−1} W_hᵀ + b_h, in elementary operations.
-    reads : tuple of str and cell
-        Global names and variables of enclosing functions that the step reads.
     """
 
     gates: tuple[str, ...] = ()
     parts: tuple[str, ...] = ("h",)
     weights: Any = None
     step: Rule = lambda: None
-    reads: tuple[Any, ...] = ()
 
     @staticmethod
     def of(
@@ -182,7 +179,6 @@ class Scan(Primitive):
             parts=parts,
             weights=weights or {},
             step=step,
-            reads=_reads(step),
         )
         return scan
 
@@ -193,20 +189,14 @@ class Scan(Primitive):
 
         It is derived once for all parameters, and for all that the step reads from around it.
         """
-        return _program(self, self._outside() if self.reads else (), **params)
+        reads = _reads(self.step)
+        return _program(self, tuple([_seen(_now(r)) for r in reads]) if reads else (), **params)
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
         if not getattr(xp, "has_loops", False):
             return None
         return self.program(**own(params))
-
-    def _outside(self) -> tuple[Any, ...]:
-        """What the step reads now, as something to compare."""
-        around = self.step.__globals__
-        return tuple(
-            [_seen(around.get(r) if isinstance(r, str) else _inside(r)) for r in self.reads]
-        )
 
     @property
     def separate(self) -> bool:
@@ -458,14 +448,41 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
+@cache
 def _reads(step: Rule) -> tuple[Any, ...]:
-    """What may be a number now or later: not what is called, and not what is in a module."""
-    code: Any = getattr(step, "__code__", None)
-    if code is None:
-        return ()
-    names = dict.fromkeys(_global_names(code))
-    there = (n for n in names if n in step.__globals__ or not hasattr(builtins, n))
-    return (*there, *(step.__closure__ or ()))
+    """Where a step reads values from around it: global names, and variables of enclosing functions.
+
+    So do functions that it calls by their names.
+    """
+    found: dict[Any, Any] = {}
+    left: list[Any] = [step]
+    seen: set[Any] = set()
+    while left:
+        function = left.pop()
+        if not isinstance(function, FunctionType) or function in seen:
+            continue
+        if seen and function.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            continue  # a function of this library reads nothing that changes
+        seen.add(function)
+        around = function.__globals__
+        names = _global_names(function.__code__)
+        places: dict[Any, Any]
+        places = {n: (around, n) for n in names if n in around or not hasattr(builtins, n)}
+        places |= {id(cell): cell for cell in function.__closure__ or ()}
+        found |= {(id(around), key): place for key, place in places.items()}
+        left += map(_now, places.values())
+    return tuple(found.values())
+
+
+def _now(place: Any) -> Any:
+    """What a global name, or a variable of an enclosing function, stands for now."""
+    if isinstance(place, tuple):
+        around, name = place
+        return around.get(name)
+    try:
+        return place.cell_contents
+    except ValueError:  # there is nothing in it yet
+        return None
 
 
 def _global_names(code: CodeType) -> Iterator[str]:
@@ -474,13 +491,6 @@ def _global_names(code: CodeType) -> Iterator[str]:
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             yield from _global_names(inner)
-
-
-def _inside(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # there is nothing in it yet
-        return None
 
 
 _WRITTEN = (bool, int, float, complex, str, tuple, list, dict, np.generic)

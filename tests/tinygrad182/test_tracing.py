@@ -459,6 +459,31 @@ def test_an_option_is_told_by_its_type_too() -> None:
     assert text(scan, k=1) != text(scan, k=True)
 
 
+def scaled(x: Any) -> Any:
+    """Called by a step."""
+    return SCALE * x
+
+
+def test_numbers_that_are_read_further_inside_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By functions that the step calls, or that are defined in it; NumPy's own numbers too."""
+    gain = 1.0
+
+    def outer(x: Any) -> Any:
+        return gain * scaled(x)
+
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        inner = lambda z: SCALE * outer(z)  # noqa: E731
+        return (xp.tanh(inner(x + h)),)
+
+    scan = Scan.of("reading", step, ("z",), ("h",))
+    operands = Cell(1, (), (("state", 0),)).operands(3, 2, 2, 4)
+    numbers = ((0.5, 1.0), (0.25, 1.0), (0.25, 2.0), (np.float64(0.75), 2.0), (np.float64(2), 2.0))
+    for scale, gain in numbers:  # noqa: B007
+        monkeypatch.setitem(globals(), "SCALE", scale)
+        fused, unrolled = both(scan)
+        assert_same(by_gradients(fused, operands), by_gradients(unrolled, operands), "of it")
+
+
 def test_it_is_derived_once_for_each_choice_of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     derived: list[Any] = []
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import io
 import os
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -17,6 +18,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from .._files import replace_file
+from .vectors import Code
 
 LEVEL = 3
 OFF = ("loop_unrolling", "loop_vectorization", "slp_vectorization")
@@ -38,7 +40,7 @@ def functions(name: str, made_from: str, write: Callable[[], Any], exported: Seq
         Writes LLVM's text, which takes longer than to load what was made of it.
     exported : sequence of str
     """
-    made_for = _machine().triple, llvm.get_host_cpu_name(), _features()
+    made_for = _machine().triple, llvm.get_host_cpu_name(), _features(), Code.HEAD
     made_by = llvmlite.__version__, LEVEL, OFF, _sources()
     key = hashlib.sha256(repr((name, made_from, made_for, made_by)).encode()).hexdigest()[:20]
     if key not in _LOADED:
@@ -67,10 +69,15 @@ def _linked(key: str, code: bytes, exported: Sequence[str]) -> Any:
 @cache
 def _sources() -> str:
     """A digest of the files that write LLVM's text: these, and the rules of operations."""
-    here = Path(__file__).parent
-    names = "operations", "panels", "powers", "program", "scaling", "tiles", "vectors"
-    files = [*(here / f"{name}.py" for name in names), here.parent / "primitives/elementwise.py"]
-    return hashlib.sha256(b"".join(p.read_bytes() for p in files if p.is_file())).hexdigest()
+    package, found = __name__.partition(".")[0], hashlib.sha256()
+    for file in [*(f"kernels/{name}.py" for name in WRITERS), "primitives/elementwise.py"]:
+        with contextlib.suppress(OSError):  # there may be no sources
+            found.update(pkgutil.get_data(package, file) or b"")  # an archive may have them
+    return found.hexdigest()
+
+
+WRITERS = ("operations", "operators", "panels", "powers", "program", "scaling", "tiles", "vectors")
+"""The files of this folder that LLVM's text depends on."""
 
 
 @cache
@@ -114,7 +121,9 @@ def folders() -> list[Path]:
     elif sys.platform == "darwin":
         user = "~/Library/Caches"
     else:
-        user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        user = os.environ.get("XDG_CACHE_HOME", "")
+        if not Path(user).is_absolute():  # code of wherever we are is not run
+            user = "~/.cache"
     found = [Path(__file__).with_name("__pycache__")]
     with contextlib.suppress(RuntimeError):  # nobody's home
         found.append(Path(user).expanduser() / "tinygrad182")

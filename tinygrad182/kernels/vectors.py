@@ -206,7 +206,7 @@ class Code:
     """
 
     HEAD = object.__basicsize__
-    """Where the pointer stands in an array."""
+    """Where the pointer stands in an array, which is not the same in every build of Python."""
 
     def __init__(
         self, module: ir.Module, name: str, dtype: Any,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.abc
+import os
+import re
 import subprocess
 import sys
 import time
 import types
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -465,18 +468,57 @@ def test_machine_code_is_kept_by_all_that_it_is_made_from(
         monkeypatch.setattr(objects, "_LOADED", {})  # as in a new process
         compiled.ready(program, SINGLE)
         assert len(written) == 1
-    for name, value in (
-        ("LEVEL", 2),
-        ("OFF", ()),
-        ("_features", lambda: "+none"),
-        ("_sources", str),
+    for where, name, value in (
+        (objects, "LEVEL", 2),
+        (objects, "OFF", ()),
+        (objects, "_features", lambda: "+none"),
+        (objects, "_sources", str),
+        (objects, "Code", types.SimpleNamespace(HEAD=24)),  # of another build of Python
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(objects, name, value)
+            patch.setattr(where, name, value)
             patch.setattr(objects, "_machine", lambda: machine)
             compiled.ready(program, SINGLE)
         assert len(written) == 2, name
         written.pop()
+
+
+def test_every_file_that_writes_code_counts() -> None:
+    """Those that the loops are written with, and what these take from the same folder."""
+    folder, left, found = Path(kernels.__file__).parent, ["tiles"], set()
+    while left:
+        found.add(name := left.pop())
+        taken = re.findall(r"^from \.(\w+) import", (folder / f"{name}.py").read_text(), re.M)
+        left += set(taken) - found
+    assert found == set(objects.WRITERS)
+
+
+def test_sources_in_an_archive(tmp_path: Path) -> None:
+    """Else code would be kept whatever is changed in it."""
+    root = Path(tg.__file__).parents[1]
+    digests = set()
+    for added in ("", "# another version"):
+        archive = tmp_path / "archive.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in (root / "tinygrad182").rglob("*.py"):
+                text = path.read_text() + added * (path.name == "tiles.py")
+                file.writestr(str(path.relative_to(root)), text)
+        done = subprocess.run(
+            [sys.executable, "-c", "from tinygrad182.kernels import objects; print(objects._sources())"],
+            capture_output=True, text=True, check=True, timeout=100, cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(archive)},
+        )  # fmt: skip
+        digests.add(done.stdout)
+    assert len(digests) == 2
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the cache is elsewhere")
+def test_code_is_not_taken_from_where_one_happens_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("relative", ""):
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        assert objects.folders()[1] == Path("~/.cache/tinygrad182").expanduser()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert objects.folders()[1] == Path("/somewhere/tinygrad182")
 
 
 # --- the choice -----------------------------------------------------------------------------------
