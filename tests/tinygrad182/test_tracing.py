@@ -362,6 +362,26 @@ def test_steps_at_the_edge_have_one(name: str, ragged: bool) -> None:
         assert_same(found, by_gradients(unrolled, operands, *lengths), "of it")
 
 
+@pytest.mark.parametrize("op", ["add", "subtract", "divide", "maximum"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_number_beside_every_gate(op: str, swapped: bool) -> None:
+    """What one operation does to several gates is done at once."""
+
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        n = state[0].shape[-1]
+        gates = x[..., :n] + h[..., :n], x[..., n:] + h[..., n:]
+        a, b = (getattr(xp, op)(*((0.3, z) if swapped else (z, 0.3))) for z in gates)
+        return (xp.maximum(xp.maximum(state[0], a), b),)
+
+    scan = Scan.of("beside", step, ("f", "g"), ("h",))
+    operands = Cell(2, (), (("state", 0),)).operands(4, 3, 2, 5)
+    for form in ("compiled", "NumPy"):
+        fused, unrolled = both(scan)
+        with loops(form):
+            found = by_gradients(fused, operands)
+        assert_same(found, by_gradients(unrolled, operands), "of it")
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {

@@ -240,8 +240,8 @@ def _in_blocks(place: Place) -> bool:
 
 
 def _beside(function: Callable[..., Any], x: Array, wide: Array, out: Array, swapped: bool) -> None:
-    """Apply a function of two to one block, beside each of several."""
-    x = x[..., None, :]
+    """Apply a function of two to one block, or to a number, beside each of several blocks."""
+    x = x[..., None, :] if x.ndim else x
     function(*((wide, x) if swapped else (x, wide)), out)
 
 
