@@ -12,13 +12,14 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import backend
-from ._calls import told
+from ._calls import names_of, told
 from ._einsum import einsum
+from ._habits import TG
 from ._tensor import Tensor
 from .backend import SCALARS
 from .creation import (
@@ -581,3 +582,6 @@ def join(functions: dict[str, Callable[..., Any]]) -> None:
 
 join({name: globals()[name] for name in __all__})
 backend.register(Tensor, sys.modules[__name__])
+
+if not TYPE_CHECKING:
+    __getattr__ = names_of(__name__, "xp", TG)  # what rules and steps of cells call it
