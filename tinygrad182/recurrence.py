@@ -22,7 +22,7 @@ from . import functions
 from .backend import SCALARS, Array
 from .backpropagation import ancestors
 from .kernels import loops
-from .kernels.arrays import ALL, Deltas, Ends, windows
+from .kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
 from .kernels.program import Program, Run, Weights
 from .modes import modes_kept, no_grad
@@ -326,7 +326,7 @@ class Scan(Primitive):
         bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
         weights = Weights(given.weight_ih, given.weight_hh, bias_ih, bias_hh, given.others)
         states = m.empty((len(given.initial), T, B, H), wide)
-        spans = () if keep else windows(m, (T, B, program.columns * H))
+        spans = () if keep else forward_windows(m, (T, B, program.columns * H))
         values = m.empty((max(map(len, spans), default=T), B, program.saved * H), wide)
         ends = _ends(given.lengths, params.get("shortest"))
         run = Run(program, m, weights, list(given.initial), values, states, ends)

@@ -94,8 +94,22 @@ def windows(m: Any, shape: tuple[int, ...]) -> list[range]:
     T, B, N = shape
     if m is not np or T * B <= ROWS:
         return [range(T)]
-    length = max(1, ROWS // B, WINDOW // (B * N))
-    count = -(-T // length)
+    return evenly(T, max(1, ROWS // B, WINDOW // (B * N)))
+
+
+DEVICE = 1 << 24
+"""Sums that a device works on at once where nothing is kept: so many that a window costs nothing beside."""
+
+
+def forward_windows(m: Any, shape: tuple[int, ...]) -> list[range]:
+    """Spans of time whose sums nobody needs afterwards: as :func:`windows`, and on a device as well."""
+    T, B, N = shape
+    return windows(m, shape) if m is np else evenly(T, DEVICE // max(B * N, 1))
+
+
+def evenly(T: int, length: int) -> list[range]:
+    """Spans of about the same length, at most ``length``, or 1."""
+    count = -(-T // max(length, 1))
     return [range(T * i // count, T * (i + 1) // count) for i in range(count)]
 
 

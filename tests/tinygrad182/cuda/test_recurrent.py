@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_close
+from tinygrad182.kernels import arrays
 
 cupy = pytest.importorskip("cupy")
 if not tg.cuda_is_available():
@@ -166,6 +168,26 @@ def test_the_views_of_the_cpu(kind: str, device: str, gain: float, lengths: Any)
         if isinstance(a, tg.Tensor):
             a, b = a.numpy(), b.numpy()
         assert_close(a, b, 1e-12 if gain == 1 else 2e-5)
+
+
+@counts
+@pytest.mark.parametrize("kind", ["lstm", "gru", "tanh"])
+def test_what_nobody_needs_is_not_there_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without recording, sums and what is saved are there for some steps only; the numbers are the same."""
+    layer, x = make(kind, "cuda"), tensor(data(400), "cuda")
+    for lengths in (None, [400, 3, 100, 250]):
+        expected = layer(x, lengths=lengths)[0].numpy()
+        peaks = []
+        for sums in (arrays.DEVICE, 4 * 32 * 20):
+            monkeypatch.setattr(arrays, "DEVICE", sums)
+            tracemalloc.start()
+            with tg.no_grad():
+                found = layer(x, lengths=lengths)[0].numpy()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            np.testing.assert_array_equal(found, expected)
+        assert peaks[1] < 0.7 * peaks[0]
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("device", DEVICES)
