@@ -87,7 +87,9 @@ def ready(program: Program, dtype: Any) -> None:
     if ctypes.c_void_p.from_address(id(probe) + Code.HEAD).value != probe.ctypes.data:
         raise RuntimeError("NumPy's arrays do not begin with the pointer to their elements")
     if dtype not in _RUNS:
-        _RUNS[dtype] = _loaded(f"rows for {dtype}", "", partial(tiles.rows, dtype), *tiles.ROWS)
+        _RUNS[dtype] = _loaded(
+            f"recurrent layers for {dtype}", "", partial(tiles.rows, dtype), *tiles.ROWS
+        )
     name, text = f"{program.name} for {dtype}", tiles.described(program)
     _RUNS[program, dtype] = _loaded(name, text, partial(tiles.steps, program, dtype), *tiles.STEPS)
 
