@@ -8,7 +8,7 @@ hidden units depend on each other: it is then run by its definition.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -262,11 +262,17 @@ def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
         raise TypeError("a step returns the parts of the state")
     roots = [node_of(part) for part in new]
     found = _by_names(roots)
+    again = [root for root in dict.fromkeys(roots) if _is_made_again(root, found)]
+    found = _by_names(roots, again) if again else found
     symbols = [found[root] if root in found else _as_constant(root.value) for root in roots]
     if any(s.shape != (like.batch, like.units) for s in symbols):
         raise TypeError("a step returns parts of the shape that it is given")
-    # a part that is handed on is a value of its own: its cotangent is not that of the state before
-    return [_own(s.tape, s.registers[0]) for s in symbols]
+    after: list[Operand] = []
+    for k, s in enumerate(symbols):
+        r = s.registers[0]
+        before = isinstance(r, Register) and r.op == "input" and r.args[0] == "before"
+        after.append(_own(s, k).registers[0] if before or r in after else r)
+    return after
 
 
 def _as_constant(x: Symbol) -> Symbol:
@@ -276,13 +282,27 @@ def _as_constant(x: Symbol) -> Symbol:
     )
 
 
-def _own(tape: Tape, r: Operand) -> Operand:
-    given = isinstance(r, Register) and r.op == "input" and r.args[0] == "before"
-    return tape.make("multiply", r, 1.0) if given else r
+def _own(x: Symbol, k: int) -> Symbol:
+    """The same value as one that only part ``k`` of the state is: so is its cotangent."""
+    for _ in range(k):
+        x = _elementwise("subtract", x, 0.0)
+    return _elementwise("multiply", x, 1.0)
 
 
-def _by_names(roots: list[Node]) -> dict[Node, Symbol]:
-    """Each node's value with one register for one operation, which each library does as it can best."""
+def _is_made_again(part: Node, found: dict[Node, Symbol]) -> bool:
+    """Whether the value of a part is also that of a node which is not made of it."""
+    if part.primitive is None or part not in found:
+        return False
+    r = found[part].registers[0]
+    others = [node for node, symbol in found.items() if node is not part and r in symbol.registers]
+    return any(part not in ancestors([node]) for node in others)
+
+
+def _by_names(roots: list[Node], apart: Sequence[Node] = ()) -> dict[Node, Symbol]:
+    """Each node's value with one register for one operation, which each library does as it can best.
+
+    Those ``apart`` are values of their own, which no equal one is.
+    """
     found: dict[Node, Any] = {}
     for node in ancestors(roots, constants=True):
         if node.primitive is None:
@@ -295,6 +315,8 @@ def _by_names(roots: list[Node]) -> dict[Node, Symbol]:
             found[node] = _elementwise(node.op, *operands)
         else:
             found[node] = node.primitive.forward(_SYMBOLS, *operands, **node.params)
+        if node in apart:
+            found[node] = _own(found[node], roots.index(node))
     return found
 
 

@@ -219,7 +219,7 @@ class Graph:
     def __init__(self, seeds: list[tuple[Node, Array]], kept: dict[Node, Kept]) -> None:
         self._seeds = seeds
         self._kept = kept
-        self._order = ancestors([seeds[0][0]], constants=True)
+        self._order = ancestors([node for node, _ in seeds], constants=True)
         self._lazy_opened: Graph | None = None
         self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}

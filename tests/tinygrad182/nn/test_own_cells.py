@@ -356,6 +356,45 @@ def test_windows_and_first_states_in_the_views(own: Own, fused: bool) -> None:
         assert np.abs(host(whole[name].initial_grad)).max() > 0
 
 
+class Written(tg.nn.RecurrentLayer):
+    """An LSTM that computes its cell state twice, and a part that nothing else is computed from."""
+
+    gates = 5
+    state = ("h", "c", "last")
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        z, n = x + h, x.shape[-1] // 5
+        i, f, g, o, a = (z[..., k * n : (k + 1) * n] for k in range(5))
+        i, f, g = xp.sigmoid(i), xp.sigmoid(f), xp.tanh(g)
+        return (
+            xp.sigmoid(o) * xp.tanh(f * state[1] + i * g),
+            f * state[1] + i * g,
+            xp.tanh(a + state[2]),
+        )
+
+
+def test_equal_values_and_parts_that_stand_alone() -> None:
+    """What a step does to one of two equal values, it does not do to the other."""
+    found = []
+    for fused in (True, False):
+        layer = Written(2, 3, rng=0, dtype="float64", return_states=True, fused=fused)
+        x = const(np.random.default_rng(0).normal(size=(T, B, 2)))
+        loss = sum((part**2).mean() for part in layer(x)[-1])
+        graph, path = tg.inspect.trace(loss), "written.l0"
+        flow, split = tg.inspect.gradient_flow(loss)[path], tg.inspect.path_split(loss)
+        for name in Written.state:
+            total = sum(host(part) for part in split[name].parts.values())
+            assert_close(total, host(flow[name].grad), 1e-12)
+            found.append(total)
+            for t in range(T) if fused else ():
+                (scan,) = (node for node in graph if node.is_fused)
+                (node,) = graph.expand(scan, time=t).select(name=name, time=t)
+                assert_close(host(node.grad), total[t], 1e-12)
+    for a, b in zip(found[:3], found[3:], strict=True):
+        assert_close(a, b, 1e-12)
+
+
 @every_cell
 def test_the_names_of_the_states(own: Own) -> None:
     layer = made(own, return_states=True)
