@@ -616,6 +616,42 @@ def test_loops_that_cannot_be_compiled(
 
 
 @pytest.mark.usefixtures("_anew")
+def test_numbers_of_a_step_that_change_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every one is compiled, and kept for good: then NumPy runs the loops, after one warning."""
+
+    class Leaky(tg.nn.RecurrentLayer):
+        gates = ("z",)
+        state = ("h",)
+
+        @staticmethod
+        def step(xp: Any, x: Any, h: Any, state: Any, slope: float = 1.0) -> Any:
+            return (xp.maximum(x + h, slope * (x + h)),)
+
+    ready: list[Program] = []
+    monkeypatch.setattr(kernels, "CHOICES", 3)
+    monkeypatch.setattr(kernels, "_ALIKE", {})
+    monkeypatch.setattr(compiled, "ready", lambda program, dtype: ready.append(program))
+
+    def chosen_for(slope: float) -> Any:
+        program = Leaky.scan.program(slope=slope)
+        assert program is not None
+        return kernels.loops(program, np, SINGLE)
+
+    with pytest.warns(RuntimeWarning, match="3 choices") as warned:
+        found = [chosen_for(slope) for slope in (0.5, 1e-05, -3.0, 0.25, 2.5e30, 0.5)]
+    assert found == [compiled] * 3 + [arrays] * 2 + [compiled]
+    assert len(warned) == 1
+    assert len(ready) == 3
+    for _ in range(4):  # the same step again, in another class
+
+        class Again(tg.nn.RecurrentLayer):
+            gates, state, step = ("z",), ("h",), Leaky.step
+
+        assert kernels.loops(Again.scan.program(slope=0.5), np, SINGLE) is compiled
+    assert chosen("gru") is compiled
+
+
+@pytest.mark.usefixtures("_anew")
 def test_threads_that_come_while_loops_are_built_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
 
