@@ -361,6 +361,18 @@ def test_operations_are_numpys(op: str, dtype: str, tmp_path: Path, monkeypatch:
     assert (np.abs(found - exact) <= 4 * eps * np.abs(exact)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["exp", "expm1"])
+def test_as_far_as_the_type_goes(op: str, dtype: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(objects, "folders", lambda: [tmp_path])
+    info = np.finfo(dtype)
+    highest = np.log(info.max)
+    x = np.asarray(highest - np.linspace(2e-5 if dtype == "float32" else 1e-12, 1, 200), dtype)
+    found, expected = applied(dtype, op, x), getattr(np, op)(x.astype("longdouble"))
+    assert_close(found / info.max, (expected / info.max).astype(dtype), 8 * info.eps, op)
+    assert np.isinf(applied(dtype, op, np.asarray([highest * 1.0001, np.inf], dtype))).all()
+
+
 @pytest.mark.parametrize(
     "op",
     [
