@@ -187,6 +187,24 @@ def test_a_part_of_the_state_that_is_read_by_nobody(
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+@FORMS
+@pytest.mark.parametrize("layer", [tg.nn.LSTM, tg.nn.GRU])
+def test_sequences_that_end_in_any_window(
+    form: str, layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without recording, steps are run window by window, each with what is left of the lengths."""
+    monkeypatch.setattr(arrays, "ROWS", 9)
+    monkeypatch.setattr(arrays, "WINDOW", 1)
+    x = tg.tensor(np.random.default_rng(0).normal(size=(11, 3, 2)))
+    run = layer(2, 4, rng=0, dtype="float64")
+    for lengths in ([11, 2, 7], [4, 6, 5], None):
+        with loops(form):
+            expected, _ = run(x, lengths=lengths)
+            with tg.no_grad():
+                found, _ = run(x, lengths=lengths)
+        assert_close(found.numpy(), expected.numpy(), 1e-14)
+
+
 # --- the choice -----------------------------------------------------------------------------------
 
 
