@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import warnings
 from types import ModuleType
@@ -43,6 +44,29 @@ _TYPES = (np.dtype("float32"), np.dtype("float64"))
 _BUILT: dict[Any, ModuleType] = {}
 """What runs a program on a type; what could not be compiled is not tried again."""
 
+CHOICES = 32
+"""For how many choices of its numbers a step is compiled: each takes a second, and 2 MB from then on."""
+
+_ALIKE: dict[Any, set[str]] = {}
+"""Programs that were compiled, by what they are without their numbers."""
+
+
+def _is_one_too_many(program: Program, dtype: Any) -> bool:
+    """Whether a step has been compiled for enough choices of its numbers; the first time, say so."""
+    text = f"{program.forward}\n{program.backward}"
+    alike = _ALIKE.setdefault((re.sub(r" -?[0-9][0-9.e+-]*", " #", text), dtype), set())
+    if text in alike or len(alike) < CHOICES:
+        alike.add(text)
+        return False
+    if len(alike) == CHOICES:
+        alike.add("said")
+        _warn(
+            f"the loops of {program.name} were compiled for {CHOICES} choices of the numbers in its "
+            "step; NumPy runs it with others. Make a number that changes often a further weight"
+        )
+    return True
+
+
 _BUILDING = threading.Lock()
 
 _FAILED: list[str] = []
@@ -61,6 +85,8 @@ def _built(program: Program, dtype: Any) -> ModuleType:
         _FAILED.append(repr(error))
         if not (isinstance(error, ModuleNotFoundError) and error.name == "llvmlite"):
             _warn(f"llvmlite does not work, so NumPy runs the loops of recurrent layers: {error!r}")
+        return arrays
+    if _is_one_too_many(program, dtype):
         return arrays
     try:
         compiled.ready(program, dtype)

@@ -47,7 +47,7 @@ def _kind(x: Value) -> _Exponential:
 
 
 def _powers(x: Value) -> tuple[Value, Value]:
-    """eˣ as 2 s (1 + p); s is infinite where eˣ overflows."""
+    """eˣ as 2 s (1 + p); s is finite, and twice as much may not be."""
     k = _kind(x)
     x = x.smaller(k.high).larger(k.low)
     y = x * (1 / math.log(2)) + k.rounding
@@ -69,8 +69,8 @@ def exp(x: Value) -> Value:
 def expm1(x: Value) -> Value:
     """eˣ − 1, accurate around 0."""
     s, p = _powers(x)
-    s = s + s
-    return (s * p + (s - 1.0)).where(s == math.inf, math.inf)
+    half = s * p + (s - 0.5)
+    return half + half
 
 
 def sigmoid(z: Value) -> Value:

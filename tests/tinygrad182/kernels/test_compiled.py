@@ -361,6 +361,18 @@ def test_operations_are_numpys(op: str, dtype: str, tmp_path: Path, monkeypatch:
     assert (np.abs(found - exact) <= 4 * eps * np.abs(exact)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["exp", "expm1"])
+def test_as_far_as_the_type_goes(op: str, dtype: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(objects, "folders", lambda: [tmp_path])
+    info = np.finfo(dtype)
+    highest = np.log(info.max)
+    x = np.asarray(highest - np.linspace(2e-5 if dtype == "float32" else 1e-12, 1, 200), dtype)
+    found, expected = applied(dtype, op, x), getattr(np, op)(x.astype("longdouble"))
+    assert_close(found / info.max, (expected / info.max).astype(dtype), 8 * info.eps, op)
+    assert np.isinf(applied(dtype, op, np.asarray([highest * 1.0001, np.inf], dtype))).all()
+
+
 @pytest.mark.parametrize(
     "op",
     [
@@ -612,6 +624,42 @@ def test_loops_that_cannot_be_compiled(
         found = [chosen() for _ in range(2)]
     assert found == [arrays] * 2
     assert len(warned) == 1
+    assert chosen("gru") is compiled
+
+
+@pytest.mark.usefixtures("_anew")
+def test_numbers_of_a_step_that_change_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every one is compiled, and kept for good: then NumPy runs the loops, after one warning."""
+
+    class Leaky(tg.nn.RecurrentLayer):
+        gates = ("z",)
+        state = ("h",)
+
+        @staticmethod
+        def step(xp: Any, x: Any, h: Any, state: Any, slope: float = 1.0) -> Any:
+            return (xp.maximum(x + h, slope * (x + h)),)
+
+    ready: list[Program] = []
+    monkeypatch.setattr(kernels, "CHOICES", 3)
+    monkeypatch.setattr(kernels, "_ALIKE", {})
+    monkeypatch.setattr(compiled, "ready", lambda program, dtype: ready.append(program))
+
+    def chosen_for(slope: float) -> Any:
+        program = Leaky.scan.program(slope=slope)
+        assert program is not None
+        return kernels.loops(program, np, SINGLE)
+
+    with pytest.warns(RuntimeWarning, match="3 choices") as warned:
+        found = [chosen_for(slope) for slope in (0.5, 1e-05, -3.0, 0.25, 2.5e30, 0.5)]
+    assert found == [compiled] * 3 + [arrays] * 2 + [compiled]
+    assert len(warned) == 1
+    assert len(ready) == 3
+    for _ in range(4):  # the same step again, in another class
+
+        class Again(tg.nn.RecurrentLayer):
+            gates, state, step = ("z",), ("h",), Leaky.step
+
+        assert kernels.loops(Again.scan.program(slope=0.5), np, SINGLE) is compiled
     assert chosen("gru") is compiled
 
 

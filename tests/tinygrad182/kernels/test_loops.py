@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import assert_close, assert_same_bits
+from tests.support import assert_close, assert_same_bits, host
 from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import KINDS, TOLERANCE, loops, make
 from tinygrad182 import kernels
@@ -149,6 +149,60 @@ def test_from_many_threads_at_once(form: str, kind: str) -> None:
                 for some, others in zip(found, expected, strict=True):
                     for a, b in zip(some, others, strict=True):
                         assert_same_bits(a, b)
+
+
+@FORMS
+def test_a_part_of_the_state_that_is_read_by_nobody(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cotangent comes back by it, whatever was in the memory that is used."""
+
+    class Telling(tg.nn.RecurrentLayer):
+        gates = ("z",)
+        state = ("h", "gate")
+
+        @staticmethod
+        def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+            gate = xp.sigmoid(x + h)
+            return (gate * state[0] + xp.tanh(x + h), gate)
+
+    empty, found = np.empty, []
+
+    def with_nan(shape: Any, dtype: Any = float, *given: Any, **options: Any) -> Any:
+        array = empty(shape, dtype, *given, **options)
+        if array.dtype.kind == "f":
+            array.fill(np.nan)
+        return array
+
+    x = np.random.default_rng(0).normal(size=(5, 3, 2))
+    for fused in (True, False):
+        layer = Telling(2, 4, rng=0, dtype="float64", fused=fused, return_states=True)
+        with loops(form), monkeypatch.context() as patch:
+            layer(tg.tensor(x))
+            patch.setattr(np, "empty", with_nan)
+            _, _, states = layer(tg.tensor(x))
+            (states.h.sum() + (states.gate**2).sum()).backward()
+        found.append([host(p.grad) for p in layer.parameters()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@FORMS
+@pytest.mark.parametrize("layer", [tg.nn.LSTM, tg.nn.GRU])
+def test_sequences_that_end_in_any_window(
+    form: str, layer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without recording, steps are run window by window, each with what is left of the lengths."""
+    monkeypatch.setattr(arrays, "ROWS", 9)
+    monkeypatch.setattr(arrays, "WINDOW", 1)
+    x = tg.tensor(np.random.default_rng(0).normal(size=(11, 3, 2)))
+    run = layer(2, 4, rng=0, dtype="float64")
+    for lengths in ([11, 2, 7], [4, 6, 5], None):
+        with loops(form):
+            expected, _ = run(x, lengths=lengths)
+            with tg.no_grad():
+                found, _ = run(x, lengths=lengths)
+        assert_close(found.numpy(), expected.numpy(), 1e-14)
 
 
 # --- the choice -----------------------------------------------------------------------------------

@@ -384,3 +384,30 @@ def test_windows_that_meet_zeros_have_no_power(form: str) -> None:
         loss = rnn(tg.tensor(x))[0][-1].sum()
         norms = tg.inspect.weight_grad_by_time(loss, rnn.weight_hh_l0, norm_only=True)
     assert_close(norms * 2.0**240, np.array([0, 1, 1, 1, 1, 0, 0, 0]), 1e-6)
+
+
+def test_a_weight_that_no_state_is_multiplied_by_counts_every_row(form: str) -> None:
+    """Also the largest, which is that of the first step, though the state before it is 0."""
+
+    class Gained(tg.nn.RecurrentLayer):
+        gates = ("z",)
+        state = ("h",)
+        weights = ("gain",)
+
+        @staticmethod
+        def step(xp: Any, x: Any, h: Any, state: Any, gain: Any) -> Any:
+            return (gain * (x + h),)
+
+    found = []
+    for fused in (True, False):
+        layer: Any = Gained(2, 3, bias=False, rng=0, dtype="float64", fused=fused)
+        layer.gain_l0.data[...] = [1, 2, 1.5]
+        layer.weight_hh_l0.data[...] = 1e20 * np.eye(3)
+        layer.weight_ih_l0.requires_grad = False
+        x = np.zeros((8, 2, 2))
+        x[0] = 1
+        with loops(form):
+            output, _ = layer(tg.tensor(x))
+            output[-1].sum().backward()
+        found.append(layer.gain_l0.grad.numpy())
+    np.testing.assert_allclose(*found, rtol=1e-13)
