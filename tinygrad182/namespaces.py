@@ -393,6 +393,10 @@ def register(array_type: type, namespace: Any) -> None:
 def _resolve(array: Array) -> Namespace:
     """Find (and remember) the namespace of an array type seen for the first time."""
     kind = type(array)
+    if isinstance(
+        array, np.generic
+    ):  # a scalar is NumPy's, and no array: its type is not registered
+        return NUMPY
     library = kind.__module__.partition(".")[0]
     if library == "cupy":
         register(kind, _of_cupy())

@@ -106,6 +106,14 @@ def test_importing_the_framework_does_not_import_cupy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_scalar_of_numpy_changes_nothing_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its type was among those of arrays, values that are scalars were of another device."""
+    monkeypatch.setattr(namespaces, "NAMESPACES", dict(namespaces.NAMESPACES))
+    assert namespaces.namespace(np.float32(1)) is namespaces.NUMPY
+    assert np.float32 not in namespaces.NAMESPACES
+    assert not namespaces.is_array(np.float32(1))
+
+
 def test_moving_to_where_it_is_already() -> None:
     x = leaf([1.0])
     assert x.to(x.device) is x

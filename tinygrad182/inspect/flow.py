@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -45,6 +45,10 @@ from .table import text_table
 Flow = TypeVar("Flow")
 
 
+def _value_norms(states: StepByStep | InScans) -> tuple[HostArray]:
+    return (step_norms(states.value),)
+
+
 class StateFlow:
     """One state of a recurrence over T steps: its values and the loss's derivatives by them.
 
@@ -81,7 +85,7 @@ class StateFlow:
         self._states = states
         self._initial = initial
         self._norms_at = ledger.note(states.norms)
-        self._value_norm_at = ledger.note(lambda: (step_norms(states.value),))
+        self._value_norm_at = ledger.note(partial(_value_norms, states))
         self._ledger = ledger
 
     @cached_property

@@ -271,7 +271,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("a part that is handed on is the part before")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(tracing, "_own", lambda tape, r: r)
+    patch.setattr(tracing, "_own", lambda x, k: x)
 
 
 @fault("a step is looked at for one size")
