@@ -286,7 +286,7 @@ def _by_weights(s: Setting, sums: Array, first: int = 0) -> tuple[Array, Array, 
         by_h += run.crossed(m, some[..., :B, :], before)
     if s.needs.others:
         some = sums[..., of_others]
-        others = m.matmul(m.ones(some.shape[-2], some.dtype), some)
+        others = run.crossed(m, m.ones((some.shape[-2], 1), some.dtype), some)[..., 0, :]
     return by_x, by_h, others
 
 
