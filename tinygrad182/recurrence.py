@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import functions
-from .backend import SCALARS, Array
+from .backend import SCALARS, Array, namespace
 from .backpropagation import ancestors
 from .kernels import loops
 from .kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
@@ -569,11 +569,21 @@ def _held(xp: Any, new: State, old: State, going: Any) -> State:
     held = list(new)
     order = sorted(range(len(new)), key=lambda k: node_of(new[k]).order)
     for i, k in enumerate(order):
-        part = xp.where(going, held[k], old[k].detach())
+        part = xp.where(going, held[k], _as_constant(old[k]))
         for later in order[i + 1 :]:
             held[later] = _instead(held[later], held[k], part)
         held[k] = part
     return tuple(held)
+
+
+def _as_constant(x: Any) -> Any:
+    """A Tensor through which no gradient goes. For a complex step that is what has no imaginary part."""
+    array = x._data
+    functions_of = namespace(array)
+    if not functions_of.is_complex(array):
+        return x.detach()
+    with functions_of.on(array):
+        return wrap(functions_of.real(array))
 
 
 def _instead(x: Any, before: Any, after: Any) -> Any:
