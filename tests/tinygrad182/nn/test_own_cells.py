@@ -375,6 +375,37 @@ def test_what_a_step_computes_from_a_first_state_that_nobody_gave(fused: bool) -
     assert_close(host(flow.h.initial_grad)[0], slope @ layer.weight_hh_l0.numpy() + 0.5, 1e-12)
 
 
+class Watched(tg.nn.RecurrentLayer):
+    """Parts that no step computes from themselves, and one that no step reads: it is there to be seen."""
+
+    gates = 2
+    state = ("h", "gate", "last")
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        z, n = x + h, state[0].shape[-1]
+        gate = xp.sigmoid(z[..., :n])
+        return gate * xp.tanh(z[..., n:] + state[2]), gate, xp.sin(x[..., n:])
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+def test_parts_that_are_not_computed_from_themselves(lengths: Array | None) -> None:
+    """They have their initial states, and their places in a Jacobian."""
+    found = []
+    for fused in (True, False):
+        layer = Watched(I, H, rng=0, dtype="float64", fused=fused, return_states=True)
+        draw = np.random.default_rng(0)
+        state = tuple(const(draw.normal(size=(1, B, H))) for _ in range(3))
+        *_, states = layer(const(draw.normal(size=(T, B, I))), state, lengths)
+        loss = sum((part**2).sum() for part in states)
+        flow = tg.inspect.gradient_flow(loss)["watched.l0"]
+        assert list(flow) == ["h", "gate", "last"]
+        jacobians = tg.inspect.step_jacobians(loss)
+        found.append((flow.h.initial_grad, flow.last.initial_grad, jacobians.matrices[-T + 1 :]))
+    for fused_one, unrolled in zip(*found, strict=True):
+        assert_close(host(unrolled), host(fused_one), 1e-12)
+
+
 class Written(tg.nn.RecurrentLayer):
     """An LSTM that computes its cell state twice, and a part that nothing else is computed from."""
 
