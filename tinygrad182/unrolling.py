@@ -12,8 +12,8 @@ from .backpropagation import ancestors
 from .creation import ones, tensor
 from .functions import stack
 from .marks import mark
-from .modes import Modes, Scope, at_time, enable_grad, modes_kept, recording_as
-from .recording import Node, node_of, wrap
+from .modes import MODES, Modes, Scope, at_time, enable_grad, modes_kept, recording_as
+from .recording import Leaf, Node, node_of, wrap
 from .recurrence import Scan, by_definition, is_scan, own
 
 State = tuple[Tensor, ...]
@@ -23,7 +23,7 @@ State = tuple[Tensor, ...]
 @modes_kept
 def run_steps(scan: Scan, operands: Sequence[Any], params: dict[str, Any]) -> list[State]:
     """The states of a recurrence run step by step, each marked with its name and time."""
-    steps = scan.unrolled(functions, *operands, **params)
+    steps = scan.unrolled(functions, *_followed(scan, operands), **params)
     next(steps)
     states = []
     start = params.get("start", 0)
@@ -34,6 +34,24 @@ def run_steps(scan: Scan, operands: Sequence[Any], params: dict[str, Any]) -> li
                 mark(part, name)
             states.append(state)
     return states
+
+
+def _followed(scan: Scan, operands: Sequence[Any]) -> list[Any]:
+    """The operands, with an initial state that is recorded from its first use on.
+
+    What a step computes from constants alone is not recorded, and that the state after depends on the one
+    before would be lost: 0.9 * state[0], of zeros.
+    """
+    found = list(operands)
+    nodes = [node_of(x) for x in operands if isinstance(x, Tensor)]
+    if MODES.get().grad and any([node.requires_grad for node in nodes]):  # noqa: C419
+        for i in range(1, 1 + len(scan.parts)):
+            before = node_of(operands[i])
+            if not before.requires_grad:
+                leaf = Leaf(before.value, requires_grad=True)
+                leaf.marks = before.marks
+                found[i] = wrap(leaf.value, leaf)
+    return found
 
 
 @modes_kept

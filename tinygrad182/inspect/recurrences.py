@@ -48,6 +48,10 @@ class Recurrence:
         self.steps: dict[int, Node] = {}
         self.fused: list[tuple[Node, int]] = []
 
+    def goes_on_from(self, first: Recurrence) -> None:
+        """Take the initial state of a recurrence that has nothing else."""
+        self.initial, self.began = first.initial, first.began
+
     def is_of(self, name: str, scope: Scope) -> bool:
         """Whether a state marked so has this one's name, module and call."""
         return (self.module, self.name, self.call) == (scope.module, name, scope.call)
@@ -131,12 +135,25 @@ def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
             stack = paths.setdefault(r.module if n == 1 else f"{r.module}#{n}", {})
             of_call.append(stack)
         stack[r.name] = r
-    return {path: dict(sorted(stack.items(), key=_began)) for path, stack in paths.items()}
+    return {path: _in_order(stack) for path, stack in paths.items()}
 
 
-def _began(item: tuple[str, Recurrence]) -> int:
-    """When a state was first marked: a layer marks its states in the order it returns them."""
-    return item[1].began
+def _in_order(stack: Stack) -> Stack:
+    """The states in the order they were first marked: a layer marks them in the order it returns them.
+
+    Where the initial state of some is no part of the graph, those of the first step that all have count.
+    """
+    given = {r.initial is not None for r in stack.values()}
+    both = set.intersection(*[set(r.steps) for r in stack.values()]) if len(given) > 1 else set()
+
+    def began(item: tuple[str, Recurrence]) -> int:
+        name, r = item
+        if not both:
+            return r.began
+        t = min(both)
+        return max(m.order for m in r.steps[t].marks if (m.name, m.scope.time) == (name, t))
+
+    return dict(sorted(stack.items(), key=began))
 
 
 def one_stack(root: Node, path: str | None, what: str) -> Stack:
@@ -231,6 +248,7 @@ def loops_of(nodes: list[Node]) -> Loops:
     it, or begins another.
     """
     found: list[Recurrence] = []
+    begun: list[Recurrence] = []
     reached: dict[Node, _Reached] = {}  # the last before each node, for every module and name
     arrays: dict[int, _Reached] = {}  # the same by a state's array, which a detached Tensor has too
     for node in nodes:
@@ -250,6 +268,7 @@ def loops_of(nodes: list[Node]) -> Loops:
                 continue  # a name to select the node by, not a step of anything
             if time < 0:
                 r = Recurrence(mark.name, mark.scope, mark.order, node)
+                begun.append(r)
             else:
                 r = _belongs_to(mark, time, past, found)
                 r.steps[time] = node
@@ -257,7 +276,28 @@ def loops_of(nodes: list[Node]) -> Loops:
             past = arrays[id(node.value)] = frozenset(others | {r})
         if past:
             reached[node] = past
+    _give_initial_states(begun, found)
     return Loops(found, reached)
+
+
+def _give_initial_states(begun: list[Recurrence], found: list[Recurrence]) -> None:
+    """Give those that are left to the recurrence of their name and call that has none.
+
+    A part of a state need not be computed from itself: then no step of it leads back to its initial state.
+    """
+    taken = {r.initial for r in found}
+    for r in found:
+        if r.initial is None and not r.fused:
+            left = [
+                b
+                for b in begun
+                if (b.module, b.name, b.call) == (r.module, r.name, r.call)
+                and b.initial not in taken
+                and b.began < r.began
+            ]
+            others = [a for a in found if (a.module, a.name, a.call) == (r.module, r.name, r.call)]
+            if len(left) == len(others) == 1:
+                r.goes_on_from(left[0])
 
 
 def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrence]) -> _Reached:
@@ -316,7 +356,7 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
             first = begun[-1].began
             options = [r for r in options if r.initial is None and r.began > first]
             for r in options[:1]:
-                r.initial = begun[-1].initial
+                r.goes_on_from(begun[-1])
     if options:
         return options[0]
     began = min([mark.order, *(first.began for first in begun[-1:])])

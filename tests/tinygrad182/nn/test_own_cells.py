@@ -344,8 +344,6 @@ def test_windows_and_first_states_in_the_views(own: Own, fused: bool) -> None:
     )
     (whole,), (windows,) = whole.values(), windows.values()
     for name, part in zip(own.layer.scan.parts, states, strict=True):
-        if own.layer is Leaky and name == "mean" and not fused:
-            continue  # the first mean of a window depends on no parameter: recorded, it is a constant
         assert_close(windows[name].value, host(part)[0], 1e-13, name)
         assert list(windows[name].time) == list(range(T))
         assert_close(windows[name].grad[4:], host(whole[name].grad)[4:], 1e-13, name)
@@ -354,6 +352,58 @@ def test_windows_and_first_states_in_the_views(own: Own, fused: bool) -> None:
         )
         assert whole[name].initial_grad.shape == (B, H)
         assert np.abs(host(whole[name].initial_grad)).max() > 0
+
+
+class Decaying(tg.nn.RecurrentLayer):
+    """A step that computes something from the state before alone, where no parameter is."""
+
+    gates = 1
+    state = ("h",)
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        return (xp.tanh(x + h) + 0.5 * xp.sin(state[0]),)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_a_step_computes_from_a_first_state_that_nobody_gave(fused: bool) -> None:
+    """∂L/∂h_0 has it too, although that state is a constant."""
+    layer = Decaying(I, H, rng=0, dtype="float64", fused=fused)
+    output, _ = layer(tg.ones((1, 1, I), dtype="float64"))
+    slope = 1 - np.tanh(layer.weight_ih_l0.numpy().sum(axis=1) + layer.bias_ih_l0.numpy()) ** 2
+    flow = tg.inspect.gradient_flow(output.sum())["decaying.l0"]
+    assert_close(host(flow.h.initial_grad)[0], slope @ layer.weight_hh_l0.numpy() + 0.5, 1e-12)
+
+
+class Watched(tg.nn.RecurrentLayer):
+    """Parts that no step computes from themselves, and one that no step reads: it is there to be seen."""
+
+    gates = 2
+    state = ("h", "gate", "last")
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        z, n = x + h, state[0].shape[-1]
+        gate = xp.sigmoid(z[..., :n])
+        return gate * xp.tanh(z[..., n:] + state[2]), gate, xp.sin(x[..., n:])
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+def test_parts_that_are_not_computed_from_themselves(lengths: Array | None) -> None:
+    """They have their initial states, and their places in a Jacobian."""
+    found = []
+    for fused in (True, False):
+        layer = Watched(I, H, rng=0, dtype="float64", fused=fused, return_states=True)
+        draw = np.random.default_rng(0)
+        state = tuple(const(draw.normal(size=(1, B, H))) for _ in range(3))
+        *_, states = layer(const(draw.normal(size=(T, B, I))), state, lengths)
+        loss = sum((part**2).sum() for part in states)
+        flow = tg.inspect.gradient_flow(loss)["watched.l0"]
+        assert list(flow) == ["h", "gate", "last"]
+        jacobians = tg.inspect.step_jacobians(loss)
+        found.append((flow.h.initial_grad, flow.last.initial_grad, jacobians.matrices[-T + 1 :]))
+    for fused_one, unrolled in zip(*found, strict=True):
+        assert_close(host(unrolled), host(fused_one), 1e-12)
 
 
 class Written(tg.nn.RecurrentLayer):
