@@ -534,10 +534,10 @@ def _in_one_type(m: Any, given: Operands) -> tuple[Operands, Any]:
     arrays = [given.x, *given.initial, given.weight_ih, given.weight_hh, *given.others]
     arrays += [bias for bias in (given.bias_ih, given.bias_hh) if hasattr(bias, "dtype")]
     dtype = given.x.dtype
-    if len({a.dtype for a in arrays}) == 1 and dtype is not HALF:
+    if len({a.dtype for a in arrays}) == 1 and dtype != HALF:
         return given, dtype
     dtype = m.result_type(*arrays)
-    wide = SINGLE if dtype is HALF else dtype
+    wide = SINGLE if dtype == HALF else dtype
 
     def cast(a: Any) -> Any:
         return a.astype(wide, copy=False) if hasattr(a, "dtype") else a
