@@ -19,7 +19,7 @@ from experiments.benchmarks.timing import report
 from experiments.benchmarks.worker import ROOT, Worker
 
 CELLS = {"before": ("LSTM", "RNN"), "now": ("LSTM", "GRU", "RNN")}
-"""Those that a checkout has."""
+"""The layers that a checkout has."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The same recurrent layers in other libraries: forward and backward with the output's cotangent given."""
+"""Recurrent layers in other libraries: forward, and backward with the output's cotangent given."""
 
 from __future__ import annotations
 

@@ -393,7 +393,7 @@ def test_there_is_an_expression_for_each_operation() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_operation_does_what_numpy_does(dtype: str) -> None:
-    """Of infinities, NaN and zeros as well; to a few of the last bits."""
+    """Each operation agrees to a few of the last bits, for infinities, NaN and zeros as well."""
     p = every_operation()
     some = [-np.inf, -1e30, -87.0, -2.5, -1.0, -0.5, -1e-30, 0.0, 1e-30, 0.5, 0.75, 1.0, 2.5, 80.0]
     a, b = np.meshgrid([*some, np.inf, np.nan], [*some, np.inf, np.nan])

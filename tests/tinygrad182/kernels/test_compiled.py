@@ -75,7 +75,7 @@ class Run(NamedTuple):
     powers: Array | None
 
     def wide(self) -> Run:
-        """The same in float64."""
+        """Return it with all numbers in float64."""
 
         def wide(a: Any) -> Any:
             return None if a is None else a.astype("float64")
@@ -496,7 +496,7 @@ def test_machine_code_is_kept_by_all_that_it_is_made_from(
 
 
 def test_every_file_that_writes_code_counts() -> None:
-    """Those that the loops are written with, and what these take from the same folder."""
+    """The files whose contents tell kept code apart are all that the loops are written with."""
     folder, left, found = Path(kernels.__file__).parent, ["tiles"], set()
     while left:
         found.add(name := left.pop())

@@ -203,7 +203,7 @@ def test_the_inputs_get_what_their_type_holds(
 
 
 def test_steps_that_do_not_count_are_left_out(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if they were scaled to 0, where all that count send as much to W_h; no sum is rounded."""
+    """The gradient of W_h is what it is without the steps that are left out. No sum is rounded."""
     batch, draw = 3, np.random.default_rng(0)
     case = make("identity", (180, batch, 1, 2), bias=False)
     case.inputs[0][...] = 0  # h_t is what h_0 becomes: as much smaller as its gradient is larger

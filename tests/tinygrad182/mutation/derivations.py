@@ -142,7 +142,7 @@ def _around(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[.
 
 
 def _wherever(patch: pytest.MonkeyPatch, name: str, change: Callable[..., Any]) -> None:
-    """The same in every module that has imported the function."""
+    """Patch a function in every module that has imported it."""
     for module in (arrays, products, program, tracing, recurrence):
         if hasattr(module, name):
             _around(patch, module, name, change)

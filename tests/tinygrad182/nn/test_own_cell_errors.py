@@ -40,7 +40,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "gates of True": (declared(gates=True), "gates = True"),
     "gates of numbers": (declared(gates=(1, 2)), r"gates = \(1, 2\); .*names"),
     "one name twice": (declared(gates=("r", "r")), "different names"),
-    "a state that is no tuple": (declared(state=("h")), r"state = 'h'; .*such as \('h',\)"),
+    "a state that is not a tuple": (declared(state=("h")), r"state = 'h'; .*such as \('h',\)"),
     "a state of nothing": (declared(state=[]), r"state = \[\]"),
     "a part that is no name": (declared(state=("h t",)), "'h t' cannot name a part"),
     "a part that Python reads": (declared(state=("class",)), "'class' cannot name a part"),
