@@ -332,13 +332,16 @@ class Scan(Primitive):
         run = Run(program, m, weights, list(given.initial), values, states, ends)
         if len(spans) < 2:
             kernel.forward(run, x)
-        for span in spans if len(spans) > 1 else ():
-            here = slice(span.start, span.stop)
-            part = m.empty((len(states), len(span), B, H), wide)
-            run = run._replace(saved=values[: len(span)], states=part, ends=ends.after(span.start))
-            kernel.forward(run, x[here])
-            states[:, here] = part
-            run = run._replace(initial=list(part[:, -1]))
+        else:
+            for span in spans:
+                here = slice(span.start, span.stop)
+                part = m.empty((len(states), len(span), B, H), wide)
+                run = run._replace(
+                    saved=values[: len(span)], states=part, ends=ends.after(span.start)
+                )
+                kernel.forward(run, x[here])
+                states[:, here] = part
+                run = run._replace(initial=list(part[:, -1]))
         if dtype is not wide:
             with np.errstate(over="ignore"):  # infinite is what it is in its type
                 states, values = states.astype(dtype), values.astype(dtype)

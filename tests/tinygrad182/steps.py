@@ -232,7 +232,7 @@ class _Draws:
         return ("where", self.pick(*COMPARE), a, b, x, y)
 
     def root(self, depth: int) -> Expression:
-        """Of one block, and of modest values whatever the state before was."""
+        """Return one block with modest values, whatever the state before was."""
         kind = self.pick("unary", "unary", "mix", "mix", "where", "state", "leaf")
         if kind == "leaf" or (kind != "state" and not depth):
             return self.leaf(1, bounded=False)

@@ -63,7 +63,7 @@ def check(kind: str, lengths: list[int], T: int, layers: int, start: bool, **opt
     assert (x_1.grad.numpy()[~np.broadcast_to(inside, x.shape)] == 0.0).all()
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("start", [True, False])
@@ -71,7 +71,7 @@ def test_layers(kind: str, layers: int, batch_first: bool, start: bool) -> None:
     check(kind, [3, 8, 1, 5, 8], 8, layers, start, batch_first=batch_first)
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("options", [{"bias": False}, {}])
 def test_no_sequence_reaches_the_last_step(kind: str, options: dict[str, Any]) -> None:
     check(kind, [2, 6, 4], 9, 2, True, **options)
@@ -81,16 +81,12 @@ def test_relu() -> None:
     check("RNN", [3, 6, 1], 6, 2, True, nonlinearity="relu")
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_many_steps(kind: str) -> None:
     check(kind, [300, 17, 211], 300, 1, True)
 
 
-@given(
-    st.sampled_from(["RNN", "LSTM"]),
-    st.lists(st.integers(1, 6), min_size=1, max_size=5),
-    st.integers(0, 2),
-    st.booleans(),
-)
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 2), st.booleans())
 def test_any_lengths(kind: str, lengths: list[int], more: int, start: bool) -> None:
     check(kind, lengths, max(lengths) + more, 2, start)

@@ -1,4 +1,4 @@
-"""LSTM and LSTMCell, and sequences without a batch axis, against PyTorch in float64."""
+"""LSTM, GRU and their cells, and sequences without a batch axis, against PyTorch in float64."""
 
 from __future__ import annotations
 
@@ -55,27 +55,30 @@ def check(
         assert_close(a.grad, b.grad.numpy(), TOLERANCE, name)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("start", [True, False])
-def test_lstm(layers: int, bias: bool, batch_first: bool, start: bool) -> None:
-    check("LSTM", (7, 3, 2, 5), layers, start, bias=bias, batch_first=batch_first)
+def test_layers(kind: str, layers: int, bias: bool, batch_first: bool, start: bool) -> None:
+    check(kind, (7, 3, 2, 5), layers, start, bias=bias, batch_first=batch_first)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 @given(st.tuples(sides, sides, sides, sides), st.integers(1, 3), st.booleans(), st.integers(0, 99))
-def test_lstm_of_any_size(
-    sizes: tuple[int, int, int, int], layers: int, start: bool, seed: int
+def test_any_size(
+    kind: str, sizes: tuple[int, int, int, int], layers: int, start: bool, seed: int
 ) -> None:
-    check("LSTM", sizes, layers, start, seed)
+    check(kind, sizes, layers, start, seed)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_lstm_over_many_steps(layers: int) -> None:
-    check("LSTM", (300, 2, 3, 8), layers)
+def test_many_steps(kind: str, layers: int) -> None:
+    check(kind, (300, 2, 3, 8), layers)
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("start", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -85,7 +88,7 @@ def test_one_sequence_without_a_batch_axis(
     check(kind, (6, None, 2, 3), layers, start, batch_first=batch_first)
 
 
-@pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell"])
+@pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch", [(4,), ()])
 @pytest.mark.parametrize("start", [True, False])

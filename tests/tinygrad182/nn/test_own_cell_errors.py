@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "one name twice": (declared(gates=("r", "r")), "different names"),
     "a state that is not a tuple": (declared(state=("h")), r"state = 'h'; .*such as \('h',\)"),
     "a state of nothing": (declared(state=[]), r"state = \[\]"),
-    "a part that is no name": (declared(state=("h t",)), "'h t' cannot name a part"),
+    "a part that is not a name": (declared(state=("h t",)), "'h t' cannot name a part"),
     "a part that Python reads": (declared(state=("class",)), "'class' cannot name a part"),
     "weights as text": (declared(weights="peep"), r"weights = 'peep'; .*\('peep',\)"),
     "weights without number": (declared(weights={"gain": 0}), "weights has 'gain': 0; .*times H"),
@@ -57,7 +57,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         declared(weights=("peep",)),
         "^Mine: step takes no 'peep'; weights are handed to it by their names",
     ),
-    "a step that is no function": (declared(step=3), "^Mine: step is a int; define a static"),
+    "a step that is not a function": (declared(step=3), "^Mine: step is a int; define a static"),
     "a step with self": (
         declared(step=lambda self, x, h, state: (x + h,)),
         r"^Mine: step takes \(self, x, h, state\); it is a static method",
@@ -151,7 +151,7 @@ def test_what_is_refused(name: str) -> None:
 
 
 def test_a_subclass_may_declare_the_rest() -> None:
-    """An unfinished class is no error until somebody makes a layer of it."""
+    """An unfinished class raises nothing until somebody makes a layer of it."""
 
     class Half(Base):
         state = ("h",)

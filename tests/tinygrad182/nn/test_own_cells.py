@@ -484,7 +484,7 @@ def test_the_second_bias_is_a_parameter_where_it_matters() -> None:
 
 
 def test_initial_values() -> None:
-    """As drawn, one after the other, unless the class says otherwise."""
+    """Parameters have the values drawn, one after the other, unless the class says otherwise."""
     gru, again = made(GRU, rng=7), made(GRU, rng=7)
     for a, b in zip(gru.parameters(), again.parameters(), strict=True):
         assert_same_bits(a, host(b))

@@ -104,7 +104,7 @@ class _Scan:
         return 2 if self.primitive.separate else 1
 
     def shapes(self, T: int, B: int, I: int, H: int) -> list[Shape]:  # noqa: E741
-        """Of x, the initial state, W_x, W_h and the biases of a layer."""
+        """Return the shapes of x, the initial state, W_x, W_h and the biases of a layer."""
         rows = self.blocks * H
         return [(T, B, I), *[(B, H)] * self.parts, (rows, I), (rows, H), *[(rows,)] * self.biases]
 
