@@ -15,6 +15,7 @@ from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
 from .jacobians import StepJacobians, step_jacobians
 from .paths import GainSplit, PathSplit, gain_split, path_split
+from .recorded import RecordedStateFlow
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "GraphNode",
     "HopSplit",
     "PathSplit",
+    "RecordedStateFlow",
     "StackFlow",
     "StateFlow",
     "StepJacobians",

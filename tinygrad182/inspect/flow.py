@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from .gradients import (
     part_of,
 )
 from .hosting import on_host
+from .recorded import RecordedStateFlow, recorded_flows
 from .recurrences import Recurrence, Stack, Wanted, chosen, one_stack, one_state, stacks_of
 from .scaling import (
     Band,
@@ -43,6 +44,7 @@ from .scaling import (
 from .table import text_table
 
 Flow = TypeVar("Flow")
+States = TypeVar("States", bound="StateFlow | RecordedStateFlow")
 
 
 def _value_norms(states: StepByStep | InScans) -> tuple[HostArray]:
@@ -160,16 +162,16 @@ class _ByName(Mapping[str, Flow]):
         return len(self._found)
 
 
-class StackFlow(_ByName[StateFlow]):
+class StackFlow(_ByName[States], Generic[States]):
     """The states of one module call by name; ``.h`` is short for ``["h"]``."""
 
     _unknown = "no state {0} in {2.path!r}; it has {1}"
 
-    def __init__(self, path: str, states: dict[str, StateFlow]) -> None:
+    def __init__(self, path: str, states: dict[str, States]) -> None:
         super().__init__(states)
         self.path = path
 
-    def __getattr__(self, name: str) -> StateFlow:
+    def __getattr__(self, name: str) -> States:
         states = self.__dict__.get("_found", {})
         if name not in states:
             raise AttributeError(f"no state {name!r}; there is {', '.join(map(repr, states))}")
@@ -179,7 +181,7 @@ class StackFlow(_ByName[StateFlow]):
         return "\n".join(f"{self.path} {name}\n{state!r}" for name, state in self.items())
 
 
-class GradientFlow(_ByName[StackFlow]):
+class GradientFlow(_ByName[StackFlow[States]]):
     """Module path → the states marked in it. A module called again has ``#2`` behind its path."""
 
     _unknown = "no states were marked in {0}; there are {1}"
@@ -188,7 +190,17 @@ class GradientFlow(_ByName[StackFlow]):
         return "\n".join(map(repr, self.values()))
 
 
-def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) -> GradientFlow:
+@overload
+def gradient_flow(
+    loss: Tensor, gradient: Any = None, backward: bool = False, create_graph: Literal[False] = False
+) -> GradientFlow[StateFlow]: ...
+@overload
+def gradient_flow(
+    loss: Tensor, gradient: Any = None, backward: bool = False, *, create_graph: Literal[True]
+) -> GradientFlow[RecordedStateFlow]: ...
+def gradient_flow(
+    loss: Tensor, gradient: Any = None, backward: bool = False, create_graph: bool = False
+) -> GradientFlow[Any]:
     """The derivative of a loss by every state of every recurrence it depends on.
 
     The framework's recurrent layers mark their states; :func:`mark` does the same for a loop of one's
@@ -213,6 +225,10 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
         Also add the gradient to ``.grad`` of every leaf, in the same pass, as
         ``loss.backward(gradient, retain_graph=True)`` does: a training step that watches its states
         needs no second one.
+    create_graph : bool
+        Record the pass itself: what is found are Tensors, a :class:`RecordedStateFlow` for each state, and
+        a norm of ∂L/∂h_t can be a term of a loss. With ``backward``, what is added to ``.grad`` is
+        recorded too, as by ``loss.backward(gradient, create_graph=True)``.
 
     Returns
     -------
@@ -225,6 +241,12 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
         ``loss`` does not require grad, or no state was marked.
     FreedGraphError
         An earlier backward pass freed the graph.
+
+    Notes
+    -----
+    With ``create_graph`` layers run step by step, and derivatives are computed and recorded in the model's
+    own dtype, without powers of two: what a type cannot hold is 0 there. The pass takes about COST1 times
+    as long as without, and a ``backward()`` of what is made of it about COST2 times.
 
     Examples
     --------
@@ -241,7 +263,16 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
     >>> flow = tg.inspect.gradient_flow((output**2).mean(), backward=True)
     >>> rnn.weight_hh_l0.grad.shape
     (8, 8)
+
+    A penalty on gradients that shrink or grow from step to step:
+
+    >>> loss = (output[-1] ** 2).mean()
+    >>> logs = tg.inspect.gradient_flow(loss, create_graph=True)["rnn.l0"].h.log_grad_norm
+    >>> penalty = ((logs[1:] - logs[:-1]) ** 2).mean()
+    >>> (loss + 0.1 * penalty).backward()
     """
+    if create_graph:
+        return _by_path(recorded_flows(loss, gradient, backward))
     root, seed = seeds_of([loss], [gradient], False, "gradient_flow")[0]
     nodes = ancestors([root], constants=True)
     if any(map(by_definition, nodes)):
@@ -257,6 +288,10 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
     }
     if leaves:
         in_pass(add_grads, _grads(found, leaves), grad=False)
+    return _by_path(flows)
+
+
+def _by_path(flows: dict[str, dict[str, States]]) -> GradientFlow[States]:
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
 
 
