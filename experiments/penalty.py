@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich.progress import Progress
 
 from experiments.catalogue import Experiment
@@ -127,6 +128,11 @@ def best_plain(opts: PenaltyOptions, found: Sequence[Learned]) -> int:
     return max(having_learned(trained(found, way)) for way in opts.ways if not way.weight)
 
 
+def worst(numbers: Sequence[float]) -> float:
+    """The largest; NaN where one of them is, of which no claim holds."""
+    return float(np.max(numbers))
+
+
 def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
     """What vanishes, who learns, and what becomes of the gradient."""
     plain, helped = trained(found, Way()), trained(found, Way(opts.weight))
@@ -135,20 +141,20 @@ def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
         Claim(
             "Before training the gradient vanishes: decades from the last step to the first, most of any "
             "seed",
-            max(decades(learned.before) for learned in found),
+            worst([decades(learned.before) for learned in found]),
             -FACTOR_DECADES,
             why=convention,
         ),
         Claim(
             "With the penalty every network learns: loss on fresh sequences, most of any seed",
-            max(learned.loss for learned in helped),
+            worst([learned.loss for learned in helped]),
             LEARNED,
             why="The first number has variance 1, so no predictor that does not know it has a loss below "
             "1. Half of that was set before looking.",
         ),
         Claim(
             "Without it, in as many steps of the same size, none does: loss, least of any seed",
-            min(learned.loss for learned in plain),
+            -worst([-learned.loss for learned in plain]),
             NOT_LEARNED,
             "at least",
             why=f"Of what can be known at most a tenth is; 1024 sequences tell {NOT_LEARNED} from 1.",
@@ -163,7 +169,7 @@ def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
         Claim(
             "With the penalty the gradient neither vanishes nor explodes after training: decades, up or "
             "down, most of any seed",
-            max(abs(decades(learned.after)) for learned in helped),
+            worst([abs(decades(learned.after)) for learned in helped]),
             FACTOR_DECADES,
             why=convention,
         ),

@@ -233,7 +233,8 @@ def gradient_flow(
     Returns
     -------
     GradientFlow
-        Path (``"rnn.l0"``) → stack, each with ``.h`` (and ``.c``), a :class:`StateFlow`.
+        Path (``"rnn.l0"``) → stack, each with ``.h`` (and ``.c``), a :class:`StateFlow` or, with
+        ``create_graph``, a :class:`RecordedStateFlow`.
 
     Raises
     ------
@@ -244,9 +245,10 @@ def gradient_flow(
 
     Notes
     -----
-    With ``create_graph`` layers run step by step, and derivatives are computed and recorded in the model's
-    own dtype, without powers of two: what a type cannot hold is 0 there. The pass takes about COST1 times
-    as long as without, and a ``backward()`` of what is made of it about COST2 times.
+    With ``create_graph`` layers run step by step once more, and derivatives are computed and recorded in
+    the model's own dtype, without powers of two: what a type cannot hold is 0 there. The pass takes about
+    a third longer than that of a layer with ``fused=False``, which is 15 (RNN) to 45 times (LSTM) as long
+    as that of a fused one (T = 100, B = 16, H = 8); the ``backward()`` of a penalty takes as long again.
 
     Examples
     --------

@@ -271,17 +271,30 @@ def test_results_in_between_keep_their_gradients_if_told_to() -> None:
 def test_nothing_is_added_or_freed_unless_asked_for() -> None:
     case = Case("lstm")
     loss = case.loss()
-    with tg.no_grad():  # it is recorded wherever it is asked for
-        figure = roughness_of_logs(gradient_flow(loss, create_graph=True))
+    with tg.no_grad():  # what is found is recorded wherever it is asked for
+        logs = [s.log_grad_norm for s in each(gradient_flow(loss, create_graph=True))]
     assert all(x.grad is None for x in case.inputs)
-    assert figure.requires_grad
-    (loss + figure).backward()
-    assert all(np.isfinite(host(x.grad)).all() for x in case.inputs)
+    (loss + sum(((log[1:] - log[:-1]) ** 2).sum() for log in logs)).backward()
+    again = case.loss()
+    rough = sum(
+        ((s.log_grad_norm[1:] - s.log_grad_norm[:-1]) ** 2).sum()
+        for s in each(gradient_flow(again, create_graph=True))
+    )
+    wanted = tg.grad(again + rough, case.inputs)
+    for x, g in zip(case.inputs, wanted, strict=True):
+        assert_close(host(x.grad), host(g), 1e-12)
 
 
-def roughness_of_logs(flow: Any) -> tg.Tensor:
-    with tg.enable_grad():
-        return sum(((s.log_grad_norm[1:] - s.log_grad_norm[:-1]) ** 2).sum() for s in each(flow))
+def test_the_last_hidden_state_of_an_lstm_is_there_where_only_c_is_used() -> None:
+    lstm = tg.nn.LSTM(SIZE, H, rng=0, dtype="float64")
+    _, (_, c_n) = lstm(const(loops.inputs(0, T, B, SIZE)))
+    loss = (c_n**2).sum()
+    plain, flow = (gradient_flow(loss, create_graph=c)["lstm.l0"] for c in (False, True))
+    assert_close(host(flow.h.grad), host(plain.h.grad), 1e-12)
+    assert (host(flow.h.grad)[-1] == 0).all()
+    np.testing.assert_array_equal(
+        step_jacobians(loss, create_graph=True).time, step_jacobians(loss).time
+    )
 
 
 def test_a_cotangent_may_be_differentiated_too() -> None:
