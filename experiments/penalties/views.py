@@ -78,7 +78,7 @@ def loss_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
         x=charts.steps(max(most, 2), "training step"),
         y=charts.powers((row["value"] for row in rows), "mean squared error"),
         title="Saying the first number last",
-        subtitle=f"loss without the penalty, means over {AVERAGED} training batches; {size}",
+        subtitle=f"loss of the task alone, means over {AVERAGED} training batches; {size}",
         height=260,
     )
 
