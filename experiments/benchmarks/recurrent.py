@@ -28,10 +28,7 @@ import tinygrad182 as tg
 from experiments.benchmarks import peers
 from experiments.benchmarks.layers import ALL, Form, data, ours, shape_of
 from experiments.benchmarks.peers import CELLS, Cell, Run, Shape
-from experiments.benchmarks.timing import CLOCKS, Seconds, interleave, ratio, report
-
-TURN = 0.02
-"""Seconds that a contestant runs at a time, at least."""
+from experiments.benchmarks.timing import CLOCKS, TURN, Seconds, interleave, ratio, report
 
 BESIDE_PEERS_ALONE: tuple[Shape, ...] = ((50, 128, 128, 512), (20, 10, 1, 16))
 """The shapes at which the products do not count."""

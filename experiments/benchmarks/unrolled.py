@@ -146,29 +146,6 @@ def along_time(options: Options) -> list[dict[str, Any]]:
     return rows
 
 
-def long_chain(count: int = 1_000_000) -> list[dict[str, Any]]:
-    """Time per operation of a chain of products: recorded, traversed, freed."""
-    x = tg.ones(1, requires_grad=True)
-    y = x
-    start = time.perf_counter()
-    for _ in range(count):
-        y = y * 1.0
-    recorded = time.perf_counter()
-    y.backward()
-    traversed = time.perf_counter()
-    for _ in range(count):
-        x = x * 1.0
-    again = time.perf_counter()
-    del x, y
-    freed = time.perf_counter()
-    marks = {
-        "forward": recorded - start,
-        "backward": traversed - recorded,
-        "freeing": freed - again,
-    }
-    return [{"operations": count, **{f"{k} µs/op": v / count * 1e6 for k, v in marks.items()}}]
-
-
 def synchronizer(device: str) -> Callable[[], object]:
     """Return what waits for the device."""
     if device == "cpu":
@@ -192,12 +169,11 @@ def one_thread() -> AbstractContextManager[Any]:
 
 
 def main(options: Options) -> None:
-    """Run the three measurements."""
+    """Run both measurements."""
     tg.use_device(options.device)
     with one_thread():
         report("unrolled-against-torch", against_torch(options), options.out)
         report("unrolled-along-time", along_time(options), options.out)
-        report("chain-of-a-million", long_chain(), options.out)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ import tinygrad182 as tg
 from experiments.benchmarks import peers
 from experiments.benchmarks.layers import SHAPES, Form, data, layer, run
 from experiments.benchmarks.peers import Cell, Shape
-from experiments.benchmarks.recurrent import TURN
-from experiments.benchmarks.timing import CLOCKS, interleave, ratio, report
+from experiments.benchmarks.timing import CLOCKS, TURN, interleave, ratio, report
 
 
 @dataclass(frozen=True)
