@@ -39,7 +39,7 @@ SHAPES = ("100,1,1,16", "100,10,1,16", "100,64,32,128")
 CHAINS = (1_000, 10_000)
 
 A_STEP = 10
-"""Operations recorded at each step of :func:`loop`."""
+"""Operations at each step of :func:`loop` as they are written, whatever a library makes of a mean."""
 
 OURS = ("trace", "gradient_flow", "backward")
 THEIRS = ("every result", "every state", "leaves")
