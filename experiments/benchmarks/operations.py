@@ -39,7 +39,7 @@ SHAPES = ("100,1,1,16", "100,10,1,16", "100,64,32,128")
 CHAINS = (1_000, 10_000)
 
 A_STEP = 10
-"""Operations at each step of :func:`loop` as they are written, whatever a library makes of a mean."""
+"""Operations at each step of :func:`loop` as they are written; a library may make two of a mean."""
 
 OURS = ("trace", "gradient_flow", "backward")
 THEIRS = ("every result", "every state", "leaves")
@@ -119,17 +119,17 @@ def our_loop(shape: str, kept: str) -> Stages:
     x, y, h = map(tg.tensor, arrays)
     mark, backward = tg.inspect.mark, getattr(tg.inspect, kept, tg.Tensor.backward)
 
-    def named(h: Any, t: int) -> None:
+    def marked(h: Any, t: int) -> None:
         mark(h, "h", time=t)
 
-    keep = named if kept == "gradient_flow" else nothing
+    keep = marked if kept == "gradient_flow" else nothing
 
     def forward() -> Any:
         for leaf in leaves:
             leaf.grad = None
         return loop(keep, x, y, h, leaves)
 
-    return forward, lambda loss: backward(loss)
+    return forward, backward
 
 
 def torch_loop(shape: str, kept: str) -> Stages:
@@ -252,10 +252,9 @@ def loops(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
     rows = []
     for shape in options.shapes:
         contestants: dict[str, Contestant] = {
-            f"{who}, {kept}": (worker, f"operations.{make}", (shape, kept))
+            f"{who}, {kept}": (worker, _maker(who, "loop"), (shape, kept))
             for who, worker in workers.items()
-            for make, all_kept in [("torch_loop", THEIRS) if who == "torch" else ("our_loop", OURS)]
-            for kept in all_kept
+            for kept in (THEIRS if who == "torch" else OURS)
         }
         times = in_turns(contestants, options.repeats, options.clock)
         found = Measured(times, int(shape.partition(",")[0]) * A_STEP)
@@ -267,17 +266,17 @@ def loops(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
     return rows
 
 
+def _maker(who: str, what: str) -> str:
+    return f"operations.{'torch' if who == 'torch' else 'our'}_{what}"
+
+
 def chains(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
     """One row per length, shape and contestant; the ratios are those of each stage."""
     rows = []
     for count in options.chains:
         for shape in ([], [1]):
             contestants: dict[str, Contestant] = {
-                who: (
-                    worker,
-                    f"operations.{'torch' if who == 'torch' else 'our'}_chain",
-                    (shape, count),
-                )
+                who: (worker, _maker(who, "chain"), (shape, count))
                 for who, worker in workers.items()
             }
             times = in_turns(contestants, options.repeats, options.clock)
@@ -294,7 +293,7 @@ def chains(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]
 
 
 def accounts(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
-    """What each operation of our loop costs beside time, one row per shape and checkout."""
+    """What an operation of our loop costs beside time, one row per shape and checkout."""
     rows = []
     for shape in options.shapes:
         operations = int(shape.partition(",")[0]) * A_STEP
