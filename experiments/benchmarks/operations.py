@@ -6,9 +6,9 @@ There are three tables. The first is of a loop of one's own, ``tanh(x_t @ W + h 
 every step, forward and backward; both libraries run the same lines. Ours keeps the gradients of all nodes
 (``trace``), of the marked states (``gradient_flow``) or of the leaves (``backward``); PyTorch's
 ``retain_grad`` is called on every result, on every state or on nothing. The second is of a chain of
-products of single numbers. The third says what each operation of our loop costs beside time: calls of
-functions, objects and memory. Processes take turns, one for each library and checkout, and ratios are
-taken round by round.
+products of 0-d tensors, by one weight or by a number, while Python collects garbage as usual. The third
+says what an operation of our loop costs beside time: calls of functions, objects and memory. Processes take
+turns, one for each library and checkout, and ratios are taken round by round.
 """
 
 from __future__ import annotations
@@ -164,24 +164,26 @@ def nothing(h: Any, t: int) -> None:
 # --- the chain ------------------------------------------------------------------------------------
 
 
-def our_chain(shape: list[int], count: int) -> Stages:
+def our_chain(factor: str, count: int) -> Stages:
     """Our chain of products, forward and backward."""
-    return _chain(tg.ones(tuple(shape), requires_grad=True), count)
+    return _chain(tg.tensor(1.0, requires_grad=True), factor, count)
 
 
-def torch_chain(shape: list[int], count: int) -> Stages:
+def torch_chain(factor: str, count: int) -> Stages:
     """PyTorch's."""
     import torch
 
-    return _chain(torch.ones(shape, requires_grad=True), count)
+    return _chain(torch.tensor(1.0, requires_grad=True), factor, count)
 
 
-def _chain(w: Any, count: int) -> Stages:
+def _chain(w: Any, factor: str, count: int) -> Stages:
+    by = {"weight": w, "number": 1.0}[factor]
+
     def forward() -> Any:
         w.grad = None
         y = w
         for _ in range(count):
-            y = y * w
+            y = y * by
         return y
 
     return forward, lambda y: y.backward()
@@ -271,17 +273,17 @@ def _maker(who: str, what: str) -> str:
 
 
 def chains(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
-    """One row per length, shape and contestant; the ratios are those of each stage."""
+    """One row per length, factor and contestant; the ratios are those of each stage."""
     rows = []
     for count in options.chains:
-        for shape in ([], [1]):
+        for factor in ("weight", "number"):
             contestants: dict[str, Contestant] = {
-                who: (worker, _maker(who, "chain"), (shape, count))
+                who: (worker, _maker(who, "chain"), (factor, count))
                 for who, worker in workers.items()
             }
             times = in_turns(contestants, options.repeats, options.clock)
             for who in contestants:
-                row = {"operations": count, "shape": str(tuple(shape))}
+                row: dict[str, Any] = {"operations": count, "times a": factor}
                 row |= Measured(times, count).row(who, {})
                 for i, stage in enumerate(("forward", "backward")):
                     alone = {each: [r[i] for r in rounds] for each, rounds in times.items()}

@@ -133,12 +133,10 @@ def test_the_loop_in_pytorch_computes_the_same(kept):
 
 
 def test_contestants_take_turns_and_each_stage_has_a_time():
-    given = {
-        "short": ("operations.our_chain", ([], 1)),
-        "long": ("operations.our_chain", ([1], 50)),
-    }
+    chains = {"short": ("weight", 1), "long": ("number", 50)}
     with Worker(ROOT) as worker:
-        times = timing.in_turns({n: (worker, *what) for n, what in given.items()}, 2, "cpu")
+        contestants = {n: (worker, "operations.our_chain", given) for n, given in chains.items()}
+        times = timing.in_turns(contestants, 2, "cpu")
         counts = worker.ask("call", function="operations.costs", given=[SMALL])
     assert [[len(stages) for stages in rounds] for rounds in times.values()] == [[2, 2], [2, 2]]
     row = operations.Measured(times, 50).row("long", {"/short": "short", "/torch": "torch"})
