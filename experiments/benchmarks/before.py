@@ -11,48 +11,32 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from experiments.benchmarks.layers import ALL, Form, shape_of
+from experiments.benchmarks.options import TimedLayers
 from experiments.benchmarks.peers import Cell, Shape
 from experiments.benchmarks.timing import Seconds, in_turns, ratio, report
 from experiments.benchmarks.worker import ROOT, Worker, thread_limits
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure the recurrent layers of this checkout beside those of another one.
-
-    Parameters
-    ----------
-    folder : Path
-        The other checkout.
-    threads : int
-        Of every library.
-    clock : str
-        wall, or cpu: the time of a process, for one thread on a machine that others use too.
-    repeats : int
-        Rounds that count.
-    cells : tuple of str
-        Those that both have.
-    shapes : tuple of str
-        T,B,I,H each.
-    forms : tuple of str
-        recorded, plain, NumPy, unrolled.
-    out : Path, optional
-        Folder for the JSON file.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Options(TimedLayers):
+    """Measure the recurrent layers of this checkout beside those of another one."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    threads: int = 1
-    clock: Literal["wall", "cpu"] = "wall"
-    repeats: int = 25
+    """The other checkout."""
+
     cells: tuple[Cell, ...] = ("LSTM", "RNN")
+    """Those that both have."""
+
     shapes: tuple[str, ...] = ALL
+    """T,B,I,H each."""
+
     forms: tuple[Form, ...] = ("recorded", "plain")
-    out: Path | None = None
+    """recorded, plain, NumPy, unrolled."""
 
 
 def turns(

@@ -22,13 +22,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 
 import tinygrad182 as tg
+from experiments.benchmarks.options import BesideBefore, Timed
 from experiments.benchmarks.timing import Contestant, in_turns, ratio, report
 from experiments.benchmarks.worker import ROOT, Worker, thread_limits
 
@@ -46,32 +46,18 @@ THEIRS = ("every result", "every state", "leaves")
 """What keeps its gradient in PyTorch."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure what recorded operations cost, beside PyTorch and another checkout.
+@dataclass(frozen=True, kw_only=True)
+class Options(BesideBefore, Timed):
+    """Measure what recorded operations cost, beside PyTorch and another checkout."""
 
-    Parameters
-    ----------
-    before : Path, optional
-        Another checkout to measure beside this one.
-    clock : str
-        cpu: the time that a process works, for a machine that others use too; or wall.
-    repeats : int
-        Rounds that count.
-    shapes : tuple of str
-        T,B,I,H of the loops.
-    chains : tuple of int
-        Operations of the chains.
-    out : Path, optional
-        Folder for the JSON files.
-    """
-
-    before: Path | None = None
     clock: Literal["wall", "cpu"] = "cpu"
-    repeats: int = 15
+    """cpu: the time that a process works, for a machine that others use too; or wall."""
+
     shapes: tuple[str, ...] = SHAPES
+    """T,B,I,H of the loops."""
+
     chains: tuple[int, ...] = CHAINS
-    out: Path | None = None
+    """Operations of the chains."""
 
 
 # --- the loop -------------------------------------------------------------------------------------

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
 
 import tinygrad182 as tg
+from experiments.benchmarks.options import Written
 from experiments.benchmarks.timing import interleave, ratio, report
 
 SHAPES = ((100, 1, 1, 16), (100, 10, 1, 16), (100, 64, 32, 128))
@@ -31,23 +31,15 @@ LENGTHS = (100, 1_000, 10_000)
 PEER = "torch retain_grad"
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure an unrolled RNN with every gradient kept, beside PyTorch.
-
-    Parameters
-    ----------
-    device : str
-        cpu or cuda.
-    repeats : int
-        Rounds that count.
-    out : Path, optional
-        Folder for the JSON files.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Options(Written):
+    """Measure an unrolled RNN with every gradient kept, beside PyTorch."""
 
     device: str = "cpu"
+    """cpu or cuda."""
+
     repeats: int = 40
-    out: Path | None = None
+    """Rounds that count."""
 
 
 def ours(shape: tuple[int, ...], x: Any, y: Any) -> dict[str, Callable[[], object]]:
