@@ -26,8 +26,8 @@ import tyro
 import tinygrad182 as tg
 from experiments.benchmarks.memory import slope
 from experiments.benchmarks.options import Timed
+from experiments.benchmarks.peers import threads
 from experiments.benchmarks.timing import interleave, ratio, report
-from experiments.benchmarks.unrolled import one_thread
 from models.char_lm import CharLM
 from tinygrad182.decode import beam
 from tinygrad182.decode.selection import best_candidates
@@ -366,7 +366,7 @@ def certificate(options: Options) -> list[dict[str, Any]]:
 
 def main(options: Options) -> None:
     """Run the measurements."""
-    with one_thread():
+    with threads(1):
         report("decoding", against_peers(options), options.out)
         report("decoding-along-time", along_time(options), options.out)
         report("decoding-certificate", certificate(options), options.out)

@@ -31,8 +31,8 @@ from rich.progress import track
 
 import tinygrad182 as tg
 from experiments.benchmarks.options import Written
+from experiments.benchmarks.peers import threads
 from experiments.benchmarks.timing import interleave, ratio, report
-from experiments.benchmarks.unrolled import one_thread
 from tinygrad182 import backpropagation, recording
 
 BATCH, INPUTS, HIDDEN = 16, 4, 32
@@ -229,7 +229,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
 
 def main(options: Options) -> None:
     """Run both measurements."""
-    with one_thread():
+    with threads(1):
         report("memory-along-time", memory(options), options.out)
         report("anomaly-detection-off", anomaly_off(options), options.out)
 

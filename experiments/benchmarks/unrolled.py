@@ -14,7 +14,6 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -24,6 +23,7 @@ import tyro
 
 import tinygrad182 as tg
 from experiments.benchmarks.options import Written
+from experiments.benchmarks.peers import threads
 from experiments.benchmarks.timing import interleave, ratio, report
 
 SHAPES = ((100, 1, 1, 16), (100, 10, 1, 16), (100, 64, 32, 128))
@@ -147,23 +147,10 @@ def synchronizer(device: str) -> Callable[[], object]:
     return lambda: cupy.cuda.Device().synchronize()
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """Limit the array libraries to one thread each."""
-    if find_spec("torch") is not None:
-        import torch
-
-        torch.set_num_threads(1)
-    if find_spec("threadpoolctl") is None:
-        return nullcontext()
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)
-
-
 def main(options: Options) -> None:
     """Run both measurements."""
     tg.use_device(options.device)
-    with one_thread():
+    with threads(1):
         report("unrolled-against-torch", against_torch(options), options.out)
         report("unrolled-along-time", along_time(options), options.out)
 
