@@ -31,7 +31,7 @@ class States(NamedTuple):
     Attributes
     ----------
     h : Tensor ``(layers, T, B, H)``
-        Hidden states; index 0 of the time axis is the state after the first input.
+        Hidden states; index t of the time axis is the state after the input x_t.
     """
 
     h: Tensor
@@ -51,6 +51,15 @@ class RNN(RecurrentLayer):
     bias : bool
     batch_first : bool
         Whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``; states never are.
+    dropout : float
+        Rate at which the outputs of every layer but the last are set to 0 while the layer is trained, as
+        by :class:`Dropout`. The numbers come from ``rng``, after the initial values.
+    bidirectional : bool
+        Whether each layer also reads the sequence from its end. Both directions have H units, output and
+        states are those of :meth:`RecurrentLayer.forward`, and the next layer reads 2H numbers.
+        In ``tg.inspect`` the second one is ``"rnn.l{k}_reverse"``, with its steps counted in the
+        order in which it runs: its index t is the state after x_{T−1} … x_{T−1−t}, which
+        ``[::-1]`` puts beside the output.
     return_states : bool
         Return a third value with the states of every layer at every step.
     fused : bool
@@ -72,6 +81,8 @@ class RNN(RecurrentLayer):
     bias_ih_l{k} : Parameter ``(H,)``
         b. ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the pair up, so that
         state dicts are exchanged with PyTorch's layer both ways.
+    weight_ih_l{k}_reverse, weight_hh_l{k}_reverse, bias_ih_l{k}_reverse : Parameter
+        Those of the reverse direction. Above a bidirectional layer, ``weight_ih`` is ``(H, 2H)``.
 
     Examples
     --------
@@ -101,6 +112,8 @@ class RNN(RecurrentLayer):
         nonlinearity: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         *,
         return_states: bool = False,
         fused: bool = True,
@@ -115,6 +128,8 @@ class RNN(RecurrentLayer):
             num_layers,
             bias,
             batch_first,
+            dropout,
+            bidirectional,
             return_states=return_states,
             fused=fused,
             rng=rng,
