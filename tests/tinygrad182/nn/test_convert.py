@@ -37,7 +37,10 @@ MODULES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "LSTM in both directions": (lambda: nn.LSTM(2, 3, 2, bidirectional=True), (6, 4, 2)),
     "GRU in both directions": (lambda: nn.GRU(2, 3, 2, bidirectional=True), (6, 4, 2)),
     "LSTM with dropout in eval": (lambda: nn.LSTM(2, 3, 2, dropout=0.5).eval(), (6, 4, 2)),
-    "GRU with dropout of all": (lambda: nn.GRU(2, 3, 2, dropout=1.0, bidirectional=True), (6, 4, 2)),
+    "GRU with dropout of all": (
+        lambda: nn.GRU(2, 3, 2, dropout=1.0, bidirectional=True),
+        (6, 4, 2),
+    ),
     "one sequence": (lambda: nn.LSTM(2, 3, 2), (6, 2)),
     "RNNCell": (lambda: nn.RNNCell(2, 3), (4, 2)),
     "RNNCell relu": (lambda: nn.RNNCell(2, 3, bias=False, nonlinearity="relu"), (4, 2)),

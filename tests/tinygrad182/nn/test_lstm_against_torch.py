@@ -141,7 +141,14 @@ def test_cells(kind: str, bias: bool, batch: tuple[int, ...], start: bool) -> No
 
 @pytest.mark.parametrize(
     ("kind", "both"),
-    [("RNN", False), ("LSTM", False), ("RNN", True), ("LSTM", True), ("RNNCell", None), ("LSTMCell", None)],
+    [
+        ("RNN", False),
+        ("LSTM", False),
+        ("RNN", True),
+        ("LSTM", True),
+        ("RNNCell", None),
+        ("LSTMCell", None),
+    ],
 )
 @pytest.mark.parametrize("bias", [True, False])
 def test_state_dicts_go_both_ways(kind: str, both: bool | None, bias: bool) -> None:

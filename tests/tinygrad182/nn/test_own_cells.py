@@ -73,9 +73,7 @@ def weighted(results: list[Any], library: Any) -> Any:
 
 @every_cell
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
-@pytest.mark.parametrize(
-    ("fused", "bidirectional"), [(True, False), (False, False), (True, True)]
-)
+@pytest.mark.parametrize(("fused", "bidirectional"), [(True, False), (False, False), (True, True)])
 def test_every_result_and_every_gradient(
     own: Own, lengths: Array | None, fused: bool, bidirectional: bool
 ) -> None:
@@ -153,9 +151,7 @@ def test_as_one_operation_and_step_by_step(
     """Results, gradients, and the gradients of a penalty on these."""
     found = []
     for fused in (True, False):
-        layer = made(
-            own, return_states=True, fused=fused, dtype=dtype, bidirectional=bidirectional
-        )
+        layer = made(own, return_states=True, fused=fused, dtype=dtype, bidirectional=bidirectional)
         operands = arrays(own, bidirectional=bidirectional)
         at = {name: leaf(v.astype(dtype)) for name, v in operands.items()}
         x, state = given(at)
