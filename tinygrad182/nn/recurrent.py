@@ -422,27 +422,22 @@ class RecurrentLayer(Recurrent):
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
         window = steps if truncate is None else check_size(self, "truncate", truncate, 1)
-        initial = None if state is None else self._initial_state(state, batch if batched else None)
+        initial = () if state is None else self._initial_state(state, batch if batched else None)
         ends = None if lengths is None else self._lengths(lengths, steps, batch, batched)
         if ends is not None:
             inside = beside(np.arange(steps)[:, None, None] < ends[:, None], x)
             x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
-        turned = _turned(x, ends) if self.bidirectional else ()
-        wholes, lasts = [], []
+        wholes: list[State] = []
+        lasts: list[State] = []
         for k in range(self.num_layers):
             if k and self.dropout and self.training:
                 x = dropped(x, self.dropout, self._generator)
             outputs = []
             for direction in self._directions():
+                run = self._backwards if direction else self._layer
                 with _level(f"l{k}{direction}"):
-                    before = (
-                        None if initial is None else tuple([part[len(lasts)] for part in initial])
-                    )
-                    inputs = index_checked(x, turned) if direction else x
-                    every, last = self._layer(f"_l{k}{direction}", inputs, before, ends, window)
-                    if direction:
-                        kept = every if self.return_states else every[:1]
-                        every = tuple([index_checked(part, turned) for part in kept])
+                    before = _at(initial, len(lasts))
+                    every, last = run(f"_l{k}{direction}", x, before, ends, window)
                 outputs.append(every[0])
                 wholes.append(every)
                 lasts.append(last)
@@ -457,17 +452,29 @@ class RecurrentLayer(Recurrent):
         found = output, final[0] if len(final) == 1 else tuple(final)
         return (*found, self.States(*states)) if self.return_states else found
 
-    def _layer(
-        self, suffix: str, x: Tensor, state: State | None, ends: Lengths, window: int
+    def _backwards(
+        self, suffix: str, x: Tensor, state: State, ends: Lengths, window: int
     ) -> tuple[State, State]:
-        """Run one direction of a layer, in windows between which no gradient flows.
+        """Run a layer in the reverse direction: on sequences that are turned round, and back.
+
+        Returns what :meth:`_layer` does; of the state at every step, those parts that are asked for.
+        """
+        turned = _turned(x, ends)
+        every, last = self._layer(suffix, index_checked(x, turned), state, ends, window)
+        asked = every if self.return_states else every[:1]
+        return tuple([index_checked(part, turned) for part in asked]), last
+
+    def _layer(
+        self, suffix: str, x: Tensor, state: State, ends: Lengths, window: int
+    ) -> tuple[State, State]:
+        """Run a layer, in windows between which no gradient flows; from zeros if ``state`` is empty.
 
         Returns each part of the state at every step, ``(T, B, H)``, and after the last of each sequence,
         ``(1, B, H)``.
         """
         weights, runs = self._weights(suffix), []
         names = self.scan.parts
-        if state is None:
+        if not state:
             zeros = self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
             state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
         else:
@@ -588,7 +595,7 @@ def _turned(x: Tensor, ends: Lengths) -> tuple[Any, ...]:
 
 
 def _at(wholes: State, key: int | slice) -> State:
-    """The same step of all parts."""
+    """The same step, or the same layer, of all parts."""
     return tuple([_one(whole, key) for whole in wholes])
 
 
