@@ -134,6 +134,26 @@ def test_steps_are_counted_as_they_run_and_line_up_turned_round(kind: str, fused
     assert ((host(back.grad_norm)[::-1] > 0) == (np.arange(T) >= t)).all()
 
 
+@pytest.mark.parametrize("ends", [None, [300, 200]], ids=["all", "lengths"])
+def test_gradients_far_below_float32_come_through_turned_sequences(ends: Any) -> None:
+    """∂L/∂h of two layers in float32, against the same in float64, which holds all of it."""
+    found = {}
+    for dtype in ("float32", "float64"):
+        rnn = tg.nn.RNN(I, H, 2, "identity", bidirectional=True, rng=0)
+        for name, p in rnn.named_parameters():
+            if "weight_hh" in name:
+                tg.nn.init.orthogonal_(p, rng=1)
+                tg.nn.init.scale_to_spectral_radius_(p, 0.5)
+        x = np.random.default_rng(0).normal(size=(300, 2, I)).astype("float32")
+        output, _ = rnn.to(dtype=dtype)(leaf(x.astype(dtype)), None, ends)
+        flow = inspect.gradient_flow(output[0].sum())
+        found[dtype] = {path: host(states.h.log_grad_norm) for path, states in flow.items()}
+    least = min(log[np.isfinite(log)].min() for log in found["float64"].values())
+    assert least < np.log(1e-85)
+    for path, logs in found["float64"].items():
+        np.testing.assert_allclose(found["float32"][path], logs, rtol=0, atol=1e-4, err_msg=path)
+
+
 @fusions
 @lengths
 def test_layers_before_and_after_are_told_apart_by_the_time_of_the_input(
