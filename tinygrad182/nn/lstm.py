@@ -65,8 +65,7 @@ class LSTM(_Remembering, RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first : optional
-    dropout, bidirectional, return_states, fused : optional
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, return_states, fused
         As for :class:`RNN`.
     forget_bias : float
         Added to the forget gate's initial bias: 1 or more lets a new network remember [1]_.
@@ -81,6 +80,8 @@ class LSTM(_Remembering, RecurrentLayer):
         W_h.
     bias_ih_l{k} : Parameter ``(4H,)``
         b; ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the pair up.
+    weight_ih_l{k}_reverse, … : Parameter
+        Those of the reverse direction, as in :class:`RNN`.
 
     References
     ----------

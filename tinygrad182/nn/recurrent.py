@@ -280,8 +280,9 @@ class RecurrentLayer(Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional : optional
-    return_states, fused, rng, dtype, device : optional
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, return_states, fused
+        As for :class:`RNN`.
+    rng, dtype, device
         As for :class:`RNN`.
 
     Attributes

@@ -68,7 +68,7 @@ class RNN(RecurrentLayer):
         step's operations: the same numbers to rounding, more slowly. Under :func:`detect_anomaly` it is
         always unrolled.
     rng : int or numpy.random.Generator, optional
-        For the initial values.
+        For the initial values, and after them for what dropout leaves out.
     dtype, device
         ``float32`` on the default device.
 
@@ -91,6 +91,9 @@ class RNN(RecurrentLayer):
     >>> output, h_n = rnn(tg.ones((10, 2, 1)))
     >>> output.shape, h_n.shape
     ((10, 2, 4), (1, 2, 4))
+    >>> output, h_n = tg.nn.RNN(1, 4, bidirectional=True, rng=0)(tg.ones((10, 2, 1)))
+    >>> output.shape, h_n.shape
+    ((10, 2, 8), (2, 2, 4))
     """
 
     gates = 1
