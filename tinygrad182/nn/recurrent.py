@@ -590,8 +590,8 @@ def _turned(x: Tensor, ends: Lengths) -> tuple[Any, ...]:
     """The index that turns sequences round, each within its own length; applied twice, it does nothing."""
     if ends is None:
         return (slice(None, None, -1),)
-    steps = np.arange(x.shape[0])[:, None]
-    order = np.where(steps < ends, ends - 1 - steps, steps)
+    steps = x.shape[0]
+    order = (ends - 1 - np.arange(steps)[:, None]) % steps  # what is padding stays so
     return beside(order, x), beside(np.arange(len(ends)), x)
 
 
