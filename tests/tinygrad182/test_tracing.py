@@ -35,7 +35,7 @@ SIZES = st.tuples(
 
 
 def lengths_of(steps: int, batch: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).integers(1, steps + 1, batch)
+    return np.random.default_rng(seed).integers(0, steps + 1, batch)
 
 
 def both(scan: Scan, **params: Any) -> tuple[Any, Any]:

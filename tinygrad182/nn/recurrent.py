@@ -21,7 +21,7 @@ from ..modes import MODES, modes_kept, scope
 from ..primitives import PRIMITIVES
 from ..recording import apply, record, wrap
 from ..recurrence import Scan
-from ..unrolling import State, run_steps
+from ..unrolling import State, followed, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
@@ -364,7 +364,8 @@ class RecurrentLayer(Recurrent):
             Initial states; zeros by default.
         lengths : sequence of int ``(B,)``, optional
             How many steps each sequence has. Past its end a sequence's state stays as it is, no
-            gradient comes from there, and what stands in ``x`` is not used.
+            gradient comes from there, and what stands in ``x`` is not used. One of length 0 ends in
+            its initial state, which gets the gradient of the last one.
         truncate : int, optional
             Steps in a window of truncated backpropagation: from one window to the one before, the state
             goes on and no gradient comes back.
@@ -384,7 +385,7 @@ class RecurrentLayer(Recurrent):
         ShapeError
             An input or state of another shape, or a sequence without steps.
         ArgumentError
-            A state with other parts, lengths outside 1 … T, or ``truncate`` below 1.
+            A state with other parts, lengths outside 0 … T, or ``truncate`` below 1.
         """
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
@@ -427,6 +428,9 @@ class RecurrentLayer(Recurrent):
             state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
         else:
             state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
+        if ends is not None and not ends.all():  # the last state of some is the initial one
+            state = tuple(followed(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
+        initial = state
         every: State = ()
         final: State | None = None
         for start in range(0, x.shape[0], window):
@@ -447,8 +451,7 @@ class RecurrentLayer(Recurrent):
         if len(runs) > 1:
             every = tuple([concat(part) for part in zip(*runs, strict=True)])
         if ends is not None:
-            key = ends - 1, np.arange(len(ends))
-            last = tuple([stack([whole[key]]) for whole in every])
+            last = _at_ends(every, ends, initial)
         return every, last
 
     def _run(self, operands: list[Any], params: dict[str, Any]) -> tuple[State, State | None]:
@@ -507,9 +510,9 @@ class RecurrentLayer(Recurrent):
                 f"{name}: lengths of dtype {ends.dtype}; pass whole numbers, dtype='int64'"
             )
         ends = whole(ends)
-        if ends.min() < 1 or ends.max() > steps:
+        if ends.min() < 0 or ends.max() > steps:
             raise ArgumentError(
-                f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 1 to T = {steps}"
+                f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 0 to T = {steps}"
             )
         return ends
 
@@ -544,6 +547,16 @@ def _one(x: Tensor, key: int | slice) -> Tensor:
         return apply(_INDEX, x, key=(key,))
     value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
     return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
+
+
+def _at_ends(every: State, ends: np.ndarray[Any, Any], initial: State) -> State:
+    """The states after the last step of each sequence, ``(1, B, H)``: without steps, the initial ones."""
+    key = ends - 1, np.arange(len(ends))
+    last = [stack([whole[key]]) for whole in every]
+    if not ends.all():
+        ran = beside(ends[:, None] > 0, every[0])
+        last = [where(ran, part, h) for part, h in zip(last, initial, strict=True)]
+    return tuple(last)
 
 
 def _joined(layers: tuple[Tensor, ...]) -> Tensor:

@@ -196,7 +196,9 @@ def loop(
         if lengths is None:
             lasts.append(list(state))
         else:
-            ends = lengths - 1, np.arange(len(lengths))
-            lasts.append([whole[ends] for whole in wholes[-1]])
+            ends = lengths, np.arange(len(lengths))
+            initial = [at[f"{part}_0"][k] for part in scan.parts]
+            both = zip(initial, wholes[-1], strict=True)
+            lasts.append([np.stack([first, *whole])[ends] for first, whole in both])
     together = [[np.stack(part) for part in zip(*some, strict=True)] for some in (lasts, wholes)]
     return Run(below, *together)

@@ -27,6 +27,7 @@ from tinygrad182.recording import node_of
 
 T, B, I, H = 6, 3, 2, 4  # noqa: E741
 LENGTHS = np.array([6, 2, 4])
+EMPTY = np.array([3, 0, 6])
 every_cell = pytest.mark.parametrize("own", CELLS, ids=str)
 every_loop = pytest.mark.parametrize("own", [own for own in CELLS if own.fused], ids=str)
 
@@ -68,7 +69,7 @@ def weighted(results: list[Any], library: Any) -> Any:
 
 
 @every_cell
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS, EMPTY], ids=["all", "lengths", "one of 0"])
 @pytest.mark.parametrize("fused", [True, False])
 def test_every_result_and_every_gradient(own: Own, lengths: Array | None, fused: bool) -> None:
     """Gradients by complex steps through a NumPy loop: by weights, biases, the input and the states."""
@@ -135,7 +136,7 @@ def test_the_state_is_zero_where_none_is_given(own: Own) -> None:
 
 
 @every_loop
-@pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"truncate": 3, "lengths": LENGTHS}])
+@pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"truncate": 3, "lengths": EMPTY}])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_as_one_operation_and_step_by_step(own: Own, options: Any, dtype: str) -> None:
     """Results, gradients, and the gradients of a penalty on these."""
@@ -279,7 +280,7 @@ def viewed(own: Own, fused: bool, lengths: Array | None) -> dict[str, Array]:
 
 
 @every_cell
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS, EMPTY], ids=["all", "lengths", "one of 0"])
 def test_every_view(own: Own, lengths: Array | None) -> None:
     fused, unrolled = (viewed(own, fused, lengths) for fused in (True, False))
     assert fused.keys() == unrolled.keys()
@@ -388,7 +389,7 @@ class Watched(tg.nn.RecurrentLayer):
         return gate * xp.tanh(z[..., n:] + state[2]), gate, xp.sin(x[..., n:])
 
 
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS, EMPTY], ids=["all", "lengths", "one of 0"])
 def test_parts_that_are_not_computed_from_themselves(lengths: Array | None) -> None:
     """They have their initial states, and their places in a Jacobian."""
     found = []
