@@ -30,7 +30,7 @@ from .namespaces import HALF
 from .primitives import Primitive
 from .primitives.primitive import Rule
 from .recording import Node, apply, node_of, wrap
-from .tracing import derive
+from .tracing import Derived, derive
 
 SINGLE = np.dtype("float32")
 
@@ -189,8 +189,15 @@ class Scan(Primitive):
 
         It is derived once for all parameters, and for all that the step reads from around it.
         """
+        return self._derived(**params).program
+
+    def why_unrolled(self, **params: Any) -> str:
+        """Why the step has no program; empty where it has one."""
+        return self._derived(**params).reason
+
+    def _derived(self, **params: Any) -> Derived:
         reads = _reads(self.step)
-        return _program(self, tuple([_seen(_now(r)) for r in reads]) if reads else (), **params)
+        return _derived(self, tuple([_seen(_now(r)) for r in reads]) if reads else (), **params)
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
@@ -508,13 +515,13 @@ def _seen(value: Any) -> Any:
 
 
 @lru_cache(maxsize=None, typed=True)  # an option may be 1, or True
-def _program(scan: Scan, outside: tuple[Any, ...], **params: Any) -> Program | None:
+def _derived(scan: Scan, outside: tuple[Any, ...], **params: Any) -> Derived:
     return derive(scan, params)
 
 
 RESERVED = frozenset(
     p.name
-    for run in (Scan.inside, Scan.unrolled, Scan.program, apply, _program)
+    for run in (Scan.inside, Scan.unrolled, Scan.program, apply, _derived)
     for p in inspect.signature(run).parameters.values()
     if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
 )

@@ -271,7 +271,7 @@ class RecurrentLayer(Recurrent):
     x = x_t W_xᵀ + b_x and h = h_{t−1} W_hᵀ + b_h, each with one block of H columns for every gate. All else
     is derived: several layers, ``lengths``, ``truncate``, state dicts, every view of ``tg.inspect``,
     and loops that are compiled where the step is elementwise. One that is not, for it takes a mean over
-    units, runs step by step as with ``fused=False``, which the layer's ``fused`` and its repr then say.
+    units, runs step by step as with ``fused=False``; then ``why_unrolled`` and the layer's repr say why.
 
     Parameters
     ----------
@@ -292,6 +292,10 @@ class RecurrentLayer(Recurrent):
     weights : tuple of str, or dict, optional
         Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
+    fused : bool
+        Whether each layer runs as one operation.
+    why_unrolled : str
+        What the step does for which no loops can be made; empty where they can.
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k}, {name}_l{k} : Parameter
         As in :class:`GRU`. There is no ``bias_hh_l{k}`` of its own where a step only ever adds h to x.
 
@@ -343,7 +347,8 @@ class RecurrentLayer(Recurrent):
         self.num_layers = check_size(self, "num_layers", num_layers, 1)
         self.batch_first = batch_first
         self.return_states = return_states
-        self.fused = fused and self.scan.program(**self._params()) is not None
+        self.why_unrolled = self.scan.why_unrolled(**self._params())
+        self.fused = fused and not self.why_unrolled
         drawn = generator(rng)
         for k in range(self.num_layers):
             self._make(f"_l{k}", hidden_size if k else input_size, drawn, dtype, device)
@@ -523,7 +528,8 @@ class RecurrentLayer(Recurrent):
         options += "" if self.bias else ", bias=False"
         options += ", batch_first=True" if self.batch_first else ""
         options += ", return_states=True" if self.return_states else ""
-        return options + ("" if self.fused else ", fused=False")
+        options += "" if self.fused else ", fused=False"
+        return options + (f": {self.why_unrolled}" if self.why_unrolled else "")
 
 
 _INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)

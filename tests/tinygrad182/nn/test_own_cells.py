@@ -227,10 +227,15 @@ def test_cells_make_the_same_steps(own: Own) -> None:
 def test_a_step_that_mixes_units_runs_by_its_definition() -> None:
     layer = made(CELLS[-1])
     assert not layer.fused
+    assert layer.why_unrolled.startswith("step applies sum, which is not done for each hidden unit")
+    assert repr(layer).splitlines()[0].endswith(f", fused=False: {layer.why_unrolled})")
     output, _ = layer(const(arrays(CELLS[-1])["x"]))
     assert node_of(output).op == "stack"
     assert made(GRU).fused
-    assert not made(GRU, fused=False).fused
+    unrolled = made(GRU, fused=False)
+    assert not unrolled.fused
+    assert repr(unrolled).splitlines()[0].endswith(", fused=False)")
+    assert made(GRU).why_unrolled == unrolled.why_unrolled == ""
 
 
 def test_an_option_that_becomes_a_tensor_gets_its_gradient() -> None:
@@ -389,7 +394,7 @@ class Watched(tg.nn.RecurrentLayer):
         return gate * xp.tanh(z[..., n:] + state[2]), gate, xp.sin(x[..., n:])
 
 
-@pytest.mark.parametrize("lengths", [None, LENGTHS, EMPTY], ids=["all", "lengths", "one of 0"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
 def test_parts_that_are_not_computed_from_themselves(lengths: Array | None) -> None:
     """They have their initial states, and their places in a Jacobian."""
     found = []
