@@ -159,12 +159,12 @@ def _one_by_one(stack: Stack, sample: int, times: Wanted) -> StepJacobians:
     if len(initial) == len(names):
         at = {-1: initial, **at}
     pairs = list(itertools.pairwise(at.items()))
-    if not pairs:
-        raise GraphError("step_jacobians: there is a single step; a Jacobian needs one before it")
     _, last = next(reversed(at.items()))
     i = _checked(sample, max(map(_samples, last.values())))
     while pairs and _is_over(pairs[-1][1][1], pairs[-1][0][1], i):
         pairs.pop()
+    if not pairs and -1 not in at:
+        raise GraphError("step_jacobians: there is a single step; a Jacobian needs one before it")
     wanted = set(chosen(times, [t for _, (t, _) in pairs], "step_jacobians"))
     pairs = [pair for pair in pairs if pair[1][0] in wanted]
     size = sum(_units(node) for node in last.values())
