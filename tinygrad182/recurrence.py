@@ -189,13 +189,13 @@ class Scan(Primitive):
 
         It is derived once for all parameters, and for all that the step reads from around it.
         """
-        return self._derived(**params).program
+        return self._derivation(**params).program
 
     def why_unrolled(self, **params: Any) -> str:
         """Why the step has no program; empty where it has one."""
-        return self._derived(**params).reason
+        return self._derivation(**params).reason
 
-    def _derived(self, **params: Any) -> Derived:
+    def _derivation(self, **params: Any) -> Derived:
         reads = _reads(self.step)
         return _derived(self, tuple([_seen(_now(r)) for r in reads]) if reads else (), **params)
 
