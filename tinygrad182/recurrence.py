@@ -233,7 +233,7 @@ class Scan(Primitive):
         given = self.operands(inputs)
         lengths = given.lengths
         if lengths is not None and getattr(lengths.dtype, "kind", "i") not in "iu":
-            raise ValueError(f"lengths of dtype {lengths.dtype} are no whole numbers")
+            raise ValueError(f"lengths of dtype {lengths.dtype} are not whole numbers")
         return given
 
     # --- the definition --------------------------------------------------------------------------

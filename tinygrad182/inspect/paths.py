@@ -379,7 +379,7 @@ def gain_split(
     For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
     ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are
     Frobenius over (B, H). The factors are right also where δ itself underflows; they are NaN where it
-    is exactly 0, and before the first marked state.
+    is exactly 0, and before the first marked state. Past the end of a sequence, D is 0.
 
     Parameters
     ----------

@@ -556,7 +556,7 @@ def _one(x: Tensor, key: int | slice) -> Tensor:
 
 
 def _at_ends(every: State, ends: np.ndarray[Any, Any], initial: State) -> State:
-    """The states after the last step of each sequence, ``(1, B, H)``: without steps, the initial ones."""
+    """States after the last step of each sequence, ``(1, B, H)``; without steps it has the initial ones."""
     key = ends - 1, np.arange(len(ends))
     last = [stack([whole[key]]) for whole in every]
     if not ends.all():

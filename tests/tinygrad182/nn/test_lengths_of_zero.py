@@ -234,6 +234,26 @@ def test_every_view_shows_nothing_of_it(kind: str, fused: bool, cut: int | None)
         assert_same_bits(host(rows)[EMPTY], expected_rows[EMPTY], name)
 
 
+SLOPES = {"tanh": lambda h: 1 - h**2, "relu": lambda h: 1.0 * (h > 0), "identity": np.ones_like}
+
+
+@every_way
+@pytest.mark.parametrize("kind", SLOPES)
+def test_gains_of_sequences_that_end(kind: str, fused: bool) -> None:
+    """By the formula, with a slope of 0 past the end of each; the loss reads the padding too."""
+    layer, lengths = made(kind, fused), np.array(LENGTHS["some"])
+    x, starts = drawn(layer, len(lengths))
+    loss = together(layer, x, starts, lengths, None)
+    flow = tg.inspect.gradient_flow(loss)["rnn.l1"].h
+    delta, slopes = host(flow.grad), SLOPES[kind](host(flow.value))
+    through = delta * slopes * (np.arange(T)[:, None] < lengths)[..., None]
+    arrived = through @ host(layer.weight_hh_l1)
+    norms = [np.sqrt((g**2).sum(axis=(1, 2))) for g in (delta, through, arrived)]
+    found = tg.inspect.gain_split(loss, "rnn.l1")
+    assert_close(found.saturation, norms[1] / norms[0], 1e-12)
+    assert_close(found.weight, norms[2] / norms[1], 1e-12)
+
+
 @every_way
 def test_the_initial_state_is_seen_where_none_was_given(fused: bool) -> None:
     """Zeros have a gradient too, also where a loss sees nothing else."""
