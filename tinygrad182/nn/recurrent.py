@@ -26,6 +26,7 @@ from .cells import DECLARED, missing_in, options_of, scan_of, set_options, state
 from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
 from .module import Module
+from .nonlinearity import name_of
 
 Lengths = np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
 """How many steps each sequence has; None: all have as many."""
@@ -164,7 +165,7 @@ class Recurrent(Module):
 
     def _own_options(self) -> str:
         """The options of a step as the constructor takes them, for the repr."""
-        return "".join([f", {name}={value!r}" for name, value in self._params().items()])
+        return "".join([f", {name}={name_of(value)}" for name, value in self._params().items()])
 
     # --- state dicts ----------------------------------------------------------------------------
 
@@ -228,7 +229,7 @@ class RecurrentCell(Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
         self._make("", input_size, generator(rng), dtype, device)
-        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
+        try_step(type(self), device, self._params())
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Map an input ``(B, I)`` and a state, zeros by default, to the next state.
@@ -347,7 +348,7 @@ class RecurrentLayer(Recurrent):
         drawn = generator(rng)
         for k in range(self.num_layers):
             self._make(f"_l{k}", hidden_size if k else input_size, drawn, dtype, device)
-        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
+        try_step(type(self), device, self._params())
 
     @modes_kept
     def forward(

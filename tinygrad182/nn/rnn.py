@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from .._tensor import Tensor
-from ..errors import ArgumentError
-from ..functions import relu, tanh
 from .init import Rng
+from .nonlinearity import Nonlinearity, bent, check_nonlinearity
 from .recurrent import RecurrentCell, RecurrentLayer
-
-Nonlinearity = Literal["tanh", "relu", "identity"]
-
-NONLINEARITIES = {"tanh": tanh, "relu": relu, "identity": lambda x: x}
-
-
-def check_nonlinearity(layer: object, nonlinearity: Any) -> Any:
-    """Return the name of a nonlinearity; raise ArgumentError if it is none."""
-    if nonlinearity not in tuple(NONLINEARITIES):  # compared, not hashed: it may be anything
-        raise ArgumentError(
-            f"{type(layer).__name__}: nonlinearity {nonlinearity!r}; "
-            f"use one of {', '.join(NONLINEARITIES)}"
-        )
-    return nonlinearity
-
 
 class States(NamedTuple):
     """Every state of a vanilla recurrent layer.
@@ -46,8 +30,11 @@ class RNN(RecurrentLayer):
         I and H.
     num_layers : int
         Each further layer reads the hidden states of the one below.
-    nonlinearity : {"tanh", "relu", "identity"}
-        σ.
+    nonlinearity : {"tanh", "relu", "identity"}, Primitive or callable
+        σ. A function of your own maps a Tensor to one of the same shape: ``tg.sin``,
+        ``lambda x: x * tg.sigmoid(x)``. If it is made of elementwise operations, the layer runs as one
+        operation as with a name; else step by step, which ``fused`` says. Of a :class:`Primitive` the
+        derivative is its own rule. Initial values do not depend on σ.
     bias : bool
     batch_first : bool
         Whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``; states never are.
@@ -80,6 +67,10 @@ class RNN(RecurrentLayer):
     >>> output, h_n = rnn(tg.ones((10, 2, 1)))
     >>> output.shape, h_n.shape
     ((10, 2, 4), (1, 2, 4))
+    >>> def swish(x):
+    ...     return x * tg.sigmoid(x)
+    >>> tg.nn.RNN(1, 4, nonlinearity=swish, rng=0)
+    RNN(1, 4, num_layers=1, nonlinearity=swish)
     """
 
     gates = 1
@@ -88,10 +79,11 @@ class RNN(RecurrentLayer):
     nonlinearity: Nonlinearity
 
     @staticmethod
-    def step(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str = "tanh") -> tuple[Any, ...]:
+    def step(
+        xp: Any, x: Any, h: Any, state: Any, nonlinearity: Nonlinearity = "tanh"
+    ) -> tuple[Any, ...]:
         """One step: h' = σ(x + h)."""
-        z = x + h
-        return (z if nonlinearity == "identity" else getattr(xp, nonlinearity)(z),)
+        return (bent(nonlinearity, x + h),)
 
     def __init__(
         self,
@@ -108,7 +100,7 @@ class RNN(RecurrentLayer):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.nonlinearity = check_nonlinearity(self, nonlinearity)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
         super().__init__(
             input_size,
             hidden_size,
@@ -162,7 +154,7 @@ class RNNCell(RecurrentCell):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.nonlinearity = check_nonlinearity(self, nonlinearity)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
         super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)
 
     def forward(self, x: Tensor, h: Any = None) -> Tensor:
