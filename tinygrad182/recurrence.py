@@ -466,7 +466,7 @@ REMEMBERED = 1024
 """How many of these are kept: options may change without end."""
 
 _BY_TEXT: WeakValueDictionary[str, Program] = WeakValueDictionary()
-"""Programs by their instructions: what is compiled for one is there for every function that does as much."""
+"""Programs by their instructions: what is compiled for one is there for all functions that do as much."""
 
 RESERVED = frozenset(
     p.name

@@ -485,7 +485,12 @@ class _Reverse:
     def _is_kept(self, r: Register) -> bool:
         if _is_sum(r):
             return True
-        if r not in self.steps or r.op in MASKS or stands_for_its_first(r) or not self._is_of_sums(r):
+        if (
+            r not in self.steps
+            or r.op in MASKS
+            or stands_for_its_first(r)
+            or not self._is_of_sums(r)
+        ):
             return False
         return r.op not in CHEAP or any(map(_is_sum, r.args))
 

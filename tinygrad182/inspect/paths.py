@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -378,8 +378,10 @@ def gain_split(
 
     For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
     ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are
-    Frobenius over (B, H). The factors are right also where δ itself underflows; they are NaN where it
-    is exactly 0, and before the first marked state.
+    Frobenius over (B, H). σ may be any function of each element: z_t is the last value that is linear in
+    h_{t−1}, so a number that z_t is multiplied by before σ bends it counts as weight. The factors are
+    right also where δ itself underflows; they are NaN where it is exactly 0, and before the first marked
+    state.
 
     Parameters
     ----------
@@ -430,7 +432,7 @@ def _gains_one_by_one(
         node, previous = steps[t], before[t]
         delta = _at(_power(bands.get(node, [])), node, bands)
         pre = _pre_activation(node, set() if previous is None else {previous})
-        through = delta if pre is None else sent({node: delta}, {pre})[pre]
+        through = delta if pre is node else sent({node: delta}, {pre})[pre]
         arrived = None if previous is None else sent({node: delta}, {previous})[previous]
         gradients += [delta, through, np.full((), np.nan) if arrived is None else arrived]
     return np.array(backend.norms(gradients)).reshape(-1, 3)
@@ -453,7 +455,7 @@ def _gains_side_by_side(
             # before the first step, what the other parts were computed from is not there
             before = side.before.values() if steps.any() else [previous]
             pre = _pre_activation(node, set(before))
-            through = delta if pre is None else sent({node: delta}, {pre})[pre]
+            through = delta if pre is node else sent({node: delta}, {pre})[pre]
             arrived = sent({node: delta}, {previous})[previous]
             rows = [_rows(g.reshape(len(steps), -1)) for g in (delta, through, arrived)]
             if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
@@ -470,27 +472,38 @@ _LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
 """Products, of which one factor may come from the state before."""
 
 
-def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
-    """What the nonlinearity of a state was applied to; None where there is none.
+def _pre_activation(node: Node, before: Set[Node]) -> Node:
+    """The last value on the way to a state that is linear in the state before: z of h = σ(z).
 
-    ``before`` are the state before, and what else stands for something computed from it.
+    σ is all that comes after it, whatever that is made of, element by element. ``before`` are the state
+    before, and what else stands for something computed from it. Where there is none, operations are
+    looked at by themselves.
     """
-    if node in before:  # handed on as it is
-        return None
-    pre: Any = node.inputs[0] if node.op in {"tanh", "relu", "sigmoid"} else None  # type: ignore[index]
-    if pre is None and node.op not in _LINEAR | _LINEAR_IN_EACH:
+    bends = _bends(node, before)
+    front, last = {node}, node  # all by which the state depends on what is before
+    while len(front) > 1 or (bends[last] if before else _is_bent(last, _recorded(last))):
+        elementwise = last.primitive is not None and last.primitive.jvp == "elementwise"
+        if not elementwise or last.value.shape != node.value.shape or last in before:
+            if not before:
+                return node
+            _refuse_split(node, bends[last])
+        front.remove(last)
+        front |= {x for x in _recorded(last) if not before or x in bends}
+        last = max(front, key=lambda x: x.order)
+    return last
+
+
+def _refuse_split(node: Node, bend: Node | None) -> NoReturn:
+    if bend is None or bend is node:
         raise GraphError(
             f"gain_split: the state {_made(node)} is not a nonlinearity of a sum, so saturation and "
             "weight cannot be told apart; path_split splits any state"
         )
-    bent = _not_linear(node if pre is None else pre, before) if before else None
-    if bent is not None:
-        raise GraphError(
-            f"gain_split: the state {_made(node)} depends on the state before through {bent.op}, which "
-            "is not linear, so saturation and weight cannot be told apart; mark all states between "
-            "them; path_split splits any state"
-        )
-    return pre
+    raise GraphError(
+        f"gain_split: the state {_made(node)} depends on the state before through {bend.op}, which "
+        "is not linear, so saturation and weight cannot be told apart; mark all states between "
+        "them; path_split splits any state"
+    )
 
 
 def _made(node: Node) -> str:
@@ -499,19 +512,28 @@ def _made(node: Node) -> str:
     return f"made by {node.op}{place}," if place else f"made by {node.op}"
 
 
-def _not_linear(end: Node, starts: Set[Node]) -> Node | None:
-    """The first operation on the way from ``starts`` to ``end`` that is not linear in them, if any."""
-    depends: set[Any] = set(starts)
-    for node in ancestors([end], ends=starts, oldest=min(start.order for start in starts)):
-        sources = [x for x in node.inputs or () if x in depends]
-        if not sources or node in starts:
-            continue
-        depends.add(node)
-        divided = node.op == "divide" and node.inputs[1] not in depends  # type: ignore[index]
-        product = node.op in _LINEAR_IN_EACH and len(sources) == 1
-        if not (node.op in _LINEAR or product or divided):
-            return node
-    return None
+def _bends(end: Node, starts: Set[Node]) -> dict[Node, Node | None]:
+    """For each node between, the first operation up to it that is not linear in ``starts``, if any."""
+    found: dict[Node, Node | None] = dict.fromkeys(starts)
+    oldest = min([start.order for start in starts], default=end.order)
+    for node in ancestors([end], ends=starts, oldest=oldest):
+        sources = [x for x in _recorded(node) if x in found]
+        if sources and node not in starts:
+            first = next((found[x] for x in sources if found[x]), None)
+            found[node] = first or (node if _is_bent(node, sources) else None)
+    return found
+
+
+def _is_bent(node: Node, sources: list[Node]) -> bool:
+    """Whether an operation is not linear in some of its inputs."""
+    divided = node.op == "divide" and node.inputs[1] not in sources  # type: ignore[index]
+    product = node.op in _LINEAR_IN_EACH and len(sources) == 1
+    return not (node.op in _LINEAR or product or divided)
+
+
+def _recorded(node: Node) -> list[Node]:
+    """The inputs that gradients go to; one that stands there twice, twice."""
+    return [x for x in node.inputs or () if isinstance(x, Node) and x.requires_grad]
 
 
 def _ratios(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from .._tensor import Tensor
 from .init import Rng
 from .nonlinearity import Nonlinearity, bent, check_nonlinearity
-from .recurrent import RecurrentCell, RecurrentLayer
+from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
+
 
 class States(NamedTuple):
     """Every state of a vanilla recurrent layer.
@@ -21,7 +22,17 @@ class States(NamedTuple):
     h: Tensor
 
 
-class RNN(RecurrentLayer):
+class _Vanilla(Recurrent):
+    """What the layer and its cell share."""
+
+    nonlinearity: Nonlinearity
+
+    def _biases(self) -> tuple[str, ...]:
+        """Name the one bias: whatever σ is, h is only ever added to x."""
+        return ("bias_ih",)
+
+
+class RNN(_Vanilla, RecurrentLayer):
     """Vanilla recurrent layer: h_t = σ(h_{t−1} W_hᵀ + x_t W_xᵀ + b).
 
     Parameters
@@ -76,7 +87,6 @@ class RNN(RecurrentLayer):
     gates = 1
     state = ("h",)
     States = States
-    nonlinearity: Nonlinearity
 
     @staticmethod
     def step(
@@ -121,7 +131,7 @@ class RNN(RecurrentLayer):
         return super().forward(x, h_0, lengths, truncate)
 
 
-class RNNCell(RecurrentCell):
+class RNNCell(_Vanilla, RecurrentCell):
     """One step of a vanilla recurrent layer: h' = σ(h W_hᵀ + x W_xᵀ + b).
 
     Parameters
@@ -141,7 +151,6 @@ class RNNCell(RecurrentCell):
     """
 
     scan = RNN.scan
-    nonlinearity: Nonlinearity
 
     def __init__(
         self,
