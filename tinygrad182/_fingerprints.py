@@ -95,7 +95,7 @@ def _global_names(code: CodeType) -> tuple[str, ...]:
 def _attributes(value: Any) -> Iterator[Any]:
     """The names and values of an object's own attributes."""
     try:
-        state = object.__getstate__(value)  # type: ignore[attr-defined] # what copies are made from
+        state = object.__getstate__(value)  # what copies are made from
     except TypeError:  # an array, or another type that is not written in Python
         return
     for part in state if isinstance(state, tuple) else (state,):

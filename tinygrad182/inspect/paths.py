@@ -526,7 +526,8 @@ def _bends(end: Node, starts: Set[Node]) -> dict[Node, Node | None]:
 
 def _is_bent(node: Node, sources: list[Node]) -> bool:
     """Whether an operation is not linear in some of its inputs."""
-    divided = node.op == "divide" and node.inputs[1] not in sources  # type: ignore[index]
+    inputs: Any = node.inputs
+    divided = node.op == "divide" and inputs[1] not in sources
     product = node.op in _LINEAR_IN_EACH and len(sources) == 1
     return not (node.op in _LINEAR or product or divided)
 

@@ -372,6 +372,8 @@ def test_copies_and_state_dicts(name: str) -> None:
     assert list(layer.state_dict()) == list(made("tanh").state_dict())
     assert [p.shape for p in layer.parameters()] == [p.shape for p in made("tanh").parameters()]
     again = copy.deepcopy(layer)
+    if isinstance(function, tg.Primitive):
+        assert again.nonlinearity is function
     other = made(function, rng=9)
     other.load_state_dict(layer.state_dict())
     for twin in (again, other):
