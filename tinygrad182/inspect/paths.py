@@ -432,9 +432,7 @@ def _gains_one_by_one(
         node, previous = steps[t], before[t]
         delta = _at(_power(bands.get(node, [])), node, bands)
         pre = _pre_activation(node, set() if previous is None else {previous})
-        through = delta if pre is node else sent({node: delta}, {pre})[pre]
-        arrived = None if previous is None else sent({node: delta}, {previous})[previous]
-        gradients += [delta, through, np.full((), np.nan) if arrived is None else arrived]
+        gradients += [delta, *[_sent_from(node, delta, end) for end in (pre, previous)]]
     return np.array(backend.norms(gradients)).reshape(-1, 3)
 
 
@@ -455,13 +453,19 @@ def _gains_side_by_side(
             # before the first step, what the other parts were computed from is not there
             before = side.before.values() if steps.any() else [previous]
             pre = _pre_activation(node, set(before))
-            through = delta if pre is node else sent({node: delta}, {pre})[pre]
-            arrived = sent({node: delta}, {previous})[previous]
-            rows = [_rows(g.reshape(len(steps), -1)) for g in (delta, through, arrived)]
+            gradients = delta, *[_sent_from(node, delta, end) for end in (pre, previous)]
+            rows = [_rows(g.reshape(len(steps), -1)) for g in gradients]
             if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
                 rows[2][steps == 0] = 0.0
             found.append(np.stack([row_norms(g) for g in rows], axis=1))
     return np.concatenate(found)
+
+
+def _sent_from(node: Node, delta: Array, end: Node | None) -> Array:
+    """What arrives at ``end`` of a state's gradient; NaN where it is not known."""
+    if end is None:
+        return np.full((), np.nan)
+    return delta if end is node else sent({node: delta}, {end})[end]
 
 
 _LINEAR = {
@@ -472,25 +476,42 @@ _LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
 """Products, of which one factor may come from the state before."""
 
 
-def _pre_activation(node: Node, before: Set[Node]) -> Node:
+def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
     """The last value on the way to a state that is linear in the state before: z of h = σ(z).
 
     σ is all that comes after it, whatever that is made of, element by element. ``before`` are the state
-    before, and what else stands for something computed from it. Where there is none, operations are
-    looked at by themselves.
+    before, and what else stands for something computed from it. Where there is none, z is linear in
+    what the elementwise operations begin with, or None.
     """
-    bends = _bends(node, before)
+    bends = _bends(node, before or _beginnings(node))
     front, last = {node}, node  # all by which the state depends on what is before
-    while len(front) > 1 or (bends[last] if before else _is_bent(last, _recorded(last))):
-        elementwise = last.primitive is not None and last.primitive.jvp == "elementwise"
-        if not elementwise or last.value.shape != node.value.shape or last in before:
+    while len(front) > 1 or bends[last]:
+        if last in before or not _is_elementwise(last, node):
             if not before:
-                return node
+                return None
             _refuse_split(node, bends[last])
         front.remove(last)
-        front |= {x for x in _recorded(last) if not before or x in bends}
+        front |= {x for x in _recorded(last) if x in bends}
         last = max(front, key=lambda x: x.order)
     return last
+
+
+def _beginnings(node: Node) -> set[Node]:
+    """What the elementwise operations up to a state begin with, other than parameters where it can be."""
+    found, seen, left = set(), {node}, [node]
+    while left:
+        x = left.pop()
+        if _is_elementwise(x, node):
+            left += [y for y in _recorded(x) if y not in seen]
+            seen.update(left)
+        else:
+            found.add(x)
+    return {x for x in found if x.primitive is not None} or found
+
+
+def _is_elementwise(node: Node, like: Node) -> bool:
+    elementwise = node.primitive is not None and node.primitive.jvp == "elementwise"
+    return elementwise and node.value.shape == like.value.shape
 
 
 def _refuse_split(node: Node, bend: Node | None) -> NoReturn:

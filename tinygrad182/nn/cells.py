@@ -55,7 +55,7 @@ def scan_of(cls: type[Recurrent]) -> Scan | None:
         if name not in taken:
             _refuse(cls, f"step takes no {name!r}", "weights are handed to it by their names")
     for name in [*taken][len(_GIVEN) :]:
-        if name in RESERVED and name not in weights:
+        if name in (*RESERVED, "scan") and name not in weights:
             _refuse(cls, f"step takes {name!r}, a name that is taken", "choose another")
     return Scan.of(f"{cls.__name__.lower()}_scan", cls.step, gates, parts, weights)
 
@@ -100,7 +100,7 @@ def set_options(layer: Recurrent) -> None:
             if callable(value):  # it may have attributes, which are looked at before every run
                 continue
             found = f"{name} = {brief(value)}, which may change"
-            _refuse(type(layer), found, "pass a number, a name, a function or a tuple of such")
+            _refuse(type(layer), found, "pass a number, a name or a tuple of such")
 
 
 def try_step(cls: Any, device: str | None, params: dict[str, Any]) -> None:

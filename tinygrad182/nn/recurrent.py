@@ -457,10 +457,10 @@ class RecurrentLayer(Recurrent):
 
         Returns each part of the state at every step, and the last state where it is a Tensor of its own.
         """
-        recorded = any([  # noqa: C419
-            isinstance(option, Tensor) or (callable(option) and self.scan.program(**params) is None)
-            for option in params.values()
-        ])  # fmt: skip
+        options = self._params()
+        recorded = any([isinstance(option, Tensor) for option in options.values()])  # noqa: C419
+        if any(map(callable, options.values())):  # a function may have come to read Tensors
+            recorded = recorded or self.scan.program(**options) is None
         if self.fused and not recorded and not MODES.get().anomaly:
             states, parts = apply(self.scan, *operands, **params), len(self.scan.parts)
             every = [states] if parts == 1 else [_one(states, i) for i in range(parts)]
