@@ -480,10 +480,13 @@ def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
     """The last value on the way to a state that is linear in the state before: z of h = σ(z).
 
     σ is all that comes after it, whatever that is made of, element by element. ``before`` are the state
-    before, and what else stands for something computed from it. Where there is none, z is linear in
-    what the elementwise operations begin with, or None.
+    before, and what else stands for something computed from it. Where there is none, or the state does
+    not depend on it, z is linear in what the elementwise operations begin with, or None.
     """
-    bends = _bends(node, before or _beginnings(node))
+    bends = _bends(node, before)
+    if node not in bends:
+        before = set()
+        bends = _bends(node, _beginnings(node))
     front, last = {node}, node  # all by which the state depends on what is before
     while len(front) > 1 or bends[last]:
         if last in before or not _is_elementwise(last, node):

@@ -289,7 +289,7 @@ class RecurrentLayer(Recurrent):
         ``step(xp, x, h, state, ...)`` returns the next state, a tuple of its parts. ``xp`` has the
         functions: ``xp.tanh``, ``xp.sigmoid``, those of ``tg``. Further arguments are, by name, the
         weights, and options: an attribute of the layer has their value, for each of which loops are
-        compiled. What a step reads from an attribute of something else is read once.
+        compiled. An attribute of an attribute that a step reads is read once.
     weights : tuple of str, or dict, optional
         Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
