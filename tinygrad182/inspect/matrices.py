@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
+from ..backpropagation import ancestors
 from ..errors import ArgumentError
 from ..modes import enable_grad, modes_kept
 from ..recording import Node, is_tensor
 from .flow import norms_by_step
 from .gradients import Found, Seed, gradients_inside
 from .hosting import on_host
+from .inputs import Step, inputs_of_layer, own_inputs
 from .recurrences import Recurrence, Wanted, chosen, one_stack, one_state
 from .scaling import HostArray, sample_norms, total_norms
 
@@ -73,28 +75,113 @@ def state_grad_matrix(
     >>> matrix.shape, bool(matrix[3, 4] == 0)  # no state acts on the losses before it
     ((10, 10), True)
     """
-    losses = [losses] if is_tensor(losses) and not losses.ndim else list(losses)
-    if not losses:
-        raise ArgumentError("state_grad_matrix: no losses")
-    whole = _sum_of(losses)
-    seeds = seeds_of(losses, [None] * len(losses), False, "state_grad_matrix")
-    (whole, *seeds), _ = on_host([whole, *seeds])
-    recurrence = one_state(
-        one_stack(whole[0], path, "state_grad_matrix"), state, "state_grad_matrix"
-    )
-    asked = chosen(times, recurrence.times(), "state_grad_matrix")
+    what = "state_grad_matrix"
+    (whole, *seeds), *_ = on_host(_seeds(losses, what))
+    recurrence = one_state(one_stack(whole[0], path, what), state, what)
+    asked = chosen(times, recurrence.times(), what)
     if not recurrence.fused:
-        recurrence.check_shapes("state_grad_matrix")
+        recurrence.check_shapes(what)
     states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in asked]
     targets = set(states)
-    size = sum(math.prod(node.value.shape) * node.value.itemsize for node in targets)
-    count = max(FEWEST, MEMORY // max(5 * size, 1))
-    columns = []
-    for start in range(0, len(seeds), count):
-        some = seeds[start : start + count]
-        norms, logs = norms_of_each(recurrence, _together(some, targets), len(some), asked)
-        columns.append(logs if log else norms)
-    return np.concatenate(columns, axis=1).T
+    size = sum(map(_bytes, targets))
+
+    def norms(found: Found, count: int) -> Norms:
+        return norms_of_each(recurrence, found, count, asked)
+
+    return _by_losses(seeds, targets, size, norms)[log].T
+
+
+def input_grad_matrix(
+    losses: Tensor | Sequence[Tensor],
+    path: str | None = None,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+    log: bool = False,
+    *,
+    times: Wanted = None,
+) -> np.ndarray[Any, Any]:
+    """‖∂L_k/∂x_t‖ for every loss and every time step: what each loss says about each input.
+
+    The inputs are those of a recurrent layer, or a sequence of your own. They need not require grad,
+    and nothing of them is changed. Passes and memory are those of :func:`state_grad_matrix`.
+
+    Parameters
+    ----------
+    losses : Tensor ``(K,)`` or sequence of K single elements
+        For example the loss at each time step; a 0-d Tensor is one loss.
+    path : str, optional
+        The layer whose inputs are meant; not needed for a single one. The inputs of ``"lstm.l0"`` are
+        the model's, those of ``"lstm.l1"`` are the hidden states of layer 0. The gradient is the one
+        that comes back through this layer, at all its steps; what goes around it (a residual
+        connection) does not count.
+    inputs : Tensor ``(T, …)`` or sequence of T Tensors, optional
+        In the place of a layer's, what a loop of your own reads: time first. The gradient is then the
+        whole one, through all that was computed from them. If they do not require grad, what was
+        computed of them and other such Tensors alone is not recorded, but for steps ``inputs[t]``.
+    log : bool
+        Return natural logarithms, true also where the norms underflow.
+    times : int or sequence of int, optional
+        The time steps that are asked for; all by default.
+
+    Returns
+    -------
+    ndarray ``(K, T)``, or ``(K, len(times))`` in the order of time
+        Frobenius norms over all axes but time, float64; 0 where loss k does not depend on x_t.
+
+    Raises
+    ------
+    GraphError
+        The losses require no grad, no state was marked, or none of the inputs is recorded.
+    UnknownPathError
+        No such path, or several and none given; the message lists them.
+    ArgumentError
+        No losses, ``path`` beside ``inputs``, one Tensor given as the input of two steps, or a time step
+        that there is no input of.
+    ShapeError
+        Inputs of several shapes.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> rnn = tg.nn.RNN(1, 8, rng=0)
+    >>> output, _ = rnn(tg.ones((10, 1, 1)))
+    >>> matrix = tg.inspect.input_grad_matrix((output**2).mean(axis=(1, 2)))
+    >>> matrix.shape, bool(matrix[3, 4] == 0)  # no input acts on the losses before it
+    ((10, 10), True)
+
+    A loop of one's own:
+
+    >>> w = tg.tensor([[0.5]], requires_grad=True)
+    >>> x, h, losses = tg.ones((5, 2, 1)), tg.zeros((2, 1)), []
+    >>> for t in range(5):
+    ...     h = tg.tanh(x[t] + h @ w)
+    ...     losses.append(h.sum())
+    >>> tg.inspect.input_grad_matrix(losses, inputs=x).shape
+    (5, 5)
+    """
+    what = "input_grad_matrix"
+    seeds = _seeds(losses, what)
+    if inputs is None:
+        sources = inputs_of_layer(seeds[0][0], path, what)
+    elif path is not None:
+        raise ArgumentError(f"{what}: path={path!r} and inputs=; choose one of them")
+    else:
+        sources = own_inputs(seeds[0][0], inputs, what)
+    here = on_host([(sources.twin(node), g) for node, g in seeds[1:]])
+    asked = chosen(times, sorted(sources.steps), what)
+    steps = [Step(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
+    targets = {step.node for step in steps}
+    made = [node for node in ancestors([node for node, _ in here.seeds]) if node.primitive]
+    size = max(map(_bytes, [*targets, *made]))
+
+    def norms(found: Found, count: int) -> Norms:
+        bands = [step.bands(found) for step in steps]
+        return total_norms(*norms_by_step(steps[0].value, bands, (count,)))
+
+    return _by_losses(here.seeds, targets, size, norms)[log].T
+
+
+Norms = tuple[HostArray, HostArray]
+"""Norms (T, K), and their logarithms."""
 
 
 MEMORY = 1 << 25
@@ -102,6 +189,40 @@ MEMORY = 1 << 25
 
 FEWEST = 10
 """The number of losses that go back in one pass in any case."""
+
+
+def _seeds(losses: Tensor | Sequence[Tensor], what: str) -> list[Seed]:
+    """What a pass from each loss begins with, behind a node from which all can be reached."""
+    each = [losses] if is_tensor(losses) and not losses.ndim else list(losses)
+    if not each:
+        raise ArgumentError(f"{what}: no losses")
+    return seeds_of([_sum_of(each), *each], [None] * (1 + len(each)), False, what)
+
+
+@modes_kept
+def _sum_of(losses: list[Tensor]) -> Tensor:
+    with enable_grad():
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+    return total
+
+
+def _bytes(node: Node) -> int:
+    return math.prod(node.value.shape) * int(node.value.itemsize)
+
+
+def _by_losses(
+    seeds: Sequence[Seed], targets: set[Node], size: int, norms: Callable[[Found, int], Norms]
+) -> Norms:
+    """What ``norms`` makes of each pass, side by side; a pass takes about 5 · ``size`` bytes a loss."""
+    count = max(FEWEST, MEMORY // max(5 * size, 1))
+    found = []
+    for start in range(0, len(seeds), count):
+        some = seeds[start : start + count]
+        found.append(norms(_together(some, targets), len(some)))
+    plain, logs = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
+    return plain, logs
 
 
 def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
@@ -113,16 +234,6 @@ def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
             g[k] = seed
         spread.append((root, g))
     return gradients_inside(spread, targets)
-
-
-@modes_kept
-def _sum_of(losses: list[Tensor]) -> Seed:
-    """A node from which every loss can be reached."""
-    with enable_grad():
-        total = losses[0]
-        for loss in losses[1:]:
-            total = total + loss
-    return seeds_of([total], [None], False, "state_grad_matrix")[0]
 
 
 def norms_of_each(

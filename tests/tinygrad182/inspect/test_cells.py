@@ -149,7 +149,8 @@ def flow(case: Run) -> dict[str, Any]:
 
 
 def matrices(case: Run) -> dict[str, Any]:
-    return {p: inspect.state_grad_matrix(case.losses, state=p) for p in case.scan.parts}
+    found = {p: inspect.state_grad_matrix(case.losses, state=p) for p in case.scan.parts}
+    return {**found, "x": inspect.input_grad_matrix(case.losses)}
 
 
 def by_path(case: Run) -> dict[str, Any]:
@@ -378,6 +379,7 @@ def test_layers_above_each_other(kinds: list[Any], truncate: int | None) -> None
                     views[f"{path} {name} {way}"] = part
                 hops = inspect.grad_by_hops(loss, 1, state=name, through="h", path=path)
                 views[f"{path} {name} hops"] = hops.grad
+            views[f"{path} inputs"] = inspect.input_grad_matrix(losses, path)
             views[f"{path} jacobians"] = inspect.step_jacobians(loss, path).matrices
         for i, layer in enumerate(layers):
             for name, weight in layer.named_parameters():
