@@ -170,7 +170,14 @@ def jacobians(case: Run) -> dict[str, Any]:
 
 
 def by_time(case: Run) -> dict[str, Any]:
-    return {n: inspect.weight_grad_by_time(case.loss, w) for n, w in case.weights.items()}
+    found = {}
+    for n, w in case.weights.items():
+        found[n] = inspect.weight_grad_by_time(case.loss, w)
+        found[f"{n} by sequence"] = inspect.weight_grad_by_time(case.loss, w, per_sample=True)
+        found[f"{n} norms by sequence"] = inspect.weight_grad_by_time(
+            case.loss, w, norm_only=True, per_sample=True
+        )
+    return found
 
 
 def opened(case: Run) -> dict[str, Any]:
