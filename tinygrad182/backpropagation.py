@@ -190,9 +190,7 @@ def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[i
     """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some."""
     extra = len(of) - lead - len(shape)
     axes = [lead + i for i in range(extra)]
-    axes += [
-        lead + extra + i for i, n in enumerate(shape) if n == 1 and of[lead + extra + i] != 1
-    ]
+    axes += [lead + extra + i for i, n in enumerate(shape) if n == 1 and of[lead + extra + i] != 1]
     return tuple(axes)
 
 
@@ -428,7 +426,9 @@ def backpropagate(
     if targets is not None:
         nodes = _leading_to(targets, nodes)
     sums = Cotangents() if cotangents is None else cotangents
-    return in_pass(_backpropagate, seeds, nodes, targets, ends, visit, edge, retain_graph, sums, pull)
+    return in_pass(
+        _backpropagate, seeds, nodes, targets, ends, visit, edge, retain_graph, sums, pull
+    )
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes

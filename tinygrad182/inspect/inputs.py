@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import backend
 from .._tensor import Tensor
 from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..primitives import PRIMITIVES
+from ..primitives.index import ARRAY
 from ..recording import Leaf, Node, is_tensor, node_of
 from ..recurrence import steps_of_scan
 from .gradients import Found
@@ -113,14 +115,83 @@ def inputs_of_layer(root: Node, path: str | None, what: str) -> Sources:
             f"{what}: no operation on the inputs of {recurrence.module!r} is recorded; in a loop of your "
             "own, name them: inputs=x; in a layer with fused=False, let them or weight_ih require grad"
         )
-    given = {node: node.inputs[0] for node in readers}  # type: ignore[index]
-    own: dict[Node, Node] = {n: Leaf(x.value, memory=x.memory) for n, x in given.items()}  # type: ignore[union-attr]
+    if recurrence.module.endswith("_reverse"):
+        return _turned_round(nodes, recurrence, readers, what)
+    own: dict[Node, Node] = {node: _leaf_for(node) for node in readers}
     steps = {
         start + row: Step(own[node], row)
         for node, start in readers.items()
         for row in range(len(own[node].value))
     }
     return Sources(steps, again(nodes, {}, own))
+
+
+def _leaf_for(reader: Node) -> Leaf:
+    """What stands for the first input of an operation."""
+    x: Any = reader.inputs[0]  # type: ignore[index]
+    return Leaf(x.value, memory=x.memory)
+
+
+def _turned_round(
+    nodes: Sequence[Node], r: Recurrence, readers: Mapping[Node, int], what: str
+) -> Sources:
+    """The inputs of a reverse direction in their own order; it reads them from each sequence's end on."""
+    ends = {node: start + len(node.inputs[0].value) for node, start in readers.items()}  # type: ignore[index, union-attr]
+    first = next(iter(readers))
+    turn = _turn(nodes, r, what)
+    count = max(ends.values()) if turn is None else turn.value.shape[0]
+    x: Any = first.inputs[0]  # type: ignore[index]
+    with backend.on(x.value):
+        shape = (count, *x.value.shape[1:])
+        whole = Leaf(backend.namespace(x.value).zeros(shape, dtype=x.value.dtype))
+    own: dict[Node, Node] = {}
+    for node, start in readers.items():
+        read: Any = node.inputs[0]  # type: ignore[index]
+        key, arrays = _order(node, turn, range(start, ends[node]), count)
+        own[node] = Node(
+            PRIMITIVES["index"], (whole, *arrays), read.value, {"key": key}, node.scope
+        )
+    return Sources({t: Step(whole, t) for t in range(count)}, again(nodes, {}, own))
+
+
+def _turn(nodes: Sequence[Node], r: Recurrence, what: str) -> Node | None:
+    """The operation that turns sequences round, or their states back; None where a scan has the lengths."""
+    if r.fused:
+        return None
+    for node in nodes:
+        if node.op == "index" and _is_in(node, r, None):
+            key = node.params["key"]
+            if key == (slice(None, None, -1),) or (
+                key == (ARRAY, ARRAY) and node.inputs[1].value.ndim == 2  # type: ignore[index, union-attr]
+            ):
+                return node
+    raise GraphError(
+        f"{what}: the order in which {r.module!r} reads its inputs is not recorded; let these require "
+        "grad, or run the layer with fused=True"
+    )
+
+
+def _order(
+    reader: Node, turn: Node | None, steps: range, count: int
+) -> tuple[tuple[Any, ...], list[Node]]:
+    """The index by which a reverse direction reads some of its steps, and the arrays in it."""
+    back = slice(
+        count - 1 - steps.start, count - 1 - steps.stop if steps.stop < count else None, -1
+    )
+    if turn is not None:
+        _, *arrays = turn.inputs or ()
+        if not arrays:
+            return (back,), []
+        order, batch = (a.value for a in arrays)  # type: ignore[union-attr]
+        return (ARRAY, ARRAY), [Leaf(order[steps.start : steps.stop]), Leaf(batch)]
+    lengths = reader.primitive.operands(reader.inputs).lengths  # type: ignore[union-attr]
+    if lengths is None:
+        return (back,), []
+    with backend.on(lengths.value):
+        m = backend.namespace(lengths.value).module
+        at, ends = m.arange(steps.start, steps.stop)[:, None], lengths.value + steps.start
+        order, batch = m.where(at < ends, ends - 1 - at, at), m.arange(len(ends))
+    return (ARRAY, ARRAY), [Leaf(order), Leaf(batch)]
 
 
 def _readers(nodes: Sequence[Node], r: Recurrence) -> dict[Node, int]:
