@@ -19,7 +19,7 @@ from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
 from ..recording import Leaf, Node, is_tensor, node_of
-from ..recurrence import steps_of_scan
+from ..recurrence import Scan, steps_of_scan
 from .gradients import Found
 from .recurrences import Recurrence, one_stack
 from .scaling import Band
@@ -139,7 +139,7 @@ def _turned_round(
     ends = {node: start + len(node.inputs[0].value) for node, start in readers.items()}  # type: ignore[index, union-attr]
     first = next(iter(readers))
     turn = _turn(nodes, r, what)
-    count = max(ends.values()) if turn is None else turn.value.shape[0]
+    count = max(ends.values()) if turn is None else len(turn.value)
     x: Any = first.inputs[0]  # type: ignore[index]
     with backend.on(x.value):
         shape = (count, *x.value.shape[1:])
@@ -155,38 +155,35 @@ def _turned_round(
 
 
 def _turn(nodes: Sequence[Node], r: Recurrence, what: str) -> Node | None:
-    """The operation that turns sequences round, or their states back; None where a scan has the lengths."""
-    if r.fused:
-        return None
-    for node in nodes:
-        if node.op == "index" and _is_in(node, r, None):
-            key = node.params["key"]
-            if key == (slice(None, None, -1),) or (
-                key == (ARRAY, ARRAY) and node.inputs[1].value.ndim == 2  # type: ignore[index, union-attr]
-            ):
-                return node
-    raise GraphError(
-        f"{what}: the order in which {r.module!r} reads its inputs is not recorded; let these require "
-        "grad, or run the layer with fused=True"
-    )
+    """The operation that turns sequences of several lengths round, or their states back.
+
+    None where there is none, for they are of one length, or where a scan knows the lengths.
+    """
+    picks = [] if r.fused else [n for n in nodes if n.op == "index" and _is_in(n, r, None)]
+    ragged = [node for node in picks if ARRAY in node.params["key"]]
+    for node in ragged:
+        if node.inputs[1].value.ndim == 2:  # type: ignore[index, union-attr]
+            return node
+    if ragged:  # the last state of each sequence
+        raise GraphError(
+            f"{what}: the order in which {r.module!r} reads its inputs is not recorded; let these require "
+            "grad, or run the layer with fused=True"
+        )
+    return None
 
 
 def _order(
     reader: Node, turn: Node | None, steps: range, count: int
 ) -> tuple[tuple[Any, ...], list[Node]]:
     """The index by which a reverse direction reads some of its steps, and the arrays in it."""
-    back = slice(
-        count - 1 - steps.start, count - 1 - steps.stop if steps.stop < count else None, -1
-    )
     if turn is not None:
-        _, *arrays = turn.inputs or ()
-        if not arrays:
-            return (back,), []
-        order, batch = (a.value for a in arrays)  # type: ignore[union-attr]
+        _, order, batch = (x.value for x in turn.inputs or ())  # type: ignore[union-attr]
         return (ARRAY, ARRAY), [Leaf(order[steps.start : steps.stop]), Leaf(batch)]
-    lengths = reader.primitive.operands(reader.inputs).lengths  # type: ignore[union-attr]
+    scan, inputs = reader.primitive, reader.inputs or ()
+    lengths: Any = scan.operands(inputs).lengths if isinstance(scan, Scan) else None
     if lengths is None:
-        return (back,), []
+        stop = count - 1 - steps.stop
+        return (slice(count - 1 - steps.start, None if stop < 0 else stop, -1),), []
     with backend.on(lengths.value):
         m = backend.namespace(lengths.value).module
         at, ends = m.arange(steps.start, steps.stop)[:, None], lengths.value + steps.start
