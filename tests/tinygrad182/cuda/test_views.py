@@ -309,6 +309,9 @@ VIEWS: dict[str, Callable[[tg.Tensor, dict[str, tg.Tensor]], Any]] = {
         [loss * i for i in (1, 2, 3)]
     ),
     "weight_grad_by_time": lambda loss, x: tg.inspect.weight_grad_by_time(loss, _weight(x)),
+    "weight norms by sequence": lambda loss, x: tg.inspect.weight_grad_by_time(
+        loss, _weight(x), norm_only=True, per_sample=True
+    ),
     "weight norms": lambda loss, x: tg.inspect.weight_grad_by_time(
         loss, _weight(x), norm_only=True
     ),
