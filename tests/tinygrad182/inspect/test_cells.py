@@ -401,6 +401,17 @@ def test_layers_above_each_other(kinds: list[Any], truncate: int | None) -> None
         close(found[0][key], value, key)
 
 
+@cells
+def test_states_as_the_inputs_of_what_comes_after(name: str) -> None:
+    """Also behind a cell that runs by its definition, which a view opens."""
+    case = run(name, True)
+    y = 2 * case.states[0]
+    losses = [(y[t] * y[t]).sum() for t in range(T)]
+    found = inspect.input_grad_matrix(losses, inputs=y)
+    expected = np.diag(np.linalg.norm(2 * host(y).reshape(T, -1), axis=1))
+    close(found, expected, name)
+
+
 def test_small_gradients_of_any_cell() -> None:
     """A gated unit in float32 whose gradient leaves the type many times over, beside float64."""
     logs = []

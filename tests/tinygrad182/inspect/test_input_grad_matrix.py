@@ -211,6 +211,16 @@ def test_a_sequence_that_a_loop_reads(read: str, requires_grad: bool) -> None:
         assert_close(matrix_of(losses, inputs=[x[t] for t in range(6)]), expected, 1e-12)
 
 
+def test_windows_that_are_read_at_once() -> None:
+    values, w = loops.inputs(0, 6, 2, 2), leaf(loops.inputs(1, 2, 3))
+    x = const(values)
+    losses = [(tg.tanh(part @ w) ** 2).sum() for part in (x[:2], x[2:])]
+    whole = leaf(values)
+    again = [(tg.tanh(whole[part] @ w) ** 2).sum() for part in (slice(2), slice(2, None))]
+    vectors = np.array([loops.grad(loss, whole) for loss in again]).reshape(2, 6, -1)
+    assert_close(matrix_of(losses, inputs=x), np.linalg.norm(vectors, axis=2), 1e-13)
+
+
 def test_inputs_that_a_loop_makes_itself() -> None:
     """An input that was computed from a state: what it does to later inputs counts too."""
     w = leaf(loops.inputs(1, 3, 3))
