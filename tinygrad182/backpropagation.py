@@ -21,7 +21,7 @@ from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError, TinygradError
 from .memory import in_pass
 from .modes import MODES, Modes, grad_mode, modes_kept, record_at, recording_as
-from .namespaces import ANYWHERE, HALF
+from .namespaces import HALF
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import (
@@ -129,7 +129,7 @@ class Cotangents:
         if node in self._slices:
             self.add(node, gather(node, self._slices.pop(node)))
         g = self._sums.pop(node, None)
-        if node in self._owned and g.dtype is not node.value.dtype:
+        if g is not None and node in self._owned and g.dtype is not node.value.dtype:
             g = _narrowed(g, node.value.dtype)
         return g
 
@@ -143,14 +143,20 @@ class Cotangents:
 
 
 def _plus(total: Any, cotangent: Any, in_place: bool) -> Any:
-    with ANYWHERE if type(total) is ndarray else backend.on(total):
-        if in_place:
-            total += cotangent
-        elif total.dtype is HALF:
-            total = backend.namespace(total).astype(total, "float32") + cotangent
-        else:
-            total = total + cotangent
-    return np.asarray(total) if isinstance(total, np.generic) else total
+    if type(total) is not ndarray:
+        with backend.on(total):
+            return _sum_of(total, cotangent, in_place)
+    total = _sum_of(total, cotangent, in_place)
+    return total if type(total) is ndarray else np.asarray(total)
+
+
+def _sum_of(total: Any, cotangent: Any, in_place: bool) -> Any:
+    if in_place:
+        total += cotangent
+        return total
+    if total.dtype is HALF:
+        total = backend.namespace(total).astype(total, "float32")
+    return total + cotangent
 
 
 def _narrowed(g: Any, dtype: Any) -> Any:
@@ -189,9 +195,8 @@ def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> 
 def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[int, ...]:
     """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some."""
     extra = len(of) - lead - len(shape)
-    axes = [lead + i for i in range(extra)]
-    axes += [lead + extra + i for i, n in enumerate(shape) if n == 1 and of[lead + extra + i] != 1]
-    return tuple(axes)
+    sizes = (1,) * extra + shape
+    return tuple([lead + i for i, n in enumerate(sizes) if n == 1 and of[lead + i] != 1])
 
 
 def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()) -> Any:
@@ -234,11 +239,13 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         In the order of the inputs; an input used twice stands twice.
     """
     xp = backend.NAMESPACES[type(g)]
+    inputs = node.inputs or ()
     try:
         if is_tensor(g):  # recorded: the rule sees Tensors
-            xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in node.inputs or ()]
-            return _pull(xp, node, g, wrap(node.value, node), xs, wanted)
-        xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
+            y: Any = wrap(node.value, node)
+            xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in inputs]
+            return _pull(xp, node, g, y, xs, wanted)
+        xs = [x.value if isinstance(x, Node) else x for x in inputs]
         if not xp.guarded:
             return _pull(xp, node, g, node.value, xs, wanted)
         with xp.on(g):
@@ -426,9 +433,7 @@ def backpropagate(
     if targets is not None:
         nodes = _leading_to(targets, nodes)
     sums = Cotangents() if cotangents is None else cotangents
-    return in_pass(
-        _backpropagate, seeds, nodes, targets, ends, visit, edge, retain_graph, sums, pull
-    )
+    return in_pass(_backpropagate, seeds, nodes, targets, ends, visit, edge, retain_graph, sums, pull)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes
