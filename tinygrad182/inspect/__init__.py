@@ -15,11 +15,14 @@ from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
 from .jacobians import StepJacobians, step_jacobians
 from .paths import GainSplit, PathSplit, gain_split, path_split
+from .points import FixedPoint, FixedPoints, fixed_points
 from .weights import weight_grad_by_time
 
 __all__ = [
     "Anomaly",
     "Edge",
+    "FixedPoint",
+    "FixedPoints",
     "GainSplit",
     "GradientFlow",
     "Graph",
@@ -30,6 +33,7 @@ __all__ = [
     "StateFlow",
     "StepJacobians",
     "first_anomaly",
+    "fixed_points",
     "gain_split",
     "grad_by_hops",
     "gradient_flow",
