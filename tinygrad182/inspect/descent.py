@@ -21,6 +21,9 @@ NOTHING = 1e-13
 MINIMUM = 1e-9
 """At a minimum no step is expected to lower ½‖r‖² by more than this part of it."""
 
+ROUNDING = 1e-15
+"""The error of r, in units of max(1, ‖s‖), by which ½‖r‖² is uncertain."""
+
 START, LEAST = 1e-3, 1e-15
 """The damping at first, and the least, in units of the mean of a matrix's diagonal."""
 
@@ -29,7 +32,7 @@ class Problem(Protocol):
     """Residuals r of S numbers in as many unknowns, of N states at once, and their derivatives."""
 
     def residuals(self, states: HostArray) -> HostArray:
-        """r of each state, (N, S)."""
+        """The residuals of each state, (N, S)."""
 
     def jacobians(self, states: HostArray) -> HostArray:
         """∂r/∂s, (N, S, S)."""
@@ -81,15 +84,17 @@ def minimized(problem: Problem, starts: HostArray, tolerance: float, most: int) 
         expected = (sizes * _squares(step) - (g * step).sum(axis=1)) / 2
         trial = problem.residuals(here + step)
         before, after = _squares(r[going]) / 2, _squares(trial) / 2
-        better = (after < before) & (expected > 0)
+        stuck = expected <= NOTHING * before
+        better = (after < before) | (stuck & (after <= (1 + NOTHING) * before))
         damping[going] *= _factors((before - after) / expected, better)
         damping = np.maximum(damping, LEAST)
         moved = going[better]
         s[moved], r[moved] = (here + step)[better], trial[better]
         is_slow[moved] = (after > SLOW * before)[better]
         small = _are_roots(r[going], s[going], tolerance)
-        stuck = expected <= NOTHING * before
-        turned = stuck & ~small & ~is_slow[going]  # it has still to be tried with second derivatives
+        turned = (
+            stuck & ~small & ~is_slow[going]
+        )  # it has still to be tried with second derivatives
         is_slow[going[turned]], damping[going[turned]] = True, START
         ended = (small & ~(after < before / 4)) | (stuck & ~turned)
         moved, going = going[(better | turned) & ~ended], going[~ended]
@@ -134,10 +139,14 @@ def _squares(rows: HostArray) -> HostArray:
 
 
 def _are_roots(r: HostArray, s: HostArray, tolerance: float) -> HostArray:
-    small: HostArray = np.linalg.norm(r, axis=1) <= tolerance * np.maximum(
-        1.0, np.linalg.norm(s, axis=1)
-    )
+    small: HostArray = np.linalg.norm(r, axis=1) <= tolerance * _sizes(s)
     return small
+
+
+def _sizes(s: HostArray) -> HostArray:
+    """max(1, ‖s‖) of each state."""
+    sizes: HostArray = np.maximum(1.0, np.linalg.norm(s, axis=1))
+    return sizes
 
 
 def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> Ends:
@@ -151,19 +160,20 @@ def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> E
         some = jacobians[left]
         matrices = some.mT @ some + problem.curvatures(s[left], r[left])
         gradients = np.einsum("nij,ni->nj", some, r[left])
-        is_minimum[left] = _are_minima(matrices, gradients, _squares(r[left]) / 2)
+        values = _squares(r[left]) / 2
+        rounding = ROUNDING * _sizes(s[left]) / np.linalg.norm(r[left], axis=1)
+        is_minimum[left] = _are_minima(matrices, gradients, (MINIMUM + rounding) * values)
     return Ends(s, r, jacobians, is_root, is_minimum)
 
 
-def _are_minima(matrices: HostArray, gradients: HostArray, values: HostArray) -> HostArray:
-    """Whether Newton's step would lower nothing, and no direction curves downwards."""
+def _are_minima(matrices: HostArray, gradients: HostArray, least: HostArray) -> HostArray:
+    """Whether Newton's step would lower ½‖r‖² by at most ``least``, and no direction curves downwards."""
     usable = np.isfinite(matrices).all(axis=(1, 2))
     found = np.zeros(len(matrices), bool)
     eigenvalues, vectors = np.linalg.eigh(matrices[usable])
     along = np.einsum("nij,ni->nj", vectors, gradients[usable])
-    least = 1e-12 * np.abs(eigenvalues).max(axis=1, keepdims=True)
-    floor = np.maximum(np.maximum(eigenvalues, least), np.finfo(float).tiny)
+    flat = 1e-12 * np.abs(eigenvalues).max(axis=1, keepdims=True)
+    floor = np.maximum(np.maximum(eigenvalues, flat), np.finfo(float).tiny)
     expected = (along * along / floor).sum(axis=1) / 2
-    upwards = (eigenvalues >= -1e3 * least).all(axis=1)
-    found[usable] = upwards & (expected <= MINIMUM * values[usable])
+    found[usable] = (eigenvalues >= -1e3 * flat).all(axis=1) & (expected <= least[usable])
     return found

@@ -1,4 +1,4 @@
-"""``fixed_points``: where the state of a recurrent cell stays as it is, or nearly, and what happens around it."""
+"""``fixed_points``: where the state of a recurrent cell stays, or nearly, and what a step does there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import broadcast_to, concat, matmul
 from ..host import on_host
 from ..nn.init import Rng, generator
-from ..nn.recurrent import Recurrent, RecurrentCell, RecurrentLayer
+from ..nn.recurrent import RecurrentCell, RecurrentLayer
 from ..recording import is_tensor, wrap
 from ..transforms import jacobian, vjp
 from .descent import Ends, HostArray, minimized
@@ -45,7 +45,7 @@ class FixedPoint:
         q(s) = ½‖F(s) − s‖², where F is the step.
     is_fixed : bool
         Whether the state stays as it is, to the tolerance. If not it is a slow point: a minimum of q
-        with q > 0.
+        with q > 0. There one λ is 1: along its eigenvector the states stand in line.
     jacobian : ndarray ``(S, S)``
         ∂F/∂s, float64; rows and columns in the order of ``state``.
     starts : int
@@ -91,7 +91,7 @@ class FixedPoint:
 
     @property
     def time_constants(self) -> HostArray:
-        """−1 / ln|λ| ``(S,)``: steps in which a deviation shrinks to 1/e of itself, where negative, grows to e."""
+        """−1 / ln|λ| ``(S,)``: in so many steps a deviation shrinks by e; where negative, it grows."""
         with np.errstate(divide="ignore"):
             return -1 / np.log(np.abs(self.eigenvalues))
 
@@ -101,13 +101,13 @@ class Nearest(NamedTuple):
 
     Attributes
     ----------
-    index : ndarray of int
-        Which point.
+    point : ndarray of int
+        Which point, counted from 0.
     distance : ndarray
         How far away it is.
     """
 
-    index: HostArray
+    point: HostArray
     distance: HostArray
 
 
@@ -284,8 +284,8 @@ def fixed_points(
     >>> len(points), sum(point.stable for point in points)
     (9, 4)
     >>> states = np.array([[[0.9, -0.8]], [[0.1, 0.0]]])       # (T, B, H)
-    >>> index, distance = points.nearest(states)
-    >>> points[index[0, 0]].stable, points[index[1, 0]].unstable_modes
+    >>> point, distance = points.nearest(states)
+    >>> points[point[0, 0]].stable, points[point[1, 0]].unstable_modes
     (True, 2)
     """
     step = _Step(cell, level, x)
@@ -416,7 +416,9 @@ def _input(x: Any, size: int) -> HostArray:
 # --- states ---------------------------------------------------------------------------------------
 
 
-def _starts(step: _Step, given: Any, count: int, noise: float, rng: np.random.Generator) -> HostArray:
+def _starts(
+    step: _Step, given: Any, count: int, noise: float, rng: np.random.Generator
+) -> HostArray:
     """The states (N, S) to search from."""
     if given is None:
         return rng.uniform(-1, 1, (count, step.size)) + noise * rng.normal(size=(count, step.size))
@@ -436,10 +438,10 @@ def _rows(
     if len(names) > 1 and isinstance(given, list):
         together = tuple(given)
     if len(together) != len(names):
-        found = f"are {len(together)} of them" if isinstance(given, (tuple, list)) else "are one array"
-        raise ArgumentError(
-            f"{_OP}: {what} {found}; pass ({', '.join(names)}), each (…, {units})"
+        found = (
+            f"are {len(together)} of them" if isinstance(given, (tuple, list)) else "are one array"
         )
+        raise ArgumentError(f"{_OP}: {what} {found}; pass ({', '.join(names)}), each (…, {units})")
     parts = [_real(part, f"{name} of {what}") for part, name in zip(together, names, strict=True)]
     shape = parts[0].shape
     for part, name in zip(parts, names, strict=True):
