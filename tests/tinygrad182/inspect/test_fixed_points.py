@@ -142,22 +142,31 @@ def test_where_everything_stays_every_start_is_a_point() -> None:
     assert_close(np.array([p.speed for p in drifting]), np.full(64, 0.125), 1e-12)
 
 
-def test_a_search_that_runs_away_is_told() -> None:
+class Away(tg.nn.RecurrentCell):
     """h' = h + exp(−h): each step is smaller than the one before, and there is no end."""
 
-    class Away(tg.nn.RecurrentCell):
-        gates, state = 1, ("h",)
+    gates, state = 1, ("h",)
 
-        @staticmethod
-        def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
-            return (state[0] + xp.exp(-state[0]) + 0 * (x + h),)
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        return (state[0] + xp.exp(-state[0]) + 0 * (x + h),)
 
+
+def test_a_search_that_runs_away_is_told() -> None:
     points = fixed_points(Away(1, 1, rng=0), max_steps=10)
     assert len(points) == 0
     assert points.unsettled["h"].shape == (64, 1)
     assert "64 starts led to none" in repr(points)
     with pytest.raises(ArgumentError, match="no points were found"):
         points.nearest(np.zeros(1))
+
+
+def test_a_start_at_which_the_step_is_not_finite_leads_to_none() -> None:
+    cell = Away(1, 1, rng=0, dtype="float64")
+    with tg.detect_anomaly():
+        points = fixed_points(cell, starts=[[-1000.0], [-900.0]])
+    assert len(points) == 0
+    assert_close(points.unsettled["h"], np.array([[-1000.0], [-900.0]]), 0.0)
 
 
 # --- cells --------------------------------------------------------------------------------------------
@@ -343,3 +352,25 @@ def test_minima_that_are_no_roots() -> None:
     assert ends.is_minimum.all()
     assert not ends.is_root.any()
     assert np.abs(ends.states).max() < 1e-9
+
+
+class Hill(Parabolas):
+    """r = (1 − s_1², s_2): 0 is a saddle of ½‖r‖²."""
+
+    def residuals(self, s: Array) -> Array:
+        return np.stack([1 - s[:, 0] ** 2, s[:, 1]], axis=1)
+
+    def jacobians(self, s: Array) -> Array:
+        rows = [[-2 * s[:, 0], 0 * s[:, 0]], [0 * s[:, 0], 1 + 0 * s[:, 0]]]
+        return np.moveaxis(np.array(rows), 2, 0)
+
+    def curvatures(self, s: Array, weights: Array) -> Array:
+        return -super().curvatures(s, weights)
+
+
+def test_a_saddle_is_not_a_minimum() -> None:
+    """From the saddle itself and from a line that leads to it nothing is found; from elsewhere a root is."""
+    ends = minimized(Hill(), np.array([[0.0, 0.0], [0.0, 1.0], [0.1, 1.0]]), 1e-12, 100)
+    assert ends.is_minimum.tolist() == [False, False, True]
+    assert ends.is_root.tolist() == [False, False, True]
+    assert_close(ends.states[2], np.array([1.0, 0.0]), 1e-12)
