@@ -369,7 +369,7 @@ class Hill(Parabolas):
 
 
 def test_a_saddle_is_not_a_minimum() -> None:
-    """From the saddle itself and from a line that leads to it nothing is found; from elsewhere a root is."""
+    """Neither the saddle nor a line that leads to it ends at a minimum; elsewhere a search finds a root."""
     ends = minimized(Hill(), np.array([[0.0, 0.0], [0.0, 1.0], [0.1, 1.0]]), 1e-12, 100)
     assert ends.is_minimum.tolist() == [False, False, True]
     assert ends.is_root.tolist() == [False, False, True]
