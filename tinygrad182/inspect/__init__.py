@@ -16,11 +16,14 @@ from .hops import HopSplit, grad_by_hops
 from .jacobians import StepJacobians, step_jacobians
 from .matrices import input_grad_matrix, state_grad_matrix
 from .paths import GainSplit, PathSplit, gain_split, path_split
+from .points import FixedPoint, FixedPoints, fixed_points
 from .weights import weight_grad_by_time
 
 __all__ = [
     "Anomaly",
     "Edge",
+    "FixedPoint",
+    "FixedPoints",
     "GainSplit",
     "GradientFlow",
     "Graph",
@@ -31,6 +34,7 @@ __all__ = [
     "StateFlow",
     "StepJacobians",
     "first_anomaly",
+    "fixed_points",
     "gain_split",
     "grad_by_hops",
     "gradient_flow",
