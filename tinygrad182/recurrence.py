@@ -7,18 +7,17 @@ of :mod:`.kernels` run the step's program instead, and save what backward needs.
 
 from __future__ import annotations
 
-import builtins
-import dis
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from types import CodeType, FunctionType
+from functools import lru_cache
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from . import functions
+from ._fingerprints import fingerprint
 from .backend import SCALARS, Array, namespace
 from .backpropagation import ancestors
 from .kernels import loops
@@ -30,7 +29,7 @@ from .namespaces import HALF
 from .primitives import Primitive
 from .primitives.primitive import Rule
 from .recording import Node, apply, node_of, wrap
-from .tracing import derive
+from .tracing import Derived, derive
 
 SINGLE = np.dtype("float32")
 
@@ -187,10 +186,27 @@ class Scan(Primitive):
     def program(self, **params: Any) -> Program | None:
         """The step as instructions, or None for a cell whose hidden units depend on each other.
 
-        It is derived once for all parameters, and for all that the step reads from around it.
+        It is derived once for all parameters, and for all that the step, and functions among the
+        parameters, read from around them.
         """
-        reads = _reads(self.step)
-        return _program(self, tuple([_seen(_now(r)) for r in reads]) if reads else (), **params)
+        return self._derivation(params).program
+
+    def why_unrolled(self, **params: Any) -> str:
+        """Why the step has no program; empty where it has one."""
+        return self._derivation(params).reason
+
+    def _derivation(self, params: dict[str, Any]) -> Derived:
+        key = self, fingerprint(self.step), *params, *map(fingerprint, params.values())
+        try:
+            return _DERIVED[key]
+        except KeyError:
+            derived = derive(self, params)
+        if (program := derived.program) is not None:
+            derived = Derived(_BY_TEXT.setdefault(program.text, program), "")
+        if len(_DERIVED) >= REMEMBERED:
+            _DERIVED.clear()
+        _DERIVED[key] = derived
+        return derived
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
@@ -222,51 +238,12 @@ class Scan(Primitive):
         ------
         ValueError
         """
-        least = len(self.parts) + 5 + len(self.weights)
-        if len(inputs) not in (least, least + 1):
-            raise ValueError(f"{len(inputs)} operands, not {least}, or {least + 1} with lengths")
+        _check_shapes(self, tuple([getattr(x, "shape", x) for x in inputs]))
         given = self.operands(inputs)
-        if self._fits(given):
-            return given
-        T, B, size = _shape(given.x, "x", 3)
-        H = _shape(given.weight_hh, "weight_hh", 2)[1]
-        N = len(self.gates) * H
-        wanted: list[tuple[Any, str, tuple[int, ...]]]
-        wanted = [(given.weight_ih, "weight_ih", (N, size)), (given.weight_hh, "weight_hh", (N, H))]
-        wanted += [
-            (h, f"{name}_0", (B, H)) for h, name in zip(given.initial, self.parts, strict=True)
-        ]
-        for bias, name in ((given.bias_ih, "bias_ih"), (given.bias_hh, "bias_hh")):
-            if hasattr(bias, "shape") or bias:
-                wanted.append((bias, name, (N,)))
-        others = zip(given.others, self.weights.items(), strict=True)
-        wanted += [(weight, name, (blocks * H,)) for weight, (name, blocks) in others]
         lengths = given.lengths
-        if lengths is not None:
-            wanted.append((lengths, "lengths", (B,)))
-        for array, name, shape in wanted:
-            if getattr(array, "shape", None) != shape:
-                raise ValueError(f"{name} has shape {getattr(array, 'shape', ())}, not {shape}")
         if lengths is not None and getattr(lengths.dtype, "kind", "i") not in "iu":
-            raise ValueError(f"lengths of dtype {lengths.dtype} are no whole numbers")
-        if not T:
-            raise ValueError("x has no steps")
+            raise ValueError(f"lengths of dtype {lengths.dtype} are not whole numbers")
         return given
-
-    def _fits(self, given: Operands) -> bool:
-        """Whether all shapes belong together; without saying which do not."""
-        x, weight_hh = given.x, given.weight_hh
-        if given.lengths is not None or x.ndim != 3 or weight_hh.ndim != 2 or not len(x):
-            return False
-        (_, B, size), (N, H) = x.shape, weight_hh.shape
-        if len(self.gates) * H != N or given.weight_ih.shape != (N, size):
-            return False
-        if any([h.shape != (B, H) for h in given.initial]):  # noqa: C419 - a list is faster
-            return False
-        for bias in (given.bias_ih, given.bias_hh):
-            if (type(bias) is not int or bias) and getattr(bias, "shape", None) != (N,):
-                return False
-        return not given.others
 
     # --- the definition --------------------------------------------------------------------------
 
@@ -451,81 +428,65 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
-@cache
-def _reads(step: Rule) -> tuple[Any, ...]:
-    """Where a step reads values from around it: global names, and variables of enclosing functions.
+_DERIVED: dict[Any, Derived] = {}
+"""By a scan, its options and what it reads, by which functions are not kept alive."""
 
-    So do functions that it calls by their names.
-    """
-    found: dict[Any, Any] = {}
-    left: list[Any] = [step]
-    seen: set[Any] = set()
-    while left:
-        function = left.pop()
-        if not isinstance(function, FunctionType) or function in seen:
-            continue
-        if seen and function.__module__.partition(".")[0] == __name__.partition(".")[0]:
-            continue  # a function of this library reads nothing that changes
-        seen.add(function)
-        around = function.__globals__
-        names = _global_names(function.__code__)
-        places: dict[Any, Any]
-        places = {n: (around, n) for n in names if n in around or not hasattr(builtins, n)}
-        places |= {id(cell): cell for cell in function.__closure__ or ()}
-        found |= {(id(around), key): place for key, place in places.items()}
-        left += map(_now, places.values())
-    return tuple(found.values())
+REMEMBERED = 1024
+"""How many of these are kept: options may change without end."""
 
-
-def _now(place: Any) -> Any:
-    """What a global name, or a variable of an enclosing function, stands for now."""
-    if isinstance(place, tuple):
-        around, name = place
-        return around.get(name)
-    try:
-        return place.cell_contents
-    except ValueError:  # there is nothing in it yet
-        return None
-
-
-def _global_names(code: CodeType) -> Iterator[str]:
-    """The global names that a function reads, and those inside it; there may be nothing behind them yet."""
-    yield from (i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL")
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _global_names(inner)
-
-
-_WRITTEN = (bool, int, float, complex, str, tuple, list, dict, np.generic)
-"""Types of values that are told apart by how they are written."""
-
-
-def _seen(value: Any) -> Any:
-    """What tells a value from another; of an object, whose attributes nobody watches, its type."""
-    if isinstance(value, _WRITTEN):
-        return type(value), repr(value)
-    return value if isinstance(value, FunctionType) else type(value)
-
-
-@lru_cache(maxsize=None, typed=True)  # an option may be 1, or True
-def _program(scan: Scan, outside: tuple[Any, ...], **params: Any) -> Program | None:
-    return derive(scan, params)
-
+_BY_TEXT: WeakValueDictionary[str, Program] = WeakValueDictionary()
+"""Programs by their instructions: what is compiled for one is there for all functions that do as much."""
 
 RESERVED = frozenset(
     p.name
-    for run in (Scan.inside, Scan.unrolled, Scan.program, apply, _program)
+    for run in (Scan.inside, Scan.unrolled, Scan.program, apply)
     for p in inspect.signature(run).parameters.values()
     if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
 )
 """Names that no option of a step can have, for they are arguments of what the options are handed on by."""
 
 
-def _shape(array: Any, name: str, axes: int) -> tuple[int, ...]:
-    shape = tuple(getattr(array, "shape", ()))
-    if len(shape) != axes:
-        raise ValueError(f"{name} has shape {shape}, not {axes} axes")
-    return shape
+@lru_cache(maxsize=256)
+def _check_shapes(scan: Scan, shapes: tuple[Any, ...]) -> None:
+    """Raise ValueError where the shapes of a scan's operands do not belong together.
+
+    A number has itself in the place of a shape. A layer comes with the same shapes again and again.
+    """
+    least = len(scan.parts) + 5 + len(scan.weights)
+    if len(shapes) not in (least, least + 1):
+        raise ValueError(f"{len(shapes)} operands, not {least}, or {least + 1} with lengths")
+    given = scan.operands(shapes)
+    T, B, size = _of_axes(given.x, "x", 3)
+    H = _of_axes(given.weight_hh, "weight_hh", 2)[1]
+    N = len(scan.gates) * H
+    wanted: list[tuple[Any, str, tuple[int, ...]]]
+    wanted = [(given.weight_ih, "weight_ih", (N, size)), (given.weight_hh, "weight_hh", (N, H))]
+    wanted += [(h, f"{name}_0", (B, H)) for h, name in zip(given.initial, scan.parts, strict=True)]
+    for bias, name in ((given.bias_ih, "bias_ih"), (given.bias_hh, "bias_hh")):
+        if bias != 0:
+            wanted.append((bias, name, (N,)))
+    others = zip(given.others, scan.weights.items(), strict=True)
+    wanted += [(weight, name, (blocks * H,)) for weight, (name, blocks) in others]
+    if given.lengths is not None:
+        wanted.append((given.lengths, "lengths", (B,)))
+    for shape, name, right in wanted:
+        if shape != right:
+            raise ValueError(f"{name} has shape {_shape_of(shape)}, not {right}")
+    if not T:
+        raise ValueError("x has no steps")
+
+
+def _of_axes(shape: Any, name: str, axes: int) -> tuple[int, ...]:
+    """A shape, which must have so many axes."""
+    found = _shape_of(shape)
+    if len(found) != axes:
+        raise ValueError(f"{name} has shape {found}, not {axes} axes")
+    return found
+
+
+def _shape_of(shape: Any) -> tuple[int, ...]:
+    """A shape, and that of a number: ()."""
+    return shape if isinstance(shape, tuple) else ()
 
 
 def _array_or_none(bias: Any) -> Any:

@@ -13,7 +13,9 @@ from .. import backend
 from .. import functions as tg
 from .._tensor import Tensor
 from ..autodiff import seeds_of
+from ..backend import device_of
 from ..backpropagation import backpropagate
+from ..creation import zeros
 from ..errors import ArgumentError, GraphError
 from ..memory import in_pass
 from ..modes import grad_mode, modes_kept
@@ -118,7 +120,7 @@ def step_jacobians(
     """The Jacobian of every single step of a recurrence: its gradient is their product.
 
     A sequence that ended before others of its batch (``lengths``, or a mask that hands its state on as a
-    constant) has the steps up to its own end.
+    constant) has the steps up to its own end; one of length 0 has no matrices.
 
     Parameters
     ----------
@@ -201,7 +203,7 @@ def _side_by_side(stack: Stack, sample: int, times: Wanted) -> StepJacobians[np.
             if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
                 found[steps == 0] = 0.0
             done += len(steps)
-    return StepJacobians(np.array(wanted), names, matrices)
+    return StepJacobians(np.array(wanted, np.int64), names, matrices)
 
 
 def _one_by_one(
@@ -218,16 +220,22 @@ def _one_by_one(
     i = _checked(sample, max(map(_samples, last.values())))
     while pairs and _is_over(pairs[-1][1][1], pairs[-1][0][1], i):
         pairs.pop()
-    if not pairs:
+    if not pairs and -1 not in at:
         raise GraphError("step_jacobians: there is a single step; a Jacobian needs one before it")
     wanted = set(chosen(times, [t for _, (t, _) in pairs], "step_jacobians"))
     pairs = [pair for pair in pairs if pair[1][0] in wanted]
+    size = sum(_units(node) for node in last.values())
     matrices = [
         _jacobians(after, before, names, slice(i, i + 1), create_graph)
         for (_, before), (_, after) in pairs
     ]
-    whole: Any = tg.concat(matrices) if create_graph else np.concat(matrices, dtype=np.float64)
-    return StepJacobians(np.array([t for _, (t, _) in pairs]), names, whole)
+    times_of = np.array([t for _, (t, _) in pairs], np.int64)
+    none: Any = np.empty((0, size, size))
+    if create_graph:
+        (like, *_) = last.values()
+        none = zeros(none.shape, dtype=like.value.dtype, device=device_of(like.value))
+    whole = (tg if create_graph else np).concat([none, *matrices])
+    return StepJacobians(times_of, names, whole)
 
 
 def _wide(matrices: Any) -> np.ndarray[Any, Any]:
@@ -319,8 +327,7 @@ def _jacobians(
 
 def _one_each(node: Node, rows: slice) -> Any:
     """Cotangents that pick one element each of some rows of a state, on a leading axis."""
-    shape, samples = node.value.shape, _samples(node)
-    size = math.prod(shape) // samples
+    shape, samples, size = node.value.shape, _samples(node), _units(node)
     picks = np.zeros((size, samples, size))
     picks[:, rows] = np.eye(size)[:, None]
     xp = backend.namespace(node.value)
@@ -340,3 +347,8 @@ def _samples(node: Node) -> int:
     """How many sequences a state has; one without a batch axis is that of one."""
     shape = node.value.shape
     return int(shape[0]) if len(shape) > 1 else 1
+
+
+def _units(node: Node) -> int:
+    """How many elements a state has for each sequence."""
+    return math.prod(node.value.shape) // _samples(node)

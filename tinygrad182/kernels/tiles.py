@@ -14,18 +14,12 @@ from llvmlite import ir
 from .operations import Operations
 from .panels import SUMS, WIDE, aligned, crossed, pack, pack_across, padded, product, products
 from .program import Program
-from .scaling import Carry, at_powers, exponents
+from .scaling import RowCarry, at_powers, exponents
 from .vectors import Array, Code, Value
 
 STEPS = ("forward", "backward")
 ROWS = ("exponents", "at_powers", "crossed")
 """The functions of a program's module, and of that for rows."""
-
-
-def described(program: Program) -> str:
-    """All that the code of a program depends on."""
-    listings = str(program.forward), str(program.backward)
-    return repr((program.gates, program.parts, program.weights, program.x_only, *listings))
 
 
 def steps(program: Program, dtype: Any) -> ir.Module:
@@ -205,7 +199,7 @@ class Backward(Steps):
         self.g = code.array("g", parts, L, T, B, H)
         self.held = code.array("held", parts, L, code["keep"], B, H)
         self.sums = code.array("sums", L, self.steps, B, program.columns, H)
-        self.carry = Carry(code, dtype)
+        self.carry = RowCarry(code, dtype)
 
     def write(self) -> None:
         """Write it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -10,22 +11,27 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import backend, functions
+from .._numbers import check_number
 from .._tensor import Tensor
+from ..anomaly import user_place
 from ..backend import Array
 from ..creation import beside, sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes, where
 from ..host import on_host, whole
+from ..indexing import index_checked
 from ..marks import mark, marked
 from ..modes import MODES, modes_kept, scope
 from ..primitives import PRIMITIVES
 from ..recording import apply, record, wrap
 from ..recurrence import Scan
-from ..unrolling import State, run_steps
+from ..unrolling import State, followed, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
+from .dropout import dropped
 from .init import Rng, generator, new_parameter
 from .module import Module
+from .nonlinearity import name_of
 
 Lengths = np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
 """How many steps each sequence has; None: all have as many."""
@@ -164,7 +170,7 @@ class Recurrent(Module):
 
     def _own_options(self) -> str:
         """The options of a step as the constructor takes them, for the repr."""
-        return "".join([f", {name}={value!r}" for name, value in self._params().items()])
+        return "".join([f", {name}={name_of(value)}" for name, value in self._params().items()])
 
     # --- state dicts ----------------------------------------------------------------------------
 
@@ -228,7 +234,7 @@ class RecurrentCell(Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
         self._make("", input_size, generator(rng), dtype, device)
-        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
+        try_step(type(self), device, self._params())
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Map an input ``(B, I)`` and a state, zeros by default, to the next state.
@@ -271,11 +277,13 @@ class RecurrentLayer(Recurrent):
     x = x_t W_xᵀ + b_x and h = h_{t−1} W_hᵀ + b_h, each with one block of H columns for every gate. All else
     is derived: several layers, ``lengths``, ``truncate``, state dicts, every view of ``tg.inspect``,
     and loops that are compiled where the step is elementwise. One that is not, for it takes a mean over
-    units, runs step by step as with ``fused=False``, which the layer's ``fused`` and its repr then say.
+    units, runs step by step as with ``fused=False``; then ``why_unrolled`` and the layer's repr say why.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, return_states, fused, rng, dtype, device
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, return_states, fused
+        As for :class:`RNN`.
+    rng, dtype, device
         As for :class:`RNN`.
 
     Attributes
@@ -288,12 +296,17 @@ class RecurrentLayer(Recurrent):
         ``step(xp, x, h, state, ...)`` returns the next state, a tuple of its parts. ``xp`` has the
         functions: ``xp.tanh``, ``xp.sigmoid``, those of ``tg``. Further arguments are, by name, the
         weights, and options: an attribute of the layer has their value, for each of which loops are
-        compiled. What a step reads from an attribute of something else is read once.
+        compiled. An attribute of an attribute that a step reads is read once.
     weights : tuple of str, or dict, optional
         Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
+    fused : bool
+        Whether each layer runs as one operation.
+    why_unrolled : str
+        What the step does for which no loops can be made; empty where they can.
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k}, {name}_l{k} : Parameter
         As in :class:`GRU`. There is no ``bias_hh_l{k}`` of its own where a step only ever adds h to x.
+        Those of the reverse direction of a bidirectional layer end in ``_l{k}_reverse``.
 
     Examples
     --------
@@ -332,6 +345,8 @@ class RecurrentLayer(Recurrent):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         *,
         return_states: bool = False,
         fused: bool = True,
@@ -342,12 +357,33 @@ class RecurrentLayer(Recurrent):
         super().__init__(input_size, hidden_size, bias)
         self.num_layers = check_size(self, "num_layers", num_layers, 1)
         self.batch_first = batch_first
+        self.dropout = self._rate(dropout)
+        self.bidirectional = bool(bidirectional)
         self.return_states = return_states
-        self.fused = fused and self.scan.program(**self._params()) is not None
-        drawn = generator(rng)
+        self.why_unrolled = self.scan.why_unrolled(**self._params())
+        self.fused = fused and not self.why_unrolled
+        self._generator = generator(rng)  # of the initial values, then of what dropout leaves out
+        below = input_size
         for k in range(self.num_layers):
-            self._make(f"_l{k}", hidden_size if k else input_size, drawn, dtype, device)
-        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
+            for direction in self._directions():
+                self._make(f"_l{k}{direction}", below, self._generator, dtype, device)
+            below = hidden_size * len(self._directions())
+        try_step(type(self), device, self._params())
+
+    def _rate(self, dropout: Any) -> float:
+        """The rate of dropout between layers, of which there has to be more than one."""
+        rate = check_number(self, "dropout", dropout, most=1)
+        if rate and self.num_layers == 1:
+            message = (
+                f"{type(self).__name__}: dropout={rate:g} leaves nothing out with num_layers=1, for it "
+                "acts between layers; put tg.nn.Dropout on the output"
+            )
+            warnings.warn_explicit(message, UserWarning, *user_place())
+        return rate
+
+    def _directions(self) -> tuple[str, ...]:
+        """What the names of a layer's directions end in."""
+        return ("", "_reverse") if self.bidirectional else ("",)
 
     @modes_kept
     def forward(
@@ -361,47 +397,59 @@ class RecurrentLayer(Recurrent):
             ``(B, T, I)`` with ``batch_first``; ``(T, I)`` is one sequence, and then B is missing from
             every shape below.
         state : Tensor ``(layers, B, H)``, or a tuple with one for each part of the state, optional
-            Initial states; zeros by default.
+            Initial states; zeros by default. Of a bidirectional layer, here and in what is returned:
+            ``(2·layers, B, H)``, layer 0 forward, layer 0 reverse, layer 1 forward …
         lengths : sequence of int ``(B,)``, optional
             How many steps each sequence has. Past its end a sequence's state stays as it is, no
-            gradient comes from there, and what stands in ``x`` is not used.
+            gradient comes from there, and what stands in ``x`` is not used. One of length 0 ends in
+            its initial state, which gets the gradient of the last one. A reverse direction begins at
+            each sequence's own end.
         truncate : int, optional
             Steps in a window of truncated backpropagation: from one window to the one before, the state
-            goes on and no gradient comes back.
+            goes on and no gradient comes back. A reverse direction counts them from where it begins.
 
         Returns
         -------
         output : Tensor ``(T, B, H)``
-            The first part of the last layer's state at every step.
+            The first part of the last layer's state at every step; ``(T, B, 2H)`` if the layer is
+            bidirectional: at t, the forward state after x_0 … x_t beside the reverse one after
+            x_{T−1} … x_t.
         last : Tensor ``(layers, B, H)``, or a tuple with one for each part of the state
             States after the last step of each sequence.
         states : named tuple of Tensor ``(layers, T, B, H)``
-            With ``return_states`` only: each part at every step; index 0 of the time axis is the state
-            after the first input.
+            With ``return_states`` only: each part at every step; index t of the time axis is the state
+            after the input x_t.
 
         Raises
         ------
         ShapeError
             An input or state of another shape, or a sequence without steps.
         ArgumentError
-            A state with other parts, lengths outside 1 … T, or ``truncate`` below 1.
+            A state with other parts, lengths outside 0 … T, or ``truncate`` below 1.
         """
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
         window = steps if truncate is None else check_size(self, "truncate", truncate, 1)
-        initial = None if state is None else self._initial_state(state, batch if batched else None)
+        initial = () if state is None else self._initial_state(state, batch if batched else None)
         ends = None if lengths is None else self._lengths(lengths, steps, batch, batched)
         if ends is not None:
             inside = beside(np.arange(steps)[:, None, None] < ends[:, None], x)
             x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
-        wholes, lasts = [], []
+        wholes: list[State] = []
+        lasts: list[State] = []
         for k in range(self.num_layers):
-            with _level(k):
-                before = None if initial is None else tuple([part[k] for part in initial])
-                every, last = self._layer(k, x, before, ends, window)
-            x = every[0]
-            wholes.append(every)
-            lasts.append(last)
+            if k and self.dropout and self.training:
+                x = dropped(x, self.dropout, self._generator)
+            outputs = []
+            for direction in self._directions():
+                run = self._backwards if direction else self._layer
+                with _level(f"l{k}{direction}"):
+                    before = _at(initial, len(lasts))
+                    every, last = run(f"_l{k}{direction}", x, before, ends, window)
+                outputs.append(every[0])
+                wholes.append(every)
+                lasts.append(last)
+            x = concat(outputs, axis=2) if self.bidirectional else outputs[0]
         output = swapaxes(x, 0, 1) if self.batch_first and batched else x
         final = [_joined(parts) for parts in zip(*lasts, strict=True)]
         states = [stack(parts) for parts in zip(*wholes, strict=True)] if self.return_states else []
@@ -412,21 +460,36 @@ class RecurrentLayer(Recurrent):
         found = output, final[0] if len(final) == 1 else tuple(final)
         return (*found, self.States(*states)) if self.return_states else found
 
-    def _layer(
-        self, k: int, x: Tensor, state: State | None, ends: Lengths, window: int
+    def _backwards(
+        self, suffix: str, x: Tensor, state: State, ends: Lengths, window: int
     ) -> tuple[State, State]:
-        """Run one layer, in windows between which no gradient flows.
+        """Run a layer in the reverse direction: on sequences that are turned round, and back.
+
+        Returns what :meth:`_layer` does; of the state at every step, those parts that are asked for.
+        """
+        turned = _turned(x, ends)
+        every, last = self._layer(suffix, index_checked(x, turned), state, ends, window)
+        asked = every if self.return_states else every[:1]
+        return tuple([index_checked(part, turned) for part in asked]), last
+
+    def _layer(
+        self, suffix: str, x: Tensor, state: State, ends: Lengths, window: int
+    ) -> tuple[State, State]:
+        """Run a layer, in windows between which no gradient flows; from zeros if ``state`` is empty.
 
         Returns each part of the state at every step, ``(T, B, H)``, and after the last of each sequence,
         ``(1, B, H)``.
         """
-        weights, runs = self._weights(f"_l{k}"), []
+        weights, runs = self._weights(suffix), []
         names = self.scan.parts
-        if state is None:
+        if not state:
             zeros = self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
             state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
         else:
             state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
+        if ends is not None and not ends.all():  # the last state of some is the initial one
+            state = tuple(followed(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
+        initial = state
         every: State = ()
         final: State | None = None
         for start in range(0, x.shape[0], window):
@@ -447,8 +510,7 @@ class RecurrentLayer(Recurrent):
         if len(runs) > 1:
             every = tuple([concat(part) for part in zip(*runs, strict=True)])
         if ends is not None:
-            key = ends - 1, np.arange(len(ends))
-            last = tuple([stack([whole[key]]) for whole in every])
+            last = _at_ends(every, ends, initial)
         return every, last
 
     def _run(self, operands: list[Any], params: dict[str, Any]) -> tuple[State, State | None]:
@@ -456,7 +518,10 @@ class RecurrentLayer(Recurrent):
 
         Returns each part of the state at every step, and the last state where it is a Tensor of its own.
         """
-        recorded = any([isinstance(option, Tensor) for option in params.values()])  # noqa: C419
+        options = self._params()
+        recorded = any([isinstance(option, Tensor) for option in options.values()])  # noqa: C419
+        if any(map(callable, options.values())):  # a function may have come to read Tensors
+            recorded = recorded or self.scan.program(**options) is None
         if self.fused and not recorded and not MODES.get().anomaly:
             states, parts = apply(self.scan, *operands, **params), len(self.scan.parts)
             every = [states] if parts == 1 else [_one(states, i) for i in range(parts)]
@@ -466,11 +531,12 @@ class RecurrentLayer(Recurrent):
 
     def _initial_state(self, given: Any, batch: int | None) -> State:
         """A state that is given, (layers, B, H) each; ``batch``: None for one sequence without the axis."""
+        layers = "2·layers" if self.bidirectional else "layers"
+        count = self.num_layers * len(self._directions())
         if batch is not None:
-            return self._state(
-                given, (self.num_layers, batch, self.hidden_size), "(layers, B, H)", "_0"
-            )
-        one = self._state(given, (self.num_layers, self.hidden_size), "(layers, H)", "_0")
+            shape = count, batch, self.hidden_size
+            return self._state(given, shape, f"({layers}, B, H)", "_0")
+        one = self._state(given, (count, self.hidden_size), f"({layers}, H)", "_0")
         return tuple(h[:, None] for h in one)
 
     def _sequence(self, x: Any) -> tuple[Tensor, bool]:
@@ -507,9 +573,9 @@ class RecurrentLayer(Recurrent):
                 f"{name}: lengths of dtype {ends.dtype}; pass whole numbers, dtype='int64'"
             )
         ends = whole(ends)
-        if ends.min() < 1 or ends.max() > steps:
+        if ends.min() < 0 or ends.max() > steps:
             raise ArgumentError(
-                f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 1 to T = {steps}"
+                f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 0 to T = {steps}"
             )
         return ends
 
@@ -519,21 +585,31 @@ class RecurrentLayer(Recurrent):
         options += self._own_options()
         options += "" if self.bias else ", bias=False"
         options += ", batch_first=True" if self.batch_first else ""
+        options += f", dropout={self.dropout:g}" if self.dropout else ""
+        options += ", bidirectional=True" if self.bidirectional else ""
         options += ", return_states=True" if self.return_states else ""
-        return options + ("" if self.fused else ", fused=False")
+        options += "" if self.fused else ", fused=False"
+        return options + (f": {self.why_unrolled}" if self.why_unrolled else "")
 
 
 _INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)
 
 
-@cache
-def _level(k: int) -> scope:
-    """The place of a layer among those above each other."""
-    return scope(f"l{k}")
+_level = cache(scope)
+"""The place of one direction of a layer among those above each other, by its name."""
+
+
+def _turned(x: Tensor, ends: Lengths) -> tuple[Any, ...]:
+    """The index that turns sequences round, each within its own length; applied twice, it does nothing."""
+    if ends is None:
+        return (slice(None, None, -1),)
+    steps = x.shape[0]
+    order = (ends - 1 - np.arange(steps)[:, None]) % steps  # what is padding stays so
+    return beside(order, x), beside(np.arange(len(ends)), x)
 
 
 def _at(wholes: State, key: int | slice) -> State:
-    """The same step of all parts."""
+    """The same step, or the same layer, of all parts."""
     return tuple([_one(whole, key) for whole in wholes])
 
 
@@ -544,6 +620,16 @@ def _one(x: Tensor, key: int | slice) -> Tensor:
         return apply(_INDEX, x, key=(key,))
     value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
     return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
+
+
+def _at_ends(every: State, ends: np.ndarray[Any, Any], initial: State) -> State:
+    """States after the last step of each sequence, ``(1, B, H)``; without steps it has the initial ones."""
+    key = ends - 1, np.arange(len(ends))
+    last = [stack([whole[key]]) for whole in every]
+    if not ends.all():
+        ran = beside(ends[:, None] > 0, every[0])
+        last = [where(ran, part, h) for part, h in zip(last, initial, strict=True)]
+    return tuple(last)
 
 
 def _joined(layers: tuple[Tensor, ...]) -> Tensor:

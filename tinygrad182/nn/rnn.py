@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from .._tensor import Tensor
-from ..errors import ArgumentError
-from ..functions import relu, tanh
 from .init import Rng
-from .recurrent import RecurrentCell, RecurrentLayer
-
-Nonlinearity = Literal["tanh", "relu", "identity"]
-
-NONLINEARITIES = {"tanh": tanh, "relu": relu, "identity": lambda x: x}
-
-
-def check_nonlinearity(layer: object, nonlinearity: Any) -> Any:
-    """Return the name of a nonlinearity; raise ArgumentError if it is none."""
-    if nonlinearity not in tuple(NONLINEARITIES):  # compared, not hashed: it may be anything
-        raise ArgumentError(
-            f"{type(layer).__name__}: nonlinearity {nonlinearity!r}; "
-            f"use one of {', '.join(NONLINEARITIES)}"
-        )
-    return nonlinearity
+from .nonlinearity import Nonlinearity, bent, check_nonlinearity
+from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
 
 class States(NamedTuple):
@@ -31,13 +16,23 @@ class States(NamedTuple):
     Attributes
     ----------
     h : Tensor ``(layers, T, B, H)``
-        Hidden states; index 0 of the time axis is the state after the first input.
+        Hidden states; index t of the time axis is the state after the input x_t.
     """
 
     h: Tensor
 
 
-class RNN(RecurrentLayer):
+class _Vanilla(Recurrent):
+    """What the layer and its cell share."""
+
+    nonlinearity: Nonlinearity
+
+    def _biases(self) -> tuple[str, ...]:
+        """Name the one bias: whatever σ is, h is only ever added to x."""
+        return ("bias_ih",)
+
+
+class RNN(_Vanilla, RecurrentLayer):
     """Vanilla recurrent layer: h_t = σ(h_{t−1} W_hᵀ + x_t W_xᵀ + b).
 
     Parameters
@@ -46,11 +41,23 @@ class RNN(RecurrentLayer):
         I and H.
     num_layers : int
         Each further layer reads the hidden states of the one below.
-    nonlinearity : {"tanh", "relu", "identity"}
-        σ.
+    nonlinearity : {"tanh", "relu", "identity"}, Primitive or callable
+        σ. A function of your own maps a Tensor to one of the same shape: ``tg.sin``,
+        ``lambda x: x * tg.sigmoid(x)``. If it is made of elementwise operations, the layer runs as one
+        operation as with a name; else step by step, which ``fused`` says. Of a :class:`Primitive` the
+        derivative is its own rule. Initial values do not depend on σ.
     bias : bool
     batch_first : bool
         Whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``; states never are.
+    dropout : float
+        Rate at which the outputs of every layer but the last are set to 0 while the layer is trained, as
+        by :class:`Dropout`. The numbers come from ``rng``, after the initial values.
+    bidirectional : bool
+        Whether each layer also reads the sequence from its end. Both directions have H units, output and
+        states are those of :meth:`RecurrentLayer.forward`, and the next layer reads 2H numbers.
+        In ``tg.inspect`` the second one is ``"rnn.l{k}_reverse"``, with its steps counted in the
+        order in which it runs: its index t is the state after x_{T−1} … x_{T−1−t}, which
+        ``[::-1]`` puts beside the output.
     return_states : bool
         Return a third value with the states of every layer at every step.
     fused : bool
@@ -59,7 +66,7 @@ class RNN(RecurrentLayer):
         step's operations: the same numbers to rounding, more slowly. Under :func:`detect_anomaly` it is
         always unrolled.
     rng : int or numpy.random.Generator, optional
-        For the initial values.
+        For the initial values, and after them for what dropout leaves out.
     dtype, device
         ``float32`` on the default device.
 
@@ -72,6 +79,8 @@ class RNN(RecurrentLayer):
     bias_ih_l{k} : Parameter ``(H,)``
         b. ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the pair up, so that
         state dicts are exchanged with PyTorch's layer both ways.
+    weight_ih_l{k}_reverse, weight_hh_l{k}_reverse, bias_ih_l{k}_reverse : Parameter
+        Those of the reverse direction. Above a bidirectional layer, ``weight_ih`` is ``(H, 2H)``.
 
     Examples
     --------
@@ -80,18 +89,25 @@ class RNN(RecurrentLayer):
     >>> output, h_n = rnn(tg.ones((10, 2, 1)))
     >>> output.shape, h_n.shape
     ((10, 2, 4), (1, 2, 4))
+    >>> output, h_n = tg.nn.RNN(1, 4, bidirectional=True, rng=0)(tg.ones((10, 2, 1)))
+    >>> output.shape, h_n.shape
+    ((10, 2, 8), (2, 2, 4))
+    >>> def swish(x):
+    ...     return x * tg.sigmoid(x)
+    >>> tg.nn.RNN(1, 4, nonlinearity=swish, rng=0)
+    RNN(1, 4, num_layers=1, nonlinearity=swish)
     """
 
     gates = 1
     state = ("h",)
     States = States
-    nonlinearity: Nonlinearity
 
     @staticmethod
-    def step(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str = "tanh") -> tuple[Any, ...]:
+    def step(
+        xp: Any, x: Any, h: Any, state: Any, nonlinearity: Nonlinearity = "tanh"
+    ) -> tuple[Any, ...]:
         """One step: h' = σ(x + h)."""
-        z = x + h
-        return (z if nonlinearity == "identity" else getattr(xp, nonlinearity)(z),)
+        return (bent(nonlinearity, x + h),)
 
     def __init__(
         self,
@@ -101,6 +117,8 @@ class RNN(RecurrentLayer):
         nonlinearity: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         *,
         return_states: bool = False,
         fused: bool = True,
@@ -108,13 +126,15 @@ class RNN(RecurrentLayer):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.nonlinearity = check_nonlinearity(self, nonlinearity)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
         super().__init__(
             input_size,
             hidden_size,
             num_layers,
             bias,
             batch_first,
+            dropout,
+            bidirectional,
             return_states=return_states,
             fused=fused,
             rng=rng,
@@ -129,7 +149,7 @@ class RNN(RecurrentLayer):
         return super().forward(x, h_0, lengths, truncate)
 
 
-class RNNCell(RecurrentCell):
+class RNNCell(_Vanilla, RecurrentCell):
     """One step of a vanilla recurrent layer: h' = σ(h W_hᵀ + x W_xᵀ + b).
 
     Parameters
@@ -149,7 +169,6 @@ class RNNCell(RecurrentCell):
     """
 
     scan = RNN.scan
-    nonlinearity: Nonlinearity
 
     def __init__(
         self,
@@ -162,7 +181,7 @@ class RNNCell(RecurrentCell):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.nonlinearity = check_nonlinearity(self, nonlinearity)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
         super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)
 
     def forward(self, x: Tensor, h: Any = None) -> Tensor:

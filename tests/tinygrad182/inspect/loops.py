@@ -218,14 +218,17 @@ SIGMA: dict[str, Callable[[tg.Tensor], tg.Tensor]] = {
 
 
 def unrolled(
-    layer: Any, x: Array, lengths: Array | None = None, copies: bool = False, cut: int | None = None
+    layer: Any, x: Any, lengths: Array | None = None, copies: bool = False, cut: int | None = None
 ) -> tuple[list[States], Weights]:
-    """The states of every layer of a tg.nn.RNN or LSTM over ``(T, B, I)``; layer ``cut`` has no past."""
+    """The states of every layer of a tg.nn.RNN or LSTM over ``(T, B, I)``; layer ``cut`` has no past.
+
+    x is an array, or a list of Tensors by step.
+    """
     w, H = Weights(copies=copies), layer.hidden_size
     w.given = {name: p.numpy() for name, p in layer.named_parameters()}
-    T, B = x.shape[:2]
+    T, B = len(x), x[0].shape[0]
     ends = np.full(B, T) if lengths is None else lengths
-    below, found = [const(x[t]) for t in range(T)], []
+    below, found = x if isinstance(x, list) else [const(x[t]) for t in range(T)], []
     for k in range(layer.num_layers):
         h = c = const(np.zeros((B, H)))
         states: States = {"h": [], "c": []}
@@ -296,7 +299,7 @@ class Case:
             self.layer = tg.nn.RNN(2, H, layers, kind, **options)  # type: ignore[arg-type]
         self.x = inputs(seed, T, B, 2)
         rng = np.random.default_rng([seed, 3])
-        self.lengths = rng.integers(1, T + 1, size=B) if lengths else None
+        self.lengths = rng.integers(0, T + 1, size=B) if lengths else None
         self.T, self.B, self.H = T, B, H
         self.where, self.seed = where, seed
         x = self.x.swapaxes(0, 1) if batch_first else self.x

@@ -162,6 +162,26 @@ def test_fused_and_unrolled_layers_agree(kind: str, lengths: Array | None) -> No
         assert_close(one, other, 1e-12)
 
 
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("lengths", [None, [6, 0, 3]], ids=["whole", "one is empty"])
+def test_two_directions(kind: str, lengths: list[int] | None) -> None:
+    layer = KINDS[kind](SIZE, H, 2, rng=0, dtype="float64", bidirectional=True)
+    output, _ = layer(const(loops.inputs(0, T, B, SIZE)), lengths=lengths)
+    loss = (output[0] ** 2).sum() + (output[2, 0] ** 2).sum()
+    plain, recorded = gradient_flow(loss), gradient_flow(loss, create_graph=True)
+    assert list(recorded) == list(plain)
+    assert f"{kind}.l1_reverse" in recorded
+    for path, stack in plain.items():
+        for name, state in stack.items():
+            for field in FIELDS:
+                found, wanted = getattr(recorded[path][name], field), getattr(state, field)
+                assert_close(host(found), host(wanted), 1e-12, field)
+        for sample in range(B):
+            one, other = (step_jacobians(loss, path, sample, create_graph=c) for c in (True, False))
+            np.testing.assert_array_equal(one.time, other.time)
+            assert_close(host(one.matrices), other.matrices, 1e-14, floor=1e-3)
+
+
 def rnn_by_hand(W: Array, U: Array, b: Array, x: Array) -> list[Array]:
     """∂L/∂h_t of L = Σ h_T², in formulas that take complex numbers."""
     h, states = np.zeros((B, H)), []

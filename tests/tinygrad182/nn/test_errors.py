@@ -43,10 +43,35 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         tg.ArgumentError,
         "RNN: nonlinearity 'elu'; use one of tanh, relu, identity",
     ),
-    "nonlinearity as function": (
-        lambda: nn.RNNCell(2, 3, nonlinearity=tg.tanh),
+    "nonlinearity of another shape": (
+        lambda: nn.RNNCell(2, 3, nonlinearity=tg.sum),
         tg.ArgumentError,
-        "use one of tanh",
+        r"^RNNCell: nonlinearity sum returns shape \(\) and dtype float32 for shape \(2, 4\); return a",
+    ),
+    "nonlinearity that is a mask": (
+        lambda: nn.ResBlock(2, lambda x: x > 0),
+        tg.ArgumentError,
+        r"^ResBlock: nonlinearity <lambda> returns shape \(2, 4\) and dtype bool",
+    ),
+    "nonlinearity that returns no Tensor": (
+        lambda: nn.RNN(2, 3, nonlinearity=lambda x: x.numpy()),
+        tg.ArgumentError,
+        "^RNN: nonlinearity <lambda> returns a ndarray; return a Tensor",
+    ),
+    "nonlinearity without an argument": (
+        lambda: nn.RNN(2, 3, nonlinearity=lambda: 1.0),
+        tg.ArgumentError,
+        r"^RNN: nonlinearity <lambda> fails on a Tensor of shape \(2, 4\): TypeError: .*0 positional",
+    ),
+    "nonlinearity with two arguments": (
+        lambda: nn.RNN(2, 3, nonlinearity=tg.PRIMITIVES["add"]),
+        tg.ArgumentError,
+        "^RNN: nonlinearity add fails",
+    ),
+    "nonlinearity as a class": (
+        lambda: nn.RNN(2, 3, nonlinearity=nn.Linear),
+        tg.ArgumentError,
+        "use one of tanh, relu, identity, or pass a function such as tg.sin, or a tg.Primitive",
     ),
     "nonlinearity unhashable": (
         lambda: nn.RNN(2, 3, nonlinearity=["tanh"]),
@@ -278,12 +303,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "a mask for lengths": (lambda: rnn()(X, lengths=[True] * 3), tg.DTypeError, "dtype bool"),
     "a length of None": (lambda: rnn()(X, lengths=[None, 4, 4]), tg.DTypeError, "dtype object"),
-    "length 0": (
-        lambda: rnn()(X, lengths=[0, 2, 4]),
+    "negative length": (
+        lambda: lstm()(X, lengths=[4, -1, 0]),
         tg.ArgumentError,
-        "RNN: lengths from 0 to 4; they must be from 1 to T = 4",
+        "LSTM: lengths from -1 to 4; they must be from 0 to T = 4",
     ),
-    "negative length": (lambda: lstm()(X, lengths=[4, -1, 1]), tg.ArgumentError, "from -1 to 4"),
     "length beyond T": (lambda: rnn()(X, lengths=[5, 2, 1]), tg.ArgumentError, "to 5; .*T = 4"),
     "length of one sequence": (
         lambda: rnn()(X[:, 0], lengths=[3]),
