@@ -250,6 +250,8 @@ def gradient_flow(
     the model's own dtype, without powers of two: what a type cannot hold is 0 there. The pass takes about
     a third longer than that of a layer with ``fused=False``, which is 15 (RNN) to 45 times (LSTM) as long
     as that of a fused one (T = 100, B = 16, H = 8); the ``backward()`` of a penalty takes as long again.
+    In the flow of a loss with such a penalty a fused layer stands twice: as it was run, and step by step
+    (``"rnn.l0#2"``).
 
     Examples
     --------

@@ -110,7 +110,8 @@ def _grad_of(node: Node, found: dict[Node, Tensor]) -> Tensor:
 
 
 def _norms(states: Tensor, *rows: int) -> Tensor:
-    return vector_norm(tg.reshape(states, (*rows, -1)), axis=-1)
+    size = math.prod(states.shape) // max(math.prod(rows), 1)  # a batch may be empty
+    return vector_norm(tg.reshape(states, (*rows, size)), axis=-1)
 
 
 def opened_graph(root: Node) -> tuple[Callable[[Node], Node], list[Node]]:

@@ -317,6 +317,28 @@ def test_the_last_hidden_state_of_an_lstm_is_there_where_only_c_is_used() -> Non
     )
 
 
+def test_an_empty_batch() -> None:
+    W, h = leaf(np.eye(H)), const(np.ones((0, H)))
+    for t in range(T):
+        h = tg.inspect.mark(tg.tanh(h @ W), "h", time=t)
+    flow = gradient_flow((h**2).sum(), create_graph=True)[""].h
+    assert flow.sample_grad_norm.shape == (T, 0)
+    assert (host(flow.grad_norm) == 0).all()
+
+
+def test_a_loss_with_a_penalty_shows_what_the_penalty_ran_step_by_step() -> None:
+    rnn = tg.nn.RNN(SIZE, H, rng=0, dtype="float64")
+    output, _ = rnn(const(loops.inputs(0, T, B, SIZE)))
+    loss = (output[-1] ** 2).sum()
+    penalty = (gradient_flow(loss, create_graph=True)["rnn.l0"].h.grad ** 2).sum()
+    both = gradient_flow(loss + penalty)
+    assert list(both) == ["rnn.l0", "rnn.l0#2"]
+    assert_close(host(both["rnn.l0"].h.grad), host(gradient_flow(loss)["rnn.l0"].h.grad), 1e-12)
+    assert_close(
+        host(both["rnn.l0#2"].h.grad), host(gradient_flow(penalty)["rnn.l0"].h.grad), 1e-12
+    )
+
+
 def test_a_cotangent_may_be_differentiated_too() -> None:
     rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
     output, _ = rnn(const(np.ones((4, 2, 2))))
