@@ -237,7 +237,8 @@ def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
     places |= {("h", k): len(x_only) + i for i, k in enumerate(shared + x_only)}
     tape = Tape()
     listings = _Reverse(_with_sums(after, tape, places), tape).listings()
-    return Program(cell.name, cell.gates, cell.parts, cell.weights, x_only, shared, *listings)
+    step = Listing({("after", p): r for p, r in enumerate(after)})
+    return Program(cell.name, cell.gates, cell.parts, cell.weights, x_only, shared, *listings, step)
 
 
 @modes_kept

@@ -13,6 +13,7 @@ from .anomaly import Anomaly, first_anomaly
 from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow, state_grad_matrix
 from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
+from .interventions import intervene
 from .jacobians import StepJacobians, step_jacobians
 from .paths import GainSplit, PathSplit, gain_split, path_split
 from .weights import weight_grad_by_time
@@ -33,6 +34,7 @@ __all__ = [
     "gain_split",
     "grad_by_hops",
     "gradient_flow",
+    "intervene",
     "mark",
     "path_split",
     "state_grad_matrix",

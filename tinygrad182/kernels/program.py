@@ -294,6 +294,9 @@ class Program:
         cotangents that arrive at the state after the step, ``("grad", part)``, to the whole cotangents
         of that state, ``("kept", part)``, and to those of the sums, of the weights, and of the state
         before, ``("before", part)``, as far as that goes past the sums. What is missing is 0.
+    step : Listing
+        The step as the cell declares it, from ``("x", gate)``, ``("h", gate)``, ``("before", part)`` and
+        ``("weight", block)`` to ``("after", part)``. No cotangent goes through its ``"constant"``.
     """
 
     name: str
@@ -304,6 +307,7 @@ class Program:
     shared: tuple[int, ...]
     forward: Listing
     backward: Listing
+    step: Listing
     sums: int = field(init=False)
     saved: int = field(init=False)
     columns: int = field(init=False)
