@@ -605,6 +605,32 @@ def test_a_gate_is_the_whole_of_its_nonlinearity(name: str) -> None:
     assert_close(seen[0], numpys(z[:, :H]), 1e-5)
 
 
+class Mixed(tg.nn.RecurrentLayer):
+    """A gain inside one gate, and a gate that is added to the state inside another nonlinearity."""
+
+    gates, state, weights = ("a", "b"), ("h",), ("gain",)
+
+    @staticmethod
+    def step(xp: Any, x: Any, h: Any, state: Any, gain: Any) -> Any:
+        a, b = _halves(x + h)
+        f = xp.sigmoid(gain * a)
+        return (xp.tanh(f.detach() * state[0] * f + xp.sin(b)),)
+
+
+def test_a_gate_may_have_weights_and_end_inside_a_nonlinearity() -> None:
+    layer = Mixed(I, H, rng=0, dtype="float64")
+    x, seen = const(np.random.default_rng(0).normal(size=(2, B, I))), list[tg.Tensor]()
+    for gate in "ab":
+        with intervene("mixed.l0", gate, function=lambda g: seen.append(g) or g, time=0):
+            found = tg.grad((layer(x)[0] ** 2).sum(), [*layer.parameters()])
+        expected = tg.grad((layer(x)[0] ** 2).sum(), [*layer.parameters()])
+        for a, b in zip(found, expected, strict=True):  # also where no cotangent is to go through
+            assert_close(a, b, CLOSE)
+    z = host(x[0]) @ host(layer.weight_ih_l0).T + host(layer.bias_ih_l0)
+    assert_close(seen[0], _sigmoid(host(layer.gain_l0) * z[:, :H]), CLOSE)
+    assert_close(seen[1], np.sin(z[:, H:]), CLOSE)
+
+
 WRONG: dict[str, tuple[Any, ...]] = {
     "pass one of value=, scale= and function=, not none": ({},),
     "not value= and scale=": ({"value": 1.0, "scale": 1.0},),
