@@ -232,22 +232,26 @@ def _gate(program: Program, k: int) -> Register | None:
 
     All that the next state has of the block comes through some values, one after the other. The first is
     where the block's two sums have met. Something may be added to it, of the state or of other gates. Then
-    functions of that alone follow, and the gate is the value of the last nonlinear one; where there is
-    none, it is the sum itself.
+    functions of that alone follow, and the gate is the value of the last nonlinear one. Where the step has
+    no such function, the gate is the sum itself.
     """
-    ends = program.step.outputs.values()
-    sums = {r for r in program.step.instructions if r.args in (("x", k), ("h", k))}
-    way = [r for r in program.step.instructions if _is_on_every_path(r, sums, ends)]
+    every, ends = program.step.instructions, program.step.outputs.values()
+    sums = {r for r in every if r.args in (("x", k), ("h", k))}
+    way = [r for r in every if _is_on_every_path(r, sums, ends)]
     if not sums or not way or not _link(sums, way[0])[1]:
         return None
-    gate, bent = way[0], False
+    added, gate = [way[0]], None
     for before, r in pairwise(way):
         alone, linear = _link({before}, r)
-        if not alone and (bent or r.op not in ("add", "subtract")):
-            break
         if alone and not linear:
-            gate, bent = r, True
-    return gate
+            gate = r
+        elif not alone and (gate or not linear or r.op not in ("add", "subtract")):
+            break
+        elif not gate:
+            added.append(r)
+    if gate or any(_link({z}, r) == (True, False) for z in added for r in every):
+        return gate
+    return way[0]
 
 
 def _is_on_every_path(r: Register, sums: set[Register], ends: Any) -> bool:

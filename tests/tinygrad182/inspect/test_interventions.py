@@ -557,6 +557,12 @@ AMBIGUOUS = {
     "used twice": lambda xp, x, h, s: (
         xp.tanh(_halves(x + h)[0]) + xp.sin(_halves(x)[0]) * _halves(h)[1],
     ),
+    "once held fixed": lambda xp, x, h, s: (
+        xp.tanh(xp.sigmoid(_halves(x + h)[0]).detach() * s[0] * xp.sigmoid(_halves(x + h)[0])),
+    ),
+    "two functions": lambda xp, x, h, s: (
+        xp.sin(_halves(x + h)[0]) - xp.exp(_halves(x + h)[0]) * s[0],
+    ),
     "together": lambda xp, x, h, s: (xp.tanh(_halves(x + h)[0] + _halves(x + h)[1]),),
     "not used": lambda xp, x, h, s: (xp.tanh(_halves(x + h)[1]),),
 }
@@ -613,8 +619,7 @@ class Mixed(tg.nn.RecurrentLayer):
     @staticmethod
     def step(xp: Any, x: Any, h: Any, state: Any, gain: Any) -> Any:
         a, b = _halves(x + h)
-        f = xp.sigmoid(gain * a)
-        return (xp.tanh(f.detach() * state[0] * f + xp.sin(b)),)
+        return (xp.tanh(state[0].detach() * xp.sigmoid(gain * a) + xp.sin(b)),)
 
 
 def test_a_gate_may_have_weights_and_end_inside_a_nonlinearity() -> None:
