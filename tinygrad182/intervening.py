@@ -245,7 +245,7 @@ def _gate(program: Program, k: int) -> Register | None:
         alone, linear = _link({before}, r)
         if alone and not linear:
             gate = r
-        elif not alone and (gate or not linear or r.op not in ("add", "subtract")):
+        elif not alone and (gate or r.op not in ("add", "subtract")):
             break
         elif not gate:
             added.append(r)

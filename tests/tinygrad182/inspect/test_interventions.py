@@ -563,6 +563,9 @@ AMBIGUOUS = {
     "two functions": lambda xp, x, h, s: (
         xp.sin(_halves(x + h)[0]) - xp.exp(_halves(x + h)[0]) * s[0],
     ),
+    "two functions of a sum with the state": lambda xp, x, h, s: (
+        xp.sin(_halves(x + h)[0] + s[0]) - xp.exp(_halves(x + h)[0] + s[0]) * s[0],
+    ),
     "together": lambda xp, x, h, s: (xp.tanh(_halves(x + h)[0] + _halves(x + h)[1]),),
     "not used": lambda xp, x, h, s: (xp.tanh(_halves(x + h)[1]),),
 }
@@ -626,14 +629,28 @@ def test_a_gate_may_have_weights_and_end_inside_a_nonlinearity() -> None:
     layer = Mixed(I, H, rng=0, dtype="float64")
     x, seen = const(np.random.default_rng(0).normal(size=(2, B, I))), list[tg.Tensor]()
     for gate in "ab":
-        with intervene("mixed.l0", gate, function=lambda g: seen.append(g) or g, time=0):
+        with intervene("mixed.l0", gate, function=lambda g: seen.append(g) or g):
             found = tg.grad((layer(x)[0] ** 2).sum(), [*layer.parameters()])
         expected = tg.grad((layer(x)[0] ** 2).sum(), [*layer.parameters()])
         for a, b in zip(found, expected, strict=True):  # also where no cotangent is to go through
             assert_close(a, b, CLOSE)
     z = host(x[0]) @ host(layer.weight_ih_l0).T + host(layer.bias_ih_l0)
     assert_close(seen[0], _sigmoid(host(layer.gain_l0) * z[:, :H]), CLOSE)
-    assert_close(seen[1], np.sin(z[:, H:]), CLOSE)
+    assert_close(seen[2], np.sin(z[:, H:]), CLOSE)
+
+
+def test_a_gate_without_a_function_of_its_own_is_its_sum() -> None:
+    """It is not the state, whose nonlinearity it goes through together with others."""
+    layer = step_of(
+        lambda xp, x, h, s: (xp.tanh(_halves(x + h)[0] * s[0] + _halves(x + h)[1]),), "a", "b"
+    )
+    x, seen = np.random.default_rng(0).normal(size=(1, B, I)).astype("float32"), list[tg.Tensor]()
+    for gate in "ab":
+        with intervene("own.l0", gate, function=lambda g: seen.append(g) or g):
+            layer(const(x))
+    z = x[0] @ host(layer.weight_ih_l0).T + host(layer.bias_ih_l0)
+    assert_close(seen[0], z[:, :H], 1e-5)
+    assert_close(seen[1], np.tanh(z[:, H:]), 1e-5)
 
 
 WRONG: dict[str, tuple[Any, ...]] = {
