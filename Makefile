@@ -61,6 +61,7 @@ peers: $(VENV)/.has-peers
 
 bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench
 	$(BIN)/python -m experiments.benchmarks.unrolled $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.operations $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.decoding $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.recurrent $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.vanishing $(ARGS)

@@ -45,4 +45,8 @@ if __name__ == "__main__":
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    # An interrupt that came in exec of a text, as where a dataclass is made, has been caught; Python would
+    # end with SIGINT all the same, unless another text was run since.
+    exec("")
+    sys.exit(status)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from . import backend
 from .anomaly import check_cotangent
@@ -51,24 +53,24 @@ def ancestors(
     FreedGraphError
         Part of the graph was freed by an earlier backward pass.
     """
-    roots = {node for node in outputs if node.requires_grad}
-    seen = set(roots)
-    stack = list(roots)
+    found = list({node for node in outputs if node.requires_grad})
+    seen: set[Any] = set(found)
+    roots, stack = len(found), found.copy()
     while stack:
         node = stack.pop()
         if node.inputs is None:
-            raise _freed(node, node in roots)
+            raise _freed(node, node in found[:roots])
         for parent in node.inputs:
-            if (
-                isinstance(parent, Node)
-                and parent not in seen
-                and parent.order >= oldest
-                and (parent.requires_grad or constants)
-            ):
+            if parent in seen or not isinstance(parent, Node) or parent.order < oldest:
+                continue
+            if parent.requires_grad or constants:
                 seen.add(parent)
+                found.append(parent)
                 if parent not in ends:
                     stack.append(parent)
-    return sorted(seen, key=operator.attrgetter("order"))
+    found.reverse()  # which is nearly the order asked for: less is left to sort
+    found.sort(key=operator.attrgetter("order"))
+    return found
 
 
 def _freed(node: Node, is_root: bool) -> FreedGraphError:
@@ -115,18 +117,17 @@ class Cotangents:
         if type(cotangent) is Slice:
             self._slices.setdefault(node, []).append(cotangent)
             return
-        total = self._sums.get(node)
-        if total is None:
-            self._sums[node] = cotangent
+        sums = self._sums
+        if node not in sums:
+            sums[node] = cotangent
         else:
-            self._sums[node] = _plus(total, cotangent, in_place=node in self._owned)
+            sums[node] = _plus(sums[node], cotangent, node in self._owned)
             self._owned.add(node)
 
     def pop(self, node: Node) -> Any:
         """The complete cotangent of ``node``, or None if nothing arrived."""
-        slices = self._slices.pop(node, None)
-        if slices is not None:
-            self.add(node, gather(node, slices))
+        if node in self._slices:
+            self.add(node, gather(node, self._slices.pop(node)))
         g = self._sums.pop(node, None)
         if g is not None and node in self._owned and g.dtype is not node.value.dtype:
             g = _narrowed(g, node.value.dtype)
@@ -142,14 +143,20 @@ class Cotangents:
 
 
 def _plus(total: Any, cotangent: Any, in_place: bool) -> Any:
-    with backend.on(total):
-        if in_place:
-            total += cotangent
-        elif total.dtype is HALF:
-            total = backend.namespace(total).astype(total, "float32") + cotangent
-        else:
-            total = total + cotangent
-    return np.asarray(total) if isinstance(total, np.generic) else total
+    if type(total) is not ndarray:
+        with backend.on(total):
+            return _sum_of(total, cotangent, in_place)
+    total = _sum_of(total, cotangent, in_place)
+    return total if type(total) is ndarray else np.asarray(total)
+
+
+def _sum_of(total: Any, cotangent: Any, in_place: bool) -> Any:
+    if in_place:
+        total += cotangent
+        return total
+    if total.dtype is HALF:
+        total = backend.namespace(total).astype(total, "float32")
+    return total + cotangent
 
 
 def _narrowed(g: Any, dtype: Any) -> Any:
@@ -178,16 +185,18 @@ def gather(node: Node, slices: list[Slice]) -> Any:
 
 def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> Any:
     """Sum over the axes along which an input of ``shape`` was repeated."""
-    extra = cotangent.ndim - lead - len(shape)
-    axes = [lead + i for i in range(extra)]
-    axes += [
-        lead + extra + i
-        for i, n in enumerate(shape)
-        if n == 1 and cotangent.shape[lead + extra + i] != 1
-    ]
+    axes = _repeated(tuple(cotangent.shape), shape, lead)
     if axes:
-        cotangent = xp.sum(cotangent, axis=tuple(axes), keepdims=True)
+        cotangent = xp.sum(cotangent, axis=axes, keepdims=True)
     return xp.reshape(cotangent, (*cotangent.shape[:lead], *shape))
+
+
+@cache
+def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[int, ...]:
+    """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some."""
+    extra = len(of) - lead - len(shape)
+    sizes = (1,) * extra + shape
+    return tuple([lead + i for i, n in enumerate(sizes) if n == 1 and of[lead + i] != 1])
 
 
 def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()) -> Any:
@@ -230,13 +239,16 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         In the order of the inputs; an input used twice stands twice.
     """
     xp = backend.NAMESPACES[type(g)]
+    inputs = node.inputs or ()
     try:
         if is_tensor(g):  # recorded: the rule sees Tensors
             y: Any = wrap(node.value, node)
-            xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in node.inputs or ()]
+            xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in inputs]
             return _pull(xp, node, g, y, xs, wanted)
-        xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
-        with backend.on(g):
+        xs = [x.value if isinstance(x, Node) else x for x in inputs]
+        if not xp.guarded:
+            return _pull(xp, node, g, node.value, xs, wanted)
+        with xp.on(g):
             return _pull(xp, node, g, node.value, xs, wanted)
     except (ValueError, IndexError, TypeError) as error:
         if g.ndim != node.value.ndim and not isinstance(error, TinygradError):
@@ -253,39 +265,49 @@ _SEVERAL = (
 def _pull(
     xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
-    if not _has_rules(node, xp):
+    primitive: Any = node.primitive
+    if primitive.definition is not None and not _has_rules(node, xp):
         return _pull_definition(node, g, xs, wanted)
-    rules = node.primitive.vjp  # type: ignore[union-attr]
-    params = node.params
-    if node.saved is not None:
-        needed = tuple([x in wanted for x in node.inputs or ()])
-        params = {**params, "saved": node.saved, "needed": needed}
     lead = g.ndim - y.ndim
-    if lead and not node.primitive.leading_axes:  # type: ignore[union-attr]
+    if lead and not primitive.leading_axes:
         return _pull_one_by_one(xp, node, g, y, xs, wanted)
-    leading = g.shape[:lead] if lead else ()
-    together = rules(xp, g, y, *xs, **params) if callable(rules) else None
-    edges = []
-    for i, parent in enumerate(node.inputs or ()):
-        if isinstance(parent, Node) and parent.memory is not None:
-            parent.check_unchanged(node)  # wanted or not: the rules of the others use its value
+    params, inputs = node.params, node.inputs or ()
+    if node.saved is not None:
+        needed = tuple([x in wanted for x in inputs])
+        params = {**params, "saved": node.saved, "needed": needed}
+    rules, given = primitive.vjp, (xp, g, y, *xs)
+    together = rules(*given, **params) if callable(rules) else None
+    edges: list[Any] = []
+    for i, parent in enumerate(inputs):
+        if isinstance(parent, Node) and (memory := parent.memory) is not None:
+            if memory.changed_after(node.order):  # wanted or not: rules of the others use it
+                parent.check_unchanged(node)
         if parent not in wanted:
             continue
         if together is not None:
             cotangent = together[i]
         else:
-            rule = rules[i]  # type: ignore[index]
-            cotangent = None if rule is None else rule(xp, g, y, *xs, **params)
-        if cotangent is not None:
-            edges.append((parent, fit(xp, node, parent, cotangent, leading)))  # type: ignore[arg-type]
-    return edges  # type: ignore[return-value]
+            rule = rules[i]
+            if rule is None:
+                continue
+            cotangent = rule(*given, **params) if params else rule(*given)
+        if cotangent is None:
+            continue
+        value = parent.value  # type: ignore[union-attr]
+        if (
+            lead
+            or type(cotangent) is not type(g)
+            or cotangent.shape != value.shape
+            or cotangent.dtype is not value.dtype
+        ):
+            cotangent = fit(xp, node, parent, cotangent, g.shape[:lead])  # type: ignore[arg-type]
+        edges.append((parent, cotangent))
+    return edges
 
 
 def _has_rules(node: Node, xp: Any) -> bool:
     """Whether the rules take arrays of a library: else the definition is differentiated."""
     primitive: Any = node.primitive
-    if primitive.definition is None:
-        return True
     return getattr(xp, "has_loops", False) and (primitive.keeps is None or node.saved is not None)
 
 
@@ -369,6 +391,7 @@ def backpropagate(
     stop: bool = False,
     cotangents: Cotangents | None = None,
     pull: Callable[[Node, Any, Container[Any]], list[tuple[Node, Any]]] = pull,
+    nodes: list[Node] | None = None,
 ) -> dict[Node, Any]:
     """Carry cotangents from the seeds down to the targets.
 
@@ -393,32 +416,38 @@ def backpropagate(
         How sums are kept.
     pull : callable
         Called in place of :func:`pull`.
+    nodes : list of Node, optional
+        The :func:`ancestors` of the seeds, for a caller who knows them.
 
     Returns
     -------
     dict
         Target → cotangent, which may share memory with others; targets not reached are absent.
     """
+    ends = targets if stop and targets is not None else ()
+    if nodes is None:
+        oldest = min((node.order for node in ends), default=0)  # nothing older leads to an end
+        nodes = ancestors((node for node, _ in seeds), ends=ends, oldest=oldest)
+    else:
+        nodes = [node for node in nodes if node.requires_grad]
+    if targets is not None:
+        nodes = _leading_to(targets, nodes)
     sums = Cotangents() if cotangents is None else cotangents
-    return in_pass(_backpropagate, seeds, targets, visit, edge, retain_graph, stop, sums, pull)
+    return in_pass(_backpropagate, seeds, nodes, targets, ends, visit, edge, retain_graph, sums, pull)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes
 def _backpropagate(
     seeds: Sequence[tuple[Node, Any]],
+    nodes: list[Node],
     targets: Collection[Node] | None,
+    ends: Container[Node],
     visit: Callable[[Node, Any], None] | None,
     edge: Callable[[Node, Node, Any], Any] | None,
     retain_graph: bool,
-    stop: bool,
     sums: Cotangents,
     pull: Callable[[Node, Any, Container[Any]], list[tuple[Node, Any]]],
 ) -> dict[Node, Any]:
-    ends = targets if stop and targets is not None else ()
-    oldest = min((node.order for node in ends), default=0)  # nothing older leads to an end
-    nodes = ancestors((node for node, _ in seeds), ends=ends, oldest=oldest)
-    if targets is not None:
-        nodes = _leading_to(targets, nodes)
     active = set(nodes)
     for node, seed in seeds:
         if node in active:

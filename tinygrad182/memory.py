@@ -96,7 +96,8 @@ class Memory:
 
     def changed_after(self, order: int) -> bool:
         """Whether the array may have changed since the node with that sequence number was made."""
-        self.settle()
+        if self._snapshot is not None:
+            self.settle()
         return self._stamp > order
 
 

@@ -359,8 +359,16 @@ class _NumPy(NumPyLike):
     @staticmethod
     def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
         if x.size == 1 and x.ndim <= len(shape):  # the cotangent of every full reduction
-            return np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
+            if math.prod(shape) > FEW:
+                return np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
+            filled = np.empty(shape, x.dtype)  # what is computed with it next is quicker
+            filled.fill(x.item())
+            return filled
         return np.broadcast_to(x, shape)
+
+    @staticmethod
+    def matmul(a: Array, b: Array) -> Array:
+        return a.dot(b) if a.ndim == b.ndim == 2 else np.matmul(a, b)
 
     @staticmethod
     def ones_like(x: Array, dtype: Any = None) -> Array:
@@ -373,6 +381,9 @@ class _NumPy(NumPyLike):
         view.flags.writeable = False
         return view
 
+
+FEW = 1024
+"""Elements of an array that it takes longer to make than to fill, about."""
 
 NUMPY = _NumPy()
 

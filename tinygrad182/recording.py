@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
+from numpy import ndarray
 
 from . import anomaly, backend
-from .backend import SCALARS, Array
+from .backend import NUMPY, SCALARS, Array
 from .cuda import unusable
 from .dlpack import imported
 from .errors import (
@@ -85,6 +86,7 @@ class Node:
         value: Array,
         params: dict[str, Any],
         scope: Scope,
+        saved: Any = None,
     ) -> None:
         self.primitive = primitive
         self.inputs: tuple[Node | complex, ...] | None = inputs
@@ -96,13 +98,13 @@ class Node:
         self.grad: Tensor | None = None
         self.keeps_grad = False
         self.memory: Memory | None = None
-        self.saved: Any = None
+        self.saved = saved
 
     def again(self, inputs: tuple[Node | complex, ...]) -> Node:
         """Return a record of the operation on other inputs, around the same value."""
         self.check_inputs()
-        twin = Node(self.primitive, inputs, self.value, self.params, self.scope)
-        twin.marks, twin.saved, twin.memory = self.marks, self.saved, self.memory
+        twin = Node(self.primitive, inputs, self.value, self.params, self.scope, self.saved)
+        twin.marks, twin.memory = self.marks, self.memory
         return twin
 
     def free(self) -> None:
@@ -168,7 +170,7 @@ class Leaf(Node):
         memory: Memory | None = None,
         frozen: bool = False,
     ) -> None:
-        super().__init__(None, (), value, _NO_PARAMS, MODES.get().scope)
+        Node.__init__(self, None, (), value, _NO_PARAMS, MODES.get().scope)
         self.requires_grad = requires_grad
         self.keeps_grad = True
         self.frozen = frozen
@@ -223,10 +225,12 @@ def needs_grad(x: Any) -> TypeGuard[Tensor]:
 
 def wrap(value: Array, node: Node | None = None) -> Tensor:
     """A Tensor around an array, sharing its memory."""
-    tensor = _tensor_type.__new__(_tensor_type)
-    tensor._data = value
-    tensor._node = node
+    tensor = _new(_tensor_type)
+    tensor._data, tensor._node = value, node
     return tensor
+
+
+_new: Any = object.__new__  # a Tensor's own constructor is for users, whom it tells another
 
 
 def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
@@ -254,60 +258,63 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     >>> tg.apply(tg.PRIMITIVES["square"], tg.tensor([3.0]))
     tensor([9.])
     """
+    modes = MODES.get()
     arrays: list[Any] = []
     inputs: list[Any] = []
-    tracked = again = False
+    tracked = begins = lists = False
+    at_home = True
     try:
         for x in operands:
             if isinstance(x, _tensor_type):
-                arrays.append(x._data)
-                node = x._node
-                inputs.append(node)
-                if node is not None and node.requires_grad:
+                array, node = x._data, x._node
+                if node is None:
+                    begins = True
+                elif node.requires_grad:
                     tracked = True
+                if type(array) is not ndarray:
+                    at_home = False
             elif type(x) in SCALARS:
-                arrays.append(x)
-                inputs.append(x)
-            elif isinstance(x, (list, tuple)):
-                operands, again = tensor_functions().without_lists(operands), True
+                array = node = x
+            elif lists := isinstance(x, (list, tuple)):
+                operands = tensor_functions().without_lists(operands)
                 break
             else:
-                arrays.append(as_array(x))
-                inputs.append(arrays[-1] if type(arrays[-1]) in SCALARS else None)
+                array, at_home = as_array(x), False
+                node = array if type(array) in SCALARS else None
+                begins = True
+            arrays.append(array)
+            inputs.append(node)
         else:
-            xp = backend.namespace(*arrays)
-            keeps = primitive.keeps is not None and tracked and MODES.get().grad
+            tracked = tracked and modes.grad
+            keeps = tracked and primitive.keeps is not None
             forward: Any = primitive.keeps if keeps else primitive.forward
-            if xp.guarded:
-                with xp.on(next(a for a in arrays if type(a) not in SCALARS)):
-                    value = forward(xp, *arrays, **params)
+            if at_home:
+                value = forward(NUMPY, *arrays, **params) if params else forward(NUMPY, *arrays)
             else:
-                value = forward(xp, *arrays, **params)
-                if isinstance(value, np.generic):  # NumPy's 0-d results
-                    value = np.asarray(value)
+                xp = backend.namespace(*arrays)
+                with xp.on(next((a for a in arrays if type(a) not in SCALARS), None)):
+                    value = forward(xp, *arrays, **params)
     except REFUSALS as error:
         raise explain(primitive.name, arrays, error, primitive.needs) from error
-    if again:
+    if lists:
         return apply(primitive, *operands, **params)
     saved = None
     if keeps:
         value, saved = value
-    modes = MODES.get()
+    if type(value) is not ndarray and isinstance(value, np.generic):  # NumPy's 0-d results
+        value = np.asarray(value)
     scope = modes.scope
     if modes.anomaly:
         if not scope.source:  # that of the operation whose derivative this is
             scope = scope.called_from(anomaly.user_line())
         anomaly.check_result(primitive.name, _place(scope), scope.source, value, arrays)
-    if not (tracked and modes.grad):
+    if not tracked:
         return share(value, operands[0]) if primitive.view else wrap(value)
-    if None in inputs:  # what has no history begins one
+    if begins:  # what has no history begins one
         for i, x in enumerate(operands):
             if inputs[i] is None:
-                inputs[i] = node_of(x if isinstance(x, _tensor_type) else arrays[i])
-    result = record(primitive, tuple(inputs), value, params or _NO_PARAMS, scope)
-    if saved is not None:
-        result._node.saved = saved  # type: ignore[union-attr]
-    return result
+                inputs[i] = node_of(x if is_tensor(x) else arrays[i])
+    return record(primitive, tuple(inputs), value, params, scope, saved)
 
 
 def record(
@@ -316,15 +323,18 @@ def record(
     value: Array,
     params: dict[str, Any],
     scope: Scope,
+    saved: Any = None,
 ) -> Tensor:
     """Make the node of a result, and the result."""
-    node = Node(primitive, inputs, value, params, scope)
+    node = Node(primitive, inputs, value, params or _NO_PARAMS, scope, saved)
     for parent in inputs:
-        if isinstance(parent, Node) and parent.memory is not None:
-            parent.memory.used = node.order
+        if isinstance(parent, Node) and (memory := parent.memory) is not None:
+            memory.used = node.order
     if primitive.view:
         node.memory = inputs[0].memory
-    return wrap(value, node)
+    tensor = _new(_tensor_type)
+    tensor._data, tensor._node = value, node
+    return tensor
 
 
 def now() -> int:

@@ -11,63 +11,41 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
-from rich.progress import track
 
 from experiments.benchmarks.layers import ALL, Form, shape_of
+from experiments.benchmarks.options import TimedLayers
 from experiments.benchmarks.peers import Cell, Shape
-from experiments.benchmarks.timing import CLOCKS, Seconds, ratio, report
-from experiments.benchmarks.worker import ROOT, Worker
-
-TURN = 0.02
-"""Seconds that a checkout's turn takes, at least."""
+from experiments.benchmarks.timing import Seconds, in_turns, ratio, report
+from experiments.benchmarks.worker import ROOT, Worker, thread_limits
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure the recurrent layers of this checkout beside those of another one.
-
-    Parameters
-    ----------
-    folder : Path
-        The other checkout.
-    threads : int
-        Of every library.
-    clock : str
-        wall, or cpu: the time of a process, for one thread on a machine that others use too.
-    repeats : int
-        Rounds that count.
-    cells : tuple of str
-        Those that both have.
-    shapes : tuple of str
-        T,B,I,H each.
-    forms : tuple of str
-        recorded, plain, NumPy, unrolled.
-    out : Path, optional
-        Folder for the JSON file.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Options(TimedLayers):
+    """Measure the recurrent layers of this checkout beside those of another one."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    threads: int = 1
-    clock: Literal["wall", "cpu"] = "wall"
-    repeats: int = 25
+    """The other checkout."""
+
     cells: tuple[Cell, ...] = ("LSTM", "RNN")
+    """Those that both have."""
+
     shapes: tuple[str, ...] = ALL
+    """T,B,I,H each."""
+
     forms: tuple[Form, ...] = ("recorded", "plain")
-    out: Path | None = None
+    """recorded, plain, NumPy, unrolled."""
 
 
-def turns(workers: dict[str, Worker], options: Options, **what: Any) -> dict[str, Seconds]:
-    """Seconds of each checkout in each round, after two rounds that are not counted."""
-    times: dict[str, Seconds] = {name: [] for name in workers}
-    for turn in track(range(options.repeats + 2), description="Timing", transient=True):
-        for name, worker in workers.items():
-            taken = worker.ask("turn", at_least=TURN, clock=CLOCKS[options.clock].__name__, **what)
-            if turn >= 2:
-                times[name].append(taken)
-    return times
+def turns(
+    workers: dict[str, Worker], given: tuple[Any, ...], options: Options
+) -> dict[str, Seconds]:
+    """Seconds of each checkout in each round."""
+    contestants = {name: (worker, "layers.ours", given) for name, worker in workers.items()}
+    times = in_turns(contestants, options.repeats, options.clock)
+    return {name: [taken for (taken,) in rounds] for name, rounds in times.items()}
 
 
 def row(cell: Cell, shape: Shape, form: Form, times: dict[str, Seconds]) -> dict[str, Any]:
@@ -79,8 +57,7 @@ def row(cell: Cell, shape: Shape, form: Form, times: dict[str, Seconds]) -> dict
 
 def main(options: Options) -> None:
     """Run the measurements."""
-    count = str(options.threads)
-    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), count)
+    limits = thread_limits(options.threads)
     with Worker(options.folder, limits) as before, Worker(ROOT, limits) as now:
         workers = {"before": before, "now": now}
         rows = [
@@ -88,13 +65,13 @@ def main(options: Options) -> None:
                 cell,
                 shape,
                 form,
-                turns(workers, options, cell=cell, shape=shape, form=form),
+                turns(workers, (cell, shape, form), options),
             )
             for cell in options.cells
             for shape in map(shape_of, options.shapes)
             for form in options.forms
         ]
-    report(f"before-{count}-threads-{options.clock}", rows, options.out)
+    report(f"before-{options.threads}-threads-{options.clock}", rows, options.out)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 
 import tinygrad182 as tg
 from experiments.benchmarks.memory import slope
+from experiments.benchmarks.options import Timed
+from experiments.benchmarks.peers import threads
 from experiments.benchmarks.timing import interleave, ratio, report
-from experiments.benchmarks.unrolled import one_thread
 from models.char_lm import CharLM
 from tinygrad182.decode import beam
 from tinygrad182.decode.selection import best_candidates
@@ -42,26 +42,15 @@ Search = Callable[[], Tokens]
 Weights = Mapping[str, np.ndarray[Any, Any]]
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure the speed of beam search beside ``generate`` and a loop over PyTorch's cells.
-
-    Parameters
-    ----------
-    repeats : int
-        Rounds that count, at most.
-    seconds : float
-        Time for one row of a table: where it is not enough for all rounds there are fewer, at least 3.
-    clock : str
-        wall, or cpu: the time of the process, on a machine that others use too.
-    out : Path, optional
-        Folder for the JSON files.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Options(Timed):
+    """Measure the speed of beam search beside ``generate`` and a loop over PyTorch's cells."""
 
     repeats: int = 40
+    """Rounds that count, at most."""
+
     seconds: float = 60.0
-    clock: Literal["wall", "cpu"] = "wall"
-    out: Path | None = None
+    """Time for one row of a table: where it is not enough for all rounds there are fewer, at least 3."""
 
 
 def language_model(vocabulary: int, hidden: int) -> CharLM:
@@ -377,7 +366,7 @@ def certificate(options: Options) -> list[dict[str, Any]]:
 
 def main(options: Options) -> None:
     """Run the measurements."""
-    with one_thread():
+    with threads(1):
         report("decoding", against_peers(options), options.out)
         report("decoding-along-time", along_time(options), options.out)
         report("decoding-certificate", certificate(options), options.out)

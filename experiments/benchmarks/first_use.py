@@ -15,6 +15,7 @@ from typing import Any
 
 import tyro
 
+from experiments.benchmarks.options import BesideBefore
 from experiments.benchmarks.timing import report
 from experiments.benchmarks.worker import ROOT, Worker
 
@@ -22,20 +23,9 @@ CELLS = {"before": ("LSTM", "RNN"), "now": ("LSTM", "GRU", "RNN")}
 """The layers that a checkout has."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure how long a layer's first step of training takes.
-
-    Parameters
-    ----------
-    before : Path, optional
-        Another checkout to measure beside this one.
-    out : Path, optional
-        Folder for the JSON file.
-    """
-
-    before: Path | None = None
-    out: Path | None = None
+@dataclass(frozen=True, kw_only=True)
+class Options(BesideBefore):
+    """Measure how long a layer's first step of training takes."""
 
 
 def row(name: str, folder: Path, cell: str, dtype: str) -> dict[str, Any]:

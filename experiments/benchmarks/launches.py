@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tyro
 
 from experiments.benchmarks.first_use import CELLS
+from experiments.benchmarks.options import BesideBefore
 from experiments.benchmarks.timing import report
 from experiments.benchmarks.worker import ROOT, Worker
 from tinygrad182.cuda import import_cupy
@@ -25,20 +25,9 @@ FORMS = ("forward", "plain", "recorded")
 """Forward alone; forward and backward; the same with every state's gradient."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Count the kernels that a step of training launches, on a stand-in for CuPy.
-
-    Parameters
-    ----------
-    before : Path, optional
-        Another checkout to count beside this one.
-    out : Path, optional
-        Folder for the JSON file.
-    """
-
-    before: Path | None = None
-    out: Path | None = None
+@dataclass(frozen=True, kw_only=True)
+class Options(BesideBefore):
+    """Count the kernels that a step of training launches, on a stand-in for CuPy."""
 
 
 def row(name: str, worker: Worker, cell: str, form: str) -> dict[str, Any]:

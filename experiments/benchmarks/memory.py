@@ -22,7 +22,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -31,34 +30,27 @@ import tyro
 from rich.progress import track
 
 import tinygrad182 as tg
+from experiments.benchmarks.options import Written
+from experiments.benchmarks.peers import threads
 from experiments.benchmarks.timing import interleave, ratio, report
-from experiments.benchmarks.unrolled import one_thread
 from tinygrad182 import backpropagation, recording
 
 BATCH, INPUTS, HIDDEN = 16, 4, 32
 LAYER_BATCH = 4
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure the memory of recomputation, and what anomaly detection costs while it is off.
-
-    Parameters
-    ----------
-    lengths : tuple of int
-        Steps in time, T, of the loop over the cell.
-    layer_lengths : tuple of int
-        Those of the layer.
-    repeats : int
-        Rounds of the timed comparison that count.
-    out : Path, optional
-        Folder for the JSON files.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Options(Written):
+    """Measure the memory of recomputation, and what anomaly detection costs while it is off."""
 
     lengths: tuple[int, ...] = (1_000, 2_000, 5_000, 10_000)
+    """Steps in time, T, of the loop over the cell."""
+
     layer_lengths: tuple[int, ...] = (6_250, 25_000, 100_000)
+    """Those of the layer."""
+
     repeats: int = 300
-    out: Path | None = None
+    """Rounds of the timed comparison that count."""
 
 
 def training_step(steps: int, remat: bool, batch: int = BATCH) -> Callable[[], None]:
@@ -237,7 +229,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
 
 def main(options: Options) -> None:
     """Run both measurements."""
-    with one_thread():
+    with threads(1):
         report("memory-along-time", memory(options), options.out)
         report("anomaly-detection-off", anomaly_off(options), options.out)
 

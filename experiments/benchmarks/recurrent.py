@@ -19,19 +19,16 @@ import os
 import statistics
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import tyro
 
 import tinygrad182 as tg
 from experiments.benchmarks import peers
 from experiments.benchmarks.layers import ALL, Form, data, ours, shape_of
+from experiments.benchmarks.options import TimedLayers
 from experiments.benchmarks.peers import CELLS, Cell, Run, Shape
-from experiments.benchmarks.timing import CLOCKS, Seconds, interleave, ratio, report
-
-TURN = 0.02
-"""Seconds that a contestant runs at a time, at least."""
+from experiments.benchmarks.timing import CLOCKS, TURN, Seconds, interleave, ratio, report
 
 BESIDE_PEERS_ALONE: tuple[Shape, ...] = ((50, 128, 128, 512), (20, 10, 1, 16))
 """The shapes at which the products do not count."""
@@ -42,38 +39,21 @@ SLOW: tuple[str, ...] = ("NumPy", "unrolled", "torch cells")
 Times = dict[str, Seconds]
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure whole recurrent layers beside PyTorch, JAX and the matrix products alone.
-
-    Parameters
-    ----------
-    device : str
-        cpu or cuda.
-    threads : int
-        Of every library.
-    clock : str
-        wall, or cpu: the time of the process, for one thread on a machine that others use too.
-    repeats : int
-        Rounds that count.
-    cells : tuple of str
-        LSTM, GRU, RNN, Peephole.
-    shapes : tuple of str
-        T,B,I,H each.
-    quick : bool
-        Without what is slow: loops over cells, and NumPy's form.
-    out : Path, optional
-        Folder for the JSON files.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Options(TimedLayers):
+    """Measure whole recurrent layers beside PyTorch, JAX and the matrix products alone."""
 
     device: str = "cpu"
-    threads: int = 1
-    clock: Literal["wall", "cpu"] = "wall"
-    repeats: int = 15
+    """cpu or cuda."""
+
     cells: tuple[Cell, ...] = CELLS
+    """LSTM, GRU, RNN, Peephole."""
+
     shapes: tuple[str, ...] = ALL
+    """T,B,I,H each."""
+
     quick: bool = False
-    out: Path | None = None
+    """Without what is slow: loops over cells, and NumPy's form."""
 
 
 def contestants(cell: Cell, shape: Shape, options: Options) -> dict[str, Run]:

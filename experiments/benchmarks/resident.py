@@ -19,21 +19,14 @@ import tyro
 
 from experiments.benchmarks import peers
 from experiments.benchmarks.layers import SHAPES, data, ours
+from experiments.benchmarks.options import Written
 from experiments.benchmarks.peers import Cell, Shape
 from experiments.benchmarks.timing import report
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure the memory of one step of a layer.
-
-    Parameters
-    ----------
-    out : Path, optional
-        Folder for the JSON file.
-    """
-
-    out: Path | None = None
+@dataclass(frozen=True, kw_only=True)
+class Options(Written):
+    """Measure the memory of one step of a layer."""
 
 
 def peak(whose: Any, cell: Cell, shape: Shape) -> float:

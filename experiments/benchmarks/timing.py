@@ -17,9 +17,13 @@ from typing import Any
 
 from rich.progress import track
 
+from experiments.benchmarks.worker import Worker
 from experiments.common.terminal import Grid, console_for, print_table
 
 Seconds = list[float]
+
+TURN = 0.02
+"""Seconds that a contestant's turn takes, at least."""
 
 
 def interleave(
@@ -64,6 +68,24 @@ def interleave(
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """Seconds that pass, or that a process works: for one thread on a machine that others use too."""
+
+
+Contestant = tuple[Worker, str, tuple[Any, ...]]
+"""Who measures, the function that makes the run (``"layers.ours"``), and its arguments."""
+
+
+def in_turns(
+    contestants: Mapping[str, Contestant], repeats: int, clock: str
+) -> dict[str, list[list[float]]]:
+    """Seconds of each stage of each contestant in each round, after two rounds that are not counted."""
+    times: dict[str, list[list[float]]] = {name: [] for name in contestants}
+    now = CLOCKS[clock].__name__
+    for turn in track(range(repeats + 2), description="Timing", transient=True):
+        for name, (worker, make, given) in contestants.items():
+            taken = worker.ask("turn", function=make, given=given, at_least=TURN, clock=now)
+            if turn >= 2:
+                times[name].append(taken)
+    return times
 
 
 def ratio(times: dict[str, Seconds], name: str, peer: str) -> float:

@@ -14,16 +14,16 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
 
 import tinygrad182 as tg
+from experiments.benchmarks.options import Written
+from experiments.benchmarks.peers import threads
 from experiments.benchmarks.timing import interleave, ratio, report
 
 SHAPES = ((100, 1, 1, 16), (100, 10, 1, 16), (100, 64, 32, 128))
@@ -31,23 +31,15 @@ LENGTHS = (100, 1_000, 10_000)
 PEER = "torch retain_grad"
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure an unrolled RNN with every gradient kept, beside PyTorch.
-
-    Parameters
-    ----------
-    device : str
-        cpu or cuda.
-    repeats : int
-        Rounds that count.
-    out : Path, optional
-        Folder for the JSON files.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Options(Written):
+    """Measure an unrolled RNN with every gradient kept, beside PyTorch."""
 
     device: str = "cpu"
+    """cpu or cuda."""
+
     repeats: int = 40
-    out: Path | None = None
+    """Rounds that count."""
 
 
 def ours(shape: tuple[int, ...], x: Any, y: Any) -> dict[str, Callable[[], object]]:
@@ -146,29 +138,6 @@ def along_time(options: Options) -> list[dict[str, Any]]:
     return rows
 
 
-def long_chain(count: int = 1_000_000) -> list[dict[str, Any]]:
-    """Time per operation of a chain of products: recorded, traversed, freed."""
-    x = tg.ones(1, requires_grad=True)
-    y = x
-    start = time.perf_counter()
-    for _ in range(count):
-        y = y * 1.0
-    recorded = time.perf_counter()
-    y.backward()
-    traversed = time.perf_counter()
-    for _ in range(count):
-        x = x * 1.0
-    again = time.perf_counter()
-    del x, y
-    freed = time.perf_counter()
-    marks = {
-        "forward": recorded - start,
-        "backward": traversed - recorded,
-        "freeing": freed - again,
-    }
-    return [{"operations": count, **{f"{k} µs/op": v / count * 1e6 for k, v in marks.items()}}]
-
-
 def synchronizer(device: str) -> Callable[[], object]:
     """Return what waits for the device."""
     if device == "cpu":
@@ -178,26 +147,12 @@ def synchronizer(device: str) -> Callable[[], object]:
     return lambda: cupy.cuda.Device().synchronize()
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """Limit the array libraries to one thread each."""
-    if find_spec("torch") is not None:
-        import torch
-
-        torch.set_num_threads(1)
-    if find_spec("threadpoolctl") is None:
-        return nullcontext()
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)
-
-
 def main(options: Options) -> None:
-    """Run the three measurements."""
+    """Run both measurements."""
     tg.use_device(options.device)
-    with one_thread():
+    with threads(1):
         report("unrolled-against-torch", against_torch(options), options.out)
         report("unrolled-along-time", along_time(options), options.out)
-        report("chain-of-a-million", long_chain(), options.out)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
@@ -19,31 +18,14 @@ import tyro
 import tinygrad182 as tg
 from experiments.benchmarks import peers
 from experiments.benchmarks.layers import SHAPES, Form, data, layer, run
+from experiments.benchmarks.options import TimedLayers
 from experiments.benchmarks.peers import Cell, Shape
-from experiments.benchmarks.recurrent import TURN
-from experiments.benchmarks.timing import CLOCKS, interleave, ratio, report
+from experiments.benchmarks.timing import CLOCKS, TURN, interleave, ratio, report
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure layers with gradients that vanish beside the same with gradients that do not.
-
-    Parameters
-    ----------
-    threads : int
-        Of every library.
-    clock : str
-        wall, or cpu: the time of the process, for one thread on a machine that others use too.
-    repeats : int
-        Rounds that count.
-    out : Path, optional
-        Folder for the JSON file.
-    """
-
-    threads: int = 1
-    clock: Literal["wall", "cpu"] = "wall"
-    repeats: int = 15
-    out: Path | None = None
+@dataclass(frozen=True, kw_only=True)
+class Options(TimedLayers):
+    """Measure layers with gradients that vanish beside the same with gradients that do not."""
 
 
 def regimes(options: Options) -> list[dict[str, Any]]:

@@ -12,13 +12,20 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 """This checkout."""
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Variables that give every library as many threads."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
 
 
 class Worker:
@@ -69,23 +76,30 @@ class Measurements:
     """What a worker can be asked for."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, Any] = {}
+        self._stages: dict[str, tuple[Callable[..., Any], ...]] = {}
 
-    def turn(self, cell: Any, shape: list[int], form: Any, at_least: float, clock: str) -> float:
-        """Seconds of a step, from a turn of some length, after one step that is not counted."""
+    def call(self, function: str, given: list[Any]) -> Any:
+        """Call a function of the benchmarks, such as ``"layers.ours"``."""
+        module, _, name = function.partition(".")
+        return getattr(importlib.import_module(f"experiments.benchmarks.{module}"), name)(*given)
+
+    def turn(self, function: str, given: list[Any], at_least: float, clock: str) -> list[float]:
+        """Seconds of each stage of a run, from a turn of some length after one run that is not counted.
+
+        The function makes the run, or its stages: each is given what the one before has returned.
+        """
         now = getattr(time, clock)
-        name = f"{cell} {shape} {form}"
-        if name not in self._runs:
-            layers = importlib.import_module("experiments.benchmarks.layers")
-            self._runs = {name: layers.ours(cell, tuple(shape), form)}
-            self._runs[name]()
-        run = self._runs[name]
-        run()
-        count, start = 0, now()
-        while (taken := now() - start) < at_least or not count:
-            run()
-            count += 1
-        return taken / count
+        name = f"{function}{given}"
+        if name not in self._stages:
+            made = self.call(function, given)
+            self._stages[name] = made if isinstance(made, tuple) else (made,)
+            seconds_of(self._stages[name], now)
+        stages = self._stages[name]
+        seconds_of(stages, now)
+        taken = [seconds_of(stages, now)]
+        while sum(map(sum, taken)) < at_least:
+            taken.append(seconds_of(stages, now))
+        return [sum(each) / len(taken) for each in zip(*taken, strict=True)]
 
     def first(self, cell: str, dtype: str) -> dict[str, float]:
         """Seconds of the import, and of a cell's first step of training."""
@@ -118,6 +132,16 @@ class Measurements:
         with cupy.counted("tinygrad182") as found:
             run()
         return {"launches": found["launch"], "waits": found["sync"], "kernels": found["kernels"]}
+
+
+def seconds_of(stages: tuple[Callable[..., Any], ...], now: Callable[[], float]) -> list[float]:
+    """Seconds of each stage, with what it frees."""
+    result: tuple[Any, ...] = ()
+    marks = [now()]
+    for stage in stages:
+        result = (stage(*result),)
+        marks.append(now())
+    return [end - start for start, end in pairwise(marks)]
 
 
 def main(folder: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import tinygrad182 as tg
-from experiments.benchmarks import layers, memory, peers, recurrent, timing
-from experiments.benchmarks.worker import Worker
+from experiments.benchmarks import layers, memory, operations, peers, recurrent, timing
+from experiments.benchmarks.worker import ROOT, Worker
 
 
 @pytest.mark.parametrize("function", memory.CHECKED, ids=lambda f: f.__name__)
@@ -98,3 +98,49 @@ result = SimpleNamespace(sum=lambda: SimpleNamespace(backward=lambda: None))
 nn = SimpleNamespace(OnlyThere=lambda *sizes, **options: lambda x: (result, None))
 ones = lambda shape, dtype: None
 """
+
+
+# --- operations without a layer -------------------------------------------------------------------
+
+SMALL = "7,3,2,5"
+
+
+def test_the_loop_that_keeps_every_result_computes_the_same():
+    *arrays, weights = operations.data(SMALL)
+    losses, kept = [], []
+
+    def keep(result):
+        kept.append(result)
+        return result
+
+    for loop, word in ((operations.loop, operations.nothing), (operations.loop_keeping_all, keep)):
+        leaves = [tg.tensor(w, requires_grad=True) for w in weights]
+        losses.append(loop(word, *map(tg.tensor, arrays), leaves).item())
+    assert losses[0] == losses[1]
+    assert len({id(result) for result in kept}) == 7 * operations.A_STEP
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("kept", operations.THEIRS)
+def test_the_loop_in_pytorch_computes_the_same(kept):
+    pytest.importorskip("torch")
+    forward, _ = operations.our_loop(SMALL, "backward")
+    loss, results = operations.torch_loop(SMALL, kept)[0]()
+    assert_allclose(loss.item(), forward().item(), rtol=1e-5)
+    assert (
+        len(results) == {"every result": 7 * operations.A_STEP, "every state": 7, "leaves": 0}[kept]
+    )
+
+
+def test_contestants_take_turns_and_each_stage_has_a_time():
+    chains = {"short": ("weight", 1), "long": ("number", 50)}
+    with Worker(ROOT) as worker:
+        contestants = {n: (worker, "operations.our_chain", given) for n, given in chains.items()}
+        times = timing.in_turns(contestants, 2, "cpu")
+        counts = worker.ask("call", function="operations.costs", given=[SMALL])
+    assert [[len(stages) for stages in rounds] for rounds in times.values()] == [[2, 2], [2, 2]]
+    row = operations.Measured(times, 50).row("long", {"/short": "short", "/torch": "torch"})
+    assert row["/short"] > 1
+    assert row["/torch"] is None
+    assert row["forward, µs/op"] + row["backward, µs/op"] == pytest.approx(row["ms"] * 20, rel=0.5)
+    assert all(count > 0 for count in counts.values())

@@ -208,6 +208,31 @@ def test_a_run_that_is_told_to_end_cleans_up(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
+TOLD_IN_EXEC = (
+    "import runpy, sys\n"
+    "from experiments.catalogue import Experiment\n"
+    "from experiments.common import cli\n"
+    "from experiments.common.options import Options\n"
+    "told = 'import signal; signal.raise_signal(signal.SIGTERM)'\n"
+    "cli.load = lambda name: Experiment('Is it?', Options, lambda *given: exec(told))\n"
+    "runpy.run_module('experiments', run_name='__main__', alter_sys=True)\n"
+)
+"""An experiment that is told to end in ``exec`` of a text, which is how a dataclass is made."""
+
+
+def test_a_run_that_is_told_to_end_in_code_made_from_a_text_cleans_up(tmp_path, monkeypatch):
+    """Python would end such a process with SIGINT, although the interrupt was caught."""
+    (tmp_path / "told_in_exec.py").write_text(TOLD_IN_EXEC)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    options = ("toy", "--out", str(tmp_path / "new" / "out"))
+    done = subprocess.run(
+        [sys.executable, "-m", "told_in_exec", *options], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 130
+    assert "Interrupted. Nothing was written." in one_line(done.stderr)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.fixture
 def toy(monkeypatch):
     """An experiment that takes no time."""

@@ -16,7 +16,7 @@ from ..kernels.powers import largest_exponent
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Node
-from .graph import Graph, GraphNode, Kept
+from .graph import Graph, GraphNode
 from .hosting import twins_of
 from .scaling import times_power
 
@@ -81,16 +81,16 @@ def first_anomaly(graph: Graph) -> Anomaly | None:
 def _on_host(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     """Bring a graph's numbers to the host; also return which node each new node stands for."""
     nodes, seeds = graph._order, graph._seeds
-    traced = [node for node in nodes if node in graph._kept]
+    traced = [node for node in nodes if node in graph._grads]
     given = [(node, graph._value(node), graph._inputs(node)) for node in nodes]
-    arrays = [*(graph._kept[node].grad for node in traced), *(g for _, g in seeds)]
+    arrays = [*(graph._grads[node] for node in traced), *(g for _, g in seeds)]
     if not is_away([*(value for _, value, _ in given), *arrays]):
         return graph, {}
     twins, arrays = twins_of(given, arrays)
     grads = dict(zip([twins[node] for node in traced], arrays, strict=False))
-    kept = {twin: Kept(g, twin.value, twin.inputs or ()) for twin, g in grads.items()}
     roots = [(twins[n], g) for (n, _), g in zip(seeds, arrays[len(traced) :], strict=True)]
-    return Graph(roots, kept), {twin: node for node, twin in twins.items()}
+    order = [twins[node] for node in nodes]
+    return Graph(roots, order, grads), {twin: node for node, twin in twins.items()}
 
 
 def _first(graph: Graph) -> Anomaly | None:

@@ -269,7 +269,7 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     recurrences = [r for stack in stacks.values() for r in stack.values()]
     targets = {node for r in recurrences for node in r.nodes()}
     if not is_away([node.value for node in nodes]):
-        return gradients_inside([seed], targets, leaves)
+        return gradients_inside([seed], targets, leaves, nodes=nodes)
     states = {node for r in recurrences for node in r.states()}
     sums = TrustedCotangents(_leading_to(states, nodes))
     found = gradients_inside([seed], targets, leaves, sums=sums)

@@ -35,7 +35,9 @@ from .scaling import (
     Band,
     Power,
     by_rank,
+    by_type,
     disjoint,
+    farthest,
     is_held,
     joined,
     reach_of,
@@ -59,10 +61,18 @@ class ScaledCotangents(Cotangents):
     its type holds well it is one array, and the pass is the plain one. Where its elements lie further
     apart (the steps of a vanishing sequence in one array, a sample that explodes beside one that
     vanishes), it is split by magnitude, and the bands go through the rules together, on a leading axis.
+
+    Parameters
+    ----------
+    trusting : bool
+        Whether to look at many cotangents at once, after they have gone on, as long as they stay near 1.
+        Where one has gone so far by then that another operation may have lost it, :class:`Lost` is raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trusting: bool = False) -> None:
         super().__init__()
+        self._unseen: list[Array] | None = [] if trusting else None
+        self._waiting = 0  # the number of their elements
         self.powers: list[Power] = _ZERO
         """Those of the node popped last: what arrives next over its edges has them too."""
         self._plain = Cotangents()  # what has the power 0
@@ -114,7 +124,25 @@ class ScaledCotangents(Cotangents):
 
     def is_held(self, node: Node, g: Array) -> bool:
         """Whether the one array that arrived may go on as it is."""
-        return is_held(g)
+        if self._unseen is None:
+            return is_held(g)
+        self._unseen.append(g)
+        self._waiting += g.size
+        if self._waiting >= MANY:
+            self.look()
+        return True
+
+    def look(self) -> None:
+        """Look at what has gone on unseen; trust no more where it has left the neighbourhood of 1."""
+        unseen, self._waiting = self._unseen or [], 0
+        if self._unseen is not None:
+            self._unseen = []
+        for alike in by_type(unseen).values():
+            far = farthest(alike)
+            if far > reach_of(alike[0]):
+                raise Lost
+            if far**2 > reach_of(alike[0]):
+                self._unseen = None
 
     def _arrived(self, node: Node) -> list[Band]:
         g = self._plain.pop(node)
@@ -130,6 +158,14 @@ class ScaledCotangents(Cotangents):
         return list(zip(g, self.powers, strict=True))
 
 
+MANY = 4096
+"""Elements of cotangents that are looked at together, about."""
+
+
+class Lost(Exception):
+    """What was not looked at in time may have underflowed or overflowed."""
+
+
 class RowCotangents(ScaledCotangents):
     """Cotangents whose bands have a power of two each, or one for every row (a sequence at a step).
 
@@ -137,8 +173,8 @@ class RowCotangents(ScaledCotangents):
     (:mod:`.along`) as one. A recurrence gets one array.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, trusting: bool = False) -> None:
+        super().__init__(trusting)
         self._by_row: dict[Node, list[Band]] = {}
         self._parts: dict[Node, list[tuple[Slice, Power]]] = {}
         self._of_parts: dict[Node, list[Rows]] = {}
@@ -241,12 +277,8 @@ class TrustedCotangents(RowCotangents):
 
     def held(self) -> bool:
         """Whether every cotangent stayed within what its type holds well; the host waits once."""
-        alike: dict[Any, list[Array]] = {}
-        for g in self._seen:
-            xp = backend.namespace(g)
-            alike.setdefault((xp, xp.device(g), g.dtype), []).append(g)
         verdicts = []
-        for (xp, *_), arrays in alike.items():
+        for (xp, *_), arrays in by_type(self._seen).items():
             with xp.on(arrays[0]):
                 sizes = xp.abs(xp.concat([xp.reshape(g, (-1,)) for g in arrays]))
                 reach = reach_of(sizes)
@@ -393,6 +425,8 @@ def gradients_inside(
     sums_too: bool = False,
     sums: ScaledCotangents | None = None,
     stop: bool = False,
+    kind: type[ScaledCotangents] = RowCotangents,
+    nodes: list[Node] | None = None,
 ) -> Found:
     """Gradients in bands through a graph with recurrences that were run as one operation.
 
@@ -408,11 +442,18 @@ def gradients_inside(
         Whether to keep the gradients of every step's sums.
     sums : ScaledCotangents, optional
         How cotangents are kept.
-    stop : bool
+    stop, nodes
         As for :func:`backpropagate`.
+    kind : class
+        What keeps cotangents where ``sums`` is not given.
     """
-    run = _Pass(targets, leaves, sums_too, RowCotangents() if sums is None else sums)
-    in_pass(run, seeds, stop, grad=False)
+    run = _Pass(targets, leaves, sums_too, kind(trusting=True) if sums is None else sums, nodes)
+    try:
+        in_pass(run, seeds, stop, grad=False)
+        run.sums.look()
+    except Lost:
+        run = _Pass(targets, leaves, sums_too, kind(), nodes)
+        in_pass(run, seeds, stop, grad=False)
     return run.found
 
 
@@ -420,14 +461,22 @@ def gradients_in_bands(
     root: Node, seed: Array, targets: set[Node], stop: bool = False
 ) -> dict[Node, list[Band]]:
     """The gradient by every target of a graph that is step by step, as bands of one power each."""
-    return gradients_inside([(root, seed)], targets, sums=ScaledCotangents(), stop=stop).bands
+    return gradients_inside([(root, seed)], targets, stop=stop, kind=ScaledCotangents).bands
 
 
 class _Pass:
     """One backward pass that looks inside recurrences."""
 
-    def __init__(self, targets: set[Node], leaves: Set[Node], sums_too: bool, sums: Any) -> None:
-        self.sums = sums
+    def __init__(
+        self,
+        targets: set[Node],
+        leaves: Set[Node],
+        sums_too: bool,
+        sums: ScaledCotangents,
+        nodes: list[Node] | None,
+    ) -> None:
+        self.sums: Any = sums
+        self.nodes = nodes
         self.found = Found({}, {}, {})
         self.targets = targets
         self.leaves = leaves
@@ -444,13 +493,14 @@ class _Pass:
             stop=stop,
             cotangents=self.sums,
             pull=self.pull,
+            nodes=self.nodes,
         )
         for node in list(self._given):  # these send nothing on
             self._run(node, (False,) * len(node.inputs or ()))
 
     def arrive(self, node: Node, g: Array) -> None:
         """Note the whole cotangent of a target and of a scan, with its powers."""
-        if self._is_asked(node):
+        if node in self.targets or node in self.leaves:
             self.found.bands[node] = self.sums.bands(g)
         if is_scan(node):
             (self._given[node],) = self.sums.bands(g)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from .. import backend
 from .._calls import nearest, told
@@ -22,14 +22,6 @@ from ..recurrence import is_scan
 from ..unrolling import operations, unrolled
 from .steps import inside, step
 from .table import text_table
-
-
-class Kept(NamedTuple):
-    """What stays known of a node when a later backward pass frees it."""
-
-    grad: Array
-    value: Array
-    inputs: tuple[Any, ...]
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:
@@ -67,14 +59,10 @@ def trace(loss: Tensor, gradient: Any = None) -> Graph:
 @modes_kept
 def _traced(seeds: list[tuple[Node, Array]]) -> Graph:
     """The graph behind some nodes, the first of them the latest, with everything's gradient."""
-    kept: dict[Node, Kept] = {}
-
-    def keep(node: Node, g: Array) -> None:
-        kept[node] = Kept(g, node.value, node.inputs or ())
-
+    nodes, grads = ancestors([node for node, _ in seeds], constants=True), dict[Node, Array]()
     with no_grad():
-        backpropagate(seeds, visit=keep, retain_graph=True)
-    return Graph(seeds, kept)
+        backpropagate(seeds, visit=grads.__setitem__, retain_graph=True, nodes=nodes)
+    return Graph(seeds, nodes, grads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +163,9 @@ class GraphNode:
 
     @property
     def grad(self) -> Array:
-        kept = self._graph._kept.get(self._node)
-        if kept is not None:
-            return backend.namespace(kept.grad).read_only(kept.grad)
+        grad = self._graph._grads.get(self._node)
+        if grad is not None:
+            return backend.namespace(grad).read_only(grad)
         if self._node.requires_grad:
             return None  # nothing that has a derivative leads to it
         total = None
@@ -216,19 +204,23 @@ class Graph:
     it by itself.
     """
 
-    def __init__(self, seeds: list[tuple[Node, Array]], kept: dict[Node, Kept]) -> None:
+    def __init__(
+        self, seeds: list[tuple[Node, Array]], order: list[Node], grads: dict[Node, Array]
+    ) -> None:
         self._seeds = seeds
-        self._kept = kept
-        self._order = ancestors([node for node, _ in seeds], constants=True)
+        self._order = order
+        self._grads = grads
+        # what stays known of an operation when a later backward pass frees it
+        self._kept = {node: (node.value, node.inputs) for node in order if node.inputs}
         self._lazy_opened: Graph | None = None
         self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
     def _inputs(self, node: Node) -> tuple[Any, ...]:
-        return self._kept.get(node, node).inputs or ()
+        return self._kept[node][1] if node in self._kept else ()  # type: ignore[return-value]
 
     def _value(self, node: Node) -> Array:
-        return self._kept.get(node, node).value
+        return self._kept[node][0] if node in self._kept else node.value
 
     @property
     def _uses(self) -> dict[Node, list[Node]]:
@@ -243,7 +235,7 @@ class Graph:
 
     def _shares(self, consumer: Node, node: Node) -> list[tuple[int, Any]]:
         """Each use of ``node`` by ``consumer``: its position, and the cotangent sent back over it."""
-        if consumer not in self._kept:
+        if consumer not in self._grads:
             return []
         if not callable(consumer.primitive.vjp):  # type: ignore[union-attr]
             return self._pulled(consumer, {node}).get(node, [])
@@ -266,7 +258,7 @@ class Graph:
         ranks = list(accumulate((isinstance(x, Node) for x in inputs), initial=0))
         with_rule = (i for i in range(len(inputs)) if callable(rules) or rules[i] is not None)
         with no_grad():
-            pulled = pull(consumer, self._kept[consumer].grad, wanted)
+            pulled = pull(consumer, self._grads[consumer], wanted)
         found: dict[Node, list[tuple[int, Any]]] = {}
         for parent, share in pulled:  # in the order of the inputs
             position = next(i for i in with_rule if inputs[i] is parent)
@@ -390,8 +382,8 @@ class Graph:
         >>> step.select(name="c", time=30)[0].grad.shape
         (2, 4)
         """
-        kept = self._kept.get(node._node)
-        if not node.is_fused or kept is None:
+        g = self._grads.get(node._node)
+        if not node.is_fused or g is None:
             raise GraphError(
                 f"expand: {node!r} is not a recurrence that the loss depends on: is_fused is True for those"
             )
@@ -400,14 +392,13 @@ class Graph:
                 f"expand: a backward pass after the trace freed {node!r}; expand it before that, or pass "
                 "it retain_graph=True"
             )
-        g = kept.grad
         with no_grad(), backend.on(g):
             return _traced(inside(node._node, g) if time is None else step(node._node, g, time))
 
     def table(self, max_rows: int | None = 60) -> str:
         """One line per node: what it is, where, and the norms of its value and gradient."""
         header = ("op", "name", "module", "t", "shape", "‖value‖", "‖grad‖", "uses")
-        grads = {node: self._kept[node].grad for node in self._order if node in self._kept}
+        grads = {node: self._grads[node] for node in self._order if node in self._grads}
         norms = backend.norms([*map(self._value, self._order), *grads.values()])
         slopes = dict(zip(grads, norms[len(self) :], strict=True))
         rows = []

@@ -107,6 +107,26 @@ def reach_of(array: Array) -> float:
     return 2.0 ** (largest_exponent(array.dtype) // 2)
 
 
+def farthest(arrays: list[Array]) -> float:
+    """How far from 1 the sizes of all elements are, as a factor up or down; 0 and what is infinite aside."""
+    xp = backend.namespace(arrays[0])
+    with xp.on(arrays[0]):
+        flat = [xp.reshape(g, (-1,)) for g in arrays]
+        top, bottom = _extremes(whole := flat[0] if len(flat) == 1 else xp.concat(flat))
+        if not top < math.inf:
+            top, bottom = _extremes(xp.where(xp.isfinite(whole), whole, 0.0))
+    return max(top, 1 / bottom) if bottom else 1.0
+
+
+def by_type(arrays: list[Array]) -> dict[Any, list[Array]]:
+    """Arrays by their library, device and dtype."""
+    alike: dict[Any, list[Array]] = {}
+    for g in arrays:
+        xp = backend.namespace(g)
+        alike.setdefault((xp, xp.device(g), g.dtype), []).append(g)
+    return alike
+
+
 def _extremes(array: Array) -> tuple[float, float]:
     """Largest size of an element, and smallest but 0."""
     if not math.prod(array.shape):

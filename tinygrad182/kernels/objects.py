@@ -101,14 +101,14 @@ def _jit() -> Any:
 
 
 def _compiled(text: str) -> bytes:
-    module = llvm.parse_assembly(text)
     machine = _machine()
     options = llvm.create_pipeline_tuning_options(LEVEL)
     for name in OFF:
         setattr(options, name, False)
     builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
-    return bytes(machine.emit_object(module))
+    with llvm.parse_assembly(text) as module:  # freed by __del__, it would swallow an interrupt
+        builder.getModulePassManager().run(module, builder)
+        return bytes(machine.emit_object(module))
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def fill(key: Key, arrays: tuple[Array, ...]) -> Key:
 
 def index(xp: Namespace, x: Array, *arrays: Array, key: Key) -> Array:
     """The elements a NumPy index selects."""
-    return xp.index(x, fill(key, arrays))
+    return xp.index(x, fill(key, arrays) if arrays else key)
 
 
 def index_vjp(

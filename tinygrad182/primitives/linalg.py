@@ -13,12 +13,8 @@ def matmul(xp: Namespace, a: Array, b: Array) -> Array:
     return xp.matmul(a, b)
 
 
-def _transpose(xp: Namespace, x: Array) -> Array:
-    return xp.permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
-
-
 def matmul_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
-    return xp.matmul(g, _transpose(xp, b))
+    return xp.matmul(g, b.mT)
 
 
 def matmul_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
@@ -26,7 +22,7 @@ def matmul_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array
         lead = g.shape[: g.ndim - y.ndim]
         a = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
         g = xp.reshape(g, (*lead, a.shape[0], g.shape[-1]))
-    return xp.matmul(_transpose(xp, a), g)
+    return xp.matmul(a.mT, g)
 
 
 def einsum(xp: Namespace, *operands: Array, subscripts: str) -> Array:

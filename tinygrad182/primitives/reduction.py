@@ -15,7 +15,10 @@ Axis = tuple[int, ...] | None
 
 def _spread(xp: Namespace, g: Array, y: Array, x: Array, axis: Axis) -> Array:
     """Give ``g`` (or ``y``) back the reduced axes, with size 1: it broadcasts against ``x``."""
-    kept = tuple(1 if axis is None or i - x.ndim in axis else n for i, n in enumerate(x.shape))
+    ndim, shape = x.ndim, x.shape
+    kept: tuple[int, ...] = (1,) * ndim
+    if axis is not None:
+        kept = tuple([1 if i - ndim in axis else n for i, n in enumerate(shape)])
     return xp.reshape(g, g.shape[: g.ndim - y.ndim] + kept)
 
 

@@ -692,6 +692,17 @@ def test_an_interrupt_while_loops_are_built_is_not_remembered(
     assert chosen() is compiled
 
 
+def test_an_interrupt_while_llvm_frees_its_text_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes milliseconds is not left to ``__del__``, whose exceptions Python drops."""
+
+    def interrupted(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(llvm.ModuleRef, "_dispose", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        objects._compiled("")
+
+
 @pytest.mark.usefixtures("_anew")
 def test_a_child_made_while_loops_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its parent's thread is not in it, so it neither waits for it nor builds."""
