@@ -30,7 +30,8 @@ class intervene(ModeContext):  # noqa: N801 - used like a keyword
 
     A gate is the value of the nonlinearity that its block of the sums goes through: of an LSTM's f that is
     σ(x_f + h_f), of a GRU's n it is tanh(x_n + r ∘ h_n), and of a vanilla RNN's only gate it is the next
-    state. In a cell of one's own it is found in the step, or refused where no value is the gate's alone.
+    state. In a cell of one's own it is found in the step: where that uses 1 − σ(x_a + h_a), the gate is
+    σ(x_a + h_a). A cell in which no value is the gate's alone is refused.
 
     Parameters
     ----------
