@@ -37,12 +37,17 @@ def kinds_among(operands: Iterable[Any]) -> set[str]:
     return {kind_of(a) for a in arrays if is_floating(a)} - {""}
 
 
-def user_line() -> str:
-    """The innermost line of code outside the framework, as ``file:line: code``."""
+def user_place() -> tuple[str, int]:
+    """The file and the number of the innermost line of code outside the framework."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame = frame.f_back
-    name, number = frame.f_code.co_filename, frame.f_lineno
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def user_line() -> str:
+    """The innermost line of code outside the framework, as ``file:line: code``."""
+    name, number = user_place()
     return f"{name}:{number}: {linecache.getline(name, number).strip()}"
 
 

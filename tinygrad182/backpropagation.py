@@ -241,7 +241,7 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
     xp = backend.NAMESPACES[type(g)]
     inputs = node.inputs or ()
     try:
-        if is_tensor(g):  # recorded: the rule sees Tensors
+        if xp is not backend.NUMPY and is_tensor(g):  # recorded: the rule sees Tensors
             y: Any = wrap(node.value, node)
             xs = [wrap(x.value, x) if isinstance(x, Node) else x for x in inputs]
             return _pull(xp, node, g, y, xs, wanted)
@@ -279,9 +279,8 @@ def _pull(
     together = rules(*given, **params) if callable(rules) else None
     edges: list[Any] = []
     for i, parent in enumerate(inputs):
-        if isinstance(parent, Node) and (memory := parent.memory) is not None:
-            if memory.changed_after(node.order):  # wanted or not: rules of the others use it
-                parent.check_unchanged(node)
+        if isinstance(parent, Node) and parent.memory is not None:
+            parent.check_unchanged(node)  # wanted or not: the rules of the others use its value
         if parent not in wanted:
             continue
         if together is not None:
@@ -433,7 +432,9 @@ def backpropagate(
     if targets is not None:
         nodes = _leading_to(targets, nodes)
     sums = Cotangents() if cotangents is None else cotangents
-    return in_pass(_backpropagate, seeds, nodes, targets, ends, visit, edge, retain_graph, sums, pull)
+    return in_pass(
+        _backpropagate, seeds, nodes, targets, ends, visit, edge, retain_graph, sums, pull
+    )
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes

@@ -196,6 +196,9 @@ def gradient_flow(loss: Tensor, gradient: Any = None, backward: bool = False) ->
     along, so norms are right far below what the model's dtype can hold, as long as no single operation
     changes a gradient by more than 2^60 (in float32).
 
+    Each direction of a bidirectional layer has a path of its own. Steps of ``"rnn.l0_reverse"`` are counted
+    in the order in which it runs, here and in every other view: index 0 is the state after x_{T−1}.
+
     A layer that was run as one operation shows all its steps: 0 where the loss does not depend on one.
     Of a loop, steps that the loss does not depend on are no part of its graph.
 

@@ -66,7 +66,7 @@ class ScaledCotangents(Cotangents):
     ----------
     trusting : bool
         Whether to look at many cotangents at once, after they have gone on, as long as they stay near 1.
-        Where one has gone so far by then that another operation may have lost it, :class:`Lost` is raised.
+        Where one has gone so far by then that another operation may have lost it, LostError is raised.
     """
 
     def __init__(self, trusting: bool = False) -> None:
@@ -140,7 +140,7 @@ class ScaledCotangents(Cotangents):
         for alike in by_type(unseen).values():
             far = farthest(alike)
             if far > reach_of(alike[0]):
-                raise Lost
+                raise LostError
             if far**2 > reach_of(alike[0]):
                 self._unseen = None
 
@@ -162,7 +162,7 @@ MANY = 4096
 """Elements of cotangents that are looked at together, about."""
 
 
-class Lost(Exception):
+class LostError(Exception):
     """What was not looked at in time may have underflowed or overflowed."""
 
 
@@ -278,7 +278,8 @@ class TrustedCotangents(RowCotangents):
     def held(self) -> bool:
         """Whether every cotangent stayed within what its type holds well; the host waits once."""
         verdicts = []
-        for (xp, *_), arrays in by_type(self._seen).items():
+        for arrays in by_type(self._seen).values():
+            xp = backend.namespace(arrays[0])
             with xp.on(arrays[0]):
                 sizes = xp.abs(xp.concat([xp.reshape(g, (-1,)) for g in arrays]))
                 reach = reach_of(sizes)
@@ -296,7 +297,8 @@ def at_band(cotangent: Any, i: int) -> Any:
 
 def _needs_no_care(node: Node) -> bool:
     """Whether nothing is computed from the node's cotangent, or by loops that carry powers of their own."""
-    return node.primitive is None or node.primitive.view or is_scan(node)
+    primitive = node.primitive
+    return primitive is None or primitive.view or isinstance(primitive, Scan)
 
 
 class Rows(NamedTuple):
@@ -451,7 +453,7 @@ def gradients_inside(
     try:
         in_pass(run, seeds, stop, grad=False)
         run.sums.look()
-    except Lost:
+    except LostError:
         run = _Pass(targets, leaves, sums_too, kind(), nodes)
         in_pass(run, seeds, stop, grad=False)
     return run.found
@@ -502,7 +504,7 @@ class _Pass:
         """Note the whole cotangent of a target and of a scan, with its powers."""
         if node in self.targets or node in self.leaves:
             self.found.bands[node] = self.sums.bands(g)
-        if is_scan(node):
+        if isinstance(node.primitive, Scan):
             (self._given[node],) = self.sums.bands(g)
 
     def _is_asked(self, node: Node) -> bool:
@@ -515,7 +517,9 @@ class _Pass:
         """
         if node in self._given:
             self._pull_scan(node, wanted)
-        elif isinstance(self.sums.powers[0], int):  # or none of them is
+        elif self.sums.powers is _ZERO or isinstance(
+            self.sums.powers[0], int
+        ):  # or none of them is
             return pull(node, g, wanted)
         else:
             for array, power in self.sums.bands(g):

@@ -13,7 +13,7 @@ from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, br
 from ..marks import Mark
 from ..modes import Scope
 from ..recording import Node
-from ..recurrence import Scan, is_scan, steps_of_scan
+from ..recurrence import Scan, steps_of_scan
 
 
 class Recurrence:
@@ -220,6 +220,9 @@ def chosen(wanted: Wanted, there: Sequence[int], what: str) -> list[int]:
     return times
 
 
+_NONE: _Reached = frozenset()
+
+
 class Loops(NamedTuple):
     """The recurrences of a graph, in the order they began.
 
@@ -252,15 +255,13 @@ def loops_of(nodes: list[Node]) -> Loops:
     reached: dict[Node, _Reached] = {}  # the last before each node, for every module and name
     arrays: dict[int, _Reached] = {}  # the same by a state's array, which a detached Tensor has too
     for node in nodes:
-        past: _Reached = frozenset()
-        if not node.inputs and not node.marks and node.requires_grad:
-            continue
-        if node.inputs:
-            above = {reached[x] for x in node.inputs if x in reached}
-            past = above.pop() if len(above) == 1 else frozenset().union(*above)
-        if not node.requires_grad:
+        past = _NONE
+        for x in node.inputs or ():
+            if x in reached and (above := reached[x]) is not past:  # type: ignore[index]
+                past = past | above if past else above
+        if node.primitive is None and not node.requires_grad:
             past = arrays.get(id(node.value), past)
-        if is_scan(node):
+        if isinstance(node.primitive, Scan):
             past |= _note_fused(node, reached, found)
         for mark in node.marks:
             time = mark.scope.time

@@ -108,7 +108,7 @@ def reach_of(array: Array) -> float:
 
 
 def farthest(arrays: list[Array]) -> float:
-    """How far from 1 the sizes of all elements are, as a factor up or down; 0 and what is infinite aside."""
+    """By what factor, up or down, the sizes of elements lie from 1 at most, but for 0 and infinity."""
     xp = backend.namespace(arrays[0])
     with xp.on(arrays[0]):
         flat = [xp.reshape(g, (-1,)) for g in arrays]
@@ -122,8 +122,11 @@ def by_type(arrays: list[Array]) -> dict[Any, list[Array]]:
     """Arrays by their library, device and dtype."""
     alike: dict[Any, list[Array]] = {}
     for g in arrays:
-        xp = backend.namespace(g)
-        alike.setdefault((xp, xp.device(g), g.dtype), []).append(g)
+        kind: Any = g.dtype
+        if type(g) is not np.ndarray:
+            xp = backend.namespace(g)
+            kind = (xp, xp.device(g), g.dtype)
+        alike.setdefault(kind, []).append(g)
     return alike
 
 

@@ -172,7 +172,7 @@ def _elements(nodes: list[Node], reading: _Reading) -> Times:
     axes, times = reading.axes, reading.times
     found: dict[Node, set[int]] = {}
     for node in nodes:
-        if node.op == "stack" and node in axes and node not in times:
+        if node.op == "stack" and _stacks_steps(node, axes) and node not in times:
             for t, x in enumerate(node.inputs or (), axes[node].start):
                 if isinstance(x, Node) and x.primitive is not None and x not in times:
                     found.setdefault(x, set()).add(t)
@@ -182,6 +182,11 @@ def _elements(nodes: list[Node], reading: _Reading) -> Times:
             if step is not None:
                 found.setdefault(node, set()).add(step)
     return {node: steps.pop() for node, steps in found.items() if len(steps) == 1}
+
+
+def _stacks_steps(node: Node, axes: Axes) -> bool:
+    """Whether the axis along which a stack puts its operands is time, and not one that they have."""
+    return node in axes and axes[node].axis == node.params["axis"]
 
 
 def _taken(nodes: list[Node], times: Times) -> dict[Node, list[Node]]:

@@ -28,7 +28,8 @@ _GIVEN = ("xp", "x", "h", "state")
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 # fmt: off
 _ATTRIBUTES = (
-    "input_size", "hidden_size", "num_layers", "bias", "batch_first", "return_states", "fused", "training",
+    "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
+    "return_states", "fused", "training",
 )
 # fmt: on
 

@@ -20,7 +20,8 @@ def from_torch(module: Any) -> Module:
     """Turn a PyTorch layer into ours: ``RNN``, ``LSTM``, ``GRU``, their cells, or another of those named.
 
     The result has copies of its parameters, in its dtype, on the default device, and gives the same
-    outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are).
+    outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are). It
+    is in training or not as the module is; what its dropout leaves out is drawn by a generator of its own.
     PyTorch itself is not imported. The way back, as PyTorch loads its own tensors only::
 
         state = layer.state_dict()
@@ -39,8 +40,8 @@ def from_torch(module: Any) -> Module:
     Raises
     ------
     ArgumentError
-        Another kind of module, or one with an option that ours does not have: ``bidirectional``,
-        ``proj_size``, ``dropout``, ``max_norm``, ``scale_grad_by_freq``.
+        Another kind of module, or one with an option that ours does not have: ``proj_size``,
+        ``max_norm``, ``scale_grad_by_freq``.
     DTypeError
         Parameters that NumPy cannot hold, such as ``bfloat16``.
 
@@ -58,12 +59,11 @@ def from_torch(module: Any) -> Module:
             f"from_torch: {kind.__module__}.{kind.__name__} has no counterpart here; "
             f"pass a torch.nn module that is one of {', '.join(_LAYERS)}, with its own forward"
         )
-    for option, without in _OPTIONS_OURS_LACK.items():
+    for option, (without, remedy) in _OPTIONS_OURS_LACK.items():
         if getattr(module, option, without) != without:
-            remedy = "; set module.dropout = 0 first" if option == "dropout" else ""
             raise ArgumentError(
-                f"from_torch: {kind.__name__} with {option}={getattr(module, option)}; "
-                f"ours has none{remedy}"
+                f"from_torch: {kind.__name__} with {option}={getattr(module, option)}; ours has none"
+                f"{remedy}"
             )
     try:
         state = {name: p.detach().cpu().numpy() for name, p in module.state_dict().items()}
@@ -75,6 +75,7 @@ def from_torch(module: Any) -> Module:
     dtype = next((value.dtype for value in state.values()), "float32")
     layer = ours(**{name: _option(module, name) for name in options}, dtype=dtype)
     layer.load_state_dict(state)
+    layer.train(module.training)
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
     own = dict(layer.named_parameters())
     for name, parameter in own.items():
@@ -89,16 +90,18 @@ def _option(module: Any, name: str) -> Any:
     return value is not None and value is not False if name == "bias" else value
 
 
-_OPTIONS_OURS_LACK: dict[str, Any] = {
-    "bidirectional": False,
-    "proj_size": 0,
-    "dropout": 0,
-    "max_norm": None,
-    "scale_grad_by_freq": False,
+_OPTIONS_OURS_LACK: dict[str, tuple[Any, str]] = {
+    "proj_size": (0, "; use one without it, and a Linear after it"),
+    "max_norm": (None, ""),
+    "scale_grad_by_freq": (False, ""),
 }
-"""And their values where they are not used."""
+"""Their values where they are not used, and what to do about them."""
 
-_SEQUENCE = ("input_size", "hidden_size", "num_layers", "bias", "batch_first")
+# fmt: off
+_SEQUENCE = (
+    "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
+)
+# fmt: on
 _STEP = ("input_size", "hidden_size", "bias")
 
 _LAYERS: dict[str, tuple[Any, tuple[str, ...]]] = {

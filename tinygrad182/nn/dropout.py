@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .._draws import drawing_from
 from .._numbers import check_number
 from .._tensor import Tensor
@@ -50,12 +52,15 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map any shape to the same shape."""
         x = as_input(self, x)
-        if not self.training or self.p == 0:
-            return x
-        kept = drawing_from(self._generator).random(x.shape) >= self.p
-        scale = 1 / (1 - self.p) if self.p < 1 else 1.0
-        return where(beside(kept, x), x * scale, 0.0)
+        return dropped(x, self.p, self._generator) if self.training and self.p else x
 
     def extra_repr(self) -> str:
         """The probability."""
         return f"p={self.p:g}"
+
+
+def dropped(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
+    """Each element of ``x`` is 0 with probability p, and divided by 1 − p otherwise."""
+    kept = drawing_from(rng).random(x.shape) >= p
+    scale = 1 / (1 - p) if p < 1 else 1.0
+    return where(beside(kept, x), x * scale, 0.0)

@@ -17,7 +17,7 @@ class GRU(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, return_states, fused
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, return_states, fused
         As for :class:`RNN`.
     rng, dtype, device
         As for :class:`RNN`.
@@ -30,6 +30,8 @@ class GRU(RecurrentLayer):
         W_h.
     bias_ih_l{k}, bias_hh_l{k} : Parameter ``(3H,)``
         b_x and b_h, which are two because the reset gate stands between them.
+    weight_ih_l{k}_reverse, … : Parameter
+        Those of the reverse direction, as in :class:`RNN`.
 
     Examples
     --------

@@ -20,7 +20,7 @@ class LSTMStates(NamedTuple):
     Attributes
     ----------
     h, c : Tensor ``(layers, T, B, H)``
-        Hidden and cell states; index 0 of the time axis is the state after the first input.
+        Hidden and cell states; index t of the time axis is the state after the input x_t.
     """
 
     h: Tensor
@@ -65,7 +65,7 @@ class LSTM(_Remembering, RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, return_states, fused
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, return_states, fused
         As for :class:`RNN`.
     forget_bias : float
         Added to the forget gate's initial bias: 1 or more lets a new network remember [1]_.
@@ -80,6 +80,8 @@ class LSTM(_Remembering, RecurrentLayer):
         W_h.
     bias_ih_l{k} : Parameter ``(4H,)``
         b; ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the pair up.
+    weight_ih_l{k}_reverse, … : Parameter
+        Those of the reverse direction, as in :class:`RNN`.
 
     References
     ----------
@@ -115,6 +117,8 @@ class LSTM(_Remembering, RecurrentLayer):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         *,
         return_states: bool = False,
         fused: bool = True,
@@ -130,6 +134,8 @@ class LSTM(_Remembering, RecurrentLayer):
             num_layers,
             bias,
             batch_first,
+            dropout,
+            bidirectional,
             return_states=return_states,
             fused=fused,
             rng=rng,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -10,12 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import backend, functions
+from .._numbers import check_number
 from .._tensor import Tensor
+from ..anomaly import user_place
 from ..backend import Array
 from ..creation import beside, sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes, where
 from ..host import on_host, whole
+from ..indexing import index_checked
 from ..intervening import intervened
 from ..marks import mark, marked
 from ..modes import MODES, modes_kept, scope
@@ -25,6 +29,7 @@ from ..recurrence import Scan
 from ..unrolling import State, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
+from .dropout import dropped
 from .init import Rng, generator, new_parameter
 from .module import Module
 
@@ -281,7 +286,9 @@ class RecurrentLayer(Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, return_states, fused, rng, dtype, device
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, return_states, fused
+        As for :class:`RNN`.
+    rng, dtype, device
         As for :class:`RNN`.
 
     Attributes
@@ -300,6 +307,7 @@ class RecurrentLayer(Recurrent):
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k}, {name}_l{k} : Parameter
         As in :class:`GRU`. There is no ``bias_hh_l{k}`` of its own where a step only ever adds h to x.
+        Those of the reverse direction of a bidirectional layer end in ``_l{k}_reverse``.
 
     Examples
     --------
@@ -338,6 +346,8 @@ class RecurrentLayer(Recurrent):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         *,
         return_states: bool = False,
         fused: bool = True,
@@ -348,12 +358,32 @@ class RecurrentLayer(Recurrent):
         super().__init__(input_size, hidden_size, bias)
         self.num_layers = check_size(self, "num_layers", num_layers, 1)
         self.batch_first = batch_first
+        self.dropout = self._rate(dropout)
+        self.bidirectional = bool(bidirectional)
         self.return_states = return_states
         self.fused = fused and self.scan.program(**self._params()) is not None
-        drawn = generator(rng)
+        self._generator = generator(rng)  # of the initial values, then of what dropout leaves out
+        below = input_size
         for k in range(self.num_layers):
-            self._make(f"_l{k}", hidden_size if k else input_size, drawn, dtype, device)
+            for direction in self._directions():
+                self._make(f"_l{k}{direction}", below, self._generator, dtype, device)
+            below = hidden_size * len(self._directions())
         try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
+
+    def _rate(self, dropout: Any) -> float:
+        """The rate of dropout between layers, of which there has to be more than one."""
+        rate = check_number(self, "dropout", dropout, most=1)
+        if rate and self.num_layers == 1:
+            message = (
+                f"{type(self).__name__}: dropout={rate:g} leaves nothing out with num_layers=1, for it "
+                "acts between layers; put tg.nn.Dropout on the output"
+            )
+            warnings.warn_explicit(message, UserWarning, *user_place())
+        return rate
+
+    def _directions(self) -> tuple[str, ...]:
+        """What the names of a layer's directions end in."""
+        return ("", "_reverse") if self.bidirectional else ("",)
 
     @modes_kept
     def forward(
@@ -367,23 +397,27 @@ class RecurrentLayer(Recurrent):
             ``(B, T, I)`` with ``batch_first``; ``(T, I)`` is one sequence, and then B is missing from
             every shape below.
         state : Tensor ``(layers, B, H)``, or a tuple with one for each part of the state, optional
-            Initial states; zeros by default.
+            Initial states; zeros by default. Of a bidirectional layer, here and in what is returned:
+            ``(2·layers, B, H)``, layer 0 forward, layer 0 reverse, layer 1 forward …
         lengths : sequence of int ``(B,)``, optional
             How many steps each sequence has. Past its end a sequence's state stays as it is, no
-            gradient comes from there, and what stands in ``x`` is not used.
+            gradient comes from there, and what stands in ``x`` is not used. A reverse direction begins
+            at each sequence's own end.
         truncate : int, optional
             Steps in a window of truncated backpropagation: from one window to the one before, the state
-            goes on and no gradient comes back.
+            goes on and no gradient comes back. A reverse direction counts them from where it begins.
 
         Returns
         -------
         output : Tensor ``(T, B, H)``
-            The first part of the last layer's state at every step.
+            The first part of the last layer's state at every step; ``(T, B, 2H)`` if the layer is
+            bidirectional: at t, the forward state after x_0 … x_t beside the reverse one after
+            x_{T−1} … x_t.
         last : Tensor ``(layers, B, H)``, or a tuple with one for each part of the state
             States after the last step of each sequence.
         states : named tuple of Tensor ``(layers, T, B, H)``
-            With ``return_states`` only: each part at every step; index 0 of the time axis is the state
-            after the first input.
+            With ``return_states`` only: each part at every step; index t of the time axis is the state
+            after the input x_t.
 
         Raises
         ------
@@ -395,19 +429,26 @@ class RecurrentLayer(Recurrent):
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
         window = steps if truncate is None else check_size(self, "truncate", truncate, 1)
-        initial = None if state is None else self._initial_state(state, batch if batched else None)
+        initial = () if state is None else self._initial_state(state, batch if batched else None)
         ends = None if lengths is None else self._lengths(lengths, steps, batch, batched)
         if ends is not None:
             inside = beside(np.arange(steps)[:, None, None] < ends[:, None], x)
             x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
-        wholes, lasts = [], []
+        wholes: list[State] = []
+        lasts: list[State] = []
         for k in range(self.num_layers):
-            with _level(k):
-                before = None if initial is None else tuple([part[k] for part in initial])
-                every, last = self._layer(k, x, before, ends, window)
-            x = every[0]
-            wholes.append(every)
-            lasts.append(last)
+            if k and self.dropout and self.training:
+                x = dropped(x, self.dropout, self._generator)
+            outputs = []
+            for direction in self._directions():
+                run = self._backwards if direction else self._layer
+                with _level(f"l{k}{direction}"):
+                    before = _at(initial, len(lasts))
+                    every, last = run(f"_l{k}{direction}", x, before, ends, window)
+                outputs.append(every[0])
+                wholes.append(every)
+                lasts.append(last)
+            x = concat(outputs, axis=2) if self.bidirectional else outputs[0]
         output = swapaxes(x, 0, 1) if self.batch_first and batched else x
         final = [_joined(parts) for parts in zip(*lasts, strict=True)]
         states = [stack(parts) for parts in zip(*wholes, strict=True)] if self.return_states else []
@@ -418,17 +459,29 @@ class RecurrentLayer(Recurrent):
         found = output, final[0] if len(final) == 1 else tuple(final)
         return (*found, self.States(*states)) if self.return_states else found
 
-    def _layer(
-        self, k: int, x: Tensor, state: State | None, ends: Lengths, window: int
+    def _backwards(
+        self, suffix: str, x: Tensor, state: State, ends: Lengths, window: int
     ) -> tuple[State, State]:
-        """Run one layer, in windows between which no gradient flows.
+        """Run a layer in the reverse direction: on sequences that are turned round, and back.
+
+        Returns what :meth:`_layer` does; of the state at every step, those parts that are asked for.
+        """
+        turned = _turned(x, ends)
+        every, last = self._layer(suffix, index_checked(x, turned), state, ends, window)
+        asked = every if self.return_states else every[:1]
+        return tuple([index_checked(part, turned) for part in asked]), last
+
+    def _layer(
+        self, suffix: str, x: Tensor, state: State, ends: Lengths, window: int
+    ) -> tuple[State, State]:
+        """Run a layer, in windows between which no gradient flows; from zeros if ``state`` is empty.
 
         Returns each part of the state at every step, ``(T, B, H)``, and after the last of each sequence,
         ``(1, B, H)``.
         """
-        weights, runs = self._weights(f"_l{k}"), []
+        weights, runs = self._weights(suffix), []
         names = self.scan.parts
-        if state is None:
+        if not state:
             zeros = self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
             state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
         else:
@@ -473,11 +526,12 @@ class RecurrentLayer(Recurrent):
 
     def _initial_state(self, given: Any, batch: int | None) -> State:
         """A state that is given, (layers, B, H) each; ``batch``: None for one sequence without the axis."""
+        layers = "2·layers" if self.bidirectional else "layers"
+        count = self.num_layers * len(self._directions())
         if batch is not None:
-            return self._state(
-                given, (self.num_layers, batch, self.hidden_size), "(layers, B, H)", "_0"
-            )
-        one = self._state(given, (self.num_layers, self.hidden_size), "(layers, H)", "_0")
+            shape = count, batch, self.hidden_size
+            return self._state(given, shape, f"({layers}, B, H)", "_0")
+        one = self._state(given, (count, self.hidden_size), f"({layers}, H)", "_0")
         return tuple(h[:, None] for h in one)
 
     def _sequence(self, x: Any) -> tuple[Tensor, bool]:
@@ -526,6 +580,8 @@ class RecurrentLayer(Recurrent):
         options += self._own_options()
         options += "" if self.bias else ", bias=False"
         options += ", batch_first=True" if self.batch_first else ""
+        options += f", dropout={self.dropout:g}" if self.dropout else ""
+        options += ", bidirectional=True" if self.bidirectional else ""
         options += ", return_states=True" if self.return_states else ""
         return options + ("" if self.fused else ", fused=False")
 
@@ -533,14 +589,21 @@ class RecurrentLayer(Recurrent):
 _INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)
 
 
-@cache
-def _level(k: int) -> scope:
-    """The place of a layer among those above each other."""
-    return scope(f"l{k}")
+_level = cache(scope)
+"""The place of one direction of a layer among those above each other, by its name."""
+
+
+def _turned(x: Tensor, ends: Lengths) -> tuple[Any, ...]:
+    """The index that turns sequences round, each within its own length; applied twice, it does nothing."""
+    if ends is None:
+        return (slice(None, None, -1),)
+    steps = x.shape[0]
+    order = (ends - 1 - np.arange(steps)[:, None]) % steps  # what is padding stays so
+    return beside(order, x), beside(np.arange(len(ends)), x)
 
 
 def _at(wholes: State, key: int | slice) -> State:
-    """The same step of all parts."""
+    """The same step, or the same layer, of all parts."""
     return tuple([_one(whole, key) for whole in wholes])
 
 

@@ -31,7 +31,7 @@ class States(NamedTuple):
     Attributes
     ----------
     h : Tensor ``(layers, T, B, H)``
-        Hidden states; index 0 of the time axis is the state after the first input.
+        Hidden states; index t of the time axis is the state after the input x_t.
     """
 
     h: Tensor
@@ -51,6 +51,15 @@ class RNN(RecurrentLayer):
     bias : bool
     batch_first : bool
         Whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``; states never are.
+    dropout : float
+        Rate at which the outputs of every layer but the last are set to 0 while the layer is trained, as
+        by :class:`Dropout`. The numbers come from ``rng``, after the initial values.
+    bidirectional : bool
+        Whether each layer also reads the sequence from its end. Both directions have H units, output and
+        states are those of :meth:`RecurrentLayer.forward`, and the next layer reads 2H numbers.
+        In ``tg.inspect`` the second one is ``"rnn.l{k}_reverse"``, with its steps counted in the
+        order in which it runs: its index t is the state after x_{T−1} … x_{T−1−t}, which
+        ``[::-1]`` puts beside the output.
     return_states : bool
         Return a third value with the states of every layer at every step.
     fused : bool
@@ -59,7 +68,7 @@ class RNN(RecurrentLayer):
         step's operations: the same numbers to rounding, more slowly. Under :func:`detect_anomaly` it is
         always unrolled.
     rng : int or numpy.random.Generator, optional
-        For the initial values.
+        For the initial values, and after them for what dropout leaves out.
     dtype, device
         ``float32`` on the default device.
 
@@ -72,6 +81,8 @@ class RNN(RecurrentLayer):
     bias_ih_l{k} : Parameter ``(H,)``
         b. ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the pair up, so that
         state dicts are exchanged with PyTorch's layer both ways.
+    weight_ih_l{k}_reverse, weight_hh_l{k}_reverse, bias_ih_l{k}_reverse : Parameter
+        Those of the reverse direction. Above a bidirectional layer, ``weight_ih`` is ``(H, 2H)``.
 
     Examples
     --------
@@ -80,6 +91,9 @@ class RNN(RecurrentLayer):
     >>> output, h_n = rnn(tg.ones((10, 2, 1)))
     >>> output.shape, h_n.shape
     ((10, 2, 4), (1, 2, 4))
+    >>> output, h_n = tg.nn.RNN(1, 4, bidirectional=True, rng=0)(tg.ones((10, 2, 1)))
+    >>> output.shape, h_n.shape
+    ((10, 2, 8), (2, 2, 4))
     """
 
     gates = 1
@@ -101,6 +115,8 @@ class RNN(RecurrentLayer):
         nonlinearity: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         *,
         return_states: bool = False,
         fused: bool = True,
@@ -115,6 +131,8 @@ class RNN(RecurrentLayer):
             num_layers,
             bias,
             batch_first,
+            dropout,
+            bidirectional,
             return_states=return_states,
             fused=fused,
             rng=rng,

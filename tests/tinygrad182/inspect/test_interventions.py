@@ -343,6 +343,20 @@ def test_lengths_windows_and_layouts_are_those_of_the_layer() -> None:
     assert not np.array_equal(host(whole[3]), host(m.layer(x)[0][3]))
 
 
+def test_a_reverse_direction_has_a_path_and_its_own_order_of_steps() -> None:
+    both = tg.nn.LSTM(I, H, bidirectional=True, rng=3, dtype="float64")
+    alone = tg.nn.LSTM(I, H, dtype="float64")
+    own = {name: both.state_dict()[f"{name}_reverse"] for name in alone.state_dict()}
+    alone.load_state_dict(own)
+    x = const(np.random.default_rng(0).normal(size=(T, B, I)))
+    with intervene("lstm.l0_reverse", "f", 0.25, time=[1, 2]):
+        found = both(x)[0]
+    with intervene("lstm.l0", "f", 0.25, time=[1, 2]):
+        expected = alone(x[::-1])[0][::-1]
+    assert_close(found[..., H:], expected, 1e-15)
+    assert_same_bits(found[..., :H], both(x)[0][..., :H])
+
+
 def test_other_layers_stay_one_operation() -> None:
     m = model(tg.nn.LSTM, 2)
     with intervene("lstm.l1", "f", 1.0):

@@ -43,6 +43,16 @@ def test_layers_record_their_steps(case: Case) -> None:
             assert [axes[n] for n in uses] == [(-3, 0)]
 
 
+def test_a_stack_of_sequences_is_no_stack_of_steps() -> None:
+    """Each of its operands has all steps, and belongs to none."""
+    x = leaf(np.random.default_rng(0).normal(size=(5, 3, 2)))
+    batch = tg.stack([x[::-1, i] for i in range(3)], axis=1)
+    rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64", fused=False)
+    _, times, axes = read(rnn(batch)[0].sum())
+    assert axes[node_of(batch)] == (-3, 0)
+    assert times.keys().isdisjoint(node_of(batch).inputs or ())
+
+
 @pytest.mark.parametrize("loop", [n for n in loops.LOOPS if n != "gates_of_one_weight"])
 @pytest.mark.parametrize("T", [1, 2, 5])
 def test_every_operation_in_a_loop_belongs_to_its_step(loop: str, T: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,6 +171,7 @@ def loop(
     layers: int,
     lengths: Array | None = None,
     options: Mapping[str, Any] | None = None,
+    directions: Sequence[str] = ("",),
 ) -> Run:
     """Run a step over ``at["x"]`` from ``at["h_0"]`` and the like, with the weights by their names.
 
@@ -179,24 +180,47 @@ def loop(
     scan, below = own.layer.scan, at["x"]
     wholes, lasts = [], []
     for k in range(layers):
-        state = tuple(at[f"{part}_0"][k] for part in scan.parts)
-        others = {name: at[f"{name}_l{k}"] for name in scan.weights}
-        every = []
-        for t, x_t in enumerate(below):
-            x = x_t @ at[f"weight_ih_l{k}"].T + at.get(f"bias_ih_l{k}", 0.0)
-            h = state[0] @ at[f"weight_hh_l{k}"].T + at.get(f"bias_hh_l{k}", 0.0)
-            new = own.step(x, h, state, **others, **(options or {}))
-            if lengths is not None:
-                going = (t < lengths)[:, None]
-                new = tuple(np.where(going, a, b.real) for a, b in zip(new, state, strict=True))
-            state = new
-            every.append(state)
-        below = np.stack([parts[0] for parts in every])
-        wholes.append([np.stack(part) for part in zip(*every, strict=True)])
-        if lengths is None:
-            lasts.append(list(state))
-        else:
-            ends = lengths - 1, np.arange(len(lengths))
-            lasts.append([whole[ends] for whole in wholes[-1]])
+        outputs = []
+        for direction in directions:
+            turn = turned if direction else lambda x, _: x
+            state = tuple(at[f"{part}_0"][len(lasts)] for part in scan.parts)
+            here = {n.removesuffix(f"_l{k}{direction}"): values for n, values in at.items()}
+            every = _steps(own, here, turn(below, lengths), state, lengths, options or {})
+            ends = np.full(below.shape[1], len(below)) if lengths is None else lengths
+            lasts.append([whole[ends - 1, np.arange(len(ends))] for whole in every])
+            wholes.append([turn(whole, lengths) for whole in every])
+            outputs.append(wholes[-1][0])
+        below = np.concatenate(outputs, axis=2)
     together = [[np.stack(part) for part in zip(*some, strict=True)] for some in (lasts, wholes)]
     return Run(below, *together)
+
+
+def turned(x: Array, lengths: Array | None) -> Array:
+    """Each sequence from its own end to its start; the padding stays where it is."""
+    found = x.copy()
+    for i, n in enumerate([len(x)] * x.shape[1] if lengths is None else lengths):
+        found[:n, i] = x[:n, i][::-1]
+    return found
+
+
+def _steps(
+    own: Own,
+    at: Mapping[str, Array],
+    xs: Array,
+    state: tuple[Array, ...],
+    lengths: Array | None,
+    options: Mapping[str, Any],
+) -> list[Array]:
+    """Every state of one direction of a layer, each part (T, B, H)."""
+    others = {name: at[name] for name in own.layer.scan.weights}
+    every = []
+    for t, x_t in enumerate(xs):
+        x = x_t @ at["weight_ih"].T + at.get("bias_ih", 0.0)
+        h = state[0] @ at["weight_hh"].T + at.get("bias_hh", 0.0)
+        new = own.step(x, h, state, **others, **options)
+        if lengths is not None:
+            going = (t < lengths)[:, None]
+            new = tuple(np.where(going, a, b.real) for a, b in zip(new, state, strict=True))
+        state = new
+        every.append(state)
+    return [np.stack(part) for part in zip(*every, strict=True)]

@@ -31,6 +31,7 @@ nn = tg.nn
 DOUBLE: dict[str, Any] = {"rng": 1, "dtype": "float64"}
 RNN, LSTM = nn.RNN(1, 2, **DOUBLE), nn.LSTM(1, 2, **DOUBLE)
 DEEP = nn.LSTM(1, 2, 2, return_states=True, **DOUBLE)
+BOTH = {kind: getattr(nn, kind)(1, 2, bidirectional=True, **DOUBLE) for kind in ("RNN", "LSTM")}
 STATE = (1, 2, 2)
 
 CASES: dict[str, tuple[Any, Any, list[tuple[int, ...]]]] = {
@@ -40,6 +41,8 @@ CASES: dict[str, tuple[Any, Any, list[tuple[int, ...]]]] = {
     "LSTM with lengths": (LSTM, with_lengths(LSTM), [(3, 2, 1), STATE, STATE]),
     "RNN with lengths": (RNN, with_lengths(RNN), [(3, 2, 1), STATE]),
     "RNN of one sequence": (RNN, RNN, [(3, 1), (1, 2)]),
+    "LSTM in both directions": (BOTH["LSTM"], BOTH["LSTM"], [(2, 2, 1)]),
+    "RNN in both directions": (BOTH["RNN"], with_lengths(BOTH["RNN"]), [(3, 2, 1), (2, 2, 2)]),
 }
 for kind, cell in [
     ("LSTMCell", nn.LSTMCell(2, 2, **DOUBLE)),

@@ -36,12 +36,13 @@ def check(kind: str, lengths: list[int], T: int, layers: int, start: bool, **opt
         mine(2, 4, layers, rng=3, dtype="float64", **options), other(2, 4, layers, **options)
     )
     batch_first = options.get("batch_first", False)
+    directions = 2 if options.get("bidirectional") else 1
     inside = (np.arange(T)[:, None] < np.array(lengths))[..., None]
-    x, a, b = arrays(T, (T, B, 2), (T, B, 4), (layers, B, 4))
+    x, a, b = arrays(T, (T, B, 2), (T, B, 4 * directions), (layers * directions, B, 4))
     if batch_first:
         x, a, inside = (v.swapaxes(0, 1) for v in (x, a, inside))
     x_1, x_2 = pair(x)
-    state_1, state_2, leaves = initial_states(kind, 9, layers, B, 4)
+    state_1, state_2, leaves = initial_states(kind, 9, layers * directions, B, 4)
     packed = torch.nn.utils.rnn.pack_padded_sequence(
         x_2, torch.tensor(lengths), batch_first, enforce_sorted=False
     )
@@ -67,12 +68,14 @@ def check(kind: str, lengths: list[int], T: int, layers: int, start: bool, **opt
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("start", [True, False])
-def test_layers(kind: str, layers: int, batch_first: bool, start: bool) -> None:
-    check(kind, [3, 8, 1, 5, 8], 8, layers, start, batch_first=batch_first)
+@pytest.mark.parametrize("both", [True, False])
+def test_layers(kind: str, layers: int, batch_first: bool, start: bool, both: bool) -> None:
+    options = {"batch_first": batch_first, "bidirectional": both}
+    check(kind, [3, 8, 1, 5, 8], 8, layers, start, **options)
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
-@pytest.mark.parametrize("options", [{"bias": False}, {}])
+@pytest.mark.parametrize("options", [{"bias": False}, {}, {"bidirectional": True}])
 def test_no_sequence_reaches_the_last_step(kind: str, options: dict[str, Any]) -> None:
     check(kind, [2, 6, 4], 9, 2, True, **options)
 
@@ -87,6 +90,11 @@ def test_many_steps(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 2), st.booleans())
-def test_any_lengths(kind: str, lengths: list[int], more: int, start: bool) -> None:
-    check(kind, lengths, max(lengths) + more, 2, start)
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    st.integers(0, 2),
+    st.booleans(),
+    st.booleans(),
+)
+def test_any_lengths(kind: str, lengths: list[int], more: int, start: bool, both: bool) -> None:
+    check(kind, lengths, max(lengths) + more, 2, start, bidirectional=both)

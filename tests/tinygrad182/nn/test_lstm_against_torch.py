@@ -45,12 +45,14 @@ def check(
     batch = [] if B is None else [B]
     leading = [*batch, T] if options.get("batch_first") else [T, *batch]
     x_1, x_2 = pair(arrays(seed, (*leading, I))[0])
-    state_1, state_2, leaves = initial_states(kind, seed, layers, *batch, H)
+    directions = 2 if options.get("bidirectional") else 1
+    state_1, state_2, leaves = initial_states(kind, seed, directions * layers, *batch, H)
     results_1 = ours(x_1, state_1) if start else ours(x_1)
     results_2 = theirs(x_2, state_2) if start else theirs(x_2)
     assert_equal_results(results_1, results_2)
     backward(results_1, results_2, seed)
-    assert_equal_gradients(ours, theirs, dense=start or T > 1)
+    dense = (start or T > 1) and options.get("dropout") != 1.0
+    assert_equal_gradients(ours, theirs, dense=dense)
     for name, (a, b) in zip("xhc", [(x_1, x_2), *(leaves if start else [])], strict=False):
         assert_close(a.grad, b.grad.numpy(), TOLERANCE, name)
 
@@ -64,12 +66,31 @@ def test_layers(kind: str, layers: int, bias: bool, batch_first: bool, start: bo
     check(kind, (7, 3, 2, 5), layers, start, bias=bias, batch_first=batch_first)
 
 
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_both_directions(kind: str, layers: int, bias: bool, batch_first: bool) -> None:
+    check(kind, (7, 3, 2, 5), layers, bias=bias, batch_first=batch_first, bidirectional=True)
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-@given(st.tuples(sides, sides, sides, sides), st.integers(1, 3), st.booleans(), st.integers(0, 99))
+@given(
+    st.tuples(sides, sides, sides, sides),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 99),
+)
 def test_any_size(
-    kind: str, sizes: tuple[int, int, int, int], layers: int, start: bool, seed: int
+    kind: str,
+    sizes: tuple[int, int, int, int],
+    layers: int,
+    start: bool,
+    both: bool,
+    seed: int,
 ) -> None:
-    check(kind, sizes, layers, start, seed)
+    check(kind, sizes, layers, start, seed, bidirectional=both)
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
@@ -82,10 +103,18 @@ def test_many_steps(kind: str, layers: int) -> None:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("start", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("both", [True, False])
 def test_one_sequence_without_a_batch_axis(
-    kind: str, layers: int, start: bool, batch_first: bool
+    kind: str, layers: int, start: bool, batch_first: bool, both: bool
 ) -> None:
-    check(kind, (6, None, 2, 3), layers, start, batch_first=batch_first)
+    options = {"batch_first": batch_first, "bidirectional": both}
+    check(kind, (6, None, 2, 3), layers, start, **options)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_dropout_that_leaves_nothing_between_layers(kind: str) -> None:
+    """At a rate of 1 nothing is left to chance: the second layer reads zeros."""
+    check(kind, (5, 3, 2, 4), 2, dropout=1.0, bidirectional=True)
 
 
 @pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
@@ -110,14 +139,25 @@ def test_cells(kind: str, bias: bool, batch: tuple[int, ...], start: bool) -> No
 # --- state dicts --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "RNNCell", "LSTMCell"])
+@pytest.mark.parametrize(
+    ("kind", "both"),
+    [
+        ("RNN", False),
+        ("LSTM", False),
+        ("RNN", True),
+        ("LSTM", True),
+        ("RNNCell", None),
+        ("LSTMCell", None),
+    ],
+)
 @pytest.mark.parametrize("bias", [True, False])
-def test_state_dicts_go_both_ways(kind: str, bias: bool) -> None:
+def test_state_dicts_go_both_ways(kind: str, both: bool | None, bias: bool) -> None:
     """Strictly, in the same order, with PyTorch's own two biases, of which neither is 0."""
     mine, other = layers_of(kind)
-    size = (2, 3) if "Cell" in kind else (2, 3, 2)
-    theirs, back = (other(*size, bias=bias).double() for _ in range(2))
-    ours = mine(*size, bias=bias, rng=1, dtype="float64")
+    size = (2, 3) if both is None else (2, 3, 2)
+    options = {"bias": bias} if both is None else {"bias": bias, "bidirectional": both}
+    theirs, back = (other(*size, **options).double() for _ in range(2))
+    ours = mine(*size, **options, rng=1, dtype="float64")
     state = theirs.state_dict()
     ours.load_state_dict(state, strict=True)
     assert list(ours.state_dict()) == list(state)

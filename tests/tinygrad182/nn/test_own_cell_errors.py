@@ -168,7 +168,18 @@ def test_the_name_of_the_class_is_told_in_wrong_calls() -> None:
     for call, message in (
         (lambda: kind(2), "^Mine: missing a required argument: 'hidden_size'; it takes"),
         (lambda: kind(2, 3, hiden=1), "^Mine: there is no argument 'hiden'"),
-        (lambda: tg.nn.GRU(2, 3, dropout=0.1), r"^GRU: there is no argument 'dropout'; put"),
+        (
+            lambda: tg.nn.GRUCell(2, 3, dropout=0.1),
+            r"^GRUCell: there is no argument 'dropout'; put",
+        ),
+        (
+            lambda: tg.nn.GRUCell(2, 3, bidirectional=True),
+            r"'bidirectional'; layers have it: tg\.nn",
+        ),
+        (
+            lambda: kind(2, 3, proj_size=1),
+            r"^Mine: .*'proj_size'; ours has none: put tg\.nn\.Linear",
+        ),
         (lambda: tg.nn.GRUCell(2), "^GRUCell: missing a required argument: 'hidden_size'"),
         (lambda: kind(2, 3)(None, lenghts=[2]), "^Mine.*'lenghts'; did you mean 'lengths'"),
     ):

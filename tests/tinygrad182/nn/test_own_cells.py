@@ -28,6 +28,7 @@ from tinygrad182.recording import node_of
 T, B, I, H = 6, 3, 2, 4  # noqa: E741
 LENGTHS = np.array([6, 2, 4])
 every_cell = pytest.mark.parametrize("own", CELLS, ids=str)
+both_ways = pytest.mark.parametrize("bidirectional", [False, True], ids=["ahead", "both ways"])
 every_loop = pytest.mark.parametrize("own", [own for own in CELLS if own.fused], ids=str)
 
 
@@ -36,10 +37,13 @@ def made(own: Own, layers: int = 2, **options: Any) -> Any:
     return own.layer(I, H, layers, **given)
 
 
-def arrays(own: Own, layers: int = 2, steps: int = T) -> dict[str, Array]:
+def arrays(
+    own: Own, layers: int = 2, steps: int = T, bidirectional: bool = False
+) -> dict[str, Array]:
     """An input and an initial state."""
     rng = np.random.default_rng(5)
-    parts = {f"{part}_0": rng.standard_normal((layers, B, H)) for part in own.layer.scan.parts}
+    shape = layers * (1 + bidirectional), B, H
+    parts = {f"{part}_0": rng.standard_normal(shape) for part in own.layer.scan.parts}
     return {"x": rng.standard_normal((steps, B, I)), **parts}
 
 
@@ -69,16 +73,19 @@ def weighted(results: list[Any], library: Any) -> Any:
 
 @every_cell
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
-@pytest.mark.parametrize("fused", [True, False])
-def test_every_result_and_every_gradient(own: Own, lengths: Array | None, fused: bool) -> None:
+@pytest.mark.parametrize(("fused", "bidirectional"), [(True, False), (False, False), (True, True)])
+def test_every_result_and_every_gradient(
+    own: Own, lengths: Array | None, fused: bool, bidirectional: bool
+) -> None:
     """Gradients by complex steps through a NumPy loop: by weights, biases, the input and the states."""
-    layer = made(own, return_states=True, fused=fused)
-    at = arrays(own)
+    layer = made(own, return_states=True, fused=fused, bidirectional=bidirectional)
+    at = arrays(own, bidirectional=bidirectional)
+    directions = ("", "_reverse")[: 1 + bidirectional]
     weights = dict(layer.named_parameters())
     both = {name: reference.weights_of(layer)[name] for name in weights} | at
 
     def computed(at: dict[str, Array]) -> list[Array]:
-        run = loop(own, at, 2, lengths)
+        run = loop(own, at, 2, lengths, directions=directions)
         return [run.output, *run.last, *run.states]
 
     leaves = {name: leaf(values) for name, values in at.items()}
@@ -137,12 +144,16 @@ def test_the_state_is_zero_where_none_is_given(own: Own) -> None:
 @every_loop
 @pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"truncate": 3, "lengths": LENGTHS}])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_as_one_operation_and_step_by_step(own: Own, options: Any, dtype: str) -> None:
+@both_ways
+def test_as_one_operation_and_step_by_step(
+    own: Own, options: Any, dtype: str, bidirectional: bool
+) -> None:
     """Results, gradients, and the gradients of a penalty on these."""
     found = []
     for fused in (True, False):
-        layer = made(own, return_states=True, fused=fused, dtype=dtype)
-        at = {name: leaf(v.astype(dtype)) for name, v in arrays(own).items()}
+        layer = made(own, return_states=True, fused=fused, dtype=dtype, bidirectional=bidirectional)
+        operands = arrays(own, bidirectional=bidirectional)
+        at = {name: leaf(v.astype(dtype)) for name, v in operands.items()}
         x, state = given(at)
         results = flat(layer(x, state, **options))
         scans = {n.op for n in ancestors(map(node_of, results)) if n.op.endswith("_scan")}
@@ -181,9 +192,11 @@ def test_truncated_is_a_loop_over_windows(own: Own) -> None:
 
 @every_cell
 @pytest.mark.parametrize("fused", [True, False])
-def test_truncation_changes_no_value(own: Own, fused: bool) -> None:
-    layer = made(own, return_states=True, fused=fused)
-    x, state = given({name: const(v) for name, v in arrays(own).items()})
+@both_ways
+def test_truncation_changes_no_value(own: Own, fused: bool, bidirectional: bool) -> None:
+    layer = made(own, return_states=True, fused=fused, bidirectional=bidirectional)
+    operands = arrays(own, bidirectional=bidirectional)
+    x, state = given({name: const(v) for name, v in operands.items()})
     for window in (1, 3, 4):
         found = layer(x, state, LENGTHS, truncate=window)
         for a, b in zip(flat(found), flat(layer(x, state, LENGTHS)), strict=True):
@@ -251,37 +264,41 @@ def test_an_option_that_becomes_a_tensor_gets_its_gradient() -> None:
 # --- views ----------------------------------------------------------------------------------------
 
 
-def viewed(own: Own, fused: bool, lengths: Array | None) -> dict[str, Array]:
+def viewed(own: Own, fused: bool, lengths: Array | None, direction: str) -> dict[str, Array]:
     """What the inspector finds, each figure by a name."""
-    layer = made(own, fused=fused)
-    x, state = given({name: leaf(v) for name, v in arrays(own).items()})
+    bidirectional = bool(direction)
+    layer = made(own, fused=fused, bidirectional=bidirectional)
+    operands = arrays(own, bidirectional=bidirectional)
+    x, state = given({name: leaf(v) for name, v in operands.items()})
 
     def loss() -> tg.Tensor:
         return (layer(x, state, lengths)[0] ** 2).mean()
 
     found: dict[str, Array] = {}
     path = type(layer).__name__.lower()
-    for place, states in tg.inspect.gradient_flow(loss()).items():
-        for name, flow in states.items():
-            found[f"{place}.{name}"] = flow.grad
-            found[f"{place}.{name} at first"] = flow.initial_grad
-    for name, split in tg.inspect.path_split(loss(), f"{path}.l1").items():
+    flow = tg.inspect.gradient_flow(loss())
+    assert list(flow) == [f"{path}.l{k}{d}" for k in (0, 1) for d in dict.fromkeys(("", direction))]
+    for place, states in flow.items():
+        for name, gradient in states.items():
+            found[f"{place}.{name}"] = gradient.grad
+            found[f"{place}.{name} at first"] = gradient.initial_grad
+    for name, split in tg.inspect.path_split(loss(), f"{path}.l1{direction}").items():
         for part, array in split.parts.items():
             found[f"{name} {part}"] = array
-    for weight in ("weight_hh_l0", "weight_ih_l1", "bias_ih_l0", *own.layer.scan.weights):
-        p = getattr(layer, weight if weight.endswith(("_l0", "_l1")) else f"{weight}_l0")
+    for weight, p in layer.named_parameters():
         found[weight] = tg.inspect.weight_grad_by_time(loss(), p)
         total = tg.grad(loss(), [p])[0]
         assert_close(found[weight].sum(axis=0), host(total), 1e-12, weight)
-    found["Jacobians"] = tg.inspect.step_jacobians(loss(), f"{path}.l0").matrices
-    found["hops"] = tg.inspect.grad_by_hops(loss(), 2, path=f"{path}.l1").grad
+    found["Jacobians"] = tg.inspect.step_jacobians(loss(), f"{path}.l0{direction}").matrices
+    found["hops"] = tg.inspect.grad_by_hops(loss(), 2, path=f"{path}.l1{direction}").grad
     return {name: np.asarray(host(array)) for name, array in found.items()}
 
 
 @every_cell
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
-def test_every_view(own: Own, lengths: Array | None) -> None:
-    fused, unrolled = (viewed(own, fused, lengths) for fused in (True, False))
+@pytest.mark.parametrize("direction", ["", "_reverse"])
+def test_every_view(own: Own, lengths: Array | None, direction: str) -> None:
+    fused, unrolled = (viewed(own, fused, lengths, direction) for fused in (True, False))
     assert fused.keys() == unrolled.keys()
     for name, array in fused.items():
         assert_close(unrolled[name], array, 1e-11, name, floor=1e-12)
@@ -572,5 +589,5 @@ class Faulty(MGU):
 
 def test_a_fault_in_a_step_is_seen() -> None:
     with pytest.raises(AssertionError, match="result 0"):
-        test_every_result_and_every_gradient(CELLS[1]._replace(layer=Faulty), None, True)
+        test_every_result_and_every_gradient(CELLS[1]._replace(layer=Faulty), None, True, False)
     assert Peephole.scan is not LayerNormLSTM.scan
