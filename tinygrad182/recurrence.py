@@ -30,7 +30,7 @@ from .namespaces import HALF
 from .primitives import Primitive
 from .primitives.primitive import Rule
 from .recording import Node, apply, node_of, wrap
-from .tracing import derive
+from .tracing import Derived, derive
 
 SINGLE = np.dtype("float32")
 
@@ -189,8 +189,15 @@ class Scan(Primitive):
 
         It is derived once for all parameters, and for all that the step reads from around it.
         """
+        return self._derivation(**params).program
+
+    def why_unrolled(self, **params: Any) -> str:
+        """Why the step has no program; empty where it has one."""
+        return self._derivation(**params).reason
+
+    def _derivation(self, **params: Any) -> Derived:
         reads = _reads(self.step)
-        return _program(self, tuple([_seen(_now(r)) for r in reads]) if reads else (), **params)
+        return _derived(self, tuple([_seen(_now(r)) for r in reads]) if reads else (), **params)
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
@@ -222,51 +229,12 @@ class Scan(Primitive):
         ------
         ValueError
         """
-        least = len(self.parts) + 5 + len(self.weights)
-        if len(inputs) not in (least, least + 1):
-            raise ValueError(f"{len(inputs)} operands, not {least}, or {least + 1} with lengths")
+        _check_shapes(self, tuple([getattr(x, "shape", x) for x in inputs]))
         given = self.operands(inputs)
-        if self._fits(given):
-            return given
-        T, B, size = _shape(given.x, "x", 3)
-        H = _shape(given.weight_hh, "weight_hh", 2)[1]
-        N = len(self.gates) * H
-        wanted: list[tuple[Any, str, tuple[int, ...]]]
-        wanted = [(given.weight_ih, "weight_ih", (N, size)), (given.weight_hh, "weight_hh", (N, H))]
-        wanted += [
-            (h, f"{name}_0", (B, H)) for h, name in zip(given.initial, self.parts, strict=True)
-        ]
-        for bias, name in ((given.bias_ih, "bias_ih"), (given.bias_hh, "bias_hh")):
-            if hasattr(bias, "shape") or bias:
-                wanted.append((bias, name, (N,)))
-        others = zip(given.others, self.weights.items(), strict=True)
-        wanted += [(weight, name, (blocks * H,)) for weight, (name, blocks) in others]
         lengths = given.lengths
-        if lengths is not None:
-            wanted.append((lengths, "lengths", (B,)))
-        for array, name, shape in wanted:
-            if getattr(array, "shape", None) != shape:
-                raise ValueError(f"{name} has shape {getattr(array, 'shape', ())}, not {shape}")
         if lengths is not None and getattr(lengths.dtype, "kind", "i") not in "iu":
-            raise ValueError(f"lengths of dtype {lengths.dtype} are no whole numbers")
-        if not T:
-            raise ValueError("x has no steps")
+            raise ValueError(f"lengths of dtype {lengths.dtype} are not whole numbers")
         return given
-
-    def _fits(self, given: Operands) -> bool:
-        """Whether all shapes belong together; without saying which do not."""
-        x, weight_hh = given.x, given.weight_hh
-        if given.lengths is not None or x.ndim != 3 or weight_hh.ndim != 2 or not len(x):
-            return False
-        (_, B, size), (N, H) = x.shape, weight_hh.shape
-        if len(self.gates) * H != N or given.weight_ih.shape != (N, size):
-            return False
-        if any([h.shape != (B, H) for h in given.initial]):  # noqa: C419 - a list is faster
-            return False
-        for bias in (given.bias_ih, given.bias_hh):
-            if (type(bias) is not int or bias) and getattr(bias, "shape", None) != (N,):
-                return False
-        return not given.others
 
     # --- the definition --------------------------------------------------------------------------
 
@@ -508,24 +476,60 @@ def _seen(value: Any) -> Any:
 
 
 @lru_cache(maxsize=None, typed=True)  # an option may be 1, or True
-def _program(scan: Scan, outside: tuple[Any, ...], **params: Any) -> Program | None:
+def _derived(scan: Scan, outside: tuple[Any, ...], **params: Any) -> Derived:
     return derive(scan, params)
 
 
 RESERVED = frozenset(
     p.name
-    for run in (Scan.inside, Scan.unrolled, Scan.program, apply, _program)
+    for run in (Scan.inside, Scan.unrolled, Scan.program, apply, _derived)
     for p in inspect.signature(run).parameters.values()
     if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
 )
 """Names that no option of a step can have, for they are arguments of what the options are handed on by."""
 
 
-def _shape(array: Any, name: str, axes: int) -> tuple[int, ...]:
-    shape = tuple(getattr(array, "shape", ()))
-    if len(shape) != axes:
-        raise ValueError(f"{name} has shape {shape}, not {axes} axes")
-    return shape
+@lru_cache(maxsize=256)
+def _check_shapes(scan: Scan, shapes: tuple[Any, ...]) -> None:
+    """Raise ValueError where the shapes of a scan's operands do not belong together.
+
+    A number has itself in the place of a shape. A layer comes with the same shapes again and again.
+    """
+    least = len(scan.parts) + 5 + len(scan.weights)
+    if len(shapes) not in (least, least + 1):
+        raise ValueError(f"{len(shapes)} operands, not {least}, or {least + 1} with lengths")
+    given = scan.operands(shapes)
+    T, B, size = _of_axes(given.x, "x", 3)
+    H = _of_axes(given.weight_hh, "weight_hh", 2)[1]
+    N = len(scan.gates) * H
+    wanted: list[tuple[Any, str, tuple[int, ...]]]
+    wanted = [(given.weight_ih, "weight_ih", (N, size)), (given.weight_hh, "weight_hh", (N, H))]
+    wanted += [(h, f"{name}_0", (B, H)) for h, name in zip(given.initial, scan.parts, strict=True)]
+    for bias, name in ((given.bias_ih, "bias_ih"), (given.bias_hh, "bias_hh")):
+        if bias != 0:
+            wanted.append((bias, name, (N,)))
+    others = zip(given.others, scan.weights.items(), strict=True)
+    wanted += [(weight, name, (blocks * H,)) for weight, (name, blocks) in others]
+    if given.lengths is not None:
+        wanted.append((given.lengths, "lengths", (B,)))
+    for shape, name, right in wanted:
+        if shape != right:
+            raise ValueError(f"{name} has shape {_shape_of(shape)}, not {right}")
+    if not T:
+        raise ValueError("x has no steps")
+
+
+def _of_axes(shape: Any, name: str, axes: int) -> tuple[int, ...]:
+    """A shape, which must have so many axes."""
+    found = _shape_of(shape)
+    if len(found) != axes:
+        raise ValueError(f"{name} has shape {found}, not {axes} axes")
+    return found
+
+
+def _shape_of(shape: Any) -> tuple[int, ...]:
+    """A shape, and that of a number: ()."""
+    return shape if isinstance(shape, tuple) else ()
 
 
 def _array_or_none(bias: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from . import functions
 from .backend import NAMESPACES, SCALARS, Array, Key, Namespace
 from .backpropagation import ancestors
+from .errors import DeviceError
 from .kernels.operators import Operators
 from .kernels.program import (
     CHEAP,
@@ -30,7 +31,7 @@ from .kernels.program import (
     rebuilt,
 )
 from .modes import Modes, Scope, modes_kept, recording_as
-from .namespaces import SHARED
+from .namespaces import SHARED, numpy_dtype
 from .primitives import PRIMITIVES
 from .recording import Leaf, Node, node_of, wrap
 
@@ -44,6 +45,13 @@ KNOWN = CHEAP | MASKS | frozenset((
 # fmt: on
 
 _FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
+
+
+class NotByUnitsError(TypeError):
+    """A step does something that is not done for each hidden unit by itself."""
+
+
+OWN_ARRAYS = "step uses arrays of its own; declare them as weights"
 
 
 class Symbol(Operators):
@@ -86,10 +94,10 @@ class Symbol(Operators):
         entries += [slice(None)] * (self.ndim - len(entries))
         *others, last = entries
         if len(entries) != self.ndim or any(k != slice(None) for k in others):
-            raise TypeError("a step takes blocks of its last axis only")
+            raise NotByUnitsError("step indexes another axis than the last")
         start, stop, step = last.indices(self.shape[-1])
         if step != 1 or start % self.units or stop % self.units:
-            raise TypeError("a step takes whole gates only")
+            raise NotByUnitsError("step takes a part of a gate, not whole gates")
         return self.like(self.registers[start // self.units : stop // self.units])
 
     def apply(self, op: str, *operands: Any) -> Symbol:
@@ -97,7 +105,7 @@ class Symbol(Operators):
         return _elementwise(op, *operands)
 
     def __bool__(self) -> bool:
-        raise TypeError("a symbol has no numbers to look at")
+        raise NotByUnitsError("step looks at numbers, as if, float() and print do")
 
     __float__ = __int__ = __index__ = __len__ = __iter__ = __array__ = __bool__
 
@@ -108,16 +116,16 @@ def _elementwise(op: str, *operands: Any) -> Symbol:
     like = max(symbols, key=lambda s: s.ndim)
     blocks = len(like.registers)
     if any(type(x) not in SCALARS for x in operands if not isinstance(x, Symbol)):
-        raise TypeError("a step takes numbers beside its operands only")
+        raise NotByUnitsError(OWN_ARRAYS)
     if any(len(s.registers) != blocks or s.units != like.units for s in symbols):
-        raise TypeError("operands have different numbers of gates")
+        raise NotByUnitsError(f"step applies {op} to different numbers of gates")
     masks = [type(x) is bool or (isinstance(x, Symbol) and x.dtype == _BOOL) for x in operands]
     if op in OF_MASKS and all(masks):
         op = OF_MASKS[op]
     elif not op.startswith("logical"):
         first = 1 if op == "where" else 0  # its condition
         if all(masks[first:]) and op not in MASKS:
-            raise TypeError(f"{op} is not done on masks")
+            raise NotByUnitsError(f"step applies {op} to masks")
         pairs = zip(operands, masks, strict=True)
         operands = (
             *operands[:first],
@@ -161,6 +169,9 @@ class _Symbols(Namespace):
     def astype(self, x: Symbol, dtype: Any) -> Symbol:
         return x
 
+    def dtype(self, dtype: Any) -> Any:
+        raise NotByUnitsError(f"step changes a dtype, to {numpy_dtype(dtype)}")
+
     def copy(self, x: Symbol) -> Symbol:
         return x
 
@@ -173,12 +184,12 @@ class _Symbols(Namespace):
     def concat(self, symbols: Any, axis: int = 0) -> Symbol:
         first = symbols[0]
         if axis not in (-1, first.ndim - 1) or len({s.rows for s in symbols}) > 1:
-            raise TypeError("a step puts gates side by side along its last axis only")
+            raise NotByUnitsError("step applies concat along another axis than the last")
         return first.like(tuple(r for s in symbols for r in s.registers))
 
     def broadcast_to(self, x: Symbol, shape: tuple[int, ...]) -> Symbol:
         if tuple(shape)[x.ndim - 2 :] != x.shape[x.ndim - 2 :]:
-            raise TypeError("a step repeats nothing along its units")
+            raise NotByUnitsError("step applies broadcast_to along the units")
         return Symbol(x.tape, x.registers, tuple(shape[:-1]), x.units, x.dtype)
 
     def zeros_like(self, x: Symbol, dtype: Any = None) -> Symbol:
@@ -191,7 +202,10 @@ class _Symbols(Namespace):
 def _function(name: str) -> Callable[..., Any]:
     def function(*operands: Any, **options: Any) -> Any:
         if name not in KNOWN or options:
-            raise TypeError(f"{name} is not done for each unit by itself")
+            raise NotByUnitsError(
+                f"step applies {name}, which is not done for each hidden unit by itself; "
+                "use elementwise functions and slices of whole gates"
+            )
         return _elementwise(name, *operands)
 
     return function
@@ -213,8 +227,15 @@ SMALL, LARGE = Like(2, 3, np.dtype("float32")), Like(1001, 4096, np.dtype("float
 """What a program must not tell apart: these differ in their remainders, too."""
 
 
-def derive(cell: Any, params: dict[str, Any]) -> Program | None:
-    """The program of a step, or None for one that cannot be run a unit at a time.
+class Derived(NamedTuple):
+    """The program of a step, or None for one that cannot be run a unit at a time; and then why."""
+
+    program: Program | None
+    reason: str = ""
+
+
+def derive(cell: Any, params: dict[str, Any]) -> Derived:
+    """The program of a step, if it can be run a unit at a time.
 
     Parameters
     ----------
@@ -224,10 +245,24 @@ def derive(cell: Any, params: dict[str, Any]) -> Program | None:
     try:
         # numbers that depend on shapes or on the type belong to no program
         found = [_derive(cell, params, like) for like in (SMALL, LARGE)]
-    except Exception:  # whatever a step raises: it may do so on Tensors as well, and say why
-        return None
+    except Exception as error:  # whatever a step raises: it may do so on Tensors as well
+        return Derived(None, _reason(error))
     same = {(str(p.forward), str(p.backward), p.x_only) for p in found}
-    return found[0] if len(same) == 1 else None
+    if len(same) > 1:
+        return Derived(None, "step depends on a shape, a dtype or random numbers")
+    return Derived(found[0])
+
+
+def _reason(error: BaseException) -> str:
+    """Why a step has no program: what a symbol said, which the engine may have wrapped, or the error."""
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    if isinstance(error, DeviceError):
+        return OWN_ARRAYS
+    if isinstance(first, NotByUnitsError):
+        return str(first)
+    return f"step cannot be followed: {type(error).__name__}: {error}"
 
 
 def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
@@ -260,14 +295,14 @@ def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
         state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
         new = cell.step(functions, x, h, state, **others, **params)
     if not isinstance(new, (tuple, list)) or len(new) != len(cell.parts):
-        raise TypeError("a step returns the parts of the state")
+        raise NotByUnitsError("step returns something else than the parts of the state")
     roots = [node_of(part) for part in new]
     found = _by_names(roots)
     again = [root for root in dict.fromkeys(roots) if _is_made_again(root, found)]
     found = _by_names(roots, again) if again else found
     symbols = [found[root] if root in found else _as_constant(root.value) for root in roots]
     if any(s.shape != (like.batch, like.units) for s in symbols):
-        raise TypeError("a step returns parts of the shape that it is given")
+        raise NotByUnitsError("step returns parts of another shape than the state has")
     after: list[Operand] = []
     for k, s in enumerate(symbols):
         r = s.registers[0]
@@ -308,7 +343,7 @@ def _by_names(roots: list[Node], apart: Sequence[Node] = ()) -> dict[Node, Symbo
     for node in ancestors(roots, constants=True):
         if node.primitive is None:
             if not isinstance(node.value, Symbol):
-                raise TypeError("a step has arrays of its own")
+                raise NotByUnitsError(OWN_ARRAYS)
             found[node] = node.value if node.requires_grad else _as_constant(node.value)
             continue
         operands = [found[x] if isinstance(x, Node) else x for x in node.inputs or ()]

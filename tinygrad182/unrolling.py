@@ -23,7 +23,7 @@ State = tuple[Tensor, ...]
 @modes_kept
 def run_steps(scan: Scan, operands: Sequence[Any], params: dict[str, Any]) -> list[State]:
     """The states of a recurrence run step by step, each marked with its name and time."""
-    steps = scan.unrolled(functions, *_followed(scan, operands), **params)
+    steps = scan.unrolled(functions, *followed(scan, operands), **params)
     next(steps)
     states = []
     start = params.get("start", 0)
@@ -36,7 +36,7 @@ def run_steps(scan: Scan, operands: Sequence[Any], params: dict[str, Any]) -> li
     return states
 
 
-def _followed(scan: Scan, operands: Sequence[Any]) -> list[Any]:
+def followed(scan: Scan, operands: Sequence[Any]) -> list[Any]:
     """The operands, with an initial state that is recorded from its first use on.
 
     What a step computes from constants alone is not recorded, and that the state after depends on the one

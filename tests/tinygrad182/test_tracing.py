@@ -35,7 +35,7 @@ SIZES = st.tuples(
 
 
 def lengths_of(steps: int, batch: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).integers(1, steps + 1, batch)
+    return np.random.default_rng(seed).integers(0, steps + 1, batch)
 
 
 def both(scan: Scan, **params: Any) -> tuple[Any, Any]:
@@ -272,6 +272,36 @@ WHOLE: dict[str, Any] = {
     "through whole numbers": lambda xp, x, h, s: (_sum(x, h) + (3 * x).astype("int64"),),
     "through halves": lambda xp, x, h, s: (_sum(x, h) + x.astype("float16").astype("float64"),),
 }
+OF_A_SHAPE = "step depends on a shape, a dtype or random numbers"
+
+
+def _applied(op: str) -> str:
+    return (
+        f"step applies {op}, which is not done for each hidden unit by itself; "
+        "use elementwise functions and slices of whole gates"
+    )
+
+
+WHY: dict[str, str] = {
+    "softmax": _applied("max"),
+    "mean over units": _applied("sum"),
+    "mean over the batch": _applied("sum"),
+    "layer norm": _applied("sum"),
+    "units reversed": _applied("flip"),
+    "sequences reversed": _applied("flip"),
+    "units shifted": _applied("asarray"),
+    "one unit for all": "step takes a part of a gate, not whole gates",
+    "one sequence for all": "step indexes another axis than the last",
+    "a product": "step uses arrays of its own; declare them as weights",
+    "a number of it": _applied("sum"),
+    "an item": "step indexes another axis than the last",
+    "one way or the other": _applied("any"),
+    "an array": "step uses arrays of its own; declare them as weights",
+    "a tensor": "step uses arrays of its own; declare them as weights",
+    "through whole numbers": "step changes a dtype, to int64",
+    "through halves": "step changes a dtype, to float16",
+}
+"""What else than a shape they depend on."""
 
 
 @pytest.mark.parametrize("H", [4, 5])
@@ -281,6 +311,7 @@ def test_units_that_depend_on_each_other_have_no_program(name: str, H: int) -> N
     cell = Cell(1, (), (("state", 0),))
     scan = Scan.of("whole", WHOLE[name], ("z",), ("h",))
     assert scan.program() is None
+    assert scan.why_unrolled() == WHY.get(name, OF_A_SHAPE)
     assert scan.separate
     operands = cell.operands(3, 2, 2, H)
     fused, unrolled = both(scan)

@@ -128,7 +128,7 @@ class ScaledCotangents(Cotangents):
             return is_held(g)
         self._unseen.append(g)
         self._waiting += g.size
-        if self._waiting >= MANY:
+        if self._waiting >= MANY or len(self._unseen) == AT_ONCE:
             self.look()
         return True
 
@@ -158,8 +158,8 @@ class ScaledCotangents(Cotangents):
         return list(zip(g, self.powers, strict=True))
 
 
-MANY = 4096
-"""Elements of cotangents that are looked at together, about."""
+AT_ONCE, MANY = 64, 4096
+"""The number of cotangents that are looked at together, at most, and of their elements, about."""
 
 
 class LostError(Exception):

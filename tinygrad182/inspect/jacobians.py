@@ -84,7 +84,7 @@ def step_jacobians(
     """The Jacobian of every single step of a recurrence: its gradient is their product.
 
     A sequence that ended before others of its batch (``lengths``, or a mask that hands its state on as a
-    constant) has the steps up to its own end.
+    constant) has the steps up to its own end; one of length 0 has no matrices.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def _side_by_side(stack: Stack, sample: int, times: Wanted) -> StepJacobians:
             if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
                 found[steps == 0] = 0.0
             done += len(steps)
-    return StepJacobians(np.array(wanted), names, matrices)
+    return StepJacobians(np.array(wanted, np.int64), names, matrices)
 
 
 def _one_by_one(stack: Stack, sample: int, times: Wanted) -> StepJacobians:
@@ -163,14 +163,17 @@ def _one_by_one(stack: Stack, sample: int, times: Wanted) -> StepJacobians:
     i = _checked(sample, max(map(_samples, last.values())))
     while pairs and _is_over(pairs[-1][1][1], pairs[-1][0][1], i):
         pairs.pop()
-    if not pairs:
+    if not pairs and -1 not in at:
         raise GraphError("step_jacobians: there is a single step; a Jacobian needs one before it")
     wanted = set(chosen(times, [t for _, (t, _) in pairs], "step_jacobians"))
     pairs = [pair for pair in pairs if pair[1][0] in wanted]
-    matrices = [
+    size = sum(_units(node) for node in last.values())
+    matrices = [np.empty((0, size, size))]
+    matrices += [
         _jacobians(after, before, names, slice(i, i + 1)) for (_, before), (_, after) in pairs
     ]
-    return StepJacobians(np.array([t for _, (t, _) in pairs]), names, np.concatenate(matrices))
+    times_of = np.array([t for _, (t, _) in pairs], np.int64)
+    return StepJacobians(times_of, names, np.concatenate(matrices))
 
 
 def _checked(sample: Any, batch: int) -> int:
@@ -242,8 +245,7 @@ def _jacobians(after: Step, before: Step, names: tuple[str, ...], rows: slice) -
 
 def _one_each(node: Node, rows: slice) -> Any:
     """Cotangents that pick one element each of some rows of a state, on a leading axis."""
-    shape, samples = node.value.shape, _samples(node)
-    size = math.prod(shape) // samples
+    shape, samples, size = node.value.shape, _samples(node), _units(node)
     picks = np.zeros((size, samples, size))
     picks[:, rows] = np.eye(size)[:, None]
     xp = backend.namespace(node.value)
@@ -253,9 +255,7 @@ def _one_each(node: Node, rows: slice) -> Any:
 
 def _block(found: dict[Node, Any], node: Node, after: Node, rows: slice) -> Any:
     """The part of the Jacobians by one part of the state before, (rows, its elements, that one's)."""
-    size = math.prod(after.value.shape) // _samples(after)
-    samples = _samples(node)
-    width = math.prod(node.value.shape) // samples
+    samples, size, width = _samples(node), _units(after), _units(node)
     count = len(range(_samples(after))[rows])
     if node not in found:
         return np.zeros((count, size, width))
@@ -268,3 +268,8 @@ def _samples(node: Node) -> int:
     """How many sequences a state has; one without a batch axis is that of one."""
     shape = node.value.shape
     return int(shape[0]) if len(shape) > 1 else 1
+
+
+def _units(node: Node) -> int:
+    """How many elements a state has for each sequence."""
+    return math.prod(node.value.shape) // _samples(node)

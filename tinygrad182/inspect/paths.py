@@ -379,7 +379,7 @@ def gain_split(
     For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
     ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are
     Frobenius over (B, H). The factors are right also where δ itself underflows; they are NaN where it
-    is exactly 0, and before the first marked state.
+    is exactly 0, and before the first marked state. Past the end of a sequence, D is 0.
 
     Parameters
     ----------
@@ -477,12 +477,15 @@ def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
     """
     if node in before:  # handed on as it is
         return None
-    pre: Any = node.inputs[0] if node.op in {"tanh", "relu", "sigmoid"} else None  # type: ignore[index]
-    if pre is None and node.op not in _LINEAR | _LINEAR_IN_EACH:
+    new = _not_held(node)
+    pre: Any = new.inputs[0] if new.op in {"tanh", "relu", "sigmoid"} else None  # type: ignore[index]
+    if pre is None and new.op not in _LINEAR | _LINEAR_IN_EACH:
         raise GraphError(
             f"gain_split: the state {_made(node)} is not a nonlinearity of a sum, so saturation and "
             "weight cannot be told apart; path_split splits any state"
         )
+    if pre is None and new is not node:
+        pre = new
     bent = _not_linear(node if pre is None else pre, before) if before else None
     if bent is not None:
         raise GraphError(
@@ -491,6 +494,14 @@ def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
             "them; path_split splits any state"
         )
     return pre
+
+
+def _not_held(node: Node) -> Node:
+    """What a state was made as, before a mask put a constant in its place past a sequence's end."""
+    if node.op != "where":
+        return node
+    _, new, old = node.inputs  # type: ignore[misc]
+    return new if isinstance(new, Node) and not getattr(old, "requires_grad", False) else node
 
 
 def _made(node: Node) -> str:

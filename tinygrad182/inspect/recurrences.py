@@ -212,6 +212,8 @@ def chosen(wanted: Wanted, there: Sequence[int], what: str) -> list[int]:
             f"{what}: times {wanted!r}; pass a time step or a sequence of them, such as times=[0, 10]"
         ) from error
     strange = sorted(set(times).difference(there))
+    if not there:
+        raise ArgumentError(f"{what}: times {brief(wanted)}; the sequence has no steps")
     if strange or not times:
         raise ArgumentError(
             f"{what}: times {brief(wanted)}; the steps are {min(there)} to {max(there)}"

@@ -19,8 +19,10 @@ A result has its own type: there it is rounded, once, to a subnormal number, to 
 then nothing overflows as long as no single operation makes a row more than 2^60 times as large (2^500 in
 float64), also where cotangents are close to the largest number there is.
 
-On a device every row is brought to about 1 at every step, by the kernel that runs the step. Plain backward
-hands it out in its type there: what is then below 2^-126 (float32) counts as 0.
+Each form of the loops does this in its own way: NumPy's with all rows at once (:class:`Carry`), compiled
+code row by row (:class:`.scaling.RowCarry`), and a device with a block of threads for each row
+(:mod:`.cuda_c`). On a device every row is brought to about 1 at every step, by the kernel that runs the
+step. Plain backward hands it out in its type there: what is then below 2^-126 (float32) counts as 0.
 
 Subnormal numbers are still computed where a layer gets such results from the layer above, and where gates
 or states are subnormal themselves, as in a saturated LSTM.

@@ -95,8 +95,8 @@ class Powers:
         return to, lambda x, y: x * first * second + y * third * fourth
 
 
-class Carry:
-    """What :class:`.powers.Carry` does with a row at a step.
+class RowCarry:
+    """What :class:`.powers.Carry` does with all rows at a step, for one row, in the code of a function.
 
     Attributes
     ----------

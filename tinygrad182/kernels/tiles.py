@@ -14,7 +14,7 @@ from llvmlite import ir
 from .operations import Operations
 from .panels import SUMS, WIDE, aligned, crossed, pack, pack_across, padded, product, products
 from .program import Program
-from .scaling import Carry, at_powers, exponents
+from .scaling import RowCarry, at_powers, exponents
 from .vectors import Array, Code, Value
 
 STEPS = ("forward", "backward")
@@ -205,7 +205,7 @@ class Backward(Steps):
         self.g = code.array("g", parts, L, T, B, H)
         self.held = code.array("held", parts, L, code["keep"], B, H)
         self.sums = code.array("sums", L, self.steps, B, program.columns, H)
-        self.carry = Carry(code, dtype)
+        self.carry = RowCarry(code, dtype)
 
     def write(self) -> None:
         """Write it."""

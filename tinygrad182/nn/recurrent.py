@@ -26,7 +26,7 @@ from ..modes import MODES, modes_kept, scope
 from ..primitives import PRIMITIVES
 from ..recording import apply, record, wrap
 from ..recurrence import Scan
-from ..unrolling import State, run_steps
+from ..unrolling import State, followed, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
 from .dropout import dropped
@@ -282,7 +282,7 @@ class RecurrentLayer(Recurrent):
     x = x_t W_xᵀ + b_x and h = h_{t−1} W_hᵀ + b_h, each with one block of H columns for every gate. All else
     is derived: several layers, ``lengths``, ``truncate``, state dicts, every view of ``tg.inspect``,
     and loops that are compiled where the step is elementwise. One that is not, for it takes a mean over
-    units, runs step by step as with ``fused=False``, which the layer's ``fused`` and its repr then say.
+    units, runs step by step as with ``fused=False``; then ``why_unrolled`` and the layer's repr say why.
 
     Parameters
     ----------
@@ -305,6 +305,10 @@ class RecurrentLayer(Recurrent):
     weights : tuple of str, or dict, optional
         Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
+    fused : bool
+        Whether each layer runs as one operation.
+    why_unrolled : str
+        What the step does for which no loops can be made; empty where they can.
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k}, {name}_l{k} : Parameter
         As in :class:`GRU`. There is no ``bias_hh_l{k}`` of its own where a step only ever adds h to x.
         Those of the reverse direction of a bidirectional layer end in ``_l{k}_reverse``.
@@ -361,7 +365,8 @@ class RecurrentLayer(Recurrent):
         self.dropout = self._rate(dropout)
         self.bidirectional = bool(bidirectional)
         self.return_states = return_states
-        self.fused = fused and self.scan.program(**self._params()) is not None
+        self.why_unrolled = self.scan.why_unrolled(**self._params())
+        self.fused = fused and not self.why_unrolled
         self._generator = generator(rng)  # of the initial values, then of what dropout leaves out
         below = input_size
         for k in range(self.num_layers):
@@ -401,8 +406,9 @@ class RecurrentLayer(Recurrent):
             ``(2·layers, B, H)``, layer 0 forward, layer 0 reverse, layer 1 forward …
         lengths : sequence of int ``(B,)``, optional
             How many steps each sequence has. Past its end a sequence's state stays as it is, no
-            gradient comes from there, and what stands in ``x`` is not used. A reverse direction begins
-            at each sequence's own end.
+            gradient comes from there, and what stands in ``x`` is not used. One of length 0 ends in
+            its initial state, which gets the gradient of the last one. A reverse direction begins at
+            each sequence's own end.
         truncate : int, optional
             Steps in a window of truncated backpropagation: from one window to the one before, the state
             goes on and no gradient comes back. A reverse direction counts them from where it begins.
@@ -424,7 +430,7 @@ class RecurrentLayer(Recurrent):
         ShapeError
             An input or state of another shape, or a sequence without steps.
         ArgumentError
-            A state with other parts, lengths outside 1 … T, or ``truncate`` below 1.
+            A state with other parts, lengths outside 0 … T, or ``truncate`` below 1.
         """
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
@@ -486,6 +492,9 @@ class RecurrentLayer(Recurrent):
             state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
         else:
             state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
+        if ends is not None and not ends.all():  # the last state of some is the initial one
+            state = tuple(followed(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
+        initial = state
         every: State = ()
         final: State | None = None
         for start in range(0, x.shape[0], window):
@@ -506,8 +515,7 @@ class RecurrentLayer(Recurrent):
         if len(runs) > 1:
             every = tuple([concat(part) for part in zip(*runs, strict=True)])
         if ends is not None:
-            key = ends - 1, np.arange(len(ends))
-            last = tuple([stack([whole[key]]) for whole in every])
+            last = _at_ends(every, ends, initial)
         return every, last
 
     def _run(self, operands: list[Any], params: dict[str, Any]) -> tuple[State, State | None]:
@@ -568,9 +576,9 @@ class RecurrentLayer(Recurrent):
                 f"{name}: lengths of dtype {ends.dtype}; pass whole numbers, dtype='int64'"
             )
         ends = whole(ends)
-        if ends.min() < 1 or ends.max() > steps:
+        if ends.min() < 0 or ends.max() > steps:
             raise ArgumentError(
-                f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 1 to T = {steps}"
+                f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 0 to T = {steps}"
             )
         return ends
 
@@ -583,7 +591,8 @@ class RecurrentLayer(Recurrent):
         options += f", dropout={self.dropout:g}" if self.dropout else ""
         options += ", bidirectional=True" if self.bidirectional else ""
         options += ", return_states=True" if self.return_states else ""
-        return options + ("" if self.fused else ", fused=False")
+        options += "" if self.fused else ", fused=False"
+        return options + (f": {self.why_unrolled}" if self.why_unrolled else "")
 
 
 _INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)
@@ -614,6 +623,16 @@ def _one(x: Tensor, key: int | slice) -> Tensor:
         return apply(_INDEX, x, key=(key,))
     value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
     return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
+
+
+def _at_ends(every: State, ends: np.ndarray[Any, Any], initial: State) -> State:
+    """States after the last step of each sequence, ``(1, B, H)``; without steps it has the initial ones."""
+    key = ends - 1, np.arange(len(ends))
+    last = [stack([whole[key]]) for whole in every]
+    if not ends.all():
+        ran = beside(ends[:, None] > 0, every[0])
+        last = [where(ran, part, h) for part, h in zip(last, initial, strict=True)]
+    return tuple(last)
 
 
 def _joined(layers: tuple[Tensor, ...]) -> Tensor:

@@ -296,7 +296,7 @@ class Case:
             self.layer = tg.nn.RNN(2, H, layers, kind, **options)  # type: ignore[arg-type]
         self.x = inputs(seed, T, B, 2)
         rng = np.random.default_rng([seed, 3])
-        self.lengths = rng.integers(1, T + 1, size=B) if lengths else None
+        self.lengths = rng.integers(0, T + 1, size=B) if lengths else None
         self.T, self.B, self.H = T, B, H
         self.where, self.seed = where, seed
         x = self.x.swapaxes(0, 1) if batch_first else self.x

@@ -26,7 +26,7 @@ class Twins:
         self, kind: str, T: int, B: int, H: int, layers: int, seed: int, lengths: bool, window: Any
     ) -> None:
         rng = np.random.default_rng(seed)
-        ends = rng.integers(1, T + 1, size=B) if lengths else None
+        ends = rng.integers(0, T + 1, size=B) if lengths else None
         x, weights = rng.normal(size=(T, B, 2)), rng.normal(size=(T, B, H))
         self.layers, self.losses, self.parts = [], [], []
         self.x = [leaf(x), leaf(x)]

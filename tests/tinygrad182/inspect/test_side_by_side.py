@@ -56,7 +56,7 @@ def every_state(make: Any, x: tg.Tensor) -> tg.Tensor:
 
 
 def of_several_lengths(make: Any, x: tg.Tensor) -> tg.Tensor:
-    lengths = np.random.default_rng(x.shape[0]).integers(1, x.shape[0] + 1, size=x.shape[1])
+    lengths = np.random.default_rng(x.shape[0]).integers(0, x.shape[0] + 1, size=x.shape[1])
     output, last = make(3, num_layers=2)(x, lengths=lengths)
     return (output**2).sum() + sum(h.sum() for h in (last if isinstance(last, tuple) else (last,)))
 

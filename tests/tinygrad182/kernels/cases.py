@@ -142,7 +142,7 @@ def make(
     operands += [draw.normal(size=n * hidden).astype(dtype) for n in scan.weights.values()]
     params = dict(params)
     if lengths:
-        operands.append(draw.integers(1, steps + 1, batch))
+        operands.append(draw.integers(0, steps + 1, batch))
         params["shortest"] = int(operands[-1].min())
     shape = (*lead, *([parts] if parts > 1 else []), steps, batch, hidden)
     return Case(kind, operands, draw.normal(size=shape).astype(dtype), params)

@@ -187,7 +187,9 @@ def loop(
             here = {n.removesuffix(f"_l{k}{direction}"): values for n, values in at.items()}
             every = _steps(own, here, turn(below, lengths), state, lengths, options or {})
             ends = np.full(below.shape[1], len(below)) if lengths is None else lengths
-            lasts.append([whole[ends - 1, np.arange(len(ends))] for whole in every])
+            at_ends = ends, np.arange(len(ends))
+            both = zip(state, every, strict=True)
+            lasts.append([np.stack([first, *whole])[at_ends] for first, whole in both])
             wholes.append([turn(whole, lengths) for whole in every])
             outputs.append(wholes[-1][0])
         below = np.concatenate(outputs, axis=2)

@@ -278,12 +278,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "a mask for lengths": (lambda: rnn()(X, lengths=[True] * 3), tg.DTypeError, "dtype bool"),
     "a length of None": (lambda: rnn()(X, lengths=[None, 4, 4]), tg.DTypeError, "dtype object"),
-    "length 0": (
-        lambda: rnn()(X, lengths=[0, 2, 4]),
+    "negative length": (
+        lambda: lstm()(X, lengths=[4, -1, 0]),
         tg.ArgumentError,
-        "RNN: lengths from 0 to 4; they must be from 1 to T = 4",
+        "LSTM: lengths from -1 to 4; they must be from 0 to T = 4",
     ),
-    "negative length": (lambda: lstm()(X, lengths=[4, -1, 1]), tg.ArgumentError, "from -1 to 4"),
     "length beyond T": (lambda: rnn()(X, lengths=[5, 2, 1]), tg.ArgumentError, "to 5; .*T = 4"),
     "length of one sequence": (
         lambda: rnn()(X[:, 0], lengths=[3]),

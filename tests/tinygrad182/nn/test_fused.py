@@ -72,7 +72,7 @@ class Case:
     def run(self, layer: Any, x: Any, *state: Any) -> list[tg.Tensor]:
         """Everything a layer returns."""
         steps, batch, *_ = self.sizes
-        ends = np.random.default_rng(self.seed).integers(1, steps + 1, batch)
+        ends = np.random.default_rng(self.seed).integers(0, steps + 1, batch)
         given = state[0] if len(state) == 1 else state
         output, last, *states = layer(
             x, given, lengths=ends if self.lengths else None, truncate=self.window
@@ -245,7 +245,7 @@ def test_the_primitive_and_its_definition(
     params: dict[str, Any] = {"nonlinearity": kind} if scan is tg.nn.RNN.scan else {}
     rest: list[Any] = [] if bias else [0, 0]
     if lengths:
-        ends = rng.integers(1, steps + 1, batch)
+        ends = rng.integers(0, steps + 1, batch)
         rest.append(array(ends))
         params["shortest"] = int(ends.min())
 

@@ -27,6 +27,7 @@ from tinygrad182.recording import node_of
 
 T, B, I, H = 6, 3, 2, 4  # noqa: E741
 LENGTHS = np.array([6, 2, 4])
+EMPTY = np.array([3, 0, 6])
 every_cell = pytest.mark.parametrize("own", CELLS, ids=str)
 both_ways = pytest.mark.parametrize("bidirectional", [False, True], ids=["ahead", "both ways"])
 every_loop = pytest.mark.parametrize("own", [own for own in CELLS if own.fused], ids=str)
@@ -72,7 +73,7 @@ def weighted(results: list[Any], library: Any) -> Any:
 
 
 @every_cell
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS, EMPTY], ids=["all", "lengths", "one of 0"])
 @pytest.mark.parametrize(("fused", "bidirectional"), [(True, False), (False, False), (True, True)])
 def test_every_result_and_every_gradient(
     own: Own, lengths: Array | None, fused: bool, bidirectional: bool
@@ -142,7 +143,7 @@ def test_the_state_is_zero_where_none_is_given(own: Own) -> None:
 
 
 @every_loop
-@pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"truncate": 3, "lengths": LENGTHS}])
+@pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"truncate": 3, "lengths": EMPTY}])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @both_ways
 def test_as_one_operation_and_step_by_step(
@@ -239,10 +240,15 @@ def test_cells_make_the_same_steps(own: Own) -> None:
 def test_a_step_that_mixes_units_runs_by_its_definition() -> None:
     layer = made(CELLS[-1])
     assert not layer.fused
+    assert layer.why_unrolled.startswith("step applies sum, which is not done for each hidden unit")
+    assert f", fused=False: {layer.why_unrolled})" in repr(layer)
     output, _ = layer(const(arrays(CELLS[-1])["x"]))
     assert node_of(output).op == "stack"
     assert made(GRU).fused
-    assert not made(GRU, fused=False).fused
+    unrolled = made(GRU, fused=False)
+    assert not unrolled.fused
+    assert ", fused=False)" in repr(unrolled)
+    assert made(GRU).why_unrolled == unrolled.why_unrolled == ""
 
 
 def test_an_option_that_becomes_a_tensor_gets_its_gradient() -> None:
@@ -295,7 +301,7 @@ def viewed(own: Own, fused: bool, lengths: Array | None, direction: str) -> dict
 
 
 @every_cell
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS, EMPTY], ids=["all", "lengths", "one of 0"])
 @pytest.mark.parametrize("direction", ["", "_reverse"])
 def test_every_view(own: Own, lengths: Array | None, direction: str) -> None:
     fused, unrolled = (viewed(own, fused, lengths, direction) for fused in (True, False))
