@@ -139,8 +139,9 @@ def intervened(scan: Scan, params: dict[str, Any]) -> Scan:
     here = [i for i in modes.interventions if i.meets(modes.scope)]
     if not here:
         return scan
-    program = scan.program(**own(params))
-    gates = [(i, _register(i, scan, program)) for i in here]
+    options = own(params)
+    program = scan.program(**options)
+    gates = [(i, _register(i, scan, options)) for i in here]
 
     def step(xp: Any, x: Any, h: Any, state: Any, **given: Any) -> tuple[Any, ...]:
         time, changes = MODES.get().scope.time, dict[Any, list[Intervention]]()
@@ -203,17 +204,18 @@ def _blocks(kind: str, arrays: Sequence[Tensor], units: int) -> dict[Any, Tensor
 # --- which value is a gate's ----------------------------------------------------------------------
 
 
-def _register(i: Intervention, scan: Scan, program: Program | None) -> Register:
+def _register(i: Intervention, scan: Scan, options: dict[str, Any]) -> Register:
     """The value of the step that is to be changed."""
     names = ", ".join(map(repr, scan.gates))
     if i.gate is None and len(scan.gates) > 1:
         raise UnknownPathError(f"intervene: choose one of the gates of {i.path!r}: {names}")
     if i.gate is not None and i.gate not in scan.gates:
         raise UnknownPathError(f"intervene: {i.path!r} has no gate {i.gate!r}; it has {names}")
+    program = scan.program(**options)
     if program is None:
         raise ArgumentError(
-            f"intervene: in the step of {i.path!r} gates cannot be told from each other, for it mixes "
-            "hidden units, or looks at numbers; give the step an option that sets the gate"
+            f"intervene: the gates of {i.path!r} cannot be told from each other: "
+            f"{scan.why_unrolled(**options)}; or give the step an option that sets the gate"
         )
     k = scan.gates.index(i.gate) if i.gate else 0
     gate = _gate(program, k)
