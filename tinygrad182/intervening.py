@@ -9,16 +9,17 @@ step by step, and every view reads the record.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from . import functions
 from ._tensor import Tensor
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError, UnknownPathError
-from .kernels.program import Listing, Program, Register, evaluate, reachable
+from .kernels.program import Listing, OwnRules, Register, evaluate, reachable
 from .modes import MODES, Scope
+from .recording import apply
 from .recurrence import Scan, own
+from .tracing import listed
 
 # --- what is to be done ---------------------------------------------------------------------------
 
@@ -140,8 +141,10 @@ def intervened(scan: Scan, params: dict[str, Any]) -> Scan:
     if not here:
         return scan
     options = own(params)
-    program = scan.program(**options)
-    gates = [(i, _register(i, scan, options)) for i in here]
+    for i in here:
+        _check(i, scan, options)
+    listing = listed(scan, options)
+    gates = [(i, _register(i, scan, listing)) for i in here]
 
     def step(xp: Any, x: Any, h: Any, state: Any, **given: Any) -> tuple[Any, ...]:
         time, changes = MODES.get().scope.time, dict[Any, list[Intervention]]()
@@ -151,7 +154,7 @@ def intervened(scan: Scan, params: dict[str, Any]) -> Scan:
         if not changes:
             return scan.step(xp, x, h, state, **given)
         weights = [given[name] for name in scan.weights]
-        return _changed(program.step, changes, x, h, state, weights)  # type: ignore[union-attr]
+        return _changed(listing, changes, x, h, state, weights)
 
     return Scan.of(scan.name, step, scan.gates, scan.parts, scan.weights)
 
@@ -177,6 +180,8 @@ def _changed(
             value = inputs[r.args]
         elif r.op == "constant":
             value = args[0].detach()
+        elif isinstance(r.op, OwnRules):
+            value = apply(r.op.primitive, *args[1:], **dict(r.op.params))
         else:
             value = evaluate(functions, r.op, *args)
         for change in changes.get(r, ()):
@@ -204,22 +209,25 @@ def _blocks(kind: str, arrays: Sequence[Tensor], units: int) -> dict[Any, Tensor
 # --- which value is a gate's ----------------------------------------------------------------------
 
 
-def _register(i: Intervention, scan: Scan, options: dict[str, Any]) -> Register:
-    """The value of the step that is to be changed."""
+def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
+    """Raise if a cell has no such gate, or if none of its gates can be told."""
     names = ", ".join(map(repr, scan.gates))
     if i.gate is None and len(scan.gates) > 1:
         raise UnknownPathError(f"intervene: choose one of the gates of {i.path!r}: {names}")
     if i.gate is not None and i.gate not in scan.gates:
         raise UnknownPathError(f"intervene: {i.path!r} has no gate {i.gate!r}; it has {names}")
-    program = scan.program(**options)
-    if program is None:
+    if scan.program(**options) is None:
         raise ArgumentError(
             f"intervene: the gates of {i.path!r} cannot be told from each other: "
             f"{scan.why_unrolled(**options)}; or give the step an option that sets the gate"
         )
+
+
+def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
+    """The value of the step that is to be changed."""
     k = scan.gates.index(i.gate) if i.gate else 0
-    gate = _gate(program, k)
-    others = [_gate(program, j) for j in range(len(scan.gates)) if j != k]
+    gate = _gate(step, k)
+    others = [_gate(step, j) for j in range(len(scan.gates)) if j != k]
     if gate is None or gate in others:
         raise ArgumentError(
             f"intervene: no value in the step of {i.path!r} is that of {scan.gates[k]!r} alone; let the "
@@ -228,8 +236,7 @@ def _register(i: Intervention, scan: Scan, options: dict[str, Any]) -> Register:
     return gate
 
 
-@cache
-def _gate(program: Program, k: int) -> Register | None:
+def _gate(step: Listing, k: int) -> Register | None:
     """The value of the nonlinearity that block k of the sums goes through; None if there is no such value.
 
     All that the next state has of the block comes through some values, one after the other. The first is
@@ -237,7 +244,7 @@ def _gate(program: Program, k: int) -> Register | None:
     functions of that alone follow, and the gate is the value of the last nonlinear one. Where the step has
     no such function, the gate is the sum itself.
     """
-    every, ends = program.step.instructions, program.step.outputs.values()
+    every, ends = step.instructions, step.outputs.values()
     sums = {r for r in every if r.args in (("x", k), ("h", k))}
     way = [r for r in every if _is_on_every_path(r, sums, ends)]
     if not sums or not way or not _link(sums, way[0])[1]:

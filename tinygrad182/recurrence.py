@@ -7,18 +7,17 @@ of :mod:`.kernels` run the step's program instead, and save what backward needs.
 
 from __future__ import annotations
 
-import builtins
-import dis
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from types import CodeType, FunctionType
+from functools import lru_cache
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from . import functions
+from ._fingerprints import fingerprint
 from .backend import SCALARS, Array, namespace
 from .backpropagation import ancestors
 from .kernels import loops
@@ -187,17 +186,27 @@ class Scan(Primitive):
     def program(self, **params: Any) -> Program | None:
         """The step as instructions, or None for a cell whose hidden units depend on each other.
 
-        It is derived once for all parameters, and for all that the step reads from around it.
+        It is derived once for all parameters, and for all that the step, and functions among the
+        parameters, read from around them.
         """
-        return self._derivation(**params).program
+        return self._derivation(params).program
 
     def why_unrolled(self, **params: Any) -> str:
         """Why the step has no program; empty where it has one."""
-        return self._derivation(**params).reason
+        return self._derivation(params).reason
 
-    def _derivation(self, **params: Any) -> Derived:
-        reads = _reads(self.step)
-        return _derived(self, tuple([_seen(_now(r)) for r in reads]) if reads else (), **params)
+    def _derivation(self, params: dict[str, Any]) -> Derived:
+        key = self, fingerprint(self.step), *params, *map(fingerprint, params.values())
+        try:
+            return _DERIVED[key]
+        except KeyError:
+            derived = derive(self, params)
+        if (program := derived.program) is not None:
+            derived = Derived(_BY_TEXT.setdefault(program.text, program), "")
+        if len(_DERIVED) >= REMEMBERED:
+            _DERIVED.clear()
+        _DERIVED[key] = derived
+        return derived
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
         """The program, where a library has loops to run it with."""
@@ -419,70 +428,18 @@ def own(params: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
-@cache
-def _reads(step: Rule) -> tuple[Any, ...]:
-    """Where a step reads values from around it: global names, and variables of enclosing functions.
+_DERIVED: dict[Any, Derived] = {}
+"""By a scan, its options and what it reads, by which functions are not kept alive."""
 
-    So do functions that it calls by their names.
-    """
-    found: dict[Any, Any] = {}
-    left: list[Any] = [step]
-    seen: set[Any] = set()
-    while left:
-        function = left.pop()
-        if not isinstance(function, FunctionType) or function in seen:
-            continue
-        if seen and function.__module__.partition(".")[0] == __name__.partition(".")[0]:
-            continue  # a function of this library reads nothing that changes
-        seen.add(function)
-        around = function.__globals__
-        names = _global_names(function.__code__)
-        places: dict[Any, Any]
-        places = {n: (around, n) for n in names if n in around or not hasattr(builtins, n)}
-        places |= {id(cell): cell for cell in function.__closure__ or ()}
-        found |= {(id(around), key): place for key, place in places.items()}
-        left += map(_now, places.values())
-    return tuple(found.values())
+REMEMBERED = 1024
+"""How many of these are kept: options may change without end."""
 
-
-def _now(place: Any) -> Any:
-    """What a global name, or a variable of an enclosing function, stands for now."""
-    if isinstance(place, tuple):
-        around, name = place
-        return around.get(name)
-    try:
-        return place.cell_contents
-    except ValueError:  # there is nothing in it yet
-        return None
-
-
-def _global_names(code: CodeType) -> Iterator[str]:
-    """The global names that a function reads, and those inside it; there may be nothing behind them yet."""
-    yield from (i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL")
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _global_names(inner)
-
-
-_WRITTEN = (bool, int, float, complex, str, tuple, list, dict, np.generic)
-"""Types of values that are told apart by how they are written."""
-
-
-def _seen(value: Any) -> Any:
-    """What tells a value from another; of an object, whose attributes nobody watches, its type."""
-    if isinstance(value, _WRITTEN):
-        return type(value), repr(value)
-    return value if isinstance(value, FunctionType) else type(value)
-
-
-@lru_cache(maxsize=None, typed=True)  # an option may be 1, or True
-def _derived(scan: Scan, outside: tuple[Any, ...], **params: Any) -> Derived:
-    return derive(scan, params)
-
+_BY_TEXT: WeakValueDictionary[str, Program] = WeakValueDictionary()
+"""Programs by their instructions: what is compiled for one is there for all functions that do as much."""
 
 RESERVED = frozenset(
     p.name
-    for run in (Scan.inside, Scan.unrolled, Scan.program, apply, _derived)
+    for run in (Scan.inside, Scan.unrolled, Scan.program, apply)
     for p in inspect.signature(run).parameters.values()
     if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
 )

@@ -24,15 +24,17 @@ from .kernels.program import (
     MASKS,
     Listing,
     Operand,
+    OwnRules,
     Program,
     Register,
     Tape,
     reachable,
     rebuilt,
+    stands_for_its_first,
 )
 from .modes import Modes, Scope, modes_kept, recording_as
 from .namespaces import SHARED, numpy_dtype
-from .primitives import PRIMITIVES
+from .primitives import PRIMITIVES, Primitive
 from .recording import Leaf, Node, node_of, wrap
 
 # fmt: off
@@ -265,6 +267,15 @@ def _reason(error: BaseException) -> str:
     return f"step cannot be followed: {type(error).__name__}: {error}"
 
 
+def listed(cell: Any, params: dict[str, Any]) -> Listing:
+    """A step that has a program as it was declared.
+
+    It goes from ``("x", gate)``, ``("h", gate)``, ``("before", part)`` and ``("weight", block)`` to
+    ``("after", part)``. No cotangent goes through its ``"constant"``.
+    """
+    return Listing({("after", p): r for p, r in enumerate(_forward(cell, params, SMALL))})
+
+
 def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
     after = _forward(cell, params, like)
     x_only, shared = _shared(after, len(cell.gates))
@@ -272,8 +283,7 @@ def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
     places |= {("h", k): len(x_only) + i for i, k in enumerate(shared + x_only)}
     tape = Tape()
     listings = _Reverse(_with_sums(after, tape, places), tape).listings()
-    step = Listing({("after", p): r for p, r in enumerate(after)})
-    return Program(cell.name, cell.gates, cell.parts, cell.weights, x_only, shared, *listings, step)
+    return Program(cell.name, cell.gates, cell.parts, cell.weights, x_only, shared, *listings)
 
 
 @modes_kept
@@ -347,13 +357,38 @@ def _by_names(roots: list[Node], apart: Sequence[Node] = ()) -> dict[Node, Symbo
             found[node] = node.value if node.requires_grad else _as_constant(node.value)
             continue
         operands = [found[x] if isinstance(x, Node) else x for x in node.inputs or ()]
-        if node.primitive.jvp == "elementwise" and PRIMITIVES.get(node.op) is node.primitive:
+        if PRIMITIVES.get(node.op) is not node.primitive:
+            found[node] = _by_own_rules(node.primitive, operands, node.params)
+        elif node.primitive.jvp == "elementwise":
             found[node] = _elementwise(node.op, *operands)
         else:
             found[node] = node.primitive.forward(_SYMBOLS, *operands, **node.params)
         if node in apart:
             found[node] = _own(found[node], roots.index(node))
     return found
+
+
+def _by_own_rules(primitive: Primitive, operands: list[Any], params: dict[str, Any]) -> Symbol:
+    """The result of a primitive that is not ours: its forward's, with the cotangents of its own rules.
+
+    Each block is one :class:`OwnRules` of the value, from which no cotangent goes, and of the operands.
+    """
+    if primitive.jvp != "elementwise":
+        raise NotByUnitsError(
+            f"step applies {primitive.name}, which does not say that it is elementwise; "
+            'make it with jvp="elementwise"'
+        )
+    result = primitive.forward(_SYMBOLS, *operands, **params)
+    symbols = [x for x in operands if isinstance(x, Symbol)]
+    like = max(symbols, key=lambda s: s.ndim)
+    if any(s.shape[-1] != like.shape[-1] for s in symbols) or result.shape != like.shape:
+        raise NotByUnitsError(f"step applies {primitive.name}, which is not elementwise")
+    op = OwnRules(primitive, tuple(params.items()), like.rows, like.units, like.dtype)
+    blocks = (
+        like.tape.make(op, r, *(x.registers[i] if isinstance(x, Symbol) else x for x in operands))
+        for i, r in enumerate(result.registers)
+    )
+    return like.like(tuple(blocks))
 
 
 def _shared(after: list[Operand], gates: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -438,12 +473,16 @@ class _Reverse:
         for p, r in enumerate(self.after):
             add(r, self.tape.input("grad", p))
         for r in reversed(self.steps):
-            if r not in sums or r.op not in PRIMITIVES:
+            if r not in sums:
                 continue
-            rules: Any = PRIMITIVES[r.op].vjp
-            for rule, a in zip(rules, r.args, strict=True):
-                if rule is not None and isinstance(a, Register):
-                    add(a, self._by_rule(rule, sums[r], r))
+            if isinstance(r.op, OwnRules):
+                for a, g in zip(r.args[1:], self._by_own_rules(r.op, sums[r], r), strict=True):
+                    add(a, g)
+            elif r.op in PRIMITIVES:
+                rules: Any = PRIMITIVES[r.op].vjp
+                for rule, a in zip(rules, r.args, strict=True):
+                    if rule is not None and isinstance(a, Register):
+                        add(a, self._by_rule(rule, sums[r], r))
         kept = {("kept", p): sums[r] for p, r in enumerate(self.after) if r in sums}
         return kept | {r.args: g for r, g in sums.items() if r.op == "input"}
 
@@ -454,6 +493,26 @@ class _Reverse:
         ]
         found = rule(_SYMBOLS, *operands)
         return found.registers[0] if isinstance(found, Symbol) else float(found)
+
+    def _by_own_rules(self, op: OwnRules, g: Operand, r: Register) -> list[Operand]:
+        """The cotangents of the operands, by rules that may look at shapes and types."""
+
+        def symbol(a: Operand) -> Any:
+            if not isinstance(a, Register):
+                return a
+            return Symbol(self.tape, (a,), op.rows, op.units, op.dtype)
+
+        given = [symbol(a) for a in (g, r, *r.args[1:])]
+        rules, params = op.primitive.vjp, dict(op.params)
+        if callable(rules):
+            found = rules(_SYMBOLS, *given, **params)
+        else:
+            found = [None if f is None else f(_SYMBOLS, *given, **params) for f in rules]
+        if any(x is not None and x.shape != given[1].shape for x in found):
+            raise NotByUnitsError(
+                f"step applies {op.primitive.name}, a rule of which is not elementwise"
+            )
+        return [0.0 if x is None else x.registers[0] for x in found]
 
     def _kept(self, ends: list[Operand]) -> set[Register]:
         """What forward keeps: values that do not follow from states and others by a few operations."""
@@ -466,6 +525,8 @@ class _Reverse:
             seen.add(r)
             if self._is_kept(r):
                 kept.add(r)
+            elif stands_for_its_first(r):
+                left.append(r.args[0])
             elif r.op != "input":
                 left += r.args
         return kept
@@ -473,7 +534,12 @@ class _Reverse:
     def _is_kept(self, r: Register) -> bool:
         if _is_sum(r):
             return True
-        if r not in self.steps or r.op in ("constant", *MASKS) or not self._is_of_sums(r):
+        if (
+            r not in self.steps
+            or r.op in MASKS
+            or stands_for_its_first(r)
+            or not self._is_of_sums(r)
+        ):
             return False
         return r.op not in CHEAP or any(map(_is_sum, r.args))
 

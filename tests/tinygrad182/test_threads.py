@@ -397,6 +397,7 @@ def _entries() -> dict[str, Callable[[], Any]]:
         "expand": expand,
         "gradient_flow": lambda: tg.inspect.gradient_flow(loss()),
         "state_grad_matrix": lambda: tg.inspect.state_grad_matrix(loss()),
+        "input_grad_matrix": lambda: tg.inspect.input_grad_matrix(loss()),
         "step_jacobians": lambda: tg.inspect.step_jacobians(loss()),
         "path_split": lambda: tg.inspect.path_split(loss()),
         "grad_by_hops": lambda: tg.inspect.grad_by_hops(loss()),

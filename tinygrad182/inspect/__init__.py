@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING
 from .. import _calls
 from ..marks import mark
 from .anomaly import Anomaly, first_anomaly
-from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow, state_grad_matrix
+from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
 from .interventions import intervene
 from .jacobians import StepJacobians, step_jacobians
+from .matrices import input_grad_matrix, state_grad_matrix
 from .paths import GainSplit, PathSplit, gain_split, path_split
+from .points import FixedPoint, FixedPoints, fixed_points
 from .weights import weight_grad_by_time
 
 __all__ = [
     "Anomaly",
     "Edge",
+    "FixedPoint",
+    "FixedPoints",
     "GainSplit",
     "GradientFlow",
     "Graph",
@@ -31,9 +35,11 @@ __all__ = [
     "StateFlow",
     "StepJacobians",
     "first_anomaly",
+    "fixed_points",
     "gain_split",
     "grad_by_hops",
     "gradient_flow",
+    "input_grad_matrix",
     "intervene",
     "mark",
     "path_split",

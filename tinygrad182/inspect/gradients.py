@@ -565,7 +565,7 @@ class _Pass:
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""
-        behind = ancestors([parent], constants=True)
+        behind = [parent, *ancestors([parent], constants=True)]  # a constant is none of its own
         return self.targets.isdisjoint(behind) and not any(map(is_scan, behind))
 
     def _run(self, node: Node, needed: tuple[bool, ...]) -> _Total:

@@ -217,7 +217,7 @@ class Graph:
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
     def _inputs(self, node: Node) -> tuple[Any, ...]:
-        return self._kept[node][1] if node in self._kept else ()  # type: ignore[return-value]
+        return self._kept[node][1] if node in self._kept else ()
 
     def _value(self, node: Node) -> Array:
         return self._kept[node][0] if node in self._kept else node.value

@@ -37,14 +37,17 @@ class Hosted(NamedTuple):
         The latest nodes, and what arrives at them.
     twins : dict of Node to Node
         What stands for each node of the graph it was made from; empty if that was on the host already.
+    opened : callable
+        Gives what stands for a twin where recurrences were opened.
     """
 
     seeds: list[Seed]
     twins: dict[Node, Node]
+    opened: Callable[[Node], Node]
 
     def twin(self, node: Node) -> Node:
         """Return what stands for a node here."""
-        return self.twins.get(node, node)
+        return self.opened(self.twins.get(node, node))
 
 
 def on_host(seeds: Sequence[Seed]) -> Hosted:
@@ -58,7 +61,7 @@ def on_host(seeds: Sequence[Seed]) -> Hosted:
         twins, arrays = twins_of([(node, node.value, node.inputs or ()) for node in nodes], arrays)
     roots = [twins.get(node, node) for node, _ in seeds]
     opened = opening(roots, every=False)
-    return Hosted([(opened(n), g) for n, g in zip(roots, arrays, strict=True)], twins)
+    return Hosted([(opened(n), g) for n, g in zip(roots, arrays, strict=True)], twins, opened)
 
 
 def twins_of(

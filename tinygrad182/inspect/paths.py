@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -378,8 +378,10 @@ def gain_split(
 
     For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
     ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are
-    Frobenius over (B, H). The factors are right also where δ itself underflows; they are NaN where it
-    is exactly 0, and before the first marked state. Past the end of a sequence, D is 0.
+    Frobenius over (B, H). σ may be any function of each element: z_t is the last value that is linear in
+    h_{t−1}, so a number that z_t is multiplied by before σ bends it counts as weight. The factors are
+    right also where δ itself underflows; they are NaN where it is exactly 0, and before the first marked
+    state. Past the end of a sequence, D is 0.
 
     Parameters
     ----------
@@ -430,9 +432,7 @@ def _gains_one_by_one(
         node, previous = steps[t], before[t]
         delta = _at(_power(bands.get(node, [])), node, bands)
         pre = _pre_activation(node, set() if previous is None else {previous})
-        through = delta if pre is None else sent({node: delta}, {pre})[pre]
-        arrived = None if previous is None else sent({node: delta}, {previous})[previous]
-        gradients += [delta, through, np.full((), np.nan) if arrived is None else arrived]
+        gradients += [delta, *[_sent_from(node, delta, end) for end in (pre, previous)]]
     return np.array(backend.norms(gradients)).reshape(-1, 3)
 
 
@@ -453,13 +453,19 @@ def _gains_side_by_side(
             # before the first step, what the other parts were computed from is not there
             before = side.before.values() if steps.any() else [previous]
             pre = _pre_activation(node, set(before))
-            through = delta if pre is None else sent({node: delta}, {pre})[pre]
-            arrived = sent({node: delta}, {previous})[previous]
-            rows = [_rows(g.reshape(len(steps), -1)) for g in (delta, through, arrived)]
+            gradients = delta, *[_sent_from(node, delta, end) for end in (pre, previous)]
+            rows = [_rows(g.reshape(len(steps), -1)) for g in gradients]
             if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
                 rows[2][steps == 0] = 0.0
             found.append(np.stack([row_norms(g) for g in rows], axis=1))
     return np.concatenate(found)
+
+
+def _sent_from(node: Node, delta: Array, end: Node | None) -> Array:
+    """What arrives at ``end`` of a state's gradient; NaN where it is not known."""
+    if end is None:
+        return np.full((), np.nan)
+    return delta if end is node else sent({node: delta}, {end})[end]
 
 
 _LINEAR = {
@@ -471,37 +477,57 @@ _LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
 
 
 def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
-    """What the nonlinearity of a state was applied to; None where there is none.
+    """The last value on the way to a state that is linear in the state before: z of h = σ(z).
 
-    ``before`` are the state before, and what else stands for something computed from it.
+    σ is all that comes after it, whatever that is made of, element by element. ``before`` are the state
+    before, and what else stands for something computed from it. Where there is none, or the state does
+    not depend on it, z is linear in what the elementwise operations begin with, or None.
     """
-    if node in before:  # handed on as it is
-        return None
-    new = _not_held(node)
-    pre: Any = new.inputs[0] if new.op in {"tanh", "relu", "sigmoid"} else None  # type: ignore[index]
-    if pre is None and new.op not in _LINEAR | _LINEAR_IN_EACH:
+    bends = _bends(node, before)
+    if node not in bends:
+        before = set()
+        bends = _bends(node, _beginnings(node))
+    front, last = {node}, node  # all by which the state depends on what is before
+    while len(front) > 1 or bends[last]:
+        if last in before or not _is_elementwise(last, node):
+            if not before:
+                return None
+            _refuse_split(node, bends[last])
+        front.remove(last)
+        front |= {x for x in _recorded(last) if x in bends}
+        last = max(front, key=lambda x: x.order)
+    return last
+
+
+def _beginnings(node: Node) -> set[Node]:
+    """What the elementwise operations up to a state begin with, other than parameters where it can be."""
+    found, seen, left = set(), {node}, [node]
+    while left:
+        x = left.pop()
+        if _is_elementwise(x, node):
+            left += [y for y in _recorded(x) if y not in seen]
+            seen.update(left)
+        else:
+            found.add(x)
+    return {x for x in found if x.primitive is not None} or found
+
+
+def _is_elementwise(node: Node, like: Node) -> bool:
+    elementwise = node.primitive is not None and node.primitive.jvp == "elementwise"
+    return elementwise and node.value.shape == like.value.shape
+
+
+def _refuse_split(node: Node, bend: Node | None) -> NoReturn:
+    if bend is None or bend is node:
         raise GraphError(
             f"gain_split: the state {_made(node)} is not a nonlinearity of a sum, so saturation and "
             "weight cannot be told apart; path_split splits any state"
         )
-    if pre is None and new is not node:
-        pre = new
-    bent = _not_linear(node if pre is None else pre, before) if before else None
-    if bent is not None:
-        raise GraphError(
-            f"gain_split: the state {_made(node)} depends on the state before through {bent.op}, which "
-            "is not linear, so saturation and weight cannot be told apart; mark all states between "
-            "them; path_split splits any state"
-        )
-    return pre
-
-
-def _not_held(node: Node) -> Node:
-    """What a state was made as, before a mask put a constant in its place past a sequence's end."""
-    if node.op != "where":
-        return node
-    _, new, old = node.inputs  # type: ignore[misc]
-    return new if isinstance(new, Node) and not getattr(old, "requires_grad", False) else node
+    raise GraphError(
+        f"gain_split: the state {_made(node)} depends on the state before through {bend.op}, which "
+        "is not linear, so saturation and weight cannot be told apart; mark all states between "
+        "them; path_split splits any state"
+    )
 
 
 def _made(node: Node) -> str:
@@ -510,19 +536,29 @@ def _made(node: Node) -> str:
     return f"made by {node.op}{place}," if place else f"made by {node.op}"
 
 
-def _not_linear(end: Node, starts: Set[Node]) -> Node | None:
-    """The first operation on the way from ``starts`` to ``end`` that is not linear in them, if any."""
-    depends: set[Any] = set(starts)
-    for node in ancestors([end], ends=starts, oldest=min(start.order for start in starts)):
-        sources = [x for x in node.inputs or () if x in depends]
-        if not sources or node in starts:
-            continue
-        depends.add(node)
-        divided = node.op == "divide" and node.inputs[1] not in depends  # type: ignore[index]
-        product = node.op in _LINEAR_IN_EACH and len(sources) == 1
-        if not (node.op in _LINEAR or product or divided):
-            return node
-    return None
+def _bends(end: Node, starts: Set[Node]) -> dict[Node, Node | None]:
+    """For each node between, the first operation up to it that is not linear in ``starts``, if any."""
+    found: dict[Node, Node | None] = dict.fromkeys(starts)
+    oldest = min([start.order for start in starts], default=end.order)
+    for node in ancestors([end], ends=starts, oldest=oldest):
+        sources = [x for x in _recorded(node) if x in found]
+        if sources and node not in starts:
+            first = next((found[x] for x in sources if found[x]), None)
+            found[node] = first or (node if _is_bent(node, sources) else None)
+    return found
+
+
+def _is_bent(node: Node, sources: list[Node]) -> bool:
+    """Whether an operation is not linear in some of its inputs."""
+    inputs: Any = node.inputs
+    divided = node.op == "divide" and inputs[1] not in sources
+    product = node.op in _LINEAR_IN_EACH and len(sources) == 1
+    return not (node.op in _LINEAR or product or divided)
+
+
+def _recorded(node: Node) -> list[Node]:
+    """The inputs that gradients go to; one that stands there twice, twice."""
+    return [x for x in node.inputs or () if isinstance(x, Node) and x.requires_grad]
 
 
 def _ratios(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -259,7 +259,7 @@ def loops_of(nodes: list[Node]) -> Loops:
     for node in nodes:
         past = _NONE
         for x in node.inputs or ():
-            if x in reached and (above := reached[x]) is not past:  # type: ignore[index]
+            if x in reached and (above := reached[x]) is not past:
                 past = past | above if past else above
         if node.primitive is None and not node.requires_grad:
             past = arrays.get(id(node.value), past)

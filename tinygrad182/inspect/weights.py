@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,21 +11,19 @@ from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array, device_of
-from ..backpropagation import ancestors, backpropagate, gather, pull
-from ..errors import DTypeError, GraphError, UnknownPathError
-from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
+from ..backpropagation import ancestors
+from ..errors import DTypeError, UnknownPathError
+from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
-from ..modes import modes_kept, no_grad
-from ..primitives.index import Slice
 from ..recording import Leaf, Node, is_tensor, node_of
 from ..recurrence import is_scan, steps_of_scan
-from ..unrolling import unrolled
-from .axes import is_told_apart, operand_axes
-from .gradients import Inside, gradients_in_bands, gradients_inside
+from .gradients import Inside, gradients_inside
 from .hosting import on_host
+from .parts import CheckedParts, Part
 from .recurrences import Wanted, chosen
-from .scaling import NOT_FINITE, Band, HostArray, row_norms, times_power
-from .times import marked_times, places
+from .scaling import HostArray, sample_norms
+from .times import marked_times
+from .uses import Uses
 
 CHUNK = 4_000_000
 """How many elements are carried at once, for some steps together."""
@@ -40,6 +37,7 @@ def weight_grad_by_time(
     weight: Tensor | str,
     norm_only: bool = False,
     *,
+    per_sample: bool = False,
     times: Wanted = None,
 ) -> Any:
     """∂L/∂W as a sum over time: what each step's use of W contributes.
@@ -61,6 +59,11 @@ def weight_grad_by_time(
         it under.
     norm_only : bool
         Return the norms alone, without holding T matrices.
+    per_sample : bool
+        Tell the contributions of the B sequences apart too: G_t is the sum over b of
+        δ_{z_t}^(b) ⊗ x_t^(b), whose norm is ‖δ‖·‖x‖. In a loop of your own sequences lie along the first
+        axis of what a step computes with W (behind time, where it computes all steps at once), as in
+        x @ W and h * w; where that has no axis but the weight's, B is 1.
     times : int or sequence of int, optional
         The time steps that are asked for; by default all. The others are computed too, for the check,
         and not kept.
@@ -69,14 +72,15 @@ def weight_grad_by_time(
     -------
     array ``(T, *W.shape)`` in W's dtype, or ndarray ``(T,)`` of Frobenius norms in float64
         By time step, from 0 to the last that the loss depends on, or those of ``times`` in the order of
-        time; zeros where W was not used. Norms are true also where the parts under- or overflow in W's
-        dtype.
+        time; with ``per_sample`` ``(T, B, *W.shape)`` or ``(T, B)``. Zeros where W was not used. Norms
+        are true also where the parts under- or overflow in W's dtype.
 
     Raises
     ------
     GraphError
         The loss depends on W in no time step, or in an operation on several steps that has no known
-        time axis (on states that were averaged or reshaped before); or the parts do not add up.
+        time axis (on states that were averaged or reshaped before); or the parts do not add up. With
+        ``per_sample`` also: there are not as many sequences at every use, or they do not come first.
     UnknownPathError
         No parameter of that path.
     ArgumentError
@@ -84,9 +88,9 @@ def weight_grad_by_time(
 
     Notes
     -----
-    Time is linear in T. Beside the graph and its gradients, T matrices of W's size are held, or those
-    of ``times``. With ``norm_only``, or a few steps, some 4 million numbers are worked on at once, in
-    about 100 MB, however long the sequence is.
+    Time is linear in T. Beside the graph and its gradients, T matrices of W's size are held (T · B with
+    ``per_sample``), or those of ``times``. With ``norm_only``, or a few steps, some 4 million numbers are
+    worked on at once, in about 100 MB, however long the sequence is.
 
     Examples
     --------
@@ -99,6 +103,8 @@ def weight_grad_by_time(
     (10, 4, 4)
     >>> tg.inspect.weight_grad_by_time(loss, "weight_hh_l0", times=[8, 9]).shape
     (2, 4, 4)
+    >>> tg.inspect.weight_grad_by_time(loss, "weight_hh_l0", norm_only=True, per_sample=True).shape
+    (10, 1)
     >>> loss.backward()
     >>> bool(abs(parts.sum(axis=0) - rnn.weight_hh_l0.grad.numpy()).max() < 1e-14)
     True
@@ -113,7 +119,7 @@ def weight_grad_by_time(
     device = device_of(leaf.value)
     here = on_host([(root, seed)])
     ((root, seed),), leaf = here.seeds, here.twin(leaf)
-    parts = _parts(root, seed, leaf)
+    parts = _parts(root, seed, leaf, per_sample, norm_only)
     wanted = chosen(times, range(parts.steps), "weight_grad_by_time")
     if norm_only:
         return _norms(parts, wanted)
@@ -134,154 +140,45 @@ def _named(root: Node, path: str) -> Node:
     return found[0]
 
 
-def _parts(root: Node, seed: Array, leaf: Node) -> CheckedParts:
+def _parts(root: Node, seed: Array, leaf: Node, per_sample: bool, norm_only: bool) -> CheckedParts:
     """What each step contributes, in a graph on the host."""
-    if scans := _scans_using(root, leaf):
-        return _contributions(root, seed, leaf, scans)
-    return Uses(root, leaf).contributions(seed, CHUNK)
+    scans = _scans_using(root, leaf)
+    batches = {node.value.shape[-2] for node in scans}
+    if not scans or (per_sample and len(batches) > 1):
+        return Uses(root, leaf, per_sample).contributions(seed, CHUNK)
+    if not per_sample:
+        return _contributions(root, seed, leaf, scans, (), _Rows.summed)
+    made = _Rows.sizes_by_sequence if norm_only else _Rows.by_sequence
+    return _contributions(root, seed, leaf, scans, (batches.pop(),), made)
 
 
-# --- parts that add up -----------------------------------------------------------------------------
-
-
-class Part(NamedTuple):
-    """What some steps contribute.
-
-    Attributes
-    ----------
-    times : range
-    values : array (steps, *W.shape)
-    powers : ndarray (steps,) of int
-        Powers of two that the values are to be multiplied by.
-    """
-
-    times: range
-    values: Array
-    powers: HostArray
-
-
-class CheckedParts:
-    """The parts of one weight's gradient, some steps at a time; raises at the end if they fall short.
-
-    Parameters
-    ----------
-    weight : Node
-    steps : int
-        T.
-    parts : iterator of Part
-    gradient : list of Band
-        The whole, from the same backward pass.
-    outside : array or None
-        What uses outside any step contribute.
-    """
-
-    def __init__(
-        self,
-        weight: Node,
-        steps: int,
-        parts: Iterator[Part],
-        gradient: list[Band],
-        outside: Part | None = None,
-    ) -> None:
-        self.weight = weight
-        self.steps = steps
-        self._parts = parts
-        self._gradient = gradient
-        self._outside = outside
-
-    def __iter__(self) -> Iterator[Part]:
-        total = _Sum()
-        for part in self._parts:
-            total.add(part.values, part.powers)
-            yield part
-        if self._outside is not None:
-            total.add(self._outside.values, self._outside.powers)
-        for array, power in self._gradient:
-            total.add(-array[None], np.array([0 if power == NOT_FINITE else power]))
-        if total.is_off(self.weight.value.dtype):
-            raise GraphError(
-                f"weight_grad_by_time: the parts of {self.weight.label()} of shape "
-                f"{tuple(self.weight.value.shape)} do not add up to its gradient: they are off by "
-                f"{total.off():.2g} of it. It is used in an operation on several steps that could not be "
-                "told apart; apply it to every step, or to tg.stack(states), before steps are mixed"
-            )
-
-
-class _Sum:
-    """A sum of arrays at powers of two, in float64, beside the sum of their sizes."""
-
-    def __init__(self) -> None:
-        self.value: Any = 0.0
-        self.size = 0.0
-        self.power = NOTHING
-
-    def add(self, values: Array, powers: HostArray) -> None:
-        """Add all rows of an array, each at its power."""
-        rows = _flat(values)
-        with np.errstate(all="ignore"):
-            sizes = row_norms(rows)
-            counts = sizes != 0
-            if not counts.any():
-                return
-            exponents = powers + np.frexp(sizes)[1]
-            top = max(self.power, int(exponents[counts].max()))
-            kept = math.ldexp(1.0, max(self.power - top, -2000)) if self.power > NOTHING else 0.0
-            shifts = np.where(counts, np.clip(powers - top, -4000, 4000), 0)
-            if shifts.max() > 1000:  # of the smallest numbers, for which no factor is large enough
-                rows, scales = np.ldexp(rows, shifts[:, None]), np.ones(len(rows))
-            else:
-                scales = np.ldexp(1.0, shifts)
-            self.value = self.value * kept + scales @ rows
-            self.size = self.size * kept + float(np.ldexp(sizes, shifts).sum())
-        self.power = top
-
-    def off(self) -> float:
-        """How much is left of it, relative to all that was added."""
-        return float(row_norms(np.atleast_1d(self.value))) / self.size
-
-    def is_off(self, dtype: Any) -> bool:
-        """Whether more is left than rounding leaves: the root of the type's ε.
-
-        Rounding in a product of n terms leaves about √n ε of their sizes. The root of ε leaves room for
-        terms that cancel, inside a part, to less than a thousandth. Where anything is infinite or NaN,
-        nothing can be said.
-        """
-        if not (self.size and np.isfinite(self.size)):
-            return False
-        eps = float(np.finfo(str(dtype).rpartition(".")[2]).eps)
-        return not self.off() <= math.sqrt(eps)
-
-
-def _flat(values: Array) -> HostArray:
-    """Rows in float64 on the host."""
-    host = backend.namespace(values).to_numpy(values).astype(np.float64, copy=False)
-    return host.reshape(len(host), math.prod(host.shape[1:]))
+# --- as arrays ---------------------------------------------------------------------------------------
 
 
 def _gathered(parts: CheckedParts, wanted: list[int], like: Array) -> Array:
     """The contributions of the steps asked for, in the weight's type; zeros where it was not used."""
     xp = backend.namespace(like)
     with xp.on(like), np.errstate(over="ignore", under="ignore"):
-        found = xp.zeros((len(wanted), *like.shape), dtype=like.dtype)
-        for times, values, powers in parts:
+        found = xp.zeros((len(wanted), *parts.samples, *like.shape), dtype=like.dtype)
+        for part in parts:
+            times, values, powers = part.times, part.values, part.powers
             into = [i for i, t in enumerate(wanted) if t in times]
             if into:
                 source = [wanted[i] - times.start for i in into]
                 if len(source) < len(times):
                     values, powers = values[source], powers[source]
-                rows = values.reshape(len(into), -1)
+                rows = values.reshape(powers.size, -1)
                 if powers.any():
-                    rows = times_rows(xp.module, rows, xp.asarray(powers))
-                found[into[0] : into[-1] + 1] = rows.reshape(len(into), *like.shape)
+                    rows = times_rows(xp.module, rows, xp.asarray(powers.reshape(-1)))
+                found[into[0] : into[-1] + 1] = rows.reshape(len(into), *found.shape[1:])
     return found
 
 
 def _norms(parts: CheckedParts, wanted: list[int]) -> HostArray:
-    """The norm of every step's contribution in float64, true also where its type cannot hold it."""
-    found = np.zeros(parts.steps)
-    for times, values, powers in parts:
-        with np.errstate(over="ignore", under="ignore"):
-            found[times.start : times.stop] = np.ldexp(row_norms(_flat(values)), powers)
+    """The norm of every contribution."""
+    found = np.zeros((parts.steps, *parts.samples))
+    for part in parts:
+        found[part.times.start : part.times.stop] = part.norms()
     return found[wanted]
 
 
@@ -316,16 +213,25 @@ def _last_step(root: Node) -> int:
     return max([*ends, *(t for node in nodes for t in marked_times(node))])
 
 
-def _contributions(root: Node, seed: Array, weight: Node, scans: list[Node]) -> CheckedParts:
+def _contributions(
+    root: Node,
+    seed: Array,
+    weight: Node,
+    scans: list[Node],
+    samples: tuple[int, ...],
+    made: Callable[[_Rows], Part],
+) -> CheckedParts:
     """Each step's contribution, about :data:`CHUNK` elements at a time."""
-    found = gradients_inside([(root, seed)], set(scans), {weight}, sums_too=True)
+    found = gradients_inside([(root, seed)], {*scans, weight}, sums_too=True)
+    size = weight.value.size * (samples[0] if made is _Rows.by_sequence else 1)
 
     def parts() -> Iterator[Part]:
         for node in scans:
             if node in found.inside:
-                yield from _of_scan(node, weight, found.inside[node])
+                yield from map(made, _of_scan(node, weight, found.inside[node], size))
 
-    return CheckedParts(weight, _last_step(root) + 1, parts(), found.bands.get(weight, []))
+    gradient = found.bands.get(weight, [])
+    return CheckedParts(weight, _last_step(root) + 1, parts(), gradient, samples=samples)
 
 
 class _Use(NamedTuple):
@@ -347,12 +253,11 @@ class _Use(NamedTuple):
     setting: Setting
     gates: tuple[int, ...]
 
-    def as_declared(self, part: Array) -> Array:
-        """What some steps contribute, (steps, rows[, ·]), in the order of the weight's rows."""
+    def as_declared(self, rows: Array) -> Array:
+        """Rows (…, rows, ·) of the sums in the order of the weight's."""
         if not self.gates:
-            return part
-        s, rows = self.setting, part if part.ndim > 2 else part[..., None]
-        return as_declared(s.m, rows, self.gates, s.states.shape[-1]).reshape(part.shape)
+            return rows
+        return as_declared(self.setting.m, rows, self.gates, self.setting.states.shape[-1])
 
 
 def _use(s: Setting, place: int) -> _Use:
@@ -367,237 +272,73 @@ def _use(s: Setting, place: int) -> _Use:
     return _Use(slice(start, start + sizes[place - 4] * H), None, s, ())
 
 
-def _of_scan(node: Node, weight: Node, inside: Inside) -> Iterator[Part]:
-    """δ_{z_t}ᵀ a_t at every step, a_t the input, the state before, or 1."""
-    xp = backend.namespace(node.value)
-    m, times = xp.module, steps_of_scan(node)
-    count = max(1, min(CHUNK, IN_CACHE) // weight.value.size)
-    place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
-    for window in inside.windows:
-        found = window.deltas
-        use = _use(window.setting, place)
-        a = use.operand
-        for i in range(0, len(window.steps), count):
-            here = slice(i, i + count)
-            z, tops = found.sums[here, :, use.columns], np.full(len(found.sums[here]), inside.power)
-            if isinstance(found.powers, int):
-                tops += found.powers
-            else:
-                powers = xp.to_numpy(found.powers[here])
-                sizes = sizes_of(np, xp.to_numpy(m.max(m.abs(z), axis=-1)), powers)
-                if a is not None:  # a row that meets zeros must not hide others
-                    sizes[~xp.to_numpy(a[here].any(axis=-1))] = NOTHING
-                top = or_zero(np, sizes.max(axis=1))
-                shifts = np.where(sizes == NOTHING, NOTHING, powers - top[:, None])
-                z, tops = times_rows(m, z, xp.asarray(shifts)), tops + top
-            part = z.sum(axis=1) if a is None else m.matmul(m.swapaxes(z, 1, 2), a[here])
-            first = times[window.steps[i]]
-            yield Part(range(first, first + len(part)), use.as_declared(part), tops)
-
-
-# --- step by step ----------------------------------------------------------------------------------
-
-
-class _Sent(NamedTuple):
-    """What one step's use sends into the neck: to ``node[key]``, times 2**power."""
-
-    time: int
-    node: Node
-    key: tuple[Any, ...]
-    value: Array
-    power: int
-
-
-class Uses:
-    """The uses of one weight: from what is known to belong to a step, down to the weight.
-
-    Every way from the loss to the weight ends in the neck, and leaves it over the edge of one use: so
-    what uses send into the neck is the gradient.
+class _Rows(NamedTuple):
+    """What some steps have of a weight, each row of one sequence at a step.
 
     Attributes
     ----------
-    neck : set of Node
-        The weight, and what is computed from it before any step takes part (its transpose).
-    uses : list of Node
-        The operations that take one of these into a step, or into something with a time axis.
-    outside : list of Node
-        Those that take one of these to the loss alone: a penalty.
-    steps : int
-        T: one more than the last step there is.
-
-    Raises
-    ------
-    GraphError
-        No step uses the weight, or an operation uses it for several that cannot be told apart.
+    times : range
+    z : array (steps, B, rows)
+        Cotangents of the sums.
+    powers : int, or ndarray (steps, B) of int
+        Of two, that the rows of z are to be multiplied by.
+    a : array (steps, B, ·), or None
+        What the weight is multiplied by; None: 1.
+    use : _Use
+    shape : tuple of int
+        W's.
     """
 
-    def __init__(self, root: Node, weight: Node) -> None:
-        self.root, self.weight = unrolled(root), weight
-        nodes = ancestors([self.root], constants=True)
-        self.times, self.axes = places(nodes)
-        self.uses: list[Node] = []
-        self.outside: list[Node] = []
-        neck: set[Any] = {weight}
-        behind: set[Any] = set()  # what depends on a step
-        for node in nodes:
-            inputs = node.inputs or ()
-            if node in self.times or node in self.axes or not behind.isdisjoint(inputs):
-                behind.add(node)
-            if node in neck or neck.isdisjoint(inputs):
-                continue
-            if node in behind and self._joins_loss(node, neck):
-                self.outside.append(node)
-            elif node in self.times or node in self.axes:
-                self.uses.append(node)
-            elif node in behind:
-                self._refuse(node)
-            else:
-                neck.add(node)
-        self.neck = neck
-        if not self.uses:
-            raise GraphError(
-                f"weight_grad_by_time: the loss depends on {weight.label()} in no time step: uses are "
-                "told apart by the steps of tg.nn's recurrent layers, or by tg.inspect.mark in a loop of "
-                "your own"
-            )
-        last = max((t for node in nodes for t in marked_times(node)), default=-1)
-        self.steps = max(last, *self.times.values()) + 1
+    times: range
+    z: HostArray
+    powers: Any
+    a: HostArray | None
+    use: _Use
+    shape: tuple[int, ...]
 
-    def _joins_loss(self, node: Node, neck: set[Any]) -> bool:
-        """Whether a number from the weight alone, a penalty, meets what steps gave in ``node``."""
-        numbers = [x for x in node.inputs or () if x in neck]
-        if self.weight in numbers or any(x.value.ndim for x in numbers):  # type: ignore[union-attr]
-            return False
-        in_a_step = node in self.times or node in self.axes
-        sums_up = node.op in {"add", "subtract"} and not node.value.ndim
-        return not in_a_step or sums_up or node.op == "stack"
+    def summed(self) -> Part:
+        """What the steps contribute: δᵀ a."""
+        z, powers, a = self.z, self.powers, self.a
+        tops = np.full(len(z), powers if isinstance(powers, int) else 0)
+        if not isinstance(powers, int):
+            sizes = sizes_of(np, np.max(np.abs(z), axis=-1), powers)
+            if a is not None:  # a row that meets zeros must not hide others
+                sizes[~a.any(axis=-1)] = NOTHING
+            tops = or_zero(np, sizes.max(axis=1))
+            z = times_rows(np, z, np.where(sizes == NOTHING, NOTHING, powers - tops[:, None]))
+        part = z.sum(axis=1)[..., None] if a is None else np.matmul(np.swapaxes(z, 1, 2), a)
+        return Part(self.times, self._as_declared(part), tops)
 
-    def _refuse(self, node: Node) -> None:
-        raise GraphError(
-            f"weight_grad_by_time: {node.op} of shape {tuple(node.value.shape)}{node.place()} uses "
-            f"{self.weight.label()} for several steps at once, in which no time axis is known: apply it "
-            "to every step, or to tg.stack(states), before steps are mixed; or name the step that "
-            "computes it: tg.inspect.mark(x, name, time=t)"
-        )
+    def by_sequence(self) -> Part:
+        """What each sequence does: δ ⊗ a."""
+        each = self.z[..., None]
+        each = each if self.a is None else each * self.a[:, :, None]
+        return Part(self.times, self._as_declared(each), self._every_power())
 
-    def contributions(self, seed: Array, chunk: int) -> CheckedParts:
-        """What each step contributes, about ``chunk`` elements at a time."""
-        found = gradients_in_bands(self.root, seed, {*self.uses, *self.outside, self.weight})
-        outside = [
-            sent for node in self.outside for sent in self._sent(node, found.get(node, ()), 0)
-        ]
-        return CheckedParts(
-            self.weight,
-            self.steps,
-            self._by_chunks(found, chunk),
-            found.get(self.weight, []),
-            self._combined(outside, range(1)),
-        )
+    def sizes_by_sequence(self) -> Part:
+        """What the steps contribute, and ‖δ‖ · ‖a‖ of each sequence."""
+        norms = sample_norms(self.z)
+        norms = norms if self.a is None else norms * sample_norms(self.a)
+        return self.summed()._replace(sizes=(norms, self._every_power()))
 
-    def _by_chunks(self, grads: dict[Node, list[Band]], chunk: int) -> Iterator[Part]:
-        largest = max(node.value.size for node in self.neck)
-        count = max(1, chunk // max(largest, 1))
-        uses: dict[int, list[Node]] = {}
-        for node in self.uses:
-            for i in {t // count for t in self._steps_of(node)}:
-                uses.setdefault(i, []).append(node)
-        for i, start in enumerate(range(0, self.steps, count)):
-            times = range(start, min(start + count, self.steps))
-            sent = [s for node in uses.get(i, ()) for s in self._in_steps(node, grads, times)]
-            yield self._combined(sent, times)
+    def _every_power(self) -> HostArray:
+        return np.broadcast_to(self.powers, self.z.shape[:2])
 
-    def _steps_of(self, node: Node) -> range:
-        if node in self.times:
-            return range(self.times[node], self.times[node] + 1)
-        axis, start = self.axes[node]
-        return range(start, start + node.value.shape[axis])
-
-    def _in_steps(self, node: Node, grads: dict[Node, list[Band]], times: range) -> Iterator[_Sent]:
-        """What a use sends into the neck for some of its steps."""
-        bands = grads.get(node, ())
-        if node in self.times:
-            yield from self._sent(node, bands, self.times[node])
-            return
-        axis, start = self.axes[node]
-        for t in self._steps_of(node):
-            if t in times and any(g[_at(axis, t - start)].any() for g, _ in bands):
-                yield from self._sent_by_step(node, bands, axis, t - start, t)
-
-    def _sent(self, node: Node, bands: Iterable[Band], time: int) -> Iterator[_Sent]:
-        for g, power in bands:
-            for p, c in pull(node, g, self.neck):
-                yield _Sent(time, p, (), _whole(p, c), power)
-
-    def _sent_by_step(
-        self, node: Node, bands: Iterable[Band], axis: int, i: int, time: int
-    ) -> Iterator[_Sent]:
-        """What element ``i`` along the time axis of a use sends: from that step of its operands."""
-        if not is_told_apart(node):
-            for g, power in bands:
-                alone = np.zeros_like(g)
-                alone[_at(axis, i)] = g[_at(axis, i)]
-                yield from self._sent(node, [(alone, power)], time)
-            return
-        twin, parts = _at_step(node, axis, i)
-        wanted = {x for x, (source, _) in parts.items() if source in self.neck}
-        for g, power in bands:
-            for x, c in pull(twin, g[_at(axis, i)], wanted):
-                source, key = parts[x]
-                yield _Sent(time, source, key, _whole(x, c), power)
-
-    @modes_kept
-    def _combined(self, sent: list[_Sent], times: range) -> Part:
-        """Carry what was sent down to the weight, the steps on a leading axis."""
-        weight = self.weight.value
-        tops = _tops(sent, times, weight.dtype)
-        seeds: dict[Node, Array] = {}
-        for s in sent:
-            if s.node not in seeds:
-                seeds[s.node] = np.zeros((len(times), *s.node.value.shape), s.node.value.dtype)
-            i = s.time - times.start
-            power = 0 if s.power == NOT_FINITE else s.power
-            seeds[s.node][(i, *s.key)] += times_power(s.value, int(power - tops[i]))
-        with no_grad():
-            found = backpropagate(list(seeds.items()), {self.weight}, retain_graph=True)
-        zeros = np.zeros((len(times), *weight.shape), weight.dtype)
-        return Part(times, found.get(self.weight, zeros), tops)
+    def _as_declared(self, part: HostArray) -> HostArray:
+        """What was found for rows (…, rows, ·) of the sums, in W's order and shape."""
+        return self.use.as_declared(part).reshape(*part.shape[:-2], *self.shape)
 
 
-def _at(axis: int, i: int) -> tuple[Any, ...]:
-    """The key of element ``i`` along an axis counted from the end, which is kept."""
-    return (..., slice(i, i + 1), *[slice(None)] * (-axis - 1))
-
-
-def _at_step(
-    node: Node, axis: int, i: int
-) -> tuple[Node, dict[Node, tuple[Node, tuple[Any, ...]]]]:
-    """An operation at one step; for each of its inputs, of what it is a part, and which."""
-    places = iter(operand_axes(node, axis))
-    parts: dict[Node, tuple[Node, tuple[Any, ...]]] = {}
-    inputs: list[Any] = []
-    for x in node.inputs or ():
-        if isinstance(x, Node):
-            place = next(places)
-            key = () if place is None else _at(place, i)
-            part = x if place is None else Leaf(x.value[key], x.requires_grad)
-            parts[part] = x, key
-            x = part
-        inputs.append(x)
-    value = node.value[_at(axis, i)]
-    return Node(node.primitive, tuple(inputs), value, node.params, node.scope), parts
-
-
-def _tops(sent: list[_Sent], times: range, dtype: Any) -> np.ndarray[Any, Any]:
-    """The power of two of every step: 0 where its type holds what arrives well."""
-    tops = np.full(len(times), NOTHING)
-    for s in sent:
-        size = float(np.abs(s.value).max(initial=0.0))
-        if 0 < size < math.inf and s.power != NOT_FINITE:
-            i = s.time - times.start
-            tops[i] = max(tops[i], s.power + math.frexp(size)[1])
-    limit = largest_exponent(dtype) // 2
-    return np.where((np.abs(tops) < limit) | (tops == NOTHING), 0, tops)
-
-
-def _whole(node: Node, cotangent: Any) -> Array:
-    return gather(node, [cotangent]) if type(cotangent) is Slice else cotangent
+def _of_scan(node: Node, weight: Node, inside: Inside, size: int) -> Iterator[_Rows]:
+    """The rows of a recurrence, so many steps at once as have about ``size`` elements each."""
+    times, count = steps_of_scan(node), max(1, min(CHUNK, IN_CACHE) // size)
+    place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
+    for window in inside.windows:
+        found, use = window.deltas, _use(window.setting, place)
+        for i in range(0, len(window.steps), count):
+            here = slice(i, i + count)
+            z, powers = found.sums[here, :, use.columns], found.powers
+            powers = inside.power + (powers if isinstance(powers, int) else powers[here])
+            a = None if use.operand is None else use.operand[here]
+            first = times[window.steps[i]]
+            yield _Rows(range(first, first + len(z)), z, powers, a, use, weight.value.shape)

@@ -90,8 +90,8 @@ def ready(program: Program, dtype: Any) -> None:
         _RUNS[dtype] = _loaded(
             f"recurrent layers for {dtype}", "", partial(tiles.rows, dtype), *tiles.ROWS
         )
-    name, text = f"{program.name} for {dtype}", tiles.described(program)
-    _RUNS[program, dtype] = _loaded(name, text, partial(tiles.steps, program, dtype), *tiles.STEPS)
+    name, write = f"{program.name} for {dtype}", partial(tiles.steps, program, dtype)
+    _RUNS[program, dtype] = _loaded(name, program.text, write, *tiles.STEPS)
 
 
 def _loaded(name: str, made_from: str, write: Callable[[], Any], *names: str) -> Any:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..backend import NUMPY
-from ..primitives import PRIMITIVES
+from ..primitives import PRIMITIVES, Primitive
 
 Key = tuple[str, int]
 """What an input or an output is, and its number among those: ``("sum", 2)``."""
@@ -37,7 +37,7 @@ class Register:
 
     Attributes
     ----------
-    op : str
+    op : str or OwnRules
         The name of an elementwise primitive or array function; ``"input"`` for what is given.
     args : tuple of Register and float
         Of an input: its :data:`Key`.
@@ -47,7 +47,7 @@ class Register:
 
     __slots__ = ("args", "moving", "op", "order")
 
-    def __init__(self, op: str, args: tuple[Any, ...], moving: bool, order: int) -> None:
+    def __init__(self, op: Any, args: tuple[Any, ...], moving: bool, order: int) -> None:
         self.op = op
         self.args = args
         self.moving = moving
@@ -55,6 +55,31 @@ class Register:
 
 
 Operand = Register | float
+
+
+class OwnRules(NamedTuple):
+    """An operation of a primitive that is not ours: what it is applied to are its value, and its operands.
+
+    Attributes
+    ----------
+    primitive : Primitive
+        By whose rules the operands get their cotangents.
+    params : tuple of (str, object)
+        Its parameters.
+    rows, units, dtype
+        The shape of a block of the result, and its type.
+    """
+
+    primitive: Primitive
+    params: tuple[tuple[str, Any], ...]
+    rows: tuple[int, ...]
+    units: int
+    dtype: Any
+
+
+def stands_for_its_first(r: Register) -> bool:
+    """Whether an operation leaves its first operand as it is, and changes what becomes of cotangents."""
+    return r.op == "constant" or isinstance(r.op, OwnRules)
 
 
 class Tape:
@@ -67,7 +92,7 @@ class Tape:
         """What is given."""
         return self._register("input", (kind, index), kind == "grad")
 
-    def make(self, op: str, *args: Operand) -> Operand:
+    def make(self, op: Any, *args: Operand) -> Operand:
         """Apply an operation; to numbers alone it gives a number.
 
         A cotangent is multiplied by factors that have been multiplied with each other: these are then
@@ -91,7 +116,7 @@ class Tape:
         moving = any(isinstance(a, Register) and a.moving for a in args)
         return self._register(op, args, moving)
 
-    def _register(self, op: str, args: tuple[Any, ...], moving: bool) -> Register:
+    def _register(self, op: Any, args: tuple[Any, ...], moving: bool) -> Register:
         key = (op, *(a if isinstance(a, Register) else repr(a) for a in args))
         if key not in self._made:
             self._made[key] = Register(op, args, moving, len(self._made))
@@ -201,7 +226,7 @@ def rebuilt(outputs: dict[Key, Operand], tape: Tape, given: dict[Any, Any]) -> d
     for r in reachable(outputs.values(), given):
         if r in found:
             continue
-        if r.op == "constant":
+        if stands_for_its_first(r):
             found[r] = found.get(r.args[0], r.args[0])
         elif r.op == "input":
             found[r] = tape.input(*r.args)
@@ -294,9 +319,6 @@ class Program:
         cotangents that arrive at the state after the step, ``("grad", part)``, to the whole cotangents
         of that state, ``("kept", part)``, and to those of the sums, of the weights, and of the state
         before, ``("before", part)``, as far as that goes past the sums. What is missing is 0.
-    step : Listing
-        The step as the cell declares it, from ``("x", gate)``, ``("h", gate)``, ``("before", part)`` and
-        ``("weight", block)`` to ``("after", part)``. No cotangent goes through its ``"constant"``.
     """
 
     name: str
@@ -307,7 +329,6 @@ class Program:
     shared: tuple[int, ...]
     forward: Listing
     backward: Listing
-    step: Listing
     sums: int = field(init=False)
     saved: int = field(init=False)
     columns: int = field(init=False)
@@ -317,6 +338,12 @@ class Program:
         put(self, "sums", 2 * len(self.x_only) + len(self.shared))
         put(self, "saved", sum(kind == "saved" for kind, _ in self.forward.outputs))
         put(self, "columns", self.sums + sum(self.weights.values()))
+
+    @cached_property
+    def text(self) -> str:
+        """All that its code depends on."""
+        listings = str(self.forward), str(self.backward)
+        return repr((self.name, self.gates, self.parts, self.weights, self.x_only, *listings))
 
     @property
     def h_only(self) -> tuple[int, ...]:

@@ -22,12 +22,6 @@ ROWS = ("exponents", "at_powers", "crossed")
 """The functions of a program's module, and of that for rows."""
 
 
-def described(program: Program) -> str:
-    """All that the code of a program depends on."""
-    listings = str(program.forward), str(program.backward)
-    return repr((program.gates, program.parts, program.weights, program.x_only, *listings))
-
-
 def steps(program: Program, dtype: Any) -> ir.Module:
     """The loops over time of a program."""
     module = ir.Module()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections import namedtuple
 from collections.abc import Callable, Mapping
-from functools import cache
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +14,7 @@ from .. import functions
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, brief
+from ..modes import no_grad
 from ..recurrence import RESERVED, Scan
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def scan_of(cls: type[Recurrent]) -> Scan | None:
         if name not in taken:
             _refuse(cls, f"step takes no {name!r}", "weights are handed to it by their names")
     for name in [*taken][len(_GIVEN) :]:
-        if name in RESERVED and name not in weights:
+        if name in (*RESERVED, "scan") and name not in weights:
             _refuse(cls, f"step takes {name!r}, a name that is taken", "choose another")
     return Scan.of(f"{cls.__name__.lower()}_scan", cls.step, gates, parts, weights)
 
@@ -98,13 +98,14 @@ def set_options(layer: Recurrent) -> None:
         try:
             hash(value)  # loops are kept for every value
         except TypeError:
+            if callable(value):  # it may have attributes, which are looked at before every run
+                continue
             found = f"{name} = {brief(value)}, which may change"
             _refuse(type(layer), found, "pass a number, a name or a tuple of such")
 
 
-@cache
-def try_step(cls: Any, **params: Any) -> None:
-    """Run a class's step on a few numbers, once for the options, and compare what comes with the state.
+def try_step(cls: Any, device: str | None, params: dict[str, Any]) -> None:
+    """Run a class's step on a few numbers, and compare what comes with the state.
 
     Raises
     ------
@@ -113,11 +114,12 @@ def try_step(cls: Any, **params: Any) -> None:
     """
     scan, batch, n = cls.scan, 2, 4
     sums = (batch, len(scan.gates) * n)
-    operands = [_numbers(*shape) for shape in (sums, sums, *[(batch, n)] * len(scan.parts))]
-    weights = {name: _numbers(blocks * n) for name, blocks in scan.weights.items()}
-    x, h, *state = operands
+    shapes = sums, sums, *[(batch, n)] * len(scan.parts)
+    x, h, *state = [_numbers(shape, device) for shape in shapes]
+    weights = {name: _numbers((blocks * n,), device) for name, blocks in scan.weights.items()}
     try:
-        new = scan.step(functions, x, h, tuple(state), **weights, **params)
+        with no_grad():
+            new = scan.step(functions, x, h, tuple(state), **weights, **params)
     except Exception as error:
         found = f"step fails on sums x and h of shape {sums}: {type(error).__name__}: {error}"
         raise ArgumentError(f"{cls.__name__}: {found}") from error
@@ -138,10 +140,10 @@ def try_step(cls: Any, **params: Any) -> None:
             )
 
 
-def _numbers(*shape: int) -> Any:
+def _numbers(shape: tuple[int, ...], device: str | None) -> Any:
     """Different small numbers, so that no variance of them is 0."""
     values = np.linspace(0.1, 0.9, int(np.prod(shape)), dtype=np.float32)
-    return tensor(values.reshape(shape), device="cpu")
+    return tensor(values.reshape(shape), device=device)
 
 
 def _refuse(cls: type, found: str, remedy: str) -> NoReturn:

@@ -32,6 +32,7 @@ from .checks import as_input, check_size
 from .dropout import dropped
 from .init import Rng, generator, new_parameter
 from .module import Module
+from .nonlinearity import name_of
 
 Lengths = np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
 """How many steps each sequence has; None: all have as many."""
@@ -174,7 +175,7 @@ class Recurrent(Module):
 
     def _own_options(self) -> str:
         """The options of a step as the constructor takes them, for the repr."""
-        return "".join([f", {name}={value!r}" for name, value in self._params().items()])
+        return "".join([f", {name}={name_of(value)}" for name, value in self._params().items()])
 
     # --- state dicts ----------------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class RecurrentCell(Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
         self._make("", input_size, generator(rng), dtype, device)
-        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
+        try_step(type(self), device, self._params())
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Map an input ``(B, I)`` and a state, zeros by default, to the next state.
@@ -301,7 +302,7 @@ class RecurrentLayer(Recurrent):
         ``step(xp, x, h, state, ...)`` returns the next state, a tuple of its parts. ``xp`` has the
         functions: ``xp.tanh``, ``xp.sigmoid``, those of ``tg``. Further arguments are, by name, the
         weights, and options: an attribute of the layer has their value, for each of which loops are
-        compiled. What a step reads from an attribute of something else is read once.
+        compiled. An attribute of an attribute that a step reads is read once.
     weights : tuple of str, or dict, optional
         Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
         many times H numbers it has. Those of layer k are ``{name}_l{k}``.
@@ -373,7 +374,7 @@ class RecurrentLayer(Recurrent):
             for direction in self._directions():
                 self._make(f"_l{k}{direction}", below, self._generator, dtype, device)
             below = hidden_size * len(self._directions())
-        try_step(type(self), **self._params())  # type: ignore[arg-type] # classes are hashable
+        try_step(type(self), device, self._params())
 
     def _rate(self, dropout: Any) -> float:
         """The rate of dropout between layers, of which there has to be more than one."""
@@ -523,7 +524,10 @@ class RecurrentLayer(Recurrent):
 
         Returns each part of the state at every step, and the last state where it is a Tensor of its own.
         """
-        recorded = any([isinstance(option, Tensor) for option in params.values()])  # noqa: C419
+        options = self._params()
+        recorded = any([isinstance(option, Tensor) for option in options.values()])  # noqa: C419
+        if any(map(callable, options.values())):  # a function may have come to read Tensors
+            recorded = recorded or self.scan.program(**options) is None
         scan = self._scan_here()
         if self.fused and scan is self.scan and not recorded and not MODES.get().anomaly:
             states, parts = apply(scan, *operands, **params), len(scan.parts)

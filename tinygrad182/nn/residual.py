@@ -10,7 +10,7 @@ from .checks import check_size
 from .init import Rng
 from .linear import Linear
 from .module import Module
-from .rnn import NONLINEARITIES, Nonlinearity, check_nonlinearity
+from .nonlinearity import Nonlinearity, bent, check_nonlinearity, name_of
 
 
 class ResBlock(Module):
@@ -23,8 +23,8 @@ class ResBlock(Module):
     ----------
     width : int
         Features of input and output.
-    nonlinearity : {"tanh", "relu", "identity"}
-        σ.
+    nonlinearity : {"tanh", "relu", "identity"}, Primitive or callable
+        σ, as in :class:`RNN`.
     bias : bool
     skip : bool
         Whether ``x`` is added; without it this is a plain layer, for comparison.
@@ -55,15 +55,15 @@ class ResBlock(Module):
         device: str | None = None,
     ) -> None:
         width = check_size(self, "width", width, 1)
-        self.nonlinearity = check_nonlinearity(self, nonlinearity)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
         self.skip = skip
         self.linear = Linear(width, width, bias, rng=rng, dtype=dtype, device=device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., width)`` to the same shape."""
-        branch = mark(NONLINEARITIES[self.nonlinearity](self.linear(x)), "branch")
+        branch = mark(bent(self.nonlinearity, self.linear(x)), "branch")
         return branch + x if self.skip else branch
 
     def extra_repr(self) -> str:
         """The block's nonlinearity."""
-        return repr(self.nonlinearity) + ("" if self.skip else ", skip=False")
+        return name_of(self.nonlinearity) + ("" if self.skip else ", skip=False")

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from .._tensor import Tensor
-from ..errors import ArgumentError
-from ..functions import relu, tanh
 from .init import Rng
-from .recurrent import RecurrentCell, RecurrentLayer
-
-Nonlinearity = Literal["tanh", "relu", "identity"]
-
-NONLINEARITIES = {"tanh": tanh, "relu": relu, "identity": lambda x: x}
-
-
-def check_nonlinearity(layer: object, nonlinearity: Any) -> Any:
-    """Return the name of a nonlinearity; raise ArgumentError if it is none."""
-    if nonlinearity not in tuple(NONLINEARITIES):  # compared, not hashed: it may be anything
-        raise ArgumentError(
-            f"{type(layer).__name__}: nonlinearity {nonlinearity!r}; "
-            f"use one of {', '.join(NONLINEARITIES)}"
-        )
-    return nonlinearity
+from .nonlinearity import Nonlinearity, bent, check_nonlinearity
+from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
 
 class States(NamedTuple):
@@ -37,7 +22,17 @@ class States(NamedTuple):
     h: Tensor
 
 
-class RNN(RecurrentLayer):
+class _Vanilla(Recurrent):
+    """What the layer and its cell share."""
+
+    nonlinearity: Nonlinearity
+
+    def _biases(self) -> tuple[str, ...]:
+        """Name the one bias: whatever σ is, h is only ever added to x."""
+        return ("bias_ih",)
+
+
+class RNN(_Vanilla, RecurrentLayer):
     """Vanilla recurrent layer: h_t = σ(h_{t−1} W_hᵀ + x_t W_xᵀ + b).
 
     Parameters
@@ -46,8 +41,11 @@ class RNN(RecurrentLayer):
         I and H.
     num_layers : int
         Each further layer reads the hidden states of the one below.
-    nonlinearity : {"tanh", "relu", "identity"}
-        σ.
+    nonlinearity : {"tanh", "relu", "identity"}, Primitive or callable
+        σ. A function of your own maps a Tensor to one of the same shape: ``tg.sin``,
+        ``lambda x: x * tg.sigmoid(x)``. If it is made of elementwise operations, the layer runs as one
+        operation as with a name; else step by step, which ``fused`` says. Of a :class:`Primitive` the
+        derivative is its own rule. Initial values do not depend on σ.
     bias : bool
     batch_first : bool
         Whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``; states never are.
@@ -94,18 +92,22 @@ class RNN(RecurrentLayer):
     >>> output, h_n = tg.nn.RNN(1, 4, bidirectional=True, rng=0)(tg.ones((10, 2, 1)))
     >>> output.shape, h_n.shape
     ((10, 2, 8), (2, 2, 4))
+    >>> def swish(x):
+    ...     return x * tg.sigmoid(x)
+    >>> tg.nn.RNN(1, 4, nonlinearity=swish, rng=0)
+    RNN(1, 4, num_layers=1, nonlinearity=swish)
     """
 
     gates = 1
     state = ("h",)
     States = States
-    nonlinearity: Nonlinearity
 
     @staticmethod
-    def step(xp: Any, x: Any, h: Any, state: Any, nonlinearity: str = "tanh") -> tuple[Any, ...]:
+    def step(
+        xp: Any, x: Any, h: Any, state: Any, nonlinearity: Nonlinearity = "tanh"
+    ) -> tuple[Any, ...]:
         """One step: h' = σ(x + h)."""
-        z = x + h
-        return (z if nonlinearity == "identity" else getattr(xp, nonlinearity)(z),)
+        return (bent(nonlinearity, x + h),)
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class RNN(RecurrentLayer):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.nonlinearity = check_nonlinearity(self, nonlinearity)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
         super().__init__(
             input_size,
             hidden_size,
@@ -147,7 +149,7 @@ class RNN(RecurrentLayer):
         return super().forward(x, h_0, lengths, truncate)
 
 
-class RNNCell(RecurrentCell):
+class RNNCell(_Vanilla, RecurrentCell):
     """One step of a vanilla recurrent layer: h' = σ(h W_hᵀ + x W_xᵀ + b).
 
     Parameters
@@ -167,7 +169,6 @@ class RNNCell(RecurrentCell):
     """
 
     scan = RNN.scan
-    nonlinearity: Nonlinearity
 
     def __init__(
         self,
@@ -180,7 +181,7 @@ class RNNCell(RecurrentCell):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.nonlinearity = check_nonlinearity(self, nonlinearity)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
         super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)
 
     def forward(self, x: Tensor, h: Any = None) -> Tensor:

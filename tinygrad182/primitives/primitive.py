@@ -84,6 +84,10 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Primitive:
+        """Return itself: a copied layer is made of the same operations."""
+        return self
+
 
 PRIMITIVES: dict[str, Primitive] = {}
 """Every registered primitive by name."""

@@ -381,9 +381,8 @@ def every_operation() -> Program:
             results.append(tape.make(op, *(a, b)[: 2 if text.count("{}") == 2 else 1]))
     outputs: dict[Any, Any] = {("after", 0): a, ("after", 1): b}
     outputs |= {("saved", k): r for k, r in enumerate(results)}
-    none = Listing({})
     return Program(
-        "every operation", ("z",), ("a", "b"), {}, (), (0,), Listing(outputs), none, none
+        "every operation", ("z",), ("a", "b"), {}, (), (0,), Listing(outputs), Listing({})
     )
 
 
@@ -424,7 +423,7 @@ def test_gates_are_accurate_on_both_tails(dtype: str) -> None:
     tape, end = Tape(), 85 if dtype == "float32" else 700
     z = tape.input("sum", 0)
     listing = Listing({("after", 0): tape.make("sigmoid", z), ("saved", 0): tape.make("tanh", z)})
-    p = Program("gate", ("z",), ("h",), {}, (), (0,), listing, Listing({}), Listing({}))
+    p = Program("gate", ("z",), ("h",), {}, (), (0,), listing, Listing({}))
     tail = np.geomspace(1e-30, end, 999)
     x = np.concatenate([-tail, tail]).astype(dtype)[None, :, None]
     weights = Weights(np.ones((1, 1)), np.zeros((1, 1)))

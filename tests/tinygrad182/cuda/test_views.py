@@ -305,7 +305,13 @@ VIEWS: dict[str, Callable[[tg.Tensor, dict[str, tg.Tensor]], Any]] = {
         [loss * i for i in (1, 2, 3)]
     ),
     "log state_grad_matrix": lambda loss, _: tg.inspect.state_grad_matrix(loss, log=True),
+    "input_grad_matrix": lambda loss, _: tg.inspect.input_grad_matrix(
+        [loss * i for i in (1, 2, 3)]
+    ),
     "weight_grad_by_time": lambda loss, x: tg.inspect.weight_grad_by_time(loss, _weight(x)),
+    "weight norms by sequence": lambda loss, x: tg.inspect.weight_grad_by_time(
+        loss, _weight(x), norm_only=True, per_sample=True
+    ),
     "weight norms": lambda loss, x: tg.inspect.weight_grad_by_time(
         loss, _weight(x), norm_only=True
     ),
@@ -331,6 +337,8 @@ LOSSES: dict[str, Callable[[str], Loss]] = {
 def test_views_wait_ten_times_at_most(view: str, case: str) -> None:
     if view == "gain_split" and "lstm" in case:
         pytest.skip("an LSTM's state is not a nonlinearity of a sum")
+    if view == "input_grad_matrix" and case == "own loop":
+        pytest.skip("its inputs have to be named")
     (loss, leaves), (wanted_loss, wanted_leaves) = LOSSES[case](CUDA), LOSSES[case]("cpu")
     with waits(10):
         found = parts(VIEWS[view](loss, leaves))
@@ -354,6 +362,26 @@ def test_as_many_losses_as_one_likes_cost_one_transfer() -> None:
     assert matrix.shape == (30, 30)
     assert (matrix[5, 6:] == 0).all()
     assert (matrix[5, :6] > 0).all()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_inputs_cost_one_transfer(fused: bool) -> None:
+    def found(device: str) -> list[Any]:
+        made = layer("tanh", device, dtype="float64", fused=fused)
+        x = tensor(data(10, 2, 3), device)
+        w, h, losses = tensor(data(3, 3), device, requires_grad=True), x[0], []
+        for t in range(10):
+            h = tg.tanh(x[t] + h @ w)
+            losses.append((h**2).sum())
+        layers = (made(x)[0] ** 2).sum(axis=(1, 2))
+        matrix, matrices = tg.inspect.input_grad_matrix, []
+        for given, inputs in ((layers, None), (losses, x), (losses, list(x))):
+            with waits(2):
+                matrices.append(matrix(given, inputs=inputs))
+        return matrices
+
+    for on_card, on_host in zip(found(CUDA), found("cpu"), strict=True):
+        assert_close(on_card, on_host, 1e-9)
 
 
 # --- graphs ---------------------------------------------------------------------------------------

@@ -218,14 +218,17 @@ SIGMA: dict[str, Callable[[tg.Tensor], tg.Tensor]] = {
 
 
 def unrolled(
-    layer: Any, x: Array, lengths: Array | None = None, copies: bool = False, cut: int | None = None
+    layer: Any, x: Any, lengths: Array | None = None, copies: bool = False, cut: int | None = None
 ) -> tuple[list[States], Weights]:
-    """The states of every layer of a tg.nn.RNN or LSTM over ``(T, B, I)``; layer ``cut`` has no past."""
+    """The states of every layer of a tg.nn.RNN or LSTM over ``(T, B, I)``; layer ``cut`` has no past.
+
+    x is an array, or a list of Tensors by step.
+    """
     w, H = Weights(copies=copies), layer.hidden_size
     w.given = {name: p.numpy() for name, p in layer.named_parameters()}
-    T, B = x.shape[:2]
+    T, B = len(x), x[0].shape[0]
     ends = np.full(B, T) if lengths is None else lengths
-    below, found = [const(x[t]) for t in range(T)], []
+    below, found = x if isinstance(x, list) else [const(x[t]) for t in range(T)], []
     for k in range(layer.num_layers):
         h = c = const(np.zeros((B, H)))
         states: States = {"h": [], "c": []}

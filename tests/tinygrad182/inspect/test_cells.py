@@ -149,7 +149,8 @@ def flow(case: Run) -> dict[str, Any]:
 
 
 def matrices(case: Run) -> dict[str, Any]:
-    return {p: inspect.state_grad_matrix(case.losses, state=p) for p in case.scan.parts}
+    found = {p: inspect.state_grad_matrix(case.losses, state=p) for p in case.scan.parts}
+    return {**found, "x": inspect.input_grad_matrix(case.losses)}
 
 
 def by_path(case: Run) -> dict[str, Any]:
@@ -169,7 +170,14 @@ def jacobians(case: Run) -> dict[str, Any]:
 
 
 def by_time(case: Run) -> dict[str, Any]:
-    return {n: inspect.weight_grad_by_time(case.loss, w) for n, w in case.weights.items()}
+    found = {}
+    for n, w in case.weights.items():
+        found[n] = inspect.weight_grad_by_time(case.loss, w)
+        found[f"{n} by sequence"] = inspect.weight_grad_by_time(case.loss, w, per_sample=True)
+        found[f"{n} norms by sequence"] = inspect.weight_grad_by_time(
+            case.loss, w, norm_only=True, per_sample=True
+        )
+    return found
 
 
 def opened(case: Run) -> dict[str, Any]:
@@ -378,6 +386,7 @@ def test_layers_above_each_other(kinds: list[Any], truncate: int | None) -> None
                     views[f"{path} {name} {way}"] = part
                 hops = inspect.grad_by_hops(loss, 1, state=name, through="h", path=path)
                 views[f"{path} {name} hops"] = hops.grad
+            views[f"{path} inputs"] = inspect.input_grad_matrix(losses, path)
             views[f"{path} jacobians"] = inspect.step_jacobians(loss, path).matrices
         for i, layer in enumerate(layers):
             for name, weight in layer.named_parameters():
@@ -390,6 +399,17 @@ def test_layers_above_each_other(kinds: list[Any], truncate: int | None) -> None
     assert found[0].keys() == found[1].keys()
     for key, value in found[1].items():
         close(found[0][key], value, key)
+
+
+@cells
+def test_states_as_the_inputs_of_what_comes_after(name: str) -> None:
+    """Also behind a cell that runs by its definition, which a view opens."""
+    case = run(name, True)
+    y = 2 * case.states[0]
+    losses = [(y[t] * y[t]).sum() for t in range(T)]
+    found = inspect.input_grad_matrix(losses, inputs=y)
+    expected = np.diag(np.linalg.norm(2 * host(y).reshape(T, -1), axis=1))
+    close(found, expected, name)
 
 
 def test_small_gradients_of_any_cell() -> None:

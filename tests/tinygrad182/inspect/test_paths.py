@@ -310,7 +310,6 @@ BENT = {
     "a normalisation": lambda h, W: (h @ W) / tg.std(h @ W, axis=1, keepdims=True),
     "a gate": lambda h, W: (h @ W) * h,
     "a square": lambda h, W: tg.einsum("bh,bh,hk->bk", h, h, W),
-    "a number over it": lambda h, W: 1.0 / (h @ W),
 }
 STRAIGHT = {
     "a scaled product": lambda h, W: 0.5 * (h @ W) / 2.0 - 1.0,
@@ -355,6 +354,49 @@ def test_what_is_linear_in_the_state_before_is_weight(case: str) -> None:
     left = np.linalg.norm(slopes * deltas, axis=1)
     assert_close(gains.saturation, left / flow.grad_norm, 1e-13)
     assert_close(gains.weight, np.linalg.norm(before, axis=1) / left, 1e-13)
+
+
+CURVES = {
+    "one over it": lambda z: 1.0 / (3.0 + z),
+    "swish": lambda z: z * tg.sigmoid(z),
+    "leaky": lambda z: tg.where(z > 0, z, 0.1 * z),
+    "softplus": lambda z: tg.log(1 + tg.exp(z)),
+    "clip": lambda z: tg.clip(z, -0.4, 5.0),
+    "cube": lambda z: z**3 - 0.2 * z,
+    "of a trained slope": lambda z: z * tg.sigmoid(leaf(np.full((), 1.7)) * z),
+}
+"""Functions of each element that are made of several operations."""
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_any_function_of_a_sum_has_a_slope(name: str) -> None:
+    curve = CURVES[name]
+    W, h = leaf(np.random.default_rng(0).normal(size=(3, 3))), leaf(np.array([[0.5, 0.1, -0.3]]))
+    mark(h, "h", -1)
+    slopes = []
+    for t in range(3):
+        z = h @ W + 0.1
+        slopes.append(tg.grad(tg.sum(curve(cut := leaf(host(z)))), cut)[0].numpy()[0])
+        h = mark(curve(z), "h", t)
+    gains, flow = gain_split(loss := (h * h).sum()), flow_of(loss)[""].h
+    deltas = host(flow.grad)[:, 0]
+    left = slopes * deltas
+    arrived = np.linalg.norm(left @ W.numpy().T, axis=1)
+    assert_close(gains.saturation, np.linalg.norm(left, axis=1) / flow.grad_norm, 1e-13)
+    assert_close(gains.gain, arrived / flow.grad_norm, 1e-13)
+
+
+def test_a_first_state_with_none_before_it() -> None:
+    """Its saturation is that of its function; there is no weight."""
+    W, x = leaf(np.random.default_rng(0).normal(size=(3, 3))), const(np.array([[0.5, 0.1, -0.3]]))
+    for curve in CURVES.values():
+        h = mark(curve(x @ W), "h", 0)
+        delta, cut = 2 * host(h), leaf(host(x @ W))
+        slope = tg.grad(tg.sum(curve(cut)), cut)[0].numpy()
+        gains = gain_split((h * h).sum())
+        left = np.linalg.norm(slope * delta)
+        assert_close(gains.saturation, [left / np.linalg.norm(delta)], 1e-13)
+        assert np.isnan(gains.weight).all()
 
 
 def test_states_of_different_shapes_are_refused() -> None:

@@ -17,7 +17,7 @@ from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.inspect import weights as module
-from tinygrad182.inspect.weights import Uses
+from tinygrad182.inspect.uses import Uses
 
 by_time = loops.reading(tg.inspect.weight_grad_by_time)
 

@@ -118,7 +118,7 @@ def derived_anew() -> Iterator[None]:
 
 
 def _forget() -> None:
-    recurrence._derived.cache_clear()
+    recurrence._DERIVED.clear()
 
 
 # --- faults ---------------------------------------------------------------------------------------

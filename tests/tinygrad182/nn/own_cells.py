@@ -87,6 +87,33 @@ class LayerNormLSTM(tg.nn.RecurrentLayer):
         return np.ones_like(values) if name.startswith("gain") else values
 
 
+def swish(x: Any) -> Any:
+    """A function of a person's own."""
+    return x * tg.sigmoid(x)
+
+
+SWISH = tg.Primitive(
+    "swish",
+    forward=lambda xp, x: x / (1 + xp.exp(-x)),
+    vjp=(lambda xp, g, y, x: g * (y + (1 - y) / (1 + xp.exp(-x))),),
+    jvp="elementwise",
+)
+
+
+class ByFunction(tg.nn.RNN):
+    """A vanilla layer whose nonlinearity is a function."""
+
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, nonlinearity=swish, **options)
+
+
+class ByPrimitive(tg.nn.RNN):
+    """A vanilla layer whose nonlinearity is a primitive with a rule of its own."""
+
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, nonlinearity=SWISH, **options)
+
+
 # --- the same in NumPy, real or complex -----------------------------------------------------------
 
 
@@ -123,6 +150,10 @@ def _leaky(
     return np.tanh(first * x + second * h) + mean / 2, mean
 
 
+def _swish(x: Array, h: Array, state: tuple[Array, ...], **_: Any) -> tuple[Array, ...]:
+    return ((x + h) * _sigmoid(x + h),)
+
+
 def _norm(z: Array, gain: Array) -> Array:
     centred = z - z.mean(-1, keepdims=True)
     return gain * centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3)
@@ -153,6 +184,8 @@ CELLS = [
     Own(MGU, _mgu),
     Own(Peephole, _peephole),
     Own(Leaky, _leaky),
+    Own(ByFunction, _swish),
+    Own(ByPrimitive, _swish),
     Own(LayerNormLSTM, _layer_norm, fused=False),
 ]
 

@@ -43,10 +43,35 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         tg.ArgumentError,
         "RNN: nonlinearity 'elu'; use one of tanh, relu, identity",
     ),
-    "nonlinearity as function": (
-        lambda: nn.RNNCell(2, 3, nonlinearity=tg.tanh),
+    "nonlinearity of another shape": (
+        lambda: nn.RNNCell(2, 3, nonlinearity=tg.sum),
         tg.ArgumentError,
-        "use one of tanh",
+        r"^RNNCell: nonlinearity sum returns shape \(\) and dtype float32 for shape \(2, 4\); return a",
+    ),
+    "nonlinearity that is a mask": (
+        lambda: nn.ResBlock(2, lambda x: x > 0),
+        tg.ArgumentError,
+        r"^ResBlock: nonlinearity <lambda> returns shape \(2, 4\) and dtype bool",
+    ),
+    "nonlinearity that returns no Tensor": (
+        lambda: nn.RNN(2, 3, nonlinearity=lambda x: x.numpy()),
+        tg.ArgumentError,
+        "^RNN: nonlinearity <lambda> returns a ndarray; return a Tensor",
+    ),
+    "nonlinearity without an argument": (
+        lambda: nn.RNN(2, 3, nonlinearity=lambda: 1.0),
+        tg.ArgumentError,
+        r"^RNN: nonlinearity <lambda> fails on a Tensor of shape \(2, 4\): TypeError: .*0 positional",
+    ),
+    "nonlinearity with two arguments": (
+        lambda: nn.RNN(2, 3, nonlinearity=tg.PRIMITIVES["add"]),
+        tg.ArgumentError,
+        "^RNN: nonlinearity add fails",
+    ),
+    "nonlinearity as a class": (
+        lambda: nn.RNN(2, 3, nonlinearity=nn.Linear),
+        tg.ArgumentError,
+        "use one of tanh, relu, identity, or pass a function such as tg.sin, or a tg.Primitive",
     ),
     "nonlinearity unhashable": (
         lambda: nn.RNN(2, 3, nonlinearity=["tanh"]),

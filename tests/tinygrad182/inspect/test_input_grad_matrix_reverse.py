@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import assert_close, const, leaf
+from tests.tinygrad182.inspect import loops
+
+matrix_of = tg.inspect.input_grad_matrix
+
+
+@pytest.mark.parametrize("truncate", [None, 2])
+@pytest.mark.parametrize("ends", [None, [5, 3]])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("of", ["output", "last state"])
+def test_a_reverse_direction(
+    of: str, fused: bool, ends: list[int] | None, truncate: int | None
+) -> None:
+    """Both directions' inputs stand at their own time: what comes back through each adds up to ∂L/∂x."""
+    options = {"lengths": ends, "truncate": truncate}
+    lstm = tg.nn.LSTM(2, 3, bidirectional=True, rng=0, dtype="float64", fused=fused)
+
+    def losses(x: tg.Tensor, h: slice) -> list[tg.Tensor]:
+        output, (last, _) = lstm(x, **options)
+        if of == "output":
+            return list((output[:, :, h] ** 2).sum(axis=(1, 2)))
+        return [(last[0 if h.start is None else 1] ** 2).sum()]
+
+    values = loops.inputs(0, 5, 2, 2)
+    for path, h in (("lstm.l0", slice(None, 3)), ("lstm.l0_reverse", slice(3, None))):
+        x = leaf(values)
+        vectors = np.array([loops.grad(loss, x) for loss in losses(x, h)])
+        expected = np.linalg.norm(vectors.reshape(len(vectors), 5, -1), axis=2)
+        for inputs in (x, const(values)):
+            if (
+                of == "last state"
+                and ends
+                and not fused
+                and path.endswith("_reverse")
+                and inputs is not x
+            ):
+                with pytest.raises(tg.GraphError, match="the order in which .* is not recorded"):
+                    matrix_of(losses(inputs, h), path)
+                continue
+            found = matrix_of(losses(inputs, h), path)
+            assert_close(
+                found, expected[:, -found.shape[1] :] if path == "lstm.l0" else expected, 1e-12
+            )

@@ -1,0 +1,179 @@
+"""Many small least-squares problems at once: from each of several starts to where ½‖r(s)‖² is least.
+
+Levenberg and Marquardt's method, with a damping for every start. Where r does not vanish, its second
+derivatives decide how fast that converges, or whether; they are then added, and it is Newton's method.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+HostArray = np.ndarray[Any, Any]
+
+SLOW = 0.9
+"""A step that leaves more than this of ½‖r‖² is slow: r may not vanish where it leads."""
+
+NOTHING = 1e-13
+"""A decrease by less than this part of ½‖r‖² is lost in rounding."""
+
+MINIMUM = 1e-9
+"""At a minimum no step is expected to lower ½‖r‖² by more than this part of it."""
+
+ROUNDING = 1e-15
+"""The error of r, in units of max(1, ‖s‖), by which ½‖r‖² is uncertain."""
+
+START, LEAST = 1e-3, 1e-15
+"""The damping at first, and the least, in units of the mean of a matrix's diagonal."""
+
+
+class Problem(Protocol):
+    """Residuals r of S numbers in as many unknowns, of N states at once, and their derivatives."""
+
+    def residuals(self, states: HostArray) -> HostArray:
+        """The residuals of each state, (N, S)."""
+
+    def jacobians(self, states: HostArray) -> HostArray:
+        """∂r/∂s, (N, S, S)."""
+
+    def curvatures(self, states: HostArray, weights: HostArray) -> HostArray:
+        """The second derivatives of Σ_i w_i r_i, (N, S, S)."""
+
+
+class Ends(NamedTuple):
+    """Where each start led to.
+
+    Attributes
+    ----------
+    states, residuals : ndarray ``(N, S)``
+    jacobians : ndarray ``(N, S, S)``
+    is_root : ndarray of bool ``(N,)``
+        Whether r is as small as was asked for.
+    is_minimum : ndarray of bool ``(N,)``
+        Whether ½‖r‖² has a minimum there: of a root it always has.
+    """
+
+    states: HostArray
+    residuals: HostArray
+    jacobians: HostArray
+    is_root: HostArray
+    is_minimum: HostArray
+
+
+@np.errstate(all="ignore")  # a trial may go far
+def minimized(problem: Problem, starts: HostArray, tolerance: float, most: int) -> Ends:
+    """Minimize ½‖r(s)‖² from every start, to rounding, in ``most`` steps.
+
+    A root is where ‖r‖ ≤ ``tolerance`` · max(1, ‖s‖).
+    """
+    s, count = starts.copy(), len(starts)
+    r = problem.residuals(s)
+    damping, is_slow = np.full(count, START), np.zeros(count, bool)
+    gradients, matrices = np.zeros_like(s), np.zeros((*s.shape, s.shape[1]))
+    going = np.flatnonzero(np.isfinite(r).all(axis=1))
+    moved = going
+    for _ in range(most):
+        gradients[moved], matrices[moved] = _models(problem, s[moved], r[moved], is_slow[moved])
+        going = going[np.isfinite(matrices[going]).all(axis=(1, 2))]
+        if not len(going):
+            break
+        here, g = s[going], gradients[going]
+        sizes = damping[going] * np.trace(matrices[going], axis1=1, axis2=2) / s.shape[1]
+        step = _damped_steps(matrices[going], g, sizes)
+        expected = (sizes * _squares(step) - (g * step).sum(axis=1)) / 2
+        trial = problem.residuals(here + step)
+        before, after = _squares(r[going]) / 2, _squares(trial) / 2
+        stuck = expected <= NOTHING * before
+        better = (after < before) | (stuck & (after <= (1 + NOTHING) * before))
+        damping[going] *= _factors((before - after) / expected, better)
+        damping = np.maximum(damping, LEAST)
+        moved = going[better]
+        s[moved], r[moved] = (here + step)[better], trial[better]
+        is_slow[moved] = (after > SLOW * before)[better]
+        small = _are_roots(r[going], s[going], tolerance)
+        turned = (
+            stuck & ~small & ~is_slow[going]
+        )  # it has still to be tried with second derivatives
+        is_slow[going[turned]], damping[going[turned]] = True, START
+        ended = (small & ~(after < before / 4)) | (stuck & ~turned)
+        moved, going = going[(better | turned) & ~ended], going[~ended]
+    return _judged(problem, s, r, tolerance)
+
+
+def _models(
+    problem: Problem, s: HostArray, r: HostArray, is_slow: HostArray
+) -> tuple[HostArray, HostArray]:
+    """Return the gradients of ½‖r‖², and matrices in the place of its second derivatives.
+
+    They are JᵀJ, and where that was slow the second derivatives themselves, the negative ones turned
+    round: a step then goes down.
+    """
+    jacobians = problem.jacobians(s)
+    matrices = jacobians.mT @ jacobians
+    if is_slow.any():
+        bent = matrices[is_slow] + problem.curvatures(s[is_slow], r[is_slow])
+        usable = np.isfinite(bent).all(axis=(1, 2))
+        values, vectors = np.linalg.eigh(bent[usable])
+        bent[usable] = (vectors * np.abs(values)[:, None]) @ vectors.mT
+        matrices[is_slow] = bent
+    return np.einsum("nij,ni->nj", jacobians, r), matrices
+
+
+def _damped_steps(matrices: HostArray, gradients: HostArray, sizes: HostArray) -> HostArray:
+    """−(M + μ)⁻¹ g. Matrices have no negative eigenvalue, and one that is 0 has a gradient of 0."""
+    damped = np.where(sizes > 0, sizes, 1.0)[:, None, None] * np.eye(matrices.shape[1]) + matrices
+    step: HostArray = -np.linalg.solve(damped, gradients[..., None])[..., 0]
+    return step
+
+
+def _factors(gains: HostArray, better: HostArray) -> HostArray:
+    """What the damping is multiplied by, from the decrease in units of what was expected."""
+    accepted = np.select([gains > 0.75, gains > 0.25], [0.1, 0.5], 2.0)
+    return np.where(better, accepted, 8.0)
+
+
+def _squares(rows: HostArray) -> HostArray:
+    total: HostArray = (rows * rows).sum(axis=-1)
+    return total
+
+
+def _are_roots(r: HostArray, s: HostArray, tolerance: float) -> HostArray:
+    small: HostArray = np.linalg.norm(r, axis=1) <= tolerance * _sizes(s)
+    return small
+
+
+def _sizes(s: HostArray) -> HostArray:
+    """max(1, ‖s‖) of each state."""
+    sizes: HostArray = np.maximum(1.0, np.linalg.norm(s, axis=1))
+    return sizes
+
+
+def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> Ends:
+    """Tell roots and minima from where a run only ended."""
+    jacobians = problem.jacobians(s)
+    is_root = _are_roots(r, s, tolerance)
+    is_minimum = is_root.copy()
+    left = np.flatnonzero(~is_root & np.isfinite(r).all(axis=1))
+    left = left[np.isfinite(jacobians[left]).all(axis=(1, 2))]
+    if len(left):
+        some = jacobians[left]
+        matrices = some.mT @ some + problem.curvatures(s[left], r[left])
+        gradients = np.einsum("nij,ni->nj", some, r[left])
+        values = _squares(r[left]) / 2
+        rounding = ROUNDING * _sizes(s[left]) / np.linalg.norm(r[left], axis=1)
+        is_minimum[left] = _are_minima(matrices, gradients, (MINIMUM + rounding) * values)
+    return Ends(s, r, jacobians, is_root, is_minimum)
+
+
+def _are_minima(matrices: HostArray, gradients: HostArray, least: HostArray) -> HostArray:
+    """Whether Newton's step would lower ½‖r‖² by at most ``least``, and no direction curves downwards."""
+    usable = np.isfinite(matrices).all(axis=(1, 2))
+    found = np.zeros(len(matrices), bool)
+    eigenvalues, vectors = np.linalg.eigh(matrices[usable])
+    along = np.einsum("nij,ni->nj", vectors, gradients[usable])
+    flat = 1e-12 * np.abs(eigenvalues).max(axis=1, keepdims=True)
+    floor = np.maximum(np.maximum(eigenvalues, flat), np.finfo(float).tiny)
+    expected = (along * along / floor).sum(axis=1) / 2
+    found[usable] = (eigenvalues >= -1e3 * flat).all(axis=1) & (expected <= least[usable])
+    return found

@@ -1,0 +1,258 @@
+"""Matrices of norms: what each loss says about each state, and about each input, over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import backend
+from .._tensor import Tensor
+from ..autodiff import seeds_of
+from ..backpropagation import ancestors
+from ..errors import ArgumentError
+from ..modes import enable_grad, modes_kept
+from ..recording import Node, is_tensor
+from .flow import norms_by_step
+from .gradients import Found, Seed, gradients_inside
+from .hosting import on_host
+from .inputs import Step, inputs_of_layer, own_inputs
+from .recurrences import Recurrence, Wanted, chosen, one_stack, one_state
+from .scaling import HostArray, sample_norms, total_norms
+
+
+def state_grad_matrix(
+    losses: Tensor | Sequence[Tensor],
+    path: str | None = None,
+    state: str = "h",
+    log: bool = False,
+    *,
+    times: Wanted = None,
+) -> np.ndarray[Any, Any]:
+    """‖∂L_k/∂h_t‖ for every loss and every time step: what each loss says about each state.
+
+    Several losses go back in one pass, on a leading axis: as many as fit in about 32 MB, and at least
+    ten. A pass takes up to 5 n · size bytes for n losses, where size is that of all states (of an LSTM
+    that was run as one operation, of h and c): T · B · H · itemsize each.
+
+    Parameters
+    ----------
+    losses : Tensor ``(K,)`` or sequence of K single elements
+        For example the loss at each time step; a 0-d Tensor is one loss.
+    path : str, optional
+        The module whose states are meant; not needed for a single one.
+    state : str
+        The name of the state.
+    log : bool
+        Return natural logarithms, true also where the norms underflow.
+    times : int or sequence of int, optional
+        The time steps that are asked for; all by default. In a loop of your own, and in an unrolled
+        layer, the pass goes back no further than to the first of them.
+
+    Returns
+    -------
+    ndarray ``(K, T)``, or ``(K, len(times))`` in the order of time
+        Frobenius norms over (B, H), float64; 0 where loss k does not depend on step t.
+
+    Raises
+    ------
+    GraphError
+        The losses require no grad, or no state was marked.
+    UnknownPathError
+        No such path or state, or several paths and none given; the message lists them.
+    ArgumentError
+        No losses, or a time step that there is no state of.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> rnn = tg.nn.RNN(1, 8, rng=0)
+    >>> output, _ = rnn(tg.ones((10, 1, 1)))
+    >>> losses = (output**2).mean(axis=(1, 2))
+    >>> matrix = tg.inspect.state_grad_matrix(losses)
+    >>> matrix.shape, bool(matrix[3, 4] == 0)  # no state acts on the losses before it
+    ((10, 10), True)
+    """
+    what = "state_grad_matrix"
+    (whole, *seeds), *_ = on_host(_seeds(losses, what))
+    recurrence = one_state(one_stack(whole[0], path, what), state, what)
+    asked = chosen(times, recurrence.times(), what)
+    if not recurrence.fused:
+        recurrence.check_shapes(what)
+    states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in asked]
+    targets = set(states)
+    size = sum(map(_bytes, targets))
+
+    def norms(found: Found, count: int) -> Norms:
+        return norms_of_each(recurrence, found, count, asked)
+
+    return _by_losses(seeds, targets, size, norms)[log].T
+
+
+def input_grad_matrix(
+    losses: Tensor | Sequence[Tensor],
+    path: str | None = None,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+    log: bool = False,
+    *,
+    times: Wanted = None,
+) -> np.ndarray[Any, Any]:
+    """‖∂L_k/∂x_t‖ for every loss and every time step: what each loss says about each input.
+
+    The inputs are those of a recurrent layer, or a sequence of your own. They need not require grad,
+    and nothing of them is changed. Passes and memory are those of :func:`state_grad_matrix`.
+
+    Parameters
+    ----------
+    losses : Tensor ``(K,)`` or sequence of K single elements
+        For example the loss at each time step; a 0-d Tensor is one loss.
+    path : str, optional
+        The layer whose inputs are meant; not needed for a single one. The inputs of ``"lstm.l0"`` are
+        the model's, those of ``"lstm.l1"`` are the hidden states of layer 0. The gradient is the one
+        that comes back through this layer, at all its steps; what goes around it (a residual
+        connection) does not count.
+    inputs : Tensor ``(T, …)`` or sequence of T Tensors, optional
+        In the place of a layer's, what a loop of your own reads: time first. The gradient is then the
+        whole one, through all that was computed from them. If they do not require grad, what was
+        computed of them and other such Tensors alone is not recorded, but for steps ``inputs[t]``.
+    log : bool
+        Return natural logarithms, true also where the norms underflow.
+    times : int or sequence of int, optional
+        The time steps that are asked for; all by default.
+
+    Returns
+    -------
+    ndarray ``(K, T)``, or ``(K, len(times))`` in the order of time
+        Frobenius norms over all axes but time, float64; 0 where loss k does not depend on x_t.
+
+    Raises
+    ------
+    GraphError
+        The losses require no grad, no state was marked, or none of the inputs is recorded.
+    UnknownPathError
+        No such path, or several and none given; the message lists them.
+    ArgumentError
+        No losses, ``path`` beside ``inputs``, one Tensor given as the input of two steps, or a time step
+        that there is no input of.
+    ShapeError
+        Inputs of several shapes.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> rnn = tg.nn.RNN(1, 8, rng=0)
+    >>> output, _ = rnn(tg.ones((10, 1, 1)))
+    >>> matrix = tg.inspect.input_grad_matrix((output**2).mean(axis=(1, 2)))
+    >>> matrix.shape, bool(matrix[3, 4] == 0)  # no input acts on the losses before it
+    ((10, 10), True)
+
+    A loop of one's own:
+
+    >>> w = tg.tensor([[0.5]], requires_grad=True)
+    >>> x, h, losses = tg.ones((5, 2, 1)), tg.zeros((2, 1)), []
+    >>> for t in range(5):
+    ...     h = tg.tanh(x[t] + h @ w)
+    ...     losses.append(h.sum())
+    >>> tg.inspect.input_grad_matrix(losses, inputs=x).shape
+    (5, 5)
+    """
+    what = "input_grad_matrix"
+    seeds = _seeds(losses, what)
+    if inputs is None:
+        sources = inputs_of_layer(seeds[0][0], path, what)
+    elif path is not None:
+        raise ArgumentError(f"{what}: path={path!r} and inputs=; choose one of them")
+    else:
+        sources = own_inputs(seeds[0][0], inputs, what)
+    here = on_host([(sources.twin(node), g) for node, g in seeds[1:]])
+    asked = chosen(times, sorted(sources.steps), what)
+    steps = [Step(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
+    targets = {step.node for step in steps}
+    made = [node for node in ancestors([node for node, _ in here.seeds]) if node.primitive]
+    size = max(map(_bytes, [*targets, *made]))
+
+    def norms(found: Found, count: int) -> Norms:
+        bands = [step.bands(found) for step in steps]
+        return total_norms(*norms_by_step(steps[0].value, bands, (count,)))
+
+    return _by_losses(here.seeds, targets, size, norms)[log].T
+
+
+Norms = tuple[HostArray, HostArray]
+"""Norms (T, K), and their logarithms."""
+
+
+MEMORY = 1 << 25
+"""Bytes that the losses which go back in one pass take, about."""
+
+FEWEST = 10
+"""The number of losses that go back in one pass in any case."""
+
+
+def _seeds(losses: Tensor | Sequence[Tensor], what: str) -> list[Seed]:
+    """What a pass from each loss begins with, behind a node from which all can be reached."""
+    each = [losses] if is_tensor(losses) and not losses.ndim else list(losses)
+    if not each:
+        raise ArgumentError(f"{what}: no losses")
+    return seeds_of([_sum_of(each), *each], [None] * (1 + len(each)), False, what)
+
+
+@modes_kept
+def _sum_of(losses: list[Tensor]) -> Tensor:
+    with enable_grad():
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+    return total
+
+
+def _bytes(node: Node) -> int:
+    return math.prod(node.value.shape) * int(node.value.itemsize)
+
+
+def _by_losses(
+    seeds: Sequence[Seed], targets: set[Node], size: int, norms: Callable[[Found, int], Norms]
+) -> Norms:
+    """What ``norms`` makes of each pass, side by side; a pass takes about 5 · ``size`` bytes a loss."""
+    count = max(FEWEST, MEMORY // max(5 * size, 1))
+    found = []
+    for start in range(0, len(seeds), count):
+        some = seeds[start : start + count]
+        found.append(norms(_together(some, targets), len(some)))
+    plain, logs = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
+    return plain, logs
+
+
+def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
+    """The gradients of several losses, found in one pass."""
+    spread = []
+    for k, (root, seed) in enumerate(seeds):
+        with backend.on(seed):
+            g = backend.namespace(seed).zeros((len(seeds), *seed.shape), dtype=seed.dtype)
+            g[k] = seed
+        spread.append((root, g))
+    return gradients_inside(spread, targets)
+
+
+def norms_of_each(
+    r: Recurrence, found: Found, count: int, times: list[int]
+) -> tuple[HostArray, HostArray]:
+    """The norms of the gradients of several losses, found together, and their logarithms: (T, count).
+
+    They are those at some steps, of a recurrence on the host.
+    """
+    if not r.fused:
+        nodes = [r.steps[t] for t in times]
+        bands = [found.bands.get(node, []) for node in nodes]
+        return total_norms(*norms_by_step(nodes[0].value, bands, (count,)))
+    norms, powers = [], []
+    for node, part in r.fused:
+        for states, rows in found.within(node).grads(part):
+            of_each = np.broadcast_to(states, (count, *states.shape[-3:]))
+            every = np.stack([sample_norms(one) for one in of_each])  # float64 of one at a time
+            norms.append(every.swapaxes(0, 1))
+            powers.append(np.broadcast_to(rows, every.shape).swapaxes(0, 1))
+    at = np.searchsorted(r.times(), times)
+    return total_norms(np.concatenate(norms)[None, at], np.concatenate(powers)[None, at])

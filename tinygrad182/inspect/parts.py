@@ -1,0 +1,145 @@
+"""Parts of a weight's gradient, some time steps each, and the check that they add up to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import backend
+from ..backend import Array
+from ..errors import GraphError
+from ..kernels.powers import NOTHING
+from ..recording import Node
+from .scaling import NOT_FINITE, Band, HostArray, row_norms
+
+
+class Part(NamedTuple):
+    """What some steps contribute, together or by sequence.
+
+    Attributes
+    ----------
+    times : range
+    values : array (steps, [B,] *W.shape)
+    powers : ndarray (steps, [B]) of int
+        Powers of two that the values are to be multiplied by.
+    sizes : tuple of ndarray (steps, B), or None
+        Norms by sequence and the powers of these, where they were found without the values.
+    """
+
+    times: range
+    values: Array
+    powers: HostArray
+    sizes: tuple[HostArray, HostArray] | None = None
+
+    def norms(self) -> HostArray:
+        """The norm of every contribution in float64, true also where its type cannot hold it."""
+        norms, powers = self.sizes or (None, self.powers)
+        if norms is None:
+            norms = row_norms(flat(self.values, powers.size)).reshape(powers.shape)
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(norms, powers)
+
+
+class CheckedParts:
+    """The parts of one weight's gradient, some steps at a time; raises at the end if they fall short.
+
+    Parameters
+    ----------
+    weight : Node
+    steps : int
+        T.
+    parts : iterator of Part
+    gradient : list of Band
+        The whole, from the same backward pass.
+    outside : array or None
+        What uses outside any step contribute.
+    samples : tuple of int
+        (B,) where parts are told apart by sequence; else ().
+    """
+
+    def __init__(
+        self,
+        weight: Node,
+        steps: int,
+        parts: Iterator[Part],
+        gradient: list[Band],
+        outside: Part | None = None,
+        samples: tuple[int, ...] = (),
+    ) -> None:
+        self.weight = weight
+        self.steps = steps
+        self._parts = parts
+        self._gradient = gradient
+        self._outside = outside
+        self.samples = samples
+
+    def __iter__(self) -> Iterator[Part]:
+        total = _Sum()
+        for part in self._parts:
+            total.add(part.values, part.powers)
+            yield part
+        if self._outside is not None:
+            total.add(self._outside.values, self._outside.powers)
+        for array, power in self._gradient:
+            total.add(-array[None], np.array([0 if power == NOT_FINITE else power]))
+        if total.is_off(self.weight.value.dtype):
+            raise GraphError(
+                f"weight_grad_by_time: the parts of {self.weight.label()} of shape "
+                f"{tuple(self.weight.value.shape)} do not add up to its gradient: they are off by "
+                f"{total.off():.2g} of it. It is used in an operation on several steps that could not be "
+                "told apart; apply it to every step, or to tg.stack(states), before steps are mixed"
+            )
+
+
+class _Sum:
+    """A sum of arrays at powers of two, in float64, beside the sum of their sizes."""
+
+    def __init__(self) -> None:
+        self.value: Any = 0.0
+        self.size = 0.0
+        self.power = NOTHING
+
+    def add(self, values: Array, powers: HostArray) -> None:
+        """Add all rows of an array, each at its power."""
+        rows, powers = flat(values, powers.size), powers.reshape(-1)
+        with np.errstate(all="ignore"):
+            sizes = row_norms(rows)
+            counts = sizes != 0
+            if not counts.any():
+                return
+            exponents = powers + np.frexp(sizes)[1]
+            top = max(self.power, int(exponents[counts].max()))
+            kept = math.ldexp(1.0, max(self.power - top, -2000)) if self.power > NOTHING else 0.0
+            shifts = np.where(counts, np.clip(powers - top, -4000, 4000), 0)
+            if shifts.max() > 1000:  # of the smallest numbers, for which no factor is large enough
+                rows, scales = np.ldexp(rows, shifts[:, None]), np.ones(len(rows))
+            else:
+                scales = np.ldexp(1.0, shifts)
+            self.value = self.value * kept + scales @ rows
+            self.size = self.size * kept + float(np.ldexp(sizes, shifts).sum())
+        self.power = top
+
+    def off(self) -> float:
+        """How much is left of it, relative to all that was added."""
+        return float(row_norms(np.atleast_1d(self.value))) / self.size
+
+    def is_off(self, dtype: Any) -> bool:
+        """Whether more is left than rounding leaves: the root of the type's ε.
+
+        Rounding in a product of n terms leaves about √n ε of their sizes. The root of ε leaves room for
+        terms that cancel, inside a part, to less than a thousandth. Where anything is infinite or NaN,
+        nothing can be said.
+        """
+        if not (self.size and np.isfinite(self.size)):
+            return False
+        eps = float(np.finfo(str(dtype).rpartition(".")[2]).eps)
+        return not self.off() <= math.sqrt(eps)
+
+
+def flat(values: Array, count: int) -> HostArray:
+    """As many rows in float64 on the host."""
+    host = backend.namespace(values).to_numpy(values).astype(np.float64, copy=False)
+    return host.reshape(count, host.size // max(count, 1))

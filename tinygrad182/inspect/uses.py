@@ -1,0 +1,324 @@
+"""The uses of one weight in a graph that is step by step, and what those of each step contribute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array
+from ..backpropagation import ancestors, backpropagate, gather, pull
+from ..errors import GraphError
+from ..kernels.powers import NOTHING, largest_exponent
+from ..modes import modes_kept, no_grad
+from ..primitives.index import Slice
+from ..recording import Leaf, Node
+from ..unrolling import unrolled
+from .axes import is_told_apart, operand_axes
+from .gradients import gradients_in_bands
+from .parts import CheckedParts, Part
+from .scaling import NOT_FINITE, Band, times_power
+from .times import marked_times, places
+
+
+class _Sent(NamedTuple):
+    """What a use sends into the neck: to ``node[key]``, times 2**power.
+
+    It is of one row: a step, or one sequence at a step.
+    """
+
+    row: int
+    node: Node
+    key: tuple[Any, ...]
+    value: Array
+    power: int
+
+
+class Uses:
+    """The uses of one weight: from what is known to belong to a step, down to the weight.
+
+    Every way from the loss to the weight ends in the neck, and leaves it over the edge of one use: so
+    what uses send into the neck is the gradient.
+
+    Attributes
+    ----------
+    neck : set of Node
+        The weight, and what is computed from it before any step takes part (its transpose).
+    uses : list of Node
+        The operations that take one of these into a step, or into something with a time axis.
+    alone : set of Node
+        What a step computes from the neck alone. Where sequences are to be told apart, what takes this to
+        them is the use.
+    outside : list of Node
+        Those that take one of these to the loss alone: a penalty.
+    steps : int
+        T: one more than the last step there is.
+    batches : dict of Node to int or None
+        By use, the axis of its result along which sequences lie; None: it is of one sequence. Empty
+        where these are not to be told apart.
+    count : int
+        B, the number of sequences to tell apart, or 1. Rows are steps, and in each the sequences.
+
+    Raises
+    ------
+    GraphError
+        No step uses the weight, or an operation uses it for several steps, or sequences, that cannot be
+        told apart.
+    """
+
+    def __init__(self, root: Node, weight: Node, per_sample: bool = False) -> None:
+        self.root, self.weight = unrolled(root), weight
+        nodes = ancestors([self.root], constants=True)
+        self.times, self.axes = places(nodes)
+        self.uses: list[Node] = []
+        self.alone: set[Any] = set()
+        self.outside: list[Node] = []
+        neck: set[Any] = {weight}
+        behind: set[Any] = set()  # what depends on a step
+        for node in nodes:
+            inputs = node.inputs or ()
+            if node in self.times or node in self.axes or not behind.isdisjoint(inputs):
+                behind.add(node)
+            if node in neck or (neck.isdisjoint(inputs) and self.alone.isdisjoint(inputs)):
+                continue
+            if node in behind and self._joins_loss(node, neck):
+                self.outside.append(node)
+            elif per_sample and _is_made_of(node, neck | self.alone):
+                self.alone.add(node)
+            elif node in self.times or node in self.axes:
+                self.uses.append(node)
+            elif node in behind:
+                self._refuse(node)
+            else:
+                neck.add(node)
+        self.neck = neck
+        if not self.uses:
+            raise GraphError(
+                f"weight_grad_by_time: the loss depends on {weight.label()} in no time step: uses are "
+                "told apart by the steps of tg.nn's recurrent layers, or by tg.inspect.mark in a loop of "
+                "your own"
+            )
+        last = max((t for node in nodes for t in marked_times(node)), default=-1)
+        self.steps = max(last, *self.times.values()) + 1
+        self.batches = {node: self._batch(node) for node in self.uses} if per_sample else {}
+        self.count = self._sequences()
+        self.samples = (self.count,) if per_sample else ()
+
+    def _joins_loss(self, node: Node, neck: set[Any]) -> bool:
+        """Whether a number from the weight alone, a penalty, meets what steps gave in ``node``."""
+        numbers = [x for x in node.inputs or () if x in neck]
+        if self.weight in numbers or any(x.value.ndim for x in numbers):  # type: ignore[union-attr]
+            return False
+        in_a_step = node in self.times or node in self.axes
+        sums_up = node.op in {"add", "subtract"} and not node.value.ndim
+        return not in_a_step or sums_up or node.op == "stack"
+
+    def _refuse(self, node: Node) -> None:
+        raise GraphError(
+            f"weight_grad_by_time: {node.op} of shape {tuple(node.value.shape)}{node.place()} uses "
+            f"{self.weight.label()} for several steps at once, in which no time axis is known: apply it "
+            "to every step, or to tg.stack(states), before steps are mixed; or name the step that "
+            "computes it: tg.inspect.mark(x, name, time=t)"
+        )
+
+    def _batch(self, use: Node) -> int | None:
+        """The first axis of a use's result but time, which must not be an axis of the weight.
+
+        Where a result has no axis but the weight's, it is of one sequence.
+        """
+        time, made = self.axes.get(use), self.neck | self.alone
+        axes = [axis for axis in range(-use.value.ndim, 0) if time is None or axis != time.axis]
+        if self.steps == 1 and len(axes) > 2 and use.value.shape[axes[0]] == 1:
+            del axes[0]  # time, of a whole that has one step
+        if not axes:
+            return None
+        inputs = [x for x in use.inputs or () if isinstance(x, Node)]
+        places = zip(inputs, operand_axes(use, axes[0]), strict=True)
+        from_left = use.op == "matmul" and inputs[0] in made
+        if not from_left and not any(x in made and at is not None for x, at in places):
+            return axes[0]
+        if len(axes) == 1:
+            return None
+        raise GraphError(
+            f"weight_grad_by_time: per_sample needs the sequences along the first axis of what a step "
+            f"computes, but in {use.op} of shape {tuple(use.value.shape)}{use.place()} that is an axis of "
+            f"{self.weight.label()}; write x @ W.T in the place of W @ x, and compute what is made of "
+            "it and constants alone before the loop"
+        )
+
+    def _sequences(self) -> int:
+        """How many sequences there are, the same at every use."""
+        first: dict[int, Node] = {}
+        for use, axis in self.batches.items():
+            first.setdefault(1 if axis is None else use.value.shape[axis], use)
+        if len(first) > 1:
+            found = [
+                f"{n} in {use.op} of shape {tuple(use.value.shape)}{use.place()}"
+                for n, use in first.items()
+            ]
+            raise GraphError(
+                f"weight_grad_by_time: per_sample needs as many sequences at every use of "
+                f"{self.weight.label()}; there are {', '.join(found)}; broadcast what has one to all"
+            )
+        return next(iter(first), 1)
+
+    def contributions(self, seed: Array, chunk: int) -> CheckedParts:
+        """What each step contributes, about ``chunk`` elements at a time."""
+        found = gradients_in_bands(self.root, seed, {*self.uses, *self.outside, self.weight})
+        outside = [
+            sent for node in self.outside for sent in self._sent(node, found.get(node, ()), 0)
+        ]
+        return CheckedParts(
+            self.weight,
+            self.steps,
+            self._by_chunks(found, chunk),
+            found.get(self.weight, []),
+            self._combined(outside, range(1)),
+            self.samples,
+        )
+
+    def _by_chunks(self, grads: dict[Node, list[Band]], chunk: int) -> Iterator[Part]:
+        largest = max(node.value.size for node in self.neck) * self.count
+        count = max(1, chunk // max(largest, 1))
+        uses: dict[int, list[Node]] = {}
+        for node in self.uses:
+            for i in {t // count for t in self._steps_of(node)}:
+                uses.setdefault(i, []).append(node)
+        for i, start in enumerate(range(0, self.steps, count)):
+            times = range(start, min(start + count, self.steps))
+            sent = [s for node in uses.get(i, ()) for s in self._in_steps(node, grads, times)]
+            yield self._combined(sent, times)
+
+    def _steps_of(self, node: Node) -> range:
+        if node in self.times:
+            return range(self.times[node], self.times[node] + 1)
+        axis, start = self.axes[node]
+        return range(start, start + node.value.shape[axis])
+
+    def _in_steps(self, node: Node, grads: dict[Node, list[Band]], times: range) -> Iterator[_Sent]:
+        """What a use sends into the neck for some of its steps."""
+        bands = grads.get(node, ())
+        if node in self.times:
+            yield from self._sent(node, bands, self.times[node])
+            return
+        axis, start = self.axes[node]
+        for t in self._steps_of(node):
+            if t in times and any(g[_at(axis, t - start)].any() for g, _ in bands):
+                yield from self._sent_by_step(node, bands, axis, t - start, t)
+
+    def _sent(self, node: Node, bands: Iterable[Band], time: int) -> Iterator[_Sent]:
+        axis = self.batches.get(node)
+        for g, power in bands:
+            for p, c in _pulled(node, g, self.neck | self.alone, axis):
+                yield from self._in_rows(time, p, (), c, power, axis is not None)
+
+    def _sent_by_step(
+        self, node: Node, bands: Iterable[Band], axis: int, i: int, time: int
+    ) -> Iterator[_Sent]:
+        """What element ``i`` along the time axis of a use sends: from that step of its operands."""
+        if not is_told_apart(node):
+            for g, power in bands:
+                alone = np.zeros_like(g)
+                alone[_at(axis, i)] = g[_at(axis, i)]
+                yield from self._sent(node, [(alone, power)], time)
+            return
+        twin, parts = _at_step(node, axis, i)
+        wanted = {x for x, (source, _) in parts.items() if source in self.neck | self.alone}
+        batch = self.batches.get(node)
+        for g, power in bands:
+            for x, c in _pulled(twin, g[_at(axis, i)], wanted, batch):
+                yield from self._in_rows(time, *parts[x], c, power, batch is not None)
+
+    def _in_rows(
+        self, time: int, node: Node, key: tuple[Any, ...], c: Array, power: int, apart: bool
+    ) -> Iterator[_Sent]:
+        """What reaches a node of the neck, or is carried down to it; ``apart``: sequences come first."""
+        for p, down in [(node, c)] if node in self.neck else self._carried(node, c):
+            rows = down if apart else down[None]
+            for b in range(len(rows)):
+                yield _Sent(time * self.count + b, p, key, rows[b, ...], power)
+
+    @modes_kept
+    def _carried(self, node: Node, c: Array) -> list[tuple[Node, Array]]:
+        """What the neck gets of what reaches something that a step made of it."""
+        with no_grad():
+            found = backpropagate([(node, c)], self.neck, retain_graph=True, stop=True)
+        return list(found.items())
+
+    @modes_kept
+    def _combined(self, sent: list[_Sent], times: range) -> Part:
+        """Carry what was sent down to the weight, the rows on a leading axis."""
+        weight = self.weight.value
+        first, count = times.start * self.count, len(times) * self.count
+        tops = _tops(sent, range(first, first + count), weight.dtype)
+        seeds: dict[Node, Array] = {}
+        for s in sent:
+            if s.node not in seeds:
+                seeds[s.node] = np.zeros((count, *s.node.value.shape), s.node.value.dtype)
+            i = s.row - first
+            power = 0 if s.power == NOT_FINITE else s.power
+            seeds[s.node][(i, *s.key)] += times_power(s.value, int(power - tops[i]))
+        with no_grad():
+            found = backpropagate(list(seeds.items()), {self.weight}, retain_graph=True)
+        zeros = np.zeros((count, *weight.shape), weight.dtype)
+        shape = len(times), *self.samples
+        values = found.get(self.weight, zeros).reshape(*shape, *weight.shape)
+        return Part(times, values, tops.reshape(shape))
+
+
+def _is_made_of(node: Node, given: set[Any]) -> bool:
+    """Whether an operation that is not marked was applied to nothing but what is given, and numbers."""
+    return not node.marks and all(x in given for x in node.inputs or () if isinstance(x, Node))
+
+
+def _pulled(
+    node: Node, g: Array, wanted: Container[Any], axis: int | None
+) -> list[tuple[Node, Array]]:
+    """What a node sends to the inputs that are wanted; each sequence along an axis on a leading one."""
+    if axis is not None:
+        whole, g = g, np.zeros((g.shape[axis], *g.shape), g.dtype)
+        for b, alone in enumerate(g):
+            alone[_at(axis, b)] = whole[_at(axis, b)]
+    return [(x, _whole(x, c)) for x, c in pull(node, g, wanted)]
+
+
+def _at(axis: int, i: int) -> tuple[Any, ...]:
+    """The key of element ``i`` along an axis counted from the end, which is kept."""
+    return (..., slice(i, i + 1), *[slice(None)] * (-axis - 1))
+
+
+def _at_step(
+    node: Node, axis: int, i: int
+) -> tuple[Node, dict[Node, tuple[Node, tuple[Any, ...]]]]:
+    """An operation at one step; for each of its inputs, of what it is a part, and which."""
+    places = iter(operand_axes(node, axis))
+    parts: dict[Node, tuple[Node, tuple[Any, ...]]] = {}
+    inputs: list[Any] = []
+    for x in node.inputs or ():
+        if isinstance(x, Node):
+            place = next(places)
+            key = () if place is None else _at(place, i)
+            part = x if place is None else Leaf(x.value[key], x.requires_grad)
+            parts[part] = x, key
+            x = part
+        inputs.append(x)
+    value = node.value[_at(axis, i)]
+    return Node(node.primitive, tuple(inputs), value, node.params, node.scope), parts
+
+
+def _tops(sent: list[_Sent], rows: range, dtype: Any) -> np.ndarray[Any, Any]:
+    """The power of two of every row: 0 where its type holds what arrives well."""
+    tops = np.full(len(rows), NOTHING)
+    for s in sent:
+        size = float(np.abs(s.value).max(initial=0.0))
+        if 0 < size < math.inf and s.power != NOT_FINITE:
+            i = s.row - rows.start
+            tops[i] = max(tops[i], s.power + math.frexp(size)[1])
+    limit = largest_exponent(dtype) // 2
+    return np.where((np.abs(tops) < limit) | (tops == NOTHING), 0, tops)
+
+
+def _whole(node: Node, cotangent: Any) -> Array:
+    return gather(node, [cotangent]) if type(cotangent) is Slice else cotangent

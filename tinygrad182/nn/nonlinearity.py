@@ -1,0 +1,76 @@
+"""The nonlinearity of a layer: a name, a primitive, or any function of Tensors that keeps their shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from .. import functions
+from .._tensor import Tensor
+from ..creation import tensor
+from ..errors import ArgumentError, brief
+from ..modes import no_grad
+from ..primitives import Primitive
+from ..recording import apply
+
+Nonlinearity = Literal["tanh", "relu", "identity"] | Primitive | Callable[[Any], Any]
+
+NAMES = ("tanh", "relu", "identity")
+
+
+def bent(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
+    """Apply a nonlinearity."""
+    if isinstance(nonlinearity, str):
+        return x if nonlinearity == "identity" else getattr(functions, nonlinearity)(x)
+    if isinstance(nonlinearity, Primitive):
+        return apply(nonlinearity, x)
+    return nonlinearity(x)
+
+
+def check_nonlinearity(layer: object, nonlinearity: Any, device: str | None = None) -> Any:
+    """Return a nonlinearity; a function is tried on a few numbers.
+
+    Raises
+    ------
+    ArgumentError
+        Something else, or a function that does not map a Tensor to one of the same shape.
+    """
+    what = f"{type(layer).__name__}: nonlinearity"
+    if isinstance(nonlinearity, str) and nonlinearity in NAMES:
+        return nonlinearity
+    if isinstance(nonlinearity, type) or not isinstance(nonlinearity, (Primitive, Callable)):  # type: ignore[arg-type]
+        raise ArgumentError(
+            f"{what} {brief(nonlinearity)}; use one of {', '.join(NAMES)}, or pass a function "
+            "such as tg.sin, or a tg.Primitive"
+        )
+    what += f" {name_of(nonlinearity)}"
+    numbers = tensor(np.linspace(0.1, 0.8, 8, dtype=np.float32).reshape(2, 4), device=device)
+    try:
+        with no_grad():
+            y = bent(nonlinearity, numbers)
+    except Exception as error:
+        found = f"{what} fails on a Tensor of shape (2, 4): {type(error).__name__}: {error}"
+        raise ArgumentError(found) from error
+    remedy = "return a Tensor of real numbers, of the shape of the one argument"
+    if not isinstance(y, Tensor):
+        raise ArgumentError(f"{what} returns a {type(y).__name__}; {remedy}")
+    if y.shape != numbers.shape or y.dtype.kind != "f":
+        found = f"returns shape {y.shape} and dtype {y.dtype} for shape {numbers.shape}"
+        raise ArgumentError(f"{what} {found}; {remedy}")
+    return nonlinearity
+
+
+def name_of(option: Any) -> str:
+    """How an option is written in messages and reprs: a function by what it is called."""
+    if isinstance(option, partial):
+        given = [*map(name_of, option.args)]
+        given += [f"{name}={name_of(value)}" for name, value in option.keywords.items()]
+        return f"partial({', '.join([name_of(option.func), *given])})"
+    if isinstance(option, Primitive):
+        return option.name
+    if callable(option):
+        return getattr(option, "__name__", type(option).__name__)
+    return repr(option)
