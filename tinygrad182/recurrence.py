@@ -395,12 +395,13 @@ class Scan(Primitive):
     ) -> Setting:
         """What the products of backward are made of."""
         needs = Needs(True, True, True, bool(given.others))
+        biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
         if needed is not None:
             n = 1 + len(self.parts)
             weight_ih, weight_hh, bias_ih, bias_hh = needed[n : n + 4]
             others = any(needed[n + 4 :])
             needs = Needs(needed[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
-        biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
+            biases = bias_ih, bias_hh
         rest = given.weight_ih, biases, given.lengths is not None, needs
         return Setting(m, program, given.x, given.initial[0], states, *rest)
 

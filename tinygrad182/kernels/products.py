@@ -44,7 +44,8 @@ class Setting(NamedTuple):
         The first part of the state after each step.
     weight_ih : array (gates·H, I)
     biases : tuple of bool
-        Whether there is one beside ``weight_ih``, and beside ``weight_hh``.
+        Whether the cotangent of one beside ``weight_ih``, and beside ``weight_hh``, is wanted. Weight and
+        bias have one product, at one power, in which what only the bias gets may hide what the weight gets.
     has_lengths : bool
     needs : Needs
     """

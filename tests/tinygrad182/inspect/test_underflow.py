@@ -101,6 +101,25 @@ def test_weights_by_time(kind: str, layers: int, radius: float) -> None:
         )
 
 
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_an_input_before_long_silence(kind: str) -> None:
+    """Of W_x only the first step has a part; the bias, which all steps have an effect on, hides none."""
+    x = np.zeros((T, 2, 1))
+    x[0] = 1.0
+    found = []
+    for dtype in ("float64", "float32"):
+        layer = getattr(tg.nn, kind)(1, 16, rng=0).to(dtype=dtype)
+        loss = layer(const(x.astype(dtype)))[0][-1].sum()
+        for per_sample in (False, True):
+            norms = inspect.weight_grad_by_time(
+                loss, layer.weight_ih_l0, norm_only=True, per_sample=per_sample
+            )
+            assert 0 < norms[0].max() < 1e-46
+            assert not norms[1:].any()
+            found.append(norms[0].max())
+    np.testing.assert_allclose(found[2:], found[:2], rtol=1e-2)
+
+
 def test_a_gradient_of_exactly_zero_has_no_shares() -> None:
     layer = tg.nn.RNN(2, 3, rng=0)
     output, _ = layer(const(np.ones((4, 1, 2), np.float32)))
