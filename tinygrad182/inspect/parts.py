@@ -13,7 +13,7 @@ from ..backend import Array
 from ..errors import GraphError
 from ..kernels.powers import NOTHING
 from ..recording import Node
-from .scaling import NOT_FINITE, Band, HostArray, row_norms
+from .scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
 
 
 class Part(NamedTuple):
@@ -83,8 +83,9 @@ class CheckedParts:
             yield part
         if self._outside is not None:
             total.add(self._outside.values, self._outside.powers)
-        for array, power in self._gradient:
-            total.add(-array[None], np.array([0 if power == NOT_FINITE else power]))
+        for band in self._gradient:
+            for array, power in [band] if isinstance(band[1], int) else as_bands(*band):
+                total.add(-array[None], np.array([0 if power == NOT_FINITE else power]))
         if total.is_off(self.weight.value.dtype):
             raise GraphError(
                 f"weight_grad_by_time: the parts of {self.weight.label()} of shape "
