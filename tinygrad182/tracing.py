@@ -9,6 +9,7 @@ hidden units depend on each other: it is then run by its definition.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -32,7 +33,6 @@ from .kernels.program import (
     rebuilt,
     stands_for_its_first,
 )
-from .modes import Modes, Scope, modes_kept, recording_as
 from .namespaces import SHARED, numpy_dtype
 from .primitives import PRIMITIVES, Primitive
 from .recording import Leaf, Node, node_of, wrap
@@ -286,7 +286,6 @@ def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
     return Program(cell.name, cell.gates, cell.parts, cell.weights, x_only, shared, *listings)
 
 
-@modes_kept
 def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
     """The registers of the state after a step."""
     tape = Tape()
@@ -300,10 +299,10 @@ def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
     for weight, blocks in cell.weights.items():
         others[weight] = given("weight", range(start, start + blocks), rows=())
         start += blocks
-    with recording_as(Modes(True, "cpu", Scope("", None, 0, {}))):
-        x, h = (given(kind, range(len(cell.gates))) for kind in "xh")
-        state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
-        new = cell.step(functions, x, h, state, **others, **params)
+    x, h = (given(kind, range(len(cell.gates))) for kind in "xh")
+    state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
+    as_new = Context()  # of modes: symbols have no numbers in which an anomaly could be looked for
+    new = as_new.run(cell.step, functions, x, h, state, **others, **params)
     if not isinstance(new, (tuple, list)) or len(new) != len(cell.parts):
         raise NotByUnitsError("step returns something else than the parts of the state")
     roots = [node_of(part) for part in new]
