@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from .._calls import told
 from .._tensor import Tensor
 from ..creation import tensor
@@ -50,7 +52,8 @@ class intervene(ModeContext):  # noqa: N801 - used like a keyword
         ``function(gate)`` makes of the gate, a Tensor ``(B, H)``, another one. Gradients go through it as
         through any function of Tensors.
     time : int, range, slice or sequence of int, optional
-        The steps that are meant, counted from 0 as in :func:`gradient_flow`; by default all.
+        The steps that are meant, counted from 0 as in :func:`gradient_flow`; by default all. A range or
+        slice may end beyond the last step.
 
     Raises
     ------
@@ -60,7 +63,8 @@ class intervene(ModeContext):  # noqa: N801 - used like a keyword
     UnknownPathError
         When the layer runs: it has no such gate. When the context is left: no such layer ran.
     IndexOutOfRangeError
-        When the context is left: the layer ran, but not at a step that ``time`` names.
+        When the context is left: the layer ran, but not at a step that ``time`` names, or at none of a
+        range's.
     ShapeError, DTypeError
         When the layer runs: what takes the gate's place has not its shape or dtype.
 
@@ -164,7 +168,8 @@ def _operand(name: str, x: Any) -> Tensor:
         return tensor(x, "float64", "cpu") if is_host_data(x) else tensor(x)
     except (TypeError, ValueError) as error:
         found = f"intervene: {name} {brief(x)} is not a number or an array"
-        raise DTypeError(f"{found}: {error}") from error
+        why = "write function=" if callable(x) else str(error)
+        raise DTypeError(f"{found}: {why}") from error
 
 
 def _times(time: Any) -> Collection[int]:
@@ -181,7 +186,7 @@ def _times(time: Any) -> Collection[int]:
         elif isinstance(time, range):
             times, first = time, min(time, default=0)
         else:
-            several = [time] if hasattr(time, "__index__") else time
+            several = [time] if isinstance(time, (int, np.integer)) else time
             times = frozenset(map(operator.index, several))
             first = min(times, default=0)
     except TypeError:

@@ -553,7 +553,9 @@ def test_steps_that_are_not_there_are_told() -> None:
         words, run = f"'lstm.l0' ran inside, but not at {missed}", lambda: m.layer(x)
         refused(tg.IndexOutOfRangeError, words, "lstm.l0", "f", 1, run=run, time=time)
     with intervene("lstm.l0", "f", 1.0, time=slice(2, 99)):  # an end may lie beyond, as Python's do
-        m.layer(x)
+        expected = m.layer(x)[0]
+    with intervene("lstm.l0", "f", 1.0, time=np.arange(2, T)):
+        assert_same_bits(m.layer(x)[0], expected)
 
 
 def step_of(function: Callable[..., Any], *names: str) -> Any:
@@ -682,6 +684,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
         {"scale": {}},
         {"value": [[1.0], [1.0, 2.0]]},
     ),
+    "a number or an array: write function=": ({"value": abs}, {"scale": abs}),
     "must be names": ({"gate": 3, "value": 1.0},),
 }
 
