@@ -141,7 +141,7 @@ class ScaledCotangents(Cotangents):
             far = farthest(alike)
             if far > reach_of(alike[0]):
                 raise LostError
-            if far**2 > reach_of(alike[0]):
+            if far > math.sqrt(reach_of(alike[0])):
                 self._unseen = None
 
     def _arrived(self, node: Node) -> list[Band]:
