@@ -393,17 +393,22 @@ def _with_rule(rule: Any, broadcasts: bool = False, together: bool = False) -> t
 
 
 WRONG = {
-    "one axis more": lambda xp, g, y, x: g[..., None],
     "another size": lambda xp, g, y, x: xp.concat([g, g], axis=-1),
     "the first axis lost": lambda xp, g, y, x: g[0],
+    "an axis more behind, of one": lambda xp, g, y, x: g[..., None],
+    "as many elements": lambda xp, g, y, x: xp.permute_dims(
+        g, (*range(g.ndim - 2), g.ndim - 1, g.ndim - 2)
+    ),
 }
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(("together", "broadcasts"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("rule", WRONG)
-def test_a_rule_that_returns_a_wrong_shape_is_told(rule: str, together: bool) -> None:
+def test_a_rule_that_returns_a_wrong_shape_is_told(
+    rule: str, together: bool, broadcasts: bool
+) -> None:
     """Of one cotangent, and of several that come at once."""
-    wrong, x = _with_rule(WRONG[rule], together=together), leaf(np.ones((3, 4)))
+    wrong, x = _with_rule(WRONG[rule], broadcasts, together), leaf(np.ones((3, 4)))
     with pytest.raises(tg.ShapeError, match="the derivative rule of wrong returned shape"):
         tg.apply(wrong, x).sum().backward()
     with pytest.raises(tg.ShapeError, match=r"returned shape .*several cotangents come at once"):
