@@ -395,6 +395,7 @@ def _with_rule(rule: Any, broadcasts: bool = False, together: bool = False) -> t
 WRONG = {
     "another size": lambda xp, g, y, x: xp.concat([g, g], axis=-1),
     "the first axis lost": lambda xp, g, y, x: g[0],
+    "the first axis summed": lambda xp, g, y, x: xp.sum(g, axis=0, keepdims=True),
     "an axis more behind, of one": lambda xp, g, y, x: g[..., None],
     "as many elements": lambda xp, g, y, x: xp.permute_dims(
         g, (*range(g.ndim - 2), g.ndim - 1, g.ndim - 2)
@@ -413,6 +414,15 @@ def test_a_rule_that_returns_a_wrong_shape_is_told(
         tg.apply(wrong, x).sum().backward()
     with pytest.raises(tg.ShapeError, match=r"returned shape .*several cotangents come at once"):
         tg.jacobian(lambda x: tg.apply(wrong, x), x)
+
+
+def test_only_a_primitive_that_broadcasts_may_leave_repeated_axes_to_the_engine() -> None:
+    x = leaf(np.ones((3, 1)))
+    (g,) = tg.grad(tg.apply(_with_rule(WRONG["another size"], broadcasts=True), x).sum(), x)
+    assert g is not None
+    assert g.tolist() == [[2.0]] * 3
+    with pytest.raises(tg.ShapeError, match=r"wrong returned shape \(3, 2\)"):
+        tg.apply(_with_rule(WRONG["another size"]), x).sum().backward()
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
