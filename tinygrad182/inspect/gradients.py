@@ -158,7 +158,7 @@ class ScaledCotangents(Cotangents):
         return list(zip(g, self.powers, strict=True))
 
 
-AT_ONCE, MANY = 64, 4096
+AT_ONCE, MANY = 32, 4096
 """The number of cotangents that are looked at together, at most, and of their elements, about."""
 
 

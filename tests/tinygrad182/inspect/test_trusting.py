@@ -160,6 +160,7 @@ def test_numbers_without_axes(rate: float) -> None:
         ([0.0] * 100, 1),
         ([-1.0] * 300, 1),  # from the second or third look on, each is looked at before it goes on
         ([1.0] * 300, 1),
+        ([-0.6] * 300 + [0.0] * 15, 1),  # within 64 operations from near 1 to beyond what is held
         ([-math.pi] * 100, 2),
         ([-59.0] * 3 + [0.0] * 10, 2),
     ],
