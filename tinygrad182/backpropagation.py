@@ -183,20 +183,17 @@ def gather(node: Node, slices: list[Slice]) -> Any:
         return scatter_add.forward(xp, *operands, **params)
 
 
-def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> Any:
-    """Sum over the axes along which an input of ``shape`` was repeated."""
-    axes = _repeated(tuple(cotangent.shape), shape, lead)
-    if axes:
-        cotangent = xp.sum(cotangent, axis=axes, keepdims=True)
-    return xp.reshape(cotangent, (*cotangent.shape[:lead], *shape))
-
-
 @cache
-def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[int, ...]:
-    """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some."""
+def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[int, ...] | None:
+    """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some.
+
+    None if no repetition of it has that shape.
+    """
     extra = len(of) - lead - len(shape)
-    sizes = (1,) * extra + shape
-    return tuple([lead + i for i, n in enumerate(sizes) if n == 1 and of[lead + i] != 1])
+    pairs = list(zip((1,) * extra + shape, of[lead:], strict=False))
+    if extra < 0 or any(n not in (1, m) for n, m in pairs):
+        return None
+    return tuple([lead + i for i, (n, m) in enumerate(pairs) if n != m])
 
 
 def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()) -> Any:
@@ -210,13 +207,18 @@ def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, .
     if isinstance(cotangent, np.generic):
         cotangent = np.asarray(cotangent)
     shape, lead = cotangent.shape, len(leading)
-    if shape != (leading + value.shape if leading else value.shape):
-        if not node.primitive.broadcasts or shape[:lead] != leading:  # type: ignore[union-attr]
+    if shape != (whole := leading + value.shape if leading else value.shape):
+        axes = None
+        if node.primitive.broadcasts and shape[:lead] == leading:  # type: ignore[union-attr]
+            axes = _repeated(tuple(shape), tuple(value.shape), lead)
+        if axes is None:
             raise ShapeError(
                 f"the derivative rule of {node.op} returned shape {tuple(shape)} "
                 f"for an input of shape {tuple(value.shape)}{_SEVERAL if leading else ''}"
             )
-        cotangent = _unbroadcast(xp, cotangent, value.shape, lead)
+        if axes:
+            cotangent = xp.sum(cotangent, axis=axes, keepdims=True)
+        cotangent = xp.reshape(cotangent, whole)
     if cotangent.dtype is not value.dtype and cotangent.dtype != value.dtype:
         cotangent = xp.astype(cotangent, value.dtype)
     return cotangent
