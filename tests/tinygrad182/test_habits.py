@@ -416,7 +416,6 @@ TOLD: dict[str, tuple[Call, str]] = {
         r"^grad must be .* not numpy\.ndarray; write w\.grad = tg\.tensor",
     ),
     "no neighbour that differs in much": (lambda x, y: tg.roulette, "no 'roulette'$"),
-    "LSTM(dropout=)": (lambda x, y: tg.nn.LSTM(1, 2, dropout=0.1), r"'dropout'; put tg\.nn\.Drop"),
     # the microscope
     "select(t=)": (
         lambda x, y: tg.inspect.trace((leaf(X) * 2).sum()).select(t=3),
