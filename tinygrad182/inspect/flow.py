@@ -247,9 +247,14 @@ def gradient_flow(
     Notes
     -----
     With ``create_graph`` layers run step by step once more, and derivatives are computed and recorded in
-    the model's own dtype, without powers of two: what a type cannot hold is 0 there. The pass takes about
-    a third longer than that of a layer with ``fused=False``, which is 15 (RNN) to 45 times (LSTM) as long
-    as that of a fused one (T = 100, B = 16, H = 8); the ``backward()`` of a penalty takes as long again.
+    the model's own dtype, without powers of two: what a type cannot hold is 0 there. Where a gradient
+    vanishes from float32 its logarithm is −∞, and the difference of two is NaN: use a model in float64, or
+    leave such steps out of the penalty, ``logs[logs > -85]``.
+
+    The pass takes two to three times as long as that of a layer with ``fused=False``, and 25 (RNN) to 70
+    times (LSTM) as long as that of a fused one (T = 100, B = 16, H = 8); the ``backward()`` of a penalty
+    takes more than half as long again.
+
     In the flow of a loss with such a penalty a fused layer stands twice: as it was run, and step by step
     (``"rnn.l0#2"``).
 

@@ -55,7 +55,8 @@ class RecordedStateFlow:
     grad_norm : Tensor ``(T,)``
         ‖∂L/∂h_t‖, Frobenius over (B, H).
     log_grad_norm : Tensor ``(T,)``
-        Its natural logarithm; −∞, of the derivative 0, for a gradient that is 0.
+        Its natural logarithm; −∞, of the derivative 0, for a gradient that is 0. The derivative is about
+        1 / ‖∂L/∂h_t‖, which overflows where the norm is a subnormal number.
     value_norm : Tensor ``(T,)``
         ‖h_t‖, Frobenius over (B, H).
     sample_grad_norm : Tensor ``(T, B)``

@@ -393,3 +393,20 @@ def test_jacobians_of_steps_that_a_loss_does_not_depend_on() -> None:
     np.testing.assert_array_equal(found.time, [1, 5])
     assert found.matrices.dtype == np.float32
     assert_close(host(found.matrices).astype(float), plain.matrices, 1e-6)
+
+
+def test_steps_whose_gradient_float32_cannot_hold_are_left_out() -> None:
+    """As gradient_flow says; the logarithms above are those of float64, and so are their derivatives."""
+    values = 0.03 * np.eye(2) + [[0.0, 0.01], [0.0, 0.0]]
+    found = []
+    for dtype in ("float32", "float64"):
+        rnn = tg.nn.RNN(1, 2, rng=0).to(dtype=dtype)
+        write(rnn.weight_hh_l0, values.astype(dtype))
+        output, _ = rnn(const(np.ones((60, 1, 1), dtype)))
+        logs = gradient_flow((output[-1] ** 2).sum(), create_graph=True)["rnn.l0"].h.log_grad_norm
+        assert dtype == "float64" or host(logs)[0] == -np.inf
+        shown = logs[logs > -85]
+        ((shown[1:] - shown[:-1]) ** 2).mean().backward()
+        found.append([host(shown), host(rnn.weight_hh_l0.grad)])
+    for single, double in zip(*found, strict=True):
+        np.testing.assert_allclose(single, double, rtol=1e-4)
