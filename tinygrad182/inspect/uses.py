@@ -126,7 +126,7 @@ class Uses:
     def _batch(self, use: Node) -> int | None:
         """The first axis of a use's result but time, which must not be an axis of the weight.
 
-        Where a result has no axis but the weight's, it is of one sequence.
+        Where a result has no axis but the weight's, or others of size 1 (W @ h), it is of one sequence.
         """
         time, made = self.axes.get(use), self.neck | self.alone
         axes = [axis for axis in range(-use.value.ndim, 0) if time is None or axis != time.axis]
@@ -139,7 +139,7 @@ class Uses:
         from_left = use.op == "matmul" and inputs[0] in made
         if not from_left and not any(x in made and at is not None for x, at in places):
             return axes[0]
-        if len(axes) == 1:
+        if all(use.value.shape[axis] == 1 for axis in axes[1:]):
             return None
         raise GraphError(
             f"weight_grad_by_time: per_sample needs the sequences along the first axis of what a step "

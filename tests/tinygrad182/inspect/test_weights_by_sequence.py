@@ -94,12 +94,13 @@ def test_looked_up_rows() -> None:
     assert_parts(loss, table, expected, "table")
 
 
-def test_a_state_that_is_a_vector() -> None:
+@pytest.mark.parametrize(("shape", "weight_first"), [((3,), False), ((3,), True), ((3, 1), True)])
+def test_a_state_that_is_a_vector(shape: tuple[int, ...], weight_first: bool) -> None:
     """There is one sequence, whose contribution is the step's."""
-    w, b = leaf(loops.inputs(1, 3, 3)), leaf(loops.inputs(2, 3))
-    h = const(np.ones(3))
+    w, b = leaf(loops.inputs(1, 3, 3)), leaf(loops.inputs(2, *shape))
+    h = const(np.ones(shape))
     for t in range(4):
-        h = mark(tg.tanh(h @ w + b), "h", time=t)
+        h = mark(tg.tanh((w @ h if weight_first else h @ w) + b), "h", time=t)
     for weight in (w, b):
         found = by_time(h.sum(), weight, per_sample=True)
         assert_close(found, by_time(h.sum(), weight)[:, None], 1e-13)
