@@ -312,7 +312,7 @@ def _address(array: Array) -> int:
 
 
 def _steps_in(whole: Array, part: Array) -> tuple[Any, ...] | None:
-    """The key by which a part is taken of a whole, if it is one of its steps, or some in a row."""
+    """The key by which a part is taken of a whole, if it is a step of it, or some at equal distances."""
     if not whole.ndim or not whole.strides[0]:
         return None
     row, rest = divmod(_address(part) - _address(whole), whole.strides[0])
@@ -320,9 +320,18 @@ def _steps_in(whole: Array, part: Array) -> tuple[Any, ...] | None:
         return None
     if (part.shape, part.strides) == (whole.shape[1:], whole.strides[1:]):
         return (row,)
-    if part.shape[1:] == whole.shape[1:] and part.strides == whole.strides:
-        return (slice(row, row + len(part)),)
-    return None
+    if part.ndim != whole.ndim or part.shape[1:] != whole.shape[1:] or not len(part):
+        return None
+    step, rest = divmod(part.strides[0], whole.strides[0])
+    end = row + step * len(part)
+    if (
+        rest
+        or not step
+        or part.strides[1:] != whole.strides[1:]
+        or not 0 <= end - step < len(whole)
+    ):
+        return None
+    return (slice(row, None if end < 0 else end, step),)
 
 
 def _overlap(a: Array, b: Array) -> bool:

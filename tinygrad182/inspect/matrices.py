@@ -116,7 +116,8 @@ def input_grad_matrix(
     inputs : Tensor ``(T, …)`` or sequence of T Tensors, optional
         In the place of a layer's, what a loop of your own reads: time first. The gradient is then the
         whole one, through all that was computed from them. If they do not require grad, what was
-        computed of them and other such Tensors alone is not recorded, but for steps ``inputs[t]``.
+        computed of them and other such Tensors alone is not recorded, but for steps ``inputs[t]`` and
+        slices of them, ``inputs[::-1]``.
     log : bool
         Return natural logarithms, true also where the norms underflow.
     times : int or sequence of int, optional

@@ -45,3 +45,33 @@ def test_a_reverse_direction(
             assert_close(
                 found, expected[:, -found.shape[1] :] if path == "lstm.l0" else expected, 1e-12
             )
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_both_directions_of_inputs_that_do_not_require_grad(fused: bool) -> None:
+    """``inputs=`` is the gradient through the whole layer, which also reads them from the end on."""
+    lstm = tg.nn.LSTM(2, 3, 2, bidirectional=True, rng=0, dtype="float64", fused=fused)
+    values = loops.inputs(0, 5, 2, 2)
+
+    def losses(x: tg.Tensor) -> tg.Tensor:
+        return (lstm(x)[0] ** 2).sum(axis=(1, 2))
+
+    x, plain = leaf(values), const(values)
+    expected = matrix_of(losses(x), inputs=x)
+    assert expected.all()
+    assert_close(matrix_of(losses(plain), inputs=plain), expected, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "key", [slice(None, None, -1), slice(1, None, 2), slice(4, 0, -2), slice(3, None, -3)]
+)
+def test_some_steps_at_equal_distances(key: slice) -> None:
+    values, w = loops.inputs(0, 6, 2, 3), leaf(loops.inputs(1, 3, 3))
+
+    def losses(x: tg.Tensor) -> list[tg.Tensor]:
+        return [(tg.tanh(x_t @ w) ** 2).sum() for x_t in x[key]]
+
+    x, plain = leaf(values), const(values)
+    expected = matrix_of(losses(x), inputs=x)
+    assert (expected > 0).sum() == len(range(6)[key])
+    assert_close(matrix_of(losses(plain), inputs=plain), expected, 1e-12)
