@@ -4,6 +4,9 @@ A network sees one number, then noise, and is to say the number at the end. At f
 vanishes on the way back to it, so plain training does not learn. The penalty is made of ‖∂L/∂h_t‖ alone:
 it asks that the gradient keep its size from step to step, and says nothing about the task. The steps are
 those of SGD; Adam divides by the size of a gradient, and learns without the penalty now and then.
+
+Of seeds 0 to 11 all but one learn. Seed 6 does not, in 600 steps or with a weight of 1 either. With that
+weight its gradient comes through, so a gradient that reaches far is not all that it takes.
 """
 
 from __future__ import annotations
