@@ -190,14 +190,18 @@ class GradientFlow(_ByName[StackFlow[States]]):
 
 @overload
 def gradient_flow(
-    loss: Tensor, gradient: Any = None, backward: bool = False, create_graph: Literal[False] = False
+    loss: Tensor,
+    gradient: Any = None,
+    backward: bool = False,
+    *,
+    create_graph: Literal[False] = False,
 ) -> GradientFlow[StateFlow]: ...
 @overload
 def gradient_flow(
     loss: Tensor, gradient: Any = None, backward: bool = False, *, create_graph: Literal[True]
 ) -> GradientFlow[RecordedStateFlow]: ...
 def gradient_flow(
-    loss: Tensor, gradient: Any = None, backward: bool = False, create_graph: bool = False
+    loss: Tensor, gradient: Any = None, backward: bool = False, *, create_graph: bool = False
 ) -> GradientFlow[Any]:
     """The derivative of a loss by every state of every recurrence it depends on.
 
