@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from tests.support import Array, assert_close
-from tests.tinygrad182.cells import KINDS as CELLS
+from tests.tinygrad182.cells import KINDS, Kind
+from tests.tinygrad182.nn.own_cells import SWISH, swish
 from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import arrays, cuda, loops
 from tinygrad182.kernels.arrays import ALL, Deltas, Ends
@@ -33,6 +34,12 @@ except cupy.cuda.runtime.CUDARuntimeError:
 
 STAND_IN = getattr(cupy, "__fake__", False)
 counts = pytest.mark.skipif(not STAND_IN, reason="only the stand-in counts launches and waits")
+
+RNN: Any = PRIMITIVES["rnn_scan"]
+CELLS = KINDS | {
+    "function": Kind(RNN, {"nonlinearity": swish}),
+    "rule": Kind(RNN, {"nonlinearity": SWISH}),
+}
 
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
