@@ -267,6 +267,15 @@ def _reason(error: BaseException) -> str:
     return f"step cannot be followed: {type(error).__name__}: {error}"
 
 
+def listed(cell: Any, params: dict[str, Any]) -> Listing:
+    """A step that has a program as it was declared.
+
+    It goes from ``("x", gate)``, ``("h", gate)``, ``("before", part)`` and ``("weight", block)`` to
+    ``("after", part)``. No cotangent goes through its ``"constant"``.
+    """
+    return Listing({("after", p): r for p, r in enumerate(_forward(cell, params, SMALL))})
+
+
 def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
     after = _forward(cell, params, like)
     x_only, shared = _shared(after, len(cell.gates))
