@@ -325,6 +325,12 @@ def test_equal_functions_have_one_program() -> None:
     assert other.scan.program(nonlinearity=other.nonlinearity) in programs
 
 
+def test_a_program_is_derived_under_detect_anomaly() -> None:
+    with tg.detect_anomaly():
+        layer = made(lambda x: tg.atan(0.21875 * x))
+    assert (layer.fused, layer.why_unrolled) == (True, "")
+
+
 def test_it_is_derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
     derived: list[Any] = []
 
