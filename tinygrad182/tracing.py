@@ -32,7 +32,7 @@ from .kernels.program import (
     rebuilt,
     stands_for_its_first,
 )
-from .modes import Modes, Scope, modes_kept, recording_as
+from .modes import Modes, Scope, modes_kept, recording_as, unwatched
 from .namespaces import SHARED, numpy_dtype
 from .primitives import PRIMITIVES, Primitive
 from .recording import Leaf, Node, node_of, wrap
@@ -300,7 +300,7 @@ def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
     for weight, blocks in cell.weights.items():
         others[weight] = given("weight", range(start, start + blocks), rows=())
         start += blocks
-    with recording_as(Modes(True, "cpu", Scope("", None, 0, {}))):
+    with recording_as(Modes(True, "cpu", Scope("", None, 0, {}))), unwatched():
         x, h = (given(kind, range(len(cell.gates))) for kind in "xh")
         state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
         new = cell.step(functions, x, h, state, **others, **params)

@@ -160,7 +160,8 @@ def weighted(states: list[Any]) -> Any:
     """A number in which every element counts, and not only linearly."""
     rng, total = np.random.default_rng(2), 0.0
     for y in states:
-        a = rng.normal(size=y.shape)
+        a: Any = rng.normal(size=y.shape)
+        a = const(a) if isinstance(y, tg.Tensor) else a
         total = total + (y * y * a + y * (a - 0.5)).sum()
     return total
 

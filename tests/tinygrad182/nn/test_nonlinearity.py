@@ -81,7 +81,7 @@ CHOICES: dict[str, Any] = {
 }
 UNFUSED: dict[str, Any] = {
     "normed": lambda x: x / tg.sqrt(tg.mean(x * x, axis=-1, keepdims=True) + 0.1),
-    "array": lambda x: tg.tanh(x) * np.ones(1, np.float32),
+    "array": lambda x: tg.tanh(x) * const(np.ones(1, np.float32)).data,
     "linear primitive": tg.Primitive(
         "half", lambda xp, x: 0.5 * x, (lambda xp, g, y, x: g,), "linear"
     ),
@@ -323,6 +323,12 @@ def test_equal_functions_have_one_program() -> None:
     assert len(programs) == 1
     other = made(lambda y: tg.atan(0.375 * y))
     assert other.scan.program(nonlinearity=other.nonlinearity) in programs
+
+
+def test_a_program_is_derived_under_detect_anomaly() -> None:
+    with tg.detect_anomaly():
+        layer = made(lambda x: tg.atan(0.21875 * x))
+    assert (layer.fused, layer.why_unrolled) == (True, "")
 
 
 def test_it_is_derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
