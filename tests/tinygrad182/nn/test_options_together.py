@@ -1,0 +1,313 @@
+"""Options of recurrent layers in combinations drawn at random, with every view on them.
+
+The witness runs each sequence alone, and each direction of a level alone, step by step, in layers that have
+none of these options.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import Array, assert_close, const, host, leaf
+from tests.tinygrad182.nn.own_cells import SWISH, Leaky, Peephole, swish
+
+KINDS: dict[str, Any] = {
+    "LSTM": tg.nn.LSTM,
+    "GRU": tg.nn.GRU,
+    "Peephole": Peephole,
+    "Leaky": Leaky,
+    "tanh": tg.nn.RNN,
+    "function": partial(tg.nn.RNN, nonlinearity=swish),
+    "primitive": partial(tg.nn.RNN, nonlinearity=SWISH),
+}
+VANILLA = ("tanh", "function", "primitive")
+I, H, RATE = 2, 3, 0.25  # noqa: E741
+SEEDS = range(6)
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+seeds = pytest.mark.parametrize("seed", SEEDS)
+
+
+class Case(NamedTuple):
+    """A layer's options, and the lengths of its sequences; at least one has a step."""
+
+    kind: str
+    seed: int
+    levels: int
+    options: dict[str, Any]
+    T: int
+    lengths: list[int]
+    cut: int | None
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        return ("", "_reverse") if self.options["bidirectional"] else ("",)
+
+    @property
+    def places(self) -> list[str]:
+        """The levels and directions, as names of parameters and paths end."""
+        return [f"l{k}{direction}" for k in range(self.levels) for direction in self.directions]
+
+    def made(self, rng: Any, **others: Any) -> Any:
+        options = {**self.options, "return_states": True, "dtype": "float64", "rng": rng, **others}
+        return KINDS[self.kind](I, H, self.levels, **options)
+
+
+def drawn(kind: str, seed: int) -> Case:
+    draw = np.random.default_rng([seed, *kind.encode()])
+    names = ("bidirectional", "batch_first", "fused", "bias")
+    options: dict[str, Any] = dict(zip(names, (draw.random(4) < 0.6).tolist(), strict=True))
+    levels, T, B = (int(n) for n in draw.integers((1, 2, 1), (3, 6, 4)))
+    options["dropout"] = RATE * (levels - 1)
+    lengths = draw.integers(0, T + 1, size=B) * (draw.random(B) < 0.8)
+    lengths[draw.integers(B)] = draw.integers(1, T + 1)
+    cut = [None, 1, 2, 3][draw.integers(4)]
+    return Case(kind, seed, levels, options, T, lengths.tolist(), cut)
+
+
+class Numbers(NamedTuple):
+    """Inputs, initial states by part, and how much of every result is in the losses."""
+
+    x: Array
+    starts: Array
+    by_output: Array
+    by_last: Array
+
+    def of(self, i: int, n: int) -> Numbers:
+        """Those of one sequence."""
+        one = slice(i, i + 1)
+        return Numbers(
+            self.x[:n, one], self.starts[:, :, one], self.by_output[:n, one], self.by_last[:, :, one]
+        )
+
+
+def numbers(case: Case, parts: int) -> Numbers:
+    draw, B = np.random.default_rng(case.seed), len(case.lengths)
+    inside = (np.arange(case.T)[:, None] < np.array(case.lengths))[..., None]
+    states = parts, len(case.places), B, H
+    return Numbers(
+        np.where(inside, draw.normal(size=(case.T, B, I)), np.nan),
+        draw.normal(size=states),
+        draw.normal(size=(case.T, B, len(case.directions) * H)) * inside,
+        draw.normal(size=states),
+    )
+
+
+class Run(NamedTuple):
+    """What a layer was given and gave: time first, states by part, and the losses of it."""
+
+    x: tg.Tensor
+    starts: list[tg.Tensor]
+    output: tg.Tensor
+    last: list[tg.Tensor]
+    states: list[tg.Tensor]
+    losses: list[tg.Tensor]
+
+    @property
+    def loss(self) -> tg.Tensor:
+        return sum(self.losses[1:], self.losses[0])
+
+
+def run(module: Any, given: Numbers) -> Run:
+    x, starts = leaf(given.x), [leaf(part) for part in given.starts]
+    output, last, states = module(x, starts)
+    every = const(given.by_output) * output**2
+    losses = [every[t].sum() for t in range(len(given.x))]
+    ends = [(const(b) * h * (h + 1)).sum() for b, h in zip(given.by_last, last, strict=True)]
+    return Run(x, starts, output, last, states, [*losses, sum(ends[1:], ends[0])])
+
+
+class Together(tg.nn.Module):
+    """The layer with all its options."""
+
+    def __init__(self, case: Case, layer: Any) -> None:
+        self.case, self.layer = case, layer
+
+    def forward(self, x: tg.Tensor, starts: list[tg.Tensor]) -> Any:
+        def turned(x: tg.Tensor) -> tg.Tensor:
+            return x.swapaxes(0, 1) if self.layer.batch_first else x
+
+        output, last, states = called(
+            self.layer, turned(x), starts, lengths=self.case.lengths, truncate=self.case.cut
+        )
+        return turned(output), last, states
+
+
+def called(layer: Any, x: Any, starts: list[Any], **options: Any) -> tuple[Any, list[Any], Any]:
+    """The output, the last states and all states, in lists by part."""
+    output, last, states = layer(x, starts[0] if len(starts) == 1 else tuple(starts), **options)
+    return output, list(last) if isinstance(last, tuple) else [last], list(states)
+
+
+class Alone(tg.nn.Module):
+    """A layer of one level and one direction for every place; masks are drawn after the weights."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, draws = case, np.random.default_rng(case.seed)
+        state = case.made(draws, dropout=0.0).state_dict()
+        self.places = []
+        for place in case.places:
+            size = state[f"weight_ih_{place}"].shape[1]
+            options = {"bias": case.options["bias"], "fused": False, "return_states": True}
+            layer = KINDS[case.kind](size, H, dtype="float64", **options)
+            names = {n: n.removesuffix("l0") + place for n in layer.state_dict()}
+            layer.load_state_dict({n: state[theirs] for n, theirs in names.items()})
+            self.places.append(layer)
+        shape = case.T, len(case.lengths), len(case.directions) * H
+        self.masks = [draws.random(shape) >= RATE for _ in range(case.levels - 1)]
+        self.sequence = 0
+
+    def forward(self, x: tg.Tensor, starts: list[tg.Tensor]) -> Any:
+        lasts: list[Any] = []
+        wholes: list[Any] = []
+        for k in range(self.case.levels):
+            if k:
+                one = slice(self.sequence, self.sequence + 1)
+                x = x * const(self.masks[k - 1][: len(x), one] / (1 - RATE))
+            outputs = []
+            for direction in self.case.directions:
+                order = slice(None, None, -1 if direction else 1)
+                j = len(lasts)
+                start = [part[j : j + 1] for part in starts]
+                _, last, every = called(self.places[j], x[order], start, truncate=self.case.cut)
+                lasts.append(last)
+                wholes.append([part[0, order] for part in every])
+                outputs.append(wholes[-1][0])
+            x = tg.concat(outputs, axis=2)
+        states = [tg.stack(list(part)) for part in zip(*wholes, strict=True)]
+        return x, [tg.concat(list(part)) for part in zip(*lasts, strict=True)], states
+
+
+class Both(NamedTuple):
+    """A layer's run, and by their numbers those of its sequences that have steps."""
+
+    case: Case
+    given: Numbers
+    layer: Any
+    whole: Run
+    witness: Alone
+    alone: dict[int, Run]
+
+
+def both(kind: str, seed: int) -> Both:
+    case = drawn(kind, seed)
+    module = Together(case, case.made(seed))
+    parts, witness, alone = module.layer.scan.parts, Alone(case), {}
+    given = numbers(case, len(parts))
+    for i, n in enumerate(case.lengths):
+        if n:
+            witness.sequence = i
+            alone[i] = run(witness, given.of(i, n))
+    return Both(case, given, module.layer, run(module, given), witness, alone)
+
+
+@kinds
+@seeds
+def test_results_and_gradients(kind: str, seed: int) -> None:
+    case, given, layer, whole, witness, alone = both(kind, seed)
+    for p, (last, every) in enumerate(zip(whole.last, whole.states, strict=True)):
+        expected = given.starts[p].copy()
+        for i, one in alone.items():
+            expected[:, i] = host(one.last[p])[:, 0]
+        held = np.stack([expected] * case.T, axis=1)
+        for i, one in alone.items():
+            held[:, : case.lengths[i], i] = host(one.states[p])[:, :, 0]
+        assert_close(last, expected, 1e-13, f"{case}: last")
+        assert_close(every, held, 1e-13, f"{case}: states")
+        if p == 0:
+            of_top = [held[k] for k in range(len(held) - len(case.directions), len(held))]
+            assert_close(whole.output, np.concatenate(of_top, axis=2), 1e-13, f"{case}: output")
+    whole.loss.backward()
+    by_start = given.by_last * (2 * given.starts + 1)  # where the initial states are the last
+    by_x = np.zeros(given.x.shape)
+    for i, one in alone.items():
+        one.loss.backward()
+        by_x[: case.lengths[i], i] = host(one.x.grad)[:, 0]
+        for p, start in enumerate(one.starts):
+            by_start[p, :, i] = host(start.grad)[:, 0]
+    assert_close(whole.x.grad, by_x, 1e-12, f"{case}: ∂L/∂x", floor=1.0)
+    for start, expected in zip(whole.starts, by_start, strict=True):
+        assert_close(start.grad, expected, 1e-12, f"{case}: ∂L/∂start", floor=1.0)
+    for j, place in enumerate(case.places):
+        for name, weight in own_parameters(witness.places[j], "l0").items():
+            found = own_parameters(layer, place)[name]
+            assert_close(found.grad, host(weight.grad), 1e-12, f"{case}: {name}{place}", floor=1.0)
+
+
+def own_parameters(layer: Any, place: str) -> dict[str, Any]:
+    """The parameters of one place, by their names without it."""
+    own = {n.rpartition(f"_{place}"): p for n, p in layer.named_parameters()}
+    return {name: p for (name, found, rest), p in own.items() if found and not rest}
+
+
+@kinds
+@seeds
+def test_every_view(kind: str, seed: int) -> None:
+    """Each sequence's share of a figure is the figure of that sequence alone; norms are of all."""
+    case, given, layer, whole, witness, alone = both(kind, seed)
+    name = type(layer).__name__.lower()
+    for j, place in enumerate(case.places):
+        path = f"layer.{place}"
+        weights = own_parameters(layer, place)
+        rows, squares = figures(whole, path, weights, kind)
+        B, found, norms = len(case.lengths), {}, {}
+        for i, one in alone.items():
+            theirs = own_parameters(witness.places[j], "l0")
+            of_one, squares_of_one = figures(one, f"places.{j}.l0", theirs, kind)
+            for what, array in of_one.items():
+                found.setdefault(what, np.zeros_like(rows[what]))
+                ours = found[what][i] if len(found[what])>i else print(what, rows[what].shape)
+                ours[tuple(map(slice, array.shape[1:]))] = array[0]
+            for what, array in squares_of_one.items():
+                if what == "input matrix" and place.endswith("reverse"): array = array[:, ::-1]
+                norms.setdefault(what, np.zeros_like(squares[what]))
+                here = norms[what]
+                if what.endswith("matrix"):  # the last loss is that of last states
+                    here[: len(array) - 1, : array.shape[1]] += array[:-1]
+                    here[-1, : array.shape[1]] += array[-1]
+                else:
+                    here[: len(array)] += array
+            jacobians = tg.inspect.step_jacobians(whole.loss, path, sample=i)
+            expected = tg.inspect.step_jacobians(one.loss, f"places.{j}.l0")
+            assert_close(jacobians.matrices, host(expected.matrices), 1e-11, f"{case} {path}")
+        assert rows.keys() == found.keys()
+        for what, array in found.items():
+            assert_close(rows[what], array, 1e-11, f"{case} {path} {what}", floor=1e-3)
+        for what, array in norms.items():
+            assert_close(squares[what], array, 1e-11, f"{case} {path} {what}", floor=1e-3)
+
+
+def figures(
+    run: Run, path: str, weights: dict[str, Any], kind: str
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What belongs to one sequence each, ``(B, T, …)``, and squares of norms over all sequences."""
+    see, loss, losses = tg.inspect, run.loss, run.losses
+    rows: dict[str, Any] = {}
+    squares: dict[str, Any] = {}
+    for part, flow in see.gradient_flow(loss)[path].items():
+        rows[f"{part} flow"] = np.moveaxis(host(flow.grad), 1, 0)
+        rows[f"{part} by samples"] = host(flow.sample_grad_norm).T
+        hops = see.grad_by_hops(loss, 2, state=part, through="h", path=path)
+        rows[f"{part} hops"] = np.moveaxis(host(hops.grad), -2, 0)
+        squares[f"{part} state matrix"] = see.state_grad_matrix(losses, path, part) ** 2
+    for part, split in see.path_split(loss, path).items():
+        for way, array in split.parts.items():
+            rows[f"{part} by {way}"] = np.moveaxis(host(array), 1, 0)
+    squares["input matrix"] = see.input_grad_matrix(losses, path) ** 2
+    squares["whole input matrix"] = see.input_grad_matrix(losses, inputs=run.x) ** 2
+    for name, weight in weights.items():
+        by_time = see.weight_grad_by_time(loss, weight, per_sample=True)
+        rows[f"{name} by time"] = np.moveaxis(host(by_time), 1, 0)
+        norms = see.weight_grad_by_time(loss, weight, norm_only=True, per_sample=True)
+        rows[f"{name} norms by time"] = norms.T
+    if kind in VANILLA:
+        gains = see.gain_split(loss, path)
+        delta = see.gradient_flow(loss)[path].h.grad_norm
+        for way, factor in (("σ", gains.saturation), ("W", gains.gain)):
+            squares[f"through {way}"] = np.where(delta > 0, delta * factor, 0.0) ** 2
+    return rows, squares
