@@ -38,7 +38,7 @@ def test_a_reverse_direction(
                 and path.endswith("_reverse")
                 and inputs is not x
             ):
-                with pytest.raises(tg.GraphError, match="the order in which .* is not recorded"):
+                with pytest.raises(tg.GraphError, match=r"the order in which .* is not recorded"):
                     matrix_of(losses(inputs, h), path)
                 continue
             found = matrix_of(losses(inputs, h), path)
