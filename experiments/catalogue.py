@@ -26,6 +26,7 @@ CATALOGUE = {
     "beam-tree": "What beam search stores, what it misses, and what it knows about that",
     "beam-cost": "What storing the state saves, and what a search costs",
     "training": "How networks learn the running average, and how their gradient flow changes",
+    "penalty": "Train through a vanishing gradient, with a penalty on its flow",
     "char-lm": "Learn a text a character at a time, and search for the likeliest thing to say",
 }
 """Name and summary. The module has the name with underscores and defines ``EXPERIMENT``. Listing

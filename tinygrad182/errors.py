@@ -117,4 +117,4 @@ class StateDictError(_NameError):
 
 
 class UnknownPathError(_NameError):
-    """A module path or a state's name that the graph does not hold."""
+    """A module path, or the name of a state or a gate, that is not there."""

@@ -92,10 +92,15 @@ class Modes:
     """Everything that changes how an operation is recorded: one immutable value in one ContextVar.
 
     ``context`` is what made it so, and ``outer`` the modes outside of that. ``running`` is the number of
-    the backward pass that is running; 0 if there is none.
+    the backward pass that is running; 0 if there is none. ``interventions`` are the gates of recurrent
+    layers that are set, see :mod:`.intervening`.
     """
 
-    __slots__ = ("anomaly", "context", "device", "grad", "outer", "pending", "running", "scope")
+    # fmt: off
+    __slots__ = (
+        "anomaly", "context", "device", "grad", "interventions", "outer", "pending", "running", "scope",
+    )
+    # fmt: on
 
     def __init__(self, grad: bool, device: str, scope: Scope, anomaly: bool = False) -> None:
         self.anomaly = anomaly
@@ -106,6 +111,7 @@ class Modes:
         self.context: ModeContext | None = None
         self.outer: Modes | None = None
         self.running = 0
+        self.interventions: tuple[Any, ...] = ()
 
     def twin(self) -> Modes:
         """A copy of the modes, for a context to change before they are in force."""
@@ -118,6 +124,7 @@ class Modes:
         twin.context = self.context
         twin.outer = self.outer
         twin.running = self.running
+        twin.interventions = self.interventions
         return twin
 
 
@@ -364,6 +371,7 @@ class recording_as(ModeContext):  # noqa: N801 - used like a keyword
 
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         modes.grad, modes.device, modes.scope = True, self._modes.device, self._modes.scope
+        modes.interventions = self._modes.interventions
 
 
 class scope(ModeContext):  # noqa: N801 - used like a keyword

@@ -276,11 +276,21 @@ def _reason(error: BaseException) -> str:
 
 def _applied(error: BaseException) -> str | None:
     """The function that a step applied where an error came: mean, though it is a sum that failed inside."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    names = [
-        getattr(f.f_locals.get("f"), "__name__", f.f_code.co_name) for f in frames
-    ]  # decorated
-    return next((name for name in names if name in functions.__all__), None)
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        decorated = frame.f_locals.get("f")
+        name = getattr(decorated, "__name__", frame.f_code.co_name)
+        if name in functions.__all__:
+            return name
+    return None
+
+
+def listed(cell: Any, params: dict[str, Any]) -> Listing:
+    """A step that has a program as it was declared.
+
+    It goes from ``("x", gate)``, ``("h", gate)``, ``("before", part)`` and ``("weight", block)`` to
+    ``("after", part)``. No cotangent goes through its ``"constant"``.
+    """
+    return Listing({("after", p): r for p, r in enumerate(_forward(cell, params, SMALL))})
 
 
 def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:

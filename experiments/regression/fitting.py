@@ -43,8 +43,10 @@ def fit(
     steps: int,
     learning_rate: float,
     advance: Callable[[], object],
+    optimizer: Callable[..., tg.optim.Optimizer] = tg.optim.Adam,
+    penalty: Callable[[tg.Tensor], tg.Tensor] | None = None,
 ) -> Training:
-    """Train with Adam on fresh batches until ``steps`` updates are done or a number overflows.
+    """Train on fresh batches until ``steps`` updates are done or a number overflows.
 
     A loss or gradient that is not finite ends the training before the update, so the model keeps
     its last finite parameters.
@@ -60,26 +62,30 @@ def fit(
     target : {"last", "all"}
         Which steps enter the loss.
     steps, learning_rate : int, float
-        Updates, and Adam's step size.
+        Updates, and the optimizer's step size.
     advance : callable
         Called after every update.
+    optimizer : callable
+        Makes it of the parameters and ``lr``.
+    penalty : callable, optional
+        What is added to the loss, made of it; it is not among the losses that are returned.
 
     Returns
     -------
     Training
     """
     parameters = list(model.parameters())
-    optimizer = tg.optim.Adam(parameters, lr=learning_rate)
+    updates = optimizer(parameters, lr=learning_rate)
     losses: list[float] = []
     for step in range(1, steps + 1):
         loss, _ = loss_of(model, source.draw(rng), target)
         losses.append(float(loss.item()))
-        optimizer.zero_grad()
-        loss.backward()
+        updates.zero_grad()
+        (loss if penalty is None else loss + penalty(loss)).backward()
         norm = tg.optim.clip_grad_norm_(parameters, MAX_NORM, error_if_nonfinite=False)
         if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
             what = "gradient" if math.isfinite(losses[-1]) else "loss"
             return Training(tuple(losses), f"the {what} overflowed at training step {step}")
-        optimizer.step()
+        updates.step()
         advance()
     return Training(tuple(losses))

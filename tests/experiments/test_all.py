@@ -16,7 +16,19 @@ ASKED = [name for name in CATALOGUE if load(name).letter]
 
 def test_every_question_of_the_course_has_an_experiment():
     letters = [load(name).letter for name in ASKED]
-    assert letters == ["Q1-intro", "Q1a", "Q1b", "Q1c", "Q1d", "Q1e", "Q1f", "Q2a–d", "Q2e", "S3"]
+    assert letters == [
+        "Q1-intro",
+        "Q1a",
+        "Q1b",
+        "Q1c",
+        "Q1d",
+        "Q1e",
+        "Q1f",
+        "Q2a–d",
+        "Q2e",
+        "S3",
+        "S4",
+    ]
     assert all(load(name).predict for name in ASKED)
 
 

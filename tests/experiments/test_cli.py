@@ -90,7 +90,7 @@ def test_a_name_misspelt_gets_a_suggestion(run, name):
 
 
 def test_an_unknown_name_gets_the_way_to_the_list(run):
-    status, _, err = run("poetry")
+    status, _, err = run("weather")
     assert status == 2
     assert "'python -m experiments' lists them" in one_line(err)
 

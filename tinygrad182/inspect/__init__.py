@@ -13,10 +13,12 @@ from .anomaly import Anomaly, first_anomaly
 from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
+from .interventions import intervene
 from .jacobians import StepJacobians, step_jacobians
 from .matrices import input_grad_matrix, state_grad_matrix
 from .paths import GainSplit, PathSplit, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
+from .recorded import RecordedStateFlow
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "GraphNode",
     "HopSplit",
     "PathSplit",
+    "RecordedStateFlow",
     "StackFlow",
     "StateFlow",
     "StepJacobians",
@@ -39,6 +42,7 @@ __all__ = [
     "grad_by_hops",
     "gradient_flow",
     "input_grad_matrix",
+    "intervene",
     "mark",
     "path_split",
     "state_grad_matrix",

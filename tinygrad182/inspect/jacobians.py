@@ -5,24 +5,33 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
 from .. import backend
+from .. import functions as tg
 from .._tensor import Tensor
+from ..autodiff import seeds_of
+from ..backend import device_of
 from ..backpropagation import backpropagate
+from ..creation import zeros
 from ..errors import ArgumentError, GraphError
-from ..modes import modes_kept, no_grad
-from ..recording import Node
+from ..memory import in_pass
+from ..modes import grad_mode, modes_kept
+from ..recording import Node, is_tensor, wrap
 from .hosting import opened
 from .paths import Step, steps_of
-from .recurrences import Stack, Wanted, chosen
+from .recorded import opened_graph
+from .recurrences import Stack, Wanted, chosen, stack_at
+from .scaling import zeros_like
 from .steps import Steps, is_whole, scans_of, stays_whole
+
+Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
 
 
 @dataclass(frozen=True, slots=True)
-class StepJacobians:
+class StepJacobians(Generic[Matrices]):
     """J_t = ∂s_t/∂s_{t−1} of one sequence, for every step that has one before it.
 
     Steps stand in the order they were computed; in a loop that runs from the end to the start, s_{t+1}
@@ -35,13 +44,15 @@ class StepJacobians:
     names : tuple of str
         The parts of the state in the order of rows and columns, H each, as they are marked in a step:
         ``("h",)``, ``("h", "c")``.
-    matrices : ndarray ``(K, S, S)``
-        Row i, column j: the derivative of element i of s_t by element j of s_{t−1}; float64.
+    matrices : ndarray or Tensor ``(K, S, S)``
+        Row i, column j: the derivative of element i of s_t by element j of s_{t−1}; float64. With
+        ``create_graph=True`` a Tensor in the model's dtype, differentiable by all that the states were
+        computed from; what is derived from it below are arrays all the same.
     """
 
     time: np.ndarray[Any, Any]
     names: tuple[str, ...]
-    matrices: np.ndarray[Any, Any]
+    matrices: Matrices
 
     @property
     def singular_values(self) -> np.ndarray[Any, Any]:
@@ -49,9 +60,10 @@ class StepJacobians:
 
         NaN where a matrix is not finite.
         """
-        finite = np.isfinite(self.matrices).all(axis=(1, 2))
-        values = np.full(self.matrices.shape[:2], np.nan)
-        values[finite] = np.linalg.svd(self.matrices[finite], compute_uv=False)
+        matrices = _wide(self.matrices)
+        finite = np.isfinite(matrices).all(axis=(1, 2))
+        values = np.full(matrices.shape[:2], np.nan)
+        values[finite] = np.linalg.svd(matrices[finite], compute_uv=False)
         return values
 
     @property
@@ -67,20 +79,44 @@ class StepJacobians:
         ----------
         .. [1] Benettin et al., "Lyapunov characteristic exponents", Meccanica 15 (1980).
         """
-        count, size = self.matrices.shape[:2]
+        matrices = _wide(self.matrices)
+        count, size = matrices.shape[:2]
         growth = np.zeros((count, size))
         q, total = np.eye(size), np.zeros(size)
         for k in range(count - 1, -1, -1):
-            q, r = np.linalg.qr(self.matrices[k].T @ q)
+            q, r = np.linalg.qr(matrices[k].T @ q)
             with np.errstate(divide="ignore"):
                 total = total + np.log(np.abs(np.diag(r)))
             growth[k] = total
         return growth
 
 
+@overload
 def step_jacobians(
-    loss: Tensor, path: str | None = None, sample: int = 0, *, times: Wanted = None
-) -> StepJacobians:
+    loss: Tensor,
+    path: str | None = None,
+    sample: int = 0,
+    *,
+    times: Wanted = None,
+    create_graph: Literal[False] = False,
+) -> StepJacobians[np.ndarray[Any, Any]]: ...
+@overload
+def step_jacobians(
+    loss: Tensor,
+    path: str | None = None,
+    sample: int = 0,
+    *,
+    times: Wanted = None,
+    create_graph: Literal[True],
+) -> StepJacobians[Tensor]: ...
+def step_jacobians(
+    loss: Tensor,
+    path: str | None = None,
+    sample: int = 0,
+    *,
+    times: Wanted = None,
+    create_graph: bool = False,
+) -> StepJacobians[Any]:
     """The Jacobian of every single step of a recurrence: its gradient is their product.
 
     A sequence that ended before others of its batch (``lengths``, or a mask that hands its state on as a
@@ -96,6 +132,9 @@ def step_jacobians(
         Which sequence of the batch.
     times : int or sequence of int, optional
         The time steps that are wanted; all by default.
+    create_graph : bool
+        Record how the matrices are computed: they are a Tensor, and what is made of them can be a term of
+        a loss.
 
     Raises
     ------
@@ -112,7 +151,8 @@ def step_jacobians(
     -----
     The matrices take 8 · K · S² bytes, with S = H for a vanilla RNN and 2 H for an LSTM: 20,000 steps of an
     LSTM of 32 units are 655 MB, a hundred of them 3 MB. Work and memory are linear in the number of steps
-    asked for.
+    asked for. With ``create_graph`` layers run step by step, and S derivatives of the whole batch are
+    recorded for every step: that is for small states.
 
     Examples
     --------
@@ -123,14 +163,29 @@ def step_jacobians(
     >>> jacobians = tg.inspect.step_jacobians(output[-1].sum())
     >>> bool(np.allclose(jacobians.matrices, rnn.weight_hh_l0.numpy()))
     True
+
+    The largest Lyapunov exponent, by how far the steps stretch a vector together, as a term of a loss:
+
+    >>> jacobians = tg.inspect.step_jacobians(output[-1].sum(), create_graph=True)
+    >>> v, growth = tg.ones(3, dtype="float64"), 0.0
+    >>> for J in jacobians.matrices:
+    ...     v = J @ v
+    ...     growth, v = growth + tg.log(tg.norm(v)), v / tg.norm(v)
+    >>> ((growth / 5) ** 2).backward()
+    >>> rnn.weight_hh_l0.grad.shape
+    (3, 3)
     """
+    if create_graph:
+        ((root, _),) = seeds_of([loss], [_ones(loss)], False, "step_jacobians")
+        stack = stack_at(opened_graph(root)[1], path, "step_jacobians")
+        return in_pass(_one_by_one, stack, sample, times, True, grad=True)
     _, _, stack, _ = opened(loss, _ones(loss), path, "step_jacobians", stays_whole)
     if is_whole(stack):
         return _side_by_side(stack, sample, times)
     return _one_by_one(stack, sample, times)
 
 
-def _side_by_side(stack: Stack, sample: int, times: Wanted) -> StepJacobians:
+def _side_by_side(stack: Stack, sample: int, times: Wanted) -> StepJacobians[np.ndarray[Any, Any]]:
     """Jacobians of steps that were run as one operation."""
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]
@@ -151,7 +206,9 @@ def _side_by_side(stack: Stack, sample: int, times: Wanted) -> StepJacobians:
     return StepJacobians(np.array(wanted, np.int64), names, matrices)
 
 
-def _one_by_one(stack: Stack, sample: int, times: Wanted) -> StepJacobians:
+def _one_by_one(
+    stack: Stack, sample: int, times: Wanted, create_graph: bool = False
+) -> StepJacobians[Any]:
     """Jacobians of steps that each were computed by operations of their own."""
     names, at = tuple(stack), steps_of(stack)
     _check_parts(stack, at)
@@ -168,12 +225,23 @@ def _one_by_one(stack: Stack, sample: int, times: Wanted) -> StepJacobians:
     wanted = set(chosen(times, [t for _, (t, _) in pairs], "step_jacobians"))
     pairs = [pair for pair in pairs if pair[1][0] in wanted]
     size = sum(_units(node) for node in last.values())
-    matrices = [np.empty((0, size, size))]
-    matrices += [
-        _jacobians(after, before, names, slice(i, i + 1)) for (_, before), (_, after) in pairs
+    matrices = [
+        _jacobians(after, before, names, slice(i, i + 1), create_graph)
+        for (_, before), (_, after) in pairs
     ]
     times_of = np.array([t for _, (t, _) in pairs], np.int64)
-    return StepJacobians(times_of, names, np.concatenate(matrices))
+    none: Any = np.empty((0, size, size))
+    if create_graph:
+        (like, *_) = last.values()
+        none = zeros(none.shape, dtype=like.value.dtype, device=device_of(like.value))
+    whole = (tg if create_graph else np).concat([none, *matrices])
+    return StepJacobians(times_of, names, whole)
+
+
+def _wide(matrices: Any) -> np.ndarray[Any, Any]:
+    """Matrices on the host in float64."""
+    host = matrices.numpy() if is_tensor(matrices) else matrices
+    return host.astype(np.float64, copy=False)
 
 
 def _checked(sample: Any, batch: int) -> int:
@@ -229,18 +297,32 @@ def _ones(loss: Tensor) -> Any:
 
 
 @modes_kept
-def _jacobians(after: Step, before: Step, names: tuple[str, ...], rows: slice) -> Any:
-    """∂after/∂before of some rows that depend on no other (rows, S, S), all elements carried together."""
+def _jacobians(
+    after: Step, before: Step, names: tuple[str, ...], rows: slice, create_graph: bool = False
+) -> Any:
+    """∂after/∂before of some rows that depend on no other (rows, S, S), all elements carried together.
+
+    They are an array on the host, where the graph is then, or a recorded Tensor.
+    """
+    xp: Any = tg if create_graph else np
     blocks = []
     for name in names:
         node = after[name]
-        cotangents = _one_each(node, rows)
-        with no_grad():
+        picks = _one_each(node, rows)
+        with grad_mode(create_graph):
             found = backpropagate(
-                [(node, cotangents)], set(before.values()), stop=True, retain_graph=True
+                [(node, wrap(picks) if create_graph else picks)],
+                set(before.values()),
+                stop=True,
+                retain_graph=True,
             )
-        blocks.append([_block(found, before[other], node, rows) for other in names])
-    return np.block(blocks)
+        for x in before.values():
+            if x not in found:
+                zeros = zeros_like(x.value, picks.shape[:1])
+                found[x] = wrap(zeros) if create_graph else zeros
+        parts = [_block(xp, found[before[other]], before[other], node, rows) for other in names]
+        blocks.append(xp.concat(parts, axis=-1))
+    return xp.concat(blocks, axis=1)
 
 
 def _one_each(node: Node, rows: slice) -> Any:
@@ -253,15 +335,12 @@ def _one_each(node: Node, rows: slice) -> Any:
     return xp.astype(array, node.value.dtype)
 
 
-def _block(found: dict[Node, Any], node: Node, after: Node, rows: slice) -> Any:
+def _block(xp: Any, g: Any, node: Node, after: Node, rows: slice) -> Any:
     """The part of the Jacobians by one part of the state before, (rows, its elements, that one's)."""
-    samples, size, width = _samples(node), _units(after), _units(node)
-    count = len(range(_samples(after))[rows])
-    if node not in found:
-        return np.zeros((count, size, width))
-    host = backend.namespace(found[node]).to_numpy(found[node]).astype(np.float64)
+    samples = _samples(node)
     some = rows if samples > 1 else slice(None)  # an initial state may be one for all
-    return np.moveaxis(host.reshape(size, samples, width)[:, some], 1, 0)
+    each = xp.reshape(g, (g.shape[0], samples, -1))[:, some]
+    return xp.permute_dims(each, (1, 0, 2))
 
 
 def _samples(node: Node) -> int:

@@ -164,7 +164,12 @@ def one_stack(root: Node, path: str | None, what: str) -> Stack:
     UnknownPathError
         No such path, or several stacks and none chosen; the message lists them.
     """
-    stacks = stacks_of(ancestors([root], constants=True), what)
+    return stack_at(ancestors([root], constants=True), path, what)
+
+
+def stack_at(nodes: list[Node], path: str | None, what: str) -> Stack:
+    """The stack at ``path``, or the only one there is, in a whole graph; see :func:`one_stack`."""
+    stacks = stacks_of(nodes, what)
     if path is None and len(stacks) == 1:
         return next(iter(stacks.values()))
     if path not in stacks:

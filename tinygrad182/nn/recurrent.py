@@ -20,6 +20,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes, where
 from ..host import on_host, whole
 from ..indexing import index_checked
+from ..intervening import intervened
 from ..marks import mark, marked
 from ..modes import MODES, modes_kept, scope
 from ..primitives import PRIMITIVES
@@ -130,6 +131,10 @@ class Recurrent(Module):
     def _params(self) -> dict[str, Any]:
         """The options of the step."""
         return {name: getattr(self, name) for name in self.options}
+
+    def _scan_here(self) -> Scan:
+        """The recurrence, with gates set where somebody does: :func:`tinygrad182.inspect.intervene`."""
+        return intervened(self.scan, self._params()) if MODES.get().interventions else self.scan
 
     def _zeros(self, shape: tuple[int, ...], weight: Array) -> list[Array]:
         """The parts of a state where none is given, of the dtype and on the device of the weights."""
@@ -261,7 +266,8 @@ class RecurrentCell(Recurrent):
             from_x = from_x + bias_ih
             from_h = from_h + bias_hh if isinstance(bias_hh, Tensor) else from_h
         weights = dict(zip(self.scan.weights, others, strict=True))
-        new = self.scan.step(functions, from_x, from_h, before, **weights, **self._params())
+        step = self._scan_here().step
+        new = step(functions, from_x, from_h, before, **weights, **self._params())
         return new[0] if len(new) == 1 else tuple(new)
 
     def extra_repr(self) -> str:
@@ -522,11 +528,12 @@ class RecurrentLayer(Recurrent):
         recorded = any([isinstance(option, Tensor) for option in options.values()])  # noqa: C419
         if any(map(callable, options.values())):  # a function may have come to read Tensors
             recorded = recorded or self.scan.program(**options) is None
-        if self.fused and not recorded and not MODES.get().anomaly:
-            states, parts = apply(self.scan, *operands, **params), len(self.scan.parts)
+        scan = self._scan_here()
+        if self.fused and scan is self.scan and not recorded and not MODES.get().anomaly:
+            states, parts = apply(scan, *operands, **params), len(scan.parts)
             every = [states] if parts == 1 else [_one(states, i) for i in range(parts)]
             return tuple(every), None
-        steps = run_steps(self.scan, operands, params)
+        steps = run_steps(scan, operands, params)
         return tuple([stack(list(part)) for part in zip(*steps, strict=True)]), steps[-1]
 
     def _initial_state(self, given: Any, batch: int | None) -> State:

@@ -1,0 +1,1 @@
+"""A penalty on gradients that shrink or grow through time."""

@@ -1,0 +1,296 @@
+"""Gates that are set: which value of a step is a gate's, and the step with another in its place.
+
+A cell names the blocks of its sums. The gate of a block is the value of the nonlinearity that the block
+goes through: of an LSTM's f that is σ(x_f + h_f), of a GRU's n it is tanh(x_n + r ∘ h_n). It is found in
+the program of the cell, from which the step is then run. That is a step like any other: the layer runs it
+step by step, and every view reads the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from itertools import pairwise
+from typing import Any
+
+from . import functions
+from ._tensor import Tensor
+from .errors import ArgumentError, DTypeError, GraphError, ShapeError, UnknownPathError
+from .kernels.program import Listing, OwnRules, Register, evaluate, reachable
+from .modes import MODES, Scope
+from .recording import apply
+from .recurrence import Scan, own
+from .tracing import listed
+
+# --- what is to be done ---------------------------------------------------------------------------
+
+
+class Intervention:
+    """A gate to be set where its layer or cell runs, and where one has run so far.
+
+    Attributes
+    ----------
+    path : str
+        The module path of the layer; ``"#2"`` behind it means its second call alone.
+    gate : str or None
+        The gate's name; None: the only one.
+    change : callable
+        Makes of the gate's value what takes its place, a Tensor of the same shape.
+    times : container of int, or None
+        The steps that are meant; None: all.
+    calls : dict of str to dict
+        For each path at which a recurrence ran: the numbers of its calls → their ordinals.
+    reached : set of int or None
+        The steps at which the gate was set.
+    """
+
+    __slots__ = ("calls", "change", "gate", "path", "reached", "times")
+
+    def __init__(
+        self,
+        path: str,
+        gate: str | None,
+        change: Callable[[Tensor], Tensor],
+        times: Container[int] | None,
+    ) -> None:
+        self.path = path
+        self.gate = gate
+        self.change = change
+        self.times = times
+        self.calls: dict[str, dict[int, int]] = {}
+        self.reached: set[int | None] = set()
+
+    def meets(self, place: Scope) -> bool:
+        """Whether the recurrence that is about to run at a place is meant; it is noted that it runs.
+
+        Raises
+        ------
+        GraphError
+            Calls are to be counted, and this one is run again by a backward pass.
+        """
+        path, _, ordinal = self.path.partition("#")
+        calls = self.calls.setdefault(place.module, {})
+        number = calls.setdefault(place.call, len(calls) + 1)
+        if path != place.module or not ordinal:
+            return path == place.module
+        if MODES.get().running:
+            raise GraphError(
+                f"intervene: {self.path!r} counts calls, and tg.remat calls {path!r} again in the backward "
+                f"pass; name all calls, {path!r}, or leave tg.remat away"
+            )
+        return ordinal == str(number)
+
+    def includes(self, time: int | None) -> bool:
+        """Whether a step is meant.
+
+        Raises
+        ------
+        ArgumentError
+            Some steps are meant, and this one has no number.
+        """
+        if self.times is None:
+            return True
+        if time is None:
+            raise ArgumentError(
+                f"intervene: time= is for layers, and {self.path!r} is a cell whose steps have no number; "
+                "enter the context at the steps of your loop that are meant"
+            )
+        return time in self.times
+
+    def applied(self, gate: Tensor) -> Tensor:
+        """What takes the place of a gate's value.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            It has another shape or type than the gate.
+        """
+        name = f"gate {self.gate!r}" if self.gate else "the gate"
+        found = f"intervene: {name} of {self.path!r} is (B, H) = {gate.shape}"
+        try:
+            new: Any = self.change(gate)
+        except ShapeError as error:
+            raise ShapeError(f"{found}; {error}") from error
+        if not isinstance(new, Tensor):
+            raise DTypeError(f"{found}; the function returns a {type(new).__name__}, not a Tensor")
+        if new.shape != gate.shape:
+            raise ShapeError(f"{found}, and what takes its place has shape {new.shape}")
+        if new.dtype != gate.dtype and "c" not in (new.dtype.kind, gate.dtype.kind):
+            raise DTypeError(
+                f"{found} of {gate.dtype}, and what takes its place is {new.dtype}; "
+                f"write .astype({str(gate.dtype)!r})"
+            )
+        self.reached.add(MODES.get().scope.time)
+        return new
+
+
+# --- the recurrence with gates set ----------------------------------------------------------------
+
+
+def intervened(scan: Scan, params: dict[str, Any]) -> Scan:
+    """The recurrence that runs at this place of a model: with gates set, where some are to be.
+
+    Raises
+    ------
+    UnknownPathError
+        The cell has no gate of that name; the message lists those that it has.
+    ArgumentError
+        No value of the step is the gate's.
+    """
+    modes = MODES.get()
+    here = [i for i in modes.interventions if i.meets(modes.scope)]
+    if not here:
+        return scan
+    options = own(params)
+    for i in here:
+        _check(i, scan, options)
+    listing = listed(scan, options)
+    gates = [(i, _register(i, scan, listing)) for i in here]
+
+    def step(xp: Any, x: Any, h: Any, state: Any, **given: Any) -> tuple[Any, ...]:
+        time, changes = MODES.get().scope.time, dict[Any, list[Intervention]]()
+        for i, gate in gates:
+            if i.includes(time):
+                changes.setdefault(gate, []).append(i)
+        if not changes:
+            return scan.step(xp, x, h, state, **given)
+        weights = [given[name] for name in scan.weights]
+        return _changed(listing, changes, x, h, state, weights)
+
+    return Scan.of(scan.name, step, scan.gates, scan.parts, scan.weights)
+
+
+def _changed(
+    step: Listing,
+    changes: dict[Register, list[Intervention]],
+    x: Tensor,
+    h: Tensor,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """The state after a step in which some values are changed."""
+    units = state[0].shape[-1]
+    inputs = _blocks("x", [x], units) | _blocks("h", [h], units)
+    inputs |= _blocks("before", state, units) | _blocks("weight", weights, units)
+    found: dict[Any, Any] = {}
+    for r in step.instructions:
+        args = [found.get(a, a) for a in r.args]
+        if r.op == "where" and not any(isinstance(a, Tensor) for a in args[1:]):
+            args[1] = functions.full_like(state[0], args[1])  # two numbers have no dtype
+        if r.op == "input":
+            value = inputs[r.args]
+        elif r.op == "constant":
+            value = args[0].detach()
+        elif isinstance(r.op, OwnRules):
+            value = apply(r.op.primitive, *args[1:], **dict(r.op.params))
+        else:
+            value = evaluate(functions, r.op, *args)
+        for change in changes.get(r, ()):
+            value = change.applied(value)
+        found[r] = value
+    return tuple([_like(found.get(r, r), state[0]) for r in step.outputs.values()])
+
+
+def _like(part: Any, state: Tensor) -> Tensor:
+    """A part of the next state: in a program, numbers and what is made of weights alone have no batch."""
+    if not isinstance(part, Tensor):
+        return functions.full_like(state, part)
+    return part if part.shape == state.shape else functions.broadcast_to(part, state.shape)
+
+
+def _blocks(kind: str, arrays: Sequence[Tensor], units: int) -> dict[Any, Tensor]:
+    """Arrays as blocks of units, by the keys that they have in a program."""
+    blocks: list[Tensor] = []
+    for a in arrays:
+        width = a.shape[-1]
+        blocks += [a] if width == units else [a[..., i : i + units] for i in range(0, width, units)]
+    return {(kind, k): block for k, block in enumerate(blocks)}
+
+
+# --- which value is a gate's ----------------------------------------------------------------------
+
+
+def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
+    """Raise if a cell has no such gate, or if none of its gates can be told."""
+    names = ", ".join(map(repr, scan.gates))
+    if i.gate is None and len(scan.gates) > 1:
+        raise UnknownPathError(f"intervene: choose one of the gates of {i.path!r}: {names}")
+    if i.gate is not None and i.gate not in scan.gates:
+        raise UnknownPathError(f"intervene: {i.path!r} has no gate {i.gate!r}; it has {names}")
+    if scan.program(**options) is None:
+        raise ArgumentError(
+            f"intervene: the gates of {i.path!r} cannot be told from each other: "
+            f"{scan.why_unrolled(**options)}; or give the step an option that sets the gate"
+        )
+
+
+def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
+    """The value of the step that is to be changed."""
+    k = scan.gates.index(i.gate) if i.gate else 0
+    gate = _gate(step, k)
+    others = [_gate(step, j) for j in range(len(scan.gates)) if j != k]
+    if gate is None or gate in others:
+        raise ArgumentError(
+            f"intervene: no value in the step of {i.path!r} is that of {scan.gates[k]!r} alone; let the "
+            "step compute one from the gate's columns of x and h, and use nothing else of these"
+        )
+    return gate
+
+
+def _gate(step: Listing, k: int) -> Register | None:
+    """The value of the nonlinearity that block k of the sums goes through; None if there is no such value.
+
+    All that the next state has of the block comes through some values, one after the other. The first is
+    where the block's two sums have met. Something may be added to it, of the state or of other gates. Then
+    functions of that alone follow, and the gate is the value of the last nonlinear one. Where the step has
+    no such function, the gate is the sum itself.
+    """
+    every, ends = step.instructions, step.outputs.values()
+    sums = {r for r in every if r.args in (("x", k), ("h", k))}
+    way = [r for r in every if _is_on_every_path(r, sums, ends)]
+    if not sums or not way or not _link(sums, way[0])[1]:
+        return None
+    added, gate = [way[0]], None
+    for before, r in pairwise(way):
+        alone, linear = _link({before}, r)
+        if alone and not linear:
+            gate = r
+        elif not alone and (gate or r.op not in ("add", "subtract")):
+            break
+        elif not gate:
+            added.append(r)
+    if gate or any(_link({z}, r) == (True, False) for z in added for r in every):
+        return gate
+    return way[0]
+
+
+def _is_on_every_path(r: Register, sums: set[Register], ends: Any) -> bool:
+    """Whether no value reaches the ends from the sums but through one."""
+    reached = sums - {r}
+    for other in reachable(ends):
+        if other is not r and not reached.isdisjoint(other.args):
+            reached.add(other)
+    return reached.isdisjoint(ends)
+
+
+def _link(before: set[Register], r: Register) -> tuple[bool, bool]:
+    """Whether a value is a function of some before it, of weights and numbers alone; and a linear one."""
+    alone = linear = True
+    moving = {*before}
+    for a in reachable([r], before):
+        if a in before:
+            continue
+        if a.op == "input":
+            alone = alone and a.args[0] == "weight"
+            continue
+        of = [x in moving for x in a.args]
+        if any(of):
+            moving.add(a)
+            linear = linear and _is_linear(a.op, of)
+    return alone, linear
+
+
+def _is_linear(op: str, of: list[bool]) -> bool:
+    """Whether an operation is a linear function, up to a constant, of those of its operands."""
+    if op in ("multiply", "divide"):
+        return of == [True, False] or (op == "multiply" and of == [False, True])
+    return op in ("add", "subtract", "negative", "constant")
