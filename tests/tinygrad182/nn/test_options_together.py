@@ -7,6 +7,7 @@ none of these options.
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,23 +202,55 @@ class Both(NamedTuple):
     witness: Alone
     alone: dict[int, Run]
 
+    def assert_same_gradients(self) -> None:
+        """By the inputs and by every parameter, after a backward pass of all runs."""
+        by_x = np.zeros(self.given.x.shape)
+        for i, one in self.alone.items():
+            by_x[: self.case.lengths[i], i] = dense(one.x)[:, 0]
+        assert_close(dense(self.whole.x), by_x, 1e-11, f"{self.case}: x", floor=1.0)
+        for place, single in zip(self.case.places, self.witness.places, strict=True):
+            own = own_parameters(self.layer, place)
+            for name, weight in own_parameters(single, "l0").items():
+                what = f"{self.case}: {name}_{place}"
+                assert_close(dense(own[name]), dense(weight), 1e-11, what, floor=1.0)
 
-def both(kind: str, seed: int) -> Both:
+
+def both(kind: str, seed: int, **gate: Any) -> Both:
+    """A case; with ``gate``, what is done to a gate of one direction of one level."""
     case = drawn(kind, seed)
     module = Together(case, case.made(seed))
     parts, witness, alone = module.layer.scan.parts, Alone(case), {}
-    given = numbers(case, len(parts))
+    given, j = numbers(case, len(parts)), seed % len(case.places)
+
+    def setting(path: str) -> AbstractContextManager[None]:
+        return tg.inspect.intervene(path, **gate) if gate else nullcontext()
+
+    with setting(f"layer.{case.places[j]}"):
+        whole = run(module, given)
     for i, n in enumerate(case.lengths):
         if n:
             witness.sequence = i
-            alone[i] = run(witness, given.of(i, n))
-    return Both(case, given, module.layer, run(module, given), witness, alone)
+            with setting(f"places.{j}.l0"):
+                alone[i] = run(witness, given.of(i, n))
+    return Both(case, given, module.layer, whole, witness, alone)
+
+
+def dense(x: tg.Tensor) -> Array:
+    """Its gradient; zeros where it was not reached."""
+    return np.zeros(x.shape) if x.grad is None else host(x.grad)
+
+
+def own_parameters(layer: Any, place: str) -> dict[str, Any]:
+    """The parameters of one place, by their names without it."""
+    own = {n.rpartition(f"_{place}"): p for n, p in layer.named_parameters()}
+    return {name: p for (name, found, rest), p in own.items() if found and not rest}
 
 
 @kinds
 @seeds
 def test_results_and_gradients(kind: str, seed: int) -> None:
-    case, given, layer, whole, witness, alone = both(kind, seed)
+    found = both(kind, seed)
+    case, given, _, whole, _, alone = found
     for p, (last, every) in enumerate(zip(whole.last, whole.states, strict=True)):
         expected = given.starts[p].copy()
         for i, one in alone.items():
@@ -232,25 +265,33 @@ def test_results_and_gradients(kind: str, seed: int) -> None:
             assert_close(whole.output, np.concatenate(of_top, axis=2), 1e-13, f"{case}: output")
     whole.loss.backward()
     by_start = given.by_initial()
-    by_x = np.zeros(given.x.shape)
     for i, one in alone.items():
         one.loss.backward()
-        by_x[: case.lengths[i], i] = host(one.x.grad)[:, 0]
-        for p, start in enumerate(one.starts):
-            by_start[p, :, i] = host(start.grad)[:, 0]
-    assert_close(whole.x.grad, by_x, 1e-12, f"{case}: ∂L/∂x", floor=1.0)
+        by_start[:, :, i] = [host(start.grad)[:, 0] for start in one.starts]
     for start, expected in zip(whole.starts, by_start, strict=True):
-        assert_close(start.grad, expected, 1e-12, f"{case}: ∂L/∂start", floor=1.0)
-    for j, place in enumerate(case.places):
-        for name, weight in own_parameters(witness.places[j], "l0").items():
-            found = own_parameters(layer, place)[name]
-            assert_close(found.grad, host(weight.grad), 1e-12, f"{case}: {name}{place}", floor=1.0)
+        assert_close(start.grad, expected, 1e-11, f"{case}: ∂L/∂start", floor=1.0)
+    found.assert_same_gradients()
 
 
-def own_parameters(layer: Any, place: str) -> dict[str, Any]:
-    """The parameters of one place, by their names without it."""
-    own = {n.rpartition(f"_{place}"): p for n, p in layer.named_parameters()}
-    return {name: p for (name, found, rest), p in own.items() if found and not rest}
+@kinds
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_gate_that_is_set(kind: str, seed: int) -> None:
+    gate = KINDS[kind](I, H).scan.gates[seed % 2 - 1]
+    found = both(kind, seed, gate=gate, scale=np.array([1.5, -0.5, 0.25]))
+    for one in (found.whole, *found.alone.values()):
+        one.loss.backward()
+    found.assert_same_gradients()
+
+
+@kinds
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_penalty_on_the_flow(kind: str, seed: int) -> None:
+    """The squares of all gradients that arrive at states, as a loss of their own."""
+    found = both(kind, seed)
+    for one in (found.whole, *found.alone.values()):
+        stacks = tg.inspect.gradient_flow(one.loss, create_graph=True).values()
+        sum((flow.grad**2).sum() for stack in stacks for flow in stack.values()).backward()
+    found.assert_same_gradients()
 
 
 @kinds
