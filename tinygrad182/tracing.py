@@ -521,14 +521,16 @@ class _Reverse:
 
         given = [symbol(a) for a in (g, r, *r.args[1:])]
         rules, params = op.primitive.vjp, dict(op.params)
-        if callable(rules):
-            found = rules(_SYMBOLS, *given, **params)
-        else:
-            found = [None if f is None else f(_SYMBOLS, *given, **params) for f in rules]
+        mixing = f"step applies {op.primitive.name}, a rule of which is not elementwise"
+        try:
+            if callable(rules):
+                found = rules(_SYMBOLS, *given, **params)
+            else:
+                found = [None if f is None else f(_SYMBOLS, *given, **params) for f in rules]
+        except OtherFunctionError:
+            raise NotByUnitsError(mixing) from None
         if any(x is not None and x.shape != given[1].shape for x in found):
-            raise NotByUnitsError(
-                f"step applies {op.primitive.name}, a rule of which is not elementwise"
-            )
+            raise NotByUnitsError(mixing)
         return [0.0 if x is None else x.registers[0] for x in found]
 
     def _kept(self, ends: list[Operand]) -> set[Register]:
