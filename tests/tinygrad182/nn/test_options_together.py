@@ -325,6 +325,19 @@ def test_every_view(kind: str, seed: int) -> None:
             assert_close(found, expected, 1e-11, f"{case} {path}: {what}", floor=1e-3)
 
 
+@kinds
+@seeds
+def test_jacobians_that_are_recorded(kind: str, seed: int) -> None:
+    """They are those that are not; a sequence may end where a window does."""
+    case, _, _, whole, _, alone = both(kind, seed)
+    for path in [f"layer.{place}" for place in case.places]:
+        for i in alone:
+            found = tg.inspect.step_jacobians(whole.loss, path, i, create_graph=True)
+            expected = tg.inspect.step_jacobians(whole.loss, path, i)
+            np.testing.assert_array_equal(found.time, expected.time)
+            assert_close(found.matrices, host(expected.matrices), 1e-11, f"{case} {path}")
+
+
 def figures(
     run: Run, path: str, weights: dict[str, Any], is_vanilla: bool
 ) -> tuple[dict[str, Array], dict[str, Array]]:
