@@ -188,6 +188,15 @@ def test_why_a_layer_runs_step_by_step(reason: str) -> None:
     assert layer.fused == (reason == "") == (layer.why_unrolled == "")
 
 
+@pytest.mark.parametrize("mode", [tg.detect_anomaly, tg.no_grad])
+def test_modes_have_no_part_in_how_a_layer_will_run(mode: Any) -> None:
+    number = {tg.detect_anomaly: 0.8125, tg.no_grad: 0.6875}[mode]
+    with mode():
+        layer = made(lambda x: tg.atan(number * x))
+    assert layer.why_unrolled == ""
+    assert layer.fused
+
+
 def test_a_wrong_rule_is_told_by_the_framework() -> None:
     wrong = tg.Primitive("wrong", lambda xp, x: xp.sin(x), (lambda xp, g, y, x: g,), "elementwise")
     for nonlinearity, is_right in ((SWISH, True), (wrong, False)):
