@@ -11,8 +11,8 @@ from . import functions as tg
 from ._numbers import real_number
 from ._tensor import Tensor
 from .errors import ArgumentError, ShapeError, brief
+from .operands import as_array
 from .rearranging import Axis, negative_axes
-from .recording import as_array
 
 
 @tg.accumulating

@@ -12,7 +12,8 @@ from ._hints import hint
 from ._trees import flatten, rebuild
 from .errors import ArgumentError, DTypeError
 from .host import is_host_data, on_host
-from .recording import needs_grad, refuse_subclass
+from .operands import refuse_subclass
+from .recording import needs_grad
 
 ALIASES = {
     "absolute": "abs",

@@ -11,7 +11,7 @@ from . import backend
 from .backpropagation import Cotangents, backpropagate
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 from .host import read_as
-from .memory import holding_lock, in_pass
+from .memory import in_pass, locked
 from .primitives import PRIMITIVES
 from .recording import Node, apply, is_tensor, tensor_functions, wrap
 
@@ -82,16 +82,13 @@ def _backward(seeds: list[tuple[Node, Any]], retain_graph: bool) -> None:
     add_grads((node, g, sums.owns(node)) for node, g in found.items())
 
 
+@locked
 def add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
     """Add to ``.grad`` of nodes: of all of them or, where an error or interrupt comes between, of none.
 
     Each gradient comes with whether it shares memory with nothing; one that may share is copied where
     nothing is there to add it to. Other threads may add to the same nodes at the same time.
     """
-    holding_lock(_add_grads, found)
-
-
-def _add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
     sums = [
         (node, old := node.grad, own(g, owned) if old is None else _plus(old, g))
         for node, g, owned in found
@@ -105,13 +102,9 @@ def _add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
         raise
 
 
+@locked  # or a pass that has read the old sum would bring it back
 def set_grads(values: Iterable[tuple[Node, Tensor | None]]) -> None:
     """Replace what backward passes have added up."""
-    # without the lock a pass that has read the old sum would bring it back
-    holding_lock(_set_grads, values)
-
-
-def _set_grads(values: Iterable[tuple[Node, Tensor | None]]) -> None:
     for node, value in values:
         node.grad = value
 

@@ -19,7 +19,7 @@ from numpy import ndarray
 from . import backend
 from .anomaly import check_cotangent
 from .errors import FreedGraphError, ShapeError, TinygradError
-from .memory import in_pass
+from .memory import a_pass
 from .modes import MODES, Modes, grad_mode, modes_kept, record_at, recording_as
 from .namespaces import HALF
 from .primitives import PRIMITIVES
@@ -183,20 +183,17 @@ def gather(node: Node, slices: list[Slice]) -> Any:
         return scatter_add.forward(xp, *operands, **params)
 
 
-def _unbroadcast(xp: Any, cotangent: Any, shape: tuple[int, ...], lead: int) -> Any:
-    """Sum over the axes along which an input of ``shape`` was repeated."""
-    axes = _repeated(tuple(cotangent.shape), shape, lead)
-    if axes:
-        cotangent = xp.sum(cotangent, axis=axes, keepdims=True)
-    return xp.reshape(cotangent, (*cotangent.shape[:lead], *shape))
-
-
 @cache
-def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[int, ...]:
-    """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some."""
+def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[int, ...] | None:
+    """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some.
+
+    None if no repetition of it has that shape.
+    """
     extra = len(of) - lead - len(shape)
-    sizes = (1,) * extra + shape
-    return tuple([lead + i for i, n in enumerate(sizes) if n == 1 and of[lead + i] != 1])
+    pairs = list(zip((1,) * extra + shape, of[lead:], strict=False))
+    if extra < 0 or any(n not in (1, m) for n, m in pairs):
+        return None
+    return tuple([lead + i for i, (n, m) in enumerate(pairs) if n != m])
 
 
 def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()) -> Any:
@@ -210,13 +207,18 @@ def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, .
     if isinstance(cotangent, np.generic):
         cotangent = np.asarray(cotangent)
     shape, lead = cotangent.shape, len(leading)
-    if shape != (leading + value.shape if leading else value.shape):
-        if not node.primitive.broadcasts or shape[:lead] != leading:  # type: ignore[union-attr]
+    if shape != (whole := leading + value.shape if leading else value.shape):
+        axes = None
+        if node.primitive.broadcasts and shape[:lead] == leading:  # type: ignore[union-attr]
+            axes = _repeated(tuple(shape), tuple(value.shape), lead)
+        if axes is None:
             raise ShapeError(
                 f"the derivative rule of {node.op} returned shape {tuple(shape)} "
                 f"for an input of shape {tuple(value.shape)}{_SEVERAL if leading else ''}"
             )
-        cotangent = _unbroadcast(xp, cotangent, value.shape, lead)
+        if axes:
+            cotangent = xp.sum(cotangent, axis=axes, keepdims=True)
+        cotangent = xp.reshape(cotangent, whole)
     if cotangent.dtype is not value.dtype and cotangent.dtype != value.dtype:
         cotangent = xp.astype(cotangent, value.dtype)
     return cotangent
@@ -272,14 +274,15 @@ def _pull(
     if lead and not primitive.leading_axes:
         return _pull_one_by_one(xp, node, g, y, xs, wanted)
     params, inputs = node.params, node.inputs or ()
-    if node.saved is not None:
+    if primitive.keeps is not None and node.saved is not None:
         needed = tuple([x in wanted for x in inputs])
         params = {**params, "saved": node.saved, "needed": needed}
     rules, given = primitive.vjp, (xp, g, y, *xs)
     together = rules(*given, **params) if callable(rules) else None
     edges: list[Any] = []
+    kind = type(g)
     for i, parent in enumerate(inputs):
-        if isinstance(parent, Node) and parent.memory is not None:
+        if type(parent) is not Node and isinstance(parent, Node):
             parent.check_unchanged(node)  # wanted or not: the rules of the others use its value
         if parent not in wanted:
             continue
@@ -295,7 +298,7 @@ def _pull(
         value = parent.value  # type: ignore[union-attr]
         if (
             lead
-            or type(cotangent) is not type(g)
+            or type(cotangent) is not kind
             or cotangent.shape != value.shape
             or cotangent.dtype is not value.dtype
         ):
@@ -340,7 +343,7 @@ def _pull_definition(
         found = backpropagate([(out, g)], ends, retain_graph=again, stop=True)
     edges = []
     for parent, stand_in in zip(node.inputs or (), stand_ins, strict=True):
-        if isinstance(parent, Node) and parent.memory is not None:
+        if isinstance(parent, Node):
             parent.check_unchanged(node)
         if parent in wanted and stand_in in found:
             edges.append((parent, found[stand_in]))
@@ -380,6 +383,8 @@ def _check_edges(node: Node, g: Any, edges: list[tuple[Node, Any]]) -> None:
         check_cotangent(node.op, node.place(), node.scope.source, parent.known_name(), *arrays)
 
 
+@a_pass
+@np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes
 def backpropagate(
     seeds: Sequence[tuple[Node, Any]],
     targets: Collection[Node] | None = None,
@@ -432,33 +437,16 @@ def backpropagate(
     if targets is not None:
         nodes = _leading_to(targets, nodes)
     sums = Cotangents() if cotangents is None else cotangents
-    return in_pass(
-        _backpropagate, seeds, nodes, targets, ends, visit, edge, retain_graph, sums, pull
-    )
-
-
-@np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes
-def _backpropagate(
-    seeds: Sequence[tuple[Node, Any]],
-    nodes: list[Node],
-    targets: Collection[Node] | None,
-    ends: Container[Node],
-    visit: Callable[[Node, Any], None] | None,
-    edge: Callable[[Node, Node, Any], Any] | None,
-    retain_graph: bool,
-    sums: Cotangents,
-    pull: Callable[[Node, Any, Container[Any]], list[tuple[Node, Any]]],
-) -> dict[Node, Any]:
     active = set(nodes)
     for node, seed in seeds:
         if node in active:
             sums.add(node, seed)
-    watched = MODES.get().anomaly
+    watched, add, pop = MODES.get().anomaly, sums.add, sums.pop
     found: dict[Node, Any] = {}
     for node in reversed(nodes):
         if watched:
             record_at(node.scope)  # what is recorded of its derivative has its place and line
-        g = sums.pop(node)
+        g = pop(node)
         if g is None:
             continue
         if visit is not None:
@@ -478,7 +466,7 @@ def _backpropagate(
             if edge is not None:
                 cotangent = edge(node, parent, cotangent)
             if cotangent is not None:
-                sums.add(parent, cotangent)
+                add(parent, cotangent)
         if not retain_graph:
             node.free()
     return found

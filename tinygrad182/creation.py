@@ -18,8 +18,9 @@ from .errors import ArgumentError, DTypeError, GraphError, ShapeError, TinygradE
 from .host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
 from .modes import default_device
 from .namespaces import numpy_dtype
+from .operands import as_array, plain_array
 from .primitives import PRIMITIVES
-from .recording import apply, as_array, is_tensor, needs_grad, plain_array, wrap
+from .recording import apply, is_tensor, needs_grad, wrap
 
 float32, float64, int32, int64 = map(np.dtype, ("float32", "float64", "int32", "int64"))
 

@@ -47,6 +47,7 @@ from .indexing import (
     take,
 )
 from .namespaces import HALF, floating_type
+from .operands import as_array
 from .primitives import PRIMITIVES
 from .rearranging import (
     Axis,
@@ -69,7 +70,7 @@ from .rearranging import (
     transpose,
     unstack,
 )
-from .recording import REFUSALS, apply, as_array, explain, is_tensor, wrap
+from .recording import REFUSALS, apply, explain, is_tensor, wrap
 
 # --- elementwise --------------------------------------------------------------------------------
 

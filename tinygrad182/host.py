@@ -15,7 +15,8 @@ from ._trees import flatten, rebuild
 from .backend import Array
 from .dlpack import imported, speaks
 from .errors import DeviceError, DTypeError, brief
-from .recording import is_tensor, plain_array
+from .operands import plain_array
+from .recording import is_tensor
 
 
 def on_host(data: Any) -> np.ndarray[Any, Any]:

@@ -15,10 +15,11 @@ from .dlpack import imported
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import on_host, whole
 from .modes import MODES, PendingCheck
+from .operands import plain_array
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
 from .rearranging import broadcast_to, expand_dims, negative_axis, permute_dims, reshape
-from .recording import apply, is_tensor, plain_array, wrap
+from .recording import apply, is_tensor, wrap
 
 
 def index(x: Any, key: Any) -> Tensor:

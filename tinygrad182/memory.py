@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -13,12 +14,15 @@ from .backend import Array
 from .modes import MODES
 
 Result = TypeVar("Result")
+F = TypeVar("F", bound=Callable[..., Any])
 
 ORDER = count(1)
 """Sequence numbers, of nodes and of writes: a larger one is later."""
 
 
-def in_pass(run: Callable[..., Result], *args: Any, grad: bool | None = None) -> Result:
+def in_pass(
+    run: Callable[..., Result], *args: Any, grad: bool | None = None, **options: Any
+) -> Result:
     """Run a backward pass, in which no caller writes to arrays; one inside another belongs to it.
 
     It runs in a copy of the context, which Python itself leaves: not even an interrupt keeps what the pass
@@ -26,30 +30,40 @@ def in_pass(run: Callable[..., Result], *args: Any, grad: bool | None = None) ->
     """
     outer = MODES.get()
     if outer.running and grad is None and not outer.anomaly:
-        return run(*args)
+        return run(*args, **options)
     inner = outer.twin()
     inner.running = outer.running or next(ORDER)
     inner.grad = outer.grad if grad is None else grad
     context = copy_context()
     context.run(MODES.set, inner)
-    return context.run(run, *args)
+    return context.run(run, *args, **options)
+
+
+def a_pass(run: F) -> F:
+    """Decorate a function that runs a backward pass, see :func:`in_pass`."""
+    return functools.wraps(run)(functools.partial(in_pass, run))  # type: ignore[return-value]
 
 
 LOCK = threading.RLock()
 """Held for what threads must not do at the same time: to add to ``.grad``, and to begin a history."""
 
 
-def holding_lock(run: Callable[..., Result], *args: Any) -> Result:
-    """Run while no other thread does; the lock is free afterwards, whenever an interrupt comes."""
-    if LOCK._is_owned():  # type: ignore[attr-defined]
-        return run(*args)  # inside another run, which frees it
-    try:
-        with LOCK:
-            return run(*args)
-    except BaseException:  # also one that comes between the block and the release
+def locked(run: F) -> F:
+    """Decorate a function that runs while no other thread does; an interrupt leaves the lock free, too."""
+
+    @functools.wraps(run)
+    def alone(*args: Any) -> Any:
         if LOCK._is_owned():  # type: ignore[attr-defined]
-            LOCK.release()
-        raise
+            return run(*args)  # inside another run, which frees it
+        try:
+            with LOCK:
+                return run(*args)
+        except BaseException:  # also one that comes between the block and the release
+            if LOCK._is_owned():  # type: ignore[attr-defined]
+                LOCK.release()
+            raise
+
+    return alone  # type: ignore[return-value]
 
 
 class Memory:

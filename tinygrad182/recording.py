@@ -14,7 +14,6 @@ from numpy import ndarray
 from . import anomaly, backend
 from .backend import NUMPY, SCALARS, Array
 from .cuda import unusable
-from .dlpack import imported
 from .errors import (
     DeviceError,
     DTypeError,
@@ -24,8 +23,9 @@ from .errors import (
     TinygradError,
     brief,
 )
-from .memory import ORDER, Memory, holding_lock
+from .memory import ORDER, Memory, locked
 from .modes import MODES, Scope
+from .operands import as_array
 from .primitives import Primitive
 
 if TYPE_CHECKING:
@@ -69,15 +69,15 @@ class Node:
         "inputs",
         "keeps_grad",
         "marks",
-        "memory",
         "order",
         "params",
         "primitive",
-        "saved",
         "scope",
         "value",
     )
     requires_grad = True
+    memory: Memory | None = None
+    saved: Any = None
 
     def __init__(
         self,
@@ -86,7 +86,6 @@ class Node:
         value: Array,
         params: dict[str, Any],
         scope: Scope,
-        saved: Any = None,
     ) -> None:
         self.primitive = primitive
         self.inputs: tuple[Node | complex, ...] | None = inputs
@@ -97,19 +96,17 @@ class Node:
         self.marks: tuple[Mark, ...] = ()
         self.grad: Tensor | None = None
         self.keeps_grad = False
-        self.memory: Memory | None = None
-        self.saved = saved
 
     def again(self, inputs: tuple[Node | complex, ...]) -> Node:
         """Return a record of the operation on other inputs, around the same value."""
         self.check_inputs()
-        twin = Node(self.primitive, inputs, self.value, self.params, self.scope, self.saved)
-        twin.marks, twin.memory = self.marks, self.memory
+        twin = type(self)(self.primitive, inputs, self.value, self.params, self.scope)
+        twin.marks = self.marks
         return twin
 
     def free(self) -> None:
         """Drop the arrays; a later backward pass through this node says so."""
-        self.inputs = self.value = self.saved = None
+        self.inputs = self.value = None
 
     @property
     def op(self) -> str:
@@ -147,6 +144,23 @@ class Node:
         return node.name if isinstance(node, Leaf) else ""
 
 
+class Holding(Node):
+    """A node that holds more than most do: the history of its memory, or what its forward saved."""
+
+    __slots__ = ("memory", "saved")
+
+    def again(self, inputs: tuple[Node | complex, ...]) -> Node:
+        """Return a record of the operation on other inputs, around the same value."""
+        twin: Any = super().again(inputs)
+        twin.memory, twin.saved = self.memory, self.saved
+        return twin
+
+    def free(self) -> None:
+        """Drop the arrays; a later backward pass through this node says so."""
+        super().free()
+        self.saved = None
+
+
 class Leaf(Node):
     """A tensor that no recorded operation made: a parameter, an input or a constant.
 
@@ -160,7 +174,7 @@ class Leaf(Node):
         Whether a graph has the array as a result, so that it is not to be written to at all.
     """
 
-    __slots__ = ("frozen", "name", "requires_grad")
+    __slots__ = ("frozen", "memory", "name", "requires_grad")
     memory: Memory
 
     def __init__(
@@ -261,60 +275,70 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     modes = MODES.get()
     arrays: list[Any] = []
     inputs: list[Any] = []
-    tracked = begins = lists = False
-    at_home = True
-    try:
-        for x in operands:
-            if isinstance(x, _tensor_type):
-                array, node = x._data, x._node
-                if node is None:
-                    begins = True
-                elif node.requires_grad:
-                    tracked = True
-                if type(array) is not ndarray:
-                    at_home = False
-            elif type(x) in SCALARS:
-                array = node = x
-            elif lists := isinstance(x, (list, tuple)):
-                operands = tensor_functions().without_lists(operands)
-                break
-            else:
-                array, at_home = as_array(x), False
-                node = array if type(array) in SCALARS else None
+    tracked = begins = away = False
+    for x in operands:
+        if isinstance(x, _tensor_type):
+            array, node = x._data, x._node
+            if node is None:
                 begins = True
-            arrays.append(array)
-            inputs.append(node)
+            elif node.requires_grad:
+                tracked = True
+            if type(array) is not ndarray:
+                away = True
+        elif type(x) in SCALARS:
+            array = node = x
+        elif isinstance(x, (list, tuple)):
+            operands = _explained(primitive, tensor_functions().without_lists, operands)
+            return apply(primitive, *operands, **params)
         else:
-            tracked = tracked and modes.grad
-            keeps = tracked and primitive.keeps is not None
-            forward: Any = primitive.keeps if keeps else primitive.forward
-            if at_home:
-                value = forward(NUMPY, *arrays, **params) if params else forward(NUMPY, *arrays)
-            else:
-                xp = backend.namespace(*arrays)
-                with xp.on(next((a for a in arrays if type(a) not in SCALARS), None)):
-                    value = forward(xp, *arrays, **params)
+            array = _explained(primitive, as_array, x)
+            node = array if type(array) in SCALARS else None
+            begins = away = True
+        arrays.append(array)
+        inputs.append(node)
+    recorded = tracked and modes.grad
+    keeps = recorded and primitive.keeps is not None
+    forward: Any = primitive.keeps if keeps else primitive.forward
+    try:
+        if away:
+            value = _run_away(forward, arrays, params)
+        else:
+            value = forward(NUMPY, *arrays, **params) if params else forward(NUMPY, *arrays)
     except REFUSALS as error:
         raise explain(primitive.name, arrays, error, primitive.needs) from error
-    if lists:
-        return apply(primitive, *operands, **params)
     saved = None
-    if keeps:
-        value, saved = value
-    if type(value) is not ndarray and isinstance(value, np.generic):  # NumPy's 0-d results
-        value = np.asarray(value)
+    if type(value) is not ndarray:
+        if keeps:
+            value, saved = value
+        if isinstance(value, np.generic):  # NumPy's 0-d results
+            value = np.asarray(value)
     scope = modes.scope
     if modes.anomaly:
         if not scope.source:  # that of the operation whose derivative this is
             scope = scope.called_from(anomaly.user_line())
         anomaly.check_result(primitive.name, _place(scope), scope.source, value, arrays)
-    if not tracked:
+    if not recorded:
         return share(value, operands[0]) if primitive.view else wrap(value)
     if begins:  # what has no history begins one
         for i, x in enumerate(operands):
             if inputs[i] is None:
                 inputs[i] = node_of(x if is_tensor(x) else arrays[i])
     return record(primitive, tuple(inputs), value, params, scope, saved)
+
+
+def _run_away(forward: Any, arrays: list[Any], params: dict[str, Any]) -> Any:
+    """The result where an operand is not a Tensor of the host: its library and device are found out."""
+    xp = backend.namespace(*arrays)
+    with xp.on(next((a for a in arrays if type(a) not in SCALARS), None)):
+        return forward(xp, *arrays, **params)
+
+
+def _explained(primitive: Primitive, read: Any, x: Any) -> Any:
+    """What ``read`` makes of an operand; an error is told as one of the operation."""
+    try:
+        return read(x)
+    except REFUSALS as error:
+        raise explain(primitive.name, [], error, primitive.needs) from error
 
 
 def record(
@@ -326,12 +350,14 @@ def record(
     saved: Any = None,
 ) -> Tensor:
     """Make the node of a result, and the result."""
-    node = Node(primitive, inputs, value, params or _NO_PARAMS, scope, saved)
-    for parent in inputs:
-        if isinstance(parent, Node) and (memory := parent.memory) is not None:
-            memory.used = node.order
-    if primitive.view:
-        node.memory = inputs[0].memory
+    if primitive.view or saved is not None:
+        node: Any = Holding(primitive, inputs, value, params or _NO_PARAMS, scope)
+        node.memory, node.saved = inputs[0].memory if primitive.view else None, saved
+    else:
+        node = Node(primitive, inputs, value, params or _NO_PARAMS, scope)
+    for x in inputs:
+        if type(x) is not Node and isinstance(x, Node) and x.memory is not None:
+            x.memory.used = node.order
     tensor = _new(_tensor_type)
     tensor._data, tensor._node = value, node
     return tensor
@@ -354,68 +380,16 @@ def share(value: Array, source: Any) -> Tensor:
     return wrap(value, Leaf(value, memory=node.memory, frozen=frozen))
 
 
-def as_array(x: Any) -> Array:
-    """The array behind an operand that is not a Tensor; a NumPy scalar becomes a Python number.
-
-    So does a 0-d array, which NumPy makes of a scalar on the left of a comparison. A list that holds
-    Tensors becomes the stack of them.
-    """
-    if isinstance(x, np.ndarray):
-        x = plain_array(x)
-        return x if x.ndim or x.dtype.char in _LONG else x.item()
-    if isinstance(x, np.generic):
-        return np.asarray(x) if x.dtype.char in _LONG else x.item()
-    if type(x) in SCALARS or isinstance(x, _tensor_type):
-        return x
-    if isinstance(x, (list, tuple)):
-        gathered = tensor_functions().gathered(x)
-        return gathered._data if is_tensor(gathered) else x
-    number: Any
-    for number in (int, float, complex):
-        if isinstance(x, number):  # x.size, an IntEnum
-            return number(x)
-    array = imported(x)
-    return x if array is x else as_array(array)
-
-
-_LONG = "gG"
-"""Types of which Python has no numbers."""
-
-
-def plain_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A NumPy array of numbers that has NumPy's own operators."""
-    if x.dtype.kind not in "biufc":
-        raise DTypeError(f"an array of dtype {x.dtype} is not numeric")
-    if type(x) is np.ndarray:
-        return x
-    if isinstance(x, np.matrix) or np.ma.is_masked(x):
-        refuse_subclass(x)
-    return np.asarray(x)  # subclasses bring operators of their own
-
-
-_SUBCLASSES = {
-    np.matrix: "use np.asarray(m), and @ where its * is meant",
-    np.ma.MaskedArray: "its mask would be lost: use m.filled(0), and tg.where with the mask",
-}
-"""Arrays whose operators mean something else than ours, and what to use."""
-
-
-def refuse_subclass(x: Any, prefix: str = "") -> None:
-    """Raise DTypeError for an array whose operators mean something else than ours."""
-    for kind, remedy in _SUBCLASSES.items():
-        if isinstance(x, kind):
-            raise DTypeError(f"{prefix}a {kind.__name__} beside a Tensor; {remedy}")
-
-
 def node_of(x: Any) -> Node:
     """The node of a Tensor, made on demand for a constant; a raw array is copied into one."""
     if not isinstance(x, _tensor_type):
         return Leaf(backend.copy(x))
     if x._node is None:
-        holding_lock(_begin_history, x)
+        _begin_history(x)
     return x._node  # type: ignore[return-value]
 
 
+@locked
 def _begin_history(x: Tensor) -> None:
     if x._node is None:  # two threads must not give it two
         x._node = Leaf(x._data)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, assert_close, const, host_only, leaf, write
+from tests.support import array, assert_close, const, host, host_only, leaf, write
 from tinygrad182 import backend, backpropagation, recomputing, transforms
 from tinygrad182.backpropagation import Cotangents, ancestors, backpropagate
 from tinygrad182.modes import at_time
@@ -376,3 +376,200 @@ def test_what_is_used_twice_is_walked_once() -> None:
     assert x.grad is not None
     assert x.grad.tolist() == [2.0**60]
     assert tg.jvp(doubled, x, np.ones(1))[1].tolist() == [2.0**60]  # type: ignore[union-attr]
+
+
+# --- what a rule returns ------------------------------------------------------------------------
+
+
+def _with_rule(rule: Any, broadcasts: bool = False, together: bool = False) -> tg.Primitive:
+    """Twice its input, by a derivative rule of one's own."""
+    return tg.Primitive(
+        "wrong",
+        forward=lambda xp, x: 2.0 * x,
+        vjp=(lambda *args: (rule(*args),)) if together else (rule,),
+        jvp="linear",
+        broadcasts=broadcasts,
+    )
+
+
+WRONG = {
+    "another size": lambda xp, g, y, x: xp.concat([g, g], axis=-1),
+    "the first axis lost": lambda xp, g, y, x: g[0],
+    "the first axis summed": lambda xp, g, y, x: xp.sum(g, axis=0, keepdims=True),
+    "an axis more behind, of one": lambda xp, g, y, x: g[..., None],
+    "as many elements": lambda xp, g, y, x: xp.permute_dims(
+        g, (*range(g.ndim - 2), g.ndim - 1, g.ndim - 2)
+    ),
+}
+
+
+@pytest.mark.parametrize(("together", "broadcasts"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("rule", WRONG)
+def test_a_rule_that_returns_a_wrong_shape_is_told(
+    rule: str, together: bool, broadcasts: bool
+) -> None:
+    """Of one cotangent, and of several that come at once."""
+    wrong, x = _with_rule(WRONG[rule], broadcasts, together), leaf(np.ones((3, 4)))
+    with pytest.raises(tg.ShapeError, match="the derivative rule of wrong returned shape"):
+        tg.apply(wrong, x).sum().backward()
+    with pytest.raises(tg.ShapeError, match=r"returned shape .*several cotangents come at once"):
+        tg.jacobian(lambda x: tg.apply(wrong, x), x)
+
+
+def test_only_a_primitive_that_broadcasts_may_leave_repeated_axes_to_the_engine() -> None:
+    x = leaf(np.ones((3, 1)))
+    (g,) = tg.grad(tg.apply(_with_rule(WRONG["another size"], broadcasts=True), x).sum(), x)
+    assert g is not None
+    assert g.tolist() == [[2.0]] * 3
+    with pytest.raises(tg.ShapeError, match=r"wrong returned shape \(3, 2\)"):
+        tg.apply(_with_rule(WRONG["another size"]), x).sum().backward()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_rule_may_return_a_wider_type_or_a_scalar(shape: tuple[int, ...], dtype: str) -> None:
+    """An input's gradient has the input's own type, and is an array."""
+
+    def rule(xp: Any, g: Any, y: Any, x: Any) -> Any:
+        return 2.0 * xp.astype(g, dtype)[()]
+
+    x = leaf(np.ones(shape, np.float32))
+    for create_graph in (False, True):
+        (g,) = tg.grad(tg.apply(_with_rule(rule), x).sum(), x, create_graph=create_graph)
+        assert g is not None
+        assert g.dtype == tg.float32
+        assert_close(g, np.full(shape, 2.0), 0.0)
+        assert backend.is_array(g._data)
+
+
+def test_one_shape_is_summed_by_how_many_axes_lead() -> None:
+    """One number repeated over four rows of five, and over five with four cotangents at once."""
+    x, c = leaf([3.0]), np.arange(20.0).reshape(4, 5)
+    for _ in range(2):
+        (g,) = tg.grad((x * const(c)).sum(), x)
+        assert g is not None
+        assert g.tolist() == [c.sum()]
+        y = x * const(np.ones(5))
+        assert y._node is not None
+        assert x._node is not None
+        found = backpropagate([(y._node, array(c))], {x._node}, retain_graph=True)[x._node]
+        assert_close(found, c.sum(axis=1, keepdims=True), 0.0)
+
+
+@pytest.mark.parametrize("op", [tg.multiply, tg.matmul, tg.einsum, tg.where])
+def test_a_constant_may_not_change_between_forward_and_backward(op: Any) -> None:
+    """Nor a weight whose gradient is not asked for: rules of the others use its values."""
+    for requires_grad in (False, True):
+        x, c = leaf(np.ones((2, 2))), tg.tensor(array(np.ones((2, 2))), requires_grad=requires_grad)
+        operands = {tg.einsum: ("ij,jk->ik", x, c), tg.where: (c, x, 0.0)}.get(op, (x, c))
+        y = op(*operands)
+        write(c.data, 5.0)
+        with pytest.raises(tg.InPlaceError, match="changed in place"):
+            tg.grad(y.sum(), x)
+
+
+# --- nodes that a caller knows ------------------------------------------------------------------
+
+
+def test_constants_among_the_nodes_a_caller_knows_get_nothing() -> None:
+    x, c = leaf([1.0, 2.0]), const([3.0, 4.0])
+    y = (x * c + c).sum()
+    assert y._node is not None
+    nodes = ancestors([y._node], constants=True)
+    assert c._node in nodes
+    passed: list[Any] = []
+    backpropagate([(y._node, array(1.0))], visit=lambda node, g: passed.append(node), nodes=nodes)
+    assert passed == [node for node in reversed(nodes) if node is not c._node]
+
+
+def test_a_trace_shows_what_it_showed_after_a_pass_that_frees() -> None:
+    x, w = leaf([[1.0, 2.0]]), leaf([[3.0], [4.0]])
+    loss = tg.tanh(x @ w * 0.1).sum()
+    graph = tg.inspect.trace(loss)
+    before = [(n.op, host(n.value), host(n.grad), [i.op for i in n.inputs]) for n in graph]
+    loss.backward()
+    after = [(n.op, host(n.value), host(n.grad), [i.op for i in n.inputs]) for n in graph]
+    assert repr(before) == repr(after)
+
+
+# --- what is quicker on small arrays is as right ------------------------------------------------
+
+TYPES = "?bBhHiIlLefdgFDG"
+
+
+@host_only("the forms are NumPy's")
+@pytest.mark.parametrize("left", TYPES)
+def test_products_of_matrices_are_numpys(left: str) -> None:
+    """Of every type beside every other, in any layout, with and without axes of length 0."""
+    rng, xp = np.random.default_rng(0), backend.NUMPY
+    for right in TYPES:
+        for m, k, n in [
+            (3, 4, 5),
+            (1, 1, 1),
+            (0, 3, 2),
+            (2, 0, 3),
+            (2, 3, 0),
+            (2, 300, 1),
+            (99, 5, 3),
+        ]:
+            a = (rng.normal(size=(m, k)) * 5).astype(left)
+            b = (rng.normal(size=(k, n)) * 5).astype(right)
+            for x, y in [
+                (a, b),
+                (np.asfortranarray(a), np.repeat(b, 2, axis=0)[::2]),
+                (a[::-1, ::-1], b[::-1]),
+            ]:
+                found, expected = xp.matmul(x, y), np.matmul(x, y)
+                assert found.dtype == expected.dtype
+                size = np.abs(x.astype("G")) @ np.abs(y.astype("G"))
+                exact = found.dtype.kind not in "fc"
+                eps = 0 if exact else 16 * np.finfo(found.dtype).eps
+                if exact:
+                    np.testing.assert_array_equal(found, expected)
+                assert exact or (np.abs(found - expected) <= eps * np.abs(size)).all()
+                assert np.array_equal(found, xp.matmul(x, y))
+
+
+@host_only("the forms are NumPy's")
+def test_a_product_of_halves_is_added_up_in_float32() -> None:
+    ones = np.ones((1, 4096), np.float16)
+    assert backend.NUMPY.matmul(ones, ones.T).item() == 4096  # a count in halves ends at 2048
+
+
+@host_only("the forms are NumPy's")
+def test_products_of_other_than_two_matrices() -> None:
+    rng, xp = np.random.default_rng(0), backend.NUMPY
+    for a, b in [
+        ((3,), (3,)),
+        ((2, 3), (3,)),
+        ((3,), (3, 2)),
+        ((5, 2, 3), (3, 4)),
+        ((2, 3), (5, 3, 4)),
+    ]:
+        x, y = rng.normal(size=a), rng.normal(size=b)
+        np.testing.assert_allclose(xp.matmul(x, y), np.matmul(x, y), rtol=1e-14)
+    with pytest.raises(tg.ShapeError, match=r"\(2, 3\).*\(2, 3\).*the last axis of the first"):
+        tg.matmul(leaf(np.ones((2, 3))), np.ones((2, 3)))
+
+
+@host_only("the forms are NumPy's")
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 5), (1, 1, 1), (1024,), (1025,), (2, 600)])
+def test_one_number_spread_over_a_shape_keeps_its_bits(kind: str, shape: tuple[int, ...]) -> None:
+    dtype = np.dtype(kind)
+    numbers: list[Any] = [1]
+    if dtype.kind in "fc":
+        numbers = [0.0, -0.0, dtype.type(1) / 3, np.nan, np.inf, np.finfo(dtype).smallest_subnormal]
+    if dtype.kind == "c":
+        numbers += [1 + 2j, complex(0.0, -0.0)]
+    if dtype.kind in "iu":
+        numbers += [np.iinfo(dtype).max, np.iinfo(dtype).min]
+    for number in numbers:
+        for ndim in range(len(shape) + 1):
+            x = np.full((1,) * ndim, number, dtype)
+            spread = backend.NUMPY.broadcast_to(x, shape)
+            assert spread.dtype == dtype
+            assert spread.shape == shape
+            assert np.array_equal(spread, np.broadcast_to(x, shape), equal_nan=True)
+            for part, whole in ((x.real, spread.real), (x.imag, spread.imag)):
+                assert dtype.kind not in "fc" or (np.signbit(whole) == np.signbit(part)).all()

@@ -141,7 +141,7 @@ class ScaledCotangents(Cotangents):
             far = farthest(alike)
             if far > reach_of(alike[0]):
                 raise LostError
-            if far**2 > reach_of(alike[0]):
+            if far > math.sqrt(reach_of(alike[0])):
                 self._unseen = None
 
     def _arrived(self, node: Node) -> list[Band]:
@@ -158,7 +158,7 @@ class ScaledCotangents(Cotangents):
         return list(zip(g, self.powers, strict=True))
 
 
-AT_ONCE, MANY = 64, 4096
+AT_ONCE, MANY = 32, 4096
 """The number of cotangents that are looked at together, at most, and of their elements, about."""
 
 

@@ -88,7 +88,9 @@ def twins_of(
             )
         ours = PRIMITIVES.get(node.op) is node.primitive or is_scan(node)
         if node.primitive is not None and not ours:
-            twin.primitive, twin.saved = replace(node.primitive, vjp=_there(node)), None
+            twin.primitive = replace(node.primitive, vjp=_there(node))
+            if twin.saved is not None:
+                twin.saved = None
     return twins, list(hosts)
 
 
