@@ -374,6 +374,15 @@ class recording_as(ModeContext):  # noqa: N801 - used like a keyword
         modes.interventions = self._modes.interventions
 
 
+class unwatched(ModeContext):  # noqa: N801 - used like a keyword
+    """Look for no anomalies inside: what stands for arrays there has no numbers."""
+
+    __slots__ = ()
+
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        modes.anomaly = False
+
+
 class scope(ModeContext):  # noqa: N801 - used like a keyword
     """Record operations inside as made by the module at ``path`` (relative to the module outside)."""
 

@@ -33,7 +33,7 @@ from .kernels.program import (
     rebuilt,
     stands_for_its_first,
 )
-from .modes import Modes, Scope, modes_kept, recording_as
+from .modes import Modes, Scope, modes_kept, recording_as, unwatched
 from .namespaces import SHARED, numpy_dtype
 from .primitives import PRIMITIVES, Primitive
 from .recording import Leaf, Node, node_of, wrap
@@ -317,7 +317,7 @@ def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
     for weight, blocks in cell.weights.items():
         others[weight] = given("weight", range(start, start + blocks), rows=())
         start += blocks
-    with _OnSymbols(Modes(True, "cpu", Scope("", None, 0, {}))):
+    with recording_as(Modes(True, "cpu", Scope("", None, 0, {}))), unwatched():
         x, h = (given(kind, range(len(cell.gates))) for kind in "xh")
         state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
         new = cell.step(functions, x, h, state, **others, **params)
@@ -336,16 +336,6 @@ def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
         before = isinstance(r, Register) and r.op == "input" and r.args[0] == "before"
         after.append(_own(s, k).registers[0] if before or r in after else r)
     return after
-
-
-class _OnSymbols(recording_as):
-    """Record on symbols, in which there are no numbers to look for NaN."""
-
-    __slots__ = ()
-
-    def change(self, modes: Modes) -> None:
-        super().change(modes)
-        modes.anomaly = False
 
 
 def _as_constant(x: Symbol) -> Symbol:
