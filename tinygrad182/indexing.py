@@ -42,8 +42,8 @@ def index(x: Any, key: Any) -> Tensor:
     tensor([1., 3.])
     """
     x = as_tensor(x)
-    if type(key) is int and x.ndim:  # the steps of a loop over time
-        if not -x.shape[0] <= key < x.shape[0]:
+    if type(key) is int and (shape := x._data.shape):  # the steps of a loop over time
+        if not -shape[0] <= key < shape[0]:
             raise _out_of_range(x.shape, 0, key)
         return apply(PRIMITIVES["index"], x, key=(key,))
     entries = _expand(x, key if isinstance(key, tuple) else (key,))

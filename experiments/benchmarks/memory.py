@@ -167,7 +167,7 @@ def memory(options: Options) -> list[dict[str, Any]]:
 
 CHECKED: dict[Any, int] = {
     recording.apply: 1,
-    inspect.unwrap(backpropagation.backpropagate): 2,  # inside its decorators
+    inspect.unwrap(backpropagation.backpropagate): 2,  # in the context of its warnings
 }
 """The functions that ask whether anomalies are looked for, and at how many places they ask."""
 

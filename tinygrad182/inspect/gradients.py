@@ -73,6 +73,7 @@ class ScaledCotangents(Cotangents):
         super().__init__()
         self._unseen: list[Array] | None = [] if trusting else None
         self._waiting = 0  # the number of their elements
+        self._latest: Array = None
         self.powers: list[Power] = _ZERO
         """Those of the node popped last: what arrives next over its edges has them too."""
         self._plain = Cotangents()  # what has the power 0
@@ -124,8 +125,11 @@ class ScaledCotangents(Cotangents):
 
     def is_held(self, node: Node, g: Array) -> bool:
         """Whether the one array that arrived may go on as it is."""
+        if g is self._latest:  # which a sum sends on to all that it was made of
+            return True
         if self._unseen is None:
             return is_held(g)
+        self._latest = g
         self._unseen.append(g)
         self._waiting += g.size
         if self._waiting >= MANY or len(self._unseen) == AT_ONCE:
