@@ -596,7 +596,7 @@ def test_a_gate_that_cannot_be_told_is_refused(name: str) -> None:
 def test_a_step_that_mixes_units_is_refused() -> None:
     layer = LayerNormLSTM(I, H, rng=0)
     words, run = (
-        "step applies sum, which is not done for each hidden unit",
+        "step applies mean, which is not done for each hidden unit",
         lambda: layer(tg.ones((T, B, I))),
     )
     refused(tg.ArgumentError, words, "layernormlstm.l0", "f", 1, run=run)
