@@ -47,7 +47,7 @@ from .indexing import (
     take,
 )
 from .namespaces import HALF, floating_type
-from .operands import as_array
+from .operands import REFUSALS, as_array, explain
 from .primitives import PRIMITIVES
 from .rearranging import (
     Axis,
@@ -70,7 +70,7 @@ from .rearranging import (
     transpose,
     unstack,
 )
-from .recording import REFUSALS, apply, explain, is_tensor, wrap
+from .recording import apply, is_tensor, wrap
 
 # --- elementwise --------------------------------------------------------------------------------
 

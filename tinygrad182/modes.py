@@ -64,6 +64,13 @@ class Scope:
         self.call = call
         self.names = names
 
+    def place(self) -> str:
+        """How messages name it: ``", in rnn.l0 at t = 3"``."""
+        parts = [f"in {self.module}"] if self.module else []
+        if self.time is not None:
+            parts.append(f"at t = {self.time}")
+        return ", " + " ".join(parts) if parts else ""
+
     def at(self, time: int | None) -> Scope:
         """Return this place at another time step."""
         return Scope(self.module, time, self.call, self.names)
