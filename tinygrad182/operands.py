@@ -1,4 +1,4 @@
-"""What an operation takes beside Tensors: numbers, and arrays of any library. What is said of anything else."""
+"""What an operation takes beside Tensors: numbers and arrays. What is said of anything else."""
 
 from __future__ import annotations
 
