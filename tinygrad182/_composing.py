@@ -15,8 +15,8 @@ from .errors import TinygradError
 from .functions import floating
 from .host import is_host_data, on_host
 from .namespaces import HALF
+from .operands import REFUSALS, explain
 from .rearranging import astype
-from .recording import REFUSALS, explain
 
 Function = Callable[..., Any]
 

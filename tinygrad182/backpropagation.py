@@ -204,8 +204,6 @@ def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, .
     value = parent.value
     if type(cotangent) is Slice:
         return cotangent
-    if isinstance(cotangent, np.generic):
-        cotangent = np.asarray(cotangent)
     shape, lead = cotangent.shape, len(leading)
     if shape != (whole := leading + value.shape if leading else value.shape):
         axes = None
@@ -217,8 +215,11 @@ def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, .
                 f"for an input of shape {tuple(value.shape)}{_SEVERAL if leading else ''}"
             )
         if axes:
-            cotangent = xp.sum(cotangent, axis=axes, keepdims=True)
-        cotangent = xp.reshape(cotangent, whole)
+            cotangent = xp.sum(cotangent, axis=axes)
+        if cotangent.shape != whole:
+            cotangent = xp.reshape(cotangent, whole)
+    if isinstance(cotangent, np.generic):
+        cotangent = np.asarray(cotangent)
     if cotangent.dtype is not value.dtype and cotangent.dtype != value.dtype:
         cotangent = xp.astype(cotangent, value.dtype)
     return cotangent

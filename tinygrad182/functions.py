@@ -47,7 +47,7 @@ from .indexing import (
     take,
 )
 from .namespaces import HALF, floating_type
-from .operands import as_array
+from .operands import REFUSALS, as_array, explain
 from .primitives import PRIMITIVES
 from .rearranging import (
     Axis,
@@ -70,7 +70,7 @@ from .rearranging import (
     transpose,
     unstack,
 )
-from .recording import REFUSALS, apply, explain, is_tensor, wrap
+from .recording import apply, is_tensor, wrap
 
 # --- elementwise --------------------------------------------------------------------------------
 
@@ -342,9 +342,10 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     tensor([2., 2., 2.])
     """
     x = as_tensor(x)
-    return apply(
-        PRIMITIVES["sum"], x, axis=negative_axes(x, axis, "sum", keepdims), keepdims=keepdims
-    )
+    return apply(_SUM, x, axis=negative_axes(x, axis, "sum", keepdims), keepdims=keepdims)
+
+
+_SUM, _DIVIDE = PRIMITIVES["sum"], PRIMITIVES["divide"]
 
 
 @accumulating
@@ -397,26 +398,27 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
 
 
-def _count(x: Tensor, axis: Axis, op: str, keepdims: bool) -> int:
-    axes = negative_axes(x, axis, op, keepdims)
-    return math.prod(x.shape if axes is None else (x.shape[a] for a in axes))
+def _count(x: Tensor, axes: tuple[int, ...] | None) -> int:
+    shape = x._data.shape
+    return math.prod(shape if axes is None else [shape[a] for a in axes])
 
 
 @accumulating
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements along ``axis``."""
     x = floating(x, "float64")  # whose sum does not wrap
-    count = _count(x, axis, "mean", keepdims)
+    axes = negative_axes(x, axis, "mean", keepdims)
+    count = _count(x, axes)
     if count == 0:
         raise ShapeError(f"mean: no elements along axis {axis} of shape {x.shape}")
-    return sum(x, axis, keepdims) / count
+    return apply(_DIVIDE, apply(_SUM, x, axis=axes, keepdims=keepdims), count)
 
 
 @accumulating
 def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance along ``axis``: squared deviations over n − ``correction`` (0, as in NumPy)."""
     x = as_tensor(x)
-    count = _count(x, axis, "var", keepdims)
+    count = _count(x, negative_axes(x, axis, "var", keepdims))
     if isinstance(correction, bool) or not isinstance(correction, (int, float, np.number)):
         raise ArgumentError(f"var: correction {brief(correction)} must be a number")
     if count <= correction:

@@ -64,6 +64,13 @@ class Scope:
         self.call = call
         self.names = names
 
+    def place(self) -> str:
+        """How messages name it: ``", in rnn.l0 at t = 3"``."""
+        parts = [f"in {self.module}"] if self.module else []
+        if self.time is not None:
+            parts.append(f"at t = {self.time}")
+        return ", " + " ".join(parts) if parts else ""
+
     def at(self, time: int | None) -> Scope:
         """Return this place at another time step."""
         return Scope(self.module, time, self.call, self.names)
@@ -372,6 +379,15 @@ class recording_as(ModeContext):  # noqa: N801 - used like a keyword
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         modes.grad, modes.device, modes.scope = True, self._modes.device, self._modes.scope
         modes.interventions = self._modes.interventions
+
+
+class unwatched(ModeContext):  # noqa: N801 - used like a keyword
+    """Look for no anomalies inside: what stands for arrays there has no numbers."""
+
+    __slots__ = ()
+
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        modes.anomaly = False
 
 
 class scope(ModeContext):  # noqa: N801 - used like a keyword

@@ -1,4 +1,4 @@
-"""What an operation takes beside Tensors: numbers, and arrays of any library."""
+"""What an operation takes beside Tensors: numbers and arrays. What is said of anything else."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from .cuda import unusable
 from .dlpack import imported
-from .errors import DTypeError
+from .errors import DeviceError, DTypeError, GraphError, ShapeError, TinygradError, brief
+from .modes import MODES
 from .namespaces import NAMESPACES, SCALARS, Array
 
 
@@ -58,3 +60,25 @@ def refuse_subclass(x: Any, prefix: str = "") -> None:
     for kind, remedy in _SUBCLASSES.items():
         if isinstance(x, kind):
             raise DTypeError(f"{prefix}a {kind.__name__} beside a Tensor; {remedy}")
+
+
+REFUSALS = (
+    ValueError, TypeError, IndexError, OverflowError, DeviceError, GraphError, ImportError
+)  # fmt: skip
+"""What a library raises of operands it cannot take, or where one of CUDA's own is missing."""
+
+
+def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> TinygradError:
+    """The framework's error for what ``op`` raised; ``needs`` is the remedy where shapes are wrong."""
+    place = MODES.get().scope.place()
+    if isinstance(error, TinygradError):  # operands of two libraries, or that are no operands
+        return type(error)(f"{op}{place}: {error}")
+    if isinstance(error, ImportError):  # CuPy loads some of CUDA's libraries when they are needed
+        return unusable(error)
+    described = " and ".join(
+        f"{tuple(a.shape)} {a.dtype}" if hasattr(a, "dtype") else brief(a) for a in arrays[:4]
+    )
+    taken = f"{op}: cannot take {described}{place}"
+    if isinstance(error, (TypeError, OverflowError)) or "Integers to negative" in str(error):
+        return DTypeError(f"{taken}: {error}")
+    return ShapeError(f"{taken}: {needs} ({error})" if needs else f"{taken}: {error}")

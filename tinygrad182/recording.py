@@ -13,19 +13,12 @@ from numpy import ndarray
 
 from . import anomaly, backend
 from .backend import NUMPY, SCALARS, Array
-from .cuda import unusable
 from .errors import (
-    DeviceError,
-    DTypeError,
-    GraphError,
     InPlaceError,
-    ShapeError,
-    TinygradError,
-    brief,
 )
 from .memory import ORDER, Memory, locked
 from .modes import MODES, Scope
-from .operands import as_array
+from .operands import REFUSALS, as_array, explain
 from .primitives import Primitive
 
 if TYPE_CHECKING:
@@ -115,7 +108,7 @@ class Node:
 
     def place(self) -> str:
         """Where in the model this node was made, for messages: ``", in rnn.l0 at t = 3"``."""
-        return _place(self.scope)
+        return self.scope.place()
 
     def check_inputs(self) -> None:
         """Raise if the array of an input may have changed since this was recorded."""
@@ -199,19 +192,7 @@ class Leaf(Node):
 _NO_PARAMS: dict[str, Any] = {}
 
 
-def _place(scope: Scope) -> str:
-    parts = [f"in {scope.module}"] if scope.module else []
-    if scope.time is not None:
-        parts.append(f"at t = {scope.time}")
-    return ", " + " ".join(parts) if parts else ""
-
-
 # --- applying a primitive -----------------------------------------------------------------------
-
-REFUSALS = (
-    ValueError, TypeError, IndexError, OverflowError, DeviceError, GraphError, ImportError
-)  # fmt: skip
-"""What a library raises of operands it cannot take, or where one of CUDA's own is missing."""
 
 _tensor_type: type[Tensor]
 
@@ -316,7 +297,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     if modes.anomaly:
         if not scope.source:  # that of the operation whose derivative this is
             scope = scope.called_from(anomaly.user_line())
-        anomaly.check_result(primitive.name, _place(scope), scope.source, value, arrays)
+        anomaly.check_result(primitive.name, scope.place(), scope.source, value, arrays)
     if not recorded:
         return share(value, operands[0]) if primitive.view else wrap(value)
     if begins:  # what has no history begins one
@@ -393,19 +374,3 @@ def node_of(x: Any) -> Node:
 def _begin_history(x: Tensor) -> None:
     if x._node is None:  # two threads must not give it two
         x._node = Leaf(x._data)
-
-
-def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> TinygradError:
-    """The framework's error for what ``op`` raised; ``needs`` is the remedy where shapes are wrong."""
-    place = _place(MODES.get().scope)
-    if isinstance(error, TinygradError):  # operands of two libraries, or that are no operands
-        return type(error)(f"{op}{place}: {error}")
-    if isinstance(error, ImportError):  # CuPy loads some of CUDA's libraries when they are needed
-        return unusable(error)
-    described = " and ".join(
-        f"{tuple(a.shape)} {a.dtype}" if hasattr(a, "dtype") else brief(a) for a in arrays[:4]
-    )
-    taken = f"{op}: cannot take {described}{place}"
-    if isinstance(error, (TypeError, OverflowError)) or "Integers to negative" in str(error):
-        return DTypeError(f"{taken}: {error}")
-    return ShapeError(f"{taken}: {needs} ({error})" if needs else f"{taken}: {error}")

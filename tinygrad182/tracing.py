@@ -8,8 +8,8 @@ hidden units depend on each other: it is then run by its definition.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
-from contextvars import Context
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from .kernels.program import (
     rebuilt,
     stands_for_its_first,
 )
+from .modes import Modes, Scope, modes_kept, recording_as, unwatched
 from .namespaces import SHARED, numpy_dtype
 from .primitives import PRIMITIVES, Primitive
 from .recording import Leaf, Node, node_of, wrap
@@ -51,6 +52,10 @@ _FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
 
 class NotByUnitsError(TypeError):
     """A step does something that is not done for each hidden unit by itself."""
+
+
+class OtherFunctionError(NotByUnitsError):
+    """A function of arrays that symbols do not have, by its name."""
 
 
 OWN_ARRAYS = "step uses arrays of its own; declare them as weights"
@@ -160,7 +165,7 @@ class _Symbols(Namespace):
     """The functions of symbols: elementwise ones, and those that put blocks side by side."""
 
     def __init__(self) -> None:
-        names = {name: _function(name) for name in SHARED}
+        names = {name: _function(name) for name in (*SHARED, "argsort")}
         isdtype = lambda dtype, kind: kind == "real floating" and dtype.kind == "f"  # noqa: E731
         super().__init__(SimpleNamespace(__name__="symbols", power=None, pow=_function("power"),
                                          isdtype=isdtype, **names))  # fmt: skip
@@ -204,10 +209,7 @@ class _Symbols(Namespace):
 def _function(name: str) -> Callable[..., Any]:
     def function(*operands: Any, **options: Any) -> Any:
         if name not in KNOWN or options:
-            raise NotByUnitsError(
-                f"step applies {name}, which is not done for each hidden unit by itself; "
-                "use elementwise functions and slices of whole gates"
-            )
+            raise OtherFunctionError(name)
         return _elementwise(name, *operands)
 
     return function
@@ -262,9 +264,24 @@ def _reason(error: BaseException) -> str:
         first = first.__cause__
     if isinstance(error, DeviceError):
         return OWN_ARRAYS
+    if isinstance(first, OtherFunctionError):
+        return (
+            f"step applies {_applied(error) or first}, which is not done for each hidden unit by itself; "
+            "use elementwise functions and slices of whole gates"
+        )
     if isinstance(first, NotByUnitsError):
         return str(first)
     return f"step cannot be followed: {type(error).__name__}: {error}"
+
+
+def _applied(error: BaseException) -> str | None:
+    """The function that a step applied where an error came: mean, though it is a sum that failed inside."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        decorated = frame.f_locals.get("f")
+        name = getattr(decorated, "__name__", frame.f_code.co_name)
+        if name in functions.__all__:
+            return name
+    return None
 
 
 def listed(cell: Any, params: dict[str, Any]) -> Listing:
@@ -286,6 +303,7 @@ def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
     return Program(cell.name, cell.gates, cell.parts, cell.weights, x_only, shared, *listings)
 
 
+@modes_kept
 def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
     """The registers of the state after a step."""
     tape = Tape()
@@ -299,10 +317,10 @@ def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
     for weight, blocks in cell.weights.items():
         others[weight] = given("weight", range(start, start + blocks), rows=())
         start += blocks
-    x, h = (given(kind, range(len(cell.gates))) for kind in "xh")
-    state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
-    as_new = Context()  # of modes: symbols have no numbers in which an anomaly could be looked for
-    new = as_new.run(cell.step, functions, x, h, state, **others, **params)
+    with recording_as(Modes(True, "cpu", Scope("", None, 0, {}))), unwatched():
+        x, h = (given(kind, range(len(cell.gates))) for kind in "xh")
+        state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
+        new = cell.step(functions, x, h, state, **others, **params)
     if not isinstance(new, (tuple, list)) or len(new) != len(cell.parts):
         raise NotByUnitsError("step returns something else than the parts of the state")
     roots = [node_of(part) for part in new]
@@ -503,14 +521,16 @@ class _Reverse:
 
         given = [symbol(a) for a in (g, r, *r.args[1:])]
         rules, params = op.primitive.vjp, dict(op.params)
-        if callable(rules):
-            found = rules(_SYMBOLS, *given, **params)
-        else:
-            found = [None if f is None else f(_SYMBOLS, *given, **params) for f in rules]
+        mixing = f"step applies {op.primitive.name}, a rule of which is not elementwise"
+        try:
+            if callable(rules):
+                found = rules(_SYMBOLS, *given, **params)
+            else:
+                found = [None if f is None else f(_SYMBOLS, *given, **params) for f in rules]
+        except OtherFunctionError:
+            raise NotByUnitsError(mixing) from None
         if any(x is not None and x.shape != given[1].shape for x in found):
-            raise NotByUnitsError(
-                f"step applies {op.primitive.name}, a rule of which is not elementwise"
-            )
+            raise NotByUnitsError(mixing)
         return [0.0 if x is None else x.registers[0] for x in found]
 
     def _kept(self, ends: list[Operand]) -> set[Register]:

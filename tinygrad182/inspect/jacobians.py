@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -23,7 +24,7 @@ from ..recording import Node, is_tensor, wrap
 from .hosting import opened
 from .paths import Step, steps_of
 from .recorded import opened_graph
-from .recurrences import Stack, Wanted, chosen, stack_at
+from .recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from .scaling import zeros_like
 from .steps import Steps, is_whole, scans_of, stays_whole
 
@@ -177,8 +178,9 @@ def step_jacobians(
     """
     if create_graph:
         ((root, _),) = seeds_of([loss], [_ones(loss)], False, "step_jacobians")
+        scans = scans_of(one_stack(root, path, "step_jacobians"))
         stack = stack_at(opened_graph(root)[1], path, "step_jacobians")
-        return in_pass(_one_by_one, stack, sample, times, True, grad=True)
+        return in_pass(_one_by_one, stack, sample, times, scans, True, grad=True)
     _, _, stack, _ = opened(loss, _ones(loss), path, "step_jacobians", stays_whole)
     if is_whole(stack):
         return _side_by_side(stack, sample, times)
@@ -190,9 +192,7 @@ def _side_by_side(stack: Stack, sample: int, times: Wanted) -> StepJacobians[np.
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]
     i = _checked(sample, batch)
-    ends = [len(scan) if (n := scan.lengths()) is None else int(n[i]) for scan in scans]
-    there = [t for scan, end in zip(scans, ends, strict=True) for t in scan.times()[:end]]
-    wanted = chosen(times, there, "step_jacobians")
+    wanted = chosen(times, _times_of(scans, i), "step_jacobians")
     size = len(names) * H
     matrices, done = np.empty((len(wanted), size, size)), 0
     for scan in scans:
@@ -206,10 +206,24 @@ def _side_by_side(stack: Stack, sample: int, times: Wanted) -> StepJacobians[np.
     return StepJacobians(np.array(wanted, np.int64), names, matrices)
 
 
+def _times_of(scans: list[Steps], sample: int) -> list[int]:
+    """The time steps of a sequence."""
+    ends = [len(scan) if (n := scan.lengths()) is None else int(n[sample]) for scan in scans]
+    return [t for scan, end in zip(scans, ends, strict=True) for t in scan.times()[:end]]
+
+
 def _one_by_one(
-    stack: Stack, sample: int, times: Wanted, create_graph: bool = False
+    stack: Stack,
+    sample: int,
+    times: Wanted,
+    scans: Sequence[Node] = (),
+    create_graph: bool = False,
 ) -> StepJacobians[Any]:
-    """Jacobians of steps that each were computed by operations of their own."""
+    """Jacobians of steps that each were computed by operations of their own.
+
+    ``scans`` are what they were run as, if they were opened. A later window of these begins at the state
+    that was found then, which up to rounding is the one before: it cannot tell where a sequence ended.
+    """
     names, at = tuple(stack), steps_of(stack)
     _check_parts(stack, at)
     initial = {name: r.initial for name, r in stack.items() if r.initial is not None}
@@ -218,6 +232,9 @@ def _one_by_one(
     pairs = list(itertools.pairwise(at.items()))
     _, last = next(reversed(at.items()))
     i = _checked(sample, max(map(_samples, last.values())))
+    ran = [Steps(node) for node in scans]
+    over = {t for scan in ran for t in scan.times()}.difference(_times_of(ran, i))
+    pairs = [pair for pair in pairs if pair[1][0] not in over]
     while pairs and _is_over(pairs[-1][1][1], pairs[-1][0][1], i):
         pairs.pop()
     if not pairs and -1 not in at:

@@ -16,7 +16,7 @@ from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..unrolling import unrolled
-from .axes import is_told_apart, operand_axes
+from .axes import TimeAxis, is_told_apart, operand_axes, step_taken
 from .gradients import gradients_in_bands
 from .parts import CheckedParts, Part
 from .scaling import NOT_FINITE, Band, times_power
@@ -102,7 +102,8 @@ class Uses:
             )
         last = max((t for node in nodes for t in marked_times(node)), default=-1)
         self.steps = max(last, *self.times.values()) + 1
-        self.batches = {node: self._batch(node) for node in self.uses} if per_sample else {}
+        single = _of_single_steps(nodes) if per_sample else set()
+        self.batches = {n: self._batch(n, n in single) for n in self.uses} if per_sample else {}
         self.count = self._sequences()
         self.samples = (self.count,) if per_sample else ()
 
@@ -123,14 +124,15 @@ class Uses:
             "computes it: tg.inspect.mark(x, name, time=t)"
         )
 
-    def _batch(self, use: Node) -> int | None:
+    def _batch(self, use: Node, is_single: bool) -> int | None:
         """The first axis of a use's result but time, which must not be an axis of the weight.
 
         Where a result has no axis but the weight's, or others of size 1 (W @ h), it is of one sequence.
+        ``is_single``: it is a whole of one step, which belongs to that step, and has a time axis nevertheless.
         """
         time, made = self.axes.get(use), self.neck | self.alone
         axes = [axis for axis in range(-use.value.ndim, 0) if time is None or axis != time.axis]
-        if self.steps == 1 and len(axes) > 2 and use.value.shape[axes[0]] == 1:
+        if (self.steps == 1 or is_single) and len(axes) > 2 and use.value.shape[axes[0]] == 1:
             del axes[0]  # time, of a whole that has one step
         if not axes:
             return None
@@ -266,6 +268,23 @@ class Uses:
         shape = len(times), *self.samples
         values = found.get(self.weight, zeros).reshape(*shape, *weight.shape)
         return Part(times, values, tops.reshape(shape))
+
+
+def _of_single_steps(nodes: list[Node]) -> set[Node]:
+    """What holds a single step along its first axis, which is taken out of it, as of a short window.
+
+    A state that is indexed is not meant: its first axis is its own.
+    """
+    found: set[Node] = set()
+    for node in reversed(nodes):
+        inputs = [x for x in node.inputs or () if isinstance(x, Node) and not x.marks]
+        if node.op == "index" and inputs:
+            shape = inputs[0].value.shape
+            if shape[:1] == (1,) and step_taken(node, TimeAxis(-len(shape), 0)) is not None:
+                found.add(inputs[0])
+        elif node in found and node.primitive is not None and node.primitive.broadcasts:
+            found.update(x for x in inputs if x.value.ndim == node.value.ndim)
+    return found
 
 
 def _is_made_of(node: Node, given: set[Any]) -> bool:

@@ -15,11 +15,9 @@ from .._numbers import check_number
 from .._tensor import Tensor
 from ..anomaly import user_place
 from ..backend import Array
-from ..creation import beside, sizes_of
+from ..creation import sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
-from ..functions import concat, matmul, stack, swapaxes, where
-from ..host import on_host, whole
-from ..indexing import index_checked
+from ..functions import concat, matmul, stack, swapaxes
 from ..intervening import intervened
 from ..marks import mark, marked
 from ..modes import MODES, modes_kept, scope
@@ -31,11 +29,9 @@ from .cells import DECLARED, missing_in, options_of, scan_of, set_options, state
 from .checks import as_input, check_size
 from .dropout import dropped
 from .init import Rng, generator, new_parameter
+from .lengths import Lengths, checked_lengths
 from .module import Module
 from .nonlinearity import name_of
-
-Lengths = np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
-"""How many steps each sequence has; None: all have as many."""
 
 
 class Recurrent(Module):
@@ -437,10 +433,10 @@ class RecurrentLayer(Recurrent):
         steps, batch = x.shape[:2]
         window = steps if truncate is None else check_size(self, "truncate", truncate, 1)
         initial = () if state is None else self._initial_state(state, batch if batched else None)
-        ends = None if lengths is None else self._lengths(lengths, steps, batch, batched)
-        if ends is not None:
-            inside = beside(np.arange(steps)[:, None, None] < ends[:, None], x)
-            x = where(inside, x, 0.0)  # the padding is never used: it may be NaN
+        ends: Lengths | None = None
+        if lengths is not None:
+            ends = Lengths(checked_lengths(self, lengths, x, batched), x, window)
+            x = ends.without_padding(x)
         wholes: list[State] = []
         lasts: list[State] = []
         for k in range(self.num_layers):
@@ -467,19 +463,19 @@ class RecurrentLayer(Recurrent):
         return (*found, self.States(*states)) if self.return_states else found
 
     def _backwards(
-        self, suffix: str, x: Tensor, state: State, ends: Lengths, window: int
+        self, suffix: str, x: Tensor, state: State, ends: Lengths | None, window: int
     ) -> tuple[State, State]:
         """Run a layer in the reverse direction: on sequences that are turned round, and back.
 
         Returns what :meth:`_layer` does; of the state at every step, those parts that are asked for.
         """
-        turned = _turned(x, ends)
-        every, last = self._layer(suffix, index_checked(x, turned), state, ends, window)
+        turned = _turned if ends is None else ends.turned
+        every, last = self._layer(suffix, turned(x), state, ends, window)
         asked = every if self.return_states else every[:1]
-        return tuple([index_checked(part, turned) for part in asked]), last
+        return tuple([turned(part) for part in asked]), last
 
     def _layer(
-        self, suffix: str, x: Tensor, state: State, ends: Lengths, window: int
+        self, suffix: str, x: Tensor, state: State, ends: Lengths | None, window: int
     ) -> tuple[State, State]:
         """Run a layer, in windows between which no gradient flows; from zeros if ``state`` is empty.
 
@@ -493,7 +489,7 @@ class RecurrentLayer(Recurrent):
             state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
         else:
             state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
-        if ends is not None and not ends.all():  # the last state of some is the initial one
+        if ends is not None and ends.any_empty:  # the last state of those is the initial one
             state = tuple(followed(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
         initial = state
         every: State = ()
@@ -506,9 +502,8 @@ class RecurrentLayer(Recurrent):
             if start:
                 params["start"] = start
             if ends is not None:
-                left = np.maximum(ends - start, 0)
-                operands.append(beside(left, x))
-                params["shortest"] = int(left.min())
+                left, params["shortest"] = ends.left(start)
+                operands.append(left)
             every, final = self._run(operands, params)
             runs.append(every)
         if ends is None:
@@ -516,7 +511,7 @@ class RecurrentLayer(Recurrent):
         if len(runs) > 1:
             every = tuple([concat(part) for part in zip(*runs, strict=True)])
         if ends is not None:
-            last = _at_ends(every, ends, initial)
+            last = ends.last(every, initial)
         return every, last
 
     def _run(self, operands: list[Any], params: dict[str, Any]) -> tuple[State, State | None]:
@@ -560,32 +555,6 @@ class RecurrentLayer(Recurrent):
             return x[:, None], False
         return swapaxes(x, 0, 1) if self.batch_first else x, True
 
-    def _lengths(self, lengths: Any, steps: int, batch: int, batched: bool) -> np.ndarray[Any, Any]:
-        """The lengths of the sequences, of int64, on the host."""
-        name = type(self).__name__
-        if not batched:
-            raise ArgumentError(
-                f"{name}: lengths are for a batch; cut a single sequence short: x[:length]"
-            )
-        try:
-            ends = on_host(lengths)
-        except (TypeError, ValueError) as error:  # ragged
-            raise DTypeError(f"{name}: lengths cannot be read: {error}") from error
-        if ends.shape != (batch,):
-            raise ShapeError(
-                f"{name}: lengths of shape {ends.shape}; one is needed for each of {batch} sequences"
-            )
-        if ends.dtype.kind not in "iu":
-            raise DTypeError(
-                f"{name}: lengths of dtype {ends.dtype}; pass whole numbers, dtype='int64'"
-            )
-        ends = whole(ends)
-        if ends.min() < 0 or ends.max() > steps:
-            raise ArgumentError(
-                f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 0 to T = {steps}"
-            )
-        return ends
-
     def extra_repr(self) -> str:
         """The layer's sizes and options."""
         options = f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
@@ -606,13 +575,9 @@ _level = cache(scope)
 """The place of one direction of a layer among those above each other, by its name."""
 
 
-def _turned(x: Tensor, ends: Lengths) -> tuple[Any, ...]:
-    """The index that turns sequences round, each within its own length; applied twice, it does nothing."""
-    if ends is None:
-        return (slice(None, None, -1),)
-    steps = x.shape[0]
-    order = (ends - 1 - np.arange(steps)[:, None]) % steps  # what is padding stays so
-    return beside(order, x), beside(np.arange(len(ends)), x)
+def _turned(x: Tensor) -> Tensor:
+    """Sequences of one length turned round."""
+    return _one(x, slice(None, None, -1))
 
 
 def _at(wholes: State, key: int | slice) -> State:
@@ -627,16 +592,6 @@ def _one(x: Tensor, key: int | slice) -> Tensor:
         return apply(_INDEX, x, key=(key,))
     value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
     return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
-
-
-def _at_ends(every: State, ends: np.ndarray[Any, Any], initial: State) -> State:
-    """States after the last step of each sequence, ``(1, B, H)``; without steps it has the initial ones."""
-    key = ends - 1, np.arange(len(ends))
-    last = [stack([whole[key]]) for whole in every]
-    if not ends.all():
-        ran = beside(ends[:, None] > 0, every[0])
-        last = [where(ran, part, h) for part, h in zip(last, initial, strict=True)]
-    return tuple(last)
 
 
 def _joined(layers: tuple[Tensor, ...]) -> Tensor:

@@ -28,6 +28,8 @@ def sum_(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
 
 
 def sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    if axis is None and g.ndim == y.ndim:
+        return xp.broadcast_to(g, x.shape)
     lead = g.shape[: g.ndim - y.ndim]
     return xp.broadcast_to(_spread(xp, g, y, x, axis), lead + x.shape)
 

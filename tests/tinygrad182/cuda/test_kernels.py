@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 from tests.support import Array, assert_close
-from tests.tinygrad182.cells import KINDS as CELLS
+from tests.tinygrad182.cells import KINDS, Kind
+from tests.tinygrad182.nn.own_cells import swish
 from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import arrays, cuda, loops
 from tinygrad182.kernels.arrays import ALL, Deltas, Ends
 from tinygrad182.kernels.cuda_c import EXPRESSIONS
 from tinygrad182.kernels.program import Listing, Program, Run, Tape, Weights
-from tinygrad182.primitives import PRIMITIVES
+from tinygrad182.primitives import PRIMITIVES, Primitive
 from tinygrad182.tracing import KNOWN
 
 cupy = pytest.importorskip("cupy")
@@ -33,6 +34,18 @@ except cupy.cuda.runtime.CUDARuntimeError:
 
 STAND_IN = getattr(cupy, "__fake__", False)
 counts = pytest.mark.skipif(not STAND_IN, reason="only the stand-in counts launches and waits")
+
+SOFTSIGN = Primitive(
+    "softsign",
+    forward=lambda xp, x: x / (1 + abs(x)),
+    vjp=(lambda xp, g, y, x: g * (1 - abs(y)) / (1 + abs(x)),),
+    jvp="elementwise",
+)
+RNN: Any = PRIMITIVES["rnn_scan"]
+CELLS = KINDS | {
+    "function": Kind(RNN, {"nonlinearity": swish}),
+    "rule": Kind(RNN, {"nonlinearity": SOFTSIGN}),
+}
 
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}

@@ -89,17 +89,47 @@ def test_launches_of_a_layer(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("lengths", [False, True])
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bias": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False},
+        {"num_layers": 2, "dropout": 0.5},
+        {"num_layers": 2, "bidirectional": True, "truncate": 5},
+    ],
+    ids=str,
+)
 def test_a_training_step_never_waits(
     kind: str, dtype: str, lengths: bool, options: dict[str, Any]
 ) -> None:
+    options = dict(options)
+    truncate = options.pop("truncate", None)
     layer = make(kind, "cuda:0", dtype, **options)
     x = tensor(data(12, dtype), "cuda:0")
     optimizer = tg.optim.SGD(layer.parameters(), lr=0.1)
     with cupy.no_waits():
-        output, _ = layer(x, None, [12, 3, 5, 12] if lengths else None)
+        output, _ = layer(x, None, [12, 0, 5, 12] if lengths else None, truncate)
         (output**2).sum().backward()
         optimizer.step()
+
+
+@counts
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_lengths_go_to_a_card_once(fused: bool, bidirectional: bool) -> None:
+    """However many steps, windows and layers need something that was made of them."""
+    sent = []
+    for steps, truncate, layers in ((8, 8, 1), (16, 8, 1), (16, 2, 1), (8, 8, 3)):
+        options = {"num_layers": layers, "bidirectional": bidirectional, "fused": fused}
+        layer, x = make("lstm", "cuda:0", **options), tensor(data(steps), "cuda:0")
+        counts = []
+        for lengths in (None, [steps, 0, 5, steps]):
+            with cupy.counted() as found:
+                layer(x, None, lengths, truncate)
+            counts.append(found["h2d"])
+        sent.append(counts[1] - counts[0])
+    assert len(set(sent)) == 1
+    assert sent[0] <= 6
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -114,7 +144,8 @@ def gradients(
     for name, parameter in layer.named_parameters():
         parameter.requires_grad = not frozen or frozen not in name
     x = tensor(data(20), device, requires_grad=True)
-    shape = (options.get("num_layers", 1), 4, 8)
+    directions = 2 if options.get("bidirectional") else 1
+    shape = (options.get("num_layers", 1) * directions, 4, 8)
     parts = [tensor(np.full(shape, 0.1 + k), device, True) for k in range(1 + (kind == "lstm"))]
     state = tuple(parts) if kind == "lstm" else parts[0]
     output, last = layer(x, state, lengths, truncate)
@@ -135,6 +166,7 @@ def gradients(
         {"lengths": [20, 3, 7, 20]},
         {"truncate": 6},
         {"num_layers": 2, "lengths": [20, 3, 7, 1], "truncate": 6},
+        {"num_layers": 2, "lengths": [20, 0, 7, 1], "bidirectional": True, "dropout": 0.5},
         {"frozen": "weight_ih"},
         {"frozen": "weight_hh"},
         {"frozen": "weight"},

@@ -187,18 +187,20 @@ LAYERS = [tg.nn.RNN, tg.nn.LSTM, tg.nn.GRU, Centred]
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_layers(kind: Any) -> None:
+@pytest.mark.parametrize("both", [False, True])
+def test_layers(kind: Any, both: bool) -> None:
     """At every point a step of the layer stays there, and has the Jacobian that its complex step has."""
-    layer = kind(2, 4, num_layers=2, rng=0, dtype="float64")
+    layer = kind(2, 4, num_layers=2, bidirectional=both, rng=0, dtype="float64")
     for p in layer.parameters():
         p.assign(1.7 * host(p))
-    for level, size in ((0, 2), ("l1", 4)):
+    levels = (("l0_reverse", 2), ("l1", 8)) if both else ((0, 2), ("l1", 4))
+    for level, size in levels:
         x = np.linspace(-1, 1, size)
         points = fixed_points(layer, x, level=level)
-        k = int(str(level)[-1])
+        place = "l0" if level == 0 else level
         alone = kind(size, 4, rng=0, dtype="float64")
         for name in [name for name, _ in alone.named_parameters()]:
-            getattr(alone, name).assign(host(getattr(layer, name.replace("l0", f"l{k}"))))
+            getattr(alone, name).assign(host(getattr(layer, name.replace("l0", place))))
         assert any(point.is_fixed for point in points)
         for point in points:
             parts = [part[None, None] for part in point.state.values()]
@@ -301,6 +303,7 @@ def test_refused() -> None:
         (ArgumentError, "is not a recurrent cell", tg.nn.Linear(2, 3, rng=0), {}),
         (ArgumentError, "several levels; pass level= one of 'l0', 'l1'", two, {}),
         (ArgumentError, "no level 2; pass level= one of 'l0', 'l1'", two, {"level": 2}),
+        (ArgumentError, "no level 'l0_reverse'; pass", two, {"level": "l0_reverse"}),
         (ArgumentError, "without levels", tg.nn.RNNCell(2, 3, rng=0), {"level": 0}),
         (ArgumentError, "RNNCell.weight_hh is not finite", nan, {}),
         (ShapeError, r"x has shape \(3,\).*\(2,\)", rnn, {"x": np.ones(3)}),

@@ -14,6 +14,7 @@ from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases
 from tests.tinygrad182.inspect.test_weights import HEADS
 from tinygrad182.inspect import weights as module
+from tinygrad182.recording import node_of
 
 by_time = loops.reading(tg.inspect.weight_grad_by_time)
 mark = tg.inspect.mark
@@ -134,6 +135,9 @@ def test_uses_without_their_sequences_in_front_are_refused() -> None:
     with pytest.raises(tg.GraphError, match=r"in matmul of shape \(3, 2\).* write x @ W"):
         by_time(transposed, w, per_sample=True)
     assert by_time(transposed, w).shape == (3, 3, 3)
+    row = leaf(loops.inputs(1, 1, 3))
+    with pytest.raises(tg.GraphError, match=r"in matmul of shape \(1, 2\).* write x @ W"):
+        by_time(loop(lambda h: tg.tanh(h + row @ h), (3, 2)), row, per_sample=True)
     x = const(loops.inputs(2, 3, 2, 3))
     h = const(np.ones((1, 3)))
     for t in range(3):
@@ -175,6 +179,40 @@ def test_a_few_steps_at_a_time(monkeypatch: pytest.MonkeyPatch, chunk: int, fuse
         assert_close(some, expected[[2, 5]], 1e-13)
         norms = by_time(loss, w, norm_only=True, per_sample=True, times=[5, 2])
         assert_close(norms, np.linalg.norm(some.reshape(2, 2, -1), axis=2), 1e-13)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_no_more_numbers_at_once_than_are_said(
+    monkeypatch: pytest.MonkeyPatch, fused: bool
+) -> None:
+    """So much is worked on at a time as is given, all sequences together."""
+    lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
+    loss = sum(by_sequence(list(lstm(const(loops.inputs(0, 7, 2, 2)))[0])))
+    size, weight = 2 * lstm.weight_hh_l0.size, node_of(lstm.weight_hh_l0)
+    monkeypatch.setattr(module, "CHUNK", 3 * size)
+    parts = module._parts(node_of(loss), np.ones(()), weight, per_sample=True, norm_only=False)
+    assert [part.values.size for part in parts] == [3 * size, 3 * size, size]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("cut", [1, 2])
+def test_windows_of_a_single_step(fused: bool, cut: int) -> None:
+    """Five steps in windows of two leave one of one step."""
+    layer = tg.nn.RNN(2, 3, rng=0, dtype="float64", fused=fused)
+    output, _ = layer(const(loops.inputs(0, 5, 4, 2)), truncate=cut)
+    alone = by_sequence(list(output))
+    for name, weight in layer.named_parameters():
+        expected = np.stack([by_time(one, weight) for one in alone], axis=1)
+        assert_parts(sum(alone), weight, expected, name)
+
+
+def test_a_state_with_axes_of_its_own_of_which_one_is_read() -> None:
+    """Its first axis stays that of the sequences, here one."""
+    w, h, total = leaf(loops.inputs(1, 3, 3)), const(np.ones((1, 2, 3))), const(np.zeros(()))
+    for t in range(3):
+        h = mark(tg.tanh(h @ w), "h", time=t)
+        total = total + (h[0] ** 2).sum()
+    assert by_time(total, w, per_sample=True).shape == (3, 1, 3, 3)
 
 
 def test_a_penalty_belongs_to_no_sequence() -> None:

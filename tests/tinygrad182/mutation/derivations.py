@@ -119,6 +119,7 @@ def derived_anew() -> Iterator[None]:
 
 def _forget() -> None:
     recurrence._DERIVED.clear()
+    recurrence._BY_TEXT.clear()  # what is kept alive elsewhere has been worked on without a fault
 
 
 # --- faults ---------------------------------------------------------------------------------------

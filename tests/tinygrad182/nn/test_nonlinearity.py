@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, host, leaf
+from tests.support import Array, assert_close, assert_same_bits, const, host, host_only, leaf
 from tests.tinygrad182.kernels.cases import loops
 from tests.tinygrad182.nn.own_cells import SWISH, swish
 from tinygrad182 import recurrence, tracing
@@ -81,7 +81,7 @@ CHOICES: dict[str, Any] = {
 }
 UNFUSED: dict[str, Any] = {
     "normed": lambda x: x / tg.sqrt(tg.mean(x * x, axis=-1, keepdims=True) + 0.1),
-    "array": lambda x: tg.tanh(x) * np.ones(1, np.float32),
+    "array": lambda x: tg.tanh(x) * const(np.ones(1, np.float32)).data,
     "linear primitive": tg.Primitive(
         "half", lambda xp, x: 0.5 * x, (lambda xp, g, y, x: g,), "linear"
     ),
@@ -156,6 +156,36 @@ def test_a_rule_that_looks_at_shapes() -> None:
     layer = made(odd)
     assert not layer.fused
     compare(by_gradients(layer), by_gradients(made(odd, fused=False)), 1e-13)
+
+
+def primitive(forward: Any, rule: Any, jvp: Any = "elementwise") -> tg.Primitive:
+    return tg.Primitive("own", forward, (rule,), jvp)
+
+
+REASONS: dict[str, Any] = {
+    "": primitive(lambda xp, x: xp.sin(x), lambda xp, g, y, x: g * xp.cos(x)),
+    "step applies own, which does not say that it is elementwise; make it with": primitive(
+        lambda xp, x: xp.sin(x), lambda xp, g, y, x: g * xp.cos(x), "linear"
+    ),
+    "step applies own, a rule of which is not elementwise": primitive(
+        lambda xp, x: xp.sin(x), lambda xp, g, y, x: g * xp.sum(x)
+    ),
+    "step applies sum, which is not done for each hidden unit by itself; use": primitive(
+        lambda xp, x: x - xp.sum(x, axis=-1, keepdims=True), lambda xp, g, y, x: g
+    ),
+    "step applies mean, which is not done for each hidden unit by itself; use": (
+        lambda x: x - x.mean(axis=-1, keepdims=True)
+    ),
+    "step looks at numbers": primitive(lambda xp, x: np.sin(x), lambda xp, g, y, x: g),
+}
+
+
+@host_only("the last one calls NumPy")
+@pytest.mark.parametrize("reason", REASONS)
+def test_why_a_layer_runs_step_by_step(reason: str) -> None:
+    layer = made(REASONS[reason])
+    assert layer.why_unrolled.startswith(reason)
+    assert layer.fused == (reason == "") == (layer.why_unrolled == "")
 
 
 def test_a_wrong_rule_is_told_by_the_framework() -> None:
@@ -323,6 +353,12 @@ def test_equal_functions_have_one_program() -> None:
     assert len(programs) == 1
     other = made(lambda y: tg.atan(0.375 * y))
     assert other.scan.program(nonlinearity=other.nonlinearity) in programs
+
+
+def test_a_program_is_derived_under_detect_anomaly() -> None:
+    with tg.detect_anomaly():
+        layer = made(lambda x: tg.atan(0.21875 * x))
+    assert (layer.fused, layer.why_unrolled) == (True, "")
 
 
 def test_it_is_derived_once(monkeypatch: pytest.MonkeyPatch) -> None:

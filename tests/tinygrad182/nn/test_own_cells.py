@@ -244,7 +244,9 @@ def test_cells_make_the_same_steps(own: Own) -> None:
 def test_a_step_that_mixes_units_runs_by_its_definition() -> None:
     layer = made(CELLS[-1])
     assert not layer.fused
-    assert layer.why_unrolled.startswith("step applies sum, which is not done for each hidden unit")
+    assert layer.why_unrolled.startswith(
+        "step applies mean, which is not done for each hidden unit"
+    )
     assert f", fused=False: {layer.why_unrolled})" in repr(layer)
     output, _ = layer(const(arrays(CELLS[-1])["x"]))
     assert node_of(output).op == "stack"
