@@ -549,19 +549,6 @@ def test_it_is_derived_once_for_each_choice_of_parameters(monkeypatch: pytest.Mo
     assert derived == [{"slope": 0.1}, {"slope": 0.2}]
 
 
-@pytest.mark.parametrize("mode", [tg.no_grad, tg.detect_anomaly], ids=["no_grad", "anomaly"])
-def test_it_is_the_same_in_every_mode(mode: Any) -> None:
-    """A layer that is made while anomalies are looked for runs as one operation too."""
-
-    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
-        return (xp.tanh(x + h),)
-
-    scan, same = (Scan.of("cell", step, ("z",), ("h",)) for _ in range(2))
-    with mode():
-        found = text(scan)
-    assert found == text(same)
-
-
 def test_threads_may_derive_at_once() -> None:
     """Each finds a whole program, and the same one."""
     with ThreadPoolExecutor(8) as pool:

@@ -128,7 +128,8 @@ class Uses:
         """The first axis of a use's result but time, which must not be an axis of the weight.
 
         Where a result has no axis but the weight's, or others of size 1 (W @ h), it is of one sequence.
-        ``is_single``: it is a whole of one step, which belongs to that step, and has a time axis nevertheless.
+        ``is_single``: it is a whole of one step, which belongs to that step, and has a time axis
+        nevertheless.
         """
         time, made = self.axes.get(use), self.neck | self.alone
         axes = [axis for axis in range(-use.value.ndim, 0) if time is None or axis != time.axis]
