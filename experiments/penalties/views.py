@@ -18,7 +18,7 @@ CONSTANT = "best constant"
 
 FLOW_LOOKS = {
     BEFORE: Look(charts.GREY, (5, 3), 2.2),
-    AFTER: Look(charts.VERMILLION, (1, 0), 2.8),
+    AFTER: Look(charts.INK, (1, 0), 2.8),
 }
 
 LARGER = charts.PALETTE[2:]

@@ -14,9 +14,10 @@ import numpy as np
 from .. import backend, functions
 from .._numbers import check_number
 from .._tensor import Tensor
-from ..errors import ArgumentError, DTypeError, ShapeError, brief
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
 from ..functions import broadcast_to, concat, matmul
 from ..host import on_host
+from ..modes import MODES
 from ..nn.init import Rng, generator
 from ..nn.recurrent import RecurrentCell, RecurrentLayer
 from ..recording import is_tensor, wrap
@@ -260,6 +261,8 @@ def fixed_points(
         ``x`` or starts of another shape.
     DTypeError
         Complex or unreadable numbers.
+    GraphError
+        Inside :func:`intervene`, whose gates would not be set here.
 
     Notes
     -----
@@ -288,6 +291,11 @@ def fixed_points(
     >>> points[point[0, 0]].stable, points[point[1, 0]].unstable_modes
     (True, 2)
     """
+    if MODES.get().interventions:
+        raise GraphError(
+            "fixed_points: gates that intervene sets are not set in the cell that is searched; leave the "
+            "context, or give the step an option that sets the gate"
+        )
     step = _Step(cell, level, x)
     count, most = _whole("count", count), _whole("max_steps", max_steps)
     noise = check_number(_OP, "noise", noise)

@@ -169,6 +169,14 @@ def test_a_start_at_which_the_step_is_not_finite_leads_to_none() -> None:
     assert_close(points.unsettled["h"], np.array([[-1000.0], [-900.0]]), 0.0)
 
 
+def test_a_gate_that_is_set_would_not_be_set_here() -> None:
+    rnn = tg.nn.RNN(1, 2, rng=0)
+    with tg.inspect.intervene("rnn.l0", scale=0.5):
+        rnn(tg.ones((1, 1, 1)))
+        with pytest.raises(tg.GraphError, match="leave the context"):
+            fixed_points(rnn)
+
+
 # --- cells --------------------------------------------------------------------------------------------
 
 
