@@ -367,10 +367,10 @@ class _NumPy(NumPyLike):
         return np.broadcast_to(x, shape)
 
     @staticmethod
-    def matmul(a: Array, b: Array) -> Array:
-        if a.ndim == b.ndim == 2 and len(a) <= ROWS:
+    def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+        if a.ndim == b.ndim == 2 and len(a) <= ROWS and out is None:
             return a.dot(b)  # half the time for a small one; it fills its result with zeros first
-        return np.matmul(a, b)
+        return np.matmul(a, b, out=out)
 
     @staticmethod
     def ones_like(x: Array, dtype: Any = None) -> Array:

@@ -344,11 +344,13 @@ def test_an_interrupted_backward_leaves_all_gradients_or_none(create_graph: bool
 
 
 def test_an_error_inside_two_runs_with_the_lock_frees_it_once() -> None:
+    @memory.locked
+    @memory.locked
     def fail() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        memory.holding_lock(memory.holding_lock, fail)
+        fail()
     assert _is_free(memory.LOCK)
 
 

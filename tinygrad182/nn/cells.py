@@ -14,7 +14,7 @@ from .. import functions
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, brief
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..recurrence import RESERVED, Scan
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def set_options(layer: Recurrent) -> None:
             _refuse(type(layer), found, "pass a number, a name or a tuple of such")
 
 
+@modes_kept
 def try_step(cls: Any, device: str | None, params: dict[str, Any]) -> None:
     """Run a class's step on a few numbers, and compare what comes with the state.
 

@@ -12,7 +12,7 @@ from .. import functions
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, brief
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..primitives import Primitive
 from ..recording import apply
 
@@ -30,6 +30,7 @@ def bent(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
     return nonlinearity(x)
 
 
+@modes_kept
 def check_nonlinearity(layer: object, nonlinearity: Any, device: str | None = None) -> Any:
     """Return a nonlinearity; a function is tried on a few numbers.
 
