@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,13 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "booleans": (lambda: rnn()(array(ONES > 0)), tg.DTypeError, "bool"),
     "a list": (lambda: rnn()([[[1.0, 2.0]]]), tg.DTypeError, "RNN: the input is a list"),
     "nothing": (lambda: rnn()(None), tg.DTypeError, "NoneType"),
+    "packed sequences": (
+        lambda: nn.LSTM(1, 2)(
+            namedtuple("PackedSequence", "data batch_sizes")(np.ones((3, 1)), [2, 1])
+        ),
+        tg.DTypeError,
+        "LSTM: the input is a PackedSequence, not a Tensor; pass padded sequences, and lengths=",
+    ),
     "what an RNN returned": (
         lambda: nn.Sequential(rnn(), nn.Linear(5, 1))(X),
         tg.DTypeError,
