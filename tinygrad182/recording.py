@@ -13,9 +13,7 @@ from numpy import ndarray
 
 from . import anomaly, backend
 from .backend import NUMPY, SCALARS, Array
-from .errors import (
-    InPlaceError,
-)
+from .errors import DTypeError, InPlaceError
 from .memory import ORDER, Memory, locked
 from .modes import MODES, Scope
 from .operands import REFUSALS, as_array, explain
@@ -293,6 +291,9 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             value, saved = value
         if isinstance(value, np.generic):  # NumPy's 0-d results
             value = np.asarray(value)
+        elif not backend.is_array(value):
+            found = f"returned a {type(value).__name__}; return an array"
+            raise DTypeError(f"{primitive.name}{modes.scope.place()}: the forward {found}")
     scope = modes.scope
     if modes.anomaly:
         if not scope.source:  # that of the operation whose derivative this is
