@@ -223,7 +223,7 @@ def wrap(value: Array, node: Node | None = None) -> Tensor:
     return tensor
 
 
-_new: Any = object.__new__  # a Tensor's own constructor is for users, whom it tells another
+_new: Any = object.__new__  # Tensor(...) itself refuses: it sends people to tg.tensor
 
 
 def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
@@ -338,7 +338,9 @@ def record(
     else:
         node = Node(primitive, inputs, value, params or _NO_PARAMS, scope)
     for x in inputs:
-        if type(x) is not Node and isinstance(x, Node) and x.memory is not None:
+        if (
+            type(x) is not Node and isinstance(x, Node) and x.memory is not None
+        ):  # plain ones have none
             x.memory.used = node.order
     tensor = _new(_tensor_type)
     tensor._data, tensor._node = value, node
