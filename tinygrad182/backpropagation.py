@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from . import backend
 from .anomaly import check_cotangent
-from .errors import FreedGraphError, ShapeError, TinygradError
+from .errors import DTypeError, FreedGraphError, ShapeError, TinygradError
 from .memory import a_pass
 from .modes import MODES, Modes, grad_mode, modes_kept, record_at, recording_as
 from .namespaces import HALF
@@ -204,6 +204,11 @@ def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, .
     value = parent.value
     if type(cotangent) is Slice:
         return cotangent
+    if not hasattr(cotangent, "shape"):
+        raise DTypeError(
+            f"the derivative rule of {node.op} returned a {type(cotangent).__name__}; "
+            f"return an array of shape {tuple(value.shape)}"
+        )
     shape, lead = cotangent.shape, len(leading)
     if shape != (whole := leading + value.shape if leading else value.shape):
         axes = None

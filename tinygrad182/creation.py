@@ -230,7 +230,10 @@ def _weak(x: Any, dtype: np.dtype[Any]) -> Any:
     x = as_array(x)
     if has_dtype(x):
         return x
-    array = on_host(x)
+    try:
+        array = on_host(x)
+    except ValueError:  # rows of unequal lengths, which is told where they are read
+        return x
     if array.dtype.kind not in "iufc":
         return x
     least = {"c": 0j, "f": 0.0}.get(array.dtype.kind, 0.0 if dtype.kind == "f" else 0)

@@ -49,7 +49,10 @@ LOCK = threading.RLock()
 
 
 def locked(run: F) -> F:
-    """Decorate a function that runs while no other thread does; an interrupt leaves the lock free, too."""
+    """Decorate a function: of all that are decorated so, one thread runs one at a time.
+
+    An interrupt leaves the lock free, too.
+    """
 
     @functools.wraps(run)
     def alone(*args: Any) -> Any:

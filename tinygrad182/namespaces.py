@@ -14,9 +14,10 @@ from . import _scaled
 from .errors import DeviceError, DTypeError
 
 SCALARS = frozenset({bool, int, float, complex})
+"""Python's own numbers: weak operands, which take the dtype of the array beside them."""
 
 ANYWHERE = nullcontext()
-"""Python's own numbers: weak operands, which take the dtype of the array beside them."""
+"""The context of a library that has no current device."""
 
 Array = Any
 """An array of any supported library (inside a derivative rule: or a Tensor)."""

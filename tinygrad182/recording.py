@@ -13,9 +13,7 @@ from numpy import ndarray
 
 from . import anomaly, backend
 from .backend import NUMPY, SCALARS, Array
-from .errors import (
-    InPlaceError,
-)
+from .errors import DTypeError, InPlaceError
 from .memory import ORDER, Memory, locked
 from .modes import MODES, Scope
 from .operands import REFUSALS, as_array, explain
@@ -225,7 +223,7 @@ def wrap(value: Array, node: Node | None = None) -> Tensor:
     return tensor
 
 
-_new: Any = object.__new__  # a Tensor's own constructor is for users, whom it tells another
+_new: Any = object.__new__  # Tensor(...) itself refuses: it sends people to tg.tensor
 
 
 def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
@@ -293,6 +291,9 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             value, saved = value
         if isinstance(value, np.generic):  # NumPy's 0-d results
             value = np.asarray(value)
+        elif not backend.is_array(value):
+            found = f"returned a {type(value).__name__}; return an array"
+            raise DTypeError(f"{primitive.name}{modes.scope.place()}: the forward {found}")
     scope = modes.scope
     if modes.anomaly:
         if not scope.source:  # that of the operation whose derivative this is
@@ -337,7 +338,9 @@ def record(
     else:
         node = Node(primitive, inputs, value, params or _NO_PARAMS, scope)
     for x in inputs:
-        if type(x) is not Node and isinstance(x, Node) and x.memory is not None:
+        if (
+            type(x) is not Node and isinstance(x, Node) and x.memory is not None
+        ):  # plain ones have none
             x.memory.used = node.order
     tensor = _new(_tensor_type)
     tensor._data, tensor._node = value, node

@@ -46,9 +46,9 @@ def followed(scan: Scan, operands: Sequence[Any]) -> list[Any]:
     nodes = [node_of(x) for x in operands if isinstance(x, Tensor)]
     if MODES.get().grad and any([node.requires_grad for node in nodes]):  # noqa: C419
         for i in range(1, 1 + len(scan.parts)):
-            before = node_of(operands[i])
-            if not before.requires_grad:
-                leaf = Leaf(before.value, requires_grad=True)
+            before: Any = node_of(operands[i])
+            if not before.requires_grad:  # a leaf: the other one is around the same memory
+                leaf = Leaf(before.value, True, before.memory, before.frozen)
                 leaf.marks = before.marks
                 found[i] = wrap(leaf.value, leaf)
     return found

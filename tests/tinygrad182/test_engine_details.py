@@ -416,6 +416,25 @@ def test_a_rule_that_returns_a_wrong_shape_is_told(
         tg.jacobian(lambda x: tg.apply(wrong, x), x)
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("rule", [lambda *_: 2.0, lambda xp, g, y, x: [g]])
+def test_a_rule_that_returns_no_array_is_told(rule: Any, together: bool) -> None:
+    with pytest.raises(
+        tg.DTypeError, match=r"rule of wrong returned a .*; return an array .*\(3,\)"
+    ):
+        tg.apply(_with_rule(rule, together=together), leaf(np.ones(3))).sum().backward()
+
+
+@pytest.mark.parametrize("found", [1.0, None, [1.0], tg.ones(3)])
+def test_a_forward_that_returns_no_array_is_told(found: Any) -> None:
+    primitive = tg.Primitive("wrong", lambda xp, x: found, (lambda xp, g, y, x: g,), "linear")
+    for x in (leaf(np.ones(3)), tg.ones(3)):
+        with pytest.raises(
+            tg.DTypeError, match=r"^wrong: the forward returned a .*; return an array"
+        ):
+            tg.apply(primitive, x)
+
+
 def test_only_a_primitive_that_broadcasts_may_leave_repeated_axes_to_the_engine() -> None:
     x = leaf(np.ones((3, 1)))
     (g,) = tg.grad(tg.apply(_with_rule(WRONG["another size"], broadcasts=True), x).sum(), x)

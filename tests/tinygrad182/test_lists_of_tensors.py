@@ -148,6 +148,9 @@ def test_what_a_list_cannot_be() -> None:
         tg.sum([w, w[:2]])
     with pytest.raises(tg.ShapeError, match="empty list"):
         tg.sum([w, []])
+    for operands in ((w, [[1.0], [2.0, 3.0]]), ([[1.0], [2.0, 3.0]], w)):
+        with pytest.raises(tg.ArgumentError, match=r"^add: .*unequal lengths.*; pad them first"):
+            tg.add(*operands)
     for by_numpy in (np.mean, np.array, np.sum):
         with pytest.raises(tg.GraphError, match=r"tg\.mean\(\[x, y\]\).* tg\.stack\(\[x, y\]\)"):
             by_numpy([w, w])  # type: ignore[operator]

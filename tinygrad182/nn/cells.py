@@ -105,15 +105,15 @@ def set_options(layer: Recurrent) -> None:
 
 
 @modes_kept
-def try_step(cls: Any, device: str | None, params: dict[str, Any]) -> None:
-    """Run a class's step on a few numbers, and compare what comes with the state.
+def try_step(layer: Any, device: str | None, params: dict[str, Any]) -> None:
+    """Run the step of a layer or cell on numbers of its units, and compare what comes with the state.
 
     Raises
     ------
     ArgumentError
         The step fails, or returns something else than the next state.
     """
-    scan, batch, n = cls.scan, 2, 4
+    cls, scan, batch, n = type(layer), layer.scan, 2, layer.hidden_size
     sums = (batch, len(scan.gates) * n)
     shapes = sums, sums, *[(batch, n)] * len(scan.parts)
     x, h, *state = [_numbers(shape, device) for shape in shapes]

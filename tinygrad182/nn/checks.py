@@ -50,11 +50,11 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     x = x if isinstance(x, tuple) else gathered(imported(x))
     if not isinstance(x, Tensor):
         if not hasattr(x, "dtype"):
-            hint = (
-                "the output alone of what a recurrent layer returns"
-                if type(x) is tuple
-                else "tg.tensor(...)"
-            )
+            hint = "tg.tensor(...)"
+            if hasattr(x, "batch_sizes"):  # PyTorch's PackedSequence
+                hint = "padded sequences, and lengths="
+            elif isinstance(x, tuple):
+                hint = "the output alone of what a recurrent layer returns"
             raise DTypeError(f"{name}: {what} is a {type(x).__name__}, not a Tensor; pass {hint}")
         x = tensor(x) if weight is None else beside(x, weight)
     if weight is not None and x._data.dtype is weight._data.dtype:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import functions
 from .._tensor import Tensor
-from ..creation import tensor
+from ..creation import sizes_of, tensor
 from ..errors import ArgumentError, brief
 from ..modes import modes_kept, no_grad
 from ..primitives import Primitive
@@ -31,8 +31,10 @@ def bent(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
 
 
 @modes_kept
-def check_nonlinearity(layer: object, nonlinearity: Any, device: str | None = None) -> Any:
-    """Return a nonlinearity; a function is tried on a few numbers.
+def check_nonlinearity(
+    layer: object, nonlinearity: Any, units: int, device: str | None = None
+) -> Any:
+    """Return a nonlinearity; a function is tried on numbers of as many units as it will get.
 
     Raises
     ------
@@ -48,12 +50,14 @@ def check_nonlinearity(layer: object, nonlinearity: Any, device: str | None = No
             "such as tg.sin, or a tg.Primitive"
         )
     what += f" {name_of(nonlinearity)}"
-    numbers = tensor(np.linspace(0.1, 0.8, 8, dtype=np.float32).reshape(2, 4), device=device)
+    shape = sizes_of((2, units), type(layer).__name__)
+    values = np.linspace(0.1, 0.8, 2 * units, dtype=np.float32).reshape(shape)
+    numbers = tensor(values, device=device)
     try:
         with no_grad():
             y = bent(nonlinearity, numbers)
     except Exception as error:
-        found = f"{what} fails on a Tensor of shape (2, 4): {type(error).__name__}: {error}"
+        found = f"{what} fails on a Tensor of shape {shape}: {type(error).__name__}: {error}"
         raise ArgumentError(found) from error
     remedy = "return a Tensor of real numbers, of the shape of the one argument"
     if not isinstance(y, Tensor):

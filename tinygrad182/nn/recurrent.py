@@ -235,7 +235,7 @@ class RecurrentCell(Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
         self._make("", input_size, generator(rng), dtype, device)
-        try_step(type(self), device, self._params())
+        try_step(self, device, self._params())
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Map an input ``(B, I)`` and a state, zeros by default, to the next state.
@@ -370,7 +370,7 @@ class RecurrentLayer(Recurrent):
             for direction in self._directions():
                 self._make(f"_l{k}{direction}", below, self._generator, dtype, device)
             below = hidden_size * len(self._directions())
-        try_step(type(self), device, self._params())
+        try_step(self, device, self._params())
 
     def _rate(self, dropout: Any) -> float:
         """The rate of dropout between layers, of which there has to be more than one."""

@@ -55,7 +55,7 @@ class ResBlock(Module):
         device: str | None = None,
     ) -> None:
         width = check_size(self, "width", width, 1)
-        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, width, device)
         self.skip = skip
         self.linear = Linear(width, width, bias, rng=rng, dtype=dtype, device=device)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .._tensor import Tensor
+from .checks import check_size
 from .init import Rng
 from .nonlinearity import Nonlinearity, bent, check_nonlinearity
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
@@ -126,7 +127,8 @@ class RNN(_Vanilla, RecurrentLayer):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
+        units = check_size(self, "hidden_size", hidden_size, 1)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, units, device)
         super().__init__(
             input_size,
             hidden_size,
@@ -181,7 +183,8 @@ class RNNCell(_Vanilla, RecurrentCell):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.nonlinearity = check_nonlinearity(self, nonlinearity, device)
+        units = check_size(self, "hidden_size", hidden_size, 1)
+        self.nonlinearity = check_nonlinearity(self, nonlinearity, units, device)
         super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)
 
     def forward(self, x: Tensor, h: Any = None) -> Tensor:

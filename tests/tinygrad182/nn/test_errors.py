@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -46,12 +47,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "nonlinearity of another shape": (
         lambda: nn.RNNCell(2, 3, nonlinearity=tg.sum),
         tg.ArgumentError,
-        r"^RNNCell: nonlinearity sum returns shape \(\) and dtype float32 for shape \(2, 4\); return a",
+        r"^RNNCell: nonlinearity sum returns shape \(\) and dtype float32 for shape \(2, 3\); return a",
     ),
     "nonlinearity that is a mask": (
         lambda: nn.ResBlock(2, lambda x: x > 0),
         tg.ArgumentError,
-        r"^ResBlock: nonlinearity <lambda> returns shape \(2, 4\) and dtype bool",
+        r"^ResBlock: nonlinearity <lambda> returns shape \(2, 2\) and dtype bool",
     ),
     "nonlinearity that returns no Tensor": (
         lambda: nn.RNN(2, 3, nonlinearity=lambda x: x.numpy()),
@@ -61,7 +62,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "nonlinearity without an argument": (
         lambda: nn.RNN(2, 3, nonlinearity=lambda: 1.0),
         tg.ArgumentError,
-        r"^RNN: nonlinearity <lambda> fails on a Tensor of shape \(2, 4\): TypeError: .*0 positional",
+        r"^RNN: nonlinearity <lambda> fails on a Tensor of shape \(2, 3\): TypeError: .*0 positional",
     ),
     "nonlinearity with two arguments": (
         lambda: nn.RNN(2, 3, nonlinearity=tg.PRIMITIVES["add"]),
@@ -106,6 +107,13 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "booleans": (lambda: rnn()(array(ONES > 0)), tg.DTypeError, "bool"),
     "a list": (lambda: rnn()([[[1.0, 2.0]]]), tg.DTypeError, "RNN: the input is a list"),
     "nothing": (lambda: rnn()(None), tg.DTypeError, "NoneType"),
+    "packed sequences": (
+        lambda: nn.LSTM(1, 2)(
+            namedtuple("PackedSequence", "data batch_sizes")(np.ones((3, 1)), [2, 1])
+        ),
+        tg.DTypeError,
+        "LSTM: the input is a PackedSequence, not a Tensor; pass padded sequences, and lengths=",
+    ),
     "what an RNN returned": (
         lambda: nn.Sequential(rnn(), nn.Linear(5, 1))(X),
         tg.DTypeError,

@@ -179,6 +179,20 @@ def test_what_was_changed_is_refused(
 
 
 @every_kind
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("lengths", [None, LENGTHS, (5, 0, 3)])
+def test_an_initial_state_that_was_changed_is_refused(kind: str, fused: bool, lengths: Any) -> None:
+    """Also a constant one, in whose place a leaf that requires grad is recorded."""
+    for i in range(len(operands(kind)) - 1):
+        module, (x, *state) = layer(kind, fused=fused), operands(kind)
+        state = [part.detach().clone() for part in state]
+        loss = run(module, [x, *state], lengths=lengths)
+        state[i].assign(state[i] * 2.0)
+        with pytest.raises(tg.InPlaceError, match=r"changed in place"):
+            loss.backward()
+
+
+@every_kind
 def test_arrays_and_lengths_given_are_its_own(kind: str) -> None:
     """What a caller does to them afterwards changes nothing."""
     module, xs = layer(kind), operands(kind)

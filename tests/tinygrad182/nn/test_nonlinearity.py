@@ -442,6 +442,29 @@ def test_names_in_reprs() -> None:
         assert repr(tg.nn.ResBlock(2, function)).startswith(f"ResBlock({name})")
 
 
+def test_a_function_may_have_a_number_for_every_unit() -> None:
+    """It is tried on as many units as it will get, and so is the step."""
+    slope = leaf(np.linspace(0.1, 0.5, 5))
+
+    def bent(x: Any) -> Any:
+        return tg.where(x > 0.0123, x, slope * x)
+
+    x = const(np.random.default_rng(0).normal(size=(T, B, I)))
+    layer = tg.nn.RNN(I, 5, nonlinearity=bent, rng=0, dtype="float64")
+    cell = tg.nn.RNNCell(I, 5, nonlinearity=bent, rng=0, dtype="float64")
+    h = tg.zeros((B, 5), dtype="float64")
+    for x_t in x:
+        h = cell(x_t, h)
+    output, _ = layer(x)
+    assert_close(host(output)[-1], host(h), 1e-14)
+    output.sum().backward()
+    assert slope.grad is not None
+    assert host(slope.grad).any()
+    assert tg.nn.ResBlock(5, bent, rng=0, dtype="float64")(h).shape == (B, 5)
+    with pytest.raises(tg.ArgumentError, match=r"fails on a Tensor of shape \(2, 6\)"):
+        tg.nn.RNN(I, 6, nonlinearity=bent)
+
+
 def test_a_module_with_a_parameter_is_trained_with_the_layer() -> None:
     class Bent(tg.nn.Module):
         def __init__(self) -> None:

@@ -111,11 +111,11 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a step that returns all gates": (
         made(gates=2),
-        r"^Mine: step returns h of shape \(2, 8\) for 2 sequences of 4 units; .* 2 blocks of H",
+        r"^Mine: step returns h of shape \(2, 6\) for 2 sequences of 3 units; .* 2 blocks of H",
     ),
     "a step that adds what does not fit": (
         with_step(lambda xp, x, h, state: (x + h + state[0],), gates=2),
-        r"^Mine: step fails on sums x and h of shape \(2, 8\): ShapeError: add: cannot take",
+        r"^Mine: step fails on sums x and h of shape \(2, 6\): ShapeError: add: cannot take",
     ),
     "a step with a bug": (
         with_step(lambda xp, x, h, state: (xp.tahn(x + h),)),
