@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import functions
@@ -70,14 +69,17 @@ def recorded(node: Node, operands: Sequence[Any], **params: Any) -> list[State]:
         return run_steps(node.primitive, operands, {**node.params, **params})  # type: ignore[arg-type]
 
 
-def operations(node: Node) -> frozenset[str]:
-    """The names of the operations inside a recurrence."""
-    return _operations(node.primitive, **own(node.params))
+def operations(nodes: Iterable[Node]) -> set[str]:
+    """The names of the operations inside recurrences; windows of one layer are looked at once."""
+    steps: dict[Any, tuple[Any, dict[str, Any]]] = {}
+    for node in filter(is_scan, nodes):
+        options = own(node.params)  # which may be functions without a hash
+        steps[node.primitive, *map(id, options.values())] = node.primitive, options
+    return {op for scan, options in steps.values() for op in _operations(scan, options)}
 
 
-@cache
 @modes_kept
-def _operations(scan: Scan, **params: Any) -> frozenset[str]:
+def _operations(scan: Scan, params: dict[str, Any]) -> set[str]:
     inputs = [ones((2, 1, 1)), *[ones((1, 1))] * len(scan.parts)]
     weight = ones((len(scan.gates), 1), requires_grad=True)
     others = [ones((blocks,), requires_grad=True) for blocks in scan.weights.values()]
@@ -87,7 +89,7 @@ def _operations(scan: Scan, **params: Any) -> frozenset[str]:
     with enable_grad():
         states = run_steps(scan, operands, {"shortest": 1, **params})
         nodes = ancestors([node_of(stack(list(part))) for part in zip(*states, strict=True)])
-    return frozenset(node.op for node in nodes) - {"leaf"}
+    return {node.op for node in nodes} - {"leaf"}
 
 
 def unrolled(root: Node) -> Node:

@@ -305,9 +305,11 @@ class Graph:
         UnknownPathError
             No operation is called so, or nothing in the graph and no layer's state has the name.
         """
-        inside = {op for n in self._order if is_scan(n) for op in operations(n)}
         parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
-        looks_inside = op in inside if op else time is not None or (name and not parameter)
+        if op:
+            looks_inside = op in operations(self._order)
+        else:
+            looks_inside = time is not None or bool(name and not parameter)
         graph = self.opened() if looks_inside else self
         found = [
             node

@@ -6,6 +6,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -393,6 +394,30 @@ def test_it_is_not_kept_alive(kind: str) -> None:
     del slope
     gc.collect()
     assert watched() is None
+
+
+def test_operations_inside_are_those_of_now_and_need_no_hash() -> None:
+    """``select(op=)`` finds them in a function without a hash, keeps none, and sees what it has become."""
+
+    @dataclass
+    class Chosen:
+        name: str
+
+        def __call__(self, x: Any) -> Any:
+            return getattr(tg, self.name)(x)
+
+    chosen = Chosen("sin")
+    layer = tg.nn.RNN(I, H, nonlinearity=chosen, rng=0)
+    assert layer.fused
+    for name, other in (("sin", "atan"), ("atan", "sin")):
+        chosen.name = name
+        graph = tg.inspect.trace(layer(tg.ones((T, B, I)))[0].sum())
+        assert len(graph.select(op=name)) == len(graph.select(name="h", time=1)) * T
+        assert not graph.select(op=other)
+    gone = weakref.ref(chosen)
+    del chosen, layer, graph
+    gc.collect()
+    assert gone() is None
 
 
 # --- layers, cells and blocks ---------------------------------------------------------------------
