@@ -342,10 +342,9 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     tensor([2., 2., 2.])
     """
     x = as_tensor(x)
-    return apply(_SUM, x, axis=negative_axes(x, axis, "sum", keepdims), keepdims=keepdims)
-
-
-_SUM, _DIVIDE = PRIMITIVES["sum"], PRIMITIVES["divide"]
+    return apply(
+        PRIMITIVES["sum"], x, axis=negative_axes(x, axis, "sum", keepdims), keepdims=keepdims
+    )
 
 
 @accumulating
@@ -408,10 +407,9 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements along ``axis``."""
     x = floating(x, "float64")  # whose sum does not wrap
     axes = negative_axes(x, axis, "mean", keepdims)
-    count = _count(x, axes)
-    if count == 0:
+    if not x._data.size and not _count(x, axes):
         raise ShapeError(f"mean: no elements along axis {axis} of shape {x.shape}")
-    return apply(_DIVIDE, apply(_SUM, x, axis=axes, keepdims=keepdims), count)
+    return apply(PRIMITIVES["mean"], x, axis=axes, keepdims=keepdims)
 
 
 @accumulating

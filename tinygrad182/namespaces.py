@@ -361,7 +361,9 @@ class _NumPy(NumPyLike):
     def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
         if x.size == 1 and x.ndim <= len(shape):  # the cotangent of every full reduction
             if math.prod(shape) > FEW:
-                return np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
+                repeated = np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
+                repeated.flags.writeable = False
+                return repeated
             filled = np.empty(shape, x.dtype)  # what is computed with it next is quicker
             filled.fill(x.item())
             return filled

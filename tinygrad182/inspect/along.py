@@ -244,7 +244,7 @@ def _summed_along(node: Node, powers: Array, lead: int) -> Powers:
 _RULES: dict[str, Callable[[Node, Array, int], Powers]] = {
     **dict.fromkeys(["broadcast_to", "astype", "to_device"], _aligned),
     **dict.fromkeys(["reshape", "permute_dims", "flip", "concat", "stack", "scatter_add"], _moved),
-    **dict.fromkeys(["sum", "max", "min", "logsumexp"], _reduced),
+    **dict.fromkeys(["sum", "mean", "max", "min", "logsumexp"], _reduced),
     "cumulative_sum": _summed_along,
     "einsum": _contracted,
     "matmul": _matmul,

@@ -76,7 +76,7 @@ def operand_axes(node: Node, axis: int) -> list[int | None]:
     return found
 
 
-_REDUCTIONS = {"sum", "max", "min", "logsumexp"}
+_REDUCTIONS = {"sum", "mean", "max", "min", "logsumexp"}
 
 
 def _letter(term: str, letter: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -197,6 +198,9 @@ class GraphNode:
         return f"<{self.op}{label} {self.shape}{self._node.place()}>"
 
 
+_KEPT = operator.attrgetter("value", "inputs")
+
+
 class Graph:
     """What a loss depends on: read-only, oldest node first. Made by :func:`trace`.
 
@@ -211,16 +215,17 @@ class Graph:
         self._order = order
         self._grads = grads
         # what stays known of an operation when a later backward pass frees it
-        self._kept = {node: (node.value, node.inputs) for node in order if node.inputs}
+        self._kept = dict(zip(order, map(_KEPT, order), strict=True))
         self._lazy_opened: Graph | None = None
         self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
     def _inputs(self, node: Node) -> tuple[Any, ...]:
-        return self._kept[node][1] if node in self._kept else ()
+        inputs: tuple[Any, ...] = self._kept[node][1]
+        return inputs
 
     def _value(self, node: Node) -> Array:
-        return self._kept[node][0] if node in self._kept else node.value
+        return self._kept[node][0]
 
     @property
     def _uses(self) -> dict[Node, list[Node]]:

@@ -470,7 +470,7 @@ def _sent_from(node: Node, delta: Array, end: Node | None) -> Array:
 
 _LINEAR = {
     *("add", "subtract", "negative", "sum", "cumulative_sum", "concat", "stack", "flip", "index"),
-    *("scatter_add", "permute_dims", "reshape", "broadcast_to", "astype", "to_device"),
+    *("mean", "scatter_add", "permute_dims", "reshape", "broadcast_to", "astype", "to_device"),
 }
 _LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
 """Products, of which one factor may come from the state before."""

@@ -34,6 +34,19 @@ def sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims
     return xp.broadcast_to(_spread(xp, g, y, x, axis), lead + x.shape)
 
 
+def mean(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    """Mean of the elements along ``axis``."""
+    return xp.sum(x, axis=axis, keepdims=keepdims) / _count(x, axis)
+
+
+def mean_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool) -> Array:
+    return sum_vjp(xp, g / _count(x, axis), y, x, axis=axis, keepdims=keepdims)
+
+
+def _count(x: Array, axis: Axis) -> int:
+    return math.prod(x.shape if axis is None else [x.shape[a] for a in axis])
+
+
 def max_(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
     """Largest element along ``axis``; ties share the cotangent evenly."""
     if xp.is_complex(x):
@@ -115,10 +128,9 @@ def cumulative_sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: int
     return xp.flip(xp.cumulative_sum(xp.flip(g, axis=axis), axis=axis), axis=axis)
 
 
-_NEEDS = (
-    "every axis must be one of the operand's, and max, min and logsumexp need at least one element"
-)
+_NEEDS = "every axis must be one of the operand's, and all but sums need at least one element"
 define(sum_, sum_vjp, jvp="linear", needs=_NEEDS)
+define(mean, mean_vjp, jvp="linear", needs=_NEEDS)
 define(max_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
 define(min_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
 define(logsumexp, logsumexp_vjp, jvp=logsumexp_jvp, needs=_NEEDS)
