@@ -19,7 +19,7 @@ from numpy import ndarray
 from . import backend
 from .anomaly import check_cotangent
 from .errors import DTypeError, FreedGraphError, ShapeError, TinygradError
-from .memory import a_pass
+from .memory import in_a_pass
 from .modes import MODES, Modes, grad_mode, modes_kept, record_at, recording_as
 from .namespaces import HALF
 from .primitives import PRIMITIVES
@@ -389,7 +389,7 @@ def _check_edges(node: Node, g: Any, edges: list[tuple[Node, Any]]) -> None:
         check_cotangent(node.op, node.place(), node.scope.source, parent.known_name(), *arrays)
 
 
-@a_pass
+@in_a_pass
 @np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes
 def backpropagate(
     seeds: Sequence[tuple[Node, Any]],

@@ -39,7 +39,7 @@ def in_pass(
     return context.run(run, *args, **options)
 
 
-def a_pass(run: F) -> F:
+def in_a_pass(run: F) -> F:
     """Decorate a function that runs a backward pass, see :func:`in_pass`."""
     return functools.wraps(run)(functools.partial(in_pass, run))  # type: ignore[return-value]
 

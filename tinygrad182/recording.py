@@ -267,10 +267,10 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         elif type(x) in SCALARS:
             array = node = x
         elif isinstance(x, (list, tuple)):
-            operands = _explained(primitive, tensor_functions().without_lists, operands)
+            operands = _explained(primitive, tensor_functions().without_lists, operands, operands)
             return apply(primitive, *operands, **params)
         else:
-            array = _explained(primitive, as_array, x)
+            array = _explained(primitive, as_array, x, operands)
             node = array if type(array) in SCALARS else None
             begins = away = True
         arrays.append(array)
@@ -315,12 +315,13 @@ def _run_away(forward: Any, arrays: list[Any], params: dict[str, Any]) -> Any:
         return forward(xp, *arrays, **params)
 
 
-def _explained(primitive: Primitive, read: Any, x: Any) -> Any:
-    """What ``read`` makes of an operand; an error is told as one of the operation."""
+def _explained(primitive: Primitive, read: Any, x: Any, operands: Any) -> Any:
+    """What ``read`` makes of one of the operands; an error is told as one of the operation."""
     try:
         return read(x)
     except REFUSALS as error:
-        raise explain(primitive.name, [], error, primitive.needs) from error
+        shown = [x._data if is_tensor(x) else x for x in operands]
+        raise explain(primitive.name, shown, error, primitive.needs) from error
 
 
 def record(
@@ -338,9 +339,8 @@ def record(
     else:
         node = Node(primitive, inputs, value, params or _NO_PARAMS, scope)
     for x in inputs:
-        if (
-            type(x) is not Node and isinstance(x, Node) and x.memory is not None
-        ):  # plain ones have none
+        # a plain node has no memory of its own
+        if type(x) is not Node and isinstance(x, Node) and x.memory is not None:
             x.memory.used = node.order
     tensor = _new(_tensor_type)
     tensor._data, tensor._node = value, node

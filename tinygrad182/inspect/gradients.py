@@ -64,14 +64,14 @@ class ScaledCotangents(Cotangents):
 
     Parameters
     ----------
-    trusting : bool
+    looks_later : bool
         Whether to look at many cotangents at once, after they have gone on, as long as they stay near 1.
         Where one has gone so far by then that another operation may have lost it, LostError is raised.
     """
 
-    def __init__(self, trusting: bool = False) -> None:
+    def __init__(self, looks_later: bool = False) -> None:
         super().__init__()
-        self._unseen: list[Array] | None = [] if trusting else None
+        self._unseen: list[Array] | None = [] if looks_later else None
         self._waiting = 0  # the number of their elements
         self._latest: Array = None
         self.powers: list[Power] = _ZERO
@@ -177,8 +177,8 @@ class RowCotangents(ScaledCotangents):
     (:mod:`.along`) as one. A recurrence gets one array.
     """
 
-    def __init__(self, trusting: bool = False) -> None:
-        super().__init__(trusting)
+    def __init__(self, looks_later: bool = False) -> None:
+        super().__init__(looks_later)
         self._by_row: dict[Node, list[Band]] = {}
         self._parts: dict[Node, list[tuple[Slice, Power]]] = {}
         self._of_parts: dict[Node, list[Rows]] = {}
@@ -453,7 +453,7 @@ def gradients_inside(
     kind : class
         What keeps cotangents where ``sums`` is not given.
     """
-    run = _Pass(targets, leaves, sums_too, kind(trusting=True) if sums is None else sums, nodes)
+    run = _Pass(targets, leaves, sums_too, kind(looks_later=True) if sums is None else sums, nodes)
     try:
         in_pass(run, seeds, stop, grad=False)
         run.sums.look()
@@ -521,9 +521,7 @@ class _Pass:
         """
         if node in self._given:
             self._pull_scan(node, wanted)
-        elif self.sums.powers is _ZERO or isinstance(
-            self.sums.powers[0], int
-        ):  # or none of them is
+        elif isinstance(self.sums.powers[0], int):  # or none of them is
             return pull(node, g, wanted)
         else:
             for array, power in self.sums.bands(g):
