@@ -132,7 +132,7 @@ def test_numbers_beyond_int64_are_out_of_range_and_not_negative() -> None:
         leaf(TABLE)[beyond]
     with pytest.raises(tg.IndexOutOfRangeError):
         tg.nn.Embedding(5, 3, rng=0)(beyond)
-    with pytest.raises(tg.ArgumentError, match="must be from 1 to T = 12"):
+    with pytest.raises(tg.ArgumentError, match="must be from 0 to T = 12"):
         tg.nn.RNN(2, 3, rng=0)(const(X[:, :2].astype("float32")), lengths=beyond)
 
 

@@ -95,8 +95,8 @@ class RNN(_Vanilla, RecurrentLayer):
     ((10, 2, 8), (2, 2, 4))
     >>> def swish(x):
     ...     return x * tg.sigmoid(x)
-    >>> tg.nn.RNN(1, 4, nonlinearity=swish, rng=0)
-    RNN(1, 4, num_layers=1, nonlinearity=swish)
+    >>> tg.nn.RNN(1, 4, nonlinearity=swish, rng=0).extra_repr()
+    '1, 4, num_layers=1, nonlinearity=swish'
     """
 
     gates = 1
