@@ -89,11 +89,16 @@ def _freed(node: Node, is_root: bool) -> FreedGraphError:
 
 def _leading_to(targets: Collection[Node], nodes: list[Node]) -> list[Node]:
     """The targets and those of ``nodes`` (oldest first) that depend on one, oldest first."""
-    found = set(targets)
+    found, leading = set(targets), []
     for node in nodes:
-        if node not in found and not found.isdisjoint(node.inputs or ()):
+        if node in found:
+            leading.append(node)
+        elif not found.isdisjoint(node.inputs or ()):
             found.add(node)
-    return sorted(found, key=operator.attrgetter("order"))
+            leading.append(node)
+    if len(leading) < len(found):  # some targets are constants
+        leading = sorted(found, key=operator.attrgetter("order"))
+    return leading
 
 
 # --- cotangents ---------------------------------------------------------------------------------

@@ -483,9 +483,9 @@ class _Pass:
     ) -> None:
         self.sums: Any = sums
         self.nodes = nodes
+        self.asked = targets | leaves
         self.found = Found({}, {}, {})
         self.targets = targets
-        self.leaves = leaves
         self.sums_too = sums_too
         self._given: dict[Node, Band] = {}
 
@@ -493,7 +493,7 @@ class _Pass:
         """Carry cotangents from the seeds down to all that is asked for."""
         backpropagate(
             seeds,
-            self.targets | self.leaves,
+            self.asked,
             visit=self.arrive,
             retain_graph=True,
             stop=stop,
@@ -506,13 +506,10 @@ class _Pass:
 
     def arrive(self, node: Node, g: Array) -> None:
         """Note the whole cotangent of a target and of a scan, with its powers."""
-        if node in self.targets or node in self.leaves:
+        if node in self.asked:
             self.found.bands[node] = self.sums.bands(g)
         if isinstance(node.primitive, Scan):
             (self._given[node],) = self.sums.bands(g)
-
-    def _is_asked(self, node: Node) -> bool:
-        return node in self.targets or node in self.leaves
 
     def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         """The cotangents a node sends to its inputs.
@@ -558,7 +555,7 @@ class _Pass:
             return
         powers = (rows + power)[..., None]
         behind = states_of(parent)
-        if behind is not None and (behind[0] is parent or not self._is_asked(parent)):
+        if behind is not None and (behind[0] is parent or parent not in self.asked):
             self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
             self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), leading), 0)

@@ -53,6 +53,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "hidden_size": 3,
         "repeats": 1,
     },
+    "penalty": TINY | {"steps": 2, "larger": (3.0,)},
     "training": TINY | {"length": 3, "steps": 1, "moments": 2, "layers": (2,)},
     "char-lm": {
         "hidden_size": 4,
