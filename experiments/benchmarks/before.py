@@ -30,7 +30,7 @@ class Options(TimedLayers):
     """The other checkout."""
 
     cells: tuple[Cell, ...] = ("LSTM", "RNN")
-    """Those that both have."""
+    """Layers to measure, which both versions have."""
 
     shapes: tuple[str, ...] = ALL
     """T,B,I,H each."""

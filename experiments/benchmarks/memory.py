@@ -47,7 +47,7 @@ class Options(Written):
     """Steps in time, T, of the loop over the cell."""
 
     layer_lengths: tuple[int, ...] = (6_250, 25_000, 100_000)
-    """Those of the layer."""
+    """Steps in time of the whole layer."""
 
     repeats: int = 300
     """Rounds of the timed comparison that count."""

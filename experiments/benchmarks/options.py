@@ -39,4 +39,4 @@ class TimedLayers(Timed):
     """Options of a benchmark of whole layers."""
 
     threads: int = 1
-    """Of every library."""
+    """Threads that every library gets."""

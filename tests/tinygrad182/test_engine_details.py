@@ -408,7 +408,7 @@ WRONG = {
 def test_a_rule_that_returns_a_wrong_shape_is_told(
     rule: str, together: bool, broadcasts: bool
 ) -> None:
-    """Of one cotangent, and of several that come at once."""
+    """A rule gets one cotangent, or several that come at once."""
     wrong, x = _with_rule(WRONG[rule], broadcasts, together), leaf(np.ones((3, 4)))
     with pytest.raises(tg.ShapeError, match="the derivative rule of wrong returned shape"):
         tg.apply(wrong, x).sum().backward()
@@ -519,7 +519,7 @@ TYPES = "?bBhHiIlLefdgFDG"
 @host_only("the forms are NumPy's")
 @pytest.mark.parametrize("left", TYPES)
 def test_products_of_matrices_are_numpys(left: str) -> None:
-    """Of every type beside every other, in any layout, with and without axes of length 0."""
+    """Products of every type with every other, in any layout, with and without axes of length 0."""
     rng, xp = np.random.default_rng(0), backend.NUMPY
     for right in TYPES:
         for m, k, n in [

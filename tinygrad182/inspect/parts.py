@@ -141,6 +141,6 @@ class _Sum:
 
 
 def flat(values: Array, count: int) -> HostArray:
-    """As many rows in float64 on the host."""
+    """Values as ``count`` rows, in float64 on the host."""
     host = backend.namespace(values).to_numpy(values).astype(np.float64, copy=False)
     return host.reshape(count, host.size // max(count, 1))

@@ -15,7 +15,7 @@ from ..host import on_host, whole
 from ..indexing import index_checked
 
 Index = tuple[Tensor, Tensor]
-"""Of the axes of time and of sequences."""
+"""Indices along the axes of time and of sequences."""
 
 
 class Lengths:

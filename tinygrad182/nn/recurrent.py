@@ -581,7 +581,7 @@ def _turned(x: Tensor) -> Tensor:
 
 
 def _at(wholes: State, key: int | slice) -> State:
-    """The same step, or the same layer, of all parts."""
+    """One step, or one layer, of all parts."""
     return tuple([_one(whole, key) for whole in wholes])
 
 

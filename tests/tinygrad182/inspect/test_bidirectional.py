@@ -27,7 +27,7 @@ def both_ways(kind: str, fused: bool, layers: int = LAYERS) -> Any:
 
 
 class ByHand(tg.nn.Module):
-    """The same of layers that run in one direction each, on sequences turned round one by one."""
+    """What layers of one direction each find, on sequences that are turned round one by one."""
 
     def __init__(self, kind: str, fused: bool) -> None:
         whole = both_ways(kind, fused)

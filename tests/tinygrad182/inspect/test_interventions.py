@@ -145,7 +145,7 @@ class Model(NamedTuple):
         return {name: host(p) for name, p in self.layer.named_parameters()}
 
     def states(self, x: Any) -> list[tg.Tensor]:
-        """The same of the layer."""
+        """What the layer finds."""
         states = self.layer(x)[2]
         return [part[-1] for part in states]
 
@@ -293,7 +293,7 @@ def test_every_view_shows_the_gradient_there_would_be() -> None:
 
 
 def test_derivatives_inside_are_checked_by_a_complex_step() -> None:
-    """Of the first order by a complex step, of the second by five points."""
+    """A complex step checks the first derivatives, five points the second ones."""
     m = model(tg.nn.LSTM)
     with intervene("lstm.l0", "f", function=lambda f: f**2, time=slice(1, None)):
         assert tg.testing.check_gradients(m.layer, const(m.x[:3])).error < CLOSE

@@ -396,7 +396,7 @@ def test_jacobians_of_steps_that_a_loss_does_not_depend_on() -> None:
 
 
 def test_steps_whose_gradient_float32_cannot_hold_are_left_out() -> None:
-    """As gradient_flow says; the logarithms above are those of float64, and so are their derivatives."""
+    """Logarithms above what float32 shows are those of float64, and so are their derivatives."""
     values = 0.03 * np.eye(2) + [[0.0, 0.01], [0.0, 0.0]]
     found = []
     for dtype in ("float32", "float64"):

@@ -103,7 +103,7 @@ def test_weights_by_time(kind: str, layers: int, radius: float) -> None:
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
 def test_an_input_before_long_silence(kind: str) -> None:
-    """Of W_x only the first step has a part; the bias, which all steps have an effect on, hides none."""
+    """Only the first step has a part of W_x; the bias, on which all steps have an effect, hides none."""
     x = np.zeros((T, 2, 1))
     x[0] = 1.0
     found = []

@@ -62,7 +62,7 @@ def together(layer: Any, x: Any, starts: list[Any], lengths: list[int], cut: int
 
 
 def alone(layer: Any, x: Any, starts: list[Any], lengths: list[int], cut: int | None) -> Any:
-    """The same loss, of one sequence after the other; what stands in the padding is a constant."""
+    """The loss of one sequence after the other; what stands in the padding is a constant."""
     by_output, by_last = shares(layer, len(lengths))
     total = const(np.float64(0.0))
     for i, n in enumerate(lengths):

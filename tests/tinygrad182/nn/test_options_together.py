@@ -85,7 +85,7 @@ class Numbers(NamedTuple):
         return self.by_last * (2 * self.starts + 1)
 
     def of(self, i: int, n: int) -> Numbers:
-        """Those of one sequence."""
+        """What one sequence contributes."""
         one = slice(i, i + 1)
         return Numbers(
             self.x[:n, one],
