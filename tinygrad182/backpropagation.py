@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -188,7 +188,7 @@ def gather(node: Node, slices: list[Slice]) -> Any:
         return scatter_add.forward(xp, *operands, **params)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[int, ...] | None:
     """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some.
 

@@ -49,6 +49,7 @@ from .indexing import (
 from .namespaces import HALF, floating_type
 from .operands import REFUSALS, as_array, explain
 from .primitives import PRIMITIVES
+from .primitives.reduction import count_along
 from .rearranging import (
     Axis,
     astype,
@@ -397,17 +398,12 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
 
 
-def _count(x: Tensor, axes: tuple[int, ...] | None) -> int:
-    shape = x._data.shape
-    return math.prod(shape if axes is None else [shape[a] for a in axes])
-
-
 @accumulating
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements along ``axis``."""
     x = floating(x, "float64")  # whose sum does not wrap
     axes = negative_axes(x, axis, "mean", keepdims)
-    if not x._data.size and not _count(x, axes):
+    if not x._data.size and not count_along(x, axes):
         raise ShapeError(f"mean: no elements along axis {axis} of shape {x.shape}")
     return apply(PRIMITIVES["mean"], x, axis=axes, keepdims=keepdims)
 
@@ -416,7 +412,7 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def var(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance along ``axis``: squared deviations over n − ``correction`` (0, as in NumPy)."""
     x = as_tensor(x)
-    count = _count(x, negative_axes(x, axis, "var", keepdims))
+    count = count_along(x, negative_axes(x, axis, "var", keepdims))
     if isinstance(correction, bool) or not isinstance(correction, (int, float, np.number)):
         raise ArgumentError(f"var: correction {brief(correction)} must be a number")
     if count <= correction:

@@ -138,9 +138,9 @@ class ScaledCotangents(Cotangents):
 
     def look(self) -> None:
         """Look at what has gone on unseen; trust no more where it has left the neighbourhood of 1."""
-        unseen, self._waiting = self._unseen or [], 0
-        if self._unseen is not None:
-            self._unseen = []
+        if self._unseen is None:
+            return
+        unseen, self._unseen, self._waiting = self._unseen, [], 0
         for alike in by_type(unseen).values():
             far = farthest(alike)
             if far > reach_of(alike[0]):

@@ -36,14 +36,15 @@ def sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims
 
 def mean(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
     """Mean of the elements along ``axis``."""
-    return xp.sum(x, axis=axis, keepdims=keepdims) / _count(x, axis)
+    return xp.sum(x, axis=axis, keepdims=keepdims) / count_along(x, axis)
 
 
 def mean_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdims: bool) -> Array:
-    return sum_vjp(xp, g / _count(x, axis), y, x, axis=axis, keepdims=keepdims)
+    return sum_vjp(xp, g / count_along(x, axis), y, x, axis=axis, keepdims=keepdims)
 
 
-def _count(x: Array, axis: Axis) -> int:
+def count_along(x: Array, axis: Axis) -> int:
+    """The number of elements that are reduced to one."""
     return math.prod(x.shape if axis is None else [x.shape[a] for a in axis])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -332,3 +333,21 @@ cases = st.builds(
     lengths=st.booleans(),
     fused=st.booleans(),
 )
+
+
+def check_far_logarithms(matrix_of: Callable[..., Array], output: tg.Tensor, radius: float) -> None:
+    """Compare a matrix by losses at some steps of h_t = radius · h_{t−1} with √(B H) radius^(k − t)."""
+    T, B, H = output.shape
+    ends = np.array([T - 1, 100, 0])
+    found = matrix_of([output[int(k)].sum() for k in ends], log=True)
+    lags = ends[:, None] - np.arange(T)
+    expected = math.log(B * H) / 2 + lags * math.log(radius)
+    assert found[0, 0] < -400 * math.log(10)
+    inside = lags >= 0
+    np.testing.assert_allclose(
+        found[inside], expected[inside], rtol=1e-12 if output.dtype == np.float64 else 1e-6
+    )
+    np.testing.assert_array_equal(found[~inside], -np.inf)
+    plain = matrix_of([output[-1].sum()])
+    assert plain[0, 0] == 0.0
+    np.testing.assert_allclose(plain[0, -20:], np.exp(expected[0, -20:]), rtol=1e-5)
