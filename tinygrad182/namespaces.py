@@ -370,12 +370,6 @@ class _NumPy(NumPyLike):
         return np.broadcast_to(x, shape)
 
     @staticmethod
-    def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
-        if a.ndim == b.ndim == 2 and len(a) <= ROWS and out is None:
-            return a.dot(b)  # half the time for a small one; it fills its result with zeros first
-        return np.matmul(a, b, out=out)
-
-    @staticmethod
     def ones_like(x: Array, dtype: Any = None) -> Array:
         ones = np.empty_like(x, dtype)
         ones.fill(1)
@@ -389,9 +383,6 @@ class _NumPy(NumPyLike):
 
 FEW = 1024
 """Elements of an array that it takes longer to make than to fill, about."""
-
-ROWS = 64
-"""Rows of a product up to which ``dot`` is the quicker, about."""
 
 NUMPY = _NumPy()
 
