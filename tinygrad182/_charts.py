@@ -1,0 +1,139 @@
+"""The look of every chart, how one is drawn, and what says that the libraries for it are missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ._files import checked_path, write_file
+from ._html import legible
+from .errors import MissingDependencyError
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart, on white and on dark.
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00",
+)  # fmt: skip
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER)
+GREY = "#7a7f87"
+"""Readable on white and on dark: for what is not the subject."""
+
+MAGNITUDE = "viridis"
+"""The scheme of magnitudes in decades."""
+
+SHARE = "purpleorange"
+"""The scheme of signed shares, which diverges around 0."""
+
+FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
+SMALLEST = 11
+"""Pixels of the smallest text there is in a picture."""
+
+Row = dict[str, Any]
+
+
+def altair() -> Any:
+    """Altair, which is imported when something is drawn and not before.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed.
+    """
+    try:
+        import altair
+    except ImportError as error:
+        raise _missing() from error
+    return altair
+
+
+def converter() -> Any:
+    """The library ``vl_convert``, which makes pictures of charts without a browser.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed.
+    """
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise _missing() from error
+    return vl_convert
+
+
+def _missing() -> MissingDependencyError:
+    return MissingDependencyError(
+        "drawing needs altair and vl-convert: pip install 'tinygrad182[viz]'"
+    )
+
+
+def data(rows: Iterable[Row]) -> Any:
+    """Rows as a chart's data, without a data frame library and without a limit."""
+    return altair().Data(values=legible(list(rows)))
+
+
+def configured(chart: Any, dark: bool = False) -> Any:
+    """Return a chart in the project's look, on white or on dark."""
+    ink, paper, line = ("#e8e8e8", "#15181c", "#3a3f46") if dark else ("#1a1a1a", "white", "#dddfe3")
+    chart = chart.configure(font=FONT, background=paper)
+    chart = chart.configure_view(stroke=None)
+    chart = chart.configure_text(color=ink, fontSize=SMALLEST)
+    chart = chart.configure_axis(
+        labelColor=ink, titleColor=ink, gridColor=line, domainColor=line, tickColor=line,
+        labelFontSize=SMALLEST, titleFontSize=12, titleFontWeight="normal",
+    )  # fmt: skip
+    chart = chart.configure_legend(
+        labelColor=ink, titleColor=ink, labelFontSize=SMALLEST, titleFontSize=SMALLEST, titleFontWeight="normal"
+    )
+    return chart.configure_title(
+        color=ink, subtitleColor=ink, anchor="start", fontSize=14, subtitleFontSize=12
+    )
+
+
+def decade_axis(low: float, high: float, most: int = 8) -> dict[str, Any]:
+    """Values and labels of an axis or a legend for log10 values, at most ``most`` of them.
+
+    >>> decade_axis(-400.0, 0.0)["values"]
+    [-400, -350, -300, -250, -200, -150, -100, -50, 0]
+    >>> decade_axis(-2.5, 0.1)["values"]
+    [-3, -2, -1, 0, 1]
+    """
+    bottom, top = math.floor(low), math.ceil(high)
+    every = next(n for n in _steps() if (top - bottom) / n <= most)
+    first = math.floor(bottom / every) * every
+    values = list(range(first, top + every, every))
+    return {"values": values, "labelExpr": "'1e' + format(datum.value, 'd')"}
+
+
+def _steps() -> Iterable[int]:
+    scale = 1
+    while True:
+        yield from (scale, 2 * scale, 5 * scale)
+        scale *= 10
+
+
+def save_png(what: str, chart: Any, path: str | Path, scale: float = 2.0) -> None:
+    """Write a chart as an image; ``scale`` is the number of its pixels for one of the chart's."""
+    target = checked_path(what, path)
+    write_file(what, target, converter().vegalite_to_png(_text(chart), scale=scale))
+
+
+def save_svg(what: str, chart: Any, path: str | Path) -> None:
+    """Write a chart as a drawing that can be scaled."""
+    target = checked_path(what, path)
+    write_file(what, target, converter().vegalite_to_svg(_text(chart)).encode())
+
+
+def _text(chart: Any) -> str:
+    text: str = chart.to_json(validate=False, indent=None)
+    return text
+
+
+def finite(values: Sequence[float], digits: int = 4) -> list[float | None]:
+    """Numbers for a chart: rounded to significant digits, None where there is none to draw.
+
+    >>> finite([1.23456789, float("-inf"), -400.123456])
+    [1.235, None, -400.1]
+    """
+    return [float(f"{x:.{digits}g}") if math.isfinite(x) else None for x in values]
