@@ -178,11 +178,11 @@ class GraphNode:
     @property
     def inputs(self) -> list[GraphNode]:
         inputs = self._graph._inputs(self._node)
-        return [GraphNode(self._graph, x) for x in inputs if isinstance(x, Node)]
+        return [self._graph._node(x) for x in inputs if isinstance(x, Node)]
 
     @property
     def consumers(self) -> list[GraphNode]:
-        return [GraphNode(self._graph, n) for n in self._graph._uses.get(self._node, ())]
+        return [self._graph._node(n) for n in self._graph._uses.get(self._node, ())]
 
     @property
     def edges(self) -> list[Edge]:
@@ -219,6 +219,9 @@ class Graph:
         self._lazy_opened: Graph | None = None
         self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
+
+    def _node(self, node: Node) -> GraphNode:
+        return GraphNode(self, node)
 
     def _inputs(self, node: Node) -> tuple[Any, ...]:
         inputs: tuple[Any, ...] = self._kept[node][1]
@@ -276,7 +279,7 @@ class Graph:
         return list(self)
 
     def __iter__(self) -> Iterator[GraphNode]:
-        return (GraphNode(self, node) for node in self._order)
+        return map(self._node, self._order)
 
     def __len__(self) -> int:
         return len(self._order)
