@@ -24,7 +24,7 @@ from ..recurrence import Scan, is_scan
 from ..unrolling import operations, unrolled
 from .gates import gate_names
 from .steps import inside, step
-from .table import text_table
+from .table import TextTable, text_table
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:
@@ -417,7 +417,7 @@ class Graph:
         with no_grad(), backend.on(g):
             return _traced(inside(node._node, g) if time is None else step(node._node, g, time))
 
-    def table(self, max_rows: int | None = 60) -> str:
+    def table(self, max_rows: int | None = 60) -> TextTable:
         """One line per node: what it is, where, and the norms of its value and gradient."""
         header = ("op", "name", "module", "t", "shape", "‖value‖", "‖grad‖", "uses")
         grads = {node: self._grads[node] for node in self._order if node in self._grads}
