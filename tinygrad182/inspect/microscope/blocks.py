@@ -239,7 +239,11 @@ class _Sorting:
             for x in _operands(node):
                 source = self.key[x]
                 uses.setdefault(x, set()).add(key)
-                if source != key and x not in self.pure and (source == INPUT or type(x) is not Leaf):
+                if (
+                    source != key
+                    and x not in self.pure
+                    and (source == INPUT or type(x) is not Leaf)
+                ):
                     crossings.setdefault((source, key), {})[x] = None
         found = {key: list(some) for key, some in crossings.items()}
         return Blocks({k: m for k, m in members.items() if m}, found, self.stacks, uses)
@@ -259,7 +263,9 @@ def _containers(nodes: list[Node]) -> set[str]:
 
     The outermost module stands under its class's name, in front of none of those inside it.
     """
-    scopes = {(n.scope.module, id(n.scope.names)): n.scope for n in nodes if not isinstance(n, Leaf)}
+    scopes = {
+        (n.scope.module, id(n.scope.names)): n.scope for n in nodes if not isinstance(n, Leaf)
+    }
     found = {""}
     for scope in scopes.values():
         paths = _heads(scope.module)

@@ -128,9 +128,7 @@ def network_of(nodes: list[Node], seeds: Sequence[Seed]) -> Network:
     logs = _gradients(blocks, nodes, seeds)
     place = {key: i for i, key in enumerate(blocks.members)}
     arrows = sorted(blocks.crossings, key=lambda c: (place[c[0]], place[c[1]]))
-    links = [
-        Link(place[c[0]], place[c[1]], logs[c], tuple(blocks.crossings[c])) for c in arrows
-    ]
+    links = [Link(place[c[0]], place[c[1]], logs[c], tuple(blocks.crossings[c])) for c in arrows]
     boxes = []
     for key, members in blocks.members.items():
         stack = blocks.stacks.get(key, {})
@@ -175,9 +173,7 @@ def together(logs: Sequence[float]) -> float:
 # --- gradients ----------------------------------------------------------------------------------
 
 
-def _gradients(
-    blocks: Blocks, nodes: list[Node], seeds: Sequence[Seed]
-) -> dict[Crossing, float]:
+def _gradients(blocks: Blocks, nodes: list[Node], seeds: Sequence[Seed]) -> dict[Crossing, float]:
     """The logarithm of the gradient's norm over every arrow."""
     twin, seeds, nodes = _opened(nodes, seeds)
     ports, seeds, nodes = _apart(blocks, twin, seeds, nodes)
@@ -231,7 +227,9 @@ def _log10_norm(bands: list[Band]) -> float:
             powers = np.broadcast_to(backend.fetch([power])[0], wide.shape)
             top = int(powers[wide != 0].max(initial=powers.min()))
             with np.errstate(under="ignore"):
-                logs.append(_log10(backend.norm(np.ldexp(wide, powers - top))) + top * math.log10(2))
+                logs.append(
+                    _log10(backend.norm(np.ldexp(wide, powers - top))) + top * math.log10(2)
+                )
     return together(logs)
 
 
