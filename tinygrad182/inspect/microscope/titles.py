@@ -7,11 +7,11 @@ from collections import Counter
 from ...recording import Leaf, Node
 from ...recurrence import Scan, is_scan
 from ..recurrences import Stack
-from .blocks import EVERYTHING, INPUT, LOSS, LAYOUT, Blocks, Key
+from .blocks import EVERYTHING, INPUT, LAYOUT, LOSS, Blocks, Key
 
 _ABBREVIATIONS = frozenset({"rnn", "lstm", "gru", "mgu"})
 
-_STEPS = {
+_STEPS: dict[tuple[object, ...], str] = {
     # states, gates, and the sigmoids and tanhs of one step
     (("h",), 1, 0, 1): "RNN",
     (("h", "c"), 4, 3, 2): "LSTM",
@@ -89,10 +89,10 @@ def _recurrence(members: list[Node], stack: Stack) -> str:
     weights = [
         n.value.shape for n in members if isinstance(n, Leaf) and ".weight_ih" in "." + n.name
     ]
-    time = state.scope.time
-    ops = Counter(n.op for n in members if n.scope.time == time)
-    gates = weights[0][0] // size if weights else 0
-    layer = _STEPS.get((tuple(stack), gates, ops["sigmoid"], ops["tanh"]))
+    steps = len(first.steps)
+    ops = Counter(n.op for n in members)
+    each = ops["sigmoid"] / steps, ops["tanh"] / steps
+    layer = _STEPS.get((tuple(stack), weights[0][0] // size if weights else 0, *each))
     if layer:
         return f"{layer} {weights[0][1]} → {size}"
-    return f"{first.module or state.op + ' loop'} {size} → {size}"
+    return f"{first.module or 'loop of ' + state.op}, {size} unit{'s' if size > 1 else ''}"
