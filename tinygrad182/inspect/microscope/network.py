@@ -43,6 +43,8 @@ class Block:
         The gradient that leaves the box, towards what it was computed from: over all arrows that lead
         into the box. Where none of them carries a gradient (the input; an embedding, which reads whole
         numbers), the gradient that arrives; of a lone box, the gradient by its parameters and inputs.
+    calls : int
+        Of a module: how often it was called.
     members : tuple of Node
         The nodes of the graph that belong to it, oldest first: operations, with the parameters and
         constants that they read first.
@@ -54,6 +56,7 @@ class Block:
     states: tuple[str, ...]
     steps: int
     log10_grad_norm: float
+    calls: int = 1
     members: tuple[Node, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -242,7 +245,9 @@ class Rolled:
         left = together(self._leaving(key, logs, found))
         path, title = str(key[1]), title_of(self.blocks, key)
         members = tuple(self.blocks.members[key])
-        return Block(path, title, str(key[0]), tuple(stack), steps, left, members)
+        made = {n.scope.call for n in members if n.scope.module == path and not isinstance(n, Leaf)}
+        calls = 1 if stack or not path else max(1, len(made))
+        return Block(path, title, str(key[0]), tuple(stack), steps, left, calls, members)
 
     def _leaving(self, key: Key, logs: dict[Crossing, float], found: Found) -> list[float]:
         """The gradients over all arrows into a box that carry one, or else over those out of it."""
