@@ -17,14 +17,12 @@ from ...backpropagation import ancestors
 from ...memory import in_pass
 from ...modes import enable_grad, modes_kept
 from ...recording import Node, wrap
+from ..gates import gate_names
 from ..gradients import gradients_in_bands
 from ..hosting import opened
 from ..recurrences import Recurrence, Stack, stacks_of
-from ..scaling import NOT_FINITE, Band, times_power, zeros_like
+from ..scaling import NOT_FINITE, Band, HostArray, times_power, zeros_like
 from ..steps import Steps, arriving, is_whole, scans_of, stays_whole
-
-HostArray = np.ndarray[Any, Any]
-
 
 # --- the last step that the loss reads ------------------------------------------------------------
 
@@ -45,13 +43,13 @@ class Far(NamedTuple):
     reads: dict[str, list[int]]
 
 
-def far(loss: Tensor, gradient: Any = None) -> Far:
+def far(loss: Tensor) -> Far:
     """Follow a loss from the last step alone of each recurrence that it reads.
 
     A loss over all steps sends every state something at its own step, which hides what becomes of the
     gradient that has come a long way.
     """
-    ((root, seed),) = seeds_of([loss], [gradient], False, "story")
+    ((root, seed),) = seeds_of([loss], [None], False, "story")
     stacks = stacks_of(ancestors([root], constants=True), "story")
     states = {node for stack in stacks.values() for r in stack.values() for node in r.states()}
     bands = gradients_in_bands(root, seed, states, stop=True)
@@ -98,7 +96,9 @@ def _sum_of(states: list[_Own], top: int) -> Tensor:
         terms = []
         for node, at, grad, power in states:
             state = wrap(node.value, node)
-            terms.append(((state[at] if at else state) * wrap(times_power(grad, power - top))).sum())
+            terms.append(
+                ((state[at] if at else state) * wrap(times_power(grad, power - top))).sum()
+            )
         total = terms[0]
         for term in terms[1:]:
             total = total + term
@@ -164,26 +164,24 @@ class Path:
         self._root, self._seed, self._stack, _ = opened(loss, None, path, "story", stays_whole)
         self._scans = [Steps(n) for n in scans_of(self._stack)] if is_whole(self._stack) else []
         self.cuts = {scan.start for scan in self._scans[1:]}
-        for self.state in reversed(self._stack):
-            factor, gates = _factor(*self._any_step())
-            if factor is not None:
-                break
-        self.exists = factor is not None
-        if not self.exists:
-            self.state = next(iter(self._stack))
-        if self._scans:
-            blocks: Sequence[str] = self._scans[0].scan.gates
-        else:
-            blocks = ("f",) if len(self._stack) > 1 else ("z",)
-        self.gate = _gate(gates, blocks)
+        self.state, self.gate, self.exists = next(iter(self._stack)), "", False
+        after, before = self._any_step()
+        for name in reversed(after):
+            if name in before:
+                factor, gates = _factor(after[name], before[name])
+                if factor is not None:
+                    self.state, self.exists = name, True
+                    self.gate = _gate(factor, gates, after, before)
+                    return
 
-    def _any_step(self) -> tuple[Node, Node | None]:
-        """A state and the one before it."""
+    def _any_step(self) -> tuple[dict[str, Node], dict[str, Node]]:
+        """The states of a step and those before."""
         if self._scans:
             side = self._scans[0].at(np.array([0]))
-            return side.after[self.state], side.before[self.state]
-        run = list(self._stack[self.state].steps.values())
-        return run[-1], run[-2] if len(run) > 1 else None
+            return side.after, side.before
+        runs = {name: list(r.steps.values()) for name, r in self._stack.items()}
+        after = {name: run[-1] for name, run in runs.items()}
+        return after, {name: run[-2] for name, run in runs.items() if len(run) > 1}
 
     def at(self, times: Sequence[int]) -> Carried:
         """Measure it at some steps; the first step of all is left out."""
@@ -244,13 +242,11 @@ def _whole(node: Node, bands: list[Band]) -> _Delta:
 # --- what a state is multiplied by ----------------------------------------------------------------
 
 
-def _factor(after: Node, before: Node | None) -> tuple[HostArray | None, list[Node]]:
+def _factor(after: Node, before: Node) -> tuple[HostArray | None, list[Node]]:
     """∂after/∂before over sums and products of each element alone, and what is multiplied on the way.
 
     None where no such path leads from one to the other.
     """
-    if before is None:
-        return None, []
     found: dict[Any, Any] = {before: np.ones(before.value.shape)}
     gates: list[Node] = []
     shape = after.value.shape
@@ -278,29 +274,18 @@ def _number(x: Any) -> Any:
     return backend.namespace(x.value).to_numpy(x.value) if isinstance(x, Node) else x
 
 
-def _gate(gates: list[Node], blocks: Sequence[str]) -> str:
-    """The name of the only gate there is: as it was marked, or its block of the sums.
-
-    The only sigmoid that a state is multiplied by is called as in a LSTM or a GRU, where the blocks have no
-    other names.
-    """
-    if len(gates) != 1:
+def _gate(
+    factor: HostArray, gates: list[Node], after: dict[str, Node], before: dict[str, Node]
+) -> str:
+    """The name of the gate that is the factor, if it is one: as it was marked, or as its cell has it."""
+    if len(gates) != 1 or not np.array_equal(_number(gates[0]), factor):
         return ""
-    (node,) = gates
-    if node.marks:
-        return node.marks[-1].name
-    if len(blocks) == 1:
-        return blocks[0] if node.op == "sigmoid" else ""
-    units, nodes = node.value.shape[-1], [node]
-    while nodes:
-        x = nodes.pop()
-        key = x.params.get("key")
-        if x.op == "index" and isinstance(key, tuple) and isinstance(key[-1], slice):
-            block = (key[-1].start or 0) // units
-            return blocks[block] if block < len(blocks) else ""
-        if x.value.shape == node.value.shape:
-            nodes += [y for y in x.inputs or () if isinstance(y, Node)]
-    return ""
+    (gate,) = gates
+    if gate.marks:
+        return gate.marks[-1].name
+    nodes = ancestors([*after.values()], ends={*before.values()})
+    of_own = "f" if gate.op == "sigmoid" and len(after) > 1 else ""
+    return gate_names(nodes).get(gate, of_own)
 
 
 def runs_in_depth(r: Recurrence) -> bool:
