@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,13 @@ def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
     target = checked_path("save_png", path)
     chart = picture(lattice, **options)
     write_file("save_png", target, _converter().vegalite_to_png(chart.to_json(), scale=2))
+
+
+def inline(lattice: Lattice, **options: Any) -> str:
+    """The picture as HTML that loads nothing and runs nothing."""
+    chart = picture(lattice, **options)
+    svg = base64.b64encode(_converter().vegalite_to_svg(chart.to_json()).encode()).decode()
+    return f'<img alt="{TITLE}" style="max-width:100%" src="data:image/svg+xml;base64,{svg}">'
 
 
 def picture(
