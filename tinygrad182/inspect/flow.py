@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property, partial
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -66,6 +67,9 @@ class StateFlow:
     log_grad_norm : ndarray ``(T,)``
         Its natural logarithm, float64: true also where the norm itself under- or overflows; −∞ for a
         gradient that is exactly 0.
+    log10_grad_norm : ndarray ``(T,)``
+        Its decadic logarithm, ``log_grad_norm / ln 10``: −12 for a norm of 1e-12. A difference of 1 is
+        one decade, a factor of 10.
     value_norm : ndarray ``(T,)``
         ‖h_t‖, Frobenius over (B, H), float64.
     sample_grad_norm : ndarray ``(T, B)``
@@ -119,6 +123,10 @@ class StateFlow:
     def log_grad_norm(self) -> HostArray:
         return self._totals[1]
 
+    @cached_property
+    def log10_grad_norm(self) -> HostArray:
+        return self.log_grad_norm / math.log(10)
+
     @property
     def value_norm(self) -> HostArray:
         return self._ledger.read(self._value_norm_at)[0]
@@ -139,7 +147,7 @@ class StateFlow:
         return text_table(("t", "‖value‖", "‖grad‖"), list(rows), 20)
 
     def _fold(self, name: str, opened: bool) -> str:
-        return state_fold(name, self.time, self.value_norm, self.log_grad_norm, opened)
+        return state_fold(name, self.time, self.value_norm, self.log10_grad_norm, opened)
 
     def _repr_html_(self) -> str:
         return shown(self._fold("", opened=True))

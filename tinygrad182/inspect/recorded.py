@@ -58,6 +58,8 @@ class RecordedStateFlow:
     log_grad_norm : Tensor ``(T,)``
         Its natural logarithm; −∞, of the derivative 0, for a gradient that is 0. The derivative is about
         1 / ‖∂L/∂h_t‖, which overflows where the norm is a subnormal number.
+    log10_grad_norm : Tensor ``(T,)``
+        Its decadic logarithm, ``log_grad_norm / ln 10``.
     value_norm : Tensor ``(T,)``
         ‖h_t‖, Frobenius over (B, H).
     sample_grad_norm : Tensor ``(T, B)``
@@ -93,6 +95,10 @@ class RecordedStateFlow:
         return tg.where(vanished, -math.inf, tg.log(tg.where(vanished, 1.0, self.grad_norm)))
 
     @_recorded
+    def log10_grad_norm(self) -> Tensor:
+        return self.log_grad_norm / math.log(10)
+
+    @_recorded
     def value_norm(self) -> Tensor:
         return _norms(self.value, len(self.time))
 
@@ -107,7 +113,7 @@ class RecordedStateFlow:
         return text_table(("t", "‖value‖", "‖grad‖"), rows, 20)
 
     def _fold(self, name: str, opened: bool) -> str:
-        norms = self.value_norm.numpy(), self.log_grad_norm.numpy()
+        norms = self.value_norm.numpy(), self.log10_grad_norm.numpy()
         return state_fold(name, self.time, *norms, opened)
 
     def _repr_html_(self) -> str:
