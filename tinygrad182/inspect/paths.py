@@ -196,7 +196,9 @@ def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Ar
     """What the states of a step get from those of others: straight, and through a branch if there is one."""
     states, oldest = set(step.values()), min(node.order for node in step.values())
     between = ancestors(coming, ends=states, oldest=oldest)
-    branches = {n for n in between if any(m.name == BRANCH and m.scope.time is None for m in n.marks)}
+    branches = {
+        n for n in between if any(m.name == BRANCH and m.scope.time is None for m in n.marks)
+    }
     whole = sent(coming, states)
     if not branches:
         return {"direct": whole}
