@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property, partial
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -9,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from .. import backend
+from .._reprs import fold, shown, state_fold, text
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backend import Array, device_of, is_away
@@ -65,6 +67,9 @@ class StateFlow:
     log_grad_norm : ndarray ``(T,)``
         Its natural logarithm, float64: true also where the norm itself under- or overflows; −∞ for a
         gradient that is exactly 0.
+    log10_grad_norm : ndarray ``(T,)``
+        Its decadic logarithm, ``log_grad_norm / ln 10``: −12 for a norm of 1e-12. A difference of 1 is
+        one decade, a factor of 10.
     value_norm : ndarray ``(T,)``
         ‖h_t‖, Frobenius over (B, H), float64.
     sample_grad_norm : ndarray ``(T, B)``
@@ -118,6 +123,10 @@ class StateFlow:
     def log_grad_norm(self) -> HostArray:
         return self._totals[1]
 
+    @cached_property
+    def log10_grad_norm(self) -> HostArray:
+        return self.log_grad_norm / math.log(10)
+
     @property
     def value_norm(self) -> HostArray:
         return self._ledger.read(self._value_norm_at)[0]
@@ -136,6 +145,12 @@ class StateFlow:
             self.time.tolist(), self.value_norm.tolist(), self.grad_norm.tolist(), strict=True
         )
         return text_table(("t", "‖value‖", "‖grad‖"), list(rows), 20)
+
+    def _fold(self, name: str, opened: bool) -> str:
+        return state_fold(name, self.time, self.value_norm, self.log10_grad_norm, opened)
+
+    def _repr_html_(self) -> str:
+        return shown(self._fold("", opened=True))
 
 
 class _ByName(Mapping[str, Flow]):
@@ -178,6 +193,13 @@ class StackFlow(_ByName[States], Generic[States]):
     def __repr__(self) -> str:
         return "\n".join(f"{self.path} {name}\n{state!r}" for name, state in self.items())
 
+    def _fold(self, opened: bool) -> str:
+        states = [state._fold(name, opened) for name, state in self.items()]
+        return fold(f"<b>{text(self.path)}</b>", *states, opened=opened)
+
+    def _repr_html_(self) -> str:
+        return shown(self._fold(opened=True))
+
 
 class GradientFlow(_ByName[StackFlow[States]]):
     """Module path → the states marked in it. A module called again has ``#2`` behind its path."""
@@ -186,6 +208,13 @@ class GradientFlow(_ByName[StackFlow[States]]):
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self.values()))
+
+    def _repr_html_(self) -> str:
+        return shown(*(stack._fold(opened=len(self) <= MOST_UNFOLDED) for stack in self.values()))
+
+
+MOST_UNFOLDED = 4
+"""The states of more recurrences than this are folded in a notebook."""
 
 
 @overload

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, NoReturn
 
@@ -19,10 +20,12 @@ from ..modes import modes_kept, no_grad
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Leaf, Node, tensor_functions
-from ..recurrence import is_scan
+from ..recurrence import Scan, is_scan
 from ..unrolling import operations, unrolled
+from .gates import gate_names
+from .graph_html import graph_html
 from .steps import inside, step
-from .table import text_table
+from .table import TextTable, text_table
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:
@@ -99,7 +102,8 @@ class GraphNode:
     time : int or None
         Its time step, counted from 0; −1 for an initial state.
     name : str
-        The name a state was marked with, or a parameter's dotted path.
+        The name a state was marked with, a parameter's dotted path, or the gate of a recurrent cell that it
+        is, such as ``"f"``.
     value, grad : array
         The output, and the derivative of the loss by it (None if the loss does not depend on it
         through anything that requires grad).
@@ -147,7 +151,9 @@ class GraphNode:
     def name(self) -> str:
         if self._node.marks:
             return self._node.marks[-1].name
-        return self._node.name if isinstance(self._node, Leaf) else ""
+        if isinstance(self._node, Leaf):
+            return self._node.name
+        return self._graph._gates.get(self._node, "")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -178,11 +184,11 @@ class GraphNode:
     @property
     def inputs(self) -> list[GraphNode]:
         inputs = self._graph._inputs(self._node)
-        return [GraphNode(self._graph, x) for x in inputs if isinstance(x, Node)]
+        return [self._graph._node(x) for x in inputs if isinstance(x, Node)]
 
     @property
     def consumers(self) -> list[GraphNode]:
-        return [GraphNode(self._graph, n) for n in self._graph._uses.get(self._node, ())]
+        return [self._graph._node(n) for n in self._graph._uses.get(self._node, ())]
 
     @property
     def edges(self) -> list[Edge]:
@@ -220,12 +226,20 @@ class Graph:
         self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
+    def _node(self, node: Node) -> GraphNode:
+        return GraphNode(self, node)
+
     def _inputs(self, node: Node) -> tuple[Any, ...]:
         inputs: tuple[Any, ...] = self._kept[node][1]
         return inputs
 
     def _value(self, node: Node) -> Array:
         return self._kept[node][0]
+
+    @cached_property
+    def _gates(self) -> dict[Node, str]:
+        """The names of the gates among the nodes."""
+        return gate_names(self._order, self._kept.__getitem__)
 
     @property
     def _uses(self) -> dict[Node, list[Node]]:
@@ -276,7 +290,7 @@ class Graph:
         return list(self)
 
     def __iter__(self) -> Iterator[GraphNode]:
-        return (GraphNode(self, node) for node in self._order)
+        return map(self._node, self._order)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -303,7 +317,7 @@ class Graph:
         time : int, optional
             Time step.
         name : str, optional
-            A marked name such as ``"h"``, or a parameter's dotted path.
+            A marked name such as ``"h"``, a gate such as ``"f"``, or a parameter's dotted path.
 
         Raises
         ------
@@ -331,10 +345,12 @@ class Graph:
     def _check_known(self, op: str | None, name: str | None) -> None:
         """Raise for a name that no operation, or nothing in the graph and no layer's state, has."""
         names = {mark.name for node in self._order for mark in node.marks}
-        names |= {node.name for node in self._order if isinstance(node, Leaf)}
+        names |= {node.name for node in self}
         ops = {node.op for node in self._order}
         functions = PRIMITIVES.keys() | vars(tensor_functions()).keys()
-        parts = {part for p in PRIMITIVES.values() for part in getattr(p, "parts", ())}
+        parts = {
+            part for p in PRIMITIVES.values() if isinstance(p, Scan) for part in p.parts + p.gates
+        }
         for what, wanted, here, others in (
             ("operation", op, ops, functions),
             ("mark or parameter", name, names, parts),
@@ -402,7 +418,7 @@ class Graph:
         with no_grad(), backend.on(g):
             return _traced(inside(node._node, g) if time is None else step(node._node, g, time))
 
-    def table(self, max_rows: int | None = 60) -> str:
+    def table(self, max_rows: int | None = 60) -> TextTable:
         """One line per node: what it is, where, and the norms of its value and gradient."""
         header = ("op", "name", "module", "t", "shape", "‖value‖", "‖grad‖", "uses")
         grads = {node: self._grads[node] for node in self._order if node in self._grads}
@@ -422,3 +438,6 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<Graph of {len(self)} nodes; .table() lists them, .select(...) finds some>"
+
+    def _repr_html_(self) -> str:
+        return graph_html(list(self), lambda x: (self._value(x._node), self._grads.get(x._node)))

@@ -27,6 +27,7 @@ from .steps import (
     is_whole,
     scans_of,
     sent,
+    sent_back,
     stays_whole,
 )
 from .table import text_table
@@ -170,7 +171,7 @@ def _split_side_by_side(root: Node, seed: Array, stack: Stack, times: Wanted) ->
     pieces: list[tuple[dict[str, dict[str, Array]], Array]] = []
     for scan, (given, total) in zip(scans, arriving(root, seed, scans), strict=True):
         for steps in scan.chunks(scan.among(wanted)):
-            back = _sent_back(scan, steps, total)
+            back = sent_back(scan, steps, total)
             (direct, own), powers = at_common_powers(back, given.at(steps))
             here = scan.at(steps).after
             ways = {"direct": scan.by_node(here, direct)}
@@ -185,18 +186,6 @@ def _split_side_by_side(root: Node, seed: Array, stack: Stack, times: Wanted) ->
         joined = {p: np.concatenate([rows[name][p] for rows, _ in pieces]) for p in names}
         found[name] = _Found(wanted, joined, powers)
     return found
-
-
-def _sent_back(scan: Steps, steps: Array, total: Scaled) -> Scaled:
-    """What the states of some steps get straight from those of the next ones; 0 after the last."""
-    last = steps == len(scan) - 1
-    after = np.where(last, steps, steps + 1)
-    following, side = total.at(after), scan.at(after)
-    found = sent(scan.by_node(side.after, following.values), set(side.before.values()))
-    values = np.stack([found[node] for node in side.before.values()])
-    values = values.reshape(following.values.shape)
-    values[:, last] = 0.0
-    return Scaled(values, following.powers)
 
 
 BRANCH = "branch"
