@@ -23,6 +23,7 @@ from ..recording import Leaf, Node, tensor_functions
 from ..recurrence import Scan, is_scan
 from ..unrolling import operations, unrolled
 from .gates import gate_names
+from .graph_html import graph_html
 from .steps import inside, step
 from .table import TextTable, text_table
 
@@ -437,3 +438,6 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<Graph of {len(self)} nodes; .table() lists them, .select(...) finds some>"
+
+    def _repr_html_(self) -> str:
+        return graph_html(list(self), lambda x: (self._value(x._node), self._grads.get(x._node)))

@@ -1,4 +1,4 @@
-"""``step_flow``: every operation of every step of a recurrence, its value, its gradient and their shares."""
+"""``step_flow``: every operation of every step of a recurrence, its value, its gradient, its shares."""
 
 from __future__ import annotations
 
@@ -330,6 +330,7 @@ def _flow(
     edges = tuple(
         StepEdge(order[source], target if isinstance(target, str) else order[target], *arrays)
         for (source, target), arrays in table.edges.items()
+        if not np.isneginf(arrays[0]).all()
     )
     return StepFlow(path, np.array(times), operations, edges, vectors)
 

@@ -8,7 +8,7 @@ of the graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -126,40 +126,12 @@ def plus(a: Rows, b: Rows) -> Rows:
 
 
 VIEWS = frozenset({"index", "reshape", "permute_dims", "broadcast_to", "astype", "to_device"})
-"""Operations that only move elements: they are not drawn where one operation uses their result."""
+"""Operations that only move elements: what uses their result is told to use what they were made of."""
 
 
-class Hidden:
-    """Operations that are left out of a step, and what stands for them.
-
-    Parameters
-    ----------
-    nodes : list of Node
-        Of a step, oldest first, without parameters.
-    """
-
-    def __init__(self, nodes: list[Node], named: frozenset[Node] = frozenset()) -> None:
-        uses: dict[Node, list[Node]] = {}
-        for node in nodes:
-            for x in dict.fromkeys(node.inputs or ()):
-                if isinstance(x, Node):
-                    uses.setdefault(x, []).append(node)
-        self._user: dict[Node, Node] = {}
-        inside = set(nodes)
-        for node in nodes:
-            after = uses.get(node, [])
-            only_moves = node.op in VIEWS and inside.intersection(node.inputs or ())
-            if only_moves and not node.marks and node not in named and len(after) == 1:
-                self._user[node] = after[0]
-
-    def __contains__(self, node: object) -> bool:
-        return node in self._user
-
-    def user(self, node: Node) -> Node:
-        """Return what uses a node, or what uses the view of it that is left out."""
-        while node in self._user:
-            node = self._user[node]
-        return node
+def only_moves(node: Node, inside: Container[Any]) -> bool:
+    """Whether an unmarked operation only moves elements of another one in the same step."""
+    return node.op in VIEWS and not node.marks and (node.inputs or ())[0] in inside
 
 
 def is_weight(node: Node) -> bool:
@@ -196,10 +168,9 @@ def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) 
             )
         every = starts + [n for n in nodes if n in inside and n not in starts]
         given = {**dict.fromkeys(side.before.values(), "before"), side.x: "input"}
-        hidden = Hidden(every)
-        shown = [n for n in every if n not in hidden]
+        shown = [n for n in every if n in given or not only_moves(n, inside)]
         batch = Batch([scan.start + int(i) for i in some], every, shown, given)
-        _fill(batch, hidden, grads, powers)
+        _fill(batch, grads, powers)
         _outer(batch, scan, side, (direct, own), powers, total, some)
         yield batch
 
@@ -212,22 +183,27 @@ def _computed_from(starts: Sequence[Node], nodes: list[Node]) -> dict[Node, None
     return found
 
 
-def _fill(batch: Batch, hidden: Hidden, grads: Mapping[Node, Array], powers: HostArray) -> None:
+def _fill(batch: Batch, grads: Mapping[Node, Array], powers: HostArray) -> None:
     """Add the values and gradients of the nodes of steps that lie side by side, and edges inside."""
     front = powers.shape
     for node in batch.nodes:
         batch.values[node] = Rows(_wide(node.value, front), np.zeros(front, np.int64))
         if node in grads:
             batch.grads[node] = Rows(_wide(grads[node], front), powers)
-    shown = set(batch.nodes)
-    for node in batch.every:
-        if node not in grads or node in batch.given:
+    shown, inside = set(batch.nodes), set(batch.every)
+    for node in batch.nodes:
+        if node in batch.given or node not in grads:
             continue
-        with no_grad():
-            edges = pull(node, grads[node], shown)
-        for x, cotangent in edges:
-            whole = gather(x, [cotangent]) if type(cotangent) is Slice else cotangent
-            batch.add_edge(x, hidden.user(node), Rows(_wide(whole, front), powers))
+        left = [(node, grads[node])]
+        while left:
+            with no_grad():
+                edges = pull(*left.pop(), inside)
+            for x, cotangent in edges:
+                whole = gather(x, [cotangent]) if type(cotangent) is Slice else cotangent
+                if x in shown:
+                    batch.add_edge(x, node, Rows(_wide(whole, front), powers))
+                else:
+                    left.append((x, whole))
 
 
 def _outer(
@@ -283,6 +259,13 @@ class Nodes:
         self._states = states
         self._owner = {node: t for t, some in steps.items() for node in some}
         self._given = {t: self._given_to(some) for t, some in steps.items()}
+        self._hidden = {
+            node
+            for t, some in steps.items()
+            for node in some
+            if node not in self._given[t]
+            and (only_moves(node, self._owner) or only_moves(node, self._given[t]))
+        }
         self._wanted = {*self._owner, *(x for given in self._given.values() for x in given)}
         self._users: dict[Node, list[Node]] = {}
         for node in nodes:
@@ -347,11 +330,10 @@ class Nodes:
     @modes_kept
     def _batch(self, times: list[int], edges: bool) -> Batch:
         every = [self._nodes(t) for t in times]
-        hidden = Hidden(every[0], frozenset(self._states))
-        shown = [n for n in every[0] if n not in hidden]
+        shown = [n for n in every[0] if n not in self._hidden]
         batch = Batch(times, every[0], shown, self._given[times[0]])
         for i, node in enumerate(every[0]):
-            if node in hidden:
+            if node in self._hidden:
                 continue
             column = [nodes[i] for nodes in every]
             values = np.stack([_samples(n.value) for n in column])
@@ -361,7 +343,7 @@ class Nodes:
         for i, node in enumerate(every[0] if edges else ()):
             if node in batch.grads:
                 column = [nodes[i] for nodes in every]
-                for target, bands in self._edges(column, every, hidden).items():
+                for target, bands in self._edges(column, every).items():
                     batch.edges[node, target] = _stacked(bands, batch.values[node].values.shape)
         return batch
 
@@ -369,31 +351,48 @@ class Nodes:
         return self._found.of(node)
 
     def _edges(
-        self, column: list[Node], every: list[list[Node]], hidden: Hidden
+        self, column: list[Node], every: list[list[Node]]
     ) -> dict[Node | str, list[list[Band]]]:
         """What comes back to one operation at each of the steps, by what uses it at the first."""
         found: dict[Node | str, list[list[Band]]] = {}
         for k, (node, nodes) in enumerate(zip(column, every, strict=True)):
             places = {n: i for i, n in enumerate(nodes)}
-            for user in self._users.get(node, ()):
+            for user in self._users_of(node):
                 target: Node | str = LOSS
                 if user in places:
-                    target = hidden.user(every[0][places[user]])
+                    target = every[0][places[user]]
                 elif user in self._owner and self._states:
                     target = NEXT
                 bands = self._sent(user).get(node, [])
                 found.setdefault(target, [[] for _ in column])[k].extend(bands)
         return found
 
+    def _users_of(self, node: Node) -> dict[Node, None]:
+        """What uses a node, or a view of it that is not shown."""
+        found: dict[Node, None] = {}
+        left = [node]
+        while left:
+            for user in self._users.get(left.pop(), ()):
+                if user in self._hidden:
+                    left.append(user)
+                else:
+                    found[user] = None
+        return found
+
     def _sent(self, user: Node) -> dict[Node, list[Band]]:
         """What a node sends to those of its inputs that are looked at."""
         if user not in self._outside:
             found: dict[Node, list[Band]] = {}
-            if user.requires_grad:
+            left = [(user, band) for band in self._bands(user) if user.requires_grad]
+            while left:
+                node, (g, power) = left.pop()
                 with no_grad():
-                    for g, power in self._bands(user):
-                        for x, cotangent, powers in sent_along(user, g, power, self._wanted):
-                            found.setdefault(x, []).extend(_whole(x, cotangent, powers))
+                    for x, cotangent, powers in sent_along(node, g, power, self._wanted):
+                        bands = _whole(x, cotangent, powers)
+                        if x in self._hidden:
+                            left += [(x, band) for band in bands]
+                        else:
+                            found.setdefault(x, []).extend(bands)
             self._outside[user] = found
         return self._outside[user]
 
