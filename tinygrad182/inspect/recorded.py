@@ -107,9 +107,12 @@ class RecordedStateFlow:
         return _norms(self.grad, len(self.time), batch)
 
     def __repr__(self) -> str:
+        return self._table(20)
+
+    def _table(self, most: int) -> str:
         norms = self.value_norm.numpy().tolist(), self.grad_norm.numpy().tolist()
         rows = list(zip(self.time.tolist(), *norms, strict=True))
-        return text_table(("t", "‖value‖", "‖grad‖"), rows, 20)
+        return text_table(("t", "‖value‖", "‖grad‖"), rows, most)
 
 
 def _grad_of(node: Node, found: dict[Node, Tensor]) -> Tensor:
