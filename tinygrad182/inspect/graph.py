@@ -24,6 +24,7 @@ from ..recurrence import Scan, is_scan
 from ..unrolling import operations, unrolled
 from .gates import gate_names
 from .graph_html import graph_html
+from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step
 from .table import TextTable, text_table
 
@@ -86,6 +87,10 @@ class Edge:
     consumer: GraphNode
     position: int
     cotangent: Array
+
+    def __repr__(self) -> str:
+        shape, norm = tuple(self.cotangent.shape), backend.norm(self.cotangent)
+        return f"<edge into {self.consumer!r} as input {self.position}: {shape}, norm {norm:.3e}>"
 
 
 class GraphNode:
@@ -287,7 +292,7 @@ class Graph:
     @property
     def nodes(self) -> list[GraphNode]:
         """Every node, oldest first: an operation stands after its inputs."""
-        return list(self)
+        return Nodes(self)
 
     def __iter__(self) -> Iterator[GraphNode]:
         return map(self._node, self._order)
@@ -319,10 +324,26 @@ class Graph:
         name : str, optional
             A marked name such as ``"h"``, a gate such as ``"f"``, or a parameter's dotted path.
 
+        Returns
+        -------
+        list of GraphNode
+            An empty one says what there is: when it is printed, and when its first node is asked for.
+
         Raises
         ------
         UnknownPathError
-            No operation is called so, or nothing in the graph and no layer's state has the name.
+            No operation is called so, nothing in the graph and no layer's state has the name, or nothing
+            was recorded in a module of that path.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> rnn = tg.nn.RNN(1, 4, rng=0)
+        >>> graph = tg.inspect.trace(rnn(tg.ones((30, 2, 1)))[0].sum())
+        >>> graph.select(op="tanh", time=7)
+        [<tanh 'h' (2, 4), in rnn.l0 at t = 7>]
+        >>> graph.select(op="tanh", time=99)
+        [] (no node has op='tanh' and time=99; with op='tanh', time is 0 to 29)
         """
         parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
         if op:
@@ -330,23 +351,21 @@ class Graph:
         else:
             looks_inside = time is not None or bool(name and not parameter)
         graph = self.opened() if looks_inside else self
-        found = [
-            node
-            for node in graph
-            if (op is None or node.op == op)
-            and (module is None or node.module == module or node.module.startswith(module + "."))
-            and (time is None or node.time == time)
-            and (name is None or node.name == name)
-        ]
-        if not found:
-            graph._check_known(op, name)
-        return found
+        given = {"op": op, "module": module, "time": time, "name": name}
+        wanted = {key: value for key, value in given.items() if value is not None}
+        found = [node for node in graph if fulfils(node, wanted)]
+        if found:
+            return Nodes(found)
+        graph._check_known(op, name, module)
+        return Nodes([], why_empty(graph, wanted))
 
-    def _check_known(self, op: str | None, name: str | None) -> None:
-        """Raise for a name that no operation, or nothing in the graph and no layer's state, has."""
+    def _check_known(self, op: str | None, name: str | None, module: str | None) -> None:
+        """Raise for a name that no operation, no state or parameter, or no module has."""
+        modules = {node.module for node in self}
+        modules |= {".".join(p[:i]) for p in (m.split(".") for m in modules) for i in range(len(p))}
         names = {mark.name for node in self._order for mark in node.marks}
         names |= {node.name for node in self}
-        ops = {node.op for node in self._order}
+        ops = {node.op for node in self._order} | operations(self._order)
         functions = PRIMITIVES.keys() | vars(tensor_functions()).keys()
         parts = {
             part for p in PRIMITIVES.values() if isinstance(p, Scan) for part in p.parts + p.gates
@@ -354,6 +373,7 @@ class Graph:
         for what, wanted, here, others in (
             ("operation", op, ops, functions),
             ("mark or parameter", name, names, parts),
+            ("module", module, modules, ()),
         ):
             if wanted is not None and wanted not in here and wanted not in others:
                 near = nearest(wanted, here) or f"; there are {brief(sorted(here - {''}))[1:-1]}"
