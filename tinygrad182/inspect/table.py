@@ -66,4 +66,4 @@ def _made(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> TextTable:
 def _cell(value: Any) -> str:
     if value is None:
         return "·"
-    return f"{value:.3e}" if isinstance(value, float) else str(value)
+    return f"{value:.3e}" if type(value) is float else str(value)
