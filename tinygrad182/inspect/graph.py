@@ -428,8 +428,8 @@ class Graph:
 
         Notes
         -----
-        Recurrences that are one operation are opened, which costs what :meth:`opened` costs. Beside that, one
-        backward pass goes to the target, and two from the step to the target, which carry a cotangent for
+        Recurrences that are one operation are opened, which costs what :meth:`opened` costs. Beside that,
+        one backward pass goes to the target, and two go from the step to the target, with a cotangent for
         each of its operations. Shares are true also where the gradient is far below what its type holds.
 
         Examples
@@ -440,16 +440,22 @@ class Graph:
         >>> lstm = tg.nn.LSTM(1, 8, forget_bias=2.0, rng=0)
         >>> graph = tg.inspect.trace(lstm(tg.ones((10, 1, 1)))[0][-1].sum())
         >>> found = graph.through(("c", 3), time=7)
-        >>> found
+        >>> print(found.table(4))
+        share  operation            module   t
+        0.998  c          add       lstm.l0  7
+        0.870  f∘c₋       multiply  lstm.l0  7
+        0.131  W_hh h₋    matmul    lstm.l0  7
+        0.131  z          add       lstm.l0  7
+            …  7 more
 
-        The forget path, f∘c. It can be taken on its own:
+        Below c itself it is the forget path: f∘c carries 87%. On the way to c_3 the gradient goes on to the
+        two states of the step before, by ways that have nothing in common:
 
-        >>> forget = graph.select(op="multiply", time=7)[0]
-        >>> round(found.shares[forget], 2)
-
-        What goes back to the states of the step before is all there is:
-
-        >>> [(node.name, round(share, 2)) for node, share in found.entering.items()]
+        >>> [(node.name, node.time, round(share, 2)) for node, share in found.entering.items()]
+        [('c', 6, 0.87), ('h', 6, 0.13)]
+        >>> (forget,) = graph.select(name="f", time=7)
+        >>> round(found.shares[forget], 3)
+        0.001
         """
         return through(self.opened(), target, time, module)
 
@@ -469,13 +475,13 @@ class Graph:
             return x
         if self._twin is None:
             raise GraphError(
-                f"grad: {node.op}{node.place()} is not in the graph of expand(), which holds one recurrence "
-                "alone; take nodes of graph.select(...) or graph.opened(), which leads from the loss to them"
+                f"grad: {node.op}{node.place()} is not in the graph of expand(), which holds one recurrence"
+                " alone; take the node from graph.select(...) or graph.opened()"
             )
         if node not in self._closed._kept and node.primitive is not None:
             raise GraphError(
-                f"grad: {node.op}{node.place()} is not in the graph that was traced; trace the loss that is "
-                "to be differentiated, and take the node from there"
+                f"grad: {node.op}{node.place()} is not in the graph that was traced; trace the loss that "
+                "is to be differentiated, and take the node from there"
             )
         return wrap(x._data, self._twin(node))
 
@@ -492,11 +498,9 @@ class Graph:
             if x._graph is self._closed and self._twin is not None:
                 node = self._twin(node)
             if node not in self._kept or x._graph not in (self, self._closed):
-                raise GraphError(
-                    f"{x!r} is a recurrence, which is opened here: take a state, graph.select(name=..., time=...)"
-                    if x.is_fused and x._graph is self._closed
-                    else f"{x!r} is a node of another graph; take one of graph.select(...)"
-                )
+                other = f"{x!r} is a node of another graph; take one of graph.select(...)"
+                opened = f"{x!r} is opened here; take a state, graph.select(name=..., time=...)"
+                raise GraphError(opened if x._graph is self._closed else other)
         return self._node(node)
 
     @modes_kept

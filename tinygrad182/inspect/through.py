@@ -73,12 +73,14 @@ class Through:
             for node, share in self.shares.items()
             if node in self._labels
         ]
-        return text_table(("share", "operation", "", "module", "t"), rows, max_rows)
+        left = 0 if max_rows is None else max(0, len(rows) - max_rows)
+        rows = rows[: len(rows) - left] + [("…", f"{left} more", "", "", "")] * bool(left)
+        return text_table(("share", "operation", "", "module", "t"), rows, None)
 
     def __repr__(self) -> str:
-        ways = [f"{_called(node)}: {_Share(s)}" for node, s in self.entering.items()]
-        ways.append(f"elsewhere: {_Share(self.elsewhere)}")
-        return f"{self._title}\n{self.table(16)}\nIt goes on to {'; '.join(ways)}."
+        ways = [f"{share:.3f} to {_called(node)}" for node, share in self.entering.items()]
+        rest = f"{abs(round(self.elsewhere, 3)):.3f}"
+        return f"{self._title}\n{self.table(12)}\nFrom there {', '.join(ways)}; {rest} passes elsewhere."
 
 
 class _Share(float):
@@ -115,20 +117,22 @@ def through(
     title = f"∂L/∂{_called(node)} through {', '.join(where) or 'every operation'}:"
     return Through(
         node,
-        {graph._node(v): s for v, s in sorted(shares.items(), key=lambda item: -abs(item[1]))},
-        {
-            graph._node(u): s
-            for u, s in sorted(entering.items(), key=lambda item: -abs(item[1]))
-            if s
-        },
+        {graph._node(v): share for v, share in _largest_first(shares)},
+        {graph._node(u): share for u, share in _largest_first(entering) if share},
         title,
         {graph._node(v): label for v, label in labels.items()},
     )
 
 
+def _largest_first(shares: dict[Node, float]) -> list[tuple[Node, float]]:
+    """Equal shares, which differ by rounding, stay in the order of the graph."""
+    return sorted(shares.items(), key=lambda item: -round(abs(item[1]), 5))
+
+
 def _called(node: GraphNode) -> str:
     at = "" if node.time is None else f" at t = {node.time}"
-    return f"{node.name or node.op}{at}{f' in {node.module}' if node.module else ''}"
+    name = node.name or f"{node.op} {node.shape}"
+    return f"{name}{at}{f' in {node.module}' if node.module else ''}"
 
 
 def _target_in(graph: Graph, target: GraphNode | str | tuple[str, int]) -> GraphNode:
@@ -196,7 +200,7 @@ def _is_in(module: str, path: str | None) -> bool:
 
 
 class _Row(NamedTuple):
-    """What goes back on one row: from a node, a cotangent and the power of two it is to be multiplied by."""
+    """What goes back on one row: from a node, a cotangent, which is to be multiplied by 2**power."""
 
     node: Node
     cotangent: Array
