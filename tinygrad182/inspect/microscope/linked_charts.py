@@ -244,7 +244,9 @@ def _flat(rows: list[Row], condition: str, *fields: str) -> Any:
 def _drawn(lines: _Lines, x: Any, y: Any) -> list[Any]:
     """Curves with gaps, and points where there are few steps."""
     alt, parts = altair(), lines.colours
-    here = {row["block"]: [p for p in parts if _has(lines.rows, row["block"], p)] for row in lines.rows}
+    here = {
+        row["block"]: [p for p in parts if _has(lines.rows, row["block"], p)] for row in lines.rows
+    }
     color = alt.Color(
         "part:N",
         scale=alt.Scale(domain=list(parts), range=list(parts.values())),
@@ -346,7 +348,9 @@ class _Panel(NamedTuple):
     def y(self, axes: Mapping[int, _Axis], title: str, label: str) -> Any:
         return _y({b: axes.get(b, _NOTHING) for b in self.views}, title, label)
 
-    def lines(self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any) -> list[Any]:
+    def lines(
+        self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any
+    ) -> list[Any]:
         lines = _Lines(rows, colours)
         return [*_drawn(lines, self.x(), y), *_edges(lines, axes, self.x(), y)]
 
@@ -436,7 +440,9 @@ def _share_axis(parts: Iterable[HostArray]) -> _Axis:
     low, high = _range(*parts)
     low, high = min(low, 0.0), max(high, 1.0)
     room = 0.05 * (high - low)
-    every = next(n for n in (0.5, 1, 2, 5, *(10.0**k for k in range(1, 300))) if (high - low) / n <= 5)
+    every = next(
+        n for n in (0.5, 1, 2, 5, *(10.0**k for k in range(1, 300))) if (high - low) / n <= 5
+    )
     ticks = np.arange(math.ceil(low / every), math.floor(high / every) + 1) * every
     return _Axis(low - room, high + room, ticks.tolist())
 
@@ -527,7 +533,12 @@ def singular_chart(
     axes = {b: _singular_axis(curves[b], v) for b, v in logs.items()}
     y = panel.y(axes, "singular value", _FACTOR)
     bands = [
-        {"block": b, "t": panel.found[b].time.tolist(), "low": finite(np.maximum(v[:, -1], axes[b].low).tolist()), "high": finite(v[:, 0].tolist())}
+        {
+            "block": b,
+            "t": panel.found[b].time.tolist(),
+            "low": finite(np.maximum(v[:, -1], axes[b].low).tolist()),
+            "high": finite(v[:, 0].tolist()),
+        }
         for b, v in logs.items()
     ]
     alt = altair()
@@ -536,7 +547,10 @@ def singular_chart(
     return panel.chart(
         [_level(0.0), band, *panel.lines(rows, colours, axes, y)],
         lambda view: "How far one step can stretch a gradient",
-        ["Singular values of ∂" + "sₜ/∂sₜ₋₁, smallest to largest:", "all below 1, and every gradient shrinks."],
+        [
+            "Singular values of ∂" + "sₜ/∂sₜ₋₁, smallest to largest:",
+            "all below 1, and every gradient shrinks.",
+        ],
     )
 
 
@@ -564,7 +578,10 @@ def matrix_chart(
     decades = {b: _decades(view.log10_norm) for b, view in panel.found.items()}
     cells = _flat(rows, "", "t", "t2", "v").mark_rect(clip=True)
     cells = cells.encode(
-        x=panel.x(), x2="t2:Q", y=panel.y(axes, "loss at step k", "format(datum.value, 'd')"), y2="y2:Q"
+        x=panel.x(),
+        x2="t2:Q",
+        y=panel.y(axes, "loss at step k", "format(datum.value, 'd')"),
+        y2="y2:Q",
     )
     layers = [
         cells.transform_filter("isNumber(datum.v)").encode(color=_magnitude(decades)),
@@ -573,7 +590,10 @@ def matrix_chart(
     chart = panel.chart(
         layers,
         lambda view: f"‖∂Lₖ/∂{view.state}ₜ‖: what step k says about step t",
-        ["Lₖ is what the loss reads at step k. A row fades to the left", "as the gradient vanishes."],
+        [
+            "Lₖ is what the loss reads at step k. A row fades to the left",
+            "as the gradient vanishes.",
+        ],
     )
     return chart.resolve_scale(color="independent")
 
