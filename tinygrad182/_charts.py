@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from . import _caches
 from ._files import checked_path, write_file
 from ._html import legible
 from .errors import MissingDependencyError
@@ -62,6 +65,23 @@ def converter() -> Any:
     return vl_convert
 
 
+def library() -> str:
+    """JavaScript that defines ``vegaEmbed``: 0.9 MB, which take seconds to put together and are kept.
+
+    Raises
+    ------
+    MissingDependencyError
+        ``vl_convert`` is not installed.
+    """
+    bundled = converter()
+    name = f"vega.{bundled.__version__}.js"
+    kept = _caches.kept(name)
+    if kept is None:
+        kept = bundled.javascript_bundle().encode()
+        _caches.keep(name, kept)
+    return kept.decode()
+
+
 def _missing() -> MissingDependencyError:
     return MissingDependencyError(
         "drawing needs altair and vl-convert: pip install 'tinygrad182[viz]'"
@@ -73,22 +93,39 @@ def data(rows: Iterable[Row]) -> Any:
     return altair().Data(values=legible(list(rows)))
 
 
+class Colours(NamedTuple):
+    """What text and lines are drawn with on white, or on dark."""
+
+    ink: str
+    paper: str
+    line: str
+
+
+LIGHT = Colours("#1a1a1a", "white", "#dddfe3")
+DARK = Colours("#e8e8e8", "#15181c", "#3a3f46")
+
+
+def theme(dark: bool = False) -> Row:
+    """Return Vega-Lite's ``config`` of the project's look, on white or on dark."""
+    ink, paper, line = DARK if dark else LIGHT
+    axis = {"labelColor": ink, "titleColor": ink, "titleFontWeight": "normal"}
+    sizes = {"labelFontSize": SMALLEST, "titleFontSize": SMALLEST}
+    lines = {"gridColor": line, "domainColor": line, "tickColor": line}
+    return {
+        "font": FONT,
+        "background": paper,
+        "view": {"stroke": None},
+        "text": {"color": ink, "fontSize": SMALLEST},
+        "axis": axis | lines | sizes | {"titleFontSize": 12},
+        "legend": axis | sizes,
+        "title": {"color": ink, "subtitleColor": ink, "anchor": "start"}
+        | {"fontSize": 14, "subtitleFontSize": 12},
+    }
+
+
 def configured(chart: Any, dark: bool = False) -> Any:
     """Return a chart in the project's look, on white or on dark."""
-    ink, paper, line = ("#e8e8e8", "#15181c", "#3a3f46") if dark else ("#1a1a1a", "white", "#dddfe3")
-    chart = chart.configure(font=FONT, background=paper)
-    chart = chart.configure_view(stroke=None)
-    chart = chart.configure_text(color=ink, fontSize=SMALLEST)
-    chart = chart.configure_axis(
-        labelColor=ink, titleColor=ink, gridColor=line, domainColor=line, tickColor=line,
-        labelFontSize=SMALLEST, titleFontSize=12, titleFontWeight="normal",
-    )  # fmt: skip
-    chart = chart.configure_legend(
-        labelColor=ink, titleColor=ink, labelFontSize=SMALLEST, titleFontSize=SMALLEST, titleFontWeight="normal"
-    )
-    return chart.configure_title(
-        color=ink, subtitleColor=ink, anchor="start", fontSize=14, subtitleFontSize=12
-    )
+    return chart.configure(**theme(dark))
 
 
 def decade_axis(low: float, high: float, most: int = 8) -> dict[str, Any]:
@@ -98,8 +135,11 @@ def decade_axis(low: float, high: float, most: int = 8) -> dict[str, Any]:
     [-400, -350, -300, -250, -200, -150, -100, -50, 0]
     >>> decade_axis(-2.5, 0.1)["values"]
     [-3, -2, -1, 0, 1]
+    >>> decade_axis(0.0, 0.0)["values"]
+    [0, 1]
     """
-    bottom, top = math.floor(low), math.ceil(high)
+    bottom = math.floor(low)
+    top = max(math.ceil(high), bottom + 1)
     every = next(n for n in _steps() if (top - bottom) / n <= most)
     first = math.floor(bottom / every) * every
     values = list(range(first, top + every, every))
@@ -123,6 +163,13 @@ def save_svg(what: str, chart: Any, path: str | Path) -> None:
     """Write a chart as a drawing that can be scaled."""
     target = checked_path(what, path)
     write_file(what, target, converter().vegalite_to_svg(_text(chart)).encode())
+
+
+def inline(title: str, chart: Any) -> str:
+    """A chart as HTML that loads nothing and runs nothing: a drawing inside an image."""
+    svg = base64.b64encode(converter().vegalite_to_svg(_text(chart)).encode()).decode()
+    source = f"data:image/svg+xml;base64,{svg}"
+    return f'<img alt="{html.escape(title)}" style="max-width:100%" src="{source}">'
 
 
 def _text(chart: Any) -> str:

@@ -19,6 +19,7 @@ from .matrices import input_grad_matrix, state_grad_matrix
 from .paths import GainSplit, PathSplit, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
+from .step_flow import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -35,7 +36,11 @@ __all__ = [
     "RecordedStateFlow",
     "StackFlow",
     "StateFlow",
+    "StepEdge",
+    "StepFlow",
     "StepJacobians",
+    "StepOperation",
+    "StepVectors",
     "first_anomaly",
     "fixed_points",
     "gain_split",
@@ -46,6 +51,7 @@ __all__ = [
     "mark",
     "path_split",
     "state_grad_matrix",
+    "step_flow",
     "step_jacobians",
     "trace",
     "weight_grad_by_time",

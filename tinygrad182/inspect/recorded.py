@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import functions as tg
 from .._norms import vector_norm
+from .._reprs import shown, state_fold
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backpropagation import ancestors, backpropagate
@@ -57,6 +58,8 @@ class RecordedStateFlow:
     log_grad_norm : Tensor ``(T,)``
         Its natural logarithm; −∞, of the derivative 0, for a gradient that is 0. The derivative is about
         1 / ‖∂L/∂h_t‖, which overflows where the norm is a subnormal number.
+    log10_grad_norm : Tensor ``(T,)``
+        Its decadic logarithm, ``log_grad_norm / ln 10``.
     value_norm : Tensor ``(T,)``
         ‖h_t‖, Frobenius over (B, H).
     sample_grad_norm : Tensor ``(T, B)``
@@ -92,6 +95,10 @@ class RecordedStateFlow:
         return tg.where(vanished, -math.inf, tg.log(tg.where(vanished, 1.0, self.grad_norm)))
 
     @_recorded
+    def log10_grad_norm(self) -> Tensor:
+        return self.log_grad_norm / math.log(10)
+
+    @_recorded
     def value_norm(self) -> Tensor:
         return _norms(self.value, len(self.time))
 
@@ -101,9 +108,19 @@ class RecordedStateFlow:
         return _norms(self.grad, len(self.time), batch)
 
     def __repr__(self) -> str:
+        return self._table(20)
+
+    def _table(self, most: int) -> str:
         norms = self.value_norm.numpy().tolist(), self.grad_norm.numpy().tolist()
         rows = list(zip(self.time.tolist(), *norms, strict=True))
-        return text_table(("t", "‖value‖", "‖grad‖"), rows, 20)
+        return text_table(("t", "‖value‖", "‖grad‖"), rows, most)
+
+    def _fold(self, name: str, opened: bool) -> str:
+        norms = self.value_norm.numpy(), self.log10_grad_norm.numpy()
+        return state_fold(name, self.time, *norms, opened)
+
+    def _repr_html_(self) -> str:
+        return shown(self._fold("", opened=True))
 
 
 def _grad_of(node: Node, found: dict[Node, Tensor]) -> Tensor:

@@ -1,30 +1,85 @@
-"""Plain-text tables, for a terminal or a docstring; nothing to install."""
+"""Tables as text, for a terminal or a docstring; a notebook shows them as HTML. Nothing to install."""
 
 from __future__ import annotations
 
+import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from .._html import legible
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]], max_rows: int | None) -> str:
+
+class TextTable(str):
+    """The text of a table, which prompts and notebooks show as a table; otherwise a string."""
+
+    __slots__ = ("_lines", "_right")
+
+    _lines: Sequence[Sequence[str]]
+    _right: Sequence[bool]
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        head, *rows = (
+            "".join(
+                f'<{tag} style="text-align: {"right" if right else "left"}">'
+                f"{html.escape(legible(cell))}</{tag}>"
+                for cell, right in zip(line, self._right, strict=True)
+            )
+            for line, tag in zip(self._lines, ["th", *["td"] * (len(self._lines) - 1)], strict=True)
+        )
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self._lines, self._right)
+
+
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], max_rows: int | None
+) -> TextTable:
     """Aligned columns under a header; numbers to the right, long tables cut in the middle."""
     cells = [[_cell(value) for value in row] for row in rows]
     if max_rows is not None and len(cells) > max_rows:
         head, tail = (max_rows + 1) // 2, max_rows // 2
         hidden = [f"… {len(cells) - head - tail} more", *[""] * (len(header) - 1)]
         cells = [*cells[:head], hidden, *cells[len(cells) - tail :]]
-    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
     right = [any(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
-    lines = [list(header), *cells]
-    return "\n".join(
-        "  ".join(
-            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in lines
+    return _made([list(header), *cells], right)
+
+
+def _made(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> TextTable:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = TextTable(
+        "\n".join(
+            "  ".join(
+                c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)
+            ).rstrip()
+            for line in lines
+        )
     )
+    table._lines, table._right = lines, right
+    return table
+
+
+def scientific(log10: float, digits: int = 1) -> str:
+    """A magnitude, given its decadic logarithm, however small or large.
+
+    >>> scientific(-399.5), scientific(-1e-9), scientific(-math.inf), scientific(math.nan)
+    ('3.2e-400', '1.0e+00', '0', 'NaN')
+    """
+    if not math.isfinite(log10):
+        return "NaN" if math.isnan(log10) else "∞" if log10 > 0 else "0"
+    exponent = math.floor(log10)
+    mantissa = f"{10 ** (log10 - exponent):.{digits}f}"
+    if mantissa.startswith("10"):
+        mantissa, exponent = f"{1:.{digits}f}", exponent + 1
+    return f"{mantissa}e{exponent:+03d}"
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "·"
-    return f"{value:.3e}" if isinstance(value, float) else str(value)
+    return f"{value:.3e}" if type(value) is float else str(value)

@@ -103,6 +103,7 @@ def test_norms_beyond_float64(radius: float, T: int) -> None:
     errors = np.full((B, 1), model.head.bias.numpy()[0] - 1.0)
     _, logs = directions(model, errors, T)
     np.testing.assert_allclose(h.log_grad_norm, logs[1:], rtol=1e-12)
+    np.testing.assert_allclose(h.log10_grad_norm, logs[1:] / np.log(10), rtol=1e-12)
     assert abs(logs[1]) > 400 * math.log(10)
     with np.errstate(over="ignore", under="ignore"):
         np.testing.assert_allclose(h.grad_norm, np.exp(logs[1:]), rtol=1e-10)

@@ -35,7 +35,9 @@ def assert_views_agree(flow: tg.inspect.StateFlow) -> None:
     assert_close(flow.sample_grad_norm, np.linalg.norm(grad, axis=2), 1e-14)
     with np.errstate(divide="ignore"):
         np.testing.assert_allclose(flow.log_grad_norm, np.log(flow.grad_norm), atol=1e-13)
-    for norms in (flow.grad_norm, flow.log_grad_norm, flow.value_norm, flow.sample_grad_norm):
+        np.testing.assert_allclose(flow.log10_grad_norm, np.log10(flow.grad_norm), atol=1e-13)
+    logs = flow.log_grad_norm, flow.log10_grad_norm
+    for norms in (flow.grad_norm, *logs, flow.value_norm, flow.sample_grad_norm):
         assert norms.dtype == np.float64
 
 

@@ -19,6 +19,7 @@ FIELDS = (
     "grad",
     "grad_norm",
     "log_grad_norm",
+    "log10_grad_norm",
     "value_norm",
     "sample_grad_norm",
     "initial_grad",
