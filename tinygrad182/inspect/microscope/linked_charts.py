@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -101,6 +101,17 @@ class StepNorms(NamedTuple):
     log10_norm: Mapping[str, HostArray]
 
 
+def spread(values: Sequence[int], most: int) -> list[int]:
+    """At most so many of some values, evenly spread, the ends among them.
+
+    >>> spread(range(100), 4)
+    [0, 33, 66, 99]
+    """
+    if len(values) <= most:
+        return list(values)
+    return [values[i] for i in np.linspace(0, len(values) - 1, most).astype(int)]
+
+
 # --- what all charts have in common ----------------------------------------------------------------
 
 Views = Mapping[int, Any]
@@ -175,7 +186,7 @@ def _factors(low: float, high: float) -> _Axis:
     if high - low > 1.7:
         ticks = [float(n) for n in decade_axis(low, high, 5)["values"]]
     else:
-        digits = (1, 2, 5) if high - low > 0.5 else (1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+        digits = (1, 2, 5) if high - low > 0.5 else (1, 1.2, 1.5, 2, 3, 5, 7)
         powers = range(math.floor(low), math.ceil(high) + 1)
         ticks = [n + math.log10(d) for n in powers for d in digits]
     return _Axis(low, high, [n for n in ticks if low <= n <= high])
@@ -651,8 +662,8 @@ def charts_of(
     time: Mapping[int, HostArray] | None = None,
     width: int = WIDTH,
     height: int = HEIGHT,
-) -> list[Any]:
-    """The charts of a page: those that any of its blocks has, linked."""
+) -> dict[str, Any]:
+    """The charts of a page by the view's name: those that any of its blocks has, linked."""
     kinds: dict[str, Callable[..., Any]] = {
         "shares": shares_chart,
         "gain": gain_chart,
@@ -660,10 +671,10 @@ def charts_of(
         "singular": singular_chart,
         "weights": weights_chart,
     }
-    found = []
+    found = {}
     for name, draw in kinds.items():
         views = {b: getattr(linked, name) for b, linked in blocks.items()}
         if not all(isinstance(view, str) for view in views.values()):
             own = {b: linked.time for b, linked in blocks.items()}
-            found.append(draw(views, time or own, linked=True, width=width, height=height))
+            found[name] = draw(views, time or own, linked=True, width=width, height=height)
     return found
