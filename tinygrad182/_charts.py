@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,8 +92,43 @@ def _missing() -> MissingDependencyError:
 
 
 def data(rows: Iterable[Row]) -> Any:
-    """Rows as a chart's data, without a data frame library and without a limit."""
-    return altair().Data(values=legible(list(rows)))
+    """Rows as a chart's data, without a data frame library and without a limit.
+
+    Altair copies a chart whenever something is said of it or it is put beside another. These rows are
+    never copied, and stand in the specification once, in its ``datasets``, however many layers draw them.
+
+    Examples
+    --------
+    >>> import altair as alt
+    >>> from tinygrad182 import _charts
+    >>> chart = alt.Chart(_charts.data([{"t": 0}])).mark_point()
+    >>> spec = alt.vconcat(chart, chart.encode(x="t:Q")).to_dict()
+    >>> spec["datasets"][spec["data"]["name"]]
+    [{'t': 0}]
+    """
+    return _rows_type()(legible(list(rows)))
+
+
+@cache
+def _rows_type() -> Any:
+    """Named data of Altair that bring their rows along."""
+
+    class Rows(altair().NamedData):  # type: ignore[misc]
+        def __init__(self, rows: list[Row]) -> None:
+            object.__setattr__(self, "_rows", rows)  # self._rows = rows would be part of the chart
+            digest = hashlib.sha256(json.dumps(rows, default=str).encode())
+            super().__init__(name=f"rows-{digest.hexdigest()[:12]}")
+
+        def __deepcopy__(self, memo: object) -> Any:
+            return self
+
+        def to_dict(self, *given: Any, context: Row | None = None, **options: Any) -> Row:
+            if context is None or "datasets" not in context:
+                return {"values": self._rows}
+            context["datasets"][self.name] = self._rows
+            return {"name": self.name}
+
+    return Rows
 
 
 class Colours(NamedTuple):

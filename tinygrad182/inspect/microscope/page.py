@@ -180,7 +180,7 @@ def page(
     left_out = [*notes, *(f"{name}: {reason}" for name, reason in (absent or {}).items())]
     return chart_page(
         title,
-        chart.to_dict(),
+        chart.to_dict(validate=False),
         _charts.library(),
         themes=[_charts.theme(dark) for dark in (False, True)],
         style=_style(),
