@@ -43,7 +43,7 @@ def curves_chart(
         The times that are drawn of each block; ``step`` is an index into them.
     linked : bool
         Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
-        step nearest to a click, and a strip with the interval selection ``window`` (over ``t``).
+        step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``).
     anomaly : (int, str), optional
         The time of the first anomaly and what to write there.
 
@@ -260,7 +260,7 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     label = seen.transform_calculate(
         label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t"
     )
-    middle = f"(window[0] + window[1]) / 2" if linked else f"{sum(ends) / 2}"
+    middle = "(window[0] + window[1]) / 2" if linked else f"{sum(ends) / 2}"
     text = label.mark_text(
         baseline="bottom", fontWeight="bold", fontSize=12,
         align=alt.ExprRef(f"datum.t > {middle} ? 'right' : 'left'"),
