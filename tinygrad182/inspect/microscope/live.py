@@ -125,7 +125,7 @@ def _over_time(flow: StepFlow, i: int) -> Any:
     """‖∂L/∂state‖ over t in decades, on which a step can be chosen."""
     alt = _charts.altair()
     states = [each for each in flow.operations if each.kind == "state"]
-    rows = [
+    rows: list[Row] = [
         {"i": j, "t": int(t), "state": each.label, "log10": log}
         for each in states
         for j, (t, log) in enumerate(
