@@ -9,6 +9,7 @@ from typing import Any
 from ... import _charts
 from ..._charts import GREY, ORANGE, SMALLEST, Row, data
 from .network import Block, Link, Network
+from .numbers import number
 
 WIDTH = 300
 LINE, PADDING, GAP = 14, 6, 34
@@ -86,21 +87,6 @@ def network_chart(network: Network, linked: bool = False) -> Any:
     title = alt.Title("The network", subtitle=["colour: gradient that leaves a box, in decades"])
     chart: Any = alt.layer(*layers).properties(width=WIDTH, height=height, title=title)
     return chart
-
-
-def number(log: float) -> str:
-    """Write a number that is given as its decadic logarithm.
-
-    >>> [number(x) for x in (-400.3, 0.0, -math.inf, math.nan, math.inf)]
-    ['5.0e-401', '1.0e0', '0', 'NaN', '∞']
-    """
-    if math.isnan(log):
-        return "NaN"
-    if math.isinf(log):
-        return "∞" if log > 0 else "0"
-    power = math.floor(log)
-    digits = f"{10 ** (log - power):.1f}"
-    return f"1.0e{power + 1}" if digits == "10.0" else f"{digits}e{power}"
 
 
 def shortened(text: str, width: float, size: int = SMALLEST, bold: bool = False) -> str:
@@ -241,7 +227,9 @@ def _text_layers(
     places: dict[str, Any],
     domain: tuple[float, float],
 ) -> list[Any]:
-    titles, others, loops = [], [], []
+    titles: list[Row] = []
+    others: list[Row] = []
+    loops: list[Row] = []
     for box, block in zip(boxes, network.blocks, strict=True):
         ink = _ink(block.log10_grad_norm, domain)
         free = (box.height - LINE * len(box.lines)) / 2
