@@ -27,8 +27,13 @@ from .recorded import opened_graph
 from .recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from .scaling import zeros_like
 from .steps import Steps, is_whole, scans_of, stays_whole
+from .table import text_table
 
 Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
+
+
+MOST_SHOWN = 12
+"""Steps whose singular values are computed to be printed; of more, the first and the last five."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,9 @@ class StepJacobians(Generic[Matrices]):
     time: np.ndarray[Any, Any]
     names: tuple[str, ...]
     matrices: Matrices
+
+    def __repr__(self) -> str:
+        return _described(self)
 
     @property
     def singular_values(self) -> np.ndarray[Any, Any]:
@@ -90,6 +98,20 @@ class StepJacobians(Generic[Matrices]):
                 total = total + np.log(np.abs(np.diag(r)))
             growth[k] = total
         return growth
+
+
+def _described(jacobians: StepJacobians[Any]) -> str:
+    """A table of singular values; of many steps only those are computed that are shown."""
+    count = len(jacobians.time)
+    ends = [*range(count)] if count <= MOST_SHOWN else [*range(5), *range(count - 5, count)]
+    time, matrices = jacobians.time[ends], _wide(jacobians.matrices)[ends]
+    sizes = StepJacobians(time, jacobians.names, matrices).singular_values
+    rows: list[Any] = [*zip(time.tolist(), *sizes[:, [0, -1]].T.tolist(), strict=True)]
+    if count > len(ends):
+        rows.insert(5, (f"… {count - len(ends)} more", "", ""))
+    s, size = ", ".join(jacobians.names), matrices.shape[-1]
+    said = f"Jacobians ∂({s})_t/∂({s})_t₋₁, {size} × {size}, of {count} steps"
+    return f"{said}\n{text_table(('t', 'largest σ', 'smallest σ'), rows, None)}"
 
 
 @overload
@@ -201,9 +223,7 @@ def jacobians_among(
     return run(stack, sample, choose)
 
 
-def _side_by_side(
-    stack: Stack, sample: int, choose: Choose
-) -> StepJacobians[np.ndarray[Any, Any]]:
+def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[np.ndarray[Any, Any]]:
     """Jacobians of steps that were run as one operation."""
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]

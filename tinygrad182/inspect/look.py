@@ -297,8 +297,12 @@ class Microscope:
             if i in self.flow:
                 name = self.network.blocks[i].path or "the loop"
                 found.append(f"{name}: curves and steps show {kept.told}.")
-                found.append(f"{name}: values over hidden units are kept of {self._with_vectors[i].told}.")
-        batch = max((f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1)
+                found.append(
+                    f"{name}: values over hidden units are kept of {self._with_vectors[i].told}."
+                )
+        batch = max(
+            (f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1
+        )
         if batch > 1:
             found.append(
                 f"Norms are over all {batch} sequences of the batch; values over hidden units are those "
@@ -426,10 +430,14 @@ def look(
     """
     if isinstance(what, Tensor):
         if inputs or loss is not None:
-            raise ArgumentError("look: a loss takes no inputs and no loss=; pass the model to call it")
+            raise ArgumentError(
+                "look: a loss takes no inputs and no loss=; pass the model to call it"
+            )
         return Microscope(what, gradient, steps, sample)
     if not callable(what):
-        raise ArgumentError(f"look: {brief(what)} is neither a Tensor nor a model that can be called")
+        raise ArgumentError(
+            f"look: {brief(what)} is neither a Tensor nor a model that can be called"
+        )
     output = what(*inputs)
     found = loss(output) if loss is not None else _default_loss(output)
     return Microscope(found, gradient, steps, sample)

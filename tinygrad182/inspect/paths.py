@@ -78,8 +78,19 @@ class PathSplit:
     shares: dict[str, np.ndarray[Any, Any]]
 
     def __repr__(self) -> str:
+        return self._table(20)
+
+    def _table(self, most: int) -> str:
         rows = zip(self.time.tolist(), *(s.tolist() for s in self.shares.values()), strict=True)
-        return text_table(("t", *self.shares), list(rows), 20)
+        return text_table(("t", *self.shares), list(rows), most)
+
+
+class PathSplits(dict[str, PathSplit]):
+    """The splits of a recurrence's states by name; prints their shares as tables."""
+
+    def __repr__(self) -> str:
+        most = 20 // max(len(self), 1)
+        return "\n".join(f"shares of ∂L/∂{name}\n{s._table(most)}" for name, s in self.items())
 
 
 def path_split(
@@ -134,7 +145,8 @@ def path_split(
     """
     root, seed, stack, device = opened(loss, None, path, "path_split", stays_whole)
     split = _split_side_by_side if is_whole(stack) else _split_one_by_one
-    return {name: _true(found, device) for name, found in split(root, seed, stack, times).items()}
+    found = split(root, seed, stack, times)
+    return PathSplits({name: _true(parts, device) for name, parts in found.items()})
 
 
 def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
@@ -196,7 +208,9 @@ def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Ar
     """What the states of a step get from those of others: straight, and through a branch if there is one."""
     states, oldest = set(step.values()), min(node.order for node in step.values())
     between = ancestors(coming, ends=states, oldest=oldest)
-    branches = {n for n in between if any(m.name == BRANCH and m.scope.time is None for m in n.marks)}
+    branches = {
+        n for n in between if any(m.name == BRANCH and m.scope.time is None for m in n.marks)
+    }
     whole = sent(coming, states)
     if not branches:
         return {"direct": whole}

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
+from .table import scientific
 
 HostArray = np.ndarray[Any, Any]
 
@@ -105,21 +106,6 @@ def show(nodes: Iterable[ShownNode], flow: Flow | None = None, width: int | None
 def text(lines: Iterable[Line]) -> str:
     """Lines without their styles."""
     return "\n".join("".join(piece for piece, _ in line).rstrip() for line in lines)
-
-
-def scientific(log10: float) -> str:
-    """A magnitude, given its decadic logarithm, however small or large.
-
-    >>> scientific(-400.5), scientific(-1e-9), scientific(-math.inf), scientific(math.nan)
-    ('3.2e-400', '1.0e+00', '0', 'NaN')
-    """
-    if not math.isfinite(log10):
-        return "NaN" if math.isnan(log10) else "∞" if log10 > 0 else "0"
-    exponent = math.floor(log10)
-    mantissa = f"{10 ** (log10 - exponent):.1f}"
-    if mantissa == "10.0":
-        mantissa, exponent = "1.0", exponent + 1
-    return f"{mantissa}e{exponent:+03d}"
 
 
 # --- the tree -----------------------------------------------------------------------------------

@@ -59,8 +59,11 @@ def by_gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
     )
     if afresh > AFRESH:
         return Cause(f"{each}; {_afresh(afresh)}", numbers)
-    if abs(net) < LEVEL or s * w < 0:
+    if abs(net) < LEVEL:
         return Cause(each, numbers)
+    if s * w < 0:
+        winner, other = ("saturation", words.matrix) if s * net > 0 else (words.matrix, "saturation")
+        return Cause(f"{winner} outweigh{"" if winner.endswith("matrices") else "s"} {other}: {each}", numbers)
     numbers["weight_share"] = share = w / (s + w)
     change = "fall" if net < 0 else "rise"
     if share > 0.995:
@@ -102,13 +105,11 @@ def by_path(carried: Carried, afresh: float, words: Words) -> Cause:
         multiplied = f"where {words.keeper} multiply it by {factor(kept)} each {words.unit}"
     over = f"{words.straight}, {multiplied}"
     if not -0.1 <= share <= 1.1:
-        text = f"{words.grad} arrives over {over}; {words.around} cancel a part of that"
+        text = f"{words.grad} arrives over {over}; a part of that is cancelled over {words.around}"
     elif share >= 0.5:
         text = f"{share:.0%} of {words.grad} arrives over {over}"
     else:
-        text = (
-            f"only {share:.0%} of {words.grad} arrives over {over}; the rest takes {words.around}"
-        )
+        text = f"only {share:.0%} of {words.grad} arrives over {over}; the rest comes over {words.around}"
     if afresh > AFRESH:
         text += f"; {_afresh(afresh)}"
     return Cause(text, numbers)
@@ -125,12 +126,12 @@ def by_path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
         f"{'multiply' if words.gate or words.unit == 'block' else 'multiplies'} it by {factor(own)}"
     )
     if own > usual - math.log10(2) or blamed.decades > 0:
-        text = f"{blamed.where} {words.keeper} {does}{_elsewhere(elsewhere)}; {words.around} make the difference"
+        text = f"{blamed.where} {words.keeper} {does}{_elsewhere(elsewhere)}; the difference comes over {words.around}"
         return Cause(text, numbers | {"why": "around"})
     shut = " are nearly shut and" if words.gate and value < 0.1 else ""
     text = f"{blamed.where} {words.keeper}{shut} {does}{_elsewhere(elsewhere)}"
     if blamed.decades > own + 0.3:
-        text += f"; what still arrives takes {words.around}"
+        text += f"; what still arrives comes over {words.around}"
     return Cause(text, numbers | {"why": words.gate or "straight"})
 
 

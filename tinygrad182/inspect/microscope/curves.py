@@ -229,7 +229,9 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
     return [
         long.transform_filter(f"datum.log === {word!r}")
         .mark_point(
-            filled=True, size=45, clip=True,
+            filled=True,
+            size=45,
+            clip=True,
             yOffset=alt.ExprRef("-datum.lane" if word == ZERO else "datum.lane"),
         )  # fmt: skip
         .encode(
@@ -255,8 +257,14 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     there = wide.transform_filter("datum.block == block && datum.i == step")
     rule = there.mark_rule(color=GREY, strokeWidth=1.5, clip=True).encode(x=x)
     seen = there.transform_filter("!window.t || inrange(datum.t, window.t)") if linked else there
-    label = seen.transform_calculate(label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t")
-    middle = f"(window.t ? (window.t[0] + window.t[1]) / 2 : {sum(ends) / 2})" if linked else f"{sum(ends) / 2}"
+    label = seen.transform_calculate(
+        label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t"
+    )
+    middle = (
+        f"(window.t ? (window.t[0] + window.t[1]) / 2 : {sum(ends) / 2})"
+        if linked
+        else f"{sum(ends) / 2}"
+    )
     text = label.mark_text(
         baseline="bottom", fontWeight="bold", fontSize=12,
         align=alt.ExprRef(f"datum.t > {middle} ? 'right' : 'left'"),

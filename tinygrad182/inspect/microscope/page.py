@@ -197,10 +197,10 @@ def _header(title: str, sentences: Sequence[str]) -> str:
 
 
 def _fold(title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
     items = "".join(f"<li>{text(line)}</li>\n" for line in lines)
-    return f"<details>\n<summary>{text(title)}</summary>\n<ul>\n{items}</ul>\n</details>\n" * bool(
-        lines
-    )
+    return f"<details>\n<summary>{text(title)}</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
 def _style() -> str:
