@@ -68,7 +68,7 @@ class Through:
 
     def table(self, max_rows: int | None = 60) -> TextTable:
         """One line per operation, the largest share first; parts and other views of one are left out."""
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (_Share(share), self._labels[node], node.op, node.module, node.time)
             for node, share in self.shares.items()
             if node in self._labels
