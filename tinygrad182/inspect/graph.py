@@ -468,8 +468,8 @@ class Graph:
             It is of another graph.
         """
         if isinstance(x, GraphNode):
-            node = self._own(x)._node
-            return wrap(self._value(node), node)
+            own = self._own(x)._node
+            return wrap(self._value(own), own)
         node: Node | None = x._node if is_tensor(x) else None
         if node is None or self._closed is None or node in self._kept:
             return x
