@@ -489,9 +489,9 @@ class Graph:
             It is of another graph.
         """
         if isinstance(x, GraphNode):
-            node = self._own(x)._node
-            return wrap(self._value(node), node)
-        node = x._node if is_tensor(x) else None
+            own = self._own(x)._node
+            return wrap(self._value(own), own)
+        node: Node | None = x._node if is_tensor(x) else None
         if node is None or self._closed is None or node in self._kept:
             return x
         if self._twin is None:

@@ -43,7 +43,7 @@ def curves_chart(
         The times that are drawn of each block; ``step`` is an index into them.
     linked : bool
         Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
-        step nearest to a click, and a strip with the interval selection ``window`` (over ``t``).
+        step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``).
     anomaly : (int, str), optional
         The time of the first anomaly and what to write there.
 
@@ -57,7 +57,7 @@ def curves_chart(
     wide = alt.Chart(data(_rows(stacks, kept, lines))).transform_flatten(
         ["i", "t", "left", "right", *lines]
     )
-    window = alt.selection_interval(name="window", encodings=["x"])
+    window = alt.selection_interval(name="brush", encodings=["x"])
     domain = {"domain": window} if linked else {}
     x = alt.X("t:Q", title="step t", scale=alt.Scale(nice=False, zero=False, **domain))
     x = x.axis(format="d", tickMinStep=1, tickCount=10, grid=False)
@@ -256,15 +256,11 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     alt = altair()
     there = wide.transform_filter("datum.block == block && datum.i == step")
     rule = there.mark_rule(color=GREY, strokeWidth=1.5, clip=True).encode(x=x)
-    seen = there.transform_filter("!window.t || inrange(datum.t, window.t)") if linked else there
+    seen = there.transform_filter("inrange(datum.t, window)") if linked else there
     label = seen.transform_calculate(
         label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t"
     )
-    middle = (
-        f"(window.t ? (window.t[0] + window.t[1]) / 2 : {sum(ends) / 2})"
-        if linked
-        else f"{sum(ends) / 2}"
-    )
+    middle = "(window[0] + window[1]) / 2" if linked else f"{sum(ends) / 2}"
     text = label.mark_text(
         baseline="bottom", fontWeight="bold", fontSize=12,
         align=alt.ExprRef(f"datum.t > {middle} ? 'right' : 'left'"),
