@@ -317,3 +317,17 @@ def test_colours_add_nothing_to_the_text(
     text = printed(capsys, loss, 80)
     assert "\x1b[" in text
     assert CODES.sub("", text).rstrip("\n").splitlines() == shown(loss, 80)
+
+
+def test_colours_are_those_of_magnitudes() -> None:
+    logs = np.array([-8.0, -6.0, -4.0, -2.0, 0.0, -math.inf, math.nan])
+    lines = terminal.over_time({"h": States(logs, np.ones(7))}, 60)
+    assert lines[0][1:-1] == [
+        ("▁", "red"),
+        ("▃", "magenta"),
+        ("▅", "cyan"),
+        ("▇█", "green"),
+        ("0", ""),
+        ("N", "bold reverse"),
+    ]
+    assert {style for _, style in lines[1]} == {""}
