@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from . import _caches
 from ._files import checked_path, write_file
 from ._html import legible
 from .errors import MissingDependencyError
@@ -62,6 +67,23 @@ def converter() -> Any:
     return vl_convert
 
 
+def library() -> str:
+    """JavaScript that defines ``vegaEmbed``: 0.9 MB, which take seconds to put together and are kept.
+
+    Raises
+    ------
+    MissingDependencyError
+        ``vl_convert`` is not installed.
+    """
+    bundled = converter()
+    name = f"vega.{bundled.__version__}.js"
+    kept = _caches.kept(name)
+    if kept is None:
+        kept = bundled.javascript_bundle().encode()
+        _caches.keep(name, kept)
+    return kept.decode()
+
+
 def _missing() -> MissingDependencyError:
     return MissingDependencyError(
         "drawing needs altair and vl-convert: pip install 'tinygrad182[viz]'"
@@ -69,26 +91,63 @@ def _missing() -> MissingDependencyError:
 
 
 def data(rows: Iterable[Row]) -> Any:
-    """Rows as a chart's data, without a data frame library and without a limit."""
-    return altair().Data(values=legible(list(rows)))
+    """Rows as a chart's data, without a data frame library and without a limit.
+
+    They are a tuple, for Altair copies a list whenever a chart is changed.
+    """
+    return altair().InlineData(values=tuple(legible(list(rows))))
+
+
+def unchecked() -> AbstractContextManager[None]:
+    """Make charts without a check of every part against Vega-Lite's schema, which takes seconds.
+
+    Tests check whole charts.
+    """
+    altair()
+    from altair.utils import schemapi
+
+    return schemapi.debug_mode(False)
+
+
+def spec(chart: Any) -> dict[str, Any]:
+    """Return what Vega-Lite draws; see :func:`unchecked`."""
+    found: dict[str, Any] = chart.to_dict(validate=False)
+    return found
+
+
+class Colours(NamedTuple):
+    """What text and lines are drawn with on white, or on dark."""
+
+    ink: str
+    paper: str
+    line: str
+
+
+LIGHT = Colours("#1a1a1a", "white", "#dddfe3")
+DARK = Colours("#e8e8e8", "#15181c", "#3a3f46")
+
+
+def theme(dark: bool = False) -> Row:
+    """Return Vega-Lite's ``config`` of the project's look, on white or on dark."""
+    ink, paper, line = DARK if dark else LIGHT
+    axis = {"labelColor": ink, "titleColor": ink, "titleFontWeight": "normal"}
+    sizes = {"labelFontSize": SMALLEST, "titleFontSize": SMALLEST}
+    lines = {"gridColor": line, "domainColor": line, "tickColor": line}
+    return {
+        "font": FONT,
+        "background": paper,
+        "view": {"stroke": None},
+        "text": {"color": ink, "fontSize": SMALLEST},
+        "axis": axis | lines | sizes | {"titleFontSize": 12},
+        "legend": axis | sizes,
+        "title": {"color": ink, "subtitleColor": ink, "anchor": "start"}
+        | {"fontSize": 14, "subtitleFontSize": 12},
+    }
 
 
 def configured(chart: Any, dark: bool = False) -> Any:
     """Return a chart in the project's look, on white or on dark."""
-    ink, paper, line = ("#e8e8e8", "#15181c", "#3a3f46") if dark else ("#1a1a1a", "white", "#dddfe3")
-    chart = chart.configure(font=FONT, background=paper)
-    chart = chart.configure_view(stroke=None)
-    chart = chart.configure_text(color=ink, fontSize=SMALLEST)
-    chart = chart.configure_axis(
-        labelColor=ink, titleColor=ink, gridColor=line, domainColor=line, tickColor=line,
-        labelFontSize=SMALLEST, titleFontSize=12, titleFontWeight="normal",
-    )  # fmt: skip
-    chart = chart.configure_legend(
-        labelColor=ink, titleColor=ink, labelFontSize=SMALLEST, titleFontSize=SMALLEST, titleFontWeight="normal"
-    )
-    return chart.configure_title(
-        color=ink, subtitleColor=ink, anchor="start", fontSize=14, subtitleFontSize=12
-    )
+    return chart.configure(**theme(dark))
 
 
 def decade_axis(low: float, high: float, most: int = 8) -> dict[str, Any]:
@@ -98,8 +157,11 @@ def decade_axis(low: float, high: float, most: int = 8) -> dict[str, Any]:
     [-400, -350, -300, -250, -200, -150, -100, -50, 0]
     >>> decade_axis(-2.5, 0.1)["values"]
     [-3, -2, -1, 0, 1]
+    >>> decade_axis(0.0, 0.0)["values"]
+    [0, 1]
     """
-    bottom, top = math.floor(low), math.ceil(high)
+    bottom = math.floor(low)
+    top = max(math.ceil(high), bottom + 1)
     every = next(n for n in _steps() if (top - bottom) / n <= most)
     first = math.floor(bottom / every) * every
     values = list(range(first, top + every, every))
@@ -113,21 +175,28 @@ def _steps() -> Iterable[int]:
         scale *= 10
 
 
-def save_png(what: str, chart: Any, path: str | Path, scale: float = 2.0) -> None:
-    """Write a chart as an image; ``scale`` is the number of its pixels for one of the chart's."""
+def save_png(what: str, chart: Any, path: str | Path, dark: bool = False) -> None:
+    """Write a chart, or its specification, as an image: two pixels for each of the chart's."""
     target = checked_path(what, path)
-    write_file(what, target, converter().vegalite_to_png(_text(chart), scale=scale))
+    write_file(what, target, converter().vegalite_to_png(_text(chart, dark), scale=2.0))
 
 
-def save_svg(what: str, chart: Any, path: str | Path) -> None:
-    """Write a chart as a drawing that can be scaled."""
+def save_svg(what: str, chart: Any, path: str | Path, dark: bool = False) -> None:
+    """Write a chart, or its specification, as a drawing that can be scaled."""
     target = checked_path(what, path)
-    write_file(what, target, converter().vegalite_to_svg(_text(chart)).encode())
+    write_file(what, target, converter().vegalite_to_svg(_text(chart, dark)).encode())
 
 
-def _text(chart: Any) -> str:
-    text: str = chart.to_json(validate=False, indent=None)
-    return text
+def inline(title: str, chart: Any) -> str:
+    """A chart as HTML that loads nothing and runs nothing: a drawing inside an image."""
+    svg = base64.b64encode(converter().vegalite_to_svg(_text(chart)).encode()).decode()
+    source = f"data:image/svg+xml;base64,{svg}"
+    return f'<img alt="{html.escape(title)}" style="max-width:100%" src="{source}">'
+
+
+def _text(chart: Any, dark: bool = False) -> str:
+    found = chart if isinstance(chart, dict) else spec(chart)
+    return json.dumps({"config": theme(dark)} | found)
 
 
 def finite(values: Sequence[float], digits: int = 4) -> list[float | None]:

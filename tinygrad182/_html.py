@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -47,16 +48,31 @@ def in_script(data: Any) -> str:
     --------
     >>> from tinygrad182._html import in_script
     >>> print(in_script(["</script>", 1]))
-    ["\u003c/script\u003e", 1]
+    ["\u003c/script\u003e",1]
     """
-    text = json.dumps(data)  # U+2028 and U+2029 come out escaped
+    text = json.dumps(data, separators=(",", ":"))  # U+2028 and U+2029 come out escaped
     for character in "<>&'":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def chart_page(title: str, spec: dict[str, Any], library: str) -> str:
+def text(content: Any) -> str:
+    """Return a person's text as it can stand between tags and in attributes."""
+    return html.escape(legible(str(content)))
+
+
+def chart_page(
+    title: str,
+    spec: dict[str, Any],
+    library: str,
+    themes: Sequence[dict[str, Any]] = ({}, {}),
+    style: str = "",
+    above: str = "",
+    below: str = "",
+) -> str:
     """A page with one Vega-Lite chart, which needs no network and may not use any.
+
+    The chart is drawn as SVG, so that its text can be selected and read out.
 
     Parameters
     ----------
@@ -66,8 +82,22 @@ def chart_page(title: str, spec: dict[str, Any], library: str) -> str:
         The chart.
     library : str
         JavaScript that defines ``vegaEmbed``.
+    themes : pair of dict
+        Vega-Lite's ``config`` on white and on dark, chosen by what the reader's system prefers.
+    style : str
+        CSS of the page.
+    above, below : str
+        HTML before and behind the chart. An element ``#controls`` in it gets the chart's sliders.
     """
-    return _PAGE.format(title=html.escape(legible(title)), library=library, spec=in_script(spec))
+    return _PAGE.format(
+        title=text(title),
+        library=library,
+        spec=in_script(spec),
+        themes=in_script(list(themes)),
+        style=style,
+        above=above,
+        below=below,
+    )
 
 
 _PAGE = """\
@@ -77,13 +107,21 @@ _PAGE = """\
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
 script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:">
+<meta name="viewport" content="width=device-width">
 <title>{title}</title>
+<style>{style}</style>
 </head>
 <body>
+{above}
 <div id="chart"></div>
+{below}
 <script>{library}</script>
 <script>
-vegaEmbed("#chart", {spec}, {{ mode: "vega-lite", actions: false }});
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const draw = () => vegaEmbed("#chart", {spec}, {{ mode: "vega-lite", renderer: "svg", actions: false, \
+bind: "#controls", config: {themes}[+dark.matches] }});
+dark.onchange = draw;
+draw();
 </script>
 </body>
 </html>

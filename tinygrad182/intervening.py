@@ -226,9 +226,12 @@ def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
 def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
     """The value of the step that is to be changed."""
     k = scan.gates.index(i.gate) if i.gate else 0
-    gate = _gate(step, k)
-    others = [_gate(step, j) for j in range(len(scan.gates)) if j != k]
-    if gate is None or gate in others:
+    sums: list[set[Register]] = [set() for _ in scan.gates]
+    for r in step.instructions:
+        if r.op == "input" and r.args[0] in ("x", "h"):
+            sums[r.args[1]].add(r)
+    gate = gates_of(step, sums)[k]
+    if gate is None:
         raise ArgumentError(
             f"intervene: no value in the step of {i.path!r} is that of {scan.gates[k]!r} alone; let the "
             "step compute one from the gate's columns of x and h, and use nothing else of these"
@@ -236,8 +239,21 @@ def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
     return gate
 
 
-def _gate(step: Listing, k: int) -> Register | None:
-    """The value of the nonlinearity that block k of the sums goes through; None if there is no such value.
+def gates_of(step: Listing, sums: Sequence[set[Register]]) -> list[Register | None]:
+    """The value of the nonlinearity that each block of the sums goes through; None where no value is that.
+
+    Parameters
+    ----------
+    step : Listing
+    sums : sequence of set of Register
+        The sums of each block, among the step's instructions.
+    """
+    gates = [_gate(step, block) for block in sums]
+    return [gate if gates.count(gate) == 1 else None for gate in gates]
+
+
+def _gate(step: Listing, sums: set[Register]) -> Register | None:
+    """The value of the nonlinearity that one block of the sums goes through.
 
     All that the next state has of the block comes through some values, one after the other. The first is
     where the block's two sums have met. Something may be added to it, of the state or of other gates. Then
@@ -245,7 +261,6 @@ def _gate(step: Listing, k: int) -> Register | None:
     no such function, the gate is the sum itself.
     """
     every, ends = step.instructions, step.outputs.values()
-    sums = {r for r in every if r.args in (("x", k), ("h", k))}
     way = [r for r in every if _is_on_every_path(r, sums, ends)]
     if not sums or not way or not _link(sums, way[0])[1]:
         return None

@@ -51,14 +51,23 @@ class Scope:
         ``id`` of each submodule of the outermost module → its dotted path.
     source : str
         The line of user code, under :func:`detect_anomaly`.
+    recurrence : Scan or None
+        The recurrence whose step is being computed.
     """
 
-    __slots__ = ("call", "module", "names", "source", "time")
+    __slots__ = ("call", "module", "names", "recurrence", "source", "time")
 
     def __init__(
-        self, module: str, time: int | None, call: int, names: dict[int, str], source: str = ""
+        self,
+        module: str,
+        time: int | None,
+        call: int,
+        names: dict[int, str],
+        source: str = "",
+        recurrence: Any = None,
     ) -> None:
         self.source = source
+        self.recurrence = recurrence
         self.module = module
         self.time = time
         self.call = call
@@ -73,11 +82,11 @@ class Scope:
 
     def at(self, time: int | None) -> Scope:
         """Return this place at another time step."""
-        return Scope(self.module, time, self.call, self.names)
+        return Scope(self.module, time, self.call, self.names, recurrence=self.recurrence)
 
     def called_from(self, source: str) -> Scope:
         """Return this place, called from a line of user code."""
-        return Scope(self.module, self.time, self.call, self.names, source)
+        return Scope(self.module, self.time, self.call, self.names, source, self.recurrence)
 
 
 class PendingCheck(NamedTuple):
@@ -418,6 +427,19 @@ class at_time(ModeContext):  # noqa: N801 - used like a keyword
 
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         modes.scope = modes.scope.at(self._time)
+
+
+class in_step_of(ModeContext):  # noqa: N801 - used like a keyword
+    """Record operations inside as those of a step of ``recurrence``."""
+
+    __slots__ = ("_recurrence",)
+
+    def __init__(self, recurrence: Any) -> None:
+        self._recurrence = recurrence
+
+    def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
+        at = modes.scope
+        modes.scope = Scope(at.module, at.time, at.call, at.names, at.source, self._recurrence)
 
 
 class deferred_checks(ModeContext):  # noqa: N801 - used like a keyword

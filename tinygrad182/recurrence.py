@@ -24,7 +24,7 @@ from .kernels import loops
 from .kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
 from .kernels.program import Program, Run, Weights
-from .modes import modes_kept, no_grad
+from .modes import in_step_of, modes_kept, no_grad
 from .namespaces import HALF
 from .primitives import Primitive
 from .primitives.primitive import Rule
@@ -261,7 +261,9 @@ class Scan(Primitive):
         for t in range(given.x.shape[0]):
             h = xp.matmul(state[0], weight)
             h = h + given.bias_hh if hasattr(given.bias_hh, "shape") else h
-            new = _apart(self.step(xp, projected[t, ...], h, state, **others, **params), state)
+            x = projected[t, ...]
+            new = in_step_of(self).run(self.step, xp, x, h, state, **others, **params)
+            new = _apart(new, state)
             if lengths is not None and t >= (shortest or 0):
                 new = _held(xp, new, state, xp.greater(lengths, t)[:, None])
             state = new

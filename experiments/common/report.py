@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import vl_convert
 from markupsafe import Markup
 
+from tinygrad182 import _charts
 from tinygrad182._html import in_script
 
 if TYPE_CHECKING:  # the run folder writes the report, so only the type comes from there
@@ -55,7 +55,7 @@ def render_report(run: Run, record: dict[str, Any]) -> str:
         record=record,
         specs=[figure.chart.to_dict() for figure in run.result.figures],
         tables=[table for table in run.result.tables if table.columns],
-        library=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub is wrong
+        library=_charts.library(),
     )
 
 
@@ -78,5 +78,5 @@ def render_sheet(questions: Sequence[Question], runs: Sequence[Run]) -> str:
         runs=runs or questions,
         answers=bool(runs),
         specs=[figure.chart.to_dict() for run in runs for figure in run.answer],
-        library=vl_convert.javascript_bundle() if runs else "",  # type: ignore[call-arg]
+        library=_charts.library() if runs else "",
     )

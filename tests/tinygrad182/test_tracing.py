@@ -207,9 +207,7 @@ def test_any_step_compiled(cell: Cell, dtype: str, seed: int) -> None:
     operands = [x.astype(dtype) for x in cell.operands(4, 3, 2, 5, seed=seed)]
     fused, _ = both(cell.scan)
     with loops("compiled"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "tinygrad182.kernels.objects._keep", lambda *given: None
-        )  # nobody needs it again
+        patch.setattr("tinygrad182._caches.keep", lambda *given: None)  # nobody needs it again
         found = by_gradients(fused, operands)
     with loops("NumPy"):
         expected = by_gradients(fused, operands)

@@ -7,22 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import _charts
 from .._files import checked_path, write_file
 from .._html import chart_page, legible
-from ..errors import ArgumentError, MissingDependencyError, brief
+from ..errors import ArgumentError, brief
 from .words import Words, namer
 
 if TYPE_CHECKING:
     from .lattice import Lattice, LatticeNode
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; the shapes tell the same.
-COLOURS = {"kept": "#0072B2", "finished": "#009E73", "pruned": "#7a7f87"}
+# The shapes tell the same as the colours.
+COLOURS = {"kept": _charts.BLUE, "finished": _charts.GREEN, "pruned": _charts.GREY}
 SHAPES = {"kept": "circle", "finished": "square", "pruned": "cross"}
-OPTIMUM, INK = "#D55E00", "#1a1a1a"
-FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
+OPTIMUM, INK = _charts.ORANGE, _charts.LIGHT.ink
 WIDTH = 720
 TITLE = "What beam search kept, pruned and finished"
-MISSING = "drawing a lattice needs altair and vl-convert: pip install 'tinygrad182[viz]'"
 
 ALONG = 0.72
 """How far along its edge a token's own log-probability stands: behind the label of the node before."""
@@ -30,23 +29,23 @@ ALONG = 0.72
 MOST_LABELS = 60
 """More prefixes than this are drawn without their words."""
 
-Row = dict[str, Any]
-
 
 def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
     """Write the picture as a page that needs no network."""
     target = checked_path("save_html", path)
     chart = picture(lattice, **options)
-    library = _converter().javascript_bundle()
-    page = chart_page(options.get("title", TITLE), chart.to_dict(), library)
+    page = chart_page(options.get("title", TITLE), chart.to_dict(), _charts.library())
     write_file("save_html", target, page.encode())
 
 
 def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
     """Write the picture as an image."""
-    target = checked_path("save_png", path)
-    chart = picture(lattice, **options)
-    write_file("save_png", target, _converter().vegalite_to_png(chart.to_json(), scale=2))
+    _charts.save_png("save_png", picture(lattice, **options), path)
+
+
+def inline(lattice: Lattice, **options: Any) -> str:
+    """The picture as HTML that loads nothing and runs nothing."""
+    return _charts.inline(options.get("title", TITLE), picture(lattice, **options))
 
 
 def picture(
@@ -60,7 +59,7 @@ def picture(
     """The chart; see :meth:`Lattice.save_png` for the parameters."""
     if not isinstance(title, str):
         raise ArgumentError(f"lattice: title {brief(title)} must be a string")
-    alt = _altair()
+    alt = _charts.altair()
     best = None if optimum is None else lattice.check(optimum)
     nodes, edges = _rows(lattice, namer(words), best, most)
     panels = [_lattice_panel(alt, lattice, nodes, edges, best, title)]
@@ -72,33 +71,13 @@ def picture(
             )
         panels.append(_gradient_panel(alt, gradient, len(lattice.steps)))
     chart = alt.vconcat(*panels).resolve_scale(color="independent", shape="independent")
-    chart = chart.configure(font=FONT, background="white").configure_view(stroke=None)
+    chart = chart.configure(font=_charts.FONT, background="white").configure_view(stroke=None)
     return chart.configure_title(fontSize=16, subtitleFontSize=12, subtitleColor="#5a5f66")
-
-
-def _altair() -> Any:
-    try:
-        import altair
-    except ImportError as error:
-        raise MissingDependencyError(MISSING) from error
-    return altair
-
-
-def _data(alt: Any, rows: list[Row]) -> Any:
-    return alt.Data(values=legible(rows))
-
-
-def _converter() -> Any:
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise MissingDependencyError(MISSING) from error
-    return vl_convert
 
 
 def _rows(
     lattice: Lattice, name: Any, best: tuple[int, ...] | None, most: int
-) -> tuple[list[Row], list[Row]]:
+) -> tuple[list[_charts.Row], list[_charts.Row]]:
     """Nodes and the edges that lead to them, as a chart's data."""
     blocks = lattice.shown(most, best)
     totals = {(): 0.0} | {node.tokens: node.log_probability for b in blocks for node in b}
@@ -171,8 +150,8 @@ def _places(blocks: list[list[LatticeNode]]) -> dict[tuple[int, ...], float]:
 def _lattice_panel(
     alt: Any,
     lattice: Lattice,
-    nodes: list[Row],
-    edges: list[Row],
+    nodes: list[_charts.Row],
+    edges: list[_charts.Row],
     best: tuple[int, ...] | None,
     title: str,
 ) -> Any:
@@ -182,7 +161,7 @@ def _lattice_panel(
     y = alt.Scale(domain=[-0.7, rows + 0.7], reverse=True, nice=False)
     axis = _steps_axis(alt, depth, "Step (tokens)")
     links = (
-        alt.Chart(_data(alt, edges))
+        alt.Chart(_charts.data(edges))
         .mark_rule()
         .encode(
             x=alt.X("from:Q", scale=x, axis=axis),
@@ -195,7 +174,7 @@ def _lattice_panel(
     )
     fates = [fate for fate in COLOURS if any(row["fate"] == fate for row in nodes)]
     points = (
-        alt.Chart(_data(alt, nodes))
+        alt.Chart(_charts.data(nodes))
         .mark_point(filled=True, size=90, opacity=1)
         .encode(
             x=alt.X("step:Q", scale=x, axis=axis),
@@ -229,12 +208,14 @@ def _by_fate(alt: Any, channel: Any, fates: list[str], values: dict[str, str]) -
     return channel("fate:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
 
 
-def _labels(alt: Any, nodes: list[Row], edges: list[Row], x: Any, y: Any) -> list[Any]:
+def _labels(
+    alt: Any, nodes: list[_charts.Row], edges: list[_charts.Row], x: Any, y: Any
+) -> list[Any]:
     """The word and the total beside each node; the token's own log-probability on each edge."""
-    on_edge = alt.Chart(_data(alt, edges)).encode(
+    on_edge = alt.Chart(_charts.data(edges)).encode(
         x=alt.X("label at:Q", scale=x), y=alt.Y("label place:Q", scale=y), text="of the token:N"
     )
-    at_node = alt.Chart(_data(alt, nodes)).encode(
+    at_node = alt.Chart(_charts.data(nodes)).encode(
         x=alt.X("step:Q", scale=x), y=alt.Y("place:Q", scale=y), text="label:N"
     )
     own = {"fontSize": 11}
@@ -246,17 +227,6 @@ def _labels(alt: Any, nodes: list[Row], edges: list[Row], x: Any, y: Any) -> lis
         at_node.mark_text(**total, **halo),
         at_node.mark_text(**total, color=INK),
     ]
-
-
-def _decades(logs: Sequence[float]) -> list[int]:
-    """Whole powers of ten around some logarithms, not more than about ten.
-
-    >>> _decades([-0.6, 0.2]), _decades([])
-    ([-1, 0, 1], [-1, 0])
-    """
-    low, high = math.floor(min(logs, default=-1)), math.ceil(max(logs, default=0))
-    every = max(1, -(-(high - low) // 8))
-    return list(range(low, max(high, low + 1) + every, every))
 
 
 def _told(lattice: Lattice, best: tuple[int, ...] | None, labelled: bool) -> list[str]:
@@ -287,9 +257,10 @@ def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
         if math.isfinite(log)
     ]
     x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
-    ticks = _decades([row["log10"] for row in rows])
+    logs = [row["log10"] for row in rows]
+    axis = _charts.decade_axis(min(logs, default=-1), max(logs, default=0))
     return (
-        alt.Chart(_data(alt, rows))
+        alt.Chart(_charts.data(rows))
         .mark_line(point=True)
         .encode(
             x=alt.X(
@@ -300,13 +271,15 @@ def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
             y=alt.Y(
                 "log10:Q",
                 title="Norm of the gradient (1)",
-                scale=alt.Scale(zero=False, domain=[ticks[0], ticks[-1]], nice=False),
-                axis=alt.Axis(values=ticks, labelExpr="'1e' + format(datum.value, 'd')"),
+                scale=alt.Scale(
+                    zero=False, domain=[axis["values"][0], axis["values"][-1]], nice=False
+                ),
+                axis=alt.Axis(**axis),
             ),
             color=alt.Color(
                 "state:N",
                 title=None,
-                scale=alt.Scale(range=["#0072B2", OPTIMUM, "#009E73", "#CC79A7", "#56B4E9"]),
+                scale=alt.Scale(range=list(_charts.PALETTE)),
                 legend=alt.Legend(orient="top"),
             ),
             tooltip=["state:N", "step:Q", "log10:Q"],

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, brief
+from .._reprs import preformatted, shown
+from ..errors import ArgumentError, MissingDependencyError, brief
 from . import drawing
 from .result import Scoring
 from .words import Words, namer
@@ -248,6 +249,13 @@ class Lattice:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        """The picture in a notebook; its lines of text without the extra ``viz``."""
+        try:
+            return drawing.inline(self)
+        except MissingDependencyError:
+            return shown(preformatted(self))
 
     def chart(self, **options: Any) -> Any:
         """The picture as an Altair chart, for a notebook; parameters are those of :meth:`save_png`."""

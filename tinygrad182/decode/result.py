@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
+from .._reprs import fold, shown, table, text
 from ..errors import ArgumentError, IndexOutOfRangeError
 
 if TYPE_CHECKING:
@@ -117,6 +118,30 @@ class Hypotheses(Sequence[Hypothesis]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} sampled>" if self else "<nothing sampled>"
+
+    def _repr_html_(self) -> str:
+        header = ("", "tokens", "log-probability", "score", "length", "ended")
+        rows = [
+            (i, in_short(h.tokens), h.log_probability, h.score, len(h.tokens), _SAID[h.finished])
+            for i, h in enumerate(self._hypotheses, 1)
+        ]
+        line = text(repr(self).strip("<>"))
+        return shown(fold(line, table(header, rows) if rows else "", opened=True))
+
+
+def in_short(tokens: Sequence[int], most: int = 40) -> str:
+    """A sequence of tokens by their numbers; the middle of a long one is left out.
+
+    >>> in_short(range(9), most=4)
+    '0 1 … 7 8'
+    """
+    if len(tokens) <= most:
+        return " ".join(map(str, tokens))
+    half = most // 2
+    return f"{in_short(tokens[:half])} … {in_short(tokens[-half:])}"
+
+
+_SAID = {True: "yes", False: "no"}
 
 
 class NotKeptError(ArgumentError, AttributeError):

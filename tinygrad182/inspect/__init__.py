@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 from .. import _calls
 from ..marks import mark
 from .anomaly import Anomaly, first_anomaly
+from .drawn import draw_matrix
 from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
 from .interventions import intervene
 from .jacobians import StepJacobians, step_jacobians
 from .matrices import input_grad_matrix, state_grad_matrix
-from .paths import GainSplit, PathSplit, gain_split, path_split
+from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
+from .step_flow import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -32,10 +34,16 @@ __all__ = [
     "GraphNode",
     "HopSplit",
     "PathSplit",
+    "PathSplits",
     "RecordedStateFlow",
     "StackFlow",
     "StateFlow",
+    "StepEdge",
+    "StepFlow",
     "StepJacobians",
+    "StepOperation",
+    "StepVectors",
+    "draw_matrix",
     "first_anomaly",
     "fixed_points",
     "gain_split",
@@ -46,6 +54,7 @@ __all__ = [
     "mark",
     "path_split",
     "state_grad_matrix",
+    "step_flow",
     "step_jacobians",
     "trace",
     "weight_grad_by_time",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,9 +16,11 @@ from ..kernels.powers import largest_exponent
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Node
-from .graph import Graph, GraphNode
 from .hosting import twins_of
 from .scaling import times_power
+
+if TYPE_CHECKING:
+    from .graph import Graph, GraphNode  # which draws anomalies
 
 POSITIVE = frozenset({"exp", "sigmoid"})
 """Operations that never give 0, of finite numbers, but by underflow."""
@@ -75,7 +77,7 @@ def first_anomaly(graph: Graph) -> Anomaly | None:
     found = _first(here)
     if found is None or here is graph:
         return found
-    return replace(found, node=GraphNode(graph, originals[found.node._node]))
+    return replace(found, node=graph._node(originals[found.node._node]))
 
 
 def _on_host(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
@@ -90,7 +92,7 @@ def _on_host(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     grads = dict(zip([twins[node] for node in traced], arrays, strict=False))
     roots = [(twins[n], g) for (n, _), g in zip(seeds, arrays[len(traced) :], strict=True)]
     order = [twins[node] for node in nodes]
-    return Graph(roots, order, grads), {twin: node for node, twin in twins.items()}
+    return type(graph)(roots, order, grads), {twin: node for node, twin in twins.items()}
 
 
 def _first(graph: Graph) -> Anomaly | None:

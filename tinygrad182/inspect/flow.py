@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from .. import backend
+from .._reprs import fold, shown, state_fold, text
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backend import Array, device_of, is_away
@@ -152,6 +153,12 @@ class StateFlow:
         rows = zip(self.time.tolist(), self.value_norm.tolist(), norms, strict=True)
         return text_table(("t", "‖value‖", "‖grad‖"), list(rows), most)
 
+    def _fold(self, name: str, opened: bool) -> str:
+        return state_fold(name, self.time, self.value_norm, self.log10_grad_norm, opened)
+
+    def _repr_html_(self) -> str:
+        return shown(self._fold("", opened=True))
+
 
 class _ByName(Mapping[str, Flow]):
     """What was found, by name; names that are not there are told."""
@@ -193,6 +200,13 @@ class StackFlow(_ByName[States], Generic[States]):
     def __repr__(self) -> str:
         return _shown({f"{self.path} {name}": state for name, state in self.items()})
 
+    def _fold(self, opened: bool) -> str:
+        states = [state._fold(name, opened) for name, state in self.items()]
+        return fold(f"<b>{text(self.path)}</b>", *states, opened=opened)
+
+    def _repr_html_(self) -> str:
+        return shown(self._fold(opened=True))
+
 
 class GradientFlow(_ByName[StackFlow[States]]):
     """Module path → the states marked in it. A module called again has ``#2`` behind its path."""
@@ -207,6 +221,9 @@ class GradientFlow(_ByName[StackFlow[States]]):
                 for name, state in stack.items()
             }
         )
+
+    def _repr_html_(self) -> str:
+        return shown(*(stack._fold(opened=len(self) <= MOST_UNFOLDED) for stack in self.values()))
 
 
 def _shown(states: Mapping[str, States]) -> str:
@@ -225,6 +242,10 @@ def _figures(state: StateFlow | RecordedStateFlow) -> tuple[Any, ...]:
     smallest = int(np.argmin(logs))
     grads = [scientific(logs[i], 3) for i in (0, -1, smallest)]
     return (len(logs), *grads, int(state.time[smallest]), float(values[0]), float(values[-1]))
+
+
+MOST_UNFOLDED = 4
+"""The states of more recurrences than this are folded in a notebook."""
 
 
 @overload

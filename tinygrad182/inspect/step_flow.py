@@ -1,14 +1,28 @@
-"""``step_flow``: every operation of every step of a recurrence, its value, its gradient and their shares."""
+"""``step_flow``: every operation of every step of a recurrence, its value, its gradient, its shares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-HostArray = np.ndarray[Any, Any]
+from .._tensor import Tensor
+from ..backend import Array
+from ..backpropagation import ancestors
+from ..errors import ArgumentError, UnknownPathError, brief
+from ..recording import Node
+from .gates import gate_names
+from .gradients import Seed
+from .hosting import opened
+from .labels import labels_of
+from .recurrences import Stack, chosen, recurrences
+from .scaling import HostArray
+from .step_rows import LOSS, NEXT, Batch, Nodes, is_weight, side_by_side
+from .steps import Steps, arriving, is_whole, scans_of, stays_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +46,7 @@ class StepOperation:
         At one step, (B, H).
     log10_value_norm, log10_grad_norm : ndarray ``(T,)``
         Decadic logarithms of Frobenius norms, true also where the norm leaves its type; −∞ for what is
-        exactly 0, NaN where there is a NaN or no such operation at the step.
+        exactly 0, NaN where there is a NaN, where no gradient goes, or no such operation at the step.
     """
 
     label: str
@@ -58,8 +72,8 @@ class StepEdge:
     log10_norm : ndarray ``(T,)``
         Of the gradient that arrives at the source over this edge.
     share : ndarray ``(T,)``
-        ⟨edge, δ⟩ / ‖δ‖², where δ is the source's whole gradient: those of one source sum to 1. NaN where
-        δ is exactly 0.
+        ⟨edge, δ⟩ / ‖δ‖², where δ is the source's whole gradient: those of one source sum to 1, but for
+        a state before, of whose gradient the rest came to it at its own step. NaN where δ is exactly 0.
     """
 
     source: int
@@ -105,8 +119,302 @@ class StepFlow:
     time: HostArray
     operations: tuple[StepOperation, ...]
     edges: tuple[StepEdge, ...]
-    _vectors: Callable[[int, Sequence[int], int], StepVectors] = field(repr=False)
+    _vectors: Callable[[tuple[int, ...], int], dict[int, StepVectors]] = field(repr=False)
 
-    def vectors(self, operation: int, times: Sequence[int], sample: int = 0) -> StepVectors:
-        """Return the value and the gradient of one operation over hidden units, at some steps."""
-        return self._vectors(operation, times, sample)
+    def vectors(self, operation: int | str, times: Sequence[int], sample: int = 0) -> StepVectors:
+        """Return the value and the gradient of one operation over hidden units, at some steps.
+
+        Parameters
+        ----------
+        operation : int or str
+            Its position in :attr:`operations`, or its label.
+        times : sequence of int
+        sample : int
+            Which sequence of the batch.
+
+        Raises
+        ------
+        UnknownPathError, ArgumentError
+            No such operation; no such step or sequence.
+        """
+        wanted = tuple(chosen(times, self.time.tolist(), "vectors"))
+        found = self._vectors(wanted, sample)
+        return found[self.index(operation)]
+
+    def index(self, operation: int | str) -> int:
+        """The position of an operation in :attr:`operations`, by its label."""
+        if isinstance(operation, int):
+            return range(len(self.operations))[operation]
+        labels = [each.label for each in self.operations]
+        if operation not in labels:
+            raise UnknownPathError(
+                f"step_flow: no operation {operation!r} in {self.path!r}; there are {brief(labels)[1:-1]}"
+            )
+        return labels.index(operation)
+
+    def __getitem__(self, operation: int | str) -> StepOperation:
+        return self.operations[self.index(operation)]
+
+    def edge(self, source: int | str, target: int | str) -> StepEdge:
+        """The edge between two operations.
+
+        Parameters
+        ----------
+        source, target : int or str
+            The operand, and what uses it: positions or labels; the target may be ``"next step"`` or
+            ``"loss"``.
+
+        Raises
+        ------
+        UnknownPathError
+            There is none.
+        """
+        start = self.index(source)
+        end = target if target in (NEXT, LOSS) else self.index(target)
+        for edge in self.edges:
+            if (edge.source, edge.target) == (start, end):
+                return edge
+        there = [
+            e.target if isinstance(e.target, str) else self[e.target].label
+            for e in self.edges
+            if e.source == start
+        ]
+        raise UnknownPathError(
+            f"step_flow: {self[start].label!r} is not used by {target!r}; it is by {brief(there)[1:-1]}"
+        )
+
+
+def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> StepFlow:
+    """Every operation of every step of a recurrence: norms of values and gradients, and shares.
+
+    A layer that was run as one operation is opened for this: its steps are recorded again side by side,
+    from the states and gradients that the pass through it finds anyhow.
+
+    Parameters
+    ----------
+    loss : Tensor
+        A single element, unless ``gradient`` is given.
+    path : str, optional
+        The module whose steps are meant, as in :func:`gradient_flow`; not needed for a single one.
+    gradient : Tensor or array, optional
+        The cotangent to start from.
+
+    Returns
+    -------
+    StepFlow
+
+    Raises
+    ------
+    GraphError
+        No state was marked.
+    UnknownPathError
+        No such path, or several and none given.
+
+    Notes
+    -----
+    Time and memory are linear in T. Norms and shares are true far below what the model's dtype holds.
+
+    Examples
+    --------
+    Which operation of step 10 brings most of what arrives at the cell state before it?
+
+    >>> import tinygrad182 as tg
+    >>> lstm = tg.nn.LSTM(1, 8, forget_bias=2.0, rng=0)
+    >>> flow = tg.inspect.step_flow(lstm(tg.ones((20, 1, 1)))[0][-1].sum())
+    >>> [operation.label for operation in flow.operations if operation.kind == "gate"]
+    ['i', 'f', 'g', 'o']
+    >>> flow["f"].log10_grad_norm.shape
+    (20,)
+    >>> flow.edge("c₋", "f∘c₋").share[10].round(2)
+    1.0
+    """
+    root, seed, stack, _ = opened(loss, gradient, path, "step_flow", stays_whole)
+    name = path if path is not None else next(iter(stack.values())).module
+    if is_whole(stack):
+        return _of_layer(root, seed, stack, name)
+    nodes = ancestors([root], constants=True)
+    return flow_of_nodes((root, seed), nodes, steps_of_loop(nodes, stack), name, _states_of(stack))
+
+
+def flow_of_nodes(
+    seed: Seed,
+    nodes: list[Node],
+    steps: dict[int, list[Node]],
+    path: str,
+    states: Set[Node] = frozenset(),
+) -> StepFlow:
+    """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.Nodes`."""
+    source = Nodes(seed, nodes, steps, states)
+
+    def some(times: Sequence[int]) -> Iterator[Batch]:
+        return source.batches(times, edges=False)
+
+    return _flow(path, source.times(), source.batches(source.times()), some)
+
+
+def _of_layer(root: Node, seed: Array, stack: Stack, path: str) -> StepFlow:
+    """The steps of a layer that was run as one operation."""
+    scans = [Steps(node) for node in scans_of(stack)]
+    found = list(zip(scans, arriving(root, seed, scans), strict=True))
+
+    def some(times: Sequence[int]) -> Iterator[Batch]:
+        for scan, (given, total) in found:
+            yield from side_by_side(scan, given, total, scan.among(times))
+
+    times = [t for scan in scans for t in scan.times()]
+    return _flow(path, times, some(times), some)
+
+
+def steps_of_loop(nodes: list[Node], stack: Stack) -> dict[int, list[Node]]:
+    """Return the operations that lead to the states of each step of a loop, and to no other step's.
+
+    Parameters are left out. ``nodes`` are the whole graph, oldest first.
+    """
+    times = {node: t for r in stack.values() for t, node in r.steps.items()}
+    others = {node for r in recurrences(nodes) for node in r.nodes()} - times.keys()
+    owner: dict[Node, int | None] = {}
+    for node in reversed(nodes):
+        t = times.get(node, owner.get(node))
+        if node in others or (node not in times and t is None):
+            continue
+        owner[node] = t
+        for x in node.inputs or ():
+            if isinstance(x, Node) and x not in times:
+                owner[x] = t if owner.get(x, t) == t else None
+    found: dict[int, list[Node]] = {t: [] for t in sorted(set(times.values()))}
+    for node in nodes:
+        t = owner.get(node)
+        if (
+            t is not None
+            and node.primitive is not None
+            and node not in others
+            and not is_weight(node)
+        ):
+            found[t].append(node)
+    return found
+
+
+def _states_of(stack: Stack) -> Set[Node]:
+    return {node for r in stack.values() for node in r.nodes()}
+
+
+# --- from batches to figures over time ------------------------------------------------------------
+
+Key = tuple[str, str, str, int]
+"""What makes an operation of one step that of another: module, operation, name, and which of several."""
+
+
+def _flow(
+    path: str,
+    times: Sequence[int],
+    batches: Iterable[Batch],
+    again: Callable[[Sequence[int]], Iterable[Batch]],
+) -> StepFlow:
+    table = _Table(times)
+    for batch in batches:
+        table.add(batch)
+    order = {key: i for i, key in enumerate(table.in_order())}
+
+    @cache
+    def vectors(times: tuple[int, ...], sample: int) -> dict[int, StepVectors]:
+        found: dict[int, list[StepVectors]] = {}
+        for batch in again(times):
+            for key, node in _keys(batch).items():
+                found.setdefault(order[key], []).append(_vectors(batch, node, sample))
+        return {
+            i: StepVectors(*map(np.concatenate, zip(*some, strict=True)))
+            for i, some in found.items()
+        }
+
+    operations = tuple(StepOperation(**table.operations[key]) for key in order)
+    edges = tuple(
+        StepEdge(order[source], target if isinstance(target, str) else order[target], *arrays)
+        for (source, target), arrays in table.edges.items()
+        if not np.isneginf(arrays[0]).all()
+    )
+    return StepFlow(path, np.array(times), operations, edges, vectors)
+
+
+class _Table:
+    """Figures over time of every operation and edge there is at some step."""
+
+    def __init__(self, times: Sequence[int]) -> None:
+        self._places = {t: i for i, t in enumerate(times)}
+        self.operations: dict[Key, dict[str, Any]] = {}
+        self.edges: dict[tuple[Key, Key | str], tuple[HostArray, HostArray]] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Add the figures of some steps."""
+        at = [self._places[t] for t in batch.times]
+        keys = _keys(batch)
+        names = {node: name for node in batch.nodes if (name := name_of(node))}
+        names |= {n: g for n, g in gate_names(batch.every).items() if n not in names}
+        labels = labels_of(batch.nodes, batch.given, names)
+        for key, node in keys.items():
+            row = self.operations.get(key)
+            if row is None:
+                row = self.operations[key] = self._row(batch, node, labels[node], names)
+            row["label"] = labels[node]  # a first step, without a state before, is not typical
+            row["log10_value_norm"][at] = batch.values[node].log10_norm()
+            if node in batch.grads:
+                row["log10_grad_norm"][at] = batch.grads[node].log10_norm()
+        key_of = {node: key for key, node in keys.items()}
+        for (source, target), rows in batch.edges.items():
+            end = target if isinstance(target, str) else key_of[target]
+            arrays = self.edges.setdefault((key_of[source], end), (self._empty(), self._empty()))
+            arrays[0][at] = rows.log10_norm()
+            arrays[1][at] = rows.share_of(batch.grads[source])
+
+    def in_order(self) -> list[Key]:
+        """The operations as they are computed, after what steps are given."""
+        kinds = ["before", "input"]
+
+        def rank(key: Key) -> int:
+            kind = self.operations[key]["kind"]
+            return kinds.index(kind) if kind in kinds else len(kinds)
+
+        return sorted(self.operations, key=rank)
+
+    def _row(self, batch: Batch, node: Node, label: str, names: dict[Node, str]) -> dict[str, Any]:
+        kind = "gate" if node in names else "operation"
+        kind = "state" if name_of(node) else kind
+        shape = batch.values[node].values.shape[1:]
+        return {
+            "label": label,
+            "op": node.op,
+            "kind": batch.given.get(node, kind),
+            "name": names.get(node, ""),
+            "module": node.scope.module,
+            "shape": shape,
+            "log10_value_norm": self._empty(),
+            "log10_grad_norm": self._empty(),
+        }
+
+    def _empty(self) -> HostArray:
+        return np.full(len(self._places), np.nan)
+
+
+def name_of(node: Node) -> str:
+    """The name a state was marked with."""
+    return node.marks[-1].name if node.marks else ""
+
+
+def _keys(batch: Batch) -> dict[Key, Node]:
+    """The operations of a step by what they have in common with those of other steps."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    found: dict[Key, Node] = {}
+    for node in batch.nodes:
+        kind = batch.given.get(node, node.op)
+        what = ("" if kind in batch.given.values() else node.scope.module, kind, name_of(node))
+        found[(*what, counts[what])] = node
+        counts[what] += 1
+    return found
+
+
+def _vectors(batch: Batch, node: Node, sample: int) -> StepVectors:
+    values = batch.values[node].values
+    if not -values.shape[1] <= sample < values.shape[1]:
+        raise ArgumentError(f"sample {sample}; the batch has {values.shape[1]} sequences, from 0")
+    nothing = np.full(values.shape[::2], np.nan), np.full(len(values), np.nan)
+    grads, scales = batch.grads[node].at_sample(sample) if node in batch.grads else nothing
+    return StepVectors(np.array(batch.times), values[:, sample], grads, scales)

@@ -42,10 +42,11 @@ class Scaled(NamedTuple):
 
 
 class SideBySide(NamedTuple):
-    """Steps as one: the parts of the states before and after them (steps·B, H), by name."""
+    """Steps as one: the states before and after them (steps·B, H) by name, and their inputs."""
 
     before: dict[str, Node]
     after: dict[str, Node]
+    x: Node
 
 
 class Steps:
@@ -96,10 +97,10 @@ class Steps:
             yield from np.array_split(steps, min(len(steps), -(-len(steps) * each // ELEMENTS)))
 
     @modes_kept
-    def at(self, steps: Array, sequences: slice = slice(None)) -> SideBySide:
+    def at(self, steps: Array, sequences: slice = slice(None), inputs: bool = False) -> SideBySide:
         """Record some steps, of some sequences of the batch, each from the state before it.
 
-        They are marked and named as the first of them.
+        They are marked and named as the first of them. ``inputs``: the step's inputs require grad, too.
         """
         names, time = self.scan.parts, self.start + int(steps[0])
         past = zip(self.states, self.given.initial, strict=True)
@@ -112,10 +113,10 @@ class Steps:
         with recording_as(Modes(True, self.operands[0].device, self.node.scope)):
             for part, name in zip(before, names, strict=True):
                 mark(part, name, time - 1)
-        requires_grad = self.operands[0].requires_grad
-        operands = [wrap(x, Leaf(x, requires_grad)), *before, *others]
+        given = Leaf(x, inputs or self.operands[0].requires_grad)
+        operands = [wrap(x, given), *before, *others]
         (after,) = recorded(self.node, operands, start=time, shortest=0)
-        return SideBySide(_by_name(names, before), _by_name(names, after))
+        return SideBySide(_by_name(names, before), _by_name(names, after), given)
 
     def _rows(self, steps: list[Array], sequences: slice) -> Array:
         """The rows of some sequences at some steps, (steps·B, ·)."""
@@ -249,6 +250,18 @@ def at_common_powers(*given: Scaled, by_step: bool = False) -> tuple[list[Array]
     )
     top = or_zero(np, top.max(axis=1, keepdims=True) if by_step else top)
     return [times_rows(np, g.values, g.powers - top) for g in given], top
+
+
+def sent_back(scan: Steps, steps: Array, total: Scaled) -> Scaled:
+    """Return what the states of some steps get straight from those of the next ones; 0 after the last."""
+    last = steps == len(scan) - 1
+    after = np.where(last, steps, steps + 1)
+    following, side = total.at(after), scan.at(after)
+    found = sent(scan.by_node(side.after, following.values), set(side.before.values()))
+    values = np.stack([found[node] for node in side.before.values()])
+    values = values.reshape(following.values.shape)
+    values[:, last] = 0.0
+    return Scaled(values, following.powers)
 
 
 # --- opened for the inspector's user ---------------------------------------------------------------

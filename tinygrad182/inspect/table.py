@@ -82,4 +82,4 @@ def scientific(log10: float, digits: int = 1) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "·"
-    return f"{value:.3e}" if isinstance(value, float) else str(value)
+    return f"{value:.3e}" if type(value) is float else str(value)

@@ -6,25 +6,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 
-from .._files import replace_file
+from .. import _caches
 from .vectors import Code
 
 LEVEL = 3
 OFF = ("loop_unrolling", "loop_vectorization", "slp_vectorization")
 """What LLVM is to leave alone: loops are written as they are to be run, which it takes long to change."""
-
-_DIGEST = hashlib.sha256().digest_size
 
 
 def functions(name: str, made_from: str, write: Callable[[], Any], exported: Sequence[str]) -> Any:
@@ -44,7 +40,9 @@ def functions(name: str, made_from: str, write: Callable[[], Any], exported: Seq
     made_by = llvmlite.__version__, LEVEL, OFF, _sources()
     key = hashlib.sha256(repr((name, made_from, made_for, made_by)).encode()).hexdigest()[:20]
     if key not in _LOADED:
-        _LOADED[key] = _linked(key, _kept(key) or _made(key, name, write), exported)
+        file = f"loops.{key}.o"
+        code = _caches.kept(file) or _made(file, name, write)
+        _LOADED[key] = _linked(key, code, exported)
     return _LOADED[key]
 
 
@@ -52,10 +50,10 @@ _LOADED: dict[str, Any] = {}
 """Machine code by what it is made from: a module cannot be loaded twice."""
 
 
-def _made(key: str, name: str, write: Callable[[], Any]) -> bytes:
+def _made(file: str, name: str, write: Callable[[], Any]) -> bytes:
     _say(f"compiling the loops of {name} ...")
     code = _compiled(str(write()))
-    _keep(key, code)
+    _caches.keep(file, code)
     return code
 
 
@@ -109,43 +107,6 @@ def _compiled(text: str) -> bytes:
     with llvm.parse_assembly(text) as module:  # freed by __del__, it would swallow an interrupt
         builder.getModulePassManager().run(module, builder)
         return bytes(machine.emit_object(module))
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def folders() -> list[Path]:
-    """Where machine code is looked for and kept: beside this module, or in the user's cache."""
-    if sys.platform == "win32":
-        user = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    elif sys.platform == "darwin":
-        user = "~/Library/Caches"
-    else:
-        user = os.environ.get("XDG_CACHE_HOME", "")
-        if not Path(user).is_absolute():  # code of wherever we are is not run
-            user = "~/.cache"
-    found = [Path(__file__).with_name("__pycache__")]
-    with contextlib.suppress(RuntimeError):  # nobody's home
-        found.append(Path(user).expanduser() / "tinygrad182")
-    return found
-
-
-def _kept(key: str) -> bytes | None:
-    """Machine code of an earlier process; None where there is none, or the file is not what was written."""
-    for folder in folders():
-        with contextlib.suppress(OSError):
-            data = (folder / f"loops.{key}.o").read_bytes()
-            if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
-                return data[_DIGEST:]
-    return None
-
-
-def _keep(key: str, code: bytes) -> None:
-    """Write machine code where it can be written; nowhere is no error."""
-    for folder in folders():
-        with contextlib.suppress(OSError):
-            replace_file(folder / f"loops.{key}.o", hashlib.sha256(code).digest() + code)
-            return
 
 
 def _say(what: str) -> None:

@@ -20,7 +20,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes
 from ..intervening import intervened
 from ..marks import mark, marked
-from ..modes import MODES, modes_kept, scope
+from ..modes import MODES, in_step_of, modes_kept, scope
 from ..primitives import PRIMITIVES
 from ..recording import apply, record, wrap
 from ..recurrence import Scan
@@ -262,8 +262,9 @@ class RecurrentCell(Recurrent):
             from_x = from_x + bias_ih
             from_h = from_h + bias_hh if isinstance(bias_hh, Tensor) else from_h
         weights = dict(zip(self.scan.weights, others, strict=True))
-        step = self._scan_here().step
-        new = step(functions, from_x, from_h, before, **weights, **self._params())
+        scan = self._scan_here()
+        given = functions, from_x, from_h, before
+        new = in_step_of(scan).run(scan.step, *given, **weights, **self._params())
         return new[0] if len(new) == 1 else tuple(new)
 
     def extra_repr(self) -> str:

@@ -21,7 +21,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, assert_same_bits
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import are_compiled, loops, make
-from tinygrad182 import kernels
+from tinygrad182 import _caches, kernels
 from tinygrad182.kernels import arrays, program
 from tinygrad182.kernels.arrays import ALL, Ends
 from tinygrad182.kernels.program import MASKS, Program, Weights
@@ -343,7 +343,7 @@ def test_there_is_every_operation_that_a_step_may_use() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", [*UNARY, *BINARY])
 def test_operations_are_numpys(op: str, dtype: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(objects, "folders", lambda: [tmp_path])
+    monkeypatch.setattr(_caches, "folders", lambda: [tmp_path])
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=150) * 3, rng.normal(size=150) * 1e-3])
     y = rng.normal(size=300)
@@ -364,7 +364,7 @@ def test_operations_are_numpys(op: str, dtype: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", ["exp", "expm1"])
 def test_as_far_as_the_type_goes(op: str, dtype: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(objects, "folders", lambda: [tmp_path])
+    monkeypatch.setattr(_caches, "folders", lambda: [tmp_path])
     info = np.finfo(dtype)
     highest = np.log(info.max)
     x = np.asarray(highest - np.linspace(2e-5 if dtype == "float32" else 1e-12, 1, 200), dtype)
@@ -381,7 +381,7 @@ def test_as_far_as_the_type_goes(op: str, dtype: str, tmp_path: Path, monkeypatc
     ],
 )  # fmt: skip
 def test_operations_on_what_is_not_finite(op: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(objects, "folders", lambda: [tmp_path])
+    monkeypatch.setattr(_caches, "folders", lambda: [tmp_path])
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 800.0, -800.0, 1.0, np.nan])
     operands = (x, np.roll(x, 1)) if op in BINARY else (x,)
     with np.errstate(all="ignore"):
@@ -418,8 +418,8 @@ def test_rows_crossed(
 USE = """
 import numpy as np, tinygrad182 as tg
 from pathlib import Path
-from tinygrad182.kernels import objects
-objects.folders = lambda: [Path(folder) for folder in {folders!r}]
+from tinygrad182 import _caches
+_caches.folders = lambda: [Path(folder) for folder in {folders!r}]
 print(float(tg.nn.RNN(2, 3, rng=0)(tg.ones((4, 2, 2)))[0].sum().data))
 """
 
@@ -470,7 +470,7 @@ def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
 def test_machine_code_is_kept_by_all_that_it_is_made_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "folders", lambda: [tmp_path])
+    monkeypatch.setattr(_caches, "folders", lambda: [tmp_path])
     written, made, machine = [], objects._compiled, objects._machine()
     monkeypatch.setattr(objects, "_compiled", lambda text: written.append(text) or made(text))
     monkeypatch.setattr(objects, "_jit", lambda: llvm.create_lljit_compiler(machine))
@@ -528,9 +528,9 @@ def test_sources_in_an_archive(tmp_path: Path) -> None:
 def test_code_is_not_taken_from_where_one_happens_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     for given in ("relative", ""):
         monkeypatch.setenv("XDG_CACHE_HOME", given)
-        assert objects.folders()[1] == Path("~/.cache/tinygrad182").expanduser()
+        assert _caches.folders()[1] == Path("~/.cache/tinygrad182").expanduser()
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert objects.folders()[1] == Path("/somewhere/tinygrad182")
+    assert _caches.folders()[1] == Path("/somewhere/tinygrad182")
 
 
 # --- the choice -----------------------------------------------------------------------------------

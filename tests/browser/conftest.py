@@ -1,0 +1,49 @@
+"""Pages in a real browser, which may be missing: ``make browser`` installs what drives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.benchmarks.browser import SIZE, NoBrowserError
+from experiments.benchmarks.browser import browser as started
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    try:
+        with started() as found:
+            yield found
+    except NoBrowserError as error:
+        pytest.skip(f"no page was opened: {error}")
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page without a network; whatever it asks for or complains of fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_(path: Path, scheme: str = "light") -> Any:
+        context = browser.new_context(offline=True, viewport=SIZE, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        own = path.as_uri()
+        page.on("request", lambda asked: asked.url == own or complaints.append(asked.url))
+        page.on("console", lambda said: said.type in CALM or complaints.append(said.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(own)
+        page.wait_for_selector("#chart svg")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+CALM = ("log", "info", "debug")
+"""What a page may say; Vega warns of what it cannot draw."""

@@ -1,0 +1,147 @@
+"""How an operation of a step is written on a blackboard: ``f∘c₋``, ``W_hh h₋``, ``tanh(c)``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..recording import Leaf, Node
+from .step_rows import VIEWS, is_weight
+
+LONGEST = 16
+"""Characters of a label; what would be longer is called by its operation."""
+
+_BETWEEN = {
+    "add": " + ", "subtract": " − ", "multiply": "∘", "divide": " / ", "matmul": " ", "maximum": " ∨ ",
+}  # fmt: skip
+_TIGHT = {"multiply", "matmul", "divide"}
+
+
+def labels_of(
+    nodes: Sequence[Node], given: Mapping[Node, str], names: Mapping[Node, str]
+) -> dict[Node, str]:
+    """Return what every operation of a step is called.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        The operations, oldest first, what the step is given among them.
+    given : mapping of Node to str
+        Those that are given: ``"before"`` or ``"input"``.
+    names : mapping of Node to str
+        Of states, those before included, and of gates.
+    """
+    found: dict[Node, str] = {}
+    inputs = [node for node in nodes if given.get(node) == "input"]
+    for node in nodes:
+        if node in names:
+            found[node] = names[node] + ("₋" if given.get(node) == "before" else "")
+        elif node in given:
+            letter = "x" if len(inputs) == 1 else f"x{inputs.index(node) + 1}"
+            found[node] = _made_before(node, letter)
+        else:
+            found[node] = _label(node, found)
+    return _told_apart(found | _sums(nodes, found, names))
+
+
+def _told_apart(labels: dict[Node, str]) -> dict[Node, str]:
+    """Return labels of which each stands once: a second one has a prime behind it."""
+    counts: Counter[str] = Counter()
+    found = {}
+    for node, label in labels.items():
+        found[node] = label + "′" * counts[label]
+        counts[label] += 1
+    return found
+
+
+def _sums(
+    nodes: Sequence[Node], found: Mapping[Node, str], names: Mapping[Node, str]
+) -> dict[Node, str]:
+    """Several sums that are called z, whose formulas are too long, apart: z_f leads to gate f alone."""
+    users: dict[Node, set[str]] = {}
+    for node in nodes:
+        for x in node.inputs or ():
+            if isinstance(x, Node):
+                users.setdefault(_source(x), set()).add(names.get(node, ""))
+    long = [n for n in nodes if found[n] == "z" and n not in names]
+    if len(long) < 2:
+        return {}
+    return {n: "z" + "".join(f"_{name}" for name in users.get(n, ()) if name) for n in long}
+
+
+def _made_before(node: Node, letter: str) -> str:
+    """What a step is given may have been computed for all steps at once, by the same layer: ``W_ih x + b``."""
+    source, front = _source(node), list[Node]()
+    while source.primitive is not None and source.scope.module and len(front) < 3:
+        if source.scope.module != node.scope.module:
+            break
+        front.append(source)
+        (source, *_) = [_source(x) for x in source.inputs or () if isinstance(x, Node)]
+    found = {source: letter}
+    for each in reversed(front):
+        found[each] = _label(each, found)
+    return found[front[0]] if front else letter
+
+
+def _source(node: Node) -> Node:
+    """What a view is a view of."""
+    while node.op in VIEWS:
+        (node, *_) = node.inputs or ()  # type: ignore[assignment]
+    return node
+
+
+def _label(node: Node, found: Mapping[Node, str]) -> str:
+    known = [part for x in node.inputs or () if (part := _operand(x, found))]
+    if node.op in VIEWS and known:
+        return known[0]
+    between = _BETWEEN.get(node.op)
+    if between and len(known) > 1:
+        if node.op in _TIGHT:
+            known = [f"({part})" if " + " in part or " − " in part else part for part in known]
+        text = between.join(_weight_first(node, known))
+    elif between:
+        text = node.op  # beside something that is not shown
+    else:
+        function = {"sigmoid": "σ"}.get(node.op, node.op)
+        text = f"{function}({', '.join(known)})" if known else node.op
+    if len(text) <= LONGEST:
+        return text
+    return "z" if node.op == "add" else node.op
+
+
+def _weight_first(node: Node, known: list[str]) -> list[str]:
+    """Products as formulas have them: the weight before the vector."""
+    second = (node.inputs or ())[-1]
+    turned = node.op == "matmul" and isinstance(second, Node) and is_weight(second)
+    return known[::-1] if turned else known
+
+
+def _operand(node: Any, found: Mapping[Node, str]) -> str:
+    if isinstance(node, (int, float)):
+        return f"{node:g}"
+    if not isinstance(node, Node):
+        return ""
+    while node not in found and node.op in VIEWS:
+        (node, *_) = node.inputs or ()  # type: ignore[assignment]
+    if node in found:
+        return found[node]
+    if isinstance(node, Leaf) and node.name:
+        return _weight(node.name)
+    if is_weight(node):
+        return "W" if node.value.ndim > 1 else "b"
+    return f"{node.value.item():g}" if node.primitive is None and not node.value.ndim else ""
+
+
+def _weight(name: str) -> str:
+    """A parameter's name as formulas have it.
+
+    >>> _weight("rnn.weight_hh_l0"), _weight("head.weight"), _weight("lstm.bias_ih_l1")
+    ('W_hh', 'W', 'b')
+    """
+    last = name.rpartition(".")[2]
+    kind, _, rest = last.partition("_")
+    if kind == "weight":
+        part = rest.partition("_")[0]
+        return f"W_{part}" if part else "W"
+    return "b" if kind == "bias" else last

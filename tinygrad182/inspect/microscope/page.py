@@ -1,0 +1,276 @@
+"""One page of linked views: how they are placed, which signals they read, and the text around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ... import _charts
+from ..._html import chart_page, text
+
+LEFT, RIGHT = 300, 860
+"""Pixels of the page's two columns."""
+
+BESIDE = 3
+"""Linked views that stand side by side."""
+
+_INDEPENDENT = dict.fromkeys(
+    ("color", "fill", "stroke", "size", "shape", "opacity", "strokeWidth", "strokeDash"),
+    "independent",
+)
+
+
+class Span(NamedTuple):
+    """What one block of the network has to show, and what it shows before the first click.
+
+    Attributes
+    ----------
+    steps : int
+        Its kept steps; 1 without a time axis.
+    first, last : int
+        The time of its first and of its last step.
+    step : int
+        The step that is open, by its position among the kept ones.
+    node : int
+        The operation that is chosen, by its position among those of a step.
+    """
+
+    steps: int = 1
+    first: int = 0
+    last: int = 0
+    step: int = 0
+    node: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panels:
+    """The charts of a page; what the model does not have is None.
+
+    Attributes
+    ----------
+    network : alt.Chart
+        It makes the selection ``pick_block``.
+    curves : alt.Chart, optional
+        Over time. It makes the selections ``pick_step`` and ``brush``.
+    opened : alt.Chart, optional
+        The operations of a step. It makes the selection ``pick_node``.
+    bars, heatmap : alt.Chart, optional
+        Of the chosen operation, over hidden units.
+    linked : sequence of alt.Chart
+        All else.
+    """
+
+    network: Any
+    curves: Any = None
+    opened: Any = None
+    bars: Any = None
+    heatmap: Any = None
+    linked: Sequence[Any] = ()
+
+
+def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]:
+    """Place the charts of a page, and define the signals by which they follow each other.
+
+    Charts read four signals: ``block``, ``step`` and ``node``, which are positions, and ``window``, the
+    first and the last time that is shown. They are computed from what is selected, so that they are
+    valid whichever block is chosen: the step is the chosen one, or the block's last where it has fewer;
+    a node that was chosen in another block counts for nothing.
+
+    Parameters
+    ----------
+    panels : Panels
+    spans : sequence of Span
+        One for each block of the network.
+    block : int
+        The block that is chosen at first.
+
+    Returns
+    -------
+    dict
+        A Vega-Lite specification. Altair makes the charts and not what holds them, for it copies all of
+        them whenever one is placed beside another.
+    """
+    right = [chart for chart in (panels.curves, panels.opened) if chart is not None]
+    first = [panels.network, *([right] if right else [])]
+    chosen = [chart for chart in (panels.bars, panels.heatmap) if chart is not None]
+    linked = panels.linked
+    rows = [row for row in (first, chosen, *_rows(linked)) if row]
+    page = _Page()
+    placed = [page.beside(row) for row in rows]
+    top = _charts.spec(_charts.altair().Chart().mark_point())
+    signals = _signals(panels, spans, block)
+    return {
+        "$schema": top["$schema"],
+        "vconcat": placed,
+        "spacing": 24,
+        "resolve": {"scale": _INDEPENDENT},
+        "params": signals + page.selections,
+        "datasets": page.datasets,
+    }
+
+
+class _Page:
+    """Charts placed beside and above each other; what Vega-Lite wants at the top of all of them."""
+
+    def __init__(self) -> None:
+        self.selections: list[dict[str, Any]] = []
+        self.datasets: dict[str, Any] = {}
+        self._names: dict[str, str] = {}
+
+    def beside(self, charts: Sequence[Any]) -> dict[str, Any]:
+        """Place charts from left to right; a list among them from top to bottom."""
+        return self._concat("hconcat", charts, 32)
+
+    def _concat(self, how: str, charts: Sequence[Any], spacing: int) -> dict[str, Any]:
+        placed = [
+            self._concat("vconcat", c, 16) if isinstance(c, list) else self._taken(c)
+            for c in charts
+        ]
+        return {how: placed, "spacing": spacing, "resolve": {"scale": _INDEPENDENT}}
+
+    def _taken(self, chart: Any) -> dict[str, Any]:
+        """One chart without what stands at the top of the page."""
+        spec = _charts.spec(chart)
+        for key in ("$schema", "config"):
+            spec.pop(key, None)
+        self.datasets |= spec.pop("datasets", {})
+        for param in spec.pop("params", ()):
+            views = [self._named(name) for name in param.get("views", ())]
+            self.selections.append(param | {"views": views})
+        self._rename(spec)
+        return spec
+
+    def _rename(self, spec: dict[str, Any]) -> None:
+        """Give views that make selections names of their own: Altair counts charts in the process."""
+        if "name" in spec:
+            spec["name"] = self._named(spec["name"])
+        for how in ("layer", "hconcat", "vconcat"):
+            for part in spec.get(how, ()):
+                self._rename(part)
+
+    def _named(self, name: str) -> str:
+        return self._names.setdefault(name, f"view_{len(self._names) + 1}")
+
+
+def _rows(charts: Sequence[Any]) -> list[list[Any]]:
+    return [list(charts[i : i + BESIDE]) for i in range(0, len(charts), BESIDE)]
+
+
+def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
+    """Positions from what is selected; Vega-Lite puts them behind the selections they are made from."""
+    steps, first, last, opened, nodes = (json.dumps(each) for each in zip(*spans, strict=True))
+    step, node, window = f"{opened}[block]", f"{nodes}[block]", f"[{first}[block], {last}[block]]"
+    if panels.curves is not None:
+        picked = f"isArray(pick_step.i) ? pick_step.i[0] : {step}"
+        step = f"clamp({picked}, 0, {steps}[block] - 1)"
+        window = f"isArray(brush.t) ? brush.t : {window}"
+    if panels.opened is not None:
+        here = "isArray(pick_node.node) && pick_node.block[0] === block"
+        node = f"{here} ? pick_node.node[0] : {node}"
+    chosen = f"isArray(pick_block.block) ? pick_block.block[0] : {block}"
+    signals = {"block": chosen, "step": step, "node": node, "window": window}
+    return [{"name": name, "expr": expr} for name, expr in signals.items()]
+
+
+# --- the text around the charts -----------------------------------------------------------------
+
+READING = (
+    "The gradient flows from right to left: from the loss back to the inputs. A norm of 1e-3 at t = 5 "
+    "means that a change of the state at t = 5 changes the loss a thousandth as much as a norm of 1 does.",
+    "Click a box of the network to see its steps. A box's colour is the norm of the gradient that leaves "
+    "the box.",
+    "Click a curve to open that step; the slider and the arrow keys move it. Drag over the strip below "
+    "the curves to choose a window of steps; click the strip to see all of them again.",
+    "In the opened step, the gradient comes back over each line. The line's width and colour show the norm "
+    "of that gradient, its number the share of the whole gradient of the operation it comes back to. The "
+    "shares of one operation add up to 1; a negative share works against the others.",
+    "Click an operation to see its values and its gradient over hidden units, and over time.",
+    "A decade is a power of ten: from 1e-2 to 1e-5 are three decades. Norms are Frobenius norms over the "
+    "whole batch.",
+)
+
+
+def page(
+    title: str,
+    sentences: Sequence[str],
+    chart: dict[str, Any],
+    more: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    absent: Mapping[str, str] | None = None,
+) -> str:
+    """One file that shows a chart with what there is to see in it, and needs no network.
+
+    Parameters
+    ----------
+    title : str
+        Of the window and of the page.
+    sentences : sequence of str
+        What there is to see; the first one stands out.
+    chart : dict
+        A specification without a theme: the page has one for white and one for dark, and takes what the reader prefers.
+    more : sequence of str
+        What there is to see besides, behind a fold.
+    notes : sequence of str
+        What was kept and what was left out.
+    absent : mapping of str to str, optional
+        Views that the model does not have, and why.
+
+    Returns
+    -------
+    str
+        HTML.
+
+    Raises
+    ------
+    MissingDependencyError
+        Altair or ``vl_convert`` is not installed.
+    """
+    left_out = [*notes, *(f"{name}: {reason}" for name, reason in (absent or {}).items())]
+    return chart_page(
+        title,
+        chart,
+        _charts.library(),
+        themes=[_charts.theme(dark) for dark in (False, True)],
+        style=_style(),
+        above=_header(title, sentences),
+        below=_fold("More of what there is to see", more)
+        + _fold("How to read this page", READING)
+        + _fold("What was kept, and what was left out", left_out),
+    )
+
+
+def _header(title: str, sentences: Sequence[str]) -> str:
+    lines = "".join(f"<p>{text(sentence)}</p>\n" for sentence in sentences)
+    return f'<header>\n<h1>{text(title)}</h1>\n{lines}</header>\n<div id="controls"></div>'
+
+
+def _fold(title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    items = "".join(f"<li>{text(line)}</li>\n" for line in lines)
+    return f"<details>\n<summary>{text(title)}</summary>\n<ul>\n{items}</ul>\n</details>\n"
+
+
+def _style() -> str:
+    """CSS: the chart's colours, and a slider that stays in sight."""
+    light, dark = (
+        "; ".join(f"--{name}: {value}" for name, value in colours._asdict().items())
+        for colours in (_charts.LIGHT, _charts.DARK)
+    )
+    return f"""
+:root {{ color-scheme: light dark; {light} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
+body {{ font: 14px/1.45 {_charts.FONT}; color: var(--ink); background: var(--paper);
+  width: 1240px; margin: 0 auto; padding: 8px 12px 24px }}
+h1 {{ font-size: 14px; font-weight: normal; margin: 0 }}
+p {{ margin: 2px 0 }}
+h1 + p {{ font-size: 18px }}
+summary {{ cursor: pointer; margin-top: 8px }}
+li {{ max-width: 100ex }}
+#controls {{ position: sticky; top: 0; z-index: 1; background: var(--paper); padding: 4px 0 }}
+.vega-bind label {{ display: flex; align-items: center; gap: 12px }}
+.vega-bind input {{ flex: 1 }}
+.vega-bind input + * {{ display: none }}
+"""

@@ -1,0 +1,446 @@
+"""Every operation of a step at many steps: its values, its gradients, and what comes back over each use.
+
+Steps are told apart in two ways. Those of a layer that was run as one operation are recorded again side by
+side, so that one pull does the work of all. Those of a loop, and operations of other modules, are the nodes
+of the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array
+from ..backpropagation import ancestors, backpropagate, gather, pull
+from ..kernels.powers import or_zero, sizes_of
+from ..modes import modes_kept, no_grad
+from ..primitives.index import Slice
+from ..recording import Node
+from .along import sent as sent_along
+from .gradients import Seed, gradients_inside
+from .scaling import (
+    NOT_FINITE,
+    Band,
+    HostArray,
+    Power,
+    as_bands,
+    at_sample_powers,
+    row_norms,
+    total_norms,
+)
+from .steps import Scaled, Steps, at_common_powers, sent_back
+
+NEXT, LOSS = "next step", "loss"
+"""Where an edge leads that does not end in the same step."""
+
+TOGETHER = 64
+"""Steps of a loop whose arrays are reduced together."""
+
+
+class Rows(NamedTuple):
+    """One array at n steps: each sequence's row at a power of two of its own.
+
+    Attributes
+    ----------
+    values : ndarray (n, B, W)
+    powers : ndarray (n, B) of int
+    """
+
+    values: HostArray
+    powers: HostArray
+
+    def log10_norm(self) -> HostArray:
+        """Decadic logarithms of the Frobenius norms over (B, W), (n,)."""
+        log = total_norms(row_norms(self.values)[None], self.powers[None])[1]
+        return log / math.log(10)
+
+    def share_of(self, whole: Rows) -> HostArray:
+        """⟨part, whole⟩ / ‖whole‖² at every step, (n,); NaN where the whole is exactly 0."""
+        sizes = np.abs(whole.values).max(axis=-1, initial=0.0)
+        top = or_zero(np, sizes_of(np, sizes, whole.powers).max(axis=1, keepdims=True))
+        with np.errstate(all="ignore"):
+            square = _summed((whole.values**2).sum(-1), 2 * (whole.powers - top))
+            dot = (self.values * whole.values).sum(-1)
+            return _summed(dot, self.powers + whole.powers - 2 * top) / square
+
+    def at_sample(self, sample: int) -> tuple[HostArray, HostArray]:
+        """One sequence's rows (n, W) with the largest at about 1, and the log10 of their factors (n,)."""
+        values, powers = self.values[:, sample], self.powers[:, sample]
+        size = np.abs(values).max(axis=-1, initial=0.0)
+        scale = np.where(np.isfinite(size) & (size > 0), size, 1.0)
+        return values / scale[:, None], np.log10(scale) + powers * math.log10(2)
+
+
+def _summed(values: HostArray, powers: HostArray) -> HostArray:
+    return np.asarray(np.ldexp(values, np.clip(powers, -4000, 4000)).sum(axis=1))
+
+
+@dataclass
+class Batch:
+    """The operations of some steps that have the same operations.
+
+    Attributes
+    ----------
+    times : list of int
+    every : list of Node
+        At one of these steps, oldest first; what the step is given stands first.
+    nodes : list of Node
+        Those that are shown: without operations that only move elements.
+    given : dict of Node to str
+        Those that the step is given: ``"before"`` or ``"input"``.
+    values : dict of Node to Rows
+    grads : dict of Node to Rows
+        Without those to which no gradient goes.
+    edges : dict of (Node, Node or str) to Rows
+        By the operand and what uses it.
+    """
+
+    times: list[int]
+    every: list[Node]
+    nodes: list[Node]
+    given: dict[Node, str]
+    values: dict[Node, Rows] = field(default_factory=dict)
+    grads: dict[Node, Rows] = field(default_factory=dict)
+    edges: dict[tuple[Node, Node | str], Rows] = field(default_factory=dict)
+
+    def add_edge(self, source: Node, target: Node | str, rows: Rows) -> None:
+        """Add what comes back over one use; several uses by one operation are one edge."""
+        key = (source, target)
+        self.edges[key] = plus(self.edges[key], rows) if key in self.edges else rows
+
+
+def plus(a: Rows, b: Rows) -> Rows:
+    """Return the sum; every row at the power of its larger part."""
+    sizes = [np.abs(r.values).max(axis=-1, initial=0.0) for r in (a, b)]
+    tops = [sizes_of(np, size, r.powers) for size, r in zip(sizes, (a, b), strict=True)]
+    top = or_zero(np, np.maximum(*tops))
+    with np.errstate(under="ignore"):
+        parts = [
+            np.ldexp(r.values, np.clip(r.powers - top, -4000, 4000)[..., None]) for r in (a, b)
+        ]
+    return Rows(parts[0] + parts[1], top)
+
+
+VIEWS = frozenset({"index", "reshape", "permute_dims", "broadcast_to", "astype", "to_device"})
+"""Operations that only move elements: what uses their result is told to use what they were made of."""
+
+
+def only_moves(node: Node, inside: Container[Any]) -> bool:
+    """Whether an unmarked operation only moves elements of another one in the same step."""
+    return node.op in VIEWS and not node.marks and (node.inputs or ())[0] in inside
+
+
+def is_weight(node: Node) -> bool:
+    """Whether a node is a parameter, or one whose axes or type were changed."""
+    while node.op in VIEWS and node.op != "index" and not node.marks:
+        (node, *_) = node.inputs or ()
+    return node.primitive is None and node.requires_grad and not node.marks
+
+
+# --- side by side -------------------------------------------------------------------------------
+
+
+@modes_kept
+def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) -> Iterator[Batch]:
+    """Yield some steps of a layer that was run as one operation, as many at once as fit.
+
+    ``outside`` is what the loss sends to its states other than through other steps, ``total`` their whole gradients.
+    """
+    for some in scan.chunks(steps):
+        back = sent_back(scan, some, total)
+        (direct, own), powers = at_common_powers(back, outside.at(some))
+        side = scan.at(some, inputs=True)
+        starts = [*side.before.values(), side.x]
+        nodes = ancestors(list(side.after.values()), constants=True)
+        inside = _computed_from(starts, nodes)
+        grads: dict[Node, Array] = {}
+        seeds = [*scan.by_node(side.after, direct + own).items()]
+        with no_grad():
+            backpropagate(
+                sorted(seeds, key=lambda seed: -seed[0].order),
+                inside,
+                visit=grads.__setitem__,
+                retain_graph=True,
+            )
+        every = starts + [n for n in nodes if n in inside and n not in starts]
+        given = {**dict.fromkeys(side.before.values(), "before"), side.x: "input"}
+        shown = [n for n in every if n in given or not only_moves(n, inside)]
+        batch = Batch([scan.start + int(i) for i in some], every, shown, given)
+        _fill(batch, grads, powers)
+        _outer(batch, scan, side, (direct, own), powers, total, some)
+        yield batch
+
+
+def _computed_from(starts: Sequence[Node], nodes: list[Node]) -> dict[Node, None]:
+    found = dict.fromkeys(starts)
+    for node in nodes:
+        if any(x in found for x in node.inputs or ()):
+            found[node] = None
+    return found
+
+
+def _fill(batch: Batch, grads: Mapping[Node, Array], powers: HostArray) -> None:
+    """Add the values and gradients of the nodes of steps that lie side by side, and edges inside."""
+    front = powers.shape
+    for node in batch.nodes:
+        batch.values[node] = Rows(_wide(node.value, front), np.zeros(front, np.int64))
+        if node in grads:
+            batch.grads[node] = Rows(_wide(grads[node], front), powers)
+    shown, inside = set(batch.nodes), set(batch.every)
+    for node in batch.nodes:
+        if node in batch.given or node not in grads:
+            continue
+        left = [(node, grads[node])]
+        while left:
+            with no_grad():
+                edges = pull(*left.pop(), inside)
+            for x, cotangent in edges:
+                whole = gather(x, [cotangent]) if type(cotangent) is Slice else cotangent
+                if x in shown:
+                    batch.add_edge(x, node, Rows(_wide(whole, front), powers))
+                else:
+                    left.append((x, whole))
+
+
+def _outer(
+    batch: Batch,
+    scan: Steps,
+    side: Any,
+    arriving: tuple[Array, Array],
+    powers: HostArray,
+    total: Scaled,
+    some: HostArray,
+) -> None:
+    """Add the edges that leave the step, and the whole gradients of the states before."""
+    for part, node in enumerate(side.after.values()):
+        for target, g in zip((NEXT, LOSS), arriving, strict=True):
+            batch.add_edge(node, target, Rows(g[part].astype(np.float64), powers))
+    whole = total.at(np.maximum(some - 1, 0))
+    for part, node in enumerate(side.before.values()):
+        own, rows = batch.grads.get(node), Rows(whole.values[part].astype(np.float64), whole.powers)
+        if own is None:
+            continue
+        first = some == 0  # of an initial state everything comes from the first step
+        values = np.where(first[:, None, None], own.values, rows.values)
+        batch.grads[node] = Rows(values, np.where(first[:, None], own.powers, rows.powers))
+
+
+def _wide(values: Array, front: tuple[int, ...]) -> HostArray:
+    rows = values.reshape(*front, -1)
+    return np.asarray(rows, np.float64)
+
+
+# --- the nodes of a graph -----------------------------------------------------------------------
+
+
+class Nodes:
+    """Steps that are nodes of a graph, each with operations of its own.
+
+    Parameters
+    ----------
+    seed : (Node, array)
+        The root of the graph and what arrives at it.
+    nodes : list of Node
+        The whole graph, oldest first.
+    steps : dict of int to list of Node
+        The operations of every step, oldest first, without parameters.
+    states : set of Node
+        The states that steps hand on, initial ones included; empty for modules that carry none.
+    """
+
+    def __init__(
+        self, seed: Seed, nodes: list[Node], steps: dict[int, list[Node]], states: Set[Node]
+    ) -> None:
+        self._steps = steps
+        self._states = states
+        self._owner = {node: t for t, some in steps.items() for node in some}
+        self._given = {t: self._given_to(some) for t, some in steps.items()}
+        self._hidden = {
+            node
+            for t, some in steps.items()
+            for node in some
+            if node not in self._given[t]
+            and (only_moves(node, self._owner) or only_moves(node, self._given[t]))
+        }
+        self._wanted = {*self._owner, *(x for given in self._given.values() for x in given)}
+        self._users: dict[Node, list[Node]] = {}
+        for node in nodes:
+            for x in dict.fromkeys(node.inputs or ()):
+                if isinstance(x, Node) and x in self._wanted:
+                    self._users.setdefault(x, []).append(node)
+        users = {user for some in self._users.values() for user in some}
+        targets = {n for n in self._wanted | users if n.requires_grad}
+        self._found = gradients_inside([seed], targets, frozenset(), nodes=nodes)
+        self._outside: dict[Node, dict[Node, list[Band]]] = {}
+
+    def times(self) -> list[int]:
+        """The steps, ascending."""
+        return sorted(self._steps)
+
+    def _given_to(self, nodes: list[Node]) -> dict[Node, str]:
+        """What a step is given: states of other steps, and all else but parameters and numbers.
+
+        Where a step takes its part of a whole, such as x[t], that is the part.
+        """
+        inside, found = set(nodes), dict[Node, str]()
+        for node in nodes:
+            outside = [x for x in node.inputs or () if isinstance(x, Node) and x not in inside]
+            if node.op == "index" and outside and outside[0] not in self._states:
+                found[node] = "input"
+                continue
+            for x in outside:
+                if x in self._states:
+                    found[x] = "before"
+                elif np.ndim(x.value) and not is_weight(x):
+                    found[x] = "input"
+        return dict(sorted(found.items(), key=lambda item: item[0].order))
+
+    def batches(self, times: Sequence[int], edges: bool = True) -> Iterator[Batch]:
+        """Yield some steps, as many at once as have the same operations and are reduced together."""
+        alike: list[int] = []
+        for t in times:
+            if alike and (len(alike) == TOGETHER or self._form(t) != self._form(alike[0])):
+                yield self._batch(alike, edges)
+                alike = []
+            alike.append(t)
+        if alike:
+            yield self._batch(alike, edges)
+
+    def _nodes(self, t: int) -> list[Node]:
+        given = self._given[t]
+        return [*given, *(node for node in self._steps[t] if node not in given)]
+
+    def _form(self, t: int) -> list[Any]:
+        """What two steps have in common whose operations are the same."""
+        nodes = self._nodes(t)
+        places = {node: i for i, node in enumerate(nodes)}
+        return [
+            (
+                n.op,
+                n.value.shape,
+                None if n in self._given[t] else [places.get(x) for x in n.inputs or ()],
+            )
+            for n in nodes
+        ]
+
+    @modes_kept
+    def _batch(self, times: list[int], edges: bool) -> Batch:
+        every = [self._nodes(t) for t in times]
+        shown = [n for n in every[0] if n not in self._hidden]
+        batch = Batch(times, every[0], shown, self._given[times[0]])
+        for i, node in enumerate(every[0]):
+            if node in self._hidden:
+                continue
+            column = [nodes[i] for nodes in every]
+            values = np.stack([_samples(n.value) for n in column])
+            batch.values[node] = Rows(values, np.zeros(values.shape[:2], np.int64))
+            if node.requires_grad:
+                batch.grads[node] = _stacked([self._bands(n) for n in column], values.shape)
+        for i, node in enumerate(every[0] if edges else ()):
+            if node in batch.grads:
+                column = [nodes[i] for nodes in every]
+                for target, bands in self._edges(column, every).items():
+                    batch.edges[node, target] = _stacked(bands, batch.values[node].values.shape)
+        return batch
+
+    def _bands(self, node: Node) -> list[Band]:
+        return self._found.of(node)
+
+    def _edges(
+        self, column: list[Node], every: list[list[Node]]
+    ) -> dict[Node | str, list[list[Band]]]:
+        """What comes back to one operation at each of the steps, by what uses it at the first."""
+        found: dict[Node | str, list[list[Band]]] = {}
+        for k, (node, nodes) in enumerate(zip(column, every, strict=True)):
+            places = {n: i for i, n in enumerate(nodes)}
+            for user in self._users_of(node):
+                target: Node | str = LOSS
+                if user in places:
+                    target = every[0][places[user]]
+                elif user in self._owner and self._states:
+                    target = NEXT
+                bands = self._sent(user).get(node, [])
+                found.setdefault(target, [[] for _ in column])[k].extend(bands)
+        return found
+
+    def _users_of(self, node: Node) -> dict[Node, None]:
+        """What uses a node, or a view of it that is not shown."""
+        found: dict[Node, None] = {}
+        left = [node]
+        while left:
+            for user in self._users.get(left.pop(), ()):
+                if user in self._hidden:
+                    left.append(user)
+                else:
+                    found[user] = None
+        return found
+
+    def _sent(self, user: Node) -> dict[Node, list[Band]]:
+        """What a node sends to those of its inputs that are looked at."""
+        if user not in self._outside:
+            found: dict[Node, list[Band]] = {}
+            left = [(user, band) for band in self._bands(user) if user.requires_grad]
+            while left:
+                node, (g, power) = left.pop()
+                with no_grad():
+                    for x, cotangent, powers in sent_along(node, g, power, self._wanted):
+                        bands = _whole(x, cotangent, powers)
+                        if x in self._hidden:
+                            left += [(x, band) for band in bands]
+                        else:
+                            found.setdefault(x, []).extend(bands)
+            self._outside[user] = found
+        return self._outside[user]
+
+
+def _whole(x: Node, cotangent: Any, powers: Power) -> Iterator[Band]:
+    """A cotangent in the shape of its node: a part of one beside zeros."""
+    if type(cotangent) is not Slice:
+        yield cotangent, _one(powers)
+        return
+    alone = _one(powers)
+    bands = (
+        [(cotangent.value, alone)] if isinstance(alone, int) else as_bands(cotangent.value, alone)
+    )
+    for value, power in bands:
+        part = Slice(cotangent.key, cotangent.arrays, value, cotangent.lead)
+        yield gather(x, [part]), power
+
+
+def _one(powers: Power) -> Power:
+    """A power for all as a number."""
+    if isinstance(powers, int) or not powers.size or (powers == powers.flat[0]).all():
+        return powers if isinstance(powers, int) else int(powers.flat[0]) if powers.size else 0
+    return powers
+
+
+def _samples(array: Array) -> HostArray:
+    """An array as a row for each sequence of a batch, (B, W), in float64."""
+    rows = len(array) if np.ndim(array) > 1 else 1
+    return np.asarray(array, np.float64).reshape(rows, -1)
+
+
+def _stacked(bands: list[list[Band]], shape: tuple[int, ...]) -> Rows:
+    """Bands at every step as rows."""
+    most = max(map(len, bands), default=0)
+    whole: Rows | None = None
+    for i in range(most):
+        values, powers = np.zeros(shape), np.zeros(shape[:2], np.int64)
+        for k, some in enumerate(bands):
+            if len(some) > i:
+                values[k], powers[k] = _rows(*some[i])
+        whole = Rows(values, powers) if whole is None else plus(whole, Rows(values, powers))
+    return whole or Rows(np.zeros(shape), np.zeros(shape[:2], np.int64))
+
+
+def _rows(array: Array, power: Power) -> tuple[HostArray, HostArray]:
+    """A band as a row for each sequence, with a power of its own."""
+    if isinstance(power, int):
+        values = _samples(array)
+        return values, np.full(len(values), 0 if power == NOT_FINITE else power)
+    values, powers = at_sample_powers(array, power, array.ndim)
+    return values.reshape(len(powers), -1), powers
