@@ -170,7 +170,7 @@ class Microscope:
             opened=step_chart(self.steps, times, linked),
             bars=unit_bars(self._rows),
             heatmap=unit_heatmap(self._rows),
-            linked=charts_of(self.linked),
+            linked=list(charts_of(self.linked).values()),
         )
 
     def _spans(self) -> list[Span]:
@@ -220,6 +220,7 @@ class Microscope:
             "units": panels.bars,
             "heatmap": panels.heatmap,
         }
+        found |= charts_of(self.linked)
         return {name: chart for name, chart in found.items() if chart is not None}
 
     def chart(
@@ -378,7 +379,7 @@ def _single(loss: Tensor, gradient: Any) -> Tensor:
     if node.value.size == 1 and gradient is None:
         return loss
     with enable_grad():
-        return functions.sum(loss * Tensor(g))
+        return functions.sum(loss * g)
 
 
 def _calls(members: Sequence[Node]) -> dict[int, list[Node]]:

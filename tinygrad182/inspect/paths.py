@@ -87,7 +87,6 @@ class PathSplit(Drawn):
         rows = zip(self.time.tolist(), *(s.tolist() for s in self.shares.values()), strict=True)
         return text_table(("t", *self.shares), list(rows), most)
 
-
     def chart(self) -> Any:
         """Return the shares over time as an Altair chart."""
         return slide(shares_chart({0: Shares(self.time, "s", self.shares)}))
@@ -115,9 +114,7 @@ class PathSplits(dict[str, PathSplit], Drawn):
         )
 
 
-def path_split(
-    loss: Tensor, path: str | None = None, *, times: Wanted = None
-) -> PathSplits:
+def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -> PathSplits:
     """Split the gradient by every state of a recurrence by the way it came.
 
     ∂L/∂s_t is the sum of what comes from the states of step t+1 and what comes from the loss without

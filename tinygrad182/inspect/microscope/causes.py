@@ -62,7 +62,9 @@ def by_gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
     if abs(net) < LEVEL:
         return Cause(each, numbers)
     if s * w < 0:
-        stronger, weaker = ("saturation", words.matrix) if s * net > 0 else (words.matrix, "saturation")
+        stronger, weaker = (
+            ("saturation", words.matrix) if s * net > 0 else (words.matrix, "saturation")
+        )
         verb = "outweigh" if stronger.endswith("s") else "outweighs"
         return Cause(f"{stronger} {verb} {weaker}: {each}", numbers)
     numbers["weight_share"] = share = w / (s + w)
