@@ -70,10 +70,11 @@ def of_layers(root: Node, seed: Array) -> list[Told]:
 def _broken(trunk: _Trunk, at: int) -> Told:
     log = float(trunk.log[at])
     what = "NaN" if math.isnan(log) else "exactly 0" if log < 0 else "infinite"
+    place = _place(trunk, max(at - 1, 0))
     if not at:
-        return "regime", f"The gradient is {what} from {_place(trunk, 0)} back.", {"what": what}
+        return "regime", f"The gradient is {what} where {place} gets it.", {"what": what}
     node = trunk.nodes[at - 1]
-    text = f"The gradient is {what} behind {_place(trunk, at - 1)}: that operation makes it so."
+    text = f"From {place} back, the gradient is {what}: that operation makes it so."
     return "regime", text, {"what": what, "op": node.op, "module": node.scope.module}
 
 

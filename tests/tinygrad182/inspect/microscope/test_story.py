@@ -459,10 +459,12 @@ def test_the_layer_at_which_a_feed_forward_network_saturates(seed: int) -> None:
 def test_the_layer_at_which_a_feed_forward_network_is_switched_off() -> None:
     rng = np.random.default_rng(0)
     model = MLP(tg.relu, rng)
+    for layer in model.layers:
+        layer.bias.assign(np.ones(H))
     model.layers[3].bias.assign(np.full(H, -99.0))
     (only,) = story(model(tg.tensor(rng.normal(size=(4, H)))).sum())
     assert only.text == (
-        "The gradient is exactly 0 behind relu after layers.3: that operation makes it so."
+        "From relu after layers.3 back, the gradient is exactly 0: that operation makes it so."
     )
 
 
