@@ -209,9 +209,7 @@ def jacobians_among(
     return run(stack, sample, choose)
 
 
-def _side_by_side(
-    stack: Stack, sample: int, choose: Choose
-) -> StepJacobians[np.ndarray[Any, Any]]:
+def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[np.ndarray[Any, Any]]:
     """Jacobians of steps that were run as one operation."""
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]

@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .linked import LinkedViews
 
 HostArray = np.ndarray[Any, Any]
+
+Value = TypeVar("Value")
 
 
 class Shares(NamedTuple):
@@ -101,7 +103,7 @@ class StepNorms(NamedTuple):
     log10_norm: Mapping[str, HostArray]
 
 
-def spread(values: Sequence[int], most: int) -> list[int]:
+def spread(values: Sequence[Value], most: int) -> list[Value]:
     """At most so many of some values, evenly spread, the ends among them.
 
     >>> spread(range(100), 4)
@@ -157,11 +159,6 @@ def _cells(values: HostArray) -> list[float | str]:
 def _log10(values: HostArray) -> HostArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log10(values)
-
-
-def _found(views: Views) -> dict[int, Any]:
-    """The blocks that have the view."""
-    return {block: view for block, view in views.items() if not isinstance(view, str)}
 
 
 def _range(*arrays: HostArray) -> tuple[float, float]:
@@ -255,7 +252,9 @@ def _flat(rows: list[Row], condition: str, *fields: str) -> Any:
 def _drawn(lines: _Lines, x: Any, y: Any) -> list[Any]:
     """Curves with gaps, and points where there are few steps."""
     alt, parts = altair(), lines.colours
-    here = {row["block"]: [p for p in parts if _has(lines.rows, row["block"], p)] for row in lines.rows}
+    here = {
+        row["block"]: [p for p in parts if _has(lines.rows, row["block"], p)] for row in lines.rows
+    }
     color = alt.Color(
         "part:N",
         scale=alt.Scale(domain=list(parts), range=list(parts.values())),
@@ -291,13 +290,20 @@ def _legend(here: Mapping[int, list[str]]) -> Any:
     )  # fmt: skip
 
 
+def _odd(rows: list[Row]) -> dict[int, list[str]]:
+    """By block, which kinds of values there are that are drawn as marks."""
+    found: dict[int, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["block"], set()).update(set(_EDGE_KINDS).intersection(row["v"]))
+    return {
+        block: [kind for kind in _EDGE_KINDS if kind in kinds] for block, kinds in found.items()
+    }
+
+
 def _edges(lines: _Lines, axes: Mapping[int, _Axis], x: Any, y: Any) -> list[Any]:
     """Marks at the edge for what has no logarithm, or is no number; none if there are none."""
     alt = altair()
-    odd = {
-        row["block"]: [k for k in _EDGE_KINDS if any(k in r["v"] for r in lines.rows if r["block"] == row["block"])]
-        for row in lines.rows
-    }  # fmt: skip
+    odd = _odd(lines.rows)
     if not any(odd.values()):
         return []
     low, high = (_by_block({b: a[i] for b, a in axes.items()}) for i in (0, 1))
@@ -357,7 +363,9 @@ class _Panel(NamedTuple):
     def y(self, axes: Mapping[int, _Axis], title: str, label: str) -> Any:
         return _y({b: axes.get(b, _NOTHING) for b in self.views}, title, label)
 
-    def lines(self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any) -> list[Any]:
+    def lines(
+        self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any
+    ) -> list[Any]:
         lines = _Lines(rows, colours)
         return [*_drawn(lines, self.x(), y), *_edges(lines, axes, self.x(), y)]
 
@@ -439,7 +447,7 @@ def shares_chart(
     return panel.chart(
         layers,
         lambda view: f"Where δ = ∂L/∂{view.state}ₜ comes from",
-        ["Shares add up to 1 at every step.", "Local: from the loss, through no later step."],
+        ["Shares add up to 1 at every step.", "Local: from the loss, not through t + 1."],
     )
 
 
@@ -447,7 +455,9 @@ def _share_axis(parts: Iterable[HostArray]) -> _Axis:
     low, high = _range(*parts)
     low, high = min(low, 0.0), max(high, 1.0)
     room = 0.05 * (high - low)
-    every = next(n for n in (0.5, 1, 2, 5, *(10.0**k for k in range(1, 300))) if (high - low) / n <= 5)
+    every = next(
+        n for n in (0.5, 1, 2, 5, *(10.0**k for k in range(1, 300))) if (high - low) / n <= 5
+    )
     ticks = np.arange(math.ceil(low / every), math.floor(high / every) + 1) * every
     return _Axis(low - room, high + room, ticks.tolist())
 
@@ -538,7 +548,12 @@ def singular_chart(
     axes = {b: _singular_axis(curves[b], v) for b, v in logs.items()}
     y = panel.y(axes, "singular value", _FACTOR)
     bands = [
-        {"block": b, "t": panel.found[b].time.tolist(), "low": finite(np.maximum(v[:, -1], axes[b].low).tolist()), "high": finite(v[:, 0].tolist())}
+        {
+            "block": b,
+            "t": panel.found[b].time.tolist(),
+            "low": finite(np.maximum(v[:, -1], axes[b].low).tolist()),
+            "high": finite(v[:, 0].tolist()),
+        }
         for b, v in logs.items()
     ]
     alt = altair()
@@ -547,7 +562,10 @@ def singular_chart(
     return panel.chart(
         [_level(0.0), band, *panel.lines(rows, colours, axes, y)],
         lambda view: "How far one step can stretch a gradient",
-        ["Singular values of ∂" + "sₜ/∂sₜ₋₁, smallest to largest:", "all below 1, and every gradient shrinks."],
+        [
+            "Singular values of ∂" + "sₜ/∂sₜ₋₁, smallest to largest:",
+            "all below 1, and every gradient shrinks.",
+        ],
     )
 
 
@@ -575,7 +593,10 @@ def matrix_chart(
     decades = {b: _decades(view.log10_norm) for b, view in panel.found.items()}
     cells = _flat(rows, "", "t", "t2", "v").mark_rect(clip=True)
     cells = cells.encode(
-        x=panel.x(), x2="t2:Q", y=panel.y(axes, "loss at step k", "format(datum.value, 'd')"), y2="y2:Q"
+        x=panel.x(),
+        x2="t2:Q",
+        y=panel.y(axes, "loss at step k", "format(datum.value, 'd')"),
+        y2="y2:Q",
     )
     layers = [
         cells.transform_filter("isNumber(datum.v)").encode(color=_magnitude(decades)),
@@ -584,7 +605,10 @@ def matrix_chart(
     chart = panel.chart(
         layers,
         lambda view: f"‖∂Lₖ/∂{view.state}ₜ‖: what step k says about step t",
-        ["Lₖ is what the loss reads at step k. A row fades to the left", "as the gradient vanishes."],
+        [
+            "Lₖ is what the loss reads at step k. A row fades to the left",
+            "as the gradient vanishes.",
+        ],
     )
     return chart.resolve_scale(color="independent")
 
@@ -628,12 +652,8 @@ def _magnitude(decades: Mapping[int, _Axis]) -> Any:
 def _oddities(rows: list[Row]) -> Any:
     """The colours of cells that have no logarithm, or are no number."""
     alt = altair()
-    shown = {
-        row["block"]: [k for k in _EDGE_KINDS if any(k in r["v"] for r in rows if r["block"] == row["block"])]
-        for row in rows
-    }  # fmt: skip
     scale = alt.Scale(domain=list(_EDGE_KINDS), range=["#c9ccd1", PINK, ORANGE])
-    return alt.Color("v:N", scale=scale, legend=_legend(shown))
+    return alt.Color("v:N", scale=scale, legend=_legend(_odd(rows)))
 
 
 def charts_of(
