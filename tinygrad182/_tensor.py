@@ -16,6 +16,7 @@ from ._calls import tell_methods, unknown_name
 from ._dtypes import read_target
 from ._habits import TENSOR
 from ._methods import Count, augmented, method_of, operator_of
+from ._reprs import array_body, fold, shown, text, times
 from .backend import Array
 from .errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
 from .host import read_as
@@ -414,6 +415,18 @@ class Tensor:
         elif self.requires_grad:
             body += f", op={self._node.op}"  # type: ignore[union-attr]
         return f"tensor({body})"
+
+    def _repr_html_(self) -> str:
+        """The tensor in a notebook: a grid of its numbers, or the figures of a large one."""
+        gradient = [] if self.grad is None else [self.grad._data]
+        here, *its_gradient = backend.fetch([self._data, *gradient])
+        facts = [times(self.shape), str(self.dtype), self.device]
+        if self.requires_grad:
+            facts.append("requires grad" if self.is_leaf else f"requires grad, by {self._node.op}")  # type: ignore[union-attr]
+        name = getattr(self._node, "name", "")
+        line = f"<b>{text(name or 'tensor')}</b> {text(' · '.join(facts))}"
+        folds = [fold("gradient", array_body(array)) for array in its_gradient]
+        return shown(fold(line, array_body(here), *folds, opened=True))
 
     # --- methods: the functions of the same names -------------------------------------------------
 

@@ -43,6 +43,11 @@ def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
     _charts.save_png("save_png", picture(lattice, **options), path)
 
 
+def inline(lattice: Lattice, **options: Any) -> str:
+    """The picture as HTML that loads nothing and runs nothing."""
+    return _charts.inline(options.get("title", TITLE), picture(lattice, **options))
+
+
 def picture(
     lattice: Lattice,
     words: Words = None,

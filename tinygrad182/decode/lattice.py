@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, brief
+from .._reprs import preformatted, shown
+from ..errors import ArgumentError, MissingDependencyError, brief
 from . import drawing
 from .result import Scoring
 from .words import Words, namer
@@ -38,6 +39,12 @@ class LatticeStep:
     parents: Host
     tokens: Host
     ended: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.candidates.shape))
+        return (
+            f"<LatticeStep: {shape} candidates, {len(self.tokens)} kept, {len(self.ended)} ended>"
+        )
 
 
 class LatticeNode(NamedTuple):
@@ -82,6 +89,14 @@ class Lattice:
     scoring: Scoring
     eos: int | None
     steps: list[LatticeStep] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        kept = sum(len(step.tokens) for step in self.steps)
+        pruned = sum(map(self.pruned_at, range(1, len(self.steps) + 1)))
+        return (
+            f"<Lattice of {len(self.steps)} steps: {kept} prefixes kept, {pruned} pruned; print(lattice) "
+            "shows them>"
+        )
 
     def prefixes(self) -> list[list[tuple[int, ...]]]:
         """The prefixes kept by each step, the empty one first."""
@@ -234,6 +249,13 @@ class Lattice:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        """The picture in a notebook; its lines of text without the extra ``viz``."""
+        try:
+            return drawing.inline(self)
+        except MissingDependencyError:
+            return shown(preformatted(self))
 
     def chart(self, **options: Any) -> Any:
         """The picture as an Altair chart, for a notebook; parameters are those of :meth:`save_png`."""

@@ -7,10 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
+from .._reprs import fold, shown, table, text
 from ..errors import ArgumentError, IndexOutOfRangeError
 
 if TYPE_CHECKING:
     from .lattice import Lattice
+
+
+MOST_TOKENS = 20
+"""Tokens of a hypothesis that are printed; of more, the first ones and the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,18 @@ class Hypothesis:
     score: float
     finished: bool
     _state: Callable[[], Any] = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        said = repr(self.tokens)
+        if len(self.tokens) > MOST_TOKENS:
+            first, last = (
+                ", ".join(map(str, part)) for part in (self.tokens[:6], self.tokens[-2:])
+            )
+            said = f"({first}, … {len(self.tokens) - 8} more …, {last})"
+        return (
+            f"Hypothesis(tokens={said}, log_probability={self.log_probability!r}, "
+            f"score={self.score!r}, finished={self.finished})"
+        )
 
     @property
     def state(self) -> Any:
@@ -101,6 +118,30 @@ class Hypotheses(Sequence[Hypothesis]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} sampled>" if self else "<nothing sampled>"
+
+    def _repr_html_(self) -> str:
+        header = ("", "tokens", "log-probability", "score", "length", "ended")
+        rows = [
+            (i, in_short(h.tokens), h.log_probability, h.score, len(h.tokens), _SAID[h.finished])
+            for i, h in enumerate(self._hypotheses, 1)
+        ]
+        line = text(repr(self).strip("<>"))
+        return shown(fold(line, table(header, rows) if rows else "", opened=True))
+
+
+def in_short(tokens: Sequence[int], most: int = 40) -> str:
+    """A sequence of tokens by their numbers; the middle of a long one is left out.
+
+    >>> in_short(range(9), most=4)
+    '0 1 … 7 8'
+    """
+    if len(tokens) <= most:
+        return " ".join(map(str, tokens))
+    half = most // 2
+    return f"{in_short(tokens[:half])} … {in_short(tokens[-half:])}"
+
+
+_SAID = {True: "yes", False: "no"}
 
 
 class NotKeptError(ArgumentError, AttributeError):
@@ -184,6 +225,9 @@ class Scoring:
         self.penalty = penalty
         self.max_length = max_length
         self.ends = ends
+
+    def __repr__(self) -> str:
+        return f"Scoring(penalty={self.penalty}, max_length={self.max_length}, ends={self.ends})"
 
     def score(self, log_probability: Any, length: int) -> Any:
         """The log-probability, a number or an array, over length to the power of the penalty."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backend
@@ -16,13 +17,18 @@ from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
 from ..errors import FreedGraphError, GraphError, UnknownPathError, brief
-from ..modes import modes_kept, no_grad
+from ..modes import enable_grad, modes_kept, no_grad
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..recurrence import Scan, is_scan
 from ..unrolling import opening, operations
+from . import terminal
+from .flow import gradient_flow
 from .gates import gate_names
+from .graph_html import graph_html
+from .look import Microscope
+from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step
 from .table import TextTable, text_table
 from .through import Through, through
@@ -86,6 +92,10 @@ class Edge:
     consumer: GraphNode
     position: int
     cotangent: Array
+
+    def __repr__(self) -> str:
+        shape, norm = tuple(self.cotangent.shape), backend.norm(self.cotangent)
+        return f"<edge into {self.consumer!r} as input {self.position}: {shape}, norm {norm:.3e}>"
 
 
 class GraphNode:
@@ -302,7 +312,7 @@ class Graph:
     @property
     def nodes(self) -> list[GraphNode]:
         """Every node, oldest first: an operation stands after its inputs."""
-        return list(self)
+        return Nodes(self)
 
     def __iter__(self) -> Iterator[GraphNode]:
         return map(self._node, self._order)
@@ -334,10 +344,26 @@ class Graph:
         name : str, optional
             A marked name such as ``"h"``, a gate such as ``"f"``, or a parameter's dotted path.
 
+        Returns
+        -------
+        list of GraphNode
+            An empty one says what there is: when it is printed, and when its first node is asked for.
+
         Raises
         ------
         UnknownPathError
-            No operation is called so, or nothing in the graph and no layer's state has the name.
+            No operation is called so, nothing in the graph and no layer's state has the name, or nothing
+            was recorded in a module of that path.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> rnn = tg.nn.RNN(1, 4, rng=0)
+        >>> graph = tg.inspect.trace(rnn(tg.ones((30, 2, 1)))[0].sum())
+        >>> graph.select(op="tanh", time=7)
+        [<tanh 'h' (2, 4), in rnn.l0 at t = 7>]
+        >>> graph.select(op="tanh", time=99)
+        [] (no node has op='tanh' and time=99; with op='tanh', time is 0 to 29)
         """
         parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
         if op:
@@ -345,23 +371,21 @@ class Graph:
         else:
             looks_inside = time is not None or bool(name and not parameter)
         graph = self.opened() if looks_inside else self
-        found = [
-            node
-            for node in graph
-            if (op is None or node.op == op)
-            and (module is None or node.module == module or node.module.startswith(module + "."))
-            and (time is None or node.time == time)
-            and (name is None or node.name == name)
-        ]
-        if not found:
-            graph._check_known(op, name)
-        return found
+        given = {"op": op, "module": module, "time": time, "name": name}
+        wanted = {key: value for key, value in given.items() if value is not None}
+        found = [node for node in graph if fulfils(node, wanted)]
+        if found:
+            return Nodes(found)
+        graph._check_known(op, name, module)
+        return Nodes([], why_empty(graph, wanted))
 
-    def _check_known(self, op: str | None, name: str | None) -> None:
-        """Raise for a name that no operation, or nothing in the graph and no layer's state, has."""
+    def _check_known(self, op: str | None, name: str | None, module: str | None) -> None:
+        """Raise for a name that no operation, no state or parameter, or no module has."""
+        modules = {node.module for node in self}
+        modules |= {".".join(p[:i]) for p in (m.split(".") for m in modules) for i in range(len(p))}
         names = {mark.name for node in self._order for mark in node.marks}
         names |= {node.name for node in self}
-        ops = {node.op for node in self._order}
+        ops = {node.op for node in self._order} | operations(self._order)
         functions = PRIMITIVES.keys() | vars(tensor_functions()).keys()
         parts = {
             part for p in PRIMITIVES.values() if isinstance(p, Scan) for part in p.parts + p.gates
@@ -369,6 +393,7 @@ class Graph:
         for what, wanted, here, others in (
             ("operation", op, ops, functions),
             ("mark or parameter", name, names, parts),
+            ("module", module, modules, ()),
         ):
             if wanted is not None and wanted not in here and wanted not in others:
                 near = nearest(wanted, here) or f"; there are {brief(sorted(here - {''}))[1:-1]}"
@@ -565,6 +590,83 @@ class Graph:
             rows.append((*what, size, slopes.get(node._node), uses))
         return text_table(header, rows, max_rows)
 
+    # --- drawn --------------------------------------------------------------------------------------
+
+    def look(self, steps: Sequence[int] | None = None, sample: int = 0) -> Microscope:
+        """Return the page on which the gradient is followed through this graph; see :func:`look`.
+
+        Raises
+        ------
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+        """
+        return Microscope(self._loss(), None, steps, sample)
+
+    def _loss(self) -> Tensor:
+        """A single element whose gradient is what the trace began with."""
+        (node, g), *others = self._seeds
+        if not others and node.value.size == 1 and bool((g == 1).all()):
+            return wrap(node.value, node)
+        with enable_grad():
+            parts = [(wrap(n.value, n) * g).sum() for n, g in self._seeds]
+        return sum(parts[1:], start=parts[0])
+
+    def save_html(
+        self, path: str | Path, steps: Sequence[int] | None = None, sample: int = 0
+    ) -> None:
+        """Write the page on which the gradient is followed: one file that needs no network.
+
+        Parameters
+        ----------
+        path : str or Path
+        steps : sequence of int, optional
+            The time steps whose values over hidden units are kept; see :func:`look`.
+        sample : int
+            The sequence of the batch whose units are shown.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        MissingDependencyError
+            Altair or vl-convert is not installed.
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import tinygrad182 as tg
+        >>> lstm = tg.nn.LSTM(1, 8, rng=0)
+        >>> graph = tg.inspect.trace(lstm(tg.ones((20, 1, 1)))[0][-1].sum())
+        >>> graph.save_html(tempfile.mkdtemp() + "/lstm.html")
+        """
+        self.look(steps, sample).save_html(path)
+
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write the page's charts, or one of them, as an image; see :meth:`Microscope.save_png`."""
+        self.look().save_png(path, view, dark=dark, **chosen)
+
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write the page's charts, or one of them, as a drawing; see :meth:`Microscope.save_svg`."""
+        self.look().save_svg(path, view, dark=dark, **chosen)
+
+    def show(self, width: int | None = None) -> None:
+        """Print the graph as a tree of modules, and the norms of states over time as sparklines.
+
+        Parameters
+        ----------
+        width : int, optional
+            Columns; by default the terminal's, or 80 where there is none.
+        """
+        loss = self._loss()
+        marked = any(node.is_fused or (node.name and node.time is not None) for node in self)
+        terminal.show(self, gradient_flow(loss) if marked else None, width)
+
     def __reduce__(self) -> NoReturn:
         raise GraphError(
             "a traced graph is neither copied nor pickled; keep what is read from it, such as .table()"
@@ -572,3 +674,6 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<Graph of {len(self)} nodes; .table() lists them, .select(...) finds some>"
+
+    def _repr_html_(self) -> str:
+        return graph_html(list(self), lambda x: (self._value(x._node), self._grads.get(x._node)))

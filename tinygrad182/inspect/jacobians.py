@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -21,18 +21,25 @@ from ..errors import ArgumentError, GraphError
 from ..memory import in_pass
 from ..modes import grad_mode, modes_kept
 from ..recording import Node, is_tensor, wrap
+from .drawn import Drawn, slide
 from .hosting import opened
+from .microscope.linked_charts import SingularValues, singular_chart
 from .paths import Step, steps_of
 from .recorded import opened_graph
 from .recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from .scaling import zeros_like
 from .steps import Steps, is_whole, scans_of, stays_whole
+from .table import text_table
 
 Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
 
 
+MOST_SHOWN = 12
+"""Steps whose singular values are computed to be printed; of more, the first and the last five."""
+
+
 @dataclass(frozen=True, slots=True)
-class StepJacobians(Generic[Matrices]):
+class StepJacobians(Drawn, Generic[Matrices]):
     """J_t = ∂s_t/∂s_{t−1} of one sequence, for every step that has one before it.
 
     Steps stand in the order they were computed; in a loop that runs from the end to the start, s_{t+1}
@@ -54,6 +61,9 @@ class StepJacobians(Generic[Matrices]):
     time: np.ndarray[Any, Any]
     names: tuple[str, ...]
     matrices: Matrices
+
+    def __repr__(self) -> str:
+        return _described(self)
 
     @property
     def singular_values(self) -> np.ndarray[Any, Any]:
@@ -90,6 +100,26 @@ class StepJacobians(Generic[Matrices]):
                 total = total + np.log(np.abs(np.diag(r)))
             growth[k] = total
         return growth
+
+    def chart(self) -> Any:
+        """Return the singular values over time as an Altair chart."""
+        order = np.argsort(self.time)
+        values = SingularValues(self.time[order], self.names, self.singular_values[order])
+        return slide(singular_chart({0: values}))
+
+
+def _described(jacobians: StepJacobians[Any]) -> str:
+    """A table of singular values; of many steps only those are computed that are shown."""
+    count = len(jacobians.time)
+    ends = [*range(count)] if count <= MOST_SHOWN else [*range(5), *range(count - 5, count)]
+    time, matrices = jacobians.time[ends], _wide(jacobians.matrices)[ends]
+    sizes = StepJacobians(time, jacobians.names, matrices).singular_values
+    rows: list[Any] = [*zip(time.tolist(), *sizes[:, [0, -1]].T.tolist(), strict=True)]
+    if count > len(ends):
+        rows.insert(5, (f"… {count - len(ends)} more", "", ""))
+    s, size = ", ".join(jacobians.names), matrices.shape[-1]
+    said = f"Jacobians ∂({s})_t/∂({s})_t₋₁, {size} × {size}, of {count} steps"
+    return f"{said}\n{text_table(('t', 'largest σ', 'smallest σ'), rows, None)}"
 
 
 @overload
@@ -176,23 +206,37 @@ def step_jacobians(
     >>> rnn.weight_hh_l0.grad.shape
     (3, 3)
     """
+
+    def choose(there: Sequence[int]) -> Sequence[int]:
+        return chosen(times, there, "step_jacobians")
+
     if create_graph:
         ((root, _),) = seeds_of([loss], [_ones(loss)], False, "step_jacobians")
         scans = scans_of(one_stack(root, path, "step_jacobians"))
         stack = stack_at(opened_graph(root)[1], path, "step_jacobians")
-        return in_pass(_one_by_one, stack, sample, times, scans, True, grad=True)
+        return in_pass(_one_by_one, stack, sample, choose, scans, True, grad=True)
+    return jacobians_among(loss, path, sample, choose)
+
+
+Choose = Callable[[Sequence[int]], Sequence[int]]
+"""The time steps that are wanted, ascending, of those a sequence has."""
+
+
+def jacobians_among(
+    loss: Tensor, path: str | None, sample: int, choose: Choose
+) -> StepJacobians[np.ndarray[Any, Any]]:
+    """:func:`step_jacobians` at steps that are chosen when it is known which there are."""
     _, _, stack, _ = opened(loss, _ones(loss), path, "step_jacobians", stays_whole)
-    if is_whole(stack):
-        return _side_by_side(stack, sample, times)
-    return _one_by_one(stack, sample, times)
+    run = _side_by_side if is_whole(stack) else _one_by_one
+    return run(stack, sample, choose)
 
 
-def _side_by_side(stack: Stack, sample: int, times: Wanted) -> StepJacobians[np.ndarray[Any, Any]]:
+def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[np.ndarray[Any, Any]]:
     """Jacobians of steps that were run as one operation."""
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]
     i = _checked(sample, batch)
-    wanted = chosen(times, _times_of(scans, i), "step_jacobians")
+    wanted = choose(_times_of(scans, i))
     size = len(names) * H
     matrices, done = np.empty((len(wanted), size, size)), 0
     for scan in scans:
@@ -215,7 +259,7 @@ def _times_of(scans: list[Steps], sample: int) -> list[int]:
 def _one_by_one(
     stack: Stack,
     sample: int,
-    times: Wanted,
+    choose: Choose,
     scans: Sequence[Node] = (),
     create_graph: bool = False,
 ) -> StepJacobians[Any]:
@@ -239,7 +283,7 @@ def _one_by_one(
         pairs.pop()
     if not pairs and -1 not in at:
         raise GraphError("step_jacobians: there is a single step; a Jacobian needs one before it")
-    wanted = set(chosen(times, [t for _, (t, _) in pairs], "step_jacobians"))
+    wanted = set(choose([t for _, (t, _) in pairs]))
     pairs = [pair for pair in pairs if pair[1][0] in wanted]
     size = sum(_units(node) for node in last.values())
     matrices = [

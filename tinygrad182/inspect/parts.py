@@ -34,13 +34,16 @@ class Part(NamedTuple):
     powers: HostArray
     sizes: tuple[HostArray, HostArray] | None = None
 
-    def norms(self) -> HostArray:
-        """The norm of every contribution in float64, true also where its type cannot hold it."""
+    def norms(self, log: bool = False) -> HostArray:
+        """The norm of every contribution in float64, true also where its type cannot hold it.
+
+        ``log``: its natural logarithm.
+        """
         norms, powers = self.sizes or (None, self.powers)
         if norms is None:
             norms = row_norms(flat(self.values, powers.size)).reshape(powers.shape)
-        with np.errstate(over="ignore", under="ignore"):
-            return np.ldexp(norms, powers)
+        with np.errstate(over="ignore", under="ignore", divide="ignore"):
+            return np.log(norms) + powers * math.log(2) if log else np.ldexp(norms, powers)
 
 
 class CheckedParts:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from .. import backend
+from .._charts import altair
 from .._tensor import Tensor
 from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..recording import Node
+from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands
 from .hosting import opened
+from .microscope.linked_charts import Shares, gain_chart, shares_chart
 from .recurrences import Stack, Wanted, chosen, one_state
 from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .steps import (
@@ -48,7 +51,7 @@ class _Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PathSplit:
+class PathSplit(Drawn):
     """The gradient by one state over time, split by the way it came.
 
     Attributes
@@ -60,6 +63,8 @@ class PathSplit:
         ``"direct"``: straight from the states of the next step (for an LSTM's ``c``, the cell path),
         or of any later one that reads this one itself;
         ``"via h"``: from them, through another state of the same step (for ``c``, the hidden path);
+        ``"via branch"``: from them, through what is marked ``"branch"``, as :class:`ResBlock` marks its
+        layer; ``"direct"`` is then the skip around it;
         ``"local"``: from the loss through no other state of this recurrence: by the output at this
         step, and by all else that reads the state, such as a layer above or a decoder. At the last
         state of an encoder, which a decoder starts from, that is everything.
@@ -76,13 +81,40 @@ class PathSplit:
     shares: dict[str, np.ndarray[Any, Any]]
 
     def __repr__(self) -> str:
+        return self._table(20)
+
+    def _table(self, most: int) -> str:
         rows = zip(self.time.tolist(), *(s.tolist() for s in self.shares.values()), strict=True)
-        return text_table(("t", *self.shares), list(rows), 20)
+        return text_table(("t", *self.shares), list(rows), most)
+
+    def chart(self) -> Any:
+        """Return the shares over time as an Altair chart."""
+        return slide(shares_chart({0: Shares(self.time, "s", self.shares)}))
 
 
-def path_split(
-    loss: Tensor, path: str | None = None, *, times: Wanted = None
-) -> Mapping[str, PathSplit]:
+class PathSplits(dict[str, PathSplit], Drawn):
+    """The splits of a recurrence's states by name; prints their shares as tables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        most = 20 // max(len(self), 1)
+        return "\n".join(f"shares of ∂L/∂{name}\n{s._table(most)}" for name, s in self.items())
+
+    def chart(self) -> Any:
+        """Return the shares of every state over time, side by side, as an Altair chart."""
+        alt, (width, height) = altair(), SLIDE
+        size = {"width": width // len(self) - 75, "height": height - 130}
+        charts = [
+            shares_chart({0: Shares(split.time, name, split.shares)}, **size)
+            for name, split in self.items()
+        ]
+        return signalled(alt.hconcat(*charts).resolve_scale(color="independent")).properties(
+            padding=12
+        )
+
+
+def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -> PathSplits:
     """Split the gradient by every state of a recurrence by the way it came.
 
     ∂L/∂s_t is the sum of what comes from the states of step t+1 and what comes from the loss without
@@ -100,8 +132,8 @@ def path_split(
 
     Returns
     -------
-    mapping of str to PathSplit
-        By the state's name.
+    PathSplits, a dict of str to PathSplit
+        By the state's name; ``.save_png(path)`` draws all.
 
     Raises
     ------
@@ -132,7 +164,8 @@ def path_split(
     """
     root, seed, stack, device = opened(loss, None, path, "path_split", stays_whole)
     split = _split_side_by_side if is_whole(stack) else _split_one_by_one
-    return {name: _true(found, device) for name, found in split(root, seed, stack, times).items()}
+    found = split(root, seed, stack, times)
+    return PathSplits({name: _true(parts, device) for name, parts in found.items()})
 
 
 def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
@@ -149,11 +182,11 @@ def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> d
     powers = {}
     for t in wanted:
         step = steps[t]
-        power = powers[t] = _power([*_every(totals, after[t]), *_every(local, step.values())])
-        coming = {node: _at(power, node, totals) for node in after[t]}
-        own = {node: _at(power, node, local) for node in step.values()}
-        direct = sent(coming, set(step.values()))
-        for name, parts in _split_step(step, direct, own, after[t]).items():
+        power = powers[t] = common_power([*_every(totals, after[t]), *_every(local, step.values())])
+        coming = {node: at_power(power, node, totals) for node in after[t]}
+        own = {node: at_power(power, node, local) for node in step.values()}
+        ways = _ways_back(coming, step)
+        for name, parts in _split_step(step, ways, own, after[t]).items():
             found[name][t] = parts
     return {
         name: _Found(list(at), _stacked(list(at.values())), np.array([powers[t] for t in at]))
@@ -172,7 +205,8 @@ def _split_side_by_side(root: Node, seed: Array, stack: Stack, times: Wanted) ->
             back = sent_back(scan, steps, total)
             (direct, own), powers = at_common_powers(back, given.at(steps))
             here = scan.at(steps).after
-            parts = _split_step(here, scan.by_node(here, direct), scan.by_node(here, own), ())
+            ways = {"direct": scan.by_node(here, direct)}
+            parts = _split_step(here, ways, scan.by_node(here, own), ())
             shape = (*powers.shape, -1)
             rows = {n: {p: g.reshape(shape) for p, g in parts[n].items()} for n in stack}
             pieces.append((rows, powers))
@@ -183,6 +217,25 @@ def _split_side_by_side(root: Node, seed: Array, stack: Stack, times: Wanted) ->
         joined = {p: np.concatenate([rows[name][p] for rows, _ in pieces]) for p in names}
         found[name] = _Found(wanted, joined, powers)
     return found
+
+
+BRANCH = "branch"
+"""The mark, without a time step, of what a skip goes around."""
+
+
+def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Array]]:
+    """What the states of a step get from those of others: straight, and through a branch if there is one."""
+    states, oldest = set(step.values()), min(node.order for node in step.values())
+    between = ancestors(coming, ends=states, oldest=oldest)
+    branches = {
+        n for n in between if any(m.name == BRANCH and m.scope.time is None for m in n.marks)
+    }
+    whole = sent(coming, states)
+    if not branches:
+        return {"direct": whole}
+    around = sent(coming, states | branches)
+    through = {node: whole[node] - around[node] for node in states}
+    return {"direct": {node: around[node] for node in states}, f"via {BRANCH}": through}
 
 
 def steps_of(stack: Stack) -> dict[int, Step]:
@@ -230,11 +283,14 @@ def _last(node: Node, above: dict[Any, frozenset[Node]]) -> frozenset[Node]:
 
 
 def _split_step(
-    step: Step, direct: dict[Node, Array], local: dict[Node, Array], after: Container[Node]
+    step: Step,
+    ways: dict[str, dict[Node, Array]],
+    local: dict[Node, Array],
+    after: Container[Node],
 ) -> dict[str, dict[str, Array]]:
     """Name → part → array for the states of one step.
 
-    ``direct`` came from the states of other steps, ``local`` from the loss, both through no other
+    ``ways`` lead from the states of other steps, ``local`` came from the loss, both through no other
     state. What goes through a state of the same step is added, latest state first. A state that is
     handed on as it is has all from the step it is handed to.
     """
@@ -243,7 +299,8 @@ def _split_step(
     found: dict[Node, dict[str, Array]] = {}
     for node in sorted(names, key=lambda node: -node.order):
         handed_on = node in after
-        parts, own = {"direct": direct[node]}, zeros_like(local[node]) if handed_on else local[node]
+        parts = {way: gradients[node] for way, gradients in ways.items()}
+        own = zeros_like(local[node]) if handed_on else local[node]
         for other, gradient in [] if handed_on else both.items():
             arrived = sent({other: gradient}, names.keys() - {other})[node]
             parts[f"via {names[other]}"], own = arrived[0], own + arrived[1]
@@ -308,13 +365,13 @@ def _every(found: dict[Node, list[Band]], nodes: Iterable[Node]) -> Iterator[Ban
         yield from found.get(node, [])
 
 
-def _power(bands: Iterable[Band]) -> int:
+def common_power(bands: Iterable[Band]) -> int:
     """The power of two at which the largest of some gradients is about 1; 0 if all are 0."""
     held = [p for array, p in bands if p < NOT_FINITE and backend.norm(array) > 0]
     return max(held, default=0)
 
 
-def _at(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
+def at_power(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
     """The gradient of a node, divided by 2**power; zeros if there is none."""
     bands = found.get(node, [])
     return sum((times_power(g, p - power) for g, p in bands), start=zeros_like(node.value))
@@ -330,7 +387,7 @@ def _rows(array: Array) -> np.ndarray[Any, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class GainSplit:
+class GainSplit(Drawn):
     """How much one step back in time scales the gradient, split into its two factors.
 
     Attributes
@@ -358,6 +415,10 @@ class GainSplit:
             *(a.tolist() for a in (self.time, self.saturation, self.weight, self.gain)), strict=True
         )
         return text_table(("t", "saturation", "weight", "gain"), list(rows), 20)
+
+    def chart(self) -> Any:
+        """Return the factors over time as an Altair chart."""
+        return slide(gain_chart({0: self}))
 
 
 def gain_split(
@@ -419,7 +480,7 @@ def _gains_one_by_one(
     gradients: list[Array] = []
     for t in wanted:
         node, previous = steps[t], before[t]
-        delta = _at(_power(bands.get(node, [])), node, bands)
+        delta = at_power(common_power(bands.get(node, [])), node, bands)
         pre = _pre_activation(node, set() if previous is None else {previous})
         gradients += [delta, *[_sent_from(node, delta, end) for end in (pre, previous)]]
     return np.array(backend.norms(gradients)).reshape(-1, 3)

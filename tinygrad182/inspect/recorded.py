@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import functions as tg
 from .._norms import vector_norm
+from .._reprs import shown, state_fold
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backpropagation import ancestors, backpropagate
@@ -107,9 +108,19 @@ class RecordedStateFlow:
         return _norms(self.grad, len(self.time), batch)
 
     def __repr__(self) -> str:
+        return self._table(20)
+
+    def _table(self, most: int) -> str:
         norms = self.value_norm.numpy().tolist(), self.grad_norm.numpy().tolist()
         rows = list(zip(self.time.tolist(), *norms, strict=True))
-        return text_table(("t", "‖value‖", "‖grad‖"), rows, 20)
+        return text_table(("t", "‖value‖", "‖grad‖"), rows, most)
+
+    def _fold(self, name: str, opened: bool) -> str:
+        norms = self.value_norm.numpy(), self.log10_grad_norm.numpy()
+        return state_fold(name, self.time, *norms, opened)
+
+    def _repr_html_(self) -> str:
+        return shown(self._fold("", opened=True))
 
 
 def _grad_of(node: Node, found: dict[Node, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array, device_of
 from ..backpropagation import ancestors
-from ..errors import DTypeError, UnknownPathError
+from ..errors import ArgumentError, DTypeError, UnknownPathError
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
 from ..recording import Leaf, Node, is_tensor, node_of
@@ -38,6 +38,7 @@ def weight_grad_by_time(
     norm_only: bool = False,
     *,
     per_sample: bool = False,
+    log: bool = False,
     times: Wanted = None,
 ) -> Any:
     """∂L/∂W as a sum over time: what each step's use of W contributes.
@@ -64,6 +65,9 @@ def weight_grad_by_time(
         δ_{z_t}^(b) ⊗ x_t^(b), whose norm is ‖δ‖·‖x‖. In a loop of your own sequences lie along the first
         axis of what a step computes with W (behind time, where it computes all steps at once), as in
         x @ W and h * w; where that has no axis but the weight's, B is 1.
+    log : bool
+        With ``norm_only``: return natural logarithms of the norms, true also where float64 cannot hold
+        these; −∞ where W was not used.
     times : int or sequence of int, optional
         The time steps that are asked for; by default all. The others are computed too, for the check,
         and not kept.
@@ -84,7 +88,7 @@ def weight_grad_by_time(
     UnknownPathError
         No parameter of that path.
     ArgumentError
-        A step that there is not.
+        A step that there is not, or ``log`` without ``norm_only``.
 
     Notes
     -----
@@ -114,6 +118,10 @@ def weight_grad_by_time(
             f"weight_grad_by_time: the weight is a {type(weight).__name__}; pass the Tensor, such as "
             "rnn.weight_hh_l0, or its path"
         )
+    if log and not norm_only:
+        raise ArgumentError(
+            "weight_grad_by_time: log=True gives logarithms of norms; pass norm_only=True with it"
+        )
     root, seed = seeds_of([loss], [None], False, "weight_grad_by_time")[0]
     leaf = _named(root, weight) if isinstance(weight, str) else node_of(weight)
     device = device_of(leaf.value)
@@ -122,7 +130,7 @@ def weight_grad_by_time(
     parts = _parts(root, seed, leaf, per_sample, norm_only)
     wanted = chosen(times, range(parts.steps), "weight_grad_by_time")
     if norm_only:
-        return _norms(parts, wanted)
+        return _norms(parts, wanted, log)
     return backend.move(_gathered(parts, wanted, leaf.value), device)
 
 
@@ -174,11 +182,11 @@ def _gathered(parts: CheckedParts, wanted: list[int], like: Array) -> Array:
     return found
 
 
-def _norms(parts: CheckedParts, wanted: list[int]) -> HostArray:
-    """The norm of every contribution."""
-    found = np.zeros((parts.steps, *parts.samples))
+def _norms(parts: CheckedParts, wanted: list[int], log: bool) -> HostArray:
+    """The norm of every contribution, or its logarithm."""
+    found = np.full((parts.steps, *parts.samples), -np.inf if log else 0.0)
     for part in parts:
-        found[part.times.start : part.times.stop] = part.norms()
+        found[part.times.start : part.times.stop] = part.norms(log)
     return found[wanted]
 
 

@@ -27,6 +27,7 @@ from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
 from ..recording import Leaf, node_of, wrap
+from .showing import module_html
 
 
 class Parameter(Tensor):
@@ -379,17 +380,28 @@ class Module(Told):
     def __repr__(self) -> str:
         lines = []
         depths = {"": 0}
-        for path, module in self.named_modules():
-            parent = path
-            while parent and (parent == path or parent not in depths):
-                parent = parent.rpartition(".")[0]  # of "layers.0" it is "": a list is not a module
+        for path, parent, module, own in self._placed():
             depth = depths[path] = depths[parent] + 1 if path else 0
             label = f"({path[len(parent) :].lstrip('.')}): " if path else ""
-            own = [(n, p) for n, p in module._children() if isinstance(p, Parameter)]
             lines.append(f"{'  ' * depth}{label}{type(module).__name__}({module.extra_repr()})")
             lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in own]
         total = sum(p.size for p in self.parameters())
         return "\n".join([f"{lines[0]}  # {total:,} parameters", *lines[1:]])
+
+    def _placed(self) -> Iterator[tuple[str, str, Module, list[tuple[str, Parameter]]]]:
+        """Yield every module with its path, that of the module it is in, and its own parameters."""
+        paths = set()
+        for path, module, children in self._tree():
+            paths.add(path)
+            parent = path
+            while parent and (parent == path or parent not in paths):
+                parent = parent.rpartition(".")[0]  # of "layers.0" it is "": a list is not a module
+            own = [(name, p) for name, p in children if isinstance(p, Parameter)]
+            yield path, parent, module, own
+
+    def _repr_html_(self) -> str:
+        """The module in a notebook: a tree that unfolds."""
+        return module_html(self._placed())
 
 
 def _name(path: str, children: list[tuple[str, Parameter | Module]], named: set[int]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._reprs import fold, shown, table, text, times
 from .._tensor import Tensor
 from ..errors import ArgumentError, NotDifferentiableError
 from .comparing import SMALLEST, Probes, compare
@@ -19,6 +20,28 @@ from .recordings import RecordedGradient, Recording, Vector
 from .references import Reference, sampled
 from .rounding import ULPS, rounding
 from .vectors import VectorFunction
+
+
+class CheckedInput(NamedTuple):
+    """One input or parameter, and how far its first derivatives are from the numerical ones.
+
+    Attributes
+    ----------
+    name : str
+        ``"input 0"``, or a parameter's path.
+    shape : tuple of int
+    dtype : str
+    tried : int
+        How many of its elements were moved one by one.
+    error : float
+        The largest difference among these, as in :attr:`GradientCheck.error`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    tried: int
+    error: float
 
 
 @dataclass(frozen=True)
@@ -36,12 +59,24 @@ class GradientCheck:
         that rounding leaves all digits.
     order : int
         Up to which order.
+    inputs : tuple of CheckedInput
+        What was found of each input and parameter.
     """
 
     method: str
     entries: int
     error: float
     order: int
+    inputs: tuple[CheckedInput, ...] = field(default=(), compare=False, repr=False)
+
+    def _repr_html_(self) -> str:
+        line = (
+            f"<b>right</b> up to order {self.order}, by {text(self.method)}: "
+            f"the largest relative error of {self.entries:,} entries is {self.error:.1e}"
+        )
+        header = ("input", "shape", "dtype", "elements tried alone", "largest relative error")
+        rows = [(i.name, times(i.shape), i.dtype, i.tried, i.error) for i in self.inputs]
+        return shown(fold(line, table(header, rows) if rows else "", opened=True))
 
 
 class Checker:
@@ -94,7 +129,19 @@ class Checker:
             with _named(name):
                 check()
         entries = (len(self.rows) - 1) * self.reference.units
-        return GradientCheck(self.reference.method, entries, self.error, order)
+        return GradientCheck(self.reference.method, entries, self.error, order, self._by_input())
+
+    def _by_input(self) -> tuple[CheckedInput, ...]:
+        """The errors of the columns that move one element of an input."""
+        units = self.reference.columns[: self.reference.units]
+        moved = units @ np.arange(units.shape[1])
+        found = []
+        for i in self.f.inputs:
+            its = (moved >= i.part.start) & (moved < i.part.stop)
+            error = float(self.errors[: len(units)][its].max(initial=0.0))
+            shape, dtype = tuple(i.array.shape), str(i.array.dtype)
+            found.append(CheckedInput(i.label, shape, dtype, int(its.sum()), error))
+        return tuple(found)
 
     def _checks(self, order: int) -> Iterator[tuple[str, Any]]:
         """Each with the name it has where a rule raises in it."""
@@ -132,8 +179,9 @@ class Checker:
         probes = Probes(self.f, self.rows, columns)
         compare("first derivative", probes, actual, expected, allowed, self.reference.method)
         known = (self.bounds < self.rtol * np.abs(expected)) & (np.abs(expected) > SMALLEST)
-        relative = np.abs(actual - expected)[known] / np.abs(expected)[known]
-        self.error = float(relative.max(initial=0.0))
+        relative = np.abs(actual - expected) / np.where(known, np.abs(expected), 1.0)
+        self.errors = np.where(known, relative, 0.0).max(axis=0, initial=0.0)
+        self.error = float(self.errors.max(initial=0.0))
         self.resolved = bool((known | (self.bounds == 0)).all())
 
     def linearity(self) -> None:

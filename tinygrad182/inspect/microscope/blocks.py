@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...errors import GraphError
@@ -39,12 +38,15 @@ class Blocks:
         The states of boxes that are recurrences.
     uses : dict of Node to set of Key
         The boxes whose operations read a node.
+    key : dict of Node to Key
+        The box of every node.
     """
 
     members: dict[Key, list[Node]]
     crossings: dict[tuple[Key, Key], list[Node]]
     stacks: dict[Key, Stack]
     uses: dict[Node, set[Key]]
+    key: dict[Node, Key]
 
 
 def blocks_of(nodes: list[Node]) -> Blocks:
@@ -77,12 +79,13 @@ class _Sorting:
         self.stacks: dict[Key, Stack] = {
             ("recurrence", path): stack for path, stack in _stacks(nodes).items()
         }
+        self.operands = {n: [x for x in n.inputs or () if isinstance(x, Node)] for n in nodes}
         self.readers: dict[Node, list[Node]] = {}
         for node in nodes:
-            for x in _operands(node):
+            for x in self.operands[node]:
                 self.readers.setdefault(x, []).append(node)
         self.containers = _containers(nodes)
-        self.given, self.pure = _given(nodes, self.containers)
+        self.given, self.pure = _given(self.operands)
 
     def sorted(self) -> Blocks:
         """The boxes."""
@@ -94,6 +97,7 @@ class _Sorting:
             self._take_loss()
             self._take_loose()
             self._take_rest()
+            self._take_initial_states()
         return self._as_blocks()
 
     def is_loose(self, node: Node) -> bool:
@@ -134,14 +138,14 @@ class _Sorting:
         for node in self.nodes:
             bits = own.get(node, 0)
             if not bits:
-                for x in _operands(node):
+                for x in self.operands[node]:
                     bits |= behind[x]
             behind[node] = bits | initial.get(node, 0)
         ahead: dict[Node, int] = dict.fromkeys(self.nodes, 0)
         for node in reversed(self.nodes):
             bits = own.get(node, 0) or (0 if node in initial else ahead[node])
             if bits:
-                for x in _operands(node):
+                for x in self.operands[node]:
                     ahead[x] |= bits
         return behind, ahead
 
@@ -154,8 +158,7 @@ class _Sorting:
             inside.setdefault(key, set()).update(r.module for r in stack.values())
         for node in reversed(self.nodes):
             if node not in self.key and not isinstance(node, Leaf):
-                keys = {self.key.get(reader) for reader in self.readers.get(node, ())}
-                key = keys.pop() if len(keys) == 1 else None
+                key = self._only(self.readers.get(node, []))
                 if key is not None and node.scope.module in inside[key]:
                     self.key[node] = key
 
@@ -164,10 +167,14 @@ class _Sorting:
         modules = {key: next(iter(stack.values())).module for key, stack in self.stacks.items()}
         for node in self.nodes:
             if node not in self.key and node.op in LAYOUT:
-                keys = {self.key.get(x) for x in _operands(node) if not isinstance(x, Leaf)}
-                key = keys.pop() if len(keys) == 1 else None
+                key = self._only([x for x in self.operands[node] if not isinstance(x, Leaf)])
                 if key is not None and modules.get(key) == node.scope.module:
                     self.key[node] = key
+
+    def _only(self, nodes: list[Node]) -> Key | None:
+        """The box that all of some nodes are known to belong to, if it is one."""
+        keys = {self.key.get(node) for node in nodes}
+        return keys.pop() if len(keys) == 1 else None
 
     # --- the rest -------------------------------------------------------------------------------
 
@@ -184,10 +191,10 @@ class _Sorting:
         leads: set[Node] = set()
         for node in reversed(self.nodes):
             if node in self.key or node in leads:
-                leads.update(_operands(node))
-            if node not in self.key and node not in leads and not isinstance(node, Leaf):
-                if node.scope.module == root.scope.module:
-                    self.key[node] = LOSS
+                leads.update(self.operands[node])
+            ends = node not in self.key and node not in leads and not isinstance(node, Leaf)
+            if ends and node.scope.module == root.scope.module:
+                self.key[node] = LOSS
 
     def _take_loose(self) -> None:
         """Let what is left join the box it was computed from, or begin another."""
@@ -195,13 +202,13 @@ class _Sorting:
         for node in self.nodes:
             if node in self.key or isinstance(node, Leaf) or node in self.pure:
                 continue
-            sources = {self.key[x] for x in _operands(node) if x in self.key}
-            weighs = any(x in self.pure for x in _operands(node))
+            sources = {self.key[x] for x in self.operands[node] if x in self.key}
+            weighs = any(x in self.pure for x in self.operands[node])
             if len(sources) == 1 and (not weighs or sources <= begun.keys()):
                 (self.key[node],) = sources
             elif sources:
-                key = ("module", node.scope.module, node.order)
-                begun[key], self.key[node] = node, key
+                own: Key = ("module", node.scope.module, node.order)
+                begun[own], self.key[node] = node, own
         if len(begun) > MOST_LOOSE:
             for node, key in self.key.items():
                 if key in begun:
@@ -225,6 +232,20 @@ class _Sorting:
         added = key in self.stacks and not is_scan(reader)
         return added and not (node.requires_grad or node.marks) and has_gradient(node)
 
+    def _take_initial_states(self) -> None:
+        """Give a loop of one's own the initial state, which it reads once, where it is not marked.
+
+        What only the first step reads, of a state's shape, is an input where later steps read others.
+        """
+        for key, stack in self.stacks.items():
+            states = [next(r.states()) for r in stack.values() if not r.fused]
+            read = {x for node in self.nodes if self.key[node] == key for x in self.operands[node]}
+            leaves = [x for x in read if self.key[x] == INPUT]
+            for state in states:
+                alike = [x for x in leaves if x.value.shape == state.value.shape]
+                if all(x.order < state.order for x in alike):
+                    self.key.update(dict.fromkeys(alike, key))
+
     def _as_blocks(self) -> Blocks:
         members: dict[Key, list[Node]] = {}
         crossings: dict[tuple[Key, Key], dict[Node, None]] = {}
@@ -236,7 +257,7 @@ class _Sorting:
         for node in self.nodes:
             key = self.key[node]
             members[key].append(node)
-            for x in _operands(node):
+            for x in self.operands[node]:
                 source = self.key[x]
                 uses.setdefault(x, set()).add(key)
                 if (
@@ -246,11 +267,7 @@ class _Sorting:
                 ):
                     crossings.setdefault((source, key), {})[x] = None
         found = {key: list(some) for key, some in crossings.items()}
-        return Blocks({k: m for k, m in members.items() if m}, found, self.stacks, uses)
-
-
-def _operands(node: Node) -> Iterable[Node]:
-    return [x for x in node.inputs or () if isinstance(x, Node)]
+        return Blocks({k: m for k, m in members.items() if m}, found, self.stacks, uses, self.key)
 
 
 def has_gradient(node: Node) -> bool:
@@ -282,7 +299,7 @@ def _heads(path: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def _given(nodes: list[Node], containers: set[str]) -> tuple[set[Node], set[Node]]:
+def _given(operands_of: dict[Node, list[Node]]) -> tuple[set[Node], set[Node]]:
     """The leaves that are what the network is given, and what is computed from parameters alone.
 
     A network's input meets parameters where it comes in: it is a recurrence's first operand, or all other
@@ -292,14 +309,13 @@ def _given(nodes: list[Node], containers: set[str]) -> tuple[set[Node], set[Node
     given: set[Node] = set()
     named: set[Node] = set()
     pure: set[Node] = set()
-    for node in nodes:
+    for node, operands in operands_of.items():
         if isinstance(node, Leaf):
             if node.requires_grad and not node.marks:
                 pure.add(node)
                 if node.name:
                     named.add(node)
             continue
-        operands = _operands(node)
         for x in operands[:1] if is_scan(node) else operands:
             if isinstance(x, Leaf) and x not in named and not x.marks:
                 others = {y for y in operands if y is not x}

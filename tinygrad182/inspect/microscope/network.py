@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,9 @@ from ...primitives import PRIMITIVES
 from ...recording import Leaf, Node
 from ...recurrence import by_definition
 from ...unrolling import opening
-from ..gradients import Seed, gradients_inside
+from ..gradients import Found, Seed, gradients_inside
 from ..scaling import Band
-from .blocks import INPUT, LOSS, Blocks, Key, blocks_of, has_gradient
+from .blocks import Key, blocks_of, has_gradient
 from .titles import title_of
 
 Crossing = tuple[Key, Key]
@@ -43,7 +42,9 @@ class Block:
     log10_grad_norm : float
         The gradient that leaves the box, towards what it was computed from: over all arrows that lead
         into the box. Where none of them carries a gradient (the input; an embedding, which reads whole
-        numbers), the gradient that arrives.
+        numbers), the gradient that arrives; of a lone box, the gradient by its parameters and inputs.
+    calls : int
+        Of a module: how often it was called.
     members : tuple of Node
         The nodes of the graph that belong to it, oldest first: operations, with the parameters and
         constants that they read first.
@@ -55,6 +56,7 @@ class Block:
     states: tuple[str, ...]
     steps: int
     log10_grad_norm: float
+    calls: int = 1
     members: tuple[Node, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -124,34 +126,8 @@ def network_of(nodes: list[Node], seeds: Sequence[Seed]) -> Network:
     >>> [(link.source, link.target) for link in network.links]
     [(0, 1), (1, 2), (2, 3)]
     """
-    blocks = blocks_of(nodes)
-    logs = _gradients(blocks, nodes, seeds)
-    place = {key: i for i, key in enumerate(blocks.members)}
-    arrows = sorted(blocks.crossings, key=lambda c: (place[c[0]], place[c[1]]))
-    links = [Link(place[c[0]], place[c[1]], logs[c], tuple(blocks.crossings[c])) for c in arrows]
-    boxes = []
-    for key, members in blocks.members.items():
-        stack = blocks.stacks.get(key, {})
-        steps = max((len(r.times()) for r in stack.values()), default=1)
-        title, path, kind = title_of(blocks, key), _path(key, members), _kind(key)
-        left = _leaving(blocks, key, logs)
-        boxes.append(Block(path, title, kind, tuple(stack), steps, left, tuple(members)))
-    return Network(tuple(boxes), tuple(links))
-
-
-def _kind(key: Key) -> str:
-    return str(key[0])
-
-
-def _path(key: Key, members: list[Node]) -> str:
-    return "" if key in (INPUT, LOSS) else str(key[1])
-
-
-def _leaving(blocks: Blocks, key: Key, logs: dict[Crossing, float]) -> float:
-    """The gradient over all arrows into a box that carry one, or else over those out of it."""
-    carrying = [c for c, nodes in blocks.crossings.items() if any(map(has_gradient, nodes))]
-    inwards = [logs[c] for c in carrying if c[1] == key]
-    return together(inwards or [logs[c] for c in carrying if c[0] == key])
+    rolled = Rolled(nodes, seeds)
+    return rolled.network(rolled.gradients())
 
 
 def together(logs: Sequence[float]) -> float:
@@ -170,50 +146,114 @@ def together(logs: Sequence[float]) -> float:
     return top + 0.5 * math.log10(sum(10 ** (2 * (log - top)) for log in logs))
 
 
-# --- gradients ----------------------------------------------------------------------------------
+class Rolled:
+    """A graph sorted into boxes, for whoever makes the backward pass for other ends too.
 
+    Parameters
+    ----------
+    nodes, seeds
+        As for :func:`network_of`.
 
-def _gradients(blocks: Blocks, nodes: list[Node], seeds: Sequence[Seed]) -> dict[Crossing, float]:
-    """The logarithm of the gradient's norm over every arrow."""
-    twin, seeds, nodes = _opened(nodes, seeds)
-    ports, seeds, nodes = _apart(blocks, twin, seeds, nodes)
-    wanted = {
-        crossing: [ports[x, crossing[1]] for x in some if has_gradient(x)]
-        for crossing, some in blocks.crossings.items()
-    }
-    targets = {port for some in wanted.values() for port in some}
-    found = gradients_inside(seeds, targets, nodes=nodes) if targets else None
-    return {
-        crossing: together([_log10_norm(found.of(port)) for port in some if found is not None])
-        for crossing, some in wanted.items()
-    }
-
-
-def _opened(nodes: list[Node], seeds: Sequence[Seed]) -> tuple[Any, list[Seed], list[Node]]:
-    """The graph with recurrences that have no loops of their own step by step, which the pass needs."""
-    if not any(map(by_definition, nodes)):
-        return (lambda node: node), list(seeds), nodes
-    twin = opening([node for node, _ in seeds], every=False)
-    seeds = [(twin(node), g) for node, g in seeds]
-    return twin, seeds, ancestors([node for node, _ in seeds], constants=True)
-
-
-def _apart(
-    blocks: Blocks, twin: Any, seeds: list[Seed], nodes: list[Node]
-) -> tuple[dict[tuple[Node, Key], Node], list[Seed], list[Node]]:
-    """Give each box that reads a node together with others a stand-in of its own for it.
-
-    The gradient by the stand-in is what comes back from that box alone. Returns the node or stand-in for
-    every node that goes over an arrow and the box that reads it, and the graph with stand-ins.
+    Attributes
+    ----------
+    blocks : Blocks
     """
-    ports: dict[tuple[Node, Key], Node] = {}
-    shared: dict[Node, list[Node]] = {}
-    for (_, target), some in blocks.crossings.items():
-        for x in some:
-            ports[x, target] = twin(x)
-            if len(blocks.uses[x]) > 1:
-                shared.setdefault(x, [])
-    return ports, seeds, nodes
+
+    def __init__(self, nodes: list[Node], seeds: Sequence[Seed]) -> None:
+        self.blocks = blocks_of(nodes)
+        self._seeds = list(seeds)
+        self._twins: dict[Node, Node] = {}
+        self._ports: dict[tuple[Node, Key], Node] = {}
+        if shared := self._shared():
+            self._separate(nodes, shared)
+            self._seeds = [(self._twins.get(node, node), g) for node, g in seeds]
+
+    def _shared(self) -> set[Node]:
+        """What goes over an arrow and is read by more boxes than one."""
+        crossing = {x for some in self.blocks.crossings.values() for x in some}
+        return {x for x in crossing if len(self.blocks.uses[x]) > 1 and has_gradient(x)}
+
+    def _separate(self, nodes: list[Node], shared: set[Node]) -> None:
+        """Give each box a stand-in for a node that it reads together with others.
+
+        The gradient by the stand-in is what comes back from that box alone. What lies behind is recorded
+        again, around the same values.
+        """
+        for node in nodes:
+            key, inputs = self.blocks.key[node], node.inputs or ()
+            read = tuple([self._read(x, key, shared) if isinstance(x, Node) else x for x in inputs])
+            if any(x is not y for x, y in zip(read, inputs, strict=True)):
+                self._twins[node] = node.again(read)
+
+    def _read(self, x: Node, key: Key, shared: set[Node]) -> Node:
+        """What operations of a box read in the place of a node."""
+        source = self._twins.get(x, x)
+        if x not in shared or self.blocks.key[x] == key:
+            return source
+        if (x, key) not in self._ports:
+            same = Node(PRIMITIVES["multiply"], (source, 1.0), x.value, {}, x.scope)
+            self._ports[x, key] = same
+        return self._ports[x, key]
+
+    def _port(self, x: Node, target: Key) -> Node:
+        """The node by which the gradient is what a box sends back to what it reads."""
+        return self._ports.get((x, target)) or self._twins.get(x, x)
+
+    def gradients(self, others: Set[Node] = frozenset()) -> Found:
+        """Make one backward pass for all arrows, and for other nodes whose gradients are wanted."""
+        wanted = [(x, c[1]) for c, some in self.blocks.crossings.items() for x in some]
+        ports = {self._port(x, key) for x, key in wanted if has_gradient(x)}
+        if len(self.blocks.members) == 1:
+            ports |= set(self._leaves())
+        targets = ports | {self._twins.get(node, node) for node in others}
+        seeds, twins = self._seeds, dict(self._twins)
+        nodes = ancestors([node for node, _ in seeds], constants=True)
+        if any(map(by_definition, nodes)):  # these have no loops of their own, which the pass needs
+            opened = opening([node for node, _ in seeds], every=False)
+            twins = {node: opened(twins.get(node, node)) for node in [*targets, *twins]}
+            seeds = [(opened(node), g) for node, g in seeds]
+            targets = {opened(node) for node in targets}
+            nodes = ancestors([node for node, _ in seeds], constants=True)
+        return gradients_inside(seeds, targets, nodes=nodes)._replace(twins=twins)
+
+    def _leaves(self) -> list[Node]:
+        (members,) = self.blocks.members.values()
+        return [x for x in members if isinstance(x, Leaf) and has_gradient(x)]
+
+    def network(self, found: Found) -> Network:
+        """The boxes and arrows, with the gradients that :meth:`gradients` found."""
+        blocks = self.blocks
+        logs = {
+            c: together(
+                [_log10_norm(found.of(self._port(x, c[1]))) for x in some if has_gradient(x)]
+            )
+            for c, some in blocks.crossings.items()
+        }
+        place = {key: i for i, key in enumerate(blocks.members)}
+        arrows = sorted(blocks.crossings, key=lambda c: (place[c[0]], place[c[1]]))
+        links = [
+            Link(place[c[0]], place[c[1]], logs[c], tuple(blocks.crossings[c])) for c in arrows
+        ]
+        boxes = [self._box(key, logs, found) for key in blocks.members]
+        return Network(tuple(boxes), tuple(links))
+
+    def _box(self, key: Key, logs: dict[Crossing, float], found: Found) -> Block:
+        stack = self.blocks.stacks.get(key, {})
+        steps = max((len(r.times()) for r in stack.values()), default=1)
+        left = together(self._leaving(key, logs, found))
+        path, title = str(key[1]), title_of(self.blocks, key)
+        members = tuple(self.blocks.members[key])
+        made = {n.scope.call for n in members if n.scope.module == path and not isinstance(n, Leaf)}
+        calls = 1 if stack or not path else max(1, len(made))
+        return Block(path, title, str(key[0]), tuple(stack), steps, left, calls, members)
+
+    def _leaving(self, key: Key, logs: dict[Crossing, float], found: Found) -> list[float]:
+        """The gradients over all arrows into a box that carry one, or else over those out of it."""
+        if len(self.blocks.members) == 1:
+            return [_log10_norm(found.of(x)) for x in self._leaves()]
+        carrying = [c for c, some in self.blocks.crossings.items() if any(map(has_gradient, some))]
+        inwards = [logs[c] for c in carrying if c[1] == key]
+        return inwards or [logs[c] for c in carrying if c[0] == key]
 
 
 def _log10_norm(bands: list[Band]) -> float:

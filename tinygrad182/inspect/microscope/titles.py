@@ -7,11 +7,11 @@ from collections import Counter
 from ...recording import Leaf, Node
 from ...recurrence import Scan, is_scan
 from ..recurrences import Stack
-from .blocks import EVERYTHING, INPUT, LOSS, LAYOUT, Blocks, Key
+from .blocks import EVERYTHING, INPUT, LAYOUT, LOSS, Blocks, Key, has_gradient
 
 _ABBREVIATIONS = frozenset({"rnn", "lstm", "gru", "mgu"})
 
-_STEPS = {
+_STEPS: dict[tuple[object, ...], str] = {
     # states, gates, and the sigmoids and tanhs of one step
     (("h",), 1, 0, 1): "RNN",
     (("h", "c"), 4, 3, 2): "LSTM",
@@ -23,7 +23,7 @@ _STEPS = {
 def title_of(blocks: Blocks, key: Key) -> str:
     """The title of a box: ``"LSTM 8 → 64"``, ``"Linear 64 → 1, tanh"``, ``"loss"``."""
     if key == INPUT:
-        return "input"
+        return "input" if any(map(has_gradient, blocks.members[key])) else "input: indices"
     if key == LOSS:
         return "loss"
     if key == EVERYTHING:
@@ -35,20 +35,15 @@ def title_of(blocks: Blocks, key: Key) -> str:
     if len(key) > 2:  # operations outside modules
         names = [n.op for n in inside if n.op not in LAYOUT] or [n.op for n in inside]
         return ", ".join(_few(names))
-    calls = len({n.scope.call for n in inside})
     behind = [n.op for n in members if n.scope.module != key[1] and n.op not in LAYOUT]
     names = _few([op for op in behind if op != "leaf"])
-    return ", ".join([_module(str(key[1]), members, inside), *names, *_times(calls)])
+    return ", ".join([_module(str(key[1]), members, inside), *names])
 
 
 def _few(names: list[str]) -> list[str]:
     """At most two different names, and that there are more."""
     some = list(dict.fromkeys(names))
     return [*some[:2], "…"] if len(some) > 2 else some
-
-
-def _times(calls: int) -> list[str]:
-    return [f"{calls} calls"] if calls > 1 else []
 
 
 def _module(path: str, members: list[Node], inside: list[Node]) -> str:
@@ -75,7 +70,11 @@ def _shapes(members: list[Node], path: str) -> dict[str, tuple[int, ...]]:
 
 
 def _recurrence(members: list[Node], stack: Stack) -> str:
-    """A recurrence's layer and sizes, or the operation that makes its state and the state's size."""
+    """A recurrence's layer and sizes.
+
+    For a loop of one's own: the modules that a step calls, or the operation that makes its state, and the
+    state's size.
+    """
     for node in members:
         if is_scan(node):
             scan: Scan = node.primitive  # type: ignore[assignment]
@@ -89,10 +88,12 @@ def _recurrence(members: list[Node], stack: Stack) -> str:
     weights = [
         n.value.shape for n in members if isinstance(n, Leaf) and ".weight_ih" in "." + n.name
     ]
-    time = state.scope.time
-    ops = Counter(n.op for n in members if n.scope.time == time)
-    gates = weights[0][0] // size if weights else 0
-    layer = _STEPS.get((tuple(stack), gates, ops["sigmoid"], ops["tanh"]))
+    steps = len(first.steps)
+    ops = Counter(n.op for n in members)
+    each = ops["sigmoid"] / steps, ops["tanh"] / steps
+    layer = _STEPS.get((tuple(stack), weights[0][0] // size if weights else 0, *each))
     if layer:
         return f"{layer} {weights[0][1]} → {size}"
-    return f"{first.module or state.op + ' loop'} {size} → {size}"
+    parts = {n.scope.module.split(".")[0] for n in members} - {"", first.module}
+    name = parts.pop() if len(parts) == 1 else f"{state.op} loop"
+    return f"{name}, {size} unit{'s' if size > 1 else ''}"

@@ -1,0 +1,22 @@
+"""How things look in a notebook: HTML and SVG as text, without JavaScript and without a library."""
+
+from __future__ import annotations
+
+from .grids import array_body
+from .lines import sparkline
+from .markup import MOST_ROWS, fold, preformatted, scientific, shown, table, text, times
+from .states import state_fold
+
+__all__ = [
+    "MOST_ROWS",
+    "array_body",
+    "fold",
+    "preformatted",
+    "scientific",
+    "shown",
+    "sparkline",
+    "state_fold",
+    "table",
+    "text",
+    "times",
+]

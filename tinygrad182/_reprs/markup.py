@@ -1,0 +1,109 @@
+"""The HTML that every repr is made of: escaped text, parts that unfold, tables."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from .._html import legible
+
+MOST_ROWS = 40
+"""Longer tables are cut in the middle."""
+
+_BOX = "font:12px/1.5 system-ui,sans-serif;color:inherit;background:transparent"
+_BODY = "margin:2px 0 6px 16px"
+_CELL = "padding:1px 14px 1px 0;border:0;vertical-align:top"
+
+
+def text(value: Any) -> str:
+    """Anything as text that can stand in HTML, whatever characters are in it.
+
+    >>> text("<b> & 'h'")
+    '&lt;b&gt; &amp; &#x27;h&#x27;'
+    """
+    return html.escape(legible(str(value)))
+
+
+def shown(*parts: str) -> str:
+    """The whole repr. It takes its colours from the page, so it can be read on white and on dark."""
+    return f'<div class="tinygrad182" style="{_BOX}">{"".join(parts)}</div>'
+
+
+def fold(summary: str, *body: str, opened: bool = False) -> str:
+    """A line of HTML, and what unfolds below it; the line alone where nothing does."""
+    if not any(body):
+        return f"<div>{summary}</div>"
+    state = " open" if opened else ""
+    inside = f'<div style="{_BODY}">{"".join(body)}</div>'
+    return f"<details{state}><summary>{summary}</summary>{inside}</details>"
+
+
+def preformatted(value: Any) -> str:
+    """Lines of plain text, as they are."""
+    style = "margin:2px 0;color:inherit;background:transparent;font-size:12px"
+    return f'<pre style="{style}">{text(value)}</pre>'
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], count: int | None = None) -> str:
+    """Rows under a header, with numbers to the right; a long table is cut in the middle.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : sequence of sequences
+        A cell is text, a number, or None where there is nothing to tell.
+    count : int, optional
+        How many rows there are, where only those of both ends are given.
+    """
+    count = len(rows) if count is None else count
+    right = [any(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    if count > MOST_ROWS:
+        half = MOST_ROWS // 2
+        left_out = [f"… {count - 2 * half:,} more", *[""] * (len(header) - 1)]
+        rows = [*rows[:half], left_out, *rows[-half:]]
+    lines = [_line("th", header, right), *(_line("td", row, right) for row in rows)]
+    style = "border-collapse:collapse;color:inherit;font:inherit"
+    return f'<table style="{style}">{"".join(lines)}</table>'
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
+
+
+def _line(tag: str, cells: Sequence[Any], right: list[bool]) -> str:
+    sides = ["right" if number else "left" for number in right]
+    drawn = (
+        f'<{tag} style="{_CELL};text-align:{side}">{_told(cell)}</{tag}>'
+        for cell, side in zip(cells, sides, strict=True)
+    )
+    return f'<tr style="background:transparent">{"".join(drawn)}</tr>'
+
+
+def _told(cell: Any) -> str:
+    return "·" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else text(cell)
+
+
+def times(shape: Sequence[int]) -> str:
+    """A shape as it is read aloud.
+
+    >>> times((3, 4)), times((7,)), times(())
+    ('3 × 4', '7', 'a single number')
+    """
+    return " × ".join(map(str, shape)) or "a single number"
+
+
+def scientific(log10: float) -> str:
+    """A magnitude by its decadic logarithm, also where no float can hold it.
+
+    >>> scientific(-400.0), scientific(1.4), scientific(-0.001), scientific(float("-inf"))
+    ('1.0e-400', '2.5e+1', '1.0e+0', '0')
+    """
+    if not math.isfinite(log10):
+        return "0" if log10 == -math.inf else "∞" if log10 == math.inf else "NaN"
+    power = math.floor(log10)
+    mantissa = round(10 ** (log10 - power), 1)
+    if mantissa == 10:
+        mantissa, power = 1.0, power + 1
+    return f"{mantissa:.1f}e{power:+d}"

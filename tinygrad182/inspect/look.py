@@ -1,0 +1,475 @@
+"""``look``: a page in which a gradient is followed through a model with one's own eyes."""
+
+from __future__ import annotations
+
+import tempfile
+import webbrowser
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import _charts, functions
+from .._files import checked_path, write_file
+from .._tensor import Tensor
+from ..autodiff import seeds_of
+from ..backpropagation import ancestors
+from ..errors import ArgumentError, UnknownPathError, brief
+from ..modes import enable_grad
+from ..nn.module import Module
+from ..recording import Node
+from .flow import GradientFlow, StackFlow, gradient_flow
+from .hosting import on_host
+from .microscope.curves import curves_chart
+from .microscope.kept import Kept, telling_steps
+from .microscope.linked import LinkedViews, linked_views
+from .microscope.linked_charts import charts_of
+from .microscope.network import Network, network_of
+from .microscope.network_chart import network_chart
+from .microscope.opened_step import step_chart
+from .microscope.page import Panels, Span, compose, page
+from .microscope.story import Sentence, story
+from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
+from .recurrences import chosen
+from .step_flow import StepFlow, flow_of_nodes, step_flow
+from .step_rows import is_weight
+
+DRAWN = 1000
+"""Steps of a recurrence that a page draws; of longer ones, those at which there is most to see."""
+
+WITH_VECTORS = 24
+"""Steps whose vectors over hidden units a page keeps."""
+
+MOST_OPERATIONS = 60
+"""Operations of one module that are drawn, the last ones."""
+
+
+class Microscope:
+    """What there is to see in the graph of a loss, gathered when it is asked for; see :func:`look`.
+
+    Attributes
+    ----------
+    network : Network
+        The model rolled up: boxes and arrows.
+    flow : mapping of int to StackFlow
+        By the position of a box in ``network.blocks``: the gradients by its states.
+    steps : mapping of int to StepFlow
+        The operations of each box, at each of its steps.
+    kept : mapping of int to Kept
+        Which steps of each box are drawn.
+    sentences : list of Sentence
+        What there is to see, in words.
+    """
+
+    def __init__(
+        self,
+        loss: Tensor,
+        gradient: Any = None,
+        steps: Sequence[int] | None = None,
+        sample: int = 0,
+    ) -> None:
+        self._loss = _single(loss, gradient)
+        self._steps = steps
+        self._sample = sample
+        seed = seeds_of([self._loss], [None], False, "look")[0]
+        self._seeds = on_host([seed]).seeds
+        self._nodes = ancestors([node for node, _ in self._seeds], constants=True)
+
+    @cached_property
+    def network(self) -> Network:
+        return network_of(self._nodes, self._seeds)
+
+    @cached_property
+    def flow(self) -> Mapping[int, StackFlow[Any]]:
+        recurrent = [i for i, b in enumerate(self.network.blocks) if b.kind == "recurrence"]
+        found: GradientFlow[Any] | Mapping[str, Any]
+        found = gradient_flow(self._loss) if recurrent else {}
+        return {i: found[self.network.blocks[i].path] for i in recurrent}
+
+    @cached_property
+    def steps(self) -> Mapping[int, StepFlow]:
+        found = {}
+        for i, block in enumerate(self.network.blocks):
+            if block.kind == "recurrence":
+                found[i] = step_flow(self._loss, block.path)
+            elif calls := _calls(block.members):
+                found[i] = flow_of_nodes(self._seeds[0], self._nodes, calls, block.path)
+        return found
+
+    @cached_property
+    def kept(self) -> Mapping[int, Kept]:
+        return {i: self._telling(i, DRAWN) for i in self.steps}
+
+    @cached_property
+    def sentences(self) -> list[Sentence]:
+        return story(self._loss)
+
+    @cached_property
+    def linked(self) -> Mapping[int, LinkedViews]:
+        """What else is known of each recurrence, over time."""
+        blocks = self.network.blocks
+        return {i: linked_views(self._loss, blocks[i].path, self._times(i)) for i in self.flow}
+
+    @cached_property
+    def _with_vectors(self) -> Mapping[int, Kept]:
+        if self._steps is None:
+            return {i: self._telling(i, WITH_VECTORS) for i in self.steps}
+        found = {}
+        for i, flow in self.steps.items():
+            times = flow.time.tolist()
+            some = chosen(self._steps, times, "look") if i in self.flow else times
+            found[i] = Kept([times.index(t) for t in some], f"the {len(some)} steps asked for")
+        return found
+
+    def _telling(self, i: int, most: int) -> Kept:
+        stack = self.flow.get(i)
+        if stack is None:
+            return telling_steps([np.zeros(len(self.steps[i].time))], most)
+        return telling_steps([state.log10_grad_norm for state in stack.values()], most)
+
+    def _times(self, i: int) -> list[int]:
+        time = self.steps[i].time
+        return [int(time[k]) for k in self.kept[i].places]
+
+    # --- the charts -------------------------------------------------------------------------------
+
+    @cached_property
+    def _anomaly(self) -> tuple[int, str] | None:
+        """The first step at which a state, or on the way back its gradient, is NaN or infinite."""
+        for stack in self.flow.values():
+            for name, state in stack.items():
+                wrong = np.flatnonzero(~np.isfinite(state.value_norm))
+                if wrong.size:
+                    t = int(state.time[wrong[0]])
+                    return t, f"first anomaly: {name} at t = {t} is not finite"
+        for stack in self.flow.values():
+            for name, state in stack.items():
+                log = state.log_grad_norm
+                wrong = np.flatnonzero(np.isnan(log) | (log == np.inf))
+                if wrong.size:
+                    t = int(state.time[wrong[-1]])
+                    return t, f"first anomaly on the way back: ∂L/∂{name} at t = {t} is not finite"
+        return None
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
+        times = {i: self._times(i) for i in self.steps}
+        shown = {
+            i: [int(self.steps[i].time[k]) for k in kept.places]
+            for i, kept in self._with_vectors.items()
+        }
+        return unit_rows(self.steps, times, shown, self._sample)
+
+    def _panels(self, linked: bool) -> Panels:
+        times = {i: self._times(i) for i in self.steps}
+        return Panels(
+            network=network_chart(self.network, linked=linked),
+            curves=curves_chart(self.flow, times, linked, self._anomaly) if self.flow else None,
+            opened=step_chart(self.steps, times, linked),
+            bars=unit_bars(self._rows),
+            heatmap=unit_heatmap(self._rows),
+            linked=list(charts_of(self.linked).values()),
+        )
+
+    def _spans(self) -> list[Span]:
+        found = []
+        for i in range(len(self.network.blocks)):
+            if i not in self.steps:
+                found.append(Span())
+                continue
+            times = self._times(i)
+            kinds = [operation.kind for operation in self.steps[i].operations]
+            node = kinds.index("state") if "state" in kinds else len(kinds) - 1
+            found.append(Span(len(times), times[0], times[-1], self._telling_step(i), node))
+        return found
+
+    def _telling_step(self, i: int) -> int:
+        """The position among the kept steps of the one over which the gradient changes most.
+
+        Where no step stands out it is one in the middle, which is like most.
+        """
+        if i not in self.flow:
+            return 0
+        places = self.kept[i].places
+        logs = np.array([state.log10_grad_norm[places] for state in self.flow[i].values()])
+        with np.errstate(invalid="ignore"):
+            changes = np.nan_to_num(np.abs(np.diff(logs)), nan=0.0, posinf=0.0).sum(axis=0)
+        if changes.any() and changes.max() > 3 * np.median(changes[changes > 0]):
+            return int(changes.argmax()) + 1
+        return len(places) // 2
+
+    def _first_block(self) -> int:
+        """The box that is open at first: the recurrence with most to see, or else the last module."""
+        if not self.flow:
+            return max(self.steps, default=0)
+        told = [s.path for s in self.sentences if s.path]
+        paths = {self.network.blocks[i].path: i for i in self.flow}
+        return next((paths[path] for path in told if path in paths), next(iter(self.flow)))
+
+    def charts(self) -> dict[str, Any]:
+        """Each view as an Altair chart of its own, without a theme.
+
+        Returns
+        -------
+        dict of str to alt.Chart
+            ``"network"``, and of what the model has: ``"curves"``, ``"step"``, ``"units"``,
+            ``"heatmap"``, and the views beside the curves by their title.
+        """
+        panels = self._panels(linked=False)
+        found = {
+            "network": panels.network,
+            "curves": panels.curves,
+            "step": panels.opened,
+            "units": panels.bars,
+            "heatmap": panels.heatmap,
+        }
+        found |= charts_of(self.linked)
+        return {name: chart for name, chart in found.items() if chart is not None}
+
+    def chart(
+        self,
+        view: str | None = None,
+        path: str | None = None,
+        time: int | None = None,
+        operation: int | str | None = None,
+    ) -> Any:
+        """Return one view, or all of them as on the page, as an Altair chart.
+
+        Parameters
+        ----------
+        view : str, optional
+            One of :meth:`charts`; all by default.
+        path : str, optional
+            Of the box that is looked at; by default the recurrence that loses most.
+        time : int, optional
+            The step that is opened; by default the one over which the gradient changes most.
+        operation : int or str, optional
+            The operation whose units are shown, by its label; by default the state.
+
+        Raises
+        ------
+        UnknownPathError, ArgumentError
+            No such view, path, time or operation.
+        """
+        spec = self._spec(view, path, time, operation)
+        return _charts.altair().Chart.from_dict(spec, validate=False)
+
+    def _spec(
+        self,
+        view: str | None = None,
+        path: str | None = None,
+        time: int | None = None,
+        operation: int | str | None = None,
+    ) -> dict[str, Any]:
+        block = self._first_block() if path is None else self._block(path)
+        spans = self._spans()
+        span = spans[block] = self._chosen(block, spans[block], time, operation)
+        with _charts.unchecked():
+            if view is None:
+                return compose(self._panels(linked=True), spans, block)
+            charts = self.charts()
+            if view not in charts:
+                raise UnknownPathError(
+                    f"look: no view {view!r}; there are {brief(list(charts))[1:-1]}"
+                )
+            spec = _charts.spec(charts[view])
+        values = {"block": block, "step": span.step, "node": span.node}
+        values |= {"window": [span.first, span.last]}
+        spec["params"] = [
+            *({"name": n, "value": v} for n, v in values.items()),
+            *spec.get("params", ()),
+        ]
+        return spec
+
+    def _block(self, path: str) -> int:
+        paths = {block.path: i for i, block in enumerate(self.network.blocks) if i in self.steps}
+        if path not in paths:
+            raise UnknownPathError(f"look: no box {path!r}; there are {brief(list(paths))[1:-1]}")
+        return paths[path]
+
+    def _chosen(
+        self, block: int, span: Span, time: int | None, operation: int | str | None
+    ) -> Span:
+        if time is not None:
+            (wanted,) = chosen(time, self._times(block), "look")
+            span = span._replace(step=self._times(block).index(wanted))
+        if operation is not None:
+            span = span._replace(node=self.steps[block].index(operation))
+        return span
+
+    # --- pages and pictures -----------------------------------------------------------------------
+
+    @cached_property
+    def title(self) -> str:
+        """What the page is called: the boxes between the input and the loss."""
+        titles = [b.title for b in self.network.blocks if b.kind in ("recurrence", "module")]
+        return " → ".join(titles) if len(titles) <= 4 else f"{titles[0]} → … → {titles[-1]}"
+
+    def page(self) -> str:
+        """The whole page, one HTML file that needs no network."""
+        shown = [s.text for s in self.sentences if not s.folded]
+        more = [s.text for s in self.sentences if s.folded]
+        return page(self.title, shown, self._spec(), more, self._notes(), self._absent())
+
+    def _notes(self) -> list[str]:
+        found = []
+        for i, kept in self.kept.items():
+            if i in self.flow:
+                name = self.network.blocks[i].path or "the loop"
+                found.append(f"{name}: curves and steps show {kept.told}.")
+                found.append(
+                    f"{name}: values over hidden units are kept of {self._with_vectors[i].told}."
+                )
+        batch = max(
+            (f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1
+        )
+        if batch > 1:
+            found.append(
+                f"Norms are over all {batch} sequences of the batch; values over hidden units are those "
+                f"of sequence {self._sample}."
+            )
+        return found
+
+    def _absent(self) -> dict[str, str]:
+        found = {}
+        for i, views in self.linked.items():
+            name = self.network.blocks[i].path
+            for view in ("shares", "gain", "matrix", "singular", "weights"):
+                if isinstance(reason := getattr(views, view), str):
+                    found[f"{name} {view}".strip()] = reason
+        return found
+
+    def save_html(self, path: str | Path) -> None:
+        """Write the page: one file that opens in any browser and needs no network.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        MissingDependencyError
+            Altair or vl-convert is not installed.
+        """
+        target = checked_path("save_html", path)
+        write_file("save_html", target, self.page().encode())
+
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as an image, on white or on dark; see :meth:`chart`."""
+        _charts.save_png("save_png", self._spec(view, **chosen), path, dark)
+
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as a drawing, on white or on dark; see :meth:`chart`."""
+        _charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
+
+    def open(self) -> Path:
+        """Write the page into a temporary file, show it in a browser, and return where it is."""
+        folder = Path(tempfile.mkdtemp(prefix="tinygrad182-"))
+        self.save_html(folder / "look.html")
+        webbrowser.open((folder / "look.html").as_uri())
+        return folder / "look.html"
+
+    def __repr__(self) -> str:
+        lines = [s.text for s in self.sentences if not s.folded]
+        return "\n".join([f"<Microscope of {self.title}>", *lines])
+
+
+def _single(loss: Tensor, gradient: Any) -> Tensor:
+    """The loss as a single element, from which a backward pass begins with 1."""
+    (node, g), *_ = seeds_of([loss], [gradient], False, "look")
+    if node.value.size == 1 and gradient is None:
+        return loss
+    with enable_grad():
+        return functions.sum(loss * g)
+
+
+def _calls(members: Sequence[Node]) -> dict[int, list[Node]]:
+    """The operations of a module by its calls, of all as steps if they are alike; else of the last ones."""
+    calls: dict[int, list[Node]] = {}
+    for node in members:
+        if node.primitive is not None and not is_weight(node):
+            calls.setdefault(node.scope.call, []).append(node)
+    alike = len({tuple(n.op for n in some) for some in calls.values()}) == 1
+    if len(calls) > 1 and alike:
+        return dict(enumerate(calls.values()))
+    every = [node for some in calls.values() for node in some]
+    return {0: sorted(every, key=lambda n: n.order)[-MOST_OPERATIONS:]} if every else {}
+
+
+def look(
+    what: Tensor | Module | Callable[..., Any],
+    *inputs: Any,
+    loss: Callable[[Any], Tensor] | None = None,
+    gradient: Any = None,
+    steps: Sequence[int] | None = None,
+    sample: int = 0,
+) -> Microscope:
+    """Look at a loss, or at a model: the page on which its gradient is followed through time.
+
+    What is returned shows itself in a notebook, writes its page (``.save_html``) and pictures
+    (``.save_png``, ``.save_svg``), and opens a browser (``.open()``). Nothing of the graph is freed or
+    changed.
+
+    Parameters
+    ----------
+    what : Tensor, Module or callable
+        A loss; or a model, which is called with ``inputs``.
+    *inputs
+        What the model is called with.
+    loss : callable, optional
+        Makes a loss of what the model returns. By default it is the sum of the output; of a sequence, a
+        three-dimensional output, the sum at its last step.
+    gradient : Tensor or array, optional
+        For a loss of several elements: the cotangent to start from.
+    steps : sequence of int, optional
+        The time steps whose values and gradients over hidden units are kept. By default these are the
+        ends, the largest changes, what goes wrong first, and some between.
+    sample : int
+        The sequence of the batch whose units are shown; norms are over all.
+
+    Returns
+    -------
+    Microscope
+
+    Raises
+    ------
+    GraphError
+        The loss does not require grad.
+    ArgumentError
+        Inputs beside a loss, or no such step or sequence.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> rnn = tg.nn.RNN(1, 16, rng=0)
+    >>> view = tg.inspect.look(rnn, tg.ones((50, 1, 1)))
+    >>> [block.title for block in view.network.blocks]
+    ['input', 'RNN 1 → 16', 'loss']
+    >>> view.save_html("look.html")  # doctest: +SKIP
+    """
+    if isinstance(what, Tensor):
+        if inputs or loss is not None:
+            raise ArgumentError(
+                "look: a loss takes no inputs and no loss=; pass the model to call it"
+            )
+        return Microscope(what, gradient, steps, sample)
+    if not callable(what):
+        raise ArgumentError(
+            f"look: {brief(what)} is neither a Tensor nor a model that can be called"
+        )
+    output = what(*inputs)
+    found = loss(output) if loss is not None else _default_loss(output)
+    return Microscope(found, gradient, steps, sample)
+
+
+def _default_loss(output: Any) -> Tensor:
+    first = output[0] if isinstance(output, tuple) else output
+    if not isinstance(first, Tensor):
+        raise ArgumentError(
+            f"look: the model returns a {type(first).__name__}; pass loss=, a function that makes a loss of it"
+        )
+    return functions.sum(first[-1] if first.ndim == 3 else first)

@@ -1,0 +1,329 @@
+"""The time axis: the norms of every state and of the gradient that reaches it, in decades."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..._charts import GREY, PALETTE, PINK, Row, altair, data, decade_axis
+from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
+
+if TYPE_CHECKING:
+    from ..flow import StackFlow, StateFlow
+
+Stacks = Mapping[int, "StackFlow[StateFlow]"]
+Kept = Mapping[int, Sequence[int]]
+
+WIDTH, HEIGHT, STRIP = 860, 210, 40
+FEW = 40
+"""Up to so many steps, each has a dot."""
+
+
+def curves_chart(
+    stacks: Stacks,
+    kept: Kept,
+    linked: bool = False,
+    anomaly: tuple[int, str] | None = None,
+) -> Any:
+    """Draw ‖∂L/∂h_t‖ and ‖h_t‖ of every state over time, on a linear axis of their log10.
+
+    The chosen block is drawn in full, the others are pale. A norm that is exactly 0 is a mark at the
+    bottom; an infinite one and a NaN are marks at the top. Expressions refer to the parameters ``block``
+    and ``step``, which are the caller's.
+
+    Parameters
+    ----------
+    stacks : mapping of int to StackFlow
+        The states of each recurrence, by the position of its block in :attr:`Network.blocks`.
+    kept : mapping of int to sequence of int
+        The times that are drawn of each block; ``step`` is an index into them.
+    linked : bool
+        Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
+        step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``). The
+        time axis then shows the caller's parameter ``window``, the first and the last time.
+    anomaly : (int, str), optional
+        The time of the first anomaly and what to write there.
+
+    Returns
+    -------
+    alt.LayerChart or alt.VConcatChart
+        With the strip if ``linked``.
+    """
+    alt = altair()
+    lines = _lines(stacks)
+    wide = alt.Chart(data(_rows(stacks, kept, lines))).transform_flatten(
+        ["i", "t", "left", "right", *lines]
+    )
+    ends = _ends(stacks, kept)
+    window = [alt.ExprRef("window[0]"), alt.ExprRef("window[1]")]
+    scale = alt.Scale(nice=False, zero=False, domain=window if linked else ends)
+    x = alt.X("t:Q", title="step t", scale=scale)
+    x = x.axis(format="d", tickMinStep=1, tickCount=10, grid=False)
+    found = _found(stacks, kept)
+    layers = [
+        _curves(wide, lines, x, found),
+        *_marks(wide, lines, x, found),
+        *([] if anomaly is None else _anomaly(anomaly, stacks, kept)),
+        *_chosen(wide, x, ends, linked),
+        _steps(wide, lines, linked),
+    ]
+    main = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+    if not linked:
+        return main
+    brush = alt.selection_interval(name="brush", encodings=["x"])
+    return alt.vconcat(main, _strip(wide, lines, ends).add_params(brush), spacing=4)
+
+
+def _lines(stacks: Stacks) -> dict[str, tuple[str, str]]:
+    """Each line's field → its name in the legend and the state it belongs to; gradients first."""
+    names = list(dict.fromkeys(name for stack in stacks.values() for name in stack))
+    gradients = {f"g{k}": (f"‖∂L/∂{name}_t‖", name) for k, name in enumerate(names)}
+    return gradients | {f"v{k}": (f"‖{name}_t‖", name) for k, name in enumerate(names)}
+
+
+def _log10s(flow: StateFlow, field: str) -> np.ndarray[Any, Any]:
+    if field[0] == "g":
+        return flow.log_grad_norm / math.log(10)
+    with np.errstate(divide="ignore"):
+        return np.log10(flow.value_norm)
+
+
+def _column(flow: StateFlow, field: str, times: Sequence[int]) -> np.ndarray[Any, Any]:
+    """A line at the times that are kept; NaN at one that the state does not have."""
+    at = {int(t): k for k, t in enumerate(flow.time)}
+    norms = _log10s(flow, field)
+    return np.array([norms[at[t]] if t in at else math.nan for t in times])
+
+
+def _columns(stacks: Stacks, kept: Kept) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
+    return {
+        (block, field): _column(stack[name], field, kept[block])
+        for block, stack in stacks.items()
+        for field, (_, name) in _lines(stacks).items()
+        if name in stack
+    }
+
+
+def _rows(stacks: Stacks, kept: Kept, lines: Mapping[str, object]) -> list[Row]:
+    """One row for each block, which holds arrays over its kept steps."""
+    columns = _columns(stacks, kept)
+    rows: list[Row] = []
+    for block, stack in stacks.items():
+        times = list(map(int, kept[block]))
+        borders = _borders(times)
+        row: Row = {"block": block, "path": stack.path, "i": list(range(len(times))), "t": times}
+        row |= {"left": borders[:-1], "right": borders[1:]}
+        missing = [None] * len(times)
+        for field in lines:
+            there = columns.get((block, field))
+            row[field] = missing if there is None else coded(there)
+        rows.append(row)
+    return rows
+
+
+def _borders(times: Sequence[int]) -> list[float]:
+    """Borders half-way between neighbouring steps, so that a click anywhere is nearest to one.
+
+    >>> from tinygrad182.inspect.microscope.curves import _borders
+    >>> _borders([0, 1, 5])
+    [-0.5, 0.5, 3.0, 5.5]
+    """
+    between = [(a + b) / 2 for a, b in zip(times, times[1:], strict=False)]
+    return [times[0] - 0.5, *between, times[-1] + 0.5]
+
+
+class _Found:
+    """What there is to draw: the range of the finite logarithms, and which words occur."""
+
+    def __init__(self, columns: Sequence[np.ndarray[Any, Any]], most: int) -> None:
+        everything = np.concatenate([*columns, np.zeros(0)])
+        finite = everything[np.isfinite(everything)]
+        self.low, self.high = (
+            (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 0.0)
+        )
+        self.most = most
+        words = {word for word in coded(everything) if isinstance(word, str)}
+        self.words = [word for word in (ZERO, INFINITE, NOT_A_NUMBER) if word in words]
+
+
+def _found(stacks: Stacks, kept: Kept) -> _Found:
+    return _Found(list(_columns(stacks, kept).values()), max(map(len, kept.values()), default=0))
+
+
+def _long(wide: Any, lines: Mapping[str, tuple[str, str]]) -> Any:
+    """One row for each point of each line."""
+    names = json.dumps({field: name for field, (name, _) in lines.items()})
+    return wide.transform_fold(list(lines), as_=["field", "log"]).transform_calculate(
+        line=f"{names}[datum.field]",
+        y="isNumber(datum.log) ? datum.log : null",
+        gradient="datum.field[0] === 'g'",
+    )
+
+
+def _look(lines: Mapping[str, tuple[str, str]]) -> tuple[Any, Any]:
+    """A colour for each state; gradients solid or dashed, values dotted."""
+    alt = altair()
+    states = list(dict.fromkeys(name for _, name in lines.values()))
+    colours = [PALETTE[states.index(name) % len(PALETTE)] for _, name in lines.values()]
+    dashes = [
+        [1, 3] if field[0] == "v" else [] if field == "g0" else [6, 2 + int(field[1:])]
+        for field in lines
+    ]
+    names = [name for name, _ in lines.values()]
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=400)
+    colour = alt.Color("line:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
+    dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=names, range=dashes), legend=legend)
+    return colour, dash
+
+
+def _curves(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Found) -> Any:
+    alt = altair()
+    colour, dash = _look(lines)
+    ticks = decade_axis(found.low, found.high)
+    room = 0.06 * max(found.high - found.low, 1)
+    y = alt.Y("y:Q").title("norm, in decades").axis(**ticks)
+    y = y.scale(domain=[found.low - room, found.high + room], nice=False, zero=False)
+    point = alt.OverlayMarkDef(size=18, strokeDash=[0]) if found.most <= FEW else False
+    return (
+        _long(wide, lines)
+        .mark_line(clip=True, point=point)
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            strokeDash=dash,
+            detail=["block:N"],
+            opacity=_chosen_block(1, 0.3),
+            strokeWidth=alt.condition("datum.gradient", alt.value(2), alt.value(1.3)),
+        )
+    )
+
+
+def _chosen_block(chosen: float, other: float) -> Any:
+    alt = altair()
+    return alt.condition("datum.block == block", alt.value(chosen), alt.value(other))
+
+
+_SHAPES = {ZERO: "triangle-down", INFINITE: "triangle-up", NOT_A_NUMBER: "cross"}
+_WORDS = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
+
+
+def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Found) -> list[Any]:
+    """A mark for each norm that has no finite logarithm, if there is one."""
+    if not found.words:
+        return []
+    alt = altair()
+    scale = alt.Scale(
+        domain=[_WORDS[word] for word in found.words],
+        range=[_SHAPES[word] for word in found.words],
+    )
+    legend = alt.Legend(
+        title=None, orient="top", symbolFillColor=GREY, symbolStrokeColor=GREY, symbolSize=70
+    )
+    lanes = json.dumps({field: 7 * k for k, field in enumerate(lines)})
+    long = _long(wide, lines).transform_calculate(
+        word=f"{json.dumps(_WORDS)}[datum.log]", lane=f"{lanes}[datum.field]"
+    )
+    return [
+        long.transform_filter(f"datum.log === {word!r}")
+        .mark_point(
+            filled=True,
+            size=45,
+            clip=True,
+            yOffset=alt.ExprRef("-datum.lane" if word == ZERO else "datum.lane"),
+        )  # fmt: skip
+        .encode(
+            x=x,
+            y=alt.value(HEIGHT - 5 if word == ZERO else 5),
+            shape=alt.Shape("word:N", scale=scale, legend=legend),
+            color=_look(lines)[0],
+            opacity=_chosen_block(0.9, 0.2),
+        )
+        for word in found.words
+    ]
+
+
+def _ends(stacks: Stacks, kept: Kept) -> tuple[float, float]:
+    """Where the time axis begins and ends."""
+    borders = [_borders(kept[block]) for block in stacks]
+    return min(b[0] for b in borders), max(b[-1] for b in borders)
+
+
+def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[Any]:
+    """A rule at the chosen step, and above it, towards the middle, what is chosen."""
+    alt = altair()
+    there = wide.transform_filter("datum.block == block && datum.i == step")
+    rule = there.mark_rule(color=GREY, strokeWidth=1.5, clip=True).encode(x=x)
+    seen = there.transform_filter("inrange(datum.t, window)") if linked else there
+    label = seen.transform_calculate(
+        label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t"
+    )
+    middle = (
+        "(window[0] + window[1]) / 2"
+        if linked
+        else f"{sum(ends) / 2}"
+    )
+    text = label.mark_text(
+        baseline="bottom", fontWeight="bold", fontSize=12,
+        align=alt.ExprRef(f"datum.t > {middle} ? 'right' : 'left'"),
+        dx=alt.ExprRef(f"datum.t > {middle} ? 3 : -3"),
+    )  # fmt: skip
+    return [rule, text.encode(x=x, y=alt.value(-4), text="label:N")]
+
+
+def _anomaly(anomaly: tuple[int, str], stacks: Stacks, kept: Kept) -> list[Any]:
+    """A rule at the first anomaly, and what it is, on the side where there is room."""
+    alt = altair()
+    time, text = anomaly
+    right = 2 * time > sum(_ends(stacks, kept))
+    chart = alt.Chart(data([{"t": time, "text": text}]))
+    rule = chart.mark_rule(color=PINK, strokeWidth=2, strokeDash=[4, 2], clip=True).encode(x="t:Q")
+    label = chart.mark_text(
+        align="right" if right else "left", dx=3 if right else -3, baseline="bottom",
+        color=PINK, fontWeight="bold", fontSize=12,
+    )  # fmt: skip
+    return [rule, label.encode(x="t:Q", y=alt.value(-19), text="text:N")]
+
+
+def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any:
+    """A transparent column for each kept step of the chosen block: it says the numbers, takes clicks."""
+    alt = altair()
+    chosen = wide.transform_filter("datum.block == block").transform_calculate(
+        **{f"{field}_text": norm_text(f"datum.{field}") for field in lines}
+    )
+    tooltip = [alt.Tooltip("path:N", title="of"), alt.Tooltip("t:Q", title="step t")]
+    tooltip += [alt.Tooltip(f"{field}_text:N", title=name) for field, (name, _) in lines.items()]
+    rect = chosen.mark_rect(opacity=0, clip=True, cursor="pointer").encode(
+        x=alt.X("left:Q", title="step t"),
+        x2="right:Q",
+        y=alt.value(0),
+        y2=alt.value(HEIGHT),
+        tooltip=tooltip,
+    )
+    if not linked:
+        return rect
+    pick = alt.selection_point(
+        name="pick_step", fields=["i"], empty=False, toggle=False, clear=False
+    )
+    return rect.add_params(pick)
+
+
+def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], ends: tuple[float, float]) -> Any:
+    """The whole time axis, to drag a window over."""
+    alt = altair()
+    gradients = {field: line for field, line in lines.items() if field[0] == "g"}
+    long = _long(wide, gradients).transform_filter("datum.block == block")
+    return (
+        long.mark_area(color=GREY, opacity=0.3, interpolate="step")
+        .encode(
+            x=alt.X("t:Q", title="drag here to zoom in; double-click to zoom out")
+            .scale(domain=ends, nice=False)
+            .axis(labels=False, ticks=False, grid=False),
+            y=alt.Y("max(y):Q", axis=None).scale(zero=False),
+        )
+        .properties(width=WIDTH, height=STRIP)
+    )

@@ -1,0 +1,356 @@
+"""What is known of one recurrence beside its curves: shares, gains, and what acts on what over time."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ... import backend
+from ..._tensor import Tensor
+from ...autodiff import seeds_of
+from ...backend import Array
+from ...backpropagation import ancestors
+from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
+from ...recording import Leaf, Node, wrap
+from ..flow import norms_by_step
+from ..gradients import gradients_in_bands, gradients_inside
+from ..hosting import Opened, opened
+from ..jacobians import jacobians_among
+from ..matrices import norms_of_each
+from ..paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
+from ..recurrences import Recurrence, Stack, one_stack, recurrences
+from ..scaling import total_norms, zeros_like
+from ..steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
+from ..weights import weight_grad_by_time
+from .linked_charts import Matrix, Shares, SingularValues, StepNorms, spread
+
+HostArray = np.ndarray[Any, Any]
+
+_WHAT = "linked_views"
+_View = TypeVar("_View")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedViews:
+    """The views of one recurrence; in the place of one it does not have stands the reason, in one line.
+
+    Attributes
+    ----------
+    path : str
+    time : ndarray ``(K,)``
+        The time steps that are kept.
+    shares : Shares or str
+        Of the state that has the most ways back: an LSTM's ``c``.
+    gain : GainSplit or str
+    matrix : Matrix or str
+        ‖∂L_k/∂h_t‖, where L_k is what the loss reads of the states of step k, through no other step.
+    singular : SingularValues or str
+    weights : StepNorms or str
+        ‖∂L/∂W‖ by the step that used W.
+    """
+
+    path: str
+    time: HostArray
+    shares: Shares | str
+    gain: GainSplit | str
+    matrix: Matrix | str
+    singular: SingularValues | str
+    weights: StepNorms | str
+
+
+def linked_views(
+    loss: Tensor, path: str | None, kept: Sequence[int], *, sample: int = 0
+) -> LinkedViews:
+    """Gather the views that stand beside the curves of one recurrence.
+
+    Parameters
+    ----------
+    loss : Tensor
+        A single element.
+    path : str or None
+        As in :func:`path_split`.
+    kept : sequence of int
+        The time steps that are drawn. The views that cost more take some of these, evenly spread.
+    sample : int
+        The sequence of the batch whose Jacobians are taken.
+
+    Raises
+    ------
+    UnknownPathError, ArgumentError
+        No such path, or no such time step.
+    FreedGraphError, InPlaceError
+        The graph cannot be gone through any more.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> from tinygrad182.inspect.microscope.linked import linked_views
+    >>> lstm = tg.nn.LSTM(1, 8, rng=0)
+    >>> output, _ = lstm(tg.ones((20, 1, 1)))
+    >>> views = linked_views((output**2).sum(), None, range(20))
+    >>> list(views.shares.parts)
+    ['direct', 'via h', 'local']
+    >>> views.matrix.log10_norm.shape
+    (20, 20)
+    >>> print(views.gain)
+    the state made by multiply, in lstm.l0 at t = 0, is not a nonlinearity of a sum
+    """
+    times = sorted(kept)
+    here = opened(loss, None, path, _WHAT, stays_whole)
+    state = "h" if "h" in here.stack else next(iter(here.stack))
+    return LinkedViews(
+        path or "",
+        np.array(times),
+        _or_reason(lambda: _shares(loss, path, here.stack, times)),
+        _or_reason(lambda: gain_split(loss, path, state, times=times)),
+        _or_reason(lambda: _matrix(here, here.stack[state], times)),
+        _or_reason(lambda: _singular_values(loss, path, here.stack, times, sample)),
+        _or_reason(lambda: _weights(loss, path, times)),
+    )
+
+
+def _or_reason(find: Callable[[], _View]) -> _View | str:
+    """A view, or why this recurrence has none: the first clause of what it says."""
+    try:
+        return find()
+    except (FreedGraphError, InPlaceError):
+        raise
+    except (GraphError, ShapeError) as error:
+        return re.sub(r"^\w+: ", "", str(error)).partition(", so ")[0].partition("; ")[0]
+
+
+# --- shares, gains, singular values ----------------------------------------------------------------
+
+SPLIT = 500_000
+"""The number of elements of a state, over all steps, that are split, about."""
+
+
+def _shares(loss: Tensor, path: str | None, stack: Stack, times: list[int]) -> Shares:
+    """The shares of the state that has the most parts; of several, the last."""
+    each = max(math.prod(shape) for shape in _shapes(stack))
+    splits = path_split(loss, path, times=spread(times, max(100, SPLIT // max(each, 1))))
+    name = max(reversed(splits), key=lambda name: len(splits[name].shares))
+    return Shares(splits[name].time, name, splits[name].shares)
+
+
+def _singular_values(
+    loss: Tensor, path: str | None, stack: Stack, times: list[int], sample: int
+) -> SingularValues:
+    """Those of some steps: so many that the decompositions take a fraction of a second."""
+    size = sum(_units(shape) for shape in _shapes(stack))
+    most = max(5, min(50, int(4e9 / max(size, 1) ** 3)))
+
+    def choose(there: Sequence[int]) -> list[int]:
+        return spread(sorted(set(times).intersection(there)), most)
+
+    found = jacobians_among(loss, path, sample, choose)
+    if not len(found.time):
+        raise GraphError(f"{_WHAT}: sequence {sample} has no step with one before it")
+    order = np.argsort(found.time)
+    return SingularValues(found.time[order], found.names, found.singular_values[order])
+
+
+def _shapes(stack: Stack) -> list[tuple[int, ...]]:
+    """The shape of each part of the state at one step."""
+    return [
+        tuple(r.fused[0][0].value.shape[-2:])
+        if r.fused
+        else tuple(next(iter(r.steps.values())).value.shape)
+        for r in stack.values()
+    ]
+
+
+def _units(shape: tuple[int, ...]) -> int:
+    return math.prod(shape[1:] if len(shape) > 1 else shape)
+
+
+# --- what enters at one step, and what it says about each state -----------------------------------
+
+LOSSES = 40
+"""The number of steps whose part of the loss goes back alone, at most; also of those it is shown at."""
+
+TOGETHER = 1 << 20
+"""Elements of all states that the losses of one pass take."""
+
+IN_ALL = 25 * TOGETHER
+"""Elements that all passes take: fewer losses of a large recurrence go back."""
+
+
+class _Entry(NamedTuple):
+    """What the loss sends to the states of one step, through no other step.
+
+    Attributes
+    ----------
+    time : int
+    parts : list of (Node, key, array)
+        To which elements of a node's cotangent it is added.
+    power : int
+        Of two, that all arrays are to be multiplied by.
+    """
+
+    time: int
+    parts: list[tuple[Node, tuple[Any, ...], Array]]
+    power: int
+
+
+def _matrix(here: Opened, recurrence: Recurrence, times: list[int]) -> Matrix:
+    """What enters at some steps, carried back to some of them, each alone."""
+    entries = _entries_whole(here) if is_whole(here.stack) else _entries(here)
+    wanted = [entry for entry in entries if entry.time in set(times)]
+    if len(wanted) < 2:
+        where = ", ".join(f"t = {entry.time}" for entry in entries[:3]) or "no step"
+        raise GraphError(
+            f"{_WHAT}: the loss reads the states at {where} alone: the curve is the matrix's only row"
+        )
+    size = max(len(recurrence.times()) * sum(map(math.prod, _shapes(here.stack))), 1)
+    chosen = spread(wanted, max(8, min(LOSSES, IN_ALL // size)))
+    columns = spread(times, LOSSES)
+    count = max(1, TOGETHER // size)
+    logs = [
+        _carried(recurrence, chosen[i : i + count], columns) for i in range(0, len(chosen), count)
+    ]
+    return Matrix(
+        np.array([entry.time for entry in chosen]),
+        np.array(columns),
+        recurrence.name,
+        np.concatenate(logs),
+    )
+
+
+def _carried(recurrence: Recurrence, entries: list[_Entry], columns: list[int]) -> HostArray:
+    """The log10 norms of the gradients that some entries give a state (entries, columns)."""
+    seeds: dict[Node, Array] = {}
+    for i, entry in enumerate(entries):
+        for node, key, value in entry.parts:
+            if node not in seeds:
+                seeds[node] = zeros_like(node.value, (len(entries),))
+            seeds[node][(i, *key)] = value
+    states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in columns]
+    found = gradients_inside(list(seeds.items()), set(states))
+    _, logs = norms_of_each(recurrence, found, len(entries), columns)
+    powers = np.array([entry.power for entry in entries])
+    return (logs.T + powers[:, None] * math.log(2)) / math.log(10)
+
+
+def _entries_whole(here: Opened) -> list[_Entry]:
+    """What enters a recurrence that was run as one operation."""
+    scans = [Steps(node) for node in scans_of(here.stack)]
+    found = []
+    for scan, (given, _) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
+        read = np.flatnonzero((given.values != 0).any(axis=(0, 2, 3)))
+        (values,), powers = at_common_powers(given.at(read), by_step=True)
+        front = (slice(None),) if scan.node.value.ndim == 4 else ()
+        for i, step in enumerate(read.tolist()):
+            value = values[:, i] if front else values[0, i]
+            part = (scan.node, (*front, step), value)
+            found.append(_Entry(scan.start + step, [part], int(powers[i, 0])))
+    return found
+
+
+def _entries(here: Opened) -> list[_Entry]:
+    """What enters a loop; a state that is handed on as it is counts for the last step that has it."""
+    steps = steps_of(here.stack)
+    states = {node for step in steps.values() for node in step.values()}
+    local = gradients_in_bands(here.root, here.seed, states, stop=True)
+    found, left = [], dict(local)
+    for t, step in reversed(steps.items()):
+        bands = {node: left.pop(node) for node in step.values() if node in left}
+        if all(backend.norm(g) == 0 for some in bands.values() for g, _ in some):
+            continue
+        power = common_power(band for some in bands.values() for band in some)
+        found.append(_Entry(t, [(n, (), at_power(power, n, bands)) for n in bands], power))
+    return sorted(found, key=lambda entry: entry.time)
+
+
+# --- weights ---------------------------------------------------------------------------------------
+
+MOST_WEIGHTS = 4
+"""As many curves as one can tell apart in a small picture."""
+
+
+def _weights(loss: Tensor, path: str | None, times: list[int]) -> StepNorms:
+    """Weights that all steps use, or those of the same name that each step has for itself."""
+    ((root, seed),) = seeds_of([loss], [None], False, _WHAT)
+    stack = one_stack(root, path, _WHAT)
+    first, *others = _weights_used(root, stack, spread(times[1:] or times, 3)).values()
+    shared = [leaf for leaf in first if all(leaf in some for some in others)]
+    if shared and len(times) > 1:
+        norms = _of_shared(loss, shared, times)
+    else:
+        norms = _of_each_step(root, seed, _weights_used(root, stack, times), times)
+    if not norms:
+        raise GraphError(f"{_WHAT}: no step uses a matrix that requires grad")
+    return StepNorms(np.array(times), norms)
+
+
+def _of_shared(loss: Tensor, weights: list[Node], times: list[int]) -> dict[str, HostArray]:
+    norms, refused = {}, None
+    for leaf in weights[:MOST_WEIGHTS]:
+        try:
+            logs = weight_grad_by_time(
+                loss, wrap(leaf.value, leaf), norm_only=True, log=True, times=times
+            )
+        except (FreedGraphError, InPlaceError):
+            raise
+        except GraphError as error:
+            refused = error
+        else:
+            norms[_name(leaf, norms)] = logs / math.log(10)
+    if refused is not None and not norms:
+        raise refused
+    return norms
+
+
+def _of_each_step(
+    root: Node, seed: Array, at: Mapping[int, Iterable[Node]], times: list[int]
+) -> dict[str, HostArray]:
+    """The gradients by the weights that belong to one step each: its layer's, in a deep network."""
+    roles: dict[str, dict[int, Node]] = {}
+    for t in times:
+        for leaf in at.get(t, ()):
+            role = re.sub(r"(^|\.)\d+(\.|$)", r"\1*\2", getattr(leaf, "name", "")) or "W"
+            roles.setdefault(role, {})[t] = leaf
+    roles = {role: roles[role] for role in list(roles)[:MOST_WEIGHTS]}
+    targets = {leaf for by_time in roles.values() for leaf in by_time.values()}
+    bands = gradients_in_bands(root, seed, targets)
+    norms = {}
+    for role, by_time in roles.items():
+        logs = [
+            total_norms(*norms_by_step(leaf.value, [bands.get(leaf, [])]))[1][0]
+            if (leaf := by_time.get(t)) is not None
+            else math.nan
+            for t in times
+        ]
+        norms[role] = np.array(logs) / math.log(10)
+    return norms
+
+
+def _weights_used(root: Node, stack: Stack, times: Sequence[int]) -> dict[int, list[Node]]:
+    """The matrices that each of some steps uses."""
+    first = next(iter(stack.values()))
+    if first.fused:
+        node = first.fused[0][0]
+        given = (node.inputs or ())[1 + len(node.primitive.parts) :]  # type: ignore[union-attr]
+        return {t: [x for x in given if _is_weight(x)] for t in times}
+    graph = ancestors([root], constants=True)
+    states = {node for r in recurrences(graph) for node in r.nodes()}
+    steps = steps_of(stack)
+    behind = {t: ancestors(steps[t].values(), ends=states) for t in times}
+    return {t: [x for x in some if _is_weight(x) and x not in states] for t, some in behind.items()}
+
+
+def _is_weight(x: Any) -> bool:
+    leaf = isinstance(x, Leaf) and x.requires_grad
+    return leaf and (x.value.ndim == 2 or (bool(x.name) and x.value.ndim > 2))
+
+
+def _name(leaf: Node, taken: Mapping[str, Any]) -> str:
+    name = getattr(leaf, "name", "").rpartition(".")[2] or "W " + "×".join(
+        map(str, leaf.value.shape)
+    )
+    return name if name not in taken else f"{name} ({len(taken) + 1})"

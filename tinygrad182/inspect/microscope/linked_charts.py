@@ -1,0 +1,680 @@
+"""The views beside the curves as charts: shares, gains, (k, t) matrices, singular values, weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..._charts import (
+    AMBER,
+    BLUE,
+    GREEN,
+    GREY,
+    MAGNITUDE,
+    ORANGE,
+    PALETTE,
+    PINK,
+    SKY,
+    Row,
+    altair,
+    data,
+    decade_axis,
+    finite,
+)
+
+if TYPE_CHECKING:
+    from ..paths import GainSplit
+    from .linked import LinkedViews
+
+HostArray = np.ndarray[Any, Any]
+
+
+class Shares(NamedTuple):
+    """Signed shares of one state's gradient by the way it came.
+
+    Attributes
+    ----------
+    time : ndarray ``(K,)``
+    state : str
+    parts : mapping of str to ndarray ``(K,)``
+        As :attr:`PathSplit.shares`: they sum to 1, and are NaN where the gradient is exactly 0.
+    """
+
+    time: HostArray
+    state: str
+    parts: Mapping[str, HostArray]
+
+
+class Matrix(NamedTuple):
+    """Norms of gradients of several losses by a state at several steps.
+
+    Attributes
+    ----------
+    rows : ndarray ``(K,)``
+        k of each loss L_k.
+    time : ndarray ``(T,)``
+        t of each state.
+    state : str
+    log10_norm : ndarray ``(K, T)``
+        Decadic logarithms of ‖∂L_k/∂h_t‖; −∞ for what is exactly 0.
+    """
+
+    rows: HostArray
+    time: HostArray
+    state: str
+    log10_norm: HostArray
+
+
+class SingularValues(NamedTuple):
+    """Singular values of some step Jacobians.
+
+    Attributes
+    ----------
+    time : ndarray ``(K,)``
+    names : tuple of str
+        The parts of the state.
+    values : ndarray ``(K, S)``
+        Largest first; NaN where a Jacobian is not finite.
+    """
+
+    time: HostArray
+    names: tuple[str, ...]
+    values: HostArray
+
+
+class StepNorms(NamedTuple):
+    """Norms of what each step contributes to the gradients by some weights.
+
+    Attributes
+    ----------
+    time : ndarray ``(K,)``
+    log10_norm : mapping of str to ndarray ``(K,)``
+        By the weight's name; −∞ for what is exactly 0, NaN where a step does not use it.
+    """
+
+    time: HostArray
+    log10_norm: Mapping[str, HostArray]
+
+
+def spread(values: Sequence[int], most: int) -> list[int]:
+    """At most so many of some values, evenly spread, the ends among them.
+
+    >>> spread(range(100), 4)
+    [0, 33, 66, 99]
+    """
+    if len(values) <= most:
+        return list(values)
+    return [values[i] for i in np.linspace(0, len(values) - 1, most).astype(int)]
+
+
+# --- what all charts have in common ----------------------------------------------------------------
+
+Views = Mapping[int, Any]
+"""By the number of its block, the data of one view, or a str: why the block has none."""
+
+WIDTH, HEIGHT = 340, 160
+"""Pixels inside the axes: three stand side by side on a page."""
+
+FEW = 60
+"""Up to so many steps are drawn as points too."""
+
+_EDGE_KINDS = ("exactly 0", "NaN", "infinite")
+_SHAPES = ("triangle-down", "cross", "triangle-up")
+
+
+class _Axis(NamedTuple):
+    """The vertical axis of one block: its ends, and where it has labels."""
+
+    low: float
+    high: float
+    ticks: list[float]
+
+
+def _by_block(values: Mapping[int, Any]) -> str:
+    """An expression for what belongs to the chosen block."""
+    return f"({json.dumps({str(block): value for block, value in values.items()})})[block]"
+
+
+def _text(values: Mapping[int, str]) -> Any:
+    """A text that depends on the chosen block, if it does."""
+    every = list(dict.fromkeys(values.values()))
+    return every[0] if len(every) == 1 else altair().ExprRef(_by_block(values))
+
+
+def _cells(values: HostArray) -> list[float | str]:
+    """Numbers to draw; those that are none by their name."""
+    return [
+        x if x is not None else "NaN" if np.isnan(v) else _EDGE_KINDS[2 if v > 0 else 0]
+        for x, v in zip(finite(values.tolist()), values.tolist(), strict=True)
+    ]
+
+
+def _log10(values: HostArray) -> HostArray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log10(values)
+
+
+def _found(views: Views) -> dict[int, Any]:
+    """The blocks that have the view."""
+    return {block: view for block, view in views.items() if not isinstance(view, str)}
+
+
+def _range(*arrays: HostArray) -> tuple[float, float]:
+    every = np.concatenate([np.ravel(a) for a in arrays])
+    every = every[np.isfinite(every)]
+    return (float(every.min()), float(every.max())) if every.size else (0.0, 0.0)
+
+
+def _decades(*logs: HostArray) -> _Axis:
+    """An axis in decades."""
+    low, high = _range(*logs)
+    bottom, top = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
+    ticks = decade_axis(bottom, top, 5)["values"]
+    return _Axis(bottom, top, [n for n in ticks if bottom <= n <= top])
+
+
+def _factors(low: float, high: float) -> _Axis:
+    """An axis of log10 factors around 1, labelled 0.5, 1, 2 where they do not span decades."""
+    low, high = min(low, -0.02), max(high, 0.02)
+    room = 0.05 * (high - low)
+    low, high = low - room, high + room
+    if high - low > 1.7:
+        ticks = [float(n) for n in decade_axis(low, high, 5)["values"]]
+    else:
+        digits = (1, 2, 5) if high - low > 0.5 else (1, 1.2, 1.5, 2, 3, 5, 7)
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        ticks = [n + math.log10(d) for n in powers for d in digits]
+    return _Axis(low, high, [n for n in ticks if low <= n <= high])
+
+
+def _x(times: Mapping[int, HostArray], linked: bool) -> Any:
+    """The time axis: the page's window, or all of a block's steps."""
+    alt = altair()
+    ends = {b: [int(t[0]), int(t[-1])] for b, t in times.items()}
+    window = "window" if linked else _by_block(ends)
+    domain = [alt.ExprRef(f"{window}[0] - 0.5"), alt.ExprRef(f"{window}[1] + 0.5")]
+    return alt.X(
+        "t:Q",
+        scale=alt.Scale(domain=domain, nice=False, zero=False),
+        axis=alt.Axis(title="time step t", format="d", tickMinStep=1, grid=False, labelFlush=True),
+    )
+
+
+def _y(axes: Mapping[int, _Axis], title: str, label: str, field: str = "y") -> Any:
+    alt = altair()
+    low, high = (_by_block({b: a[i] for b, a in axes.items()}) for i in (0, 1))
+    return alt.Y(
+        f"{field}:Q",
+        scale=alt.Scale(
+            domain=[alt.ExprRef(low), alt.ExprRef(high)], nice=False, zero=False, clamp=False
+        ),
+        axis=alt.Axis(
+            title=title,
+            values=alt.ExprRef(_by_block({b: a.ticks for b, a in axes.items()})),
+            labelExpr=label,
+        ),
+    )
+
+
+_DECADE = "'1e' + format(datum.value, 'd')"
+_FACTOR = "format(pow(10, datum.value), '.2~g')"
+_NOTHING = _Axis(0.0, 1.0, [])
+
+
+class _Lines(NamedTuple):
+    """Curves over time of every block, and how they look.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One for each curve, with its ``block``, its ``part``, and lists ``t`` and ``v``.
+    colours : mapping of str to str
+        By part, in the order of the legend.
+    """
+
+    rows: list[Row]
+    colours: Mapping[str, str]
+
+
+def _curve(block: int, part: str, time: HostArray, values: HostArray) -> Row:
+    row = {"block": block, "part": part, "t": time.tolist(), "v": _cells(values)}
+    return {**row, "few": True} if len(time) <= FEW else row
+
+
+def _flat(rows: list[Row], condition: str, *fields: str) -> Any:
+    """The chosen block's rows, one for each element of their lists."""
+    chart = altair().Chart(data(rows)).transform_filter(f"datum.block == block{condition}")
+    return chart.transform_flatten(list(fields or ("t", "v")))
+
+
+def _drawn(lines: _Lines, x: Any, y: Any) -> list[Any]:
+    """Curves with gaps, and points where there are few steps."""
+    alt, parts = altair(), lines.colours
+    here = {
+        row["block"]: [p for p in parts if _has(lines.rows, row["block"], p)] for row in lines.rows
+    }
+    color = alt.Color(
+        "part:N",
+        scale=alt.Scale(domain=list(parts), range=list(parts.values())),
+        legend=_legend(here),
+    )
+    number = "isNumber(datum.v) ? datum.v : null"
+    layers = [
+        _flat(lines.rows, "")
+        .transform_calculate(y=number)
+        .mark_line(clip=True, strokeWidth=1.5)
+        .encode(x=x, y=y, color=color)
+    ]
+    if any("few" in row for row in lines.rows):
+        layers.append(
+            _flat(lines.rows, " && datum.few")
+            .transform_filter("isNumber(datum.v)")
+            .mark_circle(clip=True, size=28, opacity=1)
+            .encode(x=x, y=alt.Y("v:Q"), color=color)
+        )
+    return layers
+
+
+def _has(rows: list[Row], block: int, part: str) -> bool:
+    return any(row["block"] == block and row["part"] == part for row in rows)
+
+
+def _legend(here: Mapping[int, list[str]]) -> Any:
+    """A legend above the chart, of what the chosen block has."""
+    alt = altair()
+    return alt.Legend(
+        title=None, orient="top", direction="horizontal", values=alt.ExprRef(_by_block(here)),
+        symbolStrokeWidth=3, offset=4, padding=0, columnPadding=12,
+    )  # fmt: skip
+
+
+def _edges(lines: _Lines, axes: Mapping[int, _Axis], x: Any, y: Any) -> list[Any]:
+    """Marks at the edge for what has no logarithm, or is no number; none if there are none."""
+    alt = altair()
+    odd = {
+        row["block"]: [k for k in _EDGE_KINDS if any(k in r["v"] for r in lines.rows if r["block"] == row["block"])]
+        for row in lines.rows
+    }  # fmt: skip
+    if not any(odd.values()):
+        return []
+    low, high = (_by_block({b: a[i] for b, a in axes.items()}) for i in (0, 1))
+    shape = alt.Shape(
+        "v:N", scale=alt.Scale(domain=list(_EDGE_KINDS), range=list(_SHAPES)), legend=_legend(odd)
+    )
+    rows = [row for row in lines.rows if any(k in row["v"] for k in _EDGE_KINDS)]
+    return [
+        _flat(rows, "")
+        .transform_filter("isString(datum.v)")
+        .transform_calculate(y=f"datum.v == 'infinite' ? {high} : {low}")
+        .mark_point(size=40, filled=True, opacity=1, color=GREY)
+        .encode(x=x, y=y, shape=shape, tooltip=["t:Q", "v:N"])
+    ]
+
+
+def _level(value: float) -> Any:
+    """A line across at a height that means something."""
+    alt = altair()
+    return alt.Chart(data([{"y": value}])).mark_rule(color=GREY, clip=True).encode(y="y:Q")
+
+
+class _Panel(NamedTuple):
+    """What the charts share: the views that there are, their axes, and where the chart will stand.
+
+    Attributes
+    ----------
+    views : mapping of int to Any
+        By block; a str where there is none.
+    times : mapping of int to ndarray
+        By block, what the signal ``step`` counts.
+    linked : bool
+    size : tuple of int
+        Width and height inside the axes.
+    """
+
+    views: Views
+    times: Mapping[int, HostArray]
+    linked: bool
+    size: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, views: Views, time: Mapping[int, HostArray] | None, linked: bool, size: tuple[int, int]
+    ) -> _Panel:
+        own = {b: np.array([0, 1]) if isinstance(v, str) else v.time for b, v in views.items()}
+        return cls(views, own if time is None else {b: time[b] for b in views}, linked, size)
+
+    @property
+    def found(self) -> dict[int, Any]:
+        """The blocks that have the view."""
+        return {block: view for block, view in self.views.items() if not isinstance(view, str)}
+
+    def x(self) -> Any:
+        return _x(self.times, self.linked)
+
+    def y(self, axes: Mapping[int, _Axis], title: str, label: str) -> Any:
+        return _y({b: axes.get(b, _NOTHING) for b in self.views}, title, label)
+
+    def lines(
+        self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any
+    ) -> list[Any]:
+        lines = _Lines(rows, colours)
+        return [*_drawn(lines, self.x(), y), *_edges(lines, axes, self.x(), y)]
+
+    def chart(self, layers: Iterable[Any], title: Callable[[Any], str], subtitle: list[str]) -> Any:
+        """All layers, the chosen step's rule, and the reason where there is nothing to draw."""
+        alt = altair()
+        titles = {b: title(view) for b, view in self.found.items()}
+        titles = {b: titles.get(b) or next(iter(titles.values()), "") for b in self.views}
+        layered = alt.layer(*layers, self._step(), *self._reasons())
+        width, height = self.size
+        return layered.properties(
+            width=width,
+            height=height,
+            title=alt.Title(_text(titles), subtitle=subtitle, frame="group"),
+        )
+
+    def _step(self) -> Any:
+        """The rule at the chosen step."""
+        rows = [{"block": block, "time": self.times[block].tolist()} for block in self.found]
+        chart = altair().Chart(data(rows)).transform_filter("datum.block == block")
+        chart = chart.transform_calculate(t="datum.time[step]").transform_filter("isValid(datum.t)")
+        rule = chart.mark_rule(color=GREY, strokeDash=[4, 3], strokeWidth=1.5, clip=True)
+        return rule.encode(x=self.x())
+
+    def _reasons(self) -> list[Any]:
+        """Why a block has no such view, in the middle of the chart."""
+        alt = altair()
+        rows = [
+            {"block": b, "why": "\n".join(textwrap.wrap(f"Not here: {view}.", self.size[0] // 8))}
+            for b, view in self.views.items()
+            if isinstance(view, str)
+        ]
+        if not rows:
+            return []
+        chart = alt.Chart(data(rows)).transform_filter("datum.block == block")
+        text = chart.mark_text(lineBreak="\n", fontSize=12, baseline="middle")
+        width, height = self.size
+        return [text.encode(text="why:N", x=alt.value(width / 2), y=alt.value(height / 2))]
+
+
+# --- the charts -------------------------------------------------------------------------------------
+
+_PARTS = {"direct": BLUE, "via h": ORANGE, "via branch": ORANGE, "local": GREEN}
+
+
+def shares_chart(
+    views: Mapping[int, Shares | str],
+    time: Mapping[int, HostArray] | None = None,
+    *,
+    linked: bool = False,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> Any:
+    """Where a state's gradient comes from at each step: curves, for shares may be below 0 and above 1.
+
+    Parameters
+    ----------
+    views : mapping of int to Shares or str
+        By block.
+    time : mapping of int to ndarray, optional
+        By block, the time steps that the signal ``step`` counts; by default the view's own.
+    linked : bool
+        The time axis is the page's signal ``window``.
+    width, height : int
+        Inside the axes.
+    """
+    panel = _Panel.of(views, time, linked, (width, height))
+    rows = [
+        _curve(block, part, view.time, values)
+        for block, view in panel.found.items()
+        for part, values in view.parts.items()
+    ]
+    names = list(dict.fromkeys(row["part"] for row in rows))
+    spare = iter((PINK, SKY, AMBER) * len(names))
+    colours = {name: _PARTS.get(name) or next(spare) for name in names}
+    axes = {b: _share_axis(view.parts.values()) for b, view in panel.found.items()}
+    y = panel.y(axes, "share of ‖δ‖²", "format(datum.value, '~g')")
+    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y)]
+    return panel.chart(
+        layers,
+        lambda view: f"Where δ = ∂L/∂{view.state}ₜ comes from",
+        ["Shares add up to 1 at every step.", "Local: from the loss, through no later step."],
+    )
+
+
+def _share_axis(parts: Iterable[HostArray]) -> _Axis:
+    low, high = _range(*parts)
+    low, high = min(low, 0.0), max(high, 1.0)
+    room = 0.05 * (high - low)
+    every = next(
+        n for n in (0.5, 1, 2, 5, *(10.0**k for k in range(1, 300))) if (high - low) / n <= 5
+    )
+    ticks = np.arange(math.ceil(low / every), math.floor(high / every) + 1) * every
+    return _Axis(low - room, high + room, ticks.tolist())
+
+
+def gain_chart(
+    views: Mapping[int, GainSplit | str],
+    time: Mapping[int, HostArray] | None = None,
+    *,
+    linked: bool = False,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> Any:
+    """By which factor each step scales the gradient: saturation, weight and their product.
+
+    Parameters are those of :func:`shares_chart`.
+    """
+    panel = _Panel.of(views, time, linked, (width, height))
+    factors = {"gain = product": BLUE, "saturation": ORANGE, "weight": GREEN}
+    logs = {
+        b: dict(zip(factors, map(_log10, (v.gain, v.saturation, v.weight)), strict=True))
+        for b, v in panel.found.items()
+    }
+    rows = [
+        _curve(b, part, panel.found[b].time, values)
+        for b, parts in logs.items()
+        for part, values in parts.items()
+    ]
+    axes = {b: _factors(*_range(*parts.values())) for b, parts in logs.items()}
+    y = panel.y(axes, "factor of one step back", _FACTOR)
+    return panel.chart(
+        [_level(0.0), *panel.lines(rows, factors, axes, y)],
+        lambda view: "What one step back does to the gradient",
+        ["Below 1 the step makes it smaller;", "at 1 nothing is lost."],
+    )
+
+
+def weights_chart(
+    views: Mapping[int, StepNorms | str],
+    time: Mapping[int, HostArray] | None = None,
+    *,
+    linked: bool = False,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> Any:
+    """What each step adds to the gradients by the weights, in decades.
+
+    Parameters are those of :func:`shares_chart`.
+    """
+    panel = _Panel.of(views, time, linked, (width, height))
+    rows = [
+        _curve(b, name, view.time, logs)
+        for b, view in panel.found.items()
+        for name, logs in view.log10_norm.items()
+    ]
+    names = dict.fromkeys(row["part"] for row in rows)
+    colours = dict(zip(names, PALETTE * len(names), strict=False))
+    axes = {b: _decades(*view.log10_norm.values()) for b, view in panel.found.items()}
+    y = panel.y(axes, "‖part of ∂L/∂W‖", _DECADE)
+    return panel.chart(
+        panel.lines(rows, colours, axes, y),
+        lambda view: "What each step adds to ∂L/∂W",
+        ["A step decades below the highest", "teaches the weights nothing."],
+    )
+
+
+def singular_chart(
+    views: Mapping[int, SingularValues | str],
+    time: Mapping[int, HostArray] | None = None,
+    *,
+    linked: bool = False,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> Any:
+    """How far single steps can stretch a gradient: the singular values of their Jacobians.
+
+    A band from the smallest to the largest, with the median; its lower end may run out of the picture.
+    Parameters are those of :func:`shares_chart`.
+    """
+    panel = _Panel.of(views, time, linked, (width, height))
+    colours = {"largest": ORANGE, "median": BLUE}
+    logs = {b: _log10(view.values) for b, view in panel.found.items()}
+    curves = {b: {"largest": v[:, 0], "median": np.median(v, axis=1)} for b, v in logs.items()}
+    rows = [
+        _curve(b, part, panel.found[b].time, values)
+        for b, parts in curves.items()
+        for part, values in parts.items()
+    ]
+    axes = {b: _singular_axis(curves[b], v) for b, v in logs.items()}
+    y = panel.y(axes, "singular value", _FACTOR)
+    bands = [
+        {
+            "block": b,
+            "t": panel.found[b].time.tolist(),
+            "low": finite(np.maximum(v[:, -1], axes[b].low).tolist()),
+            "high": finite(v[:, 0].tolist()),
+        }
+        for b, v in logs.items()
+    ]
+    alt = altair()
+    band = _flat(bands, "", "t", "low", "high").mark_area(color=GREY, opacity=0.25, clip=True)
+    band = band.encode(x=panel.x(), y=alt.Y("low:Q"), y2="high:Q")
+    return panel.chart(
+        [_level(0.0), band, *panel.lines(rows, colours, axes, y)],
+        lambda view: "How far one step can stretch a gradient",
+        [
+            "Singular values of ∂" + "sₜ/∂sₜ₋₁, smallest to largest:",
+            "all below 1, and every gradient shrinks.",
+        ],
+    )
+
+
+def _singular_axis(curves: Mapping[str, HostArray], values: HostArray) -> _Axis:
+    """An axis that shows the largest and the median well, and the smallest for two decades more."""
+    low, high = _range(*curves.values())
+    return _factors(max(_range(values)[0], low - 2), high)
+
+
+def matrix_chart(
+    views: Mapping[int, Matrix | str],
+    time: Mapping[int, HostArray] | None = None,
+    *,
+    linked: bool = False,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> Any:
+    """What the loss at each step says about each state, as colours; zeros have a colour of their own.
+
+    Parameters are those of :func:`shares_chart`.
+    """
+    panel = _Panel.of(views, time, linked, (width, height))
+    rows = [row for b, view in panel.found.items() for row in _matrix_rows(b, view)]
+    axes = {b: _row_axis(view.rows) for b, view in panel.found.items()}
+    decades = {b: _decades(view.log10_norm) for b, view in panel.found.items()}
+    cells = _flat(rows, "", "t", "t2", "v").mark_rect(clip=True)
+    cells = cells.encode(
+        x=panel.x(),
+        x2="t2:Q",
+        y=panel.y(axes, "loss at step k", "format(datum.value, 'd')"),
+        y2="y2:Q",
+    )
+    layers = [
+        cells.transform_filter("isNumber(datum.v)").encode(color=_magnitude(decades)),
+        cells.transform_filter("isString(datum.v)").encode(color=_oddities(rows)),
+    ]
+    chart = panel.chart(
+        layers,
+        lambda view: f"‖∂Lₖ/∂{view.state}ₜ‖: what step k says about step t",
+        [
+            "Lₖ is what the loss reads at step k. A row fades to the left",
+            "as the gradient vanishes.",
+        ],
+    )
+    return chart.resolve_scale(color="independent")
+
+
+def _matrix_rows(block: int, view: Matrix) -> list[Row]:
+    """A row for each loss; a cell reaches half way to its neighbours."""
+    left, right = _between(view.time)
+    bottom, top = _between(view.rows)
+    return [
+        {"block": block, "y": y, "y2": y2, "t": left, "t2": right, "v": _cells(logs)}
+        for y, y2, logs in zip(bottom, top, view.log10_norm, strict=True)
+    ]
+
+
+def _between(steps: HostArray) -> tuple[list[float], list[float]]:
+    """Where the cells of some steps begin and end; they overlap by a hair, or seams show."""
+    first, last = float(steps[0]) - 0.5, float(steps[-1]) + 0.5
+    middle, hair = (steps[1:] + steps[:-1]) / 2, (last - first) / 500
+    return [first, *middle.tolist()], [*(middle + hair).tolist(), last]
+
+
+def _row_axis(rows: HostArray) -> _Axis:
+    low, high = int(rows[0]), int(rows[-1])
+    ticks = [rows[i] for i in np.linspace(0, len(rows) - 1, min(len(rows), 4)).astype(int)]
+    return _Axis(low - 0.5, high + 0.5, [int(k) for k in ticks])
+
+
+def _magnitude(decades: Mapping[int, _Axis]) -> Any:
+    """The colours of magnitudes in decades."""
+    alt = altair()
+    low, high = (_by_block({b: a[i] for b, a in decades.items()}) for i in (0, 1))
+    domain = [alt.ExprRef(f"{end} + 0") for end in (low, high)]
+    ticks = alt.ExprRef(_by_block({b: [a.low, a.high] for b, a in decades.items()}))
+    legend = alt.Legend(
+        title=None, orient="top", direction="horizontal", values=ticks, labelExpr=_DECADE,
+        gradientLength=120, gradientThickness=10, offset=4, padding=0,
+    )  # fmt: skip
+    return alt.Color("v:Q", scale=alt.Scale(scheme=MAGNITUDE, domain=domain), legend=legend)
+
+
+def _oddities(rows: list[Row]) -> Any:
+    """The colours of cells that have no logarithm, or are no number."""
+    alt = altair()
+    shown = {
+        row["block"]: [k for k in _EDGE_KINDS if any(k in r["v"] for r in rows if r["block"] == row["block"])]
+        for row in rows
+    }  # fmt: skip
+    scale = alt.Scale(domain=list(_EDGE_KINDS), range=["#c9ccd1", PINK, ORANGE])
+    return alt.Color("v:N", scale=scale, legend=_legend(shown))
+
+
+def charts_of(
+    blocks: Mapping[int, LinkedViews],
+    *,
+    time: Mapping[int, HostArray] | None = None,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> dict[str, Any]:
+    """The charts of a page by the view's name: those that any of its blocks has, linked."""
+    kinds: dict[str, Callable[..., Any]] = {
+        "shares": shares_chart,
+        "gain": gain_chart,
+        "matrix": matrix_chart,
+        "singular": singular_chart,
+        "weights": weights_chart,
+    }
+    found = {}
+    for name, draw in kinds.items():
+        views = {b: getattr(linked, name) for b, linked in blocks.items()}
+        if not all(isinstance(view, str) for view in views.values()):
+            own = {b: linked.time for b, linked in blocks.items()}
+            found[name] = draw(views, time or own, linked=True, width=width, height=height)
+    return found

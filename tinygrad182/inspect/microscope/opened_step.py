@@ -1,0 +1,427 @@
+"""One step of a recurrence opened into its operations, with the gradient that flows over every edge."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..._charts import BLUE, GREEN, GREY, MAGNITUDE, ORANGE, PINK, Row, altair, data
+from ..step_flow import HostArray, StepEdge, StepFlow, StepOperation
+from .magnitudes import coded, norm_text
+from .step_layout import Layout, Place, laid_out
+
+Kept = Mapping[int, Sequence[int]]
+
+WIDTH = 910
+"""As wide as the chart of the time axis with its labels."""
+HEAD = 52
+"""Pixels above the operations, for the title."""
+
+DECADES = 6
+"""How far below the largest gradient of the step an edge's width and colour still differ."""
+
+_STROKES = {"gate": BLUE, "state": GREEN, "before": GREEN}
+_EXPLAINED = (
+    "In a box: the norm of its value, then (∂) the norm of its gradient. "
+    "On an edge: the share of the left box's gradient that comes back over it."
+)
+_EDGES_ONLY = "On an edge: the share of the left box's gradient that comes back over it. "
+
+
+def step_chart(flows: Mapping[int, StepFlow], kept: Kept, linked: bool = False) -> Any:
+    """Draw the operations of the chosen step of the chosen block, from left to right.
+
+    An edge's width and colour show the gradient it carries, in decades below the largest of this step;
+    the number on it is its share of the gradient of the operation it comes from. An edge with a negative
+    share is dashed; one that carries a NaN or an infinity is pink, one that carries exactly 0 grey and
+    dotted, with "NaN", "∞" or "0" on it. Expressions refer to the parameters ``block``, ``step`` and
+    ``node``, which are the caller's.
+
+    Parameters
+    ----------
+    flows : mapping of int to StepFlow
+        By the position of the block in :attr:`Network.blocks`.
+    kept : mapping of int to sequence of int
+        The times that are kept of each block; ``step`` is an index into them.
+    linked : bool
+        Add the point selection ``pick_node`` (fields ``node``, an index into
+        :attr:`StepFlow.operations`, and ``block``). A click on an edge takes the operation it comes from.
+
+    Returns
+    -------
+    alt.LayerChart
+    """
+    alt = altair()
+    drawings = {block: _Drawing(flow, _measured(flow)) for block, flow in flows.items()}
+    height = HEAD + max((drawing.height for drawing in drawings.values()), default=0)
+    picked = {block: _indices(flow, kept[block]) for block, flow in flows.items()}
+    rows = [(block, drawings[block], picked[block]) for block in flows]
+    heads = data([_head(block, drawing, times) for block, drawing, times in rows])
+    edges = data([row for block, drawing, times in rows for row in drawing.edges(block, times)])
+    boxes = data([row for block, drawing, times in rows for row in drawing.boxes(block, times)])
+    axes = _Axes(
+        alt.Scale(domain=[0, WIDTH], nice=False), alt.Scale(domain=[height, 0], nice=False)
+    )
+    layers = [
+        *_title(heads, axes),
+        *_curves(edges, axes),
+        *_boxes(boxes, axes, linked),
+        *_edge_texts(edges, axes),
+        *_box_texts(boxes, axes),
+    ]
+    return alt.layer(*layers).properties(width=WIDTH, height=height)
+
+
+def _indices(flow: StepFlow, times: Sequence[int]) -> list[int]:
+    at = {int(t): k for k, t in enumerate(flow.time)}
+    return [at[int(t)] for t in times]
+
+
+class _Measures(NamedTuple):
+    """Pixels of a drawing: the left and right ends of each slot, a lane, a box; what a box says."""
+
+    layout: Layout
+    lefts: list[float]
+    rights: list[float]
+    pitch: float
+    box: float
+    numbers: bool
+    labels: bool
+
+
+def _measured(flow: StepFlow) -> _Measures:
+    """Choose how much the boxes say: label and norms, or the label, or nothing, as there is room."""
+    layout = laid_out(flow)
+    longest = [0] * layout.slots
+    for op, place in zip(flow.operations, layout.places, strict=True):
+        longest[place.slot] = max(longest[place.slot], len(op.label))
+    full = [min(max(60.0, 6.9 * n + 8), 100.0) for n in longest]
+    short = [min(max(26.0, 6.9 * n + 8), 100.0) for n in longest]
+    numbers = sum(full) + _END + layout.slots * 28 <= WIDTH
+    room = (WIDTH - _END - layout.slots * 24) / max(sum(short), 1)
+    widths = full if numbers else [min(room, 1) * width for width in short]
+    labels = min(widths, default=0) >= 24
+    if not labels:
+        widths = [min(12.0, (WIDTH - _END) / (3 * layout.slots))] * layout.slots
+    gap = min((WIDTH - _END - sum(widths)) / layout.slots, 96)
+    lefts = [sum(widths[:k]) + gap * k for k in range(layout.slots + 1)]
+    rights = [left + width for left, width in zip(lefts, [*widths, _END], strict=True)]
+    least, most, box = (54, 84, 46) if numbers else (28, 60, 22) if labels else (14, 40, 10)
+    pitch = min(max(300 / layout.lanes, least), most)
+    return _Measures(layout, lefts, rights, pitch, box, numbers, labels)
+
+
+_END = 60.0
+"""Pixels of "next step", at the right edge."""
+
+_STUB = 3
+"""Pixels that an edge goes straight on before it bends."""
+
+
+class _Drawing:
+    """The rows of one block: boxes and edges with their coordinates and their numbers over time."""
+
+    def __init__(self, flow: StepFlow, measures: _Measures) -> None:
+        self.flow, self.measures = flow, measures
+        self.height = measures.layout.lanes * measures.pitch
+        self.ports = self._ports()
+
+    def middle(self, lane: float) -> float:
+        return HEAD + (lane + 0.5) * self.measures.pitch
+
+    def boxes(self, block: int, times: Sequence[int]) -> list[Row]:
+        found = zip(self.flow.operations, self.measures.layout.places, strict=True)
+        return [
+            self._box(op, place, times) | {"block": block, "node": node}
+            for node, (op, place) in enumerate(found)
+        ]
+
+    def _box(self, op: StepOperation, place: Place, times: Sequence[int]) -> Row:
+        m = self.measures
+        middle = self.middle(place.lane)
+        shape = " × ".join(map(str, op.shape))
+        says = {
+            "label": op.label,
+            "op": op.op,
+            "kind": op.kind,
+            "module": op.module,
+            "shape": shape,
+        }
+        at = {"x": round(m.lefts[place.slot], 1), "x2": round(m.rights[place.slot], 1)}
+        at |= {"y": round(middle - m.box / 2, 1), "y2": round(middle + m.box / 2, 1)}
+        norms = {"value": _at(op.log10_value_norm, times), "grad": _at(op.log10_grad_norm, times)}
+        return (
+            says
+            | at
+            | norms
+            | {"numbers": m.numbers, "labels": m.labels, "width": at["x2"] - at["x"]}
+        )
+
+    def edges(self, block: int, times: Sequence[int]) -> list[Row]:
+        return [
+            self._edge(k, edge, times) | {"block": block, "edge": k, "node": edge.source}
+            for k, edge in enumerate(self.flow.edges)
+        ]
+
+    def _edge(self, k: int, edge: StepEdge, times: Sequence[int]) -> Row:
+        xs, ys = self._path(k, edge)
+        inside = isinstance(edge.target, int)
+        names = [op.label for op in self.flow.operations]
+        says = {
+            "from": names[edge.source],
+            "to": names[int(edge.target)] if inside else edge.target,
+            "end": "" if inside else edge.target,
+            "numbers": self.measures.labels,
+        }
+        numbers = {"log": _at(edge.log10_norm, times), "share": _shares(edge.share, times)}
+        return says | numbers | {"x": xs, "y": ys, "last_x": xs[-1], "last_y": ys[-1]}
+
+    def _ports(self) -> list[float]:
+        """The height at which each edge arrives: below each other at one box, in the order of lanes."""
+        at: dict[Place, list[int]] = defaultdict(list)
+        runs = self.measures.layout.runs
+        for k, edge in enumerate(self.flow.edges):
+            at[self._target(k, edge)].append(k)
+        heights = [0.0] * len(self.flow.edges)
+        for place, edges in at.items():
+            edges.sort(key=lambda k: (self._from(k), runs[k]))
+            most = (self.measures.box - 8) / max(len(edges) - 1, 1)
+            for n, k in enumerate(edges):
+                shift = (n - (len(edges) - 1) / 2) * min(17, most)
+                heights[k] = self.middle(place.lane) + shift
+        return heights
+
+    def _from(self, k: int) -> int:
+        """The lane an edge comes from when it arrives."""
+        edge = self.flow.edges[k]
+        start = self.measures.layout.places[edge.source]
+        near = self._target(k, edge).slot == start.slot + 1
+        return start.lane if near else self.measures.layout.runs[k]
+
+    def _target(self, k: int, edge: StepEdge) -> Place:
+        layout = self.measures.layout
+        if isinstance(edge.target, int):
+            return layout.places[edge.target]
+        return Place(layout.slots, layout.runs[k])
+
+    def _path(self, k: int, edge: StepEdge) -> tuple[list[float], list[float]]:
+        """From the right side of a box along the edge's lane to the left side of another."""
+        m = self.measures
+        start, end = m.layout.places[edge.source], self._target(k, edge)
+        x, y = m.rights[start.slot], self.middle(start.lane)
+        xs, ys = [x], [y]
+        run = self.middle(m.layout.runs[k])
+        if end.slot > start.slot + 1:
+            _bend(xs, ys, x + _STUB, self._turn(start.slot), run)
+        _bend(xs, ys, m.rights[end.slot - 1] + _STUB, self._turn(end.slot - 1), self.ports[k])
+        xs.append(m.lefts[end.slot] - 1)
+        ys.append(self.ports[k])
+        return [round(v, 1) for v in xs], [round(v, 1) for v in ys]
+
+    def _turn(self, slot: int) -> float:
+        """Where edges behind a slot have finished their bend; the numbers stand behind it."""
+        m = self.measures
+        gap = m.lefts[slot + 1] - m.rights[slot]
+        return m.rights[slot] + max(gap - 34, 0.35 * gap)
+
+
+def _bend(xs: list[float], ys: list[float], begin: float, end: float, to: float) -> None:
+    """Lead a curve from its last height smoothly to another one, between two abscissas."""
+    height = ys[-1]
+    for part in (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0):
+        xs.append(begin + part * (end - begin))
+        ys.append(height + part * part * (3 - 2 * part) * (to - height))
+
+
+def _at(log10: HostArray, times: Sequence[int]) -> list[float | str]:
+    return coded(np.asarray(log10)[list(times)])
+
+
+def _shares(share: HostArray, times: Sequence[int]) -> list[float | None]:
+    found = np.asarray(share)[list(times)]
+    return [float(f"{x:.3g}") if np.isfinite(x) else None for x in found]
+
+
+def _head(block: int, drawing: _Drawing, times: Sequence[int]) -> Row:
+    flow, m = drawing.flow, drawing.measures
+    left_out = f"{len(flow.operations)} operations: "
+    explained = (
+        _EXPLAINED
+        if m.numbers
+        else _EDGES_ONLY + left_out + "norms are in the tooltips."
+        if m.labels
+        else left_out + "names, norms and shares are in the tooltips."
+    )
+    time = [int(flow.time[k]) for k in times]
+    recurrent = any(op.kind in ("state", "before") for op in flow.operations)
+    return {"block": block, "path": flow.path, "time": time, "says": explained, "steps": recurrent}
+
+
+class _Axes(NamedTuple):
+    """Scales on which a coordinate is a pixel."""
+
+    across: Any
+    down: Any
+
+    def at(self, x: str, y: str) -> dict[str, Any]:
+        alt = altair()
+        return {
+            "x": alt.X(f"{x}:Q", scale=self.across, axis=None),
+            "y": alt.Y(f"{y}:Q", scale=self.down, axis=None),
+        }
+
+
+def _of_block(rows: Any) -> Any:
+    return altair().Chart(rows).transform_filter("datum.block == block")
+
+
+def _title(heads: Any, axes: _Axes) -> list[Any]:
+    alt = altair()
+    path = "(datum.path ? datum.path : 'the loop')"
+    chart = _of_block(heads).transform_calculate(
+        title=f"(datum.steps ? 'Step t = ' + datum.time[step] + ' of ' : '') + {path} + ', opened'"
+    )
+    text = {"align": "left", "baseline": "top"}
+    big = chart.mark_text(**text, fontSize=14, fontWeight="bold")
+    small = chart.mark_text(**text, fontSize=12)
+    return [
+        big.encode(x=alt.value(0), y=alt.value(0), text="title:N"),
+        small.encode(x=alt.value(0), y=alt.value(21), text="says:N"),
+    ]
+
+
+_SHARE = (
+    "(!isNumber(datum.now) ? datum.now : !isNumber(datum.part) ? '' : datum.part == 0 ? '0' : "
+    "abs(datum.part) >= 100 ? format(datum.part, '.0f') : "
+    "abs(datum.part) >= 0.01 ? format(datum.part, '.2~f') : format(datum.part, '.0e'))"
+)
+
+
+def _edges_now(edges: Any) -> Any:
+    """The edges of the chosen block, with their numbers at the chosen step."""
+    return (
+        _of_block(edges)
+        .transform_calculate(now="datum.log[step]", part="datum.share[step]")
+        .transform_calculate(
+            finite="isNumber(datum.now) ? datum.now : null",
+            norm=norm_text("datum.now"),
+            share_text=_SHARE,
+        )
+        .transform_joinaggregate(top="max(finite)")
+        .transform_calculate(below=f"max(datum.now - datum.top, {-DECADES})")
+    )
+
+
+def _curves(edges: Any, axes: _Axes) -> list[Any]:
+    alt = altair()
+    tooltip = [
+        alt.Tooltip("from:N", title="gradient of"),
+        alt.Tooltip("to:N", title="that comes back from"),
+        alt.Tooltip("norm:N", title="norm"),
+        alt.Tooltip("share_text:N", title="share"),
+    ]
+    now = _edges_now(edges)
+    plain = now.transform_filter("isNumber(datum.now)").transform_flatten(["x", "y"])
+    words = now.transform_filter("isString(datum.now)").transform_flatten(["x", "y"])
+    at = {**axes.at("x", "y"), "detail": ["edge:N"], "tooltip": tooltip}
+    legend = alt.Legend(
+        title="gradient on an edge: decades below the largest of this step",
+        orient="bottom", direction="horizontal", symbolType="stroke", symbolSize=600,
+        values=list(range(-DECADES, 1)), format="d", titleLimit=500,
+    )  # fmt: skip
+    scheme = alt.SchemeParams(name=MAGNITUDE, extent=[0.15, 0.85])
+    colour = alt.Scale(scheme=scheme, domain=[-DECADES, 0], clamp=True)
+    width = alt.Scale(domain=[-DECADES, 0], range=[1, 5], clamp=True)
+    line = {"interpolate": "monotone", "strokeCap": "butt", "opacity": 0.9}
+    return [
+        plain.mark_line(**line).encode(
+            color=alt.Color("below:Q", scale=colour, legend=legend),
+            strokeWidth=alt.StrokeWidth("below:Q", scale=width, legend=None),
+            strokeDash=alt.condition("datum.part < 0", alt.value([6, 3]), alt.value([])),
+            **at,
+        ),
+        words.mark_line(**line).encode(
+            color=alt.condition("datum.now === '0'", alt.value(GREY), alt.value(PINK)),
+            strokeWidth=alt.condition("datum.now === '0'", alt.value(1.2), alt.value(4)),
+            strokeDash=alt.condition("datum.now === '0'", alt.value([2, 3]), alt.value([])),
+            **at,
+        ),
+    ]
+
+
+def _edge_texts(edges: Any, axes: _Axes) -> list[Any]:
+    """The share of an edge, before its end; and what the end is where it leaves the step."""
+    alt = altair()
+    now = _edges_now(edges)
+    share = now.transform_filter("datum.numbers").mark_text(
+        align="right", baseline="bottom", dx=-3, dy=-3
+    )
+    ends = now.transform_filter("datum.end").mark_text(align="left", baseline="middle", dx=4)
+    at = axes.at("last_x", "last_y")
+    return [
+        share.transform_filter("!(datum.part < 0)").encode(text="share_text:N", **at),
+        share.transform_filter("datum.part < 0").encode(
+            text="share_text:N", color=alt.value(ORANGE), **at
+        ),
+        ends.encode(text="end:N", **at),
+    ]
+
+
+def _boxes(boxes: Any, axes: _Axes, linked: bool) -> list[Any]:
+    alt = altair()
+    tooltip = [
+        alt.Tooltip("label:N", title="operation"),
+        alt.Tooltip("op:N", title="computed by"),
+        alt.Tooltip("module:N", title="in"),
+        alt.Tooltip("shape:N", title="shape"),
+        alt.Tooltip("value_text:N", title="norm of its value"),
+        alt.Tooltip("grad_text:N", title="norm of its gradient"),
+    ]
+    colour = " : ".join(f"datum.kind === {kind!r} ? {c!r}" for kind, c in _STROKES.items())
+    rect = _numbers(boxes).mark_rect(
+        cornerRadius=4, fillOpacity=0.12, cursor="pointer",
+        fill=alt.ExprRef(f"{colour} : {GREY!r}"),
+        stroke=alt.ExprRef(f"datum.node == node ? {ORANGE!r} : {colour} : {GREY!r}"),
+        strokeWidth=alt.ExprRef("datum.node == node ? 3 : 1"),
+    )  # fmt: skip
+    rect = rect.encode(x2="x2:Q", y2="y2:Q", tooltip=tooltip, **axes.at("x", "y"))
+    if not linked:
+        return [rect]
+    pick = alt.selection_point(
+        name="pick_node", fields=["node", "block"], empty=False, toggle=False, clear=False
+    )
+    return [rect.add_params(pick)]
+
+
+def _numbers(boxes: Any) -> Any:
+    return (
+        _of_block(boxes)
+        .transform_calculate(v="datum.value[step]", g="datum.grad[step]")
+        .transform_calculate(
+            value_text=norm_text("datum.v"),
+            grad_text=norm_text("datum.g"),
+            middle="(datum.x + datum.x2) / 2",
+            centre="(datum.y + datum.y2) / 2",
+        )
+    )
+
+
+def _box_texts(boxes: Any, axes: _Axes) -> list[Any]:
+    alt = altair()
+    now = _numbers(boxes).transform_calculate(grad_line="'∂\u2009' + datum.grad_text")
+    at = axes.at("middle", "centre")
+    full = now.transform_filter("datum.numbers")
+    label = now.transform_filter("datum.labels").mark_text(
+        fontWeight="bold", baseline="middle",
+        limit=alt.ExprRef("datum.width - 3"), dy=alt.ExprRef("datum.numbers ? -13 : 0"),
+    )  # fmt: skip
+    value = full.mark_text(baseline="middle", dy=2)
+    grad = full.mark_text(baseline="middle", dy=15)
+    return [
+        label.encode(text="label:N", **at),
+        value.encode(text="value_text:N", **at),
+        grad.encode(text="grad_line:N", **at),
+    ]

@@ -1,0 +1,294 @@
+"""What a step hands back of the gradient it gets: over the path of the state alone, and by its factors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ... import backend
+from ..._tensor import Tensor
+from ...autodiff import seeds_of
+from ...backpropagation import ancestors
+from ...memory import in_pass
+from ...modes import enable_grad, modes_kept
+from ...recording import Node, wrap
+from ..gates import gate_names
+from ..gradients import gradients_in_bands
+from ..hosting import opened
+from ..recurrences import Recurrence, Stack, stacks_of
+from ..scaling import NOT_FINITE, Band, HostArray, times_power, zeros_like
+from ..steps import Steps, arriving, is_whole, scans_of, stays_whole
+
+# --- the last step that the loss reads ------------------------------------------------------------
+
+
+class Far(NamedTuple):
+    """A loss, followed from the last step alone that it reads.
+
+    Attributes
+    ----------
+    loss : Tensor
+        The loss, or what stands for it: a sum over states whose gradient at the last step that the loss
+        reads is the loss's own, and which reads no other step.
+    reads : dict of str to list of int
+        The steps at which the loss reads a recurrence's states, not through another recurrence.
+    """
+
+    loss: Tensor
+    reads: dict[str, list[int]]
+
+
+def far(loss: Tensor) -> Far:
+    """Follow a loss from the last step alone of each recurrence that it reads.
+
+    A loss over all steps sends every state something at its own step, which hides what becomes of the
+    gradient that has come a long way.
+    """
+    ((root, seed),) = seeds_of([loss], [None], False, "story")
+    stacks = stacks_of(ancestors([root], constants=True), "story")
+    states = {node for stack in stacks.values() for r in stack.values() for node in r.states()}
+    bands = gradients_in_bands(root, seed, states, stop=True)
+    own = {path: _own(stack, bands) for path, stack in stacks.items()}
+    reads = {path: sorted(steps) for path, steps in own.items()}
+    last = [g for steps in own.values() if steps for g in steps[max(steps)]]
+    powers = [g.power for g in last]
+    if all(len(steps) < 2 for steps in reads.values()) or max(powers) >= NOT_FINITE:
+        return Far(loss, reads)
+    return Far(in_pass(_sum_of, last, max(powers), grad=True), reads)
+
+
+class _Own(NamedTuple):
+    """What the loss sends straight to one state: the node and where in its value the state stands."""
+
+    node: Node
+    at: tuple[Any, ...]
+    grad: Any
+    power: int
+
+
+def _own(stack: Stack, bands: dict[Node, list[Band]]) -> dict[int, list[_Own]]:
+    """By step, counted in the order of the run, what of it is not 0."""
+    found: dict[int, list[_Own]] = {}
+    for r in stack.values():
+        for node, part in r.fused:
+            start = node.params.get("start", 0)
+            for g, power in bands.get(node, []):
+                whole = g.reshape(-1, *g.shape[-3:])[part]
+                xp = backend.namespace(g)
+                for i in np.flatnonzero(xp.to_numpy(xp.any(whole != 0, axis=(1, 2)))).tolist():
+                    at = (part, i) if node.value.ndim == 4 else (i,)
+                    found.setdefault(start + i, []).append(_Own(node, at, whole[i], int(power)))
+        for t, node in r.steps.items():
+            for g, power in bands.get(node, []):
+                if bool(backend.namespace(g).any(g != 0)):
+                    found.setdefault(t, []).append(_Own(node, (), g, int(power)))
+    return found
+
+
+@modes_kept
+def _sum_of(states: list[_Own], top: int) -> Tensor:
+    with enable_grad():
+        terms = []
+        for node, at, grad, power in states:
+            state = wrap(node.value, node)
+            terms.append(
+                ((state[at] if at else state) * wrap(times_power(grad, power - top))).sum()
+            )
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+    return total
+
+
+# --- the path of the state alone ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What some steps hand back straight, from a state to the one before by sums and gates alone.
+
+    Attributes
+    ----------
+    time : ndarray ``(n,)``
+    value : ndarray ``(n,)``
+        The mean of what the state before is multiplied by.
+    kept : ndarray ``(n,)``
+        ‖m ∘ δ_t‖ / ‖δ_t‖, where m is that factor and δ_t the gradient by the state.
+    share : ndarray ``(n,)``
+        ⟨m ∘ δ_t, δ_{t−1}⟩ / ‖δ_{t−1}‖²: the share of the gradient by the state before.
+    """
+
+    time: HostArray
+    value: HostArray
+    kept: HostArray
+    share: HostArray
+
+
+class _Delta(NamedTuple):
+    """A gradient, divided by 2**power."""
+
+    value: HostArray
+    power: int
+
+
+class _Step(NamedTuple):
+    """What a state before is multiplied by, if that is all there is between, and both gradients."""
+
+    time: int
+    factor: HostArray | None
+    after: _Delta
+    before: _Delta
+
+
+class Path:
+    """The path of the state alone through a recurrence, if one of its states has one.
+
+    Attributes
+    ----------
+    state : str
+        The state that has it; else the first.
+    gate : str
+        The name of the gate that the state before is multiplied by; ``""`` for none, or several.
+    exists : bool
+        Whether any has one: not in a vanilla RNN.
+    cuts : set of int
+        The steps at which windows of truncated backpropagation begin: nothing flows back from them.
+    """
+
+    def __init__(self, loss: Tensor, path: str) -> None:
+        self._root, self._seed, self._stack, _ = opened(loss, None, path, "story", stays_whole)
+        self._scans = [Steps(n) for n in scans_of(self._stack)] if is_whole(self._stack) else []
+        self.cuts = {scan.start for scan in self._scans[1:]}
+        self.state, self.gate, self.exists = next(iter(self._stack)), "", False
+        after, before = self._any_step()
+        for name in reversed(after):
+            if name in before:
+                factor, gates = _factor(after[name], before[name])
+                if factor is not None:
+                    self.state, self.exists = name, True
+                    self.gate = _gate(factor, gates, after, before)
+                    return
+
+    def _any_step(self) -> tuple[dict[str, Node], dict[str, Node]]:
+        """The states of a step and those before."""
+        if self._scans:
+            side = self._scans[0].at(np.array([0]))
+            return side.after, side.before
+        runs = {name: list(r.steps.values()) for name, r in self._stack.items()}
+        after = {name: run[-1] for name, run in runs.items()}
+        return after, {name: run[-2] for name, run in runs.items() if len(run) > 1}
+
+    def at(self, times: Sequence[int]) -> Carried:
+        """Measure it at some steps; the first step of all is left out."""
+        steps = list(self._side_by_side(times) if self._scans else self._one_by_one(times))
+        figures = np.array([_figures(step) for step in steps]).reshape(-1, 3)
+        return Carried(np.array([step.time for step in steps]), *figures.T)
+
+    def _side_by_side(self, times: Sequence[int]) -> Iterator[_Step]:
+        for scan, (_, total) in zip(
+            self._scans, arriving(self._root, self._seed, self._scans), strict=True
+        ):
+            part = scan.scan.parts.index(self.state)
+            steps = scan.among(times)
+            for i in steps[steps > 0].tolist():
+                side = scan.at(np.array([i]))
+                factor, _ = _factor(side.after[self.state], side.before[self.state])
+                deltas = [_delta(total.values[part, k], total.powers[k]) for k in (i, i - 1)]
+                yield _Step(scan.start + i, factor, *deltas)
+
+    def _one_by_one(self, times: Sequence[int]) -> Iterator[_Step]:
+        run, wanted = list(self._stack[self.state].steps.items()), set(times)
+        pairs = [(t, a, b) for (_, b), (t, a) in pairwise(run) if t in wanted]
+        targets = {node for _, *both in pairs for node in both}
+        bands = gradients_in_bands(self._root, self._seed, targets)
+        for t, *both in pairs:
+            factor, _ = _factor(*both)
+            yield _Step(t, factor, *[_whole(node, bands.get(node, [])) for node in both])
+
+
+def _figures(step: _Step) -> tuple[float, float, float]:
+    factor = np.zeros(1) if step.factor is None else step.factor
+    kept = factor * step.after.value
+    size = float(np.linalg.norm(step.after.value))
+    arrives = float(np.vdot(step.before.value, step.before.value))
+    share = float(np.vdot(kept, step.before.value)) / arrives if arrives else math.nan
+    with np.errstate(over="ignore"):
+        share = float(np.ldexp(share, step.after.power - step.before.power))
+    whole = float(np.linalg.norm(kept))
+    return float(np.mean(factor)), whole / size if size else math.nan, share
+
+
+def _delta(rows: HostArray, powers: HostArray) -> _Delta:
+    """Rows (B, H) that have a power each, at the largest."""
+    some = np.abs(rows).max(axis=-1, initial=0.0) > 0
+    top = int(powers[some].max(initial=-(1 << 40))) if some.any() else 0
+    with np.errstate(under="ignore"):
+        value = np.ldexp(rows.astype(np.float64), np.where(some, powers - top, 0)[:, None])
+    return _Delta(value, top)
+
+
+def _whole(node: Node, bands: list[Band]) -> _Delta:
+    some = [(g, int(p)) for g, p in bands if backend.norm(g) > 0]
+    top = max((p for _, p in some), default=0)
+    g = sum((times_power(g, p - top) for g, p in some), start=zeros_like(node.value))
+    return _Delta(backend.namespace(g).to_numpy(g).astype(np.float64), top)
+
+
+# --- what a state is multiplied by ----------------------------------------------------------------
+
+
+def _factor(after: Node, before: Node) -> tuple[HostArray | None, list[Node]]:
+    """∂after/∂before over sums and products of each element alone, and what is multiplied on the way.
+
+    None where no such path leads from one to the other.
+    """
+    found: dict[Any, Any] = {before: np.ones(before.value.shape)}
+    gates: list[Node] = []
+    shape = after.value.shape
+    for node in ancestors([after], ends={before}, oldest=before.order):
+        if node is before or node.value.shape != shape or not node.inputs:
+            continue
+        xs = node.inputs
+        if node.op in ("add", "subtract"):
+            signs = (1.0, -1.0 if node.op == "subtract" else 1.0)
+            terms = [s * found[x] for s, x in zip(signs, xs, strict=True) if x in found]
+        elif node.op == "negative":
+            terms = [-found[x] for x in xs if x in found]
+        elif node.op == "multiply":
+            pairs = ((xs[0], xs[1]), (xs[1], xs[0]))
+            terms = [found[x] * _number(other) for x, other in pairs if x in found]
+            gates += [y for x, y in pairs if x in found and isinstance(y, Node)]
+        else:
+            continue
+        if terms:
+            found[node] = sum(terms)
+    return found.get(after), gates
+
+
+def _number(x: Any) -> Any:
+    return backend.namespace(x.value).to_numpy(x.value) if isinstance(x, Node) else x
+
+
+def _gate(
+    factor: HostArray, gates: list[Node], after: dict[str, Node], before: dict[str, Node]
+) -> str:
+    """The name of the gate that is the factor, if it is one: as it was marked, or as its cell has it."""
+    if len(gates) != 1 or not np.array_equal(_number(gates[0]), factor):
+        return ""
+    (gate,) = gates
+    if gate.marks:
+        return gate.marks[-1].name
+    nodes = ancestors([*after.values()], ends={*before.values()})
+    of_own = "f" if gate.op == "sigmoid" and len(after) > 1 else ""
+    return gate_names(nodes).get(gate, of_own)
+
+
+def runs_in_depth(r: Recurrence) -> bool:
+    """Whether the steps were recorded in different modules: blocks of a network, not steps of time."""
+    modules = {node.scope.module for node in r.steps.values()}
+    return len(modules) > 1

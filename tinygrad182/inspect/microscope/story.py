@@ -1,0 +1,487 @@
+"""``story``: what there is to see in a graph, in a few sentences whose numbers are computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ... import backend
+from ..._tensor import Tensor
+from ...autodiff import seeds_of
+from ...backpropagation import ancestors
+from ...errors import GraphError
+from ...memory import in_pass
+from ..flow import StackFlow, StateFlow, gradient_flow
+from ..paths import gain_split, path_split
+from ..recurrences import Stack, stacks_of
+from ..scaling import HostArray
+from .causes import Blamed, by_gain, by_path
+from .layers import of_layers
+from .passing import Path, far, runs_in_depth
+from .trend import APART, Piece, jumps, pieces, stretch, without
+from .wording import LEVEL, Words, amount, factor, pace, passes
+
+Kind = Literal["regime", "place", "cause", "note"]
+
+LOOKED_AT = 48
+"""Steps, evenly spread, at which causes are measured; the steps that are named come on top."""
+
+
+TOLD, MOST = 0.2, 0.5
+"""Parts of all change, in decades up and down, from which on single steps are told, and stand first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a story.
+
+    Attributes
+    ----------
+    text : str
+        Plain English, ends with a full stop.
+    path : str
+        The recurrence it is about; ``""`` for a graph without one.
+    kind : {"regime", "place", "cause", "note"}
+        What becomes of the gradient; where; through which path and by which factor; how to read the rest.
+    folded : bool
+        Whether it belongs behind a fold.
+    numbers : dict
+        What the text says, unrounded. Norms are decadic logarithms.
+    """
+
+    text: str
+    path: str
+    kind: Kind
+    folded: bool = False
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
+    """Say what becomes of a loss's gradient on its way back: where it is lost, and by what.
+
+    At most three sentences for each recurrence, the one that loses most first, and then some that belong
+    behind a fold. A loss that reads several steps is followed from the last of them alone.
+
+    Parameters
+    ----------
+    loss : Tensor
+        A single element, unless ``gradient`` is given.
+    gradient : Tensor or array, optional
+        The cotangent to start from.
+
+    Raises
+    ------
+    GraphError
+        ``loss`` does not require grad.
+    FreedGraphError
+        An earlier backward pass freed the graph.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinygrad182 as tg
+    >>> rnn = tg.nn.RNN(1, 4, nonlinearity="identity", rng=0, dtype="float64")
+    >>> _ = rnn.weight_hh_l0.assign(0.5 * np.eye(4))
+    >>> output, _ = rnn(tg.ones((11, 1, 1), dtype="float64"))
+    >>> for sentence in story(output[-1].sum()):
+    ...     print(sentence.text)
+    Going back from t = 10 to t = 0, the gradient ∂L/∂h halves with every step: 1e-3 of it is left.
+    It is lost bit by bit: every step passes back 50% of what it gets.
+    All of the fall is the weight matrix: each step back multiplies it by 0.50, and nothing saturates.
+    """
+    if gradient is not None:
+        loss = in_pass(_weighted, loss, gradient, grad=True)
+    ((root, seed),) = seeds_of([loss], [None], False, "story")
+    try:
+        stacks = stacks_of(ancestors([root], constants=True), "story")
+    except GraphError:
+        return [
+            Sentence(text, "", kind, False, numbers)
+            for kind, text, numbers in of_layers(root, seed)
+        ]
+    followed, reads = far(loss)
+    flows = gradient_flow(followed)
+    told = [
+        _Recurrence(followed, path, flow, stacks[path], reads[path], len(flows) > 1)
+        for path, flow in flows.items()
+    ]
+    told.sort(key=lambda r: -abs(r.way.net))
+    return [sentence for r in told for sentence in r.sentences()]
+
+
+def _weighted(loss: Tensor, gradient: Any) -> Tensor:
+    return (loss * gradient).sum()
+
+
+# --- the way back ---------------------------------------------------------------------------------
+
+
+class _Way(NamedTuple):
+    """The gradient by one state from the last step that gets some back to the first.
+
+    Attributes
+    ----------
+    times : list of int
+        The steps, in the order they ran.
+    log : ndarray
+        Decadic logarithms of the norms from ``times[first]`` to ``times[last]``.
+    first, last : int
+        Positions. What lies before ``first`` gets exactly 0, or what is not a number.
+    """
+
+    times: list[int]
+    log: HostArray
+    first: int
+    last: int
+    broken: str
+
+    @property
+    def net(self) -> float:
+        """Decades between the last step and the first; −∞ where nothing, or no number, arrives."""
+        return float(self.log[0] - self.log[-1]) if self.first == 0 else -math.inf
+
+    def time(self, position: int) -> int:
+        """Return the step at a position in ``log``."""
+        return self.times[self.first + position]
+
+
+def _way(flow: StateFlow, backward: bool) -> _Way:
+    order = slice(None, None, -1 if backward else 1)
+    log = (flow.log_grad_norm / math.log(10.0))[order]
+    there = np.flatnonzero(log != -np.inf)
+    last = int(there[-1]) if len(there) else 0
+    stops = np.flatnonzero(~np.isfinite(log[: last + 1]))
+    first = int(stops[-1]) + 1 if len(stops) else 0
+    kind = log[first - 1] if first else 0.0
+    broken = "" if math.isfinite(kind) else "NaN" if math.isnan(kind) else "0" if kind < 0 else "∞"
+    return _Way(flow.time[order].tolist(), log[first : last + 1], first, last, broken)
+
+
+# --- the sentences about one recurrence -----------------------------------------------------------
+
+
+class _Recurrence:
+    """What is known of one recurrence, and the sentences about it."""
+
+    def __init__(
+        self,
+        loss: Tensor,
+        path: str,
+        flow: StackFlow[StateFlow],
+        stack: Stack,
+        reads: list[int],
+        among_others: bool,
+    ) -> None:
+        self.loss, self.path, self.reads, self.among_others = loss, path, reads, among_others
+        self.inside = Path(loss, path)
+        recurrence = stack[self.inside.state]
+        self.flow = flow[self.inside.state]
+        self.way = way = _way(self.flow, recurrence.runs_backward())
+        self.begins = recurrence.initial is None and not recurrence.fused and way.times[0] > 0
+        self.begins &= way.times[0] <= way.times[-1]
+        unit = "block" if runs_in_depth(recurrence) else "step"
+        self.words = Words(self.inside.state, unit, self.inside.gate)
+        self.change = float(way.log[0] - way.log[-1]) if len(way.log) else 0.0
+        self.jumps = jumps(way.log)
+        changes = float(np.abs(np.diff(way.log)).sum())
+        self.part = sum(abs(self._step(i)) for i in self.jumps) / changes if changes else 0.0
+        if self.part < TOLD:
+            self.jumps = []
+        self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
+
+    @property
+    def by_steps(self) -> bool:
+        """Whether most of what happens does so at single steps."""
+        return bool(self.jumps) and self.part >= MOST
+
+    def sentences(self) -> list[Sentence]:
+        """The main one first, then where and by what, then what belongs behind a fold."""
+        if not len(self.way.log) or self.way.broken in ("NaN", "∞"):
+            return [self._broken()]
+        if self.way.last == 0:
+            return [self._nothing()]
+        return [self._regime(), *self._place(), *self._cause(), *self._notes()]
+
+    def _told(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
+        text = text[0].upper() + text[1:] + "."
+        if self.among_others:
+            text = f"{self.path or 'your loop'}: {text}"
+        return Sentence(text, self.path, kind, folded, numbers)
+
+    def _step(self, position: int) -> float:
+        """Decades by which the step at a position in the curve changes the gradient."""
+        return float(self.way.log[position - 1] - self.way.log[position])
+
+    # what becomes of the gradient
+
+    def _broken(self) -> Sentence:
+        way, words = self.way, self.words
+        norms = self.flow.value_norm[:: -1 if way.times[0] > way.times[-1] else 1]
+        bad = np.flatnonzero(~np.isfinite(norms)).tolist()
+        if bad:
+            time, what = way.times[bad[0]], "NaN" if np.isnan(norms[bad[0]]) else "infinite"
+            text = (
+                f"{words.state} itself is {what} from {words.at(time)} on, and with it its gradient"
+            )
+        elif way.broken == "0":
+            time, what = way.times[-1], "0"
+            text = (
+                f"the gradient {words.grad} is exactly 0 everywhere: the loss does not depend on it"
+            )
+        elif not len(way.log):
+            time, what = way.times[way.last], way.broken
+            text = (
+                f"the gradient {words.grad} is {what} where the loss sends it, at {words.at(time)}"
+            )
+        else:
+            time, what = way.time(0), way.broken
+            at = words.at(time)
+            text = f"the gradient {words.grad} is {what} before {at}: that {words.unit} makes it so"
+        return self._told("regime", text, time=time, what=what)
+
+    def _nothing(self) -> Sentence:
+        at, steps = self.words.at(self.way.times[0]), len(self.way.times)
+        text = (
+            f"there is one {self.words.unit}, {at}"
+            if steps == 1
+            else f"the loss reads the first {self.words.unit} alone, {at}"
+        )
+        return self._told("regime", f"{text}: no gradient goes back through time", decades=0.0)
+
+    def _regime(self) -> Sentence:
+        way, words = self.way, self.words
+        start, end = way.times[way.last], way.time(0)
+        numbers: dict[str, Any] = {"start": start, "end": end, "decades": self.change}
+        numbers["pieces"] = [(way.time(p.start), way.time(p.end), p.decades) for p in self.pieces]
+        if way.broken == "0":
+            text = (
+                f"the gradient {words.grad} is exactly 0 before {words.at(end)}: that {words.unit} "
+                "passes nothing back"
+            )
+            return self._told("regime", text, zero=end, **numbers)
+        ends = f"from {words.at(start)} to {words.at(end)}"
+        if self.by_steps:
+            text = f"{self._by_steps()}. Back {ends}, {self._left()}"
+        else:
+            course = self._course() + (f", except at {self._each()}" if self.jumps else "")
+            text = f"going back {ends}, the gradient {words.grad} {course}: {self._left()}"
+        if len(self.reads) > 1:
+            reads = f"the loss reads {len(self.reads)} {words.unit}s"
+            text = f"{reads}. Followed from the last of them alone: {text}"
+        return self._told("regime", text, **numbers)
+
+    def _left(self) -> str:
+        if self.change > LEVEL:
+            return f"it becomes {amount(self.change)} as large"
+        return f"{amount(self.change)} of it is left"
+
+    def _course(self) -> str:
+        """How the gradient changes, stretch by stretch, single steps left out."""
+        told = []
+        for p in self.pieces:
+            text = pace(p.decades, p.start - p.end, self.words.unit)
+            until = "" if p.end == 0 else f" until {self.words.at(self.way.time(p.end))}"
+            told.append(text + until)
+        return ", then ".join(told)
+
+    def _by_steps(self) -> str:
+        """The single steps at which most happens."""
+        words, verb = self.words, "is lost" if self._step(self.jumps[0]) < 0 else "comes up"
+        steps = [(words.at(self.way.time(i)), self._step(i)) for i in self.jumps]
+        if len(steps) == 1:
+            ((at, decades),) = steps
+            return f"most of the gradient {words.grad} {verb} at one {words.unit}: {at} {passes(decades)}"
+        each = self._each()
+        return f"most of the gradient {words.grad} {verb} at {len(steps)} {words.unit}s: {each}"
+
+    def _each(self) -> str:
+        """The single steps, the three largest by name."""
+        told = [
+            f"{self.words.at(self.way.time(i))} (times {factor(self._step(i))})" for i in self.jumps
+        ]
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        return ", ".join(told[:3]) + more
+
+    # where
+
+    def _stretch(self) -> Piece | None:
+        """A part of the way on which most happens, if it is much shorter than the whole."""
+        log, steps = self.way.log, len(self.way.log) - 1
+        if self.jumps or steps < 6 or abs(self.change) < APART:
+            return None
+        start, end = stretch(log)
+        shortest = Piece(start, end, float(log[end] - log[start]))
+        steepest = max(self.pieces, key=lambda p: p.decades / self.change)
+        for p in (steepest, shortest):
+            if p.start - p.end <= 0.6 * steps and p.decades / self.change > 0.5:
+                return p
+        return None
+
+    def _place(self) -> list[Sentence]:
+        way, words = self.way, self.words
+        change = "fall" if self.change < 0 else "rise"
+        if way.broken == "0":
+            return self._until_zero()
+        if not self.jumps and (abs(self.change) < LEVEL or len(way.log) < 3):
+            return []
+        if self.by_steps:
+            times = [way.time(i) for i in self.jumps]
+            return [
+                self._told("place", f"elsewhere it {self._course()}", times=times, part=self.part)
+            ]
+        if self.jumps:
+            return self._because(self._blamed(), "place", times=[way.time(i) for i in self.jumps])
+        if between := self._stretch():
+            start, end, part = (
+                way.time(between.start),
+                way.time(between.end),
+                between.decades / self.change,
+            )
+            where = f"between {words.at(start)} and {words.at(end)}"
+            much = "the whole" if part > 0.995 else f"{part:.0%} of the"
+            text = f"{much} {change}{'' if part > 0.995 else ' (in decades)'} happens {where}"
+            return [self._told("place", text, start=start, end=end, part=part)]
+        return [self._evenly()] if all(p.decades * self.change > 0 for p in self.pieces) else []
+
+    def _until_zero(self) -> list[Sentence]:
+        way, words = self.way, self.words
+        if len(way.log) < 3:
+            return []
+        start, end = way.times[way.last], way.time(0)
+        text = f"from {words.at(start)} back to {words.at(end)} it {self._course()}"
+        return [self._told("place", text, times=[end], start=start, end=end)]
+
+    def _evenly(self) -> Sentence:
+        """No step and no stretch is to be blamed: the step that does most, and where little is left."""
+        way, words, falls = self.way, self.words, self.change < 0
+        steps = -np.diff(way.log)
+        worst = 1 + int(steps.argmin() if falls else steps.argmax())
+        time = way.time(worst)
+        most = f"the {words.unit} that does most, {words.at(time)}, {passes(self._step(worst))}"
+        if np.ptp(steps) < 1e-3:
+            most = f"every {words.unit} {passes(self._step(worst))}"
+        below = np.flatnonzero(way.log < way.log[-1] - 3).tolist()
+        left = way.time(below[-1]) if below and below[-1] else None
+        if left is not None:
+            most = (
+                f"from {words.at(left)} back less than 1/1000 is left. {most[0].upper()}{most[1:]}"
+            )
+        text = f"it {'is lost' if falls else 'grows'} bit by bit: {most}"
+        return self._told("place", text, times=[time], part=0.0, below=left)
+
+    # through which path, and by which factor
+
+    def _cause(self) -> list[Sentence]:
+        if self.way.broken == "0":
+            return self._cause_of_zero()
+        return self._because(self._blamed() if self.by_steps or not self.jumps else None, "cause")
+
+    def _because(self, blamed: Blamed | None, kind: Kind, **numbers: Any) -> list[Sentence]:
+        """What makes the difference at some steps; or, if none are blamed, at all that do not stand out."""
+        way = self.way
+        positions = _spread(len(way.log) - 1, self.jumps, None if self.jumps else self._stretch())
+        times = [way.time(i) for i in positions if blamed or i not in self.jumps]
+        afresh = 0.0 if blamed else self._afresh(times)
+        try:
+            if self.inside.exists:
+                cause = by_path(self.inside.at(times), blamed, afresh, self.words)
+            else:
+                split = gain_split(self.loss, self.path, self.words.state, times=times)
+                cause = by_gain(split, blamed, self.change, afresh, self.words)
+        except GraphError:  # neither a path of the state alone nor a nonlinearity of a sum
+            return []
+        where = {"time": list(blamed.times)} if blamed else {}
+        return [self._told(kind, cause.text, **(cause.numbers | where | numbers))]
+
+    def _blamed(self) -> Blamed | None:
+        """The single steps or the stretch, if there are such, by which most of the change comes."""
+        way, words = self.way, self.words
+        if self.jumps:
+            times = [way.time(i) for i in self.jumps]
+            where = f"at {words.at(times[0])}" if len(times) == 1 else f"at these {words.unit}s"
+            return Blamed(where, times, sum(map(self._step, self.jumps)) / len(times))
+        if between := self._stretch():
+            times = [way.time(i) for i in range(between.start, between.end, -1)]
+            where = f"between {words.at(times[0])} and {words.at(way.time(between.end))}"
+            return Blamed(where, times, between.rate)
+        return None
+
+    def _afresh(self, times: Sequence[int]) -> float:
+        """The share that comes from another recurrence at every step, on average."""
+        if not self.among_others:
+            return 0.0
+        order = self.way.times
+        before = [order[order.index(t) - 1] for t in times]
+        local = path_split(self.loss, self.path, times=before)[self.words.state].shares["local"]
+        local = local[np.isfinite(local)]
+        return float(local.mean()) if len(local) else 0.0
+
+    def _cause_of_zero(self) -> list[Sentence]:
+        time, words = self.way.time(0), self.words
+        at = words.at(time)
+        if time in self.inside.cuts:
+            text = f"the sequence is cut into windows for the backward pass, and {at} begins one"
+            return [self._told("cause", text, time=time, why="cut")]
+        if self.inside.exists:
+            kept = float(self.inside.at([time]).kept[0])
+            text = f"at {at} {words.keeper} pass nothing back, and neither do {words.around}"
+            return [self._told("cause", text, time=time, why=words.gate)] if kept == 0 else []
+        try:
+            split = gain_split(self.loss, self.path, words.state, times=[time])
+        except GraphError:
+            return []
+        if split.saturation[0] == 0:
+            why = self._off(time)
+            text = f"at {at} the slope of the nonlinearity is 0 wherever the gradient arrives{why}"
+            return [self._told("cause", text, time=time, why="saturation")]
+        if split.weight[0] == 0:
+            text = (
+                f"{words.matrix} passes nothing back from {at}: it is 0, or the state was detached"
+            )
+            return [self._told("cause", text, time=time, why="weight")]
+        return []
+
+    def _off(self, time: int) -> str:
+        (i,) = np.flatnonzero(self.flow.time == time)
+        value = self.flow.value[int(i)]
+        value = backend.namespace(value).to_numpy(value)
+        if not value.any():
+            return ": all are switched off"
+        return ": all are at ±1" if (np.abs(value) == 1).all() else ""
+
+    def _notes(self) -> list[Sentence]:
+        found, first, words = [], self.way.times[0], self.words
+        if len(self.reads) > 1:
+            text = (
+                f"the loss reads {len(self.reads)} {words.unit}s, and the curve adds up what all of them "
+                "send back; it need not fall where the gradient from far away is lost"
+            )
+            found.append(self._told("note", text, True, reads=len(self.reads)))
+        if self.begins:
+            text = (
+                f"the graph begins at {words.at(first)}: the state before was detached or never marked, so "
+                "nothing is known of earlier steps"
+            )
+            found.append(self._told("note", text, begins=first))
+        if self.path.partition("#")[0].endswith("_reverse"):
+            text = "steps are counted in the order in which they run: t = 0 reads the last input"
+            found.append(self._told("note", text, True))
+        return found
+
+
+def _spread(count: int, named: Iterable[int], between: Piece | None) -> list[int]:
+    """Positions from 1 to ``count``, evenly, and more densely those that are named."""
+    positions = set(_even(1, count)) | set(named)
+    if between:
+        positions |= set(_even(between.end + 1, between.start))
+    return sorted(positions)
+
+
+def _even(first: int, last: int) -> list[int]:
+    count = min(last - first + 1, LOOKED_AT)
+    spread: list[int] = np.linspace(first, last, count).round().astype(int).tolist()
+    return spread

@@ -1,0 +1,139 @@
+"""Factors, rates and steps in the words of the computed sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+LEVEL = 0.1
+"""Decades: what changes by less, about 25%, is said to keep its size."""
+
+GATES: Mapping[str, str] = {"f": "the forget gates", "z": "the update gates"}
+
+
+class Words(NamedTuple):
+    """How the steps, the gradient and the ways back of a recurrence are called.
+
+    Attributes
+    ----------
+    state : str
+    unit : {"step", "block"}
+        What stands in the place of time: steps of a sequence, or blocks of a network.
+    gate : str
+        What the state before is multiplied by on the path of the state alone; ``""`` for none, or several.
+    """
+
+    state: str
+    unit: str
+    gate: str
+
+    @property
+    def grad(self) -> str:
+        """The gradient: ``"∂L/∂h"``."""
+        return f"∂L/∂{self.state}"
+
+    @property
+    def matrix(self) -> str:
+        """The recurrent weights."""
+        return "the weight matrix" if self.unit == "step" else "the weight matrices"
+
+    @property
+    def straight(self) -> str:
+        """The path of the state alone."""
+        if self.unit == "block":
+            return "the skips"
+        return (
+            "the cell path"
+            if self.state == "c"
+            else f"the straight path {self.state} → {self.state}"
+        )
+
+    @property
+    def around(self) -> str:
+        """All other ways from a state to the one before."""
+        if self.unit == "block":
+            return "the branches"
+        return "the hidden path" if self.state == "c" else "the weight matrices"
+
+    @property
+    def keeper(self) -> str:
+        """What decides how much the path of the state alone passes back."""
+        if not self.gate:
+            return self.straight
+        return GATES.get(self.gate, f"the gates {self.gate}")
+
+    def at(self, time: int) -> str:
+        """Write a step."""
+        return f"t = {time}" if self.unit == "step" else f"block {time}"
+
+
+def amount(decades: float) -> str:
+    """Write a factor as a part of something, or as a multiple.
+
+    >>> [amount(x) for x in (-0.15, -2.0, -15.5, -400.2, 0.0, 0.5, 7.7)]
+    ['71%', '1%', '3e-16', '6e-401', '100%', '3.2 times', '5e7 times']
+    """
+    if not math.isfinite(decades):
+        return {-math.inf: "nothing", math.inf: "∞ times"}.get(decades, "NaN")
+    if decades < -2:
+        return scientific(decades)
+    if decades < LEVEL / 4:
+        return f"{100 * 10**decades:.0f}%"
+    return f"{10**decades:.2g} times" if decades < 1.99 else f"{scientific(decades)} times"
+
+
+def factor(decades: float) -> str:
+    """Write what something is multiplied by.
+
+    >>> [factor(x) for x in (-0.15, -5.7, 0.0086, 0.5, 7.7, -math.inf)]
+    ['0.71', '2e-6', '1.02', '3.2', '5e7', '0']
+    """
+    if not -math.inf < decades < math.inf:
+        return {-math.inf: "0", math.inf: "∞"}.get(decades, "NaN")
+    if not -2 <= decades < 1.99:
+        return scientific(decades)
+    return f"{10**decades:.2f}" if decades < LEVEL else f"{10**decades:.2g}"
+
+
+def scientific(decades: float) -> str:
+    """Write a power of ten with one digit in front, also where no number holds it."""
+    power = math.floor(decades)
+    mantissa = round(10 ** (decades - power))
+    return f"1e{power + 1}" if mantissa == 10 else f"{mantissa}e{power}"
+
+
+def passes(decades: float) -> str:
+    """Write what a step does with the gradient that it gets.
+
+    >>> passes(-5.7), passes(1.2)
+    ('passes back 2e-6 of what it gets', 'makes it 16 times as large')
+    """
+    if decades > LEVEL / 4:
+        return f"makes it {amount(decades)} as large"
+    return f"passes back {amount(decades)} of what it gets"
+
+
+def pace(decades: float, steps: int, unit: str) -> str:
+    """Write how a gradient changes that gains some decades over some steps.
+
+    >>> pace(-0.05, 9, "step"), pace(-29 * 0.1584, 29, "step"), pace(-0.82, 1, "step")
+    ('keeps its size', 'halves every 1.9 steps', 'shrinks to 15% with every step')
+    >>> pace(1.51, 10, "step"), pace(7.0, 10, "step"), pace(-0.2, 100, "step")
+    ('doubles every 2 steps', 'grows 5-fold with every step', 'shrinks slowly, to 63%')
+    """
+    if abs(decades) < LEVEL:
+        return "keeps its size"
+    many = steps * math.log10(2) / abs(decades)
+    if many > steps:
+        return (
+            f"shrinks slowly, to {amount(decades)}"
+            if decades < 0
+            else f"grows slowly, {10**decades:.2g}-fold"
+        )
+    if many > 0.95:
+        every = f"every {many:.2g} {unit}s" if many >= 1.05 else f"with every {unit}"
+        return f"{'halves' if decades < 0 else 'doubles'} {every}"
+    if decades < 0:
+        return f"shrinks to {amount(decades / steps)} with every {unit}"
+    return f"grows {10 ** (decades / steps):.2g}-fold with every {unit}"
