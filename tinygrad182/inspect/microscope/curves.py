@@ -262,11 +262,7 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     label = seen.transform_calculate(
         label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t"
     )
-    middle = (
-        "(window[0] + window[1]) / 2"
-        if linked
-        else f"{sum(ends) / 2}"
-    )
+    middle = "(window[0] + window[1]) / 2" if linked else f"{sum(ends) / 2}"
     text = label.mark_text(
         baseline="bottom", fontWeight="bold", fontSize=12,
         align=alt.ExprRef(f"datum.t > {middle} ? 'right' : 'left'"),
