@@ -318,6 +318,28 @@ def test_gates_keep_their_names_when_the_graph_is_freed() -> None:
     assert [n.time for n in graph.select(name="f")] == [*range(T)]
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_steps_of_a_derivative_that_was_recorded(watched: bool) -> None:
+    """Steps that the definition of a fused layer computes again have no number; each is one of its own."""
+    layer = tg.nn.LSTM(I, H, rng=0)
+    if watched:
+        with tg.detect_anomaly():
+            output = layer(tg.ones((T, B, I)))[0]
+            (g,) = tg.grad((output**2).sum(), layer.weight_hh_l0, create_graph=True)
+    else:
+        output = layer(tg.ones((T, B, I)))[0]
+        (g,) = tg.grad((output**2).sum(), layer.weight_hh_l0, create_graph=True)
+    assert g is not None
+    graph = tg.inspect.trace((g**2).sum())
+    found = [n for n in graph if n.name in "ifgo" and n.name]
+    assert len(found) == 4 * T
+    assert {n.op for n in found} == {"sigmoid", "tanh"}
+    if watched:  # where the derivative of a step's operation is recorded at the same place
+        later = [n._node for n in graph if n._node.order > output._node.order]
+        assert len(later) > 100
+        assert all(node.scope.step is None for node in later)
+
+
 def test_an_ordinary_graph_has_no_gates() -> None:
     x = tg.tensor([1.0], requires_grad=True)
     assert {n.name for n in tg.inspect.trace(tg.sigmoid(x).sum())} == {""}
