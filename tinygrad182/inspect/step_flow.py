@@ -23,6 +23,7 @@ from .recurrences import Stack, chosen, recurrences
 from .scaling import HostArray
 from .step_rows import LOSS, NEXT, Batch, Nodes, is_weight, side_by_side
 from .steps import Steps, arriving, is_whole, scans_of, stays_whole
+from .table import scientific, text_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class StepOperation:
     log10_grad_norm: HostArray
     requires_grad: bool
 
+    def __repr__(self) -> str:
+        return f"<{self.label}: {self.op} {self.shape}, ‖grad‖ {_ends(self.log10_grad_norm)}>"
+
 
 @dataclass(frozen=True, slots=True)
 class StepEdge:
@@ -85,6 +89,10 @@ class StepEdge:
     log10_norm: HostArray
     share: HostArray
 
+    def __repr__(self) -> str:
+        target = f"{self.target}" if isinstance(self.target, int) else f"the {self.target}"
+        return f"<from {self.source} to {target}: ‖grad‖ {_ends(self.log10_norm)}>"
+
 
 class StepVectors(NamedTuple):
     """One operation over hidden units, of one sequence, at n steps.
@@ -103,6 +111,15 @@ class StepVectors(NamedTuple):
     value: HostArray
     grad: HostArray
     log10_scale: HostArray
+
+    def __repr__(self) -> str:
+        return f"<StepVectors: value and grad of {len(self.time)} steps {self.grad.shape}>"
+
+
+def _ends(log10: HostArray) -> str:
+    """The first and the last magnitude of a run, for a repr."""
+    first, last = map(scientific, log10[[0, -1]].tolist())
+    return f"{first} … {last} over {len(log10)} steps" if len(log10) > 1 else first
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,22 @@ class StepFlow:
     operations: tuple[StepOperation, ...]
     edges: tuple[StepEdge, ...]
     _vectors: Callable[[tuple[int, ...], int], dict[int, StepVectors]] = field(repr=False)
+
+    def __repr__(self) -> str:
+        rows = [
+            (i, o.label, o.op, o.kind, *map(scientific, o.log10_grad_norm[[0, -1]].tolist()))
+            for i, o in enumerate(self.operations)
+        ]
+        header = (
+            "",
+            "operation",
+            "op",
+            "kind",
+            f"‖grad‖ t = {self.time[0]}",
+            f"t = {self.time[-1]}",
+        )
+        said = f"{self.path}: {len(self.operations)} operations, {len(self.edges)} edges, each of"
+        return f"{said} {len(self.time)} steps\n{text_table(header, rows, 20)}"
 
     def vectors(self, operation: int | str, times: Sequence[int], sample: int = 0) -> StepVectors:
         """Return the value and the gradient of one operation over hidden units, at some steps.

@@ -29,6 +29,7 @@ PLAIN = ("",)
 
 ALARM = "bold reverse"
 """For NaN and infinities. Exact zeros are usual: a loss may not depend on all steps."""
+
 MARKS: dict[str, tuple[str, Callable[[HostArray], HostArray]]] = {
     "0": ("exactly 0", np.isneginf),
     "N": ("NaN", np.isnan),
@@ -95,7 +96,7 @@ def show(nodes: Iterable[ShownNode], flow: Flow | None = None, width: int | None
     flow : GradientFlow, optional
         The states of the graph's recurrences; none for a feed-forward graph.
     width : int, optional
-        Columns; by default the terminal's, or 80 where there is none.
+        Columns, at least 50; by default the terminal's, or 80 where there is none.
     """
     try:
         from rich.console import Console
