@@ -170,7 +170,7 @@ class Microscope:
             opened=step_chart(self.steps, times, linked),
             bars=unit_bars(self._rows),
             heatmap=unit_heatmap(self._rows),
-            linked=charts_of(self.linked),
+            linked=list(charts_of(self.linked).values()),
         )
 
     def _spans(self) -> list[Span]:
@@ -186,14 +186,19 @@ class Microscope:
         return found
 
     def _telling_step(self, i: int) -> int:
-        """The position among the kept steps of the one over which the gradient changes most."""
+        """The position among the kept steps of the one over which the gradient changes most.
+
+        Where no step stands out it is one in the middle, which is like most.
+        """
         if i not in self.flow:
             return 0
         places = self.kept[i].places
         logs = np.array([state.log10_grad_norm[places] for state in self.flow[i].values()])
         with np.errstate(invalid="ignore"):
             changes = np.nan_to_num(np.abs(np.diff(logs)), nan=0.0, posinf=0.0).sum(axis=0)
-        return int(changes.argmax()) + 1 if changes.any() else len(places) - 1
+        if changes.any() and changes.max() > 3 * np.median(changes[changes > 0]):
+            return int(changes.argmax()) + 1
+        return len(places) // 2
 
     def _first_block(self) -> int:
         """The box that is open at first: the recurrence with most to see, or else the last module."""
@@ -220,6 +225,7 @@ class Microscope:
             "units": panels.bars,
             "heatmap": panels.heatmap,
         }
+        found |= charts_of(self.linked)
         return {name: chart for name, chart in found.items() if chart is not None}
 
     def chart(
@@ -378,7 +384,7 @@ def _single(loss: Tensor, gradient: Any) -> Tensor:
     if node.value.size == 1 and gradient is None:
         return loss
     with enable_grad():
-        return functions.sum(loss * Tensor(g))
+        return functions.sum(loss * g)
 
 
 def _calls(members: Sequence[Node]) -> dict[int, list[Node]]:

@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .linked import LinkedViews
 
 HostArray = np.ndarray[Any, Any]
+
+Value = TypeVar("Value")
 
 
 class Shares(NamedTuple):
@@ -101,7 +103,7 @@ class StepNorms(NamedTuple):
     log10_norm: Mapping[str, HostArray]
 
 
-def spread(values: Sequence[int], most: int) -> list[int]:
+def spread(values: Sequence[Value], most: int) -> list[Value]:
     """At most so many of some values, evenly spread, the ends among them.
 
     >>> spread(range(100), 4)
@@ -157,11 +159,6 @@ def _cells(values: HostArray) -> list[float | str]:
 def _log10(values: HostArray) -> HostArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log10(values)
-
-
-def _found(views: Views) -> dict[int, Any]:
-    """The blocks that have the view."""
-    return {block: view for block, view in views.items() if not isinstance(view, str)}
 
 
 def _range(*arrays: HostArray) -> tuple[float, float]:
@@ -293,13 +290,20 @@ def _legend(here: Mapping[int, list[str]]) -> Any:
     )  # fmt: skip
 
 
+def _odd(rows: list[Row]) -> dict[int, list[str]]:
+    """By block, which kinds of values there are that are drawn as marks."""
+    found: dict[int, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["block"], set()).update(set(_EDGE_KINDS).intersection(row["v"]))
+    return {
+        block: [kind for kind in _EDGE_KINDS if kind in kinds] for block, kinds in found.items()
+    }
+
+
 def _edges(lines: _Lines, axes: Mapping[int, _Axis], x: Any, y: Any) -> list[Any]:
     """Marks at the edge for what has no logarithm, or is no number; none if there are none."""
     alt = altair()
-    odd = {
-        row["block"]: [k for k in _EDGE_KINDS if any(k in r["v"] for r in lines.rows if r["block"] == row["block"])]
-        for row in lines.rows
-    }  # fmt: skip
+    odd = _odd(lines.rows)
     if not any(odd.values()):
         return []
     low, high = (_by_block({b: a[i] for b, a in axes.items()}) for i in (0, 1))
@@ -443,7 +447,7 @@ def shares_chart(
     return panel.chart(
         layers,
         lambda view: f"Where δ = ∂L/∂{view.state}ₜ comes from",
-        ["Shares add up to 1 at every step.", "Local: from the loss, through no later step."],
+        ["Shares add up to 1 at every step.", "Local: from the loss, not through t + 1."],
     )
 
 
@@ -648,12 +652,8 @@ def _magnitude(decades: Mapping[int, _Axis]) -> Any:
 def _oddities(rows: list[Row]) -> Any:
     """The colours of cells that have no logarithm, or are no number."""
     alt = altair()
-    shown = {
-        row["block"]: [k for k in _EDGE_KINDS if any(k in r["v"] for r in rows if r["block"] == row["block"])]
-        for row in rows
-    }  # fmt: skip
     scale = alt.Scale(domain=list(_EDGE_KINDS), range=["#c9ccd1", PINK, ORANGE])
-    return alt.Color("v:N", scale=scale, legend=_legend(shown))
+    return alt.Color("v:N", scale=scale, legend=_legend(_odd(rows)))
 
 
 def charts_of(
