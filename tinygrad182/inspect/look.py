@@ -100,7 +100,7 @@ class Microscope:
 
     @cached_property
     def kept(self) -> Mapping[int, Kept]:
-        return {i: self._telling(i, DRAWN) for i in self.steps}
+        return {i: self._telling(i, range(len(f.time)), DRAWN) for i, f in self.steps.items()}
 
     @cached_property
     def sentences(self) -> list[Sentence]:
@@ -114,20 +114,30 @@ class Microscope:
 
     @cached_property
     def _with_vectors(self) -> Mapping[int, Kept]:
-        if self._steps is None:
-            return {i: self._telling(i, WITH_VECTORS) for i in self.steps}
+        """Those of the drawn steps whose units are kept."""
         found = {}
-        for i, flow in self.steps.items():
-            times = flow.time.tolist()
-            some = chosen(self._steps, times, "look") if i in self.flow else times
-            found[i] = Kept([times.index(t) for t in some], f"the {len(some)} steps asked for")
+        for i, kept in self.kept.items():
+            some = self._telling(i, kept.places, WITH_VECTORS)
+            if asked := self._asked(i):
+                some = Kept(asked, f"the {len(asked)} steps asked for")
+            found[i] = some
         return found
 
-    def _telling(self, i: int, most: int) -> Kept:
-        stack = self.flow.get(i)
-        if stack is None:
-            return telling_steps([np.zeros(len(self.steps[i].time))], most)
-        return telling_steps([state.log10_grad_norm for state in stack.values()], most)
+    def _asked(self, i: int) -> list[int]:
+        """The positions of the steps that were asked for, of a recurrence."""
+        if self._steps is None or i not in self.flow:
+            return []
+        times = self.steps[i].time.tolist()
+        return [times.index(t) for t in chosen(self._steps, times, "look")]
+
+    def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
+        """The most telling ones of some steps of a box, and those that were asked for."""
+        logs = [np.zeros(len(places))]
+        if i in self.flow:
+            logs = [state.log10_grad_norm[list(places)] for state in self.flow[i].values()]
+        some = telling_steps(logs, most)
+        found = {places[k] for k in some.places}.union(self._asked(i))
+        return Kept(sorted(found), some.told)
 
     def _times(self, i: int) -> list[int]:
         time = self.steps[i].time
