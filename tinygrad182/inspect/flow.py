@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from .. import backend
-from .._reprs import fold, shown, state_fold, text
+from .._reprs import fold, scientific, shown, state_fold, text
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backend import Array, device_of, is_away
@@ -42,7 +42,7 @@ from .scaling import (
     total_norms,
     whole_of,
 )
-from .table import scientific, text_table
+from .table import text_table
 
 Flow = TypeVar("Flow")
 States = TypeVar("States", bound="StateFlow | RecordedStateFlow")

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .. import backend
+from .._reprs import scientific
 from ..backend import Array
-from .table import scientific
 
 HostArray = np.ndarray[Any, Any]
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array
+from tinygrad182._reprs import scientific
 from tinygrad182.inspect import terminal
-from tinygrad182.inspect.table import scientific
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 CODES = re.compile(r"\x1b\[[0-9;]*m")
