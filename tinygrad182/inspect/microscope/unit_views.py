@@ -136,7 +136,7 @@ def _bars(rows: Sequence[Row], field: str, colour: str, caption: str, title: boo
     row = _nearest(rows)
     flat = row.transform_flatten(["unit", "value", "grad"])
     number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : null")
-    axis = alt.Axis(labelAngle=0, labelOverlap="greedy", grid=False, ticks=False)
+    axis = alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=5, grid=False, ticks=False)
     x = alt.X("unit:O", axis=axis, title=None if title else "hidden unit")
     tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N", title=caption.split("'")[1])]
     y = alt.Y("y:Q", title=None).axis(tickCount=4, format="~g")
@@ -179,7 +179,7 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     number = _LOG if of == "gradient" else "datum.value"
     cells = _of_node(rows).transform_flatten(["unit", "value", "grad"])
     cells = cells.transform_calculate(number=number)
-    axis = alt.Axis(labelOverlap="greedy", labelAngle=0, grid=False, ticks=False)
+    axis = alt.Axis(labelOverlap="greedy", labelSeparation=5, labelAngle=0, grid=False, ticks=False)
     at = {
         "x": alt.X("t:O", title="step t, of those whose units are kept", axis=axis),
         "y": alt.Y("unit:O", title="hidden unit", axis=axis),
