@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 SEEN = """
 () => [...document.querySelectorAll("#chart svg text, h1, p, summary, li, label span")]
-  .filter(e => e.textContent.trim() && e.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
+  .filter(e => e.textContent.trim())
+  .filter(e => e.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
   .map(e => {
     const box = e.getBoundingClientRect();
     return [e.textContent, box.left, box.top + scrollY, box.right, box.bottom + scrollY,
