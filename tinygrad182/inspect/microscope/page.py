@@ -157,9 +157,10 @@ def _bound(selection: dict[str, Any], spans: Sequence[Span], block: int) -> dict
         return selection
     last = max(span.steps for span in spans) - 1
     slider = {"input": "range", "min": 0, "max": last, "step": 1, "name": "Step"}
-    still = selection["select"] | {"on": "click"}  # a bound selection takes no clicks otherwise
+    # A bound selection takes no clicks unless told to, and then those of every chart of the page.
+    clicks = {"on": f"@{selection['views'][0]}_marks:click"}
     first = {"value": [{"i": spans[block].step}]}
-    return first | selection | {"select": still, "bind": {"i": slider}}
+    return first | selection | {"select": selection["select"] | clicks, "bind": {"i": slider}}
 
 
 def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
@@ -213,7 +214,8 @@ def page(
     sentences : sequence of str
         What there is to see; the first one stands out.
     chart : dict
-        A specification without a theme: the page has one for white and one for dark, and takes what the reader prefers.
+        A specification without a theme: the page has one for white and one for dark, and takes what
+        the reader prefers.
     more : sequence of str
         What there is to see besides, behind a fold.
     notes : sequence of str
