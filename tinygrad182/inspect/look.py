@@ -180,7 +180,7 @@ class Microscope:
             opened=step_chart(self.steps, times, linked),
             bars=unit_bars(self._rows),
             heatmap=unit_heatmap(self._rows),
-            linked=list(charts_of(self.linked).values()),
+            linked=list(charts_of(self.linked, width=310).values()),
         )
 
     def _spans(self) -> list[Span]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
 Kept = Mapping[int, Sequence[int]]
 
-WIDTH, HEIGHT, STRIP = 860, 210, 40
+WIDTH, HEIGHT, STRIP = 780, 210, 40
 FEW = 40
 """Up to so many steps, each has a dot."""
 

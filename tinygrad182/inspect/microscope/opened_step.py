@@ -15,8 +15,8 @@ from .step_layout import Layout, Place, laid_out
 
 Kept = Mapping[int, Sequence[int]]
 
-WIDTH = 910
-"""As wide as the chart of the time axis with its labels."""
+WIDTH = 1150
+"""As wide as the page, without room for the labels of an axis."""
 HEAD = 52
 """Pixels above the operations, for the title."""
 
@@ -339,7 +339,7 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
     return [
         plain.mark_line(**line).encode(
             color=alt.Color("below:Q", scale=colour, legend=legend),
-            strokeWidth=alt.StrokeWidth("below:Q", scale=width, legend=None),
+            strokeWidth=alt.StrokeWidth("below:Q", scale=width, legend=legend),
             strokeDash=alt.condition("datum.part < 0", alt.value([6, 3]), alt.value([])),
             **at,
         ),

@@ -10,9 +10,6 @@ from typing import Any, NamedTuple
 from ... import _charts
 from ..._html import chart_page, text
 
-LEFT, RIGHT = 300, 860
-"""Pixels of the page's two columns."""
-
 BESIDE = 3
 """Linked views that stand side by side."""
 
@@ -92,13 +89,15 @@ def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]
         A Vega-Lite specification. Altair makes the charts and not what holds them, for it copies all of
         them whenever one is placed beside another.
     """
-    right = [chart for chart in (panels.curves, panels.opened) if chart is not None]
-    first = [panels.network, *([right] if right else [])]
-    chosen = [chart for chart in (panels.bars, panels.heatmap) if chart is not None]
-    linked = panels.linked
-    rows = [row for row in (first, chosen, *_rows(linked)) if row]
+    rows = [
+        (panels.network, panels.curves),
+        (panels.opened,),
+        (panels.bars, panels.heatmap),
+        *_rows(panels.linked),
+    ]
+    there = [[chart for chart in row if chart is not None] for row in rows]
     page = _Page()
-    placed = [page.beside(row) for row in rows]
+    placed = [page.beside(row) for row in there if row]
     top = _charts.spec(_charts.altair().Chart().mark_point())
     signals = _signals(panels, spans, block)
     return {
@@ -106,13 +105,13 @@ def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]
         "vconcat": placed,
         "spacing": 24,
         "resolve": {"scale": _INDEPENDENT},
-        "params": signals + page.selections,
+        "params": signals + [_bound(each, spans, block) for each in page.selections],
         "datasets": page.datasets,
     }
 
 
 class _Page:
-    """Charts placed beside and above each other; what Vega-Lite wants at the top of all of them."""
+    """Charts placed beside each other; what Vega-Lite wants at the top of all of them."""
 
     def __init__(self) -> None:
         self.selections: list[dict[str, Any]] = []
@@ -120,15 +119,9 @@ class _Page:
         self._names: dict[str, str] = {}
 
     def beside(self, charts: Sequence[Any]) -> dict[str, Any]:
-        """Place charts from left to right; a list among them from top to bottom."""
-        return self._concat("hconcat", charts, 32)
-
-    def _concat(self, how: str, charts: Sequence[Any], spacing: int) -> dict[str, Any]:
-        placed = [
-            self._concat("vconcat", c, 16) if isinstance(c, list) else self._taken(c)
-            for c in charts
-        ]
-        return {how: placed, "spacing": spacing, "resolve": {"scale": _INDEPENDENT}}
+        """Place charts from left to right."""
+        placed = [self._taken(chart) for chart in charts]
+        return {"hconcat": placed, "spacing": 24, "resolve": {"scale": _INDEPENDENT}}
 
     def _taken(self, chart: Any) -> dict[str, Any]:
         """One chart without what stands at the top of the page."""
@@ -156,6 +149,18 @@ class _Page:
 
 def _rows(charts: Sequence[Any]) -> list[list[Any]]:
     return [list(charts[i : i + BESIDE]) for i in range(0, len(charts), BESIDE)]
+
+
+def _bound(selection: dict[str, Any], spans: Sequence[Span], block: int) -> dict[str, Any]:
+    """A selection of the page; that of a step is bound to a slider, which the arrow keys move."""
+    if selection["name"] != "pick_step":
+        return selection
+    last = max(span.steps for span in spans) - 1
+    slider = {"input": "range", "min": 0, "max": last, "step": 1, "name": "Step"}
+    # A bound selection takes no clicks unless told to, and then those of every chart of the page.
+    clicks = {"on": f"@{selection['views'][0]}_marks:click"}
+    first = {"value": [{"i": spans[block].step}]}
+    return first | selection | {"select": selection["select"] | clicks, "bind": {"i": slider}}
 
 
 def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
@@ -209,7 +214,8 @@ def page(
     sentences : sequence of str
         What there is to see; the first one stands out.
     chart : dict
-        A specification without a theme: the page has one for white and one for dark, and takes what the reader prefers.
+        A specification without a theme: the page has one for white and one for dark, and takes what
+        the reader prefers.
     more : sequence of str
         What there is to see besides, behind a fold.
     notes : sequence of str
