@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from .. import _calls
 from ..marks import mark
 from .anomaly import Anomaly, first_anomaly
+from .drawn import draw_matrix
 from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
 from .interventions import intervene
 from .jacobians import StepJacobians, step_jacobians
+from .look import Microscope, look
 from .matrices import input_grad_matrix, state_grad_matrix
-from .paths import GainSplit, PathSplit, gain_split, path_split
+from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
 from .step_flow import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
@@ -32,7 +34,9 @@ __all__ = [
     "Graph",
     "GraphNode",
     "HopSplit",
+    "Microscope",
     "PathSplit",
+    "PathSplits",
     "RecordedStateFlow",
     "StackFlow",
     "StateFlow",
@@ -41,6 +45,7 @@ __all__ = [
     "StepJacobians",
     "StepOperation",
     "StepVectors",
+    "draw_matrix",
     "first_anomaly",
     "fixed_points",
     "gain_split",
@@ -48,6 +53,7 @@ __all__ = [
     "gradient_flow",
     "input_grad_matrix",
     "intervene",
+    "look",
     "mark",
     "path_split",
     "state_grad_matrix",

@@ -222,6 +222,9 @@ class GradientFlow(_ByName[StackFlow[States]]):
             }
         )
 
+    def _repr_html_(self) -> str:
+        return shown(*(stack._fold(opened=len(self) <= MOST_UNFOLDED) for stack in self.values()))
+
 
 def _shown(states: Mapping[str, States]) -> str:
     """A table of one state or of two; of more, a row for each."""
@@ -239,9 +242,6 @@ def _figures(state: StateFlow | RecordedStateFlow) -> tuple[Any, ...]:
     smallest = int(np.argmin(logs))
     grads = [scientific(logs[i], 3) for i in (0, -1, smallest)]
     return (len(logs), *grads, int(state.time[smallest]), float(values[0]), float(values[-1]))
-
-    def _repr_html_(self) -> str:
-        return shown(*(stack._fold(opened=len(self) <= MOST_UNFOLDED) for stack in self.values()))
 
 
 MOST_UNFOLDED = 4

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backend
@@ -16,14 +17,17 @@ from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
 from ..errors import FreedGraphError, GraphError, UnknownPathError, brief
-from ..modes import modes_kept, no_grad
+from ..modes import enable_grad, modes_kept, no_grad
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
 from ..recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..recurrence import Scan, is_scan
 from ..unrolling import opening, operations
+from . import terminal
+from .flow import gradient_flow
 from .gates import gate_names
 from .graph_html import graph_html
+from .look import Microscope
 from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step
 from .table import TextTable, text_table
@@ -489,9 +493,9 @@ class Graph:
             It is of another graph.
         """
         if isinstance(x, GraphNode):
-            node = self._own(x)._node
-            return wrap(self._value(node), node)
-        node = x._node if is_tensor(x) else None
+            own = self._own(x)._node
+            return wrap(self._value(own), own)
+        node: Node | None = x._node if is_tensor(x) else None
         if node is None or self._closed is None or node in self._kept:
             return x
         if self._twin is None:
@@ -585,6 +589,83 @@ class Graph:
             uses = len(self._uses.get(node._node, ()))
             rows.append((*what, size, slopes.get(node._node), uses))
         return text_table(header, rows, max_rows)
+
+    # --- drawn --------------------------------------------------------------------------------------
+
+    def look(self, steps: Sequence[int] | None = None, sample: int = 0) -> Microscope:
+        """Return the page on which the gradient is followed through this graph; see :func:`look`.
+
+        Raises
+        ------
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+        """
+        return Microscope(self._loss(), None, steps, sample)
+
+    def _loss(self) -> Tensor:
+        """A single element whose gradient is what the trace began with."""
+        (node, g), *others = self._seeds
+        if not others and node.value.size == 1 and bool((g == 1).all()):
+            return wrap(node.value, node)
+        with enable_grad():
+            parts = [(wrap(n.value, n) * g).sum() for n, g in self._seeds]
+        return sum(parts[1:], start=parts[0])
+
+    def save_html(
+        self, path: str | Path, steps: Sequence[int] | None = None, sample: int = 0
+    ) -> None:
+        """Write the page on which the gradient is followed: one file that needs no network.
+
+        Parameters
+        ----------
+        path : str or Path
+        steps : sequence of int, optional
+            The time steps whose values over hidden units are kept; see :func:`look`.
+        sample : int
+            The sequence of the batch whose units are shown.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        MissingDependencyError
+            Altair or vl-convert is not installed.
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import tinygrad182 as tg
+        >>> lstm = tg.nn.LSTM(1, 8, rng=0)
+        >>> graph = tg.inspect.trace(lstm(tg.ones((20, 1, 1)))[0][-1].sum())
+        >>> graph.save_html(tempfile.mkdtemp() + "/lstm.html")
+        """
+        self.look(steps, sample).save_html(path)
+
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write the page's charts, or one of them, as an image; see :meth:`Microscope.save_png`."""
+        self.look().save_png(path, view, dark=dark, **chosen)
+
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write the page's charts, or one of them, as a drawing; see :meth:`Microscope.save_svg`."""
+        self.look().save_svg(path, view, dark=dark, **chosen)
+
+    def show(self, width: int | None = None) -> None:
+        """Print the graph as a tree of modules, and the norms of states over time as sparklines.
+
+        Parameters
+        ----------
+        width : int, optional
+            Columns; by default the terminal's, or 80 where there is none.
+        """
+        loss = self._loss()
+        marked = any(node.is_fused or (node.name and node.time is not None) for node in self)
+        terminal.show(self, gradient_flow(loss) if marked else None, width)
 
     def __reduce__(self) -> NoReturn:
         raise GraphError(

@@ -21,7 +21,9 @@ from ..errors import ArgumentError, GraphError
 from ..memory import in_pass
 from ..modes import grad_mode, modes_kept
 from ..recording import Node, is_tensor, wrap
+from .drawn import Drawn, slide
 from .hosting import opened
+from .microscope.linked_charts import SingularValues, singular_chart
 from .paths import Step, steps_of
 from .recorded import opened_graph
 from .recurrences import Stack, Wanted, chosen, one_stack, stack_at
@@ -37,7 +39,7 @@ MOST_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
-class StepJacobians(Generic[Matrices]):
+class StepJacobians(Drawn, Generic[Matrices]):
     """J_t = ∂s_t/∂s_{t−1} of one sequence, for every step that has one before it.
 
     Steps stand in the order they were computed; in a loop that runs from the end to the start, s_{t+1}
@@ -98,6 +100,12 @@ class StepJacobians(Generic[Matrices]):
                 total = total + np.log(np.abs(np.diag(r)))
             growth[k] = total
         return growth
+
+    def chart(self) -> Any:
+        """Return the singular values over time as an Altair chart."""
+        order = np.argsort(self.time)
+        values = SingularValues(self.time[order], self.names, self.singular_values[order])
+        return slide(singular_chart({0: values}))
 
 
 def _described(jacobians: StepJacobians[Any]) -> str:

@@ -16,7 +16,7 @@ from .._files import checked_path, write_file
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backpropagation import ancestors
-from ..errors import ArgumentError, GraphError, UnknownPathError, brief
+from ..errors import ArgumentError, UnknownPathError, brief
 from ..modes import enable_grad
 from ..nn.module import Module
 from ..recording import Node
@@ -170,7 +170,7 @@ class Microscope:
             opened=step_chart(self.steps, times, linked),
             bars=unit_bars(self._rows),
             heatmap=unit_heatmap(self._rows),
-            linked=charts_of(self.linked),
+            linked=list(charts_of(self.linked).values()),
         )
 
     def _spans(self) -> list[Span]:
@@ -220,8 +220,8 @@ class Microscope:
             "units": panels.bars,
             "heatmap": panels.heatmap,
         }
-        linked = {name: chart for name, chart in panels.linked.items()}
-        return {name: chart for name, chart in (found | linked).items() if chart is not None}
+        found |= charts_of(self.linked)
+        return {name: chart for name, chart in found.items() if chart is not None}
 
     def chart(
         self,
@@ -230,7 +230,7 @@ class Microscope:
         time: int | None = None,
         operation: int | str | None = None,
     ) -> Any:
-        """Return one view as an Altair chart, or all of them, as on the page.
+        """Return one view, or all of them as on the page, as an Altair chart.
 
         Parameters
         ----------
@@ -248,18 +248,35 @@ class Microscope:
         UnknownPathError, ArgumentError
             No such view, path, time or operation.
         """
+        spec = self._spec(view, path, time, operation)
+        return _charts.altair().Chart.from_dict(spec, validate=False)
+
+    def _spec(
+        self,
+        view: str | None = None,
+        path: str | None = None,
+        time: int | None = None,
+        operation: int | str | None = None,
+    ) -> dict[str, Any]:
         block = self._first_block() if path is None else self._block(path)
         spans = self._spans()
         span = spans[block] = self._chosen(block, spans[block], time, operation)
-        if view is None:
-            return compose(self._panels(linked=True), spans, block)
-        charts = self.charts()
-        if view not in charts:
-            raise UnknownPathError(f"look: no view {view!r}; there are {brief(list(charts))[1:-1]}")
-        alt = _charts.altair()
+        with _charts.unchecked():
+            if view is None:
+                return compose(self._panels(linked=True), spans, block)
+            charts = self.charts()
+            if view not in charts:
+                raise UnknownPathError(
+                    f"look: no view {view!r}; there are {brief(list(charts))[1:-1]}"
+                )
+            spec = _charts.spec(charts[view])
         values = {"block": block, "step": span.step, "node": span.node}
         values |= {"window": [span.first, span.last]}
-        return charts[view].add_params(*[alt.param(name=n, value=v) for n, v in values.items()])
+        spec["params"] = [
+            *({"name": n, "value": v} for n, v in values.items()),
+            *spec.get("params", ()),
+        ]
+        return spec
 
     def _block(self, path: str) -> int:
         paths = {block.path: i for i, block in enumerate(self.network.blocks) if i in self.steps}
@@ -289,7 +306,7 @@ class Microscope:
         """The whole page, one HTML file that needs no network."""
         shown = [s.text for s in self.sentences if not s.folded]
         more = [s.text for s in self.sentences if s.folded]
-        return page(self.title, shown, self.chart(), more, self._notes(), self._absent())
+        return page(self.title, shown, self._spec(), more, self._notes(), self._absent())
 
     def _notes(self) -> list[str]:
         found = []
@@ -332,16 +349,17 @@ class Microscope:
         target = checked_path("save_html", path)
         write_file("save_html", target, self.page().encode())
 
-    def save_png(self, path: str | Path, view: str | None = None, **chosen: Any) -> None:
-        """Write a view, or all of them, as an image; parameters are those of :meth:`chart`."""
-        _charts.save_png("save_png", self._picture(view, chosen), path)
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as an image, on white or on dark; see :meth:`chart`."""
+        _charts.save_png("save_png", self._spec(view, **chosen), path, dark)
 
-    def save_svg(self, path: str | Path, view: str | None = None, **chosen: Any) -> None:
-        """Write a view, or all of them, as a drawing; parameters are those of :meth:`chart`."""
-        _charts.save_svg("save_svg", self._picture(view, chosen), path)
-
-    def _picture(self, view: str | None, chosen: Mapping[str, Any]) -> Any:
-        return _charts.configured(self.chart(view, **chosen), chosen.get("dark", False))
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as a drawing, on white or on dark; see :meth:`chart`."""
+        _charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
 
     def open(self) -> Path:
         """Write the page into a temporary file, show it in a browser, and return where it is."""
@@ -361,7 +379,7 @@ def _single(loss: Tensor, gradient: Any) -> Tensor:
     if node.value.size == 1 and gradient is None:
         return loss
     with enable_grad():
-        return functions.sum(loss * Tensor(g))
+        return functions.sum(loss * g)
 
 
 def _calls(members: Sequence[Node]) -> dict[int, list[Node]]:

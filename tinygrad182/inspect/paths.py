@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from .. import backend
+from .._charts import altair
 from .._tensor import Tensor
 from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..recording import Node
+from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands
 from .hosting import opened
+from .microscope.linked_charts import Shares, gain_chart, shares_chart
 from .recurrences import Stack, Wanted, chosen, one_state
 from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .steps import (
@@ -48,7 +51,7 @@ class _Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PathSplit:
+class PathSplit(Drawn):
     """The gradient by one state over time, split by the way it came.
 
     Attributes
@@ -84,18 +87,34 @@ class PathSplit:
         rows = zip(self.time.tolist(), *(s.tolist() for s in self.shares.values()), strict=True)
         return text_table(("t", *self.shares), list(rows), most)
 
+    def chart(self) -> Any:
+        """Return the shares over time as an Altair chart."""
+        return slide(shares_chart({0: Shares(self.time, "s", self.shares)}))
 
-class PathSplits(dict[str, PathSplit]):
+
+class PathSplits(dict[str, PathSplit], Drawn):
     """The splits of a recurrence's states by name; prints their shares as tables."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
         most = 20 // max(len(self), 1)
         return "\n".join(f"shares of ∂L/∂{name}\n{s._table(most)}" for name, s in self.items())
 
+    def chart(self) -> Any:
+        """Return the shares of every state over time, side by side, as an Altair chart."""
+        alt, (width, height) = altair(), SLIDE
+        size = {"width": width // len(self) - 75, "height": height - 130}
+        charts = [
+            shares_chart({0: Shares(split.time, name, split.shares)}, **size)
+            for name, split in self.items()
+        ]
+        return signalled(alt.hconcat(*charts).resolve_scale(color="independent")).properties(
+            padding=12
+        )
 
-def path_split(
-    loss: Tensor, path: str | None = None, *, times: Wanted = None
-) -> Mapping[str, PathSplit]:
+
+def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -> PathSplits:
     """Split the gradient by every state of a recurrence by the way it came.
 
     ∂L/∂s_t is the sum of what comes from the states of step t+1 and what comes from the loss without
@@ -113,8 +132,8 @@ def path_split(
 
     Returns
     -------
-    mapping of str to PathSplit
-        By the state's name.
+    PathSplits, a dict of str to PathSplit
+        By the state's name; ``.save_png(path)`` draws all.
 
     Raises
     ------
@@ -368,7 +387,7 @@ def _rows(array: Array) -> np.ndarray[Any, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class GainSplit:
+class GainSplit(Drawn):
     """How much one step back in time scales the gradient, split into its two factors.
 
     Attributes
@@ -396,6 +415,10 @@ class GainSplit:
             *(a.tolist() for a in (self.time, self.saturation, self.weight, self.gain)), strict=True
         )
         return text_table(("t", "saturation", "weight", "gain"), list(rows), 20)
+
+    def chart(self) -> Any:
+        """Return the factors over time as an Altair chart."""
+        return slide(gain_chart({0: self}))
 
 
 def gain_split(

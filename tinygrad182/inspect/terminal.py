@@ -35,6 +35,9 @@ MARKS: dict[str, tuple[str, Callable[[HostArray], HostArray]]] = {
 MOST = 10
 """Parameters, operations or submodules shown of one module; of more, the first and the last."""
 
+KEPT_MODULES = 4
+"""Submodules shown where there are more than :data:`MOST`: each brings lines of its own."""
+
 DEEPEST = 8
 """Levels of the tree; modules nested deeper stand side by side on the last one."""
 
@@ -136,7 +139,8 @@ def described(nodes: Iterable[ShownNode], flow: Flow | None, width: int) -> list
     for node in every:
         if node.op != "leaf":
             module = root.at(node.module)
-            (module.operations if node.time is None else module.steps).append(node)
+            outside = node.time is None or node.time < 0
+            (module.operations if outside else module.steps).append(node)
         elif _is_parameter(node):
             path, _, name = node.name.rpartition(".")
             root.at(path).parameters.append((name or "parameter", node))
@@ -183,7 +187,7 @@ def _contents(module: _Module, flow: Flow) -> list[_Branch | _Block]:
     ]
     return [
         *_cut(leaves, "parameters"),
-        *_cut(below, "modules"),
+        *_cut(below, "modules", KEPT_MODULES),
         *(_in_one(module.operations) if flow else _one_by_one(module.operations)),
         *_loop(module.steps),
         *([_Block(flow[module.path])] if module.path in flow else []),
@@ -245,11 +249,12 @@ def _row(pieces: Line, number: str, width: int) -> Line:
     return [*kept, (" " * room + number.rjust(COLUMN + 1), "")] if number else kept
 
 
-def _cut(entries: list[_Branch], what: str) -> list[_Branch]:
+def _cut(entries: list[_Branch], what: str, kept: int = MOST) -> list[_Branch]:
+    """The first and the last of many entries."""
     if len(entries) <= MOST:
         return entries
-    hidden = _Branch([(f"… {len(entries) - MOST:,} more {what}", "")], None)
-    return [*entries[: MOST // 2], hidden, *entries[-(MOST // 2) :]]
+    hidden = _Branch([(f"… {len(entries) - kept:,} more {what}", "")], None)
+    return [*entries[: kept // 2], hidden, *entries[-(kept // 2) :]]
 
 
 def _called(node: ShownNode) -> str:

@@ -68,7 +68,7 @@ class Through:
 
     def table(self, max_rows: int | None = 60) -> TextTable:
         """One line per operation, the largest share first; parts and other views of one are left out."""
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (_Share(share), self._labels[node], node.op, node.module, node.time)
             for node, share in self.shares.items()
             if node in self._labels
@@ -272,8 +272,8 @@ def _back(rows: list[_Row], target: Node, ends: Set[Node], whole: _Gradient) -> 
         found = gradients_inside(_seeds(some), set(ends), stop=True, kind=ScaledCotangents)
         bands = found.bands.get(target, [])
         for part, (_, power) in zip(_on_host(bands), bands, strict=True):
-            for row, g in zip(some, part, strict=True):
-                shares[row.node] += whole.share(g, power + row.power)
+            for i, row in enumerate(some):
+                shares[row.node] += whole.share(part[i, ...], power + row.power)
     return shares
 
 

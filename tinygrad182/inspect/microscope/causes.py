@@ -62,8 +62,11 @@ def by_gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
     if abs(net) < LEVEL:
         return Cause(each, numbers)
     if s * w < 0:
-        winner, other = ("saturation", words.matrix) if s * net > 0 else (words.matrix, "saturation")
-        return Cause(f"{winner} outweigh{"" if winner.endswith("matrices") else "s"} {other}: {each}", numbers)
+        stronger, weaker = (
+            ("saturation", words.matrix) if s * net > 0 else (words.matrix, "saturation")
+        )
+        verb = "outweigh" if stronger.endswith("s") else "outweighs"
+        return Cause(f"{stronger} {verb} {weaker}: {each}", numbers)
     numbers["weight_share"] = share = w / (s + w)
     change = "fall" if net < 0 else "rise"
     if share > 0.995:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
 Kept = Mapping[int, Sequence[int]]
 
-WIDTH, HEIGHT, STRIP = 860, 210, 40
+WIDTH, HEIGHT, STRIP = 840, 210, 40
 FEW = 40
 """Up to so many steps, each has a dot."""
 
@@ -234,11 +234,11 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
             filled=True,
             size=45,
             clip=True,
-            yOffset=alt.ExprRef("-datum.lane" if word == ZERO else "datum.lane"),
+            yOffset=alt.ExprRef("-5 - datum.lane" if word == ZERO else "5 + datum.lane"),
         )  # fmt: skip
         .encode(
             x=x,
-            y=alt.value(HEIGHT - 5 if word == ZERO else 5),
+            y=alt.value("height" if word == ZERO else 0),
             shape=alt.Shape("word:N", scale=scale, legend=legend),
             color=_look(lines)[0],
             opacity=_chosen_block(0.9, 0.2),
@@ -262,11 +262,7 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     label = seen.transform_calculate(
         label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t"
     )
-    middle = (
-        "(window[0] + window[1]) / 2"
-        if linked
-        else f"{sum(ends) / 2}"
-    )
+    middle = "(window[0] + window[1]) / 2" if linked else f"{sum(ends) / 2}"
     text = label.mark_text(
         baseline="bottom", fontWeight="bold", fontSize=12,
         align=alt.ExprRef(f"datum.t > {middle} ? 'right' : 'left'"),
@@ -300,10 +296,9 @@ def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any
     rect = chosen.mark_rect(opacity=0, clip=True, cursor="pointer").encode(
         x=alt.X("left:Q", title="step t"),
         x2="right:Q",
-        y=alt.value(0),
-        y2=alt.value(HEIGHT),
         tooltip=tooltip,
     )
+    rect = rect.properties(name="steps")
     if not linked:
         return rect
     pick = alt.selection_point(

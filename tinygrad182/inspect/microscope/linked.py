@@ -27,7 +27,7 @@ from ..recurrences import Recurrence, Stack, one_stack, recurrences
 from ..scaling import total_norms, zeros_like
 from ..steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
 from ..weights import weight_grad_by_time
-from .linked_charts import Matrix, Shares, SingularValues, StepNorms
+from .linked_charts import Matrix, Shares, SingularValues, StepNorms, spread
 
 HostArray = np.ndarray[Any, Any]
 
@@ -122,17 +122,6 @@ def _or_reason(find: Callable[[], _View]) -> _View | str:
         raise
     except (GraphError, ShapeError) as error:
         return re.sub(r"^\w+: ", "", str(error)).partition(", so ")[0].partition("; ")[0]
-
-
-def spread(values: Sequence[int], most: int) -> list[int]:
-    """At most so many of some values, evenly spread, the ends among them.
-
-    >>> spread(range(100), 4)
-    [0, 33, 66, 99]
-    """
-    if len(values) <= most:
-        return list(values)
-    return [values[i] for i in np.linspace(0, len(values) - 1, most).astype(int)]
 
 
 # --- shares, gains, singular values ----------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -101,6 +101,17 @@ class StepNorms(NamedTuple):
     log10_norm: Mapping[str, HostArray]
 
 
+def spread(values: Sequence[int], most: int) -> list[int]:
+    """At most so many of some values, evenly spread, the ends among them.
+
+    >>> spread(range(100), 4)
+    [0, 33, 66, 99]
+    """
+    if len(values) <= most:
+        return list(values)
+    return [values[i] for i in np.linspace(0, len(values) - 1, most).astype(int)]
+
+
 # --- what all charts have in common ----------------------------------------------------------------
 
 Views = Mapping[int, Any]
@@ -175,7 +186,7 @@ def _factors(low: float, high: float) -> _Axis:
     if high - low > 1.7:
         ticks = [float(n) for n in decade_axis(low, high, 5)["values"]]
     else:
-        digits = (1, 2, 5) if high - low > 0.5 else (1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+        digits = (1, 2, 5) if high - low > 0.5 else (1, 1.2, 1.5, 2, 3, 5, 7)
         powers = range(math.floor(low), math.ceil(high) + 1)
         ticks = [n + math.log10(d) for n in powers for d in digits]
     return _Axis(low, high, [n for n in ticks if low <= n <= high])
@@ -244,7 +255,9 @@ def _flat(rows: list[Row], condition: str, *fields: str) -> Any:
 def _drawn(lines: _Lines, x: Any, y: Any) -> list[Any]:
     """Curves with gaps, and points where there are few steps."""
     alt, parts = altair(), lines.colours
-    here = {row["block"]: [p for p in parts if _has(lines.rows, row["block"], p)] for row in lines.rows}
+    here = {
+        row["block"]: [p for p in parts if _has(lines.rows, row["block"], p)] for row in lines.rows
+    }
     color = alt.Color(
         "part:N",
         scale=alt.Scale(domain=list(parts), range=list(parts.values())),
@@ -346,7 +359,9 @@ class _Panel(NamedTuple):
     def y(self, axes: Mapping[int, _Axis], title: str, label: str) -> Any:
         return _y({b: axes.get(b, _NOTHING) for b in self.views}, title, label)
 
-    def lines(self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any) -> list[Any]:
+    def lines(
+        self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any
+    ) -> list[Any]:
         lines = _Lines(rows, colours)
         return [*_drawn(lines, self.x(), y), *_edges(lines, axes, self.x(), y)]
 
@@ -436,7 +451,9 @@ def _share_axis(parts: Iterable[HostArray]) -> _Axis:
     low, high = _range(*parts)
     low, high = min(low, 0.0), max(high, 1.0)
     room = 0.05 * (high - low)
-    every = next(n for n in (0.5, 1, 2, 5, *(10.0**k for k in range(1, 300))) if (high - low) / n <= 5)
+    every = next(
+        n for n in (0.5, 1, 2, 5, *(10.0**k for k in range(1, 300))) if (high - low) / n <= 5
+    )
     ticks = np.arange(math.ceil(low / every), math.floor(high / every) + 1) * every
     return _Axis(low - room, high + room, ticks.tolist())
 
@@ -527,7 +544,12 @@ def singular_chart(
     axes = {b: _singular_axis(curves[b], v) for b, v in logs.items()}
     y = panel.y(axes, "singular value", _FACTOR)
     bands = [
-        {"block": b, "t": panel.found[b].time.tolist(), "low": finite(np.maximum(v[:, -1], axes[b].low).tolist()), "high": finite(v[:, 0].tolist())}
+        {
+            "block": b,
+            "t": panel.found[b].time.tolist(),
+            "low": finite(np.maximum(v[:, -1], axes[b].low).tolist()),
+            "high": finite(v[:, 0].tolist()),
+        }
         for b, v in logs.items()
     ]
     alt = altair()
@@ -536,7 +558,10 @@ def singular_chart(
     return panel.chart(
         [_level(0.0), band, *panel.lines(rows, colours, axes, y)],
         lambda view: "How far one step can stretch a gradient",
-        ["Singular values of ∂" + "sₜ/∂sₜ₋₁, smallest to largest:", "all below 1, and every gradient shrinks."],
+        [
+            "Singular values of ∂" + "sₜ/∂sₜ₋₁, smallest to largest:",
+            "all below 1, and every gradient shrinks.",
+        ],
     )
 
 
@@ -564,7 +589,10 @@ def matrix_chart(
     decades = {b: _decades(view.log10_norm) for b, view in panel.found.items()}
     cells = _flat(rows, "", "t", "t2", "v").mark_rect(clip=True)
     cells = cells.encode(
-        x=panel.x(), x2="t2:Q", y=panel.y(axes, "loss at step k", "format(datum.value, 'd')"), y2="y2:Q"
+        x=panel.x(),
+        x2="t2:Q",
+        y=panel.y(axes, "loss at step k", "format(datum.value, 'd')"),
+        y2="y2:Q",
     )
     layers = [
         cells.transform_filter("isNumber(datum.v)").encode(color=_magnitude(decades)),
@@ -573,7 +601,10 @@ def matrix_chart(
     chart = panel.chart(
         layers,
         lambda view: f"‖∂Lₖ/∂{view.state}ₜ‖: what step k says about step t",
-        ["Lₖ is what the loss reads at step k. A row fades to the left", "as the gradient vanishes."],
+        [
+            "Lₖ is what the loss reads at step k. A row fades to the left",
+            "as the gradient vanishes.",
+        ],
     )
     return chart.resolve_scale(color="independent")
 
@@ -631,8 +662,8 @@ def charts_of(
     time: Mapping[int, HostArray] | None = None,
     width: int = WIDTH,
     height: int = HEIGHT,
-) -> list[Any]:
-    """The charts of a page: those that any of its blocks has, linked."""
+) -> dict[str, Any]:
+    """The charts of a page by the view's name: those that any of its blocks has, linked."""
     kinds: dict[str, Callable[..., Any]] = {
         "shares": shares_chart,
         "gain": gain_chart,
@@ -640,10 +671,10 @@ def charts_of(
         "singular": singular_chart,
         "weights": weights_chart,
     }
-    found = []
+    found = {}
     for name, draw in kinds.items():
         views = {b: getattr(linked, name) for b, linked in blocks.items()}
         if not all(isinstance(view, str) for view in views.values()):
             own = {b: linked.time for b, linked in blocks.items()}
-            found.append(draw(views, time or own, linked=True, width=width, height=height))
+            found[name] = draw(views, time or own, linked=True, width=width, height=height)
     return found

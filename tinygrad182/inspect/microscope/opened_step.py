@@ -15,8 +15,7 @@ from .step_layout import Layout, Place, laid_out
 
 Kept = Mapping[int, Sequence[int]]
 
-WIDTH = 910
-"""As wide as the chart of the time axis with its labels."""
+WIDTH = 840
 HEAD = 52
 """Pixels above the operations, for the title."""
 
@@ -28,6 +27,9 @@ _EXPLAINED = (
     "In a box: the norm of its value, then (∂) the norm of its gradient. "
     "On an edge: the share of the left box's gradient that comes back over it."
 )
+_WIDTH = f"5 + datum.below * {4 / DECADES}"
+"""An edge's: 5 pixels for the largest gradient of the step, 1 for the smallest that is told apart."""
+
 _EDGES_ONLY = "On an edge: the share of the left box's gradient that comes back over it. "
 
 
@@ -66,7 +68,8 @@ def step_chart(flows: Mapping[int, StepFlow], kept: Kept, linked: bool = False) 
         alt.Scale(domain=[0, WIDTH], nice=False), alt.Scale(domain=[height, 0], nice=False)
     )
     layers = [
-        *_title(heads, axes),
+        *_title(heads),
+        _chosen(boxes),
         *_curves(edges, axes),
         *_boxes(boxes, axes, linked),
         *_edge_texts(edges, axes),
@@ -101,7 +104,7 @@ def _measured(flow: StepFlow) -> _Measures:
     full = [min(max(60.0, 6.9 * n + 8), 100.0) for n in longest]
     short = [min(max(26.0, 6.9 * n + 8), 100.0) for n in longest]
     numbers = sum(full) + _END + layout.slots * 28 <= WIDTH
-    room = (WIDTH - _END - layout.slots * 24) / max(sum(short), 1)
+    room = (WIDTH - _END - layout.slots * 30) / max(sum(short), 1)
     widths = full if numbers else [min(room, 1) * width for width in short]
     labels = min(widths, default=0) >= 24
     if not labels:
@@ -225,7 +228,7 @@ class _Drawing:
         """Where edges behind a slot have finished their bend; the numbers stand behind it."""
         m = self.measures
         gap = m.lefts[slot + 1] - m.rights[slot]
-        return m.rights[slot] + max(gap - 34, 0.35 * gap)
+        return m.rights[slot] + max(gap - 34, min(10, 0.35 * gap))
 
 
 def _bend(xs: list[float], ys: list[float], begin: float, end: float, to: float) -> None:
@@ -278,7 +281,18 @@ def _of_block(rows: Any) -> Any:
     return altair().Chart(rows).transform_filter("datum.block == block")
 
 
-def _title(heads: Any, axes: _Axes) -> list[Any]:
+def _chosen(boxes: Any) -> Any:
+    """The norms of the chosen operation, which the boxes of a long step have no room for."""
+    alt = altair()
+    chosen = _numbers(boxes).transform_filter("datum.node == node")
+    chosen = chosen.transform_calculate(
+        chosen="datum.label + ':  value ' + datum.value_text + ',  gradient ' + datum.grad_text"
+    )
+    mark = chosen.mark_text(align="right", baseline="top", fontSize=12, fontWeight="bold", color=ORANGE)
+    return mark.encode(x=alt.value(WIDTH), y=alt.value(1), text=alt.Text("chosen:N"))
+
+
+def _title(heads: Any) -> list[Any]:
     alt = altair()
     path = "(datum.path ? datum.path : 'the loop')"
     chart = _of_block(heads).transform_calculate(
@@ -329,17 +343,15 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
     at = {**axes.at("x", "y"), "detail": ["edge:N"], "tooltip": tooltip}
     legend = alt.Legend(
         title="gradient on an edge: decades below the largest of this step",
-        orient="bottom", direction="horizontal", symbolType="stroke", symbolSize=600,
+        orient="bottom", direction="horizontal", symbolType="stroke", symbolSize=600, symbolStrokeWidth=4,
         values=list(range(-DECADES, 1)), format="d", titleLimit=500,
     )  # fmt: skip
     scheme = alt.SchemeParams(name=MAGNITUDE, extent=[0.15, 0.85])
     colour = alt.Scale(scheme=scheme, domain=[-DECADES, 0], clamp=True)
-    width = alt.Scale(domain=[-DECADES, 0], range=[1, 5], clamp=True)
     line = {"interpolate": "monotone", "strokeCap": "butt", "opacity": 0.9}
     return [
-        plain.mark_line(**line).encode(
+        plain.mark_line(**line, strokeWidth=alt.ExprRef(_WIDTH)).encode(
             color=alt.Color("below:Q", scale=colour, legend=legend),
-            strokeWidth=alt.StrokeWidth("below:Q", scale=width, legend=None),
             strokeDash=alt.condition("datum.part < 0", alt.value([6, 3]), alt.value([])),
             **at,
         ),
@@ -388,6 +400,7 @@ def _boxes(boxes: Any, axes: _Axes, linked: bool) -> list[Any]:
         strokeWidth=alt.ExprRef("datum.node == node ? 3 : 1"),
     )  # fmt: skip
     rect = rect.encode(x2="x2:Q", y2="y2:Q", tooltip=tooltip, **axes.at("x", "y"))
+    rect = rect.properties(name="operations")
     if not linked:
         return [rect]
     pick = alt.selection_point(

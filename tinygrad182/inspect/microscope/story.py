@@ -383,7 +383,8 @@ class _Recurrence:
                 )
         except GraphError:  # neither a path of the state alone nor a nonlinearity of a sum
             return []
-        return [self._told("cause", cause.text, **cause.numbers)]
+        times = {"time": list(blamed.times)} if blamed else {}
+        return [self._told("cause", cause.text, **cause.numbers, **times)]
 
     def _blamed(self) -> Blamed | None:
         way, words = self.way, self.words

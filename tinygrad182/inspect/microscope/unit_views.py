@@ -90,9 +90,7 @@ def _rounded(numbers: HostArray) -> list[float | str]:
 
 
 def _of_node(rows: Sequence[Row]) -> Any:
-    return altair().Chart(data(rows)).transform_filter(
-        "datum.block == block && datum.node == node"
-    )
+    return altair().Chart(data(rows)).transform_filter("datum.block == block && datum.node == node")
 
 
 def _nearest(rows: Sequence[Row]) -> Any:
@@ -256,7 +254,9 @@ def _words(cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any]) -> l
     names = [_WORDS[word] for word in _WORDS if word in found]
     if not names:
         return []
-    words = " : ".join(f"datum.number === {word!r} ? {name!r}" for word, (name, _) in _WORDS.items())
+    words = " : ".join(
+        f"datum.number === {word!r} ? {name!r}" for word, (name, _) in _WORDS.items()
+    )
     scale = alt.Scale(domain=[name for name, _ in names], range=[colour for _, colour in names])
     marks = cells.transform_filter("isString(datum.number)")
     marks = marks.transform_calculate(word=f"{words} : ''").mark_rect()

@@ -1,0 +1,150 @@
+"""Pictures of what a view returns, sized for a slide."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import _charts
+from ..errors import ArgumentError, ShapeError
+from .microscope.linked_charts import Matrix, matrix_chart, spread
+
+SLIDE = 640, 360
+"""Width and height of a picture; an image has three pixels for each of these, 1920 × 1080."""
+
+CELLS = 100
+"""Rows and columns of a matrix that can be told apart on a slide."""
+
+
+class Drawn:
+    """What has a picture: ``.save_png(path)`` and ``.save_svg(path)``, without a browser."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def chart(self) -> Any:
+        """Return the Altair chart, to change and show it; without the project's look."""
+
+    def save_png(self, path: str | Path, *, dark: bool = False) -> None:
+        """Write the picture as an image of about 1920 × 1080 pixels.
+
+        Parameters
+        ----------
+        path : str or Path
+        dark : bool
+            On a dark background.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        MissingDependencyError
+            Altair or vl-convert is not installed.
+        """
+        _charts.save_png("save_png", _charts.configured(self.chart(), dark), path, scale=3)
+
+    def save_svg(self, path: str | Path, *, dark: bool = False) -> None:
+        """Write the picture as a drawing that can be scaled; see :meth:`save_png`."""
+        _charts.save_svg("save_svg", _charts.configured(self.chart(), dark), path)
+
+
+def slide(chart: Any) -> Any:
+    """Return the chart of a view in the size of a slide, with the signals that it refers to."""
+    alt = _charts.altair()
+    width, height = SLIDE
+    fit = alt.AutoSizeParams(type="fit", contains="padding")
+    return signalled(chart).properties(width=width, height=height, autosize=fit, padding=12)
+
+
+def signalled(chart: Any, **values: Any) -> Any:
+    """Return a chart with the signals that a page would give it: its only block, and no step."""
+    alt = _charts.altair()
+    values = {"block": 0, "step": -1} | values
+    return chart.add_params(*[alt.param(name=name, value=value) for name, value in values.items()])
+
+
+class _Picture(Drawn):
+    __slots__ = ("_chart",)
+
+    def __init__(self, chart: Any) -> None:
+        self._chart = chart
+
+    def chart(self) -> Any:
+        return self._chart
+
+
+def draw_matrix(
+    matrix: Any,
+    path: str | Path,
+    *,
+    times: Sequence[int] | None = None,
+    losses: Sequence[int] | None = None,
+    log: bool = False,
+    of: str = "h",
+    dark: bool = False,
+) -> None:
+    """Write a matrix of norms, as of :func:`state_grad_matrix`, as a picture in decades.
+
+    A norm that is exactly 0 has a colour of its own, which says that a loss does not depend on a step.
+
+    Parameters
+    ----------
+    matrix : array ``(K, T)``
+        ‖∂L_k/∂h_t‖. Of more than 100 rows or columns, 100 are drawn.
+    path : str or Path
+        Ends in ``.png`` or ``.svg``.
+    times : sequence of int, optional
+        t of each column; by default 0 to T − 1.
+    losses : sequence of int, optional
+        k of each row; by default 0 to K − 1.
+    log : bool
+        The matrix holds natural logarithms, as from ``log=True``.
+    of : str
+        What the derivatives are by: ``"x"`` for those of :func:`input_grad_matrix`.
+    dark : bool
+        On a dark background.
+
+    Raises
+    ------
+    ShapeError
+        The matrix does not have two axes, or not as many rows and columns as ``losses`` and ``times``.
+    ArgumentError
+        The file's name has another ending.
+    FileError, MissingDependencyError
+        As for the ``save_png`` of a view.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> rnn = tg.nn.RNN(1, 8, rng=0)
+    >>> output, _ = rnn(tg.ones((10, 1, 1)))
+    >>> matrix = tg.inspect.state_grad_matrix((output**2).mean(axis=(1, 2)), log=True)
+    >>> tg.inspect.draw_matrix(matrix, "matrix.png", log=True)  # doctest: +SKIP
+    """
+    what, host = "draw_matrix", np.asarray(matrix, dtype=np.float64)
+    ends = [Path(path).suffix.lower()]
+    if ends[0] not in (".png", ".svg"):
+        raise ArgumentError(f"{what}: {str(path)!r} must end in .png or .svg")
+    if host.ndim != 2 or not host.size:
+        raise ShapeError(f"{what}: the matrix has shape {host.shape}; it needs rows and columns")
+    rows = _numbers(losses, len(host), "losses")
+    columns = _numbers(times, host.shape[1], "times")
+    i, j = (spread(range(n), CELLS) for n in host.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = host[np.ix_(i, j)] / np.log(10) if log else np.log10(host[np.ix_(i, j)])
+    picture = _Picture(slide(matrix_chart({0: Matrix(rows[i], columns[j], of, logs)})))
+    save = picture.save_png if ends[0] == ".png" else picture.save_svg
+    save(path, dark=dark)
+
+
+def _numbers(given: Sequence[int] | None, count: int, name: str) -> np.ndarray[Any, Any]:
+    numbers = np.arange(count) if given is None else np.asarray(given)
+    if numbers.shape != (count,):
+        raise ShapeError(
+            f"draw_matrix: {name} has shape {numbers.shape}; the matrix needs {count} numbers there"
+        )
+    return numbers
