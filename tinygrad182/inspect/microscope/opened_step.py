@@ -101,12 +101,12 @@ def _measured(flow: StepFlow) -> _Measures:
     longest = [0] * layout.slots
     for op, place in zip(flow.operations, layout.places, strict=True):
         longest[place.slot] = max(longest[place.slot], len(op.label))
-    full = [min(max(60.0, 6.9 * n + 8), 100.0) for n in longest]
+    full = [min(max(54.0, 6.9 * n + 8), 100.0) for n in longest]
     short = [min(max(26.0, 6.9 * n + 8), 100.0) for n in longest]
     numbers = sum(full) + _END + layout.slots * 28 <= WIDTH
-    room = (WIDTH - _END - layout.slots * 30) / max(sum(short), 1)
-    widths = full if numbers else [min(room, 1) * width for width in short]
-    labels = min(widths, default=0) >= 24
+    widest = _widest(short, WIDTH - _END - layout.slots * 30)
+    labels = widest >= 40
+    widths = full if numbers else [min(width, widest) for width in short]
     if not labels:
         widths = [min(12.0, (WIDTH - _END) / (3 * layout.slots))] * layout.slots
     gap = min((WIDTH - _END - sum(widths)) / layout.slots, 96)
@@ -115,6 +115,21 @@ def _measured(flow: StepFlow) -> _Measures:
     least, most, box = (54, 84, 46) if numbers else (28, 60, 22) if labels else (14, 40, 10)
     pitch = min(max(300 / layout.lanes, least), most)
     return _Measures(layout, lefts, rights, pitch, box, numbers, labels)
+
+
+def _widest(widths: Sequence[float], room: float) -> float:
+    """The width to which the widest have to be cut for all to fit.
+
+    >>> from tinygrad182.inspect.microscope.opened_step import _widest
+    >>> _widest([10.0, 30.0, 50.0], 70.0)
+    30.0
+    """
+    for k, width in enumerate(sorted(widths)):
+        share = room / (len(widths) - k)
+        if width > share:
+            return share
+        room -= width
+    return max(widths, default=0.0)
 
 
 _END = 60.0
@@ -343,7 +358,7 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
     at = {**axes.at("x", "y"), "detail": ["edge:N"], "tooltip": tooltip}
     legend = alt.Legend(
         title="gradient on an edge: decades below the largest of this step",
-        orient="bottom", direction="horizontal", symbolType="stroke", symbolSize=600, symbolStrokeWidth=4,
+        orient="bottom", direction="horizontal", gradientLength=220, gradientThickness=8,
         values=list(range(-DECADES, 1)), format="d", titleLimit=500,
     )  # fmt: skip
     scheme = alt.SchemeParams(name=MAGNITUDE, extent=[0.15, 0.85])
@@ -422,9 +437,13 @@ def _numbers(boxes: Any) -> Any:
     )
 
 
+_SHORT = "'∂\u2009' + (datum.g <= -100 ? '1e' + round(datum.g) : datum.grad_text)"
+"""A gradient in a box: without its mantissa where the exponent has three digits."""
+
+
 def _box_texts(boxes: Any, axes: _Axes) -> list[Any]:
     alt = altair()
-    now = _numbers(boxes).transform_calculate(grad_line="'∂\u2009' + datum.grad_text")
+    now = _numbers(boxes).transform_calculate(grad_line=_SHORT)
     at = axes.at("middle", "centre")
     full = now.transform_filter("datum.numbers")
     label = now.transform_filter("datum.labels").mark_text(
