@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -103,18 +103,33 @@ def _measured(flow: StepFlow) -> _Measures:
         longest[place.slot] = max(longest[place.slot], len(op.label))
     full = [min(max(54.0, 6.9 * n + 8), 100.0) for n in longest]
     short = [min(max(26.0, 6.9 * n + 8), 100.0) for n in longest]
-    numbers = sum(full) + _END + layout.slots * 28 <= WIDTH
-    widest = _widest(short, WIDTH - _END - layout.slots * 30)
+    gaps = _gaps(flow, layout)
+    numbers = sum(full) + _END + sum(gaps) <= WIDTH
+    widest = _widest(short, WIDTH - _END - sum(gaps))
     labels = widest >= 40
     widths = full if numbers else [min(width, widest) for width in short]
     if not labels:
         widths = [min(12.0, (WIDTH - _END) / (3 * layout.slots))] * layout.slots
-    gap = min((WIDTH - _END - sum(widths)) / layout.slots, 96)
-    lefts = [sum(widths[:k]) + gap * k for k in range(layout.slots + 1)]
+        gaps = [0.0] * layout.slots
+    spare = min((WIDTH - _END - sum(widths) - sum(gaps)) / layout.slots, 54)
+    lefts = [sum(widths[:k]) + sum(gaps[:k]) + spare * k for k in range(layout.slots + 1)]
     rights = [left + width for left, width in zip(lefts, [*widths, _END], strict=True)]
     least, most, box = (54, 84, 46) if numbers else (28, 60, 22) if labels else (14, 40, 10)
     pitch = min(max(300 / layout.lanes, least), most)
     return _Measures(layout, lefts, rights, pitch, box, numbers, labels)
+
+
+def _gaps(flow: StepFlow, layout: Layout) -> list[float]:
+    """The least room behind each slot: more before an edge that carries only a part of a gradient."""
+    uses = Counter(edge.source for edge in flow.edges)
+    gaps = [20.0] * layout.slots
+    for edge in flow.edges:
+        whole = uses[edge.source] == 1 and flow.operations[edge.source].kind != "before"
+        inside = isinstance(edge.target, int)
+        slot = layout.places[int(edge.target)].slot if inside else layout.slots
+        if not whole:
+            gaps[slot - 1] = 36.0
+    return gaps
 
 
 def _widest(widths: Sequence[float], room: float) -> float:
