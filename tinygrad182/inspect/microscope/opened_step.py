@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._charts import BLUE, GREEN, GREY, MAGNITUDE, ORANGE, PINK, Row, altair, data
-from ..step_flow import HostArray, StepEdge, StepFlow, StepOperation
+from ..scaling import HostArray
+from ..step_flow import StepEdge, StepFlow, StepOperation
 from .magnitudes import coded, norm_text
 from .step_layout import Layout, Place, laid_out
 
@@ -106,7 +107,7 @@ def _measured(flow: StepFlow) -> _Measures:
     gaps = _gaps(flow, layout)
     numbers = sum(full) + _END + sum(gaps) <= WIDTH
     widest = _widest(short, WIDTH - _END - sum(gaps))
-    labels = widest >= 40
+    labels = numbers or widest >= min(40, max(short))
     widths = full if numbers else [min(width, widest) for width in short]
     if not labels:
         widths = [min(12.0, (WIDTH - _END) / (3 * layout.slots))] * layout.slots
@@ -318,7 +319,9 @@ def _chosen(boxes: Any) -> Any:
     chosen = chosen.transform_calculate(
         chosen="datum.label + ':  value ' + datum.value_text + ',  gradient ' + datum.grad_text"
     )
-    mark = chosen.mark_text(align="right", baseline="top", fontSize=12, fontWeight="bold", color=ORANGE)
+    mark = chosen.mark_text(
+        align="right", baseline="top", fontSize=12, fontWeight="bold", color=ORANGE
+    )
     return mark.encode(x=alt.value(WIDTH), y=alt.value(1), text=alt.Text("chosen:N"))
 
 

@@ -149,9 +149,9 @@ class _Grid:
         towards = [place.lane for place in targets if place is not None]
 
         def cost(lane: int) -> float:
-            far = sum(abs(lane - there) for there in sources)
+            far = float(sum(abs(lane - there) for there in sources))
             far += 0.6 * sum(abs(lane - there) for there in towards)
-            crossed = 3 * len(self.through.get(Place(self.slots[op], lane), ()))
+            crossed = 1000 * (Place(self.slots[op], lane) in self.through)
             return far + crossed + 2 * (lane >= self.lanes)
 
         free = (n for n in range(self.lanes + 1) if Place(self.slots[op], n) not in self.boxes)

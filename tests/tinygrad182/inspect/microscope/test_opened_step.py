@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
 
 import numpy as np
 import pytest
 
 import tinygrad182 as tg
 from tests.tinygrad182.inspect import loops
+from tinygrad182 import _charts
 from tinygrad182.inspect.drawn import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart
 from tinygrad182.inspect.microscope.step_layout import Place, laid_out
@@ -35,7 +35,10 @@ def chain(n: int) -> StepFlow:
     """A feed-forward block of n operations behind its input."""
     one = np.zeros(1)
     kinds = ["input"] + ["operation"] * n
-    ops = [StepOperation(f"op {k}", "add", kind, "", "m", (1, 2), one, one) for k, kind in enumerate(kinds)]
+    ops = [
+        StepOperation(f"op {k}", "add", kind, "", "m", (1, 2), one, one)
+        for k, kind in enumerate(kinds)
+    ]
     edges = [StepEdge(k, k + 1 if k < n else "loss", one, one + 1) for k in range(n + 1)]
     return StepFlow("m", np.arange(1), tuple(ops), tuple(edges), lambda *_: {})
 
@@ -44,8 +47,9 @@ CELLS = ["RNN", "LSTM", "GRU", *loops.LOOPS]
 
 
 def drawn(flow: StepFlow, step: int = 2, node: int = 0) -> list[str]:
-    chart = step_chart({0: flow}, {0: flow.time.tolist()})
-    spec = signalled(chart, step=step, node=node).to_dict()
+    with _charts.unchecked():
+        chart = step_chart({0: flow}, {0: flow.time.tolist()})
+        spec = _charts.spec(signalled(chart, step=step, node=node))
     return re.findall(r">([^<>]+)</text>", vl_convert.vegalite_to_svg(spec))
 
 
@@ -89,7 +93,9 @@ def test_every_share_and_norm_of_the_chosen_step_is_written() -> None:
 def test_the_chosen_operation_says_its_norms() -> None:
     flow = of("GRU")
     (text,) = (text for text in drawn(flow, node=flow.index("r")) if text.startswith("r:"))
-    value, gradient = (10 ** log[2] for log in (flow["r"].log10_value_norm, flow["r"].log10_grad_norm))
+    value, gradient = (
+        10 ** log[2] for log in (flow["r"].log10_value_norm, flow["r"].log10_grad_norm)
+    )
     numbers = [float(number) for number in re.findall(r"[\d.]+(?:e-?\d+)?", text)]
     np.testing.assert_allclose(numbers, [value, gradient], rtol=0.05)
 
@@ -112,7 +118,8 @@ def test_a_long_step_says_what_it_leaves_out() -> None:
 
 def test_boxes_stay_inside_the_chart() -> None:
     for flow in map(of, CELLS):
-        spec: dict[str, Any] = step_chart({0: flow}, {0: flow.time.tolist()}).to_dict()
+        with _charts.unchecked():
+            spec = _charts.spec(step_chart({0: flow}, {0: flow.time.tolist()}))
         boxes = [row for rows in spec["datasets"].values() for row in rows if "kind" in row]
         assert all(0 <= row["x"] < row["x2"] <= spec["width"] - 56 for row in boxes)
         assert all(40 <= row["y"] < row["y2"] <= spec["height"] for row in boxes)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tinygrad182 import _charts
 from tinygrad182._charts import Row
 from tinygrad182.inspect.drawn import signalled
 from tinygrad182.inspect.microscope.unit_views import unit_bars, unit_heatmap, unit_rows
@@ -29,14 +30,17 @@ def flow() -> StepFlow:
 
 def rows_of(value: Any, grad: Any, log10_scale: Any) -> list[Row]:
     """The rows of one operation with these vectors."""
-    found = StepVectors(np.arange(len(value)), np.array(value), np.array(grad), np.array(log10_scale))
+    found = StepVectors(
+        np.arange(len(value)), np.array(value), np.array(grad), np.array(log10_scale)
+    )
     flow = step_flow(tg.nn.RNN(1, 1, rng=0)(tg.ones((len(value), 1, 1)))[0].sum())
     flow = StepFlow("m", flow.time, flow.operations[:1], (), lambda *_: {0: found})
     return unit_rows({0: flow}, {0: found.time.tolist()}, {0: found.time.tolist()})
 
 
 def texts(chart: Any, **values: int) -> list[str]:
-    spec = signalled(chart, **values).to_dict()
+    with _charts.unchecked():
+        spec = _charts.spec(signalled(chart, **values))
     return re.findall(r">([^<>]+)</text>", vl_convert.vegalite_to_svg(spec))
 
 
