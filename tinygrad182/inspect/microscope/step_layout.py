@@ -57,9 +57,13 @@ def laid_out(flow: StepFlow) -> Layout:
 
 def _slots(flow: StepFlow) -> list[int]:
     slots = [0] * len(flow.operations)
-    for edge in sorted(_inner(flow), key=lambda edge: edge.source):
-        target = int(edge.target)
-        slots[target] = max(slots[target], slots[edge.source] + 1)
+    for _ in slots:  # operations need not be listed behind those they are computed from
+        before = list(slots)
+        for edge in _inner(flow):
+            target = int(edge.target)
+            slots[target] = max(slots[target], slots[edge.source] + 1)
+        if slots == before:
+            break
     return slots
 
 
