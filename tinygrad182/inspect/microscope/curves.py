@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -132,7 +133,7 @@ def _borders(times: Sequence[int]) -> list[float]:
     >>> _borders([0, 1, 5])
     [-0.5, 0.5, 3.0, 5.5]
     """
-    between = [(a + b) / 2 for a, b in zip(times, times[1:], strict=False)]
+    between = [(a + b) / 2 for a, b in itertools.pairwise(times)]
     return [times[0] - 0.5, *between, times[-1] + 0.5]
 
 
@@ -235,7 +236,7 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
             size=45,
             clip=True,
             yOffset=alt.ExprRef("-5 - datum.lane" if word == ZERO else "5 + datum.lane"),
-        )  # fmt: skip
+        )
         .encode(
             x=x,
             y=alt.value("height" if word == ZERO else 0),
