@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -132,7 +133,7 @@ def _borders(times: Sequence[int]) -> list[float]:
     >>> _borders([0, 1, 5])
     [-0.5, 0.5, 3.0, 5.5]
     """
-    between = [(a + b) / 2 for a, b in zip(times, times[1:], strict=False)]
+    between = [(a + b) / 2 for a, b in itertools.pairwise(times)]
     return [times[0] - 0.5, *between, times[-1] + 0.5]
 
 
@@ -234,11 +235,11 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
             filled=True,
             size=45,
             clip=True,
-            yOffset=alt.ExprRef("-datum.lane" if word == ZERO else "datum.lane"),
-        )  # fmt: skip
+            yOffset=alt.ExprRef("-5 - datum.lane" if word == ZERO else "5 + datum.lane"),
+        )
         .encode(
             x=x,
-            y=alt.value(HEIGHT - 5 if word == ZERO else 5),
+            y=alt.value("height" if word == ZERO else 0),
             shape=alt.Shape("word:N", scale=scale, legend=legend),
             color=_look(lines)[0],
             opacity=_chosen_block(0.9, 0.2),
@@ -296,10 +297,9 @@ def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any
     rect = chosen.mark_rect(opacity=0, clip=True, cursor="pointer").encode(
         x=alt.X("left:Q", title="step t"),
         x2="right:Q",
-        y=alt.value(0),
-        y2=alt.value(HEIGHT),
         tooltip=tooltip,
     )
+    rect = rect.properties(name="steps")
     if not linked:
         return rect
     pick = alt.selection_point(

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..._charts import BLUE, GREY, MAGNITUDE, ORANGE, PINK, SHARE, Row, altair, data
-from ..step_flow import HostArray, StepFlow, StepVectors
+from ..scaling import HostArray
+from ..step_flow import StepFlow, StepVectors
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO
 
 UNITS = 128
@@ -53,14 +54,15 @@ def _over_units(vectors: StepVectors, positions: Mapping[int, int]) -> list[Row]
     width = vectors.value.shape[1]
     units = _largest(vectors)
     fewer = f" ({len(units)} of {width} units: those with the largest gradient)"
-    power = np.floor(np.asarray(vectors.log10_scale, dtype=np.float64))
-    rest = np.where(np.isfinite(power), vectors.log10_scale - power, 0.0)
-    grad = np.asarray(vectors.grad, dtype=np.float64) * 10 ** rest[:, None]
+    scale = np.asarray(vectors.log10_scale, dtype=np.float64)
+    scale = np.where(np.isfinite(scale), scale, 0.0)  # as of a gradient that is 0 or not finite
+    power = np.floor(scale)
+    grad = np.asarray(vectors.grad, dtype=np.float64) * 10 ** (scale - power)[:, None]
     return [
         {
             "t": int(time),
             "i": positions[int(time)],
-            "power": int(power[k]) if np.isfinite(power[k]) else 0,
+            "power": int(power[k]),
             "fewer": fewer if len(units) < width else "",
             "unit": units.tolist(),
             "value": _rounded(vectors.value[k, units]),
