@@ -49,8 +49,11 @@ def test_nothing_overlaps_and_nothing_is_cut(network: Network) -> None:
         assert 0 <= b.y < b.top <= height
         assert 14 * len(b.lines) < b.height
         assert all(6.1 * len(line) <= b.width for line in b.lines)  # pixels of a usual letter
+    loops = [12 if block.kind == "recurrence" else 0 for block in network.blocks]
+    right = [b.x + b.width + loop for b, loop in zip(boxes, loops, strict=True)]
+    assert max(right) < WIDTH
     for a, b in combinations(boxes, 2):
-        beside = a.x + a.width < b.x or b.x + b.width < a.x
+        beside = right[a.block] < b.x or right[b.block] < a.x
         assert beside or a.top < b.y or b.top < a.y
     for way in ways_of(network, boxes):
         assert all(0 <= x <= WIDTH and 0 <= y <= height for x, y in way)
