@@ -2,6 +2,8 @@
 # make test        the same environment, with the tests' tools, and the test suite
 # make lint        ruff and mypy
 # make parity      the tests that compare with PyTorch, which make test skips without it (installs it)
+# make notebooks   run the notebooks of docs/notebooks (installs what runs them)
+# make browser     the tests that open pages in Chromium, which has to be there (installs what drives it)
 # make cuda-check  tests of the CUDA path on a stand-in for CuPy, without a card (see CUPY_STAND_IN)
 # make mutate      plant faults in every derivative rule and see that the tests catch them
 # make bench       measure speed beside PyTorch and Hugging Face's transformers (installs them)
@@ -23,7 +25,7 @@ ON_CUDA_1 := \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint parity cuda-check mutate peers bench clean
+.PHONY: help run test lint parity notebooks browser cuda-check mutate peers bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -42,6 +44,12 @@ lint: $(VENV)/.has-lint
 parity: $(VENV)/.has-test $(VENV)/.has-peers
 	$(BIN)/python -m pytest -n auto -q -m peers tests $(ARGS)
 
+notebooks: $(VENV)/.has-test $(VENV)/.has-notebooks
+	$(BIN)/python -m pytest -n auto -q tests/docs tests/tinygrad182/inspect/microscope/test_live.py $(ARGS)
+
+browser: $(VENV)/.has-test $(VENV)/.has-browser
+	$(BIN)/python -m pytest -q -rs tests/browser $(ARGS)
+
 cuda-check: $(VENV)/.has-test
 	@if [ -d "$(CUPY_STAND_IN)/cupy" ]; then \
 	  export PYTHONPATH="$(abspath $(CUPY_STAND_IN))"; \
@@ -59,7 +67,7 @@ mutate: $(VENV)/.has-test
 # PyTorch, which the parity tests compare with; `make test` runs them too once it is installed.
 peers: $(VENV)/.has-peers
 
-bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench
+bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench $(VENV)/.has-browser
 	$(BIN)/python -m experiments.benchmarks.unrolled $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.operations $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.decoding $(ARGS)
@@ -68,12 +76,15 @@ bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench
 	$(BIN)/python -m experiments.benchmarks.resident $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.first_use $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.memory $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.microscope $(ARGS)
 
 # A stamp for each set of extras: nothing is installed again until the metadata changes.
 $(VENV)/.has-experiments: EXTRAS := experiments
 $(VENV)/.has-test:        EXTRAS := experiments,test,fast
 $(VENV)/.has-lint:        EXTRAS := experiments,lint
 $(VENV)/.has-peers:       EXTRAS := peers
+$(VENV)/.has-notebooks:   EXTRAS := notebooks
+$(VENV)/.has-browser:     EXTRAS := browser
 $(VENV)/.has-bench:       EXTRAS := bench
 
 $(VENV)/.has-%: $(VENV)/.made setup.cfg pyproject.toml

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,8 +91,28 @@ def _missing() -> MissingDependencyError:
 
 
 def data(rows: Iterable[Row]) -> Any:
-    """Rows as a chart's data, without a data frame library and without a limit."""
-    return altair().Data(values=legible(list(rows)))
+    """Rows as a chart's data, without a data frame library and without a limit.
+
+    They are a tuple, for Altair copies a list whenever a chart is changed.
+    """
+    return altair().InlineData(values=tuple(legible(list(rows))))
+
+
+def unchecked() -> AbstractContextManager[None]:
+    """Make charts without a check of every part against Vega-Lite's schema, which takes seconds.
+
+    Tests check whole charts.
+    """
+    altair()
+    from altair.utils import schemapi
+
+    return schemapi.debug_mode(False)
+
+
+def spec(chart: Any) -> dict[str, Any]:
+    """Return what Vega-Lite draws; see :func:`unchecked`."""
+    found: dict[str, Any] = chart.to_dict(validate=False)
+    return found
 
 
 class Colours(NamedTuple):
@@ -153,16 +175,16 @@ def _steps() -> Iterable[int]:
         scale *= 10
 
 
-def save_png(what: str, chart: Any, path: str | Path, scale: float = 2.0) -> None:
-    """Write a chart as an image; ``scale`` is the number of its pixels for one of the chart's."""
+def save_png(what: str, chart: Any, path: str | Path, dark: bool = False) -> None:
+    """Write a chart, or its specification, as an image: two pixels for each of the chart's."""
     target = checked_path(what, path)
-    write_file(what, target, converter().vegalite_to_png(_text(chart), scale=scale))
+    write_file(what, target, converter().vegalite_to_png(_text(chart, dark), scale=2.0))
 
 
-def save_svg(what: str, chart: Any, path: str | Path) -> None:
-    """Write a chart as a drawing that can be scaled."""
+def save_svg(what: str, chart: Any, path: str | Path, dark: bool = False) -> None:
+    """Write a chart, or its specification, as a drawing that can be scaled."""
     target = checked_path(what, path)
-    write_file(what, target, converter().vegalite_to_svg(_text(chart)).encode())
+    write_file(what, target, converter().vegalite_to_svg(_text(chart, dark)).encode())
 
 
 def inline(title: str, chart: Any) -> str:
@@ -172,9 +194,9 @@ def inline(title: str, chart: Any) -> str:
     return f'<img alt="{html.escape(title)}" style="max-width:100%" src="{source}">'
 
 
-def _text(chart: Any) -> str:
-    text: str = chart.to_json(validate=False, indent=None)
-    return text
+def _text(chart: Any, dark: bool = False) -> str:
+    found = chart if isinstance(chart, dict) else spec(chart)
+    return json.dumps({"config": theme(dark)} | found)
 
 
 def finite(values: Sequence[float], digits: int = 4) -> list[float | None]:

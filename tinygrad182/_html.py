@@ -48,9 +48,9 @@ def in_script(data: Any) -> str:
     --------
     >>> from tinygrad182._html import in_script
     >>> print(in_script(["</script>", 1]))
-    ["\u003c/script\u003e", 1]
+    ["\u003c/script\u003e",1]
     """
-    text = json.dumps(data)  # U+2028 and U+2029 come out escaped
+    text = json.dumps(data, separators=(",", ":"))  # U+2028 and U+2029 come out escaped
     for character in "<>&'":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

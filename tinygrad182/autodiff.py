@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -123,9 +123,16 @@ def _plus(old: Tensor, g: Any) -> Tensor:
     return old + (g if is_tensor(g) else wrap(g))
 
 
+class Seen(Protocol):
+    """What stands for a Tensor in a graph that somebody looks at: the nodes of ``tg.inspect.trace``."""
+
+    def tensors(self, given: Sequence[Any]) -> list[Tensor]:
+        """Tensors for some Tensors, and some that are seen, as they are in the graph of this one."""
+
+
 def grad(
-    outputs: Tensor | Sequence[Tensor],
-    inputs: Tensor | Sequence[Tensor],
+    outputs: Tensor | Seen | Sequence[Tensor | Seen],
+    inputs: Tensor | Seen | Sequence[Tensor | Seen],
     grad_outputs: Any = None,
     retain_graph: bool = False,
     create_graph: bool = False,
@@ -137,7 +144,8 @@ def grad(
     outputs : Tensor or sequence of Tensor
         Single elements, unless ``grad_outputs`` gives their cotangents.
     inputs : Tensor or sequence of Tensor
-        Leaves or intermediate results.
+        Leaves or intermediate results. Nodes of a traced graph may stand here and among the outputs, also
+        those inside a recurrence that was run as one operation, which is then gone through step by step.
     grad_outputs : Tensor, array or sequence of these, optional
         The cotangent of each output, of its shape. Data of the host goes to the output's device.
     retain_graph : bool
@@ -165,11 +173,7 @@ def grad(
     >>> dx.item(), tg.grad(dx, x)[0].item()
     (6.0, 2.0)
     """
-    outputs, inputs = (
-        [x] if is_tensor(x) or not isinstance(x, Iterable) else list(x) for x in (outputs, inputs)
-    )
-    if not all(is_tensor(x) for x in (*outputs, *inputs)):
-        raise ArgumentError("grad: outputs and inputs must be Tensors, or sequences of them")
+    outputs, inputs = _tensors(outputs, inputs)
     if grad_outputs is None:
         grad_outputs = [None] * len(outputs)
     elif not isinstance(grad_outputs, (list, tuple)):
@@ -182,6 +186,22 @@ def grad(
     targets = {x._node for x in inputs if x._node is not None and x._node.requires_grad}
     nodes = [x._node for x in inputs]
     return in_pass(_grad, seeds, nodes, targets, retain_graph or create_graph, grad=create_graph)
+
+
+def _tensors(outputs: Any, inputs: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Lists of Tensors, in the graph of a node that is seen if there is one among them."""
+    outputs, inputs = (
+        [x] if is_tensor(x) or not isinstance(x, Iterable) else list(x) for x in (outputs, inputs)
+    )
+    every = [*outputs, *inputs]
+    seen = next((x for x in every if not is_tensor(x) and hasattr(x, "tensors")), None)
+    if seen is not None:
+        every = seen.tensors(every)
+    if not all(map(is_tensor, every)):
+        raise ArgumentError(
+            "grad: outputs and inputs must be Tensors or nodes of a traced graph, or sequences of them"
+        )
+    return every[: len(outputs)], every[len(outputs) :]
 
 
 def _grad(

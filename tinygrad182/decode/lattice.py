@@ -40,6 +40,12 @@ class LatticeStep:
     tokens: Host
     ended: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.candidates.shape))
+        return (
+            f"<LatticeStep: {shape} candidates, {len(self.tokens)} kept, {len(self.ended)} ended>"
+        )
+
 
 class LatticeNode(NamedTuple):
     """A prefix, and what became of it."""
@@ -83,6 +89,14 @@ class Lattice:
     scoring: Scoring
     eos: int | None
     steps: list[LatticeStep] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        kept = sum(len(step.tokens) for step in self.steps)
+        pruned = sum(map(self.pruned_at, range(1, len(self.steps) + 1)))
+        return (
+            f"<Lattice of {len(self.steps)} steps: {kept} prefixes kept, {pruned} pruned; print(lattice) "
+            "shows them>"
+        )
 
     def prefixes(self) -> list[list[tuple[int, ...]]]:
         """The prefixes kept by each step, the empty one first."""

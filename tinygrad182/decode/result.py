@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .lattice import Lattice
 
 
+MOST_TOKENS = 20
+"""Tokens of a hypothesis that are printed; of more, the first ones and the last."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """A sequence of tokens and what the model says about it.
@@ -35,6 +39,18 @@ class Hypothesis:
     score: float
     finished: bool
     _state: Callable[[], Any] = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        said = repr(self.tokens)
+        if len(self.tokens) > MOST_TOKENS:
+            first, last = (
+                ", ".join(map(str, part)) for part in (self.tokens[:6], self.tokens[-2:])
+            )
+            said = f"({first}, … {len(self.tokens) - 8} more …, {last})"
+        return (
+            f"Hypothesis(tokens={said}, log_probability={self.log_probability!r}, "
+            f"score={self.score!r}, finished={self.finished})"
+        )
 
     @property
     def state(self) -> Any:
@@ -209,6 +225,9 @@ class Scoring:
         self.penalty = penalty
         self.max_length = max_length
         self.ends = ends
+
+    def __repr__(self) -> str:
+        return f"Scoring(penalty={self.penalty}, max_length={self.max_length}, ends={self.ends})"
 
     def score(self, log_probability: Any, length: int) -> Any:
         """The log-probability, a number or an array, over length to the power of the penalty."""

@@ -16,6 +16,7 @@ from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
 from .interventions import intervene
 from .jacobians import StepJacobians, step_jacobians
+from .look import Microscope, look
 from .matrices import input_grad_matrix, state_grad_matrix
 from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
@@ -33,6 +34,7 @@ __all__ = [
     "Graph",
     "GraphNode",
     "HopSplit",
+    "Microscope",
     "PathSplit",
     "PathSplits",
     "RecordedStateFlow",
@@ -51,6 +53,7 @@ __all__ = [
     "gradient_flow",
     "input_grad_matrix",
     "intervene",
+    "look",
     "mark",
     "path_split",
     "state_grad_matrix",

@@ -42,7 +42,7 @@ from .scaling import (
     total_norms,
     whole_of,
 )
-from .table import text_table
+from .table import scientific, text_table
 
 Flow = TypeVar("Flow")
 States = TypeVar("States", bound="StateFlow | RecordedStateFlow")
@@ -146,10 +146,17 @@ class StateFlow(Drawn):
         return None if self._initial is None else self._at_home(whole_of(self._initial))
 
     def __repr__(self) -> str:
-        rows = zip(
-            self.time.tolist(), self.value_norm.tolist(), self.grad_norm.tolist(), strict=True
-        )
-        return text_table(("t", "‖value‖", "‖grad‖"), list(rows), 20)
+        return self._table(20)
+
+    def _table(self, most: int) -> str:
+        norms = [
+            norm if 0 < norm < math.inf or not math.isfinite(log10) else scientific(log10, 3)
+            for norm, log10 in zip(
+                self.grad_norm.tolist(), self.log10_grad_norm.tolist(), strict=True
+            )
+        ]
+        rows = zip(self.time.tolist(), self.value_norm.tolist(), norms, strict=True)
+        return text_table(("t", "‖value‖", "‖grad‖"), list(rows), most)
 
     def _fold(self, name: str, opened: bool) -> str:
         return state_fold(name, self.time, self.value_norm, self.log10_grad_norm, opened)
@@ -196,7 +203,7 @@ class StackFlow(_ByName[States], Drawn, Generic[States]):
         return states[name]
 
     def __repr__(self) -> str:
-        return "\n".join(f"{self.path} {name}\n{state!r}" for name, state in self.items())
+        return _shown({f"{self.path} {name}": state for name, state in self.items()})
 
     def chart(self) -> Any:
         """Return the norms over time, in decades, as an Altair chart."""
@@ -216,7 +223,13 @@ class GradientFlow(_ByName[StackFlow[States]], Drawn):
     _unknown = "no states were marked in {0}; there are {1}"
 
     def __repr__(self) -> str:
-        return "\n".join(map(repr, self.values()))
+        return _shown(
+            {
+                f"{path} {name}": state
+                for path, stack in self.items()
+                for name, state in stack.items()
+            }
+        )
 
     def chart(self) -> Any:
         """Return the norms over time of each stack, one below the other, as an Altair chart."""
@@ -224,6 +237,24 @@ class GradientFlow(_ByName[StackFlow[States]], Drawn):
 
     def _repr_html_(self) -> str:
         return shown(*(stack._fold(opened=len(self) <= MOST_UNFOLDED) for stack in self.values()))
+
+
+def _shown(states: Mapping[str, States]) -> str:
+    """A table of one state or of two; of more, a row for each."""
+    if len(states) <= 2:
+        most = 20 // max(len(states), 1)
+        return "\n".join(f"{title}\n{state._table(most)}" for title, state in states.items())
+    header = ("state", "steps", "‖grad‖ first", "last", "smallest", "at t", "‖value‖ first", "last")
+    return text_table(header, [(title, *_figures(s)) for title, s in states.items()], 20)
+
+
+def _figures(state: StateFlow | RecordedStateFlow) -> tuple[Any, ...]:
+    logs, values = (
+        x.numpy() if isinstance(x, Tensor) else x for x in (state.log10_grad_norm, state.value_norm)
+    )
+    smallest = int(np.argmin(logs))
+    grads = [scientific(logs[i], 3) for i in (0, -1, smallest)]
+    return (len(logs), *grads, int(state.time[smallest]), float(values[0]), float(values[-1]))
 
 
 MOST_UNFOLDED = 4

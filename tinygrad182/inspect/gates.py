@@ -60,7 +60,7 @@ def gate_names(
     for node in nodes:
         step = _step_of(node)
         for x in recorded(node)[1]:
-            if isinstance(x, Node) and x.scope.recurrence is not None:
+            if isinstance(x, Node) and _step_of(x) is not None:
                 (inner if step == _step_of(x) else outer).add(x)
         if step is not None:
             steps.setdefault(step, []).append(node)
@@ -73,9 +73,11 @@ def gate_names(
 
 
 def _step_of(node: Node) -> Any:
-    """What the nodes of one step have in common; None for a node that belongs to none."""
+    """What the operations of one step have in common; None for any other node."""
     at = node.scope
-    return None if at.recurrence is None else (at.recurrence, at.module, at.call, at.time)
+    if at.recurrence is None or node.primitive is None:
+        return None
+    return at.recurrence, at.module, at.call, at.time
 
 
 class _Step:
@@ -152,7 +154,7 @@ class _Step:
             at.module,
             at.call,
         )
-        is_state = x.scope.recurrence is not None or bool(x.marks)
+        is_state = _step_of(x) is not None or bool(x.marks)
         if made_here and not is_state and value.ndim == self.ndim and len(blocks) == len(self.sums):
             for block, r in zip(self.sums, blocks, strict=True):
                 block.add(r)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backend
@@ -16,16 +17,21 @@ from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
 from ..errors import FreedGraphError, GraphError, UnknownPathError, brief
-from ..modes import modes_kept, no_grad
+from ..modes import enable_grad, modes_kept, no_grad
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
-from ..recording import Leaf, Node, tensor_functions
+from ..recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..recurrence import Scan, is_scan
-from ..unrolling import operations, unrolled
+from ..unrolling import opening, operations
+from . import terminal
+from .flow import gradient_flow
 from .gates import gate_names
 from .graph_html import graph_html
+from .look import Microscope
+from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step
 from .table import TextTable, text_table
+from .through import Through, through
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:
@@ -86,6 +92,10 @@ class Edge:
     consumer: GraphNode
     position: int
     cotangent: Array
+
+    def __repr__(self) -> str:
+        shape, norm = tuple(self.cotangent.shape), backend.norm(self.cotangent)
+        return f"<edge into {self.consumer!r} as input {self.position}: {shape}, norm {norm:.3e}>"
 
 
 class GraphNode:
@@ -199,6 +209,17 @@ class GraphNode:
                 found.append(Edge(consumer, position, backend.namespace(whole).read_only(whole)))
         return found
 
+    def tensors(self, given: Sequence[Any]) -> list[Any]:
+        """Tensors for nodes and Tensors, all in one graph: what ``tg.grad`` asks, to be handed nodes.
+
+        Where one of the nodes is of the opened graph, so are all.
+        """
+        graph = self._graph
+        for x in given:
+            if isinstance(x, GraphNode) and x._graph._closed is graph:
+                graph = x._graph
+        return [graph._tensor(x) for x in given]
+
     def __repr__(self) -> str:
         label = f" {self.name!r}" if self.name else ""
         return f"<{self.op}{label} {self.shape}{self._node.place()}>"
@@ -223,6 +244,10 @@ class Graph:
         # what stays known of an operation when a later backward pass frees it
         self._kept = dict(zip(order, map(_KEPT, order), strict=True))
         self._lazy_opened: Graph | None = None
+        self._closed: Graph | None = None  # the graph of which this opens recurrences,
+        self._twin: Callable[[Node], Node] | None = (
+            None  # and, if all, what stands for its nodes here
+        )
         self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
@@ -287,7 +312,7 @@ class Graph:
     @property
     def nodes(self) -> list[GraphNode]:
         """Every node, oldest first: an operation stands after its inputs."""
-        return list(self)
+        return Nodes(self)
 
     def __iter__(self) -> Iterator[GraphNode]:
         return map(self._node, self._order)
@@ -319,10 +344,26 @@ class Graph:
         name : str, optional
             A marked name such as ``"h"``, a gate such as ``"f"``, or a parameter's dotted path.
 
+        Returns
+        -------
+        list of GraphNode
+            An empty one says what there is: when it is printed, and when its first node is asked for.
+
         Raises
         ------
         UnknownPathError
-            No operation is called so, or nothing in the graph and no layer's state has the name.
+            No operation is called so, nothing in the graph and no layer's state has the name, or nothing
+            was recorded in a module of that path.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> rnn = tg.nn.RNN(1, 4, rng=0)
+        >>> graph = tg.inspect.trace(rnn(tg.ones((30, 2, 1)))[0].sum())
+        >>> graph.select(op="tanh", time=7)
+        [<tanh 'h' (2, 4), in rnn.l0 at t = 7>]
+        >>> graph.select(op="tanh", time=99)
+        [] (no node has op='tanh' and time=99; with op='tanh', time is 0 to 29)
         """
         parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
         if op:
@@ -330,23 +371,21 @@ class Graph:
         else:
             looks_inside = time is not None or bool(name and not parameter)
         graph = self.opened() if looks_inside else self
-        found = [
-            node
-            for node in graph
-            if (op is None or node.op == op)
-            and (module is None or node.module == module or node.module.startswith(module + "."))
-            and (time is None or node.time == time)
-            and (name is None or node.name == name)
-        ]
-        if not found:
-            graph._check_known(op, name)
-        return found
+        given = {"op": op, "module": module, "time": time, "name": name}
+        wanted = {key: value for key, value in given.items() if value is not None}
+        found = [node for node in graph if fulfils(node, wanted)]
+        if found:
+            return Nodes(found)
+        graph._check_known(op, name, module)
+        return Nodes([], why_empty(graph, wanted))
 
-    def _check_known(self, op: str | None, name: str | None) -> None:
-        """Raise for a name that no operation, or nothing in the graph and no layer's state, has."""
+    def _check_known(self, op: str | None, name: str | None, module: str | None) -> None:
+        """Raise for a name that no operation, no state or parameter, or no module has."""
+        modules = {node.module for node in self}
+        modules |= {".".join(p[:i]) for p in (m.split(".") for m in modules) for i in range(len(p))}
         names = {mark.name for node in self._order for mark in node.marks}
         names |= {node.name for node in self}
-        ops = {node.op for node in self._order}
+        ops = {node.op for node in self._order} | operations(self._order)
         functions = PRIMITIVES.keys() | vars(tensor_functions()).keys()
         parts = {
             part for p in PRIMITIVES.values() if isinstance(p, Scan) for part in p.parts + p.gates
@@ -354,6 +393,7 @@ class Graph:
         for what, wanted, here, others in (
             ("operation", op, ops, functions),
             ("mark or parameter", name, names, parts),
+            ("module", module, modules, ()),
         ):
             if wanted is not None and wanted not in here and wanted not in others:
                 near = nearest(wanted, here) or f"; there are {brief(sorted(here - {''}))[1:-1]}"
@@ -368,8 +408,125 @@ class Graph:
             return self
         if self._lazy_opened is None:
             (root, seed), *_ = self._seeds
-            self._lazy_opened = _traced([(unrolled(root), seed)])
+            twin = opening([root])
+            self._lazy_opened = _traced([(twin(root), seed)])
+            self._lazy_opened._closed, self._lazy_opened._twin = self, twin
         return self._lazy_opened
+
+    @told
+    def through(
+        self,
+        target: GraphNode | str | tuple[str, int],
+        time: int | None = None,
+        module: str | None = None,
+    ) -> Through:
+        """The shares of a node's gradient that pass the operations of a step on its way back.
+
+        The part of δ = ∂L/∂u that passes an operation v is Jᵀ ∂L/∂v with J = ∂v/∂u: what would be missing
+        from δ if nothing came back from v. Its share is ⟨part, δ⟩ / ‖δ‖², which may be negative. The shares
+        of operations that every way from u to the loss passes exactly one of add up to 1.
+
+        Parameters
+        ----------
+        target : GraphNode, str or (str, int)
+            The node u: itself, or its name, or its name and time step, such as ``("c", 3)``.
+        time : int, optional
+            The step whose operations are asked for.
+        module : str, optional
+            Those alone that were recorded in the module of this path, or in one inside it.
+
+        Returns
+        -------
+        Through
+            Shares by operation, the largest first.
+
+        Raises
+        ------
+        ArgumentError
+            Several nodes have the name, or no operation of the step is computed from the node.
+        UnknownPathError
+            Nothing has the name.
+        GraphError
+            The node is of another graph, or a constant.
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+
+        Notes
+        -----
+        Recurrences that are one operation are opened, which costs what :meth:`opened` costs. Beside that,
+        one backward pass goes to the target, and two go from the step to the target, with a cotangent for
+        each of its operations. Shares are true also where the gradient is far below what its type holds.
+
+        Examples
+        --------
+        Which operation at t = 7 contributes most to ∂L/∂c_3?
+
+        >>> import tinygrad182 as tg
+        >>> lstm = tg.nn.LSTM(1, 8, forget_bias=2.0, rng=0)
+        >>> graph = tg.inspect.trace(lstm(tg.ones((10, 1, 1)))[0][-1].sum())
+        >>> found = graph.through(("c", 3), time=7)
+        >>> print(found.table(4))
+        share  operation            module   t
+        0.998  c          add       lstm.l0  7
+        0.870  f∘c₋       multiply  lstm.l0  7
+        0.131  W_hh h₋    matmul    lstm.l0  7
+        0.131  z          add       lstm.l0  7
+            …  7 more
+
+        Below c itself it is the forget path: f∘c carries 87%. On the way to c_3 the gradient goes on to the
+        two states of the step before, by ways that have nothing in common:
+
+        >>> [(node.name, node.time, round(share, 2)) for node, share in found.entering.items()]
+        [('c', 6, 0.87), ('h', 6, 0.13)]
+        >>> (forget,) = graph.select(name="f", time=7)
+        >>> round(found.shares[forget], 3)
+        0.001
+        """
+        return through(self.opened(), target, time, module)
+
+    def _tensor(self, x: Any) -> Any:
+        """The Tensor that a node is, or a Tensor as this graph has it; anything else as it is.
+
+        Raises
+        ------
+        GraphError
+            It is of another graph.
+        """
+        if isinstance(x, GraphNode):
+            own = self._own(x)._node
+            return wrap(self._value(own), own)
+        node: Node | None = x._node if is_tensor(x) else None
+        if node is None or self._closed is None or node in self._kept:
+            return x
+        if self._twin is None:
+            raise GraphError(
+                f"grad: {node.op}{node.place()} is not in the graph of expand(), which holds one recurrence"
+                " alone; take the node from graph.select(...) or graph.opened()"
+            )
+        if node not in self._closed._kept and node.primitive is not None:
+            raise GraphError(
+                f"grad: {node.op}{node.place()} is not in the graph that was traced; trace the loss that "
+                "is to be differentiated, and take the node from there"
+            )
+        return wrap(x._data, self._twin(node))
+
+    def _own(self, x: GraphNode) -> GraphNode:
+        """The node of this graph that a node is, or that stands for it where recurrences are opened.
+
+        Raises
+        ------
+        GraphError
+            It is of another graph.
+        """
+        node = x._node
+        if x._graph is not self:
+            if x._graph is self._closed and self._twin is not None:
+                node = self._twin(node)
+            if node not in self._kept or x._graph not in (self, self._closed):
+                other = f"{x!r} is a node of another graph; take one of graph.select(...)"
+                opened = f"{x!r} is opened here; take a state, graph.select(name=..., time=...)"
+                raise GraphError(opened if x._graph is self._closed else other)
+        return self._node(node)
 
     @modes_kept
     def expand(self, node: GraphNode, time: int | None = None) -> Graph:
@@ -416,7 +573,9 @@ class Graph:
                 "it retain_graph=True"
             )
         with no_grad(), backend.on(g):
-            return _traced(inside(node._node, g) if time is None else step(node._node, g, time))
+            graph = _traced(inside(node._node, g) if time is None else step(node._node, g, time))
+        graph._closed = self
+        return graph
 
     def table(self, max_rows: int | None = 60) -> TextTable:
         """One line per node: what it is, where, and the norms of its value and gradient."""
@@ -430,6 +589,83 @@ class Graph:
             uses = len(self._uses.get(node._node, ()))
             rows.append((*what, size, slopes.get(node._node), uses))
         return text_table(header, rows, max_rows)
+
+    # --- drawn --------------------------------------------------------------------------------------
+
+    def look(self, steps: Sequence[int] | None = None, sample: int = 0) -> Microscope:
+        """Return the page on which the gradient is followed through this graph; see :func:`look`.
+
+        Raises
+        ------
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+        """
+        return Microscope(self._loss(), None, steps, sample)
+
+    def _loss(self) -> Tensor:
+        """A single element whose gradient is what the trace began with."""
+        (node, g), *others = self._seeds
+        if not others and node.value.size == 1 and bool((g == 1).all()):
+            return wrap(node.value, node)
+        with enable_grad():
+            parts = [(wrap(n.value, n) * g).sum() for n, g in self._seeds]
+        return sum(parts[1:], start=parts[0])
+
+    def save_html(
+        self, path: str | Path, steps: Sequence[int] | None = None, sample: int = 0
+    ) -> None:
+        """Write the page on which the gradient is followed: one file that needs no network.
+
+        Parameters
+        ----------
+        path : str or Path
+        steps : sequence of int, optional
+            The time steps whose values over hidden units are kept; see :func:`look`.
+        sample : int
+            The sequence of the batch whose units are shown.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        MissingDependencyError
+            Altair or vl-convert is not installed.
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import tinygrad182 as tg
+        >>> lstm = tg.nn.LSTM(1, 8, rng=0)
+        >>> graph = tg.inspect.trace(lstm(tg.ones((20, 1, 1)))[0][-1].sum())
+        >>> graph.save_html(tempfile.mkdtemp() + "/lstm.html")
+        """
+        self.look(steps, sample).save_html(path)
+
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write the page's charts, or one of them, as an image; see :meth:`Microscope.save_png`."""
+        self.look().save_png(path, view, dark=dark, **chosen)
+
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write the page's charts, or one of them, as a drawing; see :meth:`Microscope.save_svg`."""
+        self.look().save_svg(path, view, dark=dark, **chosen)
+
+    def show(self, width: int | None = None) -> None:
+        """Print the graph as a tree of modules, and the norms of states over time as sparklines.
+
+        Parameters
+        ----------
+        width : int, optional
+            Columns; by default the terminal's, or 80 where there is none.
+        """
+        loss = self._loss()
+        marked = any(node.is_fused or (node.name and node.time is not None) for node in self)
+        terminal.show(self, gradient_flow(loss) if marked else None, width)
 
     def __reduce__(self) -> NoReturn:
         raise GraphError(

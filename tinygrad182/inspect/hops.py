@@ -33,6 +33,9 @@ from .steps import is_whole, scans_of
 from .table import text_table
 from .times import node_times
 
+MOST_COLUMNS = 6
+"""Numbers of hops that are shown; of more, the first ones and the last."""
+
 
 @dataclass(frozen=True, slots=True)
 class HopSplit:
@@ -56,8 +59,10 @@ class HopSplit:
     grad_norm: np.ndarray[Any, Any]
 
     def __repr__(self) -> str:
-        header = ("t", *(f"‖{j} hops‖" for j in range(len(self.grad_norm))))
-        rows = zip(self.time.tolist(), *self.grad_norm.tolist(), strict=True)
+        hops = range(len(self.grad_norm))
+        shown = [*hops] if len(hops) <= MOST_COLUMNS else [*hops[: MOST_COLUMNS - 1], hops[-1]]
+        header = ("t", *(f"‖{j} hops‖" for j in shown))
+        rows = zip(self.time.tolist(), *self.grad_norm[shown].tolist(), strict=True)
         return text_table(header, list(rows), 20)
 
 

@@ -119,6 +119,11 @@ class intervene(ModeContext):  # noqa: N801 - used like a keyword
         self._change = _change(value, scale, function)
         self._times = None if time is None else _times(time)
 
+    def __repr__(self) -> str:
+        gate = "" if self._gate is None else f", gate={self._gate!r}"
+        time = "" if self._times is None else f", time={brief(self._times)}"
+        return f"<intervene({self._path!r}{gate}{time})>"
+
     @property
     def name(self) -> str:
         return "inspect.intervene"

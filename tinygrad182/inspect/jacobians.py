@@ -29,8 +29,13 @@ from .recorded import opened_graph
 from .recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from .scaling import zeros_like
 from .steps import Steps, is_whole, scans_of, stays_whole
+from .table import text_table
 
 Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
+
+
+MOST_SHOWN = 12
+"""Steps whose singular values are computed to be printed; of more, the first and the last five."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,9 @@ class StepJacobians(Drawn, Generic[Matrices]):
     time: np.ndarray[Any, Any]
     names: tuple[str, ...]
     matrices: Matrices
+
+    def __repr__(self) -> str:
+        return _described(self)
 
     @property
     def singular_values(self) -> np.ndarray[Any, Any]:
@@ -98,6 +106,20 @@ class StepJacobians(Drawn, Generic[Matrices]):
         order = np.argsort(self.time)
         values = SingularValues(self.time[order], self.names, self.singular_values[order])
         return slide(singular_chart({0: values}))
+
+
+def _described(jacobians: StepJacobians[Any]) -> str:
+    """A table of singular values; of many steps only those are computed that are shown."""
+    count = len(jacobians.time)
+    ends = [*range(count)] if count <= MOST_SHOWN else [*range(5), *range(count - 5, count)]
+    time, matrices = jacobians.time[ends], _wide(jacobians.matrices)[ends]
+    sizes = StepJacobians(time, jacobians.names, matrices).singular_values
+    rows: list[Any] = [*zip(time.tolist(), *sizes[:, [0, -1]].T.tolist(), strict=True)]
+    if count > len(ends):
+        rows.insert(5, (f"… {count - len(ends)} more", "", ""))
+    s, size = ", ".join(jacobians.names), matrices.shape[-1]
+    said = f"Jacobians ∂({s})_t/∂({s})_t₋₁, {size} × {size}, of {count} steps"
+    return f"{said}\n{text_table(('t', 'largest σ', 'smallest σ'), rows, None)}"
 
 
 @overload

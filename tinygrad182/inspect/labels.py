@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..recording import Leaf, Node
 from .step_rows import VIEWS, is_weight
@@ -40,7 +42,17 @@ def labels_of(
             found[node] = _made_before(node, letter)
         else:
             found[node] = _label(node, found)
-    return found | _sums(nodes, found, names)
+    return _told_apart(found | _sums(nodes, found, names))
+
+
+def _told_apart(labels: dict[Node, str]) -> dict[Node, str]:
+    """Return labels of which each stands once: a second one has a prime behind it."""
+    counts: Counter[str] = Counter()
+    found = {}
+    for node, label in labels.items():
+        found[node] = label + "′" * counts[label]
+        counts[label] += 1
+    return found
 
 
 def _sums(
@@ -80,8 +92,7 @@ def _source(node: Node) -> Node:
 
 
 def _label(node: Node, found: Mapping[Node, str]) -> str:
-    parts = [_operand(x, found) for x in node.inputs or () if isinstance(x, Node)]
-    known = [part for part in parts if part]
+    known = [part for x in node.inputs or () if (part := _operand(x, found))]
     if node.op in VIEWS and known:
         return known[0]
     between = _BETWEEN.get(node.op)
@@ -89,9 +100,8 @@ def _label(node: Node, found: Mapping[Node, str]) -> str:
         if node.op in _TIGHT:
             known = [f"({part})" if " + " in part or " − " in part else part for part in known]
         text = between.join(_weight_first(node, known))
-    elif between and known:
-        # a number, or a constant, beside the only operand
-        text = {"subtract": f"1 − {known[0]}"}.get(node.op, node.op)
+    elif between:
+        text = node.op  # beside something that is not shown
     else:
         function = {"sigmoid": "σ"}.get(node.op, node.op)
         text = f"{function}({', '.join(known)})" if known else node.op
@@ -107,14 +117,20 @@ def _weight_first(node: Node, known: list[str]) -> list[str]:
     return known[::-1] if turned else known
 
 
-def _operand(node: Node, found: Mapping[Node, str]) -> str:
+def _operand(node: Any, found: Mapping[Node, str]) -> str:
+    if isinstance(node, (int, float)):
+        return f"{node:g}"
+    if not isinstance(node, Node):
+        return ""
     while node not in found and node.op in VIEWS:
         (node, *_) = node.inputs or ()  # type: ignore[assignment]
     if node in found:
         return found[node]
     if isinstance(node, Leaf) and node.name:
         return _weight(node.name)
-    return "Wb"[node.value.ndim < 2] if is_weight(node) else ""
+    if is_weight(node):
+        return "W" if node.value.ndim > 1 else "b"
+    return f"{node.value.item():g}" if node.primitive is None and not node.value.ndim else ""
 
 
 def _weight(name: str) -> str:

@@ -16,7 +16,7 @@ from .._files import checked_path, write_file
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backpropagation import ancestors
-from ..errors import ArgumentError, GraphError, UnknownPathError, brief
+from ..errors import ArgumentError, UnknownPathError, brief
 from ..modes import enable_grad
 from ..nn.module import Module
 from ..recording import Node
@@ -100,7 +100,7 @@ class Microscope:
 
     @cached_property
     def kept(self) -> Mapping[int, Kept]:
-        return {i: self._telling(i, DRAWN) for i in self.steps}
+        return {i: self._telling(i, range(len(f.time)), DRAWN) for i, f in self.steps.items()}
 
     @cached_property
     def sentences(self) -> list[Sentence]:
@@ -114,20 +114,30 @@ class Microscope:
 
     @cached_property
     def _with_vectors(self) -> Mapping[int, Kept]:
-        if self._steps is None:
-            return {i: self._telling(i, WITH_VECTORS) for i in self.steps}
+        """Those of the drawn steps whose units are kept."""
         found = {}
-        for i, flow in self.steps.items():
-            times = flow.time.tolist()
-            some = chosen(self._steps, times, "look") if i in self.flow else times
-            found[i] = Kept([times.index(t) for t in some], f"the {len(some)} steps asked for")
+        for i, kept in self.kept.items():
+            some = self._telling(i, kept.places, WITH_VECTORS)
+            if asked := self._asked(i):
+                some = Kept(asked, f"the {len(asked)} steps asked for")
+            found[i] = some
         return found
 
-    def _telling(self, i: int, most: int) -> Kept:
-        stack = self.flow.get(i)
-        if stack is None:
-            return telling_steps([np.zeros(len(self.steps[i].time))], most)
-        return telling_steps([state.log10_grad_norm for state in stack.values()], most)
+    def _asked(self, i: int) -> list[int]:
+        """The positions of the steps that were asked for, of a recurrence."""
+        if self._steps is None or i not in self.flow:
+            return []
+        times = self.steps[i].time.tolist()
+        return [times.index(t) for t in chosen(self._steps, times, "look")]
+
+    def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
+        """The most telling ones of some steps of a box, and those that were asked for."""
+        logs = [np.zeros(len(places))]
+        if i in self.flow:
+            logs = [state.log10_grad_norm[list(places)] for state in self.flow[i].values()]
+        some = telling_steps(logs, most)
+        found = {places[k] for k in some.places}.union(self._asked(i))
+        return Kept(sorted(found), some.told)
 
     def _times(self, i: int) -> list[int]:
         time = self.steps[i].time
@@ -170,7 +180,7 @@ class Microscope:
             opened=step_chart(self.steps, times, linked),
             bars=unit_bars(self._rows),
             heatmap=unit_heatmap(self._rows),
-            linked=charts_of(self.linked),
+            linked=list(charts_of(self.linked).values()),
         )
 
     def _spans(self) -> list[Span]:
@@ -186,14 +196,19 @@ class Microscope:
         return found
 
     def _telling_step(self, i: int) -> int:
-        """The position among the kept steps of the one over which the gradient changes most."""
+        """The position among the kept steps of the one over which the gradient changes most.
+
+        Where no step stands out it is one in the middle, which is like most.
+        """
         if i not in self.flow:
             return 0
         places = self.kept[i].places
         logs = np.array([state.log10_grad_norm[places] for state in self.flow[i].values()])
         with np.errstate(invalid="ignore"):
             changes = np.nan_to_num(np.abs(np.diff(logs)), nan=0.0, posinf=0.0).sum(axis=0)
-        return int(changes.argmax()) + 1 if changes.any() else len(places) - 1
+        if changes.any() and changes.max() > 3 * np.median(changes[changes > 0]):
+            return int(changes.argmax()) + 1
+        return len(places) // 2
 
     def _first_block(self) -> int:
         """The box that is open at first: the recurrence with most to see, or else the last module."""
@@ -220,8 +235,8 @@ class Microscope:
             "units": panels.bars,
             "heatmap": panels.heatmap,
         }
-        linked = {name: chart for name, chart in panels.linked.items()}
-        return {name: chart for name, chart in (found | linked).items() if chart is not None}
+        found |= charts_of(self.linked)
+        return {name: chart for name, chart in found.items() if chart is not None}
 
     def chart(
         self,
@@ -230,7 +245,7 @@ class Microscope:
         time: int | None = None,
         operation: int | str | None = None,
     ) -> Any:
-        """Return one view as an Altair chart, or all of them, as on the page.
+        """Return one view, or all of them as on the page, as an Altair chart.
 
         Parameters
         ----------
@@ -248,18 +263,35 @@ class Microscope:
         UnknownPathError, ArgumentError
             No such view, path, time or operation.
         """
+        spec = self._spec(view, path, time, operation)
+        return _charts.altair().Chart.from_dict(spec, validate=False)
+
+    def _spec(
+        self,
+        view: str | None = None,
+        path: str | None = None,
+        time: int | None = None,
+        operation: int | str | None = None,
+    ) -> dict[str, Any]:
         block = self._first_block() if path is None else self._block(path)
         spans = self._spans()
         span = spans[block] = self._chosen(block, spans[block], time, operation)
-        if view is None:
-            return compose(self._panels(linked=True), spans, block)
-        charts = self.charts()
-        if view not in charts:
-            raise UnknownPathError(f"look: no view {view!r}; there are {brief(list(charts))[1:-1]}")
-        alt = _charts.altair()
+        with _charts.unchecked():
+            if view is None:
+                return compose(self._panels(linked=True), spans, block)
+            charts = self.charts()
+            if view not in charts:
+                raise UnknownPathError(
+                    f"look: no view {view!r}; there are {brief(list(charts))[1:-1]}"
+                )
+            spec = _charts.spec(charts[view])
         values = {"block": block, "step": span.step, "node": span.node}
         values |= {"window": [span.first, span.last]}
-        return charts[view].add_params(*[alt.param(name=n, value=v) for n, v in values.items()])
+        spec["params"] = [
+            *({"name": n, "value": v} for n, v in values.items()),
+            *spec.get("params", ()),
+        ]
+        return spec
 
     def _block(self, path: str) -> int:
         paths = {block.path: i for i, block in enumerate(self.network.blocks) if i in self.steps}
@@ -289,7 +321,7 @@ class Microscope:
         """The whole page, one HTML file that needs no network."""
         shown = [s.text for s in self.sentences if not s.folded]
         more = [s.text for s in self.sentences if s.folded]
-        return page(self.title, shown, self.chart(), more, self._notes(), self._absent())
+        return page(self.title, shown, self._spec(), more, self._notes(), self._absent())
 
     def _notes(self) -> list[str]:
         found = []
@@ -297,8 +329,12 @@ class Microscope:
             if i in self.flow:
                 name = self.network.blocks[i].path or "the loop"
                 found.append(f"{name}: curves and steps show {kept.told}.")
-                found.append(f"{name}: values over hidden units are kept of {self._with_vectors[i].told}.")
-        batch = max((f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1)
+                found.append(
+                    f"{name}: values over hidden units are kept of {self._with_vectors[i].told}."
+                )
+        batch = max(
+            (f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1
+        )
         if batch > 1:
             found.append(
                 f"Norms are over all {batch} sequences of the batch; values over hidden units are those "
@@ -328,16 +364,17 @@ class Microscope:
         target = checked_path("save_html", path)
         write_file("save_html", target, self.page().encode())
 
-    def save_png(self, path: str | Path, view: str | None = None, **chosen: Any) -> None:
-        """Write a view, or all of them, as an image; parameters are those of :meth:`chart`."""
-        _charts.save_png("save_png", self._picture(view, chosen), path)
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as an image, on white or on dark; see :meth:`chart`."""
+        _charts.save_png("save_png", self._spec(view, **chosen), path, dark)
 
-    def save_svg(self, path: str | Path, view: str | None = None, **chosen: Any) -> None:
-        """Write a view, or all of them, as a drawing; parameters are those of :meth:`chart`."""
-        _charts.save_svg("save_svg", self._picture(view, chosen), path)
-
-    def _picture(self, view: str | None, chosen: Mapping[str, Any]) -> Any:
-        return _charts.configured(self.chart(view, **chosen), chosen.get("dark", False))
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as a drawing, on white or on dark; see :meth:`chart`."""
+        _charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
 
     def open(self) -> Path:
         """Write the page into a temporary file, show it in a browser, and return where it is."""
@@ -357,7 +394,7 @@ def _single(loss: Tensor, gradient: Any) -> Tensor:
     if node.value.size == 1 and gradient is None:
         return loss
     with enable_grad():
-        return functions.sum(loss * Tensor(g))
+        return functions.sum(loss * g)
 
 
 def _calls(members: Sequence[Node]) -> dict[int, list[Node]]:
@@ -426,10 +463,14 @@ def look(
     """
     if isinstance(what, Tensor):
         if inputs or loss is not None:
-            raise ArgumentError("look: a loss takes no inputs and no loss=; pass the model to call it")
+            raise ArgumentError(
+                "look: a loss takes no inputs and no loss=; pass the model to call it"
+            )
         return Microscope(what, gradient, steps, sample)
     if not callable(what):
-        raise ArgumentError(f"look: {brief(what)} is neither a Tensor nor a model that can be called")
+        raise ArgumentError(
+            f"look: {brief(what)} is neither a Tensor nor a model that can be called"
+        )
     output = what(*inputs)
     found = loss(output) if loss is not None else _default_loss(output)
     return Microscope(found, gradient, steps, sample)

@@ -84,8 +84,11 @@ class PathSplit(Drawn):
     state: str = "s"
 
     def __repr__(self) -> str:
+        return self._table(20)
+
+    def _table(self, most: int) -> str:
         rows = zip(self.time.tolist(), *(s.tolist() for s in self.shares.values()), strict=True)
-        return text_table(("t", *self.shares), list(rows), 20)
+        return text_table(("t", *self.shares), list(rows), most)
 
     def chart(self) -> Any:
         """Return the shares over time as an Altair chart."""
@@ -93,9 +96,13 @@ class PathSplit(Drawn):
 
 
 class PathSplits(dict[str, PathSplit], Drawn):
-    """The splits of a recurrence's states by name."""
+    """The splits of a recurrence's states by name; prints their shares as tables."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        most = 20 // max(len(self), 1)
+        return "\n".join(f"shares of ∂L/∂{name}\n{s._table(most)}" for name, s in self.items())
 
     def chart(self) -> Any:
         """Return the shares of every state over time, side by side, as an Altair chart."""

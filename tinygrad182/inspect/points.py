@@ -63,6 +63,15 @@ class FixedPoint:
     starts: int
     distance: float
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} ({len(part)},)" for name, part in self.state.items())
+        kind = "fixed" if self.is_fixed else "slow"
+        nature = "stable" if self.stable else f"{self.unstable_modes} unstable modes"
+        return (
+            f"<{kind} point of {sizes}: {nature}, |λ|max {self.spectral_radius:.6f}, "
+            f"speed {self.speed:.1e}; {self.starts} starts led here, the nearest from {self.distance:.3g}>"
+        )
+
     @cached_property
     def eigenvalues(self) -> HostArray:
         """The eigenvalues λ of the Jacobian, complex ``(S,)``, largest magnitude first.
@@ -110,6 +119,15 @@ class Nearest(NamedTuple):
 
     point: HostArray
     distance: HostArray
+
+    def __repr__(self) -> str:
+        points, counts = np.unique(self.point, return_counts=True)
+        rows = [
+            (point, count, float(self.distance[self.point == point].min()))
+            for point, count in zip(points.tolist(), counts.tolist(), strict=True)
+        ]
+        said = f"points nearest to states of shape {self.point.shape}"
+        return f"{said}\n{text_table(('point', 'states', 'least distance'), rows, 20)}"
 
 
 class FixedPoints(Sequence[FixedPoint]):

@@ -108,9 +108,12 @@ class RecordedStateFlow:
         return _norms(self.grad, len(self.time), batch)
 
     def __repr__(self) -> str:
+        return self._table(20)
+
+    def _table(self, most: int) -> str:
         norms = self.value_norm.numpy().tolist(), self.grad_norm.numpy().tolist()
         rows = list(zip(self.time.tolist(), *norms, strict=True))
-        return text_table(("t", "‖value‖", "‖grad‖"), rows, 20)
+        return text_table(("t", "‖value‖", "‖grad‖"), rows, most)
 
     def _fold(self, name: str, opened: bool) -> str:
         norms = self.value_norm.numpy(), self.log10_grad_norm.numpy()

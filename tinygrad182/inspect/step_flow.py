@@ -46,7 +46,10 @@ class StepOperation:
         At one step, (B, H).
     log10_value_norm, log10_grad_norm : ndarray ``(T,)``
         Decadic logarithms of Frobenius norms, true also where the norm leaves its type; −∞ for what is
-        exactly 0, NaN where there is a NaN, where no gradient goes, or no such operation at the step.
+        exactly 0, NaN where there is a NaN or no such operation at the step.
+    requires_grad : bool
+        Whether a gradient goes to it; if not, ``log10_grad_norm`` is NaN, and so is what comes over its
+        edges.
     """
 
     label: str
@@ -57,6 +60,7 @@ class StepOperation:
     shape: tuple[int, ...]
     log10_value_norm: HostArray
     log10_grad_norm: HostArray
+    requires_grad: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,8 +366,9 @@ class _Table:
         for (source, target), rows in batch.edges.items():
             end = target if isinstance(target, str) else key_of[target]
             arrays = self.edges.setdefault((key_of[source], end), (self._empty(), self._empty()))
-            arrays[0][at] = rows.log10_norm()
-            arrays[1][at] = rows.share_of(batch.grads[source])
+            if rows is not None:
+                arrays[0][at] = rows.log10_norm()
+                arrays[1][at] = rows.share_of(batch.grads[source])
 
     def in_order(self) -> list[Key]:
         """The operations as they are computed, after what steps are given."""
@@ -388,6 +393,7 @@ class _Table:
             "shape": shape,
             "log10_value_norm": self._empty(),
             "log10_grad_norm": self._empty(),
+            "requires_grad": node in batch.grads,
         }
 
     def _empty(self) -> HostArray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
+from .table import scientific
 
 HostArray = np.ndarray[Any, Any]
 
@@ -20,10 +21,14 @@ Line = list[tuple[str, str]]
 """Pieces of text, each with a style of rich's; without rich the styles are left out."""
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-LEVELS = ("red", "magenta", "blue", "green")
+LEVELS = ("red", "magenta", "cyan", "green")
 """From the lowest to the highest quarter of a scale: colours that show on dark and on light ground."""
 
+PLAIN = ("",)
+"""For values, which are not the subject."""
+
 ALARM = "bold reverse"
+"""For NaN and infinities. Exact zeros are usual: a loss may not depend on all steps."""
 MARKS: dict[str, tuple[str, Callable[[HostArray], HostArray]]] = {
     "0": ("exactly 0", np.isneginf),
     "N": ("NaN", np.isnan),
@@ -33,6 +38,9 @@ MARKS: dict[str, tuple[str, Callable[[HostArray], HostArray]]] = {
 
 MOST = 10
 """Parameters, operations or submodules shown of one module; of more, the first and the last."""
+
+KEPT_MODULES = 4
+"""Submodules shown where there are more than :data:`MOST`: each brings lines of its own."""
 
 DEEPEST = 8
 """Levels of the tree; modules nested deeper stand side by side on the last one."""
@@ -107,21 +115,6 @@ def text(lines: Iterable[Line]) -> str:
     return "\n".join("".join(piece for piece, _ in line).rstrip() for line in lines)
 
 
-def scientific(log10: float) -> str:
-    """A magnitude, given its decadic logarithm, however small or large.
-
-    >>> scientific(-400.5), scientific(-1e-9), scientific(-math.inf), scientific(math.nan)
-    ('3.2e-400', '1.0e+00', '0', 'NaN')
-    """
-    if not math.isfinite(log10):
-        return "NaN" if math.isnan(log10) else "∞" if log10 > 0 else "0"
-    exponent = math.floor(log10)
-    mantissa = f"{10 ** (log10 - exponent):.1f}"
-    if mantissa == "10.0":
-        mantissa, exponent = "1.0", exponent + 1
-    return f"{mantissa}e{exponent:+03d}"
-
-
 # --- the tree -----------------------------------------------------------------------------------
 
 
@@ -150,7 +143,8 @@ def described(nodes: Iterable[ShownNode], flow: Flow | None, width: int) -> list
     for node in every:
         if node.op != "leaf":
             module = root.at(node.module)
-            (module.operations if node.time is None else module.steps).append(node)
+            outside = node.time is None or node.time < 0
+            (module.operations if outside else module.steps).append(node)
         elif _is_parameter(node):
             path, _, name = node.name.rpartition(".")
             root.at(path).parameters.append((name or "parameter", node))
@@ -197,7 +191,7 @@ def _contents(module: _Module, flow: Flow) -> list[_Branch | _Block]:
     ]
     return [
         *_cut(leaves, "parameters"),
-        *_cut(below, "modules"),
+        *_cut(below, "modules", KEPT_MODULES),
         *(_in_one(module.operations) if flow else _one_by_one(module.operations)),
         *_loop(module.steps),
         *([_Block(flow[module.path])] if module.path in flow else []),
@@ -259,11 +253,12 @@ def _row(pieces: Line, number: str, width: int) -> Line:
     return [*kept, (" " * room + number.rjust(COLUMN + 1), "")] if number else kept
 
 
-def _cut(entries: list[_Branch], what: str) -> list[_Branch]:
+def _cut(entries: list[_Branch], what: str, kept: int = MOST) -> list[_Branch]:
+    """The first and the last of many entries."""
     if len(entries) <= MOST:
         return entries
-    hidden = _Branch([(f"… {len(entries) - MOST:,} more {what}", "")], None)
-    return [*entries[: MOST // 2], hidden, *entries[-(MOST // 2) :]]
+    hidden = _Branch([(f"… {len(entries) - kept:,} more {what}", "")], None)
+    return [*entries[: kept // 2], hidden, *entries[-(kept // 2) :]]
 
 
 def _called(node: ShownNode) -> str:
@@ -301,6 +296,7 @@ class _Series(NamedTuple):
     log10: HostArray
     low: float
     high: float
+    colours: tuple[str, ...]
 
 
 def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
@@ -308,8 +304,8 @@ def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
     grads = {f"‖∂L/∂{name}_t‖": s.log10_grad_norm for name, s in states.items()}
     values = {f"‖{name}_t‖": _log10(s.value_norm) for name, s in states.items()}
     rows = [
-        _Series(label, log10, *scale_of(group.values()))
-        for group in (grads, values)
+        _Series(label, log10, *scale_of(group.values()), colours)
+        for group, colours in ((grads, LEVELS), (values, PLAIN))
         for label, log10 in group.items()
     ]
     time = next(iter(states.values())).time.tolist()
@@ -319,7 +315,7 @@ def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
     lines = [
         [
             (f"{row.label:<{margin[0]}}  {first:>{margin[1]}} ", ""),
-            *sparkline(row.log10, every, row.low, row.high),
+            *sparkline(row.log10, every, row.low, row.high, row.colours),
             (f" {last}", ""),
         ]
         for row, first, last in zip(rows, *ends, strict=True)
@@ -353,7 +349,9 @@ def _scale(row: _Series) -> str:
     return f"{BLOCKS[0]} {scientific(row.low)} to {BLOCKS[-1]} {scientific(row.high)}, {decades} {unit}"
 
 
-def sparkline(log10: HostArray, every: int, low: float, high: float) -> Line:
+def sparkline(
+    log10: HostArray, every: int, low: float, high: float, colours: tuple[str, ...] = LEVELS
+) -> Line:
     """A character for each so many steps: the height of their smallest value on the scale.
 
     A dip is never averaged away. A NaN or an infinity among the steps takes the place of the height.
@@ -363,7 +361,8 @@ def sparkline(log10: HostArray, every: int, low: float, high: float) -> Line:
     infinite = np.logical_or.reduceat(np.isposinf(log10), starts)
     pieces: Line = []
     for x, overflows in zip(smallest.tolist(), infinite.tolist(), strict=True):
-        piece, style = _character(math.inf if overflows and x == x else x, low, high)
+        height = math.inf if overflows and x == x else (x - low) / (high - low)
+        piece, style = _character(height, colours)
         if pieces and pieces[-1][1] == style:
             pieces[-1] = pieces[-1][0] + piece, style
         else:
@@ -371,11 +370,14 @@ def sparkline(log10: HostArray, every: int, low: float, high: float) -> Line:
     return pieces
 
 
-def _character(x: float, low: float, high: float) -> tuple[str, str]:
-    if not math.isfinite(x):
-        return "N" if math.isnan(x) else "∞" if x > 0 else "0", ALARM
-    level = min(int((x - low) / (high - low) * len(BLOCKS)), len(BLOCKS) - 1)
-    return BLOCKS[level], LEVELS[level * len(LEVELS) // len(BLOCKS)]
+def _character(height: float, colours: tuple[str, ...]) -> tuple[str, str]:
+    """The block of a height from 0 to 1, or a mark, and its style."""
+    if height == -math.inf:
+        return "0", ""
+    if not math.isfinite(height):
+        return "N" if math.isnan(height) else "∞", ALARM
+    level = min(int(height * len(BLOCKS)), len(BLOCKS) - 1)
+    return BLOCKS[level], colours[level * len(colours) // len(BLOCKS)]
 
 
 def _dips(gradients: list[_Series], time: list[int]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from .. import _habits
 from .._calls import Told, names_of, unknown_name
 from .._numbers import check_number
 from ..errors import ArgumentError, StateDictError, brief
-from .optimizer import Optimizer
+from .optimizer import Optimizer, in_groups
 
 
 class LRScheduler(Told, ABC):
@@ -55,6 +55,12 @@ class LRScheduler(Told, ABC):
                 "one had none; call optimizer.load_state_dict(...) first, or leave last_epoch out"
             )
         self._begin()
+
+    def __repr__(self) -> str:
+        settings = [f"{name.lstrip('_')}={getattr(self, name)!r}" for name in self.settings]
+        rate = in_groups(self.optimizer.param_groups, "lr")
+        steps = f"{self.last_epoch} step{'s' * (self.last_epoch != 1)}"
+        return f"{type(self).__name__}({', '.join([*settings, f'lr={rate} after {steps}'])})"
 
     def _first(self, rate: float, base: float, group: int) -> float:
         """The rate of a group when the schedule is made, given the one it has."""

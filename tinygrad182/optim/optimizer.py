@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
@@ -41,6 +41,19 @@ class Setting:
         checked = optimizer._checked(self.name, value)
         for group in optimizer.param_groups:
             group[self.name] = checked
+
+
+def in_groups(groups: Sequence[Mapping[str, Any]], name: str) -> str:
+    """A setting for a repr: once if all groups have the same, otherwise those of the groups in order.
+
+    >>> in_groups([{"lr": 0.1}, {"lr": 0.01}], "lr")
+    '0.1 | 0.01'
+    """
+    given = [group.get(name) for group in groups]
+    values = [f"{value:.6g}" if isinstance(value, float) else brief(value) for value in given]
+    if len(set(values)) == 1:
+        return values[0]
+    return " | ".join(values if len(values) <= 4 else [*values[:3], "…"])
 
 
 class Optimizer(Told, ABC):
@@ -96,6 +109,13 @@ class Optimizer(Told, ABC):
         grouped = all(isinstance(group, Mapping) for group in given)
         for group in given if grouped else [{"params": given}]:
             self.add_param_group(group)
+
+    def __repr__(self) -> str:
+        groups = self.param_groups
+        settings = [f"{name}={in_groups(groups, name)}" for name in self.settings]
+        count, several = len(self.parameters), "s" * (len(groups) > 1)
+        held = f"{count} parameter{'s' * (count > 1)} in {len(groups)} group{several}"
+        return f"{type(self).__name__}({', '.join([*settings, held])})"
 
     def add_param_group(self, group: Any) -> None:
         """Take in more parameters, with settings of their own where the dict has some.

@@ -223,7 +223,7 @@ def test_select(graph: tg.inspect.Graph) -> None:
     (weight,) = graph.select(name="head.weight", op="leaf")
     assert (weight.op, weight.shape) == ("leaf", (1, 3))
     assert graph.select(op="tanh", name="h", time=2, module="rnn.l0")[0].shape == (2, 3)
-    assert graph.select(op="cosh") == graph.select(module="rn") == graph.select(time=99) == []
+    assert graph.select(op="cosh") == graph.select(time=99) == []
     assert len(graph.select()) == len(graph) == len(graph.nodes)
 
 
@@ -234,6 +234,10 @@ def test_select_tells_names_that_nothing_has(graph: tg.inspect.Graph) -> None:
         (fused, {"op": "lstm"}, "operation 'lstm'; did you mean 'lstm_scan'"),
         (graph, {"op": "tahn"}, "operation 'tahn'; did you mean 'tanh'"),
         (graph, {"name": "cell"}, r"mark or parameter 'cell'; there are 'h', 'head\.bias'"),
+        (fused, {"op": "tahn"}, "operation 'tahn'; did you mean 'tanh'"),
+        (graph, {"module": "rnn.l00"}, r"module 'rnn\.l00'; did you mean 'rnn\.l0'"),
+        (graph, {"module": "rn"}, "module 'rn'; did you mean 'rnn'"),
+        (graph, {"module": "decoder"}, r"module 'decoder'; there are 'head', 'rnn', 'rnn\.l0'"),
         (graph, {"name": "head.wieght"}, r".*'head\.wieght'; did you mean 'head\.weight'"),
     ):
         with pytest.raises(tg.UnknownPathError, match=f"^select: this graph has no {words}"):

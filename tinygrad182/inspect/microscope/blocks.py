@@ -158,8 +158,7 @@ class _Sorting:
             inside.setdefault(key, set()).update(r.module for r in stack.values())
         for node in reversed(self.nodes):
             if node not in self.key and not isinstance(node, Leaf):
-                keys = {self.key.get(reader) for reader in self.readers.get(node, ())}
-                key = keys.pop() if len(keys) == 1 else None
+                key = self._only(self.readers.get(node, []))
                 if key is not None and node.scope.module in inside[key]:
                     self.key[node] = key
 
@@ -168,10 +167,14 @@ class _Sorting:
         modules = {key: next(iter(stack.values())).module for key, stack in self.stacks.items()}
         for node in self.nodes:
             if node not in self.key and node.op in LAYOUT:
-                keys = {self.key.get(x) for x in self.operands[node] if not isinstance(x, Leaf)}
-                key = keys.pop() if len(keys) == 1 else None
+                key = self._only([x for x in self.operands[node] if not isinstance(x, Leaf)])
                 if key is not None and modules.get(key) == node.scope.module:
                     self.key[node] = key
+
+    def _only(self, nodes: list[Node]) -> Key | None:
+        """The box that all of some nodes are known to belong to, if it is one."""
+        keys = {self.key.get(node) for node in nodes}
+        return keys.pop() if len(keys) == 1 else None
 
     # --- the rest -------------------------------------------------------------------------------
 
@@ -204,8 +207,8 @@ class _Sorting:
             if len(sources) == 1 and (not weighs or sources <= begun.keys()):
                 (self.key[node],) = sources
             elif sources:
-                key = ("module", node.scope.module, node.order)
-                begun[key], self.key[node] = node, key
+                own: Key = ("module", node.scope.module, node.order)
+                begun[own], self.key[node] = node, own
         if len(begun) > MOST_LOOSE:
             for node, key in self.key.items():
                 if key in begun:

@@ -43,7 +43,8 @@ def curves_chart(
         The times that are drawn of each block; ``step`` is an index into them.
     linked : bool
         Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
-        step nearest to a click, and a strip with the interval selection ``window`` (over ``t``).
+        step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``). The
+        time axis then shows the caller's parameter ``window``, the first and the last time.
     anomaly : (int, str), optional
         The time of the first anomaly and what to write there.
 
@@ -57,23 +58,24 @@ def curves_chart(
     wide = alt.Chart(data(_rows(stacks, kept, lines))).transform_flatten(
         ["i", "t", "left", "right", *lines]
     )
-    window = alt.selection_interval(name="window", encodings=["x"])
-    domain = {"domain": window} if linked else {}
-    x = alt.X("t:Q", title="step t", scale=alt.Scale(nice=False, zero=False, **domain))
+    ends = _ends(stacks, kept)
+    window = [alt.ExprRef("window[0]"), alt.ExprRef("window[1]")]
+    scale = alt.Scale(nice=False, zero=False, domain=window if linked else ends)
+    x = alt.X("t:Q", title="step t", scale=scale)
     x = x.axis(format="d", tickMinStep=1, tickCount=10, grid=False)
     found = _found(stacks, kept)
     layers = [
         _curves(wide, lines, x, found),
         *_marks(wide, lines, x, found),
         *([] if anomaly is None else _anomaly(anomaly, stacks, kept)),
-        *_chosen(wide, x, _ends(stacks, kept), linked),
+        *_chosen(wide, x, ends, linked),
         _steps(wide, lines, linked),
     ]
     main = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
     if not linked:
         return main
-    strip = _strip(wide, lines, _ends(stacks, kept)).add_params(window)
-    return alt.vconcat(main, strip, spacing=4)
+    brush = alt.selection_interval(name="brush", encodings=["x"])
+    return alt.vconcat(main, _strip(wide, lines, ends).add_params(brush), spacing=4)
 
 
 def _lines(stacks: Stacks) -> dict[str, tuple[str, str]]:
@@ -229,7 +231,9 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
     return [
         long.transform_filter(f"datum.log === {word!r}")
         .mark_point(
-            filled=True, size=45, clip=True,
+            filled=True,
+            size=45,
+            clip=True,
             yOffset=alt.ExprRef("-datum.lane" if word == ZERO else "datum.lane"),
         )  # fmt: skip
         .encode(
@@ -254,9 +258,11 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     alt = altair()
     there = wide.transform_filter("datum.block == block && datum.i == step")
     rule = there.mark_rule(color=GREY, strokeWidth=1.5, clip=True).encode(x=x)
-    seen = there.transform_filter("!window.t || inrange(datum.t, window.t)") if linked else there
-    label = seen.transform_calculate(label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t")
-    middle = f"(window.t ? (window.t[0] + window.t[1]) / 2 : {sum(ends) / 2})" if linked else f"{sum(ends) / 2}"
+    seen = there.transform_filter("inrange(datum.t, window)") if linked else there
+    label = seen.transform_calculate(
+        label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t"
+    )
+    middle = "(window[0] + window[1]) / 2" if linked else f"{sum(ends) / 2}"
     text = label.mark_text(
         baseline="bottom", fontWeight="bold", fontSize=12,
         align=alt.ExprRef(f"datum.t > {middle} ? 'right' : 'left'"),

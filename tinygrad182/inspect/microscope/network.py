@@ -181,16 +181,14 @@ class Rolled:
         """
         for node in nodes:
             key, inputs = self.blocks.key[node], node.inputs or ()
-            read = tuple(
-                [self._read(x, key) if x in shared else self._twins.get(x, x) for x in inputs]
-            )  # type: ignore[call-overload]
+            read = tuple([self._read(x, key, shared) if isinstance(x, Node) else x for x in inputs])
             if any(x is not y for x, y in zip(read, inputs, strict=True)):
                 self._twins[node] = node.again(read)
 
-    def _read(self, x: Node, key: Key) -> Node:
-        """What operations of a box read in the place of a shared node."""
+    def _read(self, x: Node, key: Key, shared: set[Node]) -> Node:
+        """What operations of a box read in the place of a node."""
         source = self._twins.get(x, x)
-        if self.blocks.key[x] == key:
+        if x not in shared or self.blocks.key[x] == key:
             return source
         if (x, key) not in self._ports:
             same = Node(PRIMITIVES["multiply"], (source, 1.0), x.value, {}, x.scope)

@@ -9,13 +9,14 @@ from typing import Any
 from ... import _charts
 from ..._charts import GREY, ORANGE, SMALLEST, Row, data
 from .network import Block, Link, Network
+from .numbers import number
 
 WIDTH = 300
-LINE, PADDING, GAP = 14, 6, 34
-"""Pixels of a line of text, around the lines of a box, and between two rows of boxes."""
+LINE, PADDING, GAP, MARGIN = 14, 6, 34, 16
+"""Pixels of a line of text, around the lines of a box, between two rows of boxes, and at both ends."""
 
-WIDEST, LOOP, LANE = 150, 16, 8
-"""Pixels of the widest box, of the loop beside a recurrence, and between arrows beside the boxes."""
+WIDEST, LOOP, LANE, ENTRY = 164, 16, 9, 14
+"""Pixels of the widest box, of the loop beside a recurrence, and between arrows beside and below boxes."""
 
 MOST_IN_A_ROW = 3
 LOWEST = 250
@@ -27,7 +28,7 @@ _BRIGHT = 0.43
 
 @dataclass(frozen=True)
 class _Box:
-    """Where a box stands, y upwards, with what is written in it."""
+    """Where a box stands, y upwards, with what is written in it; the first lines are its title."""
 
     block: int
     x: float
@@ -35,7 +36,8 @@ class _Box:
     width: float
     height: float
     row: int
-    lines: tuple[str, ...]
+    lines: list[str]
+    titles: int
 
     @property
     def middle(self) -> float:
@@ -88,21 +90,6 @@ def network_chart(network: Network, linked: bool = False) -> Any:
     return chart
 
 
-def number(log: float) -> str:
-    """Write a number that is given as its decadic logarithm.
-
-    >>> [number(x) for x in (-400.3, 0.0, -math.inf, math.nan, math.inf)]
-    ['5.0e-401', '1.0e0', '0', 'NaN', '∞']
-    """
-    if math.isnan(log):
-        return "NaN"
-    if math.isinf(log):
-        return "∞" if log > 0 else "0"
-    power = math.floor(log)
-    digits = f"{10 ** (log - power):.1f}"
-    return f"1.0e{power + 1}" if digits == "10.0" else f"{digits}e{power}"
-
-
 def shortened(text: str, width: float, size: int = SMALLEST, bold: bool = False) -> str:
     """A text that fits so many pixels, with an ellipsis in the middle where it is too long.
 
@@ -122,19 +109,20 @@ def shortened(text: str, width: float, size: int = SMALLEST, bold: bool = False)
 def _placed(network: Network) -> tuple[list[_Box], int]:
     """The boxes, by their position in the network, and the height of the picture."""
     found: list[_Box] = []
-    y = float(PADDING)
+    y = float(MARGIN)
     for at, row in enumerate(_rows(network)):
         left = LOOP if len(row) > 1 else 0  # the lane of arrows that pass by
         cell = (WIDTH - left) / len(row)
-        width = min(WIDEST, cell - LOOP - 2 * PADDING)
+        loop = LOOP if any(network.blocks[i].kind == "recurrence" for i in row) else 0
+        width = min(WIDEST, cell - loop - 2 * PADDING)
         texts = [_lines(network.blocks[i], width, len(row)) for i in row]
-        height = LINE * max(map(len, texts)) + 2 * PADDING
-        for place, (i, lines) in enumerate(zip(row, texts, strict=True)):
+        height = LINE * max(len(lines) for lines, _ in texts) + 2 * PADDING
+        for place, (i, (lines, titles)) in enumerate(zip(row, texts, strict=True)):
             x = left + cell * (place + 0.5) - width / 2
-            x -= LOOP / 2 if len(row) > 1 else 0
-            found.append(_Box(i, x, y, width, height, at, lines))
+            x -= loop / 2 if len(row) > 1 else 0
+            found.append(_Box(i, x, y, width, height, at, lines, titles))
         y += height + GAP
-    used = round(y - GAP + PADDING)
+    used = round(y - GAP + MARGIN)
     free = max(0, LOWEST - used) / 2
     found.sort(key=lambda box: box.block)
     return [replace(box, y=box.y + free) for box in found], max(used, LOWEST)
@@ -156,15 +144,20 @@ def _rows(network: Network) -> list[list[int]]:
     return found
 
 
-def _lines(block: Block, width: float, beside: int) -> tuple[str, ...]:
-    """What is written in a box: its title, its path, its loop where there is no room beside, a number."""
-    title = shortened(block.title, width - 8, 12, bold=True)
+def _lines(block: Block, width: float, beside: int) -> tuple[list[str], int]:
+    """What is written in a box: its title, its path, its loop where there is no room beside, a number.
+
+    Also how many lines of it are the title, which is broken where the box is narrow.
+    """
+    words = block.title.split(" ", 1) if width < 100 else [block.title]
+    title = [shortened(word, width - 8, 12, bold=True) for word in words]
     calls = f", {block.calls} calls" if block.calls > 1 else ""
     path = shortened(block.path + calls, width - 8)
     loop = shortened(_loop_text(block), width - 8) if beside > 1 else ""
     size = number(block.log10_grad_norm)
     named = f"‖∂L/∂·‖ {size}"
-    return tuple(filter(None, (title, path, loop, named if width > 100 else size)))
+    below = path, loop, named if width > 100 else size
+    return [*title, *filter(None, below)], len(title)
 
 
 def _loop_text(block: Block) -> str:
@@ -241,14 +234,16 @@ def _text_layers(
     places: dict[str, Any],
     domain: tuple[float, float],
 ) -> list[Any]:
-    titles, others, loops = [], [], []
+    titles: list[Row] = []
+    others: list[Row] = []
+    loops: list[Row] = []
     for box, block in zip(boxes, network.blocks, strict=True):
         ink = _ink(block.log10_grad_norm, domain)
         free = (box.height - LINE * len(box.lines)) / 2
         for i, line in enumerate(box.lines):
             y = box.top - free - LINE * (i + 0.5)
             row = {"block": box.block, "x": box.middle, "y": y, "text": line, "ink": ink}
-            (others if i else titles).append({**row, **_told(block)})
+            (titles if i < box.titles else others).append({**row, **_told(block)})
         if block.kind == "recurrence" and box.width == WIDEST:
             words = [", ".join(block.states), f"× {block.steps}", "steps"]
             x, most = box.x + box.width + LOOP + 4, WIDTH - box.x - box.width - LOOP - 4
@@ -349,11 +344,11 @@ def _link_told(network: Network, link: Link) -> Row:
 
 
 def _stroke(log: float, domain: tuple[float, float]) -> float:
-    """The width of an arrow: 1 to 6 pixels over the decades that the boxes have."""
+    """The width of an arrow: 1 to 5 pixels over the decades that the boxes have."""
     if not math.isfinite(log):
         return 1.0
     low, high = domain
-    return round(1 + 5 * min(1.0, max(0.0, (log - low) / (high - low))), 2)
+    return round(1 + 4 * min(1.0, max(0.0, (log - low) / (high - low))), 2)
 
 
 def _ways(network: Network, boxes: list[_Box]) -> list[list[tuple[float, float]]]:
@@ -379,9 +374,9 @@ def _ways(network: Network, boxes: list[_Box]) -> list[list[tuple[float, float]]
             span = min(source.row, target.row), max(source.row, target.row)
             lane = _free_lane(lanes, span)
             out = source.middle - 12 - LANE * lane
-            into = target.middle - 16 - LANE * lane
+            into = max(target.x + 8, target.middle - ENTRY * (lane + 1) - 4)
             passed = [box.x for box in boxes if span[0] <= box.row <= span[1]]
-            x = max(4, min(passed) - 14 - LANE * lane)
+            x = max(4, min(passed) - 12 - LANE * lane)
             low, high = source.top + 8 + 3 * lane, target.y - 12 - 3 * lane
             way = [
                 (out, source.top),

@@ -62,7 +62,9 @@ def step_chart(flows: Mapping[int, StepFlow], kept: Kept, linked: bool = False) 
     heads = data([_head(block, drawing, times) for block, drawing, times in rows])
     edges = data([row for block, drawing, times in rows for row in drawing.edges(block, times)])
     boxes = data([row for block, drawing, times in rows for row in drawing.boxes(block, times)])
-    axes = _Axes(alt.Scale(domain=[0, WIDTH], nice=False), alt.Scale(domain=[height, 0], nice=False))
+    axes = _Axes(
+        alt.Scale(domain=[0, WIDTH], nice=False), alt.Scale(domain=[height, 0], nice=False)
+    )
     layers = [
         *_title(heads, axes),
         *_curves(edges, axes),
@@ -141,11 +143,22 @@ class _Drawing:
         m = self.measures
         middle = self.middle(place.lane)
         shape = " × ".join(map(str, op.shape))
-        says = {"label": op.label, "op": op.op, "kind": op.kind, "module": op.module, "shape": shape}
+        says = {
+            "label": op.label,
+            "op": op.op,
+            "kind": op.kind,
+            "module": op.module,
+            "shape": shape,
+        }
         at = {"x": round(m.lefts[place.slot], 1), "x2": round(m.rights[place.slot], 1)}
         at |= {"y": round(middle - m.box / 2, 1), "y2": round(middle + m.box / 2, 1)}
         norms = {"value": _at(op.log10_value_norm, times), "grad": _at(op.log10_grad_norm, times)}
-        return says | at | norms | {"numbers": m.numbers, "labels": m.labels, "width": at["x2"] - at["x"]}
+        return (
+            says
+            | at
+            | norms
+            | {"numbers": m.numbers, "labels": m.labels, "width": at["x2"] - at["x"]}
+        )
 
     def edges(self, block: int, times: Sequence[int]) -> list[Row]:
         return [

@@ -70,7 +70,7 @@ class Panels:
     linked: Sequence[Any] = ()
 
 
-def compose(panels: Panels, spans: Sequence[Span], block: int) -> Any:
+def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]:
     """Place the charts of a page, and define the signals by which they follow each other.
 
     Charts read four signals: ``block``, ``step`` and ``node``, which are positions, and ``window``, the
@@ -88,27 +88,77 @@ def compose(panels: Panels, spans: Sequence[Span], block: int) -> Any:
 
     Returns
     -------
-    alt.VConcatChart
+    dict
+        A Vega-Lite specification. Altair makes the charts and not what holds them, for it copies all of
+        them whenever one is placed beside another.
     """
-    alt = _charts.altair()
     right = [chart for chart in (panels.curves, panels.opened) if chart is not None]
-    rows = [_beside(alt, [panels.network, *([alt.vconcat(*right)] if right else [])])]
+    first = [panels.network, *([right] if right else [])]
     chosen = [chart for chart in (panels.bars, panels.heatmap) if chart is not None]
     linked = panels.linked
-    rows += [_beside(alt, row) for row in (chosen, *_rows(linked)) if row]
-    chart = alt.vconcat(*rows, spacing=24).resolve_scale(**_INDEPENDENT)
-    return chart.add_params(*_signals(alt, panels, spans, block))
+    rows = [row for row in (first, chosen, *_rows(linked)) if row]
+    page = _Page()
+    placed = [page.beside(row) for row in rows]
+    top = _charts.spec(_charts.altair().Chart().mark_point())
+    signals = _signals(panels, spans, block)
+    return {
+        "$schema": top["$schema"],
+        "vconcat": placed,
+        "spacing": 24,
+        "resolve": {"scale": _INDEPENDENT},
+        "params": signals + page.selections,
+        "datasets": page.datasets,
+    }
+
+
+class _Page:
+    """Charts placed beside and above each other; what Vega-Lite wants at the top of all of them."""
+
+    def __init__(self) -> None:
+        self.selections: list[dict[str, Any]] = []
+        self.datasets: dict[str, Any] = {}
+        self._names: dict[str, str] = {}
+
+    def beside(self, charts: Sequence[Any]) -> dict[str, Any]:
+        """Place charts from left to right; a list among them from top to bottom."""
+        return self._concat("hconcat", charts, 32)
+
+    def _concat(self, how: str, charts: Sequence[Any], spacing: int) -> dict[str, Any]:
+        placed = [
+            self._concat("vconcat", c, 16) if isinstance(c, list) else self._taken(c)
+            for c in charts
+        ]
+        return {how: placed, "spacing": spacing, "resolve": {"scale": _INDEPENDENT}}
+
+    def _taken(self, chart: Any) -> dict[str, Any]:
+        """One chart without what stands at the top of the page."""
+        spec = _charts.spec(chart)
+        for key in ("$schema", "config"):
+            spec.pop(key, None)
+        self.datasets |= spec.pop("datasets", {})
+        for param in spec.pop("params", ()):
+            views = [self._named(name) for name in param.get("views", ())]
+            self.selections.append(param | {"views": views})
+        self._rename(spec)
+        return spec
+
+    def _rename(self, spec: dict[str, Any]) -> None:
+        """Give views that make selections names of their own: Altair counts charts in the process."""
+        if "name" in spec:
+            spec["name"] = self._named(spec["name"])
+        for how in ("layer", "hconcat", "vconcat"):
+            for part in spec.get(how, ()):
+                self._rename(part)
+
+    def _named(self, name: str) -> str:
+        return self._names.setdefault(name, f"view_{len(self._names) + 1}")
 
 
 def _rows(charts: Sequence[Any]) -> list[list[Any]]:
     return [list(charts[i : i + BESIDE]) for i in range(0, len(charts), BESIDE)]
 
 
-def _beside(alt: Any, charts: Sequence[Any]) -> Any:
-    return alt.hconcat(*charts, spacing=32).resolve_scale(**_INDEPENDENT)
-
-
-def _signals(alt: Any, panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
+def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
     """Positions from what is selected; Vega-Lite puts them behind the selections they are made from."""
     steps, first, last, opened, nodes = (json.dumps(each) for each in zip(*spans, strict=True))
     step, node, window = f"{opened}[block]", f"{nodes}[block]", f"[{first}[block], {last}[block]]"
@@ -121,7 +171,7 @@ def _signals(alt: Any, panels: Panels, spans: Sequence[Span], block: int) -> lis
         node = f"{here} ? pick_node.node[0] : {node}"
     chosen = f"isArray(pick_block.block) ? pick_block.block[0] : {block}"
     signals = {"block": chosen, "step": step, "node": node, "window": window}
-    return [alt.param(name=name, expr=expr) for name, expr in signals.items()]
+    return [{"name": name, "expr": expr} for name, expr in signals.items()]
 
 
 # --- the text around the charts -----------------------------------------------------------------
@@ -145,7 +195,7 @@ READING = (
 def page(
     title: str,
     sentences: Sequence[str],
-    chart: Any,
+    chart: dict[str, Any],
     more: Sequence[str] = (),
     notes: Sequence[str] = (),
     absent: Mapping[str, str] | None = None,
@@ -158,8 +208,8 @@ def page(
         Of the window and of the page.
     sentences : sequence of str
         What there is to see; the first one stands out.
-    chart : alt.Chart
-        Without a theme: the page has one for white and one for dark, and takes what the reader prefers.
+    chart : dict
+        A specification without a theme: the page has one for white and one for dark, and takes what the reader prefers.
     more : sequence of str
         What there is to see besides, behind a fold.
     notes : sequence of str
@@ -180,7 +230,7 @@ def page(
     left_out = [*notes, *(f"{name}: {reason}" for name, reason in (absent or {}).items())]
     return chart_page(
         title,
-        chart.to_dict(),
+        chart,
         _charts.library(),
         themes=[_charts.theme(dark) for dark in (False, True)],
         style=_style(),
@@ -197,10 +247,10 @@ def _header(title: str, sentences: Sequence[str]) -> str:
 
 
 def _fold(title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
     items = "".join(f"<li>{text(line)}</li>\n" for line in lines)
-    return f"<details>\n<summary>{text(title)}</summary>\n<ul>\n{items}</ul>\n</details>\n" * bool(
-        lines
-    )
+    return f"<details>\n<summary>{text(title)}</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
 def _style() -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..step_flow import StepEdge, StepFlow, StepOperation
 
+
 class Place(NamedTuple):
     """A cell of the layout."""
 
@@ -160,7 +161,11 @@ class _Grid:
         """Choose the lane of an edge's run, and note the cells it runs through."""
         edge = self.flow.edges[k]
         start = self._place(edge.source)
-        end = self._place(edge.target) if isinstance(edge.target, int) else Place(self.width, start.lane)
+        end = (
+            self._place(edge.target)
+            if isinstance(edge.target, int)
+            else Place(self.width, start.lane)
+        )
         between = range(start.slot + 1, end.slot)
 
         def cost(lane: int) -> float:

@@ -19,15 +19,20 @@ from ..flow import StackFlow, StateFlow, gradient_flow
 from ..paths import gain_split, path_split
 from ..recurrences import Stack, stacks_of
 from ..scaling import HostArray
-from .causes import Blamed, by_gain, by_gain_at, by_path, by_path_at
+from .causes import Blamed, by_gain, by_path
+from .layers import of_layers
 from .passing import Path, far, runs_in_depth
-from .trend import LEAST_JUMP, jumps, pieces, stretch, without
+from .trend import APART, Piece, jumps, pieces, stretch, without
 from .wording import LEVEL, Words, amount, factor, pace, passes
 
 Kind = Literal["regime", "place", "cause", "note"]
 
 LOOKED_AT = 48
 """Steps, evenly spread, at which causes are measured; the steps that are named come on top."""
+
+
+TOLD, MOST = 0.2, 0.5
+"""Parts of all change, in decades up and down, from which on single steps are told, and stand first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +89,20 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     >>> output, _ = rnn(tg.ones((11, 1, 1), dtype="float64"))
     >>> for sentence in story(output[-1].sum()):
     ...     print(sentence.text)
-    The gradient ∂L/∂h halves with every step back: 1e-3 of what it is at t = 10 reaches t = 0.
-    No step stands out.
-    All of the loss is the weight matrix, which leaves 50% a step; the nonlinearity takes nothing.
+    Going back from t = 10 to t = 0, the gradient ∂L/∂h halves with every step: 1e-3 of it is left.
+    It is lost bit by bit: every step passes back 50% of what it gets.
+    All of the fall is the weight matrix: each step back multiplies it by 0.50, and nothing saturates.
     """
     if gradient is not None:
         loss = in_pass(_weighted, loss, gradient, grad=True)
-    ((root, _),) = seeds_of([loss], [None], False, "story")
+    ((root, seed),) = seeds_of([loss], [None], False, "story")
     try:
         stacks = stacks_of(ancestors([root], constants=True), "story")
     except GraphError:
-        return []
+        return [
+            Sentence(text, "", kind, False, numbers)
+            for kind, text, numbers in of_layers(root, seed)
+        ]
     followed, reads = far(loss)
     flows = gradient_flow(followed)
     told = [
@@ -173,13 +181,22 @@ class _Recurrence:
         recurrence = stack[self.inside.state]
         self.flow = flow[self.inside.state]
         self.way = way = _way(self.flow, recurrence.runs_backward())
+        self.begins = recurrence.initial is None and not recurrence.fused and way.times[0] > 0
+        self.begins &= way.times[0] <= way.times[-1]
         unit = "block" if runs_in_depth(recurrence) else "step"
         self.words = Words(self.inside.state, unit, self.inside.gate)
-        self.jumps = jumps(way.log)
-        self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
         self.change = float(way.log[0] - way.log[-1]) if len(way.log) else 0.0
-        steps = sum(self._step(i) for i in self.jumps)
-        self.part = steps / self.change if self.jumps else 0.0
+        self.jumps = jumps(way.log)
+        changes = float(np.abs(np.diff(way.log)).sum())
+        self.part = sum(abs(self._step(i)) for i in self.jumps) / changes if changes else 0.0
+        if self.part < TOLD:
+            self.jumps = []
+        self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
+
+    @property
+    def by_steps(self) -> bool:
+        """Whether most of what happens does so at single steps."""
+        return bool(self.jumps) and self.part >= MOST
 
     def sentences(self) -> list[Sentence]:
         """The main one first, then where and by what, then what belongs behind a fold."""
@@ -187,7 +204,7 @@ class _Recurrence:
             return [self._broken()]
         if self.way.last == 0:
             return [self._nothing()]
-        return [self._regime(), *self._place(), *self._cause(), *self._note()]
+        return [self._regime(), *self._place(), *self._cause(), *self._notes()]
 
     def _told(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
         text = text[0].upper() + text[1:] + "."
@@ -207,7 +224,9 @@ class _Recurrence:
         bad = np.flatnonzero(~np.isfinite(norms)).tolist()
         if bad:
             time, what = way.times[bad[0]], "NaN" if np.isnan(norms[bad[0]]) else "infinite"
-            text = f"the values of {words.state} are {what} from {words.at(time)} on, and with them its gradient"
+            text = (
+                f"{words.state} itself is {what} from {words.at(time)} on, and with it its gradient"
+            )
         elif way.broken == "0":
             time, what = way.times[-1], "0"
             text = (
@@ -220,7 +239,8 @@ class _Recurrence:
             )
         else:
             time, what = way.time(0), way.broken
-            text = f"the gradient {words.grad} is {what} before {words.at(time)}: that {words.unit} makes it so"
+            at = words.at(time)
+            text = f"the gradient {words.grad} is {what} before {at}: that {words.unit} makes it so"
         return self._told("regime", text, time=time, what=what)
 
     def _nothing(self) -> Sentence:
@@ -244,12 +264,14 @@ class _Recurrence:
             )
             return self._told("regime", text, zero=end, **numbers)
         ends = f"from {words.at(start)} to {words.at(end)}"
-        if self.part >= 0.5:
+        if self.by_steps:
             text = f"{self._by_steps()}. Back {ends}, {self._left()}"
         else:
-            text = f"going back {ends}, the gradient {words.grad} {self._course()}: {self._left()}"
+            course = self._course() + (f", except at {self._each()}" if self.jumps else "")
+            text = f"going back {ends}, the gradient {words.grad} {course}: {self._left()}"
         if len(self.reads) > 1:
-            text = f"the loss reads {len(self.reads)} {words.unit}s; followed from the last alone: {text}"
+            reads = f"the loss reads {len(self.reads)} {words.unit}s"
+            text = f"{reads}. Followed from the last of them alone: {text}"
         return self._told("regime", text, **numbers)
 
     def _left(self) -> str:
@@ -268,44 +290,70 @@ class _Recurrence:
 
     def _by_steps(self) -> str:
         """The single steps at which most happens."""
-        words, verb = self.words, "is lost" if self.change < 0 else "comes up"
+        words, verb = self.words, "is lost" if self._step(self.jumps[0]) < 0 else "comes up"
         steps = [(words.at(self.way.time(i)), self._step(i)) for i in self.jumps]
         if len(steps) == 1:
             ((at, decades),) = steps
             return f"most of the gradient {words.grad} {verb} at one {words.unit}: {at} {passes(decades)}"
-        each = ", ".join(f"{at} (times {factor(decades)})" for at, decades in steps)
+        each = self._each()
         return f"most of the gradient {words.grad} {verb} at {len(steps)} {words.unit}s: {each}"
+
+    def _each(self) -> str:
+        """The single steps, the three largest by name."""
+        told = [
+            f"{self.words.at(self.way.time(i))} (times {factor(self._step(i))})" for i in self.jumps
+        ]
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        return ", ".join(told[:3]) + more
 
     # where
 
-    def _stretch(self) -> tuple[int, int] | None:
-        """Positions between which most happens, if that is much less than the whole way."""
-        steps = len(self.way.log) - 1
-        if self.jumps or steps < 6 or abs(self.change) < LEAST_JUMP:
+    def _stretch(self) -> Piece | None:
+        """A part of the way on which most happens, if it is much shorter than the whole."""
+        log, steps = self.way.log, len(self.way.log) - 1
+        if self.jumps or steps < 6 or abs(self.change) < APART:
             return None
-        start, end = stretch(self.way.log)
-        return (start, end) if start - end <= steps / 2 else None
+        start, end = stretch(log)
+        shortest = Piece(start, end, float(log[end] - log[start]))
+        steepest = max(self.pieces, key=lambda p: p.decades / self.change)
+        for p in (steepest, shortest):
+            if p.start - p.end <= 0.6 * steps and p.decades / self.change > 0.5:
+                return p
+        return None
 
     def _place(self) -> list[Sentence]:
         way, words = self.way, self.words
         change = "fall" if self.change < 0 else "rise"
-        if abs(self.change) < LEVEL or len(way.log) < 3:
+        if way.broken == "0":
+            return self._until_zero()
+        if not self.jumps and (abs(self.change) < LEVEL or len(way.log) < 3):
             return []
-        if self.jumps:
+        if self.by_steps:
             times = [way.time(i) for i in self.jumps]
-            text = f"elsewhere it {self._course()}"
-            if self.part < 0.5:
-                some = ", ".join(
-                    f"{words.at(t)} (times {factor(self._step(i))})"
-                    for t, i in zip(times, self.jumps, strict=True)
-                )
-                text = f"single {words.unit}s stand out, with {self.part:.0%} of the {change} (in decades): {some}"
-            return [self._told("place", text, times=times, part=self.part)]
+            return [
+                self._told("place", f"elsewhere it {self._course()}", times=times, part=self.part)
+            ]
+        if self.jumps:
+            return self._because(self._blamed(), "place", times=[way.time(i) for i in self.jumps])
         if between := self._stretch():
-            start, end = (way.time(i) for i in between)
-            text = f"four fifths of the {change} (in decades) happen between {words.at(start)} and {words.at(end)}"
-            return [self._told("place", text, start=start, end=end)]
-        return [self._evenly()]
+            start, end, part = (
+                way.time(between.start),
+                way.time(between.end),
+                between.decades / self.change,
+            )
+            where = f"between {words.at(start)} and {words.at(end)}"
+            much = "the whole" if part > 0.995 else f"{part:.0%} of the"
+            text = f"{much} {change}{'' if part > 0.995 else ' (in decades)'} happens {where}"
+            return [self._told("place", text, start=start, end=end, part=part)]
+        return [self._evenly()] if all(p.decades * self.change > 0 for p in self.pieces) else []
+
+    def _until_zero(self) -> list[Sentence]:
+        way, words = self.way, self.words
+        if len(way.log) < 3:
+            return []
+        start, end = way.times[way.last], way.time(0)
+        text = f"from {words.at(start)} back to {words.at(end)} it {self._course()}"
+        return [self._told("place", text, times=[end], start=start, end=end)]
 
     def _evenly(self) -> Sentence:
         """No step and no stretch is to be blamed: the step that does most, and where little is left."""
@@ -313,52 +361,53 @@ class _Recurrence:
         steps = -np.diff(way.log)
         worst = 1 + int(steps.argmin() if falls else steps.argmax())
         time = way.time(worst)
-        text = f"the {words.unit} that does most, {words.at(time)}, {passes(self._step(worst))}"
+        most = f"the {words.unit} that does most, {words.at(time)}, {passes(self._step(worst))}"
+        if np.ptp(steps) < 1e-3:
+            most = f"every {words.unit} {passes(self._step(worst))}"
         below = np.flatnonzero(way.log < way.log[-1] - 3).tolist()
-        left = way.time(below[-1]) if below else None
+        left = way.time(below[-1]) if below and below[-1] else None
         if left is not None:
-            text = f"less than 1/1000 is left from {words.at(left)} back, and {text}"
-        text = f"it is {'lost' if falls else 'made'} bit by bit: {text}"
+            most = (
+                f"from {words.at(left)} back less than 1/1000 is left. {most[0].upper()}{most[1:]}"
+            )
+        text = f"it {'is lost' if falls else 'grows'} bit by bit: {most}"
         return self._told("place", text, times=[time], part=0.0, below=left)
 
     # through which path, and by which factor
 
     def _cause(self) -> list[Sentence]:
-        way, blamed = self.way, self._blamed()
-        if way.broken == "0":
+        if self.way.broken == "0":
             return self._cause_of_zero()
-        times = [way.time(i) for i in _spread(len(way.log) - 1, self.jumps, self._stretch())]
-        afresh = self._afresh(times)
+        return self._because(self._blamed() if self.by_steps or not self.jumps else None, "cause")
+
+    def _because(self, blamed: Blamed | None, kind: Kind, **numbers: Any) -> list[Sentence]:
+        """What makes the difference at some steps; or, if none are blamed, at all that do not stand out."""
+        way = self.way
+        positions = _spread(len(way.log) - 1, self.jumps, None if self.jumps else self._stretch())
+        times = [way.time(i) for i in positions if blamed or i not in self.jumps]
+        afresh = 0.0 if blamed else self._afresh(times)
         try:
             if self.inside.exists:
-                measured = self.inside.at(times)
-                cause = (
-                    by_path_at(measured, blamed, self.words)
-                    if blamed
-                    else by_path(measured, afresh, self.words)
-                )
+                cause = by_path(self.inside.at(times), blamed, afresh, self.words)
             else:
                 split = gain_split(self.loss, self.path, self.words.state, times=times)
-                cause = (
-                    by_gain_at(split, blamed, self.words)
-                    if blamed
-                    else by_gain(split, self.change, afresh, self.words)
-                )
+                cause = by_gain(split, blamed, self.change, afresh, self.words)
         except GraphError:  # neither a path of the state alone nor a nonlinearity of a sum
             return []
-        return [self._told("cause", cause.text, **cause.numbers)]
+        where = {"time": list(blamed.times)} if blamed else {}
+        return [self._told(kind, cause.text, **(cause.numbers | where | numbers))]
 
     def _blamed(self) -> Blamed | None:
+        """The single steps or the stretch, if there are such, by which most of the change comes."""
         way, words = self.way, self.words
         if self.jumps:
             times = [way.time(i) for i in self.jumps]
             where = f"at {words.at(times[0])}" if len(times) == 1 else f"at these {words.unit}s"
             return Blamed(where, times, sum(map(self._step, self.jumps)) / len(times))
         if between := self._stretch():
-            start, end = between
-            where = f"between {words.at(way.time(start))} and {words.at(way.time(end))}"
-            change = float(way.log[end] - way.log[start]) / (start - end)
-            return Blamed(where, [way.time(i) for i in range(end + 1, start + 1)], change)
+            times = [way.time(i) for i in range(between.start, between.end, -1)]
+            where = f"between {words.at(times[0])} and {words.at(way.time(between.end))}"
+            return Blamed(where, times, between.rate)
         return None
 
     def _afresh(self, times: Sequence[int]) -> float:
@@ -387,10 +436,14 @@ class _Recurrence:
             return []
         if split.saturation[0] == 0:
             why = self._off(time)
-            text = f"at {at} the slope of the nonlinearity is 0 for every unit that the gradient reaches{why}"
+            text = f"at {at} the slope of the nonlinearity is 0 wherever the gradient arrives{why}"
             return [self._told("cause", text, time=time, why="saturation")]
-        text = f"nothing passes between {at} and the {words.unit} before: the weights are 0, or the state was detached"
-        return [self._told("cause", text, time=time, why="weight")] if split.weight[0] == 0 else []
+        if split.weight[0] == 0:
+            text = (
+                f"{words.matrix} passes nothing back from {at}: it is 0, or the state was detached"
+            )
+            return [self._told("cause", text, time=time, why="weight")]
+        return []
 
     def _off(self, time: int) -> str:
         (i,) = np.flatnonzero(self.flow.time == time)
@@ -400,25 +453,35 @@ class _Recurrence:
             return ": all are switched off"
         return ": all are at ±1" if (np.abs(value) == 1).all() else ""
 
-    def _note(self) -> list[Sentence]:
-        if len(self.reads) < 2:
-            return []
-        text = (
-            f"the loss reads {len(self.reads)} {self.words.unit}s, and the curve adds up what all of them send "
-            "back; it need not fall where the gradient from far away is lost"
-        )
-        return [self._told("note", text, True, reads=len(self.reads))]
+    def _notes(self) -> list[Sentence]:
+        found, first, words = [], self.way.times[0], self.words
+        if len(self.reads) > 1:
+            text = (
+                f"the loss reads {len(self.reads)} {words.unit}s, and the curve adds up what all of them "
+                "send back; it need not fall where the gradient from far away is lost"
+            )
+            found.append(self._told("note", text, True, reads=len(self.reads)))
+        if self.begins:
+            text = (
+                f"the graph begins at {words.at(first)}: the state before was detached or never marked, so "
+                "nothing is known of earlier steps"
+            )
+            found.append(self._told("note", text, begins=first))
+        if self.path.partition("#")[0].endswith("_reverse"):
+            text = "steps are counted in the order in which they run: t = 0 reads the last input"
+            found.append(self._told("note", text, True))
+        return found
 
 
-def _spread(count: int, named: Iterable[int], between: tuple[int, int] | None) -> list[int]:
+def _spread(count: int, named: Iterable[int], between: Piece | None) -> list[int]:
     """Positions from 1 to ``count``, evenly, and more densely those that are named."""
-    positions = set(_evenly(1, count)) | set(named)
+    positions = set(_even(1, count)) | set(named)
     if between:
-        positions |= set(_evenly(between[1] + 1, between[0]))
+        positions |= set(_even(between.end + 1, between.start))
     return sorted(positions)
 
 
-def _evenly(first: int, last: int) -> list[int]:
+def _even(first: int, last: int) -> list[int]:
     count = min(last - first + 1, LOOKED_AT)
     spread: list[int] = np.linspace(first, last, count).round().astype(int).tolist()
     return spread

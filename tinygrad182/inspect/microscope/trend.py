@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from ..scaling import HostArray
 from .wording import LEVEL
 
-LEAST_JUMP = 0.7
-"""Decades: a step that changes the gradient less than five-fold is never told alone."""
+LEAST_JUMP = 0.3
+"""Decades: a step that changes the gradient less than two-fold is never told alone."""
 
-MOST_JUMPS = 3
+APART = 0.7
+"""Decades by which two pieces have to part to be told apart."""
+
 MOST_PIECES = 3
 MOST_KNOTS = 120
 """Positions of a curve at which pieces may meet."""
@@ -44,8 +47,9 @@ def jumps(log: HostArray) -> list[int]:
     """Positions of single steps at which a curve falls, or rises, as it does nowhere else.
 
     Position i stands for the step from i back to i − 1. It is told where it changes the norm at least
-    five-fold, in the direction of the whole curve, and by five times as many decades as the median step.
-    At most three, the largest first.
+    two-fold, by five times as many decades as the median step and by a quarter of those of the largest
+    step, in whose direction; the largest first. More than three that stand close together are a stretch
+    rather than steps: then none.
 
     >>> jumps(np.array([-9.0, -8.9, -8.8, -0.2, -0.1, 0.0]))
     [3]
@@ -53,12 +57,13 @@ def jumps(log: HostArray) -> list[int]:
     if len(log) < 3:
         return []
     changes = -np.diff(log)  # of each step back
-    size, net = np.abs(changes), float(changes.sum())
-    usual = float(np.median(np.delete(size, np.argmax(size))))
-    limit = max(LEAST_JUMP, 5 * usual)
-    found = np.flatnonzero((size >= limit) & (changes * net > 0))
-    largest = found[np.argsort(-size[found], kind="stable")][:MOST_JUMPS]
-    return [int(i) + 1 for i in largest]
+    size, largest = np.abs(changes), int(np.argmax(np.abs(changes)))
+    usual = float(np.median(np.delete(size, largest)))
+    limit = max(LEAST_JUMP, 5 * usual, size[largest] / 4)
+    found = np.flatnonzero((size >= limit) & (changes * changes[largest] > 0))
+    if len(found) > 3 and np.ptp(found) < 2 * len(found):
+        return []
+    return [int(i) + 1 for i in found[np.argsort(-size[found], kind="stable")]]
 
 
 def without(log: HostArray, steps: Iterable[int]) -> HostArray:
@@ -100,10 +105,7 @@ def pieces(log: HostArray) -> list[Piece]:
     at = np.unique(np.linspace(0, n - 1, min(n, MOST_KNOTS)).round().astype(np.int64))
     cuts = at[_cuts(at.astype(np.float64), log[at])].tolist() if n >= 8 else []
     ends = [0, *cuts, n - 1]
-    found = [
-        Piece(start, end, float(log[end] - log[start]))
-        for end, start in zip(ends[:-1], ends[1:], strict=True)
-    ]
+    found = [Piece(start, end, float(log[end] - log[start])) for end, start in pairwise(ends)]
     return _merged(found[::-1])
 
 
@@ -152,7 +154,7 @@ def _merged(found: list[Piece]) -> list[Piece]:
         last = merged[-1]
         length = min(piece.start - piece.end, last.start - last.end)
         apart = abs(piece.rate - last.rate)
-        if apart * length < LEAST_JUMP or apart < max(abs(piece.rate), abs(last.rate)) / 2:
+        if apart * length < APART or apart < max(abs(piece.rate), abs(last.rate)) / 2:
             merged[-1] = Piece(last.start, piece.end, last.decades + piece.decades)
         else:
             merged.append(piece)

@@ -1,0 +1,105 @@
+"""The look of every chart, and Vega's JavaScript, which is put together once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tinygrad182 import _caches, _charts
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Versions for which the library was put together."""
+    made: list[str] = []
+    current = SimpleNamespace(__version__="1.0")
+
+    def javascript_bundle() -> str:
+        made.append(current.__version__)
+        return f"vegaEmbed = {current.__version__}; // é"
+
+    current.javascript_bundle = javascript_bundle
+    monkeypatch.setattr(_charts, "converter", lambda: current)
+    return made
+
+
+def keep_in(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    monkeypatch.setattr(_caches, "folders", lambda: list(folders))
+
+
+def test_the_library_is_put_together_once_for_each_version(
+    bundled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keep_in(monkeypatch, tmp_path / "new")
+    for _ in range(2):
+        assert _charts.library() == "vegaEmbed = 1.0; // é"
+    assert bundled == ["1.0"]
+    _charts.converter().__version__ = "2.0"
+    assert _charts.library() == "vegaEmbed = 2.0; // é"
+    assert bundled == ["1.0", "2.0"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "folder"])
+def test_a_damaged_file_breaks_no_page(
+    damage: str, bundled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keep_in(monkeypatch, tmp_path)
+    good = _charts.library()
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    if damage == "folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_bytes({"cut": data[:9], "changed": data, "empty": b""}[damage])
+    assert _charts.library() == good
+    assert bundled == ["1.0", "1.0"]
+
+
+def test_where_nothing_can_be_kept(
+    bundled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    keep_in(monkeypatch, blocked / "folder")
+    assert _charts.library() == _charts.library()
+    assert len(bundled) == 2
+    keep_in(monkeypatch, blocked / "folder", tmp_path / "cache")
+    assert _charts.library() == _charts.library()
+    assert len(bundled) == 3
+
+
+def test_what_is_kept_is_what_was_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keep_in(monkeypatch, tmp_path / "one", tmp_path / "two")
+    _caches.keep("name", b"data")
+    written = (tmp_path / "one" / "name").read_bytes()
+    assert written == hashlib.sha256(b"data").digest() + b"data"
+    assert not (tmp_path / "two").exists()
+    assert _caches.kept("name") == b"data"
+    assert _caches.kept("other") is None
+
+
+def test_a_chart_gets_the_theme() -> None:
+    alt = pytest.importorskip("altair")
+    for dark, colours in ((False, _charts.LIGHT), (True, _charts.DARK)):
+        config: dict[str, Any] = _charts.configured(
+            alt.Chart(_charts.data([{}])).mark_point(), dark
+        ).to_dict()["config"]
+        config["view"] = {"stroke": config["view"]["stroke"]}  # Altair adds a size
+        assert config == _charts.theme(dark)
+        assert config["background"] == colours.paper
+        assert config["axis"]["labelColor"] == config["text"]["color"] == colours.ink
+    sizes = [
+        v
+        for part in config.values()
+        if isinstance(part, dict)
+        for k, v in part.items()
+        if "Size" in k
+    ]
+    assert len(sizes) == 7
+    assert min(sizes) >= 11

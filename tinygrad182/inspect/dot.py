@@ -1,0 +1,260 @@
+"""``to_dot``: a graph as text for Graphviz, rolled up or with its operations."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from .. import backend
+from ..backend import Array
+from ..creation import one_integer
+from ..recording import Leaf, Node
+from .microscope.network import Block, Network
+from .microscope.numbers import number
+
+MOST = 400
+"""Operations that are written by default: what ``dot`` lays out in a few seconds."""
+
+
+def to_dot(
+    network: Network,
+    opened: bool = False,
+    grads: Mapping[Node, Array] | None = None,
+    most: int = MOST,
+) -> str:
+    r"""Write a network as text for Graphviz, with the input at the bottom.
+
+    Parameters
+    ----------
+    network : Network
+        See :func:`network_of`.
+    opened : bool
+        Whether to write every operation, in a cluster for each box and, inside a recurrence, one for each
+        step; otherwise the boxes and the gradient over their arrows. A recurrence that was run as one
+        operation is one here too: give the network of :meth:`Graph.opened` to see its steps.
+    grads : mapping of Node to array, optional
+        The derivative of the loss by each node, whose norm is written where there is one.
+    most : int
+        The number of operations to write, about: where there are more, the first and the last steps of
+        every recurrence are written (elsewhere: operations), as many as fit and one at least. What is left
+        out stands as one node that says how much it is, and in a comment on the first line.
+
+    Raises
+    ------
+    ArgumentError
+        ``most`` is not a whole number from 1.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> from tinygrad182.inspect.microscope.network import network_of
+    >>> graph = tg.inspect.trace(tg.nn.Linear(2, 1, rng=0)(tg.ones((3, 2))).sum())
+    >>> print(to_dot(network_of(graph._order, graph._seeds)))
+    digraph {
+      rankdir=BT;
+      node [shape=box, style=rounded, fontname="sans-serif"];
+      edge [fontname="sans-serif", fontsize=10];
+      b0 [label="input\n‖∂L/∂·‖ 0.66"];
+      b1 [label="Linear 2 → 1\nlinear\n‖∂L/∂·‖ 0.66"];
+      b2 [label="loss\n‖∂L/∂·‖ 1.7"];
+      b0 -> b1 [label="0.66", penwidth=4.4];
+      b1 -> b2 [label="1.7", penwidth=5.0];
+    }
+    """
+    most = one_integer(most, "to_dot", "most", 1)
+    lines = _opened(network, grads or {}, most) if opened else _rolled(network)
+    return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    r"""A string of Graphviz that shows a text as it is; line breaks stay.
+
+    >>> print(quoted('a "b" \\n'))
+    "a \"b\" \\n"
+    """
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+_BEGIN = [
+    "  rankdir=BT;",
+    '  node [shape=box, style=rounded, fontname="sans-serif"];',
+    '  edge [fontname="sans-serif", fontsize=10];',
+]
+
+
+# --- rolled -------------------------------------------------------------------------------------
+
+
+def _rolled(network: Network) -> Iterator[str]:
+    yield "digraph {"
+    yield from _BEGIN
+    for i, block in enumerate(network.blocks):
+        words = [block.title, block.path, f"‖∂L/∂·‖ {number(block.log10_grad_norm)}"]
+        yield f"  b{i} [label={quoted(_lines(words))}];"
+        if block.kind == "recurrence":
+            loop = f"{', '.join(block.states)} × {block.steps} steps"
+            yield f"  b{i} -> b{i} [label={quoted(loop)}];"
+    top = max((link.log10_norm for link in network.links), default=0.0)
+    for link in network.links:
+        width = _width(link.log10_norm, top)
+        label = quoted(number(link.log10_norm))
+        yield f"  b{link.source} -> b{link.target} [label={label}, penwidth={width:.1f}];"
+    yield "}"
+
+
+def _width(log: float, top: float) -> float:
+    """The width of an arrow: 5 for the largest gradient, less by 1.5 a decade, 0.5 at least."""
+    if math.isnan(log) or log == top:
+        return 5.0
+    return max(0.5, 5 - 1.5 * (top - log))
+
+
+def _lines(words: Iterable[str]) -> str:
+    return "\n".join(filter(None, words))
+
+
+# --- opened -------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Part:
+    """One box with its operations by step (in a box without steps: each by itself)."""
+
+    name: str
+    block: Block
+    always: list[Node]
+    steps: dict[int, list[Node]]
+
+    def kept(self, ends: int) -> list[int]:
+        """The first and the last steps."""
+        steps = sorted(self.steps)
+        return steps if len(steps) <= 2 * ends else [*steps[:ends], *steps[-ends:]]
+
+    def size(self, ends: int) -> int:
+        """How many nodes are written."""
+        return len(self.always) + sum(len(self.steps[t]) for t in self.kept(ends))
+
+
+def _parts(network: Network) -> list[_Part]:
+    """The boxes with their operations by step."""
+    readers: dict[Node, list[Node]] = {}
+    for block in network.blocks:
+        for node in block.members:
+            for x in node.inputs or ():
+                if isinstance(x, Node):
+                    readers.setdefault(x, []).append(node)
+    found = []
+    for i, block in enumerate(network.blocks):
+        part = _Part(f"b{i}", block, [], {})
+        times = _times(block, readers) if block.kind == "recurrence" else {}
+        for at, node in enumerate(block.members):
+            time = times.get(node) if block.kind == "recurrence" else at
+            (part.always if time is None else part.steps.setdefault(time, [])).append(node)
+        found.append(part)
+    return found
+
+
+def _times(block: Block, readers: dict[Node, list[Node]]) -> dict[Node, int | None]:
+    """The step of every operation of a recurrence: that of the state it leads to next.
+
+    None for what several steps read, such as parameters, and for what reads several.
+    """
+    inside, found = set(block.members), dict[Node, int | None]()
+    for node in reversed(block.members):
+        times = [m.scope.time for m in node.marks if m.name in block.states]
+        if times:
+            found[node] = times[-1]
+        elif node.scope.time is not None:
+            found[node] = node.scope.time
+        else:
+            ahead = {found[reader] for reader in readers.get(node, ()) if reader in inside}
+            found[node] = ahead.pop() if len(ahead) == 1 else None
+    return found
+
+
+def _ends(parts: list[_Part], most: int) -> int:
+    """How many steps to write at each end, so that not many more nodes than ``most`` are written."""
+    longest = max((len(part.steps) for part in parts), default=1)
+    sizes = range(1, longest // 2 + 2)
+    fits = bisect_right(sizes, most, key=lambda ends: sum(part.size(ends) for part in parts))
+    return max(1, fits)
+
+
+def _opened(network: Network, grads: Mapping[Node, Array], most: int) -> Iterator[str]:
+    parts = _parts(network)
+    ends = _ends(parts, most)
+    shown = [
+        node for p in parts for node in [*p.always, *(n for t in p.kept(ends) for n in p.steps[t])]
+    ]
+    total = sum(len(part.block.members) for part in parts)
+    if len(shown) < total:
+        yield f"// {len(shown)} of {total} nodes are written; {total - len(shown)} are left out"
+    yield "digraph {"
+    yield from _BEGIN
+    names = {node: f"n{i}" for i, node in enumerate(shown)}
+    labels = _labels(shown, grads)
+    for part in parts:
+        yield from _cluster(part, ends, names, labels)
+    yield from _edges(parts, names)
+    yield "}"
+
+
+def _labels(nodes: list[Node], grads: Mapping[Node, Array]) -> dict[Node, str]:
+    """What each node is, its shape and the norms of its value and gradient."""
+    valued = [node for node in nodes if node.value is not None]
+    sloped = [node for node in nodes if node in grads]
+    sizes = backend.norms([*(n.value for n in valued), *(grads[n] for n in sloped)])
+    values = dict(zip(valued, sizes, strict=False))
+    slopes = dict(zip(sloped, sizes[len(valued) :], strict=True))
+    found = {}
+    for node in nodes:
+        name = node.marks[-1].name if node.marks else node.name if isinstance(node, Leaf) else ""
+        words = [f"{node.op} {name}".strip()]
+        if node in values:
+            words += [str(tuple(node.value.shape)), f"‖value‖ {values[node]:.3g}"]
+        if node in slopes:
+            words.append(f"‖grad‖ {slopes[node]:.3g}")
+        found[node] = _lines(words)
+    return found
+
+
+def _cluster(
+    part: _Part, ends: int, names: dict[Node, str], labels: dict[Node, str]
+) -> Iterator[str]:
+    """One box, with a cluster for each step inside and a node for what is left out."""
+    yield f"  subgraph cluster_{part.name} {{"
+    yield f"    label={quoted(_lines([part.block.title, part.block.path]))};"
+    kept = part.kept(ends)
+    for node in part.always:
+        yield f"    {names[node]} [label={quoted(labels[node])}];"
+    for time in kept:
+        looped = part.block.kind == "recurrence"
+        if looped:
+            yield f"    subgraph cluster_{part.name}_{time + 1} {{"
+            yield f'      label="t = {time}";'
+        for node in part.steps[time]:
+            yield f"    {'  ' * looped}{names[node]} [label={quoted(labels[node])}];"
+        if looped:
+            yield "    }"
+    if len(kept) < len(part.steps):
+        out = sum(len(nodes) for t, nodes in part.steps.items() if t not in set(kept))
+        steps = (
+            f"{len(part.steps) - len(kept)} steps with " if part.block.kind == "recurrence" else ""
+        )
+        yield f'    {part.name}_out [label="{steps}{out} nodes\\nleft out", style=dashed];'
+    yield "  }"
+
+
+def _edges(parts: list[_Part], names: dict[Node, str]) -> Iterator[str]:
+    """Every edge once; those of nodes that are left out begin and end at what stands for them."""
+    places = {n: names.get(n, f"{part.name}_out") for part in parts for n in part.block.members}
+    written: dict[tuple[str, str], None] = {}
+    for target, place in places.items():
+        for x in target.inputs or ():
+            if isinstance(x, Node) and (x in names or target in names or places[x] != place):
+                written[places[x], place] = None
+    for source, place in written:
+        yield f"  {source} -> {place};"

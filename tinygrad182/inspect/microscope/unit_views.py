@@ -1,0 +1,275 @@
+"""One operation over hidden units: as bars at the chosen step, and as a heatmap over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ..._charts import BLUE, GREY, MAGNITUDE, ORANGE, PINK, SHARE, Row, altair, data
+from ..step_flow import HostArray, StepFlow, StepVectors
+from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO
+
+UNITS = 128
+"""Of more units, those with the largest gradient are drawn."""
+
+
+def unit_rows(
+    flows: Mapping[int, StepFlow],
+    kept: Mapping[int, Sequence[int]],
+    shown: Mapping[int, Sequence[int]],
+    sample: int = 0,
+) -> list[Row]:
+    """Gather the values and gradients over hidden units that :func:`unit_bars` and the heatmap draw.
+
+    Parameters
+    ----------
+    flows : mapping of int to StepFlow
+        By the position of the block in :attr:`Network.blocks`.
+    kept : mapping of int to sequence of int
+        The times that ``step`` counts.
+    shown : mapping of int to sequence of int
+        Those of them whose vectors are kept.
+    sample : int
+        The sequence of the batch.
+
+    Returns
+    -------
+    list of dict
+        One for each block, operation and time in ``shown``, with arrays over hidden units.
+    """
+    rows = []
+    for block, flow in flows.items():
+        positions = {int(t): i for i, t in enumerate(kept[block])}
+        for node, operation in enumerate(flow.operations):
+            vectors = flow.vectors(node, shown[block], sample)
+            head = {"block": block, "node": node, "label": operation.label}
+            rows += [head | row for row in _over_units(vectors, positions)]
+    return rows
+
+
+def _over_units(vectors: StepVectors, positions: Mapping[int, int]) -> list[Row]:
+    width = vectors.value.shape[1]
+    units = _largest(vectors)
+    fewer = f" ({len(units)} of {width} units: those with the largest gradient)"
+    power = np.floor(np.asarray(vectors.log10_scale, dtype=np.float64))
+    rest = np.where(np.isfinite(power), vectors.log10_scale - power, 0.0)
+    grad = np.asarray(vectors.grad, dtype=np.float64) * 10 ** rest[:, None]
+    return [
+        {
+            "t": int(time),
+            "i": positions[int(time)],
+            "power": int(power[k]) if np.isfinite(power[k]) else 0,
+            "fewer": fewer if len(units) < width else "",
+            "unit": units.tolist(),
+            "value": _rounded(vectors.value[k, units]),
+            "grad": _rounded(grad[k, units]),
+        }
+        for k, time in enumerate(vectors.time)
+    ]
+
+
+def _largest(vectors: StepVectors) -> HostArray:
+    """The units to draw, in order."""
+    width = vectors.value.shape[1]
+    if width <= UNITS:
+        return np.arange(width)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sizes = np.log10(np.abs(vectors.grad)) + np.asarray(vectors.log10_scale)[:, None]
+    largest = np.max(np.where(np.isnan(sizes), np.inf, sizes), axis=0, initial=-np.inf)
+    return np.sort(np.argsort(-largest, kind="stable")[:UNITS])
+
+
+def _rounded(numbers: HostArray) -> list[float | str]:
+    """To 3 digits; infinities and NaN as words, for which JSON has no numbers."""
+    return [
+        float(f"{x:.3g}") if np.isfinite(x) else NOT_A_NUMBER if np.isnan(x) else INFINITE
+        for x in np.asarray(numbers, dtype=np.float64)
+    ]
+
+
+def _of_node(rows: Sequence[Row]) -> Any:
+    return altair().Chart(data(rows)).transform_filter("datum.block == block && datum.node == node")
+
+
+def _nearest(rows: Sequence[Row]) -> Any:
+    """Its row at the chosen step; at the nearest one (the earlier of two) if that has no vectors."""
+    return (
+        _of_node(rows)
+        .transform_calculate(far="abs(datum.i - step) + (datum.i > step ? 0.5 : 0)")
+        .transform_joinaggregate(nearest="min(far)")
+        .transform_filter("datum.far == datum.nearest")
+    )
+
+
+_NEAREST = "datum.i == step ? '' : 'the step nearest to the chosen one whose units are kept'"
+
+
+def unit_bars(rows: Sequence[Row]) -> Any:
+    """Draw the value and the gradient of the chosen operation over hidden units, at the chosen step.
+
+    If the vectors of that step are not kept, those of the nearest one are drawn, and the title says so.
+    Expressions refer to the parameters ``block``, ``step`` and ``node``, which are the caller's.
+
+    Parameters
+    ----------
+    rows : list of dict
+        From :func:`unit_rows`.
+
+    Returns
+    -------
+    alt.VConcatChart
+    """
+    alt = altair()
+    captions = {"value": "'value'", "grad": "'gradient, in units of 1e' + datum.power"}
+    bars = [
+        _bars(rows, "value", BLUE, captions["value"]),
+        _bars(rows, "grad", ORANGE, captions["grad"]),
+    ]
+    bars[0] = alt.layer(bars[0], *_names(rows))
+    return alt.vconcat(*bars, spacing=12)
+
+
+def _names(rows: Sequence[Row]) -> list[Any]:
+    """What the bars show: the operation and the time."""
+    alt = altair()
+    row = _nearest(rows).transform_calculate(
+        title="datum.label + ' at t = ' + datum.t + datum.fewer", nearest=_NEAREST
+    )
+    title = row.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
+    nearest = row.mark_text(align="left", baseline="bottom")
+    return [
+        title.encode(x=alt.value(_LEFT), y=alt.value(-34), text="title:N"),
+        nearest.encode(x=alt.value(_LEFT), y=alt.value(-20), text="nearest:N"),
+    ]
+
+
+_LEFT = -30
+"""Where titles begin: above the labels of the axis."""
+
+
+def _bars(rows: Sequence[Row], field: str, colour: str, caption: str) -> Any:
+    alt = altair()
+    row = _nearest(rows)
+    flat = row.transform_flatten(["unit", "value", "grad"])
+    number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : null")
+    x = alt.X("unit:O", axis=_axis(), title=None if field == "value" else "hidden unit")
+    tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N")]
+    bars = number.mark_bar(color=colour).encode(
+        x=x, y=alt.Y("y:Q", title=None).axis(tickCount=4, format="~g"), tooltip=tooltip
+    )
+    words = flat.transform_filter(f"!isNumber(datum.{field})").mark_point(
+        shape="cross", filled=True, color=PINK, size=40
+    )
+    head = _nearest(_noted(rows, field)).transform_calculate(caption=f"{caption} + datum.note")
+    return alt.layer(
+        bars,
+        words.encode(x=x, y=alt.value(40), tooltip=tooltip),
+        head.mark_text(align="left", baseline="bottom").encode(
+            x=alt.value(0), y=alt.value(-4), text="caption:N"
+        ),
+    ).properties(width=270, height=80)
+
+
+def _noted(rows: Sequence[Row], field: str) -> list[Row]:
+    """The rows without their vectors, and what their captions add if not all numbers are ordinary."""
+    kept = ("block", "node", "i", "power")
+    return [{name: row[name] for name in kept} | {"note": _note(row[field])} for row in rows]
+
+
+def _note(numbers: Sequence[float | str]) -> str:
+    if not any(numbers):
+        return ": all exactly 0"
+    names = [name for word, (name, _) in _WORDS.items() if word in numbers]
+    return f" (crosses: {', '.join(names)})" if names else ""
+
+
+def _axis() -> Any:
+    return altair().Axis(
+        labelAngle=0, labelOverlap="greedy", labelSeparation=5, grid=False, ticks=False
+    )
+
+
+def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradient") -> Any:
+    """Draw the chosen operation over time and hidden units: the log10 of its gradient, or its value.
+
+    A gradient that is exactly 0, infinities and NaN have colours of their own. A mark above the heatmap
+    shows the step of :func:`unit_bars`. Expressions refer to the parameters ``block``, ``step`` and
+    ``node``, which are the caller's.
+
+    Parameters
+    ----------
+    rows : list of dict
+        From :func:`unit_rows`.
+    of : {"gradient", "value"}
+
+    Returns
+    -------
+    alt.LayerChart
+    """
+    alt = altair()
+    number = _LOG if of == "gradient" else "datum.value"
+    cells = _of_node(rows).transform_flatten(["unit", "value", "grad"])
+    cells = cells.transform_calculate(number=number)
+    at = {
+        "x": alt.X("t:O", title="step t, of those whose units are kept", axis=_axis()),
+        "y": alt.Y("unit:O", title="hidden unit", axis=_axis()),
+        "tooltip": [alt.Tooltip(f"{name}:N") for name in ("t", "unit", "value", "grad", "number")],
+    }
+    finite = cells.transform_filter("isNumber(datum.number)").mark_rect()
+    return (
+        alt.layer(
+            finite.encode(color=_shade(of), **at),
+            *_words(cells, rows, of, at),
+            *_heading(rows, of),
+        )
+        .resolve_scale(color="independent")
+        .properties(width=540, height=200)
+    )
+
+
+_LOG = (
+    "(!isNumber(datum.grad) ? datum.grad : datum.grad == 0 ? '0' : "
+    "log(abs(datum.grad)) / LN10 + datum.power)"
+)
+_WORDS = {ZERO: ("exactly 0", GREY), INFINITE: ("infinite", ORANGE), NOT_A_NUMBER: ("NaN", PINK)}
+
+
+def _shade(of: Literal["gradient", "value"]) -> Any:
+    alt = altair()
+    if of == "value":
+        return alt.Color("number:Q", title="value", scale=alt.Scale(scheme=SHARE, domainMid=0))
+    legend = alt.Legend(title="|gradient|", labelExpr="'1e' + format(datum.value, '~g')")
+    return alt.Color("number:Q", scale=alt.Scale(scheme=MAGNITUDE, zero=False), legend=legend)
+
+
+def _words(cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any]) -> list[Any]:
+    """Cells without a finite number, with a legend of what occurs; nothing if there are none."""
+    alt = altair()
+    field = "grad" if of == "gradient" else "value"
+    found = {x for row in rows for x in row[field] if isinstance(x, str)}
+    if of == "gradient":
+        found |= {ZERO for row in rows if 0 in row[field]}
+    names = [_WORDS[word] for word in _WORDS if word in found]
+    if not names:
+        return []
+    words = " : ".join(
+        f"datum.number === {word!r} ? {name!r}" for word, (name, _) in _WORDS.items()
+    )
+    scale = alt.Scale(domain=[name for name, _ in names], range=[colour for _, colour in names])
+    marks = cells.transform_filter("isString(datum.number)")
+    marks = marks.transform_calculate(word=f"{words} : ''").mark_rect()
+    return [marks.encode(color=alt.Color("word:N", title=None, scale=scale), **at)]
+
+
+def _heading(rows: Sequence[Row], of: str) -> list[Any]:
+    alt = altair()
+    row = _nearest(rows)
+    mark = row.mark_text(text="▼", baseline="bottom", color=ORANGE)
+    title = row.transform_calculate(title=f"datum.label + ' over time: its {of}' + datum.fewer")
+    head = title.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
+    return [
+        mark.encode(x="t:O", y=alt.value(0)),
+        head.encode(x=alt.value(0), y=alt.value(-16), text="title:N"),
+    ]
