@@ -198,7 +198,7 @@ def _x(times: Mapping[int, HostArray], linked: bool) -> Any:
     return alt.X(
         "t:Q",
         scale=alt.Scale(domain=domain, nice=False, zero=False),
-        axis=alt.Axis(title="time step t", format="d", tickMinStep=1, grid=False, labelFlush=True),
+        axis=alt.Axis(title="step t", format="d", tickMinStep=1, grid=False, labelFlush=True),
     )
 
 
@@ -258,7 +258,7 @@ def _drawn(rows: list[Row], colours: Mapping[str, str], x: Any, y: Any) -> list[
     return layers
 
 
-def _legend(here: Mapping[int, list[str]]) -> Any:
+def _legend(here: Mapping[int, list[str]], nan: str = "NaN") -> Any:
     """A legend above the chart, of what the chosen block has.
 
     One without an entry would push all others out of the picture, so there is a blank one then.
@@ -267,6 +267,7 @@ def _legend(here: Mapping[int, list[str]]) -> Any:
     here = {block: names or [""] for block, names in here.items()}
     return alt.Legend(
         title=None, orient="top", direction="horizontal", values=alt.ExprRef(f"{_by_block(here)} || ['']"),
+        labelExpr=f"datum.label == 'NaN' ? '{nan}' : datum.label",
         symbolStrokeWidth=3, offset=4, padding=0, columnPadding=12,
     )  # fmt: skip
 
@@ -281,7 +282,9 @@ def _odd(rows: list[Row]) -> dict[int, list[str]]:
     }
 
 
-def _edges(rows: list[Row], axes: Mapping[int, _Axis], x: Any, y: Any, linked: bool) -> list[Any]:
+def _edges(
+    rows: list[Row], axes: Mapping[int, _Axis], x: Any, y: Any, linked: bool, nan: str
+) -> list[Any]:
     """Marks at the edge for what has no logarithm, or is not a number; none if there are none."""
     alt = altair()
     odd = _odd(rows)
@@ -289,7 +292,7 @@ def _edges(rows: list[Row], axes: Mapping[int, _Axis], x: Any, y: Any, linked: b
         return []
     low, high = (_by_block({b: a[i] for b, a in axes.items()}) for i in (0, 1))
     scale = alt.Scale(domain=[*_EDGE_KINDS, ""], range=[*_SHAPES, "M0,0"])
-    shape = alt.Shape("v:N", scale=scale, legend=_legend(odd))
+    shape = alt.Shape("v:N", scale=scale, legend=_legend(odd, nan))
     rows = [row for row in rows if any(k in row["v"] for k in _EDGE_KINDS)]
     inside = " && inrange(datum.t, window)" if linked else ""  # marks at the edge are not clipped
     return [
@@ -345,10 +348,15 @@ class _Panel(NamedTuple):
         return _y({b: axes.get(b, _NOTHING) for b in self.views}, title, label)
 
     def lines(
-        self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any
+        self,
+        rows: list[Row],
+        colours: Mapping[str, str],
+        axes: Mapping[int, _Axis],
+        y: Any,
+        nan: str = "NaN",
     ) -> list[Any]:
         x = self.x()
-        return [*_drawn(rows, colours, x, y), *_edges(rows, axes, x, y, self.linked)]
+        return [*_drawn(rows, colours, x, y), *_edges(rows, axes, x, y, self.linked, nan)]
 
     def chart(self, layers: Iterable[Any], title: Callable[[Any], str], subtitle: list[str]) -> Any:
         """All layers, the chosen step's rule, and the reason where there is nothing to draw."""
@@ -424,11 +432,14 @@ def shares_chart(
     colours = {name: _PARTS.get(name) or next(spare) for name in names}
     axes = {b: _share_axis(view.parts.values()) for b, view in panel.found.items()}
     y = panel.y(axes, "share of ‖δ‖²", "format(datum.value, '~g')")
-    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y)]
+    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y, "δ is 0")]
     return panel.chart(
         layers,
         lambda view: f"Where δ = ∂L/∂{view.state}ₜ comes from",
-        ["Shares add up to 1 at every step.", "Local: from the loss, not through t + 1."],
+        [
+            "Shares add up to 1. Direct: straight from t + 1;",
+            "local: from the loss, not through t + 1.",
+        ],
     )
 
 
@@ -585,10 +596,10 @@ def matrix_chart(
     ]
     chart = panel.chart(
         layers,
-        lambda view: f"‖∂Lₖ/∂{view.state}ₜ‖: what step k says about step t",
+        lambda view: f"‖∂Lₖ/∂{view.state}ₜ‖: from step k back to t",
         [
-            "Lₖ is what the loss reads at step k. A row fades to the left",
-            "as the gradient vanishes.",
+            "Lₖ is what the loss reads at step k; its row fades",
+            "to the left as its gradient vanishes.",
         ],
     )
     return chart.resolve_scale(color="independent")
@@ -623,9 +634,11 @@ def _magnitude(decades: Mapping[int, _Axis]) -> Any:
     low, high = (_by_block({b: a[i] for b, a in decades.items()}) for i in (0, 1))
     domain = [alt.ExprRef(f"{end} + 0") for end in (low, high)]
     ticks = alt.ExprRef(_by_block({b: [a.low, a.high] for b, a in decades.items()}))
+    there = alt.ExprRef(f"{_by_block(dict.fromkeys(decades, 1))} || 0")
     legend = alt.Legend(
-        title=None, orient="top", direction="horizontal", values=ticks, labelExpr=_DECADE,
-        gradientLength=120, gradientThickness=10, offset=4, padding=0,
+        title=None, orient="top", direction="horizontal", values=ticks, offset=4, padding=0,
+        labelExpr=f"isFinite(datum.value) ? {_DECADE} : ''",
+        gradientLength=120, gradientThickness=10, gradientOpacity=there,
     )  # fmt: skip
     return alt.Color("v:Q", scale=alt.Scale(scheme=MAGNITUDE, domain=domain), legend=legend)
 
