@@ -50,11 +50,11 @@ class Drawn:
         MissingDependencyError
             Altair or vl-convert is not installed.
         """
-        _charts.save_png("save_png", _charts.configured(self.chart(), dark), path, scale=3)
+        _charts.save_png("save_png", self.chart(), path, dark, scale=3)
 
     def save_svg(self, path: str | Path, *, dark: bool = False) -> None:
         """Write the picture as a drawing that can be scaled; see :meth:`save_png`."""
-        _charts.save_svg("save_svg", _charts.configured(self.chart(), dark), path)
+        _charts.save_svg("save_svg", self.chart(), path, dark)
 
 
 def slide(chart: Any) -> Any:
