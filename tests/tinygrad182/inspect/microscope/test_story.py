@@ -236,12 +236,24 @@ def test_the_step_at_which_all_units_are_switched_off(seed: int) -> None:
     assert "all are switched off" in cause.text
 
 
-def test_windows_of_truncated_backpropagation_are_no_loss() -> None:
+@pytest.mark.parametrize("every", [True, False])
+def test_windows_of_truncated_backpropagation_are_no_loss(every: bool) -> None:
     rng = np.random.default_rng(0)
-    layer = rnn(rng, 0.9)
-    told = story((layer(tg.tensor(inputs(rng)), truncate=10)[0][-1] ** 2).sum())
+    output = rnn(rng, 0.9)(tg.tensor(inputs(rng)), truncate=10)[0]
+    told = story((output**2).sum() if every else (output[-1] ** 2).sum())
     assert one(told, "regime").numbers["zero"] == 20
     assert one(told, "cause").numbers["why"] == "cut"
+    assert "t = 20 begins one" in one(told, "cause").text
+
+
+def test_states_that_change_their_shape_are_told_as_layers() -> None:
+    rng, h = np.random.default_rng(0), tg.ones((2, 6), dtype="float64")
+    for t in range(4):
+        w = tg.tensor(rng.normal(size=(6 - t, 5 - t)), requires_grad=True)
+        h = tg.inspect.mark(tg.tanh(h @ w), "h", time=t)
+    told = story(h.sum())
+    assert told
+    assert all(s.path == "" and "Going back" in s.text for s in told[:1])
 
 
 def test_a_loop_whose_past_is_detached_says_where_its_graph_begins() -> None:
