@@ -229,10 +229,10 @@ class _Recurrence:
 
     def _broken(self) -> Sentence:
         way, words = self.way, self.words
-        norms = self.flow.value_norm[:: -1 if way.times[0] > way.times[-1] else 1]
-        bad = np.flatnonzero(~np.isfinite(norms)).tolist()
+        norms = dict(zip(self.flow.time.tolist(), self.flow.value_norm.tolist(), strict=True))
+        bad = [t for t in way.times if not math.isfinite(norms.get(t, 0.0))]
         if bad:
-            time, what = way.times[bad[0]], "NaN" if np.isnan(norms[bad[0]]) else "infinite"
+            time, what = bad[0], "NaN" if math.isnan(norms[bad[0]]) else "infinite"
             text = (
                 f"{words.state} itself is {what} from {words.at(time)} on, and with it its gradient"
             )

@@ -264,6 +264,17 @@ def test_a_loop_whose_past_is_detached_says_where_its_graph_begins() -> None:
     assert one(told, "note").numbers["begins"] == 13
 
 
+def test_a_past_that_is_detached_from_what_the_last_step_sends_back() -> None:
+    w = tg.tensor(0.7 * np.eye(H), requires_grad=True)
+    h, loss = tg.ones((2, H), dtype="float64"), tg.zeros((), dtype="float64")
+    for t in range(T):
+        h = tg.inspect.mark(tg.tanh((h.detach() if t == 13 else h) @ w), "h", time=t)
+        loss = loss + (h**2).sum()
+    told = story(loss)
+    assert one(told, "regime").numbers["zero"] == 13
+    assert "Nothing leads from t = 13 to t = 12" in one(told, "cause").text
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_step_at_which_values_stop_being_numbers(seed: int) -> None:
     rng = np.random.default_rng(seed)
