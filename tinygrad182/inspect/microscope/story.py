@@ -13,11 +13,11 @@ from ... import backend
 from ..._tensor import Tensor
 from ...autodiff import seeds_of
 from ...backpropagation import ancestors
-from ...errors import GraphError
+from ...errors import GraphError, ShapeError
 from ...memory import in_pass
 from ..flow import StackFlow, StateFlow, gradient_flow
 from ..paths import gain_split, path_split
-from ..recurrences import Stack, stacks_of
+from ..recurrences import Recurrence, Stack, stacks_of
 from ..scaling import HostArray
 from .causes import Blamed, by_gain, by_path
 from .layers import of_layers
@@ -98,11 +98,15 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     ((root, seed),) = seeds_of([loss], [None], False, "story")
     try:
         stacks = stacks_of(ancestors([root], constants=True), "story")
-    except GraphError:
+        return _of_recurrences(loss, stacks)
+    except (GraphError, ShapeError):  # no recurrence, or one whose states change their shape
         return [
             Sentence(text, "", kind, False, numbers)
             for kind, text, numbers in of_layers(root, seed)
         ]
+
+
+def _of_recurrences(loss: Tensor, stacks: dict[str, Stack]) -> list[Sentence]:
     followed, reads = far(loss)
     flows = gradient_flow(followed)
     told = [
@@ -149,16 +153,20 @@ class _Way(NamedTuple):
         return self.times[self.first + position]
 
 
-def _way(flow: StateFlow, backward: bool) -> _Way:
-    order = slice(None, None, -1 if backward else 1)
-    log = (flow.log_grad_norm / math.log(10.0))[order]
+def _way(flow: StateFlow, recurrence: Recurrence) -> _Way:
+    """The way through a recurrence. Steps that the gradient's own graph lacks get none."""
+    order = slice(None, None, -1 if recurrence.runs_backward() else 1)
+    times = np.array(recurrence.times())
+    log = np.full(len(times), -np.inf)
+    log[np.isin(times, flow.time)] = flow.log_grad_norm / math.log(10.0)
+    log, times = log[order], times[order]
     there = np.flatnonzero(log != -np.inf)
     last = int(there[-1]) if len(there) else 0
     stops = np.flatnonzero(~np.isfinite(log[: last + 1]))
     first = int(stops[-1]) + 1 if len(stops) else 0
     kind = log[first - 1] if first else 0.0
     broken = "" if math.isfinite(kind) else "NaN" if math.isnan(kind) else "0" if kind < 0 else "∞"
-    return _Way(flow.time[order].tolist(), log[first : last + 1], first, last, broken)
+    return _Way(times.tolist(), log[first : last + 1], first, last, broken)
 
 
 # --- the sentences about one recurrence -----------------------------------------------------------
@@ -180,7 +188,8 @@ class _Recurrence:
         self.inside = Path(loss, path)
         recurrence = stack[self.inside.state]
         self.flow = flow[self.inside.state]
-        self.way = way = _way(self.flow, recurrence.runs_backward())
+        self.way = way = _way(self.flow, recurrence)
+        self.cuts = {node.params.get("start", 0) for node, _ in recurrence.fused[1:]}
         self.begins = recurrence.initial is None and not recurrence.fused and way.times[0] > 0
         self.begins &= way.times[0] <= way.times[-1]
         unit = "block" if runs_in_depth(recurrence) else "step"
@@ -220,17 +229,17 @@ class _Recurrence:
 
     def _broken(self) -> Sentence:
         way, words = self.way, self.words
-        norms = self.flow.value_norm[:: -1 if way.times[0] > way.times[-1] else 1]
-        bad = np.flatnonzero(~np.isfinite(norms)).tolist()
+        norms = dict(zip(self.flow.time.tolist(), self.flow.value_norm.tolist(), strict=True))
+        bad = [t for t in way.times if not math.isfinite(norms.get(t, 0.0))]
         if bad:
-            time, what = way.times[bad[0]], "NaN" if np.isnan(norms[bad[0]]) else "infinite"
+            time, what = bad[0], "NaN" if math.isnan(norms[bad[0]]) else "infinite"
             text = (
                 f"{words.state} itself is {what} from {words.at(time)} on, and with it its gradient"
             )
         elif way.broken == "0":
             time, what = way.times[-1], "0"
             text = (
-                f"the gradient {words.grad} is exactly 0 everywhere: the loss does not depend on it"
+                f"the gradient {words.grad} is exactly 0 everywhere: nothing of the loss reaches it"
             )
         elif not len(way.log):
             time, what = way.times[way.last], way.broken
@@ -284,6 +293,8 @@ class _Recurrence:
         told = []
         for p in self.pieces:
             text = pace(p.decades, p.start - p.end, self.words.unit)
+            if len(self.pieces) == 1:
+                return text.partition(",")[0]
             until = "" if p.end == 0 else f" until {self.words.at(self.way.time(p.end))}"
             told.append(text + until)
         return ", then ".join(told)
@@ -361,7 +372,8 @@ class _Recurrence:
         steps = -np.diff(way.log)
         worst = 1 + int(steps.argmin() if falls else steps.argmax())
         time = way.time(worst)
-        most = f"the {words.unit} that does most, {words.at(time)}, {passes(self._step(worst))}"
+        verb = "loses" if falls else "adds"
+        most = f"the {words.unit} that {verb} most, {words.at(time)}, {passes(self._step(worst))}"
         if np.ptp(steps) < 1e-3:
             most = f"every {words.unit} {passes(self._step(worst))}"
         below = np.flatnonzero(way.log < way.log[-1] - 3).tolist()
@@ -385,14 +397,14 @@ class _Recurrence:
         way = self.way
         positions = _spread(len(way.log) - 1, self.jumps, None if self.jumps else self._stretch())
         times = [way.time(i) for i in positions if blamed or i not in self.jumps]
-        afresh = 0.0 if blamed else self._afresh(times)
         try:
+            afresh = 0.0 if blamed else self._afresh(times)
             if self.inside.exists:
                 cause = by_path(self.inside.at(times), blamed, afresh, self.words)
             else:
                 split = gain_split(self.loss, self.path, self.words.state, times=times)
                 cause = by_gain(split, blamed, self.change, afresh, self.words)
-        except GraphError:  # neither a path of the state alone nor a nonlinearity of a sum
+        except (GraphError, ShapeError):  # no path of the state alone, nor a nonlinearity of a sum
             return []
         where = {"time": list(blamed.times)} if blamed else {}
         return [self._told(kind, cause.text, **(cause.numbers | where | numbers))]
@@ -421,10 +433,15 @@ class _Recurrence:
         return float(local.mean()) if len(local) else 0.0
 
     def _cause_of_zero(self) -> list[Sentence]:
-        time, words = self.way.time(0), self.words
-        at = words.at(time)
-        if time in self.inside.cuts:
+        way, words = self.way, self.words
+        time, at = way.time(0), words.at(way.time(0))
+        before = way.times[way.first - 1]
+        if time in self.cuts or before not in self.flow.time:
             text = f"the sequence is cut into windows for the backward pass, and {at} begins one"
+            if time not in self.cuts:
+                text = (
+                    f"nothing leads from {at} to {words.at(before)}: the state was detached there"
+                )
             return [self._told("cause", text, time=time, why="cut")]
         if self.inside.exists:
             kept = float(self.inside.at([time]).kept[0])

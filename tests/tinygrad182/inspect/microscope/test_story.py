@@ -13,6 +13,7 @@ from models.residual import ResidualNet
 from tests.support import Array
 from tinygrad182.inspect.microscope.passing import far
 from tinygrad182.inspect.microscope.story import Sentence, story
+from tinygrad182.inspect.microscope.trend import pieces
 
 SEEDS = range(8)
 T, H, INPUTS = 30, 8, 3
@@ -142,6 +143,15 @@ def test_a_gradient_that_is_kept_and_then_lost_is_told_in_two_pieces(seed: int) 
         assert cause.numbers["why"] == "weight"
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_line_that_wavers_is_one_piece(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=200) * 0.4
+    assert len(pieces(0.3 * np.arange(200.0) + noise)) == 1
+    bent = pieces(0.3 * np.minimum(np.arange(200.0), 120) + noise)
+    assert [abs(p.start - 120) < 12 for p in bent[1:]] == [True]
+
+
 # --- where, and by what ---------------------------------------------------------------------------
 
 
@@ -226,12 +236,24 @@ def test_the_step_at_which_all_units_are_switched_off(seed: int) -> None:
     assert "all are switched off" in cause.text
 
 
-def test_windows_of_truncated_backpropagation_are_no_loss() -> None:
+@pytest.mark.parametrize("every", [True, False])
+def test_windows_of_truncated_backpropagation_are_no_loss(every: bool) -> None:
     rng = np.random.default_rng(0)
-    layer = rnn(rng, 0.9)
-    told = story((layer(tg.tensor(inputs(rng)), truncate=10)[0][-1] ** 2).sum())
+    output = rnn(rng, 0.9)(tg.tensor(inputs(rng)), truncate=10)[0]
+    told = story((output**2).sum() if every else (output[-1] ** 2).sum())
     assert one(told, "regime").numbers["zero"] == 20
     assert one(told, "cause").numbers["why"] == "cut"
+    assert "t = 20 begins one" in one(told, "cause").text
+
+
+def test_states_that_change_their_shape_are_told_as_layers() -> None:
+    rng, h = np.random.default_rng(0), tg.ones((2, 6), dtype="float64")
+    for t in range(4):
+        w = tg.tensor(rng.normal(size=(6 - t, 5 - t)), requires_grad=True)
+        h = tg.inspect.mark(tg.tanh(h @ w), "h", time=t)
+    told = story(h.sum())
+    assert told
+    assert all(s.path == "" and "Going back" in s.text for s in told[:1])
 
 
 def test_a_loop_whose_past_is_detached_says_where_its_graph_begins() -> None:
@@ -240,6 +262,17 @@ def test_a_loop_whose_past_is_detached_says_where_its_graph_begins() -> None:
     told = story(loop(lambda h, t: tg.tanh(h @ w), first=13))
     assert one(told, "regime").numbers["end"] == 13
     assert one(told, "note").numbers["begins"] == 13
+
+
+def test_a_past_that_is_detached_from_what_the_last_step_sends_back() -> None:
+    w = tg.tensor(0.7 * np.eye(H), requires_grad=True)
+    h, loss = tg.ones((2, H), dtype="float64"), tg.zeros((), dtype="float64")
+    for t in range(T):
+        h = tg.inspect.mark(tg.tanh((h.detach() if t == 13 else h) @ w), "h", time=t)
+        loss = loss + (h**2).sum()
+    told = story(loss)
+    assert one(told, "regime").numbers["zero"] == 13
+    assert "Nothing leads from t = 13 to t = 12" in one(told, "cause").text
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -299,6 +332,26 @@ def test_the_share_of_the_cell_path_is_that_of_path_split(seed: int) -> None:
     kept = [np.linalg.norm(direct[t - 1]) / np.linalg.norm(whole[t]) for t in range(1, T)]
     assert cause.numbers["kept"] == pytest.approx(np.log10(kept).mean(), rel=1e-9)
     assert cause.numbers["gate"] == "f"
+    assert cause.text.startswith(
+        f"{cause.numbers['share']:.0%} of ∂L/∂c arrives over the cell path"
+    )
+
+
+def test_forget_gates_that_are_shut_throughout_leave_the_hidden_path() -> None:
+    rng = np.random.default_rng(0)
+    layer = tg.nn.LSTM(INPUTS, H, forget_bias=-6.0, rng=rng, dtype="float64")
+    cause = one(story(last(layer, inputs(rng, 1.0))), "cause")
+    assert cause.numbers["share"] < 0.1
+    assert cause.text.startswith("Only ")
+    assert cause.text.endswith("the rest comes over the hidden path.")
+
+
+def test_the_sign_of_the_straight_path_counts() -> None:
+    rng = np.random.default_rng(0)
+    w = tg.tensor(0.5 * orthogonal(rng), requires_grad=True)
+    told = one(story(loop(lambda h, t: 0.1 * tg.tanh(h @ w) - 0.9 * h)), "cause")
+    assert told.numbers["kept"] == pytest.approx(math.log10(0.9), abs=1e-12)
+    assert 0.8 < told.numbers["share"] < 1.1
 
 
 @pytest.mark.parametrize("skip", [True, False])
@@ -331,7 +384,7 @@ def test_a_gate_that_stands_in_the_factor_turned_round_is_not_named() -> None:
     w = tg.tensor(np.eye(H), requires_grad=True)
 
     def step(h: tg.Tensor, t: int) -> tg.Tensor:
-        return h + tg.sigmoid(h @ w - 2.0) * (tg.tanh(h @ w) - h)
+        return h + tg.inspect.mark(tg.sigmoid(h @ w - 2.0), "z") * (tg.tanh(h @ w) - h)
 
     assert one(story(loop(step)), "cause").numbers["gate"] == ""
 
