@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._reprs import scientific
 from .._tensor import Tensor
 from ..backend import Array
 from ..backpropagation import ancestors
@@ -23,7 +24,7 @@ from .recurrences import Stack, chosen, recurrences
 from .scaling import HostArray
 from .step_rows import LOSS, NEXT, Batch, Nodes, is_weight, side_by_side
 from .steps import Steps, arriving, is_whole, scans_of, stays_whole
-from .table import scientific, text_table
+from .table import text_table
 
 
 @dataclass(frozen=True, slots=True)
