@@ -13,10 +13,11 @@ import numpy as np
 
 from .. import _charts, functions
 from .._files import checked_path, write_file
+from .._reprs import shown, text
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backpropagation import ancestors
-from ..errors import ArgumentError, UnknownPathError, brief
+from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ..modes import enable_grad
 from ..nn.module import Module
 from ..recording import Node
@@ -26,6 +27,7 @@ from .microscope.curves import curves_chart
 from .microscope.kept import Kept, telling_steps
 from .microscope.linked import LinkedViews, linked_views
 from .microscope.linked_charts import charts_of
+from .microscope.live import live
 from .microscope.network import Network, network_of
 from .microscope.network_chart import network_chart
 from .microscope.opened_step import step_chart
@@ -382,6 +384,42 @@ class Microscope:
         self.save_html(folder / "look.html")
         webbrowser.open((folder / "look.html").as_uri())
         return folder / "look.html"
+
+    def live(self, path: str | None = None, dark: bool = False) -> Any:
+        """Return a recurrence for a notebook, in which every step that is clicked is opened in full.
+
+        The page keeps vectors of some steps; here they are computed when a step is clicked.
+
+        Parameters
+        ----------
+        path : str, optional
+            Of the box; by default the recurrence with most to see.
+        dark : bool
+            Whether the notebook is dark.
+
+        Returns
+        -------
+        alt.JupyterChart
+
+        Raises
+        ------
+        MissingDependencyError
+            Altair, vl-convert or anywidget is not installed.
+        UnknownPathError
+            No such box.
+        """
+        block = self._first_block() if path is None else self._block(path)
+        return live(self.steps[block], sample=self._sample, dark=dark)
+
+    def _repr_html_(self) -> str:
+        lines = [f"<div>{text(s.text)}</div>" for s in self.sentences if not s.folded]
+        try:
+            charts = [_charts.inline(self.title, self._spec("network"))]
+            if self.flow:
+                charts.append(_charts.inline("norms over time", self._spec("curves")))
+        except MissingDependencyError:
+            charts = []
+        return shown(*lines, *charts)
 
     def __repr__(self) -> str:
         lines = [s.text for s in self.sentences if not s.folded]
