@@ -242,7 +242,9 @@ def _shade(of: Literal["gradient", "value"]) -> Any:
     alt = altair()
     if of == "value":
         return alt.Color("number:Q", title="value", scale=alt.Scale(scheme=SHARE, domainMid=0))
-    legend = alt.Legend(title="|gradient|", labelExpr="'1e' + format(datum.value, '~g')")
+    legend = alt.Legend(
+        title="|gradient|", tickMinStep=1, labelExpr="'1e' + format(datum.value, '~g')"
+    )
     return alt.Color("number:Q", scale=alt.Scale(scheme=MAGNITUDE, zero=False), legend=legend)
 
 
