@@ -278,6 +278,15 @@ def test_a_graph_that_was_freed_raises() -> None:
         linked_views(case.loss, None, range(T))
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_weight_that_was_changed_since_raises(fused: bool) -> None:
+    rnn = tg.nn.RNN(I, H, rng=0, fused=fused)
+    output, _ = rnn(tg.ones((T, B, I)))
+    rnn.weight_hh_l0.assign(tg.zeros((H, H)))
+    with pytest.raises(tg.errors.InPlaceError):
+        linked_views((output**2).sum(), None, range(T))
+
+
 def test_an_unknown_path_raises() -> None:
     with pytest.raises(tg.errors.UnknownPathError, match=r"no states in 'lstm\.l0'"):
         linked_views(vanilla("fused", [1, 2]).loss, "lstm.l0", range(T))
