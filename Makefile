@@ -2,6 +2,7 @@
 # make test        the same environment, with the tests' tools, and the test suite
 # make lint        ruff and mypy
 # make parity      the tests that compare with PyTorch, which make test skips without it (installs it)
+# make notebooks   run the notebooks of docs/notebooks (installs what runs them)
 # make browser     the tests that open pages in Chromium, which has to be there (installs what drives it)
 # make cuda-check  tests of the CUDA path on a stand-in for CuPy, without a card (see CUPY_STAND_IN)
 # make mutate      plant faults in every derivative rule and see that the tests catch them
@@ -24,7 +25,7 @@ ON_CUDA_1 := \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint parity browser cuda-check mutate peers bench clean
+.PHONY: help run test lint parity notebooks browser cuda-check mutate peers bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -42,6 +43,9 @@ lint: $(VENV)/.has-lint
 
 parity: $(VENV)/.has-test $(VENV)/.has-peers
 	$(BIN)/python -m pytest -n auto -q -m peers tests $(ARGS)
+
+notebooks: $(VENV)/.has-test $(VENV)/.has-notebooks
+	$(BIN)/python -m pytest -n auto -q tests/docs tests/tinygrad182/inspect/microscope/test_live.py $(ARGS)
 
 browser: $(VENV)/.has-test $(VENV)/.has-browser
 	$(BIN)/python -m pytest -q -rs tests/browser $(ARGS)
@@ -79,6 +83,7 @@ $(VENV)/.has-experiments: EXTRAS := experiments
 $(VENV)/.has-test:        EXTRAS := experiments,test,fast
 $(VENV)/.has-lint:        EXTRAS := experiments,lint
 $(VENV)/.has-peers:       EXTRAS := peers
+$(VENV)/.has-notebooks:   EXTRAS := notebooks
 $(VENV)/.has-browser:     EXTRAS := browser
 $(VENV)/.has-bench:       EXTRAS := bench
 

@@ -175,10 +175,12 @@ def _steps() -> Iterable[int]:
         scale *= 10
 
 
-def save_png(what: str, chart: Any, path: str | Path, dark: bool = False) -> None:
-    """Write a chart, or its specification, as an image: two pixels for each of the chart's."""
+def save_png(
+    what: str, chart: Any, path: str | Path, dark: bool = False, scale: float = 2.0
+) -> None:
+    """Write a chart, or its specification, as an image: ``scale`` pixels for each of the chart's."""
     target = checked_path(what, path)
-    write_file(what, target, converter().vegalite_to_png(_text(chart, dark), scale=2.0))
+    write_file(what, target, converter().vegalite_to_png(_text(chart, dark), scale=scale))
 
 
 def save_svg(what: str, chart: Any, path: str | Path, dark: bool = False) -> None:

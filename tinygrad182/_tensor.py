@@ -420,7 +420,7 @@ class Tensor:
         """The tensor in a notebook: a grid of its numbers, or the figures of a large one."""
         gradient = [] if self.grad is None else [self.grad._data]
         here, *its_gradient = backend.fetch([self._data, *gradient])
-        facts = [times(self.shape), str(self.dtype), self.device]
+        facts = [times(self.shape), str(here.dtype), self.device]
         if self.requires_grad:
             facts.append("requires grad" if self.is_leaf else f"requires grad, by {self._node.op}")  # type: ignore[union-attr]
         name = getattr(self._node, "name", "")

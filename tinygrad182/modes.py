@@ -51,11 +51,11 @@ class Scope:
         ``id`` of each submodule of the outermost module → its dotted path.
     source : str
         The line of user code, under :func:`detect_anomaly`.
-    recurrence : Scan or None
-        The recurrence whose step is being computed.
+    step : in_step_of or None
+        The step of a recurrence that is being computed: one object for each time it is.
     """
 
-    __slots__ = ("call", "module", "names", "recurrence", "source", "time")
+    __slots__ = ("call", "module", "names", "source", "step", "time")
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Scope:
         call: int,
         names: dict[int, str],
         source: str = "",
-        recurrence: Any = None,
+        step: in_step_of | None = None,
     ) -> None:
         self.source = source
-        self.recurrence = recurrence
+        self.step = step
         self.module = module
         self.time = time
         self.call = call
@@ -82,11 +82,11 @@ class Scope:
 
     def at(self, time: int | None) -> Scope:
         """Return this place at another time step."""
-        return Scope(self.module, time, self.call, self.names, recurrence=self.recurrence)
+        return Scope(self.module, time, self.call, self.names, step=self.step)
 
     def called_from(self, source: str) -> Scope:
         """Return this place, called from a line of user code."""
-        return Scope(self.module, self.time, self.call, self.names, source, self.recurrence)
+        return Scope(self.module, self.time, self.call, self.names, source, self.step)
 
 
 class PendingCheck(NamedTuple):
@@ -371,9 +371,12 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
 
 
 def record_at(scope: Scope) -> None:
-    """Record at another place until the running pass ends, which puts the modes back."""
+    """Record at another place until the running pass ends, which puts the modes back.
+
+    What is recorded of a derivative is not part of the step of a recurrence.
+    """
     modes = MODES.get().twin()
-    modes.scope = scope
+    modes.scope = Scope(scope.module, scope.time, scope.call, scope.names, scope.source)
     MODES.set(modes)
 
 
@@ -430,16 +433,16 @@ class at_time(ModeContext):  # noqa: N801 - used like a keyword
 
 
 class in_step_of(ModeContext):  # noqa: N801 - used like a keyword
-    """Record operations inside as those of a step of ``recurrence``."""
+    """Record operations inside as those of one step of ``recurrence``."""
 
-    __slots__ = ("_recurrence",)
+    __slots__ = ("recurrence",)
 
     def __init__(self, recurrence: Any) -> None:
-        self._recurrence = recurrence
+        self.recurrence = recurrence
 
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         at = modes.scope
-        modes.scope = Scope(at.module, at.time, at.call, at.names, at.source, self._recurrence)
+        modes.scope = Scope(at.module, at.time, at.call, at.names, at.source, self)
 
 
 class deferred_checks(ModeContext):  # noqa: N801 - used like a keyword

@@ -92,7 +92,7 @@ MESSAGES: list[tuple[Call, str]] = [
     ),
     (
         lambda x: tg.grad(x.sum(), [3.0]),  # type: ignore[list-item]
-        "grad: outputs and inputs must be Tensors, or sequences of them",
+        "grad: outputs and inputs must be Tensors or nodes of a traced graph, or sequences of them",
     ),
     (
         lambda x: tg.grad(x.sum(), x, [1.0, 2.0]),

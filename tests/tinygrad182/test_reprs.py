@@ -216,7 +216,7 @@ def test_a_line_has_no_floor_and_marks_what_has_no_logarithm() -> None:
     log10 = np.array([-400.0, -200.0, -math.inf, -math.inf, math.nan, math.inf, 0.0])
     page = Seen(sparkline("n", log10, np.arange(7)))
     assert "1.0e-400" in page.text
-    assert "1.0e+0" in page.text
+    assert "1.0e+00" in page.text
     assert "exactly 0 at 2 of 7" in page.text
     assert "NaN at 1 of 7" in page.text
     assert "infinite at 1 of 7" in page.text
@@ -231,6 +231,15 @@ def test_a_line_has_no_floor_and_marks_what_has_no_logarithm() -> None:
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.11)  # decades
     low, high = sorted([heights[0], heights[2]])
     assert (low, high) == (10.0, 62.0)
+
+
+def test_a_level_looks_like_one() -> None:
+    for values, labels in (([-3.0, -3.1], 1), ([-3.0, -3.5], 2)):
+        markup = sparkline("n", np.array(values), np.arange(2))
+        heights = [float(y) for y in re.findall(r"[ML]\S+ ([\d.]+)", markup)]
+        assert heights[1] - heights[0] == pytest.approx(52 * (values[0] - values[1]), abs=0.11)
+        assert sum(heights) / 2 == pytest.approx(36, abs=0.11)
+        assert markup.count("e-0") == labels
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [-math.inf] * 3, [2.0], [5.0] * 3])

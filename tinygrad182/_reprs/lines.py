@@ -17,6 +17,12 @@ WIDTH, HEIGHT, LEFT, TOP = 360, 52, 62, 10
 MOST = 400
 """More points than this are not told apart at that width: the lowest and the highest are kept."""
 
+LEAST = 1.0
+"""Decades over the whole height, at least: less is a level, and should look like one."""
+
+LINE = 13
+"""Pixels from one line of text to the next."""
+
 _MARKS = (
     ("exactly 0", GREY, HEIGHT + 3, np.isneginf),
     ("NaN", PINK, HEIGHT / 2 - 2, np.isnan),
@@ -49,11 +55,14 @@ def sparkline(name: str, log10: HostArray, labels: HostArray) -> str:
         return ""
     there = np.flatnonzero(np.isfinite(log10))
     low, high = (log10[there].min(), log10[there].max()) if len(there) else (0.0, 0.0)
+    span = max(high - low, LEAST)
+    top = (high + low + span) / 2
     x = LEFT + WIDTH * np.arange(len(log10)) / max(len(log10) - 1, 1)
-    y = TOP + HEIGHT * (high - log10[there]) / max(high - low, 1e-9)
+    y = TOP + HEIGHT * (top - log10[there]) / span
     line = _path(_thinned(there, log10), x, dict(zip(there.tolist(), y.tolist(), strict=True)))
-    ends = ((high, TOP + 4), (low, TOP + HEIGHT + 4)) if len(there) else ()
-    texts = [_text(LEFT - 6, y, scientific(end), "end") for end, y in ends]
+    texts = [_text(LEFT - 6, y.min() + 4, scientific(high), "end")] if len(there) else []
+    if len(there) and y.max() - y.min() > LINE:
+        texts.append(_text(LEFT - 6, y.max() + 4, scientific(low), "end"))
     texts += [_text(LEFT, TOP + HEIGHT + 21, labels[0], "start")]
     texts += [_text(LEFT + WIDTH, TOP + HEIGHT + 21, labels[-1], "end")] if len(log10) > 1 else []
     bars, legend = _bars(log10, labels, x)

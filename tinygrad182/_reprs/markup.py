@@ -94,16 +94,16 @@ def times(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "a single number"
 
 
-def scientific(log10: float) -> str:
+def scientific(log10: float, digits: int = 1) -> str:
     """A magnitude by its decadic logarithm, also where no float can hold it.
 
-    >>> scientific(-400.0), scientific(1.4), scientific(-0.001), scientific(float("-inf"))
-    ('1.0e-400', '2.5e+1', '1.0e+0', '0')
+    >>> scientific(-400.0), scientific(1.4, digits=3), scientific(-0.001), scientific(-math.inf)
+    ('1.0e-400', '2.512e+01', '1.0e+00', '0')
     """
     if not math.isfinite(log10):
-        return "0" if log10 == -math.inf else "∞" if log10 == math.inf else "NaN"
-    power = math.floor(log10)
-    mantissa = round(10 ** (log10 - power), 1)
-    if mantissa == 10:
-        mantissa, power = 1.0, power + 1
-    return f"{mantissa:.1f}e{power:+d}"
+        return "NaN" if math.isnan(log10) else "∞" if log10 > 0 else "0"
+    exponent = math.floor(log10)
+    mantissa = f"{10 ** (log10 - exponent):.{digits}f}"
+    if mantissa.startswith("10"):
+        mantissa, exponent = f"{1:.{digits}f}", exponent + 1
+    return f"{mantissa}e{exponent:+03d}"

@@ -239,7 +239,7 @@ def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
     def moved(place: Scope) -> Scope:
         time = -1 if place.time == -1 else t
         call = first[place.call]
-        return Scope(place.module, time, call, place.names, place.source, place.recurrence)
+        return Scope(place.module, time, call, place.names, place.source, place.step)
 
     for node in made:
         if node.scope.call in first:

@@ -22,6 +22,7 @@ from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
 from .step_flow import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
+from .through import Through
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "StepJacobians",
     "StepOperation",
     "StepVectors",
+    "Through",
     "draw_matrix",
     "first_anomaly",
     "fixed_points",

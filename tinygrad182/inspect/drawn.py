@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _charts
 from ..errors import ArgumentError, ShapeError
+from ..recording import is_tensor
+from .microscope.curves import curves_chart
 from .microscope.linked_charts import Matrix, matrix_chart, spread
 
 SLIDE = 640, 360
 """Width and height of a picture; an image has three pixels for each of these, 1920 × 1080."""
+
+STEPS = 1000
+"""Steps of a curve that can be told apart on a slide."""
 
 CELLS = 100
 """Rows and columns of a matrix that can be told apart on a slide."""
@@ -45,11 +50,11 @@ class Drawn:
         MissingDependencyError
             Altair or vl-convert is not installed.
         """
-        _charts.save_png("save_png", _charts.configured(self.chart(), dark), path, scale=3)
+        _charts.save_png("save_png", self.chart(), path, dark, scale=3)
 
     def save_svg(self, path: str | Path, *, dark: bool = False) -> None:
         """Write the picture as a drawing that can be scaled; see :meth:`save_png`."""
-        _charts.save_svg("save_svg", _charts.configured(self.chart(), dark), path)
+        _charts.save_svg("save_svg", self.chart(), path, dark)
 
 
 def slide(chart: Any) -> Any:
@@ -65,6 +70,40 @@ def signalled(chart: Any, **values: Any) -> Any:
     alt = _charts.altair()
     values = {"block": 0, "step": -1} | values
     return chart.add_params(*[alt.param(name=name, value=value) for name, value in values.items()])
+
+
+class _Norms(NamedTuple):
+    """What is drawn of a state; a recorded one has Tensors."""
+
+    time: np.ndarray[Any, Any]
+    log_grad_norm: np.ndarray[Any, Any]
+    value_norm: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, state: Any) -> _Norms:
+        logs, values = (
+            x.numpy() if is_tensor(x) else x for x in (state.log_grad_norm, state.value_norm)
+        )
+        return cls(state.time, logs, values)
+
+
+class _Stack(dict[str, _Norms]):
+    """What is drawn of the states of one path."""
+
+    def __init__(self, path: str, states: Mapping[str, Any]) -> None:
+        super().__init__({name: _Norms.of(state) for name, state in states.items()})
+        self.path = path
+
+
+def curves(flow: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return the norms of the states of each path over time as a chart, one below the other."""
+    alt, rows = _charts.altair(), []
+    for path, states in flow.items():
+        stack: Any = _Stack(path, states)
+        times = np.unique(np.concatenate([state.time for state in stack.values()])).tolist()
+        chart = curves_chart({0: stack}, {0: spread(times, STEPS)})
+        rows.append(chart.properties(width=SLIDE[0] - 90, title=path))
+    return signalled(alt.vconcat(*rows) if len(rows) > 1 else rows[0]).properties(padding=12)
 
 
 class _Picture(Drawn):

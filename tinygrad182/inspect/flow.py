@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from .. import backend
-from .._reprs import fold, shown, state_fold, text
+from .._reprs import fold, scientific, shown, state_fold, text
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backend import Array, device_of, is_away
@@ -20,6 +20,7 @@ from ..memory import in_pass
 from ..recording import Node
 from ..recurrence import by_definition, steps_of_scan
 from ..unrolling import opening
+from .drawn import Drawn, curves
 from .gradients import (
     Found,
     Inside,
@@ -41,7 +42,7 @@ from .scaling import (
     total_norms,
     whole_of,
 )
-from .table import scientific, text_table
+from .table import text_table
 
 Flow = TypeVar("Flow")
 States = TypeVar("States", bound="StateFlow | RecordedStateFlow")
@@ -51,7 +52,7 @@ def _value_norms(states: StepByStep | InScans) -> tuple[HostArray]:
     return (step_norms(states.value),)
 
 
-class StateFlow:
+class StateFlow(Drawn):
     """One state of a recurrence over T steps: its values and the loss's derivatives by them.
 
     The norms are computed when they are first asked for; the arrays are read-only.
@@ -105,6 +106,10 @@ class StateFlow:
     def _at_home(self, gradient: Array) -> Array:
         """A gradient on the device of the states; it may have been found on the host."""
         return backend.move(gradient, device_of(self._states.value))
+
+    def chart(self) -> Any:
+        """Return the norms over time, in decades, as an Altair chart."""
+        return curves({"": {"s": self}})
 
     @property
     def _norms(self) -> tuple[HostArray, HostArray]:
@@ -182,7 +187,7 @@ class _ByName(Mapping[str, Flow]):
         return len(self._found)
 
 
-class StackFlow(_ByName[States], Generic[States]):
+class StackFlow(_ByName[States], Drawn, Generic[States]):
     """The states of one module call by name; ``.h`` is short for ``["h"]``."""
 
     _unknown = "no state {0} in {2.path!r}; it has {1}"
@@ -200,6 +205,10 @@ class StackFlow(_ByName[States], Generic[States]):
     def __repr__(self) -> str:
         return _shown({f"{self.path} {name}": state for name, state in self.items()})
 
+    def chart(self) -> Any:
+        """Return the norms over time, in decades, as an Altair chart."""
+        return curves({self.path: self})
+
     def _fold(self, opened: bool) -> str:
         states = [state._fold(name, opened) for name, state in self.items()]
         return fold(f"<b>{text(self.path)}</b>", *states, opened=opened)
@@ -208,7 +217,7 @@ class StackFlow(_ByName[States], Generic[States]):
         return shown(self._fold(opened=True))
 
 
-class GradientFlow(_ByName[StackFlow[States]]):
+class GradientFlow(_ByName[StackFlow[States]], Drawn):
     """Module path → the states marked in it. A module called again has ``#2`` behind its path."""
 
     _unknown = "no states were marked in {0}; there are {1}"
@@ -221,6 +230,10 @@ class GradientFlow(_ByName[StackFlow[States]]):
                 for name, state in stack.items()
             }
         )
+
+    def chart(self) -> Any:
+        """Return the norms over time of each stack, one below the other, as an Altair chart."""
+        return curves(self)
 
     def _repr_html_(self) -> str:
         return shown(*(stack._fold(opened=len(self) <= MOST_UNFOLDED) for stack in self.values()))

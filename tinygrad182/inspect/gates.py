@@ -74,10 +74,7 @@ def gate_names(
 
 def _step_of(node: Node) -> Any:
     """What the operations of one step have in common; None for any other node."""
-    at = node.scope
-    if at.recurrence is None or node.primitive is None:
-        return None
-    return at.recurrence, at.module, at.call, at.time
+    return None if node.primitive is None else node.scope.step
 
 
 class _Step:
@@ -97,7 +94,7 @@ class _Step:
         self.nodes = nodes
         self.recorded = recorded
         self.scope = nodes[0].scope
-        self.gates: tuple[str, ...] = self.scope.recurrence.gates
+        self.gates: tuple[str, ...] = self.scope.step.recurrence.gates  # type: ignore[union-attr]
         shape = recorded(ends[0])[0].shape
         self.ndim, self.units = len(shape), shape[-1]
         self.tape, self.given = Tape(), 0

@@ -100,7 +100,7 @@ class Microscope:
 
     @cached_property
     def kept(self) -> Mapping[int, Kept]:
-        return {i: self._telling(i, DRAWN) for i in self.steps}
+        return {i: self._telling(i, range(len(f.time)), DRAWN) for i, f in self.steps.items()}
 
     @cached_property
     def sentences(self) -> list[Sentence]:
@@ -114,20 +114,30 @@ class Microscope:
 
     @cached_property
     def _with_vectors(self) -> Mapping[int, Kept]:
-        if self._steps is None:
-            return {i: self._telling(i, WITH_VECTORS) for i in self.steps}
+        """Those of the drawn steps whose units are kept."""
         found = {}
-        for i, flow in self.steps.items():
-            times = flow.time.tolist()
-            some = chosen(self._steps, times, "look") if i in self.flow else times
-            found[i] = Kept([times.index(t) for t in some], f"the {len(some)} steps asked for")
+        for i, kept in self.kept.items():
+            some = self._telling(i, kept.places, WITH_VECTORS)
+            if asked := self._asked(i):
+                some = Kept(asked, f"the {len(asked)} steps asked for")
+            found[i] = some
         return found
 
-    def _telling(self, i: int, most: int) -> Kept:
-        stack = self.flow.get(i)
-        if stack is None:
-            return telling_steps([np.zeros(len(self.steps[i].time))], most)
-        return telling_steps([state.log10_grad_norm for state in stack.values()], most)
+    def _asked(self, i: int) -> list[int]:
+        """The positions of the steps that were asked for, of a recurrence."""
+        if self._steps is None or i not in self.flow:
+            return []
+        times = self.steps[i].time.tolist()
+        return [times.index(t) for t in chosen(self._steps, times, "look")]
+
+    def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
+        """The most telling ones of some steps of a box, and those that were asked for."""
+        logs = [np.zeros(len(places))]
+        if i in self.flow:
+            logs = [state.log10_grad_norm[list(places)] for state in self.flow[i].values()]
+        some = telling_steps(logs, most)
+        found = {places[k] for k in some.places}.union(self._asked(i))
+        return Kept(sorted(found), some.told)
 
     def _times(self, i: int) -> list[int]:
         time = self.steps[i].time
@@ -186,14 +196,19 @@ class Microscope:
         return found
 
     def _telling_step(self, i: int) -> int:
-        """The position among the kept steps of the one over which the gradient changes most."""
+        """The position among the kept steps of the one over which the gradient changes most.
+
+        Where no step stands out it is one in the middle, which is like most.
+        """
         if i not in self.flow:
             return 0
         places = self.kept[i].places
         logs = np.array([state.log10_grad_norm[places] for state in self.flow[i].values()])
         with np.errstate(invalid="ignore"):
             changes = np.nan_to_num(np.abs(np.diff(logs)), nan=0.0, posinf=0.0).sum(axis=0)
-        return int(changes.argmax()) + 1 if changes.any() else len(places) - 1
+        if changes.any() and changes.max() > 3 * np.median(changes[changes > 0]):
+            return int(changes.argmax()) + 1
+        return len(places) // 2
 
     def _first_block(self) -> int:
         """The box that is open at first: the recurrence with most to see, or else the last module."""

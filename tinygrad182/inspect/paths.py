@@ -73,12 +73,15 @@ class PathSplit(Drawn):
     shares : dict of str to ndarray ``(T,)``
         The signed share ⟨part, δ⟩ / ‖δ‖² of each, float64; at every step they sum to 1. True also
         where δ under- or overflows; NaN where it is exactly 0.
+    state : str
+        The state's name.
     """
 
     time: np.ndarray[Any, Any]
     grad: Array
     parts: dict[str, Array]
     shares: dict[str, np.ndarray[Any, Any]]
+    state: str = "s"
 
     def __repr__(self) -> str:
         return self._table(20)
@@ -89,7 +92,7 @@ class PathSplit(Drawn):
 
     def chart(self) -> Any:
         """Return the shares over time as an Altair chart."""
-        return slide(shares_chart({0: Shares(self.time, "s", self.shares)}))
+        return slide(shares_chart({0: Shares(self.time, self.state, self.shares)}))
 
 
 class PathSplits(dict[str, PathSplit], Drawn):
@@ -104,10 +107,12 @@ class PathSplits(dict[str, PathSplit], Drawn):
     def chart(self) -> Any:
         """Return the shares of every state over time, side by side, as an Altair chart."""
         alt, (width, height) = altair(), SLIDE
-        size = {"width": width // len(self) - 75, "height": height - 130}
+        width, height = max(200, width // max(len(self), 1) - 75), height - 130
         charts = [
-            shares_chart({0: Shares(split.time, name, split.shares)}, **size)
-            for name, split in self.items()
+            shares_chart(
+                {0: Shares(split.time, split.state, split.shares)}, width=width, height=height
+            )
+            for split in self.values()
         ]
         return signalled(alt.hconcat(*charts).resolve_scale(color="independent")).properties(
             padding=12
@@ -165,7 +170,7 @@ def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -
     root, seed, stack, device = opened(loss, None, path, "path_split", stays_whole)
     split = _split_side_by_side if is_whole(stack) else _split_one_by_one
     found = split(root, seed, stack, times)
-    return PathSplits({name: _true(parts, device) for name, parts in found.items()})
+    return PathSplits({name: _true(name, some, device) for name, some in found.items()})
 
 
 def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
@@ -224,7 +229,7 @@ BRANCH = "branch"
 
 
 def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Array]]:
-    """What the states of a step get from those of others: straight, and through a branch if there is one."""
+    """What a step's states get from those of others: straight, and through a branch if there is one."""
     states, oldest = set(step.values()), min(node.order for node in step.values())
     between = ancestors(coming, ends=states, oldest=oldest)
     branches = {
@@ -320,13 +325,13 @@ def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
     }
 
 
-def _true(found: _Found, device: str) -> PathSplit:
+def _true(name: str, found: _Found, device: str) -> PathSplit:
     """The parts with their powers put back, on a device, and their shares."""
     times, parts, powers = found
     grad = sum(parts.values())
     true = {part: _times_powers(array, powers) for part, array in [*parts.items(), ("", grad)]}
     moved = {part: backend.move(array, device) for part, array in true.items()}
-    return PathSplit(np.array(times), moved.pop(""), moved, _shares(parts, powers))
+    return PathSplit(np.array(times), moved.pop(""), moved, _shares(parts, powers), name)
 
 
 def _shares(parts: dict[str, Array], powers: np.ndarray[Any, Any]) -> dict[str, Any]:

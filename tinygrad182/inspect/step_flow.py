@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._reprs import scientific
 from .._tensor import Tensor
 from ..backend import Array
 from ..backpropagation import ancestors
@@ -23,6 +24,7 @@ from .recurrences import Stack, chosen, recurrences
 from .scaling import HostArray
 from .step_rows import LOSS, NEXT, Batch, Nodes, is_weight, side_by_side
 from .steps import Steps, arriving, is_whole, scans_of, stays_whole
+from .table import text_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,10 @@ class StepOperation:
         At one step, (B, H).
     log10_value_norm, log10_grad_norm : ndarray ``(T,)``
         Decadic logarithms of Frobenius norms, true also where the norm leaves its type; −∞ for what is
-        exactly 0, NaN where there is a NaN, where no gradient goes, or no such operation at the step.
+        exactly 0, NaN where there is a NaN or no such operation at the step.
+    requires_grad : bool
+        Whether a gradient goes to it; if not, ``log10_grad_norm`` is NaN, and so is what comes over its
+        edges.
     """
 
     label: str
@@ -57,6 +62,10 @@ class StepOperation:
     shape: tuple[int, ...]
     log10_value_norm: HostArray
     log10_grad_norm: HostArray
+    requires_grad: bool
+
+    def __repr__(self) -> str:
+        return f"<{self.label}: {self.op} {self.shape}, ‖grad‖ {_ends(self.log10_grad_norm)}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,10 @@ class StepEdge:
     log10_norm: HostArray
     share: HostArray
 
+    def __repr__(self) -> str:
+        target = f"{self.target}" if isinstance(self.target, int) else f"the {self.target}"
+        return f"<from {self.source} to {target}: ‖grad‖ {_ends(self.log10_norm)}>"
+
 
 class StepVectors(NamedTuple):
     """One operation over hidden units, of one sequence, at n steps.
@@ -99,6 +112,15 @@ class StepVectors(NamedTuple):
     value: HostArray
     grad: HostArray
     log10_scale: HostArray
+
+    def __repr__(self) -> str:
+        return f"<StepVectors: value and grad of {len(self.time)} steps {self.grad.shape}>"
+
+
+def _ends(log10: HostArray) -> str:
+    """The first and the last magnitude of a run, for a repr."""
+    first, last = map(scientific, log10[[0, -1]].tolist())
+    return f"{first} … {last} over {len(log10)} steps" if len(log10) > 1 else first
 
 
 @dataclass(frozen=True)
@@ -120,6 +142,22 @@ class StepFlow:
     operations: tuple[StepOperation, ...]
     edges: tuple[StepEdge, ...]
     _vectors: Callable[[tuple[int, ...], int], dict[int, StepVectors]] = field(repr=False)
+
+    def __repr__(self) -> str:
+        rows = [
+            (i, o.label, o.op, o.kind, *map(scientific, o.log10_grad_norm[[0, -1]].tolist()))
+            for i, o in enumerate(self.operations)
+        ]
+        header = (
+            "",
+            "operation",
+            "op",
+            "kind",
+            f"‖grad‖ t = {self.time[0]}",
+            f"t = {self.time[-1]}",
+        )
+        said = f"{self.path}: {len(self.operations)} operations, {len(self.edges)} edges, each of"
+        return f"{said} {len(self.time)} steps\n{text_table(header, rows, 20)}"
 
     def vectors(self, operation: int | str, times: Sequence[int], sample: int = 0) -> StepVectors:
         """Return the value and the gradient of one operation over hidden units, at some steps.
@@ -362,8 +400,9 @@ class _Table:
         for (source, target), rows in batch.edges.items():
             end = target if isinstance(target, str) else key_of[target]
             arrays = self.edges.setdefault((key_of[source], end), (self._empty(), self._empty()))
-            arrays[0][at] = rows.log10_norm()
-            arrays[1][at] = rows.share_of(batch.grads[source])
+            if rows is not None:
+                arrays[0][at] = rows.log10_norm()
+                arrays[1][at] = rows.share_of(batch.grads[source])
 
     def in_order(self) -> list[Key]:
         """The operations as they are computed, after what steps are given."""
@@ -388,6 +427,7 @@ class _Table:
             "shape": shape,
             "log10_value_norm": self._empty(),
             "log10_grad_norm": self._empty(),
+            "requires_grad": node in batch.grads,
         }
 
     def _empty(self) -> HostArray:

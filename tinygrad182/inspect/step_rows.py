@@ -96,7 +96,7 @@ class Batch:
     grads : dict of Node to Rows
         Without those to which no gradient goes.
     edges : dict of (Node, Node or str) to Rows
-        By the operand and what uses it.
+        By the operand and what uses it; None where the operand takes no gradient.
     """
 
     times: list[int]
@@ -105,12 +105,12 @@ class Batch:
     given: dict[Node, str]
     values: dict[Node, Rows] = field(default_factory=dict)
     grads: dict[Node, Rows] = field(default_factory=dict)
-    edges: dict[tuple[Node, Node | str], Rows] = field(default_factory=dict)
+    edges: dict[tuple[Node, Node | str], Rows | None] = field(default_factory=dict)
 
     def add_edge(self, source: Node, target: Node | str, rows: Rows) -> None:
         """Add what comes back over one use; several uses by one operation are one edge."""
-        key = (source, target)
-        self.edges[key] = plus(self.edges[key], rows) if key in self.edges else rows
+        before = self.edges.get((source, target))
+        self.edges[source, target] = rows if before is None else plus(before, rows)
 
 
 def plus(a: Rows, b: Rows) -> Rows:
@@ -345,6 +345,9 @@ class Nodes:
                 column = [nodes[i] for nodes in every]
                 for target, bands in self._edges(column, every).items():
                     batch.edges[node, target] = _stacked(bands, batch.values[node].values.shape)
+            elif node in batch.values:
+                inside = [user for user in self._users_of(node) if user in batch.values]
+                batch.edges |= dict.fromkeys(((node, user) for user in inside), None)
         return batch
 
     def _bands(self, node: Node) -> list[Band]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,21 +61,6 @@ def _made(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> TextTable:
     )
     table._lines, table._right = lines, right
     return table
-
-
-def scientific(log10: float, digits: int = 1) -> str:
-    """A magnitude, given its decadic logarithm, however small or large.
-
-    >>> scientific(-399.5), scientific(-1e-9), scientific(-math.inf), scientific(math.nan)
-    ('3.2e-400', '1.0e+00', '0', 'NaN')
-    """
-    if not math.isfinite(log10):
-        return "NaN" if math.isnan(log10) else "∞" if log10 > 0 else "0"
-    exponent = math.floor(log10)
-    mantissa = f"{10 ** (log10 - exponent):.{digits}f}"
-    if mantissa.startswith("10"):
-        mantissa, exponent = f"{1:.{digits}f}", exponent + 1
-    return f"{mantissa}e{exponent:+03d}"
 
 
 def _cell(value: Any) -> str:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .. import backend
+from .._reprs import scientific
 from ..backend import Array
-from .table import scientific
 
 HostArray = np.ndarray[Any, Any]
 
@@ -21,10 +21,15 @@ Line = list[tuple[str, str]]
 """Pieces of text, each with a style of rich's; without rich the styles are left out."""
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-LEVELS = ("red", "magenta", "blue", "green")
+LEVELS = ("red", "magenta", "cyan", "green")
 """From the lowest to the highest quarter of a scale: colours that show on dark and on light ground."""
 
+PLAIN = ("",)
+"""For values, which are not the subject."""
+
 ALARM = "bold reverse"
+"""For NaN and infinities. Exact zeros are usual: a loss may not depend on all steps."""
+
 MARKS: dict[str, tuple[str, Callable[[HostArray], HostArray]]] = {
     "0": ("exactly 0", np.isneginf),
     "N": ("NaN", np.isnan),
@@ -91,7 +96,7 @@ def show(nodes: Iterable[ShownNode], flow: Flow | None = None, width: int | None
     flow : GradientFlow, optional
         The states of the graph's recurrences; none for a feed-forward graph.
     width : int, optional
-        Columns; by default the terminal's, or 80 where there is none.
+        Columns, at least 50; by default the terminal's, or 80 where there is none.
     """
     try:
         from rich.console import Console
@@ -292,6 +297,7 @@ class _Series(NamedTuple):
     log10: HostArray
     low: float
     high: float
+    colours: tuple[str, ...]
 
 
 def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
@@ -299,8 +305,8 @@ def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
     grads = {f"‖∂L/∂{name}_t‖": s.log10_grad_norm for name, s in states.items()}
     values = {f"‖{name}_t‖": _log10(s.value_norm) for name, s in states.items()}
     rows = [
-        _Series(label, log10, *scale_of(group.values()))
-        for group in (grads, values)
+        _Series(label, log10, *scale_of(group.values()), colours)
+        for group, colours in ((grads, LEVELS), (values, PLAIN))
         for label, log10 in group.items()
     ]
     time = next(iter(states.values())).time.tolist()
@@ -310,7 +316,7 @@ def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
     lines = [
         [
             (f"{row.label:<{margin[0]}}  {first:>{margin[1]}} ", ""),
-            *sparkline(row.log10, every, row.low, row.high),
+            *sparkline(row.log10, every, row.low, row.high, row.colours),
             (f" {last}", ""),
         ]
         for row, first, last in zip(rows, *ends, strict=True)
@@ -344,7 +350,9 @@ def _scale(row: _Series) -> str:
     return f"{BLOCKS[0]} {scientific(row.low)} to {BLOCKS[-1]} {scientific(row.high)}, {decades} {unit}"
 
 
-def sparkline(log10: HostArray, every: int, low: float, high: float) -> Line:
+def sparkline(
+    log10: HostArray, every: int, low: float, high: float, colours: tuple[str, ...] = LEVELS
+) -> Line:
     """A character for each so many steps: the height of their smallest value on the scale.
 
     A dip is never averaged away. A NaN or an infinity among the steps takes the place of the height.
@@ -354,7 +362,8 @@ def sparkline(log10: HostArray, every: int, low: float, high: float) -> Line:
     infinite = np.logical_or.reduceat(np.isposinf(log10), starts)
     pieces: Line = []
     for x, overflows in zip(smallest.tolist(), infinite.tolist(), strict=True):
-        piece, style = _character(math.inf if overflows and x == x else x, low, high)
+        height = math.inf if overflows and x == x else (x - low) / (high - low)
+        piece, style = _character(height, colours)
         if pieces and pieces[-1][1] == style:
             pieces[-1] = pieces[-1][0] + piece, style
         else:
@@ -362,11 +371,14 @@ def sparkline(log10: HostArray, every: int, low: float, high: float) -> Line:
     return pieces
 
 
-def _character(x: float, low: float, high: float) -> tuple[str, str]:
-    if not math.isfinite(x):
-        return "N" if math.isnan(x) else "∞" if x > 0 else "0", ALARM
-    level = min(int((x - low) / (high - low) * len(BLOCKS)), len(BLOCKS) - 1)
-    return BLOCKS[level], LEVELS[level * len(LEVELS) // len(BLOCKS)]
+def _character(height: float, colours: tuple[str, ...]) -> tuple[str, str]:
+    """The block of a height from 0 to 1, or a mark, and its style."""
+    if height == -math.inf:
+        return "0", ""
+    if not math.isfinite(height):
+        return "N" if math.isnan(height) else "∞", ALARM
+    level = min(int(height * len(BLOCKS)), len(BLOCKS) - 1)
+    return BLOCKS[level], colours[level * len(colours) // len(BLOCKS)]
 
 
 def _dips(gradients: list[_Series], time: list[int]) -> Iterator[str]:

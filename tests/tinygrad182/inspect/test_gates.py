@@ -171,9 +171,10 @@ def test_one_hidden_unit(kind: str) -> None:
         assert [node.time for node in graph.select(name=gate)] == [0, 1, 2]
 
 
-def own(step: Any, gates: Any, parts: tuple[str, ...] = ("h",)) -> Any:
-    return type("Own", (tg.nn.RecurrentLayer,), {
-        "gates": gates, "state": parts, "step": staticmethod(step)})(I, H, rng=0)  # fmt: skip
+def own(step: Any, gates: Any, state: tuple[str, ...] = ("h",), weights: Any = ()) -> Any:
+    """A layer of one's own."""
+    declared = {"gates": gates, "state": state, "weights": weights, "step": staticmethod(step)}
+    return type("Own", (tg.nn.RecurrentLayer,), declared)(I, H, rng=0)
 
 
 def named(layer: Any) -> list[tuple[str, str]]:
@@ -227,6 +228,45 @@ def test_gates_that_cannot_be_told_have_no_name() -> None:
     assert named(own(one_for_both, ("a", "b"))) == []
 
 
+def test_weights_and_means_inside_a_gate() -> None:
+    """What all sequences or all units have in common is a number to each of them."""
+
+    def step(xp: Any, x: Any, h: Any, state: Any, gain: Any) -> Any:
+        n = x.shape[-1] // 2
+        z = x + h
+        a = z[..., :n] - xp.mean(z[..., :n], axis=-1, keepdims=True)
+        a = a / xp.sqrt(xp.mean(a * a, axis=-1, keepdims=True) + 1)
+        return (state[0] * xp.sigmoid(a) + xp.tanh(gain * z[..., n:]),)
+
+    assert named(own(step, ("a", "b"), weights=("gain",))) == [("a", "sigmoid"), ("b", "tanh")]
+
+
+def test_a_gate_is_no_function_of_a_state() -> None:
+    """That its value goes through the state m first, which is returned, is where the gate ends."""
+
+    def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
+        m = xp.sigmoid(x + h + state[1])
+        return xp.tanh(m), m
+
+    layer = own(step, ("a",), ("h", "m"))
+    assert named(layer) == []  # the state's own name wins
+    cell = type("OwnCell", (tg.nn.RecurrentCell,), {"scan": type(layer).scan})(I, H, rng=0)
+    state = cell(tg.ones((2, I)))
+    for _ in range(2):
+        state = cell(tg.ones((2, I)), state)
+    graph = tg.inspect.trace((state[0] + state[1]).sum())
+    assert {n.op for n in graph.select(name="a")} == {"sigmoid"}
+
+
+def test_steps_that_differ_only_in_what_their_sums_are() -> None:
+    first = own(lambda xp, x, h, s: (xp.tanh(x) * s[0],), ("a",))
+    second = own(lambda xp, x, h, s: (xp.tanh(s[0]) * x,), ("a",))
+    x = tg.ones((3, 2, I))
+    graph = tg.inspect.trace((first(x)[0] + second(x)[0]).sum()).opened()
+    assert len(graph.select(op="tanh")) == 6
+    assert len(graph.select(op="tanh", name="a")) == 3
+
+
 def test_what_a_gate_is_does_not_depend_on_the_step_that_was_read_first() -> None:
     """Two layers whose steps look alike and name their blocks in another order."""
 
@@ -276,6 +316,28 @@ def test_gates_keep_their_names_when_the_graph_is_freed() -> None:
     graph = tg.inspect.trace(loss)
     loss.backward()
     assert [n.time for n in graph.select(name="f")] == [*range(T)]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_steps_of_a_derivative_that_was_recorded(watched: bool) -> None:
+    """Steps that the definition of a fused layer computes again have no number; each is one of its own."""
+    layer = tg.nn.LSTM(I, H, rng=0)
+    if watched:
+        with tg.detect_anomaly():
+            output = layer(tg.ones((T, B, I)))[0]
+            (g,) = tg.grad((output**2).sum(), layer.weight_hh_l0, create_graph=True)
+    else:
+        output = layer(tg.ones((T, B, I)))[0]
+        (g,) = tg.grad((output**2).sum(), layer.weight_hh_l0, create_graph=True)
+    assert g is not None
+    graph = tg.inspect.trace((g**2).sum())
+    found = [n for n in graph if n.name in "ifgo" and n.name]
+    assert len(found) == 4 * T
+    assert {n.op for n in found} == {"sigmoid", "tanh"}
+    if watched:  # where the derivative of a step's operation is recorded at the same place
+        later = [n._node for n in graph if n._node.order > output._node.order]
+        assert len(later) > 100
+        assert all(node.scope.step is None for node in later)
 
 
 def test_an_ordinary_graph_has_no_gates() -> None:

@@ -74,6 +74,12 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "HopSplit": lambda: inspect.grad_by_hops(loss_of(), 40),
     "StepJacobians": lambda: inspect.step_jacobians(loss_of()),
     "StepJacobians, recorded": lambda: inspect.step_jacobians(loss_of(20), create_graph=True),
+    "StepFlow": lambda: inspect.step_flow(loss_of()),
+    "StepOperation": lambda: inspect.step_flow(loss_of()).operations[3],
+    "StepEdge": lambda: inspect.step_flow(loss_of()).edges[3],
+    "StepVectors": lambda: inspect.step_flow(loss_of()).vectors(3, range(50)),
+    "Through": lambda: inspect.trace(loss_of()).through(("c", 3), time=7),
+    "Microscope": lambda: inspect.look(loss_of()),
     "FixedPoints": points,
     "FixedPoint": lambda: points()[0],
     "Nearest": lambda: points().nearest((np.zeros((9, 70, 8)), np.zeros((9, 70, 8)))),
@@ -186,6 +192,23 @@ def test_a_fixed_point() -> None:
     cell.load_state_dict({"weight_ih": np.ones((2, 1)), "weight_hh": np.diag([3.0, 2.0])})
     text = repr(inspect.fixed_points(cell)[0])
     assert "2 unstable modes, |λ|max 3.000000" in text
+
+
+def test_operations_of_a_step() -> None:
+    flow = inspect.step_flow(loss_of())
+    said, _, *rows = repr(flow).splitlines()
+    count = len(flow.operations)
+    assert said == f"lstm.l0: {count} operations, {len(flow.edges)} edges, each of 50 steps"
+    i = next(i for i, o in enumerate(flow.operations) if o.name == "o")
+    gate = flow.operations[i]
+    first, last = (f"{10 ** gate.log10_grad_norm[t]:.1e}" for t in (0, -1))
+    (row,) = [row for row in rows if row.split()[0] == str(i)]
+    assert row.split() == [str(i), "o", "sigmoid", "gate", first, last]
+    assert repr(gate) == f"<o: sigmoid (4, 8), ‖grad‖ {first} … {last} over 50 steps>"
+    edge = next(e for e in flow.edges if e.source == i)
+    first, last = (f"{10 ** edge.log10_norm[t]:.1e}" for t in (0, -1))
+    assert repr(edge) == f"<from {i} to {edge.target}: ‖grad‖ {first} … {last} over 50 steps>"
+    assert any(repr(e).startswith(f"<from {e.source} to the loss") for e in flow.edges)
 
 
 def test_nearest_points_are_counted() -> None:

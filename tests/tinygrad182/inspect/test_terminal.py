@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array
+from tinygrad182._reprs import scientific
 from tinygrad182.inspect import terminal
-from tinygrad182.inspect.table import scientific
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 CODES = re.compile(r"\x1b\[[0-9;]*m")
@@ -94,7 +94,7 @@ def test_a_scale_is_told_and_never_less_than_a_decade() -> None:
     assert "gradients: ▁ 1.0e-400 to █ 3.2e+00, 400.5 decades" in lines
     assert "values: ▁ 1.2e-01 to █ 1.2e+00, 1 decade" in lines
     assert spark(lines[1]) == "███"
-    assert not any("smallest" in line for line in lines)
+    assert not any("smallest" in line for line in [*lines, *block([0.0, -1.0, -3.0])])
 
 
 def test_what_is_no_number_has_marks_that_are_explained() -> None:
@@ -223,6 +223,10 @@ def test_a_gradient_beyond_float64() -> None:
 
 
 def test_operations_are_counted_beside_recurrences() -> None:
+    loss = loss_of(Model(), 300)
+    add = tg.inspect.trace(loss).select(op="add", module="head")[-1]
+    row = next(line for line in shown(loss) if "permute_dims, matmul, add → 300 × 2 × 1" in line)
+    assert row.split()[-1] == f"{np.linalg.norm(add.grad):.1e}"
     assert "├─ matmul ×60, add ×60, sum → scalar" in shown(own_loop(60))[2]
     assert "└─ 60 steps: tanh 'h' ×60" in shown(own_loop(60))[3]
     residual = shown(ResidualNet(2, 4, depth=30, rng=0)(tg.ones((3, 2))).sum())
@@ -313,3 +317,17 @@ def test_colours_add_nothing_to_the_text(
     text = printed(capsys, loss, 80)
     assert "\x1b[" in text
     assert CODES.sub("", text).rstrip("\n").splitlines() == shown(loss, 80)
+
+
+def test_colours_are_those_of_magnitudes() -> None:
+    logs = np.array([-8.0, -6.0, -4.0, -2.0, 0.0, -math.inf, math.nan])
+    lines = terminal.over_time({"h": States(logs, np.ones(7))}, 60)
+    assert lines[0][1:-1] == [
+        ("▁", "red"),
+        ("▃", "magenta"),
+        ("▅", "cyan"),
+        ("▇█", "green"),
+        ("0", ""),
+        ("N", "bold reverse"),
+    ]
+    assert {style for _, style in lines[1]} == {""}

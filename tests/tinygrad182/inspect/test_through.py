@@ -283,6 +283,16 @@ def test_a_graph_that_was_freed() -> None:
                 graph.through(("c", 2), time=4)
 
 
+def test_a_recurrence_that_was_opened_alone() -> None:
+    graph = traced("LSTM")
+    (scan,) = [n for n in graph if n.is_fused]
+    whole = graph.through(("c", 3), time=7)
+    alone = graph.expand(scan).through(("c", 3), time=7)
+    for (a, share), (b, other) in zip(whole.shares.items(), alone.shares.items(), strict=True):
+        assert (a.op, a.name) == (b.op, b.name)
+        assert abs(share - other) < EXACT
+
+
 def test_rows_that_do_not_go_back_together(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = traced("GRU")
     together = graph.through(("h", 3), time=7)

@@ -236,6 +236,7 @@ def test_select_tells_names_that_nothing_has(graph: tg.inspect.Graph) -> None:
         (graph, {"name": "cell"}, r"mark or parameter 'cell'; there are 'h', 'head\.bias'"),
         (fused, {"op": "tahn"}, "operation 'tahn'; did you mean 'tanh'"),
         (graph, {"module": "rnn.l00"}, r"module 'rnn\.l00'; did you mean 'rnn\.l0'"),
+        (graph, {"module": "rn"}, "module 'rn'; did you mean 'rnn'"),
         (graph, {"module": "decoder"}, r"module 'decoder'; there are 'head', 'rnn', 'rnn\.l0'"),
         (graph, {"name": "head.wieght"}, r".*'head\.wieght'; did you mean 'head\.weight'"),
     ):

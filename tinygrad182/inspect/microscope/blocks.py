@@ -16,9 +16,6 @@ INPUT: Key = ("input", "")
 LOSS: Key = ("loss", "")
 EVERYTHING: Key = ("module", "")
 
-LAYOUT = frozenset({"stack", "concat", "index", "reshape", "permute_dims", "flip", "broadcast_to"})
-"""Operations that hand values on as they are."""
-
 MOST_LOOSE = 12
 """Above so many boxes of operations outside modules, those of one module share a box."""
 
@@ -128,7 +125,6 @@ class _Sorting:
             elif home is not None and not isinstance(node, Leaf):
                 self.key[node] = home
         self._take_what_steps_read()
-        self._take_what_hands_states_on()
 
     def _reached(
         self, own: dict[Node, int], initial: dict[Node, int]
@@ -158,18 +154,9 @@ class _Sorting:
             inside.setdefault(key, set()).update(r.module for r in stack.values())
         for node in reversed(self.nodes):
             if node not in self.key and not isinstance(node, Leaf):
-                key = self._only(self.readers.get(node, []))
-                if key is not None and node.scope.module in inside[key]:
-                    self.key[node] = key
-
-    def _take_what_hands_states_on(self) -> None:
-        """Give recurrences the operations of their module that only gather or pick their states."""
-        modules = {key: next(iter(stack.values())).module for key, stack in self.stacks.items()}
-        for node in self.nodes:
-            if node not in self.key and node.op in LAYOUT:
-                key = self._only([x for x in self.operands[node] if not isinstance(x, Leaf)])
-                if key is not None and modules.get(key) == node.scope.module:
-                    self.key[node] = key
+                only = self._only(self.readers.get(node, []))
+                if only is not None and node.scope.module in inside[only]:
+                    self.key[node] = only
 
     def _only(self, nodes: list[Node]) -> Key | None:
         """The box that all of some nodes are known to belong to, if it is one."""
@@ -251,12 +238,12 @@ class _Sorting:
         crossings: dict[tuple[Key, Key], dict[Node, None]] = {}
         uses: dict[Node, set[Key]] = {}
         for node in self.nodes:
-            if not isinstance(node, Leaf):
+            if not isinstance(node, Leaf) and node not in self.pure:
                 members.setdefault(self.key[node], [])
         members = {INPUT: [], **{k: m for k, m in members.items() if k != LOSS}, LOSS: []}
         for node in self.nodes:
             key = self.key[node]
-            members[key].append(node)
+            members.setdefault(key, []).append(node)
             for x in self.operands[node]:
                 source = self.key[x]
                 uses.setdefault(x, set()).add(key)

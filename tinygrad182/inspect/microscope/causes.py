@@ -48,9 +48,19 @@ class Blamed(NamedTuple):
 AFRESH = 0.05
 """Share from which on it is told that something else sends a gradient at every step."""
 
+AROUND = "around"
+"""The cause where the path of the state alone does as it does elsewhere."""
 
-def by_gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
-    """Say how much of a change the nonlinearity makes and how much the weights, where all steps do alike."""
+
+def by_gain(
+    split: GainSplit, blamed: Blamed | None, net: float, afresh: float, words: Words
+) -> Cause:
+    """Say how much of a change of ``net`` decades the nonlinearity makes and how much the weights."""
+    return _gain_at(split, blamed, words) if blamed else _gain(split, net, afresh, words)
+
+
+def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
+    """Where all steps do alike."""
     s, w = (float(np.log10(x).mean()) for x in (split.saturation, split.weight))
     numbers = {"saturation": s, "weight": w, "afresh": afresh}
     each = (
@@ -76,8 +86,8 @@ def by_gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
     return Cause(f"{text}: {each}", numbers)
 
 
-def by_gain_at(split: GainSplit, blamed: Blamed, words: Words) -> Cause:
-    """Say which of the two makes the difference at some steps."""
+def _gain_at(split: GainSplit, blamed: Blamed, words: Words) -> Cause:
+    """Which of the two makes the difference at some steps."""
     with np.errstate(divide="ignore"):
         logs = {"saturation": np.log10(split.saturation), words.matrix: np.log10(split.weight)}
     means = {name: blamed.split(split.time, log) for name, log in logs.items()}
@@ -96,8 +106,17 @@ def by_gain_at(split: GainSplit, blamed: Blamed, words: Words) -> Cause:
     return Cause(text, {"why": why, "factor": own, "elsewhere": elsewhere})
 
 
-def by_path(carried: Carried, afresh: float, words: Words) -> Cause:
-    """Say which way the gradient takes, and what this multiplies it by, where all steps do alike."""
+def by_path(carried: Carried, blamed: Blamed | None, afresh: float, words: Words) -> Cause:
+    """Say which way the gradient takes, and what this multiplies it by."""
+    if blamed:
+        cause = _path_at(carried, blamed, words)
+        if len(blamed.times) == 1 or cause.numbers["why"] != AROUND:
+            return cause
+    return _path(carried, afresh, words)
+
+
+def _path(carried: Carried, afresh: float, words: Words) -> Cause:
+    """Where all steps do alike."""
     with np.errstate(divide="ignore"):
         kept = float(np.log10(carried.kept).mean())
     share = float(np.nanmean(carried.share))
@@ -118,8 +137,8 @@ def by_path(carried: Carried, afresh: float, words: Words) -> Cause:
     return Cause(text, numbers)
 
 
-def by_path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
-    """Say whether it is the path of the state alone that makes the difference at some steps."""
+def _path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
+    """Whether it is the path of the state alone that makes the difference at some steps."""
     with np.errstate(divide="ignore"):
         own, elsewhere = blamed.split(carried.time, np.log10(carried.kept))
     value, _ = blamed.split(carried.time, carried.value)
@@ -129,8 +148,9 @@ def by_path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
         f"{'multiply' if words.gate or words.unit == 'block' else 'multiplies'} it by {factor(own)}"
     )
     if own > usual - math.log10(2) or blamed.decades > 0:
-        text = f"{blamed.where} {words.keeper} {does}{_elsewhere(elsewhere)}; the difference comes over {words.around}"
-        return Cause(text, numbers | {"why": "around"})
+        text = f"{blamed.where} {words.keeper} {does}{_elsewhere(elsewhere)}"
+        text += f"; the difference comes over {words.around}"
+        return Cause(text, numbers | {"why": AROUND})
     shut = " are nearly shut and" if words.gate and value < 0.1 else ""
     text = f"{blamed.where} {words.keeper}{shut} {does}{_elsewhere(elsewhere)}"
     if blamed.decades > own + 0.3:

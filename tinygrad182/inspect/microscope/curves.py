@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,8 @@ def curves_chart(
         The times that are drawn of each block; ``step`` is an index into them.
     linked : bool
         Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
-        step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``).
+        step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``). The
+        time axis then shows the caller's parameter ``window``, the first and the last time.
     anomaly : (int, str), optional
         The time of the first anomaly and what to write there.
 
@@ -57,23 +59,24 @@ def curves_chart(
     wide = alt.Chart(data(_rows(stacks, kept, lines))).transform_flatten(
         ["i", "t", "left", "right", *lines]
     )
-    window = alt.selection_interval(name="brush", encodings=["x"])
-    domain = {"domain": window} if linked else {}
-    x = alt.X("t:Q", title="step t", scale=alt.Scale(nice=False, zero=False, **domain))
+    ends = _ends(stacks, kept)
+    window = [alt.ExprRef("window[0]"), alt.ExprRef("window[1]")]
+    scale = alt.Scale(nice=False, zero=False, domain=window if linked else ends)
+    x = alt.X("t:Q", title="step t", scale=scale)
     x = x.axis(format="d", tickMinStep=1, tickCount=10, grid=False)
     found = _found(stacks, kept)
     layers = [
         _curves(wide, lines, x, found),
         *_marks(wide, lines, x, found),
         *([] if anomaly is None else _anomaly(anomaly, stacks, kept)),
-        *_chosen(wide, x, _ends(stacks, kept), linked),
+        *_chosen(wide, x, ends, linked),
         _steps(wide, lines, linked),
     ]
     main = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
     if not linked:
         return main
-    strip = _strip(wide, lines, _ends(stacks, kept)).add_params(window)
-    return alt.vconcat(main, strip, spacing=4)
+    brush = alt.selection_interval(name="brush", encodings=["x"])
+    return alt.vconcat(main, _strip(wide, lines, ends).add_params(brush), spacing=4)
 
 
 def _lines(stacks: Stacks) -> dict[str, tuple[str, str]]:
@@ -130,7 +133,7 @@ def _borders(times: Sequence[int]) -> list[float]:
     >>> _borders([0, 1, 5])
     [-0.5, 0.5, 3.0, 5.5]
     """
-    between = [(a + b) / 2 for a, b in zip(times, times[1:], strict=False)]
+    between = [(a + b) / 2 for a, b in itertools.pairwise(times)]
     return [times[0] - 0.5, *between, times[-1] + 0.5]
 
 
@@ -232,11 +235,11 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
             filled=True,
             size=45,
             clip=True,
-            yOffset=alt.ExprRef("-datum.lane" if word == ZERO else "datum.lane"),
-        )  # fmt: skip
+            yOffset=alt.ExprRef("-5 - datum.lane" if word == ZERO else "5 + datum.lane"),
+        )
         .encode(
             x=x,
-            y=alt.value(HEIGHT - 5 if word == ZERO else 5),
+            y=alt.value("height" if word == ZERO else 0),
             shape=alt.Shape("word:N", scale=scale, legend=legend),
             color=_look(lines)[0],
             opacity=_chosen_block(0.9, 0.2),
@@ -294,10 +297,9 @@ def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any
     rect = chosen.mark_rect(opacity=0, clip=True, cursor="pointer").encode(
         x=alt.X("left:Q", title="step t"),
         x2="right:Q",
-        y=alt.value(0),
-        y2=alt.value(HEIGHT),
         tooltip=tooltip,
     )
+    rect = rect.properties(name="steps")
     if not linked:
         return rect
     pick = alt.selection_point(

@@ -77,7 +77,7 @@ def _firsts(logs: Sequence[HostArray]) -> list[tuple[str, list[int]]]:
             "where the gradient first is NaN or infinite": [
                 np.isnan(x) | (x == np.inf) for x in logs
             ],
-            "where it first is exactly 0": [np.isneginf(x) & ~np.isneginf(x[-1]) for x in logs],
+            "where it is exactly 0": [np.isneginf(x) & ~np.isneginf(x[-1]) for x in logs],
             "where the gradient falls below 1e-3 of its end": [x < x[-1] - 3 for x in logs],
         }
     return [

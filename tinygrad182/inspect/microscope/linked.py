@@ -24,7 +24,7 @@ from ..jacobians import jacobians_among
 from ..matrices import norms_of_each
 from ..paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
 from ..recurrences import Recurrence, Stack, one_stack, recurrences
-from ..scaling import total_norms, zeros_like
+from ..scaling import Band, total_norms, zeros_like
 from ..steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
 from ..weights import weight_grad_by_time
 from .linked_charts import Matrix, Shares, SingularValues, StepNorms, spread
@@ -289,7 +289,8 @@ def _weights(loss: Tensor, path: str | None, times: list[int]) -> StepNorms:
 
 
 def _of_shared(loss: Tensor, weights: list[Node], times: list[int]) -> dict[str, HostArray]:
-    norms, refused = {}, None
+    norms: dict[str, HostArray] = {}
+    refused = None
     for leaf in weights[:MOST_WEIGHTS]:
         try:
             logs = weight_grad_by_time(
@@ -320,22 +321,22 @@ def _of_each_step(
     bands = gradients_in_bands(root, seed, targets)
     norms = {}
     for role, by_time in roles.items():
-        logs = [
-            total_norms(*norms_by_step(leaf.value, [bands.get(leaf, [])]))[1][0]
-            if (leaf := by_time.get(t)) is not None
-            else math.nan
-            for t in times
-        ]
+        logs = [_log_norm(by_time[t], bands) if t in by_time else math.nan for t in times]
         norms[role] = np.array(logs) / math.log(10)
     return norms
+
+
+def _log_norm(leaf: Node, bands: Mapping[Node, list[Band]]) -> float:
+    _, logs = total_norms(*norms_by_step(leaf.value, [bands.get(leaf, [])]))
+    return float(logs[0])
 
 
 def _weights_used(root: Node, stack: Stack, times: Sequence[int]) -> dict[int, list[Node]]:
     """The matrices that each of some steps uses."""
     first = next(iter(stack.values()))
     if first.fused:
-        node = first.fused[0][0]
-        given = (node.inputs or ())[1 + len(node.primitive.parts) :]  # type: ignore[union-attr]
+        scan = first.fused[0][0]
+        given: Any = (scan.inputs or ())[1 + len(scan.primitive.parts) :]  # type: ignore[union-attr]
         return {t: [x for x in given if _is_weight(x)] for t in times}
     graph = ancestors([root], constants=True)
     states = {node for r in recurrences(graph) for node in r.nodes()}

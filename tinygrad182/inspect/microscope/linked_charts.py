@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .linked import LinkedViews
 
 HostArray = np.ndarray[Any, Any]
+
+Value = TypeVar("Value")
 
 
 class Shares(NamedTuple):
@@ -101,7 +103,7 @@ class StepNorms(NamedTuple):
     log10_norm: Mapping[str, HostArray]
 
 
-def spread(values: Sequence[int], most: int) -> list[int]:
+def spread(values: Sequence[Value], most: int) -> list[Value]:
     """At most so many of some values, evenly spread, the ends among them.
 
     >>> spread(range(100), 4)
@@ -159,11 +161,6 @@ def _log10(values: HostArray) -> HostArray:
         return np.log10(values)
 
 
-def _found(views: Views) -> dict[int, Any]:
-    """The blocks that have the view."""
-    return {block: view for block, view in views.items() if not isinstance(view, str)}
-
-
 def _range(*arrays: HostArray) -> tuple[float, float]:
     every = np.concatenate([np.ravel(a) for a in arrays])
     every = every[np.isfinite(every)]
@@ -201,7 +198,7 @@ def _x(times: Mapping[int, HostArray], linked: bool) -> Any:
     return alt.X(
         "t:Q",
         scale=alt.Scale(domain=domain, nice=False, zero=False),
-        axis=alt.Axis(title="time step t", format="d", tickMinStep=1, grid=False, labelFlush=True),
+        axis=alt.Axis(title="step t", format="d", tickMinStep=1, grid=False, labelFlush=True),
     )
 
 
@@ -226,22 +223,8 @@ _FACTOR = "format(pow(10, datum.value), '.2~g')"
 _NOTHING = _Axis(0.0, 1.0, [])
 
 
-class _Lines(NamedTuple):
-    """Curves over time of every block, and how they look.
-
-    Attributes
-    ----------
-    rows : list of dict
-        One for each curve, with its ``block``, its ``part``, and lists ``t`` and ``v``.
-    colours : mapping of str to str
-        By part, in the order of the legend.
-    """
-
-    rows: list[Row]
-    colours: Mapping[str, str]
-
-
 def _curve(block: int, part: str, time: HostArray, values: HostArray) -> Row:
+    """One curve as a row, with lists over time."""
     row = {"block": block, "part": part, "t": time.tolist(), "v": _cells(values)}
     return {**row, "few": True} if len(time) <= FEW else row
 
@@ -252,27 +235,22 @@ def _flat(rows: list[Row], condition: str, *fields: str) -> Any:
     return chart.transform_flatten(list(fields or ("t", "v")))
 
 
-def _drawn(lines: _Lines, x: Any, y: Any) -> list[Any]:
-    """Curves with gaps, and points where there are few steps."""
-    alt, parts = altair(), lines.colours
-    here = {
-        row["block"]: [p for p in parts if _has(lines.rows, row["block"], p)] for row in lines.rows
-    }
-    color = alt.Color(
-        "part:N",
-        scale=alt.Scale(domain=list(parts), range=list(parts.values())),
-        legend=_legend(here),
-    )
-    number = "isNumber(datum.v) ? datum.v : null"
+def _drawn(rows: list[Row], colours: Mapping[str, str], x: Any, y: Any) -> list[Any]:
+    """Curves with gaps, and points where there are few steps; ``colours`` are in the legend's order."""
+    alt = altair()
+    there = {(row["block"], row["part"]) for row in rows}
+    here = {block: [p for p in colours if (block, p) in there] for block, _ in there}
+    scale = alt.Scale(domain=[*colours, ""], range=[*colours.values(), "transparent"])
+    color = alt.Color("part:N", scale=scale, legend=_legend(here))
     layers = [
-        _flat(lines.rows, "")
-        .transform_calculate(y=number)
+        _flat(rows, "")
+        .transform_calculate(y="isNumber(datum.v) ? datum.v : null")
         .mark_line(clip=True, strokeWidth=1.5)
         .encode(x=x, y=y, color=color)
     ]
-    if any("few" in row for row in lines.rows):
+    if any("few" in row for row in rows):
         layers.append(
-            _flat(lines.rows, " && datum.few")
+            _flat(rows, " && datum.few")
             .transform_filter("isNumber(datum.v)")
             .mark_circle(clip=True, size=28, opacity=1)
             .encode(x=x, y=alt.Y("v:Q"), color=color)
@@ -280,36 +258,46 @@ def _drawn(lines: _Lines, x: Any, y: Any) -> list[Any]:
     return layers
 
 
-def _has(rows: list[Row], block: int, part: str) -> bool:
-    return any(row["block"] == block and row["part"] == part for row in rows)
+def _legend(here: Mapping[int, list[str]], nan: str = "NaN") -> Any:
+    """A legend above the chart, of what the chosen block has.
 
-
-def _legend(here: Mapping[int, list[str]]) -> Any:
-    """A legend above the chart, of what the chosen block has."""
+    One without an entry would push all others out of the picture, so there is a blank one then.
+    """
     alt = altair()
+    here = {block: names or [""] for block, names in here.items()}
     return alt.Legend(
-        title=None, orient="top", direction="horizontal", values=alt.ExprRef(_by_block(here)),
+        title=None, orient="top", direction="horizontal", values=alt.ExprRef(f"{_by_block(here)} || ['']"),
+        labelExpr=f"datum.label == 'NaN' ? '{nan}' : datum.label",
         symbolStrokeWidth=3, offset=4, padding=0, columnPadding=12,
     )  # fmt: skip
 
 
-def _edges(lines: _Lines, axes: Mapping[int, _Axis], x: Any, y: Any) -> list[Any]:
-    """Marks at the edge for what has no logarithm, or is no number; none if there are none."""
+def _odd(rows: list[Row]) -> dict[int, list[str]]:
+    """By block, which kinds of values there are that are drawn as marks."""
+    found: dict[int, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["block"], set()).update(set(_EDGE_KINDS).intersection(row["v"]))
+    return {
+        block: [kind for kind in _EDGE_KINDS if kind in kinds] for block, kinds in found.items()
+    }
+
+
+def _edges(
+    rows: list[Row], axes: Mapping[int, _Axis], x: Any, y: Any, linked: bool, nan: str
+) -> list[Any]:
+    """Marks at the edge for what has no logarithm, or is not a number; none if there are none."""
     alt = altair()
-    odd = {
-        row["block"]: [k for k in _EDGE_KINDS if any(k in r["v"] for r in lines.rows if r["block"] == row["block"])]
-        for row in lines.rows
-    }  # fmt: skip
+    odd = _odd(rows)
     if not any(odd.values()):
         return []
     low, high = (_by_block({b: a[i] for b, a in axes.items()}) for i in (0, 1))
-    shape = alt.Shape(
-        "v:N", scale=alt.Scale(domain=list(_EDGE_KINDS), range=list(_SHAPES)), legend=_legend(odd)
-    )
-    rows = [row for row in lines.rows if any(k in row["v"] for k in _EDGE_KINDS)]
+    scale = alt.Scale(domain=[*_EDGE_KINDS, ""], range=[*_SHAPES, "M0,0"])
+    shape = alt.Shape("v:N", scale=scale, legend=_legend(odd, nan))
+    rows = [row for row in rows if any(k in row["v"] for k in _EDGE_KINDS)]
+    inside = " && inrange(datum.t, window)" if linked else ""  # marks at the edge are not clipped
     return [
         _flat(rows, "")
-        .transform_filter("isString(datum.v)")
+        .transform_filter(f"isString(datum.v){inside}")
         .transform_calculate(y=f"datum.v == 'infinite' ? {high} : {low}")
         .mark_point(size=40, filled=True, opacity=1, color=GREY)
         .encode(x=x, y=y, shape=shape, tooltip=["t:Q", "v:N"])
@@ -360,10 +348,15 @@ class _Panel(NamedTuple):
         return _y({b: axes.get(b, _NOTHING) for b in self.views}, title, label)
 
     def lines(
-        self, rows: list[Row], colours: Mapping[str, str], axes: Mapping[int, _Axis], y: Any
+        self,
+        rows: list[Row],
+        colours: Mapping[str, str],
+        axes: Mapping[int, _Axis],
+        y: Any,
+        nan: str = "NaN",
     ) -> list[Any]:
-        lines = _Lines(rows, colours)
-        return [*_drawn(lines, self.x(), y), *_edges(lines, axes, self.x(), y)]
+        x = self.x()
+        return [*_drawn(rows, colours, x, y), *_edges(rows, axes, x, y, self.linked, nan)]
 
     def chart(self, layers: Iterable[Any], title: Callable[[Any], str], subtitle: list[str]) -> Any:
         """All layers, the chosen step's rule, and the reason where there is nothing to draw."""
@@ -439,11 +432,14 @@ def shares_chart(
     colours = {name: _PARTS.get(name) or next(spare) for name in names}
     axes = {b: _share_axis(view.parts.values()) for b, view in panel.found.items()}
     y = panel.y(axes, "share of ‖δ‖²", "format(datum.value, '~g')")
-    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y)]
+    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y, "δ is 0")]
     return panel.chart(
         layers,
         lambda view: f"Where δ = ∂L/∂{view.state}ₜ comes from",
-        ["Shares add up to 1 at every step.", "Local: from the loss, through no later step."],
+        [
+            "Shares add up to 1. Direct: straight from t + 1;",
+            "local: from the loss, not through t + 1.",
+        ],
     )
 
 
@@ -600,10 +596,10 @@ def matrix_chart(
     ]
     chart = panel.chart(
         layers,
-        lambda view: f"‖∂Lₖ/∂{view.state}ₜ‖: what step k says about step t",
+        lambda view: f"‖∂Lₖ/∂{view.state}ₜ‖: from step k back to t",
         [
-            "Lₖ is what the loss reads at step k. A row fades to the left",
-            "as the gradient vanishes.",
+            "Lₖ is what the loss reads at step k; its row fades",
+            "to the left as its gradient vanishes.",
         ],
     )
     return chart.resolve_scale(color="independent")
@@ -638,9 +634,11 @@ def _magnitude(decades: Mapping[int, _Axis]) -> Any:
     low, high = (_by_block({b: a[i] for b, a in decades.items()}) for i in (0, 1))
     domain = [alt.ExprRef(f"{end} + 0") for end in (low, high)]
     ticks = alt.ExprRef(_by_block({b: [a.low, a.high] for b, a in decades.items()}))
+    there = alt.ExprRef(f"{_by_block(dict.fromkeys(decades, 1))} || 0")
     legend = alt.Legend(
-        title=None, orient="top", direction="horizontal", values=ticks, labelExpr=_DECADE,
-        gradientLength=120, gradientThickness=10, offset=4, padding=0,
+        title=None, orient="top", direction="horizontal", values=ticks, offset=4, padding=0,
+        labelExpr=f"isFinite(datum.value) ? {_DECADE} : ''",
+        gradientLength=120, gradientThickness=10, gradientOpacity=there,
     )  # fmt: skip
     return alt.Color("v:Q", scale=alt.Scale(scheme=MAGNITUDE, domain=domain), legend=legend)
 
@@ -648,12 +646,8 @@ def _magnitude(decades: Mapping[int, _Axis]) -> Any:
 def _oddities(rows: list[Row]) -> Any:
     """The colours of cells that have no logarithm, or are no number."""
     alt = altair()
-    shown = {
-        row["block"]: [k for k in _EDGE_KINDS if any(k in r["v"] for r in rows if r["block"] == row["block"])]
-        for row in rows
-    }  # fmt: skip
-    scale = alt.Scale(domain=list(_EDGE_KINDS), range=["#c9ccd1", PINK, ORANGE])
-    return alt.Color("v:N", scale=scale, legend=_legend(shown))
+    scale = alt.Scale(domain=[*_EDGE_KINDS, ""], range=["#c9ccd1", PINK, ORANGE, "transparent"])
+    return alt.Color("v:N", scale=scale, legend=_legend(_odd(rows)))
 
 
 def charts_of(

@@ -69,7 +69,7 @@ def live_chart(draw: Callable[[int], Any], start: int) -> Any:
         chosen = [int(each["i"]) for each in change["new"].value if "i" in each]
         if chosen and chosen[-1] != at:
             at = chosen[-1]
-            widget.spec = draw(at).to_dict(validate=False)  # its check takes longer than all else
+            widget.spec = _charts.spec(draw(at))
 
     widget.selections.observe(pick, names=PICK)
     return widget
@@ -114,11 +114,11 @@ def opened_chart(flow: StepFlow, i: int, sample: int = 0, dark: bool = False) ->
     """
     t = int(flow.time[i])
     opened = [flow.vectors(k, [t], sample) for k in range(len(flow.operations))]
-    units = _charts.altair().hconcat(
-        _over_units(flow, opened, "gradient", t), _over_units(flow, opened, "value", t)
-    )
-    chart = _charts.altair().vconcat(_over_time(flow, i), units)
-    return _charts.configured(chart.resolve_scale(color="independent"), dark)
+    alt = _charts.altair()
+    with _charts.unchecked():
+        units = alt.hconcat(*(_over_units(flow, opened, of, t) for of in ("gradient", "value")))
+        chart = alt.vconcat(_over_time(flow, i), units)
+        return _charts.configured(chart.resolve_scale(color="independent"), dark)
 
 
 def _over_time(flow: StepFlow, i: int) -> Any:

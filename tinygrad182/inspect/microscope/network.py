@@ -169,9 +169,13 @@ class Rolled:
             self._seeds = [(self._twins.get(node, node), g) for node, g in seeds]
 
     def _shared(self) -> set[Node]:
-        """What goes over an arrow and is read by more boxes than one."""
+        """What goes over an arrow and is read by more boxes than one.
+
+        Also recurrences that will be opened: their states then need not stand in one node.
+        """
         crossing = {x for some in self.blocks.crossings.values() for x in some}
-        return {x for x in crossing if len(self.blocks.uses[x]) > 1 and has_gradient(x)}
+        several = {x for x in crossing if len(self.blocks.uses[x]) > 1 or by_definition(x)}
+        return {x for x in several if has_gradient(x)}
 
     def _separate(self, nodes: list[Node], shared: set[Node]) -> None:
         """Give each box a stand-in for a node that it reads together with others.

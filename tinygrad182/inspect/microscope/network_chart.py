@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
 from ... import _charts
 from ..._charts import GREY, ORANGE, SMALLEST, Row, data
 from .network import Block, Link, Network
+from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
 from .numbers import number
-
-WIDTH = 300
-LINE, PADDING, GAP, MARGIN = 14, 6, 34, 16
-"""Pixels of a line of text, around the lines of a box, between two rows of boxes, and at both ends."""
-
-WIDEST, LOOP, LANE, ENTRY = 164, 16, 9, 14
-"""Pixels of the widest box, of the loop beside a recurrence, and between arrows beside and below boxes."""
-
-MOST_IN_A_ROW = 3
-LOWEST = 250
-"""Pixels of the lowest picture."""
 
 _BRIGHT = 0.43
 """Above this share of viridis's range dark text is easier to read than white text."""
-
-
-@dataclass(frozen=True)
-class _Box:
-    """Where a box stands, y upwards, with what is written in it; the first lines are its title."""
-
-    block: int
-    x: float
-    y: float
-    width: float
-    height: float
-    row: int
-    lines: list[str]
-    titles: int
-
-    @property
-    def middle(self) -> float:
-        return self.x + self.width / 2
-
-    @property
-    def top(self) -> float:
-        return self.y + self.height
 
 
 def network_chart(network: Network, linked: bool = False) -> Any:
@@ -74,7 +41,7 @@ def network_chart(network: Network, linked: bool = False) -> Any:
         Altair is not installed.
     """
     alt = _charts.altair()
-    boxes, height = _placed(network)
+    boxes, height = placed(network)
     low, high = _domain(network)
     places = {
         "x": alt.X("x:Q", scale=alt.Scale(domain=[0, WIDTH], nice=False), axis=None),
@@ -90,80 +57,6 @@ def network_chart(network: Network, linked: bool = False) -> Any:
     return chart
 
 
-def shortened(text: str, width: float, size: int = SMALLEST, bold: bool = False) -> str:
-    """A text that fits so many pixels, with an ellipsis in the middle where it is too long.
-
-    >>> shortened("encoder.blocks.17.attention.out", 90)
-    'encoder…on.out'
-    """
-    most = max(3, int(width / (size * (0.62 if bold else 0.56))))
-    if len(text) <= most:
-        return text
-    head = most // 2
-    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
-
-
-# --- where boxes stand --------------------------------------------------------------------------
-
-
-def _placed(network: Network) -> tuple[list[_Box], int]:
-    """The boxes, by their position in the network, and the height of the picture."""
-    found: list[_Box] = []
-    y = float(MARGIN)
-    for at, row in enumerate(_rows(network)):
-        left = LOOP if len(row) > 1 else 0  # the lane of arrows that pass by
-        cell = (WIDTH - left) / len(row)
-        loop = LOOP if any(network.blocks[i].kind == "recurrence" for i in row) else 0
-        width = min(WIDEST, cell - loop - 2 * PADDING)
-        texts = [_lines(network.blocks[i], width, len(row)) for i in row]
-        height = LINE * max(len(lines) for lines, _ in texts) + 2 * PADDING
-        for place, (i, (lines, titles)) in enumerate(zip(row, texts, strict=True)):
-            x = left + cell * (place + 0.5) - width / 2
-            x -= loop / 2 if len(row) > 1 else 0
-            found.append(_Box(i, x, y, width, height, at, lines, titles))
-        y += height + GAP
-    used = round(y - GAP + MARGIN)
-    free = max(0, LOWEST - used) / 2
-    found.sort(key=lambda box: box.block)
-    return [replace(box, y=box.y + free) for box in found], max(used, LOWEST)
-
-
-def _rows(network: Network) -> list[list[int]]:
-    """Boxes by row, from the input up: a box stands above everything it was computed from.
-
-    Its row is the length of the longest path to it, over arrows from earlier boxes to later ones.
-    """
-    row = [0] * len(network.blocks)
-    for link in sorted(network.links, key=lambda link: link.target):
-        if link.source < link.target:
-            row[link.target] = max(row[link.target], row[link.source] + 1)
-    found: list[list[int]] = []
-    for level in range(max(row, default=-1) + 1):
-        some = [i for i, r in enumerate(row) if r == level]
-        found += [some[k : k + MOST_IN_A_ROW] for k in range(0, len(some), MOST_IN_A_ROW)]
-    return found
-
-
-def _lines(block: Block, width: float, beside: int) -> tuple[list[str], int]:
-    """What is written in a box: its title, its path, its loop where there is no room beside, a number.
-
-    Also how many lines of it are the title, which is broken where the box is narrow.
-    """
-    words = block.title.split(" ", 1) if width < 100 else [block.title]
-    title = [shortened(word, width - 8, 12, bold=True) for word in words]
-    calls = f", {block.calls} calls" if block.calls > 1 else ""
-    path = shortened(block.path + calls, width - 8)
-    loop = shortened(_loop_text(block), width - 8) if beside > 1 else ""
-    size = number(block.log10_grad_norm)
-    named = f"‖∂L/∂·‖ {size}"
-    below = path, loop, named if width > 100 else size
-    return [*title, *filter(None, below)], len(title)
-
-
-def _loop_text(block: Block) -> str:
-    return f"{', '.join(block.states)} × {block.steps}" if block.kind == "recurrence" else ""
-
-
 def _domain(network: Network) -> tuple[float, float]:
     """The decades from the smallest to the largest gradient that a box has."""
     logs = [b.log10_grad_norm for b in network.blocks if math.isfinite(b.log10_grad_norm)]
@@ -177,7 +70,7 @@ def _domain(network: Network) -> tuple[float, float]:
 def _box_layer(
     alt: Any,
     network: Network,
-    boxes: list[_Box],
+    boxes: list[Box],
     places: dict[str, Any],
     domain: tuple[float, float],
     linked: bool,
@@ -218,7 +111,7 @@ _TOLD = ["title:N", "path:N", "gradient:N", "loop:N"]
 
 
 def _told(block: Block) -> Row:
-    loop = _loop_text(block)
+    loop = loop_text(block)
     return {
         "title": block.title,
         "path": block.path,
@@ -230,7 +123,7 @@ def _told(block: Block) -> Row:
 def _text_layers(
     alt: Any,
     network: Network,
-    boxes: list[_Box],
+    boxes: list[Box],
     places: dict[str, Any],
     domain: tuple[float, float],
 ) -> list[Any]:
@@ -278,13 +171,13 @@ def _ink(log: float, domain: tuple[float, float]) -> str:
 def _arrow_layers(
     alt: Any,
     network: Network,
-    boxes: list[_Box],
+    boxes: list[Box],
     places: dict[str, Any],
     domain: tuple[float, float],
 ) -> list[Any]:
     lines: list[Row] = []
     heads: list[Row] = []
-    for at, (link, points) in enumerate(zip(network.links, _ways(network, boxes), strict=True)):
+    for at, (link, points) in enumerate(zip(network.links, ways_of(network, boxes), strict=True)):
         told = _link_told(network, link)
         width, end = _stroke(link.log10_norm, domain), points[-1]
         size = 7 + 1.5 * width
@@ -349,64 +242,3 @@ def _stroke(log: float, domain: tuple[float, float]) -> float:
         return 1.0
     low, high = domain
     return round(1 + 4 * min(1.0, max(0.0, (log - low) / (high - low))), 2)
-
-
-def _ways(network: Network, boxes: list[_Box]) -> list[list[tuple[float, float]]]:
-    """The points of every arrow: out of the top of a box, and into the bottom of another.
-
-    One that does not go to the next row passes by on the left, in a lane of its own where it would meet
-    another.
-    """
-    lanes: list[list[tuple[int, int]]] = []
-    ways = []
-    for link in network.links:
-        source, target = boxes[link.source], boxes[link.target]
-        if target.row == source.row + 1:
-            into = _entry(network, boxes, link)
-            bend = target.y - GAP / 2
-            way = [
-                (source.middle, source.top),
-                (source.middle, bend),
-                (into, bend),
-                (into, target.y),
-            ]
-        else:
-            span = min(source.row, target.row), max(source.row, target.row)
-            lane = _free_lane(lanes, span)
-            out = source.middle - 12 - LANE * lane
-            into = max(target.x + 8, target.middle - ENTRY * (lane + 1) - 4)
-            passed = [box.x for box in boxes if span[0] <= box.row <= span[1]]
-            x = max(4, min(passed) - 12 - LANE * lane)
-            low, high = source.top + 8 + 3 * lane, target.y - 12 - 3 * lane
-            way = [
-                (out, source.top),
-                (out, low),
-                (x, low),
-                (x, high),
-                (into, high),
-                (into, target.y),
-            ]
-        ways.append(way)
-    return ways
-
-
-def _free_lane(lanes: list[list[tuple[int, int]]], span: tuple[int, int]) -> int:
-    """The innermost lane in which no arrow passes the same rows yet; it is taken."""
-    for i, taken in enumerate(lanes):
-        if all(span[1] <= low or span[0] >= high for low, high in taken):
-            taken.append(span)
-            return i
-    lanes.append([span])
-    return len(lanes) - 1
-
-
-def _entry(network: Network, boxes: list[_Box], link: Link) -> float:
-    """Where an arrow from the row below enters a box: side by side with others, by where they come from."""
-    target = boxes[link.target]
-    from_below = [
-        boxes[k.source].middle
-        for k in network.links
-        if k.target == link.target and boxes[k.source].row == target.row - 1
-    ]
-    place = sorted(from_below).index(boxes[link.source].middle)
-    return target.middle + 28 * (place - (len(from_below) - 1) / 2)

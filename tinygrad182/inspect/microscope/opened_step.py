@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..._charts import BLUE, GREEN, GREY, MAGNITUDE, ORANGE, PINK, Row, altair, data
-from ..step_flow import HostArray, StepEdge, StepFlow, StepOperation
+from ..scaling import HostArray
+from ..step_flow import StepEdge, StepFlow, StepOperation
 from .magnitudes import coded, norm_text
 from .step_layout import Layout, Place, laid_out
 
@@ -28,6 +29,9 @@ _EXPLAINED = (
     "In a box: the norm of its value, then (∂) the norm of its gradient. "
     "On an edge: the share of the left box's gradient that comes back over it."
 )
+_WIDTH = f"5 + datum.below * {4 / DECADES}"
+"""An edge's: 5 pixels for the largest gradient of the step, 1 for the smallest that is told apart."""
+
 _EDGES_ONLY = "On an edge: the share of the left box's gradient that comes back over it. "
 
 
@@ -66,7 +70,8 @@ def step_chart(flows: Mapping[int, StepFlow], kept: Kept, linked: bool = False) 
         alt.Scale(domain=[0, WIDTH], nice=False), alt.Scale(domain=[height, 0], nice=False)
     )
     layers = [
-        *_title(heads, axes),
+        *_title(heads),
+        _chosen(boxes),
         *_curves(edges, axes),
         *_boxes(boxes, axes, linked),
         *_edge_texts(edges, axes),
@@ -98,20 +103,50 @@ def _measured(flow: StepFlow) -> _Measures:
     longest = [0] * layout.slots
     for op, place in zip(flow.operations, layout.places, strict=True):
         longest[place.slot] = max(longest[place.slot], len(op.label))
-    full = [min(max(60.0, 6.9 * n + 8), 100.0) for n in longest]
+    full = [min(max(54.0, 6.9 * n + 8), 100.0) for n in longest]
     short = [min(max(26.0, 6.9 * n + 8), 100.0) for n in longest]
-    numbers = sum(full) + _END + layout.slots * 28 <= WIDTH
-    room = (WIDTH - _END - layout.slots * 24) / max(sum(short), 1)
-    widths = full if numbers else [min(room, 1) * width for width in short]
-    labels = min(widths, default=0) >= 24
+    gaps = _gaps(flow, layout)
+    numbers = sum(full) + _END + sum(gaps) <= WIDTH
+    widest = _widest(short, WIDTH - _END - sum(gaps))
+    labels = numbers or widest >= min(40, max(short))
+    widths = full if numbers else [min(width, widest) for width in short]
     if not labels:
         widths = [min(12.0, (WIDTH - _END) / (3 * layout.slots))] * layout.slots
-    gap = min((WIDTH - _END - sum(widths)) / layout.slots, 96)
-    lefts = [sum(widths[:k]) + gap * k for k in range(layout.slots + 1)]
+        gaps = [0.0] * layout.slots
+    spare = min((WIDTH - _END - sum(widths) - sum(gaps)) / layout.slots, 54)
+    lefts = [sum(widths[:k]) + sum(gaps[:k]) + spare * k for k in range(layout.slots + 1)]
     rights = [left + width for left, width in zip(lefts, [*widths, _END], strict=True)]
     least, most, box = (54, 84, 46) if numbers else (28, 60, 22) if labels else (14, 40, 10)
     pitch = min(max(300 / layout.lanes, least), most)
     return _Measures(layout, lefts, rights, pitch, box, numbers, labels)
+
+
+def _gaps(flow: StepFlow, layout: Layout) -> list[float]:
+    """The least room behind each slot: more before an edge that carries only a part of a gradient."""
+    uses = Counter(edge.source for edge in flow.edges)
+    gaps = [20.0] * layout.slots
+    for edge in flow.edges:
+        whole = uses[edge.source] == 1 and flow.operations[edge.source].kind != "before"
+        inside = isinstance(edge.target, int)
+        slot = layout.places[int(edge.target)].slot if inside else layout.slots
+        if not whole:
+            gaps[slot - 1] = 36.0
+    return gaps
+
+
+def _widest(widths: Sequence[float], room: float) -> float:
+    """The width to which the widest have to be cut for all to fit.
+
+    >>> from tinygrad182.inspect.microscope.opened_step import _widest
+    >>> _widest([10.0, 30.0, 50.0], 70.0)
+    30.0
+    """
+    for k, width in enumerate(sorted(widths)):
+        share = room / (len(widths) - k)
+        if width > share:
+            return share
+        room -= width
+    return max(widths, default=0.0)
 
 
 _END = 60.0
@@ -225,7 +260,7 @@ class _Drawing:
         """Where edges behind a slot have finished their bend; the numbers stand behind it."""
         m = self.measures
         gap = m.lefts[slot + 1] - m.rights[slot]
-        return m.rights[slot] + max(gap - 34, 0.35 * gap)
+        return m.rights[slot] + max(gap - 34, min(10, 0.35 * gap))
 
 
 def _bend(xs: list[float], ys: list[float], begin: float, end: float, to: float) -> None:
@@ -278,7 +313,20 @@ def _of_block(rows: Any) -> Any:
     return altair().Chart(rows).transform_filter("datum.block == block")
 
 
-def _title(heads: Any, axes: _Axes) -> list[Any]:
+def _chosen(boxes: Any) -> Any:
+    """The norms of the chosen operation, which the boxes of a long step have no room for."""
+    alt = altair()
+    chosen = _numbers(boxes).transform_filter("datum.node == node")
+    chosen = chosen.transform_calculate(
+        chosen="datum.label + ':  value ' + datum.value_text + ',  gradient ' + datum.grad_text"
+    )
+    mark = chosen.mark_text(
+        align="right", baseline="top", fontSize=12, fontWeight="bold", color=ORANGE
+    )
+    return mark.encode(x=alt.value(WIDTH), y=alt.value(1), text=alt.Text("chosen:N"))
+
+
+def _title(heads: Any) -> list[Any]:
     alt = altair()
     path = "(datum.path ? datum.path : 'the loop')"
     chart = _of_block(heads).transform_calculate(
@@ -329,17 +377,15 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
     at = {**axes.at("x", "y"), "detail": ["edge:N"], "tooltip": tooltip}
     legend = alt.Legend(
         title="gradient on an edge: decades below the largest of this step",
-        orient="bottom", direction="horizontal", symbolType="stroke", symbolSize=600,
+        orient="bottom", direction="horizontal", gradientLength=220, gradientThickness=8,
         values=list(range(-DECADES, 1)), format="d", titleLimit=500,
     )  # fmt: skip
     scheme = alt.SchemeParams(name=MAGNITUDE, extent=[0.15, 0.85])
     colour = alt.Scale(scheme=scheme, domain=[-DECADES, 0], clamp=True)
-    width = alt.Scale(domain=[-DECADES, 0], range=[1, 5], clamp=True)
     line = {"interpolate": "monotone", "strokeCap": "butt", "opacity": 0.9}
     return [
-        plain.mark_line(**line).encode(
+        plain.mark_line(**line, strokeWidth=alt.ExprRef(_WIDTH)).encode(
             color=alt.Color("below:Q", scale=colour, legend=legend),
-            strokeWidth=alt.StrokeWidth("below:Q", scale=width, legend=legend),
             strokeDash=alt.condition("datum.part < 0", alt.value([6, 3]), alt.value([])),
             **at,
         ),
@@ -388,6 +434,7 @@ def _boxes(boxes: Any, axes: _Axes, linked: bool) -> list[Any]:
         strokeWidth=alt.ExprRef("datum.node == node ? 3 : 1"),
     )  # fmt: skip
     rect = rect.encode(x2="x2:Q", y2="y2:Q", tooltip=tooltip, **axes.at("x", "y"))
+    rect = rect.properties(name="operations")
     if not linked:
         return [rect]
     pick = alt.selection_point(
@@ -409,9 +456,13 @@ def _numbers(boxes: Any) -> Any:
     )
 
 
+_SHORT = "'∂\u2009' + (datum.g <= -100 ? '1e' + round(datum.g) : datum.grad_text)"
+"""A gradient in a box: without its mantissa where the exponent has three digits."""
+
+
 def _box_texts(boxes: Any, axes: _Axes) -> list[Any]:
     alt = altair()
-    now = _numbers(boxes).transform_calculate(grad_line="'∂\u2009' + datum.grad_text")
+    now = _numbers(boxes).transform_calculate(grad_line=_SHORT)
     at = axes.at("middle", "centre")
     full = now.transform_filter("datum.numbers")
     label = now.transform_filter("datum.labels").mark_text(

@@ -156,14 +156,11 @@ class Path:
         The name of the gate that the state before is multiplied by; ``""`` for none, or several.
     exists : bool
         Whether any has one: not in a vanilla RNN.
-    cuts : set of int
-        The steps at which windows of truncated backpropagation begin: nothing flows back from them.
     """
 
     def __init__(self, loss: Tensor, path: str) -> None:
         self._root, self._seed, self._stack, _ = opened(loss, None, path, "story", stays_whole)
         self._scans = [Steps(n) for n in scans_of(self._stack)] if is_whole(self._stack) else []
-        self.cuts = {scan.start for scan in self._scans[1:]}
         self.state, self.gate, self.exists = next(iter(self._stack)), "", False
         after, before = self._any_step()
         for name in reversed(after):

@@ -57,9 +57,13 @@ def laid_out(flow: StepFlow) -> Layout:
 
 def _slots(flow: StepFlow) -> list[int]:
     slots = [0] * len(flow.operations)
-    for edge in sorted(_inner(flow), key=lambda edge: edge.source):
-        target = int(edge.target)
-        slots[target] = max(slots[target], slots[edge.source] + 1)
+    for _ in slots:  # operations need not be listed behind those they are computed from
+        before = list(slots)
+        for edge in _inner(flow):
+            target = int(edge.target)
+            slots[target] = max(slots[target], slots[edge.source] + 1)
+        if slots == before:
+            break
     return slots
 
 
@@ -149,9 +153,9 @@ class _Grid:
         towards = [place.lane for place in targets if place is not None]
 
         def cost(lane: int) -> float:
-            far = sum(abs(lane - there) for there in sources)
+            far = float(sum(abs(lane - there) for there in sources))
             far += 0.6 * sum(abs(lane - there) for there in towards)
-            crossed = 3 * len(self.through.get(Place(self.slots[op], lane), ()))
+            crossed = 1000 * (Place(self.slots[op], lane) in self.through)
             return far + crossed + 2 * (lane >= self.lanes)
 
         free = (n for n in range(self.lanes + 1) if Place(self.slots[op], n) not in self.boxes)

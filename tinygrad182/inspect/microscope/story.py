@@ -13,13 +13,14 @@ from ... import backend
 from ..._tensor import Tensor
 from ...autodiff import seeds_of
 from ...backpropagation import ancestors
-from ...errors import GraphError
+from ...errors import GraphError, ShapeError
 from ...memory import in_pass
 from ..flow import StackFlow, StateFlow, gradient_flow
 from ..paths import gain_split, path_split
-from ..recurrences import Stack, stacks_of
+from ..recurrences import Recurrence, Stack, stacks_of
 from ..scaling import HostArray
-from .causes import Blamed, by_gain, by_gain_at, by_path, by_path_at
+from .causes import Blamed, by_gain, by_path
+from .layers import of_layers
 from .passing import Path, far, runs_in_depth
 from .trend import APART, Piece, jumps, pieces, stretch, without
 from .wording import LEVEL, Words, amount, factor, pace, passes
@@ -30,8 +31,8 @@ LOOKED_AT = 48
 """Steps, evenly spread, at which causes are measured; the steps that are named come on top."""
 
 
-TOLD = 0.25
-"""The part of a change, in decades, from which on the single steps that make it are told."""
+TOLD, MOST = 0.2, 0.5
+"""Parts of all change, in decades up and down, from which on single steps are told, and stand first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +89,24 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     >>> output, _ = rnn(tg.ones((11, 1, 1), dtype="float64"))
     >>> for sentence in story(output[-1].sum()):
     ...     print(sentence.text)
-    The gradient ∂L/∂h halves with every step back: 1e-3 of what it is at t = 10 reaches t = 0.
-    No step stands out.
-    All of the loss is the weight matrix, which leaves 50% a step; the nonlinearity takes nothing.
+    Going back from t = 10 to t = 0, the gradient ∂L/∂h halves with every step: 1e-3 of it is left.
+    It is lost bit by bit: every step passes back 50% of what it gets.
+    All of the fall is the weight matrix: each step back multiplies it by 0.50, and nothing saturates.
     """
     if gradient is not None:
         loss = in_pass(_weighted, loss, gradient, grad=True)
-    ((root, _),) = seeds_of([loss], [None], False, "story")
+    ((root, seed),) = seeds_of([loss], [None], False, "story")
     try:
         stacks = stacks_of(ancestors([root], constants=True), "story")
-    except GraphError:
-        return []
+        return _of_recurrences(loss, stacks)
+    except (GraphError, ShapeError):  # no recurrence, or one whose states change their shape
+        return [
+            Sentence(text, "", kind, False, numbers)
+            for kind, text, numbers in of_layers(root, seed)
+        ]
+
+
+def _of_recurrences(loss: Tensor, stacks: dict[str, Stack]) -> list[Sentence]:
     followed, reads = far(loss)
     flows = gradient_flow(followed)
     told = [
@@ -145,16 +153,20 @@ class _Way(NamedTuple):
         return self.times[self.first + position]
 
 
-def _way(flow: StateFlow, backward: bool) -> _Way:
-    order = slice(None, None, -1 if backward else 1)
-    log = (flow.log_grad_norm / math.log(10.0))[order]
+def _way(flow: StateFlow, recurrence: Recurrence) -> _Way:
+    """The way through a recurrence. Steps that the gradient's own graph lacks get none."""
+    order = slice(None, None, -1 if recurrence.runs_backward() else 1)
+    times = np.array(recurrence.times())
+    log = np.full(len(times), -np.inf)
+    log[np.isin(times, flow.time)] = flow.log_grad_norm / math.log(10.0)
+    log, times = log[order], times[order]
     there = np.flatnonzero(log != -np.inf)
     last = int(there[-1]) if len(there) else 0
     stops = np.flatnonzero(~np.isfinite(log[: last + 1]))
     first = int(stops[-1]) + 1 if len(stops) else 0
     kind = log[first - 1] if first else 0.0
     broken = "" if math.isfinite(kind) else "NaN" if math.isnan(kind) else "0" if kind < 0 else "∞"
-    return _Way(flow.time[order].tolist(), log[first : last + 1], first, last, broken)
+    return _Way(times.tolist(), log[first : last + 1], first, last, broken)
 
 
 # --- the sentences about one recurrence -----------------------------------------------------------
@@ -176,19 +188,24 @@ class _Recurrence:
         self.inside = Path(loss, path)
         recurrence = stack[self.inside.state]
         self.flow = flow[self.inside.state]
-        self.way = way = _way(self.flow, recurrence.runs_backward())
+        self.way = way = _way(self.flow, recurrence)
+        self.cuts = {node.params.get("start", 0) for node, _ in recurrence.fused[1:]}
         self.begins = recurrence.initial is None and not recurrence.fused and way.times[0] > 0
         self.begins &= way.times[0] <= way.times[-1]
         unit = "block" if runs_in_depth(recurrence) else "step"
         self.words = Words(self.inside.state, unit, self.inside.gate)
         self.change = float(way.log[0] - way.log[-1]) if len(way.log) else 0.0
         self.jumps = jumps(way.log)
-        self.part = sum(map(self._step, self.jumps)) / self.change if self.jumps else 0.0
+        changes = float(np.abs(np.diff(way.log)).sum())
+        self.part = sum(abs(self._step(i)) for i in self.jumps) / changes if changes else 0.0
         if self.part < TOLD:
             self.jumps = []
-        self.by_steps = self.part >= 0.5
-        smooth = without(way.log, self.jumps) if self.by_steps else way.log
-        self.pieces = pieces(smooth) if len(way.log) > 1 else []
+        self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
+
+    @property
+    def by_steps(self) -> bool:
+        """Whether most of what happens does so at single steps."""
+        return bool(self.jumps) and self.part >= MOST
 
     def sentences(self) -> list[Sentence]:
         """The main one first, then where and by what, then what belongs behind a fold."""
@@ -212,15 +229,17 @@ class _Recurrence:
 
     def _broken(self) -> Sentence:
         way, words = self.way, self.words
-        norms = self.flow.value_norm[:: -1 if way.times[0] > way.times[-1] else 1]
-        bad = np.flatnonzero(~np.isfinite(norms)).tolist()
+        norms = dict(zip(self.flow.time.tolist(), self.flow.value_norm.tolist(), strict=True))
+        bad = [t for t in way.times if not math.isfinite(norms.get(t, 0.0))]
         if bad:
-            time, what = way.times[bad[0]], "NaN" if np.isnan(norms[bad[0]]) else "infinite"
-            text = f"the values of {words.state} are {what} from {words.at(time)} on, and with them its gradient"
+            time, what = bad[0], "NaN" if math.isnan(norms[bad[0]]) else "infinite"
+            text = (
+                f"{words.state} itself is {what} from {words.at(time)} on, and with it its gradient"
+            )
         elif way.broken == "0":
             time, what = way.times[-1], "0"
             text = (
-                f"the gradient {words.grad} is exactly 0 everywhere: the loss does not depend on it"
+                f"the gradient {words.grad} is exactly 0 everywhere: nothing of the loss reaches it"
             )
         elif not len(way.log):
             time, what = way.times[way.last], way.broken
@@ -229,7 +248,8 @@ class _Recurrence:
             )
         else:
             time, what = way.time(0), way.broken
-            text = f"the gradient {words.grad} is {what} before {words.at(time)}: that {words.unit} makes it so"
+            at = words.at(time)
+            text = f"the gradient {words.grad} is {what} before {at}: that {words.unit} makes it so"
         return self._told("regime", text, time=time, what=what)
 
     def _nothing(self) -> Sentence:
@@ -256,9 +276,11 @@ class _Recurrence:
         if self.by_steps:
             text = f"{self._by_steps()}. Back {ends}, {self._left()}"
         else:
-            text = f"going back {ends}, the gradient {words.grad} {self._course()}: {self._left()}"
+            course = self._course() + (f", except at {self._each()}" if self.jumps else "")
+            text = f"going back {ends}, the gradient {words.grad} {course}: {self._left()}"
         if len(self.reads) > 1:
-            text = f"the loss reads {len(self.reads)} {words.unit}s. Followed from the last of them alone: {text}"
+            reads = f"the loss reads {len(self.reads)} {words.unit}s"
+            text = f"{reads}. Followed from the last of them alone: {text}"
         return self._told("regime", text, **numbers)
 
     def _left(self) -> str:
@@ -271,13 +293,15 @@ class _Recurrence:
         told = []
         for p in self.pieces:
             text = pace(p.decades, p.start - p.end, self.words.unit)
+            if len(self.pieces) == 1:
+                return text.partition(",")[0]
             until = "" if p.end == 0 else f" until {self.words.at(self.way.time(p.end))}"
             told.append(text + until)
         return ", then ".join(told)
 
     def _by_steps(self) -> str:
         """The single steps at which most happens."""
-        words, verb = self.words, "is lost" if self.change < 0 else "comes up"
+        words, verb = self.words, "is lost" if self._step(self.jumps[0]) < 0 else "comes up"
         steps = [(words.at(self.way.time(i)), self._step(i)) for i in self.jumps]
         if len(steps) == 1:
             ((at, decades),) = steps
@@ -313,14 +337,15 @@ class _Recurrence:
         change = "fall" if self.change < 0 else "rise"
         if way.broken == "0":
             return self._until_zero()
-        if abs(self.change) < LEVEL or len(way.log) < 3:
+        if not self.jumps and (abs(self.change) < LEVEL or len(way.log) < 3):
             return []
-        if self.jumps:
+        if self.by_steps:
             times = [way.time(i) for i in self.jumps]
-            text = f"elsewhere it {self._course()}"
-            if not self.by_steps:
-                text = f"{self.part:.0%} of the {change} (in decades) happens at single {words.unit}s: {self._each()}"
-            return [self._told("place", text, times=times, part=self.part)]
+            return [
+                self._told("place", f"elsewhere it {self._course()}", times=times, part=self.part)
+            ]
+        if self.jumps:
+            return self._because(self._blamed(), "place", times=[way.time(i) for i in self.jumps])
         if between := self._stretch():
             start, end, part = (
                 way.time(between.start),
@@ -328,13 +353,10 @@ class _Recurrence:
                 between.decades / self.change,
             )
             where = f"between {words.at(start)} and {words.at(end)}"
-            text = (
-                f"{part:.0%} of the {change} (in decades) happens {where}"
-                if part < 0.995
-                else f"it all happens {where}"
-            )
+            much = "the whole" if part > 0.995 else f"{part:.0%} of the"
+            text = f"{much} {change}{'' if part > 0.995 else ' (in decades)'} happens {where}"
             return [self._told("place", text, start=start, end=end, part=part)]
-        return [self._evenly()]
+        return [self._evenly()] if all(p.decades * self.change > 0 for p in self.pieces) else []
 
     def _until_zero(self) -> list[Sentence]:
         way, words = self.way, self.words
@@ -350,45 +372,47 @@ class _Recurrence:
         steps = -np.diff(way.log)
         worst = 1 + int(steps.argmin() if falls else steps.argmax())
         time = way.time(worst)
-        most = f"the {words.unit} that does most, {words.at(time)}, {passes(self._step(worst))}"
+        verb = "loses" if falls else "adds"
+        most = f"the {words.unit} that {verb} most, {words.at(time)}, {passes(self._step(worst))}"
+        if np.ptp(steps) < 1e-3:
+            most = f"every {words.unit} {passes(self._step(worst))}"
         below = np.flatnonzero(way.log < way.log[-1] - 3).tolist()
-        left = way.time(below[-1]) if below else None
+        left = way.time(below[-1]) if below and below[-1] else None
         if left is not None:
-            most = f"from {words.at(left)} back less than 1/1000 is left. T{most[1:]}"
+            most = (
+                f"from {words.at(left)} back less than 1/1000 is left. {most[0].upper()}{most[1:]}"
+            )
         text = f"it {'is lost' if falls else 'grows'} bit by bit: {most}"
         return self._told("place", text, times=[time], part=0.0, below=left)
 
     # through which path, and by which factor
 
     def _cause(self) -> list[Sentence]:
-        way, blamed = self.way, self._blamed()
-        if way.broken == "0":
+        if self.way.broken == "0":
             return self._cause_of_zero()
-        times = [way.time(i) for i in _spread(len(way.log) - 1, self.jumps, self._stretch())]
-        afresh = self._afresh(times)
+        return self._because(self._blamed() if self.by_steps or not self.jumps else None, "cause")
+
+    def _because(self, blamed: Blamed | None, kind: Kind, **numbers: Any) -> list[Sentence]:
+        """What makes the difference at some steps; or, if none are blamed, at all that do not stand out."""
+        way = self.way
+        positions = _spread(len(way.log) - 1, self.jumps, None if self.jumps else self._stretch())
+        times = [way.time(i) for i in positions if blamed or i not in self.jumps]
         try:
+            afresh = 0.0 if blamed else self._afresh(times)
             if self.inside.exists:
-                measured = self.inside.at(times)
-                cause = (
-                    by_path_at(measured, blamed, self.words)
-                    if blamed
-                    else by_path(measured, afresh, self.words)
-                )
+                cause = by_path(self.inside.at(times), blamed, afresh, self.words)
             else:
                 split = gain_split(self.loss, self.path, self.words.state, times=times)
-                cause = (
-                    by_gain_at(split, blamed, self.words)
-                    if blamed
-                    else by_gain(split, self.change, afresh, self.words)
-                )
-        except GraphError:  # neither a path of the state alone nor a nonlinearity of a sum
+                cause = by_gain(split, blamed, self.change, afresh, self.words)
+        except (GraphError, ShapeError):  # no path of the state alone, nor a nonlinearity of a sum
             return []
-        times = {"time": list(blamed.times)} if blamed else {}
-        return [self._told("cause", cause.text, **cause.numbers, **times)]
+        where = {"time": list(blamed.times)} if blamed else {}
+        return [self._told(kind, cause.text, **(cause.numbers | where | numbers))]
 
     def _blamed(self) -> Blamed | None:
+        """The single steps or the stretch, if there are such, by which most of the change comes."""
         way, words = self.way, self.words
-        if self.by_steps:
+        if self.jumps:
             times = [way.time(i) for i in self.jumps]
             where = f"at {words.at(times[0])}" if len(times) == 1 else f"at these {words.unit}s"
             return Blamed(where, times, sum(map(self._step, self.jumps)) / len(times))
@@ -409,10 +433,15 @@ class _Recurrence:
         return float(local.mean()) if len(local) else 0.0
 
     def _cause_of_zero(self) -> list[Sentence]:
-        time, words = self.way.time(0), self.words
-        at = words.at(time)
-        if time in self.inside.cuts:
+        way, words = self.way, self.words
+        time, at = way.time(0), words.at(way.time(0))
+        before = way.times[way.first - 1]
+        if time in self.cuts or before not in self.flow.time:
             text = f"the sequence is cut into windows for the backward pass, and {at} begins one"
+            if time not in self.cuts:
+                text = (
+                    f"nothing leads from {at} to {words.at(before)}: the state was detached there"
+                )
             return [self._told("cause", text, time=time, why="cut")]
         if self.inside.exists:
             kept = float(self.inside.at([time]).kept[0])
@@ -424,10 +453,14 @@ class _Recurrence:
             return []
         if split.saturation[0] == 0:
             why = self._off(time)
-            text = f"at {at} the slope of the nonlinearity is 0 for every unit that the gradient reaches{why}"
+            text = f"at {at} the slope of the nonlinearity is 0 wherever the gradient arrives{why}"
             return [self._told("cause", text, time=time, why="saturation")]
-        text = f"nothing passes between {at} and the {words.unit} before: the weights are 0, or the state was detached"
-        return [self._told("cause", text, time=time, why="weight")] if split.weight[0] == 0 else []
+        if split.weight[0] == 0:
+            text = (
+                f"{words.matrix} passes nothing back from {at}: it is 0, or the state was detached"
+            )
+            return [self._told("cause", text, time=time, why="weight")]
+        return []
 
     def _off(self, time: int) -> str:
         (i,) = np.flatnonzero(self.flow.time == time)
@@ -441,8 +474,8 @@ class _Recurrence:
         found, first, words = [], self.way.times[0], self.words
         if len(self.reads) > 1:
             text = (
-                f"the loss reads {len(self.reads)} {words.unit}s, and the curve adds up what all of them send "
-                "back; it need not fall where the gradient from far away is lost"
+                f"the loss reads {len(self.reads)} {words.unit}s, and the curve adds up what all of them "
+                "send back; it need not fall where the gradient from far away is lost"
             )
             found.append(self._told("note", text, True, reads=len(self.reads)))
         if self.begins:

@@ -7,7 +7,10 @@ from collections import Counter
 from ...recording import Leaf, Node
 from ...recurrence import Scan, is_scan
 from ..recurrences import Stack
-from .blocks import EVERYTHING, INPUT, LAYOUT, LOSS, Blocks, Key, has_gradient
+from .blocks import EVERYTHING, INPUT, LOSS, Blocks, Key, has_gradient
+
+_LAYOUT = frozenset({"stack", "concat", "index", "reshape", "permute_dims", "flip", "broadcast_to"})
+"""Operations that hand values on as they are."""
 
 _ABBREVIATIONS = frozenset({"rnn", "lstm", "gru", "mgu"})
 
@@ -33,9 +36,9 @@ def title_of(blocks: Blocks, key: Key) -> str:
         return _recurrence(members, blocks.stacks[key])
     inside = [n for n in members if n.scope.module == key[1] and not isinstance(n, Leaf)]
     if len(key) > 2:  # operations outside modules
-        names = [n.op for n in inside if n.op not in LAYOUT] or [n.op for n in inside]
+        names = [n.op for n in inside if n.op not in _LAYOUT] or [n.op for n in inside]
         return ", ".join(_few(names))
-    behind = [n.op for n in members if n.scope.module != key[1] and n.op not in LAYOUT]
+    behind = [n.op for n in members if n.scope.module != key[1] and n.op not in _LAYOUT]
     names = _few([op for op in behind if op != "leaf"])
     return ", ".join([_module(str(key[1]), members, inside), *names])
 

@@ -47,8 +47,9 @@ def jumps(log: HostArray) -> list[int]:
     """Positions of single steps at which a curve falls, or rises, as it does nowhere else.
 
     Position i stands for the step from i back to i − 1. It is told where it changes the norm at least
-    two-fold, in the direction of the whole curve, and by five times as many decades as the median step; the
-    largest first. More than three that stand close together are a stretch rather than steps: then none.
+    two-fold, by five times as many decades as the median step and by a quarter of those of the largest
+    step, in whose direction; the largest first. More than three that stand close together are a stretch
+    rather than steps: then none.
 
     >>> jumps(np.array([-9.0, -8.9, -8.8, -0.2, -0.1, 0.0]))
     [3]
@@ -56,10 +57,10 @@ def jumps(log: HostArray) -> list[int]:
     if len(log) < 3:
         return []
     changes = -np.diff(log)  # of each step back
-    size, net = np.abs(changes), float(changes.sum())
-    usual = float(np.median(np.delete(size, np.argmax(size))))
-    limit = max(LEAST_JUMP, 5 * usual)
-    found = np.flatnonzero((size >= limit) & (changes * net > 0))
+    size, largest = np.abs(changes), int(np.argmax(np.abs(changes)))
+    usual = float(np.median(np.delete(size, largest)))
+    limit = max(LEAST_JUMP, 5 * usual, size[largest] / 4)
+    found = np.flatnonzero((size >= limit) & (changes * changes[largest] > 0))
     if len(found) > 3 and np.ptp(found) < 2 * len(found):
         return []
     return [int(i) + 1 for i in found[np.argsort(-size[found], kind="stable")]]

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..._charts import BLUE, GREY, MAGNITUDE, ORANGE, PINK, SHARE, Row, altair, data
-from ..step_flow import HostArray, StepFlow, StepVectors
-from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded
+from ..scaling import HostArray
+from ..step_flow import StepFlow, StepVectors
+from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO
 
 UNITS = 128
 """Of more units, those with the largest gradient are drawn."""
@@ -52,19 +53,22 @@ def unit_rows(
 def _over_units(vectors: StepVectors, positions: Mapping[int, int]) -> list[Row]:
     width = vectors.value.shape[1]
     units = _largest(vectors)
-    size = f"hidden unit ({len(units)} of {width}: those with the largest gradient)"
-    says = "hidden unit" if len(units) == width else size
+    fewer = f" ({len(units)} of {width} units: those with the largest gradient)"
+    scale = np.asarray(vectors.log10_scale, dtype=np.float64)
+    scale = np.where(np.isfinite(scale), scale, 0.0)  # as of a gradient that is 0 or not finite
+    power = np.floor(scale)
+    grad = np.asarray(vectors.grad, dtype=np.float64) * 10 ** (scale - power)[:, None]
     return [
         {
-            "t": int(vectors.time[k]),
-            "i": positions[int(vectors.time[k])],
-            "scale": coded([vectors.log10_scale[k]])[0],
-            "says": says,
+            "t": int(time),
+            "i": positions[int(time)],
+            "power": int(power[k]),
+            "fewer": fewer if len(units) < width else "",
             "unit": units.tolist(),
             "value": _rounded(vectors.value[k, units]),
-            "grad": _rounded(vectors.grad[k, units]),
+            "grad": _rounded(grad[k, units]),
         }
-        for k in range(len(vectors.time))
+        for k, time in enumerate(vectors.time)
     ]
 
 
@@ -101,10 +105,7 @@ def _nearest(rows: Sequence[Row]) -> Any:
     )
 
 
-_TITLE = (
-    "datum.label + ' at t = ' + datum.t"
-    " + (datum.i == step ? '' : ', the nearest step whose units are kept')"
-)
+_NEAREST = "datum.i == step ? '' : 'the step nearest to the chosen one whose units are kept'"
 
 
 def unit_bars(rows: Sequence[Row]) -> Any:
@@ -123,39 +124,73 @@ def unit_bars(rows: Sequence[Row]) -> Any:
     alt.VConcatChart
     """
     alt = altair()
-    value = _bars(rows, "value", BLUE, "'value'", title=True)
-    scale = (
-        "'gradient' + (datum.scale === '0' ? '' : isNumber(datum.scale) ? "
-        "', times 1e' + datum.scale : '')"
+    captions = {"value": "'value'", "grad": "'gradient, in units of 1e' + datum.power"}
+    bars = [
+        _bars(rows, "value", BLUE, captions["value"]),
+        _bars(rows, "grad", ORANGE, captions["grad"]),
+    ]
+    bars[0] = alt.layer(bars[0], *_names(rows))
+    return alt.vconcat(*bars, spacing=12)
+
+
+def _names(rows: Sequence[Row]) -> list[Any]:
+    """What the bars show: the operation and the time."""
+    alt = altair()
+    row = _nearest(rows).transform_calculate(
+        title="datum.label + ' at t = ' + datum.t + datum.fewer", nearest=_NEAREST
     )
-    return alt.vconcat(value, _bars(rows, "grad", ORANGE, scale, title=False), spacing=12)
+    title = row.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
+    nearest = row.mark_text(align="left", baseline="bottom")
+    return [
+        title.encode(x=alt.value(_LEFT), y=alt.value(-34), text="title:N"),
+        nearest.encode(x=alt.value(_LEFT), y=alt.value(-20), text="nearest:N"),
+    ]
 
 
-def _bars(rows: Sequence[Row], field: str, colour: str, caption: str, title: bool) -> Any:
+_LEFT = -30
+"""Where titles begin: above the labels of the axis."""
+
+
+def _bars(rows: Sequence[Row], field: str, colour: str, caption: str) -> Any:
     alt = altair()
     row = _nearest(rows)
     flat = row.transform_flatten(["unit", "value", "grad"])
     number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : null")
-    axis = alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=5, grid=False, ticks=False)
-    x = alt.X("unit:O", axis=axis, title=None if title else "hidden unit")
-    tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N", title=caption.split("'")[1])]
-    y = alt.Y("y:Q", title=None).axis(tickCount=4, format="~g")
-    bars = number.mark_bar(color=colour).encode(x=x, y=y, tooltip=tooltip)
-    words = flat.transform_filter(f"!isNumber(datum.{field})").mark_text(
-        color=PINK, fontWeight="bold", angle=270, baseline="middle"
+    x = alt.X("unit:O", axis=_axis(), title=None if field == "value" else "hidden unit")
+    tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N")]
+    bars = number.mark_bar(color=colour).encode(
+        x=x, y=alt.Y("y:Q", title=None).axis(tickCount=4, format="~g"), tooltip=tooltip
     )
-    head = row.transform_calculate(caption=caption).mark_text(align="left", baseline="bottom")
-    layers = [
+    words = flat.transform_filter(f"!isNumber(datum.{field})").mark_point(
+        shape="cross", filled=True, color=PINK, size=40
+    )
+    head = _nearest(_noted(rows, field)).transform_calculate(caption=f"{caption} + datum.note")
+    return alt.layer(
         bars,
-        words.encode(x=x, y=alt.value(45), text=f"{field}:N", tooltip=tooltip),
-        head.encode(x=alt.value(0), y=alt.value(-4), text="caption:N"),
-    ]
-    if title:
-        name = row.transform_calculate(title=_TITLE).mark_text(
-            align="left", baseline="bottom", fontSize=14, fontWeight="bold"
-        )
-        layers.append(name.encode(x=alt.value(-30), y=alt.value(-20), text="title:N"))
-    return alt.layer(*layers).properties(width=270, height=80)
+        words.encode(x=x, y=alt.value(40), tooltip=tooltip),
+        head.mark_text(align="left", baseline="bottom").encode(
+            x=alt.value(0), y=alt.value(-4), text="caption:N"
+        ),
+    ).properties(width=270, height=80)
+
+
+def _noted(rows: Sequence[Row], field: str) -> list[Row]:
+    """The rows without their vectors, and what their captions add if not all numbers are ordinary."""
+    kept = ("block", "node", "i", "power")
+    return [{name: row[name] for name in kept} | {"note": _note(row[field])} for row in rows]
+
+
+def _note(numbers: Sequence[float | str]) -> str:
+    if not any(numbers):
+        return ": all exactly 0"
+    names = [name for word, (name, _) in _WORDS.items() if word in numbers]
+    return f" (crosses: {', '.join(names)})" if names else ""
+
+
+def _axis() -> Any:
+    return altair().Axis(
+        labelAngle=0, labelOverlap="greedy", labelSeparation=5, grid=False, ticks=False
+    )
 
 
 def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradient") -> Any:
@@ -179,10 +214,9 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     number = _LOG if of == "gradient" else "datum.value"
     cells = _of_node(rows).transform_flatten(["unit", "value", "grad"])
     cells = cells.transform_calculate(number=number)
-    axis = alt.Axis(labelOverlap="greedy", labelSeparation=5, labelAngle=0, grid=False, ticks=False)
     at = {
-        "x": alt.X("t:O", title="step t, of those whose units are kept", axis=axis),
-        "y": alt.Y("unit:O", title="hidden unit", axis=axis),
+        "x": alt.X("t:O", title="step t, of those whose units are kept", axis=_axis()),
+        "y": alt.Y("unit:O", title="hidden unit", axis=_axis()),
         "tooltip": [alt.Tooltip(f"{name}:N") for name in ("t", "unit", "value", "grad", "number")],
     }
     finite = cells.transform_filter("isNumber(datum.number)").mark_rect()
@@ -198,8 +232,8 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
 
 
 _LOG = (
-    "(!isNumber(datum.grad) ? datum.grad : datum.grad == 0 ? '0' : !isNumber(datum.scale) ? "
-    "datum.scale : log(abs(datum.grad)) / LN10 + datum.scale)"
+    "(!isNumber(datum.grad) ? datum.grad : datum.grad == 0 ? '0' : "
+    "log(abs(datum.grad)) / LN10 + datum.power)"
 )
 _WORDS = {ZERO: ("exactly 0", GREY), INFINITE: ("infinite", ORANGE), NOT_A_NUMBER: ("NaN", PINK)}
 
@@ -219,7 +253,6 @@ def _words(cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any]) -> l
     found = {x for row in rows for x in row[field] if isinstance(x, str)}
     if of == "gradient":
         found |= {ZERO for row in rows if 0 in row[field]}
-        found |= {row["scale"] for row in rows if isinstance(row["scale"], str)}
     names = [_WORDS[word] for word in _WORDS if word in found]
     if not names:
         return []
@@ -236,8 +269,7 @@ def _heading(rows: Sequence[Row], of: str) -> list[Any]:
     alt = altair()
     row = _nearest(rows)
     mark = row.mark_text(text="▼", baseline="bottom", color=ORANGE)
-    what = "the log10 of its gradient" if of == "gradient" else "its value"
-    title = row.transform_calculate(title=f"datum.label + ' over time: {what}; ' + datum.says")
+    title = row.transform_calculate(title=f"datum.label + ' over time: its {of}' + datum.fewer")
     head = title.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
     return [
         mark.encode(x="t:O", y=alt.value(0)),

@@ -34,15 +34,20 @@ def click(widget: Any, i: int | None) -> None:
 
 
 def rows(chart: Any, of: int) -> list[dict[str, Any]]:
-    return chart.to_dict(validate=False)["vconcat"][1]["hconcat"][of]["data"]["values"]
+    spec = chart.to_dict()
+    return values(spec, spec["vconcat"][1]["hconcat"][of])
+
+
+def values(spec: dict[str, Any], chart: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(spec["datasets"][chart["data"]["name"]])
 
 
 def test_an_opened_step_holds_the_vectors_of_all_its_operations(flow: StepFlow) -> None:
     for i in (0, 17):
-        gradients, values = (rows(opened_chart(flow, i, sample=1), of) for of in (0, 1))
+        gradients, of_values = (rows(opened_chart(flow, i, sample=1), of) for of in (0, 1))
         for each in flow.operations:
             vectors = flow.vectors(each.label, [i], sample=1)
-            its = [row for row in values if row["operation"] == each.label]
+            its = [row for row in of_values if row["operation"] == each.label]
             numbers = vectors.value[0].ravel()
             assert [row["number"] for row in its][:1] == [_said(numbers[0])]
             np.testing.assert_allclose(
@@ -56,7 +61,7 @@ def _said(x: float) -> str:
     if x == 0:
         return "0"
     power = math.floor(math.log10(abs(x)))
-    return f"{x / 10.0**power:.1f}e{power:+d}"
+    return f"{x / 10.0**power:.1f}e{power:+03d}"
 
 
 def test_gradients_below_the_type_are_told(flow: StepFlow) -> None:
@@ -71,8 +76,8 @@ def test_gradients_below_the_type_are_told(flow: StepFlow) -> None:
 def test_the_curve_has_a_row_for_each_state_and_step(flow: StepFlow) -> None:
     spec = opened_chart(flow, 17).to_dict(validate=False)
     here, lines, *_ = spec["vconcat"][0]["layer"]
-    assert here["data"]["values"] == [{"t": 17}]
-    drawn = {(row["state"], row["i"]): row["log10"] for row in lines["data"]["values"]}
+    assert values(spec, here) == [{"t": 17}]
+    drawn = {(row["state"], row["i"]): row["log10"] for row in values(spec, lines)}
     assert drawn.keys() == {(state, i) for state in ("h", "c") for i in range(40)}
     np.testing.assert_allclose(
         [drawn["h", i] for i in range(40)], flow["h"].log10_grad_norm, rtol=1e-3

@@ -209,10 +209,29 @@ def test_a_plain_network_has_its_leaf_modules() -> None:
 
 def test_a_penalty_and_targets_belong_to_the_loss() -> None:
     head = tg.nn.Linear(3, 1, rng=0)
-    loss = ((head(tg.ones((2, 3))) - tg.ones((2, 1))) ** 2).mean() + 0.1 * (head.weight**2).sum()
+    loss = ((head(tg.ones((2, 3))) - tg.ones((2, 1))) ** 2).mean()
+    loss = loss + 0.1 * ((head.weight - tg.ones((1, 3))) ** 2).sum()
     network = rolled(loss)
     assert titles(network) == ["input", "Linear 3 → 1", "loss"]
     assert arrows(network) == [(0, 1), (1, 2)]
+
+
+class Scaled(tg.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = tg.nn.Linear(3, 3, rng=0), tg.nn.Linear(3, 3, rng=1)
+        self.gain = tg.nn.Parameter(tg.zeros(3))
+
+    def forward(self, x: Any) -> Any:
+        gain = tg.exp(self.gain)
+        return self.b(self.a(x) * gain) * gain
+
+
+def test_what_is_made_of_parameters_has_no_arrow() -> None:
+    network = rolled(Scaled()(tg.ones((2, 3))).sum())
+    layers = ["Linear 3 → 3", "exp, multiply", "Linear 3 → 3", "multiply"]
+    assert titles(network) == ["input", *layers, "loss"]
+    assert arrows(network) == [(i, i + 1) for i in range(5)]
 
 
 class Round(tg.nn.Module):
@@ -302,6 +321,13 @@ def test_what_several_boxes_read_sends_each_its_share() -> None:
     np.testing.assert_allclose(logs, [np.log10(np.linalg.norm(g)) for g in sent], atol=1e-12)
     both = np.log10(np.sqrt(2) * np.linalg.norm(straight))
     assert network.blocks[3].log10_grad_norm == pytest.approx(both, abs=1e-12)
+
+
+def test_parameters_alone_are_one_box() -> None:
+    w = tg.tensor(np.full(4, 3.0), requires_grad=True)
+    (only,) = rolled((w * w).sum()).blocks
+    assert only.title == "operations"
+    assert 10**only.log10_grad_norm == pytest.approx(12.0, rel=1e-12)
 
 
 @pytest.mark.parametrize("depth", [10, 300])

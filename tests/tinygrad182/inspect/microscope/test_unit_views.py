@@ -1,0 +1,93 @@
+"""Bars and heatmap over hidden units: their numbers, and what they say of what is not there."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tinygrad182 import _charts
+from tinygrad182._charts import Row
+from tinygrad182.inspect.drawn import signalled
+from tinygrad182.inspect.microscope.unit_views import unit_bars, unit_heatmap, unit_rows
+from tinygrad182.inspect.step_flow import StepFlow, StepVectors, step_flow
+
+pytest.importorskip("altair")
+vl_convert = pytest.importorskip("vl_convert")
+
+T = 9
+
+
+@pytest.fixture(scope="module")
+def flow() -> StepFlow:
+    lstm = tg.nn.LSTM(2, 5, rng=0)
+    inputs = tg.tensor(np.random.default_rng(0).standard_normal((T, 2, 2)).astype("f4"))
+    return step_flow((1e-30 * lstm(inputs)[0][-1]).sum())
+
+
+def rows_of(value: Any, grad: Any, log10_scale: Any) -> list[Row]:
+    """The rows of one operation with these vectors."""
+    found = StepVectors(
+        np.arange(len(value)), np.array(value), np.array(grad), np.array(log10_scale)
+    )
+    flow = step_flow(tg.nn.RNN(1, 1, rng=0)(tg.ones((len(value), 1, 1)))[0].sum())
+    flow = StepFlow("m", flow.time, flow.operations[:1], (), lambda *_: {0: found})
+    return unit_rows({0: flow}, {0: found.time.tolist()}, {0: found.time.tolist()})
+
+
+def texts(chart: Any, **values: int) -> list[str]:
+    with _charts.unchecked():
+        spec = _charts.spec(signalled(chart, **values))
+    return re.findall(r">([^<>]+)</text>", vl_convert.vegalite_to_svg(spec))
+
+
+def test_rows_are_the_vectors_of_the_flow(flow: StepFlow) -> None:
+    rows = unit_rows({3: flow}, {3: range(T)}, {3: [0, 4, 8]}, sample=1)
+    assert [row["t"] for row in rows] == [0, 4, 8] * len(flow.operations)
+    for row in rows:
+        vectors = flow.vectors(row["node"], [row["t"]], sample=1)
+        assert row["block"] == 3
+        np.testing.assert_allclose(row["value"], vectors.value[0], rtol=5.1e-3)
+        scale = 10.0 ** (vectors.log10_scale[0] - row["power"])
+        np.testing.assert_allclose(row["grad"], vectors.grad[0] * scale, rtol=5.1e-3)
+
+
+def test_bars_show_the_nearest_step_and_say_so(flow: StepFlow) -> None:
+    bars = unit_bars(unit_rows({0: flow}, {0: range(T)}, {0: [0, 4, 8]}))
+    node = flow.index("f")
+    there = texts(bars, step=4, node=node)
+    near = texts(bars, step=5, node=node)
+    assert "f at t = 4" in there
+    assert "f at t = 4" in near
+    said = "the step nearest to the chosen one whose units are kept"
+    assert (said in there, said in near) == (False, True)
+    power = next(text for text in there if text.startswith("gradient, in units of 1e-"))
+    assert int(power.rpartition("e")[2]) < -25
+
+
+def test_of_many_units_those_with_the_largest_gradient_are_kept() -> None:
+    grad = np.ones((2, 300))
+    grad[1] = np.arange(300)
+    rows = rows_of(np.zeros((2, 300)), grad, [-50.0, 0.0])
+    assert [row["unit"] for row in rows] == [list(range(172, 300))] * 2
+    assert any("128 of 300 units" in text for text in texts(unit_heatmap(rows), step=0, node=0))
+
+
+def test_zeros_infinities_and_nan_are_told() -> None:
+    plain = rows_of([[0.5, 1.0]], [[0.5, -1.0]], [0.0])
+    odd = rows_of([[0.5, 1.0, np.nan]], [[0.0, np.inf, np.nan]], [0.0])
+    names = {"exactly 0", "infinite", "NaN"}
+    assert not names & set(texts(unit_heatmap(plain), step=0, node=0))
+    assert names <= set(texts(unit_heatmap(odd), step=0, node=0))
+    assert names & set(texts(unit_heatmap(odd, "value"), step=0, node=0)) == {"NaN"}
+    bars = texts(unit_bars(odd), step=0, node=0)
+    assert "value (crosses: NaN)" in bars
+    assert "gradient, in units of 1e0 (crosses: infinite, NaN)" in bars
+
+
+def test_a_gradient_that_is_all_zero_is_told() -> None:
+    rows = rows_of([[0.5, 1.0]], [[0.0, 0.0]], [-np.inf])
+    assert "gradient, in units of 1e0: all exactly 0" in texts(unit_bars(rows), step=0, node=0)

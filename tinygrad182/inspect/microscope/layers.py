@@ -1,0 +1,138 @@
+"""A graph without a recurrence: at which operation between its layers the gradient changes most."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ... import backend
+from ...backend import Array
+from ...backpropagation import ancestors
+from ...recording import Node
+from ..gradients import gradients_in_bands
+from ..hosting import on_host
+from ..scaling import Band, HostArray
+from .wording import LEVEL, amount, passes
+
+Told = tuple[Literal["regime", "place"], str, dict[str, Any]]
+
+
+class _Trunk(NamedTuple):
+    """The way back from the last operation inside a module, always to the input that gets most.
+
+    Attributes
+    ----------
+    nodes : list of Node
+        Operations and, if it requires grad, the input that they begin with.
+    log : ndarray
+        Decadic logarithms of the norms of their gradients.
+    """
+
+    nodes: list[Node]
+    log: HostArray
+
+
+def of_layers(root: Node, seed: Array) -> list[Told]:
+    """Say how the gradient changes between the first layer and the last, and where most.
+
+    Norms are over all elements. What a loss makes of the last layer's result, such as a mean, is left out.
+    """
+    ((root, seed),) = on_host([(root, seed)]).seeds
+    trunk = _trunk(root, seed)
+    if len(trunk.nodes) < 2:
+        return []
+    net = float(trunk.log[-1] - trunk.log[0])
+    wrong = np.flatnonzero(~np.isfinite(trunk.log)).tolist()
+    if wrong:
+        return [_broken(trunk, wrong[0])]
+    change = "keeps its size" if abs(net) < LEVEL else "shrinks" if net < 0 else "grows"
+    becomes = (
+        f"{amount(net)} of it is left" if net <= LEVEL else f"it becomes {amount(net)} as large"
+    )
+    last, first = (
+        trunk.nodes[i].scope.module or _place(trunk, i) for i in (0, len(trunk.nodes) - 1)
+    )
+    text = f"Going back from {last} to {first}, the gradient {change}: {becomes}."
+    found: list[Told] = [("regime", text, {"decades": net})]
+    if abs(net) >= LEVEL:
+        steps = np.diff(trunk.log)
+        most = int(np.argmax(steps * np.sign(net)))
+        node, decades = trunk.nodes[most], float(steps[most])
+        text = f"It {change} most at {_place(trunk, most)}, which {passes(decades)}."
+        found.append(
+            ("place", text, {"op": node.op, "module": node.scope.module, "factor": decades})
+        )
+    return found
+
+
+def _broken(trunk: _Trunk, at: int) -> Told:
+    log = float(trunk.log[at])
+    what = "NaN" if math.isnan(log) else "exactly 0" if log < 0 else "infinite"
+    place = _place(trunk, max(at - 1, 0))
+    if not at:
+        return "regime", f"The gradient is {what} where {place} gets it.", {"what": what}
+    node = trunk.nodes[at - 1]
+    text = f"From {place} back, the gradient is {what}: that operation makes it so."
+    return "regime", text, {"what": what, "op": node.op, "module": node.scope.module}
+
+
+def _place(trunk: _Trunk, i: int) -> str:
+    """An operation by its module; a nonlinearity between layers by the one that it follows."""
+    node, module = trunk.nodes[i], trunk.nodes[i].scope.module
+    if node.primitive is None:
+        return "the input"
+    before = trunk.nodes[i + 1].scope.module if i + 1 < len(trunk.nodes) else ""
+    if before not in ("", module) and node.primitive.jvp == "elementwise":
+        return f"{node.op} after {before}"
+    return f"{node.op} in {module}" if module else node.op
+
+
+def _trunk(root: Node, seed: Array) -> _Trunk:
+    nodes = ancestors([root])
+    bands = gradients_in_bands(root, seed, set(nodes))
+    logs = {node: _log(bands.get(node, [])) for node in nodes}
+    parameters = {node for node in nodes if node.primitive is None and _is_parameter(node)}
+    below = _reaching(nodes, parameters)
+    last = max(
+        (n for n in nodes if n.scope.module and n.primitive), key=lambda n: n.order, default=root
+    )
+    way = [last]
+    while True:
+        inputs = [
+            x for x in way[-1].inputs or () if isinstance(x, Node) and x in logs and x in below
+        ]
+        if not inputs:
+            break
+        way.append(max(inputs, key=lambda x: (np.nan_to_num(logs[x], nan=math.inf), x.order)))
+    return _Trunk(way, np.array([logs[node] for node in way]))
+
+
+def _is_parameter(node: Node) -> bool:
+    return bool(getattr(node, "name", ""))
+
+
+def _reaching(nodes: list[Node], parameters: set[Node]) -> set[Node]:
+    """The nodes that are no mere views of parameters, such as a transposed weight."""
+    found: set[Node] = set()
+    for node in nodes:
+        if node in parameters:
+            continue
+        inputs = [x for x in node.inputs or () if isinstance(x, Node)]
+        if not inputs or not all(x in parameters for x in inputs):
+            found.add(node)
+        else:
+            parameters = parameters | {node}
+    return found
+
+
+def _log(bands: list[Band]) -> float:
+    """The decadic logarithm of a norm."""
+    sizes = [(float(backend.norm(g)), int(p)) for g, p in bands]
+    some = [math.log10(size) + p * math.log10(2) for size, p in sizes if 0 < size < math.inf]
+    if any(not math.isfinite(size) for size, _ in sizes):
+        return max(size for size, _ in sizes if not math.isfinite(size))
+    if not some:
+        return -math.inf
+    return max(some) + math.log10(math.hypot(*[10 ** (x - max(some)) for x in some]))
