@@ -2,10 +2,10 @@
 
 ``python -m experiments.benchmarks.microscope [--out DIR]``
 
-``trace(loss).save_html(path)`` of a loss at the last step, run fused, in float32. "first" is the first page of the
-process, for which libraries are loaded. Then the page is opened in headless Chromium at 1280 × 800, until its
-chart is painted, and clicked at random steps, until what follows from the click is painted; these are
-left out where Chromium or Playwright is missing.
+``trace(loss).save_html(path)`` of a loss at the last step, run fused, in float32; "first" is the first page
+of the process, for which libraries are loaded. Then the page is opened in headless Chromium at 1280 × 800
+until its chart is painted, and random steps are clicked, each until what follows from it is painted. The
+browser's columns are empty where Chromium or Playwright is missing.
 """
 
 from __future__ import annotations
@@ -98,14 +98,13 @@ def loaded(chromium: Any, path: Path) -> float:
 
 def clicked(page: Any, count: int) -> list[float]:
     """Seconds of clicks at random steps of the curves; each has to change what the page says."""
-    steps = page.locator("#chart svg [cursor=pointer], #chart svg [style*='cursor: pointer']")
-    box = bounds(steps.evaluate_all("all => all.map(one => one.getBoundingClientRect().toJSON())"))
+    steps = page.locator('#chart svg path[aria-label^="step t: "][opacity="0"]')
     draw = np.random.default_rng(0)
     found = []
-    for at in track(draw.uniform(0.02, 0.98, count), description="Clicking", transient=True):
+    for i in track(draw.permutation(steps.count())[:count], description="Clicking", transient=True):
         before = page.locator("#chart svg").text_content()
         page.evaluate(ANSWERED)
-        page.mouse.click(box[0] + at * (box[2] - box[0]), (box[1] + box[3]) / 2)
+        steps.nth(i).click(force=True)
         found.append(page.evaluate("window.answered") / 1e3)
         if page.locator("#chart svg").text_content() == before:
             raise RuntimeError("a click changed nothing")
