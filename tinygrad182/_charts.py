@@ -110,8 +110,10 @@ def unchecked() -> AbstractContextManager[None]:
 
 
 def spec(chart: Any) -> dict[str, Any]:
-    """Return what Vega-Lite draws; see :func:`unchecked`."""
+    """Return what Vega-Lite draws, without a theme unless the chart has one; see :func:`unchecked`."""
     found: dict[str, Any] = chart.to_dict(validate=False)
+    if found.get("config", {}).keys() == {"view"}:  # Altair's own, which says how large a view is
+        del found["config"]
     return found
 
 

@@ -23,11 +23,12 @@ from ..primitives.index import Slice
 from ..recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..recurrence import Scan, is_scan
 from ..unrolling import opening, operations
-from . import terminal
+from . import dot, terminal
 from .flow import gradient_flow
 from .gates import gate_names
 from .graph_html import graph_html
 from .look import Microscope
+from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step
 from .table import TextTable, text_table
@@ -605,6 +606,11 @@ class Graph:
     def _loss(self) -> Tensor:
         """A single element whose gradient is what the trace began with."""
         (node, g), *others = self._seeds
+        if any(n.inputs is None for n, _ in self._seeds):
+            raise FreedGraphError(
+                "a backward pass after the trace freed the graph; look at it before that, or pass it "
+                "retain_graph=True"
+            )
         if not others and node.value.size == 1 and bool((g == 1).all()):
             return wrap(node.value, node)
         with enable_grad():
@@ -654,6 +660,29 @@ class Graph:
     ) -> None:
         """Write the page's charts, or one of them, as a drawing; see :meth:`Microscope.save_svg`."""
         self.look().save_svg(path, view, dark=dark, **chosen)
+
+    def to_dot(self, opened: bool = False, most: int = dot.MOST) -> str:
+        """Write the graph as text for Graphviz: modules as boxes, or every operation.
+
+        Parameters
+        ----------
+        opened : bool
+            Whether to write every operation, with recurrences step by step.
+        most : int
+            Operations that are written at most; the first and the last steps are, and the text says what
+            is left out.
+
+        Examples
+        --------
+        >>> import tinygrad182 as tg
+        >>> rnn = tg.nn.RNN(1, 8, rng=0)
+        >>> text = tg.inspect.trace(rnn(tg.ones((20, 1, 1)))[0].sum()).to_dot()
+        >>> "RNN 1 → 8" in text
+        True
+        """
+        graph = self.opened() if opened else self
+        network = network_of(graph._order, graph._seeds)
+        return dot.to_dot(network, opened, graph._grads, most)
 
     def show(self, width: int | None = None) -> None:
         """Print the graph as a tree of modules, and the norms of states over time as sparklines.

@@ -80,10 +80,12 @@ class Microscope:
         self._nodes = ancestors([node for node, _ in self._seeds], constants=True)
 
     @cached_property
+    @np.errstate(all="ignore")  # a model that went wrong is looked at too
     def network(self) -> Network:
         return network_of(self._nodes, self._seeds)
 
     @cached_property
+    @np.errstate(all="ignore")
     def flow(self) -> Mapping[int, StackFlow[Any]]:
         recurrent = [i for i, b in enumerate(self.network.blocks) if b.kind == "recurrence"]
         found: GradientFlow[Any] | Mapping[str, Any]
@@ -91,6 +93,7 @@ class Microscope:
         return {i: found[self.network.blocks[i].path] for i in recurrent}
 
     @cached_property
+    @np.errstate(all="ignore")
     def steps(self) -> Mapping[int, StepFlow]:
         found = {}
         for i, block in enumerate(self.network.blocks):
@@ -105,10 +108,12 @@ class Microscope:
         return {i: self._telling(i, range(len(f.time)), DRAWN) for i, f in self.steps.items()}
 
     @cached_property
+    @np.errstate(all="ignore")
     def sentences(self) -> list[Sentence]:
         return story(self._loss)
 
     @cached_property
+    @np.errstate(all="ignore")
     def linked(self) -> Mapping[int, LinkedViews]:
         """What else is known of each recurrence, over time."""
         blocks = self.network.blocks

@@ -44,9 +44,9 @@ def telling_steps(logs: Sequence[HostArray], most: int) -> Kept:
     >>> falls = np.concatenate([np.full(50, -9.0), np.zeros(50)])
     >>> kept = telling_steps([falls], 8)
     >>> kept.places
-    [0, 20, 40, 49, 50, 59, 79, 99]
+    [0, 1, 25, 49, 50, 51, 75, 99]
     >>> kept.told
-    '8 of 100 steps: both ends, where the gradient falls below 1e-3 of its end, the largest changes, and some evenly spaced'
+    '8 of 100 steps: both ends, where the gradient falls below 1e-3 of its end, ...'
     """
     count = len(logs[0])
     if count <= most:
@@ -61,11 +61,9 @@ def telling_steps(logs: Sequence[HostArray], most: int) -> Kept:
     largest = [int(i) for i in np.argsort(-changes, kind="stable")[: most // 4] if changes[i] > 0]
     for i in largest:
         found |= dict.fromkeys([i, i + 1])
-    room = most - len(found)
-    if room > 0:
-        evenly = np.linspace(0, count - 1, room + 2).round().astype(int).tolist()
-        found |= dict.fromkeys(evenly[1:-1])
-    places = sorted(list(found)[:most])
+    left = [i for i in range(count) if i not in found]
+    evenly = np.linspace(0, len(left), max(most - len(found), 0), endpoint=False).astype(int)
+    places = sorted(list(found | dict.fromkeys(left[i] for i in evenly))[:most])
     told = ", ".join([*why, "the largest changes"])
     return Kept(places, f"{len(places)} of {count} steps: {told}, and some evenly spaced")
 
