@@ -26,7 +26,8 @@ from ..recurrences import Recurrence, Stack, one_stack, recurrences
 from ..scaling import log10_norm, zeros_like
 from ..steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
 from ..weights import weight_grad_by_time
-from .linked_charts import Matrix, Shares, SingularValues, StepNorms, spread
+from .kept import spread
+from .views import Matrix, Shares, SingularValues, StepNorms
 
 HostArray = np.ndarray[Any, Any]
 
