@@ -132,7 +132,7 @@ class _Step:
 
     # --- registers ---------------------------------------------------------------------------------
 
-    def _of(self, x: Any) -> Blocks:
+    def _blocks_of(self, x: Any) -> Blocks:
         """The blocks of an input: of a node of the step, of what the step was given, or of a number."""
         if not isinstance(x, Node):
             return (x,)
@@ -167,7 +167,7 @@ class _Step:
     def _computed(self, node: Node) -> Blocks:
         """Registers for a node of the step."""
         value, inputs = self.recorded(node)
-        given, op = [self._of(x) for x in inputs], node.op
+        given, op = [self._blocks_of(x) for x in inputs], node.op
         if op in SAME and self._width(value) == len(given[0]):
             return given[0]
         if op == "concat" and node.params["axis"] in (-1, value.ndim - 1):

@@ -68,7 +68,7 @@ class StepJacobians(Drawn, Generic[Matrices]):
 
     @property
     def singular_values(self) -> np.ndarray[Any, Any]:
-        """Those of each J_t, largest first ``(K, S)``: how far one step can stretch a gradient.
+        """The singular values of each J_t, largest first ``(K, S)``: how far a step can stretch a gradient.
 
         NaN where a matrix is not finite.
         """

@@ -79,7 +79,7 @@ class StepEdge:
     target : int or str
         The operation that uses it; ``"next step"``, or ``"loss"`` for all else that reads a state.
     log10_norm : ndarray ``(T,)``
-        Of the gradient that arrives at the source over this edge.
+        Decadic logarithms of the norms of the gradient that arrives at the source over this edge.
     share : ndarray ``(T,)``
         ⟨edge, δ⟩ / ‖δ‖², where δ is the source's whole gradient: those of one source sum to 1, but for
         a state before, of whose gradient the rest came to it at its own step. NaN where δ is exactly 0.
@@ -223,7 +223,7 @@ class StepFlow:
 
 
 def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> StepFlow:
-    """Every operation of every step of a recurrence: norms of values and gradients, and shares.
+    """Return norms and shares of every operation at every step of a recurrence.
 
     A layer that was run as one operation is opened for this: its steps are recorded again side by side,
     from the states and gradients that the pass through it finds anyhow.

@@ -127,7 +127,7 @@ def _or_reason(find: Callable[[], _View]) -> _View | str:
 # --- shares, gains, singular values ----------------------------------------------------------------
 
 SPLIT = 500_000
-"""The number of elements of a state, over all steps, that are split, about."""
+"""About so many elements of a state, over all steps, are split at most."""
 
 
 def _shares(loss: Tensor, path: str | None, stack: Stack, times: list[int]) -> Shares:
@@ -172,7 +172,7 @@ def _units(shape: tuple[int, ...]) -> int:
 # --- what enters at one step, and what it says about each state -----------------------------------
 
 LOSSES = 40
-"""The number of steps whose part of the loss goes back alone, at most; also of those it is shown at."""
+"""The (k, t) matrix has at most so many rows, and so many columns."""
 
 TOGETHER = 1 << 20
 """Elements of all states that the losses of one pass take."""
@@ -270,7 +270,7 @@ def _entries(here: Opened) -> list[_Entry]:
 # --- weights ---------------------------------------------------------------------------------------
 
 MOST_WEIGHTS = 4
-"""As many curves as one can tell apart in a small picture."""
+"""More curves cannot be told apart in a small picture."""
 
 
 def _weights(loss: Tensor, path: str | None, times: list[int]) -> StepNorms:
