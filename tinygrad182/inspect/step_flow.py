@@ -22,7 +22,7 @@ from .hosting import opened
 from .labels import labels_of
 from .recurrences import Stack, chosen, recurrences
 from .scaling import HostArray
-from .step_rows import LOSS, NEXT, Batch, Nodes, is_weight, side_by_side
+from .step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
 from .steps import Steps, arriving, is_whole, scans_of, stays_whole
 from .table import text_table
 
@@ -281,8 +281,8 @@ def flow_of_nodes(
     path: str,
     states: Set[Node] = frozenset(),
 ) -> StepFlow:
-    """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.Nodes`."""
-    source = Nodes(seed, nodes, steps, states)
+    """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.RecordedSteps`."""
+    source = RecordedSteps(seed, nodes, steps, states)
 
     def some(times: Sequence[int]) -> Iterator[Batch]:
         return source.batches(times, edges=False)
