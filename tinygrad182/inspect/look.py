@@ -523,6 +523,7 @@ def _default_loss(output: Any) -> Tensor:
     first = output[0] if isinstance(output, tuple) else output
     if not isinstance(first, Tensor):
         raise ArgumentError(
-            f"look: the model returns a {type(first).__name__}; pass loss=, a function that makes a loss of it"
+            f"look: the model returns a {type(first).__name__}; pass loss=, a function that makes "
+            "a loss of it"
         )
     return functions.sum(first[-1] if first.ndim == 3 else first)
