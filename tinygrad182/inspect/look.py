@@ -292,8 +292,8 @@ class Microscope:
                     f"look: no view {view!r}; there are {brief(list(charts))[1:-1]}"
                 )
             spec = _charts.spec(charts[view])
-        values = {"block": block, "step": span.step, "node": span.node}
-        values |= {"window": [span.first, span.last]}
+        values: dict[str, Any] = {"block": block, "step": span.step, "node": span.node}
+        values["window"] = [span.first, span.last]
         spec["params"] = [
             *({"name": n, "value": v} for n, v in values.items()),
             *spec.get("params", ()),
@@ -523,7 +523,6 @@ def _default_loss(output: Any) -> Tensor:
     first = output[0] if isinstance(output, tuple) else output
     if not isinstance(first, Tensor):
         raise ArgumentError(
-            f"look: the model returns a {type(first).__name__}; pass loss=, a function that makes "
-            "a loss of it"
+            f"look: the model returns a {type(first).__name__}; pass loss=, which makes a loss of it"
         )
     return functions.sum(first[-1] if first.ndim == 3 else first)

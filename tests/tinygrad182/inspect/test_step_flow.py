@@ -249,7 +249,8 @@ def test_operations_of_steps_that_differ_stand_in_order_and_have_labels_of_their
 
     flow = tg.inspect.step_flow(_loop(step, None)[0].sum())
     labels = [operation.label for operation in flow.operations]
-    assert len(set(labels)) == len(labels) and labels.count("h") == 1
+    assert len(set(labels)) == len(labels)
+    assert labels.count("h") == 1
     assert all(isinstance(e.target, str) or e.source < e.target for e in flow.edges)
     assert np.isfinite(flow["h"].log10_grad_norm).all()
     assert flow.vectors("W h₋", [0, 1]).time.tolist() == [1]
