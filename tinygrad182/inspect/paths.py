@@ -379,8 +379,11 @@ def common_power(bands: Iterable[Band]) -> int:
 
 def at_power(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
     """The gradient of a node, divided by 2**power; zeros if there is none."""
-    bands = found.get(node, [])
-    return sum((times_power(g, p - power) for g, p in bands), start=zeros_like(node.value))
+    total = zeros_like(node.value)
+    with backend.on(total):
+        for g, p in found.get(node, []):  # the sum of arrays without axes is a number, no array
+            total = backend.namespace(total).asarray(total + times_power(g, p - power))
+    return total
 
 
 def _rows(array: Array) -> np.ndarray[Any, Any]:

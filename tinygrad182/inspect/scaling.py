@@ -481,7 +481,8 @@ def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArr
     norms, powers : ndarrays (bands, T, …, B)
         Legs of right triangles, each beside the power of two it is to be multiplied by.
     """
-    top = np.where(norms == 0, powers.min(), powers).max(axis=(0, -1))
+    least = powers.min(initial=0)  # of an empty batch too
+    top = np.where(norms == 0, least, powers).max(axis=(0, -1), initial=least)
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         legs = np.ldexp(norms, powers - top[..., None])
         total = row_norms(np.hypot.reduce(legs, axis=0))

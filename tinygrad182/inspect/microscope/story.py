@@ -217,7 +217,11 @@ class _Recurrence:
         return [self._regime(), *self._place(), *self._cause(), *self._notes()]
 
     def _told(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
-        text = text[0].upper() + text[1:] + "."
+        text = (
+            f"{text}."
+            if text.startswith(f"{self.words.state} ")
+            else f"{text[0].upper()}{text[1:]}."
+        )
         if self.among_others:
             text = f"{self.path or 'your loop'}: {text}"
         return Sentence(text, self.path, kind, folded, numbers)
