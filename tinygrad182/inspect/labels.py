@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..recording import Leaf, Node
-from .step_rows import VIEWS, is_weight
+from .step_rows import VIEWS, is_weight, seen_in
 
 LONGEST = 16
 """Characters of a label; what would be longer is called by its operation."""
@@ -71,7 +71,7 @@ def _sums(
 
 
 def _made_before(node: Node, letter: str) -> str:
-    """What a step is given may have been computed for all steps at once, by the same layer: ``W_ih x + b``."""
+    """What a step is given, with what the same layer made of it for all steps at once: ``W_ih x + b``."""
     source, front = _source(node), list[Node]()
     while source.primitive is not None and source.scope.module and len(front) < 3:
         if source.scope.module != node.scope.module:
@@ -87,7 +87,7 @@ def _made_before(node: Node, letter: str) -> str:
 def _source(node: Node) -> Node:
     """What a view is a view of."""
     while node.op in VIEWS:
-        (node, *_) = node.inputs or ()  # type: ignore[assignment]
+        node = seen_in(node)
     return node
 
 
@@ -123,7 +123,7 @@ def _operand(node: Any, found: Mapping[Node, str]) -> str:
     if not isinstance(node, Node):
         return ""
     while node not in found and node.op in VIEWS:
-        (node, *_) = node.inputs or ()  # type: ignore[assignment]
+        node = seen_in(node)
     if node in found:
         return found[node]
     if isinstance(node, Leaf) and node.name:

@@ -303,7 +303,7 @@ class Microscope:
                 )
             spec = _charts.spec(charts[view])
         loop = block if span.loop is None else span.loop
-        values = {"block": block, "step": span.step, "node": span.node}
+        values: dict[str, Any] = {"block": block, "step": span.step, "node": span.node}
         values |= {"loop": loop, "loop_step": spans[loop].step}
         values |= {"window": [spans[loop].first, spans[loop].last]}
         spec["params"] = [
@@ -535,6 +535,6 @@ def _default_loss(output: Any) -> Tensor:
     first = output[0] if isinstance(output, tuple) else output
     if not isinstance(first, Tensor):
         raise ArgumentError(
-            f"look: the model returns a {type(first).__name__}; pass loss=, a function that makes a loss of it"
+            f"look: the model returns a {type(first).__name__}; pass loss=, which makes a loss of it"
         )
     return functions.sum(first[-1] if first.ndim == 3 else first)

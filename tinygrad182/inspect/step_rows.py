@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -131,13 +131,18 @@ VIEWS = frozenset({"index", "reshape", "permute_dims", "broadcast_to", "astype",
 
 def only_moves(node: Node, inside: Container[Any]) -> bool:
     """Whether an unmarked operation only moves elements of another one in the same step."""
-    return node.op in VIEWS and not node.marks and (node.inputs or ())[0] in inside
+    return node.op in VIEWS and not node.marks and seen_in(node) in inside
+
+
+def seen_in(view: Node) -> Node:
+    """The node whose elements a view moves."""
+    return cast(Node, (view.inputs or ())[0])
 
 
 def is_weight(node: Node) -> bool:
     """Whether a node is a parameter, or one whose axes or type were changed."""
     while node.op in VIEWS and node.op != "index" and not node.marks:
-        (node, *_) = node.inputs or ()
+        node = seen_in(node)
     return node.primitive is None and node.requires_grad and not node.marks
 
 
@@ -148,7 +153,8 @@ def is_weight(node: Node) -> bool:
 def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) -> Iterator[Batch]:
     """Yield some steps of a layer that was run as one operation, as many at once as fit.
 
-    ``outside`` is what the loss sends to its states other than through other steps, ``total`` their whole gradients.
+    ``outside`` is what the loss sends to its states other than through other steps, ``total`` their
+    whole gradients.
     """
     for some in scan.chunks(steps):
         back = sent_back(scan, some, total)
@@ -317,7 +323,7 @@ class Nodes:
     def _form(self, t: int) -> list[Any]:
         """What two steps have in common whose operations are the same."""
         nodes = self._nodes(t)
-        places = {node: i for i, node in enumerate(nodes)}
+        places: dict[Any, int] = {node: i for i, node in enumerate(nodes)}
         return [
             (
                 n.op,

@@ -8,9 +8,9 @@ from typing import Any
 
 from ... import _charts
 from ..._charts import GREY, ORANGE, SMALLEST, Row, data
+from .magnitudes import number
 from .network import Block, Link, Network
 from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
-from .numbers import number
 
 _BRIGHT = 0.43
 """Above this share of viridis's range dark text is easier to read than white text."""
