@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,8 +60,8 @@ class _Axis(NamedTuple):
 
 
 def _by_block(values: Mapping[int, Any]) -> str:
-    """An expression for what belongs to the chosen block."""
-    return f"({json.dumps({str(block): value for block, value in values.items()})})[block]"
+    """An expression for what belongs to the chosen recurrence."""
+    return f"({json.dumps({str(block): value for block, value in values.items()})})[loop]"
 
 
 def _text(values: Mapping[int, str]) -> Any:
@@ -152,7 +153,7 @@ def _curve(block: int, part: str, time: HostArray, values: HostArray) -> Row:
 
 def _flat(rows: list[Row], condition: str, *fields: str) -> Any:
     """The chosen block's rows, one for each element of their lists."""
-    chart = altair().Chart(data(rows)).transform_filter(f"datum.block == block{condition}")
+    chart = altair().Chart(data(rows)).transform_filter(f"datum.block == loop{condition}")
     return chart.transform_flatten(list(fields or ("t", "v")))
 
 
@@ -239,7 +240,7 @@ class _Panel(NamedTuple):
     views : mapping of int to Any
         By block; a str where there is none.
     times : mapping of int to ndarray
-        By block, what the signal ``step`` counts.
+        By block, what the signal ``loop_step`` counts.
     linked : bool
     size : tuple of int
         Width and height inside the axes.
@@ -295,8 +296,10 @@ class _Panel(NamedTuple):
     def _step(self) -> Any:
         """The rule at the chosen step."""
         rows = [{"block": block, "time": self.times[block].tolist()} for block in self.found]
-        chart = altair().Chart(data(rows)).transform_filter("datum.block == block")
-        chart = chart.transform_calculate(t="datum.time[step]").transform_filter("isValid(datum.t)")
+        chart = altair().Chart(data(rows)).transform_filter("datum.block == loop")
+        chart = chart.transform_calculate(t="datum.time[loop_step]").transform_filter(
+            "isValid(datum.t)"
+        )
         rule = chart.mark_rule(color=GREY, strokeDash=[4, 3], strokeWidth=1.5, clip=True)
         return rule.encode(x=self.x())
 
@@ -310,7 +313,7 @@ class _Panel(NamedTuple):
         ]
         if not rows:
             return []
-        chart = alt.Chart(data(rows)).transform_filter("datum.block == block")
+        chart = alt.Chart(data(rows)).transform_filter("datum.block == loop")
         text = chart.mark_text(lineBreak="\n", fontSize=12, baseline="middle")
         width, height = self.size
         return [text.encode(text="why:N", x=alt.value(width / 2), y=alt.value(height / 2))]
@@ -336,7 +339,7 @@ def shares_chart(
     views : mapping of int to Shares or str
         By block.
     time : mapping of int to ndarray, optional
-        By block, the time steps that the signal ``step`` counts; by default the view's own.
+        By block, the time steps that the signal ``loop_step`` counts; by default the view's own.
     linked : bool
         The time axis is the page's signal ``window``.
     width, height : int
@@ -353,7 +356,7 @@ def shares_chart(
     colours = {name: _PARTS.get(name) or next(spare) for name in names}
     axes = {b: _share_axis(view.parts.values()) for b, view in panel.found.items()}
     y = panel.y(axes, "share of ‖δ‖²", "format(datum.value, '~g')")
-    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y, "δ is 0")]
+    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y, "δ is 0 or NaN")]
     return panel.chart(
         layers,
         lambda view: f"Where δ = ∂L/∂{view.state}ₜ comes from",
@@ -423,7 +426,7 @@ def weights_chart(
     rows = [
         _curve(b, name, view.time, logs)
         for b, view in panel.found.items()
-        for name, logs in view.log10_norm.items()
+        for name, logs in zip(_short(view.log10_norm), view.log10_norm.values(), strict=True)
     ]
     names = dict.fromkeys(row["part"] for row in rows)
     colours = dict(zip(names, PALETTE * len(names), strict=False))
@@ -434,6 +437,18 @@ def weights_chart(
         lambda view: "What each step adds to ∂L/∂W",
         ["A step decades below the highest", "teaches the weights nothing."],
     )
+
+
+def _short(names: Iterable[str]) -> list[str]:
+    """Names of weights without their layer, which stands on its box, if that leaves them apart.
+
+    >>> from tinygrad182.inspect.microscope.linked_charts import _short
+    >>> _short(["weight_ih_l0_reverse", "weight_hh_l0_reverse"])
+    ['weight_ih', 'weight_hh']
+    """
+    full = list(names)
+    short = [re.sub(r"_l\d+(_reverse)?$", "", name) for name in full]
+    return short if len(set(short)) == len(short) else full
 
 
 def singular_chart(

@@ -239,7 +239,8 @@ class _Recurrence:
         if bad:
             time, what = bad[0], "NaN" if math.isnan(norms[bad[0]]) else "infinite"
             text = (
-                f"{words.state} itself is {what} from {words.at(time)} on, and with it its gradient"
+                f"the state {words.state} itself is {what} from {words.at(time)} on, "
+                "and with it its gradient"
             )
         elif way.broken == "0":
             time, what = way.times[-1], "0"
