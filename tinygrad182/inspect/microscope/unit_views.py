@@ -7,7 +7,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..._charts import BLUE, GREY, MAGNITUDE, ORANGE, PINK, SHARE, Row, altair, data
+from ..._charts import (
+    BLUE,
+    GREY,
+    MAGNITUDE,
+    ORANGE,
+    PINK,
+    SHARE,
+    Row,
+    altair,
+    data,
+    encoded,
+    layered,
+)
 from ..scaling import HostArray
 from ..step_flow import StepFlow, StepVectors
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO
@@ -91,14 +103,15 @@ def _rounded(numbers: HostArray) -> list[float | str]:
     ]
 
 
-def _of_node(rows: Sequence[Row]) -> Any:
-    return altair().Chart(data(rows)).transform_filter("datum.block == block && datum.node == node")
+def _of_node(units: Any) -> Any:
+    """The rows of the chosen operation."""
+    return altair().Chart(units).transform_filter("datum.block == block && datum.node == node")
 
 
-def _nearest(rows: Sequence[Row]) -> Any:
+def _nearest(units: Any) -> Any:
     """Its row at the chosen step; at the nearest one (the earlier of two) if that has no vectors."""
     return (
-        _of_node(rows)
+        _of_node(units)
         .transform_calculate(far="abs(datum.i - step) + (datum.i > step ? 0.5 : 0)")
         .transform_joinaggregate(nearest="min(far)")
         .transform_filter("datum.far == datum.nearest")
@@ -123,55 +136,65 @@ def unit_bars(rows: Sequence[Row]) -> Any:
     -------
     alt.VConcatChart
     """
-    alt = altair()
+    units = data(rows)
     captions = {"value": "'value'", "grad": "'gradient, in units of 1e' + datum.power"}
     bars = [
-        _bars(rows, "value", BLUE, captions["value"]),
-        _bars(rows, "grad", ORANGE, captions["grad"]),
+        layered(_bars(rows, units, "value", BLUE, captions["value"])),
+        layered(_bars(rows, units, "grad", ORANGE, captions["grad"]), **_SIZE),
     ]
-    bars[0] = alt.layer(bars[0], *_names(rows))
-    return alt.vconcat(*bars, spacing=12)
+    bars[0] = layered([bars[0], *_names(units)], **_SIZE)
+    return altair().vconcat(*bars, spacing=12)
 
 
-def _names(rows: Sequence[Row]) -> list[Any]:
+def _names(units: Any) -> list[Any]:
     """What the bars show: the operation and the time."""
     alt = altair()
-    row = _nearest(rows).transform_calculate(
+    row = _nearest(units).transform_calculate(
         title="datum.label + ' at t = ' + datum.t + datum.fewer", nearest=_NEAREST
     )
     title = row.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
     nearest = row.mark_text(align="left", baseline="bottom")
     return [
-        title.encode(x=alt.value(_LEFT), y=alt.value(-34), text="title:N"),
-        nearest.encode(x=alt.value(_LEFT), y=alt.value(-20), text="nearest:N"),
+        encoded(title, x=alt.value(_LEFT), y=alt.value(-34), text="title:N"),
+        encoded(nearest, x=alt.value(_LEFT), y=alt.value(-20), text="nearest:N"),
     ]
 
+
+_SIZE = {"width": 270, "height": 80}
 
 _LEFT = -30
 """Where titles begin: above the labels of the axis."""
 
 
-def _bars(rows: Sequence[Row], field: str, colour: str, caption: str) -> Any:
+def _bars(rows: Sequence[Row], units: Any, field: str, colour: str, caption: str) -> list[Any]:
     alt = altair()
-    row = _nearest(rows)
+    row = _nearest(units)
     flat = row.transform_flatten(["unit", "value", "grad"])
     number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : null")
     x = alt.X("unit:O", axis=_axis(), title=None if field == "value" else "hidden unit")
     tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N")]
-    bars = number.mark_bar(color=colour).encode(
-        x=x, y=alt.Y("y:Q", title=None).axis(tickCount=4, format="~g"), tooltip=tooltip
+    bars = encoded(
+        number.mark_bar(color=colour),
+        x=x,
+        y=alt.Y("y:Q", title=None).axis(tickCount=4, format="~g"),
+        tooltip=tooltip,
     )
     words = flat.transform_filter(f"!isNumber(datum.{field})").mark_point(
         shape="cross", filled=True, color=PINK, size=40
     )
-    head = _nearest(_noted(rows, field)).transform_calculate(caption=f"{caption} + datum.note")
-    return alt.layer(
+    head = _nearest(data(_noted(rows, field))).transform_calculate(
+        caption=f"{caption} + datum.note"
+    )
+    return [
         bars,
-        words.encode(x=x, y=alt.value(40), tooltip=tooltip),
-        head.mark_text(align="left", baseline="bottom").encode(
-            x=alt.value(0), y=alt.value(-4), text="caption:N"
+        encoded(words, x=x, y=alt.value(40), tooltip=tooltip),
+        encoded(
+            head.mark_text(align="left", baseline="bottom"),
+            x=alt.value(0),
+            y=alt.value(-4),
+            text="caption:N",
         ),
-    ).properties(width=270, height=80)
+    ]
 
 
 def _noted(rows: Sequence[Row], field: str) -> list[Row]:
@@ -212,7 +235,8 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     """
     alt = altair()
     number = _LOG if of == "gradient" else "datum.value"
-    cells = _of_node(rows).transform_flatten(["unit", "value", "grad"])
+    units = data(rows)
+    cells = _of_node(units).transform_flatten(["unit", "value", "grad"])
     cells = cells.transform_calculate(number=number)
     at = {
         "x": alt.X("t:O", title="step t, of those whose units are kept", axis=_axis()),
@@ -220,15 +244,12 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
         "tooltip": [alt.Tooltip(f"{name}:N") for name in ("t", "unit", "value", "grad", "number")],
     }
     finite = cells.transform_filter("isNumber(datum.number)").mark_rect()
-    return (
-        alt.layer(
-            finite.encode(color=_shade(of), **at),
-            *_words(cells, rows, of, at),
-            *_heading(rows, of),
-        )
-        .resolve_scale(color="independent")
-        .properties(width=540, height=200)
-    )
+    layers = [
+        encoded(finite, color=_shade(of), **at),
+        *_words(cells, rows, of, at),
+        *_heading(units, of),
+    ]
+    return layered(layers, width=540, height=200).resolve_scale(color="independent")
 
 
 _LOG = (
@@ -264,16 +285,16 @@ def _words(cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any]) -> l
     scale = alt.Scale(domain=[name for name, _ in names], range=[colour for _, colour in names])
     marks = cells.transform_filter("isString(datum.number)")
     marks = marks.transform_calculate(word=f"{words} : ''").mark_rect()
-    return [marks.encode(color=alt.Color("word:N", title=None, scale=scale), **at)]
+    return [encoded(marks, color=alt.Color("word:N", title=None, scale=scale), **at)]
 
 
-def _heading(rows: Sequence[Row], of: str) -> list[Any]:
+def _heading(units: Any, of: str) -> list[Any]:
     alt = altair()
-    row = _nearest(rows)
+    row = _nearest(units)
     mark = row.mark_text(text="▼", baseline="bottom", color=ORANGE)
     title = row.transform_calculate(title=f"datum.label + ' over time: its {of}' + datum.fewer")
     head = title.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
     return [
-        mark.encode(x="t:O", y=alt.value(0)),
-        head.encode(x=alt.value(0), y=alt.value(-16), text="title:N"),
+        encoded(mark, x="t:O", y=alt.value(0)),
+        encoded(head, x=alt.value(0), y=alt.value(-16), text="title:N"),
     ]
