@@ -370,12 +370,14 @@ def shares_chart(
     linked : bool
         The time axis is the page's signal ``window``, and what comes back to a state over step t stands
         at t, as everything else on the page does; otherwise it stands at the state's own step, t − 1.
+        The last state, to which nothing comes back over a step, is then left out.
     width, height : int
         Inside the axes.
     """
     panel = _Panel.of(views, time, linked, (width, height))
+    times = {b: view.time[:-1] + 1 if linked else view.time for b, view in panel.found.items()}
     rows = [
-        _curve(block, part, view.time + 1 if linked else view.time, values)
+        _curve(block, part, times[block], values[: len(times[block])])
         for block, view in panel.found.items()
         for part, values in view.parts.items()
     ]

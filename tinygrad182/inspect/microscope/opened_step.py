@@ -349,16 +349,15 @@ def _head(block: int, drawing: _Drawing, times: Sequence[int], title: str) -> Ro
 
 def _explained(flow: StepFlow, m: _Measures) -> str:
     """What the numbers mean, in up to two lines."""
-    before = [op.label for op in flow.operations if op.kind == "before"]
-    shares = _SHARES + (_REST.format(" and ".join(before)) if before else "") + "."
-    if m.factors:
-        return _BOX + _FACTOR + f"\n{shares}"
-    if m.numbers:
-        return _BOX + f"\n{shares}"
     left_out = f"{len(flow.operations)} operations: "
-    if m.labels:
-        return left_out + f"norms and factors are in the tooltips.\n{shares}"
-    return left_out + "names, norms, factors and shares are in the tooltips."
+    if not m.labels:
+        return left_out + "names, norms, factors and shares are in the tooltips."
+    factors = _FACTOR if m.factors else ""
+    boxes = _BOX + factors if m.numbers else left_out + "norms and factors are in the tooltips."
+    before = " and ".join(op.label for op in flow.operations if op.kind == "before")
+    uses = Counter(edge.source for edge in flow.edges)
+    shares = any(_is_part(flow, edge, uses) for edge in flow.edges)
+    return boxes + (f"\n{_SHARES}{_REST.format(before) if before else ''}." if shares else "")
 
 
 def _opened(flow: StepFlow, time: int, title: str) -> str:

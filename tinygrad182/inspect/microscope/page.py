@@ -162,7 +162,9 @@ def _bound(selection: dict[str, Any], spans: Sequence[Span], block: int) -> dict
     if selection["name"] != "pick_step":
         return selection
     last = max(span.steps for span in spans) - 1
-    slider = {"input": "range", "min": 0, "max": last, "step": 1, "name": "Step"}
+    ends = {(span.first, span.last) for span in spans if span.steps > 1}
+    name = "Step t = {} to {}".format(*ends.pop()) if len(ends) == 1 else "Step"
+    slider = {"input": "range", "min": 0, "max": last, "step": 1, "name": name}
     # A bound selection takes no clicks unless told to, and then those of every chart of the page.
     clicks = {"on": f"@{selection['views'][0]}_marks:click"}
     first = {"value": [{"i": spans[block].step}]}

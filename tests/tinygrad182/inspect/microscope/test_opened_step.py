@@ -111,7 +111,7 @@ def test_a_factor_is_short_and_a_single_use_has_no_share(log: float, text: str) 
     edges[1] = dataclasses.replace(edges[1], log10_norm=np.array([log]))
     found = drawn(dataclasses.replace(flow, edges=tuple(edges)), step=0)
     assert found.count(text) == (3 if log == 0 else 1)
-    assert not [text for text in found if re.fullmatch(r"[\d.]+%", text)]
+    assert not [text for text in found if "%" in text]
 
 
 def test_the_chosen_operation_says_its_norms() -> None:
