@@ -131,8 +131,10 @@ def _gain(loss: Tensor, path: str | None, state: str, times: list[int]) -> GainS
         return found
     for what, told in _MADE.items():
         if found.startswith(f"the state made by {what}"):
-            return f"{state} is {told}, so saturation and weight cannot be told apart; "
+            return (
+                f"{state} is {told}, so saturation and weight cannot be told apart; "
                 "the shares say which path"
+            )
     return found
 
 

@@ -191,8 +191,8 @@ READING = (
     "In the opened step, the gradient comes back over each line. The line's width and colour show the norm "
     "of that gradient, its number the share of the whole gradient of the operation it comes back to. The "
     "shares of one operation add up to 1; a negative share works against the others.",
-    "Click an operation to see its values and its gradient over hidden units, and over time: those of one "
-    "sequence of the batch, while norms are over the whole batch.",
+    "Click an operation to see its values and its gradient over hidden units, and over time: those of "
+    "one sequence of the batch, while norms are over the whole batch.",
     "A decade is a power of ten: from 1e-2 to 1e-5 are three decades. Norms are Frobenius norms. An average "
     "over steps is, of factors, the one that makes the same product if every step has it.",
     "The step t leads from the state at t back to the state at t - 1: what it passes back is the gradient "
