@@ -139,12 +139,6 @@ class Carried:
     around: HostArray
     share: HostArray
 
-    def apart_from(self, times: Sequence[int]) -> Carried:
-        """Return the same of all other steps."""
-        rest = ~np.isin(self.time, times)
-        columns = (self.time, self.value, self.kept, self.around, self.share)
-        return Carried(*(column[rest] for column in columns))
-
 
 class _Delta(NamedTuple):
     """A gradient, divided by 2**power."""

@@ -281,7 +281,7 @@ class _Recurrence:
         if self.by_steps:
             numbers["step"] = way.time(self.jumps[0])
             text = f"{self._by_steps()}. Back {ends}, {self._left()}"
-        elif len(self.pieces) > 1:
+        elif len(self.pieces) > 1 or self.jumps:
             text = f"going back {ends}, the gradient {words.grad} {self._becomes()}. It {self._course()}"
         else:
             course = self._course()
@@ -299,7 +299,7 @@ class _Recurrence:
         return f"shrinks to {amount(self.change)}"
 
     def _left(self) -> str:
-        if self.change > LEVEL:
+        if self.change > LEVEL / 4:
             return f"it becomes {amount(self.change)} as large"
         return f"{amount(self.change)} of it is left"
 
@@ -449,7 +449,8 @@ class _Recurrence:
             afresh = 0.0 if blamed else self._afresh(times)
             if self.inside.exists:
                 carried = self.inside.at(times)
-                cause = self._opened(by_path(carried, blamed, self.change, afresh, self.words))
+                net = self.change - sum(map(self._step, self.jumps))
+                cause = self._opened(by_path(carried, blamed, net, afresh, self.words))
             else:
                 split = gain_split(self.loss, self.path, self.words.state, times=times)
                 cause = by_gain(split, blamed, self.change, afresh, self.words)
