@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_an_input_that_is_large_where_a_layer_saturates_is_told(fused: bool) -> 
     bias = layer.bias_ih_l0.numpy()
     given = x if fused else x @ layer.weight_ih_l0.numpy().T + bias  # as the steps are given it
     norms = np.linalg.norm(given.reshape(T, -1), axis=1)
-    usual = np.median(np.delete(norms, [0, 14]))
+    usual = 10 ** np.median(np.log10(np.delete(norms, [0, 14])))
     assert cause.numbers["input_times"] == pytest.approx(norms[14] / usual, rel=1e-9)
     what = "x" if fused else "W_ih x + b"
     assert f"There {what} is {norms[14] / usual:.0f} times as large as usual." in cause.text
@@ -123,7 +124,7 @@ def hidden_factors(layer: Any, x: Array) -> list[list[float]]:
         by_h = by_z @ weight
         around = by_h * run[t - 1][3] * (1 - np.tanh(run[t - 1][4]) ** 2)
         sizes = [np.linalg.norm(a) for a in (by_c, by_z, by_h, around)]
-        found.append([b / a for a, b in zip(sizes, sizes[1:], strict=False)])
+        found.append([b / a for a, b in pairwise(sizes)])
         by_c = by_c * f
     return found
 
