@@ -21,10 +21,11 @@ from ..recurrences import Recurrence, Stack, stacks_of
 from ..scaling import HostArray
 from ..step_flow import flow_among
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
+from .kept import spread
 from .layers import of_layers
 from .passing import Path, far, runs_in_depth
 from .trend import APART, Piece, jumps, pieces, stretch, without
-from .wording import LEVEL, Words, amount, factor, pace, passes, scientific
+from .wording import LEVEL, Words, amount, factor, pace, passes
 from .workings import hidden_path, large_input
 
 Kind = Literal["regime", "place", "cause", "note"]
@@ -34,7 +35,7 @@ LOOKED_AT = 48
 
 
 TOLD, MOST = 0.2, 0.5
-"""Parts of all change, in decades up and down, from which on single steps are told, and stand first."""
+"""Single steps are named if they make the first part of all change, and stand first from the second on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +222,11 @@ class _Recurrence:
         return [self._regime(), *self._place(), *self._cause(), *self._notes()]
 
     def _told(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
-        text = text[0].upper() + text[1:] + "."
+        text = (
+            f"{text}."
+            if text.startswith(f"{self.words.state} ")
+            else f"{text[0].upper()}{text[1:]}."
+        )
         if self.among_others:
             text = f"{self.path or 'your loop'}: {text}"
         return Sentence(text, self.path, kind, folded, numbers)
@@ -239,7 +244,8 @@ class _Recurrence:
         if bad:
             time, what = bad[0], "NaN" if math.isnan(norms[bad[0]]) else "infinite"
             text = (
-                f"{words.state} itself is {what} from {words.at(time)} on, and with it its gradient"
+                f"the state {words.state} itself is {what} from {words.at(time)} on, "
+                "and with it its gradient"
             )
         elif way.broken == "0":
             time, what = way.times[-1], "0"
@@ -443,7 +449,9 @@ class _Recurrence:
     def _because(self, blamed: Blamed | None, kind: Kind, **numbers: Any) -> list[Sentence]:
         """What makes the difference at some steps; or, if none are blamed, at all that do not stand out."""
         way = self.way
-        positions = _spread(len(way.log) - 1, self.jumps, None if self.jumps else self._stretch())
+        positions = _looked_at(
+            len(way.log) - 1, self.jumps, None if self.jumps else self._stretch()
+        )
         times = [way.time(i) for i in positions if blamed or i not in self.jumps]
         try:
             afresh = 0.0 if blamed else self._afresh(times)
@@ -479,7 +487,7 @@ class _Recurrence:
         if "around" not in cause.numbers or self.words.state != "c":
             return cause
         way = self.way
-        steps = [(way.time(i), way.time(i - 1)) for i in _even(1, len(way.log) - 1)]
+        steps = [(way.time(i), way.time(i - 1)) for i in spread(range(1, len(way.log)), LOOKED_AT)]
         flow = flow_among(self.loss, self.path, sorted({t for pair in steps for t in pair}))
         split = hidden_path(flow, self.words.state, steps)
         if split is None:
@@ -494,13 +502,13 @@ class _Recurrence:
 
     def _with_input(self, cause: Cause, blamed: Blamed) -> Cause:
         """A cause, and whether the input is what makes it."""
-        usual = [self.way.time(i) for i in _even(1, len(self.way.log) - 1)]
+        usual = [self.way.time(i) for i in spread(range(1, len(self.way.log)), LOOKED_AT)]
         flow = flow_among(self.loss, self.path, sorted({*usual, *blamed.times}))
         large = large_input(flow, list(blamed.times))
         if large is None:
             return cause
         least = "at least " if len(blamed.times) > 1 else ""
-        times = f"{large.times:.0f}" if large.times < 1000 else scientific(math.log10(large.times))
+        times = f"{large.times:.0f}" if large.times < 1000 else factor(math.log10(large.times))
         text = f"{cause.text}. There {large.label} is {least}{times} times as large as usual"
         return Cause(text, cause.numbers | {"input": large.label, "input_times": large.times})
 
@@ -594,15 +602,9 @@ class _Recurrence:
         return self._told("note", text, True, time=last, usual=usual, there=float(ratio[-1]))
 
 
-def _spread(count: int, named: Iterable[int], between: Piece | None) -> list[int]:
-    """Positions from 1 to ``count``, evenly, and more densely those that are named."""
-    positions = set(_even(1, count)) | set(named)
+def _looked_at(count: int, named: Iterable[int], between: Piece | None) -> list[int]:
+    """Positions from 1 to ``count``: some evenly spread, more between two, and those that are named."""
+    positions = {*spread(range(1, count + 1), LOOKED_AT), *named}
     if between:
-        positions |= set(_even(between.end + 1, between.start))
+        positions.update(spread(range(between.end + 1, between.start + 1), LOOKED_AT))
     return sorted(positions)
-
-
-def _even(first: int, last: int) -> list[int]:
-    count = min(last - first + 1, LOOKED_AT)
-    spread: list[int] = np.linspace(first, last, count).round().astype(int).tolist()
-    return spread
