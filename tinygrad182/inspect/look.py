@@ -201,8 +201,9 @@ class Microscope:
                 found.append(Span(loop=self._beside(i)))
                 continue
             times = self._times(i)
-            kinds = [operation.kind for operation in self.steps[i].operations]
-            node = kinds.index("state") if "state" in kinds else len(kinds) - 1
+            operations = self.steps[i].operations
+            states = [k for k, each in enumerate(operations) if each.name in self.flow.get(i, {})]
+            node = states[0] if states else len(operations) - 1
             loop = None if i in self.flow else self._beside(i)
             found.append(Span(len(times), times[0], times[-1], self._telling_step(i), node, loop))
         return found

@@ -110,7 +110,7 @@ def _measured(flow: StepFlow) -> _Measures:
     longest = [0] * layout.slots
     for op, place in zip(flow.operations, layout.places, strict=True):
         longest[place.slot] = max(longest[place.slot], len(op.label))
-    full = [min(max(54.0, 7.5 * n + 10), 130.0) for n in longest]
+    full = [min(max(58.0, 7.5 * n + 10), 130.0) for n in longest]
     short = [min(max(26.0, 7.5 * n + 10), 130.0) for n in longest]
     gaps = _gaps(flow, layout)
     numbers = sum(full) + _END + sum(gaps) <= WIDTH

@@ -165,7 +165,7 @@ def _bars(rows: Sequence[Row], field: str, colour: str, caption: str, width: int
     row = row.transform_calculate(count="length(datum.unit)")
     flat = row.transform_flatten(["unit", "value", "grad"])
     number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : 0")
-    x = alt.X("unit:O", axis=_axis(), title=None if field == "value" else "hidden unit")
+    x = alt.X("unit:O", axis=_axis(labelPadding=8), title=None if field == "value" else "hidden unit")
     tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N")]
     wide = alt.ExprRef(f"min({0.9 * width} / datum.count, 60)")
     bars = number.mark_bar(color=colour, width=wide).encode(
