@@ -13,7 +13,9 @@ from .. import _charts
 from ..errors import ArgumentError, ShapeError
 from ..recording import is_tensor
 from .microscope.curves import curves_chart
-from .microscope.linked_charts import Matrix, matrix_chart, spread
+from .microscope.kept import spread
+from .microscope.linked_charts import matrix_chart
+from .microscope.views import Matrix
 
 SLIDE = 640, 360
 """Width and height of a picture; an image has three pixels for each of these, 1920 × 1080."""

@@ -1,4 +1,4 @@
-"""``look``: a page in which a gradient is followed through a model with one's own eyes."""
+"""``look``: a page on which a reader follows a gradient through a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .step_flow import StepFlow, flow_of_nodes, step_flow
 from .step_rows import is_weight
 
 DRAWN = 1000
-"""Steps of a recurrence that a page draws; of longer ones, those at which there is most to see."""
+"""So many steps of a recurrence are drawn at most: those at which there is most to see."""
 
 WITH_VECTORS = 24
 """Steps whose vectors over hidden units a page keeps."""
@@ -121,7 +121,7 @@ class Microscope:
 
     @cached_property
     def _with_vectors(self) -> Mapping[int, Kept]:
-        """Those of the drawn steps whose units are kept."""
+        """The drawn steps whose vectors over hidden units are kept."""
         found = {}
         for i, kept in self.kept.items():
             some = self._telling(i, kept.places, WITH_VECTORS)
@@ -138,7 +138,7 @@ class Microscope:
         return [times.index(t) for t in chosen(self._steps, times, "look")]
 
     def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
-        """The most telling ones of some steps of a box, and those that were asked for."""
+        """Choose the steps of a box with most to see, and those that were asked for."""
         logs = [np.zeros(len(places))]
         if i in self.flow:
             logs = [state.log10_grad_norm[list(places)] for state in self.flow[i].values()]
@@ -270,7 +270,7 @@ class Microscope:
         view : str, optional
             One of :meth:`charts`; all by default.
         path : str, optional
-            Of the box that is looked at; by default the recurrence that loses most.
+            The box that is looked at; by default the recurrence that loses most.
         time : int, optional
             The step that is opened; by default the one over which the gradient changes most.
         operation : int or str, optional
@@ -350,7 +350,7 @@ class Microscope:
                 name = self.network.blocks[i].path or "the loop"
                 found.append(f"{name}: curves and steps show {kept.told}.")
                 found.append(
-                    f"{name}: values over hidden units are kept of {self._with_vectors[i].told}."
+                    f"{name}: values over hidden units are kept for {self._with_vectors[i].told}."
                 )
         batch = max(
             (f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1
@@ -411,7 +411,7 @@ class Microscope:
         Parameters
         ----------
         path : str, optional
-            Of the box; by default the recurrence with most to see.
+            The box; by default the recurrence with most to see.
         dark : bool
             Whether the notebook is dark.
 
@@ -454,7 +454,7 @@ def _single(loss: Tensor, gradient: Any) -> Tensor:
 
 
 def _calls(members: Sequence[Node]) -> dict[int, list[Node]]:
-    """The operations of a module by its calls, of all as steps if they are alike; else of the last ones."""
+    """The operations of a module: a step for each call if all are alike, else one step of the last ones."""
     calls: dict[int, list[Node]] = {}
     for node in members:
         if node.primitive is not None and not is_weight(node):
@@ -474,7 +474,7 @@ def look(
     steps: Sequence[int] | None = None,
     sample: int = 0,
 ) -> Microscope:
-    """Look at a loss, or at a model: the page on which its gradient is followed through time.
+    """Look at a loss, or at a model: a page on which a reader follows its gradient through time.
 
     What is returned shows itself in a notebook, writes its page (``.save_html``) and pictures
     (``.save_png``, ``.save_svg``), and opens a browser (``.open()``). Nothing of the graph is freed or

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
-from ..kernels.powers import or_zero, sizes_of
+from ..kernels.powers import NOTHING, or_zero, sizes_of
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Node
@@ -61,7 +61,7 @@ class Rows(NamedTuple):
     def share_of(self, whole: Rows) -> HostArray:
         """⟨part, whole⟩ / ‖whole‖² at every step, (n,); NaN where the whole is exactly 0."""
         sizes = np.abs(whole.values).max(axis=-1, initial=0.0)
-        top = or_zero(np, sizes_of(np, sizes, whole.powers).max(axis=1, keepdims=True))
+        top = or_zero(np, sizes_of(np, sizes, whole.powers).max(1, keepdims=True, initial=NOTHING))
         with np.errstate(all="ignore"):
             square = _summed((whole.values**2).sum(-1), 2 * (whole.powers - top))
             dot = (self.values * whole.values).sum(-1)
@@ -236,14 +236,14 @@ def _outer(
 
 
 def _wide(values: Array, front: tuple[int, ...]) -> HostArray:
-    rows = values.reshape(*front, -1)
+    rows = values.reshape(*front, -1) if values.size else np.zeros((*front, 0))
     return np.asarray(rows, np.float64)
 
 
 # --- the nodes of a graph -----------------------------------------------------------------------
 
 
-class Nodes:
+class RecordedSteps:
     """Steps that are nodes of a graph, each with operations of its own.
 
     Parameters
@@ -261,6 +261,7 @@ class Nodes:
     def __init__(
         self, seed: Seed, nodes: list[Node], steps: dict[int, list[Node]], states: Set[Node]
     ) -> None:
+        self._seed = seed
         self._steps = steps
         self._states = states
         self._owner = {node: t for t, some in steps.items() for node in some}
@@ -271,6 +272,7 @@ class Nodes:
             for node in some
             if node not in self._given[t]
             and (only_moves(node, self._owner) or only_moves(node, self._given[t]))
+            and node is not seed[0]
         }
         self._wanted = {*self._owner, *(x for given in self._given.values() for x in given)}
         self._users: dict[Node, list[Node]] = {}
@@ -374,6 +376,8 @@ class Nodes:
                     target = NEXT
                 bands = self._sent(user).get(node, [])
                 found.setdefault(target, [[] for _ in column])[k].extend(bands)
+            if node is self._seed[0]:
+                found.setdefault(LOSS, [[] for _ in column])[k].append((self._seed[1], 0))
         return found
 
     def _users_of(self, node: Node) -> dict[Node, None]:
@@ -429,8 +433,8 @@ def _one(powers: Power) -> Power:
 
 def _samples(array: Array) -> HostArray:
     """An array as a row for each sequence of a batch, (B, W), in float64."""
-    rows = len(array) if np.ndim(array) > 1 else 1
-    return np.asarray(array, np.float64).reshape(rows, -1)
+    shape = array.shape if np.ndim(array) > 1 else (1, array.size)
+    return np.asarray(array, np.float64).reshape(shape[0], math.prod(shape[1:]))
 
 
 def _stacked(bands: list[list[Band]], shape: tuple[int, ...]) -> Rows:
@@ -452,4 +456,4 @@ def _rows(array: Array, power: Power) -> tuple[HostArray, HostArray]:
         values = _samples(array)
         return values, np.full(len(values), 0 if power == NOT_FINITE else power)
     values, powers = at_sample_powers(array, power, array.ndim)
-    return values.reshape(len(powers), -1), powers
+    return _samples(values), powers

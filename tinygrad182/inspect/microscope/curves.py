@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..._charts import GREY, PALETTE, PINK, Row, altair, data, decade_axis
+from ..._charts import (
+    GREY,
+    PALETTE,
+    PINK,
+    Row,
+    altair,
+    data,
+    decade_axis,
+    encoded,
+    layered,
+)
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
 
 if TYPE_CHECKING:
@@ -81,7 +91,7 @@ def curves_chart(
         *_chosen(wide, x, ends, linked),
         _steps(wide, lines, linked),
     ]
-    main = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+    main = layered(layers, width=WIDTH, height=HEIGHT)
     if not linked:
         return main
     brush = alt.selection_interval(name="brush", encodings=["x"])
@@ -198,18 +208,15 @@ def _curves(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Fou
     y = alt.Y("y:Q").title("norm, in decades").axis(**ticks)
     y = y.scale(domain=[found.low - room, found.high + room], nice=False, zero=False)
     point = alt.OverlayMarkDef(size=18, strokeDash=[0]) if found.most <= FEW else False
-    return (
-        _long(wide, lines)
-        .mark_line(clip=True, point=point)
-        .encode(
-            x=x,
-            y=y,
-            color=colour,
-            strokeDash=dash,
-            detail=["block:N"],
-            opacity=_chosen_block(1, 0.3),
-            strokeWidth=alt.condition("datum.gradient", alt.value(2), alt.value(1.3)),
-        )
+    return encoded(
+        _long(wide, lines).mark_line(clip=True, point=point),
+        x=x,
+        y=y,
+        color=colour,
+        strokeDash=dash,
+        detail=["block:N"],
+        opacity=_chosen_block(1, 0.3),
+        strokeWidth=alt.condition("datum.gradient", alt.value(2), alt.value(1.3)),
     )
 
 
@@ -248,14 +255,13 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
         word=f"{json.dumps(_WORDS)}[datum.log]", lane=f"{lanes}[datum.field]"
     )
     return [
-        long.transform_filter(f"datum.log === {word!r}")
-        .mark_point(
-            filled=True,
-            size=45,
-            clip=True,
-            yOffset=alt.ExprRef("-5 - datum.lane" if word == ZERO else "5 + datum.lane"),
-        )
-        .encode(
+        encoded(
+            long.transform_filter(f"datum.log === {word!r}").mark_point(
+                filled=True,
+                size=45,
+                clip=True,
+                yOffset=alt.ExprRef("-5 - datum.lane" if word == ZERO else "5 + datum.lane"),
+            ),
             x=x,
             y=alt.value("height" if word == ZERO else 0),
             shape=alt.Shape("word:N", scale=scale, legend=legend),
@@ -287,7 +293,7 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
         align=alt.ExprRef(f"datum.t > {middle} ? 'right' : 'left'"),
         dx=alt.ExprRef(f"datum.t > {middle} ? 3 : -3"),
     )  # fmt: skip
-    return [rule, text.encode(x=x, y=alt.value(-4), text="label:N")]
+    return [rule, encoded(text, x=x, y=alt.value(-4), text="label:N")]
 
 
 def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Kept) -> list[Any]:
@@ -303,7 +309,7 @@ def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Kept) -> list[Any]:
         align="right" if right else "left", dx=3 if right else -3, baseline="bottom",
         color=PINK, fontWeight="bold", fontSize=12, opacity=there,
     )  # fmt: skip
-    return [rule, label.encode(x="t:Q", y=alt.value(-19), text="text:N")]
+    return [rule, encoded(label, x="t:Q", y=alt.value(-19), text="text:N")]
 
 
 def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any:
@@ -314,7 +320,8 @@ def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any
     )
     tooltip = [alt.Tooltip("path:N", title="of"), alt.Tooltip("t:Q", title="step t")]
     tooltip += [alt.Tooltip(f"{field}_text:N", title=name) for field, (name, _) in lines.items()]
-    rect = chosen.mark_rect(opacity=0, clip=True, cursor="pointer").encode(
+    rect = encoded(
+        chosen.mark_rect(opacity=0, clip=True, cursor="pointer"),
         x=alt.X("left:Q", title="step t"),
         x2="right:Q",
         tooltip=tooltip,

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ... import _charts
-from ..._charts import GREY, ORANGE, SMALLEST, Row, data
+from ..._charts import GREY, ORANGE, SMALLEST, Row, data, encoded, layered
 from .magnitudes import number
 from .network import Block, Link, Network
 from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
@@ -58,8 +58,7 @@ def network_chart(
         *_text_layers(alt, network, boxes, places, (low, high)),
     ]
     title = alt.Title("The network", subtitle=["colour: gradient that leaves a box, in decades"])
-    chart: Any = alt.layer(*layers).properties(width=WIDTH, height=height, title=title)
-    return chart
+    return layered(layers, width=WIDTH, height=height, title=title)
 
 
 def _opening(network: Network, linked: bool, opens: Collection[int] | None) -> list[int] | None:
@@ -115,6 +114,7 @@ def _box_layer(
         }
         pick = {"fields": ["block"], "on": on, "toggle": False, "empty": False, "clear": False}
         layer = layer.add_params(alt.selection_point(name="pick_block", **pick))
+        layer.name = "boxes"
     return layer
 
 
@@ -160,14 +160,14 @@ def _text_layers(
     ink = alt.Color("ink:N", scale=None, legend=None)
     given = {"text": "text:N", "tooltip": _TOLD, **places}
     made = [
-        alt.Chart(data(titles))
-        .mark_text(fontSize=12, fontWeight="bold")
-        .encode(color=ink, **given),
-        alt.Chart(data(others)).mark_text(fontSize=SMALLEST).encode(color=ink, **given),
+        encoded(
+            alt.Chart(data(titles)).mark_text(fontSize=12, fontWeight="bold"), color=ink, **given
+        ),
+        encoded(alt.Chart(data(others)).mark_text(fontSize=SMALLEST), color=ink, **given),
     ]
     if loops:
         made.append(
-            alt.Chart(data(loops)).mark_text(align="left", fontSize=SMALLEST).encode(**given)
+            encoded(alt.Chart(data(loops)).mark_text(align="left", fontSize=SMALLEST), **given)
         )
     return made
 
@@ -222,7 +222,8 @@ def _drawn(alt: Any, lines: list[Row], heads: list[Row], places: dict[str, Any])
     line = alt.Chart(data(lines)).mark_line(color=GREY, strokeJoin="round")
     head = alt.Chart(data(heads)).mark_point(color=GREY, filled=True, opacity=1)
     return [
-        line.encode(
+        encoded(
+            line,
             detail="arrow:N",
             order="i:Q",
             strokeWidth=alt.StrokeWidth("width:Q", scale=None, legend=None),
@@ -230,7 +231,8 @@ def _drawn(alt: Any, lines: list[Row], heads: list[Row], places: dict[str, Any])
             tooltip=_TOLD,
             **places,
         ),
-        head.encode(
+        encoded(
+            head,
             shape=alt.Shape("head:N", scale=None, legend=None),
             size=alt.Size("size:Q", scale=None, legend=None),
             tooltip=_TOLD,

@@ -8,7 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._charts import BLUE, GREEN, GREY, MAGNITUDE, ORANGE, PINK, Row, altair, data
+from ..._charts import (
+    BLUE,
+    GREEN,
+    GREY,
+    MAGNITUDE,
+    ORANGE,
+    PINK,
+    Row,
+    altair,
+    data,
+    encoded,
+    layered,
+)
 from ..scaling import HostArray
 from ..step_flow import StepEdge, StepFlow, StepOperation
 from .magnitudes import coded, norm_text
@@ -84,7 +96,7 @@ def step_chart(
         *_edge_texts(edges, axes),
         *_box_texts(boxes, axes),
     ]
-    return alt.layer(*layers).properties(width=WIDTH, height=height)
+    return layered(layers, width=WIDTH, height=height)
 
 
 def _indices(flow: StepFlow, times: Sequence[int]) -> list[int]:
@@ -340,7 +352,7 @@ def _chosen(boxes: Any) -> Any:
     mark = chosen.mark_text(
         align="right", baseline="top", fontSize=12, fontWeight="bold", color=ORANGE
     )
-    return mark.encode(x=alt.value(WIDTH), y=alt.value(1), text=alt.Text("chosen:N"))
+    return encoded(mark, x=alt.value(WIDTH), y=alt.value(1), text=alt.Text("chosen:N"))
 
 
 def _title(heads: Any) -> list[Any]:
@@ -402,7 +414,8 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
     colour = alt.Scale(scheme=scheme, domain=[-DECADES, 0], clamp=True)
     line = {"interpolate": "monotone", "strokeCap": "butt", "opacity": 0.9}
     return [
-        plain.mark_line(**line, strokeWidth=alt.ExprRef(_WIDTH)).encode(
+        encoded(
+            plain.mark_line(**line, strokeWidth=alt.ExprRef(_WIDTH)),
             color=alt.Color("below:Q", scale=colour, legend=legend),
             strokeDash=alt.condition("datum.part < 0", alt.value([6, 3]), alt.value([])),
             **at,
@@ -426,11 +439,14 @@ def _edge_texts(edges: Any, axes: _Axes) -> list[Any]:
     ends = now.transform_filter("datum.end").mark_text(align="left", baseline="middle", dx=4)
     at = axes.at("last_x", "last_y")
     return [
-        share.transform_filter("!(datum.part < 0)").encode(text="share_text:N", **at),
-        share.transform_filter("datum.part < 0").encode(
-            text="share_text:N", color=alt.value(ORANGE), **at
+        encoded(share.transform_filter("!(datum.part < 0)"), text="share_text:N", **at),
+        encoded(
+            share.transform_filter("datum.part < 0"),
+            text="share_text:N",
+            color=alt.value(ORANGE),
+            **at,
         ),
-        ends.encode(text="end:N", **at),
+        encoded(ends, text="end:N", **at),
     ]
 
 
@@ -451,7 +467,7 @@ def _boxes(boxes: Any, axes: _Axes, linked: bool) -> list[Any]:
         stroke=alt.ExprRef(f"datum.node == node ? {ORANGE!r} : {colour} : {GREY!r}"),
         strokeWidth=alt.ExprRef("datum.node == node ? 3 : 1"),
     )  # fmt: skip
-    rect = rect.encode(x2="x2:Q", y2="y2:Q", tooltip=tooltip, **axes.at("x", "y"))
+    rect = encoded(rect, x2="x2:Q", y2="y2:Q", tooltip=tooltip, **axes.at("x", "y"))
     rect = rect.properties(name="operations")
     if not linked:
         return [rect]
@@ -492,7 +508,7 @@ def _box_texts(boxes: Any, axes: _Axes) -> list[Any]:
     value = full.mark_text(baseline="middle", dy=2)
     grad = full.mark_text(baseline="middle", dy=15)
     return [
-        label.encode(text="label:N", **at),
-        value.encode(text="value_text:N", **at),
-        grad.encode(text="grad_line:N", **at),
+        encoded(label, text="label:N", **at),
+        encoded(value, text="value_text:N", **at),
+        encoded(grad, text="grad_line:N", **at),
     ]

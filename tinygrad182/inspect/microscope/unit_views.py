@@ -8,7 +8,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..._charts import BLUE, GREY, MAGNITUDE, ORANGE, PINK, SHARE, Row, altair, data
+from ..._charts import (
+    BLUE,
+    GREY,
+    MAGNITUDE,
+    ORANGE,
+    PINK,
+    SHARE,
+    Row,
+    altair,
+    data,
+    encoded,
+    layered,
+)
 from ..scaling import HostArray
 from ..step_flow import StepFlow, StepVectors
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
@@ -101,14 +113,15 @@ def _rounded(numbers: HostArray) -> list[float | str]:
     ]
 
 
-def _of_node(rows: Sequence[Row]) -> Any:
-    return altair().Chart(data(rows)).transform_filter("datum.block == block && datum.node == node")
+def _of_node(units: Any) -> Any:
+    """The rows of the chosen operation."""
+    return altair().Chart(units).transform_filter("datum.block == block && datum.node == node")
 
 
-def _nearest(rows: Sequence[Row]) -> Any:
+def _nearest(units: Any) -> Any:
     """Its row at the chosen step; at the nearest one (the earlier of two) if that has no vectors."""
     return (
-        _of_node(rows)
+        _of_node(units)
         .transform_calculate(far="abs(datum.i - step) + (datum.i > step ? 0.5 : 0)")
         .transform_joinaggregate(nearest="min(far)")
         .transform_filter("datum.far == datum.nearest")
@@ -134,41 +147,44 @@ def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
     -------
     alt.VConcatChart
     """
-    alt = altair()
+    units = data(rows)
     unit = "datum.power ? ', in units of 1e' + datum.power : ''"
     captions = {"value": "'value'", "grad": f"'gradient' + ({unit})"}
+    size = {"width": width, "height": 80}
     bars = [
-        _bars(rows, "value", BLUE, captions["value"], width),
-        _bars(rows, "grad", ORANGE, captions["grad"], width),
+        layered(_bars(rows, units, "value", BLUE, captions["value"], width)),
+        layered(_bars(rows, units, "grad", ORANGE, captions["grad"], width), **size),
     ]
-    bars[0] = alt.layer(bars[0], *_names(rows))
-    return alt.vconcat(*bars, spacing=12)
+    bars[0] = layered([bars[0], *_names(units)], **size)
+    return altair().vconcat(*bars, spacing=12)
 
 
-def _names(rows: Sequence[Row]) -> list[Any]:
+def _names(units: Any) -> list[Any]:
     """What the bars show: the operation and the time."""
     alt = altair()
-    row = _nearest(rows).transform_calculate(
+    row = _nearest(units).transform_calculate(
         title="datum.label + (datum.when ? datum.when + datum.t : '')", nearest=_NEAREST
     )
     title = row.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
     nearest = row.mark_text(align="left", baseline="bottom")
     return [
-        title.encode(x=alt.value(0), y=alt.value(-34), text="title:N"),
-        nearest.encode(x=alt.value(0), y=alt.value(-20), text="nearest:N"),
+        encoded(title, x=alt.value(0), y=alt.value(-34), text="title:N"),
+        encoded(nearest, x=alt.value(0), y=alt.value(-20), text="nearest:N"),
     ]
 
 
-def _bars(rows: Sequence[Row], field: str, colour: str, caption: str, width: int) -> Any:
+def _bars(
+    rows: Sequence[Row], units: Any, field: str, colour: str, caption: str, width: int
+) -> list[Any]:
     alt = altair()
-    row = _nearest(rows)
-    row = row.transform_calculate(count="length(datum.unit)")
+    row = _nearest(units).transform_calculate(count="length(datum.unit)")
     flat = row.transform_flatten(["unit", "value", "grad"])
     number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : 0")
     x = alt.X("unit:O", axis=_axis(labelPadding=8), title=None if field == "value" else "hidden unit")
     tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N")]
     wide = alt.ExprRef(f"min({0.9 * width} / datum.count, 60)")
-    bars = number.mark_bar(color=colour, width=wide).encode(
+    bars = encoded(
+        number.mark_bar(color=colour, width=wide),
         x=x,
         y=alt.Y("y:Q", title=None).axis(tickCount=4, labelExpr="format(datum.value, '~g')"),
         tooltip=tooltip,
@@ -176,14 +192,19 @@ def _bars(rows: Sequence[Row], field: str, colour: str, caption: str, width: int
     words = flat.transform_filter(f"!isNumber(datum.{field})").mark_point(
         shape="cross", filled=True, color=PINK, size=40
     )
-    head = _nearest(_noted(rows, field)).transform_calculate(caption=f"{caption} + datum.note")
-    return alt.layer(
+    head = _nearest(data(_noted(rows, field))).transform_calculate(
+        caption=f"{caption} + datum.note"
+    )
+    return [
         bars,
-        words.encode(x=x, y=alt.value(40), tooltip=tooltip),
-        head.mark_text(align="left", baseline="bottom").encode(
-            x=alt.value(0), y=alt.value(-4), text="caption:N"
+        encoded(words, x=x, y=alt.value(40), tooltip=tooltip),
+        encoded(
+            head.mark_text(align="left", baseline="bottom"),
+            x=alt.value(0),
+            y=alt.value(-4),
+            text="caption:N",
         ),
-    ).properties(width=width, height=80)
+    ]
 
 
 def _noted(rows: Sequence[Row], field: str) -> list[Row]:
@@ -233,7 +254,8 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     there = _over_time(rows, of)
     axis = _shown(there)
     number = _LOG if of == "gradient" else "datum.value"
-    cells = _of_node(rows).transform_flatten(["unit", "value", "grad"])
+    units = data(rows)
+    cells = _of_node(units).transform_flatten(["unit", "value", "grad"])
     cells = cells.transform_calculate(number=number)
     cells = cells.transform_calculate(finite="isNumber(datum.number) ? datum.number : null")
     cells = cells.transform_joinaggregate(top="max(finite)")
@@ -246,15 +268,12 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     shaded = cells.transform_calculate(
         shade="isNumber(datum.number) ? datum.number : isNumber(datum.top) ? datum.top : 0"
     ).mark_rect(opacity=alt.ExprRef(f"isNumber(datum.number) ? {there.expr} : 0"))
-    return (
-        alt.layer(
-            shaded.encode(color=_shade(of, there), **at),
-            *_words(cells, rows, of, at, there),
-            *_heading(rows, of, there),
-        )
-        .resolve_scale(color="independent")
-        .properties(width=540, height=200)
-    )
+    layers = [
+        encoded(shaded, color=_shade(of, there), **at),
+        *_words(cells, rows, of, at, there),
+        *_heading(units, of, there),
+    ]
+    return layered(layers, width=540, height=200).resolve_scale(color="independent")
 
 
 _LOG = (
@@ -317,12 +336,12 @@ def _words(
     legend = alt.Legend(
         title=None, symbolOpacity=there, labelExpr=f"{there.expr} ? datum.label : ''"
     )
-    return [marks.encode(color=alt.Color("word:N", scale=scale, legend=legend), **at)]
+    return [encoded(marks, color=alt.Color("word:N", scale=scale, legend=legend), **at)]
 
 
-def _heading(rows: Sequence[Row], of: str, there: Any) -> list[Any]:
+def _heading(units: Any, of: str, there: Any) -> list[Any]:
     alt = altair()
-    row = _nearest(rows)
+    row = _nearest(units)
     mark = row.mark_text(text="▼", baseline="bottom", color=ORANGE, opacity=there)
     title = row.transform_calculate(title=f"datum.label + ' over time: its {of}'")
     head = title.mark_text(
@@ -336,8 +355,8 @@ def _heading(rows: Sequence[Row], of: str, there: Any) -> list[Any]:
     )
     nothing = nothing.mark_text(align="left", fontSize=12, opacity=alone)
     return [
-        mark.encode(x="t:O", y=alt.value(0)),
-        head.encode(x=alt.value(0), y=alt.value(-34), text="title:N"),
-        fewer.encode(x=alt.value(0), y=alt.value(-20), text="fewer:N"),
-        nothing.encode(x=alt.value(0), y=alt.value(-27), text="text:N"),
+        encoded(mark, x="t:O", y=alt.value(0)),
+        encoded(head, x=alt.value(0), y=alt.value(-34), text="title:N"),
+        encoded(fewer, x=alt.value(0), y=alt.value(-20), text="fewer:N"),
+        encoded(nothing, x=alt.value(0), y=alt.value(-27), text="text:N"),
     ]

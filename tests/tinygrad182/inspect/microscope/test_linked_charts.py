@@ -20,7 +20,7 @@ from tinygrad182 import _charts  # noqa: E402
 from tinygrad182.inspect.drawn import SLIDE, signalled  # noqa: E402
 from tinygrad182.inspect.microscope import linked_charts as charts  # noqa: E402
 from tinygrad182.inspect.microscope.linked import linked_views  # noqa: E402
-from tinygrad182.inspect.microscope.linked_charts import (  # noqa: E402
+from tinygrad182.inspect.microscope.views import (  # noqa: E402
     Matrix,
     Shares,
     SingularValues,
