@@ -202,7 +202,11 @@ class Microscope:
                 continue
             times = self._times(i)
             operations = self.steps[i].operations
-            states = [k for k, each in enumerate(operations) if each.name in self.flow.get(i, {})]
+            states = [
+                k
+                for k, each in enumerate(operations)
+                if each.kind == "state" and each.name in self.flow.get(i, {})
+            ]
             node = states[0] if states else len(operations) - 1
             loop = None if i in self.flow else self._beside(i)
             found.append(Span(len(times), times[0], times[-1], self._telling_step(i), node, loop))
@@ -388,7 +392,8 @@ class Microscope:
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
     ) -> None:
         """Write a view, or all of them, as an image, on white or on dark; see :meth:`chart`."""
-        _charts.save_png("save_png", self._spec(view, **chosen), path, dark)
+        scale = 2 if view is None else 3  # one view stands on a slide
+        _charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
 
     def save_svg(
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
