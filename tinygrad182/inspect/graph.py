@@ -27,6 +27,7 @@ from . import dot, terminal
 from .flow import gradient_flow
 from .gates import gate_names
 from .graph_html import graph_html
+from .hosting import on_host
 from .look import Microscope
 from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
@@ -682,8 +683,10 @@ class Graph:
         True
         """
         graph = self.opened() if opened else self
-        network = network_of(graph._order, graph._seeds)
-        return dot.to_dot(network, opened, graph._grads, most)
+        here = on_host(graph._seeds)
+        nodes = ancestors([node for node, _ in here.seeds], constants=True)
+        grads = {here.twin(node): g for node, g in graph._grads.items()} if opened else {}
+        return dot.to_dot(network_of(nodes, here.seeds), opened, grads, most)
 
     def show(self, width: int | None = None) -> None:
         """Print the graph as a tree of modules, and the norms of states over time as sparklines.
