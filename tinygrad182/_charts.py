@@ -98,6 +98,48 @@ def data(rows: Iterable[Row]) -> Any:
     return altair().InlineData(values=tuple(legible(list(rows))))
 
 
+def encoded(marked: Any, **channels: Any) -> Any:
+    """Return a chart with what ``.encode(**channels)`` would give it.
+
+    Altair looks a shorthand, a value or a condition up among all of its classes, 10 ms for each; here
+    they are made with the class that the channel's name tells.
+    """
+    return marked.encode(**{name: _channel(name, given) for name, given in channels.items()})
+
+
+def _channel(name: str, given: Any) -> Any:
+    if isinstance(given, list):
+        return [_channel(name, each) for each in given]
+    kind = name[0].upper() + name[1:]
+    if isinstance(given, str):
+        return getattr(altair(), kind)(given)
+    if isinstance(given, dict):  # altair.value and altair.condition
+        return getattr(altair(), f"{kind}Value")(**given)
+    return given
+
+
+def layered(layers: Iterable[Any], **properties: Any) -> Any:
+    """Return what ``alt.layer(*layers).properties(...)`` would, without its four copies of all layers.
+
+    A layer that makes a selection has a name.
+    """
+    alt = altair()
+    chart, selections = alt.LayerChart(), []
+    for layer in layers:
+        if layer.params is not alt.Undefined:
+            views = {"views": [layer.name]}
+            selections += [
+                alt.TopLevelSelectionParameter(**each.to_dict(), **views) for each in layer.params
+            ]
+            layer = layer.copy(deep=False)
+            layer.params = alt.Undefined
+        chart.layer.append(layer)
+    chart.params = selections or alt.Undefined
+    for name, value in properties.items():
+        chart[name] = value
+    return chart
+
+
 def unchecked() -> AbstractContextManager[None]:
     """Make charts without a check of every part against Vega-Lite's schema, which takes seconds.
 

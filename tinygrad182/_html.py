@@ -29,7 +29,12 @@ def legible(data: Any) -> Any:
         return _NOT_XML.sub(_stand_in, data)
     if isinstance(data, dict):
         return {legible(key): legible(value) for key, value in data.items()}
-    return [legible(value) for value in data] if isinstance(data, list) else data
+    if isinstance(data, list):  # of numbers, most often: thousands
+        return [value if type(value) in _NUMBERS else legible(value) for value in data]
+    return data
+
+
+_NUMBERS = frozenset((float, int))
 
 
 def _stand_in(found: re.Match[str]) -> str:

@@ -402,7 +402,7 @@ class Graph:
                 raise UnknownPathError(f"select: this graph has no {what} {wanted!r}{near}")
 
     def opened(self) -> Graph:
-        """The same graph with every recurrence step by step, as ``fused=False`` would have recorded it.
+        """Return this graph with every recurrence step by step, as ``fused=False`` would have recorded it.
 
         Costs what recording and tracing the steps costs; once.
         """

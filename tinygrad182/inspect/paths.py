@@ -19,7 +19,8 @@ from ..recording import Node
 from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands
 from .hosting import opened
-from .microscope.linked_charts import Shares, gain_chart, shares_chart
+from .microscope.linked_charts import gain_chart, shares_chart
+from .microscope.views import Shares
 from .recurrences import Stack, Wanted, chosen, one_state
 from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .steps import (

@@ -23,7 +23,7 @@ from .hosting import opened
 from .labels import labels_of, told_apart
 from .recurrences import Stack, chosen, recurrences
 from .scaling import HostArray
-from .step_rows import LOSS, NEXT, Batch, Nodes, is_weight, side_by_side
+from .step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
 from .steps import Steps, arriving, is_whole, scans_of, stays_whole
 from .table import text_table
 
@@ -80,7 +80,7 @@ class StepEdge:
     target : int or str
         The operation that uses it; ``"next step"``, or ``"loss"`` for all else that reads a state.
     log10_norm : ndarray ``(T,)``
-        Of the gradient that arrives at the source over this edge.
+        Decadic logarithms of the norms of the gradient that arrives at the source over this edge.
     share : ndarray ``(T,)``
         ⟨edge, δ⟩ / ‖δ‖², where δ is the source's whole gradient: those of one source sum to 1, but for
         a state before, of whose gradient the rest came to it at its own step. NaN where δ is exactly 0.
@@ -231,7 +231,7 @@ class StepFlow:
 
 @np.errstate(all="ignore")  # a model that went wrong is looked at too
 def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> StepFlow:
-    """Every operation of every step of a recurrence: norms of values and gradients, and shares.
+    """Return norms and shares of every operation at every step of a recurrence.
 
     A layer that was run as one operation is opened for this: its steps are recorded again side by side,
     from the states and gradients that the pass through it finds anyhow.
@@ -290,8 +290,8 @@ def flow_of_nodes(
     path: str,
     states: Set[Node] = frozenset(),
 ) -> StepFlow:
-    """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.Nodes`."""
-    source = Nodes(seed, nodes, steps, states)
+    """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.RecordedSteps`."""
+    source = RecordedSteps(seed, nodes, steps, states)
 
     def some(times: Sequence[int]) -> Iterator[Batch]:
         return source.batches(times, edges=False)

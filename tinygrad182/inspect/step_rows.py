@@ -243,7 +243,7 @@ def _wide(values: Array, front: tuple[int, ...]) -> HostArray:
 # --- the nodes of a graph -----------------------------------------------------------------------
 
 
-class Nodes:
+class RecordedSteps:
     """Steps that are nodes of a graph, each with operations of its own.
 
     Parameters

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from ... import _charts
-from ..._charts import GREY, ORANGE, SMALLEST, Row, data
+from ..._charts import GREY, ORANGE, SMALLEST, Row, data, encoded, layered
 from .magnitudes import number
 from .network import Block, Link, Network
 from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
@@ -15,7 +16,9 @@ _BRIGHT = 0.43
 """Above this share of viridis's range dark text is easier to read than white text."""
 
 
-def network_chart(network: Network, linked: bool = False) -> Any:
+def network_chart(
+    network: Network, linked: bool = False, opens: Collection[int] | None = None
+) -> Any:
     """Draw a rolled network; the signal ``block`` says which box is chosen.
 
     The colour of a box is the gradient that leaves it towards what it was computed from, on a scale of
@@ -28,6 +31,8 @@ def network_chart(network: Network, linked: bool = False) -> Any:
     network : Network
     linked : bool
         Whether a click on a box chooses it, by the point selection ``pick_block``.
+    opens : collection of int, optional
+        The boxes that can be chosen, by position; by default all.
 
     Returns
     -------
@@ -49,12 +54,17 @@ def network_chart(network: Network, linked: bool = False) -> Any:
     }
     layers = [
         *_arrow_layers(alt, network, boxes, places, (low, high)),
-        _box_layer(alt, network, boxes, places, (low, high), linked),
+        _box_layer(alt, network, boxes, places, (low, high), _opening(network, linked, opens)),
         *_text_layers(alt, network, boxes, places, (low, high)),
     ]
     title = alt.Title("The network", subtitle=["colour: gradient that leaves a box, in decades"])
-    chart: Any = alt.layer(*layers).properties(width=WIDTH, height=height, title=title)
-    return chart
+    return layered(layers, width=WIDTH, height=height, title=title)
+
+
+def _opening(network: Network, linked: bool, opens: Collection[int] | None) -> list[int] | None:
+    """The boxes that can be chosen; None where nothing takes clicks."""
+    every = range(len(network.blocks))
+    return [i for i in every if opens is None or i in opens] if linked else None
 
 
 def _domain(network: Network) -> tuple[float, float]:
@@ -73,22 +83,21 @@ def _box_layer(
     boxes: list[Box],
     places: dict[str, Any],
     domain: tuple[float, float],
-    linked: bool,
+    opening: list[int] | None,
 ) -> Any:
     rows = [
         {
             "block": box.block, "x": box.x, "x2": box.x + box.width, "y": box.y, "y2": box.top,
             "usual": math.isfinite(block.log10_grad_norm),
             "log": block.log10_grad_norm if math.isfinite(block.log10_grad_norm) else 0.0,
+            "cursor": "pointer" if box.block in (opening or ()) else "default",
             **_told(block),
         }
         for box, block in zip(boxes, network.blocks, strict=True)
     ]  # fmt: skip
     scale = alt.Scale(scheme=_charts.MAGNITUDE, domain=list(domain), clamp=True)
     colour = alt.Color("log:Q", scale=scale, legend=None)
-    layer = alt.Chart(data(rows)).mark_rect(
-        cornerRadius=6, cursor="pointer" if linked else "default"
-    )
+    layer = alt.Chart(data(rows)).mark_rect(cornerRadius=6, cursor=alt.ExprRef("datum.cursor"))
     layer = layer.encode(
         x2="x2:Q",
         y2="y2:Q",
@@ -98,9 +107,14 @@ def _box_layer(
         tooltip=_TOLD,
         **places,
     )
-    if linked:
-        pick = {"fields": ["block"], "on": "click", "toggle": False, "empty": False, "clear": False}
+    if opening is not None:
+        on = {
+            "type": "click",
+            "filter": f"item() && item().datum && indexof({opening}, item().datum.block) >= 0",
+        }
+        pick = {"fields": ["block"], "on": on, "toggle": False, "empty": False, "clear": False}
         layer = layer.add_params(alt.selection_point(name="pick_block", **pick))
+        layer.name = "boxes"
     return layer
 
 
@@ -146,14 +160,14 @@ def _text_layers(
     ink = alt.Color("ink:N", scale=None, legend=None)
     given = {"text": "text:N", "tooltip": _TOLD, **places}
     made = [
-        alt.Chart(data(titles))
-        .mark_text(fontSize=12, fontWeight="bold")
-        .encode(color=ink, **given),
-        alt.Chart(data(others)).mark_text(fontSize=SMALLEST).encode(color=ink, **given),
+        encoded(
+            alt.Chart(data(titles)).mark_text(fontSize=12, fontWeight="bold"), color=ink, **given
+        ),
+        encoded(alt.Chart(data(others)).mark_text(fontSize=SMALLEST), color=ink, **given),
     ]
     if loops:
         made.append(
-            alt.Chart(data(loops)).mark_text(align="left", fontSize=SMALLEST).encode(**given)
+            encoded(alt.Chart(data(loops)).mark_text(align="left", fontSize=SMALLEST), **given)
         )
     return made
 
@@ -208,7 +222,8 @@ def _drawn(alt: Any, lines: list[Row], heads: list[Row], places: dict[str, Any])
     line = alt.Chart(data(lines)).mark_line(color=GREY, strokeJoin="round")
     head = alt.Chart(data(heads)).mark_point(color=GREY, filled=True, opacity=1)
     return [
-        line.encode(
+        encoded(
+            line,
             detail="arrow:N",
             order="i:Q",
             strokeWidth=alt.StrokeWidth("width:Q", scale=None, legend=None),
@@ -216,7 +231,8 @@ def _drawn(alt: Any, lines: list[Row], heads: list[Row], places: dict[str, Any])
             tooltip=_TOLD,
             **places,
         ),
-        head.encode(
+        encoded(
+            head,
             shape=alt.Shape("head:N", scale=None, legend=None),
             size=alt.Size("size:Q", scale=None, legend=None),
             tooltip=_TOLD,
