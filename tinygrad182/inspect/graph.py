@@ -16,7 +16,7 @@ from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
-from ..errors import FreedGraphError, GraphError, UnknownPathError, brief
+from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept, no_grad
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
@@ -520,6 +520,11 @@ class Graph:
         GraphError
             It is of another graph.
         """
+        if not isinstance(x, GraphNode):
+            raise ArgumentError(
+                f"through: the target {x!r} must be a node of the graph, a name, or a name and a time "
+                'step, such as ("c", 3)'
+            )
         node = x._node
         if x._graph is not self:
             opens = x._graph._kept is self._closed
