@@ -188,8 +188,9 @@ class StepFlow:
 
     def index(self, operation: int | str) -> int:
         """The position of an operation in :attr:`operations`, by its label."""
-        if isinstance(operation, int):
-            return range(len(self.operations))[operation]
+        places = range(len(self.operations))
+        if isinstance(operation, int) and -len(places) <= operation < len(places):
+            return places[operation]
         labels = [each.label for each in self.operations]
         if operation not in labels:
             raise UnknownPathError(
@@ -480,7 +481,7 @@ def _keys(batch: Batch) -> dict[Key, Node]:
 
 def _vectors(batch: Batch, node: Node, sample: int) -> StepVectors:
     values = batch.values[node].values
-    if not -values.shape[1] <= sample < values.shape[1]:
+    if not isinstance(sample, int) or not -values.shape[1] <= sample < values.shape[1]:
         raise ArgumentError(f"sample {sample}; the batch has {values.shape[1]} sequences, from 0")
     nothing = np.full(values.shape[::2], np.nan), np.full(len(values), np.nan)
     grads, scales = batch.grads[node].at_sample(sample) if node in batch.grads else nothing

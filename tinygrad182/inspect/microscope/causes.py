@@ -64,7 +64,7 @@ def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
     s, w = (float(np.log10(x).mean()) for x in (split.saturation, split.weight))
     numbers = {"saturation": s, "weight": w, "afresh": afresh}
     each = (
-        f"each {words.unit} back multiplies it by {factor(s)} (saturation) and by {factor(w)} "
+        f"{words.each} back multiplies it by {factor(s)} (saturation) and by {factor(w)} "
         f"({words.matrix})"
     )
     if afresh > AFRESH:
@@ -80,7 +80,9 @@ def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
     numbers["weight_share"] = share = w / (s + w)
     change = "fall" if net < 0 else "rise"
     if share > 0.995:
-        text = f"all of the {change} is {words.matrix}: each {words.unit} back multiplies it by {factor(w)}"
+        text = (
+            f"all of the {change} is {words.matrix}: {words.each} back multiplies it by {factor(w)}"
+        )
         return Cause(f"{text}, and nothing saturates", numbers)
     text = f"{share:.0%} of the {change} (in decades) is {words.matrix}, {1 - share:.0%} saturation"
     return Cause(f"{text}: {each}", numbers)
@@ -122,16 +124,16 @@ def _path(carried: Carried, afresh: float, words: Words) -> Cause:
     share = float(np.nanmean(carried.share))
     numbers = {"share": share, "kept": kept, "afresh": afresh, "gate": words.gate}
     unchanged = not words.gate and abs(kept) < 1e-6
-    multiplied = "as it is" if unchanged else f"multiplied by {factor(kept)} each {words.unit}"
+    multiplied = "as it is" if unchanged else f"multiplied by {factor(kept)} {words.each}"
     if words.gate:
-        multiplied = f"where {words.keeper} multiply it by {factor(kept)} each {words.unit}"
+        multiplied = f"where {words.keeper} multiply it by {factor(kept)} {words.each}"
     over = f"{words.straight}, {multiplied}"
     if not -0.1 <= share <= 1.1:
         text = f"{words.grad} arrives over {over}; a part of that is cancelled over {words.around}"
     elif share >= 0.5:
-        text = f"{share:.0%} of {words.grad} arrives over {over}"
+        text = f"{share:z.0%} of {words.grad} arrives over {over}"
     else:
-        text = f"only {share:.0%} of {words.grad} arrives over {over}; the rest comes over {words.around}"
+        text = f"only {share:z.0%} of {words.grad} arrives over {over}; the rest comes over {words.around}"
     if afresh > AFRESH:
         text += f"; {_afresh(afresh)}"
     return Cause(text, numbers)
@@ -144,9 +146,7 @@ def _path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
     value, _ = blamed.split(carried.time, carried.value)
     numbers = {"factor": own, "elsewhere": elsewhere, "value": value}
     usual = 0.0 if math.isnan(elsewhere) else elsewhere
-    does = (
-        f"{'multiply' if words.gate or words.unit == 'block' else 'multiplies'} it by {factor(own)}"
-    )
+    does = f"{'multiply' if words.several else 'multiplies'} it by {factor(own)}"
     if own > usual - math.log10(2) or blamed.decades > 0:
         text = f"{blamed.where} {words.keeper} {does}{_elsewhere(elsewhere)}"
         text += f"; the difference comes over {words.around}"

@@ -61,6 +61,7 @@ class Sentence:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+@np.errstate(all="ignore")  # a model that went wrong is told of too
 def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     """Say what becomes of a loss's gradient on its way back: where it is lost, and by what.
 
@@ -202,6 +203,7 @@ class _Recurrence:
         if self.part < TOLD:
             self.jumps = []
         self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
+        self.words = self.words._replace(varies=len(self.pieces) > 1)
 
     @property
     def by_steps(self) -> bool:
@@ -453,7 +455,9 @@ class _Recurrence:
             return [self._told("cause", text, time=time, why="cut")]
         if self.inside.exists:
             kept = float(self.inside.at([time]).kept[0])
-            text = f"at {at} {words.keeper} pass nothing back, and neither do {words.around}"
+            verb = "pass" if words.several else "passes"
+            does = "does" if words.state == "c" and words.unit == "step" else "do"
+            text = f"at {at} {words.keeper} {verb} nothing back, and neither {does} {words.around}"
             return [self._told("cause", text, time=time, why=words.gate)] if kept == 0 else []
         try:
             split = gain_split(self.loss, self.path, words.state, times=[time])
