@@ -200,8 +200,11 @@ READING = (
     "Click a curve to open that step; the slider and the arrow keys move it. Drag over the strip below "
     "the curves to choose a window of steps; click the strip to see all of them again.",
     "In the opened step, the gradient comes back over each line. The line's width and colour show the norm "
-    "of that gradient, its number the share of the whole gradient of the operation it comes back to. The "
-    "shares of one operation add up to 1; a negative share works against the others.",
+    "of that gradient. The number below the line (×) is what the norm is multiplied by on its way back "
+    "from the right box to the left one; the number above it (%) is the share of the left box's gradient, "
+    "where that comes back over several lines. The shares of one operation add up to 100%, but for the "
+    "states of the step before, to which the rest came at their own step; a negative share works against "
+    "the others.",
     "Click an operation to see its values and its gradient over hidden units, and over time.",
     "A decade is a power of ten: from 1e-2 to 1e-5 are three decades. Norms are Frobenius norms over the "
     "whole batch.",
