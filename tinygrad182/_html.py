@@ -55,14 +55,18 @@ def in_script(data: Any) -> str:
     >>> print(in_script(["</script>", 1]))
     ["\u003c/script\u003e",1]
     """
-    text = json.dumps(data, separators=(",", ":"))  # U+2028 and U+2029 come out escaped
+    written = json.dumps(data, separators=(",", ":"))  # U+2028 and U+2029 come out escaped
     for character in "<>&'":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+        written = written.replace(character, f"\\u{ord(character):04x}")
+    return written
 
 
 def text(content: Any) -> str:
-    """Return a person's text as it can stand between tags and in attributes."""
+    """Anything as text that can stand between tags and in attributes, whatever characters are in it.
+
+    >>> text("<b> & 'h'")
+    '&lt;b&gt; &amp; &#x27;h&#x27;'
+    """
     return html.escape(legible(str(content)))
 
 

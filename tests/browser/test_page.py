@@ -166,14 +166,14 @@ def rgb(colour: str) -> str:
 
 
 def colours(page: Any) -> tuple[str, str, str]:
-    """Of the page's text, its paper, and an axis's label."""
+    """The colours of the page's text, its paper, and an axis's label."""
     body = "getComputedStyle(document.body)"
     label = "getComputedStyle(document.querySelector('#chart svg .role-axis-label text')).fill"
     return tuple(page.evaluate(f"[{body}.color, {body}.backgroundColor, {label}]"))  # type: ignore[return-value]
 
 
 def test_light_and_dark(written: Any, opened: Open) -> None:
-    """As the reader's system prefers, also when that changes while the page is open."""
+    """The page follows what the reader's system prefers, also when that changes while it is open."""
     light, dark = (
         (rgb(scheme.ink), rgb(scheme.paper), rgb(scheme.ink))
         for scheme in (_charts.LIGHT, _charts.DARK)

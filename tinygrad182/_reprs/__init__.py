@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from .._html import text
 from .grids import array_body
 from .lines import sparkline
-from .markup import MOST_ROWS, fold, preformatted, scientific, shown, table, text, times
+from .markup import (
+    MOST_ROWS,
+    fold,
+    mantissa_and_exponent,
+    preformatted,
+    scientific,
+    shown,
+    table,
+    times,
+    whole_table,
+)
 from .states import state_fold
 
 __all__ = [
     "MOST_ROWS",
     "array_body",
     "fold",
+    "mantissa_and_exponent",
     "preformatted",
     "scientific",
     "shown",
@@ -19,4 +31,5 @@ __all__ = [
     "table",
     "text",
     "times",
+    "whole_table",
 ]

@@ -10,8 +10,9 @@ import numpy as np
 
 from .. import backend
 from .._charts import AMBER, BLUE, ORANGE, PINK
+from .._html import text
 from .lines import sparkline
-from .markup import fold, preformatted, text
+from .markup import fold, preformatted
 
 HostArray = np.ndarray[Any, Any]
 

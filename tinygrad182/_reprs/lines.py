@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .._charts import AMBER, BLUE, GREY, PINK
-from .markup import scientific, text
+from .._html import text
+from .markup import scientific
 
 HostArray = np.ndarray[Any, Any]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from .._html import legible
+from .._html import text
 
 MOST_ROWS = 40
 """Longer tables are cut in the middle."""
@@ -15,15 +14,6 @@ MOST_ROWS = 40
 _BOX = "font:12px/1.5 system-ui,sans-serif;color:inherit;background:transparent"
 _BODY = "margin:2px 0 6px 16px"
 _CELL = "padding:1px 14px 1px 0;border:0;vertical-align:top"
-
-
-def text(value: Any) -> str:
-    """Anything as text that can stand in HTML, whatever characters are in it.
-
-    >>> text("<b> & 'h'")
-    '&lt;b&gt; &amp; &#x27;h&#x27;'
-    """
-    return html.escape(legible(str(value)))
 
 
 def shown(*parts: str) -> str:
@@ -63,6 +53,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], count: int | Non
         half = MOST_ROWS // 2
         left_out = [f"… {count - 2 * half:,} more", *[""] * (len(header) - 1)]
         rows = [*rows[:half], left_out, *rows[-half:]]
+    return whole_table(header, rows, right)
+
+
+def whole_table(header: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[bool]) -> str:
+    """Rows under a header, none left out; ``right`` says which columns are aligned to the right."""
     lines = [_line("th", header, right), *(_line("td", row, right) for row in rows)]
     style = "border-collapse:collapse;color:inherit;font:inherit"
     return f'<table style="{style}">{"".join(lines)}</table>'
@@ -72,7 +67,7 @@ def _is_number(cell: Any) -> bool:
     return isinstance(cell, (int, float)) and not isinstance(cell, bool)
 
 
-def _line(tag: str, cells: Sequence[Any], right: list[bool]) -> str:
+def _line(tag: str, cells: Sequence[Any], right: Sequence[bool]) -> str:
     sides = ["right" if number else "left" for number in right]
     drawn = (
         f'<{tag} style="{_CELL};text-align:{side}">{_told(cell)}</{tag}>'
@@ -102,8 +97,18 @@ def scientific(log10: float, digits: int = 1) -> str:
     """
     if not math.isfinite(log10):
         return "NaN" if math.isnan(log10) else "∞" if log10 > 0 else "0"
+    mantissa, exponent = mantissa_and_exponent(log10, digits)
+    return f"{mantissa}e{exponent:+03d}"
+
+
+def mantissa_and_exponent(log10: float, digits: int) -> tuple[str, int]:
+    """A magnitude by its finite decadic logarithm, rounded to so many digits behind the point.
+
+    >>> mantissa_and_exponent(-400.3, 1), mantissa_and_exponent(2.9999, 0)
+    (('5.0', -401), ('1', 3))
+    """
     exponent = math.floor(log10)
     mantissa = f"{10 ** (log10 - exponent):.{digits}f}"
     if mantissa.startswith("10"):
         mantissa, exponent = f"{1:.{digits}f}", exponent + 1
-    return f"{mantissa}e{exponent:+03d}"
+    return mantissa, exponent

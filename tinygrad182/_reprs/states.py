@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from .._html import text
 from .lines import sparkline
-from .markup import fold, scientific, table, text
+from .markup import fold, scientific, table
 
 HostArray = np.ndarray[Any, Any]
 

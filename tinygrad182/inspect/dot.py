@@ -11,8 +11,8 @@ from .. import backend
 from ..backend import Array
 from ..creation import one_integer
 from ..recording import Leaf, Node
+from .microscope.magnitudes import number
 from .microscope.network import Block, Network
-from .microscope.numbers import number
 
 MOST = 400
 """Operations that are written by default: what ``dot`` lays out in a few seconds."""

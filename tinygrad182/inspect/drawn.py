@@ -13,7 +13,9 @@ from .. import _charts
 from ..errors import ArgumentError, ShapeError
 from ..recording import is_tensor
 from .microscope.curves import curves_chart
-from .microscope.linked_charts import Matrix, matrix_chart, spread
+from .microscope.kept import spread
+from .microscope.linked_charts import matrix_chart
+from .microscope.views import Matrix
 
 SLIDE = 640, 360
 """Width and height of a picture; an image has three pixels for each of these, 1920 × 1080."""
@@ -65,10 +67,10 @@ def slide(chart: Any) -> Any:
     return signalled(chart).properties(width=width, height=height, autosize=fit, padding=12)
 
 
-def signalled(chart: Any, **values: Any) -> Any:
+def signalled(chart: Any, *, block: int = 0, step: int = -1, **values: Any) -> Any:
     """Return a chart with the signals that a page would give it: its only block, and no step."""
     alt = _charts.altair()
-    values = {"block": 0, "step": -1} | values
+    values = {"block": block, "loop": block, "step": step, "loop_step": step} | values
     return chart.add_params(*[alt.param(name=name, value=value) for name, value in values.items()])
 
 

@@ -53,10 +53,8 @@ def gate_names(
     [<sigmoid 'f' (2, 4), in lstm.l0 at t = 7>]
     """
     steps: dict[Any, list[Node]] = {}
-    inner, outer = (
-        set[Node](),
-        set[Node](),
-    )  # the nodes that their own step reads, and those others read
+    # the nodes that their own step reads, and those others read
+    inner, outer = set[Node](), set[Node]()
     for node in nodes:
         step = _step_of(node)
         for x in recorded(node)[1]:
@@ -134,7 +132,7 @@ class _Step:
 
     # --- registers ---------------------------------------------------------------------------------
 
-    def _of(self, x: Any) -> Blocks:
+    def _blocks_of(self, x: Any) -> Blocks:
         """The blocks of an input: of a node of the step, of what the step was given, or of a number."""
         if not isinstance(x, Node):
             return (x,)
@@ -145,7 +143,7 @@ class _Step:
     def _given(self, x: Node) -> Blocks:
         """Registers for what the step was given: a sum, a weight, or anything else."""
         value, at = self.recorded(x)[0], self.scope
-        blocks = self._inputs(self._width(value), _is_weight(x, value.ndim < self.ndim))
+        blocks = self._inputs(self._width(value), _is_shared(x, value.ndim < self.ndim))
         # what the layer itself computed before the step, with H columns for each gate
         made_here = x.primitive is not None and (x.scope.module, x.scope.call) == (
             at.module,
@@ -169,7 +167,7 @@ class _Step:
     def _computed(self, node: Node) -> Blocks:
         """Registers for a node of the step."""
         value, inputs = self.recorded(node)
-        given, op = [self._of(x) for x in inputs], node.op
+        given, op = [self._blocks_of(x) for x in inputs], node.op
         if op in SAME and self._width(value) == len(given[0]):
             return given[0]
         if op == "concat" and node.params["axis"] in (-1, value.ndim - 1):
@@ -198,6 +196,6 @@ class _Step:
         return whole[start // self.units : stop // self.units]
 
 
-def _is_weight(x: Node, is_small: bool) -> bool:
+def _is_shared(x: Node, is_small: bool) -> bool:
     """Whether a node is a parameter, or a number or vector that all sequences of a batch have in common."""
     return is_small or (isinstance(x, Leaf) and bool(x.name))

@@ -217,7 +217,7 @@ class GraphNode:
         """
         graph = self._graph
         for x in given:
-            if isinstance(x, GraphNode) and x._graph._closed is graph:
+            if isinstance(x, GraphNode) and x._graph._closed is graph._kept:
                 graph = x._graph
         return [graph._tensor(x) for x in given]
 
@@ -245,10 +245,10 @@ class Graph:
         # what stays known of an operation when a later backward pass frees it
         self._kept = dict(zip(order, map(_KEPT, order), strict=True))
         self._lazy_opened: Graph | None = None
-        self._closed: Graph | None = None  # the graph of which this opens recurrences,
-        self._twin: Callable[[Node], Node] | None = (
-            None  # and, if all, what stands for its nodes here
-        )
+        # the nodes of the graph of which this opens recurrences: not the graph, which holds this one,
+        # so that both die by reference count
+        self._closed: dict[Node, Any] | None = None
+        self._twin: Callable[[Node], Node] | None = None  # if all are, what stands for those here
         self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
@@ -401,7 +401,7 @@ class Graph:
                 raise UnknownPathError(f"select: this graph has no {what} {wanted!r}{near}")
 
     def opened(self) -> Graph:
-        """The same graph with every recurrence step by step, as ``fused=False`` would have recorded it.
+        """Return this graph with every recurrence step by step, as ``fused=False`` would have recorded it.
 
         Costs what recording and tracing the steps costs; once.
         """
@@ -411,7 +411,7 @@ class Graph:
             (root, seed), *_ = self._seeds
             twin = opening([root])
             self._lazy_opened = _traced([(twin(root), seed)])
-            self._lazy_opened._closed, self._lazy_opened._twin = self, twin
+            self._lazy_opened._closed, self._lazy_opened._twin = self._kept, twin
         return self._lazy_opened
 
     @told
@@ -504,7 +504,7 @@ class Graph:
                 f"grad: {node.op}{node.place()} is not in the graph of expand(), which holds one recurrence"
                 " alone; take the node from graph.select(...) or graph.opened()"
             )
-        if node not in self._closed._kept and node.primitive is not None:
+        if node not in self._closed and node.primitive is not None:
             raise GraphError(
                 f"grad: {node.op}{node.place()} is not in the graph that was traced; trace the loss that "
                 "is to be differentiated, and take the node from there"
@@ -521,12 +521,13 @@ class Graph:
         """
         node = x._node
         if x._graph is not self:
-            if x._graph is self._closed and self._twin is not None:
+            opens = x._graph._kept is self._closed
+            if opens and self._twin is not None:
                 node = self._twin(node)
-            if node not in self._kept or x._graph not in (self, self._closed):
+            if node not in self._kept or not opens:
                 other = f"{x!r} is a node of another graph; take one of graph.select(...)"
                 opened = f"{x!r} is opened here; take a state, graph.select(name=..., time=...)"
-                raise GraphError(opened if x._graph is self._closed else other)
+                raise GraphError(opened if opens else other)
         return self._node(node)
 
     @modes_kept
@@ -575,7 +576,7 @@ class Graph:
             )
         with no_grad(), backend.on(g):
             graph = _traced(inside(node._node, g) if time is None else step(node._node, g, time))
-        graph._closed = self
+        graph._closed = self._kept
         return graph
 
     def table(self, max_rows: int | None = 60) -> TextTable:

@@ -23,7 +23,8 @@ from ..modes import grad_mode, modes_kept
 from ..recording import Node, is_tensor, wrap
 from .drawn import Drawn, slide
 from .hosting import opened
-from .microscope.linked_charts import SingularValues, singular_chart
+from .microscope.linked_charts import singular_chart
+from .microscope.views import SingularValues
 from .paths import Step, steps_of
 from .recorded import opened_graph
 from .recurrences import Stack, Wanted, chosen, one_stack, stack_at
@@ -67,7 +68,7 @@ class StepJacobians(Drawn, Generic[Matrices]):
 
     @property
     def singular_values(self) -> np.ndarray[Any, Any]:
-        """Those of each J_t, largest first ``(K, S)``: how far one step can stretch a gradient.
+        """The singular values of each J_t, largest first ``(K, S)``: how far a step can stretch a gradient.
 
         NaN where a matrix is not finite.
         """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ..recording import Leaf, Node
-from .step_rows import VIEWS, is_weight
+from .step_rows import VIEWS, is_weight, seen_in
+
+_Key = TypeVar("_Key")
 
 LONGEST = 16
 """Characters of a label; what would be longer is called by its operation."""
@@ -42,16 +43,20 @@ def labels_of(
             found[node] = _made_before(node, letter)
         else:
             found[node] = _label(node, found)
-    return _told_apart(found | _sums(nodes, found, names))
+    own = {node for node in names if node not in given}
+    return told_apart(found | _sums(nodes, found, names), own)
 
 
-def _told_apart(labels: dict[Node, str]) -> dict[Node, str]:
-    """Return labels of which each stands once: a second one has a prime behind it."""
-    counts: Counter[str] = Counter()
-    found = {}
-    for node, label in labels.items():
-        found[node] = label + "′" * counts[label]
-        counts[label] += 1
+def told_apart(labels: dict[_Key, str], own: Container[_Key]) -> dict[_Key, str]:
+    """Return labels of which each stands once: a second one has a prime behind it.
+
+    The states and gates of the step itself, ``own``, keep their names.
+    """
+    found, taken = dict(labels), set[str]()
+    for key in sorted(labels, key=lambda key: key not in own):
+        while found[key] in taken:
+            found[key] += "′"
+        taken.add(found[key])
     return found
 
 
@@ -59,11 +64,11 @@ def _sums(
     nodes: Sequence[Node], found: Mapping[Node, str], names: Mapping[Node, str]
 ) -> dict[Node, str]:
     """Several sums that are called z, whose formulas are too long, apart: z_f leads to gate f alone."""
-    users: dict[Node, set[str]] = {}
+    users: dict[Node, dict[str, None]] = {}
     for node in nodes:
         for x in node.inputs or ():
             if isinstance(x, Node):
-                users.setdefault(_source(x), set()).add(names.get(node, ""))
+                users.setdefault(_source(x), {})[names.get(node, "")] = None
     long = [n for n in nodes if found[n] == "z" and n not in names]
     if len(long) < 2:
         return {}
@@ -71,7 +76,7 @@ def _sums(
 
 
 def _made_before(node: Node, letter: str) -> str:
-    """What a step is given may have been computed for all steps at once, by the same layer: ``W_ih x + b``."""
+    """What a step is given, with what the same layer made of it for all steps at once: ``W_ih x + b``."""
     source, front = _source(node), list[Node]()
     while source.primitive is not None and source.scope.module and len(front) < 3:
         if source.scope.module != node.scope.module:
@@ -87,7 +92,7 @@ def _made_before(node: Node, letter: str) -> str:
 def _source(node: Node) -> Node:
     """What a view is a view of."""
     while node.op in VIEWS:
-        (node, *_) = node.inputs or ()  # type: ignore[assignment]
+        node = seen_in(node)
     return node
 
 
@@ -123,7 +128,7 @@ def _operand(node: Any, found: Mapping[Node, str]) -> str:
     if not isinstance(node, Node):
         return ""
     while node not in found and node.op in VIEWS:
-        (node, *_) = node.inputs or ()  # type: ignore[assignment]
+        node = seen_in(node)
     if node in found:
         return found[node]
     if isinstance(node, Leaf) and node.name:

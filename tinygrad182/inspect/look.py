@@ -1,4 +1,4 @@
-"""``look``: a page in which a gradient is followed through a model with one's own eyes."""
+"""``look``: a page on which a reader follows a gradient through a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..nn.module import Module
 from ..recording import Node
 from .flow import GradientFlow, StackFlow, gradient_flow
 from .hosting import on_host
-from .microscope.curves import curves_chart
+from .microscope.curves import Anomaly, curves_chart
 from .microscope.kept import Kept, telling_steps
 from .microscope.linked import LinkedViews, linked_views
 from .microscope.linked_charts import charts_of
@@ -39,7 +39,7 @@ from .step_flow import StepFlow, flow_of_nodes, step_flow
 from .step_rows import is_weight
 
 DRAWN = 1000
-"""Steps of a recurrence that a page draws; of longer ones, those at which there is most to see."""
+"""So many steps of a recurrence are drawn at most: those at which there is most to see."""
 
 WITH_VECTORS = 24
 """Steps whose vectors over hidden units a page keeps."""
@@ -121,7 +121,7 @@ class Microscope:
 
     @cached_property
     def _with_vectors(self) -> Mapping[int, Kept]:
-        """Those of the drawn steps whose units are kept."""
+        """The drawn steps whose vectors over hidden units are kept."""
         found = {}
         for i, kept in self.kept.items():
             some = self._telling(i, kept.places, WITH_VECTORS)
@@ -138,7 +138,7 @@ class Microscope:
         return [times.index(t) for t in chosen(self._steps, times, "look")]
 
     def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
-        """The most telling ones of some steps of a box, and those that were asked for."""
+        """Choose the steps of a box with most to see, and those that were asked for."""
         logs = [np.zeros(len(places))]
         if i in self.flow:
             logs = [state.log10_grad_norm[list(places)] for state in self.flow[i].values()]
@@ -153,21 +153,22 @@ class Microscope:
     # --- the charts -------------------------------------------------------------------------------
 
     @cached_property
-    def _anomaly(self) -> tuple[int, str] | None:
+    def _anomaly(self) -> Anomaly | None:
         """The first step at which a state, or on the way back its gradient, is NaN or infinite."""
-        for stack in self.flow.values():
+        for i, stack in self.flow.items():
             for name, state in stack.items():
                 wrong = np.flatnonzero(~np.isfinite(state.value_norm))
                 if wrong.size:
                     t = int(state.time[wrong[0]])
-                    return t, f"first anomaly: {name} at t = {t} is not finite"
-        for stack in self.flow.values():
+                    return Anomaly(i, t, f"first anomaly: {name} at t = {t} is not finite")
+        for i, stack in self.flow.items():
             for name, state in stack.items():
                 log = state.log_grad_norm
                 wrong = np.flatnonzero(np.isnan(log) | (log == np.inf))
                 if wrong.size:
                     t = int(state.time[wrong[-1]])
-                    return t, f"first anomaly on the way back: ∂L/∂{name} at t = {t} is not finite"
+                    told = f"first anomaly on the way back: ∂L/∂{name} at t = {t} is not finite"
+                    return Anomaly(i, t, told)
         return None
 
     @cached_property
@@ -181,12 +182,15 @@ class Microscope:
 
     def _panels(self, linked: bool) -> Panels:
         times = {i: self._times(i) for i in self.steps}
+        titles = {i: self.network.blocks[i].title for i in self.steps}
         return Panels(
-            network=network_chart(self.network, linked=linked),
+            network=network_chart(self.network, linked, opens=self.steps),
             curves=curves_chart(self.flow, times, linked, self._anomaly) if self.flow else None,
-            opened=step_chart(self.steps, times, linked),
-            bars=unit_bars(self._rows),
-            heatmap=unit_heatmap(self._rows),
+            opened=step_chart(self.steps, times, linked, titles) if self.steps else None,
+            bars=unit_bars(self._rows, 270 if self.flow else 780) if self._rows else None,
+            heatmap=unit_heatmap(self._rows)
+            if max(map(len, times.values()), default=1) > 1
+            else None,
             linked=list(charts_of(self.linked, width=310).values()),
         )
 
@@ -194,13 +198,18 @@ class Microscope:
         found = []
         for i in range(len(self.network.blocks)):
             if i not in self.steps:
-                found.append(Span())
+                found.append(Span(loop=self._beside(i)))
                 continue
             times = self._times(i)
             kinds = [operation.kind for operation in self.steps[i].operations]
             node = kinds.index("state") if "state" in kinds else len(kinds) - 1
-            found.append(Span(len(times), times[0], times[-1], self._telling_step(i), node))
+            loop = None if i in self.flow else self._beside(i)
+            found.append(Span(len(times), times[0], times[-1], self._telling_step(i), node, loop))
         return found
+
+    def _beside(self, i: int) -> int | None:
+        """The recurrence whose curves are shown while another box is chosen: the nearest one."""
+        return min(self.flow, key=lambda k: abs(k - i), default=None)
 
     def _telling_step(self, i: int) -> int:
         """The position among the kept steps of the one over which the gradient changes most.
@@ -220,7 +229,8 @@ class Microscope:
     def _first_block(self) -> int:
         """The box that is open at first: the recurrence with most to see, or else the last module."""
         if not self.flow:
-            return max(self.steps, default=0)
+            modules = [i for i in self.steps if self.network.blocks[i].kind == "module"]
+            return max(modules or self.steps, default=0)
         told = [s.path for s in self.sentences if s.path]
         paths = {self.network.blocks[i].path: i for i in self.flow}
         return next((paths[path] for path in told if path in paths), next(iter(self.flow)))
@@ -259,7 +269,7 @@ class Microscope:
         view : str, optional
             One of :meth:`charts`; all by default.
         path : str, optional
-            Of the box that is looked at; by default the recurrence that loses most.
+            The box that is looked at; by default the recurrence that loses most.
         time : int, optional
             The step that is opened; by default the one over which the gradient changes most.
         operation : int or str, optional
@@ -292,8 +302,10 @@ class Microscope:
                     f"look: no view {view!r}; there are {brief(list(charts))[1:-1]}"
                 )
             spec = _charts.spec(charts[view])
-        values = {"block": block, "step": span.step, "node": span.node}
-        values |= {"window": [span.first, span.last]}
+        loop = block if span.loop is None else span.loop
+        values: dict[str, Any] = {"block": block, "step": span.step, "node": span.node}
+        values |= {"loop": loop, "loop_step": spans[loop].step}
+        values |= {"window": [spans[loop].first, spans[loop].last]}
         spec["params"] = [
             *({"name": n, "value": v} for n, v in values.items()),
             *spec.get("params", ()),
@@ -337,7 +349,7 @@ class Microscope:
                 name = self.network.blocks[i].path or "the loop"
                 found.append(f"{name}: curves and steps show {kept.told}.")
                 found.append(
-                    f"{name}: values over hidden units are kept of {self._with_vectors[i].told}."
+                    f"{name}: values over hidden units are kept for {self._with_vectors[i].told}."
                 )
         batch = max(
             (f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1
@@ -398,7 +410,7 @@ class Microscope:
         Parameters
         ----------
         path : str, optional
-            Of the box; by default the recurrence with most to see.
+            The box; by default the recurrence with most to see.
         dark : bool
             Whether the notebook is dark.
 
@@ -441,7 +453,7 @@ def _single(loss: Tensor, gradient: Any) -> Tensor:
 
 
 def _calls(members: Sequence[Node]) -> dict[int, list[Node]]:
-    """The operations of a module by its calls, of all as steps if they are alike; else of the last ones."""
+    """The operations of a module: a step for each call if all are alike, else one step of the last ones."""
     calls: dict[int, list[Node]] = {}
     for node in members:
         if node.primitive is not None and not is_weight(node):
@@ -461,7 +473,7 @@ def look(
     steps: Sequence[int] | None = None,
     sample: int = 0,
 ) -> Microscope:
-    """Look at a loss, or at a model: the page on which its gradient is followed through time.
+    """Look at a loss, or at a model: a page on which a reader follows its gradient through time.
 
     What is returned shows itself in a notebook, writes its page (``.save_html``) and pictures
     (``.save_png``, ``.save_svg``), and opens a browser (``.open()``). Nothing of the graph is freed or
@@ -523,6 +535,6 @@ def _default_loss(output: Any) -> Tensor:
     first = output[0] if isinstance(output, tuple) else output
     if not isinstance(first, Tensor):
         raise ArgumentError(
-            f"look: the model returns a {type(first).__name__}; pass loss=, a function that makes a loss of it"
+            f"look: the model returns a {type(first).__name__}; pass loss=, which makes a loss of it"
         )
     return functions.sum(first[-1] if first.ndim == 3 else first)

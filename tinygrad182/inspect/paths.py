@@ -19,7 +19,8 @@ from ..recording import Node
 from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands
 from .hosting import opened
-from .microscope.linked_charts import Shares, gain_chart, shares_chart
+from .microscope.linked_charts import gain_chart, shares_chart
+from .microscope.views import Shares
 from .recurrences import Stack, Wanted, chosen, one_state
 from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .steps import (
@@ -378,8 +379,11 @@ def common_power(bands: Iterable[Band]) -> int:
 
 def at_power(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
     """The gradient of a node, divided by 2**power; zeros if there is none."""
-    bands = found.get(node, [])
-    return sum((times_power(g, p - power) for g, p in bands), start=zeros_like(node.value))
+    total = zeros_like(node.value)
+    with backend.on(total):
+        for g, p in found.get(node, []):  # the sum of arrays without axes is a number, no array
+            total = backend.namespace(total).asarray(total + times_power(g, p - power))
+    return total
 
 
 def _rows(array: Array) -> np.ndarray[Any, Any]:

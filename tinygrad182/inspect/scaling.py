@@ -7,7 +7,7 @@ every element, with size 1 along the axes on which the powers do not depend.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -481,11 +481,45 @@ def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArr
     norms, powers : ndarrays (bands, T, …, B)
         Legs of right triangles, each beside the power of two it is to be multiplied by.
     """
-    top = np.where(norms == 0, powers.min(), powers).max(axis=(0, -1))
+    least = powers.min(initial=0)  # of an empty batch too
+    top = np.where(norms == 0, least, powers).max(axis=(0, -1), initial=least)
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         legs = np.ldexp(norms, powers - top[..., None])
         total = row_norms(np.hypot.reduce(legs, axis=0))
         return np.ldexp(total, top), np.log(total) + top * math.log(2)
+
+
+def log10_norm(bands: Iterable[Band]) -> float:
+    """The decadic logarithm of the norm of an array that is given as bands; −∞ for none."""
+    logs = []
+    for array, power in bands:
+        wide = backend.fetch([array])[0].astype("float64")
+        top = power
+        if not isinstance(power, int):
+            powers = np.broadcast_to(backend.fetch([power])[0], wide.shape)
+            top = int(powers[wide != 0].max(initial=powers.min()))
+            with np.errstate(under="ignore"):
+                wide = np.ldexp(wide, powers - top)
+        size = backend.norm(wide)
+        log = math.log10(size) if size > 0 or math.isnan(size) else -math.inf
+        logs.append(log + top * math.log10(2))
+    return log10_together(logs)
+
+
+def log10_together(logs: Sequence[float]) -> float:
+    """The logarithm of the norm of several arrays side by side, from those of their norms.
+
+    >>> round(10 ** log10_together([math.log10(3), math.log10(4)]), 9)
+    5.0
+    >>> log10_together([-400.0, -math.inf])
+    -400.0
+    """
+    top = max(logs, default=-math.inf)
+    if any(math.isnan(log) for log in logs):
+        return math.nan
+    if not math.isfinite(top):
+        return top
+    return top + 0.5 * math.log10(sum(10 ** (2 * (log - top)) for log in logs))
 
 
 def _wide(states: Array, shape: tuple[int, ...]) -> Array:

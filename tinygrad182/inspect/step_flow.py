@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
@@ -19,10 +20,10 @@ from ..recording import Node
 from .gates import gate_names
 from .gradients import Seed
 from .hosting import opened
-from .labels import labels_of
+from .labels import labels_of, told_apart
 from .recurrences import Stack, chosen, recurrences
 from .scaling import HostArray
-from .step_rows import LOSS, NEXT, Batch, Nodes, is_weight, side_by_side
+from .step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
 from .steps import Steps, arriving, is_whole, scans_of, stays_whole
 from .table import text_table
 
@@ -79,7 +80,7 @@ class StepEdge:
     target : int or str
         The operation that uses it; ``"next step"``, or ``"loss"`` for all else that reads a state.
     log10_norm : ndarray ``(T,)``
-        Of the gradient that arrives at the source over this edge.
+        Decadic logarithms of the norms of the gradient that arrives at the source over this edge.
     share : ndarray ``(T,)``
         ⟨edge, δ⟩ / ‖δ‖², where δ is the source's whole gradient: those of one source sum to 1, but for
         a state before, of whose gradient the rest came to it at its own step. NaN where δ is exactly 0.
@@ -134,6 +135,7 @@ class StepFlow:
     time : ndarray ``(T,)``
     operations : tuple of StepOperation
         In the order they are computed; what the step begins with stands first. Parameters are left out.
+        Where steps differ, these are the operations of all of them; ``label`` and ``op`` are the last's.
     edges : tuple of StepEdge
     """
 
@@ -162,6 +164,8 @@ class StepFlow:
     def vectors(self, operation: int | str, times: Sequence[int], sample: int = 0) -> StepVectors:
         """Return the value and the gradient of one operation over hidden units, at some steps.
 
+        Steps that do not have the operation are left out.
+
         Parameters
         ----------
         operation : int or str
@@ -176,8 +180,11 @@ class StepFlow:
             No such operation; no such step or sequence.
         """
         wanted = tuple(chosen(times, self.time.tolist(), "vectors"))
-        found = self._vectors(wanted, sample)
-        return found[self.index(operation)]
+        place = self.index(operation)
+        width = math.prod(self.operations[place].shape[1:])
+        nothing = np.zeros(0), np.zeros((0, width))
+        none = StepVectors(np.zeros(0, np.int64), nothing[1], nothing[1], nothing[0])
+        return self._vectors(wanted, sample).get(place, none)
 
     def index(self, operation: int | str) -> int:
         """The position of an operation in :attr:`operations`, by its label."""
@@ -222,8 +229,9 @@ class StepFlow:
         )
 
 
+@np.errstate(all="ignore")  # a model that went wrong is looked at too
 def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> StepFlow:
-    """Every operation of every step of a recurrence: norms of values and gradients, and shares.
+    """Return norms and shares of every operation at every step of a recurrence.
 
     A layer that was run as one operation is opened for this: its steps are recorded again side by side,
     from the states and gradients that the pass through it finds anyhow.
@@ -274,6 +282,7 @@ def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> St
     return flow_of_nodes((root, seed), nodes, steps_of_loop(nodes, stack), name, _states_of(stack))
 
 
+@np.errstate(all="ignore")  # a model that went wrong is looked at too
 def flow_of_nodes(
     seed: Seed,
     nodes: list[Node],
@@ -281,8 +290,8 @@ def flow_of_nodes(
     path: str,
     states: Set[Node] = frozenset(),
 ) -> StepFlow:
-    """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.Nodes`."""
-    source = Nodes(seed, nodes, steps, states)
+    """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.RecordedSteps`."""
+    source = RecordedSteps(seed, nodes, steps, states)
 
     def some(times: Sequence[int]) -> Iterator[Batch]:
         return source.batches(times, edges=False)
@@ -352,8 +361,11 @@ def _flow(
     for batch in batches:
         table.add(batch)
     order = {key: i for i, key in enumerate(table.in_order())}
+    named = {key for key, row in table.operations.items() if row["kind"] in ("gate", "state")}
+    labels = told_apart({key: table.operations[key]["label"] for key in order}, named)
 
     @cache
+    @np.errstate(all="ignore")
     def vectors(times: tuple[int, ...], sample: int) -> dict[int, StepVectors]:
         found: dict[int, list[StepVectors]] = {}
         for batch in again(times):
@@ -364,7 +376,9 @@ def _flow(
             for i, some in found.items()
         }
 
-    operations = tuple(StepOperation(**table.operations[key]) for key in order)
+    operations = tuple(
+        StepOperation(**table.operations[key] | {"label": labels[key]}) for key in order
+    )
     edges = tuple(
         StepEdge(order[source], target if isinstance(target, str) else order[target], *arrays)
         for (source, target), arrays in table.edges.items()
@@ -380,6 +394,7 @@ class _Table:
         self._places = {t: i for i, t in enumerate(times)}
         self.operations: dict[Key, dict[str, Any]] = {}
         self.edges: dict[tuple[Key, Key | str], tuple[HostArray, HostArray]] = {}
+        self._order: list[Key] = []
 
     def add(self, batch: Batch) -> None:
         """Add the figures of some steps."""
@@ -388,11 +403,13 @@ class _Table:
         names = {node: name for node in batch.nodes if (name := name_of(node))}
         names |= {n: g for n, g in gate_names(batch.every).items() if n not in names}
         labels = labels_of(batch.nodes, batch.given, names)
+        self._arrange([*keys])
         for key, node in keys.items():
             row = self.operations.get(key)
             if row is None:
                 row = self.operations[key] = self._row(batch, node, labels[node], names)
-            row["label"] = labels[node]  # a first step, without a state before, is not typical
+            # a first step, without a state before, is not typical
+            row["label"], row["op"] = labels[node], node.op
             row["log10_value_norm"][at] = batch.values[node].log10_norm()
             if node in batch.grads:
                 row["log10_grad_norm"][at] = batch.grads[node].log10_norm()
@@ -404,6 +421,16 @@ class _Table:
                 arrays[0][at] = rows.log10_norm()
                 arrays[1][at] = rows.share_of(batch.grads[source])
 
+    def _arrange(self, keys: list[Key]) -> None:
+        """Put operations that no step had so far behind those that they follow."""
+        place = 0
+        for key in keys if any(key not in self.operations for key in keys) else ():
+            if key in self.operations:
+                place = self._order.index(key) + 1
+            else:
+                self._order.insert(place, key)
+                place += 1
+
     def in_order(self) -> list[Key]:
         """The operations as they are computed, after what steps are given."""
         kinds = ["before", "input"]
@@ -412,7 +439,7 @@ class _Table:
             kind = self.operations[key]["kind"]
             return kinds.index(kind) if kind in kinds else len(kinds)
 
-        return sorted(self.operations, key=rank)
+        return sorted(self._order, key=rank)
 
     def _row(self, batch: Batch, node: Node, label: str, names: dict[Node, str]) -> dict[str, Any]:
         kind = "gate" if node in names else "operation"
@@ -444,7 +471,7 @@ def _keys(batch: Batch) -> dict[Key, Node]:
     counts: Counter[tuple[str, str, str]] = Counter()
     found: dict[Key, Node] = {}
     for node in batch.nodes:
-        kind = batch.given.get(node, node.op)
+        kind = batch.given.get(node) or ("state" if node.marks else node.op)
         what = ("" if kind in batch.given.values() else node.scope.module, kind, name_of(node))
         found[(*what, counts[what])] = node
         counts[what] += 1

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
-from ..kernels.powers import or_zero, sizes_of
+from ..kernels.powers import NOTHING, or_zero, sizes_of
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Node
@@ -61,7 +61,7 @@ class Rows(NamedTuple):
     def share_of(self, whole: Rows) -> HostArray:
         """⟨part, whole⟩ / ‖whole‖² at every step, (n,); NaN where the whole is exactly 0."""
         sizes = np.abs(whole.values).max(axis=-1, initial=0.0)
-        top = or_zero(np, sizes_of(np, sizes, whole.powers).max(axis=1, keepdims=True))
+        top = or_zero(np, sizes_of(np, sizes, whole.powers).max(1, keepdims=True, initial=NOTHING))
         with np.errstate(all="ignore"):
             square = _summed((whole.values**2).sum(-1), 2 * (whole.powers - top))
             dot = (self.values * whole.values).sum(-1)
@@ -131,13 +131,18 @@ VIEWS = frozenset({"index", "reshape", "permute_dims", "broadcast_to", "astype",
 
 def only_moves(node: Node, inside: Container[Any]) -> bool:
     """Whether an unmarked operation only moves elements of another one in the same step."""
-    return node.op in VIEWS and not node.marks and (node.inputs or ())[0] in inside
+    return node.op in VIEWS and not node.marks and seen_in(node) in inside
+
+
+def seen_in(view: Node) -> Node:
+    """The node whose elements a view moves."""
+    return cast(Node, (view.inputs or ())[0])
 
 
 def is_weight(node: Node) -> bool:
     """Whether a node is a parameter, or one whose axes or type were changed."""
     while node.op in VIEWS and node.op != "index" and not node.marks:
-        (node, *_) = node.inputs or ()
+        node = seen_in(node)
     return node.primitive is None and node.requires_grad and not node.marks
 
 
@@ -148,7 +153,8 @@ def is_weight(node: Node) -> bool:
 def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) -> Iterator[Batch]:
     """Yield some steps of a layer that was run as one operation, as many at once as fit.
 
-    ``outside`` is what the loss sends to its states other than through other steps, ``total`` their whole gradients.
+    ``outside`` is what the loss sends to its states other than through other steps, ``total`` their
+    whole gradients.
     """
     for some in scan.chunks(steps):
         back = sent_back(scan, some, total)
@@ -230,14 +236,14 @@ def _outer(
 
 
 def _wide(values: Array, front: tuple[int, ...]) -> HostArray:
-    rows = values.reshape(*front, -1)
+    rows = values.reshape(*front, -1) if values.size else np.zeros((*front, 0))
     return np.asarray(rows, np.float64)
 
 
 # --- the nodes of a graph -----------------------------------------------------------------------
 
 
-class Nodes:
+class RecordedSteps:
     """Steps that are nodes of a graph, each with operations of its own.
 
     Parameters
@@ -255,6 +261,7 @@ class Nodes:
     def __init__(
         self, seed: Seed, nodes: list[Node], steps: dict[int, list[Node]], states: Set[Node]
     ) -> None:
+        self._seed = seed
         self._steps = steps
         self._states = states
         self._owner = {node: t for t, some in steps.items() for node in some}
@@ -265,6 +272,7 @@ class Nodes:
             for node in some
             if node not in self._given[t]
             and (only_moves(node, self._owner) or only_moves(node, self._given[t]))
+            and node is not seed[0]
         }
         self._wanted = {*self._owner, *(x for given in self._given.values() for x in given)}
         self._users: dict[Node, list[Node]] = {}
@@ -317,7 +325,7 @@ class Nodes:
     def _form(self, t: int) -> list[Any]:
         """What two steps have in common whose operations are the same."""
         nodes = self._nodes(t)
-        places = {node: i for i, node in enumerate(nodes)}
+        places: dict[Any, int] = {node: i for i, node in enumerate(nodes)}
         return [
             (
                 n.op,
@@ -368,6 +376,8 @@ class Nodes:
                     target = NEXT
                 bands = self._sent(user).get(node, [])
                 found.setdefault(target, [[] for _ in column])[k].extend(bands)
+            if node is self._seed[0]:
+                found.setdefault(LOSS, [[] for _ in column])[k].append((self._seed[1], 0))
         return found
 
     def _users_of(self, node: Node) -> dict[Node, None]:
@@ -423,8 +433,8 @@ def _one(powers: Power) -> Power:
 
 def _samples(array: Array) -> HostArray:
     """An array as a row for each sequence of a batch, (B, W), in float64."""
-    rows = len(array) if np.ndim(array) > 1 else 1
-    return np.asarray(array, np.float64).reshape(rows, -1)
+    shape = array.shape if np.ndim(array) > 1 else (1, array.size)
+    return np.asarray(array, np.float64).reshape(shape[0], math.prod(shape[1:]))
 
 
 def _stacked(bands: list[list[Band]], shape: tuple[int, ...]) -> Rows:
@@ -446,4 +456,4 @@ def _rows(array: Array, power: Power) -> tuple[HostArray, HostArray]:
         values = _samples(array)
         return values, np.full(len(values), 0 if power == NOT_FINITE else power)
     values, powers = at_sample_powers(array, power, array.ndim)
-    return values.reshape(len(powers), -1), powers
+    return _samples(values), powers

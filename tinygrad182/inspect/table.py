@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
-from .._html import legible
+from .._reprs import shown, whole_table
 
 
 class TextTable(str):
@@ -21,16 +20,8 @@ class TextTable(str):
         return str(self)
 
     def _repr_html_(self) -> str:
-        head, *rows = (
-            "".join(
-                f'<{tag} style="text-align: {"right" if right else "left"}">'
-                f"{html.escape(legible(cell))}</{tag}>"
-                for cell, right in zip(line, self._right, strict=True)
-            )
-            for line, tag in zip(self._lines, ["th", *["td"] * (len(self._lines) - 1)], strict=True)
-        )
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        head, *rows = self._lines
+        return shown(whole_table(head, rows, self._right))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made, (self._lines, self._right)

@@ -278,7 +278,7 @@ def _back(rows: list[_Row], target: Node, ends: Set[Node], whole: _Gradient) -> 
 
 
 def _chunks(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """As many rows at once as fit into memory: every node has all of them."""
+    """Yield rows in pieces that fit into memory, where every node has all rows of a piece."""
     size = max((math.prod(row.node.value.shape) for row in rows), default=1)
     many = max(1, math.isqrt(ELEMENTS // max(size, 1)))
     for start in range(0, len(rows), many):

@@ -148,7 +148,7 @@ def test_the_steps_that_are_kept_are_those_asked_for():
     assert {row["t"] for row in view._rows if row["block"] == i} == {2, 5}
     assert any("the 2 steps asked for" in note for note in view._notes())
     with pytest.raises(ArgumentError, match="the steps are 0 to 7"):
-        tg.inspect.look(loss, steps=[8])._rows
+        tg.inspect.look(loss, steps=[8]).charts()
 
 
 def test_long_sequences_keep_the_steps_with_most_to_see():

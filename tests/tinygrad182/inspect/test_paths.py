@@ -404,3 +404,12 @@ def test_states_of_different_shapes_are_refused() -> None:
     h = mark(tg.tanh(h[:1]), "h", 1)
     with pytest.raises(tg.ShapeError, match=r"path_split: the states 'h'.*different shapes"):
         path_split(h.sum())
+
+
+def test_a_state_may_be_a_single_number():
+    h, w = (tg.tensor(value, dtype="float64", requires_grad=True) for value in (0.3, 1.5))
+    for t in range(4):
+        h = tg.inspect.mark(tg.tanh(h * w), "h", time=t)
+    split = tg.inspect.path_split(h)["h"]
+    assert sum(split.shares.values())[:-1] == pytest.approx(np.ones(3))
+    assert tg.inspect.gain_split(h).weight[1:] == pytest.approx(np.full(3, 1.5))

@@ -229,3 +229,49 @@ def test_what_is_not_there_is_told():
         flow.vectors("f", [2], sample=3)
     with pytest.raises(UnknownPathError, match=r"no states in 'gru'"):
         tg.inspect.step_flow(_loss("LSTM"), path="gru")
+
+
+def _loop(step, state, steps=6):
+    """The last state of a loop of one's own, and all of them."""
+    states = []
+    for t in range(steps):
+        state = tg.inspect.mark(step(t, state), "h", time=t)
+        states.append(state)
+    return state, states
+
+
+def test_operations_of_steps_that_differ_stand_in_order_and_have_labels_of_their_own():
+    w, u = (tg.tensor(RNG.normal(size=(4, 4)), requires_grad=True) for _ in range(2))
+    x = tg.tensor(RNG.normal(size=(6, 2, 4)))
+
+    def step(t, h):
+        return tg.tanh(x[t] @ u) if h is None else (x[t] @ u) * 0.1 + h @ w
+
+    flow = tg.inspect.step_flow(_loop(step, None)[0].sum())
+    labels = [operation.label for operation in flow.operations]
+    assert len(set(labels)) == len(labels)
+    assert labels.count("h") == 1
+    assert all(isinstance(e.target, str) or e.source < e.target for e in flow.edges)
+    assert np.isfinite(flow["h"].log10_grad_norm).all()
+    assert flow.vectors("W h₋", [0, 1]).time.tolist() == [1]
+
+
+def test_what_the_loss_itself_is_gets_its_gradient_from_the_loss():
+    w = tg.tensor(1.5, requires_grad=True)
+    loss, _ = _loop(lambda t, h: tg.tanh(h * w), tg.tensor(0.3, requires_grad=True))
+    flow = tg.inspect.step_flow(loss)
+    assert flow.edge("h", "loss").share[-1] == 1.0
+
+
+def test_a_batch_without_sequences_has_no_gradient():
+    w = tg.tensor(np.eye(4), requires_grad=True)
+    loss = _loop(lambda t, h: tg.tanh(h @ w), tg.zeros((0, 4), dtype="float64"))[0].sum()
+    assert np.isneginf(tg.inspect.step_flow(loss)["h"].log10_grad_norm).all()
+
+
+def test_numbers_that_went_wrong_are_shown_without_a_warning(recwarn):
+    layer = tg.nn.LSTM(2, 4, rng=0)
+    flow = tg.inspect.step_flow(layer(tg.full((6, 3, 2), math.inf))[0].sum())
+    assert np.isnan(flow["h"].log10_grad_norm[:-1]).all()
+    assert np.isnan(flow.vectors("h", [5]).value).all()
+    assert not recwarn.list

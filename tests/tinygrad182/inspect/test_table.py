@@ -51,7 +51,7 @@ def test_a_notebook_gets_rows_and_cells(table: TextTable) -> None:
         ["sum", "12", "inf"],
     ]
     for row in root.iter("tr"):
-        sides = [cell.attrib["style"].split()[-1] for cell in row]
+        sides = [cell.attrib["style"].rpartition("text-align:")[2] for cell in row]
         assert sides == ["left", "right", "right"]
 
 

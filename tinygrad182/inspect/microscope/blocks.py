@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...errors import GraphError
+from ...errors import GraphError, ShapeError
 from ...recording import Leaf, Node
 from ...recurrence import is_scan
 from ..recurrences import Stack, stacks_of
@@ -60,11 +60,17 @@ def blocks_of(nodes: list[Node]) -> Blocks:
 
 
 def _stacks(nodes: list[Node]) -> dict[str, Stack]:
-    """The recurrences of a graph by path; none where there are none, or they cannot be told apart."""
+    """The recurrences of a graph by path.
+
+    There are none where they cannot be told apart, and where the states of one change their shape.
+    """
     try:
-        return stacks_of(nodes, "network_of")
-    except GraphError:
+        found = stacks_of(nodes, "network_of")
+        for recurrence in [r for stack in found.values() for r in stack.values()]:
+            recurrence.check_shapes("network_of")
+    except (GraphError, ShapeError):
         return {}
+    return found
 
 
 class _Sorting:

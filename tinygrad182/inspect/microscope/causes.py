@@ -60,7 +60,7 @@ def by_gain(
 
 
 def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
-    """Where all steps do alike."""
+    """The cause where all steps do alike."""
     s, w = (float(np.log10(x).mean()) for x in (split.saturation, split.weight))
     numbers = {"saturation": s, "weight": w, "afresh": afresh}
     each = (
@@ -116,7 +116,7 @@ def by_path(carried: Carried, blamed: Blamed | None, afresh: float, words: Words
 
 
 def _path(carried: Carried, afresh: float, words: Words) -> Cause:
-    """Where all steps do alike."""
+    """The cause where all steps do alike."""
     with np.errstate(divide="ignore"):
         kept = float(np.log10(carried.kept).mean())
     share = float(np.nanmean(carried.share))

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
 Kept = Mapping[int, Sequence[int]]
 
+
+class Anomaly(NamedTuple):
+    """Where something went wrong first: the block, the time, and what to write there."""
+
+    block: int
+    time: int
+    told: str
+
+
 WIDTH, HEIGHT, STRIP = 780, 210, 40
 FEW = 40
 """Up to so many steps, each has a dot."""
@@ -38,26 +47,26 @@ def curves_chart(
     stacks: Stacks,
     kept: Kept,
     linked: bool = False,
-    anomaly: tuple[int, str] | None = None,
+    anomaly: Anomaly | None = None,
 ) -> Any:
     """Draw ‖∂L/∂h_t‖ and ‖h_t‖ of every state over time, on a linear axis of their log10.
 
     The chosen block is drawn in full, the others are pale. A norm that is exactly 0 is a mark at the
-    bottom; an infinite one and a NaN are marks at the top. Expressions refer to the parameters ``block``
-    and ``step``, which are the caller's.
+    bottom; an infinite one and a NaN are marks at the top. Expressions refer to the parameters ``loop``
+    and ``loop_step``, the block and its step, which are the caller's.
 
     Parameters
     ----------
     stacks : mapping of int to StackFlow
         The states of each recurrence, by the position of its block in :attr:`Network.blocks`.
     kept : mapping of int to sequence of int
-        The times that are drawn of each block; ``step`` is an index into them.
+        The times that are drawn of each block; ``loop_step`` is an index into them.
     linked : bool
         Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
         step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``). The
         time axis then shows the caller's parameter ``window``, the first and the last time.
-    anomaly : (int, str), optional
-        The time of the first anomaly and what to write there.
+    anomaly : Anomaly, optional
+        The first one, marked when its block is drawn in full.
 
     Returns
     -------
@@ -70,7 +79,7 @@ def curves_chart(
         ["i", "t", "left", "right", *lines]
     )
     ends = _ends(stacks, kept)
-    window = [alt.ExprRef("window[0]"), alt.ExprRef("window[1]")]
+    window = [alt.ExprRef("window[0] - 0.5"), alt.ExprRef("window[1] + 0.5")]
     scale = alt.Scale(nice=False, zero=False, domain=window if linked else ends)
     x = alt.X("t:Q", title="step t", scale=scale)
     x = x.axis(format="d", tickMinStep=1, tickCount=10, grid=False)
@@ -86,7 +95,7 @@ def curves_chart(
     if not linked:
         return main
     brush = alt.selection_interval(name="brush", encodings=["x"])
-    return alt.vconcat(main, _strip(wide, lines, ends).add_params(brush), spacing=4)
+    return alt.vconcat(main, _strip(wide, lines, stacks, kept).add_params(brush), spacing=4)
 
 
 def _lines(stacks: Stacks) -> dict[str, tuple[str, str]]:
@@ -194,7 +203,7 @@ def _look(lines: Mapping[str, tuple[str, str]]) -> tuple[Any, Any]:
 def _curves(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Found) -> Any:
     alt = altair()
     colour, dash = _look(lines)
-    ticks = decade_axis(found.low, found.high)
+    ticks = _ticks(found.low, found.high)
     room = 0.06 * max(found.high - found.low, 1)
     y = alt.Y("y:Q").title("norm, in decades").axis(**ticks)
     y = y.scale(domain=[found.low - room, found.high + room], nice=False, zero=False)
@@ -211,9 +220,18 @@ def _curves(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Fou
     )
 
 
+def _ticks(low: float, high: float) -> dict[str, Any]:
+    """Decades; 1, 2 and 5 of each where there are hardly any."""
+    if high - low > 1.5:
+        return decade_axis(low, high)
+    every = range(math.floor(low) - 1, math.ceil(high) + 1)
+    values = [round(n + math.log10(digit), 3) for n in every for digit in (1, 2, 5)]
+    return {"values": values, "labelExpr": norm_text("datum.value")}
+
+
 def _chosen_block(chosen: float, other: float) -> Any:
     alt = altair()
-    return alt.condition("datum.block == block", alt.value(chosen), alt.value(other))
+    return alt.condition("datum.block == loop", alt.value(chosen), alt.value(other))
 
 
 _SHAPES = {ZERO: "triangle-down", INFINITE: "triangle-up", NOT_A_NUMBER: "cross"}
@@ -263,8 +281,8 @@ def _ends(stacks: Stacks, kept: Kept) -> tuple[float, float]:
 def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[Any]:
     """A rule at the chosen step, and above it, towards the middle, what is chosen."""
     alt = altair()
-    there = wide.transform_filter("datum.block == block && datum.i == step")
-    rule = encoded(there.mark_rule(color=GREY, strokeWidth=1.5, clip=True), x=x)
+    there = wide.transform_filter("datum.block == loop && datum.i == loop_step")
+    rule = there.mark_rule(color=GREY, strokeWidth=1.5, clip=True).encode(x=x)
     seen = there.transform_filter("inrange(datum.t, window)") if linked else there
     label = seen.transform_calculate(
         label="datum.path + (datum.path ? ', ' : '') + 't = ' + datum.t"
@@ -278,18 +296,18 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     return [rule, encoded(text, x=x, y=alt.value(-4), text="label:N")]
 
 
-def _anomaly(anomaly: tuple[int, str], stacks: Stacks, kept: Kept) -> list[Any]:
+def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Kept) -> list[Any]:
     """A rule at the first anomaly, and what it is, on the side where there is room."""
     alt = altair()
-    time, text = anomaly
-    right = 2 * time > sum(_ends(stacks, kept))
-    chart = alt.Chart(data([{"t": time, "text": text}]))
-    rule = encoded(
-        chart.mark_rule(color=PINK, strokeWidth=2, strokeDash=[4, 2], clip=True), x="t:Q"
-    )
+    right = 2 * anomaly.time > sum(_ends(stacks, kept))
+    chart = alt.Chart(data([{"block": anomaly.block, "t": anomaly.time, "text": anomaly.told}]))
+    # It keeps its room where it does not show, or else the legend above it would leave the picture.
+    there = alt.ExprRef("datum.block == loop ? 1 : 0")
+    rule = chart.mark_rule(color=PINK, strokeWidth=2, strokeDash=[4, 2], clip=True, opacity=there)
+    rule = rule.encode(x="t:Q")
     label = chart.mark_text(
         align="right" if right else "left", dx=3 if right else -3, baseline="bottom",
-        color=PINK, fontWeight="bold", fontSize=12,
+        color=PINK, fontWeight="bold", fontSize=12, opacity=there,
     )  # fmt: skip
     return [rule, encoded(label, x="t:Q", y=alt.value(-19), text="text:N")]
 
@@ -297,7 +315,7 @@ def _anomaly(anomaly: tuple[int, str], stacks: Stacks, kept: Kept) -> list[Any]:
 def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any:
     """A transparent column for each kept step of the chosen block: it says the numbers, takes clicks."""
     alt = altair()
-    chosen = wide.transform_filter("datum.block == block").transform_calculate(
+    chosen = wide.transform_filter("datum.block == loop").transform_calculate(
         **{f"{field}_text": norm_text(f"datum.{field}") for field in lines}
     )
     tooltip = [alt.Tooltip("path:N", title="of"), alt.Tooltip("t:Q", title="step t")]
@@ -317,15 +335,29 @@ def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any
     return rect.add_params(pick)
 
 
-def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], ends: tuple[float, float]) -> Any:
+def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept: Kept) -> Any:
     """The whole time axis, to drag a window over."""
     alt = altair()
     gradients = {field: line for field, line in lines.items() if field[0] == "g"}
-    long = _long(wide, gradients).transform_filter("datum.block == block")
-    return encoded(
-        long.mark_area(color=GREY, opacity=0.3, interpolate="step"),
-        x=alt.X("t:Q", title="drag here to zoom in; double-click to zoom out")
-        .scale(domain=ends, nice=False)
-        .axis(labels=False, ticks=False, grid=False),
-        y=alt.Y("max(y):Q", axis=None).scale(zero=False),
-    ).properties(width=WIDTH, height=STRIP)
+    long = _long(wide, gradients).transform_filter("datum.block == loop")
+    return (
+        long.mark_area(color=GREY, opacity=0.3, interpolate="step")
+        .encode(
+            x=alt.X("t:Q", title="drag here to zoom in; double-click to zoom out")
+            .scale(domain=_ends(stacks, kept), nice=False)
+            .axis(labels=False, ticks=False, grid=False),
+            y=alt.Y("max(y):Q", axis=None).scale(domain=_gradient_range(stacks, kept)),
+        )
+        .properties(width=WIDTH, height=STRIP)
+    )
+
+
+def _gradient_range(stacks: Stacks, kept: Kept) -> Any:
+    """The finite logarithms of the chosen block's gradients, from a little below the smallest."""
+    ranges = {}
+    for block, stack in stacks.items():
+        columns = {block: stack}
+        found = _Found([c for (_, f), c in _columns(columns, kept).items() if f[0] == "g"], 0)
+        ranges[block] = [found.low - 0.05 * max(found.high - found.low, 1), found.high]
+    low, high = (f"({json.dumps({b: r[k] for b, r in ranges.items()})})[loop]" for k in (0, 1))
+    return [altair().ExprRef(low), altair().ExprRef(high)]

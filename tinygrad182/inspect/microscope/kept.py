@@ -1,13 +1,15 @@
-"""Which steps a page keeps: the ends, the largest changes, what went wrong first, and some between."""
+"""Which steps are drawn: those with most to see, or some that are evenly spread."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ..scaling import HostArray
+
+Value = TypeVar("Value")
 
 
 class Kept(NamedTuple):
@@ -89,3 +91,14 @@ def _changes(log: HostArray) -> HostArray:
     with np.errstate(invalid="ignore"):
         changes = np.abs(np.diff(log))
     return np.where(np.isfinite(changes), changes, 0.0)
+
+
+def spread(values: Sequence[Value], most: int) -> list[Value]:
+    """At most so many of some values, evenly spread, the ends among them.
+
+    >>> spread(range(100), 4)
+    [0, 33, 66, 99]
+    """
+    if len(values) <= most:
+        return list(values)
+    return [values[i] for i in np.linspace(0, len(values) - 1, most).astype(int)]

@@ -7,13 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ... import backend
 from ...backend import Array
 from ...backpropagation import ancestors
 from ...recording import Node
 from ..gradients import gradients_in_bands
 from ..hosting import on_host
-from ..scaling import Band, HostArray
+from ..scaling import HostArray, log10_norm
 from .wording import LEVEL, amount, passes
 
 Told = tuple[Literal["regime", "place"], str, dict[str, Any]]
@@ -92,7 +91,7 @@ def _place(trunk: _Trunk, i: int) -> str:
 def _trunk(root: Node, seed: Array) -> _Trunk:
     nodes = ancestors([root])
     bands = gradients_in_bands(root, seed, set(nodes))
-    logs = {node: _log(bands.get(node, [])) for node in nodes}
+    logs = {node: log10_norm(bands.get(node, [])) for node in nodes}
     parameters = {node for node in nodes if node.primitive is None and _is_parameter(node)}
     below = _reaching(nodes, parameters)
     last = max(
@@ -114,25 +113,14 @@ def _is_parameter(node: Node) -> bool:
 
 
 def _reaching(nodes: list[Node], parameters: set[Node]) -> set[Node]:
-    """The nodes that are no mere views of parameters, such as a transposed weight."""
-    found: set[Node] = set()
+    """The nodes that are computed from more than parameters; a transposed weight is left out."""
+    found, pure = set[Node](), set(parameters)
     for node in nodes:
-        if node in parameters:
+        if node in pure:
             continue
         inputs = [x for x in node.inputs or () if isinstance(x, Node)]
-        if not inputs or not all(x in parameters for x in inputs):
-            found.add(node)
+        if inputs and pure.issuperset(inputs):
+            pure.add(node)
         else:
-            parameters = parameters | {node}
+            found.add(node)
     return found
-
-
-def _log(bands: list[Band]) -> float:
-    """The decadic logarithm of a norm."""
-    sizes = [(float(backend.norm(g)), int(p)) for g, p in bands]
-    some = [math.log10(size) + p * math.log10(2) for size, p in sizes if 0 < size < math.inf]
-    if any(not math.isfinite(size) for size, _ in sizes):
-        return max(size for size, _ in sizes if not math.isfinite(size))
-    if not some:
-        return -math.inf
-    return max(some) + math.log10(math.hypot(*[10 ** (x - max(some)) for x in some]))

@@ -17,17 +17,17 @@ from ...backend import Array
 from ...backpropagation import ancestors
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
 from ...recording import Leaf, Node, wrap
-from ..flow import norms_by_step
 from ..gradients import gradients_in_bands, gradients_inside
 from ..hosting import Opened, opened
 from ..jacobians import jacobians_among
 from ..matrices import norms_of_each
 from ..paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
 from ..recurrences import Recurrence, Stack, one_stack, recurrences
-from ..scaling import Band, total_norms, zeros_like
+from ..scaling import log10_norm, zeros_like
 from ..steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
 from ..weights import weight_grad_by_time
-from .linked_charts import Matrix, Shares, SingularValues, StepNorms, spread
+from .kept import spread
+from .views import Matrix, Shares, SingularValues, StepNorms
 
 HostArray = np.ndarray[Any, Any]
 
@@ -127,7 +127,7 @@ def _or_reason(find: Callable[[], _View]) -> _View | str:
 # --- shares, gains, singular values ----------------------------------------------------------------
 
 SPLIT = 500_000
-"""The number of elements of a state, over all steps, that are split, about."""
+"""About so many elements of a state, over all steps, are split at most."""
 
 
 def _shares(loss: Tensor, path: str | None, stack: Stack, times: list[int]) -> Shares:
@@ -141,7 +141,7 @@ def _shares(loss: Tensor, path: str | None, stack: Stack, times: list[int]) -> S
 def _singular_values(
     loss: Tensor, path: str | None, stack: Stack, times: list[int], sample: int
 ) -> SingularValues:
-    """Those of some steps: so many that the decompositions take a fraction of a second."""
+    """The singular values of so many steps that their decompositions take a fraction of a second."""
     size = sum(_units(shape) for shape in _shapes(stack))
     most = max(5, min(50, int(4e9 / max(size, 1) ** 3)))
 
@@ -172,7 +172,7 @@ def _units(shape: tuple[int, ...]) -> int:
 # --- what enters at one step, and what it says about each state -----------------------------------
 
 LOSSES = 40
-"""The number of steps whose part of the loss goes back alone, at most; also of those it is shown at."""
+"""The (k, t) matrix has at most so many rows, and so many columns."""
 
 TOGETHER = 1 << 20
 """Elements of all states that the losses of one pass take."""
@@ -270,7 +270,7 @@ def _entries(here: Opened) -> list[_Entry]:
 # --- weights ---------------------------------------------------------------------------------------
 
 MOST_WEIGHTS = 4
-"""As many curves as one can tell apart in a small picture."""
+"""More curves cannot be told apart in a small picture."""
 
 
 def _weights(loss: Tensor, path: str | None, times: list[int]) -> StepNorms:
@@ -321,14 +321,9 @@ def _of_each_step(
     bands = gradients_in_bands(root, seed, targets)
     norms = {}
     for role, by_time in roles.items():
-        logs = [_log_norm(by_time[t], bands) if t in by_time else math.nan for t in times]
-        norms[role] = np.array(logs) / math.log(10)
+        logs = [log10_norm(bands.get(by_time[t], ())) if t in by_time else math.nan for t in times]
+        norms[role] = np.array(logs)
     return norms
-
-
-def _log_norm(leaf: Node, bands: Mapping[Node, list[Band]]) -> float:
-    _, logs = total_norms(*norms_by_step(leaf.value, [bands.get(leaf, [])]))
-    return float(logs[0])
 
 
 def _weights_used(root: Node, stack: Stack, times: Sequence[int]) -> dict[int, list[Node]]:
@@ -337,15 +332,16 @@ def _weights_used(root: Node, stack: Stack, times: Sequence[int]) -> dict[int, l
     if first.fused:
         scan = first.fused[0][0]
         given: Any = (scan.inputs or ())[1 + len(scan.primitive.parts) :]  # type: ignore[union-attr]
-        return {t: [x for x in given if _is_weight(x)] for t in times}
+        return {t: [x for x in given if _is_matrix(x)] for t in times}
     graph = ancestors([root], constants=True)
     states = {node for r in recurrences(graph) for node in r.nodes()}
     steps = steps_of(stack)
     behind = {t: ancestors(steps[t].values(), ends=states) for t in times}
-    return {t: [x for x in some if _is_weight(x) and x not in states] for t, some in behind.items()}
+    return {t: [x for x in some if _is_matrix(x) and x not in states] for t, some in behind.items()}
 
 
-def _is_weight(x: Any) -> bool:
+def _is_matrix(x: Any) -> bool:
+    """Whether a node is a parameter that inputs or states are multiplied by."""
     leaf = isinstance(x, Leaf) and x.requires_grad
     return leaf and (x.value.ndim == 2 or (bool(x.name) and x.value.ndim > 2))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,92 +29,13 @@ from ..._charts import (
     finite,
     layered,
 )
+from .views import Matrix, Shares, SingularValues, StepNorms
 
 if TYPE_CHECKING:
     from ..paths import GainSplit
     from .linked import LinkedViews
 
 HostArray = np.ndarray[Any, Any]
-
-Value = TypeVar("Value")
-
-
-class Shares(NamedTuple):
-    """Signed shares of one state's gradient by the way it came.
-
-    Attributes
-    ----------
-    time : ndarray ``(K,)``
-    state : str
-    parts : mapping of str to ndarray ``(K,)``
-        As :attr:`PathSplit.shares`: they sum to 1, and are NaN where the gradient is exactly 0.
-    """
-
-    time: HostArray
-    state: str
-    parts: Mapping[str, HostArray]
-
-
-class Matrix(NamedTuple):
-    """Norms of gradients of several losses by a state at several steps.
-
-    Attributes
-    ----------
-    rows : ndarray ``(K,)``
-        k of each loss L_k.
-    time : ndarray ``(T,)``
-        t of each state.
-    state : str
-    log10_norm : ndarray ``(K, T)``
-        Decadic logarithms of ‖∂L_k/∂h_t‖; −∞ for what is exactly 0.
-    """
-
-    rows: HostArray
-    time: HostArray
-    state: str
-    log10_norm: HostArray
-
-
-class SingularValues(NamedTuple):
-    """Singular values of some step Jacobians.
-
-    Attributes
-    ----------
-    time : ndarray ``(K,)``
-    names : tuple of str
-        The parts of the state.
-    values : ndarray ``(K, S)``
-        Largest first; NaN where a Jacobian is not finite.
-    """
-
-    time: HostArray
-    names: tuple[str, ...]
-    values: HostArray
-
-
-class StepNorms(NamedTuple):
-    """Norms of what each step contributes to the gradients by some weights.
-
-    Attributes
-    ----------
-    time : ndarray ``(K,)``
-    log10_norm : mapping of str to ndarray ``(K,)``
-        By the weight's name; −∞ for what is exactly 0, NaN where a step does not use it.
-    """
-
-    time: HostArray
-    log10_norm: Mapping[str, HostArray]
-
-
-def spread(values: Sequence[Value], most: int) -> list[Value]:
-    """At most so many of some values, evenly spread, the ends among them.
-
-    >>> spread(range(100), 4)
-    [0, 33, 66, 99]
-    """
-    if len(values) <= most:
-        return list(values)
-    return [values[i] for i in np.linspace(0, len(values) - 1, most).astype(int)]
 
 
 # --- what all charts have in common ----------------------------------------------------------------
@@ -140,8 +62,8 @@ class _Axis(NamedTuple):
 
 
 def _by_block(values: Mapping[int, Any]) -> str:
-    """An expression for what belongs to the chosen block."""
-    return f"({json.dumps({str(block): value for block, value in values.items()})})[block]"
+    """An expression for what belongs to the chosen recurrence."""
+    return f"({json.dumps({str(block): value for block, value in values.items()})})[loop]"
 
 
 def _text(values: Mapping[int, str]) -> Any:
@@ -233,7 +155,7 @@ def _curve(block: int, part: str, time: HostArray, values: HostArray) -> Row:
 
 def _flat(rows: list[Row], condition: str, *fields: str) -> Any:
     """The chosen block's rows, one for each element of their lists."""
-    chart = altair().Chart(data(rows)).transform_filter(f"datum.block == block{condition}")
+    chart = altair().Chart(data(rows)).transform_filter(f"datum.block == loop{condition}")
     return chart.transform_flatten(list(fields or ("t", "v")))
 
 
@@ -333,7 +255,7 @@ class _Panel(NamedTuple):
     views : mapping of int to Any
         By block; a str where there is none.
     times : mapping of int to ndarray
-        By block, what the signal ``step`` counts.
+        By block, what the signal ``loop_step`` counts.
     linked : bool
     size : tuple of int
         Width and height inside the axes.
@@ -388,8 +310,10 @@ class _Panel(NamedTuple):
     def _step(self) -> Any:
         """The rule at the chosen step."""
         rows = [{"block": block, "time": self.times[block].tolist()} for block in self.found]
-        chart = altair().Chart(data(rows)).transform_filter("datum.block == block")
-        chart = chart.transform_calculate(t="datum.time[step]").transform_filter("isValid(datum.t)")
+        chart = altair().Chart(data(rows)).transform_filter("datum.block == loop")
+        chart = chart.transform_calculate(t="datum.time[loop_step]").transform_filter(
+            "isValid(datum.t)"
+        )
         rule = chart.mark_rule(color=GREY, strokeDash=[4, 3], strokeWidth=1.5, clip=True)
         return encoded(rule, x=self.x())
 
@@ -403,7 +327,7 @@ class _Panel(NamedTuple):
         ]
         if not rows:
             return []
-        chart = alt.Chart(data(rows)).transform_filter("datum.block == block")
+        chart = alt.Chart(data(rows)).transform_filter("datum.block == loop")
         text = chart.mark_text(lineBreak="\n", fontSize=12, baseline="middle")
         width, height = self.size
         return [encoded(text, text="why:N", x=alt.value(width / 2), y=alt.value(height / 2))]
@@ -429,7 +353,7 @@ def shares_chart(
     views : mapping of int to Shares or str
         By block.
     time : mapping of int to ndarray, optional
-        By block, the time steps that the signal ``step`` counts; by default the view's own.
+        By block, the time steps that the signal ``loop_step`` counts; by default the view's own.
     linked : bool
         The time axis is the page's signal ``window``.
     width, height : int
@@ -446,7 +370,7 @@ def shares_chart(
     colours = {name: _PARTS.get(name) or next(spare) for name in names}
     axes = {b: _share_axis(view.parts.values()) for b, view in panel.found.items()}
     y = panel.y(axes, "share of ‖δ‖²", "format(datum.value, '~g')")
-    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y, "δ is 0")]
+    layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y, "δ is 0 or NaN")]
     return panel.chart(
         layers,
         lambda view: f"Where δ = ∂L/∂{view.state}ₜ comes from",
@@ -516,7 +440,7 @@ def weights_chart(
     rows = [
         _curve(b, name, view.time, logs)
         for b, view in panel.found.items()
-        for name, logs in view.log10_norm.items()
+        for name, logs in zip(_short(view.log10_norm), view.log10_norm.values(), strict=True)
     ]
     names = dict.fromkeys(row["part"] for row in rows)
     colours = dict(zip(names, PALETTE * len(names), strict=False))
@@ -527,6 +451,18 @@ def weights_chart(
         lambda view: "What each step adds to ∂L/∂W",
         ["A step decades below the highest", "teaches the weights nothing."],
     )
+
+
+def _short(names: Iterable[str]) -> list[str]:
+    """Names of weights without their layer, which stands on its box, if that leaves them apart.
+
+    >>> from tinygrad182.inspect.microscope.linked_charts import _short
+    >>> _short(["weight_ih_l0_reverse", "weight_hh_l0_reverse"])
+    ['weight_ih', 'weight_hh']
+    """
+    full = list(names)
+    short = [re.sub(r"_l\d+(_reverse)?$", "", name) for name in full]
+    return short if len(set(short)) == len(short) else full
 
 
 def singular_chart(

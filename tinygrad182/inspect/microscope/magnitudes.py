@@ -1,9 +1,11 @@
-"""How a norm gets into a chart: as log10, with exact zeros, infinities and NaN kept apart."""
+"""Norms by their decadic logarithms: in a chart's data, and as a reader sees them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+
+from ..._reprs import mantissa_and_exponent
 
 ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
 """What stands in a chart's data, and on the page, for a logarithm that is −∞, +∞ or NaN."""
@@ -26,11 +28,22 @@ def _word(x: float) -> str:
     return NOT_A_NUMBER if math.isnan(x) else INFINITE if x > 0 else ZERO
 
 
-def norm_text(log10: str) -> str:
-    """Return the Vega expression that writes the norm whose :func:`coded` logarithm is ``log10``.
+def number(log10: float) -> str:
+    """Write a norm: from 0.01 to 1,000 written out ("0.83"), others as "4.5e-12".
 
-    A norm from 0.01 to 1,000 is written out ("0.83"), others as "4.5e-12"; a word stays as it is.
+    >>> [number(x) for x in (-400.3, math.log10(0.834), 2.0, 3.0, -math.inf, math.nan, math.inf)]
+    ['5.0e-401', '0.83', '100', '1.0e3', '0', 'NaN', '∞']
     """
+    if not math.isfinite(log10):
+        return _word(log10)
+    if -2 <= log10 < 3:
+        return f"{float(f'{10**log10:.2g}'):g}"
+    mantissa, exponent = mantissa_and_exponent(log10, 1)
+    return f"{mantissa}e{exponent}"
+
+
+def norm_text(log10: str) -> str:
+    """Return the Vega expression that does as :func:`number` for a :func:`coded` logarithm."""
     # 0.00218 = 1 − log10(9.95): from there on the mantissa is rounded up to 10.0, so it is 1.0 of the next.
     power = f"floor({log10} + 0.00218)"
     mantissa = f"format(pow(10, {log10} - {power}), '.1f')"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from ... import backend
 from ...backpropagation import ancestors
 from ...primitives import PRIMITIVES
 from ...recording import Leaf, Node
 from ...recurrence import by_definition
 from ...unrolling import opening
 from ..gradients import Found, Seed, gradients_inside
-from ..scaling import Band
+from ..scaling import log10_norm, log10_together
 from .blocks import Key, blocks_of, has_gradient
 from .titles import title_of
 
@@ -130,22 +126,6 @@ def network_of(nodes: list[Node], seeds: Sequence[Seed]) -> Network:
     return rolled.network(rolled.gradients())
 
 
-def together(logs: Sequence[float]) -> float:
-    """The logarithm of the norm of several arrays side by side, from those of their norms.
-
-    >>> round(10 ** together([math.log10(3), math.log10(4)]), 9)
-    5.0
-    >>> together([-400.0, -math.inf])
-    -400.0
-    """
-    top = max(logs, default=-math.inf)
-    if any(math.isnan(log) for log in logs):
-        return math.nan
-    if not math.isfinite(top):
-        return top
-    return top + 0.5 * math.log10(sum(10 ** (2 * (log - top)) for log in logs))
-
-
 class Rolled:
     """A graph sorted into boxes, for whoever makes the backward pass for other ends too.
 
@@ -228,8 +208,8 @@ class Rolled:
         """The boxes and arrows, with the gradients that :meth:`gradients` found."""
         blocks = self.blocks
         logs = {
-            c: together(
-                [_log10_norm(found.of(self._port(x, c[1]))) for x in some if has_gradient(x)]
+            c: log10_together(
+                [log10_norm(found.of(self._port(x, c[1]))) for x in some if has_gradient(x)]
             )
             for c, some in blocks.crossings.items()
         }
@@ -244,7 +224,7 @@ class Rolled:
     def _box(self, key: Key, logs: dict[Crossing, float], found: Found) -> Block:
         stack = self.blocks.stacks.get(key, {})
         steps = max((len(r.times()) for r in stack.values()), default=1)
-        left = together(self._leaving(key, logs, found))
+        left = log10_together(self._leaving(key, logs, found))
         path, title = str(key[1]), title_of(self.blocks, key)
         members = tuple(self.blocks.members[key])
         made = {n.scope.call for n in members if n.scope.module == path and not isinstance(n, Leaf)}
@@ -254,28 +234,7 @@ class Rolled:
     def _leaving(self, key: Key, logs: dict[Crossing, float], found: Found) -> list[float]:
         """The gradients over all arrows into a box that carry one, or else over those out of it."""
         if len(self.blocks.members) == 1:
-            return [_log10_norm(found.of(x)) for x in self._leaves()]
+            return [log10_norm(found.of(x)) for x in self._leaves()]
         carrying = [c for c, some in self.blocks.crossings.items() if any(map(has_gradient, some))]
         inwards = [logs[c] for c in carrying if c[1] == key]
         return inwards or [logs[c] for c in carrying if c[0] == key]
-
-
-def _log10_norm(bands: list[Band]) -> float:
-    """The logarithm of the norm of a gradient that is given as bands."""
-    logs = []
-    for array, power in bands:
-        wide = backend.fetch([array])[0].astype("float64")
-        if isinstance(power, int):
-            logs.append(_log10(backend.norm(wide)) + power * math.log10(2))
-        else:
-            powers = np.broadcast_to(backend.fetch([power])[0], wide.shape)
-            top = int(powers[wide != 0].max(initial=powers.min()))
-            with np.errstate(under="ignore"):
-                logs.append(
-                    _log10(backend.norm(np.ldexp(wide, powers - top))) + top * math.log10(2)
-                )
-    return together(logs)
-
-
-def _log10(x: float) -> float:
-    return math.log10(x) if x > 0 or math.isnan(x) else -math.inf

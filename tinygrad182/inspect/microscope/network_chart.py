@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from ... import _charts
 from ..._charts import GREY, ORANGE, SMALLEST, Row, data, encoded, layered
+from .magnitudes import number
 from .network import Block, Link, Network
 from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
-from .numbers import number
 
 _BRIGHT = 0.43
 """Above this share of viridis's range dark text is easier to read than white text."""
 
 
-def network_chart(network: Network, linked: bool = False) -> Any:
+def network_chart(
+    network: Network, linked: bool = False, opens: Collection[int] | None = None
+) -> Any:
     """Draw a rolled network; the signal ``block`` says which box is chosen.
 
     The colour of a box is the gradient that leaves it towards what it was computed from, on a scale of
@@ -28,6 +31,8 @@ def network_chart(network: Network, linked: bool = False) -> Any:
     network : Network
     linked : bool
         Whether a click on a box chooses it, by the point selection ``pick_block``.
+    opens : collection of int, optional
+        The boxes that can be chosen, by position; by default all.
 
     Returns
     -------
@@ -49,11 +54,17 @@ def network_chart(network: Network, linked: bool = False) -> Any:
     }
     layers = [
         *_arrow_layers(alt, network, boxes, places, (low, high)),
-        _box_layer(alt, network, boxes, places, (low, high), linked),
+        _box_layer(alt, network, boxes, places, (low, high), _opening(network, linked, opens)),
         *_text_layers(alt, network, boxes, places, (low, high)),
     ]
     title = alt.Title("The network", subtitle=["colour: gradient that leaves a box, in decades"])
     return layered(layers, width=WIDTH, height=height, title=title)
+
+
+def _opening(network: Network, linked: bool, opens: Collection[int] | None) -> list[int] | None:
+    """The boxes that can be chosen; None where nothing takes clicks."""
+    every = range(len(network.blocks))
+    return [i for i in every if opens is None or i in opens] if linked else None
 
 
 def _domain(network: Network) -> tuple[float, float]:
@@ -72,24 +83,22 @@ def _box_layer(
     boxes: list[Box],
     places: dict[str, Any],
     domain: tuple[float, float],
-    linked: bool,
+    opening: list[int] | None,
 ) -> Any:
     rows = [
         {
             "block": box.block, "x": box.x, "x2": box.x + box.width, "y": box.y, "y2": box.top,
             "usual": math.isfinite(block.log10_grad_norm),
             "log": block.log10_grad_norm if math.isfinite(block.log10_grad_norm) else 0.0,
+            "cursor": "pointer" if box.block in (opening or ()) else "default",
             **_told(block),
         }
         for box, block in zip(boxes, network.blocks, strict=True)
     ]  # fmt: skip
     scale = alt.Scale(scheme=_charts.MAGNITUDE, domain=list(domain), clamp=True)
     colour = alt.Color("log:Q", scale=scale, legend=None)
-    layer = alt.Chart(data(rows)).mark_rect(
-        cornerRadius=6, cursor="pointer" if linked else "default"
-    )
-    layer = encoded(
-        layer,
+    layer = alt.Chart(data(rows)).mark_rect(cornerRadius=6, cursor=alt.ExprRef("datum.cursor"))
+    layer = layer.encode(
         x2="x2:Q",
         y2="y2:Q",
         color=alt.condition("datum.usual", colour, alt.value(_UNUSUAL)),
@@ -98,8 +107,12 @@ def _box_layer(
         tooltip=_TOLD,
         **places,
     )
-    if linked:
-        pick = {"fields": ["block"], "on": "click", "toggle": False, "empty": False, "clear": False}
+    if opening is not None:
+        on = {
+            "type": "click",
+            "filter": f"item() && item().datum && indexof({opening}, item().datum.block) >= 0",
+        }
+        pick = {"fields": ["block"], "on": on, "toggle": False, "empty": False, "clear": False}
         layer = layer.add_params(alt.selection_point(name="pick_block", **pick))
         layer.name = "boxes"
     return layer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..._charts import SMALLEST
+from .magnitudes import number
 from .network import Block, Link, Network
-from .numbers import number
 
 WIDTH = 300
 LINE, PADDING, GAP, MARGIN = 14, 6, 34, 16

@@ -30,7 +30,7 @@ Kept = Mapping[int, Sequence[int]]
 
 WIDTH = 1150
 """As wide as the page, without room for the labels of an axis."""
-HEAD = 52
+HEAD = 62
 """Pixels above the operations, for the title."""
 
 DECADES = 6
@@ -47,7 +47,12 @@ _WIDTH = f"5 + datum.below * {4 / DECADES}"
 _EDGES_ONLY = "On an edge: the share of the left box's gradient that comes back over it. "
 
 
-def step_chart(flows: Mapping[int, StepFlow], kept: Kept, linked: bool = False) -> Any:
+def step_chart(
+    flows: Mapping[int, StepFlow],
+    kept: Kept,
+    linked: bool = False,
+    titles: Mapping[int, str] | None = None,
+) -> Any:
     """Draw the operations of the chosen step of the chosen block, from left to right.
 
     An edge's width and colour show the gradient it carries, in decades below the largest of this step;
@@ -65,6 +70,8 @@ def step_chart(flows: Mapping[int, StepFlow], kept: Kept, linked: bool = False) 
     linked : bool
         Add the point selection ``pick_node`` (fields ``node``, an index into
         :attr:`StepFlow.operations`, and ``block``). A click on an edge takes the operation it comes from.
+    titles : mapping of int to str, optional
+        What a block without a path is called, and what stands behind the path of a module.
 
     Returns
     -------
@@ -75,7 +82,7 @@ def step_chart(flows: Mapping[int, StepFlow], kept: Kept, linked: bool = False) 
     height = HEAD + max((drawing.height for drawing in drawings.values()), default=0)
     picked = {block: _indices(flow, kept[block]) for block, flow in flows.items()}
     rows = [(block, drawings[block], picked[block]) for block in flows]
-    heads = data([_head(block, drawing, times) for block, drawing, times in rows])
+    heads = data([_head(*row, (titles or {}).get(row[0], "")) for row in rows])
     edges = data([row for block, drawing, times in rows for row in drawing.edges(block, times)])
     boxes = data([row for block, drawing, times in rows for row in drawing.boxes(block, times)])
     axes = _Axes(
@@ -115,8 +122,8 @@ def _measured(flow: StepFlow) -> _Measures:
     longest = [0] * layout.slots
     for op, place in zip(flow.operations, layout.places, strict=True):
         longest[place.slot] = max(longest[place.slot], len(op.label))
-    full = [min(max(54.0, 6.9 * n + 8), 100.0) for n in longest]
-    short = [min(max(26.0, 6.9 * n + 8), 100.0) for n in longest]
+    full = [min(max(54.0, 7.5 * n + 10), 130.0) for n in longest]
+    short = [min(max(26.0, 7.5 * n + 10), 130.0) for n in longest]
     gaps = _gaps(flow, layout)
     numbers = sum(full) + _END + sum(gaps) <= WIDTH
     widest = _widest(short, WIDTH - _END - sum(gaps))
@@ -200,12 +207,8 @@ class _Drawing:
         at = {"x": round(m.lefts[place.slot], 1), "x2": round(m.rights[place.slot], 1)}
         at |= {"y": round(middle - m.box / 2, 1), "y2": round(middle + m.box / 2, 1)}
         norms = {"value": _at(op.log10_value_norm, times), "grad": _at(op.log10_grad_norm, times)}
-        return (
-            says
-            | at
-            | norms
-            | {"numbers": m.numbers, "labels": m.labels, "width": at["x2"] - at["x"]}
-        )
+        shown = {"numbers": m.numbers, "labels": m.labels, "width": at["x2"] - at["x"]}
+        return says | at | norms | shown | {"constant": not op.requires_grad}
 
     def edges(self, block: int, times: Sequence[int]) -> list[Row]:
         return [
@@ -222,6 +225,7 @@ class _Drawing:
             "to": names[int(edge.target)] if inside else edge.target,
             "end": "" if inside else edge.target,
             "numbers": self.measures.labels,
+            "constant": not self.flow.operations[edge.source].requires_grad,
         }
         numbers = {"log": _at(edge.log10_norm, times), "share": _shares(edge.share, times)}
         return says | numbers | {"x": xs, "y": ys, "last_x": xs[-1], "last_y": ys[-1]}
@@ -292,7 +296,7 @@ def _shares(share: HostArray, times: Sequence[int]) -> list[float | None]:
     return [float(f"{x:.3g}") if np.isfinite(x) else None for x in found]
 
 
-def _head(block: int, drawing: _Drawing, times: Sequence[int]) -> Row:
+def _head(block: int, drawing: _Drawing, times: Sequence[int], title: str) -> Row:
     flow, m = drawing.flow, drawing.measures
     left_out = f"{len(flow.operations)} operations: "
     explained = (
@@ -302,9 +306,21 @@ def _head(block: int, drawing: _Drawing, times: Sequence[int]) -> Row:
         if m.labels
         else left_out + "names, norms and shares are in the tooltips."
     )
-    time = [int(flow.time[k]) for k in times]
-    recurrent = any(op.kind in ("state", "before") for op in flow.operations)
-    return {"block": block, "path": flow.path, "time": time, "says": explained, "steps": recurrent}
+    heads = [f"{_opened(flow, int(flow.time[k]), title)}, opened" for k in times]
+    return {"block": block, "title": heads, "says": explained}
+
+
+def _opened(flow: StepFlow, time: int, title: str) -> str:
+    """What is open: a step of a recurrence, a call of a module, or all of a module."""
+    if is_recurrent(flow):
+        return f"Step t = {time} of {flow.path or title or 'the loop'}"
+    name = f"{flow.path} ({title})" if flow.path and title else flow.path or title or "operations"
+    return f"Call {time} of {name}" if len(flow.time) > 1 else name
+
+
+def is_recurrent(flow: StepFlow) -> bool:
+    """Whether the steps follow each other in time, and are not the calls of a module."""
+    return any(op.kind in ("state", "before") for op in flow.operations)
 
 
 class _Axes(NamedTuple):
@@ -330,7 +346,8 @@ def _chosen(boxes: Any) -> Any:
     alt = altair()
     chosen = _numbers(boxes).transform_filter("datum.node == node")
     chosen = chosen.transform_calculate(
-        chosen="datum.label + ':  value ' + datum.value_text + ',  gradient ' + datum.grad_text"
+        chosen="datum.label + ':  value ' + datum.value_text + ',  ' + (datum.constant"
+        " ? 'a constant' : 'gradient ' + datum.grad_text)"
     )
     mark = chosen.mark_text(
         align="right", baseline="top", fontSize=12, fontWeight="bold", color=ORANGE
@@ -340,18 +357,18 @@ def _chosen(boxes: Any) -> Any:
 
 def _title(heads: Any) -> list[Any]:
     alt = altair()
-    path = "(datum.path ? datum.path : 'the loop')"
-    chart = _of_block(heads).transform_calculate(
-        title=f"(datum.steps ? 'Step t = ' + datum.time[step] + ' of ' : '') + {path} + ', opened'"
-    )
+    chart = _of_block(heads).transform_calculate(now="datum.title[step]")
     text = {"align": "left", "baseline": "top"}
     big = chart.mark_text(**text, fontSize=14, fontWeight="bold")
     small = chart.mark_text(**text, fontSize=12)
     return [
-        encoded(big, x=alt.value(0), y=alt.value(0), text="title:N"),
-        encoded(small, x=alt.value(0), y=alt.value(21), text="says:N"),
+        big.encode(x=alt.value(0), y=alt.value(0), text="now:N"),
+        small.encode(x=alt.value(0), y=alt.value(21), text="says:N"),
     ]
 
+
+_NOTHING = "datum.now === '0' || datum.constant"
+"""Of an edge without a gradient: it is exactly 0, or comes from a constant, which has none."""
 
 _SHARE = (
     "(!isNumber(datum.now) ? datum.now : !isNumber(datum.part) ? '' : datum.part == 0 ? '0' : "
@@ -364,7 +381,7 @@ def _edges_now(edges: Any) -> Any:
     """The edges of the chosen block, with their numbers at the chosen step."""
     return (
         _of_block(edges)
-        .transform_calculate(now="datum.log[step]", part="datum.share[step]")
+        .transform_calculate(now="datum.constant ? '' : datum.log[step]", part="datum.share[step]")
         .transform_calculate(
             finite="isNumber(datum.now) ? datum.now : null",
             norm=norm_text("datum.now"),
@@ -388,9 +405,10 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
     words = now.transform_filter("isString(datum.now)").transform_flatten(["x", "y"])
     at = {**axes.at("x", "y"), "detail": ["edge:N"], "tooltip": tooltip}
     legend = alt.Legend(
-        title="gradient on an edge: decades below the largest of this step",
-        orient="bottom", direction="horizontal", gradientLength=220, gradientThickness=8,
-        values=list(range(-DECADES, 1)), format="d", titleLimit=500,
+        title="edges: decades below the largest of this step",
+        orient="none", legendX=WIDTH - 260, legendY=18, direction="horizontal",
+        gradientLength=250, gradientThickness=8, titleLimit=500,
+        values=list(range(-DECADES, 1)), format="d",
     )  # fmt: skip
     scheme = alt.SchemeParams(name=MAGNITUDE, extent=[0.15, 0.85])
     colour = alt.Scale(scheme=scheme, domain=[-DECADES, 0], clamp=True)
@@ -402,10 +420,9 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
             strokeDash=alt.condition("datum.part < 0", alt.value([6, 3]), alt.value([])),
             **at,
         ),
-        encoded(
-            words.mark_line(**line),
-            color=alt.condition("datum.now === '0'", alt.value(GREY), alt.value(PINK)),
-            strokeWidth=alt.condition("datum.now === '0'", alt.value(1.2), alt.value(4)),
+        words.mark_line(**line).encode(
+            color=alt.condition(_NOTHING, alt.value(GREY), alt.value(PINK)),
+            strokeWidth=alt.condition(_NOTHING, alt.value(1.2), alt.value(4)),
             strokeDash=alt.condition("datum.now === '0'", alt.value([2, 3]), alt.value([])),
             **at,
         ),
@@ -466,14 +483,16 @@ def _numbers(boxes: Any) -> Any:
         .transform_calculate(v="datum.value[step]", g="datum.grad[step]")
         .transform_calculate(
             value_text=norm_text("datum.v"),
-            grad_text=norm_text("datum.g"),
+            grad_text=f"datum.constant ? 'a constant has none' : {norm_text('datum.g')}",
             middle="(datum.x + datum.x2) / 2",
             centre="(datum.y + datum.y2) / 2",
         )
     )
 
 
-_SHORT = "'∂\u2009' + (datum.g <= -100 ? '1e' + round(datum.g) : datum.grad_text)"
+_SHORT = (
+    "datum.constant ? '' : '∂\u2009' + (datum.g <= -100 ? '1e' + round(datum.g) : datum.grad_text)"
+)
 """A gradient in a box: without its mantissa where the exponent has three digits."""
 
 

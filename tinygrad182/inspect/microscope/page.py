@@ -32,6 +32,8 @@ class Span(NamedTuple):
         The step that is open, by its position among the kept ones.
     node : int
         The operation that is chosen, by its position among those of a step.
+    loop : int, optional
+        The recurrence whose curves are shown beside it, if it is none itself.
     """
 
     steps: int = 1
@@ -39,6 +41,7 @@ class Span(NamedTuple):
     last: int = 0
     step: int = 0
     node: int = 0
+    loop: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +73,12 @@ class Panels:
 def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]:
     """Place the charts of a page, and define the signals by which they follow each other.
 
-    Charts read four signals: ``block``, ``step`` and ``node``, which are positions, and ``window``, the
-    first and the last time that is shown. They are computed from what is selected, so that they are
-    valid whichever block is chosen: the step is the chosen one, or the block's last where it has fewer;
-    a node that was chosen in another block counts for nothing.
+    Charts read six signals. ``block``, ``step`` and ``node`` are positions: of the chosen block, and in
+    it. ``loop`` and ``loop_step`` are those of the recurrence whose curves are drawn: the chosen block,
+    or one beside it. ``window`` is the first and the last time that is shown. They are computed from
+    what is selected, so that they are valid whichever block is chosen: the step is the chosen one, or
+    the block's last where it has fewer; a node that was chosen in another block counts for nothing, and
+    so does a window without a step of the recurrence.
 
     Parameters
     ----------
@@ -89,10 +94,11 @@ def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]
         A Vega-Lite specification. Altair makes the charts and not what holds them, for it copies all of
         them whenever one is placed beside another.
     """
+    units = (panels.bars, panels.heatmap)
     rows = [
-        (panels.network, panels.curves),
+        (panels.network, *((panels.curves,) if panels.curves is not None else units)),
         (panels.opened,),
-        (panels.bars, panels.heatmap),
+        *([units] if panels.curves is not None else []),
         *_rows(panels.linked),
     ]
     there = [[chart for chart in row if chart is not None] for row in rows]
@@ -165,17 +171,22 @@ def _bound(selection: dict[str, Any], spans: Sequence[Span], block: int) -> dict
 
 def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
     """Positions from what is selected; Vega-Lite puts them behind the selections they are made from."""
-    steps, first, last, opened, nodes = (json.dumps(each) for each in zip(*spans, strict=True))
-    step, node, window = f"{opened}[block]", f"{nodes}[block]", f"[{first}[block], {last}[block]]"
+    loops = [i if span.loop is None else span.loop for i, span in enumerate(spans)]
+    steps, first, last, opened, nodes, _ = (json.dumps(each) for each in zip(*spans, strict=True))
+    node, window = f"{nodes}[block]", f"[{first}[loop], {last}[loop]]"
+    at = {name: f"{opened}[{name}]" for name in ("block", "loop")}
     if panels.curves is not None:
-        picked = f"isArray(pick_step.i) ? pick_step.i[0] : {step}"
-        step = f"clamp({picked}, 0, {steps}[block] - 1)"
-        window = f"isArray(brush.t) ? brush.t : {window}"
+        for name, start in at.items():
+            picked = f"isArray(pick_step.i) ? pick_step.i[0] : {start}"
+            at[name] = f"clamp({picked}, 0, {steps}[{name}] - 1)"
+        seen = f"brush.t[0] <= {last}[loop] && brush.t[1] >= {first}[loop]"
+        window = f"isArray(brush.t) && {seen} ? brush.t : {window}"
     if panels.opened is not None:
         here = "isArray(pick_node.node) && pick_node.block[0] === block"
         node = f"{here} ? pick_node.node[0] : {node}"
     chosen = f"isArray(pick_block.block) ? pick_block.block[0] : {block}"
-    signals = {"block": chosen, "step": step, "node": node, "window": window}
+    signals = {"block": chosen, "loop": f"{json.dumps(loops)}[block]"}
+    signals |= {"step": at["block"], "loop_step": at["loop"], "node": node, "window": window}
     return [{"name": name, "expr": expr} for name, expr in signals.items()]
 
 

@@ -137,7 +137,7 @@ class _Delta(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What a state before is multiplied by, if that is all there is between, and both gradients."""
+    """One step: what the state before is multiplied by (None if not by that alone), and both gradients."""
 
     time: int
     factor: HostArray | None

@@ -20,6 +20,7 @@ from ..paths import gain_split, path_split
 from ..recurrences import Recurrence, Stack, stacks_of
 from ..scaling import HostArray
 from .causes import Blamed, by_gain, by_path
+from .kept import spread
 from .layers import of_layers
 from .passing import Path, far, runs_in_depth
 from .trend import APART, Piece, jumps, pieces, stretch, without
@@ -32,7 +33,7 @@ LOOKED_AT = 48
 
 
 TOLD, MOST = 0.2, 0.5
-"""Parts of all change, in decades up and down, from which on single steps are told, and stand first."""
+"""Single steps are named if they make the first part of all change, and stand first from the second on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,11 @@ class _Recurrence:
         return [self._regime(), *self._place(), *self._cause(), *self._notes()]
 
     def _told(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
-        text = text[0].upper() + text[1:] + "."
+        text = (
+            f"{text}."
+            if text.startswith(f"{self.words.state} ")
+            else f"{text[0].upper()}{text[1:]}."
+        )
         if self.among_others:
             text = f"{self.path or 'your loop'}: {text}"
         return Sentence(text, self.path, kind, folded, numbers)
@@ -234,7 +239,8 @@ class _Recurrence:
         if bad:
             time, what = bad[0], "NaN" if math.isnan(norms[bad[0]]) else "infinite"
             text = (
-                f"{words.state} itself is {what} from {words.at(time)} on, and with it its gradient"
+                f"the state {words.state} itself is {what} from {words.at(time)} on, "
+                "and with it its gradient"
             )
         elif way.broken == "0":
             time, what = way.times[-1], "0"
@@ -395,7 +401,9 @@ class _Recurrence:
     def _because(self, blamed: Blamed | None, kind: Kind, **numbers: Any) -> list[Sentence]:
         """What makes the difference at some steps; or, if none are blamed, at all that do not stand out."""
         way = self.way
-        positions = _spread(len(way.log) - 1, self.jumps, None if self.jumps else self._stretch())
+        positions = _looked_at(
+            len(way.log) - 1, self.jumps, None if self.jumps else self._stretch()
+        )
         times = [way.time(i) for i in positions if blamed or i not in self.jumps]
         try:
             afresh = 0.0 if blamed else self._afresh(times)
@@ -490,15 +498,9 @@ class _Recurrence:
         return found
 
 
-def _spread(count: int, named: Iterable[int], between: Piece | None) -> list[int]:
-    """Positions from 1 to ``count``, evenly, and more densely those that are named."""
-    positions = set(_even(1, count)) | set(named)
+def _looked_at(count: int, named: Iterable[int], between: Piece | None) -> list[int]:
+    """Positions from 1 to ``count``: some evenly spread, more between two, and those that are named."""
+    positions = {*spread(range(1, count + 1), LOOKED_AT), *named}
     if between:
-        positions |= set(_even(between.end + 1, between.start))
+        positions.update(spread(range(between.end + 1, between.start + 1), LOOKED_AT))
     return sorted(positions)
-
-
-def _even(first: int, last: int) -> list[int]:
-    count = min(last - first + 1, LOOKED_AT)
-    spread: list[int] = np.linspace(first, last, count).round().astype(int).tolist()
-    return spread

@@ -110,7 +110,7 @@ def pieces(log: HostArray) -> list[Piece]:
 
 
 def _cuts(x: HostArray, y: HostArray) -> list[int]:
-    """Where lines meet. Each further line has to leave less than a third of the squares."""
+    """Choose where lines meet; each further line has to leave less than a third of the squares."""
     costs = _costs(x, y)
     n, shortest = len(x), max(3, len(x) // 12)
     best, back = costs[0], list[HostArray]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -22,7 +23,8 @@ from ..._charts import (
 )
 from ..scaling import HostArray
 from ..step_flow import StepFlow, StepVectors
-from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO
+from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
+from .opened_step import is_recurrent
 
 UNITS = 128
 """Of more units, those with the largest gradient are drawn."""
@@ -57,15 +59,23 @@ def unit_rows(
         positions = {int(t): i for i, t in enumerate(kept[block])}
         for node, operation in enumerate(flow.operations):
             vectors = flow.vectors(node, shown[block], sample)
-            head = {"block": block, "node": node, "label": operation.label}
+            if not operation.requires_grad:
+                vectors = vectors._replace(grad=np.zeros_like(vectors.grad))
+            head = {"block": block, "node": node, "label": operation.label, "when": _when(flow)}
+            head["constant"] = not operation.requires_grad
             rows += [head | row for row in _over_units(vectors, positions)]
     return rows
+
+
+def _when(flow: StepFlow) -> str:
+    """What stands before the number of a step: nothing, if there is one and it is not in time."""
+    return " at t = " if is_recurrent(flow) else " in call " if len(flow.time) > 1 else ""
 
 
 def _over_units(vectors: StepVectors, positions: Mapping[int, int]) -> list[Row]:
     width = vectors.value.shape[1]
     units = _largest(vectors)
-    fewer = f" ({len(units)} of {width} units: those with the largest gradient)"
+    fewer = f"{len(units)} of {width} units: those with the largest gradient"
     scale = np.asarray(vectors.log10_scale, dtype=np.float64)
     scale = np.where(np.isfinite(scale), scale, 0.0)  # as of a gradient that is 0 or not finite
     power = np.floor(scale)
@@ -121,7 +131,7 @@ def _nearest(units: Any) -> Any:
 _NEAREST = "datum.i == step ? '' : 'the step nearest to the chosen one whose units are kept'"
 
 
-def unit_bars(rows: Sequence[Row]) -> Any:
+def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
     """Draw the value and the gradient of the chosen operation over hidden units, at the chosen step.
 
     If the vectors of that step are not kept, those of the nearest one are drawn, and the title says so.
@@ -131,18 +141,21 @@ def unit_bars(rows: Sequence[Row]) -> Any:
     ----------
     rows : list of dict
         From :func:`unit_rows`.
+    width : int
 
     Returns
     -------
     alt.VConcatChart
     """
     units = data(rows)
-    captions = {"value": "'value'", "grad": "'gradient, in units of 1e' + datum.power"}
+    unit = "datum.power ? ', in units of 1e' + datum.power : ''"
+    captions = {"value": "'value'", "grad": f"'gradient' + ({unit})"}
+    size = {"width": width, "height": 80}
     bars = [
-        layered(_bars(rows, units, "value", BLUE, captions["value"])),
-        layered(_bars(rows, units, "grad", ORANGE, captions["grad"]), **_SIZE),
+        layered(_bars(rows, units, "value", BLUE, captions["value"], width)),
+        layered(_bars(rows, units, "grad", ORANGE, captions["grad"], width), **size),
     ]
-    bars[0] = layered([bars[0], *_names(units)], **_SIZE)
+    bars[0] = layered([bars[0], *_names(units)], **size)
     return altair().vconcat(*bars, spacing=12)
 
 
@@ -150,33 +163,30 @@ def _names(units: Any) -> list[Any]:
     """What the bars show: the operation and the time."""
     alt = altair()
     row = _nearest(units).transform_calculate(
-        title="datum.label + ' at t = ' + datum.t + datum.fewer", nearest=_NEAREST
+        title="datum.label + (datum.when ? datum.when + datum.t : '')", nearest=_NEAREST
     )
     title = row.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
     nearest = row.mark_text(align="left", baseline="bottom")
     return [
-        encoded(title, x=alt.value(_LEFT), y=alt.value(-34), text="title:N"),
-        encoded(nearest, x=alt.value(_LEFT), y=alt.value(-20), text="nearest:N"),
+        encoded(title, x=alt.value(0), y=alt.value(-34), text="title:N"),
+        encoded(nearest, x=alt.value(0), y=alt.value(-20), text="nearest:N"),
     ]
 
 
-_SIZE = {"width": 270, "height": 80}
-
-_LEFT = -30
-"""Where titles begin: above the labels of the axis."""
-
-
-def _bars(rows: Sequence[Row], units: Any, field: str, colour: str, caption: str) -> list[Any]:
+def _bars(
+    rows: Sequence[Row], units: Any, field: str, colour: str, caption: str, width: int
+) -> list[Any]:
     alt = altair()
-    row = _nearest(units)
+    row = _nearest(units).transform_calculate(count="length(datum.unit)")
     flat = row.transform_flatten(["unit", "value", "grad"])
-    number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : null")
+    number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : 0")
     x = alt.X("unit:O", axis=_axis(), title=None if field == "value" else "hidden unit")
     tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N")]
+    wide = alt.ExprRef(f"min({0.9 * width} / datum.count, 60)")
     bars = encoded(
-        number.mark_bar(color=colour),
+        number.mark_bar(color=colour, width=wide),
         x=x,
-        y=alt.Y("y:Q", title=None).axis(tickCount=4, format="~g"),
+        y=alt.Y("y:Q", title=None).axis(tickCount=4, labelExpr="format(datum.value, '~g')"),
         tooltip=tooltip,
     )
     words = flat.transform_filter(f"!isNumber(datum.{field})").mark_point(
@@ -200,7 +210,13 @@ def _bars(rows: Sequence[Row], units: Any, field: str, colour: str, caption: str
 def _noted(rows: Sequence[Row], field: str) -> list[Row]:
     """The rows without their vectors, and what their captions add if not all numbers are ordinary."""
     kept = ("block", "node", "i", "power")
-    return [{name: row[name] for name in kept} | {"note": _note(row[field])} for row in rows]
+    notes = [
+        ": a constant has none" if row["constant"] and field == "grad" else _note(row[field])
+        for row in rows
+    ]
+    return [
+        {name: row[name] for name in kept} | {"note": n} for row, n in zip(rows, notes, strict=True)
+    ]
 
 
 def _note(numbers: Sequence[float | str]) -> str:
@@ -210,9 +226,9 @@ def _note(numbers: Sequence[float | str]) -> str:
     return f" (crosses: {', '.join(names)})" if names else ""
 
 
-def _axis() -> Any:
+def _axis(**more: Any) -> Any:
     return altair().Axis(
-        labelAngle=0, labelOverlap="greedy", labelSeparation=5, grid=False, ticks=False
+        labelAngle=0, labelOverlap="parity", labelSeparation=5, grid=False, ticks=False, **more
     )
 
 
@@ -220,8 +236,9 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     """Draw the chosen operation over time and hidden units: the log10 of its gradient, or its value.
 
     A gradient that is exactly 0, infinities and NaN have colours of their own. A mark above the heatmap
-    shows the step of :func:`unit_bars`. Expressions refer to the parameters ``block``, ``step`` and
-    ``node``, which are the caller's.
+    shows the step of :func:`unit_bars`. An operation with one step, or without a gradient, has no
+    heatmap, and that is said. Expressions refer to the parameters ``block``, ``step`` and ``node``, which
+    are the caller's.
 
     Parameters
     ----------
@@ -234,20 +251,27 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     alt.LayerChart
     """
     alt = altair()
+    there = _over_time(rows, of)
+    axis = _shown(there)
     number = _LOG if of == "gradient" else "datum.value"
     units = data(rows)
     cells = _of_node(units).transform_flatten(["unit", "value", "grad"])
     cells = cells.transform_calculate(number=number)
+    cells = cells.transform_calculate(finite="isNumber(datum.number) ? datum.number : null")
+    cells = cells.transform_joinaggregate(top="max(finite)")
     at = {
-        "x": alt.X("t:O", title="step t, of those whose units are kept", axis=_axis()),
-        "y": alt.Y("unit:O", title="hidden unit", axis=_axis()),
+        "x": alt.X("t:O", title="step t, of those whose units are kept", axis=_axis(**axis)),
+        "y": alt.Y("unit:O", title="hidden unit", axis=_axis(**axis)),
         "tooltip": [alt.Tooltip(f"{name}:N") for name in ("t", "unit", "value", "grad", "number")],
     }
-    finite = cells.transform_filter("isNumber(datum.number)").mark_rect()
+    # What has no number is drawn too, so that there is a scale, and covered by its word's colour.
+    shaded = cells.transform_calculate(
+        shade="isNumber(datum.number) ? datum.number : isNumber(datum.top) ? datum.top : 0"
+    ).mark_rect(opacity=alt.ExprRef(f"isNumber(datum.number) ? {there.expr} : 0"))
     layers = [
-        encoded(finite, color=_shade(of), **at),
-        *_words(cells, rows, of, at),
-        *_heading(units, of),
+        encoded(shaded, color=_shade(of, there), **at),
+        *_words(cells, rows, of, at, there),
+        *_heading(units, of, there),
     ]
     return layered(layers, width=540, height=200).resolve_scale(color="independent")
 
@@ -259,17 +283,41 @@ _LOG = (
 _WORDS = {ZERO: ("exactly 0", GREY), INFINITE: ("infinite", ORANGE), NOT_A_NUMBER: ("NaN", PINK)}
 
 
-def _shade(of: Literal["gradient", "value"]) -> Any:
+def _over_time(rows: Sequence[Row], of: str) -> Any:
+    """1 for an operation that has what is drawn at several steps, 0 for another one: an opacity."""
+    steps = Counter((row["block"], row["node"]) for row in rows)
+    none = {(row["block"], row["node"]) for row in rows if row["constant"] and of == "gradient"}
+    without = [f"{b}/{n}" for (b, n), count in steps.items() if count == 1 or (b, n) in none]
+    return altair().ExprRef(f"(indexof({without}, block + '/' + node) < 0 ? 1 : 0)")
+
+
+def _shown(there: Any) -> dict[str, Any]:
+    """An axis, or a legend, that is there with what it explains."""
+    opacities = {f"{part}Opacity": there for part in ("domain", "title")}
+    return opacities | {"labelExpr": f"{there.expr} ? datum.label : ''"}
+
+
+def _shade(of: Literal["gradient", "value"], there: Any) -> Any:
     alt = altair()
+    shown = {f"{part}Opacity": there for part in ("gradient", "label", "title")}
     if of == "value":
-        return alt.Color("number:Q", title="value", scale=alt.Scale(scheme=SHARE, domainMid=0))
+        return alt.Color(
+            "shade:Q",
+            scale=alt.Scale(scheme=SHARE, domainMid=0),
+            legend=alt.Legend(title="value", **shown),
+        )
     legend = alt.Legend(
-        title="|gradient|", tickMinStep=1, labelExpr="'1e' + format(datum.value, '~g')"
+        title="|gradient|",
+        tickCount=5,
+        labelExpr=f"replace({norm_text('datum.value')}, '.0e', 'e')",
+        **shown,
     )
-    return alt.Color("number:Q", scale=alt.Scale(scheme=MAGNITUDE, zero=False), legend=legend)
+    return alt.Color("shade:Q", scale=alt.Scale(scheme=MAGNITUDE, zero=False), legend=legend)
 
 
-def _words(cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any]) -> list[Any]:
+def _words(
+    cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any], there: Any
+) -> list[Any]:
     """Cells without a finite number, with a legend of what occurs; nothing if there are none."""
     alt = altair()
     field = "grad" if of == "gradient" else "value"
@@ -284,17 +332,31 @@ def _words(cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any]) -> l
     )
     scale = alt.Scale(domain=[name for name, _ in names], range=[colour for _, colour in names])
     marks = cells.transform_filter("isString(datum.number)")
-    marks = marks.transform_calculate(word=f"{words} : ''").mark_rect()
-    return [encoded(marks, color=alt.Color("word:N", title=None, scale=scale), **at)]
+    marks = marks.transform_calculate(word=f"{words} : ''").mark_rect(opacity=there)
+    legend = alt.Legend(
+        title=None, symbolOpacity=there, labelExpr=f"{there.expr} ? datum.label : ''"
+    )
+    return [encoded(marks, color=alt.Color("word:N", scale=scale, legend=legend), **at)]
 
 
-def _heading(units: Any, of: str) -> list[Any]:
+def _heading(units: Any, of: str, there: Any) -> list[Any]:
     alt = altair()
     row = _nearest(units)
-    mark = row.mark_text(text="▼", baseline="bottom", color=ORANGE)
-    title = row.transform_calculate(title=f"datum.label + ' over time: its {of}' + datum.fewer")
-    head = title.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
+    mark = row.mark_text(text="▼", baseline="bottom", color=ORANGE, opacity=there)
+    title = row.transform_calculate(title=f"datum.label + ' over time: its {of}'")
+    head = title.mark_text(
+        align="left", baseline="bottom", fontSize=14, fontWeight="bold", opacity=there
+    )
+    fewer = row.mark_text(align="left", baseline="bottom", opacity=there)
+    alone = alt.ExprRef(f"1 - ({there.expr})")
+    nothing = row.transform_calculate(
+        text="datum.label + (datum.constant ? ' is a constant: no gradient comes back to it.'"
+        " : ' has one step: nothing changes over time.')"
+    )
+    nothing = nothing.mark_text(align="left", fontSize=12, opacity=alone)
     return [
         encoded(mark, x="t:O", y=alt.value(0)),
-        encoded(head, x=alt.value(0), y=alt.value(-16), text="title:N"),
+        encoded(head, x=alt.value(0), y=alt.value(-34), text="title:N"),
+        encoded(fewer, x=alt.value(0), y=alt.value(-20), text="fewer:N"),
+        encoded(nothing, x=alt.value(0), y=alt.value(-27), text="text:N"),
     ]

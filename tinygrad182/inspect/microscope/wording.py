@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..._reprs import mantissa_and_exponent
+
 LEVEL = 0.1
 """Decades: what changes by less, about 25%, is said to keep its size."""
 
@@ -77,10 +79,10 @@ def amount(decades: float) -> str:
     if not math.isfinite(decades):
         return {-math.inf: "nothing", math.inf: "∞ times"}.get(decades, "NaN")
     if decades < -2:
-        return scientific(decades)
+        return _power_of_ten(decades)
     if decades < LEVEL / 4:
         return f"{100 * 10**decades:.0f}%"
-    return f"{10**decades:.2g} times" if decades < 1.99 else f"{scientific(decades)} times"
+    return f"{10**decades:.2g} times" if decades < 1.99 else f"{_power_of_ten(decades)} times"
 
 
 def factor(decades: float) -> str:
@@ -92,15 +94,14 @@ def factor(decades: float) -> str:
     if not -math.inf < decades < math.inf:
         return {-math.inf: "0", math.inf: "∞"}.get(decades, "NaN")
     if not -2 <= decades < 1.99:
-        return scientific(decades)
+        return _power_of_ten(decades)
     return f"{10**decades:.2f}" if decades < LEVEL else f"{10**decades:.2g}"
 
 
-def scientific(decades: float) -> str:
+def _power_of_ten(decades: float) -> str:
     """Write a power of ten with one digit in front, also where no number holds it."""
-    power = math.floor(decades)
-    mantissa = round(10 ** (decades - power))
-    return f"1e{power + 1}" if mantissa == 10 else f"{mantissa}e{power}"
+    mantissa, exponent = mantissa_and_exponent(decades, 0)
+    return f"{mantissa}e{exponent}"
 
 
 def passes(decades: float) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad182 as tg
 from tinygrad182.inspect.drawn import signalled
-from tinygrad182.inspect.microscope.curves import curves_chart
+from tinygrad182.inspect.microscope.curves import Anomaly, curves_chart
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")
@@ -40,10 +40,12 @@ def stack(path: str = "loop", **states: list[float]) -> Any:
     return found
 
 
-def spec_of(*stacks: Any, step: int = 0, linked: bool = False, **others: Any) -> dict[str, Any]:
+def spec_of(
+    *stacks: Any, step: int = 0, block: int = 0, linked: bool = False, **others: Any
+) -> dict[str, Any]:
     kept = {k: list(range(len(s["h"].time))) for k, s in enumerate(stacks)}
     chart = curves_chart(dict(enumerate(stacks)), kept, linked, **others)
-    return signalled(chart, step=step).to_dict()  # type: ignore[no-any-return]
+    return signalled(chart, step=step, block=block).to_dict()  # type: ignore[no-any-return]
 
 
 def texts(spec: dict[str, Any]) -> list[str]:
@@ -90,15 +92,19 @@ def test_zeros_infinities_and_nan_have_marks_and_a_legend_where_they_occur() -> 
 
 
 def test_the_chosen_step_and_the_first_anomaly_are_named() -> None:
-    found = texts(
-        spec_of(stack("m", h=[-3.0, NAN, -1.0]), step=2, anomaly=(1, "first NaN: h at t = 1"))
-    )
+    told = "first NaN: h at t = 1"
+    anomaly = Anomaly(0, 1, told)
+    stacks = stack("m", h=[-3.0, NAN, -1.0]), stack("n", h=[-3.0, -2.0, -1.0])
+    found = texts(spec_of(*stacks, step=2, anomaly=anomaly))
     assert "m, t = 2" in found
-    assert "first NaN: h at t = 1" in found
+    assert told in found
+    other = vl_convert.vegalite_to_svg(spec_of(*stacks, step=2, block=1, anomaly=anomaly))
+    (mark,) = re.findall(rf"<text[^>]*>{told}", other)
+    assert 'opacity="0"' in mark  # it is not this block's
 
 
 def test_selections_are_made_on_demand() -> None:
-    names = ["block", "step"]
+    names = ["block", "loop", "step", "loop_step"]
     assert [each["name"] for each in spec_of(stack(h=[-1.0, 0.0]))["params"]] == names
     params = {p["name"]: p for p in spec_of(stack(h=[-1.0, 0.0]), linked=True)["params"]}
     assert params["pick_step"]["select"]["fields"] == ["i"]

@@ -36,7 +36,7 @@ def chain(n: int) -> StepFlow:
     one = np.zeros(1)
     kinds = ["input"] + ["operation"] * n
     ops = [
-        StepOperation(f"op {k}", "add", kind, "", "m", (1, 2), one, one)
+        StepOperation(f"op {k}", "add", kind, "", "m", (1, 2), one, one, True)
         for k, kind in enumerate(kinds)
     ]
     edges = [StepEdge(k, k + 1 if k < n else "loss", one, one + 1) for k in range(n + 1)]
@@ -110,7 +110,7 @@ def test_a_gradient_without_a_logarithm_is_named_on_its_edge(log: float, word: s
 
 
 def test_a_long_step_says_what_it_leaves_out() -> None:
-    assert any("norms are in the tooltips" in text for text in drawn(chain(12), step=0))
+    assert any("norms are in the tooltips" in text for text in drawn(chain(16), step=0))
     found = drawn(chain(60), step=0)
     assert any(text.startswith("61 operations: names, norms and shares") for text in found)
     assert "op 3" not in found
@@ -131,3 +131,17 @@ def test_one_layer_makes_the_selection() -> None:
     (pick,) = spec["params"]
     assert (pick["name"], pick["views"]) == ("pick_node", ["operations"])
     assert pick["select"]["fields"] == ["node", "block"]
+
+
+def test_what_is_open_is_called_by_its_name() -> None:
+    """A module without a time axis is not a loop; a constant has no gradient that could be NaN."""
+    w = tg.ones((2, 3), requires_grad=True)
+    view = tg.inspect.look((tg.tanh(tg.ones((4, 2)) @ w) * tg.exp(w[0])).sum())
+    (block,) = view.steps
+    title = view.network.blocks[block].title
+    with _charts.unchecked():
+        spec = _charts.spec(view.chart("step"))
+    found = re.findall(r">([^<>]+)</text>", vl_convert.vegalite_to_svg(spec))
+    assert f"{title}, opened" in found
+    assert any(text.startswith("∂") for text in found)
+    assert not [text for text in found if "NaN" in text or "loop" in text]

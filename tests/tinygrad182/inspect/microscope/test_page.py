@@ -17,7 +17,7 @@ alt = pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")
 
 SPANS = (
-    Span(),
+    Span(loop=2),
     Span(steps=1000, first=0, last=9990, step=17, node=3),
     Span(steps=5, first=2, last=6, step=4, node=1),
 )
@@ -35,6 +35,7 @@ def told() -> Any:
     """A chart that says what the signals are."""
     said = alt.Chart(_charts.data([{}])).transform_calculate(
         said="'signals ' + block + ' ' + step + ' ' + node + ' ' + window[0] + ' ' + window[1]"
+        " + ' ' + loop + ' ' + loop_step"
     )
     return said.mark_text().encode(text="said:N")
 
@@ -81,18 +82,21 @@ def said_in(chart: Any) -> list[float]:
         ({"block": 2, "step": 3}, [2, 3, 1, 2, 6]),
         ({"block": 2, "step": 700}, [2, 4, 1, 2, 6]),  # this block has fewer steps
         ({"block": 2, "node": (6, 1)}, [2, 4, 1, 2, 6]),  # an operation of another block
-        ({"block": 0, "step": 3, "node": (1, 2)}, [0, 0, 0, 0, 0]),
+        ({"block": 2, "window": (30, 40)}, [2, 4, 1, 2, 6]),  # nor does a window without its steps
+        # A block without time has one step, and the curves of a recurrence beside it.
+        ({"block": 0, "step": 3, "node": (1, 2)}, [0, 0, 0, 2, 6, 2, 3]),
     ],
 )
 def test_signals_are_valid_whatever_is_selected(
     chosen: dict[str, Any], expected: list[float]
 ) -> None:
-    assert signals(**chosen) == expected
+    loop, loop_step = expected[5:] or expected[:2]
+    assert signals(**chosen) == [*expected[:5], loop, loop_step]
 
 
 def test_a_graph_without_time_has_no_steps_to_choose() -> None:
     panels = Panels(network=picking("pick_block", ["block"], {"block": 2}), linked=[told()])
-    assert said_in(compose(panels, [Span(), Span(), Span(node=2)], 0)) == [2, 0, 2, 0, 0]
+    assert said_in(compose(panels, [Span(), Span(), Span(node=2)], 0)) == [2, 0, 2, 0, 0, 2, 0]
 
 
 def test_linked_views_stand_three_in_a_row() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -28,13 +29,14 @@ def flow() -> StepFlow:
     return step_flow((1e-30 * lstm(inputs)[0][-1]).sum())
 
 
-def rows_of(value: Any, grad: Any, log10_scale: Any) -> list[Row]:
+def rows_of(value: Any, grad: Any, log10_scale: Any, requires_grad: bool = True) -> list[Row]:
     """The rows of one operation with these vectors."""
     found = StepVectors(
         np.arange(len(value)), np.array(value), np.array(grad), np.array(log10_scale)
     )
     flow = step_flow(tg.nn.RNN(1, 1, rng=0)(tg.ones((len(value), 1, 1)))[0].sum())
-    flow = StepFlow("m", flow.time, flow.operations[:1], (), lambda *_: {0: found})
+    operation = dataclasses.replace(flow.operations[0], requires_grad=requires_grad)
+    flow = StepFlow("m", flow.time, (operation,), (), lambda *_: {0: found})
     return unit_rows({0: flow}, {0: found.time.tolist()}, {0: found.time.tolist()})
 
 
@@ -77,17 +79,39 @@ def test_of_many_units_those_with_the_largest_gradient_are_kept() -> None:
 
 
 def test_zeros_infinities_and_nan_are_told() -> None:
-    plain = rows_of([[0.5, 1.0]], [[0.5, -1.0]], [0.0])
-    odd = rows_of([[0.5, 1.0, np.nan]], [[0.0, np.inf, np.nan]], [0.0])
+    plain = rows_of([[0.5, 1.0]] * 2, [[0.5, -1.0]] * 2, [0.0] * 2)
+    odd = rows_of([[0.5, 1.0, np.nan]] * 2, [[0.0, np.inf, np.nan]] * 2, [0.0] * 2)
     names = {"exactly 0", "infinite", "NaN"}
     assert not names & set(texts(unit_heatmap(plain), step=0, node=0))
     assert names <= set(texts(unit_heatmap(odd), step=0, node=0))
     assert names & set(texts(unit_heatmap(odd, "value"), step=0, node=0)) == {"NaN"}
     bars = texts(unit_bars(odd), step=0, node=0)
     assert "value (crosses: NaN)" in bars
-    assert "gradient, in units of 1e0 (crosses: infinite, NaN)" in bars
+    assert "gradient (crosses: infinite, NaN)" in bars
 
 
 def test_a_gradient_that_is_all_zero_is_told() -> None:
     rows = rows_of([[0.5, 1.0]], [[0.0, 0.0]], [-np.inf])
-    assert "gradient, in units of 1e0: all exactly 0" in texts(unit_bars(rows), step=0, node=0)
+    assert "gradient: all exactly 0" in texts(unit_bars(rows), step=0, node=0)
+
+
+def test_where_there_is_nothing_over_time_that_is_said() -> None:
+    """One step makes no heatmap; a constant has no gradient, and none that is 0 or NaN."""
+    alone = rows_of([[0.5, 1.0]], [[0.5, 1.0]], [0.0])
+    said = texts(unit_heatmap(alone), step=0, node=0)
+    assert [text for text in said if text.endswith("has one step: nothing changes over time.")]
+    rows = rows_of([[0.5, 1.0]] * 2, [[np.nan, np.nan]] * 2, [0.0] * 2, requires_grad=False)
+    said = texts(unit_heatmap(rows), step=0, node=0) + texts(unit_bars(rows), step=0, node=0)
+    assert "gradient: a constant has none" in said
+    assert [text for text in said if text.endswith("is a constant: no gradient comes back to it.")]
+    assert not {"NaN", "exactly 0"} & set(said)
+
+
+def test_what_has_no_time_is_not_said_to_be_at_one() -> None:
+    head = tg.nn.Linear(2, 3, rng=0)
+    graph = tg.inspect.look(head(tg.ones((4, 2))).sum())
+    (block,) = (i for i, b in enumerate(graph.network.blocks) if b.kind == "module")
+    rows = unit_rows({0: graph.steps[block]}, {0: [0]}, {0: [0]})
+    said = texts(unit_bars(rows), step=0, node=0)
+    assert "x" in said
+    assert not [text for text in said if "t = " in text]
