@@ -47,6 +47,15 @@ WITH_VECTORS = 24
 MOST_OPERATIONS = 60
 """Operations of one module that are drawn, the last ones."""
 
+_VIEWS = {
+    "shares": "where the gradient comes from",
+    "gain": "what one step back does",
+    "matrix": "what each step's loss sends to each state, (k, t)",
+    "singular": "how far one step can stretch",
+    "weights": "the weights' gradient, step by step",
+}
+"""The views beside the curves: what they show."""
+
 
 class Microscope:
     """What there is to see in the graph of a loss, gathered when it is asked for; see :func:`look`.
@@ -130,6 +139,14 @@ class Microscope:
             found[i] = some
         return found
 
+    def _named(self, i: int) -> list[int]:
+        """The position of the step that the sentences about a recurrence name first, if any."""
+        if i not in self.flow:
+            return []
+        path, times = self.network.blocks[i].path, self.steps[i].time.tolist()
+        told = [s.numbers["step"] for s in self.sentences if s.path == path and "step" in s.numbers]
+        return [times.index(t) for t in told[:1] if t in times]
+
     def _asked(self, i: int) -> list[int]:
         """The positions of the steps that were asked for, of a recurrence."""
         if self._steps is None or i not in self.flow:
@@ -139,10 +156,12 @@ class Microscope:
 
     def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
         """Choose the steps of a box with most to see, and those that were asked for."""
+        places = list(places)
         logs = [np.zeros(len(places))]
         if i in self.flow:
-            logs = [state.log10_grad_norm[list(places)] for state in self.flow[i].values()]
-        some = telling_steps(logs, most)
+            logs = [state.log10_grad_norm[places] for state in self.flow[i].values()]
+        named = [places.index(k) for k in self._named(i) if k in places]
+        some = telling_steps(logs, most, named)
         found = {places[k] for k in some.places}.union(self._asked(i))
         return Kept(sorted(found), some.told)
 
@@ -217,19 +236,15 @@ class Microscope:
         return min(self.flow, key=lambda k: abs(k - i), default=None)
 
     def _telling_step(self, i: int) -> int:
-        """The position among the kept steps of the one over which the gradient changes most.
+        """The position among the kept steps of the one that the sentences name, or of the middle one.
 
-        Where no step stands out it is one in the middle, which is like most.
+        It is one whose units are kept: of those, the nearest.
         """
         if i not in self.flow:
             return 0
         places = self.kept[i].places
-        logs = np.array([state.log10_grad_norm[places] for state in self.flow[i].values()])
-        with np.errstate(invalid="ignore"):
-            changes = np.nan_to_num(np.abs(np.diff(logs)), nan=0.0, posinf=0.0).sum(axis=0)
-        if changes.any() and changes.max() > 3 * np.median(changes[changes > 0]):
-            return int(changes.argmax()) + 1
-        return len(places) // 2
+        (wanted, *_) = [*self._named(i), places[len(places) // 2]]
+        return places.index(min(self._with_vectors[i].places, key=lambda k: abs(k - wanted)))
 
     def _first_block(self) -> int:
         """The box that is open at first: the recurrence with most to see, or else the last module."""
@@ -276,7 +291,7 @@ class Microscope:
         path : str, optional
             The box that is looked at; by default the recurrence that loses most.
         time : int, optional
-            The step that is opened; by default the one over which the gradient changes most.
+            The step that is opened; by default the one that the sentences name.
         operation : int or str, optional
             The operation whose units are shown, by its label; by default the state.
 
@@ -362,7 +377,7 @@ class Microscope:
         if batch > 1:
             found.append(
                 f"Norms are over all {batch} sequences of the batch; values over hidden units are those "
-                f"of sequence {self._sample}."
+                f"of sequence {self._sample} alone, so a norm is not that of the bars."
             )
         return found
 
@@ -370,9 +385,9 @@ class Microscope:
         found = {}
         for i, views in self.linked.items():
             name = self.network.blocks[i].path
-            for view in ("shares", "gain", "matrix", "singular", "weights"):
+            for view, what in _VIEWS.items():
                 if isinstance(reason := getattr(views, view), str):
-                    found[f"{name} {view}".strip()] = reason
+                    found[f"{name}, no view of {what}".removeprefix(", ")] = reason
         return found
 
     def save_html(self, path: str | Path) -> None:

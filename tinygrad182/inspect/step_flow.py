@@ -275,12 +275,23 @@ def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> St
     >>> flow.edge("c₋", "f∘c₋").share[10].round(2)
     1.0
     """
+    return _opened(loss, path, gradient, None)
+
+
+def flow_among(loss: Tensor, path: str | None, times: Sequence[int]) -> StepFlow:
+    """Return the operations of some steps alone, which costs as much less; see :func:`step_flow`."""
+    return _opened(loss, path, None, times)
+
+
+def _opened(loss: Tensor, path: str | None, gradient: Any, times: Sequence[int] | None) -> StepFlow:
     root, seed, stack, _ = opened(loss, gradient, path, "step_flow", stays_whole)
     name = path if path is not None else next(iter(stack.values())).module
     if is_whole(stack):
-        return _of_layer(root, seed, stack, name)
+        return _of_layer(root, seed, stack, name, times)
     nodes = ancestors([root], constants=True)
-    return flow_of_nodes((root, seed), nodes, steps_of_loop(nodes, stack), name, _states_of(stack))
+    steps = steps_of_loop(nodes, stack)
+    some = steps if times is None else {t: steps[t] for t in times if t in steps}
+    return flow_of_nodes((root, seed), nodes, some, name, _states_of(stack))
 
 
 @np.errstate(all="ignore")  # a model that went wrong is looked at too
@@ -300,8 +311,10 @@ def flow_of_nodes(
     return _flow(path, source.times(), source.batches(source.times()), some)
 
 
-def _of_layer(root: Node, seed: Array, stack: Stack, path: str) -> StepFlow:
-    """The steps of a layer that was run as one operation."""
+def _of_layer(
+    root: Node, seed: Array, stack: Stack, path: str, wanted: Sequence[int] | None
+) -> StepFlow:
+    """The steps of a layer that was run as one operation; all, or those that are wanted."""
     scans = [Steps(node) for node in scans_of(stack)]
     found = list(zip(scans, arriving(root, seed, scans), strict=True))
 
@@ -309,7 +322,7 @@ def _of_layer(root: Node, seed: Array, stack: Stack, path: str) -> StepFlow:
         for scan, (given, total) in found:
             yield from side_by_side(scan, given, total, scan.among(times))
 
-    times = [t for scan in scans for t in scan.times()]
+    times = [t for scan in scans for t in scan.times() if wanted is None or t in wanted]
     return _flow(path, times, some(times), some)
 
 

@@ -317,7 +317,7 @@ def test_a_matrix_that_grows_what_saturation_shrinks_has_no_share_of_the_fall() 
     rng = np.random.default_rng(0)
     told = one(story(last(rnn(rng, 1.1), inputs(rng, 2.0))), "cause")
     assert "weight_share" not in told.numbers
-    assert told.text.startswith("Saturation outweighs the weight matrix: ")
+    assert told.text.startswith("All of the fall is saturation, which multiplies it by ")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -333,7 +333,7 @@ def test_the_share_of_the_cell_path_is_that_of_path_split(seed: int) -> None:
     assert cause.numbers["kept"] == pytest.approx(np.log10(kept).mean(), rel=1e-9)
     assert cause.numbers["gate"] == "f"
     assert cause.text.startswith(
-        f"{cause.numbers['share']:.0%} of ∂L/∂c arrives over the cell path"
+        f"On average {cause.numbers['share']:.0%} of ∂L/∂c arrives over the cell path"
     )
 
 
@@ -342,8 +342,10 @@ def test_forget_gates_that_are_shut_throughout_leave_the_hidden_path() -> None:
     layer = tg.nn.LSTM(INPUTS, H, forget_bias=-6.0, rng=rng, dtype="float64")
     cause = one(story(last(layer, inputs(rng, 1.0))), "cause")
     assert cause.numbers["share"] < 0.1
-    assert cause.text.startswith("Only ")
-    assert cause.text.endswith("the rest comes over the hidden path.")
+    assert cause.text.startswith(
+        f"On average {1 - cause.numbers['share']:.0%} of ∂L/∂c arrives over the hidden path, "
+        "for the forget gates are nearly shut. "
+    )
 
 
 def test_the_sign_of_the_straight_path_counts() -> None:
