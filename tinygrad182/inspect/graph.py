@@ -27,7 +27,7 @@ from . import dot, terminal
 from .flow import gradient_flow
 from .gates import gate_names
 from .graph_html import graph_html
-from .look import Microscope
+from .looking import Microscope
 from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step

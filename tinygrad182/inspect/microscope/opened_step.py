@@ -21,8 +21,8 @@ from ..._charts import (
     encoded,
     layered,
 )
+from ..operations import StepEdge, StepFlow, StepOperation
 from ..scaling import HostArray
-from ..step_flow import StepEdge, StepFlow, StepOperation
 from .magnitudes import coded, norm_text
 from .step_layout import Layout, Place, laid_out
 

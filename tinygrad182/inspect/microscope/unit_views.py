@@ -21,8 +21,8 @@ from ..._charts import (
     encoded,
     layered,
 )
+from ..operations import StepFlow, StepVectors
 from ..scaling import HostArray
-from ..step_flow import StepFlow, StepVectors
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 from .opened_step import is_recurrent
 
