@@ -193,15 +193,16 @@ def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
 # --- the text around the charts -----------------------------------------------------------------
 
 READING = (
-    "The gradient flows from right to left: from the loss back to the inputs. A norm of 1e-3 at t = 5 "
-    "means that a change of the state at t = 5 changes the loss a thousandth as much as a norm of 1 does.",
-    "Click a box of the network to see its steps. A box's colour is the norm of the gradient that leaves "
-    "the box.",
+    "The gradient flows from the loss back to the inputs: down the network, and from right to left in the "
+    "curves and in an opened step. Where its norm is 1e-3, a small change of the state changes the loss "
+    "a thousandth as much as where it is 1.",
+    "Click a box of the network to see its steps. The colour of a box and the number in it are the norm of "
+    "the gradient that leaves the box.",
     "Click a curve to open that step; the slider and the arrow keys move it. Drag over the strip below "
-    "the curves to choose a window of steps; click the strip to see all of them again.",
+    "the curves to choose a window of steps; double-click it to see all of them again.",
     "In the opened step, the gradient comes back over each line. The line's width and colour show the norm "
-    "of that gradient, its number the share of the whole gradient of the operation it comes back to. The "
-    "shares of one operation add up to 1; a negative share works against the others.",
+    "of that gradient. Its number is a share: how much of the gradient of the operation on its left comes "
+    "over this line. The shares of one operation add up to 1; a negative share works against the others.",
     "Click an operation to see its values and its gradient over hidden units, and over time.",
     "A decade is a power of ten: from 1e-2 to 1e-5 are three decades. Norms are Frobenius norms over the "
     "whole batch.",
