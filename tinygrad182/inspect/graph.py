@@ -28,7 +28,7 @@ from .flow import gradient_flow
 from .gates import gate_names
 from .graph_html import graph_html
 from .hosting import on_host
-from .look import Microscope
+from .looking import Microscope
 from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step

@@ -193,10 +193,11 @@ def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
 # --- the text around the charts -----------------------------------------------------------------
 
 READING = (
-    "The gradient flows from right to left: from the loss back to the inputs. A norm of 1e-3 at t = 5 "
-    "means that a change of the state at t = 5 changes the loss a thousandth as much as a norm of 1 does.",
-    "Click a box of the network to see its steps. A box's colour is the norm of the gradient that leaves "
-    "the box.",
+    "The gradient flows from the loss back to the inputs: down the network, and from right to left in the "
+    "curves and in an opened step. Where its norm is 1e-3, a small change of the state changes the loss "
+    "a thousandth as much as where it is 1.",
+    "Click a box of the network to see its steps. The colour of a box and the number in it are the norm of "
+    "the gradient that leaves the box.",
     "Click a curve to open that step; the slider and the arrow keys move it. Drag over the strip below "
     "the curves to zoom in on some steps; double-click the strip to zoom out.",
     "In the opened step, the gradient comes back over each line. The line's width and colour show the norm "

@@ -17,10 +17,10 @@ from ...backpropagation import ancestors
 from ...errors import GraphError, ShapeError
 from ...memory import in_pass
 from ..flow import StackFlow, StateFlow, gradient_flow
+from ..operations import flow_among
 from ..paths import gain_split, path_split
 from ..recurrences import Recurrence, Stack, stacks_of
 from ..scaling import HostArray
-from ..step_flow import flow_among
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
 from .kept import spread
 from .layers import of_layers

@@ -21,13 +21,13 @@ from ..._charts import (
     encoded,
     layered,
 )
+from ..operations import StepFlow, StepVectors
 from ..scaling import HostArray
-from ..step_flow import StepFlow, StepVectors
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 from .opened_step import is_recurrent
 
 UNITS = 128
-"""Of more units, those with the largest gradient are drawn."""
+"""Where there are more units, those with the largest gradient are drawn."""
 
 
 def unit_rows(

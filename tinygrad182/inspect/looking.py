@@ -34,8 +34,8 @@ from .microscope.opened_step import step_chart
 from .microscope.page import Panels, Span, compose, page
 from .microscope.story import Sentence, story
 from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
+from .operations import StepFlow, flow_of_nodes, step_flow
 from .recurrences import chosen
-from .step_flow import StepFlow, flow_of_nodes, step_flow
 from .step_rows import is_weight
 
 DRAWN = 1000
