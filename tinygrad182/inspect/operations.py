@@ -492,7 +492,7 @@ def _keys(batch: Batch) -> dict[Key, Node]:
     return found
 
 
-def _vectors(batch: Batch, node: Node, sample: int) -> StepVectors:
+def _vectors(batch: Batch, node: Node, sample: Any) -> StepVectors:
     values = batch.values[node].values
     if not isinstance(sample, int) or not -values.shape[1] <= sample < values.shape[1]:
         raise ArgumentError(f"sample {sample}; the batch has {values.shape[1]} sequences, from 0")
