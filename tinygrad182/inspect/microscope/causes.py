@@ -67,7 +67,7 @@ def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
     s, w = (float(np.log10(x).mean()) for x in (split.saturation, split.weight))
     numbers = {"saturation": s, "weight": w, "afresh": afresh}
     each = (
-        f"each {words.unit} back multiplies it by {factor(s)} (saturation) and by {factor(w)} "
+        f"{words.each} back multiplies it by {factor(s)} (saturation) and by {factor(w)} "
         f"({words.matrix})"
     )
     if afresh > AFRESH:
@@ -86,7 +86,9 @@ def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
         return Cause(f"{text}; {weaker} {works} against that, by {of[weaker]}", numbers)
     numbers["weight_share"] = share = w / (s + w)
     if share > 0.995:
-        text = f"all of the {change} is {words.matrix}: each {words.unit} back multiplies it by {factor(w)}"
+        text = (
+            f"all of the {change} is {words.matrix}: {words.each} back multiplies it by {factor(w)}"
+        )
         return Cause(f"{text}, and nothing saturates", numbers)
     text = f"{share:.0%} of the {change} (in decades) is {words.matrix}, {1 - share:.0%} saturation"
     return Cause(f"{text}: {each}", numbers)
@@ -130,14 +132,14 @@ def _path(carried: Carried, net: float, afresh: float, words: Words) -> Cause:
     share = float(np.nanmean(carried.share))
     numbers = {"share": share, "kept": kept, "afresh": afresh, "gate": words.gate}
     unchanged = not words.gate and abs(kept) < 1e-6
-    multiplied = "as it is" if unchanged else f"multiplied by {factor(kept)} each {words.unit}"
+    multiplied = "as it is" if unchanged else f"multiplied by {factor(kept)} {words.each}"
     if words.gate:
-        multiplied = f"where {words.keeper} multiply it by {factor(kept)} each {words.unit}"
+        multiplied = f"where {words.keeper} multiply it by {factor(kept)} {words.each}"
     over = f"{words.straight}, {multiplied}"
     if not -0.1 <= share <= 1.1:
         text = f"{words.grad} arrives over {over}; a part of that is cancelled over {words.around}"
     elif share >= 0.5:
-        text = f"on average {share:.0%} of {words.grad} arrives over {over}"
+        text = f"on average {share:z.0%} of {words.grad} arrives over {over}"
     else:
         return _around(carried, afresh, words, numbers)
     if afresh > AFRESH:
@@ -166,9 +168,7 @@ def _path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
     value, _ = blamed.split(carried.time, carried.value)
     numbers = {"factor": own, "elsewhere": elsewhere, "value": value}
     usual = 0.0 if math.isnan(elsewhere) else elsewhere
-    does = (
-        f"{'multiply' if words.gate or words.unit == 'block' else 'multiplies'} it by {factor(own)}"
-    )
+    does = f"{'multiply' if words.several else 'multiplies'} it by {factor(own)}"
     if own > usual - math.log10(2) or blamed.decades > 0:
         text = f"{blamed.where} {words.keeper} {does}{_elsewhere(elsewhere)}"
         text += f"; the difference comes over {words.around}"

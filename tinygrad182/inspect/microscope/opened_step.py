@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,15 +22,15 @@ from ..._charts import (
     encoded,
     layered,
 )
+from ..operations import StepEdge, StepFlow, StepOperation
 from ..scaling import HostArray
-from ..step_flow import StepEdge, StepFlow, StepOperation
 from .magnitudes import coded, norm_text
 from .step_layout import Layout, Place, laid_out
 
 Kept = Mapping[int, Sequence[int]]
 
 WIDTH = 1150
-"""As wide as the page, without room for the labels of an axis."""
+"""The width of the page, without room for the labels of an axis."""
 HEAD = 62
 """Pixels above the operations, for the title."""
 
@@ -37,14 +38,12 @@ DECADES = 6
 """How far below the largest gradient of the step an edge's width and colour still differ."""
 
 _STROKES = {"gate": BLUE, "state": GREEN, "before": GREEN}
-_EXPLAINED = (
-    "In a box: the norm of its value, then (∂) the norm of its gradient. "
-    "On an edge: the share of the left box's gradient that comes back over it."
-)
+_BOX = "In a box: the norm of its value, then (∂) the norm of its gradient. "
+_FACTOR = "On an edge: × what the gradient is multiplied by on its way back to the left. "
+_SHARES = "% on an edge: the share of the left box's gradient that comes back over it"
+_REST = " (the rest of {}'s came to it at its own step)"
 _WIDTH = f"5 + datum.below * {4 / DECADES}"
 """An edge's: 5 pixels for the largest gradient of the step, 1 for the smallest that is told apart."""
-
-_EDGES_ONLY = "On an edge: the share of the left box's gradient that comes back over it. "
 
 
 def step_chart(
@@ -56,10 +55,12 @@ def step_chart(
     """Draw the operations of the chosen step of the chosen block, from left to right.
 
     An edge's width and colour show the gradient it carries, in decades below the largest of this step;
-    the number on it is its share of the gradient of the operation it comes from. An edge with a negative
-    share is dashed; one that carries a NaN or an infinity is pink, one that carries exactly 0 grey and
-    dotted, with "NaN", "∞" or "0" on it. Expressions refer to the parameters ``block``, ``step`` and
-    ``node``, which are the caller's.
+    the number below it (×) is what the norm of the gradient is multiplied by from the operation that uses
+    the result to what comes back over the edge; the one above it (%), where a result has several uses,
+    its share of the gradient of the operation it comes from. A factor without room is in the tooltip. An
+    edge with a negative share is dashed; one that carries a NaN or an infinity is pink, one that carries
+    exactly 0 grey and dotted, with "NaN", "∞" or "0" on it. Expressions refer to the parameters
+    ``block``, ``step`` and ``node``, which are the caller's.
 
     Parameters
     ----------
@@ -113,19 +114,23 @@ class _Measures(NamedTuple):
     pitch: float
     box: float
     numbers: bool
+    factors: bool
     labels: bool
 
 
 def _measured(flow: StepFlow) -> _Measures:
-    """Choose how much the boxes say: label and norms, or the label, or nothing, as there is room."""
+    """Choose what is written: labels, norms and factors, or fewer of them, as there is room."""
     layout = laid_out(flow)
     longest = [0] * layout.slots
     for op, place in zip(flow.operations, layout.places, strict=True):
         longest[place.slot] = max(longest[place.slot], len(op.label))
-    full = [min(max(54.0, 7.5 * n + 10), 130.0) for n in longest]
+    full = [min(max(58.0, 7.5 * n + 10), 130.0) for n in longest]
     short = [min(max(26.0, 7.5 * n + 10), 130.0) for n in longest]
-    gaps = _gaps(flow, layout)
-    numbers = sum(full) + _END + sum(gaps) <= WIDTH
+    gaps = _gaps(flow, layout, factors=True)
+    factors = numbers = sum(full) + _END + sum(gaps) <= WIDTH
+    if not factors:
+        gaps = _gaps(flow, layout, factors=False)
+        numbers = sum(full) + _END + sum(gaps) <= WIDTH
     widest = _widest(short, WIDTH - _END - sum(gaps))
     labels = numbers or widest >= min(40, max(short))
     widths = full if numbers else [min(width, widest) for width in short]
@@ -137,20 +142,24 @@ def _measured(flow: StepFlow) -> _Measures:
     rights = [left + width for left, width in zip(lefts, [*widths, _END], strict=True)]
     least, most, box = (54, 84, 46) if numbers else (28, 60, 22) if labels else (14, 40, 10)
     pitch = min(max(300 / layout.lanes, least), most)
-    return _Measures(layout, lefts, rights, pitch, box, numbers, labels)
+    return _Measures(layout, lefts, rights, pitch, box, numbers, factors, labels)
 
 
-def _gaps(flow: StepFlow, layout: Layout) -> list[float]:
-    """The least room behind each slot: more before an edge that carries only a part of a gradient."""
+def _gaps(flow: StepFlow, layout: Layout, factors: bool) -> list[float]:
+    """The least room behind each slot: more before an edge with a number on it."""
     uses = Counter(edge.source for edge in flow.edges)
     gaps = [20.0] * layout.slots
     for edge in flow.edges:
-        whole = uses[edge.source] == 1 and flow.operations[edge.source].kind != "before"
         inside = isinstance(edge.target, int)
         slot = layout.places[int(edge.target)].slot if inside else layout.slots
-        if not whole:
-            gaps[slot - 1] = 36.0
+        if _is_part(flow, edge, uses) or (factors and inside):
+            gaps[slot - 1] = _WRITTEN
     return gaps
+
+
+def _is_part(flow: StepFlow, edge: StepEdge, uses: Mapping[int, int]) -> bool:
+    """Whether the source's gradient comes over other edges too, so that a share tells something."""
+    return uses[edge.source] > 1 or flow.operations[edge.source].kind == "before"
 
 
 def _widest(widths: Sequence[float], room: float) -> float:
@@ -171,6 +180,12 @@ def _widest(widths: Sequence[float], room: float) -> float:
 _END = 60.0
 """Pixels of "next step", at the right edge."""
 
+_WRITTEN = 46.0
+"""Pixels of the gap before a box in which a number stands on an edge."""
+
+_LINE = 12.0
+"""Pixels of the height of a number on an edge, with what keeps it from the line."""
+
 _STUB = 3
 """Pixels that an edge goes straight on before it bends."""
 
@@ -181,6 +196,8 @@ class _Drawing:
     def __init__(self, flow: StepFlow, measures: _Measures) -> None:
         self.flow, self.measures = flow, measures
         self.height = measures.layout.lanes * measures.pitch
+        self.uses = Counter(edge.source for edge in flow.edges)
+        self.crowded: set[int] = set()
         self.ports = self._ports()
 
     def middle(self, lane: float) -> float:
@@ -225,9 +242,14 @@ class _Drawing:
             "to": names[int(edge.target)] if inside else edge.target,
             "end": "" if inside else edge.target,
             "numbers": self.measures.labels,
+            "part": _is_part(self.flow, edge, self.uses),
+            "times": self._has_factor(k) and k not in self.crowded,
             "constant": not self.flow.operations[edge.source].requires_grad,
         }
         numbers = {"log": _at(edge.log10_norm, times), "share": _shares(edge.share, times)}
+        if inside:
+            whole = self.flow.operations[int(edge.target)].log10_grad_norm
+            numbers["factor"] = _at(_ratio(edge.log10_norm, whole), times)
         return says | numbers | {"x": xs, "y": ys, "last_x": xs[-1], "last_y": ys[-1]}
 
     def _ports(self) -> list[float]:
@@ -239,11 +261,27 @@ class _Drawing:
         heights = [0.0] * len(self.flow.edges)
         for place, edges in at.items():
             edges.sort(key=lambda k: (self._from(k), runs[k]))
-            most = (self.measures.box - 8) / max(len(edges) - 1, 1)
-            for n, k in enumerate(edges):
-                shift = (n - (len(edges) - 1) / 2) * min(17, most)
-                heights[k] = self.middle(place.lane) + shift
+            below = self._spread(edges)
+            for k, down in zip(edges, below, strict=True):
+                heights[k] = self.middle(place.lane) + down - below[-1] / 2
         return heights
+
+    def _spread(self, edges: Sequence[int]) -> list[float]:
+        """How far below the first each edge arrives: with room for their numbers, or without factors."""
+        room = self.measures.box - 8
+        apart = [max(self._apart(a, b), 17) for a, b in itertools.pairwise(edges)]
+        if sum(apart) > room:
+            self.crowded |= set(edges)
+            apart = [min(17, room / len(apart))] * len(apart)
+        return [0.0, *itertools.accumulate(apart)]
+
+    def _apart(self, upper: int, lower: int) -> float:
+        """Pixels between two edges for the factor below the one and the share above the other."""
+        part = _is_part(self.flow, self.flow.edges[lower], self.uses)
+        return 4 + _LINE * (self._has_factor(upper) + part)
+
+    def _has_factor(self, k: int) -> bool:
+        return self.measures.factors and isinstance(self.flow.edges[k].target, int)
 
     def _from(self, k: int) -> int:
         """The lane an edge comes from when it arrives."""
@@ -276,7 +314,7 @@ class _Drawing:
         """Where edges behind a slot have finished their bend; the numbers stand behind it."""
         m = self.measures
         gap = m.lefts[slot + 1] - m.rights[slot]
-        return m.rights[slot] + max(gap - 34, min(10, 0.35 * gap))
+        return m.rights[slot] + max(gap - _WRITTEN + 6, min(10, 0.35 * gap))
 
 
 def _bend(xs: list[float], ys: list[float], begin: float, end: float, to: float) -> None:
@@ -291,6 +329,12 @@ def _at(log10: HostArray, times: Sequence[int]) -> list[float | str]:
     return coded(np.asarray(log10)[list(times)])
 
 
+def _ratio(log10: HostArray, of: HostArray) -> HostArray:
+    """The logarithm of a quotient; NaN, without a warning, where both are 0 or infinite."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(log10) - np.asarray(of)
+
+
 def _shares(share: HostArray, times: Sequence[int]) -> list[float | None]:
     found = np.asarray(share)[list(times)]
     return [float(f"{x:.3g}") if np.isfinite(x) else None for x in found]
@@ -298,16 +342,23 @@ def _shares(share: HostArray, times: Sequence[int]) -> list[float | None]:
 
 def _head(block: int, drawing: _Drawing, times: Sequence[int], title: str) -> Row:
     flow, m = drawing.flow, drawing.measures
-    left_out = f"{len(flow.operations)} operations: "
-    explained = (
-        _EXPLAINED
-        if m.numbers
-        else _EDGES_ONLY + left_out + "norms are in the tooltips."
-        if m.labels
-        else left_out + "names, norms and shares are in the tooltips."
-    )
+    explained = _explained(flow, m)
     heads = [f"{_opened(flow, int(flow.time[k]), title)}, opened" for k in times]
     return {"block": block, "title": heads, "says": explained}
+
+
+def _explained(flow: StepFlow, m: _Measures) -> str:
+    """What the numbers mean, in up to two lines."""
+    before = [op.label for op in flow.operations if op.kind == "before"]
+    shares = _SHARES + (_REST.format(" and ".join(before)) if before else "") + "."
+    if m.factors:
+        return _BOX + _FACTOR + f"\n{shares}"
+    if m.numbers:
+        return _BOX + f"\n{shares}"
+    left_out = f"{len(flow.operations)} operations: "
+    if m.labels:
+        return left_out + f"norms and factors are in the tooltips.\n{shares}"
+    return left_out + "names, norms, factors and shares are in the tooltips."
 
 
 def _opened(flow: StepFlow, time: int, title: str) -> str:
@@ -360,7 +411,7 @@ def _title(heads: Any) -> list[Any]:
     chart = _of_block(heads).transform_calculate(now="datum.title[step]")
     text = {"align": "left", "baseline": "top"}
     big = chart.mark_text(**text, fontSize=14, fontWeight="bold")
-    small = chart.mark_text(**text, fontSize=12)
+    small = chart.mark_text(**text, fontSize=12, lineBreak="\n", lineHeight=15)
     return [
         big.encode(x=alt.value(0), y=alt.value(0), text="now:N"),
         small.encode(x=alt.value(0), y=alt.value(21), text="says:N"),
@@ -368,24 +419,37 @@ def _title(heads: Any) -> list[Any]:
 
 
 _NOTHING = "datum.now === '0' || datum.constant"
-"""Of an edge without a gradient: it is exactly 0, or comes from a constant, which has none."""
+"""True for an edge without a gradient: it is exactly 0, or comes from a constant, which has none."""
 
 _SHARE = (
-    "(!isNumber(datum.now) ? datum.now : !isNumber(datum.part) ? '' : datum.part == 0 ? '0' : "
-    "abs(datum.part) >= 100 ? format(datum.part, '.0f') : "
-    "abs(datum.part) >= 0.01 ? format(datum.part, '.2~f') : format(datum.part, '.0e'))"
+    "(!isNumber(datum.now) ? datum.now : !isNumber(datum.part_now) ? '' : datum.part_now == 0 ? '0%' : "
+    "abs(datum.part_now) >= 0.0005 ? format(datum.part_now, '.2~p') : "
+    "format(100 * datum.part_now, '.0e') + '%')"
 )
+_TIMES = (
+    "(!isNumber(datum.now) && !datum.part ? datum.now : !isNumber(datum.ratio) ? '' : '×' + "
+    "(datum.ratio >= -3 && datum.ratio < 3 ? "
+    "format(pow(10, datum.ratio), datum.ratio < -2 ? '.1~r' : '.2~r') : "
+    "format(pow(10, datum.ratio - datum.power), '.0f') + 'e' + datum.power))"
+)
+"""A factor, or why there is none; what stands above the line says it where there is a share."""
 
 
 def _edges_now(edges: Any) -> Any:
     """The edges of the chosen block, with their numbers at the chosen step."""
     return (
         _of_block(edges)
-        .transform_calculate(now="datum.constant ? '' : datum.log[step]", part="datum.share[step]")
+        .transform_calculate(
+            now="datum.constant ? '' : datum.log[step]",
+            part_now="datum.share[step]",
+            ratio="datum.factor ? datum.factor[step] : ''",
+            power="floor(datum.ratio + 0.0223)",  # 1 − log10(9.5): a single 9.5 is rounded up to 10
+        )
         .transform_calculate(
             finite="isNumber(datum.now) ? datum.now : null",
             norm=norm_text("datum.now"),
             share_text=_SHARE,
+            factor_text=_TIMES,
         )
         .transform_joinaggregate(top="max(finite)")
         .transform_calculate(below=f"max(datum.now - datum.top, {-DECADES})")
@@ -398,6 +462,7 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
         alt.Tooltip("from:N", title="gradient of"),
         alt.Tooltip("to:N", title="that comes back from"),
         alt.Tooltip("norm:N", title="norm"),
+        alt.Tooltip("factor_text:N", title="multiplied by"),
         alt.Tooltip("share_text:N", title="share"),
     ]
     now = _edges_now(edges)
@@ -417,7 +482,7 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
         encoded(
             plain.mark_line(**line, strokeWidth=alt.ExprRef(_WIDTH)),
             color=alt.Color("below:Q", scale=colour, legend=legend),
-            strokeDash=alt.condition("datum.part < 0", alt.value([6, 3]), alt.value([])),
+            strokeDash=alt.condition("datum.part_now < 0", alt.value([6, 3]), alt.value([])),
             **at,
         ),
         words.mark_line(**line).encode(
@@ -430,22 +495,27 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
 
 
 def _edge_texts(edges: Any, axes: _Axes) -> list[Any]:
-    """The share of an edge, before its end; and what the end is where it leaves the step."""
+    """Before the end of an edge its share above it, and its factor below; what the end is if outside."""
     alt = altair()
     now = _edges_now(edges)
-    share = now.transform_filter("datum.numbers").mark_text(
-        align="right", baseline="bottom", dx=-3, dy=-3
+    share = now.transform_filter(
+        "datum.numbers && (datum.part || !(datum.times || isNumber(datum.now)))"
+    )
+    share = share.mark_text(align="right", baseline="bottom", dx=-3, dy=-3)
+    factor = now.transform_filter("datum.times").mark_text(
+        align="right", baseline="top", dx=-3, dy=3
     )
     ends = now.transform_filter("datum.end").mark_text(align="left", baseline="middle", dx=4)
     at = axes.at("last_x", "last_y")
     return [
-        encoded(share.transform_filter("!(datum.part < 0)"), text="share_text:N", **at),
+        encoded(share.transform_filter("!(datum.part_now < 0)"), text="share_text:N", **at),
         encoded(
-            share.transform_filter("datum.part < 0"),
+            share.transform_filter("datum.part_now < 0"),
             text="share_text:N",
             color=alt.value(ORANGE),
             **at,
         ),
+        encoded(factor, text="factor_text:N", **at),
         encoded(ends, text="end:N", **at),
     ]
 

@@ -17,6 +17,7 @@ from ...backpropagation import ancestors
 from ...memory import in_pass
 from ...modes import enable_grad, modes_kept
 from ...recording import Node, wrap
+from ...recurrence import is_scan
 from ..gates import gate_names
 from ..gradients import gradients_in_bands
 from ..hosting import opened
@@ -62,7 +63,7 @@ def far(loss: Tensor) -> Far:
     names = {path: {g.state for g in some} for path, some in last.items()}
     every = [g for some in last.values() for g in some]
     powers = [g.power for g in every]
-    if all(len(steps) < 2 for steps in reads.values()) or max(powers) >= NOT_FINITE:
+    if not every or all(len(steps) < 2 for steps in reads.values()) or max(powers) >= NOT_FINITE:
         return Far(loss, reads, names)
     return Far(in_pass(_sum_of, every, max(powers), grad=True), reads, names)
 
@@ -78,13 +79,16 @@ class _Own(NamedTuple):
 
 
 def _own(stack: Stack, bands: dict[Node, list[Band]]) -> dict[int, list[_Own]]:
-    """By step, counted in the order of the run, what of it is not 0."""
+    """By step, counted in the order of the run, what of it is not 0.
+
+    What a sequence gets past its end is left out: it goes nowhere.
+    """
     found: dict[int, list[_Own]] = {}
     for name, r in stack.items():
         for node, part in r.fused:
             start = node.params.get("start", 0)
             for g, power in bands.get(node, []):
-                whole = g.reshape(-1, *g.shape[-3:])[part]
+                whole = _going(node, g.reshape(-1, *g.shape[-3:])[part])
                 xp = backend.namespace(g)
                 for i in np.flatnonzero(xp.to_numpy(xp.any(whole != 0, axis=(1, 2)))).tolist():
                     at = (part, i) if node.value.ndim == 4 else (i,)
@@ -93,9 +97,26 @@ def _own(stack: Stack, bands: dict[Node, list[Band]]) -> dict[int, list[_Own]]:
                     )
         for t, node in r.steps.items():
             for g, power in bands.get(node, []):
-                if bool(backend.namespace(g).any(g != 0)):
-                    found.setdefault(t, []).append(_Own(name, node, (), g, int(power)))
+                some = _going(node, g)
+                if bool(backend.namespace(g).any(some != 0)):
+                    found.setdefault(t, []).append(_Own(name, node, (), some, int(power)))
     return found
+
+
+def _going(node: Node, g: Any) -> Any:
+    """A gradient by states, with zeros for the sequences that have ended: their states are held."""
+    inputs: tuple[Any, ...] = node.inputs or ()
+    xp = backend.namespace(g)
+    with backend.on(g):
+        if is_scan(node):
+            lengths = node.primitive.operands(inputs).lengths  # type: ignore[union-attr]
+            if lengths is None:
+                return g
+            steps = xp.reshape(xp.arange(len(g)), (-1, 1, 1))
+            return xp.where(xp.reshape(_value(lengths), (-1, 1)) > steps, g, xp.zeros_like(g))
+        if node.op == "where" and not getattr(inputs[2], "requires_grad", False):
+            return xp.where(_value(inputs[0]), g, xp.zeros_like(g))
+    return g
 
 
 @modes_kept
@@ -268,6 +289,9 @@ def _factor(after: Node, before: Node) -> tuple[HostArray | None, list[Node]]:
         if node.op in ("add", "subtract"):
             signs = (1.0, -1.0 if node.op == "subtract" else 1.0)
             terms = [s * found[x] for s, x in zip(signs, xs, strict=True) if x in found]
+        elif node.op == "where":  # a sequence that has ended keeps its state
+            given = _number(xs[0]), *[found.get(x, 0.0) for x in xs[1:]]
+            terms = [np.where(*given)] if any(x in found for x in xs[1:]) else []
         elif node.op == "negative":
             terms = [-found[x] for x in xs if x in found]
         elif node.op == "multiply":
@@ -279,6 +303,10 @@ def _factor(after: Node, before: Node) -> tuple[HostArray | None, list[Node]]:
         if terms:
             found[node] = sum(terms)
     return found.get(after), gates
+
+
+def _value(x: Any) -> Any:
+    return x.value if isinstance(x, Node) else x
 
 
 def _number(x: Any) -> Any:

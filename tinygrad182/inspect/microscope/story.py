@@ -10,16 +10,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ... import backend
+from ..._reprs import scientific
 from ..._tensor import Tensor
 from ...autodiff import seeds_of
 from ...backpropagation import ancestors
 from ...errors import GraphError, ShapeError
 from ...memory import in_pass
 from ..flow import StackFlow, StateFlow, gradient_flow
+from ..operations import flow_among
 from ..paths import gain_split, path_split
 from ..recurrences import Recurrence, Stack, stacks_of
 from ..scaling import HostArray
-from ..step_flow import flow_among
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
 from .kept import spread
 from .layers import of_layers
@@ -64,6 +65,7 @@ class Sentence:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+@np.errstate(all="ignore")  # a model that went wrong is told of too
 def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     """Say what becomes of a loss's gradient on its way back: where it is lost, and by what.
 
@@ -207,6 +209,7 @@ class _Recurrence:
         if self.part < TOLD:
             self.jumps = []
         self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
+        self.words = self.words._replace(varies=len(self.pieces) > 1)
 
     @property
     def by_steps(self) -> bool:
@@ -535,7 +538,9 @@ class _Recurrence:
             return [self._told("cause", text, time=time, why="cut")]
         if self.inside.exists:
             kept = float(self.inside.at([time]).kept[0])
-            text = f"at {at} {words.keeper} pass nothing back, and neither do {words.around}"
+            verb = "pass" if words.several else "passes"
+            does = "does" if words.state == "c" and words.unit == "step" else "do"
+            text = f"at {at} {words.keeper} {verb} nothing back, and neither {does} {words.around}"
             return [self._told("cause", text, time=time, why=words.gate)] if kept == 0 else []
         try:
             split = gain_split(self.loss, self.path, words.state, times=[time])

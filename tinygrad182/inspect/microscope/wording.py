@@ -24,11 +24,24 @@ class Words(NamedTuple):
         What stands in the place of time: steps of a sequence, or blocks of a network.
     gate : str
         What the state before is multiplied by on the path of the state alone; ``""`` for none, or several.
+    varies : bool
+        Whether stretches of the way differ.
     """
 
     state: str
     unit: str
     gate: str
+    varies: bool = False
+
+    @property
+    def each(self) -> str:
+        """Write for how many steps a factor stands that is their mean."""
+        return f"on average each {self.unit}" if self.varies else f"each {self.unit}"
+
+    @property
+    def several(self) -> bool:
+        """Whether :attr:`keeper` is in the plural."""
+        return bool(self.gate) or self.unit == "block"
 
     @property
     def grad(self) -> str:

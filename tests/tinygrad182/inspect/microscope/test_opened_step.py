@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tinygrad182 import _charts
 from tinygrad182.inspect.drawn import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart
 from tinygrad182.inspect.microscope.step_layout import Place, laid_out
-from tinygrad182.inspect.step_flow import StepEdge, StepFlow, StepOperation, step_flow
+from tinygrad182.inspect.operations import StepEdge, StepFlow, StepOperation, step_flow
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")
@@ -50,7 +51,7 @@ def drawn(flow: StepFlow, step: int = 2, node: int = 0) -> list[str]:
     with _charts.unchecked():
         chart = step_chart({0: flow}, {0: flow.time.tolist()})
         spec = _charts.spec(signalled(chart, step=step, node=node))
-    return re.findall(r">([^<>]+)</text>", vl_convert.vegalite_to_svg(spec))
+    return re.findall(r">([^<>]+)</(?:text|tspan)>", vl_convert.vegalite_to_svg(spec))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -76,18 +77,41 @@ def test_states_end_in_the_lane_in_which_they_began() -> None:
     assert [places[gate].slot for gate in "ifgo"] == [places["i"].slot] * 4
 
 
-def test_every_share_and_norm_of_the_chosen_step_is_written() -> None:
+def test_every_share_factor_and_norm_of_the_chosen_step_is_written() -> None:
     flow = of("LSTM")
-    found = drawn(flow, step=3)
-    assert "Step t = 3 of lstm.l0, opened" in found or f"Step t = 3 of {flow.path}, opened" in found
+    found = Counter(drawn(flow, step=3))
+    assert found[f"Step t = 3 of {flow.path}, opened"]
+    uses = Counter(edge.source for edge in flow.edges)
+    written = Counter[str]()
     for edge in flow.edges:
         share = edge.share[3]
-        if abs(share) >= 0.01:
-            assert f"{share:.2f}".rstrip("0").rstrip(".").replace("-", "−") in found
+        if abs(share) >= 0.01 and (
+            uses[edge.source] > 1 or flow.operations[edge.source].kind == "before"
+        ):
+            written[f"{float(f'{100 * share:.2g}'):g}%".replace("-", "−")] += 1
+        if isinstance(edge.target, int):
+            log10 = edge.log10_norm[3] - flow.operations[edge.target].log10_grad_norm[3]
+            factor = 10 ** round(log10, 3)  # as a chart's data are
+            if 0.01 <= factor < 1000:
+                written[f"×{float(f'{factor:.2g}'):g}"] += 1
+    assert written - found == Counter()
+    assert sum(written.values()) > 20
     for each in flow.operations:
         norm = 10 ** each.log10_grad_norm[3]
         if 0.1 <= norm < 1:
             assert f"∂\u2009{norm:.2g}" in found
+
+
+@pytest.mark.parametrize(
+    ("log", "text"), [(0.0, "×1"), (-2.6, "×0.003"), (-5.0003, "×1e-5"), (-400.5, "×3e-401")]
+)
+def test_a_factor_is_short_and_a_single_use_has_no_share(log: float, text: str) -> None:
+    flow = chain(3)
+    edges = list(flow.edges)
+    edges[1] = dataclasses.replace(edges[1], log10_norm=np.array([log]))
+    found = drawn(dataclasses.replace(flow, edges=tuple(edges)), step=0)
+    assert found.count(text) == (3 if log == 0 else 1)
+    assert not [text for text in found if re.fullmatch(r"[\d.]+%", text)]
 
 
 def test_the_chosen_operation_says_its_norms() -> None:
@@ -110,9 +134,9 @@ def test_a_gradient_without_a_logarithm_is_named_on_its_edge(log: float, word: s
 
 
 def test_a_long_step_says_what_it_leaves_out() -> None:
-    assert any("norms are in the tooltips" in text for text in drawn(chain(16), step=0))
+    assert any("norms and factors are in the tooltips" in text for text in drawn(chain(16), step=0))
     found = drawn(chain(60), step=0)
-    assert any(text.startswith("61 operations: names, norms and shares") for text in found)
+    assert any(text.startswith("61 operations: names, norms, factors and shares") for text in found)
     assert "op 3" not in found
 
 
@@ -141,7 +165,7 @@ def test_what_is_open_is_called_by_its_name() -> None:
     title = view.network.blocks[block].title
     with _charts.unchecked():
         spec = _charts.spec(view.chart("step"))
-    found = re.findall(r">([^<>]+)</text>", vl_convert.vegalite_to_svg(spec))
+    found = re.findall(r">([^<>]+)</(?:text|tspan)>", vl_convert.vegalite_to_svg(spec))
     assert f"{title}, opened" in found
     assert any(text.startswith("∂") for text in found)
     assert not [text for text in found if "NaN" in text or "loop" in text]

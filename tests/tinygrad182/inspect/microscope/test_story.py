@@ -525,3 +525,20 @@ def test_the_layer_at_which_a_feed_forward_network_is_switched_off() -> None:
 
 def test_a_graph_of_a_leaf_alone_has_no_story() -> None:
     assert story(tg.tensor(1.0, requires_grad=True)) == []
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_sequences_that_have_ended_are_followed_from_their_end(fused):
+    layer = tg.nn.LSTM(2, 4, rng=0, dtype="float64", fused=fused)
+    x = tg.tensor(np.random.default_rng(0).normal(size=(8, 2, 2)))
+    told = story((layer(x, lengths=[3, 5])[0] ** 2).sum())
+    assert told[0].numbers["start"] == 4
+    assert "multiplied by 0 " not in told[-2].text
+    assert "multiply it by 0 " not in told[-2].text
+
+
+def test_a_factor_that_differs_along_the_way_is_called_a_mean():
+    h, one = (tg.tensor(np.ones((1, 4)), requires_grad=True) for _ in range(2))
+    for t in range(40):
+        h = tg.inspect.mark(h * (2.0 if t < 20 else 0.5) * one, "h", time=t)
+    assert "on average each step" in story(h.sum())[1].text

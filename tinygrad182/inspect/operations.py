@@ -188,8 +188,9 @@ class StepFlow:
 
     def index(self, operation: int | str) -> int:
         """The position of an operation in :attr:`operations`, by its label."""
-        if isinstance(operation, int):
-            return range(len(self.operations))[operation]
+        places = range(len(self.operations))
+        if isinstance(operation, int) and -len(places) <= operation < len(places):
+            return places[operation]
         labels = [each.label for each in self.operations]
         if operation not in labels:
             raise UnknownPathError(
@@ -262,7 +263,7 @@ def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> St
 
     Examples
     --------
-    Which operation of step 10 brings most of what arrives at the cell state before it?
+    How much of the gradient by the cell state before step 10 comes back over its product with the gate?
 
     >>> import tinygrad182 as tg
     >>> lstm = tg.nn.LSTM(1, 8, forget_bias=2.0, rng=0)
@@ -271,8 +272,8 @@ def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> St
     ['i', 'f', 'g', 'o']
     >>> flow["f"].log10_grad_norm.shape
     (20,)
-    >>> flow.edge("c₋", "f∘c₋").share[10].round(2)
-    1.0
+    >>> round(float(flow.edge("c₋", "f∘c₋").share[10]), 2)
+    0.89
     """
     return _opened(loss, path, gradient, None)
 
@@ -491,9 +492,9 @@ def _keys(batch: Batch) -> dict[Key, Node]:
     return found
 
 
-def _vectors(batch: Batch, node: Node, sample: int) -> StepVectors:
+def _vectors(batch: Batch, node: Node, sample: Any) -> StepVectors:
     values = batch.values[node].values
-    if not -values.shape[1] <= sample < values.shape[1]:
+    if not isinstance(sample, int) or not -values.shape[1] <= sample < values.shape[1]:
         raise ArgumentError(f"sample {sample}; the batch has {values.shape[1]} sequences, from 0")
     nothing = np.full(values.shape[::2], np.nan), np.full(len(values), np.nan)
     grads, scales = batch.grads[node].at_sample(sample) if node in batch.grads else nothing

@@ -34,8 +34,8 @@ from .microscope.opened_step import step_chart
 from .microscope.page import Panels, Span, compose, page
 from .microscope.story import Sentence, story
 from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
+from .operations import StepFlow, flow_of_nodes, step_flow
 from .recurrences import chosen
-from .step_flow import StepFlow, flow_of_nodes, step_flow
 from .step_rows import is_weight
 
 DRAWN = 1000
@@ -220,8 +220,13 @@ class Microscope:
                 found.append(Span(loop=self._beside(i)))
                 continue
             times = self._times(i)
-            kinds = [operation.kind for operation in self.steps[i].operations]
-            node = kinds.index("state") if "state" in kinds else len(kinds) - 1
+            operations = self.steps[i].operations
+            states = [
+                k
+                for k, each in enumerate(operations)
+                if each.kind == "state" and each.name in self.flow.get(i, {})
+            ]
+            node = states[0] if states else len(operations) - 1
             loop = None if i in self.flow else self._beside(i)
             found.append(Span(len(times), times[0], times[-1], self._telling_step(i), node, loop))
         return found
@@ -402,7 +407,8 @@ class Microscope:
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
     ) -> None:
         """Write a view, or all of them, as an image, on white or on dark; see :meth:`chart`."""
-        _charts.save_png("save_png", self._spec(view, **chosen), path, dark)
+        scale = 2 if view is None else 3  # one view stands on a slide
+        _charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
 
     def save_svg(
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
@@ -460,8 +466,8 @@ class Microscope:
 
 def _single(loss: Tensor, gradient: Any) -> Tensor:
     """The loss as a single element, from which a backward pass begins with 1."""
-    (node, g), *_ = seeds_of([loss], [gradient], False, "look")
-    if node.value.size == 1 and gradient is None:
+    ((_, g),) = seeds_of([loss], [gradient], False, "look")
+    if gradient is None:
         return loss
     with enable_grad():
         return functions.sum(loss * g)
