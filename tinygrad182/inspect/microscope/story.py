@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ... import backend
-from ..._reprs import scientific
 from ..._tensor import Tensor
 from ...autodiff import seeds_of
 from ...backpropagation import ancestors
