@@ -341,7 +341,7 @@ def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept
     gradients = {field: line for field, line in lines.items() if field[0] == "g"}
     long = _long(wide, gradients).transform_filter("datum.block == loop")
     return (
-        long.mark_area(color=GREY, opacity=0.3, interpolate="step")
+        long.mark_line(color=GREY, strokeWidth=1.5)
         .encode(
             x=alt.X("t:Q", title="drag here to zoom in; double-click to zoom out")
             .scale(domain=_ends(stacks, kept), nice=False)

@@ -100,17 +100,29 @@ def _decades(*logs: HostArray) -> _Axis:
 
 
 def _factors(low: float, high: float) -> _Axis:
-    """An axis of log10 factors around 1, labelled 0.5, 1, 2 where they do not span decades."""
+    """An axis of log10 factors around 1, as 0.5, 1, 2 where there is room; its labels enclose all."""
     low, high = min(low, -0.02), max(high, 0.02)
-    room = 0.05 * (high - low)
-    low, high = low - room, high + room
-    if high - low > 1.7:
-        ticks = [float(n) for n in decade_axis(low, high, 5)["values"]]
-    else:
-        digits = (1, 2, 5) if high - low > 0.5 else (1, 1.2, 1.5, 2, 3, 5, 7)
-        powers = range(math.floor(low), math.ceil(high) + 1)
-        ticks = [n + math.log10(d) for n in powers for d in digits]
-    return _Axis(low, high, [n for n in ticks if low <= n <= high])
+    powers = range(math.floor(low) - 1, math.ceil(high) + 2)
+    every = ([n + math.log10(d) for n in powers for d in digits] for digits in _DIGITS)
+    enough = (ticks for ticks in (_enclosing(each, low, high) for each in every) if len(ticks) <= 6)
+    ticks = next(enough, None) or [float(n) for n in decade_axis(low, high, 5)["values"]]
+    room = 0.03 * (ticks[-1] - ticks[0])
+    return _Axis(ticks[0] - room, ticks[-1] + room, ticks)
+
+
+_DIGITS = (1, 1.2, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3)
+
+
+def _enclosing(ticks: list[float], low: float, high: float) -> list[float]:
+    """The fewest of some ticks between which everything lies.
+
+    >>> from tinygrad182.inspect.microscope.linked_charts import _enclosing
+    >>> _enclosing([-2.0, -1.0, 0.0, 1.0], -0.5, 0.0)
+    [-1.0, 0.0]
+    """
+    first = max(tick for tick in ticks if tick <= low)
+    last = min(tick for tick in ticks if tick >= high)
+    return [tick for tick in ticks if first <= tick <= last]
 
 
 def _x(times: Mapping[int, HostArray], linked: bool) -> Any:
@@ -138,12 +150,13 @@ def _y(axes: Mapping[int, _Axis], title: str, label: str, field: str = "y") -> A
             title=title,
             values=alt.ExprRef(_by_block({b: a.ticks for b, a in axes.items()})),
             labelExpr=label,
+            tickCount=20,  # of more than one for 40 pixels, Vega would leave out every second one
         ),
     )
 
 
 _DECADE = "'1e' + format(datum.value, 'd')"
-_FACTOR = "format(pow(10, datum.value), '.2~g')"
+_FACTOR = f"(abs(datum.value) >= 3 ? {_DECADE} : format(pow(10, datum.value), '.2~r'))"
 _NOTHING = _Axis(0.0, 1.0, [])
 
 
@@ -170,7 +183,7 @@ def _drawn(rows: list[Row], colours: Mapping[str, str], x: Any, y: Any) -> list[
         encoded(
             _flat(rows, "")
             .transform_calculate(y="isNumber(datum.v) ? datum.v : null")
-            .mark_line(clip=True, strokeWidth=1.5),
+            .mark_line(clip=True, strokeWidth=alt.ExprRef("datum.width || 1.5")),
             x=x,
             y=y,
             color=color,
@@ -355,13 +368,14 @@ def shares_chart(
     time : mapping of int to ndarray, optional
         By block, the time steps that the signal ``loop_step`` counts; by default the view's own.
     linked : bool
-        The time axis is the page's signal ``window``.
+        The time axis is the page's signal ``window``, and what comes back to a state over step t stands
+        at t, as everything else on the page does; otherwise it stands at the state's own step, t − 1.
     width, height : int
         Inside the axes.
     """
     panel = _Panel.of(views, time, linked, (width, height))
     rows = [
-        _curve(block, part, view.time, values)
+        _curve(block, part, view.time + 1 if linked else view.time, values)
         for block, view in panel.found.items()
         for part, values in view.parts.items()
     ]
@@ -371,6 +385,15 @@ def shares_chart(
     axes = {b: _share_axis(view.parts.values()) for b, view in panel.found.items()}
     y = panel.y(axes, "share of ‖δ‖²", "format(datum.value, '~g')")
     layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y, "δ is 0 or NaN")]
+    if linked:
+        return panel.chart(
+            layers,
+            lambda view: f"How δ = ∂L/∂{view.state}ₜ₋₁ comes back through step t",
+            [
+                "Shares add up to 1. Direct: straight from step t;",
+                "local: from the loss, not through step t.",
+            ],
+        )
     return panel.chart(
         layers,
         lambda view: f"Where δ = ∂L/∂{view.state}ₜ comes from",
@@ -405,13 +428,14 @@ def gain_chart(
     Parameters are those of :func:`shares_chart`.
     """
     panel = _Panel.of(views, time, linked, (width, height))
-    factors = {"gain = product": BLUE, "saturation": ORANGE, "weight": GREEN}
+    product = "gain = product"  # first, so below the others, and wider, for it may be one of them
+    factors = {product: BLUE, "saturation": ORANGE, "weight": GREEN}
     logs = {
         b: dict(zip(factors, map(_log10, (v.gain, v.saturation, v.weight)), strict=True))
         for b, v in panel.found.items()
     }
     rows = [
-        _curve(b, part, panel.found[b].time, values)
+        _curve(b, part, panel.found[b].time, values) | {"width": 4 if part == product else 1.5}
         for b, parts in logs.items()
         for part, values in parts.items()
     ]
@@ -479,9 +503,12 @@ def singular_chart(
     Parameters are those of :func:`shares_chart`.
     """
     panel = _Panel.of(views, time, linked, (width, height))
-    colours = {"largest": ORANGE, "median": BLUE}
+    colours = {"largest": ORANGE, "median": BLUE, "smallest": GREY}
     logs = {b: _log10(view.values) for b, view in panel.found.items()}
-    curves = {b: {"largest": v[:, 0], "median": np.median(v, axis=1)} for b, v in logs.items()}
+    curves = {
+        b: {"largest": v[:, 0], "median": np.median(v, axis=1), "smallest": v[:, -1]}
+        for b, v in logs.items()
+    }
     rows = [
         _curve(b, part, panel.found[b].time, values)
         for b, parts in curves.items()
@@ -503,17 +530,26 @@ def singular_chart(
     band = encoded(band, x=panel.x(), y=alt.Y("low:Q"), y2="high:Q")
     return panel.chart(
         [_level(0.0), band, *panel.lines(rows, colours, axes, y)],
-        lambda view: "How far one step can stretch a gradient",
+        _of_step,
         [
-            "Singular values of ∂" + "sₜ/∂sₜ₋₁, smallest to largest:",
-            "all below 1, and every gradient shrinks.",
+            "How far one step can stretch a gradient. Where",
+            "all are below 1, every gradient shrinks.",
         ],
     )
 
 
+def _of_step(view: SingularValues) -> str:
+    """Which Jacobians they are of; of a state with many names only that they are of all of it."""
+    names = ", ".join(view.names)
+    state = f"({names})" if len(view.names) > 1 else names
+    if len(state) > 8:
+        return "Singular values of all of the state"
+    return f"Singular values of ∂{state}ₜ / ∂{state}ₜ₋₁"
+
+
 def _singular_axis(curves: Mapping[str, HostArray], values: HostArray) -> _Axis:
     """An axis that shows the largest and the median well, and the smallest for two decades more."""
-    low, high = _range(*curves.values())
+    low, high = _range(curves["largest"], curves["median"])
     return _factors(max(_range(values)[0], low - 2), high)
 
 

@@ -57,7 +57,7 @@ def network_chart(
         _box_layer(alt, network, boxes, places, (low, high), _opening(network, linked, opens)),
         *_text_layers(alt, network, boxes, places, (low, high)),
     ]
-    title = alt.Title("The network", subtitle=["colour: gradient that leaves a box, in decades"])
+    title = alt.Title("The network", subtitle=["colour: norm of the gradient that leaves a box"])
     return layered(layers, width=WIDTH, height=height, title=title)
 
 

@@ -128,7 +128,7 @@ def _nearest(units: Any) -> Any:
     )
 
 
-_NEAREST = "datum.i == step ? '' : 'the step nearest to the chosen one whose units are kept'"
+_NEAREST = "datum.i == step ? '' : 'Not the opened step: its units are not kept.'"
 
 
 def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
@@ -166,7 +166,7 @@ def _names(units: Any) -> list[Any]:
         title="datum.label + (datum.when ? datum.when + datum.t : '')", nearest=_NEAREST
     )
     title = row.mark_text(align="left", baseline="bottom", fontSize=14, fontWeight="bold")
-    nearest = row.mark_text(align="left", baseline="bottom")
+    nearest = row.mark_text(align="left", baseline="bottom", color=ORANGE, fontWeight="bold")
     return [
         encoded(title, x=alt.value(0), y=alt.value(-34), text="title:N"),
         encoded(nearest, x=alt.value(0), y=alt.value(-20), text="nearest:N"),
@@ -262,7 +262,7 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     cells = cells.transform_calculate(finite="isNumber(datum.number) ? datum.number : null")
     cells = cells.transform_joinaggregate(top="max(finite)")
     at = {
-        "x": alt.X("t:O", title="step t, of those whose units are kept", axis=_axis(**axis)),
+        "x": alt.X("t:O", title=_steps_title(rows), axis=_axis(**axis)),
         "y": alt.Y("unit:O", title="hidden unit", axis=_axis(**axis)),
         "tooltip": [alt.Tooltip(f"{name}:N") for name in ("t", "unit", "value", "grad", "number")],
     }
@@ -276,6 +276,15 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
         *_heading(units, of, there),
     ]
     return layered(layers, width=540, height=200).resolve_scale(color="independent")
+
+
+def _steps_title(rows: Sequence[Row]) -> str:
+    """What the columns are; they stand side by side also where steps between them are left out."""
+    times: dict[int, set[int]] = {}
+    for row in rows:
+        times.setdefault(row["block"], set()).add(row["t"])
+    whole = all(max(some) - min(some) < len(some) for some in times.values())
+    return "step t" if whole else "kept steps t, not to scale"
 
 
 _LOG = (
@@ -330,6 +339,7 @@ def _words(
     names = [_WORDS[word] for word in _WORDS if word in found]
     if not names:
         return []
+    there = alt.ExprRef(f"({there.expr} && {_has_words(rows, field)} ? 1 : 0)")
     words = " : ".join(
         f"datum.number === {word!r} ? {name!r}" for word, (name, _) in _WORDS.items()
     )
@@ -340,6 +350,17 @@ def _words(
         title=None, symbolOpacity=there, labelExpr=f"{there.expr} ? datum.label : ''"
     )
     return [encoded(marks, color=alt.Color("word:N", scale=scale, legend=legend), **at)]
+
+
+def _has_words(rows: Sequence[Row], field: str) -> str:
+    """Whether the chosen operation has a cell without a number, as an expression."""
+    zero = (0,) if field == "grad" else ()
+    found = {
+        f"{row['block']}/{row['node']}"
+        for row in rows
+        if any(isinstance(x, str) or x in zero for x in row[field])
+    }
+    return f"indexof({sorted(found)}, block + '/' + node) >= 0"
 
 
 def _heading(units: Any, of: str, there: Any) -> list[Any]:

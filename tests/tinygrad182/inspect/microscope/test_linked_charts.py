@@ -175,6 +175,33 @@ def test_gains_near_one_are_labelled_as_factors() -> None:
     assert not any(label.startswith("1e") for label in labels)
 
 
+@pytest.mark.parametrize("low", [0.97, 0.5, 0.09, 0.004, 1e-7])
+def test_at_least_three_labels_enclose_the_factors(low: float) -> None:
+    gains = tg.inspect.GainSplit(TIME, np.linspace(low, 1.1, 8), np.full(8, low))
+    labels = texts(svg(charts.gain_chart({0: gains})))
+    labels = labels[labels.index("step t") + 1 : labels.index("factor of one step back")]
+    found = [float(label.replace("−", "-")) for label in labels]
+    assert 3 <= len(found) <= 6
+    assert min(found) <= low**2 < 1.1 <= max(found)
+
+
+def test_on_a_page_shares_stand_at_the_step_that_passes_them_back() -> None:
+    drawing = svg(charts.shares_chart({0: LSTM}, linked=True), window=[0, 7], step=3)
+    assert "How δ = ∂L/∂cₜ₋₁ comes back through step t" in texts(drawing)
+    at = re.findall(r'aria-label="t: ([0-9]+); v: [^;]*; part: direct', drawing)
+    assert at == [str(t + 1) for t in TIME]
+
+
+def test_singular_values_name_their_states() -> None:
+    def title(*names: str) -> str:
+        values = SingularValues(TIME, names, np.outer(LINE, [1.0, 0.5]))
+        return next(t for t in texts(svg(charts.singular_chart({0: values}))) if "Sing" in t)
+
+    assert title("h", "c") == "Singular values of ∂(h, c)ₜ / ∂(h, c)ₜ₋₁"
+    assert title("h") == "Singular values of ∂hₜ / ∂hₜ₋₁"
+    assert title("encoder", "decoder") == "Singular values of all of the state"
+
+
 def test_a_smallest_singular_value_of_rounding_does_not_flatten_the_rest() -> None:
     values = np.outer(np.ones(8), [1.1, 0.9, 1e-17])
     labels = texts(svg(charts.singular_chart({0: SingularValues(TIME, ("h",), values)})))

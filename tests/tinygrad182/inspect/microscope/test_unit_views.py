@@ -64,10 +64,16 @@ def test_bars_show_the_nearest_step_and_say_so(flow: StepFlow) -> None:
     near = texts(bars, step=5, node=node)
     assert "f at t = 4" in there
     assert "f at t = 4" in near
-    said = "the step nearest to the chosen one whose units are kept"
+    said = "Not the opened step: its units are not kept."
     assert (said in there, said in near) == (False, True)
     power = next(text for text in there if text.startswith("gradient, in units of 1e-"))
     assert int(power.rpartition("e")[2]) < -25
+
+
+def test_columns_that_leave_steps_out_are_said_not_to_be_to_scale(flow: StepFlow) -> None:
+    for shown, title in ([0, 4, 8], "kept steps t, not to scale"), (range(T), "step t"):
+        rows = unit_rows({0: flow}, {0: range(T)}, {0: shown})
+        assert title in texts(unit_heatmap(rows), step=4, node=0)
 
 
 def test_of_many_units_those_with_the_largest_gradient_are_kept() -> None:
@@ -85,6 +91,8 @@ def test_zeros_infinities_and_nan_are_told() -> None:
     assert not names & set(texts(unit_heatmap(plain), step=0, node=0))
     assert names <= set(texts(unit_heatmap(odd), step=0, node=0))
     assert names & set(texts(unit_heatmap(odd, "value"), step=0, node=0)) == {"NaN"}
+    other = [row | {"node": 1} for row in plain]
+    assert not names & set(texts(unit_heatmap(odd + other), step=0, node=1))
     bars = texts(unit_bars(odd), step=0, node=0)
     assert "value (crosses: NaN)" in bars
     assert "gradient (crosses: infinite, NaN)" in bars
