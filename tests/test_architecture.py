@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,11 @@ def test_every_module_has_a_room() -> None:
 
 def test_no_module_is_hidden_by_a_public_name() -> None:
     """A function ``tg.name`` beside a file ``name.py``: whichever is imported last would win."""
-    for name in _floors().keys() & vars(tinygrad182).keys():
-        assert isinstance(getattr(tinygrad182, name), ModuleType), name
+    for package in PACKAGE.rglob("__init__.py"):
+        folder = package.parent.relative_to(PACKAGE.parent)
+        module = importlib.import_module(".".join(folder.parts))
+        for name in {path.stem for path in package.parent.iterdir()} & vars(module).keys():
+            assert isinstance(getattr(module, name), ModuleType), f"{module.__name__}.{name}"
 
 
 def test_imports_run_from_top_to_bottom() -> None:

@@ -204,3 +204,67 @@ def test_all_text_can_be_read(
         assert overlapping(found) == []
         assert clipped(page, found) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def far(page: Any) -> None:
+    """Nothing of the page can be read wrongly, wherever one is on it."""
+    found = texts(page)
+    assert overlapping(found) == []
+    assert clipped(page, found) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_box_without_time_leaves_the_curves_as_they_are(opened: Open, tmp_path: Path) -> None:
+    """Its operations are opened; the curves are those of the recurrence beside it, at the same step."""
+    rnn, head = tg.nn.RNN(2, 4, rng=0), tg.nn.Linear(4, 1, rng=1)
+    loss = head(rnn(tg.ones((8, 2, 2)))[0][-1]).sum()
+    view = tg.inspect.look(loss)
+    view.save_html(tmp_path / "page.html")
+    page = opened(tmp_path / "page.html")
+    (path,) = (flow.path for flow in view.flow.values())
+    click_step(page, 3)
+    says(page, f"{path}, t = 3")
+    block = max(view.steps)
+    linear, last = view.network.blocks[block].title, view.steps[block].operations[-1].label
+    rect_mark(page, f"title: {linear};").click(force=True)
+    says(page, f"{linear}, opened")
+    says(page, f"{last} has one step: nothing changes over time.")
+    says(page, f"{path}, t = 3")
+    far(page)
+    rect_mark(page, "title: input;").click(force=True)  # nothing is in it
+    says(page, f"{linear}, opened")
+
+
+def broken() -> tg.Tensor:
+    """An LSTM with a NaN in an input, whose gradients are NaN."""
+    inputs = np.ones((8, 1, 2), dtype="f4")
+    inputs[5] = np.nan
+    return tg.nn.LSTM(2, 3, rng=0)(tg.tensor(inputs))[0][-1].sum()
+
+
+def both_ways() -> tg.Tensor:
+    """Two LSTMs, of which one has gradients that are exactly 0."""
+    return tg.nn.LSTM(2, 3, bidirectional=True, rng=0)(tg.ones((8, 1, 2)))[0][-1].sum()
+
+
+def functions() -> tg.Tensor:
+    """Operations outside modules, with a constant."""
+    weights = tg.ones((2, 3), requires_grad=True)
+    return (tg.tanh(tg.ones((4, 2)) @ weights) * tg.exp(weights[0])).sum()
+
+
+@pytest.mark.parametrize("model", [broken, both_ways, functions])
+def test_every_box_of_a_model_can_be_looked_at(
+    opened: Open, tmp_path: Path, model: Callable[[], tg.Tensor]
+) -> None:
+    with np.errstate(all="ignore"):
+        view = tg.inspect.look(model())
+        view.save_html(tmp_path / "page.html")
+    page = opened(tmp_path / "page.html")
+    far(page)
+    boxes = rect_mark(page, "path: ")
+    for i in range(boxes.count()):
+        boxes.nth(i).click(force=True)
+        page.wait_for_timeout(100)
+        far(page)
+    assert ("NaN" in {text.text for text in texts(page)}) == (model is broken)

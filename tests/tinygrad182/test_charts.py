@@ -103,3 +103,24 @@ def test_a_chart_gets_the_theme() -> None:
     ]
     assert len(sizes) == 7
     assert min(sizes) >= 11
+
+
+def test_charts_made_without_altairs_search_and_copies_are_the_same() -> None:
+    alt = pytest.importorskip("altair")
+    marked = alt.Chart(_charts.data([{"a": 1}])).mark_point()
+    text = alt.Chart(_charts.data([{"a": 2}])).mark_text()
+    channels = {
+        "x": alt.X("a:Q", axis=None),
+        "y": alt.value(3),
+        "x2": "a:Q",
+        "detail": ["a:N", "b:N"],
+        "color": alt.condition("datum.a", alt.value("red"), alt.value("blue")),
+        "size": alt.condition("datum.a", alt.Size("a:Q"), alt.value(1)),
+    }
+    pick = alt.selection_point(name="pick", fields=["a"])
+    ours, theirs = (
+        [chart.properties(name="named").add_params(pick), text]
+        for chart in (_charts.encoded(marked, **channels), marked.encode(**channels))
+    )
+    expected = alt.layer(*theirs).properties(width=30, title="t")
+    assert _charts.layered(ours, width=30, title="t").to_dict() == expected.to_dict()

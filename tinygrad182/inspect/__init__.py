@@ -16,12 +16,12 @@ from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops
 from .interventions import intervene
 from .jacobians import StepJacobians, step_jacobians
-from .look import Microscope, look
+from .looking import Microscope, look
 from .matrices import input_grad_matrix, state_grad_matrix
+from .operations import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
 from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
-from .step_flow import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
 from .through import Through
 from .weights import weight_grad_by_time
 

@@ -75,7 +75,7 @@ class ScaledCotangents(Cotangents):
         self._waiting = 0  # the number of their elements
         self._latest: Array = None
         self.powers: list[Power] = _ZERO
-        """Those of the node popped last: what arrives next over its edges has them too."""
+        """The powers of the node popped last: what arrives next over its edges has them too."""
         self._plain = Cotangents()  # what has the power 0
         self._by_power: dict[int, Cotangents] = {}
         self._powers_of: dict[Node, dict[int, None]] = {}  # of nodes that get anything else

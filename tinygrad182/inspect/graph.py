@@ -16,7 +16,7 @@ from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, gather, pull
-from ..errors import FreedGraphError, GraphError, UnknownPathError, brief
+from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept, no_grad
 from ..primitives import PRIMITIVES
 from ..primitives.index import Slice
@@ -27,7 +27,8 @@ from . import dot, terminal
 from .flow import gradient_flow
 from .gates import gate_names
 from .graph_html import graph_html
-from .look import Microscope
+from .hosting import on_host
+from .looking import Microscope
 from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step
@@ -519,6 +520,11 @@ class Graph:
         GraphError
             It is of another graph.
         """
+        if not isinstance(x, GraphNode):
+            raise ArgumentError(
+                f"through: the target {x!r} must be a node of the graph, a name, or a name and a time "
+                'step, such as ("c", 3)'
+            )
         node = x._node
         if x._graph is not self:
             opens = x._graph._kept is self._closed
@@ -682,8 +688,10 @@ class Graph:
         True
         """
         graph = self.opened() if opened else self
-        network = network_of(graph._order, graph._seeds)
-        return dot.to_dot(network, opened, graph._grads, most)
+        here = on_host(graph._seeds)
+        nodes = ancestors([node for node, _ in here.seeds], constants=True)
+        grads = {here.twin(node): g for node, g in graph._grads.items()} if opened else {}
+        return dot.to_dot(network_of(nodes, here.seeds), opened, grads, most)
 
     def show(self, width: int | None = None) -> None:
         """Print the graph as a tree of modules, and the norms of states over time as sparklines.

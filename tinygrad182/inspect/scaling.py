@@ -415,7 +415,7 @@ def _has_room(whole: Array, powers: Array, key: Key, rows: Key, power: Power) ->
 
 
 _SAFE = 1e-280
-"""Of a larger sum, squares that underflow are a part smaller than ε."""
+"""In a larger sum, squares that underflow are a part smaller than ε."""
 
 
 def row_norms(rows: Array) -> Array:

@@ -81,7 +81,7 @@ class Steps:
         return range(self.start, self.start + len(self))
 
     def among(self, wanted: Sequence[int]) -> Array:
-        """Those of some time steps that are here, counted from the first."""
+        """Return the wanted time steps that are here, counted from the first."""
         there = self.times()
         return np.array([t - self.start for t in wanted if t in there], np.int64)
 

@@ -145,11 +145,11 @@ def _target_in(graph: Graph, target: GraphNode | str | tuple[str, int]) -> Graph
     ArgumentError
         No node of that name and time, or several.
     """
-    if isinstance(target, (str, tuple)):
+    if isinstance(target, str) or (isinstance(target, tuple) and len(target) == 2):
         name, time = (target, None) if isinstance(target, str) else target
         found = graph.select(name=name, time=time)
         if len(found) != 1:
-            at = "" if time is None else f", time={time}"
+            at = "" if time is None or not found else f", time={time}"
             several = (
                 f"{len(found)} nodes are called so: {brief(found)[1:-1]}" if found else "no node is"
             )

@@ -14,7 +14,9 @@ import pytest
 import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import const
+from tinygrad182.backpropagation import ancestors
 from tinygrad182.inspect.dot import quoted, to_dot
+from tinygrad182.inspect.hosting import on_host
 from tinygrad182.inspect.microscope.network import Block, Link, Network, network_of
 
 NODE = re.compile(r'^\s*(\w+) \[label="((?:[^"\\]|\\.)*)"')
@@ -48,7 +50,9 @@ class Parsed:
 
 
 def rolled(graph: Any) -> Network:
-    return network_of(graph._order, graph._seeds)
+    here = on_host(graph._seeds)
+    nodes = ancestors([node for node, _ in here.seeds], constants=True)
+    return network_of(nodes, here.seeds)
 
 
 def looped(T: int) -> Any:

@@ -315,3 +315,10 @@ def test_how_it_prints() -> None:
     assert rows[-1].endswith("0.000 passes elsewhere.")
     assert len(found.table(3).splitlines()) == 5
     assert found.table(3).splitlines()[-1].split() == ["…", "8", "more"]
+
+
+@pytest.mark.parametrize("target", [5, None, ("c",), ("c", 1, 2)])
+def test_a_target_that_is_no_node_is_refused(target):
+    graph = tg.inspect.trace(tg.nn.LSTM(1, 4, rng=0)(tg.ones((3, 1, 1)))[0][-1].sum())
+    with pytest.raises(tg.errors.ArgumentError, match="must be a node of the graph, a name"):
+        graph.through(target)

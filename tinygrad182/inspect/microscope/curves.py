@@ -347,6 +347,7 @@ def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept
             .scale(domain=_ends(stacks, kept), nice=False)
             .axis(labels=False, ticks=False, grid=False),
             y=alt.Y("max(y):Q", axis=None).scale(domain=_gradient_range(stacks, kept)),
+            y2=alt.value(STRIP),
         )
         .properties(width=WIDTH, height=STRIP)
     )

@@ -27,12 +27,13 @@ class Kept(NamedTuple):
     told: str
 
 
-def telling_steps(logs: Sequence[HostArray], most: int) -> Kept:
+def telling_steps(logs: Sequence[HostArray], most: int, named: Sequence[int] = ()) -> Kept:
     """Choose the steps at which there is most to see.
 
-    These are both ends; on the way back, the first step whose gradient is NaN or infinite, the first at
-    which it is exactly 0, and the first at which it is below a thousandth of what it is at the end; the
-    steps over which it changes most; and as many evenly spaced ones as there is room for.
+    These are both ends; those that are named; on the way back, the first step whose gradient is NaN or
+    infinite, the first at which it is exactly 0, and the first at which it is below a thousandth of what
+    it is at the end; the steps over which it changes most; and as many evenly spaced ones as there is
+    room for.
 
     Parameters
     ----------
@@ -40,6 +41,8 @@ def telling_steps(logs: Sequence[HostArray], most: int) -> Kept:
         Decadic logarithms of the gradient's norm, one for each state.
     most : int
         At least 8.
+    named : sequence of int
+        Positions of steps that the page's sentences name; at most two.
 
     Examples
     --------
@@ -53,8 +56,8 @@ def telling_steps(logs: Sequence[HostArray], most: int) -> Kept:
     count = len(logs[0])
     if count <= most:
         return Kept(list(range(count)), f"all {count} steps")
-    found = dict.fromkeys([0, count - 1])
-    why = ["both ends"]
+    found = dict.fromkeys([0, count - 1, *named])
+    why = ["both ends", *(["what the sentences name"] if named else [])]
     for what, places in _firsts(logs):
         if places:
             found |= dict.fromkeys(places)

@@ -98,7 +98,7 @@ def linked_views(
     >>> views.matrix.log10_norm.shape
     (20, 20)
     >>> print(views.gain)
-    the state made by multiply, in lstm.l0 at t = 0, is not a nonlinearity of a sum
+    h is a product of two factors, so saturation and weight cannot be told apart; the shares say which path
     """
     times = sorted(kept)
     here = opened(loss, None, path, _WHAT, stays_whole)
@@ -107,7 +107,7 @@ def linked_views(
         path or "",
         np.array(times),
         _or_reason(lambda: _shares(loss, path, here.stack, times)),
-        _or_reason(lambda: gain_split(loss, path, state, times=times)),
+        _gain(loss, path, state, times),
         _or_reason(lambda: _matrix(here, here.stack[state], times)),
         _or_reason(lambda: _singular_values(loss, path, here.stack, times, sample)),
         _or_reason(lambda: _weights(loss, path, times)),
@@ -122,6 +122,28 @@ def _or_reason(find: Callable[[], _View]) -> _View | str:
         raise
     except (GraphError, ShapeError) as error:
         return re.sub(r"^\w+: ", "", str(error)).partition(", so ")[0].partition("; ")[0]
+
+
+def _gain(loss: Tensor, path: str | None, state: str, times: list[int]) -> GainSplit | str:
+    """The split of a nonlinearity of a sum, or how the state is made instead."""
+    found = _or_reason(lambda: gain_split(loss, path, state, times=times))
+    if not isinstance(found, str):
+        return found
+    for what, told in _MADE.items():
+        if found.startswith(f"the state made by {what}"):
+            return (
+                f"{state} is {told}, so saturation and weight cannot be told apart; "
+                "the shares say which path"
+            )
+    return found
+
+
+_MADE = {
+    "multiply": "a product of two factors",
+    "add": "a sum of which only a part is a nonlinearity's",
+    "subtract": "a difference of which only a part is a nonlinearity's",
+}
+"""What a state is that is no nonlinearity of a sum, by the operation that made it."""
 
 
 # --- shares, gains, singular values ----------------------------------------------------------------
@@ -203,9 +225,11 @@ def _matrix(here: Opened, recurrence: Recurrence, times: list[int]) -> Matrix:
     entries = _entries_whole(here) if is_whole(here.stack) else _entries(here)
     wanted = [entry for entry in entries if entry.time in set(times)]
     if len(wanted) < 2:
-        where = ", ".join(f"t = {entry.time}" for entry in entries[:3]) or "no step"
+        if not entries:
+            raise GraphError(f"{_WHAT}: the loss reads none of these states")
+        where = f"t = {entries[-1].time}"
         raise GraphError(
-            f"{_WHAT}: the loss reads the states at {where} alone: the curve is the matrix's only row"
+            f"{_WHAT}: the loss reads one step only, {where}, and the curve is that row"
         )
     size = max(len(recurrence.times()) * sum(map(math.prod, _shapes(here.stack))), 1)
     chosen = spread(wanted, max(8, min(LOSSES, IN_ALL // size)))

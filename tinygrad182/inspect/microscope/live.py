@@ -11,7 +11,7 @@ import numpy as np
 from ... import _caches, _charts
 from ..._reprs import scientific
 from ...errors import MissingDependencyError
-from ..step_flow import StepFlow, StepVectors
+from ..operations import StepFlow, StepVectors
 
 PICK = "pick_step"
 """The selection of a step, by its position ``i`` in the flow's time."""

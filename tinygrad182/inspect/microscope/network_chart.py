@@ -119,7 +119,7 @@ def _box_layer(
 
 
 _UNUSUAL = "#5d636b"
-"""Of boxes whose gradient is 0, infinite or NaN: white text is easy to read on it."""
+"""Boxes whose gradient is 0, infinite or NaN have this colour: white text is easy to read on it."""
 
 _TOLD = ["title:N", "path:N", "gradient:N", "loop:N"]
 

@@ -22,15 +22,15 @@ from ..._charts import (
     encoded,
     layered,
 )
+from ..operations import StepEdge, StepFlow, StepOperation
 from ..scaling import HostArray
-from ..step_flow import StepEdge, StepFlow, StepOperation
 from .magnitudes import coded, norm_text
 from .step_layout import Layout, Place, laid_out
 
 Kept = Mapping[int, Sequence[int]]
 
 WIDTH = 1150
-"""As wide as the page, without room for the labels of an axis."""
+"""The width of the page, without room for the labels of an axis."""
 HEAD = 62
 """Pixels above the operations, for the title."""
 
@@ -124,7 +124,7 @@ def _measured(flow: StepFlow) -> _Measures:
     longest = [0] * layout.slots
     for op, place in zip(flow.operations, layout.places, strict=True):
         longest[place.slot] = max(longest[place.slot], len(op.label))
-    full = [min(max(54.0, 7.5 * n + 10), 130.0) for n in longest]
+    full = [min(max(58.0, 7.5 * n + 10), 130.0) for n in longest]
     short = [min(max(26.0, 7.5 * n + 10), 130.0) for n in longest]
     gaps = _gaps(flow, layout, factors=True)
     factors = numbers = sum(full) + _END + sum(gaps) <= WIDTH
@@ -418,7 +418,7 @@ def _title(heads: Any) -> list[Any]:
 
 
 _NOTHING = "datum.now === '0' || datum.constant"
-"""Of an edge without a gradient: it is exactly 0, or comes from a constant, which has none."""
+"""True for an edge without a gradient: it is exactly 0, or comes from a constant, which has none."""
 
 _SHARE = (
     "(!isNumber(datum.now) ? datum.now : !isNumber(datum.part_now) ? '' : datum.part_now == 0 ? '0%' : "

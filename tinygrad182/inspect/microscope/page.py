@@ -195,21 +195,25 @@ def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
 # --- the text around the charts -----------------------------------------------------------------
 
 READING = (
-    "The gradient flows from right to left: from the loss back to the inputs. A norm of 1e-3 at t = 5 "
-    "means that a change of the state at t = 5 changes the loss a thousandth as much as a norm of 1 does.",
-    "Click a box of the network to see its steps. A box's colour is the norm of the gradient that leaves "
-    "the box.",
+    "The gradient flows from the loss back to the inputs: down the network, and from right to left in the "
+    "curves and in an opened step. Where its norm is 1e-3, a small change of the state changes the loss "
+    "a thousandth as much as where it is 1.",
+    "Click a box of the network to see its steps. The colour of a box and the number in it are the norm of "
+    "the gradient that leaves the box.",
     "Click a curve to open that step; the slider and the arrow keys move it. Drag over the strip below "
-    "the curves to choose a window of steps; click the strip to see all of them again.",
+    "the curves to zoom in on some steps; double-click the strip to zoom out.",
     "In the opened step, the gradient comes back over each line. The line's width and colour show the norm "
     "of that gradient. The number below the line (×) is what the norm is multiplied by on its way back "
     "from the right box to the left one; the number above it (%) is the share of the left box's gradient, "
     "where that comes back over several lines. The shares of one operation add up to 100%, but for the "
     "states of the step before, to which the rest came at their own step; a negative share works against "
     "the others.",
-    "Click an operation to see its values and its gradient over hidden units, and over time.",
-    "A decade is a power of ten: from 1e-2 to 1e-5 are three decades. Norms are Frobenius norms over the "
-    "whole batch.",
+    "Click an operation to see its values and its gradient over hidden units, and over time: those of "
+    "one sequence of the batch, while norms are over the whole batch.",
+    "A decade is a power of ten: from 1e-2 to 1e-5 are three decades. Norms are Frobenius norms. The "
+    "average of factors over steps is the one that makes the same product if every step has it.",
+    "The step t leads from the state at t back to the state at t - 1: what it passes back is the gradient "
+    "at t - 1, divided by that at t.",
 )
 
 

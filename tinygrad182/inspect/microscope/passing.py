@@ -17,6 +17,7 @@ from ...backpropagation import ancestors
 from ...memory import in_pass
 from ...modes import enable_grad, modes_kept
 from ...recording import Node, wrap
+from ...recurrence import is_scan
 from ..gates import gate_names
 from ..gradients import gradients_in_bands
 from ..hosting import opened
@@ -37,10 +38,13 @@ class Far(NamedTuple):
         reads is the loss's own, and which reads no other step.
     reads : dict of str to list of int
         The steps at which the loss reads a recurrence's states, not through another recurrence.
+    last : dict of str to set of str
+        The names of the states that it reads at the last of them.
     """
 
     loss: Tensor
     reads: dict[str, list[int]]
+    last: dict[str, set[str]]
 
 
 def far(loss: Tensor) -> Far:
@@ -55,16 +59,19 @@ def far(loss: Tensor) -> Far:
     bands = gradients_in_bands(root, seed, states, stop=True)
     own = {path: _own(stack, bands) for path, stack in stacks.items()}
     reads = {path: sorted(steps) for path, steps in own.items()}
-    last = [g for steps in own.values() if steps for g in steps[max(steps)]]
-    powers = [g.power for g in last]
-    if all(len(steps) < 2 for steps in reads.values()) or max(powers) >= NOT_FINITE:
-        return Far(loss, reads)
-    return Far(in_pass(_sum_of, last, max(powers), grad=True), reads)
+    last = {path: steps[max(steps)] if steps else [] for path, steps in own.items()}
+    names = {path: {g.state for g in some} for path, some in last.items()}
+    every = [g for some in last.values() for g in some]
+    powers = [g.power for g in every]
+    if not every or all(len(steps) < 2 for steps in reads.values()) or max(powers) >= NOT_FINITE:
+        return Far(loss, reads, names)
+    return Far(in_pass(_sum_of, every, max(powers), grad=True), reads, names)
 
 
 class _Own(NamedTuple):
     """What the loss sends straight to one state: the node and where in its value the state stands."""
 
+    state: str
     node: Node
     at: tuple[Any, ...]
     grad: Any
@@ -72,29 +79,51 @@ class _Own(NamedTuple):
 
 
 def _own(stack: Stack, bands: dict[Node, list[Band]]) -> dict[int, list[_Own]]:
-    """By step, counted in the order of the run, what of it is not 0."""
+    """By step, counted in the order of the run, what of it is not 0.
+
+    What a sequence gets past its end is left out: it goes nowhere.
+    """
     found: dict[int, list[_Own]] = {}
-    for r in stack.values():
+    for name, r in stack.items():
         for node, part in r.fused:
             start = node.params.get("start", 0)
             for g, power in bands.get(node, []):
-                whole = g.reshape(-1, *g.shape[-3:])[part]
+                whole = _going(node, g.reshape(-1, *g.shape[-3:])[part])
                 xp = backend.namespace(g)
                 for i in np.flatnonzero(xp.to_numpy(xp.any(whole != 0, axis=(1, 2)))).tolist():
                     at = (part, i) if node.value.ndim == 4 else (i,)
-                    found.setdefault(start + i, []).append(_Own(node, at, whole[i], int(power)))
+                    found.setdefault(start + i, []).append(
+                        _Own(name, node, at, whole[i], int(power))
+                    )
         for t, node in r.steps.items():
             for g, power in bands.get(node, []):
-                if bool(backend.namespace(g).any(g != 0)):
-                    found.setdefault(t, []).append(_Own(node, (), g, int(power)))
+                some = _going(node, g)
+                if bool(backend.namespace(g).any(some != 0)):
+                    found.setdefault(t, []).append(_Own(name, node, (), some, int(power)))
     return found
+
+
+def _going(node: Node, g: Any) -> Any:
+    """A gradient by states, with zeros for the sequences that have ended: their states are held."""
+    inputs: tuple[Any, ...] = node.inputs or ()
+    xp = backend.namespace(g)
+    with backend.on(g):
+        if is_scan(node):
+            lengths = node.primitive.operands(inputs).lengths  # type: ignore[union-attr]
+            if lengths is None:
+                return g
+            steps = xp.reshape(xp.arange(len(g)), (-1, 1, 1))
+            return xp.where(xp.reshape(_value(lengths), (-1, 1)) > steps, g, xp.zeros_like(g))
+        if node.op == "where" and not getattr(inputs[2], "requires_grad", False):
+            return xp.where(_value(inputs[0]), g, xp.zeros_like(g))
+    return g
 
 
 @modes_kept
 def _sum_of(states: list[_Own], top: int) -> Tensor:
     with enable_grad():
         terms = []
-        for node, at, grad, power in states:
+        for _, node, at, grad, power in states:
             state = wrap(node.value, node)
             terms.append(
                 ((state[at] if at else state) * wrap(times_power(grad, power - top))).sum()
@@ -119,6 +148,8 @@ class Carried:
         The mean of what the state before is multiplied by.
     kept : ndarray ``(n,)``
         ‖m ∘ δ_t‖ / ‖δ_t‖, where m is that factor and δ_t the gradient by the state.
+    around : ndarray ``(n,)``
+        ‖δ_{t−1} − m ∘ δ_t‖ / ‖δ_t‖: what comes back over all other ways.
     share : ndarray ``(n,)``
         ⟨m ∘ δ_t, δ_{t−1}⟩ / ‖δ_{t−1}‖²: the share of the gradient by the state before.
     """
@@ -126,6 +157,7 @@ class Carried:
     time: HostArray
     value: HostArray
     kept: HostArray
+    around: HostArray
     share: HostArray
 
 
@@ -183,7 +215,7 @@ class Path:
     def at(self, times: Sequence[int]) -> Carried:
         """Measure it at some steps; the first step of all is left out."""
         steps = list(self._side_by_side(times) if self._scans else self._one_by_one(times))
-        figures = np.array([_figures(step) for step in steps]).reshape(-1, 3)
+        figures = np.array([_figures(step) for step in steps]).reshape(-1, 4)
         return Carried(np.array([step.time for step in steps]), *figures.T)
 
     def _side_by_side(self, times: Sequence[int]) -> Iterator[_Step]:
@@ -208,7 +240,7 @@ class Path:
             yield _Step(t, factor, *[_whole(node, bands.get(node, [])) for node in both])
 
 
-def _figures(step: _Step) -> tuple[float, float, float]:
+def _figures(step: _Step) -> tuple[float, float, float, float]:
     factor = np.zeros(1) if step.factor is None else step.factor
     kept = factor * step.after.value
     size = float(np.linalg.norm(step.after.value))
@@ -217,7 +249,10 @@ def _figures(step: _Step) -> tuple[float, float, float]:
     with np.errstate(over="ignore"):
         share = float(np.ldexp(share, step.after.power - step.before.power))
     whole = float(np.linalg.norm(kept))
-    return float(np.mean(factor)), whole / size if size else math.nan, share
+    before = np.ldexp(step.before.value, np.clip(step.before.power - step.after.power, -4000, 4000))
+    other = float(np.linalg.norm(before - kept))
+    rates = (whole / size, other / size) if size else (math.nan, math.nan)
+    return float(np.mean(factor)), *rates, share
 
 
 def _delta(rows: HostArray, powers: HostArray) -> _Delta:
@@ -254,6 +289,9 @@ def _factor(after: Node, before: Node) -> tuple[HostArray | None, list[Node]]:
         if node.op in ("add", "subtract"):
             signs = (1.0, -1.0 if node.op == "subtract" else 1.0)
             terms = [s * found[x] for s, x in zip(signs, xs, strict=True) if x in found]
+        elif node.op == "where":  # a sequence that has ended keeps its state
+            given = _number(xs[0]), *[found.get(x, 0.0) for x in xs[1:]]
+            terms = [np.where(*given)] if any(x in found for x in xs[1:]) else []
         elif node.op == "negative":
             terms = [-found[x] for x in xs if x in found]
         elif node.op == "multiply":
@@ -265,6 +303,10 @@ def _factor(after: Node, before: Node) -> tuple[HostArray | None, list[Node]]:
         if terms:
             found[node] = sum(terms)
     return found.get(after), gates
+
+
+def _value(x: Any) -> Any:
+    return x.value if isinstance(x, Node) else x
 
 
 def _number(x: Any) -> Any:

@@ -16,15 +16,17 @@ from ...backpropagation import ancestors
 from ...errors import GraphError, ShapeError
 from ...memory import in_pass
 from ..flow import StackFlow, StateFlow, gradient_flow
+from ..operations import flow_among
 from ..paths import gain_split, path_split
 from ..recurrences import Recurrence, Stack, stacks_of
 from ..scaling import HostArray
-from .causes import Blamed, by_gain, by_path
+from .causes import AFRESH, Blamed, Cause, by_gain, by_path
 from .kept import spread
 from .layers import of_layers
 from .passing import Path, far, runs_in_depth
 from .trend import APART, Piece, jumps, pieces, stretch, without
 from .wording import LEVEL, Words, amount, factor, pace, passes
+from .workings import hidden_path, large_input
 
 Kind = Literal["regime", "place", "cause", "note"]
 
@@ -51,7 +53,8 @@ class Sentence:
     folded : bool
         Whether it belongs behind a fold.
     numbers : dict
-        What the text says, unrounded. Norms are decadic logarithms.
+        What the text says, unrounded. Norms are decadic logarithms. ``"step"`` is the time of the step
+        to look at first, if the text names one.
     """
 
     text: str
@@ -61,6 +64,7 @@ class Sentence:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+@np.errstate(all="ignore")  # a model that went wrong is told of too
 def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     """Say what becomes of a loss's gradient on its way back: where it is lost, and by what.
 
@@ -108,10 +112,10 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
 
 
 def _of_recurrences(loss: Tensor, stacks: dict[str, Stack]) -> list[Sentence]:
-    followed, reads = far(loss)
+    followed, reads, last = far(loss)
     flows = gradient_flow(followed)
     told = [
-        _Recurrence(followed, path, flow, stacks[path], reads[path], len(flows) > 1)
+        _Recurrence(followed, path, flow, stacks[path], reads[path], last[path], len(flows) > 1)
         for path, flow in flows.items()
     ]
     told.sort(key=lambda r: -abs(r.way.net))
@@ -183,12 +187,14 @@ class _Recurrence:
         flow: StackFlow[StateFlow],
         stack: Stack,
         reads: list[int],
+        last: set[str],
         among_others: bool,
     ) -> None:
-        self.loss, self.path, self.reads, self.among_others = loss, path, reads, among_others
+        self.loss, self.path, self.among_others = loss, path, among_others
+        self.reads, self.last = reads, last
         self.inside = Path(loss, path)
-        recurrence = stack[self.inside.state]
-        self.flow = flow[self.inside.state]
+        self.stack, recurrence = stack, stack[self.inside.state]
+        self.states, self.flow = flow, flow[self.inside.state]
         self.way = way = _way(self.flow, recurrence)
         self.cuts = {node.params.get("start", 0) for node, _ in recurrence.fused[1:]}
         self.begins = recurrence.initial is None and not recurrence.fused and way.times[0] > 0
@@ -202,6 +208,7 @@ class _Recurrence:
         if self.part < TOLD:
             self.jumps = []
         self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
+        self.words = self.words._replace(varies=len(self.pieces) > 1)
 
     @property
     def by_steps(self) -> bool:
@@ -256,7 +263,7 @@ class _Recurrence:
             time, what = way.time(0), way.broken
             at = words.at(time)
             text = f"the gradient {words.grad} is {what} before {at}: that {words.unit} makes it so"
-        return self._told("regime", text, time=time, what=what)
+        return self._told("regime", text, time=time, what=what, step=time)
 
     def _nothing(self) -> Sentence:
         at, steps = self.words.at(self.way.times[0]), len(self.way.times)
@@ -277,43 +284,56 @@ class _Recurrence:
                 f"the gradient {words.grad} is exactly 0 before {words.at(end)}: that {words.unit} "
                 "passes nothing back"
             )
-            return self._told("regime", text, zero=end, **numbers)
+            return self._told("regime", text, zero=end, step=end, **numbers)
         ends = f"from {words.at(start)} to {words.at(end)}"
         if self.by_steps:
+            numbers["step"] = way.time(self.jumps[0])
             text = f"{self._by_steps()}. Back {ends}, {self._left()}"
+        elif len(self.pieces) > 1 or self.jumps:
+            text = f"going back {ends}, the gradient {words.grad} {self._becomes()}. It {self._course()}"
         else:
-            course = self._course() + (f", except at {self._each()}" if self.jumps else "")
+            course = self._course()
             text = f"going back {ends}, the gradient {words.grad} {course}: {self._left()}"
         if len(self.reads) > 1:
             reads = f"the loss reads {len(self.reads)} {words.unit}s"
             text = f"{reads}. Followed from the last of them alone: {text}"
         return self._told("regime", text, **numbers)
 
-    def _left(self) -> str:
+    def _becomes(self) -> str:
+        if abs(self.change) < LEVEL:
+            return "ends as large as it was"
         if self.change > LEVEL:
+            return f"becomes {amount(self.change)} as large"
+        return f"shrinks to {amount(self.change)}"
+
+    def _left(self) -> str:
+        if self.change > LEVEL / 4:
             return f"it becomes {amount(self.change)} as large"
         return f"{amount(self.change)} of it is left"
 
     def _course(self) -> str:
         """How the gradient changes, stretch by stretch, single steps left out."""
+        but = f", except at {self._each()}" if self.jumps and not self.by_steps else ""
         told = []
         for p in self.pieces:
             text = pace(p.decades, p.start - p.end, self.words.unit)
             if len(self.pieces) == 1:
-                return text.partition(",")[0]
+                return text + but
             until = "" if p.end == 0 else f" until {self.words.at(self.way.time(p.end))}"
             told.append(text + until)
-        return ", then ".join(told)
+        return ", then ".join(told) + but
 
     def _by_steps(self) -> str:
         """The single steps at which most happens."""
-        words, verb = self.words, "is lost" if self._step(self.jumps[0]) < 0 else "comes up"
+        words, verb = self.words, "falls" if self._step(self.jumps[0]) < 0 else "rises"
         steps = [(words.at(self.way.time(i)), self._step(i)) for i in self.jumps]
         if len(steps) == 1:
             ((at, decades),) = steps
-            return f"most of the gradient {words.grad} {verb} at one {words.unit}: {at} {passes(decades)}"
+            return (
+                f"the gradient {words.grad} {verb} most at one {words.unit}: {at} {passes(decades)}"
+            )
         each = self._each()
-        return f"most of the gradient {words.grad} {verb} at {len(steps)} {words.unit}s: {each}"
+        return f"the gradient {words.grad} {verb} most at {len(steps)} {words.unit}s: {each}"
 
     def _each(self) -> str:
         """The single steps, the three largest by name."""
@@ -339,7 +359,7 @@ class _Recurrence:
         return None
 
     def _place(self) -> list[Sentence]:
-        way, words = self.way, self.words
+        way = self.way
         change = "fall" if self.change < 0 else "rise"
         if way.broken == "0":
             return self._until_zero()
@@ -347,22 +367,52 @@ class _Recurrence:
             return []
         if self.by_steps:
             times = [way.time(i) for i in self.jumps]
-            return [
-                self._told("place", f"elsewhere it {self._course()}", times=times, part=self.part)
-            ]
+            text = f"elsewhere it {self._course()}{self._added()}"
+            return [self._told("place", text, times=times, part=self.part)]
         if self.jumps:
-            return self._because(self._blamed(), "place", times=[way.time(i) for i in self.jumps])
+            times = [way.time(i) for i in self.jumps]
+            return self._because(self._blamed(), "place", times=times, step=times[0])
         if between := self._stretch():
-            start, end, part = (
-                way.time(between.start),
-                way.time(between.end),
-                between.decades / self.change,
-            )
-            where = f"between {words.at(start)} and {words.at(end)}"
-            much = "the whole" if part > 0.995 else f"{part:.0%} of the"
-            text = f"{much} {change}{'' if part > 0.995 else ' (in decades)'} happens {where}"
-            return [self._told("place", text, start=start, end=end, part=part)]
+            return [self._at_stretch(between, change)]
         return [self._evenly()] if all(p.decades * self.change > 0 for p in self.pieces) else []
+
+    def _at_stretch(self, between: Piece, change: str) -> Sentence:
+        way, part = self.way, between.decades / self.change
+        much = "the whole" if part > 0.995 else f"{part:.0%} of the"
+        text = f"{much} {change}{'' if part > 0.995 else ' (in decades)'} happens at "
+        if between.start - between.end == 1:
+            text += f"{self.words.at(way.time(between.start))}, which {passes(between.decades)}"
+        else:
+            does = passes(between.decades, many=True)
+            text += f"{self._range(between)}, which together {does}"
+        worst = max(
+            range(between.end + 1, between.start + 1), key=lambda i: self._step(i) / self.change
+        )
+        numbers: dict[str, Any] = {
+            "start": way.time(between.start),
+            "end": way.time(between.end),
+            "part": part,
+        }
+        return self._told("place", text, step=way.time(worst), **numbers)
+
+    def _range(self, between: Piece) -> str:
+        """The steps of a stretch: each leads from its own time to the one before."""
+        first, last = (self.words.at(self.way.time(i)) for i in (between.start, between.end + 1))
+        return f"the {self.words.unit}s {first} to {last}"
+
+    def _added(self) -> str:
+        """What makes the gradient grow at steps of which the path of the state alone shrinks it."""
+        grows = self.change - sum(map(self._step, self.jumps)) > LEVEL
+        if not grows or not self.inside.exists:
+            return ""
+        rest = [self.way.time(i) for i in range(1, len(self.way.log)) if i not in self.jumps]
+        rest = rest[:: max(1, len(rest) // LOOKED_AT)]
+        kept = self.inside.at(rest).kept
+        with np.errstate(divide="ignore"):
+            shrinks = np.log10(kept).mean() < 0
+        adds = f"add{'' if self.words.around.endswith('s') else 's'}"
+        alone = shrinks and self._afresh(rest) <= AFRESH
+        return f", by what {self.words.around} {adds}" if alone else ""
 
     def _until_zero(self) -> list[Sentence]:
         way, words = self.way, self.words
@@ -389,7 +439,7 @@ class _Recurrence:
                 f"from {words.at(left)} back less than 1/1000 is left. {most[0].upper()}{most[1:]}"
             )
         text = f"it {'is lost' if falls else 'grows'} bit by bit: {most}"
-        return self._told("place", text, times=[time], part=0.0, below=left)
+        return self._told("place", text, times=[time], step=time, part=0.0, below=left)
 
     # through which path, and by which factor
 
@@ -408,10 +458,14 @@ class _Recurrence:
         try:
             afresh = 0.0 if blamed else self._afresh(times)
             if self.inside.exists:
-                cause = by_path(self.inside.at(times), blamed, afresh, self.words)
+                carried = self.inside.at(times)
+                net = self.change - sum(map(self._step, self.jumps))
+                cause = self._opened(by_path(carried, blamed, net, afresh, self.words))
             else:
                 split = gain_split(self.loss, self.path, self.words.state, times=times)
                 cause = by_gain(split, blamed, self.change, afresh, self.words)
+            if blamed and cause.numbers.get("why") in ("saturation", "f", "z"):
+                cause = self._with_input(cause, blamed)
         except (GraphError, ShapeError):  # no path of the state alone, nor a nonlinearity of a sum
             return []
         where = {"time": list(blamed.times)} if blamed else {}
@@ -426,9 +480,39 @@ class _Recurrence:
             return Blamed(where, times, sum(map(self._step, self.jumps)) / len(times))
         if between := self._stretch():
             times = [way.time(i) for i in range(between.start, between.end, -1)]
-            where = f"between {words.at(times[0])} and {words.at(way.time(between.end))}"
+            where = f"at {self._range(between) if len(times) > 1 else words.at(times[0])}"
             return Blamed(where, times, between.rate)
         return None
+
+    def _opened(self, cause: Cause) -> Cause:
+        """A cause, and what the factor of the hidden path is made of, if it is told."""
+        if "around" not in cause.numbers or self.words.state != "c":
+            return cause
+        way = self.way
+        steps = [(way.time(i), way.time(i - 1)) for i in spread(range(1, len(way.log)), LOOKED_AT)]
+        flow = flow_among(self.loss, self.path, sorted({t for pair in steps for t in pair}))
+        split = hidden_path(flow, self.words.state, steps)
+        if split is None:
+            return cause
+        gates, weight, output = (float(np.nanmean(part)) for part in split)
+        text = (
+            f"{cause.text}: the gates by {factor(gates)}, the weight matrix by {factor(weight)}, "
+            f"and the way from h back to c by {factor(output)}"
+        )
+        parts = {"gates": gates, "weight": weight, "output": output}
+        return Cause(text, cause.numbers | parts)
+
+    def _with_input(self, cause: Cause, blamed: Blamed) -> Cause:
+        """A cause, and whether the input is what makes it."""
+        usual = [self.way.time(i) for i in spread(range(1, len(self.way.log)), LOOKED_AT)]
+        flow = flow_among(self.loss, self.path, sorted({*usual, *blamed.times}))
+        large = large_input(flow, list(blamed.times))
+        if large is None:
+            return cause
+        least = "at least " if len(blamed.times) > 1 else ""
+        times = f"{large.times:.0f}" if large.times < 1000 else factor(math.log10(large.times))
+        text = f"{cause.text}. There {large.label} is {least}{times} times as large as usual"
+        return Cause(text, cause.numbers | {"input": large.label, "input_times": large.times})
 
     def _afresh(self, times: Sequence[int]) -> float:
         """The share that comes from another recurrence at every step, on average."""
@@ -453,7 +537,9 @@ class _Recurrence:
             return [self._told("cause", text, time=time, why="cut")]
         if self.inside.exists:
             kept = float(self.inside.at([time]).kept[0])
-            text = f"at {at} {words.keeper} pass nothing back, and neither do {words.around}"
+            verb = "pass" if words.several else "passes"
+            does = "does" if words.state == "c" and words.unit == "step" else "do"
+            text = f"at {at} {words.keeper} {verb} nothing back, and neither {does} {words.around}"
             return [self._told("cause", text, time=time, why=words.gate)] if kept == 0 else []
         try:
             split = gain_split(self.loss, self.path, words.state, times=[time])
@@ -486,6 +572,8 @@ class _Recurrence:
                 "send back; it need not fall where the gradient from far away is lost"
             )
             found.append(self._told("note", text, True, reads=len(self.reads)))
+        if told := self._read_directly():
+            found.append(told)
         if self.begins:
             text = (
                 f"the graph begins at {words.at(first)}: the state before was detached or never marked, so "
@@ -496,6 +584,26 @@ class _Recurrence:
             text = "steps are counted in the order in which they run: t = 0 reads the last input"
             found.append(self._told("note", text, True))
         return found
+
+    def _read_directly(self) -> Sentence | None:
+        """Why the gradient by another state, which the loss reads at the last step, is larger there."""
+        way = self.way
+        name, last = "h", way.times[way.last]
+        if self.words.state != "c" or self.last != {name} or self.among_others or len(way.log) < 4:
+            return None
+        own = _way(self.states[name], self.stack[name])
+        if (own.first, own.last) != (way.first, way.last):
+            return None
+        ratio = own.log - way.log
+        usual = float(ratio[:-1].mean())
+        if own.log[-1] - own.log[-3] < APART or ratio[-1] - usual < APART:
+            return None
+        text = (
+            f"the loss reads {name} at {self.words.at(last)} directly, so ∂L/∂{name} is larger there. "
+            f"Further back ∂L/∂{name} is what comes back through the gates, on average "
+            f"{amount(usual)} of {self.words.grad}"
+        )
+        return self._told("note", text, True, time=last, usual=usual, there=float(ratio[-1]))
 
 
 def _looked_at(count: int, named: Iterable[int], between: Piece | None) -> list[int]:

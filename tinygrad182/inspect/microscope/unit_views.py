@@ -21,13 +21,13 @@ from ..._charts import (
     encoded,
     layered,
 )
+from ..operations import StepFlow, StepVectors
 from ..scaling import HostArray
-from ..step_flow import StepFlow, StepVectors
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 from .opened_step import is_recurrent
 
 UNITS = 128
-"""Of more units, those with the largest gradient are drawn."""
+"""Where there are more units, those with the largest gradient are drawn."""
 
 
 def unit_rows(
@@ -180,7 +180,9 @@ def _bars(
     row = _nearest(units).transform_calculate(count="length(datum.unit)")
     flat = row.transform_flatten(["unit", "value", "grad"])
     number = flat.transform_calculate(y=f"isNumber(datum.{field}) ? datum.{field} : 0")
-    x = alt.X("unit:O", axis=_axis(), title=None if field == "value" else "hidden unit")
+    x = alt.X(
+        "unit:O", axis=_axis(labelPadding=8), title=None if field == "value" else "hidden unit"
+    )
     tooltip = [alt.Tooltip("unit:O"), alt.Tooltip(f"{field}:N")]
     wide = alt.ExprRef(f"min({0.9 * width} / datum.count, 60)")
     bars = encoded(
@@ -317,6 +319,7 @@ def _shade(of: Literal["gradient", "value"], there: Any) -> Any:
         )
     legend = alt.Legend(
         title="|gradient|",
+        titlePadding=12,
         tickCount=5,
         labelExpr=f"replace({norm_text('datum.value')}, '.0e', 'e')",
         **shown,

@@ -24,11 +24,24 @@ class Words(NamedTuple):
         What stands in the place of time: steps of a sequence, or blocks of a network.
     gate : str
         What the state before is multiplied by on the path of the state alone; ``""`` for none, or several.
+    varies : bool
+        Whether stretches of the way differ.
     """
 
     state: str
     unit: str
     gate: str
+    varies: bool = False
+
+    @property
+    def each(self) -> str:
+        """Write for how many steps a factor stands that is their mean."""
+        return f"on average each {self.unit}" if self.varies else f"each {self.unit}"
+
+    @property
+    def several(self) -> bool:
+        """Whether :attr:`keeper` is in the plural."""
+        return bool(self.gate) or self.unit == "block"
 
     @property
     def grad(self) -> str:
@@ -104,37 +117,50 @@ def _power_of_ten(decades: float) -> str:
     return f"{mantissa}e{exponent}"
 
 
-def passes(decades: float) -> str:
-    """Write what a step does with the gradient that it gets.
+def passes(decades: float, many: bool = False) -> str:
+    """Write what a step does with the gradient that it gets; ``many``: what several do together.
 
     >>> passes(-5.7), passes(1.2)
     ('passes back 2e-6 of what it gets', 'makes it 16 times as large')
     """
     if decades > LEVEL / 4:
-        return f"makes it {amount(decades)} as large"
-    return f"passes back {amount(decades)} of what it gets"
+        return f"{'make' if many else 'makes'} it {amount(decades)} as large"
+    part = amount(decades)
+    return f"pass back {part} of what they get" if many else f"passes back {part} of what it gets"
 
 
 def pace(decades: float, steps: int, unit: str) -> str:
     """Write how a gradient changes that gains some decades over some steps.
 
     >>> pace(-0.05, 9, "step"), pace(-29 * 0.1584, 29, "step"), pace(-0.82, 1, "step")
-    ('keeps its size', 'halves every 1.9 steps', 'shrinks to 15% with every step')
-    >>> pace(1.51, 10, "step"), pace(7.0, 10, "step"), pace(-0.2, 100, "step")
-    ('doubles every 2 steps', 'grows 5-fold with every step', 'shrinks slowly, to 63%')
+    ('keeps its size', 'halves every 1.9 steps (each keeps 69%)', 'shrinks to 15% with every step')
+    >>> pace(1.51, 10, "step"), pace(7.0, 10, "step")
+    ('doubles every 2 steps (each makes it 1.42 times as large)', 'grows 5-fold with every step')
+    >>> pace(-0.2, 100, "step")
+    'shrinks slowly (each step keeps 99.5%)'
     """
     if abs(decades) < LEVEL:
         return "keeps its size"
     many = steps * math.log10(2) / abs(decades)
-    if many > steps:
-        return (
-            f"shrinks slowly, to {amount(decades)}"
-            if decades < 0
-            else f"grows slowly, {10**decades:.2g}-fold"
-        )
-    if many > 0.95:
-        every = f"every {many:.2g} {unit}s" if many >= 1.05 else f"with every {unit}"
-        return f"{'halves' if decades < 0 else 'doubles'} {every}"
+    each = _each(decades / steps)
+    if many > steps > 1:
+        return f"{'shrinks' if decades < 0 else 'grows'} slowly ({each.format(f'each {unit}')})"
+    if many >= 1.05 and steps > 1:
+        every = f"every {many:.2g} {unit}s"
+        return f"{'halves' if decades < 0 else 'doubles'} {every} ({each.format('each')})"
+    if 0.95 < many < 1.05:
+        return f"{'halves' if decades < 0 else 'doubles'} with every {unit}"
     if decades < 0:
         return f"shrinks to {amount(decades / steps)} with every {unit}"
     return f"grows {10 ** (decades / steps):.2g}-fold with every {unit}"
+
+
+def _each(decades: float) -> str:
+    """What one step does, ``{}``, with so many digits that it does not seem to do nothing."""
+    rate = 10**decades
+    digits = math.ceil(-math.log10(abs(rate - 1)))
+    return (
+        f"{{}} keeps {rate:.{max(digits - 2, 0)}%}"
+        if rate < 1
+        else f"{{}} makes it {rate:.{max(digits, 2)}f} times as large"
+    )

@@ -142,9 +142,7 @@ def test_weights_are_outer_products_of_each_step(case: Vanilla, views: LinkedVie
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_at_one_step_has_no_matrix(kind: str) -> None:
     views = linked_views(vanilla(kind, [5]).loss, None, range(6))
-    assert views.matrix == (
-        "the loss reads the states at t = 5 alone: the curve is the matrix's only row"
-    )
+    assert views.matrix == ("the loss reads one step only, t = 5, and the curve is that row")
 
 
 @pytest.mark.parametrize("layer", [tg.nn.LSTM, tg.nn.GRU])
@@ -181,7 +179,8 @@ def test_an_lstm_shows_its_cell_and_says_why_it_has_no_gain() -> None:
     assert (views.path, views.shares.state) == ("lstm.l0", "c")
     assert list(views.shares.parts) == ["direct", "via h", "local"]
     assert views.gain == (
-        "the state made by multiply, in lstm.l0 at t = 0, is not a nonlinearity of a sum"
+        "h is a product of two factors, so saturation and weight cannot be told apart; the shares "
+        "say which path"
     )
     assert views.singular.values.shape == (T, 2 * H)
     assert list(views.weights.log10_norm) == ["weight_ih_l0", "weight_hh_l0"]
@@ -203,7 +202,7 @@ def test_a_residual_network_has_skip_branch_and_a_weight_for_each_depth() -> Non
     norms = [np.linalg.norm(host(block.linear.weight.grad)) for block in net.blocks]
     np.testing.assert_allclose(10**logs, norms, **CLOSE)
     assert list(views.weights.log10_norm) == ["blocks.*.linear.weight"]
-    assert views.gain.endswith("is not a nonlinearity of a sum")
+    assert views.gain.startswith("h is a sum of which only a part is a nonlinearity's, so ")
     assert views.singular.values.shape == (5, H)
 
 

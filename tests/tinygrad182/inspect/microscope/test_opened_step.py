@@ -15,7 +15,7 @@ from tinygrad182 import _charts
 from tinygrad182.inspect.drawn import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart
 from tinygrad182.inspect.microscope.step_layout import Place, laid_out
-from tinygrad182.inspect.step_flow import StepEdge, StepFlow, StepOperation, step_flow
+from tinygrad182.inspect.operations import StepEdge, StepFlow, StepOperation, step_flow
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")

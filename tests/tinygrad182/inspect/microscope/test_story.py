@@ -317,7 +317,7 @@ def test_a_matrix_that_grows_what_saturation_shrinks_has_no_share_of_the_fall() 
     rng = np.random.default_rng(0)
     told = one(story(last(rnn(rng, 1.1), inputs(rng, 2.0))), "cause")
     assert "weight_share" not in told.numbers
-    assert told.text.startswith("Saturation outweighs the weight matrix: ")
+    assert told.text.startswith("All of the fall is saturation, which multiplies it by ")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -333,7 +333,7 @@ def test_the_share_of_the_cell_path_is_that_of_path_split(seed: int) -> None:
     assert cause.numbers["kept"] == pytest.approx(np.log10(kept).mean(), rel=1e-9)
     assert cause.numbers["gate"] == "f"
     assert cause.text.startswith(
-        f"{cause.numbers['share']:.0%} of ∂L/∂c arrives over the cell path"
+        f"On average {cause.numbers['share']:.0%} of ∂L/∂c arrives over the cell path"
     )
 
 
@@ -342,8 +342,10 @@ def test_forget_gates_that_are_shut_throughout_leave_the_hidden_path() -> None:
     layer = tg.nn.LSTM(INPUTS, H, forget_bias=-6.0, rng=rng, dtype="float64")
     cause = one(story(last(layer, inputs(rng, 1.0))), "cause")
     assert cause.numbers["share"] < 0.1
-    assert cause.text.startswith("Only ")
-    assert cause.text.endswith("the rest comes over the hidden path.")
+    assert cause.text.startswith(
+        f"On average {1 - cause.numbers['share']:.0%} of ∂L/∂c arrives over the hidden path, "
+        "for the forget gates are nearly shut. "
+    )
 
 
 def test_the_sign_of_the_straight_path_counts() -> None:
@@ -523,3 +525,20 @@ def test_the_layer_at_which_a_feed_forward_network_is_switched_off() -> None:
 
 def test_a_graph_of_a_leaf_alone_has_no_story() -> None:
     assert story(tg.tensor(1.0, requires_grad=True)) == []
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_sequences_that_have_ended_are_followed_from_their_end(fused):
+    layer = tg.nn.LSTM(2, 4, rng=0, dtype="float64", fused=fused)
+    x = tg.tensor(np.random.default_rng(0).normal(size=(8, 2, 2)))
+    told = story((layer(x, lengths=[3, 5])[0] ** 2).sum())
+    assert told[0].numbers["start"] == 4
+    assert "multiplied by 0 " not in told[-2].text
+    assert "multiply it by 0 " not in told[-2].text
+
+
+def test_a_factor_that_differs_along_the_way_is_called_a_mean():
+    h, one = (tg.tensor(np.ones((1, 4)), requires_grad=True) for _ in range(2))
+    for t in range(40):
+        h = tg.inspect.mark(h * (2.0 if t < 20 else 0.5) * one, "h", time=t)
+    assert "on average each step" in story(h.sum())[1].text

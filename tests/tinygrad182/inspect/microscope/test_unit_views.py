@@ -14,7 +14,7 @@ from tinygrad182 import _charts
 from tinygrad182._charts import Row
 from tinygrad182.inspect.drawn import signalled
 from tinygrad182.inspect.microscope.unit_views import unit_bars, unit_heatmap, unit_rows
-from tinygrad182.inspect.step_flow import StepFlow, StepVectors, step_flow
+from tinygrad182.inspect.operations import StepFlow, StepVectors, step_flow
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")

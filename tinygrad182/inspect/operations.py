@@ -188,8 +188,9 @@ class StepFlow:
 
     def index(self, operation: int | str) -> int:
         """The position of an operation in :attr:`operations`, by its label."""
-        if isinstance(operation, int):
-            return range(len(self.operations))[operation]
+        places = range(len(self.operations))
+        if isinstance(operation, int) and -len(places) <= operation < len(places):
+            return places[operation]
         labels = [each.label for each in self.operations]
         if operation not in labels:
             raise UnknownPathError(
@@ -262,7 +263,7 @@ def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> St
 
     Examples
     --------
-    Which operation of step 10 brings most of what arrives at the cell state before it?
+    How much of the gradient by the cell state before step 10 comes back over its product with the gate?
 
     >>> import tinygrad182 as tg
     >>> lstm = tg.nn.LSTM(1, 8, forget_bias=2.0, rng=0)
@@ -271,15 +272,26 @@ def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> St
     ['i', 'f', 'g', 'o']
     >>> flow["f"].log10_grad_norm.shape
     (20,)
-    >>> flow.edge("c₋", "f∘c₋").share[10].round(2)
-    1.0
+    >>> round(float(flow.edge("c₋", "f∘c₋").share[10]), 2)
+    0.89
     """
+    return _opened(loss, path, gradient, None)
+
+
+def flow_among(loss: Tensor, path: str | None, times: Sequence[int]) -> StepFlow:
+    """Return the operations of some steps alone, which costs as much less; see :func:`step_flow`."""
+    return _opened(loss, path, None, times)
+
+
+def _opened(loss: Tensor, path: str | None, gradient: Any, times: Sequence[int] | None) -> StepFlow:
     root, seed, stack, _ = opened(loss, gradient, path, "step_flow", stays_whole)
     name = path if path is not None else next(iter(stack.values())).module
     if is_whole(stack):
-        return _of_layer(root, seed, stack, name)
+        return _of_layer(root, seed, stack, name, times)
     nodes = ancestors([root], constants=True)
-    return flow_of_nodes((root, seed), nodes, steps_of_loop(nodes, stack), name, _states_of(stack))
+    steps = steps_of_loop(nodes, stack)
+    some = steps if times is None else {t: steps[t] for t in times if t in steps}
+    return flow_of_nodes((root, seed), nodes, some, name, _states_of(stack))
 
 
 @np.errstate(all="ignore")  # a model that went wrong is looked at too
@@ -299,8 +311,10 @@ def flow_of_nodes(
     return _flow(path, source.times(), source.batches(source.times()), some)
 
 
-def _of_layer(root: Node, seed: Array, stack: Stack, path: str) -> StepFlow:
-    """The steps of a layer that was run as one operation."""
+def _of_layer(
+    root: Node, seed: Array, stack: Stack, path: str, wanted: Sequence[int] | None
+) -> StepFlow:
+    """The steps of a layer that was run as one operation; all, or those that are wanted."""
     scans = [Steps(node) for node in scans_of(stack)]
     found = list(zip(scans, arriving(root, seed, scans), strict=True))
 
@@ -308,7 +322,7 @@ def _of_layer(root: Node, seed: Array, stack: Stack, path: str) -> StepFlow:
         for scan, (given, total) in found:
             yield from side_by_side(scan, given, total, scan.among(times))
 
-    times = [t for scan in scans for t in scan.times()]
+    times = [t for scan in scans for t in scan.times() if wanted is None or t in wanted]
     return _flow(path, times, some(times), some)
 
 
@@ -478,9 +492,9 @@ def _keys(batch: Batch) -> dict[Key, Node]:
     return found
 
 
-def _vectors(batch: Batch, node: Node, sample: int) -> StepVectors:
+def _vectors(batch: Batch, node: Node, sample: Any) -> StepVectors:
     values = batch.values[node].values
-    if not -values.shape[1] <= sample < values.shape[1]:
+    if not isinstance(sample, int) or not -values.shape[1] <= sample < values.shape[1]:
         raise ArgumentError(f"sample {sample}; the batch has {values.shape[1]} sequences, from 0")
     nothing = np.full(values.shape[::2], np.nan), np.full(len(values), np.nan)
     grads, scales = batch.grads[node].at_sample(sample) if node in batch.grads else nothing

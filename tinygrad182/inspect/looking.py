@@ -34,8 +34,8 @@ from .microscope.opened_step import step_chart
 from .microscope.page import Panels, Span, compose, page
 from .microscope.story import Sentence, story
 from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
+from .operations import StepFlow, flow_of_nodes, step_flow
 from .recurrences import chosen
-from .step_flow import StepFlow, flow_of_nodes, step_flow
 from .step_rows import is_weight
 
 DRAWN = 1000
@@ -46,6 +46,15 @@ WITH_VECTORS = 24
 
 MOST_OPERATIONS = 60
 """Operations of one module that are drawn, the last ones."""
+
+_VIEWS = {
+    "shares": "where the gradient comes from",
+    "gain": "what one step back does",
+    "matrix": "what each step's loss sends to each state, (k, t)",
+    "singular": "how far one step can stretch",
+    "weights": "the weights' gradient, step by step",
+}
+"""The views beside the curves: what they show."""
 
 
 class Microscope:
@@ -130,6 +139,14 @@ class Microscope:
             found[i] = some
         return found
 
+    def _named(self, i: int) -> list[int]:
+        """The position of the step that the sentences about a recurrence name first, if any."""
+        if i not in self.flow:
+            return []
+        path, times = self.network.blocks[i].path, self.steps[i].time.tolist()
+        told = [s.numbers["step"] for s in self.sentences if s.path == path and "step" in s.numbers]
+        return [times.index(t) for t in told[:1] if t in times]
+
     def _asked(self, i: int) -> list[int]:
         """The positions of the steps that were asked for, of a recurrence."""
         if self._steps is None or i not in self.flow:
@@ -139,10 +156,12 @@ class Microscope:
 
     def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
         """Choose the steps of a box with most to see, and those that were asked for."""
+        places = list(places)
         logs = [np.zeros(len(places))]
         if i in self.flow:
-            logs = [state.log10_grad_norm[list(places)] for state in self.flow[i].values()]
-        some = telling_steps(logs, most)
+            logs = [state.log10_grad_norm[places] for state in self.flow[i].values()]
+        named = [places.index(k) for k in self._named(i) if k in places]
+        some = telling_steps(logs, most, named)
         found = {places[k] for k in some.places}.union(self._asked(i))
         return Kept(sorted(found), some.told)
 
@@ -201,8 +220,13 @@ class Microscope:
                 found.append(Span(loop=self._beside(i)))
                 continue
             times = self._times(i)
-            kinds = [operation.kind for operation in self.steps[i].operations]
-            node = kinds.index("state") if "state" in kinds else len(kinds) - 1
+            operations = self.steps[i].operations
+            states = [
+                k
+                for k, each in enumerate(operations)
+                if each.kind == "state" and each.name in self.flow.get(i, {})
+            ]
+            node = states[0] if states else len(operations) - 1
             loop = None if i in self.flow else self._beside(i)
             found.append(Span(len(times), times[0], times[-1], self._telling_step(i), node, loop))
         return found
@@ -212,19 +236,15 @@ class Microscope:
         return min(self.flow, key=lambda k: abs(k - i), default=None)
 
     def _telling_step(self, i: int) -> int:
-        """The position among the kept steps of the one over which the gradient changes most.
+        """The position among the kept steps of the one that the sentences name, or of the middle one.
 
-        Where no step stands out it is one in the middle, which is like most.
+        It is one whose units are kept: of those, the nearest.
         """
         if i not in self.flow:
             return 0
         places = self.kept[i].places
-        logs = np.array([state.log10_grad_norm[places] for state in self.flow[i].values()])
-        with np.errstate(invalid="ignore"):
-            changes = np.nan_to_num(np.abs(np.diff(logs)), nan=0.0, posinf=0.0).sum(axis=0)
-        if changes.any() and changes.max() > 3 * np.median(changes[changes > 0]):
-            return int(changes.argmax()) + 1
-        return len(places) // 2
+        (wanted, *_) = [*self._named(i), places[len(places) // 2]]
+        return places.index(min(self._with_vectors[i].places, key=lambda k: abs(k - wanted)))
 
     def _first_block(self) -> int:
         """The box that is open at first: the recurrence with most to see, or else the last module."""
@@ -271,7 +291,7 @@ class Microscope:
         path : str, optional
             The box that is looked at; by default the recurrence that loses most.
         time : int, optional
-            The step that is opened; by default the one over which the gradient changes most.
+            The step that is opened; by default the one that the sentences name.
         operation : int or str, optional
             The operation whose units are shown, by its label; by default the state.
 
@@ -357,7 +377,7 @@ class Microscope:
         if batch > 1:
             found.append(
                 f"Norms are over all {batch} sequences of the batch; values over hidden units are those "
-                f"of sequence {self._sample}."
+                f"of sequence {self._sample} alone, so a norm is not that of the bars."
             )
         return found
 
@@ -365,9 +385,9 @@ class Microscope:
         found = {}
         for i, views in self.linked.items():
             name = self.network.blocks[i].path
-            for view in ("shares", "gain", "matrix", "singular", "weights"):
+            for view, what in _VIEWS.items():
                 if isinstance(reason := getattr(views, view), str):
-                    found[f"{name} {view}".strip()] = reason
+                    found[f"{name}, no view of {what}".removeprefix(", ")] = reason
         return found
 
     def save_html(self, path: str | Path) -> None:
@@ -387,7 +407,8 @@ class Microscope:
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
     ) -> None:
         """Write a view, or all of them, as an image, on white or on dark; see :meth:`chart`."""
-        _charts.save_png("save_png", self._spec(view, **chosen), path, dark)
+        scale = 2 if view is None else 3  # one view stands on a slide
+        _charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
 
     def save_svg(
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
@@ -445,8 +466,8 @@ class Microscope:
 
 def _single(loss: Tensor, gradient: Any) -> Tensor:
     """The loss as a single element, from which a backward pass begins with 1."""
-    (node, g), *_ = seeds_of([loss], [gradient], False, "look")
-    if node.value.size == 1 and gradient is None:
+    ((_, g),) = seeds_of([loss], [gradient], False, "look")
+    if gradient is None:
         return loss
     with enable_grad():
         return functions.sum(loss * g)

@@ -1,0 +1,16 @@
+"""Charts are made as a page makes them: whole pages are checked against the schema in test_looking.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tinygrad182 import _charts
+
+
+@pytest.fixture(autouse=True)
+def _unchecked() -> Iterator[None]:
+    pytest.importorskip("altair")
+    with _charts.unchecked():
+        yield
