@@ -99,6 +99,23 @@ def test_a_graph_without_time_has_no_steps_to_choose() -> None:
     assert said_in(compose(panels, [Span(), Span(), Span(node=2)], 0)) == [2, 0, 2, 0, 0, 2, 0]
 
 
+@pytest.mark.parametrize(
+    ("spans", "name"),
+    [
+        ([Span(), Span(30, 0, 29)], "Step t = 0 to 29"),
+        ([Span(30, 0, 29), Span(7, 0, 6)], "Step"),
+    ],
+)
+def test_the_slider_says_its_ends_if_they_are_those_of_every_box(
+    spans: list[Span], name: str
+) -> None:
+    panels = Panels(
+        network=picking("pick_block", ["block"], None), curves=picking("pick_step", ["i"], None)
+    )
+    (bind,) = [p["bind"] for p in compose(panels, spans, 0)["params"] if "bind" in p]
+    assert bind["i"]["name"] == name
+
+
 def test_linked_views_stand_three_in_a_row() -> None:
     network = picking("pick_block", ["block"], None)
     spec = compose(Panels(network=network, linked=[told()] * 5), [Span()], 0)
