@@ -340,17 +340,13 @@ def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept
     alt = altair()
     gradients = {field: line for field, line in lines.items() if field[0] == "g"}
     long = _long(wide, gradients).transform_filter("datum.block == loop")
-    return (
-        long.mark_line(color=GREY, strokeWidth=1.5)
-        .encode(
-            x=alt.X("t:Q", title="drag here to zoom in; double-click to zoom out")
-            .scale(domain=_ends(stacks, kept), nice=False)
-            .axis(labels=False, ticks=False, grid=False),
-            y=alt.Y("max(y):Q", axis=None).scale(domain=_gradient_range(stacks, kept)),
-            y2=alt.value(STRIP),
-        )
-        .properties(width=WIDTH, height=STRIP)
-    )
+    return encoded(
+        long.mark_line(color=GREY, strokeWidth=1.5),
+        x=alt.X("t:Q", title="drag here to zoom in; double-click to zoom out")
+        .scale(domain=_ends(stacks, kept), nice=False)
+        .axis(labels=False, ticks=False, grid=False),
+        y=alt.Y("max(y):Q", axis=None).scale(domain=_gradient_range(stacks, kept)),
+    ).properties(width=WIDTH, height=STRIP)
 
 
 def _gradient_range(stacks: Stacks, kept: Kept) -> Any:
