@@ -143,7 +143,7 @@ _MADE = {
     "add": "a sum of which only a part is a nonlinearity's",
     "subtract": "a difference of which only a part is a nonlinearity's",
 }
-"""What a state is that is no nonlinearity of a sum, by the operation that made it."""
+"""How reasons name a state that is not a nonlinearity of a sum, by the operation that made it."""
 
 
 # --- shares, gains, singular values ----------------------------------------------------------------

@@ -633,7 +633,7 @@ def _magnitude(decades: Mapping[int, _Axis]) -> Any:
 
 
 def _oddities(rows: list[Row]) -> Any:
-    """The colours of cells that have no logarithm, or are no number."""
+    """The colours of cells that have no logarithm, or are not a number."""
     alt = altair()
     scale = alt.Scale(domain=[*_EDGE_KINDS, ""], range=["#c9ccd1", PINK, ORANGE, "transparent"])
     return alt.Color("v:N", scale=scale, legend=_legend(_odd(rows)))
