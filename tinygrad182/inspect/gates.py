@@ -92,7 +92,9 @@ class _Step:
         self.nodes = nodes
         self.recorded = recorded
         self.scope = nodes[0].scope
-        self.gates: tuple[str, ...] = self.scope.step.recurrence.gates  # type: ignore[union-attr]
+        recurrence = self.scope.step.recurrence  # type: ignore[union-attr]
+        self.gates: tuple[str, ...] = recurrence.gates
+        self.parts: tuple[str, ...] = recurrence.parts
         shape = recorded(ends[0])[0].shape
         self.ndim, self.units = len(shape), shape[-1]
         self.tape, self.given = Tape(), 0
@@ -115,6 +117,7 @@ class _Step:
             for node, blocks in self.blocks.items()
             if len(blocks) == 1
             and blocks[0].order in gates
+            and gates[blocks[0].order] not in self.parts  # a state's name is the state's alone
             # not one that only hands it on, such as a part of the gates side by side
             and not any(self.blocks.get(x) == blocks for x in self.recorded(node)[1])
         }

@@ -610,6 +610,7 @@ class Graph:
         """
         return Microscope(self._loss(), None, steps, sample)
 
+    @modes_kept
     def _loss(self) -> Tensor:
         """A single element whose gradient is what the trace began with."""
         (node, g), *others = self._seeds

@@ -18,7 +18,7 @@ from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
-from ..modes import enable_grad
+from ..modes import enable_grad, modes_kept
 from ..nn.module import Module
 from ..recording import Node
 from .flow import GradientFlow, StackFlow, gradient_flow
@@ -464,6 +464,7 @@ class Microscope:
         return "\n".join([f"<Microscope of {self.title}>", *lines])
 
 
+@modes_kept
 def _single(loss: Tensor, gradient: Any) -> Tensor:
     """The loss as a single element, from which a backward pass begins with 1."""
     ((_, g),) = seeds_of([loss], [gradient], False, "look")

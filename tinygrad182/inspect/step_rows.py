@@ -189,6 +189,7 @@ def _computed_from(starts: Sequence[Node], nodes: list[Node]) -> dict[Node, None
     return found
 
 
+@modes_kept
 def _fill(batch: Batch, grads: Mapping[Node, Array], powers: HostArray) -> None:
     """Add the values and gradients of the nodes of steps that lie side by side, and edges inside."""
     front = powers.shape
@@ -392,6 +393,7 @@ class RecordedSteps:
                     found[user] = None
         return found
 
+    @modes_kept
     def _sent(self, user: Node) -> dict[Node, list[Band]]:
         """What a node sends to those of its inputs that are looked at."""
         if user not in self._outside:

@@ -245,12 +245,13 @@ def test_twice_while_it_is_retained_and_then_no_more(kind: str) -> None:
 
 @every_kind
 def test_only_what_is_asked_for(kind: str) -> None:
-    """One gradient at a time has the bits it has among all."""
+    """One gradient at a time is what it is among all, up to rounding: products may have other shapes."""
     module, xs = layer(kind), operands(kind)
     targets = [*xs, *module.parameters()]
     expected = gradients(run(module, xs), targets)
     for x, g in zip(targets, expected, strict=True):
-        assert_same_bits(gradients(run(module, xs), [x])[0], g)
+        alone = gradients(run(module, xs), [x])[0]
+        np.testing.assert_allclose(host(alone), host(g), rtol=1e-12, atol=1e-13)
     for p in module.parameters():
         p.requires_grad = False
     for a, b in zip(gradients(run(module, xs), xs), expected, strict=False):
