@@ -30,7 +30,7 @@ def folders() -> list[Path]:
 
 
 def kept(name: str) -> bytes | None:
-    """What an earlier process kept; None where there is no such file, or it is not what was written."""
+    """Return what an earlier process kept; None if there is no such file, or it is damaged."""
     for folder in folders():
         with contextlib.suppress(OSError):
             data = (folder / name).read_bytes()

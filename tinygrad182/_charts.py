@@ -8,7 +8,9 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import _caches
@@ -45,11 +47,7 @@ def altair() -> Any:
     MissingDependencyError
         It is not installed.
     """
-    try:
-        import altair
-    except ImportError as error:
-        raise _missing() from error
-    return altair
+    return _optional("altair")
 
 
 def converter() -> Any:
@@ -60,11 +58,7 @@ def converter() -> Any:
     MissingDependencyError
         It is not installed.
     """
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise _missing() from error
-    return vl_convert
+    return _optional("vl_convert")
 
 
 def library() -> str:
@@ -84,10 +78,13 @@ def library() -> str:
     return kept.decode()
 
 
-def _missing() -> MissingDependencyError:
-    return MissingDependencyError(
-        "drawing needs altair and vl-convert: pip install 'tinygrad182[viz]'"
-    )
+def _optional(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            "drawing needs altair and vl-convert: pip install 'tinygrad182[viz]'"
+        ) from error
 
 
 def data(rows: Iterable[Row]) -> Any:

@@ -87,16 +87,16 @@ def _freed(node: Node, is_root: bool) -> FreedGraphError:
     )
 
 
-def _leading_to(targets: Collection[Node], nodes: list[Node]) -> list[Node]:
-    """The targets and those of ``nodes`` (oldest first) that depend on one, oldest first."""
-    found, leading = set(targets), []
+def descendants(starts: Collection[Node], nodes: list[Node]) -> list[Node]:
+    """Return some nodes and those of ``nodes`` (oldest first) that are computed from one, oldest first."""
+    found, leading = set(starts), []
     for node in nodes:
         if node in found:
             leading.append(node)
         elif not found.isdisjoint(node.inputs or ()):
             found.add(node)
             leading.append(node)
-    if len(leading) < len(found):  # some targets are constants
+    if len(leading) < len(found):  # some starts are constants
         leading = sorted(found, key=operator.attrgetter("order"))
     return leading
 
@@ -168,6 +168,11 @@ def _narrowed(g: Any, dtype: Any) -> Any:
     """A sum that was made in a wider type."""
     with backend.on(g):
         return backend.namespace(g).astype(g, dtype)
+
+
+def dense(node: Node, cotangent: Any) -> Any:
+    """What a rule returned for a node, in the node's whole shape."""
+    return gather(node, [cotangent]) if type(cotangent) is Slice else cotangent
 
 
 def gather(node: Node, slices: list[Slice]) -> Any:
@@ -337,7 +342,7 @@ def _pull_one_by_one(
     edges = []
     for same in zip(*pulled, strict=True):
         parent = same[0][0]
-        whole = [gather(parent, [c]) if type(c) is Slice else c for _, c in same]
+        whole = [dense(parent, c) for _, c in same]
         edges.append((parent, xp.reshape(xp.stack(whole), (*lead, *parent.value.shape))))
     return edges
 
@@ -446,7 +451,7 @@ def backpropagate(
     else:
         nodes = [node for node in nodes if node.requires_grad]
     if targets is not None:
-        nodes = _leading_to(targets, nodes)
+        nodes = descendants(targets, nodes)
     sums = Cotangents() if cotangents is None else cotangents
     active = set(nodes)
     for node, seed in seeds:

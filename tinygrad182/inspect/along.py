@@ -20,9 +20,8 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..backpropagation import gather, pull
+from ..backpropagation import dense, pull
 from ..kernels.powers import largest_exponent
-from ..primitives.index import Slice
 from ..recording import Node
 from .scaling import Elements, Power, as_bands, cumulated
 
@@ -97,7 +96,7 @@ def _in_bands(
     sums = {x: Elements(x.value, (*lead, *x.value.shape)) for x in mixed}
     for array, power in as_bands(g, powers, limit) if mixed else []:
         for x, cotangent in pull(node, array, mixed):
-            whole = gather(x, [cotangent]) if type(cotangent) is Slice else cotangent
+            whole = dense(x, cotangent)
             sums[x].add(whole, power, sums[x].places)
     for x, total in sums.items():
         yield x, *total.band()

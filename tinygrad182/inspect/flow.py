@@ -14,7 +14,7 @@ from .._reprs import fold, scientific, shown, state_fold, text
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backend import Array, device_of, is_away
-from ..backpropagation import ancestors
+from ..backpropagation import ancestors, descendants
 from ..errors import UnknownPathError
 from ..memory import in_pass
 from ..recording import Node
@@ -393,7 +393,7 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     if not is_away([node.value for node in nodes]):
         return gradients_inside([seed], targets, leaves, nodes=nodes)
     states = {node for r in recurrences for node in r.states()}
-    sums = TrustedCotangents(_leading_to(states, nodes))
+    sums = TrustedCotangents(set(descendants(states, nodes)))
     found = gradients_inside([seed], targets, leaves, sums=sums)
     if sums.held():
         return found
@@ -409,15 +409,6 @@ def _grads(found: Found, leaves: Set[Node]) -> Iterator[tuple[Node, Array, bool]
         if (twin := found.twin(node)) in found.bands:
             g = whole_of(found.bands[twin])
             yield node, g if twin is node else backend.move(g, device_of(node.value)), False
-
-
-def _leading_to(targets: set[Node], nodes: list[Node]) -> set[Node]:
-    """The targets and all that is computed from them, of ``nodes``, oldest first."""
-    found: set[Any] = set(targets)
-    for node in nodes:
-        if not found.isdisjoint(node.inputs or ()):
-            found.add(node)
-    return found
 
 
 # --- the states of one recurrence ---------------------------------------------------------------

@@ -15,11 +15,10 @@ from .._calls import nearest, told
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array
-from ..backpropagation import ancestors, backpropagate, gather, pull
+from ..backpropagation import ancestors, backpropagate, dense, pull
 from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept, no_grad
 from ..primitives import PRIMITIVES
-from ..primitives.index import Slice
 from ..recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..recurrence import Scan, is_scan
 from ..unrolling import opening, operations
@@ -207,7 +206,7 @@ class GraphNode:
         found = []
         for consumer in self.consumers:
             for position, share in self._graph._shares(consumer._node, self._node):
-                whole = gather(self._node, [share]) if type(share) is Slice else share
+                whole = dense(self._node, share)
                 found.append(Edge(consumer, position, backend.namespace(whole).read_only(whole)))
         return found
 

@@ -18,9 +18,8 @@ from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..autodiff import seeds_of
 from ..backend import Array, device_of, is_away
-from ..backpropagation import ancestors, gather, pull
+from ..backpropagation import ancestors, dense, pull
 from ..primitives import PRIMITIVES
-from ..primitives.index import Slice
 from ..recording import Node
 from ..recurrence import is_scan
 from ..unrolling import opening, unrolled
@@ -105,7 +104,7 @@ def _there(node: Node) -> Callable[..., list[Array]]:
         inputs = node.inputs or ()
         g = backend.move(g, device_of(node.value))
         edges = pull(node, g, {x for x in inputs if isinstance(x, Node)})
-        whole = [gather(x, [c]) if type(c) is Slice else c for x, c in edges]
+        whole = [dense(x, c) for x, c in edges]
         sent: dict[Any, list[Array]] = {}
         for (x, _), c in zip(edges, backend.fetch(whole), strict=True):
             sent.setdefault(x, []).append(c)

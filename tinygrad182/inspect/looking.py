@@ -126,7 +126,7 @@ class Microscope:
     def linked(self) -> Mapping[int, LinkedViews]:
         """What else is known of each recurrence, over time."""
         blocks = self.network.blocks
-        return {i: linked_views(self._loss, blocks[i].path, self._times(i)) for i in self.flow}
+        return {i: linked_views(self._loss, blocks[i].path, self._times[i]) for i in self.flow}
 
     @cached_property
     def _with_vectors(self) -> Mapping[int, Kept]:
@@ -165,9 +165,10 @@ class Microscope:
         found = {places[k] for k in some.places}.union(self._asked(i))
         return Kept(sorted(found), some.told)
 
-    def _times(self, i: int) -> list[int]:
-        time = self.steps[i].time
-        return [int(time[k]) for k in self.kept[i].places]
+    @cached_property
+    def _times(self) -> Mapping[int, list[int]]:
+        """The times of the drawn steps of every box."""
+        return {i: f.time[self.kept[i].places].tolist() for i, f in self.steps.items()}
 
     # --- the charts -------------------------------------------------------------------------------
 
@@ -192,23 +193,23 @@ class Microscope:
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
-        times = {i: self._times(i) for i in self.steps}
         shown = {
             i: [int(self.steps[i].time[k]) for k in kept.places]
             for i, kept in self._with_vectors.items()
         }
-        return unit_rows(self.steps, times, shown, self._sample)
+        return unit_rows(self.steps, self._times, shown, self._sample)
 
     def _panels(self, linked: bool) -> Panels:
-        times = {i: self._times(i) for i in self.steps}
         titles = {i: self.network.blocks[i].title for i in self.steps}
         return Panels(
             network=network_chart(self.network, linked, opens=self.steps),
-            curves=curves_chart(self.flow, times, linked, self._anomaly) if self.flow else None,
-            opened=step_chart(self.steps, times, linked, titles) if self.steps else None,
+            curves=curves_chart(self.flow, self._times, linked, self._anomaly)
+            if self.flow
+            else None,
+            opened=step_chart(self.steps, self._times, linked, titles) if self.steps else None,
             bars=unit_bars(self._rows, 270 if self.flow else 780) if self._rows else None,
             heatmap=unit_heatmap(self._rows)
-            if max(map(len, times.values()), default=1) > 1
+            if max(map(len, self._times.values()), default=1) > 1
             else None,
             linked=list(charts_of(self.linked, width=310).values()),
         )
@@ -219,7 +220,7 @@ class Microscope:
             if i not in self.steps:
                 found.append(Span(loop=self._beside(i)))
                 continue
-            times = self._times(i)
+            times = self._times[i]
             operations = self.steps[i].operations
             states = [
                 k
@@ -342,8 +343,8 @@ class Microscope:
         self, block: int, span: Span, time: int | None, operation: int | str | None
     ) -> Span:
         if time is not None:
-            (wanted,) = chosen(time, self._times(block), "look")
-            span = span._replace(step=self._times(block).index(wanted))
+            (wanted,) = chosen(time, self._times[block], "look")
+            span = span._replace(step=self._times[block].index(wanted))
         if operation is not None:
             span = span._replace(node=self.steps[block].index(operation))
         return span
@@ -356,10 +357,13 @@ class Microscope:
         titles = [b.title for b in self.network.blocks if b.kind in ("recurrence", "module")]
         return " → ".join(titles) if len(titles) <= 4 else f"{titles[0]} → … → {titles[-1]}"
 
+    def _told(self, folded: bool = False) -> list[str]:
+        """The texts of the sentences: those in sight, or those behind a fold."""
+        return [s.text for s in self.sentences if s.folded == folded]
+
     def page(self) -> str:
         """The whole page, one HTML file that needs no network."""
-        shown = [s.text for s in self.sentences if not s.folded]
-        more = [s.text for s in self.sentences if s.folded]
+        shown, more = (self._told(folded) for folded in (False, True))
         return page(self.title, shown, self._spec(), more, self._notes(), self._absent())
 
     def _notes(self) -> list[str]:
@@ -450,7 +454,7 @@ class Microscope:
         return live(self.steps[block], sample=self._sample, dark=dark)
 
     def _repr_html_(self) -> str:
-        lines = [f"<div>{text(s.text)}</div>" for s in self.sentences if not s.folded]
+        lines = [f"<div>{text(told)}</div>" for told in self._told()]
         try:
             charts = [_charts.inline(self.title, self._spec("network"))]
             if self.flow:
@@ -460,8 +464,7 @@ class Microscope:
         return shown(*lines, *charts)
 
     def __repr__(self) -> str:
-        lines = [s.text for s in self.sentences if not s.folded]
-        return "\n".join([f"<Microscope of {self.title}>", *lines])
+        return "\n".join([f"<Microscope of {self.title}>", *self._told()])
 
 
 @modes_kept

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from ..backend import Array
-from ..backpropagation import ancestors, backpropagate, gather, pull
+from ..backpropagation import ancestors, backpropagate, dense, descendants, gather, pull
 from ..kernels.powers import NOTHING, or_zero, sizes_of
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
@@ -32,7 +32,7 @@ from .scaling import (
     row_norms,
     total_norms,
 )
-from .steps import Scaled, Steps, at_common_powers, sent_back
+from .steps import Scaled, SideBySide, Steps, at_common_powers, latest_first, sent_back
 
 NEXT, LOSS = "next step", "loss"
 """Where an edge leads that does not end in the same step."""
@@ -162,31 +162,18 @@ def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) 
         side = scan.at(some, inputs=True)
         starts = [*side.before.values(), side.x]
         nodes = ancestors(list(side.after.values()), constants=True)
-        inside = _computed_from(starts, nodes)
+        inside = set(descendants(starts, nodes))
         grads: dict[Node, Array] = {}
-        seeds = [*scan.by_node(side.after, direct + own).items()]
+        seeds = latest_first([*scan.by_node(side.after, direct + own).items()])
         with no_grad():
-            backpropagate(
-                sorted(seeds, key=lambda seed: -seed[0].order),
-                inside,
-                visit=grads.__setitem__,
-                retain_graph=True,
-            )
+            backpropagate(seeds, inside, visit=grads.__setitem__, retain_graph=True)
         every = starts + [n for n in nodes if n in inside and n not in starts]
         given = {**dict.fromkeys(side.before.values(), "before"), side.x: "input"}
         shown = [n for n in every if n in given or not only_moves(n, inside)]
         batch = Batch([scan.start + int(i) for i in some], every, shown, given)
         _fill(batch, grads, powers)
-        _outer(batch, scan, side, (direct, own), powers, total, some)
+        _outer(batch, side, (direct, own), powers, total, some)
         yield batch
-
-
-def _computed_from(starts: Sequence[Node], nodes: list[Node]) -> dict[Node, None]:
-    found = dict.fromkeys(starts)
-    for node in nodes:
-        if any(x in found for x in node.inputs or ()):
-            found[node] = None
-    return found
 
 
 @modes_kept
@@ -206,7 +193,7 @@ def _fill(batch: Batch, grads: Mapping[Node, Array], powers: HostArray) -> None:
             with no_grad():
                 edges = pull(*left.pop(), inside)
             for x, cotangent in edges:
-                whole = gather(x, [cotangent]) if type(cotangent) is Slice else cotangent
+                whole = dense(x, cotangent)
                 if x in shown:
                     batch.add_edge(x, node, Rows(_wide(whole, front), powers))
                 else:
@@ -215,8 +202,7 @@ def _fill(batch: Batch, grads: Mapping[Node, Array], powers: HostArray) -> None:
 
 def _outer(
     batch: Batch,
-    scan: Steps,
-    side: Any,
+    side: SideBySide,
     arriving: tuple[Array, Array],
     powers: HostArray,
     total: Scaled,
@@ -348,7 +334,7 @@ class RecordedSteps:
             values = np.stack([_samples(n.value) for n in column])
             batch.values[node] = Rows(values, np.zeros(values.shape[:2], np.int64))
             if node.requires_grad:
-                batch.grads[node] = _stacked([self._bands(n) for n in column], values.shape)
+                batch.grads[node] = _stacked([self._found.of(n) for n in column], values.shape)
         for i, node in enumerate(every[0] if edges else ()):
             if node in batch.grads:
                 column = [nodes[i] for nodes in every]
@@ -358,9 +344,6 @@ class RecordedSteps:
                 inside = [user for user in self._users_of(node) if user in batch.values]
                 batch.edges |= dict.fromkeys(((node, user) for user in inside), None)
         return batch
-
-    def _bands(self, node: Node) -> list[Band]:
-        return self._found.of(node)
 
     def _edges(
         self, column: list[Node], every: list[list[Node]]
@@ -398,7 +381,7 @@ class RecordedSteps:
         """What a node sends to those of its inputs that are looked at."""
         if user not in self._outside:
             found: dict[Node, list[Band]] = {}
-            left = [(user, band) for band in self._bands(user) if user.requires_grad]
+            left = [(user, band) for band in self._found.of(user) if user.requires_grad]
             while left:
                 node, (g, power) = left.pop()
                 with no_grad():

@@ -282,7 +282,7 @@ def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
     seeds: Seeds = []
     for t, state in enumerate(states):
         seeds += zip(map(node_of, state), _at_step(node, g, t), strict=True)
-    return states, _latest_first(seeds)
+    return states, latest_first(seeds)
 
 
 def step(node: Node, g: Array, time: int) -> Seeds:
@@ -299,7 +299,7 @@ def step(node: Node, g: Array, time: int) -> Seeds:
         totals = zip(after.after.values(), _totals(node, g, i + 1), strict=True)
         back = sent(dict(totals), set(after.before.values()))
         arriving = [a + back[x] for a, x in zip(arriving, after.before.values(), strict=True)]
-    return _latest_first(list(zip(here.after.values(), arriving, strict=True)))
+    return latest_first(list(zip(here.after.values(), arriving, strict=True)))
 
 
 def _at_step(node: Node, g: Array, i: int) -> list[Array]:
@@ -308,7 +308,8 @@ def _at_step(node: Node, g: Array, i: int) -> list[Array]:
     return [part[i, ...] for part in parts]
 
 
-def _latest_first(seeds: Seeds) -> Seeds:
+def latest_first(seeds: Seeds) -> Seeds:
+    """Return seeds as a backward pass takes them."""
     return sorted(seeds, key=lambda seed: -seed[0].order)
 
 

@@ -17,10 +17,9 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..backpropagation import gather, pull
+from ..backpropagation import dense, descendants, pull
 from ..errors import ArgumentError, FreedGraphError, GraphError, brief
 from ..modes import modes_kept, no_grad
-from ..primitives.index import Slice
 from ..recording import Node
 from .gradients import ScaledCotangents, Seed, gradients_inside
 from .labels import labels_of
@@ -173,7 +172,8 @@ def _step(graph: Graph, target: GraphNode, time: int | None, module: str | None)
     ArgumentError
         There are none.
     """
-    later = [n for n in computed_from(target._node, graph._order) if n in graph._grads]
+    every = descendants({target._node}, graph._order)
+    later = [n for n in every if n in graph._grads and n is not target._node]
     times = node_times(graph._order) if time is not None else {}
     inside = [n for n in later if _is_in(graph._node(n).module, module)]
     step = [n for n in inside if time is None or times.get(n) == time]
@@ -243,26 +243,17 @@ def shares_through(
     step : sequence of Node
         Operations computed from the target, which is not one of them.
     """
-    between = {target, *computed_from(target, nodes)}.difference(step)
+    between = set(descendants({target}, nodes)).difference(step)
     with no_grad():
         bands = gradients_inside(seeds, {target, *step}, kind=ScaledCotangents, nodes=nodes).bands
         whole = _Gradient(bands.get(target, []))
         rows = [_Row(v, g, power) for v in step for g, power in bands.get(v, ())]
         given = [
-            _Row(u, gather(u, [g]) if type(g) is Slice else g, row.power)
+            _Row(u, dense(u, g), row.power)
             for row in rows
             for u, g in pull(row.node, row.cotangent, between)
         ]
         return _back(rows, target, {target}, whole), _back(given, target, {target, *step}, whole)
-
-
-def computed_from(target: Node, nodes: list[Node]) -> list[Node]:
-    """The nodes, of a whole graph, that are computed from one of them."""
-    found = {target: None}
-    for node in nodes:
-        if not found.keys().isdisjoint(node.inputs or ()):
-            found[node] = None
-    return [*found][1:]
 
 
 def _back(rows: list[_Row], target: Node, ends: Set[Node], whole: _Gradient) -> dict[Node, float]:

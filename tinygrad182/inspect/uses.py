@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
-from ..backpropagation import ancestors, backpropagate, gather, pull
+from ..backpropagation import ancestors, backpropagate, dense, pull
 from ..errors import GraphError
 from ..kernels.powers import NOTHING, largest_exponent
 from ..modes import modes_kept, no_grad
-from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..unrolling import unrolled
 from .axes import TimeAxis, is_told_apart, operand_axes, step_taken
@@ -301,7 +300,7 @@ def _pulled(
         whole, g = g, np.zeros((g.shape[axis], *g.shape), g.dtype)
         for b, alone in enumerate(g):
             alone[_at(axis, b)] = whole[_at(axis, b)]
-    return [(x, _whole(x, c)) for x, c in pull(node, g, wanted)]
+    return [(x, dense(x, c)) for x, c in pull(node, g, wanted)]
 
 
 def _at(axis: int, i: int) -> tuple[Any, ...]:
@@ -338,7 +337,3 @@ def _tops(sent: list[_Sent], rows: range, dtype: Any) -> np.ndarray[Any, Any]:
             tops[i] = max(tops[i], s.power + math.frexp(size)[1])
     limit = largest_exponent(dtype) // 2
     return np.where((np.abs(tops) < limit) | (tops == NOTHING), 0, tops)
-
-
-def _whole(node: Node, cotangent: Any) -> Array:
-    return gather(node, [cotangent]) if type(cotangent) is Slice else cotangent

@@ -178,7 +178,7 @@ def test_the_opened_step_is_the_one_the_sentences_name() -> None:
     (i,) = view.flow
     named = next(s.numbers["step"] for s in view.sentences if "step" in s.numbers)
     assert f"t = {named}, passes back" in one(view.sentences, "place").text
-    assert view._times(i)[view._spans()[i].step] == named
+    assert view._times[i][view._spans()[i].step] == named
     assert named in [int(view.steps[i].time[k]) for k in view._with_vectors[i].places]
 
 
@@ -186,7 +186,7 @@ def test_the_opened_step_has_units_where_others_were_asked_for() -> None:
     rng = np.random.default_rng(0)
     view = tg.inspect.look(last(lstm(rng, 0.0), inputs(rng, 1.0)), steps=[3, 22])
     (i,) = view.flow
-    assert view._times(i)[view._spans()[i].step] in (3, 22)
+    assert view._times[i][view._spans()[i].step] in (3, 22)
 
 
 def test_a_step_that_is_named_is_kept() -> None:
