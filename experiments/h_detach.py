@@ -56,7 +56,7 @@ class HDetachOptions(UntrainedOptions):
     block: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Probabilities p with which h is blocked at a step, beside 0 and 1, which are always measured."""
 
-    draws: int = 32
+    draws: int = 16
     """Draws of the blocked steps from which the noise of a single one is measured."""
 
     def __post_init__(self) -> None:
@@ -114,8 +114,8 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
             why="A factor of 0: not even rounding is left.",
         ),
         Claim(
-            "At every p the mean gradient is the sum over hops, Σ_j (1 − p)^j times what went through j hidden "
-            "states (largest difference at any step, in units of the sum of the terms' norms)",
+            "At every p the mean gradient is the sum over hops, Σ_j (1 − p)^j times what went through j "
+            "hidden states (largest difference at any step, in units of the sum of the terms' norms)",
             max(blocked.error for network in found for blocked in network.blocked),
             ROUNDING,
             why="Each hidden state on a path is left with probability 1 − p, independently: the two are "
@@ -158,8 +158,8 @@ def headline(found: Sequence[Network]) -> str:
     wild = max(found, key=lambda network: growth(network.true.gradient))
     poor = min(found, key=lambda network: network.kept)
     return (
-        "Without h only the forget gates multiply the gradient on its way back, and they are below 1. So it "
-        f"cannot explode: with {setting(wild)} the largest ‖∂L/∂c_t‖ is "
+        "Without h only the forget gates multiply the gradient on its way back, and they are below 1. So "
+        f"it cannot explode: with {setting(wild)} the largest ‖∂L/∂c_t‖ is "
         f"{power_text(growth(wild.true.gradient))} ‖∂L/∂c_T‖ with h, and "
         f"{power_text(growth(wild.detached.gradient))} ‖∂L/∂c_T‖ without. But what came back through h is "
         f"lost: with {setting(poor)} {power_text(poor.kept)} of ‖∂L/∂c_1‖ is left."
@@ -203,8 +203,8 @@ EXPERIMENT = Experiment(
     question="What is lost and what is won when the gradient through an LSTM's hidden state is blocked?",
     options=HDetachOptions,
     run=run,
-    predict="An LSTM of 50 steps with the loss at the last one. Detach h where it enters the gates, so that "
-    "the gradient comes back over the cell states alone. Draw ‖∂L/∂c_t‖ against t with h and without, for "
-    "gates near one half, and for gates near 1 with weights four times as large. Does the gradient of "
+    predict="An LSTM of 50 steps with the loss at the last one. Detach h where it enters the gates, so "
+    "that the gradient comes back over the cell states alone. Draw ‖∂L/∂c_t‖ against t with h and without, "
+    "for gates near one half, and for gates near 1 with weights four times as large. Does the gradient of "
     "the parameters still point the same way?",
 )

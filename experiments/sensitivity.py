@@ -196,8 +196,8 @@ def sentences(
         power = fitted_power(some, opts.batch)
         said.append(
             f"Parameter {form.name}: the sizes {', '.join(f'{u.sensitivity:.3g}' for u in some)} at "
-            f"memories of {', '.join(f'{u.memory:.4g}' for u in some)} steps grow as the memory to the power "
-            f"{power.fitted:.2f} (theory: {form.power:g})."
+            f"memories of {', '.join(f'{u.memory:.4g}' for u in some)} steps grow as the memory to the "
+            f"power {power.fitted:.2f} (theory: {form.power:g})."
         )
     for bias in opts.biases:
         some_cells = [cells for cells in gated if cells.forget_bias == bias]

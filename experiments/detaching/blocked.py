@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import tinygrad182 as tg
 from models import RecurrentRegressor
 
-Kept = float | NDArray[Any]
+Kept = float | tg.Tensor
 """What a gradient through a hidden state is multiplied by: one number, or one for each sequence."""
 
 
@@ -20,7 +20,7 @@ def passing(h: tg.Tensor, kept: Kept) -> tg.Tensor:
     Parameters
     ----------
     h : Tensor (B, H)
-    kept : float or array (B, 1)
+    kept : float or Tensor (B, 1)
         0 detaches h, 1 changes nothing.
 
     Examples
@@ -34,14 +34,14 @@ def passing(h: tg.Tensor, kept: Kept) -> tg.Tensor:
 
 
 def predict(model: RecurrentRegressor, inputs: NDArray[Any], kept: Sequence[Kept]) -> tg.Tensor:
-    """Run a one-layer LSTM and its head, the gradient from the gates of step t to h_{t−1} times ``kept[t]``.
+    """Run a one-layer LSTM and its head; gradients from the gates of step t to h_{t−1} times ``kept[t]``.
 
     Parameters
     ----------
     model : RecurrentRegressor
         An LSTM.
     inputs : array (T, B, 1)
-    kept : sequence of T numbers, or of T arrays (B, 1)
+    kept : sequence of T numbers, or of T Tensors (B, 1)
         The first is of no effect: h before the first step is zero and constant.
 
     Returns

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import tinygrad182 as tg
 from experiments.common.numbers import Floats, log10, norms, to_numpy
-from experiments.detaching.blocked import Kept, predict
+from experiments.detaching.blocked import predict
 from experiments.regression.flow import loss_of
 from experiments.regression.networks import LAYER
 from models import RecurrentRegressor
@@ -154,7 +154,8 @@ def loss_with(
     by (1 − p)^j here.
     """
     inputs, labels = batch
-    return tg.nn.mse_loss(predict(model, inputs, [kept] * len(inputs))[-1], labels[-1])
+    predictions = predict(model, inputs, [kept] * len(inputs))
+    return tg.nn.mse_loss(predictions[-1], tg.tensor(labels[-1]))
 
 
 def noise(
@@ -171,8 +172,8 @@ def noise(
     """
     inputs, labels = (np.concatenate([each] * draws, axis=1) for each in batch)
     drawn = (rng.random((len(inputs), draws)) >= block).astype(float)
-    kept: list[Kept] = [np.repeat(each, mean.shape[0])[:, None] for each in drawn]
-    error = predict(model, inputs, kept)[-1] - labels[-1]
+    kept = [tg.tensor(np.repeat(each, mean.shape[0])[:, None]) for each in drawn]
+    error = predict(model, inputs, kept)[-1] - tg.tensor(labels[-1])
     loss = (error * error).sum() / batch[1][-1].size
     first = to_numpy(tg.inspect.gradient_flow(loss)[""].c.grad)[0]
     apart = first.reshape(draws, *mean.shape) - mean

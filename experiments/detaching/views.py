@@ -44,8 +44,8 @@ def block_looks(network: Network) -> dict[str, Look]:
 def panel_of(network: Network) -> Row:
     """The panel of a network: its forget bias and its weights."""
     return {
-        "column": f"forget bias {network.forget_bias:g}",
-        "row": f"weights × {network.scale:g}",
+        "column": f"weights × {network.scale:g}",
+        "row": f"forget bias {network.forget_bias:g}",
     }
 
 
@@ -80,17 +80,13 @@ def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
 def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
     """What reaches the first cell state by the number of hops, and what blocking leaves of it."""
     rows: list[Row] = []
+    most = len(shown[0].hops) // 2
     for network in shown:
-        hops = network.hops[:, 0] - network.true.gradient[-1]
-        for blocked in network.blocked:
-            with np.errstate(divide="ignore"):
-                left = (
-                    np.arange(len(hops)) * np.log10(1.0 - blocked.block) if blocked.block else 0.0
-                )
-            values = hops + left if blocked.block < 1 else hops[:1]
+        hops = network.hops[: most + 1, 0] - network.true.gradient[-1]
+        for blocked in network.blocked[:-1]:
+            left = np.arange(len(hops)) * np.log10(1.0 - blocked.block)
             panel: Row = {**panel_of(network), "what": name_of(blocked.block)}
-            rows += points(panel, values, "hops", first=0)
-    most = len(shown[0].hops) - 1
+            rows += points(panel, hops + left, "hops", first=0)
     x = alt.X(
         "hops:Q",
         title="hidden states j on the way",
@@ -124,13 +120,22 @@ def direction_chart(found: Sequence[Network], seeds: str) -> alt.TopLevelMixin:
     colours = [charts.PALETTE[i % len(charts.PALETTE)] for i in range(len(names))]
     dashes = [list(DASHES[i % len(DASHES)]) for i in range(len(names))]
     domain = list(names.values())
+    legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
     base = alt.Chart(charts.data(rows)).encode(
-        x=alt.X("block:Q", title="probability p that h is blocked at a step"),
+        x=alt.X(
+            "block:Q",
+            title="probability p that h is blocked at a step",
+            axis=alt.Axis(values=[blocked.block for blocked in found[0].blocked], format="~g"),
+        ),
         y=charts.shares((row["value"] for row in rows), "cosine with the true gradient"),
-        color=alt.Color("what:N", title=None, scale=alt.Scale(domain=domain, range=colours)),
+        color=alt.Color(
+            "what:N", title=None, scale=alt.Scale(domain=domain, range=colours), legend=legend
+        ),
         detail="seed:N",
     )
-    dash = alt.StrokeDash("what:N", title=None, scale=alt.Scale(domain=domain, range=dashes))
+    dash = alt.StrokeDash(
+        "what:N", title=None, scale=alt.Scale(domain=domain, range=dashes), legend=legend
+    )
     tooltip = ["what:N", "seed:N", "block:Q", alt.Tooltip("value:Q", format="+.3f")]
     chart = alt.layer(
         base.mark_line(strokeWidth=2).encode(strokeDash=dash),
@@ -148,20 +153,24 @@ def figures(
 ) -> tuple[Figure, ...]:
     """Gradients over time and by hops of one seed, and directions of all."""
     return (
-        Figure(
-            "blocked",
-            "The gradient over time, with h blocked more and more",
-            "Black is the true gradient, blue the cell path alone, which never rises above its start. Where "
-            "black rises, blocking tames an explosion; where black lies far above blue and falls, blocking "
-            "throws away what came back through h. Circles: the part that grad_by_hops finds without a "
-            "hop.",
-            flow_chart(shown, size),
+        *(
+            Figure(
+                f"forget_bias_{bias:g}",
+                f"The gradient over time with h blocked more and more, forget bias {bias:g}",
+                "Black is the true gradient, blue the cell path alone, which never rises above its start. "
+                "Where black rises, blocking tames an explosion; where black falls and lies far above "
+                "blue, blocking throws away what came back through h. Circles: the part that "
+                "grad_by_hops finds without a hop.",
+                flow_chart([n for n in shown if n.forget_bias == bias], size),
+            )
+            for bias in dict.fromkeys(network.forget_bias for network in shown)
         ),
         Figure(
             "hops",
             "Why: long ways through h are damped the most",
-            "A part that went through j hidden states is multiplied by (1 − p)^j. With p = 1 the first "
-            "point alone is left. Parts may be larger than the whole, since they cancel.",
+            "A part that went through j hidden states is multiplied by (1 − p)^j. With p = 1 that with "
+            "j = 0 alone is left. Parts may be larger than the whole, since they cancel. Drawn are the "
+            "lower half of the numbers; all are in hops.csv.",
             hop_chart(shown, size),
         ),
         Figure(
@@ -194,9 +203,9 @@ def tables(found: Sequence[Network]) -> tuple[Table, ...]:
                 Column("noise", "noise", ".2g"),
                 Column("error", "hops ±", ".0e"),
             ),
-            "Via h: signed share of ∂L/∂c_t in one step, median. Length and cosine: of the mean gradient of "
-            "all parameters against the true one. Noise: of ∂L/∂c_1 of a single draw, in units of the mean. "
-            "Hops ±: the mean against Σ_j (1 − p)^j times the part through j hidden states.",
+            "Via h: signed share of ∂L/∂c_t in one step, median. Length and cosine: of the mean gradient "
+            "of all parameters against the true one. Noise: of ∂L/∂c_1 of a single draw, in units of the "
+            "mean. Hops ±: the mean against Σ_j (1 − p)^j times the part through j hidden states.",
             printed=True,
         ),
         Table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def gate_of(forget_bias: float) -> float:
 
 def see_cells(forget_bias: float, seed: int, hidden_size: int, inputs: Floats) -> Cells:
     """Measure an untrained LSTM on inputs ``(T, B)``."""
-    lstm = tg.nn.LSTM(1, hidden_size, forget_bias=forget_bias, rng=seed, dtype="float64")
+    lstm: Any = tg.nn.LSTM(1, hidden_size, forget_bias=forget_bias, rng=seed, dtype="float64")
     _, (_, cell) = lstm(tg.tensor(inputs[..., None]))
     relative = []
     for unit in range(hidden_size):

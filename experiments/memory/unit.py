@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,10 +86,11 @@ FORMS = (
         0.5,
     ),
 )
-"""λ as it is; with inputs × √(1 − λ²), which keeps the variance of states at 1; and with λ = exp(−exp ν) too,
-of which the parameter is ν. They are the three steps of Zucchet and Orvieto, "Recurrent neural networks: vanishing and exploding gradients are
-not the end of the story", 2024. For white inputs the standard deviations of dh_T/dθ are
-√((1 + λ²) / (1 − λ²)³), 1 / (1 − λ²) and λ |ln λ| / (1 − λ²)."""
+"""λ as it is; with inputs × √(1 − λ²), which keeps the variance of states at 1; and with λ = exp(−exp ν)
+too, of which the parameter is ν. They are the three steps of Zucchet and Orvieto, "Recurrent neural
+networks: vanishing and exploding gradients are not the end of the story", 2024.
+For white inputs the standard deviations of dh_T/dθ are √((1 + λ²) / (1 − λ²)³), 1 / (1 − λ²) and
+λ |ln λ| / (1 − λ²)."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def see_unit(form: Form, decay: float, inputs: Floats) -> Unit:
     """
     theta = tg.tensor(form.start(decay), dtype="float64", requires_grad=True)
     decay_of, input_weight = form.weights(theta)
-    rnn = tg.nn.RNN(1, 1, nonlinearity="identity", bias=False, rng=0, dtype="float64")
+    rnn: Any = tg.nn.RNN(1, 1, nonlinearity="identity", bias=False, rng=0, dtype="float64")
     rnn.weight_hh_l0.assign(decay_of.detach().reshape((1, 1)))
     rnn.weight_ih_l0.assign(input_weight.detach().reshape((1, 1)))
     output, _ = rnn(tg.tensor(inputs[..., None]))
@@ -206,7 +208,7 @@ def _slope(weight: tg.Tensor, theta: tg.Tensor) -> float:
     if not weight.requires_grad:
         return 0.0
     (slope,) = tg.grad(weight, [theta], retain_graph=True)
-    return float(slope.item())
+    return float(to_numpy(slope))
 
 
 def coefficients(form: Form, decay: float, length: int) -> Floats:

@@ -145,7 +145,7 @@ def relative_chart(units: Sequence[Unit], gated: Sequence[Cells]) -> alt.TopLeve
         for value in log10(cells.relative).tolist()
     ]
     drawn = [row["value"] for row in rows] + [row["dot"] for row in dots]
-    memories = [each.memory for each in (*units, *gated)]
+    memories = [unit.memory for unit in units] + [cells.memory for cells in gated]
     return curves(
         rows,
         FORM_LOOKS,
@@ -179,8 +179,8 @@ def figures(units: Sequence[Unit], gated: Sequence[Cells], size: str) -> tuple[F
         Figure(
             "relative",
             "An LSTM beside the linear unit",
-            "A circle for each hidden unit of each LSTM: how much its last cell state depends on its own forget "
-            "bias. The slope of σ shrinks just as the number of uses grows.",
+            "A circle for each hidden unit of each LSTM: how much its last cell state depends on its own "
+            "forget bias. The slope of σ shrinks just as the number of uses grows.",
             relative_chart(units, gated),
         ),
     )
