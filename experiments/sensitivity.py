@@ -35,7 +35,7 @@ from experiments.memory.unit import (
 GATED = 2.0
 """Twice what constant gates can give, which is 1 (see :func:`claims`): room for gates that move."""
 
-LONGEST = 100_000
+LONGEST = 30_000
 """Time steps that a unit may run for: more fill the memory of a small machine."""
 
 

@@ -37,7 +37,7 @@ from experiments.common.words import printable
 PROGRAM = "python -m experiments"
 ALL = "all"
 CATALOGUE_ALL = (
-    "All but gradient-flow and char-lm, on one page of questions, each with its answer folded away"
+    "All that answer a question of the course, on one page, each with its answer folded away"
 )
 
 

@@ -42,7 +42,7 @@ class Cells:
 
 def gate_of(forget_bias: float) -> float:
     """Return σ(b), the forget gate at a bias with nothing added to it."""
-    return 1.0 / (1.0 + math.exp(-forget_bias))
+    return 0.5 * (1.0 + math.tanh(0.5 * forget_bias))  # which does not overflow
 
 
 def see_cells(forget_bias: float, seed: int, hidden_size: int, inputs: Floats) -> Cells:

@@ -103,7 +103,9 @@ def test_the_measurement_is_the_polynomial_and_holds_what_the_loop_gives():
     np.testing.assert_allclose(network.detached.gradient, network.hops[0], atol=1e-13)
     model, batch = setting(length=6)
     half, whole = (
-        np.concatenate([g.ravel() for g in gradients(model, measure.loss_with(model, batch, k))[1:]])
+        np.concatenate(
+            [g.ravel() for g in gradients(model, measure.loss_with(model, batch, k))[1:]]
+        )
         for k in (0.5, 1.0)
     )
     blocked = network.blocked[1]
