@@ -129,15 +129,15 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
             why="Only the forget gates are left as factors, and they are below 1.",
         ),
         Claim(
-            "That is worth something: through h it does explode (decades, most of any network)",
+            "Without blocking it does explode through h (decades, most of any network)",
             max(growth(network.true.gradient) for network in found),
             FACTOR_DECADES,
             "at least",
             why=factor,
         ),
         Claim(
-            f"Lost: with forget bias {closed:g} and weights × {small:g}, most of what had come back that "
-            "far (log10 of ‖∂L/∂c_1‖ with h blocked over the true one, most of any seed)",
+            f"Lost: with forget bias {closed:g} and weights × {small:g}, nearly all of what comes back to "
+            "step 1 (log10 of ‖∂L/∂c_1‖ with h blocked over the true one, most of any seed)",
             max(network.kept for network in lossy),
             -FACTOR_DECADES,
             why=factor,

@@ -20,7 +20,6 @@ from experiments.common import options
 from experiments.common.errors import OptionError
 from experiments.common.numbers import ROUNDING, Floats
 from experiments.common.result import Claim, Result
-from experiments.common.words import between
 from experiments.memory import views
 from experiments.memory.gates import Cells, gate_of, see_cells
 from experiments.memory.unit import (
@@ -173,10 +172,11 @@ def headline(units: Sequence[Unit]) -> str:
     first, last = plain[0], plain[-1]
     return (
         "λ is used at every step, and a unit with a long memory adds up many uses that say the same: "
-        f"from a memory of {first.memory:.4g} steps to one of {last.memory:.4g} the size of dh_T/dλ grows "
-        f"from {first.sensitivity:.3g} to {last.sensitivity:.3g}, though no gradient ∂h_T/∂h_t exceeds 1. "
+        f"from a memory of {short(first.memory)} steps to one of {short(last.memory)} the size of dh_T/dλ "
+        f"grows from {short(first.sensitivity)} to {short(last.sensitivity)}, though no gradient ∂h_T/∂h_t "
+        "exceeds 1. "
         "With inputs scaled by √(1 − λ²) and the parameter ν, λ = exp(−exp ν), it goes from "
-        f"{slow[0].sensitivity:.2g} to {slow[-1].sensitivity:.2g}."
+        f"{short(slow[0].sensitivity)} to {short(slow[-1].sensitivity)}."
     )
 
 
@@ -187,27 +187,38 @@ def sentences(
     last = max((unit for unit in units if unit.form is FORMS[0]), key=lambda unit: unit.decay)
     peak = float(last.uses.max())
     said = [
-        "The use of λ at step t contributes λ^(T−t) h_(t−1), which is never larger than a state. With λ = "
-        f"{last.decay:g} the largest has a size of {peak:.3g}; the sum of all {last.length} has "
-        f"{last.sensitivity:.3g}, {last.sensitivity / peak:.3g} times as much."
+        "The use of λ at step t contributes λ^(T−t) h_(t−1), which is never larger than the state before. "
+        f"With λ = {last.decay:g} the largest has a size of {short(peak)}; the sum of all {last.length:,} "
+        f"has {short(last.sensitivity)}, {short(last.sensitivity / peak)} times as much."
     ]
     for form in FORMS:
         some = [unit for unit in units if unit.form is form]
         power = fitted_power(some, opts.batch)
         said.append(
-            f"Parameter {form.name}: the sizes {', '.join(f'{u.sensitivity:.3g}' for u in some)} at "
-            f"memories of {', '.join(f'{u.memory:.4g}' for u in some)} steps grow as the memory to the "
+            f"Parameter {form.name}: the sizes {', '.join(short(u.sensitivity) for u in some)} at "
+            f"memories of {', '.join(short(u.memory) for u in some)} steps grow as the memory to the "
             f"power {power.fitted:.2f} (theory: {form.power:g})."
         )
-    for bias in opts.biases:
-        some_cells = [cells for cells in gated if cells.forget_bias == bias]
-        medians = between(float(np.median(cells.relative)) for cells in some_cells)
-        said.append(
-            f"LSTM, forget bias {bias:g} (a memory of about {some_cells[0].memory:.3g} steps): a change of "
-            f"the forget bias by a small ε changes c_T by {medians} ε of its size (median unit, "
-            f"{opts.seeds_text})."
-        )
+    ratios = [
+        float(np.median([cells.relative for cells in gated if cells.forget_bias == bias]))
+        for bias in opts.biases
+    ]
+    said.append(
+        f"LSTM: where memories are {', '.join(f'{memory_of(gate_of(b)):.3g}' for b in opts.biases)} steps "
+        "long, a change of the forget bias by a small ε changes the cell state c_T by "
+        f"{', '.join(f'{ratio:.2g}' for ratio in ratios)} ε of its size (median of all units, "
+        f"{opts.seeds_text})."
+    )
     return tuple(said)
+
+
+def short(number: float) -> str:
+    """Write a number in three digits, or as a whole number.
+
+    >>> short(0.4641), short(15606.2)
+    ('0.464', '15,606')
+    """
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 EXPERIMENT = Experiment(

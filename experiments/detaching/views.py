@@ -125,7 +125,10 @@ def direction_chart(found: Sequence[Network], seeds: str) -> alt.TopLevelMixin:
         x=alt.X(
             "block:Q",
             title="probability p that h is blocked at a step",
-            axis=alt.Axis(values=[blocked.block for blocked in found[0].blocked], format="~g"),
+            axis=alt.Axis(
+                values=[blocked.block for blocked in found[0].blocked],
+                labelExpr="format(datum.value, '.3~g')",
+            ),
         ),
         y=charts.shares((row["value"] for row in rows), "cosine with the true gradient"),
         color=alt.Color(
@@ -184,29 +187,48 @@ def figures(
 
 
 def tables(found: Sequence[Network]) -> tuple[Table, ...]:
-    """Every network at every probability for people; time steps and hops for programs."""
+    """Every network for people; every probability, time step and number of hops for programs."""
     return (
         Table(
             "networks",
-            "Each network with h blocked at each step with probability p",
-            [_summary(network, blocked) for network, blocked in _each(found)],
+            "Each network with h, and with h blocked at every step",
+            [_summary(network) for network in found],
             (
                 Column("forget_bias", "forget bias", "g"),
                 Column("scale", "weights ×", "g"),
                 Column("seed", "seed", "d"),
-                Column("block", "p", "g"),
                 Column("first_log10", "‖∂L/∂c_1‖/‖∂L/∂c_T‖", log10=True),
+                Column("detached_first_log10", "without h", log10=True),
                 Column("growth_log10", "largest of any step", log10=True),
                 Column("hidden_share", "via h, one step", "+.2f"),
-                Column("length", "∂L/∂θ: length", ".3g"),
-                Column("cosine", "cosine", "+.3f"),
+                Column("cosine", "∂L/∂θ without h: cosine", "+.3f"),
+                Column("length", "length", ".3g"),
                 Column("noise", "noise", ".2g"),
                 Column("error", "hops ±", ".0e"),
             ),
-            "Via h: signed share of ∂L/∂c_t in one step, median. Length and cosine: of the mean gradient "
-            "of all parameters against the true one. Noise: of ∂L/∂c_1 of a single draw, in units of the "
-            "mean. Hops ±: the mean against Σ_j (1 − p)^j times the part through j hidden states.",
+            "Via h: signed share of ∂L/∂c_t in one step, median. Cosine and length: of the gradient of all "
+            "parameters against the true one. Noise: of ∂L/∂c_1 of a single draw of the blocked steps, in "
+            "units of the mean over draws, largest of any p. Hops ±: the mean against Σ_j (1 − p)^j times "
+            "the part through j hidden states, largest of any p. Each p: in blocked.csv.",
             printed=True,
+        ),
+        Table(
+            "blocked",
+            "Each network at each probability",
+            [
+                {
+                    **_setting(network),
+                    "block": blocked.block,
+                    "first_log10": arrived(blocked),
+                    "growth_log10": growth(blocked.gradient),
+                    "hidden_share": blocked.hidden_share,
+                    "cosine": blocked.cosine,
+                    "length": blocked.length,
+                    "noise": blocked.noise,
+                    "error": blocked.error,
+                }
+                for network, blocked in _each(found)
+            ],
         ),
         Table(
             "steps",
@@ -243,15 +265,15 @@ def _setting(network: Network) -> Row:
     }
 
 
-def _summary(network: Network, blocked: Blocked) -> Row:
+def _summary(network: Network) -> Row:
     return {
         **_setting(network),
-        "block": blocked.block,
-        "first_log10": arrived(blocked),
-        "growth_log10": growth(blocked.gradient),
-        "hidden_share": blocked.hidden_share,
-        "length": blocked.length,
-        "cosine": blocked.cosine,
-        "noise": blocked.noise if 0 < blocked.block < 1 else None,
-        "error": blocked.error,
+        "first_log10": arrived(network.true),
+        "detached_first_log10": arrived(network.detached),
+        "growth_log10": growth(network.true.gradient),
+        "hidden_share": network.true.hidden_share,
+        "cosine": network.detached.cosine,
+        "length": network.detached.length,
+        "noise": max(blocked.noise for blocked in network.blocked),
+        "error": max(blocked.error for blocked in network.blocked),
     }

@@ -154,12 +154,13 @@ def test_a_run_measures_every_network_and_draws_every_figure():
     result = run(h_detach.EXPERIMENT, **sizes, forget_bias=(0.0, 5.0), scale=(1.0,), block=(0.5,))
     assert list(draw(result)) == ["forget_bias_0", "forget_bias_5", "hops", "direction"]
     assert [claim.holds for claim in result.claims[:3]] == [True] * 3
-    networks, steps, hops = result.tables
-    assert [row["block"] for row in networks.rows] == [0.0, 0.5, 1.0] * 4
+    networks, blocked, steps, hops = result.tables
+    assert [row["forget_bias"] for row in networks.rows] == [0.0, 0.0, 5.0, 5.0]
+    assert [row["block"] for row in blocked.rows] == [0.0, 0.5, 1.0] * 4
+    assert networks.rows[0]["detached_first_log10"] == blocked.rows[2]["first_log10"]
     assert len(steps.rows) == 4 * 3 * 5
     assert len(hops.rows) == 4 * 5
-    assert networks.rows[0]["noise"] is None
-    assert networks.rows[1]["noise"] > 0
+    assert [blocked.rows[i]["noise"] > 0 for i in range(3)] == [False, True, False]
     assert "seeds 0 and 1" in result.reading[1]
 
 
