@@ -162,7 +162,7 @@ def headline(found: Sequence[Network]) -> str:
         f"it cannot explode: with {setting(wild)} the largest ‖∂L/∂c_t‖ is "
         f"{power_text(growth(wild.true.gradient))} ‖∂L/∂c_T‖ with h, and "
         f"{power_text(growth(wild.detached.gradient))} ‖∂L/∂c_T‖ without. But what came back through h is "
-        f"lost: with {setting(poor)} {power_text(poor.kept)} of ‖∂L/∂c_1‖ is left."
+        f"lost: with {setting(poor)}, {power_text(poor.kept)} of ‖∂L/∂c_1‖ is left."
     )
 
 
@@ -191,9 +191,9 @@ def sentences(opts: HDetachOptions, found: Sequence[Network]) -> tuple[str, ...]
         drawn = [b for network in some for b in network.blocked if 0 < b.block < 1]
         if drawn:
             text += (
-                " What a single draw of the blocked steps gives for ∂L/∂c_1 is off the mean by "
-                f"{between(b.noise for b in drawn)} times the mean's norm (root mean square of "
-                f"{counted(opts.draws, 'draw')}, all p)."
+                " A single draw of the blocked steps is off the mean ∂L/∂c_1 by "
+                f"{between(b.noise for b in drawn)} times its norm ({counted(opts.draws, 'draw')} "
+                "for each p)."
             )
         said.append(text)
     return tuple(said)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, log10, norms, to_numpy
+from experiments.common.numbers import Floats, log10, norms, relative, to_numpy
 from experiments.detaching.blocked import predict
 from experiments.regression.flow import loss_of
 from experiments.regression.networks import LAYER
@@ -127,6 +127,7 @@ def see(
         gradients = tg.grad(mean_loss, list(model.parameters()))
         flat = np.concatenate([to_numpy(gradient).ravel() for gradient in gradients])
         true = flat if true is None else true
+        apart = norms(mean - terms.sum(axis=0))
         sizes = np.array([norms(part) for part in terms]).sum(axis=0)
         found.append(
             Blocked(
@@ -135,9 +136,11 @@ def see(
                 cosine=float(flat @ true / (np.linalg.norm(flat) * np.linalg.norm(true))),
                 length=float(np.linalg.norm(flat) / np.linalg.norm(true)),
                 hidden_share=float(np.median(ways.shares["via h"][:-1])),
-                hidden=float((norms(ways.parts["via h"]) / norms(mean)).max()),
+                hidden=float(relative(to_numpy(ways.parts["via h"]), mean).max()),
                 noise=noise(model, batch, block, draws, rng, mean[0]) if 0 < block < 1 else 0.0,
-                error=float((norms(mean - terms.sum(axis=0)) / sizes).max()),
+                error=float(
+                    np.divide(apart, sizes, out=np.zeros_like(apart), where=apart > 0).max()
+                ),
             )
         )
     hops = np.stack([log10(norms(part)) for part in parts])

@@ -164,6 +164,21 @@ def test_a_run_measures_every_network_and_draws_every_figure():
     assert "seeds 0 and 1" in result.reading[1]
 
 
+def test_a_gradient_that_underflows_to_0_is_measured():
+    sizes = {
+        "length": 120,
+        "hidden_size": 2,
+        "batch": 1,
+        "repeats": 1,
+        "block": (),
+        "scale": (0.1,),
+    }
+    result = run(h_detach.EXPERIMENT, **sizes, forget_bias=(-8.0,))
+    assert result.tables[0].rows[0]["detached_first_log10"] == -np.inf
+    assert [claim.holds for claim in result.claims[:3]] == [True] * 3
+    assert "seed 0, 0 of ‖∂L/∂c_1‖ is left" in result.headline
+
+
 def test_a_run_of_the_ends_alone_writes_its_files(tmp_path):
     sizes = ["--length", "4", "--hidden-size", "2", "--batch", "2", "--repeats", "1"]
     ends = ["--block", "0", "1", "--forget-bias", "1", "--scale", "2"]
