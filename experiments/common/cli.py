@@ -38,7 +38,7 @@ from tinygrad182 import _charts
 PROGRAM = "python -m experiments"
 ALL = "all"
 CATALOGUE_ALL = (
-    "All but gradient-flow and char-lm, on one page of questions, each with its answer folded away"
+    "All that answer a question of the course, on one page, each with its answer folded away"
 )
 
 
