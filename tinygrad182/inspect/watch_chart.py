@@ -46,8 +46,8 @@ READING = (
     "Training steps are counted from 0: a number says how many backward passes were made before.",
 )
 
-MOST_CELLS = 20_000
-"""Cells of all heatmaps together: with more, a page takes seconds to open."""
+MOST_CELLS = 10_000
+"""Cells of all heatmaps together: with 20,000, a page takes five seconds to open."""
 
 WIDTH, BESIDE, LOSS_HEIGHT = 720, 300, 90
 HEIGHTS = 70, 230, 480
@@ -112,9 +112,9 @@ def drawn(
         return _charts.spec(empty), []
     most_steps, most_times = _room(grids, len(steps))
     places, told = _telling(grids, loss, most_steps)
-    columns = _Columns(places, steps[places], *_borders(steps[places]))
+    columns = _Columns(places, steps[places], *_borders(steps[places], WIDTH))
     times = [spread(range(len(grid.time)), most_times) for grid in grids]
-    found = _Found(grids, places)
+    found = _Found(grids, places, loss[places])
     with _charts.unchecked():
         rows = [
             [_loss_chart(columns, loss), _key(columns, found)],
@@ -161,27 +161,27 @@ def _telling(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[in
     ]
 
 
-def _borders(steps: HostArray) -> tuple[list[float], list[float]]:
-    """Where columns begin and end: half way to their neighbours, with a hair over, or seams show."""
+def _borders(steps: HostArray, pixels: int) -> tuple[list[float], list[float]]:
+    """Where cells begin and end: half way to their neighbours, and a pixel over, or seams show."""
     gap = float(steps[1] - steps[0]) if len(steps) > 1 else 1.0
     middle = (steps[1:] + steps[:-1]) / 2
     first, last = float(steps[0]) - gap / 2, float(steps[-1]) + gap / 2
-    hair = (last - first) / 1000
-    return [first, *middle.tolist()], [*(middle + hair).tolist(), last]
+    over = middle + (last - first) / pixels
+    return [first, *middle.tolist()], [*over.tolist(), last]
 
 
 class _Found:
     """The range of all finite logarithms, and which words occur."""
 
-    def __init__(self, grids: Sequence[Grid], places: list[int]) -> None:
+    def __init__(self, grids: Sequence[Grid], places: list[int], loss: HostArray) -> None:
         some = [grid.log10[places][grid.there[places]] for grid in grids]
         every = np.concatenate([*some, np.zeros(0)])
         ends = every[np.isfinite(every)]
         self.low, self.high = (float(ends.min()), float(ends.max())) if ends.size else (-1.0, 0.0)
         if self.high - self.low < 0.1:
             self.low, self.high = self.low - 0.5, self.high + 0.5
-        odd = {ZERO: np.isneginf(every), INFINITE: np.isposinf(every), NOT_A_NUMBER: np.isnan(every)}
-        self.words = [word for word, cells in odd.items() if cells.any()]
+        words = {*coded(every), *coded(np.abs(loss))}
+        self.words = [word for word in _ODD if word in words]
         count = max(len(grids), 1)
         self.height = min(max(HEIGHTS[2] // count, HEIGHTS[0]), HEIGHTS[1])
 
@@ -189,10 +189,12 @@ class _Found:
 # --- charts ---------------------------------------------------------------------------------------
 
 
-def _x(columns: _Columns, title: str | None = None, field: str = "x") -> Any:
+def _x(columns: _Columns, field: str = "x") -> Any:
     alt = altair()
     scale = alt.Scale(domain=[columns.left[0], columns.right[-1]], nice=False, zero=False)
-    axis = alt.Axis(title=title, format="d", tickMinStep=1, grid=False, labelFlush=True)
+    axis = alt.Axis(
+        title="training step", format="d", tickMinStep=1, grid=False, labelFlush=True, titlePadding=2
+    )
     return alt.X(f"{field}:Q", scale=scale, axis=axis)
 
 
@@ -219,12 +221,11 @@ def _loss_chart(columns: _Columns, loss: HostArray) -> Any:
     decades = bool(ends.size and ends.min() > 0 and ends.max() / ends.min() > 30)
     drawn_as = np.log10(values, where=values > 0, out=np.full(len(values), np.nan))
     heights = finite((drawn_as if decades else values).tolist(), 6)
-    odd = [_loss_word(value) for value in values.tolist()]
     rows: list[Row] = [
-        {"i": i, "x": x, "left": left, "right": right, "y": y, "loss": word or f"{value:.4g}"}
-        | ({"odd": word} if word else {})
-        for i, (x, left, right, y, word, value) in enumerate(
-            zip(columns.steps.tolist(), columns.left, columns.right, heights, odd, values, strict=True)
+        {"i": i, "x": x, "left": left, "right": right, "y": y, "loss": loss_text(value)}
+        | ({} if math.isfinite(value) else {"odd": NOT_A_NUMBER if math.isnan(value) else INFINITE})
+        for i, (x, left, right, y, value) in enumerate(
+            zip(columns.steps.tolist(), columns.left, columns.right, heights, values, strict=True)
         )
     ]
     chart, x = alt.Chart(data(rows)), _x(columns)
@@ -235,20 +236,31 @@ def _loss_chart(columns: _Columns, loss: HostArray) -> Any:
     tooltip = [alt.Tooltip("x:Q", title="training step"), alt.Tooltip("loss:N", title="loss")]
     points = {} if len(rows) > 60 else {"point": alt.OverlayMarkDef(size=14)}
     lines = [encoded(chart.mark_line(color=BLUE, strokeWidth=1.6, **points), x=x, y=y)]
-    marks = chart.transform_filter("isValid(datum.odd)")
-    mark = marks.mark_text(dy=6, color=PINK, fontWeight="bold")
-    words = [encoded(mark, x=x, y=alt.value(0), text="odd:N")] * any(odd)
-    edges = _x(columns, field="left")
-    target = chart.mark_rect(opacity=0).properties(name="column_loss")
-    targets = [encoded(target, x=edges, x2="right:Q", tooltip=tooltip)]
-    layers = [*lines, *words, *_rule(columns), *targets]
+    edges = _x(columns, "left")
+    strip = chart.transform_filter("isValid(datum.odd)").mark_rect()
+    span = {"y": alt.value(0), "y2": alt.value(8)}
+    odd = encoded(strip, x=edges, x2="right:Q", color=_odd_colour("odd"), **span)
+    target = chart.mark_rect(opacity=0).properties(name=_COLUMNS)
+    targets = encoded(target, x=edges, x2="right:Q", tooltip=tooltip)
+    layers = [*lines, odd, *_rule(columns), targets]
     return layered(layers, width=WIDTH, height=LOSS_HEIGHT, title="Loss")
 
 
-def _loss_word(loss: float) -> str:
+def loss_text(loss: float) -> str:
+    """A loss as a reader sees it.
+
+    >>> [loss_text(x) for x in (0.0123456, math.nan, -math.inf)]
+    ['0.01235', 'NaN', '−∞']
+    """
     if math.isfinite(loss):
-        return ""
-    return NOT_A_NUMBER if math.isnan(loss) else INFINITE if loss > 0 else "−∞"
+        return f"{loss:.4g}"
+    return NOT_A_NUMBER if math.isnan(loss) else INFINITE if loss > 0 else f"−{INFINITE}"
+
+
+def _odd_colour(field: str) -> Any:
+    alt = altair()
+    scale = alt.Scale(domain=list(_ODD_COLOURS), range=list(_ODD_COLOURS.values()))
+    return alt.Color(f"{field}:N", scale=scale, legend=None)
 
 
 def _key(columns: _Columns, found: _Found) -> Any:
@@ -301,9 +313,9 @@ def _t(grid: Grid, title: str = "step t") -> Any:
     return alt.Y("t:Q", scale=scale, axis=axis)
 
 
-def _rows(grid: Grid, columns: _Columns, kept: Sequence[int]) -> list[Row]:
+def _rows(grid: Grid, columns: _Columns, kept: Sequence[int], height: int) -> list[Row]:
     """A row for each training step, with lists over time of the cells that are there."""
-    bottom, top = _borders(grid.time[list(kept)])
+    bottom, top = _borders(grid.time[list(kept)], height)
     rows: list[Row] = []
     for i, place in enumerate(columns.places):
         there = [k for k, t in enumerate(kept) if grid.there[place, t]]
@@ -326,18 +338,18 @@ def _heatmap(
     k: int, grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found
 ) -> Any:
     alt = altair()
-    rows = _rows(grid, columns, kept)
+    rows = _rows(grid, columns, kept, found.height)
     flat = alt.Chart(data(rows)).transform_flatten(["at", "t", "top", "v"])
     flat = flat.transform_calculate(norm=norm_text("datum.v"))
-    x = _x(columns, "training step")
+    x = _x(columns)
     tooltip = [
         alt.Tooltip("step:Q", title="training step"),
         alt.Tooltip("at:Q", title="step t"),
         alt.Tooltip("norm:N", title=f"‖∂L/∂{grid.name}‖"),
     ]
     places: Mapping[str, Any] = {"x": x, "x2": "right:Q", "y": _t(grid), "y2": "top:Q"}
-    numbers = flat.transform_filter("isNumber(datum.v)").mark_rect().properties(name=f"column_{k}")
-    words = flat.transform_filter("isString(datum.v)").mark_rect().properties(name=f"odd_{k}")
+    numbers = flat.transform_filter("isNumber(datum.v)").mark_rect().properties(name=f"{_NUMBERS}_{k}")
+    words = flat.transform_filter("isString(datum.v)").mark_rect().properties(name=f"{_WORDS}_{k}")
     scale = alt.Scale(scheme=MAGNITUDE, domain=[found.low, found.high])
     legend = None
     if k == 0:
@@ -348,10 +360,9 @@ def _heatmap(
             gradientLength=320, gradientThickness=10, titleOrient="left", titleLimit=240,
             offset=2, **ticks,
         )  # fmt: skip
-    odd = alt.Scale(domain=list(_ODD_COLOURS), range=list(_ODD_COLOURS.values()))
     layers = [
         encoded(numbers, color=alt.Color("v:Q", scale=scale, legend=legend), tooltip=tooltip, **places),
-        encoded(words, color=alt.Color("v:N", scale=odd, legend=None), tooltip=tooltip, **places),
+        encoded(words, color=_odd_colour("v"), tooltip=tooltip, **places),
         *_rule(columns),
     ]
     title = f"{grid.title}: ‖∂L/∂{grid.name}ₜ‖"
@@ -367,7 +378,7 @@ def _curves(grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found) -
     axis = alt.Axis(title="norm, in decades", grid=True, **decade_axis(found.low, found.high, 5))
     x, y = alt.X("v:Q", scale=scale, axis=axis), _t(grid)
     rows = [
-        {"i": row["i"], "t": row["at"], "v": row["v"]} for row in _rows(grid, columns, kept)
+        {"i": row["i"], "t": row["at"], "v": row["v"]} for row in _rows(grid, columns, kept, found.height)
     ]
     layers = []
     for condition, colour, dash in (
@@ -408,12 +419,17 @@ def _params(first: int, count: int, grids: int, slider: bool) -> list[dict[str, 
     """The signal ``moment``: the position of the training step at the rule."""
     if not slider or count < 2:
         return [{"name": "moment", "value": first}]
-    views = ["column_loss", *(f"{kind}_{k}" for k in range(grids) for kind in ("column", "odd"))]
     bound = {"input": "range", "min": 0, "max": count - 1, "step": 1, "name": "Training step"}
-    # A bound selection takes no clicks unless told to.
-    clicks = ", ".join(f"@{view}_marks:click" for view in views)
+    # A bound selection takes no clicks unless told to, and it can stand in one view of a layer only.
+    marks = [_COLUMNS, *(f"{kind}_{k}" for k in range(grids) for kind in (_NUMBERS, _WORDS))]
+    clicks = ", ".join(f"@{name}_marks:click" for name in marks)
     select = {"type": "point", "fields": ["i"], "on": clicks, "toggle": False, "clear": False}
+    pick = {"name": "pick", "select": select, "bind": {"i": bound}, "views": [_COLUMNS]}
     return [
         {"name": "moment", "expr": f"isArray(pick.i) ? pick.i[0] : {first}"},
-        {"name": "pick", "select": select, "bind": {"i": bound}, "value": [{"i": first}], "views": views},
+        pick | {"value": [{"i": first}]},
     ]
+
+
+_COLUMNS, _NUMBERS, _WORDS = "columns", "numbers", "words"
+"""Names of the views whose marks can be clicked."""

@@ -20,7 +20,7 @@ from .microscope.magnitudes import number
 from .microscope.page import page
 from .scaling import HostArray
 from .table import text_table
-from .watch_chart import READING, Grid, drawn
+from .watch_chart import READING, Grid, drawn, loss_text
 from .watch_file import Moment, Norms, Record, is_written, read_record, save_record
 
 
@@ -160,7 +160,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         steps = self.steps
         often = "" if self.every is None else f", every {self.every}"
         said = [
-            f"{self.ended} The last loss is {self.loss[-1]:.4g}, at training step {steps[-1]}.",
+            f"{self.ended} The last loss is {loss_text(self.loss[-1])}, at training step {steps[-1]}.",
             f"{len(steps)} training steps were watched, from {steps[0]} to {steps[-1]}{often}.",
         ]
         return said + [
@@ -253,11 +253,11 @@ def _course(title: str, name: str, state: WatchedState, steps: HostArray) -> str
     """What became of the part of the gradient that reaches the first time step."""
     worst, last = state.worst(), len(steps) - 1
     ratio = f"{title}: ‖∂L/∂{name}‖ at the first time step, divided by that at the last, is"
-    parts = [f"{number(state.reach[0])} at training step {steps[0]}"]
-    if worst not in (0, last):
-        parts.append(f"{number(state.reach[worst])} at training step {steps[worst]}, its worst")
-    if last:
-        parts.append(f"{number(state.reach[last])} at training step {steps[last]}")
+    kinds = {0: "", worst: " (the worst)", last: ""}
+    parts = [
+        f"{number(state.reach[s])} at training step {steps[s]}{kind}"
+        for s, kind in sorted(kinds.items())
+    ]
     told = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"{ratio} {told}."
 
