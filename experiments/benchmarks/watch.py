@@ -41,7 +41,9 @@ class Options(Timed):
     """Training steps from one that is watched to the next."""
 
 
-def trainer(cell: str, steps: int, batch: int, hidden: int) -> tuple[tg.nn.Module, Callable[[], Any]]:
+def trainer(
+    cell: str, steps: int, batch: int, hidden: int
+) -> tuple[tg.nn.Module, Callable[[], Any]]:
     """A model, and what makes one training step of it."""
     model = RecurrentRegressor(INPUTS, hidden, 1, cell=cell, rng=np.random.default_rng(0))
     parameters = list(model.parameters())

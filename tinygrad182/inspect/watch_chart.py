@@ -33,16 +33,16 @@ from .microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_tex
 from .scaling import HostArray
 
 READING = (
-    "Each heatmap shows one state of the network. A column is a training step, and a row is a time step of the "
-    "sequence. The colour is the norm of the gradient by the state at that time step: where it is 1e-3, a "
-    "small change of the state changes the loss a thousandth as much as where it is 1.",
-    "The gradient flows from the loss back through time, from the top of a column down. A column that gets "
-    "dark towards the bottom belongs to a training step at which the gradient vanished; one that gets bright "
-    "towards the bottom belongs to one at which it exploded.",
+    "Each heatmap shows one state of the network. A column is a training step, and a row is a time step of "
+    "the sequence. The colour is the norm of the gradient by the state at that time step: where it is 1e-3, "
+    "a small change of the state changes the loss a thousandth as much as where it is 1.",
+    "The gradient flows from the loss back through time, from the top of a column down. Where a column gets "
+    "dark towards the bottom, the gradient vanished at that training step; where it gets bright towards the "
+    "bottom, the gradient exploded.",
     "Move the slider, use its arrow keys, or click a column: the rule moves to that training step, and the "
     "curves on the right show its norms over time, beside those of the first training step.",
-    "A gradient of exactly 0, an infinite one and a NaN have colours of their own, and marks at the edge of "
-    "the curves. A decade is a power of ten. Norms are Frobenius norms over the batch and the hidden units.",
+    "A gradient of exactly 0, an infinite one and a NaN have colours of their own, and marks at the edge "
+    "of the curves. A decade is a power of ten. Norms are Frobenius norms over batch and hidden units.",
     "Training steps are counted from 0: a number says how many backward passes were made before.",
 )
 
@@ -193,7 +193,12 @@ def _x(columns: _Columns, field: str = "x") -> Any:
     alt = altair()
     scale = alt.Scale(domain=[columns.left[0], columns.right[-1]], nice=False, zero=False)
     axis = alt.Axis(
-        title="training step", format="d", tickMinStep=1, grid=False, labelFlush=True, titlePadding=2
+        title="training step",
+        format="d",
+        tickMinStep=1,
+        grid=False,
+        labelFlush=True,
+        titlePadding=2,
     )
     return alt.X(f"{field}:Q", scale=scale, axis=axis)
 
@@ -276,15 +281,11 @@ def _key(columns: _Columns, found: _Found) -> Any:
     y = alt.Y("y:Q", scale=alt.Scale(domain=[0, LOSS_HEIGHT], range=[0, LOSS_HEIGHT]), axis=None)
     text = encoded(chart.mark_text(align="left"), text="what:N", x=alt.value(44), y=y)
     lines = chart.transform_filter("datum.k < 2").mark_rule(strokeWidth=2)
-    colour = alt.Color(
-        "what:N", scale=alt.Scale(domain=names[:2], range=[BLUE, GREY]), legend=None
-    )
+    colour = alt.Color("what:N", scale=alt.Scale(domain=names[:2], range=[BLUE, GREY]), legend=None)
     dash = alt.StrokeDash(
         "what:N", scale=alt.Scale(domain=names[:2], range=[[1, 0], [5, 3]]), legend=None
     )
-    line = encoded(
-        lines, x=alt.value(4), x2=alt.value(36), y=y, color=colour, strokeDash=dash
-    )
+    line = encoded(lines, x=alt.value(4), x2=alt.value(36), y=y, color=colour, strokeDash=dash)
     layers = [said, text, line]
     if found.words:
         odd = chart.transform_filter("datum.k > 1").mark_square(size=120, opacity=1)
@@ -334,9 +335,7 @@ def _rows(grid: Grid, columns: _Columns, kept: Sequence[int], height: int) -> li
     return rows
 
 
-def _heatmap(
-    k: int, grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found
-) -> Any:
+def _heatmap(k: int, grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found) -> Any:
     alt = altair()
     rows = _rows(grid, columns, kept, found.height)
     flat = alt.Chart(data(rows)).transform_flatten(["at", "t", "top", "v"])
@@ -348,7 +347,9 @@ def _heatmap(
         alt.Tooltip("norm:N", title=f"‖∂L/∂{grid.name}‖"),
     ]
     places: Mapping[str, Any] = {"x": x, "x2": "right:Q", "y": _t(grid), "y2": "top:Q"}
-    numbers = flat.transform_filter("isNumber(datum.v)").mark_rect().properties(name=f"{_NUMBERS}_{k}")
+    numbers = (
+        flat.transform_filter("isNumber(datum.v)").mark_rect().properties(name=f"{_NUMBERS}_{k}")
+    )
     words = flat.transform_filter("isString(datum.v)").mark_rect().properties(name=f"{_WORDS}_{k}")
     scale = alt.Scale(scheme=MAGNITUDE, domain=[found.low, found.high])
     legend = None
@@ -361,7 +362,9 @@ def _heatmap(
             offset=2, **ticks,
         )  # fmt: skip
     layers = [
-        encoded(numbers, color=alt.Color("v:Q", scale=scale, legend=legend), tooltip=tooltip, **places),
+        encoded(
+            numbers, color=alt.Color("v:Q", scale=scale, legend=legend), tooltip=tooltip, **places
+        ),
         encoded(words, color=_odd_colour("v"), tooltip=tooltip, **places),
         *_rule(columns),
     ]
@@ -378,7 +381,8 @@ def _curves(grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found) -
     axis = alt.Axis(title="norm, in decades", grid=True, **decade_axis(found.low, found.high, 5))
     x, y = alt.X("v:Q", scale=scale, axis=axis), _t(grid)
     rows = [
-        {"i": row["i"], "t": row["at"], "v": row["v"]} for row in _rows(grid, columns, kept, found.height)
+        {"i": row["i"], "t": row["at"], "v": row["v"]}
+        for row in _rows(grid, columns, kept, found.height)
     ]
     layers = []
     for condition, colour, dash in (

@@ -10,7 +10,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -252,16 +253,18 @@ class Appended:
         target = checked_path(what, path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            appended = cls(target, target.open("xb", buffering=0))
-            appended._lock(what)
-            appended.append([header_line(record)])
+            with ExitStack() as held:
+                appended = cls(target, held.enter_context(target.open("xb", buffering=0)))
+                appended._lock(what)
+                appended.append(header_line(record))
+                held.pop_all()  # which leaves the file open
         except FileExistsError as error:
             raise FileError(
                 f"{what}: {target} is there already; to go on with it, pass step=, how many training "
                 "steps were made before; or choose another name"
             ) from error
         except OSError as error:
-            raise FileError(f"{what}: cannot write {target}: {error}") from error
+            raise _cannot_write(what, target, error) from error
         return appended
 
     @classmethod
@@ -271,29 +274,27 @@ class Appended:
         Raises
         ------
         FileError
-            It is that of another model, or another process writes it.
+            It is not there, is that of another model, or another process writes it.
         """
         target = checked_path(what, path)
         try:
-            file = target.open("r+b", buffering=0)
-            appended = cls(target, file)
-            appended._lock(what)
-            data = file.read()
-            found = parsed(what, target, data)
-            if found.model != record.model:
-                raise FileError(
-                    f"{what}: {target} is the run of another model,\n{found.model}\nand not of\n"
-                    f"{record.model}\nChoose another name"
-                )
-            found.goes_on_from(step)
-            record.moments = found.moments
-            file.truncate(data.rfind(b"\n") + 1)
-            file.seek(0, os.SEEK_END)
-            appended.append([going_on_line(step)])
-        except FileError:
-            raise
+            with ExitStack() as held:
+                file = held.enter_context(target.open("r+b", buffering=0))
+                appended = cls(target, file)
+                appended._lock(what)
+                data = file.read()
+                record.moments = _same_run(what, target, data, record, step)
+                file.truncate(data.rfind(b"\n") + 1)
+                file.seek(0, os.SEEK_END)
+                appended.append(going_on_line(step))
+                held.pop_all()
+        except FileNotFoundError as error:
+            raise FileError(
+                f"{what}: there is no file {target} to go on with at step={step}; "
+                "leave step= out to begin one"
+            ) from error
         except OSError as error:
-            raise FileError(f"{what}: cannot write {target}: {error}") from error
+            raise _cannot_write(what, target, error) from error
         return appended
 
     def _lock(self, what: str) -> None:
@@ -303,28 +304,46 @@ class Appended:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            self._file.close()
             raise FileError(
                 f"{what}: {self.target} is being written by another watch; stop that one, or choose "
                 "another name"
             ) from error
 
-    def append(self, lines: Iterable[bytes]) -> None:
-        """Write whole lines, each in one call.
+    def append(self, line: bytes) -> None:
+        """Write a whole line in one call.
 
         Raises
         ------
         OSError
-            A line was not written as a whole, as on a full disk.
+            It was not written as a whole, as on a full disk.
         """
-        for line in lines:
-            written = self._file.write(line)
-            if written != len(line):
-                raise OSError(f"{written} of {len(line)} bytes were written; the disk may be full")
+        written = self._file.write(line)
+        if written != len(line):
+            raise OSError(f"{written} of {len(line)} bytes were written; the disk may be full")
 
     def close(self) -> None:
         """Let other processes write the file."""
         self._file.close()
+
+
+def _same_run(what: str, target: Path, data: bytes, record: Record, step: int) -> list[Moment]:
+    """What a file holds from before a training step, if it is that of the same model."""
+    found = parsed(what, target, data)
+    if found.model != record.model:
+        raise FileError(
+            f"{what}: {target} is the run of another model; choose another name. There it is\n"
+            f"{found.model}\nand here\n{record.model}"
+        )
+    found.goes_on_from(step)
+    return found.moments
+
+
+def _cannot_write(what: str, target: Path, error: OSError) -> FileError:
+    return (
+        error
+        if isinstance(error, FileError)
+        else FileError(f"{what}: cannot write {target}: {error}")
+    )
 
 
 def is_written(path: Path) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import webbrowser
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +23,28 @@ from .watch_chart import READING, Grid, drawn, loss_text
 from .watch_file import Moment, Norms, Record, is_written, read_record, save_record
 
 
+class _Arrays(NamedTuple):
+    """See :class:`WatchedState`."""
+
+    time: HostArray
+    there: HostArray
+    grad: HostArray
+    value: HostArray
+
+    @classmethod
+    def of(cls, moments: list[Norms | None]) -> _Arrays:
+        """Align norms at several training steps by their time steps."""
+        time = np.unique(np.concatenate([norms.time for norms in moments if norms is not None]))
+        shape = len(moments), len(time)
+        there = np.zeros(shape, dtype=bool)
+        grad, value = np.full((2, *shape), np.nan)
+        for s, norms in enumerate(moments):
+            if norms is not None:
+                at = np.searchsorted(time, norms.time)
+                there[s, at], grad[s, at], value[s, at] = True, norms.grad, norms.value
+        return cls(time, there, grad, value)
+
+
 class WatchedState:
     """The norms of one state over time, at every training step that was watched.
 
@@ -39,20 +60,37 @@ class WatchedState:
         log10 ‖h_t‖.
     """
 
-    def __init__(self, moments: list[Norms | None]) -> None:
-        times = [norms.time for norms in moments if norms is not None]
-        self.time: HostArray = np.unique(np.concatenate(times))
-        shape = len(moments), len(self.time)
-        self.there = np.zeros(shape, dtype=bool)
-        self.log10_grad_norm, self.log10_value_norm = np.full((2, *shape), np.nan)
-        for s, norms in enumerate(moments):
-            if norms is not None:
-                at = np.searchsorted(self.time, norms.time)
-                self.there[s, at] = True
-                self.log10_grad_norm[s, at] = norms.grad
-                self.log10_value_norm[s, at] = norms.value
+    def __init__(self, moments: list[Moment], path: str, name: str) -> None:
+        self._moments = moments
+        self._path, self._name = path, name
+        self._read = 0, _Arrays(*[np.zeros(0)] * 4)
 
-    @cached_property
+    @property
+    def _arrays(self) -> _Arrays:
+        """All training steps until now; made again when another was watched."""
+        if self._read[0] != len(self._moments):
+            moments = list(self._moments)
+            found = [moment.states.get(self._path, {}).get(self._name) for moment in moments]
+            self._read = len(moments), _Arrays.of(found)
+        return self._read[1]
+
+    @property
+    def time(self) -> HostArray:
+        return self._arrays.time
+
+    @property
+    def there(self) -> HostArray:
+        return self._arrays.there
+
+    @property
+    def log10_grad_norm(self) -> HostArray:
+        return self._arrays.grad
+
+    @property
+    def log10_value_norm(self) -> HostArray:
+        return self._arrays.value
+
+    @property
     def reach(self) -> HostArray:
         """log10 of ‖∂L/∂h‖ at the first time step over that at the last, (S,)."""
         ends = np.full((2, len(self.there)), np.nan)
@@ -62,7 +100,7 @@ class WatchedState:
             return ends[0] - ends[1]
 
     def worst(self) -> int:
-        """The first training step with a gradient that is NaN or ∞, else that of the least :attr:`reach`."""
+        """The first training step with a gradient that is NaN or ∞, else the one of the least reach."""
         odd = self.there & (np.isnan(self.log10_grad_norm) | np.isposinf(self.log10_grad_norm))
         if odd.any():
             return int(np.argmax(odd.any(axis=1)))
@@ -96,34 +134,29 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
 
     _unknown = "no states were watched in {0}; there are {1}"
 
-    __eq__, __hash__ = object.__eq__, object.__hash__  # two runs are one only if they are one object
+    __eq__, __hash__ = (
+        object.__eq__,
+        object.__hash__,
+    )  # two runs are one only if they are one object
 
     def __init__(self, record: Record, path: Path | None = None) -> None:
+        super().__init__({})
         self._record = record
         self._path = path
-        self._stacks: tuple[int, dict[str, StatesByName[WatchedState]]] = -1, {}
+        for moment in record.moments:
+            self._note(moment)
 
     @property
     def _moments(self) -> list[Moment]:
         return self._record.moments
 
-    @property
-    def _found(self) -> dict[str, StatesByName[WatchedState]]:
-        """All stacks; made again when another training step was watched."""
-        moments = list(self._moments)
-        if self._stacks[0] != len(moments):
-            states: dict[str, dict[str, list[Norms | None]]] = {}
-            for s, moment in enumerate(moments):
-                for path, by_name in moment.states.items():
-                    for name, norms in by_name.items():
-                        empty: list[Norms | None] = [None] * len(moments)
-                        states.setdefault(path, {}).setdefault(name, empty)[s] = norms
-            stacks = {
-                path: StatesByName[WatchedState](path, {name: WatchedState(some) for name, some in found.items()})
-                for path, found in states.items()
-            }
-            self._stacks = len(moments), stacks
-        return self._stacks[1]
+    def _note(self, moment: Moment) -> None:
+        """Add the states that one training step has, and none before it had."""
+        for path, by_name in moment.states.items():
+            for name in by_name.keys() - self._found.get(path, {}).keys():
+                state = WatchedState(self._moments, path, name)
+                known = self._found.get(path, {})
+                self._found[path] = StatesByName(path, {**known, name: state})
 
     @property
     def steps(self) -> HostArray:
@@ -149,7 +182,9 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         if self._path is None or is_written(self._path):
             return "The run goes on."
         cut = ", in the middle of a line, which is left out" if self._record.cut else ""
-        return f"The run broke off {last}: its process was killed, or could not write any more{cut}."
+        return (
+            f"The run broke off {last}: its process was killed, or could not write any more{cut}."
+        )
 
     # --- in words ---------------------------------------------------------------------------------
 
@@ -173,7 +208,12 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         """Return the first, the worst and the last training step of each state as a table."""
         header = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
         rows = [
-            (f"{path} {name} {when}".strip(), int(self.steps[s]), float(self.loss[s]), *state.row(s))
+            (
+                f"{path} {name} {when}".strip(),
+                int(self.steps[s]),
+                float(self.loss[s]),
+                *state.row(s),
+            )
             for path, stack in self.items()
             for name, state in stack.items()
             for when, s in (("first", 0), ("worst", state.worst()), ("last", len(self.steps) - 1))
@@ -209,7 +249,9 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         """The page: one HTML file that needs no network."""
         spec, left_out = drawn(self._grids(), self.steps, self.loss, None, slider=True)
         first, *said = self._sentences()
-        return page("Gradient flow during training", [first, *said], spec, (), left_out, None, READING)
+        return page(
+            "Gradient flow during training", [first, *said], spec, (), left_out, None, READING
+        )
 
     def save_html(self, path: str | Path) -> None:
         """Write the page: one file that opens in any browser and needs no network.

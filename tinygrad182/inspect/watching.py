@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +14,7 @@ import numpy as np
 
 from .._tensor import Tensor
 from ..autodiff import observe
-from ..errors import ArgumentError, DTypeError, FileError, TinygradError, brief
+from ..errors import ArgumentError, DTypeError, TinygradError, brief
 from ..nn import Module
 from ..recording import Node
 from .flow import gradient_flow
@@ -35,7 +35,9 @@ class Watch(Watched):
     It shows itself as a :class:`Watched` does, also while training goes on.
     """
 
-    def __init__(self, model: Module, every: int | None, path: str | Path | None, step: int) -> None:
+    def __init__(
+        self, model: Module, every: int | None, path: str | Path | None, step: int
+    ) -> None:
         record = Record(repr(model), every)
         self._file = None if path is None else _opened(path, record, step)
         super().__init__(record)
@@ -90,6 +92,7 @@ class Watch(Watched):
         }
         moment = Moment(self._passes, _loss(output, gradient), states)
         self._moments.append(moment)
+        self._note(moment)
         self._write(moment_line(moment))
 
     def _write(self, line: bytes) -> None:
@@ -97,7 +100,7 @@ class Watch(Watched):
         if self._file is None:
             return
         try:
-            self._file.append([line])
+            self._file.append(line)
         except OSError as error:
             warnings.warn(
                 f"watch: cannot write {self._file.target}: {error}; training and watching go on without "
