@@ -33,12 +33,12 @@ from .microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_tex
 from .scaling import HostArray
 
 READING = (
-    "Each heatmap shows one state of the network. A column is a training step, and a row is a time step of "
-    "the sequence. The colour is the norm of the gradient by the state at that time step: where it is 1e-3, "
-    "a small change of the state changes the loss a thousandth as much as where it is 1.",
-    "The gradient flows from the loss back through time, from the top of a column down. Where a column gets "
-    "dark towards the bottom, the gradient vanished at that training step; where it gets bright towards the "
-    "bottom, the gradient exploded.",
+    "Each heatmap shows one state of the network. A column is a training step, and a row is a time step "
+    "of the sequence. The colour is the norm of the gradient by the state at that time step: where it is "
+    "1e-3, a small change of the state changes the loss a thousandth as much as where it is 1.",
+    "The gradient flows from the loss back through time, from the top of a column down. Where a column "
+    "gets dark towards the bottom, the gradient vanished at that training step; where it gets bright "
+    "towards the bottom, the gradient exploded.",
     "Move the slider, use its arrow keys, or click a column: the rule moves to that training step, and the "
     "curves on the right show its norms over time, beside those of the first training step.",
     "A gradient of exactly 0, an infinite one and a NaN have colours of their own, and marks at the edge "

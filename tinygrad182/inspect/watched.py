@@ -153,10 +153,10 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
     def _note(self, moment: Moment) -> None:
         """Add the states that one training step has, and none before it had."""
         for path, by_name in moment.states.items():
-            for name in by_name.keys() - self._found.get(path, {}).keys():
-                state = WatchedState(self._moments, path, name)
-                known = self._found.get(path, {})
-                self._found[path] = StatesByName(path, {**known, name: state})
+            known = dict(self._found.get(path, {}))
+            if not by_name.keys() <= known.keys():
+                new = {name: WatchedState(self._moments, path, name) for name in by_name}
+                self._found[path] = StatesByName(path, new | known)
 
     @property
     def steps(self) -> HostArray:
