@@ -33,6 +33,11 @@ class Watch(Watched):
     """A run that is being watched; see :func:`watch`.
 
     It shows itself as a :class:`Watched` does, also while training goes on.
+
+    Attributes
+    ----------
+    passes : int
+        How many backward passes of the model were made until now: the training step that comes next.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class Watch(Watched):
         self._file = None if path is None else _opened(path, record, step)
         super().__init__(record)
         self._model = weakref.ref(model)
-        self._passes = step
+        self.passes = step
         self._lock = threading.RLock()
         self._unobserve = observe(self)
         # A watch that writes a file is there until its model goes, even if nobody else holds it.
@@ -54,10 +59,10 @@ class Watch(Watched):
         if model is None or not _takes_part(model, output):
             return
         with self._lock:
-            due = self.every is not None and self._passes % self.every == 0
+            due = self.every is not None and self.passes % self.every == 0
             if due:
                 self._keep(output, gradient)
-            self._passes += 1
+            self.passes += 1
 
     def record(self, loss: Tensor, gradient: Any = None) -> None:
         """Keep the gradient flow of a loss that is not trained on, such as that of a fixed batch.
@@ -90,7 +95,7 @@ class Watch(Watched):
             path: {name: _norms(state) for name, state in stack.items()}
             for path, stack in flow.items()
         }
-        moment = Moment(self._passes, _loss(output, gradient), states)
+        moment = Moment(self.passes, _loss(output, gradient), states)
         self._moments.append(moment)
         self._note(moment)
         self._write(moment_line(moment))
