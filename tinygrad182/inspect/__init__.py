@@ -23,6 +23,8 @@ from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
 from .through import Through
+from .watched import Watched, WatchedState, load_watch
+from .watching import Watch, watch
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -47,6 +49,9 @@ __all__ = [
     "StepOperation",
     "StepVectors",
     "Through",
+    "Watch",
+    "Watched",
+    "WatchedState",
     "draw_matrix",
     "first_anomaly",
     "fixed_points",
@@ -55,6 +60,7 @@ __all__ = [
     "gradient_flow",
     "input_grad_matrix",
     "intervene",
+    "load_watch",
     "look",
     "mark",
     "path_split",
@@ -62,6 +68,7 @@ __all__ = [
     "step_flow",
     "step_jacobians",
     "trace",
+    "watch",
     "weight_grad_by_time",
 ]
 
