@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from .microscope.blocks import Blocks, Key, blocks_of, has_gradient
 from .microscope.titles import title_of
 from .operations import called, calls_of, kind_of, step_batches
 from .scaling import HostArray, whole_of
-from .step_rows import Batch, RecordedSteps, Rows
+from .step_rows import VIEWS, Batch, RecordedSteps, Rows
 
 _KEY = "tinygrad182.trace"
 """Of the header's metadata, which holds JSON."""
@@ -44,7 +42,8 @@ class TracedOperation:
         As in :class:`StepOperation`; each label stands once in a step.
     operands : tuple of str
         The labels of what it is computed from in the same step, parameters left out.
-    requires_grad : bool
+    weights : tuple of str
+        The names of the parameters it is computed from in the same step.
     """
 
     label: str
@@ -53,7 +52,7 @@ class TracedOperation:
     name: str
     module: str
     operands: tuple[str, ...]
-    requires_grad: bool
+    weights: tuple[str, ...]
 
     @property
     def is_given(self) -> bool:
@@ -80,6 +79,22 @@ class Alike:
     operations: tuple[TracedOperation, ...]
     values: dict[str, Rows] = field(repr=False)
     grads: dict[str, Rows] = field(repr=False)
+
+    def of(self, what: Literal["values", "gradients"]) -> dict[str, Rows]:
+        """Values, or gradients."""
+        return self.values if what == "values" else self.grads
+
+    def among(self, times: Sequence[int]) -> Alike:
+        """These steps alone, in this order."""
+        if np.array_equal(times, self.times):
+            return self
+        order = np.argsort(self.times)
+        places = order[np.searchsorted(self.times[order], times)]
+        values, grads = (
+            {label: Rows(r.values[places], r.powers[places]) for label, r in rows.items()}
+            for rows in (self.values, self.grads)
+        )
+        return Alike(self.times[places], self.operations, values, grads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +261,8 @@ def _put_together(facts: dict[str, Any], arrays: dict[str, HostArray]) -> Trace:
 def _alike(front: str, some: list[dict[str, Any]], arrays: dict[str, HostArray]) -> Alike:
     times = arrays[f"{front}/time"]
     operations = tuple(
-        TracedOperation(**each | {"operands": tuple(each["operands"])}) for each in some
+        TracedOperation(**each | {name: tuple(each[name]) for name in ("operands", "weights")})
+        for each in some
     )
     values, grads = {}, {}
     for k, operation in enumerate(operations):
@@ -350,7 +366,7 @@ def _together(batches: Iterable[Batch]) -> list[Alike]:
                 names.get(node, ""),
                 "" if node in batch.given else node.scope.module,
                 tuple(dict.fromkeys(labels[x] for x in _operands(node, batch))),
-                node in batch.grads,
+                tuple(_weights(node, batch)),
             )
             for node in batch.nodes
         )
@@ -375,6 +391,22 @@ def _operands(node: Node, batch: Batch) -> Iterator[Node]:
                 left.append(x)
 
 
+def _weights(node: Node, batch: Batch) -> dict[str, None]:
+    """The names of the parameters that an operation reads; of an input, those its own layer read for it."""
+    found: dict[str, None] = {}
+    module = node.scope.module if node in batch.given else ""
+    left = [node]
+    while left:
+        for x in left.pop().inputs or ():
+            if not isinstance(x, Node) or x in batch.values:
+                continue
+            if isinstance(x, Leaf):
+                found |= {x.name: None} if x.name and has_gradient(x) else {}
+            elif x.op in VIEWS or (module and x.scope.module == module and not x.marks):
+                left.append(x)
+    return found
+
+
 def _typed(rows: Rows, node: Node) -> Rows:
     dtype = node.value.dtype
     if dtype.kind == "f":
@@ -383,11 +415,12 @@ def _typed(rows: Rows, node: Node) -> Rows:
 
 
 def _joined(some: list[Alike]) -> Alike:
-    def joined(name: str) -> dict[str, Rows]:
+    def joined(what: Literal["values", "gradients"]) -> dict[str, Rows]:
+        columns = {label: [s.of(what)[label] for s in some] for label in some[0].of(what)}
         return {
-            label: Rows(*map(np.concatenate, zip(*(getattr(s, name)[label] for s in some))))
-            for label in getattr(some[0], name)
+            label: Rows(*map(np.concatenate, zip(*rows, strict=True)))
+            for label, rows in columns.items()
         }
 
     times = np.concatenate([s.times for s in some])
-    return Alike(times, some[0].operations, joined("values"), joined("grads"))
+    return Alike(times, some[0].operations, joined("values"), joined("gradients"))
