@@ -23,6 +23,8 @@ from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
 from .through import Through
+from .trace_diff import TraceDiff, diff
+from .traces import Trace, load_trace
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -47,6 +49,9 @@ __all__ = [
     "StepOperation",
     "StepVectors",
     "Through",
+    "Trace",
+    "TraceDiff",
+    "diff",
     "draw_matrix",
     "first_anomaly",
     "fixed_points",
@@ -55,6 +60,7 @@ __all__ = [
     "gradient_flow",
     "input_grad_matrix",
     "intervene",
+    "load_trace",
     "look",
     "mark",
     "path_split",

@@ -60,7 +60,7 @@ class BoxDifference:
     values, gradients : dict of str to ndarray (T,)
         Relative differences by label: NaN where they are not compared.
     unlike : dict of str to pair of tuple
-        By label, both shapes of what cannot be compared because they differ.
+        By label, both shapes of what can be compared at no step because they differ.
     """
 
     a: TracedBox
@@ -86,6 +86,11 @@ class BoxDifference:
     def of(self, what: What) -> Series:
         """The differences of values, or of gradients."""
         return self.values if what == "values" else self.gradients
+
+    def computed(self, what: What) -> Series:
+        """The differences of what is computed here, without what steps are given."""
+        labels = [o.label for o in self.operations if not o.is_given]
+        return {label: self.of(what)[label] for label in labels if label in self.of(what)}
 
     def next_of(self, series: HostArray) -> HostArray:
         """What a series is at the step that is computed next; NaN behind the last one."""
@@ -150,7 +155,11 @@ def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -
             for x in operation.operands:
                 box.consumers.setdefault(x, set()).add(operation.label)
     _add_what_is_cut_off(box)
-    order = [o.label for steps in sorted(a.steps, key=lambda s: -len(s.times)) for o in steps.operations]
+    for label in {*box.values, *box.gradients}:  # where an intervention made another shape of it
+        box.unlike.pop(label, None)
+    order = [
+        o.label for steps in sorted(a.steps, key=lambda s: -len(s.times)) for o in steps.operations
+    ]
     ordered = [operations[label] for label in dict.fromkeys(order) if label in operations]
     return BoxDifference(**vars(box) | {"operations": tuple(ordered)})
 
@@ -208,16 +217,18 @@ def partners(a: Alike, b: Alike) -> dict[str, str]:
     if ours == theirs or inputs < 2:
         return {label: label for label in ours if label in theirs}
     blocks = SequenceMatcher(None, _forms(a), _forms(b), autojunk=False).get_matching_blocks()
-    return {
-        ours[block.a + k]: theirs[block.b + k] for block in blocks for k in range(block.size)
-    }
+    return {ours[block.a + k]: theirs[block.b + k] for block in blocks for k in range(block.size)}
 
 
 def _forms(steps: Alike) -> list[tuple[object, ...]]:
     """What an operation has in common with the one that stands for it."""
     rows = steps.values or steps.grads
     return [
-        (o.kind if o.is_given else o.op, o.name, rows[o.label].values.shape[1:] if o.label in rows else ())
+        (
+            o.kind if o.is_given else o.op,
+            o.name,
+            rows[o.label].values.shape[1:] if o.label in rows else (),
+        )
         for o in steps.operations
     ]
 

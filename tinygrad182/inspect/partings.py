@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -39,19 +39,23 @@ class Parting:
 
     Attributes
     ----------
-    box : str
-        The path of the recurrence or module, such as ``"lstm.l1"``.
+    path : str
+        Of the recurrence or module, such as ``"lstm.l1"``.
     label : str
         The operation, such as ``"f"`` or ``"W_hh h₋"``.
     kind : str
         What it is to its step; see :class:`StepOperation`.
     time : int or None
         The step; of a module that is called several times, the call; None for one that is called once.
+    is_recurrent : bool
+        Whether ``time`` is a step of a recurrence.
+    gate : str
+        The gate that it is, or of whose columns the number is; ``""`` for none.
     sequence, unit : int
-        Where the difference is largest: a row of the batch, and a column.
+        Where the difference is largest: a row of the batch, and a column; of a gate's columns, the unit.
     a, b : float
-        Both numbers there, divided by 10 to the power ``log10_scale``: gradients may lie far below what
-        a float can hold.
+        Both numbers there, divided by 10 to the power ``log10_scale``, for gradients may lie far below
+        what a float can hold.
     log10_scale : float
     difference : float
         Of both numbers, relative to the largest one of the row; ∞ where one is finite and the other is
@@ -69,6 +73,8 @@ class Parting:
     label: str
     kind: str
     time: int | None
+    is_recurrent: bool
+    gate: str
     sequence: int
     unit: int
     a: float
@@ -125,6 +131,16 @@ class Partings:
             return self._parting(at, what, *self._cause_of_value(at))
         return self._parting(at, what, *self._cause_of_gradient(at))
 
+    def first_step(self, what: What) -> Parting | None:
+        """Return the first place in a recurrence, arisen there or not, that differs; with its cause."""
+
+        def differs(i: int, label: str) -> HostArray:
+            box = self.boxes[i]
+            return (box.of(what)[label] > self.tolerance) & box.is_recurrent
+
+        at = self._earliest(what, differs)
+        return None if at is None else self._parting(at, what, "values", ())
+
     def in_backward_alone(self) -> Parting | None:
         """Return where gradients part first, going back, that no differing value or parameter explains."""
 
@@ -151,7 +167,9 @@ class Partings:
         if what == "values":
             return min(places, key=self._rank, default=None)
         # what a box is given was computed in another one, whose own gradient it is
-        return max(places, key=lambda at: (not self._at(at).is_given, *self._rank(at)), default=None)
+        return max(
+            places, key=lambda at: (not self._at(at).is_given, *self._rank(at)), default=None
+        )
 
     def _at(self, place: Place) -> TracedOperation:
         return self.boxes[place.box].operations[place.operation]
@@ -219,7 +237,7 @@ class Partings:
                 explained, box.next_of(_largest(box.gradients, users, np.zeros(len(found))))
             )
         if self._leaves(box, label):
-            later = max(map(_peak_of_gradients, self.boxes[i + 1 :]), default=0.0)
+            later = max((_peak(b.computed("gradients")) for b in self.boxes[i + 1 :]), default=0.0)
             explained = np.fmax(explained, later)
         return (found > self.tolerance) & ~(found <= GROWTH * explained)
 
@@ -251,9 +269,7 @@ class Partings:
 
     # --- what is there ----------------------------------------------------------------------------
 
-    def _parting(
-        self, at: Place, what: What, cause: Cause, parameters: tuple[str, ...]
-    ) -> Parting:
+    def _parting(self, at: Place, what: What, cause: Cause, parameters: tuple[str, ...]) -> Parting:
         box = self.boxes[at.box]
         operation = box.operations[at.operation]
         time = int(box.time[at.step])
@@ -263,28 +279,37 @@ class Partings:
         with np.errstate(all="ignore"):
             relative = np.where(size > 0, apart / size, 0.0)
         relative[np.isnan(relative)] = np.inf
-        sequence, unit = np.unravel_index(int(np.argmax(relative)), relative.shape)
+        sequence, column = np.unravel_index(int(np.argmax(relative)), relative.shape)
+        gate, unit = self._gate_and_unit(box, operation, int(column), relative.shape[1])
         return Parting(
             box.name,
             operation.label,
             operation.kind,
             time if box.is_recurrent or len(box.time) > 1 else None,
+            box.is_recurrent,
+            gate,
             int(sequence),
-            int(unit),
-            float(first[0, sequence, unit]),
-            float(second[0, sequence, unit]),
+            unit,
+            float(first[0, sequence, column]),
+            float(second[0, sequence, column]),
             float(powers[0, sequence] * math.log10(2)),
             float(box.of(what)[operation.label][at.step]),
             cause,
             parameters,
         )
 
-    def following(self, what: What) -> Iterator[tuple[BoxDifference, int, int]]:
-        """Yield the boxes in which something differs, and the first and the last such step."""
-        for box in self.boxes:
-            rows = [row > self.tolerance for row in box.of(what).values()]
-            if rows and (steps := np.flatnonzero(np.any(rows, axis=0))).size:
-                yield box, int(box.time[steps[0]]), int(box.time[steps[-1]])
+    @staticmethod
+    def _gate_and_unit(
+        box: BoxDifference, operation: TracedOperation, column: int, width: int
+    ) -> tuple[str, int]:
+        """The gate that an operation is or whose columns it has, and the unit of a column."""
+        gates = box.a.gates
+        if operation.kind == "gate" or len(gates) < 2 or width % len(gates):
+            return (operation.name if operation.kind == "gate" else ""), column
+        units = width // len(gates)
+        if box.a.units() != units:
+            return "", column
+        return gates[column // units], column % units
 
 
 def _largest(series: Series, labels: object, like: HostArray) -> HostArray:
@@ -296,12 +321,6 @@ def _largest(series: Series, labels: object, like: HostArray) -> HostArray:
 def _peak(series: Series) -> float:
     """The largest difference of all."""
     return max((_at(row, slice(None)) for row in series.values()), default=0.0)
-
-
-def _peak_of_gradients(box: BoxDifference) -> float:
-    """The largest difference of the gradients of what is computed in a box."""
-    inside = {o.label for o in box.operations if not o.is_given}
-    return _peak({label: row for label, row in box.gradients.items() if label in inside})
 
 
 def _at(row: HostArray, steps: object) -> float:

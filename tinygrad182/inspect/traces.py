@@ -126,6 +126,16 @@ class TracedBox:
         """All steps, ascending."""
         return np.sort(np.concatenate([s.times for s in self.steps] or [np.zeros(0, np.int64)]))
 
+    def units(self) -> int:
+        """The number of hidden units: the columns of the first state; 0 for a module."""
+        rows = [rows for s in self.steps for name in self.states[:1] for rows in _of(s, name)]
+        return rows[0].values.shape[-1] if rows else 0
+
+
+def _of(steps: Alike, label: str) -> list[Rows]:
+    """What was kept of an operation."""
+    return [kept[label] for kept in (steps.grads, steps.values) if label in kept]
+
 
 @dataclass(frozen=True, slots=True)
 class TracedParameter:
