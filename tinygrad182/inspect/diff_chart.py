@@ -14,13 +14,13 @@ from .partings import Parting
 from .scaling import HostArray
 from .traces import TracedBox
 
-WIDTH, ROW = 470, 15
-"""Pixels of a panel, and of the row of one operation."""
+WIDTH, ROW, LABELS = 420, 15, 135
+"""Pixels of a panel, of the row of one operation, and of the text beside them."""
 
-COLUMNS = 235
+COLUMNS = 210
 """Columns that can be told apart; each shows the largest difference of its steps."""
 
-STEPS = 470
+STEPS = 420
 """Steps of a curve that can be told apart."""
 
 SAME, ODD = "#b9bec6", _charts.ORANGE
@@ -48,19 +48,13 @@ def diff_chart(
     partings = {"values": values, "gradients": gradients}
     loops = [box for box in boxes if box.is_recurrent]
     modules = [box for box in boxes if not box.is_recurrent]
-    parts = []
+    panels = []
     for box in loops:
-        names = box.a.states[:1]
-        parts += (
-            [alt.hconcat(*[_curves(box, names, what) for what in BOTH], spacing=30)]
-            if names
-            else []
-        )
-        parts.append(alt.hconcat(*[_steps(box, what, partings[what]) for what in BOTH], spacing=30))
+        if box.a.states:
+            panels += [_curves(box, box.a.states[0], what) for what in BOTH]
+        panels += [_steps(box, what, partings[what]) for what in BOTH]
     if modules:
-        parts.append(
-            alt.hconcat(*[_modules(modules, what, partings[what]) for what in BOTH], spacing=30)
-        )
+        panels += [_modules(modules, what, partings[what]) for what in BOTH]
     title = {
         "text": "How far two runs are apart, operation by operation",
         "subtitle": [
@@ -70,30 +64,38 @@ def diff_chart(
             "· ring: where they part first",
         ],
     }
-    return alt.vconcat(*parts, spacing=14).properties(title=title, padding=12)
+    whole = alt.concat(*panels, columns=2, spacing=12).properties(title=title, padding=12)
+    return whole.resolve_scale(color="independent", strokeDash="independent")
 
 
-def _curves(box: BoxDifference, names: Sequence[str], what: What) -> Any:
+def _curves(box: BoxDifference, name: str, what: What) -> Any:
     """The norms of the first state over time, or of the gradient by it, of both runs."""
     alt = _charts.altair()
     rows = [
-        {"t": int(t), "norm": round(float(y), 3), "run": run}
+        {"t": t + 0.5, "norm": round(float(y), 3), "run": run}
         for run, side in (("a", box.a), ("b", box.b))
-        for t, y in spread(list(_norms(side, names[0], what)), STEPS)
+        for t, y in spread(list(_norms(side, name, what)), STEPS)
     ]
     known = [row["norm"] for row in rows] or [0.0]
-    axis = alt.Axis(**_charts.decade_axis(min(known), max(known), most=4))
-    state = f"{names[0]}_t" if what == "values" else f"∂L/∂{names[0]}_t"
+    decades = _charts.decade_axis(min(known), max(known), most=4)
+    ends = alt.Scale(domain=[decades["values"][0], decades["values"][-1]], nice=False)
+    axis = alt.Axis(**decades, minExtent=LABELS, maxExtent=LABELS)
+    state = f"{name}_t" if what == "values" else f"∂L/∂{name}_t"
     colours = alt.Scale(domain=["a", "b"], range=[_charts.BLUE, _charts.ORANGE])
     return _charts.encoded(
         alt.Chart(_charts.data(rows)).mark_line(strokeWidth=1.5, clip=True),
         x=alt.X("t:Q", title=None, scale=_times(box), axis=alt.Axis(labels=False, grid=False)),
-        y=alt.Y("norm:Q", title=f"‖{state}‖", axis=axis, scale=alt.Scale(zero=False)),
+        y=alt.Y("norm:Q", title=f"‖{state}‖", axis=axis, scale=ends),
         color=alt.Color("run:N", title="run", scale=colours),
         strokeDash=alt.StrokeDash(
             "run:N", title="run", scale=alt.Scale(domain=["a", "b"], range=[[1, 0], [5, 3]])
         ),
     ).properties(width=WIDTH, height=70, title=f"{box.name}: {what}")
+
+
+def _legend(what: What, **settings: Any) -> Any:
+    """A legend beside gradients, which stand on the right."""
+    return _charts.altair().Legend(**settings) if what == "gradients" else None
 
 
 def _norms(box: TracedBox, name: str, what: What) -> Iterator[tuple[int, float]]:
@@ -115,7 +117,7 @@ def _steps(box: BoxDifference, what: What, parting: Parting | None) -> Any:
     """The operations of a recurrence: a row each, and a column for each step."""
     alt = _charts.altair()
     shown = [o.label for o in box.operations if o.kind != "before"]  # states of the step before
-    labels = [label for label in shown if label in box.of(what)]
+    labels = [label for label in shown if label in box.of(what) and _is_shown(box.of(what)[label])]
     bins = np.array_split(np.arange(len(box.time)), min(len(box.time), COLUMNS))
     rows = [
         {"t": int(box.time[some[0]]), "u": int(box.time[some[-1]]) + 1, "y": label}
@@ -127,7 +129,15 @@ def _steps(box: BoxDifference, what: What, parting: Parting | None) -> Any:
     if parting is not None and parting.is_recurrent and parting.path == box.name:
         marks = [{"t": (parting.time or 0) + 0.5, "y": parting.label}]
     x = alt.X("t:Q", title="t", scale=_times(box), axis=alt.Axis(grid=False, tickMinStep=1))
-    return _heat(rows, marks, labels, x, ["t:Q"], box.name)
+    return _heat(rows, marks, labels, x, what, box.name)
+
+
+def _is_shown(series: HostArray) -> bool:
+    """Whether there is something to compare at several steps, or something that differs.
+
+    The first step of a loop, which has no state before, often has operations of its own.
+    """
+    return bool(np.sum(~np.isnan(series)) > 1 or len(series) == 1 or np.nanmax(series) > 0)
 
 
 def _modules(boxes: Sequence[BoxDifference], what: What, parting: Parting | None) -> Any:
@@ -143,7 +153,7 @@ def _modules(boxes: Sequence[BoxDifference], what: What, parting: Parting | None
             if parting is not None and (parting.path, parting.label) == (box.name, label):
                 marks.append({"t": 0.5, "y": row["y"]})
     x = alt.X("t:Q", title=None, axis=None, scale=alt.Scale(domain=[0, 1]))
-    return _heat(rows, marks, [row["y"] for row in rows], x, [], "outside recurrences")
+    return _heat(rows, marks, [row["y"] for row in rows], x, what, "outside recurrences")
 
 
 def _most(series: HostArray) -> float:
@@ -165,28 +175,31 @@ def _heat(
     marks: list[dict[str, Any]],
     labels: Sequence[str],
     x: Any,
-    told: Sequence[str],
+    what: What,
     title: str,
 ) -> Any:
     alt = _charts.altair()
-    y = alt.Y("y:N", sort=list(labels), title=None, axis=alt.Axis(labelLimit=150, ticks=False))
+    axis = alt.Axis(labelLimit=LABELS - 5, ticks=False, minExtent=LABELS, maxExtent=LABELS)
+    y = alt.Y("y:N", sort=list(labels), title=None, axis=axis)
     ticks = {"values": [-16, -12, -8, -4, 0], "labelExpr": "'1e' + format(datum.value, 'd')"}
-    colour = alt.Color(
+    shade = alt.Color(
         "d:Q",
         title="difference",
         scale=alt.Scale(scheme=_charts.MAGNITUDE, domain=[LOWEST, 0.3], clamp=True),
-        legend=alt.Legend(**ticks),
+        legend=_legend(what, **ticks),
     )
-    names = [*told, "y:N"]
-    tooltip = [*map(alt.Tooltip, names), alt.Tooltip("d:Q", title="log10 of the difference")]
+    tooltip = [
+        alt.Tooltip("y:N"),
+        alt.Tooltip("t:Q"),
+        alt.Tooltip("d:Q", title="log10 of the difference"),
+    ]
     base, wide = alt.Chart(_charts.data(rows)), {"x": x, "x2": alt.X2("u:Q"), "y": y}
     apart = base.transform_filter("datum.kind === 'apart'").mark_rect()
-    layers = [_charts.encoded(apart, **wide, color=colour, tooltip=tooltip)]
+    layers = [_charts.encoded(apart, **wide, color=shade, tooltip=tooltip)]
     for kind, fixed in (("same", SAME), ("odd", ODD)):
         chosen = base.transform_filter(f"datum.kind === '{kind}'").mark_rect(color=fixed)
         layers.append(_charts.encoded(chosen, **wide))
-    ring = alt.Chart(_charts.data(marks)).mark_point(
-        size=130, shape="circle", strokeWidth=2.5, color=_charts.ORANGE
-    )
-    layers.append(_charts.encoded(ring, x=x, y=y))
+    for colour, width in (("white", 5), ("black", 2)):  # to be seen on every colour
+        ring = alt.Chart(_charts.data(marks)).mark_point(size=130, strokeWidth=width, color=colour)
+        layers.append(_charts.encoded(ring, x=x, y=y))
     return alt.layer(*layers).properties(width=WIDTH, height={"step": ROW}, title=title)

@@ -34,7 +34,9 @@ def parted(
 
 def first_step(parting: Parting, what: What) -> str:
     """Return which step of a recurrence comes first of those that differ."""
-    return f"Of the time steps, the first to differ is {place(parting)}: {_numbers(parting, what)}."
+    going = "Of the time steps" if what == "values" else "Of the time steps, going back"
+    where = place(parting).removeprefix("at ")
+    return f"{going}, the first to differ is {where}: {_numbers(parting, what)}."
 
 
 def place(parting: Parting) -> str:

@@ -21,7 +21,7 @@ from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of,
 from .diff_chart import diff_chart
 from .graph import Graph
 from .microscope.page import page
-from .partings import ROUNDINGS, Parting, Partings
+from .partings import GROWTH, ROUNDINGS, Parting, Partings
 from .scaling import HostArray
 from .table import TextTable, text_table
 from .traces import Trace, load_trace, trace_of
@@ -96,14 +96,15 @@ class TraceDiff:
 
     def page(self) -> str:
         """The picture and the sentences as one HTML file that needs no network."""
-        return page("Two runs side by side", self.sentences, self._spec, [], self._notes())
-
-    def _notes(self) -> list[str]:
-        return [
-            "A difference is that of two rows, of one sequence at one step: the largest difference of an "
-            "element, divided by the largest number of the row.",
-            f"Up to {self.tolerance:.1e} two rows agree.",
+        reading = [
+            "A column is a time step; a row is an operation of the step, in the order they are computed.",
+            "A difference is that of two rows of numbers, of one sequence at one step: the largest "
+            "difference of an element, divided by the largest number of the row.",
+            f"Two rows agree up to {self.tolerance:.1e}. A place is named where a difference arises: it is "
+            f"larger than that, and {GROWTH} times as large as those in what was used to compute it.",
+            "Values are followed from the first step on, gradients from the loss back.",
         ]
+        return page("Two runs side by side", self.sentences, self._spec, [], [], reading=reading)
 
     def save_html(self, path: str | Path) -> None:
         """Write the page: one file that opens in any browser and needs no network.
