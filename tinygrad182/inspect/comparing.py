@@ -75,13 +75,13 @@ class BoxDifference:
 
     @property
     def name(self) -> str:
-        """The path, or the title where there is none."""
-        return self.a.path or ("the loop" if self.is_recurrent else self.a.title)
+        """The path, or what it is where there is none."""
+        return self.a.name
 
     @property
     def is_recurrent(self) -> bool:
         """Whether :attr:`time` is time."""
-        return self.a.kind == "recurrence"
+        return self.a.is_recurrent
 
     def of(self, what: What) -> Series:
         """The differences of values, or of gradients."""
@@ -118,7 +118,7 @@ def boxes_of(a: Trace, b: Trace) -> tuple[list[BoxDifference], list[str], list[s
     first, second = (_by_path(trace) for trace in (a, b))
     both = [box_difference(first[key], second[key], whats) for key in first if key in second]
     alone = [
-        [box.path or box.title for key, box in mine.items() if key not in other]
+        [box.name for key, box in mine.items() if key not in other]
         for mine, other in ((first, second), (second, first))
     ]
     return both, alone[0], alone[1]
@@ -244,7 +244,7 @@ def _added(steps: Alike, operation: TracedOperation) -> HostArray | None:
     some = [steps.values[x].values for x in operation.operands if x in steps.values]
     if operation.op not in ADDITIVE or not some:
         return None
-    return np.max([_size(x).max(-1, keepdims=True, initial=0.0) for x in some], axis=0)  # type: ignore[no-any-return]
+    return np.max([_size(x).max(-1, keepdims=True, initial=0.0) for x in some], axis=0)
 
 
 # --- how far two arrays are apart -----------------------------------------------------------------
@@ -293,7 +293,7 @@ def differences(a: HostArray, b: HostArray) -> HostArray:
 def _size(values: HostArray) -> HostArray:
     """The largest finite number of each row, in float64."""
     sizes = np.abs(np.asarray(values, np.float64))
-    return np.where(np.isfinite(sizes), sizes, 0.0).max(-1, initial=0.0)  # type: ignore[no-any-return]
+    return np.where(np.isfinite(sizes), sizes, 0.0).max(-1, initial=0.0)
 
 
 # --- parameters -----------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def diff_chart(
 def _curves(box: BoxDifference, name: str, what: What) -> Any:
     """The norms of the first state over time, or of the gradient by it, of both runs."""
     alt = _charts.altair()
-    rows = [
+    rows: list[_charts.Row] = [
         {"t": t + 0.5, "norm": round(float(y), 3), "run": run}
         for run, side in (("a", box.a), ("b", box.b))
         for t, y in spread(list(_norms(side, name, what)), STEPS)
@@ -82,14 +82,13 @@ def _curves(box: BoxDifference, name: str, what: What) -> Any:
     axis = alt.Axis(**decades, minExtent=LABELS, maxExtent=LABELS)
     state = f"{name}_t" if what == "values" else f"∂L/∂{name}_t"
     colours = alt.Scale(domain=["a", "b"], range=[_charts.BLUE, _charts.ORANGE])
+    dashes = alt.Scale(domain=["a", "b"], range=[[1, 0], [5, 3]])
     return _charts.encoded(
         alt.Chart(_charts.data(rows)).mark_line(strokeWidth=1.5, clip=True),
         x=alt.X("t:Q", title=None, scale=_times(box), axis=alt.Axis(labels=False, grid=False)),
         y=alt.Y("norm:Q", title=f"‖{state}‖", axis=axis, scale=ends),
-        color=alt.Color("run:N", title="run", scale=colours),
-        strokeDash=alt.StrokeDash(
-            "run:N", title="run", scale=alt.Scale(domain=["a", "b"], range=[[1, 0], [5, 3]])
-        ),
+        color=alt.Color("run:N", title="run", scale=colours, legend=_legend(what)),
+        strokeDash=alt.StrokeDash("run:N", title="run", scale=dashes, legend=_legend(what)),
     ).properties(width=WIDTH, height=70, title=f"{box.name}: {what}")
 
 
@@ -133,17 +132,18 @@ def _steps(box: BoxDifference, what: What, parting: Parting | None) -> Any:
 
 
 def _is_shown(series: HostArray) -> bool:
-    """Whether there is something to compare at several steps, or something that differs.
+    """Whether there is something to compare at several steps, if there are several.
 
     The first step of a loop, which has no state before, often has operations of its own.
     """
-    return bool(np.sum(~np.isnan(series)) > 1 or len(series) == 1 or np.nanmax(series) > 0)
+    return len(series) == 1 or bool(np.sum(~np.isnan(series)) > 1)
 
 
 def _modules(boxes: Sequence[BoxDifference], what: What, parting: Parting | None) -> Any:
     """The operations of modules: a row each, with the largest difference of all calls."""
     alt = _charts.altair()
-    rows, marks = [], []
+    rows: list[_charts.Row] = []
+    marks = []
     for box in boxes:
         series_of = box.computed(what)
         for label in sorted(series_of, key=lambda x: -_most(series_of[x]))[:MOST]:
@@ -171,8 +171,8 @@ def _coded(difference: float) -> dict[str, Any]:
 
 
 def _heat(
-    rows: list[dict[str, Any]],
-    marks: list[dict[str, Any]],
+    rows: list[_charts.Row],
+    marks: list[_charts.Row],
     labels: Sequence[str],
     x: Any,
     what: What,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .comparing import (
     differences,
 )
 from .scaling import HostArray
-from .traces import TracedOperation
+from .traces import TracedOperation, runs_at
 
 ROUNDINGS = 100
 """So many units of rounding two numbers may differ by, if no tolerance is given."""
@@ -28,9 +28,6 @@ GROWTH = 30
 """By so much one operation may enlarge a difference that is in its operands already."""
 
 Cause = Literal["arises", "input", "parameters", "values", "grown"]
-
-UPSTREAM, DOWNSTREAM = -1, 2**62
-"""When modules run that are not part of a loop: before all steps, or behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +114,7 @@ class Partings:
         self.parameters = parameters
         self.tolerance = tolerance
         self.limit = limit
-        recurrent = [i for i, box in enumerate(boxes) if box.is_recurrent]
-        self._loops_begin = min(recurrent, default=0)
+        self._in_a = [box.a for box in boxes]
 
     def first(self, what: What) -> Parting | None:
         """Return where values part first, or, going back, gradients."""
@@ -177,10 +173,7 @@ class Partings:
     def _rank(self, place: Place) -> tuple[int, int, int, int]:
         """When an operation runs: by steps, and at each step through the layers."""
         i, k, step = place
-        box = self.boxes[i]
-        if not box.is_recurrent:
-            return (UPSTREAM if i < self._loops_begin else DOWNSTREAM), i, step, k
-        return (len(box.time) - 1 - step if box.a.backward else int(box.time[step])), i, 0, k
+        return runs_at(self._in_a, i, int(self.boxes[i].time[step])), i, step, k
 
     def _position(self, i: int, label: str) -> int:
         return [operation.label for operation in self.boxes[i].operations].index(label)
@@ -312,10 +305,10 @@ class Partings:
         return gates[column // units], column % units
 
 
-def _largest(series: Series, labels: object, like: HostArray) -> HostArray:
+def _largest(series: Series, labels: Iterable[str], like: HostArray) -> HostArray:
     """The largest of some differences at every step, 0 where none is known, (T,)."""
-    rows = [series[label] for label in labels if label in series]  # type: ignore[attr-defined]
-    return np.fmax.reduce([np.zeros(like.shape), *rows])  # type: ignore[no-any-return]
+    rows = [series[label] for label in labels if label in series]
+    return np.fmax.reduce([np.zeros(like.shape), *rows])
 
 
 def _peak(series: Series) -> float:
@@ -323,5 +316,5 @@ def _peak(series: Series) -> float:
     return max((_at(row, slice(None)) for row in series.values()), default=0.0)
 
 
-def _at(row: HostArray, steps: object) -> float:
-    return float(np.fmax.reduce(row[steps], initial=0.0))  # type: ignore[index]
+def _at(row: HostArray, steps: Any) -> float:
+    return float(np.fmax.reduce(row[steps], initial=0.0))

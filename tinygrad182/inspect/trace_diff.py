@@ -242,7 +242,7 @@ def _trace(run: Run) -> Trace:
     )
 
 
-def _checked(tolerance: float) -> float:
+def _checked(tolerance: Any) -> float:
     if not isinstance(tolerance, (int, float)) or not 0 <= tolerance < np.inf:
         raise ArgumentError(f"diff: tolerance {brief(tolerance)} must be a number from 0")
     return float(tolerance)

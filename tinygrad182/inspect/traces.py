@@ -122,6 +122,16 @@ class TracedBox:
     steps: list[Alike] = field(repr=False)
 
     @property
+    def name(self) -> str:
+        """The path, or what it is where there is none."""
+        return self.path or ("the loop" if self.is_recurrent else self.title)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether its steps are time steps, and not calls."""
+        return self.kind == "recurrence"
+
+    @property
     def times(self) -> HostArray:
         """All steps, ascending."""
         return np.sort(np.concatenate([s.times for s in self.steps] or [np.zeros(0, np.int64)]))
@@ -135,6 +145,19 @@ class TracedBox:
 def _of(steps: Alike, label: str) -> list[Rows]:
     """What was kept of an operation."""
     return [kept[label] for kept in (steps.grads, steps.values) if label in kept]
+
+
+UPSTREAM, DOWNSTREAM = -1, 2**62
+"""When modules run that are not part of a loop: before all steps, or behind them."""
+
+
+def runs_at(boxes: Sequence[TracedBox], i: int, time: int) -> int:
+    """Return when a step of the i-th box runs, to be compared with others': by time, then by layers."""
+    box = boxes[i]
+    if box.is_recurrent:
+        return int(box.times[-1]) - time if box.backward else time
+    loops = [k for k, each in enumerate(boxes) if each.is_recurrent]
+    return UPSTREAM if i < min(loops, default=0) else DOWNSTREAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +217,14 @@ class Trace:
         write_arrays("save", target, arrays, {_KEY: json.dumps(header)})
 
     def __repr__(self) -> str:
-        parts = [f"{b.path or b.title}: {len(b.times)} steps" for b in self.boxes]
+        parts = [f"{b.name}: {len(b.times)} steps" for b in self.boxes]
         kept = "values and gradients" if self.has_values else "gradients"
         return f"<Trace of {kept} in {self.dtype}; {'; '.join(parts)}>"
 
 
 def _named(front: str, alike: Alike, values: bool) -> dict[str, HostArray]:
     """The arrays of some steps under the names that they have in a file."""
-    found = {}
+    found: dict[str, HostArray] = {}
     for k, operation in enumerate(alike.operations):
         if operation.label in alike.grads:
             rows = alike.grads[operation.label]
@@ -255,9 +278,9 @@ def _put_together(facts: dict[str, Any], arrays: dict[str, HostArray]) -> Trace:
     boxes = []
     for i, box in enumerate(facts["boxes"]):
         steps = [_alike(f"{i}/{j}", some, arrays) for j, some in enumerate(box["steps"])]
-        texts = [str(box[name]) for name in ("path", "title", "kind")]
-        names = [tuple(map(str, box[name])) for name in ("states", "gates")]
-        boxes.append(TracedBox(*texts, *names, bool(box["backward"]), steps))  # type: ignore[arg-type]
+        path, title, kind = (str(box[name]) for name in ("path", "title", "kind"))
+        states, gates = (tuple(map(str, box[name])) for name in ("states", "gates"))
+        boxes.append(TracedBox(path, title, kind, states, gates, bool(box["backward"]), steps))
     parameters = {
         name: TracedParameter(
             arrays.get(f"parameter/{k}/value"),
