@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -207,30 +206,40 @@ def _pairs(a: Alike, b: Alike, what: What) -> Iterator[tuple[TracedOperation, Ro
 
 
 def partners(a: Alike, b: Alike) -> dict[str, str]:
-    """Return which operation of a step in b stands for each of those of a step in a, by label.
+    """Return which operation of a step in b plays the part of each of those of a step in a, by label.
 
-    Labels tell it, unless one step is given more than the other: inputs are numbered, so that an input
-    more changes the labels of others. Then operations are matched in their order.
+    They are matched from the states back: operands of operations that play one part do so too. So a
+    gate's part is played by what stands in its place, and inputs, which are numbered, need not have the
+    same numbers. What no state is computed from is matched by its label.
     """
-    ours, theirs = ([o.label for o in steps.operations] for steps in (a, b))
-    inputs = max(sum(o.kind == "input" for o in steps.operations) for steps in (a, b))
-    if ours == theirs or inputs < 2:
-        return {label: label for label in ours if label in theirs}
-    blocks = SequenceMatcher(None, _forms(a), _forms(b), autojunk=False).get_matching_blocks()
-    return {ours[block.a + k]: theirs[block.b + k] for block in blocks for k in range(block.size)}
+    ours, theirs = ({o.label: o for o in steps.operations} for steps in (a, b))
+    if [(o.label, o.operands) for o in a.operations] == [(o.label, o.operands) for o in b.operations]:
+        return {label: label for label in ours}
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    left = deque(_ends(a, b))
+    while left:
+        mine, other = left.popleft()
+        if mine not in found and other not in taken:
+            found[mine] = other
+            taken.add(other)
+            left.extend(_alike_operands(ours[mine].operands, theirs[other].operands))
+    rest = [label for label in ours if label not in found and label in theirs]
+    return found | {label: label for label in rest if label not in taken}
 
 
-def _forms(steps: Alike) -> list[tuple[object, ...]]:
-    """What an operation has in common with the one that stands for it."""
-    rows = steps.values or steps.grads
-    return [
-        (
-            o.kind if o.is_given else o.op,
-            o.name,
-            rows[o.label].values.shape[1:] if o.label in rows else (),
-        )
-        for o in steps.operations
-    ]
+def _ends(a: Alike, b: Alike) -> list[tuple[str, str]]:
+    """The states of both by name, or else what is computed last."""
+    named = [{o.name: o.label for o in steps.operations if o.kind == "state"} for steps in (a, b)]
+    shared = [(named[0][name], named[1][name]) for name in named[0] if name in named[1]]
+    return shared[::-1] or [(a.operations[-1].label, b.operations[-1].label)]
+
+
+def _alike_operands(mine: tuple[str, ...], others: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Operands that play one part: by label if both have the same ones, else by position if as many."""
+    if set(mine) != set(others) and len(mine) == len(others):
+        return list(zip(mine, others, strict=True))
+    return [(label, label) for label in mine if label in others]
 
 
 def zeros_like(rows: Rows | None) -> Rows:
@@ -244,7 +253,7 @@ def _added(steps: Alike, operation: TracedOperation) -> HostArray | None:
     some = [steps.values[x].values for x in operation.operands if x in steps.values]
     if operation.op not in ADDITIVE or not some:
         return None
-    return np.max([_size(x).max(-1, keepdims=True, initial=0.0) for x in some], axis=0)
+    return np.max([size_of(x).max(-1, keepdims=True, initial=0.0) for x in some], axis=0)
 
 
 # --- how far two arrays are apart -----------------------------------------------------------------
@@ -262,7 +271,7 @@ def apart(a: Rows, b: Rows, scale: HostArray | None = None) -> HostArray:
         Sizes that the difference is relative to where they are larger; it broadcasts with (n, B).
     """
     first, second, _ = at_one_power(a, b)
-    size = np.maximum(_size(first), _size(second))
+    size = np.maximum(size_of(first), size_of(second))
     if scale is not None:
         size = np.maximum(size, scale)
     return differences(first, second).max(-1, initial=0.0) / np.where(size > 0, size, 1.0)
@@ -290,7 +299,7 @@ def differences(a: HostArray, b: HostArray) -> HostArray:
     return found
 
 
-def _size(values: HostArray) -> HostArray:
+def size_of(values: HostArray) -> HostArray:
     """The largest finite number of each row, in float64."""
     sizes = np.abs(np.asarray(values, np.float64))
     return np.where(np.isfinite(sizes), sizes, 0.0).max(-1, initial=0.0)
@@ -330,7 +339,7 @@ def _largest(a: HostArray, b: HostArray) -> tuple[float, float, HostArray]:
     """The largest difference of two arrays, the same relative to the largest number, and all of them."""
     first, second = (np.asarray(x, np.float64) for x in (a, b))
     found = differences(first, second)
-    size = max(float(_size(x.reshape(1, -1))[0]) for x in (first, second))
+    size = max(float(size_of(x.reshape(1, -1))[0]) for x in (first, second))
     most = float(found.max(initial=0.0))
     return most, most / (size or 1.0), found
 

@@ -17,6 +17,7 @@ from .comparing import (
     at_one_power,
     by_name,
     differences,
+    size_of,
 )
 from .scaling import HostArray
 from .traces import TracedOperation, runs_at
@@ -268,10 +269,8 @@ class Partings:
         time = int(box.time[at.step])
         first, second, powers = at_one_power(*box.rows(operation.label, time, what))
         apart = differences(first, second)[0]
-        size = np.maximum(np.abs(first), np.abs(second))[0].max(-1, keepdims=True, initial=0.0)
-        with np.errstate(all="ignore"):
-            relative = np.where(size > 0, apart / size, 0.0)
-        relative[np.isnan(relative)] = np.inf
+        size = np.maximum(size_of(first), size_of(second))[0, :, None]
+        relative = apart / np.where(size > 0, size, 1.0)
         sequence, column = np.unravel_index(int(np.argmax(relative)), relative.shape)
         gate, unit = self._gate_and_unit(box, operation, int(column), relative.shape[1])
         return Parting(

@@ -160,4 +160,4 @@ def _in_gradients(
 def _kinds(rows: Rows) -> tuple[HostArray, HostArray]:
     """At which steps there is a NaN, and an infinity, (n,)."""
     flat = rows.values.reshape(len(rows.values), -1)
-    return np.isnan(flat).any(1), np.isinf(flat).any(1)
+    return np.any(np.isnan(flat), axis=1), np.any(np.isinf(flat), axis=1)

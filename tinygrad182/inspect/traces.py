@@ -415,13 +415,13 @@ def _operands(node: Node, batch: Batch) -> Iterator[Node]:
     """What an operation is computed from among those that are shown."""
     if node in batch.given:
         return
-    inside, left = set(batch.every), [node]
+    inside, left = set(batch.every), [*reversed(node.inputs or ())]
     while left:
-        for x in left.pop().inputs or ():
-            if isinstance(x, Node) and x in batch.values:
-                yield x
-            elif isinstance(x, Node) and x in inside:
-                left.append(x)
+        x = left.pop()
+        if isinstance(x, Node) and x in batch.values:
+            yield x
+        elif isinstance(x, Node) and x in inside:
+            left += reversed(x.inputs or ())
 
 
 def _weights(node: Node, batch: Batch) -> dict[str, None]:
