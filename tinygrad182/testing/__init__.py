@@ -9,9 +9,10 @@ import importlib
 from typing import Any
 
 from .checking import GradientCheck
+from .grading import CellComparison, compare_cells
 from .gradients import check_gradients
 
-__all__ = ["GradientCheck", "check_gradients", "strategies"]
+__all__ = ["CellComparison", "GradientCheck", "check_gradients", "compare_cells", "strategies"]
 
 
 def __getattr__(name: str) -> Any:
