@@ -10,10 +10,17 @@ from typing import Any
 
 from .backward import check_backward
 from .checking import GradientCheck
-from .grading import CellComparison, compare_cells
 from .gradients import check_gradients
+from .grading import CellComparison, compare_cells
 
-__all__ = ["CellComparison", "GradientCheck", "check_backward", "check_gradients", "compare_cells", "strategies"]
+__all__ = [
+    "CellComparison",
+    "GradientCheck",
+    "check_backward",
+    "check_gradients",
+    "compare_cells",
+    "strategies",
+]
 
 
 def __getattr__(name: str) -> Any:

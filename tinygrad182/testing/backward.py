@@ -1,4 +1,4 @@
-"""``check_backward``: a derivative that was written by hand in NumPy, against numerical ones of its forward."""
+"""``check_backward``: a derivative written by hand in NumPy, against numerical ones of its own forward."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_backward(
     ----------
     forward : callable
         ``forward(x, h, c, ...)`` returns ``(h, c, cache)``; for a cell without c, ``forward(x, h, ...)``
-        returns ``(h, cache)``. The parameters follow by their names or in the order of ``parameters``, or in
+        returns ``(h, cache)``. The parameters follow by their names, in the order of ``parameters``, or in
         one dict; a function that takes none uses the arrays in ``parameters`` from outside.
     backward : callable
         ``backward(dh, dc, cache)``, or ``backward(dh, cache)``, returns the gradients by x, h, c and each
@@ -106,6 +106,7 @@ def check_backward(
         complex step  ...
         ratio         0.333333333
     it is the mean over the batch; take the sum
+    right: dx, dh, dW_ih, dW_hh
     """
     state = ("h",) if c is None else ("h", "c")
     given = {"x": _array("x", x), "h": _array("h", h)}
@@ -113,7 +114,9 @@ def check_backward(
     own = {name: _array(name, value) for name, value in (parameters or {}).items()}
     clash = own.keys() & given.keys()
     if clash:
-        raise ArgumentError(f"check_backward: parameters has {brief(min(clash))}, a name that is taken")
+        raise ArgumentError(
+            f"check_backward: parameters has {brief(min(clash))}, a name that is taken"
+        )
     cell = HandWritten(forward, backward, state, parameters or {})
     rng = np.random.default_rng(seed)
     units = given["h"].shape[-1]
@@ -166,7 +169,9 @@ class _Step:
         self.most = max_entries
         self.after, _ = cell.run({name: a.copy() for name, a in given.items()})
         self._check_after()
-        self.cotangents = {p: rng.standard_normal(given[p].shape) for p in cell.state}
+        self.cotangents: Arrays = {
+            p: np.asarray(rng.standard_normal(given[p].shape)) for p in cell.state
+        }
         self.point = np.concatenate([a.ravel() for a in given.values()])
         self.exact = self._takes_complex()
 
@@ -180,14 +185,14 @@ class _Step:
             shape = self.given[name].shape
             if part.shape != shape:
                 raise ShapeError(
-                    f"check_backward: forward returns {name} of shape {part.shape}; that before the step has "
-                    f"shape {shape}"
+                    f"check_backward: forward returns {name} of shape {part.shape}; before the step its "
+                    f"shape is {shape}"
                 )
             if part.dtype != float or not np.isfinite(part).all():
                 found = "numbers that are not finite" if part.dtype == float else str(part.dtype)
                 raise ArgumentError(
-                    f"check_backward: forward returns {name} as {found} at step {self.t}; it is called with "
-                    "float64 and has to keep that"
+                    f"check_backward: forward returns {name} as {found} at step {self.t}; it is called "
+                    "with float64 and has to keep that"
                 )
 
     # --- right gradients ------------------------------------------------------------------------
@@ -207,8 +212,8 @@ class _Step:
         points = five_points(self._vector, self.point, v)
         if points.kinked.any():
             raise NotDifferentiableError(
-                f"check_backward: forward has a kink or a jump at step {self.t}, so there is no derivative to "
-                "compare with; check at other inputs"
+                f"check_backward: forward has a kink or a jump at step {self.t}, so there is no derivative "
+                "to compare with; check at other inputs"
             )
         exact = complex_step(self._vector, self.point, v)
         if exact is None:
@@ -342,8 +347,8 @@ def _gradient(name: str, value: Any, step: int) -> Vector:
         array = np.asarray(None)
     if array.dtype.kind not in "fiu":
         raise GradientCheckError(
-            f"check_backward: d{name} is {brief(value)} at step {step}; return an array of numbers of the shape "
-            f"of {name}"
+            f"check_backward: d{name} is {brief(value)} at step {step}; return an array of numbers of the "
+            f"shape of {name}"
         )
     return array.astype(float)
 

@@ -112,7 +112,7 @@ class _Values(dict[str, Any]):
 def _reads(line: Line) -> tuple[str, ...]:
     if isinstance(line, Reading):
         return line.reads
-    code = line.__code__  # type: ignore[attr-defined]
+    code = line.__code__
     names: tuple[str, ...] = code.co_varnames[: code.co_argcount]
     return names
 

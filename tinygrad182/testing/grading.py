@@ -142,8 +142,8 @@ def compare_cells(
 
         - a function ``step(x, h, c, **parameters)`` or ``step(x, state, **parameters)`` of Tensors that
           returns the next state. Its parameters are named ``weight_ih`` or ``W_ih``, ``weight_hh`` or
-          ``W_hh``, ``bias_ih`` or ``b_ih``, ``bias_hh`` or ``b_hh``, in PyTorch's layout; one ``b`` alone is
-          the sum of both. NumPy's functions take Tensors, so a step written in NumPy will do;
+          ``W_hh``, ``bias_ih`` or ``b_ih``, ``bias_hh`` or ``b_hh``, in PyTorch's layout; one ``b`` alone
+          is the sum of both. NumPy's functions take Tensors, so a step written in NumPy will do;
         - a module with such parameters, called as ``cell(x, state)``;
         - a class of one's own of :class:`RecurrentCell` or :class:`RecurrentLayer`.
 
@@ -225,14 +225,15 @@ class _Pair:
         self.parameters = _parameters_of(reference, rng)
         self.device = next(reference.parameters()).device
         inputs = _inputs(x, reference)
-        before = _initial(state, self.parts, (inputs.shape[1], self.units), rng)
+        shape = inputs.shape[1], self.units
+        before = _initial(state, self.parts, shape, rng)
         steps = [
             step_of(cell, self.gates, self.parts, n) for cell, n in ((mine, names), (reference, {}))
         ]
         self.steps: list[_Ran] = []
         for t, x_t in enumerate(inputs):
             given = {"x": x_t, **before, **self.parameters}
-            cotangents = {part: rng.standard_normal(before[part].shape) for part in self.parts}
+            cotangents: dict[str, Vector] = {p: rng.standard_normal(shape) for p in self.parts}
             own, ours = (self._run(t, step, given, cotangents) for step in steps)
             self.steps.append(_Ran(given, cotangents, own, ours))
             before = {part: ours.values[part] for part in self.parts}
@@ -372,8 +373,8 @@ def _inputs(x: Any, reference: Recurrent) -> Vector:
     inputs = _host(x)
     if inputs.ndim != 3 or inputs.shape[2] != reference.input_size or 0 in inputs.shape:
         raise ShapeError(
-            f"compare_cells: x has shape {inputs.shape}; it must be (T, B, {reference.input_size}), at least "
-            "one step of one sequence"
+            f"compare_cells: x has shape {inputs.shape}; it must be (T, B, {reference.input_size}), at "
+            "least one step of one sequence"
         )
     return inputs
 

@@ -99,11 +99,12 @@ class HandWritten:
                 in_order.append(item)
         left = [name for name in names if _plain(name) not in by_name]
         if len(in_order) != len(left):
-            found = f"{len(in_order)} in order" + f", and {', '.join(by_name)} by name" * bool(by_name)
+            count = f"{len(in_order)} gradient{'s' * (len(in_order) != 1)}"
+            found = [count] * bool(in_order) + [f"d{name}" for name in by_name]
             wanted = ", ".join(f"d{name}" for name in names)
             raise GradientCheckError(
-                f"check_backward: backward returns {len(in_order) + len(by_name)} gradients ({found}); needed are "
-                f"{len(names)}: {wanted}, as a tuple in this order, or as a dict"
+                f"check_backward: backward returns {' and '.join(found) or 'nothing'}; it has to return the "
+                f"{len(names)} gradients {wanted}, as a tuple in this order, or as a dict"
             )
         by_order = dict(zip(left, in_order, strict=True))
         return {n: by_order[n] if n in by_order else by_name[_plain(n)] for n in names}
@@ -117,13 +118,20 @@ def _plain(key: Any) -> str:
             name = name.removeprefix(start)
             break
     for part in ("x", "h", "c"):
-        if name in (f"{part}_prev", f"prev_{part}", f"{part}_t", f"{part}0", f"{part}_0", f"{part}prev"):
+        if name in (
+            f"{part}_prev",
+            f"prev_{part}",
+            f"{part}_t",
+            f"{part}0",
+            f"{part}_0",
+            f"{part}prev",
+        ):
             return part
     return name
 
 
 def _style(forward: Callable[..., Any], data: int, parameters: Mapping[str, Any]) -> str:
-    """How forward takes its parameters: from outside, in one dict, by their names, or one after the other."""
+    """How forward takes its parameters: from outside, in one dict, by their names, or in order."""
     arguments = list(inspect.signature(forward).parameters.values())
     if any(p.kind is p.VAR_KEYWORD for p in arguments):
         return "by name"
@@ -132,10 +140,14 @@ def _style(forward: Callable[..., Any], data: int, parameters: Mapping[str, Any]
     further = [p for p in arguments[data:] if p.default is p.empty or p.name in parameters]
     if len(further) == 0 and parameters:
         for name, array in parameters.items():
-            if not isinstance(array, np.ndarray) or array.dtype != float or not array.flags.writeable:
+            if (
+                not isinstance(array, np.ndarray)
+                or array.dtype != float
+                or not array.flags.writeable
+            ):
                 raise ArgumentError(
-                    f"check_backward: forward takes no parameters, so {name} is used from outside; pass the "
-                    "float64 arrays that it uses themselves, or let forward take them"
+                    f"check_backward: forward takes no parameters, so {name} is used from outside; pass "
+                    "the very float64 arrays that it uses, or let forward take them"
                 )
         return "outside"
     names = {p.name for p in further}
@@ -147,6 +159,6 @@ def _style(forward: Callable[..., Any], data: int, parameters: Mapping[str, Any]
         return "in order"
     takes = ", ".join(p.name for p in arguments)
     raise ArgumentError(
-        f"check_backward: forward takes ({takes}), and parameters= has {', '.join(parameters) or 'nothing'}; "
-        "name there what it takes behind the state, in this order"
+        f"check_backward: forward takes ({takes}), and parameters= has "
+        f"{', '.join(parameters) or 'nothing'}; name there what it takes behind the state, in this order"
     )

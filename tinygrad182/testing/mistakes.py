@@ -76,9 +76,11 @@ IN_SUMS = [
         {"from_h": lambda h, weight_hh, bias_hh: by_blocks(h, weight_hh) + bias_hh}),
     Mistake("weight_ih without its transpose", "x is multiplied by W_ih; it has to be W_ihᵀ",
         {"from_x": lambda x, weight_ih, bias_ih: by_blocks(x, weight_ih) + bias_ih}),
-    Mistake("weight_hh reshaped", "W_hh is reshaped, which keeps the order of its numbers; transpose it: W_hh.T",
+    Mistake("weight_hh reshaped",
+        "W_hh is reshaped, which keeps the order of its numbers; transpose it: W_hh.T",
         {"from_h": lambda h, weight_hh, bias_hh: h @ reshaped(weight_hh) + bias_hh}),
-    Mistake("weight_ih reshaped", "W_ih is reshaped, which keeps the order of its numbers; transpose it: W_ih.T",
+    Mistake("weight_ih reshaped",
+        "W_ih is reshaped, which keeps the order of its numbers; transpose it: W_ih.T",
         {"from_x": lambda x, weight_ih, bias_ih: x @ reshaped(weight_ih) + bias_ih}),
     Mistake("weights swapped", "x is multiplied by W_hhᵀ and h by W_ihᵀ; it has to be the other way round",
         {"from_x": lambda x, weight_hh, bias_ih: x @ weight_hh.T + bias_ih,
@@ -104,7 +106,8 @@ IN_SUMS = [
 # --- LSTM -----------------------------------------------------------------------------------------
 
 IN_LSTM = [
-    Mistake("h instead of c", "c_t is made from f ∘ h; it has to be f ∘ c, of the cell state before the step",
+    Mistake("h instead of c",
+        "c_t is made from f ∘ h; it has to be f ∘ c, of the cell state before the step",
         {"c_t": lambda f, h, i, g: f * h + i * g}),
     Mistake("c instead of h", "the sums are made from the cell state c; they have to be made from h",
         {"from_h": lambda c, weight_hh, bias_hh: c @ weight_hh.T + bias_hh}),
@@ -133,13 +136,16 @@ IN_LSTM = [
         {"c_t": lambda f, c, g: f * c + (1 - f) * g}),
     Mistake("1 − f in the place of f", "c_t is (1 − f) ∘ c + i ∘ g; it has to be f ∘ c + i ∘ g",
         {"c_t": lambda f, c, i, g: (1 - f) * c + i * g}),
-    Mistake("no derivative through tanh of c", "h_t sends nothing back to c_t; add dh ∘ o ∘ (1 − tanh²(c_t)) to dc",
+    Mistake("no derivative through tanh of c",
+        "h_t sends nothing back to c_t; add dh ∘ o ∘ (1 − tanh²(c_t)) to dc",
         {"h_t": lambda o, c_t: o * tanh(c_t.detach())}),
-    Mistake("o left out of dc", "dh reaches c_t without the factor o; it has to be dh ∘ o ∘ (1 − tanh²(c_t))",
+    Mistake("o left out of dc",
+        "dh reaches c_t without the factor o; it has to be dh ∘ o ∘ (1 − tanh²(c_t))",
         {"h_t": lambda o, c_t: derived_from(o * tanh(c_t), o * tanh(c_t).detach() + tanh(c_t))}),
     Mistake("f left out of dc", "dc goes to the step before without the factor f; it has to be dc_t ∘ f",
         {"c_t": lambda f, c, i, g: derived_from(f * c + i * g, f * c.detach() + c + i * g)}),
-    Mistake("dc of the next step is not added", "the dc that comes from the step after is left out; add it to what comes through h_t",
+    Mistake("dc of the next step is not added",
+        "the dc that comes from the step after is left out; add it to what comes through h_t",
         {"h_t": lambda f, c, i, g, o: o * tanh(f * c + i * g),
          "c_t": lambda f, c, i, g: (f * c + i * g).detach()}),
 ]
@@ -150,14 +156,19 @@ IN_LSTM = [
 IN_GRU = [
     Mistake("z and 1 − z swapped", "h_t is z ∘ n + (1 − z) ∘ h; it has to be (1 − z) ∘ n + z ∘ h",
         {"h_t": lambda n, z, h: z * n + (1 - z) * h}),
-    Mistake("reset gate before the product", "r is multiplied with h before W_hn; here it is r ∘ (h W_hnᵀ + b_hn)",
-        {"n": lambda from_x_n, r, h, weight_hh_n, bias_hh_n: tanh(from_x_n + (r * h) @ weight_hh_n.T + bias_hh_n)}),
-    Mistake("b_hn outside of the reset gate", "r is multiplied with h W_hnᵀ alone; here it is r ∘ (h W_hnᵀ + b_hn)",
-        {"n": lambda from_x_n, r, h, weight_hh_n, bias_hh_n: tanh(from_x_n + r * (h @ weight_hh_n.T) + bias_hh_n)}),
-    Mistake("reset gate around both sums", "n is tanh(r ∘ (x part + h part)); r belongs to the h part alone",
-        {"n": lambda from_x_n, r, from_h_n: tanh(r * (from_x_n + from_h_n))}),
+    Mistake("reset gate before the product",
+        "r is multiplied with h before W_hn; here it is r ∘ (h W_hnᵀ + b_hn)",
+        {"a_n": lambda from_x_n, r, h, weight_hh_n, bias_hh_n:
+            from_x_n + (r * h) @ weight_hh_n.T + bias_hh_n}),
+    Mistake("b_hn outside of the reset gate",
+        "r is multiplied with h W_hnᵀ alone; here it is r ∘ (h W_hnᵀ + b_hn)",
+        {"a_n": lambda from_x_n, r, h, weight_hh_n, bias_hh_n:
+            from_x_n + r * (h @ weight_hh_n.T) + bias_hh_n}),
+    Mistake("reset gate around both sums",
+        "n is tanh(r ∘ (x part + h part)); r belongs to the h part alone",
+        {"a_n": lambda from_x_n, r, from_h_n: r * (from_x_n + from_h_n)}),
     Mistake("reset gate left out", "n is made without r; it has to be tanh(x part + r ∘ h part)",
-        {"n": lambda from_x_n, from_h_n: tanh(from_x_n + from_h_n)}),
+        {"a_n": lambda from_x_n, from_h_n: from_x_n + from_h_n}),
     Mistake("z left out of n", "h_t is n + z ∘ h; it has to be (1 − z) ∘ n + z ∘ h",
         {"h_t": lambda n, z, h: n + z * h}),
     Mistake("h left out of h_t", "h_t is (1 − z) ∘ n; add z ∘ h",
@@ -170,9 +181,11 @@ IN_GRU = [
 # --- RNN ------------------------------------------------------------------------------------------
 
 IN_RNN = [
-    Mistake("tanh on the wrong side: around h", "h_t is tanh(h W_hhᵀ) + x W_ihᵀ; it has to be tanh of the whole sum",
+    Mistake("tanh on the wrong side: around h",
+        "h_t is tanh(h W_hhᵀ) + x W_ihᵀ; it has to be tanh of the whole sum",
         {"h_t": lambda from_x, from_h: from_x + tanh(from_h)}),
-    Mistake("tanh on the wrong side: around x", "h_t is tanh(x W_ihᵀ) + h W_hhᵀ; it has to be tanh of the whole sum",
+    Mistake("tanh on the wrong side: around x",
+        "h_t is tanh(x W_ihᵀ) + h W_hhᵀ; it has to be tanh of the whole sum",
         {"h_t": lambda from_x, from_h: tanh(from_x) + from_h}),
 ]
 """In a vanilla RNN with tanh, and in its derivative."""
@@ -219,7 +232,8 @@ SLOPES = {
         Slope("without 1 − y", "y = σ(a)", "y (1 − y)", lambda y, a: y),
         Slope("without y", "1 − σ(a)", "y (1 − y)", lambda y, a: 1 - y),
         Slope("at the input", "a (1 − a)", "y (1 − y) with y = σ(a)", lambda y, a: a * (1 - a)),
-        Slope("with σ applied twice", "σ(y) (1 − σ(y))", "y (1 − y)", lambda y, a: sigmoid(y) * (1 - sigmoid(y))),
+        Slope("with σ applied twice", "σ(y) (1 − σ(y))", "y (1 − y)",
+            lambda y, a: sigmoid(y) * (1 - sigmoid(y))),
         Slope("of tanh", "1 − y²", "y (1 − y)", lambda y, a: 1 - y * y),
     ],
     "tanh": [

@@ -55,7 +55,9 @@ class KnownCell:
         wanted = self._translated(gradients)
         if self.formula is None or not {"weight_ih", "weight_hh"} <= self.given.keys():
             return []
-        if len(wanted) < len(gradients) or not self._fits(self.formula, cotangents, after, {}, close):
+        if len(wanted) < len(gradients) or not self._fits(
+            self.formula, cotangents, after, {}, close
+        ):
             return []
         return [
             mistake

@@ -40,7 +40,9 @@ def relations(
         return []
     told = _of_one_shape(right, parts, batch, blocks) if found.shape == right.shape else []
     told = [*told, *_of_other_shapes(right, found)]
-    return [sentence for sentence, wrong in told if found.shape == wrong.shape and close(found, wrong)]
+    return [
+        sentence for sentence, wrong in told if found.shape == wrong.shape and close(found, wrong)
+    ]
 
 
 def _of_one_shape(

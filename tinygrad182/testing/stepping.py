@@ -208,8 +208,8 @@ def _matched(
 def _unknown(names: list[str], parameters: Mapping[str, Any]) -> str:
     found, known = ", ".join(map(repr, names)), ", ".join(parameters)
     return (
-        f"compare_cells: yours takes {found}; a cell takes x, its state, and the parameters {known}. Say which "
-        f"of them is meant: names={{{names[0]!r}: 'weight_ih'}}"
+        f"compare_cells: yours takes {found}; a cell takes x, its state, and the parameters {known}. Say "
+        f"which of them is meant: names={{{names[0]!r}: 'weight_ih'}}"
     )
 
 
