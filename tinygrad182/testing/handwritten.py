@@ -103,8 +103,8 @@ class HandWritten:
             found = [count] * bool(in_order) + [f"d{name}" for name in by_name]
             wanted = ", ".join(f"d{name}" for name in names)
             raise GradientCheckError(
-                f"check_backward: backward returns {' and '.join(found) or 'nothing'}; it has to return the "
-                f"{len(names)} gradients {wanted}, as a tuple in this order, or as a dict"
+                f"check_backward: backward returns {' and '.join(found) or 'nothing'}; it has to return "
+                f"the {len(names)} gradients {wanted}, as a tuple in this order, or as a dict"
             )
         by_order = dict(zip(left, in_order, strict=True))
         return {n: by_order[n] if n in by_order else by_name[_plain(n)] for n in names}

@@ -142,10 +142,14 @@ def _of_module(cell: Any, given: Given, state: tuple[str, ...], names: Mapping[s
 
 
 def _one_step(layer: RecurrentLayer, x: Tensor, parts: list[Tensor]) -> Any:
-    """Run a layer on a sequence of one step."""
+    """Run a layer on a sequence of one step, step by step: loops are not worth compiling for one."""
     whole = [part[None] for part in parts]
     sequence = x[:, None] if layer.batch_first else x[None]
-    last = layer(sequence, whole[0] if len(whole) == 1 else tuple(whole))[1]
+    fused, layer.fused = layer.fused, False
+    try:
+        last = layer(sequence, whole[0] if len(whole) == 1 else tuple(whole))[1]
+    finally:
+        layer.fused = fused
     return tuple([part[0] for part in (last if isinstance(last, tuple) else (last,))])
 
 
