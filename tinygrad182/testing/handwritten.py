@@ -50,10 +50,18 @@ class HandWritten:
         if self._style == "outside":
             return self._split(self._with_own(parameters, data))
         if self._style == "one dict":
-            return self._split(self._forward(*data, parameters))
+            return self._split(self._called(*data, parameters))
         if self._style == "by name":
-            return self._split(self._forward(*data, **parameters))
-        return self._split(self._forward(*data, *parameters.values()))
+            return self._split(self._called(*data, **parameters))
+        return self._split(self._called(*data, *parameters.values()))
+
+    def _called(self, *args: Any, **parameters: Any) -> Any:
+        try:
+            return self._forward(*args, **parameters)
+        except Exception as error:
+            raise ArgumentError(
+                f"check_backward: forward fails: {type(error).__name__}: {error}"
+            ) from error
 
     def _with_own(self, parameters: Arrays, data: list[Vector]) -> Any:
         """Run forward while the arrays that it uses from outside hold other numbers."""
@@ -63,7 +71,7 @@ class HandWritten:
         try:
             for name, array in parameters.items():
                 self._own[name][...] = array
-            return self._forward(*data)
+            return self._called(*data)
         finally:
             for name, array in before.items():
                 self._own[name][...] = array
@@ -85,7 +93,13 @@ class HandWritten:
         """Return what backward gives for each input and parameter, by the name of that."""
         _, cache = self.run(given)
         copies = [cotangents[part].copy() for part in self.state]
-        return self._named(self._backward(*copies, cache))
+        try:
+            result = self._backward(*copies, cache)
+        except Exception as error:
+            raise GradientCheckError(
+                f"check_backward: backward fails: {type(error).__name__}: {error}"
+            ) from error
+        return self._named(result)
 
     def _named(self, result: Any) -> dict[str, Any]:
         """Gradients by the names of what they belong to, however they were returned."""

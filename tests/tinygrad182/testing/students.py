@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class LSTMModule(tg.nn.Module):
         self.x2h = tg.nn.Linear(inputs, 4 * units, rng=0, device=device())
         self.h2h = tg.nn.Linear(units, 4 * units, rng=1, device=device())
 
-    names = {
+    names: ClassVar[dict[str, str]] = {
         "x2h.weight": "weight_ih",
         "x2h.bias": "bias_ih",
         "h2h.weight": "weight_hh",

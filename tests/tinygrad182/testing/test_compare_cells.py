@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
@@ -31,6 +31,7 @@ def reference(kind: str, size: int = 3, units: int = 4, **options: Any) -> Any:
 # --- right cells ----------------------------------------------------------------------------------
 
 
+@settings(max_examples=25)
 @given(
     steps=st.integers(1, 3),
     batch=st.integers(1, 3),
@@ -209,10 +210,8 @@ def test_the_first_gate_that_differs_is_named() -> None:
     assert (first.phase, first.name, first.gate, first.step) == ("forward", "f", "f", 0)
     assert comparison.mistakes == ()
     assert "mistake: none that is known" in repr(comparison)
-    x, cell = inputs(), reference("LSTMCell")
-    assert first.reference != first.mine
-    assert 0 <= first.entry.sequence < 2 and 0 <= first.entry.unit < 4  # type: ignore[operator]
-    assert x.shape[2] == cell.input_size
+    assert first.reference < first.mine, "the sigmoid of a larger sum"
+    assert str(first.entry).startswith("step 0, gate f, sequence ")
 
 
 def test_a_declared_gate_is_compared() -> None:
