@@ -21,6 +21,7 @@ from ..creation import tensor
 from ..errors import ArgumentError, ShapeError
 from ..inspect import Microscope, look
 from ..inspect.flow import GradientFlow
+from ..nn.state_dicts import Cell
 from ..serialization import load
 from . import written
 from .series import Series, read_series
@@ -37,7 +38,7 @@ class Options:
     """A safetensors file, or a state dict that PyTorch saved."""
     data: Path
     """A CSV file, a row for each time step; or an array of numpy.save: (T, I) or (T, B, I)."""
-    cell: nn.Cell | None = None
+    cell: Cell | None = None
     """The kind of cell. By default the number of gates decides."""
     nonlinearity: Literal["tanh", "relu"] = "tanh"
     """Of an RNN. The file does not say."""
@@ -91,10 +92,10 @@ def _input(model: nn.RecurrentNetwork, series: Series, options: Options) -> Tens
         remedy = "choose with --columns" if width > first.input_size else "add what is missing"
         tokens = ", or one column of tokens" if model.embedding is not None else ""
         raise ShapeError(
-            f"inspect: the model in {options.checkpoint} reads I = {first.input_size} numbers a step{tokens}; "
-            f"{options.data} has {width}: {names}; {remedy}"
+            f"inspect: the model in {options.checkpoint} reads I = {first.input_size} numbers a step"
+            f"{tokens}; {options.data} has {width}: {names}; {remedy}"
         )
-    dtype = first.weight_hh_l0.dtype
+    dtype = next(first.parameters()).dtype
     with np.errstate(over="ignore"):
         values = series.values.astype(dtype)
     if not np.isfinite(values).all():
@@ -106,12 +107,20 @@ def _input(model: nn.RecurrentNetwork, series: Series, options: Options) -> Tens
 
 
 def _recognized(model: nn.RecurrentNetwork) -> list[str]:
-    """What the model is, in a sentence."""
-    parts = [
-        f"{name} is {type(module).__name__}({module.extra_repr()})"
+    """What the model is, in sentences."""
+    parts = [f"{name} is {told}" for name, told in _modules(model).items()]
+    notes = [f"In the checkpoint, {', '.join(parts)}."]
+    if any(layer.bidirectional for layer in model.layers):
+        notes.append("Steps of a reverse direction are counted in the order in which it runs.")
+    return notes
+
+
+def _modules(model: nn.RecurrentNetwork) -> dict[str, str]:
+    """What each module is, by its name in the checkpoint."""
+    return {
+        name: f"{type(module).__name__}({module.extra_repr()})"
         for name, module in model.named_children()
-    ]
-    return [f"In the checkpoint, {', '.join(parts)}."]
+    }
 
 
 def _unused(model: nn.RecurrentNetwork) -> list[str]:
@@ -166,11 +175,7 @@ class _Found:
         steps, batch, _ = series.values.shape
         record = {
             "checkpoint": str(self.options.checkpoint),
-            "modules": {
-                name: f"{type(module).__name__}({module.extra_repr()})"
-                for name, module in model.named_children()
-            },
-            "parameters": {name: p.shape for name, p in model.named_parameters()},
+            "modules": _modules(model),
             "unused": model.unused,
             "notes": self.notes,
             "data": {

@@ -127,8 +127,8 @@ def _from_text(source: Path, content: bytes, chosen: Sequence[str]) -> Series:
             if not math.isfinite(number):
                 found = brief(row[i]) if row[i].strip() else "empty"
                 raise FileError(
-                    f"data: {source}, line {lines[t]}, column {names[i]!r} is {found}; write a finite number, "
-                    "or leave out the row, or name the other columns: --columns"
+                    f"data: {source}, line {lines[t]}, column {names[i]!r} is {found}; write a finite "
+                    "number, or leave out the row, or name the other columns: --columns"
                 )
     return Series(values, tuple(names[i] for i in used), tuple(notes))
 

@@ -20,7 +20,7 @@ from .norm import LayerNorm
 from .recurrent import RecurrentCell, RecurrentLayer
 from .residual import ResBlock
 from .rnn import RNN, RNNCell, States
-from .state_dicts import Cell, RecurrentNetwork, from_state_dict
+from .state_dicts import RecurrentNetwork, from_state_dict
 
 PRIMITIVES |= {layer.scan.name: layer.scan for layer in (RNN, LSTM, GRU)}
 
