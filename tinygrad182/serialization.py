@@ -1,7 +1,8 @@
 """Checkpoints: a model, its optimizer and a few facts in one safetensors file, replaced as a whole.
 
 The parameters lie in the file under PyTorch's names and layouts, as ``Module.state_dict`` gives them, so
-that PyTorch reads what is saved here and the other way round. Nothing is ever unpickled.
+that PyTorch reads what is saved here and the other way round. Files of ``torch.save`` are read too, and
+nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from safetensors.numpy import save as to_bytes
 
 from ._files import checked_path, write_file
 from ._tensor import Tensor
+from ._torch_files import is_torch_file, read_torch_file, state_dict_in
 from .creation import tensor
 from .errors import ArgumentError, CheckpointError, CheckpointNotFoundError, DTypeError
 from .modes import default_device
@@ -120,7 +123,10 @@ def save(
 
 
 def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
-    """Read a safetensors file, saved by :func:`save` or by anything else.
+    """Read a safetensors file, saved by :func:`save` or by anything else, or a file of ``torch.save``.
+
+    Which of the two it is shows in the file itself, whatever its name. PyTorch is not needed, and nothing
+    in the file can run: what is more than tensors, numbers and texts is refused.
 
     Parameters
     ----------
@@ -132,17 +138,21 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
     Returns
     -------
     Checkpoint
-        With ``.model``, ``.optimizer`` and ``.meta``. In a file that was not saved by :func:`save`,
-        all arrays are the model's, and ``.meta`` is the metadata of its header.
+        With ``.model``, ``.optimizer`` and ``.meta``. In a safetensors file that was not saved by
+        :func:`save`, all arrays are the model's, and ``.meta`` is the metadata of its header. Of what
+        ``torch.save`` wrote, ``.model`` is the state dict, which may stand in a dict beside other things
+        (``{"state_dict": …, "epoch": 3}``), and ``.meta`` the numbers and texts beside it; the state of
+        PyTorch's optimizers is not read. ``bfloat16`` becomes ``float32`` there.
 
     Raises
     ------
     CheckpointNotFoundError
         No such file; also a ``FileNotFoundError``.
     CheckpointError
-        A file that cannot be read: a folder, damaged, in another format.
+        A file that cannot be read: a folder, damaged, in another format, or a pickle of more than a state
+        dict, such as a whole module. The message says how to save it instead.
     DTypeError
-        A dtype that NumPy does not have, such as ``bfloat16``.
+        In a safetensors file, a dtype that NumPy does not have, such as ``bfloat16``.
 
     Examples
     --------
@@ -153,6 +163,11 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
     """
     source = checked_path("load", path, CheckpointError)
     device = default_device(device)
+    with _readable("load", source):
+        if is_torch_file(source):
+            state, facts = state_dict_in(source, read_torch_file(source))
+            model = {name: tensor(array, device=device) for name, array in state.items()}
+            return Checkpoint(model, None, facts)
     found, header = read_arrays("load", source)
     arrays = {name: tensor(value, device=device) for name, value in found.items()}
     if _KEY not in header:
@@ -205,17 +220,26 @@ def read_arrays(what: str, source: Path) -> tuple[dict[str, np.ndarray[Any, Any]
         As for :func:`load`.
     """
     try:
-        with safe_open(source, framework="numpy") as file:
+        with _readable(what, source), safe_open(source, framework="numpy") as file:
             arrays = {name: _read(what, file, name) for name in file.keys()}  # noqa: SIM118
             return arrays, file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{what}: {source} is damaged, or not a safetensors file: {error}"
+        ) from error
+
+
+@contextmanager
+def _readable(what: str, source: Path) -> Iterator[None]:
+    """Tell of a file that is not there, or that cannot be read, in our own errors."""
+    try:
+        yield
+    except CheckpointError:  # an OSError too
+        raise
     except FileNotFoundError as error:
         raise CheckpointNotFoundError(f"{what}: there is no file {source}") from error
     except OSError as error:
         raise CheckpointError(f"{what}: cannot read {source}: {error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{what}: {source} is damaged, or no safetensors file: {error}"
-        ) from error
 
 
 # --- what is in a checkpoint --------------------------------------------------------------------
