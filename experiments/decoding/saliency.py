@@ -25,7 +25,7 @@ BACK = 80
 """How many characters back the claim looks: about a line of text."""
 
 BEFORE = 40
-"""Characters of the passage after which its most telling one is looked for: it needs some to look back on."""
+"""Characters of the passage that its most telling one has before it, to look back on."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Saliency:
         return relative
 
     def distances(self) -> Floats:
-        """How many characters back each prediction looks, (T,): the mean of k − t, weighted by the norms."""
+        """How many characters back each prediction looks, (T,): the mean of k − t weighted by norms."""
         weights = 10.0 ** self.relative()
         at = np.arange(len(weights))
         back: Floats = at - (weights @ at) / weights.sum(axis=1)

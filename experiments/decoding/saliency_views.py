@@ -14,6 +14,7 @@ from experiments.common.numbers import Floats
 from experiments.common.result import Column, Figure, Row, Table
 from experiments.decoding.saliency import BACK, LAGS, Saliency, telling
 from experiments.decoding.text import shown
+from tinygrad182 import _charts
 
 LOOKS = {
     "RNN": Look(charts.VERMILLION, (2, 3)),
@@ -60,22 +61,40 @@ def text_chart(
     size : str
         What the models are, for the subtitle.
     """
-    at = telling(next(each for each in found if each.cell == "lstm"))
-    hover = alt.selection_point(
-        name="hover",
-        fields=["t"],
-        on="pointerover",
-        clear=False,
-        empty=False,
-        toggle=False,
-        value=[{"t": at}],
+    blocks = [*_cells(found, text), *_heads(found, text, vocabulary)]
+    hover, pin, *signals = _signals(found)
+    text_layers = _text_layers()
+    text_layers[0] = text_layers[0].add_params(hover, pin)
+    chart = (
+        alt.layer(*text_layers, *_head_layers(), data=_charts.data(blocks))
+        .add_params(*signals)
+        .properties(width=alt.Step(WIDTH), height=alt.Step(HEIGHT))
     )
-    pin = alt.selection_point(name="pin", fields=["t"], on="click", empty=False, toggle=False)
-    chosen = alt.param(name="k", expr="isArray(pin.t) ? pin.t[0] : hover.t[0]")
+    return charts.finish(
+        chart,
+        title="Which characters the prediction after the framed one depends on",
+        subtitle=f"Point at a character; a click keeps it, a double click lets it go. {size}",
+    )
+
+
+def _signals(found: Sequence[Saliency]) -> list[alt.Parameter]:
+    """What is pointed at and what was clicked; the character k that follows from them; largest norms."""
+    at = telling(next(each for each in found if each.cell == "lstm"))
+    point: dict[str, Any] = {"fields": ["t"], "empty": False, "toggle": False}
     tops = {each.name: _drawable(each.log10.max(axis=1)) for each in found}
-    largest = alt.param(name="largest", value=tops)
-    lines = alt.Y("line:O", axis=None, scale=alt.Scale(paddingInner=0.08))
-    place = {"x": alt.X("column:O", axis=None, scale=alt.Scale(paddingInner=0.04)), "y": lines}
+    return [
+        alt.selection_point("hover", on="pointerover", clear=False, value=[{"t": at}], **point),
+        alt.selection_point("pin", on="click", **point),
+        alt.param("k", expr="isArray(pin.t) ? pin.t[0] : hover.t[0]"),
+        alt.param("largest", value=tops),
+    ]
+
+
+LINES = alt.Y("line:O", axis=None, scale=alt.Scale(paddingInner=0.08))
+
+
+def _text_layers() -> list[alt.Chart]:
+    """The cells of characters, in the colours of their norms by the prediction after character k."""
     cells = (
         alt.Chart()
         .transform_filter("isArray(datum.k_to_log)")
@@ -85,64 +104,61 @@ def text_chart(
             back="k >= datum.t ? k - datum.t : 'not read yet'",
         )
         .transform_calculate(norm_text=_power("log"), share_text=_power("share"))
+        .encode(
+            x=alt.X("column:O", axis=None, scale=alt.Scale(paddingInner=0.04)),
+            y=LINES,
+            tooltip=[
+                alt.Tooltip("model:N"),
+                alt.Tooltip("character:N"),
+                alt.Tooltip("t:Q"),
+                alt.Tooltip("back:N", title="characters back"),
+                alt.Tooltip("norm_text:N", title="‖∂L/∂x_t‖"),
+                alt.Tooltip("share_text:N", title="of the largest"),
+            ],
+        )
     )
-    tooltip = [
-        alt.Tooltip("model:N"),
-        alt.Tooltip("character:N"),
-        alt.Tooltip("t:Q"),
-        alt.Tooltip("back:N", title="characters back"),
-        alt.Tooltip("norm_text:N", title="‖∂L/∂x_t‖"),
-        alt.Tooltip("share_text:N", title="of the largest"),
+    dark = f"datum.t <= k && datum.share > {LEAST / 3:g}"
+    ink = f"{dark} ? 'white' : datum.t > k ? '{charts.GREY}' : '{charts.INK}'"
+    return [
+        cells.mark_rect(color=UNREAD),
+        cells.transform_filter("isNumber(datum.share)").mark_rect().encode(color=_colour()),
+        cells.transform_filter("isString(datum.share)").mark_rect(color=ODD),
+        cells.transform_filter("datum.t == k").mark_rect(
+            filled=False, stroke=charts.VERMILLION, strokeWidth=2.5
+        ),
+        cells.mark_text(
+            color=alt.ExprRef(ink), baseline="middle", font="monospace", fontSize=15
+        ).encode(text="character:N"),
     ]
-    colour = alt.Color(
+
+
+def _head_layers() -> list[alt.Chart]:
+    """Above each text its model, and what that expects after character k."""
+    heads = alt.Chart().transform_filter("isArray(datum.k_to_said)")
+    heads = heads.transform_calculate(said="datum.k_to_said[k]").encode(x=alt.value(0), y=LINES)
+    style: dict[str, Any] = {"align": "left", "baseline": "middle", "color": charts.INK}
+    return [
+        heads.mark_text(fontSize=15, fontWeight="bold", **style).encode(text="model:N"),
+        heads.mark_text(fontSize=13, dx=52, **style).encode(text="said:N"),
+    ]
+
+
+def _colour() -> alt.Color:
+    labels = f"(datum.value == {LEAST:g} ? '≤ ' : '') + '1e' + format(datum.value, 'd')"
+    return alt.Color(
         "share:Q",
         title=SHARE,
-        scale=alt.Scale(domain=[LEAST, LEAST / 2, 0.0], range=list(COLOURS), clamp=True),
+        scale=alt.Scale(
+            domain=[LEAST, LEAST / 2, 0.0], range=list(COLOURS), interpolate="rgb", clamp=True
+        ),
         legend=alt.Legend(
             orient="bottom",
             direction="horizontal",
             gradientLength=340,
             values=list(range(int(LEAST), 1)),
-            labelExpr=f"(datum.value == {LEAST:g} ? '≤ ' : '') + '1e' + format(datum.value, 'd')",
+            labelExpr=labels,
             titleLimit=500,
         ),
-    )
-    ink = f"datum.share > {LEAST / 3:g} && datum.t <= k ? 'white' : datum.t > k ? '{charts.GREY}' : '{charts.INK}'"
-    layers = [
-        cells.mark_rect(color=UNREAD).encode(**place, tooltip=tooltip).add_params(hover, pin),
-        cells.transform_filter("isNumber(datum.share)")
-        .mark_rect()
-        .encode(**place, color=colour, tooltip=tooltip),
-        cells.transform_filter("isString(datum.log)")
-        .mark_rect(color=ODD)
-        .encode(**place, tooltip=tooltip),
-        cells.transform_filter("datum.t == k")
-        .mark_rect(filled=False, stroke=charts.VERMILLION, strokeWidth=2.5)
-        .encode(**place),
-        cells.mark_text(color=alt.ExprRef(ink), baseline="middle", font="monospace", fontSize=15).encode(
-            **place, text="character:N", tooltip=tooltip
-        ),
-    ]
-    heads = alt.Chart().transform_filter("isArray(datum.k_to_said)")
-    head = {"x": alt.value(0), "y": lines}
-    layers += [
-        heads.mark_text(align="left", baseline="middle", fontSize=15, fontWeight="bold").encode(
-            **head, text="model:N", color=alt.value(charts.INK)
-        ),
-        heads.transform_calculate(said="datum.k_to_said[k]")
-        .mark_text(align="left", baseline="middle", fontSize=13, dx=52)
-        .encode(**head, text="said:N", color=alt.value(charts.INK)),
-    ]
-    chart = (
-        alt.layer(*layers, data=charts.data(_cells(found, text) + _heads(found, text, vocabulary)))
-        .add_params(chosen, largest)
-        .properties(width=alt.Step(WIDTH), height=alt.Step(HEIGHT))
-        .resolve_scale(x="shared")
-    )
-    return charts.finish(
-        chart,
-        title="Which characters the prediction after the framed one depends on",
-        subtitle=["Point at a character; a click keeps it, a double click lets it go.", size],
     )
 
 
@@ -153,9 +169,9 @@ def _power(field: str) -> str:
     return f"isNumber({log}) ? {mantissa} + 'e' + {exponent} : isString({log}) ? {log} : '–'"
 
 
-def _cells(found: Sequence[Saliency], text: str) -> list[Row]:
+def _cells(found: Sequence[Saliency], text: str) -> list[dict[str, Any]]:
     """A row for each character of each model's text, with lists over the predictions from it on."""
-    rows: list[Any] = []
+    rows = []
     for block, each in enumerate(found):
         for t, character in enumerate(text[:-1]):
             rows.append(
@@ -171,27 +187,26 @@ def _cells(found: Sequence[Saliency], text: str) -> list[Row]:
     return rows
 
 
-def _heads(found: Sequence[Saliency], text: str, vocabulary: str) -> list[Row]:
+def _heads(found: Sequence[Saliency], text: str, vocabulary: str) -> list[dict[str, Any]]:
     """A row above each model's text, with the sentence for each prediction."""
-    rows: list[Any] = [
+    return [
         {
             "model": each.name,
             "line": _first_line(block, len(text) - 1),
             "k_to_said": [
-                _expectation(probabilities, vocabulary, following)
+                expectation(probabilities, vocabulary, following)
                 for probabilities, following in zip(each.probabilities, text[1:], strict=True)
             ],
         }
         for block, each in enumerate(found)
     ]
-    return rows
 
 
 def _first_line(block: int, length: int) -> int:
     return block * (1 + -(-length // COLUMNS))
 
 
-def _expectation(probabilities: Floats, vocabulary: str, following: str) -> str:
+def expectation(probabilities: Floats, vocabulary: str, following: str) -> str:
     """The likeliest characters in words, and the one that the text goes on with."""
     likeliest = np.argsort(-probabilities, kind="stable")[:LIKELIEST]
     expected = ", ".join(f"“{shown(vocabulary[i])}” {probabilities[i]:.0%}" for i in likeliest)
@@ -232,27 +247,27 @@ def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
     )
 
 
-def figures(
-    found: Sequence[Saliency], text: str, vocabulary: str, size: str
-) -> tuple[Figure, ...]:
+def figures(found: Sequence[Saliency], text: str, vocabulary: str, size: str) -> tuple[Figure, ...]:
     """The text, and the mean over many windows."""
     return (
         Figure(
             "saliency",
             "Which characters a prediction depends on",
-            "L = −log p, where p is the probability that a model gives to the character that comes next. "
-            "x_t is the vector of 32 or as many numbers that stands for character t: the model's input. "
-            "The darker a character is, the more a small change of its vector would change L; the colour "
-            "is relative to the darkest of the same model. Characters on grey are after the framed one: "
-            "the model has not read them.",
+            "Each model has read the text up to the framed character, and predicts the next one. "
+            "L = −log p, where p is the probability that it gives to the character which the text goes on "
+            "with. x_t is the embedding vector of character t, the model's input at step t. The darker a "
+            "character is, the more a small change of its vector changes L, relative to the darkest of the "
+            "same model. The model has not read the characters on grey. At first the one is framed "
+            "at which the LSTM looks farthest back.",
             text_chart(found, text, vocabulary, size),
         ),
         Figure(
             "reach",
             "How far back each model looks",
-            "The root mean square of the norm over windows of the held-out text, in decades: 1e-2 says "
-            "that a small change of the character there changes the prediction a hundredth as much as "
-            "a change of the last one.",
+            "L is the loss of the character that follows a window of the held-out text; the curves are "
+            "root mean squares over all windows. Where a curve is at 1e-2, a small change of that "
+            "character's vector changes L a hundredth as much as a change of the last one's. A straight "
+            "line is a factor that is the same at each step back.",
             lag_chart(found, size),
         ),
     )
