@@ -73,7 +73,7 @@ def text_chart(
     return charts.finish(
         chart,
         title="Which characters the prediction after the framed one depends on",
-        subtitle=f"Point at a character; a click keeps it, a double click lets it go. {size}",
+        subtitle=f"{size}; point at a character, click to keep it, double-click to let it go",
     )
 
 

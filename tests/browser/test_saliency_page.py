@@ -21,7 +21,7 @@ from tinygrad182._html import chart_page
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-TEXT = a_text(600)
+TEXT = a_text(140)
 SOURCE = Corpus("toy", TEXT, TEXT)
 VOCABULARY = SOURCE.vocabulary
 

@@ -95,7 +95,7 @@ def test_the_passage_has_one_character_more_than_predictions():
 @pytest.fixture(scope="module")
 def shown():
     """Three small models' saliency, and the rows of its chart."""
-    text = a_text(600)
+    text = a_text(140)
     source = Corpus("toy", text, text)
     models = [CharLM(source.vocabulary, 4, 3, cell=cell, rng=1) for cell in CELLS]
     found = [saliency(model, source) for model in models]
