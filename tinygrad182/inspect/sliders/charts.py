@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ..._charts import GREY, PALETTE, altair, encoded, layered
 from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 
-WIDTH, HEIGHT = 540, 350
-SIDE, LOW = 280, 112
+WIDTH, HEIGHT = 540, 400
+SIDE, LOW = 290, 140
 """Width and height of the charts at the side."""
 
 LINE, LINES = 18, 5
@@ -65,7 +65,7 @@ def words(source: Source) -> Any:
 def gradients(source: Source) -> Any:
     """Draw log10 ‖∂L/∂h_t‖ on a linear axis, without a floor, beside the closed form and |λ|max."""
     alt = altair()
-    curves = _norms(source.losses, "g", source.states, "norm of the gradient", "'‖∂L/∂{}ₜ‖'")
+    curves = _norms(source.losses, "g", source.states, "norm of the gradient", "‖∂L/∂{}ₜ‖", 8)
     slope = source.losses.transform_flatten(["line_t", "line"])
     exact = source.losses.transform_flatten(["exact_t", "exact"])
     more = [
@@ -75,7 +75,7 @@ def gradients(source: Source) -> Any:
         ),
         encoded(
             exact.transform_filter("isNumber(datum.exact)").mark_point(
-                color=GREY, size=70, strokeWidth=1.5, opacity=1
+                color=GREY, size=70, strokeWidth=1.5, opacity=1, clip=True
             ),
             x=_x("exact_t"),
             y="exact:Q",
@@ -93,7 +93,7 @@ def gradients(source: Source) -> Any:
 
 def states(source: Source) -> Any:
     """Draw log10 ‖h_t‖."""
-    curves = _norms(source.values, "v", source.states, "norm", "'‖{}ₜ‖'")
+    curves = _norms(source.values, "v", source.states, "norm", "‖{}ₜ‖", 4)
     axis = _ends(source.losses, "values")  # it depends on the length
     return layered([*curves, axis], width=SIDE, height=LOW, title="The states")
 
@@ -140,7 +140,9 @@ def _over_time(row: Any, kind: str, names: Sequence[str]) -> Any:
     return steps.transform_calculate(**here)
 
 
-def _norms(row: Any, kind: str, names: Sequence[str], title: str, label: str) -> list[Any]:
+def _norms(
+    row: Any, kind: str, names: Sequence[str], title: str, label: str, ticks: int
+) -> list[Any]:
     """Norms over time in decades: a line for each state, marks for those that have no logarithm."""
     alt = altair()
     there = _over_time(row, kind, names)
@@ -148,11 +150,11 @@ def _norms(row: Any, kind: str, names: Sequence[str], title: str, label: str) ->
     decade = "'1e' + format(datum.value, 'd')"
     between = norm_text("datum.value")  # where an axis has few decades
     label_of = f"datum.value === floor(datum.value) ? {decade} : {between}"
-    axis = alt.Axis(tickCount=alt.ExprRef("height / 40"), labelExpr=label_of)
+    axis = alt.Axis(tickCount=ticks, labelExpr=label_of)
     scale = alt.Scale(zero=False, nice=False)
     y = alt.Y("y:Q", title=f"{title}, in decades", scale=scale, axis=axis)
-    told = {label.strip("'").format(n): norm_text(f"datum.{f}") for f, n in fields.items()}
-    before, after = label.strip("'").split("{}")
+    told = {label.format(n): norm_text(f"datum.{f}") for f, n in fields.items()}
+    before, after = label.split("{}")
     return [
         _lines(there, fields, y, "states", f"'{before}' + datum.label + '{after}'"),
         *_marks(there, fields),

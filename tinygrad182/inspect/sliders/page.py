@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ... import _charts
@@ -11,7 +11,9 @@ from ..._charts import Row
 from ..._html import chart_page, text
 from ..microscope.page import fold, style
 from .charts import VIEWS, Source, page_chart
-from .settings import APPLIES, OF_NETWORK, STOPS, Setting, written
+from .settings import APPLIES, OF_NETWORK, Setting, written
+
+Stops = Mapping[str, tuple[Any, ...]]
 
 STATES, PARTS = ("h", "c"), ("via h", "via branch", "local")
 """Those of any cell."""
@@ -32,6 +34,7 @@ _CHOICES = {"last": "the last state", "all": "every state"}
 def chart_spec(
     losses: Sequence[Row],
     values: Sequence[Row],
+    stops: Stops,
     start: Setting,
     view: str | None = None,
     bound: bool = False,
@@ -42,6 +45,8 @@ def chart_spec(
     ----------
     losses, values : sequence of dict
         :func:`loss_row` and :func:`values_row` of settings, with their names as ``key``.
+    stops : mapping of str to tuple
+        Those of each control.
     start : Setting
         What is shown at first.
     view : str, optional
@@ -59,23 +64,25 @@ def chart_spec(
         )
         chart = page_chart(source) if view is None else VIEWS[view](source)
         spec = _charts.spec(chart)
-    spec["params"] = [*_signals(start, bound), *spec.get("params", ())]
+    spec["params"] = [*_signals(stops, start, bound), *spec.get("params", ())]
     return spec
 
 
-def _signals(start: Setting, bound: bool) -> list[dict[str, Any]]:
+def _signals(stops: Stops, start: Setting, bound: bool) -> list[dict[str, Any]]:
     """The controls as signals, and what follows from them."""
     found: list[dict[str, Any]] = []
-    for name, stops in STOPS.items():
-        place = stops.index(getattr(start, name))
+    for name, some in stops.items():
+        place = some.index(getattr(start, name))
         binding = {"bind": {"element": f"#{name}", "event": "input"}} if bound else {}
         found.append({"name": f"at_{name}", "value": place} | binding)
-    here = {name: f"{json.dumps(list(map(written, STOPS[name])))}[+at_{name}]" for name in STOPS}
+    here = {
+        name: f"{json.dumps(list(map(written, some)))}[+at_{name}]" for name, some in stops.items()
+    }
     for name, cells in APPLIES.items():
         here[name] = f"indexof({json.dumps(cells)}, cell) < 0 ? '' : {here[name]}"
     follow = here | {
         "network": f"join([{', '.join(OF_NETWORK)}], '/')",
-        "key": f"join([{', '.join(STOPS)}], '/')",
+        "key": f"join([{', '.join(stops)}], '/')",
         "steps": "+length",
         "states": "cell === 'LSTM' ? ['h', 'c'] : ['h']",
         "parts": "cell === 'LSTM' ? ['direct', 'via h', 'local'] : "
@@ -104,42 +111,50 @@ READING = (
 )
 
 
-def page(losses: Sequence[Row], values: Sequence[Row], start: Setting, notes: Sequence[str]) -> str:
-    """Return the page as HTML that needs no network."""
+def page(
+    losses: Sequence[Row],
+    values: Sequence[Row],
+    stops: Stops,
+    start: Setting,
+    notes: Sequence[str],
+) -> str:
+    """Return the page as HTML that needs no network; parameters are those of :func:`chart_spec`."""
     title = "Gradients through time: a playground"
     return chart_page(
         title,
-        chart_spec(losses, values, start, bound=True),
+        chart_spec(losses, values, stops, start, bound=True),
         _charts.library(),
         themes=[_charts.theme(dark) for dark in (False, True)],
-        style=style() + _STYLE + _greyed(),
-        above=f"<header><h1>{text(title)}</h1></header>\n{_controls(start)}",
+        style=style() + _STYLE + _greyed(stops),
+        above=f"<header><h1>{text(title)}</h1></header>\n{_controls(stops, start)}",
         below=fold("How to read this page", READING) + fold("What network this is", notes),
     )
 
 
-def _controls(start: Setting) -> str:
-    """A list for words, a slider with its stops below it for numbers."""
+def _controls(stops: Stops, start: Setting) -> str:
+    """A list for words, a slider with its stops below it for numbers; Vega's own controls get no room."""
     controls = "".join(
-        (_list if isinstance(stops[0], str) else _slider)(name, stops.index(getattr(start, name)))
-        for name, stops in STOPS.items()
+        (_list if isinstance(some[0], str) else _slider)(
+            name, some, some.index(getattr(start, name))
+        )
+        for name, some in stops.items()
     )
-    return f'<form id="settings" autocomplete="off">\n{controls}</form>'
+    return f'<form id="settings" autocomplete="off">\n{controls}</form>\n<div id="controls"></div>'
 
 
-def _list(name: str, place: int) -> str:
+def _list(name: str, stops: tuple[Any, ...], place: int) -> str:
     options = "".join(
         f'<option value="{k}"{" selected" if k == place else ""}>{_CHOICES.get(stop, stop)}</option>'
-        for k, stop in enumerate(STOPS[name])
+        for k, stop in enumerate(stops)
     )
     return _labelled(name, f'<select id="{name}">{options}</select>')
 
 
-def _slider(name: str, place: int) -> str:
-    stops = "".join(f"<span>{written(stop)}</span>" for stop in STOPS[name])
-    ends = f'min="0" max="{len(STOPS[name]) - 1}" value="{place}"'
+def _slider(name: str, stops: tuple[Any, ...], place: int) -> str:
+    below = "".join(f"<span>{written(stop)}</span>" for stop in stops)
+    ends = f'min="0" max="{len(stops) - 1}" value="{place}"'
     return _labelled(
-        name, f'<input type="range" id="{name}" {ends}><span class="stops">{stops}</span>'
+        name, f'<input type="range" id="{name}" {ends}><small class="stops">{below}</small>'
     )
 
 
@@ -161,11 +176,11 @@ h1 { font-size: 18px }
 """
 
 
-def _greyed() -> str:
+def _greyed(stops: Stops) -> str:
     """CSS that greys a control out, and takes it no clicks, where the cell does not have what it sets."""
     rules = []
     for name, cells in APPLIES.items():
-        others = [k for k, cell in enumerate(STOPS["cell"]) if cell not in cells]
+        others = [k for k, cell in enumerate(stops["cell"]) if cell not in cells]
         chosen = ", ".join(f'#cell option[value="{k}"]:checked' for k in others)
         rules.append(f"#settings:has({chosen}) .{name} {{ opacity: 0.35; pointer-events: none }}")
     return "\n".join(rules)

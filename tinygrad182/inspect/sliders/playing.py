@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import webbrowser
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from ... import _calls, _charts
 from ..._charts import Row
 from ..._files import checked_path, write_file
 from ..._reprs import shown
-from ...errors import MissingDependencyError, UnknownPathError, brief
+from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
 from ...nn.checks import check_size
 from .charts import VIEWS
 from .measuring import Measured, measure
 from .page import PARTS, STATES, chart_spec, page
 from .rows import loss_row, values_row
-from .settings import INPUTS, LONGEST, Draws, Setting, settings
+from .settings import INPUTS, STOPS, Draws, Setting, settings
 from .telling import told
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
@@ -35,41 +34,42 @@ class Playground:
     Attributes
     ----------
     hidden_size, seed : int
+    stops : dict of str to tuple
+        The stops of each control.
     settings : list of Setting
-        Those that the page holds, 2,904 of them.
+        What the page holds: every combination of stops.
     """
 
-    def __init__(self, hidden_size: int, seed: int, chosen: Iterable[Setting]) -> None:
-        check_size(self, "hidden_size", hidden_size, 1)
-        self.hidden_size, self.seed = hidden_size, seed
-        self.settings = list(chosen)
+    def __init__(
+        self, hidden_size: int, seed: int, stops: Mapping[str, Sequence[Any]] | None
+    ) -> None:
+        self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
+        self.seed = seed
+        self.stops = STOPS | _checked(stops or {})
+        self.settings = list(settings(self.stops))
         self._draws = Draws(hidden_size, seed)
 
     def measure(self, setting: Setting) -> Measured:
         """Measure the gradients of one setting."""
         return measure(self._draws.loss(self._draws.layer(setting), setting))
 
-    def _loss_row(self, layer: RecurrentLayer, setting: Setting) -> Row:
-        found = measure(self._draws.loss(layer, setting))
+    def _loss_row(self, layer: RecurrentLayer, setting: Setting, found: Measured) -> Row:
         unit = "block" if setting.cell == "ResNet" else "step"
         sentences = told(found, setting.loss, _GATES.get(setting.cell, ""), unit)
         exact = self._draws.closed_form(layer, setting)
         row = loss_row(found, STATES, PARTS, sentences, setting.loss == "last", exact)
         return {"key": setting.key} | row
 
-    def _values_row(self, layer: RecurrentLayer, setting: Setting) -> Row:
-        longest = replace(setting, length=LONGEST, loss="last")
-        found = measure(self._draws.loss(layer, longest))
-        return {"key": setting.network} | values_row(found, STATES)
-
     def rows(self, some: Sequence[Setting], track: Track = iter) -> tuple[list[Row], list[Row]]:
-        """Return the page's data: a row for each setting, and one for each network's states."""
+        """Return the page's data: a row for each setting, and one for the states of each network."""
         losses, values = [], []
         networks = [list(each) for _, each in groupby(some, key=lambda s: s.network)]
         for network in track(networks):
             layer = self._draws.layer(network[0])
-            losses += [self._loss_row(layer, setting) for setting in network]
-            values.append(self._values_row(layer, network[0]))
+            found = [measure(self._draws.loss(layer, setting)) for setting in network]
+            losses += [self._loss_row(layer, *each) for each in zip(network, found, strict=True)]
+            longest = max(found, key=lambda measured: len(measured.time))
+            values.append({"key": network[0].network} | values_row(longest, STATES))
         return losses, values
 
     def page(self, track: Track = iter) -> str:
@@ -82,7 +82,7 @@ class Playground:
         """
         _charts.library()  # what is missing is said before the work
         losses, values = self.rows(self.settings, track)
-        return page(losses, values, self._start, self._notes())
+        return page(losses, values, self.stops, self._start, self._notes())
 
     @property
     def _start(self) -> Setting:
@@ -103,7 +103,7 @@ class Playground:
             "The loss is L = v · h at the last step, or the sum of v · h_t over all steps, with one random "
             "direction v of norm 1. So the gradient of a loss at the last step starts with norm 1.",
             "The library computed every number at every stop (gradient_flow, path_split, gain_split, "
-            "step_jacobians). The page itself computes only the direct share, as what the others leave of 1.",
+            "step_jacobians). The page computes only the direct share, as what the others leave of 1.",
         ]
 
     def save_html(self, path: str | Path, track: Track = iter) -> None:
@@ -148,7 +148,7 @@ class Playground:
                 f"playground: no view {view!r}; there are {brief(list(VIEWS))[1:-1]}"
             )
         setting = Setting(**stops)
-        return chart_spec(*self.rows([setting]), setting, view)
+        return chart_spec(*self.rows([setting]), STOPS, setting, view)
 
     def save_png(
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
@@ -173,8 +173,26 @@ class Playground:
         return f"<Playground of {len(self.settings):,} settings, hidden size {self.hidden_size}>"
 
 
+def _checked(stops: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+    """Fewer stops of some controls, in the order of the sliders."""
+    found = {}
+    for name, some in stops.items():
+        if name not in STOPS:
+            raise ArgumentError(
+                f"playground: no control {brief(name)}; there are {', '.join(STOPS)}"
+            )
+        found[name] = tuple(stop for stop in STOPS[name] if stop in some)
+        if not some or len(found[name]) < len(set(some)):
+            raise ArgumentError(
+                f"playground: {name} {brief(some)}; choose among its stops {STOPS[name]}"
+            )
+    return found
+
+
 @_calls.told
-def playground(hidden_size: int = 16, seed: int = 0) -> Playground:
+def playground(
+    hidden_size: int = 16, seed: int = 0, stops: Mapping[str, Sequence[Any]] | None = None
+) -> Playground:
     """Make the page on which sliders set a network, and its gradients move.
 
     Cell, nonlinearity, spectral radius, biases, length and loss are controls; states, gradients, the closed
@@ -187,6 +205,8 @@ def playground(hidden_size: int = 16, seed: int = 0) -> Playground:
         Hidden units of every cell.
     seed : int
         Of weights, biases, input and the loss's direction.
+    stops : mapping of str to sequence, optional
+        Fewer stops of some controls, for a smaller page: ``{"length": [30, 200], "bias": [0]}``.
 
     Returns
     -------
@@ -200,6 +220,8 @@ def playground(hidden_size: int = 16, seed: int = 0) -> Playground:
     >>> play = tg.inspect.playground(hidden_size=8)
     >>> play
     <Playground of 2,904 settings, hidden size 8>
+    >>> play.stops["length"]
+    (10, 30, 100, 200)
     >>> play.save_html("playground.html")  # doctest: +SKIP
     """
-    return Playground(hidden_size, seed, settings())
+    return Playground(hidden_size, seed, stops)

@@ -15,11 +15,14 @@ from .measuring import Measured
 
 HostArray = np.ndarray[Any, Any]
 
-DIGITS = 13
-"""Decimals of a logarithm or a share: a norm that is drawn is right to 1e-12."""
+LOG_DIGITS, SHARE_DIGITS = 13, 12
+"""Decimals of logarithms and of shares, so that norms and shares are right to 1e-12."""
 
 CIRCLES = 12
 """Steps at which the closed form is drawn."""
+
+AWAY = [-9, -9]
+"""Where what is not drawn stands, left of the picture: Vega complains of a layer without a point."""
 
 WIDE = 128
 """Characters of a line of the sentences."""
@@ -28,7 +31,7 @@ WIDE = 128
 def values_row(found: Measured, states: Sequence[str]) -> Row:
     """log10 ‖h_t‖ of every state: ``v0``, ``v1`` … in the order of ``states``."""
     there = {f"v{k}": found.values[name] for k, name in enumerate(states) if name in found.values}
-    return {field: coded(logs, DIGITS) for field, logs in there.items()}
+    return {field: coded(logs, LOG_DIGITS) for field, logs in there.items()}
 
 
 def loss_row(
@@ -58,22 +61,25 @@ def loss_row(
         k: found.gradients[name] for k, name in enumerate(states) if name in found.gradients
     }
     shares = {k: found.shares[name] for k, name in enumerate(parts) if name in found.shares}
-    row: Row = {f"g{k}": coded(logs, DIGITS) for k, logs in gradients.items()}
+    row: Row = {f"g{k}": coded(logs, LOG_DIGITS) for k, logs in gradients.items()}
     row |= {f"s{k}": _numbers(share) for k, share in shares.items()}
     row["radius"] = found.radius if math.isfinite(found.radius) else None
     low, high = row["gradients"] = _range(list(gradients.values()))
     row["values"] = _range(list(found.values.values()))
     row["shares"] = _share_range(list(found.shares.values()))
     row["lines"] = [line for s in sentences for line in textwrap.wrap(s, WIDE)]
-    row |= _slope(found, low, high) if slope else {"line_t": [], "line": []}
-    return row | _closed(np.zeros(0) if exact is None else exact)
+    row |= {"line_t": AWAY, "line": [low, low], "exact_t": AWAY, "exact": [low, low]}
+    if slope:
+        row |= _slope(found, low, high)
+    return row if exact is None else row | _closed(exact)
 
 
 def _closed(exact: HostArray) -> Row:
-    """The closed form at some steps, the last one among them."""
-    times = np.arange(len(exact))[:: -max(len(exact) // CIRCLES, 1)]
+    """The closed form at some steps between the ends."""
+    every = max(len(exact) // CIRCLES, 1)
+    times = np.arange(len(exact) - 1 - every, 0, -every)
     with np.errstate(divide="ignore"):
-        return {"exact_t": times.tolist(), "exact": coded(np.log10(exact[times]), DIGITS)}
+        return {"exact_t": times.tolist(), "exact": coded(np.log10(exact[times]), LOG_DIGITS)}
 
 
 def _numbers(values: HostArray) -> list[float | int | None]:
@@ -82,7 +88,7 @@ def _numbers(values: HostArray) -> list[float | int | None]:
 
 
 def _number(x: float) -> float | int | None:
-    return None if not math.isfinite(x) else int(x) if x == int(x) else round(x, DIGITS)
+    return None if not math.isfinite(x) else int(x) if x == int(x) else round(x, SHARE_DIGITS)
 
 
 def _range(logs: list[HostArray]) -> list[float]:
@@ -107,7 +113,7 @@ def _slope(found: Measured, low: float, high: float) -> Row:
     last = int(found.time[-1])
     end = float(found.gradients[found.state][-1])
     if not (found.radius > 0 and math.isfinite(found.radius) and math.isfinite(end)):
-        return {"line_t": [], "line": []}
+        return {}
     each = math.log10(found.radius)
     room = high - end if each > 0 else end - low
     steps = min(last, room / abs(each)) if each else last

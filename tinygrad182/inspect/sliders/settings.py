@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -103,21 +103,14 @@ def written(stop: str | float) -> str:
     return stop if isinstance(stop, str) else f"{stop:g}"
 
 
-def settings(**some: tuple[Any, ...]) -> Iterator[Setting]:
+def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[Setting]:
     """Every combination of stops, each once: a control that a cell does not have stays at its first stop.
 
     Those of one network follow each other.
-
-    Parameters
-    ----------
-    **some
-        The stops of a control, instead of all of them.
     """
-    stops = STOPS | some
-    names = [each.name for each in fields(Setting)]
-    for chosen in itertools.product(*(stops[name] for name in names)):
-        setting = Setting(**dict(zip(names, chosen, strict=True)))
-        idle = [name for name in names if not setting.applies(name)]
+    for chosen in itertools.product(*stops.values()):
+        setting = Setting(**dict(zip(stops, chosen, strict=True)))
+        idle = (name for name in stops if not setting.applies(name))
         if all(getattr(setting, name) == stops[name][0] for name in idle):
             yield setting
 
@@ -172,7 +165,7 @@ class Draws:
         self.reads = _unit(rng.standard_normal(hidden_size))
         self.biases = rng.standard_normal((4, hidden_size))
 
-    def layer(self, setting: Setting) -> RecurrentLayer:
+    def layer(self, setting: Setting) -> Any:
         """The network of a setting."""
         layer: Any = _LAYERS[setting.cell](
             INPUTS, self.hidden_size, rng=self.seed, dtype="float64", device="cpu"
@@ -202,7 +195,7 @@ class Draws:
         read = output if setting.loss == "all" else output[-1]
         return total(read * self.reads)
 
-    def closed_form(self, layer: RecurrentLayer, setting: Setting) -> HostArray | None:
+    def closed_form(self, layer: Any, setting: Setting) -> HostArray | None:
         """‖∂L/∂h_t‖ of the linear network at every step, from powers of its matrix; None for others.
 
         ∂L/∂h_t is (Mᵀ)^(T−1−t) v for a loss at the last of T steps, and Σ_k (Mᵀ)^k v, k up to

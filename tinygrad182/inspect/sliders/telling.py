@@ -57,12 +57,13 @@ def _level(found: Measured) -> str:
 
 
 def _stopped(found: Measured) -> str:
-    """What is said where no number arrives at the first step."""
+    """What is said where nothing, or no number, arrives at the first step."""
     logs = found.gradients[found.state]
-    first, wrong = int(found.time[0]), ~np.isfinite(logs)
-    since = int(found.time[np.argmin(wrong)]) - 1 if not wrong.all() else int(found.time[-1])
-    what = "exactly 0" if logs[0] < 0 else number(float(logs[0]))
-    return f"No number arrives at t = {first}: from t = {since} back, ∂L/∂{found.state} is {what}."
+    first, since = found.time[0], found.time[np.flatnonzero(~np.isfinite(logs))[-1]]
+    nothing = logs[0] < 0
+    what = "exactly 0" if nothing else number(float(logs[0]))
+    arrives = "No gradient arrives" if nothing else "No number arrives"
+    return f"{arrives} at t = {first}: from t = {since} back, ∂L/∂{found.state} is {what}."
 
 
 def _cause(found: Measured, gate: str, unit: str) -> list[str]:
