@@ -108,7 +108,7 @@ def shares(source: Source) -> Any:
     names = dict(zip(["direct", *fields], ["direct", *source.parts], strict=True))
     y = alt.Y("y:Q", title="share", scale=alt.Scale(zero=False, nice=False))
     y = y.axis(format=".0%", tickCount=4)
-    told = {name: f"format(datum.{field}, '.1%')" for field, name in names.items()}
+    told = {name: _said(field, f"format(datum.{field}, '.1%')") for field, name in names.items()}
     layers = [
         _lines(there, names, y, "parts", "datum.label"),
         _ends(source.losses, "shares"),
@@ -153,7 +153,7 @@ def _norms(
     axis = alt.Axis(tickCount=ticks, labelExpr=label_of)
     scale = alt.Scale(zero=False, nice=False)
     y = alt.Y("y:Q", title=f"{title}, in decades", scale=scale, axis=axis)
-    told = {label.format(n): norm_text(f"datum.{f}") for f, n in fields.items()}
+    told = {label.format(n): _said(f, norm_text(f"datum.{f}")) for f, n in fields.items()}
     before, after = label.split("{}")
     return [
         _lines(there, fields, y, "states", f"'{before}' + datum.label + '{after}'"),
@@ -211,10 +211,15 @@ def _ends(row: Any, field: str) -> Any:
     return encoded(ends, y=altair().Y(f"{field}:Q"))
 
 
+def _said(field: str, number: str) -> str:
+    """An expression for a number, or for a dash where the cell has no such state or path."""
+    return f"datum.{field} === null ? '–' : {number}"
+
+
 def _columns(there: Any, told: dict[str, str]) -> Any:
-    """A transparent column for each step, which says the numbers."""
+    """A transparent column for each step, which says the numbers; ``told`` are expressions by name."""
     alt = altair()
-    texts = {f"told{k}": text for k, text in enumerate(told.values())}
+    texts = {f"told{k}": expr for k, expr in enumerate(told.values())}
     columns = there.transform_calculate(
         left="datum.t - 0.5", right="datum.t + 0.5", **texts
     ).mark_rect(opacity=0, clip=True)
