@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.browser.test_page import between, says
+from tests.browser.test_page import says
 from tests.browser.texts import clipped, overlapping, texts
 from tests.tinygrad182.inspect.sliders.recipe import Stop, network, rows_of
 from tinygrad182 import _charts
@@ -22,6 +22,8 @@ pytest.importorskip("vl_convert")
 
 Open = Callable[..., Any]
 SIZE, SEED = 4, 1
+TWO_DIGITS = math.log10(1.0501)
+"""What is drawn has two significant digits; its data are compared in full elsewhere."""
 STOPS = {"radius": (0.5, 1.1), "bias": (0.0, 3.0), "forget_bias": (0.0, 2.0), "length": (10, 30)}
 
 
@@ -39,6 +41,12 @@ def told(page: Any, what: str) -> dict[int, str]:
     labels = columns.evaluate_all("found => found.map(e => e.getAttribute('aria-label'))")
     said = (dict(part.split(": ", 1) for part in label.split("; ")) for label in labels)
     return {int(each["t"]): each[what] for each in said if what in each}
+
+
+def log10(text: str) -> float:
+    """The logarithm of a number that is drawn; its exponent may be any."""
+    mantissa, _, exponent = text.replace("−", "-").partition("e")
+    return math.log10(float(mantissa)) + int(exponent or 0)
 
 
 def choose(page: Any, control: str, choice: str) -> None:
@@ -63,8 +71,7 @@ def check(written: Path, page: Any, key: str) -> None:
             drawn = told(page, what)
             assert drawn.keys() == set(range(stop.length))
             for t, text in drawn.items():
-                low, high = between(text)
-                assert low <= logs[t] <= high, (key, what, t)
+                assert abs(log10(text) - logs[t]) < TWO_DIGITS, (key, what, t)
     shares = tg.inspect.path_split(loss)["c" if stop.cell == "LSTM" else "h"].shares
     for part, share in shares.items():
         for t, text in told(page, part).items():
