@@ -22,6 +22,7 @@ from .operations import StepEdge, StepFlow, StepOperation, StepVectors, step_flo
 from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
+from .sliders.playing import Playground, playground
 from .through import Through
 from .trace_diff import TraceDiff, diff
 from .traces import Trace, load_trace
@@ -42,6 +43,7 @@ __all__ = [
     "Microscope",
     "PathSplit",
     "PathSplits",
+    "Playground",
     "RecordedStateFlow",
     "StackFlow",
     "StateFlow",
@@ -70,6 +72,7 @@ __all__ = [
     "look",
     "mark",
     "path_split",
+    "playground",
     "state_grad_matrix",
     "step_flow",
     "step_jacobians",

@@ -213,7 +213,9 @@ def partners(a: Alike, b: Alike) -> dict[str, str]:
     same numbers. What no state is computed from is matched by its label.
     """
     ours, theirs = ({o.label: o for o in steps.operations} for steps in (a, b))
-    if [(o.label, o.operands) for o in a.operations] == [(o.label, o.operands) for o in b.operations]:
+    if [(o.label, o.operands) for o in a.operations] == [
+        (o.label, o.operands) for o in b.operations
+    ]:
         return {label: label for label in ours}
     found: dict[str, str] = {}
     taken: set[str] = set()

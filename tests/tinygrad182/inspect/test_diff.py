@@ -24,7 +24,9 @@ class Model:
 
     def __init__(self, kind: str = "LSTM", seed: int = 0, dtype: Any = "float64", **options: Any):
         options = {"num_layers": 2, "hidden_size": H} | options
-        self.layer = LAYERS[kind](input_size=3, rng=seed, dtype="float64", **options).to(dtype=dtype)
+        self.layer = LAYERS[kind](input_size=3, rng=seed, dtype="float64", **options).to(
+            dtype=dtype
+        )
         hidden = options["hidden_size"]
         self.head = tg.nn.Linear(hidden, 1, rng=seed + 1, dtype="float64").to(dtype=dtype)
         self.dtype = dtype
@@ -47,7 +49,9 @@ def test_one_model_run_twice_is_the_same_to_the_last_bit(kind: str) -> None:
     found = tg.inspect.diff(model.loss(), model.loss())
     assert found.same
     assert found.values is found.gradients is found.backward is None
-    assert found.sentences == [f"The {w} are the same to the last bit." for w in ("values", "gradients")]
+    assert found.sentences == [
+        f"The {w} are the same to the last bit." for w in ("values", "gradients")
+    ]
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -112,7 +116,9 @@ def test_a_gradient_differs_where_an_independent_pass_says() -> None:
     model = Model()
     with tg.inspect.intervene("lstm.l1", gate="f", function=lambda f: f * 0.5, time=15):
         runs = model.loss(), model.loss()
-        flows = [tg.inspect.gradient_flow(loss)["lstm.l1"].h.grad for loss in (model.loss(), runs[0])]
+        flows = [
+            tg.inspect.gradient_flow(loss)["lstm.l1"].h.grad for loss in (model.loss(), runs[0])
+        ]
     plain = Model().loss()
     flows[0] = tg.inspect.gradient_flow(plain)["lstm.l1"].h.grad
     found = tg.inspect.diff(plain, runs[0])
@@ -159,7 +165,9 @@ def test_a_planted_step_is_named(data: st.DataObject) -> None:
     assert found.values is not None
     named = (found.values.path, found.values.label, found.values.time, found.values.unit)
     assert named == (path, gate, time, unit)
-    assert f"The values part first at t = {time} in {path}: gate {gate} (unit {unit}" in words(found)
+    assert f"The values part first at t = {time} in {path}: gate {gate} (unit {unit}" in words(
+        found
+    )
 
 
 def test_two_seeds() -> None:
@@ -212,7 +220,10 @@ def test_a_forgotten_detach_is_found_by_the_gradients_alone(all_steps: bool) -> 
     assert named == ("h", 11, "arises")
     assert found.backward is found.gradients
     told = words(found)
-    assert "Going back, the gradients part first at t = 11 in the loop: the gradient by the state h" in told
+    assert (
+        "Going back, the gradients part first at t = 11 in the loop: the gradient by the state h"
+        in told
+    )
     assert "a detach" in told
 
 

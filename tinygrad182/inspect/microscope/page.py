@@ -262,11 +262,11 @@ def page(
         chart,
         _charts.library(),
         themes=[_charts.theme(dark) for dark in (False, True)],
-        style=_style(),
+        style=style(),
         above=_header(title, sentences),
-        below=_fold("More of what there is to see", more)
-        + _fold("How to read this page", reading)
-        + _fold("What was kept, and what was left out", left_out),
+        below=fold("More of what there is to see", more)
+        + fold("How to read this page", reading)
+        + fold("What was kept, and what was left out", left_out),
     )
 
 
@@ -275,14 +275,15 @@ def _header(title: str, sentences: Sequence[str]) -> str:
     return f'<header>\n<h1>{text(title)}</h1>\n{lines}</header>\n<div id="controls"></div>'
 
 
-def _fold(title: str, lines: Sequence[str]) -> str:
+def fold(title: str, lines: Sequence[str]) -> str:
+    """Lines behind a title that opens them; nothing where there are none."""
     if not lines:
         return ""
     items = "".join(f"<li>{text(line)}</li>\n" for line in lines)
     return f"<details>\n<summary>{text(title)}</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
-def _style() -> str:
+def style() -> str:
     """CSS: the chart's colours, and a slider that stays in sight."""
     light, dark = (
         "; ".join(f"--{name}: {value}" for name, value in colours._asdict().items())
