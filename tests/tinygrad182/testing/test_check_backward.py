@@ -147,8 +147,8 @@ def test_arrays_used_from_outside_are_moved_and_put_back() -> None:
     found = tg.testing.check_backward(from_outside, backward, x, h, c, parameters)
     assert found.method == "five points"
     assert all((parameters[name] == before[name]).all() for name in before)
+    lists = {name: a.tolist() for name, a in parameters.items()}
     with pytest.raises(tg.ArgumentError, match="Wx is used from outside"):
-        lists = {name: a.tolist() for name, a in parameters.items()}
         tg.testing.check_backward(from_outside, backward, x, h, c, lists)
 
 
