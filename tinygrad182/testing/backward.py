@@ -60,8 +60,9 @@ def check_backward(
         What else forward is differentiated by.
     gates : str or tuple of str
         The order of the gates in the parameters, such as ``"ifgo"``, for messages. Parameters may have
-        their blocks of H in rows or in columns. With the gates of an LSTM or GRU, and parameters called
-        ``W_ih`` or ``Wx`` and ``W_hh`` or ``Wh``, known mistakes are recognized.
+        their blocks of H in rows or in columns; where the shapes leave it open, rows are meant. With the
+        gates of an LSTM or GRU, and parameters called ``W_ih`` or ``Wx`` and ``W_hh`` or ``Wh``, known
+        mistakes are recognized.
     rtol : float
         Relative tolerance, beside what the numerical derivative may be off.
     max_entries : int

@@ -32,12 +32,19 @@ def forward(x: Any, h: Any, c: Any, Wx: Any, Wh: Any, b: Any) -> Any:
     return o * np.tanh(c_next), c_next, (x, h, c, Wx, Wh, i, f, o, g, c_next)
 
 
-def backward(dh: Any, dc: Any, cache: Any) -> Any:
-    x, h, c, Wx, Wh, i, f, o, g, c_next = cache
+def sums(dh: Any, dc: Any, cache: Any) -> Any:
+    """The cotangents of the gates' sums."""
+    *_, c, _, _, i, f, o, g, c_next = cache
     t = np.tanh(c_next)
     dc = dc + dh * o * (1 - t**2)
     blocks = dc * g * i * (1 - i), dc * c * f * (1 - f), dh * t * o * (1 - o), dc * i * (1 - g**2)
-    da = np.concatenate(blocks, axis=-1)
+    return np.concatenate(blocks, axis=-1)
+
+
+def backward(dh: Any, dc: Any, cache: Any) -> Any:
+    x, h, _, Wx, Wh, _, f, o, _, c_next = cache
+    da = sums(dh, dc, cache)
+    dc = dc + dh * o * (1 - np.tanh(c_next) ** 2)
     return da @ Wx.T, da @ Wh.T, dc * f, x.T @ da, h.T @ da, da.sum(axis=0)
 
 
@@ -147,8 +154,8 @@ def test_arrays_used_from_outside_are_moved_and_put_back() -> None:
     found = tg.testing.check_backward(from_outside, backward, x, h, c, parameters)
     assert found.method == "five points"
     assert all((parameters[name] == before[name]).all() for name in before)
+    lists = {name: a.tolist() for name, a in parameters.items()}
     with pytest.raises(tg.ArgumentError, match="Wx is used from outside"):
-        lists = {name: a.tolist() for name, a in parameters.items()}
         tg.testing.check_backward(from_outside, backward, x, h, c, lists)
 
 
@@ -175,76 +182,9 @@ def test_a_forward_that_cannot_take_complex_numbers_is_checked_by_five_points() 
 
 def changed(**changes: Callable[[Array], Any]) -> Callable[..., Any]:
     def wrong(dh: Any, dc: Any, cache: Any) -> Any:
-        found = as_dict(dh, dc, cache)
-        return found | {name: change(found[name]) for name, change in changes.items()}
-
-    return wrong
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda g: 0 * g, "it is 0 everywhere"),
-        (lambda g: -g, "its sign is wrong"),
-        (lambda g: 2 * g, "it is twice as large as it should be"),
-        (lambda g: g / 3, "it is the mean over the batch; take the sum"),
-        (
-            lambda g: g.T,
-            "dWh has shape (8, 2) at step 0; it has to be (2, 8), that of Wh\nit is transposed",
-        ),
-        (lambda g: np.roll(g, 4, axis=1), "its blocks are those of o, g, i, f"),
-        (lambda g: g.reshape(8, 2), "its numbers are right, and its shape is not"),
-        (lambda g: None, "dWh is None at step 0; return an array of numbers"),
-        (lambda g: [[1], [1, 2]], "dWh is [[1], [1, 2]] at step 0"),
-        (lambda g: g * np.nan, "dWh is wrong at step 0, gate i, unit 0, input 0"),
-    ],
-)
-def test_a_wrong_gradient_is_described(change: Callable[[Array], Any], text: str) -> None:
-    assert text in message(changed(dWh=change))
-
-
-def test_the_gate_the_unit_and_the_right_ones_are_named() -> None:
-    def change(g: Array) -> Array:
-        g = g.copy()
-        g[1, 7] *= 3.0
-        return g
-
-    told = message(changed(dWh=change))
-    assert "dWh is wrong at step 0, gate g, unit 1, input 1\n    yours " in told
-    assert "ratio         3" in told
-    assert "right: dx, dh, dc, dWx, db" in told
-    assert "wrong too" not in told
-
-
-def test_the_step_is_named() -> None:
-    calls = []
-
-    def late(dh: Any, dc: Any, cache: Any) -> Any:
-        calls.append(1)
-        return changed(db=lambda g: g * len(calls))(dh, dc, cache)
-
-    assert "db is wrong at step 1, gate" in message(late)
-
-
-def test_a_sum_over_the_batch_that_is_missing_is_named() -> None:
-    def wrong(dh: Any, dc: Any, cache: Any) -> Any:
-        found = as_dict(dh, dc, cache)
-        x, dx, Wx = cache[0], found["dx"], cache[3]
-        da = np.linalg.lstsq(Wx, dx.T, rcond=None)[0].T
-        assert x.shape == dx.shape
-        exact = _da(dh, dc, cache)
-        assert da.shape == exact.shape
-        return found | {"db": exact}
+        return as_dict(dh, dc, cache) | {"db": sums(dh, dc, cache)}
 
     assert "the sum over the batch is missing" in message(wrong)
-
-
-def _da(dh: Any, dc: Any, cache: Any) -> Any:
-    _, _, c, _, _, i, f, o, g, c_next = cache
-    t = np.tanh(c_next)
-    dc = dc + dh * o * (1 - t**2)
-    blocks = dc * g * i * (1 - i), dc * c * f * (1 - f), dh * t * o * (1 - o), dc * i * (1 - g**2)
-    return np.concatenate(blocks, axis=-1)
 
 
 def mistaken(
