@@ -35,6 +35,9 @@ from experiments.regression.untrained import UntrainedOptions
 STILL_DOWNHILL = 0.5
 """The cosine of 60°: a step along the blocked gradient gains half of what one along the true one does."""
 
+LONGEST = 400
+"""Time steps T: a gradient split by hops into T parts holds T² · B · H numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HDetachOptions(UntrainedOptions):
@@ -61,6 +64,7 @@ class HDetachOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        options.at_most("length", self.length, LONGEST)
         options.finite("forget-bias", *self.forget_bias)
         options.positive("scale", *self.scale)
         options.at_least("draws", self.draws, 1)

@@ -196,6 +196,7 @@ def test_a_run_of_the_ends_alone_writes_its_files(tmp_path):
         ({"block": (np.nan,)}, "--block must be a probability"),
         ({"forget_bias": ()}, "--forget-bias needs at least one value"),
         ({"scale": (0.0,)}, "--scale must be a finite number above 0"),
+        ({"length": 401}, "--length must be 400 or less"),
         ({"draws": 0}, "--draws must be 1 or more"),
     ],
 )
