@@ -184,7 +184,7 @@ def test_a_run_of_the_ends_alone_writes_its_files(tmp_path):
     ends = ["--block", "0", "1", "--forget-bias", "1", "--scale", "2"]
     assert main(["h-detach", "--out", str(tmp_path / "out"), *sizes, *ends]) == 0
     record = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert len(record["claims"]) == 6
+    assert len(record["claims"]) == 5
     assert "draw" not in record["reading"][1]
     assert (tmp_path / "out" / "forget_bias_1.png").is_file()
 
