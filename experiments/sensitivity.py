@@ -207,7 +207,8 @@ def sentences(
     wildest = max(gated, key=lambda cells: cells.whole.max())
     said.append(
         "LSTM with W_h = 0: where memories are "
-        f"{', '.join(f'{memory_of(gate_of(b)):.3g}' for b in opts.biases)} steps long, a change of the forget bias by a small ε changes the cell state c_T by "
+        f"{', '.join(f'{memory_of(gate_of(b)):.3g}' for b in opts.biases)} steps long, a change "
+        "of the forget bias by a small ε changes the cell state c_T by "
         f"{', '.join(f'{ratio:.2g}' for ratio in ratios)} ε of its size (median of all units, "
         f"{opts.seeds_text})."
     )
