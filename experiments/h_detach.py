@@ -3,7 +3,11 @@
 A gradient goes back over two ways: the cell path, on which it is multiplied by the forget gate, and the
 hidden path, on which it is multiplied by a matrix too. h-detach [1]_ blocks the second at each step with a
 probability p. The mean of what is left is known exactly: a path through j hidden states is left with
-probability (1 − p)^j, and the gradient by the number of hidden states on the way is measured in one pass.
+probability (1 − p)^j, and the gradient by the number of hidden states on its way is measured in a pass.
+
+How much is won and lost differs from seed to seed. Of seeds 0 to 29, with the default sizes, the gradient
+grows by 0.09 to 2.5 decades on its way back with forget bias 5 and weights × 4, and what blocking leaves
+has a cosine of -0.03 to 1 with the true gradient of all parameters; no claim is made about that.
 
 References
 ----------
@@ -28,12 +32,14 @@ from experiments.common.words import between, counted, spread
 from experiments.detaching import views
 from experiments.detaching.measure import Network, arrived, growth, see
 from experiments.regression.data import batch_of
-from experiments.regression.flow import FACTOR, FACTOR_DECADES
 from experiments.regression.networks import regressor
 from experiments.regression.untrained import UntrainedOptions
 
-STILL_DOWNHILL = 0.5
-"""The cosine of 60°: a step along the blocked gradient gains half of what one along the true one does."""
+HALF = 0.5
+"""Below it, more of a gradient is lost than is left."""
+
+LONGEST = 400
+"""Time steps T: a gradient split by hops into T parts holds T² · B · H numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,7 @@ class HDetachOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        options.at_most("length", self.length, LONGEST)
         options.finite("forget-bias", *self.forget_bias)
         options.positive("scale", *self.scale)
         options.at_least("draws", self.draws, 1)
@@ -102,8 +109,9 @@ def run(opts: HDetachOptions, progress: Progress) -> Result:
 
 def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
     """Identities of blocking, then what is won and what is lost."""
-    factor = f"A factor of {FACTOR} counts as vanishing or exploding; this is a convention."
     closed, small = min(opts.forget_bias), min(opts.scale)
+    opened, large = max(opts.forget_bias), max(opts.scale)
+    wild = [n for n in found if (n.forget_bias, n.scale) == (opened, large)]
     lossy = [n for n in found if (n.forget_bias, n.scale) == (closed, small)]
     return (
         Claim(
@@ -129,26 +137,19 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
             why="Only the forget gates are left as factors, and they are below 1.",
         ),
         Claim(
-            "Without blocking it does explode through h (decades, most of any network)",
-            max(growth(network.true.gradient) for network in found),
-            FACTOR_DECADES,
+            f"With forget bias {opened:g} and weights × {large:g} it grows through h instead (‖∂L/∂c_1‖ / "
+            "‖∂L/∂c_T‖ in decades, least of any seed)",
+            min(arrived(network.true) for network in wild),
+            0.0,
             "at least",
-            why=factor,
+            why="Above 0 the gradient is larger at step 1 than where it came from.",
         ),
         Claim(
-            f"Lost: with forget bias {closed:g} and weights × {small:g}, nearly all of what comes back to "
-            "step 1 (log10 of ‖∂L/∂c_1‖ with h blocked over the true one, most of any seed)",
-            max(network.kept for network in lossy),
-            -FACTOR_DECADES,
-            why=factor,
-        ),
-        Claim(
-            "Lost: the direction, where much comes through h (cosine between the gradients of all "
-            "parameters with h blocked and without, least of any network)",
-            min(network.detached.cosine for network in found),
-            STILL_DOWNHILL,
-            why="An angle of 60°: beyond it a small step gains less than half of what one of the same "
-            "length along the true gradient gains.",
+            f"Lost: with forget bias {closed:g} and weights × {small:g}, most of what comes back to step 1 "
+            "(‖∂L/∂c_1‖ with h blocked over the true one, most of any seed)",
+            max(10.0**network.kept for network in lossy),
+            HALF,
+            why="One half: less is left than is lost.",
         ),
     )
 

@@ -124,8 +124,7 @@ def see(
         mean_loss = loss_with(model, batch, 1.0 - block)
         ways = tg.inspect.path_split(mean_loss)["c"]
         mean = to_numpy(ways.grad)
-        gradients = tg.grad(mean_loss, list(model.parameters()))
-        flat = np.concatenate([to_numpy(gradient).ravel() for gradient in gradients])
+        flat = parameter_gradient(mean_loss, model)
         true = flat if true is None else true
         apart = norms(mean - terms.sum(axis=0))
         sizes = np.array([norms(part) for part in terms]).sum(axis=0)
@@ -159,6 +158,12 @@ def loss_with(
     inputs, labels = batch
     predictions = predict(model, inputs, [kept] * len(inputs))
     return tg.nn.mse_loss(predictions[-1], tg.tensor(labels[-1]))
+
+
+def parameter_gradient(loss: tg.Tensor, model: RecurrentRegressor) -> Floats:
+    """Return the gradient of all parameters as one vector."""
+    gradients = tg.grad(loss, list(model.parameters()))
+    return np.concatenate([to_numpy(gradient).ravel() for gradient in gradients])
 
 
 def noise(

@@ -19,7 +19,7 @@ LSTM_SEQUENCES = 64
 
 GRADIENT = "largest ∂h_T/∂h_t"
 CLOSED = "closed form"
-CELL = "LSTM, each unit: b_f"
+CELL = "LSTM, W_h = 0: b_f"
 
 FORM_LOOKS = {
     form.name: Look(colour, dash)
@@ -142,7 +142,7 @@ def relative_chart(units: Sequence[Unit], gated: Sequence[Cells]) -> alt.TopLeve
             "dot": charts.drawable(value),
         }
         for cells in gated
-        for value in log10(cells.relative).tolist()
+        for value in log10(cells.alone).tolist()
     ]
     drawn = [row["value"] for row in rows] + [row["dot"] for row in dots]
     memories = [unit.memory for unit in units] + [cells.memory for cells in gated]
@@ -152,8 +152,8 @@ def relative_chart(units: Sequence[Unit], gated: Sequence[Cells]) -> alt.TopLeve
         x=memory_axis(memories, "memory 1/(1 − λ) or 1/(1 − σ(b)) in time steps"),
         y=charts.powers(drawn, "size of the derivative / size of the state"),
         dots=dots,
-        title="Relative to its state, a cell's dependence on its forget bias stays bounded",
-        subtitle="dh_T/dθ of linear units and ∂c_T/∂b_f of untrained LSTMs, relative to h_T and c_T",
+        title="Along the cell path, the dependence on the forget bias stays bounded",
+        subtitle="dh_T/dθ of linear units, ∂c_T/∂b_f of untrained LSTMs with W_h = 0",
         height=330,
     )
 
@@ -179,8 +179,9 @@ def figures(units: Sequence[Unit], gated: Sequence[Cells], size: str) -> tuple[F
         Figure(
             "relative",
             "An LSTM beside the linear unit",
-            "A circle for each hidden unit of each LSTM: how much its last cell state depends on its own "
-            "forget bias. The slope of σ shrinks just as the number of uses grows.",
+            "A circle for each hidden unit of each LSTM with W_h = 0: how much its last cell state "
+            "depends on its own forget bias. The slope of σ shrinks just as the number of uses grows. With "
+            "W_h as it is, gradients through h come on top, and they may explode: see the table.",
             relative_chart(units, gated),
         ),
     )
@@ -231,9 +232,10 @@ def tables(units: Sequence[Unit], gated: Sequence[Cells]) -> tuple[Table, ...]:
                     "seed": cells.seed,
                     "memory": cells.memory,
                     "steps": cells.length,
-                    "least": float(cells.relative.min()),
-                    "median": float(np.median(cells.relative)),
-                    "most": float(cells.relative.max()),
+                    "median": float(np.median(cells.alone)),
+                    "most": float(cells.alone.max()),
+                    "whole_median": float(np.median(cells.whole)),
+                    "whole_most": float(cells.whole.max()),
                 }
                 for cells in gated
             ],
@@ -241,9 +243,10 @@ def tables(units: Sequence[Unit], gated: Sequence[Cells]) -> tuple[Table, ...]:
                 Column("forget_bias", "forget bias", "g"),
                 Column("seed", "seed", "d"),
                 Column("memory", "memory", ".3g"),
-                Column("least", "least", ".3g"),
-                Column("median", "∂c_T/∂b_f / c_T, median unit", ".3g"),
+                Column("median", "∂c_T/∂b_f / c_T with W_h = 0, median unit", ".3g"),
                 Column("most", "most", ".3g"),
+                Column("whole_median", "with W_h, median unit", ".3g"),
+                Column("whole_most", "most", ".3g"),
             ),
             f"Ratios of root mean squares over {LSTM_SEQUENCES} sequences at most. Memory: 1/(1 − σ(b)).",
             printed=True,

@@ -184,7 +184,7 @@ def test_a_run_of_the_ends_alone_writes_its_files(tmp_path):
     ends = ["--block", "0", "1", "--forget-bias", "1", "--scale", "2"]
     assert main(["h-detach", "--out", str(tmp_path / "out"), *sizes, *ends]) == 0
     record = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert len(record["claims"]) == 6
+    assert len(record["claims"]) == 5
     assert "draw" not in record["reading"][1]
     assert (tmp_path / "out" / "forget_bias_1.png").is_file()
 
@@ -196,6 +196,7 @@ def test_a_run_of_the_ends_alone_writes_its_files(tmp_path):
         ({"block": (np.nan,)}, "--block must be a probability"),
         ({"forget_bias": ()}, "--forget-bias needs at least one value"),
         ({"scale": (0.0,)}, "--scale must be a finite number above 0"),
+        ({"length": 401}, "--length must be 400 or less"),
         ({"draws": 0}, "--draws must be 1 or more"),
     ],
 )
