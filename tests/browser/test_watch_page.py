@@ -54,7 +54,13 @@ def moved(page: Any, i: int) -> None:
     page.keyboard.press("Home")
     for _ in range(i):
         page.keyboard.press("ArrowRight")
+    says(page, i)
+
+
+def says(page: Any, i: int) -> None:
+    """Wait until the rule is at a training step, and the slider too."""
     page.get_by_text(f"Training step {i}", exact=True).first.wait_for(state="attached")
+    assert page.locator("#controls input").input_value() == str(i)
 
 
 CELLS = """
@@ -98,7 +104,9 @@ def test_every_cell_says_what_gradient_flow_finds(written: Shown, opened: Open) 
                 assert float(cell[key]) == pytest.approx(expected, rel=0.06)
 
 
-def test_the_slider_moves_the_curves_and_the_first_ones_stay(written: Shown, opened: Open) -> None:
+def test_slider_and_clicks_move_the_curves_and_the_first_ones_stay(
+    written: Shown, opened: Open
+) -> None:
     page = opened(written.path)
     every = [
         state.log10_grad_norm for f in written.flows for s in f.values() for state in s.values()
@@ -117,15 +125,12 @@ def test_the_slider_moves_the_curves_and_the_first_ones_stay(written: Shown, ope
         assert curves(page, _charts.GREY) == firsts
     moved(page, 4)
     assert page.locator("#chart svg .mark-symbol path").count() >= 2 * T  # marks in place of a line
-
-
-def test_a_click_on_a_column_moves_the_rule(written: Shown, opened: Open) -> None:
-    page = opened(written.path)
-    cell = '#chart svg path[aria-roledescription="rect mark"][aria-label*="training step: {}; step t: 5"]'
     for i in (2, 4):
-        page.locator(cell.format(i)).first.click(force=True)
-        page.get_by_text(f"Training step {i}", exact=True).first.wait_for(state="attached")
-        assert page.locator("#controls input").input_value() == str(i)
+        cell = f'[aria-roledescription="rect mark"][aria-label*="training step: {i}; step t: 5"]'
+        page.locator(f"#chart svg path{cell}").first.click(force=True)
+        says(page, i)
+    page.locator("#chart svg").click(position={"x": 1000, "y": 300}, force=True)  # a curve's panel
+    says(page, 4)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -193,7 +193,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         if not self._moments:
             return ["Nothing was watched yet: no backward pass was made.", self.ended]
         steps = self.steps
-        often = "" if self.every is None else f", every {self.every}"
+        often = f", one in {self.every}" if self.every and self.every > 1 else ""
         said = [
             f"{self.ended} The last loss is {loss_text(self.loss[-1])}, at training step {steps[-1]}.",
             f"{len(steps)} training steps were watched, from {steps[0]} to {steps[-1]}{often}.",

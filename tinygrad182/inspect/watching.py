@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -157,21 +156,23 @@ def _opened(path: str | Path, record: Record, step: int) -> Appended:
 
 
 def _takes_part(model: Module, output: Tensor) -> bool:
-    """Whether a parameter of the model is in the graph of a loss."""
+    """Whether a parameter of the model is in the graph of a loss.
+
+    What was computed last is looked through first, and of each node the input that stands last: weights are
+    found soon, and the past of a loop late.
+    """
     wanted = {p._node for p in model.parameters()}
-    return any(node in wanted for node in _walk(output._node))
-
-
-def _walk(root: Any) -> Iterator[Node]:
-    """Yield what a node was computed from, the latest inputs first: weights soon, the past late."""
+    root: Any = output._node
     seen, stack = {root}, [root]
     while stack:
         node = stack.pop()
-        yield node
+        if node in wanted:
+            return True
         for x in node.inputs or ():
-            if isinstance(x, Node) and x not in seen:
+            if x not in seen and isinstance(x, Node):
                 seen.add(x)
                 stack.append(x)
+    return False
 
 
 def _loss(output: Tensor, gradient: Any) -> float:

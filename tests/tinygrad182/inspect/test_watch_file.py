@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import signal
@@ -189,6 +190,15 @@ def test_a_line_that_is_not_written_as_a_whole_is_an_error(path: Path) -> None:
         pytest.raises(OSError, match="No space"),
     ):
         watch_file.Appended(path, full).append(b"line\n")
+
+
+def test_a_line_that_is_written_in_part_is_an_error(path: Path) -> None:
+    class Short(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return len(data) - 1
+
+    with pytest.raises(OSError, match="4 of 5 bytes were written; the disk may be full"):
+        watch_file.Appended(path, Short()).append(b"line\n")
 
 
 # --- files that are refused -----------------------------------------------------------------------

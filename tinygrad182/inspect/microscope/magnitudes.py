@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from ..._reprs import mantissa_and_exponent
 
 ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
@@ -21,7 +23,11 @@ def coded(log10: Iterable[float], decimals: int = 3) -> list[float | str]:
     >>> coded([-400.12345, float("-inf"), float("inf"), float("nan")])
     [-400.123, '0', '∞', 'NaN']
     """
-    return [round(float(x), decimals) if math.isfinite(x) else _word(x) for x in log10]
+    logs = np.array(list(log10), dtype=np.float64)
+    rounded: list[float | str] = np.round(logs, decimals).tolist()
+    if np.isfinite(logs).all():
+        return rounded
+    return [x if math.isfinite(x) else _word(x) for x in rounded]  # type: ignore[arg-type]
 
 
 def decoded(values: Iterable[float | str]) -> list[float]:
