@@ -213,7 +213,9 @@ def partners(a: Alike, b: Alike) -> dict[str, str]:
     same numbers. What no state is computed from is matched by its label.
     """
     ours, theirs = ({o.label: o for o in steps.operations} for steps in (a, b))
-    if [(o.label, o.operands) for o in a.operations] == [(o.label, o.operands) for o in b.operations]:
+    if [(o.label, o.operands) for o in a.operations] == [
+        (o.label, o.operands) for o in b.operations
+    ]:
         return {label: label for label in ours}
     found: dict[str, str] = {}
     taken: set[str] = set()
@@ -232,7 +234,9 @@ def _ends(a: Alike, b: Alike) -> list[tuple[str, str]]:
     """The states of both by name, or else what is computed last."""
     named = [{o.name: o.label for o in steps.operations if o.kind == "state"} for steps in (a, b)]
     shared = [(named[0][name], named[1][name]) for name in named[0] if name in named[1]]
-    return shared[::-1] or [(a.operations[-1].label, b.operations[-1].label)]
+    last = [steps.operations[-1] for steps in (a, b)]
+    same = [(last[0].label, last[1].label)] if last[0].op == last[1].op else []
+    return shared[::-1] or same
 
 
 def _alike_operands(mine: tuple[str, ...], others: tuple[str, ...]) -> list[tuple[str, str]]:
