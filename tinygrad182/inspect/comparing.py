@@ -234,7 +234,9 @@ def _ends(a: Alike, b: Alike) -> list[tuple[str, str]]:
     """The states of both by name, or else what is computed last."""
     named = [{o.name: o.label for o in steps.operations if o.kind == "state"} for steps in (a, b)]
     shared = [(named[0][name], named[1][name]) for name in named[0] if name in named[1]]
-    return shared[::-1] or [(a.operations[-1].label, b.operations[-1].label)]
+    last = [steps.operations[-1] for steps in (a, b)]
+    same = [(last[0].label, last[1].label)] if last[0].op == last[1].op else []
+    return shared[::-1] or same
 
 
 def _alike_operands(mine: tuple[str, ...], others: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -57,10 +57,11 @@ def diff_chart(
         panels += [_modules(modules, what, partings[what]) for what in BOTH]
     title = {
         "text": "How far two runs are apart, operation by operation",
+        "offset": 16,
         "subtitle": [
             "colour: the largest difference of an element, relative to the largest number of its row; "
             f"up to {tolerance:.1e} two rows agree",
-            "grey: the same to the last bit · orange: finite in one run alone · white: nothing to compare "
+            "grey: the same to the last bit · orange: finite in one run alone · blank: nothing to compare "
             "· ring: where they part first",
         ],
     }
