@@ -148,7 +148,12 @@ class _Reading:
     """What is in a state dict, and which of its names were used."""
 
     def __init__(self, state_dict: Mapping[str, Any], cell: Cell | None, nonlinearity: Any) -> None:
-        self.state = {str(name): tensor(value) for name, value in state_dict.items()}
+        self.state: dict[str, Tensor] = {}
+        for name, value in state_dict.items():
+            try:
+                self.state[str(name)] = tensor(value)
+            except (TypeError, ValueError) as error:
+                raise StateDictError(f"from_state_dict: {name} cannot be read: {error}") from error
         self.cell, self.nonlinearity = cell, nonlinearity
         self.used: set[str] = set()
         self.notes: list[str] = []
@@ -204,16 +209,18 @@ class _Reading:
     def layer(self, prefix: str) -> RecurrentLayer:
         """One recurrent layer, with its values."""
         names = self.names(prefix)
+        levels = {int(name.removesuffix("_reverse").rpartition("_l")[2]) for name in names}
+        for level in range(len(levels)):  # no gaps, so as many levels as layers
+            self.matrix(names, f"weight_hh_l{level}", prefix)
         rows, hidden = self.matrix(names, "weight_hh_l0", prefix)
         _, inputs = self.matrix(names, "weight_ih_l0", prefix)
         make = self.kind(names["weight_hh_l0"], rows, hidden)
         options = {"nonlinearity": self.nonlinearity} if make is RNN else {}
         dtype = np.result_type(*(self.state[name].dtype for name in names.values()))
-        levels = [int(match[1]) for n in names if (match := re.search(r"_l(\d+)", n))]
         layer = make(
             inputs,
             hidden,
-            num_layers=max(levels) + 1,
+            num_layers=len(levels),
             bias=any("bias" in name for name in names),
             bidirectional=any(name.endswith("_reverse") for name in names),
             dtype=dtype if dtype.kind == "f" else None,
