@@ -110,7 +110,7 @@ def test_arrays_that_are_refused(tmp_path: Path) -> None:
             saved(tmp_path, content)
     with pytest.raises(tg.ArgumentError, match="an array, whose columns have no names"):
         saved(tmp_path, np.ones(2), columns=("a",))
-    with pytest.raises(tg.FileError, match="data: cannot read .*No such file"):
+    with pytest.raises(tg.FileError, match=r"data: cannot read .*No such file"):
         read_series(tmp_path / "missing")
     with pytest.raises(tg.FileError, match="is a folder"):
         read_series(tmp_path)

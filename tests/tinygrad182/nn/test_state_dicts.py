@@ -69,6 +69,28 @@ def test_tokens_go_through_the_table_and_numbers_do_not() -> None:
     assert_same_bits(model(tg.tensor(X)), net(tg.tensor(X)).numpy())
 
 
+@pytest.mark.parametrize("order", [list, sorted, lambda names: sorted(names, reverse=True)])
+def test_the_order_of_names_does_not_matter_where_shapes_decide(order: Any) -> None:
+    """Files of safetensors are sorted by names."""
+    net = Net(tg.nn.LSTM, table=True, num_layers=2)
+    state = net.state_dict()
+    model = tg.nn.from_state_dict({name: state[name] for name in order(state)})
+    tokens = tg.tensor([[0, 6], [3, 3]], dtype="int64")
+    assert_same_bits(model(tokens), net(tokens).numpy())
+    assert not model.unused
+
+
+@pytest.mark.parametrize("name", ["embed", "a", "z"])
+def test_a_matrix_that_may_be_a_table_or_a_head(name: str) -> None:
+    """A matrix without a bias, where both would fit: its name decides, or its place."""
+    matrix = {f"{name}.weight": tg.ones((5, 4))}
+    layer = {f"m.{own}": v for own, v in tg.nn.GRU(4, 4, rng=0).state_dict().items()}
+    for state, before in (({**matrix, **layer}, True), ({**layer, **matrix}, False)):
+        model = tg.nn.from_state_dict(state)
+        assert (model.embedding is not None) == (before or name == "embed")
+        assert (model.head is None) == (model.embedding is not None)
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
 def test_any_prefix(prefix: str) -> None:
     layer = tg.nn.LSTM(3, 4, rng=0)
@@ -119,7 +141,7 @@ def test_of_several_linear_layers_the_first_or_the_one_asked_for() -> None:
     assert model.head.out_features == 4
     assert model.unused == {"fc2.weight": (3, 4), "fc2.bias": (3,)}
     (note,) = model.notes
-    assert note.startswith("Of 2 linear layers behind the last recurrent layer, fc1 is the head")
+    assert note.startswith("Of 2 linear layers, fc1 is taken for the head, the first")
     model = tg.nn.from_state_dict(heads("fc1", "fc2"), head="fc2")
     assert model.head is not None
     assert model.head.out_features == 3
