@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,8 @@ def save(
         raise ArgumentError(f"save: {type(optimizer).__name__} is not an Optimizer, such as Adam")
     arrays: dict[str, Any] = dict(model.state_dict())
     own = "null" if optimizer is None else _take_apart(optimizer.state_dict(), arrays)
-    header = {_KEY: f'{{"version": 1, "meta": {_to_json(meta)}, "optimizer": {own}}}'}
-    on_host = {name: _on_host(name, value) for name, value in arrays.items()}
-    try:
-        data = to_bytes(on_host, header)
-    except (SafetensorError, UnicodeEncodeError) as error:
-        raise ArgumentError(f"save: this cannot be saved: {error}") from error
-    write_file("save", target, data, CheckpointError)
+    facts = f'{{"version": 1, "meta": {_to_json(meta)}, "optimizer": {own}}}'
+    write_arrays("save", target, {n: value.numpy() for n, value in arrays.items()}, {_KEY: facts})
 
 
 def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
@@ -167,24 +163,13 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
     """
     source = checked_path("load", path, CheckpointError)
     device = default_device(device)
-    try:
+    with _readable("load", source):
         if is_torch_file(source):
-            found, facts = state_dict_in(source, read_torch_file(source))
-            model = {name: tensor(array, device=device) for name, array in found.items()}
+            state, facts = state_dict_in(source, read_torch_file(source))
+            model = {name: tensor(array, device=device) for name, array in state.items()}
             return Checkpoint(model, None, facts)
-        with safe_open(source, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: tensor(_read(file, name), device=device) for name in file.keys()}  # noqa: SIM118
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointNotFoundError(f"load: there is no file {source}") from error
-    except OSError as error:
-        raise CheckpointError(f"load: cannot read {source}: {error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"load: {source} is damaged, or neither a safetensors file nor one of torch.save: {error}"
-        ) from error
+    found, header = read_arrays("load", source)
+    arrays = {name: tensor(value, device=device) for name, value in found.items()}
     if _KEY not in header:
         return Checkpoint(arrays, None, dict(header))
     own, meta = _facts(header[_KEY], source)
@@ -194,7 +179,70 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
         raise CheckpointError(_DAMAGED.format(source, repr(error))) from error
 
 
-# --- what is in the file ------------------------------------------------------------------------
+# --- any safetensors file -----------------------------------------------------------------------
+
+
+def write_arrays(
+    what: str, target: Path, arrays: Mapping[str, Any], header: dict[str, str]
+) -> None:
+    """Write a safetensors file as a whole or not at all.
+
+    Parameters
+    ----------
+    what : str
+        The function that writes, for errors.
+    target : Path
+    arrays : mapping of str to ndarray
+    header : dict of str to str
+        The metadata beside them.
+
+    Raises
+    ------
+    ArgumentError, DTypeError
+        Names, metadata or dtypes that no safetensors file can hold.
+    CheckpointError
+        The file cannot be written.
+    """
+    on_host = {name: _on_host(what, name, value) for name, value in arrays.items()}
+    try:
+        data = to_bytes(on_host, header)
+    except (SafetensorError, UnicodeEncodeError) as error:
+        raise ArgumentError(f"{what}: this cannot be saved: {error}") from error
+    write_file(what, target, data, CheckpointError)
+
+
+def read_arrays(what: str, source: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
+    """Return the arrays and the metadata of a safetensors file.
+
+    Raises
+    ------
+    CheckpointNotFoundError, CheckpointError, DTypeError
+        As for :func:`load`.
+    """
+    try:
+        with _readable(what, source), safe_open(source, framework="numpy") as file:
+            arrays = {name: _read(what, file, name) for name in file.keys()}  # noqa: SIM118
+            return arrays, file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{what}: {source} is damaged, or not a safetensors file: {error}"
+        ) from error
+
+
+@contextmanager
+def _readable(what: str, source: Path) -> Iterator[None]:
+    """Tell of a file that is not there, or that cannot be read, in our own errors."""
+    try:
+        yield
+    except CheckpointError:  # an OSError too
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointNotFoundError(f"{what}: there is no file {source}") from error
+    except OSError as error:
+        raise CheckpointError(f"{what}: cannot read {source}: {error}") from error
+
+
+# --- what is in a checkpoint --------------------------------------------------------------------
 
 
 _DAMAGED = "load: the header of {} is damaged ({}); save the model again, or use a copy"
@@ -256,19 +304,18 @@ def _put_together(found: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str,
     return found
 
 
-def _on_host(name: str, value: Tensor) -> np.ndarray[Any, Any]:
-    """An array as the file holds it: in this machine's memory, without gaps, low bytes first."""
+def _on_host(what: str, name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array as the file holds it: without gaps, low bytes first."""
     if name == "__metadata__":  # the header's own key: the file could not be read
-        raise ArgumentError(f"save: a parameter cannot be called {name!r}; rename it")
-    array = value.numpy()
+        raise ArgumentError(f"{what}: a parameter cannot be called {name!r}; rename it")
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DTypeError(
-            f"save: {name} is {array.dtype}, which safetensors does not have; use float64 or less"
+            f"{what}: {name} is {array.dtype}, which safetensors does not have; use float64 or less"
         )
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
-def _read(file: Any, name: str) -> np.ndarray[Any, Any]:
+def _read(what: str, file: Any, name: str) -> np.ndarray[Any, Any]:
     try:
         array: np.ndarray[Any, Any] = file.get_tensor(name)
         known = array.dtype.kind in "biuf"  # some packages add dtypes of their own to NumPy
@@ -277,7 +324,7 @@ def _read(file: Any, name: str) -> np.ndarray[Any, Any]:
         known, problem = False, error
     if not known:
         raise DTypeError(
-            f"load: {name} has a dtype that NumPy lacks ({problem}); convert it with PyTorch first"
+            f"{what}: {name} has a dtype that NumPy lacks ({problem}); convert it with PyTorch first"
         )
     return array
 

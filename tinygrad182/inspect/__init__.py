@@ -22,7 +22,12 @@ from .operations import StepEdge, StepFlow, StepOperation, StepVectors, step_flo
 from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
+from .sliders.playing import Playground, playground
 from .through import Through
+from .trace_diff import TraceDiff, diff
+from .traces import Trace, load_trace
+from .watched import Watched, WatchedState, load_watch
+from .watching import Watch, watch
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -38,6 +43,7 @@ __all__ = [
     "Microscope",
     "PathSplit",
     "PathSplits",
+    "Playground",
     "RecordedStateFlow",
     "StackFlow",
     "StateFlow",
@@ -47,6 +53,12 @@ __all__ = [
     "StepOperation",
     "StepVectors",
     "Through",
+    "Trace",
+    "TraceDiff",
+    "Watch",
+    "Watched",
+    "WatchedState",
+    "diff",
     "draw_matrix",
     "first_anomaly",
     "fixed_points",
@@ -55,13 +67,17 @@ __all__ = [
     "gradient_flow",
     "input_grad_matrix",
     "intervene",
+    "load_trace",
+    "load_watch",
     "look",
     "mark",
     "path_split",
+    "playground",
     "state_grad_matrix",
     "step_flow",
     "step_jacobians",
     "trace",
+    "watch",
     "weight_grad_by_time",
 ]
 

@@ -11,8 +11,8 @@ ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
 """What stands in a chart's data, and on the page, for a logarithm that is −∞, +∞ or NaN."""
 
 
-def coded(log10: Iterable[float]) -> list[float | str]:
-    """Return logarithms for a chart: to 3 decimals, and words where there is no finite one.
+def coded(log10: Iterable[float], decimals: int = 3) -> list[float | str]:
+    """Return logarithms for a chart, rounded, and words where there is no finite one.
 
     JSON has no infinities, and ``null`` would make an exact zero and a NaN look alike. A word is drawn
     as a mark of its own.
@@ -21,7 +21,19 @@ def coded(log10: Iterable[float]) -> list[float | str]:
     >>> coded([-400.12345, float("-inf"), float("inf"), float("nan")])
     [-400.123, '0', '∞', 'NaN']
     """
-    return [round(float(x), 3) if math.isfinite(x) else _word(x) for x in log10]
+    return [round(float(x), decimals) if math.isfinite(x) else _word(x) for x in log10]
+
+
+def decoded(values: Iterable[float | str]) -> list[float]:
+    """Return the logarithms that :func:`coded` wrote.
+
+    >>> decoded(coded([-400.0, float("-inf"), float("inf"), float("nan")]))
+    [-400.0, -inf, inf, nan]
+    """
+    return [x if isinstance(x, (int, float)) else _LOGARITHMS[x] for x in values]
+
+
+_LOGARITHMS = {ZERO: -math.inf, INFINITE: math.inf, NOT_A_NUMBER: math.nan}
 
 
 def _word(x: float) -> str:

@@ -224,6 +224,7 @@ def page(
     more: Sequence[str] = (),
     notes: Sequence[str] = (),
     absent: Mapping[str, str] | None = None,
+    reading: Sequence[str] = READING,
 ) -> str:
     """One file that shows a chart with what there is to see in it, and needs no network.
 
@@ -242,6 +243,8 @@ def page(
         What was kept and what was left out.
     absent : mapping of str to str, optional
         Views that the model does not have, and why.
+    reading : sequence of str
+        How to read the page; by default that of the microscope.
 
     Returns
     -------
@@ -259,11 +262,11 @@ def page(
         chart,
         _charts.library(),
         themes=[_charts.theme(dark) for dark in (False, True)],
-        style=_style(),
+        style=style(),
         above=_header(title, sentences),
-        below=_fold("More of what there is to see", more)
-        + _fold("How to read this page", READING)
-        + _fold("What was kept, and what was left out", left_out),
+        below=fold("More of what there is to see", more)
+        + fold("How to read this page", reading)
+        + fold("What was kept, and what was left out", left_out),
     )
 
 
@@ -272,14 +275,15 @@ def _header(title: str, sentences: Sequence[str]) -> str:
     return f'<header>\n<h1>{text(title)}</h1>\n{lines}</header>\n<div id="controls"></div>'
 
 
-def _fold(title: str, lines: Sequence[str]) -> str:
+def fold(title: str, lines: Sequence[str]) -> str:
+    """Lines behind a title that opens them; nothing where there are none."""
     if not lines:
         return ""
     items = "".join(f"<li>{text(line)}</li>\n" for line in lines)
     return f"<details>\n<summary>{text(title)}</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
-def _style() -> str:
+def style() -> str:
     """CSS: the chart's colours, and a slider that stays in sight."""
     light, dark = (
         "; ".join(f"--{name}: {value}" for name, value in colours._asdict().items())

@@ -1,0 +1,150 @@
+"""The page's numbers are the library's at every stop, for networks that are built here a second time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad182 as tg
+from tests.tinygrad182.inspect.sliders.recipe import Stop, network, rows_of
+from tinygrad182.errors import ArgumentError, UnknownPathError
+from tinygrad182.inspect import playground
+from tinygrad182.inspect.sliders.settings import Setting
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+SIZE, SEED = 5, 3
+FEW = {"radius": (0.5, 1.1, 3.0), "bias": (0.0, 3.0), "forget_bias": (0.0, 2.0), "length": (10, 30)}
+CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pages") / "playground.html"
+    playground(SIZE, SEED, FEW).save_html(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def losses(written: Path) -> dict[str, Any]:
+    return rows_of(written)[0]
+
+
+@pytest.fixture(scope="module")
+def values(written: Path) -> dict[str, Any]:
+    return rows_of(written)[1]
+
+
+def logs(coded: list[Any]) -> Any:
+    words = {"0": -math.inf, "∞": math.inf, "NaN": math.nan}
+    return np.array([words[x] if isinstance(x, str) else x for x in coded])
+
+
+@np.errstate(divide="ignore")
+def check(stop: Stop, row: dict[str, Any], value_row: dict[str, Any], size: int, seed: int) -> None:
+    """Compare all that is stored of one stop with what the public functions say."""
+    loss, weight, v = network(stop, size, seed)
+    (flow,) = tg.inspect.gradient_flow(loss).values()
+    for k, name in enumerate("hc" if stop.cell == "LSTM" else "h"):
+        np.testing.assert_allclose(logs(row[f"g{k}"]), flow[name].log10_grad_norm, **CLOSE)
+        norms = logs(value_row[f"v{k}"])[: stop.length]
+        np.testing.assert_allclose(norms, np.log10(flow[name].value_norm), **CLOSE)
+    shares = tg.inspect.path_split(loss)["c" if stop.cell == "LSTM" else "h"].shares
+    parts = ("via h", "via branch", "local")
+    stored = {part: row[f"s{k}"] for k, part in enumerate(parts) if f"s{k}" in row}
+    assert stored.keys() == shares.keys() - {"direct"}
+    for part, share in stored.items():
+        np.testing.assert_allclose(np.array(share, float), shares[part], **CLOSE)
+    last = tg.inspect.step_jacobians(loss, times=[stop.length - 1]).matrices[0]
+    radius = np.abs(np.linalg.eigvals(last)).max()
+    np.testing.assert_allclose(row["radius"], radius, rtol=1e-9)
+    if stop.nonlinearity == "identity":
+        check_closed_form(stop, row, weight, v)
+
+
+def check_closed_form(stop: Stop, row: dict[str, Any], weight: Any, v: Any) -> None:
+    """The circles are the norms of powers of the matrix, and lie on the curve."""
+    matrix = weight + (stop.cell == "ResNet") * np.eye(len(v))
+    powers = [np.linalg.matrix_power(matrix.T, k) @ v for k in range(stop.length)]
+    gradients = np.cumsum(powers, axis=0) if stop.loss == "all" else np.array(powers)
+    norms = np.linalg.norm(gradients[::-1], axis=1)[row["exact_t"]]
+    assert len(norms) > 6
+    np.testing.assert_allclose(row["exact"], np.log10(norms), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(row["exact"], np.take(row["g0"], row["exact_t"]), rtol=0, atol=1e-11)
+
+
+def test_every_stop_has_the_librarys_numbers(losses: Any, values: Any) -> None:
+    assert (len(losses), len(values)) == (216, 54)
+    for key, row in losses.items():
+        check(Stop.read(key), row, values[key.rsplit("/", 2)[0]], SIZE, SEED)
+
+
+FULL = playground(16, 0)
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(st.sampled_from(FULL.settings))
+def test_stops_of_the_whole_page_have_the_librarys_numbers(setting: Any) -> None:
+    (row,), (value_row,) = FULL.rows([setting])
+    check(Stop.read(row["key"]), row, value_row, 16, 0)
+
+
+def test_a_page_holds_every_combination_once() -> None:
+    keys = [setting.key for setting in FULL.settings]
+    assert len(set(keys)) == len(keys) == (2 * 3 + 4 + 1) * 11 * 3 * 4 * 2
+
+
+def test_the_first_sentence_says_the_change(losses: Any) -> None:
+    for key, row in losses.items():
+        log = logs(row["g1" if key.startswith("LSTM") else "g0"])
+        lines, decades = " ".join(row["lines"]), log[0] - log[-1]
+        if not math.isfinite(log[0]):
+            assert "exactly 0" in lines
+        elif decades < -2:
+            mantissa, exponent = f"{10**decades:.0e}".split("e")
+            assert f" {mantissa}e{int(exponent)} of " in lines, key
+        elif decades < 0:
+            assert f" {100 * 10**decades:.0f}% of " in lines, key
+
+
+def test_gradients_that_are_exactly_0_are_words() -> None:
+    """One ReLU passes nothing back past the last step at which it is off."""
+    setting = Setting(nonlinearity="relu", length=30)
+    (row,), _ = playground(1).rows([setting])
+    (flow,) = tg.inspect.gradient_flow(network(Stop.read(setting.key), 1, 0).loss).values()
+    zeros = np.flatnonzero(flow["h"].grad_norm == 0)
+    assert 0 < len(zeros) < 30
+    assert [t for t, log in enumerate(row["g0"]) if log == "0"] == zeros.tolist()
+    assert f"No gradient arrives at t = 0: from t = {zeros[-1]} back" in row["lines"][0]
+    assert row["s2"][0] is None
+
+
+@pytest.mark.parametrize(
+    ("stops", "told"),
+    [
+        ({"radius": [0.9, 0.95]}, r"radius .*choose among its stops"),
+        ({"length": []}, r"length .*choose among its stops"),
+        ({"lenght": [10]}, "no control 'lenght'; there are cell"),
+    ],
+)
+def test_stops_that_are_not_there_are_told(stops: Any, told: str) -> None:
+    with pytest.raises(ArgumentError, match=told):
+        playground(stops=stops)
+
+
+def test_pictures_of_each_view(tmp_path: Path) -> None:
+    play = playground(4)
+    for view in (None, "words", "gradients", "states", "shares"):
+        play.save_svg(tmp_path / "view.svg", view, cell="LSTM", length=10)
+        assert "<svg" in (tmp_path / "view.svg").read_text(encoding="utf-8")
+    with pytest.raises(UnknownPathError, match="no view 'share'; there are 'words'"):
+        play.save_png(tmp_path / "view.png", "share")
+    with pytest.raises(ArgumentError, match=r"radius = 0.95 is not a stop; there are 0.25"):
+        play.save_png(tmp_path / "view.png", radius=0.95)

@@ -1,0 +1,230 @@
+"""The playground's charts: what is said, and gradients, states and shares over time.
+
+They read the signals ``steps``, the number of steps, and ``states`` and ``parts``, the names of those
+that the chosen cell has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..._charts import GREY, PALETTE, altair, encoded, layered
+from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
+
+WIDTH, HEIGHT = 540, 400
+SIDE, LOW = 290, 140
+"""Width and height of the charts at the side."""
+
+LINE, LINES = 18, 5
+"""Pixels from one line of text to the next, and how many there are."""
+
+
+class Source(NamedTuple):
+    """Where the charts get what they draw.
+
+    Attributes
+    ----------
+    losses, values : alt.Chart
+        Their data is one row: that of :func:`loss_row`, that of :func:`values_row`.
+    states, parts : tuple of str
+        The names behind the numbered fields of the rows.
+    """
+
+    losses: Any
+    values: Any
+    states: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+def page_chart(source: Source) -> Any:
+    """Return all charts, placed as on a page."""
+    alt = altair()
+    words, gradients, states, shares = (draw(source) for draw in VIEWS.values())
+    side = alt.vconcat(states, shares, spacing=14).resolve_scale(color="independent")
+    both = alt.hconcat(gradients, side, spacing=24).resolve_scale(color="independent")
+    return alt.vconcat(words, both, spacing=8)
+
+
+# --- one chart each -------------------------------------------------------------------------------
+
+
+def words(source: Source) -> Any:
+    """Draw the sentences, a line below the other."""
+    alt = altair()
+    lines = source.losses.transform_calculate(row="sequence(length(datum.lines))")
+    text = lines.transform_flatten(["row", "lines"]).mark_text(
+        align="left", baseline="top", fontSize=13
+    )
+    scale = alt.Scale(domain=[0, LINES], range=[0, LINE * LINES], nice=False)
+    y = alt.Y("row:Q", scale=scale, axis=None)
+    drawn = encoded(text, x=alt.value(0), y=y, text="lines:N")
+    return drawn.properties(width=WIDTH + SIDE + 120, height=LINE * LINES)
+
+
+def gradients(source: Source) -> Any:
+    """Draw log10 ‖∂L/∂h_t‖ on a linear axis, without a floor, beside the closed form and |λ|max."""
+    alt = altair()
+    curves = _norms(source.losses, "g", source.states, "norm of the gradient", "‖∂L/∂{}ₜ‖", 8)
+    slope = source.losses.transform_flatten(["line_t", "line"])
+    exact = source.losses.transform_flatten(["exact_t", "exact"])
+    more = [
+        _ends(source.losses, "gradients"),
+        encoded(
+            slope.mark_line(color=GREY, strokeDash=[6, 4], clip=True), x=_x("line_t"), y="line:Q"
+        ),
+        encoded(
+            exact.transform_filter("isNumber(datum.exact)").mark_point(
+                color=GREY, size=70, strokeWidth=1.5, opacity=1, clip=True
+            ),
+            x=_x("exact_t"),
+            y="exact:Q",
+        ),
+    ]
+    title = alt.Title(
+        "The gradient that reaches each state",
+        subtitle=[
+            "dashed, for a loss at the last step: |λ|max multiplied once for every step back",
+            "circles, for the linear network: the closed form, from powers of its matrix",
+        ],
+    )
+    return layered([*curves, *more], width=WIDTH, height=HEIGHT, title=title)
+
+
+def states(source: Source) -> Any:
+    """Draw log10 ‖h_t‖."""
+    curves = _norms(source.values, "v", source.states, "norm", "‖{}ₜ‖", 4)
+    axis = _ends(source.losses, "values")  # it depends on the length
+    return layered([*curves, axis], width=SIDE, height=LOW, title="The states")
+
+
+def shares(source: Source) -> Any:
+    """Draw the shares of the gradient by path; the direct one is what the others leave of 1."""
+    alt = altair()
+    there = _over_time(source.losses, "s", source.parts)
+    fields = [f"s{k}_t" for k in range(len(source.parts))]
+    rest = " - ".join(["1", *(f"datum.{field}" for field in fields)])
+    there = there.transform_calculate(direct=f"isNumber(datum.{fields[-1]}) ? {rest} : null")
+    names = dict(zip(["direct", *fields], ["direct", *source.parts], strict=True))
+    y = alt.Y("y:Q", title="share", scale=alt.Scale(zero=False, nice=False))
+    y = y.axis(format=".0%", tickCount=4)
+    told = {name: _said(field, f"format(datum.{field}, '.1%')") for field, name in names.items()}
+    layers = [
+        _lines(there, names, y, "parts", "datum.label"),
+        _ends(source.losses, "shares"),
+        _columns(there, told),
+    ]
+    title = "Paths that the gradient comes by"
+    return layered(layers, width=SIDE, height=LOW, title=title)
+
+
+VIEWS = {"words": words, "gradients": gradients, "states": states, "shares": shares}
+"""The charts by name."""
+
+
+# --- what they have in common ---------------------------------------------------------------------
+
+
+def _x(field: str = "t") -> Any:
+    alt = altair()
+    scale = alt.Scale(domain=[0, alt.ExprRef("steps - 1")], nice=False, zero=False)
+    axis = alt.Axis(format="d", tickMinStep=1, grid=False)
+    return alt.X(f"{field}:Q", title="step t, or block of the ResNet", scale=scale, axis=axis)
+
+
+def _over_time(row: Any, kind: str, names: Sequence[str]) -> Any:
+    """One row for each step, in which a list's element at the step is called as the list and ``_t``."""
+    lists = [f"{kind}{k}" for k in range(len(names))]
+    here = {f"{each}_t": f"isArray(datum.{each}) ? datum.{each}[datum.t] : null" for each in lists}
+    steps = row.transform_calculate(t="sequence(steps)").transform_flatten(["t"])
+    return steps.transform_calculate(**here)
+
+
+def _norms(
+    row: Any, kind: str, names: Sequence[str], title: str, label: str, ticks: int
+) -> list[Any]:
+    """Norms over time in decades: a line for each state, marks for those that have no logarithm."""
+    alt = altair()
+    there = _over_time(row, kind, names)
+    fields = {f"{kind}{k}_t": name for k, name in enumerate(names)}
+    decade = "'1e' + format(datum.value, 'd')"
+    between = norm_text("datum.value")  # where an axis has few decades
+    label_of = f"datum.value === floor(datum.value) ? {decade} : {between}"
+    axis = alt.Axis(tickCount=ticks, labelExpr=label_of)
+    scale = alt.Scale(zero=False, nice=False)
+    y = alt.Y("y:Q", title=f"{title}, in decades", scale=scale, axis=axis)
+    told = {label.format(n): _said(f, norm_text(f"datum.{f}")) for f, n in fields.items()}
+    before, after = label.split("{}")
+    return [
+        _lines(there, fields, y, "states", f"'{before}' + datum.label + '{after}'"),
+        *_marks(there, fields),
+        _columns(there, told),
+    ]
+
+
+def _lines(there: Any, fields: dict[str, str], y: Any, shown: str, label: str) -> Any:
+    """A line for each field; the legend has those that the signal ``shown`` lists."""
+    alt = altair()
+    names = list(fields.values())
+    legend = alt.Legend(
+        title=None, orient="top", symbolType="stroke", symbolSize=300, offset=4, padding=0,
+        values=alt.ExprRef(shown), labelExpr=label,
+    )  # fmt: skip
+    scale = alt.Scale(domain=names, range=list(PALETTE[: len(names)]))
+    long = _long(there, fields).transform_calculate(y="isNumber(datum.v) ? datum.v : null")
+    colour = alt.Color("line:N", scale=scale, legend=legend)
+    return encoded(long.mark_line(clip=True, strokeWidth=2), x=_x(), y=y, color=colour)
+
+
+def _long(there: Any, fields: dict[str, str]) -> Any:
+    """One row for each point of each line."""
+    long = there.transform_fold(list(fields), as_=["field", "v"])
+    names = "{" + ", ".join(f"{field}: '{name}'" for field, name in fields.items()) + "}"
+    return long.transform_calculate(line=f"{names}[datum.field]")
+
+
+def _marks(there: Any, fields: dict[str, str]) -> list[Any]:
+    """A mark for each norm that is exactly 0, at the bottom, and for ∞ and NaN at the top."""
+    alt = altair()
+    shapes = {ZERO: "triangle-down", INFINITE: "triangle-up", NOT_A_NUMBER: "cross"}
+    words = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
+    found = []
+    for word, shape in shapes.items():
+        odd = _long(there, fields).transform_filter(f"datum.v === '{word}'")
+        bottom = word == ZERO
+        place = {"x": _x(), "y": alt.value("height" if bottom else 0)}
+        mark = odd.mark_point(filled=True, shape=shape, size=45, color=GREY, opacity=0.9)
+        first = odd.transform_joinaggregate(first="min(t)").transform_filter(
+            "datum.t === datum.first"
+        )
+        text = first.mark_text(align="left", dx=4, dy=-12 if bottom else 12, color=GREY)
+        found += [
+            encoded(mark, **place),
+            encoded(text, **place, text=alt.value(words[word])),
+        ]
+    return found
+
+
+def _ends(row: Any, field: str) -> Any:
+    """Two points that nobody sees, by which the axis reaches from one end to the other."""
+    ends = row.transform_flatten([field]).mark_point(opacity=0, tooltip=None)
+    return encoded(ends, y=altair().Y(f"{field}:Q"))
+
+
+def _said(field: str, number: str) -> str:
+    """An expression for a number, or for a dash where the cell has no such state or path."""
+    return f"datum.{field} === null ? '–' : {number}"
+
+
+def _columns(there: Any, told: dict[str, str]) -> Any:
+    """A transparent column for each step, which says the numbers; ``told`` are expressions by name."""
+    alt = altair()
+    texts = {f"told{k}": expr for k, expr in enumerate(told.values())}
+    columns = there.transform_calculate(
+        left="datum.t - 0.5", right="datum.t + 0.5", **texts
+    ).mark_rect(opacity=0, clip=True)
+    tooltip = [alt.Tooltip("t:Q", title="t")]
+    tooltip += [
+        alt.Tooltip(f, title=name) for f, name in zip([f"{t}:N" for t in texts], told, strict=True)
+    ]
+    return encoded(columns, x=_x("left"), x2="right:Q", tooltip=tooltip)

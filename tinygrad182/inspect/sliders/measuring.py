@@ -1,0 +1,102 @@
+"""What the playground draws of one loss: norms over time, shares by path, and the last step's Jacobian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..._tensor import Tensor
+from ...errors import GraphError
+from ...nn.init import spectral_radius
+from ..flow import gradient_flow
+from ..jacobians import step_jacobians
+from ..paths import BRANCH, gain_split, path_split
+
+HostArray = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The gradient of one loss on its way back through one recurrence.
+
+    Attributes
+    ----------
+    time : ndarray ``(T,)``
+    values, gradients : dict of str to ndarray ``(T,)``
+        By the state's name, log10 of the norms: :func:`gradient_flow`'s.
+    state : str
+        The state that is split by path, which the others are computed from: ``c`` of an LSTM.
+    shares : dict of str to ndarray ``(T,)``
+        The shares of its gradient: :func:`path_split`'s.
+    radius : float
+        |λ|max of the last step's Jacobian; NaN where there is none.
+    kept : float
+        The mean over time of what a step passes straight back to the state itself, the diagonal of
+        its block of the Jacobian: an LSTM's forget gates. NaN where a recurrence has one state only.
+    saturation, weight : float
+        log10 of the factors by which a step back multiplies the gradient, averaged over time:
+        :func:`gain_split`'s. NaN where the state is not a nonlinearity of a sum, or one of several.
+    """
+
+    time: HostArray
+    values: dict[str, HostArray]
+    gradients: dict[str, HostArray]
+    state: str
+    shares: dict[str, HostArray]
+    radius: float
+    kept: float
+    saturation: float
+    weight: float
+
+
+@np.errstate(all="ignore")  # gradients that vanish or overflow are what is looked at
+def measure(loss: Tensor, path: str | None = None) -> Measured:
+    """Measure a loss that one recurrence leads to, or the recurrence at ``path``."""
+    flow = gradient_flow(loss)
+    stack = next(iter(flow.values())) if path is None else flow[path]
+    splits = path_split(loss, path)
+    state = max(splits, key=lambda name: len(splits[name].shares))
+    radius, kept = _jacobian(loss, path, state)
+    saturation, weight = _factors(loss, path) if len(stack) == 1 else (np.nan, np.nan)
+    shown = [name for name in stack if name != BRANCH]
+    return Measured(
+        time=splits[state].time,
+        values={name: np.log10(stack[name].value_norm) for name in shown},
+        gradients={name: stack[name].log10_grad_norm for name in shown},
+        state=state,
+        shares=splits[state].shares,
+        radius=radius,
+        kept=kept,
+        saturation=saturation,
+        weight=weight,
+    )
+
+
+def _jacobian(loss: Tensor, path: str | None, state: str) -> tuple[float, float]:
+    """|λ|max of the last step's Jacobian, and the mean of what goes straight from a state to itself."""
+    jacobians = step_jacobians(loss, path)
+    matrices, names = jacobians.matrices, jacobians.names
+    if not len(matrices):
+        return np.nan, np.nan
+    radius = spectral_radius(matrices[np.argmax(jacobians.time)])
+    if len(names) == 1:
+        return radius, np.nan
+    units = matrices.shape[1] // len(names)
+    own = slice(names.index(state) * units, (names.index(state) + 1) * units)
+    return radius, float(np.diagonal(matrices[:, own, own], axis1=1, axis2=2).mean())
+
+
+def _factors(loss: Tensor, path: str | None) -> tuple[float, float]:
+    """log10 of the factors of saturation and of weight, over the steps that have one before them."""
+    try:
+        split = gain_split(loss, path)
+    except GraphError:
+        return np.nan, np.nan
+    steps = np.isfinite(split.weight)
+    saturation, weight = (
+        np.log10(f[steps]).mean() if steps.any() else np.nan
+        for f in (split.saturation, split.weight)
+    )
+    return float(saturation), float(weight)

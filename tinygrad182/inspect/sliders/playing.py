@@ -1,0 +1,227 @@
+"""``playground``: a page on which sliders set a network, and its gradients move."""
+
+from __future__ import annotations
+
+import tempfile
+import webbrowser
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ... import _calls, _charts
+from ..._charts import Row
+from ..._files import checked_path, write_file
+from ..._reprs import shown
+from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
+from ...nn import RecurrentLayer
+from ...nn.checks import check_size
+from .charts import VIEWS
+from .measuring import Measured, measure
+from .page import PARTS, STATES, chart_spec, page
+from .rows import loss_row, values_row
+from .settings import INPUTS, STOPS, Draws, Setting, settings
+from .telling import told
+
+Track = Callable[[Sequence[Any]], Iterable[Any]]
+
+_GATES = {"LSTM": "the forget gates"}
+
+
+class Playground:
+    """Networks at every stop of some sliders, and the page that shows them; see :func:`playground`.
+
+    Attributes
+    ----------
+    hidden_size, seed : int
+    stops : dict of str to tuple
+        The stops of each control.
+    settings : list of Setting
+        What the page holds: every combination of stops.
+    """
+
+    def __init__(
+        self, hidden_size: int, seed: int, stops: Mapping[str, Sequence[Any]] | None
+    ) -> None:
+        self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
+        self.seed = seed
+        self.stops = STOPS | _checked(stops or {})
+        self.settings = list(settings(self.stops))
+        self._draws = Draws(hidden_size, seed)
+
+    def measure(self, setting: Setting) -> Measured:
+        """Measure the gradients of one setting."""
+        return measure(self._draws.loss(self._draws.layer(setting), setting))
+
+    def _loss_row(self, layer: RecurrentLayer, setting: Setting, found: Measured) -> Row:
+        unit = "block" if setting.cell == "ResNet" else "step"
+        sentences = told(found, setting.loss, _GATES.get(setting.cell, ""), unit)
+        exact = self._draws.closed_form(layer, setting)
+        row = loss_row(found, STATES, PARTS, sentences, setting.loss == "last", exact)
+        return {"key": setting.key} | row
+
+    def rows(self, some: Sequence[Setting], track: Track = iter) -> tuple[list[Row], list[Row]]:
+        """Return the page's data: a row for each setting, and one for the states of each network."""
+        losses, values = [], []
+        networks = [list(each) for _, each in groupby(some, key=lambda s: s.network)]
+        for network in track(networks):
+            layer = self._draws.layer(network[0])
+            found = [measure(self._draws.loss(layer, setting)) for setting in network]
+            losses += [self._loss_row(layer, *each) for each in zip(network, found, strict=True)]
+            longest = max(found, key=lambda measured: len(measured.time))
+            values.append({"key": network[0].network} | values_row(longest, STATES))
+        return losses, values
+
+    def page(self, track: Track = iter) -> str:
+        """Return the whole page, one HTML file that needs no network.
+
+        Parameters
+        ----------
+        track : callable
+            Gets the list of networks and yields each, to show how far the work is.
+        """
+        _charts.library()  # what is missing is said before the work
+        losses, values = self.rows(self.settings, track)
+        return page(losses, values, self.stops, self._start, self._notes())
+
+    @property
+    def _start(self) -> Setting:
+        usual = Setting()
+        return usual if usual in self.settings else self.settings[0]
+
+    def _notes(self) -> list[str]:
+        size = self.hidden_size
+        return [
+            f"Every cell has {size} hidden units and computes in float64. Its initial weights are the "
+            f"library's for seed {self.seed}, uniform in ±1/√{size}; the slider then scales the recurrent "
+            "weights to a spectral radius. The input weights stay.",
+            f"The input is one sequence of {INPUTS} standard normal numbers a step; a shorter one is its "
+            "beginning. The initial states are 0. The ResNet reads one vector of norm 1 before its first "
+            "block.",
+            "The biases are standard normal numbers times the bias scale; the forget bias is added to "
+            "those of the LSTM's forget gates.",
+            "The loss is L = v · h at the last step, or the sum of v · h_t over all steps, with one random "
+            "direction v of norm 1. So the gradient of a loss at the last step starts with norm 1.",
+            "The library computed every number at every stop (gradient_flow, path_split, gain_split, "
+            "step_jacobians). The page computes only the direct share, as what the others leave of 1.",
+        ]
+
+    def save_html(self, path: str | Path, track: Track = iter) -> None:
+        """Write the page: one file that opens in any browser and needs no network.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        MissingDependencyError
+            Altair or vl-convert is not installed.
+        """
+        target = checked_path("save_html", path)
+        write_file("save_html", target, self.page(track).encode())
+
+    def open(self) -> Path:
+        """Write the page into a temporary file, show it in a browser, and return where it is."""
+        target = Path(tempfile.mkdtemp(prefix="tinygrad182-")) / "playground.html"
+        self.save_html(target)
+        webbrowser.open(target.as_uri())
+        return target
+
+    def spec(self, view: str | None = None, **stops: Any) -> dict[str, Any]:
+        """Return one view of a setting, or all of them, as a Vega-Lite specification.
+
+        Parameters
+        ----------
+        view : str, optional
+            ``"words"``, ``"gradients"``, ``"states"`` or ``"shares"``.
+        **stops
+            The setting, see :class:`Setting`.
+
+        Raises
+        ------
+        UnknownPathError
+            No such view.
+        ArgumentError
+            No such stop.
+        """
+        if view is not None and view not in VIEWS:
+            raise UnknownPathError(
+                f"playground: no view {view!r}; there are {brief(list(VIEWS))[1:-1]}"
+            )
+        setting = Setting(**stops)
+        return chart_spec(*self.rows([setting]), STOPS, setting, view)
+
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
+    ) -> None:
+        """Write a view of a setting, or all of them, as an image; see :meth:`spec`."""
+        scale = 2 if view is None else 3  # one view stands on a slide
+        _charts.save_png("save_png", self.spec(view, **stops), path, dark, scale)
+
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
+    ) -> None:
+        """Write a view of a setting, or all of them, as a drawing; see :meth:`spec`."""
+        _charts.save_svg("save_svg", self.spec(view, **stops), path, dark)
+
+    def _repr_html_(self) -> str:
+        try:
+            return shown(_charts.inline("playground", self.spec()))
+        except MissingDependencyError:
+            return shown()
+
+    def __repr__(self) -> str:
+        return f"<Playground of {len(self.settings):,} settings, hidden size {self.hidden_size}>"
+
+
+def _checked(stops: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+    """Fewer stops of some controls, in the order of the sliders."""
+    found = {}
+    for name, some in stops.items():
+        if name not in STOPS:
+            raise ArgumentError(
+                f"playground: no control {brief(name)}; there are {', '.join(STOPS)}"
+            )
+        found[name] = tuple(stop for stop in STOPS[name] if stop in some)
+        if not some or len(found[name]) < len(set(some)):
+            raise ArgumentError(
+                f"playground: {name} {brief(some)}; choose among its stops {STOPS[name]}"
+            )
+    return found
+
+
+@_calls.told
+def playground(
+    hidden_size: int = 16, seed: int = 0, stops: Mapping[str, Sequence[Any]] | None = None
+) -> Playground:
+    """Make the page on which sliders set a network, and its gradients move.
+
+    Cell, nonlinearity, spectral radius, biases, length and loss are controls; states, gradients, the closed
+    form of the linear network and the shares by path follow at once. The library computes what is drawn
+    at every stop of the sliders, which takes about half a minute when the page is written.
+
+    Parameters
+    ----------
+    hidden_size : int
+        Hidden units of every cell.
+    seed : int
+        Of weights, biases, input and the loss's direction.
+    stops : mapping of str to sequence, optional
+        Fewer stops of some controls, for a smaller page: ``{"length": [30, 200], "bias": [0]}``.
+
+    Returns
+    -------
+    Playground
+        ``.save_html(path)`` and ``.open()`` give the page; ``.measure(setting)`` the numbers of one
+        setting; ``.save_png(path, view, **stops)`` a picture of it.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> play = tg.inspect.playground(hidden_size=8)
+    >>> play
+    <Playground of 2,904 settings, hidden size 8>
+    >>> play.stops["length"]
+    (10, 30, 100, 200)
+    >>> play.save_html("playground.html")  # doctest: +SKIP
+    """
+    return Playground(hidden_size, seed, stops)

@@ -1,0 +1,95 @@
+"""What the playground says of one loss, in sentences whose numbers are computed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..microscope.magnitudes import number
+from ..microscope.wording import amount, factor, pace
+from .measuring import Measured
+
+
+def told(found: Measured, loss: str, gate: str = "", unit: str = "step") -> list[str]:
+    """Say what becomes of the gradient, why, and what the last step alone would make of it.
+
+    Parameters
+    ----------
+    found : Measured
+    loss : {"last", "all"}
+        Whether it reads the last state or every state.
+    gate : str
+        What multiplies the state on its straight path, if anything: ``"the forget gates"``.
+    unit : {"step", "block"}
+        What time counts.
+    """
+    course = _course(found, unit) if loss == "last" else _level(found)
+    return [course, *_cause(found, gate, unit), *_last(found, unit)]
+
+
+def _ends(found: Measured) -> tuple[int, int, float, float]:
+    """The first and the last time, and log10 of the gradient's norm there."""
+    logs = found.gradients[found.state]
+    return int(found.time[0]), int(found.time[-1]), float(logs[0]), float(logs[-1])
+
+
+def _course(found: Measured, unit: str) -> str:
+    first, last, low, high = _ends(found)
+    grad = f"∂L/∂{found.state}"
+    if not math.isfinite(low):
+        return _stopped(found)
+    went, part = pace(low - high, last - first, unit), amount(low - high)
+    arrives = f"it arrives {part} as large" if part.endswith("times") else f"{part} of it arrives"
+    return f"Going back from t = {last} to t = {first}, the gradient {grad} {went}: {arrives}."
+
+
+def _level(found: Measured) -> str:
+    first, last, low, high = _ends(found)
+    if not math.isfinite(low):
+        return _stopped(found)
+    part = amount(low - high)
+    than = "that" if part.endswith("times") else "of that"
+    return (
+        f"Every state adds to the loss, so no state is without a gradient of its own. At t = {first}, "
+        f"∂L/∂{found.state} is {part} {than} at t = {last}."
+    )
+
+
+def _stopped(found: Measured) -> str:
+    """What is said where nothing, or no number, arrives at the first step."""
+    logs = found.gradients[found.state]
+    first, since = found.time[0], found.time[np.flatnonzero(~np.isfinite(logs))[-1]]
+    nothing = logs[0] < 0
+    what = "exactly 0" if nothing else number(float(logs[0]))
+    arrives = "No gradient arrives" if nothing else "No number arrives"
+    return f"{arrives} at t = {first}: from t = {since} back, ∂L/∂{found.state} is {what}."
+
+
+def _cause(found: Measured, gate: str, unit: str) -> list[str]:
+    if math.isfinite(found.saturation + found.weight):
+        return [
+            f"On average one {unit} back multiplies it by {factor(found.saturation + found.weight)}: "
+            f"by {factor(found.saturation)} in the nonlinearity, which saturates where this is below 1, "
+            f"and by {factor(found.weight)} in the weight matrix."
+        ]
+    if not math.isfinite(found.kept):
+        return []
+    around = next(name for name in found.shares if name.startswith("via "))
+    straight, turned = (float(np.nanmean(found.shares[name][:-1])) for name in ("direct", around))
+    ways = f"{straight:.0%} directly and {turned:.0%} {around}"
+    by = f" ({gate} are open by that much)" if gate else ""
+    against = "; a negative share works against the other" if min(straight, turned) < 0 else ""
+    return [
+        f"On average one {unit} back keeps {found.kept:.0%} of ∂L/∂{found.state} on the direct path{by}. "
+        f"The gradient comes {ways}{against}."
+    ]
+
+
+def _last(found: Measured, unit: str) -> list[str]:
+    if not found.radius > 0:
+        return []
+    return [
+        f"|λ|max of the last {unit}'s Jacobian is {factor(math.log10(found.radius))}: the factor that each "
+        f"{unit} back would have in the long run if all were like that one."
+    ]
