@@ -97,7 +97,7 @@ def read_torch_file(source: Path) -> Any:
             )
         try:
             with zipfile.ZipFile(file) as archive:
-                return _Reading(archive, source, source.stat().st_size).result()
+                return _Reading(archive, source.stat().st_size).result()
         except _RefusedError as error:
             raise CheckpointError(f"load: {source} {error}") from error
         except _DAMAGE as error:
@@ -174,7 +174,6 @@ class _Reading:
     """One file while it is read: the archive, and pickle's machine."""
 
     archive: zipfile.ZipFile
-    source: Path
     size: int
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)

@@ -92,7 +92,8 @@ def from_state_dict(
     Recurrent layers are found by the names of their parameters (``encoder.lstm.weight_ih_l0``, with any
     prefix; cells without a level are layers too), sizes and directions by their shapes. Several layers of
     different names run in the order in which they stand, if each reads what the one before gives. The first
-    linear layer behind them that fits is the head; a table before them that fits is the embedding.
+    linear layer that reads what the last one gives is the head. A matrix without a bias whose rows the
+    first one reads is the embedding.
 
     Parameters
     ----------
@@ -148,7 +149,12 @@ class _Reading:
     """What is in a state dict, and which of its names were used."""
 
     def __init__(self, state_dict: Mapping[str, Any], cell: Cell | None, nonlinearity: Any) -> None:
-        self.state = {str(name): tensor(value) for name, value in state_dict.items()}
+        self.state: dict[str, Tensor] = {}
+        for name, value in state_dict.items():
+            try:
+                self.state[str(name)] = tensor(value)
+            except (TypeError, ValueError) as error:
+                raise StateDictError(f"from_state_dict: {name} cannot be read: {error}") from error
         self.cell, self.nonlinearity = cell, nonlinearity
         self.used: set[str] = set()
         self.notes: list[str] = []
@@ -156,11 +162,14 @@ class _Reading:
     def model(self, head: str | None) -> RecurrentNetwork:
         layers = self.layers()
         first, last = layers[next(iter(layers))], layers[next(reversed(layers))]
+        features = last.hidden_size * (1 + last.bidirectional)
         modules = {
-            **self.embedding(first.input_size),
+            **self.embedding(first.input_size, features),
             **layers,
-            **self.head(last.hidden_size * (1 + last.bidirectional), head),
+            **self.head(features, head),
         }
+        if len(layers) > 1:
+            self.notes.append(f"The recurrent layers run in this order: {', '.join(layers)}.")
         if any(isinstance(layer, RNN) for layer in layers.values()) and self.nonlinearity == "tanh":
             self.notes.append(
                 "A state dict does not say what the nonlinearity of an RNN is: tanh is assumed."
@@ -204,16 +213,18 @@ class _Reading:
     def layer(self, prefix: str) -> RecurrentLayer:
         """One recurrent layer, with its values."""
         names = self.names(prefix)
+        levels = {int(name.removesuffix("_reverse").rpartition("_l")[2]) for name in names}
+        for level in range(len(levels)):  # no gaps, so as many levels as layers
+            self.matrix(names, f"weight_hh_l{level}", prefix)
         rows, hidden = self.matrix(names, "weight_hh_l0", prefix)
         _, inputs = self.matrix(names, "weight_ih_l0", prefix)
         make = self.kind(names["weight_hh_l0"], rows, hidden)
         options = {"nonlinearity": self.nonlinearity} if make is RNN else {}
         dtype = np.result_type(*(self.state[name].dtype for name in names.values()))
-        levels = [int(match[1]) for n in names if (match := re.search(r"_l(\d+)", n))]
         layer = make(
             inputs,
             hidden,
-            num_layers=max(levels) + 1,
+            num_layers=len(levels),
             bias=any("bias" in name for name in names),
             bidirectional=any(name.endswith("_reverse") for name in names),
             dtype=dtype if dtype.kind == "f" else None,
@@ -277,34 +288,46 @@ class _Reading:
 
     # --- what stands before and behind --------------------------------------------------------------
 
-    def embedding(self, inputs: int) -> dict[str, Module]:
-        """The table of tokens before the layers: a matrix without a bias, whose rows they can read."""
-        end = min(list(self.state).index(name) for name in self.used)
-        for name in list(self.state)[:end]:
-            prefix, _, last = name.rpartition(".")
-            value = self.state[name]
-            alone = last == "weight" and _full(prefix, "bias") not in self.state
-            if alone and value.ndim == 2 and value.shape[1] == inputs:
-                table = Embedding(*value.shape, dtype=value.dtype, rng=0)
-                self.load(table, {"weight": name}, prefix)
+    def matrices(self) -> dict[str, Tensor]:
+        """The weights of what may be a linear layer or a table of tokens, by their prefix."""
+        found = {}
+        for name, value in self.state.items():
+            prefix, _, own = name.rpartition(".")
+            if own == "weight" and value.ndim == 2:
+                found[prefix] = value
+        return found
+
+    def embedding(self, inputs: int, features: int) -> dict[str, Module]:
+        """The table of tokens before the layers: a matrix without a bias, whose rows they can read.
+
+        If the head could be such a matrix too, its name has to say so, or its place before the layers.
+        """
+        order = {name: i for i, name in enumerate(self.state)}
+        start = min(order[name] for name in self.used)
+        for prefix, weight in self.matrices().items():
+            alone = _full(prefix, "bias") not in self.state and weight.shape[1] == inputs
+            before = order[_full(prefix, "weight")] < start
+            if alone and (inputs != features or "emb" in prefix.lower() or before):
+                table = Embedding(*weight.shape, dtype=weight.dtype, rng=0)
+                self.load(table, {"weight": _full(prefix, "weight")}, prefix)
                 return {prefix or "embedding": table}
         return {}
 
     def head(self, features: int, asked: str | None) -> dict[str, Module]:
         """The linear layer behind the layers: the one that was asked for, or the first that fits."""
-        if asked == "none":
-            return {}
-        start = max(list(self.state).index(name) for name in self.used)
-        behind = list(self.state)[start + 1 :] if asked is None else list(self.state)
         weights = {
-            name.rpartition(".")[0]: name
-            for name in behind
-            if name.rpartition(".")[2] == "weight" and self.state[name].ndim == 2
+            prefix: weight
+            for prefix, weight in self.matrices().items()
+            if _full(prefix, "weight") not in self.used
         }
-        fitting = [prefix for prefix, name in weights.items() if self.fits(name, features, asked)]
+        fitting = [
+            prefix
+            for prefix, weight in weights.items()
+            if weight.shape[1] == features and asked in (None, prefix)
+        ]
+        if asked == "none" or (asked is None and not fitting):
+            return {}
         if not fitting:
-            if asked is None:
-                return {}
             raise ArgumentError(
                 f"from_state_dict: {asked!r} is not the prefix of a linear layer that reads the {features} "
                 f"numbers of the last layer; there are {', '.join(map(repr, weights)) or 'none'}"
@@ -312,21 +335,15 @@ class _Reading:
         prefix = fitting[0]
         if len(weights) > 1 and asked is None:
             self.notes.append(
-                f"Of {len(weights)} linear layers behind the last recurrent layer, {prefix} is the head: a "
-                "state dict does not say what stands between them."
+                f"Of {len(weights)} linear layers, {prefix} is taken for the head, the first that reads "
+                "what the last recurrent layer gives: a state dict does not say what stands between them."
             )
         names = {own: _full(prefix, own) for own in ("weight", "bias")}
         names = {own: name for own, name in names.items() if name in self.state}
-        weight = self.state[names["weight"]]
-        outputs, inputs = weight.shape
-        head = Linear(inputs, outputs, bias="bias" in names, dtype=weight.dtype, rng=0)
+        outputs, inputs = weights[prefix].shape
+        head = Linear(inputs, outputs, "bias" in names, dtype=weights[prefix].dtype, rng=0)
         self.load(head, names, prefix)
         return {prefix or "head": head}
-
-    def fits(self, name: str, features: int, asked: str | None) -> bool:
-        """Whether the weight of a linear layer reads so many numbers, and is the one asked for."""
-        shape = self.state[name].shape
-        return shape[1] == features and asked in (None, name.rpartition(".")[0])
 
 
 def _full(prefix: str, own: str) -> str:
