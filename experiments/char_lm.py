@@ -151,7 +151,7 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     learner, opts = prepared(opts, source)
     stopped = train(learner, opts, progress, opts.checkpoint)
     model, history = learner.model, learner.history
-    others = compared(learner, source, opts, progress)
+    others, trouble = compared(learner, source, opts, progress)
     looked = [saliency(each.model, source) for each in by_cell(learner, *others)]
     found = decoded(model, source, opts, progress)
     samples = long_samples(
@@ -178,7 +178,7 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     return Result(
         options=opts,
         headline=headline(source, history, counting),
-        reading=(*sentences(history, found, stopped), *looking_back(looked)),
+        reading=(*sentences(history, found, stopped), *trouble, *looking_back(looked)),
         claims=(*claims(history, counting, found, words, opts), *farther(looked)),
         figures=(
             *text_views.figures(history, counting, found, opts.length, size),
@@ -245,16 +245,24 @@ def train(
 
 def compared(
     lstm: Learner, source: Corpus, opts: CharLMOptions, progress: Progress
-) -> list[Learner]:
-    """An RNN and a GRU of an LSTM's sizes, trained for as many steps; none if none is asked for."""
+) -> tuple[list[Learner], list[str]]:
+    """Train an RNN and a GRU of an LSTM's sizes for as many steps, if they are asked for.
+
+    Returns
+    -------
+    learners : list of Learner
+    trouble : list of str
+        A sentence about each whose training ended early.
+    """
     opts = dataclasses.replace(opts, steps=max(1, len(lstm.history.losses)), moments=2)
-    found = []
-    for cell in COMPARED * opts.compare:
+    found, trouble = [], []
+    for cell in COMPARED if opts.compare else ():
         model = CharLM(**{**lstm.model.config, "cell": cell}, rng=opts.seed)
         learner = Learner(model, source, opts.batch, opts.window, opts.learning_rate)
-        train(learner, opts, progress)
+        if stopped := train(learner, opts, progress):
+            trouble.append(f"The training of the {cell.upper()} ended early: {stopped}.")
         found.append(learner)
-    return found
+    return found, trouble
 
 
 def by_cell(*learners: Learner) -> list[Learner]:

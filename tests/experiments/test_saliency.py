@@ -1,14 +1,17 @@
 """Which characters a prediction depends on: numbers against plain gradients, and what the chart holds."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments import char_lm
 from experiments.decoding import saliency as measured
 from experiments.decoding import saliency_views
+from experiments.decoding.language import Learner
 from experiments.decoding.saliency import Saliency, by_lag, of_text, passage, saliency, telling
 from experiments.decoding.text import Corpus
 from models import CharLM
@@ -150,6 +153,25 @@ def looked(**back):
 def test_the_claim_is_decided_by_the_smaller_of_the_two(lstm, gru, holds):
     (claim,) = char_lm.farther(looked(rnn=-5.0, lstm=lstm, gru=gru))
     assert claim.holds is holds
+
+
+@pytest.mark.parametrize(("rate", "ended"), [(0.01, []), (1e38, ["RNN", "GRU"])])
+def test_the_others_have_the_sizes_and_the_steps_of_the_lstm(rate, ended):
+    text = a_text(400)
+    source = Corpus("toy", text[:-60], text[-60:])
+    options = char_lm.CharLMOptions(batch=3, window=6, learning_rate=rate)
+    lstm = Learner(CharLM(source.vocabulary, 5, 3, 2, rng=0), source, 3, 6, rate)
+    lstm.history.losses = [1.0] * 10
+    with np.errstate(all="ignore"):  # as the command line does
+        others, trouble = char_lm.compared(lstm, source, options, Progress(disable=True))
+    assert [each.model.config for each in others] == [
+        {**lstm.model.config, "cell": cell} for cell in ("rnn", "gru")
+    ]
+    assert [
+        re.match("The training of the (...) ended early: .*overflow", t)[1] for t in trouble
+    ] == ended
+    whole = [len(each.history.losses) == 10 for each in others]
+    assert whole == [not ended, not ended]
 
 
 def test_nothing_is_claimed_about_an_lstm_alone():
