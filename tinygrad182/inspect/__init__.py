@@ -22,6 +22,7 @@ from .operations import StepEdge, StepFlow, StepOperation, StepVectors, step_flo
 from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
+from .sliders.live import live_sliders
 from .sliders.playing import Playground, playground
 from .through import Through
 from .weights import weight_grad_by_time
@@ -57,6 +58,7 @@ __all__ = [
     "gradient_flow",
     "input_grad_matrix",
     "intervene",
+    "live_sliders",
     "look",
     "mark",
     "path_split",

@@ -11,7 +11,7 @@ ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
 """What stands in a chart's data, and on the page, for a logarithm that is −∞, +∞ or NaN."""
 
 
-def coded(log10: Iterable[float], digits: int = 3) -> list[float | str]:
+def coded(log10: Iterable[float], decimals: int = 3) -> list[float | str]:
     """Return logarithms for a chart: to 3 decimals or to others, and words where there is no finite one.
 
     JSON has no infinities, and ``null`` would make an exact zero and a NaN look alike. A word is drawn
@@ -21,7 +21,7 @@ def coded(log10: Iterable[float], digits: int = 3) -> list[float | str]:
     >>> coded([-400.12345, float("-inf"), float("inf"), float("nan")])
     [-400.123, '0', '∞', 'NaN']
     """
-    return [round(float(x), digits) if math.isfinite(x) else _word(x) for x in log10]
+    return [round(float(x), decimals) if math.isfinite(x) else _word(x) for x in log10]
 
 
 def _word(x: float) -> str:
