@@ -78,20 +78,20 @@ def live_sliders(
     >>> tg.inspect.live_sliders(lstm, tg.ones((50, 1, 1)))  # doctest: +SKIP
     """
     own = _OwnModel(model, inputs, loss, path)
-    spec = own.spec()
-    spec["config"] = _charts.theme(dark)
-    with _charts.unchecked():
-        chart = _charts.altair().VConcatChart.from_dict(spec, validate=False)
-        widget = live_type()(chart, embed_options={"renderer": "svg", "actions": False})
-
-    controls = [each["name"] for each in own.controls()]
+    alt, controls = _charts.altair(), own.controls()
+    # Altair checks the chart that it is given for seconds; of that, the widget needs the controls.
+    stub = alt.Chart(alt.InlineData(values=[])).mark_point()
+    stub.params = [alt.VariableParameter(**each) for each in controls]
+    widget = live_type()(stub, embed_options={"renderer": "svg", "actions": False})
+    widget.spec = own.spec() | {"config": _charts.theme(dark)}
+    names = [each["name"] for each in controls]
 
     def moved(_: Any) -> None:
-        at = own.start | {name: getattr(widget.params, name) for name in controls}
+        at = own.start | {name: getattr(widget.params, name) for name in names}
         update = {"namespace": "data", "name": DATA, "scope": [], "value": [own.row(at)]}
         widget._py_to_js_updates = [update]
 
-    widget.params.observe(moved, names=controls)
+    widget.params.observe(moved, names=names)
     return widget
 
 
