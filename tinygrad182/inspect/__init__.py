@@ -22,6 +22,7 @@ from .operations import StepEdge, StepFlow, StepOperation, StepVectors, step_flo
 from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
 from .points import FixedPoint, FixedPoints, fixed_points
 from .recorded import RecordedStateFlow
+from .sliders.live import live_sliders
 from .sliders.playing import Playground, playground
 from .through import Through
 from .trace_diff import TraceDiff, diff
@@ -67,6 +68,7 @@ __all__ = [
     "gradient_flow",
     "input_grad_matrix",
     "intervene",
+    "live_sliders",
     "load_trace",
     "load_watch",
     "look",

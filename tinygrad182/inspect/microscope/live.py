@@ -61,7 +61,7 @@ def live_chart(draw: Callable[[int], Any], start: int) -> Any:
     start : int
         The step that is drawn first.
     """
-    widget = _widget_type()(draw(start), embed_options={"renderer": "svg", "actions": False})
+    widget = live_type()(draw(start), embed_options={"renderer": "svg", "actions": False})
     at = start
 
     def pick(change: Any) -> None:
@@ -75,7 +75,7 @@ def live_chart(draw: Callable[[int], Any], start: int) -> Any:
     return widget
 
 
-def _widget_type() -> Any:
+def live_type() -> Any:
     """A JupyterChart whose JavaScript is here and not in the network; putting it together takes seconds."""
     alt, version = _charts.altair(), _charts.converter().__version__
     name = f"jupyter-chart.{alt.__version__}.{version}.js"

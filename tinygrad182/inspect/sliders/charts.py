@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ..._charts import GREY, PALETTE, altair, encoded, layered
 from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 
-WIDTH, HEIGHT = 540, 400
-SIDE, LOW = 290, 140
+WIDTH, HEIGHT = 520, 400
+SIDE, LOW = 284, 140
 """Width and height of the charts at the side."""
 
 LINE, LINES = 18, 5
@@ -29,12 +29,20 @@ class Source(NamedTuple):
         Their data is one row: that of :func:`loss_row`, that of :func:`values_row`.
     states, parts : tuple of str
         The names behind the numbered fields of the rows.
+    notes : list of str
+        What the chart of gradients shows beside the curves.
     """
 
     losses: Any
     values: Any
     states: tuple[str, ...]
     parts: tuple[str, ...]
+    notes: list[str]
+
+
+SLOPE = "dashed, for a loss at the last step: |λ|max multiplied once for every step back"
+CLOSED_FORM = "circles, for the linear network: the closed form, from powers of its matrix"
+"""What stands in a source's notes."""
 
 
 def page_chart(source: Source) -> Any:
@@ -81,13 +89,7 @@ def gradients(source: Source) -> Any:
             y="exact:Q",
         ),
     ]
-    title = alt.Title(
-        "The gradient that reaches each state",
-        subtitle=[
-            "dashed, for a loss at the last step: |λ|max multiplied once for every step back",
-            "circles, for the linear network: the closed form, from powers of its matrix",
-        ],
-    )
+    title = alt.Title("The gradient that reaches each state", subtitle=source.notes)
     return layered([*curves, *more], width=WIDTH, height=HEIGHT, title=title)
 
 
@@ -129,7 +131,7 @@ def _x(field: str = "t") -> Any:
     alt = altair()
     scale = alt.Scale(domain=[0, alt.ExprRef("steps - 1")], nice=False, zero=False)
     axis = alt.Axis(format="d", tickMinStep=1, grid=False)
-    return alt.X(f"{field}:Q", title="step t, or block of the ResNet", scale=scale, axis=axis)
+    return alt.X(f"{field}:Q", title="step t", scale=scale, axis=axis)
 
 
 def _over_time(row: Any, kind: str, names: Sequence[str]) -> Any:

@@ -53,9 +53,10 @@ class Measured:
 
 @np.errstate(all="ignore")  # gradients that vanish or overflow are what is looked at
 def measure(loss: Tensor, path: str | None = None) -> Measured:
-    """Measure a loss that one recurrence leads to, or the recurrence at ``path``."""
+    """Measure the recurrence at ``path``, by default the first that leads to a loss."""
     flow = gradient_flow(loss)
-    stack = next(iter(flow.values())) if path is None else flow[path]
+    path = next(iter(flow)) if path is None else path
+    stack = flow[path]
     splits = path_split(loss, path)
     state = max(splits, key=lambda name: len(splits[name].shares))
     radius, kept = _jacobian(loss, path, state)
@@ -74,7 +75,7 @@ def measure(loss: Tensor, path: str | None = None) -> Measured:
     )
 
 
-def _jacobian(loss: Tensor, path: str | None, state: str) -> tuple[float, float]:
+def _jacobian(loss: Tensor, path: str, state: str) -> tuple[float, float]:
     """|λ|max of the last step's Jacobian, and the mean of what goes straight from a state to itself."""
     jacobians = step_jacobians(loss, path)
     matrices, names = jacobians.matrices, jacobians.names
@@ -88,7 +89,7 @@ def _jacobian(loss: Tensor, path: str | None, state: str) -> tuple[float, float]
     return radius, float(np.diagonal(matrices[:, own, own], axis1=1, axis2=2).mean())
 
 
-def _factors(loss: Tensor, path: str | None) -> tuple[float, float]:
+def _factors(loss: Tensor, path: str) -> tuple[float, float]:
     """log10 of the factors of saturation and of weight, over the steps that have one before them."""
     try:
         split = gain_split(loss, path)

@@ -10,7 +10,7 @@ from ... import _charts
 from ..._charts import Row
 from ..._html import chart_page, text
 from ..microscope.page import fold, style
-from .charts import VIEWS, Source, page_chart
+from .charts import CLOSED_FORM, SLOPE, VIEWS, Source, page_chart
 from .settings import APPLIES, OF_NETWORK, Setting, written
 
 Stops = Mapping[str, tuple[Any, ...]]
@@ -61,6 +61,7 @@ def chart_spec(
             alt.Chart(_charts.data(values)).transform_filter("datum.key === network"),
             STATES,
             PARTS,
+            [SLOPE, CLOSED_FORM],
         )
         chart = page_chart(source) if view is None else VIEWS[view](source)
         spec = _charts.spec(chart)
@@ -96,7 +97,7 @@ READING = (
     "right to left. Where its norm is 1e-3, a small change of the state changes the loss a thousandth as "
     "much as where it is 1.",
     "RNN: h_t = σ(W x_t + W_h h_t₋₁ + b). LSTM and GRU have their own gates and tanh, so the nonlinearity "
-    "is not theirs. ResNet: h_t = h_t₋₁ + σ(W_h h_t₋₁ + b), where t counts blocks and all blocks have the "
+    "is not theirs. ResNet: h_t = h_t₋₁ + σ(W_h h_t₋₁ + b), where the step t is a block and all have the "
     "same weights.",
     "The spectral radius |λ|max of a matrix is the largest magnitude of its eigenvalues. The slider "
     "scales the recurrent weights so that it is theirs; in the LSTM and the GRU, that of each gate's.",
@@ -163,7 +164,7 @@ def _labelled(name: str, control: str) -> str:
 
 
 _STYLE = """
-body { width: 960px }
+body { width: 970px }
 h1 { font-size: 18px }
 #settings { position: sticky; top: 0; z-index: 1; background: var(--paper); padding: 8px 0;
   display: flex; flex-wrap: wrap; gap: 8px 28px; border-bottom: 1px solid var(--line); margin-bottom: 10px }

@@ -29,16 +29,20 @@ def told(found: Measured, loss: str, gate: str = "", unit: str = "step") -> list
 
 
 def _ends(found: Measured) -> tuple[int, int, float, float]:
-    """The first and the last time, and log10 of the gradient's norm there."""
+    """The first time, the last at which a gradient arrives, and log10 of its norm at both."""
     logs = found.gradients[found.state]
-    return int(found.time[0]), int(found.time[-1]), float(logs[0]), float(logs[-1])
+    there = np.flatnonzero(logs > -np.inf)
+    last = int(there[-1]) if len(there) else 0
+    return int(found.time[0]), int(found.time[last]), float(logs[0]), float(logs[last])
 
 
 def _course(found: Measured, unit: str) -> str:
     first, last, low, high = _ends(found)
     grad = f"∂L/∂{found.state}"
-    if not math.isfinite(low):
+    if not math.isfinite(low) or not math.isfinite(high):
         return _stopped(found)
+    if first == last:
+        return f"The gradient {grad} reaches no step but t = {first}."
     went, part = pace(low - high, last - first, unit), amount(low - high)
     arrives = f"it arrives {part} as large" if part.endswith("times") else f"{part} of it arrives"
     return f"Going back from t = {last} to t = {first}, the gradient {grad} {went}: {arrives}."
@@ -46,7 +50,7 @@ def _course(found: Measured, unit: str) -> str:
 
 def _level(found: Measured) -> str:
     first, last, low, high = _ends(found)
-    if not math.isfinite(low):
+    if not math.isfinite(low) or not math.isfinite(high):
         return _stopped(found)
     part = amount(low - high)
     than = "that" if part.endswith("times") else "of that"
@@ -68,11 +72,11 @@ def _stopped(found: Measured) -> str:
 
 def _cause(found: Measured, gate: str, unit: str) -> list[str]:
     if math.isfinite(found.saturation + found.weight):
-        return [
-            f"On average one {unit} back multiplies it by {factor(found.saturation + found.weight)}: "
-            f"by {factor(found.saturation)} in the nonlinearity, which saturates where this is below 1, "
-            f"and by {factor(found.weight)} in the weight matrix."
-        ]
+        whole, bent = factor(found.saturation + found.weight), factor(found.saturation)
+        parts = f"by {bent} in the nonlinearity and by {factor(found.weight)} in the weight matrix"
+        linear = "all of it in the weight matrix, for nothing saturates"
+        why = parts if found.saturation else linear
+        return [f"On average one {unit} back multiplies it by {whole}: {why}."]
     if not math.isfinite(found.kept):
         return []
     around = next(name for name in found.shares if name.startswith("via "))

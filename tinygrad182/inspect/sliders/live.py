@@ -1,0 +1,206 @@
+"""``live_sliders``: the playground's sliders for a model of one's own, in a notebook."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from ... import _calls, _charts
+from ..._charts import Row
+from ..._tensor import Tensor
+from ...errors import ArgumentError, brief
+from ...functions import sum as total
+from ...nn import Module
+from ...nn.init import spectral_radius
+from ...nn.recurrent import Recurrent
+from ...recording import is_tensor
+from ..microscope.live import live_type
+from .charts import SLOPE, Source, page_chart
+from .measuring import Measured, measure
+from .rows import loss_row, values_row
+from .telling import told
+
+DATA = "drawn"
+"""The name of the chart's data, which Python replaces."""
+
+START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"}
+"""The sliders at first: the model as it is."""
+
+
+@_calls.told
+def live_sliders(
+    model: Module,
+    *inputs: Any,
+    loss: Callable[[Any], Tensor] | None = None,
+    path: str | None = None,
+    dark: bool = False,
+) -> Any:
+    """Show a model in a notebook, with sliders for its recurrent weights, its biases and the length.
+
+    Python computes what is drawn whenever a slider is moved. The model itself stays as it is: a copy of
+    it, made at every move, is changed and run.
+
+    Parameters
+    ----------
+    model : Module
+        With recurrent layers or cells.
+    *inputs
+        What it is called with. The length cuts the first one, ``(T, B, I)``, or ``(B, T, I)`` for layers
+        with ``batch_first``.
+    loss : callable, optional
+        Makes a loss of what the model returns. By default it is the sum of the output; of a sequence,
+        that at its last step or at every step, which is then a control.
+    path : str, optional
+        The module whose states are drawn, as in :func:`gradient_flow`; by default the first.
+    dark : bool
+        Whether the notebook is dark.
+
+    Returns
+    -------
+    altair.JupyterChart
+        A widget. It draws without a network. Its controls are ``weights`` and ``biases``, by which those
+        of every recurrent layer are multiplied, ``forget_bias``, which is added, ``steps`` and ``reads``.
+
+    Raises
+    ------
+    ArgumentError
+        A model without recurrent layers, or an input that is not a sequence.
+    GraphError
+        The loss does not lead to states.
+    MissingDependencyError
+        Without altair, vl-convert or anywidget.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> lstm = tg.nn.LSTM(1, 16, rng=0)
+    >>> tg.inspect.live_sliders(lstm, tg.ones((50, 1, 1)))  # doctest: +SKIP
+    """
+    own = _OwnModel(model, inputs, loss, path)
+    alt, controls = _charts.altair(), own.controls()
+    # Altair checks the chart that it is given for seconds; of that, the widget needs the controls.
+    stub = alt.Chart(alt.InlineData(values=[])).mark_point()
+    stub.params = [alt.VariableParameter(**each) for each in controls]
+    widget = live_type()(stub, embed_options={"renderer": "svg", "actions": False})
+    widget.spec = own.spec() | {"config": _charts.theme(dark)}
+    names = [each["name"] for each in controls]
+
+    def moved(_: Any) -> None:
+        at = own.start | {name: getattr(widget.params, name) for name in names}
+        update = {"namespace": "data", "name": DATA, "scope": [], "value": [own.row(at)]}
+        widget._py_to_js_updates = [update]
+
+    widget.params.observe(moved, names=names)
+    return widget
+
+
+class _OwnModel:
+    """A model and what it is called with, run at any stop of the sliders."""
+
+    def __init__(
+        self,
+        model: Module,
+        inputs: tuple[Any, ...],
+        loss: Callable[[Any], Tensor] | None,
+        path: str | None,
+    ) -> None:
+        if not _recurrent(model):
+            raise ArgumentError(
+                f"live_sliders: {brief(model)} has no recurrent layers; pass a model with an RNN, an "
+                "LSTM, a GRU or a layer of your own"
+            )
+        shape = getattr(inputs[0], "shape", ()) if inputs else ()
+        self.axis = int(any(getattr(m, "batch_first", False) for m in _recurrent(model)))
+        if len(shape) <= self.axis or shape[self.axis] < 2:
+            raise ArgumentError(
+                "live_sliders: the first input must be a sequence of two steps or more, an array "
+                f"(T, B, I); it has shape {tuple(shape)}"
+            )
+        self.model, self.inputs, self.loss, self.path = model, inputs, loss, path
+        self.forgets = any("f" in layer.scan.gates for layer in _recurrent(model))
+        self.start = START | {"steps": shape[self.axis]}
+        first = self.measure(self.start)
+        self.states = tuple(first.gradients)
+        self.parts = tuple(part for part in first.shares if part != "direct")
+
+    def measure(self, at: Row) -> Measured:
+        """Measure a copy of the model in which the sliders are applied."""
+        model = copy.deepcopy(self.model)
+        for layer in _recurrent(model):
+            _apply(layer, at)
+        steps = (slice(None),) * self.axis + (slice(int(at["steps"])),)
+        output = model(self.inputs[0][steps], *self.inputs[1:])
+        loss = self.loss(output) if self.loss else self._summed(output, at["reads"])
+        return measure(loss, self.path)
+
+    def _summed(self, output: Any, reads: str) -> Tensor:
+        first = output[0] if isinstance(output, tuple) else output
+        if not is_tensor(first):
+            raise ArgumentError(
+                f"live_sliders: the model returns a {type(first).__name__}; pass loss=, which makes a "
+                "loss of it"
+            )
+        last = (slice(None),) * self.axis + (-1,)
+        return total(first[last] if first.ndim == 3 and reads == "last" else first)
+
+    def row(self, at: Row) -> Row:
+        """Return what the charts draw."""
+        found = self.measure(at)
+        sentences = told(found, at["reads"], "the forget gates" if self.forgets else "")
+        shown = loss_row(found, self.states, self.parts, sentences, at["reads"] == "last")
+        return values_row(found, self.states) | shown
+
+    def spec(self) -> dict[str, Any]:
+        """Return the charts, their controls, and what they show at first."""
+        alt = _charts.altair()
+        with _charts.unchecked():
+            drawn = alt.Chart(alt.NamedData(name=DATA))
+            source = Source(drawn, drawn, self.states, self.parts, [SLOPE])
+            spec = _charts.spec(page_chart(source))
+        spec["datasets"] = {DATA: [self.row(self.start)]}
+        fixed = {"states": list(self.states), "parts": ["direct", *self.parts]}
+        spec["params"] = [*self.controls(), *({"name": n, "value": v} for n, v in fixed.items())]
+        return spec
+
+    def controls(self) -> list[Row]:
+        """Return the sliders that the model has, as parameters of the chart."""
+        layers = _recurrent(self.model)
+        (weight, *_), units = _named(layers[0], "weight_hh"), layers[0].hidden_size
+        radius = max(map(spectral_radius, weight.numpy().reshape(-1, units, units)))
+        own = f"recurrent weights, × (|λ|max of a gate's is {radius:.2g} at × 1)"
+        sliders = {
+            "weights": {"min": 0, "max": 4, "step": 0.05, "name": own},
+            "biases": {"min": 0, "max": 4, "step": 0.05, "name": "biases, ×"},
+            "forget_bias": {"min": -5, "max": 5, "step": 0.25, "name": "forget bias, added"},
+            "steps": {"min": 2, "max": self.start["steps"], "step": 1, "name": "length"},
+        }
+        bound: dict[str, Row] = {name: {"input": "range"} | each for name, each in sliders.items()}
+        if not self.forgets:
+            del bound["forget_bias"]
+        if self.loss is None:
+            choices = {"labels": ["the last step", "every step"], "name": "loss reads"}
+            bound["reads"] = {"input": "select", "options": ["last", "all"]} | choices
+        return [{"name": n, "value": self.start[n], "bind": each} for n, each in bound.items()]
+
+
+def _recurrent(model: Any) -> list[Recurrent]:
+    modules = model.modules() if isinstance(model, Module) else ()
+    return [module for module in modules if isinstance(module, Recurrent)]
+
+
+def _named(layer: Recurrent, start: str) -> list[Any]:
+    return [p for name, p in layer.named_parameters() if name.startswith(start)]
+
+
+def _apply(layer: Recurrent, at: Row) -> None:
+    """Change a layer as the sliders say."""
+    for weight in _named(layer, "weight_hh"):
+        weight.assign(weight.detach() * at["weights"])
+    for bias in _named(layer, "bias"):
+        bias.assign(bias.detach() * at["biases"])
+    gates, units = layer.scan.gates, layer.hidden_size
+    if "f" in gates:
+        for bias in _named(layer, "bias_ih"):
+            start = gates.index("f") * units
+            bias.data[start : start + units] += at["forget_bias"]
