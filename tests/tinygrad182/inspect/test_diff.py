@@ -357,6 +357,12 @@ def test_a_detached_state_is_named_and_not_what_its_gradient_goes_on_to() -> Non
     assert (found.gradients.cause, found.gradients.b) == ("arises", 0.0)
 
 
+def test_the_first_step_of_a_loop_is_compared_under_the_names_of_later_steps() -> None:
+    series = tg.inspect.diff(packed(), packed(bump=15)).series["values"]["the loop"]
+    assert series["W h₋"][0] == series["x + W h₋ + b"][0] == 0
+    assert "W x1" not in series
+
+
 def test_marks_of_one_name_in_two_layers_are_no_input_of_the_run() -> None:
     def run(bump: int | None = None) -> tg.Tensor:
         w = [tg.tensor(np.eye(H) / k, requires_grad=True) for k in (2, 3)]
