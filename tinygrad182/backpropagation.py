@@ -269,14 +269,15 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         with xp.on(g):
             return _pull(xp, node, g, node.value, xs, wanted)
     except (ValueError, IndexError, TypeError) as error:
-        if g.ndim != node.value.ndim and not isinstance(error, TinygradError):
+        several = g.ndim != node.value.ndim and node.primitive.leading_axes  # type: ignore[union-attr]
+        if several and not isinstance(error, TinygradError):
             error.add_note(f"This is the derivative rule of {node.op}{_SEVERAL}")
         raise
 
 
 _SEVERAL = (
     "; here several cotangents come at once, on axes in front of the output's own: write the rule for "
-    "those too (g[..., 0, :] in the place of g[0]), or make the primitive with leading_axes=False"
+    "those too (g[..., 0, :] in the place of g[0]), or make the primitive without leading_axes=True"
 )
 
 

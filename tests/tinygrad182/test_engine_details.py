@@ -382,13 +382,14 @@ def test_what_is_used_twice_is_walked_once() -> None:
 
 
 def _with_rule(rule: Any, broadcasts: bool = False, together: bool = False) -> tg.Primitive:
-    """Twice its input, by a derivative rule of one's own."""
+    """Twice its input, by a derivative rule of one's own that promises leading axes."""
     return tg.Primitive(
         "wrong",
         forward=lambda xp, x: 2.0 * x,
         vjp=(lambda *args: (rule(*args),)) if together else (rule,),
         jvp="linear",
         broadcasts=broadcasts,
+        leading_axes=True,
     )
 
 

@@ -87,7 +87,7 @@ def twins_of(
             )
         ours = PRIMITIVES.get(node.op) is node.primitive or is_scan(node)
         if node.primitive is not None and not ours:
-            twin.primitive = replace(node.primitive, vjp=_there(node))
+            twin.primitive = replace(node.primitive, vjp=_there(node), leading_axes=True)
             if twin.saved is not None:
                 twin.saved = None
     return twins, list(hosts)

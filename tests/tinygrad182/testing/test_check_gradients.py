@@ -20,8 +20,12 @@ check_gradients = tg.testing.check_gradients
 
 
 def _identity(rule: Callable[..., Any], jvp: Any = "linear") -> tg.Primitive:
-    """A user's own primitive, y = x, with some derivative rule."""
-    return tg.Primitive("mine", forward=lambda xp, x: x * 1.0, vjp=(rule,), jvp=jvp)
+    """A user's own primitive, y = x, with a derivative rule that promises leading axes."""
+
+    def forward(xp: Any, x: Any) -> Any:
+        return x * 1.0
+
+    return tg.Primitive("mine", forward, vjp=(rule,), jvp=jvp, leading_axes=True)
 
 
 def _message(f: Callable[..., Any], *xs: Any, **options: Any) -> str:
