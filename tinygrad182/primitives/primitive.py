@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..backend import Array
+from ..errors import DTypeError, ShapeError
 
 Rule = Callable[..., Any]
 Tangents = tuple[Array | None, ...]
@@ -85,9 +86,46 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
+    def rule(self, i: int, count: int) -> Rule | None:
+        """Return the rule of one of ``count`` inputs: its own, or its part of the rule for all."""
+        rules = self.vjp
+        if not callable(rules):
+            self.check_rules(count)
+            return rules[i]
+
+        def part(*given: Any, **params: Any) -> Any:
+            found = rules(*given, **params)
+            self.check_cotangents(found, count)
+            return found[i]
+
+        return part
+
+    def check_rules(self, count: int) -> None:
+        """Raise unless there is a rule for each of ``count`` inputs, or one for all."""
+        if not callable(self.vjp):
+            remedy = "pass a tuple with a rule for each, None for one that has no derivative"
+            _check_row(f"the vjp of {self.name} is", self.vjp, count, remedy)
+
+    def check_cotangents(self, found: Any, count: int) -> None:
+        """Raise unless the rule for all inputs returned a cotangent for each."""
+        remedy = (
+            "return a tuple with a cotangent for each, None for one that has no derivative, or pass a tuple "
+            "of rules, one for each: vjp=(rule,) for one input"
+        )
+        _check_row(f"the derivative rule of {self.name} returned", found, count, remedy)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Primitive:
         """Return itself: a copied layer is made of the same operations."""
         return self
+
+
+def _check_row(what: str, found: Any, count: int, remedy: str) -> None:
+    """Raise unless something is a tuple with an item for each of ``count`` inputs."""
+    inputs = f"{count} input{'s' * (count != 1)}"
+    if not isinstance(found, (tuple, list)):
+        raise DTypeError(f"{what} a {type(found).__name__}, for {inputs}; {remedy}")
+    if len(found) != count:
+        raise ShapeError(f"{what} a {type(found).__name__} of {len(found)}, for {inputs}; {remedy}")
 
 
 PRIMITIVES: dict[str, Primitive] = {}
