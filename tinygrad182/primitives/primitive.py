@@ -109,8 +109,8 @@ class Primitive:
     def check_cotangents(self, found: Any, count: int) -> None:
         """Raise unless the rule for all inputs returned a cotangent for each."""
         remedy = (
-            "return a tuple with a cotangent for each, None for one that has no derivative, or pass a tuple "
-            "of rules, one for each: vjp=(rule,) for one input"
+            "return a tuple with a cotangent for each, None for one that has no derivative, or pass a "
+            "tuple of rules, one for each: vjp=(rule,) for one input"
         )
         _check_row(f"the derivative rule of {self.name} returned", found, count, remedy)
 
