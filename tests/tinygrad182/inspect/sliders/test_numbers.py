@@ -21,8 +21,13 @@ pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
 SIZE, SEED = 5, 3
-FEW = {"radius": (0.5, 1.1, 3.0), "bias": (0.0, 3.0), "forget_bias": (0.0, 2.0), "length": (10, 30)}
-CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+FEW: dict[str, Any] = {
+    "radius": (0.5, 1.1, 3.0),
+    "bias": (0.0, 3.0),
+    "forget_bias": (0.0, 2.0),
+    "length": (10, 30),
+}
+CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 @pytest.fixture(scope="module")
