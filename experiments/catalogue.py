@@ -22,6 +22,8 @@ CATALOGUE = {
     "target": "What a loss at every step changes, and what it does not",
     "lstm": "What an LSTM does to the pattern",
     "cell-path": "Why: three shares of the gradient by a cell state, and the forget bias",
+    "h-detach": "What is lost and won when the gradient through an LSTM's h is blocked",
+    "sensitivity": "Why a long memory is sensitive to its weights where no gradient explodes",
     "skip": "What a ResNet's skips and an LSTM's cell have in common",
     "beam-tree": "What beam search stores, what it misses, and what it knows about that",
     "beam-cost": "What storing the state saves, and what a search costs",

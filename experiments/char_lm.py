@@ -2,7 +2,8 @@
 
 An LSTM learns the Python language reference, or a person's own text, a character at a time. What it
 learned is then read off by greedy decoding, beam searches with their certificates, an exact search and
-samples.
+samples. An RNN and a GRU learn the same text, and the three show which characters their predictions
+depend on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from experiments.catalogue import Experiment
 from experiments.common import options
 from experiments.common.result import Attachment, Claim, Result, Row, power_text
 from experiments.common.words import printable
-from experiments.decoding import text_views
+from experiments.decoding import saliency_views, text_views
 from experiments.decoding.continuations import (
     GREEDY,
     ITSELF,
@@ -34,8 +35,10 @@ from experiments.decoding.continuations import (
 )
 from experiments.decoding.language import History, Learner, model_of
 from experiments.decoding.ngrams import ngram_losses
+from experiments.decoding.saliency import BACK, Saliency, passage, saliency
 from experiments.decoding.text import Corpus, beginnings, corpus, known_share, shown, words_of
 from models import CharLM
+from models.char_lm import CELLS
 
 LONGEST = 8
 """Characters n in the longest of the n-gram models."""
@@ -50,6 +53,12 @@ WORDS_LEARNED = 0.9
 """The way from letters drawn at random to the text itself that a model's words must have come."""
 
 LETTERS, TEXT = "letters at random", "held-out text"
+
+COMPARED = ("rnn", "gru")
+"""Cells that learn the text beside the LSTM."""
+
+FARTHER = 1.0
+"""Decades by which what an LSTM or a GRU says about a character far back exceeds what an RNN does."""
 
 ROUNDING = 1e-5
 """The rounding of one character's log-probability: about 100 roundings of float32."""
@@ -109,6 +118,10 @@ class CharLMOptions(options.Options):
     expansions: int = 100_000
     """Prefixes that the exact search may extend before it gives up; 0 leaves it out."""
 
+    compare: bool = True
+    """Train an RNN and a GRU of the same sizes too, as long as the LSTM, and show how far back each
+    looks. They are trained anew with --resume."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("hidden_size", "embedding", "layers", "batch", "steps", "length"):
@@ -136,8 +149,10 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     """Train the model, or go on with one; decode the prompts and measure its words."""
     source = corpus(opts.data)
     learner, opts = prepared(opts, source)
-    stopped = train(learner, opts, progress)
+    stopped = train(learner, opts, progress, opts.checkpoint)
     model, history = learner.model, learner.history
+    others, trouble = compared(learner, source, opts, progress)
+    looked = [saliency(each.model, source) for each in by_cell(learner, *others)]
     found = decoded(model, source, opts, progress)
     samples = long_samples(
         model,
@@ -158,15 +173,21 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     )
     progress.advance(task)
     words = word_shares(source, samples, opts.seed)
-    losses = compared(counting, history.held_out[-1])
+    losses = unknown(counting, by_cell(learner, *others))
     size = f"{source.name}; H = {opts.hidden_size}, B = {opts.batch}, T = {opts.window}, seed {opts.seed}"
     return Result(
         options=opts,
         headline=headline(source, history, counting),
-        reading=sentences(history, found, stopped),
-        claims=claims(history, counting, found, words, opts),
-        figures=text_views.figures(history, counting, found, opts.length, size),
-        tables=text_views.tables(history, found, samples, losses, words),
+        reading=(*sentences(history, found, stopped), *trouble, *looking_back(looked)),
+        claims=(*claims(history, counting, found, words, opts), *farther(looked)),
+        figures=(
+            *text_views.figures(history, counting, found, opts.length, size),
+            *saliency_views.figures(looked, passage(source), model.vocabulary, size),
+        ),
+        tables=(
+            *text_views.tables(history, found, samples, losses, words),
+            *saliency_views.tables(looked),
+        ),
         attachments=(
             Attachment("model.safetensors", "The model, for --resume", learner.save),
             Attachment(
@@ -197,26 +218,56 @@ def prepared(opts: CharLMOptions, source: Corpus) -> tuple[Learner, CharLMOption
         model.encode(prompt)  # before an hour of training, not after
     return learner, dataclasses.replace(
         opts,
-        hidden_size=model.lstm.hidden_size,
+        hidden_size=model.recurrent.hidden_size,
         embedding=model.embedding.embedding_dim,
-        layers=model.lstm.num_layers,
+        layers=model.recurrent.num_layers,
         prompts=opts.prompts or beginnings(source.held_out, 3),
     )
 
 
-def train(learner: Learner, opts: CharLMOptions, progress: Progress) -> str:
+def train(
+    learner: Learner, opts: CharLMOptions, progress: Progress, checkpoint: Path | None = None
+) -> str:
     """Train with a progress bar; why it ended early, if it did."""
-    bar = progress.add_task("training", total=opts.steps, completed=len(learner.history.losses))
+    name = f"training the {learner.model.cell.upper()}"
+    bar = progress.add_task(name, total=opts.steps, completed=len(learner.history.losses))
 
     def advance() -> None:
         held_out = learner.history.held_out[-1]
-        progress.update(bar, advance=1, description=f"training: {held_out:.2f} nats per character")
+        progress.update(bar, advance=1, description=f"{name}: {held_out:.2f} nats per character")
 
     def save() -> None:
-        if opts.checkpoint is not None:
-            learner.save(opts.checkpoint)
+        if checkpoint is not None:
+            learner.save(checkpoint)
 
     return learner.learn(opts.steps, opts.moments, advance, save)
+
+
+def compared(
+    lstm: Learner, source: Corpus, opts: CharLMOptions, progress: Progress
+) -> tuple[list[Learner], list[str]]:
+    """Train an RNN and a GRU of an LSTM's sizes for as many steps, if they are asked for.
+
+    Returns
+    -------
+    learners : list of Learner
+    trouble : list of str
+        A sentence about each whose training ended early.
+    """
+    opts = dataclasses.replace(opts, steps=max(1, len(lstm.history.losses)), moments=2)
+    found, trouble = [], []
+    for cell in COMPARED if opts.compare else ():
+        model = CharLM(**{**lstm.model.config, "cell": cell}, rng=opts.seed)
+        learner = Learner(model, source, opts.batch, opts.window, opts.learning_rate)
+        if stopped := train(learner, opts, progress):
+            trouble.append(f"The training of the {cell.upper()} ended early: {stopped}.")
+        found.append(learner)
+    return found, trouble
+
+
+def by_cell(*learners: Learner) -> list[Learner]:
+    """Learners in the order in which people compare them: RNN, LSTM, GRU."""
+    return sorted(learners, key=lambda learner: list(CELLS).index(learner.model.cell))
 
 
 def decoded(
@@ -259,9 +310,10 @@ def learned(words: Sequence[Row], name: str) -> float:
     return (shares[name] - shares[LETTERS]) / way if way else math.nan
 
 
-def compared(counting: Sequence[float], model: float) -> list[Row]:
-    """Rows of the models' losses."""
-    losses = {f"{n}-gram": loss for n, loss in enumerate(counting, start=1)} | {"LSTM": model}
+def unknown(counting: Sequence[float], learners: Sequence[Learner]) -> list[Row]:
+    """Rows of the models' losses on the held-out text."""
+    losses = {f"{n}-gram": loss for n, loss in enumerate(counting, start=1)}
+    losses |= {each.model.cell.upper(): each.history.held_out[-1] for each in learners}
     return [
         {"model": name, "loss": loss, "perplexity": float(np.exp(loss))}
         for name, loss in losses.items()
@@ -321,6 +373,34 @@ def claims(
             "at least",
             why="Nothing guarantees it: a beam can drop the greedy text's beginning for likelier ones.",
         ),
+    )
+
+
+def farther(looked: Sequence[Saliency]) -> tuple[Claim, ...]:
+    """What gates are for; nothing is claimed where there is no RNN beside them."""
+    back = {each.cell: float(each.by_lag[BACK]) for each in looked}
+    if "rnn" not in back:
+        return ()
+    return (
+        Claim(
+            f"The LSTM and the GRU look farther back than the RNN: of ‖∂L/∂x‖ at the last character, "
+            f"more is left {BACK} characters before it (decades more, the smaller of the two)",
+            min(back["lstm"], back["gru"]) - back["rnn"],
+            FARTHER,
+            "at least",
+            why="On the way back an RNN's gradient is multiplied by W_h and the slope of tanh at each "
+            "step. A gated cell has a path on which it is multiplied by a gate alone, which can stay near "
+            "1. The threshold is a factor of 10.",
+        ),
+    )
+
+
+def looking_back(looked: Sequence[Saliency]) -> tuple[str, ...]:
+    """How far back each model looks, in a sentence."""
+    left = [f"{power_text(float(each.by_lag[BACK]))} in the {each.name}" for each in looked]
+    return (
+        "How far back a prediction looks is how much of its gradient is left there. Of ‖∂L/∂x‖ at the "
+        f"last character that was read, {', '.join(left)} is left {BACK} characters before it.",
     )
 
 

@@ -9,22 +9,27 @@ import numpy as np
 import tinygrad182 as tg
 from models.frozen_step import FrozenStep
 
+CELLS: dict[str, Any] = {"rnn": tg.nn.RNN, "lstm": tg.nn.LSTM, "gru": tg.nn.GRU}
+"""Recurrent layers of a CharLM, by the name of the attribute that holds them."""
+
 
 class CharLM(tg.nn.Module):
-    """Embedding, LSTM and Linear over characters.
+    """Embedding, a recurrent layer and Linear over characters.
 
     Parameters
     ----------
     vocabulary : str
         The characters the model knows, each once; their positions are the tokens 0 … M − 1.
     hidden_size : int
-        Hidden units H of each LSTM layer.
+        Hidden units H of each recurrent layer.
     embedding_dim : int
         Elements of a character's vector.
     num_layers : int
-        LSTM layers above each other.
+        Recurrent layers above each other.
+    cell : {"lstm", "rnn", "gru"}
+        The kind of recurrent layer.
     forget_bias : float
-        Added to the initial bias of the forget gates.
+        Added to the initial bias of the forget gates; only an LSTM has them.
     rng : int or numpy.random.Generator, optional
         Where the initial values come from.
     dtype, device : optional
@@ -33,12 +38,15 @@ class CharLM(tg.nn.Module):
     Attributes
     ----------
     embedding, lstm, head : Module
-        The three parts, so the parameters are ``embedding.weight``, ``lstm.weight_hh_l0`` ….
+        The three parts, so the parameters are ``embedding.weight``, ``lstm.weight_hh_l0`` …. With
+        another ``cell`` the second one is ``rnn`` or ``gru``; ``recurrent`` is the layer of any kind.
 
     Raises
     ------
     VocabularyError
         A vocabulary without characters, or with one of them twice.
+    ArgumentError
+        A ``cell`` that there is not.
 
     Examples
     --------
@@ -48,6 +56,13 @@ class CharLM(tg.nn.Module):
     >>> logits, (h, c) = model(model.encode("a cab")[:, None])
     >>> logits.shape, h.shape
     ((5, 1, 4), (1, 1, 8))
+
+    With another cell the state is h alone:
+
+    >>> model = CharLM("abc ", hidden_size=8, cell="gru", rng=0)
+    >>> logits, h = model(model.encode("a cab")[:, None])
+    >>> h.shape
+    (1, 1, 8)
     """
 
     def __init__(
@@ -57,6 +72,7 @@ class CharLM(tg.nn.Module):
         embedding_dim: int = 32,
         num_layers: int = 1,
         *,
+        cell: str = "lstm",
         forget_bias: float = 1.0,
         rng: int | np.random.Generator | None = None,
         dtype: Any = None,
@@ -75,23 +91,34 @@ class CharLM(tg.nn.Module):
                 if twice
                 else "the vocabulary is empty"
             )
+        if cell not in CELLS:
+            raise tg.ArgumentError(
+                f"CharLM: there is no cell {cell!r}; choose one of {', '.join(map(repr, CELLS))}"
+            )
         rng = np.random.default_rng(rng)
         options: dict[str, Any] = {"rng": rng, "dtype": dtype, "device": device}
+        gates: dict[str, Any] = {"forget_bias": forget_bias} if cell == "lstm" else {}
+        self.cell = cell
         self.vocabulary = vocabulary
         self.embedding = tg.nn.Embedding(len(vocabulary), embedding_dim, **options)
-        self.lstm = tg.nn.LSTM(
-            embedding_dim, hidden_size, num_layers, forget_bias=forget_bias, **options
-        )
+        layer = CELLS[cell](embedding_dim, hidden_size, num_layers, **gates, **options)
+        setattr(self, cell, layer)
         self.head = tg.nn.Linear(hidden_size, len(vocabulary), **options)
+
+    @property
+    def recurrent(self) -> Any:
+        """The recurrent layer, of whichever cell."""
+        return getattr(self, self.cell)
 
     @property
     def config(self) -> dict[str, Any]:
         """What makes a model of the same shape: ``CharLM(**model.config)``; a checkpoint's meta."""
         return {
             "vocabulary": self.vocabulary,
-            "hidden_size": self.lstm.hidden_size,
+            "hidden_size": self.recurrent.hidden_size,
             "embedding_dim": self.embedding.embedding_dim,
-            "num_layers": self.lstm.num_layers,
+            "num_layers": self.recurrent.num_layers,
+            "cell": self.cell,
         }
 
     # --- characters -----------------------------------------------------------------------------
@@ -139,7 +166,7 @@ class CharLM(tg.nn.Module):
         tokens : (T, B)
             Whole numbers: nested lists, a Tensor or an array of the host, or an array where the model is.
         state : (h, c), each (layers, B, H), optional
-            Initial states; zero where none are given.
+            Initial states; zero where none are given. Of an RNN or a GRU it is h alone, here and below.
 
         Returns
         -------
@@ -148,10 +175,10 @@ class CharLM(tg.nn.Module):
         state : (h, c), each Tensor (layers, B, H)
             The last states.
         """
-        hidden, state = self.lstm(self.embedding(self._here(tokens)), state)
+        hidden, state = self.recurrent(self.embedding(self._here(tokens)), state)
         return self.head(hidden), state
 
-    def step(self, tokens: Any, state: Any = None) -> tuple[tg.Tensor, tuple[tg.Tensor, tg.Tensor]]:
+    def step(self, tokens: Any, state: Any = None) -> tuple[tg.Tensor, Any]:
         """Go on by one character: what :mod:`tinygrad182.decode` takes, with ``state_axis=1``.
 
         Recorded like everything else, so :func:`tinygrad182.decode.rescore` shows the gradient of a
@@ -185,7 +212,7 @@ class CharLM(tg.nn.Module):
 
     def _weights(self, k: int) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor | None]:
         """W_x, W_h and b of layer k."""
-        lstm = self.lstm
+        lstm = self.recurrent
         weights = getattr(lstm, f"weight_ih_l{k}"), getattr(lstm, f"weight_hh_l{k}")
         return *weights, getattr(lstm, f"bias_ih_l{k}", None)
 
@@ -198,6 +225,11 @@ class CharLM(tg.nn.Module):
             ``step(tokens, state=None) -> (log_probabilities, (h, c))``: the same numbers to rounding,
             from arrays of the weights' library.
 
+        Raises
+        ------
+        ArgumentError
+            A model whose cell is not an LSTM.
+
         Examples
         --------
         >>> model = CharLM("abc ", hidden_size=8, rng=0)
@@ -205,7 +237,12 @@ class CharLM(tg.nn.Module):
         >>> log_probabilities.shape, h.shape
         ((2, 4), (1, 2, 8))
         """
-        layers = [self._weights(k) for k in range(self.lstm.num_layers)]
+        if self.cell != "lstm":
+            raise tg.ArgumentError(
+                f"frozen_step: the cell is {self.cell!r}, and only an LSTM's step has a quick form; "
+                "decode with model.step"
+            )
+        layers = [self._weights(k) for k in range(self.recurrent.num_layers)]
         return FrozenStep(self.embedding.weight, layers, self.head.weight, self.head.bias)
 
 

@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,8 +50,29 @@ def write_file(
         raise error_type(f"{what}: cannot write {target}: {error}") from error
 
 
+def write_files(what: str, folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files with these names into a folder; all are written before the first gets its name."""
+    targets = {checked_path(what, folder / name): data for name, data in contents.items()}
+    try:
+        with contextlib.ExitStack() as held:
+            written = [(held.enter_context(_written(t, data)), t) for t, data in targets.items()]
+            for temporary, target in written:
+                temporary.replace(target)
+        _sync_entries(folder)
+    except OSError as error:
+        raise FileError(f"{what}: cannot write into {folder}: {error}") from error
+
+
 def replace_file(target: Path, data: bytes) -> None:
     """Write a whole file in the place of another, or leave everything as it was."""
+    with _written(target, data) as temporary:
+        temporary.replace(target)
+    _sync_entries(target.parent)
+
+
+@contextlib.contextmanager
+def _written(target: Path, data: bytes) -> Iterator[Path]:
+    """Write a temporary file that is to take the place of another, and remove it if something fails."""
     _refuse_protected(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_strays(target)
@@ -64,12 +86,11 @@ def replace_file(target: Path, data: bytes) -> None:
                 shutil.copymode(target, temporary)
             if _WINDOWS:
                 file.close()
-            temporary.replace(target)
+            yield temporary
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_entries(target.parent)
 
 
 def _refuse_protected(target: Path) -> None:

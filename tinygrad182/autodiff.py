@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -73,7 +74,43 @@ def seeds_of(
 def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bool) -> None:
     """Add the gradient of ``output`` to ``.grad`` of every leaf it depends on; see ``Tensor.backward``."""
     seeds = seeds_of([output], [gradient], create_graph, "backward")
+    if _OBSERVERS:
+        _tell_observers(output, gradient)
     in_pass(_backward, seeds, retain_graph or create_graph, grad=create_graph)
+
+
+class Observer(Protocol):
+    """What is told of backward passes, see :func:`observe`."""
+
+    def before_backward(self, output: Tensor, gradient: Any) -> None:
+        """Look at the graph of a pass that is about to be made, and that may free it."""
+
+
+_OBSERVERS: dict[int, weakref.ref[Observer]] = {}
+
+
+def observe(observer: Observer) -> Callable[[], None]:
+    """Tell an observer of every ``Tensor.backward`` before it is made, as long as the observer is alive.
+
+    Returns
+    -------
+    callable
+        It ends the observation; it may be called again.
+    """
+    key = id(observer)
+
+    def end(_: object = None) -> None:
+        _OBSERVERS.pop(key, None)
+
+    _OBSERVERS[key] = weakref.ref(observer, end)
+    return end
+
+
+def _tell_observers(output: Tensor, gradient: Any) -> None:
+    for observed in list(_OBSERVERS.values()):  # at once: other threads may begin and end some
+        observer = observed()
+        if observer is not None:
+            observer.before_backward(output, gradient)
 
 
 def _backward(seeds: list[tuple[Node, Any]], retain_graph: bool) -> None:

@@ -8,7 +8,7 @@ step by step, and every view reads the record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,9 @@ from .modes import MODES, Scope
 from .recording import apply
 from .recurrence import Scan, own
 from .tracing import listed
+
+Change = Callable[[Tensor], Tensor]
+"""Makes of a gate's value what takes its place."""
 
 # --- what is to be done ---------------------------------------------------------------------------
 
@@ -49,7 +52,7 @@ class Intervention:
         self,
         path: str,
         gate: str | None,
-        change: Callable[[Tensor], Tensor],
+        change: Change,
         times: Container[int] | None,
     ) -> None:
         self.path = path
@@ -147,10 +150,10 @@ def intervened(scan: Scan, params: dict[str, Any]) -> Scan:
     gates = [(i, _register(i, scan, listing)) for i in here]
 
     def step(xp: Any, x: Any, h: Any, state: Any, **given: Any) -> tuple[Any, ...]:
-        time, changes = MODES.get().scope.time, dict[Any, list[Intervention]]()
+        time, changes = MODES.get().scope.time, dict[Any, list[Change]]()
         for i, gate in gates:
             if i.includes(time):
-                changes.setdefault(gate, []).append(i)
+                changes.setdefault(gate, []).append(i.applied)
         if not changes:
             return scan.step(xp, x, h, state, **given)
         weights = [given[name] for name in scan.weights]
@@ -161,7 +164,7 @@ def intervened(scan: Scan, params: dict[str, Any]) -> Scan:
 
 def _changed(
     step: Listing,
-    changes: dict[Register, list[Intervention]],
+    changes: Mapping[Register, Sequence[Change]],
     x: Tensor,
     h: Tensor,
     state: Sequence[Tensor],
@@ -185,7 +188,7 @@ def _changed(
         else:
             value = evaluate(functions, r.op, *args)
         for change in changes.get(r, ()):
-            value = change.applied(value)
+            value = change(value)
         found[r] = value
     return tuple([_like(found.get(r, r), state[0]) for r in step.outputs.values()])
 
@@ -226,17 +229,49 @@ def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
 def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
     """The value of the step that is to be changed."""
     k = scan.gates.index(i.gate) if i.gate else 0
-    sums: list[set[Register]] = [set() for _ in scan.gates]
-    for r in step.instructions:
-        if r.op == "input" and r.args[0] in ("x", "h"):
-            sums[r.args[1]].add(r)
-    gate = gates_of(step, sums)[k]
+    gate = gate_registers(scan, step)[k]
     if gate is None:
         raise ArgumentError(
             f"intervene: no value in the step of {i.path!r} is that of {scan.gates[k]!r} alone; let the "
             "step compute one from the gate's columns of x and h, and use nothing else of these"
         )
     return gate
+
+
+def gate_registers(scan: Scan, step: Listing) -> list[Register | None]:
+    """The values of a cell's step that are its gates; None for a gate that no value alone is."""
+    sums: list[set[Register]] = [set() for _ in scan.gates]
+    for r in step.instructions:
+        if r.op == "input" and r.args[0] in ("x", "h"):
+            sums[r.args[1]].add(r)
+    return gates_of(step, sums)
+
+
+def gate_reader(scan: Scan, options: dict[str, Any]) -> Callable[..., dict[str, Tensor]]:
+    """Return a function that computes a cell's gates, those that some value of its step is.
+
+    It is called with the two sums of a step, the state before it, and the further weights of the cell; the
+    result has the gates by their names.
+    """
+    if scan.program(**options) is None:
+        return lambda x, h, state, weights: {}
+    step = listed(scan, options)
+    named = zip(gate_registers(scan, step), scan.gates, strict=True)
+    names = {register: gate for register, gate in named if register is not None}
+
+    def gates(
+        x: Tensor, h: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        seen: dict[str, Tensor] = {}
+
+        def kept(gate: str) -> Change:
+            return lambda value: seen.setdefault(gate, value)
+
+        changes = {register: [kept(gate)] for register, gate in names.items()}
+        _changed(step, changes, x, h, state, weights)
+        return seen
+
+    return gates
 
 
 def gates_of(step: Listing, sums: Sequence[set[Register]]) -> list[Register | None]:

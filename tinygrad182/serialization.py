@@ -1,7 +1,8 @@
 """Checkpoints: a model, its optimizer and a few facts in one safetensors file, replaced as a whole.
 
 The parameters lie in the file under PyTorch's names and layouts, as ``Module.state_dict`` gives them, so
-that PyTorch reads what is saved here and the other way round. Nothing is ever unpickled.
+that PyTorch reads what is saved here and the other way round. Files of ``torch.save`` are read too, and
+nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from safetensors.numpy import save as to_bytes
 
 from ._files import checked_path, write_file
 from ._tensor import Tensor
+from ._torch_files import is_torch_file, read_torch_file, state_dict_in
 from .creation import tensor
 from .errors import ArgumentError, CheckpointError, CheckpointNotFoundError, DTypeError
 from .modes import default_device
@@ -115,17 +118,15 @@ def save(
         raise ArgumentError(f"save: {type(optimizer).__name__} is not an Optimizer, such as Adam")
     arrays: dict[str, Any] = dict(model.state_dict())
     own = "null" if optimizer is None else _take_apart(optimizer.state_dict(), arrays)
-    header = {_KEY: f'{{"version": 1, "meta": {_to_json(meta)}, "optimizer": {own}}}'}
-    on_host = {name: _on_host(name, value) for name, value in arrays.items()}
-    try:
-        data = to_bytes(on_host, header)
-    except (SafetensorError, UnicodeEncodeError) as error:
-        raise ArgumentError(f"save: this cannot be saved: {error}") from error
-    write_file("save", target, data, CheckpointError)
+    facts = f'{{"version": 1, "meta": {_to_json(meta)}, "optimizer": {own}}}'
+    write_arrays("save", target, {n: value.numpy() for n, value in arrays.items()}, {_KEY: facts})
 
 
 def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
-    """Read a safetensors file, saved by :func:`save` or by anything else.
+    """Read a safetensors file, saved by :func:`save` or by anything else, or a file of ``torch.save``.
+
+    Which of the two it is shows in the file itself, whatever its name. PyTorch is not needed, and nothing
+    in the file can run: what is more than tensors, numbers and texts is refused.
 
     Parameters
     ----------
@@ -137,17 +138,21 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
     Returns
     -------
     Checkpoint
-        With ``.model``, ``.optimizer`` and ``.meta``. In a file that was not saved by :func:`save`,
-        all arrays are the model's, and ``.meta`` is the metadata of its header.
+        With ``.model``, ``.optimizer`` and ``.meta``. In a safetensors file that was not saved by
+        :func:`save`, all arrays are the model's, and ``.meta`` is the metadata of its header. Of what
+        ``torch.save`` wrote, ``.model`` is the state dict, which may stand in a dict beside other things
+        (``{"state_dict": …, "epoch": 3}``), and ``.meta`` the numbers and texts beside it; the state of
+        PyTorch's optimizers is not read. ``bfloat16`` becomes ``float32`` there.
 
     Raises
     ------
     CheckpointNotFoundError
         No such file; also a ``FileNotFoundError``.
     CheckpointError
-        A file that cannot be read: a folder, damaged, in another format.
+        A file that cannot be read: a folder, damaged, in another format, or a pickle of more than a state
+        dict, such as a whole module. The message says how to save it instead.
     DTypeError
-        A dtype that NumPy does not have, such as ``bfloat16``.
+        In a safetensors file, a dtype that NumPy does not have, such as ``bfloat16``.
 
     Examples
     --------
@@ -158,18 +163,13 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
     """
     source = checked_path("load", path, CheckpointError)
     device = default_device(device)
-    try:
-        with safe_open(source, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: tensor(_read(file, name), device=device) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CheckpointNotFoundError(f"load: there is no file {source}") from error
-    except OSError as error:
-        raise CheckpointError(f"load: cannot read {source}: {error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"load: {source} is damaged, or no safetensors file: {error}"
-        ) from error
+    with _readable("load", source):
+        if is_torch_file(source):
+            state, facts = state_dict_in(source, read_torch_file(source))
+            model = {name: tensor(array, device=device) for name, array in state.items()}
+            return Checkpoint(model, None, facts)
+    found, header = read_arrays("load", source)
+    arrays = {name: tensor(value, device=device) for name, value in found.items()}
     if _KEY not in header:
         return Checkpoint(arrays, None, dict(header))
     own, meta = _facts(header[_KEY], source)
@@ -179,7 +179,70 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
         raise CheckpointError(_DAMAGED.format(source, repr(error))) from error
 
 
-# --- what is in the file ------------------------------------------------------------------------
+# --- any safetensors file -----------------------------------------------------------------------
+
+
+def write_arrays(
+    what: str, target: Path, arrays: Mapping[str, Any], header: dict[str, str]
+) -> None:
+    """Write a safetensors file as a whole or not at all.
+
+    Parameters
+    ----------
+    what : str
+        The function that writes, for errors.
+    target : Path
+    arrays : mapping of str to ndarray
+    header : dict of str to str
+        The metadata beside them.
+
+    Raises
+    ------
+    ArgumentError, DTypeError
+        Names, metadata or dtypes that no safetensors file can hold.
+    CheckpointError
+        The file cannot be written.
+    """
+    on_host = {name: _on_host(what, name, value) for name, value in arrays.items()}
+    try:
+        data = to_bytes(on_host, header)
+    except (SafetensorError, UnicodeEncodeError) as error:
+        raise ArgumentError(f"{what}: this cannot be saved: {error}") from error
+    write_file(what, target, data, CheckpointError)
+
+
+def read_arrays(what: str, source: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
+    """Return the arrays and the metadata of a safetensors file.
+
+    Raises
+    ------
+    CheckpointNotFoundError, CheckpointError, DTypeError
+        As for :func:`load`.
+    """
+    try:
+        with _readable(what, source), safe_open(source, framework="numpy") as file:
+            arrays = {name: _read(what, file, name) for name in file.keys()}  # noqa: SIM118
+            return arrays, file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{what}: {source} is damaged, or not a safetensors file: {error}"
+        ) from error
+
+
+@contextmanager
+def _readable(what: str, source: Path) -> Iterator[None]:
+    """Tell of a file that is not there, or that cannot be read, in our own errors."""
+    try:
+        yield
+    except CheckpointError:  # an OSError too
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointNotFoundError(f"{what}: there is no file {source}") from error
+    except OSError as error:
+        raise CheckpointError(f"{what}: cannot read {source}: {error}") from error
+
+
+# --- what is in a checkpoint --------------------------------------------------------------------
 
 
 _DAMAGED = "load: the header of {} is damaged ({}); save the model again, or use a copy"
@@ -241,19 +304,18 @@ def _put_together(found: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str,
     return found
 
 
-def _on_host(name: str, value: Tensor) -> np.ndarray[Any, Any]:
-    """An array as the file holds it: in this machine's memory, without gaps, low bytes first."""
+def _on_host(what: str, name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array as the file holds it: without gaps, low bytes first."""
     if name == "__metadata__":  # the header's own key: the file could not be read
-        raise ArgumentError(f"save: a parameter cannot be called {name!r}; rename it")
-    array = value.numpy()
+        raise ArgumentError(f"{what}: a parameter cannot be called {name!r}; rename it")
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DTypeError(
-            f"save: {name} is {array.dtype}, which safetensors does not have; use float64 or less"
+            f"{what}: {name} is {array.dtype}, which safetensors does not have; use float64 or less"
         )
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
-def _read(file: Any, name: str) -> np.ndarray[Any, Any]:
+def _read(what: str, file: Any, name: str) -> np.ndarray[Any, Any]:
     try:
         array: np.ndarray[Any, Any] = file.get_tensor(name)
         known = array.dtype.kind in "biuf"  # some packages add dtypes of their own to NumPy
@@ -262,7 +324,7 @@ def _read(file: Any, name: str) -> np.ndarray[Any, Any]:
         known, problem = False, error
     if not known:
         raise DTypeError(
-            f"load: {name} has a dtype that NumPy lacks ({problem}); convert it with PyTorch first"
+            f"{what}: {name} has a dtype that NumPy lacks ({problem}); convert it with PyTorch first"
         )
     return array
 

@@ -53,7 +53,7 @@ def render_report(run: Run, record: dict[str, Any]) -> str:
     return _template("report.html").render(
         run=run,
         record=record,
-        specs=[figure.chart.to_dict() for figure in run.result.figures],
+        specs=[figure.spec for figure in run.result.figures],
         tables=[table for table in run.result.tables if table.columns],
         library=_charts.library(),
     )
@@ -77,6 +77,6 @@ def render_sheet(questions: Sequence[Question], runs: Sequence[Run]) -> str:
     return _template("sheet.html").render(
         runs=runs or questions,
         answers=bool(runs),
-        specs=[figure.chart.to_dict() for run in runs for figure in run.answer],
+        specs=[figure.spec for run in runs for figure in run.answer],
         library=_charts.library() if runs else "",
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from experiments.common.options import Options
 
@@ -136,6 +137,12 @@ class Figure:
     title: str
     caption: str
     chart: alt.TopLevelMixin
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What Vega-Lite draws: made once for all files, and checked as a whole against the schema."""
+        found: dict[str, Any] = self.chart.to_dict()
+        return found
 
 
 @dataclass(frozen=True)

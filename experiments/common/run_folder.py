@@ -216,7 +216,7 @@ def write_files(run: Run, folder: Path) -> None:
 def draw(figure: Figure, path: Path) -> None:
     """Draw a figure; where that fails the run goes on, since the report draws its charts itself."""
     try:
-        path.write_bytes(vl_convert.vegalite_to_png(legible(figure.chart.to_dict()), scale=2))
+        path.write_bytes(vl_convert.vegalite_to_png(legible(figure.spec), scale=2))
     except ValueError as error:  # which the library raises, whatever is wrong
         warnings.warn(f"{path.name} cannot be drawn: {error}", RuntimeWarning, stacklevel=2)
 

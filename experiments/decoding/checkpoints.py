@@ -42,7 +42,10 @@ def _damaged(checkpoint: tg.Checkpoint) -> str:
     """The first fact that cannot be; empty if all can."""
     config, state, history = (checkpoint.meta[name] for name in ("config", "state", "history"))
     vocabulary = _vocabulary(checkpoint)
-    if vocabulary is None or config != {**sizes(checkpoint.model), "vocabulary": vocabulary}:
+    if vocabulary is None:
+        return "config"
+    expected = {**sizes(checkpoint.model), "vocabulary": vocabulary, "cell": "lstm"}
+    if {"cell": "lstm", **config} != expected:  # older ones do not name the cell
         return "config"
     if not _is_history(history):
         return "history"

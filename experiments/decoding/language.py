@@ -18,6 +18,7 @@ from experiments.common.words import printable
 from experiments.decoding.checkpoints import check
 from experiments.decoding.text import Corpus
 from models import CharLM
+from tinygrad182._trees import flatten, rebuild
 
 MAX_NORM = 1.0
 """The gradient of all parameters together is scaled down to this norm, as is usual for LSTMs."""
@@ -140,7 +141,7 @@ class Learner:
             return f"the {'gradient' if math.isfinite(value) else 'loss'} overflowed"
         self.optimizer.lr = self.learning_rate * warmth
         self.optimizer.step()
-        self.state = tuple(part.detach() for part in state)
+        self.state = rebuild(state, [part.detach() for part in flatten(state)])
         self.history.losses.append(value)
         return ""
 
@@ -169,15 +170,17 @@ class Learner:
         Returns
         -------
         array (2, 2, T)
-            L is the mean loss of all characters of a window, then the last one's alone; by h, then by c.
+            L is the mean loss of all characters of a window, then the last one's alone; by h, then by c
+            where the cell has one.
         """
         piece = self.held_out[: self.window + 1, :WATCHED]
         logits, _ = self.model(piece[:-1])
         found = []
         for first in (0, self.window - 1):
             loss = tg.nn.cross_entropy(logits[first:], piece[1 + first :])
-            states = tg.inspect.gradient_flow(loss)["lstm.l0"]
-            found.append([in_decades(states[name].log_grad_norm) for name in ("h", "c")])
+            states = tg.inspect.gradient_flow(loss)[f"{self.model.cell}.l0"]
+            names = self.model.recurrent.state
+            found.append([in_decades(states[name].log_grad_norm) for name in names])
         return np.array(found)
 
     # --- checkpoints ----------------------------------------------------------------------------

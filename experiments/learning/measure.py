@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+import tinygrad182 as tg
 from experiments.common.numbers import Floats, to_numpy
 from experiments.common.words import counted
 from experiments.regression.data import RandomSequences, batch_of, running_average
 from experiments.regression.fitting import Training, fit
 from experiments.regression.flow import Target, loss_of
 from experiments.regression.networks import CELL_TEXT, Cell, regressor
-from experiments.regression.states import state_curves
-from models import RecurrentRegressor
 
 TEST_SEQUENCES = 1024
 """Fresh sequences that final losses are measured on: their sampling error is a few percent."""
@@ -103,20 +102,17 @@ def learn(
     model = regressor(task.cell, hidden_size, task.seed, layers=task.layers)
     measured_on = batch_of(task.seed, batch, length)
     watched = set(np.linspace(0, steps, min(moments, steps + 1)).astype(int).tolist())
-    found: dict[int, Floats] = {}
-    done = 0
+    watch = tg.inspect.watch(model, every=None)
 
-    def watch() -> None:
-        if done in watched:
-            found[done] = flow_of(model, task, measured_on)
+    def look() -> None:
+        if watch.passes in watched:
+            watch.record(loss_of(model, measured_on, task.target)[0])
 
     def step() -> None:
-        nonlocal done
-        done += 1
-        watch()
+        look()
         advance()
 
-    watch()
+    look()
     training = fit(
         model,
         RandomSequences(batch, length),
@@ -126,23 +122,17 @@ def learn(
         learning_rate=learning_rate,
         advance=step,
     )
+    watch.stop()
+    layers = [stack.h.log10_grad_norm for stack in watch.values()]
     fresh = running_average(np.random.default_rng((task.seed, 3)), TEST_SEQUENCES, length)
     return Learned(
         task,
         training,
-        np.array(sorted(found), dtype=np.int64),
-        np.array([found[moment] for moment in sorted(found)]),
+        watch.steps,
+        np.stack(layers, axis=1) if layers else np.zeros((0, task.layers, length)),
         float(loss_of(model, fresh, task.target)[0].item()),
         to_numpy(loss_of(model, measured_on, task.target)[1])[:, :, 0],
     )
-
-
-def flow_of(
-    model: RecurrentRegressor, task: Task, batch: tuple[NDArray[np.float64], NDArray[np.float64]]
-) -> Floats:
-    """log10 ‖∂L/∂h_t‖ of every layer, ``(layers, T)``."""
-    loss, _ = loss_of(model, batch, task.target)
-    return np.stack([state_curves(loss, k)["h"].flow.gradient for k in range(task.layers)])
 
 
 def least_loss(inputs: int, length: int, target: Target) -> float:

@@ -144,6 +144,29 @@ def test_training_that_overflows_ends_and_says_so():
     assert len(learner.history.losses) < 10
 
 
+def test_a_checkpoint_from_before_cells_had_names_is_gone_on_from(tmp_path):
+    path = tmp_path / "model.safetensors"
+    learner = a_learner()
+    learner.learn(2, 2)
+    learner.save(path)
+    checkpoint = tg.load(path)
+    del checkpoint.meta["config"]["cell"]
+    go_on(checkpoint, path)
+    checkpoint.meta["config"]["cell"] = "gru"
+    with pytest.raises(tg.CheckpointError, match="its config does not fit the rest"):
+        model_of(checkpoint, path)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_learners_of_other_cells_learn(cell):
+    text = a_text(400)
+    source = Corpus("toy", text[:-60], text[-60:])
+    learner = Learner(CharLM(source.vocabulary, 5, 3, cell=cell, rng=0), source, 3, 6, 0.03)
+    assert learner.learn(60, 2) == ""
+    assert learner.history.held_out[1] < learner.history.held_out[0] - 0.3
+    assert learner.flow().shape == (2, 1, 6)  # h alone
+
+
 def test_checkpoints_of_others_are_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     tg.save(path, tg.nn.Linear(2, 2, rng=0))
@@ -380,6 +403,8 @@ SMALL = [
     *("--hidden-size", "6", "--embedding", "3", "--batch", "4", "--window", "8", "--steps", "6"),
     *("--moments", "3", "--length", "5", "--beams", "2", "3", "--expansions", "50"),
 ]
+ALONE = [*SMALL, "--no-compare"]
+"""Without an RNN and a GRU."""
 
 
 @pytest.fixture(scope="module")
@@ -394,11 +419,16 @@ def small(tmp_path_factory):
 def test_a_small_run_writes_its_files(small):
     record = json.loads((small / "out/results.json").read_text())
     assert len(record["tables"]["continuations"]) == 3 * 7
-    assert [row["model"] for row in record["tables"]["models"]][-1] == "LSTM"
+    models = [row["model"] for row in record["tables"]["models"]]
+    assert models == [*(f"{n}-gram" for n in range(1, 9)), "RNN", "LSTM", "GRU"]
+    assert [row["model"] for row in record["tables"]["reach"]] == ["RNN", "LSTM", "GRU"]
+    assert record["claims"][-1]["statement"].startswith("The LSTM and the GRU look farther back")
     names = {
         "loss.png",
         "flow.png",
         "searches.png",
+        "saliency.png",
+        "reach.png",
         "model.safetensors",
         "samples.txt",
         "samples.csv",
@@ -415,8 +445,9 @@ def test_a_small_run_writes_its_files(small):
 def test_a_text_and_a_name_with_control_characters(tmp_path):
     data = tmp_path / "a\x0cb.txt"
     data.write_text(a_text(LEAST).replace("e", "\x00").replace("i", "\x0c").replace("o", "\x1b"))
-    assert main(["char-lm", "--data", str(data), "--out", str(tmp_path / "out"), *SMALL]) == 0
+    assert main(["char-lm", "--data", str(data), "--out", str(tmp_path / "out"), *ALONE]) == 0
     assert (tmp_path / "out/searches.png").exists()
+    assert (tmp_path / "out/saliency.png").exists()
     record = json.loads((tmp_path / "out/results.json").read_text())
     assert "a␌b.txt" in record["headline"]
     assert "\x1b" not in " ".join(record["reading"])
@@ -427,7 +458,7 @@ def test_a_text_that_counting_predicts_without_error(tmp_path, text, better):
     """n-gram models leave nothing of it; also, its name is not UTF-8."""
     data = tmp_path / ("für.txt" if sys.platform == "win32" else "f\udcfcr.txt")
     data.write_text(text * (LEAST // len(text) + 1))
-    assert main(["char-lm", "--data", str(data), "--out", str(tmp_path / "out"), *SMALL]) == 0
+    assert main(["char-lm", "--data", str(data), "--out", str(tmp_path / "out"), *ALONE]) == 0
     record = json.loads((tmp_path / "out/results.json").read_text())
     assert (
         record["claims"][0]["holds"] is better
@@ -440,11 +471,13 @@ def test_a_finished_model_is_decoded_without_training(small, tmp_path, monkeypat
     finished, on_the_way = small / "out/model.safetensors", small / "on/the.way"
     assert tg.load(finished).meta == tg.load(on_the_way).meta
     options = ["--data", str(small / "mine.txt"), "--resume", str(finished)]
-    sizes = [*SMALL[4:], "--hidden-size", "99", "--embedding", "99"]
+    sizes = [*ALONE[4:], "--hidden-size", "99", "--embedding", "99"]
     assert main(["char-lm", "--out", str(tmp_path), *sizes, *options]) == 0
     folders = small / "out", tmp_path
     before, after = (json.loads((folder / "results.json").read_text()) for folder in folders)
-    assert after["tables"] == before["tables"]
+    for name in after["tables"]:
+        alone = [row for row in before["tables"][name] if row.get("model") not in ("RNN", "GRU")]
+        assert after["tables"][name] == alone
     assert after["configuration"]["hidden_size"] == 6
 
 

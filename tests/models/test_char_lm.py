@@ -192,6 +192,51 @@ def test_going_on_from_a_stored_state_is_running_from_the_start(layers):
         assert on.log_probability == pytest.approx(again.log_probability, rel=1e-12)
 
 
+# --- other cells ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_another_cell_reads_a_sequence_as_its_steps(cell):
+    model = model_of(**SEVERAL, cell=cell)
+    tokens = np.random.default_rng(4).integers(0, 8, (7, 3))
+    logits, last = model(tokens)
+    layer = getattr(tg.nn, cell.upper())(3, 5, 3, dtype="float64")
+    layer.load_state_dict(getattr(model, cell).state_dict())
+    expected, _ = layer(model.embedding(tokens))
+    assert_close(logits, model.head(expected), 1e-13)
+    state = None
+    for t in range(7):
+        log_probabilities, state = model.step(tokens[t], state)
+        assert_close(log_probabilities, log_softmax(logits[t].numpy()), 1e-12)
+    assert_close(state, last, 1e-13)
+
+
+def test_another_cell_is_in_the_names_and_in_the_checkpoint(tmp_path):
+    model = model_of(cell="gru")
+    assert "gru.weight_hh_l0" in dict(model.named_parameters())
+    tg.save(tmp_path / "model.safetensors", model, config=model.config)
+    checkpoint = tg.load(tmp_path / "model.safetensors")
+    again = CharLM(**checkpoint.meta["config"], dtype="float64")
+    again.load_state_dict(checkpoint.model)
+    tokens = model.encode("ab∂")[:, None]
+    assert_same_bits(again(tokens)[0], model(tokens)[0])
+
+
+def test_an_lstm_is_the_same_with_and_without_its_name():
+    first, same = CharLM("abc", 4, 3, rng=7), CharLM("abc", 4, 3, cell="lstm", rng=7)
+    for name, value in first.state_dict().items():
+        assert_same_bits(value, same.state_dict()[name], name)
+
+
+def test_cells_that_there_are_not_are_told():
+    with pytest.raises(
+        tg.ArgumentError, match="no cell 'LSTM'; choose one of 'rnn', 'lstm', 'gru'"
+    ):
+        CharLM("abc", cell="LSTM")
+    with pytest.raises(tg.ArgumentError, match=r"frozen_step: the cell is 'gru'.*model\.step"):
+        model_of(cell="gru").frozen_step()
+
+
 # --- characters -----------------------------------------------------------------------------------
 
 

@@ -262,3 +262,13 @@ def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
         tg.save(tmp_path / "f", model, optimizer, epoch=3, loss=0.25)
         contents.add((tmp_path / "f").read_bytes())
     assert len(contents) == 1
+
+
+def test_several_files_or_none(tmp_path: Path) -> None:
+    _files.write_files("x", tmp_path / "new", {"a": b"1", "b": b"2"})
+    assert [(tmp_path / "new" / name).read_bytes() for name in "ab"] == [b"1", b"2"]
+    (tmp_path / "new" / "b").chmod(0o444)
+    with pytest.raises(tg.FileError, match=r"x: cannot write into .*new: .*write-protected"):
+        _files.write_files("x", tmp_path / "new", {"a": b"3", "b": b"4", "c": b"5"})
+    assert [(tmp_path / "new" / name).read_bytes() for name in "ab"] == [b"1", b"2"]
+    assert listing(tmp_path / "new") == ["a", "b"]

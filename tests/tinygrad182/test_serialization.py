@@ -328,12 +328,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "an empty file": (
         lambda p: ((p / "f").touch(), tg.load(p / "f")),
         tg.CheckpointError,
-        "damaged, or no safetensors file",
+        "damaged, or not a safetensors file",
     ),
     "another format": (
         lambda p: ((p / "f").write_bytes(b"PK" * 99), tg.load(p / "f")),
         tg.CheckpointError,
-        "damaged, or no safetensors file",
+        "damaged, or not a safetensors file",
     ),
     "a newer version": (
         lambda p: (save_file({}, p / "f", {"tinygrad182": '{"version": 2}'}), tg.load(p / "f")),

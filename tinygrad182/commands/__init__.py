@@ -80,13 +80,13 @@ def run(name: str, arguments: Sequence[str]) -> None:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         raise ArgumentError(f"there is no command {name!r}; {hint}")
     module, summary = COMMANDS[name]
-    command: Any = importlib.import_module(f".{module}", __name__)
     try:
         import tyro
     except ImportError as error:
         raise MissingDependencyError(
             "the command line needs tyro: pip install 'tinygrad182[viz]'"
         ) from error
+    command: Any = importlib.import_module(f".{module}", __name__)  # its Options may use tyro
     command.run(
         tyro.cli(
             command.Options, args=arguments, prog=f"{PROGRAM} {name}", description=summary + "."

@@ -25,6 +25,10 @@ from .recorded import RecordedStateFlow
 from .sliders.live import live_sliders
 from .sliders.playing import Playground, playground
 from .through import Through
+from .trace_diff import TraceDiff, diff
+from .traces import Trace, load_trace
+from .watched import Watched, WatchedState, load_watch
+from .watching import Watch, watch
 from .weights import weight_grad_by_time
 
 __all__ = [
@@ -50,6 +54,12 @@ __all__ = [
     "StepOperation",
     "StepVectors",
     "Through",
+    "Trace",
+    "TraceDiff",
+    "Watch",
+    "Watched",
+    "WatchedState",
+    "diff",
     "draw_matrix",
     "first_anomaly",
     "fixed_points",
@@ -59,6 +69,8 @@ __all__ = [
     "input_grad_matrix",
     "intervene",
     "live_sliders",
+    "load_trace",
+    "load_watch",
     "look",
     "mark",
     "path_split",
@@ -67,6 +79,7 @@ __all__ = [
     "step_flow",
     "step_jacobians",
     "trace",
+    "watch",
     "weight_grad_by_time",
 ]
 

@@ -165,7 +165,7 @@ class StateFlow(Drawn):
         return shown(self._fold("", opened=True))
 
 
-class _ByName(Mapping[str, Flow]):
+class ByName(Mapping[str, Flow]):
     """What was found, by name; names that are not there are told."""
 
     _unknown = ""
@@ -187,20 +187,25 @@ class _ByName(Mapping[str, Flow]):
         return len(self._found)
 
 
-class StackFlow(_ByName[States], Drawn, Generic[States]):
+class StatesByName(ByName[Flow]):
     """The states of one module call by name; ``.h`` is short for ``["h"]``."""
 
     _unknown = "no state {0} in {2.path!r}; it has {1}"
 
-    def __init__(self, path: str, states: dict[str, States]) -> None:
+    def __init__(self, path: str, states: dict[str, Flow]) -> None:
         super().__init__(states)
         self.path = path
 
-    def __getattr__(self, name: str) -> States:
+    def __getattr__(self, name: str) -> Flow:
         states = self.__dict__.get("_found", {})
         if name not in states:
             raise AttributeError(f"no state {name!r}; there is {', '.join(map(repr, states))}")
-        return states[name]
+        found: Flow = states[name]
+        return found
+
+
+class StackFlow(StatesByName[States], Drawn, Generic[States]):
+    """The states of one module call by name, and their curves."""
 
     def __repr__(self) -> str:
         return _shown({f"{self.path} {name}": state for name, state in self.items()})
@@ -217,7 +222,7 @@ class StackFlow(_ByName[States], Drawn, Generic[States]):
         return shown(self._fold(opened=True))
 
 
-class GradientFlow(_ByName[StackFlow[States]], Drawn):
+class GradientFlow(ByName[StackFlow[States]], Drawn):
     """Module path → the states marked in it. A module called again has ``#2`` behind its path."""
 
     _unknown = "no states were marked in {0}; there are {1}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +34,7 @@ from .selection import Nodes, fulfils, why_empty
 from .steps import inside, step
 from .table import TextTable, text_table
 from .through import Through, through
+from .traces import Trace, trace_of
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:
@@ -596,6 +598,56 @@ class Graph:
             uses = len(self._uses.get(node._node, ()))
             rows.append((*what, size, slopes.get(node._node), uses))
         return text_table(header, rows, max_rows)
+
+    # --- saved --------------------------------------------------------------------------------------
+
+    def numbers(self) -> Trace:
+        """Return all numbers of this graph without the graph: what :meth:`save` writes.
+
+        Raises
+        ------
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+        """
+        return trace_of(self._loss())
+
+    def save(self, path: str | os.PathLike[str], values: bool = True) -> None:
+        """Save every operation's value and gradient at every step, for :func:`diff` and for later.
+
+        The file is safetensors: one array (n, B, W) for each operation of the n steps that are alike, each
+        in the dtype it was computed in, and JSON in the header. A gradient's rows are at powers of two
+        of their own, so that those below the dtype's range are kept too. The file is replaced as a whole.
+
+        Parameters
+        ----------
+        path : str or path
+        values : bool
+            Whether to keep values beside gradients. Without, the file is half as large, and runs can be
+            compared by their gradients alone.
+
+        Raises
+        ------
+        CheckpointError
+            The file cannot be written.
+        FreedGraphError
+            A backward pass after the trace freed the graph.
+
+        Notes
+        -----
+        An LSTM of 64 units makes 223 MB of 1,000 steps of 16 sequences in ``float32``, 112 MB without
+        values: 27 numbers of each kind for each unit.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import tinygrad182 as tg
+        >>> lstm = tg.nn.LSTM(1, 8, rng=0)
+        >>> path = f"{tempfile.mkdtemp()}/lstm.trace"
+        >>> tg.inspect.trace(lstm(tg.ones((20, 1, 1)))[0][-1].sum()).save(path)
+        >>> print(tg.inspect.diff(path, path).sentences[1])
+        The gradients are the same to the last bit.
+        """
+        self.numbers().save(path, values)
 
     # --- drawn --------------------------------------------------------------------------------------
 

@@ -20,7 +20,6 @@ from ..backpropagation import ancestors
 from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept
 from ..nn.module import Module
-from ..recording import Node
 from .flow import GradientFlow, StackFlow, gradient_flow
 from .hosting import on_host
 from .microscope.curves import Anomaly, curves_chart
@@ -34,9 +33,8 @@ from .microscope.opened_step import step_chart
 from .microscope.page import Panels, Span, compose, page
 from .microscope.story import Sentence, story
 from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
-from .operations import StepFlow, flow_of_nodes, step_flow
+from .operations import StepFlow, calls_of, flow_of_nodes, step_flow
 from .recurrences import chosen
-from .step_rows import is_weight
 
 DRAWN = 1000
 """So many steps of a recurrence are drawn at most: those at which there is most to see."""
@@ -108,7 +106,7 @@ class Microscope:
         for i, block in enumerate(self.network.blocks):
             if block.kind == "recurrence":
                 found[i] = step_flow(self._loss, block.path)
-            elif calls := _calls(block.members):
+            elif calls := calls_of(block.members, MOST_OPERATIONS):
                 found[i] = flow_of_nodes(self._seeds[0], self._nodes, calls, block.path)
         return found
 
@@ -475,19 +473,6 @@ def _single(loss: Tensor, gradient: Any) -> Tensor:
         return loss
     with enable_grad():
         return functions.sum(loss * g)
-
-
-def _calls(members: Sequence[Node]) -> dict[int, list[Node]]:
-    """The operations of a module: a step for each call if all are alike, else one step of the last ones."""
-    calls: dict[int, list[Node]] = {}
-    for node in members:
-        if node.primitive is not None and not is_weight(node):
-            calls.setdefault(node.scope.call, []).append(node)
-    alike = len({tuple(n.op for n in some) for some in calls.values()}) == 1
-    if len(calls) > 1 and alike:
-        return dict(enumerate(calls.values()))
-    every = [node for some in calls.values() for node in some]
-    return {0: sorted(every, key=lambda n: n.order)[-MOST_OPERATIONS:]} if every else {}
 
 
 def look(

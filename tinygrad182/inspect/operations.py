@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -286,12 +286,32 @@ def flow_among(loss: Tensor, path: str | None, times: Sequence[int]) -> StepFlow
 def _opened(loss: Tensor, path: str | None, gradient: Any, times: Sequence[int] | None) -> StepFlow:
     root, seed, stack, _ = opened(loss, gradient, path, "step_flow", stays_whole)
     name = path if path is not None else next(iter(stack.values())).module
+    some, every = _source(root, seed, stack, times)
+    return _flow(name, every, some(every, True), lambda wanted: some(wanted, False))
+
+
+@np.errstate(all="ignore")
+def step_batches(loss: Tensor, path: str) -> Iterator[Batch]:
+    """Yield the operations of every step of a recurrence, with the arrays that norms are made of.
+
+    As :func:`step_flow` has them: many steps at once, without what comes back over each use.
+    """
+    root, seed, stack, _ = opened(loss, None, path, "step_flow", stays_whole)
+    some, every = _source(root, seed, stack, None)
+    yield from some(every, False)
+
+
+def _source(
+    root: Node, seed: Array, stack: Stack, wanted: Sequence[int] | None
+) -> tuple[Callable[[Sequence[int], bool], Iterator[Batch]], list[int]]:
+    """What yields steps of a recurrence, with edges or without, and which steps there are."""
     if is_whole(stack):
-        return _of_layer(root, seed, stack, name, times)
+        return _of_layer(root, seed, stack, wanted)
     nodes = ancestors([root], constants=True)
     steps = steps_of_loop(nodes, stack)
-    some = steps if times is None else {t: steps[t] for t in times if t in steps}
-    return flow_of_nodes((root, seed), nodes, some, name, _states_of(stack))
+    some = steps if wanted is None else {t: steps[t] for t in wanted if t in steps}
+    source = RecordedSteps((root, seed), nodes, some, _states_of(stack))
+    return source.batches, source.times()
 
 
 @np.errstate(all="ignore")  # a model that went wrong is looked at too
@@ -300,10 +320,9 @@ def flow_of_nodes(
     nodes: list[Node],
     steps: dict[int, list[Node]],
     path: str,
-    states: Set[Node] = frozenset(),
 ) -> StepFlow:
     """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.RecordedSteps`."""
-    source = RecordedSteps(seed, nodes, steps, states)
+    source = RecordedSteps(seed, nodes, steps, frozenset())
 
     def some(times: Sequence[int]) -> Iterator[Batch]:
         return source.batches(times, edges=False)
@@ -311,19 +330,34 @@ def flow_of_nodes(
     return _flow(path, source.times(), source.batches(source.times()), some)
 
 
+def calls_of(members: Sequence[Node], most: int | None = None) -> dict[int, list[Node]]:
+    """Return the operations of a module: a step for each call if all are alike, else a single step.
+
+    A single step has the last ``most`` operations, or all.
+    """
+    calls: dict[int, list[Node]] = {}
+    for node in members:
+        if node.primitive is not None and not is_weight(node):
+            calls.setdefault(node.scope.call, []).append(node)
+    alike = len({tuple(n.op for n in some) for some in calls.values()}) == 1
+    if len(calls) > 1 and alike:
+        return dict(enumerate(calls.values()))
+    every = sorted((n for some in calls.values() for n in some), key=lambda n: n.order)
+    return {0: every[-most:] if most else every} if every else {}
+
+
 def _of_layer(
-    root: Node, seed: Array, stack: Stack, path: str, wanted: Sequence[int] | None
-) -> StepFlow:
-    """The steps of a layer that was run as one operation; all, or those that are wanted."""
+    root: Node, seed: Array, stack: Stack, wanted: Sequence[int] | None
+) -> tuple[Callable[[Sequence[int], bool], Iterator[Batch]], list[int]]:
+    """What yields steps of a layer that was run as one operation; all, or those that are wanted."""
     scans = [Steps(node) for node in scans_of(stack)]
     found = list(zip(scans, arriving(root, seed, scans), strict=True))
 
-    def some(times: Sequence[int]) -> Iterator[Batch]:
+    def some(times: Sequence[int], edges: bool) -> Iterator[Batch]:  # edges cost little here
         for scan, (given, total) in found:
             yield from side_by_side(scan, given, total, scan.among(times))
 
-    times = [t for scan in scans for t in scan.times() if wanted is None or t in wanted]
-    return _flow(path, times, some(times), some)
+    return some, [t for scan in scans for t in scan.times() if wanted is None or t in wanted]
 
 
 def steps_of_loop(nodes: list[Node], stack: Stack) -> dict[int, list[Node]]:
@@ -414,9 +448,7 @@ class _Table:
         """Add the figures of some steps."""
         at = [self._places[t] for t in batch.times]
         keys = _keys(batch)
-        names = {node: name for node in batch.nodes if (name := name_of(node))}
-        names |= {n: g for n, g in gate_names(batch.every).items() if n not in names}
-        labels = labels_of(batch.nodes, batch.given, names)
+        names, labels = called(batch)
         self._arrange([*keys])
         for key, node in keys.items():
             row = self.operations.get(key)
@@ -456,13 +488,11 @@ class _Table:
         return sorted(self._order, key=rank)
 
     def _row(self, batch: Batch, node: Node, label: str, names: dict[Node, str]) -> dict[str, Any]:
-        kind = "gate" if node in names else "operation"
-        kind = "state" if name_of(node) else kind
         shape = batch.values[node].values.shape[1:]
         return {
             "label": label,
             "op": node.op,
-            "kind": batch.given.get(node, kind),
+            "kind": kind_of(node, batch, names),
             "name": names.get(node, ""),
             "module": node.scope.module,
             "shape": shape,
@@ -473,6 +503,20 @@ class _Table:
 
     def _empty(self) -> HostArray:
         return np.full(len(self._places), np.nan)
+
+
+def called(batch: Batch) -> tuple[dict[Node, str], dict[Node, str]]:
+    """Return the names of the states and gates among a step's operations, and every operation's label."""
+    names = {node: name for node in batch.nodes if (name := name_of(node))}
+    names |= {n: g for n, g in gate_names(batch.every).items() if n not in names}
+    return names, labels_of(batch.nodes, batch.given, names)
+
+
+def kind_of(node: Node, batch: Batch, names: Mapping[Node, str]) -> str:
+    """Return what an operation is to its step; see :class:`StepOperation`."""
+    kind = "gate" if node in names else "operation"
+    kind = "state" if name_of(node) else kind
+    return batch.given.get(node, kind)
 
 
 def name_of(node: Node) -> str:

@@ -331,15 +331,15 @@ class RecordedSteps:
             if node in self._hidden:
                 continue
             column = [nodes[i] for nodes in every]
-            values = np.stack([_samples(n.value) for n in column])
+            values = np.stack([samples(n.value) for n in column])
             batch.values[node] = Rows(values, np.zeros(values.shape[:2], np.int64))
             if node.requires_grad:
-                batch.grads[node] = _stacked([self._found.of(n) for n in column], values.shape)
+                batch.grads[node] = stacked([self._found.of(n) for n in column], values.shape)
         for i, node in enumerate(every[0] if edges else ()):
             if node in batch.grads:
                 column = [nodes[i] for nodes in every]
                 for target, bands in self._edges(column, every).items():
-                    batch.edges[node, target] = _stacked(bands, batch.values[node].values.shape)
+                    batch.edges[node, target] = stacked(bands, batch.values[node].values.shape)
             elif node in batch.values:
                 inside = [user for user in self._users_of(node) if user in batch.values]
                 batch.edges |= dict.fromkeys(((node, user) for user in inside), None)
@@ -416,13 +416,13 @@ def _one(powers: Power) -> Power:
     return powers
 
 
-def _samples(array: Array) -> HostArray:
+def samples(array: Array) -> HostArray:
     """An array as a row for each sequence of a batch, (B, W), in float64."""
     shape = array.shape if np.ndim(array) > 1 else (1, array.size)
     return np.asarray(array, np.float64).reshape(shape[0], math.prod(shape[1:]))
 
 
-def _stacked(bands: list[list[Band]], shape: tuple[int, ...]) -> Rows:
+def stacked(bands: list[list[Band]], shape: tuple[int, ...]) -> Rows:
     """Bands at every step as rows."""
     most = max(map(len, bands), default=0)
     whole: Rows | None = None
@@ -438,7 +438,7 @@ def _stacked(bands: list[list[Band]], shape: tuple[int, ...]) -> Rows:
 def _rows(array: Array, power: Power) -> tuple[HostArray, HostArray]:
     """A band as a row for each sequence, with a power of its own."""
     if isinstance(power, int):
-        values = _samples(array)
+        values = samples(array)
         return values, np.full(len(values), 0 if power == NOT_FINITE else power)
     values, powers = at_sample_powers(array, power, array.ndim)
-    return _samples(values), powers
+    return samples(values), powers

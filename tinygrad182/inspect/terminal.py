@@ -14,6 +14,7 @@ import numpy as np
 from .. import backend
 from .._reprs import scientific
 from ..backend import Array
+from ..creation import one_integer
 
 HostArray = np.ndarray[Any, Any]
 
@@ -97,7 +98,13 @@ def show(nodes: Iterable[ShownNode], flow: Flow | None = None, width: int | None
         The states of the graph's recurrences; none for a feed-forward graph.
     width : int, optional
         Columns, at least 50; by default the terminal's, or 80 where there is none.
+
+    Raises
+    ------
+    ArgumentError
+        A width that is not a whole number from 1.
     """
+    width = None if width is None else one_integer(width, "show", "width", lowest=1)
     try:
         from rich.console import Console
         from rich.text import Text

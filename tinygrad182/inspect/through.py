@@ -93,6 +93,8 @@ def through(
     graph: Graph, target: GraphNode | str | tuple[str, int], time: int | None, module: str | None
 ) -> Through:
     """See :meth:`Graph.through`; ``graph`` has its recurrences step by step."""
+    if not (module is None or isinstance(module, str)):
+        raise ArgumentError(f"through: module {module!r} must be a path, such as 'lstm.l0'")
     node = _target_in(graph, target)
     if any(n.inputs is None for n in graph._order):
         raise FreedGraphError(

@@ -20,6 +20,7 @@ from .norm import LayerNorm
 from .recurrent import RecurrentCell, RecurrentLayer
 from .residual import ResBlock
 from .rnn import RNN, RNNCell, States
+from .state_dicts import RecurrentNetwork, from_state_dict
 
 PRIMITIVES |= {layer.scan.name: layer.scan for layer in (RNN, LSTM, GRU)}
 
@@ -41,10 +42,12 @@ __all__ = [
     "RNNCell",
     "RecurrentCell",
     "RecurrentLayer",
+    "RecurrentNetwork",
     "ResBlock",
     "Sequential",
     "States",
     "cross_entropy",
+    "from_state_dict",
     "from_torch",
     "functional",
     "init",

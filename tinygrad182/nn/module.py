@@ -481,7 +481,8 @@ class Sequential(Module):
     Parameters
     ----------
     *steps : Module or callable
-        Such as ``tg.nn.Linear(2, 4)`` and ``tg.tanh``.
+        Such as ``tg.nn.Linear(2, 4)`` and ``tg.tanh``. They are called 0, 1, 2 …; a dict alone gives
+        them names.
 
     Examples
     --------
@@ -489,18 +490,27 @@ class Sequential(Module):
     >>> model = tg.nn.Sequential(tg.nn.Linear(2, 4, rng=0), tg.tanh, tg.nn.Linear(4, 1, rng=1))
     >>> model(tg.ones((3, 2))).shape
     (3, 1)
+    >>> tg.nn.Sequential({"first": tg.nn.Linear(2, 1, rng=0)}).first.weight.shape
+    (1, 2)
     """
 
-    def __init__(self, *steps: Callable[[Any], Any]) -> None:
-        for i, step in enumerate(steps):
+    _order: tuple[str, ...] = ()
+
+    def __init__(self, *steps: Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]]) -> None:
+        first, *others = steps or ({},)
+        named = first if isinstance(first, Mapping) and not others else enumerate(steps)
+        for name, step in dict(named).items():
             if not callable(step):
                 raise ArgumentError(
-                    f"Sequential: step {i} is a {type(step).__name__}; pass modules and functions"
+                    f"Sequential: step {name} is a {type(step).__name__}; pass modules and functions"
                 )
-            setattr(self, str(i), step)
+            if hasattr(type(self), str(name)) or "." in str(name):
+                raise ArgumentError(f"Sequential: a step cannot be called {name!r}; rename it")
+            setattr(self, str(name), step)
+            self._order += (str(name),)
 
     def _steps(self) -> list[Callable[[Any], Any]]:
-        return [step for name, step in vars(self).items() if name.isdecimal()]
+        return [vars(self)[name] for name in self._order]
 
     def __len__(self) -> int:
         return len(self._steps())
@@ -518,5 +528,6 @@ class Sequential(Module):
 
     def extra_repr(self) -> str:
         """The functions; the modules have lines of their own."""
-        functions = [(i, f) for i, f in enumerate(self._steps()) if not isinstance(f, Module)]
-        return ", ".join(f"{i}: {getattr(f, '__name__', repr(f))}" for i, f in functions)
+        steps = zip(self._order, self._steps(), strict=True)
+        functions = [(name, f) for name, f in steps if not isinstance(f, Module)]
+        return ", ".join(f"{name}: {getattr(f, '__name__', repr(f))}" for name, f in functions)

@@ -8,10 +8,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from .backward import check_backward
 from .checking import GradientCheck
 from .gradients import check_gradients
+from .grading import CellComparison, compare_cells
 
-__all__ = ["GradientCheck", "check_gradients", "strategies"]
+__all__ = [
+    "CellComparison",
+    "GradientCheck",
+    "check_backward",
+    "check_gradients",
+    "compare_cells",
+    "strategies",
+]
 
 
 def __getattr__(name: str) -> Any:

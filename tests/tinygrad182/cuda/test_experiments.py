@@ -42,6 +42,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "target": TINY,
     "lstm": TINY,
     "cell-path": TINY | {"steps": 1, "forget_bias": (0.0, 1.0), "hops": 2},
+    "h-detach": TINY | {"draws": 2, "scale": (1.0,)},
+    "sensitivity": {
+        "decay": (0.5, 0.8),
+        "forget_bias": (0.0, 1.0),
+        "hidden_size": 2,
+        "batch": 3,
+        "repeats": 1,
+    },
     "skip": {"depth": 3, "width": 3, "batch": 2, "repeats": 1, "blocks": 2},
     "beam-tree": {},
     "beam-cost": {

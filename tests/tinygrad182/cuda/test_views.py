@@ -262,6 +262,25 @@ def test_what_is_one_operation_stays_on_the_device(case: str) -> None:
             assert {type(g) for g, _ in state._states._grads} == {cupy.ndarray}
 
 
+def test_a_watch_waits_at_the_passes_that_it_keeps_and_at_no_others() -> None:
+    def run(device: str) -> tg.inspect.Watch:
+        made = layer("lstm", device, dtype="float64")
+        watch = tg.inspect.watch(made, every=3)
+        for i in range(4):
+            loss = made(tensor(data(5, 2, 3, seed=i), device))[0].sum()
+            with waits(5 if device == CUDA and i in (0, 3) else 0):  # one of them for the loss
+                loss.backward()
+        watch.stop()
+        return watch
+
+    found, wanted = run(CUDA), run("cpu")
+    assert found.steps.tolist() == [0, 3]
+    np.testing.assert_allclose(found.loss, wanted.loss, rtol=1e-12)
+    for name, state in wanted["lstm.l0"].items():
+        logs = found["lstm.l0"][name].log10_grad_norm
+        np.testing.assert_allclose(logs, state.log10_grad_norm, rtol=0, atol=1e-12)
+
+
 @pytest.mark.skipif(not STAND_IN, reason="only the stand-in knows of waits")
 def test_the_first_figure_brings_all_others() -> None:
     loss, _ = FLOWS["lstm, 2 layers, fused, healthy"](CUDA)

@@ -331,3 +331,10 @@ def test_colours_are_those_of_magnitudes() -> None:
         ("N", "bold reverse"),
     ]
     assert {style for _, style in lines[1]} == {""}
+
+
+@pytest.mark.parametrize("width", ["a", 0, 60.5])
+def test_a_width_that_is_not_one(width: Any) -> None:
+    graph = tg.inspect.trace(tg.nn.RNN(1, 2, rng=0)(tg.ones((3, 1, 1)))[0].sum())
+    with pytest.raises(tg.ArgumentError, match=r"show: width .* whole number"):
+        graph.show(width=width)

@@ -328,3 +328,9 @@ def test_a_target_that_is_no_node_is_refused(target):
     graph = tg.inspect.trace(tg.nn.LSTM(1, 4, rng=0)(tg.ones((3, 1, 1)))[0][-1].sum())
     with pytest.raises(tg.errors.ArgumentError, match="must be a node of the graph, a name"):
         graph.through(target)
+
+
+def test_a_module_that_is_not_a_path() -> None:
+    graph = tg.inspect.trace(tg.nn.RNN(1, 2, rng=0)(tg.ones((3, 1, 1)))[0].sum())
+    with pytest.raises(tg.ArgumentError, match="through: module 4 must be a path"):
+        graph.through(("h", 1), module=4)  # type: ignore[arg-type]

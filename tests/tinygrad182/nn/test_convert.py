@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,19 @@ def patched() -> Any:
     return module
 
 
+class Net(nn.Module):  # type: ignore[misc, name-defined]
+    """A program of its own, with layers that can be converted and one that cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(2, 3)
+        self.convolution = nn.Conv1d(1, 1, 1)
+        self.heads = nn.ModuleList([nn.Linear(3, 1)])
+
+    def forward(self, x: Any) -> Any:
+        return self.heads[0](self.lstm(x)[0])
+
+
 class GRU(tg.nn.Module):
     """A name of PyTorch's, but not its module."""
 
@@ -226,7 +240,23 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         tg.ArgumentError,
         rf"Conv1d has no counterpart here; .*{OURS}",
     ),
-    "a container": (lambda: nn.Sequential(nn.Linear(1, 1)), tg.ArgumentError, "Sequential"),
+    "a convolution in a list": (
+        lambda: nn.Sequential(nn.Linear(1, 1), nn.ModuleList([nn.Conv1d(1, 1, 1)])),
+        tg.ArgumentError,
+        r"Conv1d, at 1\.0 has no counterpart here",
+    ),
+    "proj_size in a dict": (
+        lambda: nn.ModuleDict({"a": nn.LSTM(2, 3, proj_size=1)}),
+        tg.ArgumentError,
+        "LSTM, at a with proj_size=1",
+    ),
+    "a program": (
+        lambda: nn.Sequential(nn.Tanh(), Net()),
+        tg.ArgumentError,
+        r"Net, at 1 has no counterpart here; its forward is a program of its own; convert its parts: "
+        r"from_torch\(model\.1\.lstm\), from_torch\(model\.1\.heads\)$",
+    ),
+    "an axis that is guessed": (lambda: nn.Softmax(), tg.ArgumentError, "Softmax without dim"),
     "not yet made": (lambda: nn.LazyLinear(3), tg.ArgumentError, "LazyLinear"),
     "a subclass": (lambda: Subclass(2, 3), tg.ArgumentError, f"Subclass.*{OURS}"),
     "its child": (lambda: Grandchild(2, 3), tg.ArgumentError, f"Grandchild.*{OURS}"),
@@ -281,3 +311,83 @@ def test_the_rate_of_dropout_is_kept_and_whether_it_acts() -> None:
     assert not tg.nn.from_torch(theirs.eval()).training
     x = tg.ones((5, 4, 2))
     assert (ours(x)[0].numpy() != ours(x)[0].numpy()).any()
+
+
+# --- trees of modules -----------------------------------------------------------------------------
+
+
+def sequence() -> Any:
+    """Everything that may stand in a Sequential, nested and by name."""
+    shared = nn.Linear(4, 4)
+    inner = nn.Sequential(OrderedDict(first=shared, bend=nn.Tanh(), out=nn.LayerNorm(4)))
+    return nn.Sequential(
+        *(nn.Linear(2, 4), nn.ReLU(), inner, nn.Identity(), shared, nn.Sigmoid()),
+        *(nn.Dropout(0.5), nn.Sequential()),
+        *(nn.Flatten(1), nn.LogSoftmax(dim=-1), nn.Softmax(-1), nn.Linear(20, 3, bias=False)),
+    ).eval()
+
+
+def test_a_sequential_gives_the_same_outputs_and_gradients() -> None:
+    torch.manual_seed(1)
+    theirs = sequence().double()
+    ours = tg.nn.from_torch(theirs)
+    x_1, x_2 = pair(arrays(0, (6, 5, 2))[0])
+    results = ours(x_1), theirs(x_2)
+    assert_equal_results(*results, 1e-12)
+    backward(*results, seed=2)
+    assert_close(x_1.grad, x_2.grad.numpy(), 1e-12, "the input")
+    found = {name: p.grad for name, p in ours.named_parameters()}
+    expected = {name: p.grad for name, p in theirs.named_parameters()}
+    assert list(found) == list(expected)
+    for name, gradient in expected.items():
+        assert_close(found[name], gradient.numpy(), 1e-12, name)
+        assert gradient.abs().max() > 0, name
+    state = {name: torch.as_tensor(value) for name, value in ours.state_dict().items()}
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert (missing, unexpected) == (["4.weight", "4.bias"], [])  # the second place of one module
+
+
+def test_a_module_in_two_places_stays_one() -> None:
+    ours = tg.nn.from_torch(sequence())
+    assert ours[2].first is ours[4]
+    assert len(list(ours.parameters())) == 7
+    twice = tg.nn.from_torch(nn.Sequential(*[nn.Linear(2, 2)] * 3))
+    assert twice[0] is twice[1] is twice[2]
+
+
+def test_a_weight_of_two_modules_stays_one() -> None:
+    theirs = nn.ModuleDict({"table": nn.Embedding(5, 3), "out": nn.Linear(3, 5)})
+    theirs["out"].weight = theirs["table"].weight
+    ours = tg.nn.from_torch(theirs)
+    assert ours["table"].weight is ours["out"].weight
+    assert [name for name, _ in ours.named_parameters()] == ["table.weight", "out.bias"]
+
+
+def test_lists_and_dicts() -> None:
+    theirs = nn.ModuleDict(
+        {"layers": nn.ModuleList([nn.GRU(2, 3), nn.Sequential(nn.Tanh())]), "bend": nn.Tanh()}
+    )
+    theirs["layers"][0].eval().requires_grad_(False)
+    ours = tg.nn.from_torch(theirs)
+    assert type(ours) is tg.nn.ModuleDict
+    assert type(ours["layers"]) is tg.nn.ModuleList
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [m.training for m in (ours, ours["layers"], ours["layers"][0])] == [True, True, False]
+    assert not any(p.requires_grad for p in ours.parameters())
+    x = np.array([0.5, -2.0])
+    assert_close(ours["bend"](tg.tensor(x)), np.tanh(x), 1e-15)
+    assert_close(ours["layers"][1](tg.tensor(x)), np.tanh(x), 1e-15)
+
+
+def test_a_layer_whose_state_goes_on_stops_where_pytorch_does() -> None:
+    """A recurrent layer returns a tuple, which the next Linear does not take, there as here."""
+    theirs = nn.Sequential(nn.LSTM(2, 3), nn.Linear(3, 1))
+    with pytest.raises(TypeError):
+        theirs(torch.ones(4, 1, 2))
+    with pytest.raises(tg.DTypeError, match="the output alone of what a recurrent layer returns"):
+        tg.nn.from_torch(theirs)(tg.ones((4, 1, 2)))
+
+
+def test_the_rate_of_a_dropout_is_kept() -> None:
+    ours = tg.nn.from_torch(nn.Sequential(nn.Dropout(0.25), nn.Dropout(0.5).eval()))
+    assert [(layer.p, layer.training) for layer in ours] == [(0.25, True), (0.5, False)]

@@ -398,3 +398,24 @@ def test_parameters_are_put_back_after_an_error() -> None:
         check_gradients(f, const([1.0, 2.0]), parameters=[w])
     assert w._data is data
     assert w._node is node
+
+
+@pytest.mark.parametrize(
+    ("rule", "returned"),
+    [
+        (lambda xp, g, y, a, b: (g * b,), "a tuple of 1"),
+        (lambda xp, g, y, a, b: g * b, "a ndarray"),
+        (lambda xp, g, y, a, b: None, "a NoneType"),
+        (lambda xp, g, y, a, b: (g * b, g * a, g), "a tuple of 3"),
+    ],
+)
+def test_a_rule_that_returns_too_few_or_too_many_cotangents_is_told_so(
+    rule: Any, returned: str
+) -> None:
+    product = tg.Primitive("product", lambda xp, a, b: a * b, rule, "elementwise")
+    with pytest.raises(
+        tg.GradientCheckError, match="product: the number of cotangents is wrong"
+    ) as error:
+        tg.testing.check_gradients(lambda a, b: tg.apply(product, a, b), [0.5, 2.0], [1.0, 3.0])
+    assert f"returned  {returned}" in str(error.value)
+    assert "needed    a tuple of 2, one for each input" in str(error.value)

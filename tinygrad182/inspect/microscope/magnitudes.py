@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from ..._reprs import mantissa_and_exponent
 
 ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
@@ -12,7 +14,7 @@ ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
 
 
 def coded(log10: Iterable[float], decimals: int = 3) -> list[float | str]:
-    """Return logarithms for a chart: to 3 decimals or to others, and words where there is no finite one.
+    """Return logarithms for a chart, rounded, and words where there is no finite one.
 
     JSON has no infinities, and ``null`` would make an exact zero and a NaN look alike. A word is drawn
     as a mark of its own.
@@ -21,7 +23,23 @@ def coded(log10: Iterable[float], decimals: int = 3) -> list[float | str]:
     >>> coded([-400.12345, float("-inf"), float("inf"), float("nan")])
     [-400.123, '0', '∞', 'NaN']
     """
-    return [round(float(x), decimals) if math.isfinite(x) else _word(x) for x in log10]
+    logs = np.array(list(log10), dtype=np.float64)
+    rounded: list[float | str] = np.round(logs, decimals).tolist()
+    if np.isfinite(logs).all():
+        return rounded
+    return [x if math.isfinite(x) else _word(x) for x in rounded]  # type: ignore[arg-type]
+
+
+def decoded(values: Iterable[float | str]) -> list[float]:
+    """Return the logarithms that :func:`coded` wrote.
+
+    >>> decoded(coded([-400.0, float("-inf"), float("inf"), float("nan")]))
+    [-400.0, -inf, inf, nan]
+    """
+    return [x if isinstance(x, (int, float)) else _LOGARITHMS[x] for x in values]
+
+
+_LOGARITHMS = {ZERO: -math.inf, INFINITE: math.inf, NOT_A_NUMBER: math.nan}
 
 
 def _word(x: float) -> str:

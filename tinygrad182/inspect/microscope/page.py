@@ -224,6 +224,7 @@ def page(
     more: Sequence[str] = (),
     notes: Sequence[str] = (),
     absent: Mapping[str, str] | None = None,
+    reading: Sequence[str] = READING,
 ) -> str:
     """One file that shows a chart with what there is to see in it, and needs no network.
 
@@ -242,6 +243,8 @@ def page(
         What was kept and what was left out.
     absent : mapping of str to str, optional
         Views that the model does not have, and why.
+    reading : sequence of str
+        How to read the page; by default that of the microscope.
 
     Returns
     -------
@@ -262,7 +265,7 @@ def page(
         style=style(),
         above=_header(title, sentences),
         below=fold("More of what there is to see", more)
-        + fold("How to read this page", READING)
+        + fold("How to read this page", reading)
         + fold("What was kept, and what was left out", left_out),
     )
 

@@ -1,0 +1,1 @@
+"""An LSTM whose gradient through the hidden state is blocked, at some steps or at all."""

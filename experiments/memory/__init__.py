@@ -1,0 +1,1 @@
+"""How a state depends on the parameter that sets how long it remembers."""

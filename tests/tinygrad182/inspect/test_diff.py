@@ -1,0 +1,374 @@
+"""``diff`` names a planted change, and what is no change it does not name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import tinygrad182 as tg
+from tinygrad182.errors import ArgumentError
+
+T, B, H = 24, 2, 5
+LAYERS: dict[str, Any] = {"RNN": tg.nn.RNN, "LSTM": tg.nn.LSTM, "GRU": tg.nn.GRU}
+GATES = {"LSTM": "ifgo", "GRU": "rzn"}
+
+
+class Model:
+    """Two layers of one kind and a head, always with the same numbers for the same seed."""
+
+    def __init__(self, kind: str = "LSTM", seed: int = 0, dtype: Any = "float64", **options: Any):
+        options = {"num_layers": 2, "hidden_size": H} | options
+        self.layer = LAYERS[kind](input_size=3, rng=seed, dtype="float64", **options).to(
+            dtype=dtype
+        )
+        hidden = options["hidden_size"]
+        self.head = tg.nn.Linear(hidden, 1, rng=seed + 1, dtype="float64").to(dtype=dtype)
+        self.dtype = dtype
+
+    def loss(self, steps: int = T, batch: int = B, **options: Any) -> tg.Tensor:
+        x = np.random.default_rng(0).normal(size=(64, batch, 3))[:steps].astype(self.dtype)
+        return (self.head(self.layer(tg.tensor(x), **options)[0][-1]) ** 2).sum()
+
+
+def words(found: tg.inspect.TraceDiff) -> str:
+    return " ".join(found.sentences)
+
+
+# --- what is no change ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_one_model_run_twice_is_the_same_to_the_last_bit(kind: str) -> None:
+    model = Model(kind)
+    found = tg.inspect.diff(model.loss(), model.loss())
+    assert found.same
+    assert found.values is found.gradients is found.backward is None
+    assert found.sentences == [
+        f"The {w} are the same to the last bit." for w in ("values", "gradients")
+    ]
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fused_and_step_by_step_agree(kind: str, dtype: str) -> None:
+    runs = [Model(kind, dtype=dtype, fused=fused).loss() for fused in (True, False)]
+    found = tg.inspect.diff(*runs)
+    assert found.same, found
+    series = found.series["gradients"]
+    assert {label for label in ("h", "z", "f") if label in series[f"{kind.lower()}.l1"]} >= {"h"}
+
+
+def test_two_dtypes_differ_by_rounding() -> None:
+    found = tg.inspect.diff(Model(dtype="float32").loss(), Model(dtype="float64").loss())
+    assert found.same
+    told = words(found)
+    assert "a is float32, b float64." in told
+    sizes = [float(x) for x in re.findall(r"differ by (\S+) of the largest", told)]
+    assert len(sizes) == 2
+    assert all(1e-8 < size < 1e-5 for size in sizes)
+    assert "rounding of float32" in told
+
+
+def test_rounding_that_grows_has_no_single_cause() -> None:
+    """A chaotic recurrence: each step enlarges a difference, and no step makes one."""
+    runs = []
+    for dtype in ("float32", "float64"):
+        rnn = tg.nn.RNN(3, 32, rng=0, dtype="float64")
+        rnn.weight_hh_l0.data[...] = np.random.default_rng(1).normal(size=(32, 32)) * 0.8
+        x = np.random.default_rng(0).normal(size=(60, 1, 3)).astype(dtype)
+        runs.append(rnn.to(dtype=dtype)(tg.tensor(x))[0][-1].sum())
+    found = tg.inspect.diff(*runs)
+    assert not found.same
+    assert found.values is not None
+    assert found.values.cause == "grown"
+    assert "No single place is the cause" in words(found)
+
+
+# --- planted changes ------------------------------------------------------------------------------
+
+
+def test_a_gate_of_layer_two_that_is_changed_at_one_step() -> None:
+    model = Model()
+    with tg.inspect.intervene("lstm.l1", gate="f", function=lambda f: f * 0.5, time=15):
+        changed = model.loss()
+    found = tg.inspect.diff(model.loss(), changed)
+    assert found.values is not None
+    assert (found.values.path, found.values.label, found.values.time) == ("lstm.l1", "f", 15)
+    assert found.values.cause == "arises"
+    assert found.values.b == pytest.approx(found.values.a / 2, rel=1e-12)
+    told = words(found)
+    assert "The values part first at t = 15 in lstm.l1: gate f" in told
+    assert "The values that differ are those of lstm.l1 at t = 15 … 23, linear and loss." in told
+    # the loss sees other states, so the gradients differ from its end on, and this follows from values
+    assert found.gradients is not None
+    assert found.gradients.cause == "values"
+    assert found.backward is None
+    assert f"the first to differ is t = {T - 1} in lstm.l1" in told
+
+
+def test_a_gradient_differs_where_an_independent_pass_says() -> None:
+    model = Model()
+    with tg.inspect.intervene("lstm.l1", gate="f", function=lambda f: f * 0.5, time=15):
+        runs = model.loss(), model.loss()
+        flows = [
+            tg.inspect.gradient_flow(loss)["lstm.l1"].h.grad for loss in (model.loss(), runs[0])
+        ]
+    plain = Model().loss()
+    flows[0] = tg.inspect.gradient_flow(plain)["lstm.l1"].h.grad
+    found = tg.inspect.diff(plain, runs[0])
+    apart = np.abs(flows[0] - flows[1]).max(-1) / np.maximum(*(np.abs(f).max(-1) for f in flows))
+    np.testing.assert_allclose(
+        found.series["gradients"]["lstm.l1"]["h"], apart.max(-1), rtol=1e-9, atol=1e-13
+    )
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_a_planted_bias_is_named(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(LAYERS)))
+    layer, unit = data.draw(st.integers(0, 1)), data.draw(st.integers(0, H - 1))
+    gates = GATES.get(kind, "h")
+    k = data.draw(st.integers(0, len(gates) - 1))
+    model = Model(kind)
+    before = model.loss(8)
+    name = f"bias_ih_l{layer}"
+    changed = Model(kind)
+    getattr(changed.layer, name).data[k * H + unit] += data.draw(st.sampled_from([-0.5, 1e-3, 0.5]))
+    found = tg.inspect.diff(before, changed.loss(8))
+    assert found.values is not None
+    assert (found.values.path, found.values.time) == (f"{kind.lower()}.l{layer}", 0)
+    assert (found.values.cause, found.values.parameters) == ("parameters", (name,))
+    assert found.values.unit == unit
+    if len(gates) > 1:
+        assert found.values.gate == gates[k]
+        assert f"{name} differs in the rows of gate {gates[k]}" in words(found)
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_a_planted_step_is_named(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(GATES)))
+    layer, gate = data.draw(st.integers(0, 1)), data.draw(st.sampled_from(GATES[kind]))
+    time, unit = data.draw(st.integers(0, 9)), data.draw(st.integers(0, H - 1))
+    one = np.eye(H)[unit] * data.draw(st.sampled_from([0.2, -1e-3]))
+    path = f"{kind.lower()}.l{layer}"
+    model = Model(kind)
+    with tg.inspect.intervene(path, gate=gate, function=lambda g: g + one, time=time):
+        changed = model.loss(10)
+    found = tg.inspect.diff(model.loss(10), changed)
+    assert found.values is not None
+    named = (found.values.path, found.values.label, found.values.time, found.values.unit)
+    assert named == (path, gate, time, unit)
+    assert f"The values part first at t = {time} in {path}: gate {gate} (unit {unit}" in words(
+        found
+    )
+
+
+def test_two_seeds() -> None:
+    found = tg.inspect.diff(Model(seed=0).loss(), Model(seed=5).loss())
+    assert "All 8 parameters differ." in words(found)
+    assert found.values is not None
+    assert (found.values.time, found.values.cause) == (0, "parameters")
+
+
+def test_other_inputs() -> None:
+    model = Model()
+    x = np.random.default_rng(0).normal(size=(T, B, 3))
+    other = x.copy()
+    other[7, 1, 2] += 0.5
+    runs = [(model.head(model.layer(tg.tensor(each))[0][-1]) ** 2).sum() for each in (x, other)]
+    found = tg.inspect.diff(*runs)
+    assert found.values is not None
+    assert (found.values.cause, found.values.time) == ("input", 7)
+    assert (found.values.sequence, found.values.unit) == (1, 2)
+    assert "The runs are given different numbers" in words(found)
+
+
+# --- gradients alone ------------------------------------------------------------------------------
+
+
+def loop(cut: int | None = None, bump: int | None = None, all_steps: bool = False) -> tg.Tensor:
+    """A two-layer loop of one's own, with a forgotten detach or another bias at one step."""
+    rng = np.random.default_rng(0)
+    w = [tg.tensor(rng.normal(size=(H, H)) / 2, requires_grad=True) for _ in range(3)]
+    bias = tg.tensor(np.zeros(H), requires_grad=True)
+    x, total = rng.normal(size=(T, B, H)), 0.0
+    h = g = tg.zeros((B, H), dtype="float64")
+    for t in range(T):
+        if t == cut:
+            h = h.detach()
+        h = tg.inspect.mark(tg.tanh(x[t] + h @ w[0]), "h", time=t)
+        b = bias + 0.5 if t == bump else bias
+        g = tg.inspect.mark(tg.tanh(h @ w[1] + g @ w[2] + b), "g", time=t)
+        if all_steps:
+            total = total + (h * h).sum() + (g * g).sum()
+    return total if all_steps else (g * g).sum()
+
+
+@pytest.mark.parametrize("all_steps", [False, True])
+def test_a_forgotten_detach_is_found_by_the_gradients_alone(all_steps: bool) -> None:
+    found = tg.inspect.diff(loop(all_steps=all_steps), loop(cut=12, all_steps=all_steps))
+    assert found.values is None
+    assert found.gradients is not None
+    named = (found.gradients.label, found.gradients.time, found.gradients.cause)
+    assert named == ("h", 11, "arises")
+    assert found.backward is found.gradients
+    told = words(found)
+    assert (
+        "Going back, the gradients part first at t = 11 in the loop: the gradient by the state h"
+        in told
+    )
+    assert "a detach" in told
+
+
+def test_the_bias_of_a_loop_at_one_step() -> None:
+    found = tg.inspect.diff(loop(), loop(bump=15))
+    assert found.values is not None
+    assert (found.values.time, found.values.cause) == (15, "arises")
+    assert found.values.label != "h"
+    assert "those of the loop at t = 15 … 23" in words(found)
+
+
+def test_truncation_is_found_in_the_layer_nearest_to_the_loss() -> None:
+    model = Model()
+    found = tg.inspect.diff(model.loss(), model.loss(truncate=10))
+    assert found.values is None
+    assert found.gradients is not None
+    assert (found.gradients.path, found.gradients.time) == ("lstm.l1", 19)
+    assert found.gradients.b == 0.0
+
+
+def test_a_wrong_backward_rule_is_found_behind_a_change_of_values() -> None:
+    found = tg.inspect.diff(loop(), loop(cut=5, bump=15))
+    assert found.gradients is not None
+    assert found.gradients.cause == "values"
+    assert found.values is not None
+    assert found.values.time == 15
+
+
+def test_vanished_gradients_are_compared_truly() -> None:
+    """Gradients of 1e-60, which float32 has no numbers for, and one gate's change of them."""
+    rnn = tg.nn.RNN(1, 4, rng=0)
+    rnn.weight_hh_l0.data[...] *= 0.02
+    x = tg.ones((40, 1, 1))
+    found = tg.inspect.diff(rnn(x)[0][-1].sum(), rnn(x, truncate=10)[0][-1].sum())
+    assert found.gradients is not None
+    assert found.gradients.time == 29
+    assert found.gradients.log10_scale + np.log10(abs(found.gradients.a)) < -10
+    assert np.all(found.series["gradients"]["rnn.l0"]["h"][:30] == 1.0)
+
+
+# --- what cannot be compared ----------------------------------------------------------------------
+
+
+def test_other_lengths_are_told_and_what_both_have_is_compared() -> None:
+    model = Model()
+    found = tg.inspect.diff(model.loss(12), model.loss(9))
+    told = words(found)
+    assert "lstm.l0 has 12 steps in a and 9 in b. Compared are t = 0 … 8." in told
+    assert np.isnan(found.series["values"]["lstm.l0"]["h"][9:]).all()
+    assert (found.series["values"]["lstm.l0"]["h"][:9] == 0).all()
+
+
+def test_other_batch_sizes_and_layers_are_told() -> None:
+    told = words(tg.inspect.diff(Model().loss(6), Model(num_layers=1).loss(6)))
+    assert "lstm.l1 is in a alone." in told
+    found = tg.inspect.diff(Model().loss(6), Model(hidden_size=3).loss(6))
+    assert "cannot be compared number by number" in words(found)
+    assert "2 × 5 in a and 2 × 3 in b" in words(found)
+
+
+def test_nothing_in_common_is_an_error() -> None:
+    w = tg.tensor(np.ones(3), requires_grad=True)
+    with pytest.raises(ArgumentError, match="nothing to compare"):
+        tg.inspect.diff(Model().loss(4), tg.inspect.mark(tg.tanh(w), "s", time=0)[0])
+
+
+@pytest.mark.parametrize("wrong", [3, None, [1.0]])
+def test_what_is_not_a_run_is_refused(wrong: Any) -> None:
+    with pytest.raises(ArgumentError, match="neither a loss"):
+        tg.inspect.diff(wrong, Model().loss(2))
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), "x", float("inf")])
+def test_a_tolerance_is_a_number_from_0(tolerance: Any) -> None:
+    loss = Model().loss(2)
+    with pytest.raises(ArgumentError, match="tolerance"):
+        tg.inspect.diff(loss, loss, tolerance)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_numbers_that_are_not_finite(wrong: float) -> None:
+    model = Model("GRU")
+    x = np.random.default_rng(0).normal(size=(6, B, 3))
+    other = x.copy()
+    other[3, 1, 2] = wrong
+    runs = [(model.layer(tg.tensor(each))[0][-1] ** 2).sum() for each in (x, other)]
+    found = tg.inspect.diff(*runs)
+    assert found.values is not None
+    assert (found.values.time, found.values.sequence, found.values.unit) == (3, 1, 2)
+    assert found.values.difference == np.inf
+    assert ("NaN" if np.isnan(wrong) else "∞") in words(found)
+    assert tg.inspect.diff(runs[1], runs[1]).same
+
+
+def test_a_smaller_tolerance_finds_a_smaller_change() -> None:
+    model, changed = Model(dtype="float32"), Model(dtype="float32")
+    changed.head.weight.data[0, 1] *= 1 + 3e-6
+    losses: tuple[Callable[[], tg.Tensor], ...] = (model.loss, changed.loss)
+    assert tg.inspect.diff(*(loss() for loss in losses)).same
+    found = tg.inspect.diff(*(loss() for loss in losses), tolerance=3e-7)
+    assert found.values is not None
+    assert found.values.path == "linear"
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cut() -> tg.inspect.TraceDiff:
+    model = Model("RNN", num_layers=1)
+    return tg.inspect.diff(model.loss(6), model.loss(6, truncate=3))
+
+
+def test_pictures_and_pages(cut: tg.inspect.TraceDiff, tmp_path: Any) -> None:
+    pytest.importorskip("vl_convert")
+    cut.save_svg(tmp_path / "diff.svg")
+    drawn = (tmp_path / "diff.svg").read_text()
+    assert all(text in drawn for text in ("rnn.l0: gradients", "W_hh h₋", "difference"))
+    cut.save_html(tmp_path / "diff.html")
+    page = (tmp_path / "diff.html").read_text()
+    assert cut.sentences[0] in page
+    assert "A column is a time step" in page
+
+
+def test_charts_are_what_vega_lite_allows(cut: tg.inspect.TraceDiff) -> None:
+    pytest.importorskip("altair")
+    cut.chart().to_dict(validate=True)
+
+
+def test_long_runs_are_drawn_with_the_largest_difference_of_each_column() -> None:
+    pytest.importorskip("altair")
+    model = Model("RNN", num_layers=1, hidden_size=2)
+    x = np.zeros((700, 1, 3))
+    found = tg.inspect.diff(
+        model.layer(tg.tensor(x))[0][-1].sum(), model.layer(tg.tensor(x), truncate=333)[0][-1].sum()
+    )
+    rows = (
+        [row for data in found._spec["datasets"].values() for row in data]
+        if ("datasets" in found._spec)
+        else [
+            row
+            for panel in found._spec["concat"]
+            for layer in panel.get("layer", [panel])
+            for row in layer["data"]["values"]
+        ]
+    )
+    columns = {row["t"] for row in rows if row.get("y") == "h" and "kind" in row}
+    assert 100 < len(columns) <= 210

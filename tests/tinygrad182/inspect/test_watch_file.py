@@ -1,0 +1,236 @@
+"""The file of a watched run: what a killed process leaves, what goes on with it, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tinygrad182.inspect import watch_file
+
+from .test_watching import Net, loss_of, train
+
+load = tg.inspect.load_watch
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.jsonl"
+
+
+def watched(path: Path, count: int = 3, factor: float = 1.0) -> tg.inspect.Watch:
+    model = Net()
+    with tg.inspect.watch(model, every=1, path=path) as watch:
+        for i in range(count):
+            (loss_of(model, i, steps=3) * factor**i).backward()
+    return watch
+
+
+def assert_same(found: tg.inspect.Watched, expected: tg.inspect.Watched) -> None:
+    np.testing.assert_array_equal(found.steps, expected.steps)
+    np.testing.assert_array_equal(found.loss, expected.loss)
+    assert list(found) == list(expected)
+    for path, stack in expected.items():
+        for name, state in stack.items():
+            other = found[path][name]
+            for field in ("time", "there"):
+                np.testing.assert_array_equal(getattr(other, field), getattr(state, field))
+            for field in ("log10_grad_norm", "log10_value_norm"):
+                actual, wanted = getattr(other, field), getattr(state, field)
+                np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(wanted))
+                np.testing.assert_allclose(actual, wanted, rtol=0, atol=0.51e-6)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-150, math.inf])
+def test_what_is_read_is_what_was_watched(path: Path, factor: float) -> None:
+    watch = watched(path, 4, factor)
+    run = load(path)
+    assert_same(run, watch)
+    assert (run.every, run.model, run.ended) == (1, watch.model, watch.ended)
+    assert repr(run) == repr(watch)
+    assert run.ended == "The run ended: it was stopped."
+    watch.save(path.with_name("again.jsonl"))
+    assert path.with_name("again.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_each_line_is_json_without_words_of_pythons_own(path: Path) -> None:
+    watched(path, 3, float("nan"))
+
+    def refuse(word: str) -> Any:
+        raise AssertionError(word)
+
+    for line in path.read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_a_file_cut_anywhere_in_its_last_line_reads(path: Path) -> None:
+    watched(path)
+    *lines, _ = path.read_bytes().splitlines(keepends=True)  # without the line of the end
+    before = b"".join(lines[:-1])
+    for count in range(len(lines[-1])):
+        path.write_bytes(before + lines[-1][:count])
+        run = load(path)
+        assert run.steps.tolist() == [0, 1]
+        assert run.ended.startswith(
+            "The run broke off after training step 1: its process was killed"
+        )
+        assert ("in the middle of a line" in run.ended) == (count > 0)
+    path.write_bytes(before + lines[-1])
+    assert load(path).steps.tolist() == [0, 1, 2]
+
+
+PROGRAM = """
+import sys
+import tinygrad182 as tg
+model = tg.nn.RNN(1, 3, rng=0, fused=False)
+tg.inspect.watch(model, every=2, path=sys.argv[1])
+for i in range(int(sys.argv[2])):
+    (model(tg.ones((7, 1, 1)))[0][-1] ** 2).sum().backward()
+"""
+
+
+def test_a_run_that_is_killed_can_be_read_and_shows_where_it_stopped(path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path), "1000000"])
+    try:
+        until = time.monotonic() + 60
+        while not path.exists() or path.read_bytes().count(b"\n") < 6:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert load(path).ended == "The run goes on."
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run = load(path)
+    count = len(run.steps)
+    assert count >= 5
+    assert run.steps.tolist() == list(range(0, 2 * count, 2))
+    assert f"The run broke off after training step {run.steps[-1]}" in repr(run)
+    assert run["rnn.l0"].h.there.all()
+    assert run["rnn.l0"].h.there.shape == (count, 7)
+
+
+def test_a_process_that_ends_says_so(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", PROGRAM, str(path), "3"], check=True)
+    assert "its process ended" in load(path).ended
+
+
+# --- going on -------------------------------------------------------------------------------------
+
+
+def test_training_that_goes_on_leaves_out_what_it_makes_again(path: Path) -> None:
+    watched(path, 6)
+    path.write_bytes(path.read_bytes() + b'{"step": 6, "lo')
+    model = Net()
+    with tg.inspect.watch(model, every=2, path=path, step=3) as watch:
+        train(model, 4)
+    assert watch.steps.tolist() == [0, 1, 2, 4, 6]
+    assert_same(load(path), watch)
+    assert load(path).ended == "The run ended: it was stopped."
+
+
+def test_a_file_that_is_there_is_not_written_over(path: Path) -> None:
+    watched(path)
+    before = path.read_bytes()
+    with pytest.raises(tg.errors.FileError, match="is there already; to go on with it, pass step="):
+        tg.inspect.watch(Net(), path=path)
+    with pytest.raises(tg.errors.FileError, match="is the run of another model"):
+        tg.inspect.watch(Net("rnn"), path=path, step=2)
+    assert path.read_bytes() == before
+
+
+def test_two_watches_do_not_write_one_file(path: Path) -> None:
+    model = Net()
+    with (
+        tg.inspect.watch(model, path=path),
+        pytest.raises(tg.errors.FileError, match="is being written by another watch; stop that"),
+    ):
+        tg.inspect.watch(model, path=path, step=1)
+
+
+def test_a_step_without_a_file_to_go_on_with(path: Path) -> None:
+    with pytest.raises(tg.errors.FileError, match=r"watch: there is no file .* leave step= out"):
+        tg.inspect.watch(Net(), path=path, step=2)
+    assert not path.exists()
+
+
+def test_a_disk_that_is_full_ends_the_file_and_not_the_training(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Net()
+    watch = tg.inspect.watch(model, every=1, path=path)
+    loss_of(model, 0).backward()
+    with monkeypatch.context() as patched:
+        full = OSError(28, "No space left on device")
+        patched.setattr(watch_file.Appended, "append", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.warns(UserWarning, match=r"No space left.*watch\.save\(path\)"):
+            loss_of(model, 1).backward()
+    loss_of(model, 2).backward()
+    watch.stop()
+    assert watch.steps.tolist() == [0, 1, 2]
+    assert load(path).steps.tolist() == [0]
+    watch.save(path)
+    assert_same(load(path), watch)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_a_line_that_is_not_written_as_a_whole_is_an_error(path: Path) -> None:
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space"),
+    ):
+        watch_file.Appended(path, full).append(b"line\n")
+
+
+def test_a_line_that_is_written_in_part_is_an_error(path: Path) -> None:
+    class Short(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return len(data) - 1
+
+    with pytest.raises(OSError, match="4 of 5 bytes were written; the disk may be full"):
+        watch_file.Appended(path, Short()).append(b"line\n")
+
+
+# --- files that are refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "does not begin with the line of a watched run; pass a file that"),
+        (b'{"tinygrad182 watch":1', "does not begin"),
+        (b'{"a":1}\n', "does not begin"),
+        (b"\xff\n", "does not begin"),
+        (b'{"tinygrad182 watch":2,"every":1,"model":""}\n', "has version 2 of its format"),
+        (b'{"tinygrad182 watch":1,"every":1,"model":""}\n[]\n', r"line 2 of .* is damaged"),
+        (b'{"tinygrad182 watch":1,"every":1,"model":""}\n{"step":1}\n', "remove that line"),
+        (
+            b'{"tinygrad182 watch":1,"every":1,"model":""}\n{"step":1,"loss":1,"states":'
+            b'{"a":{"h":{"log10 grad":[1],"log10 value":[]}}}}\n',
+            "its lists have different lengths",
+        ),
+    ],
+)
+def test_files_that_are_none(path: Path, content: bytes, words: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(tg.errors.FileError, match=words):
+        load(path)
+
+
+def test_no_file_and_a_folder(path: Path) -> None:
+    with pytest.raises(
+        tg.errors.FileError, match=r"there is no file .*run.jsonl; tg.inspect.watch"
+    ):
+        load(path)
+    with pytest.raises(tg.errors.FileError, match="is a folder; pass the name of a file"):
+        load(path.parent)

@@ -1,0 +1,254 @@
+"""``from_state_dict``: names and shapes are enough to make the model again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad182 as tg
+from tests.support import assert_same_bits, needs_torch
+
+CELLS: dict[str, Any] = {"rnn": tg.nn.RNN, "lstm": tg.nn.LSTM, "gru": tg.nn.GRU}
+X = np.random.default_rng(0).normal(size=(5, 2, 3)).astype("float32")
+
+
+class Net(tg.nn.Module):
+    """A model of somebody's, with parts inside parts."""
+
+    def __init__(self, cell: Any, table: bool = False, head: bool = True, **options: Any) -> None:
+        self.table = tg.nn.Embedding(7, 3, rng=2) if table else None
+        self.encoder = tg.nn.Module()
+        self.encoder.lstm = cell(3, 4, rng=0, **options)  # type: ignore[attr-defined]
+        width = 4 * (2 if options.get("bidirectional") else 1)
+        self.head = tg.nn.Linear(width, 2, rng=1, dtype=options.get("dtype")) if head else None
+
+    def forward(self, x: Any) -> tg.Tensor:
+        x = x if self.table is None else self.table(x)
+        output: tg.Tensor = self.encoder.lstm(x)[0]  # type: ignore[attr-defined]
+        return output if self.head is None else self.head(output)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"head": False}, {"dtype": "float64"}], ids=str
+)
+def test_the_same_outputs(
+    cell: str, layers: int, bidirectional: bool, options: dict[str, Any]
+) -> None:
+    net = Net(CELLS[cell], num_layers=layers, bidirectional=bidirectional, **options)
+    for given in (None, cell):
+        model = tg.nn.from_state_dict(net.state_dict(), given)  # type: ignore[arg-type]
+        x = tg.tensor(X, dtype=options.get("dtype", "float32"))
+        assert_same_bits(model(x), net(x).numpy())
+        assert type(model.layers[0]) is CELLS[cell]
+        assert model.unused == {}
+        assert model.state_dict().keys() == net.state_dict().keys()
+        assert (model.head is None) == ("head" in options)
+        assert len(model.notes) == (cell == "rnn")
+
+
+def test_the_nonlinearity_is_told_to_it() -> None:
+    net = Net(tg.nn.RNN, nonlinearity="relu")
+    model = tg.nn.from_state_dict(net.state_dict(), nonlinearity="relu")
+    assert_same_bits(model(tg.tensor(X)), net(tg.tensor(X)).numpy())
+    assert model.notes == ()
+    (note,) = tg.nn.from_state_dict(net.state_dict()).notes
+    assert "tanh is assumed" in note
+
+
+def test_tokens_go_through_the_table_and_numbers_do_not() -> None:
+    net = Net(tg.nn.GRU, table=True)
+    model = tg.nn.from_state_dict(net.state_dict())
+    tokens = tg.tensor([[0, 6], [3, 3]], dtype="int64")
+    assert_same_bits(model(tokens), net(tokens).numpy())
+    net.table = None
+    assert_same_bits(model(tg.tensor(X)), net(tg.tensor(X)).numpy())
+
+
+@pytest.mark.parametrize("order", [list, sorted, lambda names: sorted(names, reverse=True)])
+def test_the_order_of_names_does_not_matter_where_shapes_decide(order: Any) -> None:
+    """Files of safetensors are sorted by names."""
+    net = Net(tg.nn.LSTM, table=True, num_layers=2)
+    state = net.state_dict()
+    model = tg.nn.from_state_dict({name: state[name] for name in order(state)})
+    tokens = tg.tensor([[0, 6], [3, 3]], dtype="int64")
+    assert_same_bits(model(tokens), net(tokens).numpy())
+    assert not model.unused
+
+
+@pytest.mark.parametrize("name", ["embed", "a", "z"])
+def test_a_matrix_that_may_be_a_table_or_a_head(name: str) -> None:
+    """A matrix without a bias, where both would fit: its name decides, or its place."""
+    matrix = {f"{name}.weight": tg.ones((5, 4))}
+    layer = {f"m.{own}": v for own, v in tg.nn.GRU(4, 4, rng=0).state_dict().items()}
+    for state, before in (({**matrix, **layer}, True), ({**layer, **matrix}, False)):
+        model = tg.nn.from_state_dict(state)
+        assert (model.embedding is not None) == (before or name == "embed")
+        assert (model.head is None) == (model.embedding is not None)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
+def test_any_prefix(prefix: str) -> None:
+    layer = tg.nn.LSTM(3, 4, rng=0)
+    state = {prefix + name: value for name, value in layer.state_dict().items()}
+    model = tg.nn.from_state_dict(state)
+    assert_same_bits(model(tg.tensor(X)), layer(tg.tensor(X))[0].numpy())
+    assert [name for name, _ in model.named_children()] == [prefix[:-1] or "lstm"]
+
+
+def test_names_that_modules_have_themselves() -> None:
+    """A layer may be called ``head`` or ``forward``: its name is not an attribute."""
+    lstm, linear = tg.nn.LSTM(3, 4, rng=0), tg.nn.Linear(4, 1, rng=1)
+    state = {f"head.{name}": value for name, value in lstm.state_dict().items()}
+    state |= {f"forward.{name}": value for name, value in linear.state_dict().items()}
+    model = tg.nn.from_state_dict(state)
+    assert_same_bits(model(tg.tensor(X)), linear(lstm(tg.tensor(X))[0]).numpy())
+    assert model.state_dict().keys() == state.keys()
+
+
+def test_a_cell_is_a_layer_run_by_hand() -> None:
+    cell = tg.nn.GRUCell(3, 4, rng=0)
+    state = {f"cell.{name}": value for name, value in cell.state_dict().items()}
+    output = tg.nn.from_state_dict(state)(tg.tensor(X))
+    h = cell(tg.tensor(X[0]))
+    for t in range(1, 5):
+        h = cell(tg.tensor(X[t]), h)
+    np.testing.assert_allclose(output[-1].numpy(), h.numpy(), rtol=1e-6)
+
+
+def test_layers_of_several_names_run_one_after_the_other() -> None:
+    first, second = tg.nn.GRU(3, 4, bidirectional=True, rng=0), tg.nn.LSTM(8, 2, rng=1)
+    state = tg.nn.ModuleDict({"a": first, "b": second}).state_dict()
+    model = tg.nn.from_state_dict(state)
+    assert_same_bits(model(tg.tensor(X)), second(first(tg.tensor(X))[0])[0].numpy())
+
+
+def heads(*names: str) -> dict[str, Any]:
+    state = dict(Net(tg.nn.LSTM, head=False).state_dict())
+    for i, name in enumerate(names):
+        layer = tg.nn.Linear(4, 4 - i, rng=i)
+        state |= {f"{name}.{own}": value for own, value in layer.state_dict().items()}
+    return state
+
+
+def test_of_several_linear_layers_the_first_or_the_one_asked_for() -> None:
+    model = tg.nn.from_state_dict(heads("fc1", "fc2"))
+    assert model.head is not None
+    assert model.head.out_features == 4
+    assert model.unused == {"fc2.weight": (3, 4), "fc2.bias": (3,)}
+    (note,) = model.notes
+    assert note.startswith("Of 2 linear layers, fc1 is taken for the head, the first")
+    model = tg.nn.from_state_dict(heads("fc1", "fc2"), head="fc2")
+    assert model.head is not None
+    assert model.head.out_features == 3
+    assert model.notes == ()
+    model = tg.nn.from_state_dict(heads("fc1", "fc2"), head="none")
+    assert model.head is None
+    assert len(model.unused) == 4
+
+
+def test_what_is_not_known_is_listed() -> None:
+    state = {**heads("fc"), "scale.mean": tg.ones(3), "conv.weight": tg.ones((1, 2, 3))}
+    model = tg.nn.from_state_dict({"seen": tg.tensor(3), **state})
+    assert model.unused == {"seen": (), "scale.mean": (3,), "conv.weight": (1, 2, 3)}
+
+
+STATE = dict(tg.nn.LSTM(3, 4, 2, bidirectional=True, rng=0).state_dict())
+
+
+def without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in STATE.items() if key != name}
+
+
+ERRORS: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
+    "another kind": (
+        STATE,
+        {"cell": "gru"},
+        tg.ArgumentError,
+        r"'gru'.*weight_hh_l0.*\(16, 4\): 4·4 rows",
+    ),
+    "no kind": (STATE, {"cell": "LSTM"}, tg.ArgumentError, "'LSTM' is not one of rnn, gru, lstm"),
+    "no names": ({}, {}, tg.StateDictError, "no recurrent layer.*no names at all"),
+    "no layer": ({"fc.weight": tg.ones((2, 2))}, {}, tg.StateDictError, r"there are fc\.weight$"),
+    "no mapping": (3, {}, tg.StateDictError, "a int is not a mapping"),
+    "a bias is missing": (without("bias_hh_l1"), {}, tg.StateDictError, "missing bias_hh_l1"),
+    "W_hh is missing": (without("weight_hh_l0"), {}, tg.StateDictError, "no weight_hh_l0$"),
+    "W_ih is missing": (without("weight_ih_l0"), {}, tg.StateDictError, "no weight_ih_l0$"),
+    "a direction is missing": (
+        without("weight_ih_l0_reverse"),
+        {},
+        tg.StateDictError,
+        "missing weight_ih_l0_reverse",
+    ),
+    "a layer between": (
+        {**STATE, "weight_ih_l3": tg.ones((16, 4))},
+        {},
+        tg.StateDictError,
+        "no weight_hh_l2",
+    ),
+    "a layer far above": (
+        {**STATE, "weight_ih_l999999": tg.ones((16, 4))},
+        {},
+        tg.StateDictError,
+        "no weight_hh_l2",
+    ),
+    "a shape": (
+        {**STATE, "bias_ih_l0": tg.ones(15)},
+        {},
+        tg.StateDictError,
+        r"bias_ih_l0 has shape \(15,\)",
+    ),
+    "a vector": ({**STATE, "weight_hh_l0": tg.ones(16)}, {}, tg.StateDictError, "must be a matrix"),
+    "five gates": (
+        {"a.weight_hh_l0": tg.ones((10, 2)), "a.weight_ih_l0": tg.ones((10, 1))},
+        {},
+        tg.StateDictError,
+        r"a\.weight_hh_l0 has shape \(10, 2\); it must be \(4H, H\) of an LSTM",
+    ),
+    "a projection": (
+        {**STATE, "weight_hr_l0": tg.ones((2, 4))},
+        {},
+        tg.StateDictError,
+        "weight_hr_l0 belongs to an LSTM with proj_size",
+    ),
+    "two that do not fit": (
+        tg.nn.ModuleDict({"a": tg.nn.GRU(3, 4, rng=0), "b": tg.nn.GRU(3, 4, rng=0)}).state_dict(),
+        {},
+        tg.StateDictError,
+        "b reads 3 numbers a step and a before it gives 4.*startswith",
+    ),
+    "no such head": (
+        heads("fc"),
+        {"head": "out"},
+        tg.ArgumentError,
+        "'out' is not the prefix.*'fc'",
+    ),
+    "a head that does not fit": (
+        {**STATE, "fc.weight": tg.ones((1, 4))},
+        {"head": "fc"},
+        tg.ArgumentError,
+        "reads the 8 numbers of the last layer; there are 'fc'",
+    ),
+    "a text": ({**STATE, "extra": "x"}, {}, tg.StateDictError, "extra cannot be read: tensor: "),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_name_the_key(name: str) -> None:
+    state, options, error, message = ERRORS[name]
+    with pytest.raises(error, match=message):
+        tg.nn.from_state_dict(state, **options)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_state_dicts_of_pytorch(kind: str) -> None:
+    torch = needs_torch()
+    module = getattr(torch.nn, kind)(3, 4, 2, bidirectional=True).double()
+    model = tg.nn.from_state_dict(module.state_dict())
+    x = X.astype("float64")
+    expected = module(torch.tensor(x))[0].detach().numpy()
+    np.testing.assert_allclose(model(tg.tensor(x)).numpy(), expected, rtol=0, atol=1e-12)

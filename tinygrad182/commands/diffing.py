@@ -1,0 +1,77 @@
+"""``python -m tinygrad182 diff A B``: where the gradients of two saved traces part, and their values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from .._files import checked_path, write_file
+from .._html import legible
+from ..inspect import TraceDiff, diff
+from . import written
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to compare, and where results go."""
+
+    a: tyro.conf.Positional[Path]
+    """A trace: what tg.inspect.trace(loss).save(path) wrote."""
+    b: tyro.conf.Positional[Path]
+    """Another one."""
+    tolerance: float | None = None
+    """By how much two rows of numbers may differ, relative to the largest; by default 100 roundings of
+    the coarser dtype."""
+    out: Path | None = None
+    """Write the page here: one HTML file with the picture and the sentences."""
+    open: bool = False
+    """Show the page in a browser; without --out it is diff.html."""
+    json: Path | None = None
+    """Write the sentences and the numbers here, as JSON."""
+
+
+def run(options: Options) -> None:
+    """Print the sentences and a table; write the page and JSON if they are asked for."""
+    found = diff(options.a, options.b, options.tolerance)
+    print(f"a: {options.a}\nb: {options.b}\n\n{found!r}")  # noqa: T201
+    if options.json is not None:
+        target = checked_path("diff", options.json)
+        write_file("diff", target, json.dumps(facts(found), indent=2).encode())
+    if options.out is not None or options.open:
+        page = options.out or Path("diff.html")
+        found.save_html(page)
+        written(page, options.open)
+
+
+def facts(found: TraceDiff) -> dict[str, Any]:
+    """What a comparison found, as JSON holds it: numbers that are not finite are words."""
+    partings = {name: getattr(found, name) for name in ("values", "gradients", "backward")}
+    told: dict[str, Any] = {"same": found.same, "tolerance": found.tolerance}
+    told |= {"sentences": found.sentences}
+    told |= {name: parting and asdict(parting) for name, parting in partings.items()}
+    told["parameters"] = {name: each._asdict() for name, each in found.parameters.items()}
+    told["differences"] = {
+        what: {
+            path: {label: row.tolist() for label, row in series.items()}
+            for path, series in boxes.items()
+        }
+        for what, boxes in found.series.items()
+    }
+    told["time"] = {box.name: box.time.tolist() for box in found.boxes}
+    plain: dict[str, Any] = legible(_finite(told))
+    return plain
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None if value != value else "inf" if value > 0 else "-inf"
+    return value

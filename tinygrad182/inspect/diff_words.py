@@ -1,0 +1,235 @@
+"""What differs between two runs, in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .._reprs import mantissa_and_exponent
+from .comparing import BoxDifference, ParameterDifference, What
+from .partings import Parting
+from .scaling import HostArray
+
+
+def parted(
+    parting: Parting,
+    what: What,
+    boxes: Sequence[BoxDifference],
+    parameters: Mapping[str, ParameterDifference],
+    tolerance: float,
+) -> list[str]:
+    """Return where values or gradients part first, why, and what follows from it."""
+    if parting.cause == "grown":
+        return [_grown(parting, what, boxes, tolerance)]
+    going = "The values part first" if what == "values" else "Going back, the gradients part first"
+    if parting.cause == "input":
+        going = "The runs are given different numbers: their values part first"
+    sentences = [f"{going} {place(parting)}: {_numbers(parting, what)}.", _why(parting, what)]
+    if parting.cause == "parameters":
+        sentences += differing(parameters, tolerance)
+    return [*sentences, _following(parting, what, boxes, tolerance)]
+
+
+def first_step(parting: Parting, what: What) -> str:
+    """Return which step of a recurrence comes first of those that differ."""
+    going = "Of the time steps" if what == "values" else "Of the time steps, going back"
+    where = place(parting).removeprefix("at ")
+    return f"{going}, the first to differ is {where}: {_numbers(parting, what)}."
+
+
+def place(parting: Parting) -> str:
+    """Where a parting is: ``"at t = 40 in lstm.l1"``."""
+    where = f"in {parting.path}"
+    if parting.time is None:
+        return where
+    step = f"t = {parting.time}" if parting.is_recurrent else f"call {parting.time}"
+    return f"at {step} {where}"
+
+
+def _numbers(parting: Parting, what: What) -> str:
+    name = parting.label
+    if parting.kind == "gate":
+        name = f"gate {parting.label}"
+    elif parting.kind == "state":
+        name = f"the state {parting.label}"
+    elif parting.kind == "input":
+        name = f"the input {parting.label}"
+    elif parting.kind == "before":
+        name = f"the initial state {parting.label.removesuffix('₋')}"
+    if what == "gradients":
+        name = f"the gradient by {name}"
+    columns = f"gate {parting.gate}, " if parting.gate and parting.kind != "gate" else ""
+    first, second = both_numbers(parting)
+    at = f"{columns}unit {parting.unit} of sequence {parting.sequence}"
+    return f"{name} ({at}) is {first} in a and {second} in b"
+
+
+def both_numbers(parting: Parting) -> tuple[str, str]:
+    """Both numbers of a parting, with so many digits that they do not look alike."""
+    digits = 2
+    if 0 < parting.difference < 1:
+        digits = min(2 - math.floor(math.log10(parting.difference)), 17)
+    first, second = (_number(x, parting.log10_scale, digits) for x in (parting.a, parting.b))
+    return first, second
+
+
+def _number(x: float, log10_scale: float, digits: int) -> str:
+    if not math.isfinite(x) or not x:
+        return {math.inf: "∞", -math.inf: "−∞", 0.0: "0"}.get(x, "NaN")
+    size = math.log10(abs(x)) + log10_scale
+    sign = "−" if x < 0 else ""
+    if -4 <= size < 6:
+        return f"{sign}{10**size:.{digits}g}"
+    mantissa, exponent = mantissa_and_exponent(size, digits - 1)
+    return f"{sign}{mantissa}e{exponent}"
+
+
+def _why(parting: Parting, what: What) -> str:
+    match parting.cause, what:
+        case "parameters", "values":
+            return "What it is computed from agrees but for parameters."
+        case "parameters", _:
+            return "The values agree there; the gradient is computed with parameters that differ."
+        case "values", _:
+            return "The values that this gradient is computed from differ already."
+        case "input", _:
+            return "Nothing that was computed before differs."
+        case _, "values":
+            return (
+                "What it is computed from agrees, the parameters included: something else was computed, "
+                "as by an intervention."
+            )
+    return (
+        "The gradients that it is computed from agree, and so do values and parameters: the backward pass "
+        "itself differs, as with a detach, truncate= or another derivative rule."
+    )
+
+
+def _grown(parting: Parting, what: What, boxes: Sequence[BoxDifference], tolerance: float) -> str:
+    largest, _ = largest_of(what, boxes)
+    going = "" if what == "values" else ", going back,"
+    return (
+        f"No single place is the cause that the {what} part: differences begin as rounding, are "
+        f"{parting.difference:.1e} of the largest number{going} {place(parting)} ({parting.label}), and "
+        f"grow to {largest:.1e}."
+    )
+
+
+def differing(parameters: Mapping[str, ParameterDifference], tolerance: float) -> list[str]:
+    """Return which parameters differ: by name, the rows of which gate, and by how much."""
+    names = [n for n, each in parameters.items() if each.relative_value > tolerance]
+    if not names:
+        return []
+    if len(names) == len(parameters) > 1:
+        return [f"All {len(names)} parameters differ."]
+    told = []
+    for name in names[:3]:
+        each = parameters[name]
+        rows = f" in the rows of {_gates(each.gates)}" if each.gates else ""
+        told.append(f"{name} differs{rows}, by {each.value:.2g} at most.")
+    more = len(names) - len(told)
+    return [*told, *([f"{more} more of {len(parameters)} parameters differ."] if more else [])]
+
+
+def _gates(names: Sequence[str]) -> str:
+    return f"gate {names[0]}" if len(names) == 1 else f"the gates {and_(names)}"
+
+
+def _following(
+    parting: Parting, what: What, boxes: Sequence[BoxDifference], tolerance: float
+) -> str:
+    """What differs besides, as a list of boxes and steps."""
+    told = []
+    for box in boxes if what == "values" else reversed(boxes):
+        rows = [row > tolerance for row in box.computed(what).values()]
+        steps = box.time[np.any(rows, axis=0)] if rows else box.time[:0]
+        if len(steps):
+            told.append(f"{box.name}{_steps(box, steps)}")
+    return f"The {what} that differ are those of {and_(told)}."
+
+
+def _steps(box: BoxDifference, steps: HostArray) -> str:
+    if not box.is_recurrent:
+        return ""
+    if len(steps) == len(box.time):
+        return " at every step"
+    first, last = int(steps[0]), int(steps[-1])
+    if first == last:
+        return f" at t = {first}"
+    return (
+        f" at t = {first} … {last}"
+        if len(steps) == last - first + 1
+        else (f" at {len(steps)} steps between t = {first} and {last}")
+    )
+
+
+def agreeing(what: What, boxes: Sequence[BoxDifference], tolerance: float, type_: str) -> str:
+    """Return how well values or gradients agree."""
+    largest, where = largest_of(what, boxes)
+    if not largest:
+        return f"The {what} are the same to the last bit."
+    rest = f"they differ by {largest:.1e} of the largest number of a row at most, {where}"
+    if largest <= tolerance:
+        return f"The {what} agree: {rest}, which is the rounding of {type_}."
+    return (
+        f"The {what} agree but for rounding of {type_}, which has grown: {rest}. No single place is the "
+        "cause."
+    )
+
+
+def largest_of(what: What, boxes: Iterable[BoxDifference]) -> tuple[float, str]:
+    """The largest difference, and where it is."""
+    most, where = 0.0, ""
+    for box in boxes:
+        for label, row in box.computed(what).items():
+            known = np.where(np.isnan(row), -1.0, row)
+            if len(row) and known.max() > most:
+                most, at = float(known.max()), int(box.time[known.argmax()])
+                where = f"in {box.name} ({label})" + (f" at t = {at}" if box.is_recurrent else "")
+    return most, where
+
+
+def unlike(boxes: Sequence[BoxDifference], alone: tuple[list[str], list[str]]) -> list[str]:
+    """Return what cannot be compared, and why."""
+    told = []
+    for names, run in zip(alone, "ab", strict=True):
+        if names:
+            told.append(f"{and_(names)} {'is' if len(names) == 1 else 'are'} in {run} alone.")
+    for box in boxes:
+        told += _lengths(box)
+        if box.unlike:
+            label, (first, second) = next(iter(box.unlike.items()))
+            others = len(box.unlike) - 1
+            more = f", and {others} more operations" if others else ""
+            told.append(
+                f"{box.name}: {label}{more} cannot be compared number by number: {label} is "
+                f"{_shape(first)} in a and {_shape(second)} in b."
+            )
+    return told
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _lengths(box: BoxDifference) -> list[str]:
+    mine, other = box.a.times, box.b.times
+    if np.array_equal(mine, other):
+        return []
+    unit = "steps" if box.is_recurrent else "calls"
+    told = [f"{box.name} has {len(mine)} {unit} in a and {len(other)} in b."]
+    common = np.intersect1d(mine, other)
+    if box.is_recurrent and len(common):
+        told.append(f"Compared are t = {common[0]} … {common[-1]}.")
+    return told
+
+
+def and_(names: Sequence[str]) -> str:
+    """Write several names as one: ``"a, b and c"``.
+
+    >>> and_(["a"]), and_(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,319 @@
+"""The first place at which two runs part: where a difference arises that its operands do not have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .comparing import (
+    BoxDifference,
+    ParameterDifference,
+    Series,
+    What,
+    at_one_power,
+    by_name,
+    differences,
+    size_of,
+)
+from .scaling import HostArray
+from .traces import TracedOperation, runs_at
+
+ROUNDINGS = 100
+"""So many units of rounding two numbers may differ by, if no tolerance is given."""
+
+GROWTH = 30
+"""By so much one operation may enlarge a difference that is in its operands already."""
+
+Cause = Literal["arises", "input", "parameters", "values", "grown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """The first place at which two runs part.
+
+    Attributes
+    ----------
+    path : str
+        Of the recurrence or module, such as ``"lstm.l1"``.
+    label : str
+        The operation, such as ``"f"`` or ``"W_hh h₋"``.
+    kind : str
+        What it is to its step; see :class:`StepOperation`.
+    time : int or None
+        The step; of a module that is called several times, the call; None for one that is called once.
+    is_recurrent : bool
+        Whether ``time`` is a step of a recurrence.
+    gate : str
+        The gate that it is, or of whose columns the number is; ``""`` for none.
+    sequence, unit : int
+        Where the difference is largest: a row of the batch, and a column; of a gate's columns, the unit.
+    a, b : float
+        Both numbers there, divided by 10 to the power ``log10_scale``, for gradients may lie far below
+        what a float can hold.
+    log10_scale : float
+    difference : float
+        Of both numbers, relative to the largest one of the row; ∞ where one is finite and the other is
+        not.
+    cause : {"arises", "input", "parameters", "values", "grown"}
+        ``"arises"``: what it is computed from agrees, parameters included. ``"parameters"``: those
+        differ. ``"input"``: the model is given something else. ``"values"``, of gradients alone: the
+        values that the gradient is computed from differ. ``"grown"``: no single place is the cause;
+        differences of rounding grew step by step.
+    parameters : tuple of str
+        Those that the operation, or what the gradient comes from, reads and that differ.
+    """
+
+    path: str
+    label: str
+    kind: str
+    time: int | None
+    is_recurrent: bool
+    gate: str
+    sequence: int
+    unit: int
+    a: float
+    b: float
+    log10_scale: float
+    difference: float
+    cause: Cause
+    parameters: tuple[str, ...] = ()
+
+
+class Place(NamedTuple):
+    """An operation at a step: positions of the box, of the operation, and of the step."""
+
+    box: int
+    operation: int
+    step: int
+
+
+class Partings:
+    """Where values and gradients part, of boxes that are compared.
+
+    Parameters
+    ----------
+    boxes : sequence of BoxDifference
+    parameters : mapping of str to ParameterDifference
+    tolerance : float
+        Relative differences up to this are no parting.
+    limit : float
+        Differences that no single place is the cause of are told above this.
+    """
+
+    def __init__(
+        self,
+        boxes: Sequence[BoxDifference],
+        parameters: Mapping[str, ParameterDifference],
+        tolerance: float,
+        limit: float,
+    ) -> None:
+        self.boxes = boxes
+        self.parameters = parameters
+        self.tolerance = tolerance
+        self.limit = limit
+        self._in_a = [box.a for box in boxes]
+
+    def first(self, what: What) -> Parting | None:
+        """Return where values part first, or, going back, gradients."""
+        arises = self._value_arises if what == "values" else self._gradient_arises
+        at = self._earliest(what, arises)
+        if at is None:
+            at = self._earliest(what, lambda i, label: self.boxes[i].of(what)[label] > self.limit)
+            return None if at is None else self._parting(at, what, "grown", ())
+        if what == "values":
+            return self._parting(at, what, *self._cause_of_value(at))
+        return self._parting(at, what, *self._cause_of_gradient(at))
+
+    def first_step(self, what: What) -> Parting | None:
+        """Return the first place in a recurrence, arisen there or not, that differs; with its cause."""
+
+        def differs(i: int, label: str) -> HostArray:
+            box = self.boxes[i]
+            return (box.of(what)[label] > self.tolerance) & box.is_recurrent
+
+        at = self._earliest(what, differs)
+        return None if at is None else self._parting(at, what, "values", ())
+
+    def in_backward_alone(self) -> Parting | None:
+        """Return where gradients part first, going back, that no differing value or parameter explains."""
+
+        def arises(i: int, label: str) -> HostArray:
+            found = self._gradient_arises(i, label)
+            for k in np.flatnonzero(found):
+                at = Place(i, self._position(i, label), int(k))
+                found[k] = self._cause_of_gradient(at)[0] == "arises"
+            return found
+
+        at = self._earliest("gradients", arises)
+        return None if at is None else self._parting(at, "gradients", "arises", ())
+
+    # --- in the order of computation --------------------------------------------------------------
+
+    def _earliest(self, what: What, found: Callable[[int, str], HostArray]) -> Place | None:
+        """The first place for which ``found(box, label)`` is true, (T,); of gradients, going back."""
+        places = []
+        for i, box in enumerate(self.boxes):
+            for k, operation in enumerate(box.operations):
+                if operation.label in box.of(what):
+                    steps = np.flatnonzero(found(i, operation.label))
+                    places += [Place(i, k, int(step)) for step in {*steps[:1], *steps[-1:]}]
+        if what == "values":
+            return min(places, key=self._rank, default=None)
+        # what a box is given was computed in another one, whose own gradient it is
+        return max(
+            places, key=lambda at: (not self._at(at).is_given, *self._rank(at)), default=None
+        )
+
+    def _at(self, place: Place) -> TracedOperation:
+        return self.boxes[place.box].operations[place.operation]
+
+    def _rank(self, place: Place) -> tuple[int, int, int, int]:
+        """When an operation runs: by steps, and at each step through the layers."""
+        i, k, step = place
+        return runs_at(self._in_a, i, int(self.boxes[i].time[step])), i, step, k
+
+    def _position(self, i: int, label: str) -> int:
+        return [operation.label for operation in self.boxes[i].operations].index(label)
+
+    # --- values -----------------------------------------------------------------------------------
+
+    def _value_arises(self, i: int, label: str) -> HostArray:
+        """At which steps an operation differs more than what it is computed from explains."""
+        box = self.boxes[i]
+        found, operation = box.values[label], box.operations[self._position(i, label)]
+        if operation.is_given:
+            explained = self._given_by(i)
+            if operation.kind == "before":  # it is the state of the step before, but for the first
+                explained = np.where(np.arange(len(found)) == box.first_step(), explained, np.inf)
+        else:
+            explained = _largest(box.values, box.operands.get(label, ()), found)
+        return (found > self.tolerance) & ~(found <= GROWTH * explained)
+
+    def _given_by(self, i: int) -> HostArray:
+        """The largest difference of what a step may be given: of boxes before, and of steps before."""
+        box = self.boxes[i]
+        others = max((_peak(each.values) for each in self.boxes[:i]), default=0.0)
+        own = _largest(box.values, box.values, np.zeros(len(box.time)))
+        order = slice(None, None, -1 if box.a.backward else 1)
+        so_far = np.maximum.accumulate(own[order])
+        return np.maximum(others, np.concatenate([[0.0], so_far[:-1]])[order])
+
+    def _cause_of_value(self, at: Place) -> tuple[Cause, tuple[str, ...]]:
+        box = self.boxes[at.box]
+        operation = box.operations[at.operation]
+        weights = self._differing(operation.weights)
+        if weights:
+            return "parameters", weights
+        return ("input" if operation.is_given else "arises"), ()
+
+    def _differing(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of some parameters whose values differ."""
+        every = [each for name in names for each in by_name(self.parameters, name)]
+        return tuple(n for n in every if self.parameters[n].relative_value > self.tolerance)
+
+    # --- gradients --------------------------------------------------------------------------------
+
+    def _gradient_arises(self, i: int, label: str) -> HostArray:
+        """At which steps a gradient differs more than those that it is computed from explain."""
+        box = self.boxes[i]
+        found, operation = box.gradients[label], box.operations[self._position(i, label)]
+        explained = _largest(box.gradients, box.consumers.get(label, ()), found)
+        before = f"{label}₋"
+        if operation.kind == "before":  # it is the gradient of a state, but for the initial one
+            explained = np.where(np.arange(len(found)) == box.first_step(), explained, np.inf)
+        elif operation.kind == "state" and before in box.gradients:
+            users = box.consumers.get(before, set())
+            explained = np.maximum(
+                explained, box.next_of(_largest(box.gradients, users, np.zeros(len(found))))
+            )
+        if self._leaves(box, label):
+            later = max((_peak(b.computed("gradients")) for b in self.boxes[i + 1 :]), default=0.0)
+            explained = np.fmax(explained, later)
+        return (found > self.tolerance) & ~(found <= GROWTH * explained)
+
+    @staticmethod
+    def _leaves(box: BoxDifference, label: str) -> bool:
+        """Whether an operation may be read outside of its box."""
+        kind = next(o.kind for o in box.operations if o.label == label)
+        return kind == "state" or not box.consumers.get(label)
+
+    def _cause_of_gradient(self, at: Place) -> tuple[Cause, tuple[str, ...]]:
+        box = self.boxes[at.box]
+        operation = box.operations[at.operation]
+        steps = [at.step]
+        if operation.kind == "state":
+            next_one = at.step + (-1 if box.a.backward else 1)
+            steps += [next_one] if 0 <= next_one < len(box.time) else []
+        near = max((_at(row, steps) for row in box.values.values()), default=0.0)
+        readers = [o for o in box.operations if o.label in box.consumers.get(operation.label, ())]
+        if operation.kind == "state":
+            readers = list(box.operations)
+        if self._leaves(box, operation.label):
+            later = self.boxes[at.box + 1 :]
+            near = max([near, *(_peak(each.values) for each in later)])
+            readers += [o for each in later for o in each.operations]
+        if near > self.tolerance:
+            return "values", ()
+        weights = self._differing([name for each in readers for name in each.weights])
+        return ("parameters", weights) if weights else ("arises", ())
+
+    # --- what is there ----------------------------------------------------------------------------
+
+    def _parting(self, at: Place, what: What, cause: Cause, parameters: tuple[str, ...]) -> Parting:
+        box = self.boxes[at.box]
+        operation = box.operations[at.operation]
+        time = int(box.time[at.step])
+        first, second, powers = at_one_power(*box.rows(operation.label, time, what))
+        apart = differences(first, second)[0]
+        size = np.maximum(size_of(first), size_of(second))[0, :, None]
+        relative = apart / np.where(size > 0, size, 1.0)
+        sequence, column = np.unravel_index(int(np.argmax(relative)), relative.shape)
+        gate, unit = self._gate_and_unit(box, operation, int(column), relative.shape[1])
+        return Parting(
+            box.name,
+            operation.label,
+            operation.kind,
+            time if box.is_recurrent or len(box.time) > 1 else None,
+            box.is_recurrent,
+            gate,
+            int(sequence),
+            unit,
+            float(first[0, sequence, column]),
+            float(second[0, sequence, column]),
+            float(powers[0, sequence] * math.log10(2)),
+            float(box.of(what)[operation.label][at.step]),
+            cause,
+            parameters,
+        )
+
+    @staticmethod
+    def _gate_and_unit(
+        box: BoxDifference, operation: TracedOperation, column: int, width: int
+    ) -> tuple[str, int]:
+        """The gate that an operation is or whose columns it has, and the unit of a column."""
+        gates = box.a.gates
+        if operation.kind == "gate" or len(gates) < 2 or width % len(gates):
+            return (operation.name if operation.kind == "gate" else ""), column
+        units = width // len(gates)
+        if box.a.units() != units:
+            return "", column
+        return gates[column // units], column % units
+
+
+def _largest(series: Series, labels: Iterable[str], like: HostArray) -> HostArray:
+    """The largest of some differences at every step, 0 where none is known, (T,)."""
+    rows = [series[label] for label in labels if label in series]
+    return np.fmax.reduce([np.zeros(like.shape), *rows])
+
+
+def _peak(series: Series) -> float:
+    """The largest difference of all."""
+    return max((_at(row, slice(None)) for row in series.values()), default=0.0)
+
+
+def _at(row: HostArray, steps: Any) -> float:
+    return float(np.fmax.reduce(row[steps], initial=0.0))

@@ -1,0 +1,439 @@
+"""One picture of a watched run: the loss, a heatmap of each state, and the curves of one training step.
+
+All share the axis of training steps, which goes to the right; time goes upwards. A rule follows the slider,
+and beside each heatmap stand the norms over time at the rule, and at the first training step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _charts
+from .._charts import (
+    BLUE,
+    GREY,
+    MAGNITUDE,
+    ORANGE,
+    PINK,
+    Row,
+    altair,
+    data,
+    decade_axis,
+    encoded,
+    finite,
+    layered,
+)
+from .microscope.kept import spread, telling_steps
+from .microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
+from .scaling import HostArray
+
+READING = (
+    "Each heatmap shows one state of the network. A column is a training step, and a row is a time step "
+    "of the sequence. The colour is the norm of the gradient by the state at that time step: where it is "
+    "1e-3, a small change of the state changes the loss a thousandth as much as where it is 1.",
+    "The gradient flows from the loss back through time, from the top of a column down. Where a column "
+    "gets dark towards the bottom, the gradient vanished at that training step; where it gets bright "
+    "towards the bottom, the gradient exploded.",
+    "Move the slider, use its arrow keys, or click a column: the rule moves to that training step, and the "
+    "curves on the right show its norms over time, beside those of the first training step.",
+    "A gradient of exactly 0, an infinite one and a NaN have colours of their own, and marks at the edge "
+    "of the curves. A decade is a power of ten. Norms are Frobenius norms over batch and hidden units.",
+    "Training steps are counted from 0: a number says how many backward passes were made before.",
+)
+
+MOST_CELLS = 10_000
+"""Cells of all heatmaps together: with 20,000, a page takes five seconds to open."""
+
+WIDTH, BESIDE, LOSS_HEIGHT = 720, 300, 90
+HEIGHTS = 70, 230, 480
+"""The lowest and the highest heatmap, and how high all of them are together if these allow it."""
+
+_ODD = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
+_ODD_COLOURS = {ZERO: "#c9ccd1", INFINITE: ORANGE, NOT_A_NUMBER: PINK}
+_ODD_SHAPES = {ZERO: "triangle-left", INFINITE: "triangle-right", NOT_A_NUMBER: "cross"}
+
+
+class Grid(NamedTuple):
+    """A heatmap's data.
+
+    Attributes
+    ----------
+    title : str
+        Path and state.
+    name : str
+        The state's.
+    time : ndarray (T,)
+    there : ndarray (S, T), bool
+        Cells that are drawn.
+    log10 : ndarray (S, T)
+    """
+
+    title: str
+    name: str
+    time: HostArray
+    there: HostArray
+    log10: HostArray
+
+
+class _Columns(NamedTuple):
+    """Training steps that are drawn."""
+
+    places: list[int]
+    steps: HostArray
+    left: list[float]
+    right: list[float]
+
+
+def drawn(
+    grids: Sequence[Grid],
+    steps: HostArray,
+    loss: HostArray,
+    step: int | None,
+    slider: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the picture, and what was left out of it.
+
+    Parameters
+    ----------
+    grids : sequence of Grid
+    steps, loss : ndarray (S,)
+    step : int or None
+        The training step at the rule; by default the last.
+    slider : bool
+        Whether the rule follows a slider and clicks.
+    """
+    if not len(steps):
+        empty = altair().Chart(data([{}])).mark_text(text="Nothing was watched yet.")
+        return _charts.spec(empty), []
+    most_steps, most_times = _room(grids, len(steps))
+    places, told = _telling(grids, loss, most_steps)
+    columns = _Columns(places, steps[places], *_borders(steps[places], WIDTH))
+    times = [spread(range(len(grid.time)), most_times) for grid in grids]
+    found = _Found(grids, places, loss[places])
+    with _charts.unchecked():
+        rows = [
+            [_loss_chart(columns, loss), _key(columns, found)],
+            *[
+                [_heatmap(k, grid, columns, kept, found), _curves(grid, columns, kept, found)]
+                for k, (grid, kept) in enumerate(zip(grids, times, strict=True))
+            ],
+        ]
+        spec = _placed(rows)
+    wanted = steps[-1] if step is None else step
+    first = int(np.argmin(np.abs(columns.steps - wanted)))
+    spec["params"] = _params(first, len(places), len(grids), slider)
+    thinned = [
+        f"{grid.title}: {len(kept)} of {len(grid.time)} time steps are drawn, evenly spaced."
+        for grid, kept in zip(grids, times, strict=True)
+        if len(kept) < len(grid.time)
+    ]
+    return spec, [*told, *thinned]
+
+
+# --- what is drawn --------------------------------------------------------------------------------
+
+
+def _room(grids: Sequence[Grid], steps: int) -> tuple[int, int]:
+    """How many training steps and time steps each heatmap may have; at least 8 and 8."""
+    cells = MOST_CELLS // max(len(grids), 1)
+    length = max((len(grid.time) for grid in grids), default=1)
+    times = min(length, max(math.isqrt(cells * 2 // 3), cells // steps, 8))
+    return max(cells // times, 8), times
+
+
+def _telling(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[int], list[str]]:
+    """The training steps with most to see, by their positions, and a sentence about them."""
+    count = len(loss)
+    if count <= most:
+        return list(range(count)), []
+    ends = [grid.log10[::-1, i] for grid in grids for i in (0, -1)]  # their first event comes last
+    odd = np.flatnonzero(~np.isfinite(loss))[:1]
+    kept = telling_steps(ends, most, [count - 1 - int(i) for i in odd])
+    return sorted(count - 1 - i for i in kept.places), [
+        f"{len(kept.places)} of {count} watched training steps are drawn: the first and the last, where "
+        "the gradient or the loss first is not finite or exactly 0, where the gradient changes most, and "
+        "some evenly spaced."
+    ]
+
+
+def _borders(steps: HostArray, pixels: int) -> tuple[list[float], list[float]]:
+    """Where cells begin and end: half way to their neighbours, and a pixel over, or seams show."""
+    gap = float(steps[1] - steps[0]) if len(steps) > 1 else 1.0
+    middle = (steps[1:] + steps[:-1]) / 2
+    first, last = float(steps[0]) - gap / 2, float(steps[-1]) + gap / 2
+    over = middle + (last - first) / pixels
+    return [first, *middle.tolist()], [*over.tolist(), last]
+
+
+class _Found:
+    """The range of all finite logarithms, and which words occur."""
+
+    def __init__(self, grids: Sequence[Grid], places: list[int], loss: HostArray) -> None:
+        some = [grid.log10[places][grid.there[places]] for grid in grids]
+        every = np.concatenate([*some, np.zeros(0)])
+        ends = every[np.isfinite(every)]
+        self.low, self.high = (float(ends.min()), float(ends.max())) if ends.size else (-1.0, 0.0)
+        if self.high - self.low < 0.1:
+            self.low, self.high = self.low - 0.5, self.high + 0.5
+        words = {*coded(every), *coded(np.abs(loss))}
+        self.words = [word for word in _ODD if word in words]
+        count = max(len(grids), 1)
+        self.height = min(max(HEIGHTS[2] // count, HEIGHTS[0]), HEIGHTS[1])
+
+
+# --- charts ---------------------------------------------------------------------------------------
+
+
+def _x(columns: _Columns, field: str = "x") -> Any:
+    alt = altair()
+    scale = alt.Scale(domain=[columns.left[0], columns.right[-1]], nice=False, zero=False)
+    axis = alt.Axis(
+        title="training step",
+        format="d",
+        tickMinStep=1,
+        grid=False,
+        labelFlush=True,
+        titlePadding=2,
+    )
+    return alt.X(f"{field}:Q", scale=scale, axis=axis)
+
+
+def _chosen(condition: str, columns: _Columns) -> Any:
+    """The training steps of which something is true, one row each."""
+    rows: list[Row] = [{"i": i, "x": step} for i, step in enumerate(columns.steps.tolist())]
+    return altair().Chart(data(rows)).transform_filter(condition)
+
+
+def _rule(columns: _Columns) -> list[Any]:
+    """The rule at the chosen training step: dark on light, to be seen on every colour."""
+    x = _x(columns)
+    there = _chosen("datum.i === moment", columns)
+    return [
+        encoded(there.mark_rule(color=colour, strokeWidth=width, opacity=1), x=x)
+        for colour, width in (("white", 3), ("black", 1.2))
+    ]
+
+
+def _loss_chart(columns: _Columns, loss: HostArray) -> Any:
+    alt = altair()
+    values = loss[columns.places]
+    ends = values[np.isfinite(values)]
+    decades = bool(ends.size and ends.min() > 0 and ends.max() / ends.min() > 30)
+    drawn_as = np.log10(values, where=values > 0, out=np.full(len(values), np.nan))
+    heights = finite((drawn_as if decades else values).tolist(), 6)
+    rows: list[Row] = [
+        {"i": i, "x": x, "left": left, "right": right, "y": y, "loss": loss_text(value)}
+        | ({} if math.isfinite(value) else {"odd": NOT_A_NUMBER if math.isnan(value) else INFINITE})
+        for i, (x, left, right, y, value) in enumerate(
+            zip(columns.steps.tolist(), columns.left, columns.right, heights, values, strict=True)
+        )
+    ]
+    chart, x = alt.Chart(data(rows)), _x(columns)
+    there = [y for y in heights if y is not None]
+    axis = decade_axis(min(there), max(there), 4) if decades else {"tickCount": 4}
+    scale = alt.Scale(zero=False, nice=not decades)
+    y = alt.Y("y:Q", scale=scale, axis=alt.Axis(title="loss", grid=True, **axis))
+    tooltip = [alt.Tooltip("x:Q", title="training step"), alt.Tooltip("loss:N", title="loss")]
+    points = {} if len(rows) > 60 else {"point": alt.OverlayMarkDef(size=14)}
+    lines = [encoded(chart.mark_line(color=BLUE, strokeWidth=1.6, **points), x=x, y=y)]
+    edges = _x(columns, "left")
+    strip = chart.transform_filter("isValid(datum.odd)").mark_rect()
+    span = {"y": alt.value(0), "y2": alt.value(8)}
+    odd = encoded(strip, x=edges, x2="right:Q", color=_odd_colour("odd"), **span)
+    target = chart.mark_rect(opacity=0).properties(name=_COLUMNS)
+    targets = encoded(target, x=edges, x2="right:Q", tooltip=tooltip)
+    layers = [*lines, odd, *_rule(columns), targets]
+    return layered(layers, width=WIDTH, height=LOSS_HEIGHT, title="Loss")
+
+
+def loss_text(loss: float) -> str:
+    """A loss as a reader sees it.
+
+    >>> [loss_text(x) for x in (0.0123456, math.nan, -math.inf)]
+    ['0.01235', 'NaN', '−∞']
+    """
+    if math.isfinite(loss):
+        return f"{loss:.4g}"
+    return NOT_A_NUMBER if math.isnan(loss) else INFINITE if loss > 0 else f"−{INFINITE}"
+
+
+def _odd_colour(field: str) -> Any:
+    alt = altair()
+    scale = alt.Scale(domain=list(_ODD_COLOURS), range=list(_ODD_COLOURS.values()))
+    return alt.Color(f"{field}:N", scale=scale, legend=None)
+
+
+def _key(columns: _Columns, found: _Found) -> Any:
+    """What the colours mean, and which training step stands at the rule."""
+    alt = altair()
+    steps = json.dumps(columns.steps.tolist())
+    told = alt.Chart(data([{}])).transform_calculate(text=f"'Training step ' + {steps}[moment]")
+    mark = told.mark_text(align="left", fontSize=16, fontWeight="bold")
+    said = encoded(mark, text="text:N", x=alt.value(0), y=alt.value(14))
+    names = ["at the rule", f"at training step {columns.steps[0]}", *(_ODD[w] for w in found.words)]
+    rows: list[Row] = [{"what": name, "k": k} for k, name in enumerate(names)]
+    chart = alt.Chart(data(rows)).transform_calculate(y="datum.k * 16 + 38")
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[0, LOSS_HEIGHT], range=[0, LOSS_HEIGHT]), axis=None)
+    text = encoded(chart.mark_text(align="left"), text="what:N", x=alt.value(44), y=y)
+    lines = chart.transform_filter("datum.k < 2").mark_rule(strokeWidth=2)
+    colour = alt.Color("what:N", scale=alt.Scale(domain=names[:2], range=[BLUE, GREY]), legend=None)
+    dash = alt.StrokeDash(
+        "what:N", scale=alt.Scale(domain=names[:2], range=[[1, 0], [5, 3]]), legend=None
+    )
+    line = encoded(lines, x=alt.value(4), x2=alt.value(36), y=y, color=colour, strokeDash=dash)
+    layers = [said, text, line]
+    if found.words:
+        odd = chart.transform_filter("datum.k > 1").mark_square(size=120, opacity=1)
+        colours = alt.Scale(domain=names[2:], range=[_ODD_COLOURS[word] for word in found.words])
+        patch = alt.Fill("what:N", scale=colours, legend=None)
+        layers.append(encoded(odd, x=alt.value(14), y=y, fill=patch))
+        shape = alt.Shape(
+            "what:N",
+            scale=alt.Scale(domain=names[2:], range=[_ODD_SHAPES[word] for word in found.words]),
+            legend=None,
+        )
+        point = chart.transform_filter("datum.k > 1").mark_point(
+            size=60, filled=True, opacity=1, color=BLUE
+        )
+        layers.append(encoded(point, x=alt.value(30), y=y, shape=shape))
+    both = layered(layers, width=BESIDE, height=LOSS_HEIGHT)
+    return both.resolve_scale(color="independent", shape="independent", strokeDash="independent")
+
+
+def _t(grid: Grid, title: str = "step t") -> Any:
+    alt = altair()
+    scale = alt.Scale(
+        domain=[float(grid.time[0]) - 0.5, float(grid.time[-1]) + 0.5], nice=False, zero=False
+    )
+    axis = alt.Axis(title=title, format="d", tickMinStep=1, tickCount=5, grid=False)
+    return alt.Y("t:Q", scale=scale, axis=axis)
+
+
+def _rows(grid: Grid, columns: _Columns, kept: Sequence[int], height: int) -> list[Row]:
+    """A row for each training step, with lists over time of the cells that are there."""
+    bottom, top = _borders(grid.time[list(kept)], height)
+    rows: list[Row] = []
+    for i, place in enumerate(columns.places):
+        there = [k for k, t in enumerate(kept) if grid.there[place, t]]
+        rows.append(
+            {
+                "i": i,
+                "step": int(columns.steps[i]),
+                "x": columns.left[i],
+                "right": columns.right[i],
+                "at": [int(grid.time[kept[k]]) for k in there],
+                "t": [bottom[k] for k in there],
+                "top": [top[k] for k in there],
+                "v": coded(grid.log10[place, kept[k]] for k in there),
+            }
+        )
+    return rows
+
+
+def _heatmap(k: int, grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found) -> Any:
+    alt = altair()
+    rows = _rows(grid, columns, kept, found.height)
+    flat = alt.Chart(data(rows)).transform_flatten(["at", "t", "top", "v"])
+    flat = flat.transform_calculate(norm=norm_text("datum.v"))
+    x = _x(columns)
+    tooltip = [
+        alt.Tooltip("step:Q", title="training step"),
+        alt.Tooltip("at:Q", title="step t"),
+        alt.Tooltip("norm:N", title=f"‖∂L/∂{grid.name}‖"),
+    ]
+    places: Mapping[str, Any] = {"x": x, "x2": "right:Q", "y": _t(grid), "y2": "top:Q"}
+    numbers = (
+        flat.transform_filter("isNumber(datum.v)").mark_rect().properties(name=f"{_NUMBERS}_{k}")
+    )
+    words = flat.transform_filter("isString(datum.v)").mark_rect().properties(name=f"{_WORDS}_{k}")
+    scale = alt.Scale(scheme=MAGNITUDE, domain=[found.low, found.high])
+    legend = None
+    if k == 0:
+        ticks = decade_axis(found.low, found.high, 6)
+        ticks["values"] = [v for v in ticks["values"] if found.low <= v <= found.high]
+        legend = alt.Legend(
+            title="norm of the gradient, in decades", orient="top", direction="horizontal",
+            gradientLength=320, gradientThickness=10, titleOrient="left", titleLimit=240,
+            offset=2, **ticks,
+        )  # fmt: skip
+    layers = [
+        encoded(
+            numbers, color=alt.Color("v:Q", scale=scale, legend=legend), tooltip=tooltip, **places
+        ),
+        encoded(words, color=_odd_colour("v"), tooltip=tooltip, **places),
+        *_rule(columns),
+    ]
+    title = f"{grid.title}: ‖∂L/∂{grid.name}ₜ‖"
+    chart = layered(layers, width=WIDTH, height=found.height, title=title)
+    return chart.resolve_scale(color="independent")
+
+
+def _curves(grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found) -> Any:
+    """The norms over time at the rule, and at the first training step."""
+    alt = altair()
+    room = 0.04 * (found.high - found.low)
+    scale = alt.Scale(domain=[found.low - room, found.high + room], nice=False, zero=False)
+    axis = alt.Axis(title="norm, in decades", grid=True, **decade_axis(found.low, found.high, 5))
+    x, y = alt.X("v:Q", scale=scale, axis=axis), _t(grid)
+    rows = [
+        {"i": row["i"], "t": row["at"], "v": row["v"]}
+        for row in _rows(grid, columns, kept, found.height)
+    ]
+    layers = []
+    for condition, colour, dash in (
+        ("datum.i === 0", GREY, [5, 3]),
+        ("datum.i === moment", BLUE, [1, 0]),
+    ):
+        flat = alt.Chart(data(rows)).transform_filter(condition).transform_flatten(["t", "v"])
+        numbers = flat.transform_calculate(v="isNumber(datum.v) ? datum.v : null")
+        line = numbers.mark_line(color=colour, strokeWidth=2, strokeDash=dash, clip=True)
+        layers.append(encoded(line, x=x, y=y, order=alt.Order("t:Q")))
+        for word in found.words:
+            mark = flat.transform_filter(f"datum.v === {word!r}").mark_point(
+                color=colour, shape=_ODD_SHAPES[word], filled=True, size=36, opacity=1
+            )
+            edge = alt.value(4 if word == ZERO else BESIDE - 4)
+            layers.append(encoded(mark, x=edge, y=y))
+    return layered(layers, width=BESIDE, height=found.height)
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def _placed(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Charts in rows, as one specification; Altair would copy all of them for each that is added."""
+    datasets: dict[str, Any] = {}
+    placed = []
+    for row in rows:
+        specs = [_charts.spec(chart) for chart in row]
+        for spec in specs:
+            datasets |= spec.pop("datasets", {})
+            schema = spec.pop("$schema")
+            spec.pop("config", None)
+        placed.append({"hconcat": specs, "spacing": 20})
+    return {"$schema": schema, "vconcat": placed, "spacing": 10, "datasets": datasets}
+
+
+def _params(first: int, count: int, grids: int, slider: bool) -> list[dict[str, Any]]:
+    """The signal ``moment``: the position of the training step at the rule."""
+    if not slider or count < 2:
+        return [{"name": "moment", "value": first}]
+    bound = {"input": "range", "min": 0, "max": count - 1, "step": 1, "name": "Training step"}
+    # A bound selection takes no clicks unless told to, and it can stand in one view of a layer only.
+    marks = [_COLUMNS, *(f"{kind}_{k}" for k in range(grids) for kind in (_NUMBERS, _WORDS))]
+    clicks = ", ".join(f"@{name}_marks:click" for name in marks)
+    select = {"type": "point", "fields": ["i"], "on": clicks, "toggle": False, "clear": False}
+    pick = {"name": "pick", "select": select, "bind": {"i": bound}, "views": [_COLUMNS]}
+    return [
+        {"name": "moment", "expr": f"isArray(pick.i) ? pick.i[0] : {first}"},
+        pick | {"value": [{"i": first}]},
+    ]
+
+
+_COLUMNS, _NUMBERS, _WORDS = "columns", "numbers", "words"
+"""Names of the views whose marks can be clicked."""

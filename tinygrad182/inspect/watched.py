@@ -1,0 +1,332 @@
+"""What was watched of a training run: norms of gradients, training step × time, and how they are shown."""
+
+from __future__ import annotations
+
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _charts
+from .._files import checked_path, write_file
+from .._reprs import preformatted, shown
+from ..errors import MissingDependencyError
+from .drawn import Drawn
+from .flow import ByName, StatesByName
+from .microscope.magnitudes import number
+from .microscope.page import page
+from .scaling import HostArray
+from .table import text_table
+from .watch_chart import READING, Grid, drawn, loss_text
+from .watch_file import Moment, Norms, Record, is_written, read_record, save_record
+
+
+class _Arrays(NamedTuple):
+    """See :class:`WatchedState`."""
+
+    time: HostArray
+    there: HostArray
+    grad: HostArray
+    value: HostArray
+
+    @classmethod
+    def of(cls, moments: list[Norms | None]) -> _Arrays:
+        """Align norms at several training steps by their time steps."""
+        time = np.unique(np.concatenate([norms.time for norms in moments if norms is not None]))
+        shape = len(moments), len(time)
+        there = np.zeros(shape, dtype=bool)
+        grad, value = np.full((2, *shape), np.nan)
+        for s, norms in enumerate(moments):
+            if norms is not None:
+                at = np.searchsorted(time, norms.time)
+                there[s, at], grad[s, at], value[s, at] = True, norms.grad, norms.value
+        return cls(time, there, grad, value)
+
+
+class WatchedState:
+    """The norms of one state over time, at every training step that was watched.
+
+    Attributes
+    ----------
+    time : ndarray (T,)
+        All time steps that the state had at any training step.
+    there : ndarray (S, T), bool
+        Whether it had that time step at that training step; sequences may differ in length.
+    log10_grad_norm : ndarray (S, T)
+        log10 ‖∂L/∂h_t‖: −∞ for a gradient that is exactly 0; NaN also where the state is not there.
+    log10_value_norm : ndarray (S, T)
+        log10 ‖h_t‖.
+    """
+
+    def __init__(self, moments: list[Moment], path: str, name: str) -> None:
+        self._moments = moments
+        self._path, self._name = path, name
+        self._read = 0, _Arrays(*[np.zeros(0)] * 4)
+
+    @property
+    def _arrays(self) -> _Arrays:
+        """All training steps until now; made again when another was watched."""
+        if self._read[0] != len(self._moments):
+            moments = list(self._moments)
+            found = [moment.states.get(self._path, {}).get(self._name) for moment in moments]
+            self._read = len(moments), _Arrays.of(found)
+        return self._read[1]
+
+    @property
+    def time(self) -> HostArray:
+        return self._arrays.time
+
+    @property
+    def there(self) -> HostArray:
+        return self._arrays.there
+
+    @property
+    def log10_grad_norm(self) -> HostArray:
+        return self._arrays.grad
+
+    @property
+    def log10_value_norm(self) -> HostArray:
+        return self._arrays.value
+
+    @property
+    def reach(self) -> HostArray:
+        """log10 of ‖∂L/∂h‖ at the first time step over that at the last, (S,)."""
+        ends = np.full((2, len(self.there)), np.nan)
+        for s in np.flatnonzero(self.there.any(axis=1)):
+            ends[:, s] = self.log10_grad_norm[s, self.there[s]][[0, -1]]
+        with np.errstate(invalid="ignore"):
+            return ends[0] - ends[1]
+
+    def worst(self) -> int:
+        """The first training step with a gradient that is NaN or ∞, else the one of the least reach."""
+        odd = self.there & (np.isnan(self.log10_grad_norm) | np.isposinf(self.log10_grad_norm))
+        if odd.any():
+            return int(np.argmax(odd.any(axis=1)))
+        return int(np.argmin(np.where(np.isnan(self.reach), np.inf, self.reach)))
+
+    def row(self, s: int) -> tuple[str, str, str, Any]:
+        """‖∂L/∂h‖ at the first and the last time step, the smallest, and where that is."""
+        time, logs = self.time[self.there[s]], self.log10_grad_norm[s, self.there[s]]
+        if not len(logs):
+            return "·", "·", "·", None
+        smallest = int(np.argmin(logs))
+        return number(logs[0]), number(logs[-1]), number(logs[smallest]), int(time[smallest])
+
+
+class Watched(ByName[StatesByName[WatchedState]], Drawn):
+    """A training run that was watched: path → state → :class:`WatchedState`.
+
+    Attributes
+    ----------
+    steps : ndarray (S,)
+        The training steps that were watched, counted from 0: how many backward passes were made before.
+    loss : ndarray (S,)
+        The loss of each.
+    every : int or None
+        Training steps from one that is watched to the next; None: only losses that were handed over.
+    model : str
+        What was watched.
+    ended : str
+        How the run ended, as a sentence.
+    """
+
+    _unknown = "no states were watched in {0}; there are {1}"
+
+    __eq__, __hash__ = (
+        object.__eq__,
+        object.__hash__,
+    )  # two runs are one only if they are one object
+
+    def __init__(self, record: Record, path: Path | None = None) -> None:
+        super().__init__({})
+        self._record = record
+        self._path = path
+        for moment in record.moments:
+            self._note(moment)
+
+    @property
+    def _moments(self) -> list[Moment]:
+        return self._record.moments
+
+    def _note(self, moment: Moment) -> None:
+        """Add the states that one training step has, and none before it had."""
+        for path, by_name in moment.states.items():
+            known = dict(self._found.get(path, {}))
+            if not by_name.keys() <= known.keys():
+                new = {name: WatchedState(self._moments, path, name) for name in by_name}
+                self._found[path] = StatesByName(path, new | known)
+
+    @property
+    def steps(self) -> HostArray:
+        return np.array([moment.step for moment in self._moments], dtype=np.int64)
+
+    @property
+    def loss(self) -> HostArray:
+        return np.array([moment.loss for moment in self._moments])
+
+    @property
+    def every(self) -> int | None:
+        return self._record.every
+
+    @property
+    def model(self) -> str:
+        return self._record.model
+
+    @property
+    def ended(self) -> str:
+        if self._record.end:
+            return f"The run ended: {self._record.end}."
+        last = f"after training step {self._moments[-1].step}" if self._moments else "at once"
+        if self._path is None or is_written(self._path):
+            return "The run goes on."
+        cut = ", in the middle of a line, which is left out" if self._record.cut else ""
+        return (
+            f"The run broke off {last}: its process was killed, or could not write any more{cut}."
+        )
+
+    # --- in words ---------------------------------------------------------------------------------
+
+    def _sentences(self) -> list[str]:
+        """What was watched, how it ended, and what became of the gradient."""
+        if not self._moments:
+            return ["Nothing was watched yet: no backward pass was made.", self.ended]
+        steps = self.steps
+        often = f", one in {self.every}" if self.every and self.every > 1 else ""
+        said = [
+            f"{self.ended} The last loss is {loss_text(self.loss[-1])}, at training step {steps[-1]}.",
+            f"{len(steps)} training steps were watched, from {steps[0]} to {steps[-1]}{often}.",
+        ]
+        return said + [
+            _course(f"{path} {name}".strip(), name, state, steps)
+            for path, stack in self.items()
+            for name, state in stack.items()
+        ]
+
+    def table(self) -> Any:
+        """Return the first, the worst and the last training step of each state as a table."""
+        header = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
+        rows = [
+            (
+                f"{path} {name} {when}".strip(),
+                int(self.steps[s]),
+                float(self.loss[s]),
+                *state.row(s),
+            )
+            for path, stack in self.items()
+            for name, state in stack.items()
+            for when, s in (("first", 0), ("worst", state.worst()), ("last", len(self.steps) - 1))
+        ]
+        return text_table(header, rows, 24)
+
+    def __repr__(self) -> str:
+        said = self._sentences()
+        return "\n".join([*said[:2], *([str(self.table())] if self._moments else [])])
+
+    # --- pages and pictures -----------------------------------------------------------------------
+
+    def _grids(self) -> list[Grid]:
+        return [
+            Grid(f"{path} {name}".strip(), name, state.time, state.there, state.log10_grad_norm)
+            for path, stack in self.items()
+            for name, state in stack.items()
+        ]
+
+    def chart(self, step: int | None = None) -> Any:
+        """Return the picture as an Altair chart.
+
+        Parameters
+        ----------
+        step : int, optional
+            The training step whose norms over time are drawn beside the first ones: the watched one
+            that is nearest. By default it is the last.
+        """
+        spec, _ = drawn(self._grids(), self.steps, self.loss, step)
+        return _charts.altair().Chart.from_dict(spec, validate=False)
+
+    def page(self) -> str:
+        """The page: one HTML file that needs no network."""
+        spec, left_out = drawn(self._grids(), self.steps, self.loss, None, slider=True)
+        first, *said = self._sentences()
+        return page(
+            "Gradient flow during training", [first, *said], spec, (), left_out, None, READING
+        )
+
+    def save_html(self, path: str | Path) -> None:
+        """Write the page: one file that opens in any browser and needs no network.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        MissingDependencyError
+            Altair or vl-convert is not installed.
+        """
+        target = checked_path("save_html", path)
+        write_file("save_html", target, self.page().encode())
+
+    def open(self) -> Path:
+        """Write the page into a temporary file, show it in a browser, and return where it is."""
+        path = Path(tempfile.mkdtemp(prefix="tinygrad182-"), "watch.html")
+        self.save_html(path)
+        webbrowser.open(path.as_uri())
+        return path
+
+    def save(self, path: str | Path) -> None:
+        """Write what was watched into a file that :func:`load_watch` reads.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        """
+        save_record("save", self._record, path)
+
+    def _repr_html_(self) -> str:
+        try:
+            chart = _charts.inline("gradient flow during training", _charts.spec(self.chart()))
+        except MissingDependencyError:
+            chart = ""
+        return shown(preformatted(self), chart)
+
+
+def _course(title: str, name: str, state: WatchedState, steps: HostArray) -> str:
+    """What became of the part of the gradient that reaches the first time step."""
+    worst, last = state.worst(), len(steps) - 1
+    ratio = f"{title}: ‖∂L/∂{name}‖ at the first time step, divided by that at the last, is"
+    kinds = {0: "", worst: " (the worst)", last: ""}
+    parts = [
+        f"{number(state.reach[s])} at training step {steps[s]}{kind}"
+        for s, kind in sorted(kinds.items())
+    ]
+    told = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{ratio} {told}."
+
+
+def load_watch(path: str | Path) -> Watched:
+    """Read the file of a watched run, also one that was killed, and one that is still going on.
+
+    Parameters
+    ----------
+    path : str or Path
+        What :func:`watch` was given as ``path``. An incomplete last line, which a process leaves that is
+        killed while it writes, is left out; ``.ended`` says so.
+
+    Returns
+    -------
+    Watched
+
+    Raises
+    ------
+    FileError
+        There is no such file, it cannot be read, or it is not that of a watched run.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> run = tg.inspect.load_watch("run.jsonl")  # doctest: +SKIP
+    >>> run["rnn.l0"].h.log10_grad_norm.shape  # doctest: +SKIP
+    (30, 100)
+    """
+    return Watched(read_record("load_watch", path), Path(path))

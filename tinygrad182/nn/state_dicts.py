@@ -1,0 +1,350 @@
+"""A model from a state dict alone: recurrent layers, found by the names and shapes of their weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from .._calls import told
+from .._tensor import Tensor
+from ..creation import tensor
+from ..errors import ArgumentError, StateDictError
+from .embedding import Embedding
+from .gru import GRU
+from .linear import Linear
+from .lstm import LSTM
+from .module import Module, Parameter
+from .recurrent import RecurrentLayer
+from .rnn import RNN
+
+M = TypeVar("M", bound=Module)
+Cell = Literal["rnn", "lstm", "gru"]
+
+_CELLS: dict[str, type[RecurrentLayer]] = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+_BY_BLOCKS = {len(layer.scan.gates): name for name, layer in _CELLS.items()}
+
+_RECURRENT = re.compile(
+    r"(?:(?P<prefix>.*)\.)?(?P<kind>(?:weight|bias)_(?:ih|hh)|weight_hr)"
+    r"(?:_l(?P<level>\d{1,6})(?P<direction>_reverse)?)?"
+)
+"""Names of a recurrent layer's parameters, and, without a level, of a cell's."""
+
+
+class RecurrentNetwork(Module):
+    """Recurrent layers above each other, perhaps with a table of tokens before and a linear layer behind.
+
+    :func:`from_state_dict` makes it. Its modules have the names that they have in the state dict.
+
+    Attributes
+    ----------
+    embedding : Embedding or None
+    layers : tuple of RecurrentLayer
+    head : Linear or None
+    unused : dict of str to tuple of int
+        Names in the state dict that nothing was made of, and their shapes.
+    notes : tuple of str
+        What the state dict does not say, and what was assumed: sentences.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, Module],
+        unused: Mapping[str, tuple[int, ...]] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._items = dict(modules)
+        self.layers = self._of_kind(RecurrentLayer)
+        self.embedding = next(iter(self._of_kind(Embedding)), None)
+        self.head = next(iter(self._of_kind(Linear)), None)
+        self.unused = dict(unused or {})
+        self.notes = notes
+
+    def _of_kind(self, kind: type[M]) -> tuple[M, ...]:
+        return tuple(module for module in self._items.values() if isinstance(module, kind))
+
+    def _children(self) -> list[tuple[str, Parameter | Module]]:
+        return list(self._items.items())
+
+    def forward(self, x: Any) -> Tensor:
+        """Map a sequence ``(T, B, I)``, or tokens ``(T, B)``, to the head's output ``(T, B, O)``.
+
+        Without a head, that is the output of the last layer.
+        """
+        if self.embedding is not None and x.dtype.kind in "iu":
+            x = self.embedding(x)
+        for layer in self.layers:
+            x, _ = layer(x)
+        return x if self.head is None else self.head(x)
+
+
+@told
+def from_state_dict(
+    state_dict: Mapping[str, Any],
+    cell: Cell | None = None,
+    nonlinearity: Any = "tanh",
+    head: str | None = None,
+) -> RecurrentNetwork:
+    """Make a model of a state dict whose class is not at hand, such as a checkpoint of PyTorch's.
+
+    Recurrent layers are found by the names of their parameters (``encoder.lstm.weight_ih_l0``, with any
+    prefix; cells without a level are layers too), sizes and directions by their shapes. Several layers of
+    different names run in the order in which they stand, if each reads what the one before gives. The first
+    linear layer that reads what the last one gives is the head. A matrix without a bias whose rows the
+    first one reads is the embedding.
+
+    Parameters
+    ----------
+    state_dict : mapping
+        Name → Tensor or array.
+    cell : {"rnn", "lstm", "gru"}, optional
+        By default the number of gates decides, which is the number of blocks of rows in ``weight_hh``:
+        4, 3 or 1. If given, it must be the same.
+    nonlinearity : {"tanh", "relu", "identity"}, Primitive or callable
+        Of an RNN; a state dict does not say.
+    head : str, optional
+        The prefix of the linear layer that is the head, such as ``"fc2"``; ``"none"`` for none.
+
+    Returns
+    -------
+    RecurrentNetwork
+        With ``.unused``, what nothing was made of, and ``.notes``, what was assumed. Sequences are
+        ``(T, B, I)``.
+
+    Raises
+    ------
+    StateDictError
+        There is no recurrent layer, one lacks a parameter, or shapes do not fit; the message names it.
+    ArgumentError
+        Another ``cell`` than the one in the state dict, or a ``head`` that is not there or does not fit.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> state = tg.nn.GRU(3, 8, num_layers=2, rng=0).state_dict()
+    >>> tg.nn.from_state_dict(state)
+    RecurrentNetwork()  # 744 parameters
+      (gru): GRU(3, 8, num_layers=2)
+        weight_ih_l0 (24, 3)
+        weight_hh_l0 (24, 8)
+        bias_ih_l0 (24,)
+        bias_hh_l0 (24,)
+        weight_ih_l1 (24, 8)
+        weight_hh_l1 (24, 8)
+        bias_ih_l1 (24,)
+        bias_hh_l1 (24,)
+    """
+    if not isinstance(state_dict, Mapping):
+        raise StateDictError(
+            f"from_state_dict: a {type(state_dict).__name__} is not a mapping from names to arrays"
+        )
+    if cell is not None and cell not in _CELLS:
+        raise ArgumentError(f"from_state_dict: cell {cell!r} is not one of {', '.join(_CELLS)}")
+    return _Reading(state_dict, cell, nonlinearity).model(head)
+
+
+class _Reading:
+    """What is in a state dict, and which of its names were used."""
+
+    def __init__(self, state_dict: Mapping[str, Any], cell: Cell | None, nonlinearity: Any) -> None:
+        self.state: dict[str, Tensor] = {}
+        for name, value in state_dict.items():
+            try:
+                self.state[str(name)] = tensor(value)
+            except (TypeError, ValueError) as error:
+                raise StateDictError(f"from_state_dict: {name} cannot be read: {error}") from error
+        self.cell, self.nonlinearity = cell, nonlinearity
+        self.used: set[str] = set()
+        self.notes: list[str] = []
+
+    def model(self, head: str | None) -> RecurrentNetwork:
+        layers = self.layers()
+        first, last = layers[next(iter(layers))], layers[next(reversed(layers))]
+        features = last.hidden_size * (1 + last.bidirectional)
+        modules = {
+            **self.embedding(first.input_size, features),
+            **layers,
+            **self.head(features, head),
+        }
+        if len(layers) > 1:
+            self.notes.append(f"The recurrent layers run in this order: {', '.join(layers)}.")
+        if any(isinstance(layer, RNN) for layer in layers.values()) and self.nonlinearity == "tanh":
+            self.notes.append(
+                "A state dict does not say what the nonlinearity of an RNN is: tanh is assumed."
+            )
+        unused = {name: value.shape for name, value in self.state.items() if name not in self.used}
+        return RecurrentNetwork(modules, unused, tuple(self.notes))
+
+    # --- recurrent layers -------------------------------------------------------------------------
+
+    def layers(self) -> dict[str, RecurrentLayer]:
+        """Every recurrent layer by its name, each of which reads what the one before gives."""
+        prefixes: dict[str, None] = {}
+        for name in self.state:
+            if match := _RECURRENT.fullmatch(name):
+                prefixes[match["prefix"] or ""] = None
+        if not prefixes:
+            some = ", ".join(list(self.state)[:4])
+            raise StateDictError(
+                "from_state_dict: there is no recurrent layer, whose names end in weight_ih_l0 and "
+                f"weight_hh_l0; there are {some or 'no names at all'}"
+            )
+        found: dict[str, RecurrentLayer] = {}
+        given = ""
+        for prefix in prefixes:
+            layer = self.layer(prefix)
+            before = found.get(given)
+            size = before and before.hidden_size * (1 + before.bidirectional)
+            name = prefix or type(layer).__name__.lower()
+            while not prefix and name in prefixes:
+                name += "_"
+            if size not in (None, layer.input_size):
+                raise StateDictError(
+                    f"from_state_dict: {name} reads {layer.input_size} numbers a step and {given} "
+                    f"before it gives {size}, so they do not run one after the other; pass one of them: "
+                    f"{{name: value for name, value in state.items() if name.startswith({prefix!r})}}"
+                )
+            found[name] = layer
+            given = name
+        return found
+
+    def layer(self, prefix: str) -> RecurrentLayer:
+        """One recurrent layer, with its values."""
+        names = self.names(prefix)
+        levels = {int(name.removesuffix("_reverse").rpartition("_l")[2]) for name in names}
+        for level in range(len(levels)):  # no gaps, so as many levels as layers
+            self.matrix(names, f"weight_hh_l{level}", prefix)
+        rows, hidden = self.matrix(names, "weight_hh_l0", prefix)
+        _, inputs = self.matrix(names, "weight_ih_l0", prefix)
+        make = self.kind(names["weight_hh_l0"], rows, hidden)
+        options = {"nonlinearity": self.nonlinearity} if make is RNN else {}
+        dtype = np.result_type(*(self.state[name].dtype for name in names.values()))
+        layer = make(
+            inputs,
+            hidden,
+            num_layers=len(levels),
+            bias=any("bias" in name for name in names),
+            bidirectional=any(name.endswith("_reverse") for name in names),
+            dtype=dtype if dtype.kind == "f" else None,
+            rng=0,
+            **options,
+        )
+        self.load(layer, names, prefix)
+        return layer
+
+    def names(self, prefix: str) -> dict[str, str]:
+        """The names of a layer's parameters there, by those that they have in the layer itself."""
+        found = {}
+        for name in self.state:
+            match = _RECURRENT.fullmatch(name)
+            if match and (match["prefix"] or "") == prefix:
+                if match["kind"] == "weight_hr":
+                    raise StateDictError(
+                        f"from_state_dict: {name} belongs to an LSTM with proj_size, which ours has not"
+                    )
+                own = f"{match['kind']}_l{int(match['level'] or 0)}{match['direction'] or ''}"
+                found[own] = name
+        return found
+
+    def matrix(self, names: Mapping[str, str], own: str, prefix: str) -> tuple[int, int]:
+        """The shape of a weight."""
+        if own not in names:
+            there = ", ".join(names.values())
+            raise StateDictError(f"from_state_dict: there is {there}, and no {_full(prefix, own)}")
+        shape = self.state[names[own]].shape
+        if len(shape) != 2 or 0 in shape:
+            raise StateDictError(
+                f"from_state_dict: {names[own]} has shape {shape}; it must be a matrix"
+            )
+        return shape[0], shape[1]
+
+    def kind(self, name: str, rows: int, hidden: int) -> type[RecurrentLayer]:
+        """The kind of cell whose ``weight_hh`` has so many rows."""
+        found = _BY_BLOCKS.get(rows // hidden) if rows % hidden == 0 else None
+        said = f"{name} has shape ({rows}, {hidden})"
+        if found is None:
+            raise StateDictError(
+                f"from_state_dict: {said}; it must be (4H, H) of an LSTM, (3H, H) of a GRU or (H, H) of an "
+                "RNN"
+            )
+        if self.cell not in (None, found):
+            raise ArgumentError(
+                f"from_state_dict: cell is {self.cell!r}, and {said}: {rows // hidden}·{hidden} rows are "
+                f"the gates of cell={found!r}"
+            )
+        return _CELLS[found]
+
+    def load(self, layer: Module, names: Mapping[str, str], prefix: str) -> None:
+        """Give a layer its values, under names that are the layer's own."""
+        try:
+            layer.load_state_dict({own: self.state[name] for own, name in names.items()})
+        except StateDictError as error:
+            told = str(error).partition(": ")[2]
+            where = f"in {prefix!r}" if prefix else "in the layer without a prefix"
+            raise StateDictError(f"from_state_dict: {where}: {told}") from error
+        self.used.update(names.values())
+
+    # --- what stands before and behind --------------------------------------------------------------
+
+    def matrices(self) -> dict[str, Tensor]:
+        """The weights of what may be a linear layer or a table of tokens, by their prefix."""
+        found = {}
+        for name, value in self.state.items():
+            prefix, _, own = name.rpartition(".")
+            if own == "weight" and value.ndim == 2:
+                found[prefix] = value
+        return found
+
+    def embedding(self, inputs: int, features: int) -> dict[str, Module]:
+        """The table of tokens before the layers: a matrix without a bias, whose rows they can read.
+
+        If the head could be such a matrix too, its name has to say so, or its place before the layers.
+        """
+        order = {name: i for i, name in enumerate(self.state)}
+        start = min(order[name] for name in self.used)
+        for prefix, weight in self.matrices().items():
+            alone = _full(prefix, "bias") not in self.state and weight.shape[1] == inputs
+            before = order[_full(prefix, "weight")] < start
+            if alone and (inputs != features or "emb" in prefix.lower() or before):
+                table = Embedding(*weight.shape, dtype=weight.dtype, rng=0)
+                self.load(table, {"weight": _full(prefix, "weight")}, prefix)
+                return {prefix or "embedding": table}
+        return {}
+
+    def head(self, features: int, asked: str | None) -> dict[str, Module]:
+        """The linear layer behind the layers: the one that was asked for, or the first that fits."""
+        weights = {
+            prefix: weight
+            for prefix, weight in self.matrices().items()
+            if _full(prefix, "weight") not in self.used
+        }
+        fitting = [
+            prefix
+            for prefix, weight in weights.items()
+            if weight.shape[1] == features and asked in (None, prefix)
+        ]
+        if asked == "none" or (asked is None and not fitting):
+            return {}
+        if not fitting:
+            raise ArgumentError(
+                f"from_state_dict: {asked!r} is not the prefix of a linear layer that reads the {features} "
+                f"numbers of the last layer; there are {', '.join(map(repr, weights)) or 'none'}"
+            )
+        prefix = fitting[0]
+        if len(weights) > 1 and asked is None:
+            self.notes.append(
+                f"Of {len(weights)} linear layers, {prefix} is taken for the head, the first that reads "
+                "what the last recurrent layer gives: a state dict does not say what stands between them."
+            )
+        names = {own: _full(prefix, own) for own in ("weight", "bias")}
+        names = {own: name for own, name in names.items() if name in self.state}
+        outputs, inputs = weights[prefix].shape
+        head = Linear(inputs, outputs, "bias" in names, dtype=weights[prefix].dtype, rng=0)
+        self.load(head, names, prefix)
+        return {prefix or "head": head}
+
+
+def _full(prefix: str, own: str) -> str:
+    return f"{prefix}.{own}" if prefix else own

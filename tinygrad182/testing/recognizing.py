@@ -1,0 +1,90 @@
+"""Which known mistake gives the gradients of a derivative that was written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ..errors import TinygradError
+from .formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
+from .layouts import Layout
+from .mistakes import Mistake, mistakes_of
+from .recordings import Vector
+from .stepping import StepResult, role_of, run_step
+
+ROLES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+Arrays = Mapping[str, Vector]
+
+
+class KnownCell:
+    """A step in NumPy as the formula of a cell of ours: the same numbers, by PyTorch's names and layout.
+
+    Parameters
+    ----------
+    given : dict of str to ndarray
+        The input, the state and the parameters, by the student's names.
+    state : tuple of str
+    layout : Layout
+    """
+
+    def __init__(self, given: Arrays, state: tuple[str, ...], layout: Layout) -> None:
+        self.layout = layout
+        roles = {name: role_of(name, dict.fromkeys(ROLES), {}) for name in layout.shapes}
+        self.names = {n: "bias_ih" if role == "bias" else role for n, role in roles.items()}
+        self.names |= {name: name for name in ("x", *state)}
+        self.formula = _formula(layout.gates, state)
+        self.given = self._translated(given)
+        rows = len(self.given.get("weight_hh", ()))
+        for bias in ("bias_ih", "bias_hh"):
+            self.given.setdefault(bias, np.zeros(rows))
+
+    def _translated(self, arrays: Arrays) -> dict[str, Vector]:
+        """Inputs and parameters, or their gradients, by PyTorch's names and in its layout."""
+        found = {}
+        for name, array in arrays.items():
+            turned = array.ndim == 2 and name in self.layout.shapes and not self.layout.in_rows
+            found[str(self.names[name])] = array.T if turned else array
+        return found
+
+    def mistakes(
+        self, after: Arrays, cotangents: Arrays, gradients: Arrays, close: Callable[..., bool]
+    ) -> list[Mistake]:
+        """List the mistakes that give a step's values and gradients; none if the step is another one."""
+        wanted = self._translated(gradients)
+        if self.formula is None or not {"weight_ih", "weight_hh"} <= self.given.keys():
+            return []
+        if len(wanted) < len(gradients) or not self._fits(
+            self.formula, cotangents, after, {}, close
+        ):
+            return []
+        return [
+            mistake
+            for mistake in mistakes_of(self.formula)
+            if self._fits(mistake.planted_in(self.formula), cotangents, after, wanted, close)
+        ]
+
+    def _fits(
+        self,
+        formula: Formula,
+        cotangents: Arrays,
+        values: Arrays,
+        gradients: Arrays,
+        close: Callable[..., bool],
+    ) -> bool:
+        try:
+            found: StepResult = run_step(formula, self.given, cotangents, "cpu")
+        except TinygradError:  # W h has no meaning where W is not square
+            return False
+        pairs = [(values[name], found.values[name]) for name in values]
+        pairs += [(gradients[name], found.gradients[name]) for name in gradients]
+        return all(a.shape == b.shape and close(a, b) for a, b in pairs)
+
+
+def _formula(gates: tuple[str, ...], state: tuple[str, ...]) -> Formula | None:
+    """The formula of a cell with these gates, in this order."""
+    for formula in (LSTM_FORMULA, GRU_FORMULA):
+        if sorted(gates) == sorted(formula.gates) and state == formula.state:
+            return formula.changed({}, gates=gates)
+    return RNN_FORMULA if not gates and state == RNN_FORMULA.state else None
