@@ -148,6 +148,20 @@ IN_LSTM = [
         "the dc that comes from the step after is left out; add it to what comes through h_t",
         {"h_t": lambda f, c, i, g, o: o * tanh(f * c + i * g),
          "c_t": lambda f, c, i, g: (f * c + i * g).detach()}),
+    Mistake("h instead of c in df",
+        "df is made with h; it has to be dc ∘ c, of the cell state before the step",
+        {"c_t": lambda f, c, i, g, h: derived_from(
+            f * c + i * g, f * h.detach() + f.detach() * c + i * g)}),
+    Mistake("new c in df", "df is made with c_t; it has to be dc ∘ c, of the cell state before the step",
+        {"c_t": lambda f, c, i, g: derived_from(
+            f * c + i * g, f * (f * c + i * g).detach() + f.detach() * c + i * g)}),
+    Mistake("tanh left out of do", "do is dh ∘ c_t; it has to be dh ∘ tanh(c_t)",
+        {"h_t": lambda o, c_t: derived_from(
+            o * tanh(c_t), o * c_t.detach() + o.detach() * tanh(c_t))}),
+    Mistake("no gradient at all",
+        "no gradient goes back from h_t or c_t: both were computed outside of the graph (numpy(), no_grad)",
+        {"h_t": lambda o, c_t: (o * tanh(c_t)).detach(),
+         "c_t": lambda f, c, i, g: (f * c + i * g).detach()}),
 ]
 """In the state of an LSTM, and in its derivative."""
 
@@ -175,6 +189,27 @@ IN_GRU = [
         {"h_t": lambda n, z: (1 - z) * n}),
     Mistake("no derivative through z ∘ h", "h gets no gradient from z ∘ h; add dh ∘ z",
         {"h_t": lambda n, z, h: (1 - z) * n + z * h.detach()}),
+    Mistake("tanh on the wrong side: around r ∘ h part",
+        "n is x part + tanh(r ∘ h part); it has to be tanh of the whole sum",
+        {"n": lambda from_x_n, r, from_h_n: from_x_n + tanh(r * from_h_n)}),
+    Mistake("tanh on the wrong side: around the h part",
+        "n is x part + r ∘ tanh(h part); it has to be tanh of the whole sum",
+        {"n": lambda from_x_n, r, from_h_n: from_x_n + r * tanh(from_h_n)}),
+    Mistake("tanh on the wrong side: around h_t",
+        "h_t is tanh((1 − z) ∘ n + z ∘ h), and n has no tanh; it belongs into n alone",
+        {"n": lambda a_n: a_n, "h_t": lambda n, z, h: tanh((1 - z) * n + z * h)}),
+    Mistake("tanh twice", "h_t is tanh((1 − z) ∘ n + z ∘ h), and n has a tanh too; leave out that of h_t",
+        {"h_t": lambda n, z, h: tanh((1 - z) * n + z * h)}),
+    Mistake("sign of dz", "dz is dh ∘ (n − h); it has to be dh ∘ (h − n)",
+        {"h_t": lambda n, z, h: derived_from(
+            (1 - z) * n + z * h, (1 - z.detach()) * n + z.detach() * h + z * (n - h).detach())}),
+    Mistake("r left out of the h part's derivative",
+        "the h part of n gets da_n without the factor r; it has to be da_n ∘ r",
+        {"a_n": lambda from_x_n, r, from_h_n: derived_from(
+            from_x_n + r * from_h_n, from_x_n + from_h_n + r * from_h_n.detach())}),
+    Mistake("1 − z left out of dn", "dn is dh; it has to be dh ∘ (1 − z)",
+        {"h_t": lambda n, z, h: derived_from(
+            (1 - z) * n + z * h, n + z * (h - n).detach() + z.detach() * h)}),
 ]
 """In the state of a GRU, and in its derivative."""
 
@@ -187,6 +222,15 @@ IN_RNN = [
     Mistake("tanh on the wrong side: around x",
         "h_t is tanh(x W_ihᵀ) + h W_hhᵀ; it has to be tanh of the whole sum",
         {"h_t": lambda from_x, from_h: tanh(from_x) + from_h}),
+    Mistake("tanh on the wrong side: around each sum",
+        "h_t is tanh(x W_ihᵀ) + tanh(h W_hhᵀ); it has to be tanh of the whole sum",
+        {"h_t": lambda from_x, from_h: tanh(from_x) + tanh(from_h)}),
+    Mistake("tanh on the wrong side: around the h before the step",
+        "h_t is x W_ihᵀ + tanh(h) W_hhᵀ; it has to be tanh of the whole sum",
+        {"h_t": lambda from_x, h, weight_hh, bias_hh: from_x + tanh(h) @ weight_hh.T + bias_hh}),
+    Mistake("derivative of tanh at the h before the step",
+        "the derivative of tanh is taken as 1 − h²; it is 1 − h_t², of the state after the step",
+        {"h_t": lambda a, h: sloped(tanh(a), a, 1 - h * h)}),
 ]
 """In a vanilla RNN with tanh, and in its derivative."""
 
@@ -202,6 +246,18 @@ IN_DERIVATIVE_OF_SUMS = [
 ]
 """In the derivative of the sums."""
 # fmt: on
+
+ONE_BIAS: tuple[dict[str, Line], ...] = (
+    {
+        "from_x": lambda x, weight_ih, bias_ih, bias_hh: x @ weight_ih.T + (bias_ih + bias_hh),
+        "from_h": lambda h, weight_hh: h @ weight_hh.T,
+    },
+    {
+        "from_x": lambda x, weight_ih: x @ weight_ih.T,
+        "from_h": lambda h, weight_hh, bias_ih, bias_hh: h @ weight_hh.T + (bias_ih + bias_hh),
+    },
+)
+"""Both biases in one of the sums: what a student writes who has one bias. It is right in a vanilla RNN."""
 
 # --- in a nonlinearity ----------------------------------------------------------------------------
 

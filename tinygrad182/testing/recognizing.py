@@ -10,8 +10,9 @@ from ..errors import TinygradError
 from .formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
 from .layouts import Layout
 from .mistakes import Mistake, mistakes_of
+from .naming import role_of
 from .recordings import Vector
-from .stepping import StepResult, role_of, run_step
+from .stepping import StepResult, run_step
 
 ROLES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 

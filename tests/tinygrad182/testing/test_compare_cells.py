@@ -297,10 +297,10 @@ def test_a_notebook_shows_where_they_differ() -> None:
             lambda x, h, c, W, b: (h, c),
             "yours takes 'W'; a cell takes x, its state, and the parameters",
         ),
-        (lambda x, h, c: h, "return the next state, h, c"),
-        (lambda x, h, c: (h[:1], c), r"returns h of shape \(1, 4\); \(B, H\) is \(2, 4\) here"),
-        (lambda x, h, c: (None, c), "returns None as h; return Tensors"),
-        (lambda x, h, c: (h / "a", c), "step 0 fails: "),
+        (lambda x, h, c, b: h, "return the next state, h, c"),
+        (lambda x, h, c, b: (h[:1], c), r"returns h of shape \(1, 4\); \(B, H\) is \(2, 4\) here"),
+        (lambda x, h, c, b: (None, c), "returns None as h; return Tensors"),
+        (lambda x, h, c, b: (h / "a", c), "step 0 fails: "),
     ],
 )
 def test_what_cannot_be_compared_is_said(mine: Any, text: str) -> None:
