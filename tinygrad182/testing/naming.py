@@ -35,7 +35,7 @@ _WHOLE |= {"bi": "bias_ih", "bx": "bias_ih", "bh": "bias_hh", "b": "bias"}
 _OF_A_GATE = re.compile(r"(wi|wx|wh|bi|bx|bh|b)([a-z])")
 
 _DATA = {"x": ("x", "xs", "input", "inputs", "inp"), "h": ("h", "hidden"), "c": ("c", "cell")}
-_WHEN = re.compile(r"_?(t|prev|previous|old|in|init|tm1|0)$|^(prev|old)_?")
+_WHEN = re.compile(r"_?(t|prev|previous|old|next|init|tm1|0)$|^(prev|old|next)_?")
 
 
 def role_of(
