@@ -138,8 +138,13 @@ class Caller:
             )
         parts = [given[name] for name in self.state]
         others = [p.name for p in rest[len(self.state) :] if p.default is p.empty]
-        if others or not first:
-            raise ArgumentError(unknown(others or ["nothing"], parameters))
+        if not first:
+            raise ArgumentError(
+                f"compare_cells: yours has no named argument for x; let it take x, {', '.join(self.state)}, "
+                f"and the parameters {', '.join(parameters)}"
+            )
+        if others:
+            raise ArgumentError(unknown(others, parameters))
         needed = [p for p in rest if p.default is p.empty]
         if len(parts) > 1 and (len(rest) < len(parts) or len(needed) == 1):
             parts = [tuple(parts)]  # type: ignore[list-item]

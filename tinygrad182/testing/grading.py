@@ -198,6 +198,8 @@ def compare_cells(
     >>> comparison.mistakes[0].sentence
     "your gates are in the order i, f, o, g; PyTorch's and ours is i, f, g, o"
     """
+    _check(mine, reference, names)
+    sequence = sequence and not isinstance(mine, RecurrentLayer)  # its loop is ours
     pair = _Pair(mine, reference, x, state, names or {}, sequence, seed)
     differences = sorted(pair.differences(rtol), key=lambda d: d.phase == "backward")
     mistakes = pair.mistakes(rtol) if differences else []
@@ -233,7 +235,6 @@ class _Pair:
         sequence: bool,
         seed: int,
     ) -> None:
-        _check(mine, reference)
         rng = np.random.default_rng(seed)
         scan = reference.scan
         self.gates = scan.gates if len(scan.gates) > 1 else ()  # a single one is the state
@@ -355,16 +356,15 @@ class _Pair:
         if not self.gates:
             bases += [self.formula.changed(lines) for lines in ONE_BIAS]
         planted = [(m, m.planted_in(base)) for base in bases for m in mistakes_of(base)]
-        close = [(m, f) for m, f in planted if self._agrees(f, rtol, self._values)]
-        exact = [m for m, f in close if self._agrees(f, rtol, self._gradients)]
+        exact = [m for m, f in planted if self._agrees(f, rtol, self._values, self._gradients)]
         if exact or self._agrees(self.formula, rtol, self._values):
             return list(dict.fromkeys(exact))
-        return list(dict.fromkeys(m for m, _ in close))
+        return list(dict.fromkeys(m for m, f in planted if self._agrees(f, rtol, self._values)))
 
-    def _agrees(self, formula: Formula, rtol: float, find: Callable[..., Any]) -> bool:
-        """Whether a formula gives what the student's cell gives, at all steps."""
+    def _agrees(self, formula: Formula, rtol: float, *find: Callable[..., Any]) -> bool:
+        """Whether a formula gives what the student's cell gives, at all steps; most differ at the first."""
         try:
-            pairs = (pair for ran in self.steps for pair in find(formula, ran))
+            pairs = (pair for ran in self.steps for each in find for pair in each(formula, ran))
             return all((_excess(a, b, ran, rtol) <= 1).all() for a, b, ran in pairs)
         except TinygradError:  # W h has no meaning where W is not square
             return False
@@ -394,7 +394,7 @@ def _excess(mine: Vector, reference: Vector, ran: _Ran, rtol: float) -> Vector:
 # --- what is given --------------------------------------------------------------------------------
 
 
-def _check(mine: Any, reference: Any) -> None:
+def _check(mine: Any, reference: Any, names: Any) -> None:
     if not callable(mine):
         raise ArgumentError(
             f"compare_cells: mine is {brief(mine)}; pass a function step(x, h, c, ...) or a module"
@@ -403,6 +403,13 @@ def _check(mine: Any, reference: Any) -> None:
         raise ArgumentError(
             f"compare_cells: the reference is {brief(reference)}; pass a cell or layer of ours, such as "
             "tg.nn.LSTMCell(3, 4, rng=0)"
+        )
+    roles = names.values() if isinstance(names, Mapping) else [names]
+    if names is not None and not all(
+        isinstance(each, (str, tuple)) and names is not each for each in roles
+    ):
+        raise ArgumentError(
+            f"compare_cells: names is {brief(names)}; pass a dict such as {{'x2h.weight': 'weight_ih'}}"
         )
     if isinstance(mine, type):
         raise ArgumentError(
@@ -461,7 +468,10 @@ def _initial(
 
 
 def _host(x: Any) -> Vector:
-    return (x if isinstance(x, Tensor) else tensor(x)).numpy().astype(float)
+    array: Vector = (x if isinstance(x, Tensor) else tensor(x)).numpy().astype(float)
+    if not np.isfinite(array).all():
+        raise ArgumentError("compare_cells: x or the state has numbers that are not finite")
+    return array
 
 
 def _failed(t: int, error: Exception, given: Mapping[str, Vector]) -> ArgumentError:

@@ -308,7 +308,10 @@ OTHERS = {"sigmoid": (("tanh", tanh),), "tanh": (("sigmoid", sigmoid), ("relu", 
 
 def _in_bends(formula: Formula) -> Iterator[Mistake]:
     """Another nonlinearity, none, or a wrong derivative: in one line, or in all lines of its kind."""
-    bends = {name: line for name, line in formula.lines.items() if isinstance(line, Bend)}
+    bends = _bends(formula)
+    for name, bend in bends.items():
+        if bend.kind not in SLOPES:
+            yield from _in_another_bend(name, bend)
     for kind, slopes in SLOPES.items():
         alike = [name for name, bend in bends.items() if bend.kind == kind]
         for lines in [[name] for name in alike] + [alike] * (len(alike) > 1):
@@ -336,6 +339,26 @@ def _in_bends(formula: Formula) -> Iterator[Mistake]:
                 )
 
 
+def _bends(formula: Formula) -> dict[str, Bend]:
+    return {name: line for name, line in formula.lines.items() if isinstance(line, Bend)}
+
+
+def _in_another_bend(name: str, bend: Bend) -> Iterator[Mistake]:
+    """Another nonlinearity in the place of one of whose derivative nothing is known."""
+    for other, function in (("tanh", tanh), ("sigmoid", sigmoid), ("relu", relu)):
+        if other != bend.kind:
+            yield Mistake(
+                f"{other} in the place of {bend.kind} in {name}",
+                f"{other} is used in {name}; it has to be {bend.kind}",
+                {name: Reading(bend.reads, function)},
+            )
+    if bend.kind != "identity":
+        found = f"{bend.kind} left out in {name}"
+        yield Mistake(
+            found, f"there is no {bend.kind} in {name}", {name: Reading(bend.reads, lambda a: a)}
+        )
+
+
 def _with_slope(compute: Callable[[Any], Any], slope: Callable[[Any, Any], Any]) -> Any:
     return lambda a: sloped(compute(a), a, slope(compute(a), a))
 
@@ -349,7 +372,8 @@ def mistakes_of(formula: Formula) -> Iterator[Mistake]:
     yield from _in_order(formula)
     yield from _in_biases(formula)
     for right, rows in ((LSTM_FORMULA, IN_LSTM), (GRU_FORMULA, IN_GRU), (RNN_FORMULA, IN_RNN)):
-        if (sorted(formula.gates), formula.state) == (sorted(right.gates), right.state):
+        alike = (sorted(formula.gates), formula.state) == (sorted(right.gates), right.state)
+        if alike and (rows is not IN_RNN or _bends(formula)["h_t"].kind == "tanh"):
             yield from rows
     yield from _in_bends(formula)
     yield from IN_DERIVATIVE_OF_SUMS

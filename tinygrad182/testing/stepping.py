@@ -111,7 +111,7 @@ def step_of(
 def _parts(result: Any, state: tuple[str, ...], given: Given) -> dict[str, Tensor]:
     """The parts of the next state, in whatever a cell returns beside them."""
     items = list(result) if isinstance(result, (tuple, list)) else [result]
-    if isinstance(items[0], Tensor) and items[0].ndim > given[state[0]].ndim:
+    if items and isinstance(items[0], Tensor) and items[0].ndim > given[state[0]].ndim:
         raise ShapeError(
             f"compare_cells: a step of yours returns an array of shape {items[0].shape}, with one axis too "
             "many; where yours takes whole sequences (T, B, I), pass sequence=True"

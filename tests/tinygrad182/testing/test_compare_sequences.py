@@ -67,6 +67,22 @@ def test_a_right_layer_passes_whatever_it_returns(style: str) -> None:
             assert comparison, comparison
 
 
+def test_a_layer_of_ours_and_one_around_our_cell() -> None:
+    class Around(tg.nn.Module):
+        def __init__(self) -> None:
+            self.cell = reference("LSTMCell")
+
+        def forward(self, x: Any, state: Any) -> Any:
+            found = []
+            for x_t in x:
+                state = self.cell(x_t, state)
+                found.append(state[0])
+            return tg.stack(found), state
+
+    for mine in (Around(), reference("LSTM")):
+        assert tg.testing.compare_cells(mine, reference("LSTM"), X, sequence=True)
+
+
 @pytest.mark.parametrize(
     "name",
     [
