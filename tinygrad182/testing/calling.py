@@ -140,8 +140,8 @@ class Caller:
         others = [p.name for p in rest[len(self.state) :] if p.default is p.empty]
         if not first:
             raise ArgumentError(
-                f"compare_cells: yours has no named argument for x; let it take x, {', '.join(self.state)}, "
-                f"and the parameters {', '.join(parameters)}"
+                f"compare_cells: yours has no named argument for x; let it take "
+                f"{', '.join(['x', *self.state])}, and the parameters {', '.join(parameters)}"
             )
         if others:
             raise ArgumentError(unknown(others, parameters))
