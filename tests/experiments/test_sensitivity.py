@@ -176,7 +176,8 @@ def test_steps_for_a_memory():
     assert steps_for(1.0, 0.5) == 3
 
 
-def test_a_run_writes_its_files_and_draws_its_figures(tmp_path):
+def test_a_run_writes_its_files(tmp_path, draw_only):
+    draw_only("uses")
     sizes = ["--decay", "0.5", "0.9", "--forget-bias", "0", "2", "--batch", "200"]
     more = ["--hidden-size", "2", "--repeats", "1"]
     assert main(["sensitivity", "--out", str(tmp_path / "out"), *sizes, *more]) == 0
@@ -184,6 +185,7 @@ def test_a_run_writes_its_files_and_draws_its_figures(tmp_path):
     assert all(claim["holds"] for claim in record["claims"])
     assert len(record["claims"]) == 6
     assert len(record["tables"]["units"]) == 2 * len(FORMS)
+    assert (tmp_path / "out" / "uses.png").is_file()
     rows = (tmp_path / "out" / "uses.csv").read_text().splitlines()
     assert len(rows) == 1 + len(FORMS) * (20 + 100)
 
