@@ -56,6 +56,7 @@ _NAMED_DTYPES = {f"torch.{dtype}": dtype for dtype in (*_DTYPES.values(), *_LATE
 _DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError),
     *(TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
+    DeprecationWarning,  # of an escape in a text, where warnings are errors
 )
 """What Python's zip and pickle tools raise on bytes that are not what they should be."""
 

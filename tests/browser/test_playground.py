@@ -24,7 +24,12 @@ Open = Callable[..., Any]
 SIZE, SEED = 4, 1
 TWO_DIGITS = math.log10(1.0501)
 """What is drawn has two significant digits; its data are compared in full elsewhere."""
-STOPS = {"radius": (0.5, 1.1), "bias": (0.0, 3.0), "forget_bias": (0.0, 2.0), "length": (10, 30)}
+STOPS: dict[str, Any] = {
+    "radius": (0.5, 1.1),
+    "bias": (0.0, 3.0),
+    "forget_bias": (0.0, 2.0),
+    "length": (10, 30),
+}
 
 
 @pytest.fixture(scope="module")

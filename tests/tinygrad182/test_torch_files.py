@@ -154,6 +154,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an endless mark": (raw(b"(" * 1000 + b"."), "damaged"),
     "nothing": (raw(b"."), "damaged"),
     "too little for a tuple": (raw(b"K\x01\x87."), "damaged"),
+    "an escape that is none": (raw(b"S'\\o'\n."), "damaged|instruction STRING"),
     "no end": (raw(b"}"), "damaged"),
     "lists of lists": (raw(BILLION), "holds no state dict"),
     "a long text that is not there": (raw(b"\x8d" + b"\xff" * 7 + b"\x7f."), "damaged"),

@@ -58,6 +58,8 @@ class BoxDifference:
         By label, at any step.
     values, gradients : dict of str to ndarray (T,)
         Relative differences by label: NaN where they are not compared.
+    sums : dict of str to ndarray (T,)
+        Differences of sums relative to what they add up, where that is larger than they are.
     unlike : dict of str to pair of tuple
         By label, both shapes of what can be compared at no step because they differ.
     """
@@ -70,6 +72,7 @@ class BoxDifference:
     consumers: dict[str, set[str]] = field(default_factory=dict, repr=False)
     values: Series = field(default_factory=dict, repr=False)
     gradients: Series = field(default_factory=dict, repr=False)
+    sums: Series = field(default_factory=dict, repr=False)
     unlike: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     @property
@@ -146,9 +149,12 @@ def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -
                 if ours.values.shape != theirs.values.shape:
                     box.unlike[operation.label] = ours.values.shape[1:], theirs.values.shape[1:]
                     continue
-                scale = _added(first, operation) if what == "values" else None
                 row = box.of(what).setdefault(operation.label, np.full(len(box.time), np.nan))
-                row[at] = apart(ours, theirs, scale).max(-1, initial=0.0)
+                row[at] = apart(ours, theirs).max(-1, initial=0.0)
+                scale = _added(first, operation) if what == "values" else None
+                if scale is not None:
+                    row = box.sums.setdefault(operation.label, np.full(len(box.time), np.nan))
+                    row[at] = apart(ours, theirs, scale).max(-1, initial=0.0)
         for operation in first.operations:
             box.operands.setdefault(operation.label, set()).update(operation.operands)
             for x in operation.operands:

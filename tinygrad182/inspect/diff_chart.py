@@ -128,7 +128,8 @@ def _steps(box: BoxDifference, what: What, parting: Parting | None) -> Any:
     marks = []
     if parting is not None and parting.is_recurrent and parting.path == box.name:
         marks = [{"t": (parting.time or 0) + 0.5, "y": parting.label}]
-    x = alt.X("t:Q", title="t", scale=_times(box), axis=alt.Axis(grid=False, tickMinStep=1))
+    axis = alt.Axis(grid=False, tickMinStep=1, format="d", labelOverlap="greedy", labelSeparation=8)
+    x = alt.X("t:Q", title="t", scale=_times(box), axis=axis)
     return _heat(rows, marks, labels, x, what, box.name)
 
 

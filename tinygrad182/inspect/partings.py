@@ -184,7 +184,8 @@ class Partings:
     def _value_arises(self, i: int, label: str) -> HostArray:
         """At which steps an operation differs more than what it is computed from explains."""
         box = self.boxes[i]
-        found, operation = box.values[label], box.operations[self._position(i, label)]
+        found = box.sums.get(label, box.values[label])
+        operation = box.operations[self._position(i, label)]
         if operation.is_given:
             explained = self._given_by(i)
             if operation.kind == "before":  # it is the state of the step before, but for the first

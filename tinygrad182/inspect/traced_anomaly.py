@@ -72,7 +72,7 @@ def anomaly_in(trace: Trace) -> TracedAnomaly | None:
     --------
     >>> import tinygrad182 as tg
     >>> rnn = tg.nn.RNN(1, 4, nonlinearity="relu", rng=0)
-    >>> rnn.weight_hh_l0.data[...] = 1e20
+    >>> rnn.weight_ih_l0.data[...], rnn.weight_hh_l0.data[...] = 1.0, 1e20
     >>> graph = tg.inspect.trace(rnn(tg.ones((9, 1, 1)))[0][-1].sum())
     >>> print(anomaly_in(graph.numbers()))
     forward: an infinity arises in W_hh h₋ (matmul) in rnn.l0 at t = 2

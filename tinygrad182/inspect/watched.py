@@ -18,7 +18,7 @@ from .flow import ByName, StatesByName
 from .microscope.magnitudes import number
 from .microscope.page import page
 from .scaling import HostArray
-from .table import text_table
+from .table import TextTable, text_table
 from .watch_chart import READING, Grid, drawn, loss_text
 from .watch_file import Moment, Norms, Record, is_written, read_record, save_record
 
@@ -106,13 +106,28 @@ class WatchedState:
             return int(np.argmax(odd.any(axis=1)))
         return int(np.argmin(np.where(np.isnan(self.reach), np.inf, self.reach)))
 
-    def row(self, s: int) -> tuple[str, str, str, Any]:
-        """‖∂L/∂h‖ at the first and the last time step, the smallest, and where that is."""
+    def rows(self, title: str = "") -> list[tuple[Any, ...]]:
+        """The first, the worst and the last training step, as :data:`_HEADER` has them."""
+        some = ("first", 0), ("worst", self.worst()), ("last", len(self.there) - 1)
+        return [(f"{title} {when}".strip(), *self._row(s)) for when, s in some]
+
+    def _row(self, s: int) -> tuple[Any, ...]:
+        step, loss, _ = self._moments[s]
         time, logs = self.time[self.there[s]], self.log10_grad_norm[s, self.there[s]]
         if not len(logs):
-            return "·", "·", "·", None
+            return step, loss, "·", "·", "·", None
         smallest = int(np.argmin(logs))
-        return number(logs[0]), number(logs[-1]), number(logs[smallest]), int(time[smallest])
+        norms = [number(logs[i]) for i in (0, -1, smallest)]
+        return step, loss, *norms, int(time[smallest])
+
+    def __repr__(self) -> str:
+        return text_table(_HEADER, self.rows(), None)
+
+    def _repr_html_(self) -> str:
+        return text_table(_HEADER, self.rows(), None)._repr_html_()
+
+
+_HEADER = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
 
 
 class Watched(ByName[StatesByName[WatchedState]], Drawn):
@@ -204,21 +219,15 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
             for name, state in stack.items()
         ]
 
-    def table(self) -> Any:
+    def table(self) -> TextTable:
         """Return the first, the worst and the last training step of each state as a table."""
-        header = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
         rows = [
-            (
-                f"{path} {name} {when}".strip(),
-                int(self.steps[s]),
-                float(self.loss[s]),
-                *state.row(s),
-            )
+            row
             for path, stack in self.items()
             for name, state in stack.items()
-            for when, s in (("first", 0), ("worst", state.worst()), ("last", len(self.steps) - 1))
+            for row in state.rows(f"{path} {name}".strip())
         ]
-        return text_table(header, rows, 24)
+        return text_table(_HEADER, rows, 24)
 
     def __repr__(self) -> str:
         said = self._sentences()

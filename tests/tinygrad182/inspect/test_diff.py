@@ -87,7 +87,33 @@ def test_rounding_that_grows_has_no_single_cause() -> None:
     assert not found.same
     assert found.values is not None
     assert found.values.cause == "grown"
+    assert found.gradients is not None
+    assert found.gradients.cause == "values"
     assert "No single place is the cause" in words(found)
+
+
+def test_a_gradient_whose_rounding_grows_over_many_steps_arises_nowhere() -> None:
+    runs = []
+    for dtype in ("float32", "float64"):
+        rnn = tg.nn.RNN(3, 8, nonlinearity="identity", rng=0, dtype="float64").to(dtype=dtype)
+        x = np.random.default_rng(0).normal(size=(150, 1, 3)).astype(dtype)
+        runs.append(rnn(tg.tensor(x))[0][-1].sum())
+    found = tg.inspect.diff(*runs, tolerance=6e-7)
+    assert np.nanmax(found.series["gradients"]["rnn.l0"]["h"]) > 6e-7
+    assert found.gradients is None
+
+
+def test_a_sum_that_cancels_is_no_parting() -> None:
+    """A prediction near its target: the digits that float32 lacks show, and arise nowhere."""
+    runs = []
+    for dtype in ("float32", "float64"):
+        rnn = tg.nn.RNN(3, 4, rng=0, dtype="float64").to(dtype=dtype)
+        x = np.random.default_rng(0).normal(size=(5, 1, 3)).astype("float32").astype(dtype)
+        output = rnn(tg.tensor(x))[0][-1]
+        near = (np.asarray(output.numpy(), "float64").round(4) + 1e-4).astype("float32")
+        runs.append(((output - near.astype(dtype)) ** 2).sum())
+    found = tg.inspect.diff(*runs)
+    assert found.values is None or found.values.cause == "grown"
 
 
 # --- planted changes ------------------------------------------------------------------------------
@@ -105,6 +131,7 @@ def test_a_gate_of_layer_two_that_is_changed_at_one_step() -> None:
     told = words(found)
     assert "The values part first at t = 15 in lstm.l1: gate f" in told
     assert "The values that differ are those of lstm.l1 at t = 15 … 23, linear and loss." in told
+    assert "cannot be compared" not in told
     # the loss sees other states, so the gradients differ from its end on, and this follows from values
     assert found.gradients is not None
     assert found.gradients.cause == "values"
@@ -209,6 +236,25 @@ def loop(cut: int | None = None, bump: int | None = None, all_steps: bool = Fals
         if all_steps:
             total = total + (h * h).sum() + (g * g).sum()
     return total if all_steps else (g * g).sum()
+
+
+def test_steps_that_a_detach_cuts_off_have_no_gradient() -> None:
+    """Where a loss leads to no step before, the other run has no such steps at all."""
+    w = tg.tensor(np.random.default_rng(0).normal(size=(H, H)) / 2, requires_grad=True)
+
+    def run(cut: int | None) -> tg.Tensor:
+        h = tg.ones((B, H), dtype="float64")
+        for t in range(10):
+            h = h.detach() if t == cut else h
+            h = tg.inspect.mark(tg.tanh(h @ w), "h", time=t)
+        return (h * h).sum()
+
+    found = tg.inspect.diff(run(None), run(6))
+    assert found.values is None
+    assert found.gradients is not None
+    assert (found.gradients.label, found.gradients.time, found.gradients.b) == ("h", 5, 0.0)
+    assert (found.series["gradients"]["the loop"]["h"][:6] == 1).all()
+    assert "the loop has 10 steps in a and 4 in b." in words(found)
 
 
 @pytest.mark.parametrize("all_steps", [False, True])

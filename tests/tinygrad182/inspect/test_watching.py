@@ -16,6 +16,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import const, host
 from tinygrad182 import autodiff
+from tinygrad182.inspect import watch_chart
 
 flow_of = tg.inspect.gradient_flow
 
@@ -314,3 +315,38 @@ def test_names_that_are_not_there() -> None:
         watch["rnn.l0"]["x"]
     with pytest.raises(AttributeError, match="no state 'x'; there is 'h', 'c'"):
         _ = watch["rnn.l0"].x
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_pictures_of_a_run_that_overflowed_and_of_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    model = Net("rnn")
+    with tg.inspect.watch(model, every=1) as watch:
+        assert "Nothing was watched yet" in str(watch.chart().to_dict(validate=False))
+        for factor in (1.0, math.inf, math.nan, 0.0):
+            (loss_of(model, 0) * factor).backward()
+    watch.save_svg(tmp_path / "run.svg")
+    drawing = (tmp_path / "run.svg").read_text()
+    assert all(
+        f">{word}<" in drawing for word in ("exactly 0", "infinite", "NaN", "Training step 3")
+    )
+    assert watch.chart(step=1).to_dict(validate=False)["params"] == [{"name": "moment", "value": 1}]
+
+
+def test_a_long_run_draws_the_steps_with_most_to_see_and_says_which() -> None:
+    pytest.importorskip("altair")
+    model = tg.nn.RNN(1, 2, rng=0, dtype="float64")
+    x = const(np.ones((120, 1, 1)))
+    with tg.inspect.watch(model, every=1) as watch:
+        for i in range(300):
+            (model(x)[0][-1].sum() * (math.nan if i in (203, 204) else 1.0)).backward()
+    spec, told = watch_chart.drawn(watch._grids(), watch.steps, watch.loss, None)
+    rows = [row for rows in spec["datasets"].values() for row in rows if "v" in row and "x" in row]
+    steps = {row["step"] for row in rows}
+    assert {0, 203, 299} <= steps
+    assert sum(len(row["v"]) for row in rows) <= watch_chart.MOST_CELLS
+    assert told[0].startswith(f"{len(steps)} of 300 watched training steps are drawn: the first")
+    assert told[1].startswith("rnn.l0 h: 81 of 120 time steps are drawn")

@@ -67,7 +67,7 @@ def words(source: Source) -> Any:
     scale = alt.Scale(domain=[0, LINES], range=[0, LINE * LINES], nice=False)
     y = alt.Y("row:Q", scale=scale, axis=None)
     drawn = encoded(text, x=alt.value(0), y=y, text="lines:N")
-    return drawn.properties(width=WIDTH + SIDE + 120, height=LINE * LINES)
+    return drawn.properties(width=WIDTH + SIDE + 60, height=LINE * LINES)
 
 
 def gradients(source: Source) -> Any:

@@ -164,7 +164,7 @@ def _labelled(name: str, control: str) -> str:
 
 
 _STYLE = """
-body { width: 970px }
+body { width: 950px }
 h1 { font-size: 18px }
 #settings { position: sticky; top: 0; z-index: 1; background: var(--paper); padding: 8px 0;
   display: flex; flex-wrap: wrap; gap: 8px 28px; border-bottom: 1px solid var(--line); margin-bottom: 10px }

@@ -208,6 +208,11 @@ def playground(
     stops : mapping of str to sequence, optional
         Fewer stops of some controls, for a smaller page: ``{"length": [30, 200], "bias": [0]}``.
 
+    Raises
+    ------
+    ArgumentError
+        A size below 1, a seed that is not a whole number from 0, or a stop that is not there.
+
     Returns
     -------
     Playground

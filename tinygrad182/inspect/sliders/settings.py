@@ -14,7 +14,7 @@ from ...creation import tensor
 from ...errors import ArgumentError
 from ...functions import sum as total
 from ...nn import GRU, LSTM, RNN, RecurrentLayer
-from ...nn.init import spectral_radius
+from ...nn.init import generator, spectral_radius
 from ...nn.nonlinearity import Nonlinearity, bent
 
 HostArray = np.ndarray[Any, Any]
@@ -158,7 +158,7 @@ class Draws:
     """
 
     def __init__(self, hidden_size: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
+        rng = generator(seed)
         self.hidden_size, self.seed = hidden_size, seed
         self.inputs = rng.standard_normal((LONGEST, 1, INPUTS))
         self.start = _unit(rng.standard_normal((1, 1, hidden_size)))
@@ -188,10 +188,11 @@ class Draws:
         """L = v · h_T of the last state, or the sum over every state."""
         length = setting.length
         if setting.cell == "ResNet":
-            nothing, start = np.zeros_like(self.inputs[:length]), tensor(self.start)
-            output, _ = layer(tensor(nothing), (start, start))
+            nothing = np.zeros_like(self.inputs[:length])
+            start = tensor(self.start, device="cpu")
+            output, _ = layer(tensor(nothing, device="cpu"), (start, start))
         else:
-            output, _ = layer(tensor(self.inputs[:length]))
+            output, _ = layer(tensor(self.inputs[:length], device="cpu"))
         read = output if setting.loss == "all" else output[-1]
         return total(read * self.reads)
 

@@ -95,5 +95,5 @@ def _last(found: Measured, unit: str) -> list[str]:
         return []
     return [
         f"|λ|max of the last {unit}'s Jacobian is {factor(math.log10(found.radius))}: the factor that each "
-        f"{unit} back would have in the long run if all were like that one."
+        f"{unit} back would have in the long run if all were like it."
     ]

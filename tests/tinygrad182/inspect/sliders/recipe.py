@@ -80,7 +80,8 @@ def network(stop: Stop, size: int, seed: int) -> Network:
 
 
 def _residual(stop: Stop, weight: Any, bias: Any, start: Any) -> list[tg.Tensor]:
-    block = tg.nn.ResBlock(len(weight), stop.nonlinearity, dtype="float64")
+    nonlinearity: Any = stop.nonlinearity
+    block: Any = tg.nn.ResBlock(len(weight), nonlinearity, dtype="float64")
     block.linear.weight.assign(weight)
     block.linear.bias.assign(bias)
     h, states = tg.tensor(start), []
