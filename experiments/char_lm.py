@@ -58,7 +58,7 @@ COMPARED = ("rnn", "gru")
 """Cells that learn the text beside the LSTM."""
 
 FARTHER = 1.0
-"""Decades by which what an LSTM or a GRU says about a character far back exceeds what an RNN does."""
+"""Decades by which an LSTM or a GRU keeps more of the gradient far back than an RNN does."""
 
 ROUNDING = 1e-5
 """The rounding of one character's log-probability: about 100 roundings of float32."""

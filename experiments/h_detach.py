@@ -198,8 +198,8 @@ def setting(network: Network) -> str:
 def sentences(opts: HDetachOptions, found: Sequence[Network]) -> tuple[str, ...]:
     """Each kind of network at every probability, and what a draw costs."""
     said = [
-        "h-detach changes the gradient even on average, because of what went through j hidden states a "
-        "share of (1 − p)^j is left: the more hidden states on the way, the less."
+        "h-detach changes the mean gradient too, because a part that went through j hidden states is left "
+        "with probability (1 − p)^j: long ways through h are damped the most."
     ]
     for kind in dict.fromkeys((network.forget_bias, network.scale) for network in found):
         some = [network for network in found if (network.forget_bias, network.scale) == kind]
