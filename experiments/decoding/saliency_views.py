@@ -242,7 +242,7 @@ def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
         x=x,
         y=charts.powers((row["value"] for row in rows), "‖∂L/∂x‖ / that of the last character"),
         title="How far back each model looks",
-        subtitle=size,
+        subtitle=f"median over windows of the held-out text; {size}",
         height=300,
     )
 
