@@ -117,9 +117,9 @@ def moment_line(moment: Moment) -> bytes:
     return _line({"step": moment.step, "loss": _number(moment.loss), "states": states})
 
 
-def going_on_line(step: int) -> bytes:
+def going_on_line(record: Record, step: int) -> bytes:
     """The line which says that training goes on from a training step, perhaps an earlier one."""
-    return _line({"goes on from": step})
+    return _line({"goes on from": step, "every": record.every})
 
 
 def end_line(how: str) -> bytes:
@@ -196,8 +196,7 @@ def parsed(what: str, target: Path, data: bytes) -> Record:
 def _begun(what: str, target: Path, whole: list[bytes]) -> Record:
     try:
         header = json.loads(whole[0]) if whole else {}
-        version, every, model = header[FORMAT], header["every"], header["model"]
-        every = None if every is None else _count(every)
+        version, every, model = header[FORMAT], _every(header["every"]), header["model"]
     except _DAMAGED as error:
         raise FileError(
             f"{what}: {target} does not begin with the line of a watched run; pass a file that "
@@ -217,12 +216,17 @@ def _take(record: Record, line: Mapping[str, Any]) -> None:
         record.end = str(line["end"])
     elif "goes on from" in line:
         record.goes_on_from(_count(line["goes on from"]))
+        record.every = _every(line["every"])
     else:
         states = {
             path: {name: _read_norms(written) for name, written in by_name.items()}
             for path, by_name in line["states"].items()
         }
         record.moments.append(Moment(_count(line["step"]), float(line["loss"]), states))
+
+
+def _every(given: Any) -> int | None:
+    return None if given is None else _count(given)
 
 
 def _count(number: Any) -> int:
@@ -254,6 +258,7 @@ class Appended:
     def __init__(self, target: Path, file: BinaryIO) -> None:
         self.target = target
         self._file = file
+        self._process = os.getpid()
 
     @classmethod
     def begun(cls, what: str, path: str | Path, record: Record) -> Appended:
@@ -300,7 +305,7 @@ class Appended:
                 record.moments = _same_run(what, target, data, record, step)
                 file.truncate(data.rfind(b"\n") + 1)
                 file.seek(0, os.SEEK_END)
-                appended.append(going_on_line(step))
+                appended.append(going_on_line(record, step))
                 held.pop_all()
         except FileNotFoundError as error:
             raise FileError(
@@ -324,13 +329,15 @@ class Appended:
             ) from error
 
     def append(self, line: bytes) -> None:
-        """Write a whole line in one call.
+        """Write a whole line in one call; nothing in a process that was forked from the one that began.
 
         Raises
         ------
         OSError
             It was not written as a whole, as on a full disk.
         """
+        if os.getpid() != self._process:
+            return
         written = self._file.write(line)
         if written != len(line):
             raise OSError(f"{written} of {len(line)} bytes were written; the disk may be full")

@@ -238,7 +238,8 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
     def _said(self) -> list[str]:
         """How the run ended, what was watched of it, and when its loss was first not finite."""
         steps, loss = self.steps, self.loss
-        often = f", one in {self.every}" if self.every and self.every > 1 else ""
+        evenly = self.every and self.every > 1 and (np.diff(steps) == self.every).all()
+        often = f", one in {self.every}" if evenly else ""
         watched = (
             f"{len(steps)} training steps were watched, from {steps[0]} to {steps[-1]}{often}."
         )

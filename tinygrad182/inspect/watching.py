@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from .._tensor import Tensor
+from ..anomaly import user_place
 from ..autodiff import observe
 from ..errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
 from ..nn import Module
@@ -73,10 +74,9 @@ class Watch(Watched):
                 raise
             if not self._warned:
                 self._warned = True
-                warnings.warn(
+                _warn(
                     f"watch: nothing is kept at training step {self.passes}, nor where this happens "
-                    f"again; training goes on. {error}",
-                    stacklevel=6,
+                    f"again; training goes on. {error}"
                 )
 
     def record(self, loss: Tensor, gradient: Any = None) -> None:
@@ -129,10 +129,9 @@ class Watch(Watched):
         try:
             self._file.append(line)
         except OSError as error:
-            warnings.warn(
+            _warn(
                 f"watch: cannot write {self._file.target}: {error}; training and watching go on without "
-                "the file. Make room, and write all of it into another one: watch.save(path)",
-                stacklevel=6,
+                "the file. Make room, and write all of it into another one: watch.save(path)"
             )
             self._file.close()
             self._file = None
@@ -178,6 +177,11 @@ class Watch(Watched):
 _STOPPED = "it was stopped"
 _GONE = "its process ended, or its model is gone"
 _NOTE = "tg.inspect.watch was looking at this loss; watch.stop() lets training go on without it"
+
+
+def _warn(message: str) -> None:
+    """Warn at the line of the person's own code that is running."""
+    warnings.warn_explicit(message, UserWarning, *user_place())
 
 
 def _opened(path: str | Path, record: Record, step: int) -> Appended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -153,6 +154,8 @@ def test_training_that_goes_on_leaves_out_what_it_makes_again(path: Path) -> Non
         train(model, 4)
     assert watch.steps.tolist() == [0, 1, 2, 4, 6]
     assert_same(load(path), watch)
+    assert load(path).every == watch.every == 2
+    assert "5 training steps were watched, from 0 to 6." in repr(watch)
     assert load(path).ended == "The run ended: it was stopped."
 
 
@@ -190,8 +193,9 @@ def test_a_disk_that_is_full_ends_the_file_and_not_the_training(
     with monkeypatch.context() as patched:
         full = OSError(28, "No space left on device")
         patched.setattr(watch_file.Appended, "append", lambda *_: (_ for _ in ()).throw(full))
-        with pytest.warns(UserWarning, match=r"No space left.*watch\.save\(path\)"):
+        with pytest.warns(UserWarning, match=r"No space left.*watch\.save\(path\)") as warned:
             loss_of(model, 1).backward()
+    assert warned[0].filename == __file__
     loss_of(model, 2).backward()
     watch.stop()
     assert watch.steps.tolist() == [0, 1, 2]
@@ -268,6 +272,24 @@ def test_numbers_of_numpy_are_written(path: Path) -> None:
     tg.inspect.watch(model, every, path).stop()
     tg.inspect.watch(model, every, path, step=every).stop()
     assert load(path).every == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_that_is_forked_does_not_write(path: Path) -> None:
+    model = Net()
+    with tg.inspect.watch(model, every=1, path=path) as watch:
+        loss = loss_of(model, 0)
+        child = os.fork()
+        if not child:
+            try:
+                loss.backward()
+                watch.stop()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert load(path).ended == "The run goes on."
+        loss.backward()
+    assert_same(load(path), watch)
 
 
 def test_an_exception_without_words_is_named(path: Path) -> None:

@@ -345,8 +345,11 @@ def test_a_later_loss_without_states_does_not_end_the_training() -> None:
     model = Net()
     watch = tg.inspect.watch(model, every=1)
     loss_of(model, 0).backward()
-    with pytest.warns(UserWarning, match=r"nothing is kept at training step 1.*no state is marked"):
+    with pytest.warns(
+        UserWarning, match=r"nothing is kept at training step 1.*no state is marked"
+    ) as warned:
         (model.head.weight**2).sum().backward()
+    assert warned[0].filename == __file__
     assert model.head.weight.grad is not None
     (model.head.weight**2).sum().backward()  # which is an error here where it warns again
     loss_of(model, 1).backward()
