@@ -20,7 +20,7 @@ def told(found: Measured, loss: str, gate: str = "", unit: str = "step") -> list
     loss : {"last", "all"}
         Whether it reads the last state or every state.
     gate : str
-        What multiplies the state on its straight path, if anything: ``"the forget gates"``.
+        What multiplies the state on its straight path, if anything: ``"forget"`` or ``"update"`` gates.
     unit : {"step", "block"}
         What time counts.
     """
@@ -79,13 +79,19 @@ def _cause(found: Measured, gate: str, unit: str) -> list[str]:
         return [f"On average one {unit} back multiplies it by {whole}: {why}."]
     if not math.isfinite(found.kept):
         return []
-    around = next(name for name in found.shares if name.startswith("via "))
+    grad = f"∂L/∂{found.state}"
+    around = next((name for name in found.shares if name.startswith("via ")), None)
+    if around is None:
+        return [
+            f"On average one {unit} back keeps {found.kept:.0%} of {grad} without a weight matrix: it is "
+            f"multiplied by the {gate} gates, whose mean that is. What the matrices send back is added."
+        ]
     straight, turned = (float(np.nanmean(found.shares[name][:-1])) for name in ("direct", around))
     ways = f"{straight:.0%} directly and {turned:.0%} {around}"
-    by = f" ({gate} are open by that much)" if gate else ""
+    by = f" (the {gate} gates are open by that much)" if gate else ""
     against = "; a negative share works against the other" if min(straight, turned) < 0 else ""
     return [
-        f"On average one {unit} back keeps {found.kept:.0%} of ∂L/∂{found.state} on the direct path{by}. "
+        f"On average one {unit} back keeps {found.kept:.0%} of {grad} on the direct path{by}. "
         f"The gradient comes {ways}{against}."
     ]
 
