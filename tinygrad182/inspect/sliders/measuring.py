@@ -126,7 +126,7 @@ def measure(
 
 def _of_steps(network: Network, state: str, time: HostArray) -> tuple[float, float]:
     """|λ|max of the last step's Jacobian, and the mean of what goes straight from a state to itself."""
-    there = np.isin(network.jacobians.time, time)
+    there = np.isin(network.jacobians.time, time[1:])  # none leads from the first to one before
     matrices, names = network.jacobians.matrices[there], network.jacobians.names
     if not len(matrices):
         return np.nan, np.nan
@@ -141,12 +141,12 @@ def _of_steps(network: Network, state: str, time: HostArray) -> tuple[float, flo
 
 
 def _factors(loss: Tensor, path: str) -> tuple[float, float]:
-    """log10 of the factors of saturation and of weight, over the steps that have one before them."""
+    """log10 of the factors of saturation and of weight, over the steps from the last to the first."""
     try:
         split = gain_split(loss, path)
     except GraphError:
         return np.nan, np.nan
-    steps = np.isfinite(split.weight)
+    steps = np.isfinite(split.weight) & (split.time > split.time[0])
     saturation, weight = (
         np.log10(f[steps]).mean() if steps.any() else np.nan
         for f in (split.saturation, split.weight)

@@ -84,9 +84,10 @@ READING = (
     "|λ|max in the sentences is that of the last step's Jacobian: the derivative of all states by those of "
     "the step before. In the linear RNN the Jacobian is the weight matrix, so it is what the slider says.",
     "The direct path leads straight from the same state one step later: over the cell state of the LSTM, "
-    "over the skip of the ResNet. The path via h leads from the cell state one step later through the "
-    "hidden state and the weights, the one via branch through the branch of a block. Local is what the "
-    "loss reads at this step. The shares add up to 100%; a negative share works against the others.",
+    "over the skip of the ResNet. The RNN and the GRU have one state, so there it is all but the local "
+    "part. The path via h leads from the cell state one step later through the hidden state and the "
+    "weights, the one via branch through the branch of a block. Local is what the loss reads at this "
+    "step. The shares add up to 100%; a negative share works against the others.",
     "Norms are drawn by their logarithms, so that none is too small to be seen. One that is exactly 0 has "
     "no logarithm; it is a triangle at the bottom. Point at a step to read its numbers.",
 )

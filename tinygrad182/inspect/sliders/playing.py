@@ -21,16 +21,13 @@ from .measuring import Measured, measure, network_of
 from .page import PARTS, STATES, page
 from .rows import coded_row, loss_row, values_row
 from .settings import INPUTS, STOPS, Draws, Setting, closed_form_of, settings
-from .telling import told
+from .telling import WHY, told
 
 Rows = dict[str, Row]
 Track = Callable[[Sequence[Any]], Iterable[Any]]
 
-_GATES = {"LSTM": "forget", "GRU": "update"}
-"""The gates that pass a state straight on."""
-
-_ASKED = {"GRU": "z"}
-"""Those that are no block of a Jacobian, by their name in a step."""
+_GATES = {"GRU": "z"}
+"""The gate that passes a state straight on, where that is not a block of the Jacobian."""
 
 
 class Playground:
@@ -57,10 +54,10 @@ class Playground:
     def measure(self, setting: Setting) -> Measured:
         """Measure the gradients of one setting."""
         loss = self._draws.loss(self._draws.layer(setting), setting)
-        return measure(loss, gate=_ASKED.get(setting.cell))
+        return measure(loss, gate=_GATES.get(setting.cell))
 
     def _loss_row(self, layer: RecurrentLayer, setting: Setting, found: Measured) -> Row:
-        sentences = told(found, setting.loss, _GATES.get(setting.cell, ""), setting.unit)
+        sentences = told(found, setting.loss, WHY.get(setting.cell, ""), setting.unit)
         exact, form = self._draws.closed_form(layer, setting), closed_form_of(setting)
         slope = setting.loss == "last"
         return loss_row(found, STATES, PARTS, sentences, slope, setting.unit, exact, form)
@@ -71,7 +68,7 @@ class Playground:
         values: Rows = {}
         networks = [list(each) for _, each in groupby(some, key=lambda s: s.network)]
         for network in track(networks):
-            layer, gate = self._draws.layer(network[0]), _ASKED.get(network[0].cell)
+            layer, gate = self._draws.layer(network[0]), _GATES.get(network[0].cell)
             read = {setting: self._draws.loss(layer, setting) for setting in network}
             longest = max(network, key=lambda setting: setting.length)
             whole = network_of(read[longest], gate=gate)

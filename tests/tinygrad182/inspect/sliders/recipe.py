@@ -50,11 +50,13 @@ def rows_of(page: Path) -> dict[str, dict[str, Any]]:
 
 
 class Network(NamedTuple):
-    """The loss of one stop; W_h; the direction v in which it reads a state."""
+    """The loss of one stop; W_h; the direction v in which it reads a state; the layer and its input."""
 
     loss: tg.Tensor
     weight: np.ndarray[Any, Any]
     v: np.ndarray[Any, Any]
+    layer: Any
+    x: np.ndarray[Any, Any]
 
 
 def network(stop: Stop, size: int, seed: int) -> Network:
@@ -71,6 +73,7 @@ def network(stop: Stop, size: int, seed: int) -> Network:
     blocks = initial.uniform(-bound, bound, (GATES[stop.cell], size, size))
     radii = np.abs(np.linalg.eigvals(blocks)).max(axis=1)
     weight = (blocks * (stop.radius / radii)[:, None, None]).reshape(-1, size)
+    layer: Any = None
     if stop.cell == "ResNet":
         states = _residual(stop, weight, biases[0], start)
     else:
@@ -82,7 +85,8 @@ def network(stop: Stop, size: int, seed: int) -> Network:
             layer.bias_hh_l0.assign(np.zeros(3 * size))
         states = list(layer(tg.tensor(x))[0])
     read = states if stop.loss == "all" else states[-1:]
-    return Network(sum(((h * v).sum() for h in read), start=tg.zeros(())), weight, v)
+    loss = sum(((h * v).sum() for h in read), start=tg.zeros(()))
+    return Network(loss, weight, v, layer, x)
 
 
 def _residual(stop: Stop, weight: Any, bias: Any, start: Any) -> list[tg.Tensor]:

@@ -45,7 +45,7 @@ def losses(written: Path) -> dict[str, Any]:
 @np.errstate(divide="ignore")
 def check(stop: Stop, row: dict[str, Any], size: int, seed: int) -> None:
     """Compare all that is stored of one stop with what the public functions say."""
-    loss, weight, v = network(stop, size, seed)
+    loss, weight, v, *_ = network(stop, size, seed)
     (flow,) = tg.inspect.gradient_flow(loss).values()
     for k, name in enumerate("hc" if stop.cell == "LSTM" else "h"):
         np.testing.assert_allclose(row[f"g{k}"], flow[name].log10_grad_norm, **CLOSE)
@@ -107,6 +107,36 @@ def test_the_first_sentence_says_the_change(losses: Any) -> None:
             assert f" {mantissa}e{int(exponent)} of " in lines, key
         elif decades < 0:
             assert f" {100 * 10**decades:.0f}% of " in lines, key
+
+
+def test_what_a_cell_passes_straight_on_is_the_mean_of_its_gates(losses: Any) -> None:
+    """Computed by hand from the states; σ(x) is (1 + tanh(x / 2)) / 2."""
+    said = {
+        "LSTM": (1, "keeps {:.0%} of ∂L/∂c on the direct path (the mean of the forget gates)"),
+        "GRU": (
+            1,
+            "keeps {:.0%} of ∂L/∂h without passing a weight matrix (the mean of the update gates z",
+        ),
+    }
+    for key, row in losses.items():
+        stop = Stop.read(key)
+        if stop.cell not in said:
+            continue
+        place, words = said[stop.cell]
+        net = network(stop, SIZE, SEED)
+        (states,) = tg.inspect.gradient_flow(net.loss).values()
+        h = np.array(states.h.value)[:-1, 0]
+        pick = slice(place * SIZE, (place + 1) * SIZE)
+        layer = net.layer
+        sums = net.x[1:, 0] @ layer.weight_ih_l0.numpy()[pick].T + h @ net.weight[pick].T
+        gates = (1 + np.tanh((sums + layer.bias_ih_l0.numpy()[pick]) / 2)) / 2
+        assert words.format(gates.mean()) in " ".join(row["lines"]), key
+
+
+def test_the_factors_of_saturation_and_weight_make_up_the_change() -> None:
+    found = FULL.measure(Setting(length=10))
+    change = (found.gradients["h"][0] - found.gradients["h"][-1]) / 9
+    np.testing.assert_allclose(found.saturation + found.weight, change, rtol=1e-12)
 
 
 def test_gradients_that_are_exactly_0_are_words() -> None:
