@@ -14,7 +14,7 @@ from .._tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..nn import Module
 from ..nn.recurrent import RecurrentLayer
-from .naming import ALL, DICTS, Parameters, Role, both_biases, data_name, meant_by, role_of
+from .naming import ALL, DICTS, Parameters, Role, both_biases, data_name, meant_by, role_of, unknown
 from .recordings import standing_in
 
 Given = Mapping[str, Tensor]
@@ -212,13 +212,3 @@ def _one_step(layer: RecurrentLayer, x: Tensor, parts: list[Tensor]) -> Any:
     finally:
         layer.fused = fused
     return tuple([part[0] for part in (last if isinstance(last, tuple) else (last,))])
-
-
-def unknown(names: list[str], parameters: Mapping[str, Any]) -> str:
-    """Say that arguments have names that mean nothing here."""
-    found, known = ", ".join(map(repr, names)), ", ".join(parameters)
-    return (
-        f"compare_cells: yours takes {found}; a cell takes x, its state, and the parameters {known}. Say "
-        f"which of them is meant: names={{{names[0]!r}: 'weight_ih'}}; 'weight_ih_f' is one gate's block, "
-        "('weight_hh', 'weight_ih') are two side by side, as [h, x] takes them"
-    )

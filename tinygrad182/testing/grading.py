@@ -352,10 +352,11 @@ class _Pair:
 
         If none gives all its values and gradients, those that give its values, if these are wrong.
         """
-        bases = [self.formula]
-        if not self.gates:
-            bases += [self.formula.changed(lines) for lines in ONE_BIAS]
-        planted = [(m, m.planted_in(base)) for base in bases for m in mistakes_of(base)]
+        planted = [(m, m.planted_in(self.formula)) for m in mistakes_of(self.formula)]
+        for lines in ONE_BIAS if not self.gates else ():
+            base = self.formula.changed(lines)
+            others = (m for m in mistakes_of(base) if m.lines and m.lines.keys().isdisjoint(lines))
+            planted += [(m, m.planted_in(base)) for m in others]
         exact = [m for m, f in planted if self._agrees(f, rtol, self._values, self._gradients)]
         if exact or self._agrees(self.formula, rtol, self._values):
             return list(dict.fromkeys(exact))

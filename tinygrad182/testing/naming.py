@@ -131,6 +131,16 @@ def data_name(name: str, state: Iterable[str]) -> str | None:
     return None
 
 
+def unknown(names: list[str], parameters: Mapping[str, Any]) -> str:
+    """Say that arguments have names that mean nothing here."""
+    found, known = ", ".join(map(repr, names)), ", ".join(parameters)
+    return (
+        f"compare_cells: yours takes {found}; a cell takes x, its state, and the parameters {known}. Say "
+        f"which of them is meant: names={{{names[0]!r}: 'weight_ih'}}; 'weight_ih_f' is one gate's block, "
+        "('weight_hh', 'weight_ih') are two side by side, as [h, x] takes them"
+    )
+
+
 class Parameters(dict[str, Tensor]):
     """All parameters in one dict, found by whatever they are called.
 
@@ -152,5 +162,5 @@ class Parameters(dict[str, Tensor]):
     def __missing__(self, name: str) -> Tensor:
         role = role_of(name, self, self._names, self._gates)
         if role is None or role == ALL:
-            raise KeyError(name)
+            raise ArgumentError(unknown([name], self))
         return meant_by(role, self, self._gates)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import host_only
+from tinygrad182.testing.layouts import Layout
 
 pytestmark = host_only("check_backward is for plain NumPy")
 
@@ -314,6 +315,15 @@ def test_sequences_may_be_columns(batch: int, size: int, units: int) -> None:
         assert tg.testing.check_backward(
             columns_forward, columns_backward, each, h, c, parameters, gates="ifog"
         )
+
+
+@pytest.mark.parametrize(("batch", "size", "units"), [(1, 2, 2), (1, 3, 4), (3, 2, 4), (1, 1, 3)])
+def test_columns_are_told_from_rows_by_the_weights(batch: int, size: int, units: int) -> None:
+    shapes = {"W_ih": (4 * units, size), "W_hh": (4 * units, units), "b": (4 * units, 1)}
+    x, h = np.zeros((size, batch)), np.zeros((units, batch))
+    for data, columns in (((x, h), True), ((x.T, h.T), False)):
+        layout = Layout.of(tuple("ifgo"), *data, shapes)
+        assert (layout.columns, layout.units) == (columns, units)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

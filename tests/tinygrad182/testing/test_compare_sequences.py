@@ -104,6 +104,22 @@ def test_a_mistake_in_a_loop_is_named(name: str) -> None:
     assert [mistake.name for mistake in comparison.mistakes] == [name]
 
 
+def test_values_name_a_mistake_whose_gradient_is_another() -> None:
+    def cut(xs: Any, h: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
+        return [students.rnn(x, h.detach(), W_ih, W_hh, b) for x in xs]
+
+    comparison = tg.testing.compare_cells(cut, reference("RNN"), X, sequence=True)
+    assert comparison.first is not None
+    assert comparison.first.phase == "backward", "at the first step"
+
+    def moved(xs: Any, h: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
+        found = [students.rnn(xs[0], h, W_ih, W_hh, b)]
+        return [*found, *(students.rnn(x, h.detach(), W_ih, W_hh, b) for x in xs[1:])]
+
+    comparison = tg.testing.compare_cells(moved, reference("RNN"), X, sequence=True)
+    assert comparison.mistake == "state not carried on"
+
+
 def test_the_first_step_at_which_a_loop_differs_is_named() -> None:
     comparison = tg.testing.compare_cells(
         Layer("state not carried on"), reference("LSTM"), X, sequence=True

@@ -197,6 +197,15 @@ def test_a_class_that_calls_its_state_otherwise() -> None:
 # --- what cannot be compared ----------------------------------------------------------------------
 
 
+def test_an_unknown_key_of_the_dict_is_said() -> None:
+    def step(x: Any, h: Any, params: Any) -> Any:
+        return tg.tanh(x @ params["U"].T + h @ params["W_hh"].T + params["b"])
+
+    assert tg.testing.compare_cells(step, reference("RNNCell"), X, names={"U": "weight_ih"})
+    with pytest.raises(tg.ArgumentError, match="compare_cells: yours takes 'U'"):
+        tg.testing.compare_cells(step, reference("RNNCell"), X)
+
+
 def test_what_computes_with_other_parameters_is_not_marked_wrong() -> None:
     cell = reference("RNNCell")
     W_ih, W_hh, b = cell.weight_ih, cell.weight_hh, cell.bias_ih
