@@ -147,7 +147,7 @@ def test_errors_are_a_line_and_leave_no_files(
         (["missing", "series.csv"], "there is no file"),
         (["linear", "series.csv"], "there is no recurrent layer"),
         (["model", "missing.csv"], "data: cannot read"),
-        (["series.csv", "series.csv"], "is damaged, or neither"),
+        (["series.csv", "series.csv"], "is damaged, or not a safetensors file"),
         (
             ["model", "wide.csv"],
             "reads I = 2 numbers a step; wide.csv has 3: 'a', 'b', 'c'; choose with",
