@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -140,6 +140,7 @@ def _by_path(trace: Trace) -> dict[tuple[str, str, int], TracedBox]:
 
 def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -> BoxDifference:
     """Compare two boxes step by step."""
+    a, b = _like_later_steps(a), _like_later_steps(b)
     box = BoxDifference(a, b, np.union1d(a.times, b.times))
     operations: dict[str, TracedOperation] = {}
     for first, second in _shared(a, b):
@@ -169,6 +170,39 @@ def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -
     ]
     ordered = [operations[label] for label in dict.fromkeys(order) if label in operations]
     return BoxDifference(**vars(box) | {"operations": tuple(ordered)})
+
+
+def _like_later_steps(box: TracedBox) -> TracedBox:
+    """Call what a loop's first step does as later steps call it, where each operation has its like there.
+
+    The first step has no state before: its labels name the numbers that the loop starts with.
+    """
+    typical = max(box.steps, key=lambda steps: len(steps.times), default=None)
+    first = _at_time(box, int(box.times[-1 if box.backward else 0])) if len(box.times) else None
+    if typical is None or first is None or not box.is_recurrent or len(typical.times) < 2:
+        return box
+    own = [steps for steps in box.steps if np.array_equal(steps.times, first.times)]
+    named, later = partners(first, typical), {o.label: o for o in typical.operations}
+    alike = all(
+        o.label in named and (o.is_given or o.op == later[named[o.label]].op)
+        for o in first.operations
+    )
+    if not own or not alike:
+        return box
+    operations = tuple(
+        replace(
+            o,
+            label=named[o.label],
+            kind=later[named[o.label]].kind,
+            operands=tuple(named[x] for x in o.operands),
+        )
+        for o in first.operations
+    )
+    values, grads = (
+        {named[label]: rows for label, rows in some.items()} for some in (first.values, first.grads)
+    )
+    renamed = Alike(first.times, operations, values, grads)
+    return replace(box, steps=[renamed if s is own[0] else s for s in box.steps])
 
 
 def _add_what_is_cut_off(box: BoxDifference) -> None:

@@ -41,8 +41,8 @@ def diff_chart(
 ) -> Any:
     """Return the picture: a row for each operation, a column for each step, values beside gradients.
 
-    Above the rows of a recurrence stand the norms of its first state, and of the gradient by it, of
-    both runs.
+    Above the rows of a recurrence stand the norms of a state, and of the gradient by it, of both runs:
+    the first state that differs.
     """
     alt = _charts.altair()
     partings = {"values": values, "gradients": gradients}
@@ -51,7 +51,8 @@ def diff_chart(
     panels = []
     for box in loops:
         if box.a.states:
-            panels += [_curves(box, box.a.states[0], what) for what in BOTH]
+            name = _state_of_interest(box, tolerance)
+            panels += [_curves(box, name, what) for what in BOTH]
         panels += [_steps(box, what, partings[what]) for what in BOTH]
     if modules:
         panels += [_modules(modules, what, partings[what]) for what in BOTH]
@@ -69,8 +70,18 @@ def diff_chart(
     return whole.resolve_scale(color="independent", strokeDash="independent")
 
 
+def _state_of_interest(box: BoxDifference, tolerance: float) -> str:
+    """The first state whose values differ, or else its gradients; or else the first."""
+    states = box.a.states
+    for what in BOTH:
+        for name in states:
+            if _most(box.of(what).get(name, np.zeros(0))) > tolerance:
+                return name
+    return states[0]
+
+
 def _curves(box: BoxDifference, name: str, what: What) -> Any:
-    """The norms of the first state over time, or of the gradient by it, of both runs."""
+    """The norms of a state over time, or of the gradient by it, of both runs."""
     alt = _charts.altair()
     rows: list[_charts.Row] = [
         {"t": t + 0.5, "norm": round(float(y), 3), "run": run}

@@ -195,6 +195,7 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     >>> found.gradients.path, found.gradients.label, found.gradients.time
     ('lstm.l1', 'h', 39)
     """
+    given = None if tolerance is None else _checked(tolerance)
     first, second = (_trace(run) for run in (a, b))
     boxes, *alone = boxes_of(first, second)
     unlike = words.unlike(boxes, (alone[0], alone[1]))
@@ -202,7 +203,7 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
         raise ArgumentError(f"diff: these runs have nothing to compare. {' '.join(unlike)}")
     coarser = max((first.dtype, second.dtype), key=lambda dtype: float(np.finfo(dtype).eps))
     rounding = float(np.finfo(coarser).eps)
-    chosen = ROUNDINGS * rounding if tolerance is None else _checked(tolerance)
+    chosen = ROUNDINGS * rounding if given is None else given
     parameters = parameters_of(first, second)
     limit = max(chosen, rounding**0.5)
     largest = float(np.finfo(coarser).max) if first.dtype != second.dtype else None

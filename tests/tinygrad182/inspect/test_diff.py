@@ -14,6 +14,7 @@ from hypothesis import given, settings
 
 import tinygrad182 as tg
 from tinygrad182.errors import ArgumentError
+from tinygrad182.inspect import diff_chart
 
 T, B, H = 24, 2, 5
 LAYERS: dict[str, Any] = {"RNN": tg.nn.RNN, "LSTM": tg.nn.LSTM, "GRU": tg.nn.GRU}
@@ -189,7 +190,7 @@ def test_a_gradient_differs_where_an_independent_pass_says() -> None:
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_a_planted_bias_is_named(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(LAYERS)))
@@ -211,7 +212,7 @@ def test_a_planted_bias_is_named(data: st.DataObject) -> None:
         assert f"{name} differs in the rows of gate {gates[k]}" in words(found)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_a_planted_step_is_named(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(GATES)))
@@ -354,6 +355,12 @@ def test_a_detached_state_is_named_and_not_what_its_gradient_goes_on_to() -> Non
     assert found.gradients is not None
     assert (found.gradients.label, found.gradients.time) == ("h", 11)
     assert (found.gradients.cause, found.gradients.b) == ("arises", 0.0)
+
+
+def test_the_first_step_of_a_loop_is_compared_under_the_names_of_later_steps() -> None:
+    series = tg.inspect.diff(packed(), packed(bump=15)).series["values"]["the loop"]
+    assert series["W h₋"][0] == series["x + W h₋ + b"][0] == 0
+    assert "W x1" not in series
 
 
 def test_marks_of_one_name_in_two_layers_are_no_input_of_the_run() -> None:
@@ -578,15 +585,16 @@ def test_long_runs_are_drawn_with_the_largest_difference_of_each_column() -> Non
     found = tg.inspect.diff(
         model.layer(tg.tensor(x))[0][-1].sum(), model.layer(tg.tensor(x), truncate=333)[0][-1].sum()
     )
-    rows = (
-        [row for data in found._spec["datasets"].values() for row in data]
-        if ("datasets" in found._spec)
-        else [
-            row
-            for panel in found._spec["concat"]
-            for layer in panel.get("layer", [panel])
-            for row in layer["data"]["values"]
-        ]
-    )
+    panel = diff_chart._steps(found.boxes[0], "gradients", None)
+    rows = [row for layer in panel.layer for row in layer.data.values]
     columns = {row["t"] for row in rows if row.get("y") == "h" and "kind" in row}
     assert 100 < len(columns) <= 210
+
+
+def test_curves_are_those_of_a_state_that_differs() -> None:
+    """Of two layers in one loop, those of the layer that was changed."""
+    found = tg.inspect.diff(loop(), loop(bump=15))
+    assert found.boxes[0].a.states == ("h", "g")
+    assert diff_chart._state_of_interest(found.boxes[0], found.tolerance) == "g"
+    same = tg.inspect.diff(loop(), loop())
+    assert diff_chart._state_of_interest(same.boxes[0], same.tolerance) == "h"
