@@ -19,7 +19,7 @@ from .microscope.magnitudes import number
 from .microscope.page import page
 from .scaling import HostArray
 from .table import TextTable, text_table
-from .watch_chart import READING, Grid, drawn, loss_text
+from .watch_chart import READING, REVERSE, Grid, drawn, loss_text
 from .watch_file import Moment, Norms, Record, is_written, read_record, save_record
 
 
@@ -322,14 +322,19 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         now = self._still()
         spec, left_out = drawn(now._grids(), now.steps, now.loss, None, slider=True)
         said, more = now._in_front()
-        return page("Gradient flow during training", said, spec, more, left_out, None, READING)
+        reverse = any(path.endswith("_reverse") for path in now)
+        reading = (*READING, REVERSE) if reverse else READING
+        return page("Gradient flow during training", said, spec, more, left_out, None, reading)
 
     def _in_front(self) -> tuple[list[str], list[str]]:
         """The sentences of a page, and those behind a fold where there are many states."""
         if len(courses := self._courses() if self._moments else []) <= MOST_IN_FRONT:
             return self._sentences(), []
         worst = sorted(range(len(courses)), key=lambda k: -courses[k][0])[: MOST_IN_FRONT - 1]
-        told = f"Of {len(courses)} states, these vanish or explode most; the others stand below."
+        told = (
+            f"Of {len(courses)} states, these vanish or explode most; the end of the page tells of "
+            "the others."
+        )
         texts = [text for _, text in courses]
         front = [*self._said(), told, *(texts[k] for k in worst)]
         return front, [text for k, text in enumerate(texts) if k not in worst]
