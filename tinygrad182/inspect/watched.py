@@ -20,7 +20,7 @@ from .microscope.page import page
 from .scaling import HostArray
 from .table import TextTable, text_table
 from .watch_chart import READING, REVERSE, Grid, drawn, loss_text
-from .watch_file import Moment, Norms, Record, is_written, read_record, save_record
+from .watch_file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
 
 
 class _Arrays(NamedTuple):
@@ -345,11 +345,12 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         Raises
         ------
         FileError
-            The file cannot be written.
+            The file cannot be written, or is that of a watched run.
         MissingDependencyError
             Altair or vl-convert is not installed.
         """
         target = checked_path("save_html", path)
+        refuse_record("save_html", target)
         write_file("save_html", target, self.page().encode())
 
     def open(self) -> Path:
@@ -365,7 +366,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         Raises
         ------
         FileError
-            The file cannot be written.
+            The file cannot be written, or a watch is writing it.
         """
         save_record("save", self._still()._record, path)
 
