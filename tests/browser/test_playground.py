@@ -68,7 +68,7 @@ def check(written: Path, page: Any, key: str) -> None:
     stop = Stop.read(key)
     loss = network(stop, SIZE, SEED).loss
     (flow,) = tg.inspect.gradient_flow(loss).values()
-    for line in rows_of(written)[0][key]["lines"]:
+    for line in rows_of(written)[key]["lines"]:
         says(page, line)
     for name in "hc" if stop.cell == "LSTM" else "h":
         norms = flow[name].log10_grad_norm, np.log10(flow[name].value_norm)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.tinygrad182.inspect.sliders.recipe import rows_of
 from tinygrad182.commands import main, playing
 from tinygrad182.inspect import Playground
 
@@ -28,7 +29,7 @@ def test_a_page_is_written_and_progress_goes_elsewhere(
     assert told.out == f"page: {out}\n"
     assert "Measuring every stop" in told.err
     page = out.read_text(encoding="utf-8")
-    assert "GRU//0.9/0//10/last" in page
+    assert rows_of(out).keys() == {f"GRU//0.9/0//10/{loss}" for loss in ("last", "all")}
     assert "3 hidden units" in page
     assert "seed 7" in page
 

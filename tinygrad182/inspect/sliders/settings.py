@@ -81,6 +81,11 @@ class Setting:
         return self.cell in APPLIES.get(control, (self.cell,))
 
     @property
+    def unit(self) -> str:
+        """What time counts."""
+        return "block" if self.cell == "ResNet" else "step"
+
+    @property
     def network(self) -> str:
         """The name of its network in the page's data."""
         return self._named(OF_NETWORK)
@@ -210,6 +215,14 @@ class Draws:
             terms.append(matrix.T @ terms[-1])
         gradients = np.cumsum(terms, axis=0) if setting.loss == "all" else np.array(terms)
         return np.linalg.norm(gradients[::-1], axis=1)
+
+
+def closed_form_of(setting: Setting) -> str:
+    """Write :meth:`Draws.closed_form` as a formula; k counts what time counts, back from the loss."""
+    matrix = "I + W_hᵀ" if setting.cell == "ResNet" else "W_hᵀ"
+    if setting.loss == "last":
+        return f"‖({matrix})ᵏ v‖, k {setting.unit}s back"
+    return f"‖Σⱼ ({matrix})ʲ v‖ over j ≤ k, k {setting.unit}s back"
 
 
 def _unit(vector: HostArray) -> HostArray:
