@@ -86,7 +86,7 @@ class Observer(Protocol):
         """Look at the graph of a pass that is about to be made, and that may free it."""
 
 
-_OBSERVERS: dict[int, weakref.ref[Observer]] = {}
+_OBSERVERS: dict[object, weakref.ref[Observer]] = {}
 
 
 def observe(observer: Observer) -> Callable[[], None]:
@@ -97,7 +97,7 @@ def observe(observer: Observer) -> Callable[[], None]:
     callable
         It ends the observation; it may be called again.
     """
-    key = id(observer)
+    key = object()
 
     def end(_: object = None) -> None:
         _OBSERVERS.pop(key, None)

@@ -46,6 +46,11 @@ READING = (
     "Training steps are counted from 0: a number says how many backward passes were made before.",
 )
 
+REVERSE = (
+    "Steps of a path that ends in _reverse are counted in the order in which that direction runs: its "
+    "step 0 reads the last input, and its gradient flows back to that one."
+)
+
 MOST_CELLS = 10_000
 """Cells of all heatmaps together: with 20,000, a page takes five seconds to open."""
 

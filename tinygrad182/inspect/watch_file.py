@@ -240,9 +240,30 @@ def _count(number: Any) -> int:
 
 def save_record(what: str, record: Record, path: str | Path) -> None:
     """Write a whole file at once."""
+    target = checked_path(what, path)
+    if target.exists() and is_written(target):
+        raise FileError(f"{what}: {target} is being written by a watch; choose another name")
     end = [end_line(record.end)] if record.end else []
     lines = [header_line(record), *map(moment_line, record.moments), *end]
-    write_file(what, checked_path(what, path), b"".join(lines))
+    write_file(what, target, b"".join(lines))
+
+
+def refuse_record(what: str, target: Path) -> None:
+    """Refuse to write something else over the file of a watched run.
+
+    Raises
+    ------
+    FileError
+        The file is that of a watched run.
+    """
+    begin = json.dumps({FORMAT: VERSION}, separators=(",", ":")).encode()[:-1]
+    try:
+        with target.open("rb") as file:
+            found = file.read(len(begin)) == begin
+    except OSError:
+        return  # there is none to lose
+    if found:
+        raise FileError(f"{what}: {target} is the file of a watched run; choose another name")
 
 
 class Appended:

@@ -19,8 +19,8 @@ from .microscope.magnitudes import number
 from .microscope.page import page
 from .scaling import HostArray
 from .table import TextTable, text_table
-from .watch_chart import READING, Grid, drawn, loss_text
-from .watch_file import Moment, Norms, Record, is_written, read_record, save_record
+from .watch_chart import READING, REVERSE, Grid, drawn, loss_text
+from .watch_file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
 
 
 class _Arrays(NamedTuple):
@@ -322,14 +322,19 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         now = self._still()
         spec, left_out = drawn(now._grids(), now.steps, now.loss, None, slider=True)
         said, more = now._in_front()
-        return page("Gradient flow during training", said, spec, more, left_out, None, READING)
+        reverse = any(path.endswith("_reverse") for path in now)
+        reading = (*READING, REVERSE) if reverse else READING
+        return page("Gradient flow during training", said, spec, more, left_out, None, reading)
 
     def _in_front(self) -> tuple[list[str], list[str]]:
         """The sentences of a page, and those behind a fold where there are many states."""
         if len(courses := self._courses() if self._moments else []) <= MOST_IN_FRONT:
             return self._sentences(), []
         worst = sorted(range(len(courses)), key=lambda k: -courses[k][0])[: MOST_IN_FRONT - 1]
-        told = f"Of {len(courses)} states, these vanish or explode most; the others stand below."
+        told = (
+            f"Of {len(courses)} states, these vanish or explode most; the end of the page tells of "
+            "the others."
+        )
         texts = [text for _, text in courses]
         front = [*self._said(), told, *(texts[k] for k in worst)]
         return front, [text for k, text in enumerate(texts) if k not in worst]
@@ -340,11 +345,12 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         Raises
         ------
         FileError
-            The file cannot be written.
+            The file cannot be written, or is that of a watched run.
         MissingDependencyError
             Altair or vl-convert is not installed.
         """
         target = checked_path("save_html", path)
+        refuse_record("save_html", target)
         write_file("save_html", target, self.page().encode())
 
     def open(self) -> Path:
@@ -360,7 +366,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         Raises
         ------
         FileError
-            The file cannot be written.
+            The file cannot be written, or a watch is writing it.
         """
         save_record("save", self._still()._record, path)
 

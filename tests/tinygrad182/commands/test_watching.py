@@ -39,6 +39,15 @@ def test_a_run_is_printed_and_its_page_written(
     assert out.read_bytes() == run.with_suffix(".html").read_bytes()
 
 
+def test_the_page_does_not_take_the_place_of_the_run(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run.read_bytes()
+    assert main(["watch", str(run), "--out", str(run)]) == 2
+    assert "is the file of a watched run; choose another name" in capsys.readouterr().err
+    assert run.read_bytes() == before
+
+
 def test_no_such_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", str(tmp_path / "none.jsonl")]) == 2
     told = capsys.readouterr()

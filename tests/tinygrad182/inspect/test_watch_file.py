@@ -296,6 +296,17 @@ def test_a_process_that_is_forked_does_not_write(path: Path) -> None:
     assert_same(load(path), watch)
 
 
+def test_the_file_of_a_run_is_not_written_over(path: Path) -> None:
+    model = Net()
+    with tg.inspect.watch(model, path=path) as watch:
+        loss_of(model, 0).backward()
+        with pytest.raises(tg.errors.FileError, match=r"save: .* is being written by a watch"):
+            watch.save(path)
+    with pytest.raises(tg.errors.FileError, match=r"save_html: .* is the file of a watched run"):
+        load(path).save_html(path)
+    assert_same(load(path), watch)
+
+
 def test_an_exception_without_words_is_named(path: Path) -> None:
     model = Net()
     with pytest.raises(KeyboardInterrupt), tg.inspect.watch(model, path=path):

@@ -278,6 +278,25 @@ def test_with_a_file_it_is_there_as_long_as_its_model(tmp_path: Path) -> None:
     assert "its model is gone" in run.ended
 
 
+def test_an_observation_that_ended_does_not_end_another() -> None:
+    class Observer:
+        def before_backward(self, output: tg.Tensor, gradient: Any) -> None:
+            raise NotImplementedError
+
+    ends = []
+    for _ in range(3):  # an object that takes the place of one that died has its id
+        observer = Observer()
+        ends.append(autodiff.observe(observer))
+        del observer
+    last = Observer()
+    ends.append(autodiff.observe(last))
+    for end in ends[:-1]:
+        end()
+    assert len(autodiff._OBSERVERS) == 1
+    ends[-1]()
+    assert not autodiff._OBSERVERS
+
+
 def test_an_exception_is_the_end_that_is_told(tmp_path: Path) -> None:
     model, path = Net(), tmp_path / "run.jsonl"
 
@@ -444,10 +463,22 @@ def test_a_page_of_many_states_tells_of_the_worst_and_folds_the_others() -> None
         for _ in range(2):
             rnn(const(np.ones((9, 1, 1))))[0][-1].sum().backward()
     front, folded = watch._in_front()
-    assert front[2] == "Of 6 states, these vanish or explode most; the others stand below."
+    assert front[2].startswith(
+        "Of 6 states, these vanish or explode most; the end of the page tells"
+    )
     reach = {path: abs(stack.h.reach).max() for path, stack in watch.items()}
     worst = sorted(reach, key=lambda path: -reach[path])[:3]
     assert [text.split(" h: ")[0] for text in front[3:]] == worst != list(watch)[:3]
     assert len(folded) == 3
     assert sorted(front[3:] + folded) == sorted(watch._sentences()[2:])
-    assert "<summary>More of what there is to see</summary>" in watch.page()
+    html = watch.page()
+    assert "<summary>More of what there is to see</summary>" in html
+    assert "_reverse" not in html
+
+
+def test_a_page_says_how_steps_of_the_other_direction_are_counted() -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    with tg.inspect.watch(model := Net("rnn")) as watch:
+        loss_of(model, 0).backward()
+    assert "its step 0 reads the last input" in watch.page()
