@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -34,7 +34,7 @@ class Options(Timed):
     shapes: tuple[str, ...] = ("100,16,64", "200,32,128")
     """T,B,H each."""
 
-    cells: tuple[str, ...] = ("rnn", "lstm")
+    cells: tuple[Literal["rnn", "lstm"], ...] = ("rnn", "lstm")
     """Recurrent layers."""
 
     every: int = 10

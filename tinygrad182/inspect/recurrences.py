@@ -121,7 +121,8 @@ def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
         hidden = any(node.op == "remat" for node in nodes)
         raise GraphError(
             f"{what}: no state is marked with its time step in this graph; use tg.nn.RNN or tg.nn.LSTM, "
-            'or name the states of a loop: h = tg.inspect.mark(h, "h", time=t)'
+            'or name the states of a loop, h = tg.inspect.mark(h, "h", time=t), and let what they depend '
+            "on require grad: a frozen layer is not recorded"
             + ("; what is inside tg.remat is not seen" if hidden else "")
         )
     ordinals: dict[str, int] = {}
