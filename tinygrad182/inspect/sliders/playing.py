@@ -80,7 +80,10 @@ class Playground:
             read = {setting: self._draws.loss(layer, setting) for setting in network}
             longest = max(network, key=lambda setting: setting.length)
             whole = network_of(read[longest], gate=gate)
-            found = {setting: measure(loss, network=whole) for setting, loss in read.items()}
+            found = {
+                setting: measure(loss, network=whole, last=setting.loss == "last")
+                for setting, loss in read.items()
+            }
             losses |= {each.key: self._loss_row(layer, each, found[each]) for each in network}
             values[longest.network] = values_row(found[longest], STATES)
         return losses, values
@@ -194,7 +197,7 @@ class Playground:
         return f"<Playground of {len(self.settings):,} settings, hidden size {self.hidden_size}>"
 
 
-def _checked(stops: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+def _checked(stops: Any) -> dict[str, tuple[Any, ...]]:
     """Fewer stops of some controls, in the order of the sliders."""
     if not isinstance(stops, Mapping):
         raise ArgumentError(
