@@ -28,8 +28,11 @@ SAVE_WEIGHTS = "save the weights alone in PyTorch: torch.save(model.state_dict()
 SAVE_AGAIN = "save it again in PyTorch: torch.save(torch.load(path, weights_only=True), path)"
 """What a message tells people to do."""
 
-MOST_REPEATED = 64
-"""Tensors may share their numbers. All of them together may have so many times the elements in the file."""
+MOST_REPEATED = 8
+"""Tensors may share their numbers. All of them together may have so many times the bytes of the file."""
+
+ALWAYS_ALLOWED = 2**24
+"""Bytes that they may have in any case, for small files."""
 
 MOST_AXES = 64
 """NumPy's limit."""
@@ -159,6 +162,11 @@ class _Storage:
     dtype: str
     order: str
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element, as an array of NumPy's will have them."""
+        return np.dtype("float32" if self.dtype == _BFLOAT16 else self.dtype).itemsize
+
     def tensor(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> HostArray:
         """Return a view; NumPy checks that all of it lies within the numbers."""
         kind = np.dtype("uint16" if self.dtype == _BFLOAT16 else self.dtype)
@@ -180,11 +188,12 @@ class _Reading:
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     storages: dict[str, bytes] = field(default_factory=dict)
-    elements: int = 0
+    total: int = 0
 
     def __post_init__(self) -> None:
         entries = self.archive.infolist()
-        if sum(entry.file_size for entry in entries) > self.size:
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > self.size:
             raise _RefusedError(f"is compressed, or damaged; {SAVE_AGAIN}")
         names = [entry.filename for entry in entries]
         programs = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
@@ -254,8 +263,10 @@ class _Reading:
         if type(target) is not dict or len(values) % 2:
             raise TypeError("names are set in something that is not a dict")
         for name, value in zip(values[::2], values[1::2], strict=True):
-            if not isinstance(name, (str, int, float)):  # the hash of a nested tuple may never end
-                raise TypeError("a name in a dict is neither a text nor a number")
+            if not isinstance(name, (str, int)):  # the hash of a nested tuple may never end
+                raise TypeError("a name in a dict is neither a text nor a whole number")
+            if isinstance(name, int) and name.bit_length() > 60:  # many may have one hash
+                raise ValueError("a name in a dict is a huge number")
             target[name] = value
 
     def two(self) -> list[Any]:
@@ -309,8 +320,8 @@ class _Reading:
         """Make a tensor as ``torch._utils._rebuild_tensor_v2`` does."""
         if len(shape) > MOST_AXES or not all(type(n) is int for n in (offset, *shape, *strides)):
             raise TypeError("a tensor whose shape is not a few whole numbers")
-        self.elements += math.prod(shape)
-        if self.elements > MOST_REPEATED * max(self.size, 1):
+        self.total += math.prod(shape) * storage.itemsize
+        if self.total > max(MOST_REPEATED * self.size, ALWAYS_ALLOWED):
             raise _RefusedError(
                 f"has tensors that repeat its numbers more than {MOST_REPEATED} times; {SAVE_AGAIN}"
             )

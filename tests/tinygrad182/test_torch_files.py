@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a negative size": (valued(rebuilt(0, (-1,), (1,))), "damaged"),
     "an overflow": (valued(rebuilt(2**62, (2,), (1,))), "damaged"),
     "another overflow": (valued(rebuilt(0, (2,), (2**62,))), "damaged"),
-    "a huge size": (valued(rebuilt(0, (2**40,), (0,))), "repeat its numbers more than 64 times"),
+    "a huge size": (valued(rebuilt(0, (2**40,), (0,))), "repeat its numbers more than 8 times"),
     "sizes whose product overflows": (
         valued(rebuilt(0, (2**33, 2**33), (0, 0))),
         "repeat its numbers",
@@ -181,7 +181,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "many axes": (valued(rebuilt(0, (1,) * 65, (1,) * 65)), "damaged"),
     "more strides": (valued(rebuilt(0, (1,), (1, 1))), "damaged"),
     "many large views": (
-        valued({str(i): tensor("0", NUMBERS, 0, (2**16,), (0,)) for i in range(600)}),
+        valued({str(i): tensor("0", NUMBERS, 0, (2**16,), (0,)) for i in range(33)}),
         "repeat its numbers",
     ),
     "numbers that are not there": (valued({"a": tensor("1", W)}), "damaged"),
@@ -194,6 +194,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         valued(Persistent("storage", Named("torch.Float8_e4m3fnStorage"), "0", "cpu", 1)),
         r"torch\.Float8_e4m3fnStorage, which is refused: only tensors of real numbers",
     ),
+    "something compressed with LZMA": (
+        lambda p: write_archive(p, pickled({"a": 1}), {}, compression=zipfile.ZIP_LZMA),
+        "is compressed, or damaged",
+    ),
+    "names that are huge numbers": (valued({2**61 - 1: 1, 2**62 - 2: 2}), "damaged.*huge number"),
     "something compressed": (
         lambda p: write_archive(
             p, pickled({"a": 1}), {"0": bytes(10**6)}, compression=zipfile.ZIP_DEFLATED
@@ -240,7 +245,10 @@ def whole(folder: Path) -> bytes:
 
 def outcome(path: Path, content: bytes) -> dict[str, Array] | None:
     """What is read, or None for an error of ours."""
-    path.write_bytes(content)
+    path.touch()
+    with path.open("r+b") as file:  # a new file, or an emptied one, takes the system far longer
+        file.write(content)
+        file.truncate()
     try:
         return {name: value.numpy() for name, value in tg.load(path).model.items()}
     except tg.CheckpointError:
@@ -250,7 +258,7 @@ def outcome(path: Path, content: bytes) -> dict[str, Array] | None:
 def test_a_file_cut_at_any_byte(tmp_path: Path) -> None:
     content = whole(tmp_path)
     assert outcome(tmp_path / "f", content) is not None
-    for end in range(len(content)):
+    for end in reversed(range(len(content))):
         assert outcome(tmp_path / "f", content[:end]) is None, end
 
 

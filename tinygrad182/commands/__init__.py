@@ -14,7 +14,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import ArgumentError, MissingDependencyError, TinygradError
 
@@ -47,14 +47,33 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (TinygradError, MemoryError) as error:
         problem = str(error) or "there is not enough memory for this"
-        print(f"error: {' '.join(problem.split())}", file=sys.stderr)  # noqa: T201
+        say(f"error: {' '.join(problem.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:  # a full disk
+        _drop_output()
+        say(f"error: this cannot be written: {error}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _drop_output() -> None:
+    """Send the rest of standard output nowhere, or Python itself would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines. Names in them come from other people's files, so nothing in them steers a terminal."""
+    print("\n".join(map(visible, lines)), file=file)
+
+
+def visible(text: str) -> str:
+    """A text with the characters that cannot be seen, such as escapes and ends of lines, spelt out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def usage() -> str:
@@ -96,6 +115,6 @@ def run(name: str, arguments: Sequence[str]) -> None:
 
 def written(path: Path, opened: bool = False) -> None:
     """Say where a page is, and show it in a browser if that was asked for."""
-    print(f"page: {path}")  # noqa: T201
+    say(f"page: {path}")
     if opened:
         webbrowser.open(path.resolve().as_uri())

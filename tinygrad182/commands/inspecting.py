@@ -18,12 +18,12 @@ from .. import functions, nn
 from .._files import write_files
 from .._tensor import Tensor
 from ..creation import tensor
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, ShapeError, brief
 from ..inspect import Microscope, look
 from ..inspect.flow import GradientFlow
 from ..nn.state_dicts import Cell
 from ..serialization import load
-from . import written
+from . import say, visible, written
 from .series import Series, read_series
 
 PAGE, TABLE, RESULTS = "page.html", "table.csv", "results.json"
@@ -44,6 +44,8 @@ class Options:
     """Of an RNN. The file does not say."""
     head: str | None = None
     """Prefix of the linear layer behind the recurrent ones, such as fc2, or none. By default the first."""
+    front: str | None = None
+    """Prefix of the linear layer before them, or none. By default the one that must be there, if any."""
     columns: tuple[str, ...] = ()
     """Columns of the CSV file that the model reads. By default all with numbers."""
     batch_first: bool = False
@@ -61,17 +63,21 @@ class Options:
 def run(options: Options) -> None:
     """Read the files, look at the gradients, print the norms and write the folder."""
     state = load(options.checkpoint).model
-    model = nn.from_state_dict(state, options.cell, options.nonlinearity, options.head)
+    model = nn.from_state_dict(
+        state, options.cell, options.nonlinearity, options.head, options.front
+    )
     series = read_series(options.data, options.columns, options.batch_first)
     x = _input(model, series, options)
     loss = functions.sum(model(x) if options.target == "all" else model(x)[-1])
     view = look(loss, steps=options.steps or None)
-    notes = [*_recognized(model), *_unused(model), *model.notes, *series.notes]
+    notes = [*_recognized(model), *_unused(model), *model.notes, *series.notes, _told(series)]
+    if model.embedding is not None and x.dtype.kind == "f":
+        notes.append("The embedding is not used, for the data are not tokens.")
     found = _Found(options, view, notes, loss.item())
     contents = {PAGE: view.page(), TABLE: found.table(), RESULTS: found.record(model, series)}
     write_files("inspect", options.out, {name: text.encode() for name, text in contents.items()})
-    print("\n".join([*notes, "", *(s.text for s in found.shown()), "", found.overview()]))  # noqa: T201
-    print(f"\ntable: {options.out / TABLE}\nJSON: {options.out / RESULTS}")  # noqa: T201
+    say(*notes, "", *(s.text for s in found.shown()), "", *found.overview().split("\n"))
+    say("", f"table: {options.out / TABLE}", f"JSON: {options.out / RESULTS}")
     written(options.out / PAGE, options.open)
 
 
@@ -83,16 +89,25 @@ def _input(model: nn.RecurrentNetwork, series: Series, options: Options) -> Tens
     ShapeError
         The data have another number of columns than the model reads.
     """
-    first, width = model.layers[0], len(series.columns)
+    first = model.layers[0] if model.front is None else model.front
+    reads = first.in_features if isinstance(first, nn.Linear) else first.input_size
+    width = len(series.columns)
     whole = series.values == np.floor(series.values)
-    if model.embedding is not None and width == 1 != first.input_size and whole.all():
+    if model.embedding is not None and width == 1 != reads and whole.all():
         return tensor(series.values[:, :, 0].astype("int64"))
-    if width != first.input_size:
+    if width != reads:
         names = ", ".join(map(repr, series.columns))
-        remedy = "choose with --columns" if width > first.input_size else "add what is missing"
+        remedy = "choose with --columns" if width > reads else "add what is missing"
+        idle = [
+            name.removesuffix(".weight")
+            for name, shape in model.unused.items()
+            if shape[1:] == (width,)
+        ]
+        if idle:
+            remedy = f"{idle[0]} reads {width}, and is not run; write --front {idle[0]} if it stands before"
         tokens = ", or one column of tokens" if model.embedding is not None else ""
         raise ShapeError(
-            f"inspect: the model in {options.checkpoint} reads I = {first.input_size} numbers a step"
+            f"inspect: the model in {options.checkpoint} reads I = {reads} numbers a step"
             f"{tokens}; {options.data} has {width}: {names}; {remedy}"
         )
     dtype = next(first.parameters()).dtype
@@ -129,6 +144,15 @@ def _unused(model: nn.RecurrentNetwork) -> list[str]:
     return [f"Keys that are not used: {', '.join(names)}."] if names else []
 
 
+def _told(series: Series) -> str:
+    """What the data are, in a sentence."""
+    steps, batch, width = series.values.shape
+    names = brief(list(series.columns))[1:-1]
+    sequences = f" of {batch} sequences" if batch > 1 else ""
+    numbers = "1 number" if width == 1 else f"{width} numbers"
+    return f"The data are {steps} steps{sequences}, of {numbers} each: {names}."
+
+
 @dataclass(frozen=True)
 class _Found:
     """The gradients of a checkpoint, as files and as text."""
@@ -160,7 +184,7 @@ class _Found:
         for path, name, state in self.states():
             columns = (state.time, state.value_norm, state.grad_norm, state.log10_grad_norm)
             rows = zip(*(column.tolist() for column in columns), strict=True)
-            writer.writerows([path, name, *row] for row in rows)
+            writer.writerows([visible(path), name, *row] for row in rows)
         return file.getvalue()
 
     def record(self, model: nn.RecurrentNetwork, series: Series) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,12 @@ from ..errors import ArgumentError, FileError, brief
 HostArray = np.ndarray[Any, Any]
 
 _DELIMITERS = ",;\t"
+
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, ArithmeticError, SyntaxError, RecursionError),
+    tokenize.TokenError,
+)
+"""What NumPy raises on the header of an array that is not what it should be."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,9 @@ def read_series(path: Path, columns: Sequence[str] = (), batch_first: bool = Fal
 def _from_array(source: Path, batch_first: bool) -> Series:
     try:
         array = np.load(source, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"data: {source} is damaged, or holds no numbers: {error}") from error
+    except _DAMAGE as error:
+        told = " ".join(str(error).split())[:200]
+        raise FileError(f"data: {source} is damaged, or holds no numbers: {told}") from error
     if array.dtype.kind not in "biuf":
         raise FileError(f"data: {source} has dtype {array.dtype}; real numbers are read")
     if array.ndim == 3 and batch_first:
@@ -141,8 +150,10 @@ def _table(source: Path, content: bytes) -> tuple[list[str], list[list[str]], li
         raise FileError(
             f"data: {source} is neither text in UTF-8 nor an array of numpy.save; save it as CSV in UTF-8"
         ) from error
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(_DELIMITERS, key=first.count)
+    start = list(islice((line for line in text.splitlines() if line.strip()), 2))
+    delimiter = max(
+        _DELIMITERS, key=lambda mark: min((line.count(mark) for line in start), default=0)
+    )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows, lines = [], []
     try:
@@ -162,7 +173,8 @@ def _table(source: Path, content: bytes) -> tuple[list[str], list[list[str]], li
     for row, line in zip(rows, lines, strict=True):
         if len(row) != width:
             raise FileError(
-                f"data: {source}, line {line} has {len(row)} cells; the first row has {width}"
+                f"data: {source}, line {line} has {len(row)} cells, parted by {delimiter!r}; the first row "
+                f"has {width}"
             )
     return names, rows, lines, delimiter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -11,7 +12,7 @@ import numpy as np
 from .._calls import told
 from .._tensor import Tensor
 from ..creation import tensor
-from ..errors import ArgumentError, StateDictError
+from ..errors import ArgumentError, StateDictError, brief
 from .embedding import Embedding
 from .gru import GRU
 from .linear import Linear
@@ -33,16 +34,25 @@ _RECURRENT = re.compile(
 """Names of a recurrent layer's parameters, and, without a level, of a cell's."""
 
 
+_APART = re.compile(r".+(?:_[guv]|_orig|\.original\d?)")
+"""Names of what PyTorch makes a weight of: weight_norm, spectral_norm, pruning, parametrizations."""
+
+_JOIN = "remove weight_norm (or another parametrization) in PyTorch, and save again"
+
+
 class RecurrentNetwork(Module):
-    """Recurrent layers above each other, perhaps with a table of tokens before and a linear layer behind.
+    """Recurrent layers above each other, perhaps between linear layers, and behind a table of tokens.
 
     :func:`from_state_dict` makes it. Its modules have the names that they have in the state dict.
 
     Attributes
     ----------
     embedding : Embedding or None
+    front : Linear or None
+        What stands before the recurrent layers.
     layers : tuple of RecurrentLayer
     head : Linear or None
+        What stands behind them.
     unused : dict of str to tuple of int
         Names in the state dict that nothing was made of, and their shapes.
     notes : tuple of str
@@ -58,7 +68,10 @@ class RecurrentNetwork(Module):
         self._items = dict(modules)
         self.layers = self._of_kind(RecurrentLayer)
         self.embedding = next(iter(self._of_kind(Embedding)), None)
-        self.head = next(iter(self._of_kind(Linear)), None)
+        steps = list(self._items.values())
+        start = next(i for i, step in enumerate(steps) if isinstance(step, RecurrentLayer))
+        self.front = next((step for step in steps[:start] if isinstance(step, Linear)), None)
+        self.head = next((step for step in steps[start:] if isinstance(step, Linear)), None)
         self.unused = dict(unused or {})
         self.notes = notes
 
@@ -75,6 +88,8 @@ class RecurrentNetwork(Module):
         """
         if self.embedding is not None and x.dtype.kind in "iu":
             x = self.embedding(x)
+        if self.front is not None:
+            x = self.front(x)
         for layer in self.layers:
             x, _ = layer(x)
         return x if self.head is None else self.head(x)
@@ -86,14 +101,16 @@ def from_state_dict(
     cell: Cell | None = None,
     nonlinearity: Any = "tanh",
     head: str | None = None,
+    front: str | None = None,
 ) -> RecurrentNetwork:
     """Make a model of a state dict whose class is not at hand, such as a checkpoint of PyTorch's.
 
     Recurrent layers are found by the names of their parameters (``encoder.lstm.weight_ih_l0``, with any
     prefix; cells without a level are layers too), sizes and directions by their shapes. Several layers of
     different names run in the order in which they stand, if each reads what the one before gives. The first
-    linear layer that reads what the last one gives is the head. A matrix without a bias whose rows the
-    first one reads is the embedding.
+    linear layer that reads what the last one gives is the head. One that stands before them, and gives what
+    the first one reads, is the front. A matrix without a bias whose rows the first one reads is the
+    embedding.
 
     Parameters
     ----------
@@ -106,6 +123,8 @@ def from_state_dict(
         Of an RNN; a state dict does not say.
     head : str, optional
         The prefix of the linear layer that is the head, such as ``"fc2"``; ``"none"`` for none.
+    front : str, optional
+        The prefix of the linear layer before the recurrent ones, in the same way.
 
     Returns
     -------
@@ -118,7 +137,9 @@ def from_state_dict(
     StateDictError
         There is no recurrent layer, one lacks a parameter, or shapes do not fit; the message names it.
     ArgumentError
-        Another ``cell`` than the one in the state dict, or a ``head`` that is not there or does not fit.
+        Another ``cell`` than the one in the state dict; a ``head`` or a ``front`` that is not there or does
+        not fit; linear layers of which nothing says whether they are the front, such as two before the
+        recurrent ones, for what runs between the two is not known.
 
     Examples
     --------
@@ -138,11 +159,12 @@ def from_state_dict(
     """
     if not isinstance(state_dict, Mapping):
         raise StateDictError(
-            f"from_state_dict: a {type(state_dict).__name__} is not a mapping from names to arrays"
+            f"from_state_dict: {brief(state_dict)} is not a mapping from names to arrays, "
+            "such as tg.load(path).model"
         )
     if cell is not None and cell not in _CELLS:
         raise ArgumentError(f"from_state_dict: cell {cell!r} is not one of {', '.join(_CELLS)}")
-    return _Reading(state_dict, cell, nonlinearity).model(head)
+    return _Reading(state_dict, cell, nonlinearity).model(head, front)
 
 
 class _Reading:
@@ -158,13 +180,22 @@ class _Reading:
         self.cell, self.nonlinearity = cell, nonlinearity
         self.used: set[str] = set()
         self.notes: list[str] = []
+        names = list(self.state)
+        self.places = {} if names == sorted(names) else {name: i for i, name in enumerate(names)}
+        """Where names stand, if that says anything: files of safetensors are sorted by names."""
+        self.start = min(
+            (i for name, i in self.places.items() if _RECURRENT.fullmatch(name)), default=0
+        )
 
-    def model(self, head: str | None) -> RecurrentNetwork:
+    def model(self, head: str | None, front: str | None) -> RecurrentNetwork:
         layers = self.layers()
         first, last = layers[next(iter(layers))], layers[next(reversed(layers))]
         features = last.hidden_size * (1 + last.bidirectional)
-        modules = {
-            **self.embedding(first.input_size, features),
+        before = self.front(first.input_size, features, front, head)
+        read = next((layer.in_features for layer in before.values()), first.input_size)
+        modules: dict[str, Module] = {
+            **self.embedding(read, features),
+            **before,
             **layers,
             **self.head(features, head),
         }
@@ -175,6 +206,11 @@ class _Reading:
                 "A state dict does not say what the nonlinearity of an RNN is: tanh is assumed."
             )
         unused = {name: value.shape for name, value in self.state.items() if name not in self.used}
+        if early := [name for name in unused if self.places.get(name, math.inf) < self.start]:
+            self.notes.append(
+                f"{brief(', '.join(early))[1:-1]} stand before the recurrent layers, and are not run: "
+                "what they do to a sequence has to be done to it before."
+            )
         return RecurrentNetwork(modules, unused, tuple(self.notes))
 
     # --- recurrent layers -------------------------------------------------------------------------
@@ -186,7 +222,7 @@ class _Reading:
             if match := _RECURRENT.fullmatch(name):
                 prefixes[match["prefix"] or ""] = None
         if not prefixes:
-            some = ", ".join(list(self.state)[:4])
+            some = ", ".join(brief(name)[1:-1] for name in list(self.state)[:4])
             raise StateDictError(
                 "from_state_dict: there is no recurrent layer, whose names end in weight_ih_l0 and "
                 f"weight_hh_l0; there are {some or 'no names at all'}"
@@ -242,7 +278,7 @@ class _Reading:
             if match and (match["prefix"] or "") == prefix:
                 if match["kind"] == "weight_hr":
                     raise StateDictError(
-                        f"from_state_dict: {name} belongs to an LSTM with proj_size, which ours has not"
+                        f"from_state_dict: {name} belongs to an LSTM with proj_size, which ours lacks"
                     )
                 own = f"{match['kind']}_l{int(match['level'] or 0)}{match['direction'] or ''}"
                 found[own] = name
@@ -251,8 +287,11 @@ class _Reading:
     def matrix(self, names: Mapping[str, str], own: str, prefix: str) -> tuple[int, int]:
         """The shape of a weight."""
         if own not in names:
+            missing = _full(prefix, own)
+            apart = [name for name in self.state if _APART.fullmatch(name) and own in name]
+            remedy = f"; {', '.join(apart)} are parts of it: {_JOIN}" if apart else ""
             there = ", ".join(names.values())
-            raise StateDictError(f"from_state_dict: there is {there}, and no {_full(prefix, own)}")
+            raise StateDictError(f"from_state_dict: there is {there}, and no {missing}{remedy}")
         shape = self.state[names[own]].shape
         if len(shape) != 2 or 0 in shape:
             raise StateDictError(
@@ -293,57 +332,107 @@ class _Reading:
         found = {}
         for name, value in self.state.items():
             prefix, _, own = name.rpartition(".")
-            if own == "weight" and value.ndim == 2:
+            if own == "weight" and value.ndim == 2 and name not in self.used:
                 found[prefix] = value
         return found
+
+    def is_before(self, prefix: str) -> bool:
+        """Whether a weight stands before the recurrent layers; False where its place says nothing."""
+        return self.places.get(_full(prefix, "weight"), math.inf) < self.start
+
+    def has_bias(self, prefix: str) -> bool:
+        return _full(prefix, "bias") in self.state
+
+    def front(
+        self, inputs: int, features: int, asked: str | None, head: str | None
+    ) -> dict[str, Linear]:
+        """The linear layer before the layers: the one that was asked for, or the only one there may be.
+
+        If nothing says whether there is one, that is an error where nobody would notice: where it gives as
+        many numbers as it reads, or stands before the layers with others.
+        """
+        tables = [p for p in self.matrices() if "emb" in p.lower() and not self.has_bias(p)]
+        weights = {p: w for p, w in self.matrices().items() if p not in (*tables, head)}
+        reads = {prefix: weight.shape[1] for prefix, weight in weights.items()}
+        gives = {prefix: weight.shape[0] for prefix, weight in weights.items()}
+        fitting = [prefix for prefix in weights if gives[prefix] == inputs]
+        if asked is not None:
+            role = f"gives the {inputs} numbers that the first layer reads"
+            return self.linear(fitting, asked, role) if asked != "none" else {}
+        square = [prefix for prefix in fitting if reads[prefix] == inputs]
+        heads = [prefix for prefix in weights if reads[prefix] == features]
+        if self.places:
+            before = [prefix for prefix in weights if self.is_before(prefix)]
+            doubtful = [prefix for prefix in square if not self.has_bias(prefix)]  # may be a table
+        else:
+            behind = {gives[prefix] for prefix in heads}
+            fitting = [
+                p for p in fitting if p in square or (p not in heads and reads[p] not in behind)
+            ]
+            before = [p for p in weights if p in fitting or gives[p] in {reads[q] for q in fitting}]
+            doubtful = square
+        fitting = [p for p in fitting if p in before and (heads != [p] or p in square)]
+        if not fitting:
+            return {}
+        prefix = fitting[-1]
+        if before != [prefix] or prefix in doubtful or heads == [prefix]:
+            raise ArgumentError(
+                f"from_state_dict: a state dict does not say what runs before the recurrent layers, and "
+                f"{brief(', '.join(before))[1:-1]} may; pass front={prefix!r}, or front='none', and the "
+                f"sequence has the {inputs} numbers a step that the first recurrent layer reads"
+            )
+        self.notes.append(
+            f"{prefix} is taken for the linear layer before the recurrent ones: it gives the {inputs} "
+            "numbers that the first of them reads; front='none' leaves it out."
+        )
+        return self.linear(fitting, prefix, "")
+
+    def linear(self, fitting: list[str], prefix: str, role: str) -> dict[str, Linear]:
+        """The linear layer with a prefix, if it is one of those that fit."""
+        weights = self.matrices()
+        if prefix not in fitting:
+            raise ArgumentError(
+                f"from_state_dict: {prefix!r} is not the prefix of a linear layer that {role}; there are "
+                f"{', '.join(map(repr, weights)) or 'none'}"
+            )
+        names = {own: _full(prefix, own) for own in ("weight", "bias")}
+        names = {own: name for own, name in names.items() if name in self.state}
+        outputs, inputs = weights[prefix].shape
+        layer = Linear(inputs, outputs, "bias" in names, dtype=weights[prefix].dtype, rng=0)
+        self.load(layer, names, prefix)
+        return {prefix or "linear": layer}
 
     def embedding(self, inputs: int, features: int) -> dict[str, Module]:
         """The table of tokens before the layers: a matrix without a bias, whose rows they can read.
 
-        If the head could be such a matrix too, its name has to say so, or its place before the layers.
+        Its name has to say so, or its place before the layers, or where names are sorted that it cannot be
+        the head.
         """
-        order = {name: i for i, name in enumerate(self.state)}
-        start = min(order[name] for name in self.used)
         for prefix, weight in self.matrices().items():
-            alone = _full(prefix, "bias") not in self.state and weight.shape[1] == inputs
-            before = order[_full(prefix, "weight")] < start
-            if alone and (inputs != features or "emb" in prefix.lower() or before):
+            alone = not self.has_bias(prefix) and weight.shape[1] == inputs
+            told = "emb" in prefix.lower() or self.is_before(prefix)
+            if alone and (told or (not self.places and inputs != features)):
                 table = Embedding(*weight.shape, dtype=weight.dtype, rng=0)
                 self.load(table, {"weight": _full(prefix, "weight")}, prefix)
                 return {prefix or "embedding": table}
         return {}
 
-    def head(self, features: int, asked: str | None) -> dict[str, Module]:
+    def head(self, features: int, asked: str | None) -> dict[str, Linear]:
         """The linear layer behind the layers: the one that was asked for, or the first that fits."""
-        weights = {
-            prefix: weight
-            for prefix, weight in self.matrices().items()
-            if _full(prefix, "weight") not in self.used
-        }
-        fitting = [
-            prefix
-            for prefix, weight in weights.items()
-            if weight.shape[1] == features and asked in (None, prefix)
-        ]
+        weights = self.matrices()
+        fitting = [prefix for prefix, weight in weights.items() if weight.shape[1] == features]
         if asked == "none" or (asked is None and not fitting):
             return {}
-        if not fitting:
-            raise ArgumentError(
-                f"from_state_dict: {asked!r} is not the prefix of a linear layer that reads the {features} "
-                f"numbers of the last layer; there are {', '.join(map(repr, weights)) or 'none'}"
-            )
-        prefix = fitting[0]
-        if len(weights) > 1 and asked is None:
+        if asked is not None:
+            role = f"reads the {features} numbers of the last layer"
+            return self.linear(fitting, asked, role)
+        prefix = min(fitting, key=self.is_before)
+        if len(weights) > 1:
             self.notes.append(
                 f"Of {len(weights)} linear layers, {prefix} is taken for the head, the first that reads "
                 "what the last recurrent layer gives: a state dict does not say what stands between them."
             )
-        names = {own: _full(prefix, own) for own in ("weight", "bias")}
-        names = {own: name for own, name in names.items() if name in self.state}
-        outputs, inputs = weights[prefix].shape
-        head = Linear(inputs, outputs, "bias" in names, dtype=weights[prefix].dtype, rng=0)
-        self.load(head, names, prefix)
-        return {prefix or "head": head}
+        return self.linear(fitting, prefix, "")
 
 
 def _full(prefix: str, own: str) -> str:

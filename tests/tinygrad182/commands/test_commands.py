@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 
 import pytest
 
-from tinygrad182.commands import COMMANDS, main
+from tinygrad182.commands import COMMANDS, main, say
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +22,25 @@ def test_a_misspelt_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr()
     assert "there is no command 'dif'; did you mean diff?" in told.err
     assert not told.out
+
+
+def test_what_is_printed_does_not_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("h\x1b[31m ∂L/∂h", "a\r\nb\u202e\x9b")
+    assert capsys.readouterr().out == "h\\x1b[31m ∂L/∂h\na\\r\\nb\\u202e\\x9b\n"
+    assert main(["\x1b[31m"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_standard_output_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        assert main(["--help"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: this cannot be written: ")
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -30,6 +30,7 @@ TEXTS: dict[str, tuple[str, list[list[float]], list[str], int]] = {
         0,
     ),
     "semicolons and decimal commas": ("a;b\n1,5;2\n", [[1.5, 2]], ["a", "b"], 0),
+    "a comma in a name": ("Temp, C;x\n1;2\n", [[1, 2]], ["Temp, C", "x"], 0),
     "tabs": ("a\tb\n1\t2\n", [[1, 2]], ["a", "b"], 0),
     "quotes, blanks and blank lines": ('"a, b" , c\n\n 1 ,"2"\n,\n', [[1, 2]], ["a, b", "c"], 0),
     "a byte order mark": ("\ufeffa\r\n1\r\n", [[1]], ["a"], 0),
@@ -61,7 +62,11 @@ ERRORS: dict[str, tuple[str | bytes, tuple[str, ...], str]] = {
     "infinity": ("a\n1\n-inf\n", (), "line 3, column 'a' is '-inf'"),
     "too large": ("a\n1\n1e999\n", (), "line 3, column 'a' is '1e999'"),
     "an underscore": ("a\n1\n1_000\n", (), "line 3, column 'a' is '1_000'"),
-    "a row that is too long": ("a,b\n1,2\n3,4,5\n", (), "line 3 has 3 cells; the first row has 2"),
+    "a row that is too long": (
+        "a,b\n1,2\n3,4,5\n",
+        (),
+        "line 3 has 3 cells, parted by ','; the first row has 2",
+    ),
     "only words": ("a,b\nx,y\n", (), "no column has numbers; there are 'a', 'b'"),
     "only a header": ("a,b\n", (), "no rows of numbers"),
     "nothing": ("", (), "no rows of numbers"),
@@ -81,6 +86,9 @@ def test_what_is_wrong_is_named(name: str, tmp_path: Path) -> None:
     assert str(caught.value).startswith("data: ")
 
 
+HUGE = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**20},)}}"
+
+
 def saved(folder: Path, array: Any, **options: Any) -> Series:
     np.save(folder / "f.npy", array, allow_pickle=True)
     return read_series(folder / "f.npy", **options)
@@ -92,6 +100,17 @@ def test_arrays(tmp_path: Path) -> None:
     assert (saved(tmp_path, array, batch_first=True).values == array.swapaxes(0, 1)).all()
     assert (saved(tmp_path, array[0]).values == array[0][:, None]).all()
     assert saved(tmp_path, np.arange(3)).values.tolist() == [[[0]], [[1]], [[2]]]
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': '<f8', ((((", "{[]: 1}", "{'a'\n\t2", "(" * 300, HUGE]
+)
+def test_a_damaged_header_of_an_array(header: str, tmp_path: Path) -> None:
+    """NumPy raises what Python's own parser raises."""
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "f.npy").write_bytes(content + bytes(64))
+    with pytest.raises(tg.FileError, match=r"damaged, or holds no numbers: \S"):
+        read_series(tmp_path / "f.npy")
 
 
 def test_arrays_that_are_refused(tmp_path: Path) -> None:

@@ -151,6 +151,107 @@ def test_of_several_linear_layers_the_first_or_the_one_asked_for() -> None:
     assert len(model.unused) == 4
 
 
+def chain(**sizes: tuple[int, int]) -> dict[str, Any]:
+    """A state dict in the order of the names given: linear layers, and an LSTM called ``lstm``."""
+    state: dict[str, Any] = {}
+    for name, (inputs, outputs) in sizes.items():
+        kind = tg.nn.LSTM if name == "lstm" else tg.nn.Linear
+        layer = kind(inputs, outputs, rng=len(state))
+        state |= {f"{name}.{own}": value for own, value in layer.state_dict().items()}
+    return state
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (5, 5), (7, 5)])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_linear_layer_in_front_is_run(sizes: tuple[int, int], by_name: bool) -> None:
+    """In files of safetensors names are sorted, so a place says nothing there."""
+    state = chain(up=sizes, lstm=(5, 4), down=(4, 2))
+    up, lstm, down = tg.nn.Linear(*sizes), tg.nn.LSTM(5, 4), tg.nn.Linear(4, 2)
+    tg.nn.ModuleDict({"up": up, "lstm": lstm, "down": down}).load_state_dict(state)
+    x = tg.tensor(np.random.default_rng(1).normal(size=(6, 2, sizes[0])), dtype="float32")
+    expected = down(lstm(up(x))[0])
+    state = dict(sorted(state.items())) if by_name else state
+    asked = {"front": "up"} if by_name and sizes == (5, 5) else {}
+    model = tg.nn.from_state_dict(state, **asked)
+    assert_same_bits(model(x), expected.numpy())
+    assert model.front is not None
+    assert model.front.in_features == sizes[0]
+    assert model.head is not None
+    assert not model.unused
+    assert ["up is taken" in note for note in model.notes] == [True] * (not asked)
+    bare = tg.nn.from_state_dict(state, front="none")
+    assert bare.front is None
+    assert bare.head is not None
+    assert list(bare.unused) == [name for name in state if name.startswith("up")]
+
+
+NOT_IN_FRONT: dict[str, dict[str, tuple[int, int]]] = {
+    "the head stands first": {"fc": (4, 5), "lstm": (5, 4)},
+    "the only one is the head of a single series": {"fc": (4, 1), "lstm": (1, 4)},
+    "a head of two": {"lstm": (1, 4), "head_0": (4, 8), "head_1": (8, 1)},
+}
+
+
+@pytest.mark.parametrize("name", NOT_IN_FRONT)
+@pytest.mark.parametrize("by_name", [False, True])
+def test_heads_are_not_taken_for_a_front(name: str, by_name: bool) -> None:
+    state = chain(**NOT_IN_FRONT[name])
+    model = tg.nn.from_state_dict(dict(sorted(state.items())) if by_name else state)
+    assert model.front is None
+    assert model.head is not None
+    assert model.head.in_features == 4
+
+
+def test_a_small_layer_without_a_bias_behind_is_not_a_table_of_tokens() -> None:
+    state = chain(lstm=(3, 4), fc1=(4, 3), fc2=(3, 1))
+    model = tg.nn.from_state_dict(
+        {n: v for n, v in state.items() if n not in ("fc1.bias", "fc2.bias")}
+    )
+    assert model.embedding is None
+    assert list(model.unused) == ["fc2.weight"]
+
+
+DOUBTFUL: dict[str, tuple[dict[str, Any], str]] = {
+    "two before": (
+        chain(enc0=(3, 8), enc2=(8, 5), lstm=(5, 4), out=(4, 1)),
+        "enc0, enc2 may.*'enc2'",
+    ),
+    "two before, by names": (
+        dict(sorted(chain(e0=(3, 8), e2=(8, 5), lstm=(5, 4), out=(4, 1)).items())),
+        "e0, e2 may",
+    ),
+    "a square one, by names": (
+        dict(sorted(chain(up=(5, 5), lstm=(5, 4), down=(4, 2)).items())),
+        "up may; pass front='up', or front='none'",
+    ),
+    "a head that is as well a front": (chain(fc=(4, 4), lstm=(4, 4)), "fc may"),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_a_front_that_nothing_decides_is_asked_for(name: str) -> None:
+    state, message = DOUBTFUL[name]
+    with pytest.raises(tg.ArgumentError, match=message):
+        tg.nn.from_state_dict(state)
+    assert tg.nn.from_state_dict(state, front="none").front is None
+    with pytest.raises(tg.ArgumentError, match=r"'lstm' is not the prefix.*gives the . numbers"):
+        tg.nn.from_state_dict(state, front="lstm")
+
+
+def test_tokens_then_a_front() -> None:
+    table, rest = {"emb.weight": tg.ones((9, 3))}, chain(up=(3, 5), lstm=(5, 4))
+    model = tg.nn.from_state_dict({**table, **rest})
+    assert model.embedding is not None
+    assert model.front is not None
+    assert model(tg.tensor([[1], [8]], dtype="int64")).shape == (2, 1, 4)
+
+
+def test_what_stands_before_and_is_not_run_is_told() -> None:
+    state = {"conv.weight": tg.ones((3, 2, 5)), **chain(lstm=(3, 4))}
+    (note,) = tg.nn.from_state_dict(state).notes
+    assert note.startswith("conv.weight stand before the recurrent layers")
+
+
 def test_what_is_not_known_is_listed() -> None:
     state = {**heads("fc"), "scale.mean": tg.ones(3), "conv.weight": tg.ones((1, 2, 3))}
     model = tg.nn.from_state_dict({"seen": tg.tensor(3), **state})
@@ -174,7 +275,7 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "no kind": (STATE, {"cell": "LSTM"}, tg.ArgumentError, "'LSTM' is not one of rnn, gru, lstm"),
     "no names": ({}, {}, tg.StateDictError, "no recurrent layer.*no names at all"),
     "no layer": ({"fc.weight": tg.ones((2, 2))}, {}, tg.StateDictError, r"there are fc\.weight$"),
-    "no mapping": (3, {}, tg.StateDictError, "a int is not a mapping"),
+    "no mapping": (3, {}, tg.StateDictError, r"3 is not a mapping.*tg\.load\(path\)\.model"),
     "a bias is missing": (without("bias_hh_l1"), {}, tg.StateDictError, "missing bias_hh_l1"),
     "W_hh is missing": (without("weight_hh_l0"), {}, tg.StateDictError, "no weight_hh_l0$"),
     "W_ih is missing": (without("weight_ih_l0"), {}, tg.StateDictError, "no weight_ih_l0$"),
@@ -209,6 +310,13 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         tg.StateDictError,
         r"a\.weight_hh_l0 has shape \(10, 2\); it must be \(4H, H\) of an LSTM",
     ),
+    "a weight in parts": (
+        {**without("weight_hh_l0"), "weight_hh_l0_g": tg.ones(3), "weight_hh_l0_v": tg.ones(3)},
+        {},
+        tg.StateDictError,
+        "no weight_hh_l0; weight_hh_l0_g, weight_hh_l0_v are parts of it: remove weight_norm",
+    ),
+    "names that steer a terminal": ({"\x1b[31m": tg.ones(2)}, {}, tg.StateDictError, r"\\x1b\[31m"),
     "a projection": (
         {**STATE, "weight_hr_l0": tg.ones((2, 4))},
         {},
