@@ -137,5 +137,9 @@ def test_a_reader_can_read_it(written: Path, opened: Open, scheme: str) -> None:
             assert not overlapping(found)
             assert not clipped(page, found)
             assert min(text.size for text in found) >= _charts.SMALLEST
+            time = "block" if cell == "ResNet" else "step"
+            assert [text.text for text in found].count(f"{time} t") == 3
+    page.set_viewport_size({"width": 1000, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1000
     ink = page.evaluate("getComputedStyle(document.body).color")
     assert ink == {"light": "rgb(26, 26, 26)", "dark": "rgb(232, 232, 232)"}[scheme]

@@ -35,7 +35,8 @@ def test_a_page_is_written_and_progress_goes_elsewhere(
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "told"), [("--hidden-size", "0", "hidden_size"), ("--seed", "-1", "rng -1")]
+    ("option", "value", "told"),
+    [("--hidden-size", "0", "hidden_size"), ("--seed", "-1", "seed -1")],
 )
 def test_what_cannot_be_made_is_one_line(
     option: str, value: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

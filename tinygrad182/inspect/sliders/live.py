@@ -36,7 +36,8 @@ def live_sliders(
     """Show a model in a notebook, with sliders for its recurrent weights, its biases and the length.
 
     Python computes what is drawn whenever a slider is moved. The model itself stays as it is: a copy of
-    it, made at every move, is changed and run.
+    it, made at every move, is changed and run. |λ|max and the means of gates are those of the first
+    sequence of the batch.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ def live_sliders(
     Raises
     ------
     ArgumentError
-        A model without recurrent layers, or an input that is not a sequence.
+        A model without recurrent layers, an input that is not a sequence, or a loss that is not one.
     GraphError
         The loss does not lead to states.
     MissingDependencyError
@@ -106,6 +107,10 @@ class _OwnModel:
                 f"live_sliders: {brief(model)} has no recurrent layers; pass a model with an RNN, an "
                 "LSTM, a GRU or a layer of your own"
             )
+        if loss is not None and not callable(loss):
+            raise ArgumentError(
+                f"live_sliders: loss = {brief(loss)} must be a function of what the model returns"
+            )
         shape = getattr(inputs[0], "shape", ()) if inputs else ()
         self.axis = int(any(getattr(m, "batch_first", False) for m in _recurrent(model)))
         if len(shape) <= self.axis or shape[self.axis] < 2:
@@ -130,6 +135,10 @@ class _OwnModel:
         steps = (slice(None),) * self.axis + (slice(int(at["steps"])),)
         output = model(self.inputs[0][steps], *self.inputs[1:])
         loss = self.loss(output) if self.loss else self._summed(output, at["reads"])
+        if not is_tensor(loss) or loss.size != 1:
+            raise ArgumentError(
+                f"live_sliders: loss= must return a Tensor of a single element, not {brief(loss)}"
+            )
         return measure(loss, self.path, self.gate)
 
     def _summed(self, output: Any, reads: str) -> Tensor:

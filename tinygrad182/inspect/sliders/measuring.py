@@ -88,7 +88,11 @@ def network_of(loss: Tensor, path: str | None = None, gate: str | None = None) -
 
 @np.errstate(all="ignore")  # gradients that vanish or overflow are what is looked at
 def measure(
-    loss: Tensor, path: str | None = None, gate: str | None = None, network: Network | None = None
+    loss: Tensor,
+    path: str | None = None,
+    gate: str | None = None,
+    network: Network | None = None,
+    last: bool = False,
 ) -> Measured:
     """Measure the gradient of a loss.
 
@@ -101,27 +105,42 @@ def measure(
         As in :func:`network_of`.
     network : Network, optional
         That of a sequence of which this loss's is the beginning, for a caller who has it.
+    last : bool
+        Whether the loss is known to read the last state alone: nothing has to be split where that is the
+        only one.
     """
     flow = gradient_flow(loss)
     path = next(iter(flow)) if path is None else path
     stack = flow[path]
-    splits = path_split(loss, path)
-    state = max(splits, key=lambda name: len(splits[name].shares))
+    if last and len(stack) == 1:
+        (state,) = stack
+        shares = _all_from_the_last(stack[state].log10_grad_norm)
+    else:
+        splits = path_split(loss, path)
+        state = max(splits, key=lambda name: len(splits[name].shares))
+        shares = splits[state].shares
     network = network_of(loss, path, gate) if network is None else network
-    radius, kept = _of_steps(network, state, splits[state].time)
+    radius, kept = _of_steps(network, state, stack[state].time)
     saturation, weight = _factors(loss, path) if len(stack) == 1 else (np.nan, np.nan)
     shown = [name for name in stack if name != BRANCH]
     return Measured(
-        time=splits[state].time,
+        time=stack[state].time,
         values={name: np.log10(stack[name].value_norm) for name in shown},
         gradients={name: stack[name].log10_grad_norm for name in shown},
         state=state,
-        shares=splits[state].shares,
+        shares=shares,
         radius=radius,
         kept=kept,
         saturation=saturation,
         weight=weight,
     )
+
+
+def _all_from_the_last(logs: HostArray) -> dict[str, HostArray]:
+    """The shares of a loss that reads the last state; NaN where nothing arrives."""
+    local = np.where(np.isfinite(logs), 0.0, np.nan)
+    local[-1:] += 1.0
+    return {"direct": 1.0 - local, "local": local}
 
 
 def _of_steps(network: Network, state: str, time: HostArray) -> tuple[float, float]:

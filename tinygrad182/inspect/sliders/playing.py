@@ -46,13 +46,21 @@ class Playground:
         self, hidden_size: int, seed: int, stops: Mapping[str, Sequence[Any]] | None
     ) -> None:
         self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
-        self.seed = seed
-        self.stops = STOPS | _checked(stops or {})
+        self.seed = check_size(self, "seed", seed, 0)
+        self.stops = STOPS | _checked({} if stops is None else stops)
         self.settings = list(settings(self.stops))
-        self._draws = Draws(hidden_size, seed)
+        self._draws = Draws(self.hidden_size, self.seed)
 
     def measure(self, setting: Setting) -> Measured:
-        """Measure the gradients of one setting."""
+        """Measure the gradients of one setting.
+
+        Raises
+        ------
+        ArgumentError
+            It is not a setting.
+        """
+        if not isinstance(setting, Setting):
+            raise ArgumentError(f"playground: measure takes one of .settings, not {brief(setting)}")
         loss = self._draws.loss(self._draws.layer(setting), setting)
         return measure(loss, gate=_GATES.get(setting.cell))
 
@@ -72,7 +80,10 @@ class Playground:
             read = {setting: self._draws.loss(layer, setting) for setting in network}
             longest = max(network, key=lambda setting: setting.length)
             whole = network_of(read[longest], gate=gate)
-            found = {setting: measure(loss, network=whole) for setting, loss in read.items()}
+            found = {
+                setting: measure(loss, network=whole, last=setting.loss == "last")
+                for setting, loss in read.items()
+            }
             losses |= {each.key: self._loss_row(layer, each, found[each]) for each in network}
             values[longest.network] = values_row(found[longest], STATES)
         return losses, values
@@ -157,6 +168,9 @@ class Playground:
             raise UnknownPathError(
                 f"playground: no view {view!r}; there are {brief(list(VIEWS))[1:-1]}"
             )
+        unknown = [name for name in stops if name not in STOPS]
+        if unknown:
+            raise _no_control(unknown[0])
         setting = Setting(**stops)
         return chart_spec(self.row(setting), Names(STATES, PARTS), view)
 
@@ -183,20 +197,27 @@ class Playground:
         return f"<Playground of {len(self.settings):,} settings, hidden size {self.hidden_size}>"
 
 
-def _checked(stops: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+def _checked(stops: Any) -> dict[str, tuple[Any, ...]]:
     """Fewer stops of some controls, in the order of the sliders."""
+    if not isinstance(stops, Mapping):
+        raise ArgumentError(
+            f"playground: stops = {brief(stops)} must be a dict of lists, such as {{'length': [30, 200]}}"
+        )
     found = {}
     for name, some in stops.items():
         if name not in STOPS:
-            raise ArgumentError(
-                f"playground: no control {brief(name)}; there are {', '.join(STOPS)}"
-            )
-        found[name] = tuple(stop for stop in STOPS[name] if stop in some)
-        if not some or len(found[name]) < len(set(some)):
+            raise _no_control(name)
+        chosen = list(some) if isinstance(some, Iterable) and not isinstance(some, str) else [some]
+        found[name] = tuple(stop for stop in STOPS[name] if stop in chosen)
+        if not chosen or not all(each in STOPS[name] for each in chosen):
             raise ArgumentError(
                 f"playground: {name} {brief(some)}; choose among its stops {STOPS[name]}"
             )
     return found
+
+
+def _no_control(name: Any) -> ArgumentError:
+    return ArgumentError(f"playground: no control {brief(name)}; there are {', '.join(STOPS)}")
 
 
 @_calls.told

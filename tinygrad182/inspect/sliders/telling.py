@@ -93,10 +93,16 @@ def _cause(found: Measured, reason: str, unit: str) -> list[str]:
             f"On average one {unit} back keeps {found.kept:.0%} of {grad} without passing a weight matrix "
             f"({reason}). What comes back through the matrices is added."
         ]
-    straight, turned = (float(np.nanmean(found.shares[name][:-1])) for name in ("direct", around))
+    straight, turned, local = (
+        float(np.nanmean(found.shares[name][:-1])) for name in ("direct", around, "local")
+    )
     ways = f"{straight:.0%} directly and {turned:.0%} {around}"
+    if abs(local) >= 0.005:  # a loss that reads every state
+        ways = f"{straight:.0%} directly, {turned:.0%} {around} and {local:.0%} from the loss at the {unit}"
     by = f" ({reason})" if reason else ""
-    against = "; a negative share works against the other" if min(straight, turned) < 0 else ""
+    against = (
+        "; a negative share works against the other" if min(straight, turned, local) < 0 else ""
+    )
     return [
         f"On average one {unit} back keeps {found.kept:.0%} of {grad} on the direct path{by}. "
         f"The gradient comes {ways}{against}."

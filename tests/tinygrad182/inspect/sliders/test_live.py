@@ -128,3 +128,17 @@ def test_a_model_has_the_sliders_that_apply() -> None:
 def test_what_cannot_be_shown_is_told(model: Any, inputs: Any, told: str) -> None:
     with pytest.raises(ArgumentError, match=told):
         live_sliders(model, *inputs)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (3, "loss = 3 must be a function"),
+        (lambda output: None, "single element, not None"),
+        (lambda output: output[0], r"single element, not tensor"),
+    ],
+)
+def test_a_loss_that_is_not_one_is_told(loss: Any, told: str) -> None:
+    rnn = tg.nn.RNN(3, 4, rng=0, dtype="float64")
+    with pytest.raises(ArgumentError, match=told):
+        live_sliders(rnn, tg.tensor(X), loss=loss)

@@ -157,11 +157,25 @@ def test_gradients_that_are_exactly_0_are_words() -> None:
         ({"radius": [0.9, 0.95]}, r"radius .*choose among its stops"),
         ({"length": []}, r"length .*choose among its stops"),
         ({"lenght": [10]}, "no control 'lenght'; there are cell"),
+        (["length"], "must be a dict of lists"),
+        ({"cell": [["GRU"]]}, r"cell .*choose among its stops"),
     ],
 )
 def test_stops_that_are_not_there_are_told(stops: Any, told: str) -> None:
     with pytest.raises(ArgumentError, match=told):
         playground(stops=stops)
+
+
+def test_what_is_given_one_number_gets_one_stop() -> None:
+    assert playground(stops={"radius": 0.9, "cell": "GRU"}).stops["radius"] == (0.9,)  # type: ignore[dict-item]
+    assert playground(stops={"radius": np.array([0.9, 0.5])}).stops["radius"] == (0.5, 0.9)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("seed", [None, -1, 0.5, np.random.default_rng(0)])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    """Every network is drawn from it anew."""
+    with pytest.raises(ArgumentError, match=r"seed .*whole number from 0"):
+        playground(seed=seed)
 
 
 def test_pictures_of_views(tmp_path: Path) -> None:
@@ -175,3 +189,7 @@ def test_pictures_of_views(tmp_path: Path) -> None:
         play.save_png(tmp_path / "view.png", "share")
     with pytest.raises(ArgumentError, match=r"radius = 0.95 is not a stop; there are 0.25"):
         play.save_png(tmp_path / "view.png", radius=0.95)
+    with pytest.raises(ArgumentError, match="no control 'radios'; there are cell"):
+        play.spec(radios=0.9)
+    with pytest.raises(ArgumentError, match=r"one of \.settings, not 'RNN'"):
+        play.measure("RNN")  # type: ignore[arg-type]
