@@ -24,7 +24,7 @@ from .sites import Site, on_top, planted, sites
 
 Check = Callable[[Row], None]
 
-ROWS_EACH = 6
+ROWS_EACH = 8
 
 
 @functools.cache
