@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -28,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Many tests start Python; without bytecode each such process would compile the whole library anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         support.use(config.getoption("--device"))
     except tg.TinygradError as error:

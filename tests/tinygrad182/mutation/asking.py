@@ -24,7 +24,7 @@ from .sites import Site, on_top, planted, sites
 
 Check = Callable[[Row], None]
 
-ROWS_EACH = 6
+ROWS_EACH = 8
 
 
 @functools.cache
@@ -37,66 +37,71 @@ def _rows_by_primitive() -> dict[str, list[Row]]:
     return found
 
 
-def rows_of(primitive: Primitive, count: int = ROWS_EACH) -> list[Row]:
-    """Rows that run its rules, its own first: those that ask something new, or ``count``."""
+@functools.cache
+def rows_of(primitive: Primitive) -> list[Row]:
+    """Rows that run its rules: those that ask something new, and others up to ``ROWS_EACH``.
+
+    Its own come first, and among these the one that asks most of what is not asked before.
+    """
+    every = list(sites(primitive))
+
+    def own(row: Row) -> bool:
+        return row.name == primitive.name
 
     def order(row: Row) -> tuple[bool, bool]:
-        return row.name != primitive.name, 1 not in oracles.value(row.f, row.draw()).shape
+        return not own(row), 1 not in oracles.value(row.f, row.draw()).shape
 
     rows = sorted(_rows_by_primitive()[primitive.name], key=order)
-    seen: set[Any] = set()
-    chosen, others = [], []
-    every = list(sites(primitive))
-    for row in rows:
-        calls = _calls(primitive, every, checks.jacobian, row)
-        asks = {
-            (site.name, condition)
-            for site, call in calls
-            for condition in CONDITIONS
-            if CONDITIONS[condition](call)
-        }
-        asks |= {(site.name, _form(call)) for site, call in calls}
-        (others if asks <= seen else chosen).append(row)
-        seen |= asks
-    return [*chosen, *others[: max(0, count - len(chosen))]]
+    left = {row: _asks(_calls(primitive, every, checks.jacobian, row)) for row in rows}
+
+    def most(row: Row) -> tuple[bool, int, int]:
+        kinds = [kind for kind, _, _ in left[row]]
+        return own(row) and bool(kinds), kinds.count("form"), kinds.count("case")
+
+    chosen: list[Row] = []
+    while any(left.values()):
+        row = max(left, key=most)
+        known = left.pop(row)
+        left = {other: asked - known for other, asked in left.items()}
+        chosen.append(row)
+    return [*chosen, *left][: max(ROWS_EACH, len(chosen))]
 
 
-def _form(call: Call) -> Any:
-    """What is asked of it by its parameters: with lengths, of which nonlinearity."""
-    return frozenset(call.params), call.params.get("nonlinearity")
+def _asks(calls: list[tuple[Site, Call]]) -> set[tuple[str, str, Any]]:
+    """What is asked of each site: in which cases, with which parameters, of which nonlinearity."""
+    found: set[tuple[str, str, Any]] = set()
+    for site, call in calls:
+        names, nonlinearity = frozenset(call.params), call.params.get("nonlinearity")
+        forms = names, nonlinearity, (names, nonlinearity)
+        found |= {("form", site.name, form) for form in forms}
+        found |= {("case", site.name, c) for c, holds in CONDITIONS.items() if holds(call)}
+    return found
 
 
 @dataclass
 class Asked:
-    """Calls of one sort: one of them, what the rule answers, and which checks of which rows made them."""
+    """Calls of one sort: one of them, what the rule answers, and which checks made them."""
 
     call: Call
     holds: frozenset[str]
     answer: Any
-    by: dict[tuple[Check, Row], None]
+    by: dict[Check, None]
 
 
-def ask(primitive: Primitive, rows: list[Row], killers: list[Check]) -> dict[str, list[Asked]]:
-    """Run every check on every row; sort the calls of each site. A check may not fail."""
+def ask(primitive: Primitive, row: Row, killers: list[Check]) -> dict[str, list[Asked]]:
+    """Run every check on the row; sort the calls of each site. A check may not fail."""
     found: dict[str, dict[Any, Asked]] = defaultdict(dict)
     every = list(sites(primitive))
     for check in killers:
-        for row in rows:
-            for site, call in _calls(primitive, every, check, row):
-                holds = frozenset(n for n, holds in CONDITIONS.items() if holds(call))
-                shapes = tuple((x.shape, str(x.dtype)) for x in call.arrays)
-                known = found[site.name]
-                kind = (
-                    holds,
-                    call.recorded,
-                    _needing(call),
-                    getattr(call.g, "shape", None),
-                    shapes,
-                )
-                if kind not in known:
-                    known[kind] = Asked(call, holds, answer_of(site.rule, call), {})
-                known[kind].by[check, row] = None
-    return {name: list(known.values()) for name, known in found.items()}
+        for site, call in _calls(primitive, every, check, row):
+            holds = frozenset(n for n, holds in CONDITIONS.items() if holds(call))
+            shapes = tuple((x.shape, str(x.dtype)) for x in call.arrays)
+            known = found[site.name]
+            kind = holds, call.recorded, _needing(call), getattr(call.g, "shape", None), shapes
+            if kind not in known:
+                known[kind] = Asked(call, holds, answer_of(site.rule, call), {})
+            known[kind].by[check] = None
+    return {site.name: list(found[site.name].values()) for site in every}
 
 
 def _calls(

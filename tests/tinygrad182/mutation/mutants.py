@@ -340,21 +340,3 @@ STRANGE_TO: dict[str, tuple[str, ...]] = {
     ),
 }
 """Words in the names of faults that a rule of that kind cannot have."""
-
-OF_DERIVED_TANGENTS = {
-    "zero",
-    "negated",
-    "doubled",
-    "off by 1e-9",
-    "float32 inside",
-    "last two axes transposed",
-    "not recorded",
-    "recorded twice",
-    "cotangent detached",
-    "writes to the cotangent",
-    "reuses its buffer",
-    "wrong for one tangent of several",
-    "wrong for the same input twice",
-    "wrong for large inputs",
-}
-"""What is tried on tangent rules that all primitives share."""

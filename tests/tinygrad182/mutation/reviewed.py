@@ -16,6 +16,8 @@ EQUIVALENT = {
     "logsumexp, tangent: input for output": "of one element it is that element",
     "matmul, input 1: first input twice": "of b only the rank is looked at, to save a sum",
     "remainder, input 1: inputs off by 1e-9": "a whole number, which stays",
+    "tanh, value: clipped": "no value is beyond 1, or a step's imaginary part is lost there anyhow",
+    "sigmoid, value: clipped": "no value is beyond 1, or a step's imaginary part is lost there anyhow",
     "multiply, value: inputs swapped": "commutative",
     "multiply, value: inputs rotated": "commutative",
     "maximum, value: inputs swapped": "commutative",
