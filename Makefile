@@ -45,7 +45,8 @@ parity: $(VENV)/.has-test $(VENV)/.has-peers
 	$(BIN)/python -m pytest -n auto -q -m peers tests $(ARGS)
 
 notebooks: $(VENV)/.has-test $(VENV)/.has-notebooks
-	$(BIN)/python -m pytest -n auto -q tests/docs tests/tinygrad182/inspect/microscope/test_live.py $(ARGS)
+	$(BIN)/python -m pytest -n auto -q tests/docs tests/tinygrad182/inspect/microscope/test_live.py \
+	  tests/tinygrad182/inspect/sliders/test_live.py $(ARGS)
 
 browser: $(VENV)/.has-test $(VENV)/.has-browser
 	$(BIN)/python -m pytest -q -rs tests/browser $(ARGS)
@@ -77,6 +78,7 @@ bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench $(VENV)/.h
 	$(BIN)/python -m experiments.benchmarks.first_use $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.memory $(ARGS)
 	$(BIN)/python -m experiments.benchmarks.microscope $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.watch $(ARGS)
 
 # A stamp for each set of extras: nothing is installed again until the metadata changes.
 $(VENV)/.has-experiments: EXTRAS := experiments

@@ -58,7 +58,7 @@ COMPARED = ("rnn", "gru")
 """Cells that learn the text beside the LSTM."""
 
 FARTHER = 1.0
-"""Decades by which what an LSTM or a GRU says about a character far back exceeds what an RNN does."""
+"""Decades by which an LSTM or a GRU keeps more of the gradient far back than an RNN does."""
 
 ROUNDING = 1e-5
 """The rounding of one character's log-probability: about 100 roundings of float32."""
@@ -384,7 +384,8 @@ def farther(looked: Sequence[Saliency]) -> tuple[Claim, ...]:
     return (
         Claim(
             f"The LSTM and the GRU look farther back than the RNN: of ‖∂L/∂x‖ at the last character, "
-            f"more is left {BACK} characters before it (decades more, the smaller of the two)",
+            f"more is left {BACK} characters before it (median of many predictions; decades more, the "
+            "smaller of the two)",
             min(back["lstm"], back["gru"]) - back["rnn"],
             FARTHER,
             "at least",
@@ -398,9 +399,15 @@ def farther(looked: Sequence[Saliency]) -> tuple[Claim, ...]:
 def looking_back(looked: Sequence[Saliency]) -> tuple[str, ...]:
     """How far back each model looks, in a sentence."""
     left = [f"{power_text(float(each.by_lag[BACK]))} in the {each.name}" for each in looked]
+    why = (
+        "An RNN multiplies the gradient by W_h at each step back; a gated cell has a path on which only a "
+        "gate multiplies it"
+        if len(looked) > 1
+        else "How far back a prediction looks is how much of its gradient is left there"
+    )
     return (
-        "How far back a prediction looks is how much of its gradient is left there. Of ‖∂L/∂x‖ at the "
-        f"last character that was read, {', '.join(left)} is left {BACK} characters before it.",
+        f"{why}. Of ‖∂L/∂x‖ at the last character that was read, {', '.join(left)} is left {BACK} "
+        "characters before it (median of many predictions).",
     )
 
 

@@ -31,6 +31,7 @@ from experiments.common.result import Claim, Result, power_text
 from experiments.common.words import between, counted, spread
 from experiments.detaching import views
 from experiments.detaching.measure import Network, arrived, growth, see
+from experiments.memory.gates import gate_of
 from experiments.regression.data import batch_of
 from experiments.regression.networks import regressor
 from experiments.regression.untrained import UntrainedOptions
@@ -108,27 +109,12 @@ def run(opts: HDetachOptions, progress: Progress) -> Result:
 
 
 def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
-    """Identities of blocking, then what is won and what is lost."""
+    """What is won and what is lost, then identities of blocking."""
     closed, small = min(opts.forget_bias), min(opts.scale)
     opened, large = max(opts.forget_bias), max(opts.scale)
     wild = [n for n in found if (n.forget_bias, n.scale) == (opened, large)]
     lossy = [n for n in found if (n.forget_bias, n.scale) == (closed, small)]
     return (
-        Claim(
-            "With h blocked at every step nothing comes to a cell state through h (largest ‖via h‖ of any "
-            "step, in units of ‖∂L/∂c_t‖)",
-            max(network.detached.hidden for network in found),
-            0.0,
-            why="A factor of 0: not even rounding is left.",
-        ),
-        Claim(
-            "At every p the mean gradient is the sum over hops, Σ_j (1 − p)^j times what went through j "
-            "hidden states (largest difference at any step, in units of the sum of the terms' norms)",
-            max(blocked.error for network in found for blocked in network.blocked),
-            ROUNDING,
-            why="Each hidden state on a path is left with probability 1 − p, independently: the two are "
-            "equal, and the threshold is rounding in float64.",
-        ),
         Claim(
             "Won: with h blocked at every step no gradient explodes, whatever the weights (largest growth "
             "of ‖∂L/∂c_t‖ over ‖∂L/∂c_T‖ in decades, of any network)",
@@ -151,6 +137,21 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
             HALF,
             why="One half: less is left than is lost.",
         ),
+        Claim(
+            "With h blocked at every step nothing comes to a cell state through h (largest ‖via h‖ of any "
+            "step, in units of ‖∂L/∂c_t‖)",
+            max(network.detached.hidden for network in found),
+            0.0,
+            why="A factor of 0: not even rounding is left.",
+        ),
+        Claim(
+            "At every p the mean gradient is the sum over hops, Σ_j (1 − p)^j times what went through j "
+            "hidden states (largest difference at any step, in units of the sum of the terms' norms)",
+            max(blocked.error for network in found for blocked in network.blocked),
+            ROUNDING,
+            why="Each hidden state on a path is left with probability 1 − p, independently: the two are "
+            "equal, and the threshold is rounding in float64.",
+        ),
     )
 
 
@@ -158,13 +159,33 @@ def headline(found: Sequence[Network]) -> str:
     """What is won and lost, with the reason."""
     wild = max(found, key=lambda network: growth(network.true.gradient))
     poor = min(found, key=lambda network: network.kept)
-    return (
-        "Without h only the forget gates multiply the gradient on its way back, and they are below 1. So "
-        f"it cannot explode: with {setting(wild)} the largest ‖∂L/∂c_t‖ is "
-        f"{power_text(growth(wild.true.gradient))} ‖∂L/∂c_T‖ with h, and "
-        f"{power_text(growth(wild.detached.gradient))} ‖∂L/∂c_T‖ without. But what came back through h is "
-        f"lost: with {setting(poor)}, {power_text(poor.kept)} of ‖∂L/∂c_1‖ is left."
+    grown = growth(wild.true.gradient)
+    won = (
+        f"With {setting(wild)} the gradient grows to {times(grown)} its size on its way back with h, and "
+        "never grows without."
+        if grown > 0
+        else "Here none grows with h either."
     )
+    lost = (
+        f"But what comes back through h is lost: with {setting(poor)}, {power_text(poor.kept)} of "
+        "‖∂L/∂c_1‖ is left."
+        if poor.kept < 0
+        else "Nor is anything of ‖∂L/∂c_1‖ lost."
+    )
+    return (
+        "Without h only the forget gates multiply the gradient on its way back, and they are below 1, so "
+        f"it cannot explode. {won} {lost}"
+    )
+
+
+def times(log10: float) -> str:
+    """Say how many times, for a logarithm.
+
+    >>> times(2.4914), times(0.0414), times(12.0)
+    ('310 times', '1.1 times', '1.0e+12 times')
+    """
+    number = f"{float(f'{10.0**log10:.2g}'):,g}" if log10 < 5 else power_text(log10)
+    return f"{number} times"
 
 
 def setting(network: Network) -> str:
@@ -177,22 +198,23 @@ def setting(network: Network) -> str:
 def sentences(opts: HDetachOptions, found: Sequence[Network]) -> tuple[str, ...]:
     """Each kind of network at every probability, and what a draw costs."""
     said = [
-        "h-detach is not an unbiased estimate: blocking with probability p multiplies what went through j "
-        "hidden states by (1 − p)^j on average, so the mean is another vector than the gradient."
+        "h-detach changes the mean gradient too, because a part that went through j hidden states is left "
+        "with probability (1 − p)^j: long ways through h are damped the most."
     ]
     for kind in dict.fromkeys((network.forget_bias, network.scale) for network in found):
         some = [network for network in found if (network.forget_bias, network.scale) == kind]
         text = (
-            f"Forget bias {kind[0]:g}, weights × {kind[1]:g}, {opts.seeds_text}: ‖∂L/∂c_1‖ / ‖∂L/∂c_T‖ is "
-            f"{spread(arrived(network.true) for network in some)} with h and "
-            f"{spread(arrived(network.detached) for network in some)} without it. The gradients of all "
-            "parameters with h and without it have a cosine of "
-            f"{between((network.detached.cosine for network in some), '.2f')}."
+            f"Forget bias {kind[0]:g}, weights × {kind[1]:g}, {opts.seeds_text}: without h a step "
+            f"multiplies the gradient by a gate of about {gate_of(kind[0]):.2g}, and {opts.length - 1} "
+            f"steps leave {spread(arrived(network.detached) for network in some)} of ‖∂L/∂c_T‖ at c_1. "
+            f"With h it is {spread(arrived(network.true) for network in some)}. The gradient of all "
+            "parameters without h has a cosine of "
+            f"{between((network.detached.cosine for network in some), '.2f')} with the true one."
         )
         drawn = [b for network in some for b in network.blocked if 0 < b.block < 1]
         if drawn:
             text += (
-                " A single draw of the blocked steps is off the mean ∂L/∂c_1 by "
+                " Which steps are blocked is drawn, so a single ∂L/∂c_1 is off the mean by "
                 f"{between(b.noise for b in drawn)} times its norm ({counted(opts.draws, 'draw')} "
                 "for each p)."
             )

@@ -21,6 +21,7 @@ from experiments.common import options
 from experiments.common.errors import OptionError
 from experiments.common.numbers import ROUNDING, Floats
 from experiments.common.result import Claim, Result
+from experiments.common.words import short
 from experiments.memory import views
 from experiments.memory.gates import Cells, gate_of, see_cells
 from experiments.memory.unit import (
@@ -35,6 +36,12 @@ from experiments.memory.unit import (
 GATED = 2.0
 """Twice what constant gates can give, which is 1 (see :func:`claims`): room for gates that move."""
 
+LEAST = 0.001
+"""The least λ: with less a unit remembers nothing, and its dependence on ν underflows."""
+
+APART = 1.01
+"""How many times the shortest memory the longest must be, for a slope to be fitted."""
+
 LONGEST = 30_000
 """Time steps that a unit may run for: more fill the memory of a small machine."""
 
@@ -44,7 +51,7 @@ class SensitivityOptions(options.NetworkOptions):
     """Options of sensitivity."""
 
     decay: tuple[float, ...] = (0.5, 0.9, 0.97, 0.99, 0.997, 0.999)
-    """λ of the linear units, between 0 and 1: two or more."""
+    """λ of the linear units, from 0.001 to below 1: two or more."""
 
     forget_bias: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
     """Added to the biases of the LSTMs' forget gates: one or several."""
@@ -67,10 +74,13 @@ class SensitivityOptions(options.NetworkOptions):
         options.positive("span", self.span)
         options.at_least("hidden-size", self.hidden_size, 1)
         for value in self.decay:
-            if not 0 < value < 1:
-                raise OptionError(f"--decay must be between 0 and 1, not {value}")
-        if len(self.decays) < 2:
-            raise OptionError("--decay needs at least two different values: a slope is fitted")
+            if not LEAST <= value < 1:
+                raise OptionError(f"--decay must be from {LEAST:g} to below 1, not {value}")
+        options.one_or_more("decay", self.decay)
+        if memory_of(max(self.decay)) < APART * memory_of(min(self.decay)):
+            raise OptionError(
+                "--decay needs at least two values with different memories 1/(1 − λ): a slope is fitted"
+            )
         longest = max([*self.decays, *map(gate_of, self.forget_bias)])
         if longest == 1 or steps_for(memory_of(longest), self.span) > LONGEST:
             raise OptionError(
@@ -125,20 +135,13 @@ def white(opts: SensitivityOptions, decay: float) -> Floats:
 def claims(
     opts: SensitivityOptions, units: Sequence[Unit], gated: Sequence[Cells]
 ) -> tuple[Claim, ...]:
-    """Two facts about every unit, a power for each form, and what gates do."""
+    """No gradient grows, a power for each form, what gates do, and that the parts add up."""
     said = [
         Claim(
             "No gradient grows on its way back: largest |∂h_T/∂h_t| of any unit at any step",
-            max(float(np.abs(unit.gradient).max() / abs(unit.gradient[-1])) for unit in units),
+            max(float(np.abs(unit.gradient).max()) for unit in units),
             1.0,
             why="It is λ^(T−t), and λ is below 1.",
-        ),
-        Claim(
-            "What the uses of the weights contribute adds up to dh_T/dθ by hand, a polynomial in λ "
-            "(largest relative error of any unit over the batch)",
-            max(unit.error for unit in units),
-            ROUNDING,
-            why="The two are equal by the chain rule: the threshold is rounding in float64.",
         ),
     ]
     for form in FORMS:
@@ -162,6 +165,15 @@ def claims(
             why="The gate is σ(b), and dσ/db = σ(1 − σ) shrinks as the memory grows. With constant gates "
             "f, ∂c_T/∂b_f is f √(1 + f²)/(1 + f) of c_T for white inputs, and f for constant ones: below "
             "1. Twice that was set before looking, since gates move.",
+        )
+    )
+    said.append(
+        Claim(
+            "What the uses of the weights contribute adds up to dh_T/dθ by hand, a polynomial in λ "
+            "(largest relative error of any unit over the batch)",
+            max(unit.error for unit in units),
+            ROUNDING,
+            why="The two are equal by the chain rule: the threshold is rounding in float64.",
         )
     )
     return tuple(said)
@@ -196,9 +208,9 @@ def sentences(
         some = [unit for unit in units if unit.form is form]
         power = fitted_power(some, opts.batch)
         said.append(
-            f"Parameter {form.name}: the sizes {', '.join(short(u.sensitivity) for u in some)} at "
-            f"memories of {', '.join(short(u.memory) for u in some)} steps grow as the memory to the "
-            f"power {power.fitted:.2f} (theory: {form.power:g})."
+            f"Parameter {form.name}: {form.why}. So the size of dh_T/dθ should go as the memory to the "
+            f"power {form.power:g}; fitted to {', '.join(short(u.sensitivity) for u in some)} at memories "
+            f"of {', '.join(short(u.memory) for u in some)} steps, the power is {power.fitted:.2f}."
         )
     ratios = [
         float(np.median([cells.alone for cells in gated if cells.forget_bias == bias]))
@@ -206,27 +218,18 @@ def sentences(
     ]
     wildest = max(gated, key=lambda cells: cells.whole.max())
     said.append(
-        "LSTM with W_h = 0: where memories are "
-        f"{', '.join(f'{memory_of(gate_of(b)):.3g}' for b in opts.biases)} steps long, a change "
-        "of the forget bias by a small ε changes the cell state c_T by "
-        f"{', '.join(f'{ratio:.2g}' for ratio in ratios)} ε of its size (median of all units, "
+        "LSTM with W_h = 0: the slope of its forget gate, σ(1 − σ), shrinks as the number of uses grows. "
+        "So a change of the forget bias by a small ε changes the cell state c_T, relative to its size, by "
+        f"{', '.join(f'{ratio:.2g}' for ratio in ratios)} times ε at memories of "
+        f"{', '.join(short(memory_of(gate_of(b))) for b in opts.biases)} steps (median of all units, "
         f"{opts.seeds_text})."
     )
     said.append(
-        "LSTM with W_h as it is: gradients through h come on top, and gates do not bound those. Largest of "
-        f"any unit: {short(float(wildest.whole.max()))} ε, with forget bias {wildest.forget_bias:g} and "
-        f"seed {wildest.seed}."
+        "LSTM with W_h as it is: gradients through h come on top, and gates do not bound those. The "
+        f"largest of any unit is {short(float(wildest.whole.max()))} times ε, with forget bias "
+        f"{wildest.forget_bias:g} and seed {wildest.seed}."
     )
     return tuple(said)
-
-
-def short(number: float) -> str:
-    """Write a number in three digits, or as a whole number.
-
-    >>> short(0.4641), short(15606.2)
-    ('0.464', '15,606')
-    """
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 EXPERIMENT = Experiment(

@@ -78,6 +78,7 @@ def chart_page(
     style: str = "",
     above: str = "",
     below: str = "",
+    then: str = "",
 ) -> str:
     """A page with one Vega-Lite chart, which needs no network and may not use any.
 
@@ -97,6 +98,8 @@ def chart_page(
         CSS of the page.
     above, below : str
         HTML before and behind the chart. An element ``#controls`` in it gets the chart's sliders.
+    then : str
+        JavaScript that is run whenever the chart has been drawn; Vega's object of it is ``view``.
     """
     return _PAGE.format(
         title=text(title),
@@ -106,6 +109,7 @@ def chart_page(
         style=style,
         above=above,
         below=below,
+        then=then,
     )
 
 
@@ -128,7 +132,7 @@ script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src dat
 <script>
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const draw = () => vegaEmbed("#chart", {spec}, {{ mode: "vega-lite", renderer: "svg", actions: false, \
-bind: "#controls", config: {themes}[+dark.matches] }});
+bind: "#controls", config: {themes}[+dark.matches] }}).then(({{ view }}) => {{ {then} }});
 dark.onchange = draw;
 draw();
 </script>

@@ -269,14 +269,17 @@ def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         with xp.on(g):
             return _pull(xp, node, g, node.value, xs, wanted)
     except (ValueError, IndexError, TypeError) as error:
-        if g.ndim != node.value.ndim and not isinstance(error, TinygradError):
-            error.add_note(f"This is the derivative rule of {node.op}{_SEVERAL}")
+        if not isinstance(error, TinygradError):
+            primitive: Any = node.primitive
+            primitive.check_rules(len(inputs))
+            if primitive.leading_axes and g.ndim != node.value.ndim:
+                error.add_note(f"This is the derivative rule of {node.op}{_SEVERAL}")
         raise
 
 
 _SEVERAL = (
     "; here several cotangents come at once, on axes in front of the output's own: write the rule for "
-    "those too (g[..., 0, :] in the place of g[0]), or make the primitive with leading_axes=False"
+    "those too (g[..., 0, :] in the place of g[0]), or make the primitive without leading_axes=True"
 )
 
 
@@ -294,7 +297,11 @@ def _pull(
         needed = tuple([x in wanted for x in inputs])
         params = {**params, "saved": node.saved, "needed": needed}
     rules, given = primitive.vjp, (xp, g, y, *xs)
-    together = rules(*given, **params) if callable(rules) else None
+    together = None
+    if callable(rules):
+        together = rules(*given, **params)
+        if type(together) is not tuple or len(together) != len(inputs):
+            primitive.check_cotangents(together, len(inputs))
     edges: list[Any] = []
     kind = type(g)
     for i, parent in enumerate(inputs):

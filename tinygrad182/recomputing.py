@@ -72,7 +72,7 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
         inside.watched = [x for x in inputs if x.memory is not None]
         # what it returns as it came, or a view of it, must not change with it
         value = flat._data if root.memory is None else backend.copy(flat._data)
-        primitive = Primitive("remat", inside.forward, inside.vjp, inside.jvp)
+        primitive = Primitive("remat", inside.forward, inside.vjp, inside.jvp, leading_axes=True)
         return _parts(record(primitive, inputs, value, {}, modes.scope), out)
 
     return rematerialized

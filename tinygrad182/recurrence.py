@@ -174,6 +174,7 @@ class Scan(Primitive):
             needs="x (T, B, I), states (B, H), weights (gates·H, I) and (gates·H, H), biases (gates·H,)",
             definition=definition,
             keeps=keeps,
+            leading_axes=True,
             gates=gates,
             parts=parts,
             weights=weights or {},

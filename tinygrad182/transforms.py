@@ -165,7 +165,7 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
             primitive.forward(xp, *xs[:i], v, *xs[i + 1 :], **node.params) for i, v in present
         )
     else:
-        rules = [(primitive.vjp[i], v) for i, v in present]  # type: ignore[index]
+        rules = [(primitive.rule(i, len(xs)), v) for i, v in present]
         total = _sum(
             rule(xp, xp.broadcast_to(v, y.shape), y, *xs, **node.params)
             for rule, v in rules

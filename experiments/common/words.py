@@ -51,6 +51,15 @@ def _range(texts: list[str]) -> str:
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
+def short(number: float) -> str:
+    """Write a number in three digits, or as a whole number.
+
+    >>> short(0.4641), short(15606.2)
+    ('0.464', '15,606')
+    """
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def percent(share: float) -> str:
     """Signed share in words.
 

@@ -16,10 +16,10 @@ PASSAGE = 192
 """Characters of the held-out text, at most, whose predictions are looked at one by one."""
 
 LAGS = 100
-"""Characters before the predicted one in the windows whose mean is taken."""
+"""Characters before the predicted one in the windows whose median is taken."""
 
 WINDOWS = 256
-"""Windows of the held-out text, at most, whose mean is taken."""
+"""Windows of the held-out text, at most, whose median is taken."""
 
 BACK = 80
 """How many characters back the claim looks: about a line of text."""
@@ -45,8 +45,8 @@ class Saliency:
     probabilities : array (T, M)
         What the model expects after each character.
     by_lag : array (LAGS,)
-        log10 of ‖∂L_k/∂x_{k−lag}‖ over that of lag 0, each the root mean square over the last characters
-        of many windows of the held-out text.
+        log10 of ‖∂L_k/∂x_{k−lag}‖ / ‖∂L_k/∂x_k‖, the median over the last characters k of many windows
+        of the held-out text. A mean would be that of one or two windows: norms far back differ by decades.
     """
 
     cell: str
@@ -97,17 +97,21 @@ def of_text(model: CharLM, text: str) -> tuple[Floats, Floats]:
 
 
 def by_lag(model: CharLM, text: str) -> Floats:
-    """log10 of the root mean square of ‖∂L_k/∂x_{k−lag}‖ over windows, over that of lag 0; ``(LAGS,)``.
+    """log10 of ‖∂L_k/∂x_{k−lag}‖ / ‖∂L_k/∂x_k‖, the median over windows; ``(LAGS,)``.
 
-    k is the last character of each window. The windows are spread evenly over the text.
+    k is the last character of each window. The windows are spread evenly over the text. Those whose loss
+    has no gradient at all are left out; NaN where there are no others.
     """
-    piece = sequences(model.encode(text), WINDOWS, LAGS)[: LAGS + 1]
-    logits, _ = model(piece[:-1])
-    loss = tg.nn.cross_entropy(logits[-1:], piece[-1:])
-    (norms,) = _log10_norms(model, loss)  # over a batch the norm is that of all windows together
-    with np.errstate(invalid="ignore"):
-        relative: Floats = norms[::-1] - norms[-1]
-    return relative
+    pieces = sequences(model.encode(text), WINDOWS, LAGS)[: LAGS + 1]
+    norms = []
+    for each in range(pieces.shape[1]):  # over a batch a norm is that of all windows together
+        piece = pieces[:, each : each + 1]
+        logits, _ = model(piece[:-1])
+        (norm,) = _log10_norms(model, tg.nn.cross_entropy(logits[-1:], piece[-1:]))
+        if np.isfinite(norm[-1]):
+            norms.append(norm[::-1] - norm[-1])
+    found: Floats = np.median(norms, axis=0) if norms else np.full(LAGS, np.nan)
+    return found
 
 
 def _log10_norms(model: CharLM, losses: tg.Tensor) -> Floats:

@@ -223,7 +223,7 @@ def _drawable(logs: Floats) -> list[float | str]:
 
 
 def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
-    """How much of the last character's norm is left that many characters before it."""
+    """How much of the last character's norm is left that many characters before it, the median."""
     panel: Row = {"column": "", "row": ""}
     rows = [
         row
@@ -242,7 +242,7 @@ def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
         x=x,
         y=charts.powers((row["value"] for row in rows), "‖∂L/∂x‖ / that of the last character"),
         title="How far back each model looks",
-        subtitle=size,
+        subtitle=f"median over windows of the held-out text; {size}",
         height=300,
     )
 
@@ -265,9 +265,9 @@ def figures(found: Sequence[Saliency], text: str, vocabulary: str, size: str) ->
             "reach",
             "How far back each model looks",
             "L is the loss of the character that follows a window of the held-out text; the curves are "
-            "root mean squares over all windows. Where a curve is at 1e-2, a small change of that "
-            "character's vector changes L a hundredth as much as a change of the last one's. A straight "
-            "line is a factor that is the same at each step back.",
+            "medians over all windows: half of the predictions look farther back, half less far. Where a "
+            "curve is at 1e-2, a small change of that character's vector changes L a hundredth as much as "
+            "a change of the last one's. A straight line is a factor that is the same at each step back.",
             lag_chart(found, size),
         ),
     )
@@ -308,8 +308,8 @@ def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:
                 *(Column(f"log10_{lag}", f"{lag} back", log10=True) for lag in AT),
                 Column("distance", "mean distance", ".1f"),
             ),
-            "‖∂L/∂x‖ that many characters back, relative to the last one that was read: the root mean "
-            "square over windows. Mean distance: characters back in the passage, weighted by the norms.",
+            "‖∂L/∂x‖ that many characters back, relative to the last one that was read: the median "
+            "over windows. Mean distance: characters back in the passage, weighted by the norms.",
             printed=True,
         ),
         Table("reach_by_lag", "The same for each number of characters back", by_lag),

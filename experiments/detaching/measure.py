@@ -86,8 +86,9 @@ class Network:
 
     @property
     def kept(self) -> float:
-        """log10 of ‖∂L/∂c_1‖ with h blocked everywhere, in units of the true one."""
-        return float(self.detached.gradient[0] - self.true.gradient[0])
+        """log10 of ‖∂L/∂c_1‖ with h blocked everywhere, in units of the true one; 0 where both are 0."""
+        left, true = self.detached.gradient[0], self.true.gradient[0]
+        return 0.0 if left == true else float(left - true)
 
 
 def growth(gradient: Floats) -> float:
@@ -176,7 +177,7 @@ def noise(
 ) -> float:
     """Root mean square distance of a single draw's ∂L/∂c_1 from the mean ``(B, H)``, relative to it.
 
-    All draws are run side by side, each on a copy of the batch.
+    It is 0 where all are 0. All draws are run side by side, each on a copy of the batch.
     """
     inputs, labels = (np.concatenate([each] * draws, axis=1) for each in batch)
     drawn = (rng.random((len(inputs), draws)) >= block).astype(float)
@@ -184,5 +185,6 @@ def noise(
     error = predict(model, inputs, kept)[-1] - tg.tensor(labels[-1])
     loss = (error * error).sum() / batch[1][-1].size
     first = to_numpy(tg.inspect.gradient_flow(loss)[""].c.grad)[0]
-    apart = first.reshape(draws, *mean.shape) - mean
-    return float(np.sqrt(np.mean(norms(apart) ** 2)) / np.linalg.norm(mean))
+    apart = norms(first.reshape(draws, *mean.shape) - mean)
+    (size,) = norms(mean[None])
+    return float(np.sqrt(np.mean((apart / size) ** 2))) if apart.any() else 0.0

@@ -34,6 +34,8 @@ class Form:
         inputs of variance 1.
     factor : float
         What that power is multiplied by, as λ approaches 1.
+    why : str
+        Where the power comes from, as a sentence without its full stop.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Form:
     by_hand: Callable[[float], tuple[float, float, float]]
     power: float
     factor: float
+    why: str
 
 
 def _scaled(decay: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
@@ -68,6 +71,8 @@ FORMS = (
         lambda decay: (1.0, 1.0, 0.0),
         1.5,
         0.5,
+        "as many uses count as the memory has steps, and each reads a state whose size grows as the root "
+        "of the memory",
     ),
     Form(
         "λ, scaled inputs",
@@ -76,6 +81,7 @@ FORMS = (
         _scaled_by_hand,
         1.0,
         0.5,
+        "states keep the size 1 however long the memory, and only the number of uses grows",
     ),
     Form(
         "ν, scaled inputs",
@@ -84,6 +90,7 @@ FORMS = (
         _exponential_by_hand,
         0.0,
         0.5,
+        "the slope dλ/dν = λ ln λ shrinks as the number of uses grows",
     ),
 )
 """λ as it is; with inputs × √(1 − λ²), which keeps the variance of states at 1; and with λ = exp(−exp ν)

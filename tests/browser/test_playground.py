@@ -24,7 +24,12 @@ Open = Callable[..., Any]
 SIZE, SEED = 4, 1
 TWO_DIGITS = math.log10(1.0501)
 """What is drawn has two significant digits; its data are compared in full elsewhere."""
-STOPS = {"radius": (0.5, 1.1), "bias": (0.0, 3.0), "forget_bias": (0.0, 2.0), "length": (10, 30)}
+STOPS: dict[str, Any] = {
+    "radius": (0.5, 1.1),
+    "bias": (0.0, 3.0),
+    "forget_bias": (0.0, 2.0),
+    "length": (10, 30),
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def check(written: Path, page: Any, key: str) -> None:
     stop = Stop.read(key)
     loss = network(stop, SIZE, SEED).loss
     (flow,) = tg.inspect.gradient_flow(loss).values()
-    for line in rows_of(written)[0][key]["lines"]:
+    for line in rows_of(written)[key]["lines"]:
         says(page, line)
     for name in "hc" if stop.cell == "LSTM" else "h":
         norms = flow[name].log10_grad_norm, np.log10(flow[name].value_norm)

@@ -63,6 +63,13 @@ def says(page: Any, i: int) -> None:
     assert page.locator("#controls input").input_value() == str(i)
 
 
+def middle(page: Any, i: int, over: float = 0.0) -> tuple[float, float]:
+    """Where the pointer is over a cell of a training step."""
+    cell = f'[aria-roledescription="rect mark"][aria-label*="training step: {i}; step t: 5"]'
+    box = page.locator(f"#chart svg path{cell}").first.bounding_box()
+    return box["x"] + box["width"] / 2 + over, box["y"] + box["height"] / 2
+
+
 CELLS = """
 () => [...document.querySelectorAll("#chart svg path[aria-roledescription='rect mark']")]
   .map(e => e.getAttribute("aria-label"))
@@ -131,6 +138,16 @@ def test_slider_and_clicks_move_the_curves_and_the_first_ones_stay(
         says(page, i)
     page.locator("#chart svg").click(position={"x": 1000, "y": 300}, force=True)  # a curve's panel
     says(page, 4)
+    page.mouse.move(*middle(page, 1))  # without a button, the rule stays
+    page.mouse.down()
+    page.mouse.move(*middle(page, 0))
+    says(page, 0)
+    page.mouse.move(*middle(page, 3))
+    says(page, 3)
+    page.mouse.up()
+    page.mouse.move(*middle(page, 5))
+    page.mouse.move(*middle(page, 5, over=1))
+    says(page, 3)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

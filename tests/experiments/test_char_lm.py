@@ -14,6 +14,7 @@ import tinygrad182 as tg
 from experiments import char_lm
 from experiments.common.cli import main
 from experiments.common.errors import DataError, OptionError
+from experiments.decoding import saliency
 from experiments.decoding.continuations import (
     Continuation,
     Sample,
@@ -408,7 +409,16 @@ ALONE = [*SMALL, "--no-compare"]
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def brief():
+    """Shorter samples and a shorter passage: what costs most of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(char_lm, "SAMPLE_LENGTH", 30)
+        patch.setattr(saliency, "PASSAGE", 48)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, brief):
     folder = tmp_path_factory.mktemp("char-lm")
     (folder / "mine.txt").write_text(a_text(LEAST))
     options = ["--data", str(folder / "mine.txt"), "--checkpoint", str(folder / "on/the.way")]
@@ -442,7 +452,8 @@ def test_a_small_run_writes_its_files(small):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file can have the name")
-def test_a_text_and_a_name_with_control_characters(tmp_path):
+def test_a_text_and_a_name_with_control_characters(tmp_path, brief, draw_only):
+    draw_only("searches", "saliency")
     data = tmp_path / "a\x0cb.txt"
     data.write_text(a_text(LEAST).replace("e", "\x00").replace("i", "\x0c").replace("o", "\x1b"))
     assert main(["char-lm", "--data", str(data), "--out", str(tmp_path / "out"), *ALONE]) == 0
@@ -454,8 +465,9 @@ def test_a_text_and_a_name_with_control_characters(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "better"), [("abc def ghi\n", False), ("a", True)])
-def test_a_text_that_counting_predicts_without_error(tmp_path, text, better):
+def test_a_text_that_counting_predicts_without_error(tmp_path, brief, draw_only, text, better):
     """n-gram models leave nothing of it; also, its name is not UTF-8."""
+    draw_only(*["reach", "saliency"] * better)  # of which no gradient has a logarithm
     data = tmp_path / ("für.txt" if sys.platform == "win32" else "f\udcfcr.txt")
     data.write_text(text * (LEAST // len(text) + 1))
     assert main(["char-lm", "--data", str(data), "--out", str(tmp_path / "out"), *ALONE]) == 0
@@ -466,7 +478,8 @@ def test_a_text_that_counting_predicts_without_error(tmp_path, text, better):
     assert "-0.00" not in record["headline"]
 
 
-def test_a_finished_model_is_decoded_without_training(small, tmp_path, monkeypatch):
+def test_a_finished_model_is_decoded_without_training(small, tmp_path, monkeypatch, draw_only):
+    draw_only()
     monkeypatch.setattr(Learner, "step", None)
     finished, on_the_way = small / "out/model.safetensors", small / "on/the.way"
     assert tg.load(finished).meta == tg.load(on_the_way).meta

@@ -124,7 +124,7 @@ def test_a_wrong_factor_fails_the_claims(fault, monkeypatch):
     monkeypatch.setattr(measure, "predict", lambda m, x, kept: predict(m, x, FAULTS[fault](kept)))
     opts = h_detach.HDetachOptions(length=6, forget_bias=(0.0,), scale=(1.0,))
     claims = h_detach.claims(opts, [seen()])
-    assert [claim.holds for claim in claims[:2]] == [False, False]
+    assert [claim.holds for claim in claims[3:]] == [False, False]
 
 
 def test_the_noise_of_many_draws_is_that_of_every_choice():
@@ -153,7 +153,7 @@ def test_a_run_measures_every_network_and_draws_every_figure():
     sizes = {"length": 5, "hidden_size": 3, "batch": 2, "repeats": 2, "draws": 2}
     result = run(h_detach.EXPERIMENT, **sizes, forget_bias=(0.0, 5.0), scale=(1.0,), block=(0.5,))
     assert list(draw(result)) == ["forget_bias_0", "forget_bias_5", "hops", "direction"]
-    assert [claim.holds for claim in result.claims[:3]] == [True] * 3
+    assert [result.claims[i].holds for i in (0, 3, 4)] == [True] * 3
     networks, blocked, steps, hops = result.tables
     assert [row["forget_bias"] for row in networks.rows] == [0.0, 0.0, 5.0, 5.0]
     assert [row["block"] for row in blocked.rows] == [0.0, 0.5, 1.0] * 4
@@ -166,20 +166,45 @@ def test_a_run_measures_every_network_and_draws_every_figure():
 
 def test_a_gradient_that_underflows_to_0_is_measured():
     sizes = {
-        "length": 120,
+        "length": 40,
         "hidden_size": 2,
         "batch": 1,
         "repeats": 1,
         "block": (),
         "scale": (0.1,),
     }
-    result = run(h_detach.EXPERIMENT, **sizes, forget_bias=(-8.0,))
+    result = run(h_detach.EXPERIMENT, **sizes, forget_bias=(-20.0,))
     assert result.tables[0].rows[0]["detached_first_log10"] == -np.inf
-    assert [claim.holds for claim in result.claims[:3]] == [True] * 3
+    assert [result.claims[i].holds for i in (0, 3, 4)] == [True] * 3
+    assert "Here none grows with h either." in result.headline
     assert "seed 0, 0 of ‖∂L/∂c_1‖ is left" in result.headline
 
 
-def test_a_run_of_the_ends_alone_writes_its_files(tmp_path):
+def test_where_no_gradient_arrives_at_all_nothing_is_lost_and_nothing_is_noise():
+    sizes = {"length": 5, "hidden_size": 2, "batch": 1, "repeats": 1, "block": (0.5,)}
+    result = run(h_detach.EXPERIMENT, **sizes, forget_bias=(-800.0,), scale=(1e-300,))
+    row = result.tables[0].rows[0]
+    assert (row["first_log10"], row["detached_first_log10"]) == (-np.inf, -np.inf)
+    assert row["noise"] == 0.0
+    assert result.headline.endswith("Nor is anything of ‖∂L/∂c_1‖ lost.")
+    assert "nan" not in " ".join(result.reading)
+
+
+def test_the_noise_of_a_gradient_whose_squares_underflow_is_measured():
+    model, batch = setting(length=4, batch=1)
+    rng = [np.random.default_rng(0) for _ in range(2)]
+    mean = gradients(model, measure.loss_with(model, batch, 0.6))[0][0]
+    expected = measure.noise(model, batch, 0.4, 8, rng[0], mean)
+    tiny = 1e-200  # of the head, and so of every gradient; the error is that of a prediction of 0
+    model.head.weight.assign(tiny * model.head.weight.numpy())
+    model.head.bias.assign(np.zeros(1))
+    mean = gradients(model, measure.loss_with(model, batch, 0.6))[0][0]
+    assert 0 < np.abs(mean).max() < 1e-190
+    assert measure.noise(model, batch, 0.4, 8, rng[1], mean) == pytest.approx(expected)
+
+
+def test_a_run_of_the_ends_alone_writes_its_files(tmp_path, draw_only):
+    draw_only("forget_bias_1")
     sizes = ["--length", "4", "--hidden-size", "2", "--batch", "2", "--repeats", "1"]
     ends = ["--block", "0", "1", "--forget-bias", "1", "--scale", "2"]
     assert main(["h-detach", "--out", str(tmp_path / "out"), *sizes, *ends]) == 0

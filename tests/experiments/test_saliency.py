@@ -51,17 +51,29 @@ def test_each_norm_is_that_of_the_gradient_by_the_vector(cell, layers):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_by_lag_is_the_mean_square_over_windows(cell, monkeypatch):
+def test_by_lag_is_the_median_over_windows(cell, monkeypatch):
     monkeypatch.setattr(measured, "LAGS", 6)
     monkeypatch.setattr(measured, "WINDOWS", 3)
     model, text = a_model(cell), "abc de bad cab dead ace bed"
     starts = [0, 9, 18]  # 27 characters are three pieces, whose first 7 are read
-    squares = np.zeros(6)
+    left = []
     for start in starts:
         losses, x = losses_by_hand(model, model.encode(text[start : start + 7])[:, None])
         (gradient,) = tg.grad(losses[5, 0], [x])
-        squares += (gradient.numpy()[::-1, 0] ** 2).sum(axis=-1)
-    assert_close(10.0 ** by_lag(model, text), np.sqrt(squares / squares[0]), 1e-11)
+        norms = np.linalg.norm(gradient.numpy()[::-1, 0], axis=-1)
+        left.append(norms / norms[0])
+    assert_close(10.0 ** by_lag(model, text), np.sort(left, axis=0)[1], 1e-11)
+
+
+def test_a_window_without_a_gradient_is_left_out_of_the_median(monkeypatch):
+    monkeypatch.setattr(measured, "LAGS", 3)
+    monkeypatch.setattr(measured, "WINDOWS", 4)
+    norms = iter([[[-9.0, -2.0, -1.0]], [[-np.inf] * 3], [[-5.0, -4.0, 1.0]], [[-3.0, -3.0, 0.0]]])
+    monkeypatch.setattr(measured, "_log10_norms", lambda model, loss: np.array(next(norms)))
+    text = "abc de bad cab d"
+    assert by_lag(a_model("rnn"), text).tolist() == [0.0, -3.0, -6.0]
+    monkeypatch.setattr(measured, "_log10_norms", lambda model, loss: np.full((1, 3), -np.inf))
+    assert np.isnan(by_lag(a_model("rnn"), text)).all()
 
 
 def found_of(cell, *norms):
@@ -178,3 +190,4 @@ def test_nothing_is_claimed_about_an_lstm_alone():
     assert char_lm.farther(looked(lstm=-1.0)) == ()
     (said,) = char_lm.looking_back(looked(rnn=-412.0, lstm=-1.0))
     assert "1.0e-412 in the RNN, 0.1 in the LSTM is left 80 characters before it" in said
+    assert said.startswith("An RNN multiplies the gradient by W_h at each step back; a gated cell")

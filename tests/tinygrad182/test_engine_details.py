@@ -382,13 +382,14 @@ def test_what_is_used_twice_is_walked_once() -> None:
 
 
 def _with_rule(rule: Any, broadcasts: bool = False, together: bool = False) -> tg.Primitive:
-    """Twice its input, by a derivative rule of one's own."""
+    """Twice its input, by a derivative rule of one's own that promises leading axes."""
     return tg.Primitive(
         "wrong",
         forward=lambda xp, x: 2.0 * x,
         vjp=(lambda *args: (rule(*args),)) if together else (rule,),
         jvp="linear",
         broadcasts=broadcasts,
+        leading_axes=True,
     )
 
 
@@ -423,6 +424,84 @@ def test_a_rule_that_returns_no_array_is_told(rule: Any, together: bool) -> None
         tg.DTypeError, match=r"rule of wrong returned a .*; return an array .*\(3,\)"
     ):
         tg.apply(_with_rule(rule, together=together), leaf(np.ones(3))).sum().backward()
+
+
+def _product(vjp: Any, **options: Any) -> Any:
+    """The product of two Tensors by a primitive of one's own, as a function."""
+    product = tg.Primitive("product", lambda xp, a, b: a * b, vjp, "elementwise", **options)
+    return lambda a, b: tg.apply(product, a, b)
+
+
+def _backward(f: Any, a: tg.Tensor, b: tg.Tensor) -> None:
+    f(a, b).sum().backward()
+
+
+def _twice_backward(f: Any, a: tg.Tensor, b: tg.Tensor) -> None:
+    tg.grad(f(a, b).sum(), (a, b), create_graph=True)
+
+
+def _jacobian(f: Any, a: tg.Tensor, b: tg.Tensor) -> None:
+    tg.jacobian(lambda b: f(a, b), b)
+
+
+def _jvp(f: Any, a: tg.Tensor, b: tg.Tensor) -> None:
+    tg.jvp(f, (a, b), (a, b))
+
+
+DERIVED = [_backward, _twice_backward, _jacobian, _jvp]
+RETURNED: dict[str, tuple[Any, type[Exception], str]] = {
+    "too few": (lambda xp, g, y, a, b: (g * b,), tg.ShapeError, "a tuple of 1"),
+    "none": (lambda xp, g, y, a, b: (), tg.ShapeError, "a tuple of 0"),
+    "too many": (lambda xp, g, y, a, b: [g * b, g * a, g], tg.ShapeError, "a list of 3"),
+    "nothing": (lambda xp, g, y, a, b: None, tg.DTypeError, "a NoneType"),
+    "a function": (lambda xp, g, y, a, b: len, tg.DTypeError, "a builtin_function_or_method"),
+    "an array": (
+        lambda xp, g, y, a, b: xp.stack([g * b, g * a]),
+        tg.DTypeError,
+        "a (ndarray|Tensor)",
+    ),
+}
+
+
+@pytest.mark.parametrize("derived", DERIVED)
+@pytest.mark.parametrize("leading_axes", [False, True])
+@pytest.mark.parametrize("name", RETURNED)
+def test_a_rule_for_all_inputs_returns_a_cotangent_for_each(
+    name: str, leading_axes: bool, derived: Any
+) -> None:
+    rule, kind, returned = RETURNED[name]
+    f = _product(rule, leading_axes=leading_axes)
+    message = f"^the derivative rule of product returned {returned}, for 2 inputs; return a tuple "
+    with pytest.raises(kind, match=message):
+        derived(f, leaf([0.5, 2.0]), leaf([1.0, 3.0]))
+
+
+@pytest.mark.parametrize("derived", DERIVED)
+@pytest.mark.parametrize("leading_axes", [False, True])
+@pytest.mark.parametrize(
+    ("vjp", "told"),
+    [
+        ((lambda xp, g, y, a, b: g * b,), "a tuple of 1"),
+        ((), "a tuple of 0"),
+        (None, "a NoneType"),
+    ],
+)
+def test_there_is_a_rule_for_each_input(
+    vjp: Any, told: str, leading_axes: bool, derived: Any
+) -> None:
+    f = _product(vjp, leading_axes=leading_axes)
+    message = f"^the vjp of product is {told}, for 2 inputs; pass a tuple with a rule for each"
+    with pytest.raises((tg.ShapeError, tg.DTypeError), match=message):
+        derived(f, leaf([0.5, 2.0]), leaf([1.0, 3.0]))
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_an_elementwise_rule_may_be_one_for_all_inputs(kind: Any) -> None:
+    f = _product(lambda xp, g, y, a, b: kind([g * b, g * a]))
+    a, b = const([0.5, 2.0]), const([1.0, 3.0])
+    tg.testing.check_gradients(f, a, b)
+    _, tangent = tg.jvp(f, (a, b), (const([1.0, 0.0]), const([10.0, 1.0])))
+    assert host(tangent).tolist() == [6.0, 2.0]
 
 
 @pytest.mark.parametrize("found", [1.0, None, [1.0], tg.ones(3)])

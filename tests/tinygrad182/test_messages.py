@@ -65,6 +65,8 @@ def _changed_argument_before_it_runs_again(x: tg.Tensor) -> None:
 
 
 WRONG = tg.Primitive("wrong", lambda xp, x: x * 2, (lambda xp, g, y, x: g[:1],), "linear")
+TOO_FEW = tg.Primitive("product", lambda xp, a, b: a * b, lambda xp, g, y, a, b: (g * b,), "linear")
+ONE_RULE = tg.Primitive("product", lambda xp, a, b: a * b, (lambda xp, g, y, a, b: g,), "linear")
 BROADCAST = "shapes must broadcast: aligned from the right, each two sizes equal or one of them 1"
 
 # … at the end of a text: what the array library says about it follows.
@@ -99,6 +101,17 @@ MESSAGES: list[tuple[Call, str]] = [
         "grad: 1 outputs but 2 cotangents in grad_outputs",
     ),
     # --- on its way ---
+    (
+        lambda x: tg.apply(TOO_FEW, x, x).sum().backward(),
+        "the derivative rule of product returned a tuple of 1, for 2 inputs; return a tuple with a "
+        "cotangent for each, None for one that has no derivative, or pass a tuple of rules, one for each: "
+        "vjp=(rule,) for one input",
+    ),
+    (
+        lambda x: tg.apply(ONE_RULE, x, x).sum().backward(),
+        "the vjp of product is a tuple of 1, for 2 inputs; pass a tuple with a rule for each, None for "
+        "one that has no derivative",
+    ),
     (
         _freed,
         "the graph through tanh, at t = 3 was freed by an earlier backward pass; if it made a state that "

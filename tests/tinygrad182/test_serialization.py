@@ -237,6 +237,43 @@ def test_pytorch_loads_ours_and_we_load_pytorchs(name: str, tmp_path: Path) -> N
     assert_close(_first(ours(const(x))), expected, 2e-6)
 
 
+def _shared(nn: Any) -> Any:
+    """A layer in two places, and a head whose weight is the table's."""
+    table, layer, head = nn.Embedding(5, 2), nn.Linear(2, 2), nn.Linear(2, 5)
+    head.weight = table.weight
+    return nn.Sequential(table, layer, layer, head)
+
+
+def test_every_place_of_a_module_is_in_the_file(tmp_path: Path) -> None:
+    model, twin = _shared(tg.nn), _shared(tg.nn)
+    tg.save(tmp_path / "file", model, tg.optim.Adam(model.parameters()))
+    checkpoint = tg.load(tmp_path / "file")
+    places = ["0.weight", *(f"{i}.{name}" for i in (1, 2, 3) for name in ("weight", "bias"))]
+    assert sorted(checkpoint.model) == sorted(places)
+    twin.load_state_dict(checkpoint.model)
+    assert_same_states(twin.state_dict(), model.state_dict())
+    assert twin[3].weight is twin[0].weight
+
+
+def test_pytorch_loads_a_module_in_two_places_and_we_load_pytorchs(tmp_path: Path) -> None:
+    torch = needs_torch()
+    from safetensors import torch as files
+
+    ours, theirs = _shared(tg.nn), _shared(torch.nn)
+    tg.save(tmp_path / "ours", ours)
+    theirs.load_state_dict(files.load_file(tmp_path / "ours"), strict=True)
+    state = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    assert_same_states(state, ours.state_dict())
+    theirs = _shared(torch.nn)
+    torch.save(theirs.state_dict(), tmp_path / "all.pt")  # safetensors refuses names of one memory
+    files.save_model(theirs, str(tmp_path / "each once"))  # and leaves all but one out
+    for name, strict in (("all.pt", True), ("each once", False)):
+        ours = _shared(tg.nn)
+        ours.load_state_dict(tg.load(tmp_path / name).model, strict=strict)
+        state = {name: value.numpy() for name, value in theirs.state_dict().items()}
+        assert_same_states(ours.state_dict(), state)
+
+
 def test_a_dtype_that_numpy_lacks(tmp_path: Path) -> None:
     torch = needs_torch()
     from safetensors import torch as files

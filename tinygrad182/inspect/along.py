@@ -60,13 +60,20 @@ def sent(
     if node.op == "cumulative_sum":
         (x,) = mixed
         yield x, *cumulated(g, powers, node.params["axis"])
-    elif is_elementwise(node) or node.op == "broadcast_to":
+    elif _takes_one_call(node, g) or node.op == "broadcast_to":
         yield from _summed(node, g, powers, mixed)
     else:
         ends = {x for x in mixed if in_own_type(x)}
         limit = 4 * largest_exponent(g.dtype)  # further out, nothing shows in their type
         yield from _in_bands(node, g, powers, ends, limit)
         yield from _in_bands(node, g, powers, mixed - ends, None)
+
+
+def _takes_one_call(node: Node, g: Array) -> bool:
+    """Whether one call of a rule gives what every element of a cotangent, or of several, sends."""
+    primitive: Any = node.primitive
+    by_elements = is_elementwise(node) and not callable(primitive.vjp)
+    return by_elements and (primitive.leading_axes or g.ndim == node.value.ndim)
 
 
 def _summed(node: Node, g: Array, powers: Array, mixed: set[Node]) -> Iterator[Sent]:

@@ -107,9 +107,10 @@ class BoxDifference:
         """The numbers of an operation at one step in both runs; zeros where there is no gradient."""
         both = [_at_time(box, time) for box in (self.a, self.b)]
         if both[0] and both[1]:
-            pairs = _pairs(both[0], both[1], what)
-            return next((a, b) for operation, a, b in pairs if operation.label == label)
-        alone = [steps.of(what)[label] if steps else None for steps in both]
+            for operation, mine, other in _pairs(both[0], both[1], what):
+                if operation.label == label:
+                    return mine, other
+        alone = [steps.of(what).get(label) if steps else None for steps in both]
         first, second = (rows or zeros_like(other) for rows, other in (alone, alone[::-1]))
         return first, second
 
@@ -155,6 +156,7 @@ def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -
                 if scale is not None:
                     row = box.sums.setdefault(operation.label, np.full(len(box.time), np.nan))
                     row[at] = apart(ours, theirs, scale).max(-1, initial=0.0)
+        _add_states_that_are_cut_off(box, first, second)
         for operation in first.operations:
             box.operands.setdefault(operation.label, set()).update(operation.operands)
             for x in operation.operands:
@@ -182,6 +184,20 @@ def _add_what_is_cut_off(box: BoxDifference) -> None:
                 if label in box.gradients:
                     some = Rows(rows.values[before], rows.powers[before])
                     box.gradients[label][at] = apart(some, zeros_like(some)).max(-1, initial=0.0)
+
+
+def _add_states_that_are_cut_off(box: BoxDifference, a: Alike, b: Alike) -> None:
+    """Compare gradients with 0 of states that the other run's loss does not lead to at a step of both."""
+    at = np.searchsorted(box.time, a.times)
+    for mine, other, others in ((a, b, box.b), (b, a, box.a)):
+        there = {operation.label for operation in other.operations}
+        for operation in mine.operations:
+            label = operation.label
+            cut = operation.kind == "state" and label in mine.grads and label not in there
+            if cut and any(label in steps.grads for steps in others.steps):
+                row = box.gradients.setdefault(label, np.full(len(box.time), np.nan))
+                rows = mine.grads[label]
+                row[at] = apart(rows, zeros_like(rows)).max(-1, initial=0.0)
 
 
 def _shared(a: TracedBox, b: TracedBox) -> Iterator[tuple[Alike, Alike]]:

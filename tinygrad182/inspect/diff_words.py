@@ -26,10 +26,20 @@ def parted(
     going = "The values part first" if what == "values" else "Going back, the gradients part first"
     if parting.cause == "input":
         going = "The runs are given different numbers: their values part first"
-    sentences = [f"{going} {place(parting)}: {_numbers(parting, what)}.", _why(parting, what)]
+    sentences = [f"{going} {place(parting)}: {_numbers(parting, what)}.", *_way(parting)]
+    sentences.append(_why(parting, what))
     if parting.cause == "parameters":
         sentences += differing(parameters, tolerance)
-    return [*sentences, _following(parting, what, boxes, tolerance)]
+    return [*sentences, *_following(what, boxes, tolerance)]
+
+
+def _way(parting: Parting) -> list[str]:
+    """Through which operations a value reaches a state, where the gates of a loop have no names."""
+    if not parting.way or parting.kind == "gate" or parting.cause not in ("arises", "parameters"):
+        return []
+    *between, state = parting.way
+    through = f" through {and_(between)}" if between else ""
+    return [f"From there it goes{through} into {state}."]
 
 
 def first_step(parting: Parting, what: What) -> str:
@@ -45,7 +55,8 @@ def place(parting: Parting) -> str:
     if parting.time is None:
         return where
     step = f"t = {parting.time}" if parting.is_recurrent else f"call {parting.time}"
-    return f"at {step} {where}"
+    turned = parting.is_recurrent and parting.path.endswith("_reverse")
+    return f"at {step} {where}{', which counts from the end' * turned}"
 
 
 def _numbers(parting: Parting, what: What) -> str:
@@ -54,16 +65,26 @@ def _numbers(parting: Parting, what: What) -> str:
         name = f"gate {parting.label}"
     elif parting.kind == "state":
         name = f"the state {parting.label}"
+        if parting.gate == parting.label:
+            name = f"the marked {parting.label}"
     elif parting.kind == "input":
         name = f"the input {parting.label}"
     elif parting.kind == "before":
         name = f"the initial state {parting.label.removesuffix('₋')}"
     if what == "gradients":
         name = f"the gradient by {name}"
-    columns = f"gate {parting.gate}, " if parting.gate and parting.kind != "gate" else ""
     first, second = both_numbers(parting)
-    at = f"{columns}unit {parting.unit} of sequence {parting.sequence}"
-    return f"{name} ({at}) is {first} in a and {second} in b"
+    return f"{name}{_where(parting)} is {first} in a and {second} in b"
+
+
+def _where(parting: Parting) -> str:
+    """Of which number of an array two numbers are told."""
+    if parting.is_recurrent or len(parting.element) == 2:
+        gate = f"gate {parting.gate}, " if parting.gate else ""
+        if parting.gate in (parting.label, *parting.way):  # it is named, or a mark of a loop
+            gate = f"{parting.gate}, " if parting.gate != parting.label else ""
+        return f" ({gate}unit {parting.unit} of sequence {parting.sequence})"
+    return f" (element {[*parting.element]})" if parting.element else ""
 
 
 def both_numbers(parting: Parting) -> tuple[str, str]:
@@ -96,6 +117,25 @@ def _why(parting: Parting, what: What) -> str:
             return "The values that this gradient is computed from differ already."
         case "input", _:
             return "Nothing that was computed before differs."
+        case "between", _:
+            return (
+                "All that was compared before it agrees: other data comes in here, or something between "
+                "differs, as a mask of dropout."
+            )
+        case "uncompared", _:
+            return (
+                "What it is computed from cannot be compared, for the runs do not have the same steps, "
+                "shapes or layers."
+            )
+        case "unknown", _:
+            return (
+                "The gradients that it is computed from agree; whether values or parameters differ cannot "
+                "be told without them."
+            )
+        case "overflow", _:
+            return (
+                "What it is computed from agrees: the coarser dtype cannot hold so large a number."
+            )
         case _, "values":
             return (
                 "What it is computed from agrees, the parameters included: something else was computed, "
@@ -137,9 +177,7 @@ def _gates(names: Sequence[str]) -> str:
     return f"gate {names[0]}" if len(names) == 1 else f"the gates {and_(names)}"
 
 
-def _following(
-    parting: Parting, what: What, boxes: Sequence[BoxDifference], tolerance: float
-) -> str:
+def _following(what: What, boxes: Sequence[BoxDifference], tolerance: float) -> list[str]:
     """What differs besides, as a list of boxes and steps."""
     told = []
     for box in boxes if what == "values" else reversed(boxes):
@@ -147,7 +185,8 @@ def _following(
         steps = box.time[np.any(rows, axis=0)] if rows else box.time[:0]
         if len(steps):
             told.append(f"{box.name}{_steps(box, steps)}")
-    return f"The {what} that differ are those of {and_(told)}."
+    told = [*dict.fromkeys(told)]
+    return [f"The {what} that differ are those of {and_(told)}."] if told else []
 
 
 def _steps(box: BoxDifference, steps: HostArray) -> str:
@@ -202,7 +241,7 @@ def unlike(boxes: Sequence[BoxDifference], alone: tuple[list[str], list[str]]) -
         if box.unlike:
             label, (first, second) = next(iter(box.unlike.items()))
             others = len(box.unlike) - 1
-            more = f", and {others} more operations" if others else ""
+            more = f" and {others} more operation{'s' * (others > 1)}" if others else ""
             told.append(
                 f"{box.name}: {label}{more} cannot be compared number by number: {label} is "
                 f"{_shape(first)} in a and {_shape(second)} in b."

@@ -203,6 +203,9 @@ class StatesByName(ByName[Flow]):
         found: Flow = states[name]
         return found
 
+    def __repr__(self) -> str:
+        return "\n".join(f"{self.path} {name}\n{state!r}" for name, state in self.items())
+
 
 class StackFlow(StatesByName[States], Drawn, Generic[States]):
     """The states of one module call by name, and their curves."""

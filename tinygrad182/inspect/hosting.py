@@ -87,20 +87,20 @@ def twins_of(
             )
         ours = PRIMITIVES.get(node.op) is node.primitive or is_scan(node)
         if node.primitive is not None and not ours:
-            twin.primitive = replace(node.primitive, vjp=_there(node))
+            twin.primitive = replace(node.primitive, vjp=_there(node), leading_axes=True)
             if twin.saved is not None:
                 twin.saved = None
     return twins, list(hosts)
 
 
-def _there(node: Node) -> Callable[..., list[Array]]:
+def _there(node: Node) -> Callable[..., tuple[Array, ...]]:
     """Return a node's derivative rule that runs where the node's arrays are.
 
     The function inside :func:`tinygrad182.remat`, and primitives that nobody registered, may know the
     arrays of their device only.
     """
 
-    def vjp(xp: Any, g: Array, y: Array, *xs: Array, **params: Any) -> list[Array]:
+    def vjp(xp: Any, g: Array, y: Array, *xs: Array, **params: Any) -> tuple[Array, ...]:
         inputs = node.inputs or ()
         g = backend.move(g, device_of(node.value))
         edges = pull(node, g, {x for x in inputs if isinstance(x, Node)})
@@ -108,7 +108,7 @@ def _there(node: Node) -> Callable[..., list[Array]]:
         sent: dict[Any, list[Array]] = {}
         for (x, _), c in zip(edges, backend.fetch(whole), strict=True):
             sent.setdefault(x, []).append(c)
-        return [sent[x].pop(0) if sent.get(x) else None for x in inputs]
+        return tuple([sent[x].pop(0) if sent.get(x) else None for x in inputs])
 
     return vjp
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +18,8 @@ LONGEST = 16
 _BETWEEN = {
     "add": " + ", "subtract": " − ", "multiply": "∘", "divide": " / ", "matmul": " ", "maximum": " ∨ ",
 }  # fmt: skip
+_FUNCTION = re.compile(r"\w+\((?:[^()]|\([^()]*\))*\)")
+_SMALL = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _TIGHT = {"multiply", "matmul", "divide"}
 
 
@@ -35,6 +39,7 @@ def labels_of(
     """
     found: dict[Node, str] = {}
     inputs = [node for node in nodes if given.get(node) == "input"]
+    counts: Counter[str] = Counter()
     for node in nodes:
         if node in names:
             found[node] = names[node] + ("₋" if given.get(node) == "before" else "")
@@ -43,21 +48,34 @@ def labels_of(
             found[node] = _made_before(node, letter)
         else:
             found[node] = _label(node, found)
+            if found[node] == node.op:  # what is made of it is to say of which one
+                found[node] = _numbered(node.op, counts)
     own = {node for node in names if node not in given}
     return told_apart(found | _sums(nodes, found, names), own)
 
 
 def told_apart(labels: dict[_Key, str], own: Container[_Key]) -> dict[_Key, str]:
-    """Return labels of which each stands once: a second one has a prime behind it.
+    """Return labels of which each stands once: a second one has a small 2 behind it.
 
     The states and gates of the step itself, ``own``, keep their names.
     """
-    found, taken = dict(labels), set[str]()
+    found, taken, counts = dict(labels), set[str](), Counter[str]()
     for key in sorted(labels, key=lambda key: key not in own):
         while found[key] in taken:
-            found[key] += "′"
+            found[key] = _numbered(labels[key], counts)
         taken.add(found[key])
     return found
+
+
+def _numbered(label: str, counts: Counter[str]) -> str:
+    """A label that stands several times, apart from the first: ``tanh₂(z)``, ``(W h + b)₃``."""
+    counts[label] += 1
+    if counts[label] == 1:
+        return label
+    number = str(counts[label]).translate(_SMALL)
+    if _FUNCTION.fullmatch(label):
+        return label.replace("(", f"{number}(", 1)
+    return f"({label}){number}" if " " in label or "∘" in label else f"{label}{number}"
 
 
 def _sums(

@@ -28,7 +28,17 @@ ROUNDINGS = 100
 GROWTH = 30
 """By so much one operation may enlarge a difference that is in its operands already."""
 
-Cause = Literal["arises", "input", "parameters", "values", "grown"]
+Cause = Literal[
+    "arises",
+    "input",
+    "between",
+    "uncompared",
+    "overflow",
+    "parameters",
+    "values",
+    "grown",
+    "unknown",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +58,15 @@ class Parting:
     is_recurrent : bool
         Whether ``time`` is a step of a recurrence.
     gate : str
-        The gate that it is, or of whose columns the number is; ``""`` for none.
+        The gate that it is, or of whose columns the number is; ``""`` for none. In a loop of one's own,
+        what is marked and not handed on, or else the label of what is computed from those columns.
     sequence, unit : int
         Where the difference is largest: a row of the batch, and a column; of a gate's columns, the unit.
+    element : tuple of int
+        The same as an index; of a module, whose arrays may have any number of axes.
+    way : tuple of str
+        Operations of the same step through which a differing value reaches the next state, which is the
+        last of them; empty where there are several ways.
     a, b : float
         Both numbers there, divided by 10 to the power ``log10_scale``, for gradients may lie far below
         what a float can hold.
@@ -58,11 +74,13 @@ class Parting:
     difference : float
         Of both numbers, relative to the largest one of the row; ∞ where one is finite and the other is
         not.
-    cause : {"arises", "input", "parameters", "values", "grown"}
+    cause : str
         ``"arises"``: what it is computed from agrees, parameters included. ``"parameters"``: those
-        differ. ``"input"``: the model is given something else. ``"values"``, of gradients alone: the
-        values that the gradient is computed from differ. ``"grown"``: no single place is the cause;
-        differences of rounding grew step by step.
+        differ. ``"input"``: the model is given something else. ``"between"``: a layer or module behind
+        others is. ``"uncompared"``: what it is computed from has no counterpart in the other run.
+        ``"overflow"``: the coarser dtype cannot hold the number. ``"values"``, of gradients alone: the
+        values that the gradient is computed from differ; ``"unknown"``: values were not saved.
+        ``"grown"``: no single place is the cause; differences of rounding grew step by step.
     parameters : tuple of str
         Those that the operation, or what the gradient comes from, reads and that differ.
     """
@@ -75,6 +93,8 @@ class Parting:
     gate: str
     sequence: int
     unit: int
+    element: tuple[int, ...]
+    way: tuple[str, ...]
     a: float
     b: float
     log10_scale: float
@@ -102,6 +122,10 @@ class Partings:
         Relative differences up to this are no parting.
     limit : float
         Differences that no single place is the cause of are told above this.
+    largest : float or None
+        The largest number of the coarser dtype, where the runs have two.
+    alike : bool
+        Whether both runs have the same layers and modules, steps and shapes.
     """
 
     def __init__(
@@ -110,11 +134,15 @@ class Partings:
         parameters: Mapping[str, ParameterDifference],
         tolerance: float,
         limit: float,
+        largest: float | None,
+        alike: bool,
     ) -> None:
         self.boxes = boxes
         self.parameters = parameters
         self.tolerance = tolerance
         self.limit = limit
+        self.largest = largest
+        self.alike = alike
         self._in_a = [box.a for box in boxes]
 
     def first(self, what: What) -> Parting | None:
@@ -191,8 +219,28 @@ class Partings:
             if operation.kind == "before":  # it is the state of the step before, but for the first
                 explained = np.where(np.arange(len(found)) == box.first_step(), explained, np.inf)
         else:
-            explained = _largest(box.values, box.operands.get(label, ()), found)
-        return (found > self.tolerance) & ~(found <= GROWTH * explained)
+            known, others = _compared(box.values, box.operands, label)
+            explained = _largest(box.values, known, found)
+            if others:
+                explained = np.maximum(explained, self._given_by(i))
+        arises = (found > self.tolerance) & ~(found <= GROWTH * explained)
+        if operation.kind == "input":
+            for k in np.flatnonzero(arises):
+                arises[k] = not self._comes_from_another_loop(i, label, int(box.time[k]))
+        return arises
+
+    def _comes_from_another_loop(self, i: int, label: str, time: int) -> bool:
+        """Whether a loop that stands behind, but runs beside, computes an input of a step."""
+        mine = self.boxes[i].rows(label, time, "values")[0].values
+        return any(
+            o.label in other.values
+            and time in other.a.times
+            and np.array_equal(other.rows(o.label, time, "values")[0].values, mine)
+            for other in self.boxes[i + 1 :]
+            if other.is_recurrent and self.boxes[i].is_recurrent
+            for o in other.operations
+            if not o.is_given
+        )
 
     def _given_by(self, i: int) -> HostArray:
         """The largest difference of what a step may be given: of boxes before, and of steps before."""
@@ -206,10 +254,29 @@ class Partings:
     def _cause_of_value(self, at: Place) -> tuple[Cause, tuple[str, ...]]:
         box = self.boxes[at.box]
         operation = box.operations[at.operation]
-        weights = self._differing(operation.weights)
-        if weights:
+        _, others = _compared(box.values, box.operands, operation.label)
+        hidden = [o for steps in box.a.steps for o in steps.operations if o.label in others]
+        every = dict.fromkeys(name for o in (operation, *hidden) for name in o.weights)
+        if weights := self._differing([*every]):
             return "parameters", weights
-        return ("input" if operation.is_given else "arises"), ()
+        if self._overflows(box, at):
+            return "overflow", ()
+        behind = operation.is_given and (at.box > 0 or not box.is_recurrent)
+        if not self.alike and (behind or others & box.unlike.keys()):
+            return "uncompared", ()
+        if operation.is_given or others:
+            return ("between" if at.box else "input"), ()
+        return "arises", ()
+
+    def _overflows(self, box: BoxDifference, at: Place) -> bool:
+        """Whether a number is one that the coarser of two dtypes cannot hold."""
+        if self.largest is None:
+            return False
+        label, time = box.operations[at.operation].label, int(box.time[at.step])
+        first, second, _ = at_one_power(*box.rows(label, time, "values"))
+        odd = np.isfinite(first) != np.isfinite(second)
+        finite = np.where(np.isfinite(first), first, second)
+        return bool((np.abs(finite[odd]) >= self.largest / GROWTH).any())
 
     def _differing(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of some parameters whose values differ."""
@@ -222,7 +289,8 @@ class Partings:
         """At which steps a gradient differs more than those that it is computed from explain."""
         box = self.boxes[i]
         found, operation = box.gradients[label], box.operations[self._position(i, label)]
-        explained = _largest(box.gradients, box.consumers.get(label, ()), found)
+        known, _ = _compared(box.gradients, box.consumers, label)
+        explained = _largest(box.gradients, known, found)
         before = f"{label}₋"
         if operation.kind == "before":  # it is the gradient of a state, but for the initial one
             explained = np.where(np.arange(len(found)) == box.first_step(), explained, np.inf)
@@ -244,6 +312,8 @@ class Partings:
 
     def _cause_of_gradient(self, at: Place) -> tuple[Cause, tuple[str, ...]]:
         box = self.boxes[at.box]
+        if not box.values:
+            return "unknown", ()
         operation = box.operations[at.operation]
         steps = [at.step]
         if operation.kind == "state":
@@ -260,7 +330,10 @@ class Partings:
         if near > self.tolerance:
             return "values", ()
         weights = self._differing([name for each in readers for name in each.weights])
-        return ("parameters", weights) if weights else ("arises", ())
+        if weights:
+            return "parameters", weights
+        _, others = _compared(box.gradients, box.consumers, operation.label)
+        return ("uncompared" if others & box.unlike.keys() else "arises"), ()
 
     # --- what is there ----------------------------------------------------------------------------
 
@@ -274,6 +347,12 @@ class Partings:
         relative = apart / np.where(size > 0, size, 1.0)
         sequence, column = np.unravel_index(int(np.argmax(relative)), relative.shape)
         gate, unit = self._gate_and_unit(box, operation, int(column), relative.shape[1])
+        way = self._way(box, operation, at.step) if what == "values" else ()
+        if not box.a.gates and (found := self._gate_of_loop(box, operation, way)):
+            gate = found
+            if what == "values":
+                unit = self._unit(box, gate, time, int(sequence))
+        shape = operation.shape if math.prod(operation.shape) == apart.size else apart.shape
         return Parting(
             box.name,
             operation.label,
@@ -283,6 +362,8 @@ class Partings:
             gate,
             int(sequence),
             unit,
+            tuple(map(int, np.unravel_index(sequence * apart.shape[1] + column, shape))),
+            way,
             float(first[0, sequence, column]),
             float(second[0, sequence, column]),
             float(powers[0, sequence] * math.log10(2)),
@@ -290,6 +371,52 @@ class Partings:
             cause,
             parameters,
         )
+
+    def _way(self, box: BoxDifference, operation: TracedOperation, step: int) -> tuple[str, ...]:
+        """The operations through which a differing value reaches a state that is handed on."""
+        if not box.is_recurrent or self._is_handed_on(box, operation.label):
+            return ()
+        found: list[str] = []
+        label = operation.label
+        while not found or not self._is_handed_on(box, label):
+            users = [
+                o.label
+                for o in box.operations
+                if o.label in box.consumers.get(label, ())
+                and o.label in box.values
+                and box.values[o.label][step] > self.tolerance
+            ]
+            if len(users) != 1:
+                return () if users else tuple(found)
+            (label,) = users
+            found.append(label)
+        return tuple(found)
+
+    @staticmethod
+    def _is_handed_on(box: BoxDifference, label: str) -> bool:
+        """Whether a state is read by the next step."""
+        return any(o.kind == "before" and o.label == f"{label}₋" for o in box.operations)
+
+    def _gate_of_loop(
+        self, box: BoxDifference, operation: TracedOperation, way: Sequence[str]
+    ) -> str:
+        """The gate of a person's own loop: what is marked and not handed on, or a part of a product."""
+        labels = [operation.label, *way]
+        marked = {o.label for o in box.operations if o.kind == "state"}
+        named = [x for x in labels if x in marked and not self._is_handed_on(box, x)]
+        if named or not way:
+            return named[0] if named else ""
+        widths = {o.label: o.shape[-1] for o in box.operations if o.shape}
+        units = widths.get(way[-1])
+        if widths.get(operation.label) == units:
+            return ""
+        return next(x for x in way if widths.get(x) == units)
+
+    @staticmethod
+    def _unit(box: BoxDifference, label: str, time: int, sequence: int) -> int:
+        """The column of one row in which an operation differs most."""
+        first, second, _ = at_one_power(*box.rows(label, time, "values"))
+        return int(np.argmax(differences(first, second)[0, sequence]))
 
     @staticmethod
     def _gate_and_unit(
@@ -303,6 +430,22 @@ class Partings:
         if box.a.units() != units:
             return "", column
         return gates[column // units], column % units
+
+
+def _compared(
+    series: Series, links: Mapping[str, set[str]], label: str
+) -> tuple[set[str], set[str]]:
+    """What an operation is linked to: what is compared, and what is not and lies before that."""
+    known, others = set[str](), set[str]()
+    left = [*links.get(label, ())]
+    while left:
+        x = left.pop()
+        if x in series:
+            known.add(x)
+        elif x not in others:
+            others.add(x)
+            left += links.get(x, ())
+    return known, others
 
 
 def _largest(series: Series, labels: Iterable[str], like: HostArray) -> HostArray:

@@ -256,12 +256,14 @@ def sent_back(scan: Steps, steps: Array, total: Scaled) -> Scaled:
     """Return what the states of some steps get straight from those of the next ones; 0 after the last."""
     last = steps == len(scan) - 1
     after = np.where(last, steps, steps + 1)
-    following, side = total.at(after), scan.at(after)
-    found = sent(scan.by_node(side.after, following.values), set(side.before.values()))
+    # rows of about 1: a half could not hold what single precision left in the mantissas
+    (following,), powers = at_common_powers(total.at(after))
+    side = scan.at(after)
+    found = sent(scan.by_node(side.after, following), set(side.before.values()))
     values = np.stack([found[node] for node in side.before.values()])
-    values = values.reshape(following.values.shape)
+    values = values.reshape(following.shape)
     values[:, last] = 0.0
-    return Scaled(values, following.powers)
+    return Scaled(values, powers)
 
 
 # --- opened for the inspector's user ---------------------------------------------------------------

@@ -197,14 +197,16 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     """
     first, second = (_trace(run) for run in (a, b))
     boxes, *alone = boxes_of(first, second)
+    unlike = words.unlike(boxes, (alone[0], alone[1]))
     if not any(box.of(what) for box in boxes for what in BOTH):
-        shapes = words.unlike(boxes, (alone[0], alone[1]))
-        raise ArgumentError(f"diff: these runs have nothing to compare. {' '.join(shapes)}")
+        raise ArgumentError(f"diff: these runs have nothing to compare. {' '.join(unlike)}")
     coarser = max((first.dtype, second.dtype), key=lambda dtype: float(np.finfo(dtype).eps))
     rounding = float(np.finfo(coarser).eps)
     chosen = ROUNDINGS * rounding if tolerance is None else _checked(tolerance)
     parameters = parameters_of(first, second)
-    partings = Partings(boxes, parameters, chosen, max(chosen, rounding**0.5))
+    limit = max(chosen, rounding**0.5)
+    largest = float(np.finfo(coarser).max) if first.dtype != second.dtype else None
+    partings = Partings(boxes, parameters, chosen, limit, largest, not unlike)
     values, gradients = (partings.first(what) for what in BOTH)
     backward = gradients
     if gradients is not None and gradients.cause != "arises":
@@ -212,7 +214,7 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     told = []
     if first.dtype != second.dtype:
         told.append(f"a is {first.dtype}, b {second.dtype}.")
-    told += words.unlike(boxes, (alone[0], alone[1]))
+    told += unlike
     for what, parting in zip(BOTH, (values, gradients), strict=True):
         if what == "values" and not (first.has_values and second.has_values):
             told.append("Values were not saved: gradients alone are compared.")

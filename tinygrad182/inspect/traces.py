@@ -44,6 +44,8 @@ class TracedOperation:
         The labels of what it is computed from in the same step, parameters left out.
     weights : tuple of str
         The names of the parameters it is computed from in the same step.
+    shape : tuple of int
+        At one step, or in one call.
     """
 
     label: str
@@ -53,6 +55,7 @@ class TracedOperation:
     module: str
     operands: tuple[str, ...]
     weights: tuple[str, ...]
+    shape: tuple[int, ...]
 
     @property
     def is_given(self) -> bool:
@@ -124,7 +127,11 @@ class TracedBox:
     @property
     def name(self) -> str:
         """The path, or what it is where there is none."""
-        return self.path or ("the loop" if self.is_recurrent else self.title)
+        if self.path.startswith("#"):  # several loops outside of any module
+            return f"the loop {self.path}"
+        if self.path or self.is_recurrent:
+            return self.path or "the loop"
+        return f"[{self.title}]" if "," in self.title else self.title
 
     @property
     def is_recurrent(self) -> bool:
@@ -288,15 +295,27 @@ def _put_together(facts: dict[str, Any], arrays: dict[str, HostArray]) -> Trace:
         )
         for k, name in enumerate(facts["parameters"])
     }
-    return Trace(boxes, parameters, np.dtype(facts["dtype"]), bool(facts["values"]))
+    dtype = np.dtype(facts["dtype"])
+    if dtype.kind != "f":
+        raise ValueError(f"numbers of type {dtype}")
+    return Trace(boxes, parameters, dtype, bool(facts["values"]))
 
 
 def _alike(front: str, some: list[dict[str, Any]], arrays: dict[str, HostArray]) -> Alike:
     times = arrays[f"{front}/time"]
     operations = tuple(
-        TracedOperation(**each | {name: tuple(each[name]) for name in ("operands", "weights")})
+        TracedOperation(
+            **each
+            | {name: tuple(each[name]) for name in ("operands", "weights")}
+            | {"shape": tuple(map(int, each["shape"]))}
+        )
         for each in some
     )
+    known = {operation.label for operation in operations}
+    if len(known) < len(operations) or any(
+        known.isdisjoint([x]) for o in operations for x in o.operands
+    ):
+        raise ValueError(f"{front} has operations without labels of their own")
     values, grads = {}, {}
     for k, operation in enumerate(operations):
         name = f"{front}/{k}"
@@ -400,6 +419,7 @@ def _together(batches: Iterable[Batch]) -> list[Alike]:
                 "" if node in batch.given else node.scope.module,
                 tuple(dict.fromkeys(labels[x] for x in _operands(node, batch))),
                 tuple(_weights(node, batch)),
+                _shape(node, batch),
             )
             for node in batch.nodes
         )
@@ -409,6 +429,12 @@ def _together(batches: Iterable[Batch]) -> list[Alike]:
         some = Alike(np.array(batch.times, np.int64), operations, values, grads)
         found.setdefault(form, []).append(some)
     return [_joined(some) for some in found.values()]
+
+
+def _shape(node: Node, batch: Batch) -> tuple[int, ...]:
+    """At one step: steps that lie side by side are one array."""
+    rows, columns = batch.values[node].values.shape[1:]
+    return node.value.shape if node.value.size == rows * columns else (rows, columns)
 
 
 def _operands(node: Node, batch: Batch) -> Iterator[Node]:

@@ -39,8 +39,8 @@ READING = (
     "The gradient flows from the loss back through time, from the top of a column down. Where a column "
     "gets dark towards the bottom, the gradient vanished at that training step; where it gets bright "
     "towards the bottom, the gradient exploded.",
-    "Move the slider, use its arrow keys, or click a column: the rule moves to that training step, and the "
-    "curves on the right show its norms over time, beside those of the first training step.",
+    "Move the slider, use its arrow keys, click a column, or drag over several: the rule moves to that "
+    "training step, and the curves on the right show its norms over time, beside those of the first one.",
     "A gradient of exactly 0, an infinite one and a NaN have colours of their own, and marks at the edge "
     "of the curves. A decade is a power of ten. Norms are Frobenius norms over batch and hidden units.",
     "Training steps are counted from 0: a number says how many backward passes were made before.",
@@ -191,6 +191,7 @@ class _Found:
 
 def _x(columns: _Columns, field: str = "x") -> Any:
     alt = altair()
+    few = {"values": columns.steps.tolist()} if len(columns.steps) <= 8 else {}
     scale = alt.Scale(domain=[columns.left[0], columns.right[-1]], nice=False, zero=False)
     axis = alt.Axis(
         title="training step",
@@ -199,6 +200,7 @@ def _x(columns: _Columns, field: str = "x") -> Any:
         grid=False,
         labelFlush=True,
         titlePadding=2,
+        **few,
     )
     return alt.X(f"{field}:Q", scale=scale, axis=axis)
 
@@ -223,7 +225,7 @@ def _loss_chart(columns: _Columns, loss: HostArray) -> Any:
     alt = altair()
     values = loss[columns.places]
     ends = values[np.isfinite(values)]
-    decades = bool(ends.size and ends.min() > 0 and ends.max() / ends.min() > 30)
+    decades = bool(ends.size and ends.min() > 0 and ends.max() / ends.min() > 100)
     drawn_as = np.log10(values, where=values > 0, out=np.full(len(values), np.nan))
     heights = finite((drawn_as if decades else values).tolist(), 6)
     rows: list[Row] = [
@@ -426,8 +428,14 @@ def _params(first: int, count: int, grids: int, slider: bool) -> list[dict[str, 
     bound = {"input": "range", "min": 0, "max": count - 1, "step": 1, "name": "Training step"}
     # A bound selection takes no clicks unless told to, and it can stand in one view of a layer only.
     marks = [_COLUMNS, *(f"{kind}_{k}" for k in range(grids) for kind in (_NUMBERS, _WORDS))]
-    clicks = ", ".join(f"@{name}_marks:click" for name in marks)
-    select = {"type": "point", "fields": ["i"], "on": clicks, "toggle": False, "clear": False}
+    moves = [f"@{name}_marks:{how}" for name in marks for how in ("click", _DRAG)]
+    select = {
+        "type": "point",
+        "fields": ["i"],
+        "on": ", ".join(moves),
+        "toggle": False,
+        "clear": False,
+    }
     pick = {"name": "pick", "select": select, "bind": {"i": bound}, "views": [_COLUMNS]}
     return [
         {"name": "moment", "expr": f"isArray(pick.i) ? pick.i[0] : {first}"},
@@ -435,5 +443,6 @@ def _params(first: int, count: int, grids: int, slider: bool) -> list[dict[str, 
     ]
 
 
+_DRAG = "pointermove[event.buttons === 1]"
 _COLUMNS, _NUMBERS, _WORDS = "columns", "numbers", "words"
 """Names of the views whose marks can be clicked."""

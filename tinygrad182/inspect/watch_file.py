@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from .._files import checked_path, write_file
-from ..errors import FileError
+from ..errors import FileError, brief
 from .microscope.magnitudes import coded, decoded
 from .scaling import HostArray
 
@@ -117,9 +117,9 @@ def moment_line(moment: Moment) -> bytes:
     return _line({"step": moment.step, "loss": _number(moment.loss), "states": states})
 
 
-def going_on_line(step: int) -> bytes:
+def going_on_line(record: Record, step: int) -> bytes:
     """The line which says that training goes on from a training step, perhaps an earlier one."""
-    return _line({"goes on from": step})
+    return _line({"goes on from": step, "every": record.every})
 
 
 def end_line(how: str) -> bytes:
@@ -140,6 +140,8 @@ def _read_norms(written: Mapping[str, Any]) -> Norms:
     time = np.array(written.get("time", range(len(grad))), dtype=np.int64)
     if not grad.shape == value.shape == time.shape:
         raise ValueError("its lists have different lengths")
+    if not time.size or (np.diff(time) <= 0).any():
+        raise ValueError("its time steps do not increase, or there are none")
     return Norms(time, grad, value)
 
 
@@ -161,13 +163,18 @@ def read_record(what: str, path: str | Path) -> Record:
     """
     target = checked_path(what, path)
     try:
-        return parsed(what, target, target.read_bytes())
+        data = target.read_bytes()
     except FileNotFoundError as error:
         raise FileError(
             f"{what}: there is no file {target}; tg.inspect.watch(model, path=...) writes one"
         ) from error
     except OSError as error:
         raise FileError(f"{what}: cannot read {target}: {error}") from error
+    return parsed(what, target, data)
+
+
+_DAMAGED = ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
+"""What comes of a line that is no JSON, or JSON with something else in it."""
 
 
 def parsed(what: str, target: Path, data: bytes) -> Record:
@@ -178,7 +185,7 @@ def parsed(what: str, target: Path, data: bytes) -> Record:
     for number, line in enumerate(whole[1:], start=2):
         try:
             _take(record, json.loads(line))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except _DAMAGED as error:
             raise FileError(
                 f"{what}: line {number} of {target} is damaged ({type(error).__name__}: {error}); "
                 "remove that line to read the others"
@@ -189,8 +196,8 @@ def parsed(what: str, target: Path, data: bytes) -> Record:
 def _begun(what: str, target: Path, whole: list[bytes]) -> Record:
     try:
         header = json.loads(whole[0]) if whole else {}
-        version, every, model = header[FORMAT], header["every"], header["model"]
-    except (ValueError, TypeError, KeyError) as error:
+        version, every, model = header[FORMAT], _every(header["every"]), header["model"]
+    except _DAMAGED as error:
         raise FileError(
             f"{what}: {target} does not begin with the line of a watched run; pass a file that "
             "tg.inspect.watch(model, path=...) has written"
@@ -206,15 +213,26 @@ def _begun(what: str, target: Path, whole: list[bytes]) -> Record:
 def _take(record: Record, line: Mapping[str, Any]) -> None:
     """Add what a line says to what the lines before it said."""
     if "end" in line:
-        record.end = line["end"]
+        record.end = str(line["end"])
     elif "goes on from" in line:
-        record.goes_on_from(line["goes on from"])
+        record.goes_on_from(_count(line["goes on from"]))
+        record.every = _every(line["every"])
     else:
         states = {
             path: {name: _read_norms(written) for name, written in by_name.items()}
             for path, by_name in line["states"].items()
         }
-        record.moments.append(Moment(int(line["step"]), float(line["loss"]), states))
+        record.moments.append(Moment(_count(line["step"]), float(line["loss"]), states))
+
+
+def _every(given: Any) -> int | None:
+    return None if given is None else _count(given)
+
+
+def _count(number: Any) -> int:
+    if not isinstance(number, int) or not 0 <= number < 2**63:
+        raise ValueError(f"{brief(number)} is not a whole number from 0")
+    return number
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -240,6 +258,7 @@ class Appended:
     def __init__(self, target: Path, file: BinaryIO) -> None:
         self.target = target
         self._file = file
+        self._process = os.getpid()
 
     @classmethod
     def begun(cls, what: str, path: str | Path, record: Record) -> Appended:
@@ -252,7 +271,7 @@ class Appended:
         """
         target = checked_path(what, path)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             with ExitStack() as held:
                 appended = cls(target, held.enter_context(target.open("xb", buffering=0)))
                 appended._lock(what)
@@ -261,7 +280,7 @@ class Appended:
         except FileExistsError as error:
             raise FileError(
                 f"{what}: {target} is there already; to go on with it, pass step=, how many training "
-                "steps were made before; or choose another name"
+                "steps were made before; to begin anew, remove it or choose another name"
             ) from error
         except OSError as error:
             raise _cannot_write(what, target, error) from error
@@ -286,7 +305,7 @@ class Appended:
                 record.moments = _same_run(what, target, data, record, step)
                 file.truncate(data.rfind(b"\n") + 1)
                 file.seek(0, os.SEEK_END)
-                appended.append(going_on_line(step))
+                appended.append(going_on_line(record, step))
                 held.pop_all()
         except FileNotFoundError as error:
             raise FileError(
@@ -310,13 +329,15 @@ class Appended:
             ) from error
 
     def append(self, line: bytes) -> None:
-        """Write a whole line in one call.
+        """Write a whole line in one call; nothing in a process that was forked from the one that began.
 
         Raises
         ------
         OSError
             It was not written as a whole, as on a full disk.
         """
+        if os.getpid() != self._process:
+            return
         written = self._file.write(line)
         if written != len(line):
             raise OSError(f"{written} of {len(line)} bytes were written; the disk may be full")
@@ -324,6 +345,13 @@ class Appended:
     def close(self) -> None:
         """Let other processes write the file."""
         self._file.close()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which is what the file itself is asked about
+        raise NotADirectoryError(f"{folder} is not a folder") from error
 
 
 def _same_run(what: str, target: Path, data: bytes, record: Record, step: int) -> list[Moment]:

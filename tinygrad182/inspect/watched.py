@@ -12,13 +12,13 @@ import numpy as np
 from .. import _charts
 from .._files import checked_path, write_file
 from .._reprs import preformatted, shown
-from ..errors import MissingDependencyError
+from ..errors import ArgumentError, MissingDependencyError, brief
 from .drawn import Drawn
 from .flow import ByName, StatesByName
 from .microscope.magnitudes import number
 from .microscope.page import page
 from .scaling import HostArray
-from .table import text_table
+from .table import TextTable, text_table
 from .watch_chart import READING, Grid, drawn, loss_text
 from .watch_file import Moment, Norms, Record, is_written, read_record, save_record
 
@@ -100,19 +100,56 @@ class WatchedState:
             return ends[0] - ends[1]
 
     def worst(self) -> int:
-        """The first training step with a gradient that is NaN or ∞, else the one of the least reach."""
-        odd = self.there & (np.isnan(self.log10_grad_norm) | np.isposinf(self.log10_grad_norm))
-        if odd.any():
-            return int(np.argmax(odd.any(axis=1)))
-        return int(np.argmin(np.where(np.isnan(self.reach), np.inf, self.reach)))
+        """The first training step with a gradient that is NaN or ∞, by its position.
 
-    def row(self, s: int) -> tuple[str, str, str, Any]:
-        """‖∂L/∂h‖ at the first and the last time step, the smallest, and where that is."""
+        If there is none, the one at which the gradient vanishes or explodes most: its reach is farthest
+        from 0.
+        """
+        return int(np.argmax(self._badness))
+
+    @property
+    def _badness(self) -> HostArray:
+        """How far the gradient vanishes or explodes at each training step; ∞ where it is not finite.
+
+        −1 where the last time step has no gradient to compare with.
+        """
+        known = self.reach < np.inf
+        sizes = np.nan_to_num(
+            np.abs(self.reach)
+        )  # ∞, of a gradient that vanished to 0, as a number
+        return np.where(self._odd, np.inf, np.where(known, sizes, -1.0))
+
+    @property
+    def _odd(self) -> HostArray:
+        """Whether a gradient is NaN or ∞ at each training step."""
+        log = self.log10_grad_norm
+        return np.any(self.there & (np.isnan(log) | np.isposinf(log)), axis=1)
+
+    def rows(self, title: str = "") -> list[tuple[Any, ...]]:
+        """The first, the worst and the last training step, as :data:`_HEADER` has them."""
+        some = ("first", 0), ("worst", self.worst()), ("last", len(self.there) - 1)
+        return [(f"{title} {when}".strip(), *self._row(s)) for when, s in some]
+
+    def _row(self, s: int) -> tuple[Any, ...]:
+        step, loss, _ = self._moments[s]
         time, logs = self.time[self.there[s]], self.log10_grad_norm[s, self.there[s]]
         if not len(logs):
-            return "·", "·", "·", None
+            return step, loss, "·", "·", "·", None
         smallest = int(np.argmin(logs))
-        return number(logs[0]), number(logs[-1]), number(logs[smallest]), int(time[smallest])
+        norms = [number(logs[i]) for i in (0, -1, smallest)]
+        return step, loss, *norms, int(time[smallest])
+
+    def __repr__(self) -> str:
+        return text_table(_HEADER, self.rows(), None)
+
+    def _repr_html_(self) -> str:
+        return text_table(_HEADER, self.rows(), None)._repr_html_()
+
+
+MOST_IN_FRONT = 4
+"""The states of a page that are each told of before its picture; of more, only the worst are."""
+
+_HEADER = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
 
 
 class Watched(ByName[StatesByName[WatchedState]], Drawn):
@@ -158,6 +195,10 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
                 new = {name: WatchedState(self._moments, path, name) for name in by_name}
                 self._found[path] = StatesByName(path, new | known)
 
+    def _still(self) -> Watched:
+        """What was watched until now, which does not grow while it is shown."""
+        return self
+
     @property
     def steps(self) -> HostArray:
         return np.array([moment.step for moment in self._moments], dtype=np.int64)
@@ -192,37 +233,56 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         """What was watched, how it ended, and what became of the gradient."""
         if not self._moments:
             return ["Nothing was watched yet: no backward pass was made.", self.ended]
-        steps = self.steps
-        often = f", one in {self.every}" if self.every and self.every > 1 else ""
-        said = [
-            f"{self.ended} The last loss is {loss_text(self.loss[-1])}, at training step {steps[-1]}.",
-            f"{len(steps)} training steps were watched, from {steps[0]} to {steps[-1]}{often}.",
-        ]
-        return said + [
-            _course(f"{path} {name}".strip(), name, state, steps)
-            for path, stack in self.items()
-            for name, state in stack.items()
-        ]
+        return [*self._said(), *(text for _, text in self._courses())]
 
-    def table(self) -> Any:
-        """Return the first, the worst and the last training step of each state as a table."""
-        header = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
-        rows = [
+    def _said(self) -> list[str]:
+        """How the run ended, what was watched of it, and when its loss was first not finite."""
+        steps, loss = self.steps, self.loss
+        evenly = self.every and self.every > 1 and (np.diff(steps) == self.every).all()
+        often = f", one in {self.every}" if evenly else ""
+        watched = (
+            f"{len(steps)} training steps were watched, from {steps[0]} to {steps[-1]}{often}."
+        )
+        said = [
+            f"{self.ended} The last loss is {loss_text(loss[-1])}, at training step {steps[-1]}.",
+            watched if len(steps) > 1 else f"One training step was watched, {steps[0]}.",
+        ]
+        odd = np.flatnonzero(~np.isfinite(loss))
+        if odd.size:
+            s = int(odd[0])
+            first = f"The loss is {loss_text(loss[s])} at training step {steps[s]}, the first "
+            last = f"; at training step {steps[s - 1]} it is {loss_text(loss[s - 1])}"
+            before = last if s else ""
+            said.append(f"{first}at which it is not finite{before}.")
+        return said
+
+    def _courses(self) -> list[tuple[float, str]]:
+        """A sentence for each state, behind how far its gradient vanishes or explodes at the worst."""
+        steps = self.steps
+        return [
             (
-                f"{path} {name} {when}".strip(),
-                int(self.steps[s]),
-                float(self.loss[s]),
-                *state.row(s),
+                float(state._badness.max()),
+                _course(f"{path} {name}".strip(), name, state, steps),
             )
             for path, stack in self.items()
             for name, state in stack.items()
-            for when, s in (("first", 0), ("worst", state.worst()), ("last", len(self.steps) - 1))
         ]
-        return text_table(header, rows, 24)
+
+    def table(self) -> TextTable:
+        """Return the first, the worst and the last training step of each state as a table."""
+        rows = [
+            row
+            for path, stack in self._still().items()
+            for name, state in stack.items()
+            for row in state.rows(f"{path} {name}".strip())
+        ]
+        return text_table(_HEADER, rows, 24)
 
     def __repr__(self) -> str:
-        said = self._sentences()
-        return "\n".join([*said[:2], *([str(self.table())] if self._moments else [])])
+        now = self._still()
+        if not now._moments:
+            return "\n".join(now._sentences())
+        return "\n".join([*now._said(), str(now.table())])
 
     # --- pages and pictures -----------------------------------------------------------------------
 
@@ -241,17 +301,38 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         step : int, optional
             The training step whose norms over time are drawn beside the first ones: the watched one
             that is nearest. By default it is the last.
+
+        Raises
+        ------
+        ArgumentError
+            ``step`` is not a whole number.
+        MissingDependencyError
+            Altair is not installed.
         """
-        spec, _ = drawn(self._grids(), self.steps, self.loss, step)
+        if step is not None and not isinstance(step, (int, np.integer)):
+            raise ArgumentError(
+                f"chart: step={brief(step)} must be a whole number, a training step"
+            )
+        now = self._still()
+        spec, _ = drawn(now._grids(), now.steps, now.loss, step)
         return _charts.altair().Chart.from_dict(spec, validate=False)
 
     def page(self) -> str:
         """The page: one HTML file that needs no network."""
-        spec, left_out = drawn(self._grids(), self.steps, self.loss, None, slider=True)
-        first, *said = self._sentences()
-        return page(
-            "Gradient flow during training", [first, *said], spec, (), left_out, None, READING
-        )
+        now = self._still()
+        spec, left_out = drawn(now._grids(), now.steps, now.loss, None, slider=True)
+        said, more = now._in_front()
+        return page("Gradient flow during training", said, spec, more, left_out, None, READING)
+
+    def _in_front(self) -> tuple[list[str], list[str]]:
+        """The sentences of a page, and those behind a fold where there are many states."""
+        if len(courses := self._courses() if self._moments else []) <= MOST_IN_FRONT:
+            return self._sentences(), []
+        worst = sorted(range(len(courses)), key=lambda k: -courses[k][0])[: MOST_IN_FRONT - 1]
+        told = f"Of {len(courses)} states, these vanish or explode most; the others stand below."
+        texts = [text for _, text in courses]
+        front = [*self._said(), told, *(texts[k] for k in worst)]
+        return front, [text for k, text in enumerate(texts) if k not in worst]
 
     def save_html(self, path: str | Path) -> None:
         """Write the page: one file that opens in any browser and needs no network.
@@ -281,7 +362,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         FileError
             The file cannot be written.
         """
-        save_record("save", self._record, path)
+        save_record("save", self._still()._record, path)
 
     def _repr_html_(self) -> str:
         try:
@@ -295,7 +376,10 @@ def _course(title: str, name: str, state: WatchedState, steps: HostArray) -> str
     """What became of the part of the gradient that reaches the first time step."""
     worst, last = state.worst(), len(steps) - 1
     ratio = f"{title}: ‖∂L/∂{name}‖ at the first time step, divided by that at the last, is"
-    kinds = {0: "", worst: " (the worst)", last: ""}
+    if state._badness.max() < 0:
+        return f"{title}: ‖∂L/∂{name}‖ at the last time step is 0, at every training step."
+    kind = "where a gradient is first not finite" if state._odd.any() else "the worst"
+    kinds = {0: "", last: ""} | ({worst: f" ({kind})"} if last else {})
     parts = [
         f"{number(state.reach[s])} at training step {steps[s]}{kind}"
         for s, kind in sorted(kinds.items())

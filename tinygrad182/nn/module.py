@@ -151,24 +151,47 @@ class Module(Told):
                 found += _found(name, value)
         return found
 
-    def _tree(self) -> Iterator[tuple[str, Module, list[tuple[str, Parameter | Module]]]]:
-        """Yield every module once, with its dotted path and its children."""
-        pending: list[tuple[str, Module]] = [("", self)]
+    def _tree(
+        self, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module, list[tuple[str, Parameter | Module]]]]:
+        """Yield every module with its dotted path and its children: once, or in every place it stands in.
+
+        A module that is inside itself is not entered again.
+        """
+        pending: list[tuple[str, Module | None]] = [("", self)]
         seen: set[int] = set()
+        around: list[int] = []
         while pending:
             path, module = pending.pop(0)
+            if module is None:  # all of a module has been passed: it may stand elsewhere too
+                seen.discard(around.pop())
+                continue
             if id(module) in seen:
                 continue
             seen.add(id(module))
             children = module._children()
             yield path, module, children
-            inside = [(name, m) for name, m in children if isinstance(m, Module)]
+            inside: list[tuple[str, Module | None]] = [
+                (f"{path}.{name}" if path else name, m)
+                for name, m in children
+                if isinstance(m, Module)
+            ]
+            if not remove_duplicate:
+                around.append(id(module))
+                inside.append((path, None))
             if inside:
-                pending[:0] = [(f"{path}.{name}" if path else name, m) for name, m in inside]
+                pending[:0] = inside
 
-    def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """Yield the module itself (named ``""``) and every one inside it, each once, with dotted paths."""
-        for path, module, _ in self._tree():
+    def named_modules(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """Yield the module itself (named ``""``) and every one inside it, with dotted paths.
+
+        Parameters
+        ----------
+        remove_duplicate : bool
+            Whether a module that stands in several places comes once, under the first of its paths;
+            otherwise it comes under each.
+        """
+        for path, module, _ in self._tree(remove_duplicate):
             yield path, module
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -201,11 +224,12 @@ class Module(Told):
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of all parameters by their dotted path, under PyTorch's names.
 
+        A module or parameter that stands in several places has a name, and a copy, for each.
         PyTorch's modules load ``{name: torch.as_tensor(v) for name, v in state_dict().items()}``.
         """
         return {
             f"{path}.{name}" if path else name: wrap(backend.copy(array))
-            for path, module in self.named_modules()
+            for path, module in self.named_modules(remove_duplicate=False)
             for name, array in module._own_state().items()
         }
 
@@ -216,9 +240,11 @@ class Module(Told):
         ----------
         state_dict : mapping
             Name → Tensor, array or anything NumPy can convert, on any device: values go to the device
-            of their parameter.
+            of their parameter. A parameter that stands in several places has a name in each; if their
+            values differ, that of the last place counts.
         strict : bool
-            Whether names must be the same on both sides; otherwise only those on both are loaded.
+            Whether names must be the same on both sides; otherwise only those on both are loaded. Files
+            that hold each parameter once (``safetensors.torch.save_model``) need ``strict=False``.
 
         Raises
         ------
@@ -231,10 +257,10 @@ class Module(Told):
                 f"load_state_dict of {type(self).__name__}: {_no_mapping(state_dict)}"
             )
         problems: list[str] = []
-        plan: list[tuple[Module, dict[str, Any]]] = []
+        plan: dict[int, tuple[Module, dict[str, Any]]] = {}  # the last place of each module counts
         known: set[str] = set()
-        for path, module in self.named_modules():
-            loaded: dict[str, Any] = {}
+        for path, module in self.named_modules(remove_duplicate=False):
+            _, loaded = plan.pop(id(module), (module, {}))
             for name, current in module._own_state().items():
                 full = f"{path}.{name}" if path else name
                 known.add(full)
@@ -251,7 +277,7 @@ class Module(Told):
                         f"{full} has shape {tuple(array.shape)}, the module {tuple(current.shape)}"
                     )
                 loaded[name] = array
-            plan.append((module, loaded))
+            plan[id(module)] = module, loaded
         if strict:
             problems += [f"unexpected {name}" for name in state_dict if name not in known]
         if problems:
@@ -260,7 +286,7 @@ class Module(Told):
             )
         before = [(p, backend.copy(p._data)) for p in self.parameters()]
         try:
-            for module, loaded in plan:
+            for module, loaded in plan.values():
                 module._load_own_state(loaded)
         except BaseException:  # also an interrupt
             for parameter, old in before:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..backend import Array
+from ..errors import DTypeError, ShapeError
 
 Rule = Callable[..., Any]
 Tangents = tuple[Array | None, ...]
@@ -29,8 +30,8 @@ class Primitive:
     vjp : tuple of callable or None, or callable
         A tuple holds one rule per input, ``rule(xp, g, y, *inputs, **params) -> cotangent``, or None
         for an input that has no derivative (a mask, an index). A single callable returns the tuple
-        of all cotangents, for a primitive of any number of inputs. ``g`` may have extra leading axes:
-        ``lead = g.shape[: g.ndim - y.ndim]``; with ``leading_axes=False`` it never has.
+        of all cotangents, for a primitive of any number of inputs. ``g`` has the shape of ``y``; with
+        ``leading_axes=True`` it may have further axes in front: ``lead = g.shape[: g.ndim - y.ndim]``.
     jvp : {"elementwise", "linear", "multilinear", "definition"} or callable
         How tangents are pushed forward. ``"elementwise"``: by the VJP, whose Jacobian is diagonal;
         ``"linear"``: by the forward, in all inputs together; ``"multilinear"``: by the forward, in
@@ -50,13 +51,15 @@ class Primitive:
         ``keeps(xp, *inputs, **params) -> (y, saved)``: the forward, and what it leaves for the rules,
         which get it as ``saved``, and as ``needed`` which of the inputs' cotangents are wanted.
     leading_axes : bool
-        Whether the rules take cotangents with extra leading axes. Where they do not, as one written with
-        ``g[0]`` for the first row of the output, the engine calls them once for each cotangent: slower in
-        ``jacobian`` and in views of the inspector, and as right.
+        Whether the rules take several cotangents at once, on extra axes in front. By default they are
+        called once for each cotangent, which is right for every rule. A training step has one cotangent
+        and is as fast either way; ``jacobian``, ``hessian`` and the inspector's views that send many back
+        together (``state_grad_matrix``, ``step_jacobians``) are slower by the calls. Pass True to promise
+        that the rules index from the last axis, such as ``g[..., 0, :]``, or not at all.
 
     Examples
     --------
-    A rule that reads the two rows of its output's cotangent:
+    A rule that reads the two rows of its output's cotangent, as ``g[0]`` and ``g[1]``:
 
     >>> import tinygrad182 as tg
     >>> parts = tg.Primitive(
@@ -64,7 +67,6 @@ class Primitive:
     ...     forward=lambda xp, x: xp.stack([x, 3 * x]),
     ...     vjp=(lambda xp, g, y, x: g[0] + 3 * g[1],),
     ...     jvp="linear",
-    ...     leading_axes=False,
     ... )
     >>> tg.jacobian(lambda x: tg.apply(parts, x), tg.tensor([1.0, 2.0])).shape
     (2, 2, 2)
@@ -79,14 +81,51 @@ class Primitive:
     needs: str = ""
     definition: Rule | None = None
     keeps: Rule | None = None
-    leading_axes: bool = True
+    leading_axes: bool = False
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
+    def rule(self, i: int, count: int) -> Rule | None:
+        """Return the rule of one of ``count`` inputs: its own, or its part of the rule for all."""
+        rules = self.vjp
+        if not callable(rules):
+            self.check_rules(count)
+            return rules[i]
+
+        def part(*given: Any, **params: Any) -> Any:
+            found = rules(*given, **params)
+            self.check_cotangents(found, count)
+            return found[i]
+
+        return part
+
+    def check_rules(self, count: int) -> None:
+        """Raise unless there is a rule for each of ``count`` inputs, or one for all."""
+        if not callable(self.vjp):
+            remedy = "pass a tuple with a rule for each, None for one that has no derivative"
+            _check_row(f"the vjp of {self.name} is", self.vjp, count, remedy)
+
+    def check_cotangents(self, found: Any, count: int) -> None:
+        """Raise unless the rule for all inputs returned a cotangent for each."""
+        remedy = (
+            "return a tuple with a cotangent for each, None for one that has no derivative, or pass a "
+            "tuple of rules, one for each: vjp=(rule,) for one input"
+        )
+        _check_row(f"the derivative rule of {self.name} returned", found, count, remedy)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Primitive:
         """Return itself: a copied layer is made of the same operations."""
         return self
+
+
+def _check_row(what: str, found: Any, count: int, remedy: str) -> None:
+    """Raise unless something is a tuple with an item for each of ``count`` inputs."""
+    inputs = f"{count} input{'s' * (count != 1)}"
+    if not isinstance(found, (tuple, list)):
+        raise DTypeError(f"{what} a {type(found).__name__}, for {inputs}; {remedy}")
+    if len(found) != count:
+        raise ShapeError(f"{what} a {type(found).__name__} of {len(found)}, for {inputs}; {remedy}")
 
 
 PRIMITIVES: dict[str, Primitive] = {}
@@ -111,6 +150,8 @@ def define(
         As in :class:`Primitive`.
     all_inputs : callable, optional
         The one rule for all inputs, in place of ``vjps``.
+
+    The rules of the table take cotangents with extra leading axes, unless ``leading_axes=False``.
     """
     name = forward.__name__.rstrip("_")
     if name in PRIMITIVES:

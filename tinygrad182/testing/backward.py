@@ -53,7 +53,7 @@ def check_backward(
         parameter: a tuple in this order, or a dict with keys such as ``"dx"``, ``"dh_prev"``, ``"dW_hh"``.
     x : array ``(B, I)`` or ``(T, B, I)``
         The input of one step, or of several. Of a sequence, each step is checked at the state that the
-        steps before it lead to.
+        steps before it lead to. Columns will do too: x ``(I, B)`` with h ``(H, B)``.
     h, c : array ``(B, H)``
         The state before the first step; c only where the cell has one. A state of zeros hides errors.
     parameters : dict of str to array, optional
@@ -109,6 +109,10 @@ def check_backward(
     it is the mean over the batch; take the sum
     right: dx, dh, dW_ih, dW_hh
     """
+    if isinstance(c, Mapping) or not isinstance(parameters or {}, Mapping):
+        raise ArgumentError(
+            "check_backward: parameters has to be a dict of arrays by their names, passed as parameters="
+        )
     state = ("h",) if c is None else ("h", "c")
     given = {"x": _array("x", x), "h": _array("h", h)}
     given |= {} if c is None else {"c": _array("c", c)}
@@ -120,9 +124,10 @@ def check_backward(
         )
     cell = HandWritten(forward, backward, state, parameters or {})
     rng = np.random.default_rng(seed)
-    units = given["h"].shape[-1]
-    layout = Layout(tuple(gates), units, {name: a.shape for name, a in own.items()})
     inputs = given["x"] if given["x"].ndim > given["h"].ndim else given["x"][None]
+    _check_given(inputs, {part: given[part] for part in state}, max_entries)
+    shapes = {name: a.shape for name, a in own.items()}
+    layout = Layout.of(tuple(gates), inputs[0], given["h"], shapes)
     before = {part: given[part] for part in state}
     checks, methods = [], set()
     for t, x_t in enumerate(inputs):
@@ -326,7 +331,8 @@ class _Step:
 
         blocks = self.layout.gates if self.layout.has_blocks(name) else ()
         axis = self.layout.axis(name) if name in self.layout.shapes else 0
-        batch = len(self.given["h"]) if self.given["h"].ndim > 1 else 1
+        h = self.given["h"]
+        batch = h.shape[1 if self.layout.columns else 0] if h.ndim > 1 else 1
         return relations(found, whole, right.parts, batch, (blocks, axis), close)
 
     def _known(self, arrays: Arrays) -> list[str]:
@@ -354,8 +360,28 @@ def _gradient(name: str, value: Any, step: int) -> Vector:
     return array.astype(float)
 
 
+def _check_given(inputs: Vector, state: Arrays, max_entries: int) -> None:
+    """Refuse inputs and states that do not belong together."""
+    if max_entries < 1:
+        raise ArgumentError(f"check_backward: max_entries is {max_entries}; try at least 1")
+    h, x = state["h"], inputs[:1]
+    if inputs.size == 0 or h.size == 0:
+        raise ShapeError("check_backward: x or h is empty; pass at least one step of one sequence")
+    alike = all(a.shape == h.shape for a in state.values())
+    one_batch = h.ndim < 2 or any(x.shape[1:][k : k + 1] == h.shape[k : k + 1] for k in (0, 1))
+    if inputs.ndim != h.ndim + 1 or not (alike and one_batch):
+        found = {"x": x[0], **state}
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in found.items())
+        raise ShapeError(
+            f"check_backward: a step has {shapes}, which do not belong together; pass x of shape (B, I) or "
+            "(T, B, I), and h and c of shape (B, H)"
+        )
+
+
 def _array(name: str, value: Any) -> Vector:
     try:
+        if np.iscomplexobj(value):
+            raise TypeError("complex")
         return np.array(value, dtype=float)
     except (TypeError, ValueError) as error:
         raise ArgumentError(

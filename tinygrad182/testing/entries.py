@@ -33,20 +33,20 @@ class Entry:
         return ", ".join(f"{k} {v}" for k, v in vars(self).items() if v is not None)
 
 
-def entry_of_state(index: Sequence[int], step: int, gate: str | None = None) -> Entry:
+def entry_of_state(index: Sequence[int], step: int | None, gate: str | None = None) -> Entry:
     """Return the place of an entry of a gate or a state, ``(B, H)`` or ``(H,)``."""
     *sequence, unit = map(int, index)
     return Entry(step=step, gate=gate, sequence=sequence[0] if sequence else None, unit=unit)
 
 
-def entry_of_input(index: Sequence[int], step: int) -> Entry:
+def entry_of_input(index: Sequence[int], step: int | None) -> Entry:
     """Return the place of an entry of x, ``(B, I)`` or ``(I,)``."""
     *sequence, column = map(int, index)
     return Entry(step=step, sequence=sequence[0] if sequence else None, input=column)
 
 
 def entry_of_parameter(
-    index: Sequence[int], step: int, gates: Sequence[str], units: int, axis: int = 0
+    index: Sequence[int], step: int | None, gates: Sequence[str], units: int, axis: int = 0
 ) -> Entry:
     """Return the place of an entry of a weight or bias, whose ``axis`` has a block of H for each gate."""
     places = list(map(int, index))

@@ -175,7 +175,7 @@ def formula_of(scan: Scan, options: Mapping[str, Any]) -> Formula:
     """Return the formula of a cell: line by line for those of ours, else with its step in one line."""
     if scan is RNN.scan:
         sigma = options["nonlinearity"]
-        bend = Bend(("a",), lambda a: bent(sigma, a), str(sigma))
+        bend = Bend(("a",), lambda a: bent(sigma, a), str(getattr(sigma, "__name__", sigma)))
         return RNN_FORMULA.changed({"h_t": bend})
     for layer, formula in ((LSTM, LSTM_FORMULA), (GRU, GRU_FORMULA)):
         if scan is layer.scan:

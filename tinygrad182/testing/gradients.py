@@ -36,7 +36,7 @@ def check_gradients(
     off by some last places.
 
     Checked are the gradient entry by entry; that backward passes are linear in the cotangent, give
-    the same bits twice and write into nothing; cotangents with extra leading axes; the JVP; the
+    the same bits twice and write into nothing; several cotangents at once; the JVP; the
     derivatives of the gradient by the inputs and by the cotangent. Inputs of float32 are checked in
     float64, and then float32 against that.
 

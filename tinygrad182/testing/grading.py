@@ -14,9 +14,11 @@ from ..creation import tensor
 from ..errors import ArgumentError, ShapeError, TinygradError, brief
 from ..modes import no_grad
 from ..nn.recurrent import Recurrent, RecurrentLayer
+from .calling import Caller
 from .entries import Entry, entry_of_input, entry_of_parameter, entry_of_state
 from .formulas import Formula, formula_of
-from .mistakes import Mistake, mistakes_of
+from .loops import OUTPUT, RIGHT, Loop, loops_of, read
+from .mistakes import ONE_BIAS, Mistake, mistakes_of
 from .recordings import Vector
 from .stepping import Step, StepResult, run_step, step_of
 
@@ -121,7 +123,8 @@ def compare_cells(
     x: Any,
     state: Any = None,
     *,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str | tuple[str, ...]] | None = None,
+    sequence: bool = False,
     rtol: float = RTOL,
     seed: int = 0,
 ) -> CellComparison:
@@ -143,8 +146,10 @@ def compare_cells(
         - a function ``step(x, h, c, **parameters)`` or ``step(x, state, **parameters)`` of Tensors that
           returns the next state. Its parameters are named ``weight_ih`` or ``W_ih``, ``weight_hh`` or
           ``W_hh``, ``bias_ih`` or ``b_ih``, ``bias_hh`` or ``b_hh``, in PyTorch's layout; one ``b`` alone
-          is the sum of both. NumPy's functions take Tensors, so a step written in NumPy will do;
-        - a module with such parameters, called as ``cell(x, state)``;
+          is the sum of both, ``W_if`` one gate's block, and ``params`` a dict of all. NumPy's functions
+          take Tensors, so a step written in NumPy will do;
+        - a module with such parameters, called as ``cell(x, state)``, or an object that keeps them as
+          attributes;
         - a class of one's own of :class:`RecurrentCell` or :class:`RecurrentLayer`.
 
         Gates are compared where they can be seen: those that such a class declares, and in other code those
@@ -158,7 +163,12 @@ def compare_cells(
         The state before the first step; by default drawn, for errors do not show in a state of zeros.
     names : dict of str to str, optional
         What parameters and marks of the student are called in the reference, where they have other names:
-        ``{"x2h.weight": "weight_ih"}``.
+        ``{"x2h.weight": "weight_ih"}``. ``"weight_ih.T"`` is a transpose, ``"weight_ih_f"`` the block of
+        one gate, and ``("weight_hh", "weight_ih")`` both side by side, for a product with [h, x].
+    sequence : bool
+        Whether ``mine`` takes a whole sequence, as a layer does: ``mine(x, state)`` with x of shape
+        ``(T, B, I)``, which returns ``(output, state)``. It is compared on sequences of one step first;
+        where these are equal, on the whole sequence, so that a mistake in its loop over time is found.
     rtol : float
         The relative tolerance in float64. Where the student's code rounds to a coarser type, it is larger.
     seed : int
@@ -188,10 +198,18 @@ def compare_cells(
     >>> comparison.mistakes[0].sentence
     "your gates are in the order i, f, o, g; PyTorch's and ours is i, f, g, o"
     """
-    pair = _Pair(mine, reference, x, state, names or {}, seed)
+    _check(mine, reference, names)
+    sequence = sequence and not isinstance(mine, RecurrentLayer)  # its loop is ours
+    pair = _Pair(mine, reference, x, state, names or {}, sequence, seed)
     differences = sorted(pair.differences(rtol), key=lambda d: d.phase == "backward")
     mistakes = pair.mistakes(rtol) if differences else []
+    if sequence and not mistakes:
+        more, mistakes = pair.of_the_loop(rtol)
+        differences = differences or more
     return CellComparison(len(pair.steps), tuple(differences), tuple(mistakes))
+
+
+_OF = {"forward": "values", "backward": "gradients"}
 
 
 @dataclass(frozen=True)
@@ -213,10 +231,10 @@ class _Pair:
         reference: Recurrent,
         x: Any,
         state: Any,
-        names: Mapping[str, str],
+        names: Mapping[str, Any],
+        sequence: bool,
         seed: int,
     ) -> None:
-        _check(mine, reference)
         rng = np.random.default_rng(seed)
         scan = reference.scan
         self.gates = scan.gates if len(scan.gates) > 1 else ()  # a single one is the state
@@ -227,9 +245,10 @@ class _Pair:
         inputs = _inputs(x, reference)
         shape = inputs.shape[1], self.units
         before = _initial(state, self.parts, shape, rng)
-        steps = [
-            step_of(cell, self.gates, self.parts, n) for cell, n in ((mine, names), (reference, {}))
-        ]
+        self.mine, self.rng = Caller(mine, self.gates, self.parts, names), rng
+        self.reference = step_of(reference, self.gates, self.parts, {})
+        steps = step_of(mine, self.gates, self.parts, names, sequence), self.reference
+        self.whole = {"x": inputs, **before, **self.parameters}
         self.steps: list[_Ran] = []
         for t, x_t in enumerate(inputs):
             given = {"x": x_t, **before, **self.parameters}
@@ -246,9 +265,9 @@ class _Pair:
         except (ArgumentError, ShapeError) as error:
             if str(error).startswith("compare_cells"):
                 raise
-            raise _failed(t, error) from error
+            raise _failed(t, error, given) from error
         except Exception as error:
-            raise _failed(t, error) from error
+            raise _failed(t, error, given) from error
 
     # --- differences ----------------------------------------------------------------------------
 
@@ -268,23 +287,63 @@ class _Pair:
         return (*self.gates, *reversed(self.parts))
 
     def _difference(
-        self, phase: Any, t: int, name: str, found: Any, ran: _Ran, rtol: float
+        self, phase: Any, t: int | None, name: str, found: Any, ran: _Ran, rtol: float
     ) -> Iterator[Difference]:
         mine, reference = found
         if reference is None:
             return
         excess = _excess(mine, reference, ran, rtol)
         if not (excess <= 1).all():
-            index = np.unravel_index(int(np.argmax(np.nan_to_num(excess, nan=np.inf))), mine.shape)
+            excess = np.nan_to_num(excess, nan=np.inf)
+            if t is None and excess.ndim == 3:  # the first step that differs
+                excess[1 + int(np.argmax((excess > 1).any(axis=(1, 2)))) :] = 0
+            index = np.unravel_index(int(np.argmax(excess)), mine.shape)
             entry = self._entry(name, index, t)
             yield Difference(phase, name, entry, float(mine[index]), float(reference[index]))
 
-    def _entry(self, name: str, index: Any, t: int) -> Entry:
+    def _entry(self, name: str, index: Any, t: int | None) -> Entry:
+        if t is None and name in (OUTPUT, "x"):
+            t, *index = map(int, index)
         if name == "x":
             return entry_of_input(index, t)
         if name in self.parameters:
             return entry_of_parameter(index, t, self.gates, self.units)
         return entry_of_state(index, t, name if name in self.gates else None)
+
+    # --- a loop over time -----------------------------------------------------------------------
+
+    def of_the_loop(self, rtol: float) -> tuple[list[Difference], list[Mistake]]:
+        """Return the differences over a whole sequence, and the mistakes in a loop that give them."""
+        given, parts = self.whole, self.parts
+        steps, batch, _ = given["x"].shape
+        shape = steps, batch, self.units
+        cotangents: dict[str, Vector] = {p: self.rng.standard_normal(shape[1:]) for p in parts}
+        cotangents[OUTPUT] = self.rng.standard_normal(shape)
+        last = steps - 1
+
+        def run(loop: Loop, step: Step) -> StepResult:
+            return run_step(lambda x: loop(step, x, parts), given, cotangents, self.device)
+
+        mine = self._run(last, lambda x: read(self.mine(x), parts, shape), given, cotangents)
+        right = run(RIGHT, self.reference)
+        ran = _Ran(given, cotangents, mine, right)
+        differences: list[Difference] = []
+        for phase, names in (("forward", (OUTPUT, *parts)), ("backward", tuple(given))):
+            for name in names:
+                found = getattr(mine, _OF[phase])[name], getattr(right, _OF[phase])[name]
+                differences += self._difference(phase, None, name, found, ran, rtol)
+        if not differences:
+            return [], []
+
+        def agrees(found: StepResult, *of: str) -> bool:
+            pairs = [(getattr(mine, w)[n], y) for w in of for n, y in getattr(found, w).items()]
+            return all((_excess(a, b, ran, rtol) <= 1).all() for a, b in pairs)
+
+        tried = [(loop.mistake, run(loop, self.formula)) for loop in loops_of(parts)]
+        close = [(m, found) for m, found in tried if agrees(found, "values")]
+        exact = [m for m, found in close if agrees(found, "gradients")]
+        forward = any(d.phase == "forward" for d in differences)
+        return differences, exact or [m for m, _ in close if forward]
 
     # --- mistakes -------------------------------------------------------------------------------
 
@@ -293,17 +352,19 @@ class _Pair:
 
         If none gives all its values and gradients, those that give its values, if these are wrong.
         """
-        planted = [(m, m.planted_in(self.formula)) for m in mistakes_of(self.formula)]
-        close = [(m, f) for m, f in planted if self._agrees(f, rtol, self._values)]
-        exact = [m for m, f in close if self._agrees(f, rtol, self._gradients)]
+        bases = [self.formula]
+        if not self.gates:
+            bases += [self.formula.changed(lines) for lines in ONE_BIAS]
+        planted = [(m, m.planted_in(base)) for base in bases for m in mistakes_of(base)]
+        exact = [m for m, f in planted if self._agrees(f, rtol, self._values, self._gradients)]
         if exact or self._agrees(self.formula, rtol, self._values):
-            return exact
-        return [m for m, _ in close]
+            return list(dict.fromkeys(exact))
+        return list(dict.fromkeys(m for m, f in planted if self._agrees(f, rtol, self._values)))
 
-    def _agrees(self, formula: Formula, rtol: float, find: Callable[..., Any]) -> bool:
-        """Whether a formula gives what the student's cell gives, at all steps."""
+    def _agrees(self, formula: Formula, rtol: float, *find: Callable[..., Any]) -> bool:
+        """Whether a formula gives what the student's cell gives, at all steps; most differ at the first."""
         try:
-            pairs = (pair for ran in self.steps for pair in find(formula, ran))
+            pairs = (pair for ran in self.steps for each in find for pair in each(formula, ran))
             return all((_excess(a, b, ran, rtol) <= 1).all() for a, b, ran in pairs)
         except TinygradError:  # W h has no meaning where W is not square
             return False
@@ -333,7 +394,7 @@ def _excess(mine: Vector, reference: Vector, ran: _Ran, rtol: float) -> Vector:
 # --- what is given --------------------------------------------------------------------------------
 
 
-def _check(mine: Any, reference: Any) -> None:
+def _check(mine: Any, reference: Any, names: Any) -> None:
     if not callable(mine):
         raise ArgumentError(
             f"compare_cells: mine is {brief(mine)}; pass a function step(x, h, c, ...) or a module"
@@ -342,6 +403,17 @@ def _check(mine: Any, reference: Any) -> None:
         raise ArgumentError(
             f"compare_cells: the reference is {brief(reference)}; pass a cell or layer of ours, such as "
             "tg.nn.LSTMCell(3, 4, rng=0)"
+        )
+    roles = names.values() if isinstance(names, Mapping) else [names]
+    if names is not None and not all(
+        isinstance(each, (str, tuple)) and names is not each for each in roles
+    ):
+        raise ArgumentError(
+            f"compare_cells: names is {brief(names)}; pass a dict such as {{'x2h.weight': 'weight_ih'}}"
+        )
+    if isinstance(mine, type):
+        raise ArgumentError(
+            f"compare_cells: mine is the class {mine.__name__}; pass an instance, {mine.__name__}(...)"
         )
     for layer in (mine, reference):
         if isinstance(layer, RecurrentLayer) and (layer.num_layers > 1 or layer.bidirectional):
@@ -396,8 +468,18 @@ def _initial(
 
 
 def _host(x: Any) -> Vector:
-    return (x if isinstance(x, Tensor) else tensor(x)).numpy().astype(float)
+    array: Vector = (x if isinstance(x, Tensor) else tensor(x)).numpy().astype(float)
+    if not np.isfinite(array).all():
+        raise ArgumentError("compare_cells: x or the state has numbers that are not finite")
+    return array
 
 
-def _failed(t: int, error: Exception) -> ArgumentError:
-    return ArgumentError(f"compare_cells: step {t} fails: {type(error).__name__}: {error}")
+def _failed(t: int, error: Exception, given: Mapping[str, Vector]) -> ArgumentError:
+    text = f"compare_cells: step {t} fails: {type(error).__name__}: {error}"
+    if isinstance(error, (ShapeError, ValueError)):
+        shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in given.items())
+        text += (
+            f"\nIt was given {shapes}: rows are sequences, and weights lie as in PyTorch, so that the sums "
+            "are x @ weight_ih.T + h @ weight_hh.T"
+        )
+    return ArgumentError(text)

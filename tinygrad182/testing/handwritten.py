@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, GradientCheckError, brief
+from .naming import data_name
 from .recordings import Vector
 
 Arrays = dict[str, Vector]
@@ -106,42 +107,41 @@ class HandWritten:
         names = ["x", *self.state, *self._own]
         by_name: dict[str, Any] = {}
         in_order: list[Any] = []
-        for item in result if isinstance(result, (tuple, list)) else (result,):
+        items = [] if result is None else result if isinstance(result, (tuple, list)) else [result]
+        for item in items:
             if isinstance(item, Mapping):
-                by_name |= {_plain(key): value for key, value in item.items()}
+                by_name |= {self._plain(key): value for key, value in item.items()}
             else:
                 in_order.append(item)
-        left = [name for name in names if _plain(name) not in by_name]
+        left = [name for name in names if name not in by_name]
         if len(in_order) != len(left):
             count = f"{len(in_order)} gradient{'s' * (len(in_order) != 1)}"
-            found = [count] * bool(in_order) + [f"d{name}" for name in by_name]
+            known = [f"d{name}" for name in names if name in by_name]
+            found = [count] * bool(in_order) + known
+            missing = (
+                f"; {', '.join(f'd{n}' for n in left)} missing" if by_name and not in_order else ""
+            )
             wanted = ", ".join(f"d{name}" for name in names)
             raise GradientCheckError(
-                f"check_backward: backward returns {' and '.join(found) or 'nothing'}; it has to return "
-                f"the {len(names)} gradients {wanted}, as a tuple in this order, or as a dict"
+                f"check_backward: backward returns {' and '.join(found) or 'nothing'}{missing}. It has to "
+                f"return the {len(names)} gradients {wanted}, as a tuple in this order, or as a dict"
             )
         by_order = dict(zip(left, in_order, strict=True))
-        return {n: by_order[n] if n in by_order else by_name[_plain(n)] for n in names}
+        return {name: by_order.get(name, by_name.get(name)) for name in names}
 
-
-def _plain(key: Any) -> str:
-    """The name of an input in the name of its gradient: W_hh of dW_hh, h of dh_prev."""
-    name = str(key)
-    for start in ("grad_", "d_", "d"):
-        if name.startswith(start) and name != start:
-            name = name.removeprefix(start)
-            break
-    for part in ("x", "h", "c"):
-        if name in (
-            f"{part}_prev",
-            f"prev_{part}",
-            f"{part}_t",
-            f"{part}0",
-            f"{part}_0",
-            f"{part}prev",
-        ):
-            return part
-    return name
+    def _plain(self, key: Any) -> str:
+        """The name of an input in the name of its gradient: W_hh of dW_hh, h of dh_prev."""
+        name = str(key)
+        for start in ("", "grad_", "d_", "d"):
+            plain = name.removeprefix(start)
+            if plain in self._own or plain in ("x", *self.state):
+                return plain
+        for start in ("grad_", "d_", "d", ""):
+            if name.startswith(start) and (
+                meant := data_name(name.removeprefix(start), self.state)
+            ):
+                return meant
+        return name
 
 
 def _style(forward: Callable[..., Any], data: int, parameters: Mapping[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from .entries import Entry, entry_of_input, entry_of_parameter, entry_of_state
 
@@ -21,25 +23,47 @@ class Layout:
         The width H of a block.
     shapes : dict of str to tuple of int
         Of the parameters.
+    columns : bool
+        Whether each sequence is a column of x and h, and not a row.
     """
 
     gates: tuple[str, ...]
     units: int
     shapes: Mapping[str, tuple[int, ...]]
+    columns: bool = False
+
+    @classmethod
+    def of(
+        cls, gates: tuple[str, ...], x: Any, h: Any, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Layout:
+        """Return the layout of a step on x and h, whose sequences are columns if the weights say so."""
+        columns = h.ndim == 2 and _are_columns(x.shape, h.shape, shapes.values())
+        return cls(gates, h.shape[0 if columns else -1], shapes, columns)
 
     @property
     def in_rows(self) -> bool:
         """Whether the blocks of weights are rows, as in PyTorch, and not columns."""
-        weights = [shape for shape in self.shapes.values() if len(shape) == 2]
-        return all(shape[0] == self._rows for shape in weights)
+        return all(shape[0] == self._rows for shape in _weights(self.shapes.values()))
 
     @property
     def _rows(self) -> int:
-        return max(1, len(self.gates)) * self.units
+        if self.gates:
+            return len(self.gates) * self.units
+        shared = set.intersection(
+            *[set(shape) for shape in _weights(self.shapes.values())] or [set()]
+        )
+        return max((n for n in shared if n % self.units == 0), default=self.units)
 
     def axis(self, name: str) -> int:
         """The axis of a parameter along which the blocks are."""
-        return 0 if self.in_rows or len(self.shapes[name]) == 1 else len(self.shapes[name]) - 1
+        shape = self.shapes[name]
+        if self.is_bias(name):
+            return int(np.argmax(shape))
+        return 0 if self.in_rows else len(shape) - 1
+
+    def is_bias(self, name: str) -> bool:
+        """Whether a parameter has one axis that counts: ``(4 H,)``, ``(1, 4 H)`` or ``(4 H, 1)``."""
+        return len(self.shapes[name]) == 1 or not _weights([self.shapes[name]])
 
     def has_blocks(self, name: str) -> bool:
         """Whether a parameter has a block for each gate."""
@@ -48,9 +72,37 @@ class Layout:
 
     def entry(self, name: str, index: tuple[Any, ...], step: int) -> Entry:
         """The place of an entry of the gradient by an input, a state or a parameter."""
+        if self.columns and name not in self.shapes:
+            index = index[::-1]
         if name == "x":
             return entry_of_input(index, step)
         if name not in self.shapes:
             return entry_of_state(index, step)
         gates = self.gates if self.has_blocks(name) else ()
+        if not self.gates and self.shapes[name][self.axis(name)] == self._rows:  # by their numbers
+            gates = tuple(str(k) for k in range(self._rows // self.units))
+        if self.is_bias(name):
+            return entry_of_parameter([max(index)], step, gates, self.units)
         return entry_of_parameter(index, step, gates, self.units, self.axis(name))
+
+
+def _weights(shapes: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The shapes of weights, and not of biases."""
+    return [shape for shape in shapes if len(shape) == 2 and (1 not in shape or shape == (1, 1))]
+
+
+def _are_columns(x: Any, h: Any, shapes: Iterable[tuple[int, ...]]) -> bool:
+    """Whether the weights fit x and h as columns alone, one weight each or both side by side."""
+    weights = _weights(shapes)
+
+    def fit(inputs: int, units: int, both: bool) -> bool:
+        widths = (inputs, units, inputs + units)[: 2 + both]
+        turned = [(shape, shape[::-1]) for shape in weights]
+        return all(any(a % units == 0 and b in widths for a, b in pair) for pair in turned)
+
+    for both in (False, True):
+        if fit(x[-1], h[-1], both):
+            return False
+        if fit(x[0], h[0], both):
+            return True
+    return False

@@ -148,6 +148,20 @@ IN_LSTM = [
         "the dc that comes from the step after is left out; add it to what comes through h_t",
         {"h_t": lambda f, c, i, g, o: o * tanh(f * c + i * g),
          "c_t": lambda f, c, i, g: (f * c + i * g).detach()}),
+    Mistake("h instead of c in df",
+        "df is made with h; it has to be dc ∘ c, of the cell state before the step",
+        {"c_t": lambda f, c, i, g, h: derived_from(
+            f * c + i * g, f * h.detach() + f.detach() * c + i * g)}),
+    Mistake("new c in df", "df is made with c_t; it has to be dc ∘ c, of the cell state before the step",
+        {"c_t": lambda f, c, i, g: derived_from(
+            f * c + i * g, f * (f * c + i * g).detach() + f.detach() * c + i * g)}),
+    Mistake("tanh left out of do", "do is dh ∘ c_t; it has to be dh ∘ tanh(c_t)",
+        {"h_t": lambda o, c_t: derived_from(
+            o * tanh(c_t), o * c_t.detach() + o.detach() * tanh(c_t))}),
+    Mistake("no gradient at all",
+        "no gradient goes back from h_t or c_t: both were computed outside of the graph (numpy(), no_grad)",
+        {"h_t": lambda o, c_t: (o * tanh(c_t)).detach(),
+         "c_t": lambda f, c, i, g: (f * c + i * g).detach()}),
 ]
 """In the state of an LSTM, and in its derivative."""
 
@@ -175,6 +189,27 @@ IN_GRU = [
         {"h_t": lambda n, z: (1 - z) * n}),
     Mistake("no derivative through z ∘ h", "h gets no gradient from z ∘ h; add dh ∘ z",
         {"h_t": lambda n, z, h: (1 - z) * n + z * h.detach()}),
+    Mistake("tanh on the wrong side: around r ∘ h part",
+        "n is x part + tanh(r ∘ h part); it has to be tanh of the whole sum",
+        {"n": lambda from_x_n, r, from_h_n: from_x_n + tanh(r * from_h_n)}),
+    Mistake("tanh on the wrong side: around the h part",
+        "n is x part + r ∘ tanh(h part); it has to be tanh of the whole sum",
+        {"n": lambda from_x_n, r, from_h_n: from_x_n + r * tanh(from_h_n)}),
+    Mistake("tanh on the wrong side: around h_t",
+        "h_t is tanh((1 − z) ∘ n + z ∘ h), and n has no tanh; it belongs into n alone",
+        {"n": lambda a_n: a_n, "h_t": lambda n, z, h: tanh((1 - z) * n + z * h)}),
+    Mistake("tanh twice", "h_t is tanh((1 − z) ∘ n + z ∘ h), and n has a tanh too; leave out that of h_t",
+        {"h_t": lambda n, z, h: tanh((1 - z) * n + z * h)}),
+    Mistake("sign of dz", "dz is dh ∘ (n − h); it has to be dh ∘ (h − n)",
+        {"h_t": lambda n, z, h: derived_from(
+            (1 - z) * n + z * h, (1 - z.detach()) * n + z.detach() * h + z * (n - h).detach())}),
+    Mistake("r left out of the h part's derivative",
+        "the h part of n gets da_n without the factor r; it has to be da_n ∘ r",
+        {"a_n": lambda from_x_n, r, from_h_n: derived_from(
+            from_x_n + r * from_h_n, from_x_n + from_h_n + r * from_h_n.detach())}),
+    Mistake("1 − z left out of dn", "dn is dh; it has to be dh ∘ (1 − z)",
+        {"h_t": lambda n, z, h: derived_from(
+            (1 - z) * n + z * h, n + z * (h - n).detach() + z.detach() * h)}),
 ]
 """In the state of a GRU, and in its derivative."""
 
@@ -187,6 +222,15 @@ IN_RNN = [
     Mistake("tanh on the wrong side: around x",
         "h_t is tanh(x W_ihᵀ) + h W_hhᵀ; it has to be tanh of the whole sum",
         {"h_t": lambda from_x, from_h: tanh(from_x) + from_h}),
+    Mistake("tanh on the wrong side: around each sum",
+        "h_t is tanh(x W_ihᵀ) + tanh(h W_hhᵀ); it has to be tanh of the whole sum",
+        {"h_t": lambda from_x, from_h: tanh(from_x) + tanh(from_h)}),
+    Mistake("tanh on the wrong side: around the h before the step",
+        "h_t is x W_ihᵀ + tanh(h) W_hhᵀ; it has to be tanh of the whole sum",
+        {"h_t": lambda from_x, h, weight_hh, bias_hh: from_x + tanh(h) @ weight_hh.T + bias_hh}),
+    Mistake("derivative of tanh at the h before the step",
+        "the derivative of tanh is taken as 1 − h²; it is 1 − h_t², of the state after the step",
+        {"h_t": lambda a, h: sloped(tanh(a), a, 1 - h * h)}),
 ]
 """In a vanilla RNN with tanh, and in its derivative."""
 
@@ -202,6 +246,18 @@ IN_DERIVATIVE_OF_SUMS = [
 ]
 """In the derivative of the sums."""
 # fmt: on
+
+ONE_BIAS: tuple[dict[str, Line], ...] = (
+    {
+        "from_x": lambda x, weight_ih, bias_ih, bias_hh: x @ weight_ih.T + (bias_ih + bias_hh),
+        "from_h": lambda h, weight_hh: h @ weight_hh.T,
+    },
+    {
+        "from_x": lambda x, weight_ih: x @ weight_ih.T,
+        "from_h": lambda h, weight_hh, bias_ih, bias_hh: h @ weight_hh.T + (bias_ih + bias_hh),
+    },
+)
+"""Both biases in one of the sums: what a student writes who has one bias. It is right in a vanilla RNN."""
 
 # --- in a nonlinearity ----------------------------------------------------------------------------
 
@@ -252,7 +308,10 @@ OTHERS = {"sigmoid": (("tanh", tanh),), "tanh": (("sigmoid", sigmoid), ("relu", 
 
 def _in_bends(formula: Formula) -> Iterator[Mistake]:
     """Another nonlinearity, none, or a wrong derivative: in one line, or in all lines of its kind."""
-    bends = {name: line for name, line in formula.lines.items() if isinstance(line, Bend)}
+    bends = _bends(formula)
+    for name, bend in bends.items():
+        if bend.kind not in SLOPES:
+            yield from _in_another_bend(name, bend)
     for kind, slopes in SLOPES.items():
         alike = [name for name, bend in bends.items() if bend.kind == kind]
         for lines in [[name] for name in alike] + [alike] * (len(alike) > 1):
@@ -280,6 +339,26 @@ def _in_bends(formula: Formula) -> Iterator[Mistake]:
                 )
 
 
+def _bends(formula: Formula) -> dict[str, Bend]:
+    return {name: line for name, line in formula.lines.items() if isinstance(line, Bend)}
+
+
+def _in_another_bend(name: str, bend: Bend) -> Iterator[Mistake]:
+    """Another nonlinearity in the place of one of whose derivative nothing is known."""
+    for other, function in (("tanh", tanh), ("sigmoid", sigmoid), ("relu", relu)):
+        if other != bend.kind:
+            yield Mistake(
+                f"{other} in the place of {bend.kind} in {name}",
+                f"{other} is used in {name}; it has to be {bend.kind}",
+                {name: Reading(bend.reads, function)},
+            )
+    if bend.kind != "identity":
+        found = f"{bend.kind} left out in {name}"
+        yield Mistake(
+            found, f"there is no {bend.kind} in {name}", {name: Reading(bend.reads, lambda a: a)}
+        )
+
+
 def _with_slope(compute: Callable[[Any], Any], slope: Callable[[Any, Any], Any]) -> Any:
     return lambda a: sloped(compute(a), a, slope(compute(a), a))
 
@@ -293,7 +372,8 @@ def mistakes_of(formula: Formula) -> Iterator[Mistake]:
     yield from _in_order(formula)
     yield from _in_biases(formula)
     for right, rows in ((LSTM_FORMULA, IN_LSTM), (GRU_FORMULA, IN_GRU), (RNN_FORMULA, IN_RNN)):
-        if (sorted(formula.gates), formula.state) == (sorted(right.gates), right.state):
+        alike = (sorted(formula.gates), formula.state) == (sorted(right.gates), right.state)
+        if alike and (rows is not IN_RNN or _bends(formula)["h_t"].kind == "tanh"):
             yield from rows
     yield from _in_bends(formula)
     yield from IN_DERIVATIVE_OF_SUMS

@@ -10,8 +10,9 @@ from ..errors import TinygradError
 from .formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
 from .layouts import Layout
 from .mistakes import Mistake, mistakes_of
+from .naming import role_of
 from .recordings import Vector
-from .stepping import StepResult, role_of, run_step
+from .stepping import StepResult, run_step
 
 ROLES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -44,8 +45,12 @@ class KnownCell:
         """Inputs and parameters, or their gradients, by PyTorch's names and in its layout."""
         found = {}
         for name, array in arrays.items():
-            turned = array.ndim == 2 and name in self.layout.shapes and not self.layout.in_rows
-            found[str(self.names[name])] = array.T if turned else array
+            if name not in self.layout.shapes:
+                found[name] = array.T if self.layout.columns else array
+            elif self.layout.is_bias(name):
+                found[str(self.names[name])] = array.ravel()
+            else:
+                found[str(self.names[name])] = array if self.layout.in_rows else array.T
         return found
 
     def mistakes(
@@ -53,6 +58,7 @@ class KnownCell:
     ) -> list[Mistake]:
         """List the mistakes that give a step's values and gradients; none if the step is another one."""
         wanted = self._translated(gradients)
+        after, cotangents = self._translated(after), self._translated(cotangents)
         if self.formula is None or not {"weight_ih", "weight_hh"} <= self.given.keys():
             return []
         if len(wanted) < len(gradients) or not self._fits(

@@ -73,6 +73,12 @@ def _of_other_shapes(right: Vector, found: Vector) -> Iterator[tuple[str, Vector
         yield "it is transposed", right.T
     if found.ndim == right.ndim + 1 and found.shape[1:] == right.shape:
         yield "the sum over the batch is missing", found if _adds_up(found, right) else right
+    if found.ndim == right.ndim == 2 and 1 in right.shape:
+        axis = right.shape.index(1)
+        added = found.sum(axis=axis, keepdims=True)
+        if added.shape == right.shape and found.shape != right.shape:
+            same = np.allclose(added, right, rtol=1e-7, atol=1e-12)
+            yield "the sum over the batch is missing", found if same else right
     if found.size == right.size:
         yield "its numbers are right, and its shape is not", right.reshape(found.shape)
 

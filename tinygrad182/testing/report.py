@@ -72,8 +72,8 @@ def _remedy(fault: PropertyError) -> list[str]:
         return []
     return [
         "the rule is right for one cotangent. Several come on axes in front of the output's own: write it",
-        "for those too (g[..., 0, :] in the place of g[0]), or say that it takes none, and it is called",
-        "for each: tg.Primitive(..., leading_axes=False)",
+        "for those too (g[..., 0, :] in the place of g[0]), or make the primitive without",
+        "leading_axes=True: it is then called for each",
     ]
 
 

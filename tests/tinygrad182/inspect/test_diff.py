@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +91,39 @@ def test_rounding_that_grows_has_no_single_cause() -> None:
     assert found.gradients is not None
     assert found.gradients.cause == "values"
     assert "No single place is the cause" in words(found)
+
+
+def test_rounding_that_grows_in_a_fused_layer_has_no_single_cause() -> None:
+    """Step by step, what a layer computes for all steps at once is an input."""
+    runs = []
+    for fused in (True, False):
+        rnn = tg.nn.RNN(3, 32, num_layers=2, rng=0, dtype="float64", fused=fused)
+        for k, name in enumerate(("weight_hh_l0", "weight_hh_l1")):
+            getattr(rnn, name).data[...] = np.random.default_rng(k).normal(size=(32, 32)) * 0.8
+        x = np.random.default_rng(0).normal(size=(30, 1, 3)).astype("float32")
+        runs.append(rnn.to(dtype="float32")(tg.tensor(x))[0][-1].sum())
+    found = tg.inspect.diff(*runs, tolerance=1e-6)
+    assert found.values is None or found.values.cause == "grown"
+    assert np.nanmax(found.series["values"]["rnn.l1"]["W_ih x + b"]) > 1e-6
+
+
+def test_a_number_that_one_dtype_cannot_hold_is_an_overflow() -> None:
+    runs = []
+    for dtype in ("float32", "float64"):
+        rnn = tg.nn.RNN(1, 2, nonlinearity="relu", rng=0, dtype="float64")
+        rnn.weight_ih_l0.data[...], rnn.weight_hh_l0.data[...] = 1.0, np.eye(2) * 1e5
+        runs.append(rnn.to(dtype=dtype)(tg.ones((9, 1, 1), dtype=dtype))[0][-1].sum())
+    found = tg.inspect.diff(*runs)
+    assert found.values is not None
+    assert (found.values.cause, found.values.time) == ("overflow", 8)
+    assert "the coarser dtype cannot hold so large a number" in words(found)
+    assert "intervention" not in words(found)
+
+
+def test_gradients_in_half_precision_agree_but_for_rounding() -> None:
+    found = tg.inspect.diff(Model(dtype="float16").loss(50), Model(dtype="float32").loss(50))
+    assert found.same
+    assert all(np.isfinite(row).all() for row in found.series["gradients"]["lstm.l0"].values())
 
 
 def test_a_gradient_whose_rounding_grows_over_many_steps_arises_nowhere() -> None:
@@ -281,6 +315,67 @@ def test_the_bias_of_a_loop_at_one_step() -> None:
     assert "those of the loop at t = 15 … 23" in words(found)
 
 
+def packed(bump: int | None = None, marked: bool = False, cut: int | None = None) -> tg.Tensor:
+    """A loop with the four gates of an LSTM from one product; gate f has another bias at one step."""
+    rng = np.random.default_rng(0)
+    w, bias = (tg.tensor(rng.normal(size=n) / 3, requires_grad=True) for n in ((H, 4 * H), 4 * H))
+    x = rng.normal(size=(T, B, 4 * H))
+    h = c = tg.zeros((B, H), dtype="float64")
+    for t in range(T):
+        h = h.detach() if t == cut else h
+        b = bias + np.eye(4 * H)[H + 2] / 2 if t == bump else bias
+        z = x[t] + h @ w + b
+        i, f, o = (tg.sigmoid(z[:, k * H : (k + 1) * H]) for k in (0, 1, 3))
+        f = tg.inspect.mark(f, "f", time=t) if marked else f
+        c = tg.inspect.mark(f * c + i * tg.tanh(z[:, 2 * H : 3 * H]), "c", time=t)
+        h = tg.inspect.mark(o * tg.tanh(c), "h", time=t)
+    return (h * h).sum()
+
+
+@pytest.mark.parametrize(("marked", "name"), [(True, "f"), (False, "σ₂(x + W h₋ + b)")])
+def test_a_gate_of_a_loop_is_named_by_its_mark_or_by_where_it_leads(
+    marked: bool, name: str
+) -> None:
+    found = tg.inspect.diff(packed(marked=marked), packed(15, marked))
+    at = found.values
+    assert at is not None
+    assert (at.label, at.time, at.cause) == ("x + W h₋ + b", 15, "arises")
+    assert (at.gate, at.unit) == (name, 2)
+    assert (at.way[0], at.way[-1]) == (name, "c")
+    told = words(found)
+    assert f"x + W h₋ + b ({name}, unit 2 of sequence" in told
+    assert f"From there it goes through {name} and {at.way[1]} into c." in told
+
+
+def test_a_detached_state_is_named_and_not_what_its_gradient_goes_on_to() -> None:
+    """Of the step before the cut, the loss leads to c alone: h is no part of that run there."""
+    found = tg.inspect.diff(packed(), packed(cut=12))
+    assert found.values is None
+    assert found.gradients is not None
+    assert (found.gradients.label, found.gradients.time) == ("h", 11)
+    assert (found.gradients.cause, found.gradients.b) == ("arises", 0.0)
+
+
+def test_marks_of_one_name_in_two_layers_are_no_input_of_the_run() -> None:
+    def run(bump: int | None = None) -> tg.Tensor:
+        w = [tg.tensor(np.eye(H) / k, requires_grad=True) for k in (2, 3)]
+        x, states = np.random.default_rng(0).normal(size=(T, B, H)), [np.zeros((B, H))] * 2
+        for t in range(T):
+            below: Any = x[t]
+            for k in (0, 1):
+                z = below + states[k] @ w[k] + (1.0 if (k, t) == (1, bump) else 0.0)
+                gate = tg.inspect.mark(tg.sigmoid(z), "f", time=t)
+                below = tg.inspect.mark(gate * tg.tanh(below @ w[k]), f"h{k}", time=t)
+                states[k] = below
+        return (below * below).sum()
+
+    found = tg.inspect.diff(run(), run(15))
+    assert found.values is not None
+    assert (found.values.time, found.values.cause, found.values.gate) == (15, "arises", "f")
+    assert "given different numbers" not in words(found)
+    assert "of #2" not in words(found)
+
+
 def test_truncation_is_found_in_the_layer_nearest_to_the_loss() -> None:
     model = Model()
     found = tg.inspect.diff(model.loss(), model.loss(truncate=10))
@@ -310,6 +405,30 @@ def test_vanished_gradients_are_compared_truly() -> None:
     assert np.all(found.series["gradients"]["rnn.l0"]["h"][:30] == 1.0)
 
 
+def test_without_values_no_cause_is_claimed() -> None:
+    changed = Model()
+    changed.layer.bias_ih_l1.data[H] += 0.5
+    graphs = [tg.inspect.trace(model.loss(6)).numbers() for model in (Model(), changed)]
+    graphs = [
+        dataclasses.replace(
+            graph,
+            has_values=False,
+            boxes=[
+                dataclasses.replace(
+                    box, steps=[dataclasses.replace(some, values={}) for some in box.steps]
+                )
+                for box in graph.boxes
+            ],
+        )
+        for graph in graphs
+    ]
+    found = tg.inspect.diff(*graphs)
+    assert found.gradients is not None
+    assert (found.gradients.cause, found.backward) == ("unknown", None)
+    assert "cannot be told without them" in words(found)
+    assert "detach" not in words(found)
+
+
 # --- what cannot be compared ----------------------------------------------------------------------
 
 
@@ -328,6 +447,59 @@ def test_other_batch_sizes_and_layers_are_told() -> None:
     found = tg.inspect.diff(Model().loss(6), Model(hidden_size=3).loss(6))
     assert "cannot be compared number by number" in words(found)
     assert "2 × 5 in a and 2 × 3 in b" in words(found)
+
+
+@pytest.mark.parametrize(
+    "options", [{"hidden_size": 3}, {"num_layers": 1}, {"kind": "GRU"}, {"batch": 1}, {"steps": 4}]
+)
+def test_what_follows_from_other_shapes_is_not_called_a_change(options: dict[str, Any]) -> None:
+    sizes = {name: options.pop(name) for name in ("batch", "steps") if name in options}
+
+    def loss(model: Model, steps: int = 6, batch: int = B) -> tg.Tensor:
+        x = np.random.default_rng(0).normal(size=(6, B, 3))[:steps, :batch]
+        return (model.layer(tg.tensor(x))[0][-1] ** 2).sum()
+
+    found = tg.inspect.diff(loss(Model()), loss(Model(**options), **sizes))
+    assert found.values is not None
+    assert (found.values.path, found.values.cause) == ("loss", "uncompared")
+    told = words(found)
+    assert "cannot be compared, for the runs do not have the same steps, shapes or layers" in told
+    assert "different numbers" not in told
+    assert "as by an intervention" not in told
+
+
+def test_another_mask_of_dropout_is_no_other_input() -> None:
+    model = Model(dropout=0.3)
+    found = tg.inspect.diff(model.loss(6), model.loss(6))
+    assert found.values is not None
+    assert (found.values.path, found.values.label) == ("lstm.l1", "x")
+    assert found.values.cause == "between"
+    assert "as a mask of dropout" in words(found)
+
+
+def test_ragged_sequences_have_no_other_backward_pass() -> None:
+    model = Model()
+    x = tg.tensor(np.random.default_rng(0).normal(size=(9, B, 3)))
+    ragged = (model.layer(x, lengths=np.array([9, 5]))[0] ** 2).sum()
+    found = tg.inspect.diff(ragged, (model.layer(x)[0] ** 2).sum())
+    assert found.values is not None
+    assert (found.values.time, found.values.sequence) == (5, 1)
+    assert found.backward is None
+
+
+def test_places_in_whole_sequences_are_elements() -> None:
+    """Both directions side by side are one array (T, B, 2H), which has no rows of sequences."""
+    model = Model(bidirectional=True)
+    x = tg.tensor(np.random.default_rng(0).normal(size=(9, B, 3)))
+    with tg.inspect.intervene("lstm.l1_reverse", gate="f", function=lambda f: f + 0.2, time=2):
+        changed = (model.layer(x)[0] ** 2).sum()
+    found = tg.inspect.diff((model.layer(x)[0] ** 2).sum(), changed)
+    assert found.gradients is not None
+    assert len(found.gradients.element) == 3
+    told = words(found)
+    assert "at t = 2 in lstm.l1_reverse, which counts from the end: gate f" in told
+    assert f"(element {[*found.gradients.element]})" in told
+    assert "those of lstm, lstm.l1_reverse at every step, lstm.l0_reverse" in told
 
 
 def test_nothing_in_common_is_an_error() -> None:

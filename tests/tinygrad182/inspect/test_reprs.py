@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,20 @@ def search() -> tg.decode.SearchResult:
     )
 
 
+def a_watch() -> inspect.Watch:
+    lstm = tg.nn.LSTM(3, 4, 4, rng=0)
+    with inspect.watch(lstm, every=1) as watch:
+        for _ in range(30):
+            lstm(tg.ones((20, 4, 3)))[0].sum().backward()
+    return watch
+
+
+def a_run() -> inspect.Watched:
+    with tempfile.TemporaryDirectory() as folder:
+        a_watch().save(f"{folder}/run.jsonl")
+        return inspect.load_watch(f"{folder}/run.jsonl")
+
+
 SHOWN: dict[str, Callable[[], Any]] = {
     "Graph": lambda: inspect.trace(loss_of()),
     "Graph.table": lambda: inspect.trace(loss_of()).table(),
@@ -85,6 +100,10 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "Nearest": lambda: points().nearest((np.zeros((9, 70, 8)), np.zeros((9, 70, 8)))),
     "Anomaly": an_anomaly,
     "intervene": lambda: inspect.intervene("lstm.l0", "f", scale=np.ones(99), time=range(9999)),
+    "Watch": a_watch,
+    "Watched": a_run,
+    "Watched, a path": lambda: a_run()["lstm.l0"],
+    "WatchedState": lambda: a_run()["lstm.l0"].h,
     "SGD": lambda: optimizer(tg.optim.SGD),
     "Adam": optimizer,
     "AdamW": lambda: optimizer(tg.optim.AdamW),

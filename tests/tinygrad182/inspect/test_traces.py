@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import tinygrad182 as tg
@@ -132,12 +133,24 @@ def test_a_damaged_header_is_told(path: Path, header: str) -> None:
         tg.inspect.load_trace(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("label", "x"), ("operands", ["nothing"]), ("shape", ["x"]), ("shape", 3), ("label", 5)],
+)
+def test_operations_that_do_not_fit_are_told(path: Path, name: str, wrong: object) -> None:
+    tg.inspect.trace(loss_of()).save(path)
+    with safe_open(path, framework="numpy") as file:
+        facts = json.loads(file.metadata()["tinygrad182.trace"])
+    facts["boxes"][0]["steps"][0][3][name] = wrong
+    save_file(load_file(path), path, {"tinygrad182.trace": json.dumps(facts)})
+    with pytest.raises(CheckpointError, match="damaged"):
+        tg.inspect.load_trace(path)
+
+
 def test_a_newer_version_and_missing_arrays_are_told(path: Path) -> None:
     save_file({"x": np.ones(3)}, path, {"tinygrad182.trace": json.dumps({"version": 2})})
     with pytest.raises(CheckpointError, match="version 2"):
         tg.inspect.load_trace(path)
-    from safetensors import safe_open
-
     tg.inspect.trace(loss_of()).save(path)
     with safe_open(path, framework="numpy") as file:
         header = file.metadata()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,10 @@ def test_each_line_is_json_without_words_of_pythons_own(path: Path) -> None:
 
 
 def test_a_file_cut_anywhere_in_its_last_line_reads(path: Path) -> None:
-    watched(path)
+    rnn = tg.nn.RNN(1, 2, rng=0)
+    with tg.inspect.watch(rnn, every=1, path=path):
+        for _ in range(3):
+            rnn(tg.ones((2, 1, 1)))[0][-1].sum().backward()
     *lines, _ = path.read_bytes().splitlines(keepends=True)  # without the line of the end
     before = b"".join(lines[:-1])
     for count in range(len(lines[-1])):
@@ -94,23 +99,51 @@ import sys
 import tinygrad182 as tg
 model = tg.nn.RNN(1, 3, rng=0, fused=False)
 tg.inspect.watch(model, every=2, path=sys.argv[1])
-for i in range(int(sys.argv[2])):
+for i in range(3):
     (model(tg.ones((7, 1, 1)))[0][-1] ** 2).sum().backward()
 """
 
 
+def test_a_process_that_ends_says_so(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", PROGRAM, str(path)], check=True)
+    run = load(path)
+    assert run.steps.tolist() == [0, 2]
+    assert "its process ended" in run.ended
+
+
+def forked(run: Callable[[], object]) -> int:
+    """Start a process that only runs a function; it takes no time to import anything."""
+    child = os.fork()
+    if not child:
+        try:
+            run()
+        finally:
+            os._exit(0)
+    return child
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@needs_fork
 def test_a_run_that_is_killed_can_be_read_and_shows_where_it_stopped(path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path), "1000000"])
+    def run_on() -> None:
+        model = Net()
+        tg.inspect.watch(model, every=2, path=path)
+        for i in range(1_000_000):
+            loss_of(model, i).backward()
+
+    child = forked(run_on)
     try:
         until = time.monotonic() + 60
         while not path.exists() or path.read_bytes().count(b"\n") < 6:
-            assert process.poll() is None
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
             assert time.monotonic() < until
             time.sleep(0.02)
         assert load(path).ended == "The run goes on."
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     run = load(path)
     count = len(run.steps)
     assert count >= 5
@@ -118,11 +151,6 @@ def test_a_run_that_is_killed_can_be_read_and_shows_where_it_stopped(path: Path)
     assert f"The run broke off after training step {run.steps[-1]}" in repr(run)
     assert run["rnn.l0"].h.there.all()
     assert run["rnn.l0"].h.there.shape == (count, 7)
-
-
-def test_a_process_that_ends_says_so(path: Path) -> None:
-    subprocess.run([sys.executable, "-c", PROGRAM, str(path), "3"], check=True)
-    assert "its process ended" in load(path).ended
 
 
 # --- going on -------------------------------------------------------------------------------------
@@ -136,6 +164,8 @@ def test_training_that_goes_on_leaves_out_what_it_makes_again(path: Path) -> Non
         train(model, 4)
     assert watch.steps.tolist() == [0, 1, 2, 4, 6]
     assert_same(load(path), watch)
+    assert load(path).every == watch.every == 2
+    assert "5 training steps were watched, from 0 to 6." in repr(watch)
     assert load(path).ended == "The run ended: it was stopped."
 
 
@@ -173,8 +203,9 @@ def test_a_disk_that_is_full_ends_the_file_and_not_the_training(
     with monkeypatch.context() as patched:
         full = OSError(28, "No space left on device")
         patched.setattr(watch_file.Appended, "append", lambda *_: (_ for _ in ()).throw(full))
-        with pytest.warns(UserWarning, match=r"No space left.*watch\.save\(path\)"):
+        with pytest.warns(UserWarning, match=r"No space left.*watch\.save\(path\)") as warned:
             loss_of(model, 1).backward()
+    assert warned[0].filename == __file__
     loss_of(model, 2).backward()
     watch.stop()
     assert watch.steps.tolist() == [0, 1, 2]
@@ -204,6 +235,10 @@ def test_a_line_that_is_written_in_part_is_an_error(path: Path) -> None:
 # --- files that are refused -----------------------------------------------------------------------
 
 
+BEGIN = b'{"tinygrad182 watch":1,"every":1,"model":""}\n'
+LINE = b'{"step":1,"loss":1,"states":{"a":{"h":{%b"log10 grad":%b,"log10 value":%b}}}}\n'
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -211,6 +246,13 @@ def test_a_line_that_is_written_in_part_is_an_error(path: Path) -> None:
         (b'{"tinygrad182 watch":1', "does not begin"),
         (b'{"a":1}\n', "does not begin"),
         (b"\xff\n", "does not begin"),
+        (b'{"tinygrad182 watch":1,"every":"x","model":""}\n', "does not begin"),
+        (BEGIN + b'{"goes on from":"x"}\n', "line 2 .* 'x' is not a whole number from 0"),
+        (BEGIN + b'{"step":1e400,"loss":1,"states":{}}\n', "inf is not a whole number from 0"),
+        (BEGIN + b'{"step":-1,"loss":1,"states":{}}\n', "-1 is not a whole number from 0"),
+        (BEGIN + b"[" * 100_000 + b"\n", "line 2 of .* is damaged .RecursionError"),
+        (BEGIN + LINE % (b"", b"[]", b"[]"), "time steps do not increase, or there are none"),
+        (BEGIN + LINE % (b'"time":[1,1],', b"[1,2]", b"[1,2]"), "time steps do not increase"),
         (b'{"tinygrad182 watch":2,"every":1,"model":""}\n', "has version 2 of its format"),
         (b'{"tinygrad182 watch":1,"every":1,"model":""}\n[]\n', r"line 2 of .* is damaged"),
         (b'{"tinygrad182 watch":1,"every":1,"model":""}\n{"step":1}\n', "remove that line"),
@@ -223,8 +265,42 @@ def test_a_line_that_is_written_in_part_is_an_error(path: Path) -> None:
 )
 def test_files_that_are_none(path: Path, content: bytes, words: str) -> None:
     path.write_bytes(content)
-    with pytest.raises(tg.errors.FileError, match=words):
+    with pytest.raises(tg.errors.FileError, match=words) as raised:
         load(path)
+    assert str(raised.value).count("load_watch: ") == 1
+
+
+def test_a_path_below_a_file(path: Path) -> None:
+    path.touch()
+    with pytest.raises(tg.errors.FileError, match=r"cannot write .*: .*run.jsonl is not a folder"):
+        tg.inspect.watch(Net(), path=path / "run.jsonl")
+
+
+def test_numbers_of_numpy_are_written(path: Path) -> None:
+    model = Net()
+    every: Any = np.int64(2)
+    tg.inspect.watch(model, every, path).stop()
+    tg.inspect.watch(model, every, path, step=every).stop()
+    assert load(path).every == 2
+
+
+@needs_fork
+def test_a_process_that_is_forked_does_not_write(path: Path) -> None:
+    model = Net()
+    with tg.inspect.watch(model, every=1, path=path) as watch:
+        loss = loss_of(model, 0)
+        child = forked(lambda: (loss.backward(retain_graph=True), watch.stop()))
+        os.waitpid(child, 0)
+        assert load(path).ended == "The run goes on."
+        loss.backward()
+    assert_same(load(path), watch)
+
+
+def test_an_exception_without_words_is_named(path: Path) -> None:
+    model = Net()
+    with pytest.raises(KeyboardInterrupt), tg.inspect.watch(model, path=path):
+        raise KeyboardInterrupt
+    assert load(path).ended == "The run ended: KeyboardInterrupt."
 
 
 def test_no_file_and_a_folder(path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import const, host
 from tinygrad182 import autodiff
+from tinygrad182.inspect import watch_chart
 
 flow_of = tg.inspect.gradient_flow
 
@@ -198,6 +199,44 @@ def test_numbers_that_are_not_finite_are_kept() -> None:
     assert "NaN" in repr(watch)
 
 
+def test_the_worst_training_step_of_a_run_that_explodes() -> None:
+    rnn = tg.nn.RNN(1, 1, rng=0, dtype="float64", nonlinearity="relu")
+    with tg.inspect.watch(rnn, every=1) as watch:
+        for factor in (1.5, 3.0, 2.0):
+            rnn.weight_hh_l0.data[...] = factor
+            rnn.weight_ih_l0.data[...] = 1.0
+            rnn(const(np.ones((5, 1, 1))))[0][-1].sum().backward()
+    h = watch["rnn.l0"].h
+    np.testing.assert_allclose(h.reach, 4 * np.log10([1.5, 3.0, 2.0]), rtol=1e-12)
+    assert h.worst() == 1
+    assert "81 at training step 1 (the worst) and 16 at training step 2." in watch._sentences()[2]
+
+
+def test_a_gradient_of_0_at_the_last_time_step_is_not_the_worst() -> None:
+    rnn = tg.nn.RNN(1, 2, rng=0, dtype="float64")
+    with tg.inspect.watch(rnn, every=1) as watch:
+        for last in (0, 3):
+            output = rnn(const(np.ones((4, 1, 1))))[0]
+            output[last].sum().backward()
+    h = next(iter(watch.values())).h
+    assert np.isposinf(h.reach[0])
+    assert h.worst() == 1
+    with tg.inspect.watch(rnn, every=1) as watch:
+        rnn(const(np.ones((4, 1, 1))))[0][0].sum().backward()
+    assert "‖∂L/∂h‖ at the last time step is 0, at every training step." in watch._sentences()[2]
+
+
+def test_when_the_loss_is_first_not_finite_is_said() -> None:
+    model = Net()
+    with tg.inspect.watch(model, every=2) as watch:
+        for factor in (0.0, 1.0, math.inf, 1.0, math.nan):
+            (loss_of(model, 0) * factor).backward()
+    said = (
+        "The loss is ∞ at training step 2, the first at which it is not finite; at training step 0"
+    )
+    assert f"{said} it is 0." in repr(watch)
+
+
 def test_a_gradient_below_every_float() -> None:
     model = Net()
     with tg.inspect.watch(model) as watch:
@@ -302,6 +341,39 @@ def test_a_model_without_marked_states_says_so_at_the_first_pass() -> None:
     loss.backward()
 
 
+def test_a_later_loss_without_states_does_not_end_the_training() -> None:
+    model = Net()
+    watch = tg.inspect.watch(model, every=1)
+    loss_of(model, 0).backward()
+    with pytest.warns(
+        UserWarning, match=r"nothing is kept at training step 1.*no state is marked"
+    ) as warned:
+        (model.head.weight**2).sum().backward()
+    assert warned[0].filename == __file__
+    assert model.head.weight.grad is not None
+    (model.head.weight**2).sum().backward()  # which is an error here where it warns again
+    loss_of(model, 1).backward()
+    assert watch.steps.tolist() == [0, 3]
+    watch.stop()
+
+
+def test_a_watch_that_ended_takes_no_more(tmp_path: Path) -> None:
+    model = Net()
+    for path in (None, tmp_path / "run.jsonl"):
+        watch = tg.inspect.watch(model, path=path)
+        watch.stop()
+        with pytest.raises(tg.ArgumentError, match="record: this watch has ended; begin another"):
+            watch.record(loss_of(model, 0))
+        assert len(watch.steps) == 0
+
+
+def test_a_chart_of_what_is_no_training_step() -> None:
+    with tg.inspect.watch(model := Net()) as watch:
+        loss_of(model, 0).backward()
+    with pytest.raises(tg.ArgumentError, match="chart: step='last' must be a whole number"):
+        watch.chart(step="last")  # type: ignore[arg-type]
+
+
 def test_names_that_are_not_there() -> None:
     model = Net()
     with tg.inspect.watch(model) as watch:
@@ -314,3 +386,68 @@ def test_names_that_are_not_there() -> None:
         watch["rnn.l0"]["x"]
     with pytest.raises(AttributeError, match="no state 'x'; there is 'h', 'c'"):
         _ = watch["rnn.l0"].x
+
+
+def test_what_is_shown_does_not_grow_while_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("altair")
+    model, grids = Net(), tg.inspect.Watched._grids
+
+    def meanwhile(self: tg.inspect.Watched) -> Any:
+        found = grids(self)
+        loss_of(model, 1).backward()  # as another thread may
+        return found
+
+    with tg.inspect.watch(model, every=1) as watch:
+        loss_of(model, 0).backward()
+        monkeypatch.setattr(tg.inspect.Watched, "_grids", meanwhile)
+        watch.chart()
+    assert watch.steps.tolist() == [0, 1]
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_pictures_of_a_run_that_overflowed_and_of_nothing() -> None:
+    pytest.importorskip("altair")
+    model = Net("rnn")
+    with tg.inspect.watch(model, every=1) as watch:
+        assert "Nothing was watched yet" in str(watch.chart().to_dict(validate=False))
+        for factor in (1.0, math.inf, math.nan, 0.0):
+            (loss_of(model, 0) * factor).backward()
+    spec = watch.chart(step=1).to_dict(validate=False)
+    told = [row["what"] for rows in spec["datasets"].values() for row in rows if "what" in row]
+    assert told == ["at the rule", "at training step 0", "exactly 0", "infinite", "NaN"]
+    assert spec["params"] == [{"name": "moment", "value": 1}]
+
+
+def test_a_long_run_draws_the_steps_with_most_to_see_and_says_which() -> None:
+    pytest.importorskip("altair")
+    model = tg.nn.RNN(1, 2, rng=0, dtype="float64")
+    x = const(np.ones((120, 1, 1)))
+    with tg.inspect.watch(model, every=1) as watch:
+        for i in range(300):
+            (model(x)[0][-1].sum() * (math.nan if i in (203, 204) else 1.0)).backward()
+    spec, told = watch_chart.drawn(watch._grids(), watch.steps, watch.loss, None)
+    rows = [row for rows in spec["datasets"].values() for row in rows if "v" in row and "x" in row]
+    steps = {row["step"] for row in rows}
+    assert {0, 203, 299} <= steps
+    assert sum(len(row["v"]) for row in rows) <= watch_chart.MOST_CELLS
+    assert told[0].startswith(f"{len(steps)} of 300 watched training steps are drawn: the first")
+    assert told[1].startswith("rnn.l0 h: 81 of 120 time steps are drawn")
+
+
+def test_a_page_of_many_states_tells_of_the_worst_and_folds_the_others() -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    rnn = tg.nn.RNN(1, 2, 6, rng=0, dtype="float64")
+    with tg.inspect.watch(rnn, every=1) as watch:
+        for _ in range(2):
+            rnn(const(np.ones((9, 1, 1))))[0][-1].sum().backward()
+    front, folded = watch._in_front()
+    assert front[2] == "Of 6 states, these vanish or explode most; the others stand below."
+    reach = {path: abs(stack.h.reach).max() for path, stack in watch.items()}
+    worst = sorted(reach, key=lambda path: -reach[path])[:3]
+    assert [text.split(" h: ")[0] for text in front[3:]] == worst != list(watch)[:3]
+    assert len(folded) == 3
+    assert sorted(front[3:] + folded) == sorted(watch._sentences()[2:])
+    assert "<summary>More of what there is to see</summary>" in watch.page()

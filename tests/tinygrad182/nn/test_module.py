@@ -161,7 +161,8 @@ def test_shared_parameters_and_modules_are_named_once() -> None:
 
     tied = Tied()
     assert [n for n, _ in tied.named_parameters()] == ["a.weight", "a.bias", "b.bias"]
-    assert list(tied.state_dict()) == ["a.weight", "a.bias", "b.weight", "b.bias"]
+    assert [n for n, _ in tied.named_modules()] == ["", "a", "b"]
+    assert [n for n, _ in tied.named_modules(remove_duplicate=False)] == ["", "a", "b", "again"]
     x = tg.ones((1, 2))
     tied(x).sum().backward()
     total = tied.a.weight.grad.numpy().copy()
@@ -180,6 +181,8 @@ def test_a_cycle_of_modules_ends() -> None:
     parent.child, child.parent = child, parent
     assert [n for n, _ in parent.named_modules()] == ["", "child"]
     assert "child" in repr(parent)
+    assert list(parent.state_dict()) == ["weight", "bias", "child.weight", "child.bias"]
+    parent.load_state_dict(parent.state_dict())
 
 
 def test_a_deep_tree_needs_no_recursion() -> None:
@@ -189,6 +192,7 @@ def test_a_deep_tree_needs_no_recursion() -> None:
         outer.inner = module
         module = outer
     assert len(list(module.parameters())) == 2
+    assert len(module.state_dict()) == 2
 
 
 def test_text_shows_shapes_and_counts() -> None:

@@ -98,6 +98,65 @@ def test_values_are_cast_to_the_parameters_dtype() -> None:
     assert all(p.dtype == np.float32 for p in model.parameters())
 
 
+def shared(rng: int = 0) -> tg.nn.Sequential:
+    """A layer in two places, in a list and in a dict, and a weight that two layers share."""
+    layer, head = tg.nn.LSTM(2, 2, rng=rng), tg.nn.Linear(2, 8, rng=rng)
+    head.weight = layer.weight_ih_l0
+    return tg.nn.Sequential(tg.nn.ModuleList([layer]), tg.nn.ModuleDict({"a": layer, "b": head}))
+
+
+LSTM = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+SHARED = [f"{place}.{name}" for place in ("0.0", "1.a") for name in LSTM]
+SHARED += ["1.b.weight", "1.b.bias"]
+
+
+def test_every_place_of_a_module_and_of_a_parameter_has_a_name() -> None:
+    linear = tg.nn.Linear(2, 2, rng=0)
+    twice = tg.nn.Sequential(linear, linear)
+    assert list(twice.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    source, target = shared(1), shared(2)
+    state = source.state_dict()
+    assert list(state) == SHARED
+    write(state["0.0.weight_ih_l0"], 7.0)  # a copy for each name
+    assert_same_bits(state["1.a.weight_ih_l0"], state["1.b.weight"].numpy())
+    target.load_state_dict(source.state_dict())
+    assert snapshot(target) == snapshot(source)
+    assert len(list(target.parameters())) == 4
+    tg.optim.SGD(target.parameters(), 0.1)  # which refuses a parameter given twice
+
+
+def test_all_names_of_a_parameter_are_needed() -> None:
+    model, state = shared(), shared(1).state_dict()
+    del state["1.b.weight"], state["0.0.bias_hh_l0"]
+    message = r"missing 0\.0\.bias_hh_l0 \(8,\); missing 1\.b\.weight \(8, 2\)$"
+    with pytest.raises(tg.StateDictError, match=message):
+        model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)
+    assert snapshot(model) == snapshot(shared(1))
+
+
+def test_the_last_place_counts_where_values_differ() -> None:
+    """In the module's order, as in PyTorch, whatever the order of the state dict."""
+    layer, tied = tg.nn.Linear(2, 2, rng=0), tg.nn.Linear(2, 2, rng=0)
+    tied.weight = layer.weight
+    model = tg.nn.Sequential(layer, tied, layer)
+    state = {name: np.full(value.shape, i) for i, (name, value) in enumerate(arrays(model).items())}
+    for given in (state, dict(reversed(state.items()))):
+        model.load_state_dict(given)
+        found = {name: value.ravel()[0] for name, value in arrays(model).items()}
+        assert list(found.values()) == [4, 5, 4, 3, 4, 5]
+
+
+def test_halves_of_a_pair_may_come_from_two_places() -> None:
+    cell = tg.nn.RNNCell(1, 2, rng=0)
+    model = tg.nn.ModuleList([cell, cell])
+    write(cell.bias_ih, 5.0)
+    model.load_state_dict({"0.bias_hh": [1.0, 2.0], "1.bias_hh": [1.0, 2.0]}, strict=False)
+    assert_same_bits(cell.bias_ih, np.float32([6, 7]))
+    model.load_state_dict({"0.bias_hh": [1.0, 2.0], "1.bias_ih": [1.0, 1.0]}, strict=False)
+    assert_same_bits(cell.bias_ih, np.float32([2, 3]))
+
+
 BROKEN: dict[str, tuple[Any, list[str]]] = {
     "missing": (lambda s: s.pop("head.bias"), ["missing head.bias (1,)"]),
     "unexpected": (lambda s: s.update(extra=np.ones(1)), ["unexpected extra"]),

@@ -156,7 +156,12 @@ def detached(x: Any, h: Any, c: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
     return o * tg.tanh(c), c
 
 
+def outside_of_the_graph(x: Any, h: Any, c: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
+    return lstm(*[a.detach() for a in (x, h, c, W_ih, W_hh, b)])
+
+
 WRONG_LSTM = {
+    "no gradient at all": outside_of_the_graph,
     "gates in another order": order_of_gates,
     "weight_hh without its transpose": missing_transpose,
     "h instead of c": h_instead_of_c,
@@ -191,7 +196,15 @@ def gru_z_first(x: Any, h: Any, W_ih: Any, W_hh: Any, b_ih: Any, b_hh: Any) -> A
     return (1 - z) * tg.tanh(xn + r * hn) + z * h
 
 
+def gru_tanh_of_the_h_part(x: Any, h: Any, W_ih: Any, W_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+    xr, xz, xn = tg.split(x @ W_ih.T + b_ih, 3, axis=-1)
+    hr, hz, hn = tg.split(h @ W_hh.T + b_hh, 3, axis=-1)
+    r, z = tg.sigmoid(xr + hr), tg.sigmoid(xz + hz)
+    return (1 - z) * (xn + tg.tanh(r * hn)) + z * h
+
+
 WRONG_GRU = {
+    "tanh on the wrong side: around r ∘ h part": gru_tanh_of_the_h_part,
     "z and 1 − z swapped": gru_swapped,
     "reset gate before the product": gru_reset_before,
     "gates in another order": gru_z_first,
@@ -210,7 +223,18 @@ def rnn_tanh_of_h(x: Any, h: Any, W_ih: Any, W_hh: Any, b_ih: Any, b_hh: Any) ->
     return x @ W_ih.T + b_ih + tg.tanh(h @ W_hh.T + b_hh)
 
 
+def rnn_tanh_of_each(x: Any, h: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
+    """One bias alone: in the sum with x or in that with h."""
+    return tg.tanh(x @ W_ih.T) + tg.tanh(h @ W_hh.T + b)
+
+
+def rnn_tanh_before_the_product(x: Any, h: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
+    return x @ W_ih.T + tg.tanh(h) @ W_hh.T + b
+
+
 WRONG_RNN = {
+    "tanh on the wrong side: around each sum": rnn_tanh_of_each,
+    "tanh on the wrong side: around the h before the step": rnn_tanh_before_the_product,
     "weight_hh without its transpose": rnn_untransposed,
     "bias left out": rnn_without_bias,
     "tanh on the wrong side: around h": rnn_tanh_of_h,

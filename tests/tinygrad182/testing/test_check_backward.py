@@ -285,20 +285,113 @@ def test_one_sequence_without_a_batch_axis() -> None:
     assert found.entries == 3 * (2 + 2 + 4)
 
 
+# --- columns --------------------------------------------------------------------------------------
+
+
+def columns_forward(x: Any, h: Any, c: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
+    """x of shape (I, B), h and c of shape (H, B), b of shape (4 H, 1)."""
+    *state, cache = forward(x.T, h.T, c.T, W_ih.T, W_hh.T, b.ravel())
+    return *(part.T for part in state), cache
+
+
+def columns_backward(dh: Any, dc: Any, cache: Any, rule: Any = backward, mean: bool = False) -> Any:
+    *data, db = rule(dh.T, dc.T, cache)
+    return *(d.T for d in data), db[:, None]
+
+
+def column_numbers(batch: int, size: int, units: int) -> Any:
+    x, h, c, p = numbers(2, batch, size, units)
+    parameters = {"W_ih": p["Wx"].T, "W_hh": p["Wh"].T, "b": p["b"][:, None]}
+    return x.swapaxes(1, 2), h.T, c.T, parameters
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("units", [1, 2, 4])
+def test_sequences_may_be_columns(batch: int, size: int, units: int) -> None:
+    x, h, c, parameters = column_numbers(batch, size, units)
+    for each in (x, x[0]):
+        assert tg.testing.check_backward(
+            columns_forward, columns_backward, each, h, c, parameters, gates="ifog"
+        )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_mistake_in_columns_is_named(batch: int) -> None:
+    x, h, c, parameters = column_numbers(batch, 2, 4)
+
+    def told(wrong: Any) -> str:
+        with pytest.raises(tg.GradientCheckError) as error:
+            tg.testing.check_backward(
+                columns_forward, wrong, x, h, c, parameters, gates="ifog", seed=1
+            )
+        return str(error.value)
+
+    rule = mistaken(slope_of_tanh=lambda g: 1 - g)
+    found = told(lambda dh, dc, cache: columns_backward(dh, dc, cache, rule))
+    assert "dW_ih is wrong at step 0, gate g, unit " in found
+    assert "mistake: derivative of tanh without the square in gate g" in found
+
+    def without_dh(dh: Any, dc: Any, cache: Any) -> Any:
+        dx, dh_prev, *rest = columns_backward(dh, dc, cache)
+        moved = dh_prev.copy()
+        moved[3, batch - 1] += 1
+        return dx, moved, *rest
+
+    assert f"dh is wrong at step 0, sequence {batch - 1}, unit 3" in told(without_dh)
+
+    def not_summed(dh: Any, dc: Any, cache: Any) -> Any:
+        return *columns_backward(dh, dc, cache)[:-1], sums(dh.T, dc.T, cache).T
+
+    if batch > 1:
+        assert "the sum over the batch is missing" in told(not_summed)
+
+
+def test_blocks_have_numbers_where_the_gates_have_no_names() -> None:
+    x, h, c, parameters = numbers()
+
+    def wrong(dh: Any, dc: Any, cache: Any) -> Any:
+        *rest, db = backward(dh, dc, cache)
+        return *rest, db + np.eye(len(db))[5]
+
+    with pytest.raises(tg.GradientCheckError, match="db is wrong at step 0, gate 2, unit 1"):
+        tg.testing.check_backward(forward, wrong, x, h, c, parameters)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda dc, c, h, new: dc * h, "h instead of c in df"),
+        (lambda dc, c, h, new: dc * new, "new c in df"),
+    ],
+)
+def test_a_mistake_in_df_is_named(change: Any, name: str) -> None:
+    def wrong(dh: Any, dc: Any, cache: Any) -> Any:
+        x, h, c, Wx, Wh, i, f, o, g, c_next = cache
+        t = np.tanh(c_next)
+        dc = dc + dh * o * (1 - t**2)
+        da = [dc * g * i * (1 - i), change(dc, c, h, c_next) * f * (1 - f)]
+        da = np.concatenate([*da, dh * t * o * (1 - o), dc * i * (1 - g**2)], axis=-1)
+        return da @ Wx.T, da @ Wh.T, dc * f, x.T @ da, h.T @ da, da.sum(axis=0)
+
+    assert f"mistake: {name}: " in message(wrong)
+
+
 # --- what cannot be checked -----------------------------------------------------------------------
 
 
 def test_too_few_gradients_are_counted() -> None:
     told = message(lambda dh, dc, cache: dh)
     assert (
-        "backward returns 1 gradient; it has to return the 6 gradients dx, dh, dc, dWx, dWh, db"
+        "backward returns 1 gradient. It has to return the 6 gradients dx, dh, dc, dWx, dWh, db"
         in told
     )
     told = message(lambda dh, dc, cache: {"dx": dh, "dWx": dc})
-    assert "backward returns dx and dWx; it has to return" in told
+    assert "backward returns dx and dWx; dh, dc, dWh, db missing. It has to return" in told
     told = message(lambda dh, dc, cache: dh @ dc)
     assert "backward fails: ValueError: matmul" in told
     assert "backward returns nothing" in message(lambda dh, dc, cache: {})
+    assert "backward returns nothing" in message(lambda dh, dc, cache: None)
 
 
 @pytest.mark.parametrize(
@@ -326,3 +419,17 @@ def test_what_is_given_is_checked() -> None:
         tg.testing.check_backward(forward, backward, x, "a", c, parameters)
     with pytest.raises(tg.ArgumentError, match="parameters has 'x', a name that is taken"):
         tg.testing.check_backward(forward, backward, x, h, c, {"x": h})
+    with pytest.raises(tg.ArgumentError, match=r"x is .*; pass an array of real numbers"):
+        tg.testing.check_backward(forward, backward, 1j * x, h, c, parameters)
+    for wrong in ((c, list(parameters.values())), (parameters, None)):
+        with pytest.raises(tg.ArgumentError, match="a dict of arrays by their names, passed as"):
+            tg.testing.check_backward(forward, backward, x, h, *wrong)
+    with pytest.raises(tg.ArgumentError, match="max_entries is 0"):
+        tg.testing.check_backward(forward, backward, x, h, c, parameters, max_entries=0)
+    for a, b in ((x[:0], h), (x[:, :0], h[:0])):
+        with pytest.raises(tg.ShapeError, match="is empty"):
+            tg.testing.check_backward(forward, backward, a, b, b, parameters)
+    wide = np.zeros((2, 1, 3))
+    for a, b in ((x[0, 0], c), (wide, c), (x, c[:1])):
+        with pytest.raises(tg.ShapeError, match="do not belong together; pass x of shape"):
+            tg.testing.check_backward(forward, backward, a, h, b, parameters)

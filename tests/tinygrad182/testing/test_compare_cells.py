@@ -96,7 +96,9 @@ def test_a_cell_that_rounds_to_float32_is_right() -> None:
 def test_an_rnn_with_another_nonlinearity(nonlinearity: Any) -> None:
     cell = reference("RNNCell", nonlinearity=nonlinearity)
     assert tg.testing.compare_cells(cell, cell, inputs())
-    assert not tg.testing.compare_cells(students.rnn, cell, inputs())
+    comparison = tg.testing.compare_cells(students.rnn, cell, inputs())
+    kind = getattr(nonlinearity, "__name__", nonlinearity)
+    assert comparison.mistake == f"tanh in the place of {kind} in h_t"
 
 
 def test_a_cell_without_a_bias() -> None:
@@ -297,10 +299,12 @@ def test_a_notebook_shows_where_they_differ() -> None:
             lambda x, h, c, W, b: (h, c),
             "yours takes 'W'; a cell takes x, its state, and the parameters",
         ),
-        (lambda x, h, c: h, "return the next state, h, c"),
-        (lambda x, h, c: (h[:1], c), r"returns h of shape \(1, 4\); \(B, H\) is \(2, 4\) here"),
-        (lambda x, h, c: (None, c), "returns None as h; return Tensors"),
-        (lambda x, h, c: (h / "a", c), "step 0 fails: "),
+        (lambda x, h, c, b: h, "return the next state, h, c"),
+        (lambda x, h, c, b: (h[:1], c), r"returns h of shape \(1, 4\); \(B, H\) is \(2, 4\) here"),
+        (lambda x, h, c, b: (None, c), "returns None as h; return Tensors"),
+        (lambda x, h, c, b: (h / "a", c), "step 0 fails: "),
+        (lambda x, h, c, b: (), r"returns \(\); return the next state"),
+        (lambda *args: args, "no named argument for x; let it take x, h, c, and the parameters"),
     ],
 )
 def test_what_cannot_be_compared_is_said(mine: Any, text: str) -> None:
@@ -326,6 +330,11 @@ def test_wrong_inputs_are_refused() -> None:
         tg.testing.compare_cells(students.lstm, cell, inputs()[0])
     with pytest.raises(tg.ShapeError, match=r"the state has shapes \(2, 4\); pass h, c"):
         tg.testing.compare_cells(students.lstm, cell, inputs(), np.zeros((2, 4)))
+    with pytest.raises(tg.ArgumentError, match="not finite"):
+        tg.testing.compare_cells(students.lstm, cell, np.nan * inputs())
+    for names in ("weight_ih", {"W_ih": 3}):
+        with pytest.raises(tg.ArgumentError, match=r"names is .*; pass a dict such as"):
+            tg.testing.compare_cells(students.lstm, cell, inputs(), names=names)  # type: ignore[arg-type]
     with pytest.raises(tg.ArgumentError, match="the reference is"):
         tg.testing.compare_cells(students.lstm, students.lstm, inputs())  # type: ignore[arg-type]
     with pytest.raises(tg.ArgumentError, match="num_layers=1"):

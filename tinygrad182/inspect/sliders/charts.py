@@ -1,7 +1,6 @@
 """The playground's charts: what is said, and gradients, states and shares over time.
 
-They read the signals ``steps``, the number of steps, and ``states`` and ``parts``, the names of those
-that the chosen cell has.
+They read one signal, ``drawn``: a row of :mod:`.rows`, as JSON. What replaces it moves all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..._charts import GREY, PALETTE, altair, encoded, layered
+from ..._charts import GREY, PALETTE, Row, altair, encoded, layered, spec, unchecked
 from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 
 WIDTH, HEIGHT = 520, 400
@@ -20,64 +19,74 @@ LINE, LINES = 18, 5
 """Pixels from one line of text to the next, and how many there are."""
 
 
-class Source(NamedTuple):
-    """Where the charts get what they draw.
+DRAWN = "drawn"
+"""The signal."""
+
+
+class Names(NamedTuple):
+    """What can be drawn.
 
     Attributes
     ----------
-    losses, values : alt.Chart
-        Their data is one row: that of :func:`loss_row`, that of :func:`values_row`.
     states, parts : tuple of str
         The names behind the numbered fields of the rows.
-    notes : list of str
-        What the chart of gradients shows beside the curves.
     """
 
-    losses: Any
-    values: Any
     states: tuple[str, ...]
     parts: tuple[str, ...]
-    notes: list[str]
 
 
-SLOPE = "dashed, for a loss at the last step: |λ|max multiplied once for every step back"
-CLOSED_FORM = "circles, for the linear network: the closed form, from powers of its matrix"
-"""What stands in a source's notes."""
-
-
-def page_chart(source: Source) -> Any:
+def page_chart(names: Names) -> Any:
     """Return all charts, placed as on a page."""
     alt = altair()
-    words, gradients, states, shares = (draw(source) for draw in VIEWS.values())
+    words, gradients, states, shares = (draw(names) for draw in VIEWS.values())
     side = alt.vconcat(states, shares, spacing=14).resolve_scale(color="independent")
     both = alt.hconcat(gradients, side, spacing=24).resolve_scale(color="independent")
     return alt.vconcat(words, both, spacing=8)
 
 
+def chart_spec(row: Row, names: Names, view: str | None = None) -> dict[str, Any]:
+    """Return the specification of one view, or of all as on the page.
+
+    Parameters
+    ----------
+    row : dict
+        What is drawn at first, as JSON; a signal, which may be set anew.
+    names : Names
+    view : str, optional
+        One of :data:`VIEWS`.
+    """
+    altair()
+    with unchecked():
+        found = spec(page_chart(names) if view is None else VIEWS[view](names))
+    found["params"] = [{"name": DRAWN, "value": row}, *found.get("params", ())]
+    return found
+
+
 # --- one chart each -------------------------------------------------------------------------------
 
 
-def words(source: Source) -> Any:
+def words(names: Names) -> Any:
     """Draw the sentences, a line below the other."""
     alt = altair()
-    lines = source.losses.transform_calculate(row="sequence(length(datum.lines))")
-    text = lines.transform_flatten(["row", "lines"]).mark_text(
+    text = _listed(row="sequence(length(drawn.lines))", lines="drawn.lines").mark_text(
         align="left", baseline="top", fontSize=13
     )
     scale = alt.Scale(domain=[0, LINES], range=[0, LINE * LINES], nice=False)
     y = alt.Y("row:Q", scale=scale, axis=None)
     drawn = encoded(text, x=alt.value(0), y=y, text="lines:N")
-    return drawn.properties(width=WIDTH + SIDE + 120, height=LINE * LINES)
+    return drawn.properties(width=WIDTH + SIDE + 60, height=LINE * LINES)
 
 
-def gradients(source: Source) -> Any:
+def gradients(names: Names) -> Any:
     """Draw log10 ‖∂L/∂h_t‖ on a linear axis, without a floor, beside the closed form and |λ|max."""
     alt = altair()
-    curves = _norms(source.losses, "g", source.states, "norm of the gradient", "‖∂L/∂{}ₜ‖", 8)
-    slope = source.losses.transform_flatten(["line_t", "line"])
-    exact = source.losses.transform_flatten(["exact_t", "exact"])
+    # Vega complains of a layer without a point: one of what is not there stands left of the picture.
+    curves = _norms("g", names.states, "norm of the gradient", "‖∂L/∂{}ₜ‖", 8)
+    slope = _listed(line_t="drawn.line_t || [-9]", line="drawn.line || [drawn.gradients[0]]")
+    exact = _listed(exact_t="drawn.exact_t || [-9]", exact="drawn.exact || [drawn.gradients[0]]")
     more = [
-        _ends(source.losses, "gradients"),
+        _ends("gradients"),
         encoded(
             slope.mark_line(color=GREY, strokeDash=[6, 4], clip=True), x=_x("line_t"), y="line:Q"
         ),
@@ -89,31 +98,31 @@ def gradients(source: Source) -> Any:
             y="exact:Q",
         ),
     ]
-    title = alt.Title("The gradient that reaches each state", subtitle=source.notes)
+    title = alt.Title("The gradient that reaches each state", subtitle=_signal("drawn.notes"))
     return layered([*curves, *more], width=WIDTH, height=HEIGHT, title=title)
 
 
-def states(source: Source) -> Any:
+def states(names: Names) -> Any:
     """Draw log10 ‖h_t‖."""
-    curves = _norms(source.values, "v", source.states, "norm", "‖{}ₜ‖", 4)
-    axis = _ends(source.losses, "values")  # it depends on the length
+    curves = _norms("v", names.states, "norm", "‖{}ₜ‖", 4)
+    axis = _ends("values")
     return layered([*curves, axis], width=SIDE, height=LOW, title="The states")
 
 
-def shares(source: Source) -> Any:
+def shares(names: Names) -> Any:
     """Draw the shares of the gradient by path; the direct one is what the others leave of 1."""
     alt = altair()
-    there = _over_time(source.losses, "s", source.parts)
-    fields = [f"s{k}_t" for k in range(len(source.parts))]
+    there = _over_time("s", names.parts)
+    fields = [f"s{k}_t" for k in range(len(names.parts))]
     rest = " - ".join(["1", *(f"datum.{field}" for field in fields)])
     there = there.transform_calculate(direct=f"isNumber(datum.{fields[-1]}) ? {rest} : null")
-    names = dict(zip(["direct", *fields], ["direct", *source.parts], strict=True))
+    lines = dict(zip(["direct", *fields], ["direct", *names.parts], strict=True))
     y = alt.Y("y:Q", title="share", scale=alt.Scale(zero=False, nice=False))
     y = y.axis(format=".0%", tickCount=4)
-    told = {name: _said(field, f"format(datum.{field}, '.1%')") for field, name in names.items()}
+    told = {name: _said(field, f"format(datum.{field}, '.1%')") for field, name in lines.items()}
     layers = [
-        _lines(there, names, y, "parts", "datum.label"),
-        _ends(source.losses, "shares"),
+        _lines(there, lines, y, "drawn.parts", "datum.label"),
+        _ends("shares"),
         _columns(there, told),
     ]
     title = "Paths that the gradient comes by"
@@ -129,25 +138,34 @@ VIEWS = {"words": words, "gradients": gradients, "states": states, "shares": sha
 
 def _x(field: str = "t") -> Any:
     alt = altair()
-    scale = alt.Scale(domain=[0, alt.ExprRef("steps - 1")], nice=False, zero=False)
+    scale = alt.Scale(domain=[0, alt.ExprRef("drawn.steps - 1")], nice=False, zero=False)
     axis = alt.Axis(format="d", tickMinStep=1, grid=False)
-    return alt.X(f"{field}:Q", title="step t", scale=scale, axis=axis)
+    return alt.X(f"{field}:Q", title=_signal("drawn.unit + ' t'"), scale=scale, axis=axis)
 
 
-def _over_time(row: Any, kind: str, names: Sequence[str]) -> Any:
+def _signal(expression: str) -> dict[str, str]:
+    """Return what Vega reads as an expression, where Vega-Lite knows a text alone and hands it on."""
+    return {"signal": expression}
+
+
+def _listed(**lists: str) -> Any:
+    """One row for each element of some lists, which are expressions."""
+    alt = altair()
+    whole = alt.Chart(alt.InlineData(values=({},))).transform_calculate(**lists)
+    return whole.transform_flatten(list(lists))
+
+
+def _over_time(kind: str, names: Sequence[str]) -> Any:
     """One row for each step, in which a list's element at the step is called as the list and ``_t``."""
     lists = [f"{kind}{k}" for k in range(len(names))]
-    here = {f"{each}_t": f"isArray(datum.{each}) ? datum.{each}[datum.t] : null" for each in lists}
-    steps = row.transform_calculate(t="sequence(steps)").transform_flatten(["t"])
-    return steps.transform_calculate(**here)
+    here = {f"{each}_t": f"drawn.{each} ? drawn.{each}[datum.t] : null" for each in lists}
+    return _listed(t="sequence(drawn.steps)").transform_calculate(**here)
 
 
-def _norms(
-    row: Any, kind: str, names: Sequence[str], title: str, label: str, ticks: int
-) -> list[Any]:
+def _norms(kind: str, names: Sequence[str], title: str, label: str, ticks: int) -> list[Any]:
     """Norms over time in decades: a line for each state, marks for those that have no logarithm."""
     alt = altair()
-    there = _over_time(row, kind, names)
+    there = _over_time(kind, names)
     fields = {f"{kind}{k}_t": name for k, name in enumerate(names)}
     decade = "'1e' + format(datum.value, 'd')"
     between = norm_text("datum.value")  # where an axis has few decades
@@ -158,14 +176,14 @@ def _norms(
     told = {label.format(n): _said(f, norm_text(f"datum.{f}")) for f, n in fields.items()}
     before, after = label.split("{}")
     return [
-        _lines(there, fields, y, "states", f"'{before}' + datum.label + '{after}'"),
+        _lines(there, fields, y, "drawn.states", f"'{before}' + datum.label + '{after}'"),
         *_marks(there, fields),
         _columns(there, told),
     ]
 
 
 def _lines(there: Any, fields: dict[str, str], y: Any, shown: str, label: str) -> Any:
-    """A line for each field; the legend has those that the signal ``shown`` lists."""
+    """A line for each field; the legend has those that the expression ``shown`` lists."""
     alt = altair()
     names = list(fields.values())
     legend = alt.Legend(
@@ -207,9 +225,9 @@ def _marks(there: Any, fields: dict[str, str]) -> list[Any]:
     return found
 
 
-def _ends(row: Any, field: str) -> Any:
+def _ends(field: str) -> Any:
     """Two points that nobody sees, by which the axis reaches from one end to the other."""
-    ends = row.transform_flatten([field]).mark_point(opacity=0, tooltip=None)
+    ends = _listed(**{field: f"drawn.{field}"}).mark_point(opacity=0, tooltip=None)
     return encoded(ends, y=altair().Y(f"{field}:Q"))
 
 

@@ -11,18 +11,15 @@ from ..._charts import Row
 from ..._tensor import Tensor
 from ...errors import ArgumentError, brief
 from ...functions import sum as total
-from ...nn import Module
+from ...nn import GRU, GRUCell, Module
 from ...nn.init import spectral_radius
 from ...nn.recurrent import Recurrent
 from ...recording import is_tensor
 from ..microscope.live import live_type
-from .charts import SLOPE, Source, page_chart
+from .charts import DRAWN, Names, chart_spec
 from .measuring import Measured, measure
-from .rows import loss_row, values_row
-from .telling import told
-
-DATA = "drawn"
-"""The name of the chart's data, which Python replaces."""
+from .rows import coded_row, loss_row, values_row
+from .telling import WHY, told
 
 START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"}
 """The sliders at first: the model as it is."""
@@ -78,18 +75,17 @@ def live_sliders(
     >>> tg.inspect.live_sliders(lstm, tg.ones((50, 1, 1)))  # doctest: +SKIP
     """
     own = _OwnModel(model, inputs, loss, path)
-    alt, controls = _charts.altair(), own.controls()
-    # Altair checks the chart that it is given for seconds; of that, the widget needs the controls.
+    alt, controls, spec = _charts.altair(), own.controls(), own.spec()
+    # Altair checks the chart that it is given for seconds; of that, the widget needs the parameters.
     stub = alt.Chart(alt.InlineData(values=[])).mark_point()
-    stub.params = [alt.VariableParameter(**each) for each in controls]
+    stub.params = [alt.VariableParameter(**each) for each in spec["params"]]
     widget = live_type()(stub, embed_options={"renderer": "svg", "actions": False})
-    widget.spec = own.spec() | {"config": _charts.theme(dark)}
+    widget.spec = spec | {"config": _charts.theme(dark)}
     names = [each["name"] for each in controls]
 
     def moved(_: Any) -> None:
         at = own.start | {name: getattr(widget.params, name) for name in names}
-        update = {"namespace": "data", "name": DATA, "scope": [], "value": [own.row(at)]}
-        widget._py_to_js_updates = [update]
+        setattr(widget.params, DRAWN, own.row(at))
 
     widget.params.observe(moved, names=names)
     return widget
@@ -119,6 +115,8 @@ class _OwnModel:
             )
         self.model, self.inputs, self.loss, self.path = model, inputs, loss, path
         self.forgets = any("f" in layer.scan.gates for layer in _recurrent(model))
+        only_gru = all(isinstance(layer, GRU | GRUCell) for layer in _recurrent(model))
+        self.gate = "z" if only_gru else None
         self.start = START | {"steps": shape[self.axis]}
         first = self.measure(self.start)
         self.states = tuple(first.gradients)
@@ -132,7 +130,7 @@ class _OwnModel:
         steps = (slice(None),) * self.axis + (slice(int(at["steps"])),)
         output = model(self.inputs[0][steps], *self.inputs[1:])
         loss = self.loss(output) if self.loss else self._summed(output, at["reads"])
-        return measure(loss, self.path)
+        return measure(loss, self.path, self.gate)
 
     def _summed(self, output: Any, reads: str) -> Tensor:
         first = output[0] if isinstance(output, tuple) else output
@@ -147,20 +145,15 @@ class _OwnModel:
     def row(self, at: Row) -> Row:
         """Return what the charts draw."""
         found = self.measure(at)
-        sentences = told(found, at["reads"], "the forget gates" if self.forgets else "")
+        cell = "LSTM" if self.forgets else "GRU" if self.gate else ""
+        sentences = told(found, at["reads"], WHY.get(cell, ""))
         shown = loss_row(found, self.states, self.parts, sentences, at["reads"] == "last")
-        return values_row(found, self.states) | shown
+        return coded_row(values_row(found, self.states) | shown)
 
     def spec(self) -> dict[str, Any]:
         """Return the charts, their controls, and what they show at first."""
-        alt = _charts.altair()
-        with _charts.unchecked():
-            drawn = alt.Chart(alt.NamedData(name=DATA))
-            source = Source(drawn, drawn, self.states, self.parts, [SLOPE])
-            spec = _charts.spec(page_chart(source))
-        spec["datasets"] = {DATA: [self.row(self.start)]}
-        fixed = {"states": list(self.states), "parts": ["direct", *self.parts]}
-        spec["params"] = [*self.controls(), *({"name": n, "value": v} for n, v in fixed.items())]
+        spec = chart_spec(self.row(self.start), Names(self.states, self.parts))
+        spec["params"] += self.controls()
         return spec
 
     def controls(self) -> list[Row]:

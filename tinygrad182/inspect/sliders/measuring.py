@@ -11,7 +11,8 @@ from ..._tensor import Tensor
 from ...errors import GraphError
 from ...nn.init import spectral_radius
 from ..flow import gradient_flow
-from ..jacobians import step_jacobians
+from ..jacobians import StepJacobians, step_jacobians
+from ..operations import step_flow
 from ..paths import BRANCH, gain_split, path_split
 
 HostArray = np.ndarray[Any, Any]
@@ -33,8 +34,9 @@ class Measured:
     radius : float
         |λ|max of the last step's Jacobian; NaN where there is none.
     kept : float
-        The mean over time of what a step passes straight back to the state itself, the diagonal of
-        its block of the Jacobian: an LSTM's forget gates. NaN where a recurrence has one state only.
+        The mean over time and units of what a step passes straight back to the state itself: of a gate
+        that was asked for, else the diagonal of the state's own block of the Jacobian (an LSTM's forget
+        gates). NaN where a recurrence has one state only, and no gate was asked for.
     saturation, weight : float
         log10 of the factors by which a step back multiplies the gradient, averaged over time:
         :func:`gain_split`'s. NaN where the state is not a nonlinearity of a sum, or one of several.
@@ -51,15 +53,62 @@ class Measured:
     weight: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What the steps of a network are, whatever the loss; a shorter sequence has the first of them.
+
+    Attributes
+    ----------
+    jacobians : StepJacobians
+    gate : ndarray ``(T,)`` or None
+        The mean over units of a gate that was asked for.
+    """
+
+    jacobians: StepJacobians[HostArray]
+    gate: HostArray | None
+
+
+@np.errstate(all="ignore")
+def network_of(loss: Tensor, path: str | None = None, gate: str | None = None) -> Network:
+    """Return what the steps of the recurrence at ``path`` are.
+
+    Parameters
+    ----------
+    loss : Tensor
+    path : str, optional
+    gate : str, optional
+        The name of the gate that passes a state straight on, such as a GRU's ``z``.
+    """
+    opened = None
+    if gate is not None:
+        flow = step_flow(loss, path)
+        opened = flow.vectors(gate, flow.time.tolist()).value.mean(axis=-1)
+    return Network(jacobians=step_jacobians(loss, path), gate=opened)
+
+
 @np.errstate(all="ignore")  # gradients that vanish or overflow are what is looked at
-def measure(loss: Tensor, path: str | None = None) -> Measured:
-    """Measure the recurrence at ``path``, by default the first that leads to a loss."""
+def measure(
+    loss: Tensor, path: str | None = None, gate: str | None = None, network: Network | None = None
+) -> Measured:
+    """Measure the gradient of a loss.
+
+    Parameters
+    ----------
+    loss : Tensor
+    path : str, optional
+        The recurrence; by default the first that leads to the loss.
+    gate : str, optional
+        As in :func:`network_of`.
+    network : Network, optional
+        That of a sequence of which this loss's is the beginning, for a caller who has it.
+    """
     flow = gradient_flow(loss)
     path = next(iter(flow)) if path is None else path
     stack = flow[path]
     splits = path_split(loss, path)
     state = max(splits, key=lambda name: len(splits[name].shares))
-    radius, kept = _jacobian(loss, path, state)
+    network = network_of(loss, path, gate) if network is None else network
+    radius, kept = _of_steps(network, state, splits[state].time)
     saturation, weight = _factors(loss, path) if len(stack) == 1 else (np.nan, np.nan)
     shown = [name for name in stack if name != BRANCH]
     return Measured(
@@ -75,13 +124,15 @@ def measure(loss: Tensor, path: str | None = None) -> Measured:
     )
 
 
-def _jacobian(loss: Tensor, path: str, state: str) -> tuple[float, float]:
+def _of_steps(network: Network, state: str, time: HostArray) -> tuple[float, float]:
     """|λ|max of the last step's Jacobian, and the mean of what goes straight from a state to itself."""
-    jacobians = step_jacobians(loss, path)
-    matrices, names = jacobians.matrices, jacobians.names
+    there = np.isin(network.jacobians.time, time[1:])  # none leads from the first to one before
+    matrices, names = network.jacobians.matrices[there], network.jacobians.names
     if not len(matrices):
         return np.nan, np.nan
-    radius = spectral_radius(matrices[np.argmax(jacobians.time)])
+    radius = spectral_radius(matrices[np.argmax(network.jacobians.time[there])])
+    if network.gate is not None:
+        return radius, float(network.gate[1 : len(time)].mean())
     if len(names) == 1:
         return radius, np.nan
     units = matrices.shape[1] // len(names)
@@ -90,12 +141,12 @@ def _jacobian(loss: Tensor, path: str, state: str) -> tuple[float, float]:
 
 
 def _factors(loss: Tensor, path: str) -> tuple[float, float]:
-    """log10 of the factors of saturation and of weight, over the steps that have one before them."""
+    """log10 of the factors of saturation and of weight, over the steps from the last to the first."""
     try:
         split = gain_split(loss, path)
     except GraphError:
         return np.nan, np.nan
-    steps = np.isfinite(split.weight)
+    steps = np.isfinite(split.weight) & (split.time > split.time[0])
     saturation, weight = (
         np.log10(f[steps]).mean() if steps.any() else np.nan
         for f in (split.saturation, split.weight)

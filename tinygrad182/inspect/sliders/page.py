@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ... import _charts
 from ..._charts import Row
-from ..._html import chart_page, text
+from ..._html import chart_page, in_script, text
+from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO
 from ..microscope.page import fold, style
-from .charts import CLOSED_FORM, SLOPE, VIEWS, Source, page_chart
+from .charts import DRAWN, Names, chart_spec
 from .settings import APPLIES, OF_NETWORK, Setting, written
 
 Stops = Mapping[str, tuple[Any, ...]]
@@ -24,72 +29,47 @@ _LABELS = {
     "radius": "spectral radius of the recurrent weights",
     "bias": "bias scale",
     "forget_bias": "forget bias (LSTM)",
-    "length": "length T, or depth",
+    "length": "length in steps",
     "loss": "loss reads",
 }
 
 _CHOICES = {"last": "the last state", "all": "every state"}
 
 
-def chart_spec(
-    losses: Sequence[Row],
-    values: Sequence[Row],
-    stops: Stops,
-    start: Setting,
-    view: str | None = None,
-    bound: bool = False,
-) -> dict[str, Any]:
-    """Return the specification of one view, or of all as on the page.
+def packed(losses: Mapping[str, Row], values: Mapping[str, Row]) -> dict[str, str]:
+    """Return rows as two texts, each compressed by zlib and in base64.
 
-    Parameters
-    ----------
-    losses, values : sequence of dict
-        :func:`loss_row` and :func:`values_row` of settings, with their names as ``key``.
-    stops : mapping of str to tuple
-        Those of each control.
-    start : Setting
-        What is shown at first.
-    view : str, optional
-        One of :data:`VIEWS`.
-    bound : bool
-        Whether the page's controls set what is shown.
+    Returns
+    -------
+    dict
+        ``numbers`` are float64, little-endian: all arrays of the rows one behind the other, equal ones
+        once.
+        ``index`` is JSON: the rows of ``losses`` and of ``values`` by their keys, in which the name of an
+        array has the place of its first number; in a row of ``losses`` these stand under ``at``.
     """
-    alt = _charts.altair()
-    with _charts.unchecked():
-        source = Source(
-            alt.Chart(_charts.data(losses)).transform_filter("datum.key === key"),
-            alt.Chart(_charts.data(values)).transform_filter("datum.key === network"),
-            STATES,
-            PARTS,
-            [SLOPE, CLOSED_FORM],
-        )
-        chart = page_chart(source) if view is None else VIEWS[view](source)
-        spec = _charts.spec(chart)
-    spec["params"] = [*_signals(stops, start, bound), *spec.get("params", ())]
-    return spec
+    arrays: dict[bytes, int] = {}
+    end = 0
 
+    def placed(row: Row) -> dict[str, int]:
+        nonlocal end
+        found = {}
+        for name, given in row.items():
+            if isinstance(given, np.ndarray):
+                stored = given.astype("<f8").tobytes()
+                found[name] = arrays.setdefault(stored, end)
+                end += given.size * (found[name] == end)
+        return found
 
-def _signals(stops: Stops, start: Setting, bound: bool) -> list[dict[str, Any]]:
-    """The controls as signals, and what follows from them."""
-    found: list[dict[str, Any]] = []
-    for name, some in stops.items():
-        place = some.index(getattr(start, name))
-        binding = {"bind": {"element": f"#{name}", "event": "input"}} if bound else {}
-        found.append({"name": f"at_{name}", "value": place} | binding)
-    here = {
-        name: f"{json.dumps(list(map(written, some)))}[+at_{name}]" for name, some in stops.items()
+    index: dict[str, Any] = {
+        "losses": {
+            key: {n: x for n, x in row.items() if not isinstance(x, np.ndarray)}
+            | {"at": placed(row)}
+            for key, row in losses.items()
+        },
+        "values": {key: placed(row) for key, row in values.items()},
     }
-    for name, cells in APPLIES.items():
-        here[name] = f"indexof({json.dumps(cells)}, cell) < 0 ? '' : {here[name]}"
-    follow = here | {
-        "network": f"join([{', '.join(OF_NETWORK)}], '/')",
-        "key": f"join([{', '.join(stops)}], '/')",
-        "steps": "+length",
-        "states": "cell === 'LSTM' ? ['h', 'c'] : ['h']",
-        "parts": "cell === 'LSTM' ? ['direct', 'via h', 'local'] : "
-        "cell === 'ResNet' ? ['direct', 'via branch', 'local'] : ['direct', 'local']",
-    }
-    return found + [{"name": name, "expr": expr} for name, expr in follow.items()]
+    texts = {"index": json.dumps(index).encode(), "numbers": b"".join(arrays)}
+    return {name: base64.b64encode(zlib.compress(t)).decode() for name, t in texts.items()}
 
 
 READING = (
@@ -104,32 +84,91 @@ READING = (
     "|λ|max in the sentences is that of the last step's Jacobian: the derivative of all states by those of "
     "the step before. In the linear RNN the Jacobian is the weight matrix, so it is what the slider says.",
     "The direct path leads straight from the same state one step later: over the cell state of the LSTM, "
-    "over the skip of the ResNet. The path via h leads from the cell state one step later through the "
-    "hidden state and the weights, the one via branch through the branch of a block. Local is what the "
-    "loss reads at this step. The shares add up to 100%; a negative share works against the others.",
+    "over the skip of the ResNet. The RNN and the GRU have one state, so there it is all but the local "
+    "part. The path via h leads from the cell state one step later through the hidden state and the "
+    "weights, the one via branch through the branch of a block. Local is what the loss reads at this "
+    "step. The shares add up to 100%; a negative share works against the others.",
     "Norms are drawn by their logarithms, so that none is too small to be seen. One that is exactly 0 has "
     "no logarithm; it is a triangle at the bottom. Point at a step to read its numbers.",
 )
 
 
 def page(
-    losses: Sequence[Row],
-    values: Sequence[Row],
+    losses: Mapping[str, Row],
+    values: Mapping[str, Row],
+    row: Row,
     stops: Stops,
     start: Setting,
     notes: Sequence[str],
 ) -> str:
-    """Return the page as HTML that needs no network; parameters are those of :func:`chart_spec`."""
+    """Return the page as HTML that needs no network.
+
+    Parameters
+    ----------
+    losses, values : dict of str to dict
+        :func:`loss_row` by the key of a setting, :func:`values_row` by the name of a network.
+    row : dict
+        What is drawn at first, as JSON.
+    stops : mapping of str to tuple
+        Those of each control.
+    start : Setting
+        What is drawn at first.
+    notes : sequence of str
+        What network this is.
+    """
     title = "Gradients through time: a playground"
+    script = _SCRIPT.format(
+        packed=in_script(packed(losses, values)),
+        stops=in_script({name: [*map(written, some)] for name, some in stops.items()}),
+        applies=in_script(APPLIES),
+        networks=in_script(OF_NETWORK),
+        drawn=DRAWN,
+        words=in_script([ZERO, INFINITE, NOT_A_NUMBER]),
+    )
     return chart_page(
         title,
-        chart_spec(losses, values, stops, start, bound=True),
+        chart_spec(row, Names(STATES, PARTS)),
         _charts.library(),
         themes=[_charts.theme(dark) for dark in (False, True)],
         style=style() + _STYLE + _greyed(stops),
         above=f"<header><h1>{text(title)}</h1></header>\n{_controls(stops, start)}",
-        below=fold("How to read this page", READING) + fold("What network this is", notes),
+        below=fold("How to read this page", READING) + fold("What network this is", notes) + script,
+        then="shown = view; show()",
     )
+
+
+_SCRIPT = """
+<script>
+const packed = {packed}, stops = {stops}, applies = {applies}, networks = {networks}, words = {words};
+const unpacked = async (text) => {{
+  const coded = atob(text), bytes = new Uint8Array(coded.length);
+  for (let i = 0; i < coded.length; i++) bytes[i] = coded.charCodeAt(i);
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")));
+}};
+const index = unpacked(packed.index).then((found) => found.json());
+const numbers = unpacked(packed.numbers).then(async (found) => new Float64Array(await found.arrayBuffer()));
+const word = (x) => isFinite(x) ? x : isNaN(x) ? words[2] : x > 0 ? words[1] : words[0];
+const element = (name) => document.getElementById(name);
+const named = (controls) => {{
+  const cell = stops.cell[element("cell").value];
+  return controls.map((name) =>
+    name in applies && !applies[name].includes(cell) ? "" : stops[name][element(name).value]).join("/");
+}};
+let shown;
+const show = async () => {{
+  const {{ losses, values }} = await index, all = await numbers;
+  const row = {{ ...losses[named(Object.keys(stops))] }}, at = {{ ...row.at, ...values[named(networks)] }};
+  for (const [name, place] of Object.entries(at)) {{
+    const some = Array.from(all.subarray(place, place + row.steps));
+    row[name] = name[0] === "s" ? some.map((x) => isFinite(x) ? x : null) : some.map(word);
+  }}
+  const length = row.unit === "block" ? "depth in blocks" : "length in steps";
+  document.querySelector(".length span").textContent = length;
+  await shown.signal("{drawn}", row).runAsync();
+}};
+element("settings").oninput = () => shown && show();
+</script>
+"""
 
 
 def _controls(stops: Stops, start: Setting) -> str:
@@ -164,7 +203,7 @@ def _labelled(name: str, control: str) -> str:
 
 
 _STYLE = """
-body { width: 970px }
+body { width: 950px }
 h1 { font-size: 18px }
 #settings { position: sticky; top: 0; z-index: 1; background: var(--paper); padding: 8px 0;
   display: flex; flex-wrap: wrap; gap: 8px 28px; border-bottom: 1px solid var(--line); margin-bottom: 10px }

@@ -16,16 +16,18 @@ from ..._reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
 from ...nn.checks import check_size
-from .charts import VIEWS
-from .measuring import Measured, measure
-from .page import PARTS, STATES, chart_spec, page
-from .rows import loss_row, values_row
-from .settings import INPUTS, STOPS, Draws, Setting, settings
-from .telling import told
+from .charts import VIEWS, Names, chart_spec
+from .measuring import Measured, measure, network_of
+from .page import PARTS, STATES, page
+from .rows import coded_row, loss_row, values_row
+from .settings import INPUTS, STOPS, Draws, Setting, closed_form_of, settings
+from .telling import WHY, told
 
+Rows = dict[str, Row]
 Track = Callable[[Sequence[Any]], Iterable[Any]]
 
-_GATES = {"LSTM": "the forget gates"}
+_GATES = {"GRU": "z"}
+"""The gate that passes a state straight on, where that is not a block of the Jacobian."""
 
 
 class Playground:
@@ -51,26 +53,34 @@ class Playground:
 
     def measure(self, setting: Setting) -> Measured:
         """Measure the gradients of one setting."""
-        return measure(self._draws.loss(self._draws.layer(setting), setting))
+        loss = self._draws.loss(self._draws.layer(setting), setting)
+        return measure(loss, gate=_GATES.get(setting.cell))
 
     def _loss_row(self, layer: RecurrentLayer, setting: Setting, found: Measured) -> Row:
-        unit = "block" if setting.cell == "ResNet" else "step"
-        sentences = told(found, setting.loss, _GATES.get(setting.cell, ""), unit)
-        exact = self._draws.closed_form(layer, setting)
-        row = loss_row(found, STATES, PARTS, sentences, setting.loss == "last", exact)
-        return {"key": setting.key} | row
+        sentences = told(found, setting.loss, WHY.get(setting.cell, ""), setting.unit)
+        exact, form = self._draws.closed_form(layer, setting), closed_form_of(setting)
+        slope = setting.loss == "last"
+        return loss_row(found, STATES, PARTS, sentences, slope, setting.unit, exact, form)
 
-    def rows(self, some: Sequence[Setting], track: Track = iter) -> tuple[list[Row], list[Row]]:
-        """Return the page's data: a row for each setting, and one for the states of each network."""
-        losses, values = [], []
+    def rows(self, some: Sequence[Setting], track: Track = iter) -> tuple[Rows, Rows]:
+        """Return the page's data: a row for each setting by its key, and one for each network's states."""
+        losses: Rows = {}
+        values: Rows = {}
         networks = [list(each) for _, each in groupby(some, key=lambda s: s.network)]
         for network in track(networks):
-            layer = self._draws.layer(network[0])
-            found = [measure(self._draws.loss(layer, setting)) for setting in network]
-            losses += [self._loss_row(layer, *each) for each in zip(network, found, strict=True)]
-            longest = max(found, key=lambda measured: len(measured.time))
-            values.append({"key": network[0].network} | values_row(longest, STATES))
+            layer, gate = self._draws.layer(network[0]), _GATES.get(network[0].cell)
+            read = {setting: self._draws.loss(layer, setting) for setting in network}
+            longest = max(network, key=lambda setting: setting.length)
+            whole = network_of(read[longest], gate=gate)
+            found = {setting: measure(loss, network=whole) for setting, loss in read.items()}
+            losses |= {each.key: self._loss_row(layer, each, found[each]) for each in network}
+            values[longest.network] = values_row(found[longest], STATES)
         return losses, values
+
+    def row(self, setting: Setting) -> Row:
+        """Return what the charts draw of one setting, as JSON."""
+        losses, values = self.rows([setting])
+        return coded_row(losses[setting.key] | values[setting.network])
 
     def page(self, track: Track = iter) -> str:
         """Return the whole page, one HTML file that needs no network.
@@ -82,7 +92,7 @@ class Playground:
         """
         _charts.library()  # what is missing is said before the work
         losses, values = self.rows(self.settings, track)
-        return page(losses, values, self.stops, self._start, self._notes())
+        return page(losses, values, self.row(self._start), self.stops, self._start, self._notes())
 
     @property
     def _start(self) -> Setting:
@@ -148,7 +158,7 @@ class Playground:
                 f"playground: no view {view!r}; there are {brief(list(VIEWS))[1:-1]}"
             )
         setting = Setting(**stops)
-        return chart_spec(*self.rows([setting]), STOPS, setting, view)
+        return chart_spec(self.row(setting), Names(STATES, PARTS), view)
 
     def save_png(
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
@@ -207,6 +217,11 @@ def playground(
         Of weights, biases, input and the loss's direction.
     stops : mapping of str to sequence, optional
         Fewer stops of some controls, for a smaller page: ``{"length": [30, 200], "bias": [0]}``.
+
+    Raises
+    ------
+    ArgumentError
+        A size below 1, a seed that is not a whole number from 0, or a stop that is not there.
 
     Returns
     -------

@@ -9,29 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from ..._charts import Row
+from ..._charts import Row, finite
 from ..microscope.magnitudes import coded
 from .measuring import Measured
 
 HostArray = np.ndarray[Any, Any]
 
-LOG_DIGITS, SHARE_DIGITS = 13, 12
-"""Decimals of logarithms and of shares, so that norms and shares are right to 1e-12."""
-
 CIRCLES = 12
 """Steps at which the closed form is drawn."""
-
-AWAY = [-9, -9]
-"""Where what is not drawn stands, left of the picture: Vega complains of a layer without a point."""
 
 WIDE = 128
 """Characters of a line of the sentences."""
 
 
+SLOPE = "dashed: |λ|max multiplied once for every {unit} back"
+CLOSED_FORM = "circles: the closed form of the linear network, {form}"
+"""What stands below the title of the gradients where there is such a line, or such circles."""
+
+
 def values_row(found: Measured, states: Sequence[str]) -> Row:
     """log10 ‖h_t‖ of every state: ``v0``, ``v1`` … in the order of ``states``."""
-    there = {f"v{k}": found.values[name] for k, name in enumerate(states) if name in found.values}
-    return {field: coded(logs, LOG_DIGITS) for field, logs in there.items()}
+    return {f"v{k}": found.values[name] for k, name in enumerate(states) if name in found.values}
 
 
 def loss_row(
@@ -40,7 +38,9 @@ def loss_row(
     parts: Sequence[str],
     sentences: Sequence[str],
     slope: bool,
+    unit: str = "step",
     exact: HostArray | None = None,
+    form: str = "",
 ) -> Row:
     """What depends on the loss.
 
@@ -54,24 +54,45 @@ def loss_row(
         What is said of it.
     slope : bool
         Whether to draw what the gradient would be if |λ|max multiplied it at every step.
+    unit : {"step", "block"}
+        What time counts.
     exact : ndarray ``(T,)``, optional
         The norms in closed form, of which some are drawn.
+    form : str
+        The closed form, as a formula.
     """
-    gradients = {
-        k: found.gradients[name] for k, name in enumerate(states) if name in found.gradients
+    row: Row = {
+        "steps": len(found.time),
+        "unit": unit,
+        "states": [name for name in states if name in found.gradients],
+        "parts": ["direct", *(name for name in parts if name in found.shares)],
+        "radius": found.radius if math.isfinite(found.radius) else None,
+        "lines": [line for s in sentences for line in textwrap.wrap(s, WIDE)],
     }
-    shares = {k: found.shares[name] for k, name in enumerate(parts) if name in found.shares}
-    row: Row = {f"g{k}": coded(logs, LOG_DIGITS) for k, logs in gradients.items()}
-    row |= {f"s{k}": _numbers(share) for k, share in shares.items()}
-    row["radius"] = found.radius if math.isfinite(found.radius) else None
-    low, high = row["gradients"] = _range(list(gradients.values()))
+    shown = {f"g{k}": found.gradients[n] for k, n in enumerate(states) if n in found.gradients}
+    shares = {f"s{k}": found.shares[n] for k, n in enumerate(parts) if n in found.shares}
+    low, high = row["gradients"] = _range(list(shown.values()))
     row["values"] = _range(list(found.values.values()))
-    row["shares"] = _share_range(list(found.shares.values()))
-    row["lines"] = [line for s in sentences for line in textwrap.wrap(s, WIDE)]
-    row |= {"line_t": AWAY, "line": [low, low], "exact_t": AWAY, "exact": [low, low]}
-    if slope:
-        row |= _slope(found, low, high)
-    return row if exact is None else row | _closed(exact)
+    row["shares"] = _share_range(list(shares.values()))
+    notes, line = [], _slope(found, low, high) if slope else {}
+    if line:
+        notes.append(SLOPE.format(unit=unit))
+    if exact is not None:
+        line |= _closed(exact)
+        notes.append(CLOSED_FORM.format(form=form))
+    blank = ["\N{NO-BREAK SPACE}"] * (2 - len(notes))  # so that the picture keeps its place
+    return row | shown | shares | line | {"notes": notes + blank}
+
+
+def coded_row(row: Row) -> Row:
+    """Return a row as JSON: a word for a logarithm that is not finite, None for a share that is NaN."""
+    return {name: _coded(name, given) for name, given in row.items()}
+
+
+def _coded(name: str, given: Any) -> Any:
+    if not isinstance(given, np.ndarray):
+        return given
+    return finite(given.tolist(), 17) if name[0] == "s" else coded(given, 14)
 
 
 def _closed(exact: HostArray) -> Row:
@@ -79,16 +100,7 @@ def _closed(exact: HostArray) -> Row:
     every = max(len(exact) // CIRCLES, 1)
     times = np.arange(len(exact) - 1 - every, 0, -every)
     with np.errstate(divide="ignore"):
-        return {"exact_t": times.tolist(), "exact": coded(np.log10(exact[times]), LOG_DIGITS)}
-
-
-def _numbers(values: HostArray) -> list[float | int | None]:
-    """Numbers for JSON; whole ones without a point, which a file of so many notices."""
-    return [_number(x) for x in values.tolist()]
-
-
-def _number(x: float) -> float | int | None:
-    return None if not math.isfinite(x) else int(x) if x == int(x) else round(x, SHARE_DIGITS)
+        return {"exact_t": times.tolist(), "exact": coded(np.log10(exact[times]), 14)}
 
 
 def _range(logs: list[HostArray]) -> list[float]:

@@ -14,7 +14,7 @@ from ...creation import tensor
 from ...errors import ArgumentError
 from ...functions import sum as total
 from ...nn import GRU, LSTM, RNN, RecurrentLayer
-from ...nn.init import spectral_radius
+from ...nn.init import generator, spectral_radius
 from ...nn.nonlinearity import Nonlinearity, bent
 
 HostArray = np.ndarray[Any, Any]
@@ -79,6 +79,11 @@ class Setting:
     def applies(self, control: str) -> bool:
         """Whether the cell has what a control sets."""
         return self.cell in APPLIES.get(control, (self.cell,))
+
+    @property
+    def unit(self) -> str:
+        """What time counts."""
+        return "block" if self.cell == "ResNet" else "step"
 
     @property
     def network(self) -> str:
@@ -158,7 +163,7 @@ class Draws:
     """
 
     def __init__(self, hidden_size: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
+        rng = generator(seed)
         self.hidden_size, self.seed = hidden_size, seed
         self.inputs = rng.standard_normal((LONGEST, 1, INPUTS))
         self.start = _unit(rng.standard_normal((1, 1, hidden_size)))
@@ -188,10 +193,11 @@ class Draws:
         """L = v · h_T of the last state, or the sum over every state."""
         length = setting.length
         if setting.cell == "ResNet":
-            nothing, start = np.zeros_like(self.inputs[:length]), tensor(self.start)
-            output, _ = layer(tensor(nothing), (start, start))
+            nothing = np.zeros_like(self.inputs[:length])
+            start = tensor(self.start, device="cpu")
+            output, _ = layer(tensor(nothing, device="cpu"), (start, start))
         else:
-            output, _ = layer(tensor(self.inputs[:length]))
+            output, _ = layer(tensor(self.inputs[:length], device="cpu"))
         read = output if setting.loss == "all" else output[-1]
         return total(read * self.reads)
 
@@ -209,6 +215,14 @@ class Draws:
             terms.append(matrix.T @ terms[-1])
         gradients = np.cumsum(terms, axis=0) if setting.loss == "all" else np.array(terms)
         return np.linalg.norm(gradients[::-1], axis=1)
+
+
+def closed_form_of(setting: Setting) -> str:
+    """Write :meth:`Draws.closed_form` as a formula; k counts what time counts, back from the loss."""
+    matrix = "I + W_hᵀ" if setting.cell == "ResNet" else "W_hᵀ"
+    if setting.loss == "last":
+        return f"‖({matrix})ᵏ v‖, k {setting.unit}s back"
+    return f"‖Σⱼ ({matrix})ʲ v‖ over j ≤ k, k {setting.unit}s back"
 
 
 def _unit(vector: HostArray) -> HostArray:

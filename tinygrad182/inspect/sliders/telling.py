@@ -10,8 +10,15 @@ from ..microscope.magnitudes import number
 from ..microscope.wording import amount, factor, pace
 from .measuring import Measured
 
+WHY = {
+    "LSTM": "the mean of the forget gates",
+    "GRU": "the mean of the update gates z, for hₜ = z hₜ₋₁ + (1 − z) n",
+    "ResNet": "the skip hands it on as it is",
+}
+"""Why a step back keeps as much as it does on the straight path, by the cell."""
 
-def told(found: Measured, loss: str, gate: str = "", unit: str = "step") -> list[str]:
+
+def told(found: Measured, loss: str, why: str = "", unit: str = "step") -> list[str]:
     """Say what becomes of the gradient, why, and what the last step alone would make of it.
 
     Parameters
@@ -19,13 +26,13 @@ def told(found: Measured, loss: str, gate: str = "", unit: str = "step") -> list
     found : Measured
     loss : {"last", "all"}
         Whether it reads the last state or every state.
-    gate : str
-        What multiplies the state on its straight path, if anything: ``"the forget gates"``.
+    why : str
+        Why a step back keeps as much as it does on the straight path, if that is known.
     unit : {"step", "block"}
         What time counts.
     """
     course = _course(found, unit) if loss == "last" else _level(found)
-    return [course, *_cause(found, gate, unit), *_last(found, unit)]
+    return [course, *_cause(found, why, unit), *_last(found, unit)]
 
 
 def _ends(found: Measured) -> tuple[int, int, float, float]:
@@ -70,7 +77,7 @@ def _stopped(found: Measured) -> str:
     return f"{arrives} at t = {first}: from t = {since} back, ∂L/∂{found.state} is {what}."
 
 
-def _cause(found: Measured, gate: str, unit: str) -> list[str]:
+def _cause(found: Measured, reason: str, unit: str) -> list[str]:
     if math.isfinite(found.saturation + found.weight):
         whole, bent = factor(found.saturation + found.weight), factor(found.saturation)
         parts = f"by {bent} in the nonlinearity and by {factor(found.weight)} in the weight matrix"
@@ -79,13 +86,19 @@ def _cause(found: Measured, gate: str, unit: str) -> list[str]:
         return [f"On average one {unit} back multiplies it by {whole}: {why}."]
     if not math.isfinite(found.kept):
         return []
-    around = next(name for name in found.shares if name.startswith("via "))
+    grad = f"∂L/∂{found.state}"
+    around = next((name for name in found.shares if name.startswith("via ")), None)
+    if around is None:
+        return [
+            f"On average one {unit} back keeps {found.kept:.0%} of {grad} without passing a weight matrix "
+            f"({reason}). What comes back through the matrices is added."
+        ]
     straight, turned = (float(np.nanmean(found.shares[name][:-1])) for name in ("direct", around))
     ways = f"{straight:.0%} directly and {turned:.0%} {around}"
-    by = f" ({gate} are open by that much)" if gate else ""
+    by = f" ({reason})" if reason else ""
     against = "; a negative share works against the other" if min(straight, turned) < 0 else ""
     return [
-        f"On average one {unit} back keeps {found.kept:.0%} of ∂L/∂{found.state} on the direct path{by}. "
+        f"On average one {unit} back keeps {found.kept:.0%} of {grad} on the direct path{by}. "
         f"The gradient comes {ways}{against}."
     ]
 
@@ -95,5 +108,5 @@ def _last(found: Measured, unit: str) -> list[str]:
         return []
     return [
         f"|λ|max of the last {unit}'s Jacobian is {factor(math.log10(found.radius))}: the factor that each "
-        f"{unit} back would have in the long run if all were like that one."
+        f"{unit} back would have in the long run if all were like it."
     ]

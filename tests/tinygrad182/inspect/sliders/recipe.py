@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,23 +34,29 @@ class Stop(NamedTuple):
         return cls(cell, nonlinearity, *numbers, int(length), loss)
 
 
-def rows_of(page: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The rows of losses and those of states that stand in a page, by their keys."""
+def rows_of(page: Path) -> dict[str, dict[str, Any]]:
+    """The rows that stand in a page, by their keys, as its JavaScript unpacks them."""
     html = page.read_text(encoding="utf-8")
-    found = re.search(r'vegaEmbed\("#chart", (\{.*\}), \{ mode', html)
-    assert found
-    sets = json.loads(found[1])["datasets"].values()
-    by_key = [{row["key"]: row for row in rows} for rows in sets if "key" in rows[0]]
-    losses, values = sorted(by_key, key=lambda rows: next(iter(rows)).count("/"), reverse=True)
-    return losses, values
+    index, numbers = (
+        zlib.decompress(base64.b64decode(re.search(rf'"{name}":"([^"]+)"', html)[1]))  # type: ignore[index]
+        for name in ("index", "numbers")
+    )
+    found, floats = json.loads(index), np.frombuffer(numbers, "<f8")
+    rows = found["losses"]
+    for key, row in rows.items():
+        places = row.pop("at") | found["values"][key.rsplit("/", 2)[0]]
+        row |= {name: floats[at : at + row["steps"]] for name, at in places.items()}
+    return dict(rows)
 
 
 class Network(NamedTuple):
-    """The loss of one stop; W_h; the direction v in which it reads a state."""
+    """The loss of one stop; W_h; the direction v in which it reads a state; the layer and its input."""
 
     loss: tg.Tensor
     weight: np.ndarray[Any, Any]
     v: np.ndarray[Any, Any]
+    layer: Any
+    x: np.ndarray[Any, Any]
 
 
 def network(stop: Stop, size: int, seed: int) -> Network:
@@ -65,6 +73,7 @@ def network(stop: Stop, size: int, seed: int) -> Network:
     blocks = initial.uniform(-bound, bound, (GATES[stop.cell], size, size))
     radii = np.abs(np.linalg.eigvals(blocks)).max(axis=1)
     weight = (blocks * (stop.radius / radii)[:, None, None]).reshape(-1, size)
+    layer: Any = None
     if stop.cell == "ResNet":
         states = _residual(stop, weight, biases[0], start)
     else:
@@ -76,11 +85,13 @@ def network(stop: Stop, size: int, seed: int) -> Network:
             layer.bias_hh_l0.assign(np.zeros(3 * size))
         states = list(layer(tg.tensor(x))[0])
     read = states if stop.loss == "all" else states[-1:]
-    return Network(sum(((h * v).sum() for h in read), start=tg.zeros(())), weight, v)
+    loss = sum(((h * v).sum() for h in read), start=tg.zeros(()))
+    return Network(loss, weight, v, layer, x)
 
 
 def _residual(stop: Stop, weight: Any, bias: Any, start: Any) -> list[tg.Tensor]:
-    block = tg.nn.ResBlock(len(weight), stop.nonlinearity, dtype="float64")
+    nonlinearity: Any = stop.nonlinearity
+    block: Any = tg.nn.ResBlock(len(weight), nonlinearity, dtype="float64")
     block.linear.weight.assign(weight)
     block.linear.bias.assign(bias)
     h, states = tg.tensor(start), []

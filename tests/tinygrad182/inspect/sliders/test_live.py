@@ -45,10 +45,8 @@ def move(widget: Any, **sliders: Any) -> None:
 
 
 def drawn(widget: Any) -> dict[str, Any]:
-    (update,) = widget._py_to_js_updates
-    (row,) = update["value"]
-    assert (update["namespace"], update["name"], update["scope"]) == ("data", "drawn", [])
-    return dict(row)
+    """The parameter that Python sets, as altair's JavaScript gets it."""
+    return dict(widget._params["drawn"])
 
 
 def changed(at: dict[str, Any]) -> Reader:
@@ -70,7 +68,8 @@ def test_a_move_draws_the_models_numbers(path: str) -> None:
     model = Reader()
     before = {name: p.numpy().copy() for name, p in model.named_parameters()}
     widget = live_sliders(model, tg.tensor(X), path=path)
-    (first,) = widget.spec["datasets"]["drawn"]
+    first = drawn(widget)
+    assert widget.spec["params"][0] == {"name": "drawn", "value": first}
     at = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "steps": 12, "reads": "last"}
     rows = [(dict(at), first)]
     moves = [
@@ -110,7 +109,7 @@ def test_a_model_has_the_sliders_that_apply() -> None:
     assert names(widget) == ["weights", "biases", "steps", "reads"]
     move(widget, steps=5)
     assert len(drawn(widget)["g0"]) == 5
-    assert "c" not in widget.spec["params"][-2]["value"]
+    assert drawn(widget)["states"] == ["h"]
     widget = live_sliders(rnn, x, loss=lambda output: (output[0][:, 3] ** 2).sum())
     assert names(widget) == ["weights", "biases", "steps"]
     move(widget, weights=0.0)

@@ -1,0 +1,224 @@
+"""How a step that somebody wrote is called: a function, a module, an object with arrays of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._tensor import Tensor
+from ..errors import ArgumentError, ShapeError
+from ..nn import Module
+from ..nn.recurrent import RecurrentLayer
+from .naming import ALL, DICTS, Parameters, Role, both_biases, data_name, meant_by, role_of
+from .recordings import standing_in
+
+Given = Mapping[str, Tensor]
+"""The input, the parts of the state and the parameters of a step, by their names."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Calls a cell that somebody wrote with what is given, whatever it calls its arguments.
+
+    Attributes
+    ----------
+    cell : Module or callable
+    gates, state : tuple of str
+        The reference's.
+    names : dict of str to str
+        The reference's names for those of the cell, where they are not found by themselves.
+    """
+
+    cell: Callable[..., Any]
+    gates: tuple[str, ...]
+    state: tuple[str, ...]
+    names: Mapping[str, Any]
+
+    def __call__(self, given: Given) -> Any:
+        """Return what the cell returns.
+
+        Raises
+        ------
+        ArgumentError, ShapeError
+            It takes something that is not given, or none of the parameters.
+        """
+        owner = getattr(self.cell, "__self__", self.cell)
+        return (
+            self._of_module(owner, given)
+            if isinstance(owner, Module)
+            else self._of_function(owner, given)
+        )
+
+    def _of_module(self, module: Module, given: Given) -> Any:
+        """Run a module, or a method of one, on the parameters that are given."""
+        own = dict(module.named_parameters())
+        tensors = self._matched(own, self._parameters(given))
+        for name, parameter in own.items():
+            self._check_shape(name, parameter.shape, tensors[name].shape)
+        with standing_in(list(own.values()), [tensors[name] for name in own]):
+            if isinstance(self.cell, RecurrentLayer):
+                return _one_step(self.cell, given["x"], [given[name] for name in self.state])
+            called = self.cell.forward if isinstance(self.cell, Module) else self.cell
+            return self._call(_signature(called), given, bool(own))
+
+    def _of_function(self, owner: Any, given: Given) -> Any:
+        """Run a function, or an object or its method on what stands in the place of its arrays."""
+        with _attributes(owner, self._of_object(owner, given)) as replaced:
+            return self._call(_signature(self.cell), given, replaced)
+
+    def _of_object(self, owner: Any, given: Given) -> dict[str, Any]:
+        """What stands in the place of an object's own arrays, for those that are parameters."""
+        parameters = self._parameters(given)
+        arrays, found = {}, {}
+        for name, value in getattr(owner, "__dict__", {}).items():
+            role = role_of(name, parameters, self.names, self.gates)
+            if isinstance(value, (Tensor, np.ndarray)) and role:
+                arrays[name] = value
+            elif isinstance(value, dict) and any(
+                role_of(str(key), parameters, self.names, self.gates) for key in value
+            ):
+                found[name] = Parameters(parameters, self.names, self.gates)
+        tensors = self._matched(arrays, parameters)
+        for name, value in arrays.items():
+            self._check_shape(name, value.shape, tensors[name].shape)
+        return found | tensors
+
+    def _call(self, arguments: Sequence[inspect.Parameter], given: Given, has_own: bool) -> Any:
+        parameters = self._parameters(given)
+        kinds = inspect.Parameter
+        positional = [
+            p for p in arguments if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        ]
+        roles = {
+            p.name: role
+            for p in arguments
+            if (role := role_of(p.name, parameters, self.names, self.gates))
+            and data_name(p.name, self.state) is None
+        }
+        if any(p.kind is p.VAR_KEYWORD for p in arguments) and not has_own:
+            roles |= {name: name for name in parameters if name not in roles}
+        data = [p for p in positional if p.name not in roles]
+        whole = [n for n, role in roles.items() if role == ALL]
+        left = [p for p in data if p.default is p.empty and data_name(p.name, self.state) is None]
+        if not whole and len(left) == 1 and left[0].name in DICTS:
+            whole = [left[0].name]
+            data.remove(left[0])
+        by_name: dict[str, Any] = self._data(data, given, parameters)
+        by_name |= self._matched([name for name in roles if name not in whole], parameters)
+        by_name |= dict.fromkeys(whole, Parameters(parameters, self.names, self.gates))
+        if not (has_own or roles or whole):
+            raise ArgumentError(
+                "compare_cells: yours takes none of the parameters, so it computes with others than the "
+                f"reference; let it take {', '.join(parameters)}, or keep them as attributes of a module"
+            )
+        only = [p.name for p in positional if p.kind is p.POSITIONAL_ONLY]
+        return self.cell(*[by_name.pop(name) for name in only], **by_name)
+
+    def _data(
+        self, data: list[inspect.Parameter], given: Given, parameters: Given
+    ) -> dict[str, Any]:
+        """The input and the state, by the names of the arguments that take them."""
+        meanings = {p.name: data_name(p.name, self.state) for p in data}
+        if {"x", *self.state} <= set(meanings.values()):
+            extra = [p.name for p in data if meanings[p.name] is None and p.default is p.empty]
+            if not extra and len(set(meanings.values()) - {None}) == len(self.state) + 1:
+                return {n: given[m] for n, m in meanings.items() if m}
+        first = [p for p in data if meanings[p.name] == "x"] or data[:1]
+        rest = [p for p in data if p is not first[0]] if first else []
+        if first and not rest:
+            wanted = ", ".join(self.state)
+            raise ArgumentError(
+                f"compare_cells: yours takes {first[0].name!r} and no state; let it take the state that it "
+                f"begins with too: {wanted}"
+            )
+        parts = [given[name] for name in self.state]
+        others = [p.name for p in rest[len(self.state) :] if p.default is p.empty]
+        if not first:
+            raise ArgumentError(
+                f"compare_cells: yours has no named argument for x; let it take "
+                f"{', '.join(['x', *self.state])}, and the parameters {', '.join(parameters)}"
+            )
+        if others:
+            raise ArgumentError(unknown(others, parameters))
+        needed = [p for p in rest if p.default is p.empty]
+        if len(parts) > 1 and (len(rest) < len(parts) or len(needed) == 1):
+            parts = [tuple(parts)]  # type: ignore[list-item]
+        return {first[0].name: given["x"]} | {p.name: x for p, x in zip(rest, parts, strict=False)}
+
+    def _parameters(self, given: Given) -> Given:
+        return {name: x for name, x in given.items() if name not in ("x", *self.state)}
+
+    def _matched(self, asked: Iterable[str], parameters: Given) -> dict[str, Tensor]:
+        """The parameters that a cell asks for, by its own names."""
+        roles: dict[str, Role] = {}
+        missing = []
+        for name in asked:
+            role = role_of(name, parameters, self.names, self.gates)
+            if role is None:
+                missing.append(name)
+            else:
+                roles[name] = role
+        if missing:
+            raise ArgumentError(unknown(missing, parameters))
+        roles = both_biases(roles)
+        return {name: meant_by(role, parameters, self.gates) for name, role in roles.items()}
+
+    def _check_shape(self, name: str, found: Any, wanted: Any) -> None:
+        if tuple(found) != tuple(wanted):
+            remedy = "keep parameters in PyTorch's layout"
+            if tuple(found) == tuple(wanted)[::-1]:
+                remedy += f", or say names={{{name!r}: 'weight_ih.T'}}"
+            raise ShapeError(
+                f"compare_cells: {name} of yours has shape {tuple(found)}, and that of the reference "
+                f"{tuple(wanted)}; {remedy}"
+            )
+
+
+def _signature(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            "compare_cells: the arguments of yours cannot be read; pass a function step(x, h, c, ...) that "
+            "is written in Python"
+        ) from error
+
+
+@contextmanager
+def _attributes(owner: Any, values: Mapping[str, Any]) -> Iterator[bool]:
+    """Let attributes of an object have other values for a while."""
+    before = {name: vars(owner)[name] for name in values}
+    try:
+        for name, value in values.items():
+            setattr(owner, name, value)
+        yield bool(values)
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+def _one_step(layer: RecurrentLayer, x: Tensor, parts: list[Tensor]) -> Any:
+    """Run a layer on a sequence of one step, step by step: loops are not worth compiling for one."""
+    whole = [part[None] for part in parts]
+    sequence = x[:, None] if layer.batch_first else x[None]
+    fused, layer.fused = layer.fused, False
+    try:
+        last = layer(sequence, whole[0] if len(whole) == 1 else tuple(whole))[1]
+    finally:
+        layer.fused = fused
+    return tuple([part[0] for part in (last if isinstance(last, tuple) else (last,))])
+
+
+def unknown(names: list[str], parameters: Mapping[str, Any]) -> str:
+    """Say that arguments have names that mean nothing here."""
+    found, known = ", ".join(map(repr, names)), ", ".join(parameters)
+    return (
+        f"compare_cells: yours takes {found}; a cell takes x, its state, and the parameters {known}. Say "
+        f"which of them is meant: names={{{names[0]!r}: 'weight_ih'}}; 'weight_ih_f' is one gate's block, "
+        "('weight_hh', 'weight_ih') are two side by side, as [h, x] takes them"
+    )
