@@ -188,8 +188,9 @@ STEER = "<b>\x1b[31m</script>\x9b"
 """What nobody wants in a name."""
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_of_other_people_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A state dict's names, and those of columns, reach a page, a table and a terminal."""
+    """A state dict's names, and those of columns, reach a table and a terminal."""
     state = tg.nn.RNN(1, 1, rng=0).state_dict()
     arrays = {f"{STEER}.{name}": value.numpy() for name, value in state.items()}
     torch_files.write(tmp_path / "f", {**arrays, f"{STEER}\n": np.ones(2)})
@@ -212,9 +213,6 @@ def test_names_of_other_people_are_text(tmp_path: Path, capsys: pytest.CaptureFi
     for text in (told, table):
         assert text.replace("\n", "").isprintable()
         assert "<b>\\x1b[31m</script>\\x9b" in text
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<b>\x1b" not in page
-    assert "[31m</script>" not in page
 
 
 @pytest.mark.usefixtures("undrawn")
