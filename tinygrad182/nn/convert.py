@@ -51,8 +51,8 @@ def from_torch(module: Any) -> Module:
     Raises
     ------
     ArgumentError
-        Another kind of module, or one with an option that ours does not have: ``proj_size``,
-        ``max_norm``, ``scale_grad_by_freq``. The message names its place in the tree.
+        Another kind of module, one with forward hooks, or one with an option that ours does not have:
+        ``proj_size``, ``max_norm``, ``scale_grad_by_freq``. The message names its place in the tree.
     DTypeError
         Parameters that NumPy cannot hold, such as ``bfloat16``.
 
@@ -99,15 +99,24 @@ def _check(path: str, module: Any) -> None:
     kind, name = type(module), type(module).__name__
     where = f", at {path}" if path else ""
     if _kind(module) not in _CONVERTERS:
-        remedy = (
-            f"pass a torch.nn module that is one of {', '.join(_CONVERTERS)}, with its own forward"
-        )
-        if inside := _inside(module):
+        remedy = f"pass a torch.nn module whose forward is that of {', '.join(_CONVERTERS)}"
+        if isinstance(module, Mapping):
+            remedy = (
+                "a state dict goes to from_state_dict, or to load_state_dict of a layer of ours"
+            )
+        elif getattr(module, "parametrizations", None):
+            remedy = "call torch.nn.utils.parametrize.remove_parametrizations(module, name) first"
+        elif inside := _inside(module):
             remedy = "its forward is a program of its own; convert its parts: " + ", ".join(
                 f"from_torch(model.{path}{'.' if path else ''}{each})" for each in inside
             )
         raise ArgumentError(
             f"from_torch: {kind.__module__}.{name}{where} has no counterpart here; {remedy}"
+        )
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise ArgumentError(
+            f"from_torch: {name}{where} has forward hooks, which may change what it computes (weight_norm, "
+            "spectral_norm and pruning are such hooks); remove them first"
         )
     for option, (without, remedy) in _OPTIONS_OURS_LACK.items():
         if getattr(module, option, without) != without:

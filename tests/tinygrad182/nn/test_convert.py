@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 from typing import Any
 
@@ -201,6 +202,18 @@ def patched() -> Any:
     return module
 
 
+def pruned() -> Any:
+    prune = importlib.import_module("torch.nn.utils.prune")
+    return prune.identity(nn.Linear(2, 3), "weight")
+
+
+def hooked() -> Any:
+    """A layer whose outputs somebody doubles."""
+    layer = nn.Linear(2, 3)
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return nn.Sequential(nn.Tanh(), layer)
+
+
 class Net(nn.Module):  # type: ignore[misc, name-defined]
     """A program of its own, with layers that can be converted and one that cannot."""
 
@@ -218,7 +231,7 @@ class GRU(tg.nn.Module):
     """A name of PyTorch's, but not its module."""
 
 
-OURS = "one of Linear, RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell, Embedding"
+OURS = "that of Linear, RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell, Embedding"
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "proj_size": (
         lambda: nn.LSTM(2, 3, proj_size=1),
@@ -238,7 +251,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "a convolution": (
         lambda: nn.Conv1d(1, 1, 1),
         tg.ArgumentError,
-        rf"Conv1d has no counterpart here; .*{OURS}",
+        rf"Conv1d has no counterpart here; pass a torch.nn module whose forward is {OURS}",
     ),
     "a convolution in a list": (
         lambda: nn.Sequential(nn.Linear(1, 1), nn.ModuleList([nn.Conv1d(1, 1, 1)])),
@@ -260,13 +273,28 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "not yet made": (lambda: nn.LazyLinear(3), tg.ArgumentError, "LazyLinear"),
     "a subclass": (lambda: Subclass(2, 3), tg.ArgumentError, f"Subclass.*{OURS}"),
     "its child": (lambda: Grandchild(2, 3), tg.ArgumentError, f"Grandchild.*{OURS}"),
-    "a forward put in": (patched, tg.ArgumentError, f"Linear.*{OURS}.*own forward"),
+    "a forward put in": (patched, tg.ArgumentError, f"Linear.*whose forward is {OURS}"),
     "the class": (lambda: nn.LSTM, tg.ArgumentError, OURS),
     "ours": (lambda: tg.nn.LSTM(2, 3, rng=0), tg.ArgumentError, r"tinygrad182.*LSTM has no count"),
     "a name alone": (GRU, tg.ArgumentError, OURS),
     "a number": (lambda: 3, tg.ArgumentError, "int has no counterpart"),
     "nothing": (lambda: None, tg.ArgumentError, "NoneType"),
-    "a state dict": (lambda: nn.Linear(1, 1).state_dict(), tg.ArgumentError, "OrderedDict"),
+    "a state dict": (
+        lambda: nn.Linear(1, 1).state_dict(),
+        tg.ArgumentError,
+        "goes to from_state_dict",
+    ),
+    "a hook": (hooked, tg.ArgumentError, "Linear, at 1 has forward hooks, which may change"),
+    "pruning": (
+        pruned,
+        tg.ArgumentError,
+        r"Linear has forward hooks.*pruning are such hooks\); remove them first",
+    ),
+    "a parametrization": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.LSTM(2, 3), "weight_hh_l0"),
+        tg.ArgumentError,
+        "ParametrizedLSTM has no counterpart here; call .*remove_parametrizations",
+    ),
     "bfloat16": (
         lambda: nn.Linear(2, 3).bfloat16(),
         tg.DTypeError,

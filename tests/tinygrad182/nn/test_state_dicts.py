@@ -171,8 +171,8 @@ def test_a_linear_layer_in_front_is_run(sizes: tuple[int, int], by_name: bool) -
     x = tg.tensor(np.random.default_rng(1).normal(size=(6, 2, sizes[0])), dtype="float32")
     expected = down(lstm(up(x))[0])
     state = dict(sorted(state.items())) if by_name else state
-    asked = {"front": "up"} if by_name and sizes == (5, 5) else {}
-    model = tg.nn.from_state_dict(state, **asked)
+    asked = "up" if by_name and sizes == (5, 5) else None
+    model = tg.nn.from_state_dict(state, front=asked)
     assert_same_bits(model(x), expected.numpy())
     assert model.front is not None
     assert model.front.in_features == sizes[0]
@@ -202,6 +202,13 @@ def test_heads_are_not_taken_for_a_front(name: str, by_name: bool) -> None:
     assert model.head.in_features == 4
 
 
+def test_a_linear_layer_behind_is_the_head_rather_than_one_before() -> None:
+    model = tg.nn.from_state_dict(chain(aside=(4, 7), lstm=(3, 4), out=(4, 2)))
+    assert model.head is not None
+    assert model.head.out_features == 2
+    assert list(model.unused) == ["aside.weight", "aside.bias"]
+
+
 def test_a_small_layer_without_a_bias_behind_is_not_a_table_of_tokens() -> None:
     state = chain(lstm=(3, 4), fc1=(4, 3), fc2=(3, 1))
     model = tg.nn.from_state_dict(
@@ -223,6 +230,10 @@ DOUBTFUL: dict[str, tuple[dict[str, Any], str]] = {
     "a square one, by names": (
         dict(sorted(chain(up=(5, 5), lstm=(5, 4), down=(4, 2)).items())),
         "up may; pass front='up', or front='none'",
+    ),
+    "a square one that may be a table": (
+        {"up.weight": tg.ones((5, 5)), **chain(lstm=(5, 4), out=(4, 1))},
+        "up may",
     ),
     "a head that is as well a front": (chain(fc=(4, 4), lstm=(4, 4)), "fc may"),
 }
