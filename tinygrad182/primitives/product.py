@@ -89,4 +89,5 @@ PRIMITIVES["cumulative_prod"] = Primitive(
     (cumulative_prod_vjp,),
     jvp="definition",
     definition=_one_by_one,
+    leading_axes=True,
 )

@@ -24,7 +24,7 @@ from .sites import Site, on_top, planted, sites
 
 Check = Callable[[Row], None]
 
-ROWS_EACH = 8
+ROWS_EACH = 6
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def rows_of(primitive: Primitive) -> list[Row]:
         return not own(row), 1 not in oracles.value(row.f, row.draw()).shape
 
     rows = sorted(_rows_by_primitive()[primitive.name], key=order)
-    left = {row: _asks(_calls(primitive, every, checks.jacobian, row)) for row in rows}
+    left = {row: _asks(row, _calls(primitive, every, checks.jacobian, row)) for row in rows}
 
     def most(row: Row) -> tuple[bool, int, int]:
         kinds = [kind for kind, _, _ in left[row]]
@@ -67,14 +67,18 @@ def rows_of(primitive: Primitive) -> list[Row]:
     return [*chosen, *left][: max(ROWS_EACH, len(chosen))]
 
 
-def _asks(calls: list[tuple[Site, Call]]) -> set[tuple[str, str, Any]]:
-    """What is asked of each site: in which cases, with which parameters, of which nonlinearity."""
+def _asks(row: Row, calls: list[tuple[Site, Call]]) -> set[tuple[str, str, Any]]:
+    """What is asked of each site: in which cases, with which parameters, of which nonlinearity.
+
+    A row with an empty operand asks for cases of its own, for hardly a fault shows where nothing is.
+    """
+    nothing = any(np.size(x) == 0 for x in row.draw())
     found: set[tuple[str, str, Any]] = set()
     for site, call in calls:
         names, nonlinearity = frozenset(call.params), call.params.get("nonlinearity")
         forms = names, nonlinearity, (names, nonlinearity)
         found |= {("form", site.name, form) for form in forms}
-        found |= {("case", site.name, c) for c, holds in CONDITIONS.items() if holds(call)}
+        found |= {("case", site.name, (c, nothing)) for c in CONDITIONS if CONDITIONS[c](call)}
     return found
 
 
