@@ -208,8 +208,8 @@ class _Reading:
         unused = {name: value.shape for name, value in self.state.items() if name not in self.used}
         if early := [name for name in unused if self.places.get(name, math.inf) < self.start]:
             self.notes.append(
-                f"{brief(', '.join(early))[1:-1]} stand before the recurrent layers, and are not run: "
-                "what they do to a sequence has to be done to it before."
+                f"Not run, though the file has it before the recurrent layers: {brief(', '.join(early))[1:-1]}. "
+                "What is done there to a sequence has to be done to it before."
             )
         return RecurrentNetwork(modules, unused, tuple(self.notes))
 

@@ -260,7 +260,9 @@ def test_tokens_then_a_front() -> None:
 def test_what_stands_before_and_is_not_run_is_told() -> None:
     state = {"conv.weight": tg.ones((3, 2, 5)), **chain(lstm=(3, 4))}
     (note,) = tg.nn.from_state_dict(state).notes
-    assert note.startswith("conv.weight stand before the recurrent layers")
+    assert note.startswith(
+        "Not run, though the file has it before the recurrent layers: conv.weight."
+    )
 
 
 def test_what_is_not_known_is_listed() -> None:
