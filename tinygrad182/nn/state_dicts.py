@@ -207,8 +207,9 @@ class _Reading:
             )
         unused = {name: value.shape for name, value in self.state.items() if name not in self.used}
         if early := [name for name in unused if self.places.get(name, math.inf) < self.start]:
+            names = brief(", ".join(early))[1:-1]
             self.notes.append(
-                f"Not run, though the file has it before the recurrent layers: {brief(', '.join(early))[1:-1]}. "
+                f"Not run, though the file has it before the recurrent layers: {names}. "
                 "What is done there to a sequence has to be done to it before."
             )
         return RecurrentNetwork(modules, unused, tuple(self.notes))
