@@ -1,7 +1,9 @@
-"""Pictures of what a view returns, sized for a slide."""
+"""Pictures of what a view returns, sized for a slide; pages, which open in a browser."""
 
 from __future__ import annotations
 
+import tempfile
+import webbrowser
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _charts
+from .._files import checked_path, write_file
 from ..errors import ArgumentError, ShapeError
 from ..recording import is_tensor
 from .microscope.curves import curves_chart
@@ -52,11 +55,43 @@ class Drawn:
         MissingDependencyError
             Altair or vl-convert is not installed.
         """
-        _charts.save_png("save_png", self.chart(), path, dark, scale=3)
+        with _charts.unchecked():
+            _charts.save_png("save_png", self.chart(), path, dark, scale=3)
 
     def save_svg(self, path: str | Path, *, dark: bool = False) -> None:
         """Write the picture as a drawing that can be scaled; see :meth:`save_png`."""
-        _charts.save_svg("save_svg", self.chart(), path, dark)
+        with _charts.unchecked():
+            _charts.save_svg("save_svg", self.chart(), path, dark)
+
+
+class Paged:
+    """What has a page: ``.save_html(path)`` and ``.open()``."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def page(self) -> str:
+        """The whole page, one HTML file that needs no network."""
+
+    def save_html(self, path: str | Path) -> None:
+        """Write the page: one file that opens in any browser and needs no network.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        MissingDependencyError
+            Altair or vl-convert is not installed.
+        """
+        write_file("save_html", checked_path("save_html", path), self.page().encode())
+
+    def open(self) -> Path:
+        """Write the page into a temporary file, show it in a browser, and return where it is."""
+        folder = Path(tempfile.mkdtemp(prefix="tinygrad182-"))
+        path = folder / f"{type(self).__name__.lower()}.html"
+        self.save_html(path)
+        webbrowser.open(path.as_uri())
+        return path
 
 
 def slide(chart: Any) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from .. import _charts, functions
-from .._files import checked_path, write_file
 from .._reprs import shown, text
 from .._tensor import Tensor
 from ..autodiff import seeds_of
@@ -20,6 +17,7 @@ from ..backpropagation import ancestors
 from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept
 from ..nn.module import Module
+from .drawn import Paged
 from .flow import GradientFlow, StackFlow, gradient_flow
 from .hosting import on_host
 from .microscope.curves import Anomaly, curves_chart
@@ -55,7 +53,7 @@ _VIEWS = {
 """The views beside the curves: what they show."""
 
 
-class Microscope:
+class Microscope(Paged):
     """What there is to see in the graph of a loss, gathered when it is asked for; see :func:`look`.
 
     Attributes
@@ -392,19 +390,6 @@ class Microscope:
                     found[f"{name}, no view of {what}".removeprefix(", ")] = reason
         return found
 
-    def save_html(self, path: str | Path) -> None:
-        """Write the page: one file that opens in any browser and needs no network.
-
-        Raises
-        ------
-        FileError
-            The file cannot be written.
-        MissingDependencyError
-            Altair or vl-convert is not installed.
-        """
-        target = checked_path("save_html", path)
-        write_file("save_html", target, self.page().encode())
-
     def save_png(
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
     ) -> None:
@@ -417,13 +402,6 @@ class Microscope:
     ) -> None:
         """Write a view, or all of them, as a drawing, on white or on dark; see :meth:`chart`."""
         _charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
-
-    def open(self) -> Path:
-        """Write the page into a temporary file, show it in a browser, and return where it is."""
-        folder = Path(tempfile.mkdtemp(prefix="tinygrad182-"))
-        self.save_html(folder / "look.html")
-        webbrowser.open((folder / "look.html").as_uri())
-        return folder / "look.html"
 
     def live(self, path: str | None = None, dark: bool = False) -> Any:
         """Return a recurrence for a notebook, in which every step that is clicked is opened in full.

@@ -6,19 +6,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import _charts
-from .._files import checked_path, write_file
 from .._reprs import shown, text
 from .._tensor import Tensor
 from ..errors import ArgumentError, MissingDependencyError, brief
 from . import diff_words as words
 from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of, parameters_of
 from .diff_chart import diff_chart
+from .drawn import Drawn, Paged
 from .graph import Graph
 from .microscope.page import page
 from .partings import GROWTH, ROUNDINGS, Parting, Partings
@@ -28,7 +27,7 @@ from .traces import Trace, load_trace, trace_of
 
 
 @dataclass(frozen=True, repr=False)
-class TraceDiff:
+class TraceDiff(Drawn, Paged):
     """Two runs side by side; see :func:`diff`.
 
     Attributes
@@ -105,26 +104,6 @@ class TraceDiff:
             "Values are followed from the first step on, gradients from the loss back.",
         ]
         return page("Two runs side by side", self.sentences, self._spec, [], [], reading=reading)
-
-    def save_html(self, path: str | Path) -> None:
-        """Write the page: one file that opens in any browser and needs no network.
-
-        Raises
-        ------
-        FileError
-            The file cannot be written.
-        MissingDependencyError
-            Altair or vl-convert is not installed.
-        """
-        write_file("save_html", checked_path("save_html", path), self.page().encode())
-
-    def save_png(self, path: str | Path, *, dark: bool = False) -> None:
-        """Write the picture as an image; errors as for :meth:`save_html`."""
-        _charts.save_png("save_png", self._spec, path, dark)
-
-    def save_svg(self, path: str | Path, *, dark: bool = False) -> None:
-        """Write the picture as a drawing that can be scaled; errors as for :meth:`save_html`."""
-        _charts.save_svg("save_svg", self._spec, path, dark)
 
     def _repr_html_(self) -> str:
         lines = [f"<div>{text(told)}</div>" for told in self.sentences]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
-import webbrowser
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _charts
-from .._files import checked_path, write_file
+from .._files import checked_path
 from .._reprs import preformatted, shown
 from ..errors import ArgumentError, MissingDependencyError, brief
-from .drawn import Drawn
+from .drawn import Drawn, Paged
 from .flow import ByName, StatesByName
 from .microscope.magnitudes import number
 from .microscope.page import page
@@ -152,7 +150,7 @@ MOST_IN_FRONT = 4
 _HEADER = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
 
 
-class Watched(ByName[StatesByName[WatchedState]], Drawn):
+class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
     """A training run that was watched: path → state → :class:`WatchedState`.
 
     Attributes
@@ -349,16 +347,8 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn):
         MissingDependencyError
             Altair or vl-convert is not installed.
         """
-        target = checked_path("save_html", path)
-        refuse_record("save_html", target)
-        write_file("save_html", target, self.page().encode())
-
-    def open(self) -> Path:
-        """Write the page into a temporary file, show it in a browser, and return where it is."""
-        path = Path(tempfile.mkdtemp(prefix="tinygrad182-"), "watch.html")
-        self.save_html(path)
-        webbrowser.open(path.as_uri())
-        return path
+        refuse_record("save_html", checked_path("save_html", path))
+        super().save_html(path)
 
     def save(self, path: str | Path) -> None:
         """Write what was watched into a file that :func:`load_watch` reads.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import webbrowser
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +14,7 @@ from ..._reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
 from ...nn.checks import check_size
+from ..drawn import Paged
 from .charts import VIEWS, Names, chart_spec
 from .measuring import Measured, measure, network_of
 from .page import PARTS, STATES, page
@@ -30,7 +29,7 @@ _GATES = {"GRU": "z"}
 """The gate that passes a state straight on, where that is not a block of the Jacobian."""
 
 
-class Playground:
+class Playground(Paged):
     """Networks at every stop of some sliders, and the page that shows them; see :func:`playground`.
 
     Attributes
@@ -139,13 +138,6 @@ class Playground:
         """
         target = checked_path("save_html", path)
         write_file("save_html", target, self.page(track).encode())
-
-    def open(self) -> Path:
-        """Write the page into a temporary file, show it in a browser, and return where it is."""
-        target = Path(tempfile.mkdtemp(prefix="tinygrad182-")) / "playground.html"
-        self.save_html(target)
-        webbrowser.open(target.as_uri())
-        return target
 
     def spec(self, view: str | None = None, **stops: Any) -> dict[str, Any]:
         """Return one view of a setting, or all of them, as a Vega-Lite specification.
