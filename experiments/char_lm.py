@@ -113,7 +113,7 @@ class CharLMOptions(options.Options):
     """Beam widths."""
 
     temperatures: tuple[float, ...] = (0.5, 1.0)
-    """Of samples: below 1 likely characters become likelier. The claim is about the first."""
+    """Temperatures of samples: below 1 likely characters become likelier. The claim is about the first."""
 
     expansions: int = 100_000
     """Prefixes that the exact search may extend before it gives up; 0 leaves it out."""

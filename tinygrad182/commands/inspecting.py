@@ -41,7 +41,7 @@ class Options:
     cell: Cell | None = None
     """The kind of cell. By default the number of gates decides."""
     nonlinearity: Literal["tanh", "relu"] = "tanh"
-    """Of an RNN. The file does not say."""
+    """The function of an RNN, which the file does not say."""
     head: str | None = None
     """Prefix of the linear layer behind the recurrent ones, such as fc2, or none. By default the first."""
     front: str | None = None

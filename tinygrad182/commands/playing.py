@@ -23,7 +23,7 @@ class Options:
     hidden_size: int = 16
     """Hidden units of every cell."""
     seed: int = 0
-    """Of weights, biases, input and the direction in which the loss reads a state."""
+    """The seed of weights, biases, input and the direction in which the loss reads a state."""
 
 
 def run(options: Options) -> None:

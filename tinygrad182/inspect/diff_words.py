@@ -78,7 +78,7 @@ def _numbers(parting: Parting, what: What) -> str:
 
 
 def _where(parting: Parting) -> str:
-    """Of which number of an array two numbers are told."""
+    """Which number of an array two numbers are."""
     if parting.is_recurrent or len(parting.element) == 2:
         gate = f"gate {parting.gate}, " if parting.gate else ""
         if parting.gate in (parting.label, *parting.way):  # it is named, or a mark of a loop

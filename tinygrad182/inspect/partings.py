@@ -279,7 +279,7 @@ class Partings:
         return bool((np.abs(finite[odd]) >= self.largest / GROWTH).any())
 
     def _differing(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of some parameters whose values differ."""
+        """Choose the parameters whose values differ."""
         every = [each for name in names for each in by_name(self.parameters, name)]
         return tuple(n for n in every if self.parameters[n].relative_value > self.tolerance)
 

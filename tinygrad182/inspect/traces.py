@@ -27,7 +27,7 @@ from .scaling import HostArray, whole_of
 from .step_rows import VIEWS, Batch, RecordedSteps, Rows
 
 _KEY = "tinygrad182.trace"
-"""Of the header's metadata, which holds JSON."""
+"""The key of the header's metadata, which holds JSON."""
 
 VERSION = 1
 

@@ -30,7 +30,7 @@ if not _WINDOWS:
 FORMAT = "tinygrad182 watch"
 VERSION = 1
 DECIMALS = 6
-"""Of the logarithms in a file: norms are right to 3e-6."""
+"""Decimals of the logarithms in a file: norms are right to 3e-6."""
 
 
 class Norms(NamedTuple):

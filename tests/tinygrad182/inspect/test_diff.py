@@ -349,7 +349,7 @@ def test_a_gate_of_a_loop_is_named_by_its_mark_or_by_where_it_leads(
 
 
 def test_a_detached_state_is_named_and_not_what_its_gradient_goes_on_to() -> None:
-    """Of the step before the cut, the loss leads to c alone: h is no part of that run there."""
+    """At the step before the cut the loss leads to c alone: h is not a part of that run there."""
     found = tg.inspect.diff(packed(), packed(cut=12))
     assert found.values is None
     assert found.gradients is not None
@@ -592,7 +592,7 @@ def test_long_runs_are_drawn_with_the_largest_difference_of_each_column() -> Non
 
 
 def test_curves_are_those_of_a_state_that_differs() -> None:
-    """Of two layers in one loop, those of the layer that was changed."""
+    """Where one loop has two layers, the curves are those of the layer that was changed."""
     found = tg.inspect.diff(loop(), loop(bump=15))
     assert found.boxes[0].a.states == ("h", "g")
     assert diff_chart._state_of_interest(found.boxes[0], found.tolerance) == "g"

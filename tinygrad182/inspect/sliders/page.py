@@ -21,7 +21,7 @@ from .settings import APPLIES, OF_NETWORK, Setting, written
 Stops = Mapping[str, tuple[Any, ...]]
 
 STATES, PARTS = ("h", "c"), ("via h", "via branch", "local")
-"""Those of any cell."""
+"""States, and paths of their gradients, that any of the cells may have."""
 
 _LABELS = {
     "cell": "cell",
