@@ -224,7 +224,8 @@ class Trace:
         write_arrays("save", target, arrays, {_KEY: json.dumps(header)})
 
     def __repr__(self) -> str:
-        parts = [f"{b.name}: {len(b.times)} steps" for b in self.boxes]
+        counts = [(box.name, len(box.times)) for box in self.boxes]
+        parts = [f"{name}: {n} step{'s' * (n != 1)}" for name, n in counts]
         kept = "values and gradients" if self.has_values else "gradients"
         return f"<Trace of {kept} in {self.dtype}; {'; '.join(parts)}>"
 

@@ -12,7 +12,7 @@ from .._reprs import fold, shown, table, text
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, ShapeError, TinygradError, brief
-from ..modes import no_grad
+from ..modes import modes_kept, no_grad
 from ..nn.recurrent import Recurrent, RecurrentLayer
 from .calling import Caller
 from .entries import Entry, entry_of_input, entry_of_parameter, entry_of_state
@@ -371,10 +371,14 @@ class _Pair:
             return False
 
     def _values(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Vector, Vector, _Ran]]:
-        with no_grad():
-            found = formula({n: tensor(a, device=self.device) for n, a in ran.given.items()})
+        found = self._computed(formula, ran)
         for part in self.parts:
             yield ran.mine.values[part], found[part].numpy(), ran
+
+    @modes_kept
+    def _computed(self, formula: Formula, ran: _Ran) -> dict[str, Tensor]:
+        with no_grad():
+            return formula({n: tensor(a, device=self.device) for n, a in ran.given.items()})
 
     def _gradients(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Vector, Vector, _Ran]]:
         found = run_step(formula, ran.given, ran.cotangents, self.device).gradients

@@ -64,6 +64,21 @@ def a_run() -> inspect.Watched:
         return inspect.load_watch(f"{folder}/run.jsonl")
 
 
+def a_trace() -> inspect.Trace:
+    with tempfile.TemporaryDirectory() as folder:
+        inspect.trace(loss_of()).save(f"{folder}/lstm.trace")
+        return inspect.load_trace(f"{folder}/lstm.trace")
+
+
+def compared(scale: float) -> tg.testing.CellComparison:
+    def step(
+        x: tg.Tensor, h: tg.Tensor, W_ih: tg.Tensor, W_hh: tg.Tensor, b: tg.Tensor
+    ) -> tg.Tensor:
+        return tg.tanh(x @ W_ih.T + scale * (h @ W_hh.T) + b)
+
+    return tg.testing.compare_cells(step, tg.nn.RNNCell(3, 8, rng=0), np.ones((9, 4, 3)))
+
+
 SHOWN: dict[str, Callable[[], Any]] = {
     "Graph": lambda: inspect.trace(loss_of()),
     "Graph.table": lambda: inspect.trace(loss_of()).table(),
@@ -104,6 +119,10 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "Watched": a_run,
     "Watched, a path": lambda: a_run()["lstm.l0"],
     "WatchedState": lambda: a_run()["lstm.l0"].h,
+    "Trace": a_trace,
+    "TraceDiff": lambda: inspect.diff(loss_of(), loss_of(forget_bias=1.0)),
+    "TraceDiff, of one run": lambda: inspect.diff(loss_of(), loss_of()),
+    "Playground": inspect.playground,
     "SGD": lambda: optimizer(tg.optim.SGD),
     "Adam": optimizer,
     "AdamW": lambda: optimizer(tg.optim.AdamW),
@@ -117,6 +136,8 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "Lattice": lambda: search().lattice,
     "LatticeStep": lambda: search().lattice.steps[1],
     "Scoring": lambda: search().lattice.scoring,
+    "CellComparison": lambda: compared(0.5),
+    "CellComparison, equal": lambda: compared(1.0),
     "GradientCheck": lambda: tg.testing.check_gradients(tg.sin, tg.ones(9, dtype="float64")),
 }
 
