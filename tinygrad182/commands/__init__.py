@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
+import math
 import os
 import sys
 import webbrowser
@@ -74,6 +75,15 @@ def say(*lines: str, file: TextIO | None = None) -> None:
 def visible(text: str) -> str:
     """A text with the characters that cannot be seen, such as escapes and ends of lines, spelt out."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def in_json(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity: they become "nan", "inf" and "-inf"."""
+    if isinstance(value, dict):
+        return {name: in_json(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [in_json(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def usage() -> str:

@@ -10,9 +10,8 @@ from typing import Any
 import tyro
 
 from .._files import checked_path, write_file
-from .._html import legible
 from ..inspect import TraceDiff, diff
-from . import written
+from . import in_json, say, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +36,10 @@ class Options:
 def run(options: Options) -> None:
     """Print the sentences and a table; write the page and JSON if they are asked for."""
     found = diff(options.a, options.b, options.tolerance)
-    print(f"a: {options.a}\nb: {options.b}\n\n{found!r}")  # noqa: T201
+    say(f"a: {options.a}", f"b: {options.b}", "", *repr(found).split("\n"))
     if options.json is not None:
         target = checked_path("diff", options.json)
-        write_file("diff", target, json.dumps(facts(found), indent=2).encode())
+        write_file("diff", target, json.dumps(in_json(facts(found)), indent=2).encode())
     if options.out is not None or options.open:
         page = options.out or Path("diff.html")
         found.save_html(page)
@@ -48,7 +47,7 @@ def run(options: Options) -> None:
 
 
 def facts(found: TraceDiff) -> dict[str, Any]:
-    """What a comparison found, as JSON holds it: numbers that are not finite are words."""
+    """What a comparison found, as dicts and lists."""
     partings = {name: getattr(found, name) for name in ("values", "gradients", "backward")}
     told: dict[str, Any] = {"same": found.same, "tolerance": found.tolerance}
     told |= {"sentences": found.sentences}
@@ -62,16 +61,4 @@ def facts(found: TraceDiff) -> dict[str, Any]:
         for what, boxes in found.series.items()
     }
     told["time"] = {box.name: box.time.tolist() for box in found.boxes}
-    plain: dict[str, Any] = legible(_finite(told))
-    return plain
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None if value != value else "inf" if value > 0 else "-inf"
-    return value
+    return told

@@ -9,6 +9,7 @@ import tyro
 
 from ..inspect import load_trace
 from ..inspect.traced_anomaly import anomaly_in
+from . import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,4 +25,5 @@ def run(options: Options) -> None:
     trace = load_trace(options.trace)
     found = anomaly_in(trace)
     looked = "values and gradients" if trace.has_values else "gradients; values were not saved"
-    print(found or f"nothing went wrong: every number is finite, and none is lost ({looked})")  # noqa: T201
+    fine = f"nothing went wrong: every number is finite, and none is lost ({looked})"
+    say(str(found) if found else fine)

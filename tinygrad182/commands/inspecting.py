@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..inspect import Microscope, look
 from ..inspect.flow import GradientFlow
 from ..nn.state_dicts import Cell
 from ..serialization import load
-from . import say, visible, written
+from . import in_json, say, visible, written
 from .series import Series, read_series
 
 PAGE, TABLE, RESULTS = "page.html", "table.csv", "results.json"
@@ -193,8 +192,8 @@ class _Found:
         for path, name, state in self.states():
             norms.setdefault(path, {})[name] = {
                 "t": state.time.tolist(),
-                "value_norm": _finite(state.value_norm.tolist()),
-                "log10_grad_norm": _finite(state.log10_grad_norm.tolist()),
+                "value_norm": state.value_norm.tolist(),
+                "log10_grad_norm": state.log10_grad_norm.tolist(),
             }
         steps, batch, _ = series.values.shape
         record = {
@@ -209,12 +208,8 @@ class _Found:
                 "columns": series.columns,
             },
             "target": self.options.target,
-            "loss": _finite([self.loss])[0],
+            "loss": self.loss,
             "sentences": [sentence.text for sentence in self.view.sentences],
             "norms": norms,
         }
-        return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(numbers: list[float]) -> list[float | str]:
-    return [x if math.isfinite(x) else str(x) for x in numbers]
+        return json.dumps(in_json(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ..inspect import load_watch
-from . import written
+from . import say, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Options:
 def run(options: Options) -> None:
     """Print how far the run came, and write its page."""
     watched = load_watch(options.run)
-    print(watched)  # noqa: T201
+    say(*str(watched).split("\n"))
     out = options.run.with_suffix(".html") if options.out is None else options.out
     watched.save_html(out)
     written(out, options.open)

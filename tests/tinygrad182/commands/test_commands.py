@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad182.commands import COMMANDS, main, say
+from tinygrad182.commands import COMMANDS, in_json, main, say
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,3 +52,14 @@ def test_every_command_has_options_and_help(name: str, capsys: pytest.CaptureFix
         main([name, "--help"])
     assert ended.value.code == 0
     assert " ".join(capsys.readouterr().out.split()).count(summary.split(",")[0]) == 1
+
+
+def test_json_has_words_for_what_is_not_finite() -> None:
+    given = {
+        "a": [1.5, float("nan")],
+        "b": (float("-inf"), {"c": float("inf")}),
+        "d": "nan",
+        "e": 2,
+    }
+    told = {"a": [1.5, "nan"], "b": ["-inf", {"c": "inf"}], "d": "nan", "e": 2}
+    assert in_json(given) == told
