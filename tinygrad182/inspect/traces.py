@@ -260,7 +260,7 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     >>> path = f"{tempfile.mkdtemp()}/rnn.trace"
     >>> tg.inspect.trace(rnn(tg.ones((20, 1, 1)))[0][-1].sum()).save(path)
     >>> tg.inspect.load_trace(path)
-    <Trace of values and gradients in float32; rnn.l0: 20 steps; loss: 1 steps>
+    <Trace of values and gradients in float32; rnn.l0: 20 steps; loss: 1 step>
     """
     source = checked_path("load_trace", path, CheckpointError)
     arrays, header = read_arrays("load_trace", source)
