@@ -211,15 +211,8 @@ def test_another_cell_reads_a_sequence_as_its_steps(cell):
     assert_close(state, last, 1e-13)
 
 
-def test_another_cell_is_in_the_names_and_in_the_checkpoint(tmp_path):
-    model = model_of(cell="gru")
-    assert "gru.weight_hh_l0" in dict(model.named_parameters())
-    tg.save(tmp_path / "model.safetensors", model, config=model.config)
-    checkpoint = tg.load(tmp_path / "model.safetensors")
-    again = CharLM(**checkpoint.meta["config"], dtype="float64")
-    again.load_state_dict(checkpoint.model)
-    tokens = model.encode("ab∂")[:, None]
-    assert_same_bits(again(tokens)[0], model(tokens)[0])
+def test_another_cell_is_in_the_names():
+    assert "gru.weight_hh_l0" in dict(model_of(cell="gru").named_parameters())
 
 
 def test_an_lstm_is_the_same_with_and_without_its_name():
@@ -283,8 +276,9 @@ def test_a_vocabulary_has_every_character_once():
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_makes_the_same_model(tmp_path):
-    model = model_of(**SEVERAL)
+@pytest.mark.parametrize("options", [SEVERAL, {"cell": "gru"}], ids=["layers", "another cell"])
+def test_a_checkpoint_makes_the_same_model(options, tmp_path):
+    model = model_of(**options)
     tg.save(tmp_path / "model.safetensors", model, config=model.config)
     checkpoint = tg.load(tmp_path / "model.safetensors")
     again = CharLM(**checkpoint.meta["config"], dtype="float64")
