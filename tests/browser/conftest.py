@@ -12,8 +12,9 @@ from experiments.benchmarks.browser import SIZE, NoBrowserError
 from experiments.benchmarks.browser import browser as started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Start a browser for each file: its event loop runs while it is open, and others need their own."""
     try:
         with started() as found:
             yield found
