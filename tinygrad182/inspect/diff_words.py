@@ -9,6 +9,7 @@ import numpy as np
 
 from .._reprs import mantissa_and_exponent
 from .comparing import BoxDifference, ParameterDifference, What
+from .microscope.wording import and_
 from .partings import Parting
 from .scaling import HostArray
 
@@ -263,12 +264,3 @@ def _lengths(box: BoxDifference) -> list[str]:
     if box.is_recurrent and len(common):
         told.append(f"Compared are t = {common[0]} … {common[-1]}.")
     return told
-
-
-def and_(names: Sequence[str]) -> str:
-    """Write several names as one: ``"a, b and c"``.
-
-    >>> and_(["a"]), and_(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -15,6 +15,7 @@ from .drawn import Drawn, Paged
 from .flow import ByName, StatesByName
 from .microscope.magnitudes import number
 from .microscope.page import page
+from .microscope.wording import and_
 from .scaling import HostArray
 from .table import TextTable, text_table
 from .watch_chart import READING, REVERSE, Grid, drawn, loss_text
@@ -380,8 +381,7 @@ def _course(title: str, name: str, state: WatchedState, steps: HostArray) -> str
         f"{number(state.reach[s])} at training step {steps[s]}{kind}"
         for s, kind in sorted(kinds.items())
     ]
-    told = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"{ratio} {told}."
+    return f"{ratio} {and_(parts)}."
 
 
 def load_watch(path: str | Path) -> Watched:

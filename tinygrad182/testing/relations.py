@@ -75,16 +75,15 @@ def _of_other_shapes(right: Vector, found: Vector) -> Iterator[tuple[str, Vector
         yield "the sum over the batch is missing", found if _adds_up(found, right) else right
     if found.ndim == right.ndim == 2 and 1 in right.shape:
         axis = right.shape.index(1)
-        added = found.sum(axis=axis, keepdims=True)
-        if added.shape == right.shape and found.shape != right.shape:
-            same = np.allclose(added, right, rtol=1e-7, atol=1e-12)
+        if found.shape[1 - axis] == right.shape[1 - axis] and found.shape != right.shape:
+            same = _adds_up(found, right.sum(axis=axis), axis)
             yield "the sum over the batch is missing", found if same else right
     if found.size == right.size:
         yield "its numbers are right, and its shape is not", right.reshape(found.shape)
 
 
-def _adds_up(found: Vector, right: Vector) -> bool:
-    return bool(np.allclose(found.sum(axis=0), right, rtol=1e-7, atol=1e-12))
+def _adds_up(found: Vector, right: Vector, axis: int = 0) -> bool:
+    return bool(np.allclose(found.sum(axis=axis), right, rtol=1e-7, atol=1e-12))
 
 
 def ratio(found: float, right: float) -> str:

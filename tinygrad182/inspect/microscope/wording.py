@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..._reprs import mantissa_and_exponent
@@ -164,3 +164,12 @@ def _each(decades: float) -> str:
         if rate < 1
         else f"{{}} makes it {rate:.{max(digits, 2)}f} times as large"
     )
+
+
+def and_(names: Sequence[str]) -> str:
+    """Write several names as one: ``"a, b and c"``.
+
+    >>> and_(["a"]), and_(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
