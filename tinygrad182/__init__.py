@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _calls, _habits, compositions, decode, functions, inspect, nn, optim, testing
+from . import compositions, decode, functions, inspect, nn, optim, testing
+from ._suggestions import calls, torch_names
 from ._tensor import Tensor
 from .autodiff import grad
 from .backend import cuda_is_available
@@ -63,7 +64,7 @@ from .recording import apply
 from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
 
-_calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
+calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
 clamp = clip  # noqa: F405 - PyTorch's name
@@ -71,6 +72,6 @@ from_numpy = tensor  # PyTorch's name; the memory is not shared
 unsqueeze = expand_dims  # noqa: F405 - PyTorch's name
 
 if not TYPE_CHECKING:
-    __getattr__ = _calls.names_of(__name__, "tg", _habits.TG)
+    __getattr__ = calls.names_of(__name__, "tg", torch_names.TG)
 
 __version__ = "0.1.0"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._calls import explain_call
+from ._suggestions.calls import explain_call
 from ._tensor import Tensor
 from .creation import gathered
 from .errors import TinygradError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._hints import hint
+from ._suggestions.numpy_names import hint
 from ._trees import flatten, rebuild
 from .errors import ArgumentError, DTypeError
 from .host import is_host_data, on_host

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from . import _protocols, autodiff, backend
-from ._calls import tell_methods, unknown_name
 from ._dtypes import read_target
-from ._habits import TENSOR
 from ._methods import Count, augmented, method_of, operator_of
 from ._reprs import array_body, fold, shown, text, times
+from ._suggestions.calls import tell_methods, unknown_name
+from ._suggestions.torch_names import TENSOR
 from .backend import Array
 from .errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
 from .host import read_as

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _calls, _habits
+from ._suggestions import calls, torch_names
 from .errors import DTypeError, MissingDependencyError
 from .namespaces import SHARED, Array, Key, NumPyLike, numpy_dtype
 
@@ -131,4 +131,4 @@ def _check_cupy(cupy: Any) -> None:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = _calls.names_of(__name__, "tg.cuda", _habits.CUDA)
+    __getattr__ = calls.names_of(__name__, "tg.cuda", torch_names.CUDA)

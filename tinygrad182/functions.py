@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import backend
-from ._calls import names_of, told
 from ._einsum import einsum
-from ._habits import TG
+from ._suggestions.calls import names_of, told
+from ._suggestions.torch_names import TG
 from ._tensor import Tensor
 from .backend import SCALARS
 from .creation import (

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from . import backend
-from ._calls import told
+from ._suggestions.calls import told
 from .backend import Array
 from .decorating import decorated
 from .errors import GraphError

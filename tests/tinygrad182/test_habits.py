@@ -17,8 +17,8 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import const, host, leaf, needs_torch
-from tinygrad182 import _habits
-from tinygrad182._hints import HINTS
+from tinygrad182._suggestions import torch_names
+from tinygrad182._suggestions.numpy_names import HINTS
 
 X = np.arange(6.0, dtype=np.float32).reshape(2, 3)
 Y = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
@@ -590,7 +590,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "INIT": lambda: tg.nn.init,
     "CUDA": lambda: tg.cuda,
 }
-REMEDIES = [(table, *row) for table in OWNERS for row in getattr(_habits, table).items()]
+REMEDIES = [(table, *row) for table in OWNERS for row in getattr(torch_names, table).items()]
 NOT_RUN = re.compile("cupy|to_empty|'cuda")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_close, const, leaf
-from tinygrad182._hints import HINTS
+from tinygrad182._suggestions.numpy_names import HINTS
 
 X = np.array([[0.5, -1.5, 2.0], [3.0, 0.25, -0.75]])
 

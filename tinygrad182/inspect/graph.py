@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backend
-from .._calls import nearest, told
+from .._suggestions.calls import nearest, told
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._calls import told
+from .._suggestions.calls import told
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, UnknownPathError, brief

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import _calls, _habits
+from .._suggestions import calls, torch_names
 from ..primitives import PRIMITIVES
 from . import functional, init
 from .containers import ModuleDict, ModuleList
@@ -55,4 +55,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = _calls.names_of(__name__, "tg.nn", _habits.NN)
+    __getattr__ = calls.names_of(__name__, "tg.nn", torch_names.NN)

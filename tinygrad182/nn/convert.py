@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from .._calls import told
+from .._suggestions.calls import told
 from .._tensor import Tensor
 from ..errors import ArgumentError, DTypeError
 from ..functions import log_softmax, relu, sigmoid, softmax, tanh

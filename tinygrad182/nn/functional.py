@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import functions
-from .._calls import names_of, told
-from .._habits import FUNCTIONAL
+from .._suggestions.calls import names_of, told
+from .._suggestions.torch_names import FUNCTIONAL
 from .._tensor import Tensor
 from .losses import cross_entropy, mse_loss
 

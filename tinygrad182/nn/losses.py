@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .._calls import told
 from .._dtypes import is_half
+from .._suggestions.calls import told
 from .._tensor import Tensor
 from ..creation import as_tensor, beside
 from ..errors import ShapeError

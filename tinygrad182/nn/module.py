@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import backend
-from .._calls import Told, explain_call, told, unknown_name
 from .._dtypes import read_target
-from .._habits import MODULE
+from .._suggestions.calls import Told, explain_call, told, unknown_name
+from .._suggestions.torch_names import MODULE
 from .._tensor import Tensor
 from ..autodiff import set_grads
 from ..backend import Array

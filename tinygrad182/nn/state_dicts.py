@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from .._calls import told
+from .._suggestions.calls import told
 from .._tensor import Tensor
 from ..creation import tensor
 from ..errors import ArgumentError, StateDictError, brief

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
-from .. import _habits
-from .._calls import Told, names_of, unknown_name
 from .._numbers import check_number
+from .._suggestions import torch_names
+from .._suggestions.calls import Told, names_of, unknown_name
 from ..errors import ArgumentError, StateDictError, brief
 from .optimizer import Optimizer, in_groups
 
@@ -101,7 +101,7 @@ class LRScheduler(Told, ABC):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            unknown_name(self, name, _habits.SCHEDULE, type(self).__name__)
+            unknown_name(self, name, torch_names.SCHEDULE, type(self).__name__)
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -507,4 +507,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = names_of(__name__, "tg.optim.lr_scheduler", _habits.LR_SCHEDULER)
+    __getattr__ = names_of(__name__, "tg.optim.lr_scheduler", torch_names.LR_SCHEDULER)

@@ -6,8 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from ... import _calls, _charts
+from ... import _charts
 from ..._charts import Row
+from ..._suggestions import calls
 from ..._tensor import Tensor
 from ...errors import ArgumentError, brief
 from ...functions import sum as total
@@ -25,7 +26,7 @@ START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"
 """The sliders at first: the model as it is."""
 
 
-@_calls.told
+@calls.told
 def live_sliders(
     model: Module,
     *inputs: Any,

@@ -7,10 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ... import _calls, _charts
+from ... import _charts
 from ..._charts import Row
 from ..._files import checked_path, write_file
 from ..._reprs import shown
+from ..._suggestions import calls
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
 from ...nn.checks import check_size
@@ -212,7 +213,7 @@ def _no_control(name: Any) -> ArgumentError:
     return ArgumentError(f"playground: no control {brief(name)}; there are {', '.join(STOPS)}")
 
 
-@_calls.told
+@calls.told
 def playground(
     hidden_size: int = 16, seed: int = 0, stops: Mapping[str, Sequence[Any]] | None = None
 ) -> Playground:

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from ._habits import ARGUMENTS, IN_PLACE, KEYWORDS, NOT_THE_SAME
-from ._hints import HINTS
-from .errors import CallError, UnknownNameError
+from ..errors import CallError, UnknownNameError
+from .numpy_names import HINTS
+from .torch_names import ARGUMENTS, IN_PLACE, KEYWORDS, NOT_THE_SAME
 
 # --- names --------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ def tell_methods(cls: type) -> None:
 
 
 def _is_ours(f: Any) -> bool:
-    return bool(f.__module__.startswith(f"{__package__}."))
+    return bool(f.__module__.partition(".")[0] == __name__.partition(".")[0])
 
 
 class Told:
