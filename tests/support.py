@@ -31,7 +31,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tinygrad182 import _trees, backend
+from tinygrad182 import _trees
+from tinygrad182.arrays import backend
 
 Array = np.ndarray[Any, Any]
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from . import compositions, decode, functions, inspect, nn, optim, testing
 from ._suggestions import calls, torch_names
 from ._tensor import Tensor
+from .arrays import backend, cuda
+from .arrays.backend import cuda_is_available
 from .autodiff import grad
-from .backend import cuda_is_available
 from .compositions import *  # noqa: F403 - as is this one's
 from .creation import (
     arange,

@@ -10,11 +10,11 @@ import numpy as np
 
 from ._suggestions.calls import explain_call
 from ._tensor import Tensor
+from .arrays.namespaces import HALF
 from .creation import gathered
 from .errors import TinygradError
 from .functions import floating
 from .host import is_host_data, on_host
-from .namespaces import HALF
 from .operands import REFUSALS, explain
 from .rearranging import astype
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
-from .backend import Array
-from .dlpack import imported
+from .arrays import backend
+from .arrays.backend import Array
+from .arrays.dlpack import imported
+from .arrays.namespaces import numpy_dtype
 from .errors import CallError, DTypeError
-from .namespaces import numpy_dtype
 from .recording import is_tensor
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import backend
-from .backend import SCALARS, Array
+from .arrays import backend
+from .arrays.backend import SCALARS, Array
 from .errors import AnomalyError
 
 _HERE = str(Path(__file__).parent)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from . import backend
+from .arrays import backend
 from .backpropagation import Cotangents, backpropagate
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 from .host import read_as

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from . import backend
 from .anomaly import check_cotangent
+from .arrays import backend
+from .arrays.namespaces import HALF
 from .errors import DTypeError, FreedGraphError, ShapeError, TinygradError
 from .memory import in_a_pass
 from .modes import MODES, Modes, grad_mode, modes_kept, record_at, recording_as
-from .namespaces import HALF
 from .primitives import PRIMITIVES
 from .primitives.index import Slice
 from .recording import (

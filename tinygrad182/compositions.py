@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
 from . import functions as tg
 from ._composing import Function, is_whole, named, points, widening
 from ._norms import matrix_norm, norm, vector_norm
 from ._tensor import Tensor
+from .arrays import backend
+from .arrays.dlpack import imported
+from .arrays.namespaces import floating_type
 from .creation import (
     as_first,
     as_operands,
@@ -35,10 +37,8 @@ from .creation import (
     without_lists,
     zeros_like,
 )
-from .dlpack import imported
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import is_host_data, on_host
-from .namespaces import floating_type
 from .primitives import PRIMITIVES
 from .rearranging import Axis, negative_axes, negative_axis
 from .recording import apply, is_tensor, wrap

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
 from ._tensor import Tensor
 from ._trees import flatten, rebuild
-from .backend import Array, check_device, namespace_on
-from .dlpack import imported
+from .arrays import backend
+from .arrays.backend import Array, check_device, namespace_on
+from .arrays.dlpack import imported
+from .arrays.namespaces import numpy_dtype
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError, TinygradError, brief
 from .host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
 from .modes import default_device
-from .namespaces import numpy_dtype
 from .operands import as_array, plain_array
 from .primitives import PRIMITIVES
 from .recording import apply, is_tensor, needs_grad, wrap

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import backend
 from ._einsum import einsum
 from ._suggestions.calls import names_of, told
 from ._suggestions.torch_names import TG
 from ._tensor import Tensor
-from .backend import SCALARS
+from .arrays import backend
+from .arrays.backend import SCALARS
+from .arrays.dlpack import imported
+from .arrays.namespaces import HALF, floating_type
 from .creation import (
     as_operand,
     as_operands,
@@ -38,7 +40,6 @@ from .creation import (
     without_lists,
     zeros_like,
 )
-from .dlpack import imported
 from .errors import ArgumentError, ShapeError, brief
 from .indexing import (
     index,
@@ -46,7 +47,6 @@ from .indexing import (
     scatter_add,
     take,
 )
-from .namespaces import HALF, floating_type
 from .operands import REFUSALS, as_array, explain
 from .primitives import PRIMITIVES
 from .primitives.reduction import count_along

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
 from ._trees import flatten, rebuild
-from .backend import Array
-from .dlpack import imported, speaks
+from .arrays import backend
+from .arrays.backend import Array
+from .arrays.dlpack import imported, speaks
 from .errors import DeviceError, DTypeError, brief
 from .operands import plain_array
 from .recording import is_tensor

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
 from ._tensor import Tensor
-from .backend import Array
+from .arrays import backend
+from .arrays.backend import Array
+from .arrays.dlpack import imported
 from .creation import as_tensor, beside
-from .dlpack import imported
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import on_host, whole
 from .modes import MODES, PendingCheck

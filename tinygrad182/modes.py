@@ -25,9 +25,9 @@ from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
-from . import backend
 from ._suggestions.calls import told
-from .backend import Array
+from .arrays import backend
+from .arrays.backend import Array
 from .decorating import decorated
 from .errors import GraphError
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .cuda import unusable
-from .dlpack import imported
+from .arrays.cuda import unusable
+from .arrays.dlpack import imported
+from .arrays.namespaces import NAMESPACES, SCALARS, Array
 from .errors import DeviceError, DTypeError, GraphError, ShapeError, TinygradError, brief
 from .modes import MODES
-from .namespaces import NAMESPACES, SCALARS, Array
 
 
 def as_array(x: Any) -> Array:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from . import backend
 from ._tensor import Tensor
-from .backend import check_device
+from .arrays import backend
+from .arrays.backend import check_device
 from .creation import as_operands, as_tensor, filled, integers, one_integer, sizes_of
 from .errors import ArgumentError, ShapeError, brief
 from .primitives import PRIMITIVES

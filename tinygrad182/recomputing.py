@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
 from ._draws import Tape
 from ._trees import flatten, rebuild
+from .arrays import backend
 from .backpropagation import ancestors, backpropagate
 from .errors import ArgumentError, InPlaceError
 from .indexing import index

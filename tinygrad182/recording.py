@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy import ndarray
 
-from . import anomaly, backend
-from .backend import NUMPY, SCALARS, Array
+from . import anomaly
+from .arrays import backend
+from .arrays.backend import NUMPY, SCALARS, Array
 from .errors import DTypeError, InPlaceError
 from .memory import ORDER, Memory, locked
 from .modes import MODES, Scope

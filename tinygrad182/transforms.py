@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
 from ._tensor import Tensor
+from .arrays import backend
 from .autodiff import grad
 from .backpropagation import ancestors, backpropagate, defined
 from .creation import beside, full_like, gathered, tensor, zeros_like

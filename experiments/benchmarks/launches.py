@@ -18,7 +18,7 @@ from experiments.benchmarks.first_use import CELLS
 from experiments.benchmarks.options import BesideBefore
 from experiments.benchmarks.timing import report
 from experiments.benchmarks.worker import ROOT, Worker
-from tinygrad182.cuda import import_cupy
+from tinygrad182.arrays.cuda import import_cupy
 
 STEPS = 100
 FORMS = ("forward", "plain", "recorded")

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from tinygrad182.cuda import import_cupy
+from tinygrad182.arrays.cuda import import_cupy
 
 Cell = Literal["LSTM", "GRU", "RNN", "Peephole"]
 Shape = tuple[int, int, int, int]

@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_close, assert_same_bits, const, device, leaf, write
-from tinygrad182 import backend
+from tinygrad182.arrays import backend
 
 Run = Callable[..., Any]
 

@@ -15,7 +15,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import const, host_only, leaf, xp
-from tinygrad182 import namespaces
+from tinygrad182.arrays import namespaces
 
 from .table import ROWS, Row
 

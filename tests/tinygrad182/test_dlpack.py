@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_same_bits, const, device, host, host_only, leaf
-from tinygrad182 import dlpack
+from tinygrad182.arrays import dlpack
 
 X = np.random.default_rng(0).standard_normal((5, 3, 2))
 

@@ -11,7 +11,8 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_close, const, host, host_only, leaf, write
-from tinygrad182 import backend, backpropagation, recomputing, transforms
+from tinygrad182 import backpropagation, recomputing, transforms
+from tinygrad182.arrays import backend
 from tinygrad182.backpropagation import Cotangents, ancestors, backpropagate
 from tinygrad182.modes import at_time
 from tinygrad182.primitives.index import ARRAY

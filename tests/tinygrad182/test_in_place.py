@@ -20,7 +20,7 @@ from tests.support import (
     leaf,
     write,
 )
-from tinygrad182 import backend
+from tinygrad182.arrays import backend
 
 Change = Callable[[tg.Tensor], Any]
 

@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_same_bits, assert_unwritable, const, host_only, leaf, write
-from tinygrad182 import backend
+from tinygrad182.arrays import backend
 
 RNG = np.random.default_rng(0)
 X, W = RNG.normal(size=(3, 2)), RNG.normal(size=(2, 2))

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend
 from .._charts import AMBER, BLUE, ORANGE, PINK
 from .._html import text
+from ..arrays import backend
 from .lines import sparkline
 from .markup import fold, preformatted
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import backend
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from .lattice import Lattice, LatticeStep
 from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
+from ..arrays import backend
 from ..modes import modes_kept, no_grad
 from .beam import BeamSearch
 from .result import Hypothesis, Scoring, SearchResult

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
+from ..arrays import backend
+from ..arrays.dlpack import exported
 from ..backpropagation import ancestors
 from ..creation import as_tensor
-from ..dlpack import exported
 from ..errors import ArgumentError, DecodingError, brief
 from ..functions import astype, stack
 from ..marks import Mark, mark

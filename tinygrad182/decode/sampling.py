@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend
 from .._numbers import real_number
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..errors import ArgumentError, brief
 from ..modes import modes_kept, no_grad
 from ..nn.init import generator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .. import backend
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..errors import ArgumentError, brief
 from ..modes import modes_kept, no_grad
 from .beam import ALL, BeamSearch

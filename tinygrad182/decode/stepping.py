@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import backend
 from .._trees import flatten, rebuild
-from ..backend import Array
-from ..dlpack import exported, imported
+from ..arrays import backend
+from ..arrays.backend import Array
+from ..arrays.dlpack import exported, imported
 from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
 from ..host import on_host
 from ..modes import PendingCheck, default_device, deferred_checks, modes_kept

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..backpropagation import dense, pull
 from ..kernels.powers import largest_exponent
 from ..recording import Node

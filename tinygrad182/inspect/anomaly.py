@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .. import backend
 from ..anomaly import is_floating, kind_of, kinds_among
-from ..backend import is_away
+from ..arrays import backend
+from ..arrays.backend import is_away
 from ..backpropagation import pull
 from ..kernels.powers import largest_exponent
 from ..modes import modes_kept, no_grad

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .. import backend
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..creation import one_integer
 from ..recording import Leaf, Node
 from .microscope.magnitudes import number

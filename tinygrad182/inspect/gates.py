@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..backend import Array
+from ..arrays.backend import Array
 from ..intervening import gates_of
 from ..kernels.program import Listing, Register, Tape
 from ..recording import Leaf, Node

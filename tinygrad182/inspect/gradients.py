@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..backpropagation import Cotangents, ancestors, backpropagate, fit, pull
 from ..kernels.powers import (
     NOTHING,

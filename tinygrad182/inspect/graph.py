@@ -11,11 +11,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .. import backend
 from .._suggestions.calls import nearest, told
 from .._tensor import Tensor
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..autodiff import seeds_of
-from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, dense, pull
 from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept, no_grad

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .. import backend
 from .._reprs import MOST_ROWS, fold, shown, table, times
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 
 if TYPE_CHECKING:
     from .graph import GraphNode

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..backpropagation import ancestors, backpropagate
 from ..errors import ArgumentError, GraphError
 from ..kernels.powers import times_rows

@@ -13,11 +13,11 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
-from .. import backend
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
+from ..arrays import backend
+from ..arrays.backend import Array, device_of, is_away
 from ..autodiff import seeds_of
-from ..backend import Array, device_of, is_away
 from ..backpropagation import ancestors, dense, pull
 from ..primitives import PRIMITIVES
 from ..recording import Node

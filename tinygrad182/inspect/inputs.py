@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..primitives import PRIMITIVES

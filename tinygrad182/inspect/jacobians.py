@@ -10,11 +10,11 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
-from .. import backend
 from .. import functions as tg
 from .._tensor import Tensor
+from ..arrays import backend
+from ..arrays.backend import device_of
 from ..autodiff import seeds_of
-from ..backend import device_of
 from ..backpropagation import backpropagate
 from ..creation import zeros
 from ..errors import ArgumentError, GraphError

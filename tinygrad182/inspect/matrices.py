@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
+from ..arrays import backend
 from ..autodiff import seeds_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError

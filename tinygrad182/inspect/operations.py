@@ -13,7 +13,7 @@ import numpy as np
 
 from .._reprs import scientific
 from .._tensor import Tensor
-from ..backend import Array
+from ..arrays.backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError, brief
 from ..recording import Node

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..errors import GraphError
 from ..kernels.powers import NOTHING
 from ..recording import Node

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from .. import backend
 from .._charts import altair
 from .._tensor import Tensor
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..backpropagation import ancestors
 from ..errors import GraphError
 from ..kernels.powers import times_rows

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from .. import backend, functions
+from .. import functions
 from .._numbers import check_number
 from .._tensor import Tensor
+from ..arrays import backend
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
 from ..functions import broadcast_to, concat, matmul
 from ..host import on_host

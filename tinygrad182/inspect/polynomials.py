@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..backpropagation import Cotangents, ancestors, fit, pull
 from ..kernels import arrays
 from ..kernels.arrays import ALL, Deltas, Ends, of_gates

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
-from ..backend import Array, Key
+from ..arrays import backend
+from ..arrays.backend import Array, Key
 from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
 from ..primitives.index import Slice, fill
 from ..recording import Node

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ..backend import Array
+from ..arrays.backend import Array
 from ..backpropagation import ancestors, backpropagate, dense, descendants, gather, pull
 from ..kernels.powers import NOTHING, or_zero, sizes_of
 from ..modes import modes_kept, no_grad

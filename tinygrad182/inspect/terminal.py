@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .. import backend
 from .._reprs import scientific
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..creation import one_integer
 
 HostArray = np.ndarray[Any, Any]

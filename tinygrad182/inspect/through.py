@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .. import backend
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..backpropagation import dense, descendants, pull
 from ..errors import ArgumentError, FreedGraphError, GraphError, brief
 from ..modes import modes_kept, no_grad

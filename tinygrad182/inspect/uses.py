@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
+from ..arrays.backend import Array
 from ..backpropagation import ancestors, backpropagate, dense, pull
 from ..errors import GraphError
 from ..kernels.powers import NOTHING, largest_exponent

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
+from ..arrays import backend
+from ..arrays.backend import Array, device_of
 from ..autodiff import seeds_of
-from ..backend import Array, device_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, DTypeError, UnknownPathError
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows

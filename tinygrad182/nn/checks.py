@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
+from ..arrays import backend
+from ..arrays.dlpack import imported
 from ..creation import beside, gathered, tensor
-from ..dlpack import imported
 from ..errors import ArgumentError, DTypeError, brief
 from ..modes import MODES
 from .module import Module, Parameter

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from .. import backend
 from .._dtypes import read_target
 from .._suggestions.calls import Told, explain_call, told, unknown_name
 from .._suggestions.torch_names import MODULE
 from .._tensor import Tensor
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..autodiff import set_grads
-from ..backend import Array
 from ..creation import tensor, zeros_like
 from ..errors import (
     ArgumentError,

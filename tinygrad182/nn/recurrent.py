@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import backend, functions
+from .. import functions
 from .._numbers import check_number
 from .._tensor import Tensor
 from ..anomaly import user_place
-from ..backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from ..creation import sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from .. import backend
 from .._dtypes import widened
 from .._numbers import check_number
 from .._suggestions.calls import told
 from .._tensor import Tensor
+from ..arrays import backend
 from ..errors import ArgumentError, GraphError
 from ..recording import Leaf, is_tensor, wrap
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
-from .. import backend
 from .._dtypes import widened
 from .._numbers import check_number
 from .._suggestions.calls import Told, unknown_name
 from .._suggestions.torch_names import OPTIMIZER
 from .._tensor import Tensor
+from ..arrays import backend
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
 from ..host import convert
 from ..nn.module import clear_gradients

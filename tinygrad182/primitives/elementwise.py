@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..backend import SCALARS, Array, Namespace
-from ..namespaces import floating_type
+from ..arrays.backend import SCALARS, Array, Namespace
+from ..arrays.namespaces import floating_type
 from .primitive import elementwise
 
 # --- arithmetic ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend import Array, Key, Namespace
+from ..arrays.backend import Array, Key, Namespace
 from .primitive import Tangents, define
 
 

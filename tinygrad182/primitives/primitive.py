@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..backend import Array
+from ..arrays.backend import Array
 from ..errors import DTypeError, ShapeError
 
 Rule = Callable[..., Any]

@@ -1,13 +1,13 @@
 """Products along the last axis, and their derivatives, which are products of the others.
 
 No quotient is ever taken, so that derivatives are right at 0, and nothing over- or underflows on the way
-to what does neither; see :mod:`tinygrad182._scaled`.
+to what does neither; see :mod:`tinygrad182.arrays.scaled`.
 """
 
 from __future__ import annotations
 
-from .. import _scaled
-from ..backend import Array, Namespace
+from ..arrays import scaled
+from ..arrays.backend import Array, Namespace
 from .primitive import PRIMITIVES, Primitive, Tangents, define
 
 
@@ -15,8 +15,8 @@ def prod(xp: Namespace, x: Array) -> Array:
     """Product of the elements along the last axis."""
     if not xp.is_floating(x) or not x.shape[-1]:
         return xp.astype(xp.prod(x, axis=-1), x.dtype)
-    mantissas, exponents = _scaled.running(xp, x)
-    return _scaled.number(xp, (mantissas[..., -1], exponents[..., -1]))
+    mantissas, exponents = scaled.running(xp, x)
+    return scaled.number(xp, (mantissas[..., -1], exponents[..., -1]))
 
 
 def prod_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
@@ -63,14 +63,14 @@ def cumulative_prod(xp: Namespace, x: Array) -> Array:
     """Running product along the last axis."""
     if not xp.is_floating(x) or not x.shape[-1]:
         return xp.astype(xp.cumulative_prod(x, axis=-1), x.dtype)
-    return _scaled.number(xp, _scaled.running(xp, x))
+    return scaled.number(xp, scaled.running(xp, x))
 
 
 def cumulative_prod_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
     if not x.shape[-1]:
         return g
-    before, behind = _scaled.running_before(xp, x), _scaled.sums_behind(xp, x, g)
-    return _scaled.number(xp, _scaled.times(xp, before, behind))
+    before, behind = scaled.running_before(xp, x), scaled.sums_behind(xp, x, g)
+    return scaled.number(xp, scaled.times(xp, before, behind))
 
 
 def _one_by_one(xp: Namespace, x: Array) -> Array:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
+from ..arrays import backend
 from ..autodiff import grad
 from ..backpropagation import ancestors, backpropagate
 from ..creation import tensor

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
+from ..arrays import backend
 from ..backpropagation import ancestors
 from ..primitives import PRIMITIVES
 from ..recording import Node, apply, node_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
+from ..arrays import backend
 from ..primitives.index import Slice
 from ..recording import Node
 from .recordings import Vector

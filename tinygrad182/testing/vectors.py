@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
+from ..arrays import backend
 from ..creation import beside, tensor
 from ..errors import ArgumentError, DTypeError
 from ..modes import enable_grad, modes_kept, no_grad

@@ -15,7 +15,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_close, host
-from tinygrad182 import backend
+from tinygrad182.arrays import backend
 
 cupy = pytest.importorskip("cupy")
 if not tg.cuda_is_available():

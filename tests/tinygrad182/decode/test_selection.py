@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.support import Array, array, host
-from tinygrad182 import backend
+from tinygrad182.arrays import backend
 from tinygrad182.decode import selection
 from tinygrad182.decode.selection import Candidates, best_candidates
 

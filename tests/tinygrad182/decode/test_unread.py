@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import array, device, in_numpy
-from tinygrad182 import backend
+from tinygrad182.arrays import backend
 
 from .cases import Case, cases
 from .properties import (

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, const, host, leaf
-from tinygrad182 import backend
+from tinygrad182.arrays import backend
 
 mark = tg.inspect.mark
 States = dict[str, list[tg.Tensor]]

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ...backend import Array
+from ...arrays.backend import Array
 from ...backpropagation import ancestors
 from ...recording import Node
 from ..gradients import gradients_in_bands

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ... import backend
 from ..._tensor import Tensor
+from ...arrays import backend
+from ...arrays.backend import Array
 from ...autodiff import seeds_of
-from ...backend import Array
 from ...backpropagation import ancestors
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
 from ...recording import Leaf, Node, wrap

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ... import backend
 from ..._tensor import Tensor
+from ...arrays import backend
 from ...autodiff import seeds_of
 from ...backpropagation import ancestors
 from ...memory import in_pass

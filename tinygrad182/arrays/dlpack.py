@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DeviceError, DTypeError, GraphError
 from .cuda import import_cupy
-from .errors import DeviceError, DTypeError, GraphError
 from .namespaces import NAMESPACES, SCALARS
 
 _CPU, _CUDA = 1, 2

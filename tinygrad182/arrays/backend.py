@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DeviceError, MissingDependencyError
 from .cuda import import_cupy
-from .errors import DeviceError, MissingDependencyError
 from .namespaces import (
     ANYWHERE,
     NAMESPACES,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _scaled
-from .errors import DeviceError, DTypeError
+from ..errors import DeviceError, DTypeError
+from . import scaled
 
 SCALARS = frozenset({bool, int, float, complex})
 """Python's own numbers: weak operands, which take the dtype of the array beside them."""
@@ -147,7 +147,7 @@ class Namespace:
         if not x.shape[-1]:
             return self.ones_like(x)
         if self.is_floating(x):
-            return _scaled.of_others(self, x)
+            return scaled.of_others(self, x)
         ones = self.ones_like(x[..., :1])
         before, behind = (
             self.cumulative_prod(self.concat([ones, part[..., :-1]], axis=-1), axis=-1)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._suggestions import calls, torch_names
-from .errors import DTypeError, MissingDependencyError
+from .._suggestions import calls, torch_names
+from ..errors import DTypeError, MissingDependencyError
 from .namespaces import SHARED, Array, Key, NumPyLike, numpy_dtype
 
 

@@ -1,0 +1,1 @@
+"""The NumPy/CuPy switch: one object per array library, devices, and moving arrays between them."""
