@@ -14,11 +14,11 @@ import numpy as np
 from . import _protocols, autodiff
 from ._dtypes import read_target
 from ._methods import Count, augmented, method_of, operator_of
-from ._reprs import array_body, fold, shown, text, times
 from ._suggestions.calls import tell_methods, unknown_name
 from ._suggestions.torch_names import TENSOR
 from .arrays import backend
 from .arrays.backend import Array
+from .display.reprs import array_body, fold, shown, text, times
 from .errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
 from .host import read_as
 from .primitives import PRIMITIVES

@@ -33,7 +33,7 @@ from experiments.common.terminal import (
     printing,
 )
 from experiments.common.words import printable
-from tinygrad182 import _charts
+from tinygrad182.display import charts
 
 PROGRAM = "python -m experiments"
 ALL = "all"
@@ -106,7 +106,7 @@ def run_one(name: str, experiment: Experiment, options: Options, err: Console) -
     # A diverging run overflows; the experiments find that in the numbers and say so in words.
     with (
         tg.use_device(options.device),
-        _charts.unchecked(),  # each figure checks the whole of its chart
+        charts.unchecked(),  # each figure checks the whole of its chart
         make_progress(err) as progress,
         np.errstate(all="ignore"),
     ):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from tinygrad182 import _charts
-from tinygrad182._html import in_script
+from tinygrad182.display import charts
+from tinygrad182.display.pages import in_script
 
 if TYPE_CHECKING:  # the run folder writes the report, so only the type comes from there
     from experiments.common.run_folder import Question, Run
@@ -55,7 +55,7 @@ def render_report(run: Run, record: dict[str, Any]) -> str:
         record=record,
         specs=[figure.spec for figure in run.result.figures],
         tables=[table for table in run.result.tables if table.columns],
-        library=_charts.library(),
+        library=charts.library(),
     )
 
 
@@ -78,5 +78,5 @@ def render_sheet(questions: Sequence[Question], runs: Sequence[Run]) -> str:
         runs=runs or questions,
         answers=bool(runs),
         specs=[figure.spec for run in runs for figure in run.answer],
-        library=_charts.library() if runs else "",
+        library=charts.library() if runs else "",
     )

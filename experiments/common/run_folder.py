@@ -38,7 +38,7 @@ from experiments.common.errors import OutputError
 from experiments.common.report import render_report, render_sheet
 from experiments.common.result import Figure, Result, Table, Value
 from experiments.common.words import printable
-from tinygrad182._html import legible
+from tinygrad182.display.pages import legible
 
 RESULTS = "results.json"
 

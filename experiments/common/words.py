@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.common.result import power_text
-from tinygrad182._html import legible
+from tinygrad182.display.pages import legible
 
 
 def counted(number: int, what: str) -> str:

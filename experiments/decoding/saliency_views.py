@@ -14,7 +14,7 @@ from experiments.common.numbers import Floats
 from experiments.common.result import Column, Figure, Row, Table
 from experiments.decoding.saliency import BACK, LAGS, Saliency, telling
 from experiments.decoding.text import shown
-from tinygrad182 import _charts
+from tinygrad182.display import charts as _charts
 
 LOOKS = {
     "RNN": Look(charts.VERMILLION, (2, 3)),

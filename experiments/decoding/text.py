@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.common.errors import DataError
 from experiments.common.words import printable
-from tinygrad182._html import legible
+from tinygrad182.display.pages import legible
 
 HELD_OUT = 0.1
 """Share of a text, its end, that no model is trained on."""

@@ -11,7 +11,7 @@ import pytest
 import tinygrad182 as tg
 from tests.browser.test_page import says
 from tests.browser.test_playground import TWO_DIGITS, log10, told
-from tinygrad182._html import in_script
+from tinygrad182.display.pages import in_script
 from tinygrad182.inspect import live_sliders
 
 pytest.importorskip("altair")

@@ -13,7 +13,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.browser.texts import clipped, overlapping, texts
-from tinygrad182 import _charts
+from tinygrad182.display import charts
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -176,7 +176,7 @@ def test_light_and_dark(written: Any, opened: Open) -> None:
     """The page follows what the reader's system prefers, also when that changes while it is open."""
     light, dark = (
         (rgb(scheme.ink), rgb(scheme.paper), rgb(scheme.ink))
-        for scheme in (_charts.LIGHT, _charts.DARK)
+        for scheme in (charts.LIGHT, charts.DARK)
     )
     assert colours(opened(written(8).path)) == light
     page = opened(written(8).path, "dark")
@@ -200,7 +200,7 @@ def test_all_text_can_be_read(
             page.wait_for_timeout(200)
         found = texts(page)
         assert len(found) > 100
-        assert [text for text in found if text.size < _charts.SMALLEST] == []
+        assert [text for text in found if text.size < charts.SMALLEST] == []
         assert overlapping(found) == []
         assert clipped(page, found) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

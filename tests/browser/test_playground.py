@@ -14,7 +14,7 @@ import tinygrad182 as tg
 from tests.browser.test_page import says
 from tests.browser.texts import clipped, overlapping, texts
 from tests.tinygrad182.inspect.sliders.recipe import Stop, network, rows_of
-from tinygrad182 import _charts
+from tinygrad182.display import charts
 from tinygrad182.inspect import playground
 
 pytest.importorskip("altair")
@@ -136,7 +136,7 @@ def test_a_reader_can_read_it(written: Path, opened: Open, scheme: str) -> None:
             found = texts(page)
             assert not overlapping(found)
             assert not clipped(page, found)
-            assert min(text.size for text in found) >= _charts.SMALLEST
+            assert min(text.size for text in found) >= charts.SMALLEST
             time = "block" if cell == "ResNet" else "step"
             assert [text.text for text in found].count(f"{time} t") == 3
     page.set_viewport_size({"width": 1000, "height": 800})

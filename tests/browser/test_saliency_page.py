@@ -15,8 +15,8 @@ from experiments.decoding.text import Corpus
 from models import CharLM
 from tests.browser.texts import clipped, overlapping, texts
 from tests.experiments.texts import a_text
-from tinygrad182 import _charts
-from tinygrad182._html import chart_page
+from tinygrad182.display import charts
+from tinygrad182.display.pages import chart_page
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -35,7 +35,7 @@ def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     found = [saliency(model, SOURCE) for model in models]
     chart = text_chart(found, passage(SOURCE), VOCABULARY, "toy")
     path = tmp_path_factory.mktemp("pages") / "page.html"
-    page = chart_page("text", chart.to_dict(), _charts.library(), below='<p id="controls"></p>')
+    page = chart_page("text", chart.to_dict(), charts.library(), below='<p id="controls"></p>')
     path.write_text(page, encoding="utf-8")
     return found, passage(SOURCE), path
 

@@ -13,7 +13,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.browser.texts import clipped, overlapping, texts
-from tinygrad182 import _charts
+from tinygrad182.display import charts
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -121,15 +121,15 @@ def test_slider_and_clicks_move_the_curves_and_the_first_ones_stay(
     finite = np.concatenate(every)[np.isfinite(np.concatenate(every))]
     room = 0.04 * (finite.max() - finite.min())
     ends = finite.min() - room, finite.max() + room
-    firsts = curves(page, _charts.GREY)
+    firsts = curves(page, charts.GREY)
     for i in (0, 3, 5):
         moved(page, i)
-        lines = curves(page, _charts.BLUE)[-2:]  # the first blue line is the loss
+        lines = curves(page, charts.BLUE)[-2:]  # the first blue line is the loss
         states = [state for stack in written.flows[i].values() for state in stack.values()]
         for line, state in zip(lines, states, strict=True):
             found = log10s(line, *ends, width=300)
             np.testing.assert_allclose(found, state.log10_grad_norm, rtol=0, atol=2e-3)
-        assert curves(page, _charts.GREY) == firsts
+        assert curves(page, charts.GREY) == firsts
     moved(page, 4)
     assert page.locator("#chart svg .mark-symbol path").count() >= 2 * T  # marks in place of a line
     for i in (2, 4):

@@ -3,7 +3,7 @@
 import numpy as np
 from rich.progress import Progress
 
-from tinygrad182 import _charts
+from tinygrad182.display import charts
 
 SIGMA = {"identity": lambda z: z, "tanh": np.tanh, "relu": lambda z: np.where(z.real > 0, z, 0)}
 SLOPE = {
@@ -15,7 +15,7 @@ SLOPE = {
 
 def run(experiment, **options):
     """Run an experiment on options given by name."""
-    with Progress(disable=True) as progress, _charts.unchecked():
+    with Progress(disable=True) as progress, charts.unchecked():
         return experiment.run(experiment.options(**options), progress)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tinygrad182 import _caches, _charts
+from tinygrad182 import _caches
+from tinygrad182.display import charts
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def bundled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return f"vegaEmbed = {current.__version__}; // é"
 
     current.javascript_bundle = javascript_bundle
-    monkeypatch.setattr(_charts, "converter", lambda: current)
+    monkeypatch.setattr(charts, "converter", lambda: current)
     return made
 
 
@@ -36,10 +37,10 @@ def test_the_library_is_put_together_once_for_each_version(
 ) -> None:
     keep_in(monkeypatch, tmp_path / "new")
     for _ in range(2):
-        assert _charts.library() == "vegaEmbed = 1.0; // é"
+        assert charts.library() == "vegaEmbed = 1.0; // é"
     assert bundled == ["1.0"]
-    _charts.converter().__version__ = "2.0"
-    assert _charts.library() == "vegaEmbed = 2.0; // é"
+    charts.converter().__version__ = "2.0"
+    assert charts.library() == "vegaEmbed = 2.0; // é"
     assert bundled == ["1.0", "2.0"]
 
 
@@ -48,7 +49,7 @@ def test_a_damaged_file_breaks_no_page(
     damage: str, bundled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     keep_in(monkeypatch, tmp_path)
-    good = _charts.library()
+    good = charts.library()
     (file,) = tmp_path.iterdir()
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -57,7 +58,7 @@ def test_a_damaged_file_breaks_no_page(
         file.mkdir()
     else:
         file.write_bytes({"cut": data[:9], "changed": data, "empty": b""}[damage])
-    assert _charts.library() == good
+    assert charts.library() == good
     assert bundled == ["1.0", "1.0"]
 
 
@@ -67,10 +68,10 @@ def test_where_nothing_can_be_kept(
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     keep_in(monkeypatch, blocked / "folder")
-    assert _charts.library() == _charts.library()
+    assert charts.library() == charts.library()
     assert len(bundled) == 2
     keep_in(monkeypatch, blocked / "folder", tmp_path / "cache")
-    assert _charts.library() == _charts.library()
+    assert charts.library() == charts.library()
     assert len(bundled) == 3
 
 
@@ -86,12 +87,12 @@ def test_what_is_kept_is_what_was_written(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_a_chart_gets_the_theme() -> None:
     alt = pytest.importorskip("altair")
-    for dark, colours in ((False, _charts.LIGHT), (True, _charts.DARK)):
-        config: dict[str, Any] = _charts.configured(
-            alt.Chart(_charts.data([{}])).mark_point(), dark
+    for dark, colours in ((False, charts.LIGHT), (True, charts.DARK)):
+        config: dict[str, Any] = charts.configured(
+            alt.Chart(charts.data([{}])).mark_point(), dark
         ).to_dict()["config"]
         config["view"] = {"stroke": config["view"]["stroke"]}  # Altair adds a size
-        assert config == _charts.theme(dark)
+        assert config == charts.theme(dark)
         assert config["background"] == colours.paper
         assert config["axis"]["labelColor"] == config["text"]["color"] == colours.ink
     sizes = [
@@ -107,8 +108,8 @@ def test_a_chart_gets_the_theme() -> None:
 
 def test_charts_made_without_altairs_search_and_copies_are_the_same() -> None:
     alt = pytest.importorskip("altair")
-    marked = alt.Chart(_charts.data([{"a": 1}])).mark_point()
-    text = alt.Chart(_charts.data([{"a": 2}])).mark_text()
+    marked = alt.Chart(charts.data([{"a": 1}])).mark_point()
+    text = alt.Chart(charts.data([{"a": 2}])).mark_text()
     channels = {
         "x": alt.X("a:Q", axis=None),
         "y": alt.value(3),
@@ -120,7 +121,7 @@ def test_charts_made_without_altairs_search_and_copies_are_the_same() -> None:
     pick = alt.selection_point(name="pick", fields=["a"])
     ours, theirs = (
         [chart.properties(name="named").add_params(pick), text]
-        for chart in (_charts.encoded(marked, **channels), marked.encode(**channels))
+        for chart in (charts.encoded(marked, **channels), marked.encode(**channels))
     )
     expected = alt.layer(*theirs).properties(width=30, title="t")
-    assert _charts.layered(ours, width=30, title="t").to_dict() == expected.to_dict()
+    assert charts.layered(ours, width=30, title="t").to_dict() == expected.to_dict()

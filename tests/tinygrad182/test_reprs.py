@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tinygrad182._reprs import scientific, sparkline
-from tinygrad182._reprs.grids import measured
 from tinygrad182.arrays import backend
 from tinygrad182.decode.result import Hypotheses
+from tinygrad182.display.reprs import scientific, sparkline
+from tinygrad182.display.reprs.grids import measured
 from tinygrad182.nn import showing
 
 HOSTILE = '<script>alert("1")</script>&\x00'

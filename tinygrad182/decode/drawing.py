@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import _charts
 from .._files import checked_path, write_file
-from .._html import chart_page, legible
+from ..display import charts
+from ..display.pages import chart_page, legible
 from ..errors import ArgumentError, brief
 from .words import Words, namer
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from .lattice import Lattice, LatticeNode
 
 # The shapes tell the same as the colours.
-COLOURS = {"kept": _charts.BLUE, "finished": _charts.GREEN, "pruned": _charts.GREY}
+COLOURS = {"kept": charts.BLUE, "finished": charts.GREEN, "pruned": charts.GREY}
 SHAPES = {"kept": "circle", "finished": "square", "pruned": "cross"}
-OPTIMUM, INK = _charts.ORANGE, _charts.LIGHT.ink
+OPTIMUM, INK = charts.ORANGE, charts.LIGHT.ink
 WIDTH = 720
 TITLE = "What beam search kept, pruned and finished"
 
@@ -34,18 +34,18 @@ def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
     """Write the picture as a page that needs no network."""
     target = checked_path("save_html", path)
     chart = picture(lattice, **options)
-    page = chart_page(options.get("title", TITLE), chart.to_dict(), _charts.library())
+    page = chart_page(options.get("title", TITLE), chart.to_dict(), charts.library())
     write_file("save_html", target, page.encode())
 
 
 def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
     """Write the picture as an image."""
-    _charts.save_png("save_png", picture(lattice, **options), path)
+    charts.save_png("save_png", picture(lattice, **options), path)
 
 
 def inline(lattice: Lattice, **options: Any) -> str:
     """The picture as HTML that loads nothing and runs nothing."""
-    return _charts.inline(options.get("title", TITLE), picture(lattice, **options))
+    return charts.inline(options.get("title", TITLE), picture(lattice, **options))
 
 
 def picture(
@@ -59,7 +59,7 @@ def picture(
     """The chart; see :meth:`Lattice.save_png` for the parameters."""
     if not isinstance(title, str):
         raise ArgumentError(f"lattice: title {brief(title)} must be a string")
-    alt = _charts.altair()
+    alt = charts.altair()
     best = None if optimum is None else lattice.check(optimum)
     nodes, edges = _rows(lattice, namer(words), best, most)
     panels = [_lattice_panel(alt, lattice, nodes, edges, best, title)]
@@ -71,13 +71,13 @@ def picture(
             )
         panels.append(_gradient_panel(alt, gradient, len(lattice.steps)))
     chart = alt.vconcat(*panels).resolve_scale(color="independent", shape="independent")
-    chart = chart.configure(font=_charts.FONT, background="white").configure_view(stroke=None)
+    chart = chart.configure(font=charts.FONT, background="white").configure_view(stroke=None)
     return chart.configure_title(fontSize=16, subtitleFontSize=12, subtitleColor="#5a5f66")
 
 
 def _rows(
     lattice: Lattice, name: Any, best: tuple[int, ...] | None, most: int
-) -> tuple[list[_charts.Row], list[_charts.Row]]:
+) -> tuple[list[charts.Row], list[charts.Row]]:
     """Nodes and the edges that lead to them, as a chart's data."""
     blocks = lattice.shown(most, best)
     totals = {(): 0.0} | {node.tokens: node.log_probability for b in blocks for node in b}
@@ -150,8 +150,8 @@ def _places(blocks: list[list[LatticeNode]]) -> dict[tuple[int, ...], float]:
 def _lattice_panel(
     alt: Any,
     lattice: Lattice,
-    nodes: list[_charts.Row],
-    edges: list[_charts.Row],
+    nodes: list[charts.Row],
+    edges: list[charts.Row],
     best: tuple[int, ...] | None,
     title: str,
 ) -> Any:
@@ -161,7 +161,7 @@ def _lattice_panel(
     y = alt.Scale(domain=[-0.7, rows + 0.7], reverse=True, nice=False)
     axis = _steps_axis(alt, depth, "Step (tokens)")
     links = (
-        alt.Chart(_charts.data(edges))
+        alt.Chart(charts.data(edges))
         .mark_rule()
         .encode(
             x=alt.X("from:Q", scale=x, axis=axis),
@@ -174,7 +174,7 @@ def _lattice_panel(
     )
     fates = [fate for fate in COLOURS if any(row["fate"] == fate for row in nodes)]
     points = (
-        alt.Chart(_charts.data(nodes))
+        alt.Chart(charts.data(nodes))
         .mark_point(filled=True, size=90, opacity=1)
         .encode(
             x=alt.X("step:Q", scale=x, axis=axis),
@@ -209,13 +209,13 @@ def _by_fate(alt: Any, channel: Any, fates: list[str], values: dict[str, str]) -
 
 
 def _labels(
-    alt: Any, nodes: list[_charts.Row], edges: list[_charts.Row], x: Any, y: Any
+    alt: Any, nodes: list[charts.Row], edges: list[charts.Row], x: Any, y: Any
 ) -> list[Any]:
     """The word and the total beside each node; the token's own log-probability on each edge."""
-    on_edge = alt.Chart(_charts.data(edges)).encode(
+    on_edge = alt.Chart(charts.data(edges)).encode(
         x=alt.X("label at:Q", scale=x), y=alt.Y("label place:Q", scale=y), text="of the token:N"
     )
-    at_node = alt.Chart(_charts.data(nodes)).encode(
+    at_node = alt.Chart(charts.data(nodes)).encode(
         x=alt.X("step:Q", scale=x), y=alt.Y("place:Q", scale=y), text="label:N"
     )
     own = {"fontSize": 11}
@@ -258,9 +258,9 @@ def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
     ]
     x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
     logs = [row["log10"] for row in rows]
-    axis = _charts.decade_axis(min(logs, default=-1), max(logs, default=0))
+    axis = charts.decade_axis(min(logs, default=-1), max(logs, default=0))
     return (
-        alt.Chart(_charts.data(rows))
+        alt.Chart(charts.data(rows))
         .mark_line(point=True)
         .encode(
             x=alt.X(
@@ -279,7 +279,7 @@ def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
             color=alt.Color(
                 "state:N",
                 title=None,
-                scale=alt.Scale(range=list(_charts.PALETTE)),
+                scale=alt.Scale(range=list(charts.PALETTE)),
                 legend=alt.Legend(orient="top"),
             ),
             tooltip=["state:N", "step:Q", "log10:Q"],

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .._reprs import preformatted, shown
+from ..display.reprs import preformatted, shown
 from ..errors import ArgumentError, MissingDependencyError, brief
 from . import drawing
 from .result import Scoring

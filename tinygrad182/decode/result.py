@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from .._reprs import fold, shown, table, text
+from ..display.reprs import fold, shown, table, text
 from ..errors import ArgumentError, IndexOutOfRangeError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .._html import legible
+from ..display.pages import legible
 from ..errors import ArgumentError, brief
 
 Words = Sequence[str] | Callable[[int], str] | None

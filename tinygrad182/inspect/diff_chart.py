@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _charts
+from ..display import charts
 from .comparing import BOTH, BoxDifference, What
 from .microscope.kept import spread
 from .partings import Parting
@@ -23,7 +23,7 @@ COLUMNS = 210
 STEPS = 420
 """Steps of a curve that can be told apart."""
 
-SAME, ODD = "#b9bec6", _charts.ORANGE
+SAME, ODD = "#b9bec6", charts.ORANGE
 """Colours of what is the same to the last bit, and of what is finite in one run alone."""
 
 MOST = 8
@@ -44,7 +44,7 @@ def diff_chart(
     Above the rows of a recurrence stand the norms of a state, and of the gradient by it, of both runs:
     the first state that differs.
     """
-    alt = _charts.altair()
+    alt = charts.altair()
     partings = {"values": values, "gradients": gradients}
     loops = [box for box in boxes if box.is_recurrent]
     modules = [box for box in boxes if not box.is_recurrent]
@@ -82,21 +82,21 @@ def _state_of_interest(box: BoxDifference, tolerance: float) -> str:
 
 def _curves(box: BoxDifference, name: str, what: What) -> Any:
     """The norms of a state over time, or of the gradient by it, of both runs."""
-    alt = _charts.altair()
-    rows: list[_charts.Row] = [
+    alt = charts.altair()
+    rows: list[charts.Row] = [
         {"t": t + 0.5, "norm": round(float(y), 3), "run": run}
         for run, side in (("a", box.a), ("b", box.b))
         for t, y in spread(list(_norms(side, name, what)), STEPS)
     ]
     known = [row["norm"] for row in rows] or [0.0]
-    decades = _charts.decade_axis(min(known), max(known), most=4)
+    decades = charts.decade_axis(min(known), max(known), most=4)
     ends = alt.Scale(domain=[decades["values"][0], decades["values"][-1]], nice=False)
     axis = alt.Axis(**decades, minExtent=LABELS, maxExtent=LABELS)
     state = f"{name}_t" if what == "values" else f"∂L/∂{name}_t"
-    colours = alt.Scale(domain=["a", "b"], range=[_charts.BLUE, _charts.ORANGE])
+    colours = alt.Scale(domain=["a", "b"], range=[charts.BLUE, charts.ORANGE])
     dashes = alt.Scale(domain=["a", "b"], range=[[1, 0], [5, 3]])
-    return _charts.encoded(
-        alt.Chart(_charts.data(rows)).mark_line(strokeWidth=1.5, clip=True),
+    return charts.encoded(
+        alt.Chart(charts.data(rows)).mark_line(strokeWidth=1.5, clip=True),
         x=alt.X("t:Q", title=None, scale=_times(box), axis=alt.Axis(labels=False, grid=False)),
         y=alt.Y("norm:Q", title=f"‖{state}‖", axis=axis, scale=ends),
         color=alt.Color("run:N", title="run", scale=colours, legend=_legend(what)),
@@ -106,7 +106,7 @@ def _curves(box: BoxDifference, name: str, what: What) -> Any:
 
 def _legend(what: What, **settings: Any) -> Any:
     """A legend beside gradients, which stand on the right."""
-    return _charts.altair().Legend(**settings) if what == "gradients" else None
+    return charts.altair().Legend(**settings) if what == "gradients" else None
 
 
 def _norms(box: TracedBox, name: str, what: What) -> Iterator[tuple[int, float]]:
@@ -121,12 +121,12 @@ def _norms(box: TracedBox, name: str, what: What) -> Iterator[tuple[int, float]]
 
 
 def _times(box: BoxDifference) -> Any:
-    return _charts.altair().Scale(domain=[int(box.time[0]), int(box.time[-1]) + 1], nice=False)
+    return charts.altair().Scale(domain=[int(box.time[0]), int(box.time[-1]) + 1], nice=False)
 
 
 def _steps(box: BoxDifference, what: What, parting: Parting | None) -> Any:
     """The operations of a recurrence: a row each, and a column for each step."""
-    alt = _charts.altair()
+    alt = charts.altair()
     shown = [o.label for o in box.operations if o.kind != "before"]  # states of the step before
     labels = [label for label in shown if label in box.of(what) and _is_shown(box.of(what)[label])]
     bins = np.array_split(np.arange(len(box.time)), min(len(box.time), COLUMNS))
@@ -154,8 +154,8 @@ def _is_shown(series: HostArray) -> bool:
 
 def _modules(boxes: Sequence[BoxDifference], what: What, parting: Parting | None) -> Any:
     """The operations of modules: a row each, with the largest difference of all calls."""
-    alt = _charts.altair()
-    rows: list[_charts.Row] = []
+    alt = charts.altair()
+    rows: list[charts.Row] = []
     marks = []
     for box in boxes:
         series_of = box.computed(what)
@@ -184,21 +184,21 @@ def _coded(difference: float) -> dict[str, Any]:
 
 
 def _heat(
-    rows: list[_charts.Row],
-    marks: list[_charts.Row],
+    rows: list[charts.Row],
+    marks: list[charts.Row],
     labels: Sequence[str],
     x: Any,
     what: What,
     title: str,
 ) -> Any:
-    alt = _charts.altair()
+    alt = charts.altair()
     axis = alt.Axis(labelLimit=LABELS - 5, ticks=False, minExtent=LABELS, maxExtent=LABELS)
     y = alt.Y("y:N", sort=list(labels), title=None, axis=axis)
     ticks = {"values": [-16, -12, -8, -4, 0], "labelExpr": "'1e' + format(datum.value, 'd')"}
     shade = alt.Color(
         "d:Q",
         title="difference",
-        scale=alt.Scale(scheme=_charts.MAGNITUDE, domain=[LOWEST, 0.3], clamp=True),
+        scale=alt.Scale(scheme=charts.MAGNITUDE, domain=[LOWEST, 0.3], clamp=True),
         legend=_legend(what, **ticks),
     )
     tooltip = [
@@ -206,13 +206,13 @@ def _heat(
         alt.Tooltip("t:Q"),
         alt.Tooltip("d:Q", title="log10 of the difference"),
     ]
-    base, wide = alt.Chart(_charts.data(rows)), {"x": x, "x2": alt.X2("u:Q"), "y": y}
+    base, wide = alt.Chart(charts.data(rows)), {"x": x, "x2": alt.X2("u:Q"), "y": y}
     apart = base.transform_filter("datum.kind === 'apart'").mark_rect()
-    layers = [_charts.encoded(apart, **wide, color=shade, tooltip=tooltip)]
+    layers = [charts.encoded(apart, **wide, color=shade, tooltip=tooltip)]
     for kind, fixed in (("same", SAME), ("odd", ODD)):
         chosen = base.transform_filter(f"datum.kind === '{kind}'").mark_rect(color=fixed)
-        layers.append(_charts.encoded(chosen, **wide))
+        layers.append(charts.encoded(chosen, **wide))
     for colour, width in (("white", 5), ("black", 2)):  # to be seen on every colour
-        ring = alt.Chart(_charts.data(marks)).mark_point(size=130, strokeWidth=width, color=colour)
-        layers.append(_charts.encoded(ring, x=x, y=y))
+        ring = alt.Chart(charts.data(marks)).mark_point(size=130, strokeWidth=width, color=colour)
+        layers.append(charts.encoded(ring, x=x, y=y))
     return alt.layer(*layers).properties(width=WIDTH, height={"step": ROW}, title=title)

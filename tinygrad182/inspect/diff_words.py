@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .._reprs import mantissa_and_exponent
+from ..display.reprs import mantissa_and_exponent
 from .comparing import BoxDifference, ParameterDifference, What
 from .microscope.wording import and_
 from .partings import Parting

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _charts
 from .._files import checked_path, write_file
+from ..display import charts
 from ..errors import ArgumentError, ShapeError
 from ..recording import is_tensor
 from .microscope.curves import curves_chart
@@ -55,13 +55,13 @@ class Drawn:
         MissingDependencyError
             Altair or vl-convert is not installed.
         """
-        with _charts.unchecked():
-            _charts.save_png("save_png", self.chart(), path, dark, scale=3)
+        with charts.unchecked():
+            charts.save_png("save_png", self.chart(), path, dark, scale=3)
 
     def save_svg(self, path: str | Path, *, dark: bool = False) -> None:
         """Write the picture as a drawing that can be scaled; see :meth:`save_png`."""
-        with _charts.unchecked():
-            _charts.save_svg("save_svg", self.chart(), path, dark)
+        with charts.unchecked():
+            charts.save_svg("save_svg", self.chart(), path, dark)
 
 
 class Paged:
@@ -96,7 +96,7 @@ class Paged:
 
 def slide(chart: Any) -> Any:
     """Return the chart of a view in the size of a slide, with the signals that it refers to."""
-    alt = _charts.altair()
+    alt = charts.altair()
     width, height = SLIDE
     fit = alt.AutoSizeParams(type="fit", contains="padding")
     return signalled(chart).properties(width=width, height=height, autosize=fit, padding=12)
@@ -104,7 +104,7 @@ def slide(chart: Any) -> Any:
 
 def signalled(chart: Any, *, block: int = 0, step: int = -1, **values: Any) -> Any:
     """Return a chart with the signals that a page would give it: its only block, and no step."""
-    alt = _charts.altair()
+    alt = charts.altair()
     values = {"block": block, "loop": block, "step": step, "loop_step": step} | values
     return chart.add_params(*[alt.param(name=name, value=value) for name, value in values.items()])
 
@@ -134,7 +134,7 @@ class _Stack(dict[str, _Norms]):
 
 def curves(flow: Mapping[str, Mapping[str, Any]]) -> Any:
     """Return the norms of the states of each path over time as a chart, one below the other."""
-    alt, rows = _charts.altair(), []
+    alt, rows = charts.altair(), []
     for path, states in flow.items():
         stack: Any = _Stack(path, states)
         times = np.unique(np.concatenate([state.time for state in stack.values()])).tolist()

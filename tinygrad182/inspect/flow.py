@@ -9,12 +9,12 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
-from .._reprs import fold, scientific, shown, state_fold, text
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array, device_of, is_away
 from ..autodiff import add_grads, seeds_of
 from ..backpropagation import ancestors, descendants
+from ..display.reprs import fold, scientific, shown, state_fold, text
 from ..errors import UnknownPathError
 from ..memory import in_pass
 from ..recording import Node

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import _charts, functions
-from .._reprs import shown, text
+from .. import functions
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backpropagation import ancestors
+from ..display import charts as _charts
+from ..display.reprs import shown, text
 from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept
 from ..nn.module import Module

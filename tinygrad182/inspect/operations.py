@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._reprs import scientific
 from .._tensor import Tensor
 from ..arrays.backend import Array
 from ..backpropagation import ancestors
+from ..display.reprs import scientific
 from ..errors import ArgumentError, UnknownPathError, brief
 from ..recording import Node
 from .gates import gate_names

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from .._charts import altair
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..backpropagation import ancestors
+from ..display.charts import altair
 from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..recording import Node

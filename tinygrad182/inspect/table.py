@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._reprs import shown, whole_table
+from ..display.reprs import shown, whole_table
 
 
 class TextTable(str):

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .._reprs import scientific
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..creation import one_integer
+from ..display.reprs import scientific
 
 HostArray = np.ndarray[Any, Any]
 

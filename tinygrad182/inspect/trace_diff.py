@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _charts
-from .._reprs import shown, text
 from .._tensor import Tensor
+from ..display import charts
+from ..display.reprs import shown, text
 from ..errors import ArgumentError, MissingDependencyError, brief
 from . import diff_words as words
 from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of, parameters_of
@@ -90,8 +90,8 @@ class TraceDiff(Drawn, Paged):
 
     @cached_property
     def _spec(self) -> dict[str, Any]:
-        with _charts.unchecked():
-            return _charts.spec(self.chart())
+        with charts.unchecked():
+            return charts.spec(self.chart())
 
     def page(self) -> str:
         """The picture and the sentences as one HTML file that needs no network."""
@@ -108,7 +108,7 @@ class TraceDiff(Drawn, Paged):
     def _repr_html_(self) -> str:
         lines = [f"<div>{text(told)}</div>" for told in self.sentences]
         try:
-            chart = _charts.inline("differences over time", self._spec)
+            chart = charts.inline("differences over time", self._spec)
         except MissingDependencyError:
             chart = self.table()._repr_html_()
         return shown(*lines, chart)

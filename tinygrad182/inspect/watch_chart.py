@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _charts
-from .._charts import (
+from ..display import charts
+from ..display.charts import (
     BLUE,
     GREY,
     MAGNITUDE,
@@ -114,13 +114,13 @@ def drawn(
     """
     if not len(steps):
         empty = altair().Chart(data([{}])).mark_text(text="Nothing was watched yet.")
-        return _charts.spec(empty), []
+        return charts.spec(empty), []
     most_steps, most_times = _room(grids, len(steps))
     places, told = _telling(grids, loss, most_steps)
     columns = _Columns(places, steps[places], *_borders(steps[places], WIDTH))
     times = [spread(range(len(grid.time)), most_times) for grid in grids]
     found = _Found(grids, places, loss[places])
-    with _charts.unchecked():
+    with charts.unchecked():
         rows = [
             [_loss_chart(columns, loss), _key(columns, found)],
             *[
@@ -417,7 +417,7 @@ def _placed(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     datasets: dict[str, Any] = {}
     placed = []
     for row in rows:
-        specs = [_charts.spec(chart) for chart in row]
+        specs = [charts.spec(chart) for chart in row]
         for spec in specs:
             datasets |= spec.pop("datasets", {})
             schema = spec.pop("$schema")

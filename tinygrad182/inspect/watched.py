@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _charts
 from .._files import checked_path
-from .._reprs import preformatted, shown
+from ..display import charts
+from ..display.reprs import preformatted, shown
 from ..errors import ArgumentError, MissingDependencyError, brief
 from .drawn import Drawn, Paged
 from .flow import ByName, StatesByName
@@ -314,7 +314,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
             )
         now = self._still()
         spec, _ = drawn(now._grids(), now.steps, now.loss, step)
-        return _charts.altair().Chart.from_dict(spec, validate=False)
+        return charts.altair().Chart.from_dict(spec, validate=False)
 
     def page(self) -> str:
         """The page: one HTML file that needs no network."""
@@ -363,7 +363,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
 
     def _repr_html_(self) -> str:
         try:
-            chart = _charts.inline("gradient flow during training", _charts.spec(self.chart()))
+            chart = charts.inline("gradient flow during training", charts.spec(self.chart()))
         except MissingDependencyError:
             chart = ""
         return shown(preformatted(self), chart)

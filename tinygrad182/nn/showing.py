@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._reprs import fold, shown, table, text, times
 from ..arrays import backend
+from ..display.reprs import fold, shown, table, text, times
 
 if TYPE_CHECKING:
     from .module import Module, Parameter

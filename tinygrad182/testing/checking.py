@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._reprs import fold, shown, table, text, times
 from .._tensor import Tensor
+from ..display.reprs import fold, shown, table, text, times
 from ..errors import ArgumentError, NotDifferentiableError
 from .comparing import SMALLEST, Probes, compare
 from .faults import LEADING_AXES, PropertyError

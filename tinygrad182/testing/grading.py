@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._reprs import fold, shown, table, text
 from .._tensor import Tensor
 from ..creation import tensor
+from ..display.reprs import fold, shown, table, text
 from ..errors import ArgumentError, ShapeError, TinygradError, brief
 from ..modes import modes_kept, no_grad
 from ..nn.recurrent import Recurrent, RecurrentLayer

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import array, in_numpy
-from tinygrad182._html import legible
+from tinygrad182.display.pages import legible
 
 from .tree import START, state, step
 

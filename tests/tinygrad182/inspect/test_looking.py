@@ -11,8 +11,8 @@ import pytest
 
 import models
 import tinygrad182 as tg
-from tinygrad182 import _charts
-from tinygrad182._html import in_script
+from tinygrad182.display import charts
+from tinygrad182.display.pages import in_script
 from tinygrad182.errors import (
     ArgumentError,
     FileError,
@@ -115,7 +115,7 @@ def test_the_page_of_every_model_is_valid_asks_for_nothing_and_is_the_same_again
 @pytest.mark.parametrize("model", ["lstm", "residual"])
 def test_every_view_alone_is_valid(model):
     view = tg.inspect.look(MODELS[model]())
-    with _charts.unchecked():
+    with charts.unchecked():
         names = list(view.charts())
     for name in names:
         spec = json.loads(json.dumps(view._spec(name)))
@@ -128,7 +128,7 @@ def test_a_picture_of_a_view_has_the_look_that_is_asked_for(tmp_path):
     view.save_png(tmp_path / "network.png", view="network")
     view.save_svg(tmp_path / "network.svg", view="network", dark=True)
     assert (tmp_path / "network.png").read_bytes().startswith(b"\x89PNG")
-    assert _charts.DARK.paper in (tmp_path / "network.svg").read_text(encoding="utf-8")
+    assert charts.DARK.paper in (tmp_path / "network.svg").read_text(encoding="utf-8")
 
 
 def test_every_box_opens_into_its_operations(view):

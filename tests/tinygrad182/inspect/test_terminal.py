@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array
-from tinygrad182._reprs import scientific
+from tinygrad182.display.reprs import scientific
 from tinygrad182.inspect import terminal
 
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..._charts import (
-    GREY,
-    PALETTE,
-    PINK,
-    Row,
-    altair,
-    data,
-    decade_axis,
-    encoded,
-    layered,
-)
+from ...display.charts import GREY, PALETTE, PINK, Row, altair, data, decade_axis, encoded, layered
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..._charts import (
+from ...display.charts import (
     AMBER,
     BLUE,
     GREEN,

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import _caches, _charts
-from ..._reprs import scientific
+from ... import _caches
+from ...display import charts
+from ...display.reprs import scientific
 from ...errors import MissingDependencyError
 from ..operations import StepFlow, StepVectors
 
@@ -69,7 +70,7 @@ def live_chart(draw: Callable[[int], Any], start: int) -> Any:
         chosen = [int(each["i"]) for each in change["new"].value if "i" in each]
         if chosen and chosen[-1] != at:
             at = chosen[-1]
-            widget.spec = _charts.spec(draw(at))
+            widget.spec = charts.spec(draw(at))
 
     widget.selections.observe(pick, names=PICK)
     return widget
@@ -77,7 +78,7 @@ def live_chart(draw: Callable[[int], Any], start: int) -> Any:
 
 def live_type() -> Any:
     """A JupyterChart whose JavaScript is here and not in the network; putting it together takes seconds."""
-    alt, version = _charts.altair(), _charts.converter().__version__
+    alt, version = charts.altair(), charts.converter().__version__
     name = f"jupyter-chart.{alt.__version__}.{version}.js"
     kept = _caches.kept(name)
     if kept is None:
@@ -114,36 +115,36 @@ def opened_chart(flow: StepFlow, i: int, sample: int = 0, dark: bool = False) ->
     """
     t = int(flow.time[i])
     opened = [flow.vectors(k, [t], sample) for k in range(len(flow.operations))]
-    alt = _charts.altair()
-    with _charts.unchecked():
+    alt = charts.altair()
+    with charts.unchecked():
         units = alt.hconcat(*(_over_units(flow, opened, of, t) for of in ("gradient", "value")))
         chart = alt.vconcat(_over_time(flow, i), units)
-        return _charts.configured(chart.resolve_scale(color="independent"), dark)
+        return charts.configured(chart.resolve_scale(color="independent"), dark)
 
 
 def _over_time(flow: StepFlow, i: int) -> Any:
     """‖∂L/∂state‖ over t in decades, on which a step can be chosen."""
-    alt = _charts.altair()
+    alt = charts.altair()
     states = [each for each in flow.operations if each.kind == "state"]
     rows: list[Row] = [
         {"i": j, "t": int(t), "state": each.label, "log10": log}
         for each in states
         for j, (t, log) in enumerate(
-            zip(flow.time, _charts.finite(each.log10_grad_norm.tolist()), strict=True)
+            zip(flow.time, charts.finite(each.log10_grad_norm.tolist()), strict=True)
         )
     ]
     logs = [row["log10"] for row in rows if row["log10"] is not None] or [0.0]
     pick = alt.selection_point(name=PICK, fields=["i"], on="click", clear=False, nearest=True)
-    axis = alt.Axis(title="Norm of the gradient", **_charts.decade_axis(min(logs), max(logs)))
+    axis = alt.Axis(title="Norm of the gradient", **charts.decade_axis(min(logs), max(logs)))
     x = alt.X("t:Q", title="Step t", scale=alt.Scale(nice=False, zero=False))
-    scale = alt.Scale(range=list(_charts.PALETTE))
-    lines = alt.Chart(_charts.data(rows)).encode(
+    scale = alt.Scale(range=list(charts.PALETTE))
+    lines = alt.Chart(charts.data(rows)).encode(
         x=x,
         y=alt.Y("log10:Q", axis=axis, scale=alt.Scale(zero=False)),
         color=alt.Color("state:N", title="State", scale=scale, sort=None),
         tooltip=["t:Q", "state:N", "log10:Q"],
     )
-    here = alt.Chart(_charts.data([{"t": int(flow.time[i])}])).mark_rule(color=_charts.GREY)
+    here = alt.Chart(charts.data([{"t": int(flow.time[i])}])).mark_rule(color=charts.GREY)
     title = f"{flow.path or 'loop'}: click a step to open it"
     layers = alt.layer(here.encode(x=x), lines.mark_line(), _points(lines, pick))
     return layers.properties(title=title, width=900, height=180)
@@ -155,17 +156,17 @@ def _points(lines: Any, pick: Any) -> Any:
 
 def _over_units(flow: StepFlow, opened: list[StepVectors], of: str, t: int) -> Any:
     """One row for each operation of the step, each in units of its largest element."""
-    alt = _charts.altair()
+    alt = charts.altair()
     rows: list[Row] = []
     for each, vectors in zip(flow.operations, opened, strict=True):
         numbers = vectors.grad[0] if of == "gradient" else vectors.value[0]
         scale = float(vectors.log10_scale[0]) if of == "gradient" else 0.0
         rows += _row(each.label, np.ravel(numbers).astype(np.float64), scale)
     order = [each.label for each in flow.operations]
-    domain = alt.Scale(scheme=_charts.SHARE, domain=[-1, 1], domainMid=0)
+    domain = alt.Scale(scheme=charts.SHARE, domain=[-1, 1], domainMid=0)
     legend = alt.Legend(title="of the row's largest", format="+.1f")
     title = "gradient of each unit" if of == "gradient" else "value of each unit"
-    chart = alt.Chart(_charts.data(rows)).mark_rect()
+    chart = alt.Chart(charts.data(rows)).mark_rect()
     return chart.encode(
         x=alt.X("unit:O", title="Unit", axis=alt.Axis(labelOverlap=True, labelAngle=0)),
         y=alt.Y("operation:N", title=None, sort=order),

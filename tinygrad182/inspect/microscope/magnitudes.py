@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..._reprs import mantissa_and_exponent
+from ...display.reprs import mantissa_and_exponent
 
 ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
 """What stands in a chart's data, and on the page, for a logarithm that is −∞, +∞ or NaN."""

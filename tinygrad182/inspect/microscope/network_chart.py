@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from ... import _charts
-from ..._charts import GREY, ORANGE, SMALLEST, Row, data, encoded, layered
+from ...display import charts
+from ...display.charts import GREY, ORANGE, SMALLEST, Row, data, encoded, layered
 from .magnitudes import number
 from .network import Block, Link, Network
 from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
@@ -45,7 +45,7 @@ def network_chart(
     MissingDependencyError
         Altair is not installed.
     """
-    alt = _charts.altair()
+    alt = charts.altair()
     boxes, height = placed(network)
     low, high = _domain(network)
     places = {
@@ -95,7 +95,7 @@ def _box_layer(
         }
         for box, block in zip(boxes, network.blocks, strict=True)
     ]  # fmt: skip
-    scale = alt.Scale(scheme=_charts.MAGNITUDE, domain=list(domain), clamp=True)
+    scale = alt.Scale(scheme=charts.MAGNITUDE, domain=list(domain), clamp=True)
     colour = alt.Color("log:Q", scale=scale, legend=None)
     layer = alt.Chart(data(rows)).mark_rect(cornerRadius=6, cursor=alt.ExprRef("datum.cursor"))
     layer = layer.encode(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..._charts import SMALLEST
+from ...display.charts import SMALLEST
 from .magnitudes import number
 from .network import Block, Link, Network
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._charts import (
+from ...display.charts import (
     BLUE,
     GREEN,
     GREY,

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ... import _charts
-from ..._html import chart_page, text
+from ...display import charts as _charts
+from ...display.pages import chart_page, text
 
 BESIDE = 3
 """Linked views that stand side by side."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..._charts import (
+from ...display.charts import (
     BLUE,
     GREY,
     MAGNITUDE,

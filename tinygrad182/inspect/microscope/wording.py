@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..._reprs import mantissa_and_exponent
+from ...display.reprs import mantissa_and_exponent
 
 LEVEL = 0.1
 """Decades: what changes by less, about 25%, is said to keep its size."""

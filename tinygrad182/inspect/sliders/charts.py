@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..._charts import GREY, PALETTE, Row, altair, encoded, layered, spec, unchecked
+from ...display.charts import GREY, PALETTE, Row, altair, encoded, layered, spec, unchecked
 from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 
 WIDTH, HEIGHT = 520, 400

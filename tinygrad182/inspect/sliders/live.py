@@ -6,10 +6,10 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from ... import _charts
-from ..._charts import Row
 from ..._suggestions import calls
 from ..._tensor import Tensor
+from ...display import charts
+from ...display.charts import Row
 from ...errors import ArgumentError, brief
 from ...functions import sum as total
 from ...nn import GRU, GRUCell, Module
@@ -77,12 +77,12 @@ def live_sliders(
     >>> tg.inspect.live_sliders(lstm, tg.ones((50, 1, 1)))  # doctest: +SKIP
     """
     own = _OwnModel(model, inputs, loss, path)
-    alt, controls, spec = _charts.altair(), own.controls(), own.spec()
+    alt, controls, spec = charts.altair(), own.controls(), own.spec()
     # Altair checks the chart that it is given for seconds; of that, the widget needs the parameters.
     stub = alt.Chart(alt.InlineData(values=[])).mark_point()
     stub.params = [alt.VariableParameter(**each) for each in spec["params"]]
     widget = live_type()(stub, embed_options={"renderer": "svg", "actions": False})
-    widget.spec = spec | {"config": _charts.theme(dark)}
+    widget.spec = spec | {"config": charts.theme(dark)}
     names = [each["name"] for each in controls]
 
     def moved(_: Any) -> None:

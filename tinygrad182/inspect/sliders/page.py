@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import _charts
-from ..._charts import Row
-from ..._html import chart_page, in_script, text
+from ...display import charts
+from ...display.charts import Row
+from ...display.pages import chart_page, in_script, text
 from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO
 from ..microscope.page import fold, style
 from .charts import DRAWN, Names, chart_spec
@@ -128,8 +128,8 @@ def page(
     return chart_page(
         title,
         chart_spec(row, Names(STATES, PARTS)),
-        _charts.library(),
-        themes=[_charts.theme(dark) for dark in (False, True)],
+        charts.library(),
+        themes=[charts.theme(dark) for dark in (False, True)],
         style=style() + _STYLE + _greyed(stops),
         above=f"<header><h1>{text(title)}</h1></header>\n{_controls(stops, start)}",
         below=fold("How to read this page", READING) + fold("What network this is", notes) + script,

@@ -7,11 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ... import _charts
-from ..._charts import Row
 from ..._files import checked_path, write_file
-from ..._reprs import shown
 from ..._suggestions import calls
+from ...display import charts
+from ...display.charts import Row
+from ...display.reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
 from ...nn.checks import check_size
@@ -101,7 +101,7 @@ class Playground(Paged):
         track : callable
             Gets the list of networks and yields each, to show how far the work is.
         """
-        _charts.library()  # what is missing is said before the work
+        charts.library()  # what is missing is said before the work
         losses, values = self.rows(self.settings, track)
         return page(losses, values, self.row(self._start), self.stops, self._start, self._notes())
 
@@ -172,17 +172,17 @@ class Playground(Paged):
     ) -> None:
         """Write a view of a setting, or all of them, as an image; see :meth:`spec`."""
         scale = 2 if view is None else 3  # one view stands on a slide
-        _charts.save_png("save_png", self.spec(view, **stops), path, dark, scale)
+        charts.save_png("save_png", self.spec(view, **stops), path, dark, scale)
 
     def save_svg(
         self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
     ) -> None:
         """Write a view of a setting, or all of them, as a drawing; see :meth:`spec`."""
-        _charts.save_svg("save_svg", self.spec(view, **stops), path, dark)
+        charts.save_svg("save_svg", self.spec(view, **stops), path, dark)
 
     def _repr_html_(self) -> str:
         try:
-            return shown(_charts.inline("playground", self.spec()))
+            return shown(charts.inline("playground", self.spec()))
         except MissingDependencyError:
             return shown()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._charts import Row, finite
+from ...display.charts import Row, finite
 from ..microscope.magnitudes import coded
 from .measuring import Measured
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tinygrad182 import _charts
+from tinygrad182.display import charts
 
 
 @pytest.fixture(autouse=True)
 def _unchecked() -> Iterator[None]:
     pytest.importorskip("altair")
-    with _charts.unchecked():
+    with charts.unchecked():
         yield

@@ -16,7 +16,7 @@ from tests.support import const
 alt = pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")
 
-from tinygrad182 import _charts  # noqa: E402
+from tinygrad182.display import charts as _charts  # noqa: E402
 from tinygrad182.inspect.drawn import SLIDE, signalled  # noqa: E402
 from tinygrad182.inspect.microscope import linked_charts as charts  # noqa: E402
 from tinygrad182.inspect.microscope.linked import linked_views  # noqa: E402

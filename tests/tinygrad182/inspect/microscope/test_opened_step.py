@@ -11,7 +11,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.tinygrad182.inspect import loops
-from tinygrad182 import _charts
+from tinygrad182.display import charts
 from tinygrad182.inspect.drawn import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart
 from tinygrad182.inspect.microscope.step_layout import Place, laid_out
@@ -48,9 +48,9 @@ CELLS = ["RNN", "LSTM", "GRU", *loops.LOOPS]
 
 
 def drawn(flow: StepFlow, step: int = 2, node: int = 0) -> list[str]:
-    with _charts.unchecked():
+    with charts.unchecked():
         chart = step_chart({0: flow}, {0: flow.time.tolist()})
-        spec = _charts.spec(signalled(chart, step=step, node=node))
+        spec = charts.spec(signalled(chart, step=step, node=node))
     return re.findall(r">([^<>]+)</(?:text|tspan)>", vl_convert.vegalite_to_svg(spec))
 
 
@@ -142,8 +142,8 @@ def test_a_long_step_says_what_it_leaves_out() -> None:
 
 def test_boxes_stay_inside_the_chart() -> None:
     for flow in map(of, CELLS):
-        with _charts.unchecked():
-            spec = _charts.spec(step_chart({0: flow}, {0: flow.time.tolist()}))
+        with charts.unchecked():
+            spec = charts.spec(step_chart({0: flow}, {0: flow.time.tolist()}))
         boxes = [row for rows in spec["datasets"].values() for row in rows if "kind" in row]
         assert all(0 <= row["x"] < row["x2"] <= spec["width"] - 56 for row in boxes)
         assert all(40 <= row["y"] < row["y2"] <= spec["height"] for row in boxes)
@@ -163,8 +163,8 @@ def test_what_is_open_is_called_by_its_name() -> None:
     view = tg.inspect.look((tg.tanh(tg.ones((4, 2)) @ w) * tg.exp(w[0])).sum())
     (block,) = view.steps
     title = view.network.blocks[block].title
-    with _charts.unchecked():
-        spec = _charts.spec(view.chart("step"))
+    with charts.unchecked():
+        spec = charts.spec(view.chart("step"))
     found = re.findall(r">([^<>]+)</(?:text|tspan)>", vl_convert.vegalite_to_svg(spec))
     assert f"{title}, opened" in found
     assert any(text.startswith("∂") for text in found)

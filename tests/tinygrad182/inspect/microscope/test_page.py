@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tinygrad182 import _charts
+from tinygrad182.display import charts
 from tinygrad182.inspect.microscope.page import Panels, Span, compose, page
 
 alt = pytest.importorskip("altair")
@@ -28,12 +28,12 @@ def picking(name: str, fields: list[str], chosen: dict[str, int] | None) -> Any:
     value = {} if chosen is None else {"value": [chosen]}
     pick = alt.selection_point(name, fields=fields, **value)
     rows = [dict.fromkeys(fields, 0)]
-    return alt.Chart(_charts.data(rows)).mark_point().encode(x=f"{fields[0]}:Q").add_params(pick)
+    return alt.Chart(charts.data(rows)).mark_point().encode(x=f"{fields[0]}:Q").add_params(pick)
 
 
 def told() -> Any:
     """A chart that says what the signals are."""
-    said = alt.Chart(_charts.data([{}])).transform_calculate(
+    said = alt.Chart(charts.data([{}])).transform_calculate(
         said="'signals ' + block + ' ' + step + ' ' + node + ' ' + window[0] + ' ' + window[1]"
         " + ' ' + loop + ' ' + loop_step"
     )
@@ -50,7 +50,7 @@ def signals(
     brush = alt.selection_interval(
         "brush", encodings=["x"], **({} if window is None else {"value": {"x": window}})
     )
-    strip = alt.Chart(_charts.data([{"t": 0}])).mark_point().encode(x="t:Q").add_params(brush)
+    strip = alt.Chart(charts.data([{"t": 0}])).mark_point().encode(x="t:Q").add_params(brush)
     steps = picking("pick_step", ["i"], None if step is None else {"i": step})
     of_node = None if node is None else {"node": node[0], "block": node[1]}
     panels = Panels(
@@ -167,8 +167,8 @@ def test_the_page_takes_the_theme_and_forbids_the_network() -> None:
     chart = compose(Panels(network=picking("pick_block", ["block"], None)), [Span()], 0)
     written = page("t", ["s"], chart)
     (themes,) = re.findall(r"config: (.*)\[\+dark\.matches\]", written)
-    assert json.loads(themes) == [_charts.theme(), _charts.theme(dark=True)]
+    assert json.loads(themes) == [charts.theme(), charts.theme(dark=True)]
     assert "default-src 'none'" in written
     assert "connect-src" not in written
-    assert _charts.DARK.paper in written
+    assert charts.DARK.paper in written
     assert "config" not in chart

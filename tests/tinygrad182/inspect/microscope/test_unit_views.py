@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tinygrad182 import _charts
-from tinygrad182._charts import Row
+from tinygrad182.display import charts
+from tinygrad182.display.charts import Row
 from tinygrad182.inspect.drawn import signalled
 from tinygrad182.inspect.microscope.unit_views import unit_bars, unit_heatmap, unit_rows
 from tinygrad182.inspect.operations import StepFlow, StepVectors, step_flow
@@ -41,8 +41,8 @@ def rows_of(value: Any, grad: Any, log10_scale: Any, requires_grad: bool = True)
 
 
 def texts(chart: Any, **values: int) -> list[str]:
-    with _charts.unchecked():
-        spec = _charts.spec(signalled(chart, **values))
+    with charts.unchecked():
+        spec = charts.spec(signalled(chart, **values))
     return re.findall(r">([^<>]+)</text>", vl_convert.vegalite_to_svg(spec))
 
 

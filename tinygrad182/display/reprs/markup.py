@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .._html import text
+from ..pages import text
 
 MOST_ROWS = 40
 """Longer tables are cut in the middle."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .._charts import AMBER, BLUE, GREY, PINK
-from .._html import text
+from ..charts import AMBER, BLUE, GREY, PINK
+from ..pages import text
 from .markup import scientific
 
 HostArray = np.ndarray[Any, Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._html import text
+from ..pages import text
 from .lines import sparkline
 from .markup import fold, scientific, table
 

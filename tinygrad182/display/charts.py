@@ -13,10 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import _caches
-from ._files import checked_path, write_file
-from ._html import legible
-from .errors import MissingDependencyError
+from .. import _caches
+from .._files import checked_path, write_file
+from ..errors import MissingDependencyError
+from .pages import legible
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, on white and on dark.
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = (

@@ -21,7 +21,7 @@ def legible(data: Any) -> Any:
 
     Examples
     --------
-    >>> from tinygrad182._html import legible
+    >>> from tinygrad182.display.pages import legible
     >>> legible({"form\x0cfeed": ["a\x00b", 1, "\ufffe\udc80", "tab\t"]})
     {'form␌feed': ['a␀b', 1, '��', 'tab\t']}
     """
@@ -51,7 +51,7 @@ def in_script(data: Any) -> str:
 
     Examples
     --------
-    >>> from tinygrad182._html import in_script
+    >>> from tinygrad182.display.pages import in_script
     >>> print(in_script(["</script>", 1]))
     ["\u003c/script\u003e",1]
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._html import text
+from ..pages import text
 from .grids import array_body
 from .lines import sparkline
 from .markup import (

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._charts import AMBER, BLUE, ORANGE, PINK
-from .._html import text
-from ..arrays import backend
+from ...arrays import backend
+from ..charts import AMBER, BLUE, ORANGE, PINK
+from ..pages import text
 from .lines import sparkline
 from .markup import fold, preformatted
 
