@@ -16,7 +16,6 @@ from ._suggestions import calls, torch_names
 from ._tensor import Tensor
 from .arrays import backend, cuda
 from .arrays.backend import cuda_is_available
-from .autodiff import grad
 from .compositions import *  # noqa: F403 - as is this one's
 from .creation import (
     arange,
@@ -34,6 +33,9 @@ from .creation import (
     zeros,
     zeros_like,
 )
+from .engine.autodiff import grad
+from .engine.modes import detect_anomaly, enable_grad, no_grad, use_device
+from .engine.recording import apply
 from .errors import (
     AnomalyError,
     ArgumentError,
@@ -58,10 +60,8 @@ from .errors import (
     UnknownPathError,
 )
 from .functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
-from .modes import detect_anomaly, enable_grad, no_grad, use_device
 from .primitives import PRIMITIVES, Primitive, define
 from .recomputing import remat
-from .recording import apply
 from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
 

@@ -12,10 +12,10 @@ from ._suggestions.calls import explain_call
 from ._tensor import Tensor
 from .arrays.namespaces import HALF
 from .creation import gathered
+from .engine.host import is_host_data, on_host
+from .engine.operands import REFUSALS, explain
 from .errors import TinygradError
 from .functions import floating
-from .host import is_host_data, on_host
-from .operands import REFUSALS, explain
 from .rearranging import astype
 
 Function = Callable[..., Any]

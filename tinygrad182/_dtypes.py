@@ -10,8 +10,8 @@ from .arrays import backend
 from .arrays.backend import Array
 from .arrays.dlpack import imported
 from .arrays.namespaces import numpy_dtype
+from .engine.recording import is_tensor
 from .errors import CallError, DTypeError
-from .recording import is_tensor
 
 
 def read_target(target: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:

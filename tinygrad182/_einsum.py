@@ -8,10 +8,10 @@ from typing import Any
 
 from ._tensor import Tensor
 from .creation import as_operands
+from .engine.recording import apply
 from .errors import ArgumentError, ShapeError, TinygradError
 from .primitives import PRIMITIVES
 from .rearranging import reshape
-from .recording import apply
 
 _SPARE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .engine.recording import apply
 from .errors import CallError, GraphError
 from .primitives import PRIMITIVES
-from .recording import apply
 
 if TYPE_CHECKING:
     from ._tensor import Tensor

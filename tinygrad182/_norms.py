@@ -10,8 +10,8 @@ import numpy as np
 from . import functions as tg
 from ._numbers import real_number
 from ._tensor import Tensor
+from .engine.operands import as_array
 from .errors import ArgumentError, ShapeError, brief
-from .operands import as_array
 from .rearranging import Axis, negative_axes
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from ._suggestions.numpy_names import hint
 from ._trees import flatten, rebuild
+from .engine.host import is_host_data, on_host
+from .engine.operands import refuse_subclass
+from .engine.recording import needs_grad
 from .errors import ArgumentError, DTypeError
-from .host import is_host_data, on_host
-from .operands import refuse_subclass
-from .recording import needs_grad
 
 ALIASES = {
     "absolute": "abs",

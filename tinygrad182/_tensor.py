@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from . import _protocols, autodiff
+from . import _protocols
 from ._dtypes import read_target
 from ._methods import Count, augmented, method_of, operator_of
 from ._suggestions.calls import tell_methods, unknown_name
@@ -19,10 +19,9 @@ from ._suggestions.torch_names import TENSOR
 from .arrays import backend
 from .arrays.backend import Array
 from .display.reprs import array_body, fold, shown, text, times
-from .errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
-from .host import read_as
-from .primitives import PRIMITIVES
-from .recording import (
+from .engine import autodiff
+from .engine.host import read_as
+from .engine.recording import (
     Leaf,
     Node,
     apply,
@@ -32,6 +31,8 @@ from .recording import (
     tensor_functions,
     wrap,
 )
+from .errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
+from .primitives import PRIMITIVES
 
 _NEGATIVE, _MATMUL = PRIMITIVES["negative"], PRIMITIVES["matmul"]
 

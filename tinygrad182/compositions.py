@@ -37,11 +37,11 @@ from .creation import (
     without_lists,
     zeros_like,
 )
+from .engine.host import is_host_data, on_host
+from .engine.recording import apply, is_tensor, wrap
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
-from .host import is_host_data, on_host
 from .primitives import PRIMITIVES
 from .rearranging import Axis, negative_axes, negative_axis
-from .recording import apply, is_tensor, wrap
 
 
 def _row(doc: str, formula: Function) -> Function:

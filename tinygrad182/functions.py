@@ -40,6 +40,8 @@ from .creation import (
     without_lists,
     zeros_like,
 )
+from .engine.operands import REFUSALS, as_array, explain
+from .engine.recording import apply, is_tensor, wrap
 from .errors import ArgumentError, ShapeError, brief
 from .indexing import (
     index,
@@ -47,7 +49,6 @@ from .indexing import (
     scatter_add,
     take,
 )
-from .operands import REFUSALS, as_array, explain
 from .primitives import PRIMITIVES
 from .primitives.reduction import count_along
 from .rearranging import (
@@ -71,7 +72,6 @@ from .rearranging import (
     transpose,
     unstack,
 )
-from .recording import apply, is_tensor, wrap
 
 # --- elementwise --------------------------------------------------------------------------------
 

@@ -12,14 +12,14 @@ from .arrays import backend
 from .arrays.backend import Array
 from .arrays.dlpack import imported
 from .creation import as_tensor, beside
+from .engine.host import on_host, whole
+from .engine.modes import MODES, PendingCheck
+from .engine.operands import plain_array
+from .engine.recording import apply, is_tensor, wrap
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
-from .host import on_host, whole
-from .modes import MODES, PendingCheck
-from .operands import plain_array
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY
 from .rearranging import broadcast_to, expand_dims, negative_axis, permute_dims, reshape
-from .recording import apply, is_tensor, wrap
 
 
 def index(x: Any, key: Any) -> Tensor:

@@ -14,10 +14,10 @@ from typing import Any
 
 from . import functions
 from ._tensor import Tensor
+from .engine.modes import MODES, Scope
+from .engine.recording import apply
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError, UnknownPathError
 from .kernels.program import Listing, OwnRules, Register, evaluate, reachable
-from .modes import MODES, Scope
-from .recording import apply
 from .recurrence import Scan, own
 from .tracing import listed
 

@@ -11,9 +11,9 @@ from ._tensor import Tensor
 from .arrays import backend
 from .arrays.backend import check_device
 from .creation import as_operands, as_tensor, filled, integers, one_integer, sizes_of
+from .engine.recording import apply
 from .errors import ArgumentError, ShapeError, brief
 from .primitives import PRIMITIVES
-from .recording import apply
 
 Axis = int | tuple[int, ...] | None
 

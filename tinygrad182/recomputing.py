@@ -12,14 +12,14 @@ import numpy as np
 from ._draws import Tape
 from ._trees import flatten, rebuild
 from .arrays import backend
-from .backpropagation import ancestors, backpropagate
+from .engine.backpropagation import ancestors, backpropagate
+from .engine.modes import MODES, Modes, deferred_checks, grad_mode, modes_kept, recording_as
+from .engine.recording import Leaf, Node, is_tensor, needs_grad, node_of, now, record, wrap
 from .errors import ArgumentError, InPlaceError
 from .indexing import index
-from .modes import MODES, Modes, deferred_checks, grad_mode, modes_kept, recording_as
 from .primitives import Primitive
 from .primitives.primitive import Tangents
 from .rearranging import astype, concat, reshape
-from .recording import Leaf, Node, is_tensor, needs_grad, node_of, now, record, wrap
 from .transforms import alias, push_forward
 
 

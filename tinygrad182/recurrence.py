@@ -20,15 +20,15 @@ from . import functions
 from ._fingerprints import fingerprint
 from .arrays.backend import SCALARS, Array, namespace
 from .arrays.namespaces import HALF
-from .backpropagation import ancestors
+from .engine.backpropagation import ancestors
+from .engine.modes import in_step_of, modes_kept, no_grad
+from .engine.recording import Node, apply, node_of, wrap
 from .kernels import loops
 from .kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
 from .kernels.program import Program, Run, Weights
-from .modes import in_step_of, modes_kept, no_grad
 from .primitives import Primitive
 from .primitives.primitive import Rule
-from .recording import Node, apply, node_of, wrap
 from .tracing import Derived, derive
 
 SINGLE = np.dtype("float32")

@@ -18,7 +18,9 @@ import numpy as np
 from . import functions
 from .arrays.backend import NAMESPACES, SCALARS, Array, Key, Namespace
 from .arrays.namespaces import SHARED, numpy_dtype
-from .backpropagation import ancestors
+from .engine.backpropagation import ancestors
+from .engine.modes import Modes, Scope, modes_kept, recording_as, unwatched
+from .engine.recording import Leaf, Node, node_of, wrap
 from .errors import DeviceError
 from .kernels.operators import Operators
 from .kernels.program import (
@@ -34,9 +36,7 @@ from .kernels.program import (
     rebuilt,
     stands_for_its_first,
 )
-from .modes import Modes, Scope, modes_kept, recording_as, unwatched
 from .primitives import PRIMITIVES, Primitive
-from .recording import Leaf, Node, node_of, wrap
 
 # fmt: off
 KNOWN = CHEAP | MASKS | frozenset((

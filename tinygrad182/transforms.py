@@ -13,14 +13,14 @@ import numpy as np
 
 from ._tensor import Tensor
 from .arrays import backend
-from .autodiff import grad
-from .backpropagation import ancestors, backpropagate, defined
 from .creation import beside, full_like, gathered, tensor, zeros_like
+from .engine.autodiff import grad
+from .engine.backpropagation import ancestors, backpropagate, defined
+from .engine.modes import MODES, enable_grad, grad_mode, modes_kept
+from .engine.recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
 from .errors import ArgumentError, ShapeError
-from .modes import MODES, enable_grad, grad_mode, modes_kept
 from .primitives import PRIMITIVES, Primitive
 from .rearranging import astype
-from .recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
 
 Outputs = Tensor | tuple[Tensor, ...]
 

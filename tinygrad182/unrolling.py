@@ -7,12 +7,12 @@ from typing import Any
 
 from . import functions
 from ._tensor import Tensor
-from .backpropagation import ancestors
 from .creation import ones, tensor
+from .engine.backpropagation import ancestors
+from .engine.marks import mark
+from .engine.modes import MODES, Modes, Scope, at_time, enable_grad, modes_kept, recording_as
+from .engine.recording import Leaf, Node, node_of, wrap
 from .functions import stack
-from .marks import mark
-from .modes import MODES, Modes, Scope, at_time, enable_grad, modes_kept, recording_as
-from .recording import Leaf, Node, node_of, wrap
 from .recurrence import Scan, by_definition, is_scan, own
 
 State = tuple[Tensor, ...]

@@ -33,7 +33,7 @@ import tinygrad182 as tg
 from experiments.benchmarks.options import Written
 from experiments.benchmarks.peers import threads
 from experiments.benchmarks.timing import interleave, ratio, report
-from tinygrad182 import backpropagation, recording
+from tinygrad182.engine import backpropagation, recording
 
 BATCH, INPUTS, HIDDEN = 16, 4, 32
 LAYER_BATCH = 4

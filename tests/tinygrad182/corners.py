@@ -22,8 +22,8 @@ from tests.support import (
     leaves,
     share_memory,
 )
-from tinygrad182.backpropagation import ancestors, backpropagate
-from tinygrad182.recording import Node, node_of
+from tinygrad182.engine.backpropagation import ancestors, backpropagate
+from tinygrad182.engine.recording import Node, node_of
 from tinygrad182.recurrence import Scan
 from tinygrad182.testing import strategies
 

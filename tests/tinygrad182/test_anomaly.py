@@ -9,7 +9,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, const, leaf
-from tinygrad182 import modes
+from tinygrad182.engine import modes
 from tinygrad182.inspect import first_anomaly, mark, trace
 
 

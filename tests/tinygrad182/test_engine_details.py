@@ -11,10 +11,11 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_close, const, host, host_only, leaf, write
-from tinygrad182 import backpropagation, recomputing, transforms
+from tinygrad182 import recomputing, transforms
 from tinygrad182.arrays import backend
-from tinygrad182.backpropagation import Cotangents, ancestors, backpropagate
-from tinygrad182.modes import at_time
+from tinygrad182.engine import backpropagation
+from tinygrad182.engine.backpropagation import Cotangents, ancestors, backpropagate
+from tinygrad182.engine.modes import at_time
 from tinygrad182.primitives.index import ARRAY
 
 H = 1e-20

@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import const, leaf
-from tinygrad182.modes import at_time
+from tinygrad182.engine.modes import at_time
 
 X = np.arange(6.0).reshape(2, 3)
 

@@ -14,7 +14,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_same_bits, const, leaf
-from tinygrad182 import modes
+from tinygrad182.engine import modes
 
 
 def _records() -> bool:

@@ -81,7 +81,7 @@ def test_a_recomputed_state_keeps_its_place() -> None:
         seen.append(y._node.scope.time)
         return y
 
-    from tinygrad182.modes import at_time
+    from tinygrad182.engine.modes import at_time
 
     x = leaf(X)
     with at_time(7):

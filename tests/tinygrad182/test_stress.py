@@ -17,7 +17,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_same_bits, const, device, leaf
-from tinygrad182 import modes
+from tinygrad182.engine import modes
 
 from .test_memory import assert_nothing_is_left, in_thread
 

@@ -7,8 +7,8 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_close, const, leaves
-from tinygrad182.backpropagation import ancestors
-from tinygrad182.recording import node_of
+from tinygrad182.engine.backpropagation import ancestors
+from tinygrad182.engine.recording import node_of
 
 from .definitions import OTHERS
 from .table import PLAIN, ROWS, PlainRow

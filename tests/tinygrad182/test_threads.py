@@ -19,7 +19,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import const, device, host, host_only, leaf
-from tinygrad182 import autodiff, memory, modes, recording
+from tinygrad182.engine import autodiff, memory, modes, recording
 
 THREADS, PASSES = 8, 40
 SIZE = 100_000  # NumPy lets other threads run while it adds so many

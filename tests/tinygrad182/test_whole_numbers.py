@@ -12,8 +12,8 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_same_bits, const, host, leaf
-from tinygrad182 import modes
 from tinygrad182.arrays import backend
+from tinygrad182.engine import modes
 
 DTYPES = ["int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64"]
 RNG = np.random.default_rng(0)

@@ -10,8 +10,8 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import leaf
+from tinygrad182.engine.modes import at_time
 from tinygrad182.errors import ArgumentError, DTypeError, ShapeError
-from tinygrad182.modes import at_time
 
 X = np.arange(6.0).reshape(2, 3)
 

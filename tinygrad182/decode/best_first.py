@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import backend
-from ..modes import modes_kept, no_grad
+from ..engine.modes import modes_kept, no_grad
 from .beam import BeamSearch
 from .result import Hypothesis, Scoring, SearchResult
 from .search import begin

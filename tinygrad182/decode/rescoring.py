@@ -12,13 +12,13 @@ from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..arrays import backend
 from ..arrays.dlpack import exported
-from ..backpropagation import ancestors
 from ..creation import as_tensor
+from ..engine.backpropagation import ancestors
+from ..engine.marks import Mark, mark
+from ..engine.modes import MODES, Scope, at_time, modes_kept, scope
+from ..engine.recording import Node, is_tensor, node_of, now, wrap
 from ..errors import ArgumentError, DecodingError, brief
 from ..functions import astype, stack
-from ..marks import Mark, mark
-from ..modes import MODES, Scope, at_time, modes_kept, scope
-from ..recording import Node, is_tensor, node_of, now, wrap
 from ..recurrence import is_scan, steps_of_scan
 from .stepping import (
     Host,

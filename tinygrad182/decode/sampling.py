@@ -12,8 +12,8 @@ import numpy as np
 from .._numbers import real_number
 from ..arrays import backend
 from ..arrays.backend import Array
+from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, brief
-from ..modes import modes_kept, no_grad
 from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
 from .search import begin

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..arrays import backend
 from ..arrays.backend import Array
+from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, brief
-from ..modes import modes_kept, no_grad
 from .beam import ALL, BeamSearch
 from .result import Scoring, SearchResult
 from .stepping import State, Step, Stepper, check_start, start_tokens, whole

@@ -13,10 +13,10 @@ from .._trees import flatten, rebuild
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..arrays.dlpack import exported, imported
+from ..engine.host import on_host
+from ..engine.modes import PendingCheck, default_device, deferred_checks, modes_kept
+from ..engine.recording import is_tensor, wrap
 from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
-from ..host import on_host
-from ..modes import PendingCheck, default_device, deferred_checks, modes_kept
-from ..recording import is_tensor, wrap
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 """``step(tokens, state) -> (log_probabilities, state)``: (N,) and a tree to (N, M) and a tree."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._suggestions import calls
-from ..marks import mark
+from ..engine.marks import mark
 from .anomaly import Anomaly, first_anomaly
 from .drawn import draw_matrix
 from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow

@@ -20,9 +20,9 @@ import numpy as np
 
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..backpropagation import dense, pull
+from ..engine.backpropagation import dense, pull
+from ..engine.recording import Node
 from ..kernels.powers import largest_exponent
-from ..recording import Node
 from .scaling import Elements, Power, as_bands, cumulated
 
 Sent = tuple[Node, Any, Power]

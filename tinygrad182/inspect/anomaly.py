@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..anomaly import is_floating, kind_of, kinds_among
 from ..arrays import backend
 from ..arrays.backend import is_away
-from ..backpropagation import pull
+from ..engine.anomaly import is_floating, kind_of, kinds_among
+from ..engine.backpropagation import pull
+from ..engine.modes import modes_kept, no_grad
+from ..engine.recording import Node
 from ..kernels.powers import largest_exponent
-from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
-from ..recording import Node
 from .hosting import twins_of
 from .scaling import times_power
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..creation import one_integer
-from ..recording import Leaf, Node
+from ..engine.recording import Leaf, Node
 from .microscope.magnitudes import number
 from .microscope.network import Block, Network
 

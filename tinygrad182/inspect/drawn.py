@@ -13,8 +13,8 @@ import numpy as np
 
 from .._files import checked_path, write_file
 from ..display import charts
+from ..engine.recording import is_tensor
 from ..errors import ArgumentError, ShapeError
-from ..recording import is_tensor
 from .microscope.curves import curves_chart
 from .microscope.kept import spread
 from .microscope.linked_charts import matrix_chart

@@ -12,12 +12,12 @@ import numpy as np
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array, device_of, is_away
-from ..autodiff import add_grads, seeds_of
-from ..backpropagation import ancestors, descendants
 from ..display.reprs import fold, scientific, shown, state_fold, text
+from ..engine.autodiff import add_grads, seeds_of
+from ..engine.backpropagation import ancestors, descendants
+from ..engine.memory import in_pass
+from ..engine.recording import Node
 from ..errors import UnknownPathError
-from ..memory import in_pass
-from ..recording import Node
 from ..recurrence import by_definition, steps_of_scan
 from ..unrolling import opening
 from .drawn import Drawn, curves

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..arrays.backend import Array
+from ..engine.recording import Leaf, Node
 from ..intervening import gates_of
 from ..kernels.program import Listing, Register, Tape
-from ..recording import Leaf, Node
 
 Recorded = tuple[Array, tuple[Any, ...]]
 """A node's value, and what it was computed from."""

@@ -14,7 +14,9 @@ import numpy as np
 
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..backpropagation import Cotangents, ancestors, backpropagate, fit, pull
+from ..engine.backpropagation import Cotangents, ancestors, backpropagate, fit, pull
+from ..engine.memory import in_pass
+from ..engine.recording import Leaf, Node
 from ..kernels.powers import (
     NOTHING,
     largest_exponent,
@@ -26,9 +28,7 @@ from ..kernels.powers import (
 )
 from ..kernels.powers import power as power_of_two
 from ..kernels.products import Sent, Weighted
-from ..memory import in_pass
 from ..primitives.index import Slice
-from ..recording import Leaf, Node
 from ..recurrence import Scan, Window, is_scan
 from .along import sent
 from .scaling import (

@@ -15,12 +15,12 @@ from .._suggestions.calls import nearest, told
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..autodiff import seeds_of
-from ..backpropagation import ancestors, backpropagate, dense, pull
+from ..engine.autodiff import seeds_of
+from ..engine.backpropagation import ancestors, backpropagate, dense, pull
+from ..engine.modes import enable_grad, modes_kept, no_grad
+from ..engine.recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
-from ..modes import enable_grad, modes_kept, no_grad
 from ..primitives import PRIMITIVES
-from ..recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..recurrence import Scan, is_scan
 from ..unrolling import opening, operations
 from . import dot, terminal

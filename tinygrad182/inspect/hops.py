@@ -11,11 +11,11 @@ import numpy as np
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..backpropagation import ancestors, backpropagate
+from ..engine.backpropagation import ancestors, backpropagate
+from ..engine.modes import modes_kept, no_grad
+from ..engine.recording import Node
 from ..errors import ArgumentError, GraphError
 from ..kernels.powers import times_rows
-from ..modes import modes_kept, no_grad
-from ..recording import Node
 from ..recurrence import is_scan
 from .hosting import Opened, opened
 from .polynomials import (

@@ -17,10 +17,10 @@ from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..arrays import backend
 from ..arrays.backend import Array, device_of, is_away
-from ..autodiff import seeds_of
-from ..backpropagation import ancestors, dense, pull
+from ..engine.autodiff import seeds_of
+from ..engine.backpropagation import ancestors, dense, pull
+from ..engine.recording import Node
 from ..primitives import PRIMITIVES
-from ..recording import Node
 from ..recurrence import is_scan
 from ..unrolling import opening, unrolled
 from .gradients import Seed

@@ -14,11 +14,11 @@ import numpy as np
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..backpropagation import ancestors
+from ..engine.backpropagation import ancestors
+from ..engine.recording import Leaf, Node, is_tensor, node_of
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
-from ..recording import Leaf, Node, is_tensor, node_of
 from ..recurrence import Scan, steps_of_scan
 from .gradients import Found
 from .recurrences import Recurrence, one_stack

@@ -13,11 +13,11 @@ import numpy as np
 from .._suggestions.calls import told
 from .._tensor import Tensor
 from ..creation import tensor
+from ..engine.host import is_host_data
+from ..engine.modes import MODES, ModeContext, Modes
 from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, UnknownPathError, brief
 from ..functions import broadcast_to
-from ..host import is_host_data
 from ..intervening import Intervention
-from ..modes import MODES, ModeContext, Modes
 
 Change = Callable[[Tensor], Tensor]
 

@@ -14,13 +14,13 @@ from .. import functions as tg
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import device_of
-from ..autodiff import seeds_of
-from ..backpropagation import backpropagate
 from ..creation import zeros
+from ..engine.autodiff import seeds_of
+from ..engine.backpropagation import backpropagate
+from ..engine.memory import in_pass
+from ..engine.modes import grad_mode, modes_kept
+from ..engine.recording import Node, is_tensor, wrap
 from ..errors import ArgumentError, GraphError
-from ..memory import in_pass
-from ..modes import grad_mode, modes_kept
-from ..recording import Node, is_tensor, wrap
 from .drawn import Drawn, slide
 from .hosting import opened
 from .microscope.linked_charts import singular_chart

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..recording import Leaf, Node
+from ..engine.recording import Leaf, Node
 from .step_rows import VIEWS, is_weight, seen_in
 
 _Key = TypeVar("_Key")

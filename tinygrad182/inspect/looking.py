@@ -11,12 +11,12 @@ import numpy as np
 
 from .. import functions
 from .._tensor import Tensor
-from ..autodiff import seeds_of
-from ..backpropagation import ancestors
 from ..display import charts as _charts
 from ..display.reprs import shown, text
+from ..engine.autodiff import seeds_of
+from ..engine.backpropagation import ancestors
+from ..engine.modes import enable_grad, modes_kept
 from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
-from ..modes import enable_grad, modes_kept
 from ..nn.module import Module
 from .drawn import Paged
 from .flow import GradientFlow, StackFlow, gradient_flow

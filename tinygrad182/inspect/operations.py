@@ -13,10 +13,10 @@ import numpy as np
 
 from .._tensor import Tensor
 from ..arrays.backend import Array
-from ..backpropagation import ancestors
 from ..display.reprs import scientific
+from ..engine.backpropagation import ancestors
+from ..engine.recording import Node
 from ..errors import ArgumentError, UnknownPathError, brief
-from ..recording import Node
 from .gates import gate_names
 from .gradients import Seed
 from .hosting import opened

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..arrays import backend
 from ..arrays.backend import Array
+from ..engine.recording import Node
 from ..errors import GraphError
 from ..kernels.powers import NOTHING
-from ..recording import Node
 from .scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..backpropagation import ancestors
 from ..display.charts import altair
+from ..engine.backpropagation import ancestors
+from ..engine.recording import Node
 from ..errors import GraphError
 from ..kernels.powers import times_rows
-from ..recording import Node
 from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands
 from .hosting import opened

@@ -15,13 +15,13 @@ from .. import functions
 from .._numbers import check_number
 from .._tensor import Tensor
 from ..arrays import backend
+from ..engine.host import on_host
+from ..engine.modes import MODES
+from ..engine.recording import is_tensor, wrap
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
 from ..functions import broadcast_to, concat, matmul
-from ..host import on_host
-from ..modes import MODES
 from ..nn.init import Rng, generator
 from ..nn.recurrent import RecurrentCell, RecurrentLayer
-from ..recording import is_tensor, wrap
 from ..transforms import jacobian, vjp
 from .descent import Ends, HostArray, minimized
 from .table import text_table

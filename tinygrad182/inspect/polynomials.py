@@ -11,13 +11,13 @@ import numpy as np
 
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..backpropagation import Cotangents, ancestors, fit, pull
+from ..engine.backpropagation import Cotangents, ancestors, fit, pull
+from ..engine.recording import Node
 from ..kernels import arrays
 from ..kernels.arrays import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
 from ..kernels.program import Run, Weights
 from ..primitives.index import Slice
-from ..recording import Node
 from ..recurrence import is_scan
 from .along import sent
 from .gradients import RowCotangents, Rows, at_band, states_of

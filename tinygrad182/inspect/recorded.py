@@ -12,13 +12,13 @@ import numpy as np
 from .. import functions as tg
 from .._norms import vector_norm
 from .._tensor import Tensor
-from ..autodiff import add_grads, seeds_of
-from ..backpropagation import ancestors, backpropagate
 from ..creation import zeros_like
 from ..display.reprs import shown, state_fold
-from ..memory import in_pass
-from ..modes import enable_grad, modes_kept
-from ..recording import Node, wrap
+from ..engine.autodiff import add_grads, seeds_of
+from ..engine.backpropagation import ancestors, backpropagate
+from ..engine.memory import in_pass
+from ..engine.modes import enable_grad, modes_kept
+from ..engine.recording import Node, wrap
 from ..recurrence import is_scan
 from ..unrolling import opening
 from .recurrences import Recurrence, stacks_of

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backpropagation import ancestors
+from ..engine.backpropagation import ancestors
+from ..engine.marks import Mark
+from ..engine.modes import Scope
+from ..engine.recording import Node
 from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
-from ..marks import Mark
-from ..modes import Scope
-from ..recording import Node
 from ..recurrence import Scan, steps_of_scan
 
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from ..arrays import backend
 from ..arrays.backend import Array, Key
+from ..engine.recording import Node
 from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
 from ..primitives.index import Slice, fill
-from ..recording import Node
 
 Power = Any
 """An exponent of two: an int or, for an array whose rows differ, an int array that broadcasts with it."""

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from ..arrays.backend import Array
-from ..backpropagation import ancestors, backpropagate, dense, descendants, gather, pull
+from ..engine.backpropagation import ancestors, backpropagate, dense, descendants, gather, pull
+from ..engine.modes import modes_kept, no_grad
+from ..engine.recording import Node
 from ..kernels.powers import NOTHING, or_zero, sizes_of
-from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
-from ..recording import Node
 from .along import sent as sent_along
 from .gradients import Seed, gradients_inside
 from .scaling import (

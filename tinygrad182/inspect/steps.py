@@ -14,12 +14,12 @@ import numpy as np
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..backpropagation import backpropagate
+from ..engine.backpropagation import backpropagate
+from ..engine.marks import mark
+from ..engine.modes import Modes, modes_kept, no_grad, recording_as
+from ..engine.recording import Leaf, Node, is_tensor, node_of, wrap
 from ..errors import ArgumentError
 from ..kernels.powers import or_zero, sizes_of, times_rows
-from ..marks import mark
-from ..modes import Modes, modes_kept, no_grad, recording_as
-from ..recording import Leaf, Node, is_tensor, node_of, wrap
 from ..recurrence import Scan
 from ..unrolling import State, recorded
 from .gradients import Inside, RowCotangents, Seed, gradients_inside

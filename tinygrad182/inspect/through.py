@@ -17,10 +17,10 @@ import numpy as np
 
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..backpropagation import dense, descendants, pull
+from ..engine.backpropagation import dense, descendants, pull
+from ..engine.modes import modes_kept, no_grad
+from ..engine.recording import Node
 from ..errors import ArgumentError, FreedGraphError, GraphError, brief
-from ..modes import modes_kept, no_grad
-from ..recording import Node
 from .gradients import ScaledCotangents, Seed, gradients_inside
 from .labels import labels_of
 from .scaling import Band, HostArray, times_power, zeros_like

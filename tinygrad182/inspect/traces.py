@@ -12,10 +12,10 @@ import numpy as np
 
 from .._files import checked_path
 from .._tensor import Tensor
-from ..autodiff import seeds_of
-from ..backpropagation import ancestors
+from ..engine.autodiff import seeds_of
+from ..engine.backpropagation import ancestors
+from ..engine.recording import Leaf, Node
 from ..errors import ArgumentError, CheckpointError
-from ..recording import Leaf, Node
 from ..recurrence import is_scan
 from ..serialization import read_arrays, write_arrays
 from .gradients import Seed, gradients_inside

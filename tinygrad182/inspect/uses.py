@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays.backend import Array
-from ..backpropagation import ancestors, backpropagate, dense, pull
+from ..engine.backpropagation import ancestors, backpropagate, dense, pull
+from ..engine.modes import modes_kept, no_grad
+from ..engine.recording import Leaf, Node
 from ..errors import GraphError
 from ..kernels.powers import NOTHING, largest_exponent
-from ..modes import modes_kept, no_grad
-from ..recording import Leaf, Node
 from ..unrolling import unrolled
 from .axes import TimeAxis, is_told_apart, operand_axes, step_taken
 from .gradients import gradients_in_bands

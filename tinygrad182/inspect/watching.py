@@ -13,11 +13,11 @@ from typing import Any, Self
 import numpy as np
 
 from .._tensor import Tensor
-from ..anomaly import user_place
-from ..autodiff import observe
+from ..engine.anomaly import user_place
+from ..engine.autodiff import observe
+from ..engine.recording import Node
 from ..errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
 from ..nn import Module
-from ..recording import Node
 from .flow import gradient_flow
 from .watch_file import (
     Appended,

@@ -10,12 +10,12 @@ import numpy as np
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array, device_of
-from ..autodiff import seeds_of
-from ..backpropagation import ancestors
+from ..engine.autodiff import seeds_of
+from ..engine.backpropagation import ancestors
+from ..engine.recording import Leaf, Node, is_tensor, node_of
 from ..errors import ArgumentError, DTypeError, UnknownPathError
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
-from ..recording import Leaf, Node, is_tensor, node_of
 from ..recurrence import is_scan, steps_of_scan
 from .gradients import Inside, gradients_inside
 from .hosting import on_host

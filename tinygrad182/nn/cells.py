@@ -13,8 +13,8 @@ import numpy as np
 from .. import functions
 from .._tensor import Tensor
 from ..creation import tensor
+from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, brief
-from ..modes import modes_kept, no_grad
 from ..recurrence import RESERVED, Scan
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.dlpack import imported
 from ..creation import beside, gathered, tensor
+from ..engine.modes import MODES
 from ..errors import ArgumentError, DTypeError, brief
-from ..modes import MODES
 from .module import Module, Parameter
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from .._tensor import Tensor
 from ..creation import beside
+from ..engine.host import on_host, whole
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..functions import stack, where
-from ..host import on_host, whole
 from ..indexing import index_checked
 
 Index = tuple[Tensor, Tensor]

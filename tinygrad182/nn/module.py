@@ -12,8 +12,12 @@ from .._suggestions.torch_names import MODULE
 from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..autodiff import set_grads
 from ..creation import tensor, zeros_like
+from ..engine.autodiff import set_grads
+from ..engine.host import convert
+from ..engine.memory import Memory
+from ..engine.modes import MODES, scope
+from ..engine.recording import Leaf, node_of, wrap
 from ..errors import (
     ArgumentError,
     DTypeError,
@@ -23,10 +27,6 @@ from ..errors import (
     TinygradError,
     brief,
 )
-from ..host import convert
-from ..memory import Memory
-from ..modes import MODES, scope
-from ..recording import Leaf, node_of, wrap
 from .showing import module_html
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from .. import functions
 from .._tensor import Tensor
 from ..creation import sizes_of, tensor
+from ..engine.modes import modes_kept, no_grad
+from ..engine.recording import apply
 from ..errors import ArgumentError, brief
-from ..modes import modes_kept, no_grad
 from ..primitives import Primitive
-from ..recording import apply
 
 Nonlinearity = Literal["tanh", "relu", "identity"] | Primitive | Callable[[Any], Any]
 

@@ -13,17 +13,17 @@ import numpy as np
 from .. import functions
 from .._numbers import check_number
 from .._tensor import Tensor
-from ..anomaly import user_place
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..creation import sizes_of
+from ..engine.anomaly import user_place
+from ..engine.marks import mark, marked
+from ..engine.modes import MODES, in_step_of, modes_kept, scope
+from ..engine.recording import apply, record, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes
 from ..intervening import intervened
-from ..marks import mark, marked
-from ..modes import MODES, in_step_of, modes_kept, scope
 from ..primitives import PRIMITIVES
-from ..recording import apply, record, wrap
 from ..recurrence import Scan
 from ..unrolling import State, followed, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step

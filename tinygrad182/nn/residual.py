@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._tensor import Tensor
-from ..marks import mark
+from ..engine.marks import mark
 from .checks import check_size
 from .init import Rng
 from .linear import Linear

@@ -11,8 +11,8 @@ from .._numbers import check_number
 from .._suggestions.calls import told
 from .._tensor import Tensor
 from ..arrays import backend
+from ..engine.recording import Leaf, is_tensor, wrap
 from ..errors import ArgumentError, GraphError
-from ..recording import Leaf, is_tensor, wrap
 
 
 @told

@@ -14,10 +14,10 @@ from .._suggestions.calls import Told, unknown_name
 from .._suggestions.torch_names import OPTIMIZER
 from .._tensor import Tensor
 from ..arrays import backend
+from ..engine.host import convert
+from ..engine.recording import is_tensor, wrap
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
-from ..host import convert
 from ..nn.module import clear_gradients
-from ..recording import is_tensor, wrap
 
 
 class Setting:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .._tensor import Tensor
+from ..engine.recording import Leaf
 from ..errors import ArgumentError, GradientCheckError, TinygradError
 from ..nn import Module
-from ..recording import Leaf
 from .checking import Checker, GradientCheck
 from .faults import PropertyError
 from .report import explain

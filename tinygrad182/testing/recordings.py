@@ -10,11 +10,11 @@ import numpy as np
 
 from .._tensor import Tensor
 from ..arrays import backend
-from ..autodiff import grad
-from ..backpropagation import ancestors, backpropagate
 from ..creation import tensor
-from ..modes import enable_grad, modes_kept, no_grad
-from ..recording import Node, needs_grad, node_of, wrap
+from ..engine.autodiff import grad
+from ..engine.backpropagation import ancestors, backpropagate
+from ..engine.modes import enable_grad, modes_kept, no_grad
+from ..engine.recording import Node, needs_grad, node_of, wrap
 from ..transforms import push_forward
 from ..unrolling import unrolled
 from .faults import PropertyError

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..arrays import backend
-from ..backpropagation import ancestors
+from ..engine.backpropagation import ancestors
+from ..engine.recording import Node, apply, node_of
 from ..primitives import PRIMITIVES
-from ..recording import Node, apply, node_of
 from ..recurrence import is_scan
 from ..unrolling import unrolled
 from .faults import LEADING_AXES, PropertyError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import backend
+from ..engine.recording import Node
 from ..primitives.index import Slice
-from ..recording import Node
 from .recordings import Vector
 
 ULPS = 64

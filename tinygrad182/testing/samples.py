@@ -15,9 +15,9 @@ import numpy as np
 
 from .._tensor import Tensor
 from ..creation import integers, tensor
+from ..engine.modes import default_device
+from ..engine.recording import Leaf, wrap
 from ..errors import ArgumentError
-from ..modes import default_device
-from ..recording import Leaf, wrap
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from .._tensor import Tensor
-from ..autodiff import grad
-from ..backpropagation import ancestors
 from ..creation import tensor
+from ..engine.autodiff import grad
+from ..engine.backpropagation import ancestors
+from ..engine.modes import enable_grad, modes_kept
+from ..engine.recording import node_of, wrap
 from ..errors import ArgumentError, ShapeError, brief
 from ..intervening import gate_reader
-from ..modes import enable_grad, modes_kept
 from ..nn.recurrent import Recurrent
-from ..recording import node_of, wrap
 from .calling import Caller, Given
 from .loops import read
 from .recordings import Vector

@@ -14,7 +14,7 @@ import pytest
 import tinygrad182 as tg
 from models import CharLM
 from tests.support import host, moved
-from tinygrad182.modes import MODES, PendingCheck, deferred_checks
+from tinygrad182.engine.modes import MODES, PendingCheck, deferred_checks
 
 cupy = pytest.importorskip("cupy")
 if not tg.cuda_is_available():

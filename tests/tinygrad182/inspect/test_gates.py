@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, const, host
-from tinygrad182.backpropagation import ancestors
+from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.inspect.gates import gate_names
 from tinygrad182.inspect.steps import Steps
 

@@ -15,7 +15,7 @@ from models import ResidualNet
 from tests.support import Array, assert_close, const, host, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
-from tinygrad182.recording import apply
+from tinygrad182.engine.recording import apply
 
 by_hops = loops.reading(tg.inspect.grad_by_hops)
 flow_of = tg.inspect.gradient_flow

@@ -17,7 +17,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, assert_same_bits, const, host, leaf
 from tests.tinygrad182.nn.own_cells import MGU, LayerNormLSTM, Leaky, Peephole
 from tests.tinygrad182.steps import Cell, cells
-from tinygrad182 import modes
+from tinygrad182.engine import modes
 
 intervene, inspect = tg.inspect.intervene, tg.inspect
 T, B, I, H = 5, 2, 2, 3  # noqa: E741

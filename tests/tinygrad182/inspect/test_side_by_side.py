@@ -262,7 +262,7 @@ class Counted:
     """How many nodes were looked at by backward passes and walks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from tinygrad182 import backpropagation
+        from tinygrad182.engine import backpropagation
         from tinygrad182.inspect import gradients
 
         self.nodes = 0

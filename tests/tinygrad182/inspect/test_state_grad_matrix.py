@@ -14,7 +14,7 @@ import tinygrad182 as tg
 from tests.support import assert_close, const, host, host_only, leaf, write
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases
-from tinygrad182.backpropagation import backpropagate
+from tinygrad182.engine.backpropagation import backpropagate
 from tinygrad182.inspect import gradients as fused_module
 from tinygrad182.inspect import matrices
 

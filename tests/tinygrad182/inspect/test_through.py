@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array, assert_close, const, host, leaf
-from tinygrad182.backpropagation import backpropagate, descendants, gather, pull
+from tinygrad182.engine.backpropagation import backpropagate, descendants, gather, pull
+from tinygrad182.engine.modes import no_grad
+from tinygrad182.engine.recording import Node
 from tinygrad182.inspect import through as module_under_test
 from tinygrad182.inspect.through import shares_through
-from tinygrad182.modes import no_grad
 from tinygrad182.primitives.index import Slice
-from tinygrad182.recording import Node
 from tinygrad182.transforms import push_forward
 
 from .test_trace import random_graph

@@ -15,7 +15,7 @@ from models import ResidualNet
 from tests.support import Array, assert_close, const, host, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
-from tinygrad182.backpropagation import ancestors
+from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.inspect import weights as module
 from tinygrad182.inspect.uses import Uses
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from tinygrad182.backpropagation import ancestors
+from tinygrad182.engine.backpropagation import ancestors
+from tinygrad182.engine.recording import Node, is_tensor, node_of
 from tinygrad182.primitives import Primitive
 from tinygrad182.primitives.index import Slice
-from tinygrad182.recording import Node, is_tensor, node_of
 
 from .. import checks, oracles
 from ..table import ROWS, Row

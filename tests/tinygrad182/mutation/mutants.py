@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad182.arrays.backend import SCALARS
+from tinygrad182.engine.recording import is_tensor
 from tinygrad182.primitives.index import Slice
-from tinygrad182.recording import is_tensor
 
 from .cases import Call, Rule, alike
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tinygrad182.recording import is_tensor
+from tinygrad182.engine.recording import is_tensor
 from tinygrad182.recurrence import Operands, Scan
 
 from .cases import Call

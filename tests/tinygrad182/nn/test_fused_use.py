@@ -27,8 +27,8 @@ from tests.support import (
 )
 from tests.tinygrad182.nn.test_fused import make
 from tests.tinygrad182.test_memory import assert_nothing_is_left
-from tinygrad182.backpropagation import ancestors
-from tinygrad182.recording import Node, node_of
+from tinygrad182.engine.backpropagation import ancestors
+from tinygrad182.engine.recording import Node, node_of
 
 SCANS = {"rnn_scan", "lstm_scan"}
 STEPS, BATCH, LENGTHS = 5, 3, (5, 2, 3)

@@ -25,8 +25,8 @@ from tests.tinygrad182.nn.own_cells import (
     loop,
     swish,
 )
-from tinygrad182.backpropagation import ancestors
-from tinygrad182.recording import node_of
+from tinygrad182.engine.backpropagation import ancestors
+from tinygrad182.engine.recording import node_of
 
 T, B, I, H = 6, 3, 2, 4  # noqa: E741
 LENGTHS = np.array([6, 2, 4])

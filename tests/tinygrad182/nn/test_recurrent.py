@@ -19,7 +19,7 @@ import tinygrad182 as tg
 from tests.support import Array, array, assert_close, assert_same_bits, const, leaf
 from tests.tinygrad182.nn import reference
 from tests.tinygrad182.nn.layers import LAYERS, Extreme, Layer
-from tinygrad182.recording import node_of
+from tinygrad182.engine.recording import node_of
 
 NONLINEARITIES = list(reference.SIGMA)
 STEP = 1e-150

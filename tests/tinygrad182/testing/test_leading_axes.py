@@ -9,8 +9,8 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_close, const, host, leaf
-from tinygrad182.backpropagation import pull
-from tinygrad182.recording import node_of
+from tinygrad182.engine.backpropagation import pull
+from tinygrad182.engine.recording import node_of
 
 
 def lstm_step(**options: Any) -> tg.Primitive:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...engine.recording import Leaf, Node
 from ...errors import GraphError, ShapeError
-from ...recording import Leaf, Node
 from ...recurrence import is_scan
 from ..recurrences import Stack, stacks_of
 

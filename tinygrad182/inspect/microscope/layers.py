@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ...arrays.backend import Array
-from ...backpropagation import ancestors
-from ...recording import Node
+from ...engine.backpropagation import ancestors
+from ...engine.recording import Node
 from ..gradients import gradients_in_bands
 from ..hosting import on_host
 from ..scaling import HostArray, log10_norm

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
-from ...backpropagation import ancestors
+from ...engine.backpropagation import ancestors
+from ...engine.recording import Leaf, Node
 from ...primitives import PRIMITIVES
-from ...recording import Leaf, Node
 from ...recurrence import by_definition
 from ...unrolling import opening
 from ..gradients import Found, Seed, gradients_inside

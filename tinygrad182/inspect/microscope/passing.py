@@ -12,11 +12,11 @@ import numpy as np
 
 from ..._tensor import Tensor
 from ...arrays import backend
-from ...autodiff import seeds_of
-from ...backpropagation import ancestors
-from ...memory import in_pass
-from ...modes import enable_grad, modes_kept
-from ...recording import Node, wrap
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import ancestors
+from ...engine.memory import in_pass
+from ...engine.modes import enable_grad, modes_kept
+from ...engine.recording import Node, wrap
 from ...recurrence import is_scan
 from ..gates import gate_names
 from ..gradients import gradients_in_bands

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..._tensor import Tensor
 from ...arrays import backend
-from ...autodiff import seeds_of
-from ...backpropagation import ancestors
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import ancestors
+from ...engine.memory import in_pass
 from ...errors import GraphError, ShapeError
-from ...memory import in_pass
 from ..flow import StackFlow, StateFlow, gradient_flow
 from ..operations import flow_among
 from ..paths import gain_split, path_split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ...recording import Leaf, Node
+from ...engine.recording import Leaf, Node
 from ...recurrence import Scan, is_scan
 from ..recurrences import Stack
 from .blocks import EVERYTHING, INPUT, LOSS, Blocks, Key, has_gradient

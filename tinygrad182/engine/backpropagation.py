@@ -16,23 +16,15 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from ..arrays import backend
+from ..arrays.namespaces import HALF
+from ..errors import DTypeError, FreedGraphError, ShapeError, TinygradError
+from ..primitives import PRIMITIVES
+from ..primitives.index import Slice
 from .anomaly import check_cotangent
-from .arrays import backend
-from .arrays.namespaces import HALF
-from .errors import DTypeError, FreedGraphError, ShapeError, TinygradError
 from .memory import in_a_pass
 from .modes import MODES, Modes, grad_mode, modes_kept, record_at, recording_as
-from .primitives import PRIMITIVES
-from .primitives.index import Slice
-from .recording import (
-    Leaf,
-    Node,
-    apply,
-    is_tensor,
-    node_of,
-    tensor_functions,
-    wrap,
-)
+from .recording import Leaf, Node, apply, is_tensor, node_of, tensor_functions, wrap
 
 # --- the graph below some outputs ---------------------------------------------------------------
 

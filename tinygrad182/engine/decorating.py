@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
-from .errors import ArgumentError, brief
+from ..errors import ArgumentError, brief
 
 AWAITED = inspect.CO_ITERABLE_COROUTINE
 """What ``types.coroutine`` marks a generator with that can be awaited."""

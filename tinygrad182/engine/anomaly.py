@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .arrays import backend
-from .arrays.backend import SCALARS, Array
-from .errors import AnomalyError
+from ..arrays import backend
+from ..arrays.backend import SCALARS, Array
+from ..errors import AnomalyError
 
 _HERE = str(Path(__file__).parent)
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy import ndarray
 
+from ..arrays import backend
+from ..arrays.backend import NUMPY, SCALARS, Array
+from ..errors import DTypeError, InPlaceError
+from ..primitives import Primitive
 from . import anomaly
-from .arrays import backend
-from .arrays.backend import NUMPY, SCALARS, Array
-from .errors import DTypeError, InPlaceError
 from .memory import ORDER, Memory, locked
 from .modes import MODES, Scope
 from .operands import REFUSALS, as_array, explain
-from .primitives import Primitive
 
 if TYPE_CHECKING:
-    from ._tensor import Tensor
+    from .._tensor import Tensor
     from .marks import Mark
 
 # --- nodes --------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .arrays.cuda import unusable
-from .arrays.dlpack import imported
-from .arrays.namespaces import NAMESPACES, SCALARS, Array
-from .errors import DeviceError, DTypeError, GraphError, ShapeError, TinygradError, brief
+from ..arrays.cuda import unusable
+from ..arrays.dlpack import imported
+from ..arrays.namespaces import NAMESPACES, SCALARS, Array
+from ..errors import DeviceError, DTypeError, GraphError, ShapeError, TinygradError, brief
 from .modes import MODES
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .arrays import backend
+from ..arrays import backend
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
+from ..primitives import PRIMITIVES
 from .backpropagation import Cotangents, backpropagate
-from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 from .host import read_as
 from .memory import in_pass, locked
-from .primitives import PRIMITIVES
 from .recording import Node, apply, is_tensor, tensor_functions, wrap
 
 if TYPE_CHECKING:
-    from ._tensor import Tensor
+    from .._tensor import Tensor
 
 
 def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:

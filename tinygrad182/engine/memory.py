@@ -9,8 +9,8 @@ from contextvars import copy_context
 from itertools import count
 from typing import Any, TypeVar
 
-from .arrays import backend
-from .arrays.backend import Array
+from ..arrays import backend
+from ..arrays.backend import Array
 from .modes import MODES
 
 Result = TypeVar("Result")

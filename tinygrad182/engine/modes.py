@@ -25,11 +25,11 @@ from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
-from ._suggestions.calls import told
-from .arrays import backend
-from .arrays.backend import Array
+from .._suggestions.calls import told
+from ..arrays import backend
+from ..arrays.backend import Array
+from ..errors import GraphError
 from .decorating import decorated
-from .errors import GraphError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -145,7 +145,7 @@ class Modes:
 
 
 MODES: ContextVar[Modes] = ContextVar(
-    "tinygrad182.modes",
+    "tinygrad182.engine.modes",
     default=Modes(True, "cpu", Scope("", None, 0, {})),  # noqa: B039 - immutable
 )
 

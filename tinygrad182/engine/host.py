@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ._trees import flatten, rebuild
-from .arrays import backend
-from .arrays.backend import Array
-from .arrays.dlpack import imported, speaks
-from .errors import DeviceError, DTypeError, brief
+from .._trees import flatten, rebuild
+from ..arrays import backend
+from ..arrays.backend import Array
+from ..arrays.dlpack import imported, speaks
+from ..errors import DeviceError, DTypeError, brief
 from .operands import plain_array
 from .recording import is_tensor
 

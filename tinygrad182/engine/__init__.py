@@ -1,0 +1,1 @@
+"""Automatic differentiation: modes, recorded nodes, the backward pass."""
