@@ -13,7 +13,7 @@ from ..arrays import backend
 from ..arrays.backend import SCALARS, Array
 from ..errors import AnomalyError
 
-_HERE = str(Path(__file__).parent)
+_HERE = str(Path(__file__).parents[1])
 
 
 def kind_of(array: Array) -> str:
