@@ -11,28 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import compositions, decode, functions, inspect, nn, optim, testing
+from . import decode, inspect, nn, optim, testing
 from ._suggestions import calls, torch_names
-from ._tensor import Tensor
 from .arrays import backend, cuda
 from .arrays.backend import cuda_is_available
-from .compositions import *  # noqa: F403 - as is this one's
-from .creation import (
-    arange,
-    as_tensor,
-    eye,
-    float32,
-    float64,
-    full,
-    full_like,
-    int32,
-    int64,
-    ones,
-    ones_like,
-    tensor,
-    zeros,
-    zeros_like,
-)
 from .engine.autodiff import grad
 from .engine.modes import detect_anomaly, enable_grad, no_grad, use_device
 from .engine.recording import apply
@@ -59,10 +41,29 @@ from .errors import (
     UnknownNameError,
     UnknownPathError,
 )
-from .functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
 from .primitives import PRIMITIVES, Primitive, define
 from .recomputing import remat
 from .serialization import Checkpoint, load, save
+from .tensors import compositions, functions
+from .tensors.compositions import *  # noqa: F403 - as is this one's
+from .tensors.creation import (
+    arange,
+    as_tensor,
+    eye,
+    float32,
+    float64,
+    full,
+    full_like,
+    int32,
+    int64,
+    ones,
+    ones_like,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from .tensors.functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
+from .tensors.tensor import Tensor
 from .transforms import hessian, jacobian, jvp, vjp
 
 calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told

@@ -16,10 +16,10 @@ from .engine.backpropagation import ancestors, backpropagate
 from .engine.modes import MODES, Modes, deferred_checks, grad_mode, modes_kept, recording_as
 from .engine.recording import Leaf, Node, is_tensor, needs_grad, node_of, now, record, wrap
 from .errors import ArgumentError, InPlaceError
-from .indexing import index
 from .primitives import Primitive
 from .primitives.primitive import Tangents
-from .rearranging import astype, concat, reshape
+from .tensors.indexing import index
+from .tensors.shapes import astype, concat, reshape
 from .transforms import alias, push_forward
 
 

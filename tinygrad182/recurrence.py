@@ -16,7 +16,6 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from . import functions
 from ._fingerprints import fingerprint
 from .arrays.backend import SCALARS, Array, namespace
 from .arrays.namespaces import HALF
@@ -29,6 +28,7 @@ from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products
 from .kernels.program import Program, Run, Weights
 from .primitives import Primitive
 from .primitives.primitive import Rule
+from .tensors import functions
 from .tracing import Derived, derive
 
 SINGLE = np.dtype("float32")

@@ -20,14 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from ._files import checked_path, write_file
-from ._tensor import Tensor
 from ._torch_files import is_torch_file, read_torch_file, state_dict_in
-from .creation import tensor
 from .engine.modes import default_device
 from .engine.recording import is_tensor
 from .errors import ArgumentError, CheckpointError, CheckpointNotFoundError, DTypeError
 from .nn import Module
 from .optim import Optimizer
+from .tensors.creation import tensor
+from .tensors.tensor import Tensor
 
 _KEY = "tinygrad182"
 """Of the header's metadata, which holds JSON. One key alone: the library writes several in any order,

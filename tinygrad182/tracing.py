@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import functions
 from .arrays.backend import NAMESPACES, SCALARS, Array, Key, Namespace
 from .arrays.namespaces import SHARED, numpy_dtype
 from .engine.backpropagation import ancestors
@@ -37,6 +36,7 @@ from .kernels.program import (
     stands_for_its_first,
 )
 from .primitives import PRIMITIVES, Primitive
+from .tensors import functions
 
 # fmt: off
 KNOWN = CHEAP | MASKS | frozenset((

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, const
-from tinygrad182 import functions
 from tinygrad182.recurrence import Scan
+from tinygrad182.tensors import functions
 
 Step = Callable[..., Any]
 Expression = tuple[Any, ...]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import const, host, leaf
-from tinygrad182 import compositions
+from tinygrad182.tensors import compositions
 
 from .table.compositions import ARRAYS, CALLS
 

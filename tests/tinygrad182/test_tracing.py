@@ -21,9 +21,10 @@ from tests.support import Array, assert_close, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
 from tests.tinygrad182.steps import BINARY, COMPARE, UNARY, Cell, cells, step_by_step
-from tinygrad182 import functions, recurrence, tracing
+from tinygrad182 import recurrence, tracing
 from tinygrad182.arrays.backend import NUMPY
 from tinygrad182.recurrence import Scan
+from tinygrad182.tensors import functions
 
 CLOSE = 1e-10
 SIZES = st.tuples(

@@ -392,7 +392,7 @@ NUMPY = _NumPy()
 np.empty(31 << 20, np.uint8)
 
 NAMESPACES: dict[type, Any] = {np.ndarray: NUMPY}
-"""Array type → namespace; Tensor's is the module :mod:`tinygrad182.functions`."""
+"""Array type → namespace; Tensor's is the module :mod:`tinygrad182.tensors.functions`."""
 
 
 def register(array_type: type, namespace: Any) -> None:

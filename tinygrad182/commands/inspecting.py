@@ -13,15 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from tyro.conf import Positional
 
-from .. import functions, nn
+from .. import nn
 from .._files import write_files
-from .._tensor import Tensor
-from ..creation import tensor
 from ..errors import ArgumentError, ShapeError, brief
 from ..inspect import Microscope, look
 from ..inspect.flow import GradientFlow
 from ..nn.state_dicts import Cell
 from ..serialization import load
+from ..tensors import functions
+from ..tensors.creation import tensor
+from ..tensors.tensor import Tensor
 from . import in_json, say, visible, written
 from .series import Series, read_series
 

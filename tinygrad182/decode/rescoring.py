@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..arrays import backend
 from ..arrays.dlpack import exported
-from ..creation import as_tensor
 from ..engine.backpropagation import ancestors
 from ..engine.marks import Mark, mark
 from ..engine.modes import MODES, Scope, at_time, modes_kept, scope
 from ..engine.recording import Node, is_tensor, node_of, now, wrap
 from ..errors import ArgumentError, DecodingError, brief
-from ..functions import astype, stack
 from ..recurrence import is_scan, steps_of_scan
+from ..tensors.creation import as_tensor
+from ..tensors.functions import astype, stack
+from ..tensors.tensor import Tensor
 from .stepping import (
     Host,
     State,

@@ -17,7 +17,7 @@ from .memory import in_pass, locked
 from .recording import Node, apply, is_tensor, tensor_functions, wrap
 
 if TYPE_CHECKING:
-    from .._tensor import Tensor
+    from ..tensors.tensor import Tensor
 
 
 def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:

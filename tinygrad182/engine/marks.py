@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays.backend import Array
 from ..errors import ArgumentError, DTypeError
+from ..tensors.tensor import Tensor
 from .modes import MODES, Scope
 from .recording import Leaf, node_of, now, wrap
 

@@ -21,7 +21,7 @@ from .modes import MODES, Scope
 from .operands import REFUSALS, as_array, explain
 
 if TYPE_CHECKING:
-    from .._tensor import Tensor
+    from ..tensors.tensor import Tensor
     from .marks import Mark
 
 # --- nodes --------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def set_tensor_type(kind: type[Tensor]) -> None:
 
 
 def tensor_functions() -> Any:
-    """The namespace of Tensors: :mod:`tinygrad182.functions`, which registers itself."""
+    """The namespace of Tensors: :mod:`tinygrad182.tensors.functions`, which registers itself."""
     return backend.NAMESPACES[_tensor_type]
 
 

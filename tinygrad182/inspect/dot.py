@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..creation import one_integer
 from ..engine.recording import Leaf, Node
+from ..tensors.creation import one_integer
 from .microscope.magnitudes import number
 from .microscope.network import Block, Network
 

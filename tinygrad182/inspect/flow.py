@@ -9,7 +9,6 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array, device_of, is_away
 from ..display.reprs import fold, scientific, shown, state_fold, text
@@ -19,6 +18,7 @@ from ..engine.memory import in_pass
 from ..engine.recording import Node
 from ..errors import UnknownPathError
 from ..recurrence import by_definition, steps_of_scan
+from ..tensors.tensor import Tensor
 from ..unrolling import opening
 from .drawn import Drawn, curves
 from .gradients import (

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .._suggestions.calls import nearest, told
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..engine.autodiff import seeds_of
@@ -22,6 +21,7 @@ from ..engine.recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
 from ..primitives import PRIMITIVES
 from ..recurrence import Scan, is_scan
+from ..tensors.tensor import Tensor
 from ..unrolling import opening, operations
 from . import dot, terminal
 from .flow import gradient_flow

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..engine.backpropagation import ancestors, backpropagate
@@ -17,6 +16,7 @@ from ..engine.recording import Node
 from ..errors import ArgumentError, GraphError
 from ..kernels.powers import times_rows
 from ..recurrence import is_scan
+from ..tensors.tensor import Tensor
 from .hosting import Opened, opened
 from .polynomials import (
     Coefficients,

@@ -13,7 +13,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
-from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..arrays import backend
 from ..arrays.backend import Array, device_of, is_away
@@ -22,6 +21,7 @@ from ..engine.backpropagation import ancestors, dense, pull
 from ..engine.recording import Node
 from ..primitives import PRIMITIVES
 from ..recurrence import is_scan
+from ..tensors.tensor import Tensor
 from ..unrolling import opening, unrolled
 from .gradients import Seed
 from .recurrences import Stack, one_stack

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..engine.backpropagation import ancestors
@@ -20,6 +19,7 @@ from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
 from ..recurrence import Scan, steps_of_scan
+from ..tensors.tensor import Tensor
 from .gradients import Found
 from .recurrences import Recurrence, one_stack
 from .scaling import Band

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from .._suggestions.calls import told
-from .._tensor import Tensor
-from ..creation import tensor
 from ..engine.host import is_host_data
 from ..engine.modes import MODES, ModeContext, Modes
 from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, UnknownPathError, brief
-from ..functions import broadcast_to
 from ..intervening import Intervention
+from ..tensors.creation import tensor
+from ..tensors.functions import broadcast_to
+from ..tensors.tensor import Tensor
 
 Change = Callable[[Tensor], Tensor]
 

@@ -10,17 +10,17 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
-from .. import functions as tg
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import device_of
-from ..creation import zeros
 from ..engine.autodiff import seeds_of
 from ..engine.backpropagation import backpropagate
 from ..engine.memory import in_pass
 from ..engine.modes import grad_mode, modes_kept
 from ..engine.recording import Node, is_tensor, wrap
 from ..errors import ArgumentError, GraphError
+from ..tensors import functions as tg
+from ..tensors.creation import zeros
+from ..tensors.tensor import Tensor
 from .drawn import Drawn, slide
 from .hosting import opened
 from .microscope.linked_charts import singular_chart

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import functions
-from .._tensor import Tensor
 from ..display import charts as _charts
 from ..display.reprs import shown, text
 from ..engine.autodiff import seeds_of
@@ -18,6 +16,8 @@ from ..engine.backpropagation import ancestors
 from ..engine.modes import enable_grad, modes_kept
 from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ..nn.module import Module
+from ..tensors import functions
+from ..tensors.tensor import Tensor
 from .drawn import Paged
 from .flow import GradientFlow, StackFlow, gradient_flow
 from .hosting import on_host

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
 from ..engine.autodiff import seeds_of
 from ..engine.backpropagation import ancestors
 from ..engine.modes import enable_grad, modes_kept
 from ..engine.recording import Node, is_tensor
 from ..errors import ArgumentError
+from ..tensors.tensor import Tensor
 from .flow import norms_by_step
 from .gradients import Found, Seed, gradients_inside
 from .hosting import on_host

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays.backend import Array
 from ..display.reprs import scientific
 from ..engine.backpropagation import ancestors
 from ..engine.recording import Node
 from ..errors import ArgumentError, UnknownPathError, brief
+from ..tensors.tensor import Tensor
 from .gates import gate_names
 from .gradients import Seed
 from .hosting import opened

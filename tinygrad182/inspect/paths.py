@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..display.charts import altair
@@ -16,6 +15,7 @@ from ..engine.backpropagation import ancestors
 from ..engine.recording import Node
 from ..errors import GraphError
 from ..kernels.powers import times_rows
+from ..tensors.tensor import Tensor
 from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands
 from .hosting import opened

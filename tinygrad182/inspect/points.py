@@ -11,17 +11,17 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from .. import functions
 from .._numbers import check_number
-from .._tensor import Tensor
 from ..arrays import backend
 from ..engine.host import on_host
 from ..engine.modes import MODES
 from ..engine.recording import is_tensor, wrap
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
-from ..functions import broadcast_to, concat, matmul
 from ..nn.init import Rng, generator
 from ..nn.recurrent import RecurrentCell, RecurrentLayer
+from ..tensors import functions
+from ..tensors.functions import broadcast_to, concat, matmul
+from ..tensors.tensor import Tensor
 from ..transforms import jacobian, vjp
 from .descent import Ends, HostArray, minimized
 from .table import text_table

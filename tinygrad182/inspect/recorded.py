@@ -9,10 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import functions as tg
-from .._norms import vector_norm
-from .._tensor import Tensor
-from ..creation import zeros_like
 from ..display.reprs import shown, state_fold
 from ..engine.autodiff import add_grads, seeds_of
 from ..engine.backpropagation import ancestors, backpropagate
@@ -20,6 +16,10 @@ from ..engine.memory import in_pass
 from ..engine.modes import enable_grad, modes_kept
 from ..engine.recording import Node, wrap
 from ..recurrence import is_scan
+from ..tensors import functions as tg
+from ..tensors.creation import zeros_like
+from ..tensors.norms import vector_norm
+from ..tensors.tensor import Tensor
 from ..unrolling import opening
 from .recurrences import Recurrence, stacks_of
 from .scaling import HostArray

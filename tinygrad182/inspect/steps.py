@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
 from ..engine.backpropagation import backpropagate
@@ -21,6 +20,7 @@ from ..engine.recording import Leaf, Node, is_tensor, node_of, wrap
 from ..errors import ArgumentError
 from ..kernels.powers import or_zero, sizes_of, times_rows
 from ..recurrence import Scan
+from ..tensors.tensor import Tensor
 from ..unrolling import State, recorded
 from .gradients import Inside, RowCotangents, Seed, gradients_inside
 from .recurrences import Stack

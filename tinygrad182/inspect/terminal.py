@@ -13,8 +13,8 @@ import numpy as np
 
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..creation import one_integer
 from ..display.reprs import scientific
+from ..tensors.creation import one_integer
 
 HostArray = np.ndarray[Any, Any]
 

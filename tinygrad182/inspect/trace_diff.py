@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..display import charts
 from ..display.reprs import shown, text
 from ..errors import ArgumentError, MissingDependencyError, brief
+from ..tensors.tensor import Tensor
 from . import diff_words as words
 from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of, parameters_of
 from .diff_chart import diff_chart

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from .._files import checked_path
-from .._tensor import Tensor
 from ..engine.autodiff import seeds_of
 from ..engine.backpropagation import ancestors
 from ..engine.recording import Leaf, Node
 from ..errors import ArgumentError, CheckpointError
 from ..recurrence import is_scan
 from ..serialization import read_arrays, write_arrays
+from ..tensors.tensor import Tensor
 from .gradients import Seed, gradients_inside
 from .hosting import on_host
 from .microscope.blocks import Blocks, Key, blocks_of, has_gradient

@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..engine.anomaly import user_place
 from ..engine.autodiff import observe
 from ..engine.recording import Node
 from ..errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
 from ..nn import Module
+from ..tensors.tensor import Tensor
 from .flow import gradient_flow
 from .watch_file import (
     Appended,

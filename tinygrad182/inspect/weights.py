@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array, device_of
 from ..engine.autodiff import seeds_of
@@ -17,6 +16,7 @@ from ..errors import ArgumentError, DTypeError, UnknownPathError
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
 from ..recurrence import is_scan, steps_of_scan
+from ..tensors.tensor import Tensor
 from .gradients import Inside, gradients_inside
 from .hosting import on_host
 from .parts import CheckedParts, Part

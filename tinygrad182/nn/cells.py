@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from .. import functions
-from .._tensor import Tensor
-from ..creation import tensor
 from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, brief
 from ..recurrence import RESERVED, Scan
+from ..tensors import functions
+from ..tensors.creation import tensor
+from ..tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from .recurrent import Recurrent

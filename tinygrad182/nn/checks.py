@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.dlpack import imported
-from ..creation import beside, gathered, tensor
 from ..engine.modes import MODES
 from ..errors import ArgumentError, DTypeError, brief
+from ..tensors.creation import beside, gathered, tensor
+from ..tensors.tensor import Tensor
 from .module import Module, Parameter
 
 

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from .._suggestions.calls import told
-from .._tensor import Tensor
 from ..errors import ArgumentError, DTypeError
-from ..functions import log_softmax, relu, sigmoid, softmax, tanh
+from ..tensors.functions import log_softmax, relu, sigmoid, softmax, tanh
+from ..tensors.tensor import Tensor
 from .containers import ModuleDict, ModuleList
 from .dropout import Dropout
 from .embedding import Embedding

@@ -6,9 +6,9 @@ import numpy as np
 
 from .._draws import drawing_from
 from .._numbers import check_number
-from .._tensor import Tensor
-from ..creation import beside
-from ..functions import where
+from ..tensors.creation import beside
+from ..tensors.functions import where
+from ..tensors.tensor import Tensor
 from .checks import as_input
 from .init import Rng, generator
 from .module import Module

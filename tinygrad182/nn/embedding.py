@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
-from ..creation import sizes_of
 from ..errors import ArgumentError
-from ..functions import expand_dims, where
-from ..indexing import index_checked, place_indices, read_indices
+from ..tensors.creation import sizes_of
+from ..tensors.functions import expand_dims, where
+from ..tensors.indexing import index_checked, place_indices, read_indices
+from ..tensors.tensor import Tensor
 from .checks import check_size
 from .init import Rng, generator, new_parameter
 from .module import Module

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import functions
 from .._suggestions.calls import names_of, told
 from .._suggestions.torch_names import FUNCTIONAL
-from .._tensor import Tensor
+from ..tensors import functions
+from ..tensors.tensor import Tensor
 from .losses import cross_entropy, mse_loss
 
 log_softmax = told(functions.log_softmax)

@@ -9,10 +9,10 @@ import numpy as np
 
 from .._numbers import real_number
 from .._suggestions import calls, torch_names
-from .._tensor import Tensor
 from ..engine.host import numbers_as, read_as
 from ..engine.modes import default_device
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
+from ..tensors.tensor import Tensor
 from .module import Parameter
 
 Rng = int | np.random.Generator | None

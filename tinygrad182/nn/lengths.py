@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
-from ..creation import beside
 from ..engine.host import on_host, whole
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..functions import stack, where
-from ..indexing import index_checked
+from ..tensors.creation import beside
+from ..tensors.functions import stack, where
+from ..tensors.indexing import index_checked
+from ..tensors.tensor import Tensor
 
 Index = tuple[Tensor, Tensor]
 """Indices along the axes of time and of sequences."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._tensor import Tensor
-from ..creation import sizes_of
 from ..errors import ShapeError
-from ..functions import matmul
+from ..tensors.creation import sizes_of
+from ..tensors.functions import matmul
+from ..tensors.tensor import Tensor
 from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
 from .module import Module

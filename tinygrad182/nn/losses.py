@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .._dtypes import is_half
 from .._suggestions.calls import told
-from .._tensor import Tensor
-from ..creation import as_tensor, beside
 from ..errors import ShapeError
-from ..functions import floating, log_softmax, mean, reshape, square
-from ..indexing import index_checked, place_indices, read_indices
+from ..tensors.creation import as_tensor, beside
+from ..tensors.dtypes import is_half
+from ..tensors.functions import floating, log_softmax, mean, reshape, square
+from ..tensors.indexing import index_checked, place_indices, read_indices
+from ..tensors.tensor import Tensor
 
 
 @told

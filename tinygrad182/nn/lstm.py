@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._numbers import real_number
-from .._tensor import Tensor
 from ..errors import ArgumentError, brief
+from ..tensors.tensor import Tensor
 from .init import Rng
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 

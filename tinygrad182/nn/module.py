@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from .._dtypes import read_target
 from .._suggestions.calls import Told, explain_call, told, unknown_name
 from .._suggestions.torch_names import MODULE
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..creation import tensor, zeros_like
 from ..engine.autodiff import set_grads
 from ..engine.host import convert
 from ..engine.memory import Memory
@@ -27,6 +24,9 @@ from ..errors import (
     TinygradError,
     brief,
 )
+from ..tensors.creation import tensor, zeros_like
+from ..tensors.dtypes import read_target
+from ..tensors.tensor import Tensor
 from .showing import module_html
 
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import functions
-from .._tensor import Tensor
-from ..creation import sizes_of, tensor
 from ..engine.modes import modes_kept, no_grad
 from ..engine.recording import apply
 from ..errors import ArgumentError, brief
 from ..primitives import Primitive
+from ..tensors import functions
+from ..tensors.creation import sizes_of, tensor
+from ..tensors.tensor import Tensor
 
 Nonlinearity = Literal["tanh", "relu", "identity"] | Primitive | Callable[[Any], Any]
 

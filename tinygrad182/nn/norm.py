@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .._dtypes import is_half
 from .._numbers import check_number
-from .._tensor import Tensor
-from ..creation import integers, sizes_of
 from ..errors import ArgumentError, ShapeError
-from ..functions import mean, sqrt, square
+from ..tensors.creation import integers, sizes_of
+from ..tensors.dtypes import is_half
+from ..tensors.functions import mean, sqrt, square
+from ..tensors.tensor import Tensor
 from .checks import as_input
 from .init import new_parameter
 from .module import Module

@@ -10,21 +10,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import functions
 from .._numbers import check_number
-from .._tensor import Tensor
 from ..arrays import backend
 from ..arrays.backend import Array
-from ..creation import sizes_of
 from ..engine.anomaly import user_place
 from ..engine.marks import mark, marked
 from ..engine.modes import MODES, in_step_of, modes_kept, scope
 from ..engine.recording import apply, record, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
-from ..functions import concat, matmul, stack, swapaxes
 from ..intervening import intervened
 from ..primitives import PRIMITIVES
 from ..recurrence import Scan
+from ..tensors import functions
+from ..tensors.creation import sizes_of
+from ..tensors.functions import concat, matmul, stack, swapaxes
+from ..tensors.tensor import Tensor
 from ..unrolling import State, followed, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size

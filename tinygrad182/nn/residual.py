@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._tensor import Tensor
 from ..engine.marks import mark
+from ..tensors.tensor import Tensor
 from .checks import check_size
 from .init import Rng
 from .linear import Linear

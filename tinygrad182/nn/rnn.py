@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .._tensor import Tensor
+from ..tensors.tensor import Tensor
 from .checks import check_size
 from .init import Rng
 from .nonlinearity import Nonlinearity, bent, check_nonlinearity

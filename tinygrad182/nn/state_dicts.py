@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from .._suggestions.calls import told
-from .._tensor import Tensor
-from ..creation import tensor
 from ..errors import ArgumentError, StateDictError, brief
+from ..tensors.creation import tensor
+from ..tensors.tensor import Tensor
 from .embedding import Embedding
 from .gru import GRU
 from .linear import Linear

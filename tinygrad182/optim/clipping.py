@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from .._dtypes import widened
 from .._numbers import check_number
 from .._suggestions.calls import told
-from .._tensor import Tensor
 from ..arrays import backend
 from ..engine.recording import Leaf, is_tensor, wrap
 from ..errors import ArgumentError, GraphError
+from ..tensors.dtypes import widened
+from ..tensors.tensor import Tensor
 
 
 @told

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._numbers import real_number
-from .._tensor import Tensor
 from ..errors import ArgumentError, brief
+from ..tensors.tensor import Tensor
 from .optimizer import Optimizer, Setting
 
 _SEVERAL = (tuple, list, np.ndarray)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
-from .._dtypes import widened
 from .._numbers import check_number
 from .._suggestions.calls import Told, unknown_name
 from .._suggestions.torch_names import OPTIMIZER
-from .._tensor import Tensor
 from ..arrays import backend
 from ..engine.host import convert
 from ..engine.recording import is_tensor, wrap
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
 from ..nn.module import clear_gradients
+from ..tensors.dtypes import widened
+from ..tensors.tensor import Tensor
 
 
 class Setting:

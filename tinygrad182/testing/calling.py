@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..nn import Module
 from ..nn.recurrent import RecurrentLayer
+from ..tensors.tensor import Tensor
 from .naming import ALL, DICTS, Parameters, Role, both_biases, data_name, meant_by, role_of, unknown
 from .recordings import standing_in
 

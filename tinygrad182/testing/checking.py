@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..display.reprs import fold, shown, table, text, times
 from ..errors import ArgumentError, NotDifferentiableError
+from ..tensors.tensor import Tensor
 from .comparing import SMALLEST, Probes, compare
 from .faults import LEADING_AXES, PropertyError
 from .numerical import FivePoints

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..engine.recording import Leaf
 from ..errors import ArgumentError, GradientCheckError, TinygradError
 from ..nn import Module
+from ..tensors.tensor import Tensor
 from .checking import Checker, GradientCheck
 from .faults import PropertyError
 from .report import explain

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._tensor import Tensor
-from ..creation import tensor
 from ..display.reprs import fold, shown, table, text
 from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, ShapeError, TinygradError, brief
 from ..nn.recurrent import Recurrent, RecurrentLayer
+from ..tensors.creation import tensor
+from ..tensors.tensor import Tensor
 from .calling import Caller
 from .entries import Entry, entry_of_input, entry_of_parameter, entry_of_state
 from .formulas import Formula, formula_of

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
-from ..creation import tensor
 from ..errors import ArgumentError, brief
-from ..functions import stack
+from ..tensors.creation import tensor
+from ..tensors.functions import stack
+from ..tensors.tensor import Tensor
 from .calling import Given
 from .mistakes import Mistake
 

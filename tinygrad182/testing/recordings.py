@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from ..arrays import backend
-from ..creation import tensor
 from ..engine.autodiff import grad
 from ..engine.backpropagation import ancestors, backpropagate
 from ..engine.modes import enable_grad, modes_kept, no_grad
 from ..engine.recording import Node, needs_grad, node_of, wrap
+from ..tensors.creation import tensor
+from ..tensors.tensor import Tensor
 from ..transforms import push_forward
 from ..unrolling import unrolled
 from .faults import PropertyError

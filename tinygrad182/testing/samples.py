@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
-from ..creation import integers, tensor
 from ..engine.modes import default_device
 from ..engine.recording import Leaf, wrap
 from ..errors import ArgumentError
+from ..tensors.creation import integers, tensor
+from ..tensors.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]

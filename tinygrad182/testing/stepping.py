@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
-from ..creation import tensor
 from ..engine.autodiff import grad
 from ..engine.backpropagation import ancestors
 from ..engine.modes import enable_grad, modes_kept
@@ -17,6 +15,8 @@ from ..engine.recording import node_of, wrap
 from ..errors import ArgumentError, ShapeError, brief
 from ..intervening import gate_reader
 from ..nn.recurrent import Recurrent
+from ..tensors.creation import tensor
+from ..tensors.tensor import Tensor
 from .calling import Caller, Given
 from .loops import read
 from .recordings import Vector

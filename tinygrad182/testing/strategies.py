@@ -22,9 +22,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .._tensor import Tensor
-from ..creation import integers
 from ..errors import ArgumentError
+from ..tensors.creation import integers
+from ..tensors.tensor import Tensor
 from ._hypothesis import note, st
 from .indexing import KINDS, index_expressions
 from .samples import (

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..arrays import backend
-from ..creation import beside, tensor
 from ..engine.modes import enable_grad, modes_kept, no_grad
 from ..engine.recording import Leaf, is_tensor, wrap
 from ..errors import ArgumentError, DTypeError
+from ..tensors.creation import beside, tensor
+from ..tensors.tensor import Tensor
 from .recordings import Recording, Vector, as_laid_out, joined, standing_in
 
 

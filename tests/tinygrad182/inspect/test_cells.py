@@ -10,11 +10,11 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, host
-from tinygrad182 import functions
 from tinygrad182.engine.modes import scope
 from tinygrad182.inspect import paths, polynomials, weights
 from tinygrad182.kernels.products import Setting
 from tinygrad182.recurrence import Scan
+from tinygrad182.tensors import functions
 from tinygrad182.unrolling import run_steps
 
 inspect = tg.inspect

@@ -13,12 +13,13 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array
 from tests.tinygrad182.cells import KINDS as CELLS
-from tinygrad182 import functions, kernels, recurrence
+from tinygrad182 import kernels, recurrence
 from tinygrad182.arrays.backend import NUMPY
 from tinygrad182.kernels import arrays
 from tinygrad182.kernels.arrays import Deltas
 from tinygrad182.kernels.program import Program
 from tinygrad182.recurrence import Operands, Scan
+from tinygrad182.tensors import functions
 
 KINDS = tuple(CELLS)
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}

@@ -11,8 +11,8 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array, array, assert_close, const, device, host_only, leaf, write
 from tests.tinygrad182.kernels.cases import KINDS, loops, make
-from tinygrad182 import functions
 from tinygrad182.kernels import arrays
+from tinygrad182.tensors import functions
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 

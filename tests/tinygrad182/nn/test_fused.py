@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, array, assert_close, const, leaf, moved
-from tinygrad182 import functions
 from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.engine.recording import node_of
+from tinygrad182.tensors import functions
 
 KINDS = ("tanh", "relu", "identity", "lstm", "gru")
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}

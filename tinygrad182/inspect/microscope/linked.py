@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..._tensor import Tensor
 from ...arrays import backend
 from ...arrays.backend import Array
 from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, wrap
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
+from ...tensors.tensor import Tensor
 from ..gradients import gradients_in_bands, gradients_inside
 from ..hosting import Opened, opened
 from ..jacobians import jacobians_among

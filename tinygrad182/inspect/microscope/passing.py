@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._tensor import Tensor
 from ...arrays import backend
 from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import ancestors
@@ -18,6 +17,7 @@ from ...engine.memory import in_pass
 from ...engine.modes import enable_grad, modes_kept
 from ...engine.recording import Node, wrap
 from ...recurrence import is_scan
+from ...tensors.tensor import Tensor
 from ..gates import gate_names
 from ..gradients import gradients_in_bands
 from ..hosting import opened

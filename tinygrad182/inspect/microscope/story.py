@@ -9,12 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..._tensor import Tensor
 from ...arrays import backend
 from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import ancestors
 from ...engine.memory import in_pass
 from ...errors import GraphError, ShapeError
+from ...tensors.tensor import Tensor
 from ..flow import StackFlow, StateFlow, gradient_flow
 from ..operations import flow_among
 from ..paths import gain_split, path_split

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._suggestions import calls
-from ..._tensor import Tensor
 from ...display import charts
 from ...display.charts import Row
 from ...engine.recording import is_tensor
 from ...errors import ArgumentError, brief
-from ...functions import sum as total
 from ...nn import GRU, GRUCell, Module
 from ...nn.init import spectral_radius
 from ...nn.recurrent import Recurrent
+from ...tensors.functions import sum as total
+from ...tensors.tensor import Tensor
 from ..microscope.live import live_type
 from .charts import DRAWN, Names, chart_spec
 from .measuring import Measured, measure

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..._tensor import Tensor
 from ...errors import GraphError
 from ...nn.init import spectral_radius
+from ...tensors.tensor import Tensor
 from ..flow import gradient_flow
 from ..jacobians import StepJacobians, step_jacobians
 from ..operations import step_flow

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..._tensor import Tensor
-from ...creation import tensor
 from ...errors import ArgumentError
-from ...functions import sum as total
 from ...nn import GRU, LSTM, RNN, RecurrentLayer
 from ...nn.init import generator, spectral_radius
 from ...nn.nonlinearity import Nonlinearity, bent
+from ...tensors.creation import tensor
+from ...tensors.functions import sum as total
+from ...tensors.tensor import Tensor
 
 HostArray = np.ndarray[Any, Any]
 

@@ -6,12 +6,12 @@ import operator
 import string
 from typing import Any
 
-from ._tensor import Tensor
+from ..engine.recording import apply
+from ..errors import ArgumentError, ShapeError, TinygradError
+from ..primitives import PRIMITIVES
 from .creation import as_operands
-from .engine.recording import apply
-from .errors import ArgumentError, ShapeError, TinygradError
-from .primitives import PRIMITIVES
-from .rearranging import reshape
+from .shapes import reshape
+from .tensor import Tensor
 
 _SPARE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._einsum import einsum
-from ._suggestions.calls import names_of, told
-from ._suggestions.torch_names import TG
-from ._tensor import Tensor
-from .arrays import backend
-from .arrays.backend import SCALARS
-from .arrays.dlpack import imported
-from .arrays.namespaces import HALF, floating_type
+from .._suggestions.calls import names_of, told
+from .._suggestions.torch_names import TG
+from ..arrays import backend
+from ..arrays.backend import SCALARS
+from ..arrays.dlpack import imported
+from ..arrays.namespaces import HALF, floating_type
+from ..engine.operands import REFUSALS, as_array, explain
+from ..engine.recording import apply, is_tensor, wrap
+from ..errors import ArgumentError, ShapeError, brief
+from ..primitives import PRIMITIVES
+from ..primitives.reduction import count_along
 from .creation import (
     as_operand,
     as_operands,
@@ -40,18 +43,14 @@ from .creation import (
     without_lists,
     zeros_like,
 )
-from .engine.operands import REFUSALS, as_array, explain
-from .engine.recording import apply, is_tensor, wrap
-from .errors import ArgumentError, ShapeError, brief
+from .einsum import einsum
 from .indexing import (
     index,
     index_checked,  # noqa: F401 - rules call it
     scatter_add,
     take,
 )
-from .primitives import PRIMITIVES
-from .primitives.reduction import count_along
-from .rearranging import (
+from .shapes import (
     Axis,
     astype,
     broadcast_to,
@@ -72,6 +71,7 @@ from .rearranging import (
     transpose,
     unstack,
 )
+from .tensor import Tensor
 
 # --- elementwise --------------------------------------------------------------------------------
 

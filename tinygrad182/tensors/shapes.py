@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ._tensor import Tensor
-from .arrays import backend
-from .arrays.backend import check_device
+from ..arrays import backend
+from ..arrays.backend import check_device
+from ..engine.recording import apply
+from ..errors import ArgumentError, ShapeError, brief
+from ..primitives import PRIMITIVES
 from .creation import as_operands, as_tensor, filled, integers, one_integer, sizes_of
-from .engine.recording import apply
-from .errors import ArgumentError, ShapeError, brief
-from .primitives import PRIMITIVES
+from .tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
 

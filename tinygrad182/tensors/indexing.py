@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from ._tensor import Tensor
-from .arrays import backend
-from .arrays.backend import Array
-from .arrays.dlpack import imported
+from ..arrays import backend
+from ..arrays.backend import Array
+from ..arrays.dlpack import imported
+from ..engine.host import on_host, whole
+from ..engine.modes import MODES, PendingCheck
+from ..engine.operands import plain_array
+from ..engine.recording import apply, is_tensor, wrap
+from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
+from ..primitives import PRIMITIVES
+from ..primitives.index import ARRAY
 from .creation import as_tensor, beside
-from .engine.host import on_host, whole
-from .engine.modes import MODES, PendingCheck
-from .engine.operands import plain_array
-from .engine.recording import apply, is_tensor, wrap
-from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
-from .primitives import PRIMITIVES
-from .primitives.index import ARRAY
-from .rearranging import broadcast_to, expand_dims, negative_axis, permute_dims, reshape
+from .shapes import broadcast_to, expand_dims, negative_axis, permute_dims, reshape
+from .tensor import Tensor
 
 
 def index(x: Any, key: Any) -> Tensor:

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ._tensor import Tensor
-from ._trees import flatten, rebuild
-from .arrays import backend
-from .arrays.backend import Array, check_device, namespace_on
-from .arrays.dlpack import imported
-from .arrays.namespaces import numpy_dtype
-from .engine.host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
-from .engine.modes import default_device
-from .engine.operands import as_array, plain_array
-from .engine.recording import apply, is_tensor, needs_grad, wrap
-from .errors import ArgumentError, DTypeError, GraphError, ShapeError, TinygradError, brief
-from .primitives import PRIMITIVES
+from .._trees import flatten, rebuild
+from ..arrays import backend
+from ..arrays.backend import Array, check_device, namespace_on
+from ..arrays.dlpack import imported
+from ..arrays.namespaces import numpy_dtype
+from ..engine.host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
+from ..engine.modes import default_device
+from ..engine.operands import as_array, plain_array
+from ..engine.recording import apply, is_tensor, needs_grad, wrap
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, TinygradError, brief
+from ..primitives import PRIMITIVES
+from .tensor import Tensor
 
 float32, float64, int32, int64 = map(np.dtype, ("float32", "float64", "int32", "int64"))
 

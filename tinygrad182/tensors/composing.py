@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ._suggestions.calls import explain_call
-from ._tensor import Tensor
-from .arrays.namespaces import HALF
+from .._suggestions.calls import explain_call
+from ..arrays.namespaces import HALF
+from ..engine.host import is_host_data, on_host
+from ..engine.operands import REFUSALS, explain
+from ..errors import TinygradError
 from .creation import gathered
-from .engine.host import is_host_data, on_host
-from .engine.operands import REFUSALS, explain
-from .errors import TinygradError
 from .functions import floating
-from .rearranging import astype
+from .shapes import astype
+from .tensor import Tensor
 
 Function = Callable[..., Any]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import real_number
+from ..engine.operands import as_array
+from ..errors import ArgumentError, ShapeError, brief
 from . import functions as tg
-from ._numbers import real_number
-from ._tensor import Tensor
-from .engine.operands import as_array
-from .errors import ArgumentError, ShapeError, brief
-from .rearranging import Axis, negative_axes
+from .shapes import Axis, negative_axes
+from .tensor import Tensor
 
 
 @tg.accumulating

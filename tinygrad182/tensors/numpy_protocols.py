@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ._suggestions.numpy_names import hint
-from ._trees import flatten, rebuild
-from .engine.host import is_host_data, on_host
-from .engine.operands import refuse_subclass
-from .engine.recording import needs_grad
-from .errors import ArgumentError, DTypeError
+from .._suggestions.numpy_names import hint
+from .._trees import flatten, rebuild
+from ..engine.host import is_host_data, on_host
+from ..engine.operands import refuse_subclass
+from ..engine.recording import needs_grad
+from ..errors import ArgumentError, DTypeError
 
 ALIASES = {
     "absolute": "abs",

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import backend
-from .arrays.backend import Array
-from .arrays.dlpack import imported
-from .arrays.namespaces import numpy_dtype
-from .engine.recording import is_tensor
-from .errors import CallError, DTypeError
+from ..arrays import backend
+from ..arrays.backend import Array
+from ..arrays.dlpack import imported
+from ..arrays.namespaces import numpy_dtype
+from ..engine.recording import is_tensor
+from ..errors import CallError, DTypeError
 
 
 def read_target(target: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:

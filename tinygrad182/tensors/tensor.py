@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from . import _protocols
-from ._dtypes import read_target
-from ._methods import Count, augmented, method_of, operator_of
-from ._suggestions.calls import tell_methods, unknown_name
-from ._suggestions.torch_names import TENSOR
-from .arrays import backend
-from .arrays.backend import Array
-from .display.reprs import array_body, fold, shown, text, times
-from .engine import autodiff
-from .engine.host import read_as
-from .engine.recording import (
+from .._suggestions.calls import tell_methods, unknown_name
+from .._suggestions.torch_names import TENSOR
+from ..arrays import backend
+from ..arrays.backend import Array
+from ..display.reprs import array_body, fold, shown, text, times
+from ..engine import autodiff
+from ..engine.host import read_as
+from ..engine.recording import (
     Leaf,
     Node,
     apply,
@@ -31,8 +28,11 @@ from .engine.recording import (
     tensor_functions,
     wrap,
 )
-from .errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
-from .primitives import PRIMITIVES
+from ..errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
+from ..primitives import PRIMITIVES
+from . import numpy_protocols
+from .dtypes import read_target
+from .methods import Count, augmented, method_of, operator_of
 
 _NEGATIVE, _MATMUL = PRIMITIVES["negative"], PRIMITIVES["matmul"]
 
@@ -353,10 +353,10 @@ class Tensor:
         return int(self.item())
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        return _protocols.ufunc(tensor_functions(), ufunc, method, inputs, options)
+        return numpy_protocols.ufunc(tensor_functions(), ufunc, method, inputs, options)
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
-        return _protocols.function(tensor_functions(), function, args, options)
+        return numpy_protocols.function(tensor_functions(), function, args, options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import backend
+from ..arrays.dlpack import imported
+from ..arrays.namespaces import floating_type
+from ..engine.host import is_host_data, on_host
+from ..engine.recording import apply, is_tensor, wrap
+from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
+from ..primitives import PRIMITIVES
 from . import functions as tg
-from ._composing import Function, is_whole, named, points, widening
-from ._norms import matrix_norm, norm, vector_norm
-from ._tensor import Tensor
-from .arrays import backend
-from .arrays.dlpack import imported
-from .arrays.namespaces import floating_type
+from .composing import Function, is_whole, named, points, widening
 from .creation import (
     as_first,
     as_operands,
@@ -37,11 +39,9 @@ from .creation import (
     without_lists,
     zeros_like,
 )
-from .engine.host import is_host_data, on_host
-from .engine.recording import apply, is_tensor, wrap
-from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
-from .primitives import PRIMITIVES
-from .rearranging import Axis, negative_axes, negative_axis
+from .norms import matrix_norm, norm, vector_norm
+from .shapes import Axis, negative_axes, negative_axis
+from .tensor import Tensor
 
 
 def _row(doc: str, formula: Function) -> Function:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .engine.recording import apply
-from .errors import CallError, GraphError
-from .primitives import PRIMITIVES
+from ..engine.recording import apply
+from ..errors import CallError, GraphError
+from ..primitives import PRIMITIVES
 
 if TYPE_CHECKING:
-    from ._tensor import Tensor
+    from .tensor import Tensor
 
 
 def operator_of(name: str, reflected: bool = False) -> Callable[[Any, Any], Tensor]:
