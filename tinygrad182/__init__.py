@@ -42,7 +42,6 @@ from .errors import (
     UnknownPathError,
 )
 from .primitives import PRIMITIVES, Primitive, define
-from .recomputing import remat
 from .serialization import Checkpoint, load, save
 from .tensors import compositions, functions
 from .tensors.compositions import *  # noqa: F403 - as is this one's
@@ -64,7 +63,8 @@ from .tensors.creation import (
 )
 from .tensors.functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
 from .tensors.tensor import Tensor
-from .transforms import hessian, jacobian, jvp, vjp
+from .transforms.derivatives import hessian, jacobian, jvp, vjp
+from .transforms.recomputing import remat
 
 calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
 

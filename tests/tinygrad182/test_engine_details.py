@@ -11,12 +11,12 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_close, const, host, host_only, leaf, write
-from tinygrad182 import recomputing, transforms
 from tinygrad182.arrays import backend
 from tinygrad182.engine import backpropagation
 from tinygrad182.engine.backpropagation import Cotangents, ancestors, backpropagate
 from tinygrad182.engine.modes import at_time
 from tinygrad182.primitives.index import ARRAY
+from tinygrad182.transforms import derivatives, recomputing
 
 H = 1e-20
 
@@ -301,7 +301,7 @@ def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         walked.append(len(nodes))
         return nodes
 
-    for module in (backpropagation, transforms, recomputing):
+    for module in (backpropagation, derivatives, recomputing):
         monkeypatch.setattr(module, "ancestors", counting)
     return walked
 

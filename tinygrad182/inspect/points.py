@@ -22,7 +22,7 @@ from ..nn.recurrent import RecurrentCell, RecurrentLayer
 from ..tensors import functions
 from ..tensors.functions import broadcast_to, concat, matmul
 from ..tensors.tensor import Tensor
-from ..transforms import jacobian, vjp
+from ..transforms.derivatives import jacobian, vjp
 from .descent import Ends, HostArray, minimized
 from .table import text_table
 

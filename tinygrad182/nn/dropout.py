@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._draws import drawing_from
 from .._numbers import check_number
 from ..tensors.creation import beside
 from ..tensors.functions import where
 from ..tensors.tensor import Tensor
+from ..transforms.random_tape import drawing_from
 from .checks import as_input
 from .init import Rng, generator
 from .module import Module

@@ -15,7 +15,7 @@ from ..engine.modes import enable_grad, modes_kept, no_grad
 from ..engine.recording import Node, needs_grad, node_of, wrap
 from ..tensors.creation import tensor
 from ..tensors.tensor import Tensor
-from ..transforms import push_forward
+from ..transforms.derivatives import push_forward
 from ..unrolling import unrolled
 from .faults import PropertyError
 from .samples import laid_out

@@ -20,7 +20,7 @@ from tinygrad182.engine.recording import Node
 from tinygrad182.inspect import through as module_under_test
 from tinygrad182.inspect.through import shares_through
 from tinygrad182.primitives.index import Slice
-from tinygrad182.transforms import push_forward
+from tinygrad182.transforms.derivatives import push_forward
 
 from .test_trace import random_graph
 

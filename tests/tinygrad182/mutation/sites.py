@@ -14,7 +14,7 @@ import tinygrad182 as tg
 from tinygrad182.engine.recording import Leaf, is_tensor, node_of, wrap
 from tinygrad182.primitives import Primitive
 from tinygrad182.tensors import functions
-from tinygrad182.transforms import push_forward
+from tinygrad182.transforms.derivatives import push_forward
 
 from .cases import Call, Rule
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ._draws import Tape
-from ._trees import flatten, rebuild
-from .arrays import backend
-from .engine.backpropagation import ancestors, backpropagate
-from .engine.modes import MODES, Modes, deferred_checks, grad_mode, modes_kept, recording_as
-from .engine.recording import Leaf, Node, is_tensor, needs_grad, node_of, now, record, wrap
-from .errors import ArgumentError, InPlaceError
-from .primitives import Primitive
-from .primitives.primitive import Tangents
-from .tensors.indexing import index
-from .tensors.shapes import astype, concat, reshape
-from .transforms import alias, push_forward
+from .._trees import flatten, rebuild
+from ..arrays import backend
+from ..engine.backpropagation import ancestors, backpropagate
+from ..engine.modes import MODES, Modes, deferred_checks, grad_mode, modes_kept, recording_as
+from ..engine.recording import Leaf, Node, is_tensor, needs_grad, node_of, now, record, wrap
+from ..errors import ArgumentError, InPlaceError
+from ..primitives import Primitive
+from ..primitives.primitive import Tangents
+from ..tensors.indexing import index
+from ..tensors.shapes import astype, concat, reshape
+from .derivatives import alias, push_forward
+from .random_tape import Tape
 
 
 def remat(f: Callable[..., Any]) -> Callable[..., Any]:

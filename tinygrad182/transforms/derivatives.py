@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import backend
-from .engine.autodiff import grad
-from .engine.backpropagation import ancestors, backpropagate, defined
-from .engine.modes import MODES, enable_grad, grad_mode, modes_kept
-from .engine.recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
-from .errors import ArgumentError, ShapeError
-from .primitives import PRIMITIVES, Primitive
-from .tensors.creation import beside, full_like, gathered, tensor, zeros_like
-from .tensors.shapes import astype
-from .tensors.tensor import Tensor
+from ..arrays import backend
+from ..engine.autodiff import grad
+from ..engine.backpropagation import ancestors, backpropagate, defined
+from ..engine.modes import MODES, enable_grad, grad_mode, modes_kept
+from ..engine.recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
+from ..errors import ArgumentError, ShapeError
+from ..primitives import PRIMITIVES, Primitive
+from ..tensors.creation import beside, full_like, gathered, tensor, zeros_like
+from ..tensors.shapes import astype
+from ..tensors.tensor import Tensor
 
 Outputs = Tensor | tuple[Tensor, ...]
 

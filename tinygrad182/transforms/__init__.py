@@ -1,0 +1,1 @@
+"""Functions of functions: ``vjp``, ``jvp``, ``jacobian``, ``hessian`` and ``remat``."""
