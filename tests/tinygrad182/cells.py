@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import tinygrad182 as tg
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence.scans import Scan
 
 
 def peephole_step(

@@ -24,7 +24,7 @@ from tests.support import (
 )
 from tinygrad182.engine.backpropagation import ancestors, backpropagate
 from tinygrad182.engine.recording import Node, node_of
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence.scans import Scan
 from tinygrad182.testing import strategies
 
 from . import oracles

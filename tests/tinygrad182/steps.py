@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, const
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence.scans import Scan
 from tinygrad182.tensors import functions
 
 Step = Callable[..., Any]

@@ -21,9 +21,9 @@ from tests.support import Array, assert_close, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
 from tests.tinygrad182.steps import BINARY, COMPARE, UNARY, Cell, cells, step_by_step
-from tinygrad182 import recurrence, tracing
 from tinygrad182.arrays.backend import NUMPY
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence import scans, tracing
+from tinygrad182.recurrence.scans import Scan
 from tinygrad182.tensors import functions
 
 CLOSE = 1e-10
@@ -539,7 +539,7 @@ def test_it_is_derived_once_for_each_choice_of_parameters(monkeypatch: pytest.Mo
     def step(xp: Any, x: Any, h: Any, state: Any, slope: float = 1.0) -> Any:
         return (xp.maximum(x + h, slope * (x + h)),)
 
-    monkeypatch.setattr(recurrence, "derive", counted)
+    monkeypatch.setattr(scans, "derive", counted)
     scan = Scan.of("counted", step, ("z",), ("h",))
     inputs = [leaf(a) for a in Cell(1, (), (("state", 0),)).operands(3, 2, 2, 4)]
     for slope in (0.1, 0.2, 0.1):

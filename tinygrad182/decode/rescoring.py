@@ -16,7 +16,7 @@ from ..engine.marks import Mark, mark
 from ..engine.modes import MODES, Scope, at_time, modes_kept, scope
 from ..engine.recording import Node, is_tensor, node_of, now, wrap
 from ..errors import ArgumentError, DecodingError, brief
-from ..recurrence import is_scan, steps_of_scan
+from ..recurrence.scans import is_scan, steps_of_scan
 from ..tensors.creation import as_tensor
 from ..tensors.functions import astype, stack
 from ..tensors.tensor import Tensor

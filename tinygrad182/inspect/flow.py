@@ -17,9 +17,9 @@ from ..engine.backpropagation import ancestors, descendants
 from ..engine.memory import in_pass
 from ..engine.recording import Node
 from ..errors import UnknownPathError
-from ..recurrence import by_definition, steps_of_scan
+from ..recurrence.scans import by_definition, steps_of_scan
+from ..recurrence.unrolling import opening
 from ..tensors.tensor import Tensor
-from ..unrolling import opening
 from .drawn import Drawn, curves
 from .gradients import (
     Found,

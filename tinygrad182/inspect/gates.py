@@ -13,8 +13,8 @@ from typing import Any
 
 from ..arrays.backend import Array
 from ..engine.recording import Leaf, Node
-from ..intervening import gates_of
 from ..kernels.program import Listing, Register, Tape
+from ..recurrence.intervening import gates_of
 
 Recorded = tuple[Array, tuple[Any, ...]]
 """A node's value, and what it was computed from."""

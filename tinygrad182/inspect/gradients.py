@@ -29,7 +29,7 @@ from ..kernels.powers import (
 from ..kernels.powers import power as power_of_two
 from ..kernels.products import Sent, Weighted
 from ..primitives.index import Slice
-from ..recurrence import Scan, Window, is_scan
+from ..recurrence.scans import Scan, Window, is_scan
 from .along import sent
 from .scaling import (
     Band,

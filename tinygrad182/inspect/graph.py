@@ -20,9 +20,9 @@ from ..engine.modes import enable_grad, modes_kept, no_grad
 from ..engine.recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
 from ..primitives import PRIMITIVES
-from ..recurrence import Scan, is_scan
+from ..recurrence.scans import Scan, is_scan
+from ..recurrence.unrolling import opening, operations
 from ..tensors.tensor import Tensor
-from ..unrolling import opening, operations
 from . import dot, terminal
 from .flow import gradient_flow
 from .gates import gate_names

@@ -15,7 +15,7 @@ from ..engine.modes import modes_kept, no_grad
 from ..engine.recording import Node
 from ..errors import ArgumentError, GraphError
 from ..kernels.powers import times_rows
-from ..recurrence import is_scan
+from ..recurrence.scans import is_scan
 from ..tensors.tensor import Tensor
 from .hosting import Opened, opened
 from .polynomials import (

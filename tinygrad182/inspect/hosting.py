@@ -20,9 +20,9 @@ from ..engine.autodiff import seeds_of
 from ..engine.backpropagation import ancestors, dense, pull
 from ..engine.recording import Node
 from ..primitives import PRIMITIVES
-from ..recurrence import is_scan
+from ..recurrence.scans import is_scan
+from ..recurrence.unrolling import opening, unrolled
 from ..tensors.tensor import Tensor
-from ..unrolling import opening, unrolled
 from .gradients import Seed
 from .recurrences import Stack, one_stack
 

@@ -18,7 +18,7 @@ from ..engine.recording import Leaf, Node, is_tensor, node_of
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
-from ..recurrence import Scan, steps_of_scan
+from ..recurrence.scans import Scan, steps_of_scan
 from ..tensors.tensor import Tensor
 from .gradients import Found
 from .recurrences import Recurrence, one_stack

@@ -14,7 +14,7 @@ from .._suggestions.calls import told
 from ..engine.host import is_host_data
 from ..engine.modes import MODES, ModeContext, Modes
 from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, UnknownPathError, brief
-from ..intervening import Intervention
+from ..recurrence.intervening import Intervention
 from ..tensors.creation import tensor
 from ..tensors.functions import broadcast_to
 from ..tensors.tensor import Tensor

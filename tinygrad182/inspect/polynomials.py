@@ -18,7 +18,7 @@ from ..kernels.arrays import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
 from ..kernels.program import Run, Weights
 from ..primitives.index import Slice
-from ..recurrence import is_scan
+from ..recurrence.scans import is_scan
 from .along import sent
 from .gradients import RowCotangents, Rows, at_band, states_of
 from .scaling import Band, Power, joined

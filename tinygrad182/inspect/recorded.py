@@ -15,12 +15,12 @@ from ..engine.backpropagation import ancestors, backpropagate
 from ..engine.memory import in_pass
 from ..engine.modes import enable_grad, modes_kept
 from ..engine.recording import Node, wrap
-from ..recurrence import is_scan
+from ..recurrence.scans import is_scan
+from ..recurrence.unrolling import opening
 from ..tensors import functions as tg
 from ..tensors.creation import zeros_like
 from ..tensors.norms import vector_norm
 from ..tensors.tensor import Tensor
-from ..unrolling import opening
 from .recurrences import Recurrence, stacks_of
 from .scaling import HostArray
 from .table import text_table

@@ -13,7 +13,7 @@ from ..engine.marks import Mark
 from ..engine.modes import Scope
 from ..engine.recording import Node
 from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
-from ..recurrence import Scan, steps_of_scan
+from ..recurrence.scans import Scan, steps_of_scan
 
 
 class Recurrence:

@@ -19,9 +19,9 @@ from ..engine.modes import Modes, modes_kept, no_grad, recording_as
 from ..engine.recording import Leaf, Node, is_tensor, node_of, wrap
 from ..errors import ArgumentError
 from ..kernels.powers import or_zero, sizes_of, times_rows
-from ..recurrence import Scan
+from ..recurrence.scans import Scan
+from ..recurrence.unrolling import State, recorded
 from ..tensors.tensor import Tensor
-from ..unrolling import State, recorded
 from .gradients import Inside, RowCotangents, Seed, gradients_inside
 from .recurrences import Stack
 from .scaling import Power, in_own_type, zeros_like

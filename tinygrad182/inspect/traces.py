@@ -15,7 +15,7 @@ from ..engine.autodiff import seeds_of
 from ..engine.backpropagation import ancestors
 from ..engine.recording import Leaf, Node
 from ..errors import ArgumentError, CheckpointError
-from ..recurrence import is_scan
+from ..recurrence.scans import is_scan
 from ..serialization import read_arrays, write_arrays
 from ..tensors.tensor import Tensor
 from .gradients import Seed, gradients_inside

@@ -14,7 +14,7 @@ from ..engine.modes import modes_kept, no_grad
 from ..engine.recording import Leaf, Node
 from ..errors import GraphError
 from ..kernels.powers import NOTHING, largest_exponent
-from ..unrolling import unrolled
+from ..recurrence.unrolling import unrolled
 from .axes import TimeAxis, is_told_apart, operand_axes, step_taken
 from .gradients import gradients_in_bands
 from .parts import CheckedParts, Part

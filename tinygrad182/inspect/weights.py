@@ -15,7 +15,7 @@ from ..engine.recording import Leaf, Node, is_tensor, node_of
 from ..errors import ArgumentError, DTypeError, UnknownPathError
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
-from ..recurrence import is_scan, steps_of_scan
+from ..recurrence.scans import is_scan, steps_of_scan
 from ..tensors.tensor import Tensor
 from .gradients import Inside, gradients_inside
 from .hosting import on_host

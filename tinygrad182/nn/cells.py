@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, brief
-from ..recurrence import RESERVED, Scan
+from ..recurrence.scans import RESERVED, Scan
 from ..tensors import functions
 from ..tensors.creation import tensor
 from ..tensors.tensor import Tensor

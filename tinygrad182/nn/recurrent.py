@@ -18,14 +18,14 @@ from ..engine.marks import mark, marked
 from ..engine.modes import MODES, in_step_of, modes_kept, scope
 from ..engine.recording import apply, record, wrap
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
-from ..intervening import intervened
 from ..primitives import PRIMITIVES
-from ..recurrence import Scan
+from ..recurrence.intervening import intervened
+from ..recurrence.scans import Scan
+from ..recurrence.unrolling import State, followed, run_steps
 from ..tensors import functions
 from ..tensors.creation import sizes_of
 from ..tensors.functions import concat, matmul, stack, swapaxes
 from ..tensors.tensor import Tensor
-from ..unrolling import State, followed, run_steps
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
 from .dropout import dropped

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..nn import GRU, LSTM, RNN
 from ..nn.nonlinearity import bent
-from ..recurrence import Scan
+from ..recurrence.scans import Scan
 from ..tensors import functions
 from ..tensors.functions import concat, sigmoid, tanh
 

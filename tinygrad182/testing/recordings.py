@@ -13,10 +13,10 @@ from ..engine.autodiff import grad
 from ..engine.backpropagation import ancestors, backpropagate
 from ..engine.modes import enable_grad, modes_kept, no_grad
 from ..engine.recording import Node, needs_grad, node_of, wrap
+from ..recurrence.unrolling import unrolled
 from ..tensors.creation import tensor
 from ..tensors.tensor import Tensor
 from ..transforms.derivatives import push_forward
-from ..unrolling import unrolled
 from .faults import PropertyError
 from .samples import laid_out
 

@@ -13,8 +13,8 @@ from ..arrays import backend
 from ..engine.backpropagation import ancestors
 from ..engine.recording import Node, apply, node_of
 from ..primitives import PRIMITIVES
-from ..recurrence import is_scan
-from ..unrolling import unrolled
+from ..recurrence.scans import is_scan
+from ..recurrence.unrolling import unrolled
 from .faults import LEADING_AXES, PropertyError
 from .recordings import Vector
 from .vectors import VectorFunction

@@ -13,8 +13,8 @@ from ..engine.backpropagation import ancestors
 from ..engine.modes import enable_grad, modes_kept
 from ..engine.recording import node_of, wrap
 from ..errors import ArgumentError, ShapeError, brief
-from ..intervening import gate_reader
 from ..nn.recurrent import Recurrent
+from ..recurrence.intervening import gate_reader
 from ..tensors.creation import tensor
 from ..tensors.tensor import Tensor
 from .calling import Caller, Given

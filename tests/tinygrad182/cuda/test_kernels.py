@@ -24,7 +24,7 @@ from tinygrad182.kernels.arrays import ALL, Deltas, Ends
 from tinygrad182.kernels.cuda_c import EXPRESSIONS
 from tinygrad182.kernels.program import Listing, Program, Run, Tape, Weights
 from tinygrad182.primitives import PRIMITIVES, Primitive
-from tinygrad182.tracing import KNOWN
+from tinygrad182.recurrence.tracing import KNOWN
 
 cupy = pytest.importorskip("cupy")
 try:

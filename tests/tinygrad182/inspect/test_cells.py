@@ -13,9 +13,9 @@ from tests.support import Array, assert_close, host
 from tinygrad182.engine.modes import scope
 from tinygrad182.inspect import paths, polynomials, weights
 from tinygrad182.kernels.products import Setting
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence.scans import Scan
+from tinygrad182.recurrence.unrolling import run_steps
 from tinygrad182.tensors import functions
-from tinygrad182.unrolling import run_steps
 
 inspect = tg.inspect
 T, B, H = 6, 3, 4

@@ -10,7 +10,7 @@ from hypothesis import given
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, const, host, leaf, write
-from tinygrad182 import recurrence
+from tinygrad182.recurrence import scans
 
 from .loops import Case, cases
 
@@ -61,7 +61,7 @@ def test_in_windows_of_time(kind: str, scale: float, monkeypatch: pytest.MonkeyP
     def windows(m: Any, shape: Any) -> list[range]:
         return [range(i, min(i + 7, shape[0])) for i in range(0, shape[0], 7)]
 
-    monkeypatch.setattr(recurrence, "windows", windows)
+    monkeypatch.setattr(scans, "windows", windows)
     found = flow_of(loss, backward=True)
     assert_same_flow(found, expected)
     for name, g in grads(case.layer).items():

@@ -214,7 +214,7 @@ def test_a_step_of_many_windows(steps: int, monkeypatch: pytest.MonkeyPatch) -> 
     graph = inspect.trace((lstm(leaf(np.ones((steps, 2, 2))))[0] ** 2).sum())
     (node,) = graph.select(op="lstm_scan")
     cut = [range(i, min(i + 7, steps)) for i in range(0, steps, 7)]
-    monkeypatch.setattr("tinygrad182.recurrence.windows", lambda m, shape: cut)
+    monkeypatch.setattr("tinygrad182.recurrence.scans.windows", lambda m, shape: cut)
     for time in range(steps):
         for name in ("h", "c"):
             (here,) = graph.expand(node, time).select(name=name, time=time)

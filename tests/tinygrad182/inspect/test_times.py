@@ -14,7 +14,7 @@ from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.engine.recording import Node, node_of
 from tinygrad182.inspect.axes import TimeAxis
 from tinygrad182.inspect.times import places
-from tinygrad182.unrolling import unrolled
+from tinygrad182.recurrence.unrolling import unrolled
 
 
 def read(loss: tg.Tensor) -> tuple[list[Node], dict[Node, int], dict[Node, TimeAxis]]:

@@ -13,12 +13,13 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array
 from tests.tinygrad182.cells import KINDS as CELLS
-from tinygrad182 import kernels, recurrence
+from tinygrad182 import kernels
 from tinygrad182.arrays.backend import NUMPY
 from tinygrad182.kernels import arrays
 from tinygrad182.kernels.arrays import Deltas
 from tinygrad182.kernels.program import Program
-from tinygrad182.recurrence import Operands, Scan
+from tinygrad182.recurrence import scans
+from tinygrad182.recurrence.scans import Operands, Scan
 from tinygrad182.tensors import functions
 
 KINDS = tuple(CELLS)
@@ -160,7 +161,7 @@ def loops(form: str, steps: int | None = None) -> Iterator[None]:
         if form == "compiled" and not are_compiled():
             pytest.skip("no compiled loops here")
         if steps is not None:
-            for module in (arrays, recurrence):
+            for module in (arrays, scans):
                 patch.setattr(module, "windows", lambda m, shape: _cut(shape[0], steps))
         yield
 

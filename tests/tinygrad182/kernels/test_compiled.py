@@ -25,7 +25,7 @@ from tinygrad182 import _caches, kernels
 from tinygrad182.kernels import arrays, program
 from tinygrad182.kernels.arrays import ALL, Ends
 from tinygrad182.kernels.program import MASKS, Program, Weights
-from tinygrad182.tracing import KNOWN
+from tinygrad182.recurrence.tracing import KNOWN
 
 pytestmark = pytest.mark.skipif(not are_compiled(), reason="no compiled loops here")
 if are_compiled():

@@ -10,11 +10,11 @@ import pytest
 
 from tests.support import Array, assert_close
 from tests.tinygrad182.kernels.cases import KINDS, Case, make
-from tinygrad182 import recurrence
 from tinygrad182.arrays.backend import NAMESPACES
 from tinygrad182.arrays.namespaces import NumPyLike
 from tinygrad182.kernels import arrays, products
 from tinygrad182.kernels.arrays import windows
+from tinygrad182.recurrence import scans
 
 
 class OnDevice(np.ndarray[Any, Any]):
@@ -98,7 +98,7 @@ class Loops:
 
 @pytest.fixture(autouse=True)
 def _loops_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (recurrence, products):
+    for module in (scans, products):
         on_host = module.loops
         monkeypatch.setattr(
             module,

@@ -15,10 +15,11 @@ from tests.tinygrad182.cells import KINDS, Kind
 from tests.tinygrad182.kernels import cases
 from tests.tinygrad182.kernels.cases import Case, make
 from tests.tinygrad182.steps import step_by_step
-from tinygrad182 import kernels, recurrence, tracing
+from tinygrad182 import kernels
 from tinygrad182.kernels import arrays, products, program
 from tinygrad182.kernels.program import Listing, Program, Register, Tape
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence import scans, tracing
+from tinygrad182.recurrence.scans import Scan
 
 # --- what is looked at ----------------------------------------------------------------------------
 
@@ -118,8 +119,8 @@ def derived_anew() -> Iterator[None]:
 
 
 def _forget() -> None:
-    recurrence._DERIVED.clear()
-    recurrence._BY_TEXT.clear()  # what is kept alive elsewhere has been worked on without a fault
+    scans._DERIVED.clear()
+    scans._BY_TEXT.clear()  # what is kept alive elsewhere has been worked on without a fault
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def _around(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[.
 
 def _wherever(patch: pytest.MonkeyPatch, name: str, change: Callable[..., Any]) -> None:
     """Patch a function in every module that has imported it."""
-    for module in (arrays, products, program, tracing, recurrence):
+    for module in (arrays, products, program, tracing, scans):
         if hasattr(module, name):
             _around(patch, module, name, change)
 
@@ -372,6 +373,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("of several windows the first is dropped")
 def _(patch: pytest.MonkeyPatch) -> None:
-    for module in (arrays, recurrence):
+    for module in (arrays, scans):
         patch.setattr(module, "windows", lambda m, shape: cases._cut(shape[0], 2))
-    _around(patch, recurrence, "joined", lambda f, m, windows, parts: f(m, windows[1:], parts))
+    _around(patch, scans, "joined", lambda f, m, windows, parts: f(m, windows[1:], parts))

@@ -13,7 +13,7 @@ import pytest
 
 from tinygrad182 import kernels
 from tinygrad182.primitives import PRIMITIVES, Primitive
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence.scans import Scan
 
 from .. import checks, corners
 from ..table import Row

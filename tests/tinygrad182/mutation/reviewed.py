@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygrad182.primitives import Primitive
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence.scans import Scan
 
 from .sites import Site
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinygrad182.engine.recording import is_tensor
-from tinygrad182.recurrence import Operands, Scan
+from tinygrad182.recurrence.scans import Operands, Scan
 
 from .cases import Call
 from .mutants import Fault, asks

@@ -15,7 +15,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import device
 from tinygrad182.kernels.program import Register
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence.scans import Scan
 
 from .. import checks, corners
 from ..table import ROWS

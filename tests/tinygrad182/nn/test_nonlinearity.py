@@ -17,7 +17,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, assert_same_bits, const, host, host_only, leaf
 from tests.tinygrad182.kernels.cases import loops
 from tests.tinygrad182.nn.own_cells import SWISH, swish
-from tinygrad182 import recurrence, tracing
+from tinygrad182.recurrence import scans, tracing
 
 T, B, I, H = 5, 2, 2, 3  # noqa: E741
 
@@ -369,7 +369,7 @@ def test_it_is_derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
         derived.append(given)
         return tracing.derive(*given)
 
-    monkeypatch.setattr(recurrence, "derive", counted)
+    monkeypatch.setattr(scans, "derive", counted)
     layer = made(lambda x: tg.atan(0.4375 * x))
     for _ in range(3):
         by_gradients(layer)

@@ -11,7 +11,7 @@ import numpy as np
 
 import tinygrad182 as tg
 from tests.support import Array
-from tinygrad182.recurrence import Scan
+from tinygrad182.recurrence.scans import Scan
 from tinygrad182.tensors import functions
 
 from .row import Row, Shape, real, row

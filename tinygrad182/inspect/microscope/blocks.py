@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...engine.recording import Leaf, Node
 from ...errors import GraphError, ShapeError
-from ...recurrence import is_scan
+from ...recurrence.scans import is_scan
 from ..recurrences import Stack, stacks_of
 
 Key = tuple[str | int, ...]

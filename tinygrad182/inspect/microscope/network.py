@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node
 from ...primitives import PRIMITIVES
-from ...recurrence import by_definition
-from ...unrolling import opening
+from ...recurrence.scans import by_definition
+from ...recurrence.unrolling import opening
 from ..gradients import Found, Seed, gradients_inside
 from ..scaling import log10_norm, log10_together
 from .blocks import Key, blocks_of, has_gradient

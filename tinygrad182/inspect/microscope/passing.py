@@ -16,7 +16,7 @@ from ...engine.backpropagation import ancestors
 from ...engine.memory import in_pass
 from ...engine.modes import enable_grad, modes_kept
 from ...engine.recording import Node, wrap
-from ...recurrence import is_scan
+from ...recurrence.scans import is_scan
 from ...tensors.tensor import Tensor
 from ..gates import gate_names
 from ..gradients import gradients_in_bands

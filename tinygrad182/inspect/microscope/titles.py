@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ...engine.recording import Leaf, Node
-from ...recurrence import Scan, is_scan
+from ...recurrence.scans import Scan, is_scan
 from ..recurrences import Stack
 from .blocks import EVERYTHING, INPUT, LOSS, Blocks, Key, has_gradient
 

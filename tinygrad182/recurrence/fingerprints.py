@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .primitives import Primitive
+from ..primitives import Primitive
 
 _WRITTEN = (bool, int, float, complex, str, tuple, list, dict, np.generic, type(None))
 """Types of values that are told apart by how they are written."""

@@ -12,13 +12,13 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from .engine.modes import MODES, Scope
-from .engine.recording import apply
-from .errors import ArgumentError, DTypeError, GraphError, ShapeError, UnknownPathError
-from .kernels.program import Listing, OwnRules, Register, evaluate, reachable
-from .recurrence import Scan, own
-from .tensors import functions
-from .tensors.tensor import Tensor
+from ..engine.modes import MODES, Scope
+from ..engine.recording import apply
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, UnknownPathError
+from ..kernels.program import Listing, OwnRules, Register, evaluate, reachable
+from ..tensors import functions
+from ..tensors.tensor import Tensor
+from .scans import Scan, own
 from .tracing import listed
 
 Change = Callable[[Tensor], Tensor]

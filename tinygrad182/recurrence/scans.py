@@ -16,19 +16,19 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ._fingerprints import fingerprint
-from .arrays.backend import SCALARS, Array, namespace
-from .arrays.namespaces import HALF
-from .engine.backpropagation import ancestors
-from .engine.modes import in_step_of, modes_kept, no_grad
-from .engine.recording import Node, apply, node_of, wrap
-from .kernels import loops
-from .kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
-from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
-from .kernels.program import Program, Run, Weights
-from .primitives import Primitive
-from .primitives.primitive import Rule
-from .tensors import functions
+from ..arrays.backend import SCALARS, Array, namespace
+from ..arrays.namespaces import HALF
+from ..engine.backpropagation import ancestors
+from ..engine.modes import in_step_of, modes_kept, no_grad
+from ..engine.recording import Node, apply, node_of, wrap
+from ..kernels import loops
+from ..kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
+from ..kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
+from ..kernels.program import Program, Run, Weights
+from ..primitives import Primitive
+from ..primitives.primitive import Rule
+from ..tensors import functions
+from .fingerprints import fingerprint
 from .tracing import Derived, derive
 
 SINGLE = np.dtype("float32")

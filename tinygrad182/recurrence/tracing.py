@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays.backend import NAMESPACES, SCALARS, Array, Key, Namespace
-from .arrays.namespaces import SHARED, numpy_dtype
-from .engine.backpropagation import ancestors
-from .engine.modes import Modes, Scope, modes_kept, recording_as, unwatched
-from .engine.recording import Leaf, Node, node_of, wrap
-from .errors import DeviceError
-from .kernels.operators import Operators
-from .kernels.program import (
+from ..arrays.backend import NAMESPACES, SCALARS, Array, Key, Namespace
+from ..arrays.namespaces import SHARED, numpy_dtype
+from ..engine.backpropagation import ancestors
+from ..engine.modes import Modes, Scope, modes_kept, recording_as, unwatched
+from ..engine.recording import Leaf, Node, node_of, wrap
+from ..errors import DeviceError
+from ..kernels.operators import Operators
+from ..kernels.program import (
     CHEAP,
     MASKS,
     Listing,
@@ -35,8 +35,8 @@ from .kernels.program import (
     rebuilt,
     stands_for_its_first,
 )
-from .primitives import PRIMITIVES, Primitive
-from .tensors import functions
+from ..primitives import PRIMITIVES, Primitive
+from ..tensors import functions
 
 # fmt: off
 KNOWN = CHEAP | MASKS | frozenset((

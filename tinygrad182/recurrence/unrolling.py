@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .engine.backpropagation import ancestors
-from .engine.marks import mark
-from .engine.modes import MODES, Modes, Scope, at_time, enable_grad, modes_kept, recording_as
-from .engine.recording import Leaf, Node, node_of, wrap
-from .recurrence import Scan, by_definition, is_scan, own
-from .tensors import functions
-from .tensors.creation import ones, tensor
-from .tensors.functions import stack
-from .tensors.tensor import Tensor
+from ..engine.backpropagation import ancestors
+from ..engine.marks import mark
+from ..engine.modes import MODES, Modes, Scope, at_time, enable_grad, modes_kept, recording_as
+from ..engine.recording import Leaf, Node, node_of, wrap
+from ..tensors import functions
+from ..tensors.creation import ones, tensor
+from ..tensors.functions import stack
+from ..tensors.tensor import Tensor
+from .scans import Scan, by_definition, is_scan, own
 
 State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""

@@ -1,0 +1,1 @@
+"""Recurrences over time: from a cell's step to one fused operation, and back to single steps."""
