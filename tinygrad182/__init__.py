@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import decode, inspect, nn, optim, testing
-from ._suggestions import calls, torch_names
+from ._suggestions import calls as _calls
+from ._suggestions import torch_names as _torch_names
 from .arrays import backend, cuda
 from .arrays.backend import cuda_is_available
 from .engine.autodiff import grad
@@ -66,7 +67,7 @@ from .tensors.tensor import Tensor
 from .transforms.derivatives import hessian, jacobian, jvp, vjp
 from .transforms.recomputing import remat
 
-calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
+_calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
 clamp = clip  # noqa: F405 - PyTorch's name
@@ -74,6 +75,6 @@ from_numpy = tensor  # PyTorch's name; the memory is not shared
 unsqueeze = expand_dims  # noqa: F405 - PyTorch's name
 
 if not TYPE_CHECKING:
-    __getattr__ = calls.names_of(__name__, "tg", torch_names.TG)
+    __getattr__ = _calls.names_of(__name__, "tg", _torch_names.TG)
 
 __version__ = "0.1.0"

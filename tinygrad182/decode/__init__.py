@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._suggestions import calls
+from .._suggestions import calls as _calls
 from .best_first import exact_search
 from .lattice import Lattice, LatticeStep
 from .rescoring import rescore
@@ -26,7 +26,7 @@ __all__ = [
     "sample",
 ]
 
-calls.tell_in(globals())
+_calls.tell_in(globals())
 
 if not TYPE_CHECKING:
-    __getattr__ = calls.names_of(__name__, "tg.decode", {})
+    __getattr__ = _calls.names_of(__name__, "tg.decode", {})

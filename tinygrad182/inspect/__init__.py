@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._suggestions import calls
+from .._suggestions import calls as _calls
 from ..engine.marks import mark
 from .anomaly import Anomaly, first_anomaly
 from .drawn import draw_matrix
@@ -83,7 +83,7 @@ __all__ = [
     "weight_grad_by_time",
 ]
 
-calls.tell_in(globals())
+_calls.tell_in(globals())
 
 if not TYPE_CHECKING:
-    __getattr__ = calls.names_of(__name__, "tg.inspect", {})
+    __getattr__ = _calls.names_of(__name__, "tg.inspect", {})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._suggestions import calls, torch_names
+from .._suggestions import calls as _calls
+from .._suggestions import torch_names as _torch_names
 from ..primitives import PRIMITIVES
 from . import functional, init
 from .containers import ModuleDict, ModuleList
@@ -55,4 +56,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = calls.names_of(__name__, "tg.nn", torch_names.NN)
+    __getattr__ = _calls.names_of(__name__, "tg.nn", _torch_names.NN)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._numbers import real_number
-from .._suggestions import calls, torch_names
+from .._suggestions import calls as _calls
+from .._suggestions import torch_names as _torch_names
 from ..engine.host import numbers_as, read_as
 from ..engine.modes import default_device
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
@@ -33,14 +34,14 @@ def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) 
     return Parameter(values, dtype=dtype or "float32", device=default_device(device))
 
 
-@calls.told
+@_calls.told
 def uniform_(p: Tensor, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with numbers drawn uniformly from [low, high)."""
     low, high = _finite("uniform_", low=low, high=high)
     return _fill(p, generator(rng).uniform(low, high, p.shape))
 
 
-@calls.told
+@_calls.told
 def normal_(p: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with normally distributed numbers."""
     mean, std = _finite("normal_", mean=mean, std=std)
@@ -49,13 +50,13 @@ def normal_(p: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> 
     return _fill(p, generator(rng).normal(mean, std, p.shape))
 
 
-@calls.told
+@_calls.told
 def constant_(p: Tensor, value: float) -> Tensor:
     """Fill with one number."""
     return _fill(p, np.full(p.shape, read_as(value, np.zeros(()), "constant_")))
 
 
-@calls.told
+@_calls.told
 def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill a matrix with orthonormal rows or columns (whichever are fewer) times ``gain``.
 
@@ -71,7 +72,7 @@ def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     return _fill(p, gain * (q if rows >= columns else q.T))
 
 
-@calls.told
+@_calls.told
 def spectral_radius(matrix: Any) -> float:
     """Largest eigenvalue magnitude of a square matrix, in float64.
 
@@ -94,7 +95,7 @@ def spectral_radius(matrix: Any) -> float:
     return float(np.abs(np.linalg.eigvals(values)).max())
 
 
-@calls.told
+@_calls.told
 def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     """Scale a square matrix so that its largest eigenvalue magnitude is ``radius``.
 
@@ -139,4 +140,4 @@ def _fill(p: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = calls.names_of(__name__, "tg.nn.init", torch_names.INIT)
+    __getattr__ = _calls.names_of(__name__, "tg.nn.init", _torch_names.INIT)

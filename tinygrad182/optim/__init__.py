@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._suggestions import calls, torch_names
+from .._suggestions import calls as _calls
+from .._suggestions import torch_names as _torch_names
 from . import lr_scheduler
 from .clipping import clip_grad_norm_, clip_grad_value_
 from .methods import SGD, Adam, AdamW
@@ -21,4 +22,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = calls.names_of(__name__, "tg.optim", torch_names.OPTIM)
+    __getattr__ = _calls.names_of(__name__, "tg.optim", _torch_names.OPTIM)
