@@ -17,7 +17,7 @@ from ..engine.recording import Node
 from ..kernels.powers import largest_exponent
 from ..primitives.index import Slice
 from .hosting import twins_of
-from .scaling import times_power
+from .passes.scaling import times_power
 
 if TYPE_CHECKING:
     from .graph import Graph, GraphNode  # which draws anomalies

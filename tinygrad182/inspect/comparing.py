@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .scaling import HostArray
+from .passes.scaling import HostArray
 from .step_rows import Rows
 from .traces import Alike, Trace, TracedBox, TracedOperation, TracedParameter
 

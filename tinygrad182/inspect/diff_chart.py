@@ -11,7 +11,7 @@ from ..display import charts
 from .comparing import BOTH, BoxDifference, What
 from .microscope.kept import spread
 from .partings import Parting
-from .scaling import HostArray
+from .passes.scaling import HostArray
 from .traces import TracedBox
 
 WIDTH, ROW, LABELS = 420, 15, 135

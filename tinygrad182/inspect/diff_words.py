@@ -11,7 +11,7 @@ from ..display.reprs import mantissa_and_exponent
 from .comparing import BoxDifference, ParameterDifference, What
 from .microscope.wording import and_
 from .partings import Parting
-from .scaling import HostArray
+from .passes.scaling import HostArray
 
 
 def parted(

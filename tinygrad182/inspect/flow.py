@@ -21,18 +21,9 @@ from ..recurrence.scans import by_definition, steps_of_scan
 from ..recurrence.unrolling import opening
 from ..tensors.tensor import Tensor
 from .drawn import Drawn, curves
-from .gradients import (
-    Found,
-    Inside,
-    Seed,
-    TrustedCotangents,
-    gradients_inside,
-    part_of,
-)
 from .hosting import on_host
-from .recorded import RecordedStateFlow, recorded_flows
-from .recurrences import Recurrence, Stack, stacks_of
-from .scaling import (
+from .passes.gradients import Found, Inside, Seed, TrustedCotangents, gradients_inside, part_of
+from .passes.scaling import (
     Band,
     HostArray,
     at_sample_powers,
@@ -42,6 +33,8 @@ from .scaling import (
     total_norms,
     whole_of,
 )
+from .recorded import RecordedStateFlow, recorded_flows
+from .recurrences import Recurrence, Stack, stacks_of
 from .table import text_table
 
 Flow = TypeVar("Flow")

@@ -18,6 +18,7 @@ from ..kernels.powers import times_rows
 from ..recurrence.scans import is_scan
 from ..tensors.tensor import Tensor
 from .hosting import Opened, opened
+from .passes.scaling import row_norms, sample_norms, total_norms
 from .polynomials import (
     Coefficients,
     InsideScans,
@@ -28,7 +29,6 @@ from .polynomials import (
     shifted,
 )
 from .recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
-from .scaling import row_norms, sample_norms, total_norms
 from .steps import is_whole, scans_of
 from .table import text_table
 from .times import node_times

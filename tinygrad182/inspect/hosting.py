@@ -23,7 +23,7 @@ from ..primitives import PRIMITIVES
 from ..recurrence.scans import is_scan
 from ..recurrence.unrolling import opening, unrolled
 from ..tensors.tensor import Tensor
-from .gradients import Seed
+from .passes.gradients import Seed
 from .recurrences import Stack, one_stack
 
 

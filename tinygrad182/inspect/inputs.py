@@ -20,9 +20,9 @@ from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
 from ..recurrence.scans import Scan, steps_of_scan
 from ..tensors.tensor import Tensor
-from .gradients import Found
+from .passes.gradients import Found
+from .passes.scaling import Band
 from .recurrences import Recurrence, one_stack
-from .scaling import Band
 
 
 class Step(NamedTuple):

@@ -25,10 +25,10 @@ from .drawn import Drawn, slide
 from .hosting import opened
 from .microscope.linked_charts import singular_chart
 from .microscope.views import SingularValues
+from .passes.scaling import zeros_like
 from .paths import Step, steps_of
 from .recorded import opened_graph
 from .recurrences import Stack, Wanted, chosen, one_stack, stack_at
-from .scaling import zeros_like
 from .steps import Steps, is_whole, scans_of, stays_whole
 from .table import text_table
 

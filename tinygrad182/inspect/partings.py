@@ -19,7 +19,7 @@ from .comparing import (
     differences,
     size_of,
 )
-from .scaling import HostArray
+from .passes.scaling import HostArray
 from .traces import TracedOperation, runs_at
 
 ROUNDINGS = 100

@@ -13,7 +13,7 @@ from ..arrays.backend import Array
 from ..engine.recording import Node
 from ..errors import GraphError
 from ..kernels.powers import NOTHING
-from .scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
+from .passes.scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
 
 
 class Part(NamedTuple):

@@ -17,12 +17,12 @@ from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..tensors.tensor import Tensor
 from .drawn import SLIDE, Drawn, signalled, slide
-from .gradients import gradients_in_bands
 from .hosting import opened
 from .microscope.linked_charts import gain_chart, shares_chart
 from .microscope.views import Shares
+from .passes.gradients import gradients_in_bands
+from .passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .recurrences import Stack, Wanted, chosen, one_state
-from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .steps import (
     Scaled,
     Steps,

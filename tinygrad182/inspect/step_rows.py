@@ -20,9 +20,9 @@ from ..engine.modes import modes_kept, no_grad
 from ..engine.recording import Node
 from ..kernels.powers import NOTHING, or_zero, sizes_of
 from ..primitives.index import Slice
-from .along import sent as sent_along
-from .gradients import Seed, gradients_inside
-from .scaling import (
+from .passes.along import sent as sent_along
+from .passes.gradients import Seed, gradients_inside
+from .passes.scaling import (
     NOT_FINITE,
     Band,
     HostArray,

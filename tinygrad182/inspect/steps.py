@@ -22,9 +22,9 @@ from ..kernels.powers import or_zero, sizes_of, times_rows
 from ..recurrence.scans import Scan
 from ..recurrence.unrolling import State, recorded
 from ..tensors.tensor import Tensor
-from .gradients import Inside, RowCotangents, Seed, gradients_inside
+from .passes.gradients import Inside, RowCotangents, Seed, gradients_inside
+from .passes.scaling import Power, in_own_type, zeros_like
 from .recurrences import Stack
-from .scaling import Power, in_own_type, zeros_like
 
 ELEMENTS = 1 << 18
 """Elements of the sums of the steps that are worked on at once, about: what bounds memory."""

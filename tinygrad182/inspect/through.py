@@ -21,9 +21,9 @@ from ..engine.backpropagation import dense, descendants, pull
 from ..engine.modes import modes_kept, no_grad
 from ..engine.recording import Node
 from ..errors import ArgumentError, FreedGraphError, GraphError, brief
-from .gradients import ScaledCotangents, Seed, gradients_inside
 from .labels import labels_of
-from .scaling import Band, HostArray, times_power, zeros_like
+from .passes.gradients import ScaledCotangents, Seed, gradients_inside
+from .passes.scaling import Band, HostArray, times_power, zeros_like
 from .step_rows import is_weight, only_moves
 from .table import TextTable, text_table
 from .times import node_times

@@ -21,7 +21,7 @@ from .drawn import Drawn, Paged
 from .graph import Graph
 from .microscope.page import page
 from .partings import GROWTH, ROUNDINGS, Parting, Partings
-from .scaling import HostArray
+from .passes.scaling import HostArray
 from .table import TextTable, text_table
 from .traces import Trace, load_trace, trace_of
 

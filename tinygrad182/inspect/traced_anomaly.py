@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from .anomaly import POSITIVE
-from .scaling import HostArray
+from .passes.scaling import HostArray
 from .step_rows import Rows
 from .traces import Alike, Trace, TracedOperation, runs_at
 

@@ -18,12 +18,12 @@ from ..errors import ArgumentError, CheckpointError
 from ..recurrence.scans import is_scan
 from ..serialization import read_arrays, write_arrays
 from ..tensors.tensor import Tensor
-from .gradients import Seed, gradients_inside
 from .hosting import on_host
 from .microscope.blocks import Blocks, Key, blocks_of, has_gradient
 from .microscope.titles import title_of
 from .operations import called, calls_of, kind_of, step_batches
-from .scaling import HostArray, whole_of
+from .passes.gradients import Seed, gradients_inside
+from .passes.scaling import HostArray, whole_of
 from .step_rows import VIEWS, Batch, RecordedSteps, Rows
 
 _KEY = "tinygrad182.trace"

@@ -16,9 +16,9 @@ from ..errors import GraphError
 from ..kernels.powers import NOTHING, largest_exponent
 from ..recurrence.unrolling import unrolled
 from .axes import TimeAxis, is_told_apart, operand_axes, step_taken
-from .gradients import gradients_in_bands
 from .parts import CheckedParts, Part
-from .scaling import NOT_FINITE, Band, times_power
+from .passes.gradients import gradients_in_bands
+from .passes.scaling import NOT_FINITE, Band, times_power
 from .times import marked_times, places
 
 

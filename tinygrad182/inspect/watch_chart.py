@@ -30,7 +30,7 @@ from ..display.charts import (
 )
 from .microscope.kept import spread, telling_steps
 from .microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
-from .scaling import HostArray
+from .passes.scaling import HostArray
 
 READING = (
     "Each heatmap shows one state of the network. A column is a training step, and a row is a time step "

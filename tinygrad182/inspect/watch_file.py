@@ -21,7 +21,7 @@ import numpy as np
 from .._files import checked_path, write_file
 from ..errors import FileError, brief
 from .microscope.magnitudes import coded, decoded
-from .scaling import HostArray
+from .passes.scaling import HostArray
 
 _WINDOWS = sys.platform == "win32"
 if not _WINDOWS:

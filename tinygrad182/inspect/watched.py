@@ -16,7 +16,7 @@ from .flow import ByName, StatesByName
 from .microscope.magnitudes import number
 from .microscope.page import page
 from .microscope.wording import and_
-from .scaling import HostArray
+from .passes.scaling import HostArray
 from .table import TextTable, text_table
 from .watch_chart import READING, REVERSE, Grid, drawn, loss_text
 from .watch_file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record

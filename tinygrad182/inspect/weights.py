@@ -17,11 +17,11 @@ from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
 from ..recurrence.scans import is_scan, steps_of_scan
 from ..tensors.tensor import Tensor
-from .gradients import Inside, gradients_inside
 from .hosting import on_host
 from .parts import CheckedParts, Part
+from .passes.gradients import Inside, gradients_inside
+from .passes.scaling import HostArray, sample_norms
 from .recurrences import Wanted, chosen
-from .scaling import HostArray, sample_norms
 from .times import marked_times
 from .uses import Uses
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, const, host, host_only, leaf, write
-from tinygrad182.inspect.gradients import RowCotangents
+from tinygrad182.inspect.passes.gradients import RowCotangents
 
 flow_of = tg.inspect.gradient_flow
 

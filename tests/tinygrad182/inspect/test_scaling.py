@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_same_bits, const, host
-from tinygrad182.inspect import scaling
-from tinygrad182.inspect.scaling import times_power
+from tinygrad182.inspect.passes import scaling
+from tinygrad182.inspect.passes.scaling import times_power
 
 Flow = tg.inspect.StateFlow
 mark = tg.inspect.mark

@@ -263,7 +263,7 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from tinygrad182.engine import backpropagation
-        from tinygrad182.inspect import gradients
+        from tinygrad182.inspect.passes import gradients
 
         self.nodes = 0
         ancestors, pop = backpropagation.ancestors, gradients.Cotangents.pop

@@ -15,7 +15,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import Array, const, host_only, leaf
-from tinygrad182.inspect import gradients
+from tinygrad182.inspect.passes import gradients
 
 mark = tg.inspect.mark
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..passes.scaling import HostArray
 from ..paths import GainSplit
-from ..scaling import HostArray
 from .passing import Carried
 from .wording import LEVEL, Words, factor
 

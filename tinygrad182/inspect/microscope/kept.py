@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..scaling import HostArray
+from ..passes.scaling import HostArray
 
 Value = TypeVar("Value")
 

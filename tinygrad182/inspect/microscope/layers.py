@@ -10,9 +10,9 @@ import numpy as np
 from ...arrays.backend import Array
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Node
-from ..gradients import gradients_in_bands
 from ..hosting import on_host
-from ..scaling import HostArray, log10_norm
+from ..passes.gradients import gradients_in_bands
+from ..passes.scaling import HostArray, log10_norm
 from .wording import LEVEL, amount, passes
 
 Told = tuple[Literal["regime", "place"], str, dict[str, Any]]

@@ -10,8 +10,8 @@ from ...engine.recording import Leaf, Node
 from ...primitives import PRIMITIVES
 from ...recurrence.scans import by_definition
 from ...recurrence.unrolling import opening
-from ..gradients import Found, Seed, gradients_inside
-from ..scaling import log10_norm, log10_together
+from ..passes.gradients import Found, Seed, gradients_inside
+from ..passes.scaling import log10_norm, log10_together
 from .blocks import Key, blocks_of, has_gradient
 from .titles import title_of
 

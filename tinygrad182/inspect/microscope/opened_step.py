@@ -23,7 +23,7 @@ from ...display.charts import (
     layered,
 )
 from ..operations import StepEdge, StepFlow, StepOperation
-from ..scaling import HostArray
+from ..passes.scaling import HostArray
 from .magnitudes import coded, norm_text
 from .step_layout import Layout, Place, laid_out
 

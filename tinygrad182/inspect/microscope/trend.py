@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..scaling import HostArray
+from ..passes.scaling import HostArray
 from .wording import LEVEL
 
 LEAST_JUMP = 0.3

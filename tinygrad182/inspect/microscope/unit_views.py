@@ -22,7 +22,7 @@ from ...display.charts import (
     layered,
 )
 from ..operations import StepFlow, StepVectors
-from ..scaling import HostArray
+from ..passes.scaling import HostArray
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 from .opened_step import is_recurrent
 

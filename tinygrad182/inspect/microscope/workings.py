@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..operations import StepFlow
-from ..scaling import HostArray
+from ..passes.scaling import HostArray
 
 LARGE = 5.0
 """An input so many times as large as usual is told."""

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.backpropagation import dense, pull
-from ..engine.recording import Node
-from ..kernels.powers import largest_exponent
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.backpropagation import dense, pull
+from ...engine.recording import Node
+from ...kernels.powers import largest_exponent
 from .scaling import Elements, Power, as_bands, cumulated
 
 Sent = tuple[Node, Any, Power]

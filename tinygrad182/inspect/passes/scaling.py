@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array, Key
-from ..engine.recording import Node
-from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
-from ..primitives.index import Slice, fill
+from ...arrays import backend
+from ...arrays.backend import Array, Key
+from ...engine.recording import Node
+from ...kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
+from ...primitives.index import Slice, fill
 
 Power = Any
 """An exponent of two: an int or, for an array whose rows differ, an int array that broadcasts with it."""

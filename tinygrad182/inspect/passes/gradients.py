@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.backpropagation import Cotangents, ancestors, backpropagate, fit, pull
-from ..engine.memory import in_pass
-from ..engine.recording import Leaf, Node
-from ..kernels.powers import (
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.backpropagation import Cotangents, ancestors, backpropagate, fit, pull
+from ...engine.memory import in_pass
+from ...engine.recording import Leaf, Node
+from ...kernels.powers import (
     NOTHING,
     largest_exponent,
     or_zero,
@@ -26,10 +26,10 @@ from ..kernels.powers import (
     times_all,
     to_one,
 )
-from ..kernels.powers import power as power_of_two
-from ..kernels.products import Sent, Weighted
-from ..primitives.index import Slice
-from ..recurrence.scans import Scan, Window, is_scan
+from ...kernels.powers import power as power_of_two
+from ...kernels.products import Sent, Weighted
+from ...primitives.index import Slice
+from ...recurrence.scans import Scan, Window, is_scan
 from .along import sent
 from .scaling import (
     Band,
