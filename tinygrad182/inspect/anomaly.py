@@ -16,7 +16,7 @@ from ..engine.modes import modes_kept, no_grad
 from ..engine.recording import Node
 from ..kernels.powers import largest_exponent
 from ..primitives.index import Slice
-from .hosting import twins_of
+from .loops.hosting import twins_of
 from .passes.scaling import times_power
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from ..recurrence.scans import by_definition, steps_of_scan
 from ..recurrence.unrolling import opening
 from ..tensors.tensor import Tensor
 from .drawn import Drawn, curves
-from .hosting import on_host
+from .loops.hosting import on_host
+from .loops.recurrences import Recurrence, Stack, stacks_of
 from .passes.gradients import Found, Inside, Seed, TrustedCotangents, gradients_inside, part_of
 from .passes.scaling import (
     Band,
@@ -34,7 +35,6 @@ from .passes.scaling import (
     whole_of,
 )
 from .recorded import RecordedStateFlow, recorded_flows
-from .recurrences import Recurrence, Stack, stacks_of
 from .table import text_table
 
 Flow = TypeVar("Flow")

@@ -27,11 +27,11 @@ from . import dot, terminal
 from .flow import gradient_flow
 from .gates import gate_names
 from .graph_html import graph_html
-from .hosting import on_host
 from .looking import Microscope
+from .loops.hosting import on_host
+from .loops.steps import inside, step
 from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
-from .steps import inside, step
 from .table import TextTable, text_table
 from .through import Through, through
 from .traces import Trace, trace_of

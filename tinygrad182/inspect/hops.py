@@ -17,7 +17,10 @@ from ..errors import ArgumentError, GraphError
 from ..kernels.powers import times_rows
 from ..recurrence.scans import is_scan
 from ..tensors.tensor import Tensor
-from .hosting import Opened, opened
+from .loops.hosting import Opened, opened
+from .loops.recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
+from .loops.steps import is_whole, scans_of
+from .loops.times import node_times
 from .passes.scaling import row_norms, sample_norms, total_norms
 from .polynomials import (
     Coefficients,
@@ -28,10 +31,7 @@ from .polynomials import (
     in_float64,
     shifted,
 )
-from .recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
-from .steps import is_whole, scans_of
 from .table import text_table
-from .times import node_times
 
 MOST_COLUMNS = 6
 """Numbers of hops that are shown; of more, the first ones and the last."""

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..engine.recording import Leaf, Node
-from .step_rows import VIEWS, is_weight, seen_in
+from .loops.step_rows import VIEWS, is_weight, seen_in
 
 _Key = TypeVar("_Key")
 

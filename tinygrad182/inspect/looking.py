@@ -20,7 +20,8 @@ from ..tensors import functions
 from ..tensors.tensor import Tensor
 from .drawn import Paged
 from .flow import GradientFlow, StackFlow, gradient_flow
-from .hosting import on_host
+from .loops.hosting import on_host
+from .loops.recurrences import chosen
 from .microscope.curves import Anomaly, curves_chart
 from .microscope.kept import Kept, telling_steps
 from .microscope.linked import LinkedViews, linked_views
@@ -33,7 +34,6 @@ from .microscope.page import Panels, Span, compose, page
 from .microscope.story import Sentence, story
 from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
 from .operations import StepFlow, calls_of, flow_of_nodes, step_flow
-from .recurrences import chosen
 
 DRAWN = 1000
 """So many steps of a recurrence are drawn at most: those at which there is most to see."""

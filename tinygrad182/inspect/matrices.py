@@ -16,11 +16,11 @@ from ..engine.recording import Node, is_tensor
 from ..errors import ArgumentError
 from ..tensors.tensor import Tensor
 from .flow import norms_by_step
-from .hosting import on_host
-from .inputs import Step, inputs_of_layer, own_inputs
+from .loops.hosting import on_host
+from .loops.inputs import Step, inputs_of_layer, own_inputs
+from .loops.recurrences import Recurrence, Wanted, chosen, one_stack, one_state
 from .passes.gradients import Found, Seed, gradients_inside
 from .passes.scaling import HostArray, sample_norms, total_norms
-from .recurrences import Recurrence, Wanted, chosen, one_stack, one_state
 
 
 def state_grad_matrix(

@@ -18,13 +18,13 @@ from ..engine.recording import Node
 from ..errors import ArgumentError, UnknownPathError, brief
 from ..tensors.tensor import Tensor
 from .gates import gate_names
-from .hosting import opened
 from .labels import labels_of, told_apart
+from .loops.hosting import opened
+from .loops.recurrences import Stack, chosen, recurrences
+from .loops.step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
+from .loops.steps import Steps, arriving, is_whole, scans_of, stays_whole
 from .passes.gradients import Seed
 from .passes.scaling import HostArray
-from .recurrences import Stack, chosen, recurrences
-from .step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
-from .steps import Steps, arriving, is_whole, scans_of, stays_whole
 from .table import text_table
 
 

@@ -17,13 +17,9 @@ from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..tensors.tensor import Tensor
 from .drawn import SLIDE, Drawn, signalled, slide
-from .hosting import opened
-from .microscope.linked_charts import gain_chart, shares_chart
-from .microscope.views import Shares
-from .passes.gradients import gradients_in_bands
-from .passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
-from .recurrences import Stack, Wanted, chosen, one_state
-from .steps import (
+from .loops.hosting import opened
+from .loops.recurrences import Stack, Wanted, chosen, one_state
+from .loops.steps import (
     Scaled,
     Steps,
     arriving,
@@ -34,6 +30,10 @@ from .steps import (
     sent_back,
     stays_whole,
 )
+from .microscope.linked_charts import gain_chart, shares_chart
+from .microscope.views import Shares
+from .passes.gradients import gradients_in_bands
+from .passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .table import text_table
 
 Step = dict[str, Node]

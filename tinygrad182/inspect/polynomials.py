@@ -19,11 +19,11 @@ from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
 from ..kernels.program import Run, Weights
 from ..primitives.index import Slice
 from ..recurrence.scans import is_scan
+from .loops.steps import Scaled, Steps, scaled
+from .loops.times import Times
 from .passes.along import sent
 from .passes.gradients import RowCotangents, Rows, at_band, states_of
 from .passes.scaling import Band, Power, joined
-from .steps import Scaled, Steps, scaled
-from .times import Times
 
 
 class Polynomials(Cotangents):

@@ -21,8 +21,8 @@ from ..tensors import functions as tg
 from ..tensors.creation import zeros_like
 from ..tensors.norms import vector_norm
 from ..tensors.tensor import Tensor
+from .loops.recurrences import Recurrence, stacks_of
 from .passes.scaling import HostArray
-from .recurrences import Recurrence, stacks_of
 from .table import text_table
 
 Figure = TypeVar("Figure")

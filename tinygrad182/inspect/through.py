@@ -22,11 +22,11 @@ from ..engine.modes import modes_kept, no_grad
 from ..engine.recording import Node
 from ..errors import ArgumentError, FreedGraphError, GraphError, brief
 from .labels import labels_of
+from .loops.step_rows import is_weight, only_moves
+from .loops.times import node_times
 from .passes.gradients import ScaledCotangents, Seed, gradients_inside
 from .passes.scaling import Band, HostArray, times_power, zeros_like
-from .step_rows import is_weight, only_moves
 from .table import TextTable, text_table
-from .times import node_times
 
 if TYPE_CHECKING:
     from .graph import Graph, GraphNode

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..errors import ArgumentError
 from .anomaly import POSITIVE
+from .loops.step_rows import Rows
 from .passes.scaling import HostArray
-from .step_rows import Rows
 from .traces import Alike, Trace, TracedOperation, runs_at
 
 WORDS = {"nan": "NaN", "inf": "an infinity", "underflow": "underflow"}

@@ -18,13 +18,13 @@ from ..errors import ArgumentError, CheckpointError
 from ..recurrence.scans import is_scan
 from ..serialization import read_arrays, write_arrays
 from ..tensors.tensor import Tensor
-from .hosting import on_host
+from .loops.hosting import on_host
+from .loops.step_rows import VIEWS, Batch, RecordedSteps, Rows
 from .microscope.blocks import Blocks, Key, blocks_of, has_gradient
 from .microscope.titles import title_of
 from .operations import called, calls_of, kind_of, step_batches
 from .passes.gradients import Seed, gradients_inside
 from .passes.scaling import HostArray, whole_of
-from .step_rows import VIEWS, Batch, RecordedSteps, Rows
 
 _KEY = "tinygrad182.trace"
 """The key of the header's metadata, which holds JSON."""

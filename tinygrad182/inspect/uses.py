@@ -15,11 +15,11 @@ from ..engine.recording import Leaf, Node
 from ..errors import GraphError
 from ..kernels.powers import NOTHING, largest_exponent
 from ..recurrence.unrolling import unrolled
-from .axes import TimeAxis, is_told_apart, operand_axes, step_taken
+from .loops.axes import TimeAxis, is_told_apart, operand_axes, step_taken
+from .loops.times import marked_times, places
 from .parts import CheckedParts, Part
 from .passes.gradients import gradients_in_bands
 from .passes.scaling import NOT_FINITE, Band, times_power
-from .times import marked_times, places
 
 
 class _Sent(NamedTuple):

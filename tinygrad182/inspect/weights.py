@@ -17,12 +17,12 @@ from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
 from ..recurrence.scans import is_scan, steps_of_scan
 from ..tensors.tensor import Tensor
-from .hosting import on_host
+from .loops.hosting import on_host
+from .loops.recurrences import Wanted, chosen
+from .loops.times import marked_times
 from .parts import CheckedParts, Part
 from .passes.gradients import Inside, gradients_inside
 from .passes.scaling import HostArray, sample_norms
-from .recurrences import Wanted, chosen
-from .times import marked_times
 from .uses import Uses
 
 CHUNK = 4_000_000
@@ -47,7 +47,7 @@ def weight_grad_by_time(
     also where all steps were computed in one product, whose result is then told apart along its
     time axis. Uses of W outside any time step (a penalty on it) belong to none and are left out. In a
     loop of your own, mark every part of the state, and the initial one with ``time=-1``. To which step
-    an operation between states belongs is said in :func:`tinygrad182.inspect.times.places`.
+    an operation between states belongs is said in :func:`tinygrad182.inspect.loops.times.places`.
 
     That the parts and what is left out add up to the gradient is checked in every call.
 

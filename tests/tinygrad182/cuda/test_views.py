@@ -573,7 +573,7 @@ def test_a_change_of_a_weight_is_noticed_on_the_host_too() -> None:
 
 def test_views_of_the_host_make_no_twin_of_a_graph() -> None:
     from tinygrad182.engine.recording import node_of
-    from tinygrad182.inspect.hosting import on_host
+    from tinygrad182.inspect.loops.hosting import on_host
 
     loss, _ = own_loop(5)("cpu")
     found = on_host([(node_of(loss), np.ones(()))])

@@ -10,7 +10,7 @@ import pytest
 import models
 import tinygrad182 as tg
 from tinygrad182.errors import ArgumentError, UnknownPathError
-from tinygrad182.inspect.step_rows import Rows, plus
+from tinygrad182.inspect.loops.step_rows import Rows, plus
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(9, 3, 2))

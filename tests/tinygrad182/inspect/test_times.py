@@ -12,8 +12,8 @@ from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.engine.recording import Node, node_of
-from tinygrad182.inspect.axes import TimeAxis
-from tinygrad182.inspect.times import places
+from tinygrad182.inspect.loops.axes import TimeAxis
+from tinygrad182.inspect.loops.times import places
 from tinygrad182.recurrence.unrolling import unrolled
 
 

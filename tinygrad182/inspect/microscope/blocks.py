@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...engine.recording import Leaf, Node
 from ...errors import GraphError, ShapeError
 from ...recurrence.scans import is_scan
-from ..recurrences import Stack, stacks_of
+from ..loops.recurrences import Stack, stacks_of
 
 Key = tuple[str | int, ...]
 """What nodes of one box share: its kind, and a path or the sequence number of its first operation."""

@@ -10,7 +10,7 @@ import numpy as np
 from ...arrays.backend import Array
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Node
-from ..hosting import on_host
+from ..loops.hosting import on_host
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import HostArray, log10_norm
 from .wording import LEVEL, amount, passes

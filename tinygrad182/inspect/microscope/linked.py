@@ -17,14 +17,14 @@ from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, wrap
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
 from ...tensors.tensor import Tensor
-from ..hosting import Opened, opened
 from ..jacobians import jacobians_among
+from ..loops.hosting import Opened, opened
+from ..loops.recurrences import Recurrence, Stack, one_stack, recurrences
+from ..loops.steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
 from ..matrices import norms_of_each
 from ..passes.gradients import gradients_in_bands, gradients_inside
 from ..passes.scaling import log10_norm, zeros_like
 from ..paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
-from ..recurrences import Recurrence, Stack, one_stack, recurrences
-from ..steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
 from ..weights import weight_grad_by_time
 from .kept import spread
 from .views import Matrix, Shares, SingularValues, StepNorms

@@ -16,10 +16,10 @@ from ...engine.memory import in_pass
 from ...errors import GraphError, ShapeError
 from ...tensors.tensor import Tensor
 from ..flow import StackFlow, StateFlow, gradient_flow
+from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..operations import flow_among
 from ..passes.scaling import HostArray
 from ..paths import gain_split, path_split
-from ..recurrences import Recurrence, Stack, stacks_of
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
 from .kept import spread
 from .layers import of_layers

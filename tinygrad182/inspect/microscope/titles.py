@@ -6,7 +6,7 @@ from collections import Counter
 
 from ...engine.recording import Leaf, Node
 from ...recurrence.scans import Scan, is_scan
-from ..recurrences import Stack
+from ..loops.recurrences import Stack
 from .blocks import EVERYTHING, INPUT, LOSS, Blocks, Key, has_gradient
 
 _LAYOUT = frozenset({"stack", "concat", "index", "reshape", "permute_dims", "flip", "broadcast_to"})

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engine.backpropagation import ancestors
-from ..engine.marks import Mark
-from ..engine.modes import Scope
-from ..engine.recording import Node
-from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
-from ..recurrence.scans import Scan, steps_of_scan
+from ...engine.backpropagation import ancestors
+from ...engine.marks import Mark
+from ...engine.modes import Scope
+from ...engine.recording import Node
+from ...errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
+from ...recurrence.scans import Scan, steps_of_scan
 
 
 class Recurrence:

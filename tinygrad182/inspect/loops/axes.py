@@ -6,8 +6,8 @@ import math
 from itertools import accumulate
 from typing import NamedTuple
 
-from ..engine.recording import Node
-from ..primitives.index import ARRAY
+from ...engine.recording import Node
+from ...primitives.index import ARRAY
 
 
 class TimeAxis(NamedTuple):

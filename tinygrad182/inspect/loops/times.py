@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..engine.recording import Node
-from ..errors import GraphError
+from ...engine.recording import Node
+from ...errors import GraphError
 from .axes import Axes, TimeAxis, carried, operand_places, place_of_part, step_taken
 from .recurrences import Loops, Recurrence, descending, loops_of
 

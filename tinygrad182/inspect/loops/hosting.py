@@ -13,17 +13,17 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
-from .._trees import flatten, rebuild
-from ..arrays import backend
-from ..arrays.backend import Array, device_of, is_away
-from ..engine.autodiff import seeds_of
-from ..engine.backpropagation import ancestors, dense, pull
-from ..engine.recording import Node
-from ..primitives import PRIMITIVES
-from ..recurrence.scans import is_scan
-from ..recurrence.unrolling import opening, unrolled
-from ..tensors.tensor import Tensor
-from .passes.gradients import Seed
+from ..._trees import flatten, rebuild
+from ...arrays import backend
+from ...arrays.backend import Array, device_of, is_away
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import ancestors, dense, pull
+from ...engine.recording import Node
+from ...primitives import PRIMITIVES
+from ...recurrence.scans import is_scan
+from ...recurrence.unrolling import opening, unrolled
+from ...tensors.tensor import Tensor
+from ..passes.gradients import Seed
 from .recurrences import Stack, one_stack
 
 

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.backpropagation import backpropagate
-from ..engine.marks import mark
-from ..engine.modes import Modes, modes_kept, no_grad, recording_as
-from ..engine.recording import Leaf, Node, is_tensor, node_of, wrap
-from ..errors import ArgumentError
-from ..kernels.powers import or_zero, sizes_of, times_rows
-from ..recurrence.scans import Scan
-from ..recurrence.unrolling import State, recorded
-from ..tensors.tensor import Tensor
-from .passes.gradients import Inside, RowCotangents, Seed, gradients_inside
-from .passes.scaling import Power, in_own_type, zeros_like
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.backpropagation import backpropagate
+from ...engine.marks import mark
+from ...engine.modes import Modes, modes_kept, no_grad, recording_as
+from ...engine.recording import Leaf, Node, is_tensor, node_of, wrap
+from ...errors import ArgumentError
+from ...kernels.powers import or_zero, sizes_of, times_rows
+from ...recurrence.scans import Scan
+from ...recurrence.unrolling import State, recorded
+from ...tensors.tensor import Tensor
+from ..passes.gradients import Inside, RowCotangents, Seed, gradients_inside
+from ..passes.scaling import Power, in_own_type, zeros_like
 from .recurrences import Stack
 
 ELEMENTS = 1 << 18

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.backpropagation import ancestors
-from ..engine.recording import Leaf, Node, is_tensor, node_of
-from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
-from ..primitives import PRIMITIVES
-from ..primitives.index import ARRAY
-from ..recurrence.scans import Scan, steps_of_scan
-from ..tensors.tensor import Tensor
-from .passes.gradients import Found
-from .passes.scaling import Band
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.backpropagation import ancestors
+from ...engine.recording import Leaf, Node, is_tensor, node_of
+from ...errors import ArgumentError, DTypeError, GraphError, ShapeError
+from ...primitives import PRIMITIVES
+from ...primitives.index import ARRAY
+from ...recurrence.scans import Scan, steps_of_scan
+from ...tensors.tensor import Tensor
+from ..passes.gradients import Found
+from ..passes.scaling import Band
 from .recurrences import Recurrence, one_stack
 
 

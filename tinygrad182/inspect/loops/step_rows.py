@@ -14,15 +14,15 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ..arrays.backend import Array
-from ..engine.backpropagation import ancestors, backpropagate, dense, descendants, gather, pull
-from ..engine.modes import modes_kept, no_grad
-from ..engine.recording import Node
-from ..kernels.powers import NOTHING, or_zero, sizes_of
-from ..primitives.index import Slice
-from .passes.along import sent as sent_along
-from .passes.gradients import Seed, gradients_inside
-from .passes.scaling import (
+from ...arrays.backend import Array
+from ...engine.backpropagation import ancestors, backpropagate, dense, descendants, gather, pull
+from ...engine.modes import modes_kept, no_grad
+from ...engine.recording import Node
+from ...kernels.powers import NOTHING, or_zero, sizes_of
+from ...primitives.index import Slice
+from ..passes.along import sent as sent_along
+from ..passes.gradients import Seed, gradients_inside
+from ..passes.scaling import (
     NOT_FINITE,
     Band,
     HostArray,
