@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .._suggestions import calls as _calls
 from ..engine.marks import mark
 from .anomaly import Anomaly, first_anomaly
-from .drawn import draw_matrix
+from .charts.drawn import draw_matrix
 from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .graph import Edge, Graph, GraphNode, trace
 from .hops import HopSplit, grad_by_hops

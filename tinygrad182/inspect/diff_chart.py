@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..display import charts
+from .charts.kept import spread
 from .comparing import BOTH, BoxDifference, What
-from .microscope.kept import spread
 from .partings import Parting
 from .passes.scaling import HostArray
 from .traces import TracedBox

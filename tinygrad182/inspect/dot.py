@@ -11,7 +11,7 @@ from ..arrays import backend
 from ..arrays.backend import Array
 from ..engine.recording import Leaf, Node
 from ..tensors.creation import one_integer
-from .microscope.magnitudes import number
+from .charts.magnitudes import number
 from .microscope.network import Block, Network
 
 MOST = 400

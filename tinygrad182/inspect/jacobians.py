@@ -21,12 +21,12 @@ from ..errors import ArgumentError, GraphError
 from ..tensors import functions as tg
 from ..tensors.creation import zeros
 from ..tensors.tensor import Tensor
-from .drawn import Drawn, slide
+from .charts.drawn import Drawn, slide
+from .charts.linked_charts import singular_chart
+from .charts.views import SingularValues
 from .loops.hosting import opened
 from .loops.recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from .loops.steps import Steps, is_whole, scans_of, stays_whole
-from .microscope.linked_charts import singular_chart
-from .microscope.views import SingularValues
 from .passes.scaling import zeros_like
 from .paths import Step, steps_of
 from .recorded import opened_graph

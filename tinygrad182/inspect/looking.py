@@ -18,14 +18,14 @@ from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, br
 from ..nn.module import Module
 from ..tensors import functions
 from ..tensors.tensor import Tensor
-from .drawn import Paged
+from .charts.curves import Anomaly, curves_chart
+from .charts.drawn import Paged
+from .charts.kept import Kept, telling_steps
+from .charts.linked_charts import charts_of
 from .flow import GradientFlow, StackFlow, gradient_flow
 from .loops.hosting import on_host
 from .loops.recurrences import chosen
-from .microscope.curves import Anomaly, curves_chart
-from .microscope.kept import Kept, telling_steps
 from .microscope.linked import LinkedViews, linked_views
-from .microscope.linked_charts import charts_of
 from .microscope.live import live
 from .microscope.network import Network, network_of
 from .microscope.network_chart import network_chart

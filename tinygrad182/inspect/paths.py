@@ -16,7 +16,9 @@ from ..engine.recording import Node
 from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..tensors.tensor import Tensor
-from .drawn import SLIDE, Drawn, signalled, slide
+from .charts.drawn import SLIDE, Drawn, signalled, slide
+from .charts.linked_charts import gain_chart, shares_chart
+from .charts.views import Shares
 from .loops.hosting import opened
 from .loops.recurrences import Stack, Wanted, chosen, one_state
 from .loops.steps import (
@@ -30,8 +32,6 @@ from .loops.steps import (
     sent_back,
     stays_whole,
 )
-from .microscope.linked_charts import gain_chart, shares_chart
-from .microscope.views import Shares
 from .passes.gradients import gradients_in_bands
 from .passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .table import text_table

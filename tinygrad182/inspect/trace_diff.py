@@ -15,9 +15,9 @@ from ..display.reprs import shown, text
 from ..errors import ArgumentError, MissingDependencyError, brief
 from ..tensors.tensor import Tensor
 from . import diff_words as words
+from .charts.drawn import Drawn, Paged
 from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of, parameters_of
 from .diff_chart import diff_chart
-from .drawn import Drawn, Paged
 from .graph import Graph
 from .microscope.page import page
 from .partings import GROWTH, ROUNDINGS, Parting, Partings

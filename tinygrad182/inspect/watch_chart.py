@@ -28,8 +28,8 @@ from ..display.charts import (
     finite,
     layered,
 )
-from .microscope.kept import spread, telling_steps
-from .microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
+from .charts.kept import spread, telling_steps
+from .charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
 from .passes.scaling import HostArray
 
 READING = (

@@ -20,7 +20,7 @@ import numpy as np
 
 from .._files import checked_path, write_file
 from ..errors import FileError, brief
-from .microscope.magnitudes import coded, decoded
+from .charts.magnitudes import coded, decoded
 from .passes.scaling import HostArray
 
 _WINDOWS = sys.platform == "win32"

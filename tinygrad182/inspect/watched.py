@@ -11,9 +11,9 @@ from .._files import checked_path
 from ..display import charts
 from ..display.reprs import preformatted, shown
 from ..errors import ArgumentError, MissingDependencyError, brief
-from .drawn import Drawn, Paged
+from .charts.drawn import Drawn, Paged
+from .charts.magnitudes import number
 from .flow import ByName, StatesByName
-from .microscope.magnitudes import number
 from .microscope.page import page
 from .microscope.wording import and_
 from .passes.scaling import HostArray

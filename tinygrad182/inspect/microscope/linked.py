@@ -17,6 +17,8 @@ from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, wrap
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
 from ...tensors.tensor import Tensor
+from ..charts.kept import spread
+from ..charts.views import Matrix, Shares, SingularValues, StepNorms
 from ..jacobians import jacobians_among
 from ..loops.hosting import Opened, opened
 from ..loops.recurrences import Recurrence, Stack, one_stack, recurrences
@@ -26,8 +28,6 @@ from ..passes.gradients import gradients_in_bands, gradients_inside
 from ..passes.scaling import log10_norm, zeros_like
 from ..paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
 from ..weights import weight_grad_by_time
-from .kept import spread
-from .views import Matrix, Shares, SingularValues, StepNorms
 
 HostArray = np.ndarray[Any, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...display import charts
 from ...display.charts import GREY, ORANGE, SMALLEST, Row, data, encoded, layered
-from .magnitudes import number
+from ..charts.magnitudes import number
 from .network import Block, Link, Network
 from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
 

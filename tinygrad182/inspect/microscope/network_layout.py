@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...display.charts import SMALLEST
-from .magnitudes import number
+from ..charts.magnitudes import number
 from .network import Block, Link, Network
 
 WIDTH = 300

@@ -22,9 +22,9 @@ from ...display.charts import (
     encoded,
     layered,
 )
+from ..charts.magnitudes import coded, norm_text
 from ..operations import StepEdge, StepFlow, StepOperation
 from ..passes.scaling import HostArray
-from .magnitudes import coded, norm_text
 from .step_layout import Layout, Place, laid_out
 
 Kept = Mapping[int, Sequence[int]]

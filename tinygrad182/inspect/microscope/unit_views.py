@@ -21,9 +21,9 @@ from ...display.charts import (
     encoded,
     layered,
 )
+from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 from ..operations import StepFlow, StepVectors
 from ..passes.scaling import HostArray
-from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 from .opened_step import is_recurrent
 
 UNITS = 128

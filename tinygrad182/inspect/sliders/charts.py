@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...display.charts import GREY, PALETTE, Row, altair, encoded, layered, spec, unchecked
-from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
+from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
 
 WIDTH, HEIGHT = 520, 400
 SIDE, LOW = 284, 140

@@ -13,7 +13,7 @@ import numpy as np
 from ...display import charts
 from ...display.charts import Row
 from ...display.pages import chart_page, in_script, text
-from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO
+from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO
 from ..microscope.page import fold, style
 from .charts import DRAWN, Names, chart_spec
 from .settings import APPLIES, OF_NETWORK, Setting, written

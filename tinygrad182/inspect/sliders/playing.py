@@ -15,7 +15,7 @@ from ...display.reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
 from ...nn.checks import check_size
-from ..drawn import Paged
+from ..charts.drawn import Paged
 from .charts import VIEWS, Names, chart_spec
 from .measuring import Measured, measure, network_of
 from .page import PARTS, STATES, page

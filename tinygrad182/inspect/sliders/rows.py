@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...display.charts import Row, finite
-from ..microscope.magnitudes import coded
+from ..charts.magnitudes import coded
 from .measuring import Measured
 
 HostArray = np.ndarray[Any, Any]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..microscope.magnitudes import number
+from ..charts.magnitudes import number
 from ..microscope.wording import amount, factor, pace
 from .measuring import Measured
 

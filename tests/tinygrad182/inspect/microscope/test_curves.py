@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tinygrad182.inspect.drawn import signalled
-from tinygrad182.inspect.microscope.curves import Anomaly, curves_chart
+from tinygrad182.inspect.charts.curves import Anomaly, curves_chart
+from tinygrad182.inspect.charts.drawn import signalled
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")

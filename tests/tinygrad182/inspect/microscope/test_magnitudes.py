@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tinygrad182.inspect.microscope.magnitudes import norm_text
+from tinygrad182.inspect.charts.magnitudes import norm_text
 
 alt = pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")

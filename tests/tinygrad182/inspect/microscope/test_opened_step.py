@@ -12,7 +12,7 @@ import pytest
 import tinygrad182 as tg
 from tests.tinygrad182.inspect import loops
 from tinygrad182.display import charts
-from tinygrad182.inspect.drawn import signalled
+from tinygrad182.inspect.charts.drawn import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart
 from tinygrad182.inspect.microscope.step_layout import Place, laid_out
 from tinygrad182.inspect.operations import StepEdge, StepFlow, StepOperation, step_flow

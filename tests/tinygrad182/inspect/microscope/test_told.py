@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import Array
-from tinygrad182.inspect.microscope.kept import telling_steps
+from tinygrad182.inspect.charts.kept import telling_steps
 from tinygrad182.inspect.microscope.story import Sentence, story
 from tinygrad182.inspect.microscope.wording import pace
 

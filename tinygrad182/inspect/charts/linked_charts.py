@@ -32,8 +32,8 @@ from ...display.charts import (
 from .views import Matrix, Shares, SingularValues, StepNorms
 
 if TYPE_CHECKING:
+    from ..microscope.linked import LinkedViews
     from ..paths import GainSplit
-    from .linked import LinkedViews
 
 HostArray = np.ndarray[Any, Any]
 
@@ -116,7 +116,7 @@ _DIGITS = (1, 1.2, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3)
 def _enclosing(ticks: list[float], low: float, high: float) -> list[float]:
     """The fewest of some ticks between which everything lies.
 
-    >>> from tinygrad182.inspect.microscope.linked_charts import _enclosing
+    >>> from tinygrad182.inspect.charts.linked_charts import _enclosing
     >>> _enclosing([-2.0, -1.0, 0.0, 1.0], -0.5, 0.0)
     [-1.0, 0.0]
     """
@@ -482,7 +482,7 @@ def weights_chart(
 def _short(names: Iterable[str]) -> list[str]:
     """Names of weights without their layer, which stands on its box, if that leaves them apart.
 
-    >>> from tinygrad182.inspect.microscope.linked_charts import _short
+    >>> from tinygrad182.inspect.charts.linked_charts import _short
     >>> _short(["weight_ih_l0_reverse", "weight_hh_l0_reverse"])
     ['weight_ih', 'weight_hh']
     """

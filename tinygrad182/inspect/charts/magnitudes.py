@@ -19,7 +19,7 @@ def coded(log10: Iterable[float], decimals: int = 3) -> list[float | str]:
     JSON has no infinities, and ``null`` would make an exact zero and a NaN look alike. A word is drawn
     as a mark of its own.
 
-    >>> from tinygrad182.inspect.microscope.magnitudes import coded
+    >>> from tinygrad182.inspect.charts.magnitudes import coded
     >>> coded([-400.12345, float("-inf"), float("inf"), float("nan")])
     [-400.123, '0', '∞', 'NaN']
     """

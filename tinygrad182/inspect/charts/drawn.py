@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._files import checked_path, write_file
-from ..display import charts
-from ..engine.recording import is_tensor
-from ..errors import ArgumentError, ShapeError
-from .microscope.curves import curves_chart
-from .microscope.kept import spread
-from .microscope.linked_charts import matrix_chart
-from .microscope.views import Matrix
+from ..._files import checked_path, write_file
+from ...display import charts
+from ...engine.recording import is_tensor
+from ...errors import ArgumentError, ShapeError
+from .curves import curves_chart
+from .kept import spread
+from .linked_charts import matrix_chart
+from .views import Matrix
 
 SLIDE = 640, 360
 """Width and height of a picture; an image has three pixels for each of these, 1920 × 1080."""

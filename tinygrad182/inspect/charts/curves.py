@@ -138,7 +138,7 @@ def _rows(stacks: Stacks, kept: Kept, lines: Mapping[str, object]) -> list[Row]:
 def _borders(times: Sequence[int]) -> list[float]:
     """Borders half-way between neighbouring steps, so that a click anywhere is nearest to one.
 
-    >>> from tinygrad182.inspect.microscope.curves import _borders
+    >>> from tinygrad182.inspect.charts.curves import _borders
     >>> _borders([0, 1, 5])
     [-0.5, 0.5, 3.0, 5.5]
     """

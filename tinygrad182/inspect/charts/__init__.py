@@ -1,0 +1,1 @@
+"""Charts that single views and the microscope's page both draw."""
