@@ -17,7 +17,7 @@ from .. import nn
 from .._files import write_files
 from ..errors import ArgumentError, ShapeError, brief
 from ..inspect import Microscope, look
-from ..inspect.flow import GradientFlow
+from ..inspect.views.flow import GradientFlow
 from ..nn.state_dicts import Cell
 from ..serialization import load
 from ..tensors import functions

@@ -11,25 +11,25 @@ from .._suggestions import calls as _calls
 from ..engine.marks import mark
 from .anomaly import Anomaly, first_anomaly
 from .charts.drawn import draw_matrix
-from .flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .graph import Edge, Graph, GraphNode, trace
-from .hops import HopSplit, grad_by_hops
-from .interventions import intervene
-from .jacobians import StepJacobians, step_jacobians
 from .looking import Microscope, look
-from .matrices import input_grad_matrix, state_grad_matrix
-from .operations import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
-from .paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
-from .points import FixedPoint, FixedPoints, fixed_points
-from .recorded import RecordedStateFlow
 from .sliders.live import live_sliders
 from .sliders.playing import Playground, playground
-from .through import Through
 from .trace_diff import TraceDiff, diff
 from .traces import Trace, load_trace
+from .views.flow import GradientFlow, StackFlow, StateFlow, gradient_flow
+from .views.hops import HopSplit, grad_by_hops
+from .views.interventions import intervene
+from .views.jacobians import StepJacobians, step_jacobians
+from .views.matrices import input_grad_matrix, state_grad_matrix
+from .views.operations import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
+from .views.paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
+from .views.points import FixedPoint, FixedPoints, fixed_points
+from .views.recorded import RecordedStateFlow
+from .views.through import Through
+from .views.weights import weight_grad_by_time
 from .watched import Watched, WatchedState, load_watch
 from .watching import Watch, watch
-from .weights import weight_grad_by_time
 
 __all__ = [
     "Anomaly",

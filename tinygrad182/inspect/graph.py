@@ -24,8 +24,6 @@ from ..recurrence.scans import Scan, is_scan
 from ..recurrence.unrolling import opening, operations
 from ..tensors.tensor import Tensor
 from . import dot, terminal
-from .flow import gradient_flow
-from .gates import gate_names
 from .graph_html import graph_html
 from .looking import Microscope
 from .loops.hosting import on_host
@@ -33,8 +31,10 @@ from .loops.steps import inside, step
 from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
 from .table import TextTable, text_table
-from .through import Through, through
 from .traces import Trace, trace_of
+from .views.flow import gradient_flow
+from .views.gates import gate_names
+from .views.through import Through, through
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:

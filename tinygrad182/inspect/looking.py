@@ -22,7 +22,6 @@ from .charts.curves import Anomaly, curves_chart
 from .charts.drawn import Paged
 from .charts.kept import Kept, telling_steps
 from .charts.linked_charts import charts_of
-from .flow import GradientFlow, StackFlow, gradient_flow
 from .loops.hosting import on_host
 from .loops.recurrences import chosen
 from .microscope.linked import LinkedViews, linked_views
@@ -33,7 +32,8 @@ from .microscope.opened_step import step_chart
 from .microscope.page import Panels, Span, compose, page
 from .microscope.story import Sentence, story
 from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
-from .operations import StepFlow, calls_of, flow_of_nodes, step_flow
+from .views.flow import GradientFlow, StackFlow, gradient_flow
+from .views.operations import StepFlow, calls_of, flow_of_nodes, step_flow
 
 DRAWN = 1000
 """So many steps of a recurrence are drawn at most: those at which there is most to see."""

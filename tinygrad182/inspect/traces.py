@@ -22,9 +22,9 @@ from .loops.hosting import on_host
 from .loops.step_rows import VIEWS, Batch, RecordedSteps, Rows
 from .microscope.blocks import Blocks, Key, blocks_of, has_gradient
 from .microscope.titles import title_of
-from .operations import called, calls_of, kind_of, step_batches
 from .passes.gradients import Seed, gradients_inside
 from .passes.scaling import HostArray, whole_of
+from .views.operations import called, calls_of, kind_of, step_batches
 
 _KEY = "tinygrad182.trace"
 """The key of the header's metadata, which holds JSON."""

@@ -18,7 +18,7 @@ from ..engine.recording import Node
 from ..errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
 from ..nn import Module
 from ..tensors.tensor import Tensor
-from .flow import gradient_flow
+from .views.flow import gradient_flow
 from .watch_file import (
     Appended,
     Moment,

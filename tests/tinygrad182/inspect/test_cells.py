@@ -11,7 +11,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array, assert_close, host
 from tinygrad182.engine.modes import scope
-from tinygrad182.inspect import paths, polynomials, weights
+from tinygrad182.inspect.views import paths, polynomials, weights
 from tinygrad182.kernels.products import Setting
 from tinygrad182.recurrence.scans import Scan
 from tinygrad182.recurrence.unrolling import run_steps

@@ -10,7 +10,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, const, host, leaf, write
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, cases
-from tinygrad182.inspect import matrices
+from tinygrad182.inspect.views import matrices
 
 matrix_of = tg.inspect.input_grad_matrix
 

@@ -15,8 +15,8 @@ from tests.support import assert_close, const, host, host_only, leaf, write
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases
 from tinygrad182.engine.backpropagation import backpropagate
-from tinygrad182.inspect import matrices
 from tinygrad182.inspect.passes import gradients as fused_module
+from tinygrad182.inspect.views import matrices
 
 matrix_of = tg.inspect.state_grad_matrix
 flow_of = tg.inspect.gradient_flow

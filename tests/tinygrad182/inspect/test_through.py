@@ -17,8 +17,8 @@ from tests.support import Array, assert_close, const, host, leaf
 from tinygrad182.engine.backpropagation import backpropagate, descendants, gather, pull
 from tinygrad182.engine.modes import no_grad
 from tinygrad182.engine.recording import Node
-from tinygrad182.inspect import through as module_under_test
-from tinygrad182.inspect.through import shares_through
+from tinygrad182.inspect.views import through as module_under_test
+from tinygrad182.inspect.views.through import shares_through
 from tinygrad182.primitives.index import Slice
 from tinygrad182.transforms.derivatives import push_forward
 

@@ -16,8 +16,8 @@ from tests.support import Array, assert_close, const, host, leaf
 from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.engine.backpropagation import ancestors
-from tinygrad182.inspect import weights as module
-from tinygrad182.inspect.uses import Uses
+from tinygrad182.inspect.views import weights as module
+from tinygrad182.inspect.views.uses import Uses
 
 by_time = loops.reading(tg.inspect.weight_grad_by_time)
 

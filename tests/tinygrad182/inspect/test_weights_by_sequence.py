@@ -14,7 +14,7 @@ from tests.tinygrad182.inspect import loops
 from tests.tinygrad182.inspect.loops import Case, Weights, cases
 from tests.tinygrad182.inspect.test_weights import HEADS
 from tinygrad182.engine.recording import node_of
-from tinygrad182.inspect import weights as module
+from tinygrad182.inspect.views import weights as module
 
 by_time = loops.reading(tg.inspect.weight_grad_by_time)
 mark = tg.inspect.mark

@@ -14,7 +14,7 @@ from ...display.charts import GREY, PALETTE, PINK, Row, altair, data, decade_axi
 from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
 
 if TYPE_CHECKING:
-    from ..flow import StackFlow, StateFlow
+    from ..views.flow import StackFlow, StateFlow
 
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
 Kept = Mapping[int, Sequence[int]]

@@ -33,7 +33,7 @@ from .views import Matrix, Shares, SingularValues, StepNorms
 
 if TYPE_CHECKING:
     from ..microscope.linked import LinkedViews
-    from ..paths import GainSplit
+    from ..views.paths import GainSplit
 
 HostArray = np.ndarray[Any, Any]
 

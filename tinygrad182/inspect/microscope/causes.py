@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..passes.scaling import HostArray
-from ..paths import GainSplit
+from ..views.paths import GainSplit
 from .passing import Carried
 from .wording import LEVEL, Words, factor
 

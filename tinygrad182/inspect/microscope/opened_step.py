@@ -23,8 +23,8 @@ from ...display.charts import (
     layered,
 )
 from ..charts.magnitudes import coded, norm_text
-from ..operations import StepEdge, StepFlow, StepOperation
 from ..passes.scaling import HostArray
+from ..views.operations import StepEdge, StepFlow, StepOperation
 from .step_layout import Layout, Place, laid_out
 
 Kept = Mapping[int, Sequence[int]]

@@ -18,12 +18,12 @@ from ...engine.modes import enable_grad, modes_kept
 from ...engine.recording import Node, wrap
 from ...recurrence.scans import is_scan
 from ...tensors.tensor import Tensor
-from ..gates import gate_names
 from ..loops.hosting import opened
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..loops.steps import Steps, arriving, is_whole, scans_of, stays_whole
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import NOT_FINITE, Band, HostArray, times_power, zeros_like
+from ..views.gates import gate_names
 
 # --- the last step that the loss reads ------------------------------------------------------------
 

@@ -16,11 +16,11 @@ from ...engine.memory import in_pass
 from ...errors import GraphError, ShapeError
 from ...tensors.tensor import Tensor
 from ..charts.kept import spread
-from ..flow import StackFlow, StateFlow, gradient_flow
 from ..loops.recurrences import Recurrence, Stack, stacks_of
-from ..operations import flow_among
 from ..passes.scaling import HostArray
-from ..paths import gain_split, path_split
+from ..views.flow import StackFlow, StateFlow, gradient_flow
+from ..views.operations import flow_among
+from ..views.paths import gain_split, path_split
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
 from .layers import of_layers
 from .passing import Path, far, runs_in_depth

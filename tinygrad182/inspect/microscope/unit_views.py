@@ -22,8 +22,8 @@ from ...display.charts import (
     layered,
 )
 from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
-from ..operations import StepFlow, StepVectors
 from ..passes.scaling import HostArray
+from ..views.operations import StepFlow, StepVectors
 from .opened_step import is_recurrent
 
 UNITS = 128

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..operations import StepFlow
 from ..passes.scaling import HostArray
+from ..views.operations import StepFlow
 
 LARGE = 5.0
 """An input so many times as large as usual is told."""

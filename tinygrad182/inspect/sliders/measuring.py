@@ -10,10 +10,10 @@ import numpy as np
 from ...errors import GraphError
 from ...nn.init import spectral_radius
 from ...tensors.tensor import Tensor
-from ..flow import gradient_flow
-from ..jacobians import StepJacobians, step_jacobians
-from ..operations import step_flow
-from ..paths import BRANCH, gain_split, path_split
+from ..views.flow import gradient_flow
+from ..views.jacobians import StepJacobians, step_jacobians
+from ..views.operations import step_flow
+from ..views.paths import BRANCH, gain_split, path_split
 
 HostArray = np.ndarray[Any, Any]
 

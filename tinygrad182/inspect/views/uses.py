@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import Array
-from ..engine.backpropagation import ancestors, backpropagate, dense, pull
-from ..engine.modes import modes_kept, no_grad
-from ..engine.recording import Leaf, Node
-from ..errors import GraphError
-from ..kernels.powers import NOTHING, largest_exponent
-from ..recurrence.unrolling import unrolled
-from .loops.axes import TimeAxis, is_told_apart, operand_axes, step_taken
-from .loops.times import marked_times, places
+from ...arrays.backend import Array
+from ...engine.backpropagation import ancestors, backpropagate, dense, pull
+from ...engine.modes import modes_kept, no_grad
+from ...engine.recording import Leaf, Node
+from ...errors import GraphError
+from ...kernels.powers import NOTHING, largest_exponent
+from ...recurrence.unrolling import unrolled
+from ..loops.axes import TimeAxis, is_told_apart, operand_axes, step_taken
+from ..loops.times import marked_times, places
+from ..passes.gradients import gradients_in_bands
+from ..passes.scaling import NOT_FINITE, Band, times_power
 from .parts import CheckedParts, Part
-from .passes.gradients import gradients_in_bands
-from .passes.scaling import NOT_FINITE, Band, times_power
 
 
 class _Sent(NamedTuple):

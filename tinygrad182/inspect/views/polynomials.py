@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.backpropagation import Cotangents, ancestors, fit, pull
-from ..engine.recording import Node
-from ..kernels import arrays
-from ..kernels.arrays import ALL, Deltas, Ends, of_gates
-from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
-from ..kernels.program import Run, Weights
-from ..primitives.index import Slice
-from ..recurrence.scans import is_scan
-from .loops.steps import Scaled, Steps, scaled
-from .loops.times import Times
-from .passes.along import sent
-from .passes.gradients import RowCotangents, Rows, at_band, states_of
-from .passes.scaling import Band, Power, joined
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.backpropagation import Cotangents, ancestors, fit, pull
+from ...engine.recording import Node
+from ...kernels import arrays
+from ...kernels.arrays import ALL, Deltas, Ends, of_gates
+from ...kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
+from ...kernels.program import Run, Weights
+from ...primitives.index import Slice
+from ...recurrence.scans import is_scan
+from ..loops.steps import Scaled, Steps, scaled
+from ..loops.times import Times
+from ..passes.along import sent
+from ..passes.gradients import RowCotangents, Rows, at_band, states_of
+from ..passes.scaling import Band, Power, joined
 
 
 class Polynomials(Cotangents):

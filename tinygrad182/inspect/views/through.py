@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.backpropagation import dense, descendants, pull
-from ..engine.modes import modes_kept, no_grad
-from ..engine.recording import Node
-from ..errors import ArgumentError, FreedGraphError, GraphError, brief
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.backpropagation import dense, descendants, pull
+from ...engine.modes import modes_kept, no_grad
+from ...engine.recording import Node
+from ...errors import ArgumentError, FreedGraphError, GraphError, brief
+from ..loops.step_rows import is_weight, only_moves
+from ..loops.times import node_times
+from ..passes.gradients import ScaledCotangents, Seed, gradients_inside
+from ..passes.scaling import Band, HostArray, times_power, zeros_like
+from ..table import TextTable, text_table
 from .labels import labels_of
-from .loops.step_rows import is_weight, only_moves
-from .loops.times import node_times
-from .passes.gradients import ScaledCotangents, Seed, gradients_inside
-from .passes.scaling import Band, HostArray, times_power, zeros_like
-from .table import TextTable, text_table
 
 if TYPE_CHECKING:
-    from .graph import Graph, GraphNode
+    from ..graph import Graph, GraphNode
 
 ELEMENTS = 1 << 22
 """Elements of the cotangents that the operations of a step start from, at once: what bounds memory."""

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .._suggestions.calls import told
-from ..engine.host import is_host_data
-from ..engine.modes import MODES, ModeContext, Modes
-from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, UnknownPathError, brief
-from ..recurrence.intervening import Intervention
-from ..tensors.creation import tensor
-from ..tensors.functions import broadcast_to
-from ..tensors.tensor import Tensor
+from ..._suggestions.calls import told
+from ...engine.host import is_host_data
+from ...engine.modes import MODES, ModeContext, Modes
+from ...errors import ArgumentError, DTypeError, IndexOutOfRangeError, UnknownPathError, brief
+from ...recurrence.intervening import Intervention
+from ...tensors.creation import tensor
+from ...tensors.functions import broadcast_to
+from ...tensors.tensor import Tensor
 
 Change = Callable[[Tensor], Tensor]
 

@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import Array
-from ..display.reprs import scientific
-from ..engine.backpropagation import ancestors
-from ..engine.recording import Node
-from ..errors import ArgumentError, UnknownPathError, brief
-from ..tensors.tensor import Tensor
+from ...arrays.backend import Array
+from ...display.reprs import scientific
+from ...engine.backpropagation import ancestors
+from ...engine.recording import Node
+from ...errors import ArgumentError, UnknownPathError, brief
+from ...tensors.tensor import Tensor
+from ..loops.hosting import opened
+from ..loops.recurrences import Stack, chosen, recurrences
+from ..loops.step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
+from ..loops.steps import Steps, arriving, is_whole, scans_of, stays_whole
+from ..passes.gradients import Seed
+from ..passes.scaling import HostArray
+from ..table import text_table
 from .gates import gate_names
 from .labels import labels_of, told_apart
-from .loops.hosting import opened
-from .loops.recurrences import Stack, chosen, recurrences
-from .loops.step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
-from .loops.steps import Steps, arriving, is_whole, scans_of, stays_whole
-from .passes.gradients import Seed
-from .passes.scaling import HostArray
-from .table import text_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,27 +10,27 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import device_of
-from ..engine.autodiff import seeds_of
-from ..engine.backpropagation import backpropagate
-from ..engine.memory import in_pass
-from ..engine.modes import grad_mode, modes_kept
-from ..engine.recording import Node, is_tensor, wrap
-from ..errors import ArgumentError, GraphError
-from ..tensors import functions as tg
-from ..tensors.creation import zeros
-from ..tensors.tensor import Tensor
-from .charts.drawn import Drawn, slide
-from .charts.linked_charts import singular_chart
-from .charts.views import SingularValues
-from .loops.hosting import opened
-from .loops.recurrences import Stack, Wanted, chosen, one_stack, stack_at
-from .loops.steps import Steps, is_whole, scans_of, stays_whole
-from .passes.scaling import zeros_like
+from ...arrays import backend
+from ...arrays.backend import device_of
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import backpropagate
+from ...engine.memory import in_pass
+from ...engine.modes import grad_mode, modes_kept
+from ...engine.recording import Node, is_tensor, wrap
+from ...errors import ArgumentError, GraphError
+from ...tensors import functions as tg
+from ...tensors.creation import zeros
+from ...tensors.tensor import Tensor
+from ..charts.drawn import Drawn, slide
+from ..charts.linked_charts import singular_chart
+from ..charts.views import SingularValues
+from ..loops.hosting import opened
+from ..loops.recurrences import Stack, Wanted, chosen, one_stack, stack_at
+from ..loops.steps import Steps, is_whole, scans_of, stays_whole
+from ..passes.scaling import zeros_like
+from ..table import text_table
 from .paths import Step, steps_of
 from .recorded import opened_graph
-from .table import text_table
 
 Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.recording import Node
-from ..errors import GraphError
-from ..kernels.powers import NOTHING
-from .passes.scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.recording import Node
+from ...errors import GraphError
+from ...kernels.powers import NOTHING
+from ..passes.scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
 
 
 class Part(NamedTuple):

@@ -7,22 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array, device_of
-from ..engine.autodiff import seeds_of
-from ..engine.backpropagation import ancestors
-from ..engine.recording import Leaf, Node, is_tensor, node_of
-from ..errors import ArgumentError, DTypeError, UnknownPathError
-from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
-from ..kernels.products import Setting, as_declared
-from ..recurrence.scans import is_scan, steps_of_scan
-from ..tensors.tensor import Tensor
-from .loops.hosting import on_host
-from .loops.recurrences import Wanted, chosen
-from .loops.times import marked_times
+from ...arrays import backend
+from ...arrays.backend import Array, device_of
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import ancestors
+from ...engine.recording import Leaf, Node, is_tensor, node_of
+from ...errors import ArgumentError, DTypeError, UnknownPathError
+from ...kernels.powers import NOTHING, or_zero, sizes_of, times_rows
+from ...kernels.products import Setting, as_declared
+from ...recurrence.scans import is_scan, steps_of_scan
+from ...tensors.tensor import Tensor
+from ..loops.hosting import on_host
+from ..loops.recurrences import Wanted, chosen
+from ..loops.times import marked_times
+from ..passes.gradients import Inside, gradients_inside
+from ..passes.scaling import HostArray, sample_norms
 from .parts import CheckedParts, Part
-from .passes.gradients import Inside, gradients_inside
-from .passes.scaling import HostArray, sample_norms
 from .uses import Uses
 
 CHUNK = 4_000_000

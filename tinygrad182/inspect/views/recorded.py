@@ -9,21 +9,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..display.reprs import shown, state_fold
-from ..engine.autodiff import add_grads, seeds_of
-from ..engine.backpropagation import ancestors, backpropagate
-from ..engine.memory import in_pass
-from ..engine.modes import enable_grad, modes_kept
-from ..engine.recording import Node, wrap
-from ..recurrence.scans import is_scan
-from ..recurrence.unrolling import opening
-from ..tensors import functions as tg
-from ..tensors.creation import zeros_like
-from ..tensors.norms import vector_norm
-from ..tensors.tensor import Tensor
-from .loops.recurrences import Recurrence, stacks_of
-from .passes.scaling import HostArray
-from .table import text_table
+from ...display.reprs import shown, state_fold
+from ...engine.autodiff import add_grads, seeds_of
+from ...engine.backpropagation import ancestors, backpropagate
+from ...engine.memory import in_pass
+from ...engine.modes import enable_grad, modes_kept
+from ...engine.recording import Node, wrap
+from ...recurrence.scans import is_scan
+from ...recurrence.unrolling import opening
+from ...tensors import functions as tg
+from ...tensors.creation import zeros_like
+from ...tensors.norms import vector_norm
+from ...tensors.tensor import Tensor
+from ..loops.recurrences import Recurrence, stacks_of
+from ..passes.scaling import HostArray
+from ..table import text_table
 
 Figure = TypeVar("Figure")
 

@@ -11,10 +11,10 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..arrays.backend import Array
-from ..engine.recording import Leaf, Node
-from ..kernels.program import Listing, Register, Tape
-from ..recurrence.intervening import gates_of
+from ...arrays.backend import Array
+from ...engine.recording import Leaf, Node
+from ...kernels.program import Listing, Register, Tape
+from ...recurrence.intervening import gates_of
 
 Recorded = tuple[Array, tuple[Any, ...]]
 """A node's value, and what it was computed from."""

@@ -9,22 +9,22 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array, device_of, is_away
-from ..display.reprs import fold, scientific, shown, state_fold, text
-from ..engine.autodiff import add_grads, seeds_of
-from ..engine.backpropagation import ancestors, descendants
-from ..engine.memory import in_pass
-from ..engine.recording import Node
-from ..errors import UnknownPathError
-from ..recurrence.scans import by_definition, steps_of_scan
-from ..recurrence.unrolling import opening
-from ..tensors.tensor import Tensor
-from .charts.drawn import Drawn, curves
-from .loops.hosting import on_host
-from .loops.recurrences import Recurrence, Stack, stacks_of
-from .passes.gradients import Found, Inside, Seed, TrustedCotangents, gradients_inside, part_of
-from .passes.scaling import (
+from ...arrays import backend
+from ...arrays.backend import Array, device_of, is_away
+from ...display.reprs import fold, scientific, shown, state_fold, text
+from ...engine.autodiff import add_grads, seeds_of
+from ...engine.backpropagation import ancestors, descendants
+from ...engine.memory import in_pass
+from ...engine.recording import Node
+from ...errors import UnknownPathError
+from ...recurrence.scans import by_definition, steps_of_scan
+from ...recurrence.unrolling import opening
+from ...tensors.tensor import Tensor
+from ..charts.drawn import Drawn, curves
+from ..loops.hosting import on_host
+from ..loops.recurrences import Recurrence, Stack, stacks_of
+from ..passes.gradients import Found, Inside, Seed, TrustedCotangents, gradients_inside, part_of
+from ..passes.scaling import (
     Band,
     HostArray,
     at_sample_powers,
@@ -34,8 +34,8 @@ from .passes.scaling import (
     total_norms,
     whole_of,
 )
+from ..table import text_table
 from .recorded import RecordedStateFlow, recorded_flows
-from .table import text_table
 
 Flow = TypeVar("Flow")
 States = TypeVar("States", bound="StateFlow | RecordedStateFlow")

@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.backpropagation import ancestors, backpropagate
-from ..engine.modes import modes_kept, no_grad
-from ..engine.recording import Node
-from ..errors import ArgumentError, GraphError
-from ..kernels.powers import times_rows
-from ..recurrence.scans import is_scan
-from ..tensors.tensor import Tensor
-from .loops.hosting import Opened, opened
-from .loops.recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
-from .loops.steps import is_whole, scans_of
-from .loops.times import node_times
-from .passes.scaling import row_norms, sample_norms, total_norms
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.backpropagation import ancestors, backpropagate
+from ...engine.modes import modes_kept, no_grad
+from ...engine.recording import Node
+from ...errors import ArgumentError, GraphError
+from ...kernels.powers import times_rows
+from ...recurrence.scans import is_scan
+from ...tensors.tensor import Tensor
+from ..loops.hosting import Opened, opened
+from ..loops.recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
+from ..loops.steps import is_whole, scans_of
+from ..loops.times import node_times
+from ..passes.scaling import row_norms, sample_norms, total_norms
+from ..table import text_table
 from .polynomials import (
     Coefficients,
     InsideScans,
@@ -31,7 +32,6 @@ from .polynomials import (
     in_float64,
     shifted,
 )
-from .table import text_table
 
 MOST_COLUMNS = 6
 """Numbers of hops that are shown; of more, the first ones and the last."""

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..engine.autodiff import seeds_of
-from ..engine.backpropagation import ancestors
-from ..engine.modes import enable_grad, modes_kept
-from ..engine.recording import Node, is_tensor
-from ..errors import ArgumentError
-from ..tensors.tensor import Tensor
+from ...arrays import backend
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import ancestors
+from ...engine.modes import enable_grad, modes_kept
+from ...engine.recording import Node, is_tensor
+from ...errors import ArgumentError
+from ...tensors.tensor import Tensor
+from ..loops.hosting import on_host
+from ..loops.inputs import Step, inputs_of_layer, own_inputs
+from ..loops.recurrences import Recurrence, Wanted, chosen, one_stack, one_state
+from ..passes.gradients import Found, Seed, gradients_inside
+from ..passes.scaling import HostArray, sample_norms, total_norms
 from .flow import norms_by_step
-from .loops.hosting import on_host
-from .loops.inputs import Step, inputs_of_layer, own_inputs
-from .loops.recurrences import Recurrence, Wanted, chosen, one_stack, one_state
-from .passes.gradients import Found, Seed, gradients_inside
-from .passes.scaling import HostArray, sample_norms, total_norms
 
 
 def state_grad_matrix(

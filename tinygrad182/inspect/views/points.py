@@ -11,20 +11,20 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from .._numbers import check_number
-from ..arrays import backend
-from ..engine.host import on_host
-from ..engine.modes import MODES
-from ..engine.recording import is_tensor, wrap
-from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
-from ..nn.init import Rng, generator
-from ..nn.recurrent import RecurrentCell, RecurrentLayer
-from ..tensors import functions
-from ..tensors.functions import broadcast_to, concat, matmul
-from ..tensors.tensor import Tensor
-from ..transforms.derivatives import jacobian, vjp
+from ..._numbers import check_number
+from ...arrays import backend
+from ...engine.host import on_host
+from ...engine.modes import MODES
+from ...engine.recording import is_tensor, wrap
+from ...errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
+from ...nn.init import Rng, generator
+from ...nn.recurrent import RecurrentCell, RecurrentLayer
+from ...tensors import functions
+from ...tensors.functions import broadcast_to, concat, matmul
+from ...tensors.tensor import Tensor
+from ...transforms.derivatives import jacobian, vjp
+from ..table import text_table
 from .descent import Ends, HostArray, minimized
-from .table import text_table
 
 ELEMENTS = 1 << 20
 """Elements of the Jacobians that are worked on at once, about: what bounds memory."""

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..engine.recording import Leaf, Node
-from .loops.step_rows import VIEWS, is_weight, seen_in
+from ...engine.recording import Leaf, Node
+from ..loops.step_rows import VIEWS, is_weight, seen_in
 
 _Key = TypeVar("_Key")
 

@@ -8,20 +8,20 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..display.charts import altair
-from ..engine.backpropagation import ancestors
-from ..engine.recording import Node
-from ..errors import GraphError
-from ..kernels.powers import times_rows
-from ..tensors.tensor import Tensor
-from .charts.drawn import SLIDE, Drawn, signalled, slide
-from .charts.linked_charts import gain_chart, shares_chart
-from .charts.views import Shares
-from .loops.hosting import opened
-from .loops.recurrences import Stack, Wanted, chosen, one_state
-from .loops.steps import (
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...display.charts import altair
+from ...engine.backpropagation import ancestors
+from ...engine.recording import Node
+from ...errors import GraphError
+from ...kernels.powers import times_rows
+from ...tensors.tensor import Tensor
+from ..charts.drawn import SLIDE, Drawn, signalled, slide
+from ..charts.linked_charts import gain_chart, shares_chart
+from ..charts.views import Shares
+from ..loops.hosting import opened
+from ..loops.recurrences import Stack, Wanted, chosen, one_state
+from ..loops.steps import (
     Scaled,
     Steps,
     arriving,
@@ -32,9 +32,9 @@ from .loops.steps import (
     sent_back,
     stays_whole,
 )
-from .passes.gradients import gradients_in_bands
-from .passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
-from .table import text_table
+from ..passes.gradients import gradients_in_bands
+from ..passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
+from ..table import text_table
 
 Step = dict[str, Node]
 """The states of one step by name."""

@@ -1,0 +1,1 @@
+"""What users ask of a loss or a graph: one file for each view."""
