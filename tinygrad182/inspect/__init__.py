@@ -12,7 +12,7 @@ from ..engine.marks import mark
 from .anomaly import Anomaly, first_anomaly
 from .charts.drawn import draw_matrix
 from .graph import Edge, Graph, GraphNode, trace
-from .looking import Microscope, look
+from .microscope.looking import Microscope, look
 from .sliders.live import live_sliders
 from .sliders.playing import Playground, playground
 from .trace_diff import TraceDiff, diff

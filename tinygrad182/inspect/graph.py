@@ -25,9 +25,9 @@ from ..recurrence.unrolling import opening, operations
 from ..tensors.tensor import Tensor
 from . import dot, terminal
 from .graph_html import graph_html
-from .looking import Microscope
 from .loops.hosting import on_host
 from .loops.steps import inside, step
+from .microscope.looking import Microscope
 from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
 from .table import TextTable, text_table

@@ -9,31 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from ..display import charts as _charts
-from ..display.reprs import shown, text
-from ..engine.autodiff import seeds_of
-from ..engine.backpropagation import ancestors
-from ..engine.modes import enable_grad, modes_kept
-from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
-from ..nn.module import Module
-from ..tensors import functions
-from ..tensors.tensor import Tensor
-from .charts.curves import Anomaly, curves_chart
-from .charts.drawn import Paged
-from .charts.kept import Kept, telling_steps
-from .charts.linked_charts import charts_of
-from .loops.hosting import on_host
-from .loops.recurrences import chosen
-from .microscope.linked import LinkedViews, linked_views
-from .microscope.live import live
-from .microscope.network import Network, network_of
-from .microscope.network_chart import network_chart
-from .microscope.opened_step import step_chart
-from .microscope.page import Panels, Span, compose, page
-from .microscope.story import Sentence, story
-from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
-from .views.flow import GradientFlow, StackFlow, gradient_flow
-from .views.operations import StepFlow, calls_of, flow_of_nodes, step_flow
+from ...display import charts as _charts
+from ...display.reprs import shown, text
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import ancestors
+from ...engine.modes import enable_grad, modes_kept
+from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
+from ...nn.module import Module
+from ...tensors import functions
+from ...tensors.tensor import Tensor
+from ..charts.curves import Anomaly, curves_chart
+from ..charts.drawn import Paged
+from ..charts.kept import Kept, telling_steps
+from ..charts.linked_charts import charts_of
+from ..loops.hosting import on_host
+from ..loops.recurrences import chosen
+from ..views.flow import GradientFlow, StackFlow, gradient_flow
+from ..views.operations import StepFlow, calls_of, flow_of_nodes, step_flow
+from .linked import LinkedViews, linked_views
+from .live import live
+from .network import Network, network_of
+from .network_chart import network_chart
+from .opened_step import step_chart
+from .page import Panels, Span, compose, page
+from .story import Sentence, story
+from .unit_views import unit_bars, unit_heatmap, unit_rows
 
 DRAWN = 1000
 """So many steps of a recurrence are drawn at most: those at which there is most to see."""
