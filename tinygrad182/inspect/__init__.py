@@ -11,12 +11,12 @@ from .._suggestions import calls as _calls
 from ..engine.marks import mark
 from .anomaly import Anomaly, first_anomaly
 from .charts.drawn import draw_matrix
+from .differences.trace_diff import TraceDiff, diff
+from .differences.traces import Trace, load_trace
 from .graph import Edge, Graph, GraphNode, trace
 from .microscope.looking import Microscope, look
 from .sliders.live import live_sliders
 from .sliders.playing import Playground, playground
-from .trace_diff import TraceDiff, diff
-from .traces import Trace, load_trace
 from .views.flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .views.hops import HopSplit, grad_by_hops
 from .views.interventions import intervene

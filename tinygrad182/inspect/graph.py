@@ -24,6 +24,7 @@ from ..recurrence.scans import Scan, is_scan
 from ..recurrence.unrolling import opening, operations
 from ..tensors.tensor import Tensor
 from . import dot, terminal
+from .differences.traces import Trace, trace_of
 from .graph_html import graph_html
 from .loops.hosting import on_host
 from .loops.steps import inside, step
@@ -31,7 +32,6 @@ from .microscope.looking import Microscope
 from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
 from .table import TextTable, text_table
-from .traces import Trace, trace_of
 from .views.flow import gradient_flow
 from .views.gates import gate_names
 from .views.through import Through, through

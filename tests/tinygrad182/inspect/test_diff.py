@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 import tinygrad182 as tg
 from tinygrad182.errors import ArgumentError
-from tinygrad182.inspect import diff_chart
+from tinygrad182.inspect.differences import diff_chart
 
 T, B, H = 24, 2, 5
 LAYERS: dict[str, Any] = {"RNN": tg.nn.RNN, "LSTM": tg.nn.LSTM, "GRU": tg.nn.GRU}

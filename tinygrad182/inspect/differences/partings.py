@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..passes.scaling import HostArray
 from .comparing import (
     BoxDifference,
     ParameterDifference,
@@ -19,7 +20,6 @@ from .comparing import (
     differences,
     size_of,
 )
-from .passes.scaling import HostArray
 from .traces import TracedOperation, runs_at
 
 ROUNDINGS = 100

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..display.reprs import mantissa_and_exponent
+from ...display.reprs import mantissa_and_exponent
+from ..microscope.wording import and_
+from ..passes.scaling import HostArray
 from .comparing import BoxDifference, ParameterDifference, What
-from .microscope.wording import and_
 from .partings import Parting
-from .passes.scaling import HostArray
 
 
 def parted(

@@ -10,21 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._files import checked_path
-from ..engine.autodiff import seeds_of
-from ..engine.backpropagation import ancestors
-from ..engine.recording import Leaf, Node
-from ..errors import ArgumentError, CheckpointError
-from ..recurrence.scans import is_scan
-from ..serialization import read_arrays, write_arrays
-from ..tensors.tensor import Tensor
-from .loops.hosting import on_host
-from .loops.step_rows import VIEWS, Batch, RecordedSteps, Rows
-from .microscope.blocks import Blocks, Key, blocks_of, has_gradient
-from .microscope.titles import title_of
-from .passes.gradients import Seed, gradients_inside
-from .passes.scaling import HostArray, whole_of
-from .views.operations import called, calls_of, kind_of, step_batches
+from ..._files import checked_path
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import ancestors
+from ...engine.recording import Leaf, Node
+from ...errors import ArgumentError, CheckpointError
+from ...recurrence.scans import is_scan
+from ...serialization import read_arrays, write_arrays
+from ...tensors.tensor import Tensor
+from ..loops.hosting import on_host
+from ..loops.step_rows import VIEWS, Batch, RecordedSteps, Rows
+from ..microscope.blocks import Blocks, Key, blocks_of, has_gradient
+from ..microscope.titles import title_of
+from ..passes.gradients import Seed, gradients_inside
+from ..passes.scaling import HostArray, whole_of
+from ..views.operations import called, calls_of, kind_of, step_batches
 
 _KEY = "tinygrad182.trace"
 """The key of the header's metadata, which holds JSON."""

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .loops.step_rows import Rows
-from .passes.scaling import HostArray
+from ..loops.step_rows import Rows
+from ..passes.scaling import HostArray
 from .traces import Alike, Trace, TracedBox, TracedOperation, TracedParameter
 
 ADDITIVE = frozenset({"add", "subtract", "sum", "mean"})

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..display import charts
-from .charts.kept import spread
+from ...display import charts
+from ..charts.kept import spread
+from ..passes.scaling import HostArray
 from .comparing import BOTH, BoxDifference, What
 from .partings import Parting
-from .passes.scaling import HostArray
 from .traces import TracedBox
 
 WIDTH, ROW, LABELS = 420, 15, 135

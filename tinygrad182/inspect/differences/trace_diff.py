@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ..display import charts
-from ..display.reprs import shown, text
-from ..errors import ArgumentError, MissingDependencyError, brief
-from ..tensors.tensor import Tensor
+from ...display import charts
+from ...display.reprs import shown, text
+from ...errors import ArgumentError, MissingDependencyError, brief
+from ...tensors.tensor import Tensor
+from ..charts.drawn import Drawn, Paged
+from ..graph import Graph
+from ..microscope.page import page
+from ..passes.scaling import HostArray
+from ..table import TextTable, text_table
 from . import diff_words as words
-from .charts.drawn import Drawn, Paged
 from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of, parameters_of
 from .diff_chart import diff_chart
-from .graph import Graph
-from .microscope.page import page
 from .partings import GROWTH, ROUNDINGS, Parting, Partings
-from .passes.scaling import HostArray
-from .table import TextTable, text_table
 from .traces import Trace, load_trace, trace_of
 
 

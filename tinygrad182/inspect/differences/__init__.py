@@ -1,0 +1,1 @@
+"""``diff``: two runs side by side, and the first place where they differ."""
