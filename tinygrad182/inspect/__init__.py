@@ -28,8 +28,8 @@ from .views.points import FixedPoint, FixedPoints, fixed_points
 from .views.recorded import RecordedStateFlow
 from .views.through import Through
 from .views.weights import weight_grad_by_time
-from .watched import Watched, WatchedState, load_watch
-from .watching import Watch, watch
+from .watching.watched import Watched, WatchedState, load_watch
+from .watching.watching import Watch, watch
 
 __all__ = [
     "Anomaly",

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tinygrad182.inspect import watch_file
+from tinygrad182.inspect.watching import watch_file
 
 from .test_watching import Net, loss_of, train
 

@@ -16,7 +16,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import const, host
 from tinygrad182.engine import autodiff
-from tinygrad182.inspect import watch_chart
+from tinygrad182.inspect.watching import watch_chart
 
 flow_of = tg.inspect.gradient_flow
 

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._files import checked_path
-from ..display import charts
-from ..display.reprs import preformatted, shown
-from ..errors import ArgumentError, MissingDependencyError, brief
-from .charts.drawn import Drawn, Paged
-from .charts.magnitudes import number
-from .microscope.page import page
-from .microscope.wording import and_
-from .passes.scaling import HostArray
-from .table import TextTable, text_table
-from .views.flow import ByName, StatesByName
+from ..._files import checked_path
+from ...display import charts
+from ...display.reprs import preformatted, shown
+from ...errors import ArgumentError, MissingDependencyError, brief
+from ..charts.drawn import Drawn, Paged
+from ..charts.magnitudes import number
+from ..microscope.page import page
+from ..microscope.wording import and_
+from ..passes.scaling import HostArray
+from ..table import TextTable, text_table
+from ..views.flow import ByName, StatesByName
 from .watch_chart import READING, REVERSE, Grid, drawn, loss_text
 from .watch_file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
 

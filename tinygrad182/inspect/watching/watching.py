@@ -12,21 +12,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..engine.anomaly import user_place
-from ..engine.autodiff import observe
-from ..engine.recording import Node
-from ..errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
-from ..nn import Module
-from ..tensors.tensor import Tensor
-from .views.flow import gradient_flow
-from .watch_file import (
-    Appended,
-    Moment,
-    Norms,
-    Record,
-    end_line,
-    moment_line,
-)
+from ...engine.anomaly import user_place
+from ...engine.autodiff import observe
+from ...engine.recording import Node
+from ...errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
+from ...nn import Module
+from ...tensors.tensor import Tensor
+from ..views.flow import gradient_flow
+from .watch_file import Appended, Moment, Norms, Record, end_line, moment_line
 from .watched import Watched
 
 

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .._files import checked_path, write_file
-from ..errors import FileError, brief
-from .charts.magnitudes import coded, decoded
-from .passes.scaling import HostArray
+from ..._files import checked_path, write_file
+from ...errors import FileError, brief
+from ..charts.magnitudes import coded, decoded
+from ..passes.scaling import HostArray
 
 _WINDOWS = sys.platform == "win32"
 if not _WINDOWS:

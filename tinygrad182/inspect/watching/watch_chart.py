@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..display import charts
-from ..display.charts import (
+from ...display import charts
+from ...display.charts import (
     BLUE,
     GREY,
     MAGNITUDE,
@@ -28,9 +28,9 @@ from ..display.charts import (
     finite,
     layered,
 )
-from .charts.kept import spread, telling_steps
-from .charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
-from .passes.scaling import HostArray
+from ..charts.kept import spread, telling_steps
+from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
+from ..passes.scaling import HostArray
 
 READING = (
     "Each heatmap shows one state of the network. A column is a training step, and a row is a time step "

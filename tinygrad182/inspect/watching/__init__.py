@@ -1,0 +1,1 @@
+"""``watch``: norms of a training run's gradients over time, kept in a file."""
