@@ -15,7 +15,7 @@ import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import const
 from tinygrad182.engine.backpropagation import ancestors
-from tinygrad182.inspect.dot import quoted, to_dot
+from tinygrad182.inspect.graph.dot import quoted, to_dot
 from tinygrad182.inspect.loops.hosting import on_host
 from tinygrad182.inspect.microscope.network import Block, Link, Network, network_of
 

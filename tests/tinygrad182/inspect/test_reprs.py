@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tinygrad182.inspect.selection import Nodes
+from tinygrad182.inspect.graph.selection import Nodes
 
 MOST_LINES, WIDEST = 30, 160
 inspect, schedules = tg.inspect, tg.optim.lr_scheduler

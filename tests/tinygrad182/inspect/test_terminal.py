@@ -17,7 +17,7 @@ import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array
 from tinygrad182.display.reprs import scientific
-from tinygrad182.inspect import terminal
+from tinygrad182.inspect.graph import terminal
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 CODES = re.compile(r"\x1b\[[0-9;]*m")

@@ -15,7 +15,7 @@ from ...display.reprs import shown, text
 from ...errors import ArgumentError, MissingDependencyError, brief
 from ...tensors.tensor import Tensor
 from ..charts.drawn import Drawn, Paged
-from ..graph import Graph
+from ..graph.graph import Graph
 from ..microscope.page import page
 from ..passes.scaling import HostArray
 from ..table import TextTable, text_table

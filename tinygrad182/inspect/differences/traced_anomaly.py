@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ...errors import ArgumentError
-from ..anomaly import POSITIVE
+from ..graph.anomaly import POSITIVE
 from ..loops.step_rows import Rows
 from ..passes.scaling import HostArray
 from .traces import Alike, Trace, TracedOperation, runs_at

@@ -29,7 +29,7 @@ from ..table import TextTable, text_table
 from .labels import labels_of
 
 if TYPE_CHECKING:
-    from ..graph import Graph, GraphNode
+    from ..graph.graph import Graph, GraphNode
 
 ELEMENTS = 1 << 22
 """Elements of the cotangents that the operations of a step start from, at once: what bounds memory."""

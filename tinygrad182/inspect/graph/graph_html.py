@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..display.reprs import MOST_ROWS, fold, shown, table, times
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...display.reprs import MOST_ROWS, fold, shown, table, times
 
 if TYPE_CHECKING:
     from .graph import GraphNode

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, TypeVar, overload
 
-from ..errors import IndexOutOfRangeError
+from ...errors import IndexOutOfRangeError
 
 Node = TypeVar("Node")
 

@@ -7,12 +7,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.recording import Leaf, Node
-from ..tensors.creation import one_integer
-from .charts.magnitudes import number
-from .microscope.network import Block, Network
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.recording import Leaf, Node
+from ...tensors.creation import one_integer
+from ..charts.magnitudes import number
+from ..microscope.network import Block, Network
 
 MOST = 400
 """Operations that are written by default: what ``dot`` lays out in a few seconds."""

@@ -11,30 +11,30 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .._suggestions.calls import nearest, told
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..engine.autodiff import seeds_of
-from ..engine.backpropagation import ancestors, backpropagate, dense, pull
-from ..engine.modes import enable_grad, modes_kept, no_grad
-from ..engine.recording import Leaf, Node, is_tensor, tensor_functions, wrap
-from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
-from ..primitives import PRIMITIVES
-from ..recurrence.scans import Scan, is_scan
-from ..recurrence.unrolling import opening, operations
-from ..tensors.tensor import Tensor
+from ..._suggestions.calls import nearest, told
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...engine.autodiff import seeds_of
+from ...engine.backpropagation import ancestors, backpropagate, dense, pull
+from ...engine.modes import enable_grad, modes_kept, no_grad
+from ...engine.recording import Leaf, Node, is_tensor, tensor_functions, wrap
+from ...errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
+from ...primitives import PRIMITIVES
+from ...recurrence.scans import Scan, is_scan
+from ...recurrence.unrolling import opening, operations
+from ...tensors.tensor import Tensor
+from ..differences.traces import Trace, trace_of
+from ..loops.hosting import on_host
+from ..loops.steps import inside, step
+from ..microscope.looking import Microscope
+from ..microscope.network import network_of
+from ..table import TextTable, text_table
+from ..views.flow import gradient_flow
+from ..views.gates import gate_names
+from ..views.through import Through, through
 from . import dot, terminal
-from .differences.traces import Trace, trace_of
 from .graph_html import graph_html
-from .loops.hosting import on_host
-from .loops.steps import inside, step
-from .microscope.looking import Microscope
-from .microscope.network import network_of
 from .selection import Nodes, fulfils, why_empty
-from .table import TextTable, text_table
-from .views.flow import gradient_flow
-from .views.gates import gate_names
-from .views.through import Through, through
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:

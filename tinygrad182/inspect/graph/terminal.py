@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import Array
-from ..display.reprs import scientific
-from ..tensors.creation import one_integer
+from ...arrays import backend
+from ...arrays.backend import Array
+from ...display.reprs import scientific
+from ...tensors.creation import one_integer
 
 HostArray = np.ndarray[Any, Any]
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..arrays import backend
-from ..arrays.backend import is_away
-from ..engine.anomaly import is_floating, kind_of, kinds_among
-from ..engine.backpropagation import pull
-from ..engine.modes import modes_kept, no_grad
-from ..engine.recording import Node
-from ..kernels.powers import largest_exponent
-from ..primitives.index import Slice
-from .loops.hosting import twins_of
-from .passes.scaling import times_power
+from ...arrays import backend
+from ...arrays.backend import is_away
+from ...engine.anomaly import is_floating, kind_of, kinds_among
+from ...engine.backpropagation import pull
+from ...engine.modes import modes_kept, no_grad
+from ...engine.recording import Node
+from ...kernels.powers import largest_exponent
+from ...primitives.index import Slice
+from ..loops.hosting import twins_of
+from ..passes.scaling import times_power
 
 if TYPE_CHECKING:
     from .graph import Graph, GraphNode  # which draws anomalies
