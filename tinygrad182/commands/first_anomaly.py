@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from ..inspect import load_trace
-from ..inspect.differences.traced_anomaly import anomaly_in
+from ..inspect.graph.traced_anomaly import anomaly_in
 from . import say
 
 

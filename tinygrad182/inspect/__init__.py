@@ -11,9 +11,9 @@ from .._suggestions import calls as _calls
 from ..engine.marks import mark
 from .charts.drawn import draw_matrix
 from .differences.trace_diff import TraceDiff, diff
-from .differences.traces import Trace, load_trace
 from .graph.anomaly import Anomaly, first_anomaly
 from .graph.graph import Edge, Graph, GraphNode, trace
+from .graph.traces import Trace, load_trace
 from .microscope.looking import Microscope, look
 from .sliders.live import live_sliders
 from .sliders.playing import Playground, playground

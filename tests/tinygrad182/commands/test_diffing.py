@@ -11,7 +11,7 @@ import pytest
 
 import tinygrad182 as tg
 from tinygrad182.commands import main
-from tinygrad182.inspect.differences.traced_anomaly import anomaly_in
+from tinygrad182.inspect.graph.traced_anomaly import anomaly_in
 
 Saved = Callable[..., str]
 

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ..graph.traces import Alike, Trace, TracedBox, TracedOperation, TracedParameter
 from ..loops.step_rows import Rows
 from ..passes.scaling import HostArray
-from .traces import Alike, Trace, TracedBox, TracedOperation, TracedParameter
 
 ADDITIVE = frozenset({"add", "subtract", "sum", "mean"})
 """Operations whose result may be much smaller than their operands, so that the rounding of these shows."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from ...display import charts
 from ..charts.kept import spread
+from ..graph.traces import TracedBox
 from ..passes.scaling import HostArray
 from .comparing import BOTH, BoxDifference, What
 from .partings import Parting
-from .traces import TracedBox
 
 WIDTH, ROW, LABELS = 420, 15, 135
 """Pixels of a panel, of the row of one operation, and of the text beside them."""

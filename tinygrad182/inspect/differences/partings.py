@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..graph.traces import TracedOperation, runs_at
 from ..passes.scaling import HostArray
 from .comparing import (
     BoxDifference,
@@ -20,7 +21,6 @@ from .comparing import (
     differences,
     size_of,
 )
-from .traces import TracedOperation, runs_at
 
 ROUNDINGS = 100
 """So many units of rounding two numbers may differ by, if no tolerance is given."""

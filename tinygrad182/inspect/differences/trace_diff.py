@@ -16,6 +16,7 @@ from ...errors import ArgumentError, MissingDependencyError, brief
 from ...tensors.tensor import Tensor
 from ..charts.drawn import Drawn, Paged
 from ..graph.graph import Graph
+from ..graph.traces import Trace, load_trace, trace_of
 from ..microscope.page import page
 from ..passes.scaling import HostArray
 from ..table import TextTable, text_table
@@ -23,7 +24,6 @@ from . import diff_words as words
 from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of, parameters_of
 from .diff_chart import diff_chart
 from .partings import GROWTH, ROUNDINGS, Parting, Partings
-from .traces import Trace, load_trace, trace_of
 
 
 @dataclass(frozen=True, repr=False)

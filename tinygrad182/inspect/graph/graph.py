@@ -23,7 +23,6 @@ from ...primitives import PRIMITIVES
 from ...recurrence.scans import Scan, is_scan
 from ...recurrence.unrolling import opening, operations
 from ...tensors.tensor import Tensor
-from ..differences.traces import Trace, trace_of
 from ..loops.hosting import on_host
 from ..loops.steps import inside, step
 from ..microscope.looking import Microscope
@@ -35,6 +34,7 @@ from ..views.through import Through, through
 from . import dot, terminal
 from .graph_html import graph_html
 from .selection import Nodes, fulfils, why_empty
+from .traces import Trace, trace_of
 
 
 def trace(loss: Tensor, gradient: Any = None) -> Graph:

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from ...errors import ArgumentError
-from ..graph.anomaly import POSITIVE
 from ..loops.step_rows import Rows
 from ..passes.scaling import HostArray
+from .anomaly import POSITIVE
 from .traces import Alike, Trace, TracedOperation, runs_at
 
 WORDS = {"nan": "NaN", "inf": "an infinity", "underflow": "underflow"}
