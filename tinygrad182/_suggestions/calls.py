@@ -150,10 +150,11 @@ def explain_call(
         signature.bind(*args, **kwargs)
     except TypeError as problem:
         shown = _shown(f, args)
-        taken = [name for name in signature.parameters if name != "self"]
+        named = {n: p for n, p in signature.parameters.items() if n != "self"}
+        taken = [n for n, p in named.items() if p.kind is not p.POSITIONAL_ONLY]
         unknown = [] if _is_open(signature.parameters) else [k for k in kwargs if k not in taken]
         if not unknown:
-            raise CallError(f"{shown}: {problem}; it takes ({', '.join(taken)})") from None
+            raise CallError(f"{shown}: {problem}; it takes ({', '.join(named)})") from None
         _no_argument(shown, unknown[0], taken)
     found = _UNEXPECTED.search(str(error))
     if found and found[1] in kwargs and _is_open(signature.parameters):  # passed on, and not taken
@@ -178,7 +179,7 @@ def _no_argument(shown: str, name: str, taken: list[str]) -> NoReturn:
 
 
 def _nearest_argument(name: str, taken: list[str]) -> str:
-    if taken in ([], ["operands"]):
+    if not taken:
         return "; tensors are given by position"
     near = [known for known in taken if name in known or known in name]
     said = nearest(name, taken) or (f"; did you mean {near[0]!r}?" if near else "")

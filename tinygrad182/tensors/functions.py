@@ -11,8 +11,8 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -50,6 +50,7 @@ from .indexing import (
     scatter_add,
     take,
 )
+from .methods import Method
 from .shapes import (
     Axis,
     astype,
@@ -76,8 +77,28 @@ from .tensor import Tensor
 # --- elementwise --------------------------------------------------------------------------------
 
 
-def _elementwise(name: str) -> Callable[..., Tensor]:
-    """The function of an elementwise primitive, with its docstring."""
+class Unary(Protocol):
+    """A function of one tensor, array or number, given by position."""
+
+    def __call__(self, x: Any, /) -> Tensor: ...
+
+
+class Binary(Protocol):
+    """A function of two tensors, arrays or numbers, given by position."""
+
+    def __call__(self, a: Any, b: Any, /) -> Tensor: ...
+
+
+def _unary(name: str) -> Unary:
+    return _elementwise(name)
+
+
+def _binary(name: str) -> Binary:
+    return _elementwise(name)
+
+
+def _elementwise(name: str) -> Any:
+    """The function of an elementwise primitive, with the operands of its forward and its docstring."""
     primitive = PRIMITIVES[name]
 
     def function(*operands: Any) -> Tensor:
@@ -89,44 +110,66 @@ def _elementwise(name: str) -> Callable[..., Tensor]:
             operands = (as_tensor(operands[0]), *operands[1:])
         return apply(primitive, *operands)
 
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = (
+    doc = (
         f"Elementwise: {primitive.forward.__doc__}.\n\n"
         "Operands are Tensors, arrays or numbers, broadcast against each other."
+    )
+    _, *operands = inspect.signature(primitive.forward).parameters  # the first is xp
+    return _described(function, name, doc, operands)
+
+
+def _described(
+    function: Callable[..., Tensor],
+    name: str,
+    doc: str,
+    operands: Iterable[str],
+    options: Iterable[str] = (),
+) -> Callable[..., Tensor]:
+    """Give a function made from a table the name, docstring and signature that ``help`` shows."""
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            *(inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in operands),
+            *(
+                inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+                for n in options
+            ),
+        ]
     )
     return function
 
 
-add = _elementwise("add")
-subtract = _elementwise("subtract")
-multiply = _elementwise("multiply")
-divide = _elementwise("divide")
-negative = _elementwise("negative")
-square = _elementwise("square")
-power = pow = _elementwise("power")
-remainder = _elementwise("remainder")
-exp = _elementwise("exp")
-expm1 = _elementwise("expm1")
-log = _elementwise("log")
-log1p = _elementwise("log1p")
-log2 = _elementwise("log2")
-log10 = _elementwise("log10")
-sqrt = _elementwise("sqrt")
-sin = _elementwise("sin")
-cos = _elementwise("cos")
-sinh = _elementwise("sinh")
-cosh = _elementwise("cosh")
-tanh = _elementwise("tanh")
-asin = _elementwise("asin")
-acos = _elementwise("acos")
-atan = _elementwise("atan")
-atan2 = _elementwise("atan2")
-asinh = _elementwise("asinh")
-sigmoid = _elementwise("sigmoid")
-relu = _elementwise("relu")
-abs = _elementwise("abs")
-maximum = _elementwise("maximum")
-minimum = _elementwise("minimum")
+add = _binary("add")
+subtract = _binary("subtract")
+multiply = _binary("multiply")
+divide = _binary("divide")
+negative = _unary("negative")
+square = _unary("square")
+power = pow = _binary("power")
+remainder = _binary("remainder")
+exp = _unary("exp")
+expm1 = _unary("expm1")
+log = _unary("log")
+log1p = _unary("log1p")
+log2 = _unary("log2")
+log10 = _unary("log10")
+sqrt = _unary("sqrt")
+sin = _unary("sin")
+cos = _unary("cos")
+sinh = _unary("sinh")
+cosh = _unary("cosh")
+tanh = _unary("tanh")
+asin = _unary("asin")
+acos = _unary("acos")
+atan = _unary("atan")
+atan2 = _binary("atan2")
+asinh = _unary("asinh")
+sigmoid = _unary("sigmoid")
+relu = _unary("relu")
+abs = _unary("abs")
+maximum = _binary("maximum")
+minimum = _binary("minimum")
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
@@ -177,18 +220,28 @@ def _range_of(dtype: Any) -> tuple[float, float]:
 def _plain(
     name: str,
     doc: str,
+    operands: str = "x",
     ordered: bool = False,
     masks: bool = False,
-    takes: tuple[str, ...] = (),
-) -> Callable[..., Tensor]:
+    options: tuple[str, ...] = (),
+) -> Any:
     """A function of the array library whose result is a plain tensor that requires no grad.
 
-    ``takes`` are the options that it has on every library.
+    Parameters
+    ----------
+    operands : str
+        Their names, a letter each.
+    ordered : bool
+        Compare the real parts, so that masks survive a complex step.
+    masks : bool
+        Operands must be Boolean.
+    options : tuple of str
+        The keyword arguments that it has on every library.
     """
 
-    def function(*operands: Any, **options: Any) -> Tensor:
-        for option in options:
-            if option not in takes:  # what a library says of it differs from one to the other
+    def function(*operands: Any, **given: Any) -> Tensor:
+        for option in given:
+            if option not in options:  # what a library says of it differs from one to the other
                 raise TypeError(f"{name}() got an unexpected keyword argument {option!r}")
         arrays: list[Any] = []
         try:
@@ -204,56 +257,51 @@ def _plain(
             with xp.on(first):
                 if masks and not builtins.all(_is_mask(a) for a in arrays):
                     raise TypeError("operands must be Boolean; compare first, as in x != 0")
-                if ordered:  # compare real parts, so that masks survive a complex step
+                if ordered:
                     arrays = [xp.ordered(a) for a in arrays]
-                return wrap(xp.asarray(getattr(xp, name)(*arrays, **options)))
+                return wrap(xp.asarray(getattr(xp, name)(*arrays, **given)))
         except REFUSALS as error:
             raise explain(name, arrays, error) from error
 
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{doc}.\n\nA plain tensor: no gradient flows through it."
-    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("operands", inspect.Parameter.VAR_POSITIONAL),
-            *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in takes),
-        ]
-    )
-    return function
+    doc = f"{doc}.\n\nA plain tensor: no gradient flows through it."
+    return _described(function, name, doc, operands, options)
 
 
 def _is_mask(x: Any) -> bool:
     return isinstance(x, bool) if type(x) in SCALARS else "bool" in str(x.dtype)
 
 
-equal = _plain("equal", "Boolean: a = b", ordered=True)
-not_equal = _plain("not_equal", "Boolean: a ≠ b", ordered=True)
-less = _plain("less", "Boolean: a < b", ordered=True)
-less_equal = _plain("less_equal", "Boolean: a ≤ b", ordered=True)
-greater = _plain("greater", "Boolean: a > b", ordered=True)
-greater_equal = _plain("greater_equal", "Boolean: a ≥ b", ordered=True)
-logical_not = _plain("logical_not", "Boolean: not a, of Boolean tensors", masks=True)
-logical_and = _plain("logical_and", "Boolean: a and b, of Boolean tensors", masks=True)
-logical_or = _plain("logical_or", "Boolean: a or b, of Boolean tensors", masks=True)
-isfinite = _plain("isfinite", "Boolean: neither infinite nor NaN")
-isnan = _plain("isnan", "Boolean: NaN")
-isinf = _plain("isinf", "Boolean: infinite")
-sign = _plain("sign", "Sign of each element: −1, 0 or 1")
-floor = _plain("floor", "Largest whole number not above each element")
-ceil = _plain("ceil", "Least whole number not below each element")
-trunc = _plain("trunc", "Each element without its fraction")
+equal: Binary = _plain("equal", "Boolean: a = b", "ab", ordered=True)
+not_equal: Binary = _plain("not_equal", "Boolean: a ≠ b", "ab", ordered=True)
+less: Binary = _plain("less", "Boolean: a < b", "ab", ordered=True)
+less_equal: Binary = _plain("less_equal", "Boolean: a ≤ b", "ab", ordered=True)
+greater: Binary = _plain("greater", "Boolean: a > b", "ab", ordered=True)
+greater_equal: Binary = _plain("greater_equal", "Boolean: a ≥ b", "ab", ordered=True)
+logical_not: Unary = _plain("logical_not", "Boolean: not a, of Boolean tensors", masks=True)
+logical_and: Binary = _plain(
+    "logical_and", "Boolean: a and b, of Boolean tensors", "ab", masks=True
+)
+logical_or: Binary = _plain("logical_or", "Boolean: a or b, of Boolean tensors", "ab", masks=True)
+isfinite: Unary = _plain("isfinite", "Boolean: neither infinite nor NaN")
+isnan: Unary = _plain("isnan", "Boolean: NaN")
+isinf: Unary = _plain("isinf", "Boolean: infinite")
+sign: Unary = _plain("sign", "Sign of each element: −1, 0 or 1")
+floor: Unary = _plain("floor", "Largest whole number not above each element")
+ceil: Unary = _plain("ceil", "Least whole number not below each element")
+trunc: Unary = _plain("trunc", "Each element without its fraction")
 round = _plain(
     "round",
     "The whole number (or number of ``decimals``) nearest each element, ties to even",
-    takes=("decimals",),
+    options=("decimals",),
 )
-floor_divide = _plain("floor_divide", "Largest whole number not above a / b")
+floor_divide: Binary = _plain("floor_divide", "Largest whole number not above a / b", "ab")
 
 
 def _plain_reduction(
     name: str, doc: str, ordered: bool = False, several: bool = True
 ) -> Callable[..., Tensor]:
     """One of them along an axis, or ``several``, which NumPy's have other arguments behind."""
-    reduce = _plain(name, doc, ordered, takes=("axis", "keepdims"))
+    reduce = _plain(name, doc, ordered=ordered, options=("axis", "keepdims"))
 
     def function(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
         given = {} if axis is None else {"axis": _axis_of(axis, name, several)}
@@ -281,7 +329,7 @@ argmin = _plain_reduction(
 )
 any = _plain_reduction("any", "Whether any element along ``axis`` is true")
 all = _plain_reduction("all", "Whether all elements along ``axis`` are true")
-_argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True, takes=("axis",))
+_argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True, options=("axis",))
 
 
 def argsort(x: Any, axis: int | None = -1) -> Tensor:
@@ -572,9 +620,9 @@ __all__ = [
 def join(functions: dict[str, Callable[..., Any]]) -> None:
     """Add functions to this namespace, and those whose places Tensor keeps to its methods."""
     globals().update(functions)
-    for attribute, method in list(vars(Tensor).items()):
-        if callable(method) and method.__doc__ is None and method.__name__ in functions:
-            setattr(Tensor, attribute, told(functions[method.__name__]))
+    for attribute, place in list(vars(Tensor).items()):
+        if isinstance(place, Method) and (place.function or attribute) in functions:
+            setattr(Tensor, attribute, told(functions[place.function or attribute]))
 
 
 join({name: globals()[name] for name in __all__})

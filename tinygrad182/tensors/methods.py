@@ -44,14 +44,21 @@ def augmented(name: str) -> Callable[[Any, Any], Tensor]:
     return operator
 
 
-def method_of(name: str) -> Callable[..., Any]:
-    """Keep the place of the method that is the function ``name``; :func:`.functions.join` puts it there."""
+class Method:
+    """The place of a method that is a function of tensors; :func:`.functions.join` fills it.
 
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(name)
+    Parameters
+    ----------
+    function : str, optional
+        The function's name, where it is not the method's own.
+    """
 
-    method.__name__ = name
-    return method
+    def __init__(self, function: str = "") -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise: the function has not been put in its place yet."""
+        raise NotImplementedError(self.function)
 
 
 class Count(int):

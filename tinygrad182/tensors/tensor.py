@@ -32,7 +32,7 @@ from ..errors import CallError, DTypeError, GraphError, ShapeError, TinygradErro
 from ..primitives import PRIMITIVES
 from . import numpy_protocols
 from .dtypes import read_target
-from .methods import Count, augmented, method_of, operator_of
+from .methods import Count, Method, augmented, operator_of
 
 _NEGATIVE, _MATMUL = PRIMITIVES["negative"], PRIMITIVES["matmul"]
 
@@ -276,8 +276,8 @@ class Tensor:
     __rtruediv__ = operator_of("divide", reflected=True)
     __mod__ = operator_of("remainder")
     __rmod__ = operator_of("remainder", reflected=True)
-    __floordiv__ = method_of("floor_divide")
-    __round__ = method_of("round")
+    __floordiv__ = Method("floor_divide")
+    __round__ = Method("round")
     __pow__ = operator_of("power")
     __rpow__ = operator_of("power", reflected=True)
     __iadd__ = augmented("add")
@@ -308,18 +308,18 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> Tensor:
         return tensor_functions().matmul(other, self)
 
-    __eq__ = method_of("equal")
-    __ne__ = method_of("not_equal")
-    __lt__ = method_of("less")
-    __le__ = method_of("less_equal")
-    __gt__ = method_of("greater")
-    __ge__ = method_of("greater_equal")
-    __invert__ = method_of("logical_not")
-    __and__ = method_of("logical_and")
-    __or__ = method_of("logical_or")
-    __rand__ = method_of("logical_and")
-    __ror__ = method_of("logical_or")
-    __abs__ = method_of("abs")
+    __eq__ = Method("equal")
+    __ne__ = Method("not_equal")
+    __lt__ = Method("less")
+    __le__ = Method("less_equal")
+    __gt__ = Method("greater")
+    __ge__ = Method("greater_equal")
+    __invert__ = Method("logical_not")
+    __and__ = Method("logical_and")
+    __or__ = Method("logical_or")
+    __rand__ = Method("logical_and")
+    __ror__ = Method("logical_or")
+    __abs__ = Method("abs")
 
     def __getitem__(self, key: Any) -> Tensor:
         return tensor_functions().index(self, key)
@@ -432,59 +432,12 @@ class Tensor:
 
     # --- methods: the functions of the same names -------------------------------------------------
 
-    sum = method_of("sum")
-    mean = method_of("mean")
-    max = method_of("max")
-    min = method_of("min")
-    prod = method_of("prod")
-    var = method_of("var")
-    std = method_of("std")
-    logsumexp = method_of("logsumexp")
-    cumulative_sum = method_of("cumulative_sum")
-    softmax = method_of("softmax")
-    log_softmax = method_of("log_softmax")
-    argmax = method_of("argmax")
-    argmin = method_of("argmin")
-    any = method_of("any")
-    all = method_of("all")
-    swapaxes = method_of("swapaxes")
-    permute_dims = method_of("permute_dims")
-    expand_dims = method_of("expand_dims")
-    squeeze = method_of("squeeze")
-    broadcast_to = method_of("broadcast_to")
-    flip = method_of("flip")
-    take = method_of("take")
-    unstack = method_of("unstack")
-    ravel = method_of("ravel")
-    astype = method_of("astype")
-    exp = method_of("exp")
-    expm1 = method_of("expm1")
-    log = method_of("log")
-    log1p = method_of("log1p")
-    sqrt = method_of("sqrt")
-    square = method_of("square")
-    sin = method_of("sin")
-    cos = method_of("cos")
-    abs = method_of("abs")
-    tanh = method_of("tanh")
-    sigmoid = method_of("sigmoid")
-    relu = method_of("relu")
-    clip = method_of("clip")
-    round = method_of("round")
-    floor = method_of("floor")
-    ceil = method_of("ceil")
-    trunc = method_of("trunc")
-    sign = method_of("sign")
-    norm = method_of("norm")
-    cumprod = method_of("cumprod")
-    argsort = method_of("argsort")
-    diagonal = method_of("diagonal")
-    trace = method_of("trace")
-    tril = method_of("tril")
-    triu = method_of("triu")
-    roll = method_of("roll")
-    tile = method_of("tile")
-    dot = method_of("dot")
+    sum = mean = max = min = prod = var = std = norm = logsumexp = softmax = log_softmax = Method()
+    argmax = argmin = argsort = any = all = cumulative_sum = cumprod = Method()
+    exp = expm1 = log = log1p = sqrt = square = sin = cos = tanh = sigmoid = relu = abs = Method()
+    clip = round = floor = ceil = trunc = sign = astype = Method()
+    expand_dims = squeeze = swapaxes = permute_dims = broadcast_to = ravel = unstack = Method()
+    take = flip = roll = tile = diagonal = trace = tril = triu = dot = Method()
 
     @property
     def T(self) -> Tensor:  # noqa: N802 - NumPy's name
@@ -535,11 +488,11 @@ class Tensor:
 
     # --- PyTorch's names of what is here already --------------------------------------------------
 
-    unsqueeze = method_of("expand_dims")
-    pow = method_of("power")
-    clamp = method_of("clip")
-    matmul = mm = bmm = method_of("matmul")
-    cumsum = method_of("cumulative_sum")
+    unsqueeze = Method("expand_dims")
+    pow = Method("power")
+    clamp = Method("clip")
+    matmul = mm = bmm = Method("matmul")
+    cumsum = Method("cumulative_sum")
 
     def view(self, *shape: Any) -> Tensor:
         """Return what :meth:`reshape` does."""
