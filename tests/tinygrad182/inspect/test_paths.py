@@ -276,16 +276,16 @@ def test_nothing_is_freed_and_texts_have_a_header() -> None:
 def test_what_is_refused(view: Any) -> None:
     w = leaf(np.ones((3, 3)))
     name = view.__name__
-    with pytest.raises(tg.GraphError, match=rf"{name}: no state is marked.*time=t"):
+    with pytest.raises(tg.GraphError, match=rf"{name}: .*state.*marked.*time=t"):
         view((w * w).sum())
-    with pytest.raises(tg.GraphError, match=rf"{name}: the output does not require grad"):
+    with pytest.raises(tg.GraphError, match=rf"{name}: .*output.*requires_grad=True"):
         view(const(np.ones(())))
     case = Case("tanh", 3, 2, 3, 2, "all", 0, False, False)
     with pytest.raises(tg.UnknownPathError, match=rf"{name}: several.*path=.*'rnn\.l0', 'rnn\.l1'"):
         view(case.loss)
     with pytest.raises(tg.UnknownPathError, match=rf"{name}: no states in 'rnn'.*'rnn\.l1'"):
         view(case.loss, "rnn")
-    with pytest.raises(tg.ShapeError, match=rf"{name}.*not a single element"):
+    with pytest.raises(tg.ShapeError, match=rf"{name}.*single element"):
         view(case.output, "rnn.l0")
     case.loss.backward()
     with pytest.raises(tg.FreedGraphError, match="retain_graph=True"):
@@ -300,7 +300,7 @@ def test_states_without_two_factors_are_refused() -> None:
     for loss in (lstm.loss, gru, residual):
         with pytest.raises(tg.GraphError, match=r"gain_split: the state.*path_split splits any"):
             gain_split(loss)
-    with pytest.raises(tg.UnknownPathError, match=r"gain_split: no state 'x'; there is 'h', 'c'"):
+    with pytest.raises(tg.UnknownPathError, match=r"gain_split: no state 'x'.*'h', 'c'"):
         gain_split(lstm.loss, state="x")
 
 
