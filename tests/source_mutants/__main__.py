@@ -4,8 +4,8 @@
     python -m tests.source_mutants results.jsonl           # goes on where it stopped; about 15 minutes
     python -m tests.source_mutants results.jsonl --again   # what survived, with 60 s of tests each
 
-``make mutate`` plants faults in the rules of primitives; this also reaches the engine that calls them. Tests
-are collected once. Each mutant is a fork in which only tests run that reach the changed line,
+``make mutate`` plants faults in the rules of primitives; this reaches the engine that calls them too.
+Tests are collected once. Each mutant is a fork in which only tests run that reach the changed line,
 until one fails: a fraction of a second.
 """
 

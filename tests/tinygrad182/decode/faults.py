@@ -1,8 +1,7 @@
 """Beam searches with a fault: faults of other libraries, and faults that ours could have had.
 
-A fault wraps one function of ``tinygrad182.decode``. The wrapper takes the function's place while the search
-runs. It is given the function itself and its arguments, and calls it with something else, or returns
-something else.
+A fault wraps one function of ``tinygrad182.decode`` while a search runs. The wrapper is given the function
+and its arguments, and calls it with other arguments, or returns something else.
 """
 
 from __future__ import annotations
@@ -59,7 +58,9 @@ def _owners(function: str) -> list[tuple[Any, str]]:
     """The class that has a method, or all modules that have imported a function."""
     owner, _, name = function.rpartition(".")
     if owner:
-        owners = [m for m in _modules() if getattr(vars(m).get(owner), "__module__", "") == m.__name__]
+        owners = [
+            m for m in _modules() if getattr(vars(m).get(owner), "__module__", "") == m.__name__
+        ]
         return [(getattr(module, owner), name) for module in owners]
     return [(module, name) for module in _modules() if name in vars(module)]
 
