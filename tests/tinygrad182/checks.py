@@ -13,6 +13,7 @@ import numpy as np
 
 import tinygrad182 as tg
 from tests.oracles import derivatives
+from tests.oracles.definitions import definition_of
 from tests.support import (
     Array,
     assert_close,
@@ -26,7 +27,6 @@ from tests.support import (
 )
 from tinygrad182.testing import strategies
 
-from .definitions import definition_of
 from .table import Row, floating
 from .table.row import positive
 
