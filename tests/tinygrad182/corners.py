@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from tests.oracles import derivatives
+from tests.oracles import derivatives, torch_names
 from tests.support import (
     Array,
     assert_close,
@@ -29,7 +29,7 @@ from tinygrad182.recurrence import Scan
 from tinygrad182.testing import strategies
 
 from .checks import alone, cotangent, directions, exact, fans, like
-from .table import Row, by_numpy
+from .table import Row
 from .table.recurrent import WHOLE
 from .table.row import above_minus_one, apart, inside_one, near_one, nonzero, real
 
@@ -119,7 +119,7 @@ def elsewhere(row: Row) -> None:
             assert_close(total, expected, exact(row), f"{what}: of the sum by input {i}", size)
 
 
-def values(row: Row, t: Any = by_numpy) -> None:
+def values(row: Row, t: Any = torch_names) -> None:
     """There, and at the row's own point, the value is that of its reference: NumPy's, or PyTorch's."""
     for what, xs, _ in [(OWN, row.draw(), 1.0), *_points(row)]:
         expected = np.asarray(row.torch(t, *(t.tensor(x) for x in xs)))
