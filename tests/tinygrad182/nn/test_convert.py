@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_close, assert_same_bits, needs_torch, write
-from tests.tinygrad182.nn.twins import (
+from tests.oracles.torch_layers import (
     arrays,
     assert_equal_gradients,
     assert_equal_results,
@@ -19,6 +18,7 @@ from tests.tinygrad182.nn.twins import (
     initial_states,
     pair,
 )
+from tests.support import assert_close, assert_same_bits, needs_torch, write
 
 torch = needs_torch()
 nn = torch.nn
