@@ -7,7 +7,7 @@
 | ``dense_engine`` | a second engine, which keeps whole matrices of derivatives |
 | ``torch_names`` | PyTorch's functions, in NumPy: values of the table's rows |
 | ``recurrent`` | recurrent layers, as loops in NumPy |
-| ``marked_loops`` | recurrences as loops of Tensors whose states are marked, and the layers' steps written out |
+| ``loops`` | recurrences as loops of Tensors whose states are marked; steps of layers, written out |
 | ``torch_layers`` | PyTorch's layers with the weights of ours |
 | ``wide_range`` | gradients through a recurrence in numbers of unlimited range |
 | ``beam_search`` | decoding as the textbook has it |

@@ -1,6 +1,6 @@
-"""Random use of the whole engine, step by step, beside the naive engine.
+"""Random use of the whole engine, step by step, beside the dense engine.
 
-Every step does the same to a Tensor and to a :class:`dense_engine.Value`; after every step all values, flags and
+Every step does the same to a Tensor and to a :class:`dense_engine.Value`. After it all values, flags and
 gradients must be equal. Operations are written once, for Tensors and NumPy arrays alike.
 """
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Weights, mark
+from tests.oracles import loops
+from tests.oracles.loops import Weights, mark
 from tests.support import Array, assert_close, const
 
 T, B, H = 5, 2, 3
 inspect = tg.inspect
-path_split, by_hops = map(marked_loops.reading, (inspect.path_split, inspect.grad_by_hops))
+path_split, by_hops = map(loops.reading, (inspect.path_split, inspect.grad_by_hops))
 
 
 def both_ways(loop: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tg.Tensor, Weights]]:
@@ -27,12 +27,12 @@ def both_ways(loop: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tg.Tenso
 
         monkeypatch.setattr(loops, "mark", renumbered)
         w = Weights()
-        states = marked_loops.LOOPS[loop](w, T, B, H)
-        runs.append((marked_loops.loss_of(list(states.values())[-1], "all"), w))
+        states = loops.LOOPS[loop](w, T, B, H)
+        runs.append((loops.loss_of(list(states.values())[-1], "all"), w))
     return runs
 
 
-@pytest.mark.parametrize("loop", marked_loops.LOOPS)
+@pytest.mark.parametrize("loop", loops.LOOPS)
 def test_views_of_states(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (forward, _), (backward, _) = both_ways(loop, monkeypatch)
     assert_mirrored(forward, backward)
@@ -71,7 +71,7 @@ def test_views_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(mirrored.weight[::-1], gains.weight, 1e-13)
 
 
-@pytest.mark.parametrize("loop", marked_loops.LOOPS)
+@pytest.mark.parametrize("loop", loops.LOOPS)
 def test_weights_by_time(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (forward, w), (backward, v) = both_ways(loop, monkeypatch)
     for name in w.names():
@@ -105,17 +105,17 @@ def rnn(x: Array, w: Weights, name: str, times: Any) -> list[tg.Tensor]:
 
 def test_a_bidirectional_rnn() -> None:
     """Both halves in one graph: each view says of a half what it says of that half alone."""
-    x = marked_loops.inputs(0, T, B, H)
+    x = loops.inputs(0, T, B, H)
     w = Weights()
     ahead, back = rnn(x, w, "W", range(T)), rnn(x, w, "V", reversed(range(T)))
-    loss = marked_loops.loss_of(ahead, "all") + marked_loops.loss_of(back, "all")
-    twin = marked_loops.loss_of(rnn(x[::-1], w, "V", range(T)), "all")
+    loss = loops.loss_of(ahead, "all") + loops.loss_of(back, "all")
+    twin = loops.loss_of(rnn(x[::-1], w, "V", range(T)), "all")
     assert list(inspect.gradient_flow(loss)) == ["", "#2"]
     assert_mirrored(twin, loss, "#2")
-    assert_mirrored(marked_loops.loss_of(rnn(x, w, "W", range(T)), "all"), flipped(x, w))
+    assert_mirrored(loops.loss_of(rnn(x, w, "W", range(T)), "all"), flipped(x, w))
     for name, alone in (
-        ("W", marked_loops.loss_of(ahead, "all")),
-        ("V", marked_loops.loss_of(back, "all")),
+        ("W", loops.loss_of(ahead, "all")),
+        ("V", loops.loss_of(back, "all")),
     ):
         weight = w.leaves[name, 0]
         expected = inspect.weight_grad_by_time(alone, weight)
@@ -125,4 +125,4 @@ def test_a_bidirectional_rnn() -> None:
 
 
 def flipped(x: Array, w: Weights) -> tg.Tensor:
-    return marked_loops.loss_of(rnn(x[::-1], w, "W", reversed(range(T))), "all")
+    return loops.loss_of(rnn(x[::-1], w, "W", reversed(range(T))), "all")

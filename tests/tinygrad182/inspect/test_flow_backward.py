@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.oracles.marked_loops import Case, cases
+from tests.oracles.loops import Case, cases
 from tests.support import Array, assert_close, const, host, leaf, write
 from tinygrad182 import recurrence
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Case, Weights, cases, mark
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import Array, assert_close, const, host, leaf
 from tinygrad182.recording import apply
 
-by_hops = marked_loops.reading(tg.inspect.grad_by_hops)
+by_hops = loops.reading(tg.inspect.grad_by_hops)
 flow_of = tg.inspect.gradient_flow
 
 
@@ -42,12 +42,12 @@ def test_parts_and_rest_are_the_gradient(case: Case, max_hops: int) -> None:
                 assert not hops.rest.any()  # there are no more steps than that
 
 
-@pytest.mark.parametrize("loop", marked_loops.LOOPS)
+@pytest.mark.parametrize("loop", loops.LOOPS)
 @pytest.mark.parametrize("max_hops", [0, 2, 9])
 def test_loops_of_ones_own(loop: str, max_hops: int) -> None:
-    states = marked_loops.LOOPS[loop](Weights(), 5, 2, 3)
+    states = loops.LOOPS[loop](Weights(), 5, 2, 3)
     last = list(states)[-1]
-    loss = marked_loops.loss_of(states[last], "all")
+    loss = loops.loss_of(states[last], "all")
     for name, flow in flow_of(loss)[""].items():
         for through in states:
             hops = by_hops(loss, max_hops, state=name, through=through)
@@ -57,10 +57,10 @@ def test_loops_of_ones_own(loop: str, max_hops: int) -> None:
 
 
 @given(
-    sizes=st.tuples(marked_loops.steps, marked_loops.sides, marked_loops.sides),
+    sizes=st.tuples(loops.steps, loops.sides, loops.sides),
     nonlinearity=st.sampled_from(["tanh", "relu", "identity"]),
-    where=marked_loops.wheres,
-    seed=marked_loops.seeds,
+    where=loops.wheres,
+    seed=loops.seeds,
 )
 def test_j_hops_in_one_layer_reach_the_loss_j_steps_later(
     sizes: tuple[int, int, int], nonlinearity: str, where: str, seed: int
@@ -72,7 +72,7 @@ def test_j_hops_in_one_layer_reach_the_loss_j_steps_later(
     for k in range(case.T):
         alone = case.loss_of([h if i == k else h.detach() for i, h in enumerate(states)])
         for t, state in enumerate(states[: k + 1]):
-            expected = marked_loops.grad(alone, state)
+            expected = loops.grad(alone, state)
             assert_close(hops.grad[k - t, t], expected, 1e-13, f"t = {t}, loss {k}", floor=1e-3)
 
 
@@ -80,7 +80,7 @@ def sigmoid(z: Array) -> Array:
     return 1 / (1 + np.exp(-z))
 
 
-@given(seed=marked_loops.seeds, T=marked_loops.steps, B=marked_loops.sides, H=marked_loops.sides)
+@given(seed=loops.seeds, T=loops.steps, B=loops.sides, H=loops.sides)
 def test_the_pure_cell_path(seed: int, T: int, B: int, H: int) -> None:
     """Class 0 of the LSTM is (∏ f_s) ∘ δ_{c_T} for a loss at the last step."""
     case = Case("lstm", T, B, H, 1, "last", seed, False, False)
@@ -115,19 +115,19 @@ class Dial(tg.nn.LSTMCell):
 def test_coefficients_of_a_measured_polynomial(where: str, state: str) -> None:
     """The gradient with every hop scaled by λ is Σ λ^j part_j: measured at T points and solved for."""
     T, cell = 5, Dial(2, 3, rng=0, dtype="float64")
-    x = marked_loops.inputs(0, T, 2, 2)
+    x = loops.inputs(0, T, 2, 2)
     points = np.cos(np.pi * (np.arange(T) + 0.5) / T)
     measured = []
     for factor in points:
         hs, cs = cell.steps(x, float(factor))
-        loss = marked_loops.loss_of(hs, where)
-        measured.append([marked_loops.grad(loss, s) for s in (cs if state == "c" else hs)])
+        loss = loops.loss_of(hs, where)
+        measured.append([loops.grad(loss, s) for s in (cs if state == "c" else hs)])
     solved = np.linalg.solve(np.vander(points, increasing=True), np.array(measured).reshape(T, -1))
     hs, cs = cell.steps(x, 1.0)
     for t in range(T):
         mark(cs[t], "c", t)
         mark(hs[t], "h", t)
-    found = by_hops(marked_loops.loss_of(hs, where), T - 1, state=state)
+    found = by_hops(loops.loss_of(hs, where), T - 1, state=state)
     assert_close(found.grad, solved.reshape(found.grad.shape), 1e-12)
     assert not found.rest.any()
 
@@ -138,11 +138,11 @@ def test_all_paths_of_a_residual_network(nonlinearity: Any, max_hops: int) -> No
     """Six blocks: every one of the 2⁶ ways through branches and around them, one by one."""
     B, H, depth = 2, 3, 6
     net = ResidualNet(2, H, depth=depth, nonlinearity=nonlinearity, rng=0, dtype="float64")
-    loss = net(const(marked_loops.inputs(0, B, 2))).sum()
+    loss = net(const(loops.inputs(0, B, 2))).sum()
     flow = flow_of(loss)["residualnet"].h
     hops = by_hops(loss, max_hops, through="branch")
     assert_adds_up(hops, flow, max_hops)
-    start = net.stem(const(marked_loops.inputs(0, B, 2)))
+    start = net.stem(const(loops.inputs(0, B, 2)))
     before = np.concatenate([[host(start)], host(flow.value)[:-1]])
     branches = []
     for h, block in zip(before, net.blocks, strict=True):
@@ -169,7 +169,7 @@ def test_all_paths_of_a_residual_network(nonlinearity: Any, max_hops: int) -> No
 def test_uses_of_one_mark_by_two_steps() -> None:
     """A state that later steps read directly: each use is one hop."""
     w = Weights()
-    hs = marked_loops.two_back(w, 4, 2, 3)["h"]
+    hs = loops.two_back(w, 4, 2, 3)["h"]
     loss = (hs[-1] ** 2).sum()
     hops = by_hops(loss, 3)
     (slope2, slope3) = (1 - hs[t].numpy() ** 2 for t in (2, 3))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Case, cases
+from tests.oracles import loops
+from tests.oracles.loops import Case, cases
 from tests.support import Array, assert_close, const, host, leaf, write
 from tinygrad182.inspect import matrices
 
@@ -17,9 +17,7 @@ matrix_of = tg.inspect.input_grad_matrix
 
 def one_by_one(losses: list[tg.Tensor], inputs: list[tg.Tensor]) -> Array:
     """The norms of the gradients that separate passes give."""
-    return np.array(
-        [[np.linalg.norm(marked_loops.grad(loss, x)) for x in inputs] for loss in losses]
-    )
+    return np.array([[np.linalg.norm(loops.grad(loss, x)) for x in inputs] for loss in losses])
 
 
 # --- layers -------------------------------------------------------------------------------------
@@ -31,7 +29,7 @@ def test_separate_passes(case: Case) -> None:
     losses = [case.loss_of([case.output[t]]) for t in range(case.T)]
     for k in range(case.layer.num_layers):
         xs = [leaf(case.x[t]) for t in range(case.T)]
-        states, _ = marked_loops.unrolled(case.layer, xs, case.lengths, cut=k - 1)
+        states, _ = loops.unrolled(case.layer, xs, case.lengths, cut=k - 1)
         again = [case.loss_of([h]) for h in states[-1]["h"]]
         expected = one_by_one(again, states[k - 1]["h"] if k else xs)
         path = f"{case.name}.l{k}"
@@ -50,10 +48,10 @@ def test_separate_passes(case: Case) -> None:
 def test_windows_of_truncated_backpropagation(fused: bool, window: int) -> None:
     """A loss depends on the inputs of its own window, whether these require grad or not."""
     lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
-    x = leaf(marked_loops.inputs(0, 5, 2, 2))
+    x = leaf(loops.inputs(0, 5, 2, 2))
     losses = list((lstm(x, truncate=window)[0] ** 2).sum(axis=(1, 2)))
     expected = np.array(
-        [np.linalg.norm(marked_loops.grad(loss, x).reshape(5, -1), axis=1) for loss in losses]
+        [np.linalg.norm(loops.grad(loss, x).reshape(5, -1), axis=1) for loss in losses]
     )
     assert (expected[4, :4] == 0).all() == (window == 2)
     for inputs in (x, x.detach()):
@@ -66,11 +64,11 @@ def test_windows_of_truncated_backpropagation(fused: bool, window: int) -> None:
 @pytest.mark.parametrize("fused", [True, False])
 def test_only_what_comes_through_the_layer_counts(fused: bool) -> None:
     rnn = tg.nn.RNN(3, 3, rng=0, dtype="float64", fused=fused)
-    x = leaf(marked_loops.inputs(0, 4, 2, 3))
+    x = leaf(loops.inputs(0, 4, 2, 3))
     through = list((rnn(x)[0] ** 2).sum(axis=(1, 2)))
     losses = [loss + (x[t] * x[t]).sum() for t, loss in enumerate(through)]
     assert_close(matrix_of(losses), matrix_of(through), 1e-13)
-    vectors = np.array([marked_loops.grad(loss, x) for loss in losses])
+    vectors = np.array([loops.grad(loss, x) for loss in losses])
     assert_close(
         matrix_of(losses, inputs=x), np.linalg.norm(vectors.reshape(4, 4, -1), axis=2), 1e-12
     )
@@ -86,7 +84,7 @@ def test_logarithms_down_to_1e_400(fused: bool, dtype: str) -> None:
     write(rnn.weight_ih_l0, np.eye(H))
     radius = float(rnn.weight_hh_l0.numpy()[0, 0])
     output, _ = rnn(tg.zeros((T, B, H), dtype=dtype))
-    marked_loops.check_far_logarithms(matrix_of, output, radius)
+    loops.check_far_logarithms(matrix_of, output, radius)
 
 
 def vanishing(dtype: str, fused: bool, rg: bool) -> tuple[list[tg.Tensor], tg.Tensor]:
@@ -96,7 +94,7 @@ def vanishing(dtype: str, fused: bool, rg: bool) -> tuple[list[tg.Tensor], tg.Te
         write(getattr(gru, name), 1e-3 * host(getattr(gru, name)))
     for name in ("bias_ih_l0", "bias_ih_l1"):
         write(getattr(gru, name), -2.0 * np.ones(9))
-    x = marked_loops.inputs(0, 120, 2, 2).astype(dtype)
+    x = loops.inputs(0, 120, 2, 2).astype(dtype)
     tensor = leaf(x) if rg else const(x)
     output, _ = gru(tensor)
     return [output[t].sum() for t in (119, 60, 3)], tensor
@@ -120,7 +118,7 @@ def test_an_embedded_sequence() -> None:
     tokens = tg.tensor([[0, 1], [2, 0], [2, 4]], dtype="int64")
     embedded = table(tokens)
     losses = list(lstm(embedded)[0].sum(axis=(1, 2)))
-    vectors = np.array([marked_loops.grad(loss, embedded) for loss in losses])
+    vectors = np.array([loops.grad(loss, embedded) for loss in losses])
     expected = np.linalg.norm(vectors.reshape(3, 3, -1), axis=2)
     assert_close(matrix_of(losses), expected, 1e-13)
     assert_close(matrix_of(losses, inputs=embedded), expected, 1e-13)
@@ -140,7 +138,7 @@ def test_in_several_passes_as_in_one(fused: bool, monkeypatch: pytest.MonkeyPatc
 
 def test_nothing_is_touched() -> None:
     lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64")
-    x = const(marked_loops.inputs(0, 5, 2, 2))
+    x = const(loops.inputs(0, 5, 2, 2))
     losses = (lstm(x)[0] ** 2).sum(axis=(1, 2))
     matrix_of(losses)
     assert not x.requires_grad
@@ -156,7 +154,7 @@ def test_nothing_is_touched() -> None:
 def test_what_is_not_finite_shows(fused: bool, value: float) -> None:
     """Before a loss that is not finite so are the inputs' gradients, as those of the states."""
     rnn = tg.nn.RNN(2, 3, nonlinearity="identity", rng=0, dtype="float64", fused=fused)
-    output, _ = rnn(const(marked_loops.inputs(0, 5, 2, 2)))
+    output, _ = rnn(const(loops.inputs(0, 5, 2, 2)))
     with np.errstate(invalid="ignore"):
         losses = [(output[3] * value).sum(), output[4].sum()]
         found = matrix_of(losses), tg.inspect.state_grad_matrix(losses)
@@ -169,7 +167,7 @@ def test_what_is_not_finite_shows(fused: bool, value: float) -> None:
 
 def loop(steps: list[tg.Tensor], projected: tg.Tensor | None = None) -> list[tg.Tensor]:
     """A loss at each step of a loop that reads x_t twice, once maybe in a product for all steps."""
-    w, v = leaf(marked_loops.inputs(1, 2, 3)), leaf(0.5 * marked_loops.inputs(2, 3, 3))
+    w, v = leaf(loops.inputs(1, 2, 3)), leaf(0.5 * loops.inputs(2, 3, 3))
     whole = None if projected is None else projected @ w
     h, losses = const(np.zeros((2, 3))), []
     for t, x in enumerate(steps):
@@ -181,7 +179,7 @@ def loop(steps: list[tg.Tensor], projected: tg.Tensor | None = None) -> list[tg.
 @pytest.mark.parametrize("requires_grad", [True, False])
 @pytest.mark.parametrize("read", ["iterated", "indexed", "all steps at once", "in two halves"])
 def test_a_sequence_that_a_loop_reads(read: str, requires_grad: bool) -> None:
-    values = marked_loops.inputs(0, 6, 2, 2)
+    values = loops.inputs(0, 6, 2, 2)
     leaves = [leaf(x) for x in values]
     expected = one_by_one(loop(leaves), leaves)
     x = leaf(values) if requires_grad else const(values)
@@ -200,19 +198,19 @@ def test_a_sequence_that_a_loop_reads(read: str, requires_grad: bool) -> None:
 
 
 def test_windows_that_are_read_at_once() -> None:
-    values, w = marked_loops.inputs(0, 6, 2, 2), leaf(marked_loops.inputs(1, 2, 3))
+    values, w = loops.inputs(0, 6, 2, 2), leaf(loops.inputs(1, 2, 3))
     x = const(values)
     losses = [(tg.tanh(part @ w) ** 2).sum() for part in (x[:2], x[2:])]
     whole = leaf(values)
     again = [(tg.tanh(whole[part] @ w) ** 2).sum() for part in (slice(2), slice(2, None))]
-    vectors = np.array([marked_loops.grad(loss, whole) for loss in again]).reshape(2, 6, -1)
+    vectors = np.array([loops.grad(loss, whole) for loss in again]).reshape(2, 6, -1)
     assert_close(matrix_of(losses, inputs=x), np.linalg.norm(vectors, axis=2), 1e-13)
 
 
 def test_inputs_that_a_loop_makes_itself() -> None:
     """An input that was computed from a state: what it does to later inputs counts too."""
-    w = leaf(marked_loops.inputs(1, 3, 3))
-    x, xs, losses = leaf(marked_loops.inputs(0, 2, 3)), [], []
+    w = leaf(loops.inputs(1, 3, 3))
+    x, xs, losses = leaf(loops.inputs(0, 2, 3)), [], []
     for _ in range(5):
         xs.append(x)
         x = tg.tanh(x @ w)
@@ -222,17 +220,17 @@ def test_inputs_that_a_loop_makes_itself() -> None:
 
 def test_numbers_and_vectors_as_inputs() -> None:
     for shape in ((6,), (6, 3)):
-        values = marked_loops.inputs(0, *shape)
+        values = loops.inputs(0, *shape)
         x, w, h, losses = leaf(values), leaf(np.array(0.7)), const(np.zeros(shape[1:])), []
         for t in range(6):
             h = tg.tanh(x[t] + w * h)
             losses.append(h.sum())
-        vectors = np.array([marked_loops.grad(loss, x) for loss in losses]).reshape(6, 6, -1)
+        vectors = np.array([loops.grad(loss, x) for loss in losses]).reshape(6, 6, -1)
         assert_close(matrix_of(losses, inputs=x), np.linalg.norm(vectors, axis=2), 1e-12)
 
 
 def test_what_is_refused() -> None:
-    values = marked_loops.inputs(0, 6, 2, 2)
+    values = loops.inputs(0, 6, 2, 2)
     x = const(values)
     steps = list(x)
     losses = loop(steps)
@@ -263,7 +261,7 @@ def test_what_is_refused() -> None:
 
 
 def test_inputs_that_were_changed_are_refused() -> None:
-    x = const(marked_loops.inputs(0, 6, 2, 2))
+    x = const(loops.inputs(0, 6, 2, 2))
     losses = loop(list(x))
     write(x, 0.0, at=2)
     with pytest.raises(tg.InPlaceError, match=r"changed in place"):

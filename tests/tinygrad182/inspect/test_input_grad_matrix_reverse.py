@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
+from tests.oracles import loops
 from tests.support import assert_close, const, leaf
 
 matrix_of = tg.inspect.input_grad_matrix
@@ -25,10 +25,10 @@ def test_a_reverse_direction(
             return list((output[:, :, h] ** 2).sum(axis=(1, 2)))
         return [(last[0 if h.start is None else 1] ** 2).sum()]
 
-    values = marked_loops.inputs(0, 5, 2, 2)
+    values = loops.inputs(0, 5, 2, 2)
     for path, h in (("lstm.l0", slice(None, 3)), ("lstm.l0_reverse", slice(3, None))):
         x = leaf(values)
-        vectors = np.array([marked_loops.grad(loss, x) for loss in losses(x, h)])
+        vectors = np.array([loops.grad(loss, x) for loss in losses(x, h)])
         expected = np.linalg.norm(vectors.reshape(len(vectors), 5, -1), axis=2)
         for inputs in (x, const(values)):
             if (
@@ -51,7 +51,7 @@ def test_a_reverse_direction(
 def test_both_directions_of_inputs_that_do_not_require_grad(fused: bool) -> None:
     """``inputs=`` is the gradient through the whole layer, which also reads them from the end on."""
     lstm = tg.nn.LSTM(2, 3, 2, bidirectional=True, rng=0, dtype="float64", fused=fused)
-    values = marked_loops.inputs(0, 5, 2, 2)
+    values = loops.inputs(0, 5, 2, 2)
 
     def losses(x: tg.Tensor) -> tg.Tensor:
         return (lstm(x)[0] ** 2).sum(axis=(1, 2))
@@ -66,7 +66,7 @@ def test_both_directions_of_inputs_that_do_not_require_grad(fused: bool) -> None
     "key", [slice(None, None, -1), slice(1, None, 2), slice(4, 0, -2), slice(3, None, -3)]
 )
 def test_some_steps_at_equal_distances(key: slice) -> None:
-    values, w = marked_loops.inputs(0, 6, 2, 3), leaf(marked_loops.inputs(1, 3, 3))
+    values, w = loops.inputs(0, 6, 2, 3), leaf(loops.inputs(1, 3, 3))
 
     def losses(x: tg.Tensor) -> list[tg.Tensor]:
         return [(tg.tanh(x_t @ w) ** 2).sum() for x_t in x[key]]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Case, Weights, mark
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, mark
 from tests.support import Array, assert_close, const, host, leaf, write
 from tests.tinygrad182.nn import reference
 
@@ -48,10 +48,10 @@ def lstm_step(p: dict[str, Array], x: Array, state: Array) -> Array:
 
 
 @given(
-    sizes=st.tuples(marked_loops.steps, marked_loops.sides, marked_loops.sides),
+    sizes=st.tuples(loops.steps, loops.sides, loops.sides),
     nonlinearity=st.sampled_from(["tanh", "relu", "identity"]),
-    where=marked_loops.wheres,
-    seed=marked_loops.seeds,
+    where=loops.wheres,
+    seed=loops.seeds,
 )
 def test_rnn(sizes: tuple[int, int, int], nonlinearity: str, where: str, seed: int) -> None:
     case = Case(nonlinearity, *sizes, 1, where, seed, False, False)
@@ -73,9 +73,9 @@ def test_rnn(sizes: tuple[int, int, int], nonlinearity: str, where: str, seed: i
 
 
 @given(
-    sizes=st.tuples(marked_loops.steps, marked_loops.sides, marked_loops.sides),
-    where=marked_loops.wheres,
-    seed=marked_loops.seeds,
+    sizes=st.tuples(loops.steps, loops.sides, loops.sides),
+    where=loops.wheres,
+    seed=loops.seeds,
 )
 def test_lstm_has_a_state_of_two_parts(sizes: tuple[int, int, int], where: str, seed: int) -> None:
     case = Case("lstm", *sizes, 1, where, seed, False, False)
@@ -95,9 +95,9 @@ def test_lstm_has_a_state_of_two_parts(sizes: tuple[int, int, int], where: str, 
 
 @given(
     kind=st.sampled_from(["tanh", "identity", "lstm"]),
-    sizes=st.tuples(marked_loops.steps, marked_loops.sides, marked_loops.sides),
+    sizes=st.tuples(loops.steps, loops.sides, loops.sides),
     layers=st.integers(1, 2),
-    seed=marked_loops.seeds,
+    seed=loops.seeds,
 )
 def test_their_product_is_the_gradient(
     kind: str, sizes: tuple[int, int, int], layers: int, seed: int
@@ -130,9 +130,9 @@ def test_their_product_is_the_gradient(
 def test_a_gru() -> None:
     w = Weights()
     T, B, H = 4, 2, 3
-    hs = marked_loops.gru(w, T, B, H)["h"]
-    x, p = marked_loops.inputs(0, T, B, H), w.given
-    loss = marked_loops.loss_of(hs, "all")
+    hs = loops.gru(w, T, B, H)["h"]
+    x, p = loops.inputs(0, T, B, H), w.given
+    loss = loops.loss_of(hs, "all")
     for sample in range(B):
         found = jacobians_of(loss, sample=sample)
         np.testing.assert_array_equal(found.time, range(1, T))  # the zeros before were not marked
@@ -148,15 +148,13 @@ def test_a_gru() -> None:
 
 def test_depth_in_the_place_of_time() -> None:
     net = ResidualNet(2, 3, depth=4, rng=0, dtype="float64")
-    loss = net(const(marked_loops.inputs(0, 2, 2))).sum()
+    loss = net(const(loops.inputs(0, 2, 2))).sum()
     found, flow = jacobians_of(loss), flow_of(loss)["residualnet"].h
     np.testing.assert_array_equal(found.time, range(4))
     for t, block in enumerate(net.blocks):
         W = block.linear.weight.numpy()
         before = (
-            host(flow.value)[t - 1, 0]
-            if t
-            else net.stem(const(marked_loops.inputs(0, 2, 2))).numpy()[0]
+            host(flow.value)[t - 1, 0] if t else net.stem(const(loops.inputs(0, 2, 2))).numpy()[0]
         )
         slope = 1 - np.tanh(W @ before + block.linear.bias.numpy()) ** 2
         assert_close(found.matrices[t], np.eye(3) + slope[:, None] * W, 1e-14)
@@ -205,7 +203,7 @@ def test_growth_where_the_plain_product_fails() -> None:
     """T = 30 and a determinant that the product of the matrices has lost to rounding."""
     T, H = 30, 4
     rnn = tg.nn.RNN(2, H, rng=3, dtype="float64")
-    loss = rnn(const(marked_loops.inputs(3, T, 1, 2)))[0][-1].sum()
+    loss = rnn(const(loops.inputs(3, T, 1, 2)))[0][-1].sum()
     found = jacobians_of(loss)
     growth = found.log_growth
     expected = exact_growth(found.matrices)
@@ -219,9 +217,9 @@ def test_growth_where_the_plain_product_fails() -> None:
 
 
 @given(
-    sizes=st.tuples(marked_loops.steps, st.just(1), marked_loops.sides),
+    sizes=st.tuples(loops.steps, st.just(1), loops.sides),
     kind=st.sampled_from(["tanh", "identity"]),
-    seed=marked_loops.seeds,
+    seed=loops.seeds,
 )
 def test_growth_of_random_recurrences(sizes: tuple[int, int, int], kind: str, seed: int) -> None:
     case = Case(kind, *sizes, 1, "all", seed, False, False)
@@ -268,7 +266,7 @@ def test_a_state_without_a_batch_axis_is_one_sequence() -> None:
 
 
 def test_an_initial_state_for_all_sequences() -> None:
-    w, x = Weights(), marked_loops.inputs(0, 2, 3)
+    w, x = Weights(), loops.inputs(0, 2, 3)
     h = mark(leaf(np.full((1, 3), 0.3)), "h", -1)
     for t in range(2):
         h = mark(tg.tanh(h @ w("W", t, 3, 3) + const(x)), "h", t)
@@ -294,7 +292,7 @@ def test_a_state_that_is_handed_on() -> None:
 def test_a_sequence_has_its_own_last_step(kind: Any) -> None:
     """As if it were run alone; past its end nothing is lost, for nothing goes on."""
     layer = kind(2, 3, rng=0, dtype="float64")
-    x = marked_loops.inputs(0, 6, 4, 2)
+    x = loops.inputs(0, 6, 4, 2)
     lengths = [6, 4, 1, 2]
     output, _ = layer(const(x), None, lengths)
     for sample, length in enumerate(lengths):
@@ -357,7 +355,7 @@ def test_a_mask_that_hands_a_state_on_as_a_constant_ends_a_sequence() -> None:
 def test_the_order_of_the_parts_is_the_layers(fused: bool, given: str) -> None:
     """However its initial states were made."""
     lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
-    x = leaf(marked_loops.inputs(0, 4, 1, 3))
+    x = leaf(loops.inputs(0, 4, 1, 3))
     encoder = tg.nn.RNN(3, 3, rng=1, dtype="float64")  # opened where the other is step by step
     _, last = encoder(x)
     h, c = (last, tg.zeros_like(last)) if given == "h first" else (tg.zeros_like(last), last)
@@ -415,9 +413,9 @@ def test_what_is_refused() -> None:
     h = mark(tg.tanh(leaf(np.ones((2, 3)))), "h", 0)
     with pytest.raises(tg.GraphError, match="single step"):
         jacobians_of(h)
-    sparse = marked_loops.sparse(Weights(), 5, 2, 3)
+    sparse = loops.sparse(Weights(), 5, 2, 3)
     with pytest.raises(tg.GraphError, match=r"'slow' is not marked at t = 1.*every part"):
-        jacobians_of(marked_loops.loss_of(sparse["h"], "last"))
+        jacobians_of(loops.loss_of(sparse["h"], "last"))
     h = mark(h[:1] * 2.0, "h", 1)
     with pytest.raises(tg.ShapeError, match=r"step_jacobians: the states 'h'.*different shapes"):
         jacobians_of(h)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Case, Weights, cases, mark
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import Array, assert_close, const, host, leaf
 
-path_split = marked_loops.reading(tg.inspect.path_split)
+path_split = loops.reading(tg.inspect.path_split)
 gain_split = tg.inspect.gain_split
 flow_of = tg.inspect.gradient_flow
 
@@ -51,26 +51,26 @@ def test_layers(case: Case) -> None:
         assert list(split) == list(stack)
         cut, states, _ = case.witness(cut=k)
         for name, state in stack.items():
-            local = np.stack([marked_loops.grad(cut, s) for s in states[k][name]])
+            local = np.stack([loops.grad(cut, s) for s in states[k][name]])
             assert_split(split[name], state, local)
         if case.name == "lstm":
             assert list(split["c"].parts) == ["direct", "via h", "local"]
         assert list(split["h"].parts) == ["direct", "local"]
 
 
-@pytest.mark.parametrize("loop", marked_loops.LOOPS)
+@pytest.mark.parametrize("loop", loops.LOOPS)
 @pytest.mark.parametrize("where", ["last", "all", "random"])
 @pytest.mark.parametrize(("T", "B", "H"), [(6, 2, 3), (2, 1, 1), (1, 2, 2)])
 def test_loops_of_ones_own(loop: str, where: str, T: int, B: int, H: int) -> None:
-    run = marked_loops.LOOPS[loop]
+    run = loops.LOOPS[loop]
     states = run(Weights(), T, B, H)
     last = list(states)[-1]
-    loss = marked_loops.loss_of(states[last], where)
+    loss = loops.loss_of(states[last], where)
     cut = run(Weights(), T, B, H, cut=True)
-    witness = marked_loops.loss_of(cut[last], where)
+    witness = loops.loss_of(cut[last], where)
     split = path_split(loss)
     for name, flow in flow_of(loss)[""].items():
-        local = np.stack([marked_loops.grad(witness, s) for s in cut[name]])[: len(flow.time)]
+        local = np.stack([loops.grad(witness, s) for s in cut[name]])[: len(flow.time)]
         assert_split(split[name], flow, local)
 
 
@@ -79,11 +79,11 @@ def sigmoid(z: Array) -> Array:
 
 
 @given(
-    seed=marked_loops.seeds,
+    seed=loops.seeds,
     T=st.integers(2, 5),
-    B=marked_loops.sides,
-    H=marked_loops.sides,
-    where=marked_loops.wheres,
+    B=loops.sides,
+    H=loops.sides,
+    where=loops.wheres,
 )
 def test_lstm_in_closed_form(seed: int, T: int, B: int, H: int, where: str) -> None:
     """direct = f_t ∘ δ_{c_t}; via h = o_{t−1} ∘ (1 − tanh² c_{t−1}) ∘ W_hᵀ δ_{z_t}."""
@@ -122,7 +122,7 @@ def test_a_state_that_is_handed_on() -> None:
         if t % 2 == 0:
             h = tg.tanh(h @ w("W", t, 3, 3) + 0.1)
         hs.append(mark(h, "h", t))
-    loss = marked_loops.loss_of(hs, "all")
+    loss = loops.loss_of(hs, "all")
     flow, split = flow_of(loss)[""].h, path_split(loss)["h"]
     assert_close(sum(split.parts.values()), flow.grad, 1e-14)
     for t in (0, 2):
@@ -155,7 +155,7 @@ def test_a_loop_from_the_end_to_the_start() -> None:
     for t in reversed(range(4)):
         h = mark(tg.tanh(h @ w("W", t, 3, 3) + 0.1 * t), "h", t)
         hs.append(h)
-    loss = marked_loops.loss_of(hs, "last")
+    loss = loops.loss_of(hs, "last")
     split = path_split(loss)["h"]
     np.testing.assert_array_equal(split.time, range(4))
     assert split.parts["local"][0].any()
@@ -181,8 +181,8 @@ class Translator(tg.nn.Module):
 
 
 def test_encoder_and_decoder() -> None:
-    hs = Translator()(const(marked_loops.inputs(0, 4, 2, 2)), 3)
-    loss = marked_loops.loss_of(hs, "all")
+    hs = Translator()(const(loops.inputs(0, 4, 2, 2)), 3)
+    loss = loops.loss_of(hs, "all")
     flow = flow_of(loss)
     assert set(flow) == {"translator", "encoder.l0"}
     for path in flow:
@@ -201,14 +201,14 @@ def test_sequences_of_several_lengths() -> None:
     w, total = Weights(), const(np.zeros(()))
     hs = []
     for T in (5, 1, 3):
-        states = marked_loops.rnn_outside(w, T, 1, 2)["h"]
-        total = total + marked_loops.loss_of(states, "all")
+        states = loops.rnn_outside(w, T, 1, 2)["h"]
+        total = total + loops.loss_of(states, "all")
         hs.append(states)
     flow = flow_of(total)
     assert {path: len(s.h.time) for path, s in flow.items()} == {"": 5, "#2": 1, "#3": 3}
     for path, states in zip(flow, hs, strict=True):
         split = path_split(total, path)["h"]
-        alone = path_split(marked_loops.loss_of(states, "all"))["h"]
+        alone = path_split(loops.loss_of(states, "all"))["h"]
         for part, array in alone.parts.items():
             assert_close(split.parts[part], array, 1e-14)
 
@@ -223,11 +223,11 @@ SLOPES = {
 
 
 @given(
-    sizes=st.tuples(marked_loops.steps, marked_loops.sides, marked_loops.sides),
+    sizes=st.tuples(loops.steps, loops.sides, loops.sides),
     layers=st.integers(1, 2),
     nonlinearity=st.sampled_from(list(SLOPES)),
-    where=marked_loops.wheres,
-    seed=marked_loops.seeds,
+    where=loops.wheres,
+    seed=loops.seeds,
 )
 def test_gains_by_dense_jacobians(
     sizes: tuple[int, int, int], layers: int, nonlinearity: str, where: str, seed: int
@@ -301,7 +301,7 @@ def test_what_is_refused(view: Any) -> None:
 def test_states_without_two_factors_are_refused() -> None:
     """A sum through which a nonlinearity is passed, or a product, has no slope of its own."""
     lstm = Case("lstm", 3, 2, 3, 1, "all", 0, False, False)
-    gru = marked_loops.loss_of(marked_loops.gru(Weights(), 4, 2, 3)["h"], "all")
+    gru = loops.loss_of(loops.gru(Weights(), 4, 2, 3)["h"], "all")
     residual = ResidualNet(2, 3, depth=3, rng=0)(tg.ones((2, 2))).sum()
     for loss in (lstm.loss, gru, residual):
         with pytest.raises(tg.GraphError, match=r"gain_split: the state.*path_split splits any"):

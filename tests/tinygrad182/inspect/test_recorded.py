@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
+from tests.oracles import loops
 from tests.support import Array, assert_close, const, host, leaf, write
 from tinygrad182.inspect import gradient_flow, step_jacobians
 
@@ -167,7 +167,7 @@ def test_fused_and_unrolled_layers_agree(kind: str, lengths: Array | None) -> No
 @pytest.mark.parametrize("lengths", [None, [6, 0, 3]], ids=["whole", "one is empty"])
 def test_two_directions(kind: str, lengths: list[int] | None) -> None:
     layer = KINDS[kind](SIZE, H, 2, rng=0, dtype="float64", bidirectional=True)
-    output, _ = layer(const(marked_loops.inputs(0, T, B, SIZE)), lengths=lengths)
+    output, _ = layer(const(loops.inputs(0, T, B, SIZE)), lengths=lengths)
     loss = (output[0] ** 2).sum() + (output[2, 0] ** 2).sum()
     plain, recorded = gradient_flow(loss), gradient_flow(loss, create_graph=True)
     assert list(recorded) == list(plain)
@@ -228,7 +228,7 @@ def test_a_loop_of_ones_own() -> None:
         logs = gradient_flow((h * h).sum(), create_graph=create_graph)[""].h.log_grad_norm
         return ((logs[1:] - logs[:-1]) ** 2).sum()
 
-    values = marked_loops.inputs(0, 3, 3)
+    values = loops.inputs(0, 3, 3)
     W = leaf(values)
     penalty(W, True).backward()
     for at in np.ndindex(3, 3):
@@ -243,7 +243,7 @@ def test_a_loop_of_ones_own() -> None:
 
 def test_steps_that_a_loss_does_not_depend_on_have_gradients_of_0() -> None:
     rnn = tg.nn.RNN(SIZE, H, rng=0, dtype="float64")
-    output, _ = rnn(const(marked_loops.inputs(0, T, B, SIZE)))
+    output, _ = rnn(const(loops.inputs(0, T, B, SIZE)))
     flow = gradient_flow((output[2] ** 2).sum(), create_graph=True)["rnn.l0"].h
     assert flow.grad.shape == (T, B, H)
     assert (host(flow.grad_norm)[3:] == 0).all()
@@ -308,7 +308,7 @@ def test_nothing_is_added_or_freed_unless_asked_for() -> None:
 
 def test_the_last_hidden_state_of_an_lstm_is_there_where_only_c_is_used() -> None:
     lstm = tg.nn.LSTM(SIZE, H, rng=0, dtype="float64")
-    _, (_, c_n) = lstm(const(marked_loops.inputs(0, T, B, SIZE)))
+    _, (_, c_n) = lstm(const(loops.inputs(0, T, B, SIZE)))
     loss = (c_n**2).sum()
     plain, flow = (gradient_flow(loss, create_graph=c)["lstm.l0"] for c in (False, True))
     assert_close(host(flow.h.grad), host(plain.h.grad), 1e-12)
@@ -329,7 +329,7 @@ def test_an_empty_batch() -> None:
 
 def test_a_loss_with_a_penalty_shows_what_the_penalty_ran_step_by_step() -> None:
     rnn = tg.nn.RNN(SIZE, H, rng=0, dtype="float64")
-    output, _ = rnn(const(marked_loops.inputs(0, T, B, SIZE)))
+    output, _ = rnn(const(loops.inputs(0, T, B, SIZE)))
     loss = (output[-1] ** 2).sum()
     penalty = (gradient_flow(loss, create_graph=True)["rnn.l0"].h.grad ** 2).sum()
     both = gradient_flow(loss + penalty)
@@ -343,7 +343,7 @@ def test_a_loss_with_a_penalty_shows_what_the_penalty_ran_step_by_step() -> None
 def test_a_cotangent_may_be_differentiated_too() -> None:
     rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
     output, _ = rnn(const(np.ones((4, 2, 2))))
-    seed = leaf(marked_loops.inputs(0, 4, 2, 3))
+    seed = leaf(loops.inputs(0, 4, 2, 3))
     flow = gradient_flow(output, seed, create_graph=True)["rnn.l0"].h
     flow.grad.sum().backward()
     step = np.full((4, 2, 3), 1e-3)
@@ -388,7 +388,7 @@ def test_a_lyapunov_exponent(kind: str, fused: bool) -> None:
 
 def test_jacobians_of_steps_that_a_loss_does_not_depend_on() -> None:
     rnn = tg.nn.RNN(SIZE, H, rng=0)
-    output, _ = rnn(const(marked_loops.inputs(0, T, B, SIZE).astype("float32")))
+    output, _ = rnn(const(loops.inputs(0, T, B, SIZE).astype("float32")))
     plain = step_jacobians(output[2].sum(), times=[1, 5])
     found = step_jacobians(output[2].sum(), times=[1, 5], create_graph=True)
     np.testing.assert_array_equal(found.time, [1, 5])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
+from tests.oracles import loops
 from tests.support import assert_close, const, host, needs_torch
 
 torch = needs_torch()
@@ -15,7 +15,7 @@ torch = needs_torch()
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_penalty_on_norms_that_change(kind: str, fused: bool) -> None:
-    x = marked_loops.inputs(0, 12, 3, 2)
+    x = loops.inputs(0, 12, 3, 2)
     layer = getattr(tg.nn, kind)(2, 4, rng=0, dtype="float64", fused=fused)
     output, _ = layer(const(x))
     loss = (output[-1] ** 2).sum()

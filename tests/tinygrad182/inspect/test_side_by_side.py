@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
+from tests.oracles import loops
 from tests.support import assert_close, const, host, leaf, write
 
 inspect = tg.inspect
-path_split, by_hops = (marked_loops.reading(v) for v in (inspect.path_split, inspect.grad_by_hops))
+path_split, by_hops = (loops.reading(v) for v in (inspect.path_split, inspect.grad_by_hops))
 
 Net = Callable[[Any, tg.Tensor], tg.Tensor]
 """From a maker of layers, ``make(inputs)``, and inputs (T, B, 3) to a loss."""
@@ -97,7 +97,7 @@ def losses(net: Net, kind: str, T: int, B: int, seed: int) -> list[tg.Tensor]:
                 return tg.nn.LSTM(inputs, 3, **options)
             return tg.nn.RNN(inputs, 3, nonlinearity=kind, **options)
 
-        found.append(net(make, leaf(marked_loops.inputs(seed, T, B, 3))))
+        found.append(net(make, leaf(loops.inputs(seed, T, B, 3))))
     return found
 
 
@@ -197,7 +197,7 @@ def test_what_vanishes_and_explodes(kind: str, scale: float, layers: int) -> Non
         for k in range(layers):
             weight = getattr(layer, f"weight_hh_l{k}")
             write(weight, scale * host(weight))
-        x = const((0.01 * marked_loops.inputs(0, 60, 2, 2)).astype(dtype))
+        x = const((0.01 * loops.inputs(0, 60, 2, 2)).astype(dtype))
         loss = layer(x)[0][-1].sum()
         path = f"{kind if kind == 'lstm' else 'rnn'}.l0"
         norms = by_hops(loss, 3, path=path, state="h").grad_norm
@@ -223,7 +223,7 @@ def test_what_vanishes_on_its_way_to_another_layer(kind: Any, between: str) -> N
         linear = tg.nn.Linear(2, 2, rng=2, dtype=dtype)
         for layer in (below, above):
             write(layer.weight_hh_l0, 0.01 * host(layer.weight_hh_l0))
-        x = const((0.1 * marked_loops.inputs(0, 60, 2, 2)).astype(dtype))
+        x = const((0.1 * loops.inputs(0, 60, 2, 2)).astype(dtype))
         middle = below(x)[0]
         if between == "a mask and a residual":
             middle = tg.where(const(np.arange(60)[:, None, None] % 7 != 3), 0.5 * middle + x, 0.0)
@@ -245,7 +245,7 @@ def test_coefficients_far_from_each_other() -> None:
     for fused in (True, False):
         below, above = (tg.nn.RNN(2, 2, rng=k, dtype="float64", fused=fused) for k in range(2))
         write(above.weight_hh_l0, 1e-140 * host(above.weight_hh_l0))
-        states, _ = below(const(marked_loops.inputs(0, 6, 2, 2)))
+        states, _ = below(const(loops.inputs(0, 6, 2, 2)))
         seen = states * const(np.arange(6.0)[:, None, None] < 4)  # at least two hops away
         loss = states[3].sum() + 1e-60 * above(seen)[0][-1].sum()
         found.append(by_hops(loss, 4, path="rnn.l0"))
@@ -300,7 +300,7 @@ def test_twice_the_steps_are_twice_the_work(
     for T in (150, 300):
         rnn = tg.nn.RNN(2, 3, rng=0, fused=fused)
         write(rnn.weight_hh_l0, 1e-6 * host(rnn.weight_hh_l0))
-        loss = rnn(const(marked_loops.inputs(0, T, 1, 2).astype("float32")))[0][-1].sum()
+        loss = rnn(const(loops.inputs(0, T, 1, 2).astype("float32")))[0][-1].sum()
         with monkeypatch.context() as patched:
             counted = Counted(patched)
             LINEAR[view](loss)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Case, Weights, cases
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases
 from tests.support import assert_close, const, host, host_only, leaf, write
 from tinygrad182.backpropagation import backpropagate
 from tinygrad182.inspect import gradients as fused_module
@@ -34,9 +34,7 @@ def test_separate_passes(case: Case) -> None:
             found = matrix_of(losses, path, name)
             assert found.shape == (case.T, case.T)
             assert found.dtype == np.float64
-            vectors = np.array(
-                [[marked_loops.grad(loss, s) for s in states[k][name]] for loss in again]
-            )
+            vectors = np.array([[loops.grad(loss, s) for s in states[k][name]] for loss in again])
             norms = np.linalg.norm(vectors.reshape(case.T, case.T, -1), axis=2)
             assert_close(found, norms, 1e-12)
             assert_close(vectors.sum(axis=0), flow.grad, 1e-12, floor=norms.max())
@@ -46,12 +44,12 @@ def test_separate_passes(case: Case) -> None:
             np.testing.assert_allclose(matrix_of(losses, path, name, log=True), logs, atol=1e-12)
 
 
-@pytest.mark.parametrize("loop", marked_loops.LOOPS)
+@pytest.mark.parametrize("loop", loops.LOOPS)
 def test_loops_of_ones_own(loop: str) -> None:
-    states = marked_loops.LOOPS[loop](Weights(), 5, 2, 3)
-    losses = [marked_loops.loss_of([h], "all", t) for t, h in enumerate(list(states.values())[-1])]
+    states = loops.LOOPS[loop](Weights(), 5, 2, 3)
+    losses = [loops.loss_of([h], "all", t) for t, h in enumerate(list(states.values())[-1])]
     for name, hs in states.items():
-        expected = [[np.linalg.norm(marked_loops.grad(loss, h)) for h in hs] for loss in losses]
+        expected = [[np.linalg.norm(loops.grad(loss, h)) for h in hs] for loss in losses]
         assert_close(matrix_of(losses, state=name), np.array(expected), 1e-13)
 
 
@@ -73,7 +71,7 @@ def test_logarithms_down_to_1e_400(dtype: str) -> None:
     write(rnn.weight_hh_l0, radius * np.eye(H))
     radius = float(rnn.weight_hh_l0.numpy()[0, 0])
     output, _ = rnn(tg.zeros((T, B, 1), dtype=dtype))
-    marked_loops.check_far_logarithms(matrix_of, output, radius)
+    loops.check_far_logarithms(matrix_of, output, radius)
 
 
 class Long:
@@ -126,7 +124,7 @@ def test_at_most_20_passes_for_200_losses(fused: bool, monkeypatch: pytest.Monke
 def test_nothing_is_done_for_each_loss_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the losses in one pass: each adds its own operations, and no more."""
     monkeypatch.setattr(matrices, "FEWEST", 100)
-    output = list(marked_loops.LOOPS["rnn_outside"](Weights(), 120, 2, 3).values())[-1]
+    output = list(loops.LOOPS["rnn_outside"](Weights(), 120, 2, 3).values())[-1]
     calls = []
     for count in (15, 60):
         losses = [h.sum() for h in output[-count:]]
@@ -139,7 +137,7 @@ def test_nothing_is_done_for_each_loss_at_each_step(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("loop", ["fused", "unrolled", "own"])
 def test_some_steps_only(loop: str) -> None:
     if loop == "own":
-        output = list(marked_loops.LOOPS["rnn_outside"](Weights(), 8, 2, 3).values())[-1]
+        output = list(loops.LOOPS["rnn_outside"](Weights(), 8, 2, 3).values())[-1]
         losses = [(h * h).sum() for h in output]
     else:
         rnn = tg.nn.RNN(1, 3, rng=0, dtype="float64", fused=loop == "fused")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Case, Weights, cases, mark
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import const, leaf
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.inspect.axes import TimeAxis
@@ -53,13 +53,13 @@ def test_a_stack_of_sequences_is_no_stack_of_steps() -> None:
     assert times.keys().isdisjoint(node_of(batch).inputs or ())
 
 
-@pytest.mark.parametrize("loop", [n for n in marked_loops.LOOPS if n != "gates_of_one_weight"])
+@pytest.mark.parametrize("loop", [n for n in loops.LOOPS if n != "gates_of_one_weight"])
 @pytest.mark.parametrize("T", [1, 2, 5])
 def test_every_operation_in_a_loop_belongs_to_its_step(loop: str, T: int) -> None:
     """With weights of their own, what reads the weight of step t is of step t."""
     w = Weights(copies=True)
-    states = marked_loops.LOOPS[loop](w, T, 2, 3)
-    nodes, times, _ = read(marked_loops.loss_of(list(states.values())[-1], "all"))
+    states = loops.LOOPS[loop](w, T, 2, 3)
+    nodes, times, _ = read(loops.loss_of(list(states.values())[-1], "all"))
     for (name, t), tensor in w.leaves.items():
         if name == "f":
             continue  # as good as computed before the loop; what it meets is not
@@ -73,14 +73,14 @@ def test_every_operation_in_a_loop_belongs_to_its_step(loop: str, T: int) -> Non
 
 def test_what_is_computed_before_the_loop_belongs_to_no_step() -> None:
     w = Weights()
-    _, times, axes = read(marked_loops.loss_of(marked_loops.rnn_outside(w, 4, 2, 3)["h"], "all"))
+    _, times, axes = read(loops.loss_of(loops.rnn_outside(w, 4, 2, 3)["h"], "all"))
     weight = w.leaves["W", 0]._node
     turned = [n for n in [*times, *axes] if weight in (n.inputs or ())]
     assert turned == []
 
 
 def test_what_follows_belongs_to_the_one_step_it_is_computed_from() -> None:
-    hs = marked_loops.rnn_outside(Weights(), 4, 2, 3)["h"]
+    hs = loops.rnn_outside(Weights(), 4, 2, 3)["h"]
     single = tg.tanh(hs[1] * 2.0)
     total, running = const(np.zeros(())), hs[0]
     for h in hs:
@@ -106,14 +106,12 @@ def test_gates_taken_from_one_weight_are_no_time_axis() -> None:
     """W[0] at step 0 looks like a step's part of a whole; W[1] at step 0 tells that it is not."""
     for T in (1, 2, 3, 4):
         w = Weights()
-        _, _, axes = read(
-            marked_loops.loss_of(marked_loops.gates_of_one_weight(w, T, 2, 3)["h"], "all")
-        )
+        _, _, axes = read(loops.loss_of(loops.gates_of_one_weight(w, T, 2, 3)["h"], "all"))
         assert all(n.op != "reshape" for n in axes)
 
 
 def test_axes_go_along_with_operations_and_end_in_sums() -> None:
-    hs = marked_loops.rnn_outside(Weights(), 5, 2, 3)["h"]
+    hs = loops.rnn_outside(Weights(), 5, 2, 3)["h"]
     whole = tg.stack(hs)
     v = leaf(np.ones((3, 4)))
     along = {
@@ -141,7 +139,7 @@ def test_axes_go_along_with_operations_and_end_in_sums() -> None:
 
 
 def test_stacks_in_another_order_have_no_time_axis() -> None:
-    hs = marked_loops.rnn_outside(Weights(), 3, 2, 3)["h"]
+    hs = loops.rnn_outside(Weights(), 3, 2, 3)["h"]
     for wrong in (hs[::-1], [*hs, hs[0]]):
         y = tg.stack(wrong)
         _, _, axes = read(y.sum() + hs[-1].sum())
@@ -155,7 +153,7 @@ def test_stacks_in_another_order_have_no_time_axis() -> None:
 def test_several_steps_side_by_side_are_part_of_no_later_state(name: str) -> None:
     """Also where a decoder's states go on from the encoder's under the same name."""
     w = Weights()
-    hs = marked_loops.rnn_outside(w, 4, 2, 3)["h"]
+    hs = loops.rnn_outside(w, 4, 2, 3)["h"]
     keys, d = tg.tanh(tg.stack(hs) * 2.0), hs[-1]
     for t in range(4, 7):
         d = mark(tg.tanh((keys * d).sum(axis=0) + d), name, t)
@@ -165,7 +163,7 @@ def test_several_steps_side_by_side_are_part_of_no_later_state(name: str) -> Non
 
 
 def test_windows_keep_their_axis_also_of_one_step() -> None:
-    hs = marked_loops.rnn_outside(Weights(), 5, 2, 3)["h"]
+    hs = loops.rnn_outside(Weights(), 5, 2, 3)["h"]
     whole = tg.concat([tg.stack(hs[:4]), tg.stack(hs[4:])])
     window, flat, one = whole[2:], whole[:, 0], whole[3]
     after = tg.tanh(window)[1]
@@ -178,7 +176,7 @@ def test_windows_keep_their_axis_also_of_one_step() -> None:
 
 
 def test_an_axis_that_two_operands_disagree_about_is_not_known() -> None:
-    whole = tg.stack(marked_loops.rnn_outside(Weights(), 5, 2, 3)["h"])
+    whole = tg.stack(loops.rnn_outside(Weights(), 5, 2, 3)["h"])
     shifted = whole[1:] + whole[:-1]
     _, times, axes = read(shifted.sum())
     assert shifted._node not in axes
@@ -186,7 +184,7 @@ def test_an_axis_that_two_operands_disagree_about_is_not_known() -> None:
 
 
 def test_features_beside_each_other_and_lengthened_shapes_keep_the_axis() -> None:
-    whole = tg.stack(marked_loops.rnn_outside(Weights(), 5, 2, 3)["h"])
+    whole = tg.stack(loops.rnn_outside(Weights(), 5, 2, 3)["h"])
     wide, long = tg.concat([whole, whole * 2.0], axis=-1), whole[:, :, None]
     flat, mixed = whole.reshape(5, 6), whole.reshape(10, 3)
     _, _, axes = read(wide.sum() + long.sum() + flat.sum() + mixed.sum())
@@ -203,7 +201,7 @@ def test_keys_that_an_only_state_reads_belong_to_their_own_steps(
     form: str, T: int, time: int | None
 ) -> None:
     """A state that is the only one of its loop changes nothing: a pooled one, or a decoder of one step."""
-    hs, W = marked_loops.rnn_outside(Weights(), T, 2, 3)["h"], leaf(np.eye(3))
+    hs, W = loops.rnn_outside(Weights(), T, 2, 3)["h"], leaf(np.eye(3))
     keys = tg.stack(hs) @ W if form == "one product" else tg.stack([h @ W for h in hs])
     scores = tg.softmax((keys * hs[-1]).sum(axis=-1, keepdims=True), axis=0)
     d = (scores * keys).sum(axis=0) @ leaf(np.eye(3))
@@ -219,7 +217,7 @@ def test_keys_that_an_only_state_reads_belong_to_their_own_steps(
 
 def test_states_side_by_side_are_part_of_no_later_loop() -> None:
     """Where the last of them is what a loop of several steps begins with."""
-    hs, W = marked_loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(np.eye(3))
+    hs, W = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(np.eye(3))
     whole = tg.stack(hs)
     keys, d, total = whole @ W, whole[-1], const(np.zeros(()))
     for t in range(3):
@@ -231,7 +229,7 @@ def test_states_side_by_side_are_part_of_no_later_loop() -> None:
 
 
 def test_a_decoder_of_one_step_with_a_marked_initial_state() -> None:
-    hs, W, V = marked_loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(np.eye(3)), leaf(np.eye(3))
+    hs, W, V = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(np.eye(3)), leaf(np.eye(3))
     keys, first = tg.stack(hs) @ W, mark(hs[-1] * 1.0, "d", -1)
     scores = tg.tanh(keys + first @ V)
     d = mark((tg.softmax(scores, axis=0) * keys).sum(axis=0), "d", 0)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
+from tests.oracles import loops
 from tests.support import assert_close, const, leaf
 
 H, B = 2, 2
-by_time = marked_loops.reading(tg.inspect.weight_grad_by_time)
+by_time = loops.reading(tg.inspect.weight_grad_by_time)
 
 
 class Program:
@@ -140,7 +140,7 @@ def test_random_programs(seed: int) -> None:
     """Right at every step, or refused; fused as unrolled."""
     fused, unrolled, witness = Program(seed, True), Program(seed, False), Program(seed, True, True)
     for name, (weight,) in fused.leaves.items():
-        grads = [marked_loops.grad(witness.total, w) for w in witness.leaves[name]]
+        grads = [loops.grad(witness.total, w) for w in witness.leaves[name]]
         expected = np.stack(grads)
         if not expected.any():
             continue
@@ -154,7 +154,7 @@ def test_random_programs(seed: int) -> None:
             assert_close(parts, whole[: len(parts)], 1e-9, f"{name} of {program.fused}")
     for a, b in zip(fused.layers, unrolled.layers, strict=True):
         for (name, w), (_, v) in zip(a.named_parameters(), b.named_parameters(), strict=True):
-            total = marked_loops.grad(fused.total, w)
+            total = loops.grad(fused.total, w)
             if total.any():
                 parts, others = by_time(fused.total, w), by_time(unrolled.total, v)
                 n = min(len(parts), len(others))

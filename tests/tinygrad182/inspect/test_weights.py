@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Case, Weights, cases, mark
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import Array, assert_close, const, host, leaf
 from tinygrad182.backpropagation import ancestors
 from tinygrad182.inspect import weights as module
 from tinygrad182.inspect.uses import Uses
 
-by_time = marked_loops.reading(tg.inspect.weight_grad_by_time)
+by_time = loops.reading(tg.inspect.weight_grad_by_time)
 
 
 def assert_parts(loss: tg.Tensor, weight: tg.Tensor, expected: Array, what: str) -> None:
@@ -28,7 +28,7 @@ def assert_parts(loss: tg.Tensor, weight: tg.Tensor, expected: Array, what: str)
     floor = float(np.abs(expected).max(initial=0.0))
     assert parts.dtype == weight.dtype
     assert_close(parts, expected, 1e-12, what, floor)
-    assert_close(parts.sum(axis=0), marked_loops.grad(loss, weight), 1e-12, f"sum of {what}", floor)
+    assert_close(parts.sum(axis=0), loops.grad(loss, weight), 1e-12, f"sum of {what}", floor)
     norms = by_time(loss, weight, norm_only=True)
     assert norms.dtype == np.float64
     assert_close(norms, np.linalg.norm(parts.reshape(len(parts), -1), axis=1), 1e-13, what)
@@ -42,16 +42,16 @@ def test_layers(case: Case) -> None:
         assert_parts(case.loss, weight, copies.grads(loss, name, case.T), name)
 
 
-@pytest.mark.parametrize("loop", marked_loops.LOOPS)
+@pytest.mark.parametrize("loop", loops.LOOPS)
 @pytest.mark.parametrize("where", ["last", "all", "random"])
 @pytest.mark.parametrize(("T", "B", "H"), [(6, 2, 3), (3, 3, 3), (2, 1, 1), (1, 2, 2)])
 def test_loops_of_ones_own(loop: str, where: str, T: int, B: int, H: int) -> None:
     """With W.T before the loop or in it, whatever the states are called."""
-    run, shared, copies = marked_loops.LOOPS[loop], Weights(), Weights(copies=True)
+    run, shared, copies = loops.LOOPS[loop], Weights(), Weights(copies=True)
     states, witness = run(shared, T, B, H), run(copies, T, B, H)
     last = list(states)[-1]
-    loss = marked_loops.loss_of(states[last], where)
-    expected = marked_loops.loss_of(witness[last], where)
+    loss = loops.loss_of(states[last], where)
+    expected = loops.loss_of(witness[last], where)
     for name in shared.names():
         parts = copies.grads(expected, name, T)
         reached = 1 + max(int(m.scope.time) for n in ancestors([loss._node]) for m in n.marks)
@@ -76,13 +76,13 @@ def test_a_head_on_all_steps_at_once(case: Case, bias: bool) -> None:
             y_t = case.output[t] @ own_w.T
             y_t = y_t + own_b if bias else tg.tanh(y_t)
             total = total + (const(scale[t]) * y_t * y_t).sum() / scale.size
-        expected = np.stack([marked_loops.grad(total, c) for c in copies])
+        expected = np.stack([loops.grad(total, c) for c in copies])
         assert_parts(loss, weight, expected, "head")
 
 
 def states_of_a_loop() -> tuple[Weights, list[tg.Tensor]]:
     w = Weights()
-    return w, marked_loops.rnn_outside(w, 4, 2, 3)["h"]
+    return w, loops.rnn_outside(w, 4, 2, 3)["h"]
 
 
 V, U = (np.random.default_rng(s).normal(size=n) for s, n in ((0, (3, 2)), (1, (3,))))
@@ -116,7 +116,7 @@ def test_heads_of_other_forms(head: str) -> None:
     loss = (together(hs, v) ** 2).sum()
     copies = [leaf(values) for _ in hs]
     total = sum((one(h, c) ** 2).sum() for h, c in zip(hs, copies, strict=True))
-    expected = np.stack([marked_loops.grad(total, c) for c in copies])
+    expected = np.stack([loops.grad(total, c) for c in copies])
     assert_parts(loss, v, expected, head)
 
 
@@ -148,20 +148,20 @@ def test_a_head_after_the_last_step_belongs_to_it() -> None:
     loss = ((hs[-1] @ v) ** 2).sum()
     parts = by_time(loss, v)
     assert not parts[:-1].any()
-    assert_close(parts[-1], marked_loops.grad(loss, v), 1e-14)
+    assert_close(parts[-1], loops.grad(loss, v), 1e-14)
 
 
 @pytest.mark.parametrize("where", ["last", "all"])
 def test_a_penalty_belongs_to_no_step(where: str) -> None:
     """Of a loop of one's own as of a layer, with a loss at the last step as with one at all."""
     rnn = tg.nn.RNN(3, 3, rng=0, dtype="float64")
-    output, _ = rnn(const(marked_loops.inputs(0, 4, 2, 3)))
+    output, _ = rnn(const(loops.inputs(0, 4, 2, 3)))
     w, hs = states_of_a_loop()
     for states, weight in (
         ([output[t] for t in range(4)], rnn.weight_hh_l0),
         (hs, w.leaves["W", 0]),
     ):
-        loss = marked_loops.loss_of(states, where)
+        loss = loops.loss_of(states, where)
         expected = by_time(loss, weight)
         penalty = (weight * weight).sum()
         for total in (
@@ -187,7 +187,7 @@ def test_a_number_as_a_weight() -> None:
 
     one, copies = leaf(values), [leaf(values) for _ in range(T)]
     total = run(copies)
-    expected = np.stack([marked_loops.grad(total, c) for c in copies])
+    expected = np.stack([loops.grad(total, c) for c in copies])
     assert_parts(run([one] * T), one, expected, "gate")
 
 
@@ -199,7 +199,7 @@ def test_a_step_that_is_skipped() -> None:
         for t in range(6):
             h = mark(h if t % 2 else tg.tanh(h @ w("W", t, 3, 3)), "h", t)
             hs.append(h)
-        return marked_loops.loss_of(hs, "all")
+        return loops.loss_of(hs, "all")
 
     shared, copies = Weights(), Weights(copies=True)
     loss, witness = run(shared), run(copies)
@@ -211,12 +211,8 @@ def test_a_step_that_is_skipped() -> None:
 def test_several_lengths_add_up_by_step() -> None:
     w, copies = Weights(), Weights(copies=True)
     lengths = (5, 1, 3)
-    loss = sum(
-        marked_loops.loss_of(marked_loops.rnn_outside(w, T, 1, 2)["h"], "all") for T in lengths
-    )
-    witness = sum(
-        marked_loops.loss_of(marked_loops.rnn_outside(copies, T, 1, 2)["h"], "all") for T in lengths
-    )
+    loss = sum(loops.loss_of(loops.rnn_outside(w, T, 1, 2)["h"], "all") for T in lengths)
+    witness = sum(loops.loss_of(loops.rnn_outside(copies, T, 1, 2)["h"], "all") for T in lengths)
     for name in w.names():
         assert_parts(loss, w.leaves[name, 0], copies.grads(witness, name, 5), name)
 
@@ -228,7 +224,7 @@ def test_encoder_and_decoder() -> None:
     values = np.random.default_rng(0).normal(size=(3, 3))
 
     def run(keys: Callable[[tg.Tensor], tg.Tensor]) -> tg.Tensor:
-        states, _ = encoder(const(marked_loops.inputs(0, 5, 2, 2)))
+        states, _ = encoder(const(loops.inputs(0, 5, 2, 2)))
         looked = keys(states)
         h = c = states[-1]
         hs = []
@@ -239,28 +235,28 @@ def test_encoder_and_decoder() -> None:
             h, c = decoder(context, (h, c))
             mark(c, "c", t)
             hs.append(mark(h, "h", t))
-        return marked_loops.loss_of(hs, "all")
+        return loops.loss_of(hs, "all")
 
     key, copies = leaf(values), [leaf(values) for _ in range(5)]
     loss = run(lambda s: s @ key)
     witness = run(lambda s: tg.stack([s[t] @ copies[t] for t in range(5)]))
-    assert_parts(loss, key, np.stack([marked_loops.grad(witness, c) for c in copies]), "keys")
+    assert_parts(loss, key, np.stack([loops.grad(witness, c) for c in copies]), "keys")
     for module_, steps in ((encoder, 5), (decoder, 3)):
         for name, weight in module_.named_parameters():
             parts = by_time(loss, weight)
             assert len(parts) == 5
             assert not parts[steps:].any()
             assert parts[steps - 1].any()
-            assert_close(parts.sum(axis=0), marked_loops.grad(loss, weight), 1e-13, name)
+            assert_close(parts.sum(axis=0), loops.grad(loss, weight), 1e-13, name)
 
 
 def test_depth_in_the_place_of_time() -> None:
     net = ResidualNet(2, 3, depth=4, rng=0, dtype="float64")
-    loss = net(const(marked_loops.inputs(0, 2, 2))).sum()
+    loss = net(const(loops.inputs(0, 2, 2))).sum()
     for k, block in enumerate(net.blocks):
         parts = by_time(loss, block.linear.weight)
         assert [bool(p.any()) for p in parts] == [t == k for t in range(4)]
-        assert_close(parts[k], marked_loops.grad(loss, block.linear.weight), 1e-14)
+        assert_close(parts[k], loops.grad(loss, block.linear.weight), 1e-14)
 
 
 @pytest.mark.parametrize("chunk", [1, 20, 47, 100])
@@ -279,7 +275,7 @@ def test_float32() -> None:
     rnn = tg.nn.RNN(2, 3, rng=0)
     twin = tg.nn.RNN(2, 3, dtype="float64")
     twin.load_state_dict(rnn.state_dict())
-    x = np.float32(marked_loops.inputs(0, 5, 2, 2))
+    x = np.float32(loops.inputs(0, 5, 2, 2))
     for name, weight in rnn.named_parameters():
         parts = by_time(rnn(const(x))[0].sum(), weight)
         assert parts.dtype == np.float32
@@ -337,20 +333,20 @@ def test_a_window_of_one_step_beside_a_residual_connection(fused: bool) -> None:
     lin = tg.nn.Linear(2, 2, rng=0, dtype="float64")
     options: dict[str, Any] = {"dtype": "float64", "fused": fused}
     a, b = tg.nn.RNN(2, 2, rng=1, **options), tg.nn.RNN(2, 3, rng=2, **options)
-    u = tg.tanh(lin(const(marked_loops.inputs(0, 5, 1, 2))))
+    u = tg.tanh(lin(const(loops.inputs(0, 5, 1, 2))))
     y, _ = a(u, truncate=2)
     z, _ = b(y + u, truncate=2)
     loss = (z[-1] ** 2).sum()
     for weight in (lin.weight, lin.bias, a.weight_ih_l0, b.weight_ih_l0):
         parts = by_time(loss, weight)
         assert not parts[:-1].any()
-        assert_close(parts[-1], marked_loops.grad(loss, weight), 1e-13)
+        assert_close(parts[-1], loops.grad(loss, weight), 1e-13)
 
 
 def test_a_penalty_does_not_hide_what_cannot_be_told_apart() -> None:
     w = leaf(np.random.default_rng(1).normal(size=(2, 2)))
     rnn = tg.nn.RNN(2, 2, rng=0, dtype="float64")
-    y = tg.flip(rnn(const(marked_loops.inputs(0, 4, 1, 2)) @ w)[0], 0) @ w
+    y = tg.flip(rnn(const(loops.inputs(0, 4, 1, 2)) @ w)[0], 0) @ w
     for loss in ((y**2).sum(), (y**2).sum() + 0.1 * (w**2).sum()):
         with pytest.raises(tg.GraphError, match=r"matmul .* for several steps at once"):
             by_time(loss, w)
@@ -398,5 +394,5 @@ def test_an_embedding_by_step(fused: bool) -> None:
     copies = [leaf(table.numpy()) for _ in range(T)]
     loss = (rnn(table[tokens])[0] ** 2).sum()
     witness = (rnn(tg.stack([c[tokens[t]] for t, c in enumerate(copies)]))[0] ** 2).sum()
-    expected = np.stack([marked_loops.grad(witness, c) for c in copies])
+    expected = np.stack([loops.grad(witness, c) for c in copies])
     assert_parts(loss, table, expected, "table")

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
-from tests.oracles.marked_loops import Case, Weights, cases
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases
 from tests.support import Array, assert_close, const, leaf, write
 from tests.tinygrad182.inspect.test_weights import HEADS
 from tinygrad182.inspect import weights as module
 from tinygrad182.recording import node_of
 
-by_time = marked_loops.reading(tg.inspect.weight_grad_by_time)
+by_time = loops.reading(tg.inspect.weight_grad_by_time)
 mark = tg.inspect.mark
 
 
@@ -54,10 +54,10 @@ def test_layers(case: Case) -> None:
         assert_parts(loss, weight, expected, name)
 
 
-@pytest.mark.parametrize("loop", marked_loops.LOOPS)
+@pytest.mark.parametrize("loop", loops.LOOPS)
 @pytest.mark.parametrize(("T", "B", "H"), [(6, 2, 3), (3, 3, 3), (2, 1, 1)])
 def test_loops_of_ones_own(loop: str, T: int, B: int, H: int) -> None:
-    run, shared, copies = marked_loops.LOOPS[loop], Weights(), Weights(copies=True)
+    run, shared, copies = loops.LOOPS[loop], Weights(), Weights(copies=True)
     last = list(run(shared, T, B, H).values())[-1]
     alone = by_sequence(list(run(copies, T, B, H).values())[-1])
     loss = sum(by_sequence(last), start=const(np.zeros(())))
@@ -70,7 +70,7 @@ def test_loops_of_ones_own(loop: str, T: int, B: int, H: int) -> None:
 def test_heads_on_all_steps_at_once(head: str) -> None:
     """Time may stand behind the sequences; what has none, or the weight in front, is told."""
     values, together, one = HEADS[head]
-    hs, v = marked_loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(values)
+    hs, v = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(values)
     loss = (together(hs, v) ** 2).sum()
     if head == "features first":
         with pytest.raises(tg.GraphError, match=r"per_sample needs .* write x @ W\.T in the place"):
@@ -80,25 +80,25 @@ def test_heads_on_all_steps_at_once(head: str) -> None:
     outputs = [one(h, c) ** 2 for h, c in zip(hs, copies, strict=True)]
     count = 1 if head == "after a sum" else 2
     alone = [sum((y if count == 1 else y[b]).sum() for y in outputs) for b in range(count)]
-    expected = np.stack([np.stack([marked_loops.grad(a, c) for a in alone]) for c in copies])
+    expected = np.stack([np.stack([loops.grad(a, c) for a in alone]) for c in copies])
     assert_parts(loss, v, expected, head)
 
 
 def test_looked_up_rows() -> None:
-    table = leaf(marked_loops.inputs(0, 5, 2))
+    table = leaf(loops.inputs(0, 5, 2))
     tokens = np.array([[0, 1], [2, 2], [0, 4]])
     rnn = tg.nn.RNN(2, 3, rng=0, dtype="float64")
     copies = [leaf(table.numpy()) for _ in range(3)]
     loss = sum(by_sequence(list(rnn(table[tokens])[0])))
     alone = by_sequence(list(rnn(tg.stack([c[tokens[t]] for t, c in enumerate(copies)]))[0]))
-    expected = np.stack([np.stack([marked_loops.grad(one, c) for one in alone]) for c in copies])
+    expected = np.stack([np.stack([loops.grad(one, c) for one in alone]) for c in copies])
     assert_parts(loss, table, expected, "table")
 
 
 @pytest.mark.parametrize(("shape", "weight_first"), [((3,), False), ((3,), True), ((3, 1), True)])
 def test_a_state_that_is_a_vector(shape: tuple[int, ...], weight_first: bool) -> None:
     """There is one sequence, whose contribution is the step's."""
-    w, b = leaf(marked_loops.inputs(1, 3, 3)), leaf(marked_loops.inputs(2, *shape))
+    w, b = leaf(loops.inputs(1, 3, 3)), leaf(loops.inputs(2, *shape))
     h = const(np.ones(shape))
     for t in range(4):
         h = mark(tg.tanh((w @ h if weight_first else h @ w) + b), "h", time=t)
@@ -111,19 +111,19 @@ def test_a_number_as_a_weight() -> None:
     scale, copies = leaf(np.array(0.7)), [leaf(np.array(0.7)) for _ in range(4)]
 
     def loop(scales: list[tg.Tensor]) -> list[tg.Tensor]:
-        h, hs = const(marked_loops.inputs(1, 2, 3)), []
+        h, hs = const(loops.inputs(1, 2, 3)), []
         for t, a in enumerate(scales):
             h = mark(tg.tanh(a * h), "h", time=t)
             hs.append(h)
         return by_sequence(hs)
 
     alone = loop(copies)
-    expected = np.array([[marked_loops.grad(one, c) for one in alone] for c in copies])
+    expected = np.array([[loops.grad(one, c) for one in alone] for c in copies])
     assert_parts(sum(loop([scale] * 4)), scale, expected, "scale")
 
 
 def test_uses_without_their_sequences_in_front_are_refused() -> None:
-    w = leaf(marked_loops.inputs(1, 3, 3))
+    w = leaf(loops.inputs(1, 3, 3))
 
     def loop(step: Callable[[tg.Tensor], tg.Tensor], shape: tuple[int, ...]) -> tg.Tensor:
         h = const(np.ones(shape))
@@ -135,10 +135,10 @@ def test_uses_without_their_sequences_in_front_are_refused() -> None:
     with pytest.raises(tg.GraphError, match=r"in matmul.*\(3, 2\).* write x @ W"):
         by_time(transposed, w, per_sample=True)
     assert by_time(transposed, w).shape == (3, 3, 3)
-    row = leaf(marked_loops.inputs(1, 1, 3))
+    row = leaf(loops.inputs(1, 1, 3))
     with pytest.raises(tg.GraphError, match=r"in matmul.*\(1, 2\).* write x @ W"):
         by_time(loop(lambda h: tg.tanh(h + row @ h), (3, 2)), row, per_sample=True)
-    x = const(marked_loops.inputs(2, 3, 2, 3))
+    x = const(loops.inputs(2, 3, 2, 3))
     h = const(np.ones((1, 3)))
     for t in range(3):
         h = mark(tg.tanh(x[t] + h @ w), "h", time=t)
@@ -170,7 +170,7 @@ def test_norms_beyond_the_type(fused: bool, factor: float) -> None:
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_few_steps_at_a_time(monkeypatch: pytest.MonkeyPatch, chunk: int, fused: bool) -> None:
     lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
-    loss = sum(by_sequence(list(lstm(const(marked_loops.inputs(0, 7, 2, 2)))[0])))
+    loss = sum(by_sequence(list(lstm(const(loops.inputs(0, 7, 2, 2)))[0])))
     whole = [by_time(loss, w, per_sample=True) for w in lstm.parameters()]
     monkeypatch.setattr(module, "CHUNK", chunk)
     for w, expected in zip(lstm.parameters(), whole, strict=True):
@@ -187,7 +187,7 @@ def test_no_more_numbers_at_once_than_are_said(
 ) -> None:
     """So much is worked on at a time as is given, all sequences together."""
     lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
-    loss = sum(by_sequence(list(lstm(const(marked_loops.inputs(0, 7, 2, 2)))[0])))
+    loss = sum(by_sequence(list(lstm(const(loops.inputs(0, 7, 2, 2)))[0])))
     size, weight = 2 * lstm.weight_hh_l0.size, node_of(lstm.weight_hh_l0)
     monkeypatch.setattr(module, "CHUNK", 3 * size)
     parts = module._parts(node_of(loss), np.ones(()), weight, per_sample=True, norm_only=False)
@@ -199,7 +199,7 @@ def test_no_more_numbers_at_once_than_are_said(
 def test_windows_of_a_single_step(fused: bool, cut: int) -> None:
     """Five steps in windows of two leave one of one step."""
     layer = tg.nn.RNN(2, 3, rng=0, dtype="float64", fused=fused)
-    output, _ = layer(const(marked_loops.inputs(0, 5, 4, 2)), truncate=cut)
+    output, _ = layer(const(loops.inputs(0, 5, 4, 2)), truncate=cut)
     alone = by_sequence(list(output))
     for name, weight in layer.named_parameters():
         expected = np.stack([by_time(one, weight) for one in alone], axis=1)
@@ -208,7 +208,7 @@ def test_windows_of_a_single_step(fused: bool, cut: int) -> None:
 
 def test_a_state_with_axes_of_its_own_of_which_one_is_read() -> None:
     """Its first axis stays that of the sequences, here one."""
-    w, h, total = leaf(marked_loops.inputs(1, 3, 3)), const(np.ones((1, 2, 3))), const(np.zeros(()))
+    w, h, total = leaf(loops.inputs(1, 3, 3)), const(np.ones((1, 2, 3))), const(np.zeros(()))
     for t in range(3):
         h = mark(tg.tanh(h @ w), "h", time=t)
         total = total + (h[0] ** 2).sum()
@@ -217,7 +217,7 @@ def test_a_state_with_axes_of_its_own_of_which_one_is_read() -> None:
 
 def test_a_penalty_belongs_to_no_sequence() -> None:
     w = Weights()
-    hs = marked_loops.rnn_outside(w, 4, 2, 3)["h"]
+    hs = loops.rnn_outside(w, 4, 2, 3)["h"]
     loss = sum(by_sequence(hs))
     weight = w.leaves["W", 0]
     without = by_time(loss, weight, per_sample=True)

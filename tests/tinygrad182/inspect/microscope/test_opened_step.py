@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.oracles import marked_loops
+from tests.oracles import loops
 from tinygrad182 import _charts
 from tinygrad182.inspect.drawn import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart
@@ -24,9 +24,9 @@ T = 6
 
 
 def of(cell: str) -> StepFlow:
-    if cell in marked_loops.LOOPS:
-        states = marked_loops.LOOPS[cell](marked_loops.Weights(), T, 2, 3)
-        return step_flow(marked_loops.loss_of(states[list(states)[-1]], "all"))
+    if cell in loops.LOOPS:
+        states = loops.LOOPS[cell](loops.Weights(), T, 2, 3)
+        return step_flow(loops.loss_of(states[list(states)[-1]], "all"))
     layer = getattr(tg.nn, cell)(2, 3, rng=0)
     inputs = tg.tensor(np.random.default_rng(0).standard_normal((T, 2, 2)).astype("f4"))
     return step_flow(layer(inputs)[0].sum())
@@ -44,7 +44,7 @@ def chain(n: int) -> StepFlow:
     return StepFlow("m", np.arange(1), tuple(ops), tuple(edges), lambda *_: {})
 
 
-CELLS = ["RNN", "LSTM", "GRU", *marked_loops.LOOPS]
+CELLS = ["RNN", "LSTM", "GRU", *loops.LOOPS]
 
 
 def drawn(flow: StepFlow, step: int = 2, node: int = 0) -> list[str]:
