@@ -14,6 +14,7 @@ tensors are made on it, wherever a test makes them. What else a test does with a
 | see that a result cannot be written to | ``assert_unwritable(y)`` |
 | ask for common memory | ``share_memory(x, y)`` |
 | call a primitive or a rule | ``xp()``, the namespace of the device under test |
+| see an error and what its message names | ``refused(tg.ShapeError, "add", "(2, 3)")`` |
 | say that a property is one of the host | ``@host_only("CuPy has no read-only arrays")`` |
 
 Values to expect are NumPy's, always. ``np.asarray(x)`` of an array on a card raises, and so does every
@@ -24,7 +25,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,6 +169,26 @@ def assert_unwritable(x: tg.Tensor) -> None:
     with refused if x.device == "cpu" else contextlib.nullcontext():
         write(x, 5.0)
     assert_same_bits(x, before, "what was written to")
+
+
+def says(error: object, *names: str) -> None:
+    """A message names each of these, as whole words: an operation, a shape, a dtype, a remedy.
+
+    The English around the names is free.
+    """
+    message = str(error)
+    for name in names:
+        assert re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message), (
+            f"{name!r} is not in: {message}"
+        )
+
+
+@contextlib.contextmanager
+def refused(error: type[Exception], *names: str) -> Iterator[None]:
+    """The block raises this error, whose message :func:`says` these names."""
+    with pytest.raises(error) as caught:
+        yield
+    says(caught.value, *names)
 
 
 def needs_torch() -> Any:

@@ -4,6 +4,7 @@
     python -m tests.source_mutants results.jsonl           # goes on where it stopped; about 15 minutes
     python -m tests.source_mutants results.jsonl --again   # what survived, with 60 s of tests each
 
+``make mutate`` plants faults in the rules of primitives; this reaches the engine that calls them too.
 Tests are collected once. Each mutant is a fork in which only tests run that reach the changed line,
 until one fails: a fraction of a second.
 """
@@ -32,8 +33,8 @@ from .reach import Reach
 
 # Done with their work when the tests begin: what they make is made anew for each mutant.
 ON_IMPORT = (
-    "primitives/primitive.define",
-    "primitives/primitive.elementwise",
+    "primitive.define",
+    "primitive.elementwise",
     "recording.set_tensor_type",
 )
 QUICK = "table messages engine_details wrong_calls broadcasting in_place transforms third_library"

@@ -9,10 +9,12 @@ import __future__ as future
 
 import difflib
 import importlib
+import pkgutil
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
@@ -20,11 +22,29 @@ from mutmut.mutation.file_mutation import MutationVisitor, deep_replace
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
-ENGINE = ("autodiff", "backpropagation", "recording", "memory", "transforms", "recomputing")
-FILES = [
-    *sorted(Path("tinygrad182/primitives").glob("*.py")),
-    *(Path(f"tinygrad182/{name}.py") for name in ENGINE),
-]
+import tinygrad182 as tg
+
+MUTATED = (
+    "primitives",
+    "autodiff",
+    "backpropagation",
+    "recording",
+    "memory",
+    "transforms",
+    "recomputing",
+)
+"""The packages and modules that are changed, by their last names, wherever in tinygrad182 they are."""
+
+
+def _modules() -> list[ModuleType]:
+    names = [module.name for module in pkgutil.walk_packages(tg.__path__, "tinygrad182.")]
+    absent = set(MUTATED).difference(*(name.split(".") for name in names))
+    assert not absent, f"tinygrad182 has no module of these names: {absent}"
+    return [importlib.import_module(n) for n in names if not {*MUTATED}.isdisjoint(n.split("."))]
+
+
+MODULES = {Path(str(m.__file__)).relative_to(Path.cwd()): m for m in _modules()}
+FILES = list(MODULES)
 
 
 @dataclass
@@ -41,7 +61,7 @@ class Mutant:
     @property
     def where(self) -> str:
         """The function: ``recording.Node.free``."""
-        return f"{self.file.removeprefix('tinygrad182/').removesuffix('.py')}.{self.function}"
+        return f"{Path(self.file).stem}.{self.function}"
 
     @property
     def key(self) -> str:
@@ -52,7 +72,7 @@ class Mutant:
 
     def install(self) -> None:
         """Give the function that stands in its module the mutated code."""
-        module = importlib.import_module(self.file.removesuffix(".py").replace("/", "."))
+        module = MODULES[Path(self.file)]
         owner, _, name = self.function.rpartition(".")
         text = f"class {owner}:\n{textwrap.indent(self.after, '    ')}" if owner else self.after
         mutated = dict(vars(module))

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
+from tests.oracles import derivatives
+from tests.oracles.definitions import definition_of
 from tests.support import (
     Array,
     assert_close,
@@ -25,8 +27,6 @@ from tests.support import (
 )
 from tinygrad182.testing import strategies
 
-from . import oracles
-from .definitions import definition_of
 from .table import Row, floating
 from .table.row import positive
 
@@ -47,7 +47,7 @@ def like(row: Row) -> float:
 
 def cotangent(row: Row, xs: Sequence[Array], seed: int = 1) -> Array:
     """A random cotangent of the row's output."""
-    return np.random.default_rng(seed).standard_normal(oracles.value(row.f, xs).shape)
+    return np.random.default_rng(seed).standard_normal(derivatives.value(row.f, xs).shape)
 
 
 def directions(xs: Sequence[Array], seed: int = 2) -> list[Array | None]:
@@ -68,7 +68,7 @@ def alone(row: Row, xs: Sequence[Array], i: int) -> Callable[[Any], tg.Tensor]:
 def jacobian(row: Row) -> None:
     """All rows of the Jacobian carried at once agree with the complex step."""
     xs = row.draw()
-    for i, expected in oracles.complex_jacobians(row.f, xs).items():
+    for i, expected in derivatives.complex_jacobians(row.f, xs).items():
         actual = tg.jacobian(alone(row, xs, i), const(xs[i]))
         assert_close(actual, expected, exact(row), f"Jacobian by input {i}")
 
@@ -76,10 +76,10 @@ def jacobian(row: Row) -> None:
 def rows_one_by_one(row: Row) -> None:
     """Row k of the Jacobian is the gradient for the k-th unit cotangent alone."""
     xs = row.draw()
-    shape = oracles.value(row.f, xs).shape
+    shape = derivatives.value(row.f, xs).shape
     size = int(np.prod(shape))
     units = np.eye(size).reshape(size, *shape)
-    one_by_one = [oracles.gradients(row.f, xs, unit) for unit in units]
+    one_by_one = [derivatives.gradients(row.f, xs, unit) for unit in units]
     for k, i in enumerate(floating(xs)):
         at_once = tg.jacobian(alone(row, xs, i), const(xs[i])).numpy()
         expected = np.array([rows[k] for rows in one_by_one]).reshape((*shape, *xs[i].shape))
@@ -99,8 +99,8 @@ def forward_mode(row: Row) -> None:
     out, tangent = tg.jvp(f, [const(xs[i]) for i in inputs], [const(vs[i]) for i in inputs])
     assert isinstance(out, tg.Tensor)
     assert isinstance(tangent, tg.Tensor)
-    assert_same_bits(out, oracles.value(row.f, xs), "value")
-    assert_close(tangent, oracles.complex_jvp(row.f, xs, vs), exact(row), "tangent")
+    assert_same_bits(out, derivatives.value(row.f, xs), "value")
+    assert_close(tangent, derivatives.complex_jvp(row.f, xs, vs), exact(row), "tangent")
 
     g = cotangent(row, xs)
     out, pull = tg.vjp(f, *(const(xs[i]) for i in inputs))
@@ -116,14 +116,14 @@ def linear_in_the_cotangent(row: Row) -> None:
     """Exactly homogeneous, down to cotangents of 1e-150 and of either sign; additive."""
     xs = row.draw()
     g, other = cotangent(row, xs), cotangent(row, xs, seed=3)
-    base = oracles.gradients(row.f, xs, g)
+    base = derivatives.gradients(row.f, xs, g)
     small = -50 if row.through_float32 else -500
     for scale in (-(2.0**small), 2.0 ** (-small // 2), 0.0):
-        scaled = oracles.gradients(row.f, xs, scale * g)
+        scaled = derivatives.gradients(row.f, xs, scale * g)
         for a, b in zip(scaled, base, strict=True):
             np.testing.assert_array_equal(a, scale * b)
-    summed = oracles.gradients(row.f, xs, g + other)
-    parts = zip(base, oracles.gradients(row.f, xs, other), strict=True)
+    summed = derivatives.gradients(row.f, xs, g + other)
+    parts = zip(base, derivatives.gradients(row.f, xs, other), strict=True)
     for a, (b, c) in zip(summed, parts, strict=True):
         np.testing.assert_allclose(
             a, b + c, rtol=exact(row), atol=exact(row) * np.abs(b).max(initial=0)
@@ -141,14 +141,16 @@ def double_backward(row: Row) -> None:
     inputs = leaves(xs)
     active = [x for x in inputs if x.requires_grad]
     first = tg.grad(row.f(*inputs), active, const(g), create_graph=True)
-    for a, b in zip(first, oracles.gradients(row.f, xs, g), strict=True):
+    for a, b in zip(first, derivatives.gradients(row.f, xs, g), strict=True):
         assert_close(np.zeros(b.shape) if a is None else a, b, like(row), "recorded gradient")
     found = [(a, const(v)) for a, v in zip(first, vs, strict=True) if a is not None]
     recorded = [(a, v) for a, v in found if a.requires_grad]
     second = [None] * len(active)
     if recorded:  # the Hessian is symmetric: its product with vs both ways
         second = tg.grad([a for a, _ in recorded], active, [v for _, v in recorded])
-    for a, b, x in zip(second, oracles.second_derivative(row.f, xs, g, vs), active, strict=True):
+    for a, b, x in zip(
+        second, derivatives.second_derivative(row.f, xs, g, vs), active, strict=True
+    ):
         actual = np.zeros(x.shape) if a is None else a.numpy()
         np.testing.assert_allclose(actual, b, rtol=1e-7, atol=1e-8 * (1 + np.abs(b).max(initial=0)))
 
@@ -166,7 +168,7 @@ def linear_in_a_recorded_cotangent(row: Row) -> None:
     found = None
     if pairs:
         (found,) = tg.grad([d for d, _ in pairs], g, [const(v) for _, v in pairs])
-    expected = oracles.complex_jvp(row.f, xs, vs)
+    expected = derivatives.complex_jvp(row.f, xs, vs)
     assert_close(
         np.zeros(g.shape) if found is None else found, expected, exact(row), "by the cotangent"
     )
@@ -264,7 +266,7 @@ def accumulated(row: Row) -> None:
     """Three uses of one input: the first cotangent is borrowed, the others are added to a copy."""
     xs = row.draw()
     g = const(cotangent(row, xs))
-    once = oracles.gradients(row.f, xs, g.numpy())
+    once = derivatives.gradients(row.f, xs, g.numpy())
     inputs = leaves(xs)
     active = [x for x in inputs if x.requires_grad]
     outputs = [row.f(*inputs) for _ in range(3)]
@@ -285,8 +287,10 @@ def mixed_dtypes(row: Row) -> None:
         mixed = [x.astype(np.float32) if i == narrow else x for i, x in enumerate(xs)]
         wide = [x.astype(np.float64) if is_floating(x) else x for x in mixed]
         g = cotangent(row, xs)
-        found = oracles.gradients(row.f, mixed, g)
-        for i, d, expected in zip(inputs, found, oracles.gradients(row.f, wide, g), strict=True):
+        found = derivatives.gradients(row.f, mixed, g)
+        for i, d, expected in zip(
+            inputs, found, derivatives.gradients(row.f, wide, g), strict=True
+        ):
             assert d.dtype == mixed[i].dtype
             assert_close(d, expected, 2e-5, "mixed dtypes", floor=1e-2)
 
@@ -330,7 +334,7 @@ def fan_out(row: Row) -> None:
     xs = row.draw()
     for function, x in fans(row, xs):
         actual = tg.jacobian(function, const(x))
-        (expected,) = oracles.complex_jacobians(function, [x]).values()
+        (expected,) = derivatives.complex_jacobians(function, [x]).values()
         assert_close(actual, expected, exact(row), "fan-out", floor=1.0)  # x / x: terms cancel
 
 

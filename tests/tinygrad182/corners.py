@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
+from tests.oracles import derivatives, torch_names
 from tests.support import (
     Array,
     assert_close,
@@ -27,9 +28,8 @@ from tinygrad182.engine.recording import Node, node_of
 from tinygrad182.recurrence.scans import Scan
 from tinygrad182.testing import strategies
 
-from . import oracles
 from .checks import alone, cotangent, directions, exact, fans, like
-from .table import Row, by_numpy
+from .table import Row
 from .table.recurrent import WHOLE
 from .table.row import above_minus_one, apart, inside_one, near_one, nonzero, real
 
@@ -106,10 +106,10 @@ def _with_a_zero(x: Array) -> Array:
 def elsewhere(row: Row) -> None:
     """Large and tiny inputs, whole numbers, a zero: the complex step agrees; cotangents of ones too."""
     for what, xs, scale in _points(row):
-        ones = np.ones(oracles.value(row.f, xs).shape)
-        by_ones = oracles.gradients(row.f, xs, ones)
+        ones = np.ones(derivatives.value(row.f, xs).shape)
+        by_ones = derivatives.gradients(row.f, xs, ones)
         floor = _floor(row, scale)
-        jacobians = oracles.complex_jacobians(row.f, xs, scale)
+        jacobians = derivatives.complex_jacobians(row.f, xs, scale)
         for (i, expected), total in zip(jacobians.items(), by_ones, strict=True):
             actual = tg.jacobian(alone(row, xs, i), const(xs[i])).numpy()
             assert_close(actual, expected, exact(row), f"{what}: Jacobian by input {i}", floor)
@@ -119,11 +119,11 @@ def elsewhere(row: Row) -> None:
             assert_close(total, expected, exact(row), f"{what}: of the sum by input {i}", size)
 
 
-def values(row: Row, t: Any = by_numpy) -> None:
+def values(row: Row, t: Any = torch_names) -> None:
     """There, and at the row's own point, the value is that of its reference: NumPy's, or PyTorch's."""
     for what, xs, _ in [(OWN, row.draw(), 1.0), *_points(row)]:
         expected = np.asarray(row.torch(t, *(t.tensor(x) for x in xs)))
-        actual = oracles.value(row.f, xs)
+        actual = derivatives.value(row.f, xs)
         assert_close(actual, expected, exact(row), f"value at {what}")
         if row.name not in SCANS or what == OWN:  # whose sums may cancel before a gate
             np.testing.assert_allclose(actual, expected, rtol=10 * exact(row), atol=0)
@@ -162,9 +162,9 @@ def past_the_end(row: Row) -> None:
         for i, length in enumerate(xs[-1]):
             for t in range(length, len(states)):
                 assert_same_bits(states[t, i], states[length - 1, i], "past the end")
-    jacobians = oracles.complex_jacobians(whole, xs)
+    jacobians = derivatives.complex_jacobians(whole, xs)
     vs = directions(xs)
-    along = oracles.complex_jvp(whole, xs, vs)
+    along = derivatives.complex_jvp(whole, xs, vs)
     assert_close(_tangent(row, xs, vs, whole=whole), along, exact(row), "tangent")
     g = np.random.default_rng(10).standard_normal(along.shape)
     for recorded in (False, True):
@@ -182,13 +182,13 @@ def cotangents_far_away(row: Row) -> None:
         return
     xs = row.draw()
     g = cotangent(row, xs)
-    base = oracles.gradients(row.f, xs, g)
+    base = derivatives.gradients(row.f, xs, g)
     for scale in (2.0**-800, 2.0**800):
-        for a, b in zip(oracles.gradients(row.f, xs, scale * g), base, strict=True):
+        for a, b in zip(derivatives.gradients(row.f, xs, scale * g), base, strict=True):
             assert_close(a, scale * b, like(row), f"at {scale:.0e}")
     one = np.ones((xs[0].shape[1], 1))
     one[:1] = 2.0**-800
-    by_x = oracles.gradients(row.f, xs, one * g)[0]
+    by_x = derivatives.gradients(row.f, xs, one * g)[0]
     for i, scale in enumerate(one[:, 0]):
         assert_close(by_x[:, i], scale * base[0][:, i], like(row), f"sequence {i}")
 
@@ -200,7 +200,7 @@ def ties(row: Row) -> None:
         return
     xs = [np.full(shape, 0.5) for shape in row.shapes]
     given = [row.f] if inputs == 1 else [row.f, lambda a, b: row.f(b, a)]
-    parts = [oracles.complex_jacobians(f, xs) for f in given]  # of two, a step takes the first
+    parts = [derivatives.complex_jacobians(f, xs) for f in given]  # of two, a step takes the first
     for i, x in enumerate(xs):
         expected = sum(part[i] for part in parts) / len(parts)
         actual = tg.jacobian(alone(row, xs, i), const(x))
@@ -231,9 +231,9 @@ def _pulled(row: Row, xs: Sequence[Array], g: Array, recorded: bool) -> list[Arr
 def leading_axes(row: Row) -> None:
     """Two axes of cotangents are as many passes, on arrays and recorded, and also where one is 1."""
     xs = row.draw()
-    shape = oracles.value(row.f, xs).shape
+    shape = derivatives.value(row.f, xs).shape
     gs = np.random.default_rng(6).standard_normal((3, 2, *shape))
-    one_by_one = [[oracles.gradients(row.f, xs, g) for g in line] for line in gs]
+    one_by_one = [[derivatives.gradients(row.f, xs, g) for g in line] for line in gs]
     for i in range(len(one_by_one[0][0])):
         expected = np.array([[found[i] for found in line] for line in one_by_one])
         for recorded in (False, True):
@@ -251,7 +251,7 @@ def two_at_once(row: Row) -> None:
     """Two uses in one graph give the gradients that each has alone, on arrays and recorded."""
     draws = [row.draw(), row.draw(seed=7)]
     gs = [cotangent(row, xs, seed) for seed, xs in enumerate(draws)]
-    alone_ = [oracles.gradients(row.f, xs, g) for xs, g in zip(draws, gs, strict=True)]
+    alone_ = [derivatives.gradients(row.f, xs, g) for xs, g in zip(draws, gs, strict=True)]
     for recorded in (False, True):
         inputs = [leaves(xs) for xs in draws]
         active = [x for xs in inputs for x in xs if x.requires_grad]
@@ -290,13 +290,13 @@ def _two_tangents(row: Row, draws: list[list[Array]]) -> None:
 
     given = [*points[0], *points[1], *moves[0], *moves[1]]
     before = [x.numpy().copy() for x in given]
-    values = [oracles.value(row.f, xs).copy() for xs in draws]
+    values = [derivatives.value(row.f, xs).copy() for xs in draws]
     found, tangents = tg.jvp(both, given[: 2 * count], given[2 * count :])
     for x, b in zip([*found[2:], *tangents[2:]], before, strict=True):
         assert_same_bits(x, b, "what a tangent was computed from")
     for k, xs in enumerate(draws):
         assert_same_bits(found[k], values[k], "value beside another use")
-        expected = oracles.complex_jvp(row.f, xs, directions(xs, k))
+        expected = derivatives.complex_jvp(row.f, xs, directions(xs, k))
         assert_close(tangents[k], expected, exact(row), "tangent beside another use")
 
 
@@ -327,7 +327,7 @@ def tangents(row: Row) -> None:
     exactly homogeneous, and the same for strided inputs."""
     for what, xs, scale in _points(row):
         vs = directions(xs)
-        expected = oracles.complex_jvp(row.f, xs, vs, oracles.STEP * scale)
+        expected = derivatives.complex_jvp(row.f, xs, vs, derivatives.STEP * scale)
         floor = _floor(row, scale)
         assert_close(_tangent(row, xs, vs), expected, exact(row), f"tangent at {what}", floor)
     xs = row.draw()
@@ -335,7 +335,7 @@ def tangents(row: Row) -> None:
     base = _tangent(row, xs, vs)
     for change in (np.ones_like, lambda v: _with_a_zero(np.ones_like(v))):
         ones = [None if v is None else change(v) for v in vs]
-        expected = oracles.complex_jvp(row.f, xs, ones)
+        expected = derivatives.complex_jvp(row.f, xs, ones)
         assert_close(_tangent(row, xs, ones), expected, exact(row), "along ones", floor=1.0)
     small = -50 if row.through_float32 else -500
     for factor in (-(2.0**small), 2.0 ** (-small // 2), 0.0):
@@ -347,7 +347,7 @@ def tangents(row: Row) -> None:
     for function, x in fans(row, xs):
         v = np.random.default_rng(8).standard_normal(x.shape)
         _, actual = tg.jvp(function, const(x), const(v))
-        expected = oracles.complex_jvp(function, [x], [v])
+        expected = derivatives.complex_jvp(function, [x], [v])
         assert_close(actual, expected, exact(row), "tangent of an input twice", floor=1.0)
     narrow = [x.astype(np.float32) if is_floating(x) else x for x in xs]
     actual = _tangent(row, narrow, [None if v is None else np.float32(v) for v in vs])
@@ -370,7 +370,7 @@ def one_tangent(row: Row) -> None:
         still = [w if k == i else None for k, w in enumerate(vs)]
         _, plain = tg.jvp(alone(row, xs, i), const(xs[i]), const(v))
         assert isinstance(plain, tg.Tensor)
-        expected = oracles.complex_jvp(row.f, xs, still)
+        expected = derivatives.complex_jvp(row.f, xs, still)
         assert_close(plain, expected, exact(row), f"tangent by input {i}")
         x, direction = leaf(xs[i]), leaf(v)
         _, tangent = tg.jvp(alone(row, xs, i), x, direction)
@@ -378,7 +378,7 @@ def one_tangent(row: Row) -> None:
         assert_close(tangent, plain, 1e-14, "recorded tangent")
         by_x, by_v = _derivatives(tangent, [x, direction], g)
         position = sum(map(is_floating, xs[:i]))
-        pulled = oracles.gradients(row.f, xs, g)[position]
+        pulled = derivatives.gradients(row.f, xs, g)[position]
         assert_close(by_v, pulled, exact(row), "by the direction")
         y = alone(row, xs, i)(x)
         (first,) = tg.grad(y, x, const(g), create_graph=True)

@@ -229,9 +229,9 @@ def test_several_axes_where_one_is_meant(name: str) -> None:
 
 def test_what_no_memory_holds_is_refused() -> None:
     for width in (2**62, (0, 2**61)):
-        with pytest.raises(tg.ShapeError, match=r"^pad: a result of shape .* more than any memory"):
+        with pytest.raises(tg.ShapeError, match=r"^pad: a result.* more than any memory"):
             tg.pad(leaf(np.ones((2, 3))), width)
-    with pytest.raises(tg.ArgumentError, match=r"^var: correction 'a' must be a number"):
+    with pytest.raises(tg.ArgumentError, match=r"^var: correction 'a'.*number"):
         tg.var(leaf(np.ones(3)), correction="a")  # type: ignore[arg-type]
 
 

@@ -78,7 +78,7 @@ def test_tensors_inside_sequences() -> None:
     x = tg.tensor([const([1.0, 2.0]), const([3.0, 4.0])])
     assert x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     assert (str(x.dtype), x.device) == ("float64", device())
-    with pytest.raises(tg.GraphError, match=r"lose their gradients; use tg\.stack"):
+    with pytest.raises(tg.GraphError, match=r"gradients.*tg\.stack"):
         tg.tensor([const([1.0, 2.0]), leaf([3.0, 4.0])])
 
 

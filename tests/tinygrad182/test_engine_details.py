@@ -422,9 +422,7 @@ def test_a_rule_that_returns_a_wrong_shape_is_told(
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("rule", [lambda *_: 2.0, lambda xp, g, y, x: [g]])
 def test_a_rule_that_returns_no_array_is_told(rule: Any, together: bool) -> None:
-    with pytest.raises(
-        tg.DTypeError, match=r"rule of wrong returned a .*; return an array .*\(3,\)"
-    ):
+    with pytest.raises(tg.DTypeError, match=r"rule of wrong returned a .*array .*\(3,\)"):
         tg.apply(_with_rule(rule, together=together), leaf(np.ones(3))).sum().backward()
 
 
@@ -510,9 +508,7 @@ def test_an_elementwise_rule_may_be_one_for_all_inputs(kind: Any) -> None:
 def test_a_forward_that_returns_no_array_is_told(found: Any) -> None:
     primitive = tg.Primitive("wrong", lambda xp, x: found, (lambda xp, g, y, x: g,), "linear")
     for x in (leaf(np.ones(3)), tg.ones(3)):
-        with pytest.raises(
-            tg.DTypeError, match=r"^wrong: the forward returned a .*; return an array"
-        ):
+        with pytest.raises(tg.DTypeError, match=r"^wrong: the forward returned a .*array"):
             tg.apply(primitive, x)
 
 

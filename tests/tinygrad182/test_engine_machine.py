@@ -1,6 +1,6 @@
-"""Random use of the whole engine, step by step, beside the naive engine.
+"""Random use of the whole engine, step by step, beside the dense engine.
 
-Every step does the same to a Tensor and to a :class:`naive.Value`; after every step all values, flags and
+Every step does the same to a Tensor and to a :class:`dense_engine.Value`. After it all values, flags and
 gradients must be equal. Operations are written once, for Tensors and NumPy arrays alike.
 """
 
@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import tinygrad182 as tg
+from tests.oracles import dense_engine
 from tests.support import assert_close, const, device, share_memory
-
-from . import naive
 
 # Sizes are 1 and 2, so that everything broadcasts against everything.
 SHAPES: list[tuple[int, ...]] = [(2, 2), (2, 2), (2,), (1, 2), (2, 1), ()]
@@ -82,7 +81,7 @@ class Pair(NamedTuple):
     """The same in both engines."""
 
     tensor: tg.Tensor
-    value: naive.Value
+    value: dense_engine.Value
 
 
 def _equal(actual: tg.Tensor | None, expected: Any, what: str) -> None:
@@ -100,7 +99,7 @@ class Engines(RuleBasedStateMachine):
         self.all: list[Pair] = []
         self.own: list[Pair] = []  # leaves with memory of their own
 
-    def _array(self, shape: tuple[int, ...]) -> naive.Array:
+    def _array(self, shape: tuple[int, ...]) -> dense_engine.Array:
         return self.rng.uniform(-1, 1, shape)
 
     def _pick(self, i: int) -> Pair:
@@ -117,7 +116,7 @@ class Engines(RuleBasedStateMachine):
 
     def _outputs(self, indices: list[int]) -> list[Pair]:
         """Results that can be differentiated mostly, and now and then anything."""
-        able = [p for p in self.all if not p.value.is_leaf and not naive.is_freed([p.value])]
+        able = [p for p in self.all if not p.value.is_leaf and not dense_engine.is_freed([p.value])]
         several = self.all + 3 * able
         return [several[-1 - i % len(several)] for i in indices]
 
@@ -135,7 +134,7 @@ class Engines(RuleBasedStateMachine):
     def leaf(self, shape: tuple[int, ...], requires_grad: bool) -> None:
         array = self._array(shape)
         tensor = tg.tensor(array, device=device(), requires_grad=requires_grad)
-        self.own.append(Pair(tensor, naive.Value(array, requires_grad)))
+        self.own.append(Pair(tensor, dense_engine.Value(array, requires_grad)))
         self.all.append(self.own[-1])
 
     @rule(steps=st.lists(STEP, min_size=2, max_size=6))
@@ -143,37 +142,39 @@ class Engines(RuleBasedStateMachine):
         for kind, which, i, j in steps:
             self.all.append(Pair(*self._made(kind, which, self._pick(i), self._pick(j))))
 
-    def _made(self, kind: str, which: int, a: Pair, b: Pair) -> tuple[tg.Tensor, naive.Value]:
+    def _made(
+        self, kind: str, which: int, a: Pair, b: Pair
+    ) -> tuple[tg.Tensor, dense_engine.Value]:
         def one_of(several: list[Any]) -> Any:
             return several[which % len(several)]
 
         if kind == "view":
             f = one_of(VIEWS)
-            return f(a.tensor), naive.linear(f, a.value, view=True)
+            return f(a.tensor), dense_engine.linear(f, a.value, view=True)
         if kind == "linear":
             f = one_of(LINEAR)
-            return f(a.tensor), naive.linear(f, a.value)
+            return f(a.tensor), dense_engine.linear(f, a.value)
         if kind == "linear_2":
             f = one_of(LINEAR_2)
-            return f(a.tensor, b.tensor), naive.linear(f, a.value, b.value)
+            return f(a.tensor, b.tensor), dense_engine.linear(f, a.value, b.value)
         if kind == "bilinear":
             f = one_of(BILINEAR)
-            return f(a.tensor, b.tensor), naive.bilinear(f, a.value, b.value)
+            return f(a.tensor, b.tensor), dense_engine.bilinear(f, a.value, b.value)
         if kind == "elementwise":
             f, df, ddf = one_of(ELEMENTWISE)
-            return f(a.tensor), naive.elementwise(f, df, ddf, a.value)
+            return f(a.tensor), dense_engine.elementwise(f, df, ddf, a.value)
         if kind == "detach":
             return a.tensor.detach(), a.value.detach()
         if kind == "beside_detached":  # a constant in memory that may be written to
             c = self._in_own_memory(which)
-            return c.tensor.detach() * b.tensor, naive.bilinear(
+            return c.tensor.detach() * b.tensor, dense_engine.bilinear(
                 BILINEAR[0], c.value.detach(), b.value
             )
         f = one_of([*VIEWS, BILINEAR[0]])
         with tg.no_grad():
             if f in VIEWS:
-                return f(a.tensor), naive.Value(f(a.value.array), memory=a.value.memory)
-            return f(a.tensor, b.tensor), naive.Value(f(a.value.array, b.value.array))
+                return f(a.tensor), dense_engine.Value(f(a.value.array), memory=a.value.memory)
+            return f(a.tensor, b.tensor), dense_engine.Value(f(a.value.array, b.value.array))
 
     # --- changing them --------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ class Engines(RuleBasedStateMachine):
         expected: type[Exception] | None = None
         if not all(v.requires_grad for v in values):
             expected = tg.GraphError
-        elif naive.is_freed(values):
+        elif dense_engine.is_freed(values):
             expected = tg.FreedGraphError
         if expected is not None:
             with pytest.raises(expected) as raised:
@@ -229,23 +230,23 @@ class Engines(RuleBasedStateMachine):
         try:
             return run()
         except tg.InPlaceError:
-            if naive.is_changed(values):
+            if dense_engine.is_changed(values):
                 return None
             raise
 
     def _check_backward(self, output: Pair, mode: str) -> None:
         x, value = output
         seed = self._array(value.array.shape)
-        free = mode == "free" and not naive.is_changed([value])
+        free = mode == "free" and not dense_engine.is_changed([value])
 
         def run() -> bool:
             x.backward(const(seed), retain_graph=not free, create_graph=mode == "create")
             return True
 
         if self._refused([output], run):
-            naive.backward(value, seed)
+            dense_engine.backward(value, seed)
             if free:
-                naive.free([value])
+                dense_engine.free([value])
 
     @rule(i=INDEX, mode=st.sampled_from(["free", "retain", "create"]))
     def backward(self, i: int, mode: str) -> None:
@@ -254,16 +255,16 @@ class Engines(RuleBasedStateMachine):
     def _check_grad(self, outputs: list[Pair], inputs: list[Pair], free: bool) -> None:
         ys, values = [p.tensor for p in outputs], [p.value for p in outputs]
         seeds = [self._array(v.array.shape) for v in values]
-        free = free and not naive.is_changed(values)
+        free = free and not dense_engine.is_changed(values)
         xs = [p.tensor for p in inputs]
         found = self._refused(outputs, lambda: tg.grad(ys, xs, seeds, retain_graph=not free))
         if found is None:
             return
-        first, _ = naive.derivatives(values, seeds)
+        first, _ = dense_engine.derivatives(values, seeds)
         for p, g in zip(inputs, found, strict=True):
             _equal(g, first.get(p.value), "grad")
         if free:
-            naive.free(values, [p.value for p in inputs])
+            dense_engine.free(values, [p.value for p in inputs])
 
     @rule(of=SOME, by=SOME, free=st.booleans())
     def grad(self, of: list[int], by: list[int], free: bool) -> None:
@@ -298,7 +299,7 @@ class Engines(RuleBasedStateMachine):
         if found is None:
             return
         nudges = {p.value: self._array(p.value.array.shape) for p in inputs}
-        first, second = naive.derivatives(values, seeds, nudges)
+        first, second = dense_engine.derivatives(values, seeds, nudges)
         total: Any = const(0.0)
         for p, g in zip(inputs, found, strict=True):
             _equal(g, first.get(p.value), "grad with create_graph")

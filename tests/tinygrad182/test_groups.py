@@ -119,7 +119,7 @@ def test_a_setting_of_all_groups_is_an_attribute() -> None:
         tg.ArgumentError, match=r"Adam: the groups differ in lr; .*param_groups\[0\]"
     ):
         optimizer.lr  # noqa: B018 - the attribute in question
-    with pytest.raises(tg.ArgumentError, match="Adam: lr -1 must be a finite number"):
+    with pytest.raises(tg.ArgumentError, match=r"Adam: lr -1.*finite number"):
         optimizer.lr = -1
 
 

@@ -85,9 +85,7 @@ def test_a_changed_leaf_raises(change: Change) -> None:
     x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     y = _forward(x, w)
     change(w)
-    with pytest.raises(
-        tg.InPlaceError, match=r"shape \(2,\) was changed in place .* record the forward"
-    ):
+    with pytest.raises(tg.InPlaceError, match=r"\(2,\).*changed in place"):
         y.backward()
     assert x.grad is None  # nothing was added
 
@@ -381,7 +379,7 @@ def test_a_training_step_in_another_thread_raises() -> None:
         output, _ = model(x)
         _elsewhere(change)
         model.zero_grad()
-        with pytest.raises(tg.InPlaceError, match=r"backward of .* was changed in place"):
+        with pytest.raises(tg.InPlaceError, match=r"backward of .*changed in place"):
             output.sum().backward()
         assert all(p.grad is None for p in model.parameters())
 

@@ -1,4 +1,4 @@
-"""What the engine's errors say, word by word: a message is read by someone who is stuck."""
+"""What the engine's errors name: the operation, shapes and dtypes, the place, what to write instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import const, leaf
+from tests.support import const, leaf, refused
 from tinygrad182.engine.modes import at_time
 
 X = np.arange(6.0).reshape(2, 3)
@@ -67,173 +67,82 @@ def _changed_argument_before_it_runs_again(x: tg.Tensor) -> None:
 WRONG = tg.Primitive("wrong", lambda xp, x: x * 2, (lambda xp, g, y, x: g[:1],), "linear")
 TOO_FEW = tg.Primitive("product", lambda xp, a, b: a * b, lambda xp, g, y, a, b: (g * b,), "linear")
 ONE_RULE = tg.Primitive("product", lambda xp, a, b: a * b, (lambda xp, g, y, a, b: g,), "linear")
-BROADCAST = "shapes must broadcast: aligned from the right, each two sizes equal or one of them 1"
 
-# … at the end of a text: what the array library says about it follows.
-MESSAGES: list[tuple[Call, str]] = [
+# The call, and what its message must name.
+MESSAGES: list[tuple[Call, tuple[str, ...]]] = [
     # --- where a backward pass starts ---
-    (lambda x: tg.inspect.trace(3.0), "trace: the output is a float, not a Tensor"),  # type: ignore[arg-type]
-    (
-        lambda x: tg.ones(()).backward(),
-        "backward: the output does not require grad; make it from a tensor with requires_grad=True, "
-        "outside no_grad()",
-    ),
-    (
-        lambda x: (x * 1j).backward(),
-        "backward: the output is complex128; only real floating ones have a gradient",
-    ),
-    (
-        lambda x: tg.grad(x * 2, x),
-        "grad: the output has shape (2, 3), not a single element; reduce it first (for example with "
-        ".sum()) or pass the cotangent to start from",
-    ),
-    (lambda x: x.backward("a"), "backward: cannot read 'a' as a cotangent: an array of dtype <U1…"),
-    (
-        lambda x: x.backward(const(np.ones(4))),
-        "backward: the cotangent has shape (4,), the output (2, 3); they must be equal",
-    ),
-    (
-        lambda x: tg.grad(x.sum(), [3.0]),  # type: ignore[list-item]
-        "grad: outputs and inputs must be Tensors or nodes of a traced graph, or sequences of them",
-    ),
-    (
-        lambda x: tg.grad(x.sum(), x, [1.0, 2.0]),
-        "grad: 1 outputs but 2 cotangents in grad_outputs",
-    ),
+    (lambda x: tg.inspect.trace(3.0), ("trace", "output", "float", "Tensor")),  # type: ignore[arg-type]
+    (lambda x: tg.ones(()).backward(), ("backward", "output", "requires_grad=True", "no_grad()")),
+    (lambda x: (x * 1j).backward(), ("backward", "output", "complex128")),
+    (lambda x: tg.grad(x * 2, x), ("grad", "output", "(2, 3)", ".sum()", "cotangent")),
+    (lambda x: x.backward("a"), ("backward", "'a'", "cotangent", "<U1")),
+    (lambda x: x.backward(const(np.ones(4))), ("backward", "cotangent", "(4,)", "(2, 3)")),
+    (lambda x: tg.grad(x.sum(), [3.0]), ("grad", "outputs", "inputs", "Tensors")),  # type: ignore[list-item]
+    (lambda x: tg.grad(x.sum(), x, [1.0, 2.0]), ("grad", "1", "2", "grad_outputs")),
     # --- on its way ---
     (
         lambda x: tg.apply(TOO_FEW, x, x).sum().backward(),
-        "the derivative rule of product returned a tuple of 1, for 2 inputs; return a tuple with a "
-        "cotangent for each, None for one that has no derivative, or pass a tuple of rules, one for each: "
-        "vjp=(rule,) for one input",
+        ("product", "tuple of 1", "2 inputs", "None", "vjp=(rule,)"),
     ),
     (
         lambda x: tg.apply(ONE_RULE, x, x).sum().backward(),
-        "the vjp of product is a tuple of 1, for 2 inputs; pass a tuple with a rule for each, None for "
-        "one that has no derivative",
+        ("vjp of product", "tuple of 1", "2 inputs", "None"),
     ),
-    (
-        _freed,
-        "the graph through tanh, at t = 3 was freed by an earlier backward pass; if it made a state that "
-        "is carried on to a new sequence, pass state.detach(); if two losses share it, add them up, or "
-        "call the earlier pass with retain_graph=True",
-    ),
-    (
-        _freed_itself,
-        "the graph through multiply was freed by an earlier backward pass; call the earlier one "
-        "with retain_graph=True, or record the forward again",
-    ),
-    (
-        _changed,
-        "backward of multiply, at t = 3: its input tensor of shape (2, 3) was changed in place after "
-        "it was recorded; run backward before the change, or record the forward again",
-    ),
-    (
-        _changed_parameter,
-        "backward of add, in 0: its input 0.bias of shape (2,) was changed in place after "
-        "it was recorded; run backward before the change, or record the forward again",
-    ),
-    (
-        _changed_view,
-        "backward of multiply: its input (a view of a tensor made by index) of shape (3,) was changed in "
-        "place after it was recorded; run backward before the change, or record the forward again",
-    ),
+    (_freed, ("tanh", "at t = 3", "freed", "state.detach()", "retain_graph=True")),
+    (_freed_itself, ("multiply", "freed", "retain_graph=True")),
+    (_changed, ("backward of multiply", "at t = 3", "(2, 3)", "in place")),
+    (_changed_parameter, ("backward of add", "in 0", "0.bias", "(2,)", "in place")),
+    (_changed_view, ("backward of multiply", "view", "index", "(3,)", "in place")),
     (
         _changed_before_it_runs_again,
-        "backward of remat: a constant of shape (2, 3) that the function uses was changed in place, so "
-        "running it again would give something else; run backward before the change, or give the "
-        "function a copy",
+        ("backward of remat", "constant", "(2, 3)", "in place", "copy"),
     ),
-    (
-        _changed_argument_before_it_runs_again,
-        "backward of remat: a tensor of shape (2, 3) that the function uses was changed in place, so "
-        "running it again would give something else; run backward before the change, or give the "
-        "function a copy",
-    ),
-    (
-        lambda x: tg.apply(WRONG, x).sum().backward(),
-        "the derivative rule of wrong returned shape (1, 3) for an input of shape (2, 3)",
-    ),
+    (_changed_argument_before_it_runs_again, ("backward of remat", "(2, 3)", "in place", "copy")),
+    (lambda x: tg.apply(WRONG, x).sum().backward(), ("wrong", "(1, 3)", "(2, 3)")),
     # --- derivatives of functions ---
-    (lambda x: tg.vjp(lambda x: x, x)[1](), "vjp_fn: 1 outputs but 0 cotangents"),
-    (lambda x: tg.jvp(lambda x, y: x, [x, x], [x]), "jvp: 2 points but 1 directions"),
+    (lambda x: tg.vjp(lambda x: x, x)[1](), ("vjp_fn", "1", "0", "cotangents")),
+    (lambda x: tg.jvp(lambda x, y: x, [x, x], [x]), ("jvp", "2", "1", "directions")),
     (
         lambda x: tg.jvp(lambda x: x, x, const(np.ones(4))),
-        "jvp: direction of shape (4,) at a point of shape (2, 3)",
+        ("jvp", "direction", "(4,)", "(2, 3)"),
     ),
-    (
-        lambda x: tg.jacobian(lambda x: (x, x), x),
-        "jacobian: the function returned several outputs; return one Tensor",
-    ),
-    (
-        lambda x: tg.hessian(lambda x: x, x),
-        "hessian: the function must return one Tensor with a single element",
-    ),
-    (
-        lambda x: tg.hessian(lambda x: (x.sum(), x), x),
-        "hessian: the function must return one Tensor with a single element",
-    ),
-    *(
-        (call, f"{name}: the function must return a Tensor or a tuple of them, not {got}")
-        for name, got, call in (
-            ("vjp", "float", lambda x: tg.vjp(lambda x: 3.0, x)),
-            ("jvp", "list", lambda x: tg.jvp(lambda x: [x, 3.0], x, x)),
-            ("jacobian", "float", lambda x: tg.jacobian(lambda x: 3.0, x)),
-            ("hessian", "NoneType", lambda x: tg.hessian(lambda x: None, x)),
-        )
-    ),
-    (
-        lambda x: tg.remat(lambda x: [x, 3.0])(x),
-        "remat: the function must return a Tensor or a tuple of Tensors",
-    ),
+    (lambda x: tg.jacobian(lambda x: (x, x), x), ("jacobian", "one Tensor")),
+    (lambda x: tg.hessian(lambda x: x, x), ("hessian", "one Tensor", "single element")),
+    (lambda x: tg.hessian(lambda x: (x.sum(), x), x), ("hessian", "one Tensor", "single element")),
+    (lambda x: tg.vjp(lambda x: 3.0, x), ("vjp", "Tensor", "tuple", "float")),
+    (lambda x: tg.jvp(lambda x: [x, 3.0], x, x), ("jvp", "Tensor", "tuple", "list")),
+    (lambda x: tg.jacobian(lambda x: 3.0, x), ("jacobian", "Tensor", "tuple", "float")),
+    (lambda x: tg.hessian(lambda x: None, x), ("hessian", "Tensor", "tuple", "NoneType")),
+    (lambda x: tg.remat(lambda x: [x, 3.0])(x), ("remat", "Tensor", "tuple")),
     # --- operands an operation cannot take ---
-    (lambda x: x * np.array(["a"]), "multiply: an array of dtype <U1 is not numeric"),
+    (lambda x: x * np.array(["a"]), ("multiply", "<U1")),
     (
         lambda x: x * np.ma.masked_array(X, X > 2),
-        "multiply: a MaskedArray beside a Tensor; its mask would be lost: use m.filled(0), and tg.where "
-        "with the mask",
+        ("multiply", "MaskedArray", "mask", "m.filled(0)", "tg.where"),
     ),
-    (
-        lambda x: x + None,
-        "add: operand of type 'NoneType' is not an array, a Tensor or a number: wrap it with "
-        "tg.tensor(...) first",
-    ),
+    (lambda x: x + None, ("add", "'NoneType'", "tg.tensor(...)")),
     (
         lambda x: tg.where(x > 0, 2.0, const(np.ones(7))),
-        f"where: cannot take (2, 3) bool and 2.0 and (7,) float64: {BROADCAST} (operands could not…",
+        ("where", "(2, 3) bool", "2.0", "(7,) float64", "broadcast"),
     ),
     (
         lambda x: tg.apply(tg.PRIMITIVES["stack"], *[x] * 4, const(1.0), axis=-1),
-        "stack: cannot take (2, 3) float64 and (2, 3) float64 and (2, 3) float64 and (2, 3) float64: "
-        "all shapes must be equal (…",
+        ("stack", "(2, 3) float64", "shapes"),
     ),
-    (
-        lambda x: tg.arange(3) ** -1,
-        "power: cannot take (3,) int64 and -1: Integers to negative integer powers…",
-    ),
-    (
-        lambda x: const(np.ones(2, np.int8)) + 1000,
-        "add: cannot take (2,) int8 and 1000: Python integer 1000 out of bounds for int8",
-    ),
-    (
-        lambda x: x > const(np.ones(4)),
-        "greater: cannot take (2, 3) float64 and (4,) float64: operands could not…",
-    ),
+    (lambda x: tg.arange(3) ** -1, ("power", "(3,) int64", "-1", "negative integer powers")),
+    (lambda x: const(np.ones(2, np.int8)) + 1000, ("add", "(2,) int8", "1000", "out of bounds")),
+    (lambda x: x > const(np.ones(4)), ("greater", "(2, 3) float64", "(4,) float64")),
     (
         lambda x: tg.apply(tg.PRIMITIVES["flip"], x, axis=(-9,)),
-        "flip: cannot take (2, 3) float64: axis -9 is out of bounds…",
+        ("flip", "(2, 3) float64", "axis -9", "out of bounds"),
     ),
 ]
 
 
-@pytest.mark.parametrize(("call", "text"), MESSAGES, ids=[text[:60] for _, text in MESSAGES])
-def test_messages(call: Call, text: str) -> None:
-    with pytest.raises(tg.TinygradError) as caught:
+@pytest.mark.parametrize(("call", "names"), MESSAGES, ids=[", ".join(n) for _, n in MESSAGES])
+def test_messages(call: Call, names: tuple[str, ...]) -> None:
+    with refused(tg.TinygradError, *names):
         call(leaf(X))
-    said = str(caught.value)
-    if text.endswith("…"):
-        said = said[: len(text) - 1] + "…"
-    assert said == text
 
 
 def test_what_raised_an_error_is_kept_as_its_cause() -> None:
@@ -244,26 +153,21 @@ def test_what_raised_an_error_is_kept_as_its_cause() -> None:
         assert not isinstance(caught.value.__cause__, tg.TinygradError)
 
 
-def test_the_place_is_named_at_the_end_of_what_was_given() -> None:
-    for call, text in (
-        (
-            lambda x: x + const(np.ones(4)),
-            "add: cannot take (2, 3) float64 and (4,) float64, at t = 7: ",
-        ),
-        (lambda x: x + None, "add, at t = 7: operand of type"),
+def test_the_place_is_named() -> None:
+    for call, names in (
+        (lambda x: x + const(np.ones(4)), ("add", "(2, 3) float64", "(4,) float64", "at t = 7")),
+        (lambda x: x + None, ("add", "at t = 7", "'NoneType'")),
     ):
-        with at_time(7), pytest.raises(tg.TinygradError) as caught:
+        with at_time(7), refused(tg.TinygradError, *names):
             call(leaf(X))
-        assert str(caught.value).startswith(text)
 
 
 def test_a_name_is_defined_once() -> None:
     def tanh(xp: Any, x: Any) -> Any:
         return x
 
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared
+    with refused(ValueError, "'tanh'", "already defined"):
         tg.define(tanh, None, jvp="linear")
-    assert str(caught.value) == "primitive 'tanh' is already defined"
 
 
 def test_a_trailing_underscore_is_no_part_of_the_name() -> None:

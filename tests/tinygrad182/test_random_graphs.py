@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.oracles import derivatives
 from tests.support import assert_close, assert_same_bits, const, leaf, leaves
-
-from . import oracles
 
 UNARY: list[Callable[[Any], Any]] = [
     tg.tanh,
@@ -70,7 +69,7 @@ def test_gradients(steps: list[Step], seed: int) -> None:
     f = _program(steps)
     inputs = leaves(xs)
     f(*inputs).backward()
-    for i, expected in oracles.complex_jacobians(f, xs).items():
+    for i, expected in derivatives.complex_jacobians(f, xs).items():
         g = inputs[i].grad
         assert_close(np.zeros((3, 3)) if g is None else g, expected, 1e-11, floor=1e-3)
     again = leaves(xs)

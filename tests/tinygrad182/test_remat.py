@@ -158,7 +158,7 @@ def test_a_constant_changed_before_the_second_run_is_noticed(use: str, by: str) 
         c.assign(-100.0)
     else:
         write(c, -100.0)
-    with pytest.raises(tg.InPlaceError, match=r"remat: a constant of shape \(1,\)"):
+    with pytest.raises(tg.InPlaceError, match=r"remat: a constant.*\(1,\)"):
         y.backward()
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles.definitions import OTHERS
 from tests.support import assert_close, const, leaves
 from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.engine.recording import node_of
 
-from .definitions import OTHERS
 from .table import PLAIN, ROWS, PlainRow
 
 

@@ -176,9 +176,7 @@ def test_decorators_with_and_without_parentheses() -> None:
         tg.detect_anomaly(lambda: tg.exp(const([np.nan])))()
     assert modes.MODES.get().anomaly is False
     for make in (tg.no_grad, tg.enable_grad, tg.detect_anomaly):
-        with pytest.raises(
-            tg.ArgumentError, match=r"False is not a function to decorate; write with"
-        ):
+        with pytest.raises(tg.ArgumentError, match=r"False.*function to decorate; write with"):
             make(False)
 
 
@@ -536,8 +534,8 @@ def test_a_generator_that_can_be_awaited_still_can() -> None:
 def test_a_class_is_not_decorated(make: Any) -> None:
     for decorate in (make, make()):
         with pytest.raises(
-            tg.ArgumentError, match=rf"^{make.__name__}: .*_Methods.* is a class; decorate its"
+            tg.ArgumentError, match=rf"^{make.__name__}: .*_Methods.* is.*class; decorate its"
         ):
             decorate(_Methods)
-    with pytest.raises(tg.ArgumentError, match="3 is not a function to decorate"):
+    with pytest.raises(tg.ArgumentError, match=r"3.*function to decorate"):
         make()(3)

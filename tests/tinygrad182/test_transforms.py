@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles import derivatives
 from tests.support import assert_close, assert_same_bits, const, leaf, write
-
-from . import oracles
 
 W = np.array([[0.3, -0.7], [1.1, 0.2]])
 X = np.array([0.4, -0.9])
@@ -36,7 +35,8 @@ def test_vjp_of_two_outputs_by_two_inputs() -> None:
         found = pull(const(g), const(s))
         for i, d in enumerate(found):
             parts = [
-                oracles.complex_jacobians(lambda *xs, k=k: _pair(*xs)[k], [X, W])[i] for k in (0, 1)
+                derivatives.complex_jacobians(lambda *xs, k=k: _pair(*xs)[k], [X, W])[i]
+                for k in (0, 1)
             ]
             expected = np.tensordot(g, parts[0], 1) + s * parts[1]
             assert_close(d, expected, 1e-14)
@@ -49,7 +49,7 @@ def test_jvp_of_two_outputs_by_two_inputs() -> None:
     assert isinstance(out, tuple)
     assert isinstance(tangents, tuple)
     for k in (0, 1):
-        expected = oracles.complex_jvp(lambda *xs, k=k: _pair(*xs)[k], [X, W], vs)
+        expected = derivatives.complex_jvp(lambda *xs, k=k: _pair(*xs)[k], [X, W], vs)
         assert_close(tangents[k], expected, 1e-14)
 
 
@@ -96,7 +96,7 @@ def test_functions_may_close_over_recorded_tensors() -> None:
     def f(x: Any) -> Any:
         return tg.tanh(x @ scaled)
 
-    expected = oracles.complex_jacobians(lambda x: tg.tanh(x @ const(2 * W)), [X])[0]
+    expected = derivatives.complex_jacobians(lambda x: tg.tanh(x @ const(2 * W)), [X])[0]
     assert_close(tg.jacobian(f, const(X)), expected, 1e-14)
     _, tangent = tg.jvp(f, const(X), const([1.0, 0.0]))
     assert_close(tangent, expected[:, 0], 1e-14)

@@ -27,67 +27,67 @@ def _set(name: str, value: Any) -> Call:
 SHAPES: list[tuple[Call, str]] = [
     (
         lambda x: x + tg.ones(4),
-        r"^add: .*\(2, 3\) float64 and \(4,\) float32: shapes must broadcast",
+        r"^add: .*\(2, 3\) float64 and \(4,\) float32.*broadcast",
     ),
-    (lambda x: tg.where(x > 1, x, tg.ones(4)), "^where: .*shapes must broadcast"),
+    (lambda x: tg.where(x > 1, x, tg.ones(4)), "^where: .*broadcast"),
     (lambda x: x > tg.ones(4), r"^greater: .*\(2, 3\).*\(4,\)"),
     (lambda x: x == tg.ones(4), "^equal: "),
-    (lambda x: x @ tg.ones((2, 3)), "^matmul: .*the last axis of the first operand must equal"),
-    (lambda x: x @ tg.tensor(1.0), r"^matmul: .*needs \* instead"),
+    (lambda x: x @ tg.ones((2, 3)), "^matmul: .*last axis"),
+    (lambda x: x @ tg.tensor(1.0), r"^matmul: .* \* "),
     (
         lambda x: tg.sum(x, axis=2),
-        r"^sum: axis 2 is out of range for shape \(2, 3\) \(allowed: -2 to 1\)",
+        r"^sum: axis 2 .*\(2, 3\).*-2 to 1",
     ),
     (lambda x: x.mean(axis=(0, 5)), "^mean: axis 5"),
-    (lambda x: tg.sum(x, axis=(0, -2)), "^sum: axis .* twice"),
+    (lambda x: tg.sum(x, axis=(0, -2)), "^sum: axis .*twice"),
     (lambda x: tg.softmax(x, axis=2), "softmax: axis 2"),
     (lambda x: tg.argmax(x, axis=2), "^argmax: .*axis 2"),
     (lambda x: tg.argsort(x, axis=2), "^argsort: .*axis 2"),
     (lambda x: tg.any(x > 1, axis=2), "^any: .*axis 2"),
-    (lambda x: tg.max(tg.zeros(0)), "^max: .*at least one element"),
+    (lambda x: tg.max(tg.zeros(0)), "^max: .*element"),
     (lambda x: tg.argmax(tg.zeros(0)), "^argmax: "),
-    (lambda x: tg.mean(tg.zeros((0, 2)), axis=0), "^mean: no elements"),
-    (lambda x: tg.var(tg.ones(1), correction=1), "^var: 1 elements .* too few"),
-    (lambda x: tg.cumulative_sum(x), "^cumulative_sum: name the axis"),
-    (lambda x: tg.reshape(x, (4,)), r"^reshape: 6 elements of shape \(2, 3\) do not fit \(4,\)"),
-    (lambda x: x.reshape(5), "^reshape: .* do not fit 5"),
+    (lambda x: tg.mean(tg.zeros((0, 2)), axis=0), "^mean: .*element"),
+    (lambda x: tg.var(tg.ones(1), correction=1), "^var: 1 element"),
+    (lambda x: tg.cumulative_sum(x), "^cumulative_sum: .*axis"),
+    (lambda x: tg.reshape(x, (4,)), r"^reshape: 6 elements.*\(2, 3\).*\(4,\)"),
+    (lambda x: x.reshape(5), "^reshape: .* 5"),
     (lambda x: x.reshape(-1, 4), "^reshape: "),
     (lambda x: x.reshape(-1, -1), "^reshape: "),
     (lambda x: tg.permute_dims(x, (0, 0)), "^permute_dims: .*twice"),
-    (lambda x: tg.permute_dims(x, (0,)), "^permute_dims: .*name each axis once"),
+    (lambda x: tg.permute_dims(x, (0,)), "^permute_dims: .*once"),
     (lambda x: tg.swapaxes(x, 0, 2), "^swapaxes: axis 2"),
     (lambda x: tg.ones(3).mT, "^matrix_transpose: "),
     (lambda x: tg.expand_dims(x, 4), "^expand_dims: axis 4"),
     (lambda x: tg.squeeze(x, 0), "^squeeze: axis 0"),
-    (lambda x: tg.broadcast_to(x, (4, 3)), "^broadcast_to: .*each size must equal"),
+    (lambda x: tg.broadcast_to(x, (4, 3)), r"^broadcast_to: .*\(2, 3\)"),
     (
         lambda x: tg.concat([x, tg.ones((2, 2))]),
-        "^concat: .*sizes must agree except along the axis",
+        r"^concat: .*\(2, 3\).*\(2, 2\).*axis",
     ),
-    (lambda x: tg.concat([tg.tensor(1.0)]), "^concat: .*it has no axes"),
-    (lambda x: tg.stack([x, tg.ones((2, 2))]), "^stack: .*all shapes must be equal"),
+    (lambda x: tg.concat([tg.tensor(1.0)]), "^concat: .*no axes"),
+    (lambda x: tg.stack([x, tg.ones((2, 2))]), r"^stack: .*\(2, 3\).*\(2, 2\).*equal"),
     (lambda x: tg.stack([x], axis=4), "^stack: axis 4"),
-    (lambda x: tg.unstack(tg.tensor(1.0)), "^unstack: a 0-d tensor"),
-    (lambda x: list(tg.tensor(1.0)), "^unstack: a 0-d tensor"),
+    (lambda x: tg.unstack(tg.tensor(1.0)), "^unstack: .*0-d"),
+    (lambda x: list(tg.tensor(1.0)), "^unstack: .*0-d"),
     (lambda x: tg.flip(x, axis=2), "^flip: axis 2"),
-    (lambda x: tg.pad(x, ((1, 1),) * 3), r"^pad: .*give a pair \(before, after\) per axis"),
-    (lambda x: tg.einsum("ij,jk->ik", x, x), "^einsum: 'j' .* names sizes 3 and 2"),
+    (lambda x: tg.pad(x, ((1, 1),) * 3), r"^pad: .*\(before, after\)"),
+    (lambda x: tg.einsum("ij,jk->ik", x, x), "^einsum: 'j' .*3 and 2"),
     (lambda x: tg.einsum("ijk->i", x), "^einsum: term 'ijk'"),
     (lambda x: tg.einsum("i$->i", x), "^einsum: term"),
-    (lambda x: x[0, 0, 0], "^index: 3 indices for 2 axes"),
-    (lambda x: x[..., ...], r"^index: .*at most one \.\.\."),
-    (lambda x: x[[True, False, True]], r"^index: a mask of shape \(3,\) at axis 0"),
-    (lambda x: x[[0, 1], [0, 1, 2]], "^index: .*broadcast against each other"),
-    (lambda x: x.item(), r"^item: .*\(2, 3\), not a single element"),
+    (lambda x: x[0, 0, 0], "^index: 3 .* 2 axes"),
+    (lambda x: x[..., ...], r"^index: .*one \.\.\."),
+    (lambda x: x[[True, False, True]], r"^index: .*mask.*\(3,\).*axis 0"),
+    (lambda x: x[[0, 1], [0, 1, 2]], "^index: .*broadcast"),
+    (lambda x: x.item(), r"^item: .*\(2, 3\).*single element"),
     (lambda x: bool(x), "^item: "),
     (lambda x: float(x), "^item: "),
-    (lambda x: x.assign(np.ones(4)), r"^assign: value of shape \(4,\)"),
-    (_set("grad", tg.ones(4)), r"^grad: shape \(4,\)"),
-    (lambda x: (x * 2).backward(), r"^backward: .*not a single element; reduce it first"),
-    (lambda x: (x * 2).backward(tg.ones(4)), r"^backward: the cotangent has shape \(4,\)"),
-    (lambda x: tg.grad(x * 2, x), "^grad: .*not a single element"),
-    (lambda x: tg.vjp(lambda x: x * 2, x)[1](tg.ones(4)), r"the cotangent has shape \(4,\)"),
-    (lambda x: tg.jvp(lambda x: x * 2, x, tg.ones(4)), r"^jvp: direction of shape \(4,\)"),
+    (lambda x: x.assign(np.ones(4)), r"^assign: .*\(4,\)"),
+    (_set("grad", tg.ones(4)), r"^grad: .*\(4,\)"),
+    (lambda x: (x * 2).backward(), r"^backward: .*single element.*\.sum\(\)"),
+    (lambda x: (x * 2).backward(tg.ones(4)), r"^backward: .*cotangent.*\(4,\)"),
+    (lambda x: tg.grad(x * 2, x), "^grad: .*single element"),
+    (lambda x: tg.vjp(lambda x: x * 2, x)[1](tg.ones(4)), r"cotangent.*\(4,\)"),
+    (lambda x: tg.jvp(lambda x: x * 2, x, tg.ones(4)), r"^jvp: .*direction.*\(4,\)"),
     (lambda x: tg.hessian(lambda x: x * 2, x), "^hessian: .*single element"),
 ]
 
@@ -95,96 +95,96 @@ SHAPES: list[tuple[Call, str]] = [
 
 TYPES: list[tuple[Call, str]] = [
     (lambda x: tg.arange(3) ** -1, "^power: .*negative integer powers"),
-    (lambda x: tg.arange(3) + 2**70, "^add: .*int64 and 1180591620717411303424: "),
-    (lambda x: x * {1.0, 2.0}, r"^multiply: .*'set' is not an array.*tg\.tensor"),
-    (lambda x: x * ["a", "b", "c"], "^multiply: .*list is not numeric"),
+    (lambda x: tg.arange(3) + 2**70, "^add: .*int64.*1180591620717411303424"),
+    (lambda x: x * {1.0, 2.0}, r"^multiply: .*'set'.*tg\.tensor"),
+    (lambda x: x * ["a", "b", "c"], "^multiply: .*list.*numeric"),
     (lambda x: tg.tensor([1], dtype="int8") * [300], "^multiply: .*300.*int8"),
     (lambda x: x + None, "^add: .*'NoneType'"),
     (lambda x: "a" * x, "^multiply: .*'str'"),
-    (lambda x: x * np.array(["a", "b", "c"]), "^multiply: .*not numeric"),
-    (lambda x: x * np.array([1, 2, 3], dtype=object), "^multiply: .*dtype object is not numeric"),
+    (lambda x: x * np.array(["a", "b", "c"]), "^multiply: .*<U1.*numeric"),
+    (lambda x: x * np.array([1, 2, 3], dtype=object), "^multiply: .*object.*numeric"),
     (lambda x: x == None, "^equal: .*'NoneType'"),  # noqa: E711 - the wrong call in question
     (lambda x: tg.isnan("a"), "^isnan: .*'str'"),
-    (lambda x: tg.exp(), "^exp: .*missing 1 required positional argument"),
-    (lambda x: tg.add(x), "^add: .*missing 1 required positional argument: 'b'"),
-    (lambda x: tg.exp(x, x), "^exp: .*positional arguments"),
-    (lambda x: -(x > 1), "^negative: .*use the `~` operator"),
-    (lambda x: tg.clip(x, "a"), "'str' is not an array"),
-    (lambda x: tg.tensor("abc"), "^tensor: data of type str is not numeric"),
+    (lambda x: tg.exp(), "^exp: .*argument"),
+    (lambda x: tg.add(x), "^add: .*argument.*'b'"),
+    (lambda x: tg.exp(x, x), "^exp: .*arguments"),
+    (lambda x: -(x > 1), "^negative: .*~"),
+    (lambda x: tg.clip(x, "a"), "'str'"),
+    (lambda x: tg.tensor("abc"), "^tensor: .*str.*numeric"),
     (lambda x: tg.tensor(None), "^tensor: .*NoneType"),
     (lambda x: tg.tensor([1, "a"]), "^tensor: .*not numeric"),
     (lambda x: tg.tensor(np.array(["a"])), "not numeric"),
     (lambda x: tg.tensor({}), "^tensor: .*dict"),
-    (lambda x: tg.tensor(1.0, dtype="float31"), "'float31' is not a numeric dtype"),
-    (lambda x: tg.zeros(2, 3), "3 is not a numeric dtype.*a shape is one tuple"),
-    (lambda x: x.astype("str"), "'str' is not a numeric dtype"),
+    (lambda x: tg.tensor(1.0, dtype="float31"), "'float31'.*numeric dtype"),
+    (lambda x: tg.zeros(2, 3), "3 .*numeric dtype.*tuple"),
+    (lambda x: x.astype("str"), "'str'.*numeric dtype"),
     (
         lambda x: tg.tensor([1], dtype="int64", requires_grad=True),
-        "only floating tensors can require grad",
+        "floating.*require grad.*int64",
     ),
     (
         lambda x: _set("requires_grad", True)(tg.arange(3)),
-        "only floating tensors .*dtype='float32'",
+        "floating.*dtype='float32'",
     ),
-    (lambda x: tg.jacobian(lambda x: x, tg.arange(3)), "only floating tensors"),
-    (lambda x: x[0.5], "^index: 0.5 is not an index; use integers"),
-    (lambda x: x["a"], "^index: 'a' is not an index"),
-    (lambda x: x[True], "^index: True is not an index"),
-    (lambda x: x[tg.ones(2)], r"^index: an array of dtype float32 .*dtype='int64'"),
-    (lambda x: tg.take(x, [0.5], axis=1), "^index: an array of dtype float64"),
-    (lambda x: x.assign("a"), "^assign: cannot read 'a'"),
-    (_set("grad", 3.0), "grad must be a Tensor or None"),
-    (lambda x: (x * x).sum().backward("a"), "^backward: cannot read 'a' as a cotangent"),
-    (lambda x: (x * 1j).sum().backward(), "^backward: the output is complex128"),
+    (lambda x: tg.jacobian(lambda x: x, tg.arange(3)), "floating"),
+    (lambda x: x[0.5], "^index: 0.5 .*integers"),
+    (lambda x: x["a"], "^index: 'a'"),
+    (lambda x: x[True], "^index: True"),
+    (lambda x: x[tg.ones(2)], r"^index: .*float32.*dtype='int64'"),
+    (lambda x: tg.take(x, [0.5], axis=1), "^index: .*float64"),
+    (lambda x: x.assign("a"), "^assign: .*'a'"),
+    (_set("grad", 3.0), "grad.*Tensor.*None"),
+    (lambda x: (x * x).sum().backward("a"), "^backward: .*'a'.*cotangent"),
+    (lambda x: (x * 1j).sum().backward(), "^backward: .*output.*complex128"),
     (lambda x: len(tg.tensor(1.0)), "^len: "),
 ]
 
 # --- arguments ----------------------------------------------------------------------------------
 
 ARGUMENTS: list[tuple[Call, str]] = [
-    (lambda x: tg.tensor([[1.0], [1.0, 2.0]]), "^tensor: .*unequal lengths.*pad them first"),
-    (lambda x: tg.zeros((-1, 2)), r"^zeros: shape \(-1, 2\) must hold whole numbers from 0"),
-    (lambda x: tg.ones(1.5), "^ones: shape 1.5 must be a whole number"),
-    (lambda x: tg.full(2, "a"), "^full: fill_value 'a' must be a number"),
-    (lambda x: tg.arange(0, 1, 0), "^arange: .*step not 0"),
+    (lambda x: tg.tensor([[1.0], [1.0, 2.0]]), "^tensor: .*lengths.*pad"),
+    (lambda x: tg.zeros((-1, 2)), r"^zeros: shape \(-1, 2\).*whole numbers"),
+    (lambda x: tg.ones(1.5), "^ones: shape 1.5.*whole number"),
+    (lambda x: tg.full(2, "a"), "^full: fill_value 'a'.*number"),
+    (lambda x: tg.arange(0, 1, 0), "^arange: .*step.* 0"),
     (lambda x: tg.arange("a"), "^arange: .*real numbers"),
     (lambda x: tg.eye(-1), "^eye: "),
-    (lambda x: tg.reshape(x, "a"), "^reshape: shape 'a' must be a whole number"),
+    (lambda x: tg.reshape(x, "a"), "^reshape: shape 'a'.*whole number"),
     (lambda x: tg.reshape(x, (1.5, 4)), "^reshape: "),
     (lambda x: tg.reshape(x, (-2, -3)), "^reshape: "),
-    (lambda x: tg.sum(x, axis="rows"), "^sum: axis 'rows' must be a whole number"),
+    (lambda x: tg.sum(x, axis="rows"), "^sum: axis 'rows'.*whole number"),
     (lambda x: tg.sum(x, axis=0.5), "^sum: axis 0.5"),
     (lambda x: tg.broadcast_to(x, (-1, 2, 3)), "^broadcast_to: "),
     (lambda x: tg.pad(x, -1), "^pad: "),
     (lambda x: tg.pad(x, "a"), "^pad: "),
     (lambda x: tg.concat([]), "^concat: at least one"),
     (lambda x: tg.stack([]), "^stack: at least one"),
-    (lambda x: x[::0], "^index: .*cannot be read: slice step cannot be zero"),
-    (lambda x: x[0.5:], "^index: .*slice indices must be integers"),
-    (lambda x: x[[[0], [0, 1]]], "^index: .*unequal lengths"),
-    (lambda x: tg.einsum("ij,jk->ik", x), "^einsum: 2 terms .* for 1 operands"),
-    (lambda x: tg.einsum(x, x), "^einsum: subscripts come first"),
+    (lambda x: x[::0], "^index: .*slice step.*zero"),
+    (lambda x: x[0.5:], "^index: .*slice.*integers"),
+    (lambda x: x[[[0], [0, 1]]], "^index: .*lengths"),
+    (lambda x: tg.einsum("ij,jk->ik", x), "^einsum: 2 terms.* 1 operand"),
+    (lambda x: tg.einsum(x, x), "^einsum: .*subscripts"),
     (lambda x: tg.einsum("ij->ik", x), "^einsum: the output"),
     (lambda x: tg.einsum("ij->ii", x), "^einsum: the output"),
-    (lambda x: tg.einsum("...i...->i", x), r"^einsum: .*more than one \.\.\."),
-    (lambda x: tg.grad(3.0, x), "^grad: outputs and inputs must be Tensors"),
+    (lambda x: tg.einsum("...i...->i", x), r"^einsum: .*\.\.\."),
+    (lambda x: tg.grad(3.0, x), "^grad: .*outputs.*inputs.*Tensor"),
     (lambda x: tg.grad(x.sum(), 3.0), "^grad: "),
-    (lambda x: tg.grad(x.sum(), x, [1.0, 2.0]), "^grad: 1 outputs but 2 cotangents"),
-    (lambda x: tg.vjp(lambda x: 3.0, x), "^vjp: the function must return a Tensor"),
-    (lambda x: tg.vjp(lambda x: x, x)[1](), "^vjp_fn: 1 outputs but 0 cotangents"),
-    (lambda x: tg.jvp(lambda x: x, [x, x], [x]), "^jvp: 2 points but 1 directions"),
-    (lambda x: tg.jacobian(lambda x: (x, x), x), "^jacobian: .*return one Tensor"),
+    (lambda x: tg.grad(x.sum(), x, [1.0, 2.0]), "^grad: 1 output.* 2 cotangents"),
+    (lambda x: tg.vjp(lambda x: 3.0, x), "^vjp: .*Tensor.*float"),
+    (lambda x: tg.vjp(lambda x: x, x)[1](), "^vjp_fn: 1 output.* 0 cotangents"),
+    (lambda x: tg.jvp(lambda x: x, [x, x], [x]), "^jvp: 2 points.* 1 direction"),
+    (lambda x: tg.jacobian(lambda x: (x, x), x), "^jacobian: .*one Tensor"),
 ]
 
 # --- graphs -------------------------------------------------------------------------------------
 
 GRAPHS: list[tuple[Call, str]] = [
     (lambda x: tg.ones(()).backward(), "^backward: .*requires_grad=True"),
-    (lambda x: tg.grad(tg.ones(()), x), "^grad: .*does not require grad"),
+    (lambda x: tg.grad(tg.ones(()), x), "^grad: .*output.*requires_grad=True"),
     (lambda x: np.asarray(x), r"x\.numpy\(\) or x\.detach\(\)"),
     (lambda x: x.__setitem__(0, 1.0), r"tg\.where.*x\.data\[key\]"),
-    (lambda x: (x * 1).assign(0), "^assign: .*only leaves"),
-    (lambda x: _set("data", 0)(x * 1), "^assign: .*only leaves"),
+    (lambda x: (x * 1).assign(0), "^assign: .*leaves"),
+    (lambda x: _set("data", 0)(x * 1), "^assign: .*leaves"),
     (lambda x: _set("requires_grad", False)(x * 1), r"detach\(\)"),
     (lambda x: _set("grad", None)(x * 1), r"retain_grad\(\)"),
     (lambda x: tg.ones(2).retain_grad(), "^retain_grad: "),
@@ -224,16 +224,14 @@ def test_the_place_in_a_model_is_named() -> None:
                 return x + tg.ones(5)
 
     model = tg.nn.Sequential(Broken())
-    with pytest.raises(tg.ShapeError, match=r"float32, in 0 at t = 7: shapes must broadcast"):
+    with pytest.raises(tg.ShapeError, match=r"float32, in 0 at t = 7.*broadcast"):
         model(tg.ones((4, 3)))
 
 
 def test_a_rule_of_the_wrong_shape_is_reported_as_such() -> None:
-    """A person's own primitive with a mistake in it: the message blames the rule."""
+    """Your own primitive has a mistake: the message blames the rule."""
     wrong = tg.Primitive("wrong", lambda xp, x: x * 2, (lambda xp, g, y, x: g[:1],), "elementwise")
-    with pytest.raises(
-        tg.ShapeError, match=r"the derivative rule of wrong returned shape \(1, 3\)"
-    ):
+    with pytest.raises(tg.ShapeError, match=r"rule of wrong.*\(1, 3\).*\(2, 3\)"):
         tg.apply(wrong, leaf(X)).sum().backward()
 
 
@@ -241,14 +239,14 @@ def test_a_name_is_defined_once() -> None:
     def tanh(xp: Any, x: Any) -> Any:
         return x
 
-    with pytest.raises(ValueError, match="'tanh' is already defined"):
+    with pytest.raises(ValueError, match=r"'tanh'.*already defined"):
         tg.define(tanh, None, jvp="linear")
 
 
 @pytest.mark.parametrize("axis", [(0, 1), [0], 0.5, "a", True], ids=repr)
 @pytest.mark.parametrize("name", ["argsort", "sort", "argmax", "argmin"])
 def test_where_one_axis_is_meant_several_or_none_are_refused(name, axis):
-    with pytest.raises(ArgumentError, match=rf"^{name}: .*axis .* must be one whole number$"):
+    with pytest.raises(ArgumentError, match=rf"^{name}: .*axis .*one whole number"):
         getattr(tg, name)(tg.ones((2, 3)), axis=axis)
 
 
@@ -272,7 +270,7 @@ def test_all_elements_are_sorted_without_an_axis():
     ],
 )
 def test_a_whole_number_beyond_the_type_is_refused(call):
-    with pytest.raises(DTypeError, match=r"beyond float(16|32); pass dtype='float64'"):
+    with pytest.raises(DTypeError, match=r"float(16|32).*dtype='float64'"):
         call()
 
 
@@ -301,5 +299,5 @@ def test_a_float_beyond_the_type_becomes_infinite_without_a_warning():
     ],
 )
 def test_a_size_beyond_all_memory_is_named(call):
-    with pytest.raises(ShapeError, match=r"of shape .* is more than any memory holds"):
+    with pytest.raises(ShapeError, match=r"of shape .*memory"):
         call()

@@ -441,7 +441,7 @@ def test_checks_are_deferred_inside_the_context_alone() -> None:
     assert seen[0] is None
     assert isinstance(seen[1], tg.IndexOutOfRangeError)
     [check] = pending
-    with pytest.raises(tg.IndexOutOfRangeError, match="5 is out of range for axis 0"):
+    with pytest.raises(tg.IndexOutOfRangeError, match=r"5.*axis 0"):
         check.judge(tg.backend.fetch(check.values))
     with pytest.raises(KeyError), deferred_checks(pending):
         raise KeyError

@@ -858,9 +858,9 @@ def test_indices_that_were_checked_are_not_waited_for_again() -> None:
 def test_indices_out_of_range_on_a_device() -> None:
     x, logits = leaf(A), leaf(A)
     for form in (const, arrays, lists):
-        with pytest.raises(tg.IndexOutOfRangeError, match=r"^index: 2 is out of range for axis 0"):
+        with pytest.raises(tg.IndexOutOfRangeError, match=r"^index: 2.*axis 0"):
             x[form(np.array([0, 2]))]
-        with pytest.raises(tg.IndexOutOfRangeError, match=r"^index: -4 is out of range for axis 1"):
+        with pytest.raises(tg.IndexOutOfRangeError, match=r"^index: -4.*axis 1"):
             x[form(np.array([0])), form(np.array([-4]))]
         with pytest.raises(
             tg.IndexOutOfRangeError, match=r"^Embedding: indices from -1 to 2.*\[0, 4\)"

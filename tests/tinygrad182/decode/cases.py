@@ -11,9 +11,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.oracles.beam_search import NextToken, Rules
 
 from .models import EXAMPLES, LAYOUTS, NETWORKS, VALUES, Model, Table, network
-from .reference import NextToken, Rules
 
 Search = Callable[..., Any]  # beam_search, or one with a fault in it
 PENALTIES = (0.0, 0.0, 0.6, 1.0, 2.5, -0.7, -1.0)

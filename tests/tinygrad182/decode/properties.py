@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
+from tests.oracles import beam_search
 from tests.support import array, const, host, share_memory
 from tinygrad182._trees import flatten, rebuild
 from tinygrad182.arrays.backend import is_array
 
-from . import reference
 from .cases import Case, Search
 
 Property = Callable[[Case, Search], None]
@@ -35,7 +35,7 @@ def equals_the_textbook(case: Case, search: Search) -> None:
     The bound too is that of the textbook, which goes on to the last step.
     """
     for b, result in enumerate(case.run(search)):
-        expected = reference.beam(case.next_token(b), case.width, case.rules)
+        expected = beam_search.beam(case.next_token(b), case.width, case.rules)
         _assert_same(case, result, expected.hypotheses)
         assert case.same(result.bound, expected.bound)
         assert result.certified == expected.certified
@@ -44,7 +44,7 @@ def equals_the_textbook(case: Case, search: Search) -> None:
 def certificate_is_sound(case: Case, search: Search) -> None:
     """The optimum of all sequences is not above the bound; a certified best one is the optimum."""
     for b, result in enumerate(case.run(search)):
-        every = reference.everything(case.next_token(b), case.rules)
+        every = beam_search.everything(case.next_token(b), case.rules)
         best = result.score if result else -math.inf
         optimum = every[0].score if every else -math.inf
         slack = case.tolerance * (1 + abs(optimum)) if every else 0.0
@@ -61,7 +61,7 @@ def certificate_covers_what_is_missing(case: Case, search: Search) -> None:
         full = len(result) == case.width
         excused = max(result.pruned, result[-1].score if full else -math.inf)
         found = {h.tokens for h in result}
-        for one in reference.everything(case.next_token(b), case.rules):
+        for one in beam_search.everything(case.next_token(b), case.rules):
             assert one.tokens in found or one.score <= excused + case.tolerance * (
                 1 + abs(one.score)
             )
@@ -92,7 +92,7 @@ def widest_is_exhaustive(case: Case, search: Search) -> None:
     """K = M^T: every sequence that can be reached, and a proof that these are all."""
     width = case.model.M**case.rules.max_length
     for b, result in enumerate(case.run(search, beam_width=max(width, 2))):
-        every = reference.everything(case.next_token(b), case.rules)
+        every = beam_search.everything(case.next_token(b), case.rules)
         assert sorted(h.tokens for h in result) == sorted(one.tokens for one in every)
         score = {one.tokens: one.score for one in every}
         assert all(case.same(h.score, score[h.tokens]) for h in result)
@@ -105,7 +105,7 @@ def scores_are_the_models(case: Case, search: Search) -> None:
     """Each log-probability is that of the tokens given to the model; best first, no two alike."""
     for b, result in enumerate(case.run(search)):
         for h in result:
-            expected = reference.rescored(case.next_token(b), h.tokens)
+            expected = beam_search.rescored(case.next_token(b), h.tokens)
             assert math.isclose(h.log_probability, expected, rel_tol=1e-10, abs_tol=1e-10)
             assert h.score == h.log_probability / len(h.tokens) ** case.rules.penalty
         assert all(a.score >= z.score for a, z in pairwise(result))
@@ -124,7 +124,7 @@ def ended_sequences_are_not_extended(case: Case, search: Search) -> None:
 def only_what_can_be_reached(case: Case, search: Search) -> None:
     """No hypothesis of probability 0; where nothing was pruned, all that can be reached, up to K."""
     for b, result in enumerate(case.run(search)):
-        every = {one.tokens for one in reference.everything(case.next_token(b), case.rules)}
+        every = {one.tokens for one in beam_search.everything(case.next_token(b), case.rules)}
         assert all(h.tokens in every and h.log_probability > -math.inf for h in result)
         if result.pruned == -math.inf:
             assert len(result) == min(case.width, len(every))
@@ -161,7 +161,7 @@ def states_go_on(case: Case, search: Search) -> None:
                 state_axis=case.model.axis,
             )  # fmt: skip
             behind = case.next_token(b)
-            expected = reference.beam(
+            expected = beam_search.beam(
                 lambda tokens, behind=behind, h=h: behind(h.tokens + tokens),
                 case.width,
                 case.rules._replace(max_length=2, penalty=0.0),
@@ -229,7 +229,7 @@ def float32_models_have_float64_sums(case: Case, search: Search) -> None:
         return values
 
     for b, result in enumerate(case.run(search, step=step)):
-        expected = reference.beam(functools.partial(next_token, b), case.width, case.rules)
+        expected = beam_search.beam(functools.partial(next_token, b), case.width, case.rules)
         _assert_same(case, result, expected.hypotheses)
 
 

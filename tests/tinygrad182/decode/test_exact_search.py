@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.oracles import beam_search
 from tests.support import in_numpy, moved
 
-from . import reference
 from .cases import Case, cases
 from .properties import (
     a_step_keeps_its_arrays,
@@ -35,7 +35,7 @@ def _exact(case: Case, **named: Any) -> list[tg.decode.SearchResult]:
 
 
 def _optimum(case: Case, b: int) -> float:
-    every = reference.everything(case.next_token(b), case.rules)
+    every = beam_search.everything(case.next_token(b), case.rules)
     return every[0].score if every else -math.inf
 
 

@@ -203,7 +203,7 @@ def test_what_is_legible_is_xml_and_nothing_else_changes(text: str) -> None:
 
 def test_a_title_is_a_string(tmp_path: Path) -> None:
     for save in (lattice(1).save_png, lattice(1).save_html):
-        with pytest.raises(tg.ArgumentError, match="lattice: title 5 must be a string"):
+        with pytest.raises(tg.ArgumentError, match=r"lattice: title 5.*string"):
             save(tmp_path / "a", title=5)
 
 
@@ -217,7 +217,7 @@ def test_a_search_without_a_lattice_says_so() -> None:
 
 
 def test_what_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(tg.ArgumentError, match="words 3 must be a sequence"):
+    with pytest.raises(tg.ArgumentError, match=r"words 3.*sequence"):
         lattice(1).text(words=3)  # type: ignore[arg-type]
     with pytest.raises(tg.FileError, match="is a folder"):
         lattice(1).save_html(tmp_path)
@@ -233,7 +233,7 @@ def test_bad_sequences_and_gradients_are_refused(tmp_path: Path) -> None:
             lattice(2).text(optimum=wrong)  # type: ignore[arg-type]
         with pytest.raises(tg.ArgumentError, match="lattice: "):
             lattice(2).dropped(wrong)  # type: ignore[arg-type]
-    with pytest.raises(tg.ArgumentError, match="gradient is a int; pass"):
+    with pytest.raises(tg.ArgumentError, match=r"gradient.*int"):
         lattice(2).save_png(tmp_path / "a.png", gradient=3)
     assert not list(tmp_path.iterdir())
 

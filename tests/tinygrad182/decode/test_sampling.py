@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.oracles import beam_search
 from tests.support import array, host, in_numpy, xp
 from tinygrad182.decode import sampling
 
-from . import reference
 from .cases import Case, cases
 from .models import Table
 from .properties import (
@@ -54,7 +54,7 @@ def test_what_holds_for_beam_search(holds: Any, data: st.DataObject) -> None:
 def test_log_probabilities_are_the_models_at_temperature_1(case: Case) -> None:
     for b, drawn in enumerate(_drawn(case, count=5, temperature=1.7, top_k=3)):
         for h in drawn:
-            expected = reference.rescored(case.next_token(b), h.tokens)
+            expected = beam_search.rescored(case.next_token(b), h.tokens)
             assert h.log_probability == h.score == pytest.approx(expected, abs=1e-10)
             assert h.log_probability > -math.inf
 

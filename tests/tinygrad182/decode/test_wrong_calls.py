@@ -197,7 +197,7 @@ def test_chance_and_nothing_to_return() -> None:
         return np.full((len(tokens), 2), -np.inf), state
 
     for rng in ("a", -1):
-        with pytest.raises(tg.ArgumentError, match=r"rng .* must be a whole number"):
+        with pytest.raises(tg.ArgumentError, match=r"rng .*whole number"):
             tg.decode.sample(step, None, 0, 2, rng=rng)  # type: ignore[arg-type]
     with pytest.raises(tg.IndexOutOfRangeError, match="there is no hypothesis"):
         _ = tg.decode.greedy(step, None, 0, 2).best  # type: ignore[union-attr]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles import loops
+from tests.oracles.loops import Weights, mark
 from tests.support import Array, assert_close, const
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Weights, mark
 
 T, B, H = 5, 2, 3
 inspect = tg.inspect
@@ -113,7 +113,10 @@ def test_a_bidirectional_rnn() -> None:
     assert list(inspect.gradient_flow(loss)) == ["", "#2"]
     assert_mirrored(twin, loss, "#2")
     assert_mirrored(loops.loss_of(rnn(x, w, "W", range(T)), "all"), flipped(x, w))
-    for name, alone in (("W", loops.loss_of(ahead, "all")), ("V", loops.loss_of(back, "all"))):
+    for name, alone in (
+        ("W", loops.loss_of(ahead, "all")),
+        ("V", loops.loss_of(back, "all")),
+    ):
         weight = w.leaves[name, 0]
         expected = inspect.weight_grad_by_time(alone, weight)
         assert_close(inspect.weight_grad_by_time(loss, weight), expected, 1e-13, name)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles.derivatives import complex_jacobians
 from tests.support import Array, array, assert_close, const, device, host
-from tests.tinygrad182.oracles import complex_jacobians
 from tinygrad182.errors import ArgumentError, DTypeError, ShapeError
 from tinygrad182.inspect.views.descent import minimized
 

@@ -237,16 +237,16 @@ def test_what_is_refused() -> None:
     rnn = tg.nn.RNN(1, 3, rng=0)
     output, _ = rnn(tg.ones((4, 2, 1)))
     w = tg.ones(2, requires_grad=True)
-    with pytest.raises(tg.ShapeError, match=r"gradient_flow: the output has shape \(4, 2, 3\)"):
+    with pytest.raises(tg.ShapeError, match=r"gradient_flow: the output.*\(4, 2, 3\)"):
         flow_of(output)
-    with pytest.raises(tg.GraphError, match=r"no state is marked.*time=t"):
+    with pytest.raises(tg.GraphError, match=r"state.*marked.*time=t"):
         flow_of((w * w).sum())
-    with pytest.raises(tg.DTypeError, match="gradient_flow: the output is a float"):
+    with pytest.raises(tg.DTypeError, match=r"gradient_flow: .*output.*float"):
         flow_of(1.0)  # type: ignore[arg-type]
     flow = flow_of(output.sum())
-    with pytest.raises(tg.UnknownPathError, match=r"'lstm'; there are 'rnn\.l0'"):
+    with pytest.raises(tg.UnknownPathError, match=r"'lstm'.*'rnn\.l0'"):
         flow["lstm"]
-    with pytest.raises(tg.UnknownPathError, match=r"no state 'c' in 'rnn\.l0'; it has 'h'"):
+    with pytest.raises(tg.UnknownPathError, match=r"no state 'c' in 'rnn\.l0'.*'h'"):
         flow["rnn.l0"]["c"]
     with pytest.raises(AttributeError, match="no state 'c'"):
         _ = flow["rnn.l0"].c

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
+from tests.oracles.loops import Case, cases
 from tests.support import Array, assert_close, const, host, leaf, write
 from tinygrad182.recurrence import scans
-
-from .loops import Case, cases
 
 flow_of = tg.inspect.gradient_flow
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import Array, assert_close, const, host, leaf
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.engine.recording import apply
 
 by_hops = loops.reading(tg.inspect.grad_by_hops)
@@ -187,17 +187,17 @@ def test_what_is_refused() -> None:
     assert by_hops(case.loss, np.int64(2)).grad.shape[0] == 3
     with pytest.raises(
         tg.GraphError,
-        match=r"marked 'branch'; pass through='h', .*tg\.inspect\.mark\(x, \"branch\"\)",
+        match=r"marked 'branch'.*through='h', .*tg\.inspect\.mark\(x, \"branch\"\)",
     ):
         by_hops(case.loss, through="branch")
-    with pytest.raises(tg.UnknownPathError, match="grad_by_hops: no state 'x'; there is 'h', 'c'"):
+    with pytest.raises(tg.UnknownPathError, match=r"grad_by_hops: no state 'x'.*'h', 'c'"):
         by_hops(case.loss, state="x")
     with pytest.raises(tg.UnknownPathError, match="grad_by_hops: no states in 'rnn'"):
         by_hops(case.loss, path="rnn")
-    with pytest.raises(tg.ShapeError, match=r"grad_by_hops.*not a single element"):
+    with pytest.raises(tg.ShapeError, match=r"grad_by_hops.*single element"):
         by_hops(case.output)
     w = leaf(np.ones(3))
-    with pytest.raises(tg.GraphError, match="grad_by_hops: no state is marked"):
+    with pytest.raises(tg.GraphError, match=r"grad_by_hops: .*state.*marked"):
         by_hops((w * w).sum())
     several = Case("tanh", 4, 2, 3, 2, "all", 0, False, False)
     with pytest.raises(tg.UnknownPathError, match=r"several.*'rnn\.l0', 'rnn\.l1'"):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
+from tests.oracles import loops
+from tests.oracles.loops import Case, cases
 from tests.support import Array, assert_close, const, host, leaf, write
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Case, cases
 from tinygrad182.inspect.views import matrices
 
 matrix_of = tg.inspect.input_grad_matrix
@@ -122,7 +122,7 @@ def test_an_embedded_sequence() -> None:
     expected = np.linalg.norm(vectors.reshape(3, 3, -1), axis=2)
     assert_close(matrix_of(losses), expected, 1e-13)
     assert_close(matrix_of(losses, inputs=embedded), expected, 1e-13)
-    with pytest.raises(tg.DTypeError, match=r"int64 have no gradient; pass .* embedded sequence"):
+    with pytest.raises(tg.DTypeError, match=r"int64 have no gradient.* embedded sequence"):
         matrix_of(losses, inputs=tokens)
 
 
@@ -246,11 +246,11 @@ def test_what_is_refused() -> None:
     ]:  # fmt: skip
         with pytest.raises(error, match=f"input_grad_matrix: .*{match}"):
             matrix_of(losses, inputs=inputs)
-    with pytest.raises(tg.ArgumentError, match="the steps are 0 to 5, and 6 is not among them"):
+    with pytest.raises(tg.ArgumentError, match=r"0 to 5.*6"):
         matrix_of(losses, inputs=x, times=[6])
-    with pytest.raises(tg.ArgumentError, match=r"path='rnn' and inputs=; choose one of them"):
+    with pytest.raises(tg.ArgumentError, match=r"path='rnn' and inputs="):
         matrix_of(losses, "rnn", x)
-    with pytest.raises(tg.GraphError, match="input_grad_matrix: no state is marked"):
+    with pytest.raises(tg.GraphError, match=r"input_grad_matrix: .*state.*marked"):
         matrix_of(losses)
     with pytest.raises(tg.ArgumentError, match="input_grad_matrix: no losses"):
         matrix_of([])
@@ -264,5 +264,5 @@ def test_inputs_that_were_changed_are_refused() -> None:
     x = const(loops.inputs(0, 6, 2, 2))
     losses = loop(list(x))
     write(x, 0.0, at=2)
-    with pytest.raises(tg.InPlaceError, match="changed in place after it was recorded"):
+    with pytest.raises(tg.InPlaceError, match=r"changed in place"):
         matrix_of(losses, inputs=x)

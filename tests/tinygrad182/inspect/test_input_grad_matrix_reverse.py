@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles import loops
 from tests.support import assert_close, const, leaf
-from tests.tinygrad182.inspect import loops
 
 matrix_of = tg.inspect.input_grad_matrix
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, mark
 from tests.support import Array, assert_close, const, host, leaf, write
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Case, Weights, mark
 from tests.tinygrad182.nn import reference
 
 jacobians_of = tg.inspect.step_jacobians
@@ -72,7 +72,11 @@ def test_rnn(sizes: tuple[int, int, int], nonlinearity: str, where: str, seed: i
         assert_close(found.singular_values, values, 0.0)
 
 
-@given(sizes=st.tuples(loops.steps, loops.sides, loops.sides), where=loops.wheres, seed=loops.seeds)
+@given(
+    sizes=st.tuples(loops.steps, loops.sides, loops.sides),
+    where=loops.wheres,
+    seed=loops.seeds,
+)
 def test_lstm_has_a_state_of_two_parts(sizes: tuple[int, int, int], where: str, seed: int) -> None:
     case = Case("lstm", *sizes, 1, where, seed, False, False)
     p = reference.weights_of(case.layer)
@@ -253,7 +257,7 @@ def test_a_state_without_a_batch_axis_is_one_sequence() -> None:
     value = h.numpy()
     expected = (1 - value**2)[:, None] * w.given["W"].T
     assert_close(found.matrices[-1], expected, 1e-14)
-    with pytest.raises(tg.ArgumentError, match="sample 1 must be a whole number from 0 to 0"):
+    with pytest.raises(tg.ArgumentError, match=r"sample 1.*whole number from 0 to 0"):
         jacobians_of(h.sum(), sample=1)
     scalar = mark(tg.tanh(leaf(np.array(0.5))), "h", 0)
     scalar = mark(tg.tanh(2.0 * scalar), "h", 1)
@@ -328,7 +332,7 @@ def test_units_that_die_do_not_end_a_sequence(fused: bool) -> None:
         found = jacobians_of(output.sum(), sample=sample)
         np.testing.assert_array_equal(found.time, range(length))
         assert bool(found.matrices[-1].any()) == (sample == 1)
-    with pytest.raises(tg.ArgumentError, match=r"times 5; the steps are 0 to 2, and 5 is not"):
+    with pytest.raises(tg.ArgumentError, match=r"times 5.*0 to 2.*5"):
         jacobians_of(output.sum(), sample=1, times=5)
 
 
@@ -404,7 +408,7 @@ def test_what_is_refused() -> None:
         jacobians_of(case.loss)
     with pytest.raises(tg.UnknownPathError, match="no states in 'gru'"):
         jacobians_of(case.loss, "gru")
-    with pytest.raises(tg.GraphError, match="step_jacobians: no state is marked"):
+    with pytest.raises(tg.GraphError, match=r"step_jacobians: .*state.*marked"):
         jacobians_of(leaf(np.ones(3)) * 2.0)
     h = mark(tg.tanh(leaf(np.ones((2, 3)))), "h", 0)
     with pytest.raises(tg.GraphError, match="single step"):

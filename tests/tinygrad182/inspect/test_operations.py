@@ -219,7 +219,7 @@ def test_the_sum_of_rows_at_different_powers():
 
 def test_what_is_not_there_is_told():
     flow = tg.inspect.step_flow(_loss("LSTM"))
-    with pytest.raises(UnknownPathError, match=r"no operation 'q' in 'lstm.l0'; there are 'h₋'"):
+    with pytest.raises(UnknownPathError, match=r"no operation 'q' in 'lstm.l0'.*'h₋'"):
         flow["q"]
     with pytest.raises(UnknownPathError, match=r"'f' is not used by 'g'; it is by 'f∘c₋'"):
         flow.edge("f", "g")

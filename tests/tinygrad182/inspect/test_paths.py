@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import Array, assert_close, const, host, leaf
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 
 path_split = loops.reading(tg.inspect.path_split)
 gain_split = tg.inspect.gain_split
@@ -78,7 +78,13 @@ def sigmoid(z: Array) -> Array:
     return 1 / (1 + np.exp(-z))
 
 
-@given(seed=loops.seeds, T=st.integers(2, 5), B=loops.sides, H=loops.sides, where=loops.wheres)
+@given(
+    seed=loops.seeds,
+    T=st.integers(2, 5),
+    B=loops.sides,
+    H=loops.sides,
+    where=loops.wheres,
+)
 def test_lstm_in_closed_form(seed: int, T: int, B: int, H: int, where: str) -> None:
     """direct = f_t ∘ δ_{c_t}; via h = o_{t−1} ∘ (1 − tanh² c_{t−1}) ∘ W_hᵀ δ_{z_t}."""
     case = Case("lstm", T, B, H, 1, where, seed, False, False)
@@ -276,16 +282,16 @@ def test_nothing_is_freed_and_texts_have_a_header() -> None:
 def test_what_is_refused(view: Any) -> None:
     w = leaf(np.ones((3, 3)))
     name = view.__name__
-    with pytest.raises(tg.GraphError, match=rf"{name}: no state is marked.*time=t"):
+    with pytest.raises(tg.GraphError, match=rf"{name}: .*state.*marked.*time=t"):
         view((w * w).sum())
-    with pytest.raises(tg.GraphError, match=rf"{name}: the output does not require grad"):
+    with pytest.raises(tg.GraphError, match=rf"{name}: .*output.*requires_grad=True"):
         view(const(np.ones(())))
     case = Case("tanh", 3, 2, 3, 2, "all", 0, False, False)
     with pytest.raises(tg.UnknownPathError, match=rf"{name}: several.*path=.*'rnn\.l0', 'rnn\.l1'"):
         view(case.loss)
     with pytest.raises(tg.UnknownPathError, match=rf"{name}: no states in 'rnn'.*'rnn\.l1'"):
         view(case.loss, "rnn")
-    with pytest.raises(tg.ShapeError, match=rf"{name}.*not a single element"):
+    with pytest.raises(tg.ShapeError, match=rf"{name}.*single element"):
         view(case.output, "rnn.l0")
     case.loss.backward()
     with pytest.raises(tg.FreedGraphError, match="retain_graph=True"):
@@ -300,7 +306,7 @@ def test_states_without_two_factors_are_refused() -> None:
     for loss in (lstm.loss, gru, residual):
         with pytest.raises(tg.GraphError, match=r"gain_split: the state.*path_split splits any"):
             gain_split(loss)
-    with pytest.raises(tg.UnknownPathError, match=r"gain_split: no state 'x'; there is 'h', 'c'"):
+    with pytest.raises(tg.UnknownPathError, match=r"gain_split: no state 'x'.*'h', 'c'"):
         gain_split(lstm.loss, state="x")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles import loops
 from tests.support import Array, assert_close, const, host, leaf, write
-from tests.tinygrad182.inspect import loops
 from tinygrad182.inspect import gradient_flow, step_jacobians
 
 FIELDS = (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles import loops
 from tests.support import assert_close, const, host, needs_torch
-from tests.tinygrad182.inspect import loops
 
 torch = needs_torch()
 

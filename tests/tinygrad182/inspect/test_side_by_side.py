@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.oracles import loops
 from tests.support import assert_close, const, host, leaf, write
-from tests.tinygrad182.inspect import loops
 
 inspect = tg.inspect
 path_split, by_hops = (loops.reading(v) for v in (inspect.path_split, inspect.grad_by_hops))

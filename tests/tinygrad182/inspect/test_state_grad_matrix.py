@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases
 from tests.support import assert_close, const, host, host_only, leaf, write
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Case, Weights, cases
 from tinygrad182.engine.backpropagation import backpropagate
 from tinygrad182.inspect.passes import gradients as fused_module
 from tinygrad182.inspect.views import matrices
@@ -146,9 +146,9 @@ def test_some_steps_only(loop: str) -> None:
     for times in ([5], [7, 0, 3], np.arange(8), [2, 2]):
         assert_close(matrix_of(losses, times=times), whole[:, sorted({*times})], 1e-13)
     assert_close(matrix_of(losses, times=3), whole[:, [3]], 1e-13)
-    with pytest.raises(tg.ArgumentError, match=r"the steps are 0 to 7, and 8 is not among them"):
+    with pytest.raises(tg.ArgumentError, match=r"0 to 7.*8"):
         matrix_of(losses, times=[1, 8])
-    with pytest.raises(tg.ArgumentError, match=r"times \[1\.5\]; pass a time step"):
+    with pytest.raises(tg.ArgumentError, match=r"times \[1\.5\].*time step"):
         matrix_of(losses, times=[1.5])
 
 
@@ -161,16 +161,14 @@ def test_what_is_refused() -> None:
         matrix_of(losses)
     with pytest.raises(tg.UnknownPathError, match="state_grad_matrix: no states in 'rnn'"):
         matrix_of(losses, "rnn")
-    with pytest.raises(
-        tg.UnknownPathError, match="state_grad_matrix: no state 'x'; there is 'h', 'c'"
-    ):
+    with pytest.raises(tg.UnknownPathError, match=r"state_grad_matrix: no state 'x'.*'h', 'c'"):
         matrix_of(losses, "lstm.l0", "x")
-    with pytest.raises(tg.ShapeError, match=r"state_grad_matrix.*not a single element"):
+    with pytest.raises(tg.ShapeError, match=r"state_grad_matrix.*single element"):
         matrix_of(case.output, "lstm.l0")
     w = leaf(np.ones(3))
-    with pytest.raises(tg.GraphError, match="state_grad_matrix: no state is marked"):
+    with pytest.raises(tg.GraphError, match=r"state_grad_matrix: .*state.*marked"):
         matrix_of([(w * w).sum()])
-    with pytest.raises(tg.GraphError, match="state_grad_matrix: the output does not require grad"):
+    with pytest.raises(tg.GraphError, match=r"state_grad_matrix: .*output.*requires_grad=True"):
         matrix_of([const(np.ones(()))])
     losses.sum().backward()
     with pytest.raises(tg.FreedGraphError, match="retain_graph=True"):

@@ -332,5 +332,5 @@ def test_a_target_that_is_no_node_is_refused(target):
 
 def test_a_module_that_is_not_a_path() -> None:
     graph = tg.inspect.trace(tg.nn.RNN(1, 2, rng=0)(tg.ones((3, 1, 1)))[0].sum())
-    with pytest.raises(tg.ArgumentError, match="through: module 4 must be a path"):
+    with pytest.raises(tg.ArgumentError, match=r"through: module 4.*path"):
         graph.through(("h", 1), module=4)  # type: ignore[arg-type]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import const, leaf
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.engine.recording import Node, node_of
 from tinygrad182.inspect.loops.axes import TimeAxis

@@ -313,13 +313,13 @@ def test_a_cotangent_to_start_from() -> None:
     w = leaf(np.array([1.0, 2.0]))
     graph = trace(w * w, np.array([10.0, 1.0]))
     assert_same_bits(node_of(graph, w).grad, np.array([20.0, 4.0]))
-    with pytest.raises(tg.ShapeError, match=r"trace: the output has shape \(2,\)"):
+    with pytest.raises(tg.ShapeError, match=r"trace: the output.*\(2,\)"):
         trace(w * w)
-    with pytest.raises(tg.ShapeError, match=r"cotangent has shape \(3,\)"):
+    with pytest.raises(tg.ShapeError, match=r"cotangent.*\(3,\)"):
         trace(w * w, np.ones(3))
-    with pytest.raises(tg.GraphError, match="trace: the output does not require grad"):
+    with pytest.raises(tg.GraphError, match=r"trace: .*output.*requires_grad=True"):
         trace(const(np.ones(())))
-    with pytest.raises(tg.DTypeError, match="trace: the output is a float"):
+    with pytest.raises(tg.DTypeError, match=r"trace: .*output.*float"):
         trace(2.0)  # type: ignore[arg-type]
 
 

@@ -107,7 +107,7 @@ def test_the_graph_is_freed_or_retained_as_it_is_without_a_watch() -> None:
         loss = loss_of(model, 0)
         loss.backward(retain_graph=True)
         loss.backward()
-        with pytest.raises(tg.FreedGraphError, match="was freed by an earlier backward pass"):
+        with pytest.raises(tg.FreedGraphError, match=r"freed"):
             loss.backward()
         loss_of(model, 0).backward(create_graph=True)
         assert next(model.parameters()).grad.requires_grad
@@ -353,7 +353,7 @@ def test_a_model_without_marked_states_says_so_at_the_first_pass() -> None:
     model = tg.nn.Linear(2, 1, rng=0, dtype="float64")
     watch = tg.inspect.watch(model)
     loss = model(const(np.ones((3, 2)))).sum()
-    with pytest.raises(tg.GraphError, match="no state is marked") as raised:
+    with pytest.raises(tg.GraphError, match=r"state.*marked") as raised:
         loss.backward()
     assert "watch.stop() lets training go on" in raised.value.__notes__[0]
     watch.stop()
@@ -365,7 +365,7 @@ def test_a_later_loss_without_states_does_not_end_the_training() -> None:
     watch = tg.inspect.watch(model, every=1)
     loss_of(model, 0).backward()
     with pytest.warns(
-        UserWarning, match=r"nothing is kept at training step 1.*no state is marked"
+        UserWarning, match=r"nothing is kept at training step 1.*state.*marked"
     ) as warned:
         (model.head.weight**2).sum().backward()
     assert warned[0].filename == __file__
@@ -389,7 +389,7 @@ def test_a_watch_that_ended_takes_no_more(tmp_path: Path) -> None:
 def test_a_chart_of_what_is_no_training_step() -> None:
     with tg.inspect.watch(model := Net()) as watch:
         loss_of(model, 0).backward()
-    with pytest.raises(tg.ArgumentError, match="chart: step='last' must be a whole number"):
+    with pytest.raises(tg.ArgumentError, match=r"chart: step='last'.*whole number"):
         watch.chart(step="last")  # type: ignore[arg-type]
 
 
@@ -397,13 +397,11 @@ def test_names_that_are_not_there() -> None:
     model = Net()
     with tg.inspect.watch(model) as watch:
         loss_of(model, 0).backward()
-    with pytest.raises(
-        tg.UnknownPathError, match=r"no states were watched in 'rnn'; there are 'rnn.l0'"
-    ):
+    with pytest.raises(tg.UnknownPathError, match=r"no states were watched in 'rnn'.*'rnn.l0'"):
         watch["rnn"]
-    with pytest.raises(tg.UnknownPathError, match=r"no state 'x' in 'rnn.l0'; it has 'h', 'c'"):
+    with pytest.raises(tg.UnknownPathError, match=r"no state 'x' in 'rnn.l0'.*'h', 'c'"):
         watch["rnn.l0"]["x"]
-    with pytest.raises(AttributeError, match="no state 'x'; there is 'h', 'c'"):
+    with pytest.raises(AttributeError, match=r"no state 'x'.*'h', 'c'"):
         _ = watch["rnn.l0"].x
 
 

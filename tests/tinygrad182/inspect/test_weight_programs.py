@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles import loops
 from tests.support import assert_close, const, leaf
-from tests.tinygrad182.inspect import loops
 
 H, B = 2, 2
 by_time = loops.reading(tg.inspect.weight_grad_by_time)

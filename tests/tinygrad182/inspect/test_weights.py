@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import Array, assert_close, const, host, leaf
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Case, Weights, cases, mark
 from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.inspect.views import weights as module
 from tinygrad182.inspect.views.uses import Uses
@@ -299,24 +299,18 @@ def test_what_is_refused() -> None:
         by_time(case.loss, other)
     with pytest.raises(tg.GraphError, match=r"in no time step.*tg\.inspect\.mark"):
         by_time((other * other).sum(), other)
-    with pytest.raises(
-        tg.DTypeError, match=r"the weight is a list; pass the Tensor, such as rnn\."
-    ):
+    with pytest.raises(tg.DTypeError, match=r"weight.*list.*Tensor, such as rnn\."):
         by_time(case.loss, [1.0])  # type: ignore[arg-type]
-    with pytest.raises(
-        tg.UnknownPathError, match="'weight_hh'; there is 'bias_ih_l0', 'weight_hh_l0'"
-    ):
+    with pytest.raises(tg.UnknownPathError, match=r"'weight_hh'.*'bias_ih_l0', 'weight_hh_l0'"):
         by_time(case.loss, "weight_hh")
     for time in (4, -1):
-        with pytest.raises(
-            tg.ArgumentError, match=f"the steps are 0 to 3, and {time} is not among"
-        ):
+        with pytest.raises(tg.ArgumentError, match=rf"0 to 3.*{time}"):
             by_time(case.loss, case.layer.weight_hh_l0, times=[time])
     with pytest.raises(tg.ArgumentError, match="pass a time step or a sequence of them"):
         by_time(case.loss, case.layer.weight_hh_l0, times=[1.0])
-    with pytest.raises(tg.DTypeError, match="weight_grad_by_time: the output is a float"):
+    with pytest.raises(tg.DTypeError, match=r"weight_grad_by_time: .*output.*float"):
         by_time(1.0, other)  # type: ignore[arg-type]
-    with pytest.raises(tg.ShapeError, match=r"weight_grad_by_time.*not a single element"):
+    with pytest.raises(tg.ShapeError, match=r"weight_grad_by_time.*single element"):
         by_time(case.output, case.layer.weight_hh_l0)
     with tg.no_grad():
         silent = case.layer(const(case.x))[0].sum()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 
 import tinygrad182 as tg
+from tests.oracles import loops
+from tests.oracles.loops import Case, Weights, cases
 from tests.support import Array, assert_close, const, leaf, write
-from tests.tinygrad182.inspect import loops
-from tests.tinygrad182.inspect.loops import Case, Weights, cases
 from tests.tinygrad182.inspect.test_weights import HEADS
 from tinygrad182.engine.recording import node_of
 from tinygrad182.inspect.views import weights as module
@@ -132,11 +132,11 @@ def test_uses_without_their_sequences_in_front_are_refused() -> None:
         return h.sum()
 
     transposed = loop(lambda h: tg.tanh(w @ h), (3, 2))
-    with pytest.raises(tg.GraphError, match=r"in matmul of shape \(3, 2\).* write x @ W"):
+    with pytest.raises(tg.GraphError, match=r"in matmul.*\(3, 2\).* write x @ W"):
         by_time(transposed, w, per_sample=True)
     assert by_time(transposed, w).shape == (3, 3, 3)
     row = leaf(loops.inputs(1, 1, 3))
-    with pytest.raises(tg.GraphError, match=r"in matmul of shape \(1, 2\).* write x @ W"):
+    with pytest.raises(tg.GraphError, match=r"in matmul.*\(1, 2\).* write x @ W"):
         by_time(loop(lambda h: tg.tanh(h + row @ h), (3, 2)), row, per_sample=True)
     x = const(loops.inputs(2, 3, 2, 3))
     h = const(np.ones((1, 3)))

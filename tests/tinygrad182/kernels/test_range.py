@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.oracles.wide_range import Reference
 from tests.support import Array, assert_close, const, write
 from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import KINDS, Case, loops, make
-from tests.tinygrad182.kernels.wide import Reference
 
 FORMS = ("compiled", "NumPy")
 REACH = {"float16": 12, "float32": 120, "float64": 1000}

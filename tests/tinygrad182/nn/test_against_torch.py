@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.oracles.torch_layers import TOLERANCE, arrays, assert_equal_gradients, pair, twins
 from tests.support import assert_close, const, needs_torch
-from tests.tinygrad182.nn.twins import TOLERANCE, arrays, assert_equal_gradients, pair, twins
 
 torch = needs_torch()
 sides = st.integers(1, 6)

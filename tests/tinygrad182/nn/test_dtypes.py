@@ -71,9 +71,9 @@ def test_the_place_in_the_model_is_named() -> None:
 
 
 def test_whole_numbers_are_told_the_layers_dtype() -> None:
-    with pytest.raises(tg.DTypeError, match=r"has dtype int64; pass x\.astype\('float64'\)"):
+    with pytest.raises(tg.DTypeError, match=r"has dtype int64.*x\.astype\('float64'\)"):
         nn.Linear(4, 2, rng=0, dtype="float64")(np.ones((2, 4), np.int64))
-    with pytest.raises(tg.DTypeError, match=r"has dtype int64; pass x\.astype\('float32'\)"):
+    with pytest.raises(tg.DTypeError, match=r"has dtype int64.*x\.astype\('float32'\)"):
         nn.Dropout()(np.ones((2, 4), np.int64))
 
 
@@ -119,7 +119,7 @@ def test_a_graph_recorded_before_a_change_refuses() -> None:
         layer = nn.Linear(2, 1, bias=False, rng=0)
         loss = record(layer, const(np.ones((1, 2), np.float32))).sum()
         layer.double()
-        with pytest.raises(tg.InPlaceError, match="changed in place after it was recorded"):
+        with pytest.raises(tg.InPlaceError, match=r"changed in place"):
             loss.backward()
 
 

@@ -42,12 +42,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "nonlinearity": (
         lambda: nn.RNN(2, 3, nonlinearity="elu"),
         tg.ArgumentError,
-        "RNN: nonlinearity 'elu'; use one of tanh, relu, identity",
+        r"RNN: nonlinearity 'elu'.*tanh, relu, identity",
     ),
     "nonlinearity of another shape": (
         lambda: nn.RNNCell(2, 3, nonlinearity=tg.sum),
         tg.ArgumentError,
-        r"^RNNCell: nonlinearity sum returns shape \(\) and dtype float32 for shape \(2, 3\); return a",
+        r"^RNNCell: nonlinearity sum returns shape \(\) and dtype float32 for shape \(2, 3\)",
     ),
     "nonlinearity that is a mask": (
         lambda: nn.ResBlock(2, lambda x: x > 0),
@@ -57,12 +57,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "nonlinearity that returns no Tensor": (
         lambda: nn.RNN(2, 3, nonlinearity=lambda x: x.numpy()),
         tg.ArgumentError,
-        "^RNN: nonlinearity <lambda> returns a ndarray; return a Tensor",
+        r"^RNN: nonlinearity <lambda> returns a ndarray.*Tensor",
     ),
     "nonlinearity without an argument": (
         lambda: nn.RNN(2, 3, nonlinearity=lambda: 1.0),
         tg.ArgumentError,
-        r"^RNN: nonlinearity <lambda> fails on a Tensor of shape \(2, 3\): TypeError: .*0 positional",
+        r"^RNN: nonlinearity <lambda> fails on a Tensor.*\(2, 3\): TypeError: .*0 positional",
     ),
     "nonlinearity with two arguments": (
         lambda: nn.RNN(2, 3, nonlinearity=tg.PRIMITIVES["add"]),
@@ -89,7 +89,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         tg.ShapeError,
         r"\(2,\).*\(T, B, I\) or \(T, I\) with I = 2",
     ),
-    "four axes": (lambda: rnn()(X[None]), tg.ShapeError, r"RNN: input of shape \(1, 4, 3, 2\)"),
+    "four axes": (lambda: rnn()(X[None]), tg.ShapeError, r"RNN: input.*\(1, 4, 3, 2\)"),
     "features of one sequence": (lambda: rnn()(X[0, :, :1]), tg.ShapeError, r"\(3, 1\).*I = 2"),
     "other features": (lambda: rnn()(X[..., :1]), tg.ShapeError, r"RNN.*\(4, 3, 1\).*I = 2"),
     "batch first": (
@@ -105,21 +105,21 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"RNN.*int64.*astype\('float32'\)",
     ),
     "booleans": (lambda: rnn()(array(ONES > 0)), tg.DTypeError, "bool"),
-    "a list": (lambda: rnn()([[[1.0, 2.0]]]), tg.DTypeError, "RNN: the input is a list"),
+    "a list": (lambda: rnn()([[[1.0, 2.0]]]), tg.DTypeError, r"RNN: .*input.*list"),
     "nothing": (lambda: rnn()(None), tg.DTypeError, "NoneType"),
     "packed sequences": (
         lambda: nn.LSTM(1, 2)(
             namedtuple("PackedSequence", "data batch_sizes")(np.ones((3, 1)), [2, 1])
         ),
         tg.DTypeError,
-        "LSTM: the input is a PackedSequence, not a Tensor; pass padded sequences, and lengths=",
+        r"LSTM: .*input.*PackedSequence, not a Tensor.*padded sequences, and lengths=",
     ),
     "what an RNN returned": (
         lambda: nn.Sequential(rnn(), nn.Linear(5, 1))(X),
         tg.DTypeError,
-        "Linear: the input is a tuple.*output alone",
+        r"Linear: .*input.*tuple.*output alone",
     ),
-    "Linear features": (lambda: nn.Linear(2, 1)(X[..., :1]), tg.ShapeError, r"last axis must be 2"),
+    "Linear features": (lambda: nn.Linear(2, 1)(X[..., :1]), tg.ShapeError, r"last axis.*2"),
     "Linear number": (lambda: nn.Linear(1, 1)(tg.tensor(1.0)), tg.ShapeError, r"shape \(\)"),
     "Linear whole numbers": (
         lambda: nn.Linear(2, 1)(array(ONES.astype(int))),
@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "h_0 without layers": (
         lambda: rnn()(X, np.zeros((3, 5), np.float32)),
         tg.ShapeError,
-        r"h_0 \(layers, B, H\) has shape \(3, 5\); it must be \(2, 3, 5\)",
+        r"h_0 \(layers, B, H\).*\(3, 5\).*\(2, 3, 5\)",
     ),
     "h_0 of one layer": (lambda: rnn()(X, tg.zeros((1, 3, 5))), tg.ShapeError, r"\(2, 3, 5\)"),
     "h_0 batch first": (
@@ -147,27 +147,27 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "h_0 in a tuple": (
         lambda: rnn()(X, (tg.zeros((2, 3, 5)),)),
         tg.DTypeError,
-        r"RNN: the state is a tuple; pass h_0 \(layers, B, H\) alone",
+        r"RNN: .*state.*tuple.*h_0 \(layers, B, H\) alone",
     ),
     "h_0 with a batch axis": (
         lambda: rnn()(X[:, 0], tg.zeros((2, 1, 5))),
         tg.ShapeError,
-        r"h_0 \(layers, H\) has shape \(2, 1, 5\); it must be \(2, 5\)",
+        r"h_0 \(layers, H\).*\(2, 1, 5\).*\(2, 5\)",
     ),
     "h_0 without a batch axis": (
         lambda: rnn()(X, tg.zeros((2, 5))),
         tg.ShapeError,
-        r"h_0 \(layers, B, H\) has shape \(2, 5\); it must be \(2, 3, 5\)",
+        r"h_0 \(layers, B, H\).*\(2, 5\).*\(2, 3, 5\)",
     ),
     "state of a cell": (
         lambda: nn.RNNCell(2, 3)(X[0], tg.zeros((3, 4))),
         tg.ShapeError,
-        r"RNNCell: h \(B, H\) has shape \(3, 4\); it must be \(3, 3\)",
+        r"RNNCell: h \(B, H\).*\(3, 4\).*\(3, 3\)",
     ),
     "batched state of one sequence": (
         lambda: nn.RNNCell(2, 3)(X[0, 0], tg.zeros((1, 3))),
         tg.ShapeError,
-        r"RNNCell: h \(H,\) has shape \(1, 3\); it must be \(3,\)",
+        r"RNNCell: h \(H,\).*\(1, 3\).*\(3,\)",
     ),
     # LSTM
     "LSTM without units": (lambda: nn.LSTM(2, 0), tg.ArgumentError, "LSTM: hidden_size 0.*from 1"),
@@ -175,7 +175,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "LSTM on a list": (
         lambda: lstm()([[1.0, 2.0]]),
         tg.DTypeError,
-        "LSTM: the input is a list.*tens",
+        r"LSTM: .*input.*list.*tens",
     ),
     "LSTM on integers": (
         lambda: lstm()(array(ONES.astype(int))),
@@ -187,22 +187,22 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "LSTMCell features": (
         lambda: nn.LSTMCell(3, 2)(X[0]),
         tg.ShapeError,
-        r"LSTMCell: input of shape \(3, 2\); it must be \(B, 3\) or \(3,\)",
+        r"LSTMCell: input.*\(3, 2\).*\(B, 3\) or \(3,\)",
     ),
     "h_0 alone": (
         lambda: lstm()(X, tg.zeros((2, 3, 5))),
         tg.ArgumentError,
-        r"LSTM: the state is a Tensor; pass \(h_0, c_0\), each \(layers, B, H\)",
+        r"LSTM: .*state.*Tensor.*\(h_0, c_0\), each \(layers, B, H\)",
     ),
     "h_0 and c_0 stacked": (  # its length is 2
         lambda: lstm()(X, tg.zeros((2, 2, 3, 5))),
         tg.ArgumentError,
-        r"a Tensor; pass \(h_0, c_0\)",
+        r"a Tensor.*\(h_0, c_0\)",
     ),
     "three states": (
         lambda: lstm()(X, (tg.zeros((2, 3, 5)),) * 3),
         tg.ArgumentError,
-        r"LSTM: the state is a tuple of 3; pass \(h_0, c_0\)",
+        r"LSTM: .*state.*tuple of 3.*\(h_0, c_0\)",
     ),
     "one state in a list": (
         lambda: lstm()(X, [tg.zeros((2, 3, 5))]),
@@ -212,12 +212,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "shape of h_0": (
         lambda: lstm()(X, (tg.zeros((1, 3, 5)), tg.zeros((2, 3, 5)))),
         tg.ShapeError,
-        r"LSTM: h_0 \(layers, B, H\) has shape \(1, 3, 5\); it must be \(2, 3, 5\)",
+        r"LSTM: h_0 \(layers, B, H\).*\(1, 3, 5\).*\(2, 3, 5\)",
     ),
     "shape of c_0": (
         lambda: lstm()(X, (tg.zeros((2, 3, 5)), tg.zeros((2, 1, 5)))),
         tg.ShapeError,
-        r"LSTM: c_0 \(layers, B, H\) has shape \(2, 1, 5\)",
+        r"LSTM: c_0 \(layers, B, H\).*\(2, 1, 5\)",
     ),
     "c_0 left out": (
         lambda: lstm()(X, (tg.zeros((2, 3, 5)), None)),
@@ -232,29 +232,29 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "c_0 with a batch axis": (
         lambda: lstm()(X[:, 0], (tg.zeros((2, 5)), tg.zeros((2, 1, 5)))),
         tg.ShapeError,
-        r"c_0 \(layers, H\) has shape \(2, 1, 5\)",
+        r"c_0 \(layers, H\).*\(2, 1, 5\)",
     ),
     "state of an LSTMCell": (
         lambda: nn.LSTMCell(2, 3)(X[0], tg.zeros((3, 3))),
         tg.ArgumentError,
-        r"LSTMCell: the state is a Tensor; pass \(h, c\), each \(B, H\)",
+        r"LSTMCell: .*state.*Tensor.*\(h, c\), each \(B, H\)",
     ),
     "c of an LSTMCell": (
         lambda: nn.LSTMCell(2, 3)(X[0], (tg.zeros((3, 3)), tg.zeros((3, 4)))),
         tg.ShapeError,
-        r"LSTMCell: c \(B, H\) has shape \(3, 4\)",
+        r"LSTMCell: c \(B, H\).*\(3, 4\)",
     ),
     "forget_bias as text": (
         lambda: nn.LSTM(2, 3, forget_bias="1"),
         tg.ArgumentError,
-        "LSTM: forget_bias '1' must be a finite number",
+        r"LSTM: forget_bias '1'.*finite number",
     ),
     "forget_bias of True": (lambda: nn.LSTM(2, 3, forget_bias=True), tg.ArgumentError, "bias True"),
     "forget_bias of None": (lambda: nn.LSTM(2, 3, forget_bias=None), tg.ArgumentError, "bias None"),
     "forget_bias of nan": (
         lambda: nn.LSTMCell(2, 3, forget_bias=np.nan),
         tg.ArgumentError,
-        "LSTMCell: forget_bias nan must be a finite number",
+        r"LSTMCell: forget_bias nan.*finite number",
     ),
     "forget_bias per unit": (
         lambda: nn.LSTM(2, 3, forget_bias=np.ones(3)),
@@ -275,12 +275,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a length for all": (
         lambda: rnn()(X, lengths=3),
         tg.ShapeError,
-        r"RNN: lengths of shape \(\); one is needed for each of 3 sequences",
+        r"RNN: lengths.*\(\).*each of 3 sequences",
     ),
     "too few lengths": (
         lambda: lstm()(X, lengths=[4, 4]),
         tg.ShapeError,
-        r"LSTM: lengths of shape \(2,\).*each of 3",
+        r"LSTM: lengths.*\(2,\).*each of 3",
     ),
     "no lengths": (lambda: rnn()(X, lengths=[]), tg.ShapeError, r"shape \(0,\).*each of 3"),
     "lengths by step": (lambda: rnn()(X, lengths=np.ones((3, 4), int)), tg.ShapeError, r"\(3, 4\)"),
@@ -292,7 +292,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "lengths in a set": (
         lambda: rnn()(X, lengths={1, 2, 3}),
         tg.ShapeError,
-        r"lengths of shape \(\)",
+        r"lengths.*\(\)",
     ),
     "lengths in a ragged list": (
         lambda: rnn()(X, lengths=[1, [2, 3], 4]),
@@ -302,49 +302,49 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "real lengths": (
         lambda: rnn()(X, lengths=[4.0, 3.0, 2.0]),
         tg.DTypeError,
-        "RNN: lengths of dtype float64; pass whole numbers",
+        r"RNN: lengths.*float64.*whole numbers",
     ),
     "lengths in a default tensor": (  # of Python numbers it makes float32
         lambda: lstm()(X, lengths=tg.tensor([4, 3, 2])),
         tg.DTypeError,
-        "LSTM: lengths of dtype float32; .*dtype='int64'",
+        r"LSTM: lengths.*float32; .*dtype='int64'",
     ),
     "a mask for lengths": (lambda: rnn()(X, lengths=[True] * 3), tg.DTypeError, "dtype bool"),
     "a length of None": (lambda: rnn()(X, lengths=[None, 4, 4]), tg.DTypeError, "dtype object"),
     "negative length": (
         lambda: lstm()(X, lengths=[4, -1, 0]),
         tg.ArgumentError,
-        "LSTM: lengths from -1 to 4; they must be from 0 to T = 4",
+        r"LSTM: lengths from -1 to 4.*from 0 to T = 4",
     ),
     "length beyond T": (lambda: rnn()(X, lengths=[5, 2, 1]), tg.ArgumentError, "to 5; .*T = 4"),
     "length of one sequence": (
         lambda: rnn()(X[:, 0], lengths=[3]),
         tg.ArgumentError,
-        r"RNN: lengths are for a batch; cut a single sequence short: x\[:length\]",
+        r"RNN: lengths are for.*batch; cut a single sequence short: x\[:length\]",
     ),
     "lengths in the state's place": (
         lambda: lstm()(X, [4, 3, 2]),
         tg.ArgumentError,
-        r"the state is a list of 3; pass \(h_0, c_0\)",
+        r"state.*list of 3.*\(h_0, c_0\)",
     ),
     # ResBlock
-    "no width": (lambda: nn.ResBlock(0), tg.ArgumentError, "ResBlock: width 0 must be a whole"),
+    "no width": (lambda: nn.ResBlock(0), tg.ArgumentError, r"ResBlock: width 0.*whole"),
     "two widths": (lambda: nn.ResBlock((2, 3)), tg.ArgumentError, r"ResBlock: width \(2, 3\)"),
     "fractional width": (lambda: nn.ResBlock(2.0), tg.ArgumentError, r"width 2\.0"),
     "a ResBlock's nonlinearity": (
         lambda: nn.ResBlock(2, "elu"),
         tg.ArgumentError,
-        "ResBlock: nonlinearity 'elu'; use one of tanh, relu, identity",
+        r"ResBlock: nonlinearity 'elu'.*tanh, relu, identity",
     ),
     "input of a ResBlock": (
         lambda: nn.ResBlock(3, rng=0)(X),
         tg.ShapeError,
-        r"\(4, 3, 2\); its last axis must be 3",
+        r"\(4, 3, 2\).*last axis.*3",
     ),
     "a ResBlock of width 1 does not broadcast": (
         lambda: nn.ResBlock(1, rng=0)(X),
         tg.ShapeError,
-        "last axis must be 1",
+        r"last axis.*1",
     ),
     "list into a ResBlock": (lambda: nn.ResBlock(2, rng=0)([1.0, 2.0]), tg.DTypeError, "is a list"),
     # losses

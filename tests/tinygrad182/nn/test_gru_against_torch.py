@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_close, assert_same_bits, const, needs_torch
-from tests.tinygrad182.nn import test_lengths_against_torch as with_lengths
-from tests.tinygrad182.nn.twins import (
+from tests.oracles.torch_layers import (
     arrays,
     assert_equal_results,
     host,
     initial_states,
 )
+from tests.support import assert_close, assert_same_bits, const, needs_torch
+from tests.tinygrad182.nn import test_lengths_against_torch as with_lengths
 
 torch = needs_torch()
 

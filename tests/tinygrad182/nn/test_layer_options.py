@@ -119,7 +119,7 @@ def test_dropout_of_a_single_layer_warns_at_the_line_that_asks_for_it(kind: str)
 @kinds
 @pytest.mark.parametrize("rate", [-0.1, 1.5, np.nan, True, "half", None])
 def test_rates_that_are_none(kind: str, rate: Any) -> None:
-    with pytest.raises(tg.ArgumentError, match=rf"^{kind}: dropout .* must be a .* from 0 to 1"):
+    with pytest.raises(tg.ArgumentError, match=rf"^{kind}: dropout .* from 0 to 1"):
         made(kind, dropout=rate)
 
 
@@ -198,9 +198,7 @@ def test_initial_states_need_two_for_each_layer(kind: str) -> None:
     layer = made(kind, bidirectional=True)
     parts = layer.scan.parts
     state = tuple(const(np.zeros((2, B, H))) for _ in parts)
-    with pytest.raises(
-        tg.ShapeError, match=r"_0 \(2·layers, B, H\) has shape \(2, 3, 4\); it must be \(4, 3, 4\)"
-    ):
+    with pytest.raises(tg.ShapeError, match=r"_0 \(2·layers, B, H\).*\(2, 3, 4\).*\(4, 3, 4\)"):
         layer(const(X), state if len(parts) > 1 else state[0])
 
 
@@ -213,7 +211,7 @@ def test_a_cell_is_one_step_and_has_neither() -> None:
 
 def test_names_that_are_taken() -> None:
     for name in ("dropout", "bidirectional"):
-        with pytest.raises(tg.ArgumentError, match=f"weights has {name!r}, a name that is taken"):
+        with pytest.raises(tg.ArgumentError, match=rf"weights has {name!r}.*taken"):
             type(
                 "Mine",
                 (tg.nn.RecurrentLayer,),

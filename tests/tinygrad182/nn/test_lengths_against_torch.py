@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import assert_close, const, needs_torch
-from tests.tinygrad182.nn.twins import (
+from tests.oracles.torch_layers import (
     TOLERANCE,
     arrays,
     assert_equal_gradients,
@@ -21,6 +20,7 @@ from tests.tinygrad182.nn.twins import (
     pair,
     twins,
 )
+from tests.support import assert_close, const, needs_torch
 
 torch = needs_torch()
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import assert_close, assert_same_bits, const, needs_torch
-from tests.tinygrad182.nn.twins import (
+from tests.oracles.torch_layers import (
     TOLERANCE,
     arrays,
     assert_equal_gradients,
@@ -23,6 +22,7 @@ from tests.tinygrad182.nn.twins import (
     pair,
     twins,
 )
+from tests.support import assert_close, assert_same_bits, const, needs_torch
 
 torch = needs_torch()
 sides = st.integers(1, 5)

@@ -59,9 +59,7 @@ def test_dropout_that_does_nothing() -> None:
     assert_same_bits(y, np.zeros(2))
     assert_same_bits(gone.grad, np.zeros(2))
     for p in (-0.1, 1.5, True, "0.5", float("nan")):
-        with pytest.raises(
-            tg.ArgumentError, match=r"Dropout: p .* must be a finite number from 0 to 1"
-        ):
+        with pytest.raises(tg.ArgumentError, match=r"Dropout: p .*finite number from 0 to 1"):
             nn.Dropout(p)  # type: ignore[arg-type]
 
 
@@ -130,7 +128,7 @@ def test_layer_norm_refuses() -> None:
             nn.LayerNorm(shape)  # type: ignore[arg-type]
     with pytest.raises(tg.ArgumentError, match="LayerNorm: eps -1"):
         nn.LayerNorm(2, eps=-1)
-    with pytest.raises(tg.ShapeError, match=r"LayerNorm: .*\(2, 4\); its last axes must be \(5,\)"):
+    with pytest.raises(tg.ShapeError, match=r"LayerNorm: .*\(2, 4\).*last axes.*\(5,\)"):
         nn.LayerNorm(5)(np.ones((2, 4), np.float32))
 
 

@@ -486,7 +486,7 @@ def test_a_function_may_have_a_number_for_every_unit() -> None:
     assert slope.grad is not None
     assert host(slope.grad).any()
     assert tg.nn.ResBlock(5, bent, rng=0, dtype="float64")(h).shape == (B, 5)
-    with pytest.raises(tg.ArgumentError, match=r"fails on a Tensor of shape \(2, 6\)"):
+    with pytest.raises(tg.ArgumentError, match=r"fails on a Tensor.*\(2, 6\)"):
         tg.nn.RNN(I, 6, nonlinearity=bent)
 
 

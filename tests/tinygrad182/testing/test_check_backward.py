@@ -425,11 +425,11 @@ def test_a_forward_that_cannot_be_used_is_said(forward: Any, text: str) -> None:
 
 def test_what_is_given_is_checked() -> None:
     x, h, c, parameters = numbers()
-    with pytest.raises(tg.ArgumentError, match="h is 'a'; pass an array of real numbers"):
+    with pytest.raises(tg.ArgumentError, match=r"h is 'a'.*array of real numbers"):
         tg.testing.check_backward(forward, backward, x, "a", c, parameters)
-    with pytest.raises(tg.ArgumentError, match="parameters has 'x', a name that is taken"):
+    with pytest.raises(tg.ArgumentError, match=r"parameters has 'x'.*taken"):
         tg.testing.check_backward(forward, backward, x, h, c, {"x": h})
-    with pytest.raises(tg.ArgumentError, match=r"x is .*; pass an array of real numbers"):
+    with pytest.raises(tg.ArgumentError, match=r"x is .*array of real numbers"):
         tg.testing.check_backward(forward, backward, 1j * x, h, c, parameters)
     for wrong in ((c, list(parameters.values())), (parameters, None)):
         with pytest.raises(tg.ArgumentError, match="a dict of arrays by their names, passed as"):
@@ -441,5 +441,5 @@ def test_what_is_given_is_checked() -> None:
             tg.testing.check_backward(forward, backward, a, b, b, parameters)
     wide = np.zeros((2, 1, 3))
     for a, b in ((x[0, 0], c), (wide, c), (x, c[:1])):
-        with pytest.raises(tg.ShapeError, match="do not belong together; pass x of shape"):
+        with pytest.raises(tg.ShapeError, match=r"do not belong together.*x of shape"):
             tg.testing.check_backward(forward, backward, a, h, b, parameters)

@@ -228,7 +228,7 @@ def test_what_overflows_in_its_own_dtype_is_told() -> None:
 def test_bad_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(tg.ArgumentError, match=f"check_gradients: {words}"):
         check_gradients(tg.exp, const([1.0]), **options)
-    with pytest.raises(tg.ArgumentError, match="int is not a function"):
+    with pytest.raises(tg.ArgumentError, match=r"int.*function"):
         check_gradients(3, const([1.0]))  # type: ignore[arg-type]
 
 

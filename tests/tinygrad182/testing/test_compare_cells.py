@@ -323,20 +323,20 @@ def test_a_parameter_of_another_layout_is_refused() -> None:
         def forward(self, x: Any, h: Any, c: Any) -> Any:
             return h, c
 
-    with pytest.raises(tg.ShapeError, match=r"W_ih of yours has shape \(3, 16\)"):
+    with pytest.raises(tg.ShapeError, match=r"W_ih of yours.*\(3, 16\)"):
         tg.testing.compare_cells(Cell(), reference("LSTMCell"), inputs())
 
 
 def test_wrong_inputs_are_refused() -> None:
     cell = reference("LSTMCell")
-    with pytest.raises(tg.ShapeError, match=r"x has shape \(2, 3\); it must be \(T, B, 3\)"):
+    with pytest.raises(tg.ShapeError, match=r"x.*\(2, 3\).*\(T, B, 3\)"):
         tg.testing.compare_cells(students.lstm, cell, inputs()[0])
-    with pytest.raises(tg.ShapeError, match=r"the state has shapes \(2, 4\); pass h, c"):
+    with pytest.raises(tg.ShapeError, match=r"the state.*\(2, 4\).*h, c"):
         tg.testing.compare_cells(students.lstm, cell, inputs(), np.zeros((2, 4)))
     with pytest.raises(tg.ArgumentError, match="not finite"):
         tg.testing.compare_cells(students.lstm, cell, np.nan * inputs())
     for names in ("weight_ih", {"W_ih": 3}):
-        with pytest.raises(tg.ArgumentError, match=r"names is .*; pass a dict such as"):
+        with pytest.raises(tg.ArgumentError, match=r"names is .*dict such as"):
             tg.testing.compare_cells(students.lstm, cell, inputs(), names=names)  # type: ignore[arg-type]
     with pytest.raises(tg.ArgumentError, match="the reference is"):
         tg.testing.compare_cells(students.lstm, students.lstm, inputs())  # type: ignore[arg-type]

@@ -163,7 +163,7 @@ def test_an_object_computes_with_the_reference_s_parameters_in_its_attributes() 
         for mine in (cell, cell.step):
             assert tg.testing.compare_cells(mine, reference("LSTMCell"), X)
         assert all(vars(cell)[name] is value for name, value in before.items())
-    with pytest.raises(tg.ShapeError, match=r"W_ih of yours has shape \(20, 3\)"):
+    with pytest.raises(tg.ShapeError, match=r"W_ih of yours.*\(20, 3\)"):
         tg.testing.compare_cells(Cell(3, 5), reference("LSTMCell"), X)
 
 

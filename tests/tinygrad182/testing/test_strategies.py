@@ -161,7 +161,7 @@ def test_stride_0_where_values_repeat() -> None:
     x = np.broadcast_to(np.arange(3.0)[:, None], (2, 3, 4)).copy()
     assert ts.laid_out(x, "broadcast").strides == (0, 8, 0)
     assert ts.sample((4, 3), layout="broadcast").strides == (0, 8)
-    with pytest.raises(tg.ArgumentError, match=r"^laid_out: layout 'C' must be one of contiguous"):
+    with pytest.raises(tg.ArgumentError, match=r"^laid_out: layout 'C'.*contiguous"):
         ts.laid_out(x, "C")
 
 

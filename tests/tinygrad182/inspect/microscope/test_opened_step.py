@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.tinygrad182.inspect import loops
+from tests.oracles import loops
 from tinygrad182.display import charts
 from tinygrad182.inspect.charts.drawn import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart

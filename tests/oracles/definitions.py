@@ -1,4 +1,4 @@
-"""What a fused operation is the short form of: compositions of simpler ones, for some rows of the table."""
+"""Definitions of fused operations: compositions of simpler ones, for some rows of the table."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-
-from .table import Row
-from .table.recurrent import DEFINITIONS
+from tests.tinygrad182.table import Row
+from tests.tinygrad182.table.recurrent import DEFINITIONS
 
 Function = Callable[..., tg.Tensor]
 
