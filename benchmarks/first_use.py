@@ -1,6 +1,6 @@
 """How long the first step of training takes: loops are compiled then, and kept for other processes.
 
-``python -m experiments.benchmarks.first_use [--before FOLDER] [--out DIR]``
+``python -m benchmarks.first_use [--before FOLDER] [--out DIR]``
 
 A process with empty caches, then another one with what the first has kept.
 """
@@ -15,9 +15,9 @@ from typing import Any
 
 import tyro
 
-from experiments.benchmarks.options import BesideBefore
-from experiments.benchmarks.timing import report
-from experiments.benchmarks.worker import ROOT, Worker
+from benchmarks.options import BesideBefore
+from benchmarks.timing import report
+from benchmarks.worker import ROOT, Worker
 
 CELLS = {"before": ("LSTM", "RNN"), "now": ("LSTM", "GRU", "RNN")}
 """The layers that a checkout has."""
@@ -56,4 +56,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.first_use"))
+    main(tyro.cli(Options, prog="python -m benchmarks.first_use"))

@@ -1,6 +1,6 @@
 """An unrolled tanh RNN with every gradient kept, beside PyTorch eager: one thread each.
 
-``python -m experiments.benchmarks.unrolled [--out DIR] [--device cuda]``
+``python -m benchmarks.unrolled [--out DIR] [--device cuda]``
 
 Forward, a loss at every step, backward. Ours keeps the gradient of every node of the graph
 (``tg.inspect.trace``), or of the states alone (``gradient_flow``, which also carries exponents); plain
@@ -22,9 +22,9 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from experiments.benchmarks.options import Written
-from experiments.benchmarks.peers import threads
-from experiments.benchmarks.timing import interleave, ratio, report
+from benchmarks.options import Written
+from benchmarks.peers import threads
+from benchmarks.timing import interleave, ratio, report
 
 SHAPES = ((100, 1, 1, 16), (100, 10, 1, 16), (100, 64, 32, 128))
 LENGTHS = (100, 1_000, 10_000)
@@ -156,4 +156,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.unrolled"))
+    main(tyro.cli(Options, prog="python -m benchmarks.unrolled"))

@@ -1,6 +1,6 @@
 """What ``tg.inspect.watch`` costs: training steps with a watch at every N-th over those without.
 
-``python -m experiments.benchmarks.watch [--out DIR]``
+``python -m benchmarks.watch [--out DIR]``
 
 A training step is a forward pass over whole sequences, the mean squared error at every step, its backward
 pass, clipping, and Adam, in float32. N steps without a watch and N with one take turns, so that noise meets
@@ -20,8 +20,8 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from experiments.benchmarks.options import Timed
-from experiments.benchmarks.timing import CLOCKS, interleave, ratio, report
+from benchmarks.options import Timed
+from benchmarks.timing import CLOCKS, interleave, ratio, report
 from models import RecurrentRegressor
 
 INPUTS = 8
@@ -97,4 +97,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.watch"))
+    main(tyro.cli(Options, prog="python -m benchmarks.watch"))

@@ -1,6 +1,6 @@
 """Whether gradients that vanish make a layer slower: subnormal numbers may cost a processor dearly.
 
-``python -m experiments.benchmarks.vanishing [--out DIR]``
+``python -m benchmarks.vanishing [--out DIR]``
 
 The loss at the last step alone; weights for which gradients keep their size, and for which they leave
 float32 on the way to the first step.
@@ -16,11 +16,11 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from experiments.benchmarks import peers
-from experiments.benchmarks.layers import SHAPES, Form, data, layer, run
-from experiments.benchmarks.options import TimedLayers
-from experiments.benchmarks.peers import Cell, Shape
-from experiments.benchmarks.timing import CLOCKS, TURN, interleave, ratio, report
+from benchmarks import peers
+from benchmarks.layers import SHAPES, Form, data, layer, run
+from benchmarks.options import TimedLayers
+from benchmarks.peers import Cell, Shape
+from benchmarks.timing import CLOCKS, TURN, interleave, ratio, report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,4 +78,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.vanishing"))
+    main(tyro.cli(Options, prog="python -m benchmarks.vanishing"))

@@ -1,6 +1,6 @@
 """The microscope's page of an LSTM: how long it takes to write, to open and to answer a click.
 
-``python -m experiments.benchmarks.microscope [--out DIR]``
+``python -m benchmarks.microscope [--out DIR]``
 
 ``trace(loss).save_html(path)`` of a loss at the last step, run fused, in float32; "first" is the first page
 of the process, for which libraries are loaded. Then the page is opened in headless Chromium at 1280 × 800
@@ -25,9 +25,9 @@ import tyro
 from rich.progress import track
 
 import tinygrad182 as tg
-from experiments.benchmarks.browser import SIZE, NoBrowserError, browser
-from experiments.benchmarks.options import Written
-from experiments.benchmarks.timing import report
+from benchmarks.browser import SIZE, NoBrowserError, browser
+from benchmarks.options import Written
+from benchmarks.timing import report
 
 INPUTS, HIDDEN = 8, 64
 
@@ -147,4 +147,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.microscope"))
+    main(tyro.cli(Options, prog="python -m benchmarks.microscope"))

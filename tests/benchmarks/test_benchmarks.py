@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import tinygrad182 as tg
-from experiments.benchmarks import layers, memory, operations, peers, recurrent, timing
-from experiments.benchmarks.worker import ROOT, Worker
+from benchmarks import layers, memory, operations, peers, recurrent, timing
+from benchmarks.worker import ROOT, Worker
 
 
 @pytest.mark.parametrize("function", memory.CHECKED, ids=lambda f: f.__name__)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.benchmarks.peers import Cell, Run, Shape
+from benchmarks.peers import Cell, Run, Shape
 from tinygrad182 import kernels
 
 SHAPES: tuple[Shape, ...] = (
@@ -64,7 +64,7 @@ def data(shape: Shape, last: bool = False) -> tuple[Any, Any]:
 def layer(cell: Cell, shape: Shape, fused: bool = True) -> Any:
     """One of our layers."""
     # imported here, for other checkouts are measured too, and may have no such layers
-    rooms: Any = import_module("experiments.benchmarks.own") if cell == "Peephole" else tg.nn
+    rooms: Any = import_module("benchmarks.own") if cell == "Peephole" else tg.nn
     make = getattr(rooms, cell)
     return make(shape[2], shape[3], fused=fused, rng=0)
 

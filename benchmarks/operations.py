@@ -1,6 +1,6 @@
 """What an operation costs that a person records without any layer, beside PyTorch eager: one thread.
 
-``python -m experiments.benchmarks.operations [--before FOLDER] [--out DIR]``
+``python -m benchmarks.operations [--before FOLDER] [--out DIR]``
 
 There are three tables. The first is of a loop of one's own, ``tanh(x_t @ W + h @ V + b)`` with a loss at
 every step, forward and backward; both libraries run the same lines. Ours keeps the gradients of all nodes
@@ -28,9 +28,9 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from experiments.benchmarks.options import BesideBefore, Timed
-from experiments.benchmarks.timing import Contestant, in_turns, ratio, report
-from experiments.benchmarks.worker import ROOT, Worker, thread_limits
+from benchmarks.options import BesideBefore, Timed
+from benchmarks.timing import Contestant, in_turns, ratio, report
+from benchmarks.worker import ROOT, Worker, thread_limits
 
 Stages = tuple[Callable[[], Any], Callable[[Any], object]]
 """Forward, which returns what backward is given."""
@@ -312,4 +312,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.operations"))
+    main(tyro.cli(Options, prog="python -m benchmarks.operations"))

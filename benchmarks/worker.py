@@ -1,6 +1,6 @@
 """Measurements in a process of their own, with the tinygrad182 of any checkout.
 
-``python -m experiments.benchmarks.worker FOLDER`` reads one request a line, ``{"do": NAME, ...}``, and
+``python -m benchmarks.worker FOLDER`` reads one request a line, ``{"do": NAME, ...}``, and
 answers each with a line of JSON. The benchmarks are those of the folder that it is started in.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 """This checkout."""
 
 
@@ -81,7 +81,7 @@ class Measurements:
     def call(self, function: str, given: list[Any]) -> Any:
         """Call a function of the benchmarks, such as ``"layers.ours"``."""
         module, _, name = function.partition(".")
-        return getattr(importlib.import_module(f"experiments.benchmarks.{module}"), name)(*given)
+        return getattr(importlib.import_module(f"benchmarks.{module}"), name)(*given)
 
     def turn(self, function: str, given: list[Any], at_least: float, clock: str) -> list[float]:
         """Seconds of each stage of a run, from a turn of some length after one run that is not counted.

@@ -1,6 +1,6 @@
 """Recurrent layers of this checkout beside those of another one, such as the last release.
 
-``python -m experiments.benchmarks.before FOLDER [--out DIR]``
+``python -m benchmarks.before FOLDER [--out DIR]``
 
 Two processes that take turns, each with the framework of its checkout; ratios round by round. Both need
 what their compiled loops are made with.
@@ -15,11 +15,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.benchmarks.layers import ALL, Form, shape_of
-from experiments.benchmarks.options import TimedLayers
-from experiments.benchmarks.peers import Cell, Shape
-from experiments.benchmarks.timing import Seconds, in_turns, ratio, report
-from experiments.benchmarks.worker import ROOT, Worker, thread_limits
+from benchmarks.layers import ALL, Form, shape_of
+from benchmarks.options import TimedLayers
+from benchmarks.peers import Cell, Shape
+from benchmarks.timing import Seconds, in_turns, ratio, report
+from benchmarks.worker import ROOT, Worker, thread_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,4 +75,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.before"))
+    main(tyro.cli(Options, prog="python -m benchmarks.before"))

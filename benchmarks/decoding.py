@@ -1,6 +1,6 @@
 """Beam search beside Hugging Face's ``generate`` and a loop over PyTorch's cell: one thread each.
 
-``python -m experiments.benchmarks.decoding [--out DIR]``
+``python -m benchmarks.decoding [--out DIR]``
 
 The same LSTM language model everywhere, with the same weights, in float32, and sequences of a fixed
 length. ``generate`` is given the state as its cache; the loop is what an engineer writes who needs no
@@ -24,10 +24,10 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from experiments.benchmarks.memory import slope
-from experiments.benchmarks.options import Timed
-from experiments.benchmarks.peers import threads
-from experiments.benchmarks.timing import interleave, ratio, report
+from benchmarks.memory import slope
+from benchmarks.options import Timed
+from benchmarks.peers import threads
+from benchmarks.timing import interleave, ratio, report
 from models.char_lm import CharLM
 from tinygrad182.decode import beam
 from tinygrad182.decode.selection import best_candidates
@@ -373,4 +373,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.decoding"))
+    main(tyro.cli(Options, prog="python -m benchmarks.decoding"))

@@ -1,6 +1,6 @@
 """Whole recurrent layers, forward and backward, beside PyTorch, JAX and the matrix products alone.
 
-``python -m experiments.benchmarks.recurrent [--out DIR] [--threads 2] [--device cuda]``
+``python -m benchmarks.recurrent [--out DIR] [--threads 2] [--device cuda]``
 
 float32, the cotangent of the output given, interleaved rounds. Ours is the recorded pass: the weights'
 gradients and every ∂L/∂h_t and ∂L/∂c_t (``gradient_flow(..., backward=True)``). Beside it stand plain
@@ -24,11 +24,11 @@ from typing import Any, get_args
 import tyro
 
 import tinygrad182 as tg
-from experiments.benchmarks import peers
-from experiments.benchmarks.layers import ALL, Form, data, ours, shape_of
-from experiments.benchmarks.options import TimedLayers
-from experiments.benchmarks.peers import CELLS, Cell, Run, Shape
-from experiments.benchmarks.timing import CLOCKS, TURN, Seconds, interleave, ratio, report
+from benchmarks import peers
+from benchmarks.layers import ALL, Form, data, ours, shape_of
+from benchmarks.options import TimedLayers
+from benchmarks.peers import CELLS, Cell, Run, Shape
+from benchmarks.timing import CLOCKS, TURN, Seconds, interleave, ratio, report
 
 BESIDE_PEERS_ALONE: tuple[Shape, ...] = ((50, 128, 128, 512), (20, 10, 1, 16))
 """The shapes at which the products do not count."""
@@ -126,4 +126,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.recurrent"))
+    main(tyro.cli(Options, prog="python -m benchmarks.recurrent"))

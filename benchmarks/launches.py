@@ -1,9 +1,9 @@
 """What a step of training makes a CUDA device do: kernels launched, and how often the host waits.
 
-``PYTHONPATH=FOLDER python -m experiments.benchmarks.launches [--before FOLDER] [--out DIR]``
+``PYTHONPATH=FOLDER python -m benchmarks.launches [--before FOLDER] [--out DIR]``
 
 It is counted on a stand-in for CuPy, which needs no card: the folder is the stand-in's. On a card the same
-is timed beside cuDNN: ``python -m experiments.benchmarks.recurrent --device cuda``.
+is timed beside cuDNN: ``python -m benchmarks.recurrent --device cuda``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import tyro
 
-from experiments.benchmarks.first_use import CELLS
-from experiments.benchmarks.options import BesideBefore
-from experiments.benchmarks.timing import report
-from experiments.benchmarks.worker import ROOT, Worker
+from benchmarks.first_use import CELLS
+from benchmarks.options import BesideBefore
+from benchmarks.timing import report
+from benchmarks.worker import ROOT, Worker
 from tinygrad182.cuda import import_cupy
 
 STEPS = 100
@@ -60,4 +60,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.launches"))
+    main(tyro.cli(Options, prog="python -m benchmarks.launches"))

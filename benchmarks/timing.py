@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.progress import track
 
-from experiments.benchmarks.worker import Worker
+from benchmarks.worker import Worker
 from experiments.common.terminal import Grid, console_for, print_table
 
 Seconds = list[float]

@@ -1,6 +1,6 @@
 """What backpropagation through time costs in memory, and what anomaly detection costs switched off.
 
-``python -m experiments.benchmarks.memory [--out DIR]``
+``python -m benchmarks.memory [--out DIR]``
 
 Peak of what one training step (forward and backward) allocates, plain and under ``tg.remat`` in about √T
 segments, over growing T: of a loop over an RNN's cell, and of an LSTM layer with a loss at every step. Each
@@ -30,9 +30,9 @@ import tyro
 from rich.progress import track
 
 import tinygrad182 as tg
-from experiments.benchmarks.options import Written
-from experiments.benchmarks.peers import threads
-from experiments.benchmarks.timing import interleave, ratio, report
+from benchmarks.options import Written
+from benchmarks.peers import threads
+from benchmarks.timing import interleave, ratio, report
 from tinygrad182 import backpropagation, recording
 
 BATCH, INPUTS, HIDDEN = 16, 4, 32
@@ -130,7 +130,7 @@ def peak(kind: str, steps: int) -> tuple[int, float]:
 
 def peak_elsewhere(kind: str, steps: int) -> tuple[int, float]:
     """:func:`peak` in a fresh process."""
-    code = f"from experiments.benchmarks.memory import peak; print(*peak({kind!r}, {steps}))"
+    code = f"from benchmarks.memory import peak; print(*peak({kind!r}, {steps}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     size, seconds = done.stdout.split()
     return int(size), float(seconds)
@@ -235,4 +235,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.memory"))
+    main(tyro.cli(Options, prog="python -m benchmarks.memory"))

@@ -1,6 +1,6 @@
 """Memory of whole recurrent layers: the peak of one step above what was there before (Linux with glibc).
 
-``python -m experiments.benchmarks.resident [--out DIR]``
+``python -m benchmarks.resident [--out DIR]``
 
 Resident memory, each number from a process of its own.
 """
@@ -17,11 +17,11 @@ from typing import Any
 
 import tyro
 
-from experiments.benchmarks import peers
-from experiments.benchmarks.layers import SHAPES, data, ours
-from experiments.benchmarks.options import Written
-from experiments.benchmarks.peers import Cell, Shape
-from experiments.benchmarks.timing import report
+from benchmarks import peers
+from benchmarks.layers import SHAPES, data, ours
+from benchmarks.options import Written
+from benchmarks.peers import Cell, Shape
+from benchmarks.timing import report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def memory() -> list[dict[str, Any]]:
 
 
 def _in_a_process(whose: str, cell: Cell, shape: Shape) -> float:
-    code = f"from experiments.benchmarks.resident import peak; print(peak({whose!r}, {cell!r}, {shape!r}))"
+    code = f"from benchmarks.resident import peak; print(peak({whose!r}, {cell!r}, {shape!r}))"
     command = [sys.executable, "-c", code]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -73,4 +73,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.benchmarks.resident"))
+    main(tyro.cli(Options, prog="python -m benchmarks.resident"))
