@@ -18,7 +18,8 @@ from typing import Any
 from rich.progress import track
 
 from benchmarks.worker import Worker
-from experiments.common.terminal import Grid, console_for, print_table
+from experiments.app.streams import console_for
+from experiments.drawing.terminal import Grid, print_table
 
 Seconds = list[float]
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.options import Options
-from experiments.common.result import Claim, Result
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.options import Options
+from experiments.app.result import Claim, Result
 from experiments.decoding import cost_views as views
 from experiments.decoding.cost import (
     Cost,

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.numbers import ROUNDING
-from experiments.common.options import Options
-from experiments.common.result import Claim, Column, Figure, Result, Row, Table
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.options import Options
+from experiments.app.result import Claim, Result
 from experiments.decoding.tree import LENGTH, START, WORDS, in_words, initial, step
+from experiments.drawing.numbers import ROUNDING
+from experiments.drawing.tables import Column, Figure, Row, Table
 
 if TYPE_CHECKING:
     import altair as alt

@@ -15,18 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.numbers import ROUNDING
-from experiments.common.result import Claim, Result, power_text
-from experiments.common.words import percent
-from experiments.regression.data import RandomSequences, batch_of
-from experiments.regression.fitting import fit
-from experiments.regression.flow import Target
-from experiments.regression.networks import regressor
-from experiments.regression.study import Moment
-from experiments.regression.untrained import UntrainedOptions
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING
+from experiments.drawing.tables import power_text
+from experiments.drawing.words import percent
+from experiments.regressors.data import RandomSequences, batch_of
+from experiments.regressors.fitting import fit
+from experiments.regressors.flow import Target
+from experiments.regressors.networks import regressor
+from experiments.regressors.study import Moment
+from experiments.regressors.untrained import UntrainedOptions
 from experiments.routes import views
 from experiments.routes.gates import sigmoid
 from experiments.routes.measure import Paths, see_paths

@@ -18,10 +18,9 @@ import numpy as np
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.result import Attachment, Claim, Result, Row, power_text
-from experiments.common.words import printable
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.result import Attachment, Claim, Result
 from experiments.decoding import saliency_views, text_views
 from experiments.decoding.continuations import (
     GREEDY,
@@ -37,6 +36,8 @@ from experiments.decoding.language import History, Learner, model_of
 from experiments.decoding.ngrams import ngram_losses
 from experiments.decoding.saliency import BACK, Saliency, passage, saliency
 from experiments.decoding.text import Corpus, beginnings, corpus, known_share, shown, words_of
+from experiments.drawing.tables import Row, power_text
+from experiments.drawing.words import printable
 from models import CharLM
 from models.char_lm import CELLS
 

@@ -16,17 +16,18 @@ from typing import Literal
 
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.numbers import ROUNDING, worst
-from experiments.common.result import Claim, Column, Figure, Result, Table
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING, worst
+from experiments.drawing.tables import Column, Figure, Table
 from experiments.flow import losses, views
 from experiments.flow.words import headline, sentences
-from experiments.regression.data import RandomSequences, Source, load_sequences
-from experiments.regression.flow import FACTOR, Target
-from experiments.regression.networks import Cell, InitialWeights, Kind, Network, Nonlinearity
-from experiments.regression.study import Measurement, Study, study
+from experiments.regressors.data import RandomSequences, Source, load_sequences
+from experiments.regressors.flow import FACTOR, Target
+from experiments.regressors.networks import Cell, InitialWeights, Kind, Network, Nonlinearity
+from experiments.regressors.study import Measurement, Study, study
 
 DEFAULT_LENGTH = 30
 

@@ -23,18 +23,19 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.numbers import ROUNDING
-from experiments.common.result import Claim, Result, power_text
-from experiments.common.words import between, counted, spread
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
 from experiments.detaching import views
 from experiments.detaching.measure import Network, arrived, growth, see
+from experiments.drawing.numbers import ROUNDING
+from experiments.drawing.tables import power_text
+from experiments.drawing.words import between, counted, spread
 from experiments.memory.gates import gate_of
-from experiments.regression.data import batch_of
-from experiments.regression.networks import regressor
-from experiments.regression.untrained import UntrainedOptions
+from experiments.regressors.data import batch_of
+from experiments.regressors.networks import regressor
+from experiments.regressors.untrained import UntrainedOptions
 
 HALF = 0.5
 """Below it, more of a gradient is lost than is left."""

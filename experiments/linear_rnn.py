@@ -15,16 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.numbers import ROUNDING, worst
-from experiments.common.result import Claim, Figure, Result, power_text
-from experiments.common.words import spread
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING, worst
+from experiments.drawing.tables import Figure, power_text
+from experiments.drawing.words import spread
 from experiments.linear.measure import BREAKING, KIND_TEXT, LinearFlow, eigenvalue_line, linear_flow
 from experiments.linear.spectrum import CHAIN
 from experiments.linear.views import drawn, exponents_chart, tables
-from experiments.regression.networks import InitialWeights
-from experiments.regression.untrained import UntrainedOptions
+from experiments.regressors.networks import InitialWeights
+from experiments.regressors.untrained import UntrainedOptions
 
 
 @dataclass(frozen=True, kw_only=True)

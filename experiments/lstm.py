@@ -14,18 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
 from experiments.cells import views
 from experiments.cells.measure import NAMED_BIAS, Seen, ahead, keeps_more, pick, scales_of
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.result import Claim, Result, power_text
-from experiments.common.words import between, counted
-from experiments.regression.data import batch_of
-from experiments.regression.flow import FACTOR, FACTOR_DECADES, loss_of
-from experiments.regression.networks import CELL_TEXT, Cell, regressor
-from experiments.regression.states import state_curves
-from experiments.regression.untrained import UntrainedOptions
+from experiments.drawing.tables import power_text
+from experiments.drawing.words import between, counted
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import FACTOR, FACTOR_DECADES, loss_of
+from experiments.regressors.networks import CELL_TEXT, Cell, regressor
+from experiments.regressors.states import state_curves
+from experiments.regressors.untrained import UntrainedOptions
 
 SWEEP = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """What weights are multiplied by to find where the picture breaks."""

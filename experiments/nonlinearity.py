@@ -16,17 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.numbers import ROUNDING, Floats, log10
-from experiments.common.result import Claim, Figure, Result
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING, Floats, log10
+from experiments.drawing.tables import Figure
 from experiments.gains import words
 from experiments.gains.measure import Seen, exploding, near_zero, of_kind, see, unavoidable
 from experiments.gains.views import steps_chart, sweep_chart, tables
-from experiments.regression.flow import FACTOR, FACTOR_DECADES
-from experiments.regression.networks import InitialWeights, Nonlinearity
-from experiments.regression.untrained import UntrainedOptions
+from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.networks import InitialWeights, Nonlinearity
+from experiments.regressors.untrained import UntrainedOptions
 
 SCALES = 19
 """How many input scales are swept."""

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.result import Claim, Result, power_text
-from experiments.common.words import between, counted, spread
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.result import Claim, Result
+from experiments.drawing.tables import power_text
+from experiments.drawing.words import between, counted, spread
 from experiments.penalties import views
 from experiments.penalties.measure import FirstNumber, Learned, Optimizer, Way, decades, learn
-from experiments.regression.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.flow import FACTOR, FACTOR_DECADES
 
 LEARNED = 0.5
 """The loss from which on a network has learned: half of what it is without knowing the number."""

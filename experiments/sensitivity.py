@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.numbers import ROUNDING, Floats
-from experiments.common.result import Claim, Result
-from experiments.common.words import short
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING, Floats
+from experiments.drawing.words import short
 from experiments.memory import views
 from experiments.memory.gates import Cells, gate_of, see_cells
 from experiments.memory.unit import (

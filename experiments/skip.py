@@ -14,14 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.numbers import ROUNDING
-from experiments.common.result import Claim, Result, power_text
-from experiments.common.words import counted, percent
-from experiments.regression.flow import FACTOR, FACTOR_DECADES
-from experiments.regression.networks import Nonlinearity
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING
+from experiments.drawing.tables import power_text
+from experiments.drawing.words import counted, percent
+from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.networks import Nonlinearity
 from experiments.skips import views
 from experiments.skips.measure import (
     Branches,

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.numbers import ROUNDING
-from experiments.common.result import Claim, Result
-from experiments.common.words import counts, spread
-from experiments.regression.flow import FACTOR, FACTOR_DECADES
-from experiments.regression.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
-from experiments.regression.untrained import UntrainedOptions
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING
+from experiments.drawing.words import counts, spread
+from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
+from experiments.regressors.untrained import UntrainedOptions
 from experiments.targets import views
 from experiments.targets.measure import Targets, excess, last_row_error, measure
 

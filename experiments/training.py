@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.result import Claim, Result, power_text
-from experiments.common.words import between, counts
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.result import Claim, Result
+from experiments.drawing.tables import power_text
+from experiments.drawing.words import between, counts
 from experiments.learning import views
 from experiments.learning.measure import Learned, Task, inputs_used, learn, least_loss
-from experiments.regression.flow import TARGET_TEXT, Target
-from experiments.regression.networks import Cell
+from experiments.regressors.flow import TARGET_TEXT, Target
+from experiments.regressors.networks import Cell
 
 MOST_CELLS = 20_000
 """Marks that a heatmap may have for the report to stay quick: fewer moments where T is long."""

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.catalogue import Experiment
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.numbers import ROUNDING, log10
-from experiments.common.result import Claim, Column, Figure, Result, Table
-from experiments.common.words import counts, spread
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING, log10
+from experiments.drawing.tables import Column, Figure, Table
+from experiments.drawing.words import counts, spread
 from experiments.paths.parts import Contributions, bars, contributions, running_sum, sums
 from experiments.paths.scalar import (
     PATH_COLOURS,
@@ -26,9 +27,9 @@ from experiments.paths.scalar import (
     scalar_chart,
     scalar_rows,
 )
-from experiments.regression.flow import TARGET_TEXT, Target
-from experiments.regression.networks import NONLINEARITY_TEXT, Network, Nonlinearity
-from experiments.regression.untrained import UntrainedOptions, probe
+from experiments.regressors.flow import TARGET_TEXT, Target
+from experiments.regressors.networks import NONLINEARITY_TEXT, Network, Nonlinearity
+from experiments.regressors.untrained import UntrainedOptions, probe
 
 HAND = 32 * float(np.finfo("f8").eps)
 """A path is a product of at most six factors and a sum of at most five paths: fewer than 32

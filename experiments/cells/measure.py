@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.regression.flow import FACTOR_DECADES
-from experiments.regression.networks import CELL_TEXT, Cell
-from experiments.regression.states import StateCurve
+from experiments.regressors.flow import FACTOR_DECADES
+from experiments.regressors.networks import CELL_TEXT, Cell
+from experiments.regressors.states import StateCurve
 
 NAMED_BIAS = 1.0
 """The usual forget bias: claims are about it."""

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 import altair as alt
 
 from experiments.cells.measure import Seen, pick, scales_of
-from experiments.common import charts
-from experiments.common.curves import Look, curves, points
-from experiments.common.numbers import Floats, log10
-from experiments.common.result import Column, Figure, Row, Table
-from experiments.common.sweep import sweep_chart
-from experiments.regression.networks import CELL_TEXT
-from experiments.regression.states import StateCurve
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import Floats, log10
+from experiments.drawing.sweep import sweep_chart
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.regressors.networks import CELL_TEXT
+from experiments.regressors.states import StateCurve
 
 LOOKS = {
     "RNN, h": Look(charts.VERMILLION),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import tinygrad182 as tg
-from experiments.common.errors import DataError
-from experiments.common.words import printable
+from experiments.app.errors import DataError
+from experiments.drawing.words import printable
 
 STATES = 2
 """h and c."""

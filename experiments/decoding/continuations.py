@@ -11,7 +11,7 @@ import numpy as np
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments.common.numbers import to_numpy
+from experiments.drawing.numbers import to_numpy
 from models import CharLM
 
 GREEDY, EXACT, ITSELF = "greedy", "exact search", "the text itself"

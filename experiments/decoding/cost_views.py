@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.result import Column, Figure, Row, Table
 from experiments.decoding.cost import Cost
+from experiments.drawing import charts
+from experiments.drawing.tables import Column, Figure, Row, Table
 
 STORED, AGAIN = "state stored", "run again from the start"
 COLOURS = {STORED: charts.BLUE, AGAIN: charts.VERMILLION}

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.errors import DataError, OptionError
-from experiments.common.numbers import Floats, in_decades
-from experiments.common.words import printable
+from experiments.app.errors import DataError, OptionError
 from experiments.decoding.checkpoints import check
 from experiments.decoding.text import Corpus
+from experiments.drawing.numbers import Floats, in_decades
+from experiments.drawing.words import printable
 from models import CharLM
 from tinygrad182._trees import flatten, rebuild
 

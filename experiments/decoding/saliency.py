@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, in_decades, to_numpy
 from experiments.decoding.language import sequences
 from experiments.decoding.text import Corpus, beginnings
+from experiments.drawing.numbers import Floats, in_decades, to_numpy
 from models import CharLM
 
 PASSAGE = 192

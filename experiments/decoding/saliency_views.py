@@ -8,12 +8,12 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from experiments.common import charts
-from experiments.common.curves import Look, curves, points
-from experiments.common.numbers import Floats
-from experiments.common.result import Column, Figure, Row, Table
 from experiments.decoding.saliency import BACK, LAGS, Saliency, telling
 from experiments.decoding.text import shown
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import Floats
+from experiments.drawing.tables import Column, Figure, Row, Table
 from tinygrad182 import _charts
 
 LOOKS = {

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from experiments.common.errors import DataError
-from experiments.common.words import printable
+from experiments.app.errors import DataError
+from experiments.drawing.words import printable
 from tinygrad182._html import legible
 
 HELD_OUT = 0.1

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.curves import Look, curves, points
-from experiments.common.heatmap import heatmap
-from experiments.common.numbers import Floats
-from experiments.common.result import Column, Figure, Row, Table
 from experiments.decoding.continuations import Continuation, Sample
 from experiments.decoding.language import History
 from experiments.decoding.text import shown
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.heatmap import heatmap
+from experiments.drawing.numbers import Floats
+from experiments.drawing.tables import Column, Figure, Row, Table
 
 TRAINING, HELD_OUT = "each training window", "held-out text"
 

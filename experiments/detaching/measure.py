@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, log10, norms, relative, to_numpy
 from experiments.detaching.blocked import predict
-from experiments.regression.flow import loss_of
-from experiments.regression.networks import LAYER
+from experiments.drawing.numbers import Floats, log10, norms, relative, to_numpy
+from experiments.regressors.flow import loss_of
+from experiments.regressors.networks import LAYER
 from models import RecurrentRegressor
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import altair as alt
 import numpy as np
 
-from experiments.common import charts
-from experiments.common.curves import Look, curves, points
-from experiments.common.result import Column, Figure, Row, Table
 from experiments.detaching.measure import Blocked, Network, arrived, growth
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.tables import Column, Figure, Row, Table
 
 DETACHED = "0 hops, by grad_by_hops"
 

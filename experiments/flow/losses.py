@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.curves import points
-from experiments.common.numbers import log10
-from experiments.common.result import Row
-from experiments.regression.flow import TARGET_TEXT
-from experiments.regression.looks import nonlinearity_colour
-from experiments.regression.networks import NONLINEARITY_TEXT
-from experiments.regression.study import Study
+from experiments.drawing import charts
+from experiments.drawing.curves import points
+from experiments.drawing.numbers import log10
+from experiments.drawing.tables import Row
+from experiments.regressors.flow import TARGET_TEXT
+from experiments.regressors.looks import nonlinearity_colour
+from experiments.regressors.networks import NONLINEARITY_TEXT
+from experiments.regressors.study import Study
 
 
 def loss_rows(studies: Sequence[Study]) -> list[Row]:

@@ -8,12 +8,12 @@ from typing import Literal
 import altair as alt
 import numpy as np
 
-from experiments.common import charts
-from experiments.common.curves import points
-from experiments.common.numbers import log10, worst
-from experiments.common.result import Row, Value, power_text
-from experiments.regression.looks import curve_colour
-from experiments.regression.study import MOMENT_TEXT, Measurement
+from experiments.drawing import charts
+from experiments.drawing.curves import points
+from experiments.drawing.numbers import log10, worst
+from experiments.drawing.tables import Row, Value, power_text
+from experiments.regressors.looks import curve_colour
+from experiments.regressors.study import MOMENT_TEXT, Measurement
 
 GRADIENT = "‖∂L/∂{}‖"
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.common.result import power_text
-from experiments.regression.flow import TARGET_TEXT
-from experiments.regression.study import Measurement, Study
+from experiments.drawing.tables import power_text
+from experiments.regressors.flow import TARGET_TEXT
+from experiments.regressors.study import Measurement, Study
 
 
 def headline(measurements: Sequence[Measurement]) -> str:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, log10, to_numpy
-from experiments.regression.flow import LayerFlow, measure_flow
-from experiments.regression.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
-from experiments.regression.study import Measurement
-from experiments.regression.untrained import UntrainedOptions, probe
+from experiments.drawing.numbers import Floats, log10, to_numpy
+from experiments.regressors.flow import LayerFlow, measure_flow
+from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
+from experiments.regressors.study import Measurement
+from experiments.regressors.untrained import UntrainedOptions, probe
 
 
 @dataclass(frozen=True)

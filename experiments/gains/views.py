@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 import altair as alt
 import numpy as np
 
-from experiments.common import charts
-from experiments.common.curves import curves, points
-from experiments.common.numbers import Floats, log10
-from experiments.common.result import Column, Row, Table
+from experiments.drawing import charts
+from experiments.drawing.curves import curves, points
+from experiments.drawing.numbers import Floats, log10
+from experiments.drawing.tables import Column, Row, Table
 from experiments.gains.measure import Seen, typical
-from experiments.regression.flow import FACTOR
-from experiments.regression.looks import NONLINEARITY_LOOKS
-from experiments.regression.networks import NONLINEARITY_TEXT
+from experiments.regressors.flow import FACTOR
+from experiments.regressors.looks import NONLINEARITY_LOOKS
+from experiments.regressors.networks import NONLINEARITY_TEXT
 
 
 def steps_chart(

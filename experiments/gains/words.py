@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from experiments.common.numbers import log10
-from experiments.common.words import spread
+from experiments.drawing.numbers import log10
+from experiments.drawing.words import spread
 from experiments.gains.measure import Seen, exploding, near_zero, of_kind, typical
-from experiments.regression.flow import FACTOR, FACTOR_DECADES
-from experiments.regression.networks import NONLINEARITY_TEXT
-from experiments.regression.untrained import UntrainedOptions
+from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.networks import NONLINEARITY_TEXT
+from experiments.regressors.untrained import UntrainedOptions
 
 
 def headline(opts: UntrainedOptions, found: Sequence[Seen]) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, to_numpy
-from experiments.common.words import counted
-from experiments.regression.data import RandomSequences, batch_of, running_average
-from experiments.regression.fitting import Training, fit
-from experiments.regression.flow import Target, loss_of
-from experiments.regression.networks import CELL_TEXT, Cell, regressor
+from experiments.drawing.numbers import Floats, to_numpy
+from experiments.drawing.words import counted
+from experiments.regressors.data import RandomSequences, batch_of, running_average
+from experiments.regressors.fitting import Training, fit
+from experiments.regressors.flow import Target, loss_of
+from experiments.regressors.networks import CELL_TEXT, Cell, regressor
 
 TEST_SEQUENCES = 1024
 """Fresh sequences that final losses are measured on: their sampling error is a few percent."""

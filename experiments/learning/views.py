@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.curves import Look, curves, points
-from experiments.common.heatmap import heatmap
-from experiments.common.numbers import Floats, log10
-from experiments.common.result import Column, Figure, Row, Table
-from experiments.common.words import counted
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.heatmap import heatmap
+from experiments.drawing.numbers import Floats, log10
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.words import counted
 from experiments.learning.measure import Learned, inputs_used, least_loss
-from experiments.regression.data import batch_of
-from experiments.regression.flow import TARGET_TEXT
-from experiments.regression.networks import CELL_TEXT
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import TARGET_TEXT
+from experiments.regressors.networks import CELL_TEXT
 
 CONSTANT, FORGETFUL = "best constant", "best without the oldest number"
 LABEL = "label"

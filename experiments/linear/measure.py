@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.common.numbers import LN_10, Floats, in_decades, to_numpy
+from experiments.drawing.numbers import LN_10, Floats, in_decades, to_numpy
 from experiments.linear.spectrum import (
     Matrix,
     eigenvalues,
@@ -16,9 +16,9 @@ from experiments.linear.spectrum import (
     slope_bound,
     special,
 )
-from experiments.regression.flow import LayerFlow, measure_flow
-from experiments.regression.networks import InitialWeights, Network
-from experiments.regression.untrained import UntrainedOptions, probe
+from experiments.regressors.flow import LayerFlow, measure_flow
+from experiments.regressors.networks import InitialWeights, Network
+from experiments.regressors.untrained import UntrainedOptions, probe
 
 BREAKING: tuple[tuple[Matrix, float, str], ...] = (
     ("chain", 0.7, "strongly linked chain, |λ|max = 0.7"),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.common.numbers import Floats, log10
+from experiments.drawing.numbers import Floats, log10
 
 Matrix = Literal["chain", "defective", "stretched rotation"]
 

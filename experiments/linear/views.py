@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.curves import Look, curves, lags, points
-from experiments.common.numbers import worst
-from experiments.common.result import Column, Row, Table
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, lags, points
+from experiments.drawing.numbers import worst
+from experiments.drawing.tables import Column, Row, Table
 from experiments.linear.measure import KIND_TEXT, LinearFlow, eigenvalue_line
-from experiments.regression.untrained import UntrainedOptions
+from experiments.regressors.untrained import UntrainedOptions
 
 LOOKS = {
     "bound: largest singular value of W_h^k": Look("#E69F00", width=5.0),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, to_numpy
+from experiments.drawing.numbers import Floats, to_numpy
 from experiments.memory.unit import memory_of, rms
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, to_numpy
+from experiments.drawing.numbers import Floats, to_numpy
 
 POINTS = 100
 """Steps back that curves are kept at: a unit that remembers for long has too many to draw."""

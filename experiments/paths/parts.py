@@ -10,10 +10,10 @@ import altair as alt
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.common import charts
-from experiments.common.curves import points
-from experiments.common.errors import OptionError
-from experiments.common.numbers import (
+from experiments.app.errors import OptionError
+from experiments.drawing import charts
+from experiments.drawing.curves import points
+from experiments.drawing.numbers import (
     Floats,
     log10,
     making_up,
@@ -22,10 +22,10 @@ from experiments.common.numbers import (
     signed_share,
     to_numpy,
 )
-from experiments.common.result import Row
-from experiments.regression.looks import nonlinearity_colour
-from experiments.regression.networks import NONLINEARITY_TEXT, Kind
-from experiments.regression.untrained import Probe
+from experiments.drawing.tables import Row
+from experiments.regressors.looks import nonlinearity_colour
+from experiments.regressors.networks import NONLINEARITY_TEXT, Kind
+from experiments.regressors.untrained import Probe
 
 
 @dataclass(frozen=True)

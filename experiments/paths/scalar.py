@@ -9,8 +9,8 @@ from typing import Any
 import altair as alt
 
 import tinygrad182 as tg
-from experiments.common import charts
-from experiments.common.result import Row
+from experiments.drawing import charts
+from experiments.drawing.tables import Row
 
 PATH_COLOURS = (charts.BLUE, charts.VERMILLION, charts.GREEN, "#B0508A", "#8A6D00")
 """One for each path, dark enough for letters: as many inputs as can be drawn."""

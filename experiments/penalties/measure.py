@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats
-from experiments.regression.data import Array
-from experiments.regression.fitting import Training, fit
-from experiments.regression.flow import loss_of
-from experiments.regression.networks import LAYER, Network
-from experiments.regression.states import state_curves
+from experiments.drawing.numbers import Floats
+from experiments.regressors.data import Array
+from experiments.regressors.fitting import Training, fit
+from experiments.regressors.flow import loss_of
+from experiments.regressors.networks import LAYER, Network
+from experiments.regressors.states import state_curves
 from models import RecurrentRegressor
 
 Optimizer = Literal["sgd", "adam"]

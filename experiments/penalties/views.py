@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
-from experiments.common import charts
-from experiments.common.curves import Look, curves, points
-from experiments.common.numbers import log10
-from experiments.common.result import Column, Figure, Row, Table
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import log10
+from experiments.drawing.tables import Column, Figure, Row, Table
 from experiments.penalties.measure import Learned, Way, decades
 
 BEFORE, AFTER = "before training", "after training"

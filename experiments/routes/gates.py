@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.common.numbers import Floats
+from experiments.drawing.numbers import Floats
 
 
 @dataclass(frozen=True)

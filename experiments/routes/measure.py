@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, log10, norms, relative, signed_share, to_numpy
-from experiments.regression.flow import LayerFlow, Target, loss_of, mse_gradient
-from experiments.regression.networks import LAYER
-from experiments.regression.study import Moment
+from experiments.drawing.numbers import Floats, log10, norms, relative, signed_share, to_numpy
+from experiments.regressors.flow import LayerFlow, Target, loss_of, mse_gradient
+from experiments.regressors.networks import LAYER
+from experiments.regressors.study import Moment
 from experiments.routes.gates import cell_parts, cell_path, run_gates
 from models import RecurrentRegressor
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.charts import PALETTE
-from experiments.common.curves import Look, curves, lags, points
-from experiments.common.result import Column, Figure, Row, Table
-from experiments.regression.flow import TARGET_TEXT
-from experiments.regression.study import MOMENT_TEXT
+from experiments.drawing import charts
+from experiments.drawing.charts import PALETTE
+from experiments.drawing.curves import Look, curves, lags, points
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.regressors.flow import TARGET_TEXT
+from experiments.regressors.study import MOMENT_TEXT
 from experiments.routes.measure import PARTS, Paths
 
 ALONE = "cell path alone (0 hops)"

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, in_decades, relative, signed_share, to_numpy
-from experiments.regression.data import batch_of
-from experiments.regression.flow import loss_of
-from experiments.regression.networks import LAYER, Nonlinearity, regressor
+from experiments.drawing.numbers import Floats, in_decades, relative, signed_share, to_numpy
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import loss_of
+from experiments.regressors.networks import LAYER, Nonlinearity, regressor
 from models import ResidualNet
 
 Kind = Literal["ResNet", "plain network", "LSTM"]

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 
-from experiments.common import charts
-from experiments.common.curves import Look, curves, points
-from experiments.common.numbers import log10, norms
-from experiments.common.result import Column, Figure, Row, Table
-from experiments.common.sweep import sweep_chart
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import log10, norms
+from experiments.drawing.sweep import sweep_chart
+from experiments.drawing.tables import Column, Figure, Row, Table
 from experiments.skips.measure import Branches, Depth, Kind, Products
 
 KINDS: tuple[Kind, ...] = ("ResNet", "plain network", "LSTM")

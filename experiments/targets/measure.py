@@ -10,16 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.numbers import (
-    Floats,
-    in_decades,
-    making_up,
-    norms,
-    signed_share,
-    to_numpy,
-)
-from experiments.regression.networks import LAYER, Network
-from experiments.regression.untrained import UntrainedOptions, probe
+from experiments.drawing.numbers import Floats, in_decades, making_up, norms, signed_share, to_numpy
+from experiments.regressors.networks import LAYER, Network
+from experiments.regressors.untrained import UntrainedOptions, probe
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
-from experiments.common import charts
-from experiments.common.numbers import Floats
-from experiments.common.result import Row
+from experiments.drawing import charts
+from experiments.drawing.numbers import Floats
+from experiments.drawing.tables import Row
 
 MOST = 60
 """Squares in a row: a page carries 20,000 of them with ease."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from experiments.common import charts
-from experiments.common.curves import Look, curves, points
-from experiments.common.numbers import Floats
-from experiments.common.result import Column, Figure, Row, Table
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import Floats
+from experiments.drawing.tables import Column, Figure, Row, Table
 from experiments.targets.measure import Targets
 from experiments.targets.triangle import triangle
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from experiments.catalogue import CATALOGUE, load
-from experiments.common import cli
-from experiments.common.run_folder import Question, publish_sheet, staged
+from experiments.app import command_line
+from experiments.app.catalogue import CATALOGUE, load
+from experiments.app.run_folder import Question, publish_sheet, staged
 from tests.experiments.test_run_folder import a_chart, a_run
 
 ASKED = [name for name in CATALOGUE if load(name).letter]
@@ -63,8 +63,8 @@ def test_each_run_has_its_own_folder_beside_the_page(sheet):
 
 
 def test_without_answers_nothing_is_run_written_or_printed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "run_one", None)
-    assert cli.main(["all", "--no-answers", "--out", str(tmp_path / "quiz")]) == 0
+    monkeypatch.setattr(command_line, "run_one", None)
+    assert command_line.main(["all", "--no-answers", "--out", str(tmp_path / "quiz")]) == 0
     assert [path.name for path in (tmp_path / "quiz").iterdir()] == ["report.html"]
     page = (tmp_path / "quiz" / "report.html").read_text()
     for name in ASKED:

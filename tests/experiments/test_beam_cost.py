@@ -6,7 +6,7 @@ from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments import beam_cost
-from experiments.common.cli import main
+from experiments.app.command_line import main
 from experiments.decoding import cost
 from tests.support import device
 

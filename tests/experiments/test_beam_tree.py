@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import beam_tree
-from experiments.common.cli import main
+from experiments.app.command_line import main
 from experiments.decoding import tree
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from experiments import cell_path
-from experiments.common.cli import main
-from experiments.common.errors import OptionError
-from experiments.common.numbers import signed_share, to_numpy
-from experiments.common.words import percent
-from experiments.regression.data import batch_of
-from experiments.regression.flow import loss_of, mse_gradient
-from experiments.regression.networks import regressor
+from experiments.app.command_line import main
+from experiments.app.errors import OptionError
+from experiments.drawing.numbers import signed_share, to_numpy
+from experiments.drawing.words import percent
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import loss_of, mse_gradient
+from experiments.regressors.networks import regressor
 from experiments.routes import measure as routes
 from experiments.routes.gates import cell_parts, run_gates, sigmoid
 from experiments.routes.gates import cell_path as path_by_hand

@@ -12,8 +12,8 @@ import pytest
 
 import tinygrad182 as tg
 from experiments import char_lm
-from experiments.common.cli import main
-from experiments.common.errors import DataError, OptionError
+from experiments.app.command_line import main
+from experiments.app.errors import DataError, OptionError
 from experiments.decoding import saliency
 from experiments.decoding.continuations import (
     Continuation,

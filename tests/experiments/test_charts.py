@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.common import charts
+from experiments.drawing import charts
 
 
 @pytest.mark.parametrize(

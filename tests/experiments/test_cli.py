@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import tinygrad182 as tg
-from experiments.catalogue import CATALOGUE, Experiment, load
-from experiments.common import cli
-from experiments.common.options import Options
-from experiments.common.result import Result
-from experiments.common.terminal import Unheard
+from experiments.app import command_line
+from experiments.app.catalogue import CATALOGUE, Experiment, load
+from experiments.app.options import Options
+from experiments.app.result import Result
+from experiments.app.streams import Unheard
 
 
 def command(*arguments, code=""):
@@ -37,7 +37,7 @@ def run(capsys, monkeypatch, tmp_path):
 
     def run(*arguments):
         try:
-            status = cli.main(arguments)
+            status = command_line.main(arguments)
         except SystemExit as stop:  # how the option parser ends
             status = stop.code
         return status, *capsys.readouterr()
@@ -67,7 +67,7 @@ def test_the_module_lists_at_once_without_a_plotting_library():
     assert (done.returncode, done.stderr) == (0, "")
     assert "gradient-flow" in done.stdout
     code = (
-        "import sys; from experiments.common.cli import main; main([]); "
+        "import sys; from experiments.app.command_line import main; main([]); "
         "sys.exit('altair' in sys.modules)"
     )
     assert python_m_experiments(code=code).returncode == 0
@@ -161,7 +161,7 @@ def test_an_output_that_is_a_file_is_found_at_once(run, tmp_path):
 
 def test_an_output_nobody_can_make_is_found_before_any_work(run, monkeypatch):
     experiment = Experiment("Is it?", Options, lambda options, progress: pytest.fail("work"))
-    monkeypatch.setattr(cli, "load", lambda name: experiment)
+    monkeypatch.setattr(command_line, "load", lambda name: experiment)
     # /proc says that it can be written to; only trying shows that it cannot.
     for folder in ("/proc/self/new", "a" * 300):
         status, out, err = run("toy", "--out", folder)
@@ -210,11 +210,11 @@ def test_a_run_that_is_told_to_end_cleans_up(tmp_path, number):
 
 TOLD_IN_EXEC = (
     "import runpy, sys\n"
-    "from experiments.catalogue import Experiment\n"
-    "from experiments.common import cli\n"
-    "from experiments.common.options import Options\n"
+    "from experiments.app.catalogue import Experiment\n"
+    "from experiments.app import command_line\n"
+    "from experiments.app.options import Options\n"
     "told = 'import signal; signal.raise_signal(signal.SIGTERM)'\n"
-    "cli.load = lambda name: Experiment('Is it?', Options, lambda *given: exec(told))\n"
+    "command_line.load = lambda name: Experiment('Is it?', Options, lambda *given: exec(told))\n"
     "runpy.run_module('experiments', run_name='__main__', alter_sys=True)\n"
 )
 """An experiment that is told to end in ``exec`` of a text, which is how a dataclass is made."""
@@ -237,7 +237,7 @@ def test_a_run_that_is_told_to_end_in_code_made_from_a_text_cleans_up(tmp_path, 
 def toy(monkeypatch):
     """An experiment that takes no time."""
     done = Experiment("Is it?", Options, lambda options, _: Result(options, "It is.", (), ()))
-    monkeypatch.setattr(cli, "load", lambda name: done)
+    monkeypatch.setattr(command_line, "load", lambda name: done)
     return "toy"
 
 
@@ -264,7 +264,7 @@ def test_standard_output_that_cannot_be_written_to(tmp_path, monkeypatch, capsys
     """The report is there, and one line of standard error says where."""
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", broken)
-        assert cli.main([toy, "--out", str(tmp_path / "out")]) == 2
+        assert command_line.main([toy, "--out", str(tmp_path / "out")]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: Standard output cannot be written to")
     assert last.endswith(f"The report is {tmp_path / 'out' / 'report.html'}")
@@ -288,14 +288,14 @@ def test_a_run_without_standard_streams_draws_its_pictures(tmp_path, closed):
 def test_help_that_cannot_be_written(monkeypatch, capsys, arguments, broken):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", broken)
-        assert cli.main(arguments) == 2
+        assert command_line.main(arguments) == 2
     assert "Standard output cannot be written to" in one_line(capsys.readouterr().err)
 
 
 def test_a_run_needs_no_standard_error(tmp_path, monkeypatch, capsys, broken, toy):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", broken)
-        assert cli.main([toy, "--out", str(tmp_path)]) == 0
+        assert command_line.main([toy, "--out", str(tmp_path)]) == 0
     assert "Report:" in capsys.readouterr().out
 
 
@@ -311,8 +311,8 @@ def test_an_interrupt_after_the_files_were_written_says_where_they_are(
     def interrupted(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "print_runs", interrupted)
-    assert cli.main([toy, "--out", str(tmp_path)]) == 130
+    monkeypatch.setattr(command_line, "print_runs", interrupted)
+    assert command_line.main([toy, "--out", str(tmp_path)]) == 130
     report = tmp_path / "report.html"
     assert f"error: Interrupted. The report is {report}" in capsys.readouterr().err
     assert report.exists()
@@ -344,7 +344,7 @@ def test_numbers_of_anything_have_a_bound(run, name, option, number):
 
 
 def test_all_checks_every_experiments_options_before_any_runs(run, monkeypatch):
-    monkeypatch.setattr(cli, "run_one", lambda *given: pytest.fail("work"))
+    monkeypatch.setattr(command_line, "run_one", lambda *given: pytest.fail("work"))
     status, _, err = run(
         "all", "--seed", str(2**53 - 1)
     )  # which leaves no seed for a second network
@@ -357,7 +357,7 @@ def test_output_that_cannot_be_encoded_gets_question_marks(monkeypatch, tmp_path
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
     small = ("--steps", "0", "--length", "3", "--nonlinearity", "identity")
-    assert cli.main(["gradient-flow", *small, "--out", str(tmp_path / "∂")]) == 0
+    assert command_line.main(["gradient-flow", *small, "--out", str(tmp_path / "∂")]) == 0
     streams[0].flush()
     printed = streams[0].buffer.getvalue().decode("cp1252")
     assert "how large ??L/?h_1? is" in printed
@@ -377,7 +377,7 @@ def test_an_interrupted_run_says_so_and_writes_nothing(run, monkeypatch, error, 
         raise error
 
     experiment = Experiment("Is it?", Options, fail)
-    monkeypatch.setattr(cli, "load", lambda name: experiment)
+    monkeypatch.setattr(command_line, "load", lambda name: experiment)
     got, out, err = run("toy")
     assert (got, out) == (status, "")
     assert message in err
@@ -387,7 +387,7 @@ def test_a_fault_of_ours_keeps_its_traceback(run, monkeypatch):
     def fail(options, progress):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "load", lambda name: Experiment("Is it?", Options, fail))
+    monkeypatch.setattr(command_line, "load", lambda name: Experiment("Is it?", Options, fail))
     with pytest.raises(ZeroDivisionError):
         run("toy")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.regression.closed_form import Scaled, linear_flow
-from experiments.regression.data import running_average
-from experiments.regression.flow import compare, measure_flow, mse_gradient
-from experiments.regression.networks import Network
+from experiments.regressors.closed_form import Scaled, linear_flow
+from experiments.regressors.data import running_average
+from experiments.regressors.flow import compare, measure_flow, mse_gradient
+from experiments.regressors.networks import Network
 
 TOLERANCE = 1e-12
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.common.errors import DataError
-from experiments.regression.data import (
+from experiments.app.errors import DataError
+from experiments.regressors.data import (
     OwnSequences,
     RandomSequences,
     load_sequences,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.common.errors import DataError
-from experiments.regression.files import read_sequences
+from experiments.app.errors import DataError
+from experiments.regressors.files import read_sequences
 
 GOOD_CSV = {
     "plain": "1,2,3\n4,5,6\n",

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.common import cli
-from experiments.regression.data import RandomSequences
-from experiments.regression.flow import loss_of, measure_flow
-from experiments.regression.networks import Network
+from experiments.app import command_line
+from experiments.regressors.data import RandomSequences
+from experiments.regressors.flow import loss_of, measure_flow
+from experiments.regressors.networks import Network
 
 
 def run(tmp_path, *arguments):
     """Run gradient-flow and return its record and its rows by time step."""
     out = tmp_path / "out"
-    assert cli.main(["gradient-flow", "--out", str(out), *map(str, arguments)]) == 0
+    assert command_line.main(["gradient-flow", "--out", str(out), *map(str, arguments)]) == 0
     with (out / "flow.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return json.loads((out / "results.json").read_text()), rows

@@ -8,14 +8,14 @@ import pytest
 
 import tinygrad182 as tg
 from experiments import h_detach
-from experiments.common.cli import main
-from experiments.common.errors import OptionError
-from experiments.common.numbers import to_numpy
+from experiments.app.command_line import main
+from experiments.app.errors import OptionError
 from experiments.detaching import measure
 from experiments.detaching.blocked import passing, predict
-from experiments.regression.data import batch_of
-from experiments.regression.flow import loss_of
-from experiments.regression.networks import regressor
+from experiments.drawing.numbers import to_numpy
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import loss_of
+from experiments.regressors.networks import regressor
 from experiments.routes.gates import run_gates
 from tests.experiments.by_hand import draw, run
 

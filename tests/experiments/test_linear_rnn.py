@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.common.errors import OptionError
+from experiments.app.errors import OptionError
 from experiments.linear import measure as measured
 from experiments.linear.measure import linear_flow
 from experiments.linear.spectrum import (
@@ -17,9 +17,9 @@ from experiments.linear.spectrum import (
     special,
 )
 from experiments.linear_rnn import EXPERIMENT, LinearRnnOptions
-from experiments.regression import flow
-from experiments.regression.networks import Network
-from experiments.regression.untrained import probe
+from experiments.regressors import flow
+from experiments.regressors.networks import Network
+from experiments.regressors.untrained import probe
 from tests.experiments import by_hand
 
 SMALL = {"length": 60, "hidden_size": 8, "batch": 2}

@@ -8,16 +8,16 @@ import pytest
 
 import tinygrad182 as tg
 from experiments import lstm
+from experiments.app.command_line import main
+from experiments.app.errors import OptionError
 from experiments.cells import views
 from experiments.cells.measure import Seen, keeps_more
-from experiments.common import charts
-from experiments.common.cli import main
-from experiments.common.errors import OptionError
-from experiments.common.numbers import to_numpy
-from experiments.regression.data import batch_of
-from experiments.regression.flow import LayerFlow, loss_of, mse_gradient
-from experiments.regression.networks import regressor
-from experiments.regression.states import StateCurve, state_curves
+from experiments.drawing import charts
+from experiments.drawing.numbers import to_numpy
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import LayerFlow, loss_of, mse_gradient
+from experiments.regressors.networks import regressor
+from experiments.regressors.states import StateCurve, state_curves
 from experiments.routes.gates import cell_parts, run_gates
 
 SMALL = {"length": 12, "hidden_size": 4, "batch": 3, "repeats": 2, "scale": (1.0, 8.0)}

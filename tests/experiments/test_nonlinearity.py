@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.common.errors import OptionError
+from experiments.app.errors import OptionError
 from experiments.gains import measure as gains
 from experiments.nonlinearity import EXPERIMENT, NonlinearityOptions
-from experiments.regression.networks import Network
-from experiments.regression.untrained import UntrainedOptions, probe
+from experiments.regressors.networks import Network
+from experiments.regressors.untrained import UntrainedOptions, probe
 from tests.experiments import by_hand
 
 SMALL = {"length": 12, "hidden_size": 4, "batch": 3}

@@ -8,12 +8,12 @@ import pytest
 
 import tinygrad182 as tg
 from experiments import penalty
-from experiments.common.cli import main
-from experiments.common.errors import OptionError
+from experiments.app.command_line import main
+from experiments.app.errors import OptionError
 from experiments.penalties.measure import FirstNumber, Learned, Way, learn, penalty_of
-from experiments.regression.fitting import Training
-from experiments.regression.flow import loss_of
-from experiments.regression.networks import Network
+from experiments.regressors.fitting import Training
+from experiments.regressors.flow import loss_of
+from experiments.regressors.networks import Network
 
 SOURCE = FirstNumber(batch=3, length=6, noise=0.1)
 SIZES = {"hidden_size": 4, "radius": 0.5, "steps": 5, "learning_rate": 0.01, "optimizer": "sgd"}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.common.result import Claim, Column, Table, power_text
+from experiments.app.result import Claim
+from experiments.drawing.tables import Column, Table, power_text
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 import tinygrad182 as tg
-from experiments.common import charts, curves, report, run_folder
-from experiments.common.errors import OutputError
-from experiments.common.options import Options
-from experiments.common.result import Claim, Column, Figure, Result, Table
-from experiments.common.run_folder import Run, publish, publish_sheet, staged, write_csv
+from experiments.app import report, run_folder
+from experiments.app.errors import OutputError
+from experiments.app.options import Options
+from experiments.app.result import Claim, Result
+from experiments.app.run_folder import Run, publish, publish_sheet, staged, write_csv
+from experiments.drawing import charts, curves
+from experiments.drawing.tables import Column, Figure, Table
 
 EVIL = "</script><script>alert('x')</script>"
 

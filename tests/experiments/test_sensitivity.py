@@ -8,8 +8,8 @@ import pytest
 
 import tinygrad182 as tg
 from experiments import sensitivity
-from experiments.common.cli import main
-from experiments.common.errors import OptionError
+from experiments.app.command_line import main
+from experiments.app.errors import OptionError
 from experiments.memory import unit as units
 from experiments.memory.gates import gate_of, see_cells
 from experiments.memory.unit import (

@@ -9,9 +9,9 @@ from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments import skip
-from experiments.common.cli import main
-from experiments.common.errors import OptionError
-from experiments.common.numbers import to_numpy
+from experiments.app.command_line import main
+from experiments.app.errors import OptionError
+from experiments.drawing.numbers import to_numpy
 from experiments.skips import measure as skips
 
 SIGMA = {

@@ -6,11 +6,11 @@ import pytest
 import tinygrad182 as tg
 from experiments.flow import views
 from experiments.flow.words import headline, sentences
-from experiments.regression.data import RandomSequences
-from experiments.regression.fitting import Training, fit
-from experiments.regression.flow import LayerFlow, loss_of
-from experiments.regression.networks import Network
-from experiments.regression.study import Measurement, Study, study
+from experiments.regressors.data import RandomSequences
+from experiments.regressors.fitting import Training, fit
+from experiments.regressors.flow import LayerFlow, loss_of
+from experiments.regressors.networks import Network
+from experiments.regressors.study import Measurement, Study, study
 
 INF, NAN = np.inf, np.nan
 

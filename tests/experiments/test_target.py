@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.common.errors import OptionError
-from experiments.common.result import power_text
-from experiments.regression.networks import Network
-from experiments.regression.untrained import UntrainedOptions, probe
+from experiments.app.errors import OptionError
+from experiments.drawing.tables import power_text
+from experiments.regressors.networks import Network
+from experiments.regressors.untrained import UntrainedOptions, probe
 from experiments.target import EXPERIMENT, TargetOptions, becomes
 from experiments.targets import measure as targets
 from experiments.targets.triangle import MOST, triangle

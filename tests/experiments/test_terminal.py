@@ -7,7 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from experiments.common.terminal import Grid, console_for, pieces, print_table
+from experiments.app.streams import console_for
+from experiments.drawing.terminal import Grid, pieces, print_table
 
 NAMES = ("identity", "tanh", "relu")
 HEADINGS = (

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from experiments.common.errors import DataError
+from experiments.app.errors import DataError
 from experiments.decoding.ngrams import ngram_losses
 from experiments.decoding.text import (
     LEAST,

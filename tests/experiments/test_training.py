@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from experiments import training
-from experiments.common.cli import main
-from experiments.common.errors import OptionError
+from experiments.app.command_line import main
+from experiments.app.errors import OptionError
 from experiments.learning import views
 from experiments.learning.measure import Learned, Task, inputs_used, learn, least_loss
-from experiments.regression.data import batch_of, running_average
-from experiments.regression.fitting import Training
-from experiments.regression.flow import loss_of
-from experiments.regression.networks import regressor
-from experiments.regression.states import state_curves
+from experiments.regressors.data import batch_of, running_average
+from experiments.regressors.fitting import Training
+from experiments.regressors.flow import loss_of
+from experiments.regressors.networks import regressor
+from experiments.regressors.states import state_curves
 
 SIZES = {"hidden_size": 4, "batch": 3, "length": 5, "steps": 6, "learning_rate": 0.01}
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.common.errors import OptionError
-from experiments.common.result import power_text
+from experiments.app.errors import OptionError
+from experiments.drawing.tables import power_text
 from experiments.paths.parts import Contributions, contributions
 from experiments.paths.scalar import scalar_case, scalar_chart
-from experiments.regression.networks import Network
-from experiments.regression.untrained import UntrainedOptions, probe
+from experiments.regressors.networks import Network
+from experiments.regressors.untrained import UntrainedOptions, probe
 from experiments.weight_paths import EXPERIMENT, WeightPathsOptions
 from tests.experiments import by_hand
 

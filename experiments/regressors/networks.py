@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.regression.flow import TARGET_TEXT, Target
+from experiments.regressors.flow import TARGET_TEXT, Target
 from models import RecurrentRegressor
 
 Cell = Literal["rnn", "lstm"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.common.errors import DataError
+from experiments.app.errors import DataError
 
 FORMATS = "a .csv file with a sequence in each row, or a .npy file of shape (N, T) or (N, T, I)"
 

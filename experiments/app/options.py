@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.common.errors import OptionError
+from experiments.app.errors import OptionError
 
 LARGEST = 10**9
 """The largest number of anything: more fits neither into an array nor into the time there is."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.result import Row
+from experiments.drawing import charts
+from experiments.drawing.tables import Row
 
 
 def sweep_chart(

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.curves import Look
-from experiments.regression.networks import NONLINEARITY_TEXT
+from experiments.drawing import charts
+from experiments.drawing.curves import Look
+from experiments.regressors.networks import NONLINEARITY_TEXT
 
 NONLINEARITY_COLOURS = {
     "identity": charts.BLUE,

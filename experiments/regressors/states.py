@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, in_decades, to_numpy
-from experiments.regression.flow import LayerFlow
+from experiments.drawing.numbers import Floats, in_decades, to_numpy
+from experiments.regressors.flow import LayerFlow
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.progress import Progress
 
-from experiments.common.errors import UnknownExperimentError
-from experiments.common.options import Options
-from experiments.common.result import Result
+from experiments.app.errors import UnknownExperimentError
+from experiments.app.options import Options
+from experiments.app.result import Result
 
 CATALOGUE = {
     "gradient-flow": "See the gradient vanish and explode through time, before and after training",
@@ -44,7 +44,7 @@ class Experiment:
     question : str
         What it measures an answer to.
     options : type
-        A frozen dataclass derived from :class:`~experiments.common.options.Options`.
+        A frozen dataclass derived from :class:`~experiments.app.options.Options`.
     run : callable
         ``run(options, progress)`` measures and returns a Result; ``progress`` takes its tasks.
     letter : str

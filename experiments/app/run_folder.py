@@ -34,10 +34,11 @@ from typing import Any
 import vl_convert
 
 import tinygrad182 as tg
-from experiments.common.errors import OutputError
-from experiments.common.report import render_report, render_sheet
-from experiments.common.result import Figure, Result, Table, Value
-from experiments.common.words import printable
+from experiments.app.errors import OutputError
+from experiments.app.report import render_report, render_sheet
+from experiments.app.result import Result
+from experiments.drawing.tables import Figure, Table, Value
+from experiments.drawing.words import printable
 from tinygrad182._html import legible
 
 RESULTS = "results.json"

@@ -8,8 +8,8 @@ from typing import Any
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.result import Row
+from experiments.drawing import charts
+from experiments.drawing.tables import Row
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.regression.data import Source
-from experiments.regression.fitting import Training, fit
-from experiments.regression.flow import FACTOR_DECADES, TARGET_TEXT, LayerFlow, measure_flow
-from experiments.regression.networks import NONLINEARITY_TEXT, Network
+from experiments.regressors.data import Source
+from experiments.regressors.fitting import Training, fit
+from experiments.regressors.flow import FACTOR_DECADES, TARGET_TEXT, LayerFlow, measure_flow
+from experiments.regressors.networks import NONLINEARITY_TEXT, Network
 from models import RecurrentRegressor
 
 MOMENT_TEXT = {"before": "before training", "after": "after training"}

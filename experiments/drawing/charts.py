@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from experiments.common.result import Row, Value
+from experiments.drawing.tables import Row, Value
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.regression.data import Source
-from experiments.regression.flow import Target, loss_of
+from experiments.regressors.data import Source
+from experiments.regressors.flow import Target, loss_of
 from models import RecurrentRegressor
 
 MAX_NORM = 1.0

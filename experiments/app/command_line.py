@@ -20,19 +20,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table as RichTable
 
 import tinygrad182 as tg
-from experiments.catalogue import CATALOGUE, Experiment, load
-from experiments.common.options import Options
-from experiments.common.result import Result, Table
-from experiments.common.run_folder import Question, Run, publish, publish_sheet, staged
-from experiments.common.terminal import (
-    Closed,
-    Grid,
-    Unheard,
-    console_for,
-    print_table,
-    printing,
-)
-from experiments.common.words import printable
+from experiments.app.catalogue import CATALOGUE, Experiment, load
+from experiments.app.options import Options
+from experiments.app.result import Result
+from experiments.app.run_folder import Question, Run, publish, publish_sheet, staged
+from experiments.app.streams import Closed, Unheard, console_for, printing
+from experiments.drawing.tables import Table
+from experiments.drawing.terminal import Grid, print_table
+from experiments.drawing.words import printable
 from tinygrad182 import _charts
 
 PROGRAM = "python -m experiments"

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from experiments.common.errors import DataError
-from experiments.regression.files import read_sequences
+from experiments.app.errors import DataError
+from experiments.regressors.files import read_sequences
 
 Array = NDArray[Any]
 

@@ -15,7 +15,7 @@ from tinygrad182 import _charts
 from tinygrad182._html import in_script
 
 if TYPE_CHECKING:  # the run folder writes the report, so only the type comes from there
-    from experiments.common.run_folder import Question, Run
+    from experiments.app.run_folder import Question, Run
 
 
 @functools.cache

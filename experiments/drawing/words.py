@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common.result import power_text
+from experiments.drawing.tables import power_text
 from tinygrad182._html import legible
 
 

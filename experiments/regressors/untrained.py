@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common import options
-from experiments.common.errors import OptionError
-from experiments.common.numbers import Floats, log10, to_numpy
-from experiments.regression.data import batch_of
-from experiments.regression.flow import loss_of
-from experiments.regression.networks import Network
+from experiments.app import options
+from experiments.app.errors import OptionError
+from experiments.drawing.numbers import Floats, log10, to_numpy
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import loss_of
+from experiments.regressors.networks import Network
 from models import RecurrentRegressor
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from experiments.common import charts
-from experiments.common.numbers import Floats
-from experiments.common.result import Row
+from experiments.drawing import charts
+from experiments.drawing.numbers import Floats
+from experiments.drawing.tables import Row
 
 
 def heatmap(

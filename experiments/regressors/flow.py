@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.common.numbers import Floats, in_decades, to_numpy
-from experiments.regression.closed_form import Scaled, linear_flow
+from experiments.drawing.numbers import Floats, in_decades, to_numpy
+from experiments.regressors.closed_form import Scaled, linear_flow
 from models import RecurrentRegressor
 
 Target = Literal["last", "all"]
