@@ -76,6 +76,6 @@ def load(name: str) -> Experiment:
         near = difflib.get_close_matches(name.replace("_", "-"), CATALOGUE, n=1)
         hint = f"Did you mean {near[0]}?" if near else "'python -m experiments' lists them."
         raise UnknownExperimentError(f"There is no experiment {name!r}. {hint}")
-    experiment = import_module(f"experiments.{name.replace('-', '_')}").EXPERIMENT
+    experiment = import_module(f"experiments.questions.{name.replace('-', '_')}").EXPERIMENT
     assert isinstance(experiment, Experiment)
     return experiment

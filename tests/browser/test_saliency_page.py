@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from experiments.decoding.saliency import Saliency, passage, saliency, telling
-from experiments.decoding.saliency_views import expectation, text_chart
-from experiments.decoding.text import Corpus
+from experiments.questions.char_lm.saliency import Saliency, passage, saliency, telling
+from experiments.questions.char_lm.saliency_figures import expectation, text_chart
+from experiments.questions.char_lm.text import Corpus
 from models import CharLM
 from tests.browser.texts import clipped, overlapping, texts
 from tests.experiments.texts import a_text

@@ -5,9 +5,9 @@ import pytest
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments import beam_cost
 from experiments.app.command_line import main
-from experiments.decoding import cost
+from experiments.questions import beam_cost
+from experiments.questions.beam_cost import measure as cost
 from tests.support import device
 
 SMALL = {

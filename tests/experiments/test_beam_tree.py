@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from experiments import beam_tree
 from experiments.app.command_line import main
-from experiments.decoding import tree
+from experiments.questions import beam_tree
+from experiments.questions.beam_tree import tree
 
 
 def result(**options):

@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from experiments import cell_path
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.drawing.numbers import signed_share, to_numpy
 from experiments.drawing.words import percent
+from experiments.questions import cell_path
+from experiments.questions.cell_path import measure as routes
+from experiments.questions.cell_path.gates import cell_parts, run_gates, sigmoid
+from experiments.questions.cell_path.gates import cell_path as path_by_hand
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of, mse_gradient
 from experiments.regressors.networks import regressor
-from experiments.routes import measure as routes
-from experiments.routes.gates import cell_parts, run_gates, sigmoid
-from experiments.routes.gates import cell_path as path_by_hand
 
 
 def setting(target, bias=1.0, length=6):

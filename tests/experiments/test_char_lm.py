@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments import char_lm
 from experiments.app.command_line import main
 from experiments.app.errors import DataError, OptionError
-from experiments.decoding import saliency
-from experiments.decoding.continuations import (
+from experiments.questions import char_lm
+from experiments.questions.char_lm import saliency
+from experiments.questions.char_lm.continuations import (
     Continuation,
     Sample,
     continuations,
     log_probabilities,
     long_samples,
 )
-from experiments.decoding.language import History, Learner, model_of, sequences
-from experiments.decoding.ngrams import ngram_losses
-from experiments.decoding.text import LEAST, Corpus
+from experiments.questions.char_lm.measure import History, Learner, model_of, sequences
+from experiments.questions.char_lm.ngrams import ngram_losses
+from experiments.questions.char_lm.text import LEAST, Corpus
 from models import CharLM
 from tests.experiments.texts import a_text
 from tests.support import assert_close, assert_same_bits

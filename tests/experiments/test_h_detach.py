@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments import h_detach
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
-from experiments.detaching import measure
-from experiments.detaching.blocked import passing, predict
 from experiments.drawing.numbers import to_numpy
+from experiments.questions import h_detach
+from experiments.questions.cell_path.gates import run_gates
+from experiments.questions.h_detach import measure
+from experiments.questions.h_detach.blocked import passing, predict
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import regressor
-from experiments.routes.gates import run_gates
 from tests.experiments.by_hand import draw, run
 
 

@@ -7,16 +7,16 @@ import pytest
 
 import tinygrad182 as tg
 from experiments.app.errors import OptionError
-from experiments.linear import measure as measured
-from experiments.linear.measure import linear_flow
-from experiments.linear.spectrum import (
+from experiments.questions.linear_rnn import EXPERIMENT, LinearRnnOptions
+from experiments.questions.linear_rnn import measure as measured
+from experiments.questions.linear_rnn.measure import linear_flow
+from experiments.questions.linear_rnn.spectrum import (
     eigenvalues,
     exponent_bound,
     power_norms,
     slope_bound,
     special,
 )
-from experiments.linear_rnn import EXPERIMENT, LinearRnnOptions
 from experiments.regressors import flow
 from experiments.regressors.networks import Network
 from experiments.regressors.untrained import probe

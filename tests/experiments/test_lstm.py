@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments import lstm
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
-from experiments.cells import views
-from experiments.cells.measure import Seen, keeps_more
 from experiments.drawing import charts
 from experiments.drawing.numbers import to_numpy
+from experiments.questions import lstm
+from experiments.questions.cell_path.gates import cell_parts, run_gates
+from experiments.questions.lstm import figures as views
+from experiments.questions.lstm.measure import Seen, keeps_more
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import LayerFlow, loss_of, mse_gradient
 from experiments.regressors.networks import regressor
 from experiments.regressors.states import StateCurve, state_curves
-from experiments.routes.gates import cell_parts, run_gates
 
 SMALL = {"length": 12, "hidden_size": 4, "batch": 3, "repeats": 2, "scale": (1.0, 8.0)}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.app.errors import OptionError
-from experiments.gains import measure as gains
-from experiments.nonlinearity import EXPERIMENT, NonlinearityOptions
+from experiments.questions.nonlinearity import EXPERIMENT, NonlinearityOptions
+from experiments.questions.nonlinearity import measure as gains
 from experiments.regressors.networks import Network
 from experiments.regressors.untrained import UntrainedOptions, probe
 from tests.experiments import by_hand
@@ -100,7 +100,7 @@ def test_a_gradient_that_dies_is_said_and_does_not_spoil_the_rest():
 @pytest.fixture
 def quick(monkeypatch):
     """No sweep over input sizes."""
-    monkeypatch.setattr("experiments.nonlinearity.SCALES", 1)
+    monkeypatch.setattr("experiments.questions.nonlinearity.SCALES", 1)
 
 
 def captioned(**options):
@@ -166,8 +166,8 @@ def run_with(monkeypatch, **wrong):
         seen = right(*arguments)
         return replace(seen, **{name: change(seen) for name, change in wrong.items()})
 
-    monkeypatch.setattr("experiments.nonlinearity.see", spoilt)
-    monkeypatch.setattr("experiments.nonlinearity.SCALES", 1)
+    monkeypatch.setattr("experiments.questions.nonlinearity.see", spoilt)
+    monkeypatch.setattr("experiments.questions.nonlinearity.SCALES", 1)
     sizes = {"length": 30, "hidden_size": 8, "batch": 4, "repeats": 1}
     found = by_hand.run(EXPERIMENT, spectral_radius=(2.0,), **sizes)
     return [i for i, claim in enumerate(found.claims) if not claim.holds]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments import penalty
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
-from experiments.penalties.measure import FirstNumber, Learned, Way, learn, penalty_of
+from experiments.questions import penalty
+from experiments.questions.penalty.measure import FirstNumber, Learned, Way, learn, penalty_of
 from experiments.regressors.fitting import Training
 from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import Network

@@ -8,12 +8,19 @@ import pytest
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments import char_lm
-from experiments.decoding import saliency as measured
-from experiments.decoding import saliency_views
-from experiments.decoding.language import Learner
-from experiments.decoding.saliency import Saliency, by_lag, of_text, passage, saliency, telling
-from experiments.decoding.text import Corpus
+from experiments.questions import char_lm
+from experiments.questions.char_lm import saliency as measured
+from experiments.questions.char_lm import saliency_figures as saliency_views
+from experiments.questions.char_lm.measure import Learner
+from experiments.questions.char_lm.saliency import (
+    Saliency,
+    by_lag,
+    of_text,
+    passage,
+    saliency,
+    telling,
+)
+from experiments.questions.char_lm.text import Corpus
 from models import CharLM
 from tests.experiments.texts import a_text
 from tests.support import assert_close

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments import sensitivity
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
-from experiments.memory import unit as units
-from experiments.memory.gates import gate_of, see_cells
-from experiments.memory.unit import (
+from experiments.questions import sensitivity
+from experiments.questions.sensitivity import measure as units
+from experiments.questions.sensitivity.cells import gate_of, see_cells
+from experiments.questions.sensitivity.measure import (
     FORMS,
     coefficients,
     fitted_power,

@@ -8,11 +8,11 @@ import pytest
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments import skip
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.drawing.numbers import to_numpy
-from experiments.skips import measure as skips
+from experiments.questions import skip
+from experiments.questions.skip import measure as skips
 
 SIGMA = {
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.flow import views
-from experiments.flow.words import headline, sentences
+from experiments.questions.gradient_flow import figures as views
+from experiments.questions.gradient_flow.words import headline, sentences
 from experiments.regressors.data import RandomSequences
 from experiments.regressors.fitting import Training, fit
 from experiments.regressors.flow import LayerFlow, loss_of

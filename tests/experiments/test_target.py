@@ -8,11 +8,11 @@ import pytest
 import tinygrad182 as tg
 from experiments.app.errors import OptionError
 from experiments.drawing.tables import power_text
+from experiments.questions.target import EXPERIMENT, TargetOptions, becomes
+from experiments.questions.target import measure as targets
+from experiments.questions.target.triangle import MOST, triangle
 from experiments.regressors.networks import Network
 from experiments.regressors.untrained import UntrainedOptions, probe
-from experiments.target import EXPERIMENT, TargetOptions, becomes
-from experiments.targets import measure as targets
-from experiments.targets.triangle import MOST, triangle
 from tests.experiments import by_hand
 
 SMALL = {"length": 12, "hidden_size": 4, "batch": 3}

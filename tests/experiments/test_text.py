@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.app.errors import DataError
-from experiments.decoding.ngrams import ngram_losses
-from experiments.decoding.text import (
+from experiments.questions.char_lm.ngrams import ngram_losses
+from experiments.questions.char_lm.text import (
     LEAST,
     Corpus,
     beginnings,

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from experiments import training
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
-from experiments.learning import views
-from experiments.learning.measure import Learned, Task, inputs_used, learn, least_loss
+from experiments.questions import training
+from experiments.questions.training import figures as views
+from experiments.questions.training.measure import Learned, Task, inputs_used, learn, least_loss
 from experiments.regressors.data import batch_of, running_average
 from experiments.regressors.fitting import Training
 from experiments.regressors.flow import loss_of

@@ -8,11 +8,11 @@ import pytest
 import tinygrad182 as tg
 from experiments.app.errors import OptionError
 from experiments.drawing.tables import power_text
-from experiments.paths.parts import Contributions, contributions
-from experiments.paths.scalar import scalar_case, scalar_chart
+from experiments.questions.weight_paths import EXPERIMENT, WeightPathsOptions
+from experiments.questions.weight_paths.measure import Contributions, contributions
+from experiments.questions.weight_paths.scalar import scalar_case, scalar_chart
 from experiments.regressors.networks import Network
 from experiments.regressors.untrained import UntrainedOptions, probe
-from experiments.weight_paths import EXPERIMENT, WeightPathsOptions
 from tests.experiments import by_hand
 
 SMALL = {"length": 6, "hidden_size": 3, "batch": 2}
