@@ -1,4 +1,4 @@
-"""The experiments there are. A new one is a file beside this one and a line below."""
+"""The list of experiments. A new one is a package in ``questions/`` and a line below."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CATALOGUE = {
     "penalty": "Train through a vanishing gradient, with a penalty on its flow",
     "char-lm": "Learn a text a character at a time, and search for the likeliest thing to say",
 }
-"""Name and summary. The module has the name with underscores and defines ``EXPERIMENT``. Listing
+"""Name and summary. The package has the name with underscores and defines ``EXPERIMENT``. Listing
 the experiments imports none of them, so it takes no time and needs no plotting library."""
 
 

@@ -1,7 +1,7 @@
 """What an experiment hands back: words, claims, figures and tables.
 
-The common layer turns it into ``results.json``, CSV files, PNG files, the report and the table in
-the terminal, so an experiment writes no file and prints nothing.
+``run_folder`` turns it into ``results.json``, CSV files, PNG files and the report, and ``command_line``
+prints it. So an experiment writes no file and prints nothing.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Questions: a package each, with the name of its command. How to add one: see app/catalogue.py."""
+"""One package for each question, with the name of its command."""

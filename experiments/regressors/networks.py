@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -135,3 +136,8 @@ def regressor(
         if name.startswith("weight"):
             parameter.assign(parameter.detach() * scale)
     return model
+
+
+def gate_of(forget_bias: float) -> float:
+    """Return σ(b), the forget gate at a bias with nothing added to it."""
+    return 0.5 * (1.0 + math.tanh(0.5 * forget_bias))  # which does not overflow

@@ -8,26 +8,22 @@ with the same output. Steps of the model are counted as well, for they do not de
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.progress import Progress
 
-import tinygrad182 as tg
 from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.options import Options
 from experiments.app.result import Claim, Result
-from experiments.questions.beam_cost import figures as views
+from experiments.questions.beam_cost import figures, words
 from experiments.questions.beam_cost.measure import (
-    Cost,
     Decoder,
-    algorithm_1,
-    apart,
-    beams,
+    Found,
+    compare_with_algorithm_1,
     measure,
-    slope,
+    slopes,
 )
 
 SAME = 1e-10
@@ -35,9 +31,6 @@ SAME = 1e-10
 
 MIDWAY = 1.5
 """Between a slope of 1 and one of 2."""
-
-LAST = 3
-"""Slopes are taken over the greatest lengths, where what does not depend on T matters least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,32 +71,6 @@ class BeamCostOptions(Options):
             raise OptionError("--length needs two different lengths: a slope is measured over them")
 
 
-@dataclass(frozen=True)
-class Found:
-    """All that was measured.
-
-    Attributes
-    ----------
-    by_length : dict of int to list of Cost
-        For the smallest and the largest vocabulary.
-    by_width, by_vocabulary : list of Cost
-    algorithm_1 : float
-        The largest difference between the beams of Algorithm 1 and ours.
-    """
-
-    by_length: dict[int, list[Cost]]
-    by_width: list[Cost]
-    by_vocabulary: list[Cost]
-    algorithm_1: float
-
-    @property
-    def all(self) -> list[Cost]:
-        """Every search that was made, once."""
-        lengths = [cost for costs in self.by_length.values() for cost in costs]
-        found = [*lengths, *self.by_width, *self.by_vocabulary]
-        return list({(cost.length, cost.width, cost.vocabulary): cost for cost in found}.values())
-
-
 def run(opts: BeamCostOptions, progress: Progress) -> Result:
     """Time every search, both ways."""
     lengths, widths = sorted(set(opts.length)), sorted(set(opts.beam_width))
@@ -130,34 +97,12 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     )
     return Result(
         options=opts,
-        headline=headline(found),
-        reading=sentences(opts, found),
+        headline=words.headline(found),
+        reading=words.sentences(opts, found),
         claims=claims(opts, found),
-        figures=views.figures(found.by_length, found.by_width, found.by_vocabulary),
-        tables=views.tables(found.all),
+        figures=figures.figures(found.by_length, found.by_width, found.by_vocabulary),
+        tables=figures.tables(found.all),
     )
-
-
-def compare_with_algorithm_1(
-    opts: BeamCostOptions, vocabulary: int, widths: Sequence[int]
-) -> float:
-    """The largest difference between the final beams, over the widths."""
-    decoder = Decoder(vocabulary, opts.hidden_size, opts.seed, opts.device)
-    stored, _ = decoder.steps()
-    length = min(opts.at_length, 32)
-    differences = []
-    for width in widths:
-        result = tg.decode.beam_search(stored, decoder.zero_state(), 0, width, length, state_axis=1)
-        assert isinstance(result, tg.decode.SearchResult)
-        theirs = algorithm_1(stored, decoder.zero_state(), length, width)
-        differences.append(apart(beams(result), theirs))
-    return max(differences)
-
-
-def slopes(costs: Sequence[Cost], field: str) -> float:
-    """Log-log slope over the greatest lengths."""
-    last = costs[-LAST:]
-    return slope([cost.length for cost in last], [getattr(cost, field) for cost in last])
 
 
 def claims(opts: BeamCostOptions, found: Found) -> tuple[Claim, ...]:
@@ -206,43 +151,6 @@ def claims(opts: BeamCostOptions, found: Found) -> tuple[Claim, ...]:
             why="The same; 2 is the limit, for what does not grow with T² takes part of shorter searches.",
         ),
     )
-
-
-def headline(found: Found) -> str:
-    """What the longest search costs both ways."""
-    costs = next(iter(found.by_length.values()))
-    longest = costs[-1]
-    return (
-        f"At T = {longest.length} (K = {longest.width}, M = {longest.vocabulary}) storing the state takes "
-        f"{longest.stored * 1e3:.0f} ms and running again {longest.again * 1e3:.0f} ms, "
-        f"{longest.again / longest.stored:.0f} times as long, for the same hypotheses; slopes over T: "
-        f"{slopes(costs, 'stored'):.2f} and {slopes(costs, 'again'):.2f}."
-    )
-
-
-def sentences(opts: BeamCostOptions, found: Found) -> tuple[str, ...]:
-    """Slopes over T, K and M, and what has to be stored."""
-    said = [
-        "A hypothesis must store its tokens, its log-probability and the model's state after the last "
-        f"step: for this LSTM 2 × {opts.hidden_size} numbers (hidden state and cell state). From the "
-        "tokens alone the state can be computed again, at the price below."
-    ]
-    for vocabulary, costs in found.by_length.items():
-        last = costs[-LAST:]
-        said.append(
-            f"M = {vocabulary}, K = {costs[0].width}, T from {last[0].length} to {last[-1].length}: slope "
-            f"{slopes(costs, 'stored'):.2f} stored, {slopes(costs, 'again'):.2f} run again. The source's "
-            "T²·K·M log M is an upper bound: exactly it is T²·K·(one model step) + T·K·M."
-        )
-    for costs, name in ((found.by_width, "width"), (found.by_vocabulary, "vocabulary")):
-        if len(costs) > 1:
-            first, last_cost = costs[0], costs[-1]
-            said.append(
-                f"Over the {name}, from {getattr(first, name)} to {getattr(last_cost, name)} at T = "
-                f"{first.length}: {first.stored * 1e3:.1f} to {last_cost.stored * 1e3:.1f} ms stored, "
-                f"{first.again * 1e3:.0f} to {last_cost.again * 1e3:.0f} ms run again."
-            )
-    return tuple(said)
 
 
 EXPERIMENT = Experiment(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import tinygrad182 as tg
 from models import CharLM
+
+if TYPE_CHECKING:
+    from experiments.questions.beam_cost import BeamCostOptions
 
 FIRST_CHARACTER = 0x4E00
 """Vocabularies are made of consecutive characters from here on: there are enough."""
@@ -163,3 +166,55 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     2.0
     """
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+LAST = 3
+"""Slopes are taken over the greatest lengths, where what does not depend on T matters least."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that was measured.
+
+    Attributes
+    ----------
+    by_length : dict of int to list of Cost
+        For the smallest and the largest vocabulary.
+    by_width, by_vocabulary : list of Cost
+    algorithm_1 : float
+        The largest difference between the beams of Algorithm 1 and ours.
+    """
+
+    by_length: dict[int, list[Cost]]
+    by_width: list[Cost]
+    by_vocabulary: list[Cost]
+    algorithm_1: float
+
+    @property
+    def all(self) -> list[Cost]:
+        """Every search that was made, once."""
+        lengths = [cost for costs in self.by_length.values() for cost in costs]
+        found = [*lengths, *self.by_width, *self.by_vocabulary]
+        return list({(cost.length, cost.width, cost.vocabulary): cost for cost in found}.values())
+
+
+def compare_with_algorithm_1(
+    opts: BeamCostOptions, vocabulary: int, widths: Sequence[int]
+) -> float:
+    """The largest difference between the final beams, over the widths."""
+    decoder = Decoder(vocabulary, opts.hidden_size, opts.seed, opts.device)
+    stored, _ = decoder.steps()
+    length = min(opts.at_length, 32)
+    differences = []
+    for width in widths:
+        result = tg.decode.beam_search(stored, decoder.zero_state(), 0, width, length, state_axis=1)
+        assert isinstance(result, tg.decode.SearchResult)
+        theirs = algorithm_1(stored, decoder.zero_state(), length, width)
+        differences.append(apart(beams(result), theirs))
+    return max(differences)
+
+
+def slopes(costs: Sequence[Cost], field: str) -> float:
+    """Log-log slope over the greatest lengths."""
+    last = costs[-LAST:]
+    return slope([cost.length for cost in last], [getattr(cost, field) for cost in last])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
@@ -18,11 +17,9 @@ from experiments.app.catalogue import Experiment
 from experiments.app.options import Options
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING
-from experiments.drawing.tables import Column, Figure, Row, Table
-from experiments.questions.beam_tree.tree import LENGTH, START, WORDS, in_words, initial, step
-
-if TYPE_CHECKING:
-    import altair as alt
+from experiments.questions.beam_tree import figures, words
+from experiments.questions.beam_tree.measure import Search, search
+from experiments.questions.beam_tree.tree import LENGTH, START, in_words, initial, step
 
 SOURCE = [
     [("neural", -0.65), ("network", -0.73)],
@@ -49,31 +46,6 @@ class BeamTreeOptions(Options):
             options.at_least("beam-width", width, 1)
 
 
-@dataclass(frozen=True)
-class Search:
-    """A search of one width, and what became of the true optimum."""
-
-    width: int
-    result: tg.decode.SearchResult
-    lattice: tg.decode.Lattice
-    optimum: tg.decode.Hypothesis
-
-    @property
-    def dropped(self) -> int | None:
-        """The step at which the optimum was dropped."""
-        return self.lattice.dropped(self.optimum.tokens)
-
-    @property
-    def missed(self) -> float:
-        """How much better the optimum is."""
-        return self.optimum.score - self.result.score
-
-    def kept(self, length: int) -> list[tuple[str, float]]:
-        """What is stored after a step, best first."""
-        nodes = self.lattice.nodes()[length - 1]
-        return [(in_words(n.tokens), n.log_probability) for n in nodes if n.fate != "pruned"]
-
-
 def run(opts: BeamTreeOptions, progress: Progress) -> Result:
     """Search with every width, and exhaustively."""
     task = progress.add_task("widths", total=len(set(opts.beam_width)) + 1)
@@ -86,19 +58,12 @@ def run(opts: BeamTreeOptions, progress: Progress) -> Result:
         progress.advance(task)
     return Result(
         options=opts,
-        headline=headline(found),
-        reading=tuple(sentence(each) for each in found),
+        headline=words.headline(found),
+        reading=tuple(words.sentence(each) for each in found),
         claims=claims(found, whole),
-        figures=figures(found, whole),
-        tables=tables(found, whole),
+        figures=figures.figures(found, whole),
+        tables=figures.tables(found, whole),
     )
-
-
-def search(device: str, width: int, optimum: tg.decode.Hypothesis) -> Search:
-    """Search the tree with one width."""
-    result = tg.decode.beam_search(step, initial(device), START, width, LENGTH, trace=True)
-    assert isinstance(result, tg.decode.SearchResult)
-    return Search(width, result, result.lattice, optimum)
 
 
 def claims(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Claim, ...]:
@@ -156,136 +121,6 @@ def difference(found: Sequence[tuple[str, float]], expected: Sequence[tuple[str,
     if [words for words, _ in found] != [words for words, _ in expected]:
         return float("inf")
     return max(abs(a - b) for (_, a), (_, b) in zip(found, expected, strict=True))
-
-
-def headline(found: Sequence[Search]) -> str:
-    """What the widths find, and whether they know that they found the best."""
-    said = []
-    for each in found:
-        best = each.result.best
-        text = f"K = {each.width} returns “{in_words(best.tokens)}” ({best.log_probability:.2f})"
-        if each.result.certified:
-            text += ", certified to be the most likely of all"
-        else:
-            text += f", with a gap of at most {each.result.gap:.2f} (in truth {each.missed:.2f})"
-        said.append(text)
-    return "; ".join(said) + "."
-
-
-def sentence(each: Search) -> str:
-    """What one width stores, and where it drops the optimum."""
-    steps = [
-        f"after step {length} {', '.join(f'“{words}” {value:.2f}' for words, value in kept)}"
-        for length in range(1, LENGTH + 1)
-        for kept in [each.kept(length)]
-    ]
-    optimum = in_words(each.optimum.tokens)
-    fate = (
-        f"“{optimum}” is never dropped"
-        if each.dropped is None
-        else f"“{optimum}” is dropped at step {each.dropped}, where its first {each.dropped} words are "
-        "not among the best"
-    )
-    return f"K = {each.width} stores {'; '.join(steps)}. {fate}."
-
-
-def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Figure, ...]:
-    """The whole tree, and what each width sees of it."""
-    drawn = [
-        Figure(
-            "tree",
-            "The whole tree",
-            "Every edge carries the log-probability of its word given those before; every node the sum. "
-            "The orange path is the most likely sequence: its second word is not the likelier one.",
-            chart(whole.lattice, whole.best, "All eight sequences"),
-        )
-    ]
-    for each in found:
-        drawn.append(
-            Figure(
-                f"beam_{each.width}",
-                f"Beam width {each.width}",
-                "Blue is stored, at the last step green; grey was a candidate and is not. "
-                + (
-                    "The most likely sequence survives every step."
-                    if each.dropped is None
-                    else f"The orange path ends at step {each.dropped}: from there on the most likely "
-                    "sequence cannot be found."
-                ),
-                chart(each.lattice, each.optimum, f"Beam search, K = {each.width}"),
-            )
-        )
-    return tuple(drawn)
-
-
-def chart(
-    lattice: tg.decode.Lattice, optimum: tg.decode.Hypothesis, title: str
-) -> alt.TopLevelMixin:
-    """A lattice as the course draws its tree."""
-    return lattice.chart(words=WORDS, optimum=optimum.tokens, most=8, title=title)
-
-
-def tables(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Table, ...]:
-    """The certificates, what is stored, and all sequences."""
-    summary: list[Row] = [
-        {
-            "width": each.width,
-            "found": in_words(each.result.tokens),
-            "log_probability": each.result.log_probability,
-            "bound": each.result.bound,
-            "gap": each.result.gap,
-            "missed": each.missed,
-            "certified": each.result.certified,
-            "dropped": each.dropped,
-            "asked": each.result.expanded,
-        }
-        for each in found
-    ]
-    stored: list[Row] = [
-        {"width": each.width, "step": length, "rank": rank, "prefix": words, "log_probability": v}
-        for each in found
-        for length in range(1, LENGTH + 1)
-        for rank, (words, v) in enumerate(each.kept(length), 1)
-    ]
-    every: list[Row] = [
-        {"rank": rank, "sequence": in_words(h.tokens), "log_probability": h.log_probability}
-        for rank, h in enumerate(whole, 1)
-    ]
-    number = Column("log_probability", "log-probability", ".2f")
-    return (
-        Table(
-            "searches",
-            "What each width finds, and what it knows about it",
-            summary,
-            (
-                Column("width", "K"),
-                Column("found", "best found"),
-                number,
-                Column("bound", "bound", ".2f"),
-                Column("gap", "gap", ".2f"),
-                Column("missed", "missed", ".2f"),
-                Column("certified", "certified"),
-                Column("dropped", "optimum dropped at step"),
-                Column("asked", "prefixes asked about"),
-            ),
-            note="No sequence is better than the bound; the gap is what can have been missed at most, "
-            "“missed” what was, by exhaustive search.",
-            printed=True,
-        ),
-        Table(
-            "stored",
-            "What is stored after each step",
-            stored,
-            (Column("width", "K"), Column("step", "step"), Column("prefix", "prefix"), number),
-            printed=True,
-        ),
-        Table(
-            "sequences",
-            "All sequences, by exhaustive search",
-            every,
-            (Column("rank", "rank"), Column("sequence", "sequence"), number),
-        ),
-    )
 
 
 EXPERIMENT = Experiment(

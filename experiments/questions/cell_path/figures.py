@@ -12,7 +12,7 @@ from experiments.drawing.curves import Look, curves, lags, points
 from experiments.drawing.tables import Column, Figure, Row, Table
 from experiments.questions.cell_path.measure import PARTS, Paths
 from experiments.regressors.flow import TARGET_TEXT
-from experiments.regressors.study import MOMENT_TEXT
+from experiments.regressors.measurement import MOMENT_TEXT
 
 ALONE = "cell path alone (0 hops)"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,14 @@ from numpy.typing import NDArray
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, log10, norms, relative, signed_share, to_numpy
 from experiments.questions.cell_path.gates import cell_parts, cell_path, run_gates
+from experiments.regressors.data import batch_of
 from experiments.regressors.flow import LayerFlow, Target, loss_of, mse_gradient
+from experiments.regressors.measurement import Moment
 from experiments.regressors.networks import LAYER
-from experiments.regressors.study import Moment
 from models import RecurrentRegressor
+
+if TYPE_CHECKING:
+    from experiments.questions.cell_path import CellPathOptions
 
 PARTS = {"direct": "cell path", "via h": "hidden path", "local": "local loss"}
 """What the parts of ∂L/∂c_t are called in figures."""
@@ -138,3 +143,19 @@ def see_paths(
         ),
         hop_error=float(relative(classes[0] - path, path).max()),
     )
+
+
+def see(
+    opts: CellPathOptions, model: RecurrentRegressor, bias: float, seed: int, moment: Moment
+) -> list[Paths]:
+    """Measure one network with both losses."""
+    batch = batch_of(seed, opts.batch, opts.length)
+    return [
+        see_paths(model, batch, target, opts.hops, forget_bias=bias, seed=seed, moment=moment)
+        for target in ("last", "all")
+    ]
+
+
+def pick(found: Sequence[Paths], bias: float, moment: str = "before") -> list[Paths]:
+    """The networks of a forget bias, the loss at the last step, one for each seed."""
+    return [p for p in found if (p.forget_bias, p.moment, p.target) == (bias, moment, "last")]

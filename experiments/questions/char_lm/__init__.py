@@ -8,8 +8,6 @@ depend on.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,37 +15,34 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-import tinygrad182 as tg
 from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.result import Attachment, Claim, Result
-from experiments.drawing.tables import Row, power_text
+from experiments.drawing.tables import Row
 from experiments.drawing.words import printable
-from experiments.questions.char_lm import figures as text_views
-from experiments.questions.char_lm import saliency_figures as saliency_views
+from experiments.questions.char_lm import figures, saliency_figures, words
 from experiments.questions.char_lm.continuations import (
     GREEDY,
-    ITSELF,
     Continuation,
-    Sample,
     beam,
-    continuations,
     long_samples,
     sample,
 )
-from experiments.questions.char_lm.measure import History, Learner, model_of
+from experiments.questions.char_lm.figures import loss_rows
+from experiments.questions.char_lm.measure import (
+    History,
+    by_cell,
+    compared,
+    decoded,
+    learned,
+    prepared,
+    train,
+    word_shares,
+)
 from experiments.questions.char_lm.ngrams import ngram_losses
 from experiments.questions.char_lm.saliency import BACK, Saliency, passage, saliency
-from experiments.questions.char_lm.text import (
-    Corpus,
-    beginnings,
-    corpus,
-    known_share,
-    shown,
-    words_of,
-)
-from models import CharLM
-from models.char_lm import CELLS
+from experiments.questions.char_lm.text import corpus
+from experiments.questions.char_lm.words import over, written
 
 LONGEST = 8
 """Characters n in the longest of the n-gram models."""
@@ -61,10 +56,6 @@ SAMPLES = 8
 WORDS_LEARNED = 0.9
 """The way from letters drawn at random to the text itself that a model's words must have come."""
 
-LETTERS, TEXT = "letters at random", "held-out text"
-
-COMPARED = ("rnn", "gru")
-"""Cells that learn the text beside the LSTM."""
 
 FARTHER = 1.0
 """Decades by which an LSTM or a GRU keeps more of the gradient far back than an RNN does."""
@@ -181,21 +172,21 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
         LONGEST,
     )
     progress.advance(task)
-    words = word_shares(source, samples, opts.seed)
-    losses = unknown(counting, by_cell(learner, *others))
+    shares = word_shares(source, samples, opts.seed)
+    losses = loss_rows(counting, by_cell(learner, *others))
     size = f"{source.name}; H = {opts.hidden_size}, B = {opts.batch}, T = {opts.window}, seed {opts.seed}"
     return Result(
         options=opts,
-        headline=headline(source, history, counting),
-        reading=(*sentences(history, found, stopped), *trouble, *looking_back(looked)),
-        claims=(*claims(history, counting, found, words, opts), *farther(looked)),
+        headline=words.headline(source, history, counting),
+        reading=(*words.sentences(history, found, stopped), *trouble, *words.looking_back(looked)),
+        claims=(*claims(history, counting, found, shares, opts), *farther(looked)),
         figures=(
-            *text_views.figures(history, counting, found, opts.length, size),
-            *saliency_views.figures(looked, passage(source), model.vocabulary, size),
+            *figures.figures(history, counting, found, opts.length, size),
+            *saliency_figures.figures(looked, passage(source), model.vocabulary, size),
         ),
         tables=(
-            *text_views.tables(history, found, samples, losses, words),
-            *saliency_views.tables(looked),
+            *figures.tables(history, found, samples, losses, shares),
+            *saliency_figures.tables(looked),
         ),
         attachments=(
             Attachment("model.safetensors", "The model, for --resume", learner.save),
@@ -208,132 +199,11 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     )
 
 
-def prepared(opts: CharLMOptions, source: Corpus) -> tuple[Learner, CharLMOptions]:
-    """The model to train, new or from a checkpoint, and the options as they then are."""
-    path = opts.resume
-    checkpoint = None if path is None else tg.load(path)
-    if checkpoint is None or path is None:
-        model = CharLM(
-            source.vocabulary, opts.hidden_size, opts.embedding, opts.layers, rng=opts.seed
-        )
-    else:
-        model = model_of(checkpoint, path)
-    learner = Learner(model, source, opts.batch, opts.window, opts.learning_rate)
-    if checkpoint is not None and path is not None:
-        learner.resume(checkpoint, path)
-        if len(learner.history.losses) < opts.steps:
-            learner.fits()
-    for prompt in opts.prompts:
-        model.encode(prompt)  # before an hour of training, not after
-    return learner, dataclasses.replace(
-        opts,
-        hidden_size=model.recurrent.hidden_size,
-        embedding=model.embedding.embedding_dim,
-        layers=model.recurrent.num_layers,
-        prompts=opts.prompts or beginnings(source.held_out, 3),
-    )
-
-
-def train(
-    learner: Learner, opts: CharLMOptions, progress: Progress, checkpoint: Path | None = None
-) -> str:
-    """Train with a progress bar; why it ended early, if it did."""
-    name = f"training the {learner.model.cell.upper()}"
-    bar = progress.add_task(name, total=opts.steps, completed=len(learner.history.losses))
-
-    def advance() -> None:
-        held_out = learner.history.held_out[-1]
-        progress.update(bar, advance=1, description=f"{name}: {held_out:.2f} nats per character")
-
-    def save() -> None:
-        if checkpoint is not None:
-            learner.save(checkpoint)
-
-    return learner.learn(opts.steps, opts.moments, advance, save)
-
-
-def compared(
-    lstm: Learner, source: Corpus, opts: CharLMOptions, progress: Progress
-) -> tuple[list[Learner], list[str]]:
-    """Train an RNN and a GRU of an LSTM's sizes for as many steps, if they are asked for.
-
-    Returns
-    -------
-    learners : list of Learner
-    trouble : list of str
-        A sentence about each whose training ended early.
-    """
-    opts = dataclasses.replace(opts, steps=max(1, len(lstm.history.losses)), moments=2)
-    found, trouble = [], []
-    for cell in COMPARED if opts.compare else ():
-        model = CharLM(**{**lstm.model.config, "cell": cell}, rng=opts.seed)
-        learner = Learner(model, source, opts.batch, opts.window, opts.learning_rate)
-        if stopped := train(learner, opts, progress):
-            trouble.append(f"The training of the {cell.upper()} ended early: {stopped}.")
-        found.append(learner)
-    return found, trouble
-
-
-def by_cell(*learners: Learner) -> list[Learner]:
-    """Learners in the order in which people compare them: RNN, LSTM, GRU."""
-    return sorted(learners, key=lambda learner: list(CELLS).index(learner.model.cell))
-
-
-def decoded(
-    model: CharLM, source: Corpus, opts: CharLMOptions, progress: Progress
-) -> list[Continuation]:
-    """What every method makes of every prompt."""
-    found = []
-    for prompt in progress.track(opts.prompts, description="decoding"):
-        found += continuations(
-            model,
-            prompt,
-            length=opts.length,
-            beams=sorted(set(opts.beams)),
-            temperatures=opts.temperatures,
-            expansions=opts.expansions,
-            seed=opts.seed,
-            itself=source.after(prompt, opts.length),
-        )
-    return found
-
-
-def word_shares(source: Corpus, samples: Sequence[Sample], seed: int) -> list[Row]:
-    """Shares of known words: of letters drawn one by one, of samples, and of the held-out text."""
-    known = set(words_of(source.training))
-    rng = np.random.default_rng((seed, 1))
-    texts = {LETTERS: "".join(rng.choice(list(source.training), len(source.held_out)))}
-    for each in samples:
-        # The end of a sample can be half a word.
-        whole = each.text.rpartition(" ")[0]
-        name = sample(each.temperature)
-        texts[name] = f"{texts.get(name, '')}\n{whole}"
-    texts[TEXT] = source.held_out
-    return [{"source": name, "known": known_share(text, known)} for name, text in texts.items()]
-
-
-def learned(words: Sequence[Row], name: str) -> float:
-    """How far the words of a sample are on the way from letters at random, 0, to the text, 1."""
-    shares = {str(row["source"]): float(row["known"] or 0) for row in words}
-    way = shares[TEXT] - shares[LETTERS]
-    return (shares[name] - shares[LETTERS]) / way if way else math.nan
-
-
-def unknown(counting: Sequence[float], learners: Sequence[Learner]) -> list[Row]:
-    """Rows of the models' losses on the held-out text."""
-    losses = {f"{n}-gram": loss for n, loss in enumerate(counting, start=1)}
-    losses |= {each.model.cell.upper(): each.history.held_out[-1] for each in learners}
-    return [
-        {"model": name, "loss": loss, "perplexity": float(np.exp(loss))}
-        for name, loss in losses.items()
-    ]
-
-
 def claims(
     history: History,
     counting: Sequence[float],
     found: Sequence[Continuation],
-    words: Sequence[Row],
+    shares: Sequence[Row],
     opts: CharLMOptions,
 ) -> tuple[Claim, ...]:
     """What it learned, and that searches mean what they say."""
@@ -355,7 +225,7 @@ def claims(
             f"Text sampled at temperature {opts.temperatures[0]:g} is recognizably its source: its words "
             "occur in the training text as those of the held-out text do (share of the way there from "
             "letters at random)",
-            learned(words, sample(opts.temperatures[0])),
+            learned(shares, sample(opts.temperatures[0])),
             WORDS_LEARNED,
             "at least",
             why="Counted are words of four letters or more that occur in the training text.",
@@ -403,95 +273,6 @@ def farther(looked: Sequence[Saliency]) -> tuple[Claim, ...]:
             "1. The threshold is a factor of 10.",
         ),
     )
-
-
-def looking_back(looked: Sequence[Saliency]) -> tuple[str, ...]:
-    """How far back each model looks, in a sentence."""
-    left = [f"{power_text(float(each.by_lag[BACK]))} in the {each.name}" for each in looked]
-    why = (
-        "An RNN multiplies the gradient by W_h at each step back; a gated cell has a path on which only a "
-        "gate multiplies it"
-        if len(looked) > 1
-        else "How far back a prediction looks is how much of its gradient is left there"
-    )
-    return (
-        f"{why}. Of ‖∂L/∂x‖ at the last character that was read, {', '.join(left)} is left {BACK} "
-        "characters before it (median of many predictions).",
-    )
-
-
-def over(loss: float, least: float) -> float:
-    """How many times another loss a loss is; infinite where only the other is 0, 1 where both are.
-
-    >>> over(1.0, 2.0), over(1.0, 0.0), over(0.0, 0.0)
-    (0.5, inf, 1.0)
-    """
-    if least > 0:
-        return loss / least
-    return math.inf if loss > 0 else 1.0
-
-
-def reach(history: History, moment: int) -> float:
-    """log10(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖) at a moment, for the loss of a window's last character."""
-    norms = history.gradient()[moment, 1, 0]
-    return float(norms[0] - norms[-1])
-
-
-def headline(source: Corpus, history: History, counting: Sequence[float]) -> str:
-    """What is known about the text now."""
-    return (
-        f"After {len(history.losses)} training steps on {source.name} the model leaves "
-        f"{history.held_out[-1]:.2f} nats of a held-out character unknown. Counting what follows one "
-        f"character leaves {counting[1]:.2f}; what follows {counting.index(min(counting))}, the best "
-        f"number, {min(counting):.2f}."
-    )
-
-
-def sentences(history: History, found: Sequence[Continuation], stopped: str) -> tuple[str, ...]:
-    """Gradients and searches in numbers."""
-    said = [
-        "The loss of a window's last character, on its way back to the first, ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖: "
-        f"{power_text(reach(history, 0))} before training, {power_text(reach(history, -1))} after.",
-    ]
-    for prompt in dict.fromkeys(each.prompt for each in found):
-        said += about([each for each in found if each.prompt == prompt])
-    if stopped:
-        said.append(f"Training ended early: {stopped}.")
-    return tuple(said)
-
-
-def about(found: Sequence[Continuation]) -> list[str]:
-    """The likeliest text after one prompt, how sure that is, and what a person wrote there."""
-    best = max(found, key=lambda each: each.log_probability)
-    proven = [each.method for each in found if each.certified]
-    least = min(each.bound for each in found if each.bound is not None)
-    how_sure = (
-        f"proven to be the likeliest of all ({', '.join(proven)})"
-        if proven
-        else f"no text is likelier by more than {least - best.log_probability:.2f}"
-    )
-    said = (
-        f"After “{shown(best.prompt)}” the likeliest text found is “{shown(best.text)}”, "
-        f"log-probability {best.log_probability:.2f}: {how_sure}."
-    )
-    itself = [each for each in found if each.method == ITSELF]
-    if itself:
-        said += (
-            f" What the text itself says, “{shown(itself[0].text)}”, has "
-            f"{itself[0].log_probability:.2f}: the likeliest text is not one that people write."
-            * (itself[0].log_probability < best.log_probability)
-        )
-    return [said]
-
-
-def written(found: Sequence[Continuation], samples: Sequence[Sample]) -> str:
-    """Every text in full, as a file people read."""
-    parts = [
-        f"=== {each.method}, log-probability {each.log_probability:.3f}\n{each.prompt}|{each.text}"
-        for each in found
-    ]
-    parts += [f"=== {sample(each.temperature)}\n{each.prompt}|{each.text}" for each in samples]
-    return "\n\n".join(parts) + "\n"
 
 
 EXPERIMENT = Experiment(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import altair as alt
+import numpy as np
 
 from experiments.drawing import charts
 from experiments.drawing.curves import Look, curves, points
@@ -12,7 +13,7 @@ from experiments.drawing.heatmap import heatmap
 from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Column, Figure, Row, Table
 from experiments.questions.char_lm.continuations import Continuation, Sample
-from experiments.questions.char_lm.measure import History
+from experiments.questions.char_lm.measure import History, Learner
 from experiments.questions.char_lm.text import shown
 
 TRAINING, HELD_OUT = "each training window", "held-out text"
@@ -247,3 +248,13 @@ def tables(
         ),
         Table("flow", "Gradient flow at each measured moment", flow),
     )
+
+
+def loss_rows(counting: Sequence[float], learners: Sequence[Learner]) -> list[Row]:
+    """Rows of the models' losses on the held-out text."""
+    losses = {f"{n}-gram": loss for n, loss in enumerate(counting, start=1)}
+    losses |= {each.model.cell.upper(): each.history.held_out[-1] for each in learners}
+    return [
+        {"model": name, "loss": loss, "perplexity": float(np.exp(loss))}
+        for name, loss in losses.items()
+    ]

@@ -21,14 +21,12 @@ from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING, worst
-from experiments.drawing.tables import Column, Figure, Table
-from experiments.questions.gradient_flow import figures as views
-from experiments.questions.gradient_flow import losses
-from experiments.questions.gradient_flow.words import headline, sentences
+from experiments.questions.gradient_flow import figures, words
+from experiments.questions.gradient_flow.measure import study
 from experiments.regressors.data import RandomSequences, Source, load_sequences
-from experiments.regressors.flow import FACTOR, Target
+from experiments.regressors.flow import Target
+from experiments.regressors.measurement import Measurement
 from experiments.regressors.networks import Cell, InitialWeights, Kind, Network, Nonlinearity
-from experiments.regressors.study import Measurement, Study, study
 
 DEFAULT_LENGTH = 30
 
@@ -152,11 +150,11 @@ def run(opts: GradientFlowOptions, progress: Progress) -> Result:
     measurements = [m for found in studies for m in found.measurements]
     return Result(
         options=opts,
-        headline=headline(measurements),
-        reading=sentences(studies),
+        headline=words.headline(measurements),
+        reading=words.sentences(studies),
         claims=claims(opts, measurements),
-        figures=figures(opts, studies),
-        tables=tables(opts, studies),
+        figures=figures.figures(opts, studies),
+        tables=figures.tables(opts, studies),
     )
 
 
@@ -194,163 +192,6 @@ def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tu
             )
         )
     return tuple(found)
-
-
-def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure, ...]:
-    """Gradient before and after training, hidden states, losses."""
-    measurements = [m for found in studies for m in found.measurements]
-    size = f"T = {opts.length}, H = {opts.hidden_size}"
-    drawn = gradient_figures(opts, measurements, size)
-    states = "hidden and cell state" if opts.cell == "lstm" else "hidden state"
-    drawn.append(
-        Figure(
-            "hidden_states",
-            f"The {states} at each time step",
-            "Norm over the batch and the hidden units. "
-            + (
-                "Every unit of h is in [−1, 1]; c has no bound."
-                if opts.cell == "lstm"
-                else "tanh keeps every unit in [−1, 1]; the others have no bound."
-            ),
-            views.moments_chart(
-                measurements, "state", f"The size of the {states} at each time step", size
-            ),
-        )
-    )
-    if opts.steps:
-        drawn.append(
-            Figure(
-                "loss",
-                "The loss during training",
-                "Mean squared error of the running average on each training batch.",
-                losses.loss_chart(studies, "The loss during training", size),
-            )
-        )
-    return tuple(drawn)
-
-
-def gradient_figures(
-    opts: GradientFlowOptions, measurements: Sequence[Measurement], size: str
-) -> list[Figure]:
-    """Gradient before training, after it, and both in one."""
-    before = [m for m in measurements if m.moment == "before"]
-    after = [m for m in measurements if m.moment == "after"]
-    reach = "How much of the gradient reaches each time step"
-    backwards = f"before training, {size}; the gradient flows from right to left"
-    trained = f"after {opts.steps} training steps, {size}"
-    both = "The gradient before and after training"
-    first = Figure(
-        "gradient_flow",
-        "The gradient at each time step, before training",
-        "The gradient starts at the last step, on the right, and flows to the left. "
-        f"{marks(before)}A gap in a curve is a gradient that is exactly zero, or no finite number.",
-        views.gradient_chart(before, reach, backwards),
-    )
-    if not after:
-        return [first]
-    second = Figure(
-        "gradient_flow_after",
-        "The gradient at each time step, after training",
-        "The same on the same batch, with what the networks have learned"
-        + (": each has its own W_h now, and so its own dashed slope." if slope(after) else "."),
-        views.gradient_chart(after, reach, trained),
-    )
-    third = Figure(
-        "gradient_before_after",
-        "What training changed",
-        "The measured curves of the two figures above.",
-        views.moments_chart(measurements, "gradient", both, f"{opts.steps} training steps, {size}"),
-    )
-    return [first, second, third]
-
-
-def slope(measurements: Sequence[Measurement]) -> bool:
-    """Whether a slope is drawn beside any curve."""
-    return any(m.has_slope for m in measurements)
-
-
-def marks(measurements: Sequence[Measurement]) -> str:
-    """What is drawn beside the curves, in sentences."""
-    said = ""
-    if slope(measurements):
-        said += (
-            "Dashed: the slope of the largest eigenvalue magnitude |λ|max of W_h, for the loss at the "
-            "last step; where every step has a loss, their gradients add up to another curve. "
-        )
-    if any(m.flow.closed_form is not None for m in measurements):
-        said += (
-            "Circles: the closed form of the linear network, computed without the autodiff engine. "
-        )
-    return said
-
-
-RADIUS = Column("spectral_radius", "spectral radius", "g")
-"""What W_h starts with."""
-
-SUMMARY = (
-    Column("moment", "training"),
-    Column("eigenvalue", "|λ|max", ".3f"),
-    Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
-    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
-    Column("decades_per_step", "decades/step", "+.3f"),
-    Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
-    Column("verdict", "the gradient"),
-    Column("closed_form_error", "closed form ±", ".0e"),
-    Column("loss", "loss", ".3g"),
-)
-
-LSTM_SUMMARY = (
-    Column("moment", "training"),
-    Column("gradient_last_log10", "at step T", log10=True),
-    Column("gradient_first_log10", "at step 1", log10=True),
-    *(column for column in SUMMARY if column.key in {"decades_per_step", "verdict", "loss"}),
-)
-"""The columns for the gradient by h or c; an LSTM has four W_h, and no closed form."""
-
-LSTM_NOTE = (
-    f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "
-    "larger than at step T. With a loss at every step T gradients add up, so there it explodes "
-    "only if the slope, continued over all steps, exceeds the same factor. It dies where it is "
-    "exactly zero. Decades per step: fitted to the last third of the lags, counted backwards in "
-    "time."
-)
-SUMMARY_NOTE = (
-    f"{LSTM_NOTE} With the loss at the last step alone, log10 |λ|max is to be compared with them. "
-    "Closed form: largest relative error of any step."
-)
-
-
-def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
-    """Numbers per network for people; numbers per time step and training step for programs."""
-    measurements = [m for found in studies for m in found.measurements]
-    lstm = opts.cell == "lstm"
-    keys = [Column("nonlinearity", "cell" if lstm else "nonlinearity"), Column("target", "loss at")]
-    if opts.layers > 1:
-        keys.append(Column("layer", "layer"))
-    if lstm:
-        keys.append(Column("state", "state"))
-    verdicts, radii = views.verdict_rows(measurements)
-    return (
-        Table(
-            "verdicts",
-            "What becomes of the gradient on its way back, before → after training",
-            verdicts,
-            (*keys, *(Column(radius, radius) for radius in radii)),
-            "×: how large the gradient is at step 1, in units of that at step T."
-            if lstm
-            else "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
-            printed=True,
-        ),
-        Table(
-            "summary",
-            "Each network in numbers",
-            views.summary_rows(measurements),
-            (*keys, RADIUS, *(LSTM_SUMMARY if lstm else SUMMARY)),
-            LSTM_NOTE if lstm else SUMMARY_NOTE,
-        ),
-        Table("flow", "Each layer at each time step", views.step_rows(measurements)),
-        *([Table("loss", "Each training step", losses.loss_rows(studies))] * bool(opts.steps)),
-    )
 
 
 EXPERIMENT = Experiment(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import altair as alt
 import numpy as np
@@ -11,9 +11,15 @@ import numpy as np
 from experiments.drawing import charts
 from experiments.drawing.curves import points
 from experiments.drawing.numbers import log10, worst
-from experiments.drawing.tables import Row, Value, power_text
-from experiments.regressors.looks import curve_colour
-from experiments.regressors.study import MOMENT_TEXT, Measurement
+from experiments.drawing.tables import Column, Figure, Row, Table, Value, power_text
+from experiments.questions.gradient_flow.measure import Study
+from experiments.regressors.flow import FACTOR, TARGET_TEXT
+from experiments.regressors.looks import curve_colour, nonlinearity_colour
+from experiments.regressors.measurement import MOMENT_TEXT, Measurement
+from experiments.regressors.networks import NONLINEARITY_TEXT
+
+if TYPE_CHECKING:
+    from experiments.questions.gradient_flow import GradientFlowOptions
 
 GRADIENT = "‖∂L/∂{}‖"
 
@@ -231,4 +237,211 @@ def _moment_rows(measurement: Measurement, quantity: Literal["gradient", "state"
             "moment": MOMENT_TEXT[measurement.moment],
         },
         flow.gradient if quantity == "gradient" else log10(flow.state),
+    )
+
+
+def loss_rows(studies: Sequence[Study]) -> list[Row]:
+    """Return a row for each training step of each network."""
+    return [
+        {
+            "nonlinearity": study.network.nonlinearity,
+            "spectral_radius": study.network.radius,
+            "target": study.network.target,
+            "training_step": step,
+            "loss": loss,
+        }
+        for study in studies
+        for step, loss in enumerate(study.training.losses, start=1)
+    ]
+
+
+def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLevelMixin:
+    """Loss of each training batch, in the same grid as the gradients."""
+    rows: list[Row] = []
+    for study in studies:
+        rows += points(
+            {
+                "column": f"spectral radius {study.network.radius:g}",
+                "row": TARGET_TEXT[study.network.target],
+                "nonlinearity": NONLINEARITY_TEXT[study.network.nonlinearity],
+            },
+            log10(study.training.losses),
+        )
+    last = max(len(study.training.losses) for study in studies)
+    line = (
+        alt.Chart()
+        .mark_line(strokeWidth=1.6, point=last == 1)  # a line needs two points
+        .encode(
+            x=charts.steps(last, "training step"),
+            y=charts.powers((row["value"] for row in rows), "mean squared error"),
+            color=nonlinearity_colour(study.network.nonlinearity for study in studies),
+            tooltip=[
+                "nonlinearity:N",
+                alt.Tooltip("step:Q", title="training step"),
+                alt.Tooltip("value:Q", title="log10 of the loss", format=".3f"),
+            ],
+        )
+    )
+    return charts.panels([line], rows, title=title, subtitle=subtitle)
+
+
+def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure, ...]:
+    """Gradient before and after training, hidden states, losses."""
+    measurements = [m for found in studies for m in found.measurements]
+    size = f"T = {opts.length}, H = {opts.hidden_size}"
+    drawn = gradient_figures(opts, measurements, size)
+    states = "hidden and cell state" if opts.cell == "lstm" else "hidden state"
+    drawn.append(
+        Figure(
+            "hidden_states",
+            f"The {states} at each time step",
+            "Norm over the batch and the hidden units. "
+            + (
+                "Every unit of h is in [−1, 1]; c has no bound."
+                if opts.cell == "lstm"
+                else "tanh keeps every unit in [−1, 1]; the others have no bound."
+            ),
+            moments_chart(
+                measurements, "state", f"The size of the {states} at each time step", size
+            ),
+        )
+    )
+    if opts.steps:
+        drawn.append(
+            Figure(
+                "loss",
+                "The loss during training",
+                "Mean squared error of the running average on each training batch.",
+                loss_chart(studies, "The loss during training", size),
+            )
+        )
+    return tuple(drawn)
+
+
+def gradient_figures(
+    opts: GradientFlowOptions, measurements: Sequence[Measurement], size: str
+) -> list[Figure]:
+    """Gradient before training, after it, and both in one."""
+    before = [m for m in measurements if m.moment == "before"]
+    after = [m for m in measurements if m.moment == "after"]
+    reach = "How much of the gradient reaches each time step"
+    backwards = f"before training, {size}; the gradient flows from right to left"
+    trained = f"after {opts.steps} training steps, {size}"
+    both = "The gradient before and after training"
+    first = Figure(
+        "gradient_flow",
+        "The gradient at each time step, before training",
+        "The gradient starts at the last step, on the right, and flows to the left. "
+        f"{marks(before)}A gap in a curve is a gradient that is exactly zero, or no finite number.",
+        gradient_chart(before, reach, backwards),
+    )
+    if not after:
+        return [first]
+    second = Figure(
+        "gradient_flow_after",
+        "The gradient at each time step, after training",
+        "The same on the same batch, with what the networks have learned"
+        + (": each has its own W_h now, and so its own dashed slope." if slope(after) else "."),
+        gradient_chart(after, reach, trained),
+    )
+    third = Figure(
+        "gradient_before_after",
+        "What training changed",
+        "The measured curves of the two figures above.",
+        moments_chart(measurements, "gradient", both, f"{opts.steps} training steps, {size}"),
+    )
+    return [first, second, third]
+
+
+def slope(measurements: Sequence[Measurement]) -> bool:
+    """Whether a slope is drawn beside any curve."""
+    return any(m.has_slope for m in measurements)
+
+
+def marks(measurements: Sequence[Measurement]) -> str:
+    """What is drawn beside the curves, in sentences."""
+    said = ""
+    if slope(measurements):
+        said += (
+            "Dashed: the slope of the largest eigenvalue magnitude |λ|max of W_h, for the loss at the "
+            "last step; where every step has a loss, their gradients add up to another curve. "
+        )
+    if any(m.flow.closed_form is not None for m in measurements):
+        said += (
+            "Circles: the closed form of the linear network, computed without the autodiff engine. "
+        )
+    return said
+
+
+RADIUS = Column("spectral_radius", "spectral radius", "g")
+"""What W_h starts with."""
+
+
+SUMMARY = (
+    Column("moment", "training"),
+    Column("eigenvalue", "|λ|max", ".3f"),
+    Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
+    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
+    Column("decades_per_step", "decades/step", "+.3f"),
+    Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
+    Column("verdict", "the gradient"),
+    Column("closed_form_error", "closed form ±", ".0e"),
+    Column("loss", "loss", ".3g"),
+)
+
+
+LSTM_SUMMARY = (
+    Column("moment", "training"),
+    Column("gradient_last_log10", "at step T", log10=True),
+    Column("gradient_first_log10", "at step 1", log10=True),
+    *(column for column in SUMMARY if column.key in {"decades_per_step", "verdict", "loss"}),
+)
+"""The columns for the gradient by h or c; an LSTM has four W_h, and no closed form."""
+
+
+LSTM_NOTE = (
+    f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "
+    "larger than at step T. With a loss at every step T gradients add up, so there it explodes "
+    "only if the slope, continued over all steps, exceeds the same factor. It dies where it is "
+    "exactly zero. Decades per step: fitted to the last third of the lags, counted backwards in "
+    "time."
+)
+
+
+SUMMARY_NOTE = (
+    f"{LSTM_NOTE} With the loss at the last step alone, log10 |λ|max is to be compared with them. "
+    "Closed form: largest relative error of any step."
+)
+
+
+def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
+    """Numbers per network for people; numbers per time step and training step for programs."""
+    measurements = [m for found in studies for m in found.measurements]
+    lstm = opts.cell == "lstm"
+    keys = [Column("nonlinearity", "cell" if lstm else "nonlinearity"), Column("target", "loss at")]
+    if opts.layers > 1:
+        keys.append(Column("layer", "layer"))
+    if lstm:
+        keys.append(Column("state", "state"))
+    verdicts, radii = verdict_rows(measurements)
+    return (
+        Table(
+            "verdicts",
+            "What becomes of the gradient on its way back, before → after training",
+            verdicts,
+            (*keys, *(Column(radius, radius) for radius in radii)),
+            "×: how large the gradient is at step 1, in units of that at step T."
+            if lstm
+            else "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
+            printed=True,
+        ),
+        Table(
+            "summary",
+            "Each network in numbers",
+            summary_rows(measurements),
+            (*keys, RADIUS, *(LSTM_SUMMARY if lstm else SUMMARY)),
+            LSTM_NOTE if lstm else SUMMARY_NOTE,
+        ),
+        Table("flow", "Each layer at each time step", step_rows(measurements)),
+        *([Table("loss", "Each training step", loss_rows(studies))] * bool(opts.steps)),
     )

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.drawing.tables import power_text
+from experiments.questions.gradient_flow.measure import Study
 from experiments.regressors.flow import TARGET_TEXT
-from experiments.regressors.study import Measurement, Study
+from experiments.regressors.measurement import Measurement
 
 
 def headline(measurements: Sequence[Measurement]) -> str:

@@ -19,16 +19,8 @@ from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING, worst
-from experiments.drawing.tables import Figure, power_text
-from experiments.drawing.words import spread
-from experiments.questions.linear_rnn.figures import drawn, exponents_chart, tables
-from experiments.questions.linear_rnn.measure import (
-    BREAKING,
-    KIND_TEXT,
-    LinearFlow,
-    eigenvalue_line,
-    linear_flow,
-)
+from experiments.questions.linear_rnn import figures, words
+from experiments.questions.linear_rnn.measure import BREAKING, LinearFlow, linear_flow
 from experiments.questions.linear_rnn.spectrum import CHAIN
 from experiments.regressors.networks import InitialWeights
 from experiments.regressors.untrained import UntrainedOptions
@@ -71,15 +63,12 @@ def run(opts: LinearRnnOptions, progress: Progress) -> Result:
         progress.advance(task)
     return Result(
         options=opts,
-        headline=headline(opts, found, breaking),
-        reading=sentences(opts, found, breaking),
+        headline=words.headline(opts, found, breaking),
+        reading=words.sentences(opts, found, breaking),
         claims=claims(opts, found, breaking),
-        figures=figures(opts, found, breaking),
-        tables=tables(found, breaking),
+        figures=figures.figures(opts, found, breaking),
+        tables=figures.tables(found, breaking),
     )
-
-
-# --- what is claimed and said ---------------------------------------------------------------------
 
 
 def claims(
@@ -169,115 +158,6 @@ def slope_claims(found: Sequence[LinearFlow]) -> list[Claim]:
             )
         )
     return made
-
-
-def headline(
-    opts: LinearRnnOptions, found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]
-) -> str:
-    """What becomes of the gradient at each radius, and the exception."""
-    growths: dict[float, list[float]] = {}
-    for each in found:
-        if each.kind == found[0].kind:
-            growths.setdefault(each.radius, []).append(each.flow.growth)
-    changes = ", ".join(
-        f"to {spread(logs)} of its size at |λ|max = {radius:g}" for radius, logs in growths.items()
-    )
-    peak = breaking[0].by_lag
-    return (
-        f"The largest eigenvalue of W_h decides, in the long run: over {len(peak) - 1} steps back the "
-        f"gradient goes {changes} ({KIND_TEXT[found[0].kind]} W_h, {opts.seeds_text}); but with a "
-        f"{BREAKING[0][2]} (seed {opts.seed}), it is at most {power_text(float(peak.max()))} times as "
-        f"large, {int(np.argmax(peak))} steps back."
-    )
-
-
-def sentences(
-    opts: LinearRnnOptions, found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]
-) -> tuple[str, ...]:
-    """Transients, oscillation, and how fast the exponents converge."""
-    said = []
-    if gaussian := [each for each in found if each.kind == "gaussian"]:
-        far = max(gaussian, key=lambda each: each.slope_error)
-        said.append(
-            f"Gaussian W_h: the fitted slope is up to {far.slope_error:.1e} decades per step from "
-            f"log10 |λ|max ({far.name})."
-        )
-        transient = max(
-            gaussian, key=lambda each: float(np.max(each.powers - eigenvalue_line(each)))
-        )
-        height = float(np.max(transient.powers - eigenvalue_line(transient)))
-        said.append(
-            f"The largest singular value of its W_h^k is up to {10**height:.3g} times |λ|max^k "
-            f"({transient.name}): that much more a gradient can grow before the eigenvalue rules."
-        )
-        quarter = max(1, opts.length // 4)
-        early, late = (
-            max(float(np.abs(e.exponents[k - 1] - e.magnitudes).max()) for e in gaussian)
-            for k in (quarter, opts.length)
-        )
-        said.append(
-            f"All {opts.hidden_size} finite-time exponents of the Gaussian W_h are within {early:.2g} "
-            f"decades per step of log10 |λ_i| after {quarter} steps, and within {late:.2g} after "
-            f"{opts.length}."
-        )
-    if undecided := [e for e in found if not math.isfinite(e.slope_bound) and e.kind == "gaussian"]:
-        said.append(
-            "The slope is not judged where other eigenvalues can still outweigh the largest at the "
-            f"first fitted lag: {'; '.join(each.name for each in undecided)}. More --length decides."
-        )
-    at_one, turning = breaking[1].by_lag, breaking[2].by_lag
-    said.append(
-        f"|λ|max = 1 is not enough for stability (seed {opts.seed}): in a {BREAKING[1][2]}, the gradient "
-        f"grows {power_text(float(at_one[-1]))}-fold, as a power of k and not exponentially; under a "
-        f"{BREAKING[2][2]}, it goes up and down between {power_text(float(turning.min()))} and "
-        f"{power_text(float(turning.max()))} of its size for ever."
-    )
-    return tuple(said)
-
-
-# --- figures and tables ---------------------------------------------------------------------------
-
-
-def figures(
-    opts: LinearRnnOptions, found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]
-) -> tuple[Figure, ...]:
-    """The gradient by lag, the matrices that break the claim, and the exponents."""
-    first = [each for each in found if each.seed == opts.seed]
-    names = [name for _, _, name in BREAKING]
-    return (
-        Figure(
-            "gradient_by_lag",
-            "The gradient on its way back, and what eigenvalues and singular values say",
-            "Blue: measured. Circles: the closed form, computed without the autodiff engine. "
-            "Dashed: |λ|max^k. Yellow: the largest singular value of W_h^k, which no gradient can "
-            "outgrow. Where yellow is above the dashed line, W_h has transients, which shift a curve but "
-            "not its slope at long lags.",
-            drawn(
-                [(f"|λ|max = {e.radius:g}", f"{KIND_TEXT[e.kind]} W_h", e) for e in first],
-                "How much of the gradient is left after k steps back",
-                f"linear RNN, {opts.drawn}, loss at the last step",
-            ),
-        ),
-        Figure(
-            "breaking",
-            "Matrices that break the naive claim",
-            "Left: all eigenvalues are 0.7, yet the gradient grows first. Middle: all eigenvalues "
-            "are 1, yet it grows without bound, as a power of k. Right: the complex pairs have "
-            "magnitude 1, and the gradient oscillates with them.",
-            drawn(
-                [(name, "", each) for name, each in zip(names, breaking, strict=True)],
-                "What the eigenvalues alone do not tell",
-                f"linear RNN, {opts.drawn}, loss at the last step",
-            ),
-        ),
-        Figure(
-            "exponents",
-            "Finite-time Lyapunov exponents and eigenvalues",
-            "Each point is one of the H directions: how much k steps back stretch it, by the step "
-            "Jacobians, per step. The line is log10 |λ_i|. With k the points settle on it.",
-            exponents_chart(opts, first),
-        ),
-    )
 
 
 EXPERIMENT = Experiment(

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import altair as alt
 
 from experiments.drawing import charts
 from experiments.drawing.curves import Look, curves, lags, points
 from experiments.drawing.numbers import worst
-from experiments.drawing.tables import Column, Row, Table
-from experiments.questions.linear_rnn.measure import KIND_TEXT, LinearFlow, eigenvalue_line
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.linear_rnn.measure import (
+    BREAKING,
+    KIND_TEXT,
+    LinearFlow,
+    eigenvalue_line,
+)
 from experiments.regressors.untrained import UntrainedOptions
+
+if TYPE_CHECKING:
+    from experiments.questions.linear_rnn import LinearRnnOptions
 
 LOOKS = {
     "bound: largest singular value of W_h^k": Look("#E69F00", width=5.0),
@@ -200,3 +209,45 @@ def _exponent_rows(every: Iterable[LinearFlow]) -> Iterable[Row]:
                 "exponent_log10": float(exponent),
                 "eigenvalue_log10": float(magnitude),
             }
+
+
+def figures(
+    opts: LinearRnnOptions, found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]
+) -> tuple[Figure, ...]:
+    """The gradient by lag, the matrices that break the claim, and the exponents."""
+    first = [each for each in found if each.seed == opts.seed]
+    names = [name for _, _, name in BREAKING]
+    return (
+        Figure(
+            "gradient_by_lag",
+            "The gradient on its way back, and what eigenvalues and singular values say",
+            "Blue: measured. Circles: the closed form, computed without the autodiff engine. "
+            "Dashed: |λ|max^k. Yellow: the largest singular value of W_h^k, which no gradient can "
+            "outgrow. Where yellow is above the dashed line, W_h has transients, which shift a curve but "
+            "not its slope at long lags.",
+            drawn(
+                [(f"|λ|max = {e.radius:g}", f"{KIND_TEXT[e.kind]} W_h", e) for e in first],
+                "How much of the gradient is left after k steps back",
+                f"linear RNN, {opts.drawn}, loss at the last step",
+            ),
+        ),
+        Figure(
+            "breaking",
+            "Matrices that break the naive claim",
+            "Left: all eigenvalues are 0.7, yet the gradient grows first. Middle: all eigenvalues "
+            "are 1, yet it grows without bound, as a power of k. Right: the complex pairs have "
+            "magnitude 1, and the gradient oscillates with them.",
+            drawn(
+                [(name, "", each) for name, each in zip(names, breaking, strict=True)],
+                "What the eigenvalues alone do not tell",
+                f"linear RNN, {opts.drawn}, loss at the last step",
+            ),
+        ),
+        Figure(
+            "exponents",
+            "Finite-time Lyapunov exponents and eigenvalues",
+            "Each point is one of the H directions: how much k steps back stretch it, by the step "
+            "Jacobians, per step. The line is log10 |λ_i|. With k the points settle on it.",
+            exponents_chart(opts, first),
+        ),
+    )

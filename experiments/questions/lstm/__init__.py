@@ -16,16 +16,12 @@ from rich.progress import Progress
 
 from experiments.app import options
 from experiments.app.catalogue import Experiment
-from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
-from experiments.drawing.tables import power_text
-from experiments.drawing.words import between, counted
-from experiments.questions.lstm import figures as views
-from experiments.questions.lstm.measure import NAMED_BIAS, Seen, ahead, keeps_more, pick, scales_of
-from experiments.regressors.data import batch_of
-from experiments.regressors.flow import FACTOR, FACTOR_DECADES, loss_of
-from experiments.regressors.networks import CELL_TEXT, Cell, regressor
-from experiments.regressors.states import state_curves
+from experiments.drawing.words import counted
+from experiments.questions.lstm import figures, words
+from experiments.questions.lstm.measure import NAMED_BIAS, Seen, ahead, pick, see
+from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.networks import Cell
 from experiments.regressors.untrained import UntrainedOptions
 
 SWEEP = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -76,21 +72,12 @@ def run(opts: LSTMOptions, progress: Progress) -> Result:
     seeds = f"untrained, {opts.size}, {counted(opts.repeats, 'seed')}"
     return Result(
         options=opts,
-        headline=headline(found),
-        reading=sentences(found),
+        headline=words.headline(found),
+        reading=words.sentences(found),
         claims=claims(found),
-        figures=views.figures(found, opts.forget_bias, opts.scale, drawn, seeds),
-        tables=views.tables(found),
+        figures=figures.figures(found, opts.forget_bias, opts.scale, drawn, seeds),
+        tables=figures.tables(found),
     )
-
-
-def see(opts: LSTMOptions, cell: Cell, forget_bias: float, scale: float, seed: int) -> Seen:
-    """Measure one network."""
-    model = regressor(cell, opts.hidden_size, seed, forget_bias=forget_bias, scale=scale)
-    loss, _ = loss_of(model, batch_of(seed, opts.batch, opts.length), "last")
-    if not np.isfinite(loss.item()):
-        raise OptionError(f"The loss overflows with --scale {scale:g}; choose a smaller one")
-    return Seen(cell, forget_bias, scale, seed, state_curves(loss))
 
 
 def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
@@ -150,77 +137,6 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             why=factor,
         ),
     )
-
-
-def headline(found: Sequence[Seen]) -> str:
-    """The two rates at the initial values named, and where the picture ends."""
-    rnns = pick(found, "rnn", 1.0)
-    rnn = np.mean([s.states["h"].slope for s in rnns])
-    lstm = np.mean([s.states["h"].slope for s in pick(found, "lstm", 1.0)])
-    length, seeds = len(rnns[0].states["h"].largest), len(rnns)
-    breaks = [k for k in scales_of(found) if k > 1 and keeps_more(found, k)[1] < seeds]
-    said = (
-        f"A step back changes the RNN's ∂L/∂h by {rnn:+.3f} decades and the LSTM's by {lstm:+.3f} "
-        f"({_mean(seeds)}initial values in ±1/√H, forget bias {NAMED_BIAS:g}). Over {length} steps the "
-        f"LSTM keeps {FACTOR} times as much as the RNN, or more, {_counted(found, 1.0)}"
-    )
-    if breaks:
-        said += f", with weights {breaks[0]:g} times as large {_counted(found, breaks[0])}"
-    return said + "."
-
-
-def _mean(seeds: int) -> str:
-    return f"mean of {seeds} seeds, " if seeds > 1 else ""
-
-
-def _counted(found: Sequence[Seen], scale: float, bias: float = NAMED_BIAS) -> str:
-    """For how many seeds the LSTM keeps more, of those whose RNN vanishes."""
-    seeds = len(pick(found, "rnn", scale))
-    vanishing, slower = keeps_more(found, scale, bias)
-    if vanishing == seeds:
-        return f"for {slower} of {counted(seeds, 'seed')}"
-    if not vanishing:
-        return "for no seed (no RNN vanishes)"
-    return f"for {slower} of the {counted(vanishing, 'seed')} whose RNN vanishes"
-
-
-def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
-    """The settings that break each claim, found by trying them."""
-    said = []
-    for bias in sorted({s.forget_bias for s in found if s.cell == "lstm"}):
-        counts: dict[str, list[float]] = {}
-        for scale in scales_of(found):
-            counts.setdefault(_counted(found, scale, bias), []).append(scale)
-        decades = ahead(found, 1.0, bias)
-        said.append(
-            f"With forget bias {bias:g} the LSTM keeps {FACTOR} times as much of its gradient from step "
-            "T to step 1 as the RNN, or more, "
-            + "; ".join(f"{count} with {_weights(scales)}" for count, scales in counts.items())
-            + f". With weights × 1 it is ahead by {between(decades, '+.1f')} decades."
-        )
-    for cell in ("rnn", "lstm"):
-        rises = {
-            k: max(
-                c.rise for s in found if (s.cell, s.scale) == (cell, k) for c in s.states.values()
-            )
-            for k in scales_of(found)
-        }
-        exploding = [k for k, rise in rises.items() if rise > FACTOR_DECADES]
-        worst = max(rises, key=lambda k: rises[k])
-        name = CELL_TEXT[cell]
-        which = "seed" if cell == "rnn" else "seed and forget bias"
-        said.append(
-            f"The {name} explodes, too: with weights × {exploding[0]:g} the gradient at some step "
-            f"exceeds {FACTOR} times that at T for some {which}; at × {worst:g} it is "
-            f"up to {power_text(rises[worst])} times as large. No theorem forbids it."
-            if exploding
-            else f"The {name} does not explode at any scale tried, up to × {max(rises):g}."
-        )
-    return tuple(said)
-
-
-def _weights(scales: Sequence[float]) -> str:
-    return f"weights × {', '.join(f'{k:g}' for k in scales)}"
 
 
 EXPERIMENT = Experiment(

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from experiments.regressors.flow import FACTOR_DECADES
-from experiments.regressors.networks import CELL_TEXT, Cell
-from experiments.regressors.states import StateCurve
+import numpy as np
+
+from experiments.app.errors import OptionError
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import FACTOR_DECADES, loss_of
+from experiments.regressors.networks import CELL_TEXT, Cell, regressor
+from experiments.regressors.states import StateCurve, state_curves
+
+if TYPE_CHECKING:
+    from experiments.questions.lstm import LSTMOptions
 
 NAMED_BIAS = 1.0
 """The usual forget bias: claims are about it."""
@@ -59,3 +67,12 @@ def keeps_more(found: Sequence[Seen], scale: float, bias: float = NAMED_BIAS) ->
     vanishes = [s.states["h"].flow.growth <= -FACTOR_DECADES for s in pick(found, "rnn", scale)]
     slower = [decades >= FACTOR_DECADES for decades in ahead(found, scale, bias)]
     return sum(vanishes), sum(a and b for a, b in zip(vanishes, slower, strict=True))
+
+
+def see(opts: LSTMOptions, cell: Cell, forget_bias: float, scale: float, seed: int) -> Seen:
+    """Measure one network."""
+    model = regressor(cell, opts.hidden_size, seed, forget_bias=forget_bias, scale=scale)
+    loss, _ = loss_of(model, batch_of(seed, opts.batch, opts.length), "last")
+    if not np.isfinite(loss.item()):
+        raise OptionError(f"The loss overflows with --scale {scale:g}; choose a smaller one")
+    return Seen(cell, forget_bias, scale, seed, state_curves(loss))

@@ -21,9 +21,7 @@ from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING, Floats, log10
-from experiments.drawing.tables import Figure
-from experiments.questions.nonlinearity import words
-from experiments.questions.nonlinearity.figures import steps_chart, sweep_chart, tables
+from experiments.questions.nonlinearity import figures, words
 from experiments.questions.nonlinearity.measure import (
     Seen,
     exploding,
@@ -104,12 +102,9 @@ def run(opts: NonlinearityOptions, progress: Progress) -> Result:
         headline=words.headline(opts, found),
         reading=words.sentences(opts, found, draws),
         claims=claims(opts, found, draws),
-        figures=figures(opts, found, sweep),
-        tables=tables(found, sweep, draws),
+        figures=figures.figures(opts, found, sweep),
+        tables=figures.tables(found, sweep, draws),
     )
-
-
-# --- what is claimed ------------------------------------------------------------------------------
 
 
 def claims(
@@ -281,74 +276,6 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
 def _largest(values: Floats) -> float:
     """Largest number; −inf where there is none, as in a gradient that has died."""
     return float(np.max(values[np.isfinite(values)], initial=-math.inf))
-
-
-# --- figures and tables ---------------------------------------------------------------------------
-
-
-def figures(
-    opts: NonlinearityOptions, found: Sequence[Seen], sweep: Sequence[Seen]
-) -> tuple[Figure, ...]:
-    """Gradients, states, the two factors, and the sweep over input sizes."""
-    first = [each for each in found if each.seed == opts.seed]
-    usual = [each for each in first if not each.halvings]
-    size = f"{opts.drawn}, {opts.initial_weights} W_h, loss at the last step"
-    return (
-        Figure(
-            "gradients",
-            "The gradient at each time step",
-            "Each curve in units of its last step; the gradient flows from right to left. Above: "
-            f"inputs as they are. Below: inputs and biases × 2^{-opts.halvings}"
-            f"{words.where_tanh_is(first)}. A gap is a gradient of exactly zero.",
-            steps_chart(
-                first,
-                [("", lambda e: e.flow.gradient - e.flow.gradient[-1])],
-                "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖",
-                "How much of the gradient reaches each time step",
-                size,
-            ),
-        ),
-        Figure(
-            "states",
-            "The hidden state at each time step",
-            "The largest unit at each step. tanh cannot pass the grey line at 1.",
-            steps_chart(
-                first,
-                [("", lambda e: log10(e.largest))],
-                "largest |h_t| of any unit",
-                "How large hidden units become",
-                size,
-                rules=[0.0],
-            ),
-        ),
-        Figure(
-            "gains",
-            "Why: the two factors of each step back",
-            "Above: ‖Dδ‖/‖δ‖, what the derivative of the nonlinearity leaves of the gradient. Below: "
-            "‖W_hᵀDδ‖/‖Dδ‖, what the weight makes of that. Their product is one step back.",
-            steps_chart(
-                usual,
-                [
-                    ("saturation", lambda e: e.saturation),
-                    ("weight", lambda e: np.r_[np.nan, e.weight[1:]]),  # nothing arrives at h_0
-                ],
-                "factor of one step back",
-                "What a step back does to the gradient: saturation × weight",
-                f"{size}, inputs as they are",
-                rules=[1.0],
-                log=False,
-            ),
-        ),
-        Figure(
-            "input_size",
-            "When tanh explodes: the size of the inputs decides",
-            "The gradient's change over the whole sequence against the factor on inputs and biases. "
-            "The linear network does not care. A ReLU network does not either: scaling all its "
-            "inputs scales its states, but not its slopes. tanh approaches the linear one as its "
-            "states come near 0.",
-            sweep_chart(sweep, size),
-        ),
-    )
 
 
 EXPERIMENT = Experiment(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import altair as alt
 import numpy as np
@@ -11,11 +12,15 @@ import numpy as np
 from experiments.drawing import charts
 from experiments.drawing.curves import curves, points
 from experiments.drawing.numbers import Floats, log10
-from experiments.drawing.tables import Column, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.nonlinearity import words
 from experiments.questions.nonlinearity.measure import Seen, typical
 from experiments.regressors.flow import FACTOR
 from experiments.regressors.looks import NONLINEARITY_LOOKS
 from experiments.regressors.networks import NONLINEARITY_TEXT
+
+if TYPE_CHECKING:
+    from experiments.questions.nonlinearity import NonlinearityOptions
 
 
 def steps_chart(
@@ -150,4 +155,69 @@ def tables(
         Table("steps", "Each network at each time step", list(_step_rows(found))),
         Table("input_size", "The sweep over input sizes", [_summary(each) for each in sweep]),
         Table("draws", "Many networks at one radius", [_summary(each) for each in draws]),
+    )
+
+
+def figures(
+    opts: NonlinearityOptions, found: Sequence[Seen], sweep: Sequence[Seen]
+) -> tuple[Figure, ...]:
+    """Gradients, states, the two factors, and the sweep over input sizes."""
+    first = [each for each in found if each.seed == opts.seed]
+    usual = [each for each in first if not each.halvings]
+    size = f"{opts.drawn}, {opts.initial_weights} W_h, loss at the last step"
+    return (
+        Figure(
+            "gradients",
+            "The gradient at each time step",
+            "Each curve in units of its last step; the gradient flows from right to left. Above: "
+            f"inputs as they are. Below: inputs and biases × 2^{-opts.halvings}"
+            f"{words.where_tanh_is(first)}. A gap is a gradient of exactly zero.",
+            steps_chart(
+                first,
+                [("", lambda e: e.flow.gradient - e.flow.gradient[-1])],
+                "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖",
+                "How much of the gradient reaches each time step",
+                size,
+            ),
+        ),
+        Figure(
+            "states",
+            "The hidden state at each time step",
+            "The largest unit at each step. tanh cannot pass the grey line at 1.",
+            steps_chart(
+                first,
+                [("", lambda e: log10(e.largest))],
+                "largest |h_t| of any unit",
+                "How large hidden units become",
+                size,
+                rules=[0.0],
+            ),
+        ),
+        Figure(
+            "gains",
+            "Why: the two factors of each step back",
+            "Above: ‖Dδ‖/‖δ‖, what the derivative of the nonlinearity leaves of the gradient. Below: "
+            "‖W_hᵀDδ‖/‖Dδ‖, what the weight makes of that. Their product is one step back.",
+            steps_chart(
+                usual,
+                [
+                    ("saturation", lambda e: e.saturation),
+                    ("weight", lambda e: np.r_[np.nan, e.weight[1:]]),  # nothing arrives at h_0
+                ],
+                "factor of one step back",
+                "What a step back does to the gradient: saturation × weight",
+                f"{size}, inputs as they are",
+                rules=[1.0],
+                log=False,
+            ),
+        ),
+        Figure(
+            "input_size",
+            "When tanh explodes: the size of the inputs decides",
+            "The gradient's change over the whole sequence against the factor on inputs and biases. "
+            "The linear network does not care. A ReLU network does not either: scaling all its "
+            "inputs scales its states, but not its slopes. tanh approaches the linear one as its "
+            "states come near 0.",
+            sweep_chart(sweep, size),
+        ),
     )

@@ -11,8 +11,8 @@ import numpy as np
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, log10, to_numpy
 from experiments.regressors.flow import LayerFlow, measure_flow
+from experiments.regressors.measurement import Measurement
 from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
-from experiments.regressors.study import Measurement
 from experiments.regressors.untrained import UntrainedOptions, probe
 
 

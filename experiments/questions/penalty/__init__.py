@@ -14,30 +14,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from rich.progress import Progress
 
 from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.result import Claim, Result
-from experiments.drawing.tables import power_text
-from experiments.drawing.words import between, counted, spread
-from experiments.questions.penalty import figures as views
+from experiments.questions.penalty import figures, words
 from experiments.questions.penalty.measure import (
+    LEARNED,
+    NOT_LEARNED,
     FirstNumber,
     Learned,
     Optimizer,
     Way,
+    best_plain,
     decades,
     learn,
+    trained,
+    worst,
 )
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
-
-LEARNED = 0.5
-"""The loss from which on a network has learned: half of what it is without knowing the number."""
-
-NOT_LEARNED = 0.9
-"""The loss of a network that has learned next to nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,32 +113,12 @@ def run(opts: PenaltyOptions, progress: Progress) -> Result:
     size = f"T = {opts.length}, H = {opts.hidden_size}, B = {opts.batch}"
     return Result(
         options=opts,
-        headline=headline(opts, found),
-        reading=sentences(opts, found),
+        headline=words.headline(opts, found),
+        reading=words.sentences(opts, found),
         claims=claims(opts, found),
-        figures=views.figures(found, opts.seed, size),
-        tables=views.tables(found, opts.learning_rate),
+        figures=figures.figures(found, opts.seed, size),
+        tables=figures.tables(found, opts.learning_rate),
     )
-
-
-def trained(found: Sequence[Learned], way: Way) -> list[Learned]:
-    """The networks of one way."""
-    return [learned for learned in found if learned.way == way]
-
-
-def having_learned(found: Sequence[Learned]) -> int:
-    """How many networks have learned."""
-    return sum(learned.loss <= LEARNED for learned in found)
-
-
-def best_plain(opts: PenaltyOptions, found: Sequence[Learned]) -> int:
-    """How many networks learn without the penalty, at the best of the step sizes."""
-    return max(having_learned(trained(found, way)) for way in opts.ways if not way.weight)
-
-
-def worst(numbers: Sequence[float]) -> float:
-    """The largest; NaN where one of them is, of which no claim holds."""
-    return float(np.max(numbers))
 
 
 def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
@@ -186,45 +162,6 @@ def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
             why=convention,
         ),
     )
-
-
-def headline(opts: PenaltyOptions, found: Sequence[Learned]) -> str:
-    """Losses with and without, and what became of the gradient."""
-    plain, helped = trained(found, Way()), trained(found, Way(opts.weight))
-    first = helped[0]
-    return (
-        f"After {counted(opts.steps, 'training step')} the loss is "
-        f"{between(learned.loss for learned in helped)} with the penalty and "
-        f"{between(learned.loss for learned in plain)} without it ({opts.seeds_text}; 1 without memory). "
-        f"‖∂L/∂h_1‖ is {power_text(decades(first.before))} ‖∂L/∂h_T‖ before training, and "
-        f"{power_text(decades(first.after))} of it after training with the penalty (seed {first.seed})."
-    )
-
-
-def sentences(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[str, ...]:
-    """What larger steps do, what plain training leaves of the gradient, and training that ended early."""
-    said = [
-        "All networks are trained alike: the same initial values, batches and steps, and gradients of a "
-        "norm above 1 scaled down to it."
-    ]
-    if opts.optimizer == "sgd":
-        said.append(
-            "The steps are those of SGD with momentum. Adam, which divides by the size of each gradient, "
-            "learns without the penalty for some seeds and step sizes: --optimizer adam measures it."
-        )
-    for way in opts.ways:
-        some = trained(found, way)
-        said.append(
-            f"{way.name.capitalize()}: {having_learned(some)} of {len(some)} networks learn (a loss of at "
-            f"most {LEARNED:g}); ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ is "
-            f"{spread(decades(learned.after) for learned in some)} after training."
-        )
-    said += [
-        f"Training ended early {learned.way.name}, seed {learned.seed}: {learned.training.stopped}."
-        for learned in found
-        if learned.training.stopped
-    ]
-    return tuple(said)
 
 
 EXPERIMENT = Experiment(

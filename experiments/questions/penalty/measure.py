@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import LAYER, Network
 from experiments.regressors.states import state_curves
 from models import RecurrentRegressor
+
+if TYPE_CHECKING:
+    from experiments.questions.penalty import PenaltyOptions
 
 Optimizer = Literal["sgd", "adam"]
 
@@ -176,3 +179,31 @@ def flow_of(model: RecurrentRegressor, batch: tuple[Array, Array]) -> Floats:
 def decades(gradient: Floats) -> float:
     """How many decades a gradient grows on the whole way back; negative where it vanishes."""
     return float(gradient[0] - gradient[-1])
+
+
+LEARNED = 0.5
+"""The loss from which on a network has learned: half of what it is without knowing the number."""
+
+
+NOT_LEARNED = 0.9
+"""The loss of a network that has learned next to nothing."""
+
+
+def trained(found: Sequence[Learned], way: Way) -> list[Learned]:
+    """The networks of one way."""
+    return [learned for learned in found if learned.way == way]
+
+
+def having_learned(found: Sequence[Learned]) -> int:
+    """How many networks have learned."""
+    return sum(learned.loss <= LEARNED for learned in found)
+
+
+def best_plain(opts: PenaltyOptions, found: Sequence[Learned]) -> int:
+    """How many networks learn without the penalty, at the best of the step sizes."""
+    return max(having_learned(trained(found, way)) for way in opts.ways if not way.weight)
+
+
+def worst(numbers: Sequence[float]) -> float:
+    """The largest; NaN where one of them is, of which no claim holds."""
+    return float(np.max(numbers))

@@ -20,10 +20,9 @@ from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
-from experiments.drawing.numbers import ROUNDING, Floats
-from experiments.drawing.words import short
-from experiments.questions.sensitivity import figures as views
-from experiments.questions.sensitivity.cells import Cells, gate_of, see_cells
+from experiments.drawing.numbers import ROUNDING
+from experiments.questions.sensitivity import figures, words
+from experiments.questions.sensitivity.cells import Cells, see_cells
 from experiments.questions.sensitivity.measure import (
     FORMS,
     Unit,
@@ -31,7 +30,9 @@ from experiments.questions.sensitivity.measure import (
     memory_of,
     see_unit,
     steps_for,
+    white,
 )
+from experiments.regressors.networks import gate_of
 
 GATED = 2.0
 """Twice what constant gates can give, which is 1 (see :func:`claims`): room for gates that move."""
@@ -113,23 +114,17 @@ def run(opts: SensitivityOptions, progress: Progress) -> Result:
     gated = []
     for bias, seed in cells:
         progress.update(task, description=f"forget bias {bias:g}")
-        inputs = white(opts, gate_of(bias))[:, : views.LSTM_SEQUENCES]
+        inputs = white(opts, gate_of(bias))[:, : figures.LSTM_SEQUENCES]
         gated.append(see_cells(bias, seed, opts.hidden_size, inputs))
         progress.advance(task)
     return Result(
         options=opts,
-        headline=headline(units),
-        reading=sentences(opts, units, gated),
+        headline=words.headline(units),
+        reading=words.sentences(opts, units, gated),
         claims=claims(opts, units, gated),
-        figures=views.figures(units, gated, f"B = {opts.batch}, seed {opts.seed}"),
-        tables=views.tables(units, gated),
+        figures=figures.figures(units, gated, f"B = {opts.batch}, seed {opts.seed}"),
+        tables=figures.tables(units, gated),
     )
-
-
-def white(opts: SensitivityOptions, decay: float) -> Floats:
-    """Draw inputs ``(T, B)`` from the standard normal distribution, for several times the memory of λ."""
-    rng = np.random.default_rng((opts.seed, 1))
-    return rng.standard_normal((steps_for(memory_of(decay), opts.span), opts.batch))
 
 
 def claims(
@@ -175,59 +170,6 @@ def claims(
             ROUNDING,
             why="The two are equal by the chain rule: the threshold is rounding in float64.",
         )
-    )
-    return tuple(said)
-
-
-def headline(units: Sequence[Unit]) -> str:
-    """Why it grows, and by how much."""
-    plain, _, slow = ([unit for unit in units if unit.form is form] for form in FORMS)
-    first, last = plain[0], plain[-1]
-    return (
-        "λ is used at every step, and a unit with a long memory adds up many uses that say the same: "
-        f"from a memory of {short(first.memory)} steps to one of {short(last.memory)} the size of dh_T/dλ "
-        f"grows from {short(first.sensitivity)} to {short(last.sensitivity)}, though no gradient ∂h_T/∂h_t "
-        "exceeds 1. "
-        "With inputs scaled by √(1 − λ²) and the parameter ν, λ = exp(−exp ν), it goes from "
-        f"{short(slow[0].sensitivity)} to {short(slow[-1].sensitivity)}."
-    )
-
-
-def sentences(
-    opts: SensitivityOptions, units: Sequence[Unit], gated: Sequence[Cells]
-) -> tuple[str, ...]:
-    """Single uses against their sum, each form's power, and the LSTM."""
-    last = max((unit for unit in units if unit.form is FORMS[0]), key=lambda unit: unit.decay)
-    peak = float(last.uses.max())
-    said = [
-        "The use of λ at step t contributes λ^(T−t) h_(t−1), which is never larger than the state before. "
-        f"With λ = {last.decay:g} the largest has a size of {short(peak)}; the sum of all {last.length:,} "
-        f"has {short(last.sensitivity)}, {short(last.sensitivity / peak)} times as much."
-    ]
-    for form in FORMS:
-        some = [unit for unit in units if unit.form is form]
-        power = fitted_power(some, opts.batch)
-        said.append(
-            f"Parameter {form.name}: {form.why}. So the size of dh_T/dθ should go as the memory to the "
-            f"power {form.power:g}; fitted to {', '.join(short(u.sensitivity) for u in some)} at memories "
-            f"of {', '.join(short(u.memory) for u in some)} steps, the power is {power.fitted:.2f}."
-        )
-    ratios = [
-        float(np.median([cells.alone for cells in gated if cells.forget_bias == bias]))
-        for bias in opts.biases
-    ]
-    wildest = max(gated, key=lambda cells: cells.whole.max())
-    said.append(
-        "LSTM with W_h = 0: the slope of its forget gate, σ(1 − σ), shrinks as the number of uses grows. "
-        "So a change of the forget bias by a small ε changes the cell state c_T, relative to its size, by "
-        f"{', '.join(f'{ratio:.2g}' for ratio in ratios)} times ε at memories of "
-        f"{', '.join(short(memory_of(gate_of(b))) for b in opts.biases)} steps (median of all units, "
-        f"{opts.seeds_text})."
-    )
-    said.append(
-        "LSTM with W_h as it is: gradients through h come on top, and gates do not bound those. The "
-        f"largest of any unit is {short(float(wildest.whole.max()))} times ε, with forget bias "
-        f"{wildest.forget_bias:g} and seed {wildest.seed}."
     )
     return tuple(said)
 

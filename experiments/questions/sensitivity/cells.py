@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, to_numpy
 from experiments.questions.sensitivity.measure import memory_of, rms
+from experiments.regressors.networks import gate_of
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,6 @@ class Cells:
     def memory(self) -> float:
         """Steps that a cell remembers for whose forget gate is σ(b)."""
         return memory_of(gate_of(self.forget_bias))
-
-
-def gate_of(forget_bias: float) -> float:
-    """Return σ(b), the forget gate at a bias with nothing added to it."""
-    return 0.5 * (1.0 + math.tanh(0.5 * forget_bias))  # which does not overflow
 
 
 def see_cells(forget_bias: float, seed: int, hidden_size: int, inputs: Floats) -> Cells:

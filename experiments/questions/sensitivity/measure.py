@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, to_numpy
+
+if TYPE_CHECKING:
+    from experiments.questions.sensitivity import SensitivityOptions
 
 POINTS = 100
 """Steps back that curves are kept at: a unit that remembers for long has too many to draw."""
@@ -260,3 +263,9 @@ def fitted_power(units: list[Unit], batch: int) -> Power:
     off = np.abs(np.log([unit.expected for unit in units]) - line) + 4.0 / math.sqrt(2.0 * batch)
     apart = memory - memory.mean()
     return Power(fitted, float(np.sum(np.abs(apart) * off) / np.sum(apart**2)))
+
+
+def white(opts: SensitivityOptions, decay: float) -> Floats:
+    """Draw inputs ``(T, B)`` from the standard normal distribution, for several times the memory of λ."""
+    rng = np.random.default_rng((opts.seed, 1))
+    return rng.standard_normal((steps_for(memory_of(decay), opts.span), opts.batch))

@@ -8,10 +8,9 @@ each gradient stand the share that came without a product and the share that cam
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from rich.progress import Progress
 
 from experiments.app import options
@@ -19,18 +18,15 @@ from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING
-from experiments.drawing.tables import power_text
-from experiments.drawing.words import counted, percent
-from experiments.questions.skip import figures as views
+from experiments.drawing.words import counted
+from experiments.questions.skip import figures, words
 from experiments.questions.skip.measure import (
     Branches,
     Depth,
-    Kind,
-    Products,
+    growths,
     product_shares,
+    see,
     see_branches,
-    see_lstm,
-    see_net,
 )
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
 from experiments.regressors.networks import Nonlinearity
@@ -43,9 +39,6 @@ MOST_BLOCKS = 12
 
 MOST_PRODUCTS = 40
 """Matrix products up to which the gradient is split; the cost is that many backward passes."""
-
-CANCELLING = 2.0
-"""Sum of the sizes of shares that sum to 1 from which their cancelling is named: half of it is lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,35 +115,12 @@ def run(opts: SkipOptions, progress: Progress) -> Result:
     seeds = f"{opts.size}, {counted(opts.repeats, 'seed')}"
     return Result(
         options=opts,
-        headline=headline(opts, found),
-        reading=sentences(opts, found, products),
+        headline=words.headline(opts, found),
+        reading=words.sentences(opts, found, products),
         claims=claims(opts, found, branches),
-        figures=views.figures(shown, found, branches, products, size, seeds),
-        tables=views.tables(found, branches, products),
+        figures=figures.figures(shown, found, branches, products, size, seeds),
+        tables=figures.tables(found, branches, products),
     )
-
-
-def see(opts: SkipOptions, scale: float, seed: int) -> list[Depth]:
-    """Measure the three networks of a seed."""
-    sizes = opts.depth, opts.width, opts.batch, seed
-    found = [
-        see_net(*sizes, nonlinearity=opts.nonlinearity, scale=scale, skip=skip)
-        for skip in (True, False)
-    ]
-    found.append(see_lstm(*sizes, forget_bias=opts.forget_bias, scale=scale))
-    if not all(
-        np.isfinite(depth.gradient).all() for depth in found if depth.kind != "plain network"
-    ):
-        raise OptionError(
-            f"A gradient with weights × {scale:g} is 0 or no finite number; choose a smaller --depth "
-            "or --scale"
-        )
-    return found
-
-
-def growths(found: Sequence[Depth], kind: Kind, scale: float = 1.0) -> list[float]:
-    """Decades from the last layer to the first, one for each seed."""
-    return [depth.growth for depth in found if (depth.kind, depth.scale) == (kind, scale)]
 
 
 def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tuple[Claim, ...]:
@@ -203,62 +173,6 @@ def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tup
             why=factor,
         ),
     )
-
-
-def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
-    """The three gradients at the first layer, and how they got there."""
-    parts = {kind: power_text(float(np.median(growths(found, kind)))) for kind in views.KINDS}
-    free = {kind: views.typical(found, kind, "free") for kind in ("ResNet", "LSTM")}
-    seeds = f", medians of {opts.repeats} seeds" if opts.repeats > 1 else ""
-    return (
-        f"From layer {opts.depth} back to layer 1 the gradient becomes {parts['plain network']} times what "
-        f"it was without skips and {parts['ResNet']} times with them; over as many LSTM steps, "
-        f"{parts['LSTM']} times{seeds}. In one step back the skip's signed share is "
-        f"{percent(free['ResNet'])} and the cell path's {percent(free['LSTM'])} (median)."
-    )
-
-
-def sentences(
-    opts: SkipOptions, found: Sequence[Depth], products: Mapping[Kind, Products]
-) -> tuple[str, ...]:
-    """What both have in common, what not, and where it breaks."""
-    said = [
-        by_products("ResNet", products["ResNet"], "branches", "h_1", opts.seed),
-        by_products("LSTM", products["LSTM"], "hidden states", "c_1", opts.seed),
-        "What differs: a skip's factor is 1 exactly, the cell's is the forget gate f_t, between 0 and "
-        "1. Skips therefore keep the path but do not bound the sum over paths.",
-    ]
-    for kind in views.KINDS:
-        scales = sorted({depth.scale for depth in found})
-        way = "steps" if kind == "LSTM" else "layers"
-        broken = [k for k in scales if max(growths(found, kind, k)) > FACTOR_DECADES]
-        said.append(
-            f"{kind}: over {opts.depth} {way} it explodes with weights × "
-            f"{', '.join(f'{k:g}' for k in broken)}."
-            if broken
-            else f"{kind}: over {opts.depth} {way} it explodes at no scale tried, up to × {scales[-1]:g}."
-        )
-    return tuple(said)
-
-
-def by_products(kind: Kind, split: Products, way: str, state: str, seed: int) -> str:
-    """How the gradient at the first layer or step is made up, and whether its parts cancel."""
-    most, last = int(np.argmax(split.shares)), len(split.shares) - 1
-    said = (
-        f"{kind}, seed {seed}: of what reaches {state}, a share of {percent(split.shares[0])} went through "
-        f"no matrix product at all; the largest, {percent(split.shares[most])}, went through {most} {way}"
-    )
-    if split.rest is not None:
-        said += (
-            f". Only classes up to {last} are told apart: together they have "
-            f"{percent(float(split.shares.sum()))}, those over {last} the other {percent(split.rest)}"
-        )
-    if split.sizes > CANCELLING:
-        said += (
-            f". Shares of opposite signs cancel: the sum of their sizes is {split.sizes:.3g}, not 1, so "
-            "that none of them is a part of the whole by itself"
-        )
-    return said + "."
 
 
 EXPERIMENT = Experiment(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
+from experiments.app.errors import OptionError
 from experiments.drawing.numbers import Floats, in_decades, relative, signed_share, to_numpy
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import LAYER, Nonlinearity, regressor
 from models import ResidualNet
+
+if TYPE_CHECKING:
+    from experiments.questions.skip import SkipOptions
 
 Kind = Literal["ResNet", "plain network", "LSTM"]
 NET = "residualnet"
@@ -161,9 +165,6 @@ def sum_error(shares: Mapping[str, Floats]) -> float:
     return float(np.max(np.abs(stack.sum(axis=0) - 1.0) / np.abs(stack).sum(axis=0), initial=0.0))
 
 
-# --- by the number of branches ------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Branches:
     """A shallow residual network's gradient by h_1, split by the number of branches on the way.
@@ -275,3 +276,26 @@ def product_shares(
         *shares, rest = (float(signed_share(part, classes.sum(axis=0))[0]) for part in classes)
         found[kind] = Products(np.array(shares), rest if max_hops < depth - 1 else None)
     return found
+
+
+def see(opts: SkipOptions, scale: float, seed: int) -> list[Depth]:
+    """Measure the three networks of a seed."""
+    sizes = opts.depth, opts.width, opts.batch, seed
+    found = [
+        see_net(*sizes, nonlinearity=opts.nonlinearity, scale=scale, skip=skip)
+        for skip in (True, False)
+    ]
+    found.append(see_lstm(*sizes, forget_bias=opts.forget_bias, scale=scale))
+    if not all(
+        np.isfinite(depth.gradient).all() for depth in found if depth.kind != "plain network"
+    ):
+        raise OptionError(
+            f"A gradient with weights × {scale:g} is 0 or no finite number; choose a smaller --depth "
+            "or --scale"
+        )
+    return found
+
+
+def growths(found: Sequence[Depth], kind: Kind, scale: float = 1.0) -> list[float]:
+    """Decades from the last layer to the first, one for each seed."""
+    return [depth.growth for depth in found if (depth.kind, depth.scale) == (kind, scale)]

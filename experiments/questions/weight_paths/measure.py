@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import altair as alt
 import numpy as np
 
 import tinygrad182 as tg
 from experiments.app.errors import OptionError
-from experiments.drawing import charts
-from experiments.drawing.curves import points
-from experiments.drawing.numbers import (
-    Floats,
-    log10,
-    making_up,
-    norms,
-    relative,
-    signed_share,
-    to_numpy,
-)
-from experiments.drawing.tables import Row
-from experiments.regressors.looks import nonlinearity_colour
-from experiments.regressors.networks import NONLINEARITY_TEXT, Kind
+from experiments.drawing.numbers import Floats, making_up, norms, relative, signed_share, to_numpy
+from experiments.regressors.networks import Kind
 from experiments.regressors.untrained import Probe
 
 
@@ -110,63 +96,6 @@ def gradients_of_copies(probed: Probe) -> Floats:
     counted = errors if network.target == "all" else errors[-1:]
     loss = tg.stack(counted).square().mean()
     return np.stack([to_numpy(g) for g in tg.grad(loss, copies)])
-
-
-def bars(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLevelMixin:
-    """‖G_t‖ over time, a panel for each nonlinearity."""
-    rows: list[Row] = []
-    for each in found:
-        name = NONLINEARITY_TEXT[each.nonlinearity]
-        rows += points({"column": name, "row": "", "nonlinearity": name}, log10(each.norm))
-    domain = charts.spanned(row["value"] for row in rows)
-    columns = len(dict.fromkeys(row["column"] for row in rows))
-    width = max(150, min(520, charts.GRID_WIDTH // columns))
-    chart = (
-        alt.Chart()
-        .transform_calculate(floor=str(domain[0]))
-        .mark_rule(strokeWidth=max(1.0, 0.75 * width / len(found[0].norm)))
-        .encode(
-            x=charts.steps(len(found[0].norm)),
-            y=charts.decades("value", "size of the contribution ‖G_t‖", domain),
-            y2="floor:Q",
-            color=nonlinearity_colour(each.nonlinearity for each in found).legend(None),
-            tooltip=[
-                alt.Tooltip("step:Q", title="step t"),
-                alt.Tooltip("value:Q", title="log10 ‖G_t‖", format=".3f"),
-            ],
-        )
-        .transform_filter("isValid(datum.value)")
-    )
-    return charts.panels([chart], rows, title=title, subtitle=subtitle, height=260)
-
-
-def sums(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLevelMixin:
-    """The running sum of the signed shares from the last step backwards."""
-    rows = [
-        row
-        for each in found
-        for row in points({"nonlinearity": NONLINEARITY_TEXT[each.nonlinearity]}, running_sum(each))
-    ]
-    line = (
-        alt.Chart(charts.data(rows))
-        .mark_line(strokeWidth=2.5, point=len(found[0].norm) <= 60)
-        .encode(
-            x=charts.steps(len(found[0].norm)),
-            y=charts.shares((row["value"] for row in rows), "signed share of steps t … T"),
-            color=nonlinearity_colour(each.nonlinearity for each in found),
-            tooltip=[
-                "nonlinearity:N",
-                alt.Tooltip("step:Q", title="step t"),
-                alt.Tooltip("value:Q", title="share", format=".4f"),
-            ],
-        )
-    )
-    whole = alt.Chart(charts.data([{"one": 1.0}])).mark_rule(strokeDash=[5, 4], color=charts.GREY)
-    return charts.finish(
-        alt.layer(whole.encode(y="one:Q"), line).properties(width=760, height=300),
-        title=title,
-        subtitle=subtitle,
-    )
 
 
 def running_sum(each: Contributions) -> Floats:

@@ -150,9 +150,6 @@ def scalar_rows(case: ScalarCase) -> list[Row]:
     return [*rows, total]
 
 
-# --- the picture ----------------------------------------------------------------------------------
-
-LANE = 3.0
 """Height of one path's copy of the graph, in units where states are 1 above w."""
 
 SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")

@@ -8,9 +8,10 @@ import pytest
 import tinygrad182 as tg
 from experiments.app.errors import OptionError
 from experiments.drawing.tables import power_text
-from experiments.questions.target import EXPERIMENT, TargetOptions, becomes
+from experiments.questions.target import EXPERIMENT, TargetOptions
 from experiments.questions.target import measure as targets
 from experiments.questions.target.triangle import MOST, triangle
+from experiments.questions.target.words import becomes
 from experiments.regressors.networks import Network
 from experiments.regressors.untrained import UntrainedOptions, probe
 from tests.experiments import by_hand

@@ -9,7 +9,7 @@ import pytest
 from experiments.app import command_line
 from experiments.app.catalogue import CATALOGUE, load
 from experiments.app.run_folder import Question, publish_sheet, staged
-from tests.experiments.test_run_folder import a_chart, a_run
+from tests.experiments.app.test_run_folder import a_chart, a_run
 
 ASKED = [name for name in CATALOGUE if load(name).letter]
 

@@ -11,7 +11,7 @@ from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.questions import sensitivity
 from experiments.questions.sensitivity import measure as units
-from experiments.questions.sensitivity.cells import gate_of, see_cells
+from experiments.questions.sensitivity.cells import see_cells
 from experiments.questions.sensitivity.measure import (
     FORMS,
     coefficients,
@@ -19,6 +19,7 @@ from experiments.questions.sensitivity.measure import (
     see_unit,
     steps_for,
 )
+from experiments.regressors.networks import gate_of
 from tests.experiments.by_hand import draw, run
 
 every_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)

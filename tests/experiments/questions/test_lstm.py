@@ -13,7 +13,7 @@ from experiments.drawing import charts
 from experiments.drawing.numbers import to_numpy
 from experiments.questions import lstm
 from experiments.questions.cell_path.gates import cell_parts, run_gates
-from experiments.questions.lstm import figures as views
+from experiments.questions.lstm import figures
 from experiments.questions.lstm.measure import Seen, keeps_more
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import LayerFlow, loss_of, mse_gradient
@@ -164,7 +164,7 @@ def test_the_sentences_of_a_run_are_about_its_scales(found):
 
 def test_curves_are_those_of_the_first_seed(found):
     shown = list(itertools.product((0.0, 1.0), SMALL["scale"]))
-    rows = views.curve_rows(found, shown, lambda state: state.flow.gradient)
+    rows = figures.curve_rows(found, shown, lambda state: state.flow.gradient)
     assert len(rows) == 2 * 2 * 3 * 12  # biases, scales, states, steps
     row = next(r for r in rows if r["what"] == "LSTM, c" and r["row"] == "forget bias 1")
     seen = lstm.pick(found, "lstm", 1.0)[0]

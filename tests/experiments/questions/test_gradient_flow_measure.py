@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.questions.gradient_flow import figures as views
+from experiments.questions.gradient_flow.figures import figures
+from experiments.questions.gradient_flow.measure import Study, study
 from experiments.questions.gradient_flow.words import headline, sentences
 from experiments.regressors.data import RandomSequences
 from experiments.regressors.fitting import Training, fit
 from experiments.regressors.flow import LayerFlow, loss_of
+from experiments.regressors.measurement import Measurement
 from experiments.regressors.networks import Network
-from experiments.regressors.study import Measurement, Study, study
 
 INF, NAN = np.inf, np.nan
 
@@ -193,11 +194,11 @@ def test_the_last_target_is_the_last_step_alone():
 
 def test_slopes_are_drawn_where_they_apply():
     """For a loss at the last step, of one W_h."""
-    chart = views.gradient_chart([measured(line(-9, 0), target="all")], "t", "s").to_dict()
+    chart = figures.gradient_chart([measured(line(-9, 0), target="all")], "t", "s").to_dict()
     assert len(chart["spec"]["layer"]) == 1
     assert "λ" not in str(chart)
     both = [measured(line(-9, 0)), measured(line(-9, 0), target="all")]
-    chart = views.gradient_chart(both, "t", "s").to_dict()
+    chart = figures.gradient_chart(both, "t", "s").to_dict()
     assert len(chart["spec"]["layer"]) == 2
     drawn = {row["row"] for row in chart["data"]["values"] if row["reference"] is not None}
     assert drawn == {"loss at the last step"}
@@ -213,11 +214,11 @@ def test_the_states_of_an_lstm_are_told_apart():
     assert "Training changed 2 of 2" in said
     assert "LSTM, h, spectral radius 0.5, loss at the last step: vanishes → is stable" in said
     assert "LSTM, c, spectral radius 0.5, loss at the last step: explodes → is stable" in said
-    rows, _ = views.verdict_rows([h, c])
+    rows, _ = figures.verdict_rows([h, c])
     assert [row["state"] for row in rows] == ["h", "c"]
 
 
 def test_a_slope_has_the_colour_of_its_curve():
     found = [measured(line(-9, 0)), measured(line(-5, 0), nonlinearity="relu")]
-    slope, curve = views.gradient_chart(found, "t", "s").to_dict()["spec"]["layer"]
+    slope, curve = figures.gradient_chart(found, "t", "s").to_dict()["spec"]["layer"]
     assert slope["encoding"]["color"] == curve["encoding"]["color"]

@@ -8,7 +8,7 @@ import pytest
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.questions import training
-from experiments.questions.training import figures as views
+from experiments.questions.training import figures
 from experiments.questions.training.measure import Learned, Task, inputs_used, learn, least_loss
 from experiments.regressors.data import batch_of, running_average
 from experiments.regressors.fitting import Training
@@ -160,7 +160,7 @@ def test_a_small_run_records_every_network(tmp_path):
 
 def test_the_first_figures_are_reach_and_loss_and_colours_have_a_bar():
     found = learn(Task("rnn", 1, "last", 0), **SIZES, moments=3, advance=lambda: None)
-    drawn = views.figures([found], batch=3, length=5, steps=6, size="")
+    drawn = figures.figures([found], batch=3, length=5, steps=6, size="")
     assert [figure.name for figure in drawn] == ["reach", "loss", "predictions", "flow"]
     encoding = drawn[0].chart.to_dict()["spec"]["layer"][0]["encoding"]
     assert encoding["color"]["legend"]["type"] == "gradient"

@@ -10,7 +10,7 @@ from rich.progress import Progress
 import tinygrad182 as tg
 from experiments.questions import char_lm
 from experiments.questions.char_lm import saliency as measured
-from experiments.questions.char_lm import saliency_figures as saliency_views
+from experiments.questions.char_lm import saliency_figures
 from experiments.questions.char_lm.measure import Learner
 from experiments.questions.char_lm.saliency import (
     Saliency,
@@ -121,7 +121,7 @@ def shown():
     source = Corpus("toy", text, text)
     models = [CharLM(source.vocabulary, 4, 3, cell=cell, rng=1) for cell in CELLS]
     found = [saliency(model, source) for model in models]
-    chart = saliency_views.text_chart(found, passage(source), source.vocabulary, "toy")
+    chart = saliency_figures.text_chart(found, passage(source), source.vocabulary, "toy")
     return found, passage(source), chart.to_dict()
 
 
@@ -142,13 +142,13 @@ def test_the_chart_holds_every_norm_of_every_model(shown):
 
 
 def test_the_heads_say_what_is_expected_and_what_comes():
-    said = saliency_views.expectation(np.array([0.004, 0.9, 0.096]), "a\nb", "b")
+    said = saliency_figures.expectation(np.array([0.004, 0.9, 0.096]), "a\nb", "b")
     assert said == "expects “⏎” 90%, “b” 10%, “a” 0%; the text goes on with “b” 9.6%"
 
 
 def test_norms_that_are_0_or_no_number_are_told_by_name():
     logs = np.array([-0.123456, -np.inf, np.nan, -412.0, np.inf])
-    assert saliency_views._drawable(logs) == [
+    assert saliency_figures._drawable(logs) == [
         -0.1235, "exactly 0", "not a number", -412.0, "not a number",
     ]  # fmt: skip
 
