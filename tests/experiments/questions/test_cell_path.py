@@ -122,8 +122,8 @@ def test_sigmoid_and_percent_at_their_ends():
 
 
 def test_the_lag_at_which_the_share_falls_below_one_half():
-    assert cell_path.first_lag_below(np.array([0.1, 0.4, 0.6, 1.0])) == 2
-    assert cell_path.first_lag_below(np.array([0.7, 1.0])) is None
+    assert cell_path.words.first_lag_below(np.array([0.1, 0.4, 0.6, 1.0])) == 2
+    assert cell_path.words.first_lag_below(np.array([0.7, 1.0])) is None
 
 
 def test_lags_of_200_and_gradients_of_1e_60_are_measured():
@@ -188,13 +188,13 @@ def paths_with(share, passed, bias=5.0, seed=0):
 
 def test_the_highway_is_counted_not_assumed():
     carried, outweighed, closed = paths_with(0.62, 0.8), paths_with(0.1, 0.8), paths_with(0.0, 1e-9)
-    said = cell_path.highway([carried, outweighed, closed])
+    said = cell_path.words.highway([carried, outweighed, closed])
     assert "is there in 1 of 3 untrained networks (forget bias 5)" in said
     assert "In 1 of the 2 where it alone keeps more than half of the norm" in said
-    said = cell_path.highway([carried, carried])
+    said = cell_path.words.highway([carried, carried])
     assert "is there in 2 of 2 untrained networks (forget bias 5)." in said
     assert "at most half" not in said
-    assert "in 0 of 1 untrained networks." in cell_path.highway([closed])
+    assert "in 0 of 1 untrained networks." in cell_path.words.highway([closed])
 
 
 def test_sentences_give_every_seed_s_number_and_the_headline_its_seed():
@@ -202,12 +202,12 @@ def test_sentences_give_every_seed_s_number_and_the_headline_its_seed():
     low = [paths_with(-8e-12, 1e-9, bias=0.0, seed=seed) for seed in (4, 5)]
     high = [paths_with(0.62, 0.8, seed=4), paths_with(-0.04, 0.7, seed=5)]
     high[0].hop_shares[0, 1] = 0.9
-    said = cell_path.sentences(opts, [*low, *high])
+    said = cell_path.words.sentences(opts, [*low, *high])
     assert "seeds 4 to 5" in said[1]
     assert "a share of 62%, −4% of ∂L/∂c_1" in said[1]
     assert "alone keeps 0.8, 0.7 of the norm" in said[1]
     assert "share below one half: none, 1." in said[1]
-    headline = cell_path.headline(opts, [*low, *high])
+    headline = cell_path.words.headline(opts, [*low, *high])
     assert headline.startswith("Seed 4, untrained: with forget bias 0")
     assert "alone, all the way from step 3, a share of almost 0 of ∂L/∂c_1" in headline
     assert "keeps 0.8 of the norm of ∂L/∂c_3, and has a share of 62% of ∂L/∂c_1" in headline
@@ -215,5 +215,5 @@ def test_sentences_give_every_seed_s_number_and_the_headline_its_seed():
 
 def test_the_first_figure_is_the_one_to_predict():
     found = [paths_with(0.62, 0.8)]
-    names = [figure.name for figure in cell_path.views.figures(found, "last", "")]
+    names = [figure.name for figure in cell_path.figures.figures(found, "last", "")]
     assert names[:2] == ["cell_path_alone", "shares"]

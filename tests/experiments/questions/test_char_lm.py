@@ -390,12 +390,12 @@ def test_sentences_say_what_is_proven():
     greedy = Continuation("a", "greedy", "b", -3.0, -3.0, -1.0)
     best = Continuation("a", "exact search", "  ", -2.0, -2.0, -2.0)
     itself = Continuation("a", "the text itself", "c\n", -4.0, -4.0, None)
-    (said,) = char_lm.about([greedy, best, itself])
+    (said,) = char_lm.words.about([greedy, best, itself])
     assert "“··”, log-probability -2.00: proven to be the likeliest of all (exact search)" in said
     assert "“c⏎”, has -4.00: the likeliest text is not one that people write" in said
-    (said,) = char_lm.about([greedy])
+    (said,) = char_lm.words.about([greedy])
     assert "no text is likelier by more than 2.00" in said
-    all_said = char_lm.sentences(HISTORY, [greedy], "the loss overflowed")
+    all_said = char_lm.words.sentences(HISTORY, [greedy], "the loss overflowed")
     assert "0.1 before training" in all_said[0]
     assert all_said[-1] == "Training ended early: the loss overflowed."
 

@@ -146,16 +146,18 @@ def pairs(scale, *growths):
 def test_headline_and_sentences_count_the_seeds(growths, counts, words):
     found = [*pairs(1.0, (-6, -1), (-6, -1)), *pairs(3.0, *growths)]
     assert keeps_more(found, 3.0) == counts
-    said = lstm.headline(found)
+    said = lstm.words.headline(found)
     assert "RNN's ∂L/∂h by -0.600 decades and the LSTM's by -0.100 (mean of 2 seeds" in said
     assert "Over 11 steps the LSTM keeps 100 times as much as the RNN, or more, for 2 of 2" in said
     assert (f"with weights 3 times as large {words}." in said) == (counts[1] < 2)
-    assert f"{words} with weights × " in lstm.sentences(found)[0]
-    assert ("RNN explodes" in " ".join(lstm.sentences(found))) == any(g[0] > 2 for g in growths)
+    assert f"{words} with weights × " in lstm.words.sentences(found)[0]
+    assert ("RNN explodes" in " ".join(lstm.words.sentences(found))) == any(
+        g[0] > 2 for g in growths
+    )
 
 
 def test_the_sentences_of_a_run_are_about_its_scales(found):
-    said = lstm.sentences(found)
+    said = lstm.words.sentences(found)
     assert [text[:18] for text in said[:2]] == ["With forget bias 0", "With forget bias 1"]
     for bias, text in enumerate(said[:2]):
         first = min(lstm.ahead(found, 1.0, float(bias)))

@@ -140,13 +140,13 @@ def test_shares_by_products_sum_to_one_and_begin_with_the_cell_path():
 
 def test_classes_that_are_not_told_apart_and_shares_that_cancel_are_named():
     whole = skips.Products(np.array([0.2, 0.8]), None)
-    said = skip.by_products("ResNet", whole, "branches", "h_1", 3)
+    said = skip.words.by_products("ResNet", whole, "branches", "h_1", 3)
     assert said == (
         "ResNet, seed 3: of what reaches h_1, a share of 20% went through no matrix product at all; "
         "the largest, 80%, went through 1 branches."
     )
     cut = skips.Products(np.array([0.0, 13.0, -12.5]), 0.5)
-    said = skip.by_products("LSTM", cut, "hidden states", "c_1", 0)
+    said = skip.words.by_products("LSTM", cut, "hidden states", "c_1", 0)
     assert "up to 2 are told apart: together they have 50%, those over 2 the other 50%" in said
     assert "the sum of their sizes is 26, not 1" in said
 

@@ -82,33 +82,35 @@ def test_the_claims_are_decided_by_the_worst_network():
 def test_what_to_change_is_said_where_a_claim_fails_and_only_there(loss, target, length):
     opts = training.TrainingOptions(length=length, steps=7, learning_rate=0.25, targets=(target,))
     learned = learned_with(loss, target)
-    said = training.behind(opts, [learned, learned_with(1e-9)])
+    said = training.words.behind(opts, [learned, learned_with(1e-9)])
     if all(claim.holds for claim in training.claims(opts, [learned])):
         assert said == []
         return
     assert "Not learned yet by 1 of 2 networks (RNN, 1 layer, loss at" in said[0]
     assert "--steps (now 7)" in said[0]
     assert "--learning-rate (now 0.25)" in said[0]
-    assert said[0] in training.sentences(opts, [learned])[0].replace("1 of 1", "1 of 2")
+    assert said[0] in training.words.sentences(opts, [learned])[0].replace("1 of 1", "1 of 2")
 
 
 def test_headline_and_sentences_name_the_network_that_changed():
     opts = training.TrainingOptions(length=10, targets=("last",))
-    said = training.headline(opts, [learned_with(0.009)])
+    said = training.words.headline(opts, [learned_with(0.009)])
     assert "the loss is 0.009 of 0.1 (loss at the last step)" in said
-    several = training.headline(opts, [learned_with(0.009), learned_with(0.12)])
+    several = training.words.headline(opts, [learned_with(0.009), learned_with(0.12)])
     assert "the loss is 0.009 to 0.12 of 0.1 (loss at the last step)" in several
     assert "‖∂L/∂h_1‖ = 0.01 ‖∂L/∂h_T‖ before training (RNN, 1 layer" in said
     assert "is 1 of it after" in said
     stopped = Learned(**{**vars(learned_with(0.5)), "training": Training((1.0,), "it overflowed")})
-    assert "Training ended early for RNN, 1 layer" in " ".join(training.sentences(opts, [stopped]))
+    assert "Training ended early for RNN, 1 layer" in " ".join(
+        training.words.sentences(opts, [stopped])
+    )
 
 
 def test_what_no_loss_proves_is_not_said():
     opts = training.TrainingOptions(length=10, targets=("last",))
     losses = {(0.2, 0.2): "no loss proves", (0.2, 0.05): "1 of 2 networks prove that they use at"}
     for (first, second), words in losses.items():
-        said = " ".join(training.sentences(opts, [learned_with(first), learned_with(second)]))
+        said = " ".join(training.words.sentences(opts, [learned_with(first), learned_with(second)]))
         assert words in said
         assert "at least 0" not in said
 
