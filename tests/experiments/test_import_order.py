@@ -1,7 +1,9 @@
 """Packages of experiments/ import only from those below them, and no question imports another."""
 
 import ast
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -64,3 +66,10 @@ def test_every_question_has_the_same_files():
     for folder in (ROOT / "questions").iterdir():
         if folder.is_dir() and folder.name != "__pycache__":
             assert {"__init__", "measure", "figures", "words"} <= {p.stem for p in folder.iterdir()}
+
+
+def test_no_function_hides_a_file_of_the_same_name():
+    for file in (ROOT / "questions").glob("*/*.py"):
+        if file.stem != "__init__":
+            question = importlib.import_module(f"experiments.questions.{file.parent.name}")
+            assert isinstance(getattr(question, file.stem, ModuleType("")), ModuleType), file

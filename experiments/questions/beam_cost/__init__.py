@@ -22,8 +22,8 @@ from experiments.questions.beam_cost.measure import (
     Decoder,
     Found,
     compare_with_algorithm_1,
-    measure,
     slopes,
+    time_both,
 )
 
 SAME = 1e-10
@@ -86,7 +86,7 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     for vocabulary, length, width in places:
         progress.update(task, description=f"T = {length}, K = {width}, M = {vocabulary}")
         decoder = Decoder(vocabulary, opts.hidden_size, opts.seed, opts.device)
-        costs[vocabulary, length, width] = measure(
+        costs[vocabulary, length, width] = time_both(
             decoder, length, width, opts.repeats, lambda: progress.advance(task)
         )
     found = Found(

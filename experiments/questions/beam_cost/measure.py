@@ -99,7 +99,7 @@ class Cost:
     difference: float
 
 
-def measure(
+def time_both(
     decoder: Decoder, length: int, width: int, repeats: int, advance: Callable[[], object]
 ) -> Cost:
     """Search with the state stored and by running again, in turns."""

@@ -40,7 +40,7 @@ from experiments.questions.char_lm.measure import (
     word_shares,
 )
 from experiments.questions.char_lm.ngrams import ngram_losses
-from experiments.questions.char_lm.saliency import BACK, Saliency, passage, saliency
+from experiments.questions.char_lm.saliency import BACK, Saliency, passage, saliency_of
 from experiments.questions.char_lm.text import corpus
 from experiments.questions.char_lm.words import over, written
 
@@ -152,7 +152,7 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     stopped = train(learner, opts, progress, opts.checkpoint)
     model, history = learner.model, learner.history
     others, trouble = compared(learner, source, opts, progress)
-    looked = [saliency(each.model, source) for each in by_cell(learner, *others)]
+    looked = [saliency_of(each.model, source) for each in by_cell(learner, *others)]
     found = decoded(model, source, opts, progress)
     samples = long_samples(
         model,

@@ -73,7 +73,7 @@ class Saliency:
         return back
 
 
-def saliency(model: CharLM, source: Corpus) -> Saliency:
+def saliency_of(model: CharLM, source: Corpus) -> Saliency:
     """Look at a model's predictions in the held-out text."""
     text = passage(source)
     log10, probabilities = of_text(model, text)

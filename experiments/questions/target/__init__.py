@@ -19,7 +19,7 @@ from experiments.app.catalogue import Experiment
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING
 from experiments.questions.target import figures, words
-from experiments.questions.target.measure import Targets, excess, last_row_error, measure
+from experiments.questions.target.measure import Targets, excess, last_row_error, see
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
 from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
 from experiments.regressors.untrained import UntrainedOptions
@@ -54,7 +54,7 @@ def run(opts: TargetOptions, progress: Progress) -> Result:
         network = Network(
             opts.nonlinearity, radius, "all", opts.hidden_size, initial_weights=opts.initial_weights
         )
-        found.append(measure(opts, network, seed, lambda: progress.advance(task)))
+        found.append(see(opts, network, seed, lambda: progress.advance(task)))
     size = f"{NONLINEARITY_TEXT[opts.nonlinearity]}, {opts.drawn}, {opts.initial_weights} W_h"
     return Result(
         options=opts,

@@ -67,7 +67,7 @@ class Targets:
         return making_up(self.by_loss)
 
 
-def measure(
+def see(
     opts: UntrainedOptions, network: Network, seed: int, advance: Callable[[], object]
 ) -> Targets:
     """Measure one network; ``advance`` is called for every loss."""

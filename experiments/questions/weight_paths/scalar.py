@@ -150,6 +150,7 @@ def scalar_rows(case: ScalarCase) -> list[Row]:
     return [*rows, total]
 
 
+LANE = 3.0
 """Height of one path's copy of the graph, in units where states are 1 above w."""
 
 SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")

@@ -24,14 +24,14 @@ SMALL = {
 @pytest.mark.parametrize(("length", "width", "size"), [(5, 1, 4), (6, 3, 4), (4, 20, 3)])
 def test_model_steps_are_counted(length, width, size):
     """Beams at each step, by hand: stored one step each, run again as many as there are tokens."""
-    found = cost.measure(cost.Decoder(size, 3, 0), length, width, 2, lambda: None)
+    found = cost.time_both(cost.Decoder(size, 3, 0), length, width, 2, lambda: None)
     beams_at = [min(width, size**t) for t in range(length)]
     assert found.stored_steps == sum(beams_at)
     assert found.again_steps == sum(t * n for t, n in enumerate(beams_at, 1))
 
 
 def test_running_again_gives_the_same_hypotheses():
-    found = cost.measure(cost.Decoder(6, 4, 1), 7, 3, 1, lambda: None)
+    found = cost.time_both(cost.Decoder(6, 4, 1), 7, 3, 1, lambda: None)
     assert found.difference < 1e-12
     assert found.stored > 0
     assert found.again > 0
@@ -59,13 +59,13 @@ def values(chart):
 
 def test_each_point_is_measured_once_and_drawn_as_it_stands_in_the_table(monkeypatch):
     """Where lines over T, K and M cross, there is one measurement."""
-    measured, measure = [], beam_cost.measure
+    measured, time_both = [], beam_cost.time_both
 
     def counted(decoder, length, width, repeats, advance):
         measured.append((length, width, decoder.vocabulary))
-        return measure(decoder, length, width, repeats, advance)
+        return time_both(decoder, length, width, repeats, advance)
 
-    monkeypatch.setattr(beam_cost, "measure", counted)
+    monkeypatch.setattr(beam_cost, "time_both", counted)
     with Progress(disable=True) as progress:
         found = beam_cost.run(beam_cost.BeamCostOptions(**SMALL), progress)
         assert all(task.finished for task in progress.tasks)

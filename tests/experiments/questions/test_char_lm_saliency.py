@@ -17,7 +17,7 @@ from experiments.questions.char_lm.saliency import (
     by_lag,
     of_text,
     passage,
-    saliency,
+    saliency_of,
     telling,
 )
 from experiments.questions.char_lm.text import Corpus
@@ -120,7 +120,7 @@ def shown():
     text = a_text(140)
     source = Corpus("toy", text, text)
     models = [CharLM(source.vocabulary, 4, 3, cell=cell, rng=1) for cell in CELLS]
-    found = [saliency(model, source) for model in models]
+    found = [saliency_of(model, source) for model in models]
     chart = saliency_figures.text_chart(found, passage(source), source.vocabulary, "toy")
     return found, passage(source), chart.to_dict()
 

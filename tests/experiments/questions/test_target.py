@@ -29,7 +29,7 @@ def test_everything_measured_is_what_it_is_by_hand(nonlinearity, kind):
     network = Network(nonlinearity, 0.9, "all", 4, initial_weights=kind)
     opts = UntrainedOptions(**SMALL)
     calls = []
-    found = targets.measure(opts, network, 2, lambda: calls.append(1))
+    found = targets.see(opts, network, 2, lambda: calls.append(1))
     probed = probe(network, opts, seed=2)
     parts = np.array([by_hand.gradients(probed, k) for k in range(12)])  # k, t, B, H
     total = parts.sum(axis=0) / 12
@@ -175,7 +175,7 @@ def test_what_is_larger_than_one_has_a_scale_and_labels_of_its_own():
 
 def test_vanished_gradients_keep_their_size():
     network = Network("identity", 0.01, "all", 4)
-    found = targets.measure(UntrainedOptions(length=60, hidden_size=4, batch=2), network, 0, int)
+    found = targets.see(UntrainedOptions(length=60, hidden_size=4, batch=2), network, 0, int)
     lags = found.lags
     np.testing.assert_allclose(
         found.decay[lags >= 0], -2.0 * lags[lags >= 0], rtol=1e-11, atol=1e-11
