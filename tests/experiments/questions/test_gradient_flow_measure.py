@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.questions.gradient_flow.figures import figures
+from experiments.questions.gradient_flow import figures
 from experiments.questions.gradient_flow.measure import Study, study
 from experiments.questions.gradient_flow.words import headline, sentences
 from experiments.regressors.data import RandomSequences
