@@ -69,16 +69,16 @@ mutate: $(VENV)/.has-test
 peers: $(VENV)/.has-peers
 
 bench: $(VENV)/.has-experiments $(VENV)/.has-peers $(VENV)/.has-bench $(VENV)/.has-browser
-	$(BIN)/python -m experiments.benchmarks.unrolled $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.operations $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.decoding $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.recurrent $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.vanishing $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.resident $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.first_use $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.memory $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.microscope $(ARGS)
-	$(BIN)/python -m experiments.benchmarks.watch $(ARGS)
+	$(BIN)/python -m benchmarks.unrolled $(ARGS)
+	$(BIN)/python -m benchmarks.operations $(ARGS)
+	$(BIN)/python -m benchmarks.decoding $(ARGS)
+	$(BIN)/python -m benchmarks.recurrent $(ARGS)
+	$(BIN)/python -m benchmarks.vanishing $(ARGS)
+	$(BIN)/python -m benchmarks.resident $(ARGS)
+	$(BIN)/python -m benchmarks.first_use $(ARGS)
+	$(BIN)/python -m benchmarks.memory $(ARGS)
+	$(BIN)/python -m benchmarks.microscope $(ARGS)
+	$(BIN)/python -m benchmarks.watch $(ARGS)
 
 # A stamp for each set of extras: nothing is installed again until the metadata changes.
 $(VENV)/.has-experiments: EXTRAS := experiments

@@ -1,7 +1,8 @@
-"""Experiments: each file beside this one puts a question to the framework and measures the answer.
+"""Experiments: each puts a question to the framework and measures the answer.
 
-``python -m experiments`` lists them. ``common`` holds what all of them share: options, the run
-folder, the report, charts, numbers and words. ``regression`` makes, measures and trains the recurrent
-regressors that most questions are about. Each other package is what one question is measured and
-drawn with. Imports run one way: question, its package, ``regression``, ``common``.
+``python -m experiments`` lists them. Every question is a package in ``questions/``, with the name of
+its command, and has four files: ``__init__`` (options, run and claims), ``measure``, ``figures`` (charts
+and tables) and ``words``. The packages they share, from the top down: ``regressors`` makes, measures and
+trains recurrent networks; ``app`` is the command, its options, the run's folder and its report;
+``drawing`` is charts, tables, numbers and words. Each imports only from those below it.
 """

@@ -38,7 +38,7 @@ if __name__ == "__main__":
     if missing := [package for package in NEEDED if find_spec(package) is None]:
         names = ", ".join(missing)
         sys.exit(f"The experiments need what this Python does not have: {names}. {remedy()}")
-    from experiments.common.cli import main
+    from experiments.app.command_line import main
 
     # A run that is told to end, or whose terminal is closed, cleans up as after Ctrl-C.
     for name in ("SIGTERM", "SIGHUP"):

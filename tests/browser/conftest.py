@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments.benchmarks.browser import SIZE, NoBrowserError
-from experiments.benchmarks.browser import browser as started
+from benchmarks.browser import SIZE, NoBrowserError
+from benchmarks.browser import browser as started
 
 
 @pytest.fixture(scope="module")

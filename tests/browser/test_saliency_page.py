@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from experiments.decoding.saliency import Saliency, passage, saliency, telling
-from experiments.decoding.saliency_views import expectation, text_chart
-from experiments.decoding.text import Corpus
+from experiments.questions.char_lm.saliency import Saliency, passage, saliency_of, telling
+from experiments.questions.char_lm.saliency_figures import expectation, text_chart
+from experiments.questions.char_lm.text import Corpus
 from models import CharLM
 from tests.browser.texts import clipped, overlapping, texts
 from tests.experiments.texts import a_text
@@ -32,7 +32,7 @@ Shown = tuple[list[Saliency], str, Path]
 def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     """Three small models' page; ``browser`` stands first, so that none is made where there is none."""
     models = [CharLM(VOCABULARY, 4, 3, cell=cell, rng=1) for cell in ("rnn", "lstm", "gru")]
-    found = [saliency(model, SOURCE) for model in models]
+    found = [saliency_of(model, SOURCE) for model in models]
     chart = text_chart(found, passage(SOURCE), VOCABULARY, "toy")
     path = tmp_path_factory.mktemp("pages") / "page.html"
     page = chart_page("text", chart.to_dict(), charts.library(), below='<p id="controls"></p>')

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.common import run_folder
+from experiments.app import run_folder
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ pytest.importorskip("altair")
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments import char_lm, nonlinearity
-from experiments.catalogue import CATALOGUE, load
-from experiments.common.cli import main
-from experiments.common.result import Result
-from experiments.decoding import saliency
+from experiments.app.catalogue import CATALOGUE, load
+from experiments.app.command_line import main
+from experiments.app.result import Result
+from experiments.questions import char_lm, nonlinearity
+from experiments.questions.char_lm import saliency
 from models import CharLM
 from tests.experiments.texts import a_text
 from tests.support import device

@@ -1,1 +1,0 @@
-"""Benchmarks against peers. Each prints a table and writes JSON; none is a timed test."""

@@ -1,1 +1,0 @@
-"""LSTMs beside vanilla RNNs of the same sizes."""

@@ -1,1 +1,0 @@
-"""What experiments share: options, the run folder, the report, charts, numbers and words."""

@@ -1,1 +1,0 @@
-"""What the questions about decoding are measured and drawn with."""

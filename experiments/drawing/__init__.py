@@ -1,0 +1,1 @@
+"""Charts, tables, numbers and words: what a question shows its answer with."""

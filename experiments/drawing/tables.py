@@ -1,0 +1,139 @@
+"""What a question shows: tables of rows, and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:  # the catalogue is listed without a plotting library
+    import altair as alt
+
+Value: TypeAlias = str | int | float | bool | None
+"""What a table's cell may hold. None is 'not measured'."""
+
+
+Row: TypeAlias = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table as people read it.
+
+    Parameters
+    ----------
+    key : str
+        The rows' key.
+    heading : str
+        What stands above the column.
+    format : str
+        Format of finite numbers, as for :func:`format`.
+    log10 : bool
+        The values are logarithms, shown as the numbers they are the logarithms of.
+    """
+
+    key: str
+    heading: str
+    format: str = ""
+    log10: bool = False
+
+    def text(self, row: Row) -> str:
+        """Cell of this column as text.
+
+        >>> Column("x", "x", ".2f").text({"x": 1.234})
+        '1.23'
+        >>> Column("x", "x", ".2f").text({"x": float("-inf")})
+        '-inf'
+        >>> Column("x", "x").text({"x": None})
+        '–'
+        """
+        value = row.get(self.key)
+        if value is None:
+            return "–"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, str):
+            return value
+        if self.log10:
+            return power_text(value)
+        return format(value, self.format) if math.isfinite(value) else str(value)
+
+    def is_text(self, table: Table) -> bool:
+        """Whether the column holds words, which stand on the left, not numbers."""
+        return any(isinstance(row.get(self.key), str) for row in table.rows)
+
+
+def power_text(log10: float) -> str:
+    """Number whose logarithm is given as text, also where it is out of floating point's range.
+
+    >>> power_text(-59.5), power_text(0.0), power_text(-1234.0), power_text(float("-inf"))
+    ('3.2e-60', '1', '1.0e-1234', '0')
+    """
+    if not math.isfinite(log10):
+        return "0" if log10 < 0 else str(log10)
+    if -2 <= log10 < 2:
+        return f"{10.0**log10:.2g}"
+    exponent = math.floor(log10)
+    mantissa = f"{10.0 ** (log10 - exponent):.1f}"
+    if mantissa == "10.0":
+        mantissa, exponent = "1.0", exponent + 1
+    return f"{mantissa}e{exponent:+03d}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one kind.
+
+    Parameters
+    ----------
+    name : str
+        Stem of the CSV file.
+    title : str
+        What the rows are.
+    rows : sequence of mappings
+        All have the same keys, in the order of the CSV file's columns.
+    columns : tuple of Column
+        Those people read. A table without any is data for other programs: it goes to its CSV
+        file only.
+    note : str
+        How to read it.
+    printed : bool
+        Whether it is short enough for the terminal, too.
+    """
+
+    name: str
+    title: str
+    rows: Sequence[Row]
+    columns: tuple[Column, ...] = ()
+    note: str = ""
+    printed: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart: a PNG file, and a place in the report.
+
+    Parameters
+    ----------
+    name : str
+        Stem of the PNG file.
+    title : str
+        Heading in the report.
+    caption : str
+        What to look for.
+    chart : altair chart
+        Carries its own title too, so that the PNG file can stand alone.
+    """
+
+    name: str
+    title: str
+    caption: str
+    chart: alt.TopLevelMixin
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What Vega-Lite draws: made once for all files, and checked as a whole against the schema."""
+        found: dict[str, Any] = self.chart.to_dict()
+        return found

@@ -1,1 +1,0 @@
-"""Gradient flow before and after training, as charts, rows and sentences."""

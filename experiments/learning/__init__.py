@@ -1,1 +1,0 @@
-"""Networks that learn the running average, watched while they do."""

@@ -1,1 +1,0 @@
-"""How a state depends on the parameter that sets how long it remembers."""

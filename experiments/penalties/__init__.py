@@ -1,1 +1,0 @@
-"""A penalty on gradients that shrink or grow through time."""

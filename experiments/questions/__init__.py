@@ -1,0 +1,1 @@
+"""One package for each question, with the name of its command."""

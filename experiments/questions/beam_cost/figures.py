@@ -1,0 +1,164 @@
+"""The cost of beam search as charts and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import altair as alt
+
+from experiments.drawing import charts
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.beam_cost.measure import Cost
+
+STORED, AGAIN = "state stored", "run again from the start"
+COLOURS = {STORED: charts.BLUE, AGAIN: charts.VERMILLION}
+SHAPES = {STORED: "circle", AGAIN: "square"}
+
+
+def figures(
+    by_length: Mapping[int, Sequence[Cost]], by_width: Sequence[Cost], by_vocabulary: Sequence[Cost]
+) -> tuple[Figure, ...]:
+    """Time over T for two vocabularies, and over K and M."""
+    drawn = [
+        Figure(
+            "over_length",
+            "Time over the length",
+            "Both axes are logarithmic: a straight line is a power of T, its slope the exponent. Thin "
+            "lines have slopes 1 and 2.",
+            _chart(
+                [
+                    (f"M = {M}", cost.length, cost)
+                    for M, costs in by_length.items()
+                    for cost in costs
+                ],
+                "length T (tokens)",
+                "Storing the state against running again, over T",
+                f"K = {next(iter(by_length.values()))[0].width}; least time of several runs",
+                guides=True,
+            ),
+        )
+    ]
+    others = [
+        ("width", by_width, "width K (hypotheses)", "over_width"),
+        ("vocabulary", by_vocabulary, "vocabulary M (tokens)", "over_vocabulary"),
+    ]
+    for field, costs, title, name in others:
+        if len({getattr(cost, field) for cost in costs}) > 1:
+            first = costs[0]
+            fixed = f"M = {first.vocabulary}" if field == "width" else f"K = {first.width}"
+            drawn.append(
+                Figure(
+                    name,
+                    f"Time over the {field}",
+                    "Running again multiplies what a step of the model costs; what the vocabulary costs "
+                    "is paid once a step either way.",
+                    _chart(
+                        [("", getattr(cost, field), cost) for cost in costs],
+                        title,
+                        f"Storing the state against running again, over the {field}",
+                        f"T = {first.length}, {fixed}; least time of several runs",
+                    ),
+                )
+            )
+    return tuple(drawn)
+
+
+def _chart(
+    points: Iterable[tuple[str, int, Cost]],
+    x_title: str,
+    title: str,
+    subtitle: str,
+    guides: bool = False,
+) -> alt.TopLevelMixin:
+    rows: list[Row] = []
+    for column, place, cost in points:
+        for what, seconds in ((STORED, cost.stored), (AGAIN, cost.again)):
+            here: Row = {"column": column, "row": "", "what": what, "x": place, "guide": ""}
+            rows.append({**here, "ms": seconds * 1e3})
+    rows += _guides(rows) if guides else []
+    xs = sorted({row["x"] for row in rows if isinstance(row["x"], int)})
+    x = alt.X(
+        "x:Q",
+        title=x_title,
+        scale=alt.Scale(type="log", domain=[xs[0] / 1.15, xs[-1] * 1.15], nice=False),
+        axis=alt.Axis(values=xs, format="d", grid=False),
+    )
+    y = alt.Y("ms:Q", title="time (ms)", scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=6))
+    colour = alt.Color(
+        "what:N",
+        title=None,
+        scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
+    )
+    shape = alt.Shape(
+        "what:N", title=None, scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values()))
+    )
+    measured = alt.Chart().transform_filter("datum.guide === ''")
+    layers = [
+        measured.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=colour),
+        measured.mark_point(filled=True, size=60, opacity=1).encode(
+            x=x, y=y, color=colour, shape=shape, tooltip=["what:N", "x:Q", "ms:Q"]
+        ),
+    ]
+    if guides:
+        guide = alt.Chart().transform_filter("datum.guide !== ''")
+        layers.append(
+            guide.mark_line(color=charts.GREY, strokeDash=[4, 4], strokeWidth=1).encode(
+                x=x, y=y, detail="guide:N"
+            )
+        )
+    return charts.panels(layers, rows, title=title, subtitle=subtitle, height=260)
+
+
+def _guides(rows: Sequence[Row]) -> list[Row]:
+    """Lines of slope 1 and 2 through the last measured point of each way."""
+    found: list[Row] = []
+    for column in dict.fromkeys(row["column"] for row in rows):
+        for what, power in ((STORED, 1), (AGAIN, 2)):
+            curve = [row for row in rows if (row["column"], row["what"]) == (column, what)]
+            last = curve[-1]
+            assert isinstance(last["x"], int)
+            assert isinstance(last["ms"], float)
+            for row in (curve[0], last):
+                assert isinstance(row["x"], int)
+                value = last["ms"] * (row["x"] / last["x"]) ** power
+                found.append({**row, "ms": value, "guide": f"slope {power}"})
+    return found
+
+
+def tables(costs: Sequence[Cost]) -> tuple[Table, ...]:
+    """Every search, each in one row."""
+    rows: list[Row] = [
+        {
+            "length": cost.length,
+            "width": cost.width,
+            "vocabulary": cost.vocabulary,
+            "stored_ms": cost.stored * 1e3,
+            "again_ms": cost.again * 1e3,
+            "ratio": cost.again / cost.stored,
+            "stored_steps": cost.stored_steps,
+            "again_steps": cost.again_steps,
+            "difference": cost.difference,
+        }
+        for cost in costs
+    ]
+    return (
+        Table(
+            "searches",
+            "Every search, both ways",
+            rows,
+            (
+                Column("length", "T"),
+                Column("width", "K"),
+                Column("vocabulary", "M"),
+                Column("stored_ms", "stored (ms)", ".1f"),
+                Column("again_ms", "run again (ms)", ".1f"),
+                Column("ratio", "ratio", ".1f"),
+                Column("stored_steps", "model steps stored", ",d"),
+                Column("again_steps", "run again", ",d"),
+                Column("difference", "difference (nats)", ".1e"),
+            ),
+            note="Times are the least of several runs in turns; a model step is one hypothesis by one "
+            "token; the difference is the largest of the hypotheses' log-probabilities.",
+            printed=True,
+        ),
+    )

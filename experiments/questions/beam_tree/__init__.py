@@ -1,0 +1,138 @@
+"""Beam tree (Q2a to Q2d): what beam search keeps on the course's tree, and what it misses.
+
+The tree has eight sequences of three words, so everything can be looked at: what each width keeps at
+each step, where the most likely sequence is dropped, and what the certificate knew without looking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.progress import Progress
+
+import tinygrad182 as tg
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.options import Options
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING
+from experiments.questions.beam_tree import figures, words
+from experiments.questions.beam_tree.measure import Search, search
+from experiments.questions.beam_tree.tree import LENGTH, START, in_words, initial, step
+
+SOURCE = [
+    [("neural", -0.65), ("network", -0.73)],
+    [("neural network", -1.25), ("network neural", -1.33)],
+    [("neural network network", -1.85), ("network neural network", -1.93)],
+]
+"""What the course's solution says a beam of 2 stores after each step."""
+
+OPTIMUM = ("neural neural neural", -1.46)
+"""What it says is the most likely sequence of all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamTreeOptions(Options):
+    """Options of beam-tree."""
+
+    beam_width: tuple[int, ...] = (1, 2, 3)
+    """Widths K of the beam: one or several; the claims are about 2 and 3."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options.one_or_more("beam-width", self.beam_width)
+        for width in self.beam_width:
+            options.at_least("beam-width", width, 1)
+
+
+def run(opts: BeamTreeOptions, progress: Progress) -> Result:
+    """Search with every width, and exhaustively."""
+    task = progress.add_task("widths", total=len(set(opts.beam_width)) + 1)
+    whole = tg.decode.exhaustive(step, initial(opts.device), START, LENGTH, trace=True)
+    assert isinstance(whole, tg.decode.SearchResult)
+    progress.advance(task)
+    found = []
+    for width in sorted(set(opts.beam_width)):
+        found.append(search(opts.device, width, whole.best))
+        progress.advance(task)
+    return Result(
+        options=opts,
+        headline=words.headline(found),
+        reading=tuple(words.sentence(each) for each in found),
+        claims=claims(found, whole),
+        figures=figures.figures(found, whole),
+        tables=figures.tables(found, whole),
+    )
+
+
+def claims(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Claim, ...]:
+    """The course's answers, and the certificate."""
+    why = "Sums of at most three numbers: the threshold is rounding in float64."
+    said = []
+    for each in found:
+        if each.width == 2:
+            for length, expected in enumerate(SOURCE, 1):
+                said.append(
+                    Claim(
+                        f"K = 2 stores after step {length}: "
+                        + ", ".join(f"“{words}” ({value})" for words, value in expected)
+                        + " (largest difference; infinite if the words differ)",
+                        difference(each.kept(length), expected),
+                        ROUNDING,
+                        why=why,
+                    )
+                )
+    said.append(
+        Claim(
+            f"The most likely sequence of all {len(whole)} is “{OPTIMUM[0]}” ({OPTIMUM[1]})",
+            difference([(in_words(whole.tokens), whole.log_probability)], [OPTIMUM]),
+            ROUNDING,
+            why=why,
+        )
+    )
+    for each in found:
+        said.append(
+            Claim(
+                f"K = {each.width}: what was missed is at most the gap that the certificate states "
+                "(gap minus what was missed)",
+                each.result.gap - each.missed,
+                -ROUNDING,
+                "at least",
+                why="No completion of a pruned prefix has a larger log-probability than the prefix.",
+            )
+        )
+        if each.width in (2, 3):
+            proven = each.width == 3
+            said.append(
+                Claim(
+                    f"K = {each.width} is {'' if proven else 'not '}certified (1: it is)",
+                    float(each.result.certified),
+                    float(proven),
+                    "at least" if proven else "at most",
+                    why="Whether the best hypothesis is as good as the best prefix that was pruned.",
+                )
+            )
+    return tuple(said)
+
+
+def difference(found: Sequence[tuple[str, float]], expected: Sequence[tuple[str, float]]) -> float:
+    """The largest difference of log-probabilities; infinite where the words differ."""
+    if [words for words, _ in found] != [words for words, _ in expected]:
+        return float("inf")
+    return max(abs(a - b) for (_, a), (_, b) in zip(found, expected, strict=True))
+
+
+EXPERIMENT = Experiment(
+    question="What does beam search store at each step, does it find the most likely sequence, and does "
+    "it know whether it did?",
+    options=BeamTreeOptions,
+    run=run,
+    letter="Q2a–d",
+    pictures=("tree", "beam_2"),
+    predict="The decoder says neural −0.65 or network −0.73; after neural, neural −0.8 or network −0.6; "
+    "after network, neural −0.6 or network −0.8; after neural network and after network neural, neural "
+    "−0.8 or network −0.6; after neural neural, neural −0.01 or network −4.6; after network network −0.7 "
+    "each. What does a beam of 2 store after each of three steps? Which sequence does it return, and is "
+    "it the most likely one?",
+)

@@ -1,0 +1,111 @@
+"""The tree and its searches, as charts and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+
+import tinygrad182 as tg
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.beam_tree.measure import Search
+from experiments.questions.beam_tree.tree import LENGTH, WORDS, in_words
+
+
+def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Figure, ...]:
+    """The whole tree, and what each width sees of it."""
+    drawn = [
+        Figure(
+            "tree",
+            "The whole tree",
+            "Every edge carries the log-probability of its word given those before; every node the sum. "
+            "The orange path is the most likely sequence: its second word is not the likelier one.",
+            chart(whole.lattice, whole.best, "All eight sequences"),
+        )
+    ]
+    for each in found:
+        drawn.append(
+            Figure(
+                f"beam_{each.width}",
+                f"Beam width {each.width}",
+                "Blue is stored, at the last step green; grey was a candidate and is not. "
+                + (
+                    "The most likely sequence survives every step."
+                    if each.dropped is None
+                    else f"The orange path ends at step {each.dropped}: from there on the most likely "
+                    "sequence cannot be found."
+                ),
+                chart(each.lattice, each.optimum, f"Beam search, K = {each.width}"),
+            )
+        )
+    return tuple(drawn)
+
+
+def chart(
+    lattice: tg.decode.Lattice, optimum: tg.decode.Hypothesis, title: str
+) -> alt.TopLevelMixin:
+    """A lattice as the course draws its tree."""
+    return lattice.chart(words=WORDS, optimum=optimum.tokens, most=8, title=title)
+
+
+def tables(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Table, ...]:
+    """The certificates, what is stored, and all sequences."""
+    summary: list[Row] = [
+        {
+            "width": each.width,
+            "found": in_words(each.result.tokens),
+            "log_probability": each.result.log_probability,
+            "bound": each.result.bound,
+            "gap": each.result.gap,
+            "missed": each.missed,
+            "certified": each.result.certified,
+            "dropped": each.dropped,
+            "asked": each.result.expanded,
+        }
+        for each in found
+    ]
+    stored: list[Row] = [
+        {"width": each.width, "step": length, "rank": rank, "prefix": words, "log_probability": v}
+        for each in found
+        for length in range(1, LENGTH + 1)
+        for rank, (words, v) in enumerate(each.kept(length), 1)
+    ]
+    every: list[Row] = [
+        {"rank": rank, "sequence": in_words(h.tokens), "log_probability": h.log_probability}
+        for rank, h in enumerate(whole, 1)
+    ]
+    number = Column("log_probability", "log-probability", ".2f")
+    return (
+        Table(
+            "searches",
+            "What each width finds, and what it knows about it",
+            summary,
+            (
+                Column("width", "K"),
+                Column("found", "best found"),
+                number,
+                Column("bound", "bound", ".2f"),
+                Column("gap", "gap", ".2f"),
+                Column("missed", "missed", ".2f"),
+                Column("certified", "certified"),
+                Column("dropped", "optimum dropped at step"),
+                Column("asked", "prefixes asked about"),
+            ),
+            note="No sequence is better than the bound; the gap is what can have been missed at most, "
+            "“missed” what was, by exhaustive search.",
+            printed=True,
+        ),
+        Table(
+            "stored",
+            "What is stored after each step",
+            stored,
+            (Column("width", "K"), Column("step", "step"), Column("prefix", "prefix"), number),
+            printed=True,
+        ),
+        Table(
+            "sequences",
+            "All sequences, by exhaustive search",
+            every,
+            (Column("rank", "rank"), Column("sequence", "sequence"), number),
+        ),
+    )

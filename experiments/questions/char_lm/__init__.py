@@ -1,0 +1,282 @@
+"""char-lm: a language model of characters learns a text, and searches tell what it would say.
+
+An LSTM learns the Python language reference, or a person's own text, a character at a time. What it
+learned is then read off by greedy decoding, beam searches with their certificates, an exact search and
+samples. An RNN and a GRU learn the same text, and the three show which characters their predictions
+depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import Progress
+
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.result import Attachment, Claim, Result
+from experiments.drawing.tables import Row
+from experiments.drawing.words import printable
+from experiments.questions.char_lm import figures, saliency_figures, words
+from experiments.questions.char_lm.continuations import (
+    GREEDY,
+    Continuation,
+    beam,
+    long_samples,
+    sample,
+)
+from experiments.questions.char_lm.figures import loss_rows
+from experiments.questions.char_lm.measure import (
+    History,
+    by_cell,
+    compared,
+    decoded,
+    learned,
+    prepared,
+    train,
+    word_shares,
+)
+from experiments.questions.char_lm.ngrams import ngram_losses
+from experiments.questions.char_lm.saliency import BACK, Saliency, passage, saliency_of
+from experiments.questions.char_lm.text import corpus
+from experiments.questions.char_lm.words import over, written
+
+LONGEST = 8
+"""Characters n in the longest of the n-gram models."""
+
+SAMPLE_LENGTH = 500
+"""Characters in each of the longer samples, whose words are looked up."""
+
+SAMPLES = 8
+"""Longer samples from each prompt."""
+
+WORDS_LEARNED = 0.9
+"""The way from letters drawn at random to the text itself that a model's words must have come."""
+
+
+FARTHER = 1.0
+"""Decades by which an LSTM or a GRU keeps more of the gradient far back than an RNN does."""
+
+ROUNDING = 1e-5
+"""The rounding of one character's log-probability: about 100 roundings of float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharLMOptions(options.Options):
+    """Options of char-lm."""
+
+    data: Path | None = None
+    """A text to learn (UTF-8). By default the language reference in Python's standard library."""
+
+    resume: Path | None = None
+    """Checkpoint to go on from, with its sizes: training that goes on gives the same bits as training
+    that never stopped. With no more --steps than it has, its model is decoded as it is."""
+
+    checkpoint: Path | None = None
+    """File to save into at every measured moment of training, for --resume. The finished model is in
+    the run's folder in any case."""
+
+    hidden_size: int = 128
+    """Hidden units H of each layer."""
+
+    embedding: int = 32
+    """Elements of a character's vector."""
+
+    layers: int = 1
+    """LSTM layers above each other."""
+
+    batch: int = 64
+    """Sequences B that are read side by side."""
+
+    window: int = 48
+    """Characters T that gradients flow back through; states go on from window to window."""
+
+    steps: int = 1600
+    """Training steps, each a window of every sequence."""
+
+    learning_rate: float = 0.01
+    """Step size of Adam at the beginning; it falls linearly to 0."""
+
+    moments: int = 20
+    """Moments of training, at most, at which the held-out loss and the gradient flow are measured."""
+
+    prompts: tuple[str, ...] = ()
+    """Beginnings to go on from. By default three are taken from the held-out text."""
+
+    length: int = 40
+    """Characters to go on by."""
+
+    beams: tuple[int, ...] = (2, 8, 32, 128)
+    """Beam widths."""
+
+    temperatures: tuple[float, ...] = (0.5, 1.0)
+    """Temperatures of samples: below 1 likely characters become likelier. The claim is about the first."""
+
+    expansions: int = 100_000
+    """Prefixes that the exact search may extend before it gives up; 0 leaves it out."""
+
+    compare: bool = True
+    """Train an RNN and a GRU of the same sizes too, as long as the LSTM, and show how far back each
+    looks. They are trained anew with --resume."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden_size", "embedding", "layers", "batch", "steps", "length"):
+            options.at_least(name.replace("_", "-"), getattr(self, name), 1)
+        for name in ("window", "moments"):
+            options.at_least(name, getattr(self, name), 2)
+        options.at_least("expansions", self.expansions, 0)
+        options.positive("learning-rate", self.learning_rate)
+        options.positive("temperatures", *self.temperatures)
+        options.one_or_more("beams", self.beams)
+        for width in self.beams:
+            options.at_least("beams", width, 1)
+        for prompt in self.prompts:
+            options.one_or_more("prompts", prompt)
+
+    @property
+    def left(self) -> str:
+        """What a run that was interrupted has left, in a sentence."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return super().left
+        return f"No report was written; --resume {printable(self.checkpoint)} goes on with the training."
+
+
+def run(opts: CharLMOptions, progress: Progress) -> Result:
+    """Train the model, or go on with one; decode the prompts and measure its words."""
+    source = corpus(opts.data)
+    learner, opts = prepared(opts, source)
+    stopped = train(learner, opts, progress, opts.checkpoint)
+    model, history = learner.model, learner.history
+    others, trouble = compared(learner, source, opts, progress)
+    looked = [saliency_of(each.model, source) for each in by_cell(learner, *others)]
+    found = decoded(model, source, opts, progress)
+    samples = long_samples(
+        model,
+        opts.prompts,
+        opts.temperatures,
+        length=SAMPLE_LENGTH,
+        count=SAMPLES,
+        seed=opts.seed,
+        progress=progress,
+    )
+    texts = written(found, samples)
+    task = progress.add_task("n-grams", total=1)
+    counting = ngram_losses(
+        model.encode(source.training),
+        model.encode(source.held_out),
+        len(model.vocabulary),
+        LONGEST,
+    )
+    progress.advance(task)
+    shares = word_shares(source, samples, opts.seed)
+    losses = loss_rows(counting, by_cell(learner, *others))
+    size = f"{source.name}; H = {opts.hidden_size}, B = {opts.batch}, T = {opts.window}, seed {opts.seed}"
+    return Result(
+        options=opts,
+        headline=words.headline(source, history, counting),
+        reading=(*words.sentences(history, found, stopped), *trouble, *words.looking_back(looked)),
+        claims=(*claims(history, counting, found, shares, opts), *farther(looked)),
+        figures=(
+            *figures.figures(history, counting, found, opts.length, size),
+            *saliency_figures.figures(looked, passage(source), model.vocabulary, size),
+        ),
+        tables=(
+            *figures.tables(history, found, samples, losses, shares),
+            *saliency_figures.tables(looked),
+        ),
+        attachments=(
+            Attachment("model.safetensors", "The model, for --resume", learner.save),
+            Attachment(
+                "samples.txt",
+                "Continuations and longer samples in full",
+                lambda path: path.write_text(texts, encoding="utf-8"),
+            ),
+        ),
+    )
+
+
+def claims(
+    history: History,
+    counting: Sequence[float],
+    found: Sequence[Continuation],
+    shares: Sequence[Row],
+    opts: CharLMOptions,
+) -> tuple[Claim, ...]:
+    """What it learned, and that searches mean what they say."""
+    best: dict[str, float] = {}
+    for each in found:
+        best[each.prompt] = max(each.log_probability, best.get(each.prompt, -np.inf))
+    by_method = {(each.prompt, each.method): each.log_probability for each in found}
+    widest = beam(max(opts.beams))
+    slack = ROUNDING * opts.length
+    return (
+        Claim(
+            f"The model knows more about the next character of the held-out text than any n-gram model, "
+            f"n = 1 … {len(counting)} (its loss over the smallest of theirs)",
+            over(history.held_out[-1], min(counting)),
+            1.0,
+            why="An n-gram model counts; it needs to have seen a context to say anything about it.",
+        ),
+        Claim(
+            f"Text sampled at temperature {opts.temperatures[0]:g} is recognizably its source: its words "
+            "occur in the training text as those of the held-out text do (share of the way there from "
+            "letters at random)",
+            learned(shares, sample(opts.temperatures[0])),
+            WORDS_LEARNED,
+            "at least",
+            why="Counted are words of four letters or more that occur in the training text.",
+        ),
+        Claim(
+            "Decoding with frozen weights and stored states gives each text the log-probability that the "
+            "model gives it when it runs over all of it (largest difference)",
+            max(abs(each.log_probability - each.rescored) for each in found),
+            slack,
+            why="Both are float32: 100 roundings for each character are allowed.",
+        ),
+        Claim(
+            "No search found, and no sample is, a text likelier than the bound of any search's "
+            "certificate (largest excess)",
+            max(best[each.prompt] - each.bound for each in found if each.bound is not None),
+            slack,
+            why="A bound below a text that exists would be a wrong proof. The same rounding is allowed.",
+        ),
+        Claim(
+            f"The widest beam ({max(opts.beams)}) finds a text at least as likely as greedy decoding does, "
+            "for every prompt (least difference)",
+            min(by_method[prompt, widest] - by_method[prompt, GREEDY] for prompt in best),
+            -slack,
+            "at least",
+            why="Nothing guarantees it: a beam can drop the greedy text's beginning for likelier ones.",
+        ),
+    )
+
+
+def farther(looked: Sequence[Saliency]) -> tuple[Claim, ...]:
+    """What gates are for; nothing is claimed where there is no RNN beside them."""
+    back = {each.cell: float(each.by_lag[BACK]) for each in looked}
+    if "rnn" not in back:
+        return ()
+    return (
+        Claim(
+            f"The LSTM and the GRU look farther back than the RNN: of ‖∂L/∂x‖ at the last character, "
+            f"more is left {BACK} characters before it (median of many predictions; decades more, the "
+            "smaller of the two)",
+            min(back["lstm"], back["gru"]) - back["rnn"],
+            FARTHER,
+            "at least",
+            why="On the way back an RNN's gradient is multiplied by W_h and the slope of tanh at each "
+            "step. A gated cell has a path on which it is multiplied by a gate alone, which can stay near "
+            "1. The threshold is a factor of 10.",
+        ),
+    )
+
+
+EXPERIMENT = Experiment(
+    question="What does a language model of characters learn, and what is the likeliest thing it can say?",
+    options=CharLMOptions,
+    run=run,
+)

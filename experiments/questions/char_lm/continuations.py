@@ -1,0 +1,181 @@
+"""Texts that go on from a prompt: found by each search, checked against the recorded model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+import tinygrad182 as tg
+from experiments.drawing.numbers import to_numpy
+from models import CharLM
+
+GREEDY, EXACT, ITSELF = "greedy", "exact search", "the text itself"
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What one method made of a prompt.
+
+    Parameters
+    ----------
+    prompt, method, text : str
+        The text does not repeat the prompt.
+    log_probability : float
+        Of the text after the prompt, as the search added it up.
+    rescored : float
+        The same from the recorded model, run over prompt and text at once.
+    bound : float or None
+        No text of this length is likelier; None for what no search found.
+    """
+
+    prompt: str
+    method: str
+    text: str
+    log_probability: float
+    rescored: float
+    bound: float | None
+
+    @property
+    def gap(self) -> float | None:
+        """What the search can have missed at most; 0 is a proof that this is the likeliest text."""
+        return None if self.bound is None else self.bound - self.log_probability
+
+    @property
+    def certified(self) -> bool | None:
+        """Whether the text is proven to be the likeliest of its length."""
+        return None if self.bound is None else self.gap == 0.0
+
+
+def beam(width: int) -> str:
+    """Name of a beam search."""
+    return f"beam {width}"
+
+
+def sample(temperature: float) -> str:
+    """Name of a sample."""
+    return f"sample, temperature {temperature:g}"
+
+
+def continuations(
+    model: CharLM,
+    prompt: str,
+    *,
+    length: int,
+    beams: Sequence[int],
+    temperatures: Sequence[float],
+    expansions: int,
+    seed: int,
+    itself: str = "",
+) -> list[Continuation]:
+    """Go on from a prompt with every method.
+
+    Parameters
+    ----------
+    model : CharLM
+    prompt : str
+    length : int
+        Characters to add.
+    beams : sequence of int
+        Beam widths.
+    temperatures : sequence of float
+        Of the samples.
+    expansions : int
+        Prefixes that the exact search may extend; 0 leaves it out.
+    seed : int
+        Of the samples.
+    itself : str
+        What a person wrote there, for comparison.
+    """
+    step = model.frozen_step()
+    place = (step, *read(step, model, prompt))
+    found: dict[str, Any] = {GREEDY: tg.decode.greedy(*place, length, state_axis=1)}
+    for width in beams:
+        found[beam(width)] = tg.decode.beam_search(*place, width, length, state_axis=1)
+    if expansions:
+        found[EXACT] = tg.decode.exact_search(
+            *place, length, state_axis=1, beam_width=max(beams), max_expansions=expansions
+        )
+    for temperature in temperatures:
+        found[sample(temperature)] = tg.decode.sample(
+            *place, length, state_axis=1, temperature=temperature, rng=seed
+        )
+    texts = {method: model.decode(result.tokens) for method, result in found.items()}
+    if itself:
+        texts[ITSELF] = itself
+    rescored = log_probabilities(model, prompt, list(texts.values()))
+    return [
+        Continuation(
+            prompt,
+            method,
+            text,
+            found[method].log_probability if method in found else again,
+            again,
+            getattr(found.get(method), "bound", None),
+        )
+        for (method, text), again in zip(texts.items(), rescored, strict=True)
+    ]
+
+
+def read(step: Any, model: CharLM, prompt: str) -> tuple[Any, int]:
+    """The state before a prompt's last character, and that character's token."""
+    tokens, state = model.encode(prompt), None
+    for k in range(len(tokens) - 1):
+        _, state = step(tokens[k : k + 1], state)
+    return state, int(tokens[-1])
+
+
+def log_probabilities(model: CharLM, prompt: str, texts: Sequence[str]) -> list[float]:
+    """Log-probability of each text of one length after a prompt: the model run over both at once."""
+    tokens = np.stack([model.encode(prompt + text) for text in texts], axis=1)
+    first = len(prompt)
+    with tg.no_grad():
+        logits, _ = model(tokens[:-1])
+        values = to_numpy(tg.log_softmax(logits[first - 1 :]))
+    chosen = np.take_along_axis(values, tokens[first:, :, None], axis=2)
+    found: list[float] = chosen.astype(np.float64).sum(axis=(0, 2)).tolist()
+    return found
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A longer text drawn from the model."""
+
+    prompt: str
+    temperature: float
+    text: str
+
+
+def long_samples(
+    model: CharLM,
+    prompts: Sequence[str],
+    temperatures: Sequence[float],
+    *,
+    length: int,
+    count: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> list[Sample]:
+    """Draw ``count`` texts from each prompt at each temperature."""
+    step = model.frozen_step()
+    drawn: list[Sample] = []
+    places = list(itertools.product(temperatures, prompts))
+    for temperature, prompt in (
+        progress.track(places, description="samples") if progress else places
+    ):
+        found: Any = tg.decode.sample(
+            step,
+            *read(step, model, prompt),
+            length,
+            state_axis=1,
+            temperature=temperature,
+            count=count,
+            rng=seed,
+        )
+        texts = (model.decode(hypothesis.tokens) for hypothesis in found)
+        drawn += [Sample(prompt, temperature, text) for text in texts]
+    return drawn

@@ -1,0 +1,317 @@
+"""Which characters a prediction depends on, drawn over the text itself and by how far back they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import Floats
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.char_lm.saliency import BACK, LAGS, Saliency, telling
+from experiments.questions.char_lm.text import shown
+from tinygrad182.display import charts as _charts
+
+LOOKS = {
+    "RNN": Look(charts.VERMILLION, (2, 3)),
+    "LSTM": Look(charts.BLUE),
+    "GRU": Look(charts.GREEN, (7, 3)),
+}
+
+COLUMNS = 64
+"""Characters in a line of the text."""
+
+WIDTH, HEIGHT = 16, 25
+"""Pixels of a character's cell."""
+
+LEAST = -3.0
+"""log10 of the least share of the largest norm that has a colour of its own."""
+
+LIKELIEST = 3
+"""Characters that are named of those a model expects."""
+
+COLOURS = ("#ffffff", "#7db5dc", "#08468b")
+"""From the least share to the largest; text can be read on each, which viridis does not allow."""
+
+UNREAD, ODD = "#eceff2", "#f6d9c8"
+"""Behind characters that a model has not read, and behind norms that are 0 or no number."""
+
+EXACTLY_0, NO_NUMBER = "exactly 0", "not a number"
+
+SHARE = "‖∂L/∂x_t‖ / largest of the same prediction"
+
+
+def text_chart(
+    found: Sequence[Saliency], text: str, vocabulary: str, size: str
+) -> alt.TopLevelMixin:
+    """The text once for each model; pointing at a character colours those before it in all of them.
+
+    Parameters
+    ----------
+    found : sequence of Saliency
+        The models, from top to bottom.
+    text : str
+        The T characters that were read, and the one after them.
+    vocabulary : str
+        The characters of the models.
+    size : str
+        What the models are, for the subtitle.
+    """
+    blocks = [*_cells(found, text), *_heads(found, text, vocabulary)]
+    hover, pin, *signals = _signals(found)
+    text_layers = _text_layers()
+    text_layers[0] = text_layers[0].add_params(hover, pin)
+    chart = (
+        alt.layer(*text_layers, *_head_layers(), data=_charts.data(blocks))
+        .add_params(*signals)
+        .properties(width=alt.Step(WIDTH), height=alt.Step(HEIGHT))
+    )
+    return charts.finish(
+        chart,
+        title="Which characters the prediction after the framed one depends on",
+        subtitle=f"{size}; point at a character, click to keep it, double-click to let it go",
+    )
+
+
+def _signals(found: Sequence[Saliency]) -> list[alt.Parameter]:
+    """What is pointed at and what was clicked; the character k that follows from them; largest norms."""
+    at = telling(next(each for each in found if each.cell == "lstm"))
+    point: dict[str, Any] = {"fields": ["t"], "empty": False, "toggle": False}
+    tops = {each.name: _drawable(each.log10.max(axis=1)) for each in found}
+    return [
+        alt.selection_point("hover", on="pointerover", clear=False, value=[{"t": at}], **point),
+        alt.selection_point("pin", on="click", **point),
+        alt.param("k", expr="isArray(pin.t) ? pin.t[0] : hover.t[0]"),
+        alt.param("largest", value=tops),
+    ]
+
+
+LINES = alt.Y("line:O", axis=None, scale=alt.Scale(paddingInner=0.08))
+
+
+def _text_layers() -> list[alt.Chart]:
+    """The cells of characters, in the colours of their norms by the prediction after character k."""
+    cells = (
+        alt.Chart()
+        .transform_filter("isArray(datum.k_to_log)")
+        .transform_calculate(log="datum.k_to_log[k - datum.t]")
+        .transform_calculate(
+            share="isNumber(datum.log) ? datum.log - largest[datum.model][k] : datum.log",
+            back="k >= datum.t ? k - datum.t : 'not read yet'",
+        )
+        .transform_calculate(norm_text=_power("log"), share_text=_power("share"))
+        .encode(
+            x=alt.X("column:O", axis=None, scale=alt.Scale(paddingInner=0.04)),
+            y=LINES,
+            tooltip=[
+                alt.Tooltip("model:N"),
+                alt.Tooltip("character:N"),
+                alt.Tooltip("t:Q"),
+                alt.Tooltip("back:N", title="characters back"),
+                alt.Tooltip("norm_text:N", title="‖∂L/∂x_t‖"),
+                alt.Tooltip("share_text:N", title="of the largest"),
+            ],
+        )
+    )
+    dark = f"datum.t <= k && datum.share > {LEAST / 3:g}"
+    ink = f"{dark} ? 'white' : datum.t > k ? '{charts.GREY}' : '{charts.INK}'"
+    return [
+        cells.mark_rect(color=UNREAD),
+        cells.transform_filter("isNumber(datum.share)").mark_rect().encode(color=_colour()),
+        cells.transform_filter("isString(datum.share)").mark_rect(color=ODD),
+        cells.transform_filter("datum.t == k").mark_rect(
+            filled=False, stroke=charts.VERMILLION, strokeWidth=2.5
+        ),
+        cells.mark_text(
+            color=alt.ExprRef(ink), baseline="middle", font="monospace", fontSize=15
+        ).encode(text="character:N"),
+    ]
+
+
+def _head_layers() -> list[alt.Chart]:
+    """Above each text its model, and what that expects after character k."""
+    heads = alt.Chart().transform_filter("isArray(datum.k_to_said)")
+    heads = heads.transform_calculate(said="datum.k_to_said[k]").encode(x=alt.value(0), y=LINES)
+    style: dict[str, Any] = {"align": "left", "baseline": "middle", "color": charts.INK}
+    return [
+        heads.mark_text(fontSize=15, fontWeight="bold", **style).encode(text="model:N"),
+        heads.mark_text(fontSize=13, dx=52, **style).encode(text="said:N"),
+    ]
+
+
+def _colour() -> alt.Color:
+    labels = f"(datum.value == {LEAST:g} ? '≤ ' : '') + '1e' + format(datum.value, 'd')"
+    return alt.Color(
+        "share:Q",
+        title=SHARE,
+        scale=alt.Scale(
+            domain=[LEAST, LEAST / 2, 0.0], range=list(COLOURS), interpolate="rgb", clamp=True
+        ),
+        legend=alt.Legend(
+            orient="bottom",
+            direction="horizontal",
+            gradientLength=340,
+            values=list(range(int(LEAST), 1)),
+            labelExpr=labels,
+            titleLimit=500,
+        ),
+    )
+
+
+def _power(field: str) -> str:
+    """An expression for the number whose log10 a field holds, as text; 1e-400 is one too."""
+    log = f"datum.{field}"
+    mantissa, exponent = f"format(pow(10, {log} - floor({log})), '.1f')", f"floor({log})"
+    return f"isNumber({log}) ? {mantissa} + 'e' + {exponent} : isString({log}) ? {log} : '–'"
+
+
+def _cells(found: Sequence[Saliency], text: str) -> list[dict[str, Any]]:
+    """A row for each character of each model's text, with lists over the predictions from it on."""
+    rows = []
+    for block, each in enumerate(found):
+        for t, character in enumerate(text[:-1]):
+            rows.append(
+                {
+                    "model": each.name,
+                    "character": shown(character),
+                    "t": t,
+                    "column": t % COLUMNS,
+                    "line": _first_line(block, len(text) - 1) + 1 + t // COLUMNS,
+                    "k_to_log": _drawable(each.log10[t:, t]),
+                }
+            )
+    return rows
+
+
+def _heads(found: Sequence[Saliency], text: str, vocabulary: str) -> list[dict[str, Any]]:
+    """A row above each model's text, with the sentence for each prediction."""
+    return [
+        {
+            "model": each.name,
+            "line": _first_line(block, len(text) - 1),
+            "k_to_said": [
+                expectation(probabilities, vocabulary, following)
+                for probabilities, following in zip(each.probabilities, text[1:], strict=True)
+            ],
+        }
+        for block, each in enumerate(found)
+    ]
+
+
+def _first_line(block: int, length: int) -> int:
+    return block * (1 + -(-length // COLUMNS))
+
+
+def expectation(probabilities: Floats, vocabulary: str, following: str) -> str:
+    """The likeliest characters in words, and the one that the text goes on with."""
+    likeliest = np.argsort(-probabilities, kind="stable")[:LIKELIEST]
+    expected = ", ".join(f"“{shown(vocabulary[i])}” {probabilities[i]:.0%}" for i in likeliest)
+    true = probabilities[vocabulary.index(following)]
+    return f"expects {expected}; the text goes on with “{shown(following)}” {true:.1%}"
+
+
+def _drawable(logs: Floats) -> list[float | str]:
+    """Logarithms to 4 digits; what has none by its name."""
+    return [
+        float(f"{log:.4g}") if np.isfinite(log) else EXACTLY_0 if log < 0 else NO_NUMBER
+        for log in logs.tolist()
+    ]
+
+
+def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
+    """How much of the last character's norm is left that many characters before it, the median."""
+    panel: Row = {"column": "", "row": ""}
+    rows = [
+        row
+        for each in found
+        for row in points({**panel, "what": each.name}, each.by_lag, "lag", first=0)
+    ]
+    x = alt.X(
+        "lag:Q",
+        title="characters before the last one that was read",
+        scale=alt.Scale(domain=[0, LAGS - 1], zero=False, nice=False, padding=5),
+        axis=alt.Axis(values=charts.ticks(0, LAGS - 1), format="d", grid=False),
+    )
+    return curves(
+        rows,
+        LOOKS,
+        x=x,
+        y=charts.powers((row["value"] for row in rows), "‖∂L/∂x‖ / that of the last character"),
+        title="How far back each model looks",
+        subtitle=f"median over windows of the held-out text; {size}",
+        height=300,
+    )
+
+
+def figures(found: Sequence[Saliency], text: str, vocabulary: str, size: str) -> tuple[Figure, ...]:
+    """The text, and the mean over many windows."""
+    return (
+        Figure(
+            "saliency",
+            "Which characters a prediction depends on",
+            "Each model has read the text up to the framed character, and predicts the next one. "
+            "L = −log p, where p is the probability that it gives to the character which the text goes on "
+            "with. x_t is the embedding vector of character t, the model's input at step t. The darker a "
+            "character is, the more a small change of its vector changes L, relative to the darkest of the "
+            "same model. The model has not read the characters on grey. At first the one is framed "
+            "at which the LSTM looks farthest back.",
+            text_chart(found, text, vocabulary, size),
+        ),
+        Figure(
+            "reach",
+            "How far back each model looks",
+            "L is the loss of the character that follows a window of the held-out text; the curves are "
+            "medians over all windows: half of the predictions look farther back, half less far. Where a "
+            "curve is at 1e-2, a small change of that character's vector changes L a hundredth as much as "
+            "a change of the last one's. A straight line is a factor that is the same at each step back.",
+            lag_chart(found, size),
+        ),
+    )
+
+
+AT = (1, 5, 20, 40, BACK)
+"""Characters back, in the table for people."""
+
+
+def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:
+    """How far back each model looks, for people; every norm, for programs."""
+    reach: list[Row] = [
+        {
+            "model": each.name,
+            **{f"log10_{lag}": float(each.by_lag[lag]) for lag in AT},
+            "distance": float(each.distances().mean()),
+        }
+        for each in found
+    ]
+    by_lag: list[Row] = [
+        {"model": each.name, "lag": lag, "relative_log10": value}
+        for each in found
+        for lag, value in enumerate(each.by_lag.tolist())
+    ]
+    norms: list[Row] = [
+        {"model": each.name, "k": k, "t": t, "norm_log10": float(each.log10[k, t])}
+        for each in found
+        for k in range(len(each.log10))
+        for t in range(k + 1)
+    ]
+    return (
+        Table(
+            "reach",
+            "How far back each model looks",
+            reach,
+            (
+                Column("model", "model"),
+                *(Column(f"log10_{lag}", f"{lag} back", log10=True) for lag in AT),
+                Column("distance", "mean distance", ".1f"),
+            ),
+            "‖∂L/∂x‖ that many characters back, relative to the last one that was read: the median "
+            "over windows. Mean distance: characters back in the passage, weighted by the norms.",
+            printed=True,
+        ),
+        Table("reach_by_lag", "The same for each number of characters back", by_lag),
+        Table("saliency", "‖∂L_k/∂x_t‖ in the passage", norms),
+    )

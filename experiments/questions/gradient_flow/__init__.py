@@ -1,0 +1,202 @@
+"""Gradient flow (S4): ‖∂L/∂h_t‖ on the way back through time, before and after training.
+
+For each nonlinearity, spectral radius and target, a recurrent regressor on the running average task
+is measured, trained and measured again, always on the same batch. Beside each measured curve stand
+the slope that the largest eigenvalue of W_h predicts and, without a nonlinearity, the closed form.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import Progress
+
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING, worst
+from experiments.questions.gradient_flow import figures, words
+from experiments.questions.gradient_flow.measure import study
+from experiments.regressors.data import RandomSequences, Source, load_sequences
+from experiments.regressors.flow import Target
+from experiments.regressors.measurement import Measurement
+from experiments.regressors.networks import Cell, InitialWeights, Kind, Network, Nonlinearity
+
+DEFAULT_LENGTH = 30
+
+TOLERANCE = {"float64": ROUNDING, "float32": 2.0**29 * ROUNDING}
+"""How far a measurement and its closed form may be apart, relative to the norm at each step: the
+roundings of float32 are 2^29 times as coarse as those of float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientFlowOptions(options.Options):
+    """Options of gradient-flow."""
+
+    cell: Cell = "rnn"
+    """The recurrent layer."""
+
+    nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
+    """σ of a vanilla RNN: one or several."""
+
+    spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Largest eigenvalue magnitude that W_h starts with: one or several."""
+
+    targets: Literal["last", "all", "both"] = "both"
+    """Steps that enter the loss: the last one, all of them, or a network for each."""
+
+    length: int | None = None
+    """Time steps T. By default 30, or all that --data has."""
+
+    hidden_size: int = 32
+    """Hidden units H."""
+
+    layers: int = 1
+    """Recurrent layers above each other."""
+
+    initial_weights: InitialWeights = "orthogonal"
+    """W_h before it is scaled: all eigenvalues equally large, or spread over a disk."""
+
+    batch: int = 32
+    """Sequences B in a batch."""
+
+    steps: int = 150
+    """Training steps. With 0 the untrained networks alone are measured."""
+
+    learning_rate: float = 0.003
+    """Step size of Adam."""
+
+    dtype: Literal["float64", "float32"] = "float64"
+    """Floating-point type of everything."""
+
+    data: Path | None = None
+    """Your own sequences: a .csv file with one in each row, or a .npy file of shape (N, T) or
+    (N, T, I). The task is still the running average."""
+
+    standardize: bool = True
+    """Shift and scale each feature of --data to mean 0 and standard deviation 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options.one_or_more("nonlinearity", self.nonlinearity)
+        if self.cell == "lstm" and self.nonlinearity != ("identity", "tanh", "relu"):
+            raise OptionError("--nonlinearity is for --cell rnn; an LSTM's are fixed")
+        options.positive("spectral-radius", *self.spectral_radius)
+        options.at_least("length", DEFAULT_LENGTH if self.length is None else self.length, 2)
+        options.at_least("hidden-size", self.hidden_size, 1)
+        options.at_least("layers", self.layers, 1)
+        options.at_least("batch", self.batch, 1)
+        options.at_least("steps", self.steps, 0)
+        options.positive("learning-rate", self.learning_rate)
+
+    def networks(self) -> Iterator[Network]:
+        """Every combination asked for, once."""
+        targets: tuple[Target, ...] = ("last", "all")
+        kinds: tuple[Kind, ...] = ("lstm",) if self.cell == "lstm" else self.nonlinearity
+        for target, radius, kind in itertools.product(
+            targets if self.targets == "both" else (self.targets,),
+            sorted(set(self.spectral_radius)),
+            dict.fromkeys(kinds),
+        ):
+            yield Network(
+                kind,
+                radius,
+                target,
+                self.hidden_size,
+                self.layers,
+                self.initial_weights,
+                self.dtype,
+            )
+
+    def source(self) -> Source:
+        """Where the batches come from; raises DataError for a file that cannot be used."""
+        if self.data is None:
+            return RandomSequences(self.batch, self.length or DEFAULT_LENGTH, self.dtype)
+        return load_sequences(
+            self.data,
+            batch=self.batch,
+            length=self.length,
+            standardize=self.standardize,
+            dtype=self.dtype,
+        )
+
+
+def run(opts: GradientFlowOptions, progress: Progress) -> Result:
+    """Measure every network and draw, count and say what was found."""
+    source = opts.source()
+    opts = replace(opts, length=source.length)
+    networks = list(opts.networks())
+    task = progress.add_task("", total=len(networks) * (opts.steps + 1))
+    studies = []
+    for count, network in enumerate(networks, start=1):
+        name = network.name.replace("loss at ", "")  # for a line that fits a terminal
+        progress.update(task, description=f"{count} of {len(networks)}: {name}")
+        found = study(
+            network,
+            source,
+            seed=opts.seed,
+            steps=opts.steps,
+            learning_rate=opts.learning_rate,
+            advance=lambda: progress.advance(task),
+        )
+        studies.append(found)
+        progress.update(task, completed=count * (opts.steps + 1))
+    measurements = [m for found in studies for m in found.measurements]
+    return Result(
+        options=opts,
+        headline=words.headline(measurements),
+        reading=words.sentences(studies),
+        claims=claims(opts, measurements),
+        figures=figures.figures(opts, studies),
+        tables=figures.tables(opts, studies),
+    )
+
+
+def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:
+    """What the linear networks must fulfil; the thresholds follow from rounding."""
+    linear = [m for m in measurements if m.network.nonlinearity == "identity"]
+    errors = [e for m in linear if (e := worst(m.flow.closed_form_error)) is not None]
+    found = []
+    if errors:
+        found.append(
+            Claim(
+                "Without a nonlinearity, the measured ∂L/∂h_t is the closed form "
+                "Σ_k 2(ŷ_k − y_k)/n W_fᵀ (W_hᵀ)^(k−t) (largest relative error of any step)",
+                measured=max(errors),
+                threshold=TOLERANCE[opts.dtype],
+                why=f"The threshold is rounding in {opts.dtype}, with room for long products.",
+            )
+        )
+    slopes = [
+        abs(m.flow.measured_slope - m.flow.predicted_slope)
+        for m in linear
+        if (m.network.target, m.moment, m.layer) == ("last", "before", m.network.layers)
+        and math.isfinite(m.flow.measured_slope)
+    ]
+    if slopes and opts.initial_weights == "orthogonal":
+        found.append(
+            Claim(
+                "Before training, with the loss at the last step, the linear network's gradient "
+                "has the slope log10 |λ|max (largest difference, in decades per step)",
+                measured=max(slopes),
+                threshold=TOLERANCE[opts.dtype],
+                why="The eigenvalues of a scaled orthogonal W_h are all equally large, so only "
+                "rounding is between the two. After training they are not, and the slope is "
+                "reached at long lags only.",
+            )
+        )
+    return tuple(found)
+
+
+EXPERIMENT = Experiment(
+    question="How does the gradient of the loss change on its way back through time, "
+    "and what does training change?",
+    options=GradientFlowOptions,
+    run=run,
+)

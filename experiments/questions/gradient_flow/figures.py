@@ -1,0 +1,447 @@
+"""Measured gradient flow as rows and charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import altair as alt
+import numpy as np
+
+from experiments.drawing import charts
+from experiments.drawing.curves import points
+from experiments.drawing.numbers import log10, worst
+from experiments.drawing.tables import Column, Figure, Row, Table, Value, power_text
+from experiments.questions.gradient_flow.measure import Study
+from experiments.regressors.flow import FACTOR, TARGET_TEXT
+from experiments.regressors.looks import curve_colour, nonlinearity_colour
+from experiments.regressors.measurement import MOMENT_TEXT, Measurement
+from experiments.regressors.networks import NONLINEARITY_TEXT
+
+if TYPE_CHECKING:
+    from experiments.questions.gradient_flow import GradientFlowOptions
+
+GRADIENT = "‖∂L/∂{}‖"
+
+
+def step_rows(measurements: Iterable[Measurement]) -> list[Row]:
+    """Return a row for each layer and time step, as the CSV file holds them."""
+    return [row for measurement in measurements for row in _steps_of(measurement)]
+
+
+def _steps_of(measurement: Measurement) -> Iterable[Row]:
+    network, flow = measurement.network, measurement.flow
+    length = len(flow.gradient)
+    for index in range(length):
+        lag = length - 1 - index
+        yield {
+            "nonlinearity": network.nonlinearity,
+            "spectral_radius": network.radius,
+            "target": network.target,
+            "moment": measurement.moment,
+            "layer": measurement.layer,
+            "state": flow.name,
+            "step": index + 1,
+            "gradient_log10": float(flow.gradient[index]),
+            "eigenvalue_reference_log10": float(flow.gradient[-1] + lag * flow.predicted_slope),
+            "closed_form_log10": _at(flow.closed_form, index),
+            "closed_form_error": _at(flow.closed_form_error, index),
+            "state_norm": float(flow.state[index]),
+        }
+
+
+def _at(values: np.ndarray | None, index: int) -> float | None:
+    return None if values is None else float(values[index])
+
+
+def summary_rows(measurements: Iterable[Measurement]) -> list[Row]:
+    """Return a row for each layer of each network at each moment."""
+    rows: list[Row] = []
+    for measurement in measurements:
+        network, flow = measurement.network, measurement.flow
+        rows.append(
+            {
+                "nonlinearity": network.nonlinearity,
+                "spectral_radius": network.radius,
+                "target": network.target,
+                "layer": measurement.layer,
+                "state": flow.name,
+                "moment": measurement.moment,
+                "eigenvalue": flow.spectral_radius,
+                "gradient_first_log10": float(flow.gradient[0]),
+                "gradient_last_log10": float(flow.gradient[-1]),
+                "decades_per_step": flow.measured_slope,
+                "predicted_decades_per_step": flow.predicted_slope,
+                "verdict": measurement.verdict,
+                "closed_form_error": worst(flow.closed_form_error),
+                "state_first": float(flow.state[0]),
+                "state_last": float(flow.state[-1]),
+                "loss": measurement.loss,
+            }
+        )
+    return rows
+
+
+def verdict_rows(measurements: Iterable[Measurement]) -> tuple[list[Row], list[str]]:
+    """Return a row for each kind of network, and the columns that hold its verdicts by radius."""
+    rows: dict[tuple[str, str, int, str], dict[str, Value]] = {}
+    radii: dict[float, str] = {}
+    for measurement in measurements:
+        network, flow = measurement.network, measurement.flow
+        column = radii.setdefault(network.radius, f"spectral radius {network.radius:g}")
+        row = rows.setdefault(
+            (network.nonlinearity, network.target, measurement.layer, flow.name),
+            {
+                "nonlinearity": network.nonlinearity,
+                "target": network.target,
+                "layer": measurement.layer,
+                "state": flow.name,
+            },
+        )
+        factor = f" ×{power_text(flow.growth)}" if np.isfinite(flow.growth) else ""
+        before = f"{row[column]} → " if measurement.moment == "after" else ""
+        row[column] = before + measurement.verdict + factor
+    return list(rows.values()), [radii[radius] for radius in sorted(radii)]
+
+
+def gradient_chart(
+    measurements: Sequence[Measurement], title: str, subtitle: str
+) -> alt.TopLevelMixin:
+    """Gradient norms per step; beside them the closed form and the eigenvalue's slope, where they apply."""
+    rows: list[Row] = []
+    for measurement in measurements:
+        column, row = measurement.panel
+        dots = max(1, len(measurement.flow.gradient) // 15)  # no more than a line can carry
+        for step in _steps_of(measurement):
+            assert isinstance(step["step"], int)
+            rows.append(
+                {
+                    "column": column,
+                    "row": row,
+                    "nonlinearity": measurement.kind,
+                    "step": step["step"],
+                    "measured": charts.drawable(_number(step["gradient_log10"])),
+                    "reference": charts.drawable(_number(step["eigenvalue_reference_log10"]))
+                    if measurement.has_slope
+                    else None,
+                    "closed": charts.drawable(_number(step["closed_form_log10"]))
+                    if (step["step"] - 1) % dots == 0
+                    else None,
+                }
+            )
+    return _gradient_panels(measurements, rows, title, subtitle)
+
+
+def _number(value: Value) -> float | None:
+    return value if isinstance(value, float) else None
+
+
+def _gradient_panels(
+    measurements: Sequence[Measurement], rows: Sequence[Row], title: str, subtitle: str
+) -> alt.TopLevelMixin:
+    """Draw the curves above the slopes and the closed form above both."""
+    tooltip = [
+        alt.Tooltip("nonlinearity:N"),
+        alt.Tooltip("step:Q", title="time step t"),
+        alt.Tooltip("measured:Q", title="log10 of the gradient norm", format=".3f"),
+    ]
+    # The axis spans the measured values; slopes that lead far away from them are cut off.
+    domain = charts.spanned(row["measured"] for row in rows)
+    steps = charts.steps(len(measurements[0].flow.gradient))
+    base = alt.Chart().encode(x=steps, tooltip=tooltip, detail="nonlinearity:N")
+    colour = curve_colour(m.kind for m in measurements)
+    dashes = {"measured": [1, 0]}
+    if any(m.has_slope for m in measurements):
+        dashes["slope of |λ|max"] = [3, 3]
+    dash = alt.StrokeDash(
+        "what:N",
+        title=None,
+        scale=alt.Scale(domain=list(dashes), range=list(dashes.values())),
+    )
+
+    def height(field: str) -> alt.Y:
+        return charts.decades(field, _axis(measurements, "gradient", GRADIENT), domain)
+
+    layers = [
+        base.transform_calculate(what="'measured'")
+        .mark_line(strokeWidth=2.5)
+        .encode(y=height("measured"), strokeDash=dash, color=colour),
+    ]
+    if len(dashes) > 1:
+        layers.insert(
+            0,
+            base.transform_calculate(what="'slope of |λ|max'")
+            .mark_line(strokeWidth=1.4, clip=True, opacity=0.9)
+            .encode(y=height("reference"), strokeDash=dash, color=colour),
+        )
+    if any(measurement.flow.closed_form is not None for measurement in measurements):
+        circle = alt.Scale(domain=["closed form"], range=["circle"])
+        layers.append(
+            base.transform_calculate(what="'closed form'")
+            .mark_point(size=42, filled=False, strokeWidth=1.4)
+            .encode(
+                y=height("closed"),
+                shape=alt.Shape("what:N", title=None, scale=circle),
+                color=alt.value(charts.INK),
+            )
+        )
+    return charts.panels(layers, rows, title=title, subtitle=subtitle)
+
+
+def _axis(measurements: Iterable[Measurement], what: str, form: str) -> str:
+    """Title of an axis: with the formula where there is one state, with the names of several."""
+    names = [f"{name}_t" for name in dict.fromkeys(m.flow.name for m in measurements)]
+    return f"{what} norm {form.format(*names) if len(names) == 1 else ', '.join(names)}"
+
+
+def moments_chart(
+    measurements: Sequence[Measurement],
+    quantity: Literal["gradient", "state"],
+    title: str,
+    subtitle: str,
+) -> alt.TopLevelMixin:
+    """Norms of gradients or of states per step, before training (dashed) and after (solid)."""
+    rows = [row for measurement in measurements for row in _moment_rows(measurement, quantity)]
+    axis = _axis(measurements, quantity, GRADIENT if quantity == "gradient" else "‖{}‖")
+    dashes = {
+        MOMENT_TEXT[m.moment]: [4, 3] if m.moment == "before" else [1, 0] for m in measurements
+    }
+    scale = alt.Scale(domain=list(dashes), range=list(dashes.values()))
+    line = (
+        alt.Chart()
+        .mark_line(strokeWidth=2.2)
+        .encode(
+            x=charts.steps(len(measurements[0].flow.gradient)),
+            y=charts.powers((row["value"] for row in rows), axis),
+            color=curve_colour(m.kind for m in measurements),
+            strokeDash=alt.StrokeDash("moment:N", title=None, scale=scale),
+            tooltip=[
+                "nonlinearity:N",
+                "moment:N",
+                alt.Tooltip("step:Q", title="step t"),
+                alt.Tooltip("value:Q", title="log10 of the norm", format=".3f"),
+            ],
+        )
+    )
+    return charts.panels([line], rows, title=title, subtitle=subtitle)
+
+
+def _moment_rows(measurement: Measurement, quantity: Literal["gradient", "state"]) -> list[Row]:
+    column, row = measurement.panel
+    flow = measurement.flow
+    return points(
+        {
+            "column": column,
+            "row": row,
+            "nonlinearity": measurement.kind,
+            "moment": MOMENT_TEXT[measurement.moment],
+        },
+        flow.gradient if quantity == "gradient" else log10(flow.state),
+    )
+
+
+def loss_rows(studies: Sequence[Study]) -> list[Row]:
+    """Return a row for each training step of each network."""
+    return [
+        {
+            "nonlinearity": study.network.nonlinearity,
+            "spectral_radius": study.network.radius,
+            "target": study.network.target,
+            "training_step": step,
+            "loss": loss,
+        }
+        for study in studies
+        for step, loss in enumerate(study.training.losses, start=1)
+    ]
+
+
+def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLevelMixin:
+    """Loss of each training batch, in the same grid as the gradients."""
+    rows: list[Row] = []
+    for study in studies:
+        rows += points(
+            {
+                "column": f"spectral radius {study.network.radius:g}",
+                "row": TARGET_TEXT[study.network.target],
+                "nonlinearity": NONLINEARITY_TEXT[study.network.nonlinearity],
+            },
+            log10(study.training.losses),
+        )
+    last = max(len(study.training.losses) for study in studies)
+    line = (
+        alt.Chart()
+        .mark_line(strokeWidth=1.6, point=last == 1)  # a line needs two points
+        .encode(
+            x=charts.steps(last, "training step"),
+            y=charts.powers((row["value"] for row in rows), "mean squared error"),
+            color=nonlinearity_colour(study.network.nonlinearity for study in studies),
+            tooltip=[
+                "nonlinearity:N",
+                alt.Tooltip("step:Q", title="training step"),
+                alt.Tooltip("value:Q", title="log10 of the loss", format=".3f"),
+            ],
+        )
+    )
+    return charts.panels([line], rows, title=title, subtitle=subtitle)
+
+
+def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure, ...]:
+    """Gradient before and after training, hidden states, losses."""
+    measurements = [m for found in studies for m in found.measurements]
+    size = f"T = {opts.length}, H = {opts.hidden_size}"
+    drawn = gradient_figures(opts, measurements, size)
+    states = "hidden and cell state" if opts.cell == "lstm" else "hidden state"
+    drawn.append(
+        Figure(
+            "hidden_states",
+            f"The {states} at each time step",
+            "Norm over the batch and the hidden units. "
+            + (
+                "Every unit of h is in [−1, 1]; c has no bound."
+                if opts.cell == "lstm"
+                else "tanh keeps every unit in [−1, 1]; the others have no bound."
+            ),
+            moments_chart(
+                measurements, "state", f"The size of the {states} at each time step", size
+            ),
+        )
+    )
+    if opts.steps:
+        drawn.append(
+            Figure(
+                "loss",
+                "The loss during training",
+                "Mean squared error of the running average on each training batch.",
+                loss_chart(studies, "The loss during training", size),
+            )
+        )
+    return tuple(drawn)
+
+
+def gradient_figures(
+    opts: GradientFlowOptions, measurements: Sequence[Measurement], size: str
+) -> list[Figure]:
+    """Gradient before training, after it, and both in one."""
+    before = [m for m in measurements if m.moment == "before"]
+    after = [m for m in measurements if m.moment == "after"]
+    reach = "How much of the gradient reaches each time step"
+    backwards = f"before training, {size}; the gradient flows from right to left"
+    trained = f"after {opts.steps} training steps, {size}"
+    both = "The gradient before and after training"
+    first = Figure(
+        "gradient_flow",
+        "The gradient at each time step, before training",
+        "The gradient starts at the last step, on the right, and flows to the left. "
+        f"{marks(before)}A gap in a curve is a gradient that is exactly zero, or no finite number.",
+        gradient_chart(before, reach, backwards),
+    )
+    if not after:
+        return [first]
+    second = Figure(
+        "gradient_flow_after",
+        "The gradient at each time step, after training",
+        "The same on the same batch, with what the networks have learned"
+        + (": each has its own W_h now, and so its own dashed slope." if slope(after) else "."),
+        gradient_chart(after, reach, trained),
+    )
+    third = Figure(
+        "gradient_before_after",
+        "What training changed",
+        "The measured curves of the two figures above.",
+        moments_chart(measurements, "gradient", both, f"{opts.steps} training steps, {size}"),
+    )
+    return [first, second, third]
+
+
+def slope(measurements: Sequence[Measurement]) -> bool:
+    """Whether a slope is drawn beside any curve."""
+    return any(m.has_slope for m in measurements)
+
+
+def marks(measurements: Sequence[Measurement]) -> str:
+    """What is drawn beside the curves, in sentences."""
+    said = ""
+    if slope(measurements):
+        said += (
+            "Dashed: the slope of the largest eigenvalue magnitude |λ|max of W_h, for the loss at the "
+            "last step; where every step has a loss, their gradients add up to another curve. "
+        )
+    if any(m.flow.closed_form is not None for m in measurements):
+        said += (
+            "Circles: the closed form of the linear network, computed without the autodiff engine. "
+        )
+    return said
+
+
+RADIUS = Column("spectral_radius", "spectral radius", "g")
+"""What W_h starts with."""
+
+
+SUMMARY = (
+    Column("moment", "training"),
+    Column("eigenvalue", "|λ|max", ".3f"),
+    Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
+    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
+    Column("decades_per_step", "decades/step", "+.3f"),
+    Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
+    Column("verdict", "the gradient"),
+    Column("closed_form_error", "closed form ±", ".0e"),
+    Column("loss", "loss", ".3g"),
+)
+
+
+LSTM_SUMMARY = (
+    Column("moment", "training"),
+    Column("gradient_last_log10", "at step T", log10=True),
+    Column("gradient_first_log10", "at step 1", log10=True),
+    *(column for column in SUMMARY if column.key in {"decades_per_step", "verdict", "loss"}),
+)
+"""The columns for the gradient by h or c; an LSTM has four W_h, and no closed form."""
+
+
+LSTM_NOTE = (
+    f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "
+    "larger than at step T. With a loss at every step T gradients add up, so there it explodes "
+    "only if the slope, continued over all steps, exceeds the same factor. It dies where it is "
+    "exactly zero. Decades per step: fitted to the last third of the lags, counted backwards in "
+    "time."
+)
+
+
+SUMMARY_NOTE = (
+    f"{LSTM_NOTE} With the loss at the last step alone, log10 |λ|max is to be compared with them. "
+    "Closed form: largest relative error of any step."
+)
+
+
+def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
+    """Numbers per network for people; numbers per time step and training step for programs."""
+    measurements = [m for found in studies for m in found.measurements]
+    lstm = opts.cell == "lstm"
+    keys = [Column("nonlinearity", "cell" if lstm else "nonlinearity"), Column("target", "loss at")]
+    if opts.layers > 1:
+        keys.append(Column("layer", "layer"))
+    if lstm:
+        keys.append(Column("state", "state"))
+    verdicts, radii = verdict_rows(measurements)
+    return (
+        Table(
+            "verdicts",
+            "What becomes of the gradient on its way back, before → after training",
+            verdicts,
+            (*keys, *(Column(radius, radius) for radius in radii)),
+            "×: how large the gradient is at step 1, in units of that at step T."
+            if lstm
+            else "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
+            printed=True,
+        ),
+        Table(
+            "summary",
+            "Each network in numbers",
+            summary_rows(measurements),
+            (*keys, RADIUS, *(LSTM_SUMMARY if lstm else SUMMARY)),
+            LSTM_NOTE if lstm else SUMMARY_NOTE,
+        ),
+        Table("flow", "Each layer at each time step", step_rows(measurements)),
+        *([Table("loss", "Each training step", loss_rows(studies))] * bool(opts.steps)),
+    )

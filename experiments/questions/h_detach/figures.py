@@ -1,0 +1,281 @@
+"""Blocked gradients as figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import altair as alt
+import numpy as np
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.h_detach.measure import Blocked, Network, arrived, growth
+
+DETACHED = "0 hops, by grad_by_hops"
+
+DASHES = ((1, 0), (7, 3), (4, 2), (2, 2), (9, 3))
+
+
+def name_of(block: float) -> str:
+    """Name a probability in the legend.
+
+    >>> name_of(0.0), name_of(0.25), name_of(1.0)
+    ('p = 0: the true gradient', 'p = 0.25', 'p = 1: all of h blocked')
+    """
+    return f"p = {block:g}" + {0.0: ": the true gradient", 1.0: ": all of h blocked"}.get(block, "")
+
+
+def block_looks(network: Network) -> dict[str, Look]:
+    """A colour for every probability."""
+    between = [blocked for blocked in network.blocked if 0 < blocked.block < 1]
+    return {
+        name_of(0.0): Look(charts.INK, width=3.0),
+        **{
+            name_of(blocked.block): Look(
+                charts.PALETTE[2 + i % 4], DASHES[1 + i % (len(DASHES) - 1)], 2.2
+            )
+            for i, blocked in enumerate(between)
+        },
+        name_of(1.0): Look(charts.BLUE, width=3.0),
+    }
+
+
+def panel_of(network: Network) -> Row:
+    """The panel of a network: its forget bias and its weights."""
+    return {
+        "column": f"weights × {network.scale:g}",
+        "row": f"forget bias {network.forget_bias:g}",
+    }
+
+
+def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
+    """Mean gradients over time, a curve for each probability."""
+    length = len(shown[0].true.gradient)
+    rows: list[Row] = []
+    dots: list[Row] = []
+    for network in shown:
+        last = network.true.gradient[-1]  # the same at every probability
+        for blocked in network.blocked:
+            panel: Row = {**panel_of(network), "what": name_of(blocked.block)}
+            rows += points(panel, blocked.gradient - last)
+        dots += points(
+            {**panel_of(network), "what": DETACHED},
+            network.hops[0] - last,
+            every=max(1, length // 12),
+            y="dot",
+        )
+    return curves(
+        rows,
+        block_looks(shown[0]),
+        x=charts.steps(length),
+        y=charts.powers((row["value"] for row in rows), "‖∂L/∂c_t‖ / ‖∂L/∂c_T‖"),
+        dots=dots,
+        rules=(0.0,),
+        title="The gradient with h blocked at each step with probability p",
+        subtitle=f"mean over all choices of the blocked steps, loss at the last step; {size}",
+    )
+
+
+def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
+    """What reaches the first cell state by the number of hops, and what blocking leaves of it."""
+    rows: list[Row] = []
+    most = len(shown[0].hops) // 2
+    for network in shown:
+        hops = network.hops[: most + 1, 0] - network.true.gradient[-1]
+        for blocked in network.blocked[:-1]:
+            left = np.arange(len(hops)) * np.log10(1.0 - blocked.block)
+            panel: Row = {**panel_of(network), "what": name_of(blocked.block)}
+            rows += points(panel, hops + left, "hops", first=0)
+    x = alt.X(
+        "hops:Q",
+        title="hidden states j on the way",
+        scale=alt.Scale(domain=[0, most], nice=False, padding=5),
+        axis=alt.Axis(values=charts.ticks(0, most), format="d", grid=False),
+    )
+    return curves(
+        rows,
+        block_looks(shown[0]),
+        x=x,
+        y=charts.powers((row["value"] for row in rows), "norm / ‖∂L/∂c_T‖"),
+        title="What reaches the first cell state, by the number of hidden states on its way",
+        subtitle=f"the part of ∂L/∂c_1 through exactly j hidden states, times (1 − p)^j; {size}",
+    )
+
+
+def direction_chart(found: Sequence[Network], seeds: str) -> alt.TopLevelMixin:
+    """Cosine between the mean gradient of all parameters and the true one, against p."""
+    kinds = dict.fromkeys((network.forget_bias, network.scale) for network in found)
+    names = {kind: f"forget bias {kind[0]:g}, weights × {kind[1]:g}" for kind in kinds}
+    rows = [
+        {
+            "what": names[network.forget_bias, network.scale],
+            "seed": network.seed,
+            "block": blocked.block,
+            "value": charts.drawable(blocked.cosine),
+        }
+        for network in found
+        for blocked in network.blocked
+    ]
+    colours = [charts.PALETTE[i % len(charts.PALETTE)] for i in range(len(names))]
+    dashes = [list(DASHES[i % len(DASHES)]) for i in range(len(names))]
+    domain = list(names.values())
+    legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
+    base = alt.Chart(charts.data(rows)).encode(
+        x=alt.X(
+            "block:Q",
+            title="probability p that h is blocked at a step",
+            axis=alt.Axis(
+                values=[blocked.block for blocked in found[0].blocked],
+                labelExpr="format(datum.value, '.3~g')",
+            ),
+        ),
+        y=charts.shares((row["value"] for row in rows), "cosine with the true gradient"),
+        color=alt.Color(
+            "what:N", title=None, scale=alt.Scale(domain=domain, range=colours), legend=legend
+        ),
+        detail="seed:N",
+    )
+    dash = alt.StrokeDash(
+        "what:N", title=None, scale=alt.Scale(domain=domain, range=dashes), legend=legend
+    )
+    tooltip = ["what:N", "seed:N", "block:Q", alt.Tooltip("value:Q", format="+.3f")]
+    chart = alt.layer(
+        base.mark_line(strokeWidth=2).encode(strokeDash=dash),
+        base.mark_point(size=45, filled=True, opacity=0.8).encode(tooltip=tooltip),
+    ).properties(width=charts.GRID_WIDTH, height=300)
+    return charts.finish(
+        chart,
+        title="Blocking turns the gradient most where it comes from many steps",
+        subtitle=f"mean gradient of all parameters; untrained, a line for each network, {seeds}",
+    )
+
+
+def figures(
+    shown: Sequence[Network], found: Sequence[Network], size: str, seeds: str
+) -> tuple[Figure, ...]:
+    """Gradients over time and by hops of one seed, and directions of all."""
+    return (
+        *(
+            Figure(
+                f"forget_bias_{bias:g}",
+                f"The gradient over time with h blocked more and more, forget bias {bias:g}",
+                "Black is the true gradient, blue the cell path alone, which never rises above its start. "
+                "Where black rises, blocking tames an explosion; where black falls and lies far above "
+                "blue, blocking throws away what came back through h. Circles: the part that "
+                "grad_by_hops finds without a hop.",
+                flow_chart([n for n in shown if n.forget_bias == bias], size),
+            )
+            for bias in dict.fromkeys(network.forget_bias for network in shown)
+        ),
+        Figure(
+            "hops",
+            "Why: long ways through h are damped the most",
+            "A part that went through j hidden states is multiplied by (1 − p)^j. With p = 1 that with "
+            "j = 0 alone is left. Parts may be larger than the whole, since they cancel. Drawn are the "
+            "lower half of the numbers; all are in hops.csv.",
+            hop_chart(shown, size),
+        ),
+        Figure(
+            "direction",
+            "The direction of the parameters' gradient",
+            "Where forget gates are near one half, the gradient of the parameters comes from the last few "
+            "steps, with few hidden states on the way, and hardly turns. Where they are near 1, it "
+            "comes from nearly all steps, and most of its parts are damped. At 1 a step along the blocked "
+            "gradient goes the way of the true one; at 0 it gains nothing at first order.",
+            direction_chart(found, seeds),
+        ),
+    )
+
+
+def tables(found: Sequence[Network]) -> tuple[Table, ...]:
+    """Every network for people; every probability, time step and number of hops for programs."""
+    return (
+        Table(
+            "networks",
+            "Each network with h, and with h blocked at every step",
+            [_summary(network) for network in found],
+            (
+                Column("forget_bias", "forget bias", "g"),
+                Column("scale", "weights ×", "g"),
+                Column("seed", "seed", "d"),
+                Column("first_log10", "‖∂L/∂c_1‖/‖∂L/∂c_T‖", log10=True),
+                Column("detached_first_log10", "without h", log10=True),
+                Column("growth_log10", "largest of any step", log10=True),
+                Column("hidden_share", "via h, one step", "+.2f"),
+                Column("cosine", "∂L/∂θ without h: cosine", "+.3f"),
+                Column("length", "length", ".3g"),
+                Column("noise", "noise", ".2g"),
+                Column("error", "hops ±", ".0e"),
+            ),
+            "Via h: signed share of ∂L/∂c_t in one step, median. Cosine and length: of the gradient of all "
+            "parameters against the true one. Noise: of ∂L/∂c_1 of a single draw of the blocked steps, in "
+            "units of the mean over draws, largest of any p. Hops ±: the mean against Σ_j (1 − p)^j times "
+            "the part through j hidden states, largest of any p. Each p: in blocked.csv.",
+            printed=True,
+        ),
+        Table(
+            "blocked",
+            "Each network at each probability",
+            [
+                {
+                    **_setting(network),
+                    "block": blocked.block,
+                    "first_log10": arrived(blocked),
+                    "growth_log10": growth(blocked.gradient),
+                    "hidden_share": blocked.hidden_share,
+                    "cosine": blocked.cosine,
+                    "length": blocked.length,
+                    "noise": blocked.noise,
+                    "error": blocked.error,
+                }
+                for network, blocked in _each(found)
+            ],
+        ),
+        Table(
+            "steps",
+            "Each time step",
+            [
+                {**_setting(network), "block": blocked.block, "step": step, "gradient_log10": value}
+                for network, blocked in _each(found)
+                for step, value in enumerate(blocked.gradient.tolist(), start=1)
+            ],
+        ),
+        Table(
+            "hops",
+            "What reaches the first cell state through each number of hidden states",
+            [
+                {**_setting(network), "hops": j, "norm_log10": value}
+                for network in found
+                for j, value in enumerate(network.hops[:, 0].tolist())
+            ],
+        ),
+    )
+
+
+def _each(found: Iterable[Network]) -> Iterator[tuple[Network, Blocked]]:
+    for network in found:
+        for blocked in network.blocked:
+            yield network, blocked
+
+
+def _setting(network: Network) -> Row:
+    return {
+        "forget_bias": network.forget_bias,
+        "scale": network.scale,
+        "seed": network.seed,
+    }
+
+
+def _summary(network: Network) -> Row:
+    return {
+        **_setting(network),
+        "first_log10": arrived(network.true),
+        "detached_first_log10": arrived(network.detached),
+        "growth_log10": growth(network.true.gradient),
+        "hidden_share": network.true.hidden_share,
+        "cosine": network.detached.cosine,
+        "length": network.detached.length,
+        "noise": max(blocked.noise for blocked in network.blocked),
+        "error": max(blocked.error for blocked in network.blocked),
+    }

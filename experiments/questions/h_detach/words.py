@@ -1,0 +1,81 @@
+"""What blocking the gradient through h loses and wins, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from experiments.drawing.tables import power_text
+from experiments.drawing.words import between, counted, spread
+from experiments.questions.h_detach.measure import Network, arrived, growth
+from experiments.regressors.networks import gate_of
+
+if TYPE_CHECKING:
+    from experiments.questions.h_detach import HDetachOptions
+
+
+def headline(found: Sequence[Network]) -> str:
+    """What is won and lost, with the reason."""
+    wild = max(found, key=lambda network: growth(network.true.gradient))
+    poor = min(found, key=lambda network: network.kept)
+    grown = growth(wild.true.gradient)
+    won = (
+        f"With {setting(wild)} the gradient grows to {times(grown)} its size on its way back with h, and "
+        "never grows without."
+        if grown > 0
+        else "Here none grows with h either."
+    )
+    lost = (
+        f"But what comes back through h is lost: with {setting(poor)}, {power_text(poor.kept)} of "
+        "‖∂L/∂c_1‖ is left."
+        if poor.kept < 0
+        else "Nor is anything of ‖∂L/∂c_1‖ lost."
+    )
+    return (
+        "Without h only the forget gates multiply the gradient on its way back, and they are below 1, so "
+        f"it cannot explode. {won} {lost}"
+    )
+
+
+def times(log10: float) -> str:
+    """Say how many times, for a logarithm.
+
+    >>> times(2.4914), times(0.0414), times(12.0)
+    ('310 times', '1.1 times', '1.0e+12 times')
+    """
+    number = f"{float(f'{10.0**log10:.2g}'):,g}" if log10 < 5 else power_text(log10)
+    return f"{number} times"
+
+
+def setting(network: Network) -> str:
+    """Name a network in a sentence."""
+    return (
+        f"forget bias {network.forget_bias:g}, weights × {network.scale:g} and seed {network.seed}"
+    )
+
+
+def sentences(opts: HDetachOptions, found: Sequence[Network]) -> tuple[str, ...]:
+    """Each kind of network at every probability, and what a draw costs."""
+    said = [
+        "h-detach changes the mean gradient too, because a part that went through j hidden states is left "
+        "with probability (1 − p)^j: long ways through h are damped the most."
+    ]
+    for kind in dict.fromkeys((network.forget_bias, network.scale) for network in found):
+        some = [network for network in found if (network.forget_bias, network.scale) == kind]
+        text = (
+            f"Forget bias {kind[0]:g}, weights × {kind[1]:g}, {opts.seeds_text}: without h a step "
+            f"multiplies the gradient by a gate of about {gate_of(kind[0]):.2g}, and {opts.length - 1} "
+            f"steps leave {spread(arrived(network.detached) for network in some)} of ‖∂L/∂c_T‖ at c_1. "
+            f"With h it is {spread(arrived(network.true) for network in some)}. The gradient of all "
+            "parameters without h has a cosine of "
+            f"{between((network.detached.cosine for network in some), '.2f')} with the true one."
+        )
+        drawn = [b for network in some for b in network.blocked if 0 < b.block < 1]
+        if drawn:
+            text += (
+                " Which steps are blocked is drawn, so a single ∂L/∂c_1 is off the mean by "
+                f"{between(b.noise for b in drawn)} times its norm ({counted(opts.draws, 'draw')} "
+                "for each p)."
+            )
+        said.append(text)
+    return tuple(said)

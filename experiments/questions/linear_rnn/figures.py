@@ -1,0 +1,253 @@
+"""The gradients of linear RNNs as charts, rows and tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import altair as alt
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, lags, points
+from experiments.drawing.numbers import worst
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.linear_rnn.measure import (
+    BREAKING,
+    KIND_TEXT,
+    LinearFlow,
+    eigenvalue_line,
+)
+from experiments.regressors.untrained import UntrainedOptions
+
+if TYPE_CHECKING:
+    from experiments.questions.linear_rnn import LinearRnnOptions
+
+LOOKS = {
+    "bound: largest singular value of W_h^k": Look("#E69F00", width=5.0),
+    "measured gradient": Look(charts.BLUE, width=2.5),
+    "|λ|max^k": Look(charts.INK, (5, 4), 1.4),
+}
+
+CLOSED = "closed form"
+
+
+def drawn(
+    panels: Sequence[tuple[str, str, LinearFlow]], title: str, subtitle: str
+) -> alt.TopLevelMixin:
+    """Curves of the gradient by lag, in panels given by column and row."""
+    rows: list[Row] = []
+    dots: list[Row] = []
+    for column, row, each in panels:
+        for what, values in zip(
+            LOOKS, (each.powers, each.by_lag, eigenvalue_line(each)), strict=True
+        ):
+            rows += points({"column": column, "row": row, "what": what}, values, "lag", first=0)
+        assert each.flow.closed_form is not None
+        closed = each.flow.closed_form[::-1] - each.flow.gradient[-1]
+        apart = max(1, (len(closed) - 1) // 12)
+        dots += points(
+            {"column": column, "row": row, "what": CLOSED},
+            closed,
+            "lag",
+            first=0,
+            every=apart,
+            y="dot",
+        )
+    return curves(
+        rows,
+        LOOKS,
+        x=lags(len(panels[0][2].powers) - 1),
+        y=charts.powers((row["value"] for row in rows), "‖∂L/∂h_(T−k)‖ / ‖∂L/∂h_T‖"),
+        title=title,
+        subtitle=subtitle,
+        dots=dots,
+    )
+
+
+def exponents_chart(opts: UntrainedOptions, found: Sequence[LinearFlow]) -> alt.TopLevelMixin:
+    """Exponents of all directions after few, more and all steps, at the middle radius."""
+    radii = sorted({each.radius for each in found})
+    middle = radii[len(radii) // 2]
+    shown = [each for each in found if each.radius == middle]
+    spans = sorted({min(2, opts.length), max(2, opts.length // 10), opts.length})
+    rows: list[Row] = []
+    for each, i in itertools.product(shown, range(opts.hidden_size)):
+        panel: Row = {"column": f"{KIND_TEXT[each.kind]} W_h", "row": "", "index": i + 1}
+        value = charts.drawable(float(each.magnitudes[i]))
+        rows.append({**panel, "line": value, "point": None, "span": ""})
+        for k in spans:
+            value = charts.drawable(float(each.exponents[k - 1, i]))
+            rows.append({**panel, "line": None, "point": value, "span": f"after {k} steps"})
+    names = [f"after {k} steps" for k in spans]
+    looks = [("#E69F00", "triangle-up"), (charts.VERMILLION, "square"), (charts.BLUE, "circle")]
+    looks = looks[-len(names) :]
+    colours = alt.Scale(domain=names, range=[colour for colour, _ in looks])
+    shapes = alt.Scale(domain=names, range=[shape for _, shape in looks])
+    domain = charts.spanned([r[k] for r in rows for k in ("line", "point")], margin=0.06)
+    indices = sorted({1, *charts.ticks(1, opts.hidden_size)})
+    x = alt.X(
+        "index:Q",
+        title="direction i",
+        scale=alt.Scale(domain=[0.5, opts.hidden_size + 0.5], nice=False),
+        axis=alt.Axis(values=indices, format="d", grid=False),
+    )
+    scale = alt.Scale(domain=list(domain), zero=False, nice=False)
+    dash = alt.StrokeDash(
+        "name:N", title=None, scale=alt.Scale(domain=["log10 |λ_i|"], range=[[1, 0]])
+    )
+    line = (
+        alt.Chart()
+        .transform_filter("isValid(datum.line)")
+        .transform_calculate(name="'log10 |λ_i|'")
+        .mark_line(color=charts.INK, strokeWidth=1.5)
+        .encode(x=x, y=alt.Y("line:Q", title="decades per step", scale=scale), strokeDash=dash)
+    )
+    points = (
+        alt.Chart()
+        .transform_filter("isValid(datum.point)")
+        .mark_point(filled=True, size=60, opacity=0.9)
+        .encode(
+            x=x,
+            y=alt.Y("point:Q", title="decades per step", scale=scale),
+            color=alt.Color("span:N", title=None, scale=colours),
+            shape=alt.Shape("span:N", title=None, scale=shapes),
+            tooltip=[
+                "span:N",
+                "index:Q",
+                alt.Tooltip("point:Q", title="decades per step", format=".4f"),
+            ],
+        )
+    )
+    return charts.panels(
+        [line, points],
+        rows,
+        title="How much each direction is stretched per step back",
+        subtitle=f"linear RNN, H = {opts.hidden_size}, seed {opts.seed}, |λ|max = {middle:g}",
+        height=280,
+    )
+
+
+SUMMARY = (
+    Column("weights", "W_h"),
+    Column("radius", "|λ|max", ".3g"),
+    Column("seed", "seed"),
+    Column("peak_log10", "largest ‖∂L/∂h_t‖", log10=True),
+    Column("peak_lag", "at lag"),
+    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
+    Column("slope", "decades/step", "+.5f"),
+    Column("predicted_slope", "log10 |λ|max", "+.5f"),
+    Column("slope_bound", "± allowed", ".1e"),
+    Column("exponent", "largest exponent", "+.5f"),
+    Column("closed_form_error", "closed form ±", ".0e"),
+)
+
+
+def tables(found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]) -> tuple[Table, ...]:
+    """Each network for people, each lag for programs."""
+    every = [*found, *breaking]
+    return (
+        Table(
+            "networks",
+            "Each network: the slope at long lags and the largest eigenvalue",
+            [_summary(each) for each in every],
+            SUMMARY,
+            "Gradients are in units of ‖∂L/∂h_T‖. Decades per step: fitted to the last third of the "
+            "lags. ± allowed: how far the fit can be from log10 |λ|max, from the eigenvectors of W_h "
+            "alone (Gaussian W_h); inf where they promise nothing over so few lags.",
+            printed=True,
+        ),
+        Table("lags", "Each network at each lag", list(_lag_rows(every))),
+        Table("exponents", "Each network's finite-time exponents", list(_exponent_rows(every))),
+    )
+
+
+def _summary(each: LinearFlow) -> Row:
+    return {
+        "weights": each.kind,
+        "radius": each.radius,
+        "seed": each.seed,
+        "peak_log10": float(each.by_lag.max()),
+        "peak_lag": int(each.by_lag.argmax()),
+        "gradient_first_log10": float(each.by_lag[-1]),
+        "slope": each.flow.measured_slope,
+        "predicted_slope": each.flow.predicted_slope,
+        "slope_bound": each.slope_bound if each.kind == "gaussian" else None,
+        "exponent": float(each.exponents[-1, 0]),
+        "closed_form_error": worst(each.flow.closed_form_error),
+    }
+
+
+def _lag_rows(every: Iterable[LinearFlow]) -> Iterable[Row]:
+    for each in every:
+        assert each.flow.closed_form is not None
+        closed = each.flow.closed_form[::-1] - each.flow.gradient[-1]
+        columns = zip(each.by_lag, closed, each.powers, eigenvalue_line(each), strict=True)
+        for lag, (measured, exact, power, line) in enumerate(columns):
+            yield {
+                "weights": each.kind,
+                "radius": each.radius,
+                "seed": each.seed,
+                "lag": lag,
+                "gradient_log10": float(measured),
+                "closed_form_log10": float(exact),
+                "singular_value_log10": float(power),
+                "eigenvalue_log10": float(line),
+            }
+
+
+def _exponent_rows(every: Iterable[LinearFlow]) -> Iterable[Row]:
+    for each in every:
+        for i, (exponent, magnitude) in enumerate(
+            zip(each.exponents[-1], each.magnitudes, strict=True)
+        ):
+            yield {
+                "weights": each.kind,
+                "radius": each.radius,
+                "seed": each.seed,
+                "direction": i + 1,
+                "exponent_log10": float(exponent),
+                "eigenvalue_log10": float(magnitude),
+            }
+
+
+def figures(
+    opts: LinearRnnOptions, found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]
+) -> tuple[Figure, ...]:
+    """The gradient by lag, the matrices that break the claim, and the exponents."""
+    first = [each for each in found if each.seed == opts.seed]
+    names = [name for _, _, name in BREAKING]
+    return (
+        Figure(
+            "gradient_by_lag",
+            "The gradient on its way back, and what eigenvalues and singular values say",
+            "Blue: measured. Circles: the closed form, computed without the autodiff engine. "
+            "Dashed: |λ|max^k. Yellow: the largest singular value of W_h^k, which no gradient can "
+            "outgrow. Where yellow is above the dashed line, W_h has transients, which shift a curve but "
+            "not its slope at long lags.",
+            drawn(
+                [(f"|λ|max = {e.radius:g}", f"{KIND_TEXT[e.kind]} W_h", e) for e in first],
+                "How much of the gradient is left after k steps back",
+                f"linear RNN, {opts.drawn}, loss at the last step",
+            ),
+        ),
+        Figure(
+            "breaking",
+            "Matrices that break the naive claim",
+            "Left: all eigenvalues are 0.7, yet the gradient grows first. Middle: all eigenvalues "
+            "are 1, yet it grows without bound, as a power of k. Right: the complex pairs have "
+            "magnitude 1, and the gradient oscillates with them.",
+            drawn(
+                [(name, "", each) for name, each in zip(names, breaking, strict=True)],
+                "What the eigenvalues alone do not tell",
+                f"linear RNN, {opts.drawn}, loss at the last step",
+            ),
+        ),
+        Figure(
+            "exponents",
+            "Finite-time Lyapunov exponents and eigenvalues",
+            "Each point is one of the H directions: how much k steps back stretch it, by the step "
+            "Jacobians, per step. The line is log10 |λ_i|. With k the points settle on it.",
+            exponents_chart(opts, first),
+        ),
+    )

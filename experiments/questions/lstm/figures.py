@@ -1,0 +1,183 @@
+"""RNNs beside LSTMs as figures and tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+
+import altair as alt
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import Floats, log10
+from experiments.drawing.sweep import sweep_chart
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.lstm.measure import Seen, pick, scales_of
+from experiments.regressors.networks import CELL_TEXT
+from experiments.regressors.states import StateCurve
+
+LOOKS = {
+    "RNN, h": Look(charts.VERMILLION),
+    "LSTM, c": Look(charts.GREEN, width=5.0),
+    "LSTM, h": Look(charts.BLUE, width=1.6),
+}
+"""The LSTM's c is wide and its h thin, above it: the two often run along together."""
+
+
+def figures(
+    found: Sequence[Seen],
+    biases: Iterable[float],
+    scales: Iterable[float],
+    drawn: str,
+    seeds: str,
+) -> tuple[Figure, ...]:
+    """Gradients, slopes against the size of the weights, states.
+
+    Parameters
+    ----------
+    found : sequence of Seen
+    biases, scales : iterables of float
+        Forget biases and scales whose curves are drawn.
+    drawn, seeds : str
+        For the subtitles of one seed and of all.
+    """
+    shown = list(itertools.product(sorted(set(biases)), sorted(set(scales))))
+    return (
+        Figure(
+            "gradient_flow",
+            "The gradient at each time step",
+            "The loss is at the last step, on the right, and the gradient flows to the left. "
+            "The RNN has no forget gate: its curve is the same in every row.",
+            curve_chart(
+                curve_rows(found, shown, lambda state: state.flow.gradient),
+                "gradient norm",
+                title="How much of the gradient reaches each time step",
+                subtitle=f"‖∂L/∂h_t‖ and ‖∂L/∂c_t‖, {drawn}; the gradient flows from right to left",
+            ),
+        ),
+        Figure(
+            "slopes",
+            "Where the picture breaks",
+            "Each point is a network, each line the mean over the seeds. Above 0 the gradient "
+            "explodes. The claims are about weights × 1 and forget bias 1.",
+            slope_chart(found, seeds),
+        ),
+        Figure(
+            "states",
+            "The largest state at each time step",
+            "Largest of all units and sequences. The grey line is 1: no hidden state gets past it, "
+            "cell states do.",
+            curve_chart(
+                curve_rows(found, shown, lambda state: log10(state.largest)),
+                "largest |h_t|, |c_t|",
+                title="The largest hidden and cell state at each time step",
+                subtitle=f"of all units and sequences, {drawn}",
+                rules=(0.0,),
+            ),
+        ),
+    )
+
+
+def curve_chart(
+    rows: Sequence[Row], y: str, *, title: str, subtitle: str, rules: tuple[float, ...] = ()
+) -> alt.TopLevelMixin:
+    """Draw logarithms of a number of every state, with level lines."""
+    x = charts.steps(max(int(str(row["step"])) for row in rows))
+    axis = charts.powers([*rules, *(row["value"] for row in rows)], y)
+    return curves(rows, LOOKS, x=x, y=axis, title=title, subtitle=subtitle, rules=rules)
+
+
+def curve_rows(
+    found: Sequence[Seen],
+    shown: Iterable[tuple[float, float]],
+    quantity: Callable[[StateCurve], Floats],
+) -> list[Row]:
+    """A row for each state and step of the first networks of each forget bias and scale."""
+    return [
+        row
+        for bias, scale in shown
+        for seen in pick(found, "rnn", scale)[:1] + pick(found, "lstm", scale, bias)[:1]
+        for name, state in seen.states.items()
+        for row in points(
+            {
+                "column": f"weights × {scale:g}",
+                "row": f"forget bias {bias:g}",
+                "what": f"{CELL_TEXT[seen.cell]}, {name}",
+            },
+            quantity(state),
+        )
+    ]
+
+
+def slope_chart(found: Sequence[Seen], seeds: str) -> alt.TopLevelMixin:
+    """Decades per step of ∂L/∂h_t against what the weights are multiplied by."""
+    rows: list[Row] = [
+        {
+            "what": seen.kind,
+            "scale": seen.scale,
+            "seed": seen.seed,
+            "value": charts.drawable(seen.states["h"].slope),
+        }
+        for seen in found
+    ]
+    kinds = dict.fromkeys(seen.kind for seen in found)
+    return sweep_chart(
+        rows,
+        dict(zip(kinds, itertools.cycle(charts.PALETTE), strict=False)),
+        y="decades per step going back",
+        title="How fast ∂L/∂h_t changes on the way back, against the size of the weights",
+        subtitle=f"slope over the last third of the lags, {seeds}",
+    )
+
+
+def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
+    """Slopes by kind and scale for people; each network and each step for programs."""
+    slopes: dict[str, dict[float, list[float]]] = {}
+    for seen in found:
+        by_scale = slopes.setdefault(seen.kind, {})
+        by_scale.setdefault(seen.scale, []).append(seen.states["h"].slope)
+    by_kind: list[Row] = [
+        {
+            "kind": kind,
+            **{f"× {k:g}": f"{min(v):+.2f} … {max(v):+.2f}" for k, v in by_scale.items()},
+        }
+        for kind, by_scale in slopes.items()
+    ]
+    networks: list[Row] = []
+    steps: list[Row] = []
+    for seen in found:
+        for name, state in seen.states.items():
+            what: Row = {
+                "cell": seen.cell,
+                "forget_bias": seen.forget_bias if seen.cell == "lstm" else None,
+                "scale": seen.scale,
+                "seed": seen.seed,
+                "state": name,
+            }
+            networks.append(
+                {
+                    **what,
+                    "decades_per_step": state.slope,
+                    "growth_log10": state.flow.growth,
+                    "rise_log10": state.rise,
+                    "largest_state": float(state.largest.max()),
+                }
+            )
+            steps += [
+                {**what, "step": t + 1, "gradient_log10": float(g), "largest": float(v)}
+                for t, (g, v) in enumerate(zip(state.flow.gradient, state.largest, strict=True))
+            ]
+    columns = [Column("kind", "weights multiplied by")]
+    columns += [Column(f"× {k:g}", f"{k:g}") for k in scales_of(found)]
+    return (
+        Table(
+            "slopes",
+            "Decades per step that ∂L/∂h_t changes on the way back, least … most of the seeds",
+            by_kind,
+            tuple(columns),
+            "Below 0 it vanishes, above 0 it explodes; over the last third of the lags.",
+            printed=True,
+        ),
+        Table("networks", "Each state of each network", networks),
+        Table("flow", "Each state at each time step", steps),
+    )

@@ -1,0 +1,268 @@
+"""The sensitivity of units and cells as figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import altair as alt
+import numpy as np
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves
+from experiments.drawing.numbers import log10
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.sensitivity.cells import Cells
+from experiments.questions.sensitivity.measure import FORMS, Unit
+
+LSTM_SEQUENCES = 64
+"""Sequences that an LSTM reads: what each of its steps contributes fills the memory with more."""
+
+GRADIENT = "largest ∂h_T/∂h_t"
+CLOSED = "closed form"
+CELL = "LSTM, W_h = 0: b_f"
+
+FORM_LOOKS = {
+    form.name: Look(colour, dash)
+    for form, colour, dash in zip(
+        FORMS,
+        (charts.VERMILLION, charts.BLUE, charts.GREEN),
+        ((1, 0), (7, 3), (3, 2)),
+        strict=True,
+    )
+}
+
+USE, SUM, BACK = "use of λ at step t", "uses from step t on, summed", "gradient ∂h_T/∂h_t"
+
+USE_LOOKS = {
+    SUM: Look(charts.VERMILLION, (1, 0), 3.0),
+    USE: Look(charts.BLUE, (7, 3)),
+    BACK: Look(charts.GREY, (2, 2)),
+}
+
+
+def memory_axis(memories: Sequence[float], title: str = "memory 1/(1 − λ) in time steps") -> alt.X:
+    """Horizontal axis for log10 of the memory in the field ``memory``."""
+    low, high = charts.spanned([float(log10(memory)) for memory in memories])
+    return alt.X(
+        "memory:Q",
+        title=title,
+        scale=alt.Scale(domain=[low, high], zero=False, nice=False),
+        axis=alt.Axis(grid=False, **charts.power_labels(low, high)),
+    )
+
+
+def growth_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
+    """Size of dh_T/dθ against the memory, a curve for each form, beside the largest gradient."""
+    rows: list[Row] = []
+    dots: list[Row] = []
+    for unit in units:
+        panel: Row = {"column": "linear unit", "row": "", "memory": float(log10(unit.memory))}
+        rows.append(
+            {
+                **panel,
+                "what": unit.form.name,
+                "value": charts.drawable(float(log10(unit.sensitivity))),
+            }
+        )
+        dots.append({**panel, "what": CLOSED, "dot": charts.drawable(float(log10(unit.expected)))})
+        if unit.form is FORMS[0]:
+            largest = float(log10(np.abs(unit.gradient).max()))
+            rows.append({**panel, "what": GRADIENT, "value": charts.drawable(largest)})
+    return curves(
+        rows,
+        FORM_LOOKS | {GRADIENT: Look(charts.GREY, (2, 2))},
+        x=memory_axis([unit.memory for unit in units]),
+        y=charts.powers((row["value"] for row in rows), "size of dh_T/dθ"),
+        dots=dots,
+        title="The last state depends ever more on λ, and no gradient grows",
+        subtitle="root mean square over sequences of white inputs; "
+        f"scaled: × √(1 − λ²); ν: λ = exp(−exp ν); {size}",
+        height=330,
+    )
+
+
+def use_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
+    """What single uses contribute and what they add up to, a panel for some λ."""
+    plain = [unit for unit in units if unit.form is FORMS[0]]
+    shown = [plain[i] for i in sorted({0, len(plain) // 2, len(plain) - 1})]
+    rows: list[Row] = []
+    for unit in shown:
+        for what, values in (
+            (SUM, unit.summed),
+            (USE, unit.uses),
+            (BACK, unit.gradient[::-1][unit.lags]),
+        ):
+            rows += [
+                {
+                    "column": f"λ = {unit.decay:g}, T = {unit.length}",
+                    "row": "",
+                    "what": what,
+                    "lag": lag / unit.memory,
+                    "value": charts.drawable(value),
+                }
+                for lag, value in zip(unit.lags.tolist(), log10(values).tolist(), strict=True)
+            ]
+    last = max(float(str(row["lag"])) for row in rows)
+    x = alt.X(
+        "lag:Q",
+        title="steps back T − t, in units of the memory",
+        scale=alt.Scale(domain=[0, last], nice=False, padding=5),
+        axis=alt.Axis(values=charts.ticks(0, last), format="d", grid=False),
+    )
+    return curves(
+        rows,
+        USE_LOOKS,
+        x=x,
+        y=charts.powers((row["value"] for row in rows), "size"),
+        title="Single uses stay small; their sum does not",
+        subtitle=f"parts of dh_T/dλ, root mean squares over sequences of white inputs; {size}",
+        rules=(0.0,),
+        height=260,
+    )
+
+
+def relative_chart(units: Sequence[Unit], gated: Sequence[Cells]) -> alt.TopLevelMixin:
+    """Sizes relative to the state: the linear unit's forms, and every unit of the LSTMs."""
+    rows: list[Row] = [
+        {
+            "column": "relative to the state",
+            "row": "",
+            "what": unit.form.name,
+            "memory": float(log10(unit.memory)),
+            "value": charts.drawable(float(log10(unit.sensitivity / unit.state))),
+        }
+        for unit in units
+    ]
+    dots: list[Row] = [
+        {
+            "column": "relative to the state",
+            "row": "",
+            "what": CELL,
+            "memory": float(log10(cells.memory)),
+            "dot": charts.drawable(value),
+        }
+        for cells in gated
+        for value in log10(cells.alone).tolist()
+    ]
+    drawn = [row["value"] for row in rows] + [row["dot"] for row in dots]
+    memories = [unit.memory for unit in units] + [cells.memory for cells in gated]
+    return curves(
+        rows,
+        FORM_LOOKS,
+        x=memory_axis(memories, "memory 1/(1 − λ) or 1/(1 − σ(b)) in time steps"),
+        y=charts.powers(drawn, "size of the derivative / size of the state"),
+        dots=dots,
+        title="Along the cell path, the dependence on the forget bias stays bounded",
+        subtitle="dh_T/dθ of linear units, ∂c_T/∂b_f of untrained LSTMs with W_h = 0",
+        height=330,
+    )
+
+
+def figures(units: Sequence[Unit], gated: Sequence[Cells], size: str) -> tuple[Figure, ...]:
+    """Growth with the memory, the single uses, and the LSTM beside the unit."""
+    return (
+        Figure(
+            "growth",
+            "How the sensitivity grows with the memory",
+            "A straight line is a power of the memory, its slope the exponent: 3/2 for λ itself, 1 once "
+            "the inputs are scaled so that the states keep their size, 0 with the parameter ν. The "
+            "gradient that flows back is 1 at most, whatever the memory.",
+            growth_chart(units, size),
+        ),
+        Figure(
+            "uses",
+            "What the uses of λ contribute",
+            "The use of λ at step t contributes λ^(T−t) h_(t−1). In a unit with a long memory neighbouring "
+            "uses read nearly the same state, so they add up instead of cancelling.",
+            use_chart(units, size),
+        ),
+        Figure(
+            "relative",
+            "An LSTM beside the linear unit",
+            "A circle for each hidden unit of each LSTM with W_h = 0: how much its last cell state "
+            "depends on its own forget bias. The slope of σ shrinks just as the number of uses grows. With "
+            "W_h as it is, gradients through h come on top, and they may explode: see the table.",
+            relative_chart(units, gated),
+        ),
+    )
+
+
+def tables(units: Sequence[Unit], gated: Sequence[Cells]) -> tuple[Table, ...]:
+    """Units and LSTMs for people; every step back that is drawn for programs."""
+    return (
+        Table(
+            "units",
+            "Each linear unit at its last step",
+            [
+                {
+                    "parameter": unit.form.name,
+                    "decay": unit.decay,
+                    "memory": unit.memory,
+                    "steps": unit.length,
+                    "state": unit.state,
+                    "largest_gradient": float(np.abs(unit.gradient).max()),
+                    "largest_use": float(unit.uses.max()),
+                    "sensitivity": unit.sensitivity,
+                    "closed_form": unit.expected,
+                    "error": unit.error,
+                }
+                for unit in units
+            ],
+            (
+                Column("parameter", "parameter θ"),
+                Column("decay", "λ", "g"),
+                Column("memory", "memory", ".4g"),
+                Column("state", "h_T", ".3g"),
+                Column("largest_gradient", "largest ∂h_T/∂h_t", ".3g"),
+                Column("largest_use", "largest use of λ", ".3g"),
+                Column("sensitivity", "dh_T/dθ", ".4g"),
+                Column("closed_form", "closed form", ".4g"),
+                Column("error", "by hand ±", ".0e"),
+            ),
+            "Root mean squares over the batch. Closed form: the standard deviation of dh_T/dθ for white "
+            "inputs. By hand ±: relative error against the polynomial in λ, on the same inputs.",
+            printed=True,
+        ),
+        Table(
+            "cells",
+            "Each LSTM at its last step",
+            [
+                {
+                    "forget_bias": cells.forget_bias,
+                    "seed": cells.seed,
+                    "memory": cells.memory,
+                    "steps": cells.length,
+                    "median": float(np.median(cells.alone)),
+                    "most": float(cells.alone.max()),
+                    "whole_median": float(np.median(cells.whole)),
+                    "whole_most": float(cells.whole.max()),
+                }
+                for cells in gated
+            ],
+            (
+                Column("forget_bias", "forget bias", "g"),
+                Column("seed", "seed", "d"),
+                Column("memory", "memory", ".3g"),
+                Column("median", "∂c_T/∂b_f / c_T with W_h = 0, median unit", ".3g"),
+                Column("most", "most", ".3g"),
+                Column("whole_median", "with W_h, median unit", ".3g"),
+                Column("whole_most", "most", ".3g"),
+            ),
+            f"Ratios of root mean squares over {LSTM_SEQUENCES} sequences at most. Memory: 1/(1 − σ(b)).",
+            printed=True,
+        ),
+        Table("uses", "Each linear unit at some steps back", list(_lag_rows(units))),
+    )
+
+
+def _lag_rows(units: Sequence[Unit]) -> Iterator[Row]:
+    for unit in units:
+        for lag, use, total in zip(unit.lags.tolist(), unit.uses, unit.summed, strict=True):
+            yield {
+                "parameter": unit.form.name,
+                "decay": unit.decay,
+                "lag": lag,
+                "gradient": float(unit.gradient[-1 - lag]),
+                "use": float(use),
+                "summed": float(total),
+            }

@@ -1,0 +1,186 @@
+"""Skip (Q1f): what a ResNet's skips and an LSTM's cell have in common.
+
+Both let the gradient through without a matrix product. A residual network, the plain network of the
+same depth and the same initial values, and an LSTM of as many steps read the same numbers; beside
+each gradient stand the share that came without a product and the share that came through one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.progress import Progress
+
+from experiments.app import options
+from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.result import Claim, Result
+from experiments.drawing.numbers import ROUNDING
+from experiments.drawing.words import counted
+from experiments.questions.skip import figures, words
+from experiments.questions.skip.measure import (
+    Branches,
+    Depth,
+    growths,
+    product_shares,
+    see,
+    see_branches,
+)
+from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.networks import Nonlinearity
+
+SWEEP = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""What weights are multiplied by to find where skips no longer keep the gradient in range."""
+
+MOST_BLOCKS = 12
+"""2^12 paths can be followed one by one in seconds."""
+
+MOST_PRODUCTS = 40
+"""Matrix products up to which the gradient is split; the cost is that many backward passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipOptions(options.NetworkOptions):
+    """Options of skip."""
+
+    depth: int = 30
+    """Blocks of the residual and the plain network, and time steps of the LSTM."""
+
+    width: int = 32
+    """Hidden units of each."""
+
+    batch: int = 32
+    """Samples B in a batch."""
+
+    repeats: int = 3
+    """Networks drawn of each kind, with seed, seed + 1, …: claims are about all of them, curves
+    show the first."""
+
+    nonlinearity: Nonlinearity = "tanh"
+    """σ of the blocks."""
+
+    forget_bias: float = 1.0
+    """Added to the biases of the LSTM's forget gates."""
+
+    scale: tuple[float, ...] = (1.0, 8.0)
+    """What the weights are multiplied by in the curves. Initial values are uniform in ±1/√width."""
+
+    blocks: int = 6
+    """Blocks of the small network whose 2^blocks paths are followed one by one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options.at_least("depth", self.depth, 3)
+        options.at_least("width", self.width, 1)
+        options.at_least("blocks", self.blocks, 1)
+        options.positive("scale", *self.scale)
+        options.finite("forget-bias", self.forget_bias)
+        if self.blocks > MOST_BLOCKS:
+            raise OptionError(f"--blocks must be {MOST_BLOCKS} or less, not {self.blocks}")
+
+    @property
+    def size(self) -> str:
+        """The sizes as a subtitle names them."""
+        return (
+            f"untrained, {self.depth} {self.nonlinearity} blocks or time steps, width {self.width}"
+        )
+
+
+def run(opts: SkipOptions, progress: Progress) -> Result:
+    """Measure the three kinds at every scale and seed, then paths by their number of products."""
+    scales = sorted({1.0, *SWEEP, *opts.scale})
+    settings = list(itertools.product(scales, opts.seeds))
+    task = progress.add_task("skips, none, and a cell", total=len(settings) + 2)
+    found: list[Depth] = []
+    for scale, seed in settings:
+        found += see(opts, scale, seed)
+        progress.advance(task)
+    progress.update(task, description=f"{2**opts.blocks} paths")
+    branches = see_branches(opts.blocks, opts.width, opts.batch, opts.seed, opts.nonlinearity)
+    progress.advance(task)
+    products = product_shares(
+        opts.depth,
+        opts.width,
+        opts.batch,
+        opts.seed,
+        nonlinearity=opts.nonlinearity,
+        forget_bias=opts.forget_bias,
+        max_hops=min(opts.depth - 1, MOST_PRODUCTS),
+    )
+    progress.advance(task)
+    shown = [d for d in found if d.seed == opts.seed and d.scale in opts.scale]
+    size = f"{opts.size}, seed {opts.seed}"
+    seeds = f"{opts.size}, {counted(opts.repeats, 'seed')}"
+    return Result(
+        options=opts,
+        headline=words.headline(opts, found),
+        reading=words.sentences(opts, found, products),
+        claims=claims(opts, found, branches),
+        figures=figures.figures(shown, found, branches, products, size, seeds),
+        tables=figures.tables(found, branches, products),
+    )
+
+
+def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tuple[Claim, ...]:
+    """Identities of skips and paths, and what skips do at the initial values and beyond them."""
+    chain = "The two are equal by the chain rule: the threshold is rounding in float64."
+    factor = f"A factor of {FACTOR} counts as vanishing or exploding; this is a convention."
+    resnets = [depth for depth in found if depth.kind == "ResNet"]
+    scales = sorted({depth.scale for depth in found})
+    return (
+        Claim(
+            "A skip passes the gradient unchanged: largest relative difference between what it passes "
+            "and ∂L/∂h_{l+1}",
+            max(depth.skip_error for depth in resnets),
+            0.0,
+            why="The derivative of a sum by its operand is 1: not even rounding is between the two.",
+        ),
+        Claim(
+            "At every layer and step the shares sum to 1 (largest difference, relative to the sum of "
+            "their sizes)",
+            max(depth.sum_error for depth in found),
+            ROUNDING,
+            why=chain,
+        ),
+        Claim(
+            f"The gradient by number of branches is the sum over all 2^{opts.blocks} paths, followed "
+            "one by one (largest relative error of a class)",
+            branches.error,
+            ROUNDING,
+            why=chain,
+        ),
+        Claim(
+            "Without skips the gradient vanishes at the initial values: decades from the last layer "
+            "to the first, most of any seed",
+            max(growths(found, "plain network")),
+            -FACTOR_DECADES,
+            why=factor,
+        ),
+        Claim(
+            "With skips, at the same values, it does not: decades, least of any seed",
+            min(growths(found, "ResNet")),
+            -FACTOR_DECADES,
+            "at least",
+            why=factor,
+        ),
+        Claim(
+            "Skips do not keep it from exploding: decades at the scale where they are most, any seed",
+            max(max(growths(found, "ResNet", scale)) for scale in scales),
+            FACTOR_DECADES,
+            "at least",
+            why=factor,
+        ),
+    )
+
+
+EXPERIMENT = Experiment(
+    question="What have the skips of a ResNet and the cell of an LSTM in common?",
+    options=SkipOptions,
+    run=run,
+    letter="Q1f",
+    predict="Thirty layers with skips, thirty without, and an LSTM of thirty steps, all untrained: "
+    "draw the norm of the gradient (a logarithmic axis) against the layer or time step. Then the share "
+    "of the gradient that came over the skip, and over the cell: is it nearer to 0, to one half, or to 1?",
+)

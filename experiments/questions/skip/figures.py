@@ -1,0 +1,289 @@
+"""Skips, no skips and a cell as figures and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+import numpy as np
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import log10, norms
+from experiments.drawing.sweep import sweep_chart
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.skip.measure import Branches, Depth, Kind, Products
+
+KINDS: tuple[Kind, ...] = ("ResNet", "plain network", "LSTM")
+
+LOOKS = {
+    "ResNet": Look(charts.BLUE),
+    "plain network": Look(charts.VERMILLION),
+    "LSTM": Look(charts.GREEN, (7, 3)),
+}
+
+WAYS = {
+    "free": "without a product (skip, cell path)",
+    "matrix": "through a product (branch, hidden path)",
+    "local": "from the loss itself",
+}
+
+WAY_LOOKS = {
+    WAYS["free"]: Look(charts.BLUE),
+    WAYS["matrix"]: Look(charts.VERMILLION),
+    WAYS["local"]: Look(charts.GREEN, (5, 3)),
+}
+
+
+def typical(found: Sequence[Depth], kind: Kind | str, share: str) -> float:
+    """Median of a share over the layers but the last, at the initial values; NaN if none has any."""
+    chosen = [d.shares[share][:-1] for d in found if (d.kind, d.scale) == (kind, 1.0)]
+    values = np.concatenate(chosen)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else np.nan
+
+
+def gradient_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
+    """Norm of the gradient per layer or step."""
+    rows = [
+        row
+        for depth in shown
+        for row in points(
+            {"column": f"weights × {depth.scale:g}", "row": "", "what": depth.kind}, depth.gradient
+        )
+    ]
+    return curves(
+        rows,
+        LOOKS,
+        x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
+        y=charts.powers((row["value"] for row in rows), "gradient norm"),
+        title="How much of the gradient reaches each layer, or time step",
+        subtitle=f"‖∂L/∂h_l‖, for the LSTM ‖∂L/∂c_t‖; {size}",
+        height=300,
+    )
+
+
+def share_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
+    """Shares of one step back, skips above and cell below."""
+    rows = [
+        row
+        for kind in ("ResNet", "LSTM")
+        for depth in shown
+        if depth.kind == kind
+        for name, share in depth.shares.items()
+        for row in points(
+            {"column": f"weights × {depth.scale:g}", "row": depth.kind, "what": WAYS[name]}, share
+        )
+    ]
+    return curves(
+        rows,
+        WAY_LOOKS,
+        x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
+        y=charts.shares((row["value"] for row in rows), "signed share of the gradient"),
+        title="The way that the gradient came in one step back",
+        subtitle=f"⟨part, δ⟩/‖δ‖² of δ = ∂L/∂h_l, for the LSTM ∂L/∂c_t; {size}",
+        rules=(0.0, 1.0),
+    )
+
+
+def counts(last: int, title: str, rest: int | None = None) -> alt.X:
+    """Horizontal axis for the field ``count``, from 0 to ``last``, and ``rest`` for what is over it."""
+    values = charts.ticks(0, last)
+    axis = alt.Axis(values=values, format="d", grid=False)
+    if rest is not None:
+        values = [tick for tick in values if tick < last] + [rest]
+        label = f"datum.value == {rest} ? 'over {last}' : format(datum.value, 'd')"
+        axis = alt.Axis(values=values, labelExpr=label, grid=False)
+    scale = alt.Scale(domain=[0, rest or last], zero=False, nice=False, padding=8)
+    return alt.X("count:Q", title=title, scale=scale, axis=axis)
+
+
+def branch_chart(branches: Branches, size: str) -> alt.TopLevelMixin:
+    """Norms by number of branches, with the paths added up by hand."""
+    measured, by_hand = log10(norms(branches.measured)), log10(norms(branches.by_hand))
+    last = len(measured) - 1
+    panel: Row = {"column": f"{last} blocks, 2^{last} = {2**last} paths", "row": ""}
+    rows = points({**panel, "what": "measured"}, measured, "count", first=0)
+    dots = points({**panel, "what": "every path by hand"}, by_hand, "count", first=0, y="dot")
+    return curves(
+        rows,
+        {"measured": Look(charts.BLUE)},
+        x=counts(last, "branches j on the way"),
+        y=charts.powers((row["value"] for row in rows), "gradient norm"),
+        dots=dots,
+        title="A residual network's gradient by the number of branches it went through",
+        subtitle=f"‖∂L/∂h_1‖ over all paths with j branches; {size}",
+        height=280,
+    )
+
+
+def product_chart(products: Mapping[Kind, Products], size: str) -> alt.TopLevelMixin:
+    """Shares by the number of matrix products on the whole way."""
+    last = max(len(split.shares) for split in products.values()) - 1
+    over = last + 1 + last // 10 if any(s.rest is not None for s in products.values()) else None
+    panel: Row = {"column": "from the loss to the first layer, or step", "row": ""}
+    rows: list[Row] = []
+    for kind, split in products.items():
+        rows += points({**panel, "what": kind}, split.shares, "count", first=0)
+        if over is not None and split.rest is not None:
+            rows += points({**panel, "what": kind}, [split.rest], "count", first=over)
+    return curves(
+        rows,
+        LOOKS,
+        x=counts(last, "matrix products on the way", over),
+        y=alt.Y("value:Q", title="signed share of the gradient"),
+        title="Through how many matrix products the gradient went",
+        subtitle=f"branches of the ResNet, hidden hops of the LSTM; {size}",
+        rules=(0.0,),
+        height=280,
+    )
+
+
+def figures(
+    shown: Sequence[Depth],
+    found: Sequence[Depth],
+    branches: Branches,
+    products: Mapping[Kind, Products],
+    size: str,
+    seeds: str,
+) -> tuple[Figure, ...]:
+    """Gradients, shares, paths, and where it breaks.
+
+    Parameters
+    ----------
+    shown, found : sequence of Depth
+        Those whose curves are drawn, and all.
+    branches, products
+        Of the first seed.
+    size, seeds : str
+        For the subtitles of one seed and of all.
+    """
+    last = len(next(iter(products.values())).shares) - 1
+    cut = (
+        f" The last point is all that went through over {last} products."
+        if any(split.rest is not None for split in products.values())
+        else ""
+    )
+    growth: list[Row] = [
+        {
+            "what": d.kind,
+            "scale": d.scale,
+            "seed": d.seed,
+            "value": charts.drawable(d.growth),
+        }
+        for kind in KINDS
+        for d in found
+        if d.kind == kind
+    ]
+    return (
+        Figure(
+            "gradient_flow",
+            "The gradient at each layer, or time step",
+            "The loss is above the last layer, on the right, and the gradient flows to the left. "
+            "The plain network has the same initial values as the ResNet.",
+            gradient_chart(shown, size),
+        ),
+        Figure(
+            "shares",
+            "Skip and branch, cell path and hidden path",
+            "The blue shares came without a matrix product. The three sum to 1; a share below 0 "
+            "works against the whole.",
+            share_chart(shown, size),
+        ),
+        Figure(
+            "matrix_products",
+            "The whole way by its number of products",
+            "One step's shares multiply: over many steps the paths with some products, of which "
+            "there are many, can carry more than the one path with none. Shares above 1 and below 0 "
+            "cancel. Weights × 1." + cut,
+            product_chart(products, size),
+        ),
+        Figure(
+            "branches",
+            "A small residual network, path by path",
+            "Circles: each of the paths followed on its own, without the autodiff engine. Weights × 1.",
+            branch_chart(branches, f"untrained, {branches.measured.shape[-1]} units"),
+        ),
+        Figure(
+            "growth",
+            "Where it breaks",
+            "Each point is a network, each line the mean over the seeds. Below −2 the gradient "
+            "vanishes, above 2 it explodes, by the convention of a factor 100.",
+            sweep_chart(
+                growth,
+                {kind: LOOKS[kind].colour for kind in KINDS},
+                y="decades from the last layer to the first",
+                title="What becomes of the gradient, against the size of the weights",
+                subtitle=f"log10 of ‖∂L/∂h_1‖ / ‖∂L/∂h_last‖, for the LSTM of c; {seeds}",
+            ),
+        ),
+    )
+
+
+def tables(
+    found: Sequence[Depth], branches: Branches, products: Mapping[Kind, Products]
+) -> tuple[Table, ...]:
+    """What skips change for people; each layer, class and share for programs."""
+    summary: list[Row] = []
+    for kind in KINDS:
+        row: dict[str, str | float | None] = {"kind": kind}
+        row["free"] = typical(found, kind, "free")
+        row["matrix"] = typical(found, kind, "matrix")
+        for scale in sorted({d.scale for d in found}):
+            values = [d.growth for d in found if (d.kind, d.scale) == (kind, scale)]
+            row[f"× {scale:g}"] = f"{min(values):+.1f} … {max(values):+.1f}"
+        summary.append(row)
+    columns = [Column("kind", "network")]
+    columns += [Column(key, f"weights {key}") for key in summary[0] if key.startswith("×")]
+    columns += [
+        Column("free", "without a product", "+.2f"),
+        Column("matrix", "through a product", "+.2f"),
+    ]
+    layers: list[Row] = [
+        {
+            "kind": d.kind,
+            "scale": d.scale,
+            "seed": d.seed,
+            "layer_or_step": index + 1,
+            "gradient_log10": float(d.gradient[index]),
+            **{f"share_{name}": float(share[index]) for name, share in d.shares.items()},
+        }
+        for d in found
+        for index in range(len(d.gradient))
+    ]
+    last = len(branches.measured) - 1
+    classes: list[Row] = [
+        {
+            "branches": j,
+            "paths": math.comb(last, j),
+            "measured_log10": float(measured),
+            "by_hand_log10": float(by_hand),
+        }
+        for j, (measured, by_hand) in enumerate(
+            zip(log10(norms(branches.measured)), log10(norms(branches.by_hand)), strict=True)
+        )
+    ]
+    shares: list[Row] = [
+        {"kind": kind, "products": str(j), "share": float(share)}
+        for kind, split in products.items()
+        for j, share in enumerate(split.shares)
+    ]
+    shares += [
+        {"kind": kind, "products": f"over {len(split.shares) - 1}", "share": split.rest}
+        for kind, split in products.items()
+        if split.rest is not None
+    ]
+    return (
+        Table(
+            "skips",
+            "Decades from the last layer or step to the first, least … most of the seeds",
+            summary,
+            tuple(columns),
+            "Without and through a product: median share of the gradient in one step, weights × 1.",
+            printed=True,
+        ),
+        Table("layers", "Each layer, or time step", layers),
+        Table("branches", "The small network by number of branches", classes),
+        Table("products", "Shares by number of matrix products", shares),
+    )

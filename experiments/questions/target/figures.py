@@ -1,0 +1,198 @@
+"""One network under both losses: the matrix, totals and shares as figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.numbers import Floats
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.target.measure import Targets
+from experiments.questions.target.triangle import triangle
+
+TOTALS = {
+    "loss at every step": Look(charts.BLUE, width=3.0),
+    "loss at the last step alone": Look(charts.VERMILLION),
+    "each step's own loss alone, ‖∂L_t/∂h_t‖": Look(charts.GREY, (4, 3), 1.8),
+}
+SHARES = {
+    "through later steps": Look(charts.BLUE),
+    "local: from the loss at step t": Look("#E69F00"),
+}
+SUMS = {"losses 1 … k": Look(charts.BLUE)}
+
+
+def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
+    """The matrix, the totals, the two shares, and the losses that ∂L/∂h_1 comes from.
+
+    Parameters
+    ----------
+    first : sequence of Targets
+        Of one seed.
+    size : str
+        For the subtitles.
+    """
+    length = len(first[0].last)
+    total_rows = rows_of(
+        (each, what, values)
+        for each in first
+        for what, values in zip(TOTALS, (each.every, each.last, np.diag(each.matrix)), strict=True)
+    )
+    share_rows = rows_of(
+        (each, what, values)
+        for each in first
+        for what, values in zip(SHARES, (each.through, each.local), strict=True)
+    )
+    sum_rows = rows_of((each, "losses 1 … k", np.cumsum(each.by_loss)) for each in first)
+    steps = charts.steps(length)
+    return (
+        Figure(
+            "matrix",
+            "What each single loss says about each state",
+            "Row k is the gradient of loss L_k alone: read it from the diagonal to the left, back in "
+            "time. White: as large as at its own step. Blue: smaller; brown: larger, on a scale of its "
+            "own; black: exactly zero. Grey: no state acts on losses before it.",
+            triangle(
+                [(f"spectral radius {each.radius:g}", each.decay) for each in first],
+                legend="‖∂L_k/∂h_t‖ / ‖∂L_k/∂h_k‖",
+                title="How much of each loss's gradient reaches each step",
+                subtitle=size,
+            ),
+        ),
+        Figure(
+            "totals",
+            "The total gradient at each time step",
+            "With a loss at every step (blue) each state has one of its own (grey), which holds the "
+            "total up where the gradient of the last loss alone (orange) has vanished.",
+            curves(
+                total_rows,
+                TOTALS,
+                x=steps,
+                y=charts.powers((r["value"] for r in total_rows), "gradient norm ‖∂L/∂h_t‖"),
+                title="The total gradient: a loss at every step, and the last one alone",
+                subtitle=size,
+                height=260,
+            ),
+        ),
+        Figure(
+            "shares",
+            "Where the gradient of each state comes from",
+            "Signed shares ⟨part, ∂L/∂h_t⟩/‖∂L/∂h_t‖² of the loss at the same step and of all later "
+            "ones; they sum to 1. At the last step there is no later one.",
+            curves(
+                share_rows,
+                SHARES,
+                x=steps,
+                y=charts.shares((r["value"] for r in share_rows), "signed share of ∂L/∂h_t"),
+                title="The gradient of each state: from its own loss, or through time",
+                subtitle=f"{size}, loss at every step",
+                rules=[0.0, 1.0],
+                height=240,
+            ),
+        ),
+        Figure(
+            "first_step",
+            "Which losses the gradient of the first state comes from",
+            "Signed shares in ∂L/∂h_1 of the losses, added from L_1 on. Where the curve has come to "
+            "1, later losses say nothing about the first step.",
+            curves(
+                sum_rows,
+                SUMS,
+                x=charts.steps(length, "loss k"),
+                y=charts.shares((r["value"] for r in sum_rows), "share of ∂L/∂h_1 from L_1 … L_k"),
+                title="How many losses the first state learns from",
+                subtitle=f"{size}, loss at every step",
+                rules=[0.0, 1.0],
+                height=240,
+            ),
+        ),
+    )
+
+
+def rows_of(lines: Iterable[tuple[Targets, str, Floats]]) -> list[Row]:
+    """Rows for curves over time steps, a column for each radius."""
+    return [
+        row
+        for each, what, values in lines
+        for row in points(
+            {"column": f"spectral radius {each.radius:g}", "row": "", "what": what}, values
+        )
+    ]
+
+
+def tables(found: Sequence[Targets]) -> tuple[Table, ...]:
+    """Each network for people; steps and the matrix for programs."""
+    return (
+        Table(
+            "networks",
+            "Each network under both losses",
+            [
+                {
+                    "spectral_radius": each.radius,
+                    "seed": each.seed,
+                    "last_log10": float(each.last[0] - each.last[-1]),
+                    "every_log10": float(each.every[0] - each.every[-1]),
+                    "corner_log10": float(each.decay[-1, 0]),
+                    "bound_log10": (len(each.last) - 1) * each.stretch,
+                    "own_loss_smallest_log10": float(np.diag(each.matrix).min()),
+                    "own_loss_largest_log10": float(np.diag(each.matrix).max()),
+                    "local_share": float(np.nanmean(each.local)),
+                    "losses_for_90_percent": each.reach,
+                }
+                for each in found
+            ],
+            (
+                Column("spectral_radius", "|λ|max", "g"),
+                Column("seed", "seed"),
+                Column("every_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖, all", log10=True),
+                Column("last_log10", "last alone", log10=True),
+                Column("corner_log10", "‖∂L_T/∂h_1‖/‖∂L_T/∂h_T‖", log10=True),
+                Column("bound_log10", "at most", log10=True),
+                Column("own_loss_smallest_log10", "least ‖∂L_k/∂h_k‖", log10=True),
+                Column("own_loss_largest_log10", "largest", log10=True),
+                Column("local_share", "local share", ".2f"),
+                Column("losses_for_90_percent", "losses in ∂L/∂h_1"),
+            ),
+            "At most: σ_max(W_h)^(T−1). Local share: mean over the steps of the loss at step t in "
+            "∂L/∂h_t. Losses in ∂L/∂h_1: how many of the first make it up to 10%.",
+            printed=True,
+        ),
+        Table(
+            "steps",
+            "Each network at each time step",
+            [
+                {
+                    "spectral_radius": each.radius,
+                    "seed": each.seed,
+                    "step": step + 1,
+                    "last_log10": float(each.last[step]),
+                    "every_log10": float(each.every[step]),
+                    "own_loss_log10": float(each.matrix[step, step]),
+                    "local_share": float(each.local[step]),
+                    "through_time_share": float(each.through[step]),
+                    "share_in_first_state": float(each.by_loss[step]),
+                }
+                for each in found
+                for step in range(len(each.last))
+            ],
+        ),
+        Table(
+            "matrix",
+            "Each network: the gradient of each loss by each state",
+            [
+                {
+                    "spectral_radius": each.radius,
+                    "seed": each.seed,
+                    "loss": k + 1,
+                    "step": t + 1,
+                    "gradient_log10": float(each.matrix[k, t]),
+                }
+                for each in found
+                for k in range(len(each.last))
+                for t in range(k + 1)
+            ],
+        ),
+    )

@@ -1,0 +1,236 @@
+"""Learning networks as figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.heatmap import heatmap
+from experiments.drawing.numbers import Floats, log10
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.words import counted
+from experiments.questions.training.measure import Learned, inputs_used, least_loss
+from experiments.regressors.data import batch_of
+from experiments.regressors.flow import TARGET_TEXT
+from experiments.regressors.networks import CELL_TEXT
+
+CONSTANT, FORGETFUL = "best constant", "best without the oldest number"
+LABEL = "label"
+
+LOSS_LOOKS = {
+    "RNN": Look(charts.VERMILLION, (1, 0), 1.8),
+    "LSTM": Look(charts.BLUE, (1, 0), 1.8),
+    CONSTANT: Look(charts.GREY, (2, 2), 1.6),
+    FORGETFUL: Look(charts.INK, (7, 3), 1.6),
+}
+
+SHOWN_SEQUENCES = 3
+
+
+def network_looks(found: Sequence[Learned]) -> dict[str, Look]:
+    """Colour by cell, dash by layers."""
+    colours = {"rnn": charts.VERMILLION, "lstm": charts.BLUE}
+    dashes = ((1, 0), (6, 3), (2, 2))
+    layers = sorted({learned.task.layers for learned in found})
+    return {
+        learned.task.name: Look(
+            colours[learned.task.cell], dashes[layers.index(learned.task.layers) % len(dashes)], 2.0
+        )
+        for learned in found
+    }
+
+
+def loss_chart(found: Sequence[Learned], length: int, steps: int, size: str) -> alt.TopLevelMixin:
+    """Loss of each training batch, with the losses that say what must have been remembered."""
+    rows: list[Row] = []
+    for learned in found:
+        layers = learned.task.layers
+        panel: Row = {
+            "column": counted(layers, "layer"),
+            "row": TARGET_TEXT[learned.task.target],
+        }
+        losses = log10(learned.training.losses)
+        rows += points({**panel, "what": CELL_TEXT[learned.task.cell]}, losses)
+        for what, inputs in (CONSTANT, 0), (FORGETFUL, length - 1):
+            level = float(log10(least_loss(inputs, length, learned.task.target)))
+            for step in (1, steps):
+                rows += points({**panel, "what": what}, [level], first=step)
+    return curves(
+        rows,
+        LOSS_LOOKS,
+        x=charts.steps(max(steps, 2), "training step"),
+        y=charts.powers((row["value"] for row in rows), "mean squared error"),
+        title="Learning the running average",
+        subtitle=f"loss of each training batch; {size}",
+        height=230,
+    )
+
+
+def prediction_chart(
+    found: Sequence[Learned], batch: int, length: int, size: str
+) -> alt.TopLevelMixin:
+    """Predictions of every network for the first sequences of the measured batch."""
+    rows: list[Row] = []
+    dots: list[Row] = []
+    for learned in found:
+        _, labels = batch_of(learned.task.seed, batch, length)
+        for sequence in range(min(SHOWN_SEQUENCES, batch)):
+            panel: Row = {
+                "column": f"sequence {sequence + 1}",
+                "row": TARGET_TEXT[learned.task.target],
+            }
+            rows += points({**panel, "what": learned.task.name}, learned.predictions[:, sequence])
+            if learned.task.name == found[0].task.name:
+                dots += points({**panel, "what": LABEL}, labels[:, sequence, 0], y="dot")
+    values = [*(row["value"] for row in rows), *(row["dot"] for row in dots)]
+    return curves(
+        rows,
+        network_looks(found),
+        x=charts.steps(length),
+        y=charts.linear(values, "prediction ŷ_t"),
+        dots=dots,
+        title="Predictions and labels after training",
+        subtitle=f"sequences that no network was trained on; {size}",
+    )
+
+
+def flow_chart(
+    found: Sequence[Learned], steps: int, size: str, *, relative: bool
+) -> alt.TopLevelMixin:
+    """Gradient by time step and training step, a panel for each layer of each network."""
+    panels: list[tuple[Row, list[int], Floats]] = []
+    for learned in found:
+        for layer in range(learned.task.layers):
+            where = f"layer {layer + 1} of {learned.task.layers}"
+            panel: Row = {
+                "column": f"{CELL_TEXT[learned.task.cell]}, "
+                + (where if learned.task.layers > 1 else "1 layer"),
+                "row": TARGET_TEXT[learned.task.target],
+            }
+            values = learned.gradient[:, layer]
+            values = values - relative * values[:, -1:]
+            panels.append((panel, learned.moments.tolist(), values))
+    what = "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖" if relative else "‖∂L/∂h_t‖"
+    return heatmap(
+        panels,
+        steps=steps,
+        legend=what,
+        title="Which time steps the gradient reaches, during training"
+        if relative
+        else "How the gradient at each time step changes during training",
+        subtitle=f"{what} on one batch; {size}",
+    )
+
+
+def figures(
+    found: Sequence[Learned], batch: int, length: int, steps: int, size: str
+) -> tuple[Figure, ...]:
+    """Reach, losses, predictions and flow, of the networks of one seed."""
+    losses = Figure(
+        "loss",
+        "The loss during training",
+        "Below the dashed line a network must use every number of the sequence, the oldest too: "
+        "no predictor that leaves it out can have a smaller loss.",
+        loss_chart(found, length, steps, size),
+    )
+    predictions = Figure(
+        "predictions",
+        "Predictions and labels",
+        "Circles: the mean so far. A network trained at the last step alone was never told what "
+        "to say before.",
+        prediction_chart(found, batch, length, size),
+    )
+    watched = [learned for learned in found if len(learned.moments)]
+    if not watched:
+        return losses, predictions
+    reach = Figure(
+        "reach",
+        "Reach of the gradient during training",
+        "Each column of a panel is one moment of training, its gradients in units of the one at the "
+        "last step: what changes is how far it reaches.",
+        flow_chart(watched, steps, size, relative=True),
+    )
+    flow = Figure(
+        "flow",
+        "Gradient flow during training",
+        "The same without these units. It darkens as the loss, from which the gradient starts, gets "
+        "smaller.",
+        flow_chart(watched, steps, size, relative=False),
+    )
+    return reach, losses, predictions, flow
+
+
+def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
+    """Each network in numbers; losses, predictions and flow for programs."""
+    networks: list[Row] = []
+    for learned in found:
+        task = learned.task
+        watched = len(learned.moments) > 0
+        networks.append(
+            {
+                "network": task.name,
+                "target": task.target,
+                "seed": task.seed,
+                "loss": learned.loss,
+                "constant": least_loss(0, length, task.target),
+                "ratio": learned.loss / least_loss(0, length, task.target),
+                "inputs_used": inputs_used(learned.loss, length, task.target),
+                "reach_before_log10": learned.reach(0) if watched else None,
+                "reach_after_log10": learned.reach(-1) if watched else None,
+                "stopped": learned.training.stopped,
+            }
+        )
+    columns = (
+        Column("network", "network"),
+        Column("target", "loss at"),
+        Column("seed", "seed", "d"),
+        Column("loss", "loss", ".2g"),
+        Column("constant", "best constant", ".3g"),
+        Column("ratio", "loss / best constant", ".2%"),
+        Column("inputs_used", "numbers it must use", "d"),
+        Column("reach_before_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before", log10=True),
+        Column("reach_after_log10", "after", log10=True),
+    )
+    losses: list[Row] = [
+        {
+            "network": learned.task.name,
+            "target": learned.task.target,
+            "seed": learned.task.seed,
+            "training_step": step,
+            "loss": loss,
+        }
+        for learned in found
+        for step, loss in enumerate(learned.training.losses, start=1)
+    ]
+    flow: list[Row] = [
+        {
+            "network": learned.task.name,
+            "target": learned.task.target,
+            "seed": learned.task.seed,
+            "layer": layer + 1,
+            "training_step": int(moment),
+            "step": t + 1,
+            "gradient_log10": float(learned.gradient[m, layer, t]),
+        }
+        for learned in found
+        for m, moment in enumerate(learned.moments)
+        for layer in range(learned.task.layers)
+        for t in range(length)
+    ]
+    return (
+        Table(
+            "networks",
+            "Each network on fresh sequences, after training",
+            networks,
+            columns,
+            "Numbers it must use: at least so many of the last numbers; a predictor that sees fewer "
+            "has a larger loss. The gradient is that of the first layer, in the networks with the first "
+            "seed: before training and after it.",
+            printed=True,
+        ),
+        Table("losses", "Each training step", losses),
+        *([Table("flow", "Each watched moment", flow)] * bool(flow)),
+    )

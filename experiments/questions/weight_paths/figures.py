@@ -1,0 +1,191 @@
+"""The contribution of each step, as charts and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import altair as alt
+
+from experiments.drawing import charts
+from experiments.drawing.curves import points
+from experiments.drawing.numbers import log10
+from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.questions.weight_paths.measure import Contributions, running_sum
+from experiments.questions.weight_paths.scalar import ScalarCase, scalar_chart, scalar_rows
+from experiments.regressors.flow import TARGET_TEXT
+from experiments.regressors.looks import nonlinearity_colour
+from experiments.regressors.networks import NONLINEARITY_TEXT
+
+if TYPE_CHECKING:
+    from experiments.questions.weight_paths import WeightPathsOptions
+
+
+def bars(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLevelMixin:
+    """‖G_t‖ over time, a panel for each nonlinearity."""
+    rows: list[Row] = []
+    for each in found:
+        name = NONLINEARITY_TEXT[each.nonlinearity]
+        rows += points({"column": name, "row": "", "nonlinearity": name}, log10(each.norm))
+    domain = charts.spanned(row["value"] for row in rows)
+    columns = len(dict.fromkeys(row["column"] for row in rows))
+    width = max(150, min(520, charts.GRID_WIDTH // columns))
+    chart = (
+        alt.Chart()
+        .transform_calculate(floor=str(domain[0]))
+        .mark_rule(strokeWidth=max(1.0, 0.75 * width / len(found[0].norm)))
+        .encode(
+            x=charts.steps(len(found[0].norm)),
+            y=charts.decades("value", "size of the contribution ‖G_t‖", domain),
+            y2="floor:Q",
+            color=nonlinearity_colour(each.nonlinearity for each in found).legend(None),
+            tooltip=[
+                alt.Tooltip("step:Q", title="step t"),
+                alt.Tooltip("value:Q", title="log10 ‖G_t‖", format=".3f"),
+            ],
+        )
+        .transform_filter("isValid(datum.value)")
+    )
+    return charts.panels([chart], rows, title=title, subtitle=subtitle, height=260)
+
+
+def sums(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLevelMixin:
+    """The running sum of the signed shares from the last step backwards."""
+    rows = [
+        row
+        for each in found
+        for row in points({"nonlinearity": NONLINEARITY_TEXT[each.nonlinearity]}, running_sum(each))
+    ]
+    line = (
+        alt.Chart(charts.data(rows))
+        .mark_line(strokeWidth=2.5, point=len(found[0].norm) <= 60)
+        .encode(
+            x=charts.steps(len(found[0].norm)),
+            y=charts.shares((row["value"] for row in rows), "signed share of steps t … T"),
+            color=nonlinearity_colour(each.nonlinearity for each in found),
+            tooltip=[
+                "nonlinearity:N",
+                alt.Tooltip("step:Q", title="step t"),
+                alt.Tooltip("value:Q", title="share", format=".4f"),
+            ],
+        )
+    )
+    whole = alt.Chart(charts.data([{"one": 1.0}])).mark_rule(strokeDash=[5, 4], color=charts.GREY)
+    return charts.finish(
+        alt.layer(whole.encode(y="one:Q"), line).properties(width=760, height=300),
+        title=title,
+        subtitle=subtitle,
+    )
+
+
+def figures(
+    opts: WeightPathsOptions, case: ScalarCase, found: Sequence[Contributions]
+) -> tuple[Figure, ...]:
+    """The paths by hand, the size of each step's contribution, and their running sum."""
+    first = [each for each in found if each.seed == opts.seed]
+    subtitle = f"{opts.drawn}, spectral radius {opts.spectral_radius:g}, {TARGET_TEXT[opts.target]}"
+    return (
+        Figure(
+            "scalar_paths",
+            "The paths of a single weight",
+            "To follow a path, multiply the partials along it. The colour is the path of one use of "
+            "w; the other uses are held fixed, in grey. What the inspector says of the same edge "
+            "stands beside the product. Steps count from 1 here and the inspector's marks from 0: "
+            f"h_1 … h_{len(case.states)} are marked h at time 0 … {len(case.states) - 1}.",
+            scalar_chart(case),
+        ),
+        Figure(
+            "contributions",
+            "What the use of W_h at each step contributes",
+            "The size of each G_t. A bar that is missing is a contribution of exactly zero, such "
+            "as that of step 1, where W_h multiplies h_0 = 0.",
+            bars(first, "The size of each step's contribution to ∂L/∂W_h", subtitle),
+        ),
+        Figure(
+            "running_sum",
+            "How the contributions add up",
+            "Signed shares ⟨G_t, G⟩/‖G‖² added from the last step backwards: at step t the sum of "
+            "all from t on. At step 1 it is 1, the whole gradient. Above 1, earlier steps "
+            "take back what later ones gave.",
+            sums(first, "Share of ∂L/∂W_h from step t and later", subtitle),
+        ),
+    )
+
+
+def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...]:
+    """The scalar paths and the networks for people; every step for programs."""
+    return (
+        Table(
+            "scalar",
+            "The paths of a single weight, by hand and by the inspector",
+            scalar_rows(case),
+            (
+                Column("use", "use of w"),
+                Column("entry", "∂h_t/∂w", ".4g"),
+                Column("passes", "∂h_s/∂h_(s−1) of later steps"),
+                Column("by_hand", "product, by hand", ".6g"),
+                Column("edge", "edge of the traced graph", ".6g"),
+                Column("by_time", "weight_grad_by_time", ".6g"),
+            ),
+            "In the last row, the traced graph's column is ∂L/∂w by an ordinary backward pass.",
+            printed=True,
+        ),
+        Table(
+            "networks",
+            "The contributions of all steps in each network",
+            [
+                {
+                    "nonlinearity": each.nonlinearity,
+                    "seed": each.seed,
+                    "sum_of_shares": float(each.share.sum()),
+                    "cancelling": each.cancelling,
+                    "steps_for_90_percent": each.reach,
+                    "norm_first_log10": float(log10(each.norm[1])),
+                    "norm_last_log10": float(log10(each.norm[-1])),
+                    "sum_error": each.sum_error,
+                    "copy_error": float(each.copy_error.max()),
+                }
+                for each in found
+            ],
+            (
+                Column("nonlinearity", "nonlinearity"),
+                Column("seed", "seed"),
+                Column("norm_first_log10", "‖G_2‖", log10=True),
+                Column("norm_last_log10", "‖G_T‖", log10=True),
+                Column("steps_for_90_percent", "last steps that hold 90%"),
+                Column("cancelling", "Σ‖G_t‖ / ‖ΣG_t‖", ".3f"),
+                Column("sum_of_shares", "sum of shares", ".12f"),
+                Column("sum_error", "ΣG_t ±", ".0e"),
+                Column("copy_error", "copies ±", ".0e"),
+            ),
+            "ΣG_t ±: against ∂L/∂W_h by backward. Copies ±: each G_t against the gradient of its own "
+            "copy of W_h, largest relative error.",
+            printed=True,
+        ),
+        Table(
+            "contributions",
+            "Each network at each time step",
+            [
+                {
+                    "nonlinearity": each.nonlinearity,
+                    "seed": each.seed,
+                    "step": step,
+                    "norm_log10": float(size),
+                    "share": float(share),
+                    "share_from_here_on": float(summed),
+                    "copy_error": float(error),
+                }
+                for each in found
+                for step, (size, share, summed, error) in enumerate(
+                    zip(
+                        log10(each.norm),
+                        each.share,
+                        running_sum(each),
+                        each.copy_error,
+                        strict=True,
+                    ),
+                    start=1,
+                )
+            ],
+        ),
+    )

@@ -1,0 +1,54 @@
+"""Each nonlinearity's own colour and line, the same in every chart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import altair as alt
+
+from experiments.drawing import charts
+from experiments.drawing.curves import Look
+from experiments.regressors.networks import NONLINEARITY_TEXT
+
+NONLINEARITY_COLOURS = {
+    "identity": charts.BLUE,
+    "tanh": charts.VERMILLION,
+    "relu": charts.GREEN,
+    "lstm": charts.BLUE,
+}
+
+NONLINEARITY_LOOKS = {
+    text: Look(NONLINEARITY_COLOURS[name], dash, width)
+    for (name, text), dash, width in zip(
+        NONLINEARITY_TEXT.items(),
+        ((1, 0), (1, 0), (7, 3), (1, 0)),
+        (4.0, 2.2, 2.2, 2.2),
+        strict=True,
+    )
+}
+"""Also told apart where curves coincide: the linear one is wider, ReLU's is dashed."""
+
+
+CURVE_COLOURS = {
+    **{text: NONLINEARITY_COLOURS[name] for name, text in NONLINEARITY_TEXT.items()},
+    "LSTM, c": charts.GREEN,
+    "LSTM, h": charts.BLUE,
+}
+"""The colours of curves by what is in the legend, and in its order."""
+
+
+def nonlinearity_colour(occurring: Iterable[str]) -> alt.Color:
+    """Colour for the nonlinearities that occur, always the same one for each."""
+    return curve_colour(NONLINEARITY_TEXT[name] for name in occurring)
+
+
+def curve_colour(occurring: Iterable[str]) -> alt.Color:
+    """Colour by the field ``nonlinearity`` for the texts that occur, always the same one for each."""
+    present = set(occurring)
+    shown = [text for text in CURVE_COLOURS if text in present]
+    return alt.Color(
+        "nonlinearity:N",
+        title=None,
+        scale=alt.Scale(domain=shown, range=[CURVE_COLOURS[text] for text in shown]),
+        legend=alt.Legend(symbolStrokeWidth=3, symbolType="stroke"),
+    )

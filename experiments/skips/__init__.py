@@ -1,1 +1,0 @@
-"""Gradients through depth, with skips, without, and over an LSTM's cell."""

@@ -1,0 +1,107 @@
+"""The page of all questions: every one, its answer folded away, or left out."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from experiments.app import command_line
+from experiments.app.catalogue import CATALOGUE, load
+from experiments.app.run_folder import Question, publish_sheet, staged
+from tests.experiments.app.test_run_folder import a_chart, a_run
+
+ASKED = [name for name in CATALOGUE if load(name).letter]
+
+
+def test_every_question_of_the_course_has_an_experiment():
+    letters = [load(name).letter for name in ASKED]
+    assert letters == [
+        "Q1-intro",
+        "Q1a",
+        "Q1b",
+        "Q1c",
+        "Q1d",
+        "Q1e",
+        "Q1f",
+        "Q2a–d",
+        "Q2e",
+        "S3",
+        "S4",
+    ]
+    assert all(load(name).predict for name in ASKED)
+
+
+@pytest.fixture(scope="module")
+def sheet(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "all"
+    run = a_run(a_chart())
+    with staged(folder) as stage:
+        publish_sheet([run], [run], stage, folder, replace=True)
+    with staged(folder) as stage:  # again, into the folder that is there
+        publish_sheet([run], [run], stage, folder, replace=True)
+    return folder
+
+
+def test_the_answer_is_folded_away_behind_the_question(sheet):
+    page = (sheet / "report.html").read_text()
+    question, answer = re.search(r"<section.*?</section>", page, re.S)[0].split("<details>")
+    for words in ("Q9", "Is it?", "Will it?"):
+        assert words in question
+    for words in ("It is 1e-60", "Verdicts", "does not hold", "toy/report.html"):
+        assert words.replace("-", "\N{NON-BREAKING HYPHEN}") in answer or words in answer
+        assert words not in question
+    assert 'id="chart-0"' in answer
+    assert len(re.findall(r"id=.chart-", page)) == 1
+    assert not re.search(r"(src|href)=.http", page)
+
+
+def test_each_run_has_its_own_folder_beside_the_page(sheet):
+    files = {str(path.relative_to(sheet)) for path in sheet.rglob("*") if path.is_file()}
+    assert {"report.html", "results.json", "toy/report.html", "toy/results.json"} <= files
+    assert json.loads((sheet / "results.json").read_text())["toy"]["headline"] == "It is 1e-60."
+
+
+def test_without_answers_nothing_is_run_written_or_printed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command_line, "run_one", None)
+    assert command_line.main(["all", "--no-answers", "--out", str(tmp_path / "quiz")]) == 0
+    assert [path.name for path in (tmp_path / "quiz").iterdir()] == ["report.html"]
+    page = (tmp_path / "quiz" / "report.html").read_text()
+    for name in ASKED:
+        assert load(name).predict.split(".")[0].split("'")[0] in page
+    for secret in ("<details", 'class="holds', "<script", "Verdicts"):
+        assert secret not in page
+    assert "holds" not in capsys.readouterr().out
+
+
+def test_the_page_shows_the_pictures_that_its_questions_ask_about(tmp_path):
+    """By name where an experiment names them, the first two otherwise."""
+    drawn = [dataclasses.replace(figure, name=name) for name in "abc" for figure in a_figure()]
+    run = a_run(a_chart())
+    run = dataclasses.replace(run, result=dataclasses.replace(run.result, figures=drawn))
+    assert [figure.name for figure in run.answer] == ["a", "b"]
+    asked = dataclasses.replace(run, pictures=("c", "a"))
+    assert [figure.name for figure in asked.answer] == ["a", "c"]
+
+
+def a_figure():
+    return a_run(a_chart()).result.figures
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "picture"),
+    [
+        ("beam-tree", "beam of 2", "beam_2"),
+        ("beam-cost", "vocabulary is 100 times as large", "over_vocabulary"),
+        ("nonlinearity", "halve all inputs", "input_size"),
+        ("lstm", "8 times as large", "slopes"),
+    ],
+)
+def test_what_is_predicted_is_drawn(name, words, picture):
+    experiment = load(name)
+    assert words in experiment.predict
+    assert picture in (experiment.pictures or ("gradient_flow", "slopes"))
+
+
+def test_a_question_needs_no_run():
+    assert Question("toy", "Is it?").predict == ""

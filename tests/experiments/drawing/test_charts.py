@@ -1,0 +1,47 @@
+"""What the charts' axes say."""
+
+import numpy as np
+import pytest
+
+from experiments.drawing import charts
+
+
+@pytest.mark.parametrize(
+    ("last", "ticks"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (6, [1, 2, 3, 4, 5, 6]),
+        (9, [1, 2, 4, 6, 8]),
+        (30, [1, 5, 10, 15, 20, 25, 30]),
+        (100, [1, 20, 40, 60, 80, 100]),
+        (999, [1, 200, 400, 600, 800]),
+    ],
+)
+def test_every_tick_is_a_step_and_none_is_there_twice(last, ticks):
+    axis = charts.steps(last).to_dict()
+    assert axis["axis"]["values"] == ticks
+    assert axis["scale"]["domain"] == [1, last]
+
+
+@pytest.mark.parametrize(
+    ("domain", "ticks"),
+    [
+        ((-1.6, 0.4), [-1, 0]),
+        ((-2.0, 0.0), [-2, -1, 0]),
+        ((-16.1, 17.9), [-15, -10, -5, 0, 5, 10, 15]),
+        ((-300.5, 3.0), [-300, -250, -200, -150, -100, -50, 0]),
+    ],
+)
+def test_every_label_is_a_power_of_ten_of_its_own(domain, ticks):
+    assert charts.decades("x", "x", domain).to_dict()["axis"]["values"] == ticks
+
+
+@pytest.mark.parametrize("low", [-300.3, -1.6, -0.9, 0.0, 5.99])
+def test_an_axis_of_one_decade_has_several_labels_and_each_is_true(low):
+    axis = charts.decades("x", "x", (low, low + 1.0)).to_dict()["axis"]
+    assert 2 <= len(axis["values"]) <= 4
+    assert all(low <= value <= low + 1.0 for value in axis["values"])
+    if "pow" in axis["labelExpr"]:
+        mantissas = {round(10 ** (value - np.floor(value + 1e-9)), 6) for value in axis["values"]}
+        assert mantissas <= {1.0, 2.0, 5.0}
