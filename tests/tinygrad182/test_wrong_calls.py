@@ -105,9 +105,6 @@ TYPES: list[tuple[Call, str]] = [
     (lambda x: x * np.array([1, 2, 3], dtype=object), "^multiply: .*object.*numeric"),
     (lambda x: x == None, "^equal: .*'NoneType'"),  # noqa: E711 - the wrong call in question
     (lambda x: tg.isnan("a"), "^isnan: .*'str'"),
-    (lambda x: tg.exp(), "^exp: .*argument"),
-    (lambda x: tg.add(x), "^add: .*argument.*'b'"),
-    (lambda x: tg.exp(x, x), "^exp: .*arguments"),
     (lambda x: -(x > 1), "^negative: .*~"),
     (lambda x: tg.clip(x, "a"), "'str'"),
     (lambda x: tg.tensor("abc"), "^tensor: .*str.*numeric"),
@@ -191,11 +188,19 @@ GRAPHS: list[tuple[Call, str]] = [
     (lambda x: __import__("copy").deepcopy(x * 1), r"detach\(\) or clone\(\)"),
 ]
 
+CALLS: list[tuple[Call, str]] = [
+    (lambda x: tg.exp(), "^exp: .*argument"),
+    (lambda x: tg.add(x), "^add: .*argument.*'b'"),
+    (lambda x: tg.exp(x, x), "^exp: .*arguments"),
+    (lambda x: tg.exp(x=x), "^exp: .*'x'.*by position"),
+]
+
 TABLE = [
     pytest.param(error, builtin, call, message, id=f"{error.__name__}-{message[:40]}")
     for error, builtin, calls in (
         (tg.ShapeError, ValueError, SHAPES),
         (tg.DTypeError, TypeError, TYPES),
+        (tg.CallError, TypeError, CALLS),
         (tg.ArgumentError, ValueError, ARGUMENTS),
         (tg.GraphError, RuntimeError, GRAPHS),
     )
