@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import _calls, _habits, compositions, decode, functions, inspect, nn, optim, testing
 from ._tensor import Tensor
+from .allocator import keep_freed_memory
 from .autodiff import grad
 from .backend import cuda_is_available
 from .compositions import *  # noqa: F403 - as is this one's
@@ -63,6 +64,7 @@ from .recording import apply
 from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
 
+keep_freed_memory()  # the next backward pass reuses what this one frees
 _calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's

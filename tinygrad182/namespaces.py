@@ -386,11 +386,6 @@ FEW = 1024
 
 NUMPY = _NumPy()
 
-# A pass frees megabytes at once; glibc would hand them back to the system and the next pass fault every
-# page in again, at a third of its time. glibc sets its thresholds by the largest block it has seen freed:
-# one that is never touched costs nothing and lets passes reuse their memory (it keeps up to 64 MB).
-np.empty(31 << 20, np.uint8)
-
 NAMESPACES: dict[type, Any] = {np.ndarray: NUMPY}
 """Array type → namespace; Tensor's is the module :mod:`tinygrad182.functions`."""
 
