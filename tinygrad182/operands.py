@@ -68,8 +68,8 @@ REFUSALS = (
 """What a library raises of operands it cannot take, or where one of CUDA's own is missing."""
 
 
-def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> TinygradError:
-    """The framework's error for what ``op`` raised; ``needs`` is the remedy where shapes are wrong."""
+def explain(op: str, arrays: list[Any], error: Exception, requirement: str = "") -> TinygradError:
+    """The framework's error for what ``op`` raised; ``requirement`` says which shapes it takes."""
     place = MODES.get().scope.place()
     if isinstance(error, TinygradError):  # operands of two libraries, or that are no operands
         return type(error)(f"{op}{place}: {error}")
@@ -81,4 +81,4 @@ def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> Ti
     taken = f"{op}: cannot take {described}{place}"
     if isinstance(error, (TypeError, OverflowError)) or "Integers to negative" in str(error):
         return DTypeError(f"{taken}: {error}")
-    return ShapeError(f"{taken}: {needs} ({error})" if needs else f"{taken}: {error}")
+    return ShapeError(f"{taken}: {requirement} ({error})" if requirement else f"{taken}: {error}")

@@ -284,7 +284,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         else:
             value = forward(NUMPY, *arrays, **params) if params else forward(NUMPY, *arrays)
     except REFUSALS as error:
-        raise explain(primitive.name, arrays, error, primitive.needs) from error
+        raise explain(primitive.name, arrays, error, primitive.requirement) from error
     saved = None
     if type(value) is not ndarray:
         if keeps:
@@ -321,7 +321,7 @@ def _explained(primitive: Primitive, read: Any, x: Any, operands: Any) -> Any:
         return read(x)
     except REFUSALS as error:
         shown = [x._data if is_tensor(x) else x for x in operands]
-        raise explain(primitive.name, shown, error, primitive.needs) from error
+        raise explain(primitive.name, shown, error, primitive.requirement) from error
 
 
 def record(

@@ -171,7 +171,8 @@ class Scan(Primitive):
             forward,
             vjp,
             "definition",
-            needs="x (T, B, I), states (B, H), weights (gates·H, I) and (gates·H, H), biases (gates·H,)",
+            requirement="x (T, B, I), states (B, H), weights (gates·H, I) and (gates·H, H), "
+            "biases (gates·H,)",
             definition=definition,
             keeps=keeps,
             leading_axes=True,

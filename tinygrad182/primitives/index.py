@@ -121,6 +121,6 @@ define(
     all_inputs=index_vjp,
     jvp=index_jvp,
     view=True,
-    needs="at most one index per axis, and index arrays must broadcast against each other",
+    requirement="at most one index per axis, and index arrays must broadcast against each other",
 )
 define(scatter_add, all_inputs=scatter_add_vjp, jvp=scatter_add_jvp)

@@ -82,12 +82,12 @@ define(
     matmul_vjp_b,
     jvp="multilinear",
     broadcasts=True,
-    needs="the last axis of the first operand must equal the second-to-last of the second, "
+    requirement="the last axis of the first operand must equal the second-to-last of the second, "
     "and the axes before them must broadcast",
 )
 define(
     einsum,
     jvp="multilinear",
     all_inputs=einsum_vjp,
-    needs="a letter must name the same size wherever it stands, and the output's letters must be inputs'",
+    requirement="a letter must name the same size wherever it stands, and the output's letters must be inputs'",
 )

@@ -41,8 +41,8 @@ class Primitive:
         Whether inputs are broadcast against each other, so that cotangents must be summed back.
     view : bool
         Whether the result may share memory with the first input.
-    needs : str
-        What the shapes must satisfy: the remedy shown when the forward fails.
+    requirement : str
+        What the operands must satisfy, as text: the error shows it when the forward fails.
     definition : callable, optional
         ``definition(xp, *inputs, **params) -> y``: the composition that the primitive is another form of.
         It is differentiated in place of the rules wherever these have no form: on Tensors, and on
@@ -78,7 +78,7 @@ class Primitive:
     jvp: Literal["elementwise", "linear", "multilinear", "definition"] | Rule
     broadcasts: bool = False
     view: bool = False
-    needs: str = ""
+    requirement: str = ""
     definition: Rule | None = None
     keeps: Rule | None = None
     leading_axes: bool = False
@@ -139,14 +139,14 @@ def define(
     all_inputs: Rule | None = None,
     broadcasts: bool = False,
     view: bool = False,
-    needs: str = "",
+    requirement: str = "",
     leading_axes: bool = True,
 ) -> Primitive:
     """Register a primitive under its forward's name (a trailing underscore is dropped).
 
     Parameters
     ----------
-    forward, *vjps, jvp, broadcasts, view, needs, leading_axes
+    forward, *vjps, jvp, broadcasts, view, requirement, leading_axes
         As in :class:`Primitive`.
     all_inputs : callable, optional
         The one rule for all inputs, in place of ``vjps``.
@@ -157,7 +157,14 @@ def define(
     if name in PRIMITIVES:
         raise ValueError(f"primitive {name!r} is already defined")
     primitive = Primitive(
-        name, forward, all_inputs or vjps, jvp, broadcasts, view, needs, leading_axes=leading_axes
+        name,
+        forward,
+        all_inputs or vjps,
+        jvp,
+        broadcasts,
+        view,
+        requirement,
+        leading_axes=leading_axes,
     )
     PRIMITIVES[name] = primitive
     return primitive
@@ -170,5 +177,5 @@ def elementwise(forward: Rule, *vjps: Rule | None) -> Primitive:
         *vjps,
         jvp="elementwise",
         broadcasts=True,
-        needs="shapes must broadcast: aligned from the right, each two sizes equal or one of them 1",
+        requirement="shapes must broadcast: aligned from the right, each two sizes equal or one of them 1",
     )

@@ -129,10 +129,10 @@ def cumulative_sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: int
     return xp.flip(xp.cumulative_sum(xp.flip(g, axis=axis), axis=axis), axis=axis)
 
 
-_NEEDS = "every axis must be one of the operand's, and all but sums need at least one element"
-define(sum_, sum_vjp, jvp="linear", needs=_NEEDS)
-define(mean, mean_vjp, jvp="linear", needs=_NEEDS)
-define(max_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
-define(min_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
-define(logsumexp, logsumexp_vjp, jvp=logsumexp_jvp, needs=_NEEDS)
-define(cumulative_sum, cumulative_sum_vjp, jvp="linear", needs=_NEEDS)
+REQUIREMENT = "every axis must be one of the operand's, and all but sums need at least one element"
+define(sum_, sum_vjp, jvp="linear", requirement=REQUIREMENT)
+define(mean, mean_vjp, jvp="linear", requirement=REQUIREMENT)
+define(max_, extreme_vjp, jvp=extreme_jvp, requirement=REQUIREMENT)
+define(min_, extreme_vjp, jvp=extreme_jvp, requirement=REQUIREMENT)
+define(logsumexp, logsumexp_vjp, jvp=logsumexp_jvp, requirement=REQUIREMENT)
+define(cumulative_sum, cumulative_sum_vjp, jvp="linear", requirement=REQUIREMENT)

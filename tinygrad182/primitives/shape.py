@@ -97,10 +97,18 @@ def to_device_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, device: str) -
 
 
 define(
-    reshape, reshape_vjp, jvp="linear", view=True, needs="the number of elements must stay the same"
+    reshape,
+    reshape_vjp,
+    jvp="linear",
+    view=True,
+    requirement="the number of elements must stay the same",
 )
 define(
-    permute_dims, permute_dims_vjp, jvp="linear", view=True, needs="every axis must be named once"
+    permute_dims,
+    permute_dims_vjp,
+    jvp="linear",
+    view=True,
+    requirement="every axis must be named once",
 )
 define(
     broadcast_to,
@@ -108,10 +116,15 @@ define(
     jvp="linear",
     broadcasts=True,
     view=True,
-    needs="aligned from the right, each size must equal the new one or be 1",
+    requirement="aligned from the right, each size must equal the new one or be 1",
 )
-define(concat, jvp="linear", all_inputs=concat_vjp, needs="sizes must agree except along the axis")
-define(stack, jvp="linear", all_inputs=stack_vjp, needs="all shapes must be equal")
+define(
+    concat,
+    jvp="linear",
+    all_inputs=concat_vjp,
+    requirement="sizes must agree except along the axis",
+)
+define(stack, jvp="linear", all_inputs=stack_vjp, requirement="all shapes must be equal")
 define(flip, flip_vjp, jvp="linear", view=True)
 define(astype, astype_vjp, jvp="linear", view=True)
 define(to_device, to_device_vjp, jvp="linear", view=True)
