@@ -293,9 +293,9 @@ def _pull(
     if lead and not primitive.leading_axes:
         return _pull_one_by_one(xp, node, g, y, xs, wanted)
     params, inputs = node.params, node.inputs or ()
-    if primitive.keeps is not None and node.saved is not None:
-        needed = tuple([x in wanted for x in inputs])
-        params = {**params, "saved": node.saved, "needed": needed}
+    if primitive.forward_with_residuals is not None and node.residuals is not None:
+        mask = tuple([x in wanted for x in inputs])
+        params = {**params, "residuals": node.residuals, "needs_grad": mask}
     rules, given = primitive.vjp, (xp, g, y, *xs)
     together = None
     if callable(rules):
@@ -333,7 +333,9 @@ def _pull(
 def _has_rules(node: Node, xp: Any) -> bool:
     """Whether the rules take arrays of a library: else the definition is differentiated."""
     primitive: Any = node.primitive
-    return getattr(xp, "has_loops", False) and (primitive.keeps is None or node.saved is not None)
+    return getattr(xp, "has_loops", False) and (
+        primitive.forward_with_residuals is None or node.residuals is not None
+    )
 
 
 def _pull_one_by_one(

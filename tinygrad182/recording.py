@@ -51,8 +51,8 @@ class Node:
         What they have added up.
     memory : Memory or None
         The history of the array in a leaf, which its views have too.
-    saved : object
-        What the forward left for the rules, of a primitive that keeps something.
+    residuals : object
+        What the forward saved for the derivative rules; None for most primitives.
     """
 
     __slots__ = (
@@ -68,7 +68,7 @@ class Node:
     )
     requires_grad = True
     memory: Memory | None = None
-    saved: Any = None
+    residuals: Any = None
 
     def __init__(
         self,
@@ -136,20 +136,20 @@ class Node:
 
 
 class Holding(Node):
-    """A node that holds more than most do: the history of its memory, or what its forward saved."""
+    """A node that holds more than most do: the history of its memory, or residuals."""
 
-    __slots__ = ("memory", "saved")
+    __slots__ = ("memory", "residuals")
 
     def again(self, inputs: tuple[Node | complex, ...]) -> Node:
         """Return a record of the operation on other inputs, around the same value."""
         twin: Any = super().again(inputs)
-        twin.memory, twin.saved = self.memory, self.saved
+        twin.memory, twin.residuals = self.memory, self.residuals
         return twin
 
     def free(self) -> None:
         """Drop the arrays; a later backward pass through this node says so."""
         super().free()
-        self.saved = None
+        self.residuals = None
 
 
 class Leaf(Node):
@@ -276,8 +276,8 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         arrays.append(array)
         inputs.append(node)
     recorded = tracked and modes.grad
-    keeps = recorded and primitive.keeps is not None
-    forward: Any = primitive.keeps if keeps else primitive.forward
+    saves = recorded and primitive.forward_with_residuals is not None
+    forward: Any = primitive.forward_with_residuals if saves else primitive.forward
     try:
         if away:
             value = _run_away(forward, arrays, params)
@@ -285,10 +285,10 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             value = forward(NUMPY, *arrays, **params) if params else forward(NUMPY, *arrays)
     except REFUSALS as error:
         raise explain(primitive.name, arrays, error, primitive.requirement) from error
-    saved = None
+    residuals = None
     if type(value) is not ndarray:
-        if keeps:
-            value, saved = value
+        if saves:
+            value, residuals = value
         if isinstance(value, np.generic):  # NumPy's 0-d results
             value = np.asarray(value)
         elif not backend.is_array(value):
@@ -305,7 +305,7 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         for i, x in enumerate(operands):
             if inputs[i] is None:
                 inputs[i] = node_of(x if is_tensor(x) else arrays[i])
-    return record(primitive, tuple(inputs), value, params, scope, saved)
+    return record(primitive, tuple(inputs), value, params, scope, residuals)
 
 
 def _run_away(forward: Any, arrays: list[Any], params: dict[str, Any]) -> Any:
@@ -330,12 +330,13 @@ def record(
     value: Array,
     params: dict[str, Any],
     scope: Scope,
-    saved: Any = None,
+    residuals: Any = None,
 ) -> Tensor:
     """Make the node of a result, and the result."""
-    if primitive.view or saved is not None:
+    if primitive.view or residuals is not None:
         node: Any = Holding(primitive, inputs, value, params or _NO_PARAMS, scope)
-        node.memory, node.saved = inputs[0].memory if primitive.view else None, saved
+        node.memory = inputs[0].memory if primitive.view else None
+        node.residuals = residuals
     else:
         node = Node(primitive, inputs, value, params or _NO_PARAMS, scope)
     for x in inputs:

@@ -63,8 +63,8 @@ class Operands(NamedTuple):
     lengths: Any
 
 
-class Saved(NamedTuple):
-    """What the forward loop leaves for backward.
+class Residuals(NamedTuple):
+    """What the forward loop saves for backward.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Saved(NamedTuple):
     weight_hh : array (gates·H, H)
     others : tuple of array (blocks·H,)
     program : Program
-        That was run.
+        The program that was run.
     """
 
     values: Array
@@ -145,24 +145,28 @@ class Scan(Primitive):
         def definition(xp: Any, *inputs: Any, **params: Any) -> Any:
             return scan._stacked(xp, scan.unrolled(xp, *inputs, **params))
 
-        def keeps(xp: Any, *inputs: Any, **params: Any) -> tuple[Array, Saved | None]:
-            return scan._run(xp, inputs, params, keep=True)
+        def forward_with_residuals(
+            xp: Any, *inputs: Any, **params: Any
+        ) -> tuple[Array, Residuals | None]:
+            return scan._run(xp, inputs, params, save=True)
 
         def forward(xp: Any, *inputs: Any, **params: Any) -> Any:
-            return scan._run(xp, inputs, params, keep=False)[0]
+            return scan._run(xp, inputs, params, save=False)[0]
 
         def vjp(
             xp: Any,
             g: Array,
             y: Array,
             *inputs: Any,
-            saved: Saved,
-            needed: Any = None,
+            residuals: Residuals,
+            needs_grad: Any = None,
             **params: Any,
         ) -> Cotangents:
             found = [
                 sent(window.setting, window.deltas)
-                for window in scan.inside(xp, g, y, inputs, saved, needed=needed, **params)
+                for window in scan.inside(
+                    xp, g, y, inputs, residuals, needs_grad=needs_grad, **params
+                )
             ]
             return joined(xp.module, found[::-1], len(parts))
 
@@ -174,7 +178,7 @@ class Scan(Primitive):
             requirement="x (T, B, I), states (B, H), weights (gates·H, I) and (gates·H, H), "
             "biases (gates·H,)",
             definition=definition,
-            keeps=keeps,
+            forward_with_residuals=forward_with_residuals,
             leading_axes=True,
             gates=gates,
             parts=parts,
@@ -287,8 +291,8 @@ class Scan(Primitive):
     # --- the loops -------------------------------------------------------------------------------
 
     def _run(
-        self, xp: Any, inputs: tuple[Any, ...], params: dict[str, Any], keep: bool
-    ) -> tuple[Array, Saved | None]:
+        self, xp: Any, inputs: tuple[Any, ...], params: dict[str, Any], save: bool
+    ) -> tuple[Array, Residuals | None]:
         """The result, and what backward needs; None where it will differentiate the definition.
 
         With the states themselves, that is for each step and sequence 6 H numbers for an LSTM, 5 H for a
@@ -307,7 +311,7 @@ class Scan(Primitive):
         bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
         weights = Weights(given.weight_ih, given.weight_hh, bias_ih, bias_hh, given.others)
         states = m.empty((len(given.initial), T, B, H), wide)
-        spans = () if keep else forward_windows(m, (T, B, program.columns * H))
+        spans = () if save else forward_windows(m, (T, B, program.columns * H))
         values = m.empty((max(map(len, spans), default=T), B, program.saved * H), wide)
         ends = _ends(given.lengths, params.get("shortest"))
         run = Run(program, m, weights, list(given.initial), values, states, ends)
@@ -326,8 +330,8 @@ class Scan(Primitive):
         if dtype is not wide:
             with np.errstate(over="ignore"):  # infinite is what it is in its type
                 states, values = states.astype(dtype), values.astype(dtype)
-        saved = Saved(values, given.weight_hh, given.others, program) if keep else None
-        return (states[0] if len(states) == 1 else states), saved
+        residuals = Residuals(values, given.weight_hh, given.others, program) if save else None
+        return (states[0] if len(states) == 1 else states), residuals
 
     def inside(
         self,
@@ -335,10 +339,10 @@ class Scan(Primitive):
         g: Array,
         y: Array,
         inputs: tuple[Any, ...],
-        saved: Saved,
+        residuals: Residuals,
         powers: Array | None = None,
-        keep: bool = False,
-        needed: tuple[bool, ...] | None = None,
+        states_too: bool = False,
+        needs_grad: tuple[bool, ...] | None = None,
         until: int = 0,
         shortest: int | None = None,
         start: int = 0,
@@ -350,14 +354,14 @@ class Scan(Primitive):
         ----------
         g : array (*lead, [parts,] T, B, H)
             The cotangent of the result ``y``.
-        inputs, saved
-            What it was computed from, and what that left.
+        inputs, residuals
+            What it was computed from, and what the forward saved.
         powers : int array (*lead, T, B), optional
             Powers of two that the rows of ``g`` are to be multiplied by.
-        keep : bool
-            Whether the cotangents of the states are wanted.
-        needed : tuple of bool, optional
-            For which inputs the cotangents are wanted; by default for all.
+        states_too : bool
+            Whether the cotangents of the states are wanted too.
+        needs_grad : tuple of bool, optional
+            For each input, whether its cotangent is wanted; by default all are.
         until : int
             The step at which to stop.
 
@@ -366,25 +370,25 @@ class Scan(Primitive):
         Window
             Of the last steps first: the cotangents of all sums are never there at once.
         """
-        program = saved.program
+        program = residuals.program
         m, given = xp.module, self.operands(inputs)
-        parts, dtype = len(self.parts), saved.weight_hh.dtype
+        parts, dtype = len(self.parts), residuals.weight_hh.dtype
         states = y.reshape((parts, *y.shape[-3:]))
         g = g.astype(dtype, copy=False)
         if m is np and not g.flags.carray:  # or loops would copy it for every window
             g = g.copy()
         g = g[None] if parts == 1 else m.moveaxis(g, -4, 0) if g.ndim > 4 else g
-        weights = Weights(None, saved.weight_hh, None, None, saved.others)
+        weights = Weights(None, residuals.weight_hh, None, None, residuals.others)
         initial = [h.astype(dtype, copy=False) for h in given.initial]
-        values, wide = (a.astype(dtype, copy=False) for a in (saved.values, states))
+        values, wide = (a.astype(dtype, copy=False) for a in (residuals.values, states))
         run = Run(program, m, weights, initial, values, wide, _ends(given.lengths, shortest))
         kernel = loops(program, m, dtype)
-        setting = self._setting(program, m, given, states[0], needed)
+        setting = self._setting(program, m, given, states[0], needs_grad)
         later: Deltas | None = None
         T, B, H = states.shape[1:]
         for window in reversed(windows(m, (T, B, program.columns * H))):
             span = range(max(window.start, until), window.stop)
-            later = kernel.backward(run, g, powers, keep, span, later)
+            later = kernel.backward(run, g, powers, states_too, span, later)
             yield Window(span, later, setting.at(span))
             if span.start == until:
                 return
@@ -395,16 +399,16 @@ class Scan(Primitive):
         m: Any,
         given: Operands,
         states: Array,
-        needed: tuple[bool, ...] | None,
+        needs_grad: tuple[bool, ...] | None,
     ) -> Setting:
         """What the products of backward are made of."""
         needs = Needs(True, True, True, bool(given.others))
         biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
-        if needed is not None:
+        if needs_grad is not None:
             n = 1 + len(self.parts)
-            weight_ih, weight_hh, bias_ih, bias_hh = needed[n : n + 4]
-            others = any(needed[n + 4 :])
-            needs = Needs(needed[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
+            weight_ih, weight_hh, bias_ih, bias_hh = needs_grad[n : n + 4]
+            others = any(needs_grad[n + 4 :])
+            needs = Needs(needs_grad[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
             biases = bias_ih, bias_hh
         rest = given.weight_ih, biases, given.lengths is not None, needs
         return Setting(m, program, given.x, given.initial[0], states, *rest)
@@ -417,7 +421,7 @@ def is_scan(node: Node) -> bool:
 
 def by_definition(node: Node) -> bool:
     """Whether a node is a recurrence that was run step by step, for there are no loops for it."""
-    return isinstance(node.primitive, Scan) and node.saved is None
+    return isinstance(node.primitive, Scan) and node.residuals is None
 
 
 def steps_of_scan(node: Node) -> range:

@@ -162,10 +162,10 @@ def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> Non
     arrive = [np.swapaxes(g, 0, 1).reshape(-1, B, H) for g in gs]
     expected = [tg.grad(held, targets, list(map(const, g)), retain_graph=True) for g in arrive]
     with loops("NumPy", steps=window):
-        y, saved = scan.keeps(NUMPY, *given_)  # type: ignore[misc]
+        y, residuals = scan.forward_with_residuals(NUMPY, *given_)  # type: ignore[misc]
         g = gs if cell.parts > 1 else gs[:, 0]
-        windows = list(scan.inside(NUMPY, g, y, tuple(given_), saved, None, True))
-        pulled = scan.vjp(NUMPY, g, y, *given_, saved=saved)  # type: ignore[operator]
+        windows = list(scan.inside(NUMPY, g, y, tuple(given_), residuals, None, True))
+        pulled = scan.vjp(NUMPY, g, y, *given_, residuals=residuals)  # type: ignore[operator]
     kept = np.concatenate([w.deltas.states for w in windows[::-1]], axis=-3)
     (power,) = {w.deltas.powers for w in windows}
     kept = np.ldexp(kept, power)

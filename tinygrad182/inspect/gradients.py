@@ -586,7 +586,7 @@ class _Pass:
         asked, some = node in self.targets, any(needed)
         with xp.on(node.value):
             for window in scan.inside(
-                xp, g, node.value, xs, node.saved, rows, True, needed, **node.params
+                xp, g, node.value, xs, node.residuals, rows, True, needed, **node.params
             ):
                 if some:
                     total.add(window)

@@ -89,5 +89,5 @@ define(
     einsum,
     jvp="multilinear",
     all_inputs=einsum_vjp,
-    requirement="a letter must name the same size wherever it stands, and the output's letters must be inputs'",
+    requirement="a letter must name one size, and the output's letters must be among the inputs'",
 )

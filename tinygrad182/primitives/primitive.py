@@ -47,9 +47,10 @@ class Primitive:
         ``definition(xp, *inputs, **params) -> y``: the composition that the primitive is another form of.
         It is differentiated in place of the rules wherever these have no form: on Tensors, and on
         libraries without loops of their own.
-    keeps : callable, optional
-        ``keeps(xp, *inputs, **params) -> (y, saved)``: the forward, and what it leaves for the rules,
-        which get it as ``saved``, and as ``needed`` which of the inputs' cotangents are wanted.
+    forward_with_residuals : callable, optional
+        ``forward_with_residuals(xp, *inputs, **params) -> (y, residuals)``: the forward that runs when
+        it is recorded. Its rule gets two further arguments: ``residuals``, and ``needs_grad``, which
+        says for each input whether its cotangent is wanted.
     leading_axes : bool
         Whether the rules take several cotangents at once, on extra axes in front. By default they are
         called once for each cotangent, which is right for every rule. A training step has one cotangent
@@ -80,7 +81,7 @@ class Primitive:
     view: bool = False
     requirement: str = ""
     definition: Rule | None = None
-    keeps: Rule | None = None
+    forward_with_residuals: Rule | None = None
     leading_axes: bool = False
 
     def __repr__(self) -> str:
