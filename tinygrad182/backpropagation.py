@@ -206,7 +206,9 @@ def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[i
     return tuple([lead + i for i, (n, m) in enumerate(pairs) if n != m])
 
 
-def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()) -> Any:
+def match_input(
+    xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()
+) -> Any:
     """Give what a rule returned the input's shape and dtype, and make a NumPy scalar an array.
 
     ``leading`` are the sizes of the axes in front of it, one for each place of a cotangent.
@@ -325,7 +327,7 @@ def _pull(
             or cotangent.shape != value.shape
             or cotangent.dtype is not value.dtype
         ):
-            cotangent = fit(xp, node, parent, cotangent, g.shape[:lead])  # type: ignore[arg-type]
+            cotangent = match_input(xp, node, parent, cotangent, g.shape[:lead])  # type: ignore[arg-type]
         edges.append((parent, cotangent))
     return edges
 

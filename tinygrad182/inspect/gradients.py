@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..backpropagation import Cotangents, ancestors, backpropagate, fit, pull
+from ..backpropagation import Cotangents, ancestors, backpropagate, match_input, pull
 from ..kernels.powers import (
     NOTHING,
     largest_exponent,
@@ -551,16 +551,16 @@ class _Pass:
         xp = backend.namespace(g)
         leading = g.shape[: g.ndim - parent.value.ndim]
         if rows is None:
-            self.sums.put(parent, fit(xp, node, parent, g, leading), power)
+            self.sums.put(parent, match_input(xp, node, parent, g, leading), power)
             return
         powers = (rows + power)[..., None]
         behind = states_of(parent)
         if behind is not None and (behind[0] is parent or parent not in self.asked):
             self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
-            self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), leading), 0)
+            self.sums.put(parent, match_input(xp, node, parent, times_power(g, powers), leading), 0)
         else:
-            self.sums.put(parent, fit(xp, node, parent, g, leading), powers)
+            self.sums.put(parent, match_input(xp, node, parent, g, leading), powers)
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
-from ..backpropagation import Cotangents, ancestors, fit, pull
+from ..backpropagation import Cotangents, ancestors, match_input, pull
 from ..kernels import arrays
 from ..kernels.arrays import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
@@ -189,7 +189,7 @@ class InsideScans:
         for j, (g, rows) in enumerate(zip(values, powers, strict=True)):
             if not g.any():
                 continue
-            sums, g = self.sums.after(j, hop), fit(xp, node, parent, g)
+            sums, g = self.sums.after(j, hop), match_input(xp, node, parent, g)
             if (part := states_of(parent)) is not None:
                 sums.put_rows(part[0], Rows(part[1], g, rows[..., None]))
             else:
