@@ -363,7 +363,7 @@ def _pull_definition(
     node: Node, g: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
     """Pull through the primitive's definition, which is run again."""
-    out, stand_ins = defined(node, xs)
+    out, stand_ins = record_definition(node, xs)
     again = is_tensor(g)
     with grad_mode(again):
         ends = {x for x in stand_ins if isinstance(x, Node)}
@@ -378,7 +378,7 @@ def _pull_definition(
 
 
 @modes_kept
-def defined(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
+def record_definition(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
     """Record a node's definition on stand-ins for its inputs ``xs``, arrays or Tensors.
 
     Returns

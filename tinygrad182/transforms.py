@@ -14,7 +14,7 @@ import numpy as np
 from . import backend
 from ._tensor import Tensor
 from .autodiff import grad
-from .backpropagation import ancestors, backpropagate, defined
+from .backpropagation import ancestors, backpropagate, record_definition
 from .creation import beside, full_like, gathered, tensor, zeros_like
 from .errors import ArgumentError, ShapeError
 from .modes import MODES, enable_grad, grad_mode, modes_kept
@@ -153,7 +153,7 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
     if callable(primitive.jvp):
         total = primitive.jvp(xp, tangents, y, *xs, **node.params)
     elif primitive.jvp == "definition":
-        out, stand_ins = defined(node, xs)
+        out, stand_ins = record_definition(node, xs)
         known = {x: v for x, v in zip(stand_ins, tangents, strict=True) if v is not None}
         push_forward([out], known)
         total = known.get(out)
