@@ -135,7 +135,7 @@ class Node:
         return node.name if isinstance(node, Leaf) else ""
 
 
-class Holding(Node):
+class ExtendedNode(Node):
     """A node that holds more than most do: the history of its memory, or residuals."""
 
     __slots__ = ("memory", "residuals")
@@ -334,7 +334,7 @@ def record(
 ) -> Tensor:
     """Make the node of a result, and the result."""
     if primitive.view or residuals is not None:
-        node: Any = Holding(primitive, inputs, value, params or _NO_PARAMS, scope)
+        node: Any = ExtendedNode(primitive, inputs, value, params or _NO_PARAMS, scope)
         node.memory = inputs[0].memory if primitive.view else None
         node.residuals = residuals
     else:
