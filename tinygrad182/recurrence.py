@@ -82,28 +82,29 @@ class Residuals(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What backward found at some steps.
+    """The cotangents that backward computed at some steps of a scan.
 
     Attributes
     ----------
     steps : range
-        Counted from the scan's first.
-    deltas : Deltas
+        Counted from 0, the scan's first.
+    sum_cotangents : Deltas
+        The cotangents of the sums x and h, and of the states if they were asked for.
     setting : Setting
-        Of these steps.
+        The arrays of these steps that the products with the cotangents take.
     """
 
     steps: range
-    deltas: Deltas
+    sum_cotangents: Deltas
     setting: Any
 
-    def sent(self) -> Sent:
-        """What the inputs get, before powers of two are put back."""
-        return products(self.setting, self.deltas)
+    def input_cotangents(self) -> Sent:
+        """The cotangents of the inputs, before the powers of two are multiplied in."""
+        return products(self.setting, self.sum_cotangents)
 
     def without_sums(self) -> Window:
-        """Return the cotangents of the states alone, which take less memory."""
-        found = self.deltas
+        """Return the window with the cotangents of the states alone, which take less memory."""
+        found = self.sum_cotangents
         return Window(self.steps, Deltas(None, found.powers, None, 0, found.states), None)
 
 
@@ -163,7 +164,7 @@ class Scan(Primitive):
             **params: Any,
         ) -> Cotangents:
             found = [
-                sent(window.setting, window.deltas)
+                sent(window.setting, window.sum_cotangents)
                 for window in scan.inside(
                     xp, g, y, inputs, residuals, needs_grad=needs_grad, **params
                 )

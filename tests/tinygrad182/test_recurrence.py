@@ -135,7 +135,7 @@ def test_it_ends_where_it_is_told(form: str, kind: str, until: int, window: int)
     for w in some:
         whole, skipped = every[w.steps.stop], w.steps.start - every[w.steps.stop].steps.start
         for name in ("sums", "states"):
-            mine, theirs = (getattr(x.deltas, name) for x in (w, whole))
+            mine, theirs = (getattr(x.sum_cotangents, name) for x in (w, whole))
             assert_same_bits(mine, theirs[..., skipped:, :, :], name)
 
 

@@ -166,8 +166,8 @@ def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> Non
         g = gs if cell.parts > 1 else gs[:, 0]
         windows = list(scan.inside(NUMPY, g, y, tuple(given_), residuals, None, True))
         pulled = scan.vjp(NUMPY, g, y, *given_, residuals=residuals)  # type: ignore[operator]
-    kept = np.concatenate([w.deltas.states for w in windows[::-1]], axis=-3)
-    (power,) = {w.deltas.powers for w in windows}
+    kept = np.concatenate([w.sum_cotangents.states for w in windows[::-1]], axis=-3)
+    (power,) = {w.sum_cotangents.powers for w in windows}
     kept = np.ldexp(kept, power)
     for i, found in enumerate(expected):
         one = [_dense(d, x.numpy()) for d, x in zip(found, targets, strict=True)]
@@ -207,7 +207,9 @@ def test_any_step_compiled(cell: Cell, dtype: str, seed: int) -> None:
     operands = [x.astype(dtype) for x in cell.operands(4, 3, 2, 5, seed=seed)]
     fused, _ = both(cell.scan)
     with loops("compiled"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinygrad182._caches.keep", lambda *given: None)  # nobody needs it again
+        patch.setattr(
+            "tinygrad182._caches.write_cached", lambda *given: None
+        )  # nobody needs it again
         found = by_gradients(fused, operands)
     with loops("NumPy"):
         expected = by_gradients(fused, operands)

@@ -370,10 +370,10 @@ class Inside(NamedTuple):
                 powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
             return [(zeros_like(value), powers)]
         for window in self.windows:
-            states = window.deltas.states[part]
+            states = window.sum_cotangents.states[part]
             with backend.on(states):
                 m = backend.namespace(states).module
-                powers = m.full(states.shape[:-1], self.power) + window.deltas.powers
+                powers = m.full(states.shape[:-1], self.power) + window.sum_cotangents.powers
             found.append((states, powers))
         return found
 
@@ -615,7 +615,7 @@ class _Total:
 
     def add(self, window: Window) -> None:
         """Add those of one window."""
-        self.last, found = window.sent(), window.deltas
+        self.last, found = window.input_cotangents(), window.sum_cotangents
         self.x.insert(0, (self.last.x, found.powers))
         self.initial = self.last.initial, found.initial_powers
         weights = self.last.weights

@@ -342,7 +342,7 @@ def _of_scan(node: Node, weight: Node, inside: Inside, size: int) -> Iterator[_R
     times, count = steps_of_scan(node), max(1, min(CHUNK, IN_CACHE) // size)
     place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
     for window in inside.windows:
-        found, use = window.deltas, _use(window.setting, place)
+        found, use = window.sum_cotangents, _use(window.setting, place)
         for i in range(0, len(window.steps), count):
             here = slice(i, i + count)
             z, powers = found.sums[here, :, use.columns], found.powers

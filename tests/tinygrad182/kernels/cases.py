@@ -71,7 +71,7 @@ class Case:
         """The cotangents of all sums and states."""
         y, residuals = self.run(xp)
         given = xp, self.g, y, tuple(self.inputs), residuals, powers, True
-        windows = [window.deltas for window in self.scan.inside(*given, **self.params)]
+        windows = [window.sum_cotangents for window in self.scan.inside(*given, **self.params)]
         return windows[0] if len(windows) == 1 else joined(windows[::-1])
 
     def defined(self) -> list[Array]:
