@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from . import backend
+from ._numbers import check_whole
 from ._tensor import Tensor
 from ._trees import flatten, rebuild
 from .backend import Array, check_device, namespace_on
 from .dlpack import imported
-from .errors import ArgumentError, DTypeError, GraphError, ShapeError, TinygradError, brief
+from .errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
 from .host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
 from .modes import default_device
 from .namespaces import numpy_dtype
@@ -303,17 +304,6 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
     return found
 
 
-def one_integer(value: Any, op: str, what: str, lowest: int | None = None) -> int:
-    """One whole number."""
-    try:
-        number = operator.index(value)
-    except (TypeError, TinygradError):
-        raise ArgumentError(f"{op}: {what} {brief(value)} must be one whole number") from None
-    if lowest is not None and number < lowest:
-        raise ArgumentError(f"{op}: {what} {number} must be a whole number from {lowest}")
-    return number
-
-
 def sizes_of(shape: Any, op: str) -> tuple[int, ...]:
     """A shape as a tuple of ints, of an array that there can be.
 
@@ -488,7 +478,7 @@ def ones_like(x: Tensor) -> Tensor:
 
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
     """The identity matrix ``(n, n)``; ``float32`` by default."""
-    size = one_integer(n, "eye", "size", 0)
+    size = check_whole("eye", "size", n, 0)
     sizes_of((size, size), "eye")
     return tensor(np.eye(size), dtype or DEFAULT_DTYPE, default_device(device))
 

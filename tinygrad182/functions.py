@@ -20,6 +20,7 @@ from . import backend
 from ._calls import names_of, told
 from ._einsum import einsum
 from ._habits import TG
+from ._numbers import check_whole
 from ._tensor import Tensor
 from .backend import SCALARS
 from .creation import (
@@ -32,7 +33,6 @@ from .creation import (
     full_like,
     gathered,  # noqa: F401 - the engine calls it for its operands
     integers,
-    one_integer,
     ones_like,
     with_place,
     without_lists,
@@ -268,9 +268,7 @@ def _axis_of(axis: Any, op: str, several: bool) -> Any:
     """One axis, or a tuple of ``several``, whatever type its numbers have."""
     if several and isinstance(axis, (tuple, list)):
         return integers(axis, op, "axis")
-    if isinstance(axis, builtins.bool):  # Python would take it for 0 or 1
-        raise ArgumentError(f"{op}: axis {axis} must be one whole number")
-    return one_integer(axis, op, "axis")
+    return check_whole(op, "axis", axis)
 
 
 argmax = _plain_reduction(
@@ -391,7 +389,7 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-    at = 0 if axis is None else one_integer(axis, "cumulative_sum", "axis")
+    at = 0 if axis is None else check_whole("cumulative_sum", "axis", axis)
     if not x.ndim and at in (0, -1):
         return x * 1
     at = negative_axis(x.ndim, at, "cumulative_sum", x.shape)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ._numbers import check_whole
 from .backend import Array
-from .errors import ArgumentError, DTypeError
+from .errors import DTypeError
 from .modes import MODES, Scope
 from .recording import Leaf, is_tensor, node_of, now, wrap
 
@@ -71,9 +70,7 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
         return x
     place = modes.scope
     if time is not None:
-        if not isinstance(time, (int, np.integer)) or time < -1:  # type: ignore[redundant-expr]
-            raise ArgumentError(f"mark: time {time!r} of {name!r} must be a whole number from -1")
-        place = place.at(int(time))
+        place = place.at(check_whole(f"mark {name!r}", "time", time, -1))
     node = node_of(x)
     key = (name, place.module, place.time)  # a leaf that every training step marks has one mark
     others = [m for m in node.marks if (m.name, m.scope.module, m.scope.time) != key]

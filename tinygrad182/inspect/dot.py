@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .. import backend
+from .._numbers import check_whole
 from ..backend import Array
-from ..creation import one_integer
 from ..recording import Leaf, Node
 from .microscope.magnitudes import number
 from .microscope.network import Block, Network
@@ -63,7 +63,7 @@ def to_dot(
       b1 -> b2 [label="1.7", penwidth=5.0];
     }
     """
-    most = one_integer(most, "to_dot", "most", 1)
+    most = check_whole("to_dot", "most", most, 1)
     lines = _opened(network, grads or {}, most) if opened else _rolled(network)
     return "\n".join(lines)
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from .. import backend
 from .. import functions as tg
+from .._numbers import check_whole
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import device_of
 from ..backpropagation import backpropagate
 from ..creation import zeros
-from ..errors import ArgumentError, GraphError
+from ..errors import GraphError
 from ..memory import in_pass
 from ..modes import grad_mode, modes_kept
 from ..recording import Node, is_tensor, wrap
@@ -236,7 +237,7 @@ def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[np
     """Jacobians of steps that were run as one operation."""
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]
-    i = _checked(sample, batch)
+    i = check_whole("step_jacobians", "sample", sample, 0, batch - 1)
     wanted = choose(_times_of(scans, i))
     size = len(names) * H
     matrices, done = np.empty((len(wanted), size, size)), 0
@@ -276,7 +277,7 @@ def _one_by_one(
         at = {-1: initial, **at}
     pairs = list(itertools.pairwise(at.items()))
     _, last = next(reversed(at.items()))
-    i = _checked(sample, max(map(_samples, last.values())))
+    i = check_whole("step_jacobians", "sample", sample, 0, max(map(_samples, last.values())) - 1)
     ran = [Steps(node) for node in scans]
     over = {t for scan in ran for t in scan.times()}.difference(_times_of(ran, i))
     pairs = [pair for pair in pairs if pair[1][0] not in over]
@@ -304,14 +305,6 @@ def _wide(matrices: Any) -> np.ndarray[Any, Any]:
     """Matrices on the host in float64."""
     host = matrices.numpy() if is_tensor(matrices) else matrices
     return host.astype(np.float64, copy=False)
-
-
-def _checked(sample: Any, batch: int) -> int:
-    if not isinstance(sample, (int, np.integer)) or not 0 <= sample < batch:
-        raise ArgumentError(
-            f"step_jacobians: sample {sample!r} must be a whole number from 0 to {batch - 1}"
-        )
-    return int(sample)
 
 
 def _is_over(after: Step, before: Step, sample: int) -> bool:

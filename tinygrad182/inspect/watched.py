@@ -9,8 +9,9 @@ import numpy as np
 
 from .. import _charts
 from .._files import checked_path
+from .._numbers import check_whole
 from .._reprs import preformatted, shown
-from ..errors import ArgumentError, MissingDependencyError, brief
+from ..errors import MissingDependencyError
 from .drawn import Drawn, Paged
 from .flow import ByName, StatesByName
 from .microscope.magnitudes import number
@@ -308,10 +309,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         MissingDependencyError
             Altair is not installed.
         """
-        if step is not None and not isinstance(step, (int, np.integer)):
-            raise ArgumentError(
-                f"chart: step={brief(step)} must be a whole number, a training step"
-            )
+        step = None if step is None else check_whole("chart", "step", step)
         now = self._still()
         spec, _ = drawn(now._grids(), now.steps, now.loss, step)
         return _charts.altair().Chart.from_dict(spec, validate=False)
