@@ -1,8 +1,8 @@
 """Operations that act on each element by itself, and their derivatives.
 
-``g`` is the cotangent of the output ``y``. Where a derivative is not unique the convention is stated
-beside the rule: ties are split evenly, ``relu`` and ``abs`` have derivative 0 at 0. Masks let the
-cotangent of a NaN pass, so that a NaN stays one on its way back.
+In a rule, ``g`` is the cotangent of the output ``y``. Where a derivative is not unique, the docstring of
+the operation states the convention: ties are split evenly, ``relu`` and ``abs`` have derivative 0 at 0.
+Masks pass the cotangent where the operand is NaN, so that NaN in a forward shows in the gradients.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def power(xp: Namespace, a: Array, b: Array) -> Array:
             "Integers to negative integer powers are not allowed; use x.astype('float64') ** b"
         )
     if xp.is_complex(a) or xp.is_complex(b):
-        # a polar power loses a tiny imaginary part at negative a, so the sign is taken out first
+        # at negative a a polar power loses a tiny imaginary part, so the sign is multiplied in separately
         sign = xp.where(xp.ordered(a) < 0, -1.0, 1.0) if _is_integral(b) else 1.0
         return (sign * a) ** b * sign**b
     return a**b
@@ -94,20 +94,20 @@ def power(xp: Namespace, a: Array, b: Array) -> Array:
 
 def power_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
     if type(b) in SCALARS:
-        if b == 2:  # most of all: a number beside an array takes NumPy as long as the product
+        if b == 2:  # the most common power; a product with a number costs as much as the whole rule
             return g * (a + a)
         return g * (b * a ** (b - 1)) if b != 0 else xp.zeros_like(g)
     # a**0 is constant also at a = 0, where a**(b − 1) would be infinite
     constant = xp.logical_and(a == 0, b == 0)
     exponent = xp.where(constant, xp.ones_like(b), b - 1)
-    # beside an exponent near 0 a subnormal's a**(b − 1) is infinite, and b·a**(b − 1) is not: b/a·a**b
+    # with b near 0 and subnormal a, a**(b − 1) is infinite, but b·a**(b − 1) = b/a·a**b is not
     near = xp.logical_and(a != 0, xp.logical_and(b < NEAR_0, b > -NEAR_0))
     divisor = xp.where(near, a, xp.ones_like(a))
     return g * (b / divisor * a ** xp.where(near, b, exponent))
 
 
 NEAR_0 = 2.0**-10
-"""Exponents below it count as near 0: a**b is about 1, and b/a overflows only where the derivative does."""
+"""Exponents below this are near 0: a**b is about 1, so b/a overflows only if the derivative does."""
 
 
 def power_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
@@ -135,7 +135,7 @@ def _is_whole(xp: Namespace, x: Array) -> bool:
 
 
 def _any_negative(xp: Namespace, b: Array) -> bool:
-    """Whether an exponent is negative: libraries other than NumPy give 0 then, and say nothing."""
+    """Whether any exponent is negative. NumPy raises then; other libraries silently return 0."""
     return bool(b < 0 if type(b) in SCALARS else xp.any(b < 0))
 
 
@@ -300,7 +300,7 @@ def atan2(xp: Namespace, a: Array, b: Array) -> Array:
     """Angle of the point (b, a), in [−π, π]; the derivatives at the origin are 0"""
     if not (xp.is_complex(a) or xp.is_complex(b)):
         return xp.atan2(a, b)
-    re_a, re_b = xp.ordered(a), xp.ordered(b)  # libraries have it of real numbers only
+    re_a, re_b = xp.ordered(a), xp.ordered(b)  # libraries define it for real numbers only
     square = a * re_a + b * re_b
     turn = ((a - re_a) * re_b - (b - re_b) * re_a) / xp.where(square == 0, 1.0, square)
     return xp.atan2(re_a, re_b) + xp.atan(turn)
@@ -341,7 +341,7 @@ def relu(xp: Namespace, x: Array) -> Array:
 
 
 def relu_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
-    return xp.where(y <= 0, 0.0, g)  # y, which is kept anyway where x is not
+    return xp.where(y <= 0, 0.0, g)  # y is stored anyway, x may not be
 
 
 # --- selection ----------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def _select(xp: Namespace, real: Array, a: Array, b: Array, larger: Array, small
 
 
 def _winner(xp: Namespace, g: Array, mine: Array, other: Array) -> Array:
-    # what neither comparison holds for is a tie, or NaN beside a number
+    # where neither comparison is true there is a tie or a NaN
     return xp.where(mine > other, g, xp.where(mine < other, 0.0, g / 2))
 
 
@@ -389,13 +389,13 @@ def where(xp: Namespace, condition: Array, a: Array, b: Array) -> Array:
     """``a`` where the condition holds, else ``b``"""
     if type(condition) in SCALARS:  # CuPy takes arrays only
         condition = xp.asarray(bool(condition))
-    _check_fit(a, b)
-    _check_fit(b, a)
+    _check_in_range(a, b)
+    _check_in_range(b, a)
     return xp.where(condition, a, b)
 
 
-def _check_fit(number: Array, other: Array) -> None:
-    """Raise OverflowError for a whole number beyond the result's integers: NumPy's ``where`` wraps it."""
+def _check_in_range(number: Array, other: Array) -> None:
+    """Raise OverflowError for a Python integer that the result cannot hold; NumPy's ``where`` wraps it."""
     if type(number) is not int:
         return
     dtype: Any = getattr(other, "dtype", None)

@@ -1,7 +1,7 @@
 """Operations that rearrange elements or change their type, and their derivatives.
 
-Axes are negative integers, so that they stay right under extra leading axes. All are linear: their
-JVP is their forward.
+Axes are negative integers, so that they stay right under extra leading axes. All operations are linear:
+their JVP is their forward.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .primitive import define
 
 
 def reshape(xp: Namespace, x: Array, *, shape: tuple[int, ...]) -> Array:
-    """The same elements in another shape, last axis fastest."""
+    """The elements in another shape; the last axis varies fastest."""
     return xp.reshape(x, shape)
 
 
@@ -46,7 +46,7 @@ def broadcast_to_vjp(
 
 
 def concat(xp: Namespace, *arrays: Array, axis: int) -> Array:
-    """Arrays one after the other along an axis they have."""
+    """The arrays one after the other along an existing axis."""
     return xp.concat(arrays, axis=axis)
 
 
@@ -61,7 +61,7 @@ def concat_vjp(xp: Namespace, g: Array, y: Array, *arrays: Array, axis: int) -> 
 
 
 def stack(xp: Namespace, *arrays: Array, axis: int) -> Array:
-    """Arrays of one shape side by side along a new axis."""
+    """The arrays, which have one shape, along a new axis."""
     return xp.stack(arrays, axis=axis)
 
 
