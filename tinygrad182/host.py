@@ -13,7 +13,7 @@ import numpy as np
 from . import backend
 from ._trees import flatten, rebuild
 from .backend import Array
-from .dlpack import imported, speaks
+from .dlpack import imported, is_array_like
 from .errors import DeviceError, DTypeError, brief
 from .operands import plain_array
 from .recording import is_tensor
@@ -63,8 +63,8 @@ _MOST_AXES = 64
 def has_dtype(data: Any) -> bool:
     """Whether data is an array or a Tensor, or nested lists that contain one."""
     if isinstance(data, (list, tuple)):
-        return any(map(speaks, leaf_of_each_type(data)))
-    return speaks(data)
+        return any(map(is_array_like, leaf_of_each_type(data)))
+    return is_array_like(data)
 
 
 _INT64 = np.dtype("int64")

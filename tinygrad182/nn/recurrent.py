@@ -24,7 +24,7 @@ from ..modes import MODES, in_step_of, modes_kept, scope
 from ..primitives import PRIMITIVES
 from ..recording import apply, record, wrap
 from ..recurrence import Scan
-from ..unrolling import State, followed, run_steps
+from ..unrolling import State, run_steps, with_recorded_state
 from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
 from .dropout import dropped
@@ -491,7 +491,7 @@ class RecurrentLayer(Recurrent):
         else:
             state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
         if ends is not None and ends.any_empty:  # the last state of those is the initial one
-            state = tuple(followed(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
+            state = tuple(with_recorded_state(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
         initial = state
         every: State = ()
         final: State | None = None
