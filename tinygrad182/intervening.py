@@ -322,7 +322,7 @@ def _is_on_every_path(r: Register, sums: set[Register], ends: Any) -> bool:
 
 
 class _Dependence(NamedTuple):
-    """Whether a value depends on some others, weights and numbers alone, and whether it does so linearly."""
+    """Whether a value depends on some others, weights and numbers alone; whether it is linear in them."""
 
     alone: bool
     linear: bool
