@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from . import backend
-from .backend import Array
 from .dlpack import imported
 from .errors import CallError, DTypeError
-from .namespaces import numpy_dtype
+from .namespaces import Array, numpy_dtype
 from .recording import is_tensor
 
 

@@ -17,9 +17,9 @@ from ._dtypes import read_target
 from ._habits import TENSOR
 from ._methods import Count, augmented, method_of, operator_of
 from ._reprs import array_body, fold, shown, text, times
-from .backend import Array
 from .errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
 from .host import read_as
+from .namespaces import Array
 from .primitives import PRIMITIVES
 from .recording import (
     Leaf,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from . import backend
-from .backend import SCALARS, Array
 from .errors import AnomalyError
+from .namespaces import SCALARS, Array
 
 _HERE = str(Path(__file__).parent)
 

@@ -21,38 +21,19 @@ from .namespaces import (
     ANYWHERE,
     NAMESPACES,
     NUMPY,
-    SCALARS,
     Array,
-    Key,
     Namespace,
     is_array,
     move,
     namespace,
     namespace_on,
-    register,
 )
 
+# the names of tg.backend, from here and from namespaces.py
 __all__ = [
-    "NAMESPACES",
-    "NUMPY",
-    "SCALARS",
-    "Array",
-    "Key",
-    "Namespace",
-    "check_device",
-    "copy",
-    "cuda_is_available",
-    "fetch",
-    "is_array",
-    "move",
-    "namespace",
-    "namespace_on",
-    "norm",
-    "norms",
-    "on",
-    "register",
-    "tops_and_sums",
-]
+    "NAMESPACES", "NUMPY", "Namespace", "check_device", "copy", "cuda_is_available", "fetch",
+    "is_array", "move", "namespace", "namespace_on", "norm", "norms", "on", "tops_and_sums",
+]  # fmt: skip
 
 
 def cuda_is_available() -> bool:

@@ -13,12 +13,12 @@ from . import backend
 from ._numbers import check_whole
 from ._tensor import Tensor
 from ._trees import flatten, rebuild
-from .backend import Array, check_device, namespace_on
+from .backend import check_device
 from .dlpack import imported
 from .errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
 from .host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
 from .modes import default_device
-from .namespaces import numpy_dtype
+from .namespaces import SCALARS, Array, namespace_on, numpy_dtype
 from .operands import as_array, plain_array
 from .primitives import PRIMITIVES
 from .recording import apply, is_tensor, needs_grad, wrap
@@ -156,7 +156,7 @@ def gathered(x: Any) -> Any:
     5.0
     """
     kind = type(x)
-    if kind in backend.NAMESPACES or kind in backend.SCALARS:
+    if kind in backend.NAMESPACES or kind in SCALARS:
         return x
     if not isinstance(x, (list, tuple)):
         return imported(x)
@@ -170,7 +170,7 @@ def gathered(x: Any) -> Any:
 
 def _among(leaf: Any, like: Any, dtypes: set[Any]) -> Tensor:
     """A leaf of a list as a Tensor: Python's numbers in the dtype they would give beside the others."""
-    if type(leaf) in backend.SCALARS and all(isinstance(dtype, np.dtype) for dtype in dtypes):
+    if type(leaf) in SCALARS and all(isinstance(dtype, np.dtype) for dtype in dtypes):
         array = np.asarray(leaf)
         return beside(_fitted("stack", leaf, array, np.result_type(*dtypes, leaf)), like)
     return as_operand(leaf, like)
@@ -369,7 +369,7 @@ def _fill_value(op: str, fill_value: Any, what: str = "fill_value") -> Any:
     value: Any = as_array(fill_value)
     if type(value) is np.ndarray and not value.ndim:
         value = value[()]  # a long double
-    elif type(value) not in backend.SCALARS:
+    elif type(value) not in SCALARS:
         raise ArgumentError(f"{op}: {what} {brief(fill_value)} must be a number")
     return value
 

@@ -22,7 +22,6 @@ from ._einsum import einsum
 from ._habits import TG
 from ._numbers import check_whole
 from ._tensor import Tensor
-from .backend import SCALARS
 from .creation import (
     as_operand,
     as_operands,
@@ -46,7 +45,7 @@ from .indexing import (
     scatter_add,
     take,
 )
-from .namespaces import HALF, floating_type
+from .namespaces import HALF, SCALARS, floating_type, register
 from .operands import REFUSALS, as_array, explain
 from .primitives import PRIMITIVES
 from .primitives.reduction import count_along
@@ -576,7 +575,7 @@ def join(functions: dict[str, Callable[..., Any]]) -> None:
 
 
 join({name: globals()[name] for name in __all__})
-backend.register(Tensor, sys.modules[__name__])
+register(Tensor, sys.modules[__name__])
 
 if not TYPE_CHECKING:
     __getattr__ = names_of(__name__, "xp", TG)  # what rules and steps of cells call it

@@ -12,9 +12,9 @@ import numpy as np
 
 from . import backend
 from ._trees import flatten, rebuild
-from .backend import Array
 from .dlpack import imported, is_array_like
 from .errors import DeviceError, DTypeError, brief
+from .namespaces import SCALARS, Array
 from .operands import plain_array
 from .recording import is_tensor
 
@@ -47,7 +47,7 @@ def leaf_of_each_type(several: Sequence[Any]) -> list[Any]:
     for _ in range(_MOST_AXES):  # level by level: many times faster than leaf by leaf
         kinds = set(map(type, several))
         nested = {kind for kind in kinds if issubclass(kind, (list, tuple))}
-        for kind in kinds - nested - backend.SCALARS - found.keys():
+        for kind in kinds - nested - SCALARS - found.keys():
             found[kind] = next(x for x in several if type(x) is kind)
         if not nested:
             break

@@ -9,12 +9,12 @@ import numpy as np
 
 from . import backend
 from ._tensor import Tensor
-from .backend import Array
 from .creation import as_tensor, beside
 from .dlpack import imported
 from .errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from .host import on_host, whole
 from .modes import MODES, PendingCheck
+from .namespaces import Array
 from .operands import plain_array
 from .primitives import PRIMITIVES
 from .primitives.index import ARRAY

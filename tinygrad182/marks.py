@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._numbers import check_whole
-from .backend import Array
 from .errors import DTypeError
 from .modes import MODES, Scope
+from .namespaces import Array
 from .recording import Leaf, is_tensor, node_of, now, wrap
 
 if TYPE_CHECKING:

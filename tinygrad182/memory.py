@@ -10,8 +10,8 @@ from itertools import count
 from typing import Any, TypeVar
 
 from . import backend
-from .backend import Array
 from .modes import MODES
+from .namespaces import Array
 
 Result = TypeVar("Result")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -28,9 +28,9 @@ from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from . import backend
 from ._calls import told
-from .backend import Array
 from .decorating import decorated
 from .errors import GraphError
+from .namespaces import Array
 
 F = TypeVar("F", bound=Callable[..., Any])
 

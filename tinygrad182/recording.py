@@ -12,10 +12,10 @@ import numpy as np
 from numpy import ndarray
 
 from . import anomaly, backend
-from .backend import NUMPY, SCALARS, Array
 from .errors import DTypeError, InPlaceError
 from .memory import ORDER, Memory, locked
 from .modes import MODES, Scope
+from .namespaces import NUMPY, SCALARS, Array
 from .operands import REFUSALS, as_array, explain
 from .primitives import Primitive
 

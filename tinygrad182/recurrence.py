@@ -18,14 +18,13 @@ import numpy as np
 
 from . import functions
 from ._fingerprints import fingerprint
-from .backend import SCALARS, Array, namespace
 from .backpropagation import ancestors
 from .kernels import loops
 from .kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
 from .kernels.program import Program, Run, Weights
 from .modes import in_step_of, modes_kept, no_grad
-from .namespaces import HALF
+from .namespaces import HALF, SCALARS, Array, namespace
 from .primitives import Primitive
 from .primitives.primitive import Rule
 from .recording import Node, apply, node_of, wrap

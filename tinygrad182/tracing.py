@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import functions
-from .backend import NAMESPACES, SCALARS, Array, Key, Namespace
 from .backpropagation import ancestors
 from .errors import DeviceError
 from .kernels.operators import Operators
@@ -34,7 +33,7 @@ from .kernels.program import (
     stands_for_its_first,
 )
 from .modes import Modes, Scope, modes_kept, recording_as, unwatched
-from .namespaces import SHARED, numpy_dtype
+from .namespaces import NAMESPACES, SCALARS, SHARED, Array, Key, Namespace, numpy_dtype
 from .primitives import PRIMITIVES, Primitive
 from .recording import Leaf, Node, node_of, wrap
 

@@ -13,7 +13,7 @@ from tests.support import assert_close, assert_same_bits, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import Case, loops, make
 from tinygrad182 import functions
-from tinygrad182.backend import NUMPY
+from tinygrad182.namespaces import NUMPY
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 EVERY = pytest.mark.parametrize("kind", KINDS)

@@ -22,7 +22,7 @@ from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
 from tests.tinygrad182.steps import BINARY, COMPARE, UNARY, Cell, cells, step_by_step
 from tinygrad182 import functions, recurrence, tracing
-from tinygrad182.backend import NUMPY
+from tinygrad182.namespaces import NUMPY
 from tinygrad182.recurrence import Scan
 
 CLOSE = 1e-10

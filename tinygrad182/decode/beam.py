@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import backend
-from ..backend import Array
+from ..namespaces import Array
 from .lattice import Lattice, LatticeStep
 from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates

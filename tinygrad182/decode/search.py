@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from .. import backend
-from ..backend import Array
 from ..errors import ArgumentError, brief
 from ..modes import modes_kept, no_grad
+from ..namespaces import Array
 from .beam import ALL, BeamSearch
 from .result import Scoring, SearchResult
 from .stepping import State, Step, Stepper, check_start, start_tokens, whole

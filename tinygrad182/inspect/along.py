@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..backend import Array
 from ..backpropagation import dense, pull
 from ..kernels.powers import largest_exponent
+from ..namespaces import Array
 from ..recording import Node
 from .scaling import Elements, Power, as_bands, cumulated
 

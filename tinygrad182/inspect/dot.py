@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .. import backend
 from .._numbers import check_whole
-from ..backend import Array
+from ..namespaces import Array
 from ..recording import Leaf, Node
 from .microscope.magnitudes import number
 from .microscope.network import Block, Network

@@ -13,10 +13,11 @@ from .. import backend
 from .._reprs import fold, scientific, shown, state_fold, text
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
-from ..backend import Array, device_of, is_away
+from ..backend import device_of, is_away
 from ..backpropagation import ancestors, descendants
 from ..errors import UnknownPathError
 from ..memory import in_pass
+from ..namespaces import Array
 from ..recording import Node
 from ..recurrence import by_definition, steps_of_scan
 from ..unrolling import opening

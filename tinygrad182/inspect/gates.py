@@ -11,9 +11,9 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..backend import Array
 from ..intervening import gates_of
 from ..kernels.program import Listing, Register, Tape
+from ..namespaces import Array
 from ..recording import Leaf, Node
 
 Recorded = tuple[Array, tuple[Any, ...]]

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backend
-from ..backend import Array
 from ..backpropagation import Cotangents, ancestors, backpropagate, match_input, pull
 from ..kernels.powers import (
     NOTHING,
@@ -27,6 +26,7 @@ from ..kernels.powers import (
 from ..kernels.powers import power as power_of_two
 from ..kernels.products import Sent, Weighted
 from ..memory import in_pass
+from ..namespaces import Array
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..recurrence import Scan, Window, is_scan

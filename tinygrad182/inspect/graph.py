@@ -15,10 +15,10 @@ from .. import backend
 from .._calls import nearest, told
 from .._tensor import Tensor
 from ..autodiff import seeds_of
-from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, dense, pull
 from ..errors import ArgumentError, FreedGraphError, GraphError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept, no_grad
+from ..namespaces import Array
 from ..primitives import PRIMITIVES
 from ..recording import Leaf, Node, is_tensor, tensor_functions, wrap
 from ..recurrence import Scan, is_scan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import backend
 from .._reprs import MOST_ROWS, fold, shown, table, times
-from ..backend import Array
+from ..namespaces import Array
 
 if TYPE_CHECKING:
     from .graph import GraphNode

@@ -11,11 +11,11 @@ import numpy as np
 from .. import backend
 from .._numbers import check_whole
 from .._tensor import Tensor
-from ..backend import Array
 from ..backpropagation import ancestors, backpropagate
 from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..modes import modes_kept, no_grad
+from ..namespaces import Array
 from ..recording import Node
 from ..recurrence import is_scan
 from .hosting import Opened, opened

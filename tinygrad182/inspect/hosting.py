@@ -17,8 +17,9 @@ from .. import backend
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..autodiff import seeds_of
-from ..backend import Array, device_of, is_away
+from ..backend import device_of, is_away
 from ..backpropagation import ancestors, dense, pull
+from ..namespaces import Array
 from ..primitives import PRIMITIVES
 from ..recording import Node
 from ..recurrence import is_scan

@@ -13,9 +13,9 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
+from ..namespaces import Array
 from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
 from ..recording import Leaf, Node, is_tensor, node_of

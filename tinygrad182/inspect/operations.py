@@ -13,9 +13,9 @@ import numpy as np
 
 from .._reprs import scientific
 from .._tensor import Tensor
-from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError, brief
+from ..namespaces import Array
 from ..recording import Node
 from .gates import gate_names
 from .gradients import Seed

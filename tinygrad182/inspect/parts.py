@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backend
-from ..backend import Array
 from ..errors import GraphError
 from ..kernels.powers import NOTHING
+from ..namespaces import Array
 from ..recording import Node
 from .scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
 

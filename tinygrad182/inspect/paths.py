@@ -11,10 +11,10 @@ import numpy as np
 from .. import backend
 from .._charts import altair
 from .._tensor import Tensor
-from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import GraphError
 from ..kernels.powers import times_rows
+from ..namespaces import Array
 from ..recording import Node
 from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands

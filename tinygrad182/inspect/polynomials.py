@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..backend import Array
 from ..backpropagation import Cotangents, ancestors, match_input, pull
 from ..kernels import arrays
 from ..kernels.arrays import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
 from ..kernels.program import Run, Weights
+from ..namespaces import Array
 from ..primitives.index import Slice
 from ..recording import Node
 from ..recurrence import is_scan

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..backend import Array, Key
 from ..kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
+from ..namespaces import Array, Key
 from ..primitives.index import Slice, fill
 from ..recording import Node
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, dense, descendants, gather, pull
 from ..kernels.powers import NOTHING, or_zero, sizes_of
 from ..modes import modes_kept, no_grad
+from ..namespaces import Array
 from ..primitives.index import Slice
 from ..recording import Node
 from .along import sent as sent_along

@@ -13,12 +13,12 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..backend import Array
 from ..backpropagation import backpropagate
 from ..errors import ArgumentError
 from ..kernels.powers import or_zero, sizes_of, times_rows
 from ..marks import mark
 from ..modes import Modes, modes_kept, no_grad, recording_as
+from ..namespaces import Array
 from ..recording import Leaf, Node, is_tensor, node_of, wrap
 from ..recurrence import Scan
 from ..unrolling import State, recorded

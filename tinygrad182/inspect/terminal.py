@@ -14,7 +14,7 @@ import numpy as np
 from .. import backend
 from .._numbers import check_whole
 from .._reprs import scientific
-from ..backend import Array
+from ..namespaces import Array
 
 HostArray = np.ndarray[Any, Any]
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .. import backend
-from ..backend import Array
 from ..backpropagation import dense, descendants, pull
 from ..errors import ArgumentError, FreedGraphError, GraphError, brief
 from ..modes import modes_kept, no_grad
+from ..namespaces import Array
 from ..recording import Node
 from .gradients import ScaledCotangents, Seed, gradients_inside
 from .labels import labels_of

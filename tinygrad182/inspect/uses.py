@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
 from ..backpropagation import ancestors, backpropagate, dense, pull
 from ..errors import GraphError
 from ..kernels.powers import NOTHING, largest_exponent
 from ..modes import modes_kept, no_grad
+from ..namespaces import Array
 from ..recording import Leaf, Node
 from ..unrolling import unrolled
 from .axes import TimeAxis, is_told_apart, operand_axes, step_taken

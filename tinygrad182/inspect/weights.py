@@ -10,11 +10,12 @@ import numpy as np
 from .. import backend
 from .._tensor import Tensor
 from ..autodiff import seeds_of
-from ..backend import Array, device_of
+from ..backend import device_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, DTypeError, UnknownPathError
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
+from ..namespaces import Array
 from ..recording import Leaf, Node, is_tensor, node_of
 from ..recurrence import is_scan, steps_of_scan
 from .gradients import Inside, gradients_inside

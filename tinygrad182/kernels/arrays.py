@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, namespace
+from ..namespaces import Array, namespace
 from .powers import (
     NOTHING,
     Carry,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ..backend import NUMPY
+from ..namespaces import NUMPY
 from ..primitives import PRIMITIVES, Primitive
 
 Key = tuple[str, int]

@@ -12,7 +12,6 @@ from .._dtypes import read_target
 from .._habits import MODULE
 from .._tensor import Tensor
 from ..autodiff import set_grads
-from ..backend import Array
 from ..creation import tensor, zeros_like
 from ..errors import (
     ArgumentError,
@@ -26,6 +25,7 @@ from ..errors import (
 from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
+from ..namespaces import Array
 from ..recording import Leaf, node_of, wrap
 from .showing import module_html
 

@@ -14,13 +14,13 @@ from .. import backend, functions
 from .._numbers import check_number
 from .._tensor import Tensor
 from ..anomaly import user_place
-from ..backend import Array
 from ..creation import sizes_of
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..functions import concat, matmul, stack, swapaxes
 from ..intervening import intervened
 from ..marks import mark, marked
 from ..modes import MODES, in_step_of, modes_kept, scope
+from ..namespaces import Array
 from ..primitives import PRIMITIVES
 from ..recording import apply, record, wrap
 from ..recurrence import Scan

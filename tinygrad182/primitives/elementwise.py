@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..backend import SCALARS, Array, Namespace
-from ..namespaces import floating_type
+from ..namespaces import SCALARS, Array, Namespace, floating_type
 from .primitive import elementwise
 
 # --- arithmetic ---------------------------------------------------------------------------------

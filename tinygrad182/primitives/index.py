@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend import Array, Key, Namespace
+from ..namespaces import Array, Key, Namespace
 from .primitive import Tangents, define
 
 

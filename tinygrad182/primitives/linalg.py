@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..backend import Array, Namespace
+from ..namespaces import Array, Namespace
 from .primitive import define
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..backend import Array
 from ..errors import DTypeError, ShapeError
+from ..namespaces import Array
 
 Rule = Callable[..., Any]
 Tangents = tuple[Array | None, ...]

@@ -7,7 +7,7 @@ mantissas and exponents, so they neither overflow nor underflow; see :mod:`tinyg
 from __future__ import annotations
 
 from .. import _scaled
-from ..backend import Array, Namespace
+from ..namespaces import Array, Namespace
 from .primitive import PRIMITIVES, Primitive, Tangents, define
 
 

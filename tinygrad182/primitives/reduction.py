@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from ..backend import Array, Namespace
+from ..namespaces import Array, Namespace
 from .primitive import Tangents, define
 
 Axis = tuple[int, ...] | None

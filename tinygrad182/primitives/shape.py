@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array, Namespace
+from ..namespaces import Array, Namespace
 from .primitive import define
 
 

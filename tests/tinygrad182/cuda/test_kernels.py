@@ -18,11 +18,11 @@ import pytest
 from tests.support import Array, assert_close
 from tests.tinygrad182.cells import KINDS, Kind
 from tests.tinygrad182.nn.own_cells import swish
-from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import arrays, cuda, loops
 from tinygrad182.kernels.arrays import ALL, Deltas, Ends
 from tinygrad182.kernels.cuda_c import EXPRESSIONS
 from tinygrad182.kernels.program import Listing, Program, Run, Tape, Weights
+from tinygrad182.namespaces import NUMPY
 from tinygrad182.primitives import PRIMITIVES, Primitive
 from tinygrad182.tracing import KNOWN
 

@@ -13,7 +13,7 @@ import numpy as np
 import tinygrad182 as tg
 from tests.support import array, const, host, share_memory
 from tinygrad182._trees import flatten, rebuild
-from tinygrad182.backend import is_array
+from tinygrad182.namespaces import is_array
 
 from . import reference
 from .cases import Case, Search

@@ -14,10 +14,10 @@ import tinygrad182 as tg
 from tests.support import Array
 from tests.tinygrad182.cells import KINDS as CELLS
 from tinygrad182 import functions, kernels, recurrence
-from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import arrays
 from tinygrad182.kernels.arrays import Deltas
 from tinygrad182.kernels.program import Program
+from tinygrad182.namespaces import NUMPY
 from tinygrad182.recurrence import Operands, Scan
 
 KINDS = tuple(CELLS)

@@ -11,10 +11,9 @@ import pytest
 from tests.support import Array, assert_close
 from tests.tinygrad182.kernels.cases import KINDS, Case, make
 from tinygrad182 import recurrence
-from tinygrad182.backend import NAMESPACES
 from tinygrad182.kernels import arrays, products
 from tinygrad182.kernels.arrays import windows
-from tinygrad182.namespaces import NumPyLike
+from tinygrad182.namespaces import NAMESPACES, NumPyLike
 
 
 class OnDevice(np.ndarray[Any, Any]):

@@ -15,9 +15,9 @@ from tests.support import assert_close, assert_same_bits, host
 from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import KINDS, TOLERANCE, loops, make
 from tinygrad182 import kernels
-from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import arrays
 from tinygrad182.kernels.powers import held
+from tinygrad182.namespaces import NUMPY
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 

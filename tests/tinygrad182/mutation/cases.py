@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad182.backend import SCALARS
+from tinygrad182.namespaces import SCALARS
 from tinygrad182.recording import is_tensor
 
 Rule = Callable[..., Any]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad182.backend import SCALARS
+from tinygrad182.namespaces import SCALARS
 from tinygrad182.primitives.index import Slice
 from tinygrad182.recording import is_tensor
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ...backend import Array
 from ...backpropagation import ancestors
+from ...namespaces import Array
 from ...recording import Node
 from ..gradients import gradients_in_bands
 from ..hosting import on_host

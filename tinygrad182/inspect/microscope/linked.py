@@ -13,9 +13,9 @@ import numpy as np
 from ... import backend
 from ..._tensor import Tensor
 from ...autodiff import seeds_of
-from ...backend import Array
 from ...backpropagation import ancestors
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
+from ...namespaces import Array
 from ...recording import Leaf, Node, wrap
 from ..gradients import gradients_in_bands, gradients_inside
 from ..hosting import Opened, opened
