@@ -172,12 +172,17 @@ def define(
     return primitive
 
 
-def elementwise(forward: Rule, *vjps: Rule | None) -> Primitive:
-    """Register an operation that acts on each element by itself; its inputs are broadcast."""
-    return define(
-        forward,
-        *vjps,
-        jvp="elementwise",
-        broadcasts=True,
-        requirement="shapes must broadcast: aligned from the right, each two sizes equal or one of them 1",
-    )
+def elementwise(*vjps: Rule | None) -> Callable[[Rule], Rule]:
+    """Register the decorated operation, which acts on each element by itself; its inputs are broadcast.
+
+    ``vjps`` are its rules, one for each input, or None for an input without a derivative.
+    """
+
+    def register(forward: Rule) -> Rule:
+        requirement = (
+            "shapes must broadcast: aligned from the right, each two sizes equal or one of them 1"
+        )
+        define(forward, *vjps, jvp="elementwise", broadcasts=True, requirement=requirement)
+        return forward
+
+    return register

@@ -101,29 +101,15 @@ define(
     reshape_vjp,
     jvp="linear",
     view=True,
-    requirement="the number of elements must stay the same",
+    requirement="the number of elements must not change",
 )
+define(permute_dims, permute_dims_vjp, jvp="linear", view=True, requirement="name every axis once")
+_BROADCAST = "aligned from the right, each size must equal the new one or be 1"
 define(
-    permute_dims,
-    permute_dims_vjp,
-    jvp="linear",
-    view=True,
-    requirement="every axis must be named once",
+    broadcast_to, broadcast_to_vjp, jvp="linear", broadcasts=True, view=True, requirement=_BROADCAST
 )
-define(
-    broadcast_to,
-    broadcast_to_vjp,
-    jvp="linear",
-    broadcasts=True,
-    view=True,
-    requirement="aligned from the right, each size must equal the new one or be 1",
-)
-define(
-    concat,
-    jvp="linear",
-    all_inputs=concat_vjp,
-    requirement="sizes must agree except along the axis",
-)
+_CONCAT = "sizes must agree except along the axis"
+define(concat, jvp="linear", all_inputs=concat_vjp, requirement=_CONCAT)
 define(stack, jvp="linear", all_inputs=stack_vjp, requirement="all shapes must be equal")
 define(flip, flip_vjp, jvp="linear", view=True)
 define(astype, astype_vjp, jvp="linear", view=True)
