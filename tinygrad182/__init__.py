@@ -16,7 +16,7 @@ from ._tensor import Tensor
 from .allocator import keep_freed_memory
 from .autodiff import grad
 from .backend import cuda_is_available
-from .compositions import *  # noqa: F403 - as is this one's
+from .compositions import *  # noqa: F403 - its __all__ lists public functions
 from .creation import (
     arange,
     as_tensor,
@@ -56,7 +56,7 @@ from .errors import (
     UnknownNameError,
     UnknownPathError,
 )
-from .functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
+from .functions import *  # noqa: F403 - its __all__ lists public functions
 from .modes import detect_anomaly, enable_grad, no_grad, use_device
 from .primitives import PRIMITIVES, Primitive, define
 from .recomputing import remat
@@ -65,7 +65,7 @@ from .serialization import Checkpoint, load, save
 from .transforms import hessian, jacobian, jvp, vjp
 
 keep_freed_memory()  # the next backward pass reuses what this one frees
-_calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
+_calls.tell_in(globals())  # dim= is read as axis=, and errors explain a misspelt argument
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
 clamp = clip  # noqa: F405 - PyTorch's name

@@ -98,7 +98,7 @@ def _written(target: Path, data: bytes) -> Iterator[Path]:
 
 
 def _refuse_protected(target: Path) -> None:
-    """Raise for a write-protected file, which a rename would replace all the same."""
+    """Raise for a write-protected file, although a rename could replace it."""
     with contextlib.suppress(FileNotFoundError):
         if not target.stat().st_mode & 0o222 or not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, "the file is write-protected; use another name")
@@ -119,7 +119,7 @@ def _new_temporary(target: Path) -> tuple[Path, BinaryIO]:
         file = temporary.open("xb")
         if _WINDOWS:
             return temporary, file
-        with contextlib.suppress(OSError):  # the file system has no locks; strays stay then
+        with contextlib.suppress(OSError):  # on a file system without locks, strays are left
             fcntl.flock(file, fcntl.LOCK_EX)
         if temporary.exists():
             return temporary, file

@@ -63,7 +63,7 @@ class Operands(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """What the forward loop saves for backward.
+    """The values that the forward loop saves for backward.
 
     Attributes
     ----------
