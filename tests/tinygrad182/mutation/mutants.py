@@ -334,7 +334,7 @@ STRANGE_TO: dict[str, tuple[str, ...]] = {
         *("leading", "tangent", "output", "wrong where", "recorded, "),
         *("dropped", "shifted by 1e-100", "strided", "read-only", "buffer", "over the", "writes"),
     ),
-    "saved": (
+    "residuals": (
         *("leading", "tangent", "output", "record", "detached"),
         *("dropped", "shifted by 1e-100", "over the", "writes"),
     ),

@@ -21,7 +21,7 @@ from .cases import Call, Rule
 
 @dataclass(frozen=True)
 class Site:
-    """A rule of a primitive; ``kind`` is "vjp", "jvp", "forward", "definition" or "saved"."""
+    """A rule of a primitive; ``kind`` is "vjp", "jvp", "forward", "definition" or "residuals"."""
 
     name: str
     kind: str
@@ -74,7 +74,7 @@ def _of_residuals(forward: Rule) -> Iterator[Site]:
     def value(xp: Any, *xs: Any, **params: Any) -> Any:
         return forward(xp, *xs, **params)[0]
 
-    def saved(xp: Any, *xs: Any, **params: Any) -> Any:
+    def residuals(xp: Any, *xs: Any, **params: Any) -> Any:
         y, found = forward(xp, *xs, **params)
         arrays = {n: x for n, x in found._asdict().items() if isinstance(x, np.ndarray)}
         copies = {
@@ -90,7 +90,7 @@ def _of_residuals(forward: Rule) -> Iterator[Site]:
             )
         }
 
-    def with_saved(new: Rule) -> dict[str, Any]:
+    def with_residuals(new: Rule) -> dict[str, Any]:
         def other(xp: Any, *xs: Any, **params: Any) -> Any:
             y, found = forward(xp, *xs, **params)
             changed = new(xp, *xs, **params)._asdict()
@@ -99,7 +99,7 @@ def _of_residuals(forward: Rule) -> Iterator[Site]:
         return {"forward_with_residuals": other}
 
     yield Site("value, recorded", "forward", value, with_value)
-    yield Site("saved", "saved", saved, with_saved)
+    yield Site("residuals", "residuals", residuals, with_residuals)
 
 
 def _tangent_rule(primitive: Primitive) -> Rule:
