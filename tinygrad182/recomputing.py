@@ -95,7 +95,7 @@ class _RerunFunction:
         given = flatten(arguments)
         self.differentiable = [needs_grad(x) for x in given]
         self.constants = [
-            None if d else _own(x) for x, d in zip(given, self.differentiable, strict=True)
+            None if d else _copied(x) for x, d in zip(given, self.differentiable, strict=True)
         ]
         self.structure = rebuild(arguments, self.constants)
         self.outside: list[Node] = []
@@ -116,7 +116,7 @@ class _RerunFunction:
 
     def forward(self, xp: Any, *inputs: Any) -> Any:
         """Compute the value at any values of the inputs."""
-        flat, ends = self._again(inputs)
+        flat, ends = self._record_again(inputs)
         values = dict(zip(ends, inputs, strict=False))
         for node in ancestors(
             [node_of(flat)], ends=ends
@@ -130,7 +130,7 @@ class _RerunFunction:
         return values[node_of(flat)]
 
     @modes_kept
-    def _again(self, inputs: tuple[Any, ...]) -> tuple[Any, list[Node]]:
+    def _record_again(self, inputs: tuple[Any, ...]) -> tuple[Any, list[Node]]:
         """Record the function again; return the output and the nodes at which derivatives end."""
         for node in self.watched:
             if node.memory.changed_after(self.start):  # type: ignore[union-attr]
@@ -152,7 +152,7 @@ class _RerunFunction:
     @modes_kept
     def vjp(self, xp: Any, g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
         """Record the function again and pull the cotangent through it."""
-        flat, ends = self._again(inputs)
+        flat, ends = self._record_again(inputs)
         again = is_tensor(g)
         with grad_mode(again):
             found = backpropagate([(node_of(flat), g)], ends, retain_graph=again, stop=True)
@@ -160,13 +160,13 @@ class _RerunFunction:
 
     def jvp(self, xp: Any, tangents: Tangents, y: Any, *inputs: Any) -> Any:
         """Record the function again and push the tangents through it."""
-        flat, ends = self._again(inputs)
+        flat, ends = self._record_again(inputs)
         known = {end: v for end, v in zip(ends, tangents, strict=False) if v is not None}
         push_forward([node_of(flat)], known)
         return known.get(node_of(flat))  # None: it does not depend on what has a tangent
 
 
-def _own(x: Any) -> Any:
+def _copied(x: Any) -> Any:
     """A constant argument; an array is copied, because it may change before the second run."""
     if isinstance(x, np.ndarray):
         return x.copy()  # also subclasses and arrays of objects
