@@ -15,6 +15,7 @@ from . import decode, inspect, nn, optim, testing
 from ._suggestions import calls as _calls
 from ._suggestions import torch_names as _torch_names
 from .arrays import backend, cuda
+from .arrays.allocator import keep_freed_memory
 from .arrays.backend import cuda_is_available
 from .engine.autodiff import grad
 from .engine.modes import detect_anomaly, enable_grad, no_grad, use_device
@@ -45,7 +46,7 @@ from .errors import (
 from .primitives import PRIMITIVES, Primitive, define
 from .serialization import Checkpoint, load, save
 from .tensors import compositions, functions
-from .tensors.compositions import *  # noqa: F403 - as is this one's
+from .tensors.compositions import *  # noqa: F403 - its __all__ lists public functions
 from .tensors.creation import (
     arange,
     as_tensor,
@@ -62,12 +63,13 @@ from .tensors.creation import (
     zeros,
     zeros_like,
 )
-from .tensors.functions import *  # noqa: F403 - its __all__ is the list of the functions of tensors
+from .tensors.functions import *  # noqa: F403 - its __all__ lists public functions
 from .tensors.tensor import Tensor
 from .transforms.derivatives import hessian, jacobian, jvp, vjp
 from .transforms.recomputing import remat
 
-_calls.tell_in(globals())  # dim= is axis=, and a misspelt argument is told
+keep_freed_memory()  # the next backward pass reuses what this one frees
+_calls.tell_in(globals())  # dim= is read as axis=, and errors explain a misspelt argument
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
 clamp = clip  # noqa: F405 - PyTorch's name

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole or not at all, whatever kills the process."""
+"""Writing files so that they are replaced as a whole or not at all, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .errors import ArgumentError, FileError
 _LONGEST = 255
 """Bytes in a file's name, on every common file system."""
 
-_WINDOWS = sys.platform == "win32"  # it removes and renames no file that is open
+_WINDOWS = sys.platform == "win32"  # it cannot remove or rename an open file
 if not _WINDOWS:
     import fcntl
 
 
 def checked_path(what: str, path: Any, error_type: type[FileError] = FileError) -> Path:
-    """The file meant, behind symbolic links; a name for what is not a regular file is refused."""
+    """The file of a path, with symbolic links resolved; raise if it is not a regular file."""
     try:
         found = Path(os.path.realpath(Path(path)))
         if found.is_dir():
@@ -51,11 +51,13 @@ def write_file(
 
 
 def write_files(what: str, folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files with these names into a folder; all are written before the first gets its name."""
+    """Write files into a folder; all are written before the first gets its name."""
     targets = {checked_path(what, folder / name): data for name, data in contents.items()}
     try:
-        with contextlib.ExitStack() as held:
-            written = [(held.enter_context(_written(t, data)), t) for t, data in targets.items()]
+        with contextlib.ExitStack() as temporaries:
+            written = [
+                (temporaries.enter_context(_written(t, data)), t) for t, data in targets.items()
+            ]
             for temporary, target in written:
                 temporary.replace(target)
         _sync_entries(folder)
@@ -64,7 +66,7 @@ def write_files(what: str, folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def replace_file(target: Path, data: bytes) -> None:
-    """Write a whole file in the place of another, or leave everything as it was."""
+    """Replace a file by a complete new one, or leave everything as it was."""
     with _written(target, data) as temporary:
         temporary.replace(target)
     _sync_entries(target.parent)
@@ -72,7 +74,7 @@ def replace_file(target: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _written(target: Path, data: bytes) -> Iterator[Path]:
-    """Write a temporary file that is to take the place of another, and remove it if something fails."""
+    """Write a temporary file that will replace ``target``; remove it if something fails."""
     _refuse_protected(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_strays(target)
@@ -81,7 +83,9 @@ def _written(target: Path, data: bytes) -> Iterator[Path]:
         with file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # before the name: or a power failure leaves an empty file
+            os.fsync(
+                file.fileno()
+            )  # before the rename: otherwise a power failure may leave an empty file
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(target, temporary)
             if _WINDOWS:
@@ -94,14 +98,14 @@ def _written(target: Path, data: bytes) -> Iterator[Path]:
 
 
 def _refuse_protected(target: Path) -> None:
-    """Raise for a file that nobody may write, though a rename would replace it: it is kept on purpose."""
+    """Raise for a write-protected file, although a rename could replace it."""
     with contextlib.suppress(FileNotFoundError):
         if not target.stat().st_mode & 0o222 or not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, "the file is write-protected; use another name")
 
 
 def _prefix(target: Path) -> str:
-    """What temporary files of a file begin with: its name, as much as leaves room for the rest."""
+    """The start of the names of temporary files: the file's name, cut to leave room for the rest."""
     name = target.name
     while len(os.fsencode(name)) > _LONGEST - len(".." + "0" * 8 + ".tmp"):
         name = name[:-1]
@@ -109,31 +113,31 @@ def _prefix(target: Path) -> str:
 
 
 def _new_temporary(target: Path) -> tuple[Path, BinaryIO]:
-    """A new file beside ``target``, locked: the system releases the lock when the process dies."""
+    """A new locked file beside ``target``; the system releases the lock when the process dies."""
     while True:
         temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}.tmp")
         file = temporary.open("xb")
         if _WINDOWS:
             return temporary, file
-        with contextlib.suppress(OSError):  # a file system without locks, whose strays then stay
+        with contextlib.suppress(OSError):  # on a file system without locks, strays are left
             fcntl.flock(file, fcntl.LOCK_EX)
         if temporary.exists():
             return temporary, file
-        file.close()  # another save saw it before it was locked, and took it for a stray
+        file.close()  # another save removed it as a stray before it was locked
 
 
 def _remove_strays(target: Path) -> None:
-    """Remove what killed saves of this file have left: temporary files that nobody holds a lock on."""
+    """Remove the temporary files of this file that killed processes left: those without a lock."""
     pattern = re.compile(rf"{re.escape(_prefix(target))}[0-9a-f]{{8}}\.tmp")
     for stray in [file for file in target.parent.iterdir() if pattern.fullmatch(file.name)]:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as files:
             if not _WINDOWS:
-                fcntl.flock(held.enter_context(stray.open("r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(files.enter_context(stray.open("r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
             stray.unlink()
 
 
 def _sync_entries(folder: Path) -> None:
-    """Make the names in a folder outlast a power failure, where the file system lets us."""
+    """Make the new names in a folder outlast a power failure, if the file system can."""
     if _WINDOWS:
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Trees: what a function takes and returns, Tensors anywhere in nested tuples, lists and dicts."""
+"""Trees: nested tuples, lists and dicts with Tensors anywhere, as functions take and return them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def flatten(tree: Any) -> list[Any]:
-    """The leaves in order: all that is not a tuple, list or dict.
+    """The leaves in order. A leaf is everything that is not a tuple, list or dict.
 
     >>> flatten((1, [2, {"a": 3}], None))
     [1, 2, 3, None]
@@ -40,7 +40,7 @@ def _filled(tree: Any, leaves: Iterator[Any]) -> Any:
         items = [_filled(item, leaves) for item in tree]
         return tree._make(items) if hasattr(tree, "_make") else tuple(items)
     if isinstance(tree, (list, dict)):
-        twin = copy.copy(tree)  # also of a kind of its own, such as OrderedDict
+        twin = copy.copy(tree)  # keeps the class, such as OrderedDict
         for key in tree if isinstance(tree, dict) else range(len(tree)):
             twin[key] = _filled(tree[key], leaves)
         return twin

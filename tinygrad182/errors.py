@@ -1,4 +1,4 @@
-"""The exceptions this framework raises; each is also the built-in type a caller would expect."""
+"""The exceptions of the framework; each is also the built-in exception that a caller would expect."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = 4
 
 
 def brief(value: Any) -> str:
-    """What somebody gave, for a message: its repr on one line, shortened where it is long."""
+    """The repr of a value for a message: on one line, and shortened if it is long."""
     return " ".join(_REPR.repr(value).splitlines())
 
 
 class TinygradError(Exception):
-    """Base of every error raised on purpose by the framework."""
+    """The base class of all errors that the framework raises on purpose."""
 
 
 class ShapeError(TinygradError, ValueError):
@@ -25,7 +25,7 @@ class ShapeError(TinygradError, ValueError):
 
 
 class DTypeError(TinygradError, TypeError):
-    """A data type the operation has no meaning for."""
+    """A data type that the operation cannot take."""
 
 
 class ArgumentError(TinygradError, ValueError):
@@ -33,19 +33,19 @@ class ArgumentError(TinygradError, ValueError):
 
 
 class CallError(TinygradError, TypeError):
-    """A call with an argument that does not exist, or without one that is needed."""
+    """A call with an unknown argument, or without a required one."""
 
 
 class UnknownNameError(TinygradError, AttributeError):
-    """A name that is not here; the message says what to write.
+    """A name that does not exist; the message says what to write.
 
-    Whether something has an attribute is asked often and the answer is seldom read, so the message may
-    be a function that makes it.
+    ``hasattr`` raises this error often and nobody reads its message, so the message may be a function
+    that makes it when it is read.
     """
 
     def __init__(self, message: str | Callable[[], str], name: str) -> None:
         super().__init__(message)
-        self.name = name  # and no .obj, by which Python would add a guess of its own
+        self.name = name  # without .obj, from which Python would add its own suggestion
 
     def __str__(self) -> str:
         message = self.args[0]
@@ -60,39 +60,39 @@ class IndexOutOfRangeError(TinygradError, IndexError):
 
 
 class DeviceError(TinygradError, RuntimeError):
-    """Operands on different devices or libraries, or a device that is not there."""
+    """Operands on different devices or of different libraries, or a device that does not exist."""
 
 
 class MissingDependencyError(TinygradError, ImportError):
-    """An optional package is needed; the message names the command that installs it."""
+    """An optional package is missing; the message names the command that installs it."""
 
 
 class GraphError(TinygradError, RuntimeError):
-    """A backward pass that cannot be run on this graph."""
+    """A backward pass that cannot run on this graph."""
 
 
 class FreedGraphError(GraphError):
-    """The part of the graph asked for was freed by an earlier backward pass."""
+    """An earlier backward pass has freed the graph."""
 
 
 class AnomalyError(TinygradError, ArithmeticError):
-    """NaN or infinity, where ``detect_anomaly`` was told to look for it."""
+    """NaN or infinity under ``detect_anomaly``."""
 
 
 class InPlaceError(GraphError):
-    """An array needed by the backward pass was changed after it was recorded."""
+    """An array that the backward pass needs was changed in place after it was recorded."""
 
 
 class GradientCheckError(TinygradError, AssertionError):
-    """A derivative that ``check_gradients`` found to be wrong."""
+    """A wrong derivative, found by ``check_gradients``."""
 
 
 class NotDifferentiableError(GradientCheckError):
-    """A point at which there is no derivative to check: a kink or a jump."""
+    """A point without a derivative to check: a kink or a jump."""
 
 
 class DecodingError(TinygradError, ValueError):
-    """A step function whose log-probabilities or state cannot be decoded with."""
+    """A step function whose log-probabilities or state cannot be used for decoding."""
 
 
 class FileError(TinygradError, OSError):
@@ -104,7 +104,7 @@ class CheckpointError(FileError):
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
-    """No file of that name."""
+    """There is no file of that name."""
 
 
 class _NameError(TinygradError, KeyError):
@@ -113,8 +113,8 @@ class _NameError(TinygradError, KeyError):
 
 
 class StateDictError(_NameError):
-    """A state dict whose names or shapes are not those of the module or optimizer."""
+    """A state dict whose names or shapes differ from those of the module or optimizer."""
 
 
 class UnknownPathError(_NameError):
-    """A module path, or the name of a state or a gate, that is not there."""
+    """A module path, or the name of a state or gate, that does not exist."""

@@ -77,12 +77,12 @@ def test_where_nothing_can_be_kept(
 
 def test_what_is_kept_is_what_was_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keep_in(monkeypatch, tmp_path / "one", tmp_path / "two")
-    _caches.keep("name", b"data")
+    _caches.write_cached("name", b"data")
     written = (tmp_path / "one" / "name").read_bytes()
     assert written == hashlib.sha256(b"data").digest() + b"data"
     assert not (tmp_path / "two").exists()
-    assert _caches.kept("name") == b"data"
-    assert _caches.kept("other") is None
+    assert _caches.read_cached("name") == b"data"
+    assert _caches.read_cached("other") is None
 
 
 def test_a_chart_gets_the_theme() -> None:

@@ -222,7 +222,7 @@ ONE_AXIS = {
 @pytest.mark.parametrize("name", ONE_AXIS)
 def test_several_axes_where_one_is_meant(name: str) -> None:
     with pytest.raises(
-        (tg.ArgumentError, tg.ShapeError), match=rf"^{name}: .*(one whole number|as many axes)"
+        (tg.ArgumentError, tg.ShapeError), match=rf"^{name}: .*(a whole number|as many axes)"
     ):
         ONE_AXIS[name](leaf(np.ones((2, 3))), (0, 1))
 

@@ -247,7 +247,7 @@ TOLD: dict[str, tuple[Call, str]] = {
     "schedule, misspelt": (lambda x, y: schedule().last_eopch, "did you mean 'last_epoch'"),
     "cat(x, x)": (
         lambda x, y: tg.cat(x, x),
-        r"^concat: axis tensor.* must be one whole number",
+        r"^concat: axis tensor.* must be a whole number",
     ),
     "max(x, y)": (lambda x, y: tg.max(x, y), r"^max: axis tensor.* must be a whole number"),
     "a setting written as text": (lambda x, y: written("lr", "a"), "SGD: lr 'a' must be a finite"),

@@ -12,7 +12,7 @@ import tinygrad182 as tg
 from tests.support import assert_close, assert_same_bits, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import Case, loops, make
-from tinygrad182.arrays.backend import NUMPY
+from tinygrad182.arrays.namespaces import NUMPY
 from tinygrad182.tensors import functions
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
@@ -135,7 +135,7 @@ def test_it_ends_where_it_is_told(form: str, kind: str, until: int, window: int)
     for w in some:
         whole, skipped = every[w.steps.stop], w.steps.start - every[w.steps.stop].steps.start
         for name in ("sums", "states"):
-            mine, theirs = (getattr(x.deltas, name) for x in (w, whole))
+            mine, theirs = (getattr(x.sum_cotangents, name) for x in (w, whole))
             assert_same_bits(mine, theirs[..., skipped:, :, :], name)
 
 

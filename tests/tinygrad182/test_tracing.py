@@ -21,7 +21,7 @@ from tests.support import Array, assert_close, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
 from tests.tinygrad182.steps import BINARY, COMPARE, UNARY, Cell, cells, step_by_step
-from tinygrad182.arrays.backend import NUMPY
+from tinygrad182.arrays.namespaces import NUMPY
 from tinygrad182.recurrence import scans, tracing
 from tinygrad182.recurrence.scans import Scan
 from tinygrad182.tensors import functions
@@ -163,12 +163,12 @@ def test_the_way_inside(cell: Cell, ragged: bool, seed: int, window: int) -> Non
     arrive = [np.swapaxes(g, 0, 1).reshape(-1, B, H) for g in gs]
     expected = [tg.grad(held, targets, list(map(const, g)), retain_graph=True) for g in arrive]
     with loops("NumPy", steps=window):
-        y, saved = scan.keeps(NUMPY, *given_)  # type: ignore[misc]
+        y, residuals = scan.forward_with_residuals(NUMPY, *given_)  # type: ignore[misc]
         g = gs if cell.parts > 1 else gs[:, 0]
-        windows = list(scan.inside(NUMPY, g, y, tuple(given_), saved, None, True))
-        pulled = scan.vjp(NUMPY, g, y, *given_, saved=saved)  # type: ignore[operator]
-    kept = np.concatenate([w.deltas.states for w in windows[::-1]], axis=-3)
-    (power,) = {w.deltas.powers for w in windows}
+        windows = list(scan.inside(NUMPY, g, y, tuple(given_), residuals, None, True))
+        pulled = scan.vjp(NUMPY, g, y, *given_, residuals=residuals)  # type: ignore[operator]
+    kept = np.concatenate([w.sum_cotangents.states for w in windows[::-1]], axis=-3)
+    (power,) = {w.sum_cotangents.powers for w in windows}
     kept = np.ldexp(kept, power)
     for i, found in enumerate(expected):
         one = [_dense(d, x.numpy()) for d, x in zip(found, targets, strict=True)]
@@ -208,7 +208,9 @@ def test_any_step_compiled(cell: Cell, dtype: str, seed: int) -> None:
     operands = [x.astype(dtype) for x in cell.operands(4, 3, 2, 5, seed=seed)]
     fused, _ = both(cell.scan)
     with loops("compiled"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinygrad182._caches.keep", lambda *given: None)  # nobody needs it again
+        patch.setattr(
+            "tinygrad182._caches.write_cached", lambda *given: None
+        )  # nobody needs it again
         found = by_gradients(fused, operands)
     with loops("NumPy"):
         expected = by_gradients(fused, operands)

@@ -12,6 +12,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import array, assert_same_bits, const, host, leaf
+from tinygrad182._numbers import check_whole
 from tinygrad182.arrays import backend
 from tinygrad182.engine import modes
 
@@ -194,3 +195,23 @@ def test_what_float_takes_is_a_number(value: Any) -> None:
         np.testing.assert_array_equal(np.broadcast_to(host(made), 2), expected)
     with pytest.raises(tg.DTypeError, match="not numeric"):
         tg.tensor([value, object()])
+
+
+@pytest.mark.parametrize("value", [3, np.uint8(3), array(np.int16(3)), const(np.int64(3))])
+def test_a_whole_number_of_any_type_is_an_argument(value: Any) -> None:
+    number = check_whole("f", "n", value, 3, 3)
+    assert type(number) is int
+    assert number == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "limits"),
+    [
+        *[(value, ()) for value in (True, 3.0, "3", None, [3], const([3, 4]))],
+        *[(2, (3,)), (5, (3, 4)), (-1, (0,))],
+    ],
+)
+def test_any_other_argument_is_refused(value: Any, limits: tuple[int, ...]) -> None:
+    bounds = "".join(f" {word} {n}" for word, n in zip(("from", "to"), limits, strict=False))
+    with pytest.raises(tg.ArgumentError, match=rf"^f: n .* must be a whole number{bounds}$"):
+        check_whole("f", "n", value, *limits)

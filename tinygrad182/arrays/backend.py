@@ -1,9 +1,9 @@
-"""The NumPy/CuPy switch.
+"""The switch between NumPy and CuPy: devices, copies between them, and norms of arrays on any device.
 
-The switch is the array itself: an operation asks :func:`namespace` for the functions of the library
-its operands belong to, and mixing two libraries or devices raises before any work is done.
-:class:`~tinygrad182.Tensor` is registered too, with the framework's own functions as its namespace,
-so a derivative rule written once against a namespace also runs on Tensors, differentiable again.
+The array itself is the switch. An operation asks :func:`namespace` for the functions of its operands'
+library; operands of two libraries or devices raise an error. :class:`~tinygrad182.Tensor` is registered
+too, with the framework's own functions as its namespace. A derivative rule that is written once for a
+namespace therefore also runs on Tensors, and is recorded.
 """
 
 from __future__ import annotations
@@ -21,42 +21,23 @@ from .namespaces import (
     ANYWHERE,
     NAMESPACES,
     NUMPY,
-    SCALARS,
     Array,
-    Key,
     Namespace,
     is_array,
     move,
     namespace,
     namespace_on,
-    register,
 )
 
+# the names of tg.backend, from here and from namespaces.py
 __all__ = [
-    "NAMESPACES",
-    "NUMPY",
-    "SCALARS",
-    "Array",
-    "Key",
-    "Namespace",
-    "check_device",
-    "copy",
-    "cuda_is_available",
-    "fetch",
-    "is_array",
-    "move",
-    "namespace",
-    "namespace_on",
-    "norm",
-    "norms",
-    "on",
-    "register",
-    "tops_and_sums",
-]
+    "NAMESPACES", "NUMPY", "Namespace", "check_device", "copy", "cuda_is_available", "fetch",
+    "is_array", "move", "namespace", "namespace_on", "norm", "norms", "on", "tops_and_sums",
+]  # fmt: skip
 
 
 def cuda_is_available() -> bool:
-    """Whether a CuPy that can be used is installed and sees at least one CUDA device.
+    """Whether CuPy is installed, can be used, and finds a CUDA device.
 
     Examples
     --------
@@ -70,16 +51,16 @@ def cuda_is_available() -> bool:
 
 
 def check_device(device: Any) -> str:
-    """Normalize a device name (``"cuda"`` becomes ``"cuda:0"``) and make sure it is there.
+    """Check that a device exists and return its full name: ``"cuda"`` becomes ``"cuda:0"``.
 
-    A device of another library, such as PyTorch's, is read by its name.
+    A device object of another library, such as PyTorch's, is read by its name.
 
     Raises
     ------
     DeviceError
-        An unknown name, no CUDA driver or device, or an ordinal beyond the last device.
+        The name is unknown, there is no CUDA driver or device, or the number is beyond the last device.
     MissingDependencyError
-        A CUDA device without CuPy, or with one that is too old or lacks its libraries.
+        CuPy is not installed, is too old, or cannot load CUDA's libraries.
     """
     name = str(device)
     if name == "cpu":
@@ -99,12 +80,12 @@ def check_device(device: Any) -> str:
         raise DeviceError(
             f"device {device!r}: this machine has {count} CUDA device(s), numbered from 0"
         )
-    namespace_on("cuda")  # says so if this CuPy is too old
+    namespace_on("cuda")  # raises if this CuPy is too old
     return f"cuda:{int(ordinal or 0)}"
 
 
 def on(array: Array) -> AbstractContextManager[Any]:
-    """Context in which the array's library works on its device; does nothing on the CPU."""
+    """Context in which the array's library works on the array's device. On the CPU it does nothing."""
     xp = NAMESPACES[type(array)]
     return xp.on(array) if getattr(xp, "guarded", False) else ANYWHERE
 
@@ -113,24 +94,24 @@ _HOST = {np.ndarray}
 
 
 def is_away(arrays: Iterable[Array]) -> bool:
-    """Whether any array lives where the host would have to wait for it."""
+    """Whether any array is on a device, so that the host would wait for its values."""
     kinds = set(map(type, arrays))
     return kinds != _HOST and any(getattr(NAMESPACES.get(kind), "guarded", False) for kind in kinds)
 
 
 def device_of(array: Array) -> str:
-    """Name of the device an array lives on."""
+    """Name of the device of an array."""
     device: str = namespace(array).device(array)
     return device
 
 
 def copy(array: Array) -> Array:
-    """A copy with memory of its own, on the same device."""
+    """A copy on the array's device, with memory of its own."""
     return namespace(array).copy(array)
 
 
 def fetch(arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
-    """Arrays on the host; the host waits once for each device, however many arrays there are.
+    """Arrays as NumPy arrays. The host waits once for each device, for any number of arrays.
 
     Examples
     --------
@@ -138,12 +119,12 @@ def fetch(arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
     >>> [x.shape for x in tg.backend.fetch([tg.ones(3).data, tg.zeros((2, 2)).data])]
     [(3,), (2, 2)]
     """
-    places: dict[tuple[Namespace, str], list[int]] = {}
+    by_device: dict[tuple[Namespace, str], list[int]] = {}
     for i, x in enumerate(arrays):
         xp = namespace(x)
-        places.setdefault((xp, xp.device(x)), []).append(i)
+        by_device.setdefault((xp, xp.device(x)), []).append(i)
     found: dict[int, np.ndarray[Any, Any]] = {}
-    for (xp, _), at in places.items():
+    for (xp, _), at in by_device.items():
         found.update(zip(at, xp.fetch([arrays[i] for i in at]), strict=True))
     return [found[i] for i in range(len(arrays))]
 
@@ -151,8 +132,8 @@ def fetch(arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
 def norms(arrays: Sequence[Array]) -> list[float]:
     """Frobenius norms in float64, exact where squares of the elements would overflow or underflow.
 
-    The host waits once for each device, however many arrays there are. On CUDA a float32 element below
-    2^-126 counts as 0, as in every operation there.
+    The host waits once for each device, for any number of arrays. On CUDA a float32 element below 2^-126
+    counts as 0, as in every operation there.
 
     Examples
     --------
@@ -168,7 +149,7 @@ def norms(arrays: Sequence[Array]) -> list[float]:
 
 
 def tops_and_sums(arrays: Sequence[Array], power: float = 2.0) -> list[tuple[float, float]]:
-    """Each array's largest magnitude, and the sum over its elements of (magnitude / largest) ** power.
+    """For each array its largest magnitude, and the sum of (magnitude / largest) ** power.
 
     The sum is not defined where the largest is 0, infinite or NaN. The host waits once for each device.
     """
@@ -184,7 +165,7 @@ def tops_and_sums(arrays: Sequence[Array], power: float = 2.0) -> list[tuple[flo
 
 
 def _top_and_sum(array: Array, power: float) -> tuple[Any, Any]:
-    """See :func:`tops_and_sums`: numbers, or arrays where looking at one would make the host wait."""
+    """The pair of one array; on a device two arrays, so that the host need not wait."""
     xp = namespace(array)
     if not math.prod(array.shape):
         return 0.0, 0.0
@@ -196,7 +177,7 @@ def _top_and_sum(array: Array, power: float) -> tuple[Any, Any]:
         top = float(top)
         if not 0 < top < math.inf:
             return top, 0.0
-        wide /= top  # of memory of its own
+        wide /= top  # in place: it is a copy
         return top, xp.sum(wide**power)
 
 

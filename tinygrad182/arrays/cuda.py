@@ -1,4 +1,7 @@
-"""CuPy, which is imported when CUDA is first asked for: its namespace, and what may be missing."""
+"""CuPy's namespace, and errors that say which part of CUDA or CuPy is missing.
+
+CuPy itself is imported when CUDA is first used.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class CuPy(NumPyLike):
         return array.device
 
     def copy(self, x: Array) -> Array:
-        with x.device:  # CuPy copies to the current one
+        with x.device:  # CuPy copies to the current device
             return x.copy()
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
@@ -47,7 +50,7 @@ class CuPy(NumPyLike):
             flat = [m.ascontiguousarray(x).reshape(-1).view(m.uint8) for x in arrays]
             host = self.to_numpy(m.concatenate(flat))
         ends = np.cumsum([x.nbytes for x in arrays])
-        return [  # copied once more: an array may begin where its type must not
+        return [  # the copy aligns the array for its type
             host[end - x.nbytes : end].copy().view(x.dtype).reshape(x.shape)
             for x, end in zip(arrays, ends, strict=True)
         ]
@@ -56,14 +59,14 @@ class CuPy(NumPyLike):
         self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]
     ) -> Array:
         dtype = np.dtype(dtype)
-        if dtype.kind == "c":  # a card adds numbers of one part only
+        if dtype.kind == "c":  # CUDA has no atomic addition of complex numbers
             pairs = list(items)
             re, im = (
                 self.scatter_add(shape, dtype.char.lower(), [(k, part(v)) for k, v in pairs])
                 for part in (self.real, self.imag)
             )
             return (re + 1j * im).astype(dtype, copy=False)
-        if dtype.kind in "biu" and dtype.itemsize < 4:  # nor narrow ones
+        if dtype.kind in "biu" and dtype.itemsize < 4:  # nor of narrow integers
             wide = ((k, v.astype("int32")) for k, v in items)
             return self.scatter_add(shape, "int32", wide).astype(dtype)
         return super().scatter_add(shape, dtype, items)
@@ -75,7 +78,7 @@ class CuPy(NumPyLike):
 
 
 def _on_cuda(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """A dtype itself, if a card has it."""
+    """Return the dtype; raise if CUDA does not have it."""
     if dtype.char in "gG":
         raise DTypeError(
             f"{dtype} is a type of the CPU alone; use 'float64' (or 'complex128') on CUDA"
@@ -87,15 +90,15 @@ _INSTALL = "pip install 'tinygrad182[cuda12]' (CUDA 12) or 'tinygrad182[cuda13]'
 
 
 def import_cupy() -> Any:
-    """The package cupy.
+    """Import and return the package ``cupy``.
 
     Raises
     ------
     MissingDependencyError
-        It is not installed, or cannot load what it needs.
+        CuPy is not installed, or cannot load CUDA's libraries.
     """
     try:
-        import cupy  # heavy and optional: loaded when CUDA is first asked for
+        import cupy  # heavy and optional
     except ModuleNotFoundError as error:
         if error.name != "cupy":
             raise unusable(error) from error
@@ -108,7 +111,7 @@ def import_cupy() -> Any:
 
 
 def unusable(error: Exception) -> MissingDependencyError:
-    """What to say of a CuPy that lacks one of CUDA's libraries."""
+    """The error for a CuPy that cannot load one of CUDA's libraries."""
     return MissingDependencyError(
         f"CUDA needs CuPy, which is installed but cannot load what it needs ({error}): {_INSTALL} "
         "brings CUDA's libraries along"
@@ -116,14 +119,14 @@ def unusable(error: Exception) -> MissingDependencyError:
 
 
 def _check_cupy(cupy: Any) -> None:
-    """Raise unless this CuPy has every function we call, and the compiler of kernels."""
+    """Raise unless this CuPy has every function that we call, and a compiler for kernels."""
     missing = [name for name in SHARED if not hasattr(cupy, name)]
     if missing:
         raise MissingDependencyError(
             f"CUDA needs CuPy 14.2 or newer; {getattr(cupy, '__version__', 'this one')} has no "
             f"cupy.{missing[0]}: {_INSTALL}, with --upgrade"
         )
-    try:  # a wheel of CuPy alone has no compiler: say so now, not in the first kernel
+    try:  # CuPy without CUDA's libraries has no compiler: say so now, not at the first kernel
         if hasattr(cupy.cuda, "nvrtc"):
             cupy.cuda.nvrtc.getVersion()
     except (ImportError, OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Arrays of libraries of which we only know that they speak DLPack, such as PyTorch's tensors."""
+"""Arrays of other libraries, such as PyTorch's tensors, by the DLPack protocol."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .cuda import import_cupy
 from .namespaces import NAMESPACES, SCALARS
 
 _CPU, _CUDA = 1, 2
-"""Kinds of device, as DLPack numbers them."""
+"""DLPack's numbers for the kinds of device."""
 
 
 def imported(x: Any) -> Any:
-    """An array of NumPy, or of CuPy on its device, that shares memory with an array of another library.
+    """An array of another library as one of NumPy, or of CuPy on its device, which shares its memory.
 
-    Anything else is returned as it is: what belongs to a library that is known or speaks the Array API,
-    and what is not an array.
+    Anything else is returned as it is: arrays of a library that is registered or has the Array API, and
+    objects that are not arrays.
 
     Raises
     ------
     GraphError
-        A tensor that requires grad in its own library, whose gradients would be lost.
+        The tensor requires grad in its own library; its gradients would be lost.
     DTypeError
-        A dtype or layout that DLPack or NumPy do not have, such as bfloat16.
+        DLPack or NumPy do not have the dtype or layout, such as bfloat16.
     DeviceError
-        A device that is neither the CPU nor CUDA's.
+        The array is neither on the CPU nor on a CUDA device.
 
     Examples
     --------
@@ -68,13 +68,13 @@ def imported(x: Any) -> Any:
         ) from error
 
 
-def speaks(x: Any) -> bool:
-    """Whether something is an array: it has a dtype, or hands its elements over by DLPack."""
+def is_array_like(x: Any) -> bool:
+    """Whether an object is an array: it has a dtype or the DLPack protocol."""
     return hasattr(x, "dtype") or hasattr(type(x), "__dlpack__")
 
 
 def exported(array: Any, like: Any) -> Any:
-    """An array in the library of ``like``, which :func:`imported` may have read, if that takes it back."""
+    """An array in the library of ``like``, if that reads DLPack; the inverse of :func:`imported`."""
     if imported(like) is like:
         return array
     library = sys.modules[type(like).__module__.partition(".")[0]]

@@ -1,4 +1,7 @@
-"""One namespace object per array library: the Array API's names, each in its fastest form."""
+"""The namespace objects, one for each array library: the Array API's names, each in its fastest form.
+
+:func:`namespace` finds the object for some operands, so an operation runs on whatever library they have.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ..errors import DeviceError, DTypeError
 from . import scaled
 
 SCALARS = frozenset({bool, int, float, complex})
-"""Python's own numbers: weak operands, which take the dtype of the array beside them."""
+"""Python's own numbers. As operands they take the dtype of the array beside them."""
 
 ANYWHERE = nullcontext()
 """The context of a library that has no current device."""
@@ -23,9 +26,9 @@ Array = Any
 """An array of any supported library (inside a derivative rule: or a Tensor)."""
 
 Key = tuple[Any, ...]
-"""A normalized index: integers, slices and None, with integer arrays where arrays were given."""
+"""A normalized index: integers, slices, None and integer arrays."""
 
-# What the libraries spell alike; a library that lacks one gets it from its own namespace class.
+# Functions with one name in all libraries. If a library lacks one, its namespace class defines it.
 SHARED = """
     add subtract multiply divide negative square exp log expm1 log1p sqrt sin cos tanh abs maximum
     minimum where sign isfinite isnan isinf real imag atan2 greater greater_equal less less_equal
@@ -37,7 +40,7 @@ SHARED = """
 
 
 class Namespace:
-    """The functions of one Array API library, gaps filled; also the base of the faster ones.
+    """The functions of one Array API library, with gaps filled; the base class of the faster namespaces.
 
     Parameters
     ----------
@@ -81,7 +84,7 @@ class Namespace:
         return bool(self.module.isdtype(x.dtype, "real floating"))
 
     def ordered(self, x: Array) -> Array:
-        """The values comparisons look at: ``x``, or its real part, so that masks survive a complex step."""
+        """The values to compare: ``x``, or its real part, so that masks work in a complex step."""
         return self.real(x) if self.is_complex(x) else x
 
     def astype(self, x: Array, dtype: Any) -> Array:
@@ -102,24 +105,21 @@ class Namespace:
         return np.asarray(x)
 
     def fetch(self, arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
-        """Several arrays of one device on the host: in one transfer, for which the host waits once."""
+        """Several arrays of one device as NumPy arrays; the host waits once, for one transfer."""
         return [self.to_numpy(x) for x in arrays]
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cpu") -> Array:
         return self.module.asarray(x, copy=True)
 
     def read_only(self, x: Array) -> Array:
-        """What a caller may have of an array that is not to be written to.
-
-        A view that cannot be written through; a copy where the library has no such thing.
-        """
+        """A read-only view of an array, or a copy where the library has no such views."""
         return self.copy(x)
 
     def eye_like(self, n: int, x: Array) -> Array:
         return self.module.eye(n, dtype=x.dtype)
 
     def argsort(self, x: Array, axis: int = -1) -> Array:
-        return self.module.argsort(x, axis=axis)  # stable, as the standard has it
+        return self.module.argsort(x, axis=axis)  # stable, as the standard says
 
     def to_device(self, x: Array, device: str) -> Array:
         return move(x, device)
@@ -130,7 +130,7 @@ class Namespace:
     def unstack(self, x: Array, axis: int = 0) -> Sequence[Array]:
         return tuple(self.module.unstack(x, axis=axis))
 
-    # Mantissas and exponents are beyond the standard, running products beyond its older editions.
+    # The standard has no frexp and ldexp, and its older editions have no running products.
 
     def frexp(self, x: Array) -> tuple[Array, Array]:
         mantissas, exponents = np.frexp(self.to_numpy(x))
@@ -143,23 +143,23 @@ class Namespace:
         return self.asarray(np.cumprod(self.to_numpy(x), axis))
 
     def product_of_others(self, x: Array) -> Array:
-        """For each element along the last axis the product of all others."""
+        """The product of all other elements along the last axis, for each element."""
         if not x.shape[-1]:
             return self.ones_like(x)
         if self.is_floating(x):
             return scaled.of_others(self, x)
         ones = self.ones_like(x[..., :1])
-        before, behind = (
+        before, after = (
             self.cumulative_prod(self.concat([ones, part[..., :-1]], axis=-1), axis=-1)
             for part in (x, self.flip(x, axis=-1))
         )
-        return before * self.flip(behind, axis=-1)
+        return before * self.flip(after, axis=-1)
 
-    # Indexing beyond the standard (slices beside integer arrays, scatter-add) goes through flat
-    # positions worked out on the host: right for any library, fast for none.
+    # The standard has no indices with slices beside integer arrays, and no scatter-add. Here the host
+    # computes flat positions, which is slow but works for any library.
 
     def index_checked(self, x: Array, key: Key) -> Array:
-        """Do what :meth:`index` does; among Tensors, a second check of the bounds is left out."""
+        """Index with a key whose bounds were checked; only the namespace of Tensors makes a difference."""
         return self.index(x, key)
 
     def index(self, x: Array, key: Key) -> Array:
@@ -180,7 +180,7 @@ class Namespace:
         return np.asarray(np.arange(math.prod(shape)).reshape(shape)[_host_key(key)])
 
     def einsum(self, subscripts: str, *operands: Array) -> Array:
-        """Einstein sum by broadcasting and summing, for a library without one of its own."""
+        """Einstein sum by broadcasting and summing, for libraries without one."""
         terms, _, out = subscripts.partition("->")
         letters = out + "".join(sorted(set(terms) - set(out) - {","}))
         total: Array = None
@@ -204,12 +204,12 @@ class Namespace:
 
 
 def numpy_dtype(dtype: Any) -> np.dtype[Any]:
-    """NumPy's dtype of a name, or of another library's dtype, such as ``torch.float64``, by its name.
+    """NumPy's dtype for a name or for a dtype of another library, such as ``torch.float64``.
 
     Raises
     ------
     DTypeError
-        Something else, or a dtype that is not numeric.
+        The value is something else, or the dtype is not numeric.
     """
     if type(dtype).__name__ == "dtype" and not isinstance(dtype, np.dtype):
         dtype = str(dtype).rpartition(".")[2]
@@ -231,13 +231,13 @@ def _host_key(key: Key) -> Key:
 HALF = np.dtype("float16")
 
 _WIDE = {HALF: np.dtype("float32")}
-"""Types in which nothing is added up, and the type used for it."""
+"""Types that are too narrow for sums, and the type that sums are computed in."""
 
 
 def floating_type(dtype: Any) -> str | None:
-    """The type of the exponentials of whole numbers, which holds them as well; None for other numbers.
+    """The floating type that NumPy computes the exponential of whole numbers in; None for other numbers.
 
-    A formula that subtracts, negates or squares whole numbers in their own type may wrap around.
+    Formulas use it because to subtract, negate or square whole numbers in their own type may wrap around.
     """
     if getattr(dtype, "kind", "f") not in "biu":
         return None
@@ -245,7 +245,7 @@ def floating_type(dtype: Any) -> str | None:
 
 
 class NumPyLike(Namespace):
-    """What NumPy and CuPy share and the standard does not promise."""
+    """The functions that NumPy and CuPy share, beyond the Array API standard."""
 
     has_loops = True
 
@@ -270,7 +270,7 @@ class NumPyLike(Namespace):
         return [x[i, ...] for i in range(x.shape[0])]
 
     def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
-        # one row view each and one copy: library stacks check every operand again
+        # faster than the library's stack, which checks every operand again
         key = (
             (slice(None),) * axis + (None,)
             if axis >= 0
@@ -291,7 +291,7 @@ class NumPyLike(Namespace):
         return self.module.cumprod(x, axis)
 
     def index(self, x: Array, key: Key) -> Array:
-        return x[(*key, Ellipsis)]  # the ellipsis keeps 0-d results arrays
+        return x[(*key, Ellipsis)]  # with the ellipsis a 0-d result is an array
 
     def scatter_add(
         self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]
@@ -305,12 +305,12 @@ class NumPyLike(Namespace):
                 self.module.add.at(out, key, value)
             elif i:
                 out[key] += value
-            else:  # there is nothing yet: do not read it
+            else:  # the first item needs no sum
                 out[key] = value
         return out
 
-    # Halves are added up in float32 and given back as halves: in their own type a count would end at
-    # 2048 and a sum at 65504. (Matrix products of halves are added up so by the libraries themselves.)
+    # Sums of halves are computed in float32: in float16 a count would end at 2048 and a sum at 65504.
+    # (The libraries compute matrix products of halves in float32 too.)
 
     def sum(self, x: Array, axis: Any = None, keepdims: bool = False) -> Array:
         wide, narrow = _WIDE.get(x.dtype), x.dtype
@@ -331,7 +331,7 @@ class NumPyLike(Namespace):
 
 
 class _NumPy(NumPyLike):
-    """NumPy, its names bound to their fastest form on small arrays."""
+    """NumPy, with the form of each function that is fastest on small arrays."""
 
     def __init__(self) -> None:
         super().__init__(np)
@@ -359,12 +359,12 @@ class _NumPy(NumPyLike):
 
     @staticmethod
     def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
-        if x.size == 1 and x.ndim <= len(shape):  # the cotangent of every full reduction
+        if x.size == 1 and x.ndim <= len(shape):  # as in the derivative of every full reduction
             if math.prod(shape) > FEW:
                 repeated = np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
                 repeated.flags.writeable = False
                 return repeated
-            filled = np.empty(shape, x.dtype)  # what is computed with it next is quicker
+            filled = np.empty(shape, x.dtype)  # the next operation is quicker on it
             filled.fill(x.item())
             return filled
         return np.broadcast_to(x, shape)
@@ -382,30 +382,23 @@ class _NumPy(NumPyLike):
 
 
 FEW = 1024
-"""Elements of an array that it takes longer to make than to fill, about."""
+"""Up to about so many elements, filling an array takes less time than making it."""
 
 NUMPY = _NumPy()
 
-# A pass frees megabytes at once; glibc would hand them back to the system and the next pass fault every
-# page in again, at a third of its time. glibc sets its thresholds by the largest block it has seen freed:
-# one that is never touched costs nothing and lets passes reuse their memory (it keeps up to 64 MB).
-np.empty(31 << 20, np.uint8)
-
 NAMESPACES: dict[type, Any] = {np.ndarray: NUMPY}
-"""Array type → namespace; Tensor's is the module :mod:`tinygrad182.tensors.functions`."""
+"""Array type → namespace. That of Tensor is the module :mod:`tinygrad182.tensors.functions`."""
 
 
 def register(array_type: type, namespace: Any) -> None:
-    """Make ``namespace`` the functions used for operands of ``array_type``."""
+    """Use ``namespace`` for operands of ``array_type``."""
     NAMESPACES[array_type] = namespace
 
 
 def _resolve(array: Array) -> Namespace:
-    """Find (and remember) the namespace of an array type seen for the first time."""
+    """Find and register the namespace of a new array type."""
     kind = type(array)
-    if isinstance(
-        array, np.generic
-    ):  # a scalar is NumPy's, and no array: its type is not registered
+    if isinstance(array, np.generic):  # not an array, so its type is not registered
         return NUMPY
     library = kind.__module__.partition(".")[0]
     if library == "cupy":
@@ -421,8 +414,8 @@ def _resolve(array: Array) -> Namespace:
 
 
 def _of_cupy() -> Namespace:
-    """CuPy's namespace, made when CUDA is first asked for."""
-    from .cuda import CuPy, import_cupy  # which are made of what is here
+    """CuPy's namespace, which is made when CUDA is first used."""
+    from .cuda import CuPy, import_cupy  # cuda.py imports this file
 
     cupy = import_cupy()
     if cupy.ndarray not in NAMESPACES:
@@ -431,21 +424,21 @@ def _of_cupy() -> Namespace:
 
 
 def is_array(x: Any) -> bool:
-    """Whether ``x`` is an array of a library that is known, or that speaks the Array API."""
+    """Whether ``x`` is an array of a registered library or of one with the Array API."""
     if type(x) in NAMESPACES:
         return isinstance(NAMESPACES[type(x)], Namespace)
-    if type(x).__module__.partition(".")[0] == "cupy":  # whose arrays have no __array_namespace__
+    if type(x).__module__.partition(".")[0] == "cupy":  # its arrays have no __array_namespace__
         return hasattr(x, "ndim")
     return hasattr(x, "__array_namespace__") and not isinstance(x, (np.generic, type))
 
 
 def namespace(*operands: Array) -> Any:
-    """The functions of the library all operands belong to; Python numbers belong to any.
+    """The namespace of the library that all operands belong to; Python numbers belong to any.
 
     Raises
     ------
     DeviceError
-        When two operands belong to different libraries or devices; both are named.
+        Two operands belong to different libraries or devices; the message names both.
     """
     found: Any = None
     first: Array = None
@@ -480,14 +473,14 @@ def _where(xp: Any, x: Array) -> str:
 
 
 def namespace_on(device: str) -> Namespace:
-    """The namespace that makes arrays on ``device`` (a name :func:`check_device` returned)."""
+    """The namespace that makes arrays on ``device``, a name that :func:`check_device` returned."""
     if device == "cpu":
         return NUMPY
     return _of_cupy()
 
 
 def move(array: Array, device: str) -> Array:
-    """The array on ``device``: itself when it is there already, else a copy through the host."""
+    """The array on ``device``: itself if it is there already, otherwise a copy by way of the host."""
     xp = namespace(array)
     if xp.device(array) == device:
         return array

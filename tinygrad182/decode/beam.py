@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from .lattice import Lattice, LatticeStep
 from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates

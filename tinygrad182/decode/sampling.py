@@ -11,7 +11,7 @@ import numpy as np
 
 from .._numbers import real_number
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, brief
 from ..nn.init import generator

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, brief
 from .beam import ALL, BeamSearch

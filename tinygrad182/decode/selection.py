@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import NUMPY, Array, namespace
+from ..arrays.namespaces import NUMPY, Array, namespace
 
 _DIRECT = 512
 """Up to so many candidates of an example are searched as they are."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from .._trees import flatten, rebuild
 from ..arrays import backend
-from ..arrays.backend import Array
 from ..arrays.dlpack import exported, imported
+from ..arrays.namespaces import Array
 from ..engine.host import on_host
 from ..engine.modes import PendingCheck, default_device, deferred_checks, modes_kept
 from ..engine.recording import is_tensor, wrap

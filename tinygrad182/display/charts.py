@@ -71,10 +71,10 @@ def library() -> str:
     """
     bundled = converter()
     name = f"vega.{bundled.__version__}.js"
-    kept = _caches.kept(name)
+    kept = _caches.read_cached(name)
     if kept is None:
         kept = bundled.javascript_bundle().encode()
-        _caches.keep(name, kept)
+        _caches.write_cached(name, kept)
     return kept.decode()
 
 

@@ -1,4 +1,4 @@
-"""What anomaly detection looks for, and where in the user's code an operation was called."""
+"""The checks of ``detect_anomaly``: what is not finite, and the line of user code that called it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arrays import backend
-from ..arrays.backend import SCALARS, Array
+from ..arrays.namespaces import SCALARS, Array
 from ..errors import AnomalyError
 
 _HERE = str(Path(__file__).parents[1])
@@ -22,7 +22,9 @@ def kind_of(array: Array) -> str:
         return ""
     xp = backend.namespace(array)
     with backend.on(array):
-        top = float(xp.max(xp.abs(array)))  # the host waits once: NaN wins over all other numbers
+        top = float(
+            xp.max(xp.abs(array))
+        )  # the host waits once; the maximum is NaN if any element is
     return "nan" if math.isnan(top) else "inf" if math.isinf(top) else ""
 
 
@@ -32,7 +34,7 @@ def is_floating(array: Any) -> bool:
 
 
 def kinds_among(operands: Iterable[Any]) -> set[str]:
-    """The kinds of what is not finite among arrays and numbers."""
+    """Which of ``"nan"`` and ``"inf"`` are among arrays and numbers."""
     arrays = (backend.NUMPY.asarray(x) if type(x) in SCALARS else x for x in operands)
     return {kind_of(a) for a in arrays if is_floating(a)} - {""}
 
@@ -52,14 +54,14 @@ def user_line() -> str:
 
 
 def check_result(op: str, place: str, source: str, value: Array, operands: list[Any]) -> None:
-    """Raise if an operation gives NaN, or infinity from finite operands, naming who produced it."""
+    """Raise if an operation gives NaN, or infinity from finite operands; the error names the operation."""
     if not is_floating(value) or not (kind := kind_of(value)):
         return
-    held = kinds_among(operands)
-    if kind == "inf" and held:  # a score of -inf, a bound of inf: passed on, not produced
+    in_operands = kinds_among(operands)
+    if kind == "inf" and in_operands:  # passed on, such as a score of -inf
         return
-    whose = f"from {'in' * bool(held)}finite operands"
-    whose = "which an operand already held" if kind in held else whose
+    whose = f"from {'in' * bool(in_operands)}finite operands"
+    whose = "which an operand already held" if kind in in_operands else whose
     shapes = ", ".join(str(tuple(a.shape)) for a in operands if type(a) not in SCALARS)
     raise AnomalyError(
         f"forward of {op}{place}: {kind} in the result of shape {tuple(value.shape)}, {whose} "
@@ -70,13 +72,17 @@ def check_result(op: str, place: str, source: str, value: Array, operands: list[
 def check_cotangent(
     op: str, place: str, source: str, name: str, g: Array, cotangent: Array
 ) -> None:
-    """Raise if an operation sends back NaN, or infinity from a finite cotangent, to an input."""
+    """Raise if a rule returns NaN, or infinity from a finite cotangent, as the cotangent of an input."""
     if not (kind := kind_of(cotangent)):
         return
-    held = kind_of(g)
-    if kind == "inf" and held:
+    in_output = kind_of(g)
+    if kind == "inf" and in_output:
         return
-    whose = "which already held it" if kind == held else f"which was {'in' * bool(held)}finite"
+    whose = (
+        "which already held it"
+        if kind == in_output
+        else f"which was {'in' * bool(in_output)}finite"
+    )
     raise AnomalyError(
         f"backward of {op}{place}: {kind} in the cotangent of {name or 'an input'}, of shape "
         f"{tuple(cotangent.shape)}, from that of its output, {whose}"

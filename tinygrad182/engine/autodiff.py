@@ -1,4 +1,4 @@
-"""Gradients of recorded tensors: ``Tensor.backward`` and ``grad``."""
+"""The two ways to ask for gradients: ``Tensor.backward`` and ``grad``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
 def seeds_of(
     outputs: Sequence[Tensor], gradients: Sequence[Any], create_graph: bool, what: str
 ) -> list[tuple[Node, Any]]:
-    """Outputs and their cotangents as :func:`backpropagate` takes them."""
+    """Outputs and their cotangents, checked, as :func:`backpropagate` takes them."""
     seeds = []
     for output, gradient in zip(outputs, gradients, strict=True):
         node, seed = _seed(output, gradient, what)
@@ -75,27 +75,27 @@ def backward(output: Tensor, gradient: Any, retain_graph: bool, create_graph: bo
     """Add the gradient of ``output`` to ``.grad`` of every leaf it depends on; see ``Tensor.backward``."""
     seeds = seeds_of([output], [gradient], create_graph, "backward")
     if _OBSERVERS:
-        _tell_observers(output, gradient)
+        _notify_observers(output, gradient)
     in_pass(_backward, seeds, retain_graph or create_graph, grad=create_graph)
 
 
 class Observer(Protocol):
-    """What is told of backward passes, see :func:`observe`."""
+    """An object that is notified of backward passes, see :func:`observe`."""
 
     def before_backward(self, output: Tensor, gradient: Any) -> None:
-        """Look at the graph of a pass that is about to be made, and that may free it."""
+        """Called before a pass, which may free the graph."""
 
 
 _OBSERVERS: dict[object, weakref.ref[Observer]] = {}
 
 
 def observe(observer: Observer) -> Callable[[], None]:
-    """Tell an observer of every ``Tensor.backward`` before it is made, as long as the observer is alive.
+    """Notify an observer before every ``Tensor.backward``, as long as the observer is alive.
 
     Returns
     -------
     callable
-        It ends the observation; it may be called again.
+        It ends the observation, and may be called more than once.
     """
     key = object()
 
@@ -106,8 +106,8 @@ def observe(observer: Observer) -> Callable[[], None]:
     return end
 
 
-def _tell_observers(output: Tensor, gradient: Any) -> None:
-    for observed in list(_OBSERVERS.values()):  # at once: other threads may begin and end some
+def _notify_observers(output: Tensor, gradient: Any) -> None:
+    for observed in list(_OBSERVERS.values()):  # a copy: other threads may add and remove observers
         observer = observed()
         if observer is not None:
             observer.before_backward(output, gradient)
@@ -121,10 +121,10 @@ def _backward(seeds: list[tuple[Node, Any]], retain_graph: bool) -> None:
 
 @locked
 def add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
-    """Add to ``.grad`` of nodes: of all of them or, where an error or interrupt comes between, of none.
+    """Add to ``.grad`` of all nodes or, after an error or interrupt, of none.
 
-    Each gradient comes with whether it shares memory with nothing; one that may share is copied where
-    nothing is there to add it to. Other threads may add to the same nodes at the same time.
+    The third item says whether a gradient has memory of its own; otherwise it is copied before it becomes
+    ``.grad``. Other threads may add to the same nodes at the same time.
     """
     sums = [
         (node, old := node.grad, own(g, owned) if old is None else _plus(old, g))
@@ -139,37 +139,37 @@ def add_grads(found: Iterable[tuple[Node, Any, bool]]) -> None:
         raise
 
 
-@locked  # or a pass that has read the old sum would bring it back
+@locked  # otherwise a pass that has read the old sum would restore it
 def set_grads(values: Iterable[tuple[Node, Tensor | None]]) -> None:
-    """Replace what backward passes have added up."""
+    """Replace the sums of backward passes."""
     for node, value in values:
         node.grad = value
 
 
 def own(g: Any, owned: bool = False) -> Tensor:
-    """A gradient as a Tensor that shares memory with nothing; ``owned``: it does not as it is."""
+    """A gradient as a Tensor with memory of its own; ``owned`` says that it has that already."""
     if is_tensor(g):
         return g if g._node is not None and g._node.primitive is not None else g.clone()
     return wrap(g if owned else backend.copy(g))
 
 
 def _plus(old: Tensor, g: Any) -> Tensor:
-    """A gradient and what is added to it, recorded where one of them is."""
+    """The sum of two gradients, recorded if one of them is."""
     if old._node is None and type(g) is type(old._data) is np.ndarray:
-        return wrap(np.asarray(old._data + g))  # mostly: without a look at what it may be
+        return wrap(np.asarray(old._data + g))  # the common case, without dispatch
     return old + (g if is_tensor(g) else wrap(g))
 
 
-class Seen(Protocol):
-    """What stands for a Tensor in a graph that somebody looks at: the nodes of ``tg.inspect.trace``."""
+class TracedNode(Protocol):
+    """A node of a traced graph, see ``tg.inspect.trace``, in the place of a Tensor."""
 
     def tensors(self, given: Sequence[Any]) -> list[Tensor]:
-        """Tensors for some Tensors, and some that are seen, as they are in the graph of this one."""
+        """The Tensors of this node's graph for some Tensors and traced nodes."""
 
 
 def grad(
-    outputs: Tensor | Seen | Sequence[Tensor | Seen],
-    inputs: Tensor | Seen | Sequence[Tensor | Seen],
+    outputs: Tensor | TracedNode | Sequence[Tensor | TracedNode],
+    inputs: Tensor | TracedNode | Sequence[Tensor | TracedNode],
     grad_outputs: Any = None,
     retain_graph: bool = False,
     create_graph: bool = False,
@@ -181,14 +181,14 @@ def grad(
     outputs : Tensor or sequence of Tensor
         Single elements, unless ``grad_outputs`` gives their cotangents.
     inputs : Tensor or sequence of Tensor
-        Leaves or intermediate results. Nodes of a traced graph may stand here and among the outputs, also
-        those inside a recurrence that was run as one operation, which is then gone through step by step.
+        Leaves or intermediate results. Here and among the outputs there may be nodes of a traced graph,
+        also nodes inside a recurrence that ran as one operation, which is then unrolled.
     grad_outputs : Tensor, array or sequence of these, optional
-        The cotangent of each output, of its shape. Data of the host goes to the output's device.
+        The cotangent of each output, of its shape. Data of the host is moved to the output's device.
     retain_graph : bool
-        Keep the graph for another pass.
+        Whether to keep the graph for another pass.
     create_graph : bool
-        Record the pass itself, so that its results can be differentiated again.
+        Whether to record the pass itself, so that its results can be differentiated again.
 
     Returns
     -------
@@ -198,9 +198,9 @@ def grad(
     Raises
     ------
     GraphError
-        An output that does not require grad, or a graph that was freed.
+        An output does not require grad, or the graph was freed.
     ShapeError
-        An output with several elements and no cotangent, or a cotangent of another shape.
+        An output has several elements and no cotangent, or a cotangent has another shape.
 
     Examples
     --------
@@ -226,14 +226,14 @@ def grad(
 
 
 def _tensors(outputs: Any, inputs: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """Lists of Tensors, in the graph of a node that is seen if there is one among them."""
+    """Outputs and inputs as lists of Tensors, in the graph of the traced nodes among them if any."""
     outputs, inputs = (
         [x] if is_tensor(x) or not isinstance(x, Iterable) else list(x) for x in (outputs, inputs)
     )
     every = [*outputs, *inputs]
-    seen = next((x for x in every if not is_tensor(x) and hasattr(x, "tensors")), None)
-    if seen is not None:
-        every = seen.tensors(every)
+    traced = next((x for x in every if not is_tensor(x) and hasattr(x, "tensors")), None)
+    if traced is not None:
+        every = traced.tensors(every)
     if not all(map(is_tensor, every)):
         raise ArgumentError(
             "grad: outputs and inputs must be Tensors or nodes of a traced graph, or sequences of them"

@@ -1,8 +1,8 @@
-"""Cotangents through the recorded graph.
+"""The backward pass: it carries cotangents through the recorded graph.
 
-One loop, :func:`backpropagate`, carries cotangents from outputs to inputs. Given arrays it computes
-gradients; given Tensors the same rules are recorded, so that gradients can be differentiated again.
-:func:`pull` is one node of it, which the inspector also calls by itself.
+One loop, :func:`backpropagate`, goes from outputs to inputs. With arrays it computes gradients; with
+Tensors the rules are recorded, so that gradients can be differentiated again. :func:`pull` is the step at
+one node, which the inspector also calls by itself.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def ancestors(
     ends: Container[Node] = (),
     oldest: int = 0,
 ) -> list[Node]:
-    """Every node that requires grad and that ``outputs`` depend on, themselves included, oldest first.
+    """Every node that requires grad and that ``outputs`` depend on, with the outputs, oldest first.
 
-    With ``constants``, also the leaves that do not require grad. What lies behind ``ends`` is left out,
-    and what has a sequence number below ``oldest``.
+    With ``constants``, leaves that do not require grad are included too. The search does not go beyond
+    ``ends``, nor to nodes with a sequence number below ``oldest``.
 
     Raises
     ------
     FreedGraphError
-        Part of the graph was freed by an earlier backward pass.
+        An earlier backward pass freed a part of the graph.
     """
     found = list({node for node in outputs if node.requires_grad})
     seen: set[Any] = set(found)
@@ -60,13 +60,13 @@ def ancestors(
                 found.append(parent)
                 if parent not in ends:
                     stack.append(parent)
-    found.reverse()  # which is nearly the order asked for: less is left to sort
+    found.reverse()  # nearly sorted, so that sorting is quick
     found.sort(key=operator.attrgetter("order"))
     return found
 
 
 def _freed(node: Node, is_root: bool) -> FreedGraphError:
-    """The error of a pass that reaches what an earlier one has freed."""
+    """The error for a pass that reaches a node which an earlier pass has freed."""
     if is_root:
         remedy = "call the earlier one with retain_graph=True, or record the forward again"
     else:
@@ -80,7 +80,7 @@ def _freed(node: Node, is_root: bool) -> FreedGraphError:
 
 
 def descendants(starts: Collection[Node], nodes: list[Node]) -> list[Node]:
-    """Return some nodes and those of ``nodes`` (oldest first) that are computed from one, oldest first."""
+    """Return ``starts`` and those of ``nodes`` that are computed from them, oldest first."""
     found, leading = set(starts), []
     for node in nodes:
         if node in found:
@@ -97,11 +97,11 @@ def descendants(starts: Collection[Node], nodes: list[Node]) -> list[Node]:
 
 
 class Cotangents:
-    """The cotangents of nodes not yet processed, each a sum over the edges that lead to the node.
+    """The cotangents of nodes that are still to be processed: sums over the edges that lead to a node.
 
-    The first contribution is held as it comes (it may share memory), the second makes a new buffer,
-    later ones are added into it. Contributions to parts of a node are kept and added into one buffer.
-    A buffer for halves is of float32: in their own type a count of uses would end at 2048.
+    The first contribution is stored as it is and may share memory. The second makes a new buffer, and
+    later ones are added into it. Contributions to parts of a node are collected and added into one buffer.
+    The buffer of a half-precision node has float32, because float16 cannot count beyond 2048.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Cotangents:
         self._slices: dict[Node, list[Slice]] = {}
 
     def add(self, node: Node, cotangent: Any) -> None:
-        """Add what arrives over one edge."""
+        """Add the contribution of one edge."""
         if type(cotangent) is Slice:
             self._slices.setdefault(node, []).append(cotangent)
             return
@@ -131,11 +131,11 @@ class Cotangents:
         return g
 
     def parts(self, node: Node) -> list[Slice]:
-        """Take out what arrived at parts of a node."""
+        """Remove and return the contributions to parts of a node."""
         return self._slices.pop(node, [])
 
     def owns(self, node: Node) -> bool:
-        """Whether the node's cotangent shares memory with nothing."""
+        """Whether the node's cotangent has memory of its own."""
         return node in self._owned
 
 
@@ -157,18 +157,18 @@ def _sum_of(total: Any, cotangent: Any, in_place: bool) -> Any:
 
 
 def _narrowed(g: Any, dtype: Any) -> Any:
-    """A sum that was made in a wider type."""
+    """A sum that was computed in a wider type, in the dtype of its node."""
     with backend.on(g):
         return backend.namespace(g).astype(g, dtype)
 
 
 def dense(node: Node, cotangent: Any) -> Any:
-    """What a rule returned for a node, in the node's whole shape."""
+    """The cotangent of the whole node, from what a rule returned."""
     return gather(node, [cotangent]) if type(cotangent) is Slice else cotangent
 
 
 def gather(node: Node, slices: list[Slice]) -> Any:
-    """One cotangent of the node's whole shape from those of its parts."""
+    """The cotangent of the whole node, from the cotangents of its parts."""
     lead = slices[0].lead
     prefix = (slice(None),) * len(lead)
     operands = [part for s in slices for part in (s.value, *s.arrays)]
@@ -187,9 +187,9 @@ def gather(node: Node, slices: list[Slice]) -> Any:
 
 @lru_cache(maxsize=1024)
 def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[int, ...] | None:
-    """The axes along which an array of ``shape`` is repeated in one of shape ``of``, behind some.
+    """The axes along which an array of ``shape`` was broadcast to ``of``, after ``lead`` leading axes.
 
-    None if no repetition of it has that shape.
+    None if it cannot be broadcast to that shape.
     """
     extra = len(of) - lead - len(shape)
     pairs = list(zip((1,) * extra + shape, of[lead:], strict=False))
@@ -198,10 +198,12 @@ def _repeated(of: tuple[int, ...], shape: tuple[int, ...], lead: int) -> tuple[i
     return tuple([lead + i for i, (n, m) in enumerate(pairs) if n != m])
 
 
-def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()) -> Any:
-    """Give what a rule returned the input's shape and dtype, and make a NumPy scalar an array.
+def match_input(
+    xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, ...] = ()
+) -> Any:
+    """Return the cotangent of an input in its shape and dtype: sum over broadcast axes, and cast.
 
-    ``leading`` are the sizes of the axes in front of it, one for each place of a cotangent.
+    A NumPy scalar becomes an array. ``leading`` are the sizes of extra leading axes.
     """
     value = parent.value
     if type(cotangent) is Slice:
@@ -233,20 +235,20 @@ def fit(xp: Any, node: Node, parent: Node, cotangent: Any, leading: tuple[int, .
 
 
 def pull(node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
-    """The cotangents ``node`` sends to those of its inputs that are ``wanted``, one per edge.
+    """The cotangents of the inputs of ``node`` that are ``wanted``, one for each edge.
 
     Parameters
     ----------
     node : Node
     g : array or Tensor
-        The node's own cotangent; extra leading axes carry many at once.
+        The cotangent of the node; extra leading axes carry several at once.
     wanted : container of Node
-        Which inputs to compute; rules of the others do not run.
+        The inputs whose cotangents to compute; the rules of the others do not run.
 
     Returns
     -------
     list of (Node, cotangent)
-        In the order of the inputs; an input used twice stands twice.
+        In the order of the inputs. An input that is used twice is there twice.
     """
     xp = backend.NAMESPACES[type(g)]
     inputs = node.inputs or ()
@@ -285,9 +287,9 @@ def _pull(
     if lead and not primitive.leading_axes:
         return _pull_one_by_one(xp, node, g, y, xs, wanted)
     params, inputs = node.params, node.inputs or ()
-    if primitive.keeps is not None and node.saved is not None:
-        needed = tuple([x in wanted for x in inputs])
-        params = {**params, "saved": node.saved, "needed": needed}
+    if primitive.forward_with_residuals is not None and node.residuals is not None:
+        mask = tuple([x in wanted for x in inputs])
+        params = {**params, "residuals": node.residuals, "needs_grad": mask}
     rules, given = primitive.vjp, (xp, g, y, *xs)
     together = None
     if callable(rules):
@@ -298,7 +300,7 @@ def _pull(
     kind = type(g)
     for i, parent in enumerate(inputs):
         if type(parent) is not Node and isinstance(parent, Node):
-            parent.check_unchanged(node)  # wanted or not: the rules of the others use its value
+            parent.check_unchanged(node)  # even if not wanted: other rules use its value
         if parent not in wanted:
             continue
         if together is not None:
@@ -317,21 +319,23 @@ def _pull(
             or cotangent.shape != value.shape
             or cotangent.dtype is not value.dtype
         ):
-            cotangent = fit(xp, node, parent, cotangent, g.shape[:lead])  # type: ignore[arg-type]
+            cotangent = match_input(xp, node, parent, cotangent, g.shape[:lead])  # type: ignore[arg-type]
         edges.append((parent, cotangent))
     return edges
 
 
 def _has_rules(node: Node, xp: Any) -> bool:
-    """Whether the rules take arrays of a library: else the definition is differentiated."""
+    """Whether the rules can run on arrays of a library; otherwise the definition is differentiated."""
     primitive: Any = node.primitive
-    return getattr(xp, "has_loops", False) and (primitive.keeps is None or node.saved is not None)
+    return getattr(xp, "has_loops", False) and (
+        primitive.forward_with_residuals is None or node.residuals is not None
+    )
 
 
 def _pull_one_by_one(
     xp: Any, node: Node, g: Any, y: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
-    """Pull through a node whose rules take no leading axes: they run for each cotangent alone."""
+    """Pull through a node whose rules take no leading axes: they run once for each cotangent."""
     lead = g.shape[: g.ndim - y.ndim]
     parents = [x for x in node.inputs or () if isinstance(x, Node) and x in wanted]
     rows = xp.reshape(g, (math.prod(lead), *y.shape))
@@ -339,9 +343,9 @@ def _pull_one_by_one(
     if not pulled:
         return [(x, xp.zeros((*lead, *x.value.shape), dtype=x.value.dtype)) for x in parents]
     edges = []
-    for same in zip(*pulled, strict=True):
-        parent = same[0][0]
-        whole = [dense(parent, c) for _, c in same]
+    for edge in zip(*pulled, strict=True):  # one edge, for each of the cotangents
+        parent = edge[0][0]
+        whole = [dense(parent, c) for _, c in edge]
         edges.append((parent, xp.reshape(xp.stack(whole), (*lead, *parent.value.shape))))
     return edges
 
@@ -350,8 +354,8 @@ def _pull_one_by_one(
 def _pull_definition(
     node: Node, g: Any, xs: list[Any], wanted: Container[Any]
 ) -> list[tuple[Node, Any]]:
-    """Pull through the primitive's definition, which is run again."""
-    out, stand_ins = defined(node, xs)
+    """Pull through the primitive's definition, which is recorded for this."""
+    out, stand_ins = record_definition(node, xs)
     again = is_tensor(g)
     with grad_mode(again):
         ends = {x for x in stand_ins if isinstance(x, Node)}
@@ -366,7 +370,7 @@ def _pull_definition(
 
 
 @modes_kept
-def defined(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
+def record_definition(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
     """Record a node's definition on stand-ins for its inputs ``xs``, arrays or Tensors.
 
     Returns
@@ -374,7 +378,7 @@ def defined(node: Node, xs: Sequence[Any]) -> tuple[Node, list[Any]]:
     out : Node
         The result.
     stand_ins : list of Node and number
-        Where the record begins; derivatives are to stop there.
+        The inputs of the record, at which derivatives stop.
     """
     given = []
     for x, parent in zip(xs, node.inputs or (), strict=True):
@@ -399,7 +403,7 @@ def _check_edges(node: Node, g: Any, edges: list[tuple[Node, Any]]) -> None:
 
 
 @in_a_pass
-@np.errstate(over="ignore", invalid="ignore")  # what a type cannot hold is infinite, as it explodes
+@np.errstate(over="ignore", invalid="ignore")  # exploding gradients become infinite
 def backpropagate(
     seeds: Sequence[tuple[Node, Any]],
     targets: Collection[Node] | None = None,
@@ -420,28 +424,28 @@ def backpropagate(
         Cotangents may be arrays, or Tensors: then the derivative rules are recorded. They may have
         extra leading axes, the same for all.
     targets : collection of Node, optional
-        The nodes whose cotangents are asked for, constants included; nothing that does not lead to
-        them is computed. By default all leaves, and what was told to keep its gradient.
+        The nodes whose cotangents are returned; constants may be among them. Only nodes that lead to
+        them are processed. By default all leaves, and all nodes that keep their gradient.
     visit : callable, optional
-        Called with every node passed and its complete cotangent, latest node first.
+        Called with each processed node and its complete cotangent, latest node first.
     edge : callable, optional
-        ``edge(consumer, parent, cotangent)`` returns what goes on over the edge in its place, or None
-        for nothing.
+        ``edge(consumer, parent, cotangent)`` returns the cotangent that is used instead, or None to
+        drop it.
     retain_graph : bool
-        Keep what a second pass would need; otherwise it is freed as it is consumed.
+        Whether to keep the arrays for a second pass. Otherwise each node is freed once it is processed.
     stop : bool
-        Whether targets are independent: nothing flows through one of them to another.
+        Whether the pass stops at targets, so that nothing flows through one target to another.
     cotangents : Cotangents, optional
-        How sums are kept.
+        Where sums are collected.
     pull : callable
-        Called in place of :func:`pull`.
+        Called instead of :func:`pull`.
     nodes : list of Node, optional
-        The :func:`ancestors` of the seeds, for a caller who knows them.
+        The :func:`ancestors` of the seeds, if the caller has them.
 
     Returns
     -------
     dict
-        Target → cotangent, which may share memory with others; targets not reached are absent.
+        Target → cotangent, which may share memory with others. Targets that are not reached are absent.
     """
     ends = targets if stop and targets is not None else ()
     if nodes is None:
@@ -460,7 +464,9 @@ def backpropagate(
     found: dict[Node, Any] = {}
     for node in reversed(nodes):
         if watched:
-            record_at(node.scope)  # what is recorded of its derivative has its place and line
+            record_at(
+                node.scope
+            )  # operations of its derivative are recorded at the node's place and line
         g = pop(node)
         if g is None:
             continue

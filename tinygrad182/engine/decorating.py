@@ -1,7 +1,7 @@
-"""A context manager as a decorator, also of what runs in parts: generators and coroutines.
+"""Context managers as decorators of functions, generators and coroutines.
 
-The context is in force only while the decorated function runs, and not while it waits at a ``yield`` or
-an ``await``: what runs meanwhile in the same thread is left alone.
+The context is in force only while the decorated function runs. While it waits at a ``yield`` or an
+``await``, other code of the thread runs outside the context.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..errors import ArgumentError, brief
 
 AWAITED = inspect.CO_ITERABLE_COROUTINE
-"""What ``types.coroutine`` marks a generator with that can be awaited."""
+"""The flag with which ``types.coroutine`` marks a generator that can be awaited."""
 
 
 class Context(Protocol):
@@ -23,19 +23,19 @@ class Context(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in ``tg``."""
+        """Its name in ``tg``."""
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function inside."""
 
 
 def decorated(context: Context, function: Any) -> Any:
-    """``function`` run inside ``context``; also what ``@classmethod`` and ``@staticmethod`` have made.
+    """Return a function that runs ``function`` inside ``context``; it may be a class or static method.
 
     Raises
     ------
     ArgumentError
-        A class, whose objects' methods would not be inside, or what cannot be called.
+        ``function`` is a class, whose methods would not run inside, or cannot be called.
     """
     if isinstance(function, (classmethod, staticmethod)):
         return type(function)(decorated(context, function.__func__))
@@ -48,11 +48,11 @@ def decorated(context: Context, function: Any) -> Any:
             f"{context.name}: {brief(function)} is not a function to decorate; "
             f"write with tg.{context.name}(): ..."
         )
-    return functools.wraps(function)(_made(context, function))
+    return functools.wraps(function)(_same_kind(context, function))
 
 
-def _made(context: Context, function: Any) -> Any:
-    """A function of the same kind."""
+def _same_kind(context: Context, function: Any) -> Any:
+    """A function, generator or coroutine, as ``function`` is one."""
     runs = function
     if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
         runs = type(function).__call__
@@ -109,7 +109,7 @@ def _async_generator(context: Context, function: Any) -> Any:
 
 
 def _driven(context: Context, running: Any) -> Generator[Any, Any, Any]:
-    """Run a generator or coroutine, each of its parts inside the context."""
+    """Run a generator or coroutine; each part between two waits runs inside the context."""
     resume, value = running.send, None
     while True:
         try:

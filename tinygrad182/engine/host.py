@@ -1,4 +1,4 @@
-"""Data of the host, that is numbers, lists and NumPy arrays: it goes where it is used."""
+"""Data of the host (numbers, lists and NumPy arrays) to and from arrays of any library and device."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 
 from .._trees import flatten, rebuild
 from ..arrays import backend
-from ..arrays.backend import Array
-from ..arrays.dlpack import imported, speaks
+from ..arrays.dlpack import imported, is_array_like
+from ..arrays.namespaces import SCALARS, Array
 from ..errors import DeviceError, DTypeError, brief
 from .operands import plain_array
 from .recording import is_tensor
 
 
 def on_host(data: Any) -> np.ndarray[Any, Any]:
-    """Data as a NumPy array: a Tensor, an array of any library, a number, or nested lists of these.
+    """A Tensor, an array of any library, a number, or nested lists of these, as a NumPy array.
 
-    For what lies on a device the host waits, once for all of it. A Tensor's array is read-only.
+    The host waits once for all arrays on a device. The array of a Tensor is read-only.
     """
     if is_tensor(data):
         return data.numpy()
@@ -42,12 +42,12 @@ def on_host(data: Any) -> np.ndarray[Any, Any]:
 
 
 def leaf_of_each_type(several: Sequence[Any]) -> list[Any]:
-    """One leaf of each type but those of Python's numbers that is in nested lists."""
+    """One leaf of each type in nested lists, without Python's numbers."""
     found: dict[type, Any] = {}
-    for _ in range(_MOST_AXES):  # by levels, which is many times as fast as by leaves
+    for _ in range(_MOST_AXES):  # level by level: many times faster than leaf by leaf
         kinds = set(map(type, several))
         nested = {kind for kind in kinds if issubclass(kind, (list, tuple))}
-        for kind in kinds - nested - backend.SCALARS - found.keys():
+        for kind in kinds - nested - SCALARS - found.keys():
             found[kind] = next(x for x in several if type(x) is kind)
         if not nested:
             break
@@ -57,23 +57,23 @@ def leaf_of_each_type(several: Sequence[Any]) -> list[Any]:
 
 
 _MOST_AXES = 64
-"""More than NumPy has: a list may hold itself."""
+"""A bound above NumPy's limit, because a list may contain itself."""
 
 
 def has_dtype(data: Any) -> bool:
-    """Whether data is an array or a Tensor, or something inside nested sequences is."""
+    """Whether data is an array or a Tensor, or nested lists that contain one."""
     if isinstance(data, (list, tuple)):
-        return any(map(speaks, leaf_of_each_type(data)))
-    return speaks(data)
+        return any(map(is_array_like, leaf_of_each_type(data)))
+    return is_array_like(data)
 
 
 _INT64 = np.dtype("int64")
 
 
 def whole(numbers: Array) -> Array:
-    """Whole numbers as int64, the one type they are computed with: a narrower one would wrap around.
+    """Whole numbers as int64: all are computed with in this type, because narrower ones wrap around.
 
-    Numbers of a ``uint64`` beyond it become its largest, which lies outside all bounds as they do.
+    A ``uint64`` number beyond int64 becomes the largest int64, which is outside all bounds too.
     """
     dtype = numbers.dtype
     if dtype is _INT64 or (isinstance(dtype, np.dtype) and dtype == _INT64):
@@ -87,23 +87,23 @@ def whole(numbers: Array) -> Array:
 
 
 def is_host_data(x: Any) -> bool:
-    """Whether ``x`` comes from the host: a NumPy array, a number, a list. Such data is moved freely.
+    """Whether ``x`` is data of the host, which may be moved freely: a NumPy array, a number or a list.
 
-    So is an array of another library that is on the CPU, such as PyTorch's tensors.
+    An array of another library on the CPU, such as PyTorch's tensors, counts too.
     """
     x = imported(x)
     return not is_tensor(x) and (isinstance(x, np.ndarray) or not backend.is_array(x))
 
 
 def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Data of the host as a NumPy array of a dtype; nothing is lost but digits and fractions.
+    """Data of the host as a NumPy array of a dtype.
 
-    The elements of arrays are cast as NumPy casts them. Python's numbers must fit an integer type.
+    Elements of arrays are cast as NumPy casts them. Python's numbers must fit into an integer type.
 
     Raises
     ------
     TypeError, ValueError, OverflowError
-        Data that cannot be read, complex numbers for a real type, a number beyond an integer type.
+        Data that cannot be read, complex numbers for a real type, or a number beyond an integer type.
     """
     if type(data) in (bool, int, float):
         return _floats(data, data, dtype) if dtype.kind in "fc" else np.asarray(data, dtype)
@@ -112,14 +112,14 @@ def numbers_as(data: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
 
 
 def numeric(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Python's numbers that no type of NumPy's holds, as float64; what is not a number stays as it is.
+    """An array of Python numbers that no integer type holds as float64; other arrays stay as they are.
 
-    Such are whole numbers beyond int64, and those of ``fractions`` and ``decimal``.
+    These are whole numbers beyond int64, and numbers of ``fractions`` and ``decimal``.
 
     Raises
     ------
     OverflowError
-        A number beyond all floats.
+        A number is beyond all floats.
     """
     if array.dtype.kind != "O" or not all(isinstance(x, (Real, Decimal)) for x in array.flat):
         return array
@@ -127,23 +127,23 @@ def numeric(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def cast(data: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """A NumPy array in another dtype, where numbers of ``data``, which it holds, must fit.
+    """A NumPy array in another dtype; the numbers of ``data``, from which it was made, must fit.
 
-    Nothing need fit if that is None: elements beyond an integer type wrap then, as NumPy's do.
+    If ``data`` is None, elements beyond an integer type wrap as NumPy's do.
     """
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"its elements are complex, which {dtype} cannot hold")
     if data is not None and dtype.kind in "iu" and not np.can_cast(array.dtype, dtype):
-        if not has_dtype(data):  # NumPy looks at each of Python's numbers
+        if not has_dtype(data):  # NumPy checks each of Python's numbers
             return np.asarray(data, dtype=dtype).reshape(array.shape)
         _check_range(array, np.iinfo(dtype))
     return _floats(data, array, dtype) if dtype.kind in "fc" else np.asarray(array, dtype=dtype)
 
 
 def _floats(data: Any, numbers: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Numbers in a floating type, where Python's whole numbers in ``data`` must be finite.
+    """Numbers in a floating type; Python's whole numbers in ``data`` must stay finite.
 
-    Its floats become infinite beyond the type, as in PyTorch.
+    Floats beyond the type become infinite, as in PyTorch.
     """
     try:
         with np.errstate(over="raise"):
@@ -166,20 +166,20 @@ def _check_range(array: np.ndarray[Any, Any], info: np.iinfo[Any]) -> None:
 
 
 def convert(value: Any, like: Array, move: bool = False) -> Array:
-    """A value as an array of the library, device and dtype of ``like``: the one reader of values.
+    """A value as an array of the library, device and dtype of ``like``.
 
-    Data of the host goes there; what lives elsewhere goes only if told to ``move``. The memory may be
-    that of ``value``.
+    Data of the host is moved there. Data of another device is moved only if ``move`` is True. The result
+    may share memory with ``value``.
 
     Raises
     ------
     DeviceError
-        A Tensor, or an array of a device, that lives elsewhere and is not to be moved.
+        A Tensor or an array is on another device, and ``move`` is False.
     TypeError, ValueError, OverflowError
-        Something that cannot be read as numbers of this type, see :func:`numbers_as`.
+        The value cannot be read as numbers of this type, see :func:`numbers_as`.
     """
     if type(value) is type(like) is np.ndarray and value.dtype == like.dtype:
-        return value  # the step of an optimizer
+        return value  # the common case in an optimizer's step
     value = imported(value)
     xp = backend.namespace(like)
     array = value._data if move and is_tensor(value) else value
@@ -200,7 +200,7 @@ def convert(value: Any, like: Array, move: bool = False) -> Array:
 
 
 def read_as(value: Any, like: Array, op: str, what: str = "") -> Array:
-    """What :func:`convert` gives; its errors as ours, which name the operation.
+    """Return ``convert(value, like)``, with errors that name the operation.
 
     Raises
     ------

@@ -1,20 +1,26 @@
-"""Marks: the names and time steps by which the inspector finds states."""
+"""Marks: the names and time steps by which the inspector finds states.
+
+Recurrent layers mark their states; :func:`mark` is for loops that users write.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-from ..arrays.backend import Array
-from ..errors import ArgumentError, DTypeError
-from ..tensors.tensor import Tensor
+from .._numbers import check_whole
+from ..arrays.namespaces import Array
+from ..errors import DTypeError
 from .modes import MODES, Scope
-from .recording import Leaf, node_of, now, wrap
+from .recording import Leaf, is_tensor, node_of, now, wrap
+
+if TYPE_CHECKING:
+    from ..tensors.tensor import Tensor
 
 
 class Mark:
-    """A name a node was given with :func:`mark`, the place and time it was given for, and when.
+    """The name of a state, with the module path and time step that it was given for.
 
-    ``order`` is a sequence number, which puts the parts of a state in the order they were marked in.
+    ``order`` is a sequence number. It sorts the parts of a state by when they were marked.
     """
 
     __slots__ = ("name", "order", "scope")
@@ -31,17 +37,17 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        For example a hidden state ``(B, H)`` in a loop of one's own.
+        For example a hidden state ``(B, H)`` in your own loop.
     name : str
         Such as ``"h"`` or ``"c"``.
     time : int, optional
-        The time step, counted from 0; by default the one being recorded. ``-1`` is the initial state.
-        Without any, the name only serves to select the node.
+        The time step, counted from 0. ``-1`` is the initial state. By default it is the step that is
+        being recorded; outside any step the name only serves to select the node.
 
     Raises
     ------
     DTypeError
-        ``x`` is not a Tensor, so nothing could be remembered about it.
+        ``x`` is not a Tensor.
     ArgumentError
         A time step that is not a whole number from −1.
 
@@ -55,7 +61,7 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
     >>> tg.inspect.gradient_flow(h.sum())[""].h.grad_norm.shape
     (3,)
     """
-    if not isinstance(x, Tensor):
+    if not is_tensor(x):
         raise DTypeError(
             f"mark: {type(x).__name__} {name!r} is not a Tensor; wrap it with tg.tensor(...)"
         )
@@ -64,20 +70,16 @@ def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:
         return x
     place = modes.scope
     if time is not None:
-        if not isinstance(time, (int, np.integer)) or time < -1:  # type: ignore[redundant-expr]
-            raise ArgumentError(f"mark: time {time!r} of {name!r} must be a whole number from -1")
-        place = place.at(int(time))
+        place = place.at(check_whole(f"mark {name!r}", "time", time, -1))
     node = node_of(x)
-    kept = node.marks
-    if kept:  # a leaf marked in every training step keeps one mark
-        same = (name, place.module, place.time)
-        kept = tuple(m for m in kept if (m.name, m.scope.module, m.scope.time) != same)
-    node.marks = (*kept, Mark(name, place))
+    key = (name, place.module, place.time)  # a leaf that every training step marks has one mark
+    others = [m for m in node.marks if (m.name, m.scope.module, m.scope.time) != key]
+    node.marks = (*others, Mark(name, place))
     return x
 
 
 def marked(value: Array, name: str, time: int) -> Tensor:
-    """A new constant around an array that nothing else has, with a name and a time step."""
+    """Wrap an array that nothing else uses as a constant with a name and a time step."""
     modes = MODES.get()
     if not modes.grad:
         return wrap(value)

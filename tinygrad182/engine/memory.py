@@ -1,4 +1,4 @@
-"""When arrays were written to: what backward needs to know of memory that was recorded."""
+"""The history of writes to recorded arrays, so that backward notices changes; what a pass locks."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from itertools import count
 from typing import Any, TypeVar
 
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from .modes import MODES
 
 Result = TypeVar("Result")
 F = TypeVar("F", bound=Callable[..., Any])
 
 ORDER = count(1)
-"""Sequence numbers, of nodes and of writes: a larger one is later."""
+"""Sequence numbers of nodes and of writes: a larger one is later."""
 
 
 def in_pass(
     run: Callable[..., Result], *args: Any, grad: bool | None = None, **options: Any
 ) -> Result:
-    """Run a backward pass, in which no caller writes to arrays; one inside another belongs to it.
+    """Run a backward pass, during which no caller may write to arrays; a pass inside another is part of it.
 
-    It runs in a copy of the context, which Python itself leaves: not even an interrupt keeps what the pass
-    has set. ``grad`` says whether it is recorded; by default as the modes have it.
+    It runs in a copy of the context, which Python itself leaves, so that its modes are dropped even at an
+    interrupt. ``grad`` says whether the pass is recorded; by default the modes decide.
     """
     outer = MODES.get()
     if outer.running and grad is None and not outer.anomaly:
@@ -45,23 +45,23 @@ def in_a_pass(run: F) -> F:
 
 
 LOCK = threading.RLock()
-"""Held for what threads must not do at the same time: to add to ``.grad``, and to begin a history."""
+"""Held while a thread adds to ``.grad`` or makes the node of a constant."""
 
 
 def locked(run: F) -> F:
-    """Decorate a function: of all that are decorated so, one thread runs one at a time.
+    """Decorate a function so that only one thread at a time runs any of the decorated functions.
 
-    An interrupt leaves the lock free, too.
+    After an interrupt the lock is free too.
     """
 
     @functools.wraps(run)
     def alone(*args: Any) -> Any:
         if LOCK._is_owned():  # type: ignore[attr-defined]
-            return run(*args)  # inside another run, which frees it
+            return run(*args)  # inside another decorated function, which frees the lock
         try:
             with LOCK:
                 return run(*args)
-        except BaseException:  # also one that comes between the block and the release
+        except BaseException:  # also an interrupt between the block and the release
             if LOCK._is_owned():  # type: ignore[attr-defined]
                 LOCK.release()
             raise
@@ -70,14 +70,16 @@ def locked(run: F) -> F:
 
 
 class Memory:
-    """When one array was written to; shared by all leaves around it and its views."""
+    """The last write to one array; shared by all leaves around the array and its views."""
 
     __slots__ = ("_array", "_compared", "_snapshot", "_stamp", "used")
 
     def __init__(self, array: Array) -> None:
         self._array = array
         self._stamp = next(ORDER)  # the last time it is known to have changed
-        self._snapshot: tuple[int, Array] | None = None  # what a caller first took, and when
+        self._snapshot: tuple[int, Array] | None = (
+            None  # a copy from when a caller took the array, and when that was
+        )
         self._compared = 0  # the pass in which it was last compared
         self.used = 0  # the last operation that recorded it
 
@@ -87,15 +89,15 @@ class Memory:
         self._snapshot = None
 
     def exposed(self) -> None:
-        """Note that a caller takes the writeable array: what was recorded is compared in backward."""
+        """Note that a caller takes the writeable array; backward then compares it with a copy."""
         if self._snapshot is not None and self.used < self._snapshot[0]:
-            return  # nothing was recorded since: the copy there is will do
+            return  # nothing was recorded since: the copy is still right
         self.settle()
         if self.used > self._stamp:
             self._snapshot = (next(ORDER), backend.copy(self._array))
 
     def settle(self) -> None:
-        """Find out whether the array was written to since a caller took it; once in a backward pass.
+        """Find out whether the array was written to since a caller took it, at most once in a pass.
 
         On a device the host waits for the answer.
         """

@@ -1,17 +1,18 @@
 """Modes: everything that changes how an operation is recorded, in one immutable value.
 
-The value lives in one ContextVar: threads and asyncio tasks are isolated, new threads start from the
-defaults, and every change is a context manager that is undone when an exception flies through. One
-context may be entered by several threads at once, and again inside itself. No ``with`` block may span a
-``yield``; a decorator takes generators and coroutines, and is in force only while they run.
+The value lives in one ContextVar. Threads and asyncio tasks are isolated, and new threads start from the
+defaults. Every change is a context manager, which restores the modes after an exception too. Several
+threads may enter one context at once, and a context may be entered inside itself. No ``with`` block may
+span a ``yield``. A context as a decorator may be on a generator or coroutine; it is in force only while
+that runs.
 
-A signal can interrupt a ``with`` block at the moment in which it is left, before it puts the modes back:
-Python has nothing against that. Whoever goes on after a ``KeyboardInterrupt`` should let a decorator change
-the modes. It puts them back whenever the interrupt comes, and so do all functions of the framework.
+A signal can interrupt Python while it leaves a ``with`` block, before the block restores the modes. A
+program that goes on after a ``KeyboardInterrupt`` should change the modes with a decorator, which restores
+them at any interrupt. All functions of the framework do so too.
 
-Threads may record and differentiate at once, also with the same parameters: what they add to ``.grad`` is
-the sum of all contributions. They must not write to a tensor's elements, step an optimizer or set
-``requires_grad`` while others use the tensor.
+Threads may record and differentiate at once, also with the same parameters: ``.grad`` is the sum of all
+contributions. No thread may write to a tensor's elements, step an optimizer or set ``requires_grad`` while
+others use the tensor.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from .._suggestions.calls import told
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from ..errors import GraphError
 from .decorating import decorated
 
@@ -37,7 +38,7 @@ _CALLS = count(1)
 
 
 class Scope:
-    """Where in a model operations are recorded.
+    """The place in a model at which operations are recorded.
 
     Attributes
     ----------
@@ -46,13 +47,13 @@ class Scope:
     time : int or None
         The time step, counted from 0; ``-1`` is the state before the first input.
     call : int
-        Number of the module call, unique in the process: tells two calls of one module apart.
+        Number of the module call. It is unique in the process, so two calls of one module differ.
     names : dict
         ``id`` of each submodule of the outermost module → its dotted path.
     source : str
         The line of user code, under :func:`detect_anomaly`.
     step : in_step_of or None
-        The step of a recurrence that is being computed: one object for each time it is.
+        The step of a recurrence that is being computed; a new object each time.
     """
 
     __slots__ = ("call", "module", "names", "source", "step", "time")
@@ -74,7 +75,7 @@ class Scope:
         self.names = names
 
     def place(self) -> str:
-        """How messages name it: ``", in rnn.l0 at t = 3"``."""
+        """The place as text for messages: ``", in rnn.l0 at t = 3"``."""
         parts = [f"in {self.module}"] if self.module else []
         if self.time is not None:
             parts.append(f"at t = {self.time}")
@@ -90,14 +91,14 @@ class Scope:
 
 
 class PendingCheck(NamedTuple):
-    """A check of numbers on a device, which the host has not looked at yet.
+    """A check of numbers on a device that the host has not read yet.
 
     Attributes
     ----------
     values : sequence of arrays
-        What has to be read.
+        The arrays to read.
     judge : callable
-        Given these on the host, it raises what is wrong.
+        It takes these on the host and raises if they are wrong.
     """
 
     values: Sequence[Array]
@@ -107,9 +108,9 @@ class PendingCheck(NamedTuple):
 class Modes:
     """Everything that changes how an operation is recorded: one immutable value in one ContextVar.
 
-    ``context`` is what made it so, and ``outer`` the modes outside of that. ``running`` is the number of
-    the backward pass that is running; 0 if there is none. ``interventions`` are the gates of recurrent
-    layers that are set, see :mod:`.intervening`.
+    ``context`` is the context manager that made these modes, and ``outer`` are the modes outside it.
+    ``running`` is the number of the backward pass that is running; 0 if there is none. ``interventions``
+    are the gates of recurrent layers that are set, see :mod:`.intervening`.
     """
 
     # fmt: off
@@ -130,8 +131,8 @@ class Modes:
         self.interventions: tuple[Any, ...] = ()
 
     def twin(self) -> Modes:
-        """A copy of the modes, for a context to change before they are in force."""
-        twin = Modes.__new__(Modes)  # what is to be done for every pass and every call of a module
+        """A copy of the modes, which a context changes before it is in force."""
+        twin = Modes.__new__(Modes)  # every pass and every call of a module makes one: keep it fast
         twin.grad = self.grad
         twin.device = self.device
         twin.scope = self.scope
@@ -151,9 +152,9 @@ MODES: ContextVar[Modes] = ContextVar(
 
 
 def modes_kept(function: F) -> F:
-    """Decorate a function that enters contexts: the modes are put back after every exception.
+    """Decorate a function that enters contexts, so that the modes are restored after every exception.
 
-    That includes an interrupt that comes as a ``with`` block is left, before the block can do it.
+    That includes an interrupt that comes while a ``with`` block is left, before the block restores them.
     """
 
     @functools.wraps(function)
@@ -169,16 +170,17 @@ def modes_kept(function: F) -> F:
 
 
 class ModeContext(ABC):
-    """A context manager that changes the modes and puts them back, whatever happens inside.
+    """A context manager that changes the modes and restores them, whatever happens inside.
 
-    What is to be put back stands in the modes, which each thread and task has for itself, and not here.
+    It stores nothing itself. The modes to restore are in the modes inside, which each thread and task has
+    for itself.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def change(self, modes: Modes) -> None:
-        """Set what differs inside, in a twin of the modes outside."""
+        """Set what differs inside, in a copy of the modes outside."""
 
     def __enter__(self) -> Self:
         outer = MODES.get()
@@ -210,11 +212,11 @@ class ModeContext(ABC):
 
     @property
     def name(self) -> str:
-        """What it is called in ``tg``."""
+        """Its name in ``tg``."""
         return type(self).__name__
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function inside; the modes are put back whenever an interrupt comes."""
+        """Call a function inside; the modes are restored at any interrupt."""
         before = MODES.get()
         try:
             with self:
@@ -224,7 +226,7 @@ class ModeContext(ABC):
             raise
 
     def __call__(self, function: F) -> F:
-        """Decorate a function, generator or coroutine: it runs inside."""
+        """Decorate a function, generator or coroutine, so that it runs inside."""
         return decorated(self, function)
 
 
@@ -238,7 +240,7 @@ class grad_mode(ModeContext):  # noqa: N801 - used like a keyword
 
     @property
     def name(self) -> str:
-        """What it is called in ``tg``."""
+        """Its name in ``tg``."""
         return "enable_grad" if self._grad else "no_grad"
 
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
@@ -250,12 +252,12 @@ def no_grad() -> grad_mode: ...
 @overload
 def no_grad(function: F) -> F: ...
 def no_grad(function: Any = None) -> Any:
-    """Context in which nothing is recorded: results do not require grad. Also a decorator.
+    """Context, or decorator, in which nothing is recorded: results do not require grad.
 
     Parameters
     ----------
     function : callable, optional
-        What ``@tg.no_grad`` without parentheses decorates: a function, generator or coroutine.
+        The function, generator or coroutine, where ``@tg.no_grad`` is written without parentheses.
 
     Examples
     --------
@@ -285,7 +287,7 @@ def enable_grad(function: Any = None) -> Any:
 
 
 def default_device(device: str | None = None) -> str:
-    """``device`` itself, or the one in force if it is None."""
+    """``device``, or the default device if it is None."""
     return MODES.get().device if device is None else device
 
 
@@ -294,10 +296,10 @@ class detect_anomaly(ModeContext):  # noqa: N801 - used like a keyword
 
     It is a decorator too, with or without parentheses.
 
-    An infinity that an operand (backward: the cotangent) already holds is passed on without complaint:
-    a score of −∞ means "impossible", and ``softmax`` takes it. The error names the operation, its
-    place in the model and time step, the shapes and the line of user code. Slow: every result and every
-    cotangent is looked at, and every call's line is kept.
+    An infinity that an operand already holds (in backward: the cotangent) is passed on: a score of −∞
+    means "impossible", and ``softmax`` takes it. The error names the operation, its place in the model
+    and time step, the shapes and the line of user code. The context is slow, because it reads every
+    result and every cotangent, and stores the line of every call.
 
     Raises
     ------
@@ -318,7 +320,7 @@ class detect_anomaly(ModeContext):  # noqa: N801 - used like a keyword
 
     @told
     def __new__(cls, function: Any = None) -> Any:
-        """Make the context, or decorate the function that stands where one may."""
+        """Make the context, or decorate a function."""
         context = super().__new__(cls)
         return context if function is None else context(function)
 
@@ -329,7 +331,7 @@ class detect_anomaly(ModeContext):  # noqa: N801 - used like a keyword
 class use_device(ModeContext):  # noqa: N801 - used like a keyword
     """Make ``device`` the one that new tensors are created on.
 
-    Takes effect at once; as a context manager it also puts the previous device back.
+    It takes effect at once. As a context manager it also restores the previous device.
 
     Parameters
     ----------
@@ -339,9 +341,9 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
     Raises
     ------
     DeviceError
-        No such device; the message says what is missing.
+        There is no such device; the message says what is missing.
     MissingDependencyError
-        A CUDA device without CuPy; the message names the command that installs it.
+        CuPy is not installed; the message names the command that installs it.
 
     Examples
     --------
@@ -357,7 +359,7 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
     def __init__(self, device: str) -> None:
         self._device = backend.check_device(device)
         self._before = MODES.get()
-        self._begun = self._before.twin()  # from here on; a ``with`` then only promises to undo it
+        self._begun = self._before.twin()  # in force from here on; a ``with`` only undoes it
         self.change(self._begun)
         MODES.set(self._begun)
 
@@ -371,9 +373,9 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
 
 
 def record_at(scope: Scope) -> None:
-    """Record at another place until the running pass ends, which puts the modes back.
+    """Record at another place until the running backward pass ends, which restores the modes.
 
-    What is recorded of a derivative is not part of the step of a recurrence.
+    The record of a derivative is not part of a recurrence's step.
     """
     modes = MODES.get().twin()
     modes.scope = Scope(scope.module, scope.time, scope.call, scope.names, scope.source)
@@ -381,7 +383,7 @@ def record_at(scope: Scope) -> None:
 
 
 class recording_as(ModeContext):  # noqa: N801 - used like a keyword
-    """Record what runs inside where and when ``modes`` were in force."""
+    """Record operations inside at the place, time step and device of ``modes``."""
 
     __slots__ = ("_modes",)
 
@@ -394,7 +396,7 @@ class recording_as(ModeContext):  # noqa: N801 - used like a keyword
 
 
 class unwatched(ModeContext):  # noqa: N801 - used like a keyword
-    """Look for no anomalies inside: what stands for arrays there has no numbers."""
+    """Do not look for anomalies inside, where symbols without numbers are in the place of arrays."""
 
     __slots__ = ()
 
@@ -426,7 +428,7 @@ class at_time(ModeContext):  # noqa: N801 - used like a keyword
     __slots__ = ("_time",)
 
     def __init__(self, time: int) -> None:
-        self._time = operator.index(time)  # of Python's int: a narrower type would wrap around
+        self._time = operator.index(time)  # an int: a narrower type would wrap around
 
     def change(self, modes: Modes) -> None:  # noqa: D102 - documented by the base
         modes.scope = modes.scope.at(self._time)
@@ -448,8 +450,8 @@ class in_step_of(ModeContext):  # noqa: N801 - used like a keyword
 class deferred_checks(ModeContext):  # noqa: N801 - used like a keyword
     """Append the checks of indices on a device to a list, instead of waiting for each of them.
 
-    CuPy wraps an index out of range around, so nothing is harmed before the checks are read. Whoever opens
-    the context has to read them, all in one transfer, and to let them judge.
+    CuPy wraps an index that is out of range, so nothing breaks before the checks are read. The code that
+    opens the context must read them, all in one transfer, and call their ``judge``.
     """
 
     __slots__ = ("_pending",)

@@ -1,4 +1,4 @@
-"""What an operation takes beside Tensors: numbers and arrays. What is said of anything else."""
+"""Operands that are not Tensors: numbers and arrays are read, and errors explain what cannot be read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from .modes import MODES
 
 
 def as_array(x: Any) -> Array:
-    """The array behind an operand that is not a Tensor; a NumPy scalar becomes a Python number.
+    """The array behind an operand that is not a Tensor.
 
-    So does a 0-d array, which NumPy makes of a scalar on the left of a comparison. A list stays one.
+    A NumPy scalar becomes a Python number. So does a 0-d array, because NumPy makes one from a scalar on
+    the left of a comparison. A list stays a list.
     """
     if isinstance(x, np.ndarray):
         x = plain_array(x)
@@ -34,29 +35,29 @@ def as_array(x: Any) -> Array:
 
 
 _LONG = "gG"
-"""Types of which Python has no numbers."""
+"""Codes of NumPy's long types, which Python's numbers cannot hold."""
 
 
 def plain_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A NumPy array of numbers that has NumPy's own operators."""
+    """A NumPy array of numbers as a plain ``ndarray``; subclasses with other operators are refused."""
     if x.dtype.kind not in "biufc":
         raise DTypeError(f"an array of dtype {x.dtype} is not numeric")
     if type(x) is np.ndarray:
         return x
     if isinstance(x, np.matrix) or np.ma.is_masked(x):
         refuse_subclass(x)
-    return np.asarray(x)  # subclasses bring operators of their own
+    return np.asarray(x)
 
 
 _SUBCLASSES = {
     np.matrix: "use np.asarray(m), and @ where its * is meant",
     np.ma.MaskedArray: "its mask would be lost: use m.filled(0), and tg.where with the mask",
 }
-"""Arrays whose operators mean something else than ours, and what to use."""
+"""Subclasses whose operators mean something else, and what to use instead."""
 
 
 def refuse_subclass(x: Any, prefix: str = "") -> None:
-    """Raise DTypeError for an array whose operators mean something else than ours."""
+    """Raise DTypeError for a subclass whose operators mean something else."""
     for kind, remedy in _SUBCLASSES.items():
         if isinstance(x, kind):
             raise DTypeError(f"{prefix}a {kind.__name__} beside a Tensor; {remedy}")
@@ -65,15 +66,15 @@ def refuse_subclass(x: Any, prefix: str = "") -> None:
 REFUSALS = (
     ValueError, TypeError, IndexError, OverflowError, DeviceError, GraphError, ImportError
 )  # fmt: skip
-"""What a library raises of operands it cannot take, or where one of CUDA's own is missing."""
+"""The errors that a library raises for operands it cannot take, or if a CUDA library is missing."""
 
 
-def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> TinygradError:
-    """The framework's error for what ``op`` raised; ``needs`` is the remedy where shapes are wrong."""
+def explain(op: str, arrays: list[Any], error: Exception, requirement: str = "") -> TinygradError:
+    """The framework's error for what ``op`` raised; ``requirement`` says which operands it takes."""
     place = MODES.get().scope.place()
-    if isinstance(error, TinygradError):  # operands of two libraries, or that are no operands
+    if isinstance(error, TinygradError):
         return type(error)(f"{op}{place}: {error}")
-    if isinstance(error, ImportError):  # CuPy loads some of CUDA's libraries when they are needed
+    if isinstance(error, ImportError):  # CuPy loads some CUDA libraries late
         return unusable(error)
     described = " and ".join(
         f"{tuple(a.shape)} {a.dtype}" if hasattr(a, "dtype") else brief(a) for a in arrays[:4]
@@ -81,4 +82,4 @@ def explain(op: str, arrays: list[Any], error: Exception, needs: str = "") -> Ti
     taken = f"{op}: cannot take {described}{place}"
     if isinstance(error, (TypeError, OverflowError)) or "Integers to negative" in str(error):
         return DTypeError(f"{taken}: {error}")
-    return ShapeError(f"{taken}: {needs} ({error})" if needs else f"{taken}: {error}")
+    return ShapeError(f"{taken}: {requirement} ({error})" if requirement else f"{taken}: {error}")

@@ -1,7 +1,7 @@
-"""Recording: the nodes of a graph and ``apply``, which makes them.
+"""The nodes of a graph, and ``apply``, which runs a primitive and records it.
 
 A :class:`Node` is one application of a primitive. It points to the nodes of its inputs and never to the
-Tensor of its own output, so graphs hold no reference cycles and die with the last Tensor of them.
+Tensor of its own output. Graphs therefore have no reference cycles, and are freed with their last Tensor.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..arrays import backend
-from ..arrays.backend import NUMPY, SCALARS, Array
+from ..arrays.namespaces import NUMPY, SCALARS, Array
 from ..errors import DTypeError, InPlaceError
 from ..primitives import Primitive
 from . import anomaly
@@ -35,9 +35,9 @@ class Node:
     primitive : Primitive or None
         The operation; None for a :class:`Leaf`.
     inputs : tuple of Node and number, or None
-        What it was applied to. None once the graph was freed.
+        The operands. None once the graph was freed.
     value : array or None
-        The output. None once the graph was freed.
+        The result. None once the graph was freed.
     params : dict
         The operation's parameters, such as ``axis``.
     order : int
@@ -47,13 +47,13 @@ class Node:
     marks : tuple of Mark
         The names it was given.
     keeps_grad : bool
-        Whether backward passes add the gradient up in ``grad``: always for a leaf.
+        Whether backward passes add the gradient to ``grad``. It is True for every leaf.
     grad : Tensor or None
-        What they have added up.
+        The sum of these gradients.
     memory : Memory or None
-        The history of the array in a leaf, which its views have too.
-    saved : object
-        What the forward left for the rules, of a primitive that keeps something.
+        The history of writes to the array, for a leaf and for its views.
+    residuals : object
+        What the forward saved for the derivative rules; None for most primitives.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class Node:
     )
     requires_grad = True
     memory: Memory | None = None
-    saved: Any = None
+    residuals: Any = None
 
     def __init__(
         self,
@@ -90,23 +90,23 @@ class Node:
         self.keeps_grad = False
 
     def again(self, inputs: tuple[Node | complex, ...]) -> Node:
-        """Return a record of the operation on other inputs, around the same value."""
+        """Return a node of the same operation and value with other inputs."""
         self.check_inputs()
         twin = type(self)(self.primitive, inputs, self.value, self.params, self.scope)
         twin.marks = self.marks
         return twin
 
     def free(self) -> None:
-        """Drop the arrays; a later backward pass through this node says so."""
+        """Drop the arrays; a later backward pass through this node raises an error."""
         self.inputs = self.value = None
 
     @property
     def op(self) -> str:
-        """Name of the operation; ``"leaf"`` for a tensor no operation made."""
+        """Name of the operation; ``"leaf"`` for a tensor that no operation made."""
         return self.primitive.name if self.primitive is not None else "leaf"
 
     def place(self) -> str:
-        """Where in the model this node was made, for messages: ``", in rnn.l0 at t = 3"``."""
+        """The place in the model for messages: ``", in rnn.l0 at t = 3"``."""
         return self.scope.place()
 
     def check_inputs(self) -> None:
@@ -125,32 +125,35 @@ class Node:
             )
 
     def label(self) -> str:
-        """What to call it in a message."""
+        """Its name for messages."""
         return f"(a view of {self.known_name() or 'a tensor'} made by {self.op})"
 
     def known_name(self) -> str:
-        """The name of the parameter that it is, or is a view of; else empty."""
+        """The name of the parameter that the node is, or is a view of; empty if there is none."""
         node = self
         while node.memory is not None and node.inputs:
             node = node.inputs[0]  # type: ignore[assignment]
         return node.name if isinstance(node, Leaf) else ""
 
 
-class Holding(Node):
-    """A node that holds more than most do: the history of its memory, or what its forward saved."""
+class ExtendedNode(Node):
+    """A node with two more fields, for views and for primitives that save residuals.
 
-    __slots__ = ("memory", "saved")
+    Most nodes need neither, so that they stay small and quick to make.
+    """
+
+    __slots__ = ("memory", "residuals")
 
     def again(self, inputs: tuple[Node | complex, ...]) -> Node:
-        """Return a record of the operation on other inputs, around the same value."""
+        """Return a node of the same operation and value with other inputs."""
         twin: Any = super().again(inputs)
-        twin.memory, twin.saved = self.memory, self.saved
+        twin.memory, twin.residuals = self.memory, self.residuals
         return twin
 
     def free(self) -> None:
-        """Drop the arrays; a later backward pass through this node says so."""
+        """Drop the arrays; a later backward pass through this node raises an error."""
         super().free()
-        self.saved = None
+        self.residuals = None
 
 
 class Leaf(Node):
@@ -161,9 +164,9 @@ class Leaf(Node):
     requires_grad : bool
         Whether gradients are computed for it.
     name : str
-        The parameter's dotted path, as its module last used it.
+        The dotted path of the parameter in the module that last used it.
     frozen : bool
-        Whether a graph has the array as a result, so that it is not to be written to at all.
+        Whether the array is a recorded result, which must not be written to.
     """
 
     __slots__ = ("frozen", "memory", "name", "requires_grad")
@@ -184,7 +187,7 @@ class Leaf(Node):
         self.memory = Memory(value) if memory is None else memory
 
     def label(self) -> str:
-        """What to call it in a message."""
+        """Its name for messages."""
         return self.name or "tensor"
 
 
@@ -197,13 +200,13 @@ _tensor_type: type[Tensor]
 
 
 def set_tensor_type(kind: type[Tensor]) -> None:
-    """Tell the engine which class its results are made with (called once, where it is defined)."""
+    """Set the class of results. The module that defines the class calls it once."""
     global _tensor_type
     _tensor_type = kind
 
 
 def tensor_functions() -> Any:
-    """The namespace of Tensors: :mod:`tinygrad182.tensors.functions`, which registers itself."""
+    """The namespace of Tensors: the module :mod:`tinygrad182.tensors.functions`, which registers itself."""
     return backend.NAMESPACES[_tensor_type]
 
 
@@ -218,33 +221,33 @@ def needs_grad(x: Any) -> TypeGuard[Tensor]:
 
 
 def wrap(value: Array, node: Node | None = None) -> Tensor:
-    """A Tensor around an array, sharing its memory."""
+    """A Tensor that shares the memory of an array."""
     tensor = _new(_tensor_type)
     tensor._data, tensor._node = value, node
     return tensor
 
 
-_new: Any = object.__new__  # Tensor(...) itself refuses: it sends people to tg.tensor
+_new: Any = object.__new__  # calling Tensor(...) raises: users call tg.tensor
 
 
 def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
-    """Run a primitive and record it, if any operand requires grad.
+    """Run a primitive, and record it if any operand requires grad.
 
     Parameters
     ----------
     primitive : Primitive
     *operands : Tensor, array or number
-        Numbers stay weak: they take the dtype of what they meet, and so do those in a list, which is an
-        array on the device of the others. Arrays are copied when recorded.
+        A number takes the dtype of the other operands. A list becomes an array on their device; its
+        numbers take their dtype too. Arrays are copied when they are recorded.
     **params
         The primitive's parameters.
 
     Raises
     ------
     ShapeError, DTypeError
-        Operands the operation cannot take; the message names it, their shapes and the place.
+        The operation cannot take the operands; the message names it, their shapes and the place.
     DeviceError
-        Operands on different devices.
+        The operands are on different devices.
 
     Examples
     --------
@@ -255,14 +258,14 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
     modes = MODES.get()
     arrays: list[Any] = []
     inputs: list[Any] = []
-    tracked = begins = away = False
+    requires_grad = without_node = away = False
     for x in operands:
         if isinstance(x, _tensor_type):
             array, node = x._data, x._node
             if node is None:
-                begins = True
+                without_node = True
             elif node.requires_grad:
-                tracked = True
+                requires_grad = True
             if type(array) is not ndarray:
                 away = True
         elif type(x) in SCALARS:
@@ -273,23 +276,23 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         else:
             array = _explained(primitive, as_array, x, operands)
             node = array if type(array) in SCALARS else None
-            begins = away = True
+            without_node = away = True
         arrays.append(array)
         inputs.append(node)
-    recorded = tracked and modes.grad
-    keeps = recorded and primitive.keeps is not None
-    forward: Any = primitive.keeps if keeps else primitive.forward
+    recorded = requires_grad and modes.grad
+    saves = recorded and primitive.forward_with_residuals is not None
+    forward: Any = primitive.forward_with_residuals if saves else primitive.forward
     try:
         if away:
             value = _run_away(forward, arrays, params)
         else:
             value = forward(NUMPY, *arrays, **params) if params else forward(NUMPY, *arrays)
     except REFUSALS as error:
-        raise explain(primitive.name, arrays, error, primitive.needs) from error
-    saved = None
+        raise explain(primitive.name, arrays, error, primitive.requirement) from error
+    residuals = None
     if type(value) is not ndarray:
-        if keeps:
-            value, saved = value
+        if saves:
+            value, residuals = value
         if isinstance(value, np.generic):  # NumPy's 0-d results
             value = np.asarray(value)
         elif not backend.is_array(value):
@@ -297,32 +300,32 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
             raise DTypeError(f"{primitive.name}{modes.scope.place()}: the forward {found}")
     scope = modes.scope
     if modes.anomaly:
-        if not scope.source:  # that of the operation whose derivative this is
+        if not scope.source:  # in a backward pass it is the line of the forward
             scope = scope.called_from(anomaly.user_line())
         anomaly.check_result(primitive.name, scope.place(), scope.source, value, arrays)
     if not recorded:
         return share(value, operands[0]) if primitive.view else wrap(value)
-    if begins:  # what has no history begins one
+    if without_node:  # constants get a node when they are first recorded
         for i, x in enumerate(operands):
             if inputs[i] is None:
                 inputs[i] = node_of(x if is_tensor(x) else arrays[i])
-    return record(primitive, tuple(inputs), value, params, scope, saved)
+    return record(primitive, tuple(inputs), value, params, scope, residuals)
 
 
 def _run_away(forward: Any, arrays: list[Any], params: dict[str, Any]) -> Any:
-    """The result where an operand is not a Tensor of the host: its library and device are found out."""
+    """The result of a forward where an operand may belong to another library than NumPy."""
     xp = backend.namespace(*arrays)
     with xp.on(next((a for a in arrays if type(a) not in SCALARS), None)):
         return forward(xp, *arrays, **params)
 
 
 def _explained(primitive: Primitive, read: Any, x: Any, operands: Any) -> Any:
-    """What ``read`` makes of one of the operands; an error is told as one of the operation."""
+    """Return ``read(x)`` for an operand ``x``; an error names the operation."""
     try:
         return read(x)
     except REFUSALS as error:
         shown = [x._data if is_tensor(x) else x for x in operands]
-        raise explain(primitive.name, shown, error, primitive.needs) from error
+        raise explain(primitive.name, shown, error, primitive.requirement) from error
 
 
 def record(
@@ -331,16 +334,17 @@ def record(
     value: Array,
     params: dict[str, Any],
     scope: Scope,
-    saved: Any = None,
+    residuals: Any = None,
 ) -> Tensor:
-    """Make the node of a result, and the result."""
-    if primitive.view or saved is not None:
-        node: Any = Holding(primitive, inputs, value, params or _NO_PARAMS, scope)
-        node.memory, node.saved = inputs[0].memory if primitive.view else None, saved
+    """Make the node of a result, and the Tensor around both."""
+    if primitive.view or residuals is not None:
+        node: Any = ExtendedNode(primitive, inputs, value, params or _NO_PARAMS, scope)
+        node.memory = inputs[0].memory if primitive.view else None
+        node.residuals = residuals
     else:
         node = Node(primitive, inputs, value, params or _NO_PARAMS, scope)
     for x in inputs:
-        # a plain node has no memory of its own
+        # type Node itself never has a memory
         if type(x) is not Node and isinstance(x, Node) and x.memory is not None:
             x.memory.used = node.order
     tensor = _new(_tensor_type)
@@ -349,14 +353,14 @@ def record(
 
 
 def now() -> int:
-    """A sequence number: larger than those of all nodes there are."""
+    """A new sequence number, larger than those of all nodes."""
     return next(ORDER)
 
 
 def share(value: Array, source: Any) -> Tensor:
-    """A tensor around memory that ``source`` has too: a write to one is noticed for both.
+    """A tensor around memory that it shares with ``source``: a write to one is noticed for both.
 
-    What a graph has recorded as a result is not to be written to at all.
+    The memory of a recorded result must not be written to.
     """
     if not isinstance(source, _tensor_type):
         return wrap(value)
@@ -366,15 +370,15 @@ def share(value: Array, source: Any) -> Tensor:
 
 
 def node_of(x: Any) -> Node:
-    """The node of a Tensor, made on demand for a constant; a raw array is copied into one."""
+    """The node of a Tensor, which is made now if it has none; an array is copied into a new leaf."""
     if not isinstance(x, _tensor_type):
         return Leaf(backend.copy(x))
     if x._node is None:
-        _begin_history(x)
+        _make_leaf(x)
     return x._node  # type: ignore[return-value]
 
 
 @locked
-def _begin_history(x: Tensor) -> None:
-    if x._node is None:  # two threads must not give it two
+def _make_leaf(x: Tensor) -> None:
+    if x._node is None:  # another thread may have made it meanwhile
         x._node = Leaf(x._data)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import Array, namespace
+from ..arrays.namespaces import Array, namespace
 from .powers import (
     NOTHING,
     Carry,

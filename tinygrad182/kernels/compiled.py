@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from . import objects, tiles
 from .arrays import Deltas, Ends
 from .arrays import crossed as crossed_by_blas

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from . import cuda_c
 from .arrays import Deltas, at_powers, crossed, exponents
 from .powers import times_rows

@@ -41,7 +41,7 @@ def functions(name: str, made_from: str, write: Callable[[], Any], exported: Seq
     key = hashlib.sha256(repr((name, made_from, made_for, made_by)).encode()).hexdigest()[:20]
     if key not in _LOADED:
         file = f"loops.{key}.o"
-        code = _caches.kept(file) or _made(file, name, write)
+        code = _caches.read_cached(file) or _made(file, name, write)
         _LOADED[key] = _linked(key, code, exported)
     return _LOADED[key]
 
@@ -53,7 +53,7 @@ _LOADED: dict[str, Any] = {}
 def _made(file: str, name: str, write: Callable[[], Any]) -> bytes:
     _say(f"compiling the loops of {name} ...")
     code = _compiled(str(write()))
-    _caches.keep(file, code)
+    _caches.write_cached(file, code)
     return code
 
 

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 
 NOTHING = -(1 << 40)
 """The power of a row of zeros."""

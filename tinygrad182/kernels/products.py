@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from . import loops
 from .arrays import Deltas, of_gates, with_ones
 from .powers import NOTHING, largest_exponent, or_zero, power, power_of_two, times_rows

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ..arrays.backend import NUMPY
+from ..arrays.namespaces import NUMPY
 from ..primitives import PRIMITIVES, Primitive
 
 Key = tuple[str, int]

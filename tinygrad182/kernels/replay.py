@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import Array, Namespace
+from ..arrays.namespaces import Array, Namespace
 from .program import MASKS, Key, Listing, Register, evaluate
 
 EVERY = slice(None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .._suggestions.calls import Told, explain_call, told, unknown_name
 from .._suggestions.torch_names import MODULE
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from ..engine.autodiff import set_grads
 from ..engine.host import convert
 from ..engine.memory import Memory

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._numbers import check_number
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from ..engine.anomaly import user_place
 from ..engine.marks import mark, marked
 from ..engine.modes import MODES, in_step_of, modes_kept, scope
@@ -21,7 +21,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..primitives import PRIMITIVES
 from ..recurrence.intervening import intervened
 from ..recurrence.scans import Scan
-from ..recurrence.unrolling import State, followed, run_steps
+from ..recurrence.unrolling import State, run_steps, with_recorded_state
 from ..tensors import functions
 from ..tensors.creation import sizes_of
 from ..tensors.functions import concat, matmul, stack, swapaxes
@@ -492,7 +492,7 @@ class RecurrentLayer(Recurrent):
         else:
             state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
         if ends is not None and ends.any_empty:  # the last state of those is the initial one
-            state = tuple(followed(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
+            state = tuple(with_recorded_state(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
         initial = state
         every: State = ()
         final: State | None = None

@@ -1,4 +1,7 @@
-"""Every operation beside its derivative, one family a file; :data:`PRIMITIVES` is the table of all."""
+"""The primitives: every operation beside its derivative, one family in each file.
+
+:data:`PRIMITIVES` is the table of all of them.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Selecting elements and adding them back, each the other's derivative.
+"""Selecting elements (``index``) and adding them back (``scatter_add``): each is the other's derivative.
 
-A key is a tuple of integers, slices and None, with the mark ``ARRAY`` where an integer array stands;
-the arrays themselves are inputs, so that their library and device are checked like any operand's.
-Arrays stand side by side in a key (``functions.index`` sees to that), so a key keeps its meaning
-behind extra leading axes.
+A key is a tuple of integers, slices and None, with the mark ``ARRAY`` in the place of each integer array.
+The arrays themselves are inputs of the primitive, so that their library and device are checked.
+``functions.index`` puts all arrays of a key side by side, so a key means the same behind leading axes.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..arrays.backend import Array, Key, Namespace
+from ..arrays.namespaces import Array, Key, Namespace
 from .primitive import Tangents, define
 
 
@@ -26,7 +25,7 @@ ARRAY = _ArrayMark()
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A cotangent of part of an array: the engine adds it into one buffer, never into dense zeros."""
+    """The cotangent of a part of an array. The engine adds all of them into one buffer."""
 
     key: Key
     arrays: tuple[Array, ...]
@@ -35,7 +34,7 @@ class Slice:
 
 
 def fill(key: Key, arrays: tuple[Array, ...]) -> Key:
-    """Put the arrays where the key has its marks."""
+    """Replace the marks in a key by the arrays."""
     if not arrays:
         return key
     remaining = iter(arrays)
@@ -62,7 +61,7 @@ def index_jvp(
 def scatter_add(
     xp: Namespace, *operands: Array, shape: tuple[int, ...], dtype: Any, keys: tuple[Key, ...]
 ) -> Array:
-    """Zeros of ``shape`` to which values are added at keys; ``operands``: each value, then its arrays."""
+    """Zeros to which each value is added at its key; ``operands`` are each value followed by its arrays."""
     items = [(fill(key, arrays), value) for key, value, arrays in _items(operands, keys)]
     return xp.scatter_add(shape, dtype, items)
 
@@ -121,6 +120,6 @@ define(
     all_inputs=index_vjp,
     jvp=index_jvp,
     view=True,
-    needs="at most one index per axis, and index arrays must broadcast against each other",
+    requirement="at most one index per axis, and index arrays must broadcast against each other",
 )
 define(scatter_add, all_inputs=scatter_add_vjp, jvp=scatter_add_jvp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..arrays.backend import Array, Namespace
+from ..arrays.namespaces import Array, Namespace
 from .primitive import define
 
 
@@ -18,7 +18,9 @@ def matmul_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array
 
 
 def matmul_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
-    if b.ndim == 2 < a.ndim:  # one matrix shared by a batch: one product instead of a batch to sum
+    if (
+        b.ndim == 2 < a.ndim
+    ):  # a batch shares b: one product instead of one for each element of the batch
         lead = g.shape[: g.ndim - y.ndim]
         a = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
         g = xp.reshape(g, (*lead, a.shape[0], g.shape[-1]))
@@ -28,7 +30,7 @@ def matmul_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array
 def einsum(xp: Namespace, *operands: Array, subscripts: str) -> Array:
     """Einstein sum; ``subscripts`` is explicit: letters only, an arrow, a letter per axis."""
     y = xp.einsum(subscripts, *operands)
-    return y if len(operands) > 1 else y * 1  # of one operand it may be a view
+    return y if len(operands) > 1 else y * 1  # with one operand, y may be a view of it
 
 
 def einsum_vjp(
@@ -51,7 +53,10 @@ def _einsum_vjp_one(
     operands: tuple[Array, ...],
     i: int,
 ) -> Array:
-    """Contract ``g`` with the other operands; what nothing else carries is met by ones and eyes."""
+    """Contract ``g`` with the other operands.
+
+    An axis that only this operand has is met by ones, and a diagonal by an identity matrix.
+    """
     x, term = operands[i], inputs[i]
     names = [lead + out, *inputs[:i], *inputs[i + 1 :]]
     arrays = [g, *operands[:i], *operands[i + 1 :]]
@@ -64,7 +69,7 @@ def _einsum_vjp_one(
             arrays.append(xp.eye_like(x.shape[axis], g))
             letter = twin
         target += letter
-    if not set(target) <= set("".join(names)):  # summed within this operand alone
+    if not set(target) <= set("".join(names)):  # an axis that only this operand has
         names.append(target)
         arrays.append(xp.ones_like(x))
     return xp.einsum(",".join(names) + "->" + lead + target, *arrays)
@@ -82,12 +87,12 @@ define(
     matmul_vjp_b,
     jvp="multilinear",
     broadcasts=True,
-    needs="the last axis of the first operand must equal the second-to-last of the second, "
+    requirement="the last axis of the first operand must equal the second-to-last of the second, "
     "and the axes before them must broadcast",
 )
 define(
     einsum,
     jvp="multilinear",
     all_inputs=einsum_vjp,
-    needs="a letter must name the same size wherever it stands, and the output's letters must be inputs'",
+    requirement="a letter must name one size, and the output's letters must be among the inputs'",
 )

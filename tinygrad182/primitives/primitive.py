@@ -1,4 +1,4 @@
-"""What a primitive is: one operation with its derivative, and the table all of them stand in."""
+"""The class of a primitive, which is one operation with its derivative, and the table of all primitives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from ..errors import DTypeError, ShapeError
 
 Rule = Callable[..., Any]
@@ -19,43 +19,47 @@ class Primitive:
 
     A rule gets the namespace ``xp`` of its operands first. Given arrays, ``xp`` is the array library;
     given Tensors, it is the framework's own functions, so that the rule is recorded and can be
-    differentiated again. Rules are one expression: the engine un-broadcasts, casts and accumulates.
+    differentiated again. A rule is one expression, because the engine sums over broadcast axes, casts
+    and accumulates.
 
     Attributes
     ----------
     name : str
         The operation's name in ``tg``, in graphs and in error messages.
     forward : callable
-        ``forward(xp, *inputs, **params) -> y``. Complex-safe: no conjugate, masks from the real part.
+        ``forward(xp, *inputs, **params) -> y``. It must be safe for complex steps: it takes no conjugate,
+        and masks come from the real part.
     vjp : tuple of callable or None, or callable
         A tuple holds one rule per input, ``rule(xp, g, y, *inputs, **params) -> cotangent``, or None
         for an input that has no derivative (a mask, an index). A single callable returns the tuple
         of all cotangents, for a primitive of any number of inputs. ``g`` has the shape of ``y``; with
         ``leading_axes=True`` it may have further axes in front: ``lead = g.shape[: g.ndim - y.ndim]``.
     jvp : {"elementwise", "linear", "multilinear", "definition"} or callable
-        How tangents are pushed forward. ``"elementwise"``: by the VJP, whose Jacobian is diagonal;
-        ``"linear"``: by the forward, in all inputs together; ``"multilinear"``: by the forward, in
-        one input at a time; ``"definition"``: through the definition. A callable is
-        ``rule(xp, tangents, y, *inputs, **params) -> tangent``, None for zeros.
+        How tangents are pushed forward. ``"elementwise"``: by the VJP, because the Jacobian is
+        diagonal. ``"linear"``: by the forward, applied to the tangents of all inputs.
+        ``"multilinear"``: by the forward, applied to one tangent at a time. ``"definition"``: through
+        the definition. A callable is ``rule(xp, tangents, y, *inputs, **params) -> tangent``; a
+        tangent of zeros may be None.
     broadcasts : bool
         Whether inputs are broadcast against each other, so that cotangents must be summed back.
     view : bool
         Whether the result may share memory with the first input.
-    needs : str
-        What the shapes must satisfy: the remedy shown when the forward fails.
+    requirement : str
+        What the operands must satisfy, as text: the error shows it when the forward fails.
     definition : callable, optional
-        ``definition(xp, *inputs, **params) -> y``: the composition that the primitive is another form of.
-        It is differentiated in place of the rules wherever these have no form: on Tensors, and on
-        libraries without loops of their own.
-    keeps : callable, optional
-        ``keeps(xp, *inputs, **params) -> (y, saved)``: the forward, and what it leaves for the rules,
-        which get it as ``saved``, and as ``needed`` which of the inputs' cotangents are wanted.
+        ``definition(xp, *inputs, **params) -> y``: the composition of other primitives that computes
+        the same result. It is differentiated instead of the rules where these cannot run: on Tensors,
+        and on libraries without loops of their own.
+    forward_with_residuals : callable, optional
+        ``forward_with_residuals(xp, *inputs, **params) -> (y, residuals)``: the forward that runs when
+        it is recorded. Its rule gets two further arguments: ``residuals``, and ``needs_grad``, which
+        says for each input whether its cotangent is wanted.
     leading_axes : bool
         Whether the rules take several cotangents at once, on extra axes in front. By default they are
         called once for each cotangent, which is right for every rule. A training step has one cotangent
-        and is as fast either way; ``jacobian``, ``hessian`` and the inspector's views that send many back
-        together (``state_grad_matrix``, ``step_jacobians``) are slower by the calls. Pass True to promise
-        that the rules index from the last axis, such as ``g[..., 0, :]``, or not at all.
+        and is as fast either way. ``jacobian``, ``hessian`` and the inspector's views that send back many
+        cotangents together (``state_grad_matrix``, ``step_jacobians``) are slower then. Pass True if the
+        rules index from the last axis, such as ``g[..., 0, :]``, or do not index.
 
     Examples
     --------
@@ -78,16 +82,16 @@ class Primitive:
     jvp: Literal["elementwise", "linear", "multilinear", "definition"] | Rule
     broadcasts: bool = False
     view: bool = False
-    needs: str = ""
+    requirement: str = ""
     definition: Rule | None = None
-    keeps: Rule | None = None
+    forward_with_residuals: Rule | None = None
     leading_axes: bool = False
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
     def rule(self, i: int, count: int) -> Rule | None:
-        """Return the rule of one of ``count`` inputs: its own, or its part of the rule for all."""
+        """Return the rule of input ``i`` of ``count``: its own, or its part of the rule for all inputs."""
         rules = self.vjp
         if not callable(rules):
             self.check_rules(count)
@@ -115,12 +119,12 @@ class Primitive:
         _check_row(f"the derivative rule of {self.name} returned", found, count, remedy)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Primitive:
-        """Return itself: a copied layer is made of the same operations."""
+        """Return itself, because a copied layer uses these operations too."""
         return self
 
 
 def _check_row(what: str, found: Any, count: int, remedy: str) -> None:
-    """Raise unless something is a tuple with an item for each of ``count`` inputs."""
+    """Raise unless ``found`` is a tuple with an item for each of ``count`` inputs."""
     inputs = f"{count} input{'s' * (count != 1)}"
     if not isinstance(found, (tuple, list)):
         raise DTypeError(f"{what} a {type(found).__name__}, for {inputs}; {remedy}")
@@ -139,36 +143,46 @@ def define(
     all_inputs: Rule | None = None,
     broadcasts: bool = False,
     view: bool = False,
-    needs: str = "",
+    requirement: str = "",
     leading_axes: bool = True,
 ) -> Primitive:
     """Register a primitive under its forward's name (a trailing underscore is dropped).
 
     Parameters
     ----------
-    forward, *vjps, jvp, broadcasts, view, needs, leading_axes
-        As in :class:`Primitive`.
+    forward, *vjps, jvp, broadcasts, view, requirement, leading_axes
+        The attributes of :class:`Primitive`. Here ``leading_axes`` is True by default.
     all_inputs : callable, optional
-        The one rule for all inputs, in place of ``vjps``.
-
-    The rules of the table take cotangents with extra leading axes, unless ``leading_axes=False``.
+        One rule for all inputs, instead of ``vjps``.
     """
     name = forward.__name__.rstrip("_")
     if name in PRIMITIVES:
         raise ValueError(f"primitive {name!r} is already defined")
     primitive = Primitive(
-        name, forward, all_inputs or vjps, jvp, broadcasts, view, needs, leading_axes=leading_axes
+        name,
+        forward,
+        all_inputs or vjps,
+        jvp,
+        broadcasts,
+        view,
+        requirement,
+        leading_axes=leading_axes,
     )
     PRIMITIVES[name] = primitive
     return primitive
 
 
-def elementwise(forward: Rule, *vjps: Rule | None) -> Primitive:
-    """Register an operation whose Jacobian is diagonal; its inputs are broadcast."""
-    return define(
-        forward,
-        *vjps,
-        jvp="elementwise",
-        broadcasts=True,
-        needs="shapes must broadcast: aligned from the right, each two sizes equal or one of them 1",
-    )
+def elementwise(*vjps: Rule | None) -> Callable[[Rule], Rule]:
+    """Register the decorated operation, which acts on each element by itself; its inputs are broadcast.
+
+    ``vjps`` are its rules, one for each input, or None for an input without a derivative.
+    """
+
+    def register(forward: Rule) -> Rule:
+        requirement = (
+            "shapes must broadcast: aligned from the right, each two sizes equal or one of them 1"
+        )
+        define(forward, *vjps, jvp="elementwise", broadcasts=True, requirement=requirement)
+        return forward
+
+    return register

@@ -1,13 +1,13 @@
-"""Products along the last axis, and their derivatives, which are products of the others.
+"""Products along the last axis. The derivative by an element is the product of the other elements.
 
-No quotient is ever taken, so that derivatives are right at 0, and nothing over- or underflows on the way
-to what does neither; see :mod:`tinygrad182.arrays.scaled`.
+No quotient is taken, so derivatives are right where elements are 0. Intermediate products are kept as
+mantissas and exponents, so they neither overflow nor underflow; see :mod:`tinygrad182.arrays.scaled`.
 """
 
 from __future__ import annotations
 
 from ..arrays import scaled
-from ..arrays.backend import Array, Namespace
+from ..arrays.namespaces import Array, Namespace
 from .primitive import PRIMITIVES, Primitive, Tangents, define
 
 
@@ -15,8 +15,7 @@ def prod(xp: Namespace, x: Array) -> Array:
     """Product of the elements along the last axis."""
     if not xp.is_floating(x) or not x.shape[-1]:
         return xp.astype(xp.prod(x, axis=-1), x.dtype)
-    mantissas, exponents = scaled.running(xp, x)
-    return scaled.number(xp, (mantissas[..., -1], exponents[..., -1]))
+    return scaled.number(xp, scaled.running(xp, x).at((..., -1)))
 
 
 def prod_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
@@ -28,7 +27,7 @@ def prod_jvp(xp: Namespace, tangents: Tangents, y: Array, x: Array) -> Array:
 
 
 def product_of_others(xp: Namespace, x: Array) -> Array:
-    """For each element along the last axis, the product of all others."""
+    """The product of all other elements along the last axis, for each element."""
     return xp.product_of_others(x)
 
 
@@ -41,7 +40,7 @@ def others_jvp(xp: Namespace, tangents: Tangents, y: Array, x: Array) -> Array:
 
 
 def _others(xp: Namespace, x: Array, t: Array) -> tuple[Array, Array]:
-    """The products of the others, and how they change as ``x`` changes by ``t``: halves of halves."""
+    """The products of the other elements, and their tangent along ``t``, by recursion over pairs."""
     n = x.shape[-1]
     if n < 2:
         return xp.ones_like(x), xp.zeros_like(t)
@@ -69,12 +68,12 @@ def cumulative_prod(xp: Namespace, x: Array) -> Array:
 def cumulative_prod_vjp(xp: Namespace, g: Array, y: Array, x: Array) -> Array:
     if not x.shape[-1]:
         return g
-    before, behind = scaled.running_before(xp, x), scaled.sums_behind(xp, x, g)
-    return scaled.number(xp, scaled.times(xp, before, behind))
+    before, after = scaled.running_before(xp, x), scaled.sums_after(xp, x, g)
+    return scaled.number(xp, scaled.times(xp, before, after))
 
 
 def _one_by_one(xp: Namespace, x: Array) -> Array:
-    """The running product as a recurrence, which is differentiated where the rule is recorded."""
+    """The running product as a loop: the definition that is differentiated when the rule is recorded."""
     products: list[Array] = []
     for factor in xp.unstack(x, axis=-1):
         products.append(products[-1] * factor if products else factor)

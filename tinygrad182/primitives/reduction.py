@@ -1,4 +1,4 @@
-"""Operations along axes, and their derivatives.
+"""Reductions and running sums along axes, and their derivatives.
 
 ``axis`` is None or a tuple of negative integers, so that it stays right under extra leading axes.
 """
@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 
-from ..arrays.backend import Array, Namespace
+from ..arrays.namespaces import Array, Namespace
 from .primitive import Tangents, define
 
 Axis = tuple[int, ...] | None
 
 
 def _spread(xp: Namespace, g: Array, y: Array, x: Array, axis: Axis) -> Array:
-    """Give ``g`` (or ``y``) back the reduced axes, with size 1: it broadcasts against ``x``."""
+    """Insert the reduced axes into ``g`` (or ``y``) with size 1, so that it broadcasts against ``x``."""
     ndim, shape = x.ndim, x.shape
-    kept: tuple[int, ...] = (1,) * ndim
+    sizes: tuple[int, ...] = (1,) * ndim
     if axis is not None:
-        kept = tuple([1 if i - ndim in axis else n for i, n in enumerate(shape)])
-    return xp.reshape(g, g.shape[: g.ndim - y.ndim] + kept)
+        sizes = tuple([1 if i - ndim in axis else n for i, n in enumerate(shape)])
+    return xp.reshape(g, g.shape[: g.ndim - y.ndim] + sizes)
 
 
 def sum_(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
@@ -44,7 +44,7 @@ def mean_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: Axis, keepdim
 
 
 def count_along(x: Array, axis: Axis) -> int:
-    """The number of elements that are reduced to one."""
+    """The number of elements along the axes."""
     return math.prod(x.shape if axis is None else [x.shape[a] for a in axis])
 
 
@@ -63,7 +63,7 @@ def min_(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
 
 
 def _pick(xp: Namespace, x: Array, extreme: Array, axis: Axis, keepdims: bool) -> Array:
-    """Mean over the elements whose real part is extreme: the choice of a complex step."""
+    """Mean of the elements whose real part is the extreme one, for complex steps."""
     chosen = xp.where(xp.real(x) == extreme, xp.ones_like(x), 0.0)
     total = xp.sum(xp.where(chosen == 1, x, 0.0), axis=axis, keepdims=keepdims)
     return total / xp.sum(chosen, axis=axis, keepdims=keepdims)
@@ -93,8 +93,8 @@ def logsumexp(xp: Namespace, x: Array, *, axis: Axis, keepdims: bool) -> Array:
     top = xp.max(xp.ordered(x), axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0.0)
     total = xp.sum(xp.exp(x - top), axis=axis, keepdims=True)
-    nothing = total == 0  # only where all is −∞
-    total = xp.log(xp.where(nothing, 1.0, total)) + xp.where(nothing, -math.inf, top)
+    empty = total == 0  # every element of the row is −∞
+    total = xp.log(xp.where(empty, 1.0, total)) + xp.where(empty, -math.inf, top)
     return total if keepdims else xp.reshape(total, _reduced(x, axis))
 
 
@@ -103,7 +103,7 @@ def _reduced(x: Array, axis: Axis) -> tuple[int, ...]:
 
 
 def _share(xp: Namespace, y: Array, x: Array, axis: Axis) -> Array:
-    """The softmax: each element's share of the sum; 0 throughout a row of −∞."""
+    """The softmax; 0 everywhere in a row of −∞."""
     total = _spread(xp, y, y, x, axis)
     return xp.exp(x - xp.where(total == -math.inf, 0.0, total))
 
@@ -129,10 +129,10 @@ def cumulative_sum_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, axis: int
     return xp.flip(xp.cumulative_sum(xp.flip(g, axis=axis), axis=axis), axis=axis)
 
 
-_NEEDS = "every axis must be one of the operand's, and all but sums need at least one element"
-define(sum_, sum_vjp, jvp="linear", needs=_NEEDS)
-define(mean, mean_vjp, jvp="linear", needs=_NEEDS)
-define(max_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
-define(min_, extreme_vjp, jvp=extreme_jvp, needs=_NEEDS)
-define(logsumexp, logsumexp_vjp, jvp=logsumexp_jvp, needs=_NEEDS)
-define(cumulative_sum, cumulative_sum_vjp, jvp="linear", needs=_NEEDS)
+_REQUIREMENT = "every axis must be one of the operand's, and all but sums need at least one element"
+define(sum_, sum_vjp, jvp="linear", requirement=_REQUIREMENT)
+define(mean, mean_vjp, jvp="linear", requirement=_REQUIREMENT)
+define(max_, extreme_vjp, jvp=extreme_jvp, requirement=_REQUIREMENT)
+define(min_, extreme_vjp, jvp=extreme_jvp, requirement=_REQUIREMENT)
+define(logsumexp, logsumexp_vjp, jvp=logsumexp_jvp, requirement=_REQUIREMENT)
+define(cumulative_sum, cumulative_sum_vjp, jvp="linear", requirement=_REQUIREMENT)

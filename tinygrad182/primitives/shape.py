@@ -1,19 +1,19 @@
 """Operations that rearrange elements or change their type, and their derivatives.
 
-Axes are negative integers, so that they stay right under extra leading axes. All are linear: their
-JVP is their forward.
+Axes are negative integers, so that they stay right under extra leading axes. All operations are linear:
+their JVP is their forward.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..arrays.backend import Array, Namespace
+from ..arrays.namespaces import Array, Namespace
 from .primitive import define
 
 
 def reshape(xp: Namespace, x: Array, *, shape: tuple[int, ...]) -> Array:
-    """The same elements in another shape, last axis fastest."""
+    """The elements in another shape; the last axis varies fastest."""
     return xp.reshape(x, shape)
 
 
@@ -46,7 +46,7 @@ def broadcast_to_vjp(
 
 
 def concat(xp: Namespace, *arrays: Array, axis: int) -> Array:
-    """Arrays one after the other along an axis they have."""
+    """The arrays one after the other along an existing axis."""
     return xp.concat(arrays, axis=axis)
 
 
@@ -61,7 +61,7 @@ def concat_vjp(xp: Namespace, g: Array, y: Array, *arrays: Array, axis: int) -> 
 
 
 def stack(xp: Namespace, *arrays: Array, axis: int) -> Array:
-    """Arrays of one shape side by side along a new axis."""
+    """The arrays, which have one shape, along a new axis."""
     return xp.stack(arrays, axis=axis)
 
 
@@ -97,21 +97,20 @@ def to_device_vjp(xp: Namespace, g: Array, y: Array, x: Array, *, device: str) -
 
 
 define(
-    reshape, reshape_vjp, jvp="linear", view=True, needs="the number of elements must stay the same"
-)
-define(
-    permute_dims, permute_dims_vjp, jvp="linear", view=True, needs="every axis must be named once"
-)
-define(
-    broadcast_to,
-    broadcast_to_vjp,
+    reshape,
+    reshape_vjp,
     jvp="linear",
-    broadcasts=True,
     view=True,
-    needs="aligned from the right, each size must equal the new one or be 1",
+    requirement="the number of elements must not change",
 )
-define(concat, jvp="linear", all_inputs=concat_vjp, needs="sizes must agree except along the axis")
-define(stack, jvp="linear", all_inputs=stack_vjp, needs="all shapes must be equal")
+define(permute_dims, permute_dims_vjp, jvp="linear", view=True, requirement="name every axis once")
+_BROADCAST = "aligned from the right, each size must equal the new one or be 1"
+define(
+    broadcast_to, broadcast_to_vjp, jvp="linear", broadcasts=True, view=True, requirement=_BROADCAST
+)
+_CONCAT = "sizes must agree except along the axis"
+define(concat, jvp="linear", all_inputs=concat_vjp, requirement=_CONCAT)
+define(stack, jvp="linear", all_inputs=stack_vjp, requirement="all shapes must be equal")
 define(flip, flip_vjp, jvp="linear", view=True)
 define(astype, astype_vjp, jvp="linear", view=True)
 define(to_device, to_device_vjp, jvp="linear", view=True)

@@ -1,16 +1,16 @@
-"""Gates that are set: which value of a step is a gate's, and the step with another in its place.
+"""Interventions: the gates of a cell's step, and the step with another value in the place of a gate.
 
 A cell names the blocks of its sums. The gate of a block is the value of the nonlinearity that the block
-goes through: of an LSTM's f that is σ(x_f + h_f), of a GRU's n it is tanh(x_n + r ∘ h_n). It is found in
-the program of the cell, from which the step is then run. That is a step like any other: the layer runs it
-step by step, and every view reads the record.
+goes through: σ(x_f + h_f) for f of an LSTM, tanh(x_n + r ∘ h_n) for n of a GRU. The gate is found in the
+cell's program, and the changed step runs from that program. It is a step like any other: the layer runs it
+step by step, and every view of the inspector reads the record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine.modes import MODES, Scope
 from ..engine.recording import apply
@@ -18,32 +18,32 @@ from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, UnknownP
 from ..kernels.program import Listing, OwnRules, Register, evaluate, reachable
 from ..tensors import functions
 from ..tensors.tensor import Tensor
-from .scans import Scan, own
+from .scans import Scan, step_params
 from .tracing import listed
 
 Change = Callable[[Tensor], Tensor]
-"""Makes of a gate's value what takes its place."""
+"""A function from a gate's value to the value that is used instead."""
 
-# --- what is to be done ---------------------------------------------------------------------------
+# --- one intervention ---------------------------------------------------------------------------
 
 
 class Intervention:
-    """A gate to be set where its layer or cell runs, and where one has run so far.
+    """A gate to be set wherever its layer or cell runs, and a record of where it has run.
 
     Attributes
     ----------
     path : str
-        The module path of the layer; ``"#2"`` behind it means its second call alone.
+        The module path of the layer; ``"#2"`` at its end means only the second call.
     gate : str or None
-        The gate's name; None: the only one.
+        The gate's name; None for the only gate of a cell.
     change : callable
-        Makes of the gate's value what takes its place, a Tensor of the same shape.
+        A function from the gate's value to the Tensor, of the same shape, that is used instead.
     times : container of int, or None
-        The steps that are meant; None: all.
+        The time steps at which the gate is set; None for all.
     calls : dict of str to dict
-        For each path at which a recurrence ran: the numbers of its calls → their ordinals.
+        Path at which a recurrence ran → number of each call → its ordinal.
     reached : set of int or None
-        The steps at which the gate was set.
+        The time steps at which the gate has been set.
     """
 
     __slots__ = ("calls", "change", "gate", "path", "reached", "times")
@@ -62,13 +62,13 @@ class Intervention:
         self.calls: dict[str, dict[int, int]] = {}
         self.reached: set[int | None] = set()
 
-    def meets(self, place: Scope) -> bool:
-        """Whether the recurrence that is about to run at a place is meant; it is noted that it runs.
+    def applies_at(self, place: Scope) -> bool:
+        """Whether a recurrence that is about to run at a place is meant; the call is counted.
 
         Raises
         ------
         GraphError
-            Calls are to be counted, and this one is run again by a backward pass.
+            The path counts calls, but a backward pass runs this call again.
         """
         path, _, ordinal = self.path.partition("#")
         calls = self.calls.setdefault(place.module, {})
@@ -83,12 +83,12 @@ class Intervention:
         return ordinal == str(number)
 
     def includes(self, time: int | None) -> bool:
-        """Whether a step is meant.
+        """Whether the gate is set at a time step.
 
         Raises
         ------
         ArgumentError
-            Some steps are meant, and this one has no number.
+            The intervention is for some steps only, and this step has no number.
         """
         if self.times is None:
             return True
@@ -100,12 +100,12 @@ class Intervention:
         return time in self.times
 
     def applied(self, gate: Tensor) -> Tensor:
-        """What takes the place of a gate's value.
+        """The value that is used instead of the gate's.
 
         Raises
         ------
         ShapeError, DTypeError
-            It has another shape or type than the gate.
+            It does not have the shape or dtype of the gate.
         """
         name = f"gate {self.gate!r}" if self.gate else "the gate"
         found = f"intervene: {name} of {self.path!r} is (B, H) = {gate.shape}"
@@ -130,20 +130,20 @@ class Intervention:
 
 
 def intervened(scan: Scan, params: dict[str, Any]) -> Scan:
-    """The recurrence that runs at this place of a model: with gates set, where some are to be.
+    """The recurrence that runs at this place of the model, with its gates set if there are interventions.
 
     Raises
     ------
     UnknownPathError
         The cell has no gate of that name; the message lists those that it has.
     ArgumentError
-        No value of the step is the gate's.
+        No value of the step is the gate.
     """
     modes = MODES.get()
-    here = [i for i in modes.interventions if i.meets(modes.scope)]
+    here = [i for i in modes.interventions if i.applies_at(modes.scope)]
     if not here:
         return scan
-    options = own(params)
+    options = step_params(params)
     for i in here:
         _check(i, scan, options)
     listing = listed(scan, options)
@@ -170,7 +170,7 @@ def _changed(
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
 ) -> tuple[Tensor, ...]:
-    """The state after a step in which some values are changed."""
+    """Run a step from its program, where ``changes`` replace some values."""
     units = state[0].shape[-1]
     inputs = _blocks("x", [x], units) | _blocks("h", [h], units)
     inputs |= _blocks("before", state, units) | _blocks("weight", weights, units)
@@ -194,14 +194,14 @@ def _changed(
 
 
 def _like(part: Any, state: Tensor) -> Tensor:
-    """A part of the next state: in a program, numbers and what is made of weights alone have no batch."""
+    """A part of the next state in the state's shape: numbers and values of weights alone have no batch."""
     if not isinstance(part, Tensor):
         return functions.full_like(state, part)
     return part if part.shape == state.shape else functions.broadcast_to(part, state.shape)
 
 
 def _blocks(kind: str, arrays: Sequence[Tensor], units: int) -> dict[Any, Tensor]:
-    """Arrays as blocks of units, by the keys that they have in a program."""
+    """Arrays as blocks of ``units`` columns, by their keys in a program."""
     blocks: list[Tensor] = []
     for a in arrays:
         width = a.shape[-1]
@@ -209,11 +209,11 @@ def _blocks(kind: str, arrays: Sequence[Tensor], units: int) -> dict[Any, Tensor
     return {(kind, k): block for k, block in enumerate(blocks)}
 
 
-# --- which value is a gate's ----------------------------------------------------------------------
+# --- which value is a gate ----------------------------------------------------------------------
 
 
 def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
-    """Raise if a cell has no such gate, or if none of its gates can be told."""
+    """Raise if a cell has no such gate, or if its gates cannot be told apart."""
     names = ", ".join(map(repr, scan.gates))
     if i.gate is None and len(scan.gates) > 1:
         raise UnknownPathError(f"intervene: choose one of the gates of {i.path!r}: {names}")
@@ -227,7 +227,7 @@ def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
 
 
 def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
-    """The value of the step that is to be changed."""
+    """The register of the gate that an intervention sets."""
     k = scan.gates.index(i.gate) if i.gate else 0
     gate = gate_registers(scan, step)[k]
     if gate is None:
@@ -239,7 +239,7 @@ def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
 
 
 def gate_registers(scan: Scan, step: Listing) -> list[Register | None]:
-    """The values of a cell's step that are its gates; None for a gate that no value alone is."""
+    """The registers of a cell's gates in its step; None for a gate that no single value is."""
     sums: list[set[Register]] = [set() for _ in scan.gates]
     for r in step.instructions:
         if r.op == "input" and r.args[0] in ("x", "h"):
@@ -248,10 +248,9 @@ def gate_registers(scan: Scan, step: Listing) -> list[Register | None]:
 
 
 def gate_reader(scan: Scan, options: dict[str, Any]) -> Callable[..., dict[str, Tensor]]:
-    """Return a function that computes a cell's gates, those that some value of its step is.
+    """Return a function that computes the gates of a cell that are values of its step, by name.
 
-    It is called with the two sums of a step, the state before it, and the further weights of the cell; the
-    result has the gates by their names.
+    Its arguments are the two sums of a step, the state before it, and the further weights of the cell.
     """
     if scan.program(**options) is None:
         return lambda x, h, state, weights: {}
@@ -264,10 +263,10 @@ def gate_reader(scan: Scan, options: dict[str, Any]) -> Callable[..., dict[str, 
     ) -> dict[str, Tensor]:
         seen: dict[str, Tensor] = {}
 
-        def kept(gate: str) -> Change:
+        def stored(gate: str) -> Change:
             return lambda value: seen.setdefault(gate, value)
 
-        changes = {register: [kept(gate)] for register, gate in names.items()}
+        changes = {register: [stored(gate)] for register, gate in names.items()}
         _changed(step, changes, x, h, state, weights)
         return seen
 
@@ -275,7 +274,7 @@ def gate_reader(scan: Scan, options: dict[str, Any]) -> Callable[..., dict[str, 
 
 
 def gates_of(step: Listing, sums: Sequence[set[Register]]) -> list[Register | None]:
-    """The value of the nonlinearity that each block of the sums goes through; None where no value is that.
+    """The register of the nonlinearity that each block of the sums goes through; None if there is none.
 
     Parameters
     ----------
@@ -288,33 +287,33 @@ def gates_of(step: Listing, sums: Sequence[set[Register]]) -> list[Register | No
 
 
 def _gate(step: Listing, sums: set[Register]) -> Register | None:
-    """The value of the nonlinearity that one block of the sums goes through.
+    """The register of the nonlinearity that one block of the sums goes through.
 
-    All that the next state has of the block comes through some values, one after the other. The first is
-    where the block's two sums have met. Something may be added to it, of the state or of other gates. Then
-    functions of that alone follow, and the gate is the value of the last nonlinear one. Where the step has
-    no such function, the gate is the sum itself.
+    Some values lie on every path from the block to the next state, one after the other. The first of them
+    joins the block's two sums. Then terms of the state or of other gates may be added. Functions of the
+    result alone follow, and the gate is the value of the last nonlinear one. If the step has no such
+    function, the gate is the sum itself.
     """
     every, ends = step.instructions, step.outputs.values()
-    way = [r for r in every if _is_on_every_path(r, sums, ends)]
-    if not sums or not way or not _link(sums, way[0])[1]:
+    path = [r for r in every if _is_on_every_path(r, sums, ends)]
+    if not sums or not path or not _dependence(sums, path[0]).linear:
         return None
-    added, gate = [way[0]], None
-    for before, r in pairwise(way):
-        alone, linear = _link({before}, r)
+    added, gate = [path[0]], None
+    for before, r in pairwise(path):
+        alone, linear = _dependence({before}, r)
         if alone and not linear:
             gate = r
         elif not alone and (gate or r.op not in ("add", "subtract")):
             break
         elif not gate:
             added.append(r)
-    if gate or any(_link({z}, r) == (True, False) for z in added for r in every):
+    if gate or any(_dependence({z}, r) == (True, False) for z in added for r in every):
         return gate
-    return way[0]
+    return path[0]
 
 
 def _is_on_every_path(r: Register, sums: set[Register], ends: Any) -> bool:
-    """Whether no value reaches the ends from the sums but through one."""
+    """Whether every path from the sums to the ends goes through ``r``."""
     reached = sums - {r}
     for other in reachable(ends):
         if other is not r and not reached.isdisjoint(other.args):
@@ -322,8 +321,15 @@ def _is_on_every_path(r: Register, sums: set[Register], ends: Any) -> bool:
     return reached.isdisjoint(ends)
 
 
-def _link(before: set[Register], r: Register) -> tuple[bool, bool]:
-    """Whether a value is a function of some before it, of weights and numbers alone; and a linear one."""
+class _Dependence(NamedTuple):
+    """Whether a value depends on some others, weights and numbers alone; whether it is linear in them."""
+
+    alone: bool
+    linear: bool
+
+
+def _dependence(before: set[Register], r: Register) -> _Dependence:
+    """How a value depends on some values before it."""
     alone = linear = True
     moving = {*before}
     for a in reachable([r], before):
@@ -336,11 +342,11 @@ def _link(before: set[Register], r: Register) -> tuple[bool, bool]:
         if any(of):
             moving.add(a)
             linear = linear and _is_linear(a.op, of)
-    return alone, linear
+    return _Dependence(alone, linear)
 
 
 def _is_linear(op: str, of: list[bool]) -> bool:
-    """Whether an operation is a linear function, up to a constant, of those of its operands."""
+    """Whether an operation is linear, up to a constant, in the operands that ``of`` marks."""
     if op in ("multiply", "divide"):
         return of == [True, False] or (op == "multiply" and of == [False, True])
     return op in ("add", "subtract", "negative", "constant")

@@ -1,8 +1,8 @@
-"""Recurrences over a whole sequence as one operation.
+"""A recurrence over a whole sequence as one primitive: :class:`Scan`.
 
-A cell declares one step, in elementary operations. The step, unrolled, is the definition: what it means on
-any library, how it is differentiated again, and what the inspector opens it to. On NumPy and CuPy the loops
-of :mod:`.kernels` run the step's program instead, and save what backward needs.
+A cell declares one step in elementary operations. The unrolled step is the primitive's definition: it runs
+on any library, is differentiated for higher derivatives, and is what the inspector opens. On NumPy and CuPy
+the loops of :mod:`.kernels` run the step's program instead, and save residuals for backward.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ..arrays.backend import SCALARS, Array, namespace
-from ..arrays.namespaces import HALF
+from ..arrays.namespaces import HALF, SCALARS, Array, namespace
 from ..engine.backpropagation import ancestors
 from ..engine.modes import in_step_of, modes_kept, no_grad
 from ..engine.recording import Node, apply, node_of, wrap
@@ -38,19 +37,19 @@ State = tuple[Any, ...]
 
 
 class Operands(NamedTuple):
-    """What a scan is applied to.
+    """The operands of a scan by name.
 
     Attributes
     ----------
     x : (T, B, I)
     initial : tuple of (B, H)
-        The parts of the state before the first input.
+        The parts of the initial state.
     weight_ih, weight_hh : (gates·H, I), (gates·H, H)
     bias_ih, bias_hh : (gates·H,), or the number 0
     others : tuple of (blocks·H,)
         Further weights of the cell.
     lengths : int (B,), or None
-        Steps of each sequence.
+        The number of steps of each sequence.
     """
 
     x: Any
@@ -63,8 +62,8 @@ class Operands(NamedTuple):
     lengths: Any
 
 
-class Saved(NamedTuple):
-    """What the forward loop leaves for backward.
+class Residuals(NamedTuple):
+    """The values that the forward loop saves for backward.
 
     Attributes
     ----------
@@ -72,7 +71,7 @@ class Saved(NamedTuple):
     weight_hh : array (gates·H, H)
     others : tuple of array (blocks·H,)
     program : Program
-        That was run.
+        The program that was run.
     """
 
     values: Array
@@ -82,28 +81,29 @@ class Saved(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What backward found at some steps.
+    """The cotangents that backward computed at some steps of a scan.
 
     Attributes
     ----------
     steps : range
-        Counted from the scan's first.
-    deltas : Deltas
+        Counted from 0, the scan's first.
+    sum_cotangents : Deltas
+        The cotangents of the sums x and h, and of the states if they were asked for.
     setting : Setting
-        Of these steps.
+        The arrays of these steps that the products with the cotangents take.
     """
 
     steps: range
-    deltas: Deltas
+    sum_cotangents: Deltas
     setting: Any
 
-    def sent(self) -> Sent:
-        """What the inputs get, before powers of two are put back."""
-        return products(self.setting, self.deltas)
+    def input_cotangents(self) -> Sent:
+        """The cotangents of the inputs, before the powers of two are multiplied in."""
+        return products(self.setting, self.sum_cotangents)
 
     def without_sums(self) -> Window:
-        """Return the cotangents of the states alone, which take less memory."""
-        found = self.deltas
+        """Return the window with the cotangents of the states alone, which take less memory."""
+        found = self.sum_cotangents
         return Window(self.steps, Deltas(None, found.powers, None, 0, found.states), None)
 
 
@@ -117,11 +117,11 @@ class Scan(Primitive):
     Attributes
     ----------
     gates : tuple of str
-        Each has a block of H rows in the weights.
+        The names of the gates. Each has a block of H rows in the weights.
     parts : tuple of str
-        The names of the state's parts. W_h is applied to the first.
+        The names of the parts of the state. W_h is applied to the first.
     weights : dict of str to int
-        Further weights, and how many blocks of H each has.
+        Further weights, and the number of blocks of H that each has.
     step : callable
         ``step(xp, x, h, state, **weights, **params) -> state`` of the sums x = x_t W_xᵀ + b_x and
         h = h_{t−1} W_hᵀ + b_h, in elementary operations.
@@ -140,29 +140,33 @@ class Scan(Primitive):
         parts: tuple[str, ...],
         weights: dict[str, int] | None = None,
     ) -> Scan:
-        """The recurrence of a cell."""
+        """Make the primitive of a cell, with its forward and derivative rule."""
 
         def definition(xp: Any, *inputs: Any, **params: Any) -> Any:
             return scan._stacked(xp, scan.unrolled(xp, *inputs, **params))
 
-        def keeps(xp: Any, *inputs: Any, **params: Any) -> tuple[Array, Saved | None]:
-            return scan._run(xp, inputs, params, keep=True)
+        def forward_with_residuals(
+            xp: Any, *inputs: Any, **params: Any
+        ) -> tuple[Array, Residuals | None]:
+            return scan._run(xp, inputs, params, save=True)
 
         def forward(xp: Any, *inputs: Any, **params: Any) -> Any:
-            return scan._run(xp, inputs, params, keep=False)[0]
+            return scan._run(xp, inputs, params, save=False)[0]
 
         def vjp(
             xp: Any,
             g: Array,
             y: Array,
             *inputs: Any,
-            saved: Saved,
-            needed: Any = None,
+            residuals: Residuals,
+            needs_grad: Any = None,
             **params: Any,
         ) -> Cotangents:
             found = [
-                sent(window.setting, window.deltas)
-                for window in scan.inside(xp, g, y, inputs, saved, needed=needed, **params)
+                sent(window.setting, window.sum_cotangents)
+                for window in scan.inside(
+                    xp, g, y, inputs, residuals, needs_grad=needs_grad, **params
+                )
             ]
             return joined(xp.module, found[::-1], len(parts))
 
@@ -171,9 +175,10 @@ class Scan(Primitive):
             forward,
             vjp,
             "definition",
-            needs="x (T, B, I), states (B, H), weights (gates·H, I) and (gates·H, H), biases (gates·H,)",
+            requirement="x (T, B, I), states (B, H), weights (gates·H, I) and (gates·H, H), "
+            "biases (gates·H,)",
             definition=definition,
-            keeps=keeps,
+            forward_with_residuals=forward_with_residuals,
             leading_axes=True,
             gates=gates,
             parts=parts,
@@ -187,13 +192,13 @@ class Scan(Primitive):
     def program(self, **params: Any) -> Program | None:
         """The step as instructions, or None for a cell whose hidden units depend on each other.
 
-        It is derived once for all parameters, and for all that the step, and functions among the
-        parameters, read from around them.
+        It is derived once for each set of parameters, and again if the step, or a function among the
+        parameters, reads other values from outside.
         """
         return self._derivation(params).program
 
     def why_unrolled(self, **params: Any) -> str:
-        """Why the step has no program; empty where it has one."""
+        """The reason why the step has no program; empty if it has one."""
         return self._derivation(params).reason
 
     def _derivation(self, params: dict[str, Any]) -> Derived:
@@ -210,14 +215,14 @@ class Scan(Primitive):
         return derived
 
     def program_for(self, xp: Any, params: dict[str, Any]) -> Program | None:
-        """The program, where a library has loops to run it with."""
+        """The program, or None if there are no loops for the library."""
         if not getattr(xp, "has_loops", False):
             return None
-        return self.program(**own(params))
+        return self.program(**step_params(params))
 
     @property
     def separate(self) -> bool:
-        """Whether the state's own bias matters: not in a cell that only ever adds h to x."""
+        """Whether ``bias_hh`` matters beside ``bias_ih``: it does not if the step uses only x + h."""
         defaults = inspect.signature(self.step).parameters.values()
         program = self.program(**{p.name: p.default for p in defaults if p.default is not p.empty})
         return program is None or program.separate
@@ -225,7 +230,7 @@ class Scan(Primitive):
     # --- operands --------------------------------------------------------------------------------
 
     def operands(self, inputs: tuple[Any, ...]) -> Operands:
-        """Inputs by name."""
+        """The inputs by name."""
         n = 1 + len(self.parts)
         end = n + 4 + len(self.weights)
         lengths = inputs[end] if len(inputs) > end else None
@@ -233,7 +238,7 @@ class Scan(Primitive):
         return Operands(inputs[0], inputs[1:n], a, b, c, d, inputs[n + 4 : end], lengths)
 
     def checked(self, inputs: tuple[Any, ...]) -> Operands:
-        """The operands, where their shapes belong together: compiled loops do not look.
+        """The operands, after a check of their shapes, which compiled loops do not make.
 
         Raises
         ------
@@ -251,7 +256,7 @@ class Scan(Primitive):
     def unrolled(
         self, xp: Any, *inputs: Any, shortest: int | None = None, start: int = 0, **params: Any
     ) -> Iterator[State]:
-        """The states, first the initial one, as they are computed step by step."""
+        """Compute the states step by step; the first one is the initial state."""
         given = self.checked(inputs)
         state, lengths = given.initial, given.lengths
         projected = xp.matmul(given.x, given.weight_ih.T)  # all steps in one product
@@ -264,21 +269,21 @@ class Scan(Primitive):
             h = h + given.bias_hh if hasattr(given.bias_hh, "shape") else h
             x = projected[t, ...]
             new = in_step_of(self).run(self.step, xp, x, h, state, **others, **params)
-            new = _apart(new, state)
+            new = _as_new_values(new, state)
             if lengths is not None and t >= (shortest or 0):
-                new = _held(xp, new, state, xp.greater(lengths, t)[:, None])
+                new = _freeze_finished(xp, new, state, xp.greater(lengths, t)[:, None])
             state = new
             yield state
 
     def _stacked(self, xp: Any, states: Iterator[State]) -> Any:
-        """The result, from the states of every step."""
+        """The result of the primitive, from the states of all steps."""
         _, *steps = states
         wholes = [xp.stack(list(part), axis=0) for part in zip(*steps, strict=True)]
         return wholes[0] if len(wholes) == 1 else xp.stack(wholes, axis=0)
 
     @modes_kept
     def _by_definition(self, *inputs: Any, **params: Any) -> Array:
-        """The result on arrays, step by step."""
+        """The result on arrays, from the definition."""
         given = [x if type(x) in SCALARS else wrap(x) for x in inputs]
         with no_grad():
             return self.definition(functions, *given, **params)._data  # type: ignore[misc]
@@ -286,19 +291,19 @@ class Scan(Primitive):
     # --- the loops -------------------------------------------------------------------------------
 
     def _run(
-        self, xp: Any, inputs: tuple[Any, ...], params: dict[str, Any], keep: bool
-    ) -> tuple[Array, Saved | None]:
-        """The result, and what backward needs; None where it will differentiate the definition.
+        self, xp: Any, inputs: tuple[Any, ...], params: dict[str, Any], save: bool
+    ) -> tuple[Array, Residuals | None]:
+        """The result and, with ``save``, residuals; None if backward will differentiate the definition.
 
-        With the states themselves, that is for each step and sequence 6 H numbers for an LSTM, 5 H for a
-        GRU and H for a vanilla RNN. Where nothing is to be kept, steps are run window by window.
+        With the states themselves, 6 H numbers are saved for each step and sequence of an LSTM, 5 H of a
+        GRU and H of a vanilla RNN. Without ``save``, steps run window by window to use less memory.
         """
         program = self.program_for(xp, params)
         if program is None:
             return self._by_definition(*inputs, **params), None
         m = xp.module
         given, dtype = _in_one_type(m, self.checked(inputs))
-        x, wide = given.x, given.x.dtype  # halves are computed with in float32
+        x, wide = given.x, given.x.dtype  # halves are computed in float32
         kernel = loops(program, m, wide)
         if kernel is None:
             return self._by_definition(*inputs, **params), None
@@ -306,7 +311,7 @@ class Scan(Primitive):
         bias_ih, bias_hh = _array_or_none(given.bias_ih), _array_or_none(given.bias_hh)
         weights = Weights(given.weight_ih, given.weight_hh, bias_ih, bias_hh, given.others)
         states = m.empty((len(given.initial), T, B, H), wide)
-        spans = () if keep else forward_windows(m, (T, B, program.columns * H))
+        spans = () if save else forward_windows(m, (T, B, program.columns * H))
         values = m.empty((max(map(len, spans), default=T), B, program.saved * H), wide)
         ends = _ends(given.lengths, params.get("shortest"))
         run = Run(program, m, weights, list(given.initial), values, states, ends)
@@ -323,10 +328,10 @@ class Scan(Primitive):
                 states[:, here] = part
                 run = run._replace(initial=list(part[:, -1]))
         if dtype is not wide:
-            with np.errstate(over="ignore"):  # infinite is what it is in its type
+            with np.errstate(over="ignore"):  # beyond float16 it is infinite
                 states, values = states.astype(dtype), values.astype(dtype)
-        saved = Saved(values, given.weight_hh, given.others, program) if keep else None
-        return (states[0] if len(states) == 1 else states), saved
+        residuals = Residuals(values, given.weight_hh, given.others, program) if save else None
+        return (states[0] if len(states) == 1 else states), residuals
 
     def inside(
         self,
@@ -334,56 +339,56 @@ class Scan(Primitive):
         g: Array,
         y: Array,
         inputs: tuple[Any, ...],
-        saved: Saved,
+        residuals: Residuals,
         powers: Array | None = None,
-        keep: bool = False,
-        needed: tuple[bool, ...] | None = None,
+        states_too: bool = False,
+        needs_grad: tuple[bool, ...] | None = None,
         until: int = 0,
         shortest: int | None = None,
         start: int = 0,
         **params: Any,
     ) -> Iterator[Window]:
-        """Run back through time: the one way inside a recurrence.
+        """Run backward through time. It is the only way to cotangents inside a recurrence.
 
         Parameters
         ----------
         g : array (*lead, [parts,] T, B, H)
             The cotangent of the result ``y``.
-        inputs, saved
-            What it was computed from, and what that left.
+        inputs, residuals
+            The operands of the scan, and what the forward saved.
         powers : int array (*lead, T, B), optional
-            Powers of two that the rows of ``g`` are to be multiplied by.
-        keep : bool
-            Whether the cotangents of the states are wanted.
-        needed : tuple of bool, optional
-            For which inputs the cotangents are wanted; by default for all.
+            Powers of two by which the rows of ``g`` are multiplied.
+        states_too : bool
+            Whether the cotangents of the states are wanted too.
+        needs_grad : tuple of bool, optional
+            For each input, whether its cotangent is wanted; by default all are.
         until : int
             The step at which to stop.
 
         Yields
         ------
         Window
-            Of the last steps first: the cotangents of all sums are never there at once.
+            The last steps first, so that the cotangents of all sums never take memory at once.
         """
-        program = saved.program
+        program = residuals.program
         m, given = xp.module, self.operands(inputs)
-        parts, dtype = len(self.parts), saved.weight_hh.dtype
+        parts, dtype = len(self.parts), residuals.weight_hh.dtype
         states = y.reshape((parts, *y.shape[-3:]))
         g = g.astype(dtype, copy=False)
-        if m is np and not g.flags.carray:  # or loops would copy it for every window
+        if m is np and not g.flags.carray:  # otherwise the loops copy it for every window
             g = g.copy()
         g = g[None] if parts == 1 else m.moveaxis(g, -4, 0) if g.ndim > 4 else g
-        weights = Weights(None, saved.weight_hh, None, None, saved.others)
+        weights = Weights(None, residuals.weight_hh, None, None, residuals.others)
         initial = [h.astype(dtype, copy=False) for h in given.initial]
-        values, wide = (a.astype(dtype, copy=False) for a in (saved.values, states))
+        values, wide = (a.astype(dtype, copy=False) for a in (residuals.values, states))
         run = Run(program, m, weights, initial, values, wide, _ends(given.lengths, shortest))
         kernel = loops(program, m, dtype)
-        setting = self._setting(program, m, given, states[0], needed)
+        setting = self._setting(program, m, given, states[0], needs_grad)
         later: Deltas | None = None
         T, B, H = states.shape[1:]
         for window in reversed(windows(m, (T, B, program.columns * H))):
             span = range(max(window.start, until), window.stop)
-            later = kernel.backward(run, g, powers, keep, span, later)
+            later = kernel.backward(run, g, powers, states_too, span, later)
             yield Window(span, later, setting.at(span))
             if span.start == until:
                 return
@@ -394,16 +399,16 @@ class Scan(Primitive):
         m: Any,
         given: Operands,
         states: Array,
-        needed: tuple[bool, ...] | None,
+        needs_grad: tuple[bool, ...] | None,
     ) -> Setting:
-        """What the products of backward are made of."""
+        """The arrays that backward multiplies with the cotangents of the sums."""
         needs = Needs(True, True, True, bool(given.others))
         biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
-        if needed is not None:
+        if needs_grad is not None:
             n = 1 + len(self.parts)
-            weight_ih, weight_hh, bias_ih, bias_hh = needed[n : n + 4]
-            others = any(needed[n + 4 :])
-            needs = Needs(needed[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
+            weight_ih, weight_hh, bias_ih, bias_hh = needs_grad[n : n + 4]
+            others = any(needs_grad[n + 4 :])
+            needs = Needs(needs_grad[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
             biases = bias_ih, bias_hh
         rest = given.weight_ih, biases, given.lengths is not None, needs
         return Setting(m, program, given.x, given.initial[0], states, *rest)
@@ -415,31 +420,31 @@ def is_scan(node: Node) -> bool:
 
 
 def by_definition(node: Node) -> bool:
-    """Whether a node is a recurrence that was run step by step, for there are no loops for it."""
-    return isinstance(node.primitive, Scan) and node.saved is None
+    """Whether a node is a recurrence that ran by its definition, because there are no loops for it."""
+    return isinstance(node.primitive, Scan) and node.residuals is None
 
 
 def steps_of_scan(node: Node) -> range:
-    """The time steps that a scan computed."""
+    """The time steps of a scan."""
     start = node.params.get("start", 0)
     return range(start, start + node.value.shape[-3])
 
 
-def own(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a step, without those of the run."""
+def step_params(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of the step, without those of the whole run."""
     if "start" not in params and "shortest" not in params:
         return params
     return {k: v for k, v in params.items() if k not in ("start", "shortest")}
 
 
 _DERIVED: dict[Any, Derived] = {}
-"""By a scan, its options and what it reads, by which functions are not kept alive."""
+"""The programs by scan, options and fingerprints, which keep no functions alive."""
 
 REMEMBERED = 1024
-"""How many of these are kept: options may change without end."""
+"""How many programs are kept, because there is no limit to the options a program may use."""
 
 _BY_TEXT: WeakValueDictionary[str, Program] = WeakValueDictionary()
-"""Programs by their instructions: what is compiled for one is there for all functions that do as much."""
+"""Programs by their instructions, so that functions with equal programs share compiled code."""
 
 RESERVED = frozenset(
     p.name
@@ -447,21 +452,22 @@ RESERVED = frozenset(
     for p in inspect.signature(run).parameters.values()
     if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
 )
-"""Names that no option of a step can have, for they are arguments of what the options are handed on by."""
+"""Names that an option of a step cannot have, because the functions that pass options on use them."""
 
 
 @lru_cache(maxsize=256)
 def _check_shapes(scan: Scan, shapes: tuple[Any, ...]) -> None:
-    """Raise ValueError where the shapes of a scan's operands do not belong together.
+    """Raise ValueError if the shapes of a scan's operands do not agree.
 
-    A number has itself in the place of a shape. A layer comes with the same shapes again and again.
+    ``shapes`` has the number itself for an operand that is a number. Results are cached, because a layer
+    runs with the same shapes many times.
     """
     least = len(scan.parts) + 5 + len(scan.weights)
     if len(shapes) not in (least, least + 1):
         raise ValueError(f"{len(shapes)} operands, not {least}, or {least + 1} with lengths")
     given = scan.operands(shapes)
-    T, B, size = _of_axes(given.x, "x", 3)
-    H = _of_axes(given.weight_hh, "weight_hh", 2)[1]
+    T, B, size = _with_axes(given.x, "x", 3)
+    H = _with_axes(given.weight_hh, "weight_hh", 2)[1]
     N = len(scan.gates) * H
     wanted: list[tuple[Any, str, tuple[int, ...]]]
     wanted = [(given.weight_ih, "weight_ih", (N, size)), (given.weight_hh, "weight_hh", (N, H))]
@@ -480,8 +486,8 @@ def _check_shapes(scan: Scan, shapes: tuple[Any, ...]) -> None:
         raise ValueError("x has no steps")
 
 
-def _of_axes(shape: Any, name: str, axes: int) -> tuple[int, ...]:
-    """A shape, which must have so many axes."""
+def _with_axes(shape: Any, name: str, axes: int) -> tuple[int, ...]:
+    """A shape; raise ValueError unless it has so many axes."""
     found = _shape_of(shape)
     if len(found) != axes:
         raise ValueError(f"{name} has shape {found}, not {axes} axes")
@@ -489,7 +495,7 @@ def _of_axes(shape: Any, name: str, axes: int) -> tuple[int, ...]:
 
 
 def _shape_of(shape: Any) -> tuple[int, ...]:
-    """A shape, and that of a number: ()."""
+    """The shape of an operand; () for a number."""
     return shape if isinstance(shape, tuple) else ()
 
 
@@ -498,7 +504,7 @@ def _array_or_none(bias: Any) -> Any:
 
 
 def _in_one_type(m: Any, given: Operands) -> tuple[Operands, Any]:
-    """Operands in the type that holds all of them, and that type; of halves, in float32."""
+    """The operands in one type that holds all of them (float32 for halves), and the type of the result."""
     arrays = [given.x, *given.initial, given.weight_ih, given.weight_hh, *given.others]
     arrays += [bias for bias in (given.bias_ih, given.bias_hh) if hasattr(bias, "dtype")]
     dtype = given.x.dtype
@@ -520,42 +526,42 @@ def _ends(lengths: Array | None, shortest: int | None) -> Ends:
     return ALL if lengths is None else Ends(lengths, shortest or 0)
 
 
-def _apart(new: State, old: State) -> State:
-    """The new state, each part a value of its own: also one that is handed on, or stands there twice."""
+def _as_new_values(new: State, old: State) -> State:
+    """The new state, where each part is a new value, even if the step returns a part unchanged or twice."""
     found: list[Any] = []
     for part in new:
         found.append(part * 1 if any(part is x for x in (*old, *found)) else part)
     return tuple(found)
 
 
-def _held(xp: Any, new: State, old: State, going: Any) -> State:
-    """Past a sequence's end the old state stays, as a constant: no gradient comes from there.
+def _freeze_finished(xp: Any, new: State, old: State, running: Any) -> State:
+    """Keep the old state, as a constant, in the rows of sequences that have ended.
 
-    What a step computes from a part of the new state (an LSTM's h from c) depends on the part that is
-    held, as the gradient by it has to say.
+    If the step computes one part from another (an LSTM's h from c), the record is changed so that it is
+    computed from the frozen part, and the gradient by that part includes it.
     """
-    held = list(new)
+    parts = list(new)
     order = sorted(range(len(new)), key=lambda k: node_of(new[k]).order)
     for i, k in enumerate(order):
-        part = xp.where(going, held[k], _as_constant(old[k]))
+        part = xp.where(running, parts[k], _as_constant(old[k]))
         for later in order[i + 1 :]:
-            held[later] = _instead(held[later], held[k], part)
-        held[k] = part
-    return tuple(held)
+            parts[later] = _replaced(parts[later], parts[k], part)
+        parts[k] = part
+    return tuple(parts)
 
 
 def _as_constant(x: Any) -> Any:
-    """A Tensor through which no gradient goes. For a complex step that is what has no imaginary part."""
+    """A Tensor through which no gradient goes; in a complex step it has no imaginary part."""
     array = x._data
-    functions_of = namespace(array)
-    if not functions_of.is_complex(array):
+    xp = namespace(array)
+    if not xp.is_complex(array):
         return x.detach()
-    with functions_of.on(array):
-        return wrap(functions_of.real(array))
+    with xp.on(array):
+        return wrap(xp.real(array))
 
 
-def _instead(x: Any, before: Any, after: Any) -> Any:
-    """A recorded Tensor with one of what it was computed from in the place of another."""
+def _replaced(x: Any, before: Any, after: Any) -> Any:
+    """A recorded Tensor, recorded again with ``after`` in the place of ``before`` among its ancestors."""
     twins: dict[Any, Node] = {node_of(before): node_of(after)}
     for node in ancestors([node_of(x)], oldest=node_of(before).order):
         if node not in twins and any(y in twins for y in node.inputs or ()):

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays.backend import NAMESPACES, SCALARS, Array, Key, Namespace
-from ..arrays.namespaces import SHARED, numpy_dtype
+from ..arrays.namespaces import NAMESPACES, SCALARS, SHARED, Array, Key, Namespace, numpy_dtype
 from ..engine.backpropagation import ancestors
 from ..engine.modes import Modes, Scope, modes_kept, recording_as, unwatched
 from ..engine.recording import Leaf, Node, node_of, wrap

@@ -1,4 +1,4 @@
-"""Recurrences step by step: how unrolled layers run, and how the inspector opens fused ones."""
+"""Recurrences step by step: layers with ``fused=False`` run so, and the inspector opens fused ones so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..tensors import functions
 from ..tensors.creation import ones, tensor
 from ..tensors.functions import stack
 from ..tensors.tensor import Tensor
-from .scans import Scan, by_definition, is_scan, own
+from .scans import Scan, by_definition, is_scan, step_params
 
 State = tuple[Tensor, ...]
 """The parts of a state: (h,) or (h, c)."""
@@ -21,8 +21,8 @@ State = tuple[Tensor, ...]
 
 @modes_kept
 def run_steps(scan: Scan, operands: Sequence[Any], params: dict[str, Any]) -> list[State]:
-    """The states of a recurrence run step by step, each marked with its name and time."""
-    steps = scan.unrolled(functions, *followed(scan, operands), **params)
+    """Run a recurrence step by step; each state is marked with its name and time step."""
+    steps = scan.unrolled(functions, *with_recorded_state(scan, operands), **params)
     next(steps)
     states = []
     start = params.get("start", 0)
@@ -35,18 +35,18 @@ def run_steps(scan: Scan, operands: Sequence[Any], params: dict[str, Any]) -> li
     return states
 
 
-def followed(scan: Scan, operands: Sequence[Any]) -> list[Any]:
-    """The operands, with an initial state that is recorded from its first use on.
+def with_recorded_state(scan: Scan, operands: Sequence[Any]) -> list[Any]:
+    """The operands, where the parts of the initial state require grad if any operand does.
 
-    What a step computes from constants alone is not recorded, and that the state after depends on the one
-    before would be lost: 0.9 * state[0], of zeros.
+    Operations on constants are not recorded, so the first step of 0.9 * state[0] would otherwise not show
+    that the next state depends on the initial one.
     """
     found = list(operands)
     nodes = [node_of(x) for x in operands if isinstance(x, Tensor)]
     if MODES.get().grad and any([node.requires_grad for node in nodes]):  # noqa: C419
         for i in range(1, 1 + len(scan.parts)):
             before: Any = node_of(operands[i])
-            if not before.requires_grad:  # a leaf: the other one is around the same memory
+            if not before.requires_grad:  # a leaf; the new one shares its memory
                 leaf = Leaf(before.value, True, before.memory, before.frozen)
                 leaf.marks = before.marks
                 found[i] = wrap(leaf.value, leaf)
@@ -55,14 +55,14 @@ def followed(scan: Scan, operands: Sequence[Any]) -> list[Any]:
 
 @modes_kept
 def recorded(node: Node, operands: Sequence[Any], **params: Any) -> list[State]:
-    """The states of a recurrence, recorded where it was, on operands that stand for its inputs.
+    """Record the steps of a recurrence at its place in the model, on operands in the place of its inputs.
 
-    ``params`` are those that differ from its own.
+    ``params`` replace parameters of the recurrence.
 
     Raises
     ------
     InPlaceError
-        An input was changed after it was recorded.
+        An input was changed in place after it was recorded.
     """
     node.check_inputs()
     with recording_as(Modes(True, operands[0].device, node.scope)):
@@ -70,10 +70,10 @@ def recorded(node: Node, operands: Sequence[Any], **params: Any) -> list[State]:
 
 
 def operations(nodes: Iterable[Node]) -> set[str]:
-    """The names of the operations inside recurrences; windows of one layer are looked at once."""
+    """The names of the operations inside recurrences; several windows of one layer are run once."""
     steps: dict[Any, tuple[Any, dict[str, Any]]] = {}
     for node in filter(is_scan, nodes):
-        options = own(node.params)  # which may be functions without a hash
+        options = step_params(node.params)  # may be functions without a hash
         steps[node.primitive, *map(id, options.values())] = node.primitive, options
     return {op for scan, options in steps.values() for op in _operations(scan, options)}
 
@@ -93,48 +93,45 @@ def _operations(scan: Scan, params: dict[str, Any]) -> set[str]:
 
 
 def unrolled(root: Node) -> Node:
-    """The root of the same graph with its recurrences step by step; itself if there are none.
-
-    See :func:`opening`.
-    """
+    """The root of the graph with its recurrences unrolled, see :func:`opening`."""
     return opening([root])(root)
 
 
 def opening(roots: Sequence[Node], every: bool = True) -> Callable[[Node], Node]:
-    """Open the recurrences behind some nodes; what is returned gives the node that stands for another.
+    """Unroll the recurrences behind some nodes; return a function from old nodes to new ones.
 
-    What lies before the first recurrence is shared, what comes after is made again around the same
-    values. Inside, everything is computed again.
+    Nodes before the first recurrence are shared. Nodes after it are made again around the same values.
+    The steps inside are computed again.
 
     Parameters
     ----------
     roots : sequence of Node
     every : bool
-        Whether to open all. Otherwise those alone that have no loops of their own, and run by their
-        definition.
+        Whether to unroll all recurrences. Otherwise only those that ran by their definition, because
+        there are no loops for them.
 
     Raises
     ------
     FreedGraphError
-        Part of the graph was freed by an earlier backward pass.
+        An earlier backward pass freed a part of the graph.
     InPlaceError
-        An input of a recurrence was changed after it was recorded.
+        An input of a recurrence was changed in place after it was recorded.
     """
-    twins: dict[Any, Node | _Part] = {}
+    twins: dict[Any, Node | _States] = {}
     for node in ancestors(roots, constants=True):
         if by_definition(node) or (every and is_scan(node)):
             twins[node] = _open(node, twins)
         elif any(x in twins for x in node.inputs or ()):
             source = twins.get(node.inputs[0])  # type: ignore[index]
-            if node.op == "index" and isinstance(source, _Part):
+            if node.op == "index" and isinstance(source, _States):
                 twins[node] = source.at(node)
             else:
                 twins[node] = node.again(tuple([_twin(x, twins) for x in node.inputs or ()]))
     return lambda node: _twin(node, twins)
 
 
-class _Part:
-    """States along (parts, T) or (T,), of the scan that made them there; stacked when that is needed."""
+class _States:
+    """The states of an unrolled scan, along (parts, T) or (T,); they are stacked only if that is needed."""
 
     def __init__(self, states: list[Any], scope: Scope) -> None:
         self.states = states
@@ -144,13 +141,13 @@ class _Part:
     @modes_kept
     def whole(self) -> Tensor:
         if self._whole is None:
-            parts = [s.whole() if isinstance(s, _Part) else s for s in self.states]
+            parts = [s.whole() if isinstance(s, _States) else s for s in self.states]
             with recording_as(Modes(True, parts[0].device, self.scope)):
                 self._whole = stack(parts)
         return self._whole
 
-    def at(self, node: Node) -> Node | _Part:
-        """What an index into the whole gives: what the layer itself takes are the states as they are."""
+    def at(self, node: Node) -> Node | _States:
+        """The node of an index into the stack. For the layer's own indices it is the state itself."""
         key = node.params["key"]
         if (
             node.scope.call == self.scope.call
@@ -159,23 +156,23 @@ class _Part:
         ):
             found = self.states[key[0]]
             if isinstance(found, list):
-                return _Part(found, self.scope)
-            return found if isinstance(found, _Part) else node_of(found)
+                return _States(found, self.scope)
+            return found if isinstance(found, _States) else node_of(found)
         return node.again((_as_node(self), *(node.inputs or ())[1:]))
 
 
 def _as_node(x: Any) -> Any:
-    return node_of(x.whole()) if isinstance(x, _Part) else x
+    return node_of(x.whole()) if isinstance(x, _States) else x
 
 
 def _twin(x: Any, twins: dict[Any, Any]) -> Any:
-    """What stands in the new graph for an input."""
+    """The node of the new graph for an input."""
     return _as_node(twins.get(x, x))
 
 
-def _open(node: Node, twins: dict[Node, Any]) -> _Part:
-    """The states of a recurrence, recorded step by step where it was recorded."""
+def _open(node: Node, twins: dict[Node, Any]) -> _States:
+    """The states of a recurrence, recorded step by step at its place in the model."""
     given = [_twin(x, twins) for x in node.inputs or ()]
     states = recorded(node, [wrap(x.value, x) if isinstance(x, Node) else x for x in given])
-    parts = [_Part(list(part), node.scope) for part in zip(*states, strict=True)]
-    return parts[0] if len(parts) == 1 else _Part(parts, node.scope)
+    parts = [_States(list(part), node.scope) for part in zip(*states, strict=True)]
+    return parts[0] if len(parts) == 1 else _States(parts, node.scope)

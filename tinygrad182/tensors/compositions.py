@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import check_whole
 from ..arrays import backend
 from ..arrays.dlpack import imported
 from ..arrays.namespaces import floating_type
@@ -34,7 +35,6 @@ from .creation import (
     full_like,
     gathered,
     integers,
-    one_integer,
     sizes_of,
     without_lists,
     zeros_like,
@@ -299,7 +299,7 @@ tril = _row(
             [1., 1., 0.],
             [1., 1., 1.]])
     """,
-    lambda x, k=0: _masked(as_tensor(x), _below(x, one_integer(k, "tril", "k"))),
+    lambda x, k=0: _masked(as_tensor(x), _below(x, check_whole("tril", "k", k))),
 )
 triu = _row(
     """Matrices with 0 below diagonal ``k``, which is counted from the main one upwards.
@@ -312,7 +312,7 @@ triu = _row(
             [0., 0., 1.],
             [0., 0., 0.]])
     """,
-    lambda x, k=0: _masked(as_tensor(x), ~_below(x, one_integer(k, "triu", "k") - 1)),
+    lambda x, k=0: _masked(as_tensor(x), ~_below(x, check_whole("triu", "k", k) - 1)),
 )
 diagflat = _row(
     "A matrix with all elements of a tensor on diagonal ``k``; see :func:`diag`.",
@@ -344,7 +344,7 @@ def _along(f: Function, x: Any, given: Any, axis: int | None) -> Tensor:
 
 def _before(x: Tensor, axis: int, start: int) -> Tensor:
     at = negative_axis(x.ndim, axis, "rollaxis", x.shape) + x.ndim
-    to = one_integer(start, "rollaxis", "start")
+    to = check_whole("rollaxis", "start", start)
     to = to + x.ndim if to < 0 else to
     if not 0 <= to <= x.ndim:
         raise ShapeError(f"rollaxis: start {start} is out of range for shape {x.shape}")
@@ -400,7 +400,7 @@ def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
     tensor([[1, 3],
             [0, 2]])
     """
-    k = one_integer(k, "rot90", "k")
+    k = check_whole("rot90", "k", k)
     if len(integers(axes, "rot90", "axes")) != 2:
         raise ArgumentError(f"rot90: axes {brief(axes)} must be two")
     x = tg.flip(x, axis=axes) if k % 4 in (2, 3) else as_tensor(x)
@@ -485,7 +485,7 @@ def diag(v: Any, k: int = 0) -> Tensor:
         return diagonal(v, k)
     if v.ndim != 1:
         raise ShapeError(f"diag: a vector or a matrix is needed, not shape {v.shape}")
-    k = one_integer(k, "diag", "k")
+    k = check_whole("diag", "k", k)
     rows = _masked(tg.expand_dims(v, 1), np.eye(v.shape[0], dtype=bool))
     return tg.pad(rows, ((max(-k, 0), max(k, 0)), (max(k, 0), max(-k, 0))))
 
@@ -500,7 +500,7 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     tensor([0, 4])
     """
     x = moveaxis(x, (axis1, axis2), (-2, -1))
-    offset = one_integer(offset, "diagonal", "offset")
+    offset = check_whole("diagonal", "offset", offset)
     i = np.arange(max(0, min(x.shape[-2] + min(offset, 0), x.shape[-1] - max(offset, 0))))
     return tg.index(x, (..., i - min(offset, 0), i + max(offset, 0)))
 
@@ -840,7 +840,7 @@ def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
     x = as_tensor(x)
     at = negative_axis(x.ndim, axis, "diff", x.shape)
     x = moveaxis(x, at, -1)
-    for _ in range(one_integer(n, "diff", "n", 0)):
+    for _ in range(check_whole("diff", "n", n, 0)):
         x = x[..., 1:] - x[..., :-1]
     return moveaxis(x, -1, at)
 
@@ -941,7 +941,7 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: 
     >>> tg.linspace(tg.tensor(0.0), 1.0, 5)
     tensor([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
-    count = one_integer(num, "linspace", "num", 0)
+    count = check_whole("linspace", "num", num, 0)
     first, last = (tg.floating(x, "float64") for x in broadcast_arrays(start, stop))
     kind = np.result_type(dtype_of(first), dtype_of(last))
     steps = np.arange(count).reshape(-1, *(1,) * first.ndim) / max(count - endpoint, 1)
@@ -1049,7 +1049,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
     """
     a, b = as_operands((a, b))
     if not isinstance(axes, (tuple, list)) and not np.ndim(axes):
-        n = one_integer(axes, "tensordot", "axes", 0)
+        n = check_whole("tensordot", "axes", axes, 0)
         axes = tuple(range(a.ndim - n, a.ndim)), tuple(range(n))
     if len(axes) != 2:
         raise ArgumentError(f"tensordot: axes {brief(axes)}; give a number, or axes of each tensor")
@@ -1123,7 +1123,7 @@ def matrix_power(m: Any, n: int) -> Tensor:
             [0., 1.]])
     """
     m = as_tensor(m)
-    count = one_integer(n, "matrix_power", "power", 0)
+    count = check_whole("matrix_power", "power", n, 0)
     if m.ndim < 2 or m.shape[-1] != m.shape[-2]:
         raise ShapeError(f"matrix_power: square matrices are needed, not shape {m.shape}")
     y = tg.eye_like(m.shape[-1], m) if not count else None

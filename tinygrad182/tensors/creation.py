@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import check_whole
 from .._trees import flatten, rebuild
 from ..arrays import backend
-from ..arrays.backend import Array, check_device, namespace_on
+from ..arrays.backend import check_device
 from ..arrays.dlpack import imported
-from ..arrays.namespaces import numpy_dtype
+from ..arrays.namespaces import SCALARS, Array, namespace_on, numpy_dtype
 from ..engine.host import cast, has_dtype, is_host_data, leaf_of_each_type, numeric, on_host
 from ..engine.modes import default_device
 from ..engine.operands import as_array, plain_array
 from ..engine.recording import apply, is_tensor, needs_grad, wrap
-from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, TinygradError, brief
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, brief
 from ..primitives import PRIMITIVES
 from .tensor import Tensor
 
@@ -155,7 +156,7 @@ def gathered(x: Any) -> Any:
     5.0
     """
     kind = type(x)
-    if kind in backend.NAMESPACES or kind in backend.SCALARS:
+    if kind in backend.NAMESPACES or kind in SCALARS:
         return x
     if not isinstance(x, (list, tuple)):
         return imported(x)
@@ -169,7 +170,7 @@ def gathered(x: Any) -> Any:
 
 def _among(leaf: Any, like: Any, dtypes: set[Any]) -> Tensor:
     """A leaf of a list as a Tensor: Python's numbers in the dtype they would give beside the others."""
-    if type(leaf) in backend.SCALARS and all(isinstance(dtype, np.dtype) for dtype in dtypes):
+    if type(leaf) in SCALARS and all(isinstance(dtype, np.dtype) for dtype in dtypes):
         array = np.asarray(leaf)
         return beside(_fitted("stack", leaf, array, np.result_type(*dtypes, leaf)), like)
     return as_operand(leaf, like)
@@ -303,17 +304,6 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
     return found
 
 
-def one_integer(value: Any, op: str, what: str, lowest: int | None = None) -> int:
-    """One whole number."""
-    try:
-        number = operator.index(value)
-    except (TypeError, TinygradError):
-        raise ArgumentError(f"{op}: {what} {brief(value)} must be one whole number") from None
-    if lowest is not None and number < lowest:
-        raise ArgumentError(f"{op}: {what} {number} must be a whole number from {lowest}")
-    return number
-
-
 def sizes_of(shape: Any, op: str) -> tuple[int, ...]:
     """A shape as a tuple of ints, of an array that there can be.
 
@@ -379,7 +369,7 @@ def _fill_value(op: str, fill_value: Any, what: str = "fill_value") -> Any:
     value: Any = as_array(fill_value)
     if type(value) is np.ndarray and not value.ndim:
         value = value[()]  # a long double
-    elif type(value) not in backend.SCALARS:
+    elif type(value) not in SCALARS:
         raise ArgumentError(f"{op}: {what} {brief(fill_value)} must be a number")
     return value
 
@@ -488,7 +478,7 @@ def ones_like(x: Tensor) -> Tensor:
 
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
     """The identity matrix ``(n, n)``; ``float32`` by default."""
-    size = one_integer(n, "eye", "size", 0)
+    size = check_whole("eye", "size", n, 0)
     sizes_of((size, size), "eye")
     return tensor(np.eye(size), dtype or DEFAULT_DTYPE, default_device(device))
 

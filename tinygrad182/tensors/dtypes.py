@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import backend
-from ..arrays.backend import Array
 from ..arrays.dlpack import imported
-from ..arrays.namespaces import numpy_dtype
+from ..arrays.namespaces import Array, numpy_dtype
 from ..engine.recording import is_tensor
 from ..errors import CallError, DTypeError
 

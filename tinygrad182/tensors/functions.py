@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from .._numbers import check_whole
 from .._suggestions.calls import names_of, told
 from .._suggestions.torch_names import TG
 from ..arrays import backend
-from ..arrays.backend import SCALARS
 from ..arrays.dlpack import imported
-from ..arrays.namespaces import HALF, floating_type
+from ..arrays.namespaces import HALF, SCALARS, floating_type, register
 from ..engine.operands import REFUSALS, as_array, explain
 from ..engine.recording import apply, is_tensor, wrap
 from ..errors import ArgumentError, ShapeError, brief
@@ -37,7 +37,6 @@ from .creation import (
     full_like,
     gathered,  # noqa: F401 - the engine calls it for its operands
     integers,
-    one_integer,
     ones_like,
     with_place,
     without_lists,
@@ -316,9 +315,7 @@ def _axis_of(axis: Any, op: str, several: bool) -> Any:
     """One axis, or a tuple of ``several``, whatever type its numbers have."""
     if several and isinstance(axis, (tuple, list)):
         return integers(axis, op, "axis")
-    if isinstance(axis, builtins.bool):  # Python would take it for 0 or 1
-        raise ArgumentError(f"{op}: axis {axis} must be one whole number")
-    return one_integer(axis, op, "axis")
+    return check_whole(op, "axis", axis)
 
 
 argmax = _plain_reduction(
@@ -439,7 +436,7 @@ def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-    at = 0 if axis is None else one_integer(axis, "cumulative_sum", "axis")
+    at = 0 if axis is None else check_whole("cumulative_sum", "axis", axis)
     if not x.ndim and at in (0, -1):
         return x * 1
     at = negative_axis(x.ndim, at, "cumulative_sum", x.shape)
@@ -626,7 +623,7 @@ def join(functions: dict[str, Callable[..., Any]]) -> None:
 
 
 join({name: globals()[name] for name in __all__})
-backend.register(Tensor, sys.modules[__name__])
+register(Tensor, sys.modules[__name__])
 
 if not TYPE_CHECKING:
     __getattr__ = names_of(__name__, "xp", TG)  # what rules and steps of cells call it

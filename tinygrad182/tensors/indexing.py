@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import backend
-from ..arrays.backend import Array
 from ..arrays.dlpack import imported
+from ..arrays.namespaces import Array
 from ..engine.host import on_host, whole
 from ..engine.modes import MODES, PendingCheck
 from ..engine.operands import plain_array

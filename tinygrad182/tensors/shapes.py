@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .._numbers import check_whole
 from ..arrays import backend
 from ..arrays.backend import check_device
 from ..engine.recording import apply
 from ..errors import ArgumentError, ShapeError, brief
 from ..primitives import PRIMITIVES
-from .creation import as_operands, as_tensor, filled, integers, one_integer, sizes_of
+from .creation import as_operands, as_tensor, filled, integers, sizes_of
 from .tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
@@ -47,7 +48,7 @@ def negative_axes(x: Tensor, axis: Axis, op: str, keepdims: bool = False) -> tup
 
 def negative_axis(ndim: int, axis: int, op: str, shape: tuple[int, ...]) -> int:
     """One axis as a negative integer."""
-    number = axis if type(axis) is int else one_integer(axis, op, "axis")
+    number = axis if type(axis) is int else check_whole(op, "axis", axis)
     if not -ndim <= number < ndim:
         allowed = f"allowed: {-ndim} to {ndim - 1}" if ndim else "it has no axes"
         raise ShapeError(f"{op}: axis {axis} is out of range for shape {shape} ({allowed})")
@@ -87,7 +88,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged."""
     x = as_tensor(x)
     order = list(range(x.ndim))
-    pair = [one_integer(a, "swapaxes", "axis") for a in (axis1, axis2)]
+    pair = [check_whole("swapaxes", "axis", a) for a in (axis1, axis2)]
     if not x.ndim and set(pair) <= {0, -1}:
         return permute_dims(x, ())
     i, j = (negative_axis(x.ndim, a, "swapaxes", x.shape) for a in pair)

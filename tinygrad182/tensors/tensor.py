@@ -14,7 +14,7 @@ import numpy as np
 from .._suggestions.calls import tell_methods, unknown_name
 from .._suggestions.torch_names import TENSOR
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from ..display.reprs import array_body, fold, shown, text, times
 from ..engine import autodiff
 from ..engine.host import read_as

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import check_whole
 from ..engine.recording import Leaf
 from ..errors import ArgumentError, GradientCheckError, TinygradError
 from ..nn import Module
@@ -138,10 +139,7 @@ def _check_options(f: Any, order: Any, rtol: Any, max_entries: Any, seed: Any) -
     if rtol is not None and not (isinstance(rtol, (int, float)) and 0 <= rtol < np.inf):
         raise ArgumentError(f"check_gradients: rtol is {rtol!r}; it must be a number from 0")
     for name, value, least in (("max_entries", max_entries, 1), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise ArgumentError(
-                f"check_gradients: {name} is {value!r}; it must be a whole number from {least}"
-            )
+        check_whole("check_gradients", name, value, least)
 
 
 def _fault(f: Callable[..., Any], xs: list[Any], order: int) -> PropertyError | None:

@@ -1,7 +1,7 @@
 """Derivatives of functions: ``vjp``, ``jvp``, ``jacobian``, ``hessian``.
 
-Each calls the function once on aliases of its arguments and walks the graph that was recorded, so a
-function may use tensors from outside, and arguments may depend on one another.
+Each calls the function once on aliases of its arguments, and walks the recorded graph. A function may
+therefore use tensors from outside, and arguments may depend on one another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arrays import backend
 from ..engine.autodiff import grad
-from ..engine.backpropagation import ancestors, backpropagate, defined
+from ..engine.backpropagation import ancestors, backpropagate, record_definition
 from ..engine.modes import MODES, enable_grad, grad_mode, modes_kept
 from ..engine.recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
 from ..errors import ArgumentError, ShapeError
@@ -27,7 +27,7 @@ Outputs = Tensor | tuple[Tensor, ...]
 
 @modes_kept
 def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[Tensor, ...]]]:
-    """Vector–Jacobian product: the value of ``f`` and the function that pulls cotangents back.
+    """Vector–Jacobian product: the value of ``f``, and a function that pulls cotangents back.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
     out : Tensor or tuple of Tensor
         ``f(*xs)``.
     vjp_fn : callable
-        Takes one cotangent per output, of its shape; returns a tuple with gᵀJ for each x (zeros for
-        one that ``f`` does not depend on). It may be called again. Its results are recorded when an
-        x, a cotangent or a tensor that ``f`` uses requires grad.
+        Takes one cotangent for each output, of its shape. Returns a tuple with gᵀJ for each x, zeros for
+        an x that ``f`` does not depend on. It may be called again. Its results are recorded if an x, a
+        cotangent or a tensor that ``f`` uses requires grad.
 
     Examples
     --------
@@ -85,13 +85,13 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     f : callable
         Takes Tensors, returns a Tensor or a tuple of them.
     xs, vs : Tensor, array or sequence of these
-        The point and the direction, of the same shapes. A direction that is data of the host goes
+        The point and the direction, of the same shapes. A direction that is data of the host is moved
         to the point's device.
 
     Returns
     -------
     out, tangent : Tensor or tuple of Tensor
-        ``f(*xs)`` and J v. The tangent is recorded when an x, a v or a tensor that ``f`` uses
+        ``f(*xs)`` and J v. The tangent is recorded if an x, a v or a tensor that ``f`` uses
         requires grad.
 
     Examples
@@ -129,7 +129,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
 
 
 def push_forward(outputs: list[Node], tangents: dict[Node, Any]) -> None:
-    """Fill ``tangents`` for every node between those given and ``outputs``, oldest node first."""
+    """Add the tangents of all nodes between those in ``tangents`` and ``outputs``, oldest node first."""
     for node in ancestors(outputs, ends=set(tangents)):
         if node in tangents or isinstance(node, Leaf):
             continue
@@ -142,7 +142,7 @@ def push_forward(outputs: list[Node], tangents: dict[Node, Any]) -> None:
 
 
 def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
-    """The tangent of a node's output from those of its inputs (None where zero)."""
+    """The tangent of a node's output, from the tangents of its inputs (None for zeros)."""
     primitive: Primitive = node.primitive  # type: ignore[assignment]
     like = next(v for v in tangents if v is not None)
     xp = backend.NAMESPACES[type(like)]
@@ -153,7 +153,7 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
     if callable(primitive.jvp):
         total = primitive.jvp(xp, tangents, y, *xs, **node.params)
     elif primitive.jvp == "definition":
-        out, stand_ins = defined(node, xs)
+        out, stand_ins = record_definition(node, xs)
         known = {x: v for x, v in zip(stand_ins, tangents, strict=True) if v is not None}
         push_forward([out], known)
         total = known.get(out)
@@ -169,7 +169,7 @@ def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
         total = _sum(
             rule(xp, xp.broadcast_to(v, y.shape), y, *xs, **node.params)
             for rule, v in rules
-            if rule is not None  # a mask moves nothing
+            if rule is not None  # a mask has no derivative
         )
     total = xp.zeros_like(y) if total is None else total
     total = np.asarray(total) if isinstance(total, np.generic) else total
@@ -185,20 +185,20 @@ def _sum(terms: Any) -> Any:
 
 @modes_kept
 def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
-    """All derivatives of ``f(x)`` by ``x``, in one backward pass that carries every row at once.
+    """All derivatives of ``f(x)`` by ``x``, in one backward pass for all rows.
 
     Parameters
     ----------
     f : callable
         Takes one Tensor, returns one Tensor.
     x : Tensor or array
-        Where to differentiate. The result is recorded if it, or a tensor that ``f`` uses, requires
-        grad; not inside :func:`no_grad`, which is faster where only the numbers are wanted.
+        Where to differentiate. The result is recorded if x, or a tensor that ``f`` uses, requires grad.
+        Inside :func:`no_grad` it is not, which is faster if only the numbers are wanted.
 
     Returns
     -------
     Tensor
-        Of shape ``(*f(x).shape, *x.shape)``.
+        The Jacobian, of shape ``(*f(x).shape, *x.shape)``.
 
     Examples
     --------
@@ -236,7 +236,7 @@ def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     Returns
     -------
     Tensor
-        Of shape ``(*x.shape, *x.shape)``, symmetric to rounding.
+        The Hessian, of shape ``(*x.shape, *x.shape)``. It is symmetric up to rounding.
 
     Examples
     --------
@@ -257,18 +257,18 @@ def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
 
 
 def alias(x: Any) -> Tensor:
-    """A tensor at which derivatives stop, though ``x`` stays reachable behind it.
+    """A tensor with the value of ``x`` at which derivatives stop; ``x`` is its input if it requires grad.
 
-    Its memory is its own: a later write to ``x`` leaves the recorded function as it was.
+    It has memory of its own, so a later write to ``x`` does not change the recorded function.
     """
     x = gathered(x)
     return x.clone() if needs_grad(x) else tensor(x, requires_grad=True)
 
 
 def _is_recorded(outputs: tuple[Tensor, ...], aliases: list[Tensor]) -> bool:
-    """Whether a derivative is to be recorded: something behind the outputs requires grad for others.
+    """Whether a derivative has to be recorded, because another leaf than the aliases requires grad.
 
-    That is an x itself, behind its alias, or what the function used from outside.
+    That leaf is an x behind its alias, or a tensor that the function used from outside.
     """
     own = {node_of(x) for x in aliases}
     behind = ancestors(node_of(o) for o in outputs if o.requires_grad)

@@ -1,4 +1,4 @@
-"""Random numbers of a function that is run again: the second run draws what the first one drew."""
+"""Random numbers of a function that runs again: the second run draws the numbers of the first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Tape:
-    """A context for every run of one function; the first run keeps where its generators stood."""
+    """A context for all runs of one function; the first run stores the states of its generators."""
 
     def __init__(self) -> None:
         self._starts: dict[int, tuple[np.random.Generator, np.random.Generator]] = {}
@@ -24,12 +24,12 @@ class Tape:
         self._copies = {}
 
     def of(self, generator: np.random.Generator) -> np.random.Generator:
-        """The generator itself in the first run; later a copy that begins where it stood then."""
+        """The generator in the first run; in later runs a copy with the state that it had then."""
         key = id(generator)
         if self._copies is None:
             outer = self._entered[-1][0]
             drawn = generator if outer is None else outer.of(generator)
-            if key not in self._starts:  # the generator is kept too, so that its id stays its own
+            if key not in self._starts:  # with the generator, so that its id is not reused
                 self._starts[key] = generator, copy.deepcopy(drawn)
             return drawn
         if key not in self._copies:
@@ -41,6 +41,6 @@ _TAPE: ContextVar[Tape | None] = ContextVar("tinygrad182.draws", default=None)
 
 
 def drawing_from(generator: np.random.Generator) -> np.random.Generator:
-    """What to draw from: the generator, or where a function is run again, its state of the first run."""
+    """The generator to draw from: the given one or, if a function runs again, a copy from its first run."""
     tape = _TAPE.get()
     return generator if tape is None else tape.of(generator)

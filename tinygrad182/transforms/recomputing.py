@@ -1,4 +1,4 @@
-"""``remat``: run a function again in the backward pass instead of keeping what it recorded."""
+"""``remat``: run a function again in the backward pass instead of storing what it recorded."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from .random_tape import Tape
 
 
 def remat(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Make ``f`` forget its inside: backward runs it again, and memory holds only its ends.
+    """Return ``f`` with less memory for backward: only inputs and outputs are stored, and ``f`` runs again.
 
-    A sequence of T steps cut into √T segments needs memory that grows with √T, for one more forward.
+    A sequence of T steps in √T segments needs memory that grows with √T, at the cost of one more forward.
 
     Parameters
     ----------
     f : callable
-        Takes anything and returns Tensors, both also in nested tuples, lists and dicts. It may use
-        parameters from outside, and must compute the same whenever it is called. Arrays among its
-        arguments are copied. A Tensor among them, or one from outside that it records, must not be
-        changed in place before the backward pass, which raises. Other changes of what it takes from
-        outside are not seen: of an array, of a constant first used here, of a parameter that is only
-        compared, or detached for operations that are not recorded.
+        Takes anything and returns Tensors; both may be in nested tuples, lists and dicts. It may use
+        parameters from outside, and must compute the same result at every call. Arrays among its
+        arguments are copied. If a Tensor argument, or a Tensor from outside that it records, is changed
+        in place before the backward pass, that pass raises. Other changes from outside are not noticed:
+        of an array, of a constant that is first used here, or of a parameter that is only compared or
+        detached for operations that are not recorded.
 
     Returns
     -------
     callable
-        The same function with the same derivatives, to every order.
+        A function with the values and derivatives of ``f``, to every order.
 
     Examples
     --------
@@ -61,28 +61,30 @@ def remat(f: Callable[..., Any]) -> Callable[..., Any]:
         given = flatten((args, kwargs))
         differentiable = [x for x in given if needs_grad(x)]
         constants = [node_of(x) for x in given if is_tensor(x) and not x.requires_grad]
-        inside = _Inside(f, (args, kwargs), modes, start := now())
-        out, flat = inside.run([_stand_in(x) for x in differentiable])
+        function = _RerunFunction(f, (args, kwargs), modes, start := now())
+        out, flat = function.run([_stand_in(x) for x in differentiable])
         if flat is None:
             return out
         root = node_of(flat)
-        inside.outside, used = _used_from_outside(root, start)
+        function.outside, used = _used_from_outside(root, start)
         fixed = dict.fromkeys([*constants, *used])  # each once
-        inputs = (*map(node_of, differentiable), *inside.outside, *fixed)
-        inside.watched = [x for x in inputs if x.memory is not None]
-        # what it returns as it came, or a view of it, must not change with it
+        inputs = (*map(node_of, differentiable), *function.outside, *fixed)
+        function.watched = [x for x in inputs if x.memory is not None]
+        # a result that is an argument, or a view of one, must not change when that changes
         value = flat._data if root.memory is None else backend.copy(flat._data)
-        primitive = Primitive("remat", inside.forward, inside.vjp, inside.jvp, leading_axes=True)
+        primitive = Primitive(
+            "remat", function.forward, function.vjp, function.jvp, leading_axes=True
+        )
         return _parts(record(primitive, inputs, value, {}, modes.scope), out)
 
     return rematerialized
 
 
-class _Inside:
-    """The function, ready to be run again: the definition that its one node stands for.
+class _RerunFunction:
+    """A function and its arguments, to be run again; its methods are the rules of its one node.
 
-    The node's inputs are the arguments that require grad, then what the function used from outside that
-    does (``outside``), then the constants among both, which only have to stay as they are.
+    The node's inputs are the arguments that require grad, then ``outside`` (tensors from outside that
+    require grad), then the constants of both kinds, which must not change.
     """
 
     def __init__(self, f: Callable[..., Any], arguments: Any, modes: Modes, start: int) -> None:
@@ -93,7 +95,7 @@ class _Inside:
         given = flatten(arguments)
         self.differentiable = [needs_grad(x) for x in given]
         self.constants = [
-            None if d else _own(x) for x, d in zip(given, self.differentiable, strict=True)
+            None if d else _copied(x) for x, d in zip(given, self.differentiable, strict=True)
         ]
         self.structure = rebuild(arguments, self.constants)
         self.outside: list[Node] = []
@@ -101,7 +103,7 @@ class _Inside:
 
     @modes_kept
     def run(self, stand_ins: list[Any]) -> tuple[Any, Any]:
-        """Record the function on stand-ins for its arguments, where and as it was first called."""
+        """Record the function on stand-ins for its arguments, under the modes of the first call."""
         remaining = iter(stand_ins)
         given = (
             next(remaining) if d else x
@@ -113,10 +115,12 @@ class _Inside:
             return out, _flat(out)
 
     def forward(self, xp: Any, *inputs: Any) -> Any:
-        """Give the value alone, at any values of the inputs."""
-        flat, ends = self._again(inputs)
+        """Compute the value at any values of the inputs."""
+        flat, ends = self._record_again(inputs)
         values = dict(zip(ends, inputs, strict=False))
-        for node in ancestors([node_of(flat)], ends=ends):  # ``f`` knows only its own outside
+        for node in ancestors(
+            [node_of(flat)], ends=ends
+        ):  # ``f`` itself always uses its own outside tensors
             if node not in values and not isinstance(node, Leaf):
                 xs = [
                     values.get(x, x.value) if isinstance(x, Node) else x for x in node.inputs or ()
@@ -126,8 +130,8 @@ class _Inside:
         return values[node_of(flat)]
 
     @modes_kept
-    def _again(self, inputs: tuple[Any, ...]) -> tuple[Any, list[Node]]:
-        """Record again; return the output and the nodes at which its derivatives end."""
+    def _record_again(self, inputs: tuple[Any, ...]) -> tuple[Any, list[Node]]:
+        """Record the function again; return the output and the nodes at which derivatives end."""
         for node in self.watched:
             if node.memory.changed_after(self.start):  # type: ignore[union-attr]
                 name = node.known_name() or f"a {'tensor' if node.requires_grad else 'constant'}"
@@ -140,46 +144,46 @@ class _Inside:
             alias(x) if is_tensor(x) else wrap(x, Leaf(x, True))
             for x in inputs[: sum(self.differentiable)]
         ]
-        # the first run has seen the bounds of indices: the host does not wait for them again
+        # the first run has checked the bounds of indices: the host need not wait again
         with deferred_checks([]):
             _, flat = self.run(stand_ins)
         return flat, [*map(node_of, stand_ins), *self.outside]
 
     @modes_kept
     def vjp(self, xp: Any, g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
-        """Carry the cotangent through the function, recorded again."""
-        flat, ends = self._again(inputs)
+        """Record the function again and pull the cotangent through it."""
+        flat, ends = self._record_again(inputs)
         again = is_tensor(g)
         with grad_mode(again):
             found = backpropagate([(node_of(flat), g)], ends, retain_graph=again, stop=True)
         return (*map(found.get, ends), *[None] * (len(inputs) - len(ends)))
 
     def jvp(self, xp: Any, tangents: Tangents, y: Any, *inputs: Any) -> Any:
-        """Push the tangents through the function, recorded again."""
-        flat, ends = self._again(inputs)
+        """Record the function again and push the tangents through it."""
+        flat, ends = self._record_again(inputs)
         known = {end: v for end, v in zip(ends, tangents, strict=False) if v is not None}
         push_forward([node_of(flat)], known)
         return known.get(node_of(flat))  # None: it does not depend on what has a tangent
 
 
-def _own(x: Any) -> Any:
-    """A constant argument; an array is copied, for it may be changed before the second run."""
+def _copied(x: Any) -> Any:
+    """A constant argument; an array is copied, because it may change before the second run."""
     if isinstance(x, np.ndarray):
-        return x.copy()  # also of a class of its own, or of objects
+        return x.copy()  # also subclasses and arrays of objects
     return backend.copy(x) if backend.is_array(x) else x
 
 
 def _stand_in(x: Any) -> Any:
-    """An argument at which the record of the function's inside begins, with the memory of its own."""
+    """A leaf in the place of an argument, which shares the argument's memory."""
     stand_in = x.detach()
     stand_in._node.requires_grad = True
     return stand_in
 
 
 def _used_from_outside(root: Node, start: int) -> tuple[list[Node], list[Leaf]]:
-    """Return what the function used that was there before it ran, oldest first.
+    """Return the nodes that the function used and that existed before it ran, oldest first.
 
-    What requires grad is given to it too; constants only have to stay as they are.
+    The first list has those that require grad. The second has constants, which must not change.
     """
     found: list[Node] = []
     fixed: dict[Any, Leaf] = {}
@@ -189,7 +193,7 @@ def _used_from_outside(root: Node, start: int) -> tuple[list[Node], list[Leaf]]:
         node = stack.pop()
         if not node.requires_grad:
             if isinstance(node, Leaf) and not node.memory.changed_after(start):
-                fixed.setdefault(node.memory, node)  # one of the views of an array speaks for all
+                fixed.setdefault(node.memory, node)  # one leaf for each array is enough
         elif node.order < start:
             found.append(node)
         else:
@@ -212,7 +216,7 @@ def _flat(out: Any) -> Any:
 
 
 def _parts(flat: Any, out: Any) -> Any:
-    """Return the outputs, those that require grad cut from the one that was recorded."""
+    """Return the outputs; those that require grad are parts of the recorded one."""
     outputs = flatten(out)
     if sum(map(needs_grad, outputs)) == 1:
         return rebuild(out, [flat if needs_grad(o) else o for o in outputs])

@@ -18,7 +18,7 @@ import pytest
 from tests.support import Array, assert_close
 from tests.tinygrad182.cells import KINDS, Kind
 from tests.tinygrad182.nn.own_cells import swish
-from tinygrad182.arrays.backend import NUMPY
+from tinygrad182.arrays.namespaces import NUMPY
 from tinygrad182.kernels import arrays, cuda, loops
 from tinygrad182.kernels.arrays import ALL, Deltas, Ends
 from tinygrad182.kernels.cuda_c import EXPRESSIONS

@@ -14,7 +14,7 @@ import tinygrad182 as tg
 from tests.oracles import beam_search
 from tests.support import array, const, host, share_memory
 from tinygrad182._trees import flatten, rebuild
-from tinygrad182.arrays.backend import is_array
+from tinygrad182.arrays.namespaces import is_array
 
 from .cases import Case, Search
 

@@ -222,7 +222,7 @@ def test_saturation_and_weight_are_told_apart_or_not(name: str) -> None:
 @cells
 def test_which_cells_run_as_one_operation(name: str) -> None:
     node = next(n for n in inspect.trace(run(name, fused=True).loss).nodes if n.is_fused)
-    assert (node._node.saved is None) == (name == "normalized")
+    assert (node._node.residuals is None) == (name == "normalized")
 
 
 # --- against finite differences -------------------------------------------------------------------

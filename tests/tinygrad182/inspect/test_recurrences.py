@@ -373,7 +373,7 @@ BAD_MARKS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         tg.DTypeError,
         "mark: ndarray 'h' is not a Tensor",
     ),
-    "half a step": (lambda: mark(tg.ones(1), "h", 1.5), tg.ArgumentError, r"time 1\.5 of 'h'"),
+    "half a step": (lambda: mark(tg.ones(1), "h", 1.5), tg.ArgumentError, r"'h': time 1\.5"),
     "time as text": (lambda: mark(tg.ones(1), "h", "0"), tg.ArgumentError, "time '0'"),
     "before the first state": (lambda: mark(tg.ones(1), "h", -2), tg.ArgumentError, "from -1"),
 }

@@ -334,14 +334,14 @@ def test_threads_count_together() -> None:
             tg.DTypeError,
             r"watch: \[1\] is a list, not a Module; put the parameters",
         ),
-        ({"every": 0}, tg.ArgumentError, "watch: every=0 must be a whole number from 1, or None"),
+        ({"every": 0}, tg.ArgumentError, "watch: every 0 must be a whole number from 1"),
         (
             {"every": 2.0},
             tg.ArgumentError,
-            "watch: every=2.0 must be a whole number from 1, or None",
+            "watch: every 2.0 must be a whole number from 1",
         ),
-        ({"every": True}, tg.ArgumentError, "watch: every=True must be"),
-        ({"step": -1}, tg.ArgumentError, "watch: step=-1 must be a whole number from 0"),
+        ({"every": True}, tg.ArgumentError, "watch: every True must be"),
+        ({"step": -1}, tg.ArgumentError, "watch: step -1 must be a whole number from 0"),
     ],
 )
 def test_arguments_that_cannot_be(arguments: Any, error: type[Exception], words: str) -> None:
@@ -389,7 +389,7 @@ def test_a_watch_that_ended_takes_no_more(tmp_path: Path) -> None:
 def test_a_chart_of_what_is_no_training_step() -> None:
     with tg.inspect.watch(model := Net()) as watch:
         loss_of(model, 0).backward()
-    with pytest.raises(tg.ArgumentError, match=r"chart: step='last'.*whole number"):
+    with pytest.raises(tg.ArgumentError, match="chart: step .*'last'.*whole number"):
         watch.chart(step="last")  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ import tinygrad182 as tg
 from tests.support import Array
 from tests.tinygrad182.cells import KINDS as CELLS
 from tinygrad182 import kernels
-from tinygrad182.arrays.backend import NUMPY
+from tinygrad182.arrays.namespaces import NUMPY
 from tinygrad182.kernels import arrays
 from tinygrad182.kernels.arrays import Deltas
 from tinygrad182.kernels.program import Program
@@ -54,15 +54,15 @@ class Case:
         return self.run()[0]
 
     def run(self, xp: Any = NUMPY) -> tuple[Any, Any]:
-        """The states, and what is saved beside them."""
-        assert self.scan.keeps is not None
-        y, saved = self.scan.keeps(xp, *self.inputs, **self.params)
-        assert saved is not None  # else it has no program
-        return y, saved
+        """The states, and the residuals."""
+        assert self.scan.forward_with_residuals is not None
+        y, residuals = self.scan.forward_with_residuals(xp, *self.inputs, **self.params)
+        assert residuals is not None  # else it has no program
+        return y, residuals
 
-    def pulled(self, y: Any, saved: Any, xp: Any = NUMPY) -> list[Any]:
+    def pulled(self, y: Any, residuals: Any, xp: Any = NUMPY) -> list[Any]:
         """The gradients of all inputs that have one."""
-        found = self.scan.vjp(xp, self.g, y, *self.inputs, saved=saved, **self.params)  # type: ignore[operator]
+        found = self.scan.vjp(xp, self.g, y, *self.inputs, residuals=residuals, **self.params)  # type: ignore[operator]
         return [c for c in found if c is not None]
 
     def gradients(self) -> list[Array]:
@@ -71,9 +71,9 @@ class Case:
 
     def inside(self, powers: Array | None = None, xp: Any = NUMPY) -> Deltas:
         """The cotangents of all sums and states."""
-        y, saved = self.run(xp)
-        given = xp, self.g, y, tuple(self.inputs), saved, powers, True
-        windows = [window.deltas for window in self.scan.inside(*given, **self.params)]
+        y, residuals = self.run(xp)
+        given = xp, self.g, y, tuple(self.inputs), residuals, powers, True
+        windows = [window.sum_cotangents for window in self.scan.inside(*given, **self.params)]
         return windows[0] if len(windows) == 1 else joined(windows[::-1])
 
     def defined(self) -> list[Array]:

@@ -10,8 +10,7 @@ import pytest
 
 from tests.support import Array, assert_close
 from tests.tinygrad182.kernels.cases import KINDS, Case, make
-from tinygrad182.arrays.backend import NAMESPACES
-from tinygrad182.arrays.namespaces import NumPyLike
+from tinygrad182.arrays.namespaces import NAMESPACES, NumPyLike
 from tinygrad182.kernels import arrays, products
 from tinygrad182.kernels.arrays import windows
 from tinygrad182.recurrence import scans

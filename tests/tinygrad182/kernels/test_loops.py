@@ -15,7 +15,7 @@ from tests.support import assert_close, assert_same_bits, host
 from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import KINDS, TOLERANCE, loops, make
 from tinygrad182 import kernels
-from tinygrad182.arrays.backend import NUMPY
+from tinygrad182.arrays.namespaces import NUMPY
 from tinygrad182.kernels import arrays
 from tinygrad182.kernels.powers import held
 
@@ -249,7 +249,7 @@ def test_shapes_that_do_not_belong_together(form: str, kind: str) -> None:
                     continue  # one step less
                 operands = [*case.inputs[:i], wrong, *case.inputs[i + 1 :]]
                 with pytest.raises(ValueError, match="has shape"):
-                    case.scan.keeps(NUMPY, *operands, **case.params)  # type: ignore[misc]
+                    case.scan.forward_with_residuals(NUMPY, *operands, **case.params)  # type: ignore[misc]
                 given = [tg.tensor(a) if np.ndim(a) else a for a in operands]
                 with pytest.raises(tg.errors.ShapeError):
                     tg.apply(case.scan, *given, **case.params)
@@ -258,7 +258,7 @@ def test_shapes_that_do_not_belong_together(form: str, kind: str) -> None:
             ([*case.inputs[:-1], case.inputs[-1] * 1.0], "whole numbers"),
         ):
             with pytest.raises(ValueError, match=what):
-                case.scan.keeps(NUMPY, *operands, **case.params)  # type: ignore[misc]
+                case.scan.forward_with_residuals(NUMPY, *operands, **case.params)  # type: ignore[misc]
 
 
 def test_an_unknown_nonlinearity() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad182.arrays.backend import SCALARS
+from tinygrad182.arrays.namespaces import SCALARS
 from tinygrad182.engine.recording import is_tensor
 
 Rule = Callable[..., Any]

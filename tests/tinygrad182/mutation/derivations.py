@@ -87,7 +87,7 @@ def differs(kind: str) -> bool:
 def _same(case: Case) -> bool:
     states, *expected = case.defined()
     if case.scan.program(**SUBJECTS[case.kind].params) is None:
-        assert case.scan.keeps is not None
+        assert case.scan.forward_with_residuals is not None
         return np.allclose(case.scan.forward(cases.NUMPY, *case.inputs, **case.params), states)
     pairs = zip([case.states(), *case.gradients()], [states, *expected], strict=True)
     return all(np.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in pairs)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad182.arrays.backend import SCALARS
+from tinygrad182.arrays.namespaces import SCALARS
 from tinygrad182.engine.recording import is_tensor
 from tinygrad182.primitives.index import Slice
 
@@ -334,7 +334,7 @@ STRANGE_TO: dict[str, tuple[str, ...]] = {
         *("leading", "tangent", "output", "wrong where", "recorded, "),
         *("dropped", "shifted by 1e-100", "strided", "read-only", "buffer", "over the", "writes"),
     ),
-    "saved": (
+    "residuals": (
         *("leading", "tangent", "output", "record", "detached"),
         *("dropped", "shifted by 1e-100", "over the", "writes"),
     ),

@@ -21,7 +21,7 @@ from .cases import Call, Rule
 
 @dataclass(frozen=True)
 class Site:
-    """A rule of a primitive; ``kind`` is "vjp", "jvp", "forward", "definition" or "saved"."""
+    """A rule of a primitive; ``kind`` is "vjp", "jvp", "forward", "definition" or "residuals"."""
 
     name: str
     kind: str
@@ -45,7 +45,7 @@ class Site:
 def sites(primitive: Primitive) -> Iterator[Site]:
     """Each cotangent of each rule, the tangent rule (also one that is derived) and the forward.
 
-    Also the definition that a primitive has beside its rules, and what its forward keeps for them.
+    Also the definition of a primitive, and the residuals that its forward saves for its rules.
     """
     rules = primitive.vjp
     if callable(rules):
@@ -61,21 +61,21 @@ def sites(primitive: Primitive) -> Iterator[Site]:
                 )
     yield Site("tangent", "jvp", _tangent_rule(primitive), lambda new: {"jvp": new})
     yield Site("value", "forward", primitive.forward, lambda new: {"forward": new})
-    if primitive.keeps is not None:
-        yield from _kept(primitive.keeps)
+    if primitive.forward_with_residuals is not None:
+        yield from _of_residuals(primitive.forward_with_residuals)
     if primitive.definition is not None:
         definition = primitive.definition
         yield Site("definition", "definition", definition, lambda new: {"definition": new})
 
 
-def _kept(keeps: Rule) -> Iterator[Site]:
-    """The value where it is recorded, and what is saved beside it; not the value under another name."""
+def _of_residuals(forward: Rule) -> Iterator[Site]:
+    """The value where it is recorded, and the residuals beside it, but not the value under another name."""
 
     def value(xp: Any, *xs: Any, **params: Any) -> Any:
-        return keeps(xp, *xs, **params)[0]
+        return forward(xp, *xs, **params)[0]
 
-    def saved(xp: Any, *xs: Any, **params: Any) -> Any:
-        y, found = keeps(xp, *xs, **params)
+    def residuals(xp: Any, *xs: Any, **params: Any) -> Any:
+        y, found = forward(xp, *xs, **params)
         arrays = {n: x for n, x in found._asdict().items() if isinstance(x, np.ndarray)}
         copies = {
             n: None for n in found._fields if n not in arrays or np.shares_memory(arrays[n], y)
@@ -84,19 +84,22 @@ def _kept(keeps: Rule) -> Iterator[Site]:
 
     def with_value(new: Rule) -> dict[str, Any]:
         return {
-            "keeps": lambda xp, *xs, **params: (new(xp, *xs, **params), keeps(xp, *xs, **params)[1])
+            "forward_with_residuals": lambda xp, *xs, **params: (
+                new(xp, *xs, **params),
+                forward(xp, *xs, **params)[1],
+            )
         }
 
-    def with_saved(new: Rule) -> dict[str, Any]:
+    def with_residuals(new: Rule) -> dict[str, Any]:
         def other(xp: Any, *xs: Any, **params: Any) -> Any:
-            y, found = keeps(xp, *xs, **params)
+            y, found = forward(xp, *xs, **params)
             changed = new(xp, *xs, **params)._asdict()
             return y, found._replace(**{name: x for name, x in changed.items() if x is not None})
 
-        return {"keeps": other}
+        return {"forward_with_residuals": other}
 
     yield Site("value, recorded", "forward", value, with_value)
-    yield Site("saved", "saved", saved, with_saved)
+    yield Site("residuals", "residuals", residuals, with_residuals)
 
 
 def _tangent_rule(primitive: Primitive) -> Rule:

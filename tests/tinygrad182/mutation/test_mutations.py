@@ -68,9 +68,9 @@ def test_what_a_loop_finds_and_loses_is_caught(
 
     def losing(*given: Any, **options: Any) -> Any:
         for window in inside(*given, **options):
-            value = getattr(window.deltas, lost)
-            less = window.deltas._replace(**{lost: None if "powers" in lost else 0 * value})
-            yield window._replace(deltas=less)
+            value = getattr(window.sum_cotangents, lost)
+            less = window.sum_cotangents._replace(**{lost: None if "powers" in lost else 0 * value})
+            yield window._replace(sum_cotangents=less)
 
     rows = planting.rows_of(tg.PRIMITIVES[name])
     monkeypatch.setattr(Scan, "inside", losing)

@@ -122,10 +122,10 @@ def test_nothing_is_kept_where_nothing_is_recorded(
     module, xs = layer(kind), operands(kind)
     expected = run(module, xs)
     for node in scans(expected):
-        assert node.saved is not None
+        assert node.residuals is not None
     scan: Any = module.scan
-    before = scan.keeps
-    object.__setattr__(scan, "keeps", lambda *_, **__: pytest.fail("kept"))
+    before = scan.forward_with_residuals
+    object.__setattr__(scan, "forward_with_residuals", lambda *_, **__: pytest.fail("kept"))
     try:
         with tg.no_grad():
             loss = run(module, xs)
@@ -134,7 +134,7 @@ def test_nothing_is_kept_where_nothing_is_recorded(
             p.requires_grad = False
         constant = run(module, [x.detach() for x in xs])
     finally:
-        object.__setattr__(scan, "keeps", before)
+        object.__setattr__(scan, "forward_with_residuals", before)
     for other in (loss, frozen, constant):
         assert not other.requires_grad
         assert_same_bits(other, expected.numpy())
@@ -231,13 +231,13 @@ def test_twice_while_it_is_retained_and_then_no_more(kind: str) -> None:
     loss = run(module, xs)
     nodes = scans(loss)
     first = gradients(loss, targets, retain_graph=True)
-    assert all(node.saved is not None for node in nodes)
+    assert all(node.residuals is not None for node in nodes)
     loss.backward(retain_graph=True)
     loss.backward()
     for x, g in zip(targets, first, strict=True):
         assert_same_bits(x.grad, 2 * g)
     assert len(nodes) == 2
-    assert all(node.saved is None and node.value is None for node in nodes)
+    assert all(node.residuals is None and node.value is None for node in nodes)
     for again in (loss.backward, lambda: tg.grad(loss, xs), lambda: tg.inspect.trace(loss)):
         with pytest.raises(tg.FreedGraphError):
             again()

@@ -219,9 +219,9 @@ def test_what_overflows_in_its_own_dtype_is_told() -> None:
         ({"rtol": -1}, "rtol is -1"),
         ({"rtol": "x"}, "rtol is 'x'"),
         ({"rtol": float("nan")}, "rtol is nan"),
-        ({"max_entries": 0}, "max_entries is 0"),
-        ({"max_entries": 1.5}, "max_entries is 1.5"),
-        ({"seed": -1}, "seed is -1"),
+        ({"max_entries": 0}, "max_entries 0"),
+        ({"max_entries": 1.5}, "max_entries 1.5"),
+        ({"seed": -1}, "seed -1"),
         ({"parameters": [3]}, "parameters must be"),
     ],
 )

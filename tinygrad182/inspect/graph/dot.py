@@ -7,10 +7,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ..._numbers import check_whole
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.recording import Leaf, Node
-from ...tensors.creation import one_integer
 from ..charts.magnitudes import number
 from ..microscope.network import Block, Network
 
@@ -63,7 +63,7 @@ def to_dot(
       b1 -> b2 [label="1.7", penwidth=5.0];
     }
     """
-    most = one_integer(most, "to_dot", "most", 1)
+    most = check_whole("to_dot", "most", most, 1)
     lines = _opened(network, grads or {}, most) if opened else _rolled(network)
     return "\n".join(lines)
 

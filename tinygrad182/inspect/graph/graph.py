@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from ..._suggestions.calls import nearest, told
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import ancestors, backpropagate, dense, pull
 from ...engine.modes import enable_grad, modes_kept, no_grad

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...display.reprs import MOST_ROWS, fold, shown, table, times
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..._numbers import check_whole
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...display.reprs import scientific
-from ...tensors.creation import one_integer
 
 HostArray = np.ndarray[Any, Any]
 
@@ -104,7 +104,7 @@ def show(nodes: Iterable[ShownNode], flow: Flow | None = None, width: int | None
     ArgumentError
         A width that is not a whole number from 1.
     """
-    width = None if width is None else one_integer(width, "show", "width", lowest=1)
+    width = None if width is None else check_whole("show", "width", width, 1)
     try:
         from rich.console import Console
         from rich.text import Text

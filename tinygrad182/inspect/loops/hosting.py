@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from ..._trees import flatten, rebuild
 from ...arrays import backend
-from ...arrays.backend import Array, device_of, is_away
+from ...arrays.backend import device_of, is_away
+from ...arrays.namespaces import Array
 from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import ancestors, dense, pull
 from ...engine.recording import Node
@@ -71,7 +72,7 @@ def twins_of(
     ``given`` are the nodes of a graph, oldest first, with their values and inputs. A twin has the sequence
     number and the memory's history of its node, so a write in between is noticed here too.
     """
-    saved = [list(filter(backend.is_array, flatten(node.saved))) for node, _, _ in given]
+    saved = [list(filter(backend.is_array, flatten(node.residuals))) for node, _, _ in given]
     arrays = {id(value): value for _, value, _ in given}  # a detached state's array comes over once
     hosts = iter(backend.fetch([*arrays.values(), *chain.from_iterable(saved), *others]))
     there = {key: next(hosts) for key in arrays}
@@ -80,16 +81,16 @@ def twins_of(
     for (node, _, inputs), value in zip(given, values, strict=True):
         twin = twins[node] = copy(node)
         twin.value, twin.inputs, twin.grad = value, tuple([twins.get(x, x) for x in inputs]), None
-        if node.saved is not None:
-            leaves = flatten(node.saved)
-            twin.saved = rebuild(
-                node.saved, (next(hosts) if backend.is_array(x) else x for x in leaves)
+        if node.residuals is not None:
+            leaves = flatten(node.residuals)
+            twin.residuals = rebuild(
+                node.residuals, (next(hosts) if backend.is_array(x) else x for x in leaves)
             )
         ours = PRIMITIVES.get(node.op) is node.primitive or is_scan(node)
         if node.primitive is not None and not ours:
             twin.primitive = replace(node.primitive, vjp=_there(node), leading_axes=True)
-            if twin.saved is not None:
-                twin.saved = None
+            if twin.residuals is not None:
+                twin.residuals = None
     return twins, list(hosts)
 
 

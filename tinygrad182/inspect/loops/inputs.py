@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, is_tensor, node_of
 from ...errors import ArgumentError, DTypeError, GraphError, ShapeError

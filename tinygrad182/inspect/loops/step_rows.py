@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.backpropagation import ancestors, backpropagate, dense, descendants, gather, pull
 from ...engine.modes import modes_kept, no_grad
 from ...engine.recording import Node

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.backpropagation import backpropagate
 from ...engine.marks import mark
 from ...engine.modes import Modes, modes_kept, no_grad, recording_as
@@ -180,7 +180,7 @@ def is_whole(stack: Stack) -> bool:
     for recurrence in stack.values():
         for i, (node, part) in enumerate(recurrence.fused):
             initial = node.primitive.operands(node.inputs).initial[part]  # type: ignore[union-attr]
-            if node.saved is None or type(node.value) is not np.ndarray:
+            if node.residuals is None or type(node.value) is not np.ndarray:
                 return False
             if i and initial.requires_grad:
                 return False
@@ -319,7 +319,7 @@ def latest_first(seeds: Seeds) -> Seeds:
 def _totals(node: Node, g: Array, i: int) -> list[Array]:
     """The whole gradient of every part of the state at step ``i``: one way back to it."""
     scan: Scan = node.primitive  # type: ignore[assignment]
-    if node.saved is None:
+    if node.residuals is None:
         states, seeds = _all(node, g)
         targets = [node_of(part) for part in states[i]]
         with no_grad():
@@ -328,6 +328,8 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
     xp = backend.namespace(node.value)
     xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
     with xp.on(node.value):
-        *_, last = scan.inside(xp, g, node.value, xs, node.saved, keep=True, until=i, **node.params)
+        *_, last = scan.inside(
+            xp, g, node.value, xs, node.residuals, states_too=True, until=i, **node.params
+        )
     whole = Inside(node, [last], 0)
     return [in_own_type(*whole.grads(k)[0])[0] for k in range(len(scan.parts))]

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Node
 from ..loops.hosting import on_host

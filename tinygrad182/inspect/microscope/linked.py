@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, wrap

@@ -80,7 +80,7 @@ def live_type() -> Any:
     """A JupyterChart whose JavaScript is here and not in the network; putting it together takes seconds."""
     alt, version = charts.altair(), charts.converter().__version__
     name = f"jupyter-chart.{alt.__version__}.{version}.js"
-    kept = _caches.kept(name)
+    kept = _caches.read_cached(name)
     if kept is None:
         try:
             alt.JupyterChart.enable_offline()
@@ -88,7 +88,7 @@ def live_type() -> Any:
             raise _missing() from error
         kept = alt.JupyterChart._esm.encode()
         alt.JupyterChart.enable_offline(False)
-        _caches.keep(name, kept)
+        _caches.write_cached(name, kept)
     return type("LiveChart", (alt.JupyterChart,), {"_esm": kept.decode()})
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.backpropagation import dense, pull
 from ...engine.recording import Node
 from ...kernels.powers import largest_exponent

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array
-from ...engine.backpropagation import Cotangents, ancestors, backpropagate, fit, pull
+from ...arrays.namespaces import Array
+from ...engine.backpropagation import Cotangents, ancestors, backpropagate, match_input, pull
 from ...engine.memory import in_pass
 from ...engine.recording import Leaf, Node
 from ...kernels.powers import (
@@ -370,10 +370,10 @@ class Inside(NamedTuple):
                 powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
             return [(zeros_like(value), powers)]
         for window in self.windows:
-            states = window.deltas.states[part]
+            states = window.sum_cotangents.states[part]
             with backend.on(states):
                 m = backend.namespace(states).module
-                powers = m.full(states.shape[:-1], self.power) + window.deltas.powers
+                powers = m.full(states.shape[:-1], self.power) + window.sum_cotangents.powers
             found.append((states, powers))
         return found
 
@@ -551,16 +551,16 @@ class _Pass:
         xp = backend.namespace(g)
         leading = g.shape[: g.ndim - parent.value.ndim]
         if rows is None:
-            self.sums.put(parent, fit(xp, node, parent, g, leading), power)
+            self.sums.put(parent, match_input(xp, node, parent, g, leading), power)
             return
         powers = (rows + power)[..., None]
         behind = states_of(parent)
         if behind is not None and (behind[0] is parent or parent not in self.asked):
             self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
         elif self._only_leaves(parent):
-            self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), leading), 0)
+            self.sums.put(parent, match_input(xp, node, parent, times_power(g, powers), leading), 0)
         else:
-            self.sums.put(parent, fit(xp, node, parent, g, leading), powers)
+            self.sums.put(parent, match_input(xp, node, parent, g, leading), powers)
 
     def _only_leaves(self, parent: Node) -> bool:
         """Whether there is no state whose gradient is asked for behind a node."""
@@ -586,7 +586,7 @@ class _Pass:
         asked, some = node in self.targets, any(needed)
         with xp.on(node.value):
             for window in scan.inside(
-                xp, g, node.value, xs, node.saved, rows, True, needed, **node.params
+                xp, g, node.value, xs, node.residuals, rows, True, needed, **node.params
             ):
                 if some:
                     total.add(window)
@@ -615,7 +615,7 @@ class _Total:
 
     def add(self, window: Window) -> None:
         """Add those of one window."""
-        self.last, found = window.sent(), window.deltas
+        self.last, found = window.input_cotangents(), window.sum_cotangents
         self.x.insert(0, (self.last.x, found.powers))
         self.initial = self.last.initial, found.initial_powers
         weights = self.last.weights

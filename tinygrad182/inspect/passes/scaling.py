@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array, Key
+from ...arrays.namespaces import Array, Key
 from ...engine.recording import Node
 from ...kernels.powers import NOTHING, largest_exponent, or_zero, sizes_of, times_rows
 from ...primitives.index import Slice, fill

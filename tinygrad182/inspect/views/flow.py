@@ -10,7 +10,8 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array, device_of, is_away
+from ...arrays.backend import device_of, is_away
+from ...arrays.namespaces import Array
 from ...display.reprs import fold, scientific, shown, state_fold, text
 from ...engine.autodiff import add_grads, seeds_of
 from ...engine.backpropagation import ancestors, descendants

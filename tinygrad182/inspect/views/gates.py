@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.recording import Leaf, Node
 from ...kernels.program import Listing, Register, Tape
 from ...recurrence.intervening import gates_of

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..._numbers import check_whole
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.backpropagation import ancestors, backpropagate
 from ...engine.modes import modes_kept, no_grad
 from ...engine.recording import Node
-from ...errors import ArgumentError, GraphError
+from ...errors import GraphError
 from ...kernels.powers import times_rows
 from ...recurrence.scans import is_scan
 from ...tensors.tensor import Tensor
@@ -128,8 +129,7 @@ def grad_by_hops(
     >>> hops.grad.shape
     (3, 20, 1, 8)
     """
-    if not isinstance(max_hops, (int, np.integer)) or max_hops < 0:  # type: ignore[redundant-expr]
-        raise ArgumentError(f"grad_by_hops: max_hops {max_hops!r} must be a whole number from 0")
+    max_hops = check_whole("grad_by_hops", "max_hops", max_hops, 0)
     here = opened(loss, None, path, "grad_by_hops", partial(_stays, through))
     recurrence = one_state(here.stack, state, "grad_by_hops")
     recurrence.check_shapes("grad_by_hops")

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
+from ..._numbers import check_whole
 from ...arrays import backend
 from ...arrays.backend import device_of
 from ...engine.autodiff import seeds_of
@@ -17,7 +18,7 @@ from ...engine.backpropagation import backpropagate
 from ...engine.memory import in_pass
 from ...engine.modes import grad_mode, modes_kept
 from ...engine.recording import Node, is_tensor, wrap
-from ...errors import ArgumentError, GraphError
+from ...errors import GraphError
 from ...tensors import functions as tg
 from ...tensors.creation import zeros
 from ...tensors.tensor import Tensor
@@ -236,7 +237,7 @@ def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[np
     """Jacobians of steps that were run as one operation."""
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]
-    i = _checked(sample, batch)
+    i = check_whole("step_jacobians", "sample", sample, 0, batch - 1)
     wanted = choose(_times_of(scans, i))
     size = len(names) * H
     matrices, done = np.empty((len(wanted), size, size)), 0
@@ -276,7 +277,7 @@ def _one_by_one(
         at = {-1: initial, **at}
     pairs = list(itertools.pairwise(at.items()))
     _, last = next(reversed(at.items()))
-    i = _checked(sample, max(map(_samples, last.values())))
+    i = check_whole("step_jacobians", "sample", sample, 0, max(map(_samples, last.values())) - 1)
     ran = [Steps(node) for node in scans]
     over = {t for scan in ran for t in scan.times()}.difference(_times_of(ran, i))
     pairs = [pair for pair in pairs if pair[1][0] not in over]
@@ -304,14 +305,6 @@ def _wide(matrices: Any) -> np.ndarray[Any, Any]:
     """Matrices on the host in float64."""
     host = matrices.numpy() if is_tensor(matrices) else matrices
     return host.astype(np.float64, copy=False)
-
-
-def _checked(sample: Any, batch: int) -> int:
-    if not isinstance(sample, (int, np.integer)) or not 0 <= sample < batch:
-        raise ArgumentError(
-            f"step_jacobians: sample {sample!r} must be a whole number from 0 to {batch - 1}"
-        )
-    return int(sample)
 
 
 def _is_over(after: Step, before: Step, sample: int) -> bool:

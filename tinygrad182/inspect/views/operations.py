@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...display.reprs import scientific
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Node

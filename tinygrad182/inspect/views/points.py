@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from ..._numbers import check_number
+from ..._numbers import check_number, check_whole
 from ...arrays import backend
 from ...engine.host import on_host
 from ...engine.modes import MODES
@@ -316,7 +316,8 @@ def fixed_points(
             "context, or give the step an option that sets the gate"
         )
     step = _Step(cell, level, x)
-    count, most = _whole("count", count), _whole("max_steps", max_steps)
+    count = check_whole(_OP, "count", count, 1)
+    most = check_whole(_OP, "max_steps", max_steps, 1)
     noise = check_number(_OP, "noise", noise)
     tolerance = check_number(_OP, "tolerance", tolerance)
     merge = check_number(_OP, "merge", merge)
@@ -326,12 +327,6 @@ def fixed_points(
     found = [as_new.run(minimized, step, some, tolerance, most) for some in chunks]
     ends = Ends(*map(np.concatenate, zip(*found, strict=True)))
     return _collected(step, begin, ends, merge)
-
-
-def _whole(name: str, value: Any) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise ArgumentError(f"{_OP}: {name} {brief(value)} must be a whole number from 1")
-    return int(value)
 
 
 # --- the step -------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array
-from ...engine.backpropagation import Cotangents, ancestors, fit, pull
+from ...arrays.namespaces import Array
+from ...engine.backpropagation import Cotangents, ancestors, match_input, pull
 from ...engine.recording import Node
 from ...kernels import arrays
 from ...kernels.arrays import ALL, Deltas, Ends, of_gates
@@ -154,7 +154,7 @@ class InsideScans:
         """Go back through a recurrence, and send on what comes of it."""
         steps, count = Steps(node), len(self.sums.of)
         weight, H = steps.given.weight_ih, steps.states.shape[-1]
-        by_x = of_gates(np, weight, node.saved.program.x_gates, H)
+        by_x = of_gates(np, weight, node.residuals.program.x_gates, H)
         parts = steps.scan.parts
         kind = partial(Hopping, parts.index(self.through) if self.through in parts else None)
         x, *others = node.inputs or ()
@@ -189,7 +189,7 @@ class InsideScans:
         for j, (g, rows) in enumerate(zip(values, powers, strict=True)):
             if not g.any():
                 continue
-            sums, g = self.sums.after(j, hop), fit(xp, node, parent, g)
+            sums, g = self.sums.after(j, hop), match_input(xp, node, parent, g)
             if (part := states_of(parent)) is not None:
                 sums.put_rows(part[0], Rows(part[1], g, rows[..., None]))
             else:
@@ -227,7 +227,7 @@ def _back(
     first = steps.given.initial if start == 0 else steps.states[:, start - 1]
     lengths = steps.lengths()
     ends = ALL if lengths is None else Ends(lengths - start, int(lengths.min()) - start)
-    saved = steps.node.saved
+    saved = steps.node.residuals
     others = tuple([w.astype(np.float64) for w in saved.others])
     run = Run(
         saved.program,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.backpropagation import dense, descendants, pull
 from ...engine.modes import modes_kept, no_grad
 from ...engine.recording import Node

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...arrays.backend import Array
+from ...arrays.namespaces import Array
 from ...engine.backpropagation import ancestors, backpropagate, dense, pull
 from ...engine.modes import modes_kept, no_grad
 from ...engine.recording import Leaf, Node

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arrays import backend
-from ...arrays.backend import Array, device_of
+from ...arrays.backend import device_of
+from ...arrays.namespaces import Array
 from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, is_tensor, node_of
@@ -342,7 +343,7 @@ def _of_scan(node: Node, weight: Node, inside: Inside, size: int) -> Iterator[_R
     times, count = steps_of_scan(node), max(1, min(CHUNK, IN_CACHE) // size)
     place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
     for window in inside.windows:
-        found, use = window.deltas, _use(window.setting, place)
+        found, use = window.sum_cotangents, _use(window.setting, place)
         for i in range(0, len(window.steps), count):
             here = slice(i, i + count)
             z, powers = found.sums[here, :, use.columns], found.powers

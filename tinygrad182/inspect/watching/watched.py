@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._files import checked_path
+from ..._numbers import check_whole
 from ...display import charts
 from ...display.reprs import preformatted, shown
-from ...errors import ArgumentError, MissingDependencyError, brief
+from ...errors import MissingDependencyError
 from ..charts.drawn import Drawn, Paged
 from ..charts.magnitudes import number
 from ..microscope.page import page
@@ -308,10 +309,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         MissingDependencyError
             Altair is not installed.
         """
-        if step is not None and not isinstance(step, (int, np.integer)):
-            raise ArgumentError(
-                f"chart: step={brief(step)} must be a whole number, a training step"
-            )
+        step = None if step is None else check_whole("chart", "step", step)
         now = self._still()
         spec, _ = drawn(now._grids(), now.steps, now.loss, step)
         return charts.altair().Chart.from_dict(spec, validate=False)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..._numbers import check_whole
 from ...engine.anomaly import user_place
 from ...engine.autodiff import observe
 from ...engine.recording import Node
@@ -294,13 +295,5 @@ def watch(
             f"watch: {brief(model)} is a {type(model).__name__}, not a Module; put the parameters of your "
             "model into a class that inherits from tg.nn.Module"
         )
-    if every is not None and not _is_whole(every, 1):
-        raise ArgumentError(f"watch: every={brief(every)} must be a whole number from 1, or None")
-    if not _is_whole(step, 0):
-        raise ArgumentError(f"watch: step={brief(step)} must be a whole number from 0")
-    return Watch(model, None if every is None else int(every), path, int(step))
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return bool(whole and value >= least)
+    every = None if every is None else check_whole("watch", "every", every, 1)
+    return Watch(model, every, path, check_whole("watch", "step", step, 0))

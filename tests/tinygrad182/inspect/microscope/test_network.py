@@ -386,7 +386,7 @@ def test_a_recurrence_without_loops_of_its_own() -> None:
     weights = [p for name, p in layer.named_parameters()]
     loss = (tg.apply(Odd.scan, data(5, 2, 2), const(np.zeros((2, 3))), *weights)[-1] ** 2).sum()
     graph = tg.inspect.trace(loss)
-    assert [n.saved for n in graph._order if n.op == "odd_scan"] == [None]
+    assert [n.residuals for n in graph._order if n.op == "odd_scan"] == [None]
     network, opened = rolled(loss), graph.opened()
     assert titles(network) == ["input", "Odd 2 → 3", "loss"]
     again = network_of(opened._order, opened._seeds)
