@@ -20,7 +20,7 @@ from ..creation import tensor
 from ..errors import ArgumentError, ShapeError, brief
 from ..inspect import Microscope, look
 from ..inspect.flow import GradientFlow
-from ..nn.state_dicts import Cell
+from ..nn.models_from_state_dicts import Cell
 from ..serialization import load
 from . import in_json, say, visible, written
 from .series import Series, read_series

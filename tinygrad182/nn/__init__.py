@@ -8,19 +8,19 @@ from .. import _calls, _habits
 from ..primitives import PRIMITIVES
 from . import functional, init
 from .containers import ModuleDict, ModuleList
-from .convert import from_torch
 from .dropout import Dropout
 from .embedding import Embedding
 from .gru import GRU, GRUCell
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import cross_entropy, mse_loss
 from .lstm import LSTM, LSTMCell, LSTMStates
+from .models_from_state_dicts import RecurrentNetwork, from_state_dict
 from .module import Module, Parameter, Sequential
-from .norm import LayerNorm
 from .recurrent import RecurrentCell, RecurrentLayer
 from .residual import ResBlock
 from .rnn import RNN, RNNCell, States
-from .state_dicts import RecurrentNetwork, from_state_dict
+from .torch_modules import from_torch
 
 PRIMITIVES |= {layer.scan.name: layer.scan for layer in (RNN, LSTM, GRU)}
 

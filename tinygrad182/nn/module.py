@@ -27,7 +27,7 @@ from ..host import convert
 from ..memory import Memory
 from ..modes import MODES, scope
 from ..recording import Leaf, node_of, wrap
-from .showing import module_html
+from .notebook import module_html
 
 
 class Parameter(Tensor):

@@ -25,8 +25,16 @@ from ..primitives import PRIMITIVES
 from ..recording import apply, record, wrap
 from ..recurrence import Scan
 from ..unrolling import State, followed, run_steps
-from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
 from .checks import as_input, check_size
+from .declarations import (
+    DECLARED,
+    missing_in,
+    options_of,
+    scan_of,
+    set_options,
+    states_type,
+    try_step,
+)
 from .dropout import dropped
 from .init import Rng, generator, new_parameter
 from .lengths import Lengths, checked_lengths

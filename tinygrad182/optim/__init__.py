@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from .. import _calls, _habits
 from . import lr_scheduler
+from .algorithms import SGD, Adam, AdamW
 from .clipping import clip_grad_norm_, clip_grad_value_
-from .methods import SGD, Adam, AdamW
 from .optimizer import Optimizer
 
 __all__ = [

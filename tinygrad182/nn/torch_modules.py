@@ -14,10 +14,10 @@ from .containers import ModuleDict, ModuleList
 from .dropout import Dropout
 from .embedding import Embedding
 from .gru import GRU, GRUCell
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .lstm import LSTM, LSTMCell
 from .module import Module, Parameter, Sequential
-from .norm import LayerNorm
 from .rnn import RNN, RNNCell
 
 
