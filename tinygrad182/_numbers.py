@@ -1,4 +1,4 @@
-"""What is asked of an argument that is a number."""
+"""Checks of arguments that are numbers: one function for real numbers, one for whole numbers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from .errors import ArgumentError, brief
 
 
 def real_number(value: Any) -> float:
-    """What somebody gave for a real number as a float; NaN if it is none, as True is not.
+    """A real number as a float; NaN if the value is not a real number (True is not one).
 
     A number beyond all floats, such as 10**400, is infinite, so that every check of a range refuses it.
     """
@@ -31,12 +33,12 @@ def check_number(
     most: float = math.inf,
     infinite: bool = False,
 ) -> float:
-    """A number from ``least`` to ``most``, which is finite unless it may be ``infinite``.
+    """Return a number from ``least`` to ``most``; it must be finite unless ``infinite`` is True.
 
     Parameters
     ----------
     owner : str or object
-        Whose argument it is: a name, or what has a class of that name.
+        Whose argument it is: a name for the message, or an object whose class has that name.
     name : str
         The argument's name.
 
@@ -53,7 +55,32 @@ def check_number(
     number = real_number(value)
     if least <= number <= most and (infinite or number < math.inf):
         return number
-    where = owner if isinstance(owner, str) else type(owner).__name__
     limit = f" to {most:g}" if most < math.inf else ""
     kind = "number" if infinite else "finite number"
-    raise ArgumentError(f"{where}: {name} {brief(value)} must be a {kind} from {least:g}{limit}")
+    raise ArgumentError(
+        f"{_name_of(owner)}: {name} {brief(value)} must be a {kind} from {least:g}{limit}"
+    )
+
+
+def check_whole(owner: object, name: str, value: Any, least: int) -> int:
+    """Return a whole number from ``least``; arguments as for :func:`check_number`.
+
+    Raises
+    ------
+    ArgumentError
+
+    Examples
+    --------
+    >>> check_whole("Linear", "in_features", 3, least=0)
+    3
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ArgumentError(
+            f"{_name_of(owner)}: {name} {brief(value)} must be a whole number from {least}"
+        )
+    return int(value)
+
+
+def _name_of(owner: object) -> str:
+    return owner if isinstance(owner, str) else type(owner).__name__

@@ -9,8 +9,8 @@ from .._numbers import check_number
 from .._tensor import Tensor
 from ..creation import beside
 from ..functions import where
-from .checks import as_input
 from .init import Rng, generator
+from .inputs import as_input
 from .module import Module
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import check_whole
 from .._tensor import Tensor
 from ..creation import sizes_of
 from ..errors import ArgumentError
 from ..functions import expand_dims, where
 from ..indexing import index_checked, place_indices, read_indices
-from .checks import check_size
 from .init import Rng, generator, new_parameter
 from .module import Module
 
@@ -56,8 +56,8 @@ class Embedding(Module):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.num_embeddings = check_size(self, "num_embeddings", num_embeddings, 0)
-        self.embedding_dim = check_size(self, "embedding_dim", embedding_dim, 0)
+        self.num_embeddings = check_whole(self, "num_embeddings", num_embeddings, 0)
+        self.embedding_dim = check_whole(self, "embedding_dim", embedding_dim, 0)
         self.padding_idx = self._check_padding(padding_idx)
         sizes = sizes_of((self.num_embeddings, self.embedding_dim), "Embedding")
         values = generator(rng).normal(size=sizes)

@@ -13,8 +13,8 @@ from .._tensor import Tensor
 from ..creation import integers, sizes_of
 from ..errors import ArgumentError, ShapeError
 from ..functions import mean, sqrt, square
-from .checks import as_input
 from .init import new_parameter
+from .inputs import as_input
 from .module import Module
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .._numbers import check_whole
 from .._tensor import Tensor
 from ..creation import sizes_of
 from ..errors import ShapeError
 from ..functions import matmul
-from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
+from .inputs import as_input
 from .module import Module
 
 
@@ -48,8 +49,8 @@ class Linear(Module):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.in_features = in_features = check_size(self, "in_features", in_features, 0)
-        self.out_features = out_features = check_size(self, "out_features", out_features, 0)
+        self.in_features = in_features = check_whole(self, "in_features", in_features, 0)
+        self.out_features = out_features = check_whole(self, "out_features", out_features, 0)
         sizes_of((out_features, in_features), "Linear")
         draw = generator(rng)
         bound = 1 / math.sqrt(in_features) if in_features else 0.0

@@ -21,7 +21,7 @@ Nonlinearity = Literal["tanh", "relu", "identity"] | Primitive | Callable[[Any],
 NAMES = ("tanh", "relu", "identity")
 
 
-def bent(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
+def apply_nonlinearity(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
     """Apply a nonlinearity."""
     if isinstance(nonlinearity, str):
         return x if nonlinearity == "identity" else getattr(functions, nonlinearity)(x)
@@ -55,7 +55,7 @@ def check_nonlinearity(
     numbers = tensor(values, device=device)
     try:
         with no_grad():
-            y = bent(nonlinearity, numbers)
+            y = apply_nonlinearity(nonlinearity, numbers)
     except Exception as error:
         found = f"{what} fails on a Tensor of shape {shape}: {type(error).__name__}: {error}"
         raise ArgumentError(found) from error

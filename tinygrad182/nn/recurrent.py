@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import backend, functions
-from .._numbers import check_number
+from .._numbers import check_number, check_whole
 from .._tensor import Tensor
 from ..anomaly import user_place
 from ..backend import Array
@@ -25,7 +25,6 @@ from ..primitives import PRIMITIVES
 from ..recording import apply, record, wrap
 from ..recurrence import Scan
 from ..unrolling import State, followed, run_steps
-from .checks import as_input, check_size
 from .declarations import (
     DECLARED,
     missing_in,
@@ -37,6 +36,7 @@ from .declarations import (
 )
 from .dropout import dropped
 from .init import Rng, generator, new_parameter
+from .inputs import as_input
 from .lengths import Lengths, checked_lengths
 from .module import Module
 from .nonlinearity import name_of
@@ -83,8 +83,8 @@ class Recurrent(Module):
                 f"{type(self).__name__}: declares no {missing[0]}; a class of its own needs gates, "
                 "state and a static method step(xp, x, h, state)"
             )
-        self.input_size = check_size(self, "input_size", input_size, 1)
-        self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
+        self.input_size = check_whole(self, "input_size", input_size, 1)
+        self.hidden_size = check_whole(self, "hidden_size", hidden_size, 1)
         self.bias = bias
         set_options(self)
 
@@ -366,7 +366,7 @@ class RecurrentLayer(Recurrent):
         device: str | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
-        self.num_layers = check_size(self, "num_layers", num_layers, 1)
+        self.num_layers = check_whole(self, "num_layers", num_layers, 1)
         self.batch_first = batch_first
         self.dropout = self._rate(dropout)
         self.bidirectional = bool(bidirectional)
@@ -440,7 +440,7 @@ class RecurrentLayer(Recurrent):
         """
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
-        window = steps if truncate is None else check_size(self, "truncate", truncate, 1)
+        window = steps if truncate is None else check_whole(self, "truncate", truncate, 1)
         initial = () if state is None else self._initial_state(state, batch if batched else None)
         ends: Lengths | None = None
         if lengths is not None:

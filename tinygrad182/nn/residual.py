@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._numbers import check_whole
 from .._tensor import Tensor
 from ..marks import mark
-from .checks import check_size
 from .init import Rng
 from .linear import Linear
 from .module import Module
-from .nonlinearity import Nonlinearity, bent, check_nonlinearity, name_of
+from .nonlinearity import Nonlinearity, apply_nonlinearity, check_nonlinearity, name_of
 
 
 class ResBlock(Module):
@@ -54,14 +54,14 @@ class ResBlock(Module):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        width = check_size(self, "width", width, 1)
+        width = check_whole(self, "width", width, 1)
         self.nonlinearity = check_nonlinearity(self, nonlinearity, width, device)
         self.skip = skip
         self.linear = Linear(width, width, bias, rng=rng, dtype=dtype, device=device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., width)`` to the same shape."""
-        branch = mark(bent(self.nonlinearity, self.linear(x)), "branch")
+        branch = mark(apply_nonlinearity(self.nonlinearity, self.linear(x)), "branch")
         return branch + x if self.skip else branch
 
     def extra_repr(self) -> str:

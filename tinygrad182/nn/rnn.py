@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .._numbers import check_whole
 from .._tensor import Tensor
-from .checks import check_size
 from .init import Rng
-from .nonlinearity import Nonlinearity, bent, check_nonlinearity
+from .nonlinearity import Nonlinearity, apply_nonlinearity, check_nonlinearity
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
 
@@ -108,7 +108,7 @@ class RNN(_Vanilla, RecurrentLayer):
         xp: Any, x: Any, h: Any, state: Any, nonlinearity: Nonlinearity = "tanh"
     ) -> tuple[Any, ...]:
         """One step: h' = σ(x + h)."""
-        return (bent(nonlinearity, x + h),)
+        return (apply_nonlinearity(nonlinearity, x + h),)
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class RNN(_Vanilla, RecurrentLayer):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        units = check_size(self, "hidden_size", hidden_size, 1)
+        units = check_whole(self, "hidden_size", hidden_size, 1)
         self.nonlinearity = check_nonlinearity(self, nonlinearity, units, device)
         super().__init__(
             input_size,
@@ -183,7 +183,7 @@ class RNNCell(_Vanilla, RecurrentCell):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        units = check_size(self, "hidden_size", hidden_size, 1)
+        units = check_whole(self, "hidden_size", hidden_size, 1)
         self.nonlinearity = check_nonlinearity(self, nonlinearity, units, device)
         super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)
 

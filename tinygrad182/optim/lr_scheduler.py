@@ -14,11 +14,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-import numpy as np
-
 from .. import _habits
 from .._calls import Told, names_of, unknown_name
-from .._numbers import check_number
+from .._numbers import check_number, check_whole
 from ..errors import ArgumentError, StateDictError, brief
 from .optimizer import Optimizer, in_groups
 
@@ -48,7 +46,7 @@ class LRScheduler(Told, ABC):
                 f"{name}: a {type(optimizer).__name__} is not an optimizer, such as tg.optim.Adam"
             )
         self.optimizer = optimizer
-        self.last_epoch = _whole(name, "last_epoch", last_epoch, -1)
+        self.last_epoch = check_whole(name, "last_epoch", last_epoch, -1)
         if self.last_epoch >= 0 and any("initial_lr" not in g for g in optimizer.param_groups):
             raise ArgumentError(
                 f"{name}: last_epoch={last_epoch} goes on with an optimizer that had a schedule, and this "
@@ -227,7 +225,7 @@ class StepLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        self.step_size = _whole("StepLR", "step_size", step_size, 1)
+        self.step_size = check_whole("StepLR", "step_size", step_size, 1)
         self.gamma = check_number("StepLR", "gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
@@ -318,7 +316,7 @@ class LinearLR(LRScheduler):
             raise ArgumentError(
                 "LinearLR: start_factor must be more than 0, as rates are multiplied"
             )
-        self.total_iters = _whole("LinearLR", "total_iters", total_iters, 1)
+        self.total_iters = check_whole("LinearLR", "total_iters", total_iters, 1)
         super().__init__(optimizer, last_epoch)
 
     def _first(self, rate: float, base: float, group: int) -> float:
@@ -369,7 +367,7 @@ class CosineAnnealingLR(LRScheduler):
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        self.T_max = _whole("CosineAnnealingLR", "T_max", T_max, 1)
+        self.T_max = check_whole("CosineAnnealingLR", "T_max", T_max, 1)
         self.eta_min = check_number("CosineAnnealingLR", "eta_min", eta_min)
         super().__init__(optimizer, last_epoch)
 
@@ -426,7 +424,7 @@ class SequentialLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         self._schedulers = list(schedulers)
-        self._milestones = [_whole("SequentialLR", "milestone", m, 1) for m in milestones]
+        self._milestones = [check_whole("SequentialLR", "milestone", m, 1) for m in milestones]
         same = all(
             isinstance(s, LRScheduler) and s.optimizer is optimizer for s in self._schedulers
         )
@@ -487,13 +485,6 @@ class SequentialLR(LRScheduler):
         for part, its_own in zip(self._schedulers, read.pop("parts"), strict=True):
             part._go_on(its_own)
         super()._go_on(read)  # last, as the rates are those of all
-
-
-def _whole(name: str, what: str, value: Any, least: int) -> int:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ArgumentError(f"{name}: {what} {brief(value)} must be a whole number from {least}")
-    return int(value)
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from ...errors import ArgumentError
 from ...functions import sum as total
 from ...nn import GRU, LSTM, RNN, RecurrentLayer
 from ...nn.init import generator, spectral_radius
-from ...nn.nonlinearity import Nonlinearity, bent
+from ...nn.nonlinearity import Nonlinearity, apply_nonlinearity
 
 HostArray = np.ndarray[Any, Any]
 
@@ -135,7 +135,7 @@ class Residual(RecurrentLayer):
         xp: Any, x: Any, h: Any, state: Any, nonlinearity: Nonlinearity = "tanh"
     ) -> tuple[Any, ...]:
         """One block."""
-        after = state[1] + bent(nonlinearity, x + h)
+        after = state[1] + apply_nonlinearity(nonlinearity, x + h)
         return 1.0 * after, after
 
 
