@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .. import _calls, _habits
 from ..primitives import PRIMITIVES
 from . import functional, init
-from .containers import ModuleDict, ModuleList
+from .containers import ModuleDict, ModuleList, Sequential
 from .dropout import Dropout
 from .embedding import Embedding
 from .gru import GRU, GRUCell
@@ -16,7 +16,7 @@ from .linear import Linear
 from .losses import cross_entropy, mse_loss
 from .lstm import LSTM, LSTMCell, LSTMStates
 from .models_from_state_dicts import RecurrentNetwork, from_state_dict
-from .module import Module, Parameter, Sequential
+from .module import Module, Parameter
 from .recurrent import RecurrentCell, RecurrentLayer
 from .residual import ResBlock
 from .rnn import RNN, RNNCell, States

@@ -1,59 +1,62 @@
-"""A module in a notebook: a tree that unfolds, with its parameters and their norms."""
+"""How a module is shown in a notebook: a tree that unfolds, with its parameters and their norms."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import backend
 from .._reprs import fold, shown, table, text, times
 
 if TYPE_CHECKING:
-    from .module import Module, Parameter
-
-Parts = tuple[str, str, "Module", "list[tuple[str, Parameter]]"]
+    from .module import Branch, Parameter
 
 
-def module_html(parts: Iterable[Parts]) -> str:
-    """The tree of a module, whose inner modules are folded.
+class _Norms(NamedTuple):
+    value: float
+    gradient: float | None  # None without a gradient
 
-    Norms of all parameters, and of the gradients there are, are read from a device together.
+
+def module_html(branches: Iterable[Branch]) -> str:
+    """Draw the tree of a module, in which the inner modules are folded.
+
+    The norms of all parameters and gradients are read from the device together.
 
     Parameters
     ----------
-    parts : iterable of (path, parent, module, parameters)
-        The module itself first, with the path ``""``; a module stands behind its parent.
+    branches : iterable of Branch
+        The module itself first; every module comes after its parent.
     """
-    tree = list(parts)
-    norms = _norms({id(p): p for *_, own in tree for _, p in own})
-    inside: dict[str, list[str]] = {path: [] for path, *_ in tree}
-    for path, parent, module, own in reversed(tree):  # so that what is inside is there already
-        line = _line(path[len(parent) :].lstrip("."), module)
-        children = inside[path][::-1]
-        drawn = fold(line, _parameters(own, norms), *children, opened=not path)
-        inside[parent].append(drawn)
+    tree = list(branches)
+    norms = _norms({id(p): p for branch in tree for _, p in branch.parameters})
+    inside: dict[str, list[str]] = {branch.path: [] for branch in tree}
+    for branch in reversed(tree):  # children before their parents
+        children = inside[branch.path][::-1]
+        rows = _parameters(branch.parameters, norms)
+        drawn = fold(_line(branch), rows, *children, opened=not branch.path)
+        inside[branch.parent].append(drawn)
     return shown(drawn)
 
 
-def _norms(parameters: dict[int, Parameter]) -> dict[int, tuple[float, float | None]]:
-    """The norm of each parameter, and of its gradient if it has one."""
+def _norms(parameters: dict[int, Parameter]) -> dict[int, _Norms]:
+    """The norms of each parameter and of its gradient."""
     grads = {key: p.grad for key, p in parameters.items() if p.grad is not None}
     arrays: list[Any] = [p._data for p in parameters.values()]
     found = backend.norms(arrays + [grad._data for grad in grads.values()])
-    slopes = dict(zip(grads, found[len(arrays) :], strict=True))
-    return {key: (norm, slopes.get(key)) for key, norm in zip(parameters, found, strict=False)}
+    of_grads = dict(zip(grads, found[len(arrays) :], strict=True))
+    return {k: _Norms(norm, of_grads.get(k)) for k, norm in zip(parameters, found, strict=False)}
 
 
-def _line(label: str, module: Module) -> str:
+def _line(branch: Branch) -> str:
+    module = branch.module
     size = sum(p.size for p in module.parameters())
-    of_what = f"{type(module).__name__}({module.extra_repr()})"
-    name = f"{text(label)}: " if label else ""
-    return f"{name}<b>{text(of_what)}</b> · {size:,} parameters"
+    name = f"{text(branch.label)}: " if branch.label else ""
+    kind = text(f"{type(module).__name__}({module.extra_repr()})")
+    return f"{name}<b>{kind}</b> · {size:,} parameters"
 
 
-def _parameters(
-    own: list[tuple[str, Parameter]], norms: dict[int, tuple[float, float | None]]
-) -> str:
+def _parameters(own: list[tuple[str, Parameter]], norms: dict[int, _Norms]) -> str:
+    """A table of the parameters directly in a module."""
     if not own:
         return ""
     header: tuple[str, ...] = ("parameter", "shape", "dtype", "numbers", "‖value‖", "‖gradient‖")

@@ -10,14 +10,14 @@ from .._calls import told
 from .._tensor import Tensor
 from ..errors import ArgumentError, DTypeError
 from ..functions import log_softmax, relu, sigmoid, softmax, tanh
-from .containers import ModuleDict, ModuleList
+from .containers import ModuleDict, ModuleList, Sequential
 from .dropout import Dropout
 from .embedding import Embedding
 from .gru import GRU, GRUCell
 from .layer_norm import LayerNorm
 from .linear import Linear
 from .lstm import LSTM, LSTMCell
-from .module import Module, Parameter, Sequential
+from .module import Module, Parameter
 from .rnn import RNN, RNNCell
 
 
