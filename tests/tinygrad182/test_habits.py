@@ -261,7 +261,7 @@ TOLD: dict[str, tuple[Call, str]] = {
         "ModuleList: index 'a' must be a whole number",
     ),
     "ModuleList(lin)": (lambda x, y: tg.nn.ModuleList(lin()), "a Linear is not a list of modules"),  # type: ignore[arg-type]
-    "Sequential[5]": (lambda x, y: tg.nn.Sequential(lin())[5], "Sequential: there is no 5"),
+    "Sequential[5]": (lambda x, y: tg.nn.Sequential(lin())[5], "Sequential: there is no item 5"),
     "ModuleDict['b']": (
         lambda x, y: tg.nn.ModuleDict({"a": lin()})["b"],
         r"ModuleDict: there is no 'b'; it has \['a'\]",

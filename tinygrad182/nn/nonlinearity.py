@@ -1,4 +1,7 @@
-"""The nonlinearity of a layer: a name, a primitive, or any function of Tensors that keeps their shape."""
+"""The argument ``nonlinearity`` of layers: a name, a primitive, or any function of a Tensor.
+
+The function must return a Tensor of the shape of its argument. :mod:`.rnn` and :mod:`.residual` use this.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,12 @@ def apply_nonlinearity(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
 def check_nonlinearity(
     layer: object, nonlinearity: Any, units: int, device: str | None = None
 ) -> Any:
-    """Return a nonlinearity; a function is tried on numbers of as many units as it will get.
+    """Return a nonlinearity after a check; a function is called once on an array of ``units`` columns.
 
     Raises
     ------
     ArgumentError
-        Something else, or a function that does not map a Tensor to one of the same shape.
+        It is not a name, primitive or function, or the function does not keep the shape of a Tensor.
     """
     what = f"{type(layer).__name__}: nonlinearity"
     if isinstance(nonlinearity, str) and nonlinearity in NAMES:
@@ -59,7 +62,7 @@ def check_nonlinearity(
     except Exception as error:
         found = f"{what} fails on a Tensor of shape {shape}: {type(error).__name__}: {error}"
         raise ArgumentError(found) from error
-    remedy = "return a Tensor of real numbers, of the shape of the one argument"
+    remedy = "return a Tensor of real numbers with the shape of the argument"
     if not isinstance(y, Tensor):
         raise ArgumentError(f"{what} returns a {type(y).__name__}; {remedy}")
     if y.shape != numbers.shape or y.dtype.kind != "f":
@@ -69,7 +72,7 @@ def check_nonlinearity(
 
 
 def name_of(option: Any) -> str:
-    """How an option is written in messages and reprs: a function by what it is called."""
+    """The text of an option in messages and reprs: functions and primitives by their names."""
     if isinstance(option, partial):
         given = [*map(name_of, option.args)]
         given += [f"{name}={name_of(value)}" for name, value in option.keywords.items()]

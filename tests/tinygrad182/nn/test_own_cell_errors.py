@@ -55,18 +55,18 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "a weight that is an operand": (declared(weights=("h",)), "'h', a name that is taken"),
     "a weight that the step does not take": (
         declared(weights=("peep",)),
-        "^Mine: step takes no 'peep'; weights are handed to it by their names",
+        "^Mine: step takes no 'peep'; .*argument for each name in weights",
     ),
     "a step that is not a function": (declared(step=3), "^Mine: step is a int; define a static"),
     "a step with self": (
         declared(step=lambda self, x, h, state: (x + h,)),
-        r"^Mine: step takes \(self, x, h, state\); it is a static method",
+        r"^Mine: step takes \(self, x, h, state\); it must be a static method",
     ),
     "a step of three": (declared(step=lambda xp, x, state: (x,)), r"step takes \(xp, x, state\)"),
     **{
         f"an option {name}": (
             declared(step=eval(f"lambda xp, x, h, state, {name}=1.0: ({name} * (x + h),)")),
-            f"^Mine: step takes {name!r}, a name that is taken; choose another",
+            f"^Mine: step takes {name!r}, a reserved name; choose another",
         )
         for name in ("start", "shortest", "until", "powers", "g", "y", "self", "scan", "inputs")
     },
@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an option that is unhashable": (
         with_step(lambda xp, x, h, state, leak: (x + h,), leak=[1.0]),
-        r"^Mine: leak = \[1\.0\], which may change; pass a number, a name or a tuple",
+        r"^Mine: leak = \[1\.0\], which may change; pass a number, a string or a tuple",
     ),
     "a forget bias without a forget gate": (
         lambda: type("Open", (tg.nn.LSTM,), {"gates": ("i", "j", "g", "o")})(1, 2, forget_bias=1.0),
