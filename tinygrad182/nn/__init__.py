@@ -1,4 +1,8 @@
-"""Layers, losses and initial values."""
+"""``tg.nn``: layers, losses and initial values.
+
+Read :mod:`.module` first (what a module is), then :mod:`.linear` (the simplest layer), then :mod:`.rnn` and
+:mod:`.recurrent` (the base of all recurrent layers).
+"""
 
 from __future__ import annotations
 

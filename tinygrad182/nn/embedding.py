@@ -1,4 +1,4 @@
-"""A table of vectors, looked up by index."""
+"""The embedding layer: a table of vectors, one for each token, looked up by index."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .module import Module
 
 
 class Embedding(Module):
-    """One vector for each of a number of tokens: row ``weight[i]`` for index i.
+    """One vector for each token: index i gives the row ``weight[i]``.
 
-    A row's gradient is the sum of what arrives at all places where it was looked up.
+    The gradient of a row is the sum of the gradients at all places where it was looked up.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Embedding(Module):
     embedding_dim : int
         Elements of a vector.
     padding_idx : int, optional
-        A token whose vector starts at 0 and gets no gradient; a negative one counts from the end.
+        A token whose vector starts at 0 and gets no gradient. A negative index counts from the end.
     rng : int or numpy.random.Generator, optional
-        Initial values are drawn from N(0, 1), as in PyTorch.
+        Draws the initial values from N(0, 1), as in PyTorch.
     dtype, device
         ``float32`` on the default device.
 
@@ -83,7 +83,7 @@ class Embedding(Module):
         ----------
         tokens : Tensor, array, nested list or int ``(...)``
             Indices in [0, num_embeddings). Data of the host (arrays, lists, an int) goes to the weights'
-            device; for the bounds of others the host waits once.
+            device. For indices on a device, the host waits once, to check their bounds.
 
         Returns
         -------
@@ -92,7 +92,7 @@ class Embedding(Module):
         Raises
         ------
         DTypeError, IndexOutOfRangeError
-            Indices that are no integers, or that name no row: negative ones too, as in PyTorch.
+            Indices are not integers, or there is no such row. Negative indices raise, as in PyTorch.
         """
         tokens = read_indices(tokens, "Embedding", "indices")
         indices = place_indices(tokens, self.weight, self.num_embeddings, "Embedding", "indices")
@@ -102,6 +102,6 @@ class Embedding(Module):
         return where(expand_dims(indices == self.padding_idx, -1), rows.detach(), rows)
 
     def extra_repr(self) -> str:
-        """The table's sizes."""
+        """Return the table's sizes."""
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"

@@ -1,4 +1,7 @@
-"""Initial values. All are drawn in float64 on the host, so that CPU and CUDA start equal."""
+"""Initial values of parameters, as functions that fill a parameter, and the spectral radius.
+
+All are drawn in float64 on the host, so that models on CPU and CUDA start equal.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Rng = int | np.random.Generator | None
 
 
 def generator(rng: Rng) -> np.random.Generator:
-    """Return the generator behind an ``rng=`` argument; None is seeded by the system."""
+    """Return the generator of an ``rng=`` argument; None gives one that the system seeds."""
     try:
         return np.random.default_rng(rng)  # a Generator comes back as it is
     except (TypeError, ValueError) as error:
@@ -29,7 +32,7 @@ def generator(rng: Rng) -> np.random.Generator:
 
 
 def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) -> Parameter:
-    """A parameter of host values; ``float32`` on the default device unless said otherwise."""
+    """Make a parameter from host values, by default ``float32`` on the default device."""
     return Parameter(values, dtype=dtype or "float32", device=default_device(device))
 
 
@@ -63,7 +66,9 @@ def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     distributed (Mezzadri 2007). A square one has every eigenvalue of magnitude ``gain``.
     """
     if p.ndim != 2:
-        raise ShapeError(f"orthogonal_: a matrix is needed, not shape {p.shape}")
+        raise ShapeError(
+            f"orthogonal_: shape {p.shape} is not a matrix; pass a parameter with two axes"
+        )
     (gain,) = _finite("orthogonal_", gain=gain)
     rows, columns = p.shape
     q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))
@@ -88,7 +93,9 @@ def spectral_radius(matrix: Any) -> float:
             f"spectral_radius: cannot read {brief(matrix)} as a matrix: {error}"
         ) from error
     if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
-        raise ShapeError(f"spectral_radius: a square matrix is needed, not shape {values.shape}")
+        raise ShapeError(
+            f"spectral_radius: shape {values.shape} is not a square matrix; pass (H, H)"
+        )
     if not np.isfinite(values).all():
         return math.nan
     return float(np.abs(np.linalg.eigvals(values)).max())
@@ -98,12 +105,12 @@ def spectral_radius(matrix: Any) -> float:
 def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     """Scale a square matrix so that its largest eigenvalue magnitude is ``radius``.
 
-    For a linear recurrence this sets whether gradients explode (> 1) or vanish (< 1).
+    In a linear recurrence, gradients explode with a radius above 1 and vanish with one below 1.
 
     Raises
     ------
     ArgumentError
-        A negative or infinite radius, or a matrix whose eigenvalues are all 0 and cannot be scaled.
+        The radius is negative or infinite, or all eigenvalues of the matrix are 0, so no factor helps.
 
     Examples
     --------
@@ -120,13 +127,14 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     current = spectral_radius(p)
     if not current > 0:
         raise ArgumentError(
-            f"scale_to_spectral_radius_: the matrix has spectral radius {current}; scale another"
+            f"scale_to_spectral_radius_: the matrix has spectral radius {current}, which no factor "
+            "changes; pass a matrix with another eigenvalue"
         )
     return _fill(p, p.numpy().astype(np.float64) * (number / current))
 
 
 def _finite(op: str, **numbers: Any) -> list[float]:
-    """Numbers that somebody gave, all finite."""
+    """Return numbers of arguments, which must be finite."""
     found = list(map(real_number, numbers.values()))
     for number, (name, value) in zip(found, numbers.items(), strict=True):
         if not math.isfinite(number):

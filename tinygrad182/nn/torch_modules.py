@@ -1,4 +1,8 @@
-"""PyTorch's modules as ours."""
+"""Conversion of PyTorch's modules to ours, without importing PyTorch.
+
+:func:`from_torch` walks the tree of a module; ``_CONVERTERS`` at the end has a row for each class. A state
+dict without its class is read in :mod:`.models_from_state_dicts`.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +27,13 @@ from .rnn import RNN, RNNCell
 
 @told
 def from_torch(module: Any) -> Module:
-    """Turn a PyTorch layer, or a tree of them, into ours: those named, in ``Sequential``, lists and dicts.
+    """Convert a PyTorch layer, or a tree of ``Sequential``, lists and dicts of layers, to ours.
 
-    The result has copies of its parameters, in its dtype, on the default device, and gives the same
-    outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are). A
-    module that stands in two places of the tree does so in the result, and a weight that two modules share
-    stays one. Each is in training or not as the module is; what its dropout leaves out is drawn by a
-    generator of its own. PyTorch itself is not imported. The way back, as PyTorch loads its own tensors
-    only::
+    The result has copies of the parameters, in their dtype, on the default device, and gives equal outputs
+    and gradients. Frozen parameters stay frozen; our one bias, the sum of PyTorch's two, is frozen if both
+    are. A module in two places of the tree, or a weight that two modules share, stays one. ``training`` is
+    copied; dropout draws from a new generator. PyTorch itself is not imported. The way back, as PyTorch
+    loads only its own tensors::
 
         state = layer.state_dict()
         module.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
@@ -38,23 +41,22 @@ def from_torch(module: Any) -> Module:
     Parameters
     ----------
     module : torch.nn.Module
-        A subclass of these may be given, if its ``forward`` is the one it inherits. One with a ``forward``
-        of its own is a program, which cannot be converted: convert its layers, and write the program for
-        ours.
+        A subclass is converted too, if it inherits its ``forward``. A class that defines ``forward`` is a
+        program, which cannot be converted: convert its layers, and write the program for ours.
 
     Returns
     -------
     Module
-        The layer or container of the same name. What has no parameters (``Tanh``, ``ReLU``, ``Sigmoid``,
-        ``Softmax``, ``LogSoftmax``, ``Flatten``) becomes a function in a ``Sequential``.
+        The layer or container with that name here. A module without parameters (``Tanh``, ``ReLU``,
+        ``Sigmoid``, ``Softmax``, ``LogSoftmax``, ``Flatten``) becomes a function in a ``Sequential``.
 
     Raises
     ------
     ArgumentError
-        Another kind of module, one with forward hooks, or one with an option that ours does not have:
+        A module is of another kind, has forward hooks, or uses an option that ours does not have:
         ``proj_size``, ``max_norm``, ``scale_grad_by_freq``. The message names its place in the tree.
     DTypeError
-        Parameters that NumPy cannot hold, such as ``bfloat16``.
+        NumPy has no such dtype, for example ``bfloat16``.
 
     Examples
     --------
@@ -70,7 +72,7 @@ def from_torch(module: Any) -> Module:
         _check(path, each)
     converted: dict[int, Callable[[Any], Any]] = {}
     shared: dict[int, Parameter] = {}
-    for _, each in reversed(tree):  # what is inside comes before what it is in
+    for _, each in reversed(tree):  # children before their parents
         converted[id(each)] = made = _CONVERTERS[_kind(each)](each, converted)
         if isinstance(made, Module):
             made.training = each.training
@@ -82,33 +84,34 @@ def from_torch(module: Any) -> Module:
 
 
 def _is_torch(module: Any) -> bool:
-    """Whether something is a module of PyTorch's, or of a class derived from one."""
+    """Whether an object is a PyTorch module."""
     bases = [f"{kind.__module__}.{kind.__name__}" for kind in type(module).__mro__]
     return "torch.nn.modules.module.Module" in bases
 
 
 def _kind(module: Any) -> str:
-    """The name of PyTorch's class whose ``forward`` a module has; empty if that is its own."""
+    """The name of the PyTorch class whose ``forward`` a module has; empty if it defines its own."""
     bases: Any = [k for k in type(module).__mro__ if k.__module__.startswith("torch.nn.")]
     inherits = bases and getattr(module.forward, "__func__", None) is bases[0].forward
     return bases[0].__name__ if inherits else ""
 
 
 def _check(path: str, module: Any) -> None:
-    """Raise for a module that has no counterpart, and say which of those inside it have."""
+    """Raise if a module has no counterpart; the message names the modules inside it that have one."""
     kind, name = type(module), type(module).__name__
     where = f", at {path}" if path else ""
     if _kind(module) not in _CONVERTERS:
         remedy = f"pass a torch.nn module whose forward is that of {', '.join(_CONVERTERS)}"
         if isinstance(module, Mapping):
-            remedy = (
-                "a state dict goes to from_state_dict, or to load_state_dict of a layer of ours"
-            )
+            remedy = "pass a state dict to from_state_dict, or to load_state_dict of our layer"
         elif getattr(module, "parametrizations", None):
             remedy = "call torch.nn.utils.parametrize.remove_parametrizations(module, name) first"
         elif inside := _inside(module):
-            remedy = "its forward is a program of its own; convert its parts: " + ", ".join(
-                f"from_torch(model.{path}{'.' if path else ''}{each})" for each in inside
+            remedy = (
+                "its class defines forward, which is a program; convert its parts: "
+                + ", ".join(
+                    f"from_torch(model.{path}{'.' if path else ''}{each})" for each in inside
+                )
             )
         raise ArgumentError(
             f"from_torch: {kind.__module__}.{name}{where} has no counterpart here; {remedy}"
@@ -122,17 +125,17 @@ def _check(path: str, module: Any) -> None:
         if getattr(module, option, without) != without:
             value = getattr(module, option)
             raise ArgumentError(
-                f"from_torch: {name}{where} with {option}={value}; ours has none{remedy}"
+                f"from_torch: {name}{where} has {option}={value}; ours has no such option{remedy}"
             )
 
 
 def _inside(module: Any) -> list[str]:
     """The names of the modules directly inside that can be converted by themselves."""
-    found = []
-    for name, child in module.named_children() if _is_torch(module) else ():
-        if all(_kind(each) in _CONVERTERS for each in child.modules()):
-            found.append(name)
-    return found
+    return [
+        name
+        for name, child in (module.named_children() if _is_torch(module) else ())
+        if all(_kind(each) in _CONVERTERS for each in child.modules())
+    ]
 
 
 _OPTIONS_OURS_LACK: dict[str, tuple[Any, str]] = {
@@ -140,17 +143,17 @@ _OPTIONS_OURS_LACK: dict[str, tuple[Any, str]] = {
     "max_norm": (None, ""),
     "scale_grad_by_freq": (False, ""),
 }
-"""Their values where they are not used, and what to do about them."""
+"""For each option: its value when it is not used, and the end of the message, a remedy."""
 
 
 # --- one module ---------------------------------------------------------------------------------
 
 Converted = Mapping[int, Callable[[Any], Any]]
-"""What was made of the modules inside, by their ids."""
+"""The results for the modules inside, by the ids of PyTorch's modules."""
 
 
 def _layer(ours: Any, options: tuple[str, ...]) -> Callable[[Any, Converted], Module]:
-    """Make the function that converts one kind of layer, whose constructors have the same names here."""
+    """Make the converter of a layer; ``options`` are arguments with the same names on both sides."""
 
     def convert(module: Any, _: Converted) -> Module:
         kind = type(module).__name__
@@ -175,19 +178,18 @@ def _layer(ours: Any, options: tuple[str, ...]) -> Callable[[Any, Converted], Mo
 
 
 def _option(module: Any, name: str) -> Any:
-    """What a module was made with; of a bias it keeps the parameter, or None."""
+    """The constructor's argument; ``bias`` is found as a parameter or None, and becomes a bool."""
     value = getattr(module, name)
     return value is not None and value is not False if name == "bias" else value
 
 
 def _share(module: Any, layer: Module, shared: dict[int, Parameter]) -> None:
-    """Give a layer the weights that another has already, where PyTorch's two have the same."""
+    """Share our parameters between two layers, if PyTorch's two layers share theirs."""
     own = dict(layer._children())
     for name, theirs in module._parameters.items():
         ours = own.get(name)
-        if isinstance(ours, Parameter) and not name.startswith(
-            "bias_"
-        ):  # which may be a sum of two
+        is_sum = name.startswith("bias_")  # of PyTorch's two biases
+        if isinstance(ours, Parameter) and not is_sum:
             setattr(layer, name, shared.setdefault(id(theirs), ours))
 
 
@@ -204,7 +206,7 @@ def _dict(module: Any, converted: Converted) -> Module:
 
 
 def _as_module(step: Callable[[Any], Any]) -> Module:
-    """Return a module; a function becomes a Sequential of it alone."""
+    """Return a module; a function becomes a Sequential with one step."""
     return step if isinstance(step, Module) else Sequential(step)
 
 
@@ -252,4 +254,4 @@ _CONVERTERS: dict[str, Callable[[Any, Converted], Callable[[Any], Any]]] = {
     "ModuleList": _list,
     "ModuleDict": _dict,
 }
-"""What makes ours of a module of PyTorch's, by the name of its class."""
+"""The converter of each PyTorch class, by its name."""
