@@ -151,7 +151,7 @@ BAD_STATES: dict[str, tuple[Callable[[], Any], str]] = {
     "a list for a state": (lambda: {"state": [], "param_groups": [{"params": []}]}, "not an optim"),
     "fewer parameters": (
         lambda: optim.Adam([leaf(1.0)]).state_dict(),
-        "the state is of 1 parameters, the optimizer has 2",
+        "the state has 1 parameters, the optimizer 2",
     ),
     "SGD's": (
         lambda: after_two_steps(lambda ps: optim.SGD(ps, 0.1, 0.9)).state_dict(),

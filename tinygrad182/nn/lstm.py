@@ -133,20 +133,12 @@ class LSTM(_ForgetBias, RecurrentLayer):
         device: str | None = None,
     ) -> None:
         self._set_forget_bias(forget_bias, bias)
+        # fmt: off
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            return_states=return_states,
-            fused=fused,
-            rng=rng,
-            dtype=dtype,
-            device=device,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            return_states=return_states, fused=fused, rng=rng, dtype=dtype, device=device,
         )
+        # fmt: on
 
 
 class LSTMCell(_ForgetBias, RecurrentCell):

@@ -132,20 +132,12 @@ class RNN(_OneBias, RecurrentLayer):
     ) -> None:
         units = check_whole(self, "hidden_size", hidden_size, 1)
         self.nonlinearity = check_nonlinearity(self, nonlinearity, units, device)
+        # fmt: off
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            return_states=return_states,
-            fused=fused,
-            rng=rng,
-            dtype=dtype,
-            device=device,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            return_states=return_states, fused=fused, rng=rng, dtype=dtype, device=device,
         )
+        # fmt: on
 
     def forward(
         self, x: Tensor, h_0: Any = None, lengths: Any = None, truncate: int | None = None

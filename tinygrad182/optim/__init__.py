@@ -1,4 +1,7 @@
-"""Optimizers, schedules of the learning rate, and gradient clipping."""
+"""``tg.optim``: optimizers, schedules of the learning rate, and gradient clipping.
+
+Read :mod:`.algorithms` first (the formulas), then :mod:`.optimizer` (the base class).
+"""
 
 from __future__ import annotations
 
