@@ -143,10 +143,10 @@ def _entry(**entry: Any) -> Callable[[], Any]:
 
 
 BAD_STATES: dict[str, tuple[Callable[[], Any], str]] = {
-    "None": (lambda: None, "not an optimizer's state.*saved without one is None"),
+    "None": (lambda: None, "not an optimizer's state.*saved without an optimizer is None"),
     "a number": (lambda: 3, "not an optimizer's state"),
     "a model's": (lambda: tg.nn.Linear(1, 1).state_dict(), "not an optimizer's state"),
-    "two groups": (lambda: {"state": {}, "param_groups": [{}, {}]}, "one group of parameters"),
+    "two groups": (lambda: {"state": {}, "param_groups": [{}, {}]}, "at least one group"),
     "no group": (lambda: {"state": {}, "param_groups": []}, "not an optimizer's state"),
     "a list for a state": (lambda: {"state": [], "param_groups": [{"params": []}]}, "not an optim"),
     "fewer parameters": (

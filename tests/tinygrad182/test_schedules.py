@@ -352,8 +352,8 @@ def test_states_that_are_refused() -> None:
     schedule = S.StepLR(sgd(), 2)
     for state, message in (
         ({}, "load_state_dict of StepLR: .*last_epoch"),
-        (None, "load_state_dict of StepLR: this is not the state"),
-        ({**schedule.state_dict(), "base_lrs": [1.0]}, "of 1 groups, the optimizer has 2"),
+        (None, "load_state_dict of StepLR: this is not its state"),
+        ({**schedule.state_dict(), "base_lrs": [1.0]}, "of 1 groups, the optimizer 2"),
     ):
         with pytest.raises(tg.StateDictError, match=message):
             schedule.load_state_dict(state)  # type: ignore[arg-type]
@@ -362,8 +362,8 @@ def test_states_that_are_refused() -> None:
     before = vars(whole).copy()
     for wrong, message in (
         (schedule.state_dict(), "SequentialLR: this is not its state: '_schedulers'"),
-        ({**state, "_schedulers": state["_schedulers"][:2]}, "of 2 schedules, this one has 3"),
-        ({**state, "_schedulers": [{}, {}, {}]}, "SequentialLR: this is not the state"),
+        ({**state, "_schedulers": state["_schedulers"][:2]}, "2 schedules, this one 3"),
+        ({**state, "_schedulers": [{}, {}, {}]}, "SequentialLR: this is not its state"),
         ({**state, "_last_lr": ["a", 1]}, "SequentialLR: .*lr 'a' must be"),
     ):
         with pytest.raises(tg.StateDictError, match=message):
