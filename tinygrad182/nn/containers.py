@@ -220,12 +220,7 @@ def _checked(kind: str, module: Any) -> Module:
 
 
 def _item_at(kind: str, items: list[Any], index: Any) -> Any:
-    """Return the item at an index, or the items in a slice, of a container.
-
-    Raises
-    ------
-    IndexOutOfRangeError, ArgumentError
-    """
+    """Return the item at an index, or the items in a slice, of a container."""
     try:
         return items[index]
     except IndexError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _calls, _habits
-from .._numbers import real_number
+from .._numbers import check_number
 from .._tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError, brief
 from ..host import numbers_as, read_as
@@ -39,23 +39,21 @@ def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) 
 @_calls.told
 def uniform_(p: Tensor, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with numbers drawn uniformly from [low, high)."""
-    low, high = _finite("uniform_", low=low, high=high)
-    return _fill(p, generator(rng).uniform(low, high, p.shape))
+    low, high = _finite("uniform_", "low", low), _finite("uniform_", "high", high)
+    return p.assign(generator(rng).uniform(low, high, p.shape))
 
 
 @_calls.told
 def normal_(p: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with normally distributed numbers."""
-    mean, std = _finite("normal_", mean=mean, std=std)
-    if std < 0:
-        raise ArgumentError(f"normal_: std {std} must be a finite number from 0")
-    return _fill(p, generator(rng).normal(mean, std, p.shape))
+    mean, std = _finite("normal_", "mean", mean), check_number("normal_", "std", std)
+    return p.assign(generator(rng).normal(mean, std, p.shape))
 
 
 @_calls.told
 def constant_(p: Tensor, value: float) -> Tensor:
     """Fill with one number."""
-    return _fill(p, np.full(p.shape, read_as(value, np.zeros(()), "constant_")))
+    return p.assign(np.full(p.shape, read_as(value, np.zeros(()), "constant_")))
 
 
 @_calls.told
@@ -69,11 +67,11 @@ def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
         raise ShapeError(
             f"orthogonal_: shape {p.shape} is not a matrix; pass a parameter with two axes"
         )
-    (gain,) = _finite("orthogonal_", gain=gain)
+    gain = _finite("orthogonal_", "gain", gain)
     rows, columns = p.shape
     q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))
     q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
-    return _fill(p, gain * (q if rows >= columns else q.T))
+    return p.assign(gain * (q if rows >= columns else q.T))
 
 
 @_calls.told
@@ -119,31 +117,18 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     >>> tg.nn.init.spectral_radius(w)
     3.0
     """
-    number = real_number(radius)
-    if not 0 <= number < math.inf:
-        raise ArgumentError(
-            f"scale_to_spectral_radius_: radius {brief(radius)} must be a finite number from 0"
-        )
+    number = check_number("scale_to_spectral_radius_", "radius", radius)
     current = spectral_radius(p)
     if not current > 0:
         raise ArgumentError(
             f"scale_to_spectral_radius_: the matrix has spectral radius {current}, which no factor "
             "changes; pass a matrix with another eigenvalue"
         )
-    return _fill(p, p.numpy().astype(np.float64) * (number / current))
+    return p.assign(p.numpy().astype(np.float64) * (number / current))
 
 
-def _finite(op: str, **numbers: Any) -> list[float]:
-    """Return numbers of arguments, which must be finite."""
-    found = list(map(real_number, numbers.values()))
-    for number, (name, value) in zip(found, numbers.items(), strict=True):
-        if not math.isfinite(number):
-            raise ArgumentError(f"{op}: {name} {brief(value)} must be a finite number")
-    return found
-
-
-def _fill(p: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
-    return p.assign(values)
+def _finite(op: str, name: str, value: Any) -> float:
+    return check_number(op, name, value, least=-math.inf)
 
 
 if not TYPE_CHECKING:

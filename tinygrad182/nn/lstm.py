@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._numbers import real_number
+from .._numbers import check_number
 from .._tensor import Tensor
-from ..errors import ArgumentError, brief
+from ..errors import ArgumentError
 from .init import Rng
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
@@ -36,14 +36,10 @@ class _ForgetBias(Recurrent):
     forget_bias: float
 
     def _set_forget_bias(self, forget_bias: Any, bias: bool) -> None:
-        number = real_number(forget_bias)
-        if not math.isfinite(number):
-            raise ArgumentError(
-                f"{type(self).__name__}: forget_bias {brief(forget_bias)} must be a finite number"
-            )
+        number = check_number(self, "forget_bias", forget_bias, least=-math.inf)
         if number and not (bias and "f" in self.scan.gates):
-            needed = "a gate 'f'" if bias else "bias=True"
-            raise ArgumentError(f"{type(self).__name__}: forget_bias needs {needed}")
+            missing = "a gate 'f'" if bias else "bias=True"
+            raise ArgumentError(f"{type(self).__name__}: forget_bias needs {missing}")
         self.forget_bias = number
 
     def initial_values(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

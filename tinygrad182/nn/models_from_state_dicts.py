@@ -21,7 +21,7 @@ from .embedding import Embedding
 from .gru import GRU
 from .linear import Linear
 from .lstm import LSTM
-from .module import Module, Parameter
+from .module import Module, Parameter, join_path
 from .recurrent import RecurrentLayer
 from .rnn import RNN
 
@@ -292,7 +292,7 @@ class _Reader:
     def matrix(self, names: Mapping[str, str], own: str, prefix: str) -> tuple[int, int]:
         """Return the shape of a weight, which must be a matrix."""
         if own not in names:
-            missing = _full(prefix, own)
+            missing = join_path(prefix, own)
             apart = [name for name in self.state if _APART.fullmatch(name) and own in name]
             remedy = f"; {', '.join(apart)} are parts of it: {_JOIN}" if apart else ""
             there = ", ".join(names.values())
@@ -343,10 +343,10 @@ class _Reader:
 
     def is_before(self, prefix: str) -> bool:
         """Whether a weight comes before the recurrent layers; False if the order says nothing."""
-        return self.places.get(_full(prefix, "weight"), math.inf) < self.start
+        return self.places.get(join_path(prefix, "weight"), math.inf) < self.start
 
     def has_bias(self, prefix: str) -> bool:
-        return _full(prefix, "bias") in self.state
+        return join_path(prefix, "bias") in self.state
 
     def front(
         self, inputs: int, features: int, asked: str | None, head: str | None
@@ -400,7 +400,7 @@ class _Reader:
                 f"from_state_dict: {prefix!r} is not the prefix of a linear layer that {role}; there are "
                 f"{', '.join(map(repr, weights)) or 'none'}"
             )
-        names = {own: _full(prefix, own) for own in ("weight", "bias")}
+        names = {own: join_path(prefix, own) for own in ("weight", "bias")}
         names = {own: name for own, name in names.items() if name in self.state}
         outputs, inputs = weights[prefix].shape
         layer = Linear(inputs, outputs, "bias" in names, dtype=weights[prefix].dtype, rng=0)
@@ -418,7 +418,7 @@ class _Reader:
             named = "emb" in prefix.lower() or self.is_before(prefix)
             if alone and (named or (not self.places and inputs != features)):
                 table = Embedding(*weight.shape, dtype=weight.dtype, rng=0)
-                self.load(table, {"weight": _full(prefix, "weight")}, prefix)
+                self.load(table, {"weight": join_path(prefix, "weight")}, prefix)
                 return {prefix or "embedding": table}
         return {}
 
@@ -437,7 +437,3 @@ class _Reader:
                 "reads the output of the last recurrent layer: a state dict does not say what runs between."
             )
         return self.linear(fitting, prefix, "")
-
-
-def _full(prefix: str, own: str) -> str:
-    return f"{prefix}.{own}" if prefix else own

@@ -63,19 +63,10 @@ _OPTIONS = frozenset((bool, int, float, str, type(None)))
 
 
 class Branch(NamedTuple):
-    """A module at its place in the tree of a model.
+    """A module at its place in the tree of a model, with the parameters and modules directly inside."""
 
-    Attributes
-    ----------
-    path, parent : str
-        Its dotted path, and that of the module that it is in; both are ``""`` at the root.
-    module : Module
-    children : list of (str, Parameter or Module)
-        The parameters and modules directly inside, with their names.
-    """
-
-    path: str
-    parent: str
+    path: str  # dotted; "" for the root
+    parent: str  # the path of the module that it is in
     module: Module
     children: list[tuple[str, Parameter | Module]]
 
@@ -201,7 +192,7 @@ class Module(Told):
             children = module._children()
             yield Branch(path, parent, module, children)
             inside: list[tuple[str, str, Module | None]] = [
-                (_join(path, name), path, m) for name, m in children if isinstance(m, Module)
+                (join_path(path, name), path, m) for name, m in children if isinstance(m, Module)
             ]
             if not remove_duplicate:
                 around.append(id(module))
@@ -228,7 +219,7 @@ class Module(Told):
             for name, p in branch.parameters:
                 if id(p) not in seen:
                     seen.add(id(p))
-                    yield _join(branch.path, name), p
+                    yield join_path(branch.path, name), p
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield every parameter once."""
@@ -255,7 +246,7 @@ class Module(Told):
         PyTorch's modules load ``{name: torch.as_tensor(v) for name, v in state_dict().items()}``.
         """
         return {
-            _join(path, name): wrap(backend.copy(array))
+            join_path(path, name): wrap(backend.copy(array))
             for path, module in self.named_modules(remove_duplicate=False)
             for name, array in module._own_state().items()
         }
@@ -288,7 +279,7 @@ class Module(Told):
         for path, module in self.named_modules(remove_duplicate=False):
             _, arrays = new.pop(id(module), (module, {}))
             for name, current in module._own_state().items():
-                full = _join(path, name)
+                full = join_path(path, name)
                 known.add(full)
                 if full in state_dict:
                     arrays[name] = _read_array(full, state_dict[full], current, problems)
@@ -435,7 +426,8 @@ class Module(Told):
         return module_html(self._tree())
 
 
-def _join(path: str, name: str) -> str:
+def join_path(path: str, name: str) -> str:
+    """The dotted path of something inside a module."""
     return f"{path}.{name}" if path else name
 
 
@@ -447,7 +439,7 @@ def _name_parameters(
         if not isinstance(parameter, Parameter) or id(parameter) in named:
             continue
         named.add(id(parameter))
-        name, leaf = _join(path, name), parameter._node
+        name, leaf = join_path(path, name), parameter._node
         # "rnn.weight_hh_l0" keeps its whole name when model.rnn is called by itself
         if isinstance(leaf, Leaf) and leaf.name != name and not leaf.name.endswith(f".{name}"):
             leaf.name = name

@@ -581,25 +581,17 @@ class RecurrentLayer(Recurrent):
 
 
 class _LayerStates(NamedTuple):
-    """States from one run of a layer.
+    """Each part of the state in one run of a layer."""
 
-    Attributes
-    ----------
-    every : tuple of Tensor ``(T, B, H)``
-        Each part of the state at every step.
-    last : tuple of Tensor ``(1, B, H)``
-        Each part after the last step of each sequence.
-    """
-
-    every: State
-    last: State
+    every: State  # at every step, (T, B, H)
+    last: State  # after the last step of each sequence, (1, B, H)
 
 
 class _WindowStates(NamedTuple):
-    """States from one window: at every step, and the last one if it is a Tensor by itself."""
+    """Each part of the state in one window."""
 
     every: State
-    last: State | None
+    last: State | None  # None if it is not a Tensor of its own, but the end of ``every``
 
 
 _INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)

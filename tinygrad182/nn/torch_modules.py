@@ -193,18 +193,6 @@ def _share(module: Any, layer: Module, shared: dict[int, Parameter]) -> None:
             setattr(layer, name, shared.setdefault(id(theirs), ours))
 
 
-def _sequential(module: Any, converted: Converted) -> Module:
-    return Sequential({name: converted[id(each)] for name, each in module._modules.items()})
-
-
-def _list(module: Any, converted: Converted) -> Module:
-    return ModuleList(_as_module(converted[id(each)]) for each in module)
-
-
-def _dict(module: Any, converted: Converted) -> Module:
-    return ModuleDict({name: _as_module(converted[id(each)]) for name, each in module.items()})
-
-
 def _as_module(step: Callable[[Any], Any]) -> Module:
     """Return a module; a function becomes a Sequential with one step."""
     return step if isinstance(step, Module) else Sequential(step)
@@ -219,10 +207,6 @@ def _over_axis(function: Callable[..., Tensor]) -> Callable[[Any, Converted], An
         return partial(function, axis=module.dim)
 
     return convert
-
-
-def _flat(module: Any, _: Converted) -> Any:
-    return partial(Tensor.flatten, start_dim=module.start_dim, end_dim=module.end_dim)
 
 
 # fmt: off
@@ -242,16 +226,16 @@ _CONVERTERS: dict[str, Callable[[Any, Converted], Callable[[Any], Any]]] = {
     "GRUCell": _layer(GRUCell, _STEP),
     "Embedding": _layer(Embedding, ("num_embeddings", "embedding_dim", "padding_idx")),
     "LayerNorm": _layer(LayerNorm, ("normalized_shape", "eps", "elementwise_affine", "bias")),
-    "Dropout": lambda module, _: Dropout(module.p),
+    "Dropout": lambda m, _: Dropout(m.p),
     "Tanh": lambda *_: tanh,
     "ReLU": lambda *_: relu,
     "Sigmoid": lambda *_: sigmoid,
     "Softmax": _over_axis(softmax),
     "LogSoftmax": _over_axis(log_softmax),
-    "Flatten": _flat,
+    "Flatten": lambda m, _: partial(Tensor.flatten, start_dim=m.start_dim, end_dim=m.end_dim),
     "Identity": lambda *_: Sequential(),
-    "Sequential": _sequential,
-    "ModuleList": _list,
-    "ModuleDict": _dict,
+    "Sequential": lambda m, made: Sequential({k: made[id(each)] for k, each in m._modules.items()}),
+    "ModuleList": lambda m, made: ModuleList(_as_module(made[id(each)]) for each in m),
+    "ModuleDict": lambda m, made: ModuleDict({k: _as_module(made[id(m[k])]) for k in m}),
 }
 """The converter of each PyTorch class, by its name."""
