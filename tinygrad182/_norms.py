@@ -61,7 +61,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
         return _matrix_norm(x, ord, axes, keepdims)
     p = 2.0 if ord is None or ord == "fro" else real_number(ord)
     if math.isnan(p):
-        raise ArgumentError(f"norm: ord={brief(ord)} of vectors; give a number")
+        raise ArgumentError(f"norm: ord={brief(ord)} of vectors; pass a number")
     return _vector_norm(x, p, axes, keepdims)
 
 

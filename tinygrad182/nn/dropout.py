@@ -61,6 +61,6 @@ class Dropout(Module):
 
 def dropped(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
     """Return ``x`` with each element set to 0 with probability p, and divided by 1 − p otherwise."""
-    kept = drawing_from(rng).random(x.shape) >= p
+    mask = drawing_from(rng).random(x.shape) >= p
     scale = 1 / (1 - p) if p < 1 else 1.0
-    return where(beside(kept, x), x * scale, 0.0)
+    return where(beside(mask, x), x * scale, 0.0)

@@ -139,11 +139,10 @@ def from_state_dict(
     Raises
     ------
     StateDictError
-        There is no recurrent layer, one lacks a parameter, or shapes do not fit; the message names it.
+        There is no recurrent layer, a parameter is missing, or shapes do not fit.
     ArgumentError
-        Another ``cell`` than the one in the state dict; a ``head`` or a ``front`` that is not there or does
-        not fit; linear layers of which nothing says whether they are the front, such as two before the
-        recurrent ones, for what runs between the two is not known.
+        The state dict has another ``cell``, ``head`` or ``front`` does not exist or does not fit, or the front
+        is not clear, for example because two linear layers come before the recurrent ones.
 
     Examples
     --------
@@ -359,8 +358,8 @@ class _Reader:
         tables = [p for p in self.matrices() if "emb" in p.lower() and not self.has_bias(p)]
         weights = {p: w for p, w in self.matrices().items() if p not in (*tables, head)}
         reads = {prefix: weight.shape[1] for prefix, weight in weights.items()}
-        gives = {prefix: weight.shape[0] for prefix, weight in weights.items()}
-        fitting = [prefix for prefix in weights if gives[prefix] == inputs]
+        returns = {prefix: weight.shape[0] for prefix, weight in weights.items()}
+        fitting = [prefix for prefix in weights if returns[prefix] == inputs]
         if asked is not None:
             role = f"returns the {inputs} numbers that the first layer reads"
             return self.linear(fitting, asked, role) if asked != "none" else {}
@@ -368,13 +367,14 @@ class _Reader:
         heads = [prefix for prefix in weights if reads[prefix] == features]
         if self.places:
             before = [prefix for prefix in weights if self.is_before(prefix)]
-            doubtful = [prefix for prefix in square if not self.has_bias(prefix)]  # may be a table
-        else:
-            behind = {gives[prefix] for prefix in heads}
+            doubtful = [p for p in square if not self.has_bias(p)]  # may be an embedding
+        else:  # a layer that reads the output of a head comes after the recurrent layers
+            after = {returns[prefix] for prefix in heads}
             fitting = [
-                p for p in fitting if p in square or (p not in heads and reads[p] not in behind)
+                p for p in fitting if p in square or (p not in heads and reads[p] not in after)
             ]
-            before = [p for p in weights if p in fitting or gives[p] in {reads[q] for q in fitting}]
+            read = {reads[p] for p in fitting}
+            before = [p for p in weights if p in fitting or returns[p] in read]
             doubtful = square
         fitting = [p for p in fitting if p in before and (heads != [p] or p in square)]
         if not fitting:

@@ -60,8 +60,8 @@ class RNN(_OneBias, RecurrentLayer):
         Whether each layer also reads the sequence from its end. Both directions have H units, and the next
         layer reads 2H numbers; :meth:`RecurrentLayer.forward` describes output and states. In
         ``tg.inspect`` the second direction is ``"rnn.l{k}_reverse"``. Its steps are counted in the order
-        in which it runs: index t is the state after x_{T−1} … x_{T−1−t}; ``[::-1]`` gives the order of
-        the output.
+        in which it runs: index t is the state after x_{T−1} … x_{T−1−t}. Reverse them with ``[::-1]`` to
+        get the order of the output.
     return_states : bool
         Return a third value with the states of every layer at every step.
     fused : bool

@@ -111,9 +111,8 @@ class Adam(Optimizer):
     def _checked(self, name: str, value: Any) -> Any:
         if name != "betas":
             return super()._checked(name, value)
-        betas = (
-            tuple(map(real_number, value)) if isinstance(value, (tuple, list, np.ndarray)) else ()
-        )
+        is_sequence = isinstance(value, (tuple, list, np.ndarray))
+        betas = tuple(map(real_number, value)) if is_sequence else ()
         if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
             raise ArgumentError(
                 f"{type(self).__name__}: betas {brief(value)} must be two numbers in [0, 1)"
