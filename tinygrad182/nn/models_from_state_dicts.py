@@ -141,8 +141,8 @@ def from_state_dict(
     StateDictError
         There is no recurrent layer, a parameter is missing, or shapes do not fit.
     ArgumentError
-        The state dict has another ``cell``, ``head`` or ``front`` does not exist or does not fit, or the front
-        is not clear, for example because two linear layers come before the recurrent ones.
+        The state dict has another ``cell``, or ``head`` or ``front`` does not exist or does not fit. Or the
+        front is not clear, for example because two linear layers come before the recurrent ones.
 
     Examples
     --------
