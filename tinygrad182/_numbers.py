@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from numbers import Real
 from typing import Any
 
-import numpy as np
-
-from .errors import ArgumentError, brief
+from .errors import ArgumentError, TinygradError, brief
 
 
 def real_number(value: Any) -> float:
@@ -57,18 +56,37 @@ def check_number(
     raise ArgumentError(f"{_name_of(owner)}: {name} {brief(value)} must be a {kind}{limits}")
 
 
-def check_whole(owner: object, name: str, value: Any, least: int) -> int:
-    """Return a whole number from ``least``, or raise; arguments as for :func:`check_number`.
+def check_whole(
+    owner: object, name: str, value: Any, least: int | None = None, most: int | None = None
+) -> int:
+    """Return a whole number as an int: Python's, NumPy's, or a Tensor of integers with one element.
 
+    ``least`` and ``most`` are the bounds, if there are any; the other arguments are those of
+    :func:`check_number`.
+
+    Raises
+    ------
+    ArgumentError
+
+    Examples
+    --------
     >>> check_whole("Linear", "in_features", 3, least=0)
     3
     """
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except (TypeError, TinygradError):
+        number = None
+    if number is None or _is_outside(number, least, most):
+        limits = "" if least is None else f" from {least}" + ("" if most is None else f" to {most}")
         raise ArgumentError(
-            f"{_name_of(owner)}: {name} {brief(value)} must be a whole number from {least}"
+            f"{_name_of(owner)}: {name} {brief(value)} must be a whole number{limits}"
         )
-    return int(value)
+    return number
+
+
+def _is_outside(number: int, least: int | None, most: int | None) -> bool:
+    return (least is not None and number < least) or (most is not None and number > most)
 
 
 def _name_of(owner: object) -> str:

@@ -39,13 +39,7 @@ _ATTRIBUTES = (
 
 
 def scan_of(cls: type[Recurrent]) -> Scan | None:
-    """Return the recurrence that a class declares, or None while the declaration is not complete.
-
-    Raises
-    ------
-    ArgumentError
-        A class attribute has the wrong type, or a name cannot be used.
-    """
+    """Return the recurrence that a class declares, or None while the declaration is not complete."""
     if missing_in(cls):
         return None
     gates = cls.gates
@@ -110,13 +104,7 @@ def set_options(layer: Recurrent) -> None:
 
 @modes_kept
 def try_step(layer: Any, device: str | None, params: dict[str, Any]) -> None:
-    """Run the step of a layer or cell once on small arrays, and check the state that it returns.
-
-    Raises
-    ------
-    ArgumentError
-        The step fails, or does not return a state.
-    """
+    """Run the step of a layer or cell once on small arrays, and check the state that it returns."""
     cls, scan, batch, n = type(layer), layer.scan, 2, layer.hidden_size
     sums = (batch, len(scan.gates) * n)
     shapes = sums, sums, *[(batch, n)] * len(scan.parts)

@@ -21,13 +21,8 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
 
     A list that holds Tensors becomes their stack. A tuple is refused, because it may be everything that a
     recurrent layer returned. Complex inputs pass, and complex parameters take any floating input: both are
-    needed for derivatives by a complex step.
-
-    Raises
-    ------
-    DTypeError
-        ``x`` is neither a Tensor nor an array, or its dtype is not that of the layer's parameters: whole
-        numbers, or ``float64``, which would make a ``float32`` layer compute in ``float64``.
+    needed for derivatives by a complex step. Any other dtype raises: ``float64``, for example, would make a
+    ``float32`` layer compute in ``float64``.
     """
     weight = _first_parameter(layer)
     if type(x) is Tensor and weight is not None and x._data.dtype is weight._data.dtype:

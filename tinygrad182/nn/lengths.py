@@ -22,22 +22,9 @@ Index = tuple[Tensor, Tensor]
 
 
 class Lengths:
-    """The number of steps of each sequence, known on the host.
+    """The number of steps of each sequence in ``x``, ``(T, B, I)``, which runs in windows of steps.
 
     Arrays that layers need on a device are copied there once, for all layers and directions.
-
-    Parameters
-    ----------
-    lengths : ndarray of int64 ``(B,)``
-    x : Tensor ``(T, B, I)``
-        The padded sequences.
-    window : int
-        The number of steps in a window.
-
-    Attributes
-    ----------
-    any_empty : bool
-        Whether a sequence has length 0.
     """
 
     def __init__(self, lengths: np.ndarray[Any, Any], x: Tensor, window: int) -> None:
@@ -92,15 +79,7 @@ class Lengths:
 
 
 def read_lengths(layer: object, lengths: Any, x: Tensor, batched: bool) -> np.ndarray[Any, Any]:
-    """Return the lengths of the sequences in ``x`` as int64 on the host.
-
-    Raises
-    ------
-    ArgumentError
-        There is no batch axis, or a length is outside 0 … T.
-    ShapeError, DTypeError
-        ``lengths`` is not one whole number for each sequence.
-    """
+    """Return the lengths of the sequences in ``x`` as int64 on the host, each from 0 to T."""
     name, (steps, batch) = type(layer).__name__, x.shape[:2]
     if not batched:
         raise ArgumentError(

@@ -37,13 +37,7 @@ def apply_nonlinearity(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
 def check_nonlinearity(
     layer: object, nonlinearity: Any, units: int, device: str | None = None
 ) -> Any:
-    """Return a nonlinearity after a check; a function is called once on an array of ``units`` columns.
-
-    Raises
-    ------
-    ArgumentError
-        It is not a name, primitive or function, or the function does not keep the shape of a Tensor.
-    """
+    """Return a nonlinearity after a check; a function is called once on an array of ``units`` columns."""
     what = f"{type(layer).__name__}: nonlinearity"
     if isinstance(nonlinearity, str) and nonlinearity in NAMES:
         return nonlinearity

@@ -18,14 +18,9 @@ class _Norms(NamedTuple):
 
 
 def module_html(branches: Iterable[Branch]) -> str:
-    """Draw the tree of a module, in which the inner modules are folded.
+    """Draw the tree of a module, with inner modules folded; every branch comes after its parent.
 
     The norms of all parameters and gradients are read from the device together.
-
-    Parameters
-    ----------
-    branches : iterable of Branch
-        The module itself first; every module comes after its parent.
     """
     tree = list(branches)
     norms = _norms({id(p): p for branch in tree for _, p in branch.parameters})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -467,7 +467,8 @@ class RecurrentLayer(Recurrent):
                 outputs.append(runs[-1].every[0])
             x = concat(outputs, axis=2) if self.bidirectional else outputs[0]
         output = swapaxes(x, 0, 1) if self.batch_first and batched else x
-        last = [_joined(parts) for parts in zip(*[run.last for run in runs], strict=True)]
+        lasts = zip(*[run.last for run in runs], strict=True)
+        last = [parts[0] if len(parts) == 1 else concat(parts) for parts in lasts]
         states: list[Tensor] = []
         if self.return_states:
             states = [stack(parts) for parts in zip(*[run.every for run in runs], strict=True)]
@@ -485,7 +486,7 @@ class RecurrentLayer(Recurrent):
 
         Without ``return_states``, only the first part of the state comes at every step.
         """
-        reverse = _reversed if lengths is None else lengths.reversed
+        reverse = partial(_index, key=_REVERSED) if lengths is None else lengths.reversed
         every, last = self._run_layer(suffix, reverse(x), state, lengths, window)
         wanted = every if self.return_states else every[:1]
         return _LayerStates(tuple([reverse(part) for part in wanted]), last)
@@ -594,16 +595,12 @@ class _WindowStates(NamedTuple):
     last: State | None  # None if it is not a Tensor of its own, but the end of ``every``
 
 
-_INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)
+_INDEX = PRIMITIVES["index"]
+_LAST, _REVERSED = slice(-1, None), slice(None, None, -1)
 
 
 _scope = cache(scope)
 """The scope of one direction of one layer, by its name."""
-
-
-def _reversed(x: Tensor) -> Tensor:
-    """Sequences of equal lengths, in the reverse order of time."""
-    return _index(x, slice(None, None, -1))
 
 
 def _index_each(parts: State, key: int | slice) -> State:
@@ -618,7 +615,3 @@ def _index(x: Tensor, key: int | slice) -> Tensor:
         return apply(_INDEX, x, key=(key,))
     value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
     return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
-
-
-def _joined(layers: tuple[Tensor, ...]) -> Tensor:
-    return layers[0] if len(layers) == 1 else concat(layers)

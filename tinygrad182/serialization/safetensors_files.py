@@ -28,24 +28,7 @@ class SafetensorsFile(NamedTuple):
 def write_arrays(
     what: str, target: Path, arrays: Mapping[str, Any], header: dict[str, str]
 ) -> None:
-    """Write a safetensors file as a whole or not at all.
-
-    Parameters
-    ----------
-    what : str
-        The name of the calling function, for errors.
-    target : Path
-    arrays : mapping of str to ndarray
-    header : dict of str to str
-        The metadata of the file.
-
-    Raises
-    ------
-    ArgumentError, DTypeError
-        A safetensors file cannot hold a name, the metadata or a dtype.
-    CheckpointError
-        The file cannot be written.
-    """
+    """Write a safetensors file with ``header`` as its metadata; errors begin with ``what``."""
     on_host = {name: _on_host(what, name, value) for name, value in arrays.items()}
     try:
         data = to_bytes(on_host, header)
@@ -55,13 +38,7 @@ def write_arrays(
 
 
 def read_arrays(what: str, source: Path) -> SafetensorsFile:
-    """Return the arrays and the metadata of a safetensors file.
-
-    Raises
-    ------
-    CheckpointNotFoundError, CheckpointError, DTypeError
-        As for :func:`load`.
-    """
+    """Return the arrays and the metadata of a safetensors file; errors are those of ``tg.load``."""
     try:
         with readable(what, source), safe_open(source, framework="numpy") as file:
             arrays = {name: _read(what, file, name) for name in file.keys()}  # noqa: SIM118

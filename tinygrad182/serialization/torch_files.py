@@ -72,13 +72,7 @@ class TorchStateDict(NamedTuple):
 
 
 def is_torch_file(source: Path) -> bool:
-    """Whether a file is a zip archive or a pickle; a safetensors file begins with 8 bytes and a brace.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    """
+    """Whether a file is a zip archive or a pickle; a safetensors file begins with 8 bytes and a brace."""
     with source.open("rb") as file:
         head = file.read(9)
     return head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[8:9] != b"{")
@@ -87,18 +81,8 @@ def is_torch_file(source: Path) -> bool:
 def read_torch_file(source: Path) -> Any:
     """Read the argument of ``torch.save``: dicts, lists and tuples of arrays, numbers and strings.
 
-    Returns
-    -------
-    object
-        Tensors are NumPy arrays, views of the file's numbers. ``bfloat16`` becomes ``float32``, which can
-        represent all of its numbers.
-
-    Raises
-    ------
-    CheckpointError
-        The file is damaged or in an old format, or holds something else, such as a whole module.
-    OSError
-        The file cannot be read.
+    Arrays are views of the file's numbers; ``bfloat16`` becomes ``float32``, without rounding. A file that
+    is damaged, in an old format or holds anything else raises a CheckpointError.
     """
     with source.open("rb") as file:
         if file.read(1) == b"\x80":
@@ -119,13 +103,7 @@ def read_torch_file(source: Path) -> Any:
 
 
 def state_dict_in(source: Path, found: Any) -> TorchStateDict:
-    """Find the state dict in the contents of a file; it may be one value in the dict of a training run.
-
-    Raises
-    ------
-    CheckpointError
-        There is no state dict, or more than one.
-    """
+    """Find the one state dict in the contents of a file, where it may be a value in a dict."""
     outer = found if isinstance(found, dict) else {}
     inner = {name: value for name, value in outer.items() if _arrays(value)}
     if len(inner) > 1:
@@ -338,12 +316,6 @@ class _Machine:
         dtype = _NAMED_DTYPES[arguments[5].name]
         return self.tensor(_Storage(storage.data, dtype, storage.order), *arguments[:3])
 
-    def parameter(self, tensor: HostArray, *_options: Any) -> HostArray:
-        return tensor
-
-    def size_of(self, sizes: Any) -> tuple[int, ...]:
-        return tuple(sizes)
-
 
 _IGNORED = frozenset(("PROTO", "FRAME", "STOP"))
 _VALUES = frozenset(
@@ -395,7 +367,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _Machine.ordered_dict,
     "torch._utils._rebuild_tensor_v2": _Machine.tensor,
     "torch._utils._rebuild_tensor_v3": _Machine.tensor_of_dtype,
-    "torch._utils._rebuild_parameter": _Machine.parameter,
-    "torch.Size": _Machine.size_of,
+    "torch._utils._rebuild_parameter": lambda _, tensor, *_options: tensor,
+    "torch.Size": lambda _, sizes: tuple(sizes),
 }
 """Everything that a file may call, and our method for it."""
