@@ -497,11 +497,9 @@ class RecurrentLayer(Recurrent):
         """Run a layer in windows between which no gradient flows; from zeros if ``state`` is empty."""
         weights, windows = self._weights(suffix), []
         names = self.scan.parts
-        if not state:
-            zeros = self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
-            state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
-        else:
-            state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
+        parts = state or self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
+        marking = mark if state else marked
+        state = tuple([marking(part, name, -1) for part, name in zip(parts, names, strict=True)])
         if lengths is not None and lengths.any_empty:  # their last state is the initial one
             state = tuple(followed(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
         initial = state
@@ -520,9 +518,8 @@ class RecurrentLayer(Recurrent):
             every, final = self._run_window(operands, params)
             windows.append(every)
         if lengths is None:
-            last = (
-                _index_each(every, _LAST) if final is None else tuple([stack([h]) for h in final])
-            )
+            ends = _index_each(every, _LAST) if final is None else [stack([h]) for h in final]
+            last = tuple(ends)
         if len(windows) > 1:
             every = tuple([concat(part) for part in zip(*windows, strict=True)])
         if lengths is not None:

@@ -21,7 +21,7 @@ from .gru import GRU, GRUCell
 from .layer_norm import LayerNorm
 from .linear import Linear
 from .lstm import LSTM, LSTMCell
-from .module import Module, Parameter
+from .module import Module, Parameter, join_path
 from .rnn import RNN, RNNCell
 
 
@@ -107,12 +107,8 @@ def _check(path: str, module: Any) -> None:
         elif getattr(module, "parametrizations", None):
             remedy = "call torch.nn.utils.parametrize.remove_parametrizations(module, name) first"
         elif inside := _inside(module):
-            remedy = (
-                "its class defines forward, which is a program; convert its parts: "
-                + ", ".join(
-                    f"from_torch(model.{path}{'.' if path else ''}{each})" for each in inside
-                )
-            )
+            parts = [f"from_torch(model.{join_path(path, each)})" for each in inside]
+            remedy = f"its class defines forward, a program; convert its parts: {', '.join(parts)}"
         raise ArgumentError(
             f"from_torch: {kind.__module__}.{name}{where} has no counterpart here; {remedy}"
         )
@@ -121,11 +117,10 @@ def _check(path: str, module: Any) -> None:
             f"from_torch: {name}{where} has forward hooks, which may change what it computes (weight_norm, "
             "spectral_norm and pruning are such hooks); remove them first"
         )
-    for option, (without, remedy) in _OPTIONS_OURS_LACK.items():
-        if getattr(module, option, without) != without:
-            value = getattr(module, option)
+    for option, (unused, remedy) in _OPTIONS_OURS_LACK.items():
+        if (value := getattr(module, option, unused)) != unused:
             raise ArgumentError(
-                f"from_torch: {name}{where} has {option}={value}; ours has no such option{remedy}"
+                f"from_torch: {name}{where} has {option}={value}; ours has no such option; {remedy}"
             )
 
 
@@ -139,11 +134,11 @@ def _inside(module: Any) -> list[str]:
 
 
 _OPTIONS_OURS_LACK: dict[str, tuple[Any, str]] = {
-    "proj_size": (0, "; use one without it, and a Linear after it"),
-    "max_norm": (None, ""),
-    "scale_grad_by_freq": (False, ""),
+    "proj_size": (0, "use one without it, and a Linear after it"),
+    "max_norm": (None, "use one without it"),
+    "scale_grad_by_freq": (False, "use one without it"),
 }
-"""For each option: its value when it is not used, and the end of the message, a remedy."""
+"""For each option: its value when it is not used, and a remedy."""
 
 
 # --- one module ---------------------------------------------------------------------------------
