@@ -311,6 +311,7 @@ def test_a_warm_up_before_decay_trains() -> None:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no optimizer": (lambda: S.StepLR(3, 1), "StepLR: a int is not an optimizer"),  # type: ignore[arg-type]
     "step_size": (lambda: S.StepLR(sgd(), 0), "StepLR: step_size 0 must be a whole number from 1"),
+    "step_size=True": (lambda: S.StepLR(sgd(), True), "StepLR: step_size True must be a whole"),
     "gamma": (lambda: S.StepLR(sgd(), 1, -0.5), "StepLR: gamma -0.5"),
     "gamma as text": (lambda: S.ExponentialLR(sgd(), "0.5"), "ExponentialLR: gamma '0.5'"),  # type: ignore[arg-type]
     "T_max": (lambda: S.CosineAnnealingLR(sgd(), 2.5), "CosineAnnealingLR: T_max 2.5"),  # type: ignore[arg-type]

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .._numbers import check_whole
 from .._tensor import Tensor
 from ..creation import sizes_of
-from ..errors import ArgumentError
 from ..functions import expand_dims, where
 from ..indexing import index_checked, place_indices, read_indices
 from .init import Rng, generator, new_parameter
@@ -58,23 +55,15 @@ class Embedding(Module):
     ) -> None:
         self.num_embeddings = check_whole(self, "num_embeddings", num_embeddings, 0)
         self.embedding_dim = check_whole(self, "embedding_dim", embedding_dim, 0)
-        self.padding_idx = self._check_padding(padding_idx)
+        if padding_idx is not None:
+            count = self.num_embeddings
+            padding_idx = check_whole(self, "padding_idx", padding_idx, -count, count - 1) % count
+        self.padding_idx = padding_idx
         sizes = sizes_of((self.num_embeddings, self.embedding_dim), "Embedding")
         values = generator(rng).normal(size=sizes)
         if self.padding_idx is not None:
             values[self.padding_idx] = 0.0
         self.weight = new_parameter(values, dtype, device)
-
-    def _check_padding(self, value: Any) -> int | None:
-        if value is None:
-            return None
-        size = self.num_embeddings
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or not -size <= value < size:
-            raise ArgumentError(
-                f"Embedding: padding_idx {value!r} must be a whole number in [{-size}, {size})"
-            )
-        return int(value) % size
 
     def forward(self, tokens: Any) -> Tensor:
         """Look up the vectors of tokens.

@@ -133,7 +133,9 @@ class LRScheduler(Told, ABC):
             for name in ("base_lrs", "_last_lr"):
                 read[name] = [self.optimizer._checked("lr", rate) for rate in state_dict[name]]
         except (KeyError, TypeError, ArgumentError) as error:
-            raise StateDictError(f"{where}: this is not its state: {error}") from None
+            raise StateDictError(
+                f"{where}: this is not its state: {error}; pass its state_dict()"
+            ) from None
         for rates in (read["base_lrs"], read["_last_lr"]):
             if len(rates) != len(groups):
                 raise StateDictError(
@@ -453,7 +455,9 @@ class SequentialLR(LRScheduler):
             states = list(state_dict["_schedulers"])
             given = {"base_lrs": states[0]["base_lrs"], **state_dict}  # PyTorch saves them inside
         except (KeyError, TypeError, IndexError) as error:
-            raise StateDictError(f"{where}: this is not its state: {error}") from None
+            raise StateDictError(
+                f"{where}: this is not its state: {error}; pass its state_dict()"
+            ) from None
         if len(states) != len(self._schedulers):
             raise StateDictError(
                 f"{where}: the state has {len(states)} schedules, this one {len(self._schedulers)}"
