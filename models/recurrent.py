@@ -1,4 +1,4 @@
-"""Recurrent regression (S2): a linear prediction from the hidden state of every time step."""
+"""RecurrentRegressor: an RNN or LSTM with a linear prediction from the hidden state of every step."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class RecurrentRegressor(tg.nn.Module):
     cell : {"rnn", "lstm"}
         The recurrent layer.
     nonlinearity : {"tanh", "relu", "identity"}
-        σ of the vanilla RNN; an LSTM's are fixed.
+        σ of the vanilla RNN; the nonlinearities of an LSTM are fixed.
     forget_bias : float
         Added to the initial bias of an LSTM's forget gates.
     num_layers : int
         Recurrent layers above each other; the head reads the last one.
     rng : int or numpy.random.Generator, optional
-        Where the initial values come from.
+        Draws the initial values.
     dtype, device : optional
-        Of the parameters.
+        Dtype and device of the parameters.
 
     Attributes
     ----------
     rnn, head : Module
-        The two parts, so the parameters are ``rnn.weight_hh_l0`` and ``head.weight``.
+        The recurrent layer and the linear one: ``rnn.weight_hh_l0``, ``head.weight`` …
 
     Raises
     ------
     UnknownCellError
-        No such cell, or an option of the other one.
+        There is no such cell, or it does not have an option.
 
     Examples
     --------
@@ -65,9 +65,11 @@ class RecurrentRegressor(tg.nn.Module):
     ) -> None:
         super().__init__()
         if cell not in CELLS:
-            raise UnknownCellError(f"cell {cell!r} is none of: {', '.join(CELLS)}")
+            raise UnknownCellError(f"cell {cell!r} is not one of: {', '.join(CELLS)}")
         if cell == "lstm" and nonlinearity != "tanh":
-            raise UnknownCellError(f"an LSTM has no nonlinearity to choose; got {nonlinearity!r}")
+            raise UnknownCellError(
+                f"an LSTM has no nonlinearity to choose; nonlinearity={nonlinearity!r} needs cell='rnn'"
+            )
         if cell == "rnn" and forget_bias:
             raise UnknownCellError(
                 "a vanilla RNN has no forget gates; forget_bias needs cell='lstm'"
@@ -91,9 +93,9 @@ class RecurrentRegressor(tg.nn.Module):
         x : (T, B, I)
             The sequences.
         state : (layers, B, H), or a pair of these for an LSTM, optional
-            Initial states; zero where none is given.
+            Initial states; zeros by default.
         lengths : sequence of int (B,), optional
-            How many steps each sequence has.
+            The number of steps of each sequence.
 
         Returns
         -------
@@ -106,4 +108,4 @@ class RecurrentRegressor(tg.nn.Module):
 
 
 class UnknownCellError(tg.TinygradError, ValueError):
-    """A cell that is not a recurrent layer, or an option that it does not have."""
+    """There is no such cell, or the cell does not have an option."""

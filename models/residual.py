@@ -1,4 +1,4 @@
-"""A residual network (S6): depth in the place of time."""
+"""ResidualNet: residual blocks above each other, whose states are recorded like those of time steps."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import tinygrad182 as tg
 class ResidualNet(tg.nn.Module):
     """Blocks ``h_{l+1} = σ(h_l W_lᵀ + b_l) + h_l`` between two linear layers.
 
-    The state after block l is marked ``"h"`` with l in the place of time, so every view of gradients
-    through time shows them through depth; −1 is what the first block reads.
+    The state after block l is marked ``"h"`` at time l, so every view of gradients through time shows them
+    through depth. The input of the first block is marked at time −1.
 
     Parameters
     ----------
     input_size, width, output_size : int
-        Features of an input, of the states and of a prediction.
+        Features of an input, of a state and of a prediction.
     depth : int
         Number of blocks.
     nonlinearity : {"tanh", "relu", "identity"}
         σ.
     skip : bool
-        Whether a block adds what it read; without, this is a plain network of the same depth.
+        Whether a block adds its input. Without it, this is an ordinary network of that depth.
     rng : int or numpy.random.Generator, optional
-        Where the initial values come from.
+        Draws the initial values.
     dtype, device : optional
-        Of the parameters.
+        Dtype and device of the parameters.
 
     Attributes
     ----------

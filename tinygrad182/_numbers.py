@@ -32,7 +32,7 @@ def check_number(
     most: float = math.inf,
     infinite: bool = False,
 ) -> float:
-    """Return a number from ``least`` to ``most``; it must be finite unless ``infinite`` is True.
+    """Return a number from ``least`` to ``most``, or raise; it must be finite unless ``infinite`` is True.
 
     Parameters
     ----------
@@ -41,10 +41,6 @@ def check_number(
     name : str
         The argument's name.
 
-    Raises
-    ------
-    ArgumentError
-
     Examples
     --------
     >>> import numpy as np
@@ -52,13 +48,12 @@ def check_number(
     0.5
     """
     number = real_number(value)
-    if least <= number <= most and (infinite or number < math.inf):
+    if least <= number <= most and (infinite or math.isfinite(number)):
         return number
-    limit = f" to {most:g}" if most < math.inf else ""
+    limits = f" from {least:g}" if least > -math.inf else ""
+    limits += f" to {most:g}" if most < math.inf else ""
     kind = "number" if infinite else "finite number"
-    raise ArgumentError(
-        f"{_name_of(owner)}: {name} {brief(value)} must be a {kind} from {least:g}{limit}"
-    )
+    raise ArgumentError(f"{_name_of(owner)}: {name} {brief(value)} must be a {kind}{limits}")
 
 
 def check_whole(

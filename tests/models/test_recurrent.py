@@ -73,5 +73,5 @@ def test_one_seed_gives_one_model():
 
 
 def test_an_unknown_cell_is_an_error_that_names_the_known_ones():
-    with pytest.raises(tg.TinygradError, match="'gru' is none of: rnn"):
+    with pytest.raises(tg.TinygradError, match="'gru' is not one of: rnn"):
         RecurrentRegressor(1, 4, cell="gru")

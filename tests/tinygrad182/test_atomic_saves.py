@@ -28,8 +28,9 @@ import os, resource, signal, sys
 import numpy as np
 import tinygrad182 as tg
 from tinygrad182 import _files
+from tinygrad182.serialization import checkpoints, safetensors_files
 
-TRACED = {tg.serialization.__file__, _files.__file__}
+TRACED = {checkpoints.__file__, safetensors_files.__file__, _files.__file__}
 folder, path = sys.argv[1], os.path.join(sys.argv[1], "model.safetensors")
 outcomes, strays = set(), 0
 

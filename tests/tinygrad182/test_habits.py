@@ -254,17 +254,17 @@ TOLD: dict[str, tuple[Call, str]] = {
     "a parameter appended": (lambda x, y: appended(), r"SGD: .*optimizer\.add_param_group"),
     "ModuleList[5]": (
         lambda x, y: tg.nn.ModuleList([lin()])[5],
-        "ModuleList: there is no 5 among 1",
+        "ModuleList: there is no item 5 among 1",
     ),
     "ModuleList['a']": (
         lambda x, y: tg.nn.ModuleList([lin()])["a"],
-        "ModuleList: 'a' is not a place",
+        "ModuleList: index 'a' must be a whole number",
     ),
     "ModuleList(lin)": (lambda x, y: tg.nn.ModuleList(lin()), "a Linear is not a list of modules"),  # type: ignore[arg-type]
-    "Sequential[5]": (lambda x, y: tg.nn.Sequential(lin())[5], "Sequential: there is no 5"),
+    "Sequential[5]": (lambda x, y: tg.nn.Sequential(lin())[5], "Sequential: there is no item 5"),
     "ModuleDict['b']": (
         lambda x, y: tg.nn.ModuleDict({"a": lin()})["b"],
-        r"ModuleDict: there is no 'b'; it holds \['a'\]",
+        r"ModuleDict: there is no 'b'; it has \['a'\]",
     ),
     "t of three axes": (lambda x, y: y.t(), r"t: shape \(2, 3, 4\).*x\.mT"),
     "max(dim=)": (lambda x, y: x.max(dim=1), r"max: .*axis=1, and tg\.argmax"),

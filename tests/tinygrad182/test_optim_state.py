@@ -143,15 +143,15 @@ def _entry(**entry: Any) -> Callable[[], Any]:
 
 
 BAD_STATES: dict[str, tuple[Callable[[], Any], str]] = {
-    "None": (lambda: None, "not an optimizer's state.*saved without one is None"),
+    "None": (lambda: None, "not an optimizer's state.*saved without an optimizer is None"),
     "a number": (lambda: 3, "not an optimizer's state"),
     "a model's": (lambda: tg.nn.Linear(1, 1).state_dict(), "not an optimizer's state"),
-    "two groups": (lambda: {"state": {}, "param_groups": [{}, {}]}, "one group of parameters"),
+    "two groups": (lambda: {"state": {}, "param_groups": [{}, {}]}, "at least one group"),
     "no group": (lambda: {"state": {}, "param_groups": []}, "not an optimizer's state"),
     "a list for a state": (lambda: {"state": [], "param_groups": [{"params": []}]}, "not an optim"),
     "fewer parameters": (
         lambda: optim.Adam([leaf(1.0)]).state_dict(),
-        "the state is of 1 parameters, the optimizer has 2",
+        "the state has 1 parameters, the optimizer 2",
     ),
     "SGD's": (
         lambda: after_two_steps(lambda ps: optim.SGD(ps, 0.1, 0.9)).state_dict(),

@@ -19,7 +19,7 @@ from tinygrad182.arrays import backend
 from tinygrad182.decode.result import Hypotheses
 from tinygrad182.display.reprs import scientific, sparkline
 from tinygrad182.display.reprs.grids import measured
-from tinygrad182.nn import showing
+from tinygrad182.nn import notebook
 
 HOSTILE = '<script>alert("1")</script>&\x00'
 
@@ -296,7 +296,7 @@ def test_a_module_shows_norms_of_gradients_read_together(monkeypatch: Any) -> No
     model(tg.ones((5, 2, 1))).sum().backward()
     calls: list[int] = []
     norms = backend.norms
-    monkeypatch.setattr(showing.backend, "norms", lambda xs: calls.append(len(xs)) or norms(xs))
+    monkeypatch.setattr(notebook.backend, "norms", lambda xs: calls.append(len(xs)) or norms(xs))
     page = seen(model)
     head = model.head[0].weight
     assert f"{norms([head.grad.numpy()])[0]:.4g}" in page.text

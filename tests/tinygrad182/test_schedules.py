@@ -311,6 +311,7 @@ def test_a_warm_up_before_decay_trains() -> None:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no optimizer": (lambda: S.StepLR(3, 1), "StepLR: a int is not an optimizer"),  # type: ignore[arg-type]
     "step_size": (lambda: S.StepLR(sgd(), 0), "StepLR: step_size 0 must be a whole number from 1"),
+    "step_size=True": (lambda: S.StepLR(sgd(), True), "StepLR: step_size True must be a whole"),
     "gamma": (lambda: S.StepLR(sgd(), 1, -0.5), "StepLR: gamma -0.5"),
     "gamma as text": (lambda: S.ExponentialLR(sgd(), "0.5"), "ExponentialLR: gamma '0.5'"),  # type: ignore[arg-type]
     "T_max": (lambda: S.CosineAnnealingLR(sgd(), 2.5), "CosineAnnealingLR: T_max 2.5"),  # type: ignore[arg-type]
@@ -332,7 +333,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "another optimizer": (
         lambda: S.SequentialLR(sgd(), [S.StepLR(sgd(), 1)], []),
-        "SequentialLR: pass schedules of this optimizer",
+        "SequentialLR: .*; pass schedules of this optimizer",
     ),
     "milestones": (
         lambda: S.SequentialLR(o := sgd(), [S.StepLR(o, 1), S.StepLR(o, 1)], []),
@@ -352,8 +353,8 @@ def test_states_that_are_refused() -> None:
     schedule = S.StepLR(sgd(), 2)
     for state, message in (
         ({}, "load_state_dict of StepLR: .*last_epoch"),
-        (None, "load_state_dict of StepLR: this is not the state"),
-        ({**schedule.state_dict(), "base_lrs": [1.0]}, "of 1 groups, the optimizer has 2"),
+        (None, "load_state_dict of StepLR: this is not its state"),
+        ({**schedule.state_dict(), "base_lrs": [1.0]}, "of 1 groups, the optimizer 2"),
     ):
         with pytest.raises(tg.StateDictError, match=message):
             schedule.load_state_dict(state)  # type: ignore[arg-type]
@@ -361,9 +362,9 @@ def test_states_that_are_refused() -> None:
     state = whole.state_dict()
     before = vars(whole).copy()
     for wrong, message in (
-        (schedule.state_dict(), "SequentialLR: this is not the state of one: '_schedulers'"),
-        ({**state, "_schedulers": state["_schedulers"][:2]}, "of 2 schedules, this one has 3"),
-        ({**state, "_schedulers": [{}, {}, {}]}, "SequentialLR: this is not the state"),
+        (schedule.state_dict(), "SequentialLR: this is not its state: '_schedulers'"),
+        ({**state, "_schedulers": state["_schedulers"][:2]}, "2 schedules, this one 3"),
+        ({**state, "_schedulers": [{}, {}, {}]}, "SequentialLR: this is not its state"),
         ({**state, "_last_lr": ["a", 1]}, "SequentialLR: .*lr 'a' must be"),
     ):
         with pytest.raises(tg.StateDictError, match=message):

@@ -162,7 +162,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an empty one": (valued({}), "holds no state dict"),
     "two state dicts": (
         valued({"model": {"a": tensor("0", W)}, "ema": {"a": tensor("0", W)}}),
-        r"holds 2 state dicts, 'model', 'ema'; save the one .*\['model'\], path",
+        r"holds 2 state dicts, 'model', 'ema'; save only one .*\['model'\], path",
     ),
     "an offset beyond": (valued(rebuilt(1, (2, 3), (3, 1))), "damaged"),
     "a negative offset": (valued(rebuilt(-1, (2,), (1,))), "damaged"),

@@ -1,4 +1,8 @@
-"""Layers, losses and initial values."""
+"""``tg.nn``: layers, losses and initial values.
+
+Read :mod:`.module` first (what a module is), then :mod:`.linear` (the simplest layer), then :mod:`.rnn` and
+:mod:`.recurrent` (the base of all recurrent layers).
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,20 @@ from .._suggestions import calls as _calls
 from .._suggestions import torch_names as _torch_names
 from ..primitives import PRIMITIVES
 from . import functional, init
-from .containers import ModuleDict, ModuleList
-from .convert import from_torch
+from .containers import ModuleDict, ModuleList, Sequential
 from .dropout import Dropout
 from .embedding import Embedding
 from .gru import GRU, GRUCell
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import cross_entropy, mse_loss
 from .lstm import LSTM, LSTMCell, LSTMStates
-from .module import Module, Parameter, Sequential
-from .norm import LayerNorm
+from .models_from_state_dicts import RecurrentNetwork, from_state_dict
+from .module import Module, Parameter
 from .recurrent import RecurrentCell, RecurrentLayer
 from .residual import ResBlock
 from .rnn import RNN, RNNCell, States
-from .state_dicts import RecurrentNetwork, from_state_dict
+from .torch_modules import from_torch
 
 PRIMITIVES |= {layer.scan.name: layer.scan for layer in (RNN, LSTM, GRU)}
 

@@ -1,4 +1,4 @@
-"""Dropout: elements are left out at random while a model is trained (Srivastava et al. 2014)."""
+"""Dropout: elements are set to 0 at random while a model is trained (Srivastava et al. 2014)."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from ..tensors.creation import beside
 from ..tensors.functions import where
 from ..tensors.tensor import Tensor
 from ..transforms.random_tape import drawing_from
-from .checks import as_input
 from .init import Rng, generator
+from .inputs import as_input
 from .module import Module
 
 
 class Dropout(Module):
-    """Each element is 0 with probability p, and divided by 1 − p otherwise, while ``training``.
+    """In training, each element is set to 0 with probability p and divided by 1 − p otherwise.
 
-    After :meth:`eval` the input comes back as it is. The mask is drawn on the host: the same seed gives
-    the same elements on every device. Each call draws another one; where :func:`tinygrad182.remat` runs a
-    call again, it draws the same.
+    After :meth:`eval` the input is returned unchanged. Each call draws a new mask; only when
+    :func:`tinygrad182.remat` repeats a call does it repeat the mask. Masks are drawn on the host, so a seed
+    gives the same mask on every device.
 
     Parameters
     ----------
     p : float
         Probability of 0, in [0, 1].
     rng : int or numpy.random.Generator, optional
-        Draws the masks; the generator goes on from call to call.
+        Draws the masks of all calls, one after the other.
 
     Raises
     ------
     ArgumentError
-        A ``p`` that is not a number in [0, 1].
+        ``p`` is not a number in [0, 1].
     DTypeError
-        In a call, something that is not an array of floating numbers.
+        The input of a call is not an array of floating numbers.
 
     Examples
     --------
@@ -50,17 +50,17 @@ class Dropout(Module):
         self._generator = generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map any shape to the same shape."""
+        """Map an input of any shape to an output of that shape."""
         x = as_input(self, x)
         return dropped(x, self.p, self._generator) if self.training and self.p else x
 
     def extra_repr(self) -> str:
-        """The probability."""
+        """Return the probability."""
         return f"p={self.p:g}"
 
 
 def dropped(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
-    """Each element of ``x`` is 0 with probability p, and divided by 1 − p otherwise."""
-    kept = drawing_from(rng).random(x.shape) >= p
+    """Return ``x`` with each element set to 0 with probability p, and divided by 1 − p otherwise."""
+    mask = drawing_from(rng).random(x.shape) >= p
     scale = 1 / (1 - p) if p < 1 else 1.0
-    return where(beside(kept, x), x * scale, 0.0)
+    return where(beside(mask, x), x * scale, 0.0)

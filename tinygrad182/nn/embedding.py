@@ -1,25 +1,22 @@
-"""A table of vectors, looked up by index."""
+"""The embedding layer: a table of vectors, one for each token, looked up by index."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ..errors import ArgumentError
+from .._numbers import check_whole
 from ..tensors.creation import sizes_of
 from ..tensors.functions import expand_dims, where
 from ..tensors.indexing import index_checked, place_indices, read_indices
 from ..tensors.tensor import Tensor
-from .checks import check_size
 from .init import Rng, generator, new_parameter
 from .module import Module
 
 
 class Embedding(Module):
-    """One vector for each of a number of tokens: row ``weight[i]`` for index i.
+    """One vector for each token: index i gives the row ``weight[i]``.
 
-    A row's gradient is the sum of what arrives at all places where it was looked up.
+    The gradient of a row is the sum of the gradients at all places where it was looked up.
 
     Parameters
     ----------
@@ -28,9 +25,9 @@ class Embedding(Module):
     embedding_dim : int
         Elements of a vector.
     padding_idx : int, optional
-        A token whose vector starts at 0 and gets no gradient; a negative one counts from the end.
+        A token whose vector starts at 0 and gets no gradient. A negative index counts from the end.
     rng : int or numpy.random.Generator, optional
-        Initial values are drawn from N(0, 1), as in PyTorch.
+        Draws the initial values from N(0, 1), as in PyTorch.
     dtype, device
         ``float32`` on the default device.
 
@@ -56,25 +53,17 @@ class Embedding(Module):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.num_embeddings = check_size(self, "num_embeddings", num_embeddings, 0)
-        self.embedding_dim = check_size(self, "embedding_dim", embedding_dim, 0)
-        self.padding_idx = self._check_padding(padding_idx)
+        self.num_embeddings = check_whole(self, "num_embeddings", num_embeddings, 0)
+        self.embedding_dim = check_whole(self, "embedding_dim", embedding_dim, 0)
+        if padding_idx is not None:
+            count = self.num_embeddings
+            padding_idx = check_whole(self, "padding_idx", padding_idx, -count, count - 1) % count
+        self.padding_idx = padding_idx
         sizes = sizes_of((self.num_embeddings, self.embedding_dim), "Embedding")
         values = generator(rng).normal(size=sizes)
         if self.padding_idx is not None:
             values[self.padding_idx] = 0.0
         self.weight = new_parameter(values, dtype, device)
-
-    def _check_padding(self, value: Any) -> int | None:
-        if value is None:
-            return None
-        size = self.num_embeddings
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or not -size <= value < size:
-            raise ArgumentError(
-                f"Embedding: padding_idx {value!r} must be a whole number in [{-size}, {size})"
-            )
-        return int(value) % size
 
     def forward(self, tokens: Any) -> Tensor:
         """Look up the vectors of tokens.
@@ -83,7 +72,7 @@ class Embedding(Module):
         ----------
         tokens : Tensor, array, nested list or int ``(...)``
             Indices in [0, num_embeddings). Data of the host (arrays, lists, an int) goes to the weights'
-            device; for the bounds of others the host waits once.
+            device. For indices on a device, the host waits once, to check their bounds.
 
         Returns
         -------
@@ -92,7 +81,7 @@ class Embedding(Module):
         Raises
         ------
         DTypeError, IndexOutOfRangeError
-            Indices that are no integers, or that name no row: negative ones too, as in PyTorch.
+            Indices are not integers, or there is no such row. Negative indices raise, as in PyTorch.
         """
         tokens = read_indices(tokens, "Embedding", "indices")
         indices = place_indices(tokens, self.weight, self.num_embeddings, "Embedding", "indices")
@@ -102,6 +91,6 @@ class Embedding(Module):
         return where(expand_dims(indices == self.padding_idx, -1), rows.detach(), rows)
 
     def extra_repr(self) -> str:
-        """The table's sizes."""
+        """Return the table's sizes."""
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"

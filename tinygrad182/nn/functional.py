@@ -1,6 +1,7 @@
-"""PyTorch's ``functional``: the functions of layers and losses that are here, under its names.
+"""``tg.nn.functional``: functions of layers and losses under the names of PyTorch's ``functional``.
 
-Classes are on the last axis, as everywhere here; PyTorch's ``cross_entropy`` has them on axis 1.
+The functions themselves are in ``functions.py`` and :mod:`.losses`. Classes are on the last axis;
+PyTorch's ``cross_entropy`` has them on axis 1.
 
 >>> import tinygrad182 as tg
 >>> tg.nn.functional.softmax(tg.tensor([0.0, 0.0]), dim=-1)

@@ -1,4 +1,7 @@
-"""Gated recurrent unit: two gates and no cell state (Cho et al. 2014)."""
+"""Gated recurrent unit: two gates and no cell state (Cho et al. 2014).
+
+All but the step is in :mod:`.recurrent`; your own cell is declared in the way that this one is.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from .recurrent import RecurrentCell, RecurrentLayer
 
 
 class GRU(RecurrentLayer):
-    """Gated recurrent unit, the reset gate after the product with W_h, as in PyTorch and cuDNN.
+    """Gated recurrent unit with the reset gate after the product with W_h, as in PyTorch and cuDNN.
 
-    With r, z = σ(x_t W_xᵀ + b_x + h_{t−1} W_hᵀ + b_h), each its own rows::
+    The gates r, z and the candidate n each have their own rows of W_x, W_h, b_x and b_h::
 
+        r, z = σ(x_t W_xᵀ + b_x + h_{t−1} W_hᵀ + b_h)
         n_t = tanh(x_t W_xᵀ + b_x + r ∘ (h_{t−1} W_hᵀ + b_h))
         h_t = n_t + z ∘ (h_{t−1} − n_t)
 
@@ -29,9 +33,9 @@ class GRU(RecurrentLayer):
     weight_hh_l{k} : Parameter ``(3H, H)``
         W_h.
     bias_ih_l{k}, bias_hh_l{k} : Parameter ``(3H,)``
-        b_x and b_h, which are two because the reset gate stands between them.
+        b_x and b_h. They are two, because the reset gate multiplies only the second.
     weight_ih_l{k}_reverse, … : Parameter
-        Those of the reverse direction, as in :class:`RNN`.
+        The parameters of the reverse direction, as in :class:`RNN`.
 
     Examples
     --------

@@ -1,4 +1,7 @@
-"""Initial values. All are drawn in float64 on the host, so that CPU and CUDA start equal."""
+"""Initial values of parameters, as functions that fill a parameter, and the spectral radius.
+
+All are drawn in float64 on the host, so that models on CPU and CUDA start equal.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._numbers import real_number
+from .._numbers import check_number
 from .._suggestions import calls as _calls
 from .._suggestions import torch_names as _torch_names
 from ..engine.host import numbers_as, read_as
@@ -20,7 +23,7 @@ Rng = int | np.random.Generator | None
 
 
 def generator(rng: Rng) -> np.random.Generator:
-    """Return the generator behind an ``rng=`` argument; None is seeded by the system."""
+    """Return the generator of an ``rng=`` argument; None gives one that the system seeds."""
     try:
         return np.random.default_rng(rng)  # a Generator comes back as it is
     except (TypeError, ValueError) as error:
@@ -30,30 +33,28 @@ def generator(rng: Rng) -> np.random.Generator:
 
 
 def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) -> Parameter:
-    """A parameter of host values; ``float32`` on the default device unless said otherwise."""
+    """Make a parameter from host values, by default ``float32`` on the default device."""
     return Parameter(values, dtype=dtype or "float32", device=default_device(device))
 
 
 @_calls.told
 def uniform_(p: Tensor, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with numbers drawn uniformly from [low, high)."""
-    low, high = _finite("uniform_", low=low, high=high)
-    return _fill(p, generator(rng).uniform(low, high, p.shape))
+    low, high = _finite("uniform_", "low", low), _finite("uniform_", "high", high)
+    return p.assign(generator(rng).uniform(low, high, p.shape))
 
 
 @_calls.told
 def normal_(p: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with normally distributed numbers."""
-    mean, std = _finite("normal_", mean=mean, std=std)
-    if std < 0:
-        raise ArgumentError(f"normal_: std {std} must be a finite number from 0")
-    return _fill(p, generator(rng).normal(mean, std, p.shape))
+    mean, std = _finite("normal_", "mean", mean), check_number("normal_", "std", std)
+    return p.assign(generator(rng).normal(mean, std, p.shape))
 
 
 @_calls.told
 def constant_(p: Tensor, value: float) -> Tensor:
     """Fill with one number."""
-    return _fill(p, np.full(p.shape, read_as(value, np.zeros(()), "constant_")))
+    return p.assign(np.full(p.shape, read_as(value, np.zeros(()), "constant_")))
 
 
 @_calls.told
@@ -64,12 +65,14 @@ def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     distributed (Mezzadri 2007). A square one has every eigenvalue of magnitude ``gain``.
     """
     if p.ndim != 2:
-        raise ShapeError(f"orthogonal_: a matrix is needed, not shape {p.shape}")
-    (gain,) = _finite("orthogonal_", gain=gain)
+        raise ShapeError(
+            f"orthogonal_: shape {p.shape} is not a matrix; pass a parameter with two axes"
+        )
+    gain = _finite("orthogonal_", "gain", gain)
     rows, columns = p.shape
     q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))
     q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
-    return _fill(p, gain * (q if rows >= columns else q.T))
+    return p.assign(gain * (q if rows >= columns else q.T))
 
 
 @_calls.told
@@ -89,7 +92,9 @@ def spectral_radius(matrix: Any) -> float:
             f"spectral_radius: cannot read {brief(matrix)} as a matrix: {error}"
         ) from error
     if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
-        raise ShapeError(f"spectral_radius: a square matrix is needed, not shape {values.shape}")
+        raise ShapeError(
+            f"spectral_radius: shape {values.shape} is not a square matrix; pass (H, H)"
+        )
     if not np.isfinite(values).all():
         return math.nan
     return float(np.abs(np.linalg.eigvals(values)).max())
@@ -99,12 +104,12 @@ def spectral_radius(matrix: Any) -> float:
 def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     """Scale a square matrix so that its largest eigenvalue magnitude is ``radius``.
 
-    For a linear recurrence this sets whether gradients explode (> 1) or vanish (< 1).
+    In a linear recurrence, gradients explode with a radius above 1 and vanish with one below 1.
 
     Raises
     ------
     ArgumentError
-        A negative or infinite radius, or a matrix whose eigenvalues are all 0 and cannot be scaled.
+        The radius is negative or infinite, or all eigenvalues of the matrix are 0, so no factor helps.
 
     Examples
     --------
@@ -113,30 +118,18 @@ def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     >>> tg.nn.init.spectral_radius(w)
     3.0
     """
-    number = real_number(radius)
-    if not 0 <= number < math.inf:
-        raise ArgumentError(
-            f"scale_to_spectral_radius_: radius {brief(radius)} must be a finite number from 0"
-        )
+    number = check_number("scale_to_spectral_radius_", "radius", radius)
     current = spectral_radius(p)
     if not current > 0:
         raise ArgumentError(
-            f"scale_to_spectral_radius_: the matrix has spectral radius {current}; scale another"
+            f"scale_to_spectral_radius_: the matrix has spectral radius {current}, which no factor "
+            "changes; pass a matrix with another eigenvalue"
         )
-    return _fill(p, p.numpy().astype(np.float64) * (number / current))
+    return p.assign(p.numpy().astype(np.float64) * (number / current))
 
 
-def _finite(op: str, **numbers: Any) -> list[float]:
-    """Numbers that somebody gave, all finite."""
-    found = list(map(real_number, numbers.values()))
-    for number, (name, value) in zip(found, numbers.items(), strict=True):
-        if not math.isfinite(number):
-            raise ArgumentError(f"{op}: {name} {brief(value)} must be a finite number")
-    return found
-
-
-def _fill(p: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
-    return p.assign(values)
+def _finite(op: str, name: str, value: Any) -> float:
+    return check_number(op, name, value, least=-math.inf)
 
 
 if not TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""Sequences of different lengths in one batch: where each ends, as a recurrent layer needs it."""
+"""Sequences of different lengths in one padded batch, for :mod:`.recurrent`: where each one ends.
+
+:func:`read_lengths` checks the argument ``lengths``; :class:`Lengths` answers the questions of a layer.
+"""
 
 from __future__ import annotations
 
@@ -15,101 +18,88 @@ from ..tensors.indexing import index_checked
 from ..tensors.tensor import Tensor
 
 Index = tuple[Tensor, Tensor]
-"""Indices along the axes of time and of sequences."""
+"""Indices along the axis of time and along the axis of sequences."""
 
 
 class Lengths:
-    """How many steps each sequence has, known on the host.
+    """The number of steps of each sequence in ``x``, ``(T, B, I)``, which runs in windows of steps.
 
-    What layers and directions need of it on a device is sent there once, for all of them.
-
-    Parameters
-    ----------
-    ends : ndarray of int64 ``(B,)``
-    x : Tensor ``(T, B, I)``
-        The padded sequences.
-    window : int
-        The number of steps in a window.
+    Arrays that layers need on a device are copied there once, for all layers and directions.
     """
 
-    def __init__(self, ends: np.ndarray[Any, Any], x: Tensor, window: int) -> None:
-        self._ends, self._x, self._window = ends, x, window
+    def __init__(self, lengths: np.ndarray[Any, Any], x: Tensor, window: int) -> None:
+        self._lengths, self._x, self._window = lengths, x, window
         self._times = np.arange(x.shape[0])
-        self._left = np.maximum(ends - self._times[::window, None], 0)
-        self.any_empty = not ends.all()
+        self._left = np.maximum(lengths - self._times[::window, None], 0)
+        self.any_empty = not lengths.all()
 
     def without_padding(self, x: Tensor) -> Tensor:
-        """Put 0 where no sequence is: what stands there may be NaN."""
-        return where(beside(self._times[:, None, None] < self._ends[:, None], x), x, 0.0)
+        """Return the sequences with 0 in the padding, which may hold NaN."""
+        return where(beside(self._times[:, None, None] < self._lengths[:, None], x), x, 0.0)
 
     def left(self, start: int) -> tuple[Tensor, int]:
-        """How many steps of each sequence are left where a window starts, and the fewest of them."""
+        """Return the steps that each sequence has left at the start of a window, and the fewest."""
         i = start // self._window
-        return self._left_there[i], int(self._left[i].min())
+        return self._left_on_device[i], int(self._left[i].min())
 
     def last(self, every: tuple[Tensor, ...], initial: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """States after the last step of each sequence, ``(1, B, H)``; without steps, the initial ones."""
+        """Return the states after the last step of each sequence, ``(1, B, H)``.
+
+        The last state of a sequence without steps is its initial state.
+        """
         last = [stack([index_checked(part, self._at_ends)]) for part in every]
         if self.any_empty:
-            last = [where(self._ran, part, h) for part, h in zip(last, initial, strict=True)]
+            last = [where(self._has_steps, part, h) for part, h in zip(last, initial, strict=True)]
         return tuple(last)
 
-    def turned(self, x: Tensor) -> Tensor:
-        """Turn each sequence round, within its own length; done twice, it changes nothing."""
-        return index_checked(x, self._turning)
+    def reversed(self, x: Tensor) -> Tensor:
+        """Reverse each sequence within its own length; padding stays where it is."""
+        return index_checked(x, self._reversing)
 
     @cached_property
-    def _left_there(self) -> Tensor:
+    def _left_on_device(self) -> Tensor:
         return beside(self._left, self._x)
 
     @cached_property
-    def _ran(self) -> Tensor:
-        return beside(self._ends[:, None] > 0, self._x)
+    def _has_steps(self) -> Tensor:
+        return beside(self._lengths[:, None] > 0, self._x)
 
     @cached_property
     def _sequences(self) -> Tensor:
-        return beside(np.arange(len(self._ends)), self._x)
+        return beside(np.arange(len(self._lengths)), self._x)
 
     @cached_property
     def _at_ends(self) -> Index:
-        return beside(np.maximum(self._ends - 1, 0), self._x), self._sequences
+        return beside(np.maximum(self._lengths - 1, 0), self._x), self._sequences
 
     @cached_property
-    def _turning(self) -> Index:
-        times = (self._ends - 1 - self._times[:, None]) % len(self._times)  # of padding, its own
+    def _reversing(self) -> Index:
+        times = (self._lengths - 1 - self._times[:, None]) % len(self._times)  # keeps the padding
         return beside(times, self._x), self._sequences
 
 
-def checked_lengths(layer: object, lengths: Any, x: Tensor, batched: bool) -> np.ndarray[Any, Any]:
-    """The lengths of the sequences in ``x``, of int64, on the host.
-
-    Raises
-    ------
-    ArgumentError
-        Lengths of a single sequence, or outside 0 … T.
-    ShapeError, DTypeError
-        Not one whole number for each sequence.
-    """
+def read_lengths(layer: object, lengths: Any, x: Tensor, batched: bool) -> np.ndarray[Any, Any]:
+    """Return the lengths of the sequences in ``x`` as int64 on the host, each from 0 to T."""
     name, (steps, batch) = type(layer).__name__, x.shape[:2]
     if not batched:
         raise ArgumentError(
             f"{name}: lengths are for a batch; cut a single sequence short: x[:length]"
         )
     try:
-        ends = on_host(lengths)
+        found = on_host(lengths)
     except (TypeError, ValueError) as error:  # ragged
         raise DTypeError(f"{name}: lengths cannot be read: {error}") from error
-    if ends.shape != (batch,):
+    if found.shape != (batch,):
         raise ShapeError(
-            f"{name}: lengths of shape {ends.shape}; one is needed for each of {batch} sequences"
+            f"{name}: lengths of shape {found.shape}; one is needed for each of {batch} sequences"
         )
-    if ends.dtype.kind not in "iu":
+    if found.dtype.kind not in "iu":
         raise DTypeError(
-            f"{name}: lengths of dtype {ends.dtype}; pass whole numbers, dtype='int64'"
+            f"{name}: lengths of dtype {found.dtype}; pass whole numbers, dtype='int64'"
         )
-    ends = whole(ends)
-    if ends.min() < 0 or ends.max() > steps:
+    found = whole(found)
+    if found.min() < 0 or found.max() > steps:
         raise ArgumentError(
-            f"{name}: lengths from {ends.min()} to {ends.max()}; they must be from 0 to T = {steps}"
+            f"{name}: lengths from {found.min()} to {found.max()}; they must be from 0 to T = {steps}"
         )
-    return ends
+    return found

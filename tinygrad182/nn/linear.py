@@ -1,16 +1,17 @@
-"""The affine layer."""
+"""The affine layer, y = x Wᵀ + b: the simplest layer, and an example of how layers are written."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from .._numbers import check_whole
 from ..errors import ShapeError
 from ..tensors.creation import sizes_of
 from ..tensors.functions import matmul
 from ..tensors.tensor import Tensor
-from .checks import as_input, check_size
 from .init import Rng, generator, new_parameter
+from .inputs import as_input
 from .module import Module
 
 
@@ -22,7 +23,7 @@ class Linear(Module):
     in_features, out_features : int
     bias : bool
     rng : int or numpy.random.Generator, optional
-        Initial values are uniform in ±1/√in_features, as in PyTorch.
+        Draws the initial values uniformly from ±1/√in_features, as in PyTorch.
     dtype, device
         ``float32`` on the default device.
 
@@ -48,19 +49,14 @@ class Linear(Module):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self.in_features = in_features = check_size(self, "in_features", in_features, 0)
-        self.out_features = out_features = check_size(self, "out_features", out_features, 0)
-        sizes_of((out_features, in_features), "Linear")
-        draw = generator(rng)
-        bound = 1 / math.sqrt(in_features) if in_features else 0.0
-        self.weight = new_parameter(
-            draw.uniform(-bound, bound, (out_features, in_features)), dtype, device
-        )
-        self.bias = (
-            new_parameter(draw.uniform(-bound, bound, out_features), dtype, device)
-            if bias
-            else None
-        )
+        self.in_features = check_whole(self, "in_features", in_features, 0)
+        self.out_features = check_whole(self, "out_features", out_features, 0)
+        rows, columns = sizes_of((self.out_features, self.in_features), "Linear")
+        draw, bound = generator(rng), 1 / math.sqrt(columns) if columns else 0.0
+        self.weight = new_parameter(draw.uniform(-bound, bound, (rows, columns)), dtype, device)
+        self.bias = None
+        if bias:
+            self.bias = new_parameter(draw.uniform(-bound, bound, rows), dtype, device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
@@ -73,7 +69,6 @@ class Linear(Module):
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
-        """The layer's sizes."""
-        return f"{self.in_features}, {self.out_features}" + (
-            ", bias=False" if self.bias is None else ""
-        )
+        """Return the layer's sizes."""
+        bias = ", bias=False" if self.bias is None else ""
+        return f"{self.in_features}, {self.out_features}{bias}"

@@ -1,4 +1,4 @@
-"""Losses: a single number from predictions and targets."""
+"""Losses: one number from predictions and targets."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     Parameters
     ----------
     pred, target : Tensor
-        Of equal shapes: broadcasting here would hide a mistake, so it is refused. A target that is data
-        of the host goes to the device of ``pred``.
+        Their shapes must be equal; they are not broadcast, because that would hide a mistake. A target on
+        the host goes to the device of ``pred``.
 
     Examples
     --------
@@ -35,7 +35,8 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     target = beside(target, pred)
     if pred.shape != target.shape:
         raise ShapeError(
-            f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes"
+            f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes; "
+            "reshape one of them"
         )
     if is_half(pred.dtype) or is_half(target.dtype):
         loss = mse_loss(_wide(pred), _wide(target))
@@ -52,12 +53,12 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     logits : Tensor ``(..., M)``
         Unnormalized log-probabilities, classes on the last axis.
     targets : Tensor, array or nested list ``(...)``
-        Integer class indices in [0, M). Data of the host goes to the device of ``logits``.
+        Integer class indices in [0, M). Targets on the host go to the device of ``logits``.
 
     Raises
     ------
     ShapeError, DTypeError, IndexOutOfRangeError
-        Targets of another shape, that are no integers, or that name no class.
+        Targets have another shape, are not integers, or are not in [0, M).
 
     Examples
     --------
@@ -82,10 +83,10 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Half precision as ``float32``, in which squares and sums do not overflow."""
+    """Return half precision as ``float32``, so that squares and sums do not overflow."""
     return x.astype("float32") if is_half(x.dtype) else x
 
 
 def _narrowed(loss: Tensor, like: Tensor) -> Tensor:
-    """The loss in half precision where what it is of was given so."""
+    """Return the loss in half precision if ``like`` is in half precision."""
     return loss.astype(like.dtype) if is_half(like.dtype) else loss

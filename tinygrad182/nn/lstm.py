@@ -1,4 +1,7 @@
-"""Long short-term memory: a cell state beside the hidden state (Hochreiter and Schmidhuber 1997)."""
+"""Long short-term memory: a cell state beside the hidden state (Hochreiter and Schmidhuber 1997).
+
+All but the step is in :mod:`.recurrent`; :mod:`.gru` has gates without a cell state.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._numbers import real_number
-from ..errors import ArgumentError, brief
+from .._numbers import check_number
+from ..errors import ArgumentError
 from ..tensors.tensor import Tensor
 from .init import Rng
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
@@ -27,39 +30,37 @@ class LSTMStates(NamedTuple):
     c: Tensor
 
 
-class _Remembering(Recurrent):
-    """A bias that opens the forget gate, which stands at 1."""
+class _ForgetBias(Recurrent):
+    """Base of the layer and its cell: adds ``forget_bias`` to the initial bias of the forget gate."""
 
     forget_bias: float
 
-    def _take(self, forget_bias: Any, bias: bool) -> None:
-        number = real_number(forget_bias)
-        if not math.isfinite(number):
-            raise ArgumentError(
-                f"{type(self).__name__}: forget_bias {brief(forget_bias)} must be a finite number"
-            )
+    def _set_forget_bias(self, forget_bias: Any, bias: bool) -> None:
+        number = check_number(self, "forget_bias", forget_bias, least=-math.inf)
         if number and not (bias and "f" in self.scan.gates):
-            needed = "a gate 'f'" if bias else "bias=True"
-            raise ArgumentError(f"{type(self).__name__}: forget_bias needs {needed}")
+            missing = "a gate 'f'" if bias else "bias=True"
+            raise ArgumentError(f"{type(self).__name__}: forget_bias needs {missing}")
         self.forget_bias = number
 
     def initial_values(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Add the forget bias to the forget gate's part of the bias."""
+        """Return the drawn values; in the bias, ``forget_bias`` is added to the forget gate's rows."""
         if name == "bias_ih" and self.forget_bias:
             start = self.scan.gates.index("f") * self.hidden_size
             values[start : start + self.hidden_size] += self.forget_bias
         return values
 
-    def _own_options(self) -> str:
+    def _options_text(self) -> str:
         bias = f", forget_bias={self.forget_bias:g}" if self.forget_bias else ""
-        return super()._own_options() + bias
+        return super()._options_text() + bias
 
 
-class LSTM(_Remembering, RecurrentLayer):
+class LSTM(_ForgetBias, RecurrentLayer):
     """Long short-term memory.
 
-    With i, f, o = σ(x_t W_xᵀ + h_{t−1} W_hᵀ + b), each its own rows, and g the same under tanh::
+    The gates i, f, o and the candidate g each have their own rows of W_x, W_h and b::
 
+        i, f, o = σ(x_t W_xᵀ + h_{t−1} W_hᵀ + b)
+        g = tanh(x_t W_xᵀ + h_{t−1} W_hᵀ + b)
         c_t = f ∘ c_{t−1} + i ∘ g
         h_t = o ∘ tanh(c_t)
 
@@ -68,7 +69,7 @@ class LSTM(_Remembering, RecurrentLayer):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, return_states, fused
         As for :class:`RNN`.
     forget_bias : float
-        Added to the forget gate's initial bias: 1 or more lets a new network remember [1]_.
+        Added to the forget gate's initial bias. With 1 or more, a new network remembers longer [1]_.
     rng, dtype, device
         As for :class:`RNN`.
 
@@ -79,9 +80,9 @@ class LSTM(_Remembering, RecurrentLayer):
     weight_hh_l{k} : Parameter ``(4H, H)``
         W_h.
     bias_ih_l{k} : Parameter ``(4H,)``
-        b; ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the pair up.
+        b. ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the two, as in :class:`RNN`.
     weight_ih_l{k}_reverse, … : Parameter
-        Those of the reverse direction, as in :class:`RNN`.
+        The parameters of the reverse direction, as in :class:`RNN`.
 
     References
     ----------
@@ -127,25 +128,17 @@ class LSTM(_Remembering, RecurrentLayer):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self._take(forget_bias, bias)
+        self._set_forget_bias(forget_bias, bias)
+        # fmt: off
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            return_states=return_states,
-            fused=fused,
-            rng=rng,
-            dtype=dtype,
-            device=device,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            return_states=return_states, fused=fused, rng=rng, dtype=dtype, device=device,
         )
+        # fmt: on
 
 
-class LSTMCell(_Remembering, RecurrentCell):
-    """One step of a :class:`LSTM`.
+class LSTMCell(_ForgetBias, RecurrentCell):
+    """One step of an :class:`LSTM`.
 
     Parameters
     ----------
@@ -174,5 +167,5 @@ class LSTMCell(_Remembering, RecurrentCell):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        self._take(forget_bias, bias)
+        self._set_forget_bias(forget_bias, bias)
         super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)

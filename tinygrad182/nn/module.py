@@ -1,10 +1,14 @@
-"""Module and Parameter: models as ordered trees of named parameters."""
+"""Module and Parameter: a model is an ordered tree of modules, whose leaves are named parameters.
+
+Every layer is a subclass of :class:`Module`; read :mod:`.linear` next, the simplest one, and
+:mod:`.containers` for modules in lists.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .._suggestions.calls import Told, explain_call, told, unknown_name
 from .._suggestions.torch_names import MODULE
@@ -19,24 +23,22 @@ from ..errors import (
     ArgumentError,
     DTypeError,
     GraphError,
-    IndexOutOfRangeError,
     StateDictError,
     TinygradError,
-    brief,
 )
 from ..tensors.creation import tensor, zeros_like
 from ..tensors.dtypes import read_target
 from ..tensors.tensor import Tensor
-from .showing import module_html
+from .notebook import module_html
 
 
 class Parameter(Tensor):
-    """A tensor that a module learns: requires grad, and is found by ``Module.parameters()``.
+    """A tensor that is learned: it requires grad, and ``Module.parameters()`` finds it.
 
     Parameters
     ----------
     data : array, Tensor or nested sequence
-        Copied. Data of the host goes to the device of :func:`use_device`, or to ``device``.
+        It is copied. Data of the host goes to the device of :func:`use_device`, or to ``device``.
     dtype, device
         As for :func:`tinygrad182.tensor`.
 
@@ -57,15 +59,35 @@ class Parameter(Tensor):
 
 
 _OPTIONS = frozenset((bool, int, float, str, type(None)))
-"""Types of attributes that most modules have many of, and in which there is nothing to find."""
+"""Types of common attributes that hold neither parameters nor modules; they are skipped at once."""
+
+
+class Branch(NamedTuple):
+    """A module at its place in the tree of a model, with the parameters and modules directly inside."""
+
+    path: str  # dotted; "" for the root
+    parent: str  # the path of the module that it is in
+    module: Module
+    children: list[tuple[str, Parameter | Module]]
+
+    @property
+    def label(self) -> str:
+        """The name of the module inside its parent."""
+        return self.path[len(self.parent) :].lstrip(".")
+
+    @property
+    def parameters(self) -> list[tuple[str, Parameter]]:
+        """The parameters directly inside, with their names."""
+        return [(name, p) for name, p in self.children if isinstance(p, Parameter)]
 
 
 class Module(Told):
-    """A part of a model: holds parameters and other modules as attributes, and a ``forward``.
+    """A part of a model: it has a ``forward``, and its attributes are parameters and other modules.
 
-    Attributes that are a Parameter or a Module, or lists, tuples or dicts of them, are found by
-    themselves, in the order they were assigned; their dotted path is their name. Calling the module
-    calls ``forward`` and records its path on every node made inside.
+    An attribute that is a Parameter or a Module, or a list, tuple or dict of them, is found without
+    being registered. Attributes are found in the order in which they were assigned, and their dotted path
+    is their name. A call of the module calls ``forward`` and records the module's path on every node that
+    is made inside.
 
     Examples
     --------
@@ -81,18 +103,18 @@ class Module(Told):
     """
 
     training = True
-    """Whether the module is being trained, see :meth:`train`."""
+    """Whether the module is being trained; :meth:`train` sets it."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the output; subclasses define it."""
-        raise TinygradError(f"{type(self).__name__} has no forward: define it in the class")
+        """Compute the output. Every subclass defines its own."""
+        raise TinygradError(f"{type(self).__name__} has no forward; define it in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call ``forward``, recording this module's path on every node made inside."""
+        """Call ``forward``, and record this module's path on every node that is made inside."""
         modes = MODES.get()
         outer = modes.scope
         path, names = outer.names.get(id(self)), outer.names
-        if path is None:  # the outermost module, or one that those outside do not hold
+        if path is None:  # the outermost module, or one that no module outside has as an attribute
             path, prefix = type(self).__name__.lower(), ""
             if outer.module:
                 path = f"{outer.module}.{path}"
@@ -104,29 +126,29 @@ class Module(Told):
         except TypeError as error:
             explain_call(self.forward, args, kwargs, error)
             raise
-        except BaseException:  # as modes_kept does, but quicker
+        except BaseException:  # restores the modes as modes_kept does, but quicker
             MODES.set(modes)
             raise
 
     def _names(self, prefix: str) -> dict[int, str]:
-        """Path of every submodule, for the nodes recorded inside; parameters learn their names too."""
+        """Return the path of every module inside by its id, and give the parameters their names."""
         children, named = self._children(), set[int]()
         if not any([isinstance(child, Module) for _, child in children]):  # noqa: C419 - faster
-            _name("", children, named)
+            _name_parameters("", children, named)
             return {}
         names: dict[int, str] = {}
-        for path, module, children in self._tree():
+        for path, _, module, children in self._tree():
             if path:
                 names[id(module)] = prefix + path
-            _name(path, children, named)
+            _name_parameters(path, children, named)
         return names
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a Parameter gives way to another or to None only, never to a plain tensor."""
+        """Set an attribute; a Parameter may be replaced only by another Parameter or by None."""
         old = vars(self).get(name)
         if isinstance(old, Parameter) and not (value is None or isinstance(value, Parameter)):
             raise ArgumentError(
-                f"{type(self).__name__}.{name} is a Parameter and {type(value).__name__} is none; "
+                f"{type(self).__name__}.{name} is a Parameter, {type(value).__name__} is not; "
                 f"write its values with .{name}.assign(values), or .{name}.data = values"
             )
         super().__setattr__(name, value)
@@ -134,7 +156,7 @@ class Module(Told):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if hasattr(type(self), name):  # a property, which raises its own error again
+            if hasattr(type(self), name):  # a property that failed: its own error is raised again
                 return object.__getattribute__(self, name)
             return unknown_name(self, name, MODULE, type(self).__name__)
 
@@ -148,37 +170,33 @@ class Module(Told):
             if isinstance(value, (Parameter, Module)):
                 found.append((name, value))
             elif isinstance(value, (list, tuple, dict)):
-                found += _found(name, value)
+                found += _nested(name, value)
         return found
 
-    def _tree(
-        self, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Module, list[tuple[str, Parameter | Module]]]]:
-        """Yield every module with its dotted path and its children: once, or in every place it stands in.
+    def _tree(self, remove_duplicate: bool = True) -> Iterator[Branch]:
+        """Yield every module at its place: at its first one only, or at all of them.
 
         A module that is inside itself is not entered again.
         """
-        pending: list[tuple[str, Module | None]] = [("", self)]
+        pending: list[tuple[str, str, Module | None]] = [("", "", self)]
         seen: set[int] = set()
-        around: list[int] = []
+        around: list[int] = []  # the modules that the current one is inside
         while pending:
-            path, module = pending.pop(0)
-            if module is None:  # all of a module has been passed: it may stand elsewhere too
+            path, parent, module = pending.pop(0)
+            if module is None:  # the end of a module, which may be in another place too
                 seen.discard(around.pop())
                 continue
             if id(module) in seen:
                 continue
             seen.add(id(module))
             children = module._children()
-            yield path, module, children
-            inside: list[tuple[str, Module | None]] = [
-                (f"{path}.{name}" if path else name, m)
-                for name, m in children
-                if isinstance(m, Module)
+            yield Branch(path, parent, module, children)
+            inside: list[tuple[str, str, Module | None]] = [
+                (join_path(path, name), path, m) for name, m in children if isinstance(m, Module)
             ]
             if not remove_duplicate:
                 around.append(id(module))
-                inside.append((path, None))
+                inside.append((path, path, None))
             if inside:
                 pending[:0] = inside
 
@@ -188,30 +206,30 @@ class Module(Told):
         Parameters
         ----------
         remove_duplicate : bool
-            Whether a module that stands in several places comes once, under the first of its paths;
-            otherwise it comes under each.
+            Whether a module that is in several places comes once, under the first of its paths; otherwise
+            it comes under each.
         """
-        for path, module, _ in self._tree(remove_duplicate):
-            yield path, module
+        for branch in self._tree(remove_duplicate):
+            yield branch.path, branch.module
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter once, with its dotted path, in the order of assignment."""
+        """Yield every parameter once, with its dotted path, in the order of assignment."""
         seen: set[int] = set()
-        for path, _, children in self._tree():
-            for name, p in children:
-                if isinstance(p, Parameter) and id(p) not in seen:
+        for branch in self._tree():
+            for name, p in branch.parameters:
+                if id(p) not in seen:
                     seen.add(id(p))
-                    yield (f"{path}.{name}" if path else name), p
+                    yield join_path(branch.path, name), p
 
     def parameters(self) -> Iterator[Parameter]:
-        """Every parameter once."""
+        """Yield every parameter once."""
         for _, parameter in self.named_parameters():
             yield parameter
 
     # --- state ----------------------------------------------------------------------------------
 
     def _own_state(self) -> dict[str, Any]:
-        """Arrays of this module alone by the name they are saved under."""
+        """Arrays of this module alone, by the names under which they are saved."""
         return {name: p._data for name, p in self._children() if isinstance(p, Parameter)}
 
     def _load_own_state(self, state: dict[str, Any]) -> None:
@@ -224,73 +242,61 @@ class Module(Told):
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of all parameters by their dotted path, under PyTorch's names.
 
-        A module or parameter that stands in several places has a name, and a copy, for each.
+        A module or parameter that is in several places has a name, and a copy, for each.
         PyTorch's modules load ``{name: torch.as_tensor(v) for name, v in state_dict().items()}``.
         """
         return {
-            f"{path}.{name}" if path else name: wrap(backend.copy(array))
+            join_path(path, name): wrap(backend.copy(array))
             for path, module in self.named_modules(remove_duplicate=False)
             for name, array in module._own_state().items()
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Overwrite the parameters with those of a state dict; nothing is written if anything is wrong.
+        """Overwrite the parameters with a state dict; nothing is written if anything is wrong.
 
         Parameters
         ----------
         state_dict : mapping
-            Name → Tensor, array or anything NumPy can convert, on any device: values go to the device
-            of their parameter. A parameter that stands in several places has a name in each; if their
-            values differ, that of the last place counts.
+            Name → Tensor, array or anything that NumPy can convert, on any device: values go to the device
+            of their parameter. A parameter that is in several places has a name for each; if the values
+            differ, that of the last place counts.
         strict : bool
-            Whether names must be the same on both sides; otherwise only those on both are loaded. Files
-            that hold each parameter once (``safetensors.torch.save_model``) need ``strict=False``.
+            Whether both sides must have the same names; otherwise only names on both sides are loaded.
+            Files with each parameter once (``safetensors.torch.save_model``) need ``strict=False``.
 
         Raises
         ------
         StateDictError
-            Names that are missing or too many, shapes that differ, values that are no real
-            numbers; all are listed.
+            Names are missing or unexpected, shapes differ, or values are not real numbers. The message
+            lists all of them.
         """
+        where = f"load_state_dict of {type(self).__name__}"
         if not isinstance(state_dict, Mapping):
-            raise StateDictError(
-                f"load_state_dict of {type(self).__name__}: {_no_mapping(state_dict)}"
-            )
+            raise StateDictError(f"{where}: {_not_a_mapping(state_dict)}")
         problems: list[str] = []
-        plan: dict[int, tuple[Module, dict[str, Any]]] = {}  # the last place of each module counts
+        new: dict[int, tuple[Module, dict[str, Any]]] = {}  # the last place of each module counts
         known: set[str] = set()
         for path, module in self.named_modules(remove_duplicate=False):
-            _, loaded = plan.pop(id(module), (module, {}))
+            _, arrays = new.pop(id(module), (module, {}))
             for name, current in module._own_state().items():
-                full = f"{path}.{name}" if path else name
+                full = join_path(path, name)
                 known.add(full)
-                if full not in state_dict:
-                    problems += [f"missing {full} {tuple(current.shape)}"] if strict else []
-                    continue
-                try:
-                    array = convert(state_dict[full], current, move=True)
-                except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-                    problems.append(f"{full} cannot be read: {error}")
-                    continue
-                if array.shape != current.shape:
-                    problems.append(
-                        f"{full} has shape {tuple(array.shape)}, the module {tuple(current.shape)}"
-                    )
-                loaded[name] = array
-            plan[id(module)] = module, loaded
+                if full in state_dict:
+                    arrays[name] = _read_array(full, state_dict[full], current, problems)
+                elif strict:
+                    problems.append(f"missing {full} {tuple(current.shape)}")
+            new[id(module)] = module, arrays
         if strict:
             problems += [f"unexpected {name}" for name in state_dict if name not in known]
         if problems:
-            raise StateDictError(
-                f"load_state_dict of {type(self).__name__}: " + "; ".join(problems)
-            )
+            raise StateDictError(f"{where}: " + "; ".join(problems))
         before = [(p, backend.copy(p._data)) for p in self.parameters()]
         try:
-            for module, loaded in plan.values():
-                module._load_own_state(loaded)
+            for module, arrays in new.values():
+                module._load_own_state(arrays)
         except BaseException:  # also an interrupt
             for parameter, old in before:
-                with suppress(GraphError):  # what cannot be written to was not
+                with suppress(GraphError):  # a parameter that cannot be written to was not changed
                     parameter.assign(old)
             raise
 
@@ -311,7 +317,7 @@ class Module(Told):
             yield child
 
     def apply(self, function: Callable[[Module], Any]) -> Self:
-        """Call a function with every module inside and with the module itself, which comes last.
+        """Call a function with every module inside, and last with the module itself.
 
         Examples
         --------
@@ -328,7 +334,7 @@ class Module(Told):
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freeze all parameters (False), or let them learn."""
+        """Let all parameters learn; with False, freeze them."""
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
@@ -338,25 +344,25 @@ class Module(Told):
         clear_gradients(self.parameters(), set_to_none)
 
     def train(self, mode: bool = True) -> Self:
-        """Set ``training`` of this module and every one inside."""
+        """Set ``training`` of this module and of every one inside."""
         for _, module in self.named_modules():
             module.training = mode
         return self
 
     def eval(self) -> Self:
-        """The opposite of :meth:`train`."""
+        """Set ``training`` to False here and in every module inside: the opposite of :meth:`train`."""
         return self.train(False)
 
     def to(self, *target: Any, device: str | None = None, dtype: Any = None) -> Self:
-        """Move all parameters and their gradients to a device, or make them of a dtype, in place.
+        """Move all parameters and their gradients to a device, or convert them to a dtype, in place.
 
         Parameters
         ----------
         *target : str, dtype, Tensor or array
-            A device such as ``"cuda"``, a floating dtype, both, or what has a device and a dtype to take
-            over. PyTorch's dtypes and devices are read by their names.
+            A device such as ``"cuda"``, a floating dtype, or both; or a Tensor or array, whose device and
+            dtype are taken. PyTorch's dtypes and devices are read by their names.
         device, dtype
-            The same by name.
+            The device and the dtype as keyword arguments.
 
         Examples
         --------
@@ -372,7 +378,7 @@ class Module(Told):
             if array is parameter._data:
                 continue
             parameter._data = leaf.value = array
-            leaf.memory = Memory(array)  # graphs recorded before see a change
+            leaf.memory = Memory(array)  # so that graphs recorded before notice the change
             if leaf.grad is not None:
                 leaf.grad = wrap(_array_to(leaf.grad._data, device, dtype))
         return self
@@ -400,57 +406,66 @@ class Module(Told):
     # --- text -----------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """The arguments shown in the module's line of the repr."""
+        """Return the arguments that the repr shows in the module's line."""
         return ""
 
     def __repr__(self) -> str:
         lines = []
         depths = {"": 0}
-        for path, parent, module, own in self._placed():
+        for branch in self._tree():
+            path, parent, module, _ = branch
             depth = depths[path] = depths[parent] + 1 if path else 0
-            label = f"({path[len(parent) :].lstrip('.')}): " if path else ""
+            label = f"({branch.label}): " if path else ""
             lines.append(f"{'  ' * depth}{label}{type(module).__name__}({module.extra_repr()})")
-            lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in own]
+            lines += [f"{'  ' * (depth + 1)}{n} {p.shape}" for n, p in branch.parameters]
         total = sum(p.size for p in self.parameters())
         return "\n".join([f"{lines[0]}  # {total:,} parameters", *lines[1:]])
 
-    def _placed(self) -> Iterator[tuple[str, str, Module, list[tuple[str, Parameter]]]]:
-        """Yield every module with its path, that of the module it is in, and its own parameters."""
-        paths = set()
-        for path, module, children in self._tree():
-            paths.add(path)
-            parent = path
-            while parent and (parent == path or parent not in paths):
-                parent = parent.rpartition(".")[0]  # of "layers.0" it is "": a list is not a module
-            own = [(name, p) for name, p in children if isinstance(p, Parameter)]
-            yield path, parent, module, own
-
     def _repr_html_(self) -> str:
-        """The module in a notebook: a tree that unfolds."""
-        return module_html(self._placed())
+        """Show the module in a notebook as a tree that unfolds."""
+        return module_html(self._tree())
 
 
-def _name(path: str, children: list[tuple[str, Parameter | Module]], named: set[int]) -> None:
-    """Tell parameters their names, those aside that have been told."""
+def join_path(path: str, name: str) -> str:
+    """The dotted path of something inside a module."""
+    return f"{path}.{name}" if path else name
+
+
+def _name_parameters(
+    path: str, children: list[tuple[str, Parameter | Module]], named: set[int]
+) -> None:
+    """Write the path of each parameter into its leaf, unless ``named`` says that this was done."""
     for name, parameter in children:
         if not isinstance(parameter, Parameter) or id(parameter) in named:
             continue
         named.add(id(parameter))
-        name, leaf = f"{path}.{name}" if path else name, parameter._node
-        # "rnn.weight_hh_l0" stays so when model.rnn is called by itself
+        name, leaf = join_path(path, name), parameter._node
+        # "rnn.weight_hh_l0" keeps its whole name when model.rnn is called by itself
         if isinstance(leaf, Leaf) and leaf.name != name and not leaf.name.endswith(f".{name}"):
             leaf.name = name
 
 
-def _no_mapping(given: Any) -> str:
-    """What is wrong with a state dict that is none."""
+def _read_array(name: str, value: Any, current: Array, problems: list[str]) -> Any:
+    """A value of a state dict as an array like the current one; what is wrong goes to ``problems``."""
+    try:
+        array = convert(value, current, move=True)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        problems.append(f"{name} cannot be read: {error}")
+        return None
+    if array.shape != current.shape:
+        problems.append(f"{name} has shape {tuple(array.shape)}, the module {tuple(current.shape)}")
+    return array
+
+
+def _not_a_mapping(given: Any) -> str:
+    """Say what is wrong with a state dict that is not a mapping."""
     parts = [name for name in ("model", "state_dict") if hasattr(given, name)]
     remedy = f"; pass its .{parts[0]}" if parts else ""
     return f"{type(given).__name__} is not a mapping from names to arrays{remedy}"
 
 
 def clear_gradients(parameters: Iterable[Tensor], set_to_none: bool) -> None:
-    """Drop gradients, or make those that are there zeros."""
+    """Drop all gradients, or turn those that exist into zeros."""
     if set_to_none:
         set_grads((node_of(p), None) for p in parameters)
         return
@@ -459,7 +474,7 @@ def clear_gradients(parameters: Iterable[Tensor], set_to_none: bool) -> None:
 
 
 def _array_to(array: Array, device: str | None, dtype: Any) -> Array:
-    """An array on a device and in a floating dtype; itself where it is so already."""
+    """An array on a device and in a floating dtype; the array itself if it is already."""
     if device is not None and backend.namespace(array).device(array) != device:
         array = backend.move(array, device)
     if dtype is None:
@@ -471,8 +486,8 @@ def _array_to(array: Array, device: str | None, dtype: Any) -> Array:
     return cast
 
 
-def _found(name: str, value: Any) -> list[tuple[str, Parameter | Module]]:
-    """What is in an attribute, under dotted names."""
+def _nested(name: str, value: Any) -> list[tuple[str, Parameter | Module]]:
+    """Parameters and modules in an attribute and its nested lists and dicts, under dotted names."""
     if isinstance(value, (Parameter, Module)):
         return [(name, value)]
     if isinstance(value, (list, tuple)):
@@ -481,79 +496,4 @@ def _found(name: str, value: Any) -> list[tuple[str, Parameter | Module]]:
         items = value.items()
     else:
         return []
-    return [child for key, item in items for child in _found(f"{name}.{key}", item)]
-
-
-def item_at(kind: str, items: list[Any], index: Any) -> Any:
-    """What is at a place, or in a slice, of the list that a container keeps.
-
-    Raises
-    ------
-    IndexOutOfRangeError, ArgumentError
-    """
-    try:
-        return items[index]
-    except IndexError:
-        raise IndexOutOfRangeError(f"{kind}: there is no {index} among {len(items)}") from None
-    except TypeError:
-        raise ArgumentError(
-            f"{kind}: {brief(index)} is not a place, which is a whole number"
-        ) from None
-
-
-class Sequential(Module):
-    """Modules, and functions of tensors, applied one after the other.
-
-    Parameters
-    ----------
-    *steps : Module or callable
-        Such as ``tg.nn.Linear(2, 4)`` and ``tg.tanh``. They are called 0, 1, 2 …; a dict alone gives
-        them names.
-
-    Examples
-    --------
-    >>> import tinygrad182 as tg
-    >>> model = tg.nn.Sequential(tg.nn.Linear(2, 4, rng=0), tg.tanh, tg.nn.Linear(4, 1, rng=1))
-    >>> model(tg.ones((3, 2))).shape
-    (3, 1)
-    >>> tg.nn.Sequential({"first": tg.nn.Linear(2, 1, rng=0)}).first.weight.shape
-    (1, 2)
-    """
-
-    _order: tuple[str, ...] = ()
-
-    def __init__(self, *steps: Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]]) -> None:
-        first, *others = steps or ({},)
-        named = first if isinstance(first, Mapping) and not others else enumerate(steps)
-        for name, step in dict(named).items():
-            if not callable(step):
-                raise ArgumentError(
-                    f"Sequential: step {name} is a {type(step).__name__}; pass modules and functions"
-                )
-            if hasattr(type(self), str(name)) or "." in str(name):
-                raise ArgumentError(f"Sequential: a step cannot be called {name!r}; rename it")
-            setattr(self, str(name), step)
-            self._order += (str(name),)
-
-    def _steps(self) -> list[Callable[[Any], Any]]:
-        return [vars(self)[name] for name in self._order]
-
-    def __len__(self) -> int:
-        return len(self._steps())
-
-    def __getitem__(self, i: Any) -> Any:
-        """One step, or a Sequential of those in a slice."""
-        found = item_at("Sequential", self._steps(), i)
-        return Sequential(*found) if isinstance(i, slice) else found
-
-    def forward(self, x: Any) -> Any:
-        """Apply the steps in order."""
-        for step in self._steps():
-            x = step(x)
-        return x
-
-    def extra_repr(self) -> str:
-        """The functions; the modules have lines of their own."""
-        steps = zip(self._order, self._steps(), strict=True)
-        functions = [(name, f) for name, f in steps if not isinstance(f, Module)]
-        return ", ".join(f"{name}: {getattr(f, '__name__', repr(f))}" for name, f in functions)
+    return [child for key, item in items for child in _nested(f"{name}.{key}", item)]

@@ -1,4 +1,7 @@
-"""The nonlinearity of a layer: a name, a primitive, or any function of Tensors that keeps their shape."""
+"""The argument ``nonlinearity`` of layers: a name, a primitive, or any function of a Tensor.
+
+The function must return a Tensor of the shape of its argument. :mod:`.rnn` and :mod:`.residual` use this.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ Nonlinearity = Literal["tanh", "relu", "identity"] | Primitive | Callable[[Any],
 NAMES = ("tanh", "relu", "identity")
 
 
-def bent(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
+def apply_nonlinearity(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
     """Apply a nonlinearity."""
     if isinstance(nonlinearity, str):
         return x if nonlinearity == "identity" else getattr(functions, nonlinearity)(x)
@@ -34,13 +37,7 @@ def bent(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
 def check_nonlinearity(
     layer: object, nonlinearity: Any, units: int, device: str | None = None
 ) -> Any:
-    """Return a nonlinearity; a function is tried on numbers of as many units as it will get.
-
-    Raises
-    ------
-    ArgumentError
-        Something else, or a function that does not map a Tensor to one of the same shape.
-    """
+    """Return a nonlinearity after a check; a function is called once on an array of ``units`` columns."""
     what = f"{type(layer).__name__}: nonlinearity"
     if isinstance(nonlinearity, str) and nonlinearity in NAMES:
         return nonlinearity
@@ -55,11 +52,11 @@ def check_nonlinearity(
     numbers = tensor(values, device=device)
     try:
         with no_grad():
-            y = bent(nonlinearity, numbers)
+            y = apply_nonlinearity(nonlinearity, numbers)
     except Exception as error:
         found = f"{what} fails on a Tensor of shape {shape}: {type(error).__name__}: {error}"
         raise ArgumentError(found) from error
-    remedy = "return a Tensor of real numbers, of the shape of the one argument"
+    remedy = "return a Tensor of real numbers with the shape of the argument"
     if not isinstance(y, Tensor):
         raise ArgumentError(f"{what} returns a {type(y).__name__}; {remedy}")
     if y.shape != numbers.shape or y.dtype.kind != "f":
@@ -69,7 +66,7 @@ def check_nonlinearity(
 
 
 def name_of(option: Any) -> str:
-    """How an option is written in messages and reprs: a function by what it is called."""
+    """The text of an option in messages and reprs: functions and primitives by their names."""
     if isinstance(option, partial):
         given = [*map(name_of, option.args)]
         given += [f"{name}={name_of(value)}" for name, value in option.keywords.items()]

@@ -1,16 +1,21 @@
-"""Recurrent layers and cells, whatever their step: parameters, state dicts, sequences, windows of time."""
+"""All that recurrent layers and cells share: parameters, state dicts, sequences, windows of time.
+
+Cells differ only in their step; :mod:`.rnn`, :mod:`.lstm` and :mod:`.gru` declare theirs. Here,
+:class:`Recurrent` is their base, :class:`RecurrentCell` runs one step, and :class:`RecurrentLayer` runs a
+sequence. Read next :mod:`.declarations` (how a class declares its step) and :mod:`.lengths` (padding).
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, ClassVar
+from functools import cache, partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .._numbers import check_number
+from .._numbers import check_number, check_whole
 from ..arrays import backend
 from ..arrays.namespaces import Array
 from ..engine.anomaly import user_place
@@ -26,24 +31,32 @@ from ..tensors import functions
 from ..tensors.creation import sizes_of
 from ..tensors.functions import concat, matmul, stack, swapaxes
 from ..tensors.tensor import Tensor
-from .cells import DECLARED, missing_in, options_of, scan_of, set_options, states_type, try_step
-from .checks import as_input, check_size
+from .declarations import (
+    DECLARED,
+    missing_in,
+    options_of,
+    scan_of,
+    set_options,
+    states_type,
+    try_step,
+)
 from .dropout import dropped
 from .init import Rng, generator, new_parameter
-from .lengths import Lengths, checked_lengths
+from .inputs import as_input
+from .lengths import Lengths, read_lengths
 from .module import Module
 from .nonlinearity import name_of
 
 
 class Recurrent(Module):
-    """The step of a cell, its parameters and their saved form, which layers and cells share.
+    """Base of layers and cells: the step of a cell, its parameters and their saved form.
 
     Attributes
     ----------
     gates, state, weights, step
-        What a class declares, see :class:`RecurrentLayer`.
+        The declaration of a class, see :class:`RecurrentLayer`.
     scan : Scan
-        The recurrence made of that. A class may take another's instead: ``scan = tg.nn.GRU.scan``.
+        The recurrence made from the declaration. A class may take another's: ``scan = tg.nn.GRU.scan``.
     options : dict
         The step's further arguments and their defaults. Each is an attribute of the layer.
     """
@@ -63,7 +76,8 @@ class Recurrent(Module):
         elif scan is not None:
             if not isinstance(scan, Scan):
                 raise ArgumentError(
-                    f"{cls.__name__}: scan = {brief(scan)}; take that of a layer: scan = tg.nn.LSTM.scan"
+                    f"{cls.__name__}: scan = {brief(scan)} is not a recurrence; take a layer's: "
+                    "scan = tg.nn.LSTM.scan"
                 )
             cls.gates, cls.state, cls.weights = scan.gates, scan.parts, scan.weights
             cls.step = staticmethod(scan.step)
@@ -73,28 +87,30 @@ class Recurrent(Module):
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         if missing := missing_in(type(self)):
             raise ArgumentError(
-                f"{type(self).__name__}: declares no {missing[0]}; a class of its own needs gates, "
-                "state and a static method step(xp, x, h, state)"
+                f"{type(self).__name__}: the class declares no {missing[0]}; give it gates, state and "
+                "a static method step(xp, x, h, state)"
             )
-        self.input_size = check_size(self, "input_size", input_size, 1)
-        self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
+        self.input_size = check_whole(self, "input_size", input_size, 1)
+        self.hidden_size = check_whole(self, "hidden_size", hidden_size, 1)
         self.bias = bias
         set_options(self)
 
     def initial_values(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Choose the initial values of a parameter: those that were drawn, unless a class says otherwise.
+        """Return the initial values of a parameter; a class may override this to choose its own.
 
         Parameters
         ----------
         name : str
             ``"weight_ih"``, ``"weight_hh"``, ``"bias_ih"``, ``"bias_hh"`` or one of ``weights``.
         values : array
-            Uniform in ±1/√hidden_size. It may be written to.
+            Drawn uniformly from ±1/√hidden_size. It may be written to.
         """
         return values
 
-    def _make(self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None) -> None:
-        """Draw the parameters of one layer, uniform in ±1/√hidden_size as in PyTorch."""
+    def _make_parameters(
+        self, suffix: str, inputs: int, rng: Any, dtype: Any, device: str | None
+    ) -> None:
+        """Draw the parameters of one layer uniformly from ±1/√hidden_size, as PyTorch does."""
         bound, units = 1 / math.sqrt(self.hidden_size), self.hidden_size
         rows = len(self.scan.gates) * units
         shapes: dict[str, tuple[int, ...]] = {
@@ -116,31 +132,31 @@ class Recurrent(Module):
             setattr(self, name + suffix, new_parameter(values, dtype, device))
 
     def _biases(self) -> tuple[str, ...]:
-        """One bias, or two for a step that does something else with h than to add it to x."""
+        """The names of the biases: one, or two where the step does more with h than add it to x."""
         program = self.scan.program(**self._params())
         return ("bias_ih",) if program and not program.separate else ("bias_ih", "bias_hh")
 
     def _weights(self, suffix: str) -> list[Any]:
-        """What a step is given of a layer's parameters, 0 for a bias that is not there."""
+        """The parameters in the order in which a scan takes them; 0 in place of a missing bias."""
         own = vars(self)
         return [own.get(name, 0) for name in _names_at(self.scan, suffix)]
 
     def _params(self) -> dict[str, Any]:
-        """The options of the step."""
+        """The options of the step and their values."""
         return {name: getattr(self, name) for name in self.options}
 
     def _scan_here(self) -> Scan:
-        """The recurrence, with gates set where somebody does: :func:`tinygrad182.inspect.intervene`."""
+        """The recurrence, with the gates that :func:`tinygrad182.inspect.intervene` sets, if any."""
         return intervened(self.scan, self._params()) if MODES.get().interventions else self.scan
 
     def _zeros(self, shape: tuple[int, ...], weight: Array) -> list[Array]:
-        """The parts of a state where none is given, of the dtype and on the device of the weights."""
+        """Parts of a state that are 0, of the weights' dtype and on their device."""
         xp = backend.NAMESPACES[type(weight)]
         with backend.on(weight):
             return [xp.zeros(shape, dtype=weight.dtype) for _ in self.scan.parts]
 
     def _state(self, given: Any, shape: tuple[int, ...], layout: str, suffix: str = "") -> State:
-        """The parts of a state, checked."""
+        """Return the parts of a given state after checks of their number, dtypes and shapes."""
         state = []
         for part, name in zip(self._parts(given, layout, suffix), self.scan.parts, strict=True):
             what = f"{name}{suffix} {layout}"
@@ -153,7 +169,7 @@ class Recurrent(Module):
         return tuple(state)
 
     def _parts(self, given: Any, layout: str, suffix: str) -> Sequence[Any]:
-        """A state as a sequence of as many parts as it has here."""
+        """Return a given state as a sequence, which must have as many parts as the cell's state."""
         parts = self.scan.parts
         names = ", ".join(part + suffix for part in parts)
         found = f"a {type(given).__name__}"
@@ -170,14 +186,14 @@ class Recurrent(Module):
             )
         return given
 
-    def _own_options(self) -> str:
-        """The options of a step as the constructor takes them, for the repr."""
+    def _options_text(self) -> str:
+        """The options of the step for the repr, written as the constructor takes them."""
         return "".join([f", {name}={name_of(value)}" for name, value in self._params().items()])
 
     # --- state dicts ----------------------------------------------------------------------------
 
     def _own_state(self) -> dict[str, Any]:
-        """PyTorch's layers have two biases. Where they are only ever added, ours is one: the other is 0."""
+        """Arrays under PyTorch's names: two biases for each layer; where ours has one, the other is 0."""
         own, state = super()._own_state(), {}
         for name, array in own.items():
             state[name] = array
@@ -199,13 +215,13 @@ class Recurrent(Module):
 
 @cache
 def _names_at(scan: Scan, suffix: str) -> tuple[str, ...]:
-    """The parameters of a layer in the order in which a scan takes them."""
+    """The names of a layer's parameters in the order in which a scan takes them."""
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *scan.weights)
     return tuple([name + suffix for name in names])
 
 
 class RecurrentCell(Recurrent):
-    """One step of a recurrence; a class of one's own declares it as a :class:`RecurrentLayer` does.
+    """One step of a recurrence. Your own class declares it as for :class:`RecurrentLayer`.
 
     Parameters
     ----------
@@ -214,7 +230,7 @@ class RecurrentCell(Recurrent):
 
     Examples
     --------
-    The cell of a layer that there is:
+    A cell made from an existing layer:
 
     >>> import tinygrad182 as tg
     >>> class Step(tg.nn.RecurrentCell):
@@ -235,14 +251,14 @@ class RecurrentCell(Recurrent):
         device: str | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
-        self._make("", input_size, generator(rng), dtype, device)
+        self._make_parameters("", input_size, generator(rng), dtype, device)
         try_step(self, device, self._params())
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Map an input ``(B, I)`` and a state, zeros by default, to the next state.
 
-        The state is one Tensor ``(B, H)``, or a tuple of them where it has several parts. Without the
-        batch axis in all: one sequence.
+        The state is one Tensor ``(B, H)``, or a tuple of them if it has several parts. For a single
+        sequence, leave out the batch axis everywhere.
         """
         x = as_input(self, x)
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
@@ -269,19 +285,19 @@ class RecurrentCell(Recurrent):
         return new[0] if len(new) == 1 else tuple(new)
 
     def extra_repr(self) -> str:
-        """The cell's sizes and options."""
-        options = f"{self.input_size}, {self.hidden_size}{self._own_options()}"
+        """Return the cell's sizes and options."""
+        options = f"{self.input_size}, {self.hidden_size}{self._options_text()}"
         return options + ("" if self.bias else ", bias=False")
 
 
 class RecurrentLayer(Recurrent):
-    """Layers of a cell above each other, run over a sequence: what ``RNN``, ``LSTM`` and ``GRU`` are.
+    """Layers of a cell above each other, run over a sequence: the base of ``RNN``, ``LSTM`` and ``GRU``.
 
-    A class of your own declares its step, in elementary operations on the sums of a step,
-    x = x_t W_xᵀ + b_x and h = h_{t−1} W_hᵀ + b_h, each with one block of H columns for every gate. All else
-    is derived: several layers, ``lengths``, ``truncate``, state dicts, every view of ``tg.inspect``,
-    and loops that are compiled where the step is elementwise. One that is not, for it takes a mean over
-    units, runs step by step as with ``fused=False``; then ``why_unrolled`` and the layer's repr say why.
+    Your own class declares its step in elementary operations on two sums, x = x_t W_xᵀ + b_x and
+    h = h_{t−1} W_hᵀ + b_h. Each sum has one block of H columns for every gate. Everything else is derived:
+    several layers, ``lengths``, ``truncate``, state dicts, every view of ``tg.inspect``, and compiled loops
+    if the step is elementwise. A step that is not elementwise, for example one with a mean over units, runs
+    step by step as with ``fused=False``; then ``why_unrolled`` and the layer's repr say why.
 
     Parameters
     ----------
@@ -293,24 +309,24 @@ class RecurrentLayer(Recurrent):
     Attributes
     ----------
     gates : tuple of str, or int
-        Names of the blocks of H columns, or how many there are.
+        Names of the blocks of H columns, or their number.
     state : tuple of str
-        Names of the state's parts, each ``(B, H)``. The first is the output, and what W_h is applied to.
+        Names of the state's parts, each ``(B, H)``. The first is the output, and W_h is applied to it.
     step : static method
         ``step(xp, x, h, state, ...)`` returns the next state, a tuple of its parts. ``xp`` has the
-        functions: ``xp.tanh``, ``xp.sigmoid``, those of ``tg``. Further arguments are, by name, the
-        weights, and options: an attribute of the layer has their value, for each of which loops are
-        compiled. An attribute of an attribute that a step reads is read once.
+        functions of ``tg``, such as ``xp.tanh`` and ``xp.sigmoid``. Further arguments are the weights, by
+        their names, and options. An option's value is the layer's attribute of that name; loops are
+        compiled for each value. If a step reads an attribute of such a value, it is read only once.
     weights : tuple of str, or dict, optional
-        Names of further parameters ``(H,)``, such as the peepholes of an LSTM; a dict says for each how
-        many times H numbers it has. Those of layer k are ``{name}_l{k}``.
+        Names of further parameters ``(H,)``, such as the peepholes of an LSTM. A dict says for each name
+        how many times H numbers the parameter has. Layer k's are called ``{name}_l{k}``.
     fused : bool
         Whether each layer runs as one operation.
     why_unrolled : str
-        What the step does for which no loops can be made; empty where they can.
+        The operation of the step that no loop can be made for; empty if loops can be made.
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k}, {name}_l{k} : Parameter
-        As in :class:`GRU`. There is no ``bias_hh_l{k}`` of its own where a step only ever adds h to x.
-        Those of the reverse direction of a bidirectional layer end in ``_l{k}_reverse``.
+        As in :class:`GRU`. There is no ``bias_hh_l{k}`` if the step does nothing with h but add it to x.
+        In the reverse direction of a bidirectional layer, names end in ``_l{k}_reverse``.
 
     Examples
     --------
@@ -359,34 +375,34 @@ class RecurrentLayer(Recurrent):
         device: str | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
-        self.num_layers = check_size(self, "num_layers", num_layers, 1)
+        self.num_layers = check_whole(self, "num_layers", num_layers, 1)
         self.batch_first = batch_first
-        self.dropout = self._rate(dropout)
+        self.dropout = self._checked_dropout(dropout)
         self.bidirectional = bool(bidirectional)
         self.return_states = return_states
         self.why_unrolled = self.scan.why_unrolled(**self._params())
         self.fused = fused and not self.why_unrolled
-        self._generator = generator(rng)  # of the initial values, then of what dropout leaves out
+        self._generator = generator(rng)  # draws the initial values, and then the masks of dropout
         below = input_size
         for k in range(self.num_layers):
             for direction in self._directions():
-                self._make(f"_l{k}{direction}", below, self._generator, dtype, device)
+                self._make_parameters(f"_l{k}{direction}", below, self._generator, dtype, device)
             below = hidden_size * len(self._directions())
         try_step(self, device, self._params())
 
-    def _rate(self, dropout: Any) -> float:
-        """The rate of dropout between layers, of which there has to be more than one."""
+    def _checked_dropout(self, dropout: Any) -> float:
+        """Return the rate of dropout between layers; warn if there is only one layer."""
         rate = check_number(self, "dropout", dropout, most=1)
         if rate and self.num_layers == 1:
             message = (
-                f"{type(self).__name__}: dropout={rate:g} leaves nothing out with num_layers=1, for it "
-                "acts between layers; put tg.nn.Dropout on the output"
+                f"{type(self).__name__}: dropout={rate:g} leaves nothing out with num_layers=1, because "
+                "it acts between layers; put tg.nn.Dropout on the output"
             )
             warnings.warn_explicit(message, UserWarning, *user_place())
         return rate
 
     def _directions(self) -> tuple[str, ...]:
-        """What the names of a layer's directions end in."""
+        """The ending of each direction's name."""
         return ("", "_reverse") if self.bidirectional else ("",)
 
     @modes_kept
@@ -398,143 +414,136 @@ class RecurrentLayer(Recurrent):
         Parameters
         ----------
         x : Tensor ``(T, B, I)``
-            ``(B, T, I)`` with ``batch_first``; ``(T, I)`` is one sequence, and then B is missing from
-            every shape below.
+            ``(B, T, I)`` with ``batch_first``. ``(T, I)`` is one sequence; then B is missing from every
+            shape below.
         state : Tensor ``(layers, B, H)``, or a tuple with one for each part of the state, optional
-            Initial states; zeros by default. Of a bidirectional layer, here and in what is returned:
-            ``(2·layers, B, H)``, layer 0 forward, layer 0 reverse, layer 1 forward …
+            Initial states; zeros by default. A bidirectional layer takes and returns
+            ``(2·layers, B, H)``: layer 0 forward, layer 0 reverse, layer 1 forward …
         lengths : sequence of int ``(B,)``, optional
-            How many steps each sequence has. Past its end a sequence's state stays as it is, no
-            gradient comes from there, and what stands in ``x`` is not used. One of length 0 ends in
-            its initial state, which gets the gradient of the last one. A reverse direction begins at
-            each sequence's own end.
+            The number of steps of each sequence. After its last step, the state of a sequence stays as it
+            is, no gradient comes from there, and ``x`` is not used. A sequence of length 0 ends in its
+            initial state, which gets the gradient of the last one. A reverse direction begins at each
+            sequence's own end.
         truncate : int, optional
-            Steps in a window of truncated backpropagation: from one window to the one before, the state
-            goes on and no gradient comes back. A reverse direction counts them from where it begins.
+            Steps in a window of truncated backpropagation: the state goes on from one window to the next,
+            and no gradient comes back. A reverse direction counts windows from the step where it begins.
 
         Returns
         -------
         output : Tensor ``(T, B, H)``
-            The first part of the last layer's state at every step; ``(T, B, 2H)`` if the layer is
-            bidirectional: at t, the forward state after x_0 … x_t beside the reverse one after
+            The first part of the last layer's state at every step. A bidirectional layer returns
+            ``(T, B, 2H)``: at t, the forward state after x_0 … x_t beside the reverse state after
             x_{T−1} … x_t.
         last : Tensor ``(layers, B, H)``, or a tuple with one for each part of the state
             States after the last step of each sequence.
         states : named tuple of Tensor ``(layers, T, B, H)``
-            With ``return_states`` only: each part at every step; index t of the time axis is the state
+            Only with ``return_states``: each part at every step; index t of the time axis is the state
             after the input x_t.
 
         Raises
         ------
         ShapeError
-            An input or state of another shape, or a sequence without steps.
+            The input or the state has a wrong shape, or a sequence has no steps.
         ArgumentError
-            A state with other parts, lengths outside 0 … T, or ``truncate`` below 1.
+            The state has the wrong number of parts, lengths are outside 0 … T, or ``truncate`` is below 1.
         """
         x, batched = self._sequence(x)
         steps, batch = x.shape[:2]
-        window = steps if truncate is None else check_size(self, "truncate", truncate, 1)
+        window = steps if truncate is None else check_whole(self, "truncate", truncate, 1)
         initial = () if state is None else self._initial_state(state, batch if batched else None)
-        ends: Lengths | None = None
+        checked: Lengths | None = None
         if lengths is not None:
-            ends = Lengths(checked_lengths(self, lengths, x, batched), x, window)
-            x = ends.without_padding(x)
-        wholes: list[State] = []
-        lasts: list[State] = []
+            checked = Lengths(read_lengths(self, lengths, x, batched), x, window)
+            x = checked.without_padding(x)
+        runs: list[_LayerStates] = []
         for k in range(self.num_layers):
             if k and self.dropout and self.training:
                 x = dropped(x, self.dropout, self._generator)
             outputs = []
             for direction in self._directions():
-                run = self._backwards if direction else self._layer
-                with _level(f"l{k}{direction}"):
-                    before = _at(initial, len(lasts))
-                    every, last = run(f"_l{k}{direction}", x, before, ends, window)
-                outputs.append(every[0])
-                wholes.append(every)
-                lasts.append(last)
+                run = self._run_reversed if direction else self._run_layer
+                with _scope(f"l{k}{direction}"):
+                    before = _index_each(initial, len(runs))
+                    runs.append(run(f"_l{k}{direction}", x, before, checked, window))
+                outputs.append(runs[-1].every[0])
             x = concat(outputs, axis=2) if self.bidirectional else outputs[0]
         output = swapaxes(x, 0, 1) if self.batch_first and batched else x
-        final = [_joined(parts) for parts in zip(*lasts, strict=True)]
-        states = [stack(parts) for parts in zip(*wholes, strict=True)] if self.return_states else []
+        lasts = zip(*[run.last for run in runs], strict=True)
+        last = [parts[0] if len(parts) == 1 else concat(parts) for parts in lasts]
+        states: list[Tensor] = []
+        if self.return_states:
+            states = [stack(parts) for parts in zip(*[run.every for run in runs], strict=True)]
         if not batched:
             output = output[:, 0]
-            final = [part[:, 0] for part in final]
+            last = [part[:, 0] for part in last]
             states = [part[:, :, 0] for part in states]
-        found = output, final[0] if len(final) == 1 else tuple(final)
+        found = output, last[0] if len(last) == 1 else tuple(last)
         return (*found, self.States(*states)) if self.return_states else found
 
-    def _backwards(
-        self, suffix: str, x: Tensor, state: State, ends: Lengths | None, window: int
-    ) -> tuple[State, State]:
-        """Run a layer in the reverse direction: on sequences that are turned round, and back.
+    def _run_reversed(
+        self, suffix: str, x: Tensor, state: State, lengths: Lengths | None, window: int
+    ) -> _LayerStates:
+        """Run a layer in the reverse direction: reverse the sequences, run, and reverse the states.
 
-        Returns what :meth:`_layer` does; of the state at every step, those parts that are asked for.
+        Without ``return_states``, only the first part of the state comes at every step.
         """
-        turned = _turned if ends is None else ends.turned
-        every, last = self._layer(suffix, turned(x), state, ends, window)
-        asked = every if self.return_states else every[:1]
-        return tuple([turned(part) for part in asked]), last
+        reverse = partial(_index, key=_REVERSED) if lengths is None else lengths.reversed
+        every, last = self._run_layer(suffix, reverse(x), state, lengths, window)
+        wanted = every if self.return_states else every[:1]
+        return _LayerStates(tuple([reverse(part) for part in wanted]), last)
 
-    def _layer(
-        self, suffix: str, x: Tensor, state: State, ends: Lengths | None, window: int
-    ) -> tuple[State, State]:
-        """Run a layer, in windows between which no gradient flows; from zeros if ``state`` is empty.
-
-        Returns each part of the state at every step, ``(T, B, H)``, and after the last of each sequence,
-        ``(1, B, H)``.
-        """
-        weights, runs = self._weights(suffix), []
+    def _run_layer(
+        self, suffix: str, x: Tensor, state: State, lengths: Lengths | None, window: int
+    ) -> _LayerStates:
+        """Run a layer in windows between which no gradient flows; from zeros if ``state`` is empty."""
+        weights, windows = self._weights(suffix), []
         names = self.scan.parts
-        if not state:
-            zeros = self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
-            state = tuple([marked(part, name, -1) for part, name in zip(zeros, names, strict=True)])
-        else:
-            state = tuple([mark(part, name, -1) for part, name in zip(state, names, strict=True)])
-        if ends is not None and ends.any_empty:  # the last state of those is the initial one
+        parts = state or self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
+        marking = mark if state else marked
+        state = tuple([marking(part, name, -1) for part, name in zip(parts, names, strict=True)])
+        if lengths is not None and lengths.any_empty:  # their last state is the initial one
             state = tuple(with_recorded_state(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
         initial = state
         every: State = ()
         final: State | None = None
         for start in range(0, x.shape[0], window):
             if start:
-                state = tuple([part.detach() for part in final or _at(every, -1)])
+                state = tuple([part.detach() for part in final or _index_each(every, -1)])
             some = x if window >= x.shape[0] else x[start : start + window]
             operands, params = [some, *state, *weights], self._params()
             if start:
                 params["start"] = start
-            if ends is not None:
-                left, params["shortest"] = ends.left(start)
+            if lengths is not None:
+                left, params["shortest"] = lengths.left(start)
                 operands.append(left)
-            every, final = self._run(operands, params)
-            runs.append(every)
-        if ends is None:
-            last = _at(every, _LAST) if final is None else tuple([stack([part]) for part in final])
-        if len(runs) > 1:
-            every = tuple([concat(part) for part in zip(*runs, strict=True)])
-        if ends is not None:
-            last = ends.last(every, initial)
-        return every, last
+            every, final = self._run_window(operands, params)
+            windows.append(every)
+        if lengths is None:
+            ends = _index_each(every, _LAST) if final is None else [stack([h]) for h in final]
+            last = tuple(ends)
+        if len(windows) > 1:
+            every = tuple([concat(part) for part in zip(*windows, strict=True)])
+        if lengths is not None:
+            last = lengths.last(every, initial)
+        return _LayerStates(every, last)
 
-    def _run(self, operands: list[Any], params: dict[str, Any]) -> tuple[State, State | None]:
-        """Run some steps as one operation, or step by step where each is to be seen or named.
-
-        Returns each part of the state at every step, and the last state where it is a Tensor of its own.
-        """
+    def _run_window(self, operands: list[Any], params: dict[str, Any]) -> _WindowStates:
+        """Run some steps as one operation, or one by one where each step must be recorded by itself."""
         options = self._params()
         recorded = any([isinstance(option, Tensor) for option in options.values()])  # noqa: C419
-        if any(map(callable, options.values())):  # a function may have come to read Tensors
+        if any(map(callable, options.values())):  # a function may read Tensors by now
             recorded = recorded or self.scan.program(**options) is None
         scan = self._scan_here()
         if self.fused and scan is self.scan and not recorded and not MODES.get().anomaly:
             states, parts = apply(scan, *operands, **params), len(scan.parts)
-            every = [states] if parts == 1 else [_one(states, i) for i in range(parts)]
-            return tuple(every), None
+            every = [states] if parts == 1 else [_index(states, i) for i in range(parts)]
+            return _WindowStates(tuple(every), None)
         steps = run_steps(scan, operands, params)
-        return tuple([stack(list(part)) for part in zip(*steps, strict=True)]), steps[-1]
+        every = [stack(list(part)) for part in zip(*steps, strict=True)]
+        return _WindowStates(tuple(every), steps[-1])
 
     def _initial_state(self, given: Any, batch: int | None) -> State:
-        """A state that is given, (layers, B, H) each; ``batch``: None for one sequence without the axis."""
+        """Return a given state as parts (layers, B, H); ``batch`` is None without a batch axis."""
         layers = "2·layers" if self.bidirectional else "layers"
         count = self.num_layers * len(self._directions())
         if batch is not None:
@@ -544,23 +553,23 @@ class RecurrentLayer(Recurrent):
         return tuple(h[:, None] for h in one)
 
     def _sequence(self, x: Any) -> tuple[Tensor, bool]:
-        """The input as ``(T, B, I)``, and whether it had a batch axis."""
+        """Return the input as ``(T, B, I)``, and whether it had a batch axis."""
         x = as_input(self, x)
         shape = x.shape
         if len(shape) not in (2, 3) or shape[-1] != self.input_size or 0 in shape[:-1]:
             layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ShapeError(
                 f"{type(self).__name__}: input of shape {shape}; it must be {layout} or (T, I) with "
-                f"I = {self.input_size}, at least one step and one sequence"
+                f"I = {self.input_size}, with at least one step and one sequence"
             )
         if len(shape) == 2:
             return x[:, None], False
         return swapaxes(x, 0, 1) if self.batch_first else x, True
 
     def extra_repr(self) -> str:
-        """The layer's sizes and options."""
+        """Return the layer's sizes and options."""
         options = f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
-        options += self._own_options()
+        options += self._options_text()
         options += "" if self.bias else ", bias=False"
         options += ", batch_first=True" if self.batch_first else ""
         options += f", dropout={self.dropout:g}" if self.dropout else ""
@@ -570,31 +579,37 @@ class RecurrentLayer(Recurrent):
         return options + (f": {self.why_unrolled}" if self.why_unrolled else "")
 
 
-_INDEX, _LAST = PRIMITIVES["index"], slice(-1, None)
+class _LayerStates(NamedTuple):
+    """Each part of the state in one run of a layer."""
+
+    every: State  # at every step, (T, B, H)
+    last: State  # after the last step of each sequence, (1, B, H)
 
 
-_level = cache(scope)
-"""The place of one direction of a layer among those above each other, by its name."""
+class _WindowStates(NamedTuple):
+    """Each part of the state in one window."""
+
+    every: State
+    last: State | None  # None if it is not a Tensor of its own, but the end of ``every``
 
 
-def _turned(x: Tensor) -> Tensor:
-    """Sequences of one length turned round."""
-    return _one(x, slice(None, None, -1))
+_INDEX = PRIMITIVES["index"]
+_LAST, _REVERSED = slice(-1, None), slice(None, None, -1)
 
 
-def _at(wholes: State, key: int | slice) -> State:
-    """One step, or one layer, of all parts."""
-    return tuple([_one(whole, key) for whole in wholes])
+_scope = cache(scope)
+"""The scope of one direction of one layer, by its name."""
 
 
-def _one(x: Tensor, key: int | slice) -> Tensor:
-    """``x[key]``, of a key that needs no check: where it is recorded, nothing but that is done."""
+def _index_each(parts: State, key: int | slice) -> State:
+    """One step, or one layer, of each part."""
+    return tuple([_index(part, key) for part in parts])
+
+
+def _index(x: Tensor, key: int | slice) -> Tensor:
+    """``x[key]`` for a key that needs no check, quicker than by ``Tensor.__getitem__``."""
     node, modes = x._node, MODES.get()
     if node is None or not node.requires_grad or not modes.grad:
         return apply(_INDEX, x, key=(key,))
     value = backend.NAMESPACES[type(x._data)].index(x._data, (key,))
     return record(_INDEX, (node,), value, {"key": (key,)}, modes.scope)
-
-
-def _joined(layers: tuple[Tensor, ...]) -> Tensor:
-    return layers[0] if len(layers) == 1 else concat(layers)

@@ -1,23 +1,23 @@
-"""The residual block: depth in the place of time (He et al. 2016)."""
+"""The residual block: a layer whose input is added to its output (He et al. 2016)."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from .._numbers import check_whole
 from ..engine.marks import mark
 from ..tensors.tensor import Tensor
-from .checks import check_size
 from .init import Rng
 from .linear import Linear
 from .module import Module
-from .nonlinearity import Nonlinearity, bent, check_nonlinearity, name_of
+from .nonlinearity import Nonlinearity, apply_nonlinearity, check_nonlinearity, name_of
 
 
 class ResBlock(Module):
-    """y = σ(x Wᵀ + b) + x: a layer with a path around it.
+    """y = σ(x Wᵀ + b) + x: a layer, the branch, with a path around it.
 
-    The branch is marked ``"branch"``, so that ``tg.inspect.grad_by_hops(through="branch")`` tells the
-    paths through it from those around it.
+    The branch is marked ``"branch"``, so that ``tg.inspect.grad_by_hops(through="branch")`` can separate
+    the paths through it from those around it.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class ResBlock(Module):
         σ, as in :class:`RNN`.
     bias : bool
     skip : bool
-        Whether ``x`` is added; without it this is a plain layer, for comparison.
+        Whether ``x`` is added. Without it this is an ordinary layer, for comparison.
     rng, dtype, device
         As for :class:`Linear`.
 
@@ -54,16 +54,16 @@ class ResBlock(Module):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        width = check_size(self, "width", width, 1)
+        width = check_whole(self, "width", width, 1)
         self.nonlinearity = check_nonlinearity(self, nonlinearity, width, device)
         self.skip = skip
         self.linear = Linear(width, width, bias, rng=rng, dtype=dtype, device=device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(..., width)`` to the same shape."""
-        branch = mark(bent(self.nonlinearity, self.linear(x)), "branch")
+        """Map ``(..., width)`` to an output of that shape."""
+        branch = mark(apply_nonlinearity(self.nonlinearity, self.linear(x)), "branch")
         return branch + x if self.skip else branch
 
     def extra_repr(self) -> str:
-        """The block's nonlinearity."""
+        """Return the block's nonlinearity."""
         return name_of(self.nonlinearity) + ("" if self.skip else ", skip=False")

@@ -1,13 +1,16 @@
-"""The vanilla recurrent layer and its cell."""
+"""The vanilla recurrent layer and its cell: h_t = σ(h_{t−1} W_hᵀ + x_t W_xᵀ + b).
+
+All but the step is in :mod:`.recurrent`; :mod:`.lstm` and :mod:`.gru` are the cells with gates.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .._numbers import check_whole
 from ..tensors.tensor import Tensor
-from .checks import check_size
 from .init import Rng
-from .nonlinearity import Nonlinearity, bent, check_nonlinearity
+from .nonlinearity import Nonlinearity, apply_nonlinearity, check_nonlinearity
 from .recurrent import Recurrent, RecurrentCell, RecurrentLayer
 
 
@@ -23,17 +26,16 @@ class States(NamedTuple):
     h: Tensor
 
 
-class _Vanilla(Recurrent):
-    """What the layer and its cell share."""
+class _OneBias(Recurrent):
+    """Base of the layer and its cell: h is only added to x, for every σ, so one bias is enough."""
 
     nonlinearity: Nonlinearity
 
     def _biases(self) -> tuple[str, ...]:
-        """Name the one bias: whatever σ is, h is only ever added to x."""
         return ("bias_ih",)
 
 
-class RNN(_Vanilla, RecurrentLayer):
+class RNN(_OneBias, RecurrentLayer):
     """Vanilla recurrent layer: h_t = σ(h_{t−1} W_hᵀ + x_t W_xᵀ + b).
 
     Parameters
@@ -41,33 +43,34 @@ class RNN(_Vanilla, RecurrentLayer):
     input_size, hidden_size : int
         I and H.
     num_layers : int
-        Each further layer reads the hidden states of the one below.
+        Each further layer reads the hidden states of the layer below.
     nonlinearity : {"tanh", "relu", "identity"}, Primitive or callable
-        σ. A function of your own maps a Tensor to one of the same shape: ``tg.sin``,
+        σ. Your own function maps a Tensor to a Tensor of its shape: ``tg.sin``,
         ``lambda x: x * tg.sigmoid(x)``. If it is made of elementwise operations, the layer runs as one
-        operation as with a name; else step by step, which ``fused`` says. Of a :class:`Primitive` the
-        derivative is its own rule. Initial values do not depend on σ.
+        operation, as with a name; otherwise it runs step by step, and ``fused`` says so. A
+        :class:`Primitive` brings its own derivative. Initial values do not depend on σ.
     bias : bool
     batch_first : bool
-        Whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``; states never are.
+        Whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``. States always are
+        ``(layers, B, H)``.
     dropout : float
-        Rate at which the outputs of every layer but the last are set to 0 while the layer is trained, as
-        by :class:`Dropout`. The numbers come from ``rng``, after the initial values.
+        Rate at which outputs of every layer but the last are set to 0 during training, as by
+        :class:`Dropout`. The random numbers come from ``rng``, after the initial values.
     bidirectional : bool
-        Whether each layer also reads the sequence from its end. Both directions have H units, output and
-        states are those of :meth:`RecurrentLayer.forward`, and the next layer reads 2H numbers.
-        In ``tg.inspect`` the second one is ``"rnn.l{k}_reverse"``, with its steps counted in the
-        order in which it runs: its index t is the state after x_{T−1} … x_{T−1−t}, which
-        ``[::-1]`` puts beside the output.
+        Whether each layer also reads the sequence from its end. Both directions have H units, and the next
+        layer reads 2H numbers; :meth:`RecurrentLayer.forward` describes output and states. In
+        ``tg.inspect`` the second direction is ``"rnn.l{k}_reverse"``. Its steps are counted in the order
+        in which it runs: index t is the state after x_{T−1} … x_{T−1−t}. Reverse them with ``[::-1]`` to
+        get the order of the output.
     return_states : bool
         Return a third value with the states of every layer at every step.
     fused : bool
-        Run each layer as one operation over the whole sequence, which keeps H numbers per step and
-        sequence for the backward pass, the states themselves (an LSTM 6 H). ``False`` records every
-        step's operations: the same numbers to rounding, more slowly. Under :func:`detect_anomaly` it is
+        Run each layer as one operation over the whole sequence. It saves H numbers per step and sequence
+        for the backward pass, the states themselves (an LSTM saves 6 H). ``False`` records the operations
+        of every step: equal results up to rounding, but slower. Under :func:`detect_anomaly`, layers are
         always unrolled.
     rng : int or numpy.random.Generator, optional
-        For the initial values, and after them for what dropout leaves out.
+        Draws the initial values, and then the masks of dropout.
     dtype, device
         ``float32`` on the default device.
 
@@ -78,10 +81,10 @@ class RNN(_Vanilla, RecurrentLayer):
     weight_hh_l{k} : Parameter ``(H, H)``
         W_h.
     bias_ih_l{k} : Parameter ``(H,)``
-        b. ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the pair up, so that
-        state dicts are exchanged with PyTorch's layer both ways.
+        b. ``state_dict`` also writes ``bias_hh_l{k}`` = 0, and loading adds the two, so that state dicts
+        can be exchanged with PyTorch's layer both ways.
     weight_ih_l{k}_reverse, weight_hh_l{k}_reverse, bias_ih_l{k}_reverse : Parameter
-        Those of the reverse direction. Above a bidirectional layer, ``weight_ih`` is ``(H, 2H)``.
+        The parameters of the reverse direction. Above a bidirectional layer, ``weight_ih`` is ``(H, 2H)``.
 
     Examples
     --------
@@ -108,7 +111,7 @@ class RNN(_Vanilla, RecurrentLayer):
         xp: Any, x: Any, h: Any, state: Any, nonlinearity: Nonlinearity = "tanh"
     ) -> tuple[Any, ...]:
         """One step: h' = σ(x + h)."""
-        return (bent(nonlinearity, x + h),)
+        return (apply_nonlinearity(nonlinearity, x + h),)
 
     def __init__(
         self,
@@ -127,31 +130,23 @@ class RNN(_Vanilla, RecurrentLayer):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        units = check_size(self, "hidden_size", hidden_size, 1)
+        units = check_whole(self, "hidden_size", hidden_size, 1)
         self.nonlinearity = check_nonlinearity(self, nonlinearity, units, device)
+        # fmt: off
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            return_states=return_states,
-            fused=fused,
-            rng=rng,
-            dtype=dtype,
-            device=device,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            return_states=return_states, fused=fused, rng=rng, dtype=dtype, device=device,
         )
+        # fmt: on
 
     def forward(
         self, x: Tensor, h_0: Any = None, lengths: Any = None, truncate: int | None = None
     ) -> tuple[Any, ...]:
-        """Run over a sequence, see :meth:`RecurrentLayer.forward`; ``h_0``: the initial states."""
+        """Run over a sequence, see :meth:`RecurrentLayer.forward`; ``h_0`` is the initial state."""
         return super().forward(x, h_0, lengths, truncate)
 
 
-class RNNCell(_Vanilla, RecurrentCell):
+class RNNCell(_OneBias, RecurrentCell):
     """One step of a vanilla recurrent layer: h' = σ(h W_hᵀ + x W_xᵀ + b).
 
     Parameters
@@ -183,14 +178,14 @@ class RNNCell(_Vanilla, RecurrentCell):
         dtype: Any = None,
         device: str | None = None,
     ) -> None:
-        units = check_size(self, "hidden_size", hidden_size, 1)
+        units = check_whole(self, "hidden_size", hidden_size, 1)
         self.nonlinearity = check_nonlinearity(self, nonlinearity, units, device)
         super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype, device=device)
 
     def forward(self, x: Tensor, h: Any = None) -> Tensor:
         """Map an input ``(B, I)`` and a state ``(B, H)``, zeros by default, to the next state.
 
-        Without the batch axis in both: one sequence.
+        For a single sequence, leave out the batch axis of both.
         """
         new: Tensor = super().forward(x, h)
         return new

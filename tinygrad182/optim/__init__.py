@@ -1,4 +1,7 @@
-"""Optimizers, schedules of the learning rate, and gradient clipping."""
+"""``tg.optim``: optimizers, schedules of the learning rate, and gradient clipping.
+
+Read :mod:`.algorithms` first (the formulas), then :mod:`.optimizer` (the base class).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import TYPE_CHECKING
 from .._suggestions import calls as _calls
 from .._suggestions import torch_names as _torch_names
 from . import lr_scheduler
+from .algorithms import SGD, Adam, AdamW
 from .clipping import clip_grad_norm_, clip_grad_value_
-from .methods import SGD, Adam, AdamW
 from .optimizer import Optimizer
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Clipping gradients, by their joint norm or one by one."""
+"""Clipping of gradients: by their joint norm, or each element by itself."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ def clip_grad_norm_(
 ) -> float:
     """Scale all gradients together so that their joint norm is at most ``max_norm``.
 
-    The norm is computed in float64 beside the largest element, so it is right also where squares, or the
-    norm itself, are beyond the dtype of the gradients.
+    Gradients are divided by their largest element before they are squared, and the norm is a float64. So it
+    is right even if squares, or the norm itself, are beyond the dtype of the gradients.
 
     Parameters
     ----------
     parameters : iterable of Tensor
-        Those without a gradient are passed over.
+        Parameters without a gradient are skipped.
     max_norm : float
     norm_type : float
         The p of the p-norm: 2, 1, another number from 1, or ``inf`` for the largest magnitude.
     error_if_nonfinite : bool
-        Whether a gradient that holds infinity or NaN raises. Otherwise no gradient is changed then, and the
-        norm that is returned says so.
+        Whether a gradient with infinity or NaN raises. If not, no gradient is changed, and the returned
+        norm is infinite or NaN.
 
     Returns
     -------
     float
-        The norm before. On a device the host waits for it, once for all parameters.
+        The norm before clipping. The host waits for a device once for all parameters.
 
     Raises
     ------
     GraphError
-        A gradient that is not finite; the message names its parameter.
+        A gradient is not finite; the message names its parameter.
     ArgumentError
-        No parameters, as of an iterator that was read before, or numbers out of range.
+        There are no parameters (an iterator can be read only once), or a number is out of range.
 
     Examples
     --------
@@ -70,13 +70,12 @@ def clip_grad_norm_(
             raise GraphError(_not_finite(op, given, clipped, tops))
         return math.nan if any(map(math.isnan, tops)) else math.inf
     top = max(tops, default=0.0)
-    rest = 1.0  # the norm over the largest element
+    rest = 1.0  # the norm divided by the largest element
     if power < math.inf and top:
         rest = math.fsum(total * (t / top) ** power for t, total in parts) ** (1 / power)
     if largest < top * rest + 1e-6:
-        root = (
-            1 / math.sqrt(top) if top > 1 else 1.0
-        )  # the whole factor may be too small for a dtype
+        # in two steps, because the whole factor may be too small for a dtype
+        root = 1 / math.sqrt(top) if top > 1 else 1.0
         second = largest / (rest * (top * root * root) + 1e-6 * root * root)
         for p in clipped:
             _scale(p, root, second)
@@ -90,13 +89,13 @@ def clip_grad_value_(parameters: Any, clip_value: Any) -> None:
     Parameters
     ----------
     parameters : iterable of Tensor
-        Those without a gradient are passed over.
+        Parameters without a gradient are skipped.
     clip_value : float
 
     Raises
     ------
     ArgumentError
-        No parameters, as of an iterator that was read before, or a limit that is not a number from 0.
+        There are no parameters (an iterator can be read only once), or the limit is not a number from 0.
 
     Examples
     --------
@@ -125,7 +124,7 @@ def _listed(parameters: Any, op: str) -> list[Tensor]:
 
 
 def _not_finite(op: str, given: list[Tensor], clipped: list[Tensor], tops: list[float]) -> str:
-    """Say which gradients are not finite."""
+    """Return a message that names the gradients that are not finite."""
     places = {id(p): i for i, p in enumerate(given)}
     bad = [(p, top) for p, top in zip(clipped, tops, strict=True) if not math.isfinite(top)]
     named = []
@@ -135,13 +134,13 @@ def _not_finite(op: str, given: list[Tensor], clipped: list[Tensor], tops: list[
     more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     norm = math.nan if any(math.isnan(top) for _, top in bad) else math.inf
     return (
-        f"{op}: the norm of the gradients is {norm}: that of {', '.join(named)}{more}; find the operation "
-        "with tg.detect_anomaly(), or pass error_if_nonfinite=False and skip the step"
+        f"{op}: the norm of the gradients is {norm}: the gradient of {', '.join(named)}{more}; find the "
+        "operation with tg.detect_anomaly(), or pass error_if_nonfinite=False and skip the step"
     )
 
 
 def _scale(p: Tensor, root: float, factor: float) -> None:
-    """Multiply a gradient by root² · factor, in steps where that is too small for its dtype."""
+    """Multiply a gradient by root² · factor, in several steps if the product is too small for its dtype."""
     assert p.grad is not None
     array, whole = p.grad._data, root * root * factor
     with backend.on(array):
@@ -151,4 +150,4 @@ def _scale(p: Tensor, root: float, factor: float) -> None:
 
 
 _SMALLEST = 2.0**-100
-"""A factor from here on is a normal number of float32."""
+"""A factor above this is far from the smallest normal float32."""

@@ -1,9 +1,9 @@
-"""Schedules: what each step does to the learning rate, under PyTorch's names.
+"""``tg.optim.lr_scheduler``: schedules of the learning rate, under PyTorch's names.
 
-A schedule sets ``lr`` of every group when it is made, and again at each ``step()``, which is called after
-the optimizer's. Most multiply the rate that they find, as PyTorch's do: several schedules of one optimizer
-work together, and a rate that is set by hand is gone on from. The first rates stand in the groups, under
-``"initial_lr"``.
+A schedule sets ``lr`` of every group when it is made, and again at each ``step()``; call it after the
+optimizer's ``step()``. Most schedules multiply the current rate, as PyTorch's do. So several schedules of
+one optimizer work together, and a rate that you set by hand is the new start. The groups keep the first
+rates as ``"initial_lr"``. Optimizers and their groups are in :mod:`.optimizer`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-import numpy as np
-
-from .._numbers import check_number
+from .._numbers import check_number, check_whole
 from .._suggestions import torch_names
 from .._suggestions.calls import Told, names_of, unknown_name
 from ..errors import ArgumentError, StateDictError, brief
@@ -24,19 +22,21 @@ from .optimizer import Optimizer, in_groups
 
 
 class LRScheduler(Told, ABC):
-    """Base: counts the steps and sets the rates.
+    """Base of all schedules: counts the steps and sets the rates.
+
+    A subclass defines ``_next``, and names in ``settings`` the attributes that it saves.
 
     Parameters
     ----------
     optimizer : Optimizer
     last_epoch : int
-        −1 for a new start. Otherwise the number of the last step that was made: the optimizer has the state
-        of that time, and the rate in it is kept (a step of :class:`StepLR` that is due is made).
+        −1 for a new start. To continue, the number of the last step; the optimizer must have the state from
+        that step. Its rate is not changed, except by a :class:`StepLR` whose step is due.
 
     Raises
     ------
     ArgumentError
-        Arguments out of range, or a ``last_epoch`` for an optimizer that had no schedule before.
+        An argument is out of range, or ``last_epoch`` is not −1 and the optimizer never had a schedule.
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
@@ -48,11 +48,11 @@ class LRScheduler(Told, ABC):
                 f"{name}: a {type(optimizer).__name__} is not an optimizer, such as tg.optim.Adam"
             )
         self.optimizer = optimizer
-        self.last_epoch = _whole(name, "last_epoch", last_epoch, -1)
+        self.last_epoch = check_whole(name, "last_epoch", last_epoch, -1)
         if self.last_epoch >= 0 and any("initial_lr" not in g for g in optimizer.param_groups):
             raise ArgumentError(
-                f"{name}: last_epoch={last_epoch} goes on with an optimizer that had a schedule, and this "
-                "one had none; call optimizer.load_state_dict(...) first, or leave last_epoch out"
+                f"{name}: last_epoch={last_epoch} continues a schedule, but this optimizer never had one; "
+                "call optimizer.load_state_dict(...) first, or leave last_epoch out"
             )
         self._begin()
 
@@ -63,12 +63,12 @@ class LRScheduler(Told, ABC):
         return f"{type(self).__name__}({', '.join([*settings, f'lr={rate} after {steps}'])})"
 
     def _first(self, rate: float, base: float, group: int) -> float:
-        """The rate of a group when the schedule is made, given the one it has."""
+        """Return the rate of a group when the schedule is made, given its current rate."""
         return rate
 
     @abstractmethod
     def _next(self, rate: float, base: float, group: int) -> float:
-        """The rate of a group after a step, given the one before it and the first one."""
+        """Return the rate of a group after a step, given the rate before it and the first rate."""
 
     def _begin(self) -> None:
         self.last_epoch += 1
@@ -95,7 +95,7 @@ class LRScheduler(Told, ABC):
         return [group["initial_lr"] for group in self.optimizer.param_groups]
 
     def get_last_lr(self) -> list[float]:
-        """The rate of each group now."""
+        """Return the current rate of each group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     if not TYPE_CHECKING:
@@ -106,7 +106,7 @@ class LRScheduler(Told, ABC):
     # --- state ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, rates included, in numbers; functions are not saved."""
+        """Return everything that the next step depends on, as numbers; functions are not saved."""
         return {
             "last_epoch": self.last_epoch,
             "base_lrs": self.base_lrs,
@@ -115,17 +115,17 @@ class LRScheduler(Told, ABC):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state dict, of this class or of PyTorch's of the same name; set the rates.
+        """Continue from a state dict of this class, or of PyTorch's class with its name; set the rates.
 
         Raises
         ------
         StateDictError
-            Something that is missing, or another number of groups. Nothing is changed then.
+            A value is missing, or the number of groups differs. Nothing is changed then.
         """
-        self._go_on(self._read(state_dict))
+        self._apply_state(self._read_state(state_dict))
 
-    def _read(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """What is needed of a state dict."""
+    def _read_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the checked values of a state dict."""
         groups = self.optimizer.param_groups
         where = f"load_state_dict of {type(self).__name__}"
         try:
@@ -133,15 +133,17 @@ class LRScheduler(Told, ABC):
             for name in ("base_lrs", "_last_lr"):
                 read[name] = [self.optimizer._checked("lr", rate) for rate in state_dict[name]]
         except (KeyError, TypeError, ArgumentError) as error:
-            raise StateDictError(f"{where}: this is not the state of one: {error}") from None
+            raise StateDictError(
+                f"{where}: this is not its state: {error}; pass its state_dict()"
+            ) from None
         for rates in (read["base_lrs"], read["_last_lr"]):
             if len(rates) != len(groups):
                 raise StateDictError(
-                    f"{where}: the state is of {len(rates)} groups, the optimizer has {len(groups)}"
+                    f"{where}: the state has rates of {len(rates)} groups, the optimizer {len(groups)}"
                 )
         return read
 
-    def _go_on(self, read: dict[str, Any]) -> None:
+    def _apply_state(self, read: dict[str, Any]) -> None:
         rates = zip(read.pop("base_lrs"), read.pop("_last_lr"), strict=True)
         for group, (base, rate) in zip(self.optimizer.param_groups, rates, strict=True):
             group["initial_lr"], group["lr"] = base, rate
@@ -149,19 +151,14 @@ class LRScheduler(Told, ABC):
 
 
 class LambdaLR(LRScheduler):
-    """lr · f(steps), where lr is the first rate, whatever the rate is now.
+    """lr · f(steps), where lr is the first rate; the current rate is not used.
 
     Parameters
     ----------
     optimizer : Optimizer
     lr_lambda : callable, or a sequence of one for each group
-        Takes the number of steps and returns a factor.
+        Takes the number of steps and returns a factor; no rate may be below 0.
     last_epoch : int
-
-    Raises
-    ------
-    ArgumentError
-        Something that is not a function, neither one function nor one for each group, or a rate below 0.
 
     Examples
     --------
@@ -181,11 +178,15 @@ class LambdaLR(LRScheduler):
     ) -> None:
         several: list[Any] = list(lr_lambda) if isinstance(lr_lambda, Sequence) else [lr_lambda]
         if not all(map(callable, several)):
-            raise ArgumentError(f"LambdaLR: lr_lambda {brief(lr_lambda)} must be a function")
+            raise ArgumentError(
+                f"LambdaLR: lr_lambda {brief(lr_lambda)} must be a function of the steps"
+            )
         self._functions = several
         groups = len(getattr(optimizer, "param_groups", several))
         if len(several) not in (1, groups):
-            raise ArgumentError(f"LambdaLR: {len(several)} functions for {groups} groups")
+            raise ArgumentError(
+                f"LambdaLR: {len(several)} functions for {groups} groups; pass one, or one for each group"
+            )
         super().__init__(optimizer, last_epoch)
 
     def _next(self, rate: float, base: float, group: int) -> float:
@@ -202,13 +203,10 @@ class StepLR(LRScheduler):
     ----------
     optimizer : Optimizer
     step_size : int
+        From 1.
     gamma : float
+        From 0.
     last_epoch : int
-
-    Raises
-    ------
-    ArgumentError
-        A ``step_size`` that is not a whole number from 1, or a negative ``gamma``.
 
     Examples
     --------
@@ -227,7 +225,7 @@ class StepLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        self.step_size = _whole("StepLR", "step_size", step_size, 1)
+        self.step_size = check_whole("StepLR", "step_size", step_size, 1)
         self.gamma = check_number("StepLR", "gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
@@ -245,12 +243,8 @@ class ExponentialLR(LRScheduler):
     ----------
     optimizer : Optimizer
     gamma : float
+        From 0.
     last_epoch : int
-
-    Raises
-    ------
-    ArgumentError
-        A negative ``gamma``.
 
     Examples
     --------
@@ -275,20 +269,16 @@ class ExponentialLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """A factor that goes from ``start_factor`` to ``end_factor`` in ``total_iters`` steps: a warm-up.
+    """A warm-up: lr times a factor from ``start_factor`` to ``end_factor`` in ``total_iters`` steps.
 
     Parameters
     ----------
     optimizer : Optimizer
     start_factor, end_factor : float
-        The first is more than 0. The factor is ``end_factor`` from there on.
+        The first must be more than 0, the second at least 0. It stays at ``end_factor`` afterwards.
     total_iters : int
+        From 1.
     last_epoch : int
-
-    Raises
-    ------
-    ArgumentError
-        Factors below 0, a ``start_factor`` of 0, or ``total_iters`` below 1.
 
     Examples
     --------
@@ -316,9 +306,9 @@ class LinearLR(LRScheduler):
         self.end_factor = check_number("LinearLR", "end_factor", end_factor)
         if not self.start_factor:
             raise ArgumentError(
-                "LinearLR: start_factor must be more than 0, as rates are multiplied"
+                "LinearLR: start_factor must be more than 0, because rates are multiplied by it"
             )
-        self.total_iters = _whole("LinearLR", "total_iters", total_iters, 1)
+        self.total_iters = check_whole("LinearLR", "total_iters", total_iters, 1)
         super().__init__(optimizer, last_epoch)
 
     def _first(self, rate: float, base: float, group: int) -> float:
@@ -341,14 +331,10 @@ class CosineAnnealingLR(LRScheduler):
     ----------
     optimizer : Optimizer
     T_max : int
-        After it the rate rises again, as the cosine does.
+        From 1. After so many steps the rate rises again, as the cosine does.
     eta_min : float
+        From 0.
     last_epoch : int
-
-    Raises
-    ------
-    ArgumentError
-        A ``T_max`` that is not a whole number from 1, or a negative ``eta_min``.
 
     Examples
     --------
@@ -369,23 +355,23 @@ class CosineAnnealingLR(LRScheduler):
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        self.T_max = _whole("CosineAnnealingLR", "T_max", T_max, 1)
+        self.T_max = check_whole("CosineAnnealingLR", "T_max", T_max, 1)
         self.eta_min = check_number("CosineAnnealingLR", "eta_min", eta_min)
         super().__init__(optimizer, last_epoch)
 
     def _next(self, rate: float, base: float, group: int) -> float:
-        if (self.last_epoch - 1) % (2 * self.T_max) == self.T_max:  # from the least rate, up again
+        if (self.last_epoch - 1) % (2 * self.T_max) == self.T_max:  # up from the smallest rate
             return rate + (base - self.eta_min) * self._wave(self.T_max - 1)
         ratio = self._wave(self.last_epoch) / self._wave(self.last_epoch - 1)
         return self.eta_min + (rate - self.eta_min) * ratio
 
     def _wave(self, steps: int) -> float:
-        """(1 + cos) / 2, without cancellation where it is small."""
+        """(1 + cos) / 2, computed without cancellation where it is small."""
         return math.cos(math.pi * steps / self.T_max / 2) ** 2
 
 
 class SequentialLR(LRScheduler):
-    """Several schedules, one after the other, each counted from where it begins, at the first rates.
+    """Several schedules, one after the other; each begins at the first rates and counts its own steps.
 
     Parameters
     ----------
@@ -393,14 +379,9 @@ class SequentialLR(LRScheduler):
     schedulers : sequence of LRScheduler
         Schedules of this optimizer.
     milestones : sequence of int
-        The numbers of steps at which the second, the third … begins.
+        The step at which the second schedule begins, then the third …; they must not fall.
     last_epoch : int
-        The parts make the steps up to it again.
-
-    Raises
-    ------
-    ArgumentError
-        Schedules of another optimizer, or milestones that do not grow or are not one fewer than these.
+        The schedules repeat their steps up to it.
 
     Examples
     --------
@@ -426,16 +407,17 @@ class SequentialLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         self._schedulers = list(schedulers)
-        self._milestones = [_whole("SequentialLR", "milestone", m, 1) for m in milestones]
+        self._milestones = [check_whole("SequentialLR", "milestone", m, 1) for m in milestones]
         same = all(
             isinstance(s, LRScheduler) and s.optimizer is optimizer for s in self._schedulers
         )
         if not same or len(self._milestones) != len(self._schedulers) - 1:
             raise ArgumentError(
-                "SequentialLR: pass schedules of this optimizer, and one milestone fewer than these"
+                f"SequentialLR: {len(self._schedulers)} schedules and {len(self._milestones)} milestones; "
+                "pass schedules of this optimizer, and one milestone fewer than schedules"
             )
         if self._milestones != sorted(self._milestones):
-            raise ArgumentError(f"SequentialLR: milestones {self._milestones} must grow")
+            raise ArgumentError(f"SequentialLR: milestones {self._milestones} must be in order")
         super().__init__(optimizer, last_epoch)
 
     def _begin(self) -> None:
@@ -445,7 +427,7 @@ class SequentialLR(LRScheduler):
             self.step()
 
     def step(self) -> None:
-        """Count one more step, and let the schedule whose turn it is set the rates."""
+        """Count one more step, and let the current schedule set the rates."""
         self.last_epoch += 1
         k = bisect_right(self._milestones, self.last_epoch)
         if k and self._milestones[k - 1] == self.last_epoch:
@@ -454,46 +436,39 @@ class SequentialLR(LRScheduler):
             self._schedulers[k].step()
 
     def _start(self, part: LRScheduler) -> None:
-        """Begin a part, from the first rates."""
+        """Begin a schedule, at the first rates."""
         for group in self.optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"])
         part.last_epoch = -1
         part._begin()
 
     def _next(self, rate: float, base: float, group: int) -> float:
-        raise NotImplementedError  # the parts have their rules
+        raise NotImplementedError  # never called: the schedules inside set the rates
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, of the parts too."""
+        """Return everything that the next step depends on, with the states of the schedules inside."""
         return {**super().state_dict(), "_schedulers": [p.state_dict() for p in self._schedulers]}
 
-    def _read(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    def _read_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        where = "load_state_dict of SequentialLR"
         try:
             states = list(state_dict["_schedulers"])
-            given = {"base_lrs": states[0]["base_lrs"], **state_dict}  # PyTorch's are in the parts
+            given = {"base_lrs": states[0]["base_lrs"], **state_dict}  # PyTorch saves them inside
         except (KeyError, TypeError, IndexError) as error:
             raise StateDictError(
-                f"load_state_dict of SequentialLR: this is not the state of one: {error}"
+                f"{where}: this is not its state: {error}; pass its state_dict()"
             ) from None
         if len(states) != len(self._schedulers):
             raise StateDictError(
-                f"load_state_dict of SequentialLR: the state is of {len(states)} schedules, "
-                f"this one has {len(self._schedulers)}"
+                f"{where}: the state has {len(states)} schedules, this one {len(self._schedulers)}"
             )
-        parts = [p._read(state) for p, state in zip(self._schedulers, states, strict=True)]
-        return {**super()._read(given), "parts": parts}
+        parts = [p._read_state(state) for p, state in zip(self._schedulers, states, strict=True)]
+        return {**super()._read_state(given), "parts": parts}
 
-    def _go_on(self, read: dict[str, Any]) -> None:
-        for part, its_own in zip(self._schedulers, read.pop("parts"), strict=True):
-            part._go_on(its_own)
-        super()._go_on(read)  # last, as the rates are those of all
-
-
-def _whole(name: str, what: str, value: Any, least: int) -> int:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ArgumentError(f"{name}: {what} {brief(value)} must be a whole number from {least}")
-    return int(value)
+    def _apply_state(self, read: dict[str, Any]) -> None:
+        for part, state in zip(self._schedulers, read.pop("parts"), strict=True):
+            part._apply_state(state)
+        super()._apply_state(read)  # last: each part has set the rates too
 
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""What optimizers share: groups of parameters, what is remembered of them, and its saved form."""
+"""The base of optimizers: groups of parameters with their settings, remembered arrays, state dicts.
+
+:mod:`.algorithms` has the formulas of SGD, Adam and AdamW; :mod:`.lr_scheduler` changes ``lr``.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from ..tensors.dtypes import widened
 from ..tensors.tensor import Tensor
 
 
-class Setting:
-    """A setting as an optimizer's attribute: the one of all groups, which assigning it changes."""
+class GroupSetting:
+    """An attribute of an optimizer that reads and writes a setting of all groups, such as ``lr``."""
 
     def __set_name__(self, owner: type[Optimizer], name: str) -> None:
         self.name = name
@@ -44,7 +47,7 @@ class Setting:
 
 
 def in_groups(groups: Sequence[Mapping[str, Any]], name: str) -> str:
-    """A setting for a repr: once if all groups have the same, otherwise those of the groups in order.
+    """Text of a setting for a repr: one value if the groups agree, otherwise the value of each group.
 
     >>> in_groups([{"lr": 0.1}, {"lr": 0.01}], "lr")
     '0.1 | 0.01'
@@ -57,12 +60,12 @@ def in_groups(groups: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 class Optimizer(Told, ABC):
-    """Base: holds the parameters, and for each a dict of what it remembers of past gradients.
+    """Base of all optimizers: the parameters, and a state for each, made from past gradients.
 
-    What is remembered follows its parameter: where a model was moved to another device, or made of another
-    dtype, after some steps, the next step moves it too. Of a parameter in half precision everything is
-    remembered and computed in ``float32``; only the result is rounded. A subclass names its settings, and
-    the arrays and counts it remembers, so that they are saved.
+    A state follows its parameter: if the model has moved to another device or changed its dtype, the next
+    step converts the state. For a parameter in half precision, the state and the computation are in
+    ``float32``; only the result is rounded. A subclass defines ``_updated``, and names its settings and the
+    arrays and counts of a state, so that they are saved.
 
     Parameters
     ----------
@@ -75,8 +78,8 @@ class Optimizer(Told, ABC):
     Attributes
     ----------
     param_groups : list of dict
-        The groups, each with ``"params"`` and its settings, which may be changed between steps. A
-        setting that is the same in all groups is also an attribute: ``optimizer.lr``.
+        The groups, each with ``"params"`` and its settings, which you may change between steps. If all
+        groups agree, a setting is also an attribute: ``optimizer.lr``.
     parameters : list of Tensor
         The parameters of all groups.
     """
@@ -85,10 +88,10 @@ class Optimizer(Told, ABC):
     arrays: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[tuple[str, ...]] = ()
     implied: ClassVar[Mapping[str, Any]] = {}
-    """Settings of PyTorch's that this method always has, and their values."""
+    """Settings of PyTorch that are fixed here, and their values."""
 
-    lr: Any = Setting()
-    weight_decay: Any = Setting()
+    lr: Any = GroupSetting()
+    weight_decay: Any = GroupSetting()
 
     def __init__(
         self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], **settings: Any
@@ -114,16 +117,16 @@ class Optimizer(Told, ABC):
         groups = self.param_groups
         settings = [f"{name}={in_groups(groups, name)}" for name in self.settings]
         count, several = len(self.parameters), "s" * (len(groups) > 1)
-        held = f"{count} parameter{'s' * (count > 1)} in {len(groups)} group{several}"
-        return f"{type(self).__name__}({', '.join([*settings, held])})"
+        size = f"{count} parameter{'s' * (count > 1)} in {len(groups)} group{several}"
+        return f"{type(self).__name__}({', '.join([*settings, size])})"
 
     def add_param_group(self, group: Any) -> None:
-        """Take in more parameters, with settings of their own where the dict has some.
+        """Add more parameters, with the settings in the dict.
 
         Parameters
         ----------
         group : mapping
-            ``"params"``, a leaf or several, and settings; those that are left out are the optimizer's.
+            ``"params"``, one or several leaves, and settings. A missing setting is the optimizer's.
 
         Examples
         --------
@@ -149,7 +152,7 @@ class Optimizer(Told, ABC):
         if len({id(p) for p in every}) < len(every):
             raise ArgumentError(
                 f"{name}: a parameter is given twice and would be updated twice in a step; "
-                "leave the second out (model.parameters() names a shared one once)"
+                "pass it once (model.parameters() yields a shared parameter once)"
             )
         for setting in group:
             if setting != "params" and setting not in self.settings:
@@ -165,7 +168,7 @@ class Optimizer(Told, ABC):
         return [p for group in self.param_groups for p in group["params"]]
 
     def _checked(self, name: str, value: Any) -> Any:
-        """Return a setting, which must be a finite number from 0."""
+        """Return a setting after a check; it must be a finite number from 0."""
         return check_number(self, name, value)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -175,19 +178,19 @@ class Optimizer(Told, ABC):
     def step(self) -> None:
         """Update every parameter that has a gradient, one after the other.
 
-        An interrupt leaves those before it updated and the others as they were: a copy of all parameters at
-        every step would be the price of anything else.
+        After an interrupt some parameters are updated and the others are not; to avoid this, every step
+        would have to copy all parameters.
 
         Raises
         ------
         ArgumentError
-            A setting that was written into a group and is not a number, or parameters that were.
+            A setting in a group is not a number, or parameters were appended to a group.
         """
         groups = self.param_groups
         if len(self.state) != sum([len(group["params"]) for group in groups]):
             raise ArgumentError(
-                f"{type(self).__name__}: param_groups hold {len(self.parameters)} parameters, of which "
-                f"{len(self.state)} were given; write optimizer.add_param_group({{'params': [p]}})"
+                f"{type(self).__name__}: param_groups have {len(self.parameters)} parameters, but only "
+                f"{len(self.state)} were added; call optimizer.add_param_group({{'params': [p]}})"
             )
         states, updated = iter(self.state), self._updated
         try:
@@ -198,8 +201,8 @@ class Optimizer(Told, ABC):
                         with backend.on(array):
                             value = widened(array)
                             if state:
-                                self._bring_to(p, value, state)
-                            g = _beside(value, gradient._data)
+                                self._move_state(p, value, state)
+                            g = _as_dtype_of(value, gradient._data)
                             p.assign(updated(value, g, state, group))
         except TypeError:
             for group in groups:
@@ -207,8 +210,8 @@ class Optimizer(Told, ABC):
                     self._checked(name, group[name])
             raise
 
-    def _bring_to(self, p: Tensor, value: Any, state: dict[str, Any]) -> None:
-        """Move what is remembered of a parameter to its device and type, if the model has changed them."""
+    def _move_state(self, p: Tensor, value: Any, state: dict[str, Any]) -> None:
+        """Move the state of a parameter to its device and dtype, if the model has changed them."""
         for name in self.arrays:
             old = state.get(name)
             if type(old) is type(value) is np.ndarray and old.dtype is value.dtype:
@@ -218,11 +221,11 @@ class Optimizer(Told, ABC):
             if backend.is_array(old):
                 if backend.namespace(old).device(old) != p.device:
                     old = backend.move(old, p.device)
-                state[name] = _beside(value, old)
+                state[name] = _as_dtype_of(value, old)
 
     @abstractmethod
     def _updated(self, value: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """Return a parameter's next value, given its gradient and the settings of its group."""
+        """Return a parameter's next value from its gradient, its state and its group's settings."""
 
     if not TYPE_CHECKING:
 
@@ -232,14 +235,13 @@ class Optimizer(Told, ABC):
     # --- state ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of all that the next step depends on besides parameters and gradients.
+        """Copy everything that the next step depends on besides parameters and gradients.
 
         Returns
         -------
         dict
-            The keys are PyTorch's: ``"state"`` maps the position of each parameter that was updated
-            before to what is remembered of it, on the parameter's device, and ``"param_groups"`` lists
-            a dict with the settings of each group.
+            The keys are PyTorch's: ``"state"`` maps the position of each parameter that has been updated to
+            its state, on the parameter's device; ``"param_groups"`` lists the settings of each group.
 
         Examples
         --------
@@ -256,7 +258,7 @@ class Optimizer(Told, ABC):
         parameters = self.parameters
         for p, state in zip(parameters, self.state, strict=True):
             with backend.on(p._data):
-                self._bring_to(p, widened(p._data), state)
+                self._move_state(p, widened(p._data), state)
         groups, positions = [], iter(range(len(parameters)))
         for group in self.param_groups:
             settings = {
@@ -278,19 +280,19 @@ class Optimizer(Told, ABC):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state dict, settings included; nothing is changed if anything is wrong.
+        """Continue from a state dict, settings included; nothing is changed if anything is wrong.
 
         Parameters
         ----------
         state_dict : mapping
-            From :meth:`state_dict`, or from PyTorch's optimizer of the same name. The parameters are
-            told apart by their positions. Arrays may be on any device: they go to their parameter's.
+            From :meth:`state_dict`, or from PyTorch's optimizer of this name. Parameters are identified by
+            their positions. Arrays may be on any device; they go to the device of their parameter.
 
         Raises
         ------
         StateDictError
-            The state of another kind of optimizer, of another number of parameters, or of
-            parameters of other shapes; all that is wrong is listed.
+            The state belongs to another kind of optimizer, or to other numbers or shapes of parameters. The
+            message lists everything that is wrong.
         """
         where = f"load_state_dict of {type(self).__name__}"
         try:
@@ -300,14 +302,14 @@ class Optimizer(Told, ABC):
             _first, *_ = groups
         except (TypeError, KeyError, ValueError, AttributeError):
             raise StateDictError(
-                f"{where}: this is not an optimizer's state, which has 'state' and 'param_groups', at "
-                "least one group of parameters; pass an optimizer's state_dict() (the .optimizer of a file "
-                "saved without one is None)"
+                f"{where}: this is not an optimizer's state, which has 'state' and at least one group in "
+                "'param_groups'; pass an optimizer's state_dict() (the .optimizer of a file saved without "
+                "an optimizer is None)"
             ) from None
         sizes = [len(group["params"]) for group in self.param_groups]
         if (found := list(map(len, positions))) != sizes:
             raise StateDictError(
-                f"{where}: the state is of {_sizes(found)}, the optimizer has {_sizes(sizes)}"
+                f"{where}: the state has {_sizes(found)}, the optimizer {_sizes(sizes)}"
             )
         problems: list[str] = []
         settings = [self._read_settings(group, problems) for group in groups]
@@ -325,7 +327,7 @@ class Optimizer(Told, ABC):
         self.state = state
 
     def _read_settings(self, group: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-        """The settings of a state dict; what is wrong with them goes to ``problems``."""
+        """Return the settings in a state dict; what is wrong with them goes to ``problems``."""
         settings = {}
         for name in (*self.settings, *(name for name in _OF_SCHEDULES if name in group)):
             try:
@@ -344,7 +346,7 @@ class Optimizer(Told, ABC):
     def _read_state(
         self, i: int, p: Tensor, entry: Mapping[str, Any], problems: list[str]
     ) -> dict[str, Any]:
-        """What is remembered of parameter ``i``: all that is needed, or nothing."""
+        """Return the state of parameter ``i``: it must be complete or empty."""
         state: dict[str, Any] = {}
         given = {name: value for name, value in entry.items() if value is not None}
         for name, value in given.items():
@@ -358,22 +360,22 @@ class Optimizer(Told, ABC):
             except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
                 problems.append(f"{name} of parameter {i}: {error}")
         if given:
-            needed = (*self.counts, *self.arrays)
-            problems += [f"missing {name} of parameter {i}" for name in needed if name not in given]
+            names = (*self.counts, *self.arrays)
+            problems += [f"missing {name} of parameter {i}" for name in names if name not in given]
         return state
 
 
 _OF_SCHEDULES = ("initial_lr",)
-"""What schedules keep in a group."""
+"""Settings that schedules add to a group."""
 
 
 def _sizes(groups: list[int]) -> str:
-    """How many parameters there are, in one group or in several."""
+    """Text with the numbers of parameters in the groups."""
     return f"{groups[0]} parameters" if len(groups) == 1 else f"groups of {groups} parameters"
 
 
-def _beside(value: Any, array: Any) -> Any:
-    """An array in the dtype of a parameter's value, if that is floating."""
+def _as_dtype_of(value: Any, array: Any) -> Any:
+    """Return an array in the dtype of a parameter's value, if that is floating."""
     if array.dtype is value.dtype:
         return array
     xp = backend.namespace(value)
@@ -381,13 +383,13 @@ def _beside(value: Any, array: Any) -> Any:
 
 
 def _copy_of(array: Any, p: Tensor) -> Tensor:
-    """What is remembered of a parameter as a Tensor (0-d arithmetic leaves NumPy's scalars)."""
+    """Copy an array of a parameter's state as a Tensor (0-d arithmetic leaves NumPy's scalars)."""
     with backend.on(p._data):
         return wrap(backend.copy(backend.namespace(p._data).asarray(array)))
 
 
 def _array_like(value: Any, p: Tensor) -> Any:
-    """A value from a state dict as an array of its own that goes with a parameter."""
+    """Copy a value from a state dict as an array on the device and in the dtype of a parameter."""
     with backend.on(p._data):
         like = widened(p._data)
     array = convert(value, like, move=True)
@@ -398,7 +400,7 @@ def _array_like(value: Any, p: Tensor) -> Any:
 
 
 def _count(value: Any) -> int:
-    """A number of steps, which PyTorch keeps in a floating tensor."""
+    """Return a number of steps as an int; PyTorch saves it as a floating tensor."""
     count = int(value)
     if count != float(value) or count < 0:
         raise ValueError(f"{brief(value)} is not a number of steps")

@@ -1,4 +1,4 @@
-"""Norms of vectors and matrices, without overflow; :mod:`.compositions` gives them their names."""
+"""Norms of vectors and matrices, without overflow: ``tg.norm``, ``tg.vector_norm``, ``tg.matrix_norm``."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .tensor import Tensor
 
 @tg.accumulating
 def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Norm of vectors or matrices, without overflow; the subgradient of least size, 0, is taken at 0.
+    """Norm of vectors or matrices, without overflow; where the norm is 0, the gradient is 0.
 
     Parameters
     ----------
     x : Tensor
     ord : number, ±inf or "fro", optional
-        For vectors the p of (Σ |x|ᵖ)^(1/p), 2 by default; ±inf is the largest or smallest size. For
-        matrices "fro" is the root of the sum of squares (the default), and ±1 and ±inf are the largest
-        or smallest sum of a column's or a row's sizes.
+        For vectors the p of (Σ |x|ᵖ)^(1/p), 2 by default; ±inf gives the largest or smallest |x|. For
+        matrices "fro" (the default) is the root of the sum of squares; ±1 gives the largest or smallest
+        sum of |x| over a column, ±inf over a row.
     axis : int or pair of int, optional
-        The axis of vectors, or the two of matrices. By default all elements are a vector, or, where
-        ``ord`` is given and x has two axes, a matrix.
+        The axis of vectors, or the two axes of matrices. By default all elements form one vector; if
+        ``ord`` is given and x has two axes, they form a matrix.
     keepdims : bool
 
     Raises
     ------
     ArgumentError
-        Norms that are made of singular values, which have no derivative here.
+        The norm needs singular values, which have no derivative here.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
         return _matrix_norm(x, ord, axes, keepdims)
     p = 2.0 if ord is None or ord == "fro" else real_number(ord)
     if math.isnan(p):
-        raise ArgumentError(f"norm: ord={brief(ord)} of vectors; give a number")
+        raise ArgumentError(f"norm: ord={brief(ord)} of vectors; pass a number")
     return _vector_norm(x, p, axes, keepdims)
 
 
@@ -74,7 +74,7 @@ def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> 
     if p == 0:
         return tg.sum(tg.astype(sizes != 0, x.dtype), axes, keepdims)
     scale: Any = 1.0
-    if x.size:  # the norm grows with x, so nothing depends on the scale but over- and underflow
+    if x.size:  # the scale cancels; it prevents overflow and underflow
         top = tg.max(sizes.detach(), axes, keepdims=True)
         scale = tg.where(tg.logical_and(top > 0, tg.isfinite(top)), top, 1.0)
     total = tg.sum((x / scale) ** 2 if p == 2 else (sizes / scale) ** p, axes, keepdims=True)
@@ -89,8 +89,8 @@ def _vector_norm(x: Tensor, p: float, axes: tuple[int, ...], keepdims: bool) -> 
 def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     if ord not in (1, -1, math.inf, -math.inf):
         raise ArgumentError(
-            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' are made "
-            "of singular values, which have no derivative here), or tg.vector_norm for one vector"
+            f"norm: ord={brief(ord)} of matrices; use 'fro', 1, -1, inf or -inf (2, -2 and 'nuc' need "
+            "singular values, which have no derivative here), or tg.vector_norm for one vector"
         )
     summed, other = axes if abs(ord) == 1 else axes[::-1]
     sums = tg.sum(tg.abs(x), summed, keepdims=True)

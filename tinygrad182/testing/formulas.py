@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from ..nn import GRU, LSTM, RNN
-from ..nn.nonlinearity import bent
+from ..nn.nonlinearity import apply_nonlinearity
 from ..recurrence.scans import Scan
 from ..tensors import functions
 from ..tensors.functions import concat, sigmoid, tanh
@@ -175,7 +175,9 @@ def formula_of(scan: Scan, options: Mapping[str, Any]) -> Formula:
     """Return the formula of a cell: line by line for those of ours, else with its step in one line."""
     if scan is RNN.scan:
         sigma = options["nonlinearity"]
-        bend = Bend(("a",), lambda a: bent(sigma, a), str(getattr(sigma, "__name__", sigma)))
+        bend = Bend(
+            ("a",), lambda a: apply_nonlinearity(sigma, a), str(getattr(sigma, "__name__", sigma))
+        )
         return RNN_FORMULA.changed({"h_t": bend})
     for layer, formula in ((LSTM, LSTM_FORMULA), (GRU, GRU_FORMULA)):
         if scan is layer.scan:

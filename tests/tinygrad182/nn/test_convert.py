@@ -236,12 +236,12 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "proj_size": (
         lambda: nn.LSTM(2, 3, proj_size=1),
         tg.ArgumentError,
-        "LSTM with proj_size=1; ours has none; use one without it, and a Linear after it",
+        "LSTM has proj_size=1; .*; use one without it, and a Linear after it",
     ),
     "max_norm": (
         lambda: nn.Embedding(2, 3, max_norm=0.0),
         tg.ArgumentError,
-        r"Embedding with max_norm=0\.0; ours has none",
+        r"Embedding has max_norm=0\.0; ours has no such option",
     ),
     "scale_grad_by_freq": (
         lambda: nn.Embedding(2, 3, scale_grad_by_freq=True),
@@ -266,7 +266,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "a program": (
         lambda: nn.Sequential(nn.Tanh(), Net()),
         tg.ArgumentError,
-        r"Net, at 1 has no counterpart here; its forward is a program of its own; convert its parts: "
+        r"Net, at 1 has no counterpart here; its class defines forward, .*; convert its parts: "
         r"from_torch\(model\.1\.lstm\), from_torch\(model\.1\.heads\)$",
     ),
     "an axis that is guessed": (lambda: nn.Softmax(), tg.ArgumentError, "Softmax without dim"),
@@ -416,7 +416,7 @@ def test_a_layer_whose_state_goes_on_stops_where_pytorch_does() -> None:
     theirs = nn.Sequential(nn.LSTM(2, 3), nn.Linear(3, 1))
     with pytest.raises(TypeError):
         theirs(torch.ones(4, 1, 2))
-    with pytest.raises(tg.DTypeError, match="the output alone of what a recurrent layer returns"):
+    with pytest.raises(tg.DTypeError, match="the output alone"):
         tg.nn.from_torch(theirs)(tg.ones((4, 1, 2)))
 
 

@@ -42,8 +42,8 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "one name twice": (declared(gates=("r", "r")), "different names"),
     "a state that is not a tuple": (declared(state=("h")), r"state = 'h'; .*such as \('h',\)"),
     "a state of nothing": (declared(state=[]), r"state = \[\]"),
-    "a part that is not a name": (declared(state=("h t",)), "'h t' cannot name a part"),
-    "a part that Python reads": (declared(state=("class",)), "'class' cannot name a part"),
+    "a part that is not a name": (declared(state=("h t",)), "'h t', which cannot name"),
+    "a part that Python reads": (declared(state=("class",)), "'class', which cannot name"),
     "weights as text": (declared(weights="peep"), r"weights = 'peep'; .*\('peep',\)"),
     "weights without number": (declared(weights={"gain": 0}), "weights has 'gain': 0; .*times H"),
     "a weight that is a parameter": (
@@ -55,31 +55,31 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "a weight that is an operand": (declared(weights=("h",)), "'h', a name that is taken"),
     "a weight that the step does not take": (
         declared(weights=("peep",)),
-        "^Mine: step takes no 'peep'; weights are handed to it by their names",
+        "^Mine: step takes no 'peep'; .*argument for each name in weights",
     ),
     "a step that is not a function": (declared(step=3), "^Mine: step is a int; define a static"),
     "a step with self": (
         declared(step=lambda self, x, h, state: (x + h,)),
-        r"^Mine: step takes \(self, x, h, state\); it is a static method",
+        r"^Mine: step takes \(self, x, h, state\); it must be a static method",
     ),
     "a step of three": (declared(step=lambda xp, x, state: (x,)), r"step takes \(xp, x, state\)"),
     **{
         f"an option {name}": (
             declared(step=eval(f"lambda xp, x, h, state, {name}=1.0: ({name} * (x + h),)")),
-            f"^Mine: step takes {name!r}, a name that is taken; choose another",
+            f"^Mine: step takes {name!r}, a reserved name; choose another",
         )
         for name in ("start", "shortest", "until", "powers", "g", "y", "self", "scan", "inputs")
     },
     "a layer in the place of its recurrence": (
         lambda: type("Mine", (tg.nn.RecurrentCell,), {"scan": tg.nn.LSTM}),
-        r"^Mine: scan = .*LSTM.*; take that of a layer: scan = tg\.nn\.LSTM\.scan",
+        r"^Mine: scan = .*LSTM.*; take .*: scan = tg\.nn\.LSTM\.scan",
     ),
     # a layer of it
-    "the base itself": (lambda: Base(1, 2), "^RecurrentLayer: declares no gates; a class of its"),
-    "the base of cells": (lambda: tg.nn.RecurrentCell(1, 2), "^RecurrentCell: declares no gates"),
-    "no gates": (made(gates=None), "^Mine: declares no gates; .* state and a static method"),
-    "no state": (made(state=None), "^Mine: declares no state; "),
-    "no step": (made(step=None), "^Mine: declares no step; "),
+    "the base itself": (lambda: Base(1, 2), "^RecurrentLayer: .*declares no gates; give it"),
+    "the base of cells": (lambda: tg.nn.RecurrentCell(1, 2), "^RecurrentCell: .*declares no gates"),
+    "no gates": (made(gates=None), "^Mine: .*declares no gates; .* state and a static method"),
+    "no state": (made(state=None), "^Mine: .*declares no state; "),
+    "no step": (made(step=None), "^Mine: .*declares no step; "),
     "no units": (made(2, 0), "^Mine: hidden_size 0 must be a whole number from 1"),
     "an option that is not set": (
         with_step(lambda xp, x, h, state, leak: (leak * (x + h),)),
@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an option that is unhashable": (
         with_step(lambda xp, x, h, state, leak: (x + h,), leak=[1.0]),
-        r"^Mine: leak = \[1\.0\], which may change; pass a number, a name or a tuple",
+        r"^Mine: leak = \[1\.0\], which may change; pass a number, a string or a tuple",
     ),
     "a forget bias without a forget gate": (
         lambda: type("Open", (tg.nn.LSTM,), {"gates": ("i", "j", "g", "o")})(1, 2, forget_bias=1.0),

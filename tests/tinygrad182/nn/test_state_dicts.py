@@ -141,7 +141,7 @@ def test_of_several_linear_layers_the_first_or_the_one_asked_for() -> None:
     assert model.head.out_features == 4
     assert model.unused == {"fc2.weight": (3, 4), "fc2.bias": (3,)}
     (note,) = model.notes
-    assert note.startswith("Of 2 linear layers, fc1 is taken for the head, the first")
+    assert note.startswith("There are 2 linear layers; fc1 is taken for the head, the first")
     model = tg.nn.from_state_dict(heads("fc1", "fc2"), head="fc2")
     assert model.head is not None
     assert model.head.out_features == 3
@@ -229,7 +229,7 @@ DOUBTFUL: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a square one, by names": (
         dict(sorted(chain(up=(5, 5), lstm=(5, 4), down=(4, 2)).items())),
-        "up may; pass front='up', or front='none'",
+        "up may; pass front='up'; or pass front='none'",
     ),
     "a square one that may be a table": (
         {"up.weight": tg.ones((5, 5)), **chain(lstm=(5, 4), out=(4, 1))},
@@ -245,7 +245,7 @@ def test_a_front_that_nothing_decides_is_asked_for(name: str) -> None:
     with pytest.raises(tg.ArgumentError, match=message):
         tg.nn.from_state_dict(state)
     assert tg.nn.from_state_dict(state, front="none").front is None
-    with pytest.raises(tg.ArgumentError, match=r"'lstm' is not the prefix.*gives the . numbers"):
+    with pytest.raises(tg.ArgumentError, match=r"'lstm' is not the prefix.*returns the . numbers"):
         tg.nn.from_state_dict(state, front="lstm")
 
 
@@ -261,7 +261,7 @@ def test_what_stands_before_and_is_not_run_is_told() -> None:
     state = {"conv.weight": tg.ones((3, 2, 5)), **chain(lstm=(3, 4))}
     (note,) = tg.nn.from_state_dict(state).notes
     assert note.startswith(
-        "Not run, though the file has it before the recurrent layers: conv.weight."
+        "Not run, though it comes before the recurrent layers in the file: conv.weight."
     )
 
 
@@ -340,7 +340,7 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         tg.nn.ModuleDict({"a": tg.nn.GRU(3, 4, rng=0), "b": tg.nn.GRU(3, 4, rng=0)}).state_dict(),
         {},
         tg.StateDictError,
-        "b reads 3 numbers a step and a before it gives 4.*startswith",
+        "b reads 3 numbers a step, but a before it returns 4.*startswith",
     ),
     "no such head": (
         heads("fc"),

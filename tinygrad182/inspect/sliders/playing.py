@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..._files import checked_path, write_file
+from ..._numbers import check_whole
 from ..._suggestions import calls
 from ...display import charts
 from ...display.charts import Row
 from ...display.reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
-from ...nn.checks import check_size
 from ..charts.drawn import Paged
 from .charts import VIEWS, Names, chart_spec
 from .measuring import Measured, measure, network_of
@@ -45,8 +45,8 @@ class Playground(Paged):
     def __init__(
         self, hidden_size: int, seed: int, stops: Mapping[str, Sequence[Any]] | None
     ) -> None:
-        self.hidden_size = check_size(self, "hidden_size", hidden_size, 1)
-        self.seed = check_size(self, "seed", seed, 0)
+        self.hidden_size = check_whole(self, "hidden_size", hidden_size, 1)
+        self.seed = check_whole(self, "seed", seed, 0)
         self.stops = STOPS | _checked({} if stops is None else stops)
         self.settings = list(settings(self.stops))
         self._draws = Draws(self.hidden_size, self.seed)

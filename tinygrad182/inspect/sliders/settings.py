@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import ArgumentError
 from ...nn import GRU, LSTM, RNN, RecurrentLayer
 from ...nn.init import generator, spectral_radius
-from ...nn.nonlinearity import Nonlinearity, bent
+from ...nn.nonlinearity import Nonlinearity, apply_nonlinearity
 from ...tensors.creation import tensor
 from ...tensors.functions import sum as total
 from ...tensors.tensor import Tensor
@@ -135,7 +135,7 @@ class Residual(RecurrentLayer):
         xp: Any, x: Any, h: Any, state: Any, nonlinearity: Nonlinearity = "tanh"
     ) -> tuple[Any, ...]:
         """One block."""
-        after = state[1] + bent(nonlinearity, x + h)
+        after = state[1] + apply_nonlinearity(nonlinearity, x + h)
         return 1.0 * after, after
 
 

@@ -1,4 +1,7 @@
-"""SGD, Adam and AdamW."""
+"""The optimizers SGD, Adam and AdamW: how each computes the next value of a parameter.
+
+All else (groups, settings, state dicts) is in :mod:`.optimizer`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,7 @@ import numpy as np
 from .._numbers import real_number
 from ..errors import ArgumentError, brief
 from ..tensors.tensor import Tensor
-from .optimizer import Optimizer, Setting
-
-_SEVERAL = (tuple, list, np.ndarray)
+from .optimizer import GroupSetting, Optimizer
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -27,9 +28,9 @@ class SGD(Optimizer):
     lr : float
         Learning rate.
     momentum : float
-        0 for plain descent.
+        0 for gradient descent without momentum.
     weight_decay : float
-        Added to the gradient times the parameter.
+        This number times the parameter is added to the gradient.
 
     Examples
     --------
@@ -44,7 +45,7 @@ class SGD(Optimizer):
 
     settings = ("lr", "momentum", "weight_decay")
     arrays = ("momentum_buffer",)
-    momentum: Any = Setting()
+    momentum: Any = GroupSetting()
 
     def __init__(
         self,
@@ -75,9 +76,10 @@ class Adam(Optimizer):
     betas : (float, float)
         Decay of the running means of the gradient and of its square.
     eps : float
-        Added to the root of the second.
+        Added to the root of the second mean.
     weight_decay : float
-        Added to the gradient times the parameter; :class:`AdamW` takes it from the parameter itself.
+        This number times the parameter is added to the gradient; :class:`AdamW` subtracts it from the
+        parameter instead.
 
     Examples
     --------
@@ -93,8 +95,8 @@ class Adam(Optimizer):
     settings = ("lr", "betas", "eps", "weight_decay")
     arrays = ("exp_avg", "exp_avg_sq")
     counts = ("step",)
-    betas: Any = Setting()
-    eps: Any = Setting()
+    betas: Any = GroupSetting()
+    eps: Any = GroupSetting()
 
     def __init__(
         self,
@@ -109,7 +111,8 @@ class Adam(Optimizer):
     def _checked(self, name: str, value: Any) -> Any:
         if name != "betas":
             return super()._checked(name, value)
-        betas = tuple(map(real_number, value)) if isinstance(value, _SEVERAL) else ()
+        is_sequence = isinstance(value, (tuple, list, np.ndarray))
+        betas = tuple(map(real_number, value)) if is_sequence else ()
         if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
             raise ArgumentError(
                 f"{type(self).__name__}: betas {brief(value)} must be two numbers in [0, 1)"
@@ -122,7 +125,7 @@ class Adam(Optimizer):
         return value - group["lr"] * self._direction(g, state, group)
 
     def _direction(self, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """The running mean over the root of the running mean square, both without their bias to 0."""
+        """The running mean over the root of the running mean square, both corrected for starting at 0."""
         b1, b2 = group["betas"]
         if not state:
             state.update(step=0, exp_avg=0.0, exp_avg_sq=0.0)
@@ -135,7 +138,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
-    The decay is taken from the parameter, lr · weight_decay · p, and is not part of the moments.
+    The decay lr · weight_decay · p is subtracted from the parameter; the running means do not include it.
 
     Parameters
     ----------
@@ -147,7 +150,7 @@ class AdamW(Adam):
     Raises
     ------
     ArgumentError
-        Parameters or groups that cannot be taken, betas outside [0, 1), or another number below 0.
+        Parameters or groups are not valid, a beta is outside [0, 1), or another number is below 0.
 
     Examples
     --------
@@ -173,5 +176,6 @@ class AdamW(Adam):
         super().__init__(parameters, lr, betas, eps, weight_decay)
 
     def _updated(self, value: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        kept = value * (1 - group["lr"] * group["weight_decay"]) if group["weight_decay"] else value
-        return kept - group["lr"] * self._direction(g, state, group)
+        if group["weight_decay"]:
+            value = value * (1 - group["lr"] * group["weight_decay"])
+        return value - group["lr"] * self._direction(g, state, group)

@@ -13,15 +13,15 @@ from ..tensors.creation import integers, sizes_of
 from ..tensors.dtypes import is_half
 from ..tensors.functions import mean, sqrt, square
 from ..tensors.tensor import Tensor
-from .checks import as_input
 from .init import new_parameter
+from .inputs import as_input
 from .module import Module
 
 
 class LayerNorm(Module):
     """y = (x − mean) / √(variance + eps) · weight + bias, over the last axes.
 
-    In half precision mean and variance are taken in ``float32``.
+    For inputs in half precision, mean and variance are computed in ``float32``.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ class LayerNorm(Module):
     Raises
     ------
     ArgumentError
-        Sizes that are not whole numbers from 1, none at all, or a negative ``eps``.
+        Sizes are missing or not whole numbers from 1, or ``eps`` is negative.
     ShapeError
-        In a call, an input whose last axes are not ``normalized_shape``.
+        The last axes of an input are not ``normalized_shape``.
     DTypeError
-        In a call, an input of another dtype than the weight.
+        An input has another dtype than the weight.
 
     Examples
     --------
@@ -72,7 +72,9 @@ class LayerNorm(Module):
             normalized_shape, "LayerNorm", "normalized_shape", 1
         )
         if not shape:
-            raise ArgumentError("LayerNorm: normalized_shape () has no axis to normalize over")
+            raise ArgumentError(
+                "LayerNorm: normalized_shape () has no axes; pass the sizes of the last"
+            )
         self.eps = check_number(self, "eps", eps)
         sizes_of(shape, "LayerNorm")
         ones, zeros = np.ones(shape), np.zeros(shape)
@@ -80,7 +82,7 @@ class LayerNorm(Module):
         self.bias = new_parameter(zeros, dtype, device) if elementwise_affine and bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(..., *normalized_shape)`` to the same shape."""
+        """Map ``(..., *normalized_shape)`` to an output of that shape."""
         x = as_input(self, x)
         count = len(self.normalized_shape)
         if x.shape[-count:] != self.normalized_shape:
@@ -96,7 +98,7 @@ class LayerNorm(Module):
         return y.astype(x.dtype) if wide is not x else y
 
     def extra_repr(self) -> str:
-        """The sizes and eps."""
+        """Return the sizes and eps."""
         sizes = self.normalized_shape
         shown = sizes[0] if len(sizes) == 1 else sizes
         options = "" if self.weight is not None else ", elementwise_affine=False"

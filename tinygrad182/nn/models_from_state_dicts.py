@@ -1,4 +1,8 @@
-"""A model from a state dict alone: recurrent layers, found by the names and shapes of their weights."""
+"""A model made from a state dict alone: layers are found by the names and shapes of their weights.
+
+:func:`from_state_dict` returns a :class:`RecurrentNetwork`. Modules of PyTorch are converted in
+:mod:`.torch_modules`; ``Module.load_state_dict`` is in :mod:`.module`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from .embedding import Embedding
 from .gru import GRU
 from .linear import Linear
 from .lstm import LSTM
-from .module import Module, Parameter
+from .module import Module, Parameter, join_path
 from .recurrent import RecurrentLayer
 from .rnn import RNN
 
@@ -31,32 +35,32 @@ _RECURRENT = re.compile(
     r"(?:(?P<prefix>.*)\.)?(?P<kind>(?:weight|bias)_(?:ih|hh)|weight_hr)"
     r"(?:_l(?P<level>\d{1,6})(?P<direction>_reverse)?)?"
 )
-"""Names of a recurrent layer's parameters, and, without a level, of a cell's."""
-
+"""Names of parameters of a recurrent layer, or of a cell (without a level)."""
 
 _APART = re.compile(r".+(?:_[guv]|_orig|\.original\d?)")
-"""Names of what PyTorch makes a weight of: weight_norm, spectral_norm, pruning, parametrizations."""
+"""Names of the parts from which PyTorch computes a weight: weight_norm, pruning, parametrizations …"""
 
 _JOIN = "remove weight_norm (or another parametrization) in PyTorch, and save again"
 
 
 class RecurrentNetwork(Module):
-    """Recurrent layers above each other, perhaps between linear layers, and behind a table of tokens.
+    """Recurrent layers above each other, with an optional embedding, front and head.
 
     :func:`from_state_dict` makes it. Its modules have the names that they have in the state dict.
 
     Attributes
     ----------
     embedding : Embedding or None
+        The table of tokens, which runs first.
     front : Linear or None
-        What stands before the recurrent layers.
+        The linear layer before the recurrent layers.
     layers : tuple of RecurrentLayer
     head : Linear or None
-        What stands behind them.
+        The linear layer after them.
     unused : dict of str to tuple of int
-        Names in the state dict that nothing was made of, and their shapes.
+        Names and shapes in the state dict that belong to none of these modules.
     notes : tuple of str
-        What the state dict does not say, and what was assumed: sentences.
+        Sentences about assumptions, where the state dict does not say enough.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class RecurrentNetwork(Module):
     def forward(self, x: Any) -> Tensor:
         """Map a sequence ``(T, B, I)``, or tokens ``(T, B)``, to the head's output ``(T, B, O)``.
 
-        Without a head, that is the output of the last layer.
+        Without a head, the output of the last layer is returned.
         """
         if self.embedding is not None and x.dtype.kind in "iu":
             x = self.embedding(x)
@@ -103,43 +107,42 @@ def from_state_dict(
     head: str | None = None,
     front: str | None = None,
 ) -> RecurrentNetwork:
-    """Make a model of a state dict whose class is not at hand, such as a checkpoint of PyTorch's.
+    """Make a model from a state dict without its class, such as one from a PyTorch checkpoint.
 
     Recurrent layers are found by the names of their parameters (``encoder.lstm.weight_ih_l0``, with any
-    prefix; cells without a level are layers too), sizes and directions by their shapes. Several layers of
-    different names run in the order in which they stand, if each reads what the one before gives. The first
-    linear layer that reads what the last one gives is the head. One that stands before them, and gives what
-    the first one reads, is the front. A matrix without a bias whose rows the first one reads is the
-    embedding.
+    prefix; cells, whose names have no level, become layers too). Sizes and directions follow from shapes.
+    Several recurrent layers run in the order of the state dict; each must read the output of the one
+    before. The head is the first linear layer that reads the output of the last. The front is a linear
+    layer before them whose output the first one reads. The embedding is a matrix without a bias whose rows
+    the first one reads.
 
     Parameters
     ----------
     state_dict : mapping
         Name → Tensor or array.
     cell : {"rnn", "lstm", "gru"}, optional
-        By default the number of gates decides, which is the number of blocks of rows in ``weight_hh``:
-        4, 3 or 1. If given, it must be the same.
+        By default the number of blocks of rows in ``weight_hh`` decides, which is the number of gates: 4, 3
+        or 1. A given cell must agree with it.
     nonlinearity : {"tanh", "relu", "identity"}, Primitive or callable
-        Of an RNN; a state dict does not say.
+        The nonlinearity of an RNN, which a state dict does not say.
     head : str, optional
-        The prefix of the linear layer that is the head, such as ``"fc2"``; ``"none"`` for none.
+        The prefix of the linear layer that is the head, such as ``"fc2"``; ``"none"`` for no head.
     front : str, optional
-        The prefix of the linear layer before the recurrent ones, in the same way.
+        The prefix of the linear layer before the recurrent ones; ``"none"`` for no front.
 
     Returns
     -------
     RecurrentNetwork
-        With ``.unused``, what nothing was made of, and ``.notes``, what was assumed. Sequences are
+        Its ``.unused`` lists what was left over, and ``.notes`` what was assumed. Sequences are
         ``(T, B, I)``.
 
     Raises
     ------
     StateDictError
-        There is no recurrent layer, one lacks a parameter, or shapes do not fit; the message names it.
+        There is no recurrent layer, a parameter is missing, or shapes do not fit.
     ArgumentError
-        Another ``cell`` than the one in the state dict; a ``head`` or a ``front`` that is not there or does
-        not fit; linear layers of which nothing says whether they are the front, such as two before the
-        recurrent ones, for what runs between the two is not known.
+        The state dict has another ``cell``, or ``head`` or ``front`` does not exist or does not fit. Or the
+        front is not clear, for example because two linear layers come before the recurrent ones.
 
     Examples
     --------
@@ -164,11 +167,11 @@ def from_state_dict(
         )
     if cell is not None and cell not in _CELLS:
         raise ArgumentError(f"from_state_dict: cell {cell!r} is not one of {', '.join(_CELLS)}")
-    return _Reading(state_dict, cell, nonlinearity).model(head, front)
+    return _Reader(state_dict, cell, nonlinearity).model(head, front)
 
 
-class _Reading:
-    """What is in a state dict, and which of its names were used."""
+class _Reader:
+    """The contents of a state dict, and the names in it that were used."""
 
     def __init__(self, state_dict: Mapping[str, Any], cell: Cell | None, nonlinearity: Any) -> None:
         self.state: dict[str, Tensor] = {}
@@ -181,8 +184,8 @@ class _Reading:
         self.used: set[str] = set()
         self.notes: list[str] = []
         names = list(self.state)
+        # safetensors sorts by names: then the order says nothing about the order of layers
         self.places = {} if names == sorted(names) else {name: i for i, name in enumerate(names)}
-        """Where names stand, if that says anything: files of safetensors are sorted by names."""
         self.start = min(
             (i for name, i in self.places.items() if _RECURRENT.fullmatch(name)), default=0
         )
@@ -203,21 +206,21 @@ class _Reading:
             self.notes.append(f"The recurrent layers run in this order: {', '.join(layers)}.")
         if any(isinstance(layer, RNN) for layer in layers.values()) and self.nonlinearity == "tanh":
             self.notes.append(
-                "A state dict does not say what the nonlinearity of an RNN is: tanh is assumed."
+                "A state dict does not say which nonlinearity an RNN has: tanh is assumed."
             )
         unused = {name: value.shape for name, value in self.state.items() if name not in self.used}
         if early := [name for name in unused if self.places.get(name, math.inf) < self.start]:
             names = brief(", ".join(early))[1:-1]
             self.notes.append(
-                f"Not run, though the file has it before the recurrent layers: {names}. "
-                "What is done there to a sequence has to be done to it before."
+                f"Not run, though it comes before the recurrent layers in the file: {names}. "
+                "Do to a sequence yourself what these parameters did to it."
             )
         return RecurrentNetwork(modules, unused, tuple(self.notes))
 
     # --- recurrent layers -------------------------------------------------------------------------
 
     def layers(self) -> dict[str, RecurrentLayer]:
-        """Every recurrent layer by its name, each of which reads what the one before gives."""
+        """Return all recurrent layers by name; each must read the output of the one before."""
         prefixes: dict[str, None] = {}
         for name in self.state:
             if match := _RECURRENT.fullmatch(name):
@@ -225,8 +228,8 @@ class _Reading:
         if not prefixes:
             some = ", ".join(brief(name)[1:-1] for name in list(self.state)[:4])
             raise StateDictError(
-                "from_state_dict: there is no recurrent layer, whose names end in weight_ih_l0 and "
-                f"weight_hh_l0; there are {some or 'no names at all'}"
+                "from_state_dict: there is no recurrent layer; its names would end in weight_ih_l0 and "
+                f"weight_hh_l0, and there are {some or 'no names at all'}"
             )
         found: dict[str, RecurrentLayer] = {}
         given = ""
@@ -239,8 +242,8 @@ class _Reading:
                 name += "_"
             if size not in (None, layer.input_size):
                 raise StateDictError(
-                    f"from_state_dict: {name} reads {layer.input_size} numbers a step and {given} "
-                    f"before it gives {size}, so they do not run one after the other; pass one of them: "
+                    f"from_state_dict: {name} reads {layer.input_size} numbers a step, but {given} "
+                    f"before it returns {size}, so they cannot run one after the other; pass one of them: "
                     f"{{name: value for name, value in state.items() if name.startswith({prefix!r})}}"
                 )
             found[name] = layer
@@ -248,7 +251,7 @@ class _Reading:
         return found
 
     def layer(self, prefix: str) -> RecurrentLayer:
-        """One recurrent layer, with its values."""
+        """Make the recurrent layer with a prefix, with its values."""
         names = self.names(prefix)
         levels = {int(name.removesuffix("_reverse").rpartition("_l")[2]) for name in names}
         for level in range(len(levels)):  # no gaps, so as many levels as layers
@@ -272,7 +275,7 @@ class _Reading:
         return layer
 
     def names(self, prefix: str) -> dict[str, str]:
-        """The names of a layer's parameters there, by those that they have in the layer itself."""
+        """The full names of a layer's parameters, by their names in the layer itself."""
         found = {}
         for name in self.state:
             match = _RECURRENT.fullmatch(name)
@@ -286,13 +289,13 @@ class _Reading:
         return found
 
     def matrix(self, names: Mapping[str, str], own: str, prefix: str) -> tuple[int, int]:
-        """The shape of a weight."""
+        """Return the shape of a weight, which must be a matrix."""
         if own not in names:
-            missing = _full(prefix, own)
+            missing = join_path(prefix, own)
             apart = [name for name in self.state if _APART.fullmatch(name) and own in name]
             remedy = f"; {', '.join(apart)} are parts of it: {_JOIN}" if apart else ""
             there = ", ".join(names.values())
-            raise StateDictError(f"from_state_dict: there is {there}, and no {missing}{remedy}")
+            raise StateDictError(f"from_state_dict: there is {there}, but no {missing}{remedy}")
         shape = self.state[names[own]].shape
         if len(shape) != 2 or 0 in shape:
             raise StateDictError(
@@ -301,7 +304,7 @@ class _Reading:
         return shape[0], shape[1]
 
     def kind(self, name: str, rows: int, hidden: int) -> type[RecurrentLayer]:
-        """The kind of cell whose ``weight_hh`` has so many rows."""
+        """Return the class of layers whose ``weight_hh`` has this number of rows."""
         found = _BY_BLOCKS.get(rows // hidden) if rows % hidden == 0 else None
         said = f"{name} has shape ({rows}, {hidden})"
         if found is None:
@@ -317,19 +320,19 @@ class _Reading:
         return _CELLS[found]
 
     def load(self, layer: Module, names: Mapping[str, str], prefix: str) -> None:
-        """Give a layer its values, under names that are the layer's own."""
+        """Load the values of a layer; ``names`` maps the layer's own names to those in the state dict."""
         try:
             layer.load_state_dict({own: self.state[name] for own, name in names.items()})
         except StateDictError as error:
-            told = str(error).partition(": ")[2]
+            problem = str(error).partition(": ")[2]
             where = f"in {prefix!r}" if prefix else "in the layer without a prefix"
-            raise StateDictError(f"from_state_dict: {where}: {told}") from error
+            raise StateDictError(f"from_state_dict: {where}: {problem}") from error
         self.used.update(names.values())
 
-    # --- what stands before and behind --------------------------------------------------------------
+    # --- layers before and after --------------------------------------------------------------
 
     def matrices(self) -> dict[str, Tensor]:
-        """The weights of what may be a linear layer or a table of tokens, by their prefix."""
+        """The unused matrices that may belong to a linear layer or an embedding, by their prefix."""
         found = {}
         for name, value in self.state.items():
             prefix, _, own = name.rpartition(".")
@@ -338,39 +341,40 @@ class _Reading:
         return found
 
     def is_before(self, prefix: str) -> bool:
-        """Whether a weight stands before the recurrent layers; False where its place says nothing."""
-        return self.places.get(_full(prefix, "weight"), math.inf) < self.start
+        """Whether a weight comes before the recurrent layers; False if the order says nothing."""
+        return self.places.get(join_path(prefix, "weight"), math.inf) < self.start
 
     def has_bias(self, prefix: str) -> bool:
-        return _full(prefix, "bias") in self.state
+        return join_path(prefix, "bias") in self.state
 
     def front(
         self, inputs: int, features: int, asked: str | None, head: str | None
     ) -> dict[str, Linear]:
-        """The linear layer before the layers: the one that was asked for, or the only one there may be.
+        """Return the linear layer before the recurrent ones: the requested one, or the only candidate.
 
-        If nothing says whether there is one, that is an error where nobody would notice: where it gives as
-        many numbers as it reads, or stands before the layers with others.
+        A candidate that the user would not notice raises: its output has the size of its input, so the
+        model would run without it, or other layers come before the recurrent ones too.
         """
         tables = [p for p in self.matrices() if "emb" in p.lower() and not self.has_bias(p)]
         weights = {p: w for p, w in self.matrices().items() if p not in (*tables, head)}
         reads = {prefix: weight.shape[1] for prefix, weight in weights.items()}
-        gives = {prefix: weight.shape[0] for prefix, weight in weights.items()}
-        fitting = [prefix for prefix in weights if gives[prefix] == inputs]
+        returns = {prefix: weight.shape[0] for prefix, weight in weights.items()}
+        fitting = [prefix for prefix in weights if returns[prefix] == inputs]
         if asked is not None:
-            role = f"gives the {inputs} numbers that the first layer reads"
+            role = f"returns the {inputs} numbers that the first layer reads"
             return self.linear(fitting, asked, role) if asked != "none" else {}
         square = [prefix for prefix in fitting if reads[prefix] == inputs]
         heads = [prefix for prefix in weights if reads[prefix] == features]
         if self.places:
             before = [prefix for prefix in weights if self.is_before(prefix)]
-            doubtful = [prefix for prefix in square if not self.has_bias(prefix)]  # may be a table
-        else:
-            behind = {gives[prefix] for prefix in heads}
+            doubtful = [p for p in square if not self.has_bias(p)]  # may be an embedding
+        else:  # a layer that reads the output of a head comes after the recurrent layers
+            after = {returns[prefix] for prefix in heads}
             fitting = [
-                p for p in fitting if p in square or (p not in heads and reads[p] not in behind)
+                p for p in fitting if p in square or (p not in heads and reads[p] not in after)
             ]
-            before = [p for p in weights if p in fitting or gives[p] in {reads[q] for q in fitting}]
+            read = {reads[p] for p in fitting}
+            before = [p for p in weights if p in fitting or returns[p] in read]
             doubtful = square
         fitting = [p for p in fitting if p in before and (heads != [p] or p in square)]
         if not fitting:
@@ -379,24 +383,24 @@ class _Reading:
         if before != [prefix] or prefix in doubtful or heads == [prefix]:
             raise ArgumentError(
                 f"from_state_dict: a state dict does not say what runs before the recurrent layers, and "
-                f"{brief(', '.join(before))[1:-1]} may; pass front={prefix!r}, or front='none', and the "
-                f"sequence has the {inputs} numbers a step that the first recurrent layer reads"
+                f"{brief(', '.join(before))[1:-1]} may; pass front={prefix!r}; or pass front='none', if "
+                f"sequences have the {inputs} numbers a step that the first recurrent layer reads"
             )
         self.notes.append(
-            f"{prefix} is taken for the linear layer before the recurrent ones: it gives the {inputs} "
+            f"{prefix} is taken for the linear layer before the recurrent ones: it returns the {inputs} "
             "numbers that the first of them reads; front='none' leaves it out."
         )
         return self.linear(fitting, prefix, "")
 
     def linear(self, fitting: list[str], prefix: str, role: str) -> dict[str, Linear]:
-        """The linear layer with a prefix, if it is one of those that fit."""
+        """Make the linear layer with a prefix, which must be one of ``fitting``."""
         weights = self.matrices()
         if prefix not in fitting:
             raise ArgumentError(
                 f"from_state_dict: {prefix!r} is not the prefix of a linear layer that {role}; there are "
                 f"{', '.join(map(repr, weights)) or 'none'}"
             )
-        names = {own: _full(prefix, own) for own in ("weight", "bias")}
+        names = {own: join_path(prefix, own) for own in ("weight", "bias")}
         names = {own: name for own, name in names.items() if name in self.state}
         outputs, inputs = weights[prefix].shape
         layer = Linear(inputs, outputs, "bias" in names, dtype=weights[prefix].dtype, rng=0)
@@ -404,37 +408,32 @@ class _Reading:
         return {prefix or "linear": layer}
 
     def embedding(self, inputs: int, features: int) -> dict[str, Module]:
-        """The table of tokens before the layers: a matrix without a bias, whose rows they can read.
+        """Return the embedding: a matrix without a bias whose rows the layers can read.
 
-        Its name has to say so, or its place before the layers, or where names are sorted that it cannot be
-        the head.
+        One more sign is required: its name, its place before the layers, or, if names are sorted, a shape
+        that cannot be the head's.
         """
         for prefix, weight in self.matrices().items():
             alone = not self.has_bias(prefix) and weight.shape[1] == inputs
-            told = "emb" in prefix.lower() or self.is_before(prefix)
-            if alone and (told or (not self.places and inputs != features)):
+            named = "emb" in prefix.lower() or self.is_before(prefix)
+            if alone and (named or (not self.places and inputs != features)):
                 table = Embedding(*weight.shape, dtype=weight.dtype, rng=0)
-                self.load(table, {"weight": _full(prefix, "weight")}, prefix)
+                self.load(table, {"weight": join_path(prefix, "weight")}, prefix)
                 return {prefix or "embedding": table}
         return {}
 
     def head(self, features: int, asked: str | None) -> dict[str, Linear]:
-        """The linear layer behind the layers: the one that was asked for, or the first that fits."""
+        """Return the linear layer after the recurrent ones: the requested one, or the first that fits."""
         weights = self.matrices()
         fitting = [prefix for prefix, weight in weights.items() if weight.shape[1] == features]
         if asked == "none" or (asked is None and not fitting):
             return {}
         if asked is not None:
-            role = f"reads the {features} numbers of the last layer"
-            return self.linear(fitting, asked, role)
+            return self.linear(fitting, asked, f"reads the {features} numbers of the last layer")
         prefix = min(fitting, key=self.is_before)
         if len(weights) > 1:
             self.notes.append(
-                f"Of {len(weights)} linear layers, {prefix} is taken for the head, the first that reads "
-                "what the last recurrent layer gives: a state dict does not say what stands between them."
+                f"There are {len(weights)} linear layers; {prefix} is taken for the head, the first that "
+                "reads the output of the last recurrent layer: a state dict does not say what runs between."
             )
         return self.linear(fitting, prefix, "")
-
-
-def _full(prefix: str, own: str) -> str:
-    return f"{prefix}.{own}" if prefix else own

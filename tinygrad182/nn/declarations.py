@@ -1,4 +1,8 @@
-"""What a class of recurrent layers or cells declares, and whether it fits together."""
+"""The declaration of a cell: gates, state, step and weights of a class are read and checked here.
+
+:func:`scan_of` makes a recurrence of them for :mod:`.recurrent`. :func:`try_step` runs the step once when a
+layer is made, so that mistakes show before training.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +25,11 @@ if TYPE_CHECKING:
     from .recurrent import Recurrent
 
 DECLARED = ("gates", "state", "step", "weights")
-"""The class attributes that make a cell; the last may be missing."""
+"""The class attributes that declare a cell; ``weights`` may be missing."""
 
-_GIVEN = ("xp", "x", "h", "state")
+_STEP_ARGUMENTS = ("xp", "x", "h", "state")
 
-_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_PARAMETER_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 # fmt: off
 _ATTRIBUTES = (
     "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
@@ -35,56 +39,50 @@ _ATTRIBUTES = (
 
 
 def scan_of(cls: type[Recurrent]) -> Scan | None:
-    """The recurrence that a class declares; None while something is missing.
-
-    Raises
-    ------
-    ArgumentError
-        A declaration of another type, or names that cannot be used.
-    """
+    """Return the recurrence that a class declares, or None while the declaration is not complete."""
     if missing_in(cls):
         return None
     gates = cls.gates
     if isinstance(gates, int) and not isinstance(gates, bool) and gates > 0:
         gates = tuple([f"gate {i}" for i in range(gates)])
-    gates = _names(cls, "gates", gates, " or their number")
-    parts = _names(cls, "state", cls.state)
-    weights = _weights(cls)
+    gates = _checked_names(cls, "gates", gates, " or their number")
+    parts = _checked_names(cls, "state", cls.state)
+    weights = _checked_weights(cls)
     _refuse_clashes(cls, parts, weights)
-    taken = _arguments(cls)
+    arguments = _step_arguments(cls)
     for name in weights:
-        if name not in taken:
-            _refuse(cls, f"step takes no {name!r}", "weights are handed to it by their names")
-    for name in [*taken][len(_GIVEN) :]:
+        if name not in arguments:
+            _refuse(cls, f"step takes no {name!r}", "it needs an argument for each name in weights")
+    for name in [*arguments][len(_STEP_ARGUMENTS) :]:
         if name in (*RESERVED, "scan") and name not in weights:
-            _refuse(cls, f"step takes {name!r}, a name that is taken", "choose another")
+            _refuse(cls, f"step takes {name!r}, a reserved name", "choose another")
     return Scan.of(f"{cls.__name__.lower()}_scan", cls.step, gates, parts, weights)
 
 
 def missing_in(cls: type[Recurrent]) -> list[str]:
-    """What a class has still to declare."""
+    """The names of the attributes that a class must still declare."""
     return [name for name in DECLARED[:3] if not hasattr(cls, name)]
 
 
 def states_type(cls: type[Recurrent]) -> Any:
-    """The named tuple of a layer's states."""
+    """Make the named tuple of a layer's states."""
     States = namedtuple("States", cls.scan.parts, module=cls.__module__)  # type: ignore[misc]
     States.__qualname__ = f"{cls.__qualname__}.States"  # where pickle finds it
     return States
 
 
 def options_of(scan: Scan) -> dict[str, Any]:
-    """The arguments of a step that are no weights, and their defaults."""
-    taken = list(inspect.signature(scan.step).parameters.values())[len(_GIVEN) :]
+    """The step's arguments beyond x, h, state and weights, with their defaults."""
+    further = list(inspect.signature(scan.step).parameters.values())[len(_STEP_ARGUMENTS) :]
     return {
         p.name: p.default
-        for p in taken
+        for p in further
         if p.name not in scan.weights and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
 
 
 def set_options(layer: Recurrent) -> None:
-    """Make every option of the step an attribute of the layer: a class or its constructor may have."""
+    """Make every option of the step an attribute of the layer, unless it has that attribute already."""
     for name, default in type(layer).options.items():
         if not hasattr(layer, name):
             if default is inspect.Parameter.empty:
@@ -96,23 +94,17 @@ def set_options(layer: Recurrent) -> None:
             setattr(layer, name, default)
         value = getattr(layer, name)
         try:
-            hash(value)  # loops are kept for every value
+            hash(value)  # compiled loops are stored by the values of options
         except TypeError:
-            if callable(value):  # it may have attributes, which are looked at before every run
+            if callable(value):  # its attributes are compared before every run
                 continue
             found = f"{name} = {brief(value)}, which may change"
-            _refuse(type(layer), found, "pass a number, a name or a tuple of such")
+            _refuse(type(layer), found, "pass a number, a string or a tuple of these")
 
 
 @modes_kept
 def try_step(layer: Any, device: str | None, params: dict[str, Any]) -> None:
-    """Run the step of a layer or cell on numbers of its units, and compare what comes with the state.
-
-    Raises
-    ------
-    ArgumentError
-        The step fails, or returns something else than the next state.
-    """
+    """Run the step of a layer or cell once on small arrays, and check the state that it returns."""
     cls, scan, batch, n = type(layer), layer.scan, 2, layer.hidden_size
     sums = (batch, len(scan.gates) * n)
     shapes = sums, sums, *[(batch, n)] * len(scan.parts)
@@ -142,7 +134,7 @@ def try_step(layer: Any, device: str | None, params: dict[str, Any]) -> None:
 
 
 def _numbers(shape: tuple[int, ...], device: str | None) -> Any:
-    """Different small numbers, so that no variance of them is 0."""
+    """A Tensor of different small numbers, so that no variance is 0."""
     values = np.linspace(0.1, 0.9, int(np.prod(shape)), dtype=np.float32)
     return tensor(values.reshape(shape), device=device)
 
@@ -151,8 +143,8 @@ def _refuse(cls: type, found: str, remedy: str) -> NoReturn:
     raise ArgumentError(f"{cls.__name__}: {found}; {remedy}")
 
 
-def _names(cls: type, what: str, given: Any, otherwise: str = "") -> tuple[str, ...]:
-    """A tuple of different names."""
+def _checked_names(cls: type, what: str, given: Any, otherwise: str = "") -> tuple[str, ...]:
+    """Return a tuple of names, which must all differ."""
     good = isinstance(given, (tuple, list)) and bool(given)
     if not good or not all(isinstance(name, str) for name in given) or len({*given}) < len(given):
         example = f"({given!r},)" if isinstance(given, str) else "('h', 'c')"
@@ -164,17 +156,17 @@ def _names(cls: type, what: str, given: Any, otherwise: str = "") -> tuple[str, 
     return tuple(given)
 
 
-def _weights(cls: type[Recurrent]) -> dict[str, int]:
-    """The further weights, and how many blocks of H numbers each has."""
+def _checked_weights(cls: type[Recurrent]) -> dict[str, int]:
+    """Return the further weights, and how many blocks of H numbers each has."""
     given: Any = cls.weights
     if not isinstance(given, Mapping):
-        return dict.fromkeys(_names(cls, "weights", given), 1) if given != () else {}
+        return dict.fromkeys(_checked_names(cls, "weights", given), 1) if given != () else {}
     for name, blocks in given.items():
         if not isinstance(name, str) or type(blocks) is not int or blocks < 1:
             _refuse(
                 cls,
                 f"weights has {brief(name)}: {brief(blocks)}",
-                "it must map names to how many times H numbers there are",
+                "it must map each name to a whole number n, for a parameter of n times H numbers",
             )
     return dict(given)
 
@@ -182,32 +174,28 @@ def _weights(cls: type[Recurrent]) -> dict[str, int]:
 def _refuse_clashes(cls: type, parts: tuple[str, ...], weights: Mapping[str, int]) -> None:
     for name in parts:
         if not name.isidentifier() or iskeyword(name) or name.startswith("_"):
-            _refuse(cls, f"{name!r} cannot name a part", "use letters and digits")
+            _refuse(cls, f"state has {name!r}, which cannot name a part", "use letters and digits")
     for name in weights:
-        if (
-            name.startswith(_PARAMETERS)
-            or name in _GIVEN
-            or name in _ATTRIBUTES
-            or hasattr(cls, name)
-        ):
+        taken = name.startswith(_PARAMETER_NAMES) or name in (*_STEP_ARGUMENTS, *_ATTRIBUTES)
+        if taken or hasattr(cls, name):
             _refuse(cls, f"weights has {name!r}, a name that is taken", "choose another")
 
 
-def _arguments(cls: type[Recurrent]) -> Mapping[str, inspect.Parameter]:
-    """The arguments of a step."""
+def _step_arguments(cls: type[Recurrent]) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments of a step, which must begin with xp, x, h and state."""
     step: Callable[..., Any] = cls.step
     if not callable(step):
         _refuse(
             cls, f"step is a {type(step).__name__}", "define a static method step(xp, x, h, state)"
         )
-    taken = inspect.signature(step).parameters
+    arguments = inspect.signature(step).parameters
     by_position = [
-        p for p in taken.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        p for p in arguments.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    if len(by_position) < len(_GIVEN) or by_position[0].name in ("self", "cls"):
+    if len(by_position) < len(_STEP_ARGUMENTS) or by_position[0].name in ("self", "cls"):
         _refuse(
             cls,
-            f"step takes ({', '.join(taken)})",
-            "it is a static method that begins with (xp, x, h, state)",
+            f"step takes ({', '.join(arguments)})",
+            "it must be a static method whose arguments begin with (xp, x, h, state)",
         )
-    return taken
+    return arguments

@@ -1,61 +1,42 @@
-"""What layers ask of their arguments."""
+"""Inputs and states that a user gives to a layer, as Tensors of the layer's dtype and device.
+
+Every layer's ``forward`` begins here; :mod:`.module` says what a layer is.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..arrays import backend
 from ..arrays.dlpack import imported
 from ..engine.modes import MODES
-from ..errors import ArgumentError, DTypeError, brief
+from ..errors import DTypeError
 from ..tensors.creation import beside, gathered, tensor
 from ..tensors.tensor import Tensor
 from .module import Module, Parameter
 
 
-def check_size(layer: object, name: str, value: Any, least: int) -> int:
-    """A number of features, units or layers.
-
-    Raises
-    ------
-    ArgumentError
-        No whole number, or one below ``least``.
-    """
-    if not isinstance(value, (int, np.integer)) or value < least:
-        raise ArgumentError(
-            f"{type(layer).__name__}: {name} {brief(value)} must be a whole number from {least}"
-        )
-    return int(value)
-
-
 def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
-    """An input or state as a Tensor; arrays are wrapped, and those of the host go to the layer's device.
+    """Return an input or state as a Tensor; arrays of the host go to the layer's device.
 
-    A list that holds Tensors is the stack of them. A tuple is refused: it may be all that a recurrent
-    layer returns.
-
-    Raises
-    ------
-    DTypeError
-        Something else than a Tensor or an array, or elements of another dtype than the layer's
-        parameters: whole numbers, or ``float64``, in which a ``float32`` layer would go on computing.
-        Complex ones pass, and any into complex parameters, for derivatives by a complex step.
+    A list that holds Tensors becomes their stack. A tuple is refused, because it may be everything that a
+    recurrent layer returned. Complex inputs pass, and complex parameters take any floating input: both are
+    needed for derivatives by a complex step. Any other dtype raises: ``float64``, for example, would make a
+    ``float32`` layer compute in ``float64``.
     """
     weight = _first_parameter(layer)
     if type(x) is Tensor and weight is not None and x._data.dtype is weight._data.dtype:
-        return x  # what it nearly always is
+        return x  # the usual case, kept quick
     name = type(layer).__name__
     x = x if isinstance(x, tuple) else gathered(imported(x))
     if not isinstance(x, Tensor):
         if not hasattr(x, "dtype"):
-            hint = "tg.tensor(...)"
+            remedy = "tg.tensor(...)"
             if hasattr(x, "batch_sizes"):  # PyTorch's PackedSequence
-                hint = "padded sequences, and lengths="
+                remedy = "padded sequences, and lengths="
             elif isinstance(x, tuple):
-                hint = "the output alone of what a recurrent layer returns"
-            raise DTypeError(f"{name}: {what} is a {type(x).__name__}, not a Tensor; pass {hint}")
+                remedy = "the output alone, not everything that a recurrent layer returns"
+            raise DTypeError(f"{name}: {what} is a {type(x).__name__}, not a Tensor; pass {remedy}")
         x = tensor(x) if weight is None else beside(x, weight)
     if weight is not None and x._data.dtype is weight._data.dtype:
         return x
@@ -76,7 +57,7 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
 
 
 def _first_parameter(layer: Module) -> Parameter | None:
-    """The parameter that says where a layer lives and of which dtype it is; None without one."""
+    """The parameter that tells a layer's device and dtype; None if the layer has none."""
     for value in vars(layer).values():
         if type(value) is Parameter:
             return value

@@ -1,9 +1,9 @@
-"""Files of ``torch.save``, read without PyTorch and without ``pickle``: what is in them never runs.
+"""Reading of files of ``torch.save`` without PyTorch and without ``pickle``: no code in them ever runs.
 
-Such a file is a zip archive: ``data.pkl`` says which names have which tensors, and ``data/0``, ``data/1`` …
-are the numbers. ``data.pkl`` is a program for pickle's machine. Here only those of its instructions are
-carried out that build dicts, lists and tensors. A name of Python's is a text to us: what it stands for is
-never imported or called. PyTorch calls this ``weights_only``.
+Such a file is a zip archive: ``data.pkl`` maps names to tensors, and ``data/0``, ``data/1`` … hold the
+numbers. ``data.pkl`` is a program for pickle's stack machine. :class:`_Machine` carries out only the
+instructions that build dicts, lists and tensors. A Python name in the file stays a string: it is never
+imported or called. PyTorch calls this ``weights_only``.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import CheckpointError, brief
+from ..errors import CheckpointError, brief
 
 HostArray = np.ndarray[Any, Any]
 
 SAVE_WEIGHTS = "save the weights alone in PyTorch: torch.save(model.state_dict(), path)"
 SAVE_AGAIN = "save it again in PyTorch: torch.save(torch.load(path, weights_only=True), path)"
-"""What a message tells people to do."""
+"""Remedies in messages."""
 
 MOST_REPEATED = 8
-"""Tensors may share their numbers. All of them together may have so many times the bytes of the file."""
+"""Tensors may share numbers. Together they may have at most this many times the bytes of the file."""
 
 ALWAYS_ALLOWED = 2**24
-"""Bytes that they may have in any case, for small files."""
+"""Bytes that tensors may always have, so that small files are not refused."""
 
 MOST_AXES = 64
-"""NumPy's limit."""
+"""NumPy's limit on axes."""
 
 _BFLOAT16 = "bfloat16"
 _DTYPES = {
@@ -50,7 +50,7 @@ _DTYPES = {
     "Byte": "uint8",
     "Bool": "bool",
 }
-"""What PyTorch calls its storages, and the dtype of their elements."""
+"""PyTorch's names of storages, and the dtypes of their elements."""
 
 _STORAGES = {f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()}
 _STORAGES["torch.storage.UntypedStorage"] = "uint8"
@@ -59,39 +59,30 @@ _NAMED_DTYPES = {f"torch.{dtype}": dtype for dtype in (*_DTYPES.values(), *_LATE
 _DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError),
     *(TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
-    DeprecationWarning,  # of an escape in a text, where warnings are errors
+    DeprecationWarning,  # for an escape in a string, if warnings are errors
 )
-"""What Python's zip and pickle tools raise on bytes that are not what they should be."""
+"""Errors that Python's zip and pickle tools raise on damaged bytes."""
+
+
+class TorchStateDict(NamedTuple):
+    """The state dict in a file, and the numbers and strings saved beside it."""
+
+    arrays: dict[str, HostArray]
+    facts: dict[str, Any]
 
 
 def is_torch_file(source: Path) -> bool:
-    """Whether a file is a zip archive or a pickle, and not a safetensors file: 8 bytes and a brace.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    """
+    """Whether a file is a zip archive or a pickle; a safetensors file begins with 8 bytes and a brace."""
     with source.open("rb") as file:
         head = file.read(9)
     return head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[8:9] != b"{")
 
 
 def read_torch_file(source: Path) -> Any:
-    """Read what was given to ``torch.save``: dicts, lists and tuples of arrays, numbers and texts.
+    """Read the argument of ``torch.save``: dicts, lists and tuples of arrays, numbers and strings.
 
-    Returns
-    -------
-    object
-        Tensors are NumPy arrays, views of the file's numbers; ``bfloat16`` has become ``float32``, which
-        holds all of its numbers.
-
-    Raises
-    ------
-    CheckpointError
-        A file that is damaged, in an old format, or holds anything else, such as a whole module.
-    OSError
-        The file cannot be read.
+    Arrays are views of the file's numbers; ``bfloat16`` becomes ``float32``, without rounding. A file that
+    is damaged, in an old format or holds anything else raises a CheckpointError.
     """
     with source.open("rb") as file:
         if file.read(1) == b"\x80":
@@ -101,62 +92,56 @@ def read_torch_file(source: Path) -> Any:
             )
         try:
             with zipfile.ZipFile(file) as archive:
-                return _Reading(archive, source.stat().st_size).result()
+                return _Machine(archive, source.stat().st_size).result()
         except _RefusedError as error:
             raise CheckpointError(f"load: {source} {error}") from error
         except _DAMAGE as error:
-            told = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
-                f"load: {source} is damaged, or no file of torch.save ({told}); {SAVE_WEIGHTS}"
+                f"load: {source} is damaged, or not a file of torch.save ({reason}); {SAVE_WEIGHTS}"
             ) from error
 
 
-def state_dict_in(source: Path, found: Any) -> tuple[dict[str, HostArray], dict[str, Any]]:
-    """The state dict among what was read, which may stand in a dict of a training run; and plain facts.
-
-    Raises
-    ------
-    CheckpointError
-        There is none, or more than one.
-    """
+def state_dict_in(source: Path, found: Any) -> TorchStateDict:
+    """Find the one state dict in the contents of a file, where it may be a value in a dict."""
     outer = found if isinstance(found, dict) else {}
     inner = {name: value for name, value in outer.items() if _arrays(value)}
     if len(inner) > 1:
         name = next(iter(inner))
         raise CheckpointError(
-            f"load: {source} holds {len(inner)} state dicts, {brief(list(inner))[1:-1]}; save the one "
-            f"that is meant: torch.save(torch.load(path, weights_only=True)[{brief(name)}], path)"
+            f"load: {source} holds {len(inner)} state dicts, {brief(list(inner))[1:-1]}; save only one of "
+            f"them: torch.save(torch.load(path, weights_only=True)[{brief(name)}], path)"
         )
     arrays = _arrays(*inner.values()) if inner else _arrays(outer)
     if not arrays:
         raise CheckpointError(f"load: {source} holds no state dict; {SAVE_WEIGHTS}")
     facts = {name: value for name, value in outer.items() if isinstance(value, _FACTS)}
-    return arrays, {str(name): value for name, value in facts.items()}
+    return TorchStateDict(arrays, {str(name): value for name, value in facts.items()})
 
 
 _FACTS = (bool, int, float, str)
 
 
 def _arrays(value: Any) -> dict[str, HostArray]:
-    """The arrays directly in a dict, by their names."""
+    """The arrays directly in a dict, by name."""
     items = value.items() if isinstance(value, dict) else ()
     return {str(name): array for name, array in items if isinstance(array, np.ndarray)}
 
 
 class _RefusedError(Exception):
-    """What a file holds that is not read, for a message that begins with its name."""
+    """The file holds something that is refused; the message goes on after the file's name."""
 
 
 @dataclass(frozen=True)
 class _Name:
-    """A name of Python's that stands in the file."""
+    """A Python name in the file."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """A row of numbers in memory, of which tensors show a part."""
+    """A row of numbers; tensors are views of parts of it."""
 
     data: bytes
     dtype: str
@@ -164,11 +149,11 @@ class _Storage:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of an element, as an array of NumPy's will have them."""
+        """Bytes of an element of the NumPy array."""
         return np.dtype("float32" if self.dtype == _BFLOAT16 else self.dtype).itemsize
 
     def tensor(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> HostArray:
-        """Return a view; NumPy checks that all of it lies within the numbers."""
+        """Return a view; NumPy checks that it lies within the numbers."""
         kind = np.dtype("uint16" if self.dtype == _BFLOAT16 else self.dtype)
         here, size = np.dtype(self.order + kind.str[1:]), kind.itemsize
         steps = [step * size for step in strides]
@@ -179,8 +164,8 @@ class _Storage:
 
 
 @dataclass
-class _Reading:
-    """One file while it is read: the archive, and pickle's machine."""
+class _Machine:
+    """Pickle's stack machine, with the archive that it reads."""
 
     archive: zipfile.ZipFile
     size: int
@@ -208,9 +193,8 @@ class _Reading:
 
     def result(self) -> Any:
         """Run ``data.pkl``."""
-        for instruction, argument, _ in pickletools.genops(
-            self.archive.read(f"{self.root}data.pkl")
-        ):
+        program = self.archive.read(f"{self.root}data.pkl")
+        for instruction, argument, _ in pickletools.genops(program):
             if instruction.name in _IGNORED:
                 continue
             if instruction.name in _VALUES:
@@ -221,7 +205,7 @@ class _Reading:
                 _INSTRUCTIONS[instruction.name](self, argument)
             else:
                 raise _RefusedError(
-                    f"has pickle's instruction {instruction.name}, which no state dict needs; "
+                    f"has the pickle instruction {instruction.name}, which no state dict needs; "
                     f"{SAVE_WEIGHTS}"
                 )
         (result,) = self.stack
@@ -232,19 +216,19 @@ class _Reading:
     def mark(self, _: Any) -> None:
         self.marks.append(len(self.stack))
 
-    def marked(self) -> list[Any]:
-        """Take what was put on the stack since the last mark."""
+    def pop_to_mark(self) -> list[Any]:
+        """Take everything off the stack that was put there since the last mark."""
         start = self.marks.pop()
         found, self.stack[start:] = self.stack[start:], []
         return found
 
     def tuple_of(self, count: int | None) -> None:
         if count is None:
-            found = self.marked()
+            found = self.pop_to_mark()
         else:
             found, self.stack[-count:] = self.stack[-count:], []
             if len(found) < count:
-                raise IndexError("a tuple of values that are not there")
+                raise IndexError("a tuple of more values than there are")
         self.stack.append(tuple(found))
 
     def put(self, place: Any) -> None:
@@ -261,57 +245,57 @@ class _Reading:
     def set_items(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(values) % 2:
-            raise TypeError("names are set in something that is not a dict")
+            raise TypeError("keys are set in something that is not a dict")
         for name, value in zip(values[::2], values[1::2], strict=True):
             if not isinstance(name, (str, int)):  # the hash of a nested tuple may never end
-                raise TypeError("a name in a dict is neither a text nor a whole number")
+                raise TypeError("a key of a dict is neither a string nor a whole number")
             if isinstance(name, int) and name.bit_length() > 60:  # many may have one hash
-                raise ValueError("a name in a dict is a huge number")
+                raise ValueError("a key of a dict is a huge number")
             target[name] = value
 
-    def two(self) -> list[Any]:
+    def pop_two(self) -> list[Any]:
         found, self.stack[-2:] = self.stack[-2:], []
         return found
 
     def name(self, text: str) -> None:
-        """Put a name of Python's on the stack, if it is among those that tensors need."""
+        """Put a Python name on the stack, if it is one that tensors need."""
         name = text.replace(" ", ".", 1)
         if not any(name in known for known in (_CALLS, _STORAGES, _NAMED_DTYPES)):
             raise _RefusedError(
                 f"holds {brief(name)[1:-1]}, which is refused: only tensors of real numbers in dicts and "
-                f"lists are read, and nothing that could run; {SAVE_WEIGHTS}"
+                f"lists are read, nothing that could run; {SAVE_WEIGHTS}"
             )
         self.stack.append(_Name(name))
 
     def name_of_two(self, _: Any) -> None:
-        module, name = self.two()
+        module, name = self.pop_two()
         self.name(f"{module} {name}")
 
     def load_storage(self, _: Any) -> None:
-        """Read the numbers that an entry of the archive holds."""
+        """Read the numbers in an entry of the archive."""
         what, kind, key, *_where = self.stack.pop()
         if what != "storage" or type(key) is not str:
-            raise ValueError("something else than a storage is stored outside")
+            raise ValueError("an entry of the archive is not a storage")
         if key not in self.storages:
             self.storages[key] = self.archive.read(f"{self.root}data/{key}")
         self.stack.append(_Storage(self.storages[key], _STORAGES[kind.name], self.order))
 
     def call(self, _: Any) -> None:
-        function, arguments = self.two()
+        function, arguments = self.pop_two()
         self.stack.append(_CALLS[function.name](self, *arguments))
 
     def build(self, _: Any) -> None:
-        """Leave out what is set on an object: of a state dict it is the versions of its modules."""
-        target, _state = self.two()
+        """Ignore the attributes of an object; a state dict has only the versions of its modules."""
+        target, _state = self.pop_two()
         if type(target) is not dict:
             raise TypeError("attributes are set on something that is not a dict")
         self.stack.append(target)
 
-    # --- what is called ---------------------------------------------------------------------------
+    # --- functions that the file may call ---------------------------------------------------------
 
     def ordered_dict(self, *items: Any) -> dict[Any, Any]:
         if items and items[0]:
-            raise ValueError("an OrderedDict that is made of something")
+            raise ValueError("an OrderedDict that is not empty when it is made")
         return {}
 
     def tensor(
@@ -319,7 +303,7 @@ class _Reading:
     ) -> HostArray:
         """Make a tensor as ``torch._utils._rebuild_tensor_v2`` does."""
         if len(shape) > MOST_AXES or not all(type(n) is int for n in (offset, *shape, *strides)):
-            raise TypeError("a tensor whose shape is not a few whole numbers")
+            raise TypeError("the shape of a tensor is not a few whole numbers")
         self.total += math.prod(shape) * storage.itemsize
         if self.total > max(MOST_REPEATED * self.size, ALWAYS_ALLOWED):
             raise _RefusedError(
@@ -328,20 +312,14 @@ class _Reading:
         return storage.tensor(offset, tuple(shape), tuple(strides))
 
     def tensor_of_dtype(self, storage: _Storage, *arguments: Any) -> HostArray:
-        """Make a tensor as ``torch._utils._rebuild_tensor_v3`` does: the storage has bytes."""
+        """Make a tensor as ``torch._utils._rebuild_tensor_v3`` does, from a storage of bytes."""
         dtype = _NAMED_DTYPES[arguments[5].name]
         return self.tensor(_Storage(storage.data, dtype, storage.order), *arguments[:3])
-
-    def parameter(self, tensor: HostArray, *_options: Any) -> HostArray:
-        return tensor
-
-    def size_of(self, sizes: Any) -> tuple[int, ...]:
-        return tuple(sizes)
 
 
 _IGNORED = frozenset(("PROTO", "FRAME", "STOP"))
 _VALUES = frozenset(
-    (
+    [
         "BINUNICODE",
         "SHORT_BINUNICODE",
         "BINUNICODE8",
@@ -350,9 +328,9 @@ _VALUES = frozenset(
         "BININT2",
         "LONG1",
         "BINFLOAT",
-    )
+    ]
 )
-"""Instructions whose argument is a value."""
+"""Instructions that put their argument on the stack."""
 
 _NEW: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -363,33 +341,33 @@ _NEW: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
 }
 
-_INSTRUCTIONS: dict[str, Callable[[_Reading, Any], None]] = {
-    "MARK": _Reading.mark,
-    "TUPLE": _Reading.tuple_of,
-    "TUPLE1": lambda reading, _: reading.tuple_of(1),
-    "TUPLE2": lambda reading, _: reading.tuple_of(2),
-    "TUPLE3": lambda reading, _: reading.tuple_of(3),
-    "BINPUT": _Reading.put,
-    "LONG_BINPUT": _Reading.put,
-    "MEMOIZE": _Reading.put,
-    "BINGET": _Reading.get,
-    "LONG_BINGET": _Reading.get,
-    "APPEND": lambda reading, _: reading.append([reading.stack.pop()]),
-    "APPENDS": lambda reading, _: reading.append(reading.marked()),
-    "SETITEM": lambda reading, _: reading.set_items(reading.two()),
-    "SETITEMS": lambda reading, _: reading.set_items(reading.marked()),
-    "GLOBAL": _Reading.name,
-    "STACK_GLOBAL": _Reading.name_of_two,
-    "BINPERSID": _Reading.load_storage,
-    "REDUCE": _Reading.call,
-    "BUILD": _Reading.build,
+_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": _Machine.mark,
+    "TUPLE": _Machine.tuple_of,
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": _Machine.put,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "APPEND": lambda machine, _: machine.append([machine.stack.pop()]),
+    "APPENDS": lambda machine, _: machine.append(machine.pop_to_mark()),
+    "SETITEM": lambda machine, _: machine.set_items(machine.pop_two()),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": _Machine.name_of_two,
+    "BINPERSID": _Machine.load_storage,
+    "REDUCE": _Machine.call,
+    "BUILD": _Machine.build,
 }
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _Reading.ordered_dict,
-    "torch._utils._rebuild_tensor_v2": _Reading.tensor,
-    "torch._utils._rebuild_tensor_v3": _Reading.tensor_of_dtype,
-    "torch._utils._rebuild_parameter": _Reading.parameter,
-    "torch.Size": _Reading.size_of,
+    "collections.OrderedDict": _Machine.ordered_dict,
+    "torch._utils._rebuild_tensor_v2": _Machine.tensor,
+    "torch._utils._rebuild_tensor_v3": _Machine.tensor_of_dtype,
+    "torch._utils._rebuild_parameter": lambda _, tensor, *_options: tensor,
+    "torch.Size": lambda _, sizes: tuple(sizes),
 }
-"""All that may be called, and what is done instead."""
+"""Everything that a file may call, and our method for it."""

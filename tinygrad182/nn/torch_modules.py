@@ -1,4 +1,8 @@
-"""PyTorch's modules as ours."""
+"""Conversion of PyTorch's modules to ours, without importing PyTorch.
+
+:func:`from_torch` walks the tree of a module; ``_CONVERTERS`` at the end has a row for each class. A state
+dict without its class is read in :mod:`.models_from_state_dicts`.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +14,26 @@ from .._suggestions.calls import told
 from ..errors import ArgumentError, DTypeError
 from ..tensors.functions import log_softmax, relu, sigmoid, softmax, tanh
 from ..tensors.tensor import Tensor
-from .containers import ModuleDict, ModuleList
+from .containers import ModuleDict, ModuleList, Sequential
 from .dropout import Dropout
 from .embedding import Embedding
 from .gru import GRU, GRUCell
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .lstm import LSTM, LSTMCell
-from .module import Module, Parameter, Sequential
-from .norm import LayerNorm
+from .module import Module, Parameter, join_path
 from .rnn import RNN, RNNCell
 
 
 @told
 def from_torch(module: Any) -> Module:
-    """Turn a PyTorch layer, or a tree of them, into ours: those named, in ``Sequential``, lists and dicts.
+    """Convert a PyTorch layer, or a tree of ``Sequential``, lists and dicts of layers, to ours.
 
-    The result has copies of its parameters, in its dtype, on the default device, and gives the same
-    outputs and gradients; frozen parameters stay frozen (a bias, PyTorch's sum of two, if both are). A
-    module that stands in two places of the tree does so in the result, and a weight that two modules share
-    stays one. Each is in training or not as the module is; what its dropout leaves out is drawn by a
-    generator of its own. PyTorch itself is not imported. The way back, as PyTorch loads its own tensors
-    only::
+    The result has copies of the parameters, in their dtype, on the default device, and gives equal outputs
+    and gradients. Frozen parameters stay frozen; our one bias, the sum of PyTorch's two, is frozen if both
+    are. A module in two places of the tree, or a weight that two modules share, stays one. ``training`` is
+    copied; dropout draws from a new generator. PyTorch itself is not imported. The way back, as PyTorch
+    loads only its own tensors::
 
         state = layer.state_dict()
         module.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
@@ -38,23 +41,22 @@ def from_torch(module: Any) -> Module:
     Parameters
     ----------
     module : torch.nn.Module
-        A subclass of these may be given, if its ``forward`` is the one it inherits. One with a ``forward``
-        of its own is a program, which cannot be converted: convert its layers, and write the program for
-        ours.
+        A subclass is converted too, if it inherits its ``forward``. A class that defines ``forward`` is a
+        program, which cannot be converted: convert its layers, and write the program for ours.
 
     Returns
     -------
     Module
-        The layer or container of the same name. What has no parameters (``Tanh``, ``ReLU``, ``Sigmoid``,
-        ``Softmax``, ``LogSoftmax``, ``Flatten``) becomes a function in a ``Sequential``.
+        The layer or container with that name here. A module without parameters (``Tanh``, ``ReLU``,
+        ``Sigmoid``, ``Softmax``, ``LogSoftmax``, ``Flatten``) becomes a function in a ``Sequential``.
 
     Raises
     ------
     ArgumentError
-        Another kind of module, one with forward hooks, or one with an option that ours does not have:
+        A module is of another kind, has forward hooks, or uses an option that ours does not have:
         ``proj_size``, ``max_norm``, ``scale_grad_by_freq``. The message names its place in the tree.
     DTypeError
-        Parameters that NumPy cannot hold, such as ``bfloat16``.
+        NumPy has no such dtype, for example ``bfloat16``.
 
     Examples
     --------
@@ -70,7 +72,7 @@ def from_torch(module: Any) -> Module:
         _check(path, each)
     converted: dict[int, Callable[[Any], Any]] = {}
     shared: dict[int, Parameter] = {}
-    for _, each in reversed(tree):  # what is inside comes before what it is in
+    for _, each in reversed(tree):  # children before their parents
         converted[id(each)] = made = _CONVERTERS[_kind(each)](each, converted)
         if isinstance(made, Module):
             made.training = each.training
@@ -82,34 +84,31 @@ def from_torch(module: Any) -> Module:
 
 
 def _is_torch(module: Any) -> bool:
-    """Whether something is a module of PyTorch's, or of a class derived from one."""
+    """Whether an object is a PyTorch module."""
     bases = [f"{kind.__module__}.{kind.__name__}" for kind in type(module).__mro__]
     return "torch.nn.modules.module.Module" in bases
 
 
 def _kind(module: Any) -> str:
-    """The name of PyTorch's class whose ``forward`` a module has; empty if that is its own."""
+    """The name of the PyTorch class whose ``forward`` a module has; empty if it defines its own."""
     bases: Any = [k for k in type(module).__mro__ if k.__module__.startswith("torch.nn.")]
     inherits = bases and getattr(module.forward, "__func__", None) is bases[0].forward
     return bases[0].__name__ if inherits else ""
 
 
 def _check(path: str, module: Any) -> None:
-    """Raise for a module that has no counterpart, and say which of those inside it have."""
+    """Raise if a module has no counterpart; the message names the modules inside it that have one."""
     kind, name = type(module), type(module).__name__
     where = f", at {path}" if path else ""
     if _kind(module) not in _CONVERTERS:
         remedy = f"pass a torch.nn module whose forward is that of {', '.join(_CONVERTERS)}"
         if isinstance(module, Mapping):
-            remedy = (
-                "a state dict goes to from_state_dict, or to load_state_dict of a layer of ours"
-            )
+            remedy = "pass a state dict to from_state_dict, or to load_state_dict of our layer"
         elif getattr(module, "parametrizations", None):
             remedy = "call torch.nn.utils.parametrize.remove_parametrizations(module, name) first"
         elif inside := _inside(module):
-            remedy = "its forward is a program of its own; convert its parts: " + ", ".join(
-                f"from_torch(model.{path}{'.' if path else ''}{each})" for each in inside
-            )
+            parts = [f"from_torch(model.{join_path(path, each)})" for each in inside]
+            remedy = f"its class defines forward, a program; convert its parts: {', '.join(parts)}"
         raise ArgumentError(
             f"from_torch: {kind.__module__}.{name}{where} has no counterpart here; {remedy}"
         )
@@ -118,39 +117,38 @@ def _check(path: str, module: Any) -> None:
             f"from_torch: {name}{where} has forward hooks, which may change what it computes (weight_norm, "
             "spectral_norm and pruning are such hooks); remove them first"
         )
-    for option, (without, remedy) in _OPTIONS_OURS_LACK.items():
-        if getattr(module, option, without) != without:
-            value = getattr(module, option)
+    for option, (unused, remedy) in _OPTIONS_OURS_LACK.items():
+        if (value := getattr(module, option, unused)) != unused:
             raise ArgumentError(
-                f"from_torch: {name}{where} with {option}={value}; ours has none{remedy}"
+                f"from_torch: {name}{where} has {option}={value}; ours has no such option; {remedy}"
             )
 
 
 def _inside(module: Any) -> list[str]:
     """The names of the modules directly inside that can be converted by themselves."""
-    found = []
-    for name, child in module.named_children() if _is_torch(module) else ():
-        if all(_kind(each) in _CONVERTERS for each in child.modules()):
-            found.append(name)
-    return found
+    return [
+        name
+        for name, child in (module.named_children() if _is_torch(module) else ())
+        if all(_kind(each) in _CONVERTERS for each in child.modules())
+    ]
 
 
 _OPTIONS_OURS_LACK: dict[str, tuple[Any, str]] = {
-    "proj_size": (0, "; use one without it, and a Linear after it"),
-    "max_norm": (None, ""),
-    "scale_grad_by_freq": (False, ""),
+    "proj_size": (0, "use one without it, and a Linear after it"),
+    "max_norm": (None, "use one without it"),
+    "scale_grad_by_freq": (False, "use one without it"),
 }
-"""Their values where they are not used, and what to do about them."""
+"""For each option: its value when it is not used, and a remedy."""
 
 
 # --- one module ---------------------------------------------------------------------------------
 
 Converted = Mapping[int, Callable[[Any], Any]]
-"""What was made of the modules inside, by their ids."""
+"""The results for the modules inside, by the ids of PyTorch's modules."""
 
 
 def _layer(ours: Any, options: tuple[str, ...]) -> Callable[[Any, Converted], Module]:
-    """Make the function that converts one kind of layer, whose constructors have the same names here."""
+    """Make the converter of a layer; ``options`` are arguments with the same names on both sides."""
 
     def convert(module: Any, _: Converted) -> Module:
         kind = type(module).__name__
@@ -175,36 +173,23 @@ def _layer(ours: Any, options: tuple[str, ...]) -> Callable[[Any, Converted], Mo
 
 
 def _option(module: Any, name: str) -> Any:
-    """What a module was made with; of a bias it keeps the parameter, or None."""
+    """The constructor's argument; ``bias`` is found as a parameter or None, and becomes a bool."""
     value = getattr(module, name)
     return value is not None and value is not False if name == "bias" else value
 
 
 def _share(module: Any, layer: Module, shared: dict[int, Parameter]) -> None:
-    """Give a layer the weights that another has already, where PyTorch's two have the same."""
+    """Share our parameters between two layers, if PyTorch's two layers share theirs."""
     own = dict(layer._children())
     for name, theirs in module._parameters.items():
         ours = own.get(name)
-        if isinstance(ours, Parameter) and not name.startswith(
-            "bias_"
-        ):  # which may be a sum of two
+        is_sum = name.startswith("bias_")  # of PyTorch's two biases
+        if isinstance(ours, Parameter) and not is_sum:
             setattr(layer, name, shared.setdefault(id(theirs), ours))
 
 
-def _sequential(module: Any, converted: Converted) -> Module:
-    return Sequential({name: converted[id(each)] for name, each in module._modules.items()})
-
-
-def _list(module: Any, converted: Converted) -> Module:
-    return ModuleList(_as_module(converted[id(each)]) for each in module)
-
-
-def _dict(module: Any, converted: Converted) -> Module:
-    return ModuleDict({name: _as_module(converted[id(each)]) for name, each in module.items()})
-
-
 def _as_module(step: Callable[[Any], Any]) -> Module:
-    """Return a module; a function becomes a Sequential of it alone."""
+    """Return a module; a function becomes a Sequential with one step."""
     return step if isinstance(step, Module) else Sequential(step)
 
 
@@ -217,10 +202,6 @@ def _over_axis(function: Callable[..., Tensor]) -> Callable[[Any, Converted], An
         return partial(function, axis=module.dim)
 
     return convert
-
-
-def _flat(module: Any, _: Converted) -> Any:
-    return partial(Tensor.flatten, start_dim=module.start_dim, end_dim=module.end_dim)
 
 
 # fmt: off
@@ -240,16 +221,16 @@ _CONVERTERS: dict[str, Callable[[Any, Converted], Callable[[Any], Any]]] = {
     "GRUCell": _layer(GRUCell, _STEP),
     "Embedding": _layer(Embedding, ("num_embeddings", "embedding_dim", "padding_idx")),
     "LayerNorm": _layer(LayerNorm, ("normalized_shape", "eps", "elementwise_affine", "bias")),
-    "Dropout": lambda module, _: Dropout(module.p),
+    "Dropout": lambda m, _: Dropout(m.p),
     "Tanh": lambda *_: tanh,
     "ReLU": lambda *_: relu,
     "Sigmoid": lambda *_: sigmoid,
     "Softmax": _over_axis(softmax),
     "LogSoftmax": _over_axis(log_softmax),
-    "Flatten": _flat,
+    "Flatten": lambda m, _: partial(Tensor.flatten, start_dim=m.start_dim, end_dim=m.end_dim),
     "Identity": lambda *_: Sequential(),
-    "Sequential": _sequential,
-    "ModuleList": _list,
-    "ModuleDict": _dict,
+    "Sequential": lambda m, made: Sequential({k: made[id(each)] for k, each in m._modules.items()}),
+    "ModuleList": lambda m, made: ModuleList(_as_module(made[id(each)]) for each in m),
+    "ModuleDict": lambda m, made: ModuleDict({k: _as_module(made[id(m[k])]) for k in m}),
 }
-"""What makes ours of a module of PyTorch's, by the name of its class."""
+"""The converter of each PyTorch class, by its name."""
