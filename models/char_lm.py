@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from models.frozen_step import FrozenStep
 
 CELLS: dict[str, Any] = {"rnn": tg.nn.RNN, "lstm": tg.nn.LSTM, "gru": tg.nn.GRU}
 """Recurrent layers of a CharLM, by the name of the attribute that holds them."""
@@ -210,25 +209,19 @@ class CharLM(tg.nn.Module):
         """Move a Tensor of tokens to the model's device; the embedding takes other tokens from the host."""
         return tokens.to(self.embedding.weight.device) if isinstance(tokens, tg.Tensor) else tokens
 
-    def _weights(self, k: int) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor | None]:
-        """W_x, W_h and b of layer k."""
-        lstm = self.recurrent
-        weights = getattr(lstm, f"weight_ih_l{k}"), getattr(lstm, f"weight_hh_l{k}")
-        return *weights, getattr(lstm, f"bias_ih_l{k}", None)
-
-    def frozen_step(self) -> FrozenStep:
-        """:meth:`step` with the weights of now, on arrays and for speed: for decoding.
+    def frozen_step(self) -> tg.decode.LSTMStep:
+        """:meth:`step` with the present weights, on arrays and faster: for decoding with an LSTM.
 
         Returns
         -------
-        FrozenStep
-            ``step(tokens, state=None) -> (log_probabilities, (h, c))``: the same numbers to rounding,
-            from arrays of the weights' library.
+        tg.decode.LSTMStep
+            ``step(tokens, state=None) -> (log_probabilities, (h, c))``: the numbers of :meth:`step`, to
+            rounding, as arrays of the weights' library.
 
         Raises
         ------
         ArgumentError
-            A model whose cell is not an LSTM.
+            The model's cell is not an LSTM; decode with :meth:`step`.
 
         Examples
         --------
@@ -237,13 +230,7 @@ class CharLM(tg.nn.Module):
         >>> log_probabilities.shape, h.shape
         ((2, 4), (1, 2, 8))
         """
-        if self.cell != "lstm":
-            raise tg.ArgumentError(
-                f"frozen_step: the cell is {self.cell!r}, and only an LSTM's step has a quick form; "
-                "decode with model.step"
-            )
-        layers = [self._weights(k) for k in range(self.recurrent.num_layers)]
-        return FrozenStep(self.embedding.weight, layers, self.head.weight, self.head.bias)
+        return tg.decode.LSTMStep(self.embedding, self.recurrent, self.head)
 
 
 class VocabularyError(tg.TinygradError, ValueError):

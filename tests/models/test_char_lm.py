@@ -226,7 +226,7 @@ def test_cells_that_there_are_not_are_told():
         tg.ArgumentError, match="no cell 'LSTM'; choose one of 'rnn', 'lstm', 'gru'"
     ):
         CharLM("abc", cell="LSTM")
-    with pytest.raises(tg.ArgumentError, match=r"frozen_step: the cell is 'gru'.*model\.step"):
+    with pytest.raises(tg.ArgumentError, match=r"LSTMStep.*GRU.*tg\.nn\.LSTM.*own step"):
         model_of(cell="gru").frozen_step()
 
 

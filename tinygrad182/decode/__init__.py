@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .. import _calls
 from .best_first import exact_search
 from .lattice import Lattice, LatticeStep
+from .lstm_step import LSTMStep
 from .rescoring import rescore
 from .result import Hypotheses, Hypothesis, SearchResult
 from .sampling import sample
@@ -16,6 +17,7 @@ __all__ = [
     "Hypotheses",
     "Hypothesis",
     "Lattice",
+    "LSTMStep",
     "LatticeStep",
     "SearchResult",
     "beam_search",
