@@ -16,7 +16,7 @@ from ..backend import Array
 from .lattice import Lattice, LatticeStep
 from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates
-from .stepping import Host, State, Stepper, check_values
+from .step_function import Host, State, Stepper, check_values
 
 ALL = 10**15
 """A width at which nothing is pruned."""

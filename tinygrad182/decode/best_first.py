@@ -17,7 +17,7 @@ from ..modes import modes_kept, no_grad
 from .beam import BeamSearch
 from .result import Hypothesis, Scoring, SearchResult
 from .search import begin
-from .stepping import Host, State, Step, Stepper, check_values, whole
+from .step_function import Host, State, Step, Stepper, check_values, whole
 
 
 @modes_kept

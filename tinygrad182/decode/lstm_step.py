@@ -16,7 +16,7 @@ from ..modes import no_grad
 from ..nn.embedding import Embedding
 from ..nn.linear import Linear
 from ..nn.lstm import LSTM
-from .stepping import array_of
+from .step_function import array_of
 
 BLOCK = 64
 """Columns in a block of weights."""

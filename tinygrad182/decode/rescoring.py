@@ -20,7 +20,7 @@ from ..marks import Mark, mark
 from ..modes import MODES, Scope, at_time, modes_kept, scope
 from ..recording import Node, is_tensor, node_of, now, wrap
 from ..recurrence import is_scan, steps_of_scan
-from .stepping import (
+from .step_function import (
     Host,
     State,
     Step,

@@ -18,7 +18,7 @@ from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
 from .search import begin
 from .selection import best_candidates
-from .stepping import Host, State, Step, Stepper, check_values, whole
+from .step_function import Host, State, Step, Stepper, check_values, whole
 
 AT_ONCE = 256
 """Steps for which chance is drawn, and brought to a device, at once."""

@@ -11,7 +11,7 @@ from ..errors import ArgumentError, brief
 from ..modes import modes_kept, no_grad
 from .beam import ALL, BeamSearch
 from .result import Scoring, SearchResult
-from .stepping import State, Step, Stepper, check_start, start_tokens, whole
+from .step_function import State, Step, Stepper, check_start, start_tokens, whole
 
 MOST_SEQUENCES = 1_000_000
 """More prefixes than this :func:`exhaustive` refuses to hold at once."""
