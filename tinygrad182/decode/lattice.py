@@ -12,7 +12,7 @@ import numpy as np
 
 from .._reprs import preformatted, shown
 from ..errors import ArgumentError, MissingDependencyError, brief
-from . import drawing
+from . import lattice_chart
 from .result import Scoring
 from .words import Words, namer
 
@@ -253,17 +253,17 @@ class Lattice:
     def _repr_html_(self) -> str:
         """The picture in a notebook; its lines of text without the extra ``viz``."""
         try:
-            return drawing.inline(self)
+            return lattice_chart.inline(self)
         except MissingDependencyError:
             return shown(preformatted(self))
 
     def chart(self, **options: Any) -> Any:
         """The picture as an Altair chart, for a notebook; parameters are those of :meth:`save_png`."""
-        return drawing.picture(self, **options)
+        return lattice_chart.picture(self, **options)
 
     def save_html(self, path: str | Path, **options: Any) -> None:
         """Draw it on a page that needs no network; parameters are those of :meth:`save_png`."""
-        drawing.save_html(self, path, **options)
+        lattice_chart.save_html(self, path, **options)
 
     def save_png(self, path: str | Path, **options: Any) -> None:
         """Draw it.
@@ -286,7 +286,7 @@ class Lattice:
         FileError
             The file cannot be written.
         """
-        drawing.save_png(self, path, **options)
+        lattice_chart.save_png(self, path, **options)
 
 
 MOST_LINES = 40
