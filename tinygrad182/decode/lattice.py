@@ -14,7 +14,7 @@ from .._reprs import preformatted, shown
 from ..errors import ArgumentError, MissingDependencyError, brief
 from . import lattice_chart
 from .result import Scoring
-from .words import Words, namer
+from .token_names import Words, namer
 
 Host = np.ndarray[Any, Any]
 

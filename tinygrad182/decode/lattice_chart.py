@@ -11,7 +11,7 @@ from .. import _charts
 from .._files import checked_path, write_file
 from .._html import chart_page, legible
 from ..errors import ArgumentError, brief
-from .words import Words, namer
+from .token_names import Words, namer
 
 if TYPE_CHECKING:
     from .lattice import Lattice, LatticeNode
