@@ -158,7 +158,7 @@ class LSTMStep:
 
 
 class _Product:
-    """``x @ weights`` for weights ``(H, M)`` or ``(4, H, M)``, by blocks of columns where that is faster."""
+    """``x @ weights``, weights ``(H, M)`` or ``(4, H, M)``, by blocks of columns where that is faster."""
 
     def __init__(self, weights: Array) -> None:
         self.weights = weights
@@ -217,7 +217,7 @@ def _by_row(bias: Tensor) -> Array:
 
 
 def _by_gate(rows: Tensor) -> Tensor:
-    """Rows ``(4H, ...)`` of the gates i, f, g, o as ``(4, H, ...)`` of i, f, o, g; i, f and o are halved."""
+    """Rows ``(4H, ...)`` of gates i, f, g, o as ``(4, H, ...)`` of i, f, o, g, where i, f, o are halved."""
     gates = reshape(rows, (4, rows.shape[0] // 4, *rows.shape[1:]))
     return concat([0.5 * gates[:2], 0.5 * gates[3:], gates[2:3]])
 
