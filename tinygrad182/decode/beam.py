@@ -181,10 +181,11 @@ def exhaustive(
     >>> len(result), result.tokens, result[-1].tokens
     (9, (1, 1), (0, 0))
     """
+    run: Any = step
 
     def limited(tokens: Array, state: State) -> Any:
-        answer: Any = step(tokens, state)
-        values = answer[0] if isinstance(answer, (tuple, list)) and answer else None
+        answer = run(tokens, state)
+        values: Any = answer[0] if isinstance(answer, (tuple, list)) and answer else None
         if getattr(values, "ndim", 0) == 2 and tokens.shape[0] * values.shape[1] > MOST_SEQUENCES:
             raise ArgumentError(
                 f"exhaustive: over {MOST_SEQUENCES:,} candidates at once, with {values.shape[1]} tokens; "
@@ -193,7 +194,7 @@ def exhaustive(
         return answer
 
     return _search(
-        limited if callable(step) else step,
+        limited if callable(run) else run,
         state, start, UNLIMITED, max_length, eos, length_penalty, state_axis, trace,
     )  # fmt: skip
 

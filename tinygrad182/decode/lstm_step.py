@@ -16,6 +16,7 @@ from ..modes import no_grad
 from ..nn.embedding import Embedding
 from ..nn.linear import Linear
 from ..nn.lstm import LSTM
+from ..nn.recurrent import RecurrentLayer
 from .step_function import array_of
 
 BLOCK = 64
@@ -68,7 +69,7 @@ class LSTMStep:
     6
     """
 
-    def __init__(self, embedding: Embedding, lstm: LSTM, head: Linear) -> None:
+    def __init__(self, embedding: Embedding, lstm: RecurrentLayer, head: Linear) -> None:
         if not isinstance(lstm, LSTM) or lstm.bidirectional:
             kind = "bidirectional LSTM" if isinstance(lstm, LSTM) else type(lstm).__name__
             raise ArgumentError(
@@ -192,7 +193,7 @@ def _log_softmax(xp: Any, logits: Array) -> Array:
     return logits
 
 
-def _weights(lstm: LSTM, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _weights(lstm: RecurrentLayer, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """W_x, W_h and the bias of layer k; zeros for a layer without a bias."""
     weight_ih, weight_hh = (getattr(lstm, f"weight_{name}_l{k}") for name in ("ih", "hh"))
     bias = getattr(lstm, f"bias_ih_l{k}", None)

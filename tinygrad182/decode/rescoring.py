@@ -229,8 +229,9 @@ def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
     """
     times: dict[tuple[int, str], set[int]] = {}  # by call and module
     for node in made:
-        for place in [m.scope for m in node.marks if m.scope.time not in (None, -1)]:
-            times.setdefault((place.call, place.module), set()).add(place.time)
+        for place in (m.scope for m in node.marks):
+            if place.time is not None and place.time >= 0:
+                times.setdefault((place.call, place.module), set()).add(place.time)
         if is_scan(node):
             times.setdefault((node.scope.call, node.scope.module), set()).update(
                 steps_of_scan(node)
