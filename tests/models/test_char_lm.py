@@ -269,7 +269,7 @@ def test_numbers_that_are_no_tokens_are_errors(tokens):
 def test_a_vocabulary_has_every_character_once():
     with pytest.raises(VocabularyError, match="empty"):
         CharLM("")
-    with pytest.raises(VocabularyError, match="once.*'a', 'c'"):
+    with pytest.raises(VocabularyError, match=r"once.*'a', 'c'"):
         CharLM("abcac")
 
 

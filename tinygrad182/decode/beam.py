@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backend
+from .._numbers import check_whole
 from ..backend import Array
 from ..errors import ArgumentError
 from ..modes import modes_kept, no_grad
 from .lattice import Lattice, LatticeStep
 from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates
-from .step_function import Host, State, Step, Stepper, check_arguments, check_values, whole
+from .step_function import Host, State, Step, Stepper, check_arguments, check_values
 
 UNLIMITED = 10**15
 """A beam width at which nothing is pruned."""
@@ -123,7 +124,7 @@ def beam_search(
     >>> result.tokens, result.certified
     ((0,), True)
     """
-    width = whole(beam_width, "beam_width", 1)
+    width = check_whole("beam_search", "beam_width", beam_width, 1)
     return _search(step, state, start, width, max_length, eos, length_penalty, state_axis, trace)
 
 

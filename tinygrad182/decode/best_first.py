@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from .. import backend
+from .._numbers import check_whole
 from ..modes import modes_kept, no_grad
 from .beam import BeamSearch
 from .result import Hypothesis, Scoring, SearchResult
-from .step_function import Host, State, Step, Stepper, check_arguments, check_values, whole
+from .step_function import Host, State, Step, Stepper, check_arguments, check_values
 
 
 @modes_kept
@@ -77,8 +78,8 @@ def exact_search(
     >>> tg.decode.exact_search(step, state, 0, max_length=2).best.tokens
     (1, 1)
     """
-    width = whole(beam_width, "beam_width", 1)
-    budget = whole(max_expansions, "max_expansions", 0)
+    width = check_whole("exact_search", "beam_width", beam_width, 1)
+    budget = check_whole("exact_search", "max_expansions", max_expansions, 0)
     given = check_arguments(step, state, start, max_length, eos, length_penalty, state_axis)
     stepper, tokens, single, end, scoring = given
     with no_grad(), backend.on(tokens):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend
+from .._numbers import check_whole
 from .._tensor import Tensor
 from .._trees import flatten, rebuild
 from ..backpropagation import ancestors
@@ -33,7 +34,6 @@ from .step_function import (
     check_state,
     is_array,
     start_tokens,
-    whole,
 )
 
 
@@ -138,7 +138,7 @@ def _read_tokens(tokens: Any) -> list[int]:
         raise ArgumentError(
             f"rescore: {brief(tokens)} is neither a sequence of tokens nor a hypothesis"
         )
-    if not (found := [whole(token, "token", 0) for token in given]):
+    if not (found := [check_whole("rescore", "token", token, 0) for token in given]):
         raise ArgumentError("rescore: no tokens; the log-probability of an empty sequence is 0")
     return found
 

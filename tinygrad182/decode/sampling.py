@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backend
-from .._numbers import real_number
+from .._numbers import check_whole, real_number
 from ..backend import Array
 from ..errors import ArgumentError, brief
 from ..modes import modes_kept, no_grad
 from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
 from .selection import best_candidates
-from .step_function import Host, State, Step, Stepper, check_arguments, check_values, whole
+from .step_function import Host, State, Step, Stepper, check_arguments, check_values
 
 AT_ONCE = 256
 """Random numbers are drawn, and moved to the device, for so many steps at once."""
@@ -79,8 +79,8 @@ def sample(
     >>> np.bincount([h.tokens[0] for h in drawn]) / 1000
     array([0.205, 0.516, 0.279])
     """
-    many = whole(count, "count", 1)
-    k = None if top_k is None else whole(top_k, "top_k", 1)
+    many = check_whole("sample", "count", count, 1)
+    k = None if top_k is None else check_whole("sample", "top_k", top_k, 1)
     heat = _positive(temperature)
     given = check_arguments(step, state, start, max_length, eos, 0.0, state_axis)
     stepper, tokens, single, end, scoring = given

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from .. import backend
+from .._numbers import check_whole
 from .._trees import flatten, rebuild
 from ..backend import Array
 from ..dlpack import exported, imported
@@ -52,7 +52,7 @@ class Stepper:
                 "(log_probabilities, state)"
             )
         self.step = step
-        self.axis = whole(axis, "state_axis", 0)
+        self.axis = check_whole("decode", "state_axis", axis, 0)
         self.eos = eos
         self.vocabulary_size: int | None = None
         self.calls = 0
@@ -161,17 +161,6 @@ class Stepper:
         """One state with the states of single prefixes as its rows."""
         columns = zip(*(flatten(state) for state in states), strict=True)
         return rebuild(states[0], [_concat(leaves, self.axis) for leaves in columns])
-
-
-def whole(value: Any, name: str, least: int) -> int:
-    """Return an argument as an int, which must be at least ``least``."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise ArgumentError(f"decode: {name} {brief(value)} must be a whole number from {least}")
-    return number
 
 
 def array_of(x: Any) -> Any:
@@ -355,11 +344,11 @@ def check_arguments(
     ------
     ArgumentError, DecodingError, DeviceError
     """
-    end = None if eos is None else whole(eos, "eos", 0)
+    end = None if eos is None else check_whole("decode", "eos", eos, 0)
     stepper = Stepper(step, axis, end)
     tokens, single = start_tokens(start, state)
     _check_start(start, tokens, state, stepper.axis)
-    T = whole(max_length, "max_length", 1)
+    T = check_whole("decode", "max_length", max_length, 1)
     scoring = Scoring(_exponent(penalty, T), T, end is not None)
     return Arguments(stepper, tokens, single, end, scoring)
 

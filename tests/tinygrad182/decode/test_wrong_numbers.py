@@ -66,7 +66,7 @@ def test_nan_raises(vocabulary: int, token: int, eos: int | None) -> None:
 def test_a_search_that_takes_nan_for_nothing_is_seen() -> None:
     fault = Fault(
         "NaN is −inf",
-        "stepping.Stepper.__call__",
+        "step_function.Stepper.__call__",
         "values = array_of(values)",
         "values = array_of(values); values[values != values] = -np.inf",
         lambda case, search: None,
