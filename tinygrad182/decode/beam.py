@@ -32,6 +32,7 @@ MOST_SEQUENCES = 1_000_000
 """The most candidates that :func:`exhaustive` compares at one step."""
 
 
+@modes_kept
 def beam_search(
     step: Step,
     state: State,
@@ -125,7 +126,11 @@ def beam_search(
     ((0,), True)
     """
     width = check_whole("beam_search", "beam_width", beam_width, 1)
-    return _search(step, state, start, width, max_length, eos, length_penalty, state_axis, trace)
+    given = check_arguments(step, state, start, max_length, eos, length_penalty, state_axis)
+    with no_grad(), backend.on(given.tokens):
+        search = BeamSearch(given.stepper, width, given.scoring, given.eos, trace)
+        results = search.run(state, given.tokens)
+    return results[0] if given.single else results
 
 
 def greedy(
@@ -149,7 +154,7 @@ def greedy(
     >>> result.tokens, result.certified            # (0,) is likelier, and was pruned
     ((1, 1, 1), False)
     """
-    return _search(step, state, start, 1, max_length, eos, 0.0, state_axis, trace)
+    return beam_search(step, state, start, 1, max_length, eos, 0.0, state_axis, trace)
 
 
 def exhaustive(
@@ -194,22 +199,10 @@ def exhaustive(
             )
         return answer
 
-    return _search(
-        limited if callable(run) else run,
-        state, start, UNLIMITED, max_length, eos, length_penalty, state_axis, trace,
-    )  # fmt: skip
-
-
-@modes_kept
-def _search(
-    step: Step, state: State, start: Any, width: int, max_length: int,
-    eos: int | None, penalty: float, axis: int, trace: bool,
-) -> SearchResult | list[SearchResult]:  # fmt: skip
-    given = check_arguments(step, state, start, max_length, eos, penalty, axis)
-    with no_grad(), backend.on(given.tokens):
-        search = BeamSearch(given.stepper, width, given.scoring, given.eos, trace)
-        results = search.run(state, given.tokens)
-    return results[0] if given.single else results
+    step = limited if callable(run) else run
+    return beam_search(
+        step, state, start, UNLIMITED, max_length, eos, length_penalty, state_axis, trace
+    )
 
 
 class Expansion(NamedTuple):

@@ -93,15 +93,7 @@ def rescore(
     >>> tg.inspect.state_grad_matrix(list(log_probabilities)).shape    # by each token's
     (6, 6)
     """
-    answers: list[Any] = []
-
-    def recorded(tokens: Any, state: State) -> Any:
-        answers.append(step(tokens, state))
-        return answers[-1]
-
-    if not callable(step):
-        raise ArgumentError(f"step: {type(step).__name__} is not a function of (tokens, state)")
-    stepper = Stepper(recorded, state_axis)
+    stepper = Stepper(step, state_axis)
     last, single = start_tokens(start, state)
     if not single:
         raise ArgumentError(f"rescore: start {brief(start)} must be one token, for one sequence")
@@ -116,8 +108,8 @@ def rescore(
         for t, token in enumerate(tokens):
             began, before = now(), state
             with at_time(t):
-                _, state = stepper(last, state)
-            values = as_tensor(answers.pop()[0])
+                values, state = stepper.run(last, state)
+            values = as_tensor(values)
             if MODES.get().grad:
                 _mark_step(values, before, state, t, began, calls)
             if token >= (M := values.shape[1]):

@@ -60,6 +60,11 @@ class Stepper:
 
     def __call__(self, tokens: Array, state: State) -> tuple[Array, State]:
         """Return log-probabilities (N, M) of the next tokens, and the state after ``tokens``."""
+        values, state = self.run(tokens, state)
+        return array_of(values), state
+
+    def run(self, tokens: Array, state: State) -> tuple[Any, State]:
+        """Run the step and check its answer, but return the log-probabilities as the step did."""
         self.calls += 1
         xp = backend.namespace(tokens)
         own = xp.copy(tokens)  # the step may write into it
@@ -72,8 +77,7 @@ class Stepper:
             found += f" of {len(answer)}" if isinstance(answer, (tuple, list)) else ""
             raise DecodingError(f"step: returned {found}; return (log_probabilities, state)")
         values, state = answer
-        values = array_of(values)
-        self._check(tokens, values)
+        self._check(tokens, array_of(values))
         check_state(state, tokens, self.axis, "step returned a state whose")
         return values, state
 

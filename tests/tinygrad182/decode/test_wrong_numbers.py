@@ -67,8 +67,8 @@ def test_a_search_that_takes_nan_for_nothing_is_seen() -> None:
     fault = Fault(
         "NaN is −inf",
         "step_function.Stepper.__call__",
-        "values = array_of(values)",
-        "values = array_of(values); values[values != values] = -np.inf",
+        "return array_of(values), state",
+        "values[values != values] = -np.inf; return array_of(values), state",
         lambda case, search: None,
     )
     with pytest.raises(pytest.fail.Exception):
