@@ -151,7 +151,23 @@ def _lattice_panel(
     rows = max(row["place"] for row in nodes) - min(row["place"] for row in nodes) if nodes else 1
     x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
     y = alt.Scale(domain=[-0.7, rows + 0.7], reverse=True, nice=False)
-    axis = _steps_axis(alt, depth, "Step (tokens)")
+    layers = _links_and_points(alt, nodes, edges, x, y, _steps_axis(alt, depth, "Step (tokens)"))
+    labelled = len(nodes) <= MOST_LABELS
+    if labelled:
+        layers += _labels(alt, nodes, edges, x, y)
+    subtitle = _subtitle(lattice, best, labelled)
+    properties = {
+        "title": alt.TitleParams(legible(title), subtitle=subtitle, offset=12),
+        "width": WIDTH,
+        "height": max(160, min(900, 34 * (rows + 1))),
+    }
+    return alt.layer(*layers).properties(**properties)
+
+
+def _links_and_points(
+    alt: Any, nodes: list[_charts.Row], edges: list[_charts.Row], x: Any, y: Any, axis: Any
+) -> list[Any]:
+    """A line for each edge, and a mark for each node with the colour and shape of its fate."""
     links = (
         alt.Chart(_charts.data(edges))
         .mark_rule()
@@ -176,16 +192,7 @@ def _lattice_panel(
             tooltip=["prefix:N", "fate:N", "log-probability:Q", "of the token:Q", "rank:Q"],
         )
     )
-    layers = [links, points]
-    if len(nodes) <= MOST_LABELS:
-        layers += _labels(alt, nodes, edges, x, y)
-    subtitle = _subtitle(lattice, best, len(layers) > 2)
-    properties = {
-        "title": alt.TitleParams(legible(title), subtitle=subtitle, offset=12),
-        "width": WIDTH,
-        "height": max(160, min(900, 34 * (rows + 1))),
-    }
-    return alt.layer(*layers).properties(**properties)
+    return [links, points]
 
 
 def _steps_axis(alt: Any, depth: int, title: str) -> Any:

@@ -203,7 +203,7 @@ def _weights(lstm: RecurrentLayer, k: int) -> tuple[Tensor, Tensor, Tensor]:
 def _first_layer(
     embedding: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
 ) -> tuple[Array, Array]:
-    """What each token adds to the sums of the gates (4, M, H), and W_hᵀ (4, H, H)."""
+    """The contribution of each token to the sums of the gates (4, M, H), and W_hᵀ (4, H, H)."""
     return _by_column((embedding @ weight_ih.T + bias).T), _by_column(weight_hh)
 
 

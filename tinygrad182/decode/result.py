@@ -1,4 +1,4 @@
-"""What a search returns: hypotheses with their scores, and a bound on the sequences it pruned."""
+"""The result of a search: hypotheses with their scores, and a bound on the sequences it pruned."""
 
 from __future__ import annotations
 
